@@ -1,0 +1,23 @@
+//! What an embedder makes of a text.
+
+use std::sync::Arc;
+
+/// One vector with what is known of its making. The model it belongs to is part of its entry's key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding {
+    /// The vector, in the model's native dimension.
+    pub vector: Arc<[f32]>,
+    /// Tokens that the model read, special tokens and prompt included, after truncation.
+    pub tokens: u32,
+    /// Whether the text was longer than the model reads.
+    pub is_truncated: bool,
+}
+
+/// What the text is for; asymmetric models put different prompts before queries and documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InputType {
+    /// A question or search.
+    Query,
+    /// A text that is searched.
+    Document,
+}

@@ -1,0 +1,61 @@
+//! A cached value and everything that is needed to judge whether it may be served.
+
+use std::sync::Arc;
+
+use super::UnixSeconds;
+
+/// How the bytes of a value are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// Bytes as they were given.
+    Raw,
+    /// A vector of little-endian IEEE 754 single-precision numbers.
+    F32,
+}
+
+/// A tag as it stood when the entry's loader began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagVersion {
+    /// Hash of the tag's name.
+    pub tag: u64,
+    /// The tag's token at that time; compared for equality, never for order.
+    pub token: u64,
+}
+
+/// What is known of an entry besides its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryMeta {
+    /// When the value was made.
+    pub created: UnixSeconds,
+    /// From here on the value is served while one request refreshes it.
+    pub soft_expires: UnixSeconds,
+    /// From here on the value is not served as fresh.
+    pub expires: UnixSeconds,
+    /// Until here the value may be served, flagged, when the origin fails.
+    pub stale_until: UnixSeconds,
+    /// When the value was last asked for, as far as this tier knows.
+    pub last_used: UnixSeconds,
+    /// What making the value took, in microseconds.
+    pub cost_us: u32,
+    /// Tokens that the model read for it.
+    pub tokens: u32,
+    /// Whether the model read only the beginning of the text.
+    pub is_truncated: bool,
+    /// The tags that the entry carries, with their tokens.
+    pub tags: Box<[TagVersion]>,
+    /// The namespace's epoch when the entry was made.
+    pub epoch: u64,
+    /// How to read the value.
+    pub codec: Codec,
+    /// The value's media type; empty where the codec says it all.
+    pub content_type: Arc<str>,
+}
+
+/// A value with its metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What is known of the value.
+    pub meta: EntryMeta,
+    /// The value, encoded by `meta.codec`.
+    pub value: Arc<[u8]>,
+}

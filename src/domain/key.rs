@@ -1,0 +1,109 @@
+//! Identity: what makes two pieces of work the same.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The identity of an entry: BLAKE3-256 over length-prefixed fields.
+///
+/// Texts are untrusted, so the hash is cryptographic, and all 32 bytes are compared before a value is used.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub [u8; 32]);
+
+impl Key {
+    /// The first eight bytes as a number: a good hash for a table, never an identity.
+    pub fn prefix(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+/// Builds a [`Key`] from fields.
+///
+/// Each field is preceded by its length as eight little-endian bytes, so no two different lists of fields feed the
+/// hash the same bytes.
+///
+/// ```
+/// use likewise::domain::KeyHasher;
+/// let ab_c = KeyHasher::new("example").field(b"ab").field(b"c").finish();
+/// let a_bc = KeyHasher::new("example").field(b"a").field(b"bc").finish();
+/// assert_ne!(ab_c, a_bc);
+/// ```
+#[derive(Debug, Clone)]
+pub struct KeyHasher(blake3::Hasher);
+
+impl KeyHasher {
+    /// Starts a key of `domain`, the name of the family of keys with its version.
+    pub fn new(domain: &str) -> KeyHasher {
+        KeyHasher(blake3::Hasher::new()).field(domain.as_bytes())
+    }
+
+    /// Adds one field.
+    #[must_use]
+    pub fn field(mut self, bytes: &[u8]) -> KeyHasher {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// The key of all fields so far.
+    pub fn finish(&self) -> Key {
+        Key(*self.0.finalize().as_bytes())
+    }
+}
+
+/// The identity of a model: everything that can change a vector is hashed into it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+/// Whose entry it is. Tenants never share entries.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tenant(Arc<str>);
+
+impl Tenant {
+    /// The tenant called `name`.
+    pub fn named(name: impl Into<Arc<str>>) -> Tenant {
+        Tenant(name.into())
+    }
+
+    /// The name, as it enters keys.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Tenant {
+        Tenant::named("default")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_cannot_be_shifted_into_each_other() {
+        let one = KeyHasher::new("d").field(b"a:b").field(b"c").finish();
+        let two = KeyHasher::new("d").field(b"a").field(b"b:c").finish();
+        let three = KeyHasher::new("d").field(b"a:b").field(b"c").field(b"").finish();
+        assert!(one != two && one != three && two != three);
+    }
+}

@@ -1,0 +1,13 @@
+//! Plain values that every room speaks of: keys, fingerprints, embeddings, entries, tenants, time.
+//!
+//! No I/O, no serialization, no locks. What is written to a disk or a wire is encoded by the room that writes it.
+
+mod clock;
+mod embedding;
+mod entry;
+mod key;
+
+pub use clock::{Clock, ManualClock, SystemClock, UnixSeconds};
+pub use embedding::{Embedding, InputType};
+pub use entry::{Codec, Entry, EntryMeta, TagVersion};
+pub use key::{Fingerprint, Key, KeyHasher, Tenant};

@@ -1,0 +1,199 @@
+//! One error for the whole program: a closed kind, what was attempted, where, and the cause.
+//!
+//! Faults of the world are [`Error`]s. Faults of the programmer are assertions. A miss, an empty result or a
+//! dropped request is a value, not an error.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of everything that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, as a caller or an operator would sort it. [`Kind::code`] is its stable name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request is malformed or breaks a rule; `param` names the field.
+    InvalidInput,
+    /// The request is larger than a limit.
+    TooLarge,
+    /// The credential is missing or unknown.
+    Unauthorized,
+    /// The thing that was asked for does not exist.
+    NotFound,
+    /// The route exists, but not for this method.
+    MethodNotAllowed,
+    /// The model that was asked for is not served here.
+    ModelNotFound,
+    /// Only a cached value was acceptable, and there is none.
+    NotCached,
+    /// A queue is full; trying again later may work.
+    Overloaded,
+    /// The work took longer than its limit.
+    Timeout,
+    /// The server is starting, stopping, or has lost a part that it needs.
+    Unavailable,
+    /// A model behind us answered with an error or with nonsense.
+    Upstream,
+    /// The configuration cannot be used.
+    Config,
+    /// The model directory cannot be used.
+    Model,
+    /// Another process holds the data directory.
+    Locked,
+    /// The data on disk is of a format that this version does not read.
+    Format,
+    /// Bytes on disk are not what was written.
+    Corrupt,
+    /// The disk is full.
+    DiskFull,
+    /// The operating system refused an operation.
+    Io,
+    /// A defect of this program.
+    Internal,
+}
+
+impl Kind {
+    /// The stable name of the kind, as clients and dashboards see it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Kind::InvalidInput => "invalid_input",
+            Kind::TooLarge => "too_large",
+            Kind::Unauthorized => "invalid_api_key",
+            Kind::NotFound => "not_found",
+            Kind::MethodNotAllowed => "method_not_allowed",
+            Kind::ModelNotFound => "model_not_found",
+            Kind::NotCached => "not_cached",
+            Kind::Overloaded => "overloaded",
+            Kind::Timeout => "timeout",
+            Kind::Unavailable => "unavailable",
+            Kind::Upstream => "upstream_error",
+            Kind::Config => "config",
+            Kind::Model => "model",
+            Kind::Locked => "locked",
+            Kind::Format => "format",
+            Kind::Corrupt => "corrupt",
+            Kind::DiskFull => "disk_full",
+            Kind::Io => "io",
+            Kind::Internal => "internal",
+        }
+    }
+}
+
+/// An error with its context. Clones share the cause, so that one failure can be told to many waiters.
+#[derive(Clone)]
+pub struct Error {
+    kind: Kind,
+    message: Arc<str>,
+    param: Option<Arc<str>>,
+    context: Vec<(&'static str, Arc<str>)>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `message` says what was attempted: lower case, no full stop.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into().into(), param: None, context: Vec::new(), source: None }
+    }
+
+    /// An error about one field of a request.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Error {
+        Error::new(Kind::InvalidInput, message).param(param)
+    }
+
+    /// An error of the operating system; a full disk is told apart from the rest.
+    pub fn io(message: impl Into<String>, source: std::io::Error) -> Error {
+        let kind = match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::DiskFull,
+            _ => Kind::Io,
+        };
+        Error::new(kind, message).source(source)
+    }
+
+    /// Names the field of the request that is at fault.
+    #[must_use]
+    pub fn param(mut self, param: impl Into<String>) -> Error {
+        self.param = Some(param.into().into());
+        self
+    }
+
+    /// Adds a fact that helps to find the fault.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Error {
+        self.context.push((name, value.to_string().into()));
+        self
+    }
+
+    /// Sets the cause.
+    #[must_use]
+    pub fn source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What was attempted, without context and cause.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The field of the request that is at fault.
+    pub fn param_name(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+}
+
+/// One line: message, context in brackets, then the chain of causes.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for (i, (name, value)) in self.context.iter().enumerate() {
+            write!(f, "{}{name}: {value}", if i == 0 { " (" } else { ", " })?;
+        }
+        if !self.context.is_empty() {
+            f.write_str(")")?;
+        }
+        let mut cause = StdError::source(self);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            // Our own Display already tells the causes below it.
+            cause = if error.is::<Error>() { None } else { error.source() };
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_is_one_line_with_context_and_causes() {
+        let error = Error::io("read segment", std::io::Error::other("disk on fire"))
+            .with("path", "/data/1.seg")
+            .with("offset", 4096);
+        assert_eq!(error.to_string(), "read segment (path: /data/1.seg, offset: 4096): disk on fire");
+    }
+
+    #[test]
+    fn a_full_disk_has_its_own_kind() {
+        let error = Error::io("write slot", std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(error.kind(), Kind::DiskFull);
+    }
+}

@@ -1,0 +1,8 @@
+//! Likewise answers a question that was already answered, likewise: one server between an application and its
+//! models that never pays twice for the same work.
+//!
+//! `ARCHITECTURE.md` tells the house: which room holds what, and which may import which.
+
+pub mod domain;
+pub mod error;
+pub mod metrics;

@@ -1,0 +1,161 @@
+//! Every metric of the server: its name, unit, labels and buckets, in one list.
+//!
+//! Rooms receive an `Arc<Metrics>` and count; none invents a name. The handles can be read back, so the numbers of
+//! `/v1/stats` and of `/metrics` are the same numbers. Counters get the suffix `_total` when they are exported.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Route and status of an answered HTTP request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's pattern, never the path as it was sent.
+    pub route: &'static str,
+    /// The status code.
+    pub status: u16,
+}
+
+/// A storage level.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TierLabels {
+    /// `memory` or `disk`.
+    pub tier: &'static str,
+}
+
+/// How a lookup ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// `hit`, `miss` or `coalesced`.
+    pub outcome: &'static str,
+}
+
+/// What went wrong, by its stable name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    /// The code of the error's kind.
+    pub kind: &'static str,
+}
+
+/// All metrics. Cheap to share, and each field may be used from any thread.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// HTTP requests answered.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Seconds from the first byte of a request to its answer.
+    pub request_seconds: Histogram,
+    /// Requests being answered now.
+    pub requests_in_flight: Gauge,
+    /// Texts asked for, by outcome.
+    pub texts: Family<OutcomeLabels, Counter>,
+    /// Lookups that a tier answered.
+    pub tier_hits: Family<TierLabels, Counter>,
+    /// Lookups that a tier could not answer.
+    pub tier_misses: Family<TierLabels, Counter>,
+    /// Entries in a tier.
+    pub tier_entries: Family<TierLabels, Gauge>,
+    /// Bytes that a tier holds against its budget.
+    pub tier_bytes: Family<TierLabels, Gauge>,
+    /// Entries that a tier removed to keep its budget.
+    pub tier_evictions: Family<TierLabels, Counter>,
+    /// Failures of a tier that were answered as misses.
+    pub tier_errors: Family<TierLabels, Counter>,
+    /// 1 while a tier takes part, 0 once it has been turned off.
+    pub tier_is_on: Family<TierLabels, Gauge>,
+    /// Slots on disk whose checksum, salt or position did not hold.
+    pub bad_slots: Counter,
+    /// Segments that were sealed because a write or a flush failed.
+    pub failed_segments: Counter,
+    /// Forward passes of a local model, or calls of a remote one.
+    pub batches: Counter,
+    /// Texts in each pass.
+    pub batch_texts: Histogram,
+    /// Texts that a model has embedded.
+    pub embedded_texts: Counter,
+    /// Tokens that a model has read.
+    pub embedded_tokens: Counter,
+    /// Seconds that each pass took.
+    pub inference_seconds: Histogram,
+    /// Texts waiting for a model.
+    pub queued_texts: Gauge,
+    /// Texts dropped before they were started because nobody waited for them any more.
+    pub dropped_texts: Counter,
+    /// Requests to a remote model that were tried again.
+    pub upstream_retries: Counter,
+    /// Background failures, by kind.
+    pub background_errors: Family<KindLabels, Counter>,
+    /// Resident memory of the process.
+    pub resident_bytes: Gauge<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// All metrics, registered and at zero.
+    #[expect(clippy::new_without_default, reason = "a second instance is a second registry: say so at the call")]
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("likewise");
+        let r = &mut registry;
+        let seconds = || Histogram::new(exponential_buckets(0.000_1, 2.0, 20));
+        Metrics {
+            requests: register(r, "http_requests", "HTTP requests answered", Family::default()),
+            request_seconds: register_with(r, "http_request", "Time to answer", Unit::Seconds, seconds()),
+            requests_in_flight: register(r, "http_requests_in_flight", "Requests being answered", Gauge::default()),
+            texts: register(r, "texts", "Texts asked for", Family::default()),
+            tier_hits: register(r, "tier_hits", "Lookups that a tier answered", Family::default()),
+            tier_misses: register(r, "tier_misses", "Lookups that a tier could not answer", Family::default()),
+            tier_entries: register(r, "tier_entries", "Entries in a tier", Family::default()),
+            tier_bytes: register(r, "tier_size_bytes", "Bytes held against the budget", Family::default()),
+            tier_evictions: register(r, "tier_evictions", "Entries removed for the budget", Family::default()),
+            tier_errors: register(r, "tier_errors", "Failures answered as misses", Family::default()),
+            tier_is_on: register(r, "tier_is_on", "1 while a tier takes part", Family::default()),
+            bad_slots: register(r, "disk_bad_slots", "Slots that failed verification", Counter::default()),
+            failed_segments: register(r, "disk_failed_segments", "Segments sealed by a failure", Counter::default()),
+            batches: register(r, "batches", "Forward passes", Counter::default()),
+            batch_texts: register(r, "batch_texts", "Texts in a pass", Histogram::new(exponential_buckets(1.0, 2.0, 12))),
+            embedded_texts: register(r, "embedded_texts", "Texts embedded by the model", Counter::default()),
+            embedded_tokens: register(r, "embedded_tokens", "Tokens read by the model", Counter::default()),
+            inference_seconds: register_with(r, "inference", "Time of a pass", Unit::Seconds, seconds()),
+            queued_texts: register(r, "queued_texts", "Texts waiting for the model", Gauge::default()),
+            dropped_texts: register(r, "dropped_texts", "Texts dropped unstarted", Counter::default()),
+            upstream_retries: register(r, "upstream_retries", "Requests tried again", Counter::default()),
+            background_errors: register(r, "background_errors", "Background failures", Family::default()),
+            resident_bytes: register(r, "resident_memory_bytes", "Resident memory", Gauge::default()),
+            registry,
+        }
+    }
+
+    /// The metrics in OpenMetrics text format, as `/metrics` serves them.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a string cannot fail: this is a bug");
+        text
+    }
+}
+
+fn register<M>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M
+where
+    M: Clone + prometheus_client::registry::Metric,
+{
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn register_with<M>(registry: &mut Registry, name: &str, help: &str, unit: Unit, metric: M) -> M
+where
+    M: Clone + prometheus_client::registry::Metric,
+{
+    registry.register_with_unit(name, help, unit, metric.clone());
+    metric
+}
+
+/// Metrics that nothing exports, for tests and for commands that do not serve.
+pub fn unexported() -> Arc<Metrics> {
+    Arc::new(Metrics::new())
+}
