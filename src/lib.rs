@@ -3,6 +3,13 @@
 //!
 //! `ARCHITECTURE.md` tells the house: which room holds what, and which may import which.
 
+pub mod app;
+pub mod cache;
+pub mod config;
 pub mod domain;
+pub mod embed;
 pub mod error;
+pub mod http;
 pub mod metrics;
+pub mod service;
+pub mod storage;

@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     /// The route's pattern, never the path as it was sent.
-    pub route: &'static str,
+    pub route: Arc<str>,
     /// The status code.
     pub status: u16,
 }
@@ -97,7 +97,10 @@ pub struct Metrics {
 
 impl Metrics {
     /// All metrics, registered and at zero.
-    #[expect(clippy::new_without_default, reason = "a second instance is a second registry: say so at the call")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a second instance is a second registry: say so at the call"
+    )]
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("likewise");
         let r = &mut registry;
@@ -105,19 +108,44 @@ impl Metrics {
         Metrics {
             requests: register(r, "http_requests", "HTTP requests answered", Family::default()),
             request_seconds: register_with(r, "http_request", "Time to answer", Unit::Seconds, seconds()),
-            requests_in_flight: register(r, "http_requests_in_flight", "Requests being answered", Gauge::default()),
+            requests_in_flight: register(
+                r,
+                "http_requests_in_flight",
+                "Requests being answered",
+                Gauge::default(),
+            ),
             texts: register(r, "texts", "Texts asked for", Family::default()),
             tier_hits: register(r, "tier_hits", "Lookups that a tier answered", Family::default()),
-            tier_misses: register(r, "tier_misses", "Lookups that a tier could not answer", Family::default()),
+            tier_misses: register(
+                r,
+                "tier_misses",
+                "Lookups that a tier could not answer",
+                Family::default(),
+            ),
             tier_entries: register(r, "tier_entries", "Entries in a tier", Family::default()),
             tier_bytes: register(r, "tier_size_bytes", "Bytes held against the budget", Family::default()),
-            tier_evictions: register(r, "tier_evictions", "Entries removed for the budget", Family::default()),
+            tier_evictions: register(
+                r,
+                "tier_evictions",
+                "Entries removed for the budget",
+                Family::default(),
+            ),
             tier_errors: register(r, "tier_errors", "Failures answered as misses", Family::default()),
             tier_is_on: register(r, "tier_is_on", "1 while a tier takes part", Family::default()),
             bad_slots: register(r, "disk_bad_slots", "Slots that failed verification", Counter::default()),
-            failed_segments: register(r, "disk_failed_segments", "Segments sealed by a failure", Counter::default()),
+            failed_segments: register(
+                r,
+                "disk_failed_segments",
+                "Segments sealed by a failure",
+                Counter::default(),
+            ),
             batches: register(r, "batches", "Forward passes", Counter::default()),
-            batch_texts: register(r, "batch_texts", "Texts in a pass", Histogram::new(exponential_buckets(1.0, 2.0, 12))),
+            batch_texts: register(
+                r,
+                "batch_texts",
+                "Texts in a pass",
+                Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+            ),
             embedded_texts: register(r, "embedded_texts", "Texts embedded by the model", Counter::default()),
             embedded_tokens: register(r, "embedded_tokens", "Tokens read by the model", Counter::default()),
             inference_seconds: register_with(r, "inference", "Time of a pass", Unit::Seconds, seconds()),
@@ -158,4 +186,11 @@ where
 /// Metrics that nothing exports, for tests and for commands that do not serve.
 pub fn unexported() -> Arc<Metrics> {
     Arc::new(Metrics::new())
+}
+
+/// Resident memory of this process in bytes, from `/proc/self/statm` (proc(5)); 0 where there is none.
+pub fn resident_bytes() -> u64 {
+    const PAGE_BYTES: u64 = 4096;
+    let Ok(text) = fs_err::read_to_string("/proc/self/statm") else { return 0 };
+    text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES
 }

@@ -11,6 +11,8 @@ pub struct Embedding {
     pub tokens: u32,
     /// Whether the text was longer than the model reads.
     pub is_truncated: bool,
+    /// The text's share of the time that its batch took, in microseconds.
+    pub cost_us: u32,
 }
 
 /// What the text is for; asymmetric models put different prompts before queries and documents.

@@ -59,3 +59,12 @@ pub struct Entry {
     /// The value, encoded by `meta.codec`.
     pub value: Arc<[u8]>,
 }
+
+impl Entry {
+    /// The same value with a later end. Copies the metadata, not the value.
+    #[must_use]
+    pub fn ending(&self, expires: UnixSeconds) -> Entry {
+        let meta = EntryMeta { soft_expires: expires, expires, stale_until: expires, ..self.meta.clone() };
+        Entry { meta, value: Arc::clone(&self.value) }
+    }
+}

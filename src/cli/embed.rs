@@ -1,0 +1,176 @@
+//! `likewise embed FILE`: a batch job through the same cache that the server uses.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use likewise::app::Engine;
+use likewise::domain::{InputType, Tenant};
+use likewise::error::{Error, Kind, Result};
+use likewise::service::embeddings::{Counts, Directives, Request};
+use serde::Deserialize;
+
+/// Texts sent through the cache at a time: enough for the model to sort by length, few enough that progress shows.
+const CHUNK_TEXTS: usize = 512;
+
+#[derive(Debug, Args)]
+pub(super) struct Embed {
+    #[command(flatten)]
+    sources: super::Sources,
+    /// Texts, one a line: plain, or JSON objects with `text` and optionally `id`. `-` reads standard input.
+    file: PathBuf,
+    /// Where the JSON lines go; standard output by default.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Read the lines as `plain` text or as `jsonl`; by default the file's name decides.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// What the texts are for; chooses the model's prompt.
+    #[arg(long, value_name = "TYPE")]
+    input_type: Option<Purpose>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Plain,
+    Jsonl,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Purpose {
+    Query,
+    Document,
+}
+
+/// One line of the input.
+struct Line {
+    id: serde_json::Value,
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct JsonLine {
+    id: Option<serde_json::Value>,
+    text: String,
+}
+
+impl Embed {
+    pub(super) async fn run(self) -> Result<()> {
+        let config = self.sources.load(None)?;
+        let lines = self.read()?;
+        let engine = tokio::task::block_in_place(|| Engine::build(&config))?;
+        let outcome = self.embed(&engine, &lines).await;
+        engine.close().await;
+        let counts = outcome?;
+        eprintln!(
+            "embedded {} texts: {} from the cache, {} by the model, {} repeated",
+            lines.len(),
+            counts.hits,
+            counts.misses,
+            counts.coalesced
+        );
+        Ok(())
+    }
+
+    fn is_standard_input(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
+
+    /// All lines, checked before the model is asked for anything.
+    fn read(&self) -> Result<Vec<Line>> {
+        let reader: Box<dyn BufRead> = if self.is_standard_input() {
+            Box::new(io::stdin().lock())
+        } else {
+            let file = fs_err::File::open(&self.file)
+                .map_err(|error| Error::new(Kind::Config, "open the texts").source(error))?;
+            Box::new(BufReader::new(file))
+        };
+        let format = self.format.unwrap_or_else(|| {
+            let is_json = self.file.extension().is_some_and(|name| name == "jsonl" || name == "ndjson");
+            if is_json { Format::Jsonl } else { Format::Plain }
+        });
+        let mut lines = Vec::new();
+        for (index, line) in reader.lines().enumerate() {
+            let line = line.map_err(|error| {
+                Error::new(Kind::InvalidInput, "read the texts").with("line", index + 1).source(error)
+            })?;
+            if !line.trim().is_empty() {
+                lines.push(parse(format, index, line)?);
+            }
+        }
+        Ok(lines)
+    }
+
+    async fn embed(&self, engine: &Engine, lines: &[Line]) -> Result<Counts> {
+        let mut output = self.open_output()?;
+        let progress = bar(lines.len());
+        let mut counts = Counts::default();
+        for chunk in lines.chunks(CHUNK_TEXTS) {
+            let response = engine.embeddings.embed(&self.request(chunk)).await?;
+            for (line, entry) in chunk.iter().zip(&response.entries) {
+                write_line(&mut output, line, &entry.value)?;
+            }
+            counts.hits += response.counts.hits;
+            counts.misses += response.counts.misses;
+            counts.coalesced += response.counts.coalesced;
+            progress.inc(chunk.len() as u64);
+        }
+        output.flush().map_err(|error| Error::io("write the vectors", error))?;
+        progress.finish_and_clear();
+        Ok(counts)
+    }
+
+    fn open_output(&self) -> Result<Box<dyn Write>> {
+        Ok(match &self.output {
+            None => Box::new(BufWriter::new(io::stdout())),
+            Some(path) => {
+                let file = fs_err::File::create(path)
+                    .map_err(|error| Error::new(Kind::Config, "create the output").source(error))?;
+                Box::new(BufWriter::new(file))
+            }
+        })
+    }
+
+    fn request(&self, lines: &[Line]) -> Request {
+        Request {
+            texts: lines.iter().map(|line| line.text.clone()).collect(),
+            input_type: self.input_type.map(|purpose| match purpose {
+                Purpose::Query => InputType::Query,
+                Purpose::Document => InputType::Document,
+            }),
+            truncate: true,
+            tenant: Tenant::default(),
+            directives: Directives::default(),
+        }
+    }
+}
+
+fn parse(format: Format, index: usize, line: String) -> Result<Line> {
+    if format == Format::Plain {
+        return Ok(Line { id: index.into(), text: line });
+    }
+    let fault = |error: Error| error.with("line", index + 1);
+    let json: JsonLine = serde_json::from_str(&line)
+        .map_err(|error| fault(Error::invalid("text", "read a line as JSON").source(error)))?;
+    if json.text.is_empty() {
+        return Err(fault(Error::invalid("text", "text is an empty string")));
+    }
+    Ok(Line { id: json.id.unwrap_or_else(|| index.into()), text: json.text })
+}
+
+fn write_line(output: &mut dyn Write, line: &Line, vector: &[u8]) -> Result<()> {
+    let numbers: Vec<f32> =
+        vector.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let json = serde_json::json!({ "id": line.id, "text": line.text, "embedding": numbers });
+    writeln!(output, "{json}").map_err(|error| Error::io("write the vectors", error))
+}
+
+fn bar(texts: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} texts, {per_sec}, {eta} left")
+        .expect("the template is constant: this is a bug");
+    let bar = ProgressBar::new(texts as u64).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

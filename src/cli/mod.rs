@@ -1,0 +1,108 @@
+//! The command line: one file for each command.
+
+mod embed;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use likewise::config::{Config, Overrides};
+use likewise::error::{Error, Kind, Result};
+use tracing_subscriber::EnvFilter;
+
+/// One server between an application and its models that never pays twice for the same work.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve HTTP until SIGTERM or SIGINT.
+    Serve(serve::Serve),
+    /// Embed the lines of a file through the cache; JSON lines come out.
+    Embed(embed::Embed),
+    /// Print the OpenAPI document of the HTTP interface.
+    Openapi,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+struct Sources {
+    /// Configuration file (TOML). Every key can also be given as LIKEWISE__SECTION__KEY.
+    #[arg(long, value_name = "FILE", env = "LIKEWISE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Data directory; one process at a time.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Directory of the embedding model (sentence-transformers layout).
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+impl Sources {
+    fn load(&self, listen: Option<&str>) -> Result<Config> {
+        let overrides = Overrides {
+            listen: listen.map(str::to_owned),
+            data_dir: self.data_dir.clone(),
+            model: self.model.clone(),
+        };
+        Config::load(self.config.as_deref(), &overrides)
+    }
+}
+
+/// Runs the command and turns its error into one line and an exit code.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("LIKEWISE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let outcome = match cli.command {
+        Command::Serve(serve) => on_runtime(serve.run()),
+        Command::Embed(embed) => on_runtime(embed.run()),
+        Command::Openapi => {
+            print!("{}", likewise::http::openapi());
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("likewise: {error}");
+            ExitCode::from(exit_code(error.kind()))
+        }
+    }
+}
+
+fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("runtime")
+        .build()
+        .map_err(|error| Error::io("start the runtime", error))?
+        .block_on(work)
+}
+
+/// 2 where the operator has to change something first, 1 for everything else.
+fn exit_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Config | Kind::Model | Kind::Locked | Kind::Format => 2,
+        Kind::InvalidInput
+        | Kind::TooLarge
+        | Kind::Unauthorized
+        | Kind::NotFound
+        | Kind::MethodNotAllowed
+        | Kind::ModelNotFound
+        | Kind::NotCached
+        | Kind::Overloaded
+        | Kind::Timeout
+        | Kind::Unavailable
+        | Kind::Upstream
+        | Kind::Corrupt
+        | Kind::DiskFull
+        | Kind::Io
+        | Kind::Internal => 1,
+    }
+}

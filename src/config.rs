@@ -1,0 +1,238 @@
+//! The configuration: each room's own options, from defaults, a file, the environment and flags, in that order.
+//!
+//! Every key of the file can be given by the environment as `LIKEWISE__SECTION__KEY`. A key that nobody knows is an
+//! error that names the nearest one that somebody does.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::{cache, embed, http, service, storage};
+
+/// Everything that can be configured. `examples/config.toml` documents the defaults.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where data is kept.
+    pub data: Data,
+    /// Which model embeds.
+    pub model: Model,
+    /// How it is run.
+    pub embed: embed::Options,
+    /// The tiers.
+    pub cache: Cache,
+    /// How embeddings are kept.
+    pub embeddings: service::embeddings::Options,
+    /// The HTTP server.
+    pub http: http::Options,
+}
+
+/// Where data is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// The data directory; one process at a time.
+    pub dir: PathBuf,
+}
+
+impl Default for Data {
+    fn default() -> Data {
+        Data { dir: "data".into() }
+    }
+}
+
+/// Which model embeds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// The model's directory.
+    pub dir: Option<PathBuf>,
+    /// The name under which it is served; by default the directory's.
+    pub name: Option<String>,
+    /// Other names that clients may ask for.
+    pub aliases: Vec<String>,
+}
+
+/// The tiers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// The memory tier.
+    pub memory: cache::MemoryOptions,
+    /// The disk tier.
+    pub disk: storage::Options,
+}
+
+/// What the command line says; it wins over file and environment.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `http.listen`.
+    pub listen: Option<String>,
+    /// `data.dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `model.dir`.
+    pub model: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// `Config`, naming the key and what is wrong with it.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config> {
+        let environment = config::Environment::with_prefix("LIKEWISE")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("http.api_keys")
+            .with_list_parse_key("model.aliases");
+        let mut builder = config::Config::builder();
+        if let Some(path) = file {
+            let text = fs_err::read_to_string(path)
+                .map_err(|error| Error::new(Kind::Config, "read the configuration file").source(error))?;
+            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        builder = builder.add_source(environment);
+        for (key, value) in overrides.pairs() {
+            builder = builder.set_override(key, value).map_err(bad_value)?;
+        }
+        let merged = builder.build().map_err(bad_value)?;
+        refuse_unknown(&merged)?;
+        let config: Config = merged.try_deserialize().map_err(bad_value)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<()> {
+        at_least("embed.queue_texts_max", self.embed.queue_texts_max as u64, 2048)?;
+        at_least("embed.batch_tokens_max", self.embed.batch_tokens_max as u64, 1)?;
+        at_least("embeddings.text_bytes_max", self.embeddings.text_bytes_max as u64, 1)?;
+        at_least("http.requests_max", self.http.requests_max as u64, 1)?;
+        at_least("http.connections_max", self.http.connections_max as u64, 1)?;
+        at_least("http.body_bytes_max", self.http.body_bytes_max as u64, 1024)?;
+        at_least("http.request_timeout_seconds", self.http.request_timeout_seconds, 1)?;
+        at_least("http.header_timeout_seconds", self.http.header_timeout_seconds, 1)?;
+        at_least("embeddings.ttl_seconds", self.embeddings.ttl_seconds.into(), 1)?;
+        at_least("embeddings.ttl_seconds_max", self.embeddings.ttl_seconds_max.into(), 1)
+    }
+}
+
+impl Overrides {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        [
+            ("http.listen", self.listen.clone()),
+            ("data.dir", self.data_dir.as_ref().map(path)),
+            ("model.dir", self.model.as_ref().map(path)),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
+    }
+}
+
+fn at_least(key: &'static str, value: u64, min: u64) -> Result<()> {
+    if value >= min {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Config, format!("{key} must be at least {min}, got {value}")))
+}
+
+fn bad_value(error: config::ConfigError) -> Error {
+    Error::new(Kind::Config, "read the configuration").source(error)
+}
+
+/// Refuses keys that no room has.
+fn refuse_unknown(merged: &config::Config) -> Result<()> {
+    let known = known_keys();
+    let given: serde_json::Value = merged.clone().try_deserialize().map_err(bad_value)?;
+    let mut keys = BTreeSet::new();
+    collect_keys("", &given, &mut keys);
+    for key in keys {
+        if known.iter().any(|known| *known == key || known.starts_with(&format!("{key}."))) {
+            continue;
+        }
+        let nearest = known
+            .iter()
+            .max_by(|a, b| strsim::jaro_winkler(a, &key).total_cmp(&strsim::jaro_winkler(b, &key)))
+            .map_or("", String::as_str);
+        return Err(Error::new(Kind::Config, format!("unknown key `{key}`; did you mean `{nearest}`?")));
+    }
+    Ok(())
+}
+
+/// Every key with its default, as the rooms declare them.
+fn known_keys() -> BTreeSet<String> {
+    let defaults =
+        serde_json::to_value(Config::default()).expect("options are made of plain values: this is a bug");
+    let mut keys = BTreeSet::new();
+    collect_keys("", &defaults, &mut keys);
+    keys
+}
+
+fn collect_keys(prefix: &str, value: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(fields) if !fields.is_empty() => {
+            for (name, value) in fields {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                collect_keys(&key, value, keys);
+            }
+        }
+        _ => {
+            keys.insert(prefix.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config> {
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        fs_err::write(file.path(), text).unwrap();
+        Config::load(Some(file.path()), &Overrides::default())
+    }
+
+    #[test]
+    fn the_documented_example_is_the_default() {
+        let example = load(include_str!("../examples/config.toml")).unwrap();
+        assert_eq!(example, Config::default());
+    }
+
+    #[test]
+    fn every_key_is_documented_in_the_example() {
+        let example = include_str!("../examples/config.toml");
+        for key in known_keys() {
+            let name = key.rsplit('.').next().unwrap();
+            assert!(example.contains(name), "examples/config.toml does not mention {key}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_the_nearest_named() {
+        let error = load("[cache.memory]\nbytes_mx = 5").unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(error.to_string().contains("did you mean `cache.memory.bytes_max`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_type_and_a_value_out_of_range_name_their_key() {
+        let error = load("[http]\nrequests_max = \"many\"").unwrap_err();
+        assert!(error.to_string().contains("http.requests_max"), "{error}");
+        let error = load("[http]\nrequests_max = 0").unwrap_err();
+        assert!(error.to_string().contains("http.requests_max must be at least 1, got 0"), "{error}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        fs_err::write(file.path(), "[http]\nlisten = \"127.0.0.1:1\"").unwrap();
+        let overrides = Overrides { listen: Some("127.0.0.1:2".into()), ..Overrides::default() };
+        let config = Config::load(Some(file.path()), &overrides).unwrap();
+        assert_eq!(config.http.listen, "127.0.0.1:2");
+    }
+}

@@ -1,0 +1,379 @@
+//! The queue before a local model: bounded, cut by tokens, interactive work first.
+//!
+//! Two threads. The tokenizing one turns waiting texts into tokens while the model's one runs a pass, so the model
+//! never waits for a tokenizer. A pass takes whole texts up to a budget of tokens; nothing is padded, so texts of any
+//! lengths share a pass at no cost.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::tokenizer::{Tokenizer, Tokens};
+use super::{Priority, Work};
+use crate::domain::Embedding;
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+
+/// What runs a pass: the encoder, or a stand-in in tests.
+pub(super) trait Model: Send + 'static {
+    /// One vector for each text, in their order.
+    fn embed(&mut self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>>;
+}
+
+/// Texts that the tokenizing thread takes at a time; the model sees them as soon as they are done.
+const TOKENIZED_AT_ONCE: usize = 32;
+
+/// Of so many passes, one begins with the oldest bulk text: bulk work is slow under interactive load, never stuck.
+const BULK_TURN: u64 = 8;
+
+/// A text with its tokens, waiting for a pass.
+struct Ready {
+    work: Work,
+    tokens: Tokens,
+}
+
+/// Texts to be counted, not embedded.
+struct Counting {
+    texts: Vec<String>,
+    reply: oneshot::Sender<Result<Vec<usize>>>,
+}
+
+/// A queue for each priority.
+struct Lanes<T> {
+    interactive: VecDeque<T>,
+    bulk: VecDeque<T>,
+}
+
+impl<T> Lanes<T> {
+    fn new() -> Lanes<T> {
+        Lanes { interactive: VecDeque::new(), bulk: VecDeque::new() }
+    }
+
+    fn lane(&mut self, priority: Priority) -> &mut VecDeque<T> {
+        match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Bulk => &mut self.bulk,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.interactive.is_empty() && self.bulk.is_empty()
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        self.interactive.pop_front().or_else(|| self.bulk.pop_front())
+    }
+
+    fn clear(&mut self) {
+        self.interactive.clear();
+        self.bulk.clear();
+    }
+}
+
+struct State {
+    waiting: Lanes<Work>,
+    counting: VecDeque<Counting>,
+    ready: Lanes<Ready>,
+    /// Texts submitted and not yet in a pass, those being tokenized included.
+    queued: usize,
+    passes: u64,
+    is_closing: bool,
+    /// A thread has died: nothing will be answered any more.
+    is_dead: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something waits for the tokenizing thread, or the end has come.
+    waiting: Condvar,
+    /// Something waits for the model's thread, or the end has come.
+    ready: Condvar,
+    queue_texts_max: usize,
+    batch_tokens_max: usize,
+    metrics: Arc<Metrics>,
+}
+
+/// The queue with its two threads. Dropping it drops what has not started and joins them.
+pub(super) struct Batcher {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Batcher {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// `Io` if the operating system has no threads left.
+    pub(super) fn start(
+        tokenizer: Tokenizer,
+        mut model: impl Model,
+        options: &super::Options,
+        metrics: Arc<Metrics>,
+    ) -> Result<Batcher> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                waiting: Lanes::new(),
+                counting: VecDeque::new(),
+                ready: Lanes::new(),
+                queued: 0,
+                passes: 0,
+                is_closing: false,
+                is_dead: false,
+            }),
+            waiting: Condvar::new(),
+            ready: Condvar::new(),
+            queue_texts_max: options.queue_texts_max,
+            batch_tokens_max: options.batch_tokens_max,
+            metrics,
+        });
+        let mut batcher = Batcher { shared, threads: Vec::new() };
+        batcher.spawn("tokenizer", move |shared| tokenize(shared, &tokenizer))?;
+        batcher.spawn("model", move |shared| run_passes(shared, &mut model))?;
+        Ok(batcher)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let body = move || {
+            // The panic itself has been printed by the hook; what remains is to tell those who wait.
+            if catch_unwind(AssertUnwindSafe(|| work(&shared))).is_err() {
+                shared.die();
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+        self.threads.push(thread.map_err(|error| Error::io("start a thread of the batcher", error))?);
+        Ok(())
+    }
+
+    /// Queues all of `work` or none.
+    ///
+    /// # Errors
+    /// `Overloaded` if the queue would grow past its limit, `Unavailable` if a thread has died.
+    pub(super) fn submit(&self, work: Vec<Work>) -> Result<()> {
+        let mut state = self.shared.lock();
+        state.admit(work.len(), self.shared.queue_texts_max)?;
+        state.queued += work.len();
+        for one in work {
+            state.waiting.lane(one.priority).push_back(one);
+        }
+        drop(state);
+        self.shared.waiting.notify_one();
+        Ok(())
+    }
+
+    /// Queues texts to be counted.
+    ///
+    /// # Errors
+    /// As for [`Batcher::submit`].
+    pub(super) fn count(&self, texts: Vec<String>) -> Result<oneshot::Receiver<Result<Vec<usize>>>> {
+        let (reply, counts) = oneshot::channel();
+        let mut state = self.shared.lock();
+        let counting: usize = state.counting.iter().map(|counting| counting.texts.len()).sum();
+        state.admit(counting + texts.len(), self.shared.queue_texts_max)?;
+        state.counting.push_back(Counting { texts, reply });
+        drop(state);
+        self.shared.waiting.notify_one();
+        Ok(counts)
+    }
+
+    /// Texts that wait for a pass.
+    pub(super) fn queued(&self) -> usize {
+        self.shared.lock().queued
+    }
+
+    /// Whether both threads still run.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.shared.lock().is_dead
+    }
+}
+
+impl Drop for Batcher {
+    fn drop(&mut self) {
+        self.shared.lock().is_closing = true;
+        self.shared.waiting.notify_all();
+        self.shared.ready.notify_all();
+        for thread in self.threads.drain(..) {
+            // Its panic, if any, was caught inside.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    fn admit(&self, more: usize, max: usize) -> Result<()> {
+        if self.is_dead || self.is_closing {
+            return Err(Error::new(Kind::Unavailable, "the model does not answer any more"));
+        }
+        if self.queued + more > max {
+            return Err(Error::new(
+                Kind::Overloaded,
+                format!("the model's queue is full: {} texts wait, at most {max} may", self.queued),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The texts of the next pass: oldest first, interactive before bulk, up to the budget, at least one. Texts that
+    /// nobody waits for are dropped on the way; their number is returned too.
+    fn cut(&mut self, batch_tokens_max: usize) -> (Vec<Ready>, usize) {
+        let bulk_begins = self.passes % BULK_TURN == BULK_TURN - 1;
+        let (mut batch, mut tokens, mut dropped) = (Vec::new(), 0, 0);
+        loop {
+            let bulk_is_next = self.ready.interactive.is_empty() || (bulk_begins && batch.is_empty());
+            let lane = if bulk_is_next && !self.ready.bulk.is_empty() {
+                &mut self.ready.bulk
+            } else {
+                &mut self.ready.interactive
+            };
+            let Some(next) = lane.front() else { break };
+            if next.work.is_unwanted() {
+                lane.pop_front();
+                dropped += 1;
+                continue;
+            }
+            let length = next.tokens.ids.len();
+            if !batch.is_empty() && tokens + length > batch_tokens_max {
+                break;
+            }
+            tokens += length;
+            batch.extend(lane.pop_front());
+        }
+        if !batch.is_empty() {
+            self.passes += 1;
+        }
+        self.queued -= batch.len() + dropped;
+        (batch, dropped)
+    }
+}
+
+impl Work {
+    fn is_unwanted(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed) || self.reply.is_closed()
+    }
+}
+
+impl Shared {
+    /// A poisoned lock is taken all the same: no code of ours panics while it holds it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops everything that waits, which tells those who wait for it, and refuses more.
+    fn die(&self) {
+        let mut state = self.lock();
+        state.is_dead = true;
+        state.queued = 0;
+        state.waiting.clear();
+        state.ready.clear();
+        state.counting.clear();
+        drop(state);
+        self.waiting.notify_all();
+        self.ready.notify_all();
+    }
+}
+
+/// The tokenizing thread.
+fn tokenize(shared: &Shared, tokenizer: &Tokenizer) {
+    let mut state = shared.lock();
+    loop {
+        if state.is_closing || state.is_dead {
+            return;
+        }
+        if let Some(Counting { texts, reply }) = state.counting.pop_front() {
+            drop(state);
+            // The asker may have left.
+            let _ = reply.send(texts.iter().map(|text| tokenizer.count(text)).collect());
+            state = shared.lock();
+        } else if !state.waiting.is_empty() {
+            let taken: Vec<Work> =
+                std::iter::from_fn(|| state.waiting.pop()).take(TOKENIZED_AT_ONCE).collect();
+            drop(state);
+            let (ready, gone) = tokenize_some(taken, tokenizer, &shared.metrics);
+            state = shared.lock();
+            if state.is_dead {
+                return;
+            }
+            state.queued -= gone;
+            for one in ready {
+                state.ready.lane(one.work.priority).push_back(one);
+            }
+            shared.ready.notify_one();
+        } else {
+            state = shared.waiting.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Texts with their tokens, and how many need no pass: nobody waits for them, or they have had their error.
+fn tokenize_some(works: Vec<Work>, tokenizer: &Tokenizer, metrics: &Metrics) -> (Vec<Ready>, usize) {
+    let taken = works.len();
+    let mut ready = Vec::with_capacity(taken);
+    for work in works {
+        if work.is_unwanted() {
+            metrics.dropped_texts.inc();
+            continue;
+        }
+        match tokenizer.encode(&work.text) {
+            Ok(tokens) => ready.push(Ready { work, tokens }),
+            // Whoever waited may have left.
+            Err(error) => _ = work.reply.send(Err(error)),
+        }
+    }
+    let gone = taken - ready.len();
+    (ready, gone)
+}
+
+/// The model's thread.
+fn run_passes(shared: &Shared, model: &mut impl Model) {
+    let mut state = shared.lock();
+    loop {
+        if state.is_closing || state.is_dead {
+            return;
+        }
+        if state.ready.is_empty() {
+            state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        let (batch, dropped) = state.cut(shared.batch_tokens_max);
+        drop(state);
+        shared.metrics.dropped_texts.inc_by(dropped as u64);
+        if !batch.is_empty() {
+            run_pass(batch, model, &shared.metrics);
+        }
+        state = shared.lock();
+    }
+}
+
+fn run_pass(batch: Vec<Ready>, model: &mut impl Model, metrics: &Metrics) {
+    let started = Instant::now();
+    let texts: Vec<&Tokens> = batch.iter().map(|ready| &ready.tokens).collect();
+    let total: usize = texts.iter().map(|tokens| tokens.ids.len()).sum();
+    let outcome = model.embed(&texts);
+    let took = started.elapsed();
+    metrics.batches.inc();
+    metrics.batch_texts.observe(batch.len() as f64);
+    metrics.inference_seconds.observe(took.as_secs_f64());
+    match outcome {
+        // Whoever waited for a text may have left by now; the others have not.
+        Err(error) => batch.into_iter().for_each(|ready| _ = ready.work.reply.send(Err(error.clone()))),
+        Ok(vectors) => {
+            metrics.embedded_texts.inc_by(batch.len() as u64);
+            metrics.embedded_tokens.inc_by(total as u64);
+            for (Ready { work, tokens }, vector) in batch.into_iter().zip(vectors) {
+                let share = tokens.ids.len() as f64 / total as f64;
+                let embedding = Embedding {
+                    vector: vector.into(),
+                    tokens: u32::try_from(tokens.ids.len()).unwrap_or(u32::MAX),
+                    is_truncated: tokens.is_truncated,
+                    cost_us: (took.as_secs_f64() * 1e6 * share) as u32,
+                };
+                let _ = work.reply.send(Ok(embedding));
+            }
+        }
+    }
+}

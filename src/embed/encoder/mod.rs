@@ -1,0 +1,167 @@
+//! The BERT and XLM-R encoder, without padding.
+//!
+//! The tokens of all texts of a batch stand one after the other in one matrix (`tokens x hidden`), so that every linear
+//! layer is one matrix product without a padded row. Attention alone looks at texts: those of equal length are joined
+//! to one product, so it needs no mask either. A text therefore meets only its own tokens, and its vector does not
+//! depend on the batch that it rode in, but for the rounding of the matrix product.
+//!
+//! Architecture: Devlin et al., "BERT", 2018; layer by layer as in `transformers` `models/bert/modeling_bert.py` (v4.57),
+//! with RoBERTa's positions.
+
+mod fused;
+mod weights;
+
+use candle_core::{Device, Result as CandleResult, Tensor};
+use candle_nn::ops::{layer_norm, softmax_last_dim};
+
+use self::fused::{AddBias, Gelu, GeluTanh, Relu};
+use self::weights::{Layer, Linear, Norm, Weights};
+use super::model_dir::{Activation, Pooling, Shape};
+use super::tokenizer::Tokens;
+use crate::error::{Error, Kind, Result};
+
+/// The numeric recipe, part of the model's fingerprint: change it whenever vectors change beyond rounding.
+pub(super) const RECIPE: &str = "f32-packed-1";
+
+/// An encoder with its weights in memory.
+pub(super) struct Encoder {
+    shape: Shape,
+    pooling: Pooling,
+    normalizes: bool,
+    weights: Weights,
+}
+
+impl Encoder {
+    /// An encoder from the bytes of a `model.safetensors`. Half-precision weights are widened to f32.
+    ///
+    /// # Errors
+    /// `Model` if a tensor is missing, misshapen or not finite.
+    pub(super) fn new(bytes: &[u8], shape: Shape, pooling: Pooling, normalizes: bool) -> Result<Encoder> {
+        let weights = Weights::read(bytes, &shape)?;
+        Ok(Encoder { shape, pooling, normalizes, weights })
+    }
+
+    /// Embeds texts. Shapes: `texts: n`, returns `n` vectors of `hidden` numbers, in the order of the texts.
+    ///
+    /// Cost: about `2 x tokens x parameters of the layers` operations, and some 12 x hidden x tokens x 4 bytes of
+    /// memory.
+    ///
+    /// # Errors
+    /// `Internal` if a product fails or a vector is zero or not finite: such a vector must not reach anybody.
+    pub(super) fn embed(&self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>> {
+        // Equal lengths next to each other, so that attention can join them.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&text| texts[text].ids.len());
+        let ids: Vec<&[u32]> = order.iter().map(|&text| texts[text].ids.as_slice()).collect();
+        let hidden = self
+            .forward(&ids)
+            .and_then(|hidden| hidden.flatten_all()?.to_vec1::<f32>())
+            .map_err(|error| Error::new(Kind::Internal, "run the encoder").source(error))?;
+
+        let mut vectors = vec![Vec::new(); texts.len()];
+        let mut rows = hidden.chunks_exact(self.shape.hidden);
+        for &text in &order {
+            let tokens: Vec<&[f32]> = rows.by_ref().take(texts[text].ids.len()).collect();
+            vectors[text] = self.pool(&tokens)?;
+        }
+        Ok(vectors)
+    }
+
+    /// The last hidden state of every token: `tokens x hidden`.
+    fn forward(&self, texts: &[&[u32]]) -> CandleResult<Tensor> {
+        let ids: Vec<u32> = texts.iter().flat_map(|ids| ids.iter().copied()).collect();
+        let first = self.shape.first_position as u32;
+        let positions: Vec<u32> =
+            texts.iter().flat_map(|ids| (0..ids.len() as u32).map(|p| first + p)).collect();
+        let groups = groups(texts);
+        let words = self.weights.words.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
+        let places = self.weights.positions.index_select(&Tensor::new(positions, &Device::Cpu)?, 0)?;
+        let mut hidden = self.norm(&(words + places)?, &self.weights.norm)?;
+        for layer in &self.weights.layers {
+            let attended = linear(&self.attend(&hidden, layer, &groups)?, &layer.attention_output)?;
+            hidden = self.norm(&(attended + hidden)?, &layer.attention_norm)?;
+            let inner = hidden.matmul(&layer.up.weight)?;
+            match self.shape.activation {
+                Activation::Gelu => inner.inplace_op2(&layer.up.bias, &Gelu)?,
+                Activation::GeluTanh => inner.inplace_op2(&layer.up.bias, &GeluTanh)?,
+                Activation::Relu => inner.inplace_op2(&layer.up.bias, &Relu)?,
+            }
+            hidden = self.norm(&(linear(&inner, &layer.down)? + hidden)?, &layer.output_norm)?;
+        }
+        Ok(hidden)
+    }
+
+    fn norm(&self, x: &Tensor, norm: &Norm) -> CandleResult<Tensor> {
+        layer_norm(x, &norm.weight, &norm.bias, self.shape.norm_epsilon as f32)
+    }
+
+    /// Self-attention, group by group: `tokens x hidden` to `tokens x hidden`.
+    fn attend(&self, hidden: &Tensor, layer: &Layer, groups: &[Group]) -> CandleResult<Tensor> {
+        let (heads, width) = (self.shape.heads, self.shape.hidden / self.shape.heads);
+        let projected = linear(hidden, &layer.query_key_value)?;
+        let mut contexts = Vec::with_capacity(groups.len());
+        let mut at = 0;
+        for group in groups {
+            let tokens = group.texts * group.length;
+            // texts x length x (query, key, value) x heads x width, to three of texts x heads x length x width.
+            let parts = projected
+                .narrow(0, at, tokens)?
+                .reshape((group.texts, group.length, 3, heads, width))?
+                .permute((2, 0, 3, 1, 4))?;
+            let part = |n: usize| parts.get(n)?.contiguous();
+            // The query is scaled by 1 / sqrt(width) in the weights.
+            let scores = part(0)?.matmul(&part(1)?.transpose(2, 3)?)?;
+            let context = softmax_last_dim(&scores)?.matmul(&part(2)?)?;
+            contexts.push(context.transpose(1, 2)?.reshape((tokens, heads * width))?);
+            at += tokens;
+        }
+        Tensor::cat(&contexts, 0)
+    }
+
+    /// The vector of a text from the hidden states of its tokens.
+    fn pool(&self, tokens: &[&[f32]]) -> Result<Vec<f32>> {
+        let mut vector: Vec<f64> = match self.pooling {
+            Pooling::Cls => tokens.first().map(|token| widen(token)).unwrap_or_default(),
+            Pooling::Last => tokens.last().map(|token| widen(token)).unwrap_or_default(),
+            Pooling::Mean => {
+                let mut sum = vec![0.0; self.shape.hidden];
+                for token in tokens {
+                    sum.iter_mut().zip(*token).for_each(|(sum, &x)| *sum += f64::from(x));
+                }
+                sum.iter_mut().for_each(|sum| *sum /= tokens.len() as f64);
+                sum
+            }
+        };
+        let norm = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if !norm.is_finite() || norm == 0.0 {
+            return Err(Error::new(Kind::Internal, "the model made a vector that is zero or not finite"));
+        }
+        if self.normalizes {
+            vector.iter_mut().for_each(|x| *x /= norm);
+        }
+        Ok(vector.into_iter().map(|x| x as f32).collect())
+    }
+}
+
+fn widen(token: &[f32]) -> Vec<f64> {
+    token.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn linear(x: &Tensor, linear: &Linear) -> CandleResult<Tensor> {
+    let y = x.matmul(&linear.weight)?;
+    y.inplace_op2(&linear.bias, &AddBias)?;
+    Ok(y)
+}
+
+/// Neighbouring texts of equal length.
+struct Group {
+    texts: usize,
+    length: usize,
+}
+
+fn groups(texts: &[&[u32]]) -> Vec<Group> {
+    texts
+        .chunk_by(|one, two| one.len() == two.len())
+        .map(|group| Group { texts: group.len(), length: group[0].len() })
+        .collect()
+}

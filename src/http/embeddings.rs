@@ -1,0 +1,278 @@
+//! `/v1/embeddings`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::models::Names;
+use super::problem::{ErrorBody, Problem};
+use super::wire::{
+    CacheObject, EmbeddingObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName,
+    Usage, Vector, parse,
+};
+use crate::domain::{InputType, Tenant};
+use crate::embed::ModelCard;
+use crate::error::{Error, Kind, Result};
+use crate::service::Embeddings;
+use crate::service::embeddings::{Directives, Request, Response as Served};
+
+const HITS: HeaderName = HeaderName::from_static("x-likewise-hits");
+const MISSES: HeaderName = HeaderName::from_static("x-likewise-misses");
+const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
+const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What the handler needs.
+pub(super) struct Endpoint {
+    pub(super) embeddings: Arc<Embeddings>,
+    pub(super) names: Arc<Names>,
+    pub(super) body_bytes_max: usize,
+}
+
+/// Embeds texts.
+///
+/// Vectors come in the order of the inputs. Texts that were embedded before are served from the cache; the headers
+/// `x-likewise-hits`, `-misses` and `-coalesced` tell how many.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    tag = "embeddings",
+    request_body = EmbeddingsRequest,
+    responses(
+        (status = 200, body = EmbeddingsAnswer),
+        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "The model is not served here"),
+        (status = 413, body = ErrorBody, description = "The body or the tokens are past a limit"),
+        (status = 429, body = ErrorBody, description = "The model's queue is full; see `retry-after`"),
+        (status = 504, body = ErrorBody, description = "Not cached, or not in time"),
+    )
+)]
+pub(super) async fn create(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = read(body, endpoint.body_bytes_max).await?;
+    let wire: EmbeddingsRequest = parse(&body)?;
+    let card = endpoint.names.resolve(&wire.model)?;
+    let dim = dim(&wire, card)?;
+    let format = wire.encoding_format;
+    let directives = directives(&headers, wire.cache.unwrap_or_default())?;
+    let request = Request {
+        texts: texts(wire.input, &endpoint.embeddings)?,
+        input_type: wire.input_type.map(|name| match name {
+            InputTypeName::Query => InputType::Query,
+            InputTypeName::Document => InputType::Document,
+        }),
+        truncate: wire.truncate.unwrap_or(true),
+        tenant,
+        directives,
+    };
+    let served = endpoint.embeddings.embed(&request).await?;
+    Ok(answer(&served, &card.name, format, dim, card.dim))
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<bytes::Bytes> {
+    let too_large = || Error::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"));
+    if hyper::body::Body::size_hint(&body).lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, bytes_max).await.map_err(|error| {
+        let is_limit = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+        if is_limit { too_large() } else { Error::new(Kind::InvalidInput, "read the body").source(error) }
+    })
+}
+
+type LengthLimitError = http_body_util::LengthLimitError;
+
+/// The texts of a request, in order.
+fn texts(input: Input, embeddings: &Embeddings) -> Result<Vec<String>> {
+    let texts = match input {
+        Input::Texts(texts) => texts,
+        Input::Tokens(lists) => {
+            let decode = |(row, ids): (usize, Vec<u32>)| {
+                if ids.is_empty() {
+                    return Err(Error::invalid(
+                        "input",
+                        format!("input[{row}] is an empty list of token ids"),
+                    ));
+                }
+                embeddings.decode_tokens(&ids)
+            };
+            lists.into_iter().enumerate().map(decode).collect::<Result<_>>()?
+        }
+    };
+    if texts.is_empty() {
+        return Err(Error::invalid("input", "input is an empty list"));
+    }
+    match texts.iter().position(String::is_empty) {
+        Some(row) => Err(Error::invalid("input", format!("input[{row}] is an empty string"))),
+        None => Ok(texts),
+    }
+}
+
+/// The length of the vectors that the request asks for.
+fn dim(wire: &EmbeddingsRequest, card: &ModelCard) -> Result<usize> {
+    let Some(asked) = wire.dimensions else { return Ok(card.dim) };
+    let asked = usize::try_from(asked).unwrap_or(usize::MAX);
+    if card.matryoshka.allows(asked, card.dim) {
+        return Ok(asked);
+    }
+    Err(Error::invalid(
+        "dimensions",
+        format!("the vectors of `{}` have {} dimensions and cannot be cut to {asked}", card.name, card.dim),
+    ))
+}
+
+/// The body's `cache` object and the `Cache-Control` of RFC 9111; where both speak, the stricter holds.
+fn directives(headers: &HeaderMap, object: CacheObject) -> Result<Directives> {
+    let mut directives = Directives {
+        no_cache: object.no_cache,
+        no_store: object.no_store,
+        only_if_cached: object.only_if_cached,
+        age_seconds_max: object.s_maxage,
+        ttl_seconds: object.ttl,
+        namespace: object.namespace,
+    };
+    if directives.ttl_seconds == Some(0) {
+        return Err(Error::invalid("cache.ttl", "ttl must be at least 1 second; no-store keeps nothing"));
+    }
+    if directives.namespace.as_ref().is_some_and(|name| name.is_empty() || name.len() > 128) {
+        return Err(Error::invalid("cache.namespace", "a namespace has 1 to 128 bytes"));
+    }
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        let value = value.to_str().map_err(|_| bad_cache_control("it is not ASCII"))?;
+        for directive in value.split(',') {
+            apply(directive.trim(), &mut directives)?;
+        }
+    }
+    Ok(directives)
+}
+
+fn apply(directive: &str, directives: &mut Directives) -> Result<()> {
+    let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
+    match name.to_ascii_lowercase().as_str() {
+        "no-cache" => directives.no_cache = true,
+        "no-store" => directives.no_store = true,
+        "only-if-cached" => directives.only_if_cached = true,
+        "max-age" => {
+            let seconds: u32 =
+                argument.trim_matches('"').parse().map_err(|_| bad_cache_control("max-age needs seconds"))?;
+            let stricter = directives.age_seconds_max.map_or(seconds, |max| max.min(seconds));
+            directives.age_seconds_max = Some(stricter);
+        }
+        // RFC 9111 section 5.2.3: a cache ignores directives that it does not know.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn bad_cache_control(why: &str) -> Error {
+    Error::invalid("cache-control", format!("the header cache-control cannot be read: {why}"))
+}
+
+fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, native_dim: usize) -> Response {
+    let vector = |bytes: &[u8]| match format {
+        EncodingFormat::Base64 if dim == native_dim => Vector::Base64(STANDARD.encode(bytes)),
+        EncodingFormat::Base64 => {
+            let cut: Vec<u8> = shortened(bytes, dim).iter().flat_map(|x| x.to_le_bytes()).collect();
+            Vector::Base64(STANDARD.encode(cut))
+        }
+        EncodingFormat::Float if dim == native_dim => Vector::Float(floats(bytes).collect()),
+        EncodingFormat::Float => Vector::Float(shortened(bytes, dim)),
+    };
+    let object = |(index, bytes)| EmbeddingObject { object: "embedding", index, embedding: vector(bytes) };
+    let body = EmbeddingsAnswer {
+        object: "list",
+        data: served.entries.iter().map(|entry| &*entry.value).enumerate().map(object).collect(),
+        model,
+        usage: Usage { prompt_tokens: served.tokens, total_tokens: served.tokens },
+    };
+    let mut response = axum::Json(body).into_response();
+    describe(served, response.headers_mut());
+    response
+}
+
+/// Headers that tell how the answer came about.
+fn describe(served: &Served, headers: &mut HeaderMap) {
+    let counts = served.counts;
+    headers.insert(HITS, HeaderValue::from(counts.hits));
+    headers.insert(MISSES, HeaderValue::from(counts.misses));
+    headers.insert(COALESCED, HeaderValue::from(counts.coalesced));
+    if served.truncated > 0 {
+        headers.insert(TRUNCATED, HeaderValue::from(served.truncated));
+    }
+    // RFC 9211: one answer, so one verdict; a batch is a hit only if every text was.
+    let mut status = String::with_capacity(48);
+    let mut timing = String::with_capacity(48);
+    match served.tier {
+        Some(tier) => {
+            let _ = write!(status, "likewise; hit; detail={tier}");
+            headers.insert(header::AGE, HeaderValue::from(served.age_seconds));
+        }
+        None if counts.misses == 0 => status.push_str("likewise; fwd=miss; collapsed"),
+        None if counts.hits == 0 => status.push_str("likewise; fwd=miss"),
+        None => status.push_str("likewise; fwd=miss; detail=partial"),
+    }
+    let _ = write!(timing, "lookup;dur={:.3}", served.lookup.as_secs_f64() * 1e3);
+    if served.tier.is_none() {
+        let _ = write!(timing, ", inference;dur={:.3}", served.waiting.as_secs_f64() * 1e3);
+    }
+    for (name, value) in [(CACHE_STATUS, status), (SERVER_TIMING, timing)] {
+        headers.insert(name, HeaderValue::try_from(value).expect("ASCII is a valid header: this is a bug"));
+    }
+}
+
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk))
+}
+
+/// The first `dim` numbers, brought back to unit length (Kusupati et al., "Matryoshka Representation Learning",
+/// 2022).
+fn shortened(bytes: &[u8], dim: usize) -> Vec<f32> {
+    let mut cut: Vec<f32> = floats(bytes).take(dim).collect();
+    let norm = cut.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        cut.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    }
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_control_and_the_cache_object_add_up() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("No-Store, max-age=60"));
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("max-age=90, unknown=1"));
+        let object = CacheObject { s_maxage: Some(70), ..CacheObject::default() };
+        let directives = directives(&headers, object).unwrap();
+        assert!(directives.no_store && !directives.no_cache);
+        assert_eq!(directives.age_seconds_max, Some(60));
+    }
+
+    #[test]
+    fn a_malformed_max_age_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=soon"));
+        let error = directives(&headers, CacheObject::default()).unwrap_err();
+        assert_eq!(error.param_name(), Some("cache-control"));
+    }
+
+    #[test]
+    fn a_shortened_vector_has_unit_length() {
+        let bytes: Vec<u8> = [3.0_f32, 4.0, 12.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(shortened(&bytes, 2), [0.6, 0.8]);
+    }
+}

@@ -1,0 +1,175 @@
+//! What every request passes: a name, a place among those being answered, a credential, a deadline, a count.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use super::problem::Problem;
+use crate::domain::Tenant;
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{Metrics, RequestLabels};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Routes that probes and newcomers may ask without a key.
+const OPEN_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+
+/// A secret that a client presents as `Authorization: Bearer`. It never shows itself in logs or dumps.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct ApiKey(String);
+
+impl From<String> for ApiKey {
+    fn from(secret: String) -> ApiKey {
+        ApiKey(secret)
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for ApiKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// The keys in force, kept as hashes: `blake3::Hash` compares in constant time, and what is compared says nothing
+/// about the secret.
+struct Keys(Vec<blake3::Hash>);
+
+impl Keys {
+    fn admit(&self, headers: &HeaderMap) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let presented = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+            .ok_or_else(|| Error::new(Kind::Unauthorized, "no API key: send `Authorization: Bearer KEY`"))?;
+        let presented = blake3::hash(presented);
+        // Every key is compared, so the time does not tell which one was near.
+        let is_known = self.0.iter().fold(false, |known, key| known | (*key == presented));
+        if is_known { Ok(()) } else { Err(Error::new(Kind::Unauthorized, "the API key is not known here")) }
+    }
+}
+
+/// The gate. Shared by `Arc`.
+pub(super) struct Gate {
+    keys: Keys,
+    places: Semaphore,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+    next_id: AtomicU64,
+}
+
+impl Gate {
+    pub(super) fn new(options: &super::Options, keys: &[ApiKey], metrics: Arc<Metrics>) -> Gate {
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "request ids");
+        Gate {
+            keys: Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect()),
+            places: Semaphore::new(options.requests_max),
+            timeout: Duration::from_secs(options.request_timeout_seconds),
+            metrics,
+            next_id: AtomicU64::new(seed),
+        }
+    }
+
+    /// The client's own name for the request, if it is short and plain, or a new one.
+    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        let own = headers
+            .get(&REQUEST_ID)
+            .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
+        own.cloned().unwrap_or_else(|| {
+            let id = format!("req_{:016x}", self.next_id.fetch_add(1, Ordering::Relaxed));
+            HeaderValue::try_from(id).expect("hexadecimal digits are a valid header: this is a bug")
+        })
+    }
+
+    async fn answer(&self, route: &str, mut request: Request, next: Next) -> Result<Response> {
+        let is_open = OPEN_ROUTES.contains(&route);
+        if !is_open {
+            self.keys.admit(request.headers())?;
+        }
+        request.extensions_mut().insert(Tenant::default());
+        let _place = match self.places.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) if is_open => None,
+            Err(_) => return Err(Error::new(Kind::Overloaded, "too many requests are being answered")),
+        };
+        tokio::time::timeout(self.timeout, next.run(request)).await.map_err(|_| {
+            Error::new(Kind::Timeout, format!("the request took longer than {} s", self.timeout.as_secs()))
+        })
+    }
+}
+
+/// Counts a request as being answered for as long as it lives, also when its client leaves.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn new(metrics: &'a Metrics) -> InFlight<'a> {
+        metrics.requests_in_flight.inc();
+        InFlight(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.requests_in_flight.dec();
+    }
+}
+
+/// The middleware.
+pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let _in_flight = InFlight::new(&gate.metrics);
+    let route: Arc<str> =
+        request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).into();
+    let id = gate.request_id(request.headers());
+    let mut response = match gate.answer(&route, request, next).await {
+        Ok(response) => response,
+        Err(error) => Problem(error).into_response(),
+    };
+    response.headers_mut().insert(REQUEST_ID, id);
+    let labels = RequestLabels { route, status: response.status().as_u16() };
+    gate.metrics.requests.get_or_create(&labels).inc();
+    gate.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+    response
+}
+
+/// The keys of the options and of the file they name.
+pub(super) fn read_keys(options: &super::Options) -> Result<Vec<ApiKey>> {
+    let mut keys = options.api_keys.clone();
+    if let Some(path) = &options.api_keys_file {
+        let text = fs_err::read_to_string(path)
+            .map_err(|error| Error::new(Kind::Config, "read http.api_keys_file").source(error))?;
+        keys.extend(
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| ApiKey(line.into())),
+        );
+    }
+    let mut seen = HashMap::new();
+    for key in &keys {
+        if key.0.len() < 8 {
+            return Err(Error::new(
+                Kind::Config,
+                "an API key of http.api_keys must have at least 8 characters",
+            ));
+        }
+        if seen.insert(key.0.as_str(), ()).is_some() {
+            return Err(Error::new(Kind::Config, "an API key is configured twice"));
+        }
+    }
+    Ok(keys)
+}

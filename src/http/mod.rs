@@ -1,0 +1,63 @@
+//! The HTTP face of the server: OpenAI's wire format over the use cases.
+//!
+//! What lives here: wire types, the one translation of errors to status codes, the gate that every request passes,
+//! handlers, the router, the connection loop. What must never: a decision about caching or models. The one idea: a
+//! handler parses, calls one use case, and writes its answer; everything that is the same for all routes is done once,
+//! in the gate.
+
+mod embeddings;
+mod gate;
+mod models;
+mod operations;
+mod problem;
+mod router;
+mod server;
+mod wire;
+
+use serde::{Deserialize, Serialize};
+
+pub use gate::ApiKey;
+pub use models::Names;
+pub use operations::{Readiness, State};
+pub use router::{Parts, openapi, router};
+pub use server::{Server, serve};
+
+/// Options of the HTTP server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Address to listen on. An address that others can reach needs API keys.
+    pub listen: String,
+    /// Largest body of a request.
+    pub body_bytes_max: usize,
+    /// Requests answered at the same time; one more is told to come back.
+    pub requests_max: usize,
+    /// Connections open at the same time; one more waits to be accepted.
+    pub connections_max: usize,
+    /// Longest time that a request may take.
+    pub request_timeout_seconds: u64,
+    /// Longest time that a client may take to send a request's head, or stay idle.
+    pub header_timeout_seconds: u64,
+    /// How long requests under way may go on after the signal to stop.
+    pub drain_seconds: u64,
+    /// Keys that clients may present; without any, everybody who reaches the address is served.
+    pub api_keys: Vec<ApiKey>,
+    /// A file with one key a line.
+    pub api_keys_file: Option<std::path::PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: "127.0.0.1:8420".into(),
+            body_bytes_max: 32 * 1024 * 1024,
+            requests_max: 1024,
+            connections_max: 4096,
+            request_timeout_seconds: 600,
+            header_timeout_seconds: 75,
+            drain_seconds: 30,
+            api_keys: Vec::new(),
+            api_keys_file: None,
+        }
+    }
+}

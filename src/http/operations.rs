@@ -1,0 +1,238 @@
+//! Probes and numbers for those who run the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::problem::{ErrorBody, Problem};
+use crate::cache::Cache;
+use crate::embed::Embedder;
+use crate::error::{Error, Kind};
+use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
+
+/// Where the server stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Parts are being built.
+    Starting = 0,
+    /// Requests are welcome.
+    Ready = 1,
+    /// Requests under way are finished, new ones go elsewhere.
+    Stopping = 2,
+}
+
+/// The state of the server, written by the application and read by the probe. Shared by `Arc`.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+impl Readiness {
+    /// Announces a new state.
+    pub fn set(&self, state: State) {
+        self.0.store(state as u8, Ordering::Release);
+    }
+
+    /// The state announced last.
+    pub fn get(&self) -> State {
+        match self.0.load(Ordering::Acquire) {
+            0 => State::Starting,
+            1 => State::Ready,
+            _ => State::Stopping,
+        }
+    }
+}
+
+/// What the probes and the numbers are read from.
+pub(super) struct Operations {
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) started: Instant,
+}
+
+/// Whether the process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = String)))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether requests are welcome.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses((status = 200, body = String), (status = 503, body = ErrorBody))
+)]
+pub(super) async fn readyz(
+    extract::State(operations): extract::State<Arc<Operations>>,
+) -> Result<&'static str, Problem> {
+    let unready = |why| Err(Problem(Error::new(Kind::Unavailable, why)));
+    match operations.readiness.get() {
+        State::Starting => unready("the server is starting"),
+        State::Stopping => unready("the server is stopping"),
+        State::Ready if !operations.embedder.is_alive() => unready("the model's thread has died"),
+        State::Ready => Ok("ready\n"),
+    }
+}
+
+/// Numbers in OpenMetrics format.
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String)))]
+pub(super) async fn metrics(
+    extract::State(operations): extract::State<Arc<Operations>>,
+) -> impl IntoResponse {
+    operations.observe_tiers();
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], operations.metrics.render())
+}
+
+/// The numbers of `/metrics` that matter most, as JSON.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// Seconds since the server started.
+    uptime_seconds: u64,
+    /// Version of the server.
+    version: &'static str,
+    /// The model that embeds.
+    model: ModelStats,
+    /// Texts asked for, by outcome.
+    texts: TextStats,
+    /// The tiers, memory first.
+    tiers: Vec<TierNumbers>,
+}
+
+/// Numbers of the model.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelStats {
+    /// Its name.
+    name: String,
+    /// Length of its vectors.
+    dimensions: usize,
+    /// Texts that wait for it.
+    queued_texts: usize,
+    /// Forward passes.
+    batches: u64,
+    /// Texts embedded.
+    embedded_texts: u64,
+    /// Tokens read.
+    embedded_tokens: u64,
+    /// Texts dropped unstarted because nobody waited for them any more.
+    dropped_texts: u64,
+}
+
+/// Texts asked for, by outcome.
+#[derive(Debug, Serialize, ToSchema)]
+struct TextStats {
+    /// Found in a tier.
+    hits: u64,
+    /// Embedded for the request that asked.
+    misses: u64,
+    /// Served by work done for another.
+    coalesced: u64,
+    /// Hits and coalesced texts among all; 0 before the first.
+    saved_ratio: f64,
+}
+
+/// Numbers of one tier.
+#[derive(Debug, Serialize, ToSchema)]
+struct TierNumbers {
+    /// Its name.
+    tier: &'static str,
+    /// Whether it takes part.
+    is_on: bool,
+    /// Entries held.
+    entries: u64,
+    /// Bytes held.
+    bytes: u64,
+    /// Its budget in bytes.
+    bytes_max: u64,
+    /// Lookups that it answered.
+    hits: u64,
+    /// Lookups that it could not answer.
+    misses: u64,
+    /// Entries removed to keep the budget.
+    evictions: u64,
+    /// Failures that were answered as misses.
+    errors: u64,
+}
+
+/// Numbers as JSON.
+#[utoipa::path(get, path = "/v1/stats", tag = "operations", responses((status = 200, body = Stats)))]
+pub(super) async fn stats(extract::State(operations): extract::State<Arc<Operations>>) -> Json<Stats> {
+    Json(operations.stats())
+}
+
+impl Operations {
+    /// Gauges that a tier knows and nobody counts are read when they are asked for.
+    fn observe_tiers(&self) {
+        for (name, stats) in self.cache.stats() {
+            let labels = TierLabels { tier: name.as_str() };
+            self.metrics.tier_entries.get_or_create(&labels).set(gauge(stats.entries));
+            self.metrics.tier_bytes.get_or_create(&labels).set(gauge(stats.bytes));
+            self.metrics.tier_is_on.get_or_create(&labels).set(i64::from(stats.is_on));
+        }
+        self.metrics.queued_texts.set(gauge(self.embedder.queued() as u64));
+        self.metrics.resident_bytes.set(crate::metrics::resident_bytes());
+    }
+
+    fn stats(&self) -> Stats {
+        let card = self.embedder.card();
+        let metrics = &self.metrics;
+        Stats {
+            uptime_seconds: self.started.elapsed().as_secs(),
+            version: env!("CARGO_PKG_VERSION"),
+            model: ModelStats {
+                name: card.name.clone(),
+                dimensions: card.dim,
+                queued_texts: self.embedder.queued(),
+                batches: metrics.batches.get(),
+                embedded_texts: metrics.embedded_texts.get(),
+                embedded_tokens: metrics.embedded_tokens.get(),
+                dropped_texts: metrics.dropped_texts.get(),
+            },
+            texts: self.text_stats(),
+            tiers: self.tier_numbers(),
+        }
+    }
+
+    fn text_stats(&self) -> TextStats {
+        let count = |outcome| self.metrics.texts.get_or_create(&OutcomeLabels { outcome }).get();
+        let (hits, misses, coalesced) = (count("hit"), count("miss"), count("coalesced"));
+        let all = hits + misses + coalesced;
+        let saved_ratio = if all == 0 { 0.0 } else { (hits + coalesced) as f64 / all as f64 };
+        TextStats { hits, misses, coalesced, saved_ratio }
+    }
+
+    fn tier_numbers(&self) -> Vec<TierNumbers> {
+        let metrics = &self.metrics;
+        self.cache
+            .stats()
+            .into_iter()
+            .map(|(name, stats)| {
+                let labels = TierLabels { tier: name.as_str() };
+                TierNumbers {
+                    tier: name.as_str(),
+                    is_on: stats.is_on,
+                    entries: stats.entries,
+                    bytes: stats.bytes,
+                    bytes_max: stats.bytes_max,
+                    hits: metrics.tier_hits.get_or_create(&labels).get(),
+                    misses: metrics.tier_misses.get_or_create(&labels).get(),
+                    evictions: metrics.tier_evictions.get_or_create(&labels).get(),
+                    errors: metrics.tier_errors.get_or_create(&labels).get(),
+                }
+            })
+            .collect()
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,125 @@
+//! The routes, each with just what it needs, and the contract that is generated from them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::embeddings::Endpoint;
+use super::gate::{self, Gate};
+use super::models::Names;
+use super::operations::{Operations, Readiness};
+use super::problem::Problem;
+use super::{Options, embeddings, models, operations};
+use crate::cache::Cache;
+use crate::embed::Embedder;
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+use crate::service::Embeddings;
+
+/// What the routes are built over.
+pub struct Parts {
+    /// Embeds.
+    pub embeddings: Arc<Embeddings>,
+    /// The model, for probes and numbers.
+    pub embedder: Arc<dyn Embedder>,
+    /// The tiers, for numbers.
+    pub cache: Arc<Cache>,
+    /// The model's names.
+    pub names: Arc<Names>,
+    /// What the readiness probe reads.
+    pub readiness: Arc<Readiness>,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Likewise",
+    description = "One server between an application and its models that never pays twice for the same work."
+))]
+struct Contract;
+
+/// Every route behind the gate.
+///
+/// # Errors
+/// `Config` if the keys cannot be read, or if others can reach the address and there are none.
+pub fn router(options: &Options, parts: Parts) -> Result<Router> {
+    let keys = gate::read_keys(options)?;
+    let gate = Arc::new(Gate::new(options, &keys, Arc::clone(&parts.metrics)));
+    if keys.is_empty() && !is_loopback(&options.listen) {
+        return Err(Error::new(
+            Kind::Config,
+            "http.listen is not a loopback address, so http.api_keys or http.api_keys_file must be set",
+        )
+        .with("listen", &options.listen));
+    }
+    let contract: Arc<str> = openapi().into();
+    Ok(routes(parts, options.body_bytes_max)
+        .route("/openapi.json", get(serve_contract).with_state(contract))
+        .fallback(|| async { Problem(Error::new(Kind::NotFound, "there is no such route")) })
+        .method_not_allowed_fallback(|| async {
+            Problem(Error::new(Kind::MethodNotAllowed, "the route does not take this method"))
+        })
+        .layer(axum::middleware::from_fn_with_state(gate, gate::pass)))
+}
+
+/// The contract, as `/openapi.json` serves it and the repository keeps it.
+pub fn openapi() -> String {
+    let mut contract = Contract::openapi();
+    contract.merge(embedding_routes().into_openapi());
+    contract.merge(model_routes().into_openapi());
+    contract.merge(operation_routes().into_openapi());
+    let mut json = contract.to_pretty_json().expect("the contract is made of plain values: this is a bug");
+    json.push('\n');
+    json
+}
+
+fn routes(parts: Parts, body_bytes_max: usize) -> Router {
+    let endpoint =
+        Arc::new(Endpoint { embeddings: parts.embeddings, names: Arc::clone(&parts.names), body_bytes_max });
+    let operations = Arc::new(Operations {
+        readiness: parts.readiness,
+        embedder: parts.embedder,
+        cache: parts.cache,
+        metrics: parts.metrics,
+        started: Instant::now(),
+    });
+    Router::new()
+        .merge(Router::from(embedding_routes().with_state(endpoint)))
+        .merge(Router::from(model_routes().with_state(parts.names)))
+        .merge(Router::from(operation_routes().with_state(operations)))
+}
+
+fn embedding_routes() -> OpenApiRouter<Arc<Endpoint>> {
+    OpenApiRouter::new().routes(routes!(embeddings::create))
+}
+
+fn model_routes() -> OpenApiRouter<Arc<Names>> {
+    OpenApiRouter::new().routes(routes!(models::list)).routes(routes!(models::describe))
+}
+
+fn operation_routes() -> OpenApiRouter<Arc<Operations>> {
+    OpenApiRouter::new()
+        .routes(routes!(operations::healthz))
+        .routes(routes!(operations::readyz))
+        .routes(routes!(operations::metrics))
+        .routes(routes!(operations::stats))
+}
+
+async fn serve_contract(State(contract): State<Arc<str>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], contract.to_string())
+}
+
+/// Whether only this machine can reach the address. A name that does not resolve here is taken as reachable.
+fn is_loopback(listen: &str) -> bool {
+    use std::net::ToSocketAddrs as _;
+    listen.to_socket_addrs().is_ok_and(|mut addresses| addresses.all(|address| address.ip().is_loopback()))
+}

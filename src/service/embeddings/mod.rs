@@ -1,0 +1,448 @@
+//! Texts in, vectors out, each text embedded once.
+//!
+//! The walk of a request: a key per text, equal texts joined; memory; then one flight per missing key, in which the
+//! tiers below are asked and the rest goes to the embedder. Every vector ends at its own place, whatever mixture of
+//! hits, misses and other requests' flights it came from.
+
+mod making;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use serde::{Deserialize, Serialize};
+
+use self::making::{Making, Served};
+use crate::cache::{Cache, Found, SingleFlight, TierName};
+use crate::domain::{Entry, InputType, Key, KeyHasher, Tenant};
+use crate::embed::{Embedder, ModelCard, Priority};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{Metrics, OutcomeLabels};
+
+/// How embeddings are kept and what one request may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Lifetime of an embedding after its last use.
+    pub ttl_seconds: u32,
+    /// The longest lifetime that a request may ask for.
+    pub ttl_seconds_max: u32,
+    /// Bytes of one text; a longer one is refused before anybody has to read it.
+    pub text_bytes_max: usize,
+    /// Tokens that one request may send to the model, after truncation.
+    pub request_tokens_max: usize,
+    /// Requests with at most this many texts go before larger ones.
+    pub interactive_texts_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            ttl_seconds: 86_400,
+            ttl_seconds_max: 30 * 86_400,
+            text_bytes_max: 1024 * 1024,
+            request_tokens_max: 4 * 1024 * 1024,
+            interactive_texts_max: 16,
+        }
+    }
+}
+
+/// What a request says about the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Directives {
+    /// Do not read the cache; make the value anew and store it.
+    pub no_cache: bool,
+    /// Do not store what is made.
+    pub no_store: bool,
+    /// Answer from the cache or not at all.
+    pub only_if_cached: bool,
+    /// Oldest acceptable age of a cached value, in seconds.
+    pub age_seconds_max: Option<u32>,
+    /// Lifetime of what is stored, in seconds.
+    pub ttl_seconds: Option<u32>,
+    /// Entries of different namespaces are different entries.
+    pub namespace: Option<String>,
+}
+
+/// A request for embeddings.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The texts, none of them empty.
+    pub texts: Vec<String>,
+    /// What the texts are for, which chooses the model's prompt.
+    pub input_type: Option<InputType>,
+    /// Whether a text longer than the model reads is cut; otherwise it is refused.
+    pub truncate: bool,
+    /// Whose entries are used.
+    pub tenant: Tenant,
+    /// What the request says about the cache.
+    pub directives: Directives,
+}
+
+/// How the texts of a request were served; the three add up to the number of texts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Found in a tier.
+    pub hits: usize,
+    /// Embedded for this request.
+    pub misses: usize,
+    /// Embedded once for several: an equal text of this request, or another request's flight.
+    pub coalesced: usize,
+}
+
+/// Vectors in the order of the texts, and how they came about.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// One entry for each text; the value is the vector as little-endian f32.
+    pub entries: Vec<Arc<Entry>>,
+    /// Hits, misses and coalesced texts.
+    pub counts: Counts,
+    /// The lowest tier that was needed, where every text was a hit.
+    pub tier: Option<TierName>,
+    /// Age of the oldest entry in seconds, where every text was a hit.
+    pub age_seconds: u32,
+    /// Tokens of all texts.
+    pub tokens: u64,
+    /// Texts that the model read only in part.
+    pub truncated: usize,
+    /// Time spent looking in memory.
+    pub lookup: Duration,
+    /// Time spent waiting for flights: lower tiers, queue and model.
+    pub waiting: Duration,
+}
+
+/// The use case. Shared by `Arc`.
+pub struct Embeddings {
+    cache: Arc<Cache>,
+    embedder: Arc<dyn Embedder>,
+    flights: Arc<SingleFlight<Served>>,
+    options: Options,
+    hits: Counter,
+    misses: Counter,
+    coalesced: Counter,
+}
+
+/// How one distinct text of a request was served.
+struct Outcome {
+    served: Served,
+    /// Whether this request led the flight that the entry came from.
+    has_led: bool,
+}
+
+/// The distinct texts of a request.
+struct Wanted {
+    keys: Vec<Key>,
+    /// For each key, its first place in the request.
+    firsts: Vec<usize>,
+    /// For each text of the request, the place of its key.
+    places: Vec<usize>,
+}
+
+impl Embeddings {
+    /// A use case over `cache` and `embedder`.
+    pub fn new(
+        cache: Arc<Cache>,
+        embedder: Arc<dyn Embedder>,
+        options: Options,
+        metrics: &Metrics,
+    ) -> Embeddings {
+        let counter = |outcome| metrics.texts.get_or_create(&OutcomeLabels { outcome }).clone();
+        Embeddings {
+            cache,
+            embedder,
+            flights: SingleFlight::new(),
+            options,
+            hits: counter("hit"),
+            misses: counter("miss"),
+            coalesced: counter("coalesced"),
+        }
+    }
+
+    /// The model that embeds.
+    pub fn card(&self) -> &ModelCard {
+        self.embedder.card()
+    }
+
+    /// The text that OpenAI-style token ids stand for.
+    ///
+    /// # Errors
+    /// `InvalidInput` if an id is outside the vocabulary.
+    pub fn decode_tokens(&self, ids: &[u32]) -> Result<String> {
+        self.embedder.decode_tokens(ids)
+    }
+
+    /// Embeds texts, from the cache where it can.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a text that is too long with `truncate` off or a lifetime past the limit, `TooLarge` past
+    /// the token limit, `Overloaded` if the model's queue is full, `NotCached` with `only_if_cached`, or the
+    /// embedder's own error. A request that is refused has cached nothing.
+    ///
+    /// Cancel safety: work that nobody waits for any more is dropped before it starts; started work is cached.
+    pub async fn embed(&self, request: &Request) -> Result<Response> {
+        let started = Instant::now();
+        let ttl_seconds = self.ttl_seconds(&request.directives)?;
+        self.refuse_oversized(&request.texts)?;
+        let prompt = self.card().prompts.for_input(request.input_type);
+        let wanted = self.distinct(request, prompt);
+        let mut outcomes: Vec<Option<Outcome>> =
+            wanted.keys.iter().map(|key| self.look_up(&request.directives, key)).collect();
+        let lookup = started.elapsed();
+
+        if outcomes.iter().any(Option::is_none) {
+            self.fill(request, prompt, ttl_seconds, &wanted, &mut outcomes).await?;
+        }
+        let outcomes: Vec<Outcome> = outcomes
+            .into_iter()
+            .map(|outcome| outcome.expect("every text was found or filled: this is a bug"))
+            .collect();
+        self.refuse_truncated(request, &wanted, &outcomes)?;
+        if request.directives == Directives::default() {
+            self.renew(&wanted, &outcomes);
+        }
+        Ok(self.respond(&wanted, &outcomes, lookup, started.elapsed() - lookup))
+    }
+
+    /// The lifetime of what this request stores.
+    fn ttl_seconds(&self, directives: &Directives) -> Result<u32> {
+        match directives.ttl_seconds {
+            Some(ttl) if ttl > self.options.ttl_seconds_max => Err(Error::invalid(
+                "cache.ttl",
+                format!("ttl must be at most {} seconds, got {ttl}", self.options.ttl_seconds_max),
+            )),
+            Some(ttl) => Ok(ttl),
+            None => Ok(self.options.ttl_seconds),
+        }
+    }
+
+    fn refuse_oversized(&self, texts: &[String]) -> Result<()> {
+        let max = self.options.text_bytes_max;
+        match texts.iter().position(|text| text.len() > max) {
+            None => Ok(()),
+            Some(at) => {
+                let bytes = texts[at].len();
+                let message = format!("input[{at}] has {bytes} bytes, at most {max} are allowed");
+                Err(Error::new(Kind::TooLarge, message).param("input"))
+            }
+        }
+    }
+
+    /// A key for each text, equal ones joined.
+    fn distinct(&self, request: &Request, prompt: &str) -> Wanted {
+        let base = KeyHasher::new("likewise/embedding/v1")
+            .field(request.tenant.as_str().as_bytes())
+            .field(request.directives.namespace.as_deref().unwrap_or("embeddings").as_bytes())
+            .field(&self.card().fingerprint.0)
+            .field(prompt.as_bytes());
+        let count = request.texts.len();
+        let mut wanted = Wanted {
+            keys: Vec::with_capacity(count),
+            firsts: Vec::with_capacity(count),
+            places: Vec::with_capacity(count),
+        };
+        let mut seen = HashMap::with_capacity(count);
+        for (first, text) in request.texts.iter().enumerate() {
+            let key = base.clone().field(text.as_bytes()).finish();
+            let place = match seen.entry(key) {
+                Slot::Occupied(place) => *place.get(),
+                Slot::Vacant(slot) => {
+                    wanted.keys.push(key);
+                    wanted.firsts.push(first);
+                    *slot.insert(wanted.keys.len() - 1)
+                }
+            };
+            wanted.places.push(place);
+        }
+        wanted
+    }
+
+    fn look_up(&self, directives: &Directives, key: &Key) -> Option<Outcome> {
+        if directives.no_cache {
+            return None;
+        }
+        self.cache.peek(key).and_then(|found| self.accept(directives, found))
+    }
+
+    /// A found entry as an outcome, if it is young enough for this request.
+    fn accept(&self, directives: &Directives, found: Found) -> Option<Outcome> {
+        let age_seconds = self.cache.freshness().age_seconds(&found.entry.meta);
+        let is_young = directives.age_seconds_max.is_none_or(|max| age_seconds <= max);
+        is_young.then_some(Outcome {
+            served: Served { entry: found.entry, tier: Some(found.tier) },
+            has_led: false,
+        })
+    }
+
+    /// Fills the outcomes that memory could not.
+    async fn fill(
+        &self,
+        request: &Request,
+        prompt: &str,
+        ttl_seconds: u32,
+        wanted: &Wanted,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<()> {
+        let directives = &request.directives;
+        // A flight serves whatever age the tiers below hold; a request with conditions of its own looks for itself.
+        if directives.only_if_cached || (directives.age_seconds_max.is_some() && !directives.no_cache) {
+            let open = open_places(outcomes);
+            let keys: Vec<Key> = open.iter().map(|&place| wanted.keys[place]).collect();
+            for (place, found) in open.into_iter().zip(self.cache.fetch(&keys).await) {
+                outcomes[place] = found.and_then(|found| self.accept(directives, found));
+            }
+        }
+        let open = open_places(outcomes);
+        if open.is_empty() {
+            return Ok(());
+        }
+        if directives.only_if_cached {
+            return Err(Error::new(
+                Kind::NotCached,
+                format!("{} of {} texts are not in the cache", open.len(), outcomes.len()),
+            ));
+        }
+        let texts: Vec<String> =
+            open.iter().map(|&place| format!("{prompt}{}", request.texts[wanted.firsts[place]])).collect();
+        self.check_lengths(request, &open, wanted, &texts).await?;
+
+        let making = Making {
+            cache: Arc::clone(&self.cache),
+            embedder: Arc::clone(&self.embedder),
+            reads_below: !directives.no_cache && directives.age_seconds_max.is_none(),
+            stores: !directives.no_store,
+            ttl_seconds,
+            priority: self.priority(request),
+        };
+        let is_plain = *directives == Directives::default();
+        let keys = open.iter().map(|&place| wanted.keys[place]);
+        let landings = making.take_off(&self.flights, is_plain, keys.zip(texts));
+        for (place, (landing, has_led)) in open.into_iter().zip(landings) {
+            outcomes[place] = Some(Outcome { served: landing.wait().await?, has_led });
+        }
+        Ok(())
+    }
+
+    fn priority(&self, request: &Request) -> Priority {
+        if request.texts.len() <= self.options.interactive_texts_max {
+            Priority::Interactive
+        } else {
+            Priority::Bulk
+        }
+    }
+
+    /// Refuses a request before any of its texts is queued: what is refused must not be cached.
+    async fn check_lengths(
+        &self,
+        request: &Request,
+        open: &[usize],
+        wanted: &Wanted,
+        texts: &[String],
+    ) -> Result<()> {
+        let tokens_max = self.card().tokens_max;
+        let could_exceed = texts.len().saturating_mul(tokens_max) > self.options.request_tokens_max;
+        if request.truncate && !could_exceed {
+            return Ok(());
+        }
+        let Some(counts) = self.embedder.count_tokens(texts.to_vec()).await? else {
+            return Ok(());
+        };
+        if !request.truncate
+            && let Some(at) = counts.iter().position(|&count| count > tokens_max)
+        {
+            return Err(too_long(wanted.firsts[open[at]], Some(counts[at]), tokens_max));
+        }
+        let total: usize = counts.iter().map(|&count| count.min(tokens_max)).sum();
+        if total > self.options.request_tokens_max {
+            return Err(Error::new(
+                Kind::TooLarge,
+                format!("input has {total} tokens, at most {} are allowed", self.options.request_tokens_max),
+            )
+            .param("input"));
+        }
+        Ok(())
+    }
+
+    /// A cached vector of a cut text is no answer to a request that forbids cutting.
+    fn refuse_truncated(&self, request: &Request, wanted: &Wanted, outcomes: &[Outcome]) -> Result<()> {
+        if request.truncate {
+            return Ok(());
+        }
+        match outcomes.iter().position(|outcome| outcome.served.entry.meta.is_truncated) {
+            Some(place) => Err(too_long(wanted.firsts[place], None, self.card().tokens_max)),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves the end of entries that were used, where it is due. The disk learns of it in the background.
+    fn renew(&self, wanted: &Wanted, outcomes: &[Outcome]) {
+        let freshness = self.cache.freshness();
+        let due: Vec<(Key, Arc<Entry>)> = outcomes
+            .iter()
+            .zip(&wanted.keys)
+            .filter(|(outcome, _)| outcome.served.tier.is_some())
+            .filter_map(|(outcome, key)| {
+                let entry = &outcome.served.entry;
+                let expires = freshness.renewal(&entry.meta, self.options.ttl_seconds)?;
+                Some((*key, Arc::new(entry.ending(expires))))
+            })
+            .collect();
+        if !due.is_empty() {
+            let cache = Arc::clone(&self.cache);
+            tokio::spawn(async move { cache.put_many(due).await });
+        }
+    }
+
+    fn respond(
+        &self,
+        wanted: &Wanted,
+        outcomes: &[Outcome],
+        lookup: Duration,
+        waiting: Duration,
+    ) -> Response {
+        let mut counts = Counts::default();
+        for (text, &place) in wanted.places.iter().enumerate() {
+            let Outcome { served, has_led } = &outcomes[place];
+            match served.tier {
+                Some(_) => counts.hits += 1,
+                None if *has_led && wanted.firsts[place] == text => counts.misses += 1,
+                None => counts.coalesced += 1,
+            }
+        }
+        self.hits.inc_by(counts.hits as u64);
+        self.misses.inc_by(counts.misses as u64);
+        self.coalesced.inc_by(counts.coalesced as u64);
+
+        let entries: Vec<Arc<Entry>> =
+            wanted.places.iter().map(|&place| Arc::clone(&outcomes[place].served.entry)).collect();
+        let freshness = self.cache.freshness();
+        Response {
+            counts,
+            tier: lowest_tier(outcomes),
+            age_seconds: entries.iter().map(|entry| freshness.age_seconds(&entry.meta)).max().unwrap_or(0),
+            tokens: entries.iter().map(|entry| u64::from(entry.meta.tokens)).sum(),
+            truncated: entries.iter().filter(|entry| entry.meta.is_truncated).count(),
+            entries,
+            lookup,
+            waiting,
+        }
+    }
+}
+
+fn open_places(outcomes: &[Option<Outcome>]) -> Vec<usize> {
+    (0..outcomes.len()).filter(|&place| outcomes[place].is_none()).collect()
+}
+
+/// The slowest tier that served a text, or none if a model had to.
+fn lowest_tier(outcomes: &[Outcome]) -> Option<TierName> {
+    outcomes.iter().try_fold(TierName::Memory, |lowest, outcome| Some(lowest.max(outcome.served.tier?)))
+}
+
+fn too_long(text: usize, tokens: Option<usize>, tokens_max: usize) -> Error {
+    let length = tokens.map_or("more".to_owned(), |tokens| tokens.to_string());
+    Error::invalid(
+        "input",
+        format!("input[{text}] has {length} tokens, the model reads {tokens_max}, and truncate is false"),
+    )
+}

@@ -1,0 +1,139 @@
+//! The house of ARCHITECTURE.md, checked: imports point down, and rooms on one floor do not know each other.
+
+use std::path::{Path, PathBuf};
+
+/// Each room with the rooms it may import besides itself.
+const HOUSE: [(&str, &[&str]); 10] = [
+    ("error", &[]),
+    ("metrics", &[]),
+    ("domain", &[]),
+    ("storage", &["domain", "error", "metrics"]),
+    ("cache", &["storage", "domain", "error", "metrics"]),
+    ("embed", &["domain", "error", "metrics"]),
+    ("service", &["cache", "embed", "domain", "error", "metrics"]),
+    ("http", &["service", "cache", "embed", "domain", "error", "metrics"]),
+    ("config", &["service", "cache", "embed", "storage", "http", "error"]),
+    ("app", &["config", "http", "service", "cache", "embed", "storage", "domain", "error", "metrics"]),
+];
+
+/// What only one room may know: a crate, and where it may be named.
+const SECRETS: [(&str, &str); 9] = [
+    ("axum", "src/http/"),
+    ("hyper", "src/http/"),
+    ("candle_core", "src/embed/"),
+    ("candle_nn", "src/embed/"),
+    ("tokenizers", "src/embed/"),
+    ("reqwest", "src/embed/remote"),
+    ("memmap2", "src/storage/mapped_file.rs"),
+    ("redb", "src/storage/"),
+    ("quick_cache", "src/cache/memory.rs"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("src is readable") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The path below the root, with forward slashes.
+fn place(path: &Path) -> String {
+    path.strip_prefix(root()).expect("below the root").to_string_lossy().replace('\\', "/")
+}
+
+/// The room of a source file: `src/cache/disk.rs` and `src/cache.rs` are both `cache`.
+fn room(place: &str) -> &str {
+    let inside = place.strip_prefix("src/").expect("below src");
+    inside.split('/').next().expect("a first part").trim_end_matches(".rs")
+}
+
+/// The rooms named in `use crate::...` and `crate::...` paths of a text.
+fn imports(text: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let names: Vec<&str> = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or("").split(',').collect(),
+            None => vec![rest],
+        };
+        for name in names {
+            let name: String =
+                name.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                rooms.push(name);
+            }
+        }
+    }
+    rooms
+}
+
+#[test]
+fn imports_point_down() {
+    let mut faults = Vec::new();
+    for path in sources(&root().join("src")) {
+        let place = place(&path);
+        let room = room(&place);
+        if ["main", "lib", "cli"].contains(&room) {
+            continue;
+        }
+        let Some((_, allowed)) = HOUSE.iter().find(|(name, _)| *name == room) else {
+            faults.push(format!("{place}: the room `{room}` is not in the house"));
+            continue;
+        };
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        for import in imports(&text) {
+            let is_room = HOUSE.iter().any(|(name, _)| *name == import);
+            if is_room && import != room && !allowed.contains(&import.as_str()) {
+                faults.push(format!("{place}: `{room}` must not know `{import}`"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn only_one_room_knows_each_heavy_crate() {
+    let mut faults = Vec::new();
+    for path in sources(&root().join("src")) {
+        let place = place(&path);
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        for (name, home) in SECRETS {
+            let names_it = text.lines().any(|line| {
+                let line = line.trim();
+                line.contains(&format!("{name}::")) && !line.starts_with("//")
+            });
+            if names_it && !place.starts_with(home) {
+                faults.push(format!("{place}: only {home} may know {name}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn unsafe_code_lives_in_named_files_only() {
+    const HOMES: [&str; 1] = ["src/storage/mapped_file.rs"];
+    for path in sources(&root().join("src")) {
+        let place = place(&path);
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        let has_unsafe =
+            text.lines().any(|line| line.trim_start().starts_with("unsafe ") || line.contains("unsafe {"));
+        assert!(!has_unsafe || HOMES.contains(&place.as_str()), "{place} has unsafe code");
+    }
+}
+
+#[test]
+fn the_reader_of_imports_sees_them() {
+    let text = "use crate::{cache, embed};\nuse crate::error::Error;\nlet x = crate::http::serve();";
+    assert_eq!(imports(text), ["cache", "embed", "error", "http"]);
+}

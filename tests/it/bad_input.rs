@@ -1,0 +1,152 @@
+//! What bad input gets: a 4xx in OpenAI's shape that names the field, and nothing cached.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::program::Server;
+
+#[tokio::test]
+async fn every_bad_request_names_its_field_and_caches_nothing() {
+    let server = Server::start();
+    let long = "palabra ".repeat(600);
+    let too_many: Vec<&str> = vec!["a"; 2049];
+    let cases: Vec<(Value, u16, &str, Option<&str>)> = vec![
+        (json!({ "input": "" }), 400, "invalid_input", Some("input")),
+        (json!({ "input": [] }), 400, "invalid_input", Some("input")),
+        (json!({ "input": ["a", ""] }), 400, "invalid_input", Some("input")),
+        (json!({ "input": [[]] }), 400, "invalid_input", Some("input")),
+        (json!({ "input": too_many }), 400, "invalid_input", Some("input")),
+        (json!({ "input": 7 }), 400, "invalid_input", Some("input")),
+        (json!({ "input": ["a", 7] }), 400, "invalid_input", Some("input")),
+        (json!({ "input": { "text": "a" } }), 400, "invalid_input", Some("input")),
+        (json!({ "input": null }), 400, "invalid_input", Some("input")),
+        (json!({}), 400, "invalid_input", Some("input")),
+        (json!({ "input": [100_277_000] }), 400, "invalid_input", Some("input")),
+        (json!({ "input": [-1] }), 400, "invalid_input", Some("input")),
+        (json!({ "input": long, "truncate": false }), 400, "invalid_input", Some("input")),
+        (json!({ "input": "a", "truncate": "no" }), 400, "invalid_input", Some("truncate")),
+        (json!({ "input": "a", "dimensions": 5 }), 400, "invalid_input", Some("dimensions")),
+        (json!({ "input": "a", "dimensions": 0 }), 400, "invalid_input", Some("dimensions")),
+        (json!({ "input": "a", "dimensions": 385 }), 400, "invalid_input", Some("dimensions")),
+        (json!({ "input": "a", "encoding_format": "hex" }), 400, "invalid_input", Some("encoding_format")),
+        (json!({ "input": "a", "input_type": "poem" }), 400, "invalid_input", Some("input_type")),
+        (json!({ "input": "a", "cache": { "ttl": 0 } }), 400, "invalid_input", Some("cache.ttl")),
+        (json!({ "input": "a", "cache": { "ttl": -1 } }), 400, "invalid_input", Some("cache.ttl")),
+        (json!({ "input": "a", "cache": { "ttl": 99_999_999 } }), 400, "invalid_input", Some("cache.ttl")),
+    ];
+    for (fields, status, code, param) in cases {
+        let shown = fields.to_string().chars().take(80).collect::<String>();
+        let answer = server.post(fields).await;
+        assert_eq!((answer.status, answer.error()), (status, (code, param)), "{shown}: {}", answer.body);
+    }
+    assert_eq!(server.stat("/tiers/0/entries").await, 0);
+    assert_eq!(server.stat("/tiers/1/entries").await, 0);
+    assert_eq!(server.stat("/model/embedded_texts").await, 0);
+}
+
+#[tokio::test]
+async fn one_text_too_long_refuses_the_whole_request_before_any_is_embedded() {
+    let server = Server::start();
+    let long = "palabra ".repeat(600);
+    let answer = server.post(json!({ "input": ["corto", long], "truncate": false })).await;
+    assert_eq!((answer.status, answer.error().1), (400, Some("input")));
+    assert!(answer.body["error"]["message"].as_str().unwrap().contains("input[1]"));
+    assert_eq!(server.stat("/model/embedded_texts").await, 0);
+    // A vector of the cut text, once cached, is still no answer to a request that forbids cutting.
+    server.embed(&[&long]).await;
+    let answer = server.post(json!({ "input": long, "truncate": false })).await;
+    assert_eq!((answer.status, answer.error().1), (400, Some("input")));
+}
+
+#[tokio::test]
+async fn the_models_own_dimension_is_no_cut() {
+    let server = Server::start();
+    assert_eq!(server.post(json!({ "input": "a", "dimensions": 384 })).await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_json_are_refused() {
+    let server = Server::start();
+    let bodies: [&'static [u8]; 5] = [
+        b"",
+        b"{",
+        b"[]",
+        b"{\"model\":\"m\",\"input\":\"\xff\xfe\"}",
+        b"{\"model\":\"m\",\"input\":\"\\ud800\"}",
+    ];
+    for body in bodies {
+        let answer = server.post_raw(body).await;
+        assert_eq!(
+            (answer.status, answer.error().0),
+            (400, "invalid_input"),
+            "{}",
+            String::from_utf8_lossy(body)
+        );
+    }
+}
+
+#[tokio::test]
+async fn unknown_models_routes_and_methods_are_refused() {
+    let server = Server::start();
+    let answer = server.post_raw(r#"{"model":"gpt-7","input":"a"}"#).await;
+    assert_eq!((answer.status, answer.error()), (404, ("model_not_found", Some("model"))));
+    let answer = server.get("/v1/models/gpt-7").await;
+    assert_eq!((answer.status, answer.error().0), (404, "model_not_found"));
+    let answer = server.get("/v1/unknown").await;
+    assert_eq!((answer.status, answer.error().0), (404, "not_found"));
+    let answer = server.get("/v1/embeddings").await;
+    assert_eq!((answer.status, answer.error().0), (405, "method_not_allowed"));
+}
+
+#[tokio::test]
+async fn a_body_past_the_limit_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__HTTP__BODY_BYTES_MAX", "2048")]);
+    let answer = server.post(json!({ "input": "a".repeat(3000) })).await;
+    assert_eq!((answer.status, answer.error().0), (413, "too_large"));
+}
+
+#[tokio::test]
+async fn a_request_past_the_token_limit_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__EMBEDDINGS__REQUEST_TOKENS_MAX", "50")]);
+    let answer = server.post(json!({ "input": ["palabra ".repeat(30), "otra ".repeat(30)] })).await;
+    assert_eq!((answer.status, answer.error()), (413, ("too_large", Some("input"))));
+    assert_eq!(server.stat("/model/embedded_texts").await, 0);
+    server.embed(&["corto"]).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_back() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__EMBED__QUEUE_TEXTS_MAX", "2048")]);
+    let batch =
+        |n: usize| (0..1500).map(|i| format!("texto {n} {i} {}", "largo ".repeat(40))).collect::<Vec<_>>();
+    let (one, two) = (batch(1), batch(2));
+    let ask =
+        async |texts: &[String]| server.post(json!({ "input": texts, "cache": { "no-store": true } })).await;
+    let answers = futures_util::future::join(ask(&one[..]), ask(&two[..])).await;
+    let refused = if answers.0.status == 429 { &answers.0 } else { &answers.1 };
+    assert_eq!((refused.status, refused.error().0), (429, "overloaded"));
+    assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    assert_eq!(answers.0.status.min(answers.1.status), 200);
+}
+
+#[tokio::test]
+async fn keys_are_asked_for_once_they_are_configured() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__HTTP__API_KEYS", "secreto-uno,secreto-dos")]);
+    let ask = async |key: Option<&str>| {
+        let mut request = server.client().get(format!("{}/v1/models", server.url()));
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask(None).await, 401);
+    assert_eq!(ask(Some("secreto-tres")).await, 401);
+    assert_eq!(ask(Some("secreto-dos")).await, 200);
+    assert_eq!(server.get("/healthz").await.status, 200);
+    let answer = server.get("/v1/stats").await;
+    assert_eq!((answer.status, answer.error().0), (401, "invalid_api_key"));
+}

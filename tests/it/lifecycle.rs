@@ -1,0 +1,165 @@
+//! Starting, stopping, and what stands in the way of either.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::program::{Server, likewise, model_dir, output};
+
+fn refused(program: &mut Command) -> String {
+    let output = output(program);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn requests_under_way_finish_before_the_server_stops() {
+    let server = Server::start();
+    let texts: Vec<String> = (0..200).map(|n| format!("texto {n} {}", "y sigue ".repeat(30))).collect();
+    let asking = tokio::spawn({
+        let request = server
+            .client()
+            .post(format!("{}/v1/embeddings", server.url()))
+            .body(json!({ "model": "all-MiniLM-L6-v2", "input": texts }).to_string());
+        async move { request.send().await.unwrap().bytes().await.unwrap() }
+    });
+    // The request is under way once its texts are queued or being embedded.
+    while server.stat("/model/queued_texts").await + server.stat("/model/embedded_texts").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.signal("TERM");
+    let body: serde_json::Value = serde_json::from_slice(&asking.await.unwrap()).unwrap();
+    assert_eq!(body["data"].as_array().unwrap().len(), 200);
+    assert!(server.wait().success());
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_directory_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    let said = refused(likewise("serve", dir.path()).args(["--listen", "127.0.0.1:0"]));
+    assert!(said.contains(&*dir.path().to_string_lossy()), "{said}");
+    let texts = dir.path().join("texts.txt");
+    fs_err::write(&texts, "uno\n").unwrap();
+    refused(likewise("embed", dir.path()).arg(&texts));
+    assert_eq!(server.get("/readyz").await.status, 200);
+}
+
+#[test]
+fn a_model_that_cannot_be_used_is_named() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let serve = |model: &Path| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+        program.arg("serve").arg("--data-dir").arg(&data).arg("--model").arg(model);
+        program.args(["--listen", "127.0.0.1:0"]);
+        refused(&mut program)
+    };
+    let said = serve(&dir.path().join("nowhere"));
+    assert!(said.contains("nowhere"), "{said}");
+    let broken = |file: &str, change: &dyn Fn(&Path)| {
+        let model = dir.path().join(file.replace('/', "-"));
+        copy(&model_dir(), &model);
+        change(&model.join(file));
+        let said = serve(&model);
+        assert!(said.contains(file), "{file}: {said}");
+        assert_eq!(said.lines().filter(|line| line.starts_with("likewise: ")).count(), 1, "{said}");
+    };
+    broken("config.json", &|path| fs_err::write(path, "{").unwrap());
+    broken("tokenizer.json", &|path| fs_err::remove_file(path).unwrap());
+    broken("model.safetensors", &|path| {
+        let bytes = fs_err::read(path).unwrap();
+        fs_err::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    broken("modules.json", &|path| {
+        let text = fs_err::read_to_string(path).unwrap();
+        fs_err::write(path, text.replace("models.Normalize", "models.Dense")).unwrap();
+    });
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs_err::create_dir_all(to).unwrap();
+    for entry in fs_err::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs_err::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_address_that_others_can_reach_needs_keys() {
+    let dir = TempDir::new().unwrap();
+    let said = refused(likewise("serve", dir.path()).args(["--listen", "0.0.0.0:0"]));
+    assert!(said.contains("http.api_keys"), "{said}");
+}
+
+#[test]
+fn an_unwritable_data_directory_is_named() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a-file");
+    fs_err::write(&file, "").unwrap();
+    let output = output(likewise("serve", &file.join("data")).args(["--listen", "127.0.0.1:0"]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("a-file"), "{said}");
+}
+
+#[tokio::test]
+async fn a_full_disk_turns_the_disk_tier_off_and_the_server_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .arg(dir.path())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("SKIPPED: a small file system cannot be mounted here; run as root to test a full disk");
+        return;
+    }
+    let server = Server::start_in(dir.path(), &[]);
+    let texts: Vec<String> = (0..2_000).map(|n| format!("lleno {n}")).collect();
+    for chunk in texts.chunks(500) {
+        server.embed(&chunk.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    let stats = server.get("/v1/stats").await.body;
+    let metrics = server.get("/metrics").await.body;
+    let again = server.embed(&["lleno 1999", "nuevo"]).await;
+    server.kill();
+    assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
+    assert_eq!(stats["tiers"][1]["is_on"], false, "{stats}");
+    assert!(metrics.as_str().unwrap().contains("likewise_tier_is_on{tier=\"disk\"} 0"));
+    assert_eq!(again.counts(), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn work_that_nobody_waits_for_is_dropped_before_it_starts() {
+    let server = Server::start();
+    let texts =
+        |n: usize| (0..1000).map(|i| format!("{n}-{i} {}", "muy largo ".repeat(60))).collect::<Vec<_>>();
+    let leave = async |n: usize| {
+        let request = server
+            .client()
+            .post(format!("{}/v1/embeddings", server.url()))
+            .body(json!({ "model": "all-MiniLM-L6-v2", "input": texts(n) }).to_string());
+        let asking = tokio::spawn(request.send());
+        while server.stat("/model/queued_texts").await == 0 {
+            tokio::task::yield_now().await;
+        }
+        asking.abort();
+    };
+    leave(1).await;
+    // The texts that had not started are dropped; the queue empties long before 1,000 long texts could be embedded.
+    while server.stat("/model/queued_texts").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    let (dropped, embedded) =
+        (server.stat("/model/dropped_texts").await, server.stat("/model/embedded_texts").await);
+    assert!(dropped > 0, "{embedded} were embedded, none dropped");
+    assert!(dropped + embedded <= 1000);
+}

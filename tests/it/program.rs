@@ -1,0 +1,200 @@
+//! Starts, asks and ends the real program.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// No answer of the server may take longer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The directory of the default model.
+pub(crate) fn model_dir() -> PathBuf {
+    let dir = std::env::var_os("LIKEWISE_TEST_MODEL")
+        .expect("LIKEWISE_TEST_MODEL is not set: run `make test`, or set it to $(scripts/fetch_model.sh)");
+    PathBuf::from(dir)
+}
+
+/// The program with the default model and `dir` as its data directory.
+pub(crate) fn likewise(command: &str, dir: &Path) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    program.arg(command).arg("--data-dir").arg(dir).arg("--model").arg(model_dir());
+    program
+        .env("LIKEWISE__MODEL__NAME", "all-MiniLM-L6-v2")
+        .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576");
+    program
+}
+
+/// Runs the program to its end.
+pub(crate) fn output(program: &mut Command) -> Output {
+    program.stdin(Stdio::null()).output().expect("the program starts")
+}
+
+/// A running server. Dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+    url: String,
+    client: reqwest::Client,
+    own_dir: Option<TempDir>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("headers are ASCII"))
+    }
+
+    /// Hits, misses and coalesced texts.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        let count = |name| self.header(name).parse().expect("the count of texts is a number");
+        (count("x-likewise-hits"), count("x-likewise-misses"), count("x-likewise-coalesced"))
+    }
+
+    /// The vectors, in the order of the answer, whose `index` must count from 0.
+    pub(crate) fn vectors(&self) -> Vec<Vec<f32>> {
+        let data = self.body["data"].as_array().unwrap_or_else(|| panic!("no data in {}", self.body));
+        let numbers = |value: &Value| value.as_array().expect("a list").iter().map(number).collect();
+        data.iter()
+            .enumerate()
+            .map(|(place, object)| {
+                assert_eq!(object["index"], place);
+                numbers(&object["embedding"])
+            })
+            .collect()
+    }
+
+    /// `error.code` and `error.param`.
+    pub(crate) fn error(&self) -> (&str, Option<&str>) {
+        let error = &self.body["error"];
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{}", self.body);
+        assert!(error["type"].is_string(), "{}", self.body);
+        (error["code"].as_str().expect("every error has a code"), error["param"].as_str())
+    }
+}
+
+fn number(value: &Value) -> f32 {
+    value.as_f64().expect("a number") as f32
+}
+
+impl Server {
+    /// A server on a data directory of its own.
+    pub(crate) fn start() -> Server {
+        let dir = TempDir::new().expect("a temporary directory");
+        let mut server = Server::start_in(dir.path(), &[]);
+        server.own_dir = Some(dir);
+        server
+    }
+
+    /// A server on `dir`, with more environment.
+    pub(crate) fn start_in(dir: &Path, environment: &[(&str, &str)]) -> Server {
+        let mut program = likewise("serve", dir);
+        program.envs(environment.iter().copied());
+        Server::spawn(&mut program)
+    }
+
+    pub(crate) fn spawn(program: &mut Command) -> Server {
+        program.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = program.spawn().expect("the program starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("stdout is readable");
+        let url =
+            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("said {line:?}")).to_owned();
+        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
+        Server { child, url, client, own_dir: None }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        read(self.client.get(format!("{}{path}", self.url))).await
+    }
+
+    pub(crate) async fn post_raw(&self, body: impl Into<reqwest::Body>) -> Answer {
+        read(self.client.post(format!("{}/v1/embeddings", self.url)).body(body)).await
+    }
+
+    /// Posts `fields` and the model's name to `/v1/embeddings`.
+    pub(crate) async fn post(&self, mut fields: Value) -> Answer {
+        fields["model"] = "all-MiniLM-L6-v2".into();
+        self.post_raw(fields.to_string()).await
+    }
+
+    /// Embeds texts and expects success.
+    pub(crate) async fn embed(&self, texts: &[&str]) -> Answer {
+        let answer = self.post(json!({ "input": texts })).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer
+    }
+
+    /// A number of `/v1/stats`, by its JSON pointer.
+    pub(crate) async fn stat(&self, pointer: &str) -> u64 {
+        let stats = self.get("/v1/stats").await.body;
+        stats.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer} in {stats}"))
+    }
+
+    /// SIGTERM, then the exit status.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.wait().expect("the server ends")
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the server is running");
+        self.child.wait().expect("the server ends");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("the server ends")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn read(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("the server answers");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.expect("the answer ends");
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Answer { status, headers, body }
+}
+
+/// Reads what a child wrote to a pipe.
+pub(crate) fn read_all(mut pipe: impl Read) -> String {
+    let mut text = String::new();
+    pipe.read_to_string(&mut text).expect("the pipe is readable");
+    text
+}

@@ -1,0 +1,18 @@
+//! The official `openai` client for Python, unmodified, against the real server.
+
+use std::process::Command;
+
+use crate::program::model_dir;
+
+#[test]
+fn the_official_python_client_is_served() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/python_tests.sh");
+    let output = Command::new(script)
+        .arg(env!("CARGO_BIN_EXE_likewise"))
+        .arg(model_dir())
+        .output()
+        .expect("the script starts");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.contains(" passed"), "no Python test ran:\n{out}\n{err}");
+}
