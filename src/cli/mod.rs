@@ -3,6 +3,7 @@
 mod embed;
 mod serve;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,12 +59,16 @@ impl Sources {
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("LIKEWISE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let outcome = match cli.command {
         Command::Serve(serve) => on_runtime(serve.run()),
         Command::Embed(embed) => on_runtime(embed.run()),
         Command::Openapi => {
-            print!("{}", likewise::http::openapi());
+            say(&likewise::http::openapi());
             Ok(())
         }
     };
@@ -74,6 +79,12 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(exit_code(error.kind()))
         }
     }
+}
+
+/// Writes to standard output. A reader that has gone away is no reason to end.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {

@@ -25,11 +25,11 @@ impl Serve {
             }
         };
         let announce = |address, model: &str| {
-            println!("listening on http://{address}");
-            println!(
-                "try: curl -s http://{address}/v1/embeddings -H 'content-type: application/json' \
-                 -d '{{\"model\":\"{model}\",\"input\":\"una camiseta azul\"}}'"
-            );
+            super::say(&format!(
+                "listening on http://{address}\n\
+                 try: curl -s http://{address}/v1/embeddings -H 'content-type: application/json' \
+                 -d '{{\"model\":\"{model}\",\"input\":\"una camiseta azul\"}}'\n"
+            ));
         };
         likewise::app::serve(config, announce, stop).await
     }

@@ -1,6 +1,6 @@
 //! Starts, asks and ends the real program.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -122,10 +122,6 @@ impl Server {
         &self.client
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) async fn get(&self, path: &str) -> Answer {
         read(self.client.get(format!("{}{path}", self.url))).await
     }
@@ -190,11 +186,4 @@ async fn read(request: reqwest::RequestBuilder) -> Answer {
     let text = response.text().await.expect("the answer ends");
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Answer { status, headers, body }
-}
-
-/// Reads what a child wrote to a pipe.
-pub(crate) fn read_all(mut pipe: impl Read) -> String {
-    let mut text = String::new();
-    pipe.read_to_string(&mut text).expect("the pipe is readable");
-    text
 }
