@@ -174,16 +174,13 @@ fn known_keys() -> BTreeSet<String> {
 }
 
 fn collect_keys(prefix: &str, value: &serde_json::Value, keys: &mut BTreeSet<String>) {
-    match value {
-        serde_json::Value::Object(fields) if !fields.is_empty() => {
-            for (name, value) in fields {
-                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                collect_keys(&key, value, keys);
-            }
-        }
-        _ => {
-            keys.insert(prefix.to_owned());
-        }
+    let Some(fields) = value.as_object().filter(|fields| !fields.is_empty()) else {
+        keys.insert(prefix.to_owned());
+        return;
+    };
+    for (name, value) in fields {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        collect_keys(&key, value, keys);
     }
 }
 

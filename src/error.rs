@@ -103,10 +103,9 @@ impl Error {
 
     /// An error of the operating system; a full disk is told apart from the rest.
     pub fn io(message: impl Into<String>, source: std::io::Error) -> Error {
-        let kind = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::DiskFull,
-            _ => Kind::Io,
-        };
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let is_full = matches!(source.kind(), StorageFull | QuotaExceeded);
+        let kind = if is_full { Kind::DiskFull } else { Kind::Io };
         Error::new(kind, message).source(source)
     }
 

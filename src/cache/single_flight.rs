@@ -33,10 +33,6 @@ pub struct Landing<V>(watch::Receiver<Outcome<V>>);
 
 impl<V: Clone> SingleFlight<V> {
     /// No flights.
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "flights hold the board that they are on, so it is always shared"
-    )]
     pub fn new() -> Arc<SingleFlight<V>> {
         Arc::new(SingleFlight { shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
     }

@@ -258,7 +258,7 @@ fn pooling(module: &Path) -> Result<Pooling> {
 /// What sentence-transformers takes: its own setting, else the tokenizer's, and never more than there are positions.
 fn tokens_max(sentence: &SentenceBertJson, tokenizer: &TokenizerConfigJson, shape: &Shape) -> usize {
     let by_tokenizer =
-        tokenizer.model_max_length.filter(|&max| max >= 1.0 && max <= 1e6).map(|max| max as usize);
+        tokenizer.model_max_length.filter(|max| (1.0..=1e6).contains(max)).map(|max| max as usize);
     sentence.max_seq_length.or(by_tokenizer).unwrap_or(shape.positions).min(shape.positions)
 }
 

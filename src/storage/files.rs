@@ -82,7 +82,7 @@ pub trait StoredFile: Send + Sync {
     ///
     /// # Errors
     /// Those of the operating system.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     /// A read-only mapping of the whole file, or none where there is no such thing. The file must never be truncated.
     ///
@@ -151,7 +151,7 @@ impl StoredFile for OsFile {
         self.0.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

@@ -1,7 +1,6 @@
 //! Read-only mappings of files that never shrink.
 #![expect(unsafe_code, reason = "mapping a file is unsafe: another process may change it under us")]
 
-use std::fs::File;
 use std::io;
 
 use memmap2::{Advice, Mmap, MmapOptions};
@@ -17,7 +16,7 @@ impl MappedFile {
     /// # Errors
     /// Those of the operating system.
     #[expect(clippy::disallowed_types, reason = "a mapping is made of the bare handle")]
-    pub(super) fn new(file: &File) -> io::Result<MappedFile> {
+    pub(super) fn new(file: &std::fs::File) -> io::Result<MappedFile> {
         // SAFETY: memmap2 asks that the file is not changed while it is mapped. The data directory is locked, so no
         // other process of ours writes to it. This process writes with `pwrite` inside the reserved length, never
         // truncates, and only to slots whose place has not been published to any reader; readers copy published slots

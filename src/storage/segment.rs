@@ -247,7 +247,7 @@ impl Segment {
 
     fn over(path: PathBuf, file: Arc<dyn StoredFile>, header: Header, read: ReadMode) -> io::Result<Segment> {
         // A file that was cut is read by `pread`, which reports its end; a mapping would end the process there.
-        let is_whole = file.len()? >= header.file_bytes();
+        let is_whole = file.size()? >= header.file_bytes();
         let mapping = if read == ReadMode::Mmap && is_whole { file.map()? } else { None };
         Ok(Segment { header, path, file, mapping })
     }

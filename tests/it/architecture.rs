@@ -35,7 +35,7 @@ fn root() -> &'static Path {
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).expect("src is readable") {
+    for entry in fs_err::read_dir(dir).expect("src is readable") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             found.extend(sources(&path));
@@ -90,7 +90,7 @@ fn imports_point_down() {
             faults.push(format!("{place}: the room `{room}` is not in the house"));
             continue;
         };
-        let text = std::fs::read_to_string(&path).expect("a source file");
+        let text = fs_err::read_to_string(&path).expect("a source file");
         for import in imports(&text) {
             let is_room = HOUSE.iter().any(|(name, _)| *name == import);
             if is_room && import != room && !allowed.contains(&import.as_str()) {
@@ -106,7 +106,7 @@ fn only_one_room_knows_each_heavy_crate() {
     let mut faults = Vec::new();
     for path in sources(&root().join("src")) {
         let place = place(&path);
-        let text = std::fs::read_to_string(&path).expect("a source file");
+        let text = fs_err::read_to_string(&path).expect("a source file");
         for (name, home) in SECRETS {
             let names_it = text.lines().any(|line| {
                 let line = line.trim();
@@ -125,7 +125,7 @@ fn unsafe_code_lives_in_named_files_only() {
     const HOMES: [&str; 1] = ["src/storage/mapped_file.rs"];
     for path in sources(&root().join("src")) {
         let place = place(&path);
-        let text = std::fs::read_to_string(&path).expect("a source file");
+        let text = fs_err::read_to_string(&path).expect("a source file");
         let has_unsafe =
             text.lines().any(|line| line.trim_start().starts_with("unsafe ") || line.contains("unsafe {"));
         assert!(!has_unsafe || HOMES.contains(&place.as_str()), "{place} has unsafe code");

@@ -31,7 +31,7 @@ async fn a_second_request_is_a_hit_and_gives_the_same_bits() {
     assert_eq!(first.body["usage"], second.body["usage"]);
     assert_eq!(first.header("cache-status"), "likewise; fwd=miss");
     assert_eq!(second.header("cache-status"), "likewise; hit; detail=memory");
-    assert_eq!(second.header("age").parse::<u32>().is_ok(), true);
+    assert!(second.header("age").parse::<u32>().is_ok());
     assert!(first.header("server-timing").contains("inference;dur="));
     assert!(!second.header("x-request-id").is_empty());
 }

@@ -18,7 +18,7 @@ fn refused(program: &mut Command) -> String {
 #[tokio::test]
 async fn requests_under_way_finish_before_the_server_stops() {
     let server = Server::start();
-    let texts: Vec<String> = (0..200).map(|n| format!("texto {n} {}", "y sigue ".repeat(30))).collect();
+    let texts: Vec<String> = (0..60).map(|n| format!("texto {n} {}", "y sigue ".repeat(30))).collect();
     let asking = tokio::spawn({
         let request = server
             .client()
@@ -32,7 +32,7 @@ async fn requests_under_way_finish_before_the_server_stops() {
     }
     server.signal("TERM");
     let body: serde_json::Value = serde_json::from_slice(&asking.await.unwrap()).unwrap();
-    assert_eq!(body["data"].as_array().unwrap().len(), 200);
+    assert_eq!(body["data"].as_array().unwrap().len(), 60);
     assert!(server.wait().success());
 }
 
@@ -113,7 +113,7 @@ fn an_unwritable_data_directory_is_named() {
 async fn a_full_disk_turns_the_disk_tier_off_and_the_server_goes_on() {
     let dir = TempDir::new().unwrap();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
         .arg(dir.path())
         .stderr(std::process::Stdio::null())
         .status()
@@ -122,14 +122,14 @@ async fn a_full_disk_turns_the_disk_tier_off_and_the_server_goes_on() {
         eprintln!("SKIPPED: a small file system cannot be mounted here; run as root to test a full disk");
         return;
     }
-    let server = Server::start_in(dir.path(), &[]);
-    let texts: Vec<String> = (0..2_000).map(|n| format!("lleno {n}")).collect();
-    for chunk in texts.chunks(500) {
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "262144")]);
+    let texts: Vec<String> = (0..700).map(|n| format!("lleno {n}")).collect();
+    for chunk in texts.chunks(350) {
         server.embed(&chunk.iter().map(String::as_str).collect::<Vec<_>>()).await;
     }
     let stats = server.get("/v1/stats").await.body;
     let metrics = server.get("/metrics").await.body;
-    let again = server.embed(&["lleno 1999", "nuevo"]).await;
+    let again = server.embed(&["lleno 699", "nuevo"]).await;
     server.kill();
     assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
     assert_eq!(stats["tiers"][1]["is_on"], false, "{stats}");

@@ -2,12 +2,14 @@
 //!
 //! Tests start the real program on a free port with a data directory of their own and talk HTTP. The model is the
 //! real default model; `make test` fetches it and says where it is in `LIKEWISE_TEST_MODEL`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
 mod architecture;
 mod bad_input;
 mod batch;
 mod cache;
 mod contract;
+mod golden;
 mod lifecycle;
 mod program;
 mod python;

@@ -1,0 +1,44 @@
+# Every command of the project. The target directory may live elsewhere: CARGO_TARGET_DIR=/somewhere make test.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# A model directory or a name like owner/model; empty is the default model.
+MODEL ?=
+# More arguments for the server: make run ARGS="--listen 127.0.0.1:9000".
+ARGS ?=
+
+.PHONY: help run test check bench openapi
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## Set up everything and serve on 127.0.0.1:8420 (MODEL=DIRECTORY or OWNER/NAME, ARGS="...")
+	@scripts/setup.sh run
+	@model="$$(scripts/fetch_model.sh $(MODEL))"; \
+	cargo build --release --locked --bin likewise; \
+	exec "$$(scripts/target_dir.sh)/release/likewise" serve --model "$$model" $(ARGS)
+
+test: ## Set up everything and run all tests
+	@scripts/setup.sh test
+	@LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" cargo test --locked --lib --bins --tests
+	@cargo test --locked --doc --quiet
+
+check: ## Check format, lints, licences and the house
+	@scripts/setup.sh check
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets --quiet -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+	cargo test --locked --quiet --test it architecture
+
+bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, scale)
+	@scripts/setup.sh run
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|scale"; exit 1; }
+	@cargo build --release --locked --bin likewise
+	@LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
+	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
+	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
+
+openapi: ## Write docs/openapi.json anew
+	@cargo run --locked --quiet -- openapi > docs/openapi.json

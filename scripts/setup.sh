@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian machine.
+#
+#   scripts/setup.sh run      to build and serve
+#   scripts/setup.sh check    to check the source
+#   scripts/setup.sh test     to run all tests
+#
+# Installs system packages with apt where it may, and otherwise prints the one command to type.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly CACHE="${LIKEWISE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/likewise}"
+readonly CARGO_DENY_VERSION=0.20.2
+
+say() { echo "setup: $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+packages() {
+    local missing=()
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null || fail "type this and try again: sudo apt-get install --yes ${missing[*]}"
+        as_root=(sudo)
+    fi
+    say "installing ${missing[*]}"
+    "${as_root[@]}" apt-get update --quiet=2 >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 "${missing[@]}" >&2
+}
+
+rust() {
+    command -v cargo >/dev/null || fail "cargo is missing: install rustup, then open a new shell"
+    # The pinned toolchain comes by itself where rustup may fetch it.
+    cargo --version >/dev/null || fail "the toolchain of rust-toolchain.toml is missing: rustup toolchain install"
+}
+
+cargo_deny() {
+    cargo deny --version 2>/dev/null | grep -qF "$CARGO_DENY_VERSION" && return
+    say "building cargo-deny $CARGO_DENY_VERSION (once, some minutes)"
+    cargo install --quiet --locked --version "$CARGO_DENY_VERSION" cargo-deny >&2
+}
+
+python_venv() {
+    local venv="$CACHE/test-venv" wanted
+    wanted=$(sha256sum tests/python/requirements.txt | cut -d' ' -f1)
+    [ "$(cat "$venv/.requirements" 2>/dev/null)" = "$wanted" ] && return
+    say "making the Python environment of the tests"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --requirement tests/python/requirements.txt >&2
+    echo "$wanted" > "$venv/.requirements"
+}
+
+case "${1:-}" in
+    run) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust ;;
+    check) packages build-essential pkg-config && rust && cargo_deny ;;
+    test) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust && python_venv ;;
+    *) fail "usage: scripts/setup.sh run|check|test" ;;
+esac
