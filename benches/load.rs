@@ -1,0 +1,163 @@
+//! An HTTP/1.1 load over keep-alive connections: it writes prepared bytes and reads until the answer's length is
+//! reached, so that most of the machine is left to the server.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// A connection with its buffer.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Panics
+    /// If the server does not accept.
+    pub async fn open(address: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(address).await.expect("the server accepts");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Connection { stream, buffer: vec![0; 64 * 1024] }
+    }
+
+    /// Sends a request and returns the status and the body.
+    ///
+    /// # Panics
+    /// If the connection breaks or the answer is no HTTP.
+    pub async fn ask(&mut self, request: &[u8]) -> (u16, Vec<u8>) {
+        let (status, from, to) = self.exchange(request).await;
+        (status, self.buffer[from..to].to_vec())
+    }
+
+    /// Sends a request, reads the answer, and returns its status and where its body stands in the buffer.
+    async fn exchange(&mut self, request: &[u8]) -> (u16, usize, usize) {
+        self.stream.write_all(request).await.expect("the server reads");
+        let mut filled = 0;
+        let mut end = None;
+        loop {
+            if let Some((from, to)) = end
+                && filled >= to
+            {
+                let status = std::str::from_utf8(&self.buffer[9..12]).ok().and_then(|text| text.parse().ok());
+                return (status.expect("a status"), from, to);
+            }
+            if filled == self.buffer.len() {
+                self.buffer.resize(filled * 2, 0);
+            }
+            let read = self.stream.read(&mut self.buffer[filled..]).await.expect("the server answers");
+            assert!(read > 0, "the server closed the connection");
+            filled += read;
+            end = end.or_else(|| extent(&self.buffer[..filled]));
+        }
+    }
+}
+
+/// Where the body of an answer begins and ends, once its head is complete.
+fn extent(answer: &[u8]) -> Option<(usize, usize)> {
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&answer[..head]).expect("a head is ASCII");
+    let length = text
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().to_owned())
+        })
+        .expect("answers of these servers have a length");
+    Some((head, head + length.parse::<usize>().expect("a number")))
+}
+
+/// The bytes of a POST with a JSON body.
+pub fn post(address: SocketAddr, path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Requests a second with `connections` that each ask again as soon as they are answered.
+///
+/// # Panics
+/// If an answer is not 200.
+pub async fn closed_loop(
+    address: SocketAddr,
+    request: &Arc<[u8]>,
+    connections: usize,
+    time: Duration,
+) -> f64 {
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..connections)
+        .map(|_| {
+            let request = Arc::clone(request);
+            tokio::spawn(async move {
+                let mut connection = Connection::open(address).await;
+                let mut answered = 0_u64;
+                while started.elapsed() < time {
+                    assert_eq!(connection.exchange(&request).await.0, 200);
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    for task in tasks {
+        answered += task.await.expect("a connection task ends");
+    }
+    answered as f64 / started.elapsed().as_secs_f64()
+}
+
+/// Milliseconds of each request at a rate that does not wait for answers: every millisecond a burst is due, spread over
+/// `connections` in turn, and its time counts from when it was due.
+///
+/// # Panics
+/// If an answer is not 200.
+pub async fn open_loop(
+    address: SocketAddr,
+    request: &Arc<[u8]>,
+    per_second: f64,
+    connections: usize,
+    time: Duration,
+) -> Vec<f64> {
+    let times = Arc::new(Mutex::new(Vec::with_capacity((per_second * time.as_secs_f64()) as usize)));
+    let mut queues = Vec::with_capacity(connections);
+    let mut tasks = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let (queue, mut due) = mpsc::unbounded_channel::<Instant>();
+        queues.push(queue);
+        let (request, times) = (Arc::clone(request), Arc::clone(&times));
+        tasks.push(tokio::spawn(async move {
+            let mut connection = Connection::open(address).await;
+            let mut own = Vec::new();
+            while let Some(due) = due.recv().await {
+                assert_eq!(connection.exchange(&request).await.0, 200);
+                own.push(due.elapsed().as_secs_f64() * 1e3);
+            }
+            times.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+        }));
+    }
+    let (started, mut sent) = (Instant::now(), 0_usize);
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    while started.elapsed() < time {
+        tick.tick().await;
+        let now = Instant::now();
+        let due = (started.elapsed().as_secs_f64() * per_second) as usize;
+        for n in sent..due {
+            queues[n % connections].send(now).expect("the connection task waits");
+        }
+        sent = sent.max(due);
+    }
+    drop(queues);
+    for task in tasks {
+        task.await.expect("a connection task ends");
+    }
+    let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
+    times.sort_by(f64::total_cmp);
+    times
+}
