@@ -45,7 +45,8 @@ impl Engine {
         )?;
         tracing::info!(?recovery, "opened the disk tier");
         let store = Arc::new(store);
-        let disk: Arc<dyn Tier> = Arc::new(DiskTier::new(Arc::clone(&store), &metrics)?);
+        let disk: Arc<dyn Tier> =
+            Arc::new(DiskTier::new(Arc::clone(&store), config.cache.disk.bytes_max, &metrics)?);
         let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics)?);
         let cache = Arc::new(Cache::new(memory, vec![disk], Freshness::new(clock)));
         let embeddings = Arc::new(Embeddings::new(

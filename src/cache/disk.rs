@@ -28,6 +28,7 @@ struct Read {
 /// Vectors on disk. Only entries with [`Codec::F32`] are kept here.
 pub struct DiskTier {
     store: Arc<VectorStore>,
+    bytes_max: u64,
     reads: Option<mpsc::Sender<Read>>,
     readers: Vec<JoinHandle<()>>,
     counters: Arc<Counters>,
@@ -41,8 +42,8 @@ struct Counters {
 }
 
 impl DiskTier {
-    /// A tier over `store`. Fails if its threads cannot be started.
-    pub fn new(store: Arc<VectorStore>, metrics: &Metrics) -> Result<DiskTier> {
+    /// A tier over `store`, whose budget is `bytes_max`. Fails if its threads cannot be started.
+    pub fn new(store: Arc<VectorStore>, bytes_max: u64, metrics: &Metrics) -> Result<DiskTier> {
         let labels = TierLabels { tier: TierName::Disk.as_str() };
         let counters = Arc::new(Counters {
             hits: metrics.tier_hits.get_or_create(&labels).clone(),
@@ -61,7 +62,14 @@ impl DiskTier {
                     .map_err(|error| Error::io("start a disk reader", error))
             })
             .collect::<Result<_>>()?;
-        Ok(DiskTier { store, reads: Some(reads), readers, counters, has_warned: AtomicBool::new(false) })
+        Ok(DiskTier {
+            store,
+            bytes_max,
+            reads: Some(reads),
+            readers,
+            counters,
+            has_warned: AtomicBool::new(false),
+        })
     }
 
     /// Logs the first failure of a kind that repeats with every request.
@@ -132,7 +140,7 @@ impl Tier for DiskTier {
         Box::pin(async move {
             let vectors: Vec<_> =
                 entries.into_iter().filter(|(_, entry)| entry.meta.codec == Codec::F32).collect();
-            if vectors.is_empty() || !self.store.stats().is_on {
+            if vectors.is_empty() || !self.store.is_on() {
                 return;
             }
             if let Err(error) = self.store.put_many(vectors, None).await {
@@ -164,7 +172,7 @@ impl Tier for DiskTier {
         TierStats {
             entries: stats.entries,
             bytes: stats.bytes_on_disk,
-            bytes_max: stats.bytes_max,
+            bytes_max: self.bytes_max,
             is_on: stats.is_on,
         }
     }

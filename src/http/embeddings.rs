@@ -197,9 +197,19 @@ fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, nati
         model,
         usage: Usage { prompt_tokens: served.tokens, total_tokens: served.tokens },
     };
-    let mut response = axum::Json(body).into_response();
+    let mut json = Vec::with_capacity(256 + served.entries.len() * (64 + object_bytes(format, dim)));
+    serde_json::to_writer(&mut json, &body).expect("an answer is made of plain values: this is a bug");
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
     describe(served, response.headers_mut());
     response
+}
+
+/// About the length of a vector in JSON, so that an answer is written without growing its buffer.
+fn object_bytes(format: EncodingFormat, dim: usize) -> usize {
+    match format {
+        EncodingFormat::Base64 => (dim * 4).div_ceil(3) * 4,
+        EncodingFormat::Float => dim * 13,
+    }
 }
 
 /// Headers that tell how the answer came about.

@@ -1,82 +1,142 @@
-//! The data directory: who holds it, and what format it has.
+//! The data directory: who may use it, and which format it has.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use fs_err as fs;
+
+use super::files::{OsFiles, publish, read_all};
 use crate::error::{Error, Kind, Result};
 
-/// The format that this version writes. Version 1 is the first, so there is nothing older to convert yet.
-const FORMAT: u32 = 1;
+/// The version of the data directory that is written.
+pub const FORMAT_VERSION: u32 = 1;
 
-/// A locked data directory. Dropping it releases the lock, as does the death of the process.
+/// The name of the format file.
+pub(super) const FORMAT_NAME: &str = "FORMAT";
+const FORMAT_PREFIX: &str = "likewise ";
+/// The longest format file that is read.
+pub(super) const FORMAT_BYTES_MAX: u64 = 4096;
+const LOCK_NAME: &str = "LOCK";
+
+/// A data directory that this process holds until the value is dropped, or the process ends in any way.
 #[derive(Debug)]
 pub struct DataDirectory {
-    path: PathBuf,
-    _lock: fs_err::File,
+    root: PathBuf,
+    /// Never read: the lock lives as long as the handle.
+    _lock: fs::File,
 }
 
 impl DataDirectory {
-    /// Creates the directory if it is missing, locks it, and checks its format.
+    /// Takes the directory, creating it if it is missing.
     ///
-    /// # Errors
-    /// `Locked` if another process holds it, `Format` if a newer version wrote it, `Io` if it cannot be used.
-    pub fn open(path: &Path) -> Result<DataDirectory> {
-        let fault = |error: io::Error| Error::io("open the data directory", error);
-        fs_err::create_dir_all(path).map_err(fault)?;
-        let lock_path = path.join("LOCK");
-        let lock = fs_err::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(fault)?;
-        match lock.file().try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::new(
-                    Kind::Locked,
-                    "another process uses the data directory; stop it, or give --data-dir another one",
-                )
-                .with("path", path.display()));
-            }
-            Err(std::fs::TryLockError::Error(error)) => {
-                return Err(fault(error).with("path", lock_path.display()));
-            }
-        }
-        check_format(&path.join("FORMAT"))?;
-        let directory = DataDirectory { path: path.to_owned(), _lock: lock };
-        fs_err::create_dir_all(directory.vectors()).map_err(fault)?;
-        Ok(directory)
+    /// Errors: `Locked` if another process holds it, `Io` if it cannot be created or written, `Format` if it was
+    /// written by a newer version, `Corrupt` if its format file is damaged.
+    pub fn open(root: &Path) -> Result<DataDirectory> {
+        fs::create_dir_all(root).map_err(|error| Error::io("create the data directory", error))?;
+        let lock = lock_file(root)?;
+        check_format(root)?;
+        Ok(DataDirectory { root: root.to_path_buf(), _lock: lock })
     }
 
-    /// Where the vector store lives.
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of the vectors.
     pub fn vectors(&self) -> PathBuf {
-        self.path.join("vectors")
+        vectors_in(&self.root)
+    }
+
+    /// The folder of the small records.
+    pub fn records(&self) -> PathBuf {
+        records_in(&self.root)
     }
 }
 
-fn check_format(path: &Path) -> Result<()> {
-    let fault = |error: io::Error| Error::io("read the format of the data directory", error);
-    let text = match fs_err::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut file = fs_err::File::create(path).map_err(fault)?;
-            return writeln!(file, "likewise {FORMAT}").and_then(|()| file.sync_all()).map_err(fault);
-        }
-        outcome => outcome.map_err(fault)?,
-    };
-    let version = text.strip_prefix("likewise ").and_then(|rest| rest.trim().parse::<u32>().ok());
-    match version {
-        Some(FORMAT) => Ok(()),
-        Some(newer) if newer > FORMAT => Err(Error::new(
-            Kind::Format,
-            "the data directory was written by a newer version; upgrade, or give --data-dir another one",
+/// The folder of the vectors in a data directory.
+pub(super) fn vectors_in(root: &Path) -> PathBuf {
+    root.join("vectors")
+}
+
+/// The folder of the small records in a data directory.
+pub(super) fn records_in(root: &Path) -> PathBuf {
+    root.join("records")
+}
+
+/// Takes the directory's lock; the handle holds it.
+pub(super) fn lock_file(root: &Path) -> Result<fs::File> {
+    let path = root.join(LOCK_NAME);
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::io("write to the data directory", error))?;
+    match file.file().try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
+            Kind::Locked,
+            "another process uses the data directory; stop it, or choose another one with --data-dir",
         )
-        .with("path", path.display())
-        .with("format", newer)
-        .with("supported", FORMAT)),
-        Some(_) | None => Err(Error::new(Kind::Format, "this is no data directory of likewise")
-            .with("path", path.display())
-            .with("format", text.trim())),
+        .with("path", path.display())),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(Error::io("lock the data directory", error).with("path", path.display()))
+        }
+    }
+}
+
+fn check_format(root: &Path) -> Result<()> {
+    let path = root.join(FORMAT_NAME);
+    match read_all(&OsFiles, &path, FORMAT_BYTES_MAX) {
+        Ok(bytes) => {
+            let version = decode_format(&bytes).map_err(|error| error.with("path", path.display()))?;
+            upgrade(version).map_err(|error| error.with("path", path.display()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(root),
+        Err(error) => Err(Error::io("read the format of the data directory", error)),
+    }
+}
+
+/// Writes the format file of this version.
+pub(super) fn write_format(root: &Path) -> Result<()> {
+    publish(&OsFiles, root, FORMAT_NAME, format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes())
+        .map_err(|error| Error::io("write the format of the data directory", error))
+}
+
+/// The version that a format file names.
+///
+/// Errors: `Corrupt` if it is not a format file, `Format` if the version is newer than this code.
+pub fn decode_format(bytes: &[u8]) -> Result<u32> {
+    let corrupt =
+        || Error::new(Kind::Corrupt, "read the format of the data directory").with("expected", "likewise 1");
+    let text = str::from_utf8(bytes).map_err(|_| corrupt())?;
+    let digits =
+        text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.strip_suffix('\n')).ok_or_else(corrupt)?;
+    let is_number = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let version: u32 = if is_number { digits.parse().map_err(|_| corrupt())? } else { return Err(corrupt()) };
+    if version > FORMAT_VERSION {
+        return Err(Error::new(
+            Kind::Format,
+            "the data directory was written by a newer version of likewise",
+        )
+        .with("format", version)
+        .with("reads_up_to", FORMAT_VERSION));
+    }
+    Ok(version)
+}
+
+/// Brings a directory of an older version up to this one, a version at a time, before anything in it is opened.
+///
+/// There is no older version than 1. The next one adds an arm here that rewrites what changed into new files, flushes
+/// them, and writes the format file last, so that a crash on the way leaves a directory of the older version.
+fn upgrade(version: u32) -> Result<()> {
+    match version {
+        FORMAT_VERSION => Ok(()),
+        older => {
+            Err(Error::new(Kind::Format, "the data directory has a format that never was")
+                .with("format", older))
+        }
     }
 }
 
@@ -85,21 +145,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = DataDirectory::open(dir.path()).unwrap();
-        assert_eq!(DataDirectory::open(dir.path()).unwrap_err().kind(), Kind::Locked);
-        drop(first);
-        DataDirectory::open(dir.path()).unwrap();
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        fs_err::write(dir.path().join("FORMAT"), "likewise 7\n").unwrap();
-        let error = DataDirectory::open(dir.path()).unwrap_err();
-        assert_eq!(error.kind(), Kind::Format);
-        assert!(error.to_string().contains("newer"), "{error}");
-        assert!(!dir.path().join("vectors").exists());
+    fn the_format_file_is_read_strictly_and_a_newer_one_is_told() {
+        assert_eq!(decode_format(b"likewise 1\n").unwrap(), 1);
+        let newer = decode_format(b"likewise 2\n").unwrap_err();
+        assert_eq!(newer.kind(), Kind::Format);
+        assert!(newer.to_string().contains("newer version"));
+        for bad in [&b""[..], b"likewise 1", b"likewise +1\n", b"\xff", b"likewise \n"] {
+            assert_eq!(decode_format(bad).unwrap_err().kind(), Kind::Corrupt);
+        }
     }
 }

@@ -1,94 +1,94 @@
-//! The file layer: every operation on files of the data directory goes through here, so that a test can put a failing
-//! or recording twin in its place.
+//! The file layer: the few operations that the stores need of a file system, behind two small traits.
+//!
+//! Two implementations: [`OsFiles`], and the recording, failing twin in [`super::recording`] that crash tests run on.
+//! Errors are plain `io::Error`s; the stores add what they attempted and where.
 
+use std::fmt;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use fs_err::os::unix::fs::OpenOptionsExt as _;
+use fs_err as fs;
+use rustix::fs::FallocateFlags;
 
 use super::mapped_file::MappedFile;
 
-/// The operations on directories.
-pub trait Files: Send + Sync + 'static {
-    /// Creates a file of `bytes` bytes that did not exist, its blocks reserved.
+/// One file of a listed directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// The name inside the directory.
+    pub name: String,
+    /// The length in bytes.
+    pub bytes: u64,
+}
+
+/// Operations on names and directories. All block.
+pub trait Files: fmt::Debug + Send + Sync + 'static {
+    /// Creates a file that must not exist yet, with `bytes` of real, zeroed space.
     ///
-    /// # Errors
-    /// `StorageFull` if the disk has no room for all of it; then nothing is left behind.
+    /// A disk without room fails here and not at a later write. If this fails, no file is left behind.
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>>;
-
-    /// Opens a file for reading and writing.
-    ///
-    /// # Errors
-    /// Those of the operating system.
+    /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>>;
-
-    /// Writes a small file under a temporary name, flushes it, renames it to `path` and flushes the directory: after a
-    /// crash `path` is the old file or the new one, whole.
-    ///
-    /// # Errors
-    /// Those of the operating system; `path` is then what it was.
-    fn publish(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
-
-    /// The whole of a small file.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-
-    /// Removes a file.
-    ///
-    /// # Errors
-    /// Those of the operating system.
+    /// Gives a file another name, replacing what had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a name. Open handles and mappings stay valid.
     fn remove(&self, path: &Path) -> io::Result<()>;
-
-    /// The files of a directory, in no order.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
-
-    /// Makes creations, renames and removals in a directory survive a loss of power.
-    ///
-    /// # Errors
-    /// Those of the operating system.
+    /// The regular files directly in `dir`, sorted by name.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Listed>>;
+    /// Creates a directory with its parents, if it is missing.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes creations, renames and removals in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// The operations on one open file.
-pub trait StoredFile: Send + Sync {
-    /// Fills `buffer` from `offset`.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` past the end, or those of the operating system.
+/// Operations on the bytes of one file. All block.
+pub trait StoredFile: fmt::Debug + Send + Sync {
+    /// Fills `buffer` from `offset` on; the end of the file inside it is `UnexpectedEof`.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-
-    /// Writes all of `bytes` at `offset`, inside the reserved length.
-    ///
-    /// # Errors
-    /// Those of the operating system; any part may have been written.
+    /// Writes all of `bytes` at `offset`. After an error any part of them may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-
-    /// Makes what was written survive a loss of power. After an error nothing may be assumed of what was written since
-    /// the last success, and trying again tells nothing: the kernel may have dropped it
-    /// (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
-    ///
-    /// # Errors
-    /// Those of the operating system.
+    /// Makes all bytes written so far durable. After an error nothing is known of them, and asking again proves nothing.
     fn sync_data(&self) -> io::Result<()>;
+    /// The length in bytes.
+    fn bytes(&self) -> io::Result<u64>;
+    /// A read-only mapping of the first `bytes`, or `None` where files cannot be mapped.
+    fn map(&self, bytes: u64) -> io::Result<Option<MappedFile>>;
+}
 
-    /// Length in bytes.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    fn size(&self) -> io::Result<u64>;
+/// Reads a whole file, which must not be longer than `bytes_max`.
+pub fn read_all(files: &dyn Files, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = files.open(path)?;
+    let bytes = file.bytes()?;
+    if bytes > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is longer than its format allows"));
+    }
+    let length = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let mut content = vec![0; length];
+    file.read_exact_at(&mut content, 0)?;
+    Ok(content)
+}
 
-    /// A read-only mapping of the whole file, or none where there is no such thing. The file must never be truncated.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    fn map(&self) -> io::Result<Option<MappedFile>>;
+/// Puts `content` under `name` so that a crash leaves the old content or the new, never a mixture.
+///
+/// Cost: one fsync of the file, one of the directory.
+pub fn publish(files: &dyn Files, dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.tmp"));
+    remove_if_present(files, &temporary)?;
+    let file = files.create(&temporary, content.len() as u64)?;
+    file.write_all_at(content, 0)?;
+    file.sync_data()?;
+    files.rename(&temporary, &dir.join(name))?;
+    files.sync_dir(dir)
+}
+
+/// Removes a name, and is content if nothing has it.
+pub fn remove_if_present(files: &dyn Files, path: &Path) -> io::Result<()> {
+    match files.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// The files of the operating system.
@@ -97,46 +97,55 @@ pub struct OsFiles;
 
 impl Files for OsFiles {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>> {
-        let file =
-            fs_err::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        if let Err(error) = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            // Best effort: what remains is an empty file that no manifest names.
-            let _ = fs_err::remove_file(path);
-            return Err(error.into());
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        if let Err(error) = preallocate(&file, bytes) {
+            drop(file);
+            // The error that matters is the first one; a name that stays behind is reported as foreign.
+            let _ = fs::remove_file(path);
+            return Err(error);
         }
         Ok(Arc::new(OsFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
-        Ok(Arc::new(OsFile(fs_err::OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Arc::new(OsFile(fs::OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
-    fn publish(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
-        fs_err::write(&temporary, bytes)?;
-        fs_err::File::open(&temporary)?.sync_all()?;
-        fs_err::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
-    }
-
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs_err::read(path)
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs_err::remove_file(path)
+        fs::remove_file(path)
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        fs_err::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+    fn list(&self, dir: &Path) -> io::Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                listed.push(Listed {
+                    name: entry.file_name().to_string_lossy().into_owned(),
+                    bytes: metadata.len(),
+                });
+            }
+        }
+        listed.sort();
+        Ok(listed)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs_err::File::open(dir)?.sync_all()
+        fs::File::open(dir)?.sync_all()
     }
 }
 
-struct OsFile(fs_err::File);
+#[derive(Debug)]
+struct OsFile(fs::File);
 
 impl StoredFile for OsFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -151,11 +160,35 @@ impl StoredFile for OsFile {
         self.0.sync_data()
     }
 
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+    fn bytes(&self) -> io::Result<u64> {
+        self.0.metadata().map(|metadata| metadata.len())
     }
 
-    fn map(&self) -> io::Result<Option<MappedFile>> {
-        MappedFile::new(self.0.file()).map(Some)
+    fn map(&self, bytes: u64) -> io::Result<Option<MappedFile>> {
+        MappedFile::new(self.0.file(), bytes).map(Some)
     }
+}
+
+/// Gives the file its blocks. Where the file system cannot, zeros are written: slower, and as good a promise.
+fn preallocate(file: &fs::File, bytes: u64) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file.file(), FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(file, bytes),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn write_zeros(file: &fs::File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < bytes {
+        let count = (bytes - offset).min(zeros.len() as u64);
+        let piece = zeros.get(..usize::try_from(count).unwrap_or(zeros.len())).unwrap_or(&zeros);
+        file.file().write_all_at(piece, offset)?;
+        offset += count;
+    }
+    Ok(())
 }

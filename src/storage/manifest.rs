@@ -1,76 +1,144 @@
-//! The manifest: which segments there are. Replaced whole, by rename.
+//! The manifest: which segments belong to the store, with their salts, and the next free number.
+//!
+//! Segments describe themselves, so a missing or damaged manifest is rebuilt from them. While it is whole it tells
+//! what the segments cannot: that a file under a segment's name is another one, or that a segment has gone.
 
-use std::path::{Path, PathBuf};
-
-use super::segment::u32_at;
+use super::fields::{array_at, has_valid_trailer, push_trailer, u32_at, u64_at};
 use crate::error::{Error, Kind, Result};
 
-const MAGIC: [u8; 8] = *b"LKWMANI\0";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 20;
-const ROW_BYTES: usize = 24;
+/// The manifest's name.
+pub const MANIFEST_NAME: &str = "MANIFEST";
+/// The version of manifests that is written.
+pub const VERSION: u32 = 1;
+/// The longest manifest that is read.
+pub const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
-/// A segment that the manifest names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) number: u32,
-    pub(super) salt: [u8; 16],
-    /// Whether anything may still be appended to it.
-    pub(super) is_sealed: bool,
-}
+const MAGIC: [u8; 8] = *b"LKWSMANI";
+const HEAD_BYTES: usize = 24;
+const ENTRY_BYTES: usize = 32;
+const FLAG_SEALED: u32 = 1;
 
-/// The segments of a store, oldest first.
+/// What the manifest says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Manifest {
-    /// The number of the next segment; never used before.
-    pub(super) next_number: u32,
-    pub(super) segments: Vec<Listed>,
+pub struct Manifest {
+    /// The number of the next segment. No number is ever given twice.
+    pub next_number: u64,
+    /// The segments, ascending by number.
+    pub segments: Vec<Listing>,
 }
 
-/// The manifest's file in `dir`.
-pub(super) fn path(dir: &Path) -> PathBuf {
-    dir.join("MANIFEST")
+/// One segment as the manifest lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listing {
+    /// Its number.
+    pub number: u32,
+    /// Its salt.
+    pub salt: [u8; 16],
+    /// Length of its payloads.
+    pub payload_bytes: u32,
+    /// Whether it takes no more slots.
+    pub is_sealed: bool,
 }
 
 impl Manifest {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.segments.len() * ROW_BYTES + 4);
-        bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend(self.next_number.to_le_bytes());
-        bytes.extend((self.segments.len() as u32).to_le_bytes());
+    /// The file's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.segments.len() * ENTRY_BYTES + 4);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.next_number.to_le_bytes());
         for segment in &self.segments {
-            bytes.extend(segment.number.to_le_bytes());
-            bytes.extend(segment.salt);
-            bytes.extend(u32::from(segment.is_sealed).to_le_bytes());
+            bytes.extend_from_slice(&u64::from(segment.number).to_le_bytes());
+            bytes.extend_from_slice(&segment.salt);
+            bytes.extend_from_slice(&segment.payload_bytes.to_le_bytes());
+            bytes.extend_from_slice(&if segment.is_sealed { FLAG_SEALED } else { 0 }.to_le_bytes());
         }
-        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        push_trailer(&mut bytes);
         bytes
     }
 
-    /// # Errors
-    /// `Format` for a newer version, `Corrupt` for anything else that is no manifest of ours.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Manifest> {
-        let corrupt = || Error::new(Kind::Corrupt, "the manifest is damaged");
-        let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(corrupt)?;
-        let (header, rows) = body.split_at_checked(HEADER_BYTES).ok_or_else(corrupt)?;
-        if header[..8] != MAGIC || crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+    /// Reads a manifest.
+    ///
+    /// Errors: `Format` for a version that is newer than this code, `Corrupt` for everything else.
+    pub fn decode(bytes: &[u8]) -> Result<Manifest> {
+        let corrupt = || Error::new(Kind::Corrupt, "read manifest");
+        if array_at(bytes, 0) != Some(MAGIC) || !has_valid_trailer(bytes) {
             return Err(corrupt());
         }
-        let version = u32_at(header, 8);
-        if version > VERSION {
-            return Err(Error::new(Kind::Format, "the manifest was written by a newer version")
-                .with("version", version)
-                .with("supported", VERSION));
+        match u32_at(bytes, 8) {
+            Some(VERSION) => Manifest::try_decode(bytes).ok_or_else(corrupt),
+            Some(version) => {
+                Err(Error::new(Kind::Format, "read manifest").with("version", version).with("reads", VERSION))
+            }
+            None => Err(corrupt()),
         }
-        if u64::from(u32_at(header, 16)) * ROW_BYTES as u64 != rows.len() as u64 {
-            return Err(corrupt());
+    }
+
+    fn try_decode(bytes: &[u8]) -> Option<Manifest> {
+        let count = usize::try_from(u32_at(bytes, 12)?).ok()?;
+        if bytes.len() != count.checked_mul(ENTRY_BYTES)?.checked_add(HEAD_BYTES + 4)? {
+            return None;
         }
-        let segments = rows.as_chunks::<ROW_BYTES>().0.iter().map(|row| {
-            let mut salt = [0; 16];
-            salt.copy_from_slice(&row[4..20]);
-            Listed { number: u32_at(row, 0), salt, is_sealed: u32_at(row, 20) != 0 }
-        });
-        Ok(Manifest { next_number: u32_at(header, 12), segments: segments.collect() })
+        let mut segments: Vec<Listing> = Vec::with_capacity(count);
+        for entry in bytes.get(HEAD_BYTES..bytes.len().checked_sub(4)?)?.chunks_exact(ENTRY_BYTES) {
+            let number = u32::try_from(u64_at(entry, 0)?).ok()?;
+            if segments.last().is_some_and(|last| last.number >= number) {
+                return None;
+            }
+            segments.push(Listing {
+                number,
+                salt: array_at(entry, 8)?,
+                payload_bytes: u32_at(entry, 24)?,
+                is_sealed: u32_at(entry, 28)? & FLAG_SEALED != 0,
+            });
+        }
+        Some(Manifest { next_number: u64_at(bytes, 16)?, segments })
+    }
+
+    /// The listing of `number`.
+    pub fn find(&self, number: u32) -> Option<&Listing> {
+        let at = self.segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
+        self.segments.get(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let listing = |number| Listing {
+            number,
+            salt: [number as u8; 16],
+            payload_bytes: 1536,
+            is_sealed: number == 1,
+        };
+        Manifest { next_number: 9, segments: vec![listing(1), listing(4)] }
+    }
+
+    #[test]
+    fn a_manifest_comes_back_as_it_was() {
+        assert_eq!(Manifest::decode(&manifest().encode()).unwrap(), manifest());
+        assert_eq!(manifest().find(4).unwrap().salt, [4; 16]);
+        assert!(manifest().find(2).is_none());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let good = manifest().encode();
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x10;
+            assert!(Manifest::decode(&bytes).is_err(), "byte {at}");
+            assert!(Manifest::decode(&good[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_listed_twice_is_refused() {
+        let mut manifest = manifest();
+        manifest.segments.push(manifest.segments[1]);
+        assert_eq!(Manifest::decode(&manifest.encode()).unwrap_err().kind(), Kind::Corrupt);
     }
 }

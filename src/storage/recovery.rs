@@ -1,217 +1,272 @@
-//! Opening a store: from the manifest, the index files, and where those do not hold, from the slots themselves.
+//! Opening: from the files that are there to a table and open segments, whatever happened to the files.
+//!
+//! A sealed segment with a good index file is not read at all. Every other segment is scanned, and a slot counts only
+//! if checksum, salt, number and place hold. Damage is counted and left where it is; only index files and the
+//! manifest, which are derived, are written anew.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::index_file::{self, Row as IndexRow};
-use super::manifest::{self, Listed, Manifest};
-use super::segment::Segment;
-use super::table::{Place, Row, UNUSED};
-use super::vectors::Shared;
+use super::files::{Files, Listed, read_all};
+use super::index_file::{self, IndexEntry, index_number};
+use super::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
+use super::open_segment::{OpenSegment, publish_manifest};
+use super::options::Options;
+use super::segment::{segment_name, segment_number};
+use super::table::{Batch, Location, Table};
+use crate::domain::UnixSeconds;
 use crate::error::{Error, Kind, Result};
 
-/// What was found on opening.
+/// What opening found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Segments in use.
-    pub segments: usize,
+    pub segments: u64,
     /// Entries that can be found.
-    pub entries: usize,
-    /// Segments that were read whole because they had no index file that holds.
-    pub scanned: usize,
-    /// Slots that carry bytes that do not hold: torn by a crash, or rotten.
-    pub bad_slots: usize,
-    /// Segments that the manifest names and that cannot be opened.
-    pub damaged: usize,
-    /// Whether the manifest was missing or damaged and was made anew.
-    pub manifest_rebuilt: bool,
-}
-
-/// Where the writer goes on.
-pub(super) struct WriterState {
-    pub(super) manifest: Manifest,
-    pub(super) actives: Vec<Active>,
+    pub entries: u64,
+    /// Slots that hold something that does not verify.
+    pub bad_slots: u64,
+    /// Index files that were missing or bad, and were written anew.
+    pub rebuilt_indexes: u64,
+    /// Whether the manifest was missing or bad, or did not agree with the segments, and was written anew.
+    pub is_manifest_rebuilt: bool,
+    /// Segments that the manifest names and that are not there.
+    pub missing_segments: Vec<u32>,
+    /// Files that were left alone, with the reason.
+    pub ignored_files: Vec<(String, String)>,
 }
 
 /// A segment that takes more slots.
-pub(super) struct Active {
-    pub(super) segment: Arc<Segment>,
-    /// The next free slot.
-    pub(super) next: u32,
-    /// What its index file will hold: one row for each slot before `next`.
-    pub(super) rows: Vec<IndexRow>,
+#[derive(Debug)]
+pub(super) struct Unsealed {
+    pub segment: Arc<OpenSegment>,
+    pub entries: Vec<IndexEntry>,
+    pub next_slot: u32,
 }
 
-/// Fills table and segments of `shared`.
-pub(super) fn recover(shared: &Shared) -> Result<(WriterState, Recovery)> {
+/// Everything that opening brings.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub table: Table,
+    pub segments: BTreeMap<u32, Arc<OpenSegment>>,
+    /// By payload size.
+    pub unsealed: BTreeMap<u32, Unsealed>,
+    pub next_number: u64,
+    pub report: Recovery,
+}
+
+/// Reads the store in `dir`.
+///
+/// Errors: `Io` if the directory cannot be listed, `Format` if something in it was written by a newer version.
+pub(super) fn recover(
+    files: &dyn Files,
+    dir: &Path,
+    options: &Options,
+    now: UnixSeconds,
+) -> Result<Recovered> {
+    let listed =
+        files.list(dir).map_err(|error| Error::io("list segments", error).with("path", dir.display()))?;
     let mut report = Recovery::default();
-    let mut manifest = read_manifest(shared, &mut report)?;
-    let mut actives: Vec<Active> = Vec::new();
-    let mut kept = Vec::with_capacity(manifest.segments.len());
-    for mut listed in manifest.segments {
-        let Some(segment) = open(shared, &listed, &mut report)? else {
-            // Left where it is and in the manifest, so that repair can look at it.
-            kept.push(listed);
-            continue;
-        };
-        let rows = rows(shared, &segment, listed.is_sealed, &mut report)?;
+    let manifest = read_manifest(files, dir, &listed, &mut report)?;
+    let mut found = Vec::new();
+    for number in segment_numbers(&listed, &mut report) {
+        match open_one(files, dir, number, manifest.as_ref(), options) {
+            Ok(segment) => found.push(Arc::new(segment)),
+            Err(error) if error.kind() == Kind::Format => return Err(error),
+            Err(error) => report.ignored_files.push((segment_name(number), error.to_string())),
+        }
+    }
+    let (batch, segments, unsealed) = (Batch::new(), BTreeMap::new(), BTreeMap::new());
+    let mut loading = Loading { files, manifest, batch, segments, unsealed, report };
+    for segment in found {
+        if let Err(error) = loading.load(&segment) {
+            loading.report.ignored_files.push((segment_name(segment.header.number), error.to_string()));
+        }
+    }
+    loading.seal_all_but_the_newest(now);
+    Ok(loading.finish(dir, now))
+}
+
+/// The store while it is being put together.
+struct Loading<'a> {
+    files: &'a dyn Files,
+    manifest: Option<Manifest>,
+    batch: Batch,
+    segments: BTreeMap<u32, Arc<OpenSegment>>,
+    unsealed: BTreeMap<u32, Unsealed>,
+    report: Recovery,
+}
+
+impl Loading<'_> {
+    /// Brings in one segment's entries, from its index file or by a scan. Segments come in the order of their numbers.
+    fn load(&mut self, segment: &Arc<OpenSegment>) -> Result<()> {
         let number = segment.header.number;
-        fill_table(shared, number, &rows);
-        shared.segments.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&segment));
-        if !listed.is_sealed {
-            let next = rows.len() as u32;
-            let is_taken =
-                actives.iter().any(|a| a.segment.header.payload_bytes == segment.header.payload_bytes);
-            if is_taken || next >= segment.header.slots {
-                publish_index(shared, &segment, &rows)?;
-                listed.is_sealed = true;
-            } else {
-                actives.push(Active { segment, next, rows });
+        let entries = match read_index(self.files, segment) {
+            Some(entries) => {
+                segment.seal(segment.header.created);
+                entries
+            }
+            None => self.scan(segment)?,
+        };
+        segment.note_entries(&entries);
+        for entry in &entries {
+            self.batch.push(Location {
+                prefix: entry.prefix(),
+                segment: number,
+                slot: entry.slot,
+                expires: entry.expires,
+                last_used: UnixSeconds(0),
+            });
+        }
+        self.segments.insert(number, segment.clone());
+        Ok(())
+    }
+
+    /// Verifies each slot of a segment without an index file, and decides whether it takes more.
+    fn scan(&mut self, segment: &Arc<OpenSegment>) -> Result<Vec<IndexEntry>> {
+        let scanned = segment.scan()?;
+        self.report.bad_slots += scanned.bad_slots;
+        let header = &segment.header;
+        let listing = self.manifest.as_ref().and_then(|manifest| manifest.find(header.number));
+        let is_whole = segment.slots_present == header.slot_count;
+        let is_full = scanned.used_slots == header.slot_count;
+        if !is_whole || is_full || listing.is_some_and(|listing| listing.is_sealed) {
+            self.rebuild_index(segment, &scanned.entries);
+        } else {
+            let next = Unsealed {
+                segment: segment.clone(),
+                entries: scanned.entries.clone(),
+                next_slot: scanned.used_slots,
+            };
+            if let Some(earlier) = self.unsealed.insert(header.payload_bytes, next) {
+                self.rebuild_index(&earlier.segment, &earlier.entries);
             }
         }
-        kept.push(listed);
-        report.segments += 1;
+        Ok(scanned.entries)
     }
-    manifest.segments = kept;
-    publish_manifest(shared, &manifest)?;
-    remove_leftovers(shared, &manifest)?;
-    report.entries = shared.table.len();
-    shared.metrics.bad_slots.inc_by(report.bad_slots as u64);
-    Ok((WriterState { manifest, actives }, report))
-}
 
-/// Writes the index file of a segment that takes no more slots.
-pub(super) fn publish_index(shared: &Shared, segment: &Segment, rows: &[IndexRow]) -> Result<()> {
-    let path = index_file::path(&shared.dir, segment.header.number);
-    shared
-        .files
-        .publish(&path, &index_file::encode(&segment.header, rows))
-        .map_err(|error| Error::io("write an index file", error))
-}
-
-/// Replaces the manifest.
-pub(super) fn publish_manifest(shared: &Shared, manifest: &Manifest) -> Result<()> {
-    shared
-        .files
-        .publish(&manifest::path(&shared.dir), &manifest.encode())
-        .map_err(|error| Error::io("write the manifest", error))
-}
-
-fn read_manifest(shared: &Shared, report: &mut Recovery) -> Result<Manifest> {
-    let path = manifest::path(&shared.dir);
-    let bytes = match shared.files.read(&path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("read the manifest", error)),
-    };
-    match bytes.as_deref().map(Manifest::decode) {
-        Some(Ok(manifest)) => return Ok(manifest),
-        // A newer version's store must not be taken for damage.
-        Some(Err(error)) if error.kind() == Kind::Format => return Err(error.with("path", path.display())),
-        Some(Err(error)) => tracing::warn!(%error, "the manifest is made anew from the segments"),
-        None => {}
-    }
-    let numbers = segment_numbers(shared)?;
-    // A directory without manifest and segments is a new store, not a damaged one.
-    report.manifest_rebuilt = bytes.is_some() || !numbers.is_empty();
-    let mut manifest = Manifest { next_number: 1, segments: Vec::new() };
-    for number in numbers {
-        manifest.next_number = manifest.next_number.max(number.saturating_add(1));
-        // Segments carry their own name; one that cannot be opened is not ours to name.
-        if let Ok(segment) = Segment::open(&*shared.files, &shared.dir, number, shared.options.read) {
-            manifest.segments.push(Listed { number, salt: segment.header.salt, is_sealed: false });
+    /// Seals a segment and writes its index file. What its slots hold must be durable before the index says so.
+    fn rebuild_index(&mut self, segment: &OpenSegment, entries: &[IndexEntry]) {
+        segment.seal(segment.header.created);
+        let flushed = segment.file.sync_data().map_err(|error| Error::io("flush segment", error));
+        match flushed.and_then(|()| segment.write_index(self.files, entries)) {
+            Ok(()) => self.report.rebuilt_indexes += 1,
+            Err(error) => {
+                tracing::warn!(%error, "the index file was not rebuilt: the next start scans the segment again");
+            }
         }
     }
-    Ok(manifest)
-}
 
-fn open(shared: &Shared, listed: &Listed, report: &mut Recovery) -> Result<Option<Arc<Segment>>> {
-    let opened = Segment::open(&*shared.files, &shared.dir, listed.number, shared.options.read);
-    let fault = match opened {
-        Ok(segment) if segment.header.salt == listed.salt => return Ok(Some(Arc::new(segment))),
-        Ok(segment) => Error::new(Kind::Corrupt, "a segment is not the one that the manifest names")
-            .with("path", segment.path.display()),
-        Err(error) if error.kind() == Kind::Format => return Err(error),
-        Err(error) => error,
-    };
-    report.damaged += 1;
-    tracing::warn!(error = %fault, "a segment cannot be used; its entries are misses");
-    Ok(None)
-}
-
-/// A row for each slot that was written, from the index file or from the slots.
-fn rows(shared: &Shared, segment: &Segment, is_sealed: bool, report: &mut Recovery) -> Result<Vec<IndexRow>> {
-    if is_sealed {
-        let path = index_file::path(&shared.dir, segment.header.number);
-        let stored = shared.files.read(&path).ok();
-        if let Some(rows) = stored.and_then(|bytes| index_file::decode(&segment.header, &bytes)) {
-            return Ok(rows);
+    /// Of each payload size only the newest segment takes more slots, since numbers must grow with time. Notes the
+    /// start as the moment of sealing, so that carrying over counts only what was used since.
+    fn seal_all_but_the_newest(&mut self, now: UnixSeconds) {
+        let mut newest = BTreeMap::new();
+        for segment in self.segments.values() {
+            newest.insert(segment.header.payload_bytes, segment.header.number);
+        }
+        for (payload_bytes, last) in std::mem::take(&mut self.unsealed) {
+            if newest.get(&payload_bytes) == Some(&last.segment.header.number) {
+                self.unsealed.insert(payload_bytes, last);
+            } else {
+                self.rebuild_index(&last.segment, &last.entries);
+            }
+        }
+        for segment in self.segments.values().filter(|segment| segment.is_sealed()) {
+            segment.seal(now);
         }
     }
-    report.scanned += 1;
-    let rows = scan(segment, report)?;
-    if is_sealed {
-        publish_index(shared, segment, &rows)?;
-    }
-    Ok(rows)
-}
 
-/// Reads every slot. What the disk tore is counted and left out; what stands behind it is found all the same, because
-/// writes of a crash need not have arrived in order.
-fn scan(segment: &Segment, report: &mut Recovery) -> Result<Vec<IndexRow>> {
-    let mut rows = Vec::new();
-    for slot in 0..segment.header.slots {
-        let read = segment
-            .read(slot)
-            .map_err(|error| Error::io("scan a segment", error).with("path", segment.path.display()))?;
-        if let Some((key, entry)) = read {
-            // The slots between the last good one and this one hold nothing that can be believed.
-            report.bad_slots += slot as usize - rows.len();
-            rows.resize(slot as usize, IndexRow::BAD);
-            rows.push(IndexRow { prefix: key.prefix(), expires: entry.meta.expires });
+    /// Fills the table, and sets the manifest right.
+    fn finish(self, dir: &Path, now: UnixSeconds) -> Recovered {
+        let Loading { files, manifest, batch, segments, unsealed, mut report } = self;
+        let table = Table::new();
+        // Only here: an entry that has expired must not uncover an older one of the same key.
+        table.fill(batch, |location| location.expires > now);
+        report.segments = segments.len() as u64;
+        report.entries = table.entries();
+        let manifest_is_missing = manifest.is_none();
+        let manifest = manifest.unwrap_or_default();
+        let is_gone = |number: &u32| !segments.contains_key(number);
+        report.missing_segments =
+            manifest.segments.iter().map(|listing| listing.number).filter(is_gone).collect();
+        let found_next = segments.last_key_value().map_or(1, |(&number, _)| u64::from(number) + 1);
+        let next_number = manifest.next_number.max(found_next);
+        let is_incomplete = segments.keys().any(|&number| manifest.find(number).is_none());
+        let is_new = manifest_is_missing && segments.is_empty();
+        if is_incomplete || !report.missing_segments.is_empty() || (manifest_is_missing && !is_new) {
+            report.is_manifest_rebuilt = true;
+            if let Err(error) = publish_manifest(files, dir, next_number, segments.values()) {
+                // The segments describe themselves, and the next one that is created publishes it again.
+                tracing::warn!(%error, "the manifest was not rebuilt");
+            }
         }
+        Recovered { table, segments, unsealed, next_number, report }
     }
-    Ok(rows)
 }
 
-fn fill_table(shared: &Shared, segment: u32, rows: &[IndexRow]) {
-    let now = shared.clock.now();
-    for (slot, row) in (0..).zip(rows) {
-        if row.expires > now {
-            let place = Place { segment, slot };
-            shared.table.insert(Row { prefix: row.prefix, place, expires: row.expires, last_used: UNUSED });
+fn read_manifest(
+    files: &dyn Files,
+    dir: &Path,
+    listed: &[Listed],
+    report: &mut Recovery,
+) -> Result<Option<Manifest>> {
+    if !listed.iter().any(|file| file.name == MANIFEST_NAME) {
+        return Ok(None);
+    }
+    let manifest = read_all(files, &dir.join(MANIFEST_NAME), MANIFEST_BYTES_MAX)
+        .map_err(|error| Error::io("read manifest", error))
+        .and_then(|bytes| Manifest::decode(&bytes));
+    match manifest {
+        Ok(manifest) => Ok(Some(manifest)),
+        Err(error) if error.kind() == Kind::Format => Err(error.with("path", dir.display())),
+        Err(error) => {
+            report.ignored_files.push((MANIFEST_NAME.into(), error.to_string()));
+            Ok(None)
         }
     }
 }
 
-/// The numbers of all files that are named like segments.
-fn segment_numbers(shared: &Shared) -> Result<BTreeSet<u32>> {
-    Ok(list(shared)?.iter().filter_map(|path| numbered(path, "seg")).collect())
-}
-
-fn list(shared: &Shared) -> Result<Vec<PathBuf>> {
-    shared.files.list(&shared.dir).map_err(|error| Error::io("list the store", error))
-}
-
-/// The number in a file name of ours, like `00000007.seg`.
-fn numbered(path: &std::path::Path, extension: &str) -> Option<u32> {
-    let is_ours = path.extension().is_some_and(|own| own == extension);
-    let stem = path.file_stem()?.to_str()?;
-    if is_ours && stem.len() == 8 { stem.parse().ok() } else { None }
-}
-
-/// Removes what a crash left between two steps: files of ours that the manifest does not name. Nothing acknowledged is
-/// in them, because a segment is named before it takes its first slot. Other files are left alone.
-fn remove_leftovers(shared: &Shared, manifest: &Manifest) -> Result<()> {
-    let named: BTreeSet<u32> = manifest.segments.iter().map(|listed| listed.number).collect();
-    for path in list(shared)? {
-        let number = ["seg", "idx"].iter().find_map(|extension| numbered(&path, extension));
-        let is_temporary = path.extension().is_some_and(|extension| extension == "tmp");
-        if is_temporary || number.is_some_and(|number| !named.contains(&number)) {
-            shared.files.remove(&path).map_err(|error| Error::io("remove a leftover", error))?;
+/// The numbers of all segments, ascending; what is not ours is reported.
+fn segment_numbers(listed: &[Listed], report: &mut Recovery) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    for Listed { name, .. } in listed {
+        if let Some(number) = segment_number(name) {
+            numbers.push(number);
+        } else if name != MANIFEST_NAME && !name.ends_with(".tmp") && index_number(name).is_none() {
+            report.ignored_files.push((name.clone(), "not a file of this store".into()));
         }
     }
-    Ok(())
+    numbers.sort_unstable();
+    numbers
+}
+
+fn open_one(
+    files: &dyn Files,
+    dir: &Path,
+    number: u32,
+    manifest: Option<&Manifest>,
+    options: &Options,
+) -> Result<OpenSegment> {
+    let segment = OpenSegment::open(files, dir.join(segment_name(number)), options.read)?;
+    let mistaken = |what: &str| Err(Error::new(Kind::Corrupt, what).with("path", segment.path.display()));
+    if segment.header.number != number {
+        return mistaken("use a segment under another segment's name");
+    }
+    match manifest.and_then(|manifest| manifest.find(number)) {
+        Some(listing) if listing.salt != segment.header.salt => {
+            mistaken("use a segment that is not the one in the manifest")
+        }
+        Some(_) | None => Ok(segment),
+    }
+}
+
+/// The entries of a good index file. One that names slots which the segment's file is too short for is not good.
+fn read_index(files: &dyn Files, segment: &OpenSegment) -> Option<Vec<IndexEntry>> {
+    let bytes = read_all(files, &segment.index_path(), index_file::bytes_max(&segment.header)).ok()?;
+    let entries = index_file::decode(&bytes, &segment.header).ok()?;
+    let is_inside = entries.last().is_none_or(|last| last.slot < segment.slots_present);
+    segment.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    is_inside.then_some(entries)
 }

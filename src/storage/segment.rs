@@ -1,283 +1,384 @@
-//! A segment: a header page, then slots of one size, each written once. Bytes in `docs/store-format.md`.
+//! The bytes of a segment: a header page, then slots of one size. Pure functions; the byte tables are in
+//! `docs/store-format.md` and change together with this file.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::StoredFile;
-use super::mapped_file::MappedFile;
-use super::{Files, ReadMode};
+use super::fields::{array_at, has_valid_trailer, push_trailer, u16_at, u32_at, u64_at};
 use crate::domain::{Codec, Entry, EntryMeta, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
 
-/// Bytes of the header; slots begin behind it, on a page of their own.
-pub(super) const HEADER_BYTES: u64 = 4096;
-/// Bytes of a slot before its payload.
-pub(super) const SLOT_HEADER_BYTES: usize = 64;
-const MAGIC: [u8; 8] = *b"LKWSEGM\0";
-const VERSION: u32 = 1;
-/// Bytes of the header that carry something, its checksum included.
-const HEADER_USED: usize = 60;
-/// The largest payload: a vector of 65,536 numbers.
-const PAYLOAD_BYTES_MAX: u32 = 256 * 1024;
+/// Length of the header page.
+pub const HEADER_BYTES: usize = 4096;
+/// Length of a slot without its payload.
+pub const SLOT_HEADER_BYTES: usize = 64;
+/// Slots and their payloads are padded to this.
+pub const SLOT_ALIGNMENT: usize = 64;
+/// The version of segments that is written.
+pub const VERSION: u32 = 1;
+/// The longest segment that is read, whatever its header says.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
-/// What a segment says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    /// Unique and growing: of two slots of one key, that of the higher number holds.
-    pub(super) number: u32,
-    /// Random bytes that enter every checksum, so that a slot left over from another file never passes.
-    pub(super) salt: [u8; 16],
-    /// Bytes of every payload.
-    pub(super) payload_bytes: u32,
-    /// Slots that fit.
-    pub(super) slots: u32,
-    /// When it was made.
-    pub(super) created: UnixSeconds,
+const MAGIC: [u8; 8] = *b"LKWSVECS";
+const CHECKSUM_AT: usize = 60;
+const FLAG_TRUNCATED: u8 = 1;
+
+/// What the header page says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The segment's number; later segments have higher ones.
+    pub number: u32,
+    /// Random, and part of every checksum: bytes of another segment never verify here.
+    pub salt: [u8; 16],
+    /// Length of every payload in the segment.
+    pub payload_bytes: u32,
+    /// Slots in the file, written or not.
+    pub slot_count: u32,
+    /// When the segment was created.
+    pub created: UnixSeconds,
 }
 
 impl Header {
-    /// A header for a new segment.
-    pub(super) fn new(
+    /// A header for as many slots as fit into `segment_bytes`.
+    ///
+    /// Errors: `TooLarge` if not a single one does, `InvalidInput` for an empty payload.
+    pub fn new(
         number: u32,
         salt: [u8; 16],
         payload_bytes: u32,
         segment_bytes: u64,
         created: UnixSeconds,
-    ) -> Header {
-        let slots = segment_bytes.saturating_sub(HEADER_BYTES) / slot_bytes(payload_bytes);
-        Header {
-            number,
-            salt,
-            payload_bytes,
-            slots: u32::try_from(slots).unwrap_or(u32::MAX).max(1),
-            created,
+    ) -> Result<Header> {
+        if payload_bytes == 0 {
+            return Err(Error::invalid("value", "a vector needs at least one byte"));
+        }
+        let room = segment_bytes.min(SEGMENT_BYTES_MAX).saturating_sub(HEADER_BYTES as u64);
+        let slots = room / slot_bytes(payload_bytes);
+        match u32::try_from(slots) {
+            Ok(slot_count) if slot_count > 0 => {
+                Ok(Header { number, salt, payload_bytes, slot_count, created })
+            }
+            _ => Err(Error::new(Kind::TooLarge, "fit a vector into a segment")
+                .with("payload_bytes", payload_bytes)
+                .with("segment_bytes", segment_bytes)),
         }
     }
 
-    /// Bytes of a slot, a multiple of 64.
-    pub(super) fn slot_bytes(&self) -> u64 {
-        slot_bytes(self.payload_bytes)
-    }
-
-    /// Bytes of the whole file.
-    pub(super) fn file_bytes(&self) -> u64 {
-        HEADER_BYTES + u64::from(self.slots) * self.slot_bytes()
-    }
-
-    /// Where a slot begins.
-    pub(super) fn offset(&self, slot: u32) -> u64 {
-        HEADER_BYTES + u64::from(slot) * self.slot_bytes()
-    }
-
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut page = Vec::with_capacity(HEADER_BYTES as usize);
-        page.extend(MAGIC);
-        page.extend(VERSION.to_le_bytes());
-        page.extend(self.number.to_le_bytes());
-        page.extend(self.salt);
-        page.extend(self.payload_bytes.to_le_bytes());
-        page.extend((self.slot_bytes() as u32).to_le_bytes());
-        page.extend(self.slots.to_le_bytes());
-        page.extend(self.created.0.to_le_bytes());
-        page.resize(HEADER_USED - 4, 0);
-        page.extend(crc32c::crc32c(&page).to_le_bytes());
-        page.resize(HEADER_BYTES as usize, 0);
+    /// The header page.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut page = Vec::with_capacity(HEADER_BYTES);
+        page.extend_from_slice(&MAGIC);
+        page.extend_from_slice(&VERSION.to_le_bytes());
+        page.extend_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
+        page.extend_from_slice(&u64::from(self.number).to_le_bytes());
+        page.extend_from_slice(&self.salt);
+        page.extend_from_slice(&self.payload_bytes.to_le_bytes());
+        page.extend_from_slice(&(self.slot_bytes() as u32).to_le_bytes());
+        page.extend_from_slice(&self.slot_count.to_le_bytes());
+        page.extend_from_slice(&self.created.0.to_le_bytes());
+        page.resize(HEADER_BYTES - 4, 0);
+        push_trailer(&mut page);
         page
     }
 
-    /// Reads a header from the first bytes of a file.
+    /// Reads a header page.
     ///
-    /// # Errors
-    /// `Format` for a newer version, `Corrupt` for anything else that is no header of ours.
-    pub(super) fn decode(page: &[u8]) -> Result<Header> {
-        let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("the header of a segment has {what}"));
-        let used = page.first_chunk::<HEADER_USED>().ok_or_else(|| corrupt("too few bytes"))?;
-        if used[..8] != MAGIC {
-            return Err(corrupt("no magic number"));
+    /// Errors: `Format` for a version that is newer than this code, `Corrupt` for everything else.
+    pub fn decode(page: &[u8]) -> Result<Header> {
+        let corrupt = || Error::new(Kind::Corrupt, "read segment header");
+        if page.len() != HEADER_BYTES || array_at(page, 0) != Some(MAGIC) || !has_valid_trailer(page) {
+            return Err(corrupt());
         }
-        if crc32c::crc32c(&used[..HEADER_USED - 4]) != u32_at(used, HEADER_USED - 4) {
-            return Err(corrupt("a wrong checksum"));
-        }
-        let version = u32_at(used, 8);
-        if version > VERSION {
-            return Err(Error::new(Kind::Format, "a segment was written by a newer version")
+        let version = u32_at(page, 8).ok_or_else(corrupt)?;
+        if version != VERSION {
+            return Err(Error::new(Kind::Format, "read segment header")
                 .with("version", version)
-                .with("supported", VERSION));
+                .with("reads", VERSION));
         }
-        let mut salt = [0; 16];
-        salt.copy_from_slice(&used[16..32]);
         let header = Header {
-            number: u32_at(used, 12),
-            salt,
-            payload_bytes: u32_at(used, 32),
-            slots: u32_at(used, 40),
-            created: UnixSeconds(u32_at(used, 44)),
+            number: u64_at(page, 16).and_then(|number| u32::try_from(number).ok()).ok_or_else(corrupt)?,
+            salt: array_at(page, 24).ok_or_else(corrupt)?,
+            payload_bytes: u32_at(page, 40).ok_or_else(corrupt)?,
+            slot_count: u32_at(page, 48).ok_or_else(corrupt)?,
+            created: UnixSeconds(u32_at(page, 52).ok_or_else(corrupt)?),
         };
-        let is_sane = (1..=PAYLOAD_BYTES_MAX).contains(&header.payload_bytes)
-            && header.slots > 0
-            && u64::from(u32_at(used, 36)) == header.slot_bytes();
-        if is_sane { Ok(header) } else { Err(corrupt("sizes that do not fit")) }
+        let slot_bytes = u32_at(page, 44).ok_or_else(corrupt)?;
+        let is_plausible = header.payload_bytes > 0
+            && header.slot_count > 0
+            && u64::from(slot_bytes) == header.slot_bytes()
+            && header.file_bytes() <= SEGMENT_BYTES_MAX;
+        if is_plausible { Ok(header) } else { Err(corrupt()) }
     }
 
-    /// The checksum of a slot: its bytes but for the checksum itself, then salt and number of the segment.
-    fn checksum(&self, slot: &[u8]) -> u32 {
-        let crc = crc32c::crc32c(&slot[..SLOT_HEADER_BYTES - 4]);
-        let crc = crc32c::crc32c_append(crc, &slot[SLOT_HEADER_BYTES..]);
-        let crc = crc32c::crc32c_append(crc, &self.salt);
-        crc32c::crc32c_append(crc, &self.number.to_le_bytes())
+    /// Length of a slot.
+    pub fn slot_bytes(&self) -> u64 {
+        slot_bytes(self.payload_bytes)
     }
 
-    /// Appends the bytes of a slot to `buffer`. The value must have `payload_bytes` bytes.
-    pub(super) fn encode_slot(&self, slot: u32, key: &Key, entry: &Entry, buffer: &mut Vec<u8>) {
-        assert_eq!(entry.value.len(), self.payload_bytes as usize, "a value in a segment of its size");
-        let start = buffer.len();
+    /// Length of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        // Both factors come from 32-bit fields, so that neither product nor sum can overflow: (2^32 + 127) * 2^32 + 2^12.
+        (HEADER_BYTES as u64).saturating_add(self.slot_bytes().saturating_mul(u64::from(self.slot_count)))
+    }
+
+    /// Where `slot` begins.
+    pub fn slot_offset(&self, slot: u32) -> u64 {
+        (HEADER_BYTES as u64).saturating_add(self.slot_bytes().saturating_mul(u64::from(slot)))
+    }
+
+    /// Slots that a file of `file_bytes` holds completely.
+    pub fn slots_in(&self, file_bytes: u64) -> u32 {
+        let slots = file_bytes.saturating_sub(HEADER_BYTES as u64) / self.slot_bytes();
+        u32::try_from(slots).unwrap_or(u32::MAX).min(self.slot_count)
+    }
+
+    /// Appends `entry` as `slot` to `bytes`. The value must be `payload_bytes` long.
+    pub fn encode_slot(&self, slot: u32, key: &Key, entry: &Entry, bytes: &mut Vec<u8>) {
+        debug_assert_eq!(entry.value.len(), self.payload_bytes as usize, "one payload size per segment");
+        let start = bytes.len();
         let meta = &entry.meta;
-        buffer.extend(key.0);
-        buffer.extend(slot.to_le_bytes());
-        buffer.extend(meta.cost_us.to_le_bytes());
-        buffer.extend(meta.epoch.to_le_bytes());
-        buffer.extend(meta.created.0.to_le_bytes());
-        buffer.extend(meta.expires.0.to_le_bytes());
-        buffer.extend(u16::try_from(meta.tokens).unwrap_or(u16::MAX).to_le_bytes());
-        buffer.push(match meta.codec {
-            Codec::Raw => 0,
-            Codec::F32 => 1,
-        });
-        buffer.push(u8::from(meta.is_truncated));
-        buffer.extend([0; 4]);
-        buffer.extend(&*entry.value);
-        buffer.resize(start + self.slot_bytes() as usize, 0);
-        let crc = self.checksum(&buffer[start..]);
-        buffer[start + SLOT_HEADER_BYTES - 4..start + SLOT_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(&key.0);
+        bytes.extend_from_slice(&slot.to_le_bytes());
+        bytes.extend_from_slice(&meta.cost_us.to_le_bytes());
+        bytes.extend_from_slice(&meta.epoch.to_le_bytes());
+        bytes.extend_from_slice(&meta.created.0.to_le_bytes());
+        bytes.extend_from_slice(&meta.expires.0.to_le_bytes());
+        bytes.extend_from_slice(&u16::try_from(meta.tokens).unwrap_or(u16::MAX).to_le_bytes());
+        bytes.push(codec_number(meta.codec));
+        bytes.push(if meta.is_truncated { FLAG_TRUNCATED } else { 0 });
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&entry.value);
+        bytes.resize(start + slot_bytes(self.payload_bytes) as usize, 0);
+        if let Some(written) = bytes.get_mut(start..) {
+            self.write_checksum(written);
+        }
     }
 
-    /// Reads a slot. None unless checksum, salt, place and codec all hold.
-    pub(super) fn decode_slot(&self, slot: u32, bytes: &[u8]) -> Option<(Key, Entry)> {
+    /// Sets the checksum of a slot to what its other bytes make it.
+    pub fn write_checksum(&self, slot: &mut [u8]) {
+        let checksum = self.slot_checksum(slot);
+        if let Some(place) = slot.get_mut(CHECKSUM_AT..SLOT_HEADER_BYTES) {
+            place.copy_from_slice(&checksum.to_le_bytes());
+        }
+    }
+
+    /// Reads `slot` from its bytes. Nothing of it is believed before the checksum holds.
+    pub fn decode_slot<'a>(&self, slot: u32, bytes: &'a [u8]) -> Slot<'a> {
+        self.try_decode_slot(slot, bytes)
+            .unwrap_or_else(|| if bytes.iter().all(|&byte| byte == 0) { Slot::Empty } else { Slot::Bad })
+    }
+
+    fn try_decode_slot<'a>(&self, slot: u32, bytes: &'a [u8]) -> Option<Slot<'a>> {
         if bytes.len() as u64 != self.slot_bytes()
-            || u32_at(bytes, SLOT_HEADER_BYTES - 4) != self.checksum(bytes)
-            || u32_at(bytes, 32) != slot
+            || u32_at(bytes, CHECKSUM_AT)? != self.slot_checksum(bytes)
+            || u32_at(bytes, 32)? != slot
         {
             return None;
         }
-        let codec = match bytes[58] {
-            0 => Codec::Raw,
-            1 => Codec::F32,
-            _ => return None,
-        };
-        let mut key = [0; 32];
-        key.copy_from_slice(&bytes[..32]);
-        let created = UnixSeconds(u32_at(bytes, 48));
-        let expires = UnixSeconds(u32_at(bytes, 52));
+        let payload_end = SLOT_HEADER_BYTES.checked_add(self.payload_bytes as usize)?;
+        Some(Slot::Good(Stored {
+            key: Key(array_at(bytes, 0)?),
+            cost_us: u32_at(bytes, 36)?,
+            epoch: u64_at(bytes, 40)?,
+            created: UnixSeconds(u32_at(bytes, 48)?),
+            expires: UnixSeconds(u32_at(bytes, 52)?),
+            tokens: u16_at(bytes, 56)?,
+            codec: codec_of(*bytes.get(58)?)?,
+            is_truncated: bytes.get(59)? & FLAG_TRUNCATED != 0,
+            payload: bytes.get(SLOT_HEADER_BYTES..payload_end)?,
+        }))
+    }
+
+    /// CRC-32C over salt, segment number, and the slot without the checksum itself.
+    fn slot_checksum(&self, slot: &[u8]) -> u32 {
+        let (head, tail) = slot.split_at(slot.len().min(CHECKSUM_AT));
+        let checksum = crc32c::crc32c(&self.salt);
+        let checksum = crc32c::crc32c_append(checksum, &u64::from(self.number).to_le_bytes());
+        let checksum = crc32c::crc32c_append(checksum, head);
+        crc32c::crc32c_append(checksum, tail.get(4..).unwrap_or_default())
+    }
+}
+
+/// What a slot turned out to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Slot<'a> {
+    /// Nothing was written: all bytes are zero.
+    Empty,
+    /// Something that does not verify.
+    Bad,
+    /// An entry.
+    Good(Stored<'a>),
+}
+
+/// An entry as it lies in a verified slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored<'a> {
+    /// The full key.
+    pub key: Key,
+    /// What making the value took, in microseconds.
+    pub cost_us: u32,
+    /// The namespace's epoch when the entry was made.
+    pub epoch: u64,
+    /// When the value was made.
+    pub created: UnixSeconds,
+    /// From here on the value is not served.
+    pub expires: UnixSeconds,
+    /// Tokens that the model read; 65,535 also stands for more.
+    pub tokens: u16,
+    /// How to read the payload.
+    pub codec: Codec,
+    /// Whether the model read only the beginning of the text.
+    pub is_truncated: bool,
+    /// The value.
+    pub payload: &'a [u8],
+}
+
+impl Stored<'_> {
+    /// The entry. Vectors carry no tags and expire at one moment, so that all three expiries are the same.
+    ///
+    /// Cost: copies the payload.
+    pub fn to_entry(&self, last_used: UnixSeconds) -> Entry {
+        Entry {
+            meta: EntryMeta {
+                created: self.created,
+                soft_expires: self.expires,
+                expires: self.expires,
+                stale_until: self.expires,
+                last_used,
+                cost_us: self.cost_us,
+                tokens: u32::from(self.tokens),
+                is_truncated: self.is_truncated,
+                tags: Box::default(),
+                epoch: self.epoch,
+                codec: self.codec,
+                content_type: Arc::default(),
+            },
+            value: Arc::from(self.payload),
+        }
+    }
+}
+
+/// Length of a slot for payloads of `payload_bytes`.
+pub fn slot_bytes(payload_bytes: u32) -> u64 {
+    (SLOT_HEADER_BYTES as u64 + u64::from(payload_bytes)).next_multiple_of(SLOT_ALIGNMENT as u64)
+}
+
+/// The name of the segment's file.
+pub fn segment_name(number: u32) -> String {
+    format!("{number:010}.seg")
+}
+
+/// The number in the name of a segment's file, if it is one.
+pub fn segment_number(name: &str) -> Option<u32> {
+    number_in(name, ".seg")
+}
+
+/// The number in a name of ten digits and `suffix`.
+pub(super) fn number_in(name: &str, suffix: &str) -> Option<u32> {
+    let digits = name.strip_suffix(suffix)?;
+    let is_ours = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_ours { digits.parse().ok() } else { None }
+}
+
+fn codec_number(codec: Codec) -> u8 {
+    match codec {
+        Codec::Raw => 0,
+        Codec::F32 => 1,
+    }
+}
+
+fn codec_of(number: u8) -> Option<Codec> {
+    match number {
+        0 => Some(Codec::Raw),
+        1 => Some(Codec::F32),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header::new(7, [9; 16], 100, 8192, UnixSeconds(5)).unwrap()
+    }
+
+    fn entry() -> Entry {
         let meta = EntryMeta {
-            created,
-            soft_expires: expires,
-            expires,
-            stale_until: expires,
-            last_used: created,
-            cost_us: u32_at(bytes, 36),
-            tokens: u32_at(bytes, 56) & 0xffff,
-            is_truncated: bytes[59] & 1 == 1,
+            created: UnixSeconds(1),
+            soft_expires: UnixSeconds(2),
+            expires: UnixSeconds(2),
+            stale_until: UnixSeconds(2),
+            last_used: UnixSeconds(3),
+            cost_us: 4,
+            tokens: 5,
+            is_truncated: true,
             tags: Box::default(),
-            epoch: u64::from(u32_at(bytes, 40)) | u64::from(u32_at(bytes, 44)) << 32,
-            codec,
+            epoch: 6,
+            codec: Codec::F32,
             content_type: Arc::default(),
         };
-        let value = bytes[SLOT_HEADER_BYTES..].get(..self.payload_bytes as usize)?;
-        Some((Key(key), Entry { meta, value: value.into() }))
-    }
-}
-
-fn slot_bytes(payload_bytes: u32) -> u64 {
-    (SLOT_HEADER_BYTES as u64 + u64::from(payload_bytes)).next_multiple_of(64)
-}
-
-/// Little-endian u32 at a place that the caller has checked to be inside.
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk::<4>().map_or(0, |chunk| u32::from_le_bytes(*chunk))
-}
-
-/// An open segment. Shared by `Arc`; its file lives until the last reader is gone.
-pub(super) struct Segment {
-    pub(super) header: Header,
-    pub(super) path: PathBuf,
-    file: Arc<dyn StoredFile>,
-    mapping: Option<MappedFile>,
-}
-
-impl Segment {
-    /// The file of segment `number` in `dir`.
-    pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
-        dir.join(format!("{number:08}.seg"))
+        Entry { meta, value: Arc::from([7_u8; 100]) }
     }
 
-    /// Creates the file with its header, flushed; the caller publishes it by the manifest.
-    pub(super) fn create(
-        files: &dyn Files,
-        dir: &Path,
-        header: Header,
-        read: ReadMode,
-    ) -> io::Result<Segment> {
-        let path = Segment::path(dir, header.number);
-        let file = files.create(&path, header.file_bytes())?;
-        file.write_all_at(&header.encode(), 0)?;
-        file.sync_data()?;
-        files.sync_dir(dir)?;
-        Segment::over(path, file, header, read)
+    #[test]
+    fn a_vector_of_384_numbers_takes_1600_bytes() {
+        assert_eq!(slot_bytes(384 * 4), 1600);
     }
 
-    /// Opens the file of segment `number`.
-    ///
-    /// # Errors
-    /// `Corrupt` or `Format` about the header, `Io` from the operating system.
-    pub(super) fn open(files: &dyn Files, dir: &Path, number: u32, read: ReadMode) -> Result<Segment> {
-        let path = Segment::path(dir, number);
-        let fault = |error: io::Error| Error::io("open a segment", error).with("path", path.display());
-        let file = files.open(&path).map_err(fault)?;
-        let mut page = [0; HEADER_USED];
-        file.read_exact_at(&mut page, 0).map_err(fault)?;
-        let header = Header::decode(&page).map_err(|error| error.with("path", path.display()))?;
-        if header.number != number {
-            return Err(
-                Error::new(Kind::Corrupt, "a segment carries another's number").with("path", path.display())
-            );
+    #[test]
+    fn header_and_slot_come_back_as_they_were() {
+        let header = header();
+        assert_eq!(Header::decode(&header.encode()).unwrap(), header);
+        let mut bytes = Vec::new();
+        header.encode_slot(3, &Key([8; 32]), &entry(), &mut bytes);
+        assert_eq!(bytes.len() as u64, header.slot_bytes());
+        let Slot::Good(stored) = header.decode_slot(3, &bytes) else { panic!("the slot is good") };
+        assert_eq!(stored.key, Key([8; 32]));
+        assert_eq!(stored.to_entry(UnixSeconds(3)), entry());
+    }
+
+    #[test]
+    fn a_slot_verifies_only_at_its_place_in_its_segment() {
+        let header = header();
+        let mut bytes = Vec::new();
+        header.encode_slot(3, &Key([8; 32]), &entry(), &mut bytes);
+        assert_eq!(header.decode_slot(4, &bytes), Slot::Bad);
+        let renumbered = Header { number: 8, ..header.clone() };
+        assert_eq!(renumbered.decode_slot(3, &bytes), Slot::Bad);
+        let resalted = Header { salt: [1; 16], ..header };
+        assert_eq!(resalted.decode_slot(3, &bytes), Slot::Bad);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_slot_is_noticed() {
+        let header = header();
+        let mut bytes = Vec::new();
+        header.encode_slot(3, &Key([8; 32]), &entry(), &mut bytes);
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                bytes[at] ^= 1 << bit;
+                assert_eq!(header.decode_slot(3, &bytes), Slot::Bad, "byte {at} bit {bit}");
+                bytes[at] ^= 1 << bit;
+            }
         }
-        Segment::over(path.clone(), file, header, read).map_err(fault)
     }
 
-    fn over(path: PathBuf, file: Arc<dyn StoredFile>, header: Header, read: ReadMode) -> io::Result<Segment> {
-        // A file that was cut is read by `pread`, which reports its end; a mapping would end the process there.
-        let is_whole = file.size()? >= header.file_bytes();
-        let mapping = if read == ReadMode::Mmap && is_whole { file.map()? } else { None };
-        Ok(Segment { header, path, file, mapping })
+    #[test]
+    fn a_header_of_a_newer_version_is_told_apart_from_damage() {
+        let mut page = header().encode();
+        page.truncate(HEADER_BYTES - 4);
+        page[8] = 2;
+        push_trailer(&mut page);
+        assert_eq!(Header::decode(&page).unwrap_err().kind(), Kind::Format);
+        page[9] = 2;
+        assert_eq!(Header::decode(&page).unwrap_err().kind(), Kind::Corrupt);
     }
 
-    /// The key and entry of a slot, if everything about it holds.
-    ///
-    /// Cost: copies the slot and checks it: about 0.3 µs for 1,600 bytes in the page cache.
-    ///
-    /// # Errors
-    /// Those of the operating system.
-    pub(super) fn read(&self, slot: u32) -> io::Result<Option<(Key, Entry)>> {
-        let mut bytes = vec![0; self.header.slot_bytes() as usize];
-        let offset = self.header.offset(slot);
-        match &self.mapping {
-            Some(mapping) => mapping.copy(&mut bytes, offset)?,
-            None => match self.file.read_exact_at(&mut bytes, offset) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-                outcome => outcome?,
-            },
-        }
-        Ok(self.header.decode_slot(slot, &bytes))
-    }
-
-    /// Writes encoded slots from `slot` on.
-    pub(super) fn write(&self, slot: u32, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.header.offset(slot))
-    }
-
-    /// Makes all written slots survive a loss of power.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    #[test]
+    fn names_of_segments_are_recognised_exactly() {
+        assert_eq!(segment_number(&segment_name(42)), Some(42));
+        assert_eq!(segment_number("42.seg"), None);
+        assert_eq!(segment_number("9999999999.seg"), None);
+        assert_eq!(segment_number("+000000042.seg"), None);
     }
 }

@@ -1,73 +1,64 @@
-//! The vector store: entries of fixed size by key, found by one probe in memory and one read of a slot.
-//!
-//! Readers are any threads. One thread writes: it appends what waits, makes it as durable as was asked, and only then
-//! lets readers see it, so a place in the table never outruns the bytes that it points to.
+//! The store of vectors: entries of fixed size in segments, found through a table in memory.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::thread::{self, JoinHandle};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::recovery::{self, Recovery};
-use super::segment::Segment;
+use super::fields::lock;
+use super::files::Files;
+use super::open_segment::OpenSegment;
+use super::options::{Durability, Options};
+use super::recovery::{Recovered, Recovery, recover};
+use super::scrub::{ScrubReport, Scrubber, scrub};
+use super::segment::{HEADER_BYTES, SEGMENT_BYTES_MAX, Slot, slot_bytes};
 use super::table::Table;
-use super::writer::{Job, Put, Writer};
-use super::{Durability, Files, Options, SEGMENT_BYTES_MAX};
+use super::writer::{Message, Put, Writer};
 use crate::domain::{Clock, Entry, Key};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
+use crate::metrics::{KindLabels, Metrics, TierLabels};
 
-/// Numbers of the store at one moment.
+const TIER: TierLabels = TierLabels { tier: "disk" };
+
+/// Vectors on disk. Reading is done by the caller's thread, all writing by one thread that the store owns.
+///
+/// Dropping it flushes and waits for that thread; [`VectorStore::shutdown`] does the same and tells the result.
+#[derive(Debug)]
+pub struct VectorStore {
+    shared: Arc<Shared>,
+    queue: Sender<Message>,
+    room: Arc<Semaphore>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    scrubber: Option<Scrubber>,
+}
+
+/// The store in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Entries that can be found.
+    /// Entries that can be found, expired ones that nobody has met yet included.
     pub entries: u64,
-    /// Bytes of all segment files.
-    pub bytes_on_disk: u64,
-    /// The budget.
-    pub bytes_max: u64,
-    /// Segment files.
+    /// Segments.
     pub segments: u64,
-    /// Whether the store takes part; it turns itself off when the disk fails it twice, or is full.
+    /// Length of all segments and index files, as the budget counts it.
+    pub bytes_on_disk: u64,
+    /// Bytes of slots that wait for the writer.
+    pub queued_bytes: u64,
+    /// Whether the store takes part; it turns itself off when the disk is full or fails twice.
     pub is_on: bool,
 }
 
-/// What readers and the writer share.
-pub(super) struct Shared {
-    pub(super) files: Arc<dyn Files>,
-    pub(super) dir: PathBuf,
-    pub(super) options: Options,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) table: Table,
-    pub(super) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
-    pub(super) is_on: AtomicBool,
-}
-
-/// Room in the queue is counted in units of so many bytes.
-const ROOM_UNIT_BYTES: u64 = 64;
-
-/// An open store. Shared by `Arc`; [`VectorStore::close`] ends it.
-pub struct VectorStore {
-    shared: Arc<Shared>,
-    jobs: mpsc::Sender<Job>,
-    /// Room for bytes that wait to be written.
-    room: Arc<Semaphore>,
-    room_units: u32,
-    writer: Mutex<Option<JoinHandle<()>>>,
-}
-
 impl VectorStore {
-    /// Opens the store of a directory, or makes one. The caller holds the lock of the data directory.
+    /// Opens the store in `dir`, which is created if it is missing. Whoever opens it holds the data directory's lock.
     ///
-    /// Cost: sealed segments are known by their index files, 12 bytes a slot; the newest is read whole.
+    /// Errors: `Config` for options out of range, `Io` if the directory cannot be used, `Format` if something in it
+    /// was written by a newer version. Damage is no error: it is in the report, and what it hit is missing.
     ///
-    /// # Errors
-    /// `Config` about the options, `Format` if a newer version wrote the store, `Io` from the operating system.
-    /// Damage is no error: it is counted in the report, and what it hit is a miss.
+    /// Cost: reads the index files, and every slot of the segments that have none.
     pub fn open(
         files: Arc<dyn Files>,
         dir: &Path,
@@ -75,164 +66,280 @@ impl VectorStore {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<(VectorStore, Recovery)> {
-        check(options)?;
+        options.validate()?;
+        files.create_dir(dir).map_err(|error| {
+            Error::io("create the directory of the disk tier", error).with("path", dir.display())
+        })?;
+        let recovered = recover(files.as_ref(), dir, options, clock.now())?;
+        let Recovered { table, segments, unsealed, next_number, report } = recovered;
+        metrics.bad_slots.inc_by(report.bad_slots);
         let shared = Arc::new(Shared {
             files,
-            dir: dir.to_owned(),
+            dir: dir.to_path_buf(),
             options: options.clone(),
             clock,
             metrics,
-            table: Table::new(),
-            segments: RwLock::default(),
+            table,
+            segments: RwLock::new(segments),
             is_on: AtomicBool::new(true),
         });
-        let (state, report) = recovery::recover(&shared)?;
-        let (jobs, queue) = mpsc::channel();
-        let writer = Writer::new(Arc::clone(&shared), state);
-        let writer = std::thread::Builder::new()
-            .name("disk-writer".into())
-            .spawn(move || writer.run(&queue))
-            .map_err(|error| Error::io("start the disk writer", error))?;
-        let room_units = u32::try_from(options.queue_bytes_max / ROOM_UNIT_BYTES).unwrap_or(u32::MAX).max(1);
+        shared.metrics.tier_is_on.get_or_create(&TIER).set(1);
+        shared.count();
+        let (queue, inbox) = mpsc::channel();
+        let writer = Writer::new(shared.clone(), inbox, unsealed, next_number);
+        let started = thread::Builder::new()
+            .name("storage-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|error| Error::io("start the writer of the disk tier", error))?;
+        let scrubber = Scrubber::start(&shared)?;
+        let room = usize::try_from(options.queue_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
         let store = VectorStore {
             shared,
-            jobs,
-            room: Arc::new(Semaphore::new(room_units as usize)),
-            room_units,
-            writer: Mutex::new(Some(writer)),
+            queue,
+            room: Arc::new(Semaphore::new(room)),
+            writer: Mutex::new(Some(started)),
+            scrubber,
         };
         Ok((store, report))
     }
 
-    /// Whether an entry of this key may be here, by memory alone.
+    /// Whether an entry of the key is likely there. Looks into memory only; [`VectorStore::get`] decides.
     pub fn contains(&self, key: &Key) -> bool {
-        self.shared.table.get(key.prefix()).is_some_and(|row| row.expires > self.shared.clock.now())
+        let now = self.shared.clock.now();
+        self.shared.is_on() && self.shared.table.find(key.prefix()).is_some_and(|found| found.expires > now)
     }
 
-    /// The entry of a key. Blocks for a page fault or a read at most.
+    /// The entry of the key. Blocks: a page that is not in memory is read from the disk.
     ///
-    /// A slot that does not hold is a miss, counted in `disk_bad_slots` and not asked again.
+    /// The slot is copied and verified first: checksum, salt, place, the whole key, expiry. One that does not hold is
+    /// a miss, is counted, and is forgotten. `meta.last_used` tells the use before this one.
     ///
-    /// # Errors
-    /// `Io` if the operating system cannot read.
+    /// Errors: `Io` if the disk refuses to read; the entry is then forgotten.
+    ///
+    /// Cost: two copies of the vector and one checksum.
     pub fn get(&self, key: &Key) -> Result<Option<Entry>> {
-        let shared = &self.shared;
-        let now = shared.clock.now();
-        let Some(row) = shared.table.touch(key.prefix(), now) else { return Ok(None) };
-        if row.expires <= now {
-            shared.table.remove(key.prefix(), Some(row.place));
+        if !self.shared.is_on() {
             return Ok(None);
         }
-        let Some(segment) = shared.segment(row.place.segment) else { return Ok(None) };
-        let read = segment
-            .read(row.place.slot)
-            .map_err(|error| Error::io("read a slot", error).with("path", segment.path.display()))?;
-        let Some((full_key, entry)) = read else {
-            shared.metrics.bad_slots.inc();
-            shared.table.remove(key.prefix(), Some(row.place));
+        let Shared { table, clock, metrics, .. } = &*self.shared;
+        let now = clock.now();
+        let Some(found) = table.find_used(key.prefix(), now) else { return Ok(None) };
+        let forget = || table.remove_at(found.prefix, found.segment, found.slot);
+        if found.expires <= now {
+            forget();
             return Ok(None);
-        };
-        Ok((full_key == *key).then_some(entry))
+        }
+        let Some(segment) = self.shared.segments().get(&found.segment).cloned() else { return Ok(None) };
+        let mut buffer = Vec::new();
+        if let Err(error) = segment.read_slot(found.slot, &mut buffer) {
+            forget();
+            return Err(error);
+        }
+        match segment.header.decode_slot(found.slot, &buffer) {
+            Slot::Good(stored) if stored.key == *key && stored.expires > now => {
+                Ok(Some(stored.to_entry(found.last_used)))
+            }
+            // Another key with the same prefix, whose entry stays.
+            Slot::Good(_) => Ok(None),
+            Slot::Empty | Slot::Bad => {
+                if forget() {
+                    metrics.bad_slots.inc();
+                    tracing::warn!(segment = found.segment, slot = found.slot, "a slot does not verify");
+                }
+                Ok(None)
+            }
+        }
     }
 
-    /// Stores entries and returns once they are as durable as `durability`, or the options, ask. Entries of one call may
-    /// become visible one by one. Waits for room in the queue.
+    /// Writes entries. Returns when they are as durable as `durability` (or the store's own) promises; only then can
+    /// they be read. An entry replaces the one of its key; to renew an entry, put it again with its new expiry.
     ///
-    /// Cost: one write for all that wait; with `sync` one flush for all that wait.
+    /// Vectors carry no tags and no content type, and expire at `meta.expires`: soft expiry and stale-until are not
+    /// kept. All entries of one key have one length, since the model is part of the key: a change of length costs a new
+    /// segment, and after it an expired or removed entry of the old length may be found again by the next start.
     ///
-    /// Cancel safety: dropped before the queue took the entries, nothing is stored; later, all are.
+    /// Waits while more than `queue_bytes_max` bytes are queued.
     ///
-    /// # Errors
-    /// `Io` or `DiskFull` if they could not be stored, `Unavailable` once the store is off or closed. Entries of a failed
-    /// call are not visible.
+    /// Errors: `InvalidInput` and `TooLarge` for an entry that cannot be stored; then none is. `Io` if a write or a
+    /// flush failed: the entries of this call are not visible, and may or may not be found after the next start.
+    /// `DiskFull` if that is why the store turned itself off, `Unavailable` once it is off.
+    ///
+    /// Cancel safety: dropping the future before it has room in the queue writes nothing; after that, everything.
     pub async fn put_many(
         &self,
         entries: Vec<(Key, Arc<Entry>)>,
         durability: Option<Durability>,
     ) -> Result<()> {
-        let bytes: u64 = entries.iter().map(|(_, entry)| entry.value.len() as u64 + ROOM_UNIT_BYTES).sum();
-        // A call larger than the whole queue waits until the queue is empty.
-        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX).min(self.room_units);
-        let room = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| off())?;
-        let (ack, done) = oneshot::channel();
+        self.shared.check_is_on()?;
+        let mut bytes = 0_u64;
+        for (_, entry) in &entries {
+            bytes = bytes.saturating_add(self.checked_slot_bytes(entry)?);
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        // One request longer than the queue may pass when the queue is empty.
+        let permits = u32::try_from(bytes.min(self.shared.options.queue_bytes_max)).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(permits).await.map_err(|_| stopped())?;
         let durability = durability.unwrap_or(self.shared.options.durability);
-        self.jobs.send(Job::Put(Put { entries, durability, ack, _room: room })).map_err(|_| off())?;
-        done.await.map_err(|_| off())?
+        let (done, outcome) = oneshot::channel();
+        let put = Put { entries, bytes, durability, room, done };
+        self.queue.send(Message::Put(put)).map_err(|_| stopped())?;
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Forgets an entry until the next restart. Nothing is written: an entry that must stay forgotten is one that the
-    /// judge above refuses.
-    pub fn remove(&self, key: &Key) {
-        self.shared.table.remove(key.prefix(), None);
-    }
-
-    /// Makes everything stored so far survive a loss of power.
-    ///
-    /// # Errors
-    /// As for [`VectorStore::put_many`].
+    /// Makes everything acknowledged so far durable: one fsync per segment that was written since the last.
     pub async fn flush(&self) -> Result<()> {
-        let (ack, done) = oneshot::channel();
-        self.jobs.send(Job::Flush(ack)).map_err(|_| off())?;
-        done.await.map_err(|_| off())?
+        let (done, outcome) = oneshot::channel();
+        self.queue.send(Message::Flush(done)).map_err(|_| stopped())?;
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Flushes and ends the writer. Later calls of [`VectorStore::put_many`] fail; gets go on.
-    pub async fn close(&self) {
-        // A writer that is gone has nothing left to flush.
-        let _ = self.flush().await;
-        let _ = self.jobs.send(Job::Close);
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
-            // The thread has only its queue to leave; a panic of it has been printed.
-            let _ = writer.join();
-        }
+    /// Forgets the entry of the key, in memory only: after the next start it may be there again. Returns whether it
+    /// was there.
+    pub fn remove(&self, key: &Key) -> bool {
+        self.shared.table.remove(key.prefix())
     }
 
-    /// Numbers of this moment.
+    /// Verifies every sealed segment now, at full speed. Blocks.
+    pub fn scrub(&self) -> ScrubReport {
+        scrub(&self.shared, |_| true)
+    }
+
+    /// The store in numbers. Cost: counts the table's shards.
     pub fn stats(&self) -> Stats {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let free = self.room.available_permits() as u64;
         Stats {
-            bytes_on_disk: segments.values().map(|segment| segment.header.file_bytes()).sum(),
-            segments: segments.len() as u64,
-            entries: self.shared.table.len() as u64,
-            bytes_max: self.shared.options.bytes_max,
-            is_on: self.is_on(),
+            entries: self.shared.table.entries(),
+            segments: self.shared.segments().len() as u64,
+            bytes_on_disk: self.shared.bytes_on_disk(),
+            queued_bytes: self.shared.options.queue_bytes_max.saturating_sub(free),
+            is_on: self.shared.is_on(),
         }
     }
 
-    /// Whether the store takes part.
+    /// Writes what is queued, flushes, and ends the store's threads. Blocks. Later writes are refused; a second call
+    /// does nothing.
+    pub fn shutdown(&self) {
+        if let Some(scrubber) = &self.scrubber {
+            scrubber.stop();
+        }
+        let _ = self.queue.send(Message::Stop(None));
+        if let Some(writer) = lock(&self.writer).take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the disk tier had panicked");
+        }
+    }
+
+    /// Ends the store as [`VectorStore::shutdown`] does, without blocking the runtime while the writer works.
+    ///
+    /// Cancel safety: the store ends whether or not anybody waits for it.
+    pub async fn close(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.queue.send(Message::Stop(Some(done))).is_ok() {
+            // An error means that the writer had ended before.
+            let _ = ended.await;
+        }
+        self.shutdown();
+    }
+
+    /// Whether the store takes part. It turns itself off when the disk is full or has failed twice, until it is
+    /// opened again; then every `get` is a miss.
     pub fn is_on(&self) -> bool {
-        self.shared.is_on.load(Ordering::Acquire)
+        self.shared.is_on()
+    }
+
+    fn checked_slot_bytes(&self, entry: &Entry) -> Result<u64> {
+        if !entry.meta.tags.is_empty() || !entry.meta.content_type.is_empty() {
+            return Err(Error::invalid("entry", "a vector carries neither tags nor a content type"));
+        }
+        let segment_bytes = self.shared.options.segment_bytes.min(SEGMENT_BYTES_MAX);
+        let room = segment_bytes.saturating_sub(HEADER_BYTES as u64);
+        match u32::try_from(entry.value.len()) {
+            Ok(0) => Err(Error::invalid("value", "a vector needs at least one byte")),
+            Ok(payload_bytes) if slot_bytes(payload_bytes) <= room => Ok(slot_bytes(payload_bytes)),
+            Ok(_) | Err(_) => Err(Error::new(Kind::TooLarge, "fit a vector into a segment")
+                .with("payload_bytes", entry.value.len())
+                .with("segment_bytes", segment_bytes)),
+        }
+    }
+}
+
+impl Drop for VectorStore {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// What readers, writer and scrubber share.
+pub(super) struct Shared {
+    pub files: Arc<dyn Files>,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    pub table: Table,
+    segments: RwLock<BTreeMap<u32, Arc<OpenSegment>>>,
+    is_on: AtomicBool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("dir", &self.dir).field("is_on", &self.is_on()).finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    fn segment(&self, number: u32) -> Option<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    pub(super) fn segments(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Arc<OpenSegment>>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn segments_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u32, Arc<OpenSegment>>> {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Acquire)
+    }
+
+    pub(super) fn check_is_on(&self) -> Result<()> {
+        if self.is_on() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unavailable, "the disk tier has turned itself off until the next start"))
+    }
+
+    pub(super) fn turn_off(&self, error: &Error) {
+        if self.is_on.swap(false, Ordering::AcqRel) {
+            self.metrics.tier_is_on.get_or_create(&TIER).set(0);
+            tracing::warn!(%error, "the disk tier has turned itself off; the server goes on without it");
+        }
+    }
+
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        self.segments().values().map(|segment| segment.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Brings the gauges up to date.
+    pub(super) fn count(&self) {
+        let entries = i64::try_from(self.table.entries()).unwrap_or(i64::MAX);
+        self.metrics.tier_entries.get_or_create(&TIER).set(entries);
+        let bytes = i64::try_from(self.bytes_on_disk()).unwrap_or(i64::MAX);
+        self.metrics.tier_bytes.get_or_create(&TIER).set(bytes);
+    }
+
+    pub(super) fn count_evictions(&self, entries: u64) {
+        self.metrics.tier_evictions.get_or_create(&TIER).inc_by(entries);
+    }
+
+    /// Notes a failure that nobody waits for.
+    pub(super) fn count_background(&self, error: &Error) {
+        self.metrics.background_errors.get_or_create(&KindLabels { kind: error.kind().code() }).inc();
+        tracing::warn!(%error, "the disk tier goes on");
     }
 }
 
-pub(super) fn off() -> Error {
-    Error::new(Kind::Unavailable, "the disk store is off or closed")
-}
-
-fn check(options: &Options) -> Result<()> {
-    const SEGMENT_BYTES_MIN: u64 = 16 * 1024;
-    let refuse = |message: String| Err(Error::new(Kind::Config, message));
-    let segment = options.segment_bytes;
-    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment) {
-        return refuse(format!(
-            "cache.disk.segment_bytes must be {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}, got {segment}"
-        ));
-    }
-    if options.bytes_max < 2 * segment {
-        return refuse(format!(
-            "cache.disk.bytes_max must be at least two segments of {segment} bytes, got {}",
-            options.bytes_max
-        ));
-    }
-    if options.flush_interval_ms == 0 {
-        return refuse("cache.disk.flush_interval_ms must be at least 1, got 0".into());
-    }
-    Ok(())
+fn stopped() -> Error {
+    Error::new(Kind::Unavailable, "the disk tier has stopped")
 }

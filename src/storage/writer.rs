@@ -1,377 +1,476 @@
-//! The one thread that writes: appends, makes durable, publishes, acknowledges, in this order.
+//! The one thread that writes: it drains the queue, writes contiguous slots, flushes as promised, and only then
+//! makes entries visible and acknowledges them.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, mpsc};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::index_file::Row as IndexRow;
-use super::manifest::{Listed, Manifest};
-use super::recovery::{Active, WriterState, publish_index, publish_manifest};
-use super::segment::{Header, Segment};
-use super::table::{Place, Row, UNUSED};
-use super::vectors::{Shared, off};
-use super::{Durability, index_file};
-use crate::domain::{Entry, Key};
+use super::index_file::IndexEntry;
+use super::open_segment::{OpenSegment, publish_manifest};
+use super::options::Durability;
+use super::recovery::Unsealed;
+use super::segment::{Header, Slot, slot_bytes};
+use super::table::Location;
+use super::vectors::Shared;
+use crate::domain::{Entry, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::TierLabels;
 
-/// Work for the writer.
-pub(super) enum Job {
-    Put(Put),
-    Flush(oneshot::Sender<Result<()>>),
-    Close,
-}
-
-/// Entries to be stored.
-pub(super) struct Put {
-    pub(super) entries: Vec<(Key, Arc<Entry>)>,
-    pub(super) durability: Durability,
-    pub(super) ack: oneshot::Sender<Result<()>>,
-    pub(super) _room: OwnedSemaphorePermit,
-}
-
-/// Bytes that are written together at most. While one flush runs, the next batch gathers by itself; no timer is needed.
-const BATCH_BYTES: usize = 256 * 1024;
-
+/// A group of writes is committed when it is this long.
+const GROUP_BYTES: u64 = 256 << 10;
+/// How often an idle writer looks for segments that have expired as a whole.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+/// The share of a segment's slots that may be carried over when it is dropped.
+const CARRIED_SHARE: u32 = 10;
+/// Names that are taken by files which are not ours are stepped over, this many at a time.
+const TAKEN_NAMES_MAX: u64 = 1000;
 /// Failures after which the store turns itself off.
 const FAILURES_MAX: u32 = 2;
 
-/// Of a segment that is dropped for the budget, this share of slots is carried over if it was used meanwhile.
-const CARRIED_SHARE: u32 = 10;
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(super) enum Message {
+    Put(Put),
+    Flush(oneshot::Sender<Result<()>>),
+    Stop(Option<oneshot::Sender<()>>),
+}
 
-/// An active segment with what is encoded and not yet written.
-struct Open {
-    active: Active,
-    pending: Vec<u8>,
-    /// The first slot of `pending`.
-    pending_slot: u32,
-    /// Written since the last flush.
+/// Entries to write. The permit gives their room in the queue back when they are done.
+#[derive(Debug)]
+pub(super) struct Put {
+    pub entries: Vec<(Key, Arc<Entry>)>,
+    pub bytes: u64,
+    pub durability: Durability,
+    pub room: OwnedSemaphorePermit,
+    pub done: oneshot::Sender<Result<()>>,
+}
+
+/// The segment that takes the slots of one payload size.
+#[derive(Debug)]
+struct Active {
+    segment: Arc<OpenSegment>,
+    entries: Vec<IndexEntry>,
+    next_slot: u32,
     is_dirty: bool,
 }
 
-/// The writer's own state; nobody else sees it.
+impl Active {
+    fn room(&self) -> usize {
+        self.segment.header.slot_count.saturating_sub(self.next_slot) as usize
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    manifest: Manifest,
-    /// By size of payload.
-    open: BTreeMap<u32, Open>,
-    /// Appended in this batch and not yet visible.
-    unpublished: Vec<Row>,
+    inbox: Receiver<Message>,
+    /// A message that was received while a group was gathered, and does not belong to it.
+    held: Option<Message>,
+    /// By payload size.
+    active: BTreeMap<u32, Active>,
+    next_number: u64,
     failures: u32,
-    flush_due: Option<Instant>,
+    dirty_since: Option<Instant>,
+    buffer: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, state: WriterState) -> Writer {
-        let open = state
-            .actives
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        inbox: Receiver<Message>,
+        unsealed: BTreeMap<u32, Unsealed>,
+        next_number: u64,
+    ) -> Writer {
+        // What was found may have been written by a process that died before it flushed.
+        let dirty_since = if unsealed.is_empty() { None } else { Some(Instant::now()) };
+        let active = unsealed
             .into_iter()
-            .map(|active| (active.segment.header.payload_bytes, Open::new(active)))
+            .map(|(payload_bytes, found)| {
+                let Unsealed { segment, entries, next_slot } = found;
+                (payload_bytes, Active { segment, entries, next_slot, is_dirty: true })
+            })
             .collect();
         Writer {
             shared,
-            manifest: state.manifest,
-            open,
-            unpublished: Vec::new(),
+            inbox,
+            held: None,
+            active,
+            next_number,
             failures: 0,
-            flush_due: None,
+            dirty_since,
+            buffer: Vec::new(),
         }
     }
 
-    /// Runs until the store is closed or dropped.
-    pub(super) fn run(mut self, queue: &mpsc::Receiver<Job>) {
-        loop {
-            let job = match self.flush_due {
-                None => queue.recv().ok(),
-                Some(due) => match queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                    Ok(job) => Some(job),
-                    Err(mpsc::RecvTimeoutError::Timeout) => {
-                        // Its failure has been counted and logged; nobody waits for this flush.
-                        let _ = self.flush();
-                        continue;
+    /// Serves until told to stop or until nobody can ask any more, and flushes at the end.
+    pub(super) fn run(mut self) {
+        let done = loop {
+            match self.next_message() {
+                Ok(Message::Put(put)) => self.commit_group(put),
+                Ok(Message::Flush(done)) => {
+                    let _ = done.send(self.flush());
+                }
+                Ok(Message::Stop(done)) => break done,
+                Err(RecvTimeoutError::Disconnected) => break None,
+                Err(RecvTimeoutError::Timeout) if self.dirty_since.is_none() => self.drop_expired(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.flush_due_in().is_some_and(|wait| wait.is_zero()) {
+                // Told by metric and log; the writes were acknowledged under `async`.
+                let _ = self.flush();
+            }
+        };
+        let _ = self.flush();
+        if let Some(done) = done {
+            let _ = done.send(());
+        }
+    }
+
+    fn next_message(&mut self) -> Result<Message, RecvTimeoutError> {
+        match self.held.take() {
+            Some(message) => Ok(message),
+            None => self.inbox.recv_timeout(self.flush_due_in().unwrap_or(IDLE_INTERVAL)),
+        }
+    }
+
+    fn flush_due_in(&self) -> Option<Duration> {
+        let interval = Duration::from_millis(self.shared.options.flush_interval_ms);
+        self.dirty_since.map(|since| interval.saturating_sub(since.elapsed()))
+    }
+
+    fn commit_group(&mut self, first: Put) {
+        let group = self.gather(first);
+        let result = self.commit(&group);
+        self.shared.count();
+        for Put { room, done, .. } in group {
+            drop(room);
+            // Who no longer waits has lost nothing: the entries are in.
+            let _ = done.send(result.clone());
+        }
+    }
+
+    /// Everything that waits, up to a group's length; with `group_commit_ms`, also what comes in that time.
+    fn gather(&mut self, first: Put) -> Vec<Put> {
+        let deadline = Instant::now() + Duration::from_millis(self.shared.options.group_commit_ms);
+        let mut bytes = first.bytes;
+        let mut group = vec![first];
+        while bytes < GROUP_BYTES && self.held.is_none() {
+            let message = match self.inbox.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    let wait = deadline.saturating_duration_since(Instant::now());
+                    if wait.is_zero() {
+                        break;
                     }
-                    Err(mpsc::RecvTimeoutError::Disconnected) => None,
-                },
+                    self.inbox.recv_timeout(wait).ok()
+                }
+                received => received.ok(),
             };
-            match job {
-                // Whoever asked may have left.
-                Some(Job::Flush(ack)) => _ = ack.send(self.flush()),
-                Some(Job::Put(first)) => {
-                    if let Some(after) = self.commit_with_more(first, queue) {
-                        match after {
-                            Job::Flush(ack) => _ = ack.send(self.flush()),
-                            Job::Close => return,
-                            Job::Put(_) => {}
-                        }
-                    }
+            match message {
+                Some(Message::Put(put)) => {
+                    bytes += put.bytes;
+                    group.push(put);
                 }
-                Some(Job::Close) | None => {
-                    let _ = self.flush();
-                    return;
-                }
+                Some(other) => self.held = Some(other),
+                None => break,
             }
         }
+        group
     }
 
-    /// Stores a put and those that wait behind it. Returns the job that ended the batch, if it was another kind.
-    fn commit_with_more(&mut self, first: Put, queue: &mpsc::Receiver<Job>) -> Option<Job> {
-        let mut bytes = first.bytes();
-        let mut puts = vec![first];
-        let mut after = None;
-        while bytes < BATCH_BYTES {
-            match queue.try_recv() {
-                Ok(Job::Put(put)) => {
-                    bytes += put.bytes();
-                    puts.push(put);
-                }
-                Ok(job @ (Job::Flush(_) | Job::Close)) => {
-                    after = Some(job);
-                    break;
-                }
-                Err(_) => break,
+    /// Writes, flushes if anybody was promised that, publishes. After an error nothing of the group is visible.
+    fn commit(&mut self, group: &[Put]) -> Result<()> {
+        self.shared.check_is_on()?;
+        let mut staged = Vec::new();
+        for (payload_bytes, entries) in by_payload_size(group) {
+            self.write(payload_bytes, &entries, &mut staged)?;
+        }
+        if group.iter().any(|put| put.durability == Durability::Sync) {
+            self.flush()?;
+        }
+        for location in staged {
+            self.shared.table.insert(location);
+        }
+        Ok(())
+    }
+
+    /// Writes entries of one payload size, into as many segments as they need.
+    fn write(
+        &mut self,
+        payload_bytes: u32,
+        entries: &[(&Key, &Entry)],
+        staged: &mut Vec<Location>,
+    ) -> Result<()> {
+        let newest = entries
+            .iter()
+            .filter_map(|(key, _)| self.shared.table.find(key.prefix()))
+            .map(|l| l.segment)
+            .max();
+        let is_behind = self
+            .active
+            .get(&payload_bytes)
+            .is_some_and(|active| newest.is_some_and(|newest| newest > active.segment.header.number));
+        if is_behind {
+            // The entry lies in a later segment of another payload size, and the later segment wins at the next start.
+            self.rotate(payload_bytes)?;
+        }
+        let mut rest = entries;
+        while !rest.is_empty() {
+            if self.active.get(&payload_bytes).is_none_or(|active| active.room() == 0) {
+                self.rotate(payload_bytes)?;
             }
-        }
-        let outcome = self.commit(&puts);
-        for put in puts {
-            let _ = put.ack.send(outcome.clone());
-        }
-        after
-    }
-
-    /// Stores a batch: all of it, or none of it is visible and nobody is told that it is stored.
-    fn commit(&mut self, puts: &[Put]) -> Result<()> {
-        if !self.shared.is_on.load(Ordering::Acquire) {
-            return Err(off());
-        }
-        self.unpublished.clear();
-        let outcome = self.append_all(puts);
-        if let Err(error) = &outcome {
-            self.fail(error);
-            return outcome;
-        }
-        for row in self.unpublished.drain(..) {
-            self.shared.table.insert(row);
+            let written = self.write_slots(payload_bytes, rest, staged)?;
+            rest = rest.get(written..).unwrap_or_default();
         }
         Ok(())
     }
 
-    fn append_all(&mut self, puts: &[Put]) -> Result<()> {
-        for (key, entry) in puts.iter().flat_map(|put| &put.entries) {
-            self.append(key, entry)?;
-        }
-        self.write_pending()?;
-        if puts.iter().any(|put| put.durability == Durability::Sync) {
-            self.sync_dirty()?;
-        } else if self.flush_due.is_none() {
-            let interval = Duration::from_millis(self.shared.options.flush_interval_ms);
-            self.flush_due = Some(Instant::now() + interval);
-        }
-        Ok(())
-    }
-
-    /// Encodes an entry into the active segment of its size.
-    fn append(&mut self, key: &Key, entry: &Entry) -> Result<()> {
-        let payload_bytes = u32::try_from(entry.value.len()).unwrap_or(u32::MAX);
-        let is_full = |open: &Open| open.active.next >= open.active.segment.header.slots;
-        if self.open.get(&payload_bytes).is_none_or(is_full) {
-            self.roll(payload_bytes)?;
-        }
-        self.append_to_open(payload_bytes, key, entry)
-    }
-
-    fn append_to_open(&mut self, payload_bytes: u32, key: &Key, entry: &Entry) -> Result<()> {
-        let open = self.open.get_mut(&payload_bytes).ok_or_else(off)?;
-        let header = open.active.segment.header;
-        let slot = open.active.next;
-        header.encode_slot(slot, key, entry, &mut open.pending);
-        open.active.next += 1;
-        let (prefix, expires) = (key.prefix(), entry.meta.expires);
-        open.active.rows.push(IndexRow { prefix, expires });
-        let place = Place { segment: header.number, slot };
-        self.unpublished.push(Row { prefix, place, expires, last_used: UNUSED });
-        Ok(())
-    }
-
-    fn write_pending(&mut self) -> Result<()> {
-        self.open.values_mut().try_for_each(Open::write_pending)
-    }
-
-    fn sync_dirty(&mut self) -> Result<()> {
-        self.flush_due = None;
-        self.open.values_mut().try_for_each(Open::sync)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if !self.shared.is_on.load(Ordering::Acquire) {
-            return Err(off());
-        }
-        let outcome = self.sync_dirty();
-        if let Err(error) = &outcome {
-            self.fail(error);
-        }
-        outcome
-    }
-
-    /// Seals the active segment of this size, if there is one, and opens a new one, within the budget.
-    fn roll(&mut self, payload_bytes: u32) -> Result<()> {
-        self.seal(payload_bytes)?;
-        let shared = Arc::clone(&self.shared);
-        let now = shared.clock.now();
-        let number = self.manifest.next_number;
-        let header = Header::new(number, salt(), payload_bytes, shared.options.segment_bytes, now);
-        let carried = self.make_room(header.file_bytes())?;
-        let segment = Segment::create(&*shared.files, &shared.dir, header, shared.options.read)
-            .map_err(|error| Error::io("create a segment", error))?;
-        self.manifest.next_number += 1;
-        self.manifest.segments.push(Listed { number, salt: header.salt, is_sealed: false });
-        publish_manifest(&shared, &self.manifest)?;
-        let segment = Arc::new(segment);
-        shared.segments.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&segment));
-        self.open.insert(payload_bytes, Open::new(Active { segment, next: 0, rows: Vec::new() }));
-        for (key, entry) in carried {
-            // Carried entries of another size go to a segment of theirs, if there is one with room.
-            let size = u32::try_from(entry.value.len()).unwrap_or(u32::MAX);
-            let has_room = self
-                .open
-                .get(&size)
-                .is_some_and(|open| open.active.next < open.active.segment.header.slots / 2);
-            if has_room {
-                self.append_to_open(size, &key, &entry)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends a segment: flushed, with its index file, and marked in the manifest.
-    fn seal(&mut self, payload_bytes: u32) -> Result<()> {
-        let Some(mut open) = self.open.remove(&payload_bytes) else { return Ok(()) };
-        open.write_pending()?;
-        open.is_dirty = true;
-        open.sync()?;
-        publish_index(&self.shared, &open.active.segment, &open.active.rows)?;
-        self.mark_sealed(open.active.segment.header.number);
-        publish_manifest(&self.shared, &self.manifest)
-    }
-
-    fn mark_sealed(&mut self, number: u32) {
-        if let Some(listed) = self.manifest.segments.iter_mut().find(|listed| listed.number == number) {
-            listed.is_sealed = true;
-        }
-    }
-
-    /// Drops the oldest sealed segments until `bytes` more fit into the budget, and returns the entries of them that were
-    /// used and deserve a new place.
-    fn make_room(&mut self, bytes: u64) -> Result<Vec<(Key, Entry)>> {
-        let mut carried = Vec::new();
-        while self.bytes_on_disk() + bytes > self.shared.options.bytes_max {
-            let Some(place) = self.manifest.segments.iter().position(|listed| listed.is_sealed) else {
-                break;
-            };
-            let number = self.manifest.segments.remove(place).number;
-            carried.extend(self.worth_carrying(number));
-            publish_manifest(&self.shared, &self.manifest)?;
-            self.forget(number)?;
-        }
-        Ok(carried)
-    }
-
-    fn bytes_on_disk(&self) -> u64 {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments.values().map(|segment| segment.header.file_bytes()).sum()
-    }
-
-    /// The entries of a segment that were used since it was written, the last used first.
-    fn worth_carrying(&self, number: u32) -> Vec<(Key, Entry)> {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(segment) = segments.get(&number) else { return Vec::new() };
+    /// Writes as many entries as one write and the active segment take. Returns how many.
+    fn write_slots(
+        &mut self,
+        payload_bytes: u32,
+        entries: &[(&Key, &Entry)],
+        staged: &mut Vec<Location>,
+    ) -> Result<usize> {
+        let Some(active) = self.active.get_mut(&payload_bytes) else {
+            return Err(Error::new(Kind::Internal, "write without a segment"));
+        };
+        let slots_max = usize::try_from(GROUP_BYTES / slot_bytes(payload_bytes)).unwrap_or(1).max(1);
+        let count = entries.len().min(active.room()).min(slots_max);
+        let header = &active.segment.header;
         let now = self.shared.clock.now();
-        let limit = (segment.header.slots / CARRIED_SHARE).max(1) as usize;
-        let used = self.shared.table.used(number).into_iter().filter(|row| row.expires > now);
-        // An entry that cannot be read is not worth carrying.
-        used.filter_map(|row| segment.read(row.place.slot).ok().flatten()).take(limit).collect()
+        self.buffer.clear();
+        for (slot, (key, entry)) in (active.next_slot..).zip(entries.iter().take(count)) {
+            header.encode_slot(slot, key, entry, &mut self.buffer);
+            staged.push(Location {
+                prefix: key.prefix(),
+                segment: header.number,
+                slot,
+                expires: entry.meta.expires,
+                last_used: now,
+            });
+            active.entries.push(IndexEntry::new(key, entry.meta.expires, slot));
+        }
+        let offset = header.slot_offset(active.next_slot);
+        let result = active.segment.file.write_all_at(&self.buffer, offset);
+        active.next_slot += count as u32;
+        active.is_dirty = true;
+        self.dirty_since.get_or_insert_with(Instant::now);
+        result.map_err(|error| self.fail(Some(payload_bytes), Error::io("write slots", error)))?;
+        Ok(count)
     }
 
-    /// Removes a segment that the manifest no longer names.
-    fn forget(&self, number: u32) -> Result<()> {
-        let before = self.shared.table.len();
-        self.shared.table.remove_segment(number);
-        let evicted = before.saturating_sub(self.shared.table.len());
-        self.shared.metrics.tier_evictions.get_or_create(&TierLabels { tier: "disk" }).inc_by(evicted as u64);
-        let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.remove(&number);
-        drop(segments);
+    /// Makes everything written so far durable. A failed flush is not tried again: it would prove nothing.
+    fn flush(&mut self) -> Result<()> {
+        self.dirty_since = None;
+        let dirty: Vec<u32> = self.active.iter().filter(|(_, a)| a.is_dirty).map(|(&size, _)| size).collect();
+        let mut result = self.shared.check_is_on();
+        for payload_bytes in dirty {
+            if let Some(active) = self.active.get_mut(&payload_bytes) {
+                match active.segment.file.sync_data() {
+                    Ok(()) => active.is_dirty = false,
+                    Err(error) => {
+                        result = Err(self.fail(Some(payload_bytes), Error::io("flush segment", error)))
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    /// Seals the active segment of a payload size, creates the next one, and keeps the budget.
+    fn rotate(&mut self, payload_bytes: u32) -> Result<()> {
+        self.seal(payload_bytes)?;
+        let now = self.shared.clock.now();
+        let options = &self.shared.options;
+        let (bytes_max, segment_bytes) = (options.bytes_max, options.segment_bytes);
+        self.drop_until(bytes_max.saturating_sub(segment_bytes), None)?;
+        let segment = self.create(payload_bytes, now)?;
+        let number = segment.header.number;
+        self.shared.segments_mut().insert(number, segment.clone());
+        if let Err(error) = self.publish_manifest() {
+            self.shared.segments_mut().remove(&number);
+            // It holds nothing, and the next start would only find it empty.
+            let _ = self.shared.files.remove(&segment.path);
+            return Err(self.fail(None, error));
+        }
+        let active = Active { segment, entries: Vec::new(), next_slot: 0, is_dirty: false };
+        self.active.insert(payload_bytes, active);
+        // Room for the next segment is made now, while there is a fresh one to carry entries into.
+        self.drop_until(bytes_max.saturating_sub(segment_bytes), Some(number))
+    }
+
+    fn create(&mut self, payload_bytes: u32, now: UnixSeconds) -> Result<Arc<OpenSegment>> {
+        let mut salt = [0; 16];
+        if let Err(error) = getrandom::fill(&mut salt) {
+            return Err(self.fail(None, Error::new(Kind::Io, "draw a salt").with("cause", error)));
+        }
+        let taken_max = self.next_number.saturating_add(TAKEN_NAMES_MAX);
+        loop {
+            let number = u32::try_from(self.next_number).map_err(|_| {
+                Error::new(Kind::Internal, "number another segment").with("next", self.next_number)
+            })?;
+            self.next_number += 1;
+            let Shared { files, dir, options, .. } = &*self.shared;
+            let header = Header::new(number, salt, payload_bytes, options.segment_bytes, now)?;
+            match OpenSegment::create(files.as_ref(), dir, header, options.read) {
+                Ok(segment) => return Ok(Arc::new(segment)),
+                Err(error) if is_taken(&error) && self.next_number < taken_max => {}
+                Err(error) => return Err(self.fail(None, error)),
+            }
+        }
+    }
+
+    /// Seals the active segment of a payload size, if there is one: flushed first, then indexed.
+    fn seal(&mut self, payload_bytes: u32) -> Result<()> {
+        let Some(active) = self.active.get(&payload_bytes) else { return Ok(()) };
+        if active.is_dirty
+            && let Err(error) = active.segment.file.sync_data()
+        {
+            return Err(self.fail(Some(payload_bytes), Error::io("flush segment", error)));
+        }
+        if let Some(Active { segment, entries, .. }) = self.active.remove(&payload_bytes) {
+            segment.seal(self.shared.clock.now());
+            segment.note_entries(&entries);
+            if let Err(error) = segment.write_index(self.shared.files.as_ref(), &entries) {
+                // Derived: the next start scans the segment instead.
+                self.shared.count_background(&error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest segments until at most `bytes` are on the disk, but never the segment `kept`.
+    fn drop_until(&mut self, bytes: u64, kept: Option<u32>) -> Result<()> {
+        while self.shared.bytes_on_disk() > bytes {
+            let oldest = self.shared.segments().keys().copied().find(|&number| Some(number) != kept);
+            let Some(oldest) = oldest else { break };
+            self.drop_segment(oldest, kept.is_some())?;
+        }
+        Ok(())
+    }
+
+    fn drop_expired(&mut self) {
+        let now = self.shared.clock.now().0;
+        let is_expired = |segment: &&Arc<OpenSegment>| {
+            segment.is_sealed() && segment.expires_max.load(std::sync::atomic::Ordering::Relaxed) <= now
+        };
+        let expired: Vec<u32> =
+            self.shared.segments().values().filter(is_expired).map(|segment| segment.header.number).collect();
+        for number in expired {
+            if let Err(error) = self.drop_segment(number, false) {
+                self.shared.count_background(&error);
+            }
+        }
+        self.shared.count();
+    }
+
+    /// Takes a segment out of the store: carry over, forget, publish, unlink, in this order.
+    fn drop_segment(&mut self, number: u32, is_carried: bool) -> Result<()> {
+        let Some(victim) = self.shared.segments().get(&number).cloned() else { return Ok(()) };
+        let payload_bytes = victim.header.payload_bytes;
+        if self.active.get(&payload_bytes).is_some_and(|active| active.segment.header.number == number) {
+            self.seal(payload_bytes)?;
+        }
+        if is_carried {
+            self.carry_over(&victim)?;
+        }
+        self.shared.segments_mut().remove(&number);
+        let forgotten = self.shared.table.retain(|location| location.segment != number);
+        self.shared.count_evictions(forgotten);
+        self.publish_manifest().map_err(|error| self.fail(None, error))?;
         let files = &self.shared.files;
-        // An index file may never have been written.
-        let _ = files.remove(&index_file::path(&self.shared.dir, number));
-        files
-            .remove(&Segment::path(&self.shared.dir, number))
-            .map_err(|error| Error::io("remove a segment", error))
-    }
-
-    /// After a failure nothing is known of what was written last: the segments that were being written take no more
-    /// slots, and at the second failure, or on a full disk, the store turns itself off.
-    fn fail(&mut self, error: &Error) {
-        self.unpublished.clear();
-        self.flush_due = None;
-        self.failures += 1;
-        self.shared.metrics.failed_segments.inc();
-        for (_, open) in std::mem::take(&mut self.open) {
-            // No index file: the next opening reads the slots and believes only those that hold.
-            self.mark_sealed(open.active.segment.header.number);
-        }
-        if error.kind() == Kind::DiskFull || self.failures >= FAILURES_MAX {
-            self.shared.is_on.store(false, Ordering::Release);
-            self.shared.table.clear();
-            tracing::warn!(%error, "the disk store is off; the server goes on without it");
-        } else {
-            tracing::warn!(%error, "a segment was given up after a failure; a new one is opened");
-        }
-    }
-}
-
-impl Put {
-    fn bytes(&self) -> usize {
-        self.entries.iter().map(|(_, entry)| entry.value.len()).sum()
-    }
-}
-
-impl Open {
-    fn new(active: Active) -> Open {
-        Open { pending_slot: active.next, active, pending: Vec::new(), is_dirty: false }
-    }
-
-    fn write_pending(&mut self) -> Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        self.is_dirty = true;
-        let outcome = self.active.segment.write(self.pending_slot, &self.pending);
-        self.pending.clear();
-        self.pending_slot = self.active.next;
-        outcome
-            .map_err(|error| Error::io("write slots", error).with("path", self.active.segment.path.display()))
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        if !self.is_dirty {
-            return Ok(());
-        }
-        self.is_dirty = false;
-        self.active.segment.sync().map_err(|error| {
-            Error::io("flush a segment", error).with("path", self.active.segment.path.display())
+        let removed = files
+            .remove(&victim.path)
+            .and_then(|()| super::files::remove_if_present(files.as_ref(), &victim.index_path()));
+        removed.map_err(|error| {
+            let error = Error::io("remove segment", error).with("path", victim.path.display());
+            self.fail(None, error)
         })
     }
+
+    /// Rewrites what was used since the segment was sealed into the active one, the latest used first.
+    fn carry_over(&mut self, victim: &OpenSegment) -> Result<()> {
+        let Header { number, payload_bytes, slot_count, .. } = victim.header;
+        let Some(room) = self.active.get(&payload_bytes).map(Active::room) else { return Ok(()) };
+        let now = self.shared.clock.now();
+        let sealed_at = victim.sealed_at.load(std::sync::atomic::Ordering::Relaxed);
+        let mut used = self.shared.table.collect(|location| {
+            location.segment == number && location.last_used.0 > sealed_at && location.expires > now
+        });
+        used.sort_unstable_by_key(|location| std::cmp::Reverse(location.last_used));
+        used.truncate(room.min((slot_count / CARRIED_SHARE) as usize));
+        let mut carried = Vec::new();
+        let mut buffer = Vec::new();
+        for location in &used {
+            if victim.read_slot(location.slot, &mut buffer).is_ok()
+                && let Slot::Good(stored) = victim.header.decode_slot(location.slot, &buffer)
+            {
+                carried.push((stored.key, stored.to_entry(location.last_used)));
+            }
+        }
+        let carried: Vec<(&Key, &Entry)> = carried.iter().map(|(key, entry)| (key, entry)).collect();
+        let mut staged = Vec::new();
+        let mut rest = carried.as_slice();
+        while !rest.is_empty() {
+            let written = self.write_slots(payload_bytes, rest, &mut staged)?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        if !staged.is_empty() {
+            // They may have been promised to survive a power cut, and their old place is about to go.
+            self.flush()?;
+        }
+        for location in staged {
+            self.shared.table.insert(location);
+        }
+        Ok(())
+    }
+
+    fn publish_manifest(&self) -> Result<()> {
+        let segments: Vec<_> = self.shared.segments().values().cloned().collect();
+        publish_manifest(self.shared.files.as_ref(), &self.shared.dir, self.next_number, segments.iter())
+    }
+
+    /// Notes a failure: the segment takes no more slots, and the second failure, or a full disk, turns the store off.
+    fn fail(&mut self, payload_bytes: Option<u32>, error: Error) -> Error {
+        self.failures += 1;
+        self.shared.metrics.failed_segments.inc();
+        if let Some(active) = payload_bytes.and_then(|size| self.active.remove(&size)) {
+            // Suspect: it gets no index file, so that the next start verifies each of its slots.
+            active.segment.seal(self.shared.clock.now());
+            active.segment.note_entries(&active.entries);
+        }
+        let error = error.with("path", self.shared.dir.display());
+        if error.kind() == Kind::DiskFull || self.failures >= FAILURES_MAX {
+            self.shared.turn_off(&error);
+        } else {
+            tracing::warn!(%error, "a segment was sealed as suspect; writing goes on in a new one");
+        }
+        error
+    }
 }
 
-/// Random bytes: two of the standard library's randomly keyed hashes, which are seeded by the operating system.
-fn salt() -> [u8; 16] {
-    use std::hash::{BuildHasher as _, RandomState};
-    let half = || RandomState::new().hash_one(Instant::now()).to_le_bytes();
-    let mut salt = [0; 16];
-    salt[..8].copy_from_slice(&half());
-    salt[8..].copy_from_slice(&half());
-    salt
+/// The entries of a group by payload size; of several entries of one key only the last.
+fn by_payload_size(group: &[Put]) -> BTreeMap<u32, Vec<(&Key, &Entry)>> {
+    let mut last: HashMap<&Key, usize> = HashMap::new();
+    let all = || group.iter().flat_map(|put| &put.entries).enumerate();
+    for (at, (key, _)) in all() {
+        last.insert(key, at);
+    }
+    let mut sorted: BTreeMap<u32, Vec<(&Key, &Entry)>> = BTreeMap::new();
+    for (at, (key, entry)) in all() {
+        if last.get(key) == Some(&at) {
+            // Checked to fit into a segment before it was queued.
+            let payload_bytes = u32::try_from(entry.value.len()).unwrap_or(u32::MAX);
+            sorted.entry(payload_bytes).or_default().push((key, entry));
+        }
+    }
+    sorted
+}
+
+fn is_taken(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::AlreadyExists)
 }

@@ -13,3 +13,4 @@ mod golden;
 mod lifecycle;
 mod program;
 mod python;
+mod storage;

@@ -1,0 +1,71 @@
+// What each fuzz target does with its bytes. The targets include this file, and so does a test that runs the
+// committed corpus through it with the stable toolchain.
+
+use likewise::domain::UnixSeconds;
+use likewise::storage::directory::decode_format;
+use likewise::storage::index_file;
+use likewise::storage::manifest::Manifest;
+use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
+
+/// The header page, as it is and with a checksum that holds.
+pub(crate) fn segment_header(data: &[u8]) {
+    let _ = Header::decode(data);
+    let mut page = data.to_vec();
+    page.resize(HEADER_BYTES - 4, 0);
+    if let Ok(header) = Header::decode(&with_trailer(page)) {
+        assert!(Header::decode(&header.encode()).is_ok_and(|same| same == header));
+        assert!(header.slots_in(header.file_bytes()) == header.slot_count);
+        let _ = header.slots_in(u64::MAX);
+        let _ = header.slot_offset(u32::MAX);
+    }
+}
+
+/// A slot, as it is and with a checksum that holds. The first byte chooses the slot's number.
+pub(crate) fn slot(data: &[u8]) {
+    let header = segment();
+    let number = data.first().copied().map_or(0, u32::from);
+    let _ = header.decode_slot(number, data);
+    let mut bytes = data.to_vec();
+    bytes.resize(header.slot_bytes() as usize, 0);
+    bytes[32..36].copy_from_slice(&number.to_le_bytes());
+    header.write_checksum(&mut bytes);
+    if let Slot::Good(stored) = header.decode_slot(number, &bytes) {
+        let mut again = Vec::new();
+        header.encode_slot(number, &stored.key, &stored.to_entry(UnixSeconds(0)), &mut again);
+        assert!(matches!(header.decode_slot(number, &again), Slot::Good(same) if same == stored));
+    }
+}
+
+/// An index file, as it is and with a checksum that holds.
+pub(crate) fn index(data: &[u8]) {
+    let header = segment();
+    let _ = index_file::decode(data, &header);
+    if let Ok(entries) = index_file::decode(&with_trailer(data.to_vec()), &header) {
+        let again = index_file::encode(&header, &entries);
+        assert!(index_file::decode(&again, &header).is_ok_and(|same| same == entries));
+    }
+}
+
+/// A manifest, as it is and with a checksum that holds.
+pub(crate) fn manifest(data: &[u8]) {
+    let _ = Manifest::decode(data);
+    if let Ok(manifest) = Manifest::decode(&with_trailer(data.to_vec())) {
+        assert!(Manifest::decode(&manifest.encode()).is_ok_and(|same| same == manifest));
+        let _ = manifest.find(7);
+    }
+}
+
+/// A format file.
+pub(crate) fn format(data: &[u8]) {
+    let _ = decode_format(data);
+}
+
+fn segment() -> Header {
+    Header { number: 7, salt: [9; 16], payload_bytes: 100, slot_count: 32, created: UnixSeconds(5) }
+}
+
+fn with_trailer(mut bytes: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes
+}

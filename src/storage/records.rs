@@ -1,0 +1,265 @@
+//! Small records of any length: tables of bytes by bytes, always durable, with `redb` behind one door.
+//!
+//! One thread writes. Changes that arrive during a commit share the next one, so that many writers pay one fsync.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::fields::lock;
+use crate::error::{Error, Kind, Result};
+
+/// The name of the database's file.
+pub const RECORDS_NAME: &str = "records.redb";
+
+/// Writers in one commit at most.
+const GROUP_MAX: usize = 1024;
+/// The longest time that a commit waits for others to join it, once two have come at the same time.
+const GROUP_WAIT: Duration = Duration::from_millis(2);
+/// Bytes of changes that wait for the writer; who brings more waits for room.
+const QUEUE_BYTES_MAX: u32 = 64 << 20;
+/// What redb may keep of its pages in memory.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// One change of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The table's name; a table begins with its first record.
+    pub table: String,
+    /// The record's key.
+    pub key: Vec<u8>,
+    /// What is put there, or `None` to delete it.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Small records on disk. Reading is done by the caller's thread, all writing by one thread that the store owns.
+#[derive(Debug)]
+pub struct Records {
+    database: Arc<Database>,
+    path: PathBuf,
+    queue: Mutex<Option<Sender<Write>>>,
+    room: Arc<Semaphore>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Write {
+    changes: Vec<Change>,
+    room: OwnedSemaphorePermit,
+    done: oneshot::Sender<Result<()>>,
+}
+
+impl Records {
+    /// Opens the records in `dir`, which is created if it is missing.
+    ///
+    /// Errors: `Corrupt` if the file is damaged (`likewise verify --repair` moves it aside), `Locked` if another
+    /// process has it open, `Io` and `DiskFull` from the file system.
+    pub fn open(dir: &Path) -> Result<Records> {
+        fs::create_dir_all(dir).map_err(|error| Error::io("create the directory of the records", error))?;
+        let path = dir.join(RECORDS_NAME);
+        let database =
+            guarded(|| Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(Into::into));
+        let database = Arc::new(database.map_err(|error| failed("open the records", &path, error))?);
+        let (queue, inbox) = mpsc::channel();
+        let writer = Writer { database: database.clone(), path: path.clone(), failed: None };
+        let writer = thread::Builder::new()
+            .name("storage-records".into())
+            .spawn(move || writer.run(&inbox))
+            .map_err(|error| Error::io("start the writer of the records", error))?;
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
+        Ok(Records { database, path, queue: Mutex::new(Some(queue)), room, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Makes all of the changes or none, in their order. Returns when they survive the loss of power.
+    ///
+    /// Errors: `Io`, `DiskFull`, `Corrupt`. A failed commit poisons: every later write is refused until the records
+    /// are opened again, because what the file holds is known only then.
+    ///
+    /// Cancel safety: dropping the future before it has room in the queue changes nothing; after that, everything.
+    pub async fn write(&self, changes: Vec<Change>) -> Result<()> {
+        let size = |change: &Change| {
+            change.table.len()
+                + change.key.len()
+                + change.value.as_ref().map_or(0, Vec::len)
+                + size_of::<Change>()
+        };
+        let bytes: usize = changes.iter().map(size).sum();
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES_MAX);
+        let room = self.room.clone().acquire_many_owned(permits).await.map_err(|_| stopped())?;
+        let (done, outcome) = oneshot::channel();
+        let write = Write { changes, room, done };
+        lock(&self.queue).as_ref().ok_or_else(stopped)?.send(write).map_err(|_| stopped())?;
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Puts one record. Otherwise as [`Records::write`].
+    pub async fn put(&self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        self.write(vec![Change { table: table.into(), key: key.into(), value: Some(value.into()) }]).await
+    }
+
+    /// Deletes one record, if it is there. Otherwise as [`Records::write`].
+    pub async fn delete(&self, table: &str, key: &[u8]) -> Result<()> {
+        self.write(vec![Change { table: table.into(), key: key.into(), value: None }]).await
+    }
+
+    /// The record of the key. Blocks.
+    ///
+    /// Errors: `Io`, `Corrupt`.
+    pub fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let found = self.read(table, |table| {
+            let found = table.get(key)?;
+            Ok(found.map(|value| value.value().to_vec()))
+        })?;
+        Ok(found.flatten())
+    }
+
+    /// Up to `limit` records whose keys are at least `from`, ascending by key. Blocks.
+    ///
+    /// Errors: `Io`, `Corrupt`.
+    pub fn range(&self, table: &str, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let found = self.read(table, |table| {
+            let mut records = Vec::new();
+            for record in table.range(from..)?.take(limit) {
+                let (key, value) = record?;
+                records.push((key.value().to_vec(), value.value().to_vec()));
+            }
+            Ok(records)
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Writes what is queued and ends the writer's thread. Blocks. Later writes are refused.
+    pub fn shutdown(&self) {
+        lock(&self.queue).take();
+        if let Some(writer) = lock(&self.writer).take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the records had panicked");
+        }
+    }
+
+    /// Reads from a table in one consistent view; `None` if there is no such table.
+    fn read<T>(
+        &self,
+        table: &str,
+        read: impl FnOnce(&redb::ReadOnlyTable<&[u8], &[u8]>) -> Result<T, redb::StorageError>,
+    ) -> Result<Option<T>> {
+        let attempt = || -> Result<Option<T>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            match transaction.open_table(definition(table)) {
+                Ok(table) => Ok(Some(read(&table)?)),
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        guarded(attempt).map_err(|error| failed("read a record", &self.path, error).with("table", table))
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+struct Writer {
+    database: Arc<Database>,
+    path: PathBuf,
+    failed: Option<Error>,
+}
+
+impl Writer {
+    fn run(mut self, inbox: &Receiver<Write>) {
+        while let Ok(first) = inbox.recv() {
+            let group = gather(first, inbox);
+            let result = match &self.failed {
+                Some(error) => Err(Error::new(Kind::Unavailable, "write records after a failed write")
+                    .with("path", self.path.display())
+                    .source(error.clone())),
+                None => self.commit(&group).map_err(|error| failed("write records", &self.path, error)),
+            };
+            if let (Err(error), None) = (&result, &self.failed) {
+                self.failed = Some(error.clone());
+            }
+            for Write { room, done, .. } in group {
+                drop(room);
+                // Who no longer waits has lost nothing.
+                let _ = done.send(result.clone());
+            }
+        }
+    }
+
+    fn commit(&self, group: &[Write]) -> Result<(), redb::Error> {
+        // A transaction is durable when its commit returns: that is redb's default, and none here asks for less.
+        let transaction = self.database.begin_write()?;
+        for change in group.iter().flat_map(|write| &write.changes) {
+            let mut table = transaction.open_table(definition(&change.table))?;
+            match &change.value {
+                Some(value) => table.insert(change.key.as_slice(), value.as_slice())?,
+                None => table.remove(change.key.as_slice())?,
+            };
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// Everything that waits. A single writer is not kept waiting; two or more wait a little for others.
+fn gather(first: Write, inbox: &Receiver<Write>) -> Vec<Write> {
+    let deadline = Instant::now() + GROUP_WAIT;
+    let mut group = vec![first];
+    while group.len() < GROUP_MAX {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        match inbox.try_recv() {
+            Ok(write) => group.push(write),
+            Err(TryRecvError::Empty) if group.len() > 1 && !wait.is_zero() => {
+                match inbox.recv_timeout(wait) {
+                    Ok(write) => group.push(write),
+                    Err(_) => break,
+                }
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        }
+    }
+    group
+}
+
+fn definition(table: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table)
+}
+
+/// Runs an operation on bytes that may be damaged in a way that redb meets with a panic: that is damage too.
+pub(super) fn guarded<T>(operation: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    // What a panicking operation leaves behind is only read again by operations that are guarded themselves.
+    catch_unwind(AssertUnwindSafe(operation))
+        .unwrap_or_else(|_| Err(redb::Error::Corrupted("the file holds what no writer wrote".into())))
+}
+
+/// Sorts redb's errors into ours.
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb's errors are non-exhaustive")]
+pub(super) fn failed(message: &str, path: &Path, error: redb::Error) -> Error {
+    let error = match error {
+        redb::Error::Io(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+            Error::new(Kind::Corrupt, message).source(cause)
+        }
+        redb::Error::Io(cause) => Error::io(message, cause),
+        redb::Error::DatabaseAlreadyOpen => Error::new(Kind::Locked, message).source(error),
+        redb::Error::UpgradeRequired(_) => Error::new(Kind::Format, message).source(error),
+        redb::Error::Corrupted(_) | redb::Error::RepairAborted => {
+            Error::new(Kind::Corrupt, message).source(error)
+        }
+        _ => Error::new(Kind::Io, message).source(error),
+    };
+    error.with("path", path.display())
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Unavailable, "the records have been closed")
+}
