@@ -28,7 +28,7 @@ test: ## Set up everything and run all tests
 check: ## Check format, lints, licences and the house
 	@scripts/setup.sh check
 	cargo fmt --all --check
-	cargo clippy --locked --all-targets --quiet -- -D warnings
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	cargo test --locked --quiet --test it architecture
 
