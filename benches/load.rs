@@ -60,15 +60,13 @@ impl Connection {
 
 /// Where the body of an answer begins and ends, once its head is complete.
 fn extent(answer: &[u8]) -> Option<(usize, usize)> {
-    let head = answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let text = std::str::from_utf8(&answer[..head]).expect("a head is ASCII");
-    let length = text
-        .lines()
-        .find_map(|line| {
-            line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().to_owned())
-        })
-        .expect("answers of these servers have a length");
-    Some((head, head + length.parse::<usize>().expect("a number")))
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(from) = head.parse(answer).expect("answers are HTTP") else { return None };
+    let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let digits = length.expect("answers of these servers have a length").value;
+    let length = digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
+    Some((from, from + length))
 }
 
 /// The bytes of a POST with a JSON body.

@@ -1,6 +1,5 @@
 //! The memory tier: a byte budget that holds at every moment.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
@@ -8,7 +7,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync};
 use serde::{Deserialize, Serialize};
 
 use super::tier::{TierName, TierStats};
-use crate::domain::{Entry, Key, TagVersion};
+use crate::domain::{ByPrefix, Entry, Key, TagVersion};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, TierLabels};
 
@@ -43,32 +42,6 @@ impl Weighter<Key, Arc<Entry>> for ByBytes {
     fn weight(&self, _: &Key, entry: &Arc<Entry>) -> u64 {
         let tags = entry.meta.tags.len() * size_of::<TagVersion>();
         OVERHEAD_BYTES + (entry.value.len() + tags) as u64
-    }
-}
-
-/// Keys are uniform already; hashing them again would only cost time. `Key` feeds its length, ignored here, then its
-/// bytes, of which the first eight are the hash.
-#[derive(Clone, Copy, Default)]
-struct ByPrefix;
-
-struct PrefixHasher(u64);
-
-impl BuildHasher for ByPrefix {
-    type Hasher = PrefixHasher;
-    fn build_hasher(&self) -> PrefixHasher {
-        PrefixHasher(0)
-    }
-}
-
-impl Hasher for PrefixHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-    fn write_usize(&mut self, _: usize) {}
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
@@ -212,12 +185,5 @@ mod tests {
         tier.put(key(200), entry(3 * 1024 * 1024));
         assert!(tier.get(&key(200)).is_none());
         assert_eq!(tier.stats().entries, 100);
-    }
-
-    #[test]
-    fn keys_spread_over_the_table_by_their_own_bytes() {
-        let (one, two) = (key(1), key(2));
-        assert_eq!(ByPrefix.hash_one(one), one.prefix());
-        assert_ne!(ByPrefix.hash_one(one), ByPrefix.hash_one(two));
     }
 }

@@ -10,4 +10,4 @@ mod key;
 pub use clock::{Clock, ManualClock, SystemClock, UnixSeconds};
 pub use embedding::{Embedding, InputType};
 pub use entry::{Codec, Entry, EntryMeta, TagVersion};
-pub use key::{Fingerprint, Key, KeyHasher, Tenant};
+pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};

@@ -1,21 +1,22 @@
 //! `/v1/embeddings`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
+use super::answer;
 use super::models::Names;
 use super::problem::{ErrorBody, Problem};
 use super::wire::{
-    CacheObject, EmbeddingObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName,
-    Usage, Vector, parse,
+    CacheObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName, parse,
 };
+use crate::cache::TierName;
 use crate::domain::{InputType, Tenant};
 use crate::embed::ModelCard;
 use crate::error::{Error, Kind, Result};
@@ -58,15 +59,15 @@ pub(super) struct Endpoint {
 pub(super) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    headers: HeaderMap,
-    body: Body,
+    request: HttpRequest,
 ) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
     let body = read(body, endpoint.body_bytes_max).await?;
     let wire: EmbeddingsRequest = parse(&body)?;
     let card = endpoint.names.resolve(&wire.model)?;
     let dim = dim(&wire, card)?;
     let format = wire.encoding_format;
-    let directives = directives(&headers, wire.cache.unwrap_or_default())?;
+    let directives = directives(&head.headers, wire.cache.unwrap_or_default())?;
     let request = Request {
         texts: texts(wire.input, &endpoint.embeddings)?,
         input_type: wire.input_type.map(|name| match name {
@@ -181,39 +182,22 @@ fn bad_cache_control(why: &str) -> Error {
 }
 
 fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, native_dim: usize) -> Response {
-    let vector = |bytes: &[u8]| match format {
-        EncodingFormat::Base64 if dim == native_dim => Vector::Base64(STANDARD.encode(bytes)),
-        EncodingFormat::Base64 => {
-            let cut: Vec<u8> = shortened(bytes, dim).iter().flat_map(|x| x.to_le_bytes()).collect();
-            Vector::Base64(STANDARD.encode(cut))
+    let vectors = served.entries.iter().map(|entry| {
+        if dim == native_dim {
+            Cow::Borrowed(&*entry.value)
+        } else {
+            Cow::Owned(shortened(&entry.value, dim))
         }
-        EncodingFormat::Float if dim == native_dim => Vector::Float(floats(bytes).collect()),
-        EncodingFormat::Float => Vector::Float(shortened(bytes, dim)),
-    };
-    let object = |(index, bytes)| EmbeddingObject { object: "embedding", index, embedding: vector(bytes) };
-    let body = EmbeddingsAnswer {
-        object: "list",
-        data: served.entries.iter().map(|entry| &*entry.value).enumerate().map(object).collect(),
-        model,
-        usage: Usage { prompt_tokens: served.tokens, total_tokens: served.tokens },
-    };
-    let mut json = Vec::with_capacity(256 + served.entries.len() * (64 + object_bytes(format, dim)));
-    serde_json::to_writer(&mut json, &body).expect("an answer is made of plain values: this is a bug");
+    });
+    let json = answer::write(vectors, dim, format, model, served.tokens);
     let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
     describe(served, response.headers_mut());
     response
 }
 
-/// About the length of a vector in JSON, so that an answer is written without growing its buffer.
-fn object_bytes(format: EncodingFormat, dim: usize) -> usize {
-    match format {
-        EncodingFormat::Base64 => (dim * 4).div_ceil(3) * 4,
-        EncodingFormat::Float => dim * 13,
-    }
-}
-
 /// Headers that tell how the answer came about.
 fn describe(served: &Served, headers: &mut HeaderMap) {
+    headers.reserve(8);
     let counts = served.counts;
     headers.insert(HITS, HeaderValue::from(counts.hits));
     headers.insert(MISSES, HeaderValue::from(counts.misses));
@@ -221,25 +205,38 @@ fn describe(served: &Served, headers: &mut HeaderMap) {
     if served.truncated > 0 {
         headers.insert(TRUNCATED, HeaderValue::from(served.truncated));
     }
-    // RFC 9211: one answer, so one verdict; a batch is a hit only if every text was.
-    let mut status = String::with_capacity(48);
-    let mut timing = String::with_capacity(48);
+    if served.tier.is_some() {
+        headers.insert(header::AGE, HeaderValue::from(served.age_seconds));
+    }
+    headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(served)));
+    let timing = HeaderValue::try_from(server_timing(served));
+    headers.insert(SERVER_TIMING, timing.expect("digits and words are a valid header: this is a bug"));
+}
+
+/// RFC 9211: one answer, so one verdict; a batch is a hit only if every text was.
+fn cache_status(served: &Served) -> &'static str {
     match served.tier {
-        Some(tier) => {
-            let _ = write!(status, "likewise; hit; detail={tier}");
-            headers.insert(header::AGE, HeaderValue::from(served.age_seconds));
-        }
-        None if counts.misses == 0 => status.push_str("likewise; fwd=miss; collapsed"),
-        None if counts.hits == 0 => status.push_str("likewise; fwd=miss"),
-        None => status.push_str("likewise; fwd=miss; detail=partial"),
+        Some(TierName::Memory) => "likewise; hit; detail=memory",
+        Some(TierName::Disk) => "likewise; hit; detail=disk",
+        None if served.counts.misses == 0 => "likewise; fwd=miss; collapsed",
+        None if served.counts.hits == 0 => "likewise; fwd=miss",
+        None => "likewise; fwd=miss; detail=partial",
     }
-    let _ = write!(timing, "lookup;dur={:.3}", served.lookup.as_secs_f64() * 1e3);
+}
+
+/// Where the time went, in the form of the W3C's Server Timing: milliseconds.
+fn server_timing(served: &Served) -> String {
+    let mut text = String::with_capacity(48);
+    let mut push = |name: &str, time: Duration| {
+        let microseconds = time.as_micros();
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{name};dur={}.{:03}", microseconds / 1000, microseconds % 1000);
+    };
+    push("lookup", served.lookup);
     if served.tier.is_none() {
-        let _ = write!(timing, ", inference;dur={:.3}", served.waiting.as_secs_f64() * 1e3);
+        push("inference", served.waiting);
     }
-    for (name, value) in [(CACHE_STATUS, status), (SERVER_TIMING, timing)] {
-        headers.insert(name, HeaderValue::try_from(value).expect("ASCII is a valid header: this is a bug"));
-    }
+    text
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
@@ -247,14 +244,11 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
 }
 
 /// The first `dim` numbers, brought back to unit length (Kusupati et al., "Matryoshka Representation Learning",
-/// 2022).
-fn shortened(bytes: &[u8], dim: usize) -> Vec<f32> {
-    let mut cut: Vec<f32> = floats(bytes).take(dim).collect();
-    let norm = cut.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    if norm > 0.0 {
-        cut.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-    }
-    cut
+/// 2022), as little-endian f32 like the vector they come from.
+fn shortened(bytes: &[u8], dim: usize) -> Vec<u8> {
+    let norm = floats(bytes).take(dim).map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let scale = if norm > 0.0 { norm } else { 1.0 };
+    floats(bytes).take(dim).flat_map(|x| ((f64::from(x) / scale) as f32).to_le_bytes()).collect()
 }
 
 #[cfg(test)]
@@ -283,6 +277,6 @@ mod tests {
     #[test]
     fn a_shortened_vector_has_unit_length() {
         let bytes: Vec<u8> = [3.0_f32, 4.0, 12.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(shortened(&bytes, 2), [0.6, 0.8]);
+        assert_eq!(floats(&shortened(&bytes, 2)).collect::<Vec<_>>(), [0.6, 0.8]);
     }
 }

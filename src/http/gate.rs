@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::middleware::Next;
+use axum::Router;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -68,7 +70,12 @@ impl Keys {
 
 /// The gate. Shared by `Arc`.
 pub(super) struct Gate {
+    /// The pattern of every route, which is what metrics call it.
+    patterns: matchit::Router<Arc<str>>,
+    /// What metrics call a path that is no route.
+    no_route: Arc<str>,
     keys: Keys,
+    tenant: Tenant,
     places: Semaphore,
     timeout: Duration,
     metrics: Arc<Metrics>,
@@ -76,10 +83,22 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(options: &super::Options, keys: &[ApiKey], metrics: Arc<Metrics>) -> Gate {
+    pub(super) fn new<'a>(
+        options: &super::Options,
+        keys: &[ApiKey],
+        patterns: impl Iterator<Item = &'a str>,
+        metrics: Arc<Metrics>,
+    ) -> Gate {
+        let mut known = matchit::Router::new();
+        for pattern in patterns {
+            known.insert(pattern, pattern.into()).expect("the router took the same patterns: this is a bug");
+        }
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "request ids");
         Gate {
+            patterns: known,
+            no_route: "none".into(),
             keys: Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect()),
+            tenant: Tenant::default(),
             places: Semaphore::new(options.requests_max),
             timeout: Duration::from_secs(options.request_timeout_seconds),
             metrics,
@@ -93,25 +112,34 @@ impl Gate {
             .get(&REQUEST_ID)
             .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
         own.cloned().unwrap_or_else(|| {
-            let id = format!("req_{:016x}", self.next_id.fetch_add(1, Ordering::Relaxed));
-            HeaderValue::try_from(id).expect("hexadecimal digits are a valid header: this is a bug")
+            let mut id = *b"req_0000000000000000";
+            let mut rest = self.next_id.fetch_add(1, Ordering::Relaxed);
+            for digit in id[4..].iter_mut().rev() {
+                *digit = b"0123456789abcdef"[(rest % 16) as usize];
+                rest /= 16;
+            }
+            HeaderValue::from_bytes(&id).expect("hexadecimal digits are a valid header: this is a bug")
         })
     }
 
-    async fn answer(&self, route: &str, mut request: Request, next: Next) -> Result<Response> {
+    async fn admit(&self, route: &str, mut request: Request<Incoming>, routes: &Routes) -> Result<Response> {
         let is_open = OPEN_ROUTES.contains(&route);
         if !is_open {
             self.keys.admit(request.headers())?;
         }
-        request.extensions_mut().insert(Tenant::default());
+        request.extensions_mut().insert(self.tenant.clone());
         let _place = match self.places.try_acquire() {
             Ok(place) => Some(place),
             Err(_) if is_open => None,
             Err(_) => return Err(Error::new(Kind::Overloaded, "too many requests are being answered")),
         };
-        tokio::time::timeout(self.timeout, next.run(request)).await.map_err(|_| {
-            Error::new(Kind::Timeout, format!("the request took longer than {} s", self.timeout.as_secs()))
-        })
+        match tokio::time::timeout(self.timeout, routes.call(request)).await {
+            Ok(answered) => answered.map_err(|never| match never {}),
+            Err(_) => {
+                let seconds = self.timeout.as_secs();
+                Err(Error::new(Kind::Timeout, format!("the request took longer than {seconds} s")))
+            }
+        }
     }
 }
 
@@ -131,22 +159,38 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// The middleware.
-pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let _in_flight = InFlight::new(&gate.metrics);
-    let route: Arc<str> =
-        request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).into();
-    let id = gate.request_id(request.headers());
-    let mut response = match gate.answer(&route, request, next).await {
-        Ok(response) => response,
-        Err(error) => Problem(error).into_response(),
-    };
-    response.headers_mut().insert(REQUEST_ID, id);
-    let labels = RequestLabels { route, status: response.status().as_u16() };
-    gate.metrics.requests.get_or_create(&labels).inc();
-    gate.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
-    response
+type Routes = TowerToHyperService<Router>;
+
+/// The routes behind the gate, as the connection loop calls them. Cheap to clone.
+#[derive(Clone)]
+pub struct Gated {
+    gate: Arc<Gate>,
+    routes: Routes,
+}
+
+impl Gated {
+    pub(super) fn new(gate: Gate, routes: Router) -> Gated {
+        Gated { gate: Arc::new(gate), routes: TowerToHyperService::new(routes) }
+    }
+
+    /// Answers a request; a fault is an answer too.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response {
+        let started = Instant::now();
+        let gate = &*self.gate;
+        let _in_flight = InFlight::new(&gate.metrics);
+        let route = gate.patterns.at(request.uri().path()).map_or(&gate.no_route, |found| found.value);
+        let route = Arc::clone(route);
+        let id = gate.request_id(request.headers());
+        let mut response = match gate.admit(&route, request, &self.routes).await {
+            Ok(response) => response,
+            Err(error) => Problem(error).into_response(),
+        };
+        response.headers_mut().insert(REQUEST_ID, id);
+        let labels = RequestLabels { route, status: response.status().as_u16() };
+        gate.metrics.requests.get_or_create(&labels).inc();
+        gate.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+        response
+    }
 }
 
 /// The keys of the options and of the file they name.

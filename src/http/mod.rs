@@ -5,6 +5,7 @@
 //! handler parses, calls one use case, and writes its answer; everything that is the same for all routes is done once,
 //! in the gate.
 
+mod answer;
 mod embeddings;
 mod gate;
 mod models;
@@ -16,7 +17,7 @@ mod wire;
 
 use serde::{Deserialize, Serialize};
 
-pub use gate::ApiKey;
+pub use gate::{ApiKey, Gated};
 pub use models::Names;
 pub use operations::{Readiness, State};
 pub use router::{Parts, openapi, router};

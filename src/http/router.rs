@@ -1,5 +1,6 @@
 //! The routes, each with just what it needs, and the contract that is generated from them.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::embeddings::Endpoint;
-use super::gate::{self, Gate};
+use super::gate::{self, Gate, Gated};
 use super::models::Names;
 use super::operations::{Operations, Readiness};
 use super::problem::Problem;
@@ -40,6 +41,9 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+/// Where the contract itself is served.
+const CONTRACT_ROUTE: &str = "/openapi.json";
+
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Likewise",
@@ -51,9 +55,8 @@ struct Contract;
 ///
 /// # Errors
 /// `Config` if the keys cannot be read, or if others can reach the address and there are none.
-pub fn router(options: &Options, parts: Parts) -> Result<Router> {
+pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
     let keys = gate::read_keys(options)?;
-    let gate = Arc::new(Gate::new(options, &keys, Arc::clone(&parts.metrics)));
     if keys.is_empty() && !is_loopback(&options.listen) {
         return Err(Error::new(
             Kind::Config,
@@ -61,22 +64,32 @@ pub fn router(options: &Options, parts: Parts) -> Result<Router> {
         )
         .with("listen", &options.listen));
     }
-    let contract: Arc<str> = openapi().into();
-    Ok(routes(parts, options.body_bytes_max)
-        .route("/openapi.json", get(serve_contract).with_state(contract))
+    let contract = contract();
+    let patterns = contract.paths.paths.keys().map(String::as_str).chain(iter::once(CONTRACT_ROUTE));
+    let gate = Gate::new(options, &keys, patterns, Arc::clone(&parts.metrics));
+    let routes = routes(parts, options.body_bytes_max)
+        .route(CONTRACT_ROUTE, get(serve_contract).with_state(Arc::from(json(&contract))))
         .fallback(|| async { Problem(Error::new(Kind::NotFound, "there is no such route")) })
         .method_not_allowed_fallback(|| async {
             Problem(Error::new(Kind::MethodNotAllowed, "the route does not take this method"))
-        })
-        .layer(axum::middleware::from_fn_with_state(gate, gate::pass)))
+        });
+    Ok(Gated::new(gate, routes))
 }
 
 /// The contract, as `/openapi.json` serves it and the repository keeps it.
 pub fn openapi() -> String {
+    json(&contract())
+}
+
+fn contract() -> utoipa::openapi::OpenApi {
     let mut contract = Contract::openapi();
     contract.merge(embedding_routes().into_openapi());
     contract.merge(model_routes().into_openapi());
     contract.merge(operation_routes().into_openapi());
+    contract
+}
+
+fn json(contract: &utoipa::openapi::OpenApi) -> String {
     let mut json = contract.to_pretty_json().expect("the contract is made of plain values: this is a bug");
     json.push('\n');
     json

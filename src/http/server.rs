@@ -1,18 +1,19 @@
 //! The connection loop: accepts, serves HTTP/1.1, and stops without cutting anybody off.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Options;
+use super::gate::Gated;
 use crate::error::{Error, Kind, Result};
 
 /// A bound listener with its limits. Binding before building the rest finds a taken port early, and lets a test ask
@@ -52,7 +53,7 @@ impl Server {
 }
 
 /// Serves until `stop` is done, then finishes the requests under way, at most `drain_seconds` long.
-pub async fn serve(server: Server, router: Router, stop: impl Future<Output = ()>) {
+pub async fn serve(server: Server, routes: Gated, stop: impl Future<Output = ()>) {
     let Server { listener, connections_max, header_timeout, drain, .. } = server;
     let places = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
@@ -70,7 +71,11 @@ pub async fn serve(server: Server, router: Router, stop: impl Future<Output = ()
             () = &mut stop => break,
             next = next => next,
         };
-        let service = TowerToHyperService::new(router.clone());
+        let routes = routes.clone();
+        let service = service_fn(move |request| {
+            let routes = routes.clone();
+            async move { Ok::<_, Infallible>(routes.answer(request).await) }
+        });
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A connection that breaks is its client's business.

@@ -181,24 +181,28 @@ enum First {
     Tokens(Vec<u32>),
 }
 
-/// The answer to a request for embeddings.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EmbeddingsAnswer<'a> {
+/// The answer to a request for embeddings, for the contract; `answer.rs` writes it.
+#[derive(ToSchema)]
+#[cfg_attr(test, derive(Debug, Deserialize))]
+#[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
+pub(super) struct EmbeddingsAnswer {
     /// `list`.
-    pub(super) object: &'static str,
+    pub(super) object: String,
     /// One element for each input, in the order of the inputs.
     pub(super) data: Vec<EmbeddingObject>,
     /// The model that embedded.
-    pub(super) model: &'a str,
+    pub(super) model: String,
     /// Tokens of the inputs, cached ones included.
     pub(super) usage: Usage,
 }
 
 /// One vector.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[cfg_attr(test, derive(Debug, Deserialize))]
+#[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
 pub(super) struct EmbeddingObject {
     /// `embedding`.
-    pub(super) object: &'static str,
+    pub(super) object: String,
     /// The place of the input in the request.
     pub(super) index: usize,
     /// The vector.
@@ -206,8 +210,9 @@ pub(super) struct EmbeddingObject {
 }
 
 /// A vector as the request asked for it.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
+#[derive(ToSchema)]
+#[cfg_attr(test, derive(Debug, PartialEq, Deserialize), serde(untagged))]
+#[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
 pub(super) enum Vector {
     /// Numbers.
     Float(Vec<f32>),
@@ -216,7 +221,9 @@ pub(super) enum Vector {
 }
 
 /// Tokens of a request.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[cfg_attr(test, derive(Debug, Deserialize))]
+#[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
 pub(super) struct Usage {
     /// Tokens that the model read.
     pub(super) prompt_tokens: u64,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::making::{Making, Served};
 use crate::cache::{Cache, Found, SingleFlight, TierName};
-use crate::domain::{Entry, InputType, Key, KeyHasher, Tenant};
+use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Tenant};
 use crate::embed::{Embedder, ModelCard, Priority};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
@@ -231,8 +231,8 @@ impl Embeddings {
 
     /// A key for each text, equal ones joined.
     fn distinct(&self, request: &Request, prompt: &str) -> Wanted {
-        let base = KeyHasher::new("likewise/embedding/v1")
-            .field(request.tenant.as_str().as_bytes())
+        let mut base = KeyHasher::new("likewise/embedding/v1");
+        base.field(request.tenant.as_str().as_bytes())
             .field(request.directives.namespace.as_deref().unwrap_or("embeddings").as_bytes())
             .field(&self.card().fingerprint.0)
             .field(prompt.as_bytes());
@@ -242,7 +242,7 @@ impl Embeddings {
             firsts: Vec::with_capacity(count),
             places: Vec::with_capacity(count),
         };
-        let mut seen = HashMap::with_capacity(count);
+        let mut seen = HashMap::with_capacity_and_hasher(count, ByPrefix);
         for (first, text) in request.texts.iter().enumerate() {
             let key = base.clone().field(text.as_bytes()).finish();
             let place = match seen.entry(key) {
