@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, DiskTier, Freshness, MemoryTier, Tier};
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
-use crate::embed::{Embedder, LocalEmbedder};
+use crate::embed::{Embedder, LocalEmbedder, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Names, Parts, Readiness, Server, State};
 use crate::metrics::Metrics;
@@ -66,11 +66,21 @@ impl Engine {
 }
 
 fn embedder(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Embedder>> {
-    let Some(dir) = &config.model.dir else {
-        return Err(Error::new(
-            Kind::Config,
-            "no model: give --model DIR, or model.dir in the configuration",
-        ));
+    let dir = match (&config.model.dir, &config.embed.remote.base_url) {
+        (Some(_), Some(_)) => {
+            let message = "two models: give model.dir (or --model) or embed.remote.base_url, not both";
+            return Err(Error::new(Kind::Config, message));
+        }
+        (None, None) => {
+            let message =
+                "no model: give --model DIR, or model.dir or embed.remote.base_url in the configuration";
+            return Err(Error::new(Kind::Config, message));
+        }
+        (None, Some(_)) => {
+            let name = config.model.name.as_deref();
+            return Ok(Arc::new(RemoteEmbedder::connect(name, &config.embed, Arc::clone(metrics))?));
+        }
+        (Some(dir), None) => dir,
     };
     let name = config.model.name.clone().or_else(|| Some(dir.file_name()?.to_string_lossy().into_owned()));
     let name = name.unwrap_or_else(|| "model".into());

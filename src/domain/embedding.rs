@@ -1,6 +1,7 @@
 //! What an embedder makes of a text.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One vector with what is known of its making. The model it belongs to is part of its entry's key.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,13 @@ pub struct Embedding {
     pub is_truncated: bool,
     /// The text's share of the time that its batch took, in microseconds.
     pub cost_us: u32,
+    /// How long its text waited before it was started.
+    pub queued: Duration,
+}
+
+/// Whether a vector says anything: all numbers finite, not all of them zero.
+pub fn is_usable(vector: &[f32]) -> bool {
+    vector.iter().all(|x| x.is_finite()) && vector.iter().any(|x| *x != 0.0)
 }
 
 /// What the text is for; asymmetric models put different prompts before queries and documents.

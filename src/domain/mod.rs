@@ -8,6 +8,6 @@ mod entry;
 mod key;
 
 pub use clock::{Clock, ManualClock, SystemClock, UnixSeconds};
-pub use embedding::{Embedding, InputType};
+pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, Entry, EntryMeta, TagVersion};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};

@@ -6,16 +6,16 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::Work;
+use super::lanes::{Budget, Cut, Lanes};
 use super::tokenizer::{Tokenizer, Tokens};
-use super::{Priority, Work};
-use crate::domain::Embedding;
+use crate::domain::{Embedding, is_usable};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 
@@ -27,9 +27,6 @@ pub(super) trait Model: Send + 'static {
 
 /// Texts that the tokenizing thread takes at a time; the model sees them as soon as they are done.
 const TOKENIZED_AT_ONCE: usize = 32;
-
-/// Of so many passes, one begins with the oldest bulk text: bulk work is slow under interactive load, never stuck.
-const BULK_TURN: u64 = 8;
 
 /// A text with its tokens, waiting for a pass.
 struct Ready {
@@ -43,45 +40,12 @@ struct Counting {
     reply: oneshot::Sender<Result<Vec<usize>>>,
 }
 
-/// A queue for each priority.
-struct Lanes<T> {
-    interactive: VecDeque<T>,
-    bulk: VecDeque<T>,
-}
-
-impl<T> Lanes<T> {
-    fn new() -> Lanes<T> {
-        Lanes { interactive: VecDeque::new(), bulk: VecDeque::new() }
-    }
-
-    fn lane(&mut self, priority: Priority) -> &mut VecDeque<T> {
-        match priority {
-            Priority::Interactive => &mut self.interactive,
-            Priority::Bulk => &mut self.bulk,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.interactive.is_empty() && self.bulk.is_empty()
-    }
-
-    fn pop(&mut self) -> Option<T> {
-        self.interactive.pop_front().or_else(|| self.bulk.pop_front())
-    }
-
-    fn clear(&mut self) {
-        self.interactive.clear();
-        self.bulk.clear();
-    }
-}
-
 struct State {
     waiting: Lanes<Work>,
     counting: VecDeque<Counting>,
     ready: Lanes<Ready>,
     /// Texts submitted and not yet in a pass, those being tokenized included.
     queued: usize,
-    passes: u64,
     is_closing: bool,
     /// A thread has died: nothing will be answered any more.
     is_dead: bool,
@@ -121,7 +85,6 @@ impl Batcher {
                 counting: VecDeque::new(),
                 ready: Lanes::new(),
                 queued: 0,
-                passes: 0,
                 is_closing: false,
                 is_dead: false,
             }),
@@ -159,7 +122,7 @@ impl Batcher {
         state.admit(work.len(), self.shared.queue_texts_max)?;
         state.queued += work.len();
         for one in work {
-            state.waiting.lane(one.priority).push_back(one);
+            state.waiting.push(one.priority, one);
         }
         drop(state);
         self.shared.waiting.notify_one();
@@ -217,44 +180,6 @@ impl State {
         }
         Ok(())
     }
-
-    /// The texts of the next pass: oldest first, interactive before bulk, up to the budget, at least one. Texts that
-    /// nobody waits for are dropped on the way; their number is returned too.
-    fn cut(&mut self, batch_tokens_max: usize) -> (Vec<Ready>, usize) {
-        let bulk_begins = self.passes % BULK_TURN == BULK_TURN - 1;
-        let (mut batch, mut tokens, mut dropped) = (Vec::new(), 0, 0);
-        loop {
-            let bulk_is_next = self.ready.interactive.is_empty() || (bulk_begins && batch.is_empty());
-            let lane = if bulk_is_next && !self.ready.bulk.is_empty() {
-                &mut self.ready.bulk
-            } else {
-                &mut self.ready.interactive
-            };
-            let Some(next) = lane.front() else { break };
-            if next.work.is_unwanted() {
-                lane.pop_front();
-                dropped += 1;
-                continue;
-            }
-            let length = next.tokens.ids.len();
-            if !batch.is_empty() && tokens + length > batch_tokens_max {
-                break;
-            }
-            tokens += length;
-            batch.extend(lane.pop_front());
-        }
-        if !batch.is_empty() {
-            self.passes += 1;
-        }
-        self.queued -= batch.len() + dropped;
-        (batch, dropped)
-    }
-}
-
-impl Work {
-    fn is_unwanted(&self) -> bool {
-        self.is_abandoned.load(Ordering::Relaxed) || self.reply.is_closed()
-    }
 }
 
 impl Shared {
@@ -268,8 +193,8 @@ impl Shared {
         let mut state = self.lock();
         state.is_dead = true;
         state.queued = 0;
-        state.waiting.clear();
-        state.ready.clear();
+        state.waiting.drain().for_each(drop);
+        state.ready.drain().for_each(drop);
         state.counting.clear();
         drop(state);
         self.waiting.notify_all();
@@ -300,7 +225,7 @@ fn tokenize(shared: &Shared, tokenizer: &Tokenizer) {
             }
             state.queued -= gone;
             for one in ready {
-                state.ready.lane(one.work.priority).push_back(one);
+                state.ready.push(one.work.priority, one);
             }
             shared.ready.notify_one();
         } else {
@@ -339,7 +264,10 @@ fn run_passes(shared: &Shared, model: &mut impl Model) {
             state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
-        let (batch, dropped) = state.cut(shared.batch_tokens_max);
+        let budget = Budget { items: usize::MAX, cost: shared.batch_tokens_max };
+        let tokens = |ready: &Ready| ready.tokens.ids.len();
+        let Cut { batch, dropped } = state.ready.cut(budget, tokens, |ready| ready.work.is_unwanted());
+        state.queued -= batch.len() + dropped;
         drop(state);
         shared.metrics.dropped_texts.inc_by(dropped as u64);
         if !batch.is_empty() {
@@ -366,14 +294,20 @@ fn run_pass(batch: Vec<Ready>, model: &mut impl Model, metrics: &Metrics) {
             metrics.embedded_tokens.inc_by(total as u64);
             for (Ready { work, tokens }, vector) in batch.into_iter().zip(vectors) {
                 let share = tokens.ids.len() as f64 / total as f64;
-                let embedding = Embedding {
+                let embedding = is_usable(&vector).then(|| Embedding {
                     vector: vector.into(),
                     tokens: u32::try_from(tokens.ids.len()).unwrap_or(u32::MAX),
                     is_truncated: tokens.is_truncated,
                     cost_us: (took.as_secs_f64() * 1e6 * share) as u32,
-                };
-                let _ = work.reply.send(Ok(embedding));
+                    queued: started.saturating_duration_since(work.since),
+                });
+                let unusable =
+                    || Error::new(Kind::Internal, "the model made a vector that is zero or not finite");
+                let _ = work.reply.send(embedding.ok_or_else(unusable));
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,14 +6,17 @@
 
 mod batcher;
 mod encoder;
+mod lanes;
 mod local;
 mod model_dir;
 mod prompts;
+mod remote;
 mod token_ids;
 mod tokenizer;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -21,6 +24,7 @@ use tokio::sync::oneshot;
 
 pub use local::LocalEmbedder;
 pub use prompts::Prompts;
+pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
 pub use token_ids::TokenIds;
 
 use crate::domain::{Embedding, Fingerprint, UnixSeconds};
@@ -42,6 +46,8 @@ pub struct Options {
     pub prompts: Prompts,
     /// Whether the model was trained so that its vectors can be cut (Matryoshka), instead of what its family says.
     pub is_matryoshka: Option<bool>,
+    /// A model that another server runs, instead of a local one.
+    pub remote: RemoteOptions,
 }
 
 impl Default for Options {
@@ -53,6 +59,7 @@ impl Default for Options {
             token_ids: TokenIds::default(),
             prompts: Prompts::default(),
             is_matryoshka: None,
+            remote: RemoteOptions::default(),
         }
     }
 }
@@ -115,6 +122,14 @@ pub struct Work {
     pub reply: oneshot::Sender<Result<Embedding>>,
     /// Set once nobody waits for the vector any more; text that is not started by then is dropped.
     pub is_abandoned: Arc<AtomicBool>,
+    /// When it was asked for; the time until it is started is its time in the queue.
+    pub since: Instant,
+}
+
+impl Work {
+    fn is_unwanted(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed) || self.reply.is_closed()
+    }
 }
 
 /// A model behind a bounded queue. Shared by `Arc`.

@@ -234,7 +234,8 @@ fn server_timing(served: &Served) -> String {
     };
     push("lookup", served.lookup);
     if served.tier.is_none() {
-        push("inference", served.waiting);
+        push("queue", served.queued);
+        push("inference", served.waiting - served.queued);
     }
     text
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::cache::{Cache, Flight, Landing, SingleFlight, TierName};
+use crate::cache::{Cache, Flight, Found, Landing, SingleFlight, TierName};
 use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher};
 use crate::embed::{Embedder, Priority, Work};
 use crate::error::Result;
@@ -17,6 +18,14 @@ pub(super) struct Served {
     pub(super) entry: Arc<Entry>,
     /// The tier it was found in; none if the model made it.
     pub(super) tier: Option<TierName>,
+    /// How long its text waited for the model.
+    pub(super) queued: Duration,
+}
+
+impl Served {
+    pub(super) fn found(found: Found) -> Served {
+        Served { entry: found.entry, tier: Some(found.tier), queued: Duration::ZERO }
+    }
 }
 
 /// How the missing vectors of one request are made.
@@ -83,6 +92,7 @@ impl Making {
                 priority: self.priority,
                 reply,
                 is_abandoned: Arc::clone(&is_abandoned),
+                since: Instant::now(),
             });
             makers.push((key, flight, answer, is_abandoned));
         }
@@ -110,14 +120,14 @@ impl Making {
         for one in led {
             // An earlier flight of this key may have landed between our look in memory and our take-off.
             match self.cache.peek(&one.key) {
-                Some(found) => one.flight.land(Ok(Served { entry: found.entry, tier: Some(found.tier) })),
+                Some(found) => one.flight.land(Ok(Served::found(found))),
                 None => unseen.push(one),
             }
         }
         let keys: Vec<Key> = unseen.iter().map(|one| one.key).collect();
         for (one, found) in unseen.into_iter().zip(self.cache.fetch(&keys).await) {
             match found {
-                Some(found) => one.flight.land(Ok(Served { entry: found.entry, tier: Some(found.tier) })),
+                Some(found) => one.flight.land(Ok(Served::found(found))),
                 None => missing.push(one),
             }
         }
@@ -150,7 +160,7 @@ impl Making {
                 if self.stores {
                     self.cache.put_many(vec![(key, Arc::clone(&entry))]).await;
                 }
-                flight.land(Ok(Served { entry, tier: None }));
+                flight.land(Ok(Served { entry, tier: None, queued: embedding.queued }));
             }
         }
     }

@@ -111,6 +111,8 @@ pub struct Response {
     pub lookup: Duration,
     /// Time spent waiting for flights: lower tiers, queue and model.
     pub waiting: Duration,
+    /// Of it, the longest time that a text waited for the model to be free.
+    pub queued: Duration,
 }
 
 /// The use case. Shared by `Arc`.
@@ -269,10 +271,7 @@ impl Embeddings {
     fn accept(&self, directives: &Directives, found: Found) -> Option<Outcome> {
         let age_seconds = self.cache.freshness().age_seconds(&found.entry.meta);
         let is_young = directives.age_seconds_max.is_none_or(|max| age_seconds <= max);
-        is_young.then_some(Outcome {
-            served: Served { entry: found.entry, tier: Some(found.tier) },
-            has_led: false,
-        })
+        is_young.then(|| Outcome { served: Served::found(found), has_led: false })
     }
 
     /// Fills the outcomes that memory could not.
@@ -426,6 +425,13 @@ impl Embeddings {
             entries,
             lookup,
             waiting,
+            // A flight that others lead may have begun to queue before this request came.
+            queued: outcomes
+                .iter()
+                .map(|outcome| outcome.served.queued)
+                .max()
+                .unwrap_or_default()
+                .min(waiting),
         }
     }
 }

@@ -1,0 +1,259 @@
+//! A model behind any OpenAI-compatible embeddings endpoint.
+//!
+//! Remote models are not deterministic: the same text asked for twice may differ in the fourth digit. What comes back
+//! is checked (count, places, width, finite and not zero) and never mended: a text with a bad vector gets an error.
+//! Rate limits are pacing, not failure: every request in flight waits as the endpoint asks, until its deadline.
+
+mod client;
+mod options;
+mod reply;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+use self::client::Client;
+use self::options::Target;
+pub use self::options::{Encoding, RemoteOptions};
+use super::lanes::{Budget, Cut, Lanes};
+use super::prompts::{Family, family_of};
+use super::token_ids::decode_cl100k;
+use super::{Embedder, Matryoshka, ModelCard, Options, TokenIds, Work};
+use crate::domain::{Clock, Embedding, Fingerprint, KeyHasher, SystemClock};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+
+/// Tokens that OpenAI's models read of a text, where the options say nothing else.
+const TOKENS_MAX: usize = 8191;
+
+/// A model that another server runs. Dropping it ends its tasks; whoever still waits is told so.
+pub struct RemoteEmbedder {
+    card: ModelCard,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Tells the dispatcher of new work and of the end.
+    changed: Notify,
+    /// True from the end on; requests in flight stop at it.
+    end: watch::Sender<bool>,
+    client: Client,
+    budget: Budget,
+    requests_max: usize,
+    queue_texts_max: usize,
+    metrics: Arc<Metrics>,
+}
+
+struct State {
+    waiting: Lanes<Work>,
+    is_alive: bool,
+}
+
+impl RemoteEmbedder {
+    /// The model that `options.remote` describes, served under `name` or its own. Nothing is asked of the endpoint
+    /// yet. Must be called within a runtime, which then carries the requests.
+    ///
+    /// # Errors
+    /// `Config`, naming the key or the environment variable.
+    pub fn connect(name: Option<&str>, options: &Options, metrics: Arc<Metrics>) -> Result<RemoteEmbedder> {
+        let target = options.remote.target()?;
+        if options.token_ids == TokenIds::Model {
+            return Err(Error::new(
+                Kind::Config,
+                "embed.token_ids cannot be \"model\": the tokenizer of a remote model is not known here",
+            ));
+        }
+        let family = family_of([target.model.as_str()]);
+        let is_matryoshka =
+            options.is_matryoshka.unwrap_or(family.is_some_and(|family| family.is_matryoshka));
+        let card = ModelCard {
+            name: name.unwrap_or(&target.model).to_owned(),
+            fingerprint: fingerprint(&target),
+            dim: target.dim,
+            tokens_max: options.tokens_max.unwrap_or(TOKENS_MAX),
+            prompts: options.prompts.clone().or(family.map(Family::prompts).unwrap_or_default()),
+            matryoshka: if is_matryoshka { Matryoshka::Any } else { Matryoshka::No },
+            created: SystemClock.now(),
+        };
+        let remote = &options.remote;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { waiting: Lanes::new(), is_alive: true }),
+            changed: Notify::new(),
+            end: watch::Sender::new(false),
+            client: Client::new(target, remote, Arc::clone(&metrics))?,
+            budget: Budget { items: remote.batch_texts_max, cost: remote.batch_bytes_max },
+            requests_max: remote.requests_max,
+            queue_texts_max: options.queue_texts_max,
+            metrics,
+        });
+        Handle::current().spawn(dispatch(Arc::clone(&shared)));
+        Ok(RemoteEmbedder { card, shared })
+    }
+}
+
+impl Embedder for RemoteEmbedder {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn submit(&self, work: Vec<Work>) -> Result<()> {
+        self.shared.submit(work)
+    }
+
+    /// None: the tokenizer of a remote model is not known, and a guess is no count.
+    fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn decode_tokens(&self, ids: &[u32]) -> Result<String> {
+        decode_cl100k(ids)
+    }
+
+    fn queued(&self) -> usize {
+        self.shared.lock().waiting.len()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.shared.lock().is_alive
+    }
+}
+
+impl Drop for RemoteEmbedder {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
+
+/// However the dispatcher ends, nobody is left waiting for it.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Cuts batches and sends them, as many at once as the options allow, until the end.
+async fn dispatch(shared: Arc<Shared>) {
+    let guard = EndOnDrop(Arc::clone(&shared));
+    let requests = Arc::new(Semaphore::new(shared.requests_max));
+    while let Ok(permit) = Arc::clone(&requests).acquire_owned().await {
+        let Some(batch) = shared.next_batch().await else { break };
+        tokio::spawn(run(Arc::clone(&shared), batch, permit));
+    }
+    drop(guard);
+}
+
+/// Sends one batch and answers each of its texts. The permit is held until then.
+async fn run(shared: Arc<Shared>, mut batch: Vec<Work>, permit: OwnedSemaphorePermit) {
+    let texts: Vec<String> = batch.iter_mut().map(|work| std::mem::take(&mut work.text)).collect();
+    let mut end = shared.end.subscribe();
+    let started = Instant::now();
+    let answered = tokio::select! {
+        answered = shared.client.embed(&texts) => answered,
+        _ = end.wait_for(|is_end| *is_end) => Err(gone()),
+    };
+    let took = started.elapsed();
+    drop(permit);
+    let metrics = &shared.metrics;
+    metrics.inference_seconds.observe(took.as_secs_f64());
+    metrics.batches.inc();
+    metrics.batch_texts.observe(texts.len() as f64);
+    match answered {
+        // Whoever waited for a text may have left by now; the others have not.
+        Err(error) => batch.into_iter().for_each(|work| _ = work.reply.send(Err(error.clone()))),
+        Ok(vectors) => {
+            let cost_us = took.as_micros() / texts.len() as u128;
+            for (work, vector) in batch.into_iter().zip(vectors) {
+                let embedding = vector.map(|vector| Embedding {
+                    vector: vector.numbers.into(),
+                    tokens: vector.tokens,
+                    is_truncated: false,
+                    cost_us: u32::try_from(cost_us).unwrap_or(u32::MAX),
+                    queued: started.saturating_duration_since(work.since),
+                });
+                if let Ok(embedding) = &embedding {
+                    metrics.embedded_texts.inc();
+                    metrics.embedded_tokens.inc_by(embedding.tokens.into());
+                }
+                let _ = work.reply.send(embedding);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// A poisoned lock is taken all the same: no code of ours panics while it holds it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, work: Vec<Work>) -> Result<()> {
+        let mut state = self.lock();
+        if !state.is_alive {
+            return Err(gone());
+        }
+        let (waiting, max) = (state.waiting.len(), self.queue_texts_max);
+        if waiting + work.len() > max {
+            let message = format!("the model's queue is full: {waiting} texts wait, at most {max} may");
+            return Err(Error::new(Kind::Overloaded, message));
+        }
+        for one in work {
+            state.waiting.push(one.priority, one);
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits for work; none after the end.
+    async fn next_batch(&self) -> Option<Vec<Work>> {
+        loop {
+            {
+                let mut state = self.lock();
+                if !state.is_alive {
+                    return None;
+                }
+                let Cut { batch, dropped } =
+                    state.waiting.cut(self.budget, |work| work.text.len(), Work::is_unwanted);
+                self.metrics.dropped_texts.inc_by(dropped as u64);
+                if !batch.is_empty() {
+                    return Some(batch);
+                }
+            }
+            // A notice that came since then is kept for the one who waits.
+            self.changed.notified().await;
+        }
+    }
+
+    fn end(&self) {
+        let mut state = self.lock();
+        state.is_alive = false;
+        let waiting: Vec<Work> = state.waiting.drain().collect();
+        drop(state);
+        self.end.send_replace(true);
+        self.changed.notify_one();
+        waiting.into_iter().for_each(|work| _ = work.reply.send(Err(gone())));
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Unavailable, "the model does not answer any more")
+}
+
+/// All that is known of the identity of somebody else's model.
+fn fingerprint(target: &Target) -> Fingerprint {
+    let key = KeyHasher::new("likewise/remote-model/v1")
+        .field(target.url.as_bytes())
+        .field(target.model.as_bytes())
+        .field(&(target.dim as u64).to_le_bytes())
+        .finish();
+    Fingerprint(key.0)
+}
+
+#[cfg(test)]
+mod tests;

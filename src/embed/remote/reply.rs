@@ -1,0 +1,160 @@
+//! Reads what an embeddings endpoint answers. Everything in it is doubted.
+
+use base64_simd::STANDARD;
+use serde::Deserialize;
+
+use crate::domain::is_usable;
+use crate::error::{Error, Kind, Result};
+
+#[derive(Deserialize)]
+struct Reply {
+    data: Vec<Item>,
+    #[serde(default)]
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    index: usize,
+    embedding: Numbers,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Numbers {
+    Base64(String),
+    Floats(Vec<f32>),
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    #[serde(default)]
+    prompt_tokens: u64,
+}
+
+/// What an endpoint made of one text.
+#[derive(Debug)]
+pub(super) struct Vector {
+    pub(super) numbers: Vec<f32>,
+    /// The text's share of the request's tokens, estimated by its length: endpoints count requests only.
+    pub(super) tokens: u32,
+}
+
+/// The vectors of texts of these `lengths` in bytes, by their places, from the body of an answer.
+///
+/// An answer that lost a text or gave one twice is refused as a whole, since then no place can be trusted; a vector of
+/// another width than `dim`, not finite or zero is an error of its text alone.
+///
+/// # Errors
+/// `Upstream`.
+pub(super) fn read(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Result<Vector>>> {
+    let reply: Reply = serde_json::from_slice(body)
+        .map_err(|error| Error::new(Kind::Upstream, "read the remote model's answer").source(error))?;
+    if reply.data.len() != lengths.len() {
+        return Err(Error::new(Kind::Upstream, "read the remote model's answer: it lost count of the texts")
+            .with("texts", lengths.len())
+            .with("vectors", reply.data.len()));
+    }
+    let mut places: Vec<Option<Numbers>> = lengths.iter().map(|_| None).collect();
+    for item in reply.data {
+        match places.get_mut(item.index) {
+            Some(place @ None) => *place = Some(item.embedding),
+            Some(Some(_)) | None => {
+                let message = "read the remote model's answer: an index is there twice or out of range";
+                return Err(Error::new(Kind::Upstream, message).with("index", item.index));
+            }
+        }
+    }
+    let tokens = reply.usage.map_or(0, |usage| usage.prompt_tokens);
+    let total = lengths.iter().sum::<usize>().max(1);
+    let share = |length: usize| u32::try_from(tokens * length as u64 / total as u64).unwrap_or(u32::MAX);
+    // As many items as places and no place twice: every place is filled.
+    Ok(places
+        .into_iter()
+        .flatten()
+        .zip(lengths)
+        .map(|(numbers, &length)| vector(numbers, dim, share(length)))
+        .collect())
+}
+
+fn vector(numbers: Numbers, dim: usize, tokens: u32) -> Result<Vector> {
+    let numbers = match numbers {
+        Numbers::Floats(numbers) => numbers,
+        Numbers::Base64(text) => decode(&text)?,
+    };
+    if numbers.len() != dim {
+        return Err(Error::new(Kind::Upstream, "use the remote model's vector: it has another width")
+            .with("expected", dim)
+            .with("found", numbers.len()));
+    }
+    if !is_usable(&numbers) {
+        return Err(Error::new(Kind::Upstream, "use the remote model's vector: it is not finite or is zero"));
+    }
+    Ok(Vector { numbers, tokens })
+}
+
+/// Little-endian single precision in base64.
+fn decode(text: &str) -> Result<Vec<f32>> {
+    let bytes = STANDARD
+        .decode_to_vec(text)
+        .map_err(|error| Error::new(Kind::Upstream, "decode the remote model's vector").source(error))?;
+    let (numbers, rest) = bytes.as_chunks();
+    if !rest.is_empty() {
+        return Err(Error::new(Kind::Upstream, "decode the remote model's vector: it ends within a number"));
+    }
+    Ok(numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &str) -> Error {
+        let error = read(body.as_bytes(), &[1, 1], 2).unwrap_err();
+        assert_eq!(error.kind(), Kind::Upstream);
+        error
+    }
+
+    #[test]
+    fn vectors_come_to_their_own_places_in_either_form() {
+        // 1.0 and -2.0 in little-endian bytes: 00 00 80 3f 00 00 00 c0.
+        let body = r#"{"data": [{"index": 1, "embedding": [3, 4e0]}, {"index": 0, "embedding": "AACAPwAAAMA="}],
+            "usage": {"prompt_tokens": 8, "total_tokens": 8}}"#;
+        let vectors = read(body.as_bytes(), &[1, 3], 2).unwrap();
+        let vectors: Vec<(Vec<f32>, u32)> =
+            vectors.into_iter().map(|vector| vector.unwrap()).map(|v| (v.numbers, v.tokens)).collect();
+        assert_eq!(vectors, [(vec![1.0, -2.0], 2), (vec![3.0, 4.0], 6)]);
+    }
+
+    #[test]
+    fn an_answer_whose_places_cannot_be_trusted_is_refused() {
+        refusal(r#"{"data": [{"index": 0, "embedding": [1, 2]}]}"#);
+        refusal(r#"{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 0, "embedding": [1, 2]}]}"#);
+        refusal(r#"{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 2, "embedding": [1, 2]}]}"#);
+        refusal(r#"{"data": [{"embedding": [1, 2]}, {"embedding": [1, 2]}]}"#);
+        refusal(r#"{"data": [{"index": -1, "embedding": [1, 2]}, {"index": 0, "embedding": [1, 2]}]}"#);
+        refusal("<html>");
+    }
+
+    #[test]
+    fn a_bad_vector_is_an_error_of_its_text_alone() {
+        let nan = STANDARD.encode_to_string([f32::NAN.to_le_bytes(), 1f32.to_le_bytes()].concat());
+        for bad in [
+            "[1]",
+            "[1, 2, 3]",
+            "[0, 0]",
+            "[1e39, 1]",
+            &format!("\"{nan}\""),
+            "\"AAA\"",
+            "\"AACAPwAA\"",
+            "\"?\"",
+        ] {
+            let body = format!(
+                r#"{{"data": [{{"index": 0, "embedding": {bad}}}, {{"index": 1, "embedding": [1, 2]}}]}}"#
+            );
+            let vectors = read(body.as_bytes(), &[1, 1], 2).unwrap();
+            assert_eq!(vectors[0].as_ref().unwrap_err().kind(), Kind::Upstream, "{bad}");
+            assert!(vectors[1].is_ok());
+        }
+    }
+}

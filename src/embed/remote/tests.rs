@@ -1,0 +1,361 @@
+//! Goal: whatever an endpoint does, each waiter hears of it, and nothing wrong gets through. Method: an endpoint of a
+//! few lines over a plain socket, scripted answer by answer; waits are one millisecond.
+
+use std::collections::VecDeque;
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::AtomicBool;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::embed::Priority;
+use crate::metrics::unexported;
+
+/// What the endpoint does with one request.
+#[derive(Clone)]
+enum Act {
+    /// Answers with the vectors, in reverse order of their places.
+    Vectors,
+    /// Answers with a status, a header line (may be empty) and a body.
+    Answer(u16, &'static str, &'static str),
+    /// Closes the connection.
+    HangUp,
+    /// Never answers.
+    Hang,
+    /// Waits for the gate, then answers with the vectors.
+    Wait,
+}
+
+/// An endpoint and what it has been asked.
+struct Endpoint {
+    url: String,
+    asked: Arc<StdMutex<Vec<serde_json::Value>>>,
+    heads: Arc<StdMutex<Vec<String>>>,
+    /// Counts requests that have arrived.
+    arrivals: watch::Receiver<usize>,
+    gate: Arc<Semaphore>,
+}
+
+/// Answers by the script, and with vectors once it has ended.
+async fn endpoint(script: impl IntoIterator<Item = Act>) -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let script = Arc::new(StdMutex::new(script.into_iter().collect::<VecDeque<_>>()));
+    let (arrived, arrivals) = watch::channel(0);
+    let arrived = Arc::new(arrived);
+    let endpoint = Endpoint {
+        url: format!("http://{}/v1/", listener.local_addr().unwrap()),
+        asked: Arc::default(),
+        heads: Arc::default(),
+        arrivals,
+        gate: Arc::new(Semaphore::new(0)),
+    };
+    let (asked, heads, gate) =
+        (Arc::clone(&endpoint.asked), Arc::clone(&endpoint.heads), Arc::clone(&endpoint.gate));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (script, arrived) = (Arc::clone(&script), Arc::clone(&arrived));
+            let (asked, heads, gate) = (Arc::clone(&asked), Arc::clone(&heads), Arc::clone(&gate));
+            tokio::spawn(async move {
+                let (head, request) = read_request(&mut stream).await;
+                let count = request["input"].as_array().unwrap().len();
+                asked.lock().unwrap().push(request.clone());
+                heads.lock().unwrap().push(head);
+                let act = script.lock().unwrap().pop_front().unwrap_or(Act::Vectors);
+                arrived.send_modify(|count| *count += 1);
+                let answer = match act {
+                    Act::Vectors => answer(200, "", &vectors(&request)),
+                    Act::Answer(status, header, body) => answer(status, header, body),
+                    Act::HangUp => return,
+                    Act::Hang => return std::future::pending().await,
+                    Act::Wait => {
+                        gate.acquire().await.unwrap().forget();
+                        answer(200, "", &vectors(&request))
+                    }
+                };
+                assert!(count > 0);
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    endpoint
+}
+
+async fn read_request(stream: &mut TcpStream) -> (String, serde_json::Value) {
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).await.unwrap();
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+        head.push_str(&line);
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).await.unwrap();
+    (head, serde_json::from_slice(&body).unwrap())
+}
+
+fn answer(status: u16, header: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{header}\r\n{body}")
+        .replace("\r\n\r\n\r\n", "\r\n\r\n")
+}
+
+/// The vector of a text is its length and one.
+fn vectors(request: &serde_json::Value) -> String {
+    let texts = request["input"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().len());
+    let data: Vec<_> = texts
+        .enumerate()
+        .map(|(index, length)| serde_json::json!({"index": index, "embedding": [length as f32, 1.0]}))
+        .rev()
+        .collect();
+    serde_json::json!({"object": "list", "data": data, "usage": {"prompt_tokens": 10}}).to_string()
+}
+
+fn options(endpoint: &Endpoint) -> Options {
+    let remote = RemoteOptions {
+        base_url: Some(endpoint.url.clone()),
+        model: Some("m".to_owned()),
+        dim: Some(2),
+        backoff_ms: 1,
+        backoff_ms_max: 1,
+        retries_max: 2,
+        batch_texts_max: 3,
+        batch_bytes_max: 1024,
+        ..RemoteOptions::default()
+    };
+    Options { remote, ..Options::default() }
+}
+
+struct Bench {
+    embedder: RemoteEmbedder,
+    metrics: Arc<Metrics>,
+}
+
+fn bench(options: &Options) -> Bench {
+    let metrics = unexported();
+    Bench { embedder: RemoteEmbedder::connect(None, options, Arc::clone(&metrics)).unwrap(), metrics }
+}
+
+fn work(text: &str, priority: Priority, reply: oneshot::Sender<Result<Embedding>>) -> Work {
+    let is_abandoned = Arc::new(AtomicBool::new(false));
+    Work { text: text.to_owned(), priority, reply, is_abandoned, since: Instant::now() }
+}
+
+type Reply = oneshot::Receiver<Result<Embedding>>;
+
+impl Bench {
+    fn submit(&self, texts: &[&str]) -> Vec<Reply> {
+        let (work, replies) = texts
+            .iter()
+            .map(|text| {
+                let (reply, receiver) = oneshot::channel();
+                (work(text, Priority::Interactive, reply), receiver)
+            })
+            .unzip();
+        self.embedder.submit(work).unwrap();
+        replies
+    }
+
+    async fn embed(&self, texts: &[&str]) -> Vec<Result<Vec<f32>>> {
+        let mut results = Vec::new();
+        for reply in self.submit(texts) {
+            results.push(reply.await.unwrap().map(|embedding| embedding.vector.to_vec()));
+        }
+        results
+    }
+
+    async fn refusal(&self) -> Error {
+        self.embed(&["a"]).await.remove(0).unwrap_err()
+    }
+}
+
+#[tokio::test]
+async fn vectors_return_to_their_texts_across_batches() {
+    let endpoint = endpoint([]).await;
+    let bench = bench(&options(&endpoint));
+    let texts = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"];
+    let results: Vec<_> = bench.embed(&texts).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(results, (1..=7u8).map(|n| vec![f32::from(n), 1.0]).collect::<Vec<_>>());
+    let asked = endpoint.asked.lock().unwrap();
+    assert!(asked.iter().all(|request| request["input"].as_array().unwrap().len() <= 3));
+    assert!(asked.iter().all(|request| request["model"] == "m" && request["encoding_format"] == "base64"));
+    assert!(endpoint.heads.lock().unwrap()[0].starts_with("POST /v1/embeddings "));
+    assert_eq!(bench.embedder.queued(), 0);
+}
+
+#[tokio::test]
+async fn a_long_text_rides_alone() {
+    let endpoint = endpoint([]).await;
+    let bench = bench(&options(&endpoint));
+    let long = "x".repeat(5000);
+    let results = bench.embed(&[&long, "a"]).await;
+    assert_eq!(results[0].as_ref().unwrap(), &[5000.0, 1.0]);
+    assert_eq!(endpoint.asked.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn being_told_to_slow_down_is_not_a_failure() {
+    let pace = [
+        Act::Answer(429, "retry-after-ms: 1\r\n", ""),
+        Act::Answer(429, "retry-after: 0\r\n", ""),
+        Act::Answer(429, "", "not even JSON"),
+        Act::Answer(429, "", ""),
+    ];
+    let endpoint = endpoint(pace).await;
+    let bench = bench(&options(&endpoint));
+    assert!(bench.embed(&["a"]).await[0].is_ok());
+    assert_eq!(bench.metrics.upstream_retries.get(), 4);
+}
+
+#[tokio::test]
+async fn a_rate_limit_ends_at_the_deadline() {
+    let endpoint = endpoint([Act::Answer(429, "retry-after: 60\r\n", "")]).await;
+    let mut options = options(&endpoint);
+    options.remote.deadline_ms = 5_000;
+    // It is told at once, since the endpoint asks for more than there is.
+    assert_eq!(bench(&options).refusal().await.kind(), Kind::Upstream);
+}
+
+#[tokio::test]
+async fn failures_that_pass_are_tried_again_and_others_told_to_every_waiter() {
+    let endpoint = endpoint([
+        Act::Answer(503, "", ""),
+        Act::HangUp,
+        Act::Vectors,
+        Act::Answer(500, "", ""),
+        Act::HangUp,
+    ])
+    .await;
+    let bench = bench(&options(&endpoint));
+    assert!(bench.embed(&["a"]).await[0].is_ok());
+    assert!(bench.embed(&["a"]).await[0].is_ok());
+    assert_eq!(bench.metrics.upstream_retries.get(), 4);
+    let down = self::endpoint(std::iter::repeat_n(Act::Answer(502, "", ""), 3)).await;
+    let bench = self::bench(&options(&down));
+    let kinds: Vec<_> =
+        bench.embed(&["a", "b", "c"]).await.into_iter().map(|r| r.unwrap_err().kind()).collect();
+    assert_eq!(kinds, [Kind::Upstream; 3]);
+    assert_eq!(down.asked.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_and_quotes_the_endpoint() {
+    let refusals = [
+        Act::Answer(401, "", r#"{"error": {"message": "bad\nkey"}}"#),
+        Act::Answer(429, "", r#"{"error": {"message": "pay", "code": "insufficient_quota"}}"#),
+        Act::Answer(302, "location: http://127.0.0.1:1/\r\n", ""),
+    ];
+    let endpoint = endpoint(refusals).await;
+    let bench = bench(&options(&endpoint));
+    assert!(bench.refusal().await.to_string().contains("status: 401, message: bad key"));
+    assert!(bench.refusal().await.to_string().contains("pay"));
+    assert!(bench.refusal().await.to_string().contains("302"));
+    assert_eq!(bench.metrics.upstream_retries.get(), 0);
+}
+
+#[tokio::test]
+async fn nonsense_is_an_error_and_never_a_vector() {
+    let nonsense = [
+        Act::Answer(200, "", r#"{"data": []}"#),
+        Act::Answer(200, "", r#"{"data": [{"index": 0, "embedding": [1, 2, 3]}]}"#),
+        Act::Answer(200, "", r#"{"data": [{"index": 0, "embedding": [0, 0]}]}"#),
+        Act::Answer(200, "", r#"{"data": [{"index": 0, "embedding": [1e39, 1]}]}"#),
+        Act::Answer(200, "", r#"{"data": [{"index": 1, "embedding": [1, 1]}]}"#),
+        Act::Answer(200, "", "<html>"),
+    ];
+    let endpoint = endpoint(nonsense.clone()).await;
+    let bench = bench(&options(&endpoint));
+    for _ in nonsense {
+        assert_eq!(bench.refusal().await.kind(), Kind::Upstream);
+    }
+    assert!(bench.embed(&["a"]).await[0].is_ok());
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_cut_off() {
+    let body = Box::leak(" ".repeat(1 << 20).into_boxed_str());
+    let endpoint = endpoint([Act::Answer(200, "", body)]).await;
+    assert!(bench(&options(&endpoint)).refusal().await.message().contains("too long"));
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_is_tried_again() {
+    let endpoint = endpoint([Act::Hang]).await;
+    let mut options = options(&endpoint);
+    options.remote.timeout_ms = 50;
+    assert!(bench(&options).embed(&["a"]).await[0].is_ok());
+}
+
+#[tokio::test]
+async fn unwanted_work_is_dropped_and_a_full_queue_refuses() {
+    let mut endpoint = endpoint([Act::Wait]).await;
+    let mut options = options(&endpoint);
+    options.remote.requests_max = 1;
+    options.queue_texts_max = 2048;
+    let bench = bench(&options);
+    let first = bench.submit(&["first"]);
+    endpoint.arrivals.wait_for(|count| *count == 1).await.unwrap();
+    drop(bench.submit(&["unwanted"]));
+    let kept = bench.submit(&["kept"]);
+    let (work, _replies): (Vec<_>, Vec<_>) = (0..2047)
+        .map(|_| {
+            let (reply, receiver) = oneshot::channel();
+            (work("a", Priority::Bulk, reply), receiver)
+        })
+        .unzip();
+    assert_eq!(bench.embedder.submit(work).unwrap_err().kind(), Kind::Overloaded);
+    assert_eq!(bench.embedder.queued(), 2);
+    endpoint.gate.add_permits(1);
+    for reply in first.into_iter().chain(kept) {
+        assert!(reply.await.unwrap().is_ok());
+    }
+    assert_eq!(bench.metrics.dropped_texts.get(), 1);
+    let texts: Vec<_> = endpoint.asked.lock().unwrap().iter().map(|r| r["input"].to_string()).collect();
+    assert_eq!(texts, [r#"["first"]"#, r#"["kept"]"#]);
+}
+
+#[tokio::test]
+async fn dropping_the_embedder_tells_who_waits() {
+    let mut endpoint = endpoint([Act::Hang]).await;
+    let mut options = options(&endpoint);
+    options.remote.requests_max = 1;
+    let bench = bench(&options);
+    let mut replies = bench.submit(&["in flight"]);
+    endpoint.arrivals.wait_for(|count| *count == 1).await.unwrap();
+    replies.extend(bench.submit(&["queued"]));
+    drop(bench.embedder);
+    for reply in replies {
+        assert_eq!(reply.await.unwrap().unwrap_err().kind(), Kind::Unavailable);
+    }
+}
+
+#[tokio::test]
+async fn the_card_and_the_options_are_checked() {
+    let endpoint = endpoint([]).await;
+    let options = options(&endpoint);
+    let of = |change: &dyn Fn(&mut RemoteOptions)| {
+        let mut options = options.clone();
+        change(&mut options.remote);
+        RemoteEmbedder::connect(Some("remote"), &options, unexported())
+    };
+    let base = of(&|_| {}).unwrap();
+    assert_eq!((base.card().name.as_str(), base.card().dim), ("remote", 2));
+    assert_eq!(base.count_tokens(vec!["a".to_owned()]).await.unwrap(), None);
+    assert!(base.card().fingerprint != of(&|r| r.dim = Some(3)).unwrap().card().fingerprint);
+    assert!(base.card().fingerprint != of(&|r| r.model = Some("n".to_owned())).unwrap().card().fingerprint);
+    let refused = |change: &dyn Fn(&mut RemoteOptions), key: &str| {
+        let error = of(change).err().expect("it is refused");
+        assert!(error.kind() == Kind::Config && error.to_string().contains(key), "{error}");
+    };
+    refused(&|r| r.dim = Some(0), "remote.dim");
+    refused(&|r| r.base_url = Some("ftp://x".to_owned()), "remote.base_url");
+    refused(&|r| r.base_url = Some("http://user:secret@x".to_owned()), "api_key_env");
+    refused(&|r| r.api_key_env = Some("LIKEWISE_NO_SUCH_VARIABLE".to_owned()), "LIKEWISE_NO_SUCH_VARIABLE");
+}
