@@ -8,8 +8,9 @@ SHELL := /bin/bash
 MODEL ?=
 # More arguments for the server: make run ARGS="--listen 127.0.0.1:9000".
 ARGS ?=
+SECONDS_EACH ?= 60
 
-.PHONY: help run test check bench openapi
+.PHONY: help run test check bench crash kill fuzz openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +40,19 @@ bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, scale)
 	@LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
 	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
 	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
+
+crash: ## Reopen a million images of what a loss of power leaves
+	@scripts/setup.sh test
+	@LIKEWISE_CRASH_IMAGES=1000000 cargo test --locked --test it -- --nocapture storage::crash
+
+kill: ## Kill the server a thousand times under writers; 50,000 acknowledged vectors at least
+	@scripts/setup.sh test
+	@LIKEWISE_KILL_ROUNDS=1000 LIKEWISE_KILL_ACKNOWLEDGED=50000 \
+	cargo test --locked --test it -- --nocapture kill::
+
+fuzz: ## Fuzz every decoder of bytes from the disk, SECONDS_EACH=60
+	@scripts/setup.sh run
+	@scripts/fuzz.sh $(SECONDS_EACH)
 
 openapi: ## Write docs/openapi.json anew
 	@cargo run --locked --quiet -- openapi > docs/openapi.json

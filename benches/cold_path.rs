@@ -88,7 +88,8 @@ async fn embed(embedder: &LocalEmbedder, texts: &[String]) -> Vec<Arc<[f32]>> {
         .map(|text| {
             let (reply, answer) = oneshot::channel();
             let is_abandoned = Arc::new(AtomicBool::new(false));
-            (Work { text: text.clone(), priority: Priority::Bulk, reply, is_abandoned }, answer)
+            let since = Instant::now();
+            (Work { text: text.clone(), priority: Priority::Bulk, reply, is_abandoned, since }, answer)
         })
         .unzip();
     embedder.submit(works).expect("the queue has room");

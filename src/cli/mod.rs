@@ -2,6 +2,7 @@
 
 mod embed;
 mod serve;
+mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ enum Command {
     Serve(serve::Serve),
     /// Embed the lines of a file through the cache; JSON lines come out.
     Embed(embed::Embed),
+    Verify(verify::Verify),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
 }
@@ -65,15 +67,16 @@ pub(crate) fn run() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let outcome = match cli.command {
-        Command::Serve(serve) => on_runtime(serve.run()),
-        Command::Embed(embed) => on_runtime(embed.run()),
+        Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
+        Command::Embed(embed) => on_runtime(embed.run()).map(|()| ExitCode::SUCCESS),
+        Command::Verify(verify) => verify.run(),
         Command::Openapi => {
             say(&likewise::http::openapi());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("likewise: {error}");
             ExitCode::from(exit_code(error.kind()))
@@ -99,11 +102,10 @@ fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
 /// 2 where the operator has to change something first, 1 for everything else.
 fn exit_code(kind: Kind) -> u8 {
     match kind {
-        Kind::Config | Kind::Model | Kind::Locked | Kind::Format => 2,
+        Kind::Config | Kind::Model | Kind::Locked | Kind::Format | Kind::NotFound => 2,
         Kind::InvalidInput
         | Kind::TooLarge
         | Kind::Unauthorized
-        | Kind::NotFound
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::NotCached

@@ -181,9 +181,11 @@ enum First {
     Tokens(Vec<u32>),
 }
 
-/// The answer to a request for embeddings, for the contract; `answer.rs` writes it.
-#[derive(ToSchema)]
-#[cfg_attr(test, derive(Debug, Deserialize))]
+// `answer.rs` writes answers; from here to `Usage` is their shape, for the contract and for the tests that read them.
+
+/// The answer to a request for embeddings.
+#[derive(Deserialize, ToSchema)]
+#[cfg_attr(test, derive(Debug))]
 #[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
 pub(super) struct EmbeddingsAnswer {
     /// `list`.
@@ -197,8 +199,8 @@ pub(super) struct EmbeddingsAnswer {
 }
 
 /// One vector.
-#[derive(ToSchema)]
-#[cfg_attr(test, derive(Debug, Deserialize))]
+#[derive(Deserialize, ToSchema)]
+#[cfg_attr(test, derive(Debug))]
 #[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
 pub(super) struct EmbeddingObject {
     /// `embedding`.
@@ -210,8 +212,9 @@ pub(super) struct EmbeddingObject {
 }
 
 /// A vector as the request asked for it.
-#[derive(ToSchema)]
-#[cfg_attr(test, derive(Debug, PartialEq, Deserialize), serde(untagged))]
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
 pub(super) enum Vector {
     /// Numbers.
@@ -221,8 +224,8 @@ pub(super) enum Vector {
 }
 
 /// Tokens of a request.
-#[derive(ToSchema)]
-#[cfg_attr(test, derive(Debug, Deserialize))]
+#[derive(Deserialize, ToSchema)]
+#[cfg_attr(test, derive(Debug))]
 #[cfg_attr(not(test), expect(dead_code, reason = "describes the shape in the OpenAPI document"))]
 pub(super) struct Usage {
     /// Tokens that the model read.

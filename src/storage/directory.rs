@@ -22,8 +22,8 @@ const LOCK_NAME: &str = "LOCK";
 #[derive(Debug)]
 pub struct DataDirectory {
     root: PathBuf,
-    /// Never read: the lock lives as long as the handle.
-    _lock: fs::File,
+    /// Never read: held for as long as the directory is open.
+    _lock: Lock,
 }
 
 impl DataDirectory {
@@ -33,7 +33,7 @@ impl DataDirectory {
     /// written by a newer version, `Corrupt` if its format file is damaged.
     pub fn open(root: &Path) -> Result<DataDirectory> {
         fs::create_dir_all(root).map_err(|error| Error::io("create the data directory", error))?;
-        let lock = lock_file(root)?;
+        let lock = Lock::take(root)?;
         check_format(root)?;
         Ok(DataDirectory { root: root.to_path_buf(), _lock: lock })
     }
@@ -64,25 +64,38 @@ pub(super) fn records_in(root: &Path) -> PathBuf {
     root.join("records")
 }
 
-/// Takes the directory's lock; the handle holds it.
-pub(super) fn lock_file(root: &Path) -> Result<fs::File> {
-    let path = root.join(LOCK_NAME);
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| Error::io("write to the data directory", error))?;
-    match file.file().try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
-            Kind::Locked,
-            "another process uses the data directory; stop it, or choose another one with --data-dir",
-        )
-        .with("path", path.display())),
-        Err(std::fs::TryLockError::Error(error)) => {
-            Err(Error::io("lock the data directory", error).with("path", path.display()))
+/// The lock of a data directory, held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(fs::File);
+
+impl Lock {
+    pub(super) fn take(root: &Path) -> Result<Lock> {
+        let path = root.join(LOCK_NAME);
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| Error::io("write to the data directory", error))?;
+        match file.file().try_lock() {
+            Ok(()) => Ok(Lock(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
+                Kind::Locked,
+                "another process uses the data directory; stop it, or choose another one with --data-dir",
+            )
+            .with("path", path.display())),
+            Err(std::fs::TryLockError::Error(error)) => {
+                Err(Error::io("lock the data directory", error).with("path", path.display()))
+            }
         }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a process that is being started just now holds copies of all handles until it
+        // has become another program. A failure leaves the lock to the end of this process.
+        let _ = self.0.file().unlock();
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::directory::{
-    FORMAT_BYTES_MAX, FORMAT_NAME, decode_format, lock_file, records_in, vectors_in, write_format,
+    FORMAT_BYTES_MAX, FORMAT_NAME, Lock, decode_format, records_in, vectors_in, write_format,
 };
 use super::files::{Files, OsFiles, read_all};
 use super::index_file::{self, IndexEntry, index_number};
@@ -118,11 +118,11 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
     Ok((before, after))
 }
 
-fn lock_existing(root: &Path) -> Result<fs::File> {
+fn lock_existing(root: &Path) -> Result<Lock> {
     if !root.is_dir() {
         return Err(Error::new(Kind::NotFound, "find the data directory").with("path", root.display()));
     }
-    lock_file(root)
+    Lock::take(root)
 }
 
 fn move_aside(root: &Path, aside: &Path, file: &Path) -> Result<()> {

@@ -7,7 +7,7 @@ fn the_committed_contract_is_the_generated_one() {
     let committed = include_str!("../../docs/openapi.json");
     assert!(
         committed == likewise::http::openapi(),
-        "docs/openapi.json has drifted: run `cargo run -- openapi > docs/openapi.json` and read the difference"
+        "docs/openapi.json has drifted: run `make openapi` and read the difference"
     );
 }
 

@@ -24,7 +24,22 @@ pub(crate) fn likewise(command: &str, dir: &Path) -> Command {
     program.arg(command).arg("--data-dir").arg(dir).arg("--model").arg(model_dir());
     program
         .env("LIKEWISE__MODEL__NAME", "all-MiniLM-L6-v2")
-        .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576");
+        .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576")
+        .env("LIKEWISE_LOG", "warn");
+    program
+}
+
+/// The server with a model behind the endpoint at `url`, and `dir` as its data directory.
+pub(crate) fn remote(dir: &Path, url: &str) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    program.arg("serve").arg("--data-dir").arg(dir);
+    program
+        .env("LIKEWISE__EMBED__REMOTE__BASE_URL", url)
+        .env("LIKEWISE__EMBED__REMOTE__MODEL", "mock")
+        .env("LIKEWISE__EMBED__REMOTE__DIM", crate::endpoint::DIM.to_string())
+        .env("LIKEWISE__EMBED__REMOTE__BACKOFF_MS", "1")
+        .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576")
+        .env("LIKEWISE_LOG", "warn");
     program
 }
 
@@ -103,15 +118,17 @@ impl Server {
     }
 
     pub(crate) fn spawn(program: &mut Command) -> Server {
+        let client = client();
         program.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = program.spawn().expect("the program starts");
+        let child = program.spawn().expect("the program starts");
+        // From here on the program ends with the test, however that ends.
+        let mut server = Server { child, url: String::new(), client, own_dir: None };
         let mut line = String::new();
-        let stdout = child.stdout.take().expect("stdout is piped");
+        let stdout = server.child.stdout.take().expect("stdout is piped");
         BufReader::new(stdout).read_line(&mut line).expect("stdout is readable");
-        let url =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("said {line:?}")).to_owned();
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        Server { child, url, client, own_dir: None }
+        let url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("said {line:?}"));
+        server.url = url.to_owned();
+        server
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -178,6 +195,12 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn client() -> reqwest::Client {
+    // Fails only if another test was faster, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().timeout(PATIENCE).build().expect("a client")
 }
 
 async fn read(request: reqwest::RequestBuilder) -> Answer {

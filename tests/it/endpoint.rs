@@ -1,0 +1,100 @@
+//! An embeddings endpoint of a few lines, which stands for somebody else's model.
+//!
+//! No two of its vectors are equal: each tells its text and the call that made it. So an entry that was lost and made
+//! anew shows, and so does an entry that stands under another's key.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use base64_simd::STANDARD;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+pub(crate) const DIM: usize = 384;
+
+type Answer = Response<axum::body::Body>;
+
+/// The endpoint. It ends with the runtime of its test.
+pub(crate) struct Endpoint {
+    pub(crate) url: String,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: AtomicU32,
+    texts: AtomicU64,
+    /// Answers that will be an error.
+    failures: AtomicU64,
+}
+
+impl Endpoint {
+    pub(crate) async fn start() -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/v1", listener.local_addr().expect("it is bound"));
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let state = Arc::clone(&shared);
+                let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
+                // A server that is killed breaks its connections, which is no fault of this side.
+                tokio::spawn(async move { _ = connection.await });
+            }
+        });
+        Endpoint { url, state }
+    }
+
+    /// Texts that it has been asked to embed.
+    pub(crate) fn texts(&self) -> u64 {
+        self.state.texts.load(Ordering::SeqCst)
+    }
+
+    /// Makes the next `count` answers errors.
+    pub(crate) fn fail(&self, count: u64) {
+        self.state.failures.store(count, Ordering::SeqCst);
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let body = axum::body::to_bytes(axum::body::Body::new(request.into_body()), 1 << 26).await;
+    let body = body.unwrap_or_else(|_| Bytes::from_static(b"null"));
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let texts = request["input"].as_array().cloned().unwrap_or_default();
+    state.texts.fetch_add(texts.len() as u64, Ordering::SeqCst);
+    let fails = state.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    if fails.is_ok() {
+        let error = json!({ "error": { "message": "out of order", "type": "server_error" } });
+        return Ok(response(StatusCode::INTERNAL_SERVER_ERROR, &error));
+    }
+    let call = state.calls.fetch_add(1, Ordering::SeqCst) + 1;
+    let object = |(index, text): (usize, &Value)| {
+        let numbers = vector(text.as_str().unwrap_or_default(), call);
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        json!({ "index": index, "embedding": STANDARD.encode_to_string(bytes) })
+    };
+    // Out of order, as the interface allows.
+    let data: Vec<Value> = texts.iter().enumerate().rev().map(object).collect();
+    let usage = json!({ "prompt_tokens": texts.len(), "total_tokens": texts.len() });
+    Ok(response(StatusCode::OK, &json!({ "object": "list", "data": data, "usage": usage })))
+}
+
+fn response(status: StatusCode, body: &Value) -> Answer {
+    let mut response = Response::new(axum::body::Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response
+}
+
+/// The vector that `call` makes of `text`: the call's number, then numbers that follow from the text.
+pub(crate) fn vector(text: &str, call: u32) -> Vec<f32> {
+    let hash = blake3::hash(text.as_bytes());
+    let numbers = hash.as_bytes().iter().cycle().take(DIM - 1).map(|&byte| f32::from(byte) + 1.0);
+    std::iter::once(call as f32).chain(numbers).collect()
+}
