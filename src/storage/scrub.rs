@@ -117,6 +117,5 @@ fn forget_bad_slots(shared: &Shared, segment: &OpenSegment, scanned: &Scanned) -
     if let Err(error) = segment.write_index(shared.files.as_ref(), &scanned.entries) {
         shared.count_background(&error);
     }
-    shared.count();
     lost
 }

@@ -83,8 +83,6 @@ impl VectorStore {
             segments: RwLock::new(segments),
             is_on: AtomicBool::new(true),
         });
-        shared.metrics.tier_is_on.get_or_create(&TIER).set(1);
-        shared.count();
         let (queue, inbox) = mpsc::channel();
         let writer = Writer::new(shared.clone(), inbox, unsealed, next_number);
         let started = thread::Builder::new()
@@ -312,21 +310,12 @@ impl Shared {
 
     pub(super) fn turn_off(&self, error: &Error) {
         if self.is_on.swap(false, Ordering::AcqRel) {
-            self.metrics.tier_is_on.get_or_create(&TIER).set(0);
             tracing::warn!(%error, "the disk tier has turned itself off; the server goes on without it");
         }
     }
 
     pub(super) fn bytes_on_disk(&self) -> u64 {
         self.segments().values().map(|segment| segment.bytes.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Brings the gauges up to date.
-    pub(super) fn count(&self) {
-        let entries = i64::try_from(self.table.entries()).unwrap_or(i64::MAX);
-        self.metrics.tier_entries.get_or_create(&TIER).set(entries);
-        let bytes = i64::try_from(self.bytes_on_disk()).unwrap_or(i64::MAX);
-        self.metrics.tier_bytes.get_or_create(&TIER).set(bytes);
     }
 
     pub(super) fn count_evictions(&self, entries: u64) {

@@ -144,7 +144,6 @@ impl Writer {
     fn commit_group(&mut self, first: Put) {
         let group = self.gather(first);
         let result = self.commit(&group);
-        self.shared.count();
         for Put { room, done, .. } in group {
             drop(room);
             // Who no longer waits has lost nothing: the entries are in.
@@ -364,7 +363,6 @@ impl Writer {
                 self.shared.count_background(&error);
             }
         }
-        self.shared.count();
     }
 
     /// Takes a segment out of the store: carry over, forget, publish, unlink, in this order.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use likewise::error::Kind;
-use likewise::metrics::TierLabels;
 use likewise::storage::recording::{Fault, RecordingFiles};
 use likewise::storage::{Durability, VectorStore};
 
@@ -56,8 +55,6 @@ fn with_fault(call: usize, fault: Fault, count: usize) {
     // From here on the disk works again, so that what is missing was lost.
     files.fail_at(usize::MAX, fault, 0);
     let is_on = store.stats().is_on;
-    let tier = TierLabels { tier: "disk" };
-    assert_eq!(fixture.metrics.tier_is_on.get_or_create(&tier).get(), i64::from(is_on));
     if fault == Fault::Io && count == 1 {
         assert!(is_on, "one failure does not turn the store off");
         assert!(acknowledged.len() as u64 >= PUTS - 1);

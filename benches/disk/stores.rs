@@ -1,0 +1,240 @@
+//! The store of vectors and its rivals behind one door: the same keys, the same values, the same promises.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use likewise::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, SystemClock, UnixSeconds};
+use likewise::metrics::unexported;
+use likewise::storage::{Durability, Options, OsFiles, ReadMode, VectorStore};
+use redb::{Database, ReadableDatabase as _, TableDefinition};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::runtime::Runtime;
+
+pub(crate) const DIM: usize = 384;
+pub(crate) const VALUE_BYTES: usize = DIM * size_of::<f32>();
+
+/// What the rivals may keep in memory of their files.
+const CACHE_BYTES: usize = 1 << 30;
+
+pub(crate) type Pair = (Key, Arc<Entry>);
+
+/// A store on a directory.
+pub(crate) trait Store: Send {
+    /// Stores pairs in one commit; when it returns, they survive a loss of power.
+    fn put_durably(&mut self, pairs: &[Pair]);
+
+    /// Stores pairs in one commit that survives the death of the process.
+    fn put(&mut self, pairs: &[Pair]);
+
+    /// The value of a key, copied out.
+    fn get(&self, key: &Key) -> Option<Vec<u8>>;
+
+    /// Makes everything durable.
+    fn flush(&mut self);
+
+    /// Ends in order.
+    fn close(self: Box<Self>);
+}
+
+/// Which store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Likewise,
+    LikewisePread,
+    Redb,
+    Sqlite,
+}
+
+impl Kind {
+    pub(crate) const RIVALS: [Kind; 2] = [Kind::Redb, Kind::Sqlite];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Likewise => "likewise",
+            Kind::LikewisePread => "likewise, pread",
+            Kind::Redb => "redb",
+            Kind::Sqlite => "SQLite, WAL",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Kind> {
+        [Kind::Likewise, Kind::LikewisePread, Kind::Redb, Kind::Sqlite].into_iter().find(|k| k.name() == name)
+    }
+
+    pub(crate) fn open(self, dir: &Path) -> Box<dyn Store> {
+        match self {
+            Kind::Likewise => Box::new(Likewise::open(dir, ReadMode::Mmap)),
+            Kind::LikewisePread => Box::new(Likewise::open(dir, ReadMode::Pread)),
+            Kind::Redb => Box::new(Redb::open(dir)),
+            Kind::Sqlite => Box::new(Sqlite::open(dir)),
+        }
+    }
+}
+
+/// The store of vectors, called from a thread: the runtime only waits for its writer.
+pub(crate) struct Likewise {
+    pub(crate) store: VectorStore,
+    runtime: Runtime,
+}
+
+impl Likewise {
+    pub(crate) fn open(dir: &Path, read: ReadMode) -> Likewise {
+        let options = Options { read, ..Options::default() };
+        let opened = VectorStore::open(Arc::new(OsFiles), dir, &options, Arc::new(SystemClock), unexported());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        Likewise { store: opened.expect("the store opens").0, runtime }
+    }
+
+    fn put_as(&mut self, pairs: &[Pair], durability: Durability) {
+        let put = self.store.put_many(pairs.to_vec(), Some(durability));
+        self.runtime.block_on(put).expect("the disk has room");
+    }
+}
+
+impl Store for Likewise {
+    fn put_durably(&mut self, pairs: &[Pair]) {
+        self.put_as(pairs, Durability::Sync);
+    }
+
+    fn put(&mut self, pairs: &[Pair]) {
+        self.put_as(pairs, Durability::Async);
+    }
+
+    fn get(&self, key: &Key) -> Option<Vec<u8>> {
+        self.store.get(key).expect("the disk reads").map(|entry| entry.value.to_vec())
+    }
+
+    fn flush(&mut self) {
+        self.runtime.block_on(self.store.flush()).expect("the disk has room");
+    }
+
+    fn close(self: Box<Self>) {
+        self.runtime.block_on(self.store.close());
+    }
+}
+
+const TABLE: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("vectors");
+
+struct Redb(Database);
+
+impl Redb {
+    fn open(dir: &Path) -> Redb {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join("vectors.redb"));
+        Redb(database.expect("redb opens"))
+    }
+
+    fn commit(&self, pairs: &[Pair], durability: redb::Durability) {
+        let mut transaction = self.0.begin_write().expect("redb writes");
+        transaction.set_durability(durability).expect("redb knows both");
+        {
+            let mut table = transaction.open_table(TABLE).expect("a table");
+            for (key, entry) in pairs {
+                table.insert(key.0, &*entry.value).expect("redb writes");
+            }
+        }
+        transaction.commit().expect("redb commits");
+    }
+}
+
+impl Store for Redb {
+    fn put_durably(&mut self, pairs: &[Pair]) {
+        self.commit(pairs, redb::Durability::Immediate);
+    }
+
+    /// redb keeps what is not flushed in its own memory, so the death of the process needs its flush too.
+    fn put(&mut self, pairs: &[Pair]) {
+        self.commit(pairs, redb::Durability::Immediate);
+    }
+
+    fn get(&self, key: &Key) -> Option<Vec<u8>> {
+        let transaction = self.0.begin_read().expect("redb reads");
+        let table = transaction.open_table(TABLE).expect("a table");
+        table.get(key.0).expect("redb reads").map(|value| value.value().to_vec())
+    }
+
+    fn flush(&mut self) {}
+
+    fn close(self: Box<Self>) {}
+}
+
+struct Sqlite(Connection);
+
+impl Sqlite {
+    fn open(dir: &Path) -> Sqlite {
+        let connection = Connection::open(dir.join("vectors.sqlite")).expect("SQLite opens");
+        let cache_kib = CACHE_BYTES / 1024;
+        let set_up = format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -{cache_kib};
+             PRAGMA mmap_size = 8589934592;
+             CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
+        );
+        connection.execute_batch(&set_up).expect("SQLite knows them");
+        Sqlite(connection)
+    }
+
+    fn commit(&mut self, pairs: &[Pair]) {
+        let transaction = self.0.transaction().expect("SQLite writes");
+        {
+            let mut insert = transaction
+                .prepare_cached("INSERT OR REPLACE INTO vectors (key, value) VALUES (?1, ?2)")
+                .expect("valid SQL");
+            for (key, entry) in pairs {
+                insert.execute(params![key.0, &*entry.value]).expect("SQLite writes");
+            }
+        }
+        transaction.commit().expect("SQLite commits");
+    }
+}
+
+impl Store for Sqlite {
+    fn put_durably(&mut self, pairs: &[Pair]) {
+        self.commit(pairs);
+    }
+
+    /// With a write-ahead log and `synchronous = NORMAL` a commit is given to the system and not flushed.
+    fn put(&mut self, pairs: &[Pair]) {
+        self.0.execute_batch("PRAGMA synchronous = NORMAL").expect("SQLite knows it");
+        self.commit(pairs);
+        self.0.execute_batch("PRAGMA synchronous = FULL").expect("SQLite knows it");
+    }
+
+    fn get(&self, key: &Key) -> Option<Vec<u8>> {
+        let mut select =
+            self.0.prepare_cached("SELECT value FROM vectors WHERE key = ?1").expect("valid SQL");
+        select.query_row(params![key.0], |row| row.get(0)).optional().expect("SQLite reads")
+    }
+
+    fn flush(&mut self) {
+        let done = self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        done.expect("SQLite checkpoints");
+    }
+
+    fn close(self: Box<Self>) {}
+}
+
+pub(crate) fn key(n: u32) -> Key {
+    KeyHasher::new("bench").field(&n.to_le_bytes()).finish()
+}
+
+/// The value of key `n`; no two are equal.
+pub(crate) fn value(n: u32) -> Vec<u8> {
+    (0..DIM as u32).flat_map(|i| (n.wrapping_mul(31).wrapping_add(i) as f32).to_le_bytes()).collect()
+}
+
+pub(crate) fn pair(n: u32) -> Pair {
+    let meta = EntryMeta {
+        created: UnixSeconds(0),
+        soft_expires: UnixSeconds::NEVER,
+        expires: UnixSeconds::NEVER,
+        stale_until: UnixSeconds::NEVER,
+        last_used: UnixSeconds(0),
+        cost_us: 0,
+        tokens: 7,
+        is_truncated: false,
+        tags: Box::default(),
+        epoch: 0,
+        codec: Codec::F32,
+        content_type: "".into(),
+    };
+    (key(n), Arc::new(Entry { meta, value: value(n).into() }))
+}
