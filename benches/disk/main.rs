@@ -4,44 +4,56 @@
 mod stores;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use likewise::domain::{Entry, Key};
 use likewise::storage::{Durability, ReadMode};
 use likewise_benches::{Spread, percentile, print_circumstances, spread};
 use tokio::sync::oneshot;
 
-use self::stores::{Kind, Likewise, Pair, Store, VALUE_BYTES, key, pair, value};
+use self::stores::{Kind, Likewise, Pair, VALUE_BYTES, flush_call, key, pair, value};
 
 const ENTRIES: u32 = 1_000_000;
 const PUT_AT_ONCE: u32 = 10_000;
 const GETS: u32 = 100_000;
 const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(3);
+const ROUND: Duration = Duration::from_secs(5);
+const WARM_UP: Duration = Duration::from_millis(500);
 const WRITERS: u32 = 64;
-/// Set for the copy of this program that fills a store and is killed.
-const FILLER: &str = "LIKEWISE_BENCH_FILLER";
+/// Puts that the rivals' committer takes into one commit: as many as the store of vectors does.
+const GROUP_MAX: usize = (256 << 10) / (VALUE_BYTES + 64);
+/// Keys apart from each other that a round of durable puts may use up, and each of its writers.
+const KEYS_A_ROUND: u32 = 100_000_000;
+const KEYS_A_WRITER: u32 = 1_000_000;
+/// Set for a copy of this program that opens a store to be killed, or to tell its memory; holds the store's name.
+const KILLED: &str = "LIKEWISE_BENCH_KILLED";
+const MEMORY: &str = "LIKEWISE_BENCH_MEMORY";
 
 fn main() {
-    if let Ok(name) = std::env::var(FILLER) {
+    if let Ok(name) = std::env::var(KILLED) {
+        let mut arguments = std::env::args().skip(1);
+        let mut next = || arguments.next().expect("a directory and a number of entries");
+        let (dir, entries) = (next(), next());
         let kind = Kind::from_name(&name).expect("the parent knows the names");
-        return fill_until_killed(kind, Path::new(&std::env::args().next_back().expect("a directory")));
+        return write_until_killed(kind, Path::new(&dir), entries.parse().expect("a number"));
+    }
+    if let Some(dir) = std::env::var_os(MEMORY) {
+        return tell_memory(Path::new(&dir));
     }
     print_circumstances("disk");
+    let root = on_a_disk();
     println!(
-        "{ENTRIES} entries of {VALUE_BYTES} bytes under keys of 32; median of {ROUNDS} rounds (min-max)\n"
+        "{ENTRIES} entries of {VALUE_BYTES} bytes under keys of 32, on {}; median of {ROUNDS} rounds (min-max)\n",
+        file_system(root.path())
     );
-    let root = tempfile::tempdir().expect("a temporary directory");
-    let stores: Vec<Measured> = [Kind::Likewise, Kind::Redb, Kind::Sqlite]
-        .into_iter()
-        .map(|kind| {
-            let dir = root.path().join(kind.name());
-            create(&dir);
-            Measured { kind, dir }
-        })
-        .collect();
+    let stores = [Kind::Likewise, Kind::Redb, Kind::Sqlite].map(|kind| {
+        let dir = root.path().join(kind.name());
+        fs_err::create_dir(&dir).expect("a new directory");
+        Measured { kind, dir }
+    });
     opens_and_bytes(&stores);
     gets(&stores);
     durable_puts(&stores);
@@ -50,123 +62,140 @@ fn main() {
 /// A store on its directory.
 struct Measured {
     kind: Kind,
-    dir: std::path::PathBuf,
+    dir: PathBuf,
 }
 
-/// Fills, says so, and goes on writing, so that it is killed in the middle of it.
-fn fill_until_killed(kind: Kind, dir: &Path) {
+/// Beside what cargo builds, since the system's directory for temporary files may be memory; `TMPDIR` goes before.
+fn on_a_disk() -> tempfile::TempDir {
+    let dir = std::env::var_os("TMPDIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+    fs_err::create_dir_all(&dir).expect("a directory");
+    tempfile::tempdir_in(dir).expect("a temporary directory")
+}
+
+fn file_system(dir: &Path) -> String {
+    let output = Command::new("stat").args(["-f", "-c", "%T"]).arg(dir).output().expect("coreutils");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Fills, says how fast, and goes on writing, so that it is killed in the middle of it.
+fn write_until_killed(kind: Kind, dir: &Path, entries: u32) {
     let mut store = kind.open(dir);
-    let started = Instant::now();
-    for from in (0..ENTRIES).step_by(PUT_AT_ONCE as usize) {
+    let mut busy = Duration::ZERO;
+    for from in (0..entries).step_by(PUT_AT_ONCE as usize) {
         let pairs: Vec<Pair> = (from..from + PUT_AT_ONCE).map(pair).collect();
-        store.put(&pairs);
+        busy += time(|| store.put(&pairs));
     }
-    store.flush();
-    println!("{}", f64::from(ENTRIES) / started.elapsed().as_secs_f64());
+    busy += time(|| store.flush());
+    let again = [pair(0)];
+    store.put(&again);
+    println!("{}", f64::from(entries) / busy.as_secs_f64());
     std::io::stdout().flush().expect("stdout is piped");
     loop {
-        store.put(&[pair(0)]);
+        store.put(&again);
     }
 }
 
-/// Fills a store in a process of its own, kills it, and tells the entries that it wrote a second.
-fn fill_and_kill(store: &Measured) -> f64 {
-    let this = std::env::current_exe().expect("this program has a path");
-    let mut filler = Command::new(this)
+/// Writes in a process of its own, kills it, and tells how many entries it filled in a second.
+fn write_and_kill(store: &Measured, entries: u32) -> f64 {
+    let mut writer = this_program()
         .arg(&store.dir)
-        .env(FILLER, store.kind.name())
+        .arg(entries.to_string())
+        .env(KILLED, store.kind.name())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("the filler starts");
+        .expect("the writer starts");
     let mut line = String::new();
-    let stdout = filler.stdout.take().expect("stdout is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("the filler says when it is done");
-    filler.kill().expect("the filler writes until here");
-    filler.wait().expect("the filler ends");
+    let stdout = writer.stdout.take().expect("stdout is piped");
+    BufReader::new(stdout).read_line(&mut line).expect("the writer says when it is done");
+    writer.kill().expect("the writer writes until here");
+    writer.wait().expect("the writer ends");
     line.trim().parse().expect("a number")
 }
 
 fn opens_and_bytes(stores: &[Measured]) {
     println!(
-        "| store | fill, entries/s | open after kill -9, ms | open after a clean stop, ms | bytes / payload |"
+        "| store | fill, {PUT_AT_ONCE} a commit, entries/s | bytes on disk / bytes of values | open after kill -9, ms \
+         | open after a clean stop, ms |"
     );
     println!("|---|---|---|---|---|");
     for store in stores {
-        let filled = fill_and_kill(store);
-        let started = Instant::now();
-        let opened = store.kind.open(&store.dir);
-        let after_kill = started.elapsed().as_secs_f64() * 1e3;
-        opened.close();
-        let clean = spread((0..ROUNDS).map(|_| time_open(store)).collect());
+        let filled = write_and_kill(store, ENTRIES);
+        let first = time_open(store);
         let payload = f64::from(ENTRIES) * VALUE_BYTES as f64;
+        let bytes = bytes_below(&store.dir) as f64 / payload;
+        let mut killed = rounds(ROUNDS - 1, || {
+            write_and_kill(store, 0);
+            time_open(store)
+        });
+        killed.push(first);
+        let clean = rounds(ROUNDS, || time_open(store));
         println!(
-            "| {} | {filled:.0} | {after_kill:.1} | {} | {:.3} |",
+            "| {} | {filled:.0} | {bytes:.3} | {} | {} |",
             store.kind.name(),
-            show(clean, 1),
-            bytes_below(&store.dir) as f64 / payload
+            show(spread(killed), 1),
+            show(spread(clean), 1)
         );
     }
     let own = &stores[0];
-    let without_index = spread(
-        (0..ROUNDS)
-            .map(|_| {
-                remove_index_files(&own.dir);
-                time_open(own)
-            })
-            .collect(),
-    );
-    let before = private_bytes();
-    let opened = Likewise::open(&own.dir, ReadMode::Mmap);
-    assert_eq!(opened.store.stats().entries, u64::from(ENTRIES));
-    let memory = private_bytes().saturating_sub(before);
-    println!("\nlikewise without index files: open {} ms", show(without_index, 0));
-    println!("likewise, private memory: {:.1} bytes an entry\n", memory as f64 / f64::from(ENTRIES));
+    let without_index = rounds(ROUNDS, || {
+        write_and_kill(own, 0);
+        remove_index_files(&own.dir);
+        time_open(own)
+    });
+    println!("\nlikewise, open after kill -9 without index files: {} ms", show(spread(without_index), 0));
+    let memory = this_program().env(MEMORY, &own.dir).output().expect("the copy runs");
+    println!("likewise, private memory: {} bytes an entry\n", String::from_utf8_lossy(&memory.stdout).trim());
 }
 
+/// Milliseconds that a store takes to open.
 fn time_open(store: &Measured) -> f64 {
-    let started = Instant::now();
-    let opened = store.kind.open(&store.dir);
-    let took = started.elapsed();
-    opened.close();
+    let mut opened = None;
+    let took = time(|| opened = Some(store.kind.open(&store.dir)));
+    opened.expect("it was opened").close();
     took.as_secs_f64() * 1e3
 }
 
+/// In a process that has done nothing else, so that no memory is left over to be used again.
+fn tell_memory(dir: &Path) {
+    let before = private_bytes();
+    let opened = Likewise::open(dir, ReadMode::Mmap);
+    assert_eq!(opened.store.stats().entries, u64::from(ENTRIES));
+    let memory = private_bytes().saturating_sub(before);
+    println!("{:.1}", memory as f64 / f64::from(ENTRIES));
+}
+
 fn gets(stores: &[Measured]) {
+    println!(
+        "one thread, {GETS} gets a round of keys at random, pages warm; each get copies the value out\n"
+    );
     println!("| store | get p50, us | get p99, us |\n|---|---|---|");
+    let numbers: Vec<u32> = (0..GETS).map(scattered).collect();
+    let keys: Vec<Key> = numbers.iter().copied().map(key).collect();
     let pread = Measured { kind: Kind::LikewisePread, dir: stores[0].dir.clone() };
     for store in [&stores[0], &pread, &stores[1], &stores[2]] {
         let opened = store.kind.open(&store.dir);
+        let name = store.kind.name();
         // Warms the pages, and sees that every store answers with the right value.
-        for n in (0..GETS).map(scattered) {
-            assert_eq!(
-                opened.get(&key(n)).as_deref(),
-                Some(&*value(n)),
-                "{} holds a wrong value",
-                store.kind.name()
-            );
-        }
-        let rounds: Vec<Vec<f64>> = (0..ROUNDS).map(|_| time_gets(&*opened)).collect();
+        let mut expected = numbers.iter().copied();
+        opened.get_each(&keys, &mut |_, found| {
+            assert_eq!(found.as_deref(), expected.next().map(value).as_deref(), "{name} holds a wrong value");
+        });
+        let rounds: Vec<Vec<f64>> = (0..ROUNDS)
+            .map(|_| {
+                let mut times = Vec::with_capacity(keys.len());
+                opened.get_each(&keys, &mut |took, found| {
+                    assert!(found.is_some_and(|value| value.len() == VALUE_BYTES));
+                    times.push(took.as_secs_f64() * 1e6);
+                });
+                times.sort_by(f64::total_cmp);
+                times
+            })
+            .collect();
         let at = |share| spread(rounds.iter().map(|times| percentile(times, share)).collect());
-        println!("| {} | {} | {} |", store.kind.name(), show(at(0.5), 2), show(at(0.99), 2));
+        println!("| {name} | {} | {} |", show(at(0.5), 2), show(at(0.99), 2));
         opened.close();
     }
     println!();
-}
-
-/// Microseconds of each get, sorted.
-fn time_gets(store: &dyn Store) -> Vec<f64> {
-    let mut times: Vec<f64> = (0..GETS)
-        .map(|n| {
-            let key = key(scattered(n));
-            let started = Instant::now();
-            let value = store.get(&key);
-            let took = started.elapsed();
-            assert!(value.is_some());
-            took.as_secs_f64() * 1e6
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times
 }
 
 /// Visits entries far apart: an odd stride.
@@ -174,71 +203,100 @@ fn scattered(n: u32) -> u32 {
     n.wrapping_mul(2_654_435_761) % ENTRIES
 }
 
-/// Every store flushes by fdatasync(2) or fsync(2) before it acknowledges.
 fn durable_puts(stores: &[Measured]) {
-    println!("durable puts a second: each is flushed before it is acknowledged");
-    println!("| store | one writer, one put a commit | {WRITERS} writers, grouped |\n|---|---|---|");
-    let mut single: Vec<Vec<f64>> = vec![Vec::new(); stores.len()];
-    let mut grouped: Vec<Vec<f64>> = vec![Vec::new(); stores.len()];
-    let mut next = ENTRIES;
+    println!(
+        "durable puts/s: each is flushed before it is acknowledged; {} s a round, in turn\n",
+        ROUND.as_secs()
+    );
+    println!(
+        "| store | flushes by | one writer, one put a commit | likewise / this | {WRITERS} writers, grouped \
+         | likewise / this |"
+    );
+    println!("|---|---|---|---|---|---|");
+    let mut single = vec![Vec::new(); stores.len()];
+    let mut grouped = vec![Vec::new(); stores.len()];
+    let mut from = ENTRIES;
     for _ in 0..ROUNDS {
         for (place, store) in stores.iter().enumerate() {
-            single[place].push(one_writer(store, &mut next));
-            let rate = if Kind::RIVALS.contains(&store.kind) { grouped_by_us } else { grouped_by_itself };
-            grouped[place].push(rate(store, next));
-            next += 10_000_000;
+            single[place].push(one_writer(store, from));
         }
+        from += KEYS_A_ROUND;
+        for (place, store) in stores.iter().enumerate() {
+            let rate = if store.kind.is_rival() { grouped_by_us } else { grouped_by_itself };
+            grouped[place].push(rate(store, from));
+        }
+        from += KEYS_A_ROUND;
     }
+    let (single, grouped): (Vec<_>, Vec<_>) =
+        (single.into_iter().map(spread).collect(), grouped.into_iter().map(spread).collect());
     for (place, store) in stores.iter().enumerate() {
-        let (one, many) = (spread(single[place].clone()), spread(grouped[place].clone()));
-        println!("| {} | {} | {} |", store.kind.name(), show(one, 0), show(many, 0));
+        println!(
+            "| {} | {} | {} | {:.2} | {} | {:.2} |",
+            store.kind.name(),
+            flush_call(store.kind),
+            show(single[place], 0),
+            single[0].median / single[place].median,
+            show(grouped[place], 0),
+            grouped[0].median / grouped[place].median
+        );
     }
 }
 
-fn one_writer(store: &Measured, next: &mut u32) -> f64 {
+/// Puts a second; nothing but the puts is timed.
+fn one_writer(store: &Measured, from: u32) -> f64 {
     let mut opened = store.kind.open(&store.dir);
-    let mut puts = 0_u32;
-    let mut busy = Duration::ZERO;
-    while busy < ROUND {
-        let pairs = [pair(*next)];
-        *next += 1;
-        let started = Instant::now();
-        opened.put_durably(&pairs);
-        busy += started.elapsed();
-        puts += 1;
-    }
+    let mut next = (from..).map(pair);
+    let mut put_for = |limit: Duration| {
+        let (mut puts, mut busy) = (0_u32, Duration::ZERO);
+        while busy < limit {
+            let pair = [next.next().expect("numbers do not run out")];
+            busy += time(|| opened.put_durably(&pair));
+            puts += 1;
+        }
+        f64::from(puts) / busy.as_secs_f64()
+    };
+    put_for(WARM_UP);
+    let rate = put_for(ROUND);
     opened.close();
-    f64::from(puts) / busy.as_secs_f64()
+    rate
 }
 
-/// What many writers share: each puts one pair after the other until the time is over.
-async fn write_for<F: Future<Output = ()> + Send>(
+/// Puts a second of many writers: each puts one pair after the other, and only acknowledged ones count.
+async fn write_for<F: Future<Output = ()> + Send + 'static>(
     from: u32,
     put: impl Fn(Pair) -> F + Clone + Send + Sync + 'static,
 ) -> f64 {
-    let started = Instant::now();
+    let (_, entry) = pair(from);
+    let warm = Instant::now() + WARM_UP;
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
-            let put = put.clone();
-            tokio::spawn(async move {
-                let mut puts = 0_u32;
-                while started.elapsed() < ROUND {
-                    put(pair(from + writer * 100_000 + puts)).await;
-                    puts += 1;
-                }
-                puts
-            })
+            tokio::spawn(write_between(warm, from + writer * KEYS_A_WRITER, entry.clone(), put.clone()))
         })
         .collect();
     let mut puts = 0;
     for writer in writers {
         puts += writer.await.expect("a writer ends");
     }
-    f64::from(puts) / started.elapsed().as_secs_f64()
+    f64::from(puts) / ROUND.as_secs_f64()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().build().expect("a runtime")
+/// Puts that were acknowledged in the round, which begins at `warm`.
+async fn write_between<F: Future<Output = ()>>(
+    warm: Instant,
+    from: u32,
+    entry: Arc<Entry>,
+    put: impl Fn(Pair) -> F,
+) -> u32 {
+    let mut puts = 0;
+    for n in from.. {
+        put((key(n), entry.clone())).await;
+        let now = Instant::now();
+        if now > warm + ROUND {
+            break;
+        }
+        puts += u32::from(now > warm);
+    }
+    puts
 }
 
 fn grouped_by_itself(store: &Measured, from: u32) -> f64 {
@@ -261,40 +319,49 @@ fn grouped_by_us(store: &Measured, from: u32) -> f64 {
     let mut opened = store.kind.open(&store.dir);
     let committer = std::thread::spawn(move || {
         while let Ok(first) = inbox.recv() {
-            let group: Vec<_> = std::iter::once(first).chain(inbox.try_iter()).collect();
-            let (pairs, replies): (Vec<Pair>, Vec<_>) = group.into_iter().unzip();
+            let group = std::iter::once(first).chain(inbox.try_iter()).take(GROUP_MAX);
+            let (pairs, replies): (Vec<Pair>, Vec<_>) = group.unzip();
             opened.put_durably(&pairs);
             replies.into_iter().for_each(|reply| reply.send(()).expect("the writer waits"));
         }
         opened.close();
     });
-    let queue = Arc::new(Mutex::new(queue));
     let rate = runtime().block_on(write_for(from, move |pair| {
         let (reply, acknowledged) = oneshot::channel();
-        let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.send((pair, reply)).expect("the committer runs");
-        drop(queue);
         async move { acknowledged.await.expect("the committer acknowledges") }
     }));
     committer.join().expect("the committer ends");
     rate
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().build().expect("a runtime")
+}
+
+fn time(work: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    work();
+    started.elapsed()
+}
+
+fn rounds(count: usize, mut round: impl FnMut() -> f64) -> Vec<f64> {
+    (0..count).map(|_| round()).collect()
+}
+
 fn show(spread: Spread, digits: usize) -> String {
     format!("{:.digits$} ({:.digits$}-{:.digits$})", spread.median, spread.min, spread.max)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a benchmark needs no better error than a panic")]
-fn create(dir: &Path) {
-    std::fs::create_dir_all(dir).expect("a directory");
+fn this_program() -> Command {
+    Command::new(std::env::current_exe().expect("this program has a path"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a benchmark needs no better error than a panic")]
 fn remove_index_files(dir: &Path) {
     for entry in dir.read_dir().expect("the store's directory") {
         let path = entry.expect("a file").path();
         if path.extension().is_some_and(|extension| extension == "idx") {
-            std::fs::remove_file(path).expect("a file that can be removed");
+            fs_err::remove_file(path).expect("a file that can be removed");
         }
     }
 }
@@ -307,9 +374,8 @@ fn bytes_below(dir: &Path) -> u64 {
 }
 
 /// Memory that is this process's own: pages of mapped files are not, the kernel may take them back.
-#[expect(clippy::disallowed_methods, reason = "a benchmark needs no better error than a panic")]
 fn private_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/smaps_rollup").expect("text");
+    let text = fs_err::read_to_string("/proc/self/smaps_rollup").expect("text");
     let line = text.lines().find(|line| line.starts_with("Anonymous:")).expect("a line of proc(5)");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
     kib * 1024

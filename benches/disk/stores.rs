@@ -2,21 +2,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use likewise::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, SystemClock, UnixSeconds};
 use likewise::metrics::unexported;
 use likewise::storage::{Durability, Options, OsFiles, ReadMode, VectorStore};
 use redb::{Database, ReadableDatabase as _, TableDefinition};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, Row, params};
 use tokio::runtime::Runtime;
 
-pub(crate) const DIM: usize = 384;
+const DIM: usize = 384;
 pub(crate) const VALUE_BYTES: usize = DIM * size_of::<f32>();
 
 /// What the rivals may keep in memory of their files.
 const CACHE_BYTES: usize = 1 << 30;
+/// Of SQLite: the whole file.
+const MAPPED_BYTES: u64 = 8 << 30;
+/// Of SQLite: five values fit into a page. With its default of 4,096 bytes it takes a quarter more space.
+const PAGE_BYTES: usize = 8192;
 
 pub(crate) type Pair = (Key, Arc<Entry>);
+/// A value as a cache hands it on: copied out of the store once, shared from there.
+pub(crate) type Value = Arc<[u8]>;
+/// Takes how long a get took, and what it found.
+pub(crate) type Seen<'a> = dyn FnMut(Duration, Option<Value>) + 'a;
 
 /// A store on a directory.
 pub(crate) trait Store: Send {
@@ -26,8 +35,8 @@ pub(crate) trait Store: Send {
     /// Stores pairs in one commit that survives the death of the process.
     fn put(&mut self, pairs: &[Pair]);
 
-    /// The value of a key, copied out.
-    fn get(&self, key: &Key) -> Option<Vec<u8>>;
+    /// Gets the keys one after the other.
+    fn get_each(&self, keys: &[Key], seen: &mut Seen<'_>);
 
     /// Makes everything durable.
     fn flush(&mut self);
@@ -46,8 +55,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const RIVALS: [Kind; 2] = [Kind::Redb, Kind::Sqlite];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Likewise => "likewise",
@@ -59,6 +66,10 @@ impl Kind {
 
     pub(crate) fn from_name(name: &str) -> Option<Kind> {
         [Kind::Likewise, Kind::LikewisePread, Kind::Redb, Kind::Sqlite].into_iter().find(|k| k.name() == name)
+    }
+
+    pub(crate) fn is_rival(self) -> bool {
+        matches!(self, Kind::Redb | Kind::Sqlite)
     }
 
     pub(crate) fn open(self, dir: &Path) -> Box<dyn Store> {
@@ -100,8 +111,8 @@ impl Store for Likewise {
         self.put_as(pairs, Durability::Async);
     }
 
-    fn get(&self, key: &Key) -> Option<Vec<u8>> {
-        self.store.get(key).expect("the disk reads").map(|entry| entry.value.to_vec())
+    fn get_each(&self, keys: &[Key], seen: &mut Seen<'_>) {
+        time_each(keys, seen, |key| self.store.get(key).expect("the disk reads").map(|entry| entry.value));
     }
 
     fn flush(&mut self) {
@@ -123,9 +134,17 @@ impl Redb {
         Redb(database.expect("redb opens"))
     }
 
-    fn commit(&self, pairs: &[Pair], durability: redb::Durability) {
+    fn get(&self, key: &Key) -> Option<Value> {
+        let transaction = self.0.begin_read().expect("redb reads");
+        let table = transaction.open_table(TABLE).expect("a table");
+        table.get(key.0).expect("redb reads").map(|value| value.value().into())
+    }
+}
+
+impl Store for Redb {
+    fn put_durably(&mut self, pairs: &[Pair]) {
         let mut transaction = self.0.begin_write().expect("redb writes");
-        transaction.set_durability(durability).expect("redb knows both");
+        transaction.set_durability(redb::Durability::Immediate).expect("redb knows it");
         {
             let mut table = transaction.open_table(TABLE).expect("a table");
             for (key, entry) in pairs {
@@ -134,22 +153,15 @@ impl Redb {
         }
         transaction.commit().expect("redb commits");
     }
-}
 
-impl Store for Redb {
-    fn put_durably(&mut self, pairs: &[Pair]) {
-        self.commit(pairs, redb::Durability::Immediate);
-    }
-
-    /// redb keeps what is not flushed in its own memory, so the death of the process needs its flush too.
+    /// After a death redb goes back to its last flushed commit, so that surviving one needs the flush too.
     fn put(&mut self, pairs: &[Pair]) {
-        self.commit(pairs, redb::Durability::Immediate);
+        self.put_durably(pairs);
     }
 
-    fn get(&self, key: &Key) -> Option<Vec<u8>> {
-        let transaction = self.0.begin_read().expect("redb reads");
-        let table = transaction.open_table(TABLE).expect("a table");
-        table.get(key.0).expect("redb reads").map(|value| value.value().to_vec())
+    /// A transaction for each: a server that kept one would not see what was put since.
+    fn get_each(&self, keys: &[Key], seen: &mut Seen<'_>) {
+        time_each(keys, seen, |key| self.get(key));
     }
 
     fn flush(&mut self) {}
@@ -160,19 +172,23 @@ impl Store for Redb {
 struct Sqlite(Connection);
 
 impl Sqlite {
+    /// With a rowid: values of this size in a table without make each page hold few keys, which takes more space and
+    /// thrice the time to fill.
     fn open(dir: &Path) -> Sqlite {
         let connection = Connection::open(dir.join("vectors.sqlite")).expect("SQLite opens");
         let cache_kib = CACHE_BYTES / 1024;
         let set_up = format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -{cache_kib};
-             PRAGMA mmap_size = 8589934592;
+            "PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+             PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = {MAPPED_BYTES};
              CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
         );
         connection.execute_batch(&set_up).expect("SQLite knows them");
         Sqlite(connection)
     }
+}
 
-    fn commit(&mut self, pairs: &[Pair]) {
+impl Store for Sqlite {
+    fn put_durably(&mut self, pairs: &[Pair]) {
         let transaction = self.0.transaction().expect("SQLite writes");
         {
             let mut insert = transaction
@@ -184,24 +200,22 @@ impl Sqlite {
         }
         transaction.commit().expect("SQLite commits");
     }
-}
-
-impl Store for Sqlite {
-    fn put_durably(&mut self, pairs: &[Pair]) {
-        self.commit(pairs);
-    }
 
     /// With a write-ahead log and `synchronous = NORMAL` a commit is given to the system and not flushed.
     fn put(&mut self, pairs: &[Pair]) {
         self.0.execute_batch("PRAGMA synchronous = NORMAL").expect("SQLite knows it");
-        self.commit(pairs);
+        self.put_durably(pairs);
         self.0.execute_batch("PRAGMA synchronous = FULL").expect("SQLite knows it");
     }
 
-    fn get(&self, key: &Key) -> Option<Vec<u8>> {
-        let mut select =
-            self.0.prepare_cached("SELECT value FROM vectors WHERE key = ?1").expect("valid SQL");
-        select.query_row(params![key.0], |row| row.get(0)).optional().expect("SQLite reads")
+    fn get_each(&self, keys: &[Key], seen: &mut Seen<'_>) {
+        let mut select = self.0.prepare("SELECT value FROM vectors WHERE key = ?1").expect("valid SQL");
+        let value = |row: &Row<'_>| row.get_ref(0).map(|value| value.as_blob().expect("a blob").into());
+        time_each(keys, seen, |key| match select.query_row([&key.0], value) {
+            Ok(value) => Some(value),
+            Err(rusqlite::Error::QueryReturnedNoRows) => None,
+            Err(error) => panic!("SQLite reads: {error}"),
+        });
     }
 
     fn flush(&mut self) {
@@ -210,6 +224,26 @@ impl Store for Sqlite {
     }
 
     fn close(self: Box<Self>) {}
+}
+
+/// Times nothing but the get: the look at what it found comes after.
+fn time_each(keys: &[Key], seen: &mut Seen<'_>, mut get: impl FnMut(&Key) -> Option<Value>) {
+    for key in keys {
+        let started = Instant::now();
+        let value = get(key);
+        let took = started.elapsed();
+        seen(took, value);
+    }
+}
+
+/// By which call a store flushes, for the report.
+pub(crate) fn flush_call(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Likewise | Kind::LikewisePread | Kind::Redb => "fdatasync",
+        // Its build must be told that the system has the cheaper call.
+        Kind::Sqlite if option_env!("LIBSQLITE3_FLAGS") == Some("-DHAVE_FDATASYNC=1") => "fdatasync",
+        Kind::Sqlite => "fsync",
+    }
 }
 
 pub(crate) fn key(n: u32) -> Key {
