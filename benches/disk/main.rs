@@ -4,6 +4,7 @@
 mod stores;
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
@@ -24,7 +25,11 @@ const ROUND: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_millis(500);
 const WRITERS: u32 = 64;
 /// Puts that the rivals' committer takes into one commit: as many as the store of vectors does.
-const GROUP_MAX: usize = (256 << 10) / (VALUE_BYTES + 64);
+const GROUP_MAX: usize = (256 << 10) / SLOT_BYTES;
+/// What the store of vectors writes for an entry.
+const SLOT_BYTES: usize = VALUE_BYTES + 64;
+/// The file of the rounds without a store: as long as a segment.
+const BARE_BYTES: usize = 32 << 20;
 /// Keys apart from each other that a round of durable puts may use up, and each of its writers.
 const KEYS_A_ROUND: u32 = 100_000_000;
 const KEYS_A_WRITER: u32 = 1_000_000;
@@ -213,10 +218,12 @@ fn durable_puts(stores: &[Measured]) {
          | likewise / this |"
     );
     println!("|---|---|---|---|---|---|");
+    let mut floor = Vec::new();
     let mut single = vec![Vec::new(); stores.len()];
     let mut grouped = vec![Vec::new(); stores.len()];
     let mut from = ENTRIES;
     for _ in 0..ROUNDS {
+        floor.push(bare_flushes(&stores[0].dir.with_file_name("bare")));
         for (place, store) in stores.iter().enumerate() {
             single[place].push(one_writer(store, from));
         }
@@ -240,23 +247,51 @@ fn durable_puts(stores: &[Measured]) {
             grouped[0].median / grouped[place].median
         );
     }
+    let floor = spread(floor);
+    let ratio = single[0].median / floor.median;
+    println!("| no store: one write and flush | fdatasync | {} | {ratio:.2} | | |", show(floor, 0));
+}
+
+/// What the device allows one writer: as many bytes as a slot, written one after the other over bytes that were written
+/// before, so that nothing but data has to be flushed.
+fn bare_flushes(path: &Path) -> f64 {
+    let zeros = vec![0; BARE_BYTES];
+    fs_err::write(path, &zeros).expect("the disk has room");
+    let file = fs_err::OpenOptions::new().write(true).open(path).expect("the file just written");
+    file.sync_all().expect("the disk flushes");
+    let slot = [1; SLOT_BYTES];
+    let mut offsets = (0..BARE_BYTES - SLOT_BYTES).step_by(SLOT_BYTES).cycle();
+    per_second(|| {
+        let offset = offsets.next().expect("it begins anew") as u64;
+        time(|| {
+            file.file().write_all_at(&slot, offset).expect("the disk writes");
+            file.sync_data().expect("the disk flushes");
+        })
+    })
+}
+
+/// How often a second something can be done that tells how long it took; first it warms up.
+fn per_second(mut timed: impl FnMut() -> Duration) -> f64 {
+    let mut rate_for = |limit: Duration| {
+        let (mut count, mut busy) = (0_u32, Duration::ZERO);
+        while busy < limit {
+            busy += timed();
+            count += 1;
+        }
+        f64::from(count) / busy.as_secs_f64()
+    };
+    rate_for(WARM_UP);
+    rate_for(ROUND)
 }
 
 /// Puts a second; nothing but the puts is timed.
 fn one_writer(store: &Measured, from: u32) -> f64 {
     let mut opened = store.kind.open(&store.dir);
     let mut next = (from..).map(pair);
-    let mut put_for = |limit: Duration| {
-        let (mut puts, mut busy) = (0_u32, Duration::ZERO);
-        while busy < limit {
-            let pair = [next.next().expect("numbers do not run out")];
-            busy += time(|| opened.put_durably(&pair));
-            puts += 1;
-        }
-        f64::from(puts) / busy.as_secs_f64()
-    };
-    put_for(WARM_UP);
-    let rate = put_for(ROUND);
+    let rate = per_second(|| {
+        let pair = [next.next().expect("numbers do not run out")];
+        time(|| opened.put_durably(&pair))
+    });
     opened.close();
     rate
 }
@@ -368,7 +403,6 @@ fn remove_index_files(dir: &Path) {
 
 /// Blocks that the files of a directory take.
 fn bytes_below(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
     let entries = dir.read_dir().expect("the store's directory");
     entries.map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").blocks() * 512).sum()
 }
