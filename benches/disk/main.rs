@@ -1,5 +1,5 @@
-//! What does a million cached vectors on disk cost, beside `redb` and SQLite with the same keys and values in the same
-//! run: to put, to get, to open, in bytes, in memory?
+//! What does a million cached vectors on disk cost, beside `redb` and SQLite with the same keys and values in the
+//! same run: to put, to get, to open, in bytes, in memory?
 
 mod stores;
 
@@ -20,8 +20,8 @@ use self::stores::{Kind, Likewise, Pair, VALUE_BYTES, flush_call, key, pair, val
 const ENTRIES: u32 = 1_000_000;
 const PUT_AT_ONCE: u32 = 10_000;
 const GETS: u32 = 100_000;
-const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(5);
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(500);
 const WRITERS: u32 = 64;
 /// Puts that the rivals' committer takes into one commit: as many as the store of vectors does.
@@ -33,8 +33,9 @@ const BARE_BYTES: usize = 32 << 20;
 /// Keys apart from each other that a round of durable puts may use up, and each of its writers.
 const KEYS_A_ROUND: u32 = 100_000_000;
 const KEYS_A_WRITER: u32 = 1_000_000;
-/// Set for a copy of this program that opens a store to be killed, or to tell its memory; holds the store's name.
+/// Set for a copy of this program that writes until it is killed; holds the store's name.
 const KILLED: &str = "LIKEWISE_BENCH_KILLED";
+/// Set for a copy of this program that tells the memory of an open store; holds its directory.
 const MEMORY: &str = "LIKEWISE_BENCH_MEMORY";
 
 fn main() {
@@ -70,7 +71,7 @@ struct Measured {
     dir: PathBuf,
 }
 
-/// Beside what cargo builds, since the system's directory for temporary files may be memory; `TMPDIR` goes before.
+/// `TMPDIR`, or beside what cargo builds, since the system's directory for temporary files may be memory.
 fn on_a_disk() -> tempfile::TempDir {
     let dir = std::env::var_os("TMPDIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
     fs_err::create_dir_all(&dir).expect("a directory");
@@ -252,8 +253,8 @@ fn durable_puts(stores: &[Measured]) {
     println!("| no store: one write and flush | fdatasync | {} | {ratio:.2} | | |", show(floor, 0));
 }
 
-/// What the device allows one writer: as many bytes as a slot, written one after the other over bytes that were written
-/// before, so that nothing but data has to be flushed.
+/// What the device allows one writer: slots of bytes, one after the other, over bytes that were written before, so
+/// that nothing but data has to be flushed.
 fn bare_flushes(path: &Path) -> f64 {
     let zeros = vec![0; BARE_BYTES];
     fs_err::write(path, &zeros).expect("the disk has room");
@@ -348,7 +349,7 @@ fn grouped_by_itself(store: &Measured, from: u32) -> f64 {
     rate
 }
 
-/// The same grouping for a rival: one thread takes whatever waits, commits it at once, then acknowledges each.
+/// The same grouping for a rival: one thread takes what waits, commits it at once, then acknowledges each.
 fn grouped_by_us(store: &Measured, from: u32) -> f64 {
     let (queue, inbox) = mpsc::channel::<(Pair, oneshot::Sender<()>)>();
     let mut opened = store.kind.open(&store.dir);

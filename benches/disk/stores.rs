@@ -172,7 +172,7 @@ impl Store for Redb {
 struct Sqlite(Connection);
 
 impl Sqlite {
-    /// With a rowid: values of this size in a table without make each page hold few keys, which takes more space and
+    /// With a rowid: in a table without, values of this size leave each page few keys, which takes more space and
     /// thrice the time to fill.
     fn open(dir: &Path) -> Sqlite {
         let connection = Connection::open(dir.join("vectors.sqlite")).expect("SQLite opens");
