@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::answer;
 use super::models::Names;
@@ -29,6 +29,9 @@ const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Room for the headers of an answer, those that the gate and the connection add included.
+const HEADERS: usize = 12;
 
 /// What the handler needs.
 pub(super) struct Endpoint {
@@ -190,14 +193,16 @@ fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, nati
         }
     });
     let json = answer::write(vectors, dim, format, model, served.tokens);
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
-    describe(served, response.headers_mut());
+    let mut response = Response::new(Body::from(json));
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    describe(served, headers);
     response
 }
 
 /// Headers that tell how the answer came about.
 fn describe(served: &Served, headers: &mut HeaderMap) {
-    headers.reserve(8);
     let counts = served.counts;
     headers.insert(HITS, HeaderValue::from(counts.hits));
     headers.insert(MISSES, HeaderValue::from(counts.misses));

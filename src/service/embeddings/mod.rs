@@ -121,6 +121,8 @@ pub struct Embeddings {
     embedder: Arc<dyn Embedder>,
     flights: Arc<SingleFlight<Served>>,
     options: Options,
+    /// The beginning of every key: what the keys are of, and of which model.
+    key_base: KeyHasher,
     hits: Counter,
     misses: Counter,
     coalesced: Counter,
@@ -150,12 +152,15 @@ impl Embeddings {
         options: Options,
         metrics: &Metrics,
     ) -> Embeddings {
+        let mut key_base = KeyHasher::new("likewise/embedding/v1");
+        key_base.field(&embedder.card().fingerprint.0);
         let counter = |outcome| metrics.texts.get_or_create(&OutcomeLabels { outcome }).clone();
         Embeddings {
             cache,
             embedder,
             flights: SingleFlight::new(),
             options,
+            key_base,
             hits: counter("hit"),
             misses: counter("miss"),
             coalesced: counter("coalesced"),
@@ -233,10 +238,9 @@ impl Embeddings {
 
     /// A key for each text, equal ones joined.
     fn distinct(&self, request: &Request, prompt: &str) -> Wanted {
-        let mut base = KeyHasher::new("likewise/embedding/v1");
+        let mut base = self.key_base.clone();
         base.field(request.tenant.as_str().as_bytes())
             .field(request.directives.namespace.as_deref().unwrap_or("embeddings").as_bytes())
-            .field(&self.card().fingerprint.0)
             .field(prompt.as_bytes());
         let count = request.texts.len();
         let mut wanted = Wanted {
