@@ -4,64 +4,121 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::cache::{Cache, DiskTier, Freshness, MemoryTier, Tier};
+use crate::cache::{Cache, Freshness, MemoryTier, Namespaces, ObjectTier, Tier, Tiers, VectorTier, Versions};
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
 use crate::embed::{Embedder, LocalEmbedder, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Names, Parts, Readiness, Server, State};
 use crate::metrics::Metrics;
-use crate::service::Embeddings;
-use crate::storage::{DataDirectory, OsFiles, VectorStore};
+use crate::service::{Embeddings, Invalidation, Objects};
+use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 
 /// The parts below HTTP: enough for a command that embeds without serving.
 pub struct Engine {
-    /// The use case.
+    /// Embeds texts.
     pub embeddings: Arc<Embeddings>,
-    cache: Arc<Cache>,
+    /// Keeps objects.
+    pub objects: Arc<Objects>,
+    /// Hides what is no longer true.
+    pub invalidation: Arc<Invalidation>,
+    tiers: Arc<Tiers>,
     embedder: Arc<dyn Embedder>,
     metrics: Arc<Metrics>,
-    store: Arc<VectorStore>,
+    stores: Stores,
     // Held until the end: the directory stays locked for as long as anything may write to it.
     _directory: DataDirectory,
 }
 
+/// What keeps data on disk.
+struct Stores {
+    vectors: Arc<VectorStore>,
+    objects: Arc<ObjectStore>,
+    records: Arc<Records>,
+}
+
 impl Engine {
-    /// Locks the data directory, opens the tiers and loads the model. Blocks; must be called within a runtime.
+    /// Locks the data directory, opens the tiers and loads the model.
     ///
     /// # Errors
-    /// `Locked`, `Format`, `Io` about the data directory; `Model` about the model; `Config` about the options.
-    pub fn build(config: &Config) -> Result<Engine> {
+    /// `Locked`, `Format`, `Corrupt`, `Io` about the data directory; `Model` about the model; `Config` about the options.
+    pub async fn build(config: &Config) -> Result<Engine> {
         let metrics = Arc::new(Metrics::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let directory = DataDirectory::open(&config.data.dir)?;
-        let embedder = embedder(config, &metrics)?;
-        let (store, recovery) = VectorStore::open(
-            Arc::new(OsFiles),
-            &directory.vectors(),
-            &config.cache.disk,
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-        )?;
-        tracing::info!(?recovery, "opened the disk tier");
-        let store = Arc::new(store);
-        let disk: Arc<dyn Tier> =
-            Arc::new(DiskTier::new(Arc::clone(&store), config.cache.disk.bytes_max, &metrics)?);
+        let namespaces =
+            Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.namespaces_are_open)?);
+        let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
+        let embedder = tokio::task::block_in_place(|| embedder(config, &metrics))?;
+        let stores = tokio::task::block_in_place(|| Stores::open(config, &directory, &clock, &metrics))?;
+        let versions = Versions::open(Arc::clone(&stores.records), config.cache.invalidated_tags_max).await?;
+        let freshness = Freshness::new(clock, Arc::new(versions));
         let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics)?);
-        let cache = Arc::new(Cache::new(memory, vec![disk], Freshness::new(clock)));
+        let cache =
+            |below: Arc<dyn Tier>| Arc::new(Cache::new(Arc::clone(&memory), vec![below], freshness.clone()));
+        let vectors = Arc::clone(&stores.vectors);
+        let vectors = cache(Arc::new(VectorTier::new(vectors, config.cache.disk.bytes_max, &metrics)?));
+        let kept = Arc::clone(&stores.objects);
+        let kept = cache(Arc::new(ObjectTier::new(kept, config.cache.objects.bytes_max, &metrics)?));
+        let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&kept)]));
         let embeddings = Arc::new(Embeddings::new(
-            Arc::clone(&cache),
+            vectors,
+            Arc::clone(&namespaces),
             Arc::clone(&embedder),
             config.embeddings.clone(),
             &metrics,
         ));
-        Ok(Engine { embeddings, cache, embedder, metrics, store, _directory: directory })
+        let objects = Arc::new(Objects::new(kept, Arc::clone(&namespaces), config.objects.clone(), &metrics));
+        let invalidation = Arc::new(Invalidation::new(
+            Arc::clone(&objects),
+            namespaces,
+            Arc::clone(&tiers),
+            freshness,
+            Arc::clone(&metrics),
+        ));
+        Ok(Engine {
+            embeddings,
+            objects,
+            invalidation,
+            tiers,
+            embedder,
+            metrics,
+            stores,
+            _directory: directory,
+        })
     }
 
     /// Makes everything stored survive a loss of power and releases the data directory.
     pub async fn close(self) {
-        self.cache.flush().await;
-        self.store.close().await;
+        self.tiers.flush().await;
+        self.stores.vectors.close().await;
+        tokio::task::block_in_place(|| self.stores.records.shutdown());
+    }
+}
+
+impl Stores {
+    /// Blocks.
+    fn open(
+        config: &Config,
+        directory: &DataDirectory,
+        clock: &Arc<dyn Clock>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Stores> {
+        let (vectors, recovery) = VectorStore::open(
+            Arc::new(OsFiles),
+            &directory.vectors(),
+            &config.cache.disk,
+            Arc::clone(clock),
+            Arc::clone(metrics),
+        )?;
+        tracing::info!(?recovery, "opened the disk tier");
+        let records = Arc::new(Records::open(&directory.records())?);
+        let objects = ObjectStore::open(
+            Arc::clone(&records),
+            &config.cache.objects,
+            Arc::clone(clock),
+            Arc::clone(metrics),
+        )?;
+        Ok(Stores { vectors: Arc::new(vectors), objects: Arc::new(objects), records })
     }
 }
 
@@ -97,15 +154,17 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let server = Server::bind(&config.http).await?;
-    let engine = tokio::task::block_in_place(|| Engine::build(&config))?;
+    let engine = Engine::build(&config).await?;
     let card = engine.embedder.card().clone();
     let readiness = Arc::new(Readiness::default());
     let router = http::router(
         &config.http,
         Parts {
             embeddings: Arc::clone(&engine.embeddings),
+            objects: Arc::clone(&engine.objects),
+            invalidation: Arc::clone(&engine.invalidation),
             embedder: Arc::clone(&engine.embedder),
-            cache: Arc::clone(&engine.cache),
+            tiers: Arc::clone(&engine.tiers),
             names: Arc::new(Names::new(card.clone(), config.model.aliases.clone())),
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&engine.metrics),

@@ -3,7 +3,7 @@
 //! Every key of the file can be given by the environment as `LIKEWISE__SECTION__KEY`. A key that nobody knows is an
 //! error that names the nearest one that somebody does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,10 @@ pub struct Config {
     pub embed: embed::Options,
     /// The tiers.
     pub cache: Cache,
-    /// How embeddings are kept.
+    /// What one request for embeddings may ask.
     pub embeddings: service::embeddings::Options,
+    /// What clients may ask of objects.
+    pub objects: service::objects::Options,
     /// The HTTP server.
     pub http: http::Options,
 }
@@ -56,13 +58,34 @@ pub struct Model {
 }
 
 /// The tiers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// The memory tier.
     pub memory: cache::MemoryOptions,
-    /// The disk tier.
+    /// The disk tier of vectors.
     pub disk: storage::Options,
+    /// The disk tier of objects.
+    pub objects: storage::objects::Options,
+    /// Whether a namespace without a policy of its own may be used, with that of `default`.
+    pub namespaces_are_open: bool,
+    /// The policies of namespaces.
+    pub namespaces: BTreeMap<String, cache::PolicyOptions>,
+    /// Tags and namespaces whose invalidations are remembered one by one; past it, everything is invalidated once.
+    pub invalidated_tags_max: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache {
+            memory: cache::MemoryOptions::default(),
+            disk: storage::Options::default(),
+            objects: storage::objects::Options::default(),
+            namespaces_are_open: true,
+            namespaces: cache::PolicyOptions::built_in(),
+            invalidated_tags_max: 1_000_000,
+        }
+    }
 }
 
 /// What the command line says; it wins over file and environment.
@@ -115,8 +138,11 @@ impl Config {
         at_least("http.body_bytes_max", self.http.body_bytes_max as u64, 1024)?;
         at_least("http.request_timeout_seconds", self.http.request_timeout_seconds, 1)?;
         at_least("http.header_timeout_seconds", self.http.header_timeout_seconds, 1)?;
-        at_least("embeddings.ttl_seconds", self.embeddings.ttl_seconds.into(), 1)?;
-        at_least("embeddings.ttl_seconds_max", self.embeddings.ttl_seconds_max.into(), 1)
+        at_least("objects.leases_max", self.objects.leases_max as u64, 1)?;
+        at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
+        at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
+        at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, 1024)?;
+        cache::Namespaces::new(&self.cache.namespaces, self.cache.namespaces_are_open).map(|_| ())
     }
 }
 
@@ -152,6 +178,7 @@ fn refuse_unknown(merged: &config::Config) -> Result<()> {
     let mut keys = BTreeSet::new();
     collect_keys("", &given, &mut keys);
     for key in keys {
+        let key = as_of_default_namespace(key);
         if known.iter().any(|known| *known == key || known.starts_with(&format!("{key}."))) {
             continue;
         }
@@ -162,6 +189,15 @@ fn refuse_unknown(merged: &config::Config) -> Result<()> {
         return Err(Error::new(Kind::Config, format!("unknown key `{key}`; did you mean `{nearest}`?")));
     }
     Ok(())
+}
+
+/// The operator may name namespaces as he likes; what is said of one is what can be said of `default`.
+fn as_of_default_namespace(key: String) -> String {
+    const NAMESPACES: &str = "cache.namespaces.";
+    match key.strip_prefix(NAMESPACES).and_then(|rest| rest.rsplit_once('.')) {
+        Some((_, last)) => format!("{NAMESPACES}default.{last}"),
+        None => key,
+    }
 }
 
 /// Every key with its default, as the rooms declare them.
@@ -222,6 +258,16 @@ mod tests {
         assert!(error.to_string().contains("http.requests_max"), "{error}");
         let error = load("[http]\nrequests_max = 0").unwrap_err();
         assert!(error.to_string().contains("http.requests_max must be at least 1, got 0"), "{error}");
+    }
+
+    #[test]
+    fn a_namespace_may_be_added_and_its_keys_are_checked() {
+        let config = load("[cache.namespaces.shop]\nttl_seconds = 60\naliases = [\"tienda\"]").unwrap();
+        assert_eq!(config.cache.namespaces["shop"].ttl_seconds, Some(60));
+        let error = load("[cache.namespaces.shop]\nttl_second = 60").unwrap_err();
+        assert!(error.to_string().contains("cache.namespaces.default.ttl_seconds"), "{error}");
+        let error = load("[cache.namespaces.products]\nttl_seconds = 0").unwrap_err();
+        assert!(error.to_string().contains("cache.namespaces.products.ttl_seconds"), "{error}");
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub enum Kind {
     MethodNotAllowed,
     /// The model that was asked for is not served here.
     ModelNotFound,
+    /// The request came too late: what it builds on has changed.
+    Conflict,
+    /// A condition that the request sets does not hold.
+    PreconditionFailed,
     /// Only a cached value was acceptable, and there is none.
     NotCached,
     /// A queue is full; trying again later may work.
@@ -63,6 +67,8 @@ impl Kind {
             Kind::NotFound => "not_found",
             Kind::MethodNotAllowed => "method_not_allowed",
             Kind::ModelNotFound => "model_not_found",
+            Kind::Conflict => "conflict",
+            Kind::PreconditionFailed => "precondition_failed",
             Kind::NotCached => "not_cached",
             Kind::Overloaded => "overloaded",
             Kind::Timeout => "timeout",

@@ -32,8 +32,15 @@ pub struct TierLabels {
 /// How a lookup ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
-    /// `hit`, `miss` or `coalesced`.
+    /// `hit`, `stale`, `miss` or `coalesced`.
     pub outcome: &'static str,
+}
+
+/// How entries were hidden.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ModeLabels {
+    /// `hard` or `soft`.
+    pub mode: &'static str,
 }
 
 /// What went wrong, by its stable name.
@@ -55,6 +62,10 @@ pub struct Metrics {
     pub requests_in_flight: Gauge,
     /// Texts asked for, by outcome.
     pub texts: Family<OutcomeLabels, Counter>,
+    /// Objects asked for, by outcome.
+    pub objects: Family<OutcomeLabels, Counter>,
+    /// Invalidations.
+    pub invalidations: Family<ModeLabels, Counter>,
     /// Lookups that a tier answered.
     pub tier_hits: Family<TierLabels, Counter>,
     /// Lookups that a tier could not answer.
@@ -115,6 +126,8 @@ impl Metrics {
                 Gauge::default(),
             ),
             texts: register(r, "texts", "Texts asked for", Family::default()),
+            objects: register(r, "objects", "Objects asked for", Family::default()),
+            invalidations: register(r, "invalidations", "Invalidations", Family::default()),
             tier_hits: register(r, "tier_hits", "Lookups that a tier answered", Family::default()),
             tier_misses: register(
                 r,

@@ -256,19 +256,6 @@ pub(crate) fn value(n: u32) -> Vec<u8> {
 }
 
 pub(crate) fn pair(n: u32) -> Pair {
-    let meta = EntryMeta {
-        created: UnixSeconds(0),
-        soft_expires: UnixSeconds::NEVER,
-        expires: UnixSeconds::NEVER,
-        stale_until: UnixSeconds::NEVER,
-        last_used: UnixSeconds(0),
-        cost_us: 0,
-        tokens: 7,
-        is_truncated: false,
-        tags: Box::default(),
-        epoch: 0,
-        codec: Codec::F32,
-        content_type: "".into(),
-    };
+    let meta = EntryMeta { tokens: 7, ..EntryMeta::ending(Codec::F32, UnixSeconds(0), UnixSeconds::NEVER) };
     (key(n), Arc::new(Entry { meta, value: value(n).into() }))
 }

@@ -1,73 +1,77 @@
-//! The disk tier: the vector store of this node, read on threads of its own because a page fault blocks.
+//! The disk tiers: the stores of this node behind the interface of a tier, read on threads of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use futures_util::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::tier::{Tier, TierName, TierStats};
-use crate::domain::{Codec, Entry, Key};
+use super::readers::Readers;
+use super::tier::{Choice, Tier, TierName, TierStats};
+use crate::domain::{Codec, Entry, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, TierLabels};
-use crate::storage::VectorStore;
+use crate::storage::{Durability, ObjectStore, VectorStore};
 
-/// Threads that read the store. Two are enough to overlap a page fault with a copy.
-const READER_THREADS: usize = 2;
+const LABELS: TierLabels = TierLabels { tier: "disk" };
 
-/// Reads waiting for a thread; a caller beyond that waits for room.
-const READS_QUEUED_MAX: usize = 1024;
-
-struct Read {
-    keys: Vec<Key>,
-    reply: oneshot::Sender<Vec<Option<Arc<Entry>>>>,
-}
-
-/// Vectors on disk. Only entries with [`Codec::F32`] are kept here.
-pub struct DiskTier {
-    store: Arc<VectorStore>,
-    bytes_max: u64,
-    reads: Option<mpsc::Sender<Read>>,
-    readers: Vec<JoinHandle<()>>,
-    counters: Arc<Counters>,
-    has_warned: AtomicBool,
-}
-
+#[derive(Clone)]
 struct Counters {
     hits: Counter,
     misses: Counter,
     errors: Counter,
 }
 
-impl DiskTier {
-    /// A tier over `store`, whose budget is `bytes_max`. Fails if its threads cannot be started.
-    pub fn new(store: Arc<VectorStore>, bytes_max: u64, metrics: &Metrics) -> Result<DiskTier> {
-        let labels = TierLabels { tier: TierName::Disk.as_str() };
-        let counters = Arc::new(Counters {
-            hits: metrics.tier_hits.get_or_create(&labels).clone(),
-            misses: metrics.tier_misses.get_or_create(&labels).clone(),
-            errors: metrics.tier_errors.get_or_create(&labels).clone(),
-        });
-        let (reads, queue) = mpsc::channel(READS_QUEUED_MAX);
-        let queue = Arc::new(Mutex::new(queue));
-        let readers = (0..READER_THREADS)
-            .map(|n| {
-                let (store, queue, counters) =
-                    (Arc::clone(&store), Arc::clone(&queue), Arc::clone(&counters));
-                std::thread::Builder::new()
-                    .name(format!("disk-reader-{n}"))
-                    .spawn(move || serve_reads(&store, &queue, &counters))
-                    .map_err(|error| Error::io("start a disk reader", error))
-            })
-            .collect::<Result<_>>()?;
-        Ok(DiskTier {
+impl Counters {
+    fn new(metrics: &Metrics) -> Counters {
+        Counters {
+            hits: metrics.tier_hits.get_or_create(&LABELS).clone(),
+            misses: metrics.tier_misses.get_or_create(&LABELS).clone(),
+            errors: metrics.tier_errors.get_or_create(&LABELS).clone(),
+        }
+    }
+
+    /// A read as tiers answer it: a fault is a miss.
+    fn count(&self, read: Result<Option<Entry>>) -> Option<Arc<Entry>> {
+        match read {
+            Ok(Some(entry)) => {
+                self.hits.inc();
+                Some(Arc::new(entry))
+            }
+            Ok(None) => {
+                self.misses.inc();
+                None
+            }
+            Err(error) => {
+                self.errors.inc();
+                tracing::warn!(%error, "a read of the disk tier failed; answered as a miss");
+                None
+            }
+        }
+    }
+}
+
+/// Vectors on disk. Only entries with [`Codec::F32`] are kept here. They can be made again, so a write that fails is
+/// counted and costs nobody his answer.
+pub struct VectorTier {
+    store: Arc<VectorStore>,
+    bytes_max: u64,
+    readers: Readers,
+    counters: Counters,
+    has_warned: AtomicBool,
+}
+
+impl VectorTier {
+    /// A tier over `store`, whose budget is `bytes_max`.
+    ///
+    /// # Errors
+    /// `Io` if its threads cannot be started.
+    pub fn new(store: Arc<VectorStore>, bytes_max: u64, metrics: &Metrics) -> Result<VectorTier> {
+        Ok(VectorTier {
             store,
             bytes_max,
-            reads: Some(reads),
-            readers,
-            counters,
+            readers: Readers::start("vector")?,
+            counters: Counters::new(metrics),
             has_warned: AtomicBool::new(false),
         })
     }
@@ -76,55 +80,17 @@ impl DiskTier {
     fn warn_once(&self, error: &Error) {
         self.counters.errors.inc();
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the disk tier cannot store entries; they are served from memory only");
-        }
-    }
-
-    async fn read(&self, keys: Vec<Key>) -> Option<Vec<Option<Arc<Entry>>>> {
-        let (reply, answer) = oneshot::channel();
-        self.reads.as_ref()?.send(Read { keys, reply }).await.ok()?;
-        answer.await.ok()
-    }
-}
-
-/// Ends when the tier is dropped.
-fn serve_reads(store: &VectorStore, queue: &Mutex<mpsc::Receiver<Read>>, counters: &Counters) {
-    loop {
-        let next = queue.blocking_lock().blocking_recv();
-        let Some(Read { keys, reply }) = next else { return };
-        if reply.is_closed() {
-            continue;
-        }
-        let entries = keys.iter().map(|key| read_one(store, key, counters)).collect();
-        // The asker may have left meanwhile.
-        let _ = reply.send(entries);
-    }
-}
-
-fn read_one(store: &VectorStore, key: &Key, counters: &Counters) -> Option<Arc<Entry>> {
-    match store.get(key) {
-        Ok(Some(entry)) => {
-            counters.hits.inc();
-            Some(Arc::new(entry))
-        }
-        Ok(None) => {
-            counters.misses.inc();
-            None
-        }
-        Err(error) => {
-            counters.errors.inc();
-            tracing::warn!(%error, "a read of the disk tier failed; answered as a miss");
-            None
+            tracing::warn!(%error, "the disk tier cannot store vectors; they are served from memory only");
         }
     }
 }
 
-impl Tier for DiskTier {
+impl Tier for VectorTier {
     fn name(&self) -> TierName {
         TierName::Disk
     }
 
-    fn get_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>> {
+    fn get_many(&self, namespace: Subject, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>> {
         Box::pin(async move {
             let count = keys.len();
             // The table of keys is in memory: a cold text costs no trip to another thread.
@@ -132,29 +98,48 @@ impl Tier for DiskTier {
                 self.counters.misses.inc_by(count as u64);
                 return vec![None; count];
             }
-            self.read(keys).await.unwrap_or_else(|| vec![None; count])
+            let (store, counters) = (Arc::clone(&self.store), self.counters.clone());
+            // A slot does not name its namespace; whoever asks for a key knows it.
+            let within = move |mut entry: Entry| {
+                entry.meta.namespace = namespace;
+                entry
+            };
+            let read = move || {
+                let read_one = |key| counters.count(store.get(key).map(|found| found.map(&within)));
+                keys.iter().map(read_one).collect()
+            };
+            self.readers.run(read).await.unwrap_or_else(|| vec![None; count])
         })
     }
 
-    fn put_many(&self, entries: Vec<(Key, Arc<Entry>)>) -> BoxFuture<'_, ()> {
+    fn put_many(
+        &self,
+        entries: Vec<(Key, Arc<Entry>)>,
+        durability: Option<Durability>,
+    ) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let vectors: Vec<_> =
                 entries.into_iter().filter(|(_, entry)| entry.meta.codec == Codec::F32).collect();
-            if vectors.is_empty() || !self.store.is_on() {
-                return;
-            }
-            if let Err(error) = self.store.put_many(vectors, None).await {
+            if !vectors.is_empty()
+                && self.store.is_on()
+                && let Err(error) = self.store.put_many(vectors, durability).await
+            {
                 self.warn_once(&error);
             }
+            Ok(())
         })
     }
 
-    fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, ()> {
+    fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            for key in &keys {
-                self.store.remove(key);
-            }
+            keys.iter().for_each(|key| _ = self.store.remove(key));
+            Ok(())
         })
+    }
+
+    fn count(&self, _: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
+        // A slot keeps neither namespace nor tags.
+        Box::pin(async { Ok(None) })
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
@@ -178,12 +163,75 @@ impl Tier for DiskTier {
     }
 }
 
-impl Drop for DiskTier {
-    fn drop(&mut self) {
-        self.reads = None;
-        for reader in self.readers.drain(..) {
-            // A reader that panicked has been reported by the panic itself.
-            let _ = reader.join();
+/// Objects on disk. Somebody was promised that they are kept, so a write that fails is told.
+pub struct ObjectTier {
+    store: Arc<ObjectStore>,
+    bytes_max: u64,
+    readers: Readers,
+    counters: Counters,
+}
+
+impl ObjectTier {
+    /// A tier over `store`, whose budget is `bytes_max`.
+    ///
+    /// # Errors
+    /// `Io` if its threads cannot be started.
+    pub fn new(store: Arc<ObjectStore>, bytes_max: u64, metrics: &Metrics) -> Result<ObjectTier> {
+        let counters = Counters::new(metrics);
+        Ok(ObjectTier { store, bytes_max, readers: Readers::start("object")?, counters })
+    }
+}
+
+impl Tier for ObjectTier {
+    fn name(&self) -> TierName {
+        TierName::Disk
+    }
+
+    fn get_many(&self, _: Subject, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>> {
+        Box::pin(async move {
+            let count = keys.len();
+            if !keys.iter().any(|key| self.store.contains(key)) {
+                self.counters.misses.inc_by(count as u64);
+                return vec![None; count];
+            }
+            let (store, counters) = (Arc::clone(&self.store), self.counters.clone());
+            let read = move || keys.iter().map(|key| counters.count(store.get(key))).collect();
+            self.readers.run(read).await.unwrap_or_else(|| vec![None; count])
+        })
+    }
+
+    fn put_many(&self, entries: Vec<(Key, Arc<Entry>)>, _: Option<Durability>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.store.put_many(&entries).await.inspect_err(|_| _ = self.counters.errors.inc())
+        })
+    }
+
+    fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.store.remove_many(&keys).await.inspect_err(|_| _ = self.counters.errors.inc())
+        })
+    }
+
+    fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(async move {
+            let store = Arc::clone(&self.store);
+            let counted = self.readers.run(move || store.count(&*choice)).await;
+            counted.unwrap_or(Ok(0)).map(Some)
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        // Objects are durable before they are acknowledged.
+        Box::pin(async {})
+    }
+
+    fn stats(&self) -> TierStats {
+        let stats = self.store.stats();
+        TierStats {
+            entries: stats.entries,
+            bytes: stats.bytes,
+            bytes_max: self.bytes_max,
+            is_on: stats.is_on,
         }
     }
 }

@@ -2,41 +2,80 @@
 
 use std::sync::Arc;
 
+use super::policy::Policy;
+use super::versions::{Standing, Versions};
 use crate::domain::{Clock, EntryMeta, UnixSeconds};
 
-/// What may be done with an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What may be done with an entry. Later ones are worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Serve it.
     Fresh,
-    /// Treat it as a miss.
+    /// Serve it, and let one request refresh it (RFC 5861, stale-while-revalidate).
+    Stale,
+    /// Treat it as a miss, unless the origin fails (RFC 5861, stale-if-error).
     Expired,
+    /// Treat it as a miss.
+    Gone,
 }
 
-/// The four moments of a new entry.
+/// The moments of a new entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// When it is made.
     pub created: UnixSeconds,
+    /// When it is to be refreshed.
+    pub soft_expires: UnixSeconds,
     /// When it ends.
     pub expires: UnixSeconds,
+    /// Until when it may stand in for an origin that fails.
+    pub stale_until: UnixSeconds,
 }
 
-/// Judges entries of every tier by one clock.
+/// Judges entries of every tier by one clock and one table of versions.
 #[derive(Clone)]
 pub struct Freshness {
     clock: Arc<dyn Clock>,
+    versions: Arc<Versions>,
 }
 
 impl Freshness {
-    /// A judge that reads `clock`.
-    pub fn new(clock: Arc<dyn Clock>) -> Freshness {
-        Freshness { clock }
+    /// A judge that reads `clock` and `versions`.
+    pub fn new(clock: Arc<dyn Clock>, versions: Arc<Versions>) -> Freshness {
+        Freshness { clock, versions }
     }
 
     /// Whether the entry may be served now.
     pub fn judge(&self, meta: &EntryMeta) -> Verdict {
-        if self.clock.now() < meta.expires { Verdict::Fresh } else { Verdict::Expired }
+        let by_time = self.judge_time(meta);
+        match self.versions.standing(meta) {
+            Standing::Current => by_time,
+            Standing::Outdated => by_time.max(Verdict::Stale),
+            Standing::Revoked => Verdict::Gone,
+        }
+    }
+
+    fn judge_time(&self, meta: &EntryMeta) -> Verdict {
+        let now = self.clock.now();
+        if now < meta.soft_expires {
+            Verdict::Fresh
+        } else if now < meta.expires {
+            Verdict::Stale
+        } else if now < meta.stale_until {
+            Verdict::Expired
+        } else {
+            Verdict::Gone
+        }
+    }
+
+    /// What is current.
+    pub fn versions(&self) -> &Arc<Versions> {
+        &self.versions
+    }
+
+    /// The present second.
+    pub fn now(&self) -> UnixSeconds {
+        self.clock.now()
     }
 
     /// Seconds since the value was made.
@@ -44,10 +83,17 @@ impl Freshness {
         self.clock.now().since(meta.created)
     }
 
-    /// The lifetime of an entry that is made now and lives `ttl_seconds`.
-    pub fn lifetime(&self, ttl_seconds: u32) -> Lifetime {
+    /// The lifetime of an entry that is made now and lives `ttl_seconds` at most.
+    pub fn lifetime(&self, policy: &Policy, ttl_seconds: u32) -> Lifetime {
         let created = self.clock.now();
-        Lifetime { created, expires: created.plus(ttl_seconds) }
+        let lives = ttl_seconds - jitter(policy.jitter_share, ttl_seconds);
+        let expires = created.plus(lives);
+        Lifetime {
+            created,
+            soft_expires: created.plus((f64::from(lives) * policy.soft_share) as u32),
+            expires,
+            stale_until: expires.plus(policy.stale_if_error_seconds),
+        }
     }
 
     /// For entries that live `ttl_seconds` after their last use: the new end of an entry that is used now, if it is
@@ -63,45 +109,72 @@ impl Freshness {
     }
 }
 
+/// Seconds by which a lifetime is shortened: at random, at most the share. A machine without random numbers shortens
+/// nothing.
+fn jitter(share: f64, ttl_seconds: u32) -> u32 {
+    let most = (f64::from(ttl_seconds) * share) as u32;
+    if most == 0 { 0 } else { getrandom::u32().unwrap_or(0) % (most + 1) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Codec, ManualClock};
+    use crate::cache::policy::Namespaces;
+    use crate::domain::{Codec, ManualClock, Tenant};
+    use crate::storage::Records;
 
-    fn meta(lifetime: Lifetime) -> EntryMeta {
-        EntryMeta {
-            created: lifetime.created,
-            soft_expires: lifetime.expires,
-            expires: lifetime.expires,
-            stale_until: lifetime.expires,
-            last_used: lifetime.created,
-            cost_us: 0,
-            tokens: 0,
-            is_truncated: false,
-            tags: Box::default(),
-            epoch: 0,
-            codec: Codec::F32,
-            content_type: "".into(),
+    async fn judge(clock: &Arc<ManualClock>, dir: &tempfile::TempDir) -> Freshness {
+        let records = Arc::new(Records::open(dir.path()).unwrap());
+        let versions = Versions::open(records, 100).await.unwrap();
+        Freshness::new(Arc::clone(clock) as Arc<dyn Clock>, Arc::new(versions))
+    }
+
+    fn policy(name: &str) -> Arc<Policy> {
+        let namespaces = Namespaces::new(&Default::default(), true).unwrap();
+        namespaces.resolve(&Tenant::default(), name).unwrap().policy
+    }
+
+    fn meta(freshness: &Freshness, lifetime: Lifetime) -> EntryMeta {
+        let Lifetime { created, soft_expires, expires, stale_until } = lifetime;
+        let tokens = freshness.versions().admit(freshness.versions().stamp(), crate::domain::Subject(0), &[]);
+        let epoch = tokens.unwrap().epoch;
+        EntryMeta { soft_expires, stale_until, epoch, ..EntryMeta::ending(Codec::Raw, created, expires) }
+    }
+
+    #[tokio::test]
+    async fn an_entry_grows_stale_then_expires_then_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(UnixSeconds(1_000)));
+        let freshness = judge(&clock, &dir).await;
+        let policy = Policy { jitter_share: 0.0, ..(*policy("products")).clone() };
+        let meta = meta(&freshness, freshness.lifetime(&policy, 100));
+        let mut verdicts = Vec::new();
+        for step in [89, 1, 9, 1, 599, 1] {
+            clock.advance(step);
+            verdicts.push(freshness.judge(&meta));
         }
+        use Verdict::{Expired, Fresh, Gone, Stale};
+        assert_eq!(verdicts, [Fresh, Stale, Stale, Expired, Expired, Gone]);
+        assert_eq!(freshness.age_seconds(&meta), 700);
     }
 
-    #[test]
-    fn an_entry_is_fresh_until_the_second_it_expires() {
+    #[tokio::test]
+    async fn jitter_only_shortens() {
+        let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(UnixSeconds(1_000)));
-        let freshness = Freshness::new(Arc::clone(&clock) as Arc<dyn Clock>);
-        let meta = meta(freshness.lifetime(10));
-        clock.advance(9);
-        assert_eq!(freshness.judge(&meta), Verdict::Fresh);
-        clock.advance(1);
-        assert_eq!(freshness.judge(&meta), Verdict::Expired);
-        assert_eq!(freshness.age_seconds(&meta), 10);
+        let freshness = judge(&clock, &dir).await;
+        let policy = policy("products");
+        let ends: Vec<u32> = (0..500).map(|_| freshness.lifetime(&policy, 1_000).expires.0).collect();
+        assert!(ends.iter().all(|end| (1_950..=2_000).contains(end)), "{ends:?}");
+        assert!(ends.iter().any(|&end| end != ends[0]), "it is drawn at random");
     }
 
-    #[test]
-    fn use_renews_an_entry_only_after_a_quarter_of_its_life() {
+    #[tokio::test]
+    async fn use_renews_an_entry_only_after_a_quarter_of_its_life() {
+        let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(UnixSeconds(1_000)));
-        let freshness = Freshness::new(Arc::clone(&clock) as Arc<dyn Clock>);
-        let meta = meta(freshness.lifetime(100));
+        let freshness = judge(&clock, &dir).await;
+        let meta = meta(&freshness, freshness.lifetime(&policy("embeddings"), 100));
         clock.advance(25);
         assert_eq!(freshness.renewal(&meta, 100), None);
         clock.advance(1);

@@ -7,7 +7,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync};
 use serde::{Deserialize, Serialize};
 
 use super::tier::{TierName, TierStats};
-use crate::domain::{ByPrefix, Entry, Key, TagVersion};
+use crate::domain::{ByPrefix, Entry, EntryMeta, Key, TagVersion};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, TierLabels};
 
@@ -118,6 +118,16 @@ impl MemoryTier {
         self.entries.remove(key);
     }
 
+    /// Forgets `entry` unless another one has taken its place.
+    pub fn remove_same(&self, key: &Key, entry: &Arc<Entry>) {
+        self.entries.remove_if(key, |held| Arc::ptr_eq(held, entry));
+    }
+
+    /// How many entries are chosen. Locks shard by shard.
+    pub fn count(&self, choice: &dyn Fn(&EntryMeta) -> bool) -> u64 {
+        self.entries.iter().filter(|(_, entry)| choice(&entry.meta)).count() as u64
+    }
+
     /// Numbers of this moment.
     pub fn stats(&self) -> TierStats {
         TierStats {
@@ -139,23 +149,10 @@ fn shards_for(bytes_max: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Codec, EntryMeta, KeyHasher, UnixSeconds};
+    use crate::domain::{Codec, KeyHasher, UnixSeconds};
 
     fn entry(bytes: usize) -> Arc<Entry> {
-        let meta = EntryMeta {
-            created: UnixSeconds(0),
-            soft_expires: UnixSeconds::NEVER,
-            expires: UnixSeconds::NEVER,
-            stale_until: UnixSeconds::NEVER,
-            last_used: UnixSeconds(0),
-            cost_us: 0,
-            tokens: 0,
-            is_truncated: false,
-            tags: Box::default(),
-            epoch: 0,
-            codec: Codec::Raw,
-            content_type: "".into(),
-        };
+        let meta = EntryMeta::ending(Codec::Raw, UnixSeconds(0), UnixSeconds::NEVER);
         Arc::new(Entry { meta, value: vec![0; bytes].into() })
     }
 

@@ -1,36 +1,50 @@
 //! The tiers together: a value is looked for in memory first, then in the tiers below, and found once.
 //!
-//! What lives here: the memory tier, the disk tier, the one judge of freshness that stands above all tiers, and
-//! single-flight. What must never: a model, HTTP, or a second opinion on whether an entry may be served.
-//! The one idea: tiers are dumb stores of [`Entry`]s by [`Key`]; every entry that leaves this room has passed
-//! [`Freshness::judge`], whichever tier held it.
+//! What lives here: the tiers, the one judge of freshness that stands above all of them with the versions of tags and
+//! namespaces, the policies of namespaces, single-flight and leases. What must never: a model, HTTP, or a second opinion
+//! on whether an entry may be served. The one idea: tiers are dumb stores of [`Entry`]s by [`Key`]; every entry that
+//! leaves this room has passed [`Freshness::judge`], whichever tier held it.
 
 mod disk;
 mod freshness;
+mod lease;
 mod memory;
+mod policy;
+mod readers;
 mod single_flight;
+mod stripes;
 mod tier;
+mod tiers;
+mod versions;
 
 use std::sync::Arc;
 
-pub use disk::DiskTier;
+pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
+pub use lease::{Claim, Lease, Leases};
 pub use memory::{MemoryOptions, MemoryTier};
+pub use policy::{Compression, EMBEDDINGS, Namespace, Namespaces, Policy, PolicyOptions};
 pub use single_flight::{Flight, Landing, SingleFlight};
-pub use tier::{Tier, TierName, TierStats};
+pub use stripes::Stripes;
+pub use tier::{Choice, Tier, TierName, TierStats};
+pub use tiers::Tiers;
+pub use versions::{Mode, Stamp, Standing, Tokens, Versions};
 
 use crate::domain::{Entry, Key};
+use crate::error::Result;
 
-/// An entry with the tier that held it.
+/// An entry with the tier that held it, and what may be done with it.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// The entry.
     pub entry: Arc<Entry>,
     /// Where it was found.
     pub tier: TierName,
+    /// What the judge says; never [`Verdict::Gone`].
+    pub verdict: Verdict,
 }
 
-/// All tiers behind one door. Shared by `Arc`.
+/// The tiers of one kind of value behind one door. Shared by `Arc`. Kinds share the memory tier and the judge.
 pub struct Cache {
     memory: Arc<MemoryTier>,
     below: Vec<Arc<dyn Tier>>,
@@ -38,7 +52,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache of `memory` above the tiers `below`, which are asked in order.
+    /// A cache of `memory` above the tiers `below`.
     pub fn new(memory: Arc<MemoryTier>, below: Vec<Arc<dyn Tier>>, freshness: Freshness) -> Cache {
         Cache { memory, below, freshness }
     }
@@ -48,61 +62,106 @@ impl Cache {
         &self.freshness
     }
 
-    /// Looks in memory only. Never blocks; costs one hash probe and one reference count.
+    /// Looks in memory only. Never blocks; costs one hash probe, one reference count and the judge's probes.
     pub fn peek(&self, key: &Key) -> Option<Found> {
         let entry = self.memory.get(key)?;
-        match self.freshness.judge(&entry.meta) {
-            Verdict::Fresh => Some(Found { entry, tier: TierName::Memory }),
-            Verdict::Expired => {
-                self.memory.remove(key);
-                None
-            }
+        let found = self.judged(entry, TierName::Memory);
+        if let Err(gone) = &found {
+            self.memory.remove_same(key, gone);
         }
+        found.ok()
     }
 
     /// Looks in the tiers below memory, in order, and promotes what it finds. The results stand in the order of
     /// `keys`. A tier that fails is counted by itself and answers with misses.
-    pub async fn fetch(&self, keys: &[Key]) -> Vec<Option<Found>> {
+    pub async fn fetch(&self, namespace: &Namespace, keys: &[Key]) -> Vec<Option<Found>> {
         let mut found: Vec<Option<Found>> = vec![None; keys.len()];
-        for tier in &self.below {
+        for tier in self.below_for(namespace) {
             let open: Vec<usize> = (0..keys.len()).filter(|&i| found[i].is_none()).collect();
             if open.is_empty() {
                 break;
             }
             let wanted: Vec<Key> = open.iter().map(|&i| keys[i]).collect();
-            let entries = tier.get_many(wanted).await;
+            let entries = tier.get_many(namespace.subject, wanted).await;
             for (&i, entry) in open.iter().zip(entries) {
-                let Some(entry) = entry else { continue };
-                if self.freshness.judge(&entry.meta) == Verdict::Fresh {
-                    self.memory.put(keys[i], Arc::clone(&entry));
-                    found[i] = Some(Found { entry, tier: tier.name() });
+                let Some(Ok(judged)) = entry.map(|entry| self.judged(entry, tier.name())) else { continue };
+                if namespace.policy.uses(TierName::Memory) {
+                    self.memory.put(keys[i], Arc::clone(&judged.entry));
                 }
+                found[i] = Some(judged);
             }
         }
         found
     }
 
-    /// Stores entries in every tier and returns when each has acknowledged or given up. A tier that cannot store
-    /// is counted by itself; the entries are then served from the others.
-    pub async fn put_many(&self, entries: Vec<(Key, Arc<Entry>)>) {
-        for (key, entry) in &entries {
-            self.memory.put(*key, Arc::clone(entry));
+    /// Stores entries in every tier of their namespace, the lowest first: an entry is visible only after it is as
+    /// durable as it was promised.
+    ///
+    /// # Errors
+    /// The first of a tier whose entries somebody was promised; then the entries are not in memory either.
+    pub async fn put_many(&self, namespace: &Namespace, entries: Vec<(Key, Arc<Entry>)>) -> Result<()> {
+        for tier in self.below_for(namespace) {
+            if let Err(error) = tier.put_many(entries.clone(), namespace.policy.durability).await {
+                entries.iter().for_each(|(key, _)| self.memory.remove(key));
+                return Err(error);
+            }
         }
-        for tier in &self.below {
-            tier.put_many(entries.clone()).await;
+        if namespace.policy.uses(TierName::Memory) {
+            entries.into_iter().for_each(|(key, entry)| self.memory.put(key, entry));
         }
+        Ok(())
     }
 
-    /// Numbers of every tier, memory first.
-    pub fn stats(&self) -> Vec<(TierName, TierStats)> {
-        let memory = (TierName::Memory, self.memory.stats());
-        std::iter::once(memory).chain(self.below.iter().map(|tier| (tier.name(), tier.stats()))).collect()
+    /// Forgets entries in every tier.
+    ///
+    /// # Errors
+    /// The first of a tier whose entries somebody was promised; in memory they are gone all the same.
+    pub async fn remove_many(&self, keys: &[Key]) -> Result<()> {
+        keys.iter().for_each(|key| self.memory.remove(key));
+        for tier in &self.below {
+            tier.remove_many(keys.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    /// How many entries below memory are chosen, in the tiers that can tell; and how many those hold that cannot.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` if a tier cannot be read.
+    pub async fn count_below(&self, choice: &Choice) -> Result<(u64, u64)> {
+        let (mut chosen, mut unknown) = (0, 0);
+        for tier in &self.below {
+            match tier.count(Arc::clone(choice)).await? {
+                Some(count) => chosen += count,
+                None => unknown += tier.stats().entries,
+            }
+        }
+        Ok((chosen, unknown))
+    }
+
+    /// Numbers of the tiers below memory.
+    pub fn stats_below(&self) -> Vec<(TierName, TierStats)> {
+        self.below.iter().map(|tier| (tier.name(), tier.stats())).collect()
     }
 
     /// Makes everything that was stored survive a loss of power.
     pub async fn flush(&self) {
         for tier in &self.below {
             tier.flush().await;
+        }
+    }
+
+    fn below_for<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<dyn Tier>> {
+        self.below.iter().filter(|tier| namespace.policy.uses(tier.name()))
+    }
+
+    /// What the judge lets pass, or the entry that is gone.
+    fn judged(&self, entry: Arc<Entry>, tier: TierName) -> Result<Found, Arc<Entry>> {
+        match self.freshness.judge(&entry.meta) {
+            Verdict::Gone => Err(entry),
+            verdict @ (Verdict::Fresh | Verdict::Stale | Verdict::Expired) => {
+                Ok(Found { entry, tier, verdict })
+            }
         }
     }
 }

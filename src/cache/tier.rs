@@ -4,15 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
-use crate::domain::{Entry, Key};
+use crate::domain::{Entry, EntryMeta, Key, Subject};
+use crate::error::Result;
+use crate::storage::Durability;
 
 /// The name of a tier in headers, metrics and statistics. Ordered from the fastest to the slowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TierName {
     /// The memory of this process.
     Memory,
-    /// The memory-mapped files of this node.
+    /// The files of this node.
     Disk,
 }
 
@@ -45,20 +49,39 @@ pub struct TierStats {
     pub is_on: bool,
 }
 
-/// A storage level below memory: asynchronous and in batches. It never fails its caller: a fault is counted, logged
-/// once where it is handled, and answered as a miss.
+/// Chooses entries by their metadata.
+pub type Choice = Arc<dyn Fn(&EntryMeta) -> bool + Send + Sync>;
+
+/// A storage level below memory: asynchronous and in batches. A fault while reading is counted, logged where it is
+/// handled, and answered as a miss.
 pub trait Tier: Send + Sync {
     /// Which level this is.
     fn name(&self) -> TierName;
 
-    /// The entries of `keys`, in their order.
-    fn get_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>>;
+    /// The entries of `keys`, all of one namespace, in their order.
+    fn get_many(&self, namespace: Subject, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>>;
 
-    /// Stores entries and returns when they are acknowledged as the tier's durability promises.
-    fn put_many(&self, entries: Vec<(Key, Arc<Entry>)>) -> BoxFuture<'_, ()>;
+    /// Stores entries and returns when they are acknowledged as `durability`, or the tier's own, promises.
+    ///
+    /// # Errors
+    /// Only from a tier whose entries somebody was promised; one of values that can be made again counts the fault.
+    fn put_many(
+        &self,
+        entries: Vec<(Key, Arc<Entry>)>,
+        durability: Option<Durability>,
+    ) -> BoxFuture<'_, Result<()>>;
 
     /// Forgets entries.
-    fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, ()>;
+    ///
+    /// # Errors
+    /// As [`Tier::put_many`].
+    fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>>;
+
+    /// How many entries are chosen; none if the tier does not keep what choices are made by.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` if the tier cannot be read.
+    fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>>;
 
     /// Makes everything stored so far survive a loss of power.
     fn flush(&self) -> BoxFuture<'_, ()>;

@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use likewise::app::Engine;
 use likewise::domain::{InputType, Tenant};
 use likewise::error::{Error, Kind, Result};
-use likewise::service::embeddings::{Counts, Directives, Request};
+use likewise::service::Directives;
+use likewise::service::embeddings::{Counts, Request};
 use serde::Deserialize;
 
 /// Texts sent through the cache at a time: enough for the model to sort by length, few enough that progress shows.
@@ -60,7 +61,7 @@ impl Embed {
     pub(super) async fn run(self) -> Result<()> {
         let config = self.sources.load(None)?;
         let lines = self.read()?;
-        let engine = tokio::task::block_in_place(|| Engine::build(&config))?;
+        let engine = Engine::build(&config).await?;
         let outcome = self.embed(&engine, &lines).await;
         engine.close().await;
         let counts = outcome?;

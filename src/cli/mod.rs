@@ -1,6 +1,10 @@
 //! The command line: one file for each command.
 
+mod client;
 mod embed;
+mod get;
+mod invalidate;
+mod put;
 mod serve;
 mod verify;
 
@@ -28,6 +32,9 @@ enum Command {
     /// Embed the lines of a file through the cache; JSON lines come out.
     Embed(embed::Embed),
     Verify(verify::Verify),
+    Get(get::Get),
+    Put(put::Put),
+    Invalidate(invalidate::Invalidate),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
 }
@@ -70,6 +77,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
         Command::Embed(embed) => on_runtime(embed.run()).map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),
+        Command::Get(get) => on_runtime(get.run()).map(|()| ExitCode::SUCCESS),
+        Command::Put(put) => on_runtime(put.run()).map(|()| ExitCode::SUCCESS),
+        Command::Invalidate(invalidate) => on_runtime(invalidate.run()).map(|()| ExitCode::SUCCESS),
         Command::Openapi => {
             say(&likewise::http::openapi());
             Ok(ExitCode::SUCCESS)
@@ -99,16 +109,18 @@ fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
         .block_on(work)
 }
 
-/// 2 where the operator has to change something first, 1 for everything else.
+/// 2 where the operator has to change something first, 3 for what is not cached, 1 for everything else.
 fn exit_code(kind: Kind) -> u8 {
     match kind {
         Kind::Config | Kind::Model | Kind::Locked | Kind::Format | Kind::NotFound => 2,
+        Kind::NotCached => 3,
         Kind::InvalidInput
         | Kind::TooLarge
         | Kind::Unauthorized
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
-        | Kind::NotCached
+        | Kind::Conflict
+        | Kind::PreconditionFailed
         | Kind::Overloaded
         | Kind::Timeout
         | Kind::Unavailable

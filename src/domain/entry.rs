@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::UnixSeconds;
+use super::{Subject, TagVersion, UnixSeconds};
 
 /// How the bytes of a value are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,15 +11,8 @@ pub enum Codec {
     Raw,
     /// A vector of little-endian IEEE 754 single-precision numbers.
     F32,
-}
-
-/// A tag as it stood when the entry's loader began.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagVersion {
-    /// Hash of the tag's name.
-    pub tag: u64,
-    /// The tag's token at that time; compared for equality, never for order.
-    pub token: u64,
+    /// A Zstandard frame (RFC 8878) that holds the bytes as they were given.
+    Zstd,
 }
 
 /// What is known of an entry besides its value.
@@ -41,14 +34,40 @@ pub struct EntryMeta {
     pub tokens: u32,
     /// Whether the model read only the beginning of the text.
     pub is_truncated: bool,
+    /// The namespace.
+    pub namespace: Subject,
+    /// The namespace's epoch when the entry's loader began.
+    pub epoch: u64,
     /// The tags that the entry carries, with their tokens.
     pub tags: Box<[TagVersion]>,
-    /// The namespace's epoch when the entry was made.
-    pub epoch: u64,
     /// How to read the value.
     pub codec: Codec,
     /// The value's media type; empty where the codec says it all.
     pub content_type: Arc<str>,
+    /// Hash of media type and bytes as they were given, for conditional requests; 0 where nobody asks for it.
+    pub validator: u128,
+}
+
+impl EntryMeta {
+    /// Of an entry that ends at one moment, in no namespace, without tags.
+    pub fn ending(codec: Codec, created: UnixSeconds, expires: UnixSeconds) -> EntryMeta {
+        EntryMeta {
+            created,
+            soft_expires: expires,
+            expires,
+            stale_until: expires,
+            last_used: created,
+            cost_us: 0,
+            tokens: 0,
+            is_truncated: false,
+            namespace: Subject(0),
+            epoch: 0,
+            tags: Box::default(),
+            codec,
+            content_type: Arc::default(),
+            validator: 0,
+        }
+    }
 }
 
 /// A value with its metadata.

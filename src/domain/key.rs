@@ -16,6 +16,11 @@ impl Key {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
+
+    /// The first sixteen bytes as a number.
+    pub fn half(&self) -> u128 {
+        u128::from_le_bytes(std::array::from_fn(|at| self.0[at]))
+    }
 }
 
 impl fmt::Debug for Key {

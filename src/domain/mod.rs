@@ -6,8 +6,10 @@ mod clock;
 mod embedding;
 mod entry;
 mod key;
+mod subject;
 
 pub use clock::{Clock, ManualClock, SystemClock, UnixSeconds};
 pub use embedding::{Embedding, InputType, is_usable};
-pub use entry::{Codec, Entry, EntryMeta, TagVersion};
+pub use entry::{Codec, Entry, EntryMeta};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};
+pub use subject::{Subject, Tag, TagVersion};

@@ -6,9 +6,15 @@
 //! in the gate.
 
 mod answer;
+mod batch;
+mod body;
+mod cache_control;
 mod embeddings;
 mod gate;
+mod headers;
+mod invalidation;
 mod models;
+mod objects;
 mod operations;
 mod problem;
 mod router;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::{ErrorBody, Problem};
-use crate::cache::Cache;
+use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
@@ -53,7 +53,7 @@ impl Readiness {
 pub(super) struct Operations {
     pub(super) readiness: Arc<Readiness>,
     pub(super) embedder: Arc<dyn Embedder>,
-    pub(super) cache: Arc<Cache>,
+    pub(super) tiers: Arc<Tiers>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) started: Instant,
 }
@@ -104,6 +104,8 @@ pub(super) struct Stats {
     model: ModelStats,
     /// Texts asked for, by outcome.
     texts: TextStats,
+    /// Objects asked for, by outcome.
+    objects: ObjectStats,
     /// The tiers, memory first.
     tiers: Vec<TierNumbers>,
 }
@@ -140,6 +142,19 @@ struct TextStats {
     saved_ratio: f64,
 }
 
+/// Objects asked for, by outcome.
+#[derive(Debug, Serialize, ToSchema)]
+struct ObjectStats {
+    /// Found fresh.
+    hits: u64,
+    /// Found stale, and served.
+    stale: u64,
+    /// Not found.
+    misses: u64,
+    /// Made by another client while the request waited.
+    coalesced: u64,
+}
+
 /// Numbers of one tier.
 #[derive(Debug, Serialize, ToSchema)]
 struct TierNumbers {
@@ -172,7 +187,7 @@ pub(super) async fn stats(extract::State(operations): extract::State<Arc<Operati
 impl Operations {
     /// Gauges that a tier knows and nobody counts are read when they are asked for.
     fn observe_tiers(&self) {
-        for (name, stats) in self.cache.stats() {
+        for (name, stats) in self.tiers.stats() {
             let labels = TierLabels { tier: name.as_str() };
             self.metrics.tier_entries.get_or_create(&labels).set(gauge(stats.entries));
             self.metrics.tier_bytes.get_or_create(&labels).set(gauge(stats.bytes));
@@ -198,6 +213,7 @@ impl Operations {
                 dropped_texts: metrics.dropped_texts.get(),
             },
             texts: self.text_stats(),
+            objects: self.object_stats(),
             tiers: self.tier_numbers(),
         }
     }
@@ -210,9 +226,19 @@ impl Operations {
         TextStats { hits, misses, coalesced, saved_ratio }
     }
 
+    fn object_stats(&self) -> ObjectStats {
+        let count = |outcome| self.metrics.objects.get_or_create(&OutcomeLabels { outcome }).get();
+        ObjectStats {
+            hits: count("hit"),
+            stale: count("stale"),
+            misses: count("miss"),
+            coalesced: count("coalesced"),
+        }
+    }
+
     fn tier_numbers(&self) -> Vec<TierNumbers> {
         let metrics = &self.metrics;
-        self.cache
+        self.tiers
             .stats()
             .into_iter()
             .map(|(name, stats)| {

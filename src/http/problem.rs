@@ -44,6 +44,8 @@ fn status(kind: Kind) -> StatusCode {
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
         Kind::NotFound | Kind::ModelNotFound => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         Kind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         // RFC 9111 section 5.2.1.7 asks for 504 where only a stored response is acceptable and there is none.
         Kind::NotCached | Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,

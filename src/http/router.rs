@@ -18,12 +18,12 @@ use super::gate::{self, Gate, Gated};
 use super::models::Names;
 use super::operations::{Operations, Readiness};
 use super::problem::Problem;
-use super::{Options, embeddings, models, operations};
-use crate::cache::Cache;
+use super::{Options, batch, embeddings, invalidation, models, objects, operations};
+use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::service::Embeddings;
+use crate::service::{Embeddings, Invalidation, Objects};
 
 /// What the routes are built over.
 pub struct Parts {
@@ -31,8 +31,12 @@ pub struct Parts {
     pub embeddings: Arc<Embeddings>,
     /// The model, for probes and numbers.
     pub embedder: Arc<dyn Embedder>,
+    /// Keeps objects.
+    pub objects: Arc<Objects>,
+    /// Hides what is no longer true.
+    pub invalidation: Arc<Invalidation>,
     /// The tiers, for numbers.
-    pub cache: Arc<Cache>,
+    pub tiers: Arc<Tiers>,
     /// The model's names.
     pub names: Arc<Names>,
     /// What the readiness probe reads.
@@ -84,6 +88,8 @@ pub fn openapi() -> String {
 fn contract() -> utoipa::openapi::OpenApi {
     let mut contract = Contract::openapi();
     contract.merge(embedding_routes().into_openapi());
+    contract.merge(object_routes().into_openapi());
+    contract.merge(invalidation_routes().into_openapi());
     contract.merge(model_routes().into_openapi());
     contract.merge(operation_routes().into_openapi());
     contract
@@ -98,21 +104,35 @@ fn json(contract: &utoipa::openapi::OpenApi) -> String {
 fn routes(parts: Parts, body_bytes_max: usize) -> Router {
     let endpoint =
         Arc::new(Endpoint { embeddings: parts.embeddings, names: Arc::clone(&parts.names), body_bytes_max });
+    let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max });
+    let invalidation = Arc::new(invalidation::Endpoint { invalidation: parts.invalidation, body_bytes_max });
     let operations = Arc::new(Operations {
         readiness: parts.readiness,
         embedder: parts.embedder,
-        cache: parts.cache,
+        tiers: parts.tiers,
         metrics: parts.metrics,
         started: Instant::now(),
     });
     Router::new()
         .merge(Router::from(embedding_routes().with_state(endpoint)))
+        .merge(Router::from(object_routes().with_state(objects)))
+        .merge(Router::from(invalidation_routes().with_state(invalidation)))
         .merge(Router::from(model_routes().with_state(parts.names)))
         .merge(Router::from(operation_routes().with_state(operations)))
 }
 
 fn embedding_routes() -> OpenApiRouter<Arc<Endpoint>> {
     OpenApiRouter::new().routes(routes!(embeddings::create))
+}
+
+fn object_routes() -> OpenApiRouter<Arc<objects::Endpoint>> {
+    OpenApiRouter::new()
+        .routes(routes!(objects::get, objects::put, objects::delete))
+        .routes(routes!(batch::batch))
+}
+
+fn invalidation_routes() -> OpenApiRouter<Arc<invalidation::Endpoint>> {
+    OpenApiRouter::new().routes(routes!(invalidation::invalidate))
 }
 
 fn model_routes() -> OpenApiRouter<Arc<Names>> {

@@ -4,6 +4,28 @@
 //! files, sockets. The one idea: a use case is a plain async function of plain values, so that the HTTP server, the
 //! command line and the tests call the same code.
 
+mod directives;
 pub mod embeddings;
+pub mod invalidation;
+pub mod objects;
 
+pub use directives::Directives;
 pub use embeddings::Embeddings;
+pub use invalidation::Invalidation;
+pub use objects::Objects;
+
+use crate::cache::Policy;
+use crate::error::{Error, Result};
+
+/// The lifetime that a request asks for in the field `param`, or that of the policy.
+fn ttl_seconds(policy: &Policy, asked: Option<u32>, param: &str) -> Result<u32> {
+    let max = policy.ttl_seconds_max;
+    match asked {
+        Some(0) => Err(Error::invalid(param, "a ttl is at least 1 second; no-store keeps nothing")),
+        Some(ttl) if ttl > max => {
+            Err(Error::invalid(param, format!("a ttl is at most {max} seconds here, got {ttl}")))
+        }
+        Some(ttl) => Ok(ttl),
+        None => Ok(policy.ttl_seconds),
+    }
+}

@@ -1,7 +1,7 @@
 //! Everything that touches the disk.
 //!
 //! What lives here: the file layer and its recording, failing twin; the store of vectors (segments of fixed slots);
-//! the store of small records; the data directory with its lock and its format; verification and repair. What must
+//! the store of small records and the objects in it; the data directory with its lock and its format; verification and repair. What must
 //! never: judgement about freshness (tags, namespaces, soft expiry belong to the cache), HTTP, models.
 //!
 //! The one idea: nothing that was written is ever written again. A segment is preallocated, filled from front to back,
@@ -11,12 +11,14 @@
 //!
 //! `docs/store-format.md` shows every byte, `docs/durability.md` what survives which fault.
 
+mod codec;
 pub mod directory;
 mod fields;
 pub mod files;
 pub mod index_file;
 pub mod manifest;
 mod mapped_file;
+pub mod objects;
 mod open_segment;
 mod options;
 pub mod recording;
@@ -32,8 +34,9 @@ mod writer;
 pub use directory::DataDirectory;
 pub use files::{Files, OsFiles, StoredFile};
 pub use mapped_file::MappedFile;
+pub use objects::ObjectStore;
 pub use options::{Durability, Options, ReadMode};
-pub use records::Records;
+pub use records::{Change, Records};
 pub use recovery::Recovery;
 pub use scrub::ScrubReport;
 pub use vectors::{Stats, VectorStore};

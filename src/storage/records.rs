@@ -39,6 +39,42 @@ pub struct Change {
     pub value: Option<Vec<u8>>,
 }
 
+impl Change {
+    /// Puts a record.
+    pub fn put(table: &str, key: impl Into<Vec<u8>>, value: Vec<u8>) -> Change {
+        Change { table: table.into(), key: key.into(), value: Some(value) }
+    }
+
+    /// Deletes a record, if it is there.
+    pub fn delete(table: &str, key: impl Into<Vec<u8>>) -> Change {
+        Change { table: table.into(), key: key.into(), value: None }
+    }
+
+    fn bytes(&self) -> usize {
+        self.table.len() + self.key.len() + self.value.as_ref().map_or(0, Vec::len) + size_of::<Change>()
+    }
+}
+
+/// Room in the queue of changes, given back when they are made.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// Changes that have their place in the order.
+#[derive(Debug)]
+#[must_use = "changes are durable only after waiting"]
+pub struct Pending(oneshot::Receiver<Result<()>>);
+
+impl Pending {
+    /// Waits until the changes survive the loss of power.
+    ///
+    /// Errors: as [`Records::write`].
+    ///
+    /// Cancel safety: the changes are made whether or not anybody waits.
+    pub async fn durable(self) -> Result<()> {
+        self.0.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
 /// Small records on disk. Reading is done by the caller's thread, all writing by one thread that the store owns.
 #[derive(Debug)]
 pub struct Records {
@@ -52,7 +88,7 @@ pub struct Records {
 #[derive(Debug)]
 struct Write {
     changes: Vec<Change>,
-    room: OwnedSemaphorePermit,
+    room: Room,
     done: oneshot::Sender<Result<()>>,
 }
 
@@ -84,29 +120,37 @@ impl Records {
     ///
     /// Cancel safety: dropping the future before it has room in the queue changes nothing; after that, everything.
     pub async fn write(&self, changes: Vec<Change>) -> Result<()> {
-        let size = |change: &Change| {
-            change.table.len()
-                + change.key.len()
-                + change.value.as_ref().map_or(0, Vec::len)
-                + size_of::<Change>()
-        };
-        let bytes: usize = changes.iter().map(size).sum();
+        let room = self.reserve(changes.iter().map(Change::bytes).sum()).await?;
+        self.submit(room, changes)?.durable().await
+    }
+
+    /// Room in the queue for `bytes` of changes; waits until there is some.
+    ///
+    /// Errors: `Unavailable` once the records are closed.
+    pub async fn reserve(&self, bytes: usize) -> Result<Room> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES_MAX);
-        let room = self.room.clone().acquire_many_owned(permits).await.map_err(|_| stopped())?;
+        self.room.clone().acquire_many_owned(permits).await.map(Room).map_err(|_| stopped())
+    }
+
+    /// Queues changes and returns at once: whoever submits under a lock of its own knows that the changes are made in
+    /// the order in which the lock was held.
+    ///
+    /// Errors: `Unavailable` once the records are closed.
+    pub fn submit(&self, room: Room, changes: Vec<Change>) -> Result<Pending> {
         let (done, outcome) = oneshot::channel();
         let write = Write { changes, room, done };
         lock(&self.queue).as_ref().ok_or_else(stopped)?.send(write).map_err(|_| stopped())?;
-        outcome.await.unwrap_or_else(|_| Err(stopped()))
+        Ok(Pending(outcome))
     }
 
     /// Puts one record. Otherwise as [`Records::write`].
     pub async fn put(&self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
-        self.write(vec![Change { table: table.into(), key: key.into(), value: Some(value.into()) }]).await
+        self.write(vec![Change::put(table, key, value.into())]).await
     }
 
     /// Deletes one record, if it is there. Otherwise as [`Records::write`].
     pub async fn delete(&self, table: &str, key: &[u8]) -> Result<()> {
-        self.write(vec![Change { table: table.into(), key: key.into(), value: None }]).await
+        self.write(vec![Change::delete(table, key)]).await
     }
 
     /// The record of the key. Blocks.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::codec::{codec_number, codec_of};
 use super::fields::{array_at, has_valid_trailer, push_trailer, u16_at, u32_at, u64_at};
 use crate::domain::{Codec, Entry, EntryMeta, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
@@ -233,24 +234,19 @@ pub struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// The entry. Vectors carry no tags and expire at one moment, so that all three expiries are the same.
+    /// The entry, in no namespace: whoever asks for it knows which. Vectors carry no tags and expire at one moment, so
+    /// that all three expiries are the same.
     ///
     /// Cost: copies the payload.
     pub fn to_entry(&self, last_used: UnixSeconds) -> Entry {
         Entry {
             meta: EntryMeta {
-                created: self.created,
-                soft_expires: self.expires,
-                expires: self.expires,
-                stale_until: self.expires,
                 last_used,
                 cost_us: self.cost_us,
                 tokens: u32::from(self.tokens),
                 is_truncated: self.is_truncated,
-                tags: Box::default(),
                 epoch: self.epoch,
-                codec: self.codec,
-                content_type: Arc::default(),
+                ..EntryMeta::ending(self.codec, self.created, self.expires)
             },
             value: Arc::from(self.payload),
         }
@@ -279,21 +275,6 @@ pub(super) fn number_in(name: &str, suffix: &str) -> Option<u32> {
     if is_ours { digits.parse().ok() } else { None }
 }
 
-fn codec_number(codec: Codec) -> u8 {
-    match codec {
-        Codec::Raw => 0,
-        Codec::F32 => 1,
-    }
-}
-
-fn codec_of(number: u8) -> Option<Codec> {
-    match number {
-        0 => Some(Codec::Raw),
-        1 => Some(Codec::F32),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,18 +285,12 @@ mod tests {
 
     fn entry() -> Entry {
         let meta = EntryMeta {
-            created: UnixSeconds(1),
-            soft_expires: UnixSeconds(2),
-            expires: UnixSeconds(2),
-            stale_until: UnixSeconds(2),
             last_used: UnixSeconds(3),
             cost_us: 4,
             tokens: 5,
             is_truncated: true,
-            tags: Box::default(),
             epoch: 6,
-            codec: Codec::F32,
-            content_type: Arc::default(),
+            ..EntryMeta::ending(Codec::F32, UnixSeconds(1), UnixSeconds(2))
         };
         Entry { meta, value: Arc::from([7_u8; 100]) }
     }

@@ -16,17 +16,18 @@ const HOUSE: [(&str, &[&str]); 10] = [
     ("app", &["config", "http", "service", "cache", "embed", "storage", "domain", "error", "metrics"]),
 ];
 
-/// What only one room may know: a crate, and where it may be named.
-const SECRETS: [(&str, &str); 9] = [
-    ("axum", "src/http/"),
-    ("hyper", "src/http/"),
-    ("candle_core", "src/embed/"),
-    ("candle_nn", "src/embed/"),
-    ("tokenizers", "src/embed/"),
-    ("reqwest", "src/embed/remote"),
-    ("memmap2", "src/storage/mapped_file.rs"),
-    ("redb", "src/storage/"),
-    ("quick_cache", "src/cache/memory.rs"),
+/// What few may know: a crate, and where it may be named.
+const SECRETS: [(&str, &[&str]); 10] = [
+    ("axum", &["src/http/"]),
+    ("hyper", &["src/http/"]),
+    ("candle_core", &["src/embed/"]),
+    ("candle_nn", &["src/embed/"]),
+    ("tokenizers", &["src/embed/"]),
+    ("reqwest", &["src/embed/remote", "src/cli/"]),
+    ("memmap2", &["src/storage/mapped_file.rs"]),
+    ("redb", &["src/storage/"]),
+    ("quick_cache", &["src/cache/memory.rs"]),
+    ("zstd", &["src/service/objects/encoding.rs"]),
 ];
 
 fn root() -> &'static Path {
@@ -102,18 +103,18 @@ fn imports_point_down() {
 }
 
 #[test]
-fn only_one_room_knows_each_heavy_crate() {
+fn few_know_each_heavy_crate() {
     let mut faults = Vec::new();
     for path in sources(&root().join("src")) {
         let place = place(&path);
         let text = fs_err::read_to_string(&path).expect("a source file");
-        for (name, home) in SECRETS {
+        for (name, homes) in SECRETS {
             let names_it = text.lines().any(|line| {
                 let line = line.trim();
                 line.contains(&format!("{name}::")) && !line.starts_with("//")
             });
-            if names_it && !place.starts_with(home) {
-                faults.push(format!("{place}: only {home} may know {name}"));
+            if names_it && !homes.iter().any(|home| place.starts_with(home)) {
+                faults.push(format!("{place}: only {} may know {name}", homes.join(" and ")));
             }
         }
     }

@@ -143,6 +143,22 @@ impl Server {
         read(self.client.get(format!("{}{path}", self.url))).await
     }
 
+    /// Any request.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let method = method.parse().expect("a method");
+        let mut request = self.client.request(method, format!("{}{path}", self.url)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        read(request).await
+    }
+
     pub(crate) async fn post_raw(&self, body: impl Into<reqwest::Body>) -> Answer {
         read(self.client.post(format!("{}/v1/embeddings", self.url)).body(body)).await
     }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::cache::{Cache, Flight, Found, Landing, SingleFlight, TierName};
+use crate::cache::{
+    Cache, Flight, Found, Landing, Namespace, SingleFlight, Stamp, TierName, Tokens, Verdict,
+};
 use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher};
 use crate::embed::{Embedder, Priority, Work};
 use crate::error::Result;
@@ -18,13 +20,16 @@ pub(super) struct Served {
     pub(super) entry: Arc<Entry>,
     /// The tier it was found in; none if the model made it.
     pub(super) tier: Option<TierName>,
+    /// Whether it is to be made anew for those who come later.
+    pub(super) is_stale: bool,
     /// How long its text waited for the model.
     pub(super) queued: Duration,
 }
 
 impl Served {
     pub(super) fn found(found: Found) -> Served {
-        Served { entry: found.entry, tier: Some(found.tier), queued: Duration::ZERO }
+        let is_stale = found.verdict == Verdict::Stale;
+        Served { entry: found.entry, tier: Some(found.tier), is_stale, queued: Duration::ZERO }
     }
 }
 
@@ -32,9 +37,12 @@ impl Served {
 pub(super) struct Making {
     pub(super) cache: Arc<Cache>,
     pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) namespace: Namespace,
     pub(super) reads_below: bool,
     pub(super) stores: bool,
     pub(super) ttl_seconds: u32,
+    /// Taken before the making began: nothing is stored that was invalidated since.
+    pub(super) stamp: Stamp,
     pub(super) priority: Priority,
 }
 
@@ -119,14 +127,14 @@ impl Making {
         let mut unseen = Vec::with_capacity(led.len());
         for one in led {
             // An earlier flight of this key may have landed between our look in memory and our take-off.
-            match self.cache.peek(&one.key) {
+            match self.cache.peek(&one.key).filter(is_alive) {
                 Some(found) => one.flight.land(Ok(Served::found(found))),
                 None => unseen.push(one),
             }
         }
         let keys: Vec<Key> = unseen.iter().map(|one| one.key).collect();
-        for (one, found) in unseen.into_iter().zip(self.cache.fetch(&keys).await) {
-            match found {
+        for (one, found) in unseen.into_iter().zip(self.cache.fetch(&self.namespace, &keys).await) {
+            match found.filter(is_alive) {
                 Some(found) => one.flight.land(Ok(Served::found(found))),
                 None => missing.push(one),
             }
@@ -156,32 +164,38 @@ impl Making {
         match outcome {
             Err(error) => flight.land(Err(error)),
             Ok(embedding) => {
-                let entry = Arc::new(self.entry(&embedding));
-                if self.stores {
-                    self.cache.put_many(vec![(key, Arc::clone(&entry))]).await;
+                let versions = self.cache.freshness().versions();
+                let tokens = versions.admit(self.stamp, self.namespace.subject, &[]);
+                let may_store = self.stores && tokens.is_some();
+                let entry = Arc::new(self.entry(&embedding, tokens));
+                if may_store {
+                    let entries = vec![(key, Arc::clone(&entry))];
+                    // Whoever asked for the vector has it, also where no tier could keep it.
+                    let _ = self.cache.put_many(&self.namespace, entries).await;
                 }
-                flight.land(Ok(Served { entry, tier: None, queued: embedding.queued }));
+                flight.land(Ok(Served { entry, tier: None, is_stale: false, queued: embedding.queued }));
             }
         }
     }
 
-    fn entry(&self, embedding: &Embedding) -> Entry {
-        let lifetime = self.cache.freshness().lifetime(self.ttl_seconds);
+    fn entry(&self, embedding: &Embedding, tokens: Option<Tokens>) -> Entry {
+        let lifetime = self.cache.freshness().lifetime(&self.namespace.policy, self.ttl_seconds);
         let value: Vec<u8> = embedding.vector.iter().flat_map(|x| x.to_le_bytes()).collect();
         let meta = EntryMeta {
-            created: lifetime.created,
-            soft_expires: lifetime.expires,
-            expires: lifetime.expires,
-            stale_until: lifetime.expires,
-            last_used: lifetime.created,
+            soft_expires: lifetime.soft_expires,
+            stale_until: lifetime.stale_until,
             cost_us: embedding.cost_us,
             tokens: embedding.tokens,
             is_truncated: embedding.is_truncated,
-            tags: Box::default(),
-            epoch: 0,
-            codec: Codec::F32,
-            content_type: "".into(),
+            namespace: self.namespace.subject,
+            epoch: tokens.map_or(0, |tokens| tokens.epoch),
+            ..EntryMeta::ending(Codec::F32, lifetime.created, lifetime.expires)
         };
         Entry { meta, value: value.into() }
     }
+}
+
+/// Whether the entry may be served to those who set no conditions.
+fn is_alive(found: &Found) -> bool {
+    matches!(found.verdict, Verdict::Fresh | Verdict::Stale)
 }

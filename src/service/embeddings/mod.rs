@@ -11,24 +11,22 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
 use self::making::{Making, Served};
-use crate::cache::{Cache, Found, SingleFlight, TierName};
+use super::Directives;
+use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp, TierName};
 use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Tenant};
 use crate::embed::{Embedder, ModelCard, Priority};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
 
-/// How embeddings are kept and what one request may ask for.
+/// What one request may ask for. How long embeddings are kept is the policy of their namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Lifetime of an embedding after its last use.
-    pub ttl_seconds: u32,
-    /// The longest lifetime that a request may ask for.
-    pub ttl_seconds_max: u32,
     /// Bytes of one text; a longer one is refused before anybody has to read it.
     pub text_bytes_max: usize,
     /// Tokens that one request may send to the model, after truncation.
@@ -40,30 +38,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            ttl_seconds: 86_400,
-            ttl_seconds_max: 30 * 86_400,
             text_bytes_max: 1024 * 1024,
             request_tokens_max: 4 * 1024 * 1024,
             interactive_texts_max: 16,
         }
     }
-}
-
-/// What a request says about the cache.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Directives {
-    /// Do not read the cache; make the value anew and store it.
-    pub no_cache: bool,
-    /// Do not store what is made.
-    pub no_store: bool,
-    /// Answer from the cache or not at all.
-    pub only_if_cached: bool,
-    /// Oldest acceptable age of a cached value, in seconds.
-    pub age_seconds_max: Option<u32>,
-    /// Lifetime of what is stored, in seconds.
-    pub ttl_seconds: Option<u32>,
-    /// Entries of different namespaces are different entries.
-    pub namespace: Option<String>,
 }
 
 /// A request for embeddings.
@@ -118,6 +97,7 @@ pub struct Response {
 /// The use case. Shared by `Arc`.
 pub struct Embeddings {
     cache: Arc<Cache>,
+    namespaces: Arc<Namespaces>,
     embedder: Arc<dyn Embedder>,
     flights: Arc<SingleFlight<Served>>,
     options: Options,
@@ -135,8 +115,13 @@ struct Outcome {
     has_led: bool,
 }
 
-/// The distinct texts of a request.
+/// The distinct texts of a request, and where their embeddings are kept.
 struct Wanted {
+    namespace: Namespace,
+    /// Lifetime of what this request stores.
+    ttl_seconds: u32,
+    /// When the request began, in the order of invalidations.
+    stamp: Stamp,
     keys: Vec<Key>,
     /// For each key, its first place in the request.
     firsts: Vec<usize>,
@@ -148,6 +133,7 @@ impl Embeddings {
     /// A use case over `cache` and `embedder`.
     pub fn new(
         cache: Arc<Cache>,
+        namespaces: Arc<Namespaces>,
         embedder: Arc<dyn Embedder>,
         options: Options,
         metrics: &Metrics,
@@ -157,6 +143,7 @@ impl Embeddings {
         let counter = |outcome| metrics.texts.get_or_create(&OutcomeLabels { outcome }).clone();
         Embeddings {
             cache,
+            namespaces,
             embedder,
             flights: SingleFlight::new(),
             options,
@@ -190,16 +177,15 @@ impl Embeddings {
     /// Cancel safety: work that nobody waits for any more is dropped before it starts; started work is cached.
     pub async fn embed(&self, request: &Request) -> Result<Response> {
         let started = Instant::now();
-        let ttl_seconds = self.ttl_seconds(&request.directives)?;
         self.refuse_oversized(&request.texts)?;
         let prompt = self.card().prompts.for_input(request.input_type);
-        let wanted = self.distinct(request, prompt);
+        let wanted = self.distinct(request, prompt)?;
         let mut outcomes: Vec<Option<Outcome>> =
             wanted.keys.iter().map(|key| self.look_up(&request.directives, key)).collect();
         let lookup = started.elapsed();
 
         if outcomes.iter().any(Option::is_none) {
-            self.fill(request, prompt, ttl_seconds, &wanted, &mut outcomes).await?;
+            self.fill(request, prompt, &wanted, &mut outcomes).await?;
         }
         let outcomes: Vec<Outcome> = outcomes
             .into_iter()
@@ -208,20 +194,9 @@ impl Embeddings {
         self.refuse_truncated(request, &wanted, &outcomes)?;
         if request.directives == Directives::default() {
             self.renew(&wanted, &outcomes);
+            self.refresh(request, prompt, &wanted, &outcomes);
         }
         Ok(self.respond(&wanted, &outcomes, lookup, started.elapsed() - lookup))
-    }
-
-    /// The lifetime of what this request stores.
-    fn ttl_seconds(&self, directives: &Directives) -> Result<u32> {
-        match directives.ttl_seconds {
-            Some(ttl) if ttl > self.options.ttl_seconds_max => Err(Error::invalid(
-                "cache.ttl",
-                format!("ttl must be at most {} seconds, got {ttl}", self.options.ttl_seconds_max),
-            )),
-            Some(ttl) => Ok(ttl),
-            None => Ok(self.options.ttl_seconds),
-        }
     }
 
     fn refuse_oversized(&self, texts: &[String]) -> Result<()> {
@@ -237,13 +212,20 @@ impl Embeddings {
     }
 
     /// A key for each text, equal ones joined.
-    fn distinct(&self, request: &Request, prompt: &str) -> Wanted {
+    fn distinct(&self, request: &Request, prompt: &str) -> Result<Wanted> {
+        let Directives { namespace, ttl_seconds, .. } = &request.directives;
+        let namespace = self.namespaces.of_embeddings(&request.tenant, namespace.as_deref());
+        let namespace = namespace.map_err(|error| error.param("cache.namespace"))?;
+        let ttl_seconds = super::ttl_seconds(&namespace.policy, *ttl_seconds, "cache.ttl")?;
         let mut base = self.key_base.clone();
         base.field(request.tenant.as_str().as_bytes())
-            .field(request.directives.namespace.as_deref().unwrap_or("embeddings").as_bytes())
+            .field(namespace.name.as_bytes())
             .field(prompt.as_bytes());
         let count = request.texts.len();
         let mut wanted = Wanted {
+            namespace,
+            ttl_seconds,
+            stamp: self.cache.freshness().versions().stamp(),
             keys: Vec::with_capacity(count),
             firsts: Vec::with_capacity(count),
             places: Vec::with_capacity(count),
@@ -261,7 +243,7 @@ impl Embeddings {
             };
             wanted.places.push(place);
         }
-        wanted
+        Ok(wanted)
     }
 
     fn look_up(&self, directives: &Directives, key: &Key) -> Option<Outcome> {
@@ -271,11 +253,10 @@ impl Embeddings {
         self.cache.peek(key).and_then(|found| self.accept(directives, found))
     }
 
-    /// A found entry as an outcome, if it is young enough for this request.
+    /// A found entry as an outcome, if it satisfies this request.
     fn accept(&self, directives: &Directives, found: Found) -> Option<Outcome> {
-        let age_seconds = self.cache.freshness().age_seconds(&found.entry.meta);
-        let is_young = directives.age_seconds_max.is_none_or(|max| age_seconds <= max);
-        is_young.then(|| Outcome { served: Served::found(found), has_led: false })
+        let is_accepted = directives.accept(self.cache.freshness(), &found);
+        is_accepted.then(|| Outcome { served: Served::found(found), has_led: false })
     }
 
     /// Fills the outcomes that memory could not.
@@ -283,16 +264,15 @@ impl Embeddings {
         &self,
         request: &Request,
         prompt: &str,
-        ttl_seconds: u32,
         wanted: &Wanted,
         outcomes: &mut [Option<Outcome>],
     ) -> Result<()> {
         let directives = &request.directives;
         // A flight serves whatever age the tiers below hold; a request with conditions of its own looks for itself.
-        if directives.only_if_cached || (directives.age_seconds_max.is_some() && !directives.no_cache) {
+        if directives.only_if_cached || (directives.is_conditional() && !directives.no_cache) {
             let open = open_places(outcomes);
             let keys: Vec<Key> = open.iter().map(|&place| wanted.keys[place]).collect();
-            for (place, found) in open.into_iter().zip(self.cache.fetch(&keys).await) {
+            for (place, found) in open.into_iter().zip(self.cache.fetch(&wanted.namespace, &keys).await) {
                 outcomes[place] = found.and_then(|found| self.accept(directives, found));
             }
         }
@@ -310,14 +290,8 @@ impl Embeddings {
             open.iter().map(|&place| format!("{prompt}{}", request.texts[wanted.firsts[place]])).collect();
         self.check_lengths(request, &open, wanted, &texts).await?;
 
-        let making = Making {
-            cache: Arc::clone(&self.cache),
-            embedder: Arc::clone(&self.embedder),
-            reads_below: !directives.no_cache && directives.age_seconds_max.is_none(),
-            stores: !directives.no_store,
-            ttl_seconds,
-            priority: self.priority(request),
-        };
+        let reads_below = !directives.no_cache && !directives.is_conditional();
+        let making = self.making(request, wanted, reads_below);
         let is_plain = *directives == Directives::default();
         let keys = open.iter().map(|&place| wanted.keys[place]);
         let landings = making.take_off(&self.flights, is_plain, keys.zip(texts));
@@ -325,6 +299,19 @@ impl Embeddings {
             outcomes[place] = Some(Outcome { served: landing.wait().await?, has_led });
         }
         Ok(())
+    }
+
+    fn making(&self, request: &Request, wanted: &Wanted, reads_below: bool) -> Making {
+        Making {
+            cache: Arc::clone(&self.cache),
+            embedder: Arc::clone(&self.embedder),
+            namespace: wanted.namespace.clone(),
+            reads_below,
+            stores: !request.directives.no_store,
+            ttl_seconds: wanted.ttl_seconds,
+            stamp: wanted.stamp,
+            priority: self.priority(request),
+        }
     }
 
     fn priority(&self, request: &Request) -> Priority {
@@ -384,17 +371,32 @@ impl Embeddings {
         let due: Vec<(Key, Arc<Entry>)> = outcomes
             .iter()
             .zip(&wanted.keys)
-            .filter(|(outcome, _)| outcome.served.tier.is_some())
+            .filter(|(outcome, _)| outcome.served.tier.is_some() && !outcome.served.is_stale)
             .filter_map(|(outcome, key)| {
                 let entry = &outcome.served.entry;
-                let expires = freshness.renewal(&entry.meta, self.options.ttl_seconds)?;
+                let expires = freshness.renewal(&entry.meta, wanted.ttl_seconds)?;
                 Some((*key, Arc::new(entry.ending(expires))))
             })
             .collect();
         if !due.is_empty() {
-            let cache = Arc::clone(&self.cache);
-            tokio::spawn(async move { cache.put_many(due).await });
+            let (cache, namespace) = (Arc::clone(&self.cache), wanted.namespace.clone());
+            tokio::spawn(async move { cache.put_many(&namespace, due).await });
         }
+    }
+
+    /// Makes anew what was served stale. Nobody waits for it, and others who are served it stale meanwhile join.
+    fn refresh(&self, request: &Request, prompt: &str, wanted: &Wanted, outcomes: &[Outcome]) {
+        let stale: Vec<usize> =
+            (0..outcomes.len()).filter(|&place| outcomes[place].served.is_stale).collect();
+        if stale.is_empty() {
+            return;
+        }
+        let keys = stale.iter().map(|&place| wanted.keys[place]);
+        let texts = stale.iter().map(|&place| format!("{prompt}{}", request.texts[wanted.firsts[place]]));
+        let making = self.making(request, wanted, false);
+        let landings = making.take_off(&self.flights, false, keys.zip(texts));
+        // A flight that nobody waits for would be dropped.
+        tokio::spawn(join_all(landings.into_iter().map(|(landing, _)| landing.wait())));
     }
 
     fn respond(

@@ -63,20 +63,13 @@ pub(super) fn key(n: u64) -> Key {
 pub(super) fn entry(version: u64, payload_bytes: usize, expires: u32) -> Arc<Entry> {
     let mut value = bytes_of(version, payload_bytes);
     value[..8].copy_from_slice(&version.to_le_bytes());
-    let expires = UnixSeconds(expires);
     let meta = EntryMeta {
-        created: UnixSeconds(7),
-        soft_expires: expires,
-        expires,
-        stale_until: expires,
         last_used: UnixSeconds(0),
         cost_us: 11,
         tokens: 12,
         is_truncated: version % 2 == 1,
-        tags: Box::default(),
         epoch: version,
-        codec: Codec::F32,
-        content_type: Arc::from(""),
+        ..EntryMeta::ending(Codec::F32, UnixSeconds(7), UnixSeconds(expires))
     };
     Arc::new(Entry { meta, value: value.into() })
 }

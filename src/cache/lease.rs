@@ -1,0 +1,222 @@
+//! Leases: of many clients that want the same missing value, one is told to make it and the others wait for it.
+//!
+//! Single-flight is for values that this process makes. A lease is for values that a client makes: it may die, so its
+//! right ends by itself and passes on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::versions::{Stamp, random};
+use crate::domain::{ByPrefix, Key};
+use crate::error::{Error, Kind, Result};
+
+const SHARDS: usize = 64;
+
+type Shard = Mutex<HashMap<Key, Held, ByPrefix>>;
+
+/// The right to make a value, with which only its holder can store it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease(pub u64);
+
+/// What came of asking for a lease.
+#[derive(Debug)]
+pub enum Claim {
+    /// Make the value.
+    Granted(Lease),
+    /// Somebody else is making it.
+    Held(Waiting),
+}
+
+/// Waits for the holder of a lease.
+#[derive(Debug)]
+pub struct Waiting {
+    ended: watch::Receiver<()>,
+    until: Instant,
+}
+
+/// A lease as this side keeps it. Dropping it wakes those who wait.
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    until: Instant,
+    /// When its holder began, in the order of invalidations.
+    stamp: Stamp,
+    ended: watch::Sender<()>,
+}
+
+/// All leases. Shared by `Arc`.
+#[derive(Debug)]
+pub struct Leases {
+    shards: Box<[Shard]>,
+    count: AtomicUsize,
+    leases_max: usize,
+}
+
+impl Leases {
+    /// No leases; at most `leases_max` at a time.
+    pub fn new(leases_max: usize) -> Leases {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Leases { shards, count: AtomicUsize::new(0), leases_max }
+    }
+
+    /// Asks for the lease of `key`. `stamp` must have been taken before, and before the value was looked for.
+    ///
+    /// # Errors
+    /// `Overloaded` if there are too many leases.
+    pub fn claim(&self, key: Key, lasts: Duration, stamp: Stamp) -> Result<Claim> {
+        let now = Instant::now();
+        let mut shard = self.shard(&key);
+        if let Some(held) = shard.get(&key)
+            && held.until > now
+        {
+            return Ok(Claim::Held(Waiting { ended: held.ended.subscribe(), until: held.until }));
+        }
+        self.make_room(&mut shard, &key, now)?;
+        let lease = Lease(random()?);
+        let held = Held { lease, until: now + lasts, stamp, ended: watch::Sender::new(()) };
+        if shard.insert(key, held).is_none() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Claim::Granted(lease))
+    }
+
+    /// When the holder of `lease` began. The lease stays.
+    ///
+    /// # Errors
+    /// `Conflict` if it is not, or no longer, the lease of `key`.
+    pub fn check(&self, key: &Key, lease: Lease) -> Result<Stamp> {
+        let shard = self.shard(key);
+        let held = shard.get(key).filter(|held| held.lease == lease && held.until > Instant::now());
+        held.map(|held| held.stamp).ok_or_else(|| {
+            let message =
+                "the lease has ended: its time was over, or the key was written or invalidated meanwhile";
+            Error::new(Kind::Conflict, message).param("x-cache-lease")
+        })
+    }
+
+    /// Ends the lease of `key`, whoever holds it, and wakes those who wait.
+    pub fn end(&self, key: &Key) {
+        let ended = self.shard(key).remove(key);
+        if ended.is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Leases that are held, ended ones that nobody has asked about included.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody holds a lease.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes sure that one more lease fits. Ended ones of the shard go first.
+    fn make_room(&self, shard: &mut HashMap<Key, Held, ByPrefix>, key: &Key, now: Instant) -> Result<()> {
+        if self.len() < self.leases_max || shard.contains_key(key) {
+            return Ok(());
+        }
+        let before = shard.len();
+        shard.retain(|_, held| held.until > now);
+        let gone = before - shard.len();
+        self.count.fetch_sub(gone, Ordering::Relaxed);
+        if gone > 0 { Ok(()) } else { Err(Error::new(Kind::Overloaded, "too many leases are held")) }
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Held, ByPrefix>> {
+        let shard = &self.shards[usize::from(key.0[31]) % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Returns when the lease has ended: its value is there, or it is to be asked for again. At the latest at `limit`.
+    ///
+    /// Cancel safety: waiting takes nothing.
+    pub async fn ended(mut self, limit: Instant) {
+        // The sender is dropped with the lease, and never sends.
+        let _ = tokio::time::timeout_at(self.until.min(limit), self.ended.changed()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::KeyHasher;
+    use futures_util::poll;
+    use std::pin::pin;
+
+    const LASTS: Duration = Duration::from_secs(5);
+
+    fn key() -> Key {
+        KeyHasher::new("test").finish()
+    }
+
+    fn granted(claim: Result<Claim>) -> Lease {
+        let Claim::Granted(lease) = claim.unwrap() else { panic!("somebody holds it") };
+        lease
+    }
+
+    fn held(claim: Result<Claim>) -> Waiting {
+        let Claim::Held(waiting) = claim.unwrap() else { panic!("nobody holds it") };
+        waiting
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_makes_the_value_and_its_end_wakes_the_others() {
+        let leases = Leases::new(10);
+        let lease = granted(leases.claim(key(), LASTS, Stamp::default()));
+        let waiting = held(leases.claim(key(), LASTS, Stamp::default()));
+        let limit = Instant::now() + Duration::from_secs(60);
+        let mut ended = pin!(waiting.ended(limit));
+        assert!(poll!(&mut ended).is_pending());
+        assert!(leases.check(&key(), lease).is_ok());
+        leases.end(&key());
+        assert!(poll!(&mut ended).is_ready());
+        assert_eq!(leases.check(&key(), lease).unwrap_err().kind(), Kind::Conflict);
+        assert!(leases.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_whose_time_is_over_passes_on() {
+        let leases = Leases::new(10);
+        let lost = granted(leases.claim(key(), LASTS, Stamp::default()));
+        let started = Instant::now();
+        held(leases.claim(key(), LASTS, Stamp::default())).ended(started + Duration::from_secs(60)).await;
+        assert_eq!(started.elapsed().as_secs(), 5);
+        let next = granted(leases.claim(key(), LASTS, Stamp::default()));
+        assert_eq!(leases.check(&key(), lost).unwrap_err().param_name(), Some("x-cache-lease"));
+        assert!(leases.check(&key(), next).is_ok());
+        assert_eq!(leases.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_he_said() {
+        let leases = Leases::new(10);
+        granted(leases.claim(key(), LASTS, Stamp::default()));
+        let started = Instant::now();
+        held(leases.claim(key(), LASTS, Stamp::default())).ended(started + Duration::from_secs(1)).await;
+        assert_eq!(started.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_are_limited_and_ended_ones_make_room() {
+        let leases = Leases::new(2);
+        // All in one shard, which the last byte chooses.
+        let key = |n: u8| Key(std::array::from_fn(|at| if at == 0 { n } else { 0 }));
+        granted(leases.claim(key(0), LASTS, Stamp::default()));
+        granted(leases.claim(key(1), LASTS, Stamp::default()));
+        let refused = leases.claim(key(2), LASTS, Stamp::default());
+        assert_eq!(refused.unwrap_err().kind(), Kind::Overloaded);
+        held(leases.claim(key(1), LASTS, Stamp::default()));
+        tokio::time::advance(LASTS).await;
+        granted(leases.claim(key(2), LASTS, Stamp::default()));
+        assert_eq!(leases.len(), 1);
+    }
+}

@@ -1,0 +1,44 @@
+//! Order among those who change one key: a fixed number of locks, shared by keys.
+//!
+//! Between reading an entry from a lower tier and promoting it, nobody may replace or remove it, or the promoted one
+//! would be the old one. Immutable values need no such order.
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::domain::Key;
+
+const STRIPES: usize = 1024;
+
+/// The locks.
+#[derive(Debug)]
+pub struct Stripes(Box<[Mutex<()>]>);
+
+/// The stripes of some keys, held.
+#[derive(Debug)]
+pub struct Held<'a>(#[expect(dead_code, reason = "held for its drop")] Vec<MutexGuard<'a, ()>>);
+
+impl Stripes {
+    /// All free.
+    pub fn new() -> Stripes {
+        Stripes((0..STRIPES).map(|_| Mutex::default()).collect())
+    }
+
+    /// Waits until nobody else holds a stripe of `keys`. Stripes are taken in one order, so two who want several never
+    /// wait for each other.
+    pub async fn lock(&self, keys: &[Key]) -> Held<'_> {
+        let mut places: Vec<usize> = keys.iter().map(|key| key.prefix() as usize % STRIPES).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut held = Vec::with_capacity(places.len());
+        for place in places {
+            held.push(self.0[place].lock().await);
+        }
+        Held(held)
+    }
+}
+
+impl Default for Stripes {
+    fn default() -> Stripes {
+        Stripes::new()
+    }
+}

@@ -1,0 +1,65 @@
+//! All tiers of all kinds of values, for those who count and those who stop.
+
+use std::sync::Arc;
+
+use super::{Cache, Choice, MemoryTier, TierName, TierStats};
+use crate::error::Result;
+
+/// The memory tier, which all kinds share, and the caches of each kind. Shared by `Arc`.
+pub struct Tiers {
+    memory: Arc<MemoryTier>,
+    caches: Vec<Arc<Cache>>,
+}
+
+impl Tiers {
+    /// The tiers of `caches`, which stand on `memory`.
+    pub fn new(memory: Arc<MemoryTier>, caches: Vec<Arc<Cache>>) -> Tiers {
+        Tiers { memory, caches }
+    }
+
+    /// Numbers of every tier, memory first; those of one name are added up.
+    pub fn stats(&self) -> Vec<(TierName, TierStats)> {
+        let mut all = vec![(TierName::Memory, self.memory.stats())];
+        for (name, stats) in self.caches.iter().flat_map(|cache| cache.stats_below()) {
+            match all.iter_mut().find(|(known, _)| *known == name) {
+                None => all.push((name, stats)),
+                Some((_, sum)) => {
+                    *sum = TierStats {
+                        entries: sum.entries + stats.entries,
+                        bytes: sum.bytes + stats.bytes,
+                        bytes_max: sum.bytes_max + stats.bytes_max,
+                        is_on: sum.is_on && stats.is_on,
+                    };
+                }
+            }
+        }
+        all
+    }
+
+    /// How many entries in memory are chosen. Visits all of them, on a thread for blocking work.
+    pub async fn count_memory(&self, choice: Choice) -> u64 {
+        let memory = Arc::clone(&self.memory);
+        tokio::task::spawn_blocking(move || memory.count(&*choice)).await.unwrap_or(0)
+    }
+
+    /// As [`Cache::count_below`], for all kinds.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` if a tier cannot be read.
+    pub async fn count_below(&self, choice: &Choice) -> Result<(u64, u64)> {
+        let (mut chosen, mut unknown) = (0, 0);
+        for cache in &self.caches {
+            let (of_these, of_those) = cache.count_below(choice).await?;
+            chosen += of_these;
+            unknown += of_those;
+        }
+        Ok((chosen, unknown))
+    }
+
+    /// Makes everything that was stored survive a loss of power.
+    pub async fn flush(&self) {
+        for cache in &self.caches {
+            cache.flush().await;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What an invalidation can speak of, and how entries remember how it stood.
+
+use super::{KeyHasher, Tenant};
+
+/// Bytes that the name of a tag may have.
+const TAG_BYTES_MAX: usize = 128;
+
+/// A tag or a namespace of a tenant, as 64 bits of its hash.
+///
+/// Two subjects that share their hash are invalidated together: that costs misses, and never serves anything wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject(pub u64);
+
+impl Subject {
+    /// The tag called `tag`.
+    pub fn tag(tenant: &Tenant, tag: &Tag) -> Subject {
+        Subject::of("likewise/tag/v1", tenant, &tag.0)
+    }
+
+    /// The namespace called `name`.
+    pub fn namespace(tenant: &Tenant, name: &str) -> Subject {
+        Subject::of("likewise/namespace/v1", tenant, name)
+    }
+
+    fn of(domain: &str, tenant: &Tenant, name: &str) -> Subject {
+        let key = KeyHasher::new(domain).field(tenant.as_str().as_bytes()).field(name.as_bytes()).finish();
+        Subject(key.prefix())
+    }
+}
+
+/// The name of a tag, such as `product:42`: visible characters without commas and quotes, so that it can stand in a
+/// header's list.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tag(String);
+
+impl Tag {
+    /// What the name of a tag must be, for messages.
+    pub const RULE: &'static str =
+        "a tag has 1 to 128 bytes, without spaces, control characters, commas and double quotes";
+
+    /// The tag called `name`; none if a tag cannot be called so ([`Tag::RULE`]).
+    pub fn named(name: &str) -> Option<Tag> {
+        let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, ',' | '"');
+        let is_name = (1..=TAG_BYTES_MAX).contains(&name.len()) && name.chars().all(is_plain);
+        is_name.then(|| Tag(name.to_owned()))
+    }
+
+    /// The tag that entries made from an entity carry: `type:id`. None if there is no such tag, or if the type has a
+    /// colon, so that no two entities share a tag.
+    pub fn entity(kind: &str, id: &str) -> Option<Tag> {
+        let is_entity = !kind.is_empty() && !id.is_empty() && !kind.contains(':');
+        if is_entity { Tag::named(&format!("{kind}:{id}")) } else { None }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A tag as it stood when the entry's loader began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TagVersion {
+    /// The tag.
+    pub tag: Subject,
+    /// Its token at that time; compared for equality, never for order.
+    pub token: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_that_could_not_stand_in_a_list_are_refused() {
+        for bad in ["", " ", "a b", "a,b", "a\"b", "a\n", &"x".repeat(TAG_BYTES_MAX + 1)] {
+            assert_eq!(Tag::named(bad), None, "{bad:?}");
+        }
+        assert_eq!(Tag::named("año:niño-42").unwrap().as_str(), "año:niño-42");
+    }
+
+    #[test]
+    fn an_entity_is_the_tag_of_its_type_and_id() {
+        assert_eq!(Tag::entity("product", "42"), Tag::named("product:42"));
+        assert_eq!((Tag::entity("a:b", "c"), Tag::entity("a", "")), (None, None));
+    }
+
+    #[test]
+    fn a_tag_and_a_namespace_of_one_name_are_two_subjects() {
+        let tenant = Tenant::default();
+        let tag = Subject::tag(&tenant, &Tag::named("products").unwrap());
+        assert_ne!(tag, Subject::namespace(&tenant, "products"));
+        assert_ne!(tag, Subject::tag(&Tenant::named("other"), &Tag::named("products").unwrap()));
+    }
+}

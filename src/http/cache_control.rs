@@ -1,0 +1,84 @@
+//! What a request's headers say about the cache.
+
+use axum::http::{HeaderMap, header};
+
+use crate::error::{Error, Result};
+use crate::service::Directives;
+
+/// Adds the `Cache-Control` of a request (RFC 9111 section 5.2.1, RFC 5861 section 4) to `directives`. Where both speak,
+/// the stricter holds.
+///
+/// # Errors
+/// `InvalidInput` for a header that is not ASCII and for seconds that are none.
+pub(super) fn apply(headers: &HeaderMap, directives: &mut Directives) -> Result<()> {
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        let value = value.to_str().map_err(|_| fault("it is not ASCII"))?;
+        for directive in value.split(',') {
+            apply_one(directive.trim(), directives)?;
+        }
+    }
+    Ok(())
+}
+
+fn apply_one(directive: &str, directives: &mut Directives) -> Result<()> {
+    let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
+    match name.to_ascii_lowercase().as_str() {
+        "no-cache" => directives.no_cache = true,
+        "no-store" => directives.no_store = true,
+        "only-if-cached" => directives.only_if_cached = true,
+        "max-age" => tighten(&mut directives.age_seconds_max, seconds("max-age", argument)?, u32::min),
+        "min-fresh" => tighten(&mut directives.fresh_seconds_min, seconds("min-fresh", argument)?, u32::max),
+        // Without an argument any staleness will do; the policy of the namespace still limits it.
+        name @ ("max-stale" | "stale-if-error") => {
+            let max = if argument.is_empty() { u32::MAX } else { seconds(name, argument)? };
+            tighten(&mut directives.stale_seconds_max, max, u32::min);
+        }
+        // RFC 9111 section 5.2.3: a cache ignores directives that it does not know.
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The stricter of what was said before and what is said now.
+fn tighten(limit: &mut Option<u32>, said: u32, stricter: fn(u32, u32) -> u32) {
+    *limit = Some(limit.map_or(said, |before| stricter(before, said)));
+}
+
+fn seconds(name: &str, argument: &str) -> Result<u32> {
+    argument.trim_matches('"').parse().map_err(|_| fault(&format!("{name} needs seconds")))
+}
+
+fn fault(why: &str) -> Error {
+    Error::invalid("cache-control", format!("the header cache-control cannot be read: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn read(values: &[&'static str]) -> Result<Directives> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::CACHE_CONTROL, HeaderValue::from_static(value));
+        }
+        let mut directives = Directives::default();
+        apply(&headers, &mut directives).map(|()| directives)
+    }
+
+    #[test]
+    fn headers_add_up_and_the_stricter_holds() {
+        let directives = read(&["No-Store, max-age=60", "max-age=90, unknown=1, min-fresh=\"5\""]).unwrap();
+        assert!(directives.no_store && !directives.no_cache);
+        assert_eq!((directives.age_seconds_max, directives.fresh_seconds_min), (Some(60), Some(5)));
+        assert_eq!(read(&["max-stale"]).unwrap().stale_seconds_max, Some(u32::MAX));
+        assert_eq!(read(&["max-stale=9, stale-if-error=4"]).unwrap().stale_seconds_max, Some(4));
+    }
+
+    #[test]
+    fn malformed_seconds_are_refused() {
+        for bad in ["max-age=soon", "max-age", "min-fresh=-1", "max-stale=x", "max-age=99999999999"] {
+            assert_eq!(read(&[bad]).unwrap_err().param_name(), Some("cache-control"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `/v1/invalidate`: hides what is no longer true.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, Request as HttpRequest, State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body;
+use super::problem::{ErrorBody, Problem};
+use super::wire::parse;
+use crate::cache::Mode;
+use crate::domain::{Tag, Tenant};
+use crate::error::{Error, Result};
+use crate::service::Invalidation;
+use crate::service::invalidation::Target;
+
+/// What the handler needs.
+pub(super) struct Endpoint {
+    pub(super) invalidation: Arc<Invalidation>,
+    pub(super) body_bytes_max: usize,
+}
+
+/// What to hide: `tags`, `namespace` with or without `keys`, `entity`, or `all`; exactly one of them.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InvalidateRequest {
+    /// Entries that carry any of these tags.
+    tags: Option<Vec<String>>,
+    /// All entries of this namespace, or with `keys` those objects.
+    namespace: Option<String>,
+    /// Objects of `namespace`.
+    keys: Option<Vec<String>>,
+    /// Entries that carry the tag `type:id`.
+    entity: Option<Entity>,
+    /// Everything.
+    all: Option<bool>,
+    /// Whether entries are misses at once (`hard`, the default) or served stale while one request refreshes each.
+    mode: Option<ModeName>,
+    /// Counts what would be hidden, and hides nothing.
+    dry_run: Option<bool>,
+}
+
+/// Something that entries are made from.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Entity {
+    /// Such as `product`; without colons.
+    #[serde(rename = "type")]
+    kind: String,
+    /// Its identity among those of its type.
+    id: EntityId,
+}
+
+/// A string or a whole number.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a string or a whole number")]
+enum EntityId {
+    Text(String),
+    Number(i64),
+}
+
+/// How entries are hidden.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ModeName {
+    #[default]
+    Hard,
+    Soft,
+}
+
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InvalidateAnswer {
+    /// How entries are hidden.
+    mode: ModeName,
+    /// Whether this was only counted.
+    dry_run: bool,
+    /// With `dry_run`, what would be hidden.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<EntryCounts>,
+}
+
+/// Entries in each tier; one that is in both is counted in both.
+#[derive(Debug, Serialize, ToSchema)]
+struct EntryCounts {
+    /// In memory. Objects named by their keys are counted here, wherever they are.
+    memory: u64,
+    /// On disk. Embeddings there do not keep their namespace: they are counted for `all` only.
+    disk: u64,
+}
+
+/// Hides entries.
+///
+/// When this has been answered, nothing that was stored before is served, nor after any restart, and nothing that is
+/// being loaded from before is admitted. The cost does not depend on how many entries there are.
+#[utoipa::path(
+    post,
+    path = "/v1/invalidate",
+    tag = "invalidation",
+    request_body = InvalidateRequest,
+    responses(
+        (status = 200, body = InvalidateAnswer),
+        (status = 400, body = ErrorBody, description = "A field is wrong; nothing was hidden"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "The namespace is unknown, and namespaces are closed"),
+        (status = 503, body = ErrorBody, description = "The disk takes no more; hidden until the next start only"),
+    )
+)]
+pub(super) async fn invalidate(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    request: HttpRequest,
+) -> Result<Json<InvalidateAnswer>, Problem> {
+    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
+    let wire: InvalidateRequest = parse(&body)?;
+    let (mode, dry_run) = (wire.mode.unwrap_or_default(), wire.dry_run.unwrap_or_default());
+    let target = target(wire)?;
+    let entries = if dry_run {
+        let counts = endpoint.invalidation.count(&tenant, &target).await?;
+        Some(EntryCounts { memory: counts.memory, disk: counts.disk })
+    } else {
+        let mode = match mode {
+            ModeName::Hard => Mode::Hard,
+            ModeName::Soft => Mode::Soft,
+        };
+        endpoint.invalidation.invalidate(&tenant, &target, mode).await?;
+        None
+    };
+    Ok(Json(InvalidateAnswer { mode, dry_run, entries }))
+}
+
+fn target(wire: InvalidateRequest) -> Result<Target> {
+    let one = "give exactly one of tags, namespace (with or without keys), entity, and all";
+    let InvalidateRequest { tags, namespace, keys, entity, all, .. } = wire;
+    match (tags, namespace, keys, entity, all) {
+        (Some(tags), None, None, None, None) => {
+            let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid("tags", Tag::RULE));
+            tags.iter().map(named).collect::<Result<_>>().map(Target::Tags)
+        }
+        (None, Some(namespace), Some(keys), None, None) => Ok(Target::Keys { namespace, keys }),
+        (None, Some(namespace), None, None, None) => Ok(Target::Namespace(namespace)),
+        (None, None, None, Some(entity), None) => {
+            let id = match entity.id {
+                EntityId::Text(text) => text,
+                EntityId::Number(number) => number.to_string(),
+            };
+            let tag = Tag::entity(&entity.kind, &id);
+            let rule = "an entity has a type without colons and an id, which make a tag `type:id`";
+            tag.map(|tag| Target::Tags(vec![tag])).ok_or_else(|| Error::invalid("entity", rule))
+        }
+        (None, None, None, None, Some(true)) => Ok(Target::Everything),
+        (None, None, None, None, Some(false)) => Err(Error::invalid("all", "all is true or left out")),
+        (None, None, Some(_), None, None) => Err(Error::invalid("namespace", "keys need their namespace")),
+        (None, None, None, None, None) => Err(Error::invalid("tags", one)),
+        (_, _, _, _, Some(_)) => Err(Error::invalid("all", one)),
+        (_, _, _, Some(_), _) => Err(Error::invalid("entity", one)),
+        (Some(_), _, _, _, _) => Err(Error::invalid("tags", one)),
+    }
+}

@@ -1,0 +1,46 @@
+//! What a request says about the cache, and whether a found entry satisfies it.
+
+use crate::cache::{Found, Freshness, Verdict};
+
+/// What a request says about the cache: the directives of RFC 9111 section 5.2.1 and RFC 5861 section 4, and our own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Directives {
+    /// Do not read the cache; make the value anew and store it.
+    pub no_cache: bool,
+    /// Do not store what is made.
+    pub no_store: bool,
+    /// Answer from the cache or not at all.
+    pub only_if_cached: bool,
+    /// Oldest acceptable age of a cached value, in seconds.
+    pub age_seconds_max: Option<u32>,
+    /// How long a value must stay fresh from now on, in seconds.
+    pub fresh_seconds_min: Option<u32>,
+    /// How long a value may have been expired, in seconds.
+    pub stale_seconds_max: Option<u32>,
+    /// Lifetime of what is stored, in seconds.
+    pub ttl_seconds: Option<u32>,
+    /// Entries of different namespaces are different entries.
+    pub namespace: Option<String>,
+}
+
+impl Directives {
+    /// Whether the request may be answered with what was found. An entry past its end is acceptable only to those who
+    /// say so, and only for as long as its policy lets it stand in for a failing origin.
+    pub fn accept(&self, freshness: &Freshness, found: &Found) -> bool {
+        let meta = &found.entry.meta;
+        let now = freshness.now();
+        let is_young = self.age_seconds_max.is_none_or(|max| now.since(meta.created) <= max);
+        let stays_fresh = self.fresh_seconds_min.is_none_or(|min| meta.expires.since(now) >= min);
+        let is_alive = match found.verdict {
+            Verdict::Fresh | Verdict::Stale => true,
+            Verdict::Expired => self.stale_seconds_max.is_some_and(|max| now.since(meta.expires) <= max),
+            Verdict::Gone => false,
+        };
+        !self.no_cache && is_young && stays_fresh && is_alive
+    }
+
+    /// Whether the request sets conditions on the age of what it is answered with.
+    pub fn is_conditional(&self) -> bool {
+        self.age_seconds_max.is_some() || self.fresh_seconds_min.is_some() || self.stale_seconds_max.is_some()
+    }
+}

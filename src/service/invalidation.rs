@@ -1,0 +1,149 @@
+//! Hides what is no longer true: by tags, keys, namespace, or everything.
+//!
+//! No tier is searched, except for keys and for counting: an entry whose stored versions are not current is a miss.
+
+use std::sync::Arc;
+
+use super::Objects;
+use super::objects::Address;
+use crate::cache::{Choice, Freshness, Mode, Namespaces, Tiers, Verdict};
+use crate::domain::{EntryMeta, Subject, Tag, Tenant};
+use crate::error::{Error, Result};
+use crate::metrics::{Metrics, ModeLabels};
+
+/// Tags or keys that one request may name.
+pub const NAMES_MAX: usize = 1024;
+
+/// What is to be hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Entries that carry any of these tags.
+    Tags(Vec<Tag>),
+    /// Objects under these keys of a namespace.
+    Keys {
+        /// The namespace.
+        namespace: String,
+        /// The keys.
+        keys: Vec<String>,
+    },
+    /// All entries of a namespace.
+    Namespace(String),
+    /// All entries.
+    Everything,
+}
+
+/// Entries that an invalidation would hide.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In memory.
+    pub memory: u64,
+    /// On disk, as far as the disk tells. Those that are in memory too are counted in both.
+    pub disk: u64,
+}
+
+/// A target with its names resolved.
+enum Resolved {
+    Subjects(Vec<Subject>),
+    Namespace(Subject),
+    Objects(Vec<Address>),
+    Everything,
+}
+
+/// The use case. Shared by `Arc`.
+pub struct Invalidation {
+    objects: Arc<Objects>,
+    namespaces: Arc<Namespaces>,
+    tiers: Arc<Tiers>,
+    freshness: Freshness,
+    metrics: Arc<Metrics>,
+}
+
+impl Invalidation {
+    /// A use case over all tiers.
+    pub fn new(
+        objects: Arc<Objects>,
+        namespaces: Arc<Namespaces>,
+        tiers: Arc<Tiers>,
+        freshness: Freshness,
+        metrics: Arc<Metrics>,
+    ) -> Invalidation {
+        Invalidation { objects, namespaces, tiers, freshness, metrics }
+    }
+
+    /// Hides the target. What was stored before is not served once this returns, nor after any restart; what is being
+    /// loaded from before is never admitted.
+    ///
+    /// # Errors
+    /// `InvalidInput` for too many or malformed names, `NotFound` for an unknown namespace where namespaces are closed;
+    /// then nothing changes. `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then the target is hidden until
+    /// the next start only.
+    pub async fn invalidate(&self, tenant: &Tenant, target: &Target, mode: Mode) -> Result<()> {
+        let versions = self.freshness.versions();
+        match self.resolve(tenant, target)? {
+            Resolved::Subjects(subjects) => versions.bump(&subjects, mode).await?,
+            Resolved::Namespace(subject) => versions.bump(&[subject], mode).await?,
+            Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
+            Resolved::Everything => versions.bump_everything(mode).await?,
+        }
+        let mode = match mode {
+            Mode::Hard => "hard",
+            Mode::Soft => "soft",
+        };
+        self.metrics.invalidations.get_or_create(&ModeLabels { mode }).inc();
+        Ok(())
+    }
+
+    /// Counts what [`Invalidation::invalidate`] would hide, and hides nothing.
+    ///
+    /// Embeddings on disk do not keep their namespace; they are counted for everything only.
+    ///
+    /// # Errors
+    /// As for invalidating; `Io`, `Corrupt` if the disk cannot be read.
+    ///
+    /// Cost: visits every entry in memory and every object's head on disk, except for keys.
+    pub async fn count(&self, tenant: &Tenant, target: &Target) -> Result<Counts> {
+        let resolved = self.resolve(tenant, target)?;
+        let is_everything = matches!(resolved, Resolved::Everything);
+        let is_meant: Box<dyn Fn(&EntryMeta) -> bool + Send + Sync> = match resolved {
+            Resolved::Objects(addresses) => {
+                // A key is found once, and promoted: where it was before is not told.
+                return Ok(Counts { memory: self.objects.count(&addresses).await, disk: 0 });
+            }
+            Resolved::Subjects(subjects) => {
+                Box::new(move |meta| meta.tags.iter().any(|version| subjects.contains(&version.tag)))
+            }
+            Resolved::Namespace(subject) => Box::new(move |meta| meta.namespace == subject),
+            Resolved::Everything => Box::new(|_| true),
+        };
+        let freshness = self.freshness.clone();
+        let choice: Choice = Arc::new(move |meta| is_meant(meta) && freshness.judge(meta) != Verdict::Gone);
+        let (disk, unknown) = self.tiers.count_below(&choice).await?;
+        let memory = self.tiers.count_memory(choice).await;
+        Ok(Counts { memory, disk: if is_everything { disk + unknown } else { disk } })
+    }
+
+    fn resolve(&self, tenant: &Tenant, target: &Target) -> Result<Resolved> {
+        match target {
+            Target::Tags(tags) => {
+                check_count("tags", tags.len())?;
+                Ok(Resolved::Subjects(tags.iter().map(|tag| Subject::tag(tenant, tag)).collect()))
+            }
+            Target::Keys { namespace, keys } => {
+                check_count("keys", keys.len())?;
+                let address = |key: &String| self.objects.address(tenant, namespace, key);
+                keys.iter().map(address).collect::<Result<_>>().map(Resolved::Objects)
+            }
+            Target::Namespace(name) => {
+                Ok(Resolved::Namespace(self.namespaces.resolve(tenant, name)?.subject))
+            }
+            Target::Everything => Ok(Resolved::Everything),
+        }
+    }
+}
+
+fn check_count(field: &str, count: usize) -> Result<()> {
+    if (1..=NAMES_MAX).contains(&count) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("{field} has from 1 to {NAMES_MAX} elements, got {count}")))
+}

@@ -1,0 +1,505 @@
+//! A cache for any kind of data: bytes under a key in a namespace, made by whoever asks for them first.
+//!
+//! The walk of a get: memory; then, under the lock of the key's stripe, the tiers below. The walk of a put: the same
+//! lock, the tokens of its tags, the tiers below, memory. Who is told to make a missing value holds a lease.
+
+mod batch;
+mod encoding;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+pub use batch::{BATCH_MAX, Batch, Done};
+
+use super::Directives;
+use crate::cache::{
+    Cache, Claim, Found, Lease, Leases, Mode, Namespace, Namespaces, Stamp, Stripes, Verdict,
+};
+use crate::domain::{Entry, EntryMeta, Key, KeyHasher, Subject, Tag, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{Metrics, OutcomeLabels};
+
+/// Bytes that a key may have.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Tags that one entry may carry.
+pub const TAGS_MAX: usize = 64;
+/// Bytes that a media type may have.
+const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// What clients may ask of objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Leases held at the same time; one more is refused.
+    pub leases_max: usize,
+    /// The longest time for which a lease is given.
+    pub lease_seconds_max: u32,
+    /// The longest time that a request waits for another's lease.
+    pub wait_ms_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { leases_max: 65_536, lease_seconds_max: 300, wait_ms_max: 30_000 }
+    }
+}
+
+/// Where an object is.
+#[derive(Debug, Clone)]
+pub struct Address {
+    namespace: Namespace,
+    key: Key,
+    tenant: Tenant,
+}
+
+impl Address {
+    /// The object's identity.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The longest value that may be stored there.
+    pub fn value_bytes_max(&self) -> usize {
+        self.namespace.policy.value_bytes_max
+    }
+}
+
+/// How a get is to be answered.
+#[derive(Debug, Clone, Default)]
+pub struct Lookup {
+    /// What the request says about the cache.
+    pub directives: Directives,
+    /// Asks for a lease of so many seconds where the value is missing or stale.
+    pub lease_seconds: Option<u32>,
+    /// How long to wait where somebody else holds the lease.
+    pub wait: Duration,
+}
+
+/// An object as it was found.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// The entry with the tier that held it.
+    pub found: Found,
+    /// The bytes as they were given.
+    pub value: Bytes,
+    /// Seconds since it was stored.
+    pub age_seconds: u32,
+    /// Seconds until it expires; negative once it has.
+    pub fresh_seconds: i64,
+    /// Given where the object is stale and this request is the one that refreshes it.
+    pub lease: Option<Granted>,
+}
+
+/// The right to store a value, for some seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// What the put must carry.
+    pub lease: Lease,
+    /// How long it lasts.
+    pub seconds: u32,
+}
+
+/// What came of a get.
+#[derive(Debug)]
+pub enum Answer {
+    /// The object.
+    Hit(Box<Object>),
+    /// There is none, or none that the request accepts.
+    Miss {
+        /// Given where this request is the one that makes the value.
+        lease: Option<Granted>,
+        /// Whether somebody else is making it.
+        is_held: bool,
+    },
+}
+
+/// An object to be stored.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// When its loading began; [`Objects::stamp`] before the first byte is read. A lease says better.
+    pub stamp: Stamp,
+    /// The bytes.
+    pub value: Bytes,
+    /// Their media type.
+    pub content_type: String,
+    /// What it depends on.
+    pub tags: Vec<Tag>,
+    /// Its lifetime, if not that of its namespace.
+    pub ttl_seconds: Option<u32>,
+    /// The lease under which it was made.
+    pub lease: Option<Lease>,
+    /// What must hold of the object that is replaced.
+    pub condition: Condition,
+}
+
+/// What must hold of a stored object before it is changed (RFC 9110 section 13.1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    None,
+    /// There is one, with one of these validators if any are given (`If-Match`).
+    Match(Vec<u128>),
+    /// There is none, or if validators are given, none with one of them (`If-None-Match`).
+    NoneMatch(Vec<u128>),
+}
+
+/// The use case. Shared by `Arc`.
+pub struct Objects {
+    cache: Arc<Cache>,
+    namespaces: Arc<Namespaces>,
+    leases: Leases,
+    stripes: Stripes,
+    options: Options,
+    outcomes: Outcomes,
+}
+
+struct Outcomes {
+    hits: Counter,
+    stale: Counter,
+    misses: Counter,
+    coalesced: Counter,
+}
+
+impl Objects {
+    /// A use case over `cache`.
+    pub fn new(
+        cache: Arc<Cache>,
+        namespaces: Arc<Namespaces>,
+        options: Options,
+        metrics: &Metrics,
+    ) -> Objects {
+        let counter = |outcome| metrics.objects.get_or_create(&OutcomeLabels { outcome }).clone();
+        Objects {
+            cache,
+            namespaces,
+            leases: Leases::new(options.leases_max),
+            stripes: Stripes::new(),
+            options,
+            outcomes: Outcomes {
+                hits: counter("hit"),
+                stale: counter("stale"),
+                misses: counter("miss"),
+                coalesced: counter("coalesced"),
+            },
+        }
+    }
+
+    /// Where the object `key` of a namespace is.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a key of no or too many bytes and for what cannot name a namespace, `NotFound` for an unknown
+    /// namespace where namespaces are closed.
+    pub fn address(&self, tenant: &Tenant, namespace: &str, key: &str) -> Result<Address> {
+        let namespace = self.namespaces.resolve(tenant, namespace)?;
+        if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
+            let message = format!("a key has 1 to {KEY_BYTES_MAX} bytes, got {}", key.len());
+            return Err(Error::invalid("key", message));
+        }
+        let key = KeyHasher::new("likewise/object/v1")
+            .field(tenant.as_str().as_bytes())
+            .field(namespace.name.as_bytes())
+            .field(key.as_bytes())
+            .finish();
+        Ok(Address { namespace, key, tenant: tenant.clone() })
+    }
+
+    /// The present point in the order of invalidations, for [`Draft::stamp`].
+    pub fn stamp(&self) -> Stamp {
+        self.cache.freshness().versions().stamp()
+    }
+
+    /// Looks an object up. Where it is missing or stale, one of many who ask for a lease is given it; the others are
+    /// served the stale object, or wait.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a lease or a wait past its limit, `Overloaded` if too many leases are held, `NotCached` with
+    /// `only_if_cached`, `Corrupt` if the stored bytes do not decode.
+    ///
+    /// Cancel safety: a lease that was given to a request that is gone ends by its time.
+    pub async fn get(&self, address: &Address, lookup: &Lookup) -> Result<Answer> {
+        self.check(lookup)?;
+        let limit = Instant::now() + lookup.wait;
+        let mut has_waited = false;
+        loop {
+            let stamp = self.stamp();
+            let found = self.look(address).await;
+            let accepted = found.filter(|found| lookup.directives.accept(self.cache.freshness(), found));
+            let is_settled = accepted.as_ref().is_some_and(|found| found.verdict == Verdict::Fresh);
+            let claim = match lookup.lease_seconds {
+                Some(seconds) if !is_settled && !lookup.directives.only_if_cached => Some((
+                    self.leases.claim(address.key, Duration::from_secs(seconds.into()), stamp)?,
+                    seconds,
+                )),
+                Some(_) | None => None,
+            };
+            match (accepted, claim) {
+                (Some(found), Some((Claim::Granted(lease), seconds))) => {
+                    return self.hit(address, found, has_waited, Some(Granted { lease, seconds }));
+                }
+                (Some(found), _) => return self.hit(address, found, has_waited, None),
+                (None, None) if lookup.directives.only_if_cached => {
+                    self.outcomes.misses.inc();
+                    return Err(Error::new(Kind::NotCached, "the object is not in the cache"));
+                }
+                (None, None) => return Ok(self.miss(None, false)),
+                (None, Some((Claim::Granted(lease), seconds))) => {
+                    return Ok(self.miss(Some(Granted { lease, seconds }), false));
+                }
+                (None, Some((Claim::Held(_), _))) if Instant::now() >= limit => {
+                    return Ok(self.miss(None, true));
+                }
+                (None, Some((Claim::Held(waiting), _))) => waiting.ended(limit).await,
+            }
+            has_waited = true;
+        }
+    }
+
+    /// Stores an object and returns its validator when it is as durable as its namespace promises.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a lifetime past its limit, too many tags or a media type that cannot be one; `TooLarge`;
+    /// `Conflict` for a lease that has ended, and for an object that was loaded before something that it depends on was
+    /// invalidated; `PreconditionFailed`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it. Then the cache
+    /// does not have it.
+    ///
+    /// Cancel safety: what has begun is finished.
+    pub async fn put(self: &Arc<Self>, address: &Address, draft: Draft) -> Result<u128> {
+        let policy = &address.namespace.policy;
+        let ttl_seconds = super::ttl_seconds(policy, draft.ttl_seconds, "x-cache-ttl")?;
+        check_draft(&draft, policy.value_bytes_max)?;
+        let stamp = match draft.lease {
+            Some(lease) => self.leases.check(&address.key, lease)?,
+            None => draft.stamp,
+        };
+        let (codec, value) = encoding::encode(policy.compression, &draft.content_type, &draft.value);
+        let lifetime = self.cache.freshness().lifetime(policy, ttl_seconds);
+        let meta = EntryMeta {
+            soft_expires: lifetime.soft_expires,
+            stale_until: lifetime.stale_until,
+            namespace: address.namespace.subject,
+            validator: validator(&draft.content_type, &draft.value),
+            content_type: draft.content_type.into(),
+            ..EntryMeta::ending(codec, lifetime.created, lifetime.expires)
+        };
+        let tags: Vec<Subject> = draft.tags.iter().map(|tag| Subject::tag(&address.tenant, tag)).collect();
+        let (objects, address, condition) = (Arc::clone(self), address.clone(), draft.condition);
+        let storing = async move {
+            let _held = objects.stripes.lock(&[address.key]).await;
+            if let Some(lease) = draft.lease {
+                // It may have ended while this waited for the lock.
+                objects.leases.check(&address.key, lease)?;
+            }
+            objects.check_condition(&address, &condition).await?;
+            let validator = meta.validator;
+            let stored = objects.store(&address, stamp, meta, &tags, value).await;
+            // Whoever waits finds the value, or is the next to make it.
+            objects.leases.end(&address.key);
+            stored.map(|()| validator)
+        };
+        finished(storing).await
+    }
+
+    /// Removes an object; tells whether there was one.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then the object is hidden until
+    /// the next start only.
+    ///
+    /// Cancel safety: what has begun is finished.
+    pub async fn delete(self: &Arc<Self>, address: &Address, condition: Condition) -> Result<bool> {
+        let (objects, address) = (Arc::clone(self), address.clone());
+        finished(async move {
+            let _held = objects.stripes.lock(&[address.key]).await;
+            let found = objects.look_locked(&address).await;
+            objects.check_condition(&address, &condition).await?;
+            objects.leases.end(&address.key);
+            objects.cache.remove_many(&[address.key]).await?;
+            Ok(found.is_some())
+        })
+        .await
+    }
+
+    /// Gives a lease back: the next who wants the value makes it.
+    ///
+    /// # Errors
+    /// `Conflict` if it has ended.
+    pub fn release(&self, address: &Address, lease: Lease) -> Result<()> {
+        self.leases.check(&address.key, lease)?;
+        self.leases.end(&address.key);
+        Ok(())
+    }
+
+    /// Hides objects by their keys; tells how many there were.
+    ///
+    /// # Errors
+    /// As [`Objects::delete`].
+    ///
+    /// Cancel safety: what has begun is finished.
+    pub(super) async fn invalidate(self: &Arc<Self>, addresses: Vec<Address>, mode: Mode) -> Result<u64> {
+        let objects = Arc::clone(self);
+        finished(async move {
+            let keys: Vec<Key> = addresses.iter().map(|address| address.key).collect();
+            let _held = objects.stripes.lock(&keys).await;
+            let mut count = 0;
+            for address in &addresses {
+                let found = objects.look_locked(address).await;
+                objects.leases.end(&address.key);
+                if let (Mode::Soft, Some(found)) = (mode, &found) {
+                    let now = objects.cache.freshness().now();
+                    let meta = EntryMeta {
+                        soft_expires: found.entry.meta.soft_expires.min(now),
+                        ..found.entry.meta.clone()
+                    };
+                    let entry = Arc::new(Entry { meta, value: Arc::clone(&found.entry.value) });
+                    objects.cache.put_many(&address.namespace, vec![(address.key, entry)]).await?;
+                }
+                count += u64::from(found.is_some());
+            }
+            if mode == Mode::Hard {
+                objects.cache.remove_many(&keys).await?;
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    /// How many of the addresses hold an object.
+    pub(super) async fn count(&self, addresses: &[Address]) -> u64 {
+        let mut count = 0;
+        for address in addresses {
+            count += u64::from(self.look(address).await.is_some());
+        }
+        count
+    }
+
+    fn check(&self, lookup: &Lookup) -> Result<()> {
+        let max = self.options.lease_seconds_max;
+        if lookup.lease_seconds.is_some_and(|seconds| !(1..=max).contains(&seconds)) {
+            let message = format!("a lease lasts from 1 to {max} seconds");
+            return Err(Error::invalid("x-cache-lease-seconds", message));
+        }
+        let max = self.options.wait_ms_max;
+        if lookup.wait > Duration::from_millis(max) {
+            return Err(Error::invalid("x-cache-wait-ms", format!("a request waits at most {max} ms")));
+        }
+        Ok(())
+    }
+
+    async fn look(&self, address: &Address) -> Option<Found> {
+        if let Some(found) = self.cache.peek(&address.key) {
+            return Some(found);
+        }
+        let _held = self.stripes.lock(&[address.key]).await;
+        self.look_locked(address).await
+    }
+
+    /// Looks in every tier. Whoever calls it holds the key's stripe, so nobody replaces what is promoted.
+    async fn look_locked(&self, address: &Address) -> Option<Found> {
+        if let Some(found) = self.cache.peek(&address.key) {
+            return Some(found);
+        }
+        self.cache.fetch(&address.namespace, &[address.key]).await.pop().flatten()
+    }
+
+    fn hit(
+        &self,
+        address: &Address,
+        found: Found,
+        has_waited: bool,
+        lease: Option<Granted>,
+    ) -> Result<Answer> {
+        match (found.verdict, has_waited) {
+            (Verdict::Fresh, true) => self.outcomes.coalesced.inc(),
+            (Verdict::Fresh, false) => self.outcomes.hits.inc(),
+            (Verdict::Stale | Verdict::Expired | Verdict::Gone, _) => self.outcomes.stale.inc(),
+        };
+        let now = self.cache.freshness().now();
+        let meta = &found.entry.meta;
+        Ok(Answer::Hit(Box::new(Object {
+            value: encoding::decode(&found.entry, address.namespace.policy.value_bytes_max)?,
+            age_seconds: now.since(meta.created),
+            fresh_seconds: i64::from(meta.expires.0) - i64::from(now.0),
+            found,
+            lease,
+        })))
+    }
+
+    fn miss(&self, lease: Option<Granted>, is_held: bool) -> Answer {
+        self.outcomes.misses.inc();
+        Answer::Miss { lease, is_held }
+    }
+
+    /// Whoever calls it holds the key's stripe.
+    async fn check_condition(&self, address: &Address, condition: &Condition) -> Result<()> {
+        let holds = match condition {
+            Condition::None => return Ok(()),
+            Condition::Match(validators) => self.look_locked(address).await.is_some_and(|found| {
+                validators.is_empty() || validators.contains(&found.entry.meta.validator)
+            }),
+            Condition::NoneMatch(validators) => self.look_locked(address).await.is_none_or(|found| {
+                !validators.is_empty() && !validators.contains(&found.entry.meta.validator)
+            }),
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(Error::new(Kind::PreconditionFailed, "the stored object is not as the request demands"))
+    }
+
+    async fn store(
+        &self,
+        address: &Address,
+        stamp: Stamp,
+        mut meta: EntryMeta,
+        tags: &[Subject],
+        value: Arc<[u8]>,
+    ) -> Result<()> {
+        let versions = self.cache.freshness().versions();
+        let tokens = versions.admit(stamp, address.namespace.subject, tags).ok_or_else(|| {
+            Error::new(
+                Kind::Conflict,
+                "something that the object depends on was invalidated while it was made",
+            )
+        })?;
+        meta.epoch = tokens.epoch;
+        meta.tags = tokens.tags;
+        let entry = Arc::new(Entry { meta, value });
+        self.cache.put_many(&address.namespace, vec![(address.key, entry)]).await
+    }
+}
+
+/// Does `work` to its end, also when nobody waits for it any more.
+async fn finished<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or_else(|died| {
+        Err(Error::new(Kind::Internal, "the task that changed the cache died").source(died))
+    })
+}
+
+fn check_draft(draft: &Draft, value_bytes_max: usize) -> Result<()> {
+    if draft.value.len() > value_bytes_max {
+        let message =
+            format!("the value has {} bytes, at most {value_bytes_max} are allowed", draft.value.len());
+        return Err(Error::new(Kind::TooLarge, message));
+    }
+    if draft.tags.len() > TAGS_MAX {
+        let message = format!("an object has at most {TAGS_MAX} tags, got {}", draft.tags.len());
+        return Err(Error::invalid("tags", message));
+    }
+    let is_header = |byte: u8| (b' '..=b'~').contains(&byte);
+    if draft.content_type.len() > CONTENT_TYPE_BYTES_MAX || !draft.content_type.bytes().all(is_header) {
+        let message = format!("a media type has at most {CONTENT_TYPE_BYTES_MAX} visible ASCII characters");
+        return Err(Error::invalid("content-type", message));
+    }
+    Ok(())
+}
+
+/// Equal for equal bytes of an equal media type, and for no others that anybody could find by chance.
+fn validator(content_type: &str, value: &[u8]) -> u128 {
+    KeyHasher::new("likewise/validator/v1").field(content_type.as_bytes()).field(value).finish().half()
+}

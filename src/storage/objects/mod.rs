@@ -1,0 +1,278 @@
+//! The store of objects: entries of any length with all their metadata, as small records, always durable.
+//!
+//! Each object is one record, head and value together, and its head once more in a table of heads, which is what is
+//! read when the store opens and when entries are counted. Both are written in one transaction.
+
+mod head;
+mod index;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+pub use head::{Head, decode_head, decode_record, encode_head};
+
+use self::index::{Index, Row};
+use super::fields::lock;
+use super::records::{Change, Records};
+use crate::domain::{Clock, Entry, EntryMeta, Key, UnixSeconds};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{Metrics, TierLabels};
+
+const OBJECTS: &str = "objects";
+const HEADS: &str = "object_heads";
+const TIER: TierLabels = TierLabels { tier: "disk" };
+
+/// Heads read at a time.
+const CHUNK: usize = 4096;
+/// Rows looked at for ended ones with each object that is put, so that none stays for long.
+const SWEPT_PER_PUT: usize = 8;
+/// What a record takes besides head and value: both keys and both rows of the tables.
+const OVERHEAD_BYTES: usize = 128;
+/// An object that would fill more than this share of the budget is refused: it would push out many for one.
+const BUDGET_SHARE: u64 = 8;
+
+/// Options of the store of objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Budget in bytes. The file that the records lie in may keep pages that were freed.
+    pub bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { bytes_max: 1 << 30 }
+    }
+}
+
+/// The store in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Objects, ended ones that nobody has met yet included.
+    pub entries: u64,
+    /// What they take of the budget.
+    pub bytes: u64,
+    /// Whether the store takes part; a failed write turns it off.
+    pub is_on: bool,
+}
+
+/// Objects on disk. Reading is done by the caller's thread, writing by the thread of the records.
+///
+/// Whoever writes and reads one key at the same time orders that by a lock of its own.
+pub struct ObjectStore {
+    records: Arc<Records>,
+    index: Mutex<Index>,
+    bytes_max: u64,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    is_on: AtomicBool,
+}
+
+impl ObjectStore {
+    /// The objects among `records`. Blocks.
+    ///
+    /// Errors: `Io`, `Corrupt`. A head that does not verify is no error: its object is a miss and goes first.
+    ///
+    /// Cost: reads every head.
+    pub fn open(
+        records: Arc<Records>,
+        options: &Options,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<ObjectStore> {
+        let mut index = Index::default();
+        let mut bad = 0;
+        each_head(&records, |key, head| {
+            bad += u64::from(head.is_none());
+            index.put(row_of(key, head.as_ref()));
+        })?;
+        metrics.bad_slots.inc_by(bad);
+        Ok(ObjectStore {
+            records,
+            index: Mutex::new(index),
+            bytes_max: options.bytes_max,
+            clock,
+            metrics,
+            is_on: AtomicBool::new(true),
+        })
+    }
+
+    /// Whether an object of the key is there. Looks into memory only.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.is_on() && lock(&self.index).contains(key)
+    }
+
+    /// The object of the key. Blocks. A record that does not verify is a miss and is counted.
+    ///
+    /// Errors: `Io`, `Corrupt`.
+    pub fn get(&self, key: &Key) -> Result<Option<Entry>> {
+        if !self.contains(key) {
+            return Ok(None);
+        }
+        let Some(record) = self.records.get(OBJECTS, &key.0)? else { return Ok(None) };
+        let entry = decode_record(key, &record);
+        if entry.is_none() {
+            self.metrics.bad_slots.inc();
+            tracing::warn!(?key, "an object's record does not verify");
+        }
+        Ok(entry)
+    }
+
+    /// Writes objects, all or none, each in the place of the one of its key, and returns when they survive a loss of
+    /// power. Objects that have ended, and those that end soonest, make room.
+    ///
+    /// Errors: `TooLarge` for an object that would fill an eighth of the budget; then nothing changes. `Io`, `DiskFull`
+    /// and `Corrupt` if the write failed, which turns the store off; `Unavailable` once it is off.
+    ///
+    /// Cancel safety: dropping the future before it has room in the queue changes nothing; after that, everything.
+    pub async fn put_many(&self, entries: &[(Key, Arc<Entry>)]) -> Result<()> {
+        self.check_is_on()?;
+        let records =
+            entries.iter().map(|(key, entry)| self.record(key, entry)).collect::<Result<Vec<_>>>()?;
+        let bytes = records.iter().map(|(row, _, _)| row.bytes as usize).sum();
+        let room = self.records.reserve(bytes).await?;
+        let pending = {
+            let mut index = lock(&self.index);
+            let rows: Vec<Row> = records.iter().map(|(row, _, _)| *row).collect();
+            let gone = self.make_room(&mut index, &rows);
+            let mut changes: Vec<Change> = gone.iter().flat_map(deletions).collect();
+            for (row, head, record) in records {
+                changes.push(Change::put(HEADS, row.key.0, head));
+                changes.push(Change::put(OBJECTS, row.key.0, record));
+            }
+            // Submitted under the lock, so that the table and the disk see changes of one key in one order.
+            self.records.submit(room, changes)
+        };
+        self.settle(pending?.durable().await)
+    }
+
+    /// Removes objects and returns when that survives a loss of power. Unknown keys are ignored.
+    ///
+    /// Errors and cancel safety: as [`ObjectStore::put_many`].
+    pub async fn remove_many(&self, keys: &[Key]) -> Result<()> {
+        self.check_is_on()?;
+        let room = self.records.reserve(keys.len() * OVERHEAD_BYTES).await?;
+        let pending = {
+            let mut index = lock(&self.index);
+            let known = keys.iter().filter(|key| index.remove(key).is_some());
+            let changes: Vec<Change> = known.flat_map(deletions).collect();
+            if changes.is_empty() {
+                return Ok(());
+            }
+            self.records.submit(room, changes)
+        };
+        self.settle(pending?.durable().await)
+    }
+
+    /// How many objects `is_wanted`. Blocks.
+    ///
+    /// Errors: `Io`, `Corrupt`.
+    ///
+    /// Cost: reads every head.
+    pub fn count(&self, is_wanted: &dyn Fn(&EntryMeta) -> bool) -> Result<u64> {
+        let mut count = 0;
+        each_head(&self.records, |_, head| {
+            count += u64::from(head.is_some_and(|head| is_wanted(&head.meta)));
+        })?;
+        Ok(count)
+    }
+
+    /// Whether the store takes part. A failed write turns it off until it is opened again, because what the disk holds
+    /// is known only then.
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Acquire)
+    }
+
+    /// The store in numbers.
+    pub fn stats(&self) -> Stats {
+        let index = lock(&self.index);
+        Stats { entries: index.len() as u64, bytes: index.bytes(), is_on: self.is_on() }
+    }
+
+    fn check_is_on(&self) -> Result<()> {
+        if self.is_on() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unavailable, "the store of objects has turned itself off until the next start"))
+    }
+
+    /// The row, the head and the whole record of an entry.
+    fn record(&self, key: &Key, entry: &Entry) -> Result<(Row, Vec<u8>, Vec<u8>)> {
+        let too_large = || {
+            Error::new(Kind::TooLarge, "store an object that would fill an eighth of the disk's budget")
+                .with("bytes", entry.value.len())
+                .with("budget", self.bytes_max)
+        };
+        let head = encode_head(key, entry).ok_or_else(too_large)?;
+        let bytes = bytes_taken(head.len(), entry.value.len());
+        if u64::from(bytes) > self.bytes_max / BUDGET_SHARE {
+            return Err(too_large());
+        }
+        let row = Row { key: *key, end: entry.meta.stale_until, bytes };
+        let record = [head.as_slice(), &entry.value].concat();
+        Ok((row, head, record))
+    }
+
+    /// Enters rows into the table and returns the keys that had to go for them.
+    fn make_room(&self, index: &mut Index, rows: &[Row]) -> Vec<Key> {
+        rows.iter().for_each(|row| index.put(*row));
+        let mut gone = index.take_ended(SWEPT_PER_PUT * rows.len(), self.clock.now());
+        while index.bytes() > self.bytes_max
+            && let Some(key) = index.take_one()
+        {
+            self.metrics.tier_evictions.get_or_create(&TIER).inc();
+            gone.push(key);
+        }
+        // What is put now stays, even if it was under the hand.
+        rows.iter().filter(|row| gone.contains(&row.key)).for_each(|row| index.put(*row));
+        gone
+    }
+
+    fn settle(&self, outcome: Result<()>) -> Result<()> {
+        if let Err(error) = &outcome
+            && self.is_on.swap(false, Ordering::AcqRel)
+        {
+            tracing::error!(%error, "the store of objects has turned itself off; the server goes on without it");
+        }
+        outcome
+    }
+}
+
+/// Deletes an object and its head.
+fn deletions(key: &Key) -> [Change; 2] {
+    [HEADS, OBJECTS].map(|table| Change::delete(table, key.0))
+}
+
+/// What an object takes of the budget: its head lies in both tables.
+fn bytes_taken(head_bytes: usize, value_bytes: usize) -> u32 {
+    u32::try_from(2 * head_bytes + value_bytes + OVERHEAD_BYTES).unwrap_or(u32::MAX)
+}
+
+/// A head that does not verify ends at once: it is the first to make room.
+fn row_of(key: Key, head: Option<&Head>) -> Row {
+    match head {
+        Some(head) => {
+            Row { key, end: head.meta.stale_until, bytes: bytes_taken(head.bytes, head.value_bytes as usize) }
+        }
+        None => Row { key, end: UnixSeconds(0), bytes: bytes_taken(0, 0) },
+    }
+}
+
+/// Visits every head, in chunks, so that no long read holds back what writers free.
+fn each_head(records: &Records, mut visit: impl FnMut(Key, Option<Head>)) -> Result<()> {
+    let mut from = Vec::new();
+    loop {
+        let chunk = records.range(HEADS, &from, CHUNK)?;
+        let Some((last, _)) = chunk.last() else { return Ok(()) };
+        from.clone_from(last);
+        from.push(0);
+        for (key, head) in &chunk {
+            // A key of another length was written by no version of this program.
+            if let Ok(key) = <[u8; 32]>::try_from(key.as_slice()) {
+                visit(Key(key), decode_head(&Key(key), head));
+            }
+        }
+    }
+}
