@@ -1,10 +1,11 @@
 // What each fuzz target does with its bytes. The targets include this file, and so does a test that runs the
 // committed corpus through it with the stable toolchain.
 
-use likewise::domain::UnixSeconds;
+use likewise::domain::{Key, UnixSeconds};
 use likewise::storage::directory::decode_format;
 use likewise::storage::index_file;
 use likewise::storage::manifest::Manifest;
+use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
 
 /// The header page, as it is and with a checksum that holds.
@@ -52,6 +53,27 @@ pub(crate) fn manifest(data: &[u8]) {
     if let Ok(manifest) = Manifest::decode(&with_trailer(data.to_vec())) {
         assert!(Manifest::decode(&manifest.encode()).is_ok_and(|same| same == manifest));
         let _ = manifest.find(7);
+    }
+}
+
+/// An object's record, as it is and with checksums that hold.
+pub(crate) fn object(data: &[u8]) {
+    let key = Key([7; 32]);
+    let _ = (decode_head(&key, data), decode_record(&key, data));
+    let mut record = data.to_vec();
+    record.resize(record.len().max(40), 0);
+    let count = |at: usize| usize::from(u16::from_le_bytes([record[at], record[at + 1]]));
+    let head_end = 72 + 16 * count(36) + count(38);
+    record.resize(record.len().max(head_end + 4), 0);
+    let value = &record[head_end + 4..];
+    let (value_bytes, value_checksum) = (value.len() as u32, crc32c::crc32c(value));
+    record[28..32].copy_from_slice(&value_bytes.to_le_bytes());
+    record[32..36].copy_from_slice(&value_checksum.to_le_bytes());
+    let head_checksum = crc32c::crc32c_append(crc32c::crc32c(&key.0), &record[..head_end]);
+    record[head_end..head_end + 4].copy_from_slice(&head_checksum.to_le_bytes());
+    if let Some(entry) = decode_record(&key, &record) {
+        let again = encode_head(&key, &entry).expect("it fitted before");
+        assert!(decode_head(&key, &again).is_some_and(|head| head.meta == entry.meta));
     }
 }
 

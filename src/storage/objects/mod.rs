@@ -218,15 +218,14 @@ impl ObjectStore {
     /// Enters rows into the table and returns the keys that had to go for them.
     fn make_room(&self, index: &mut Index, rows: &[Row]) -> Vec<Key> {
         rows.iter().for_each(|row| index.put(*row));
-        let mut gone = index.take_ended(SWEPT_PER_PUT * rows.len(), self.clock.now());
+        let spared: Vec<Key> = rows.iter().map(|row| row.key).collect();
+        let mut gone = index.take_ended(SWEPT_PER_PUT * rows.len(), self.clock.now(), &spared);
         while index.bytes() > self.bytes_max
-            && let Some(key) = index.take_one()
+            && let Some(key) = index.take_one(&spared)
         {
             self.metrics.tier_evictions.get_or_create(&TIER).inc();
             gone.push(key);
         }
-        // What is put now stays, even if it was under the hand.
-        rows.iter().filter(|row| gone.contains(&row.key)).for_each(|row| index.put(*row));
         gone
     }
 

@@ -10,11 +10,12 @@ type Target = (&'static str, fn(&[u8]));
 
 #[test]
 fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
-    let targets: [Target; 5] = [
+    let targets: [Target; 6] = [
         ("segment_header", decoders::segment_header),
         ("slot", decoders::slot),
         ("index_file", decoders::index),
         ("manifest", decoders::manifest),
+        ("object", decoders::object),
         ("format", decoders::format),
     ];
     for (name, target) in targets {

@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod full_disk;
 mod model;
+mod objects;
 mod records;
 mod store;
 mod verify;
@@ -75,7 +76,7 @@ pub(super) fn entry(version: u64, payload_bytes: usize, expires: u32) -> Arc<Ent
 }
 
 /// Bytes that no other version has, cheap to make: splitmix64, Steele and others 2014.
-fn bytes_of(version: u64, count: usize) -> Vec<u8> {
+pub(super) fn bytes_of(version: u64, count: usize) -> Vec<u8> {
     let word = |n: u64| {
         let mut word = version.wrapping_mul(1 << 20).wrapping_add(n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

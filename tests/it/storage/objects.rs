@@ -1,0 +1,129 @@
+//! The store of objects: what is put is found, also after a restart; the budget holds; damage and a full disk are misses
+//! and errors, never another value.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use likewise::domain::{Codec, Entry, EntryMeta, ManualClock, Subject, TagVersion, UnixSeconds};
+use likewise::error::{Kind, Result};
+use likewise::metrics;
+use likewise::storage::objects::Options;
+use likewise::storage::records::RECORDS_NAME;
+use likewise::storage::{ObjectStore, Records};
+
+use super::full_disk::tmpfs;
+use super::{TempDir, bytes_of, key, wait};
+
+fn open(dir: &Path, bytes_max: u64) -> Result<(ObjectStore, Arc<ManualClock>)> {
+    let clock = Arc::new(ManualClock::at(UnixSeconds(1000)));
+    let records = Arc::new(Records::open(dir)?);
+    let store =
+        ObjectStore::open(records, &Options { bytes_max }, Arc::clone(&clock) as _, metrics::unexported())?;
+    Ok((store, clock))
+}
+
+fn object(version: u64, bytes: usize, ends: u32) -> Arc<Entry> {
+    let mut value = bytes_of(version, bytes);
+    value[..8].copy_from_slice(&version.to_le_bytes());
+    let meta = EntryMeta {
+        tags: [TagVersion { tag: Subject(version), token: 2 }].into(),
+        content_type: "text/plain".into(),
+        validator: u128::from(version) << 64,
+        namespace: Subject(3),
+        epoch: 4,
+        ..EntryMeta::ending(Codec::Raw, UnixSeconds(1000), UnixSeconds(ends))
+    };
+    Arc::new(Entry { meta, value: value.into() })
+}
+
+fn put(store: &ObjectStore, n: u64, object: Arc<Entry>) -> Result<()> {
+    wait(store.put_many(&[(key(n), object)]))
+}
+
+#[test]
+fn objects_are_found_replaced_counted_and_removed_also_after_a_restart() {
+    let dir = TempDir::new("objects");
+    {
+        let (store, _) = open(dir.path(), 1 << 30).unwrap();
+        wait(store.put_many(&(0..10).map(|n| (key(n), object(n, 100, 9000))).collect::<Vec<_>>())).unwrap();
+        put(&store, 3, object(33, 5000, 9000)).unwrap();
+        wait(store.remove_many(&[key(4), key(400)])).unwrap();
+    }
+    let (store, _) = open(dir.path(), 1 << 30).unwrap();
+    assert_eq!(store.stats().entries, 9);
+    assert_eq!(store.get(&key(3)).unwrap(), Some((*object(33, 5000, 9000)).clone()));
+    assert_eq!(store.get(&key(4)).unwrap(), None);
+    assert_eq!(store.count(&|meta| meta.tags[0].tag == Subject(33)).unwrap(), 1);
+    assert_eq!(store.count(&|meta| meta.namespace == Subject(3)).unwrap(), 9);
+    assert_eq!(store.count(&|meta| meta.namespace == Subject(5)).unwrap(), 0);
+}
+
+#[test]
+fn the_budget_holds_and_what_ends_soonest_goes_first() {
+    let dir = TempDir::new("objects-budget");
+    let (store, clock) = open(dir.path(), 100_000).unwrap();
+    for n in 0..300 {
+        put(&store, n, object(n, 1000, if n.is_multiple_of(2) { 2000 } else { 9000 })).unwrap();
+        assert!(store.stats().bytes <= 100_000, "after {n}: {:?}", store.stats());
+        assert!(store.get(&key(n)).unwrap().is_some(), "what was just put is there");
+    }
+    let lasting = (0..300).filter(|n| n % 2 == 1 && store.contains(&key(*n))).count();
+    let passing = (0..300).filter(|n| n % 2 == 0 && store.contains(&key(*n))).count();
+    assert!(lasting > 3 * passing, "{lasting} that last, {passing} that pass");
+    clock.advance(2000);
+    (300..340).for_each(|n| put(&store, n, object(n, 1000, 9000)).unwrap());
+    assert_eq!((0..300).filter(|n| n % 2 == 0 && store.contains(&key(*n))).count(), 0, "the ended are swept");
+    assert_eq!(put(&store, 1, object(1, 20_000, 9000)).unwrap_err().kind(), Kind::TooLarge);
+}
+
+#[test]
+fn a_flipped_byte_is_a_value_or_a_miss_or_a_file_that_does_not_open() {
+    let dir = TempDir::new("objects-flipped");
+    {
+        let (store, _) = open(dir.path(), 1 << 30).unwrap();
+        (0..64).for_each(|n| put(&store, n, object(n, 500, 9000)).unwrap());
+    }
+    let path = dir.path().join(RECORDS_NAME);
+    let whole = fs_err::read(&path).unwrap();
+    let holds = |at: &usize| whole[*at] != 0;
+    let (mut opened, mut missed) = (0, 0);
+    for at in (0..whole.len()).filter(holds).step_by(97) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs_err::write(&path, &bytes).unwrap();
+        let Ok((store, _)) = open(dir.path(), 1 << 30) else { continue };
+        opened += 1;
+        for n in 0..64 {
+            match store.get(&key(n)) {
+                Ok(Some(found)) => assert_eq!(found, *object(n, 500, 9000), "byte {at}"),
+                Ok(None) | Err(_) => missed += 1,
+            }
+        }
+    }
+    assert!(opened > 100 && missed > 50, "{opened} opened, {missed} missed");
+}
+
+#[test]
+fn a_full_disk_turns_the_store_off_and_loses_nothing() {
+    let dir = TempDir::new("objects-full");
+    let Some(_mounted) = tmpfs(dir.path(), "8m") else { return };
+    let (store, _) = open(dir.path(), 1 << 30).unwrap();
+    let mut acknowledged = 0;
+    let error = loop {
+        match put(&store, acknowledged, object(acknowledged, 30_000, 9000)) {
+            Ok(()) => acknowledged += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), Kind::DiskFull);
+    assert!(acknowledged >= 20, "{acknowledged}");
+    assert!(!store.stats().is_on);
+    assert_eq!(store.get(&key(0)).unwrap(), None, "what the disk holds is not known");
+    assert_eq!(put(&store, 0, object(0, 8, 9000)).unwrap_err().kind(), Kind::Unavailable);
+    drop(store);
+    let (store, _) = open(dir.path(), 1 << 30).unwrap();
+    for n in 0..acknowledged {
+        let found = store.get(&key(n)).unwrap();
+        assert!(found.is_some_and(|found| found == *object(n, 30_000, 9000)), "object {n}");
+    }
+}
