@@ -37,9 +37,9 @@ check: ## Check format, lints, licences and the house
 	cargo deny --log-level error check bans licenses sources
 	cargo test --locked --quiet --test it architecture
 
-bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, disk)
+bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, disk, objects)
 	@scripts/setup.sh run
-	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|disk"; exit 1; }
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|disk|objects"; exit 1; }
 	@cargo build --release --locked --bin likewise
 	@LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
 	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \

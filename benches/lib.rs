@@ -1,5 +1,7 @@
-//! What the benchmarks share: medians, a report with machine and commit, and an HTTP/1.1 load that costs little.
+//! What the benchmarks share: medians, a report with machine and commit, an HTTP/1.1 load that costs little, and the
+//! comparison with a bare handler.
 
+pub mod beside;
 pub mod load;
 
 use std::process::Command;
