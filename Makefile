@@ -14,7 +14,7 @@ MODEL ?=
 ARGS ?=
 SECONDS_EACH ?= 60
 
-.PHONY: help run test check bench crash kill fuzz openapi
+.PHONY: help run test check bench soak crash kill fuzz openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,13 +37,16 @@ check: ## Check format, lints, licences and the house
 	cargo deny --log-level error check bans licenses sources
 	cargo test --locked --quiet --test it architecture
 
-bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, disk, objects)
+bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, disk, eviction, memory, objects)
 	@scripts/setup.sh run
-	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|disk|objects"; exit 1; }
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|disk|eviction|memory|objects"; exit 1; }
 	@cargo build --release --locked --bin likewise
 	@LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
 	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
 	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
+
+soak: ## Load the memory tier for ten minutes and hold its resident set against its budget
+	@LIKEWISE_SECONDS=600 LIKEWISE_LOAD="s3fifo, 64 B to 256 KiB" $(MAKE) --no-print-directory bench NAME=memory
 
 crash: ## Reopen a million images of what a loss of power leaves
 	@scripts/setup.sh test

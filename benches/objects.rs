@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use likewise::cache::{
-    Cache, Freshness, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions, TierName, Tiers, Versions,
+    Budget, Cache, Freshness, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions, TierName, Tiers,
+    Versions,
 };
 use likewise::domain::{SystemClock, Tag, Tenant};
 use likewise::metrics::Metrics;
@@ -80,7 +81,7 @@ async fn invalidations() {
     let records = Arc::new(Records::open(data.path()).expect("the records open"));
     let versions = Versions::open(records, 1_000_000).await.expect("the versions open");
     let freshness = Freshness::new(Arc::new(SystemClock), Arc::new(versions));
-    let memory = MemoryOptions { bytes_max: 4 << 30 };
+    let memory = MemoryOptions { budget: Budget::Bytes(4 << 30), ..MemoryOptions::default() };
     let memory = Arc::new(MemoryTier::new(&memory, &metrics).expect("a budget"));
     let policy = PolicyOptions {
         tiers: Some(vec![TierName::Memory]),

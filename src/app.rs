@@ -3,8 +3,13 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::cache::{Cache, Freshness, MemoryTier, Namespaces, ObjectTier, Tier, Tiers, VectorTier, Versions};
+use tokio::task::JoinHandle;
+
+use crate::cache::{
+    Cache, Freshness, Machine, MemoryTier, Namespaces, ObjectTier, Tier, Tiers, VectorTier, Versions,
+};
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
 use crate::embed::{Embedder, LocalEmbedder, RemoteEmbedder};
@@ -26,6 +31,8 @@ pub struct Engine {
     embedder: Arc<dyn Embedder>,
     metrics: Arc<Metrics>,
     stores: Stores,
+    /// Moves the memory tier's budget, where it is automatic.
+    pressure: Option<JoinHandle<()>>,
     // Held until the end: the directory stays locked for as long as anything may write to it.
     _directory: DataDirectory,
 }
@@ -59,6 +66,7 @@ impl Engine {
         let vectors = cache(Arc::new(VectorTier::new(vectors, config.cache.disk.bytes_max, &metrics)?));
         let kept = Arc::clone(&stores.objects);
         let kept = cache(Arc::new(ObjectTier::new(kept, config.cache.objects.bytes_max, &metrics)?));
+        let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
         let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&kept)]));
         let embeddings = Arc::new(Embeddings::new(
             vectors,
@@ -83,15 +91,28 @@ impl Engine {
             embedder,
             metrics,
             stores,
+            pressure,
             _directory: directory,
         })
     }
 
     /// Makes everything stored survive a loss of power and releases the data directory.
     pub async fn close(self) {
+        if let Some(pressure) = &self.pressure {
+            pressure.abort();
+        }
         self.tiers.flush().await;
         self.stores.vectors.close().await;
         tokio::task::block_in_place(|| self.stores.records.shutdown());
+    }
+}
+
+/// Looks every second how much memory is left.
+async fn follow_pressure(memory: Arc<MemoryTier>) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        memory.follow_pressure(&Machine::read());
     }
 }
 

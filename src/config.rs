@@ -247,9 +247,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_and_the_nearest_named() {
-        let error = load("[cache.memory]\nbytes_mx = 5").unwrap_err();
+        let error = load("[cache.memory]\nbudgt = 5").unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
-        assert!(error.to_string().contains("did you mean `cache.memory.bytes_max`"), "{error}");
+        assert!(error.to_string().contains("did you mean `cache.memory.budget`"), "{error}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
 pub use lease::{Claim, Lease, Leases};
-pub use memory::{MemoryOptions, MemoryTier};
+pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use policy::{Compression, EMBEDDINGS, Namespace, Namespaces, Policy, PolicyOptions};
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use stripes::Stripes;

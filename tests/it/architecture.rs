@@ -17,7 +17,7 @@ const HOUSE: [(&str, &[&str]); 10] = [
 ];
 
 /// What few may know: a crate, and where it may be named.
-const SECRETS: [(&str, &[&str]); 10] = [
+const SECRETS: [(&str, &[&str]); 11] = [
     ("axum", &["src/http/"]),
     ("hyper", &["src/http/"]),
     ("candle_core", &["src/embed/"]),
@@ -26,7 +26,8 @@ const SECRETS: [(&str, &[&str]); 10] = [
     ("reqwest", &["src/embed/remote", "src/cli/"]),
     ("memmap2", &["src/storage/mapped_file.rs"]),
     ("redb", &["src/storage/"]),
-    ("quick_cache", &["src/cache/memory.rs"]),
+    ("quick_cache", &["src/cache/memory/s3fifo.rs"]),
+    ("lru", &["src/cache/memory/"]),
     ("zstd", &["src/service/objects/encoding.rs"]),
 ];
 

@@ -1,0 +1,179 @@
+//! The memory tier: a byte budget that holds at every moment.
+
+mod budget;
+mod lru;
+mod machine;
+mod s3fifo;
+mod weight;
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use serde::{Deserialize, Serialize};
+
+pub use budget::Budget;
+pub use machine::Machine;
+
+use self::lru::Lru;
+use self::s3fifo::S3Fifo;
+use super::tier::{TierName, TierStats};
+use crate::domain::{Entry, EntryMeta, Key};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{Metrics, TierLabels};
+
+/// Which entries go when the budget asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Eviction {
+    /// Those that were asked for once and not again: S3-FIFO-like, which scans do not disturb.
+    #[default]
+    S3Fifo,
+    /// Those that were asked for the longest time ago, strictly within each shard.
+    Lru,
+}
+
+/// Options of the memory tier.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryOptions {
+    /// How much memory entries may take, bookkeeping included.
+    pub budget: Budget,
+    /// Which entries go first.
+    pub eviction: Eviction,
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// An entry that would fill more than this share of a shard is not admitted: it would push out many for one.
+const SHARD_SHARE: u64 = 8;
+
+/// Entries by key under one budget, in shards.
+trait Entries: Send + Sync {
+    fn get(&self, key: &Key) -> Option<Arc<Entry>>;
+    /// Stores an entry that fits into a shard; others go until the budget holds, before this returns.
+    fn put(&self, key: Key, entry: Arc<Entry>);
+    fn remove(&self, key: &Key);
+    /// Removes what is held under the key if it is this very entry.
+    fn remove_same(&self, key: &Key, entry: &Arc<Entry>);
+    /// Visits every entry, a shard at a time.
+    fn visit(&self, visit: &mut dyn FnMut(&EntryMeta));
+    fn set_budget(&self, bytes_max: u64);
+    fn len(&self) -> u64;
+    fn bytes(&self) -> u64;
+    fn bytes_max(&self) -> u64;
+    fn shard_bytes_max(&self) -> u64;
+}
+
+/// Entries in memory. A get takes one lock of one shard.
+pub struct MemoryTier {
+    entries: Box<dyn Entries>,
+    budget: Budget,
+    hits: Counter,
+    misses: Counter,
+}
+
+impl MemoryTier {
+    /// An empty tier.
+    ///
+    /// # Errors
+    /// `Config` if the budget is too small to hold anything.
+    pub fn new(options: &MemoryOptions, metrics: &Metrics) -> Result<MemoryTier> {
+        let bytes_max = options.budget.bytes(&Machine::read());
+        if bytes_max < MIB {
+            return Err(
+                Error::new(Kind::Config, "cache.memory.budget must be at least 1 MiB").with("got", bytes_max)
+            );
+        }
+        let labels = TierLabels { tier: TierName::Memory.as_str() };
+        let evictions = metrics.tier_evictions.get_or_create(&labels).clone();
+        let shards = shards_for(bytes_max);
+        let entries: Box<dyn Entries> = match options.eviction {
+            Eviction::S3Fifo => Box::new(S3Fifo::new(bytes_max, shards, evictions)?),
+            Eviction::Lru => Box::new(Lru::new(bytes_max, shards, evictions)),
+        };
+        Ok(MemoryTier {
+            entries,
+            budget: options.budget.clone(),
+            hits: metrics.tier_hits.get_or_create(&labels).clone(),
+            misses: metrics.tier_misses.get_or_create(&labels).clone(),
+        })
+    }
+
+    /// The entry of `key`, whatever its age: the judge stands above.
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        let entry = self.entries.get(key);
+        if entry.is_some() {
+            self.hits.inc()
+        } else {
+            self.misses.inc()
+        };
+        entry
+    }
+
+    /// Stores an entry, pushing out others if the budget asks for it. An entry too big for the budget is refused,
+    /// and what was stored under its key is gone.
+    pub fn put(&self, key: Key, entry: Arc<Entry>) {
+        if weight::of(&entry) <= self.entries.shard_bytes_max() / SHARD_SHARE {
+            self.entries.put(key, entry);
+        } else {
+            self.entries.remove(&key);
+        }
+    }
+
+    /// Forgets an entry.
+    pub fn remove(&self, key: &Key) {
+        self.entries.remove(key);
+    }
+
+    /// Forgets `entry` unless another one has taken its place.
+    pub fn remove_same(&self, key: &Key, entry: &Arc<Entry>) {
+        self.entries.remove_same(key, entry);
+    }
+
+    /// How many entries are chosen. Locks shard by shard.
+    pub fn count(&self, choice: &dyn Fn(&EntryMeta) -> bool) -> u64 {
+        let mut count = 0;
+        self.entries.visit(&mut |meta| count += u64::from(choice(meta)));
+        count
+    }
+
+    /// Whether the budget is to be moved with the pressure on the machine's memory.
+    pub fn follows_pressure(&self) -> bool {
+        self.budget == Budget::Auto
+    }
+
+    /// Moves the budget one step with the pressure on the machine's memory. To be called again and again.
+    pub fn follow_pressure(&self, machine: &Machine) {
+        let before = self.entries.bytes_max();
+        let after = budget::follow(before, machine);
+        if after != before {
+            tracing::debug!(
+                before,
+                after,
+                available = machine.available,
+                "moved the budget of the memory tier"
+            );
+            self.entries.set_budget(after);
+        }
+    }
+
+    /// Numbers of this moment.
+    pub fn stats(&self) -> TierStats {
+        TierStats {
+            entries: self.entries.len(),
+            bytes: self.entries.bytes(),
+            bytes_max: self.entries.bytes_max(),
+            is_on: true,
+        }
+    }
+}
+
+/// As many shards as the cores can use, but none smaller than 16 MiB, so that large entries still fit in one.
+fn shards_for(bytes_max: u64) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let by_size = usize::try_from(bytes_max / (16 * MIB)).unwrap_or(usize::MAX);
+    (cores * 8).min(by_size).max(1)
+}
+
+#[cfg(test)]
+mod tests;
