@@ -29,6 +29,7 @@ test: ## Set up everything and run all tests
 	@scripts/setup.sh test
 	@LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" cargo test --locked --lib --bins --tests
 	@cargo test --locked --doc --quiet
+	@cargo test --locked --lib --features shuttle --quiet interleavings
 
 check: ## Check format, lints, licences and the house
 	@scripts/setup.sh check

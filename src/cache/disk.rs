@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 
+use super::packing;
+use super::policy::Namespace;
 use super::readers::Readers;
 use super::tier::{Choice, Tier, TierName, TierStats};
-use crate::domain::{Codec, Entry, Key, Subject};
+use crate::domain::{Codec, Entry, Key};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, TierLabels};
-use crate::storage::{Durability, ObjectStore, VectorStore};
+use crate::storage::{ObjectStore, VectorStore};
 
 const LABELS: TierLabels = TierLabels { tier: "disk" };
 
@@ -90,7 +92,11 @@ impl Tier for VectorTier {
         TierName::Disk
     }
 
-    fn get_many(&self, namespace: Subject, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>> {
+    fn get_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        keys: Vec<Key>,
+    ) -> BoxFuture<'a, Vec<Option<Arc<Entry>>>> {
         Box::pin(async move {
             let count = keys.len();
             // The table of keys is in memory: a cold text costs no trip to another thread.
@@ -100,8 +106,9 @@ impl Tier for VectorTier {
             }
             let (store, counters) = (Arc::clone(&self.store), self.counters.clone());
             // A slot does not name its namespace; whoever asks for a key knows it.
+            let subject = namespace.subject;
             let within = move |mut entry: Entry| {
-                entry.meta.namespace = namespace;
+                entry.meta.namespace = subject;
                 entry
             };
             let read = move || {
@@ -112,17 +119,17 @@ impl Tier for VectorTier {
         })
     }
 
-    fn put_many(
-        &self,
+    fn put_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
         entries: Vec<(Key, Arc<Entry>)>,
-        durability: Option<Durability>,
-    ) -> BoxFuture<'_, Result<()>> {
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let vectors: Vec<_> =
                 entries.into_iter().filter(|(_, entry)| entry.meta.codec == Codec::F32).collect();
             if !vectors.is_empty()
                 && self.store.is_on()
-                && let Err(error) = self.store.put_many(vectors, durability).await
+                && let Err(error) = self.store.put_many(vectors, namespace.policy.durability).await
             {
                 self.warn_once(&error);
             }
@@ -187,7 +194,11 @@ impl Tier for ObjectTier {
         TierName::Disk
     }
 
-    fn get_many(&self, _: Subject, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>> {
+    fn get_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        keys: Vec<Key>,
+    ) -> BoxFuture<'a, Vec<Option<Arc<Entry>>>> {
         Box::pin(async move {
             let count = keys.len();
             if !keys.iter().any(|key| self.store.contains(key)) {
@@ -195,14 +206,25 @@ impl Tier for ObjectTier {
                 return vec![None; count];
             }
             let (store, counters) = (Arc::clone(&self.store), self.counters.clone());
-            let read = move || keys.iter().map(|key| counters.count(store.get(key))).collect();
+            let value_bytes_max = namespace.policy.value_bytes_max;
+            let read_one = move |key: &Key| match store.get(key) {
+                Ok(Some(packed)) => packing::unpack(value_bytes_max, packed).map(Some),
+                other => other,
+            };
+            let read = move || keys.iter().map(|key| counters.count(read_one(key))).collect();
             self.readers.run(read).await.unwrap_or_else(|| vec![None; count])
         })
     }
 
-    fn put_many(&self, entries: Vec<(Key, Arc<Entry>)>, _: Option<Durability>) -> BoxFuture<'_, Result<()>> {
+    fn put_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        entries: Vec<(Key, Arc<Entry>)>,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.store.put_many(&entries).await.inspect_err(|_| _ = self.counters.errors.inc())
+            let pack = |(key, entry)| (key, packing::pack(&namespace.policy, &entry));
+            let packed: Vec<_> = entries.into_iter().map(pack).collect();
+            self.store.put_many(&packed).await.inspect_err(|_| _ = self.counters.errors.inc())
         })
     }
 

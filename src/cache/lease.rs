@@ -4,13 +4,13 @@
 //! right ends by itself and passes on.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::sync::atomic::{AtomicUsize, Ordering};
+use super::sync::{Mutex, MutexGuard, PoisonError};
 use super::versions::{Stamp, random};
 use crate::domain::{ByPrefix, Key};
 use crate::error::{Error, Kind, Result};
@@ -76,12 +76,11 @@ impl Leases {
         {
             return Ok(Claim::Held(Waiting { ended: held.ended.subscribe(), until: held.until }));
         }
-        self.make_room(&mut shard, &key, now)?;
         let lease = Lease(random()?);
-        let held = Held { lease, until: now + lasts, stamp, ended: watch::Sender::new(()) };
-        if shard.insert(key, held).is_none() {
-            self.count.fetch_add(1, Ordering::Relaxed);
+        if !shard.contains_key(&key) {
+            self.count_one(&mut shard, now)?;
         }
+        shard.insert(key, Held { lease, until: now + lasts, stamp, ended: watch::Sender::new(()) });
         Ok(Claim::Granted(lease))
     }
 
@@ -101,8 +100,9 @@ impl Leases {
 
     /// Ends the lease of `key`, whoever holds it, and wakes those who wait.
     pub fn end(&self, key: &Key) {
-        let ended = self.shard(key).remove(key);
-        if ended.is_some() {
+        let mut shard = self.shard(key);
+        if shard.remove(key).is_some() {
+            // Under the lock, or the next holder would be counted beside this one.
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -117,16 +117,18 @@ impl Leases {
         self.len() == 0
     }
 
-    /// Makes sure that one more lease fits. Ended ones of the shard go first.
-    fn make_room(&self, shard: &mut HashMap<Key, Held, ByPrefix>, key: &Key, now: Instant) -> Result<()> {
-        if self.len() < self.leases_max || shard.contains_key(key) {
+    /// Counts one more lease, if it fits. Ended ones of the shard go first.
+    fn count_one(&self, shard: &mut HashMap<Key, Held, ByPrefix>, now: Instant) -> Result<()> {
+        let one_more = |count| (count < self.leases_max).then_some(count + 1);
+        let count = || self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        if count().is_ok() {
             return Ok(());
         }
         let before = shard.len();
         shard.retain(|_, held| held.until > now);
-        let gone = before - shard.len();
-        self.count.fetch_sub(gone, Ordering::Relaxed);
-        if gone > 0 { Ok(()) } else { Err(Error::new(Kind::Overloaded, "too many leases are held")) }
+        self.count.fetch_sub(before - shard.len(), Ordering::Relaxed);
+        let counted = count().map(|_| ());
+        counted.map_err(|_| Error::new(Kind::Overloaded, "too many leases are held"))
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Held, ByPrefix>> {
@@ -139,9 +141,16 @@ impl Waiting {
     /// Returns when the lease has ended: its value is there, or it is to be asked for again. At the latest at `limit`.
     ///
     /// Cancel safety: waiting takes nothing.
-    pub async fn ended(mut self, limit: Instant) {
+    pub async fn ended(self, limit: Instant) {
+        let limit = self.until.min(limit);
+        // Either way it is time to ask again.
+        let _ = tokio::time::timeout_at(limit, self.woken()).await;
+    }
+
+    /// Returns when the holder has ended the lease.
+    pub(super) async fn woken(mut self) {
         // The sender is dropped with the lease, and never sends.
-        let _ = tokio::time::timeout_at(self.until.min(limit), self.ended.changed()).await;
+        let _ = self.ended.changed().await;
     }
 }
 

@@ -7,12 +7,16 @@
 
 mod disk;
 mod freshness;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 mod lease;
 mod memory;
+mod packing;
 mod policy;
 mod readers;
 mod single_flight;
 mod stripes;
+mod sync;
 mod tier;
 mod tiers;
 mod versions;
@@ -82,7 +86,7 @@ impl Cache {
                 break;
             }
             let wanted: Vec<Key> = open.iter().map(|&i| keys[i]).collect();
-            let entries = tier.get_many(namespace.subject, wanted).await;
+            let entries = tier.get_many(namespace, wanted).await;
             for (&i, entry) in open.iter().zip(entries) {
                 let Some(Ok(judged)) = entry.map(|entry| self.judged(entry, tier.name())) else { continue };
                 if namespace.policy.uses(TierName::Memory) {
@@ -101,7 +105,7 @@ impl Cache {
     /// The first of a tier whose entries somebody was promised; then the entries are not in memory either.
     pub async fn put_many(&self, namespace: &Namespace, entries: Vec<(Key, Arc<Entry>)>) -> Result<()> {
         for tier in self.below_for(namespace) {
-            if let Err(error) = tier.put_many(entries.clone(), namespace.policy.durability).await {
+            if let Err(error) = tier.put_many(namespace, entries.clone()).await {
                 entries.iter().for_each(|(key, _)| self.memory.remove(key));
                 return Err(error);
             }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::sync::{Mutex, MutexGuard, PoisonError};
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Entry, EntryMeta, Key, Subject};
+use super::policy::Namespace;
+use crate::domain::{Entry, EntryMeta, Key};
 use crate::error::Result;
-use crate::storage::Durability;
 
 /// The name of a tier in headers, metrics and statistics. Ordered from the fastest to the slowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,17 +59,22 @@ pub trait Tier: Send + Sync {
     fn name(&self) -> TierName;
 
     /// The entries of `keys`, all of one namespace, in their order.
-    fn get_many(&self, namespace: Subject, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Arc<Entry>>>>;
+    fn get_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        keys: Vec<Key>,
+    ) -> BoxFuture<'a, Vec<Option<Arc<Entry>>>>;
 
-    /// Stores entries and returns when they are acknowledged as `durability`, or the tier's own, promises.
+    /// Stores entries and returns when they are acknowledged as the policy of their namespace,
+    /// or the tier itself, promises.
     ///
     /// # Errors
     /// Only from a tier whose entries somebody was promised; one of values that can be made again counts the fault.
-    fn put_many(
-        &self,
+    fn put_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
         entries: Vec<(Key, Arc<Entry>)>,
-        durability: Option<Durability>,
-    ) -> BoxFuture<'_, Result<()>>;
+    ) -> BoxFuture<'a, Result<()>>;
 
     /// Forgets entries.
     ///

@@ -77,17 +77,18 @@ pub(super) async fn get(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
     place: Place,
-    headers: HeaderMap,
+    request: HttpRequest,
 ) -> Result<Response, Problem> {
+    let headers = request.headers();
     let address = endpoint.address(&tenant, place)?;
     let mut directives = Directives::default();
-    cache_control::apply(&headers, &mut directives)?;
+    cache_control::apply(headers, &mut directives)?;
     let lookup = Lookup {
         directives,
-        lease_seconds: number(&headers, "x-cache-lease-seconds")?,
-        wait: number(&headers, "x-cache-wait-ms")?.map_or(WAIT, Duration::from_millis),
+        lease_seconds: number(headers, "x-cache-lease-seconds")?,
+        wait: number(headers, "x-cache-wait-ms")?.map_or(WAIT, Duration::from_millis),
     };
-    let known = validators(&headers, header::IF_NONE_MATCH.as_str())?;
+    let known = validators(headers, header::IF_NONE_MATCH.as_str())?;
     match endpoint.objects.get(&address, &lookup).await? {
         Answer::Hit(object) => Ok(hit(*object, known.as_ref())),
         Answer::Miss { lease, is_held } => Ok(miss(lease, is_held)),

@@ -28,7 +28,7 @@ const SECRETS: [(&str, &[&str]); 11] = [
     ("redb", &["src/storage/"]),
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),
     ("lru", &["src/cache/memory/"]),
-    ("zstd", &["src/service/objects/encoding.rs"]),
+    ("zstd", &["src/cache/packing.rs"]),
 ];
 
 fn root() -> &'static Path {

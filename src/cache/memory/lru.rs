@@ -1,12 +1,13 @@
 //! Strict LRU in shards, each with its share of the budget.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
 use prometheus_client::metrics::counter::Counter;
 
 use super::{Entries, weight};
+use crate::cache::sync::atomic::{AtomicU64, Ordering};
+use crate::cache::sync::{Mutex, MutexGuard, PoisonError};
 use crate::domain::{ByPrefix, Entry, EntryMeta, Key};
 
 /// The entries of a shard and what they weigh together.

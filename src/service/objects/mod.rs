@@ -4,7 +4,6 @@
 //! lock, the tokens of its tags, the tiers below, memory. Who is told to make a missing value holds a lease.
 
 mod batch;
-mod encoding;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::Directives;
 use crate::cache::{
     Cache, Claim, Found, Lease, Leases, Mode, Namespace, Namespaces, Stamp, Stripes, Verdict,
 };
-use crate::domain::{Entry, EntryMeta, Key, KeyHasher, Subject, Tag, Tenant};
+use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
 
@@ -219,7 +218,7 @@ impl Objects {
     ///
     /// # Errors
     /// `InvalidInput` for a lease or a wait past its limit, `Overloaded` if too many leases are held, `NotCached` with
-    /// `only_if_cached`, `Corrupt` if the stored bytes do not decode.
+    /// `only_if_cached`.
     ///
     /// Cancel safety: a lease that was given to a request that is gone ends by its time.
     pub async fn get(&self, address: &Address, lookup: &Lookup) -> Result<Answer> {
@@ -240,9 +239,9 @@ impl Objects {
             };
             match (accepted, claim) {
                 (Some(found), Some((Claim::Granted(lease), seconds))) => {
-                    return self.hit(address, found, has_waited, Some(Granted { lease, seconds }));
+                    return Ok(self.hit(found, has_waited, Some(Granted { lease, seconds })));
                 }
-                (Some(found), _) => return self.hit(address, found, has_waited, None),
+                (Some(found), _) => return Ok(self.hit(found, has_waited, None)),
                 (None, None) if lookup.directives.only_if_cached => {
                     self.outcomes.misses.inc();
                     return Err(Error::new(Kind::NotCached, "the object is not in the cache"));
@@ -277,7 +276,7 @@ impl Objects {
             Some(lease) => self.leases.check(&address.key, lease)?,
             None => draft.stamp,
         };
-        let (codec, value) = encoding::encode(policy.compression, &draft.content_type, &draft.value);
+        let value = Arc::from(&draft.value[..]);
         let lifetime = self.cache.freshness().lifetime(policy, ttl_seconds);
         let meta = EntryMeta {
             soft_expires: lifetime.soft_expires,
@@ -285,7 +284,7 @@ impl Objects {
             namespace: address.namespace.subject,
             validator: validator(&draft.content_type, &draft.value),
             content_type: draft.content_type.into(),
-            ..EntryMeta::ending(codec, lifetime.created, lifetime.expires)
+            ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
         let tags: Vec<Subject> = draft.tags.iter().map(|tag| Subject::tag(&address.tenant, tag)).collect();
         let (objects, address, condition) = (Arc::clone(self), address.clone(), draft.condition);
@@ -407,13 +406,7 @@ impl Objects {
         self.cache.fetch(&address.namespace, &[address.key]).await.pop().flatten()
     }
 
-    fn hit(
-        &self,
-        address: &Address,
-        found: Found,
-        has_waited: bool,
-        lease: Option<Granted>,
-    ) -> Result<Answer> {
+    fn hit(&self, found: Found, has_waited: bool, lease: Option<Granted>) -> Answer {
         match (found.verdict, has_waited) {
             (Verdict::Fresh, true) => self.outcomes.coalesced.inc(),
             (Verdict::Fresh, false) => self.outcomes.hits.inc(),
@@ -421,13 +414,13 @@ impl Objects {
         };
         let now = self.cache.freshness().now();
         let meta = &found.entry.meta;
-        Ok(Answer::Hit(Box::new(Object {
-            value: encoding::decode(&found.entry, address.namespace.policy.value_bytes_max)?,
+        Answer::Hit(Box::new(Object {
+            value: Bytes::from_owner(Arc::clone(&found.entry.value)),
             age_seconds: now.since(meta.created),
             fresh_seconds: i64::from(meta.expires.0) - i64::from(now.0),
             found,
             lease,
-        })))
+        }))
     }
 
     fn miss(&self, lease: Option<Granted>, is_held: bool) -> Answer {

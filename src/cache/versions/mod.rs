@@ -7,84 +7,30 @@
 //! A subject that was never invalidated has the token 0. The epoch of an entry holds the token of everything too, and
 //! that one is random from the first start on: if all tokens are lost, every entry is a miss.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+mod current;
 
-use crate::domain::{ByPrefix, EntryMeta, Subject, TagVersion};
+use std::sync::Arc;
+
+use self::current::Subjects;
+pub(super) use self::current::{Bump, Current, Version};
+pub use self::current::{Mode, Stamp, Standing, Tokens};
+use crate::domain::{EntryMeta, Subject};
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Change, Records};
+use crate::storage::Records;
 
 const TABLE: &str = "versions";
 /// The record of everything; those of subjects have keys of eight bytes.
 const EVERYTHING: &[u8] = b"everything";
-/// Tokens of soft invalidations that are remembered. What is older than these is not served stale either.
-const OUTDATED_MAX: usize = 4;
 /// Records read at a time when opening.
 const CHUNK: usize = 4096;
 /// About what a change costs in the queue of the records.
 const CHANGE_BYTES: usize = 128;
 
-/// How an invalidation hides entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// They are misses at once.
-    Hard,
-    /// They are served stale while one request refreshes each.
-    Soft,
-}
-
-/// How an entry stands to the invalidations so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    /// Nothing that it depends on was invalidated.
-    Current,
-    /// Something was invalidated softly.
-    Outdated,
-    /// Something was invalidated.
-    Revoked,
-}
-
-/// A point in the order of invalidations. Loaders take one before they begin.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stamp(u64);
-
-/// The tokens that a new entry carries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tokens {
-    /// The epoch of its namespace.
-    pub epoch: u64,
-    /// Its tags.
-    pub tags: Box<[TagVersion]>,
-}
-
-/// The tokens of one subject, or of everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Version {
-    token: u64,
-    /// Tokens before soft invalidations, the latest first.
-    outdated: Box<[u64]>,
-    /// The invalidation that made it, in the order of this process; 0 for those before.
-    bumped: u64,
-}
-
-type Subjects = HashMap<Subject, Version, ByPrefix>;
-
-#[derive(Debug)]
-struct State {
-    everything: Version,
-    subjects: Subjects,
-    /// Stands for every subject that was never invalidated.
-    untouched: Version,
-    /// Invalidations so far in this process.
-    bumps: u64,
-}
-
 /// All tokens: in memory for judging, in the records for the next start. Shared by `Arc`.
 #[derive(Debug)]
 pub struct Versions {
-    state: RwLock<State>,
+    current: Current,
     records: Arc<Records>,
-    subjects_max: usize,
 }
 
 impl Versions {
@@ -97,37 +43,27 @@ impl Versions {
         let everything = match everything {
             Some(version) => version,
             None => {
-                let version = Version { token: random()?, ..Version::default() };
+                let version = Version::starting(random()?);
                 records.put(TABLE, EVERYTHING, &version.encode()).await?;
                 version
             }
         };
-        let state = RwLock::new(State { everything, subjects, untouched: Version::default(), bumps: 0 });
-        Ok(Versions { state, records, subjects_max })
+        Ok(Versions { current: Current::new(everything, subjects, subjects_max), records })
     }
 
-    /// How an entry stands. Costs one shared lock and a probe for the namespace and for each tag.
+    /// As [`Current::standing`].
     pub fn standing(&self, meta: &EntryMeta) -> Standing {
-        let state = self.state();
-        let tags = meta.tags.iter().map(|version| state.version(version.tag).standing_of(version.token));
-        tags.fold(state.epoch_standing(meta.namespace, meta.epoch), Ord::max)
+        self.current.standing(meta)
     }
 
-    /// The present point in the order of invalidations. A loader takes it before it begins.
+    /// As [`Current::stamp`].
     pub fn stamp(&self) -> Stamp {
-        Stamp(self.state().bumps)
+        self.current.stamp()
     }
 
-    /// The tokens of an entry whose loader began at `stamp`. None if something that it depends on has been invalidated
-    /// since: what was loaded from before an invalidation is never admitted, also when its tags are known only now.
+    /// As [`Current::admit`].
     pub fn admit(&self, stamp: Stamp, namespace: Subject, tags: &[Subject]) -> Option<Tokens> {
-        let state = self.state();
-        let is_unchanged = |subject: &Subject| state.version(*subject).bumped <= stamp.0;
-        if state.everything.bumped > stamp.0 || !is_unchanged(&namespace) || !tags.iter().all(is_unchanged) {
-            return None;
-        }
-        let version = |&tag: &Subject| TagVersion { tag, token: state.version(tag).token };
-        Some(Tokens { epoch: state.epoch(namespace), tags: tags.iter().map(version).collect() })
+        self.current.admit(stamp, namespace, tags)
     }
 
     /// Invalidates what carries one of the subjects: hidden at once, and for good once this returns.
@@ -137,21 +73,8 @@ impl Versions {
     pub async fn bump(&self, subjects: &[Subject], mode: Mode) -> Result<()> {
         let room = self.records.reserve((subjects.len() + 1) * CHANGE_BYTES).await?;
         let tokens = subjects.iter().map(|_| random()).collect::<Result<Vec<u64>>>()?;
-        let spare = random()?;
-        let pending = {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            let mut changes = Vec::with_capacity(subjects.len() + 1);
-            if state.subjects.len() + subjects.len() > self.subjects_max {
-                changes.extend(state.start_over(spare));
-            }
-            state.bumps += 1;
-            changes.extend(
-                subjects.iter().zip(tokens).map(|(&subject, token)| state.replace(subject, token, mode)),
-            );
-            // Submitted under the lock, so that memory and disk agree on which of two invalidations came last.
-            self.records.submit(room, changes)
-        };
-        pending?.durable().await
+        let bump = Bump { subjects, tokens, spare: random()?, mode };
+        self.current.bump(bump, |changes| self.records.submit(room, changes))?.durable().await
     }
 
     /// Invalidates everything. Otherwise as [`Versions::bump`].
@@ -161,100 +84,15 @@ impl Versions {
     pub async fn bump_everything(&self, mode: Mode) -> Result<()> {
         let room = self.records.reserve(CHANGE_BYTES).await?;
         let token = random()?;
-        let pending = {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.bumps += 1;
-            let bumps = state.bumps;
-            state.everything = state.everything.next(token, mode, bumps);
-            let change = Change::put(TABLE, EVERYTHING, state.everything.encode());
-            self.records.submit(room, vec![change])
-        };
-        pending?.durable().await
+        self.current
+            .bump_everything(token, mode, |change| self.records.submit(room, vec![change]))?
+            .durable()
+            .await
     }
 
     /// Subjects with a token of their own.
     pub fn subjects(&self) -> usize {
-        self.state().subjects.len()
-    }
-
-    fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn version(&self, subject: Subject) -> &Version {
-        self.subjects.get(&subject).unwrap_or(&self.untouched)
-    }
-
-    /// The token of a namespace and that of everything in one number.
-    fn epoch(&self, namespace: Subject) -> u64 {
-        self.everything.token ^ self.version(namespace).token
-    }
-
-    fn epoch_standing(&self, namespace: Subject, epoch: u64) -> Standing {
-        let own = self.version(namespace);
-        if epoch == self.everything.token ^ own.token {
-            return Standing::Current;
-        }
-        let mut own_tokens = std::iter::once(own.token).chain(own.outdated.iter().copied());
-        let is_known = own_tokens.any(|own| self.everything.standing_of(epoch ^ own) != Standing::Revoked);
-        if is_known { Standing::Outdated } else { Standing::Revoked }
-    }
-
-    /// Gives a subject a new token.
-    fn replace(&mut self, subject: Subject, token: u64, mode: Mode) -> Change {
-        let version = self.version(subject).next(token, mode, self.bumps);
-        let change = Change::put(TABLE, subject.0.to_le_bytes(), version.encode());
-        self.subjects.insert(subject, version);
-        change
-    }
-
-    /// Forgets every subject, which is right only together with a new token of everything.
-    fn start_over(&mut self, token: u64) -> Vec<Change> {
-        tracing::warn!(
-            subjects = self.subjects.len(),
-            "too many tags were invalidated: everything is, instead"
-        );
-        self.bumps += 1;
-        self.everything = self.everything.next(token, Mode::Hard, self.bumps);
-        let everything = Change::put(TABLE, EVERYTHING, self.everything.encode());
-        let forgotten = self.subjects.drain().map(|(subject, _)| subject.0.to_le_bytes());
-        std::iter::once(everything).chain(forgotten.map(|key| Change::delete(TABLE, key))).collect()
-    }
-}
-
-impl Version {
-    fn standing_of(&self, token: u64) -> Standing {
-        if token == self.token {
-            Standing::Current
-        } else if self.outdated.contains(&token) {
-            Standing::Outdated
-        } else {
-            Standing::Revoked
-        }
-    }
-
-    fn next(&self, token: u64, mode: Mode, bumped: u64) -> Version {
-        let outdated = match mode {
-            Mode::Hard => Box::default(),
-            Mode::Soft => {
-                std::iter::once(&self.token).chain(&self.outdated).take(OUTDATED_MAX).copied().collect()
-            }
-        };
-        Version { token, outdated, bumped }
-    }
-
-    /// The token, then the outdated ones: eight little-endian bytes each.
-    fn encode(&self) -> Vec<u8> {
-        std::iter::once(&self.token).chain(&self.outdated).flat_map(|token| token.to_le_bytes()).collect()
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Version> {
-        let (tokens, rest) = bytes.as_chunks::<8>();
-        let mut tokens = tokens.iter().map(|&token| u64::from_le_bytes(token));
-        let token = tokens.next().filter(|_| rest.is_empty())?;
-        Some(Version { token, outdated: tokens.take(OUTDATED_MAX).collect(), bumped: 0 })
+        self.current.subjects()
     }
 }
 
@@ -289,6 +127,7 @@ pub(super) fn random() -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::current::OUTDATED_MAX;
     use super::*;
     use crate::domain::{Codec, UnixSeconds};
 

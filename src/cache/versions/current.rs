@@ -1,0 +1,239 @@
+//! The tokens in memory, behind one lock: what judges and loaders ask.
+
+use std::collections::HashMap;
+
+use crate::cache::sync::{PoisonError, RwLock, RwLockReadGuard};
+use crate::domain::{ByPrefix, EntryMeta, Subject, TagVersion};
+use crate::storage::Change;
+
+use super::{EVERYTHING, TABLE};
+
+/// Tokens of soft invalidations that are remembered. What is older than these is not served stale either.
+pub(super) const OUTDATED_MAX: usize = 4;
+
+/// How an invalidation hides entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// They are misses at once.
+    Hard,
+    /// They are served stale while one request refreshes each.
+    Soft,
+}
+
+/// How an entry stands to the invalidations so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing that it depends on was invalidated.
+    Current,
+    /// Something was invalidated softly.
+    Outdated,
+    /// Something was invalidated.
+    Revoked,
+}
+
+/// A point in the order of invalidations. Loaders take one before they begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(u64);
+
+/// The tokens that a new entry carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The epoch of its namespace.
+    pub epoch: u64,
+    /// Its tags.
+    pub tags: Box<[TagVersion]>,
+}
+
+/// The tokens of one subject, or of everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::cache) struct Version {
+    token: u64,
+    /// Tokens before soft invalidations, the latest first.
+    outdated: Box<[u64]>,
+    /// The invalidation that made it, in the order of this process; 0 for those before.
+    bumped: u64,
+}
+
+pub(in crate::cache) type Subjects = HashMap<Subject, Version, ByPrefix>;
+
+#[derive(Debug)]
+struct State {
+    everything: Version,
+    subjects: Subjects,
+    /// Stands for every subject that was never invalidated.
+    untouched: Version,
+    /// Invalidations so far in this process.
+    bumps: u64,
+}
+
+/// Some subjects to be invalidated.
+pub(in crate::cache) struct Bump<'a> {
+    pub(in crate::cache) subjects: &'a [Subject],
+    /// A new token for each.
+    pub(in crate::cache) tokens: Vec<u64>,
+    /// A new token of everything, should the subjects be too many.
+    pub(in crate::cache) spare: u64,
+    pub(in crate::cache) mode: Mode,
+}
+
+/// All tokens.
+#[derive(Debug)]
+pub(in crate::cache) struct Current {
+    state: RwLock<State>,
+    subjects_max: usize,
+}
+
+impl Current {
+    /// The tokens as they were read, at most `subjects_max` of subjects.
+    pub(in crate::cache) fn new(everything: Version, subjects: Subjects, subjects_max: usize) -> Current {
+        let untouched = Version::default();
+        Current { state: RwLock::new(State { everything, subjects, untouched, bumps: 0 }), subjects_max }
+    }
+
+    /// How an entry stands. Costs one shared lock and a probe for the namespace and for each tag.
+    pub(in crate::cache) fn standing(&self, meta: &EntryMeta) -> Standing {
+        let state = self.state();
+        let tags = meta.tags.iter().map(|version| state.version(version.tag).standing_of(version.token));
+        tags.fold(state.epoch_standing(meta.namespace, meta.epoch), Ord::max)
+    }
+
+    /// The present point in the order of invalidations. A loader takes it before it begins.
+    pub(in crate::cache) fn stamp(&self) -> Stamp {
+        Stamp(self.state().bumps)
+    }
+
+    /// The tokens of an entry whose loader began at `stamp`. None if something that it depends on has been invalidated
+    /// since: what was loaded from before an invalidation is never admitted, also when its tags are known only now.
+    pub(in crate::cache) fn admit(
+        &self,
+        stamp: Stamp,
+        namespace: Subject,
+        tags: &[Subject],
+    ) -> Option<Tokens> {
+        let state = self.state();
+        let is_unchanged = |subject: &Subject| state.version(*subject).bumped <= stamp.0;
+        if state.everything.bumped > stamp.0 || !is_unchanged(&namespace) || !tags.iter().all(is_unchanged) {
+            return None;
+        }
+        let version = |&tag: &Subject| TagVersion { tag, token: state.version(tag).token };
+        Some(Tokens { epoch: state.epoch(namespace), tags: tags.iter().map(version).collect() })
+    }
+
+    /// Gives subjects new tokens. `submit` gets what is to be written under the lock, so that memory and disk agree on
+    /// which of two invalidations came last.
+    pub(in crate::cache) fn bump<T>(&self, bump: Bump<'_>, submit: impl FnOnce(Vec<Change>) -> T) -> T {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = Vec::with_capacity(bump.subjects.len() + 1);
+        if state.subjects.len() + bump.subjects.len() > self.subjects_max {
+            changes.extend(state.start_over(bump.spare));
+        }
+        state.bumps += 1;
+        let tokens = bump.subjects.iter().zip(bump.tokens);
+        changes.extend(tokens.map(|(&subject, token)| state.replace(subject, token, bump.mode)));
+        submit(changes)
+    }
+
+    /// Gives everything a new token. `submit` as in [`Current::bump`].
+    pub(in crate::cache) fn bump_everything<T>(
+        &self,
+        token: u64,
+        mode: Mode,
+        submit: impl FnOnce(Change) -> T,
+    ) -> T {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.bumps += 1;
+        let bumps = state.bumps;
+        state.everything = state.everything.next(token, mode, bumps);
+        submit(Change::put(TABLE, EVERYTHING, state.everything.encode()))
+    }
+
+    /// Subjects with a token of their own.
+    pub(in crate::cache) fn subjects(&self) -> usize {
+        self.state().subjects.len()
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn version(&self, subject: Subject) -> &Version {
+        self.subjects.get(&subject).unwrap_or(&self.untouched)
+    }
+
+    /// The token of a namespace and that of everything in one number.
+    fn epoch(&self, namespace: Subject) -> u64 {
+        self.everything.token ^ self.version(namespace).token
+    }
+
+    fn epoch_standing(&self, namespace: Subject, epoch: u64) -> Standing {
+        let own = self.version(namespace);
+        if epoch == self.everything.token ^ own.token {
+            return Standing::Current;
+        }
+        let mut own_tokens = std::iter::once(own.token).chain(own.outdated.iter().copied());
+        let is_known = own_tokens.any(|own| self.everything.standing_of(epoch ^ own) != Standing::Revoked);
+        if is_known { Standing::Outdated } else { Standing::Revoked }
+    }
+
+    /// Gives a subject a new token.
+    fn replace(&mut self, subject: Subject, token: u64, mode: Mode) -> Change {
+        let version = self.version(subject).next(token, mode, self.bumps);
+        let change = Change::put(TABLE, subject.0.to_le_bytes(), version.encode());
+        self.subjects.insert(subject, version);
+        change
+    }
+
+    /// Forgets every subject, which is right only together with a new token of everything.
+    fn start_over(&mut self, token: u64) -> Vec<Change> {
+        tracing::warn!(
+            subjects = self.subjects.len(),
+            "too many tags were invalidated: everything is, instead"
+        );
+        self.bumps += 1;
+        self.everything = self.everything.next(token, Mode::Hard, self.bumps);
+        let everything = Change::put(TABLE, EVERYTHING, self.everything.encode());
+        let forgotten = self.subjects.drain().map(|(subject, _)| subject.0.to_le_bytes());
+        std::iter::once(everything).chain(forgotten.map(|key| Change::delete(TABLE, key))).collect()
+    }
+}
+
+impl Version {
+    /// Of something with a token from the start.
+    pub(in crate::cache) fn starting(token: u64) -> Version {
+        Version { token, ..Version::default() }
+    }
+
+    fn standing_of(&self, token: u64) -> Standing {
+        if token == self.token {
+            Standing::Current
+        } else if self.outdated.contains(&token) {
+            Standing::Outdated
+        } else {
+            Standing::Revoked
+        }
+    }
+
+    fn next(&self, token: u64, mode: Mode, bumped: u64) -> Version {
+        let outdated = match mode {
+            Mode::Hard => Box::default(),
+            Mode::Soft => {
+                std::iter::once(&self.token).chain(&self.outdated).take(OUTDATED_MAX).copied().collect()
+            }
+        };
+        Version { token, outdated, bumped }
+    }
+
+    /// The token, then the outdated ones: eight little-endian bytes each.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        std::iter::once(&self.token).chain(&self.outdated).flat_map(|token| token.to_le_bytes()).collect()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Version> {
+        let (tokens, rest) = bytes.as_chunks::<8>();
+        let mut tokens = tokens.iter().map(|&token| u64::from_le_bytes(token));
+        let token = tokens.next().filter(|_| rest.is_empty())?;
+        Some(Version { token, outdated: tokens.take(OUTDATED_MAX).collect(), bumped: 0 })
+    }
+}
