@@ -12,7 +12,7 @@ use std::sync::Arc;
 use fs_err as fs;
 use rustix::fs::FallocateFlags;
 
-use super::mapped_file::MappedFile;
+use super::mapped_file::{FrozenFile, MappedFile};
 
 /// One file of a listed directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +55,8 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     fn bytes(&self) -> io::Result<u64>;
     /// A read-only mapping of the first `bytes`, or `None` where files cannot be mapped.
     fn map(&self, bytes: u64) -> io::Result<Option<MappedFile>>;
+    /// The same of a file that nobody writes to any more.
+    fn map_frozen(&self, bytes: u64) -> io::Result<Option<FrozenFile>>;
 }
 
 /// Reads a whole file, which must not be longer than `bytes_max`.
@@ -166,6 +168,10 @@ impl StoredFile for OsFile {
 
     fn map(&self, bytes: u64) -> io::Result<Option<MappedFile>> {
         MappedFile::new(self.0.file(), bytes).map(Some)
+    }
+
+    fn map_frozen(&self, bytes: u64) -> io::Result<Option<FrozenFile>> {
+        FrozenFile::new(self.0.file(), bytes).map(Some)
     }
 }
 

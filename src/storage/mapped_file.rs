@@ -1,8 +1,9 @@
-//! A read-only mapping that gives out copies, never references.
-#![expect(unsafe_code, reason = "copying out of a mapping is the one thing std cannot do safely")]
+//! Read-only mappings: one that gives out copies, of files that still grow; one that gives out references, of files that
+//! nobody writes to any more.
+#![expect(unsafe_code, reason = "reading out of a mapping is the one thing std cannot do safely")]
 
 use std::io;
-use std::ptr;
+use std::{ptr, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
@@ -48,5 +49,46 @@ impl MappedFile {
             };
         }
         is_inside
+    }
+}
+
+/// The bytes of a file that nobody writes to, shortens or extends any more, for as long as any process has it open.
+///
+/// What [`MappedFile`] says of devices that fail holds here too.
+#[derive(Debug)]
+pub struct FrozenFile(MmapRaw);
+
+impl FrozenFile {
+    /// Maps the first `bytes` of `file`, which must be that long and complete.
+    #[expect(clippy::disallowed_types, reason = "memmap2 knows the file of std")]
+    pub(super) fn new(file: &std::fs::File, bytes: u64) -> io::Result<FrozenFile> {
+        let length = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        if length == 0 || file.metadata()?.len() < bytes {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        let map = MmapOptions::new().len(length).map_raw_read_only(file)?;
+        // Such files are read from front to back.
+        map.advise(Advice::WillNeed)?;
+        Ok(FrozenFile(map))
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is readable over its whole length and lives as long as the reference. Nobody writes to the
+        // file while it is mapped: the store publishes such files complete and never opens them for writing again, and
+        // the data directory's lock keeps other servers out.
+        unsafe { slice::from_raw_parts(self.0.as_ptr(), self.0.len()) }
+    }
+
+    /// `count` little-endian f32 from byte `from` on; none if they do not lie inside, or not at a multiple of four.
+    pub fn floats(&self, from: usize, count: usize) -> Option<&[f32]> {
+        const { assert!(cfg!(target_endian = "little"), "the files are little-endian, and read in place") };
+        let bytes = self.bytes().get(from..from.checked_add(count.checked_mul(4)?)?)?;
+        if !from.is_multiple_of(align_of::<f32>()) {
+            return None;
+        }
+        // SAFETY: the bytes lie inside the mapping, as above. A mapping begins at a page, so a multiple of four in it is
+        // aligned for f32, and every bit pattern is an f32.
+        Some(unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), count) })
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use super::fields::lock;
 use super::files::{Files, Listed, StoredFile};
-use super::mapped_file::MappedFile;
+use super::mapped_file::{FrozenFile, MappedFile};
 
 /// Files as they would be found after a restart.
 pub type Image = BTreeMap<PathBuf, Vec<u8>>;
@@ -294,6 +294,10 @@ impl StoredFile for RecordedFile {
     }
 
     fn map(&self, _bytes: u64) -> io::Result<Option<MappedFile>> {
+        Ok(None)
+    }
+
+    fn map_frozen(&self, _bytes: u64) -> io::Result<Option<FrozenFile>> {
         Ok(None)
     }
 }
