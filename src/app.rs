@@ -16,7 +16,9 @@ use crate::embed::{Embedder, LocalEmbedder, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Names, Parts, Readiness, Server, State};
 use crate::metrics::Metrics;
-use crate::service::{Embeddings, Invalidation, Objects};
+use crate::search::Catalog;
+use crate::service::{Embeddings, Invalidation, Neighbors, Objects};
+use crate::storage::rows::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 
 /// The parts below HTTP: enough for a command that embeds without serving.
@@ -25,6 +27,8 @@ pub struct Engine {
     pub embeddings: Arc<Embeddings>,
     /// Keeps objects.
     pub objects: Arc<Objects>,
+    /// Searches collections.
+    pub neighbors: Arc<Neighbors>,
     /// Hides what is no longer true.
     pub invalidation: Arc<Invalidation>,
     tiers: Arc<Tiers>,
@@ -42,6 +46,7 @@ struct Stores {
     vectors: Arc<VectorStore>,
     objects: Arc<ObjectStore>,
     records: Arc<Records>,
+    catalog: Arc<Catalog>,
 }
 
 impl Engine {
@@ -66,6 +71,7 @@ impl Engine {
         let vectors = cache(Arc::new(VectorTier::new(vectors, config.cache.disk.bytes_max, &metrics)?));
         let kept = Arc::clone(&stores.objects);
         let kept = cache(Arc::new(ObjectTier::new(kept, config.cache.objects.bytes_max, &metrics)?));
+        let results = Arc::new(Cache::new(Arc::clone(&memory), Vec::new(), freshness.clone()));
         let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
         let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&kept)]));
         let embeddings = Arc::new(Embeddings::new(
@@ -76,6 +82,14 @@ impl Engine {
             &metrics,
         ));
         let objects = Arc::new(Objects::new(kept, Arc::clone(&namespaces), config.objects.clone(), &metrics));
+        let neighbors = Arc::new(Neighbors::new(
+            Arc::clone(&stores.catalog),
+            Arc::clone(&embeddings),
+            results,
+            Arc::clone(&namespaces),
+            config.neighbors.clone(),
+            &metrics,
+        ));
         let invalidation = Arc::new(Invalidation::new(
             Arc::clone(&objects),
             namespaces,
@@ -86,6 +100,7 @@ impl Engine {
         Ok(Engine {
             embeddings,
             objects,
+            neighbors,
             invalidation,
             tiers,
             embedder,
@@ -101,6 +116,8 @@ impl Engine {
         if let Some(pressure) = &self.pressure {
             pressure.abort();
         }
+        let catalog = Arc::clone(&self.stores.catalog);
+        tokio::task::block_in_place(|| catalog.close());
         self.tiers.flush().await;
         self.stores.vectors.close().await;
         tokio::task::block_in_place(|| self.stores.records.shutdown());
@@ -139,7 +156,10 @@ impl Stores {
             Arc::clone(clock),
             Arc::clone(metrics),
         )?;
-        Ok(Stores { vectors: Arc::new(vectors), objects: Arc::new(objects), records })
+        let place =
+            Place { files: Arc::new(OsFiles), dir: directory.collections(), read: config.cache.disk.read };
+        let catalog = Arc::new(Catalog::open(place, config.search.clone(), Arc::clone(metrics))?);
+        Ok(Stores { vectors: Arc::new(vectors), objects: Arc::new(objects), records, catalog })
     }
 }
 
@@ -184,6 +204,7 @@ pub async fn serve(
             embeddings: Arc::clone(&engine.embeddings),
             objects: Arc::clone(&engine.objects),
             invalidation: Arc::clone(&engine.invalidation),
+            neighbors: Arc::clone(&engine.neighbors),
             embedder: Arc::clone(&engine.embedder),
             tiers: Arc::clone(&engine.tiers),
             names: Arc::new(Names::new(card.clone(), config.model.aliases.clone())),

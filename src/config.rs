@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::{cache, embed, http, service, storage};
+use crate::{cache, embed, http, search, service, storage};
 
 /// Everything that can be configured. `examples/config.toml` documents the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,10 @@ pub struct Config {
     pub embeddings: service::embeddings::Options,
     /// What clients may ask of objects.
     pub objects: service::objects::Options,
+    /// Collections.
+    pub search: search::Options,
+    /// What one search may ask.
+    pub neighbors: service::neighbors::Options,
     /// The HTTP server.
     pub http: http::Options,
 }

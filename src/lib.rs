@@ -11,5 +11,6 @@ pub mod embed;
 pub mod error;
 pub mod http;
 pub mod metrics;
+pub mod search;
 pub mod service;
 pub mod storage;

@@ -82,6 +82,12 @@ pub struct Metrics {
     pub tier_is_on: Family<TierLabels, Gauge>,
     /// Slots on disk whose checksum, salt or position did not hold.
     pub bad_slots: Counter,
+    /// Searches, by outcome.
+    pub searches: Family<OutcomeLabels, Counter>,
+    /// Rows of collections whose checksum did not hold.
+    pub bad_rows: Counter,
+    /// Steps of tidying up a collection that failed.
+    pub compaction_errors: Counter,
     /// Segments that were sealed because a write or a flush failed.
     pub failed_segments: Counter,
     /// Forward passes of a local model, or calls of a remote one.
@@ -146,6 +152,14 @@ impl Metrics {
             tier_errors: register(r, "tier_errors", "Failures answered as misses", Family::default()),
             tier_is_on: register(r, "tier_is_on", "1 while a tier takes part", Family::default()),
             bad_slots: register(r, "disk_bad_slots", "Slots that failed verification", Counter::default()),
+            searches: register(r, "searches", "Queries searched for", Family::default()),
+            bad_rows: register(r, "collection_bad_rows", "Rows that failed verification", Counter::default()),
+            compaction_errors: register(
+                r,
+                "collection_compaction_errors",
+                "Steps of tidying up that failed",
+                Counter::default(),
+            ),
             failed_segments: register(
                 r,
                 "disk_failed_segments",

@@ -123,6 +123,11 @@ impl Codes {
         self.facts.is_empty()
     }
 
+    /// What they take of memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.codes.capacity() + self.facts.capacity() * size_of::<Facts>()
+    }
+
     /// All of them.
     pub fn view(&self) -> CodesView<'_> {
         CodesView { dim: self.dim, codes: &self.codes, facts: &self.facts }

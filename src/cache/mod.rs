@@ -27,7 +27,7 @@ pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
 pub use lease::{Claim, Lease, Leases};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
-pub use policy::{Compression, EMBEDDINGS, Namespace, Namespaces, Policy, PolicyOptions};
+pub use policy::{Compression, EMBEDDINGS, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS};
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use stripes::Stripes;
 pub use tier::{Choice, Tier, TierName, TierStats};
@@ -114,6 +114,11 @@ impl Cache {
             entries.into_iter().for_each(|(key, entry)| self.memory.put(key, entry));
         }
         Ok(())
+    }
+
+    /// Keeps an entry in memory only. Never blocks; costs one lock of a shard.
+    pub fn keep(&self, key: Key, entry: Arc<Entry>) {
+        self.memory.put(key, entry);
     }
 
     /// Forgets entries in every tier.

@@ -14,6 +14,8 @@ use crate::storage::Durability;
 const DEFAULT: &str = "default";
 /// Where embeddings are, unless a request names another namespace.
 pub const EMBEDDINGS: &str = "embeddings";
+/// Where results of searches are.
+pub const SEARCH_RESULTS: &str = "search_results";
 /// Bytes that a namespace's name may have.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -122,7 +124,7 @@ impl Policy {
             DEFAULT | "products" => Some(object),
             EMBEDDINGS => Some(Policy { ttl_seconds: 86_400, ..lasting }),
             "llm_responses" => Some(Policy { ttl_seconds: 1800, stale_if_error_seconds: 1800, ..object }),
-            "search_results" => Some(Policy { ttl_seconds: 600, tiers: vec![TierName::Memory], ..lasting }),
+            SEARCH_RESULTS => Some(Policy { ttl_seconds: 600, tiers: vec![TierName::Memory], ..lasting }),
             _ => None,
         }
     }
@@ -190,7 +192,7 @@ impl PolicyOptions {
 
     /// The built-in namespaces.
     pub fn built_in() -> BTreeMap<String, PolicyOptions> {
-        [DEFAULT, "products", EMBEDDINGS, "llm_responses", "search_results"]
+        [DEFAULT, "products", EMBEDDINGS, "llm_responses", SEARCH_RESULTS]
             .into_iter()
             .filter_map(|name| {
                 let aliases: &[&str] = if name == "products" { &["productos"] } else { &[] };

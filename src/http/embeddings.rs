@@ -10,7 +10,7 @@ use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-use super::headers::{CACHE_STATUS, SERVER_TIMING};
+use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, SERVER_TIMING};
 use super::models::Names;
 use super::problem::{ErrorBody, Problem};
 use super::wire::{
@@ -24,9 +24,6 @@ use crate::error::{Error, Result};
 use crate::service::embeddings::{Request, Response as Served};
 use crate::service::{Directives, Embeddings};
 
-const HITS: HeaderName = HeaderName::from_static("x-likewise-hits");
-const MISSES: HeaderName = HeaderName::from_static("x-likewise-misses");
-const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
 
 /// Room for the headers of an answer, those that the gate and the connection add included.
@@ -124,7 +121,7 @@ fn dim(wire: &EmbeddingsRequest, card: &ModelCard) -> Result<usize> {
 }
 
 /// The body's `cache` object and the `Cache-Control` of RFC 9111; where both speak, the stricter holds.
-fn directives(headers: &HeaderMap, object: CacheObject) -> Result<Directives> {
+pub(super) fn directives(headers: &HeaderMap, object: CacheObject) -> Result<Directives> {
     let mut directives = Directives {
         no_cache: object.no_cache,
         no_store: object.no_store,

@@ -1,5 +1,7 @@
-//! Headers that more than one handler writes or reads.
+//! Headers, paths and queries that more than one handler writes or reads.
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, HeaderName};
 
 use crate::error::{Error, Result};
@@ -8,6 +10,13 @@ use crate::error::{Error, Result};
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// W3C Server Timing.
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// How many texts or queries of a request were found in the cache.
+pub(super) const HITS: HeaderName = HeaderName::from_static("x-likewise-hits");
+/// How many were worked on for it.
+pub(super) const MISSES: HeaderName = HeaderName::from_static("x-likewise-misses");
+/// How many were worked on once for several.
+pub(super) const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
 
 /// The text of a header that may be given once.
 ///
@@ -32,4 +41,22 @@ pub(super) fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &'static s
     let Some(text) = text(headers, name)? else { return Ok(None) };
     let fault = |_| Error::invalid(name, format!("the header {name} is a whole number, got {text:?}"));
     text.parse().map(Some).map_err(fault)
+}
+
+/// What stands in the path of a request.
+///
+/// # Errors
+/// `InvalidInput` if it is not UTF-8, percent-encoded.
+pub(super) fn path<T>(place: Result<Path<T>, PathRejection>, param: &str) -> Result<T> {
+    let fault = |rejection| Error::invalid(param, format!("a path is UTF-8, percent-encoded: {rejection}"));
+    place.map(|Path(place)| place).map_err(fault)
+}
+
+/// What stands behind the question mark of a request.
+///
+/// # Errors
+/// `InvalidInput` if it cannot be read.
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>, param: &str) -> Result<T> {
+    let fault = |rejection: QueryRejection| Error::invalid(param, rejection.body_text());
+    query.map(|Query(query)| query).map_err(fault)
 }

@@ -9,7 +9,9 @@ mod answer;
 mod batch;
 mod body;
 mod cache_control;
+mod collections;
 mod embeddings;
+mod filter;
 mod gate;
 mod headers;
 mod invalidation;
@@ -18,6 +20,7 @@ mod objects;
 mod operations;
 mod problem;
 mod router;
+mod search;
 mod server;
 mod wire;
 

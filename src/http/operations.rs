@@ -16,6 +16,7 @@ use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
+use crate::service::Neighbors;
 
 /// Where the server stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub(super) struct Operations {
     pub(super) readiness: Arc<Readiness>,
     pub(super) embedder: Arc<dyn Embedder>,
     pub(super) tiers: Arc<Tiers>,
+    pub(super) neighbors: Arc<Neighbors>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) started: Instant,
 }
@@ -106,6 +108,8 @@ pub(super) struct Stats {
     texts: TextStats,
     /// Objects asked for, by outcome.
     objects: ObjectStats,
+    /// Queries searched for, by outcome, and what they were searched in.
+    searches: SearchStats,
     /// The tiers, memory first.
     tiers: Vec<TierNumbers>,
 }
@@ -153,6 +157,21 @@ struct ObjectStats {
     misses: u64,
     /// Made by another client while the request waited.
     coalesced: u64,
+}
+
+/// Queries searched for, by outcome, and what they were searched in.
+#[derive(Debug, Serialize, ToSchema)]
+struct SearchStats {
+    /// Results were cached.
+    hits: u64,
+    /// Searched for the request that asked.
+    misses: u64,
+    /// Served by a search for another.
+    coalesced: u64,
+    /// Collections.
+    collections: usize,
+    /// Documents in all of them.
+    documents: usize,
 }
 
 /// Numbers of one tier.
@@ -214,6 +233,7 @@ impl Operations {
             },
             texts: self.text_stats(),
             objects: self.object_stats(),
+            searches: self.search_stats(),
             tiers: self.tier_numbers(),
         }
     }
@@ -233,6 +253,19 @@ impl Operations {
             stale: count("stale"),
             misses: count("miss"),
             coalesced: count("coalesced"),
+        }
+    }
+
+    fn search_stats(&self) -> SearchStats {
+        let count = |outcome| self.metrics.searches.get_or_create(&OutcomeLabels { outcome }).get();
+        let collections = self.neighbors.list();
+        let documents = collections.iter().flat_map(|(_, collection)| collection);
+        SearchStats {
+            hits: count("hit"),
+            misses: count("miss"),
+            coalesced: count("coalesced"),
+            documents: documents.map(|collection| collection.view().documents()).sum(),
+            collections: collections.len(),
         }
     }
 

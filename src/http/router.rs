@@ -18,12 +18,12 @@ use super::gate::{self, Gate, Gated};
 use super::models::Names;
 use super::operations::{Operations, Readiness};
 use super::problem::Problem;
-use super::{Options, batch, embeddings, invalidation, models, objects, operations};
+use super::{Options, batch, collections, embeddings, invalidation, models, objects, operations, search};
 use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::service::{Embeddings, Invalidation, Objects};
+use crate::service::{Embeddings, Invalidation, Neighbors, Objects};
 
 /// What the routes are built over.
 pub struct Parts {
@@ -35,6 +35,8 @@ pub struct Parts {
     pub objects: Arc<Objects>,
     /// Hides what is no longer true.
     pub invalidation: Arc<Invalidation>,
+    /// Searches collections.
+    pub neighbors: Arc<Neighbors>,
     /// The tiers, for numbers.
     pub tiers: Arc<Tiers>,
     /// The model's names.
@@ -90,6 +92,7 @@ fn contract() -> utoipa::openapi::OpenApi {
     contract.merge(embedding_routes().into_openapi());
     contract.merge(object_routes().into_openapi());
     contract.merge(invalidation_routes().into_openapi());
+    contract.merge(collection_routes().into_openapi());
     contract.merge(model_routes().into_openapi());
     contract.merge(operation_routes().into_openapi());
     contract
@@ -106,7 +109,13 @@ fn routes(parts: Parts, body_bytes_max: usize) -> Router {
         Arc::new(Endpoint { embeddings: parts.embeddings, names: Arc::clone(&parts.names), body_bytes_max });
     let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max });
     let invalidation = Arc::new(invalidation::Endpoint { invalidation: parts.invalidation, body_bytes_max });
+    let collections = Arc::new(collections::Endpoint {
+        neighbors: Arc::clone(&parts.neighbors),
+        names: Arc::clone(&parts.names),
+        body_bytes_max,
+    });
     let operations = Arc::new(Operations {
+        neighbors: parts.neighbors,
         readiness: parts.readiness,
         embedder: parts.embedder,
         tiers: parts.tiers,
@@ -117,6 +126,7 @@ fn routes(parts: Parts, body_bytes_max: usize) -> Router {
         .merge(Router::from(embedding_routes().with_state(endpoint)))
         .merge(Router::from(object_routes().with_state(objects)))
         .merge(Router::from(invalidation_routes().with_state(invalidation)))
+        .merge(Router::from(collection_routes().with_state(collections)))
         .merge(Router::from(model_routes().with_state(parts.names)))
         .merge(Router::from(operation_routes().with_state(operations)))
 }
@@ -133,6 +143,16 @@ fn object_routes() -> OpenApiRouter<Arc<objects::Endpoint>> {
 
 fn invalidation_routes() -> OpenApiRouter<Arc<invalidation::Endpoint>> {
     OpenApiRouter::new().routes(routes!(invalidation::invalidate))
+}
+
+fn collection_routes() -> OpenApiRouter<Arc<collections::Endpoint>> {
+    OpenApiRouter::new()
+        .routes(routes!(collections::list))
+        .routes(routes!(collections::create, collections::describe_one, collections::drop_collection))
+        .routes(routes!(collections::upsert, collections::export))
+        .routes(routes!(collections::delete))
+        .routes(routes!(collections::get_document))
+        .routes(routes!(search::search))
 }
 
 fn model_routes() -> OpenApiRouter<Arc<Names>> {

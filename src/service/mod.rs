@@ -7,11 +7,13 @@
 mod directives;
 pub mod embeddings;
 pub mod invalidation;
+pub mod neighbors;
 pub mod objects;
 
 pub use directives::Directives;
 pub use embeddings::Embeddings;
 pub use invalidation::Invalidation;
+pub use neighbors::Neighbors;
 pub use objects::Objects;
 
 use crate::cache::Policy;

@@ -48,6 +48,11 @@ impl DataDirectory {
         vectors_in(&self.root)
     }
 
+    /// The folder of the collections.
+    pub fn collections(&self) -> PathBuf {
+        collections_in(&self.root)
+    }
+
     /// The folder of the small records.
     pub fn records(&self) -> PathBuf {
         records_in(&self.root)
@@ -57,6 +62,11 @@ impl DataDirectory {
 /// The folder of the vectors in a data directory.
 pub(super) fn vectors_in(root: &Path) -> PathBuf {
     root.join("vectors")
+}
+
+/// The folder of the collections in a data directory.
+pub(super) fn collections_in(root: &Path) -> PathBuf {
+    root.join("collections")
 }
 
 /// The folder of the small records in a data directory.

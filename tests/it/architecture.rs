@@ -3,21 +3,25 @@
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may import besides itself.
-const HOUSE: [(&str, &[&str]); 10] = [
+const HOUSE: [(&str, &[&str]); 11] = [
     ("error", &[]),
     ("metrics", &[]),
     ("domain", &[]),
     ("storage", &["domain", "error", "metrics"]),
     ("cache", &["storage", "domain", "error", "metrics"]),
     ("embed", &["domain", "error", "metrics"]),
-    ("service", &["cache", "embed", "domain", "error", "metrics"]),
-    ("http", &["service", "cache", "embed", "domain", "error", "metrics"]),
-    ("config", &["service", "cache", "embed", "storage", "http", "error"]),
-    ("app", &["config", "http", "service", "cache", "embed", "storage", "domain", "error", "metrics"]),
+    ("search", &["storage", "domain", "error", "metrics"]),
+    ("service", &["cache", "embed", "search", "domain", "error", "metrics"]),
+    ("http", &["service", "cache", "embed", "search", "domain", "error", "metrics"]),
+    ("config", &["service", "cache", "embed", "search", "storage", "http", "error"]),
+    (
+        "app",
+        &["config", "http", "service", "cache", "embed", "search", "storage", "domain", "error", "metrics"],
+    ),
 ];
 
 /// What few may know: a crate, and where it may be named.
-const SECRETS: [(&str, &[&str]); 11] = [
+const SECRETS: [(&str, &[&str]); 13] = [
     ("axum", &["src/http/"]),
     ("hyper", &["src/http/"]),
     ("candle_core", &["src/embed/"]),
@@ -29,6 +33,8 @@ const SECRETS: [(&str, &[&str]); 11] = [
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),
     ("lru", &["src/cache/memory/"]),
     ("zstd", &["src/cache/packing.rs"]),
+    ("likewise_index", &["src/search/"]),
+    ("arc_swap", &["src/search/"]),
 ];
 
 fn root() -> &'static Path {

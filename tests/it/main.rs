@@ -8,6 +8,7 @@ mod architecture;
 mod bad_input;
 mod batch;
 mod cache;
+mod collections;
 mod commands;
 mod contract;
 mod endpoint;

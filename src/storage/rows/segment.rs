@@ -115,11 +115,13 @@ pub struct Row<'a> {
 pub struct RowSegment {
     header: Header,
     content: Content,
-    /// Where each document lies among the documents: start, and length.
-    places: Vec<(u64, u32)>,
+    places: Vec<Place>,
     /// Rows whose checksum does not hold, ascending. Nothing of them may be used.
     bad_rows: Vec<u32>,
 }
+
+/// Where a document lies among the documents: start, and length.
+type Place = (u64, u32);
 
 #[derive(Debug)]
 enum Content {
@@ -261,7 +263,7 @@ impl RowSegment {
 }
 
 /// Where documents lie, and which rows are bad; none if the table cannot be believed.
-fn verify(header: &Header, bytes: &[u8]) -> Option<(Vec<(u64, u32)>, Vec<u32>)> {
+fn verify(header: &Header, bytes: &[u8]) -> Option<(Vec<Place>, Vec<u32>)> {
     let (table_at, documents_at) = (header.table_at()? as usize, header.documents_at()? as usize);
     let table = bytes.get(table_at..documents_at)?;
     if !has_valid_trailer(table) {

@@ -1,0 +1,159 @@
+//! Rows that never change: those of a segment, or of the delta.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use hashbrown::HashTable;
+use likewise_index::{Bits, Codes};
+use ndarray::ArrayView2;
+
+use super::document::DocumentRef;
+use super::fields::Fields;
+use super::filter::Filter;
+use crate::storage::RowSegment;
+
+/// Blocks with fewer rows are filtered document by document: turning their fields round would cost more.
+const FIELDS_ROWS_MIN: usize = 256;
+
+/// Ids come from outside, so their hashes are seeded.
+static ID_HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The hash of an id, for tables of this process.
+pub(super) fn hash_id(id: &str) -> u64 {
+    ID_HASHER.hash_one(id)
+}
+
+/// Rows with their documents, codes, and tables. Shared by `Arc`; nothing in it changes.
+#[derive(Debug)]
+pub(super) struct Block {
+    dim: usize,
+    rows: Rows,
+    codes: Codes,
+    /// Rows by the hash of their ids.
+    ids: HashTable<u32>,
+    fields: OnceLock<Fields>,
+}
+
+#[derive(Debug)]
+enum Rows {
+    /// In a file.
+    Sealed(Arc<RowSegment>),
+    /// In memory, and in the log.
+    Delta { vectors: Vec<f32>, documents: Vec<Arc<[u8]>> },
+}
+
+impl Block {
+    /// Of a segment.
+    ///
+    /// Cost: codes all vectors, and hashes all ids.
+    pub(super) fn sealed(dim: usize, segment: Arc<RowSegment>) -> Block {
+        Block::new(dim, Rows::Sealed(segment))
+    }
+
+    /// Of rows in memory.
+    pub(super) fn delta(dim: usize, vectors: Vec<f32>, documents: Vec<Arc<[u8]>>) -> Block {
+        assert_eq!(vectors.len(), documents.len() * dim, "a vector for each document");
+        Block::new(dim, Rows::Delta { vectors, documents })
+    }
+
+    fn new(dim: usize, rows: Rows) -> Block {
+        let mut block =
+            Block { dim, codes: Codes::new(dim), rows, ids: HashTable::new(), fields: OnceLock::new() };
+        block.codes = Codes::of(dim, block.vectors());
+        let mut ids = HashTable::with_capacity(block.len());
+        for row in 0..block.len() {
+            // A document that does not decode is a bad row: never live, and so never asked for.
+            if let Some(document) = DocumentRef::decode(block.document_bytes(row)) {
+                ids.insert_unique(hash_id(document.id), row as u32, |&row| block.hash(row as usize));
+            }
+        }
+        block.ids = ids;
+        block
+    }
+
+    fn hash(&self, row: usize) -> u64 {
+        DocumentRef::decode(self.document_bytes(row)).map_or(0, |document| hash_id(document.id))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match &self.rows {
+            Rows::Sealed(segment) => segment.rows(),
+            Rows::Delta { documents, .. } => documents.len(),
+        }
+    }
+
+    /// Its segment, if it has one.
+    pub(super) fn segment(&self) -> Option<&Arc<RowSegment>> {
+        match &self.rows {
+            Rows::Sealed(segment) => Some(segment),
+            Rows::Delta { .. } => None,
+        }
+    }
+
+    fn vectors(&self) -> &[f32] {
+        match &self.rows {
+            Rows::Sealed(segment) => segment.vectors(),
+            Rows::Delta { vectors, .. } => vectors,
+        }
+    }
+
+    pub(super) fn vector(&self, row: usize) -> &[f32] {
+        &self.vectors()[row * self.dim..][..self.dim]
+    }
+
+    pub(super) fn document_bytes(&self, row: usize) -> &[u8] {
+        match &self.rows {
+            Rows::Sealed(segment) => segment.document(row),
+            Rows::Delta { documents, .. } => &documents[row],
+        }
+    }
+
+    /// The document of a row that is live.
+    pub(super) fn document(&self, row: usize) -> DocumentRef<'_> {
+        DocumentRef::decode(self.document_bytes(row))
+            .expect("live rows decode, as was checked: this is a bug")
+    }
+
+    /// Rows with this id, live or not; the latest is not known here.
+    pub(super) fn find<'a>(&'a self, id: &'a str, hash: u64) -> impl Iterator<Item = usize> + 'a {
+        let rows = self.ids.iter_hash(hash).map(|&row| row as usize);
+        rows.filter(move |&row| self.document(row).id == id)
+    }
+
+    /// The live rows that a filter means.
+    pub(super) fn filtered(&self, live: &Bits, filter: &Filter) -> Bits {
+        if self.len() < FIELDS_ROWS_MIN {
+            let mut rows = live.clone();
+            for row in live.iter() {
+                rows.set(row, filter.means(&self.document(row)));
+            }
+            return rows;
+        }
+        let documents = || (0..self.len()).map(|row| DocumentRef::decode(self.document_bytes(row)));
+        let fields = self.fields.get_or_init(|| Fields::of(documents().map(Option::unwrap_or_default)));
+        let mut rows = fields.rows(filter);
+        rows.and(live);
+        rows
+    }
+
+    /// What the index searches.
+    pub(super) fn searched<'a>(&'a self, keep: Option<&'a Bits>) -> likewise_index::Block<'a> {
+        let rows = ArrayView2::from_shape((self.len(), self.dim), self.vectors());
+        likewise_index::Block {
+            rows: rows.expect("whole rows, as was checked: this is a bug"),
+            codes: Some(self.codes.view()),
+            keep,
+        }
+    }
+
+    /// About what it takes of memory, mapped pages not counted.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let rows = match &self.rows {
+            Rows::Sealed(_) => self.len() * 16,
+            Rows::Delta { vectors, documents } => {
+                vectors.len() * 4 + documents.iter().map(|document| document.len() + 32).sum::<usize>()
+            }
+        };
+        rows + self.codes.memory_bytes() + self.ids.capacity() * 5
+    }
+}

@@ -1,0 +1,189 @@
+//! All collections by name.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use likewise_index::Scanner;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Semaphore, oneshot};
+
+use super::collection::{Collection, Settings};
+use super::results::Results;
+use super::view::{Query, View};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+use crate::storage::rows::Place;
+
+/// Bytes that the name of a collection may have.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Options of the room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Collections that there may be.
+    pub collections_max: usize,
+    /// Threads that search; 0 takes one for each core.
+    pub threads: usize,
+    /// Searches that may wait for a thread; more are refused.
+    pub searches_queued_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { collections_max: 256, threads: 0, searches_queued_max: 1024 }
+    }
+}
+
+/// A collection, or why it could not be opened.
+type Shelf = BTreeMap<String, Result<Arc<Collection>>>;
+
+/// All collections. Shared by `Arc`.
+#[derive(Debug)]
+pub struct Catalog {
+    place: Place,
+    options: Options,
+    shelf: RwLock<Shelf>,
+    /// Held by who makes or drops a collection.
+    changing: Mutex<()>,
+    scanner: Arc<Scanner>,
+    searches: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+impl Catalog {
+    /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. Blocks; needs a runtime.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open(place: Place, options: Options, metrics: Arc<Metrics>) -> Result<Catalog> {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let scanner = Scanner::new(threads)
+            .map_err(|error| Error::new(Kind::Io, "start the threads that search").source(error))?;
+        let mut shelf = Shelf::new();
+        for name in place.names()? {
+            let opened = Collection::open(&place, &name, &metrics).map(Arc::new).inspect_err(|error| {
+                tracing::error!(%error, "a collection cannot be opened; the others are served");
+            });
+            shelf.insert(name, opened);
+        }
+        Ok(Catalog {
+            searches: Semaphore::new(options.searches_queued_max),
+            place,
+            options,
+            shelf: RwLock::new(shelf),
+            changing: Mutex::new(()),
+            scanner: Arc::new(scanner),
+            metrics,
+        })
+    }
+
+    /// A collection.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` if it could not be opened.
+    pub fn get(&self, name: &str) -> Result<Arc<Collection>> {
+        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
+        match shelf.get(name) {
+            Some(Ok(collection)) => Ok(Arc::clone(collection)),
+            Some(Err(error)) => {
+                let message = "the collection could not be opened when the server started; see its log";
+                Err(Error::new(Kind::Unavailable, message).with("collection", name).source(error.clone()))
+            }
+            None => Err(Error::new(Kind::NotFound, format!("there is no collection {name:?}")).param("name")),
+        }
+    }
+
+    /// The names of all collections with what can be served of them.
+    pub fn list(&self) -> Vec<(String, Option<Arc<Collection>>)> {
+        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
+        shelf.iter().map(|(name, opened)| (name.clone(), opened.as_ref().ok().cloned())).collect()
+    }
+
+    /// Makes a collection; tells whether it is new. One that is there with the same settings is left as it is.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that cannot be one; `Conflict` if it is there with other settings; `Overloaded` if there
+    /// are too many; `Io`, `DiskFull`.
+    pub async fn create(&self, name: &str, settings: Settings) -> Result<(Arc<Collection>, bool)> {
+        check_name(name)?;
+        let _changing = self.changing.lock().await;
+        match self.get(name) {
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(there) if *there.settings() == settings => return Ok((there, false)),
+            Ok(there) => {
+                let message = "the collection is there with another metric, dimension or model";
+                let there = format!("{:?}", there.settings());
+                return Err(Error::new(Kind::Conflict, message).param("name").with("it_has", there));
+            }
+        }
+        let max = self.options.collections_max;
+        if self.list().len() >= max {
+            return Err(Error::new(
+                Kind::Overloaded,
+                format!("there are {max} collections, and no more are allowed"),
+            ));
+        }
+        let (place, owned, metrics) = (self.place.clone(), name.to_owned(), Arc::clone(&self.metrics));
+        let create = move || Collection::create(&place, &owned, settings, &metrics);
+        let made = tokio::task::spawn_blocking(create).await;
+        let made = made.map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))??;
+        let made = Arc::new(made);
+        let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
+        shelf.insert(name.to_owned(), Ok(Arc::clone(&made)));
+        Ok((made, true))
+    }
+
+    /// Drops a collection with everything in it.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` if it could not be opened: what is damaged is not removed; `Io`.
+    pub async fn drop_collection(&self, name: &str) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let collection = self.get(name)?;
+        self.shelf.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        collection.drop_collection().await
+    }
+
+    /// Results for each vector of a query in a view, on the room's threads.
+    ///
+    /// # Errors
+    /// `Overloaded` if too many searches wait.
+    ///
+    /// Cancel safety: a search that nobody waits for any more is not begun.
+    pub async fn search(&self, view: Arc<View>, query: Arc<Query>) -> Result<Vec<Results>> {
+        let overloaded = |_| Error::new(Kind::Overloaded, "too many searches are waiting");
+        let _place = self.searches.try_acquire().map_err(overloaded)?;
+        let (reply, answer) = oneshot::channel();
+        let scanner = Arc::clone(&self.scanner);
+        self.scanner.spawn(move || {
+            if !reply.is_closed() {
+                // The asker may leave meanwhile.
+                let _ = reply.send(view.search(&scanner, &query));
+            }
+        });
+        answer.await.map_err(|died| Error::new(Kind::Internal, "the thread that searched died").source(died))
+    }
+
+    /// Ends the writers once they have made what was sent to them. Blocks.
+    pub fn close(&self) {
+        for (_, collection) in self.list() {
+            if let Some(collection) = collection {
+                collection.close();
+            }
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain) {
+        return Ok(());
+    }
+    let message = format!("a collection's name has 1 to {NAME_BYTES_MAX} letters (a to z), digits, - and _");
+    Err(Error::invalid("name", message))
+}

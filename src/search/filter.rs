@@ -1,0 +1,146 @@
+//! Filters on metadata: what they mean. `fields.rs` answers them for many rows at once.
+
+use std::cmp::Ordering;
+use std::ops::{Bound, RangeBounds as _};
+
+use super::document::DocumentRef;
+
+/// A value that filters compare. Values of different kinds are never equal, and not in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// true or false.
+    Bool(bool),
+    /// A number, compared as f64; never NaN.
+    Number(f64),
+    /// A text, compared byte by byte: dates of ISO 8601 stand in their order.
+    Text(String),
+}
+
+impl Scalar {
+    fn kind(&self) -> u8 {
+        match self {
+            Scalar::Bool(_) => 0,
+            Scalar::Number(_) => 1,
+            Scalar::Text(_) => 2,
+        }
+    }
+
+    /// Whether two values can be ordered against each other.
+    pub fn is_like(&self, other: &Scalar) -> bool {
+        self.kind() == other.kind()
+    }
+}
+
+impl Eq for Scalar {}
+
+impl Ord for Scalar {
+    /// By kind, then by value. `-0.0` and `0.0` are made one before they come here.
+    fn cmp(&self, other: &Scalar) -> Ordering {
+        match (self, other) {
+            (Scalar::Bool(own), Scalar::Bool(other)) => own.cmp(other),
+            (Scalar::Number(own), Scalar::Number(other)) => own.total_cmp(other),
+            (Scalar::Text(own), Scalar::Text(other)) => own.cmp(other),
+            _ => self.kind().cmp(&other.kind()),
+        }
+    }
+}
+
+impl PartialOrd for Scalar {
+    fn partial_cmp(&self, other: &Scalar) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Which documents are meant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    /// Those that all of these mean.
+    All(Vec<Filter>),
+    /// Those that any of these means.
+    Any(Vec<Filter>),
+    /// Those that this does not mean; also those without the field.
+    Not(Box<Filter>),
+    /// Those with a field, of which one value at least passes. Fields of nested objects are called `outer.inner`.
+    Field(String, Test),
+    /// Those that carry one of these tags.
+    Tagged(Vec<String>),
+}
+
+/// What a value must be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Test {
+    /// One of these.
+    In(Vec<Scalar>),
+    /// Between these, which are of one kind.
+    Range(Bound<Scalar>, Bound<Scalar>),
+    /// Anything that can be compared.
+    Exists,
+}
+
+impl Test {
+    /// Whether one value passes.
+    pub(super) fn passes(&self, value: &Scalar) -> bool {
+        match self {
+            Test::In(values) => values.contains(value),
+            Test::Exists => true,
+            Test::Range(from, to) => {
+                let is_like = |bound: &Bound<Scalar>| match bound {
+                    Bound::Included(limit) | Bound::Excluded(limit) => limit.is_like(value),
+                    Bound::Unbounded => true,
+                };
+                is_like(from) && is_like(to) && (from.as_ref(), to.as_ref()).contains(value)
+            }
+        }
+    }
+}
+
+impl Filter {
+    /// Whether the document is meant. Reads its metadata.
+    pub(super) fn means(&self, document: &DocumentRef<'_>) -> bool {
+        self.means_values(&values(document.metadata), document)
+    }
+
+    fn means_values(&self, values: &[(String, Scalar)], document: &DocumentRef<'_>) -> bool {
+        match self {
+            Filter::All(filters) => filters.iter().all(|filter| filter.means_values(values, document)),
+            Filter::Any(filters) => filters.iter().any(|filter| filter.means_values(values, document)),
+            Filter::Not(filter) => !filter.means_values(values, document),
+            Filter::Field(field, test) => {
+                values.iter().any(|(name, value)| name == field && test.passes(value))
+            }
+            Filter::Tagged(tags) => document.tags().any(|tag| tags.iter().any(|known| known == tag)),
+        }
+    }
+}
+
+/// The values of a document's fields that can be compared. A list has one for each of its members.
+pub(super) fn values(metadata: &str) -> Vec<(String, Scalar)> {
+    let mut values = Vec::new();
+    // It was an object when it came in; nothing else is searched.
+    if let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(metadata) {
+        fields.into_iter().for_each(|(name, value)| collect(name, value, &mut values));
+    }
+    values
+}
+
+fn collect(name: String, value: serde_json::Value, values: &mut Vec<(String, Scalar)>) {
+    match value {
+        serde_json::Value::Null => {}
+        serde_json::Value::Bool(value) => values.push((name, Scalar::Bool(value))),
+        serde_json::Value::Number(value) => values.extend(value.as_f64().map(|value| (name, number(value)))),
+        serde_json::Value::String(value) => values.push((name, Scalar::Text(value))),
+        serde_json::Value::Array(members) => {
+            members.into_iter().for_each(|member| collect(name.clone(), member, values))
+        }
+        serde_json::Value::Object(fields) => {
+            for (inner, value) in fields {
+                collect(format!("{name}.{inner}"), value, values);
+            }
+        }
+    }
+}
+
+/// A number as filters compare it: there is one zero.
+pub fn number(value: f64) -> Scalar {
+    Scalar::Number(value + 0.0)
+}

@@ -1,0 +1,26 @@
+//! Collections of documents, searched by vector.
+//!
+//! What lives here: documents, filters, the view that readers search, the writer that makes the next one, the catalogue.
+//! What must never: HTTP, models, a cache of its own. The one idea: a collection is rows in the order in which they were
+//! written. The store keeps them, a view shows those that are live, blocks of them are searched as they are; everything
+//! else (codes, tables of ids, fields turned round) is derived and can be made again.
+
+mod block;
+mod catalog;
+mod collection;
+mod document;
+mod fields;
+mod filter;
+mod record;
+mod results;
+mod view;
+mod watch;
+
+pub use catalog::{Catalog, Options};
+pub use collection::{Change, Collection, Model, Receipt, Settings, metric_name};
+pub use document::{Document, DocumentRef, ID_BYTES_MAX, METADATA_BYTES_MAX, TAGS_MAX};
+pub use filter::{Filter, Scalar, Test, number};
+pub use likewise_index::{Metric, Unfit};
+pub use results::{Hit, Results};
+pub use view::{Batch, Query, View};
+pub use watch::Watched;

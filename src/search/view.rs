@@ -1,0 +1,275 @@
+//! What readers see: the rows of a collection at one moment. A view never changes; writers make the next one.
+
+use std::sync::Arc;
+
+use likewise_index::{Bits, Metric, Scanner};
+use ndarray::ArrayView2;
+
+use super::block::{Block, hash_id};
+use super::document::{Document, DocumentRef};
+use super::filter::Filter;
+use super::results::Results;
+use crate::storage::RowSegment;
+
+/// A block, and which of its rows are live.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) block: Arc<Block>,
+    live: Arc<Bits>,
+    live_rows: usize,
+}
+
+/// The rows of a collection at one moment. Parts and rows stand in the order in which they were written, so that equal
+/// scores are always told apart in one way, whatever has been merged meanwhile.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub(super) metric: Metric,
+    pub(super) dim: usize,
+    pub(super) parts: Vec<Part>,
+    pub(super) version: u64,
+}
+
+/// A place in a view: part, and row of it.
+pub(super) type Cursor = (usize, usize);
+
+/// What is searched for.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// Prepared vectors, one after the other.
+    pub vectors: Vec<f32>,
+    /// How many results each is to have at most.
+    pub k: usize,
+    /// Which documents may be found.
+    pub filter: Option<Arc<Filter>>,
+    /// Scores below it are not results.
+    pub score_min: Option<f32>,
+    /// Whether results carry their vectors.
+    pub has_vectors: bool,
+}
+
+/// Vectors with their documents.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Prepared vectors, one after the other.
+    pub vectors: Vec<f32>,
+    /// A document for each; no two with one id.
+    pub documents: Vec<Document>,
+}
+
+impl Part {
+    /// All rows of a block.
+    fn whole(block: Block) -> Part {
+        let live = Arc::new(Bits::new(block.len(), true));
+        Part { live_rows: block.len(), block: Arc::new(block), live }
+    }
+
+    /// A segment with its dead rows, one bit each as the manifest keeps them. Rows that cannot be read are dead too;
+    /// returns how many.
+    pub(super) fn sealed(dim: usize, segment: Arc<RowSegment>, dead: &[u8]) -> (Part, usize) {
+        let block = Block::sealed(dim, Arc::clone(&segment));
+        let mut live = Bits::new(block.len(), true);
+        for row in 0..block.len() {
+            if dead.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
+                live.set(row, false);
+            }
+        }
+        let undecoded =
+            (0..block.len()).filter(|&row| DocumentRef::decode(block.document_bytes(row)).is_none());
+        let unreadable = segment.bad_rows().iter().map(|&row| row as usize).chain(undecoded);
+        let bad = unreadable.filter(|&row| live.set(row, false)).count();
+        (Part { live_rows: live.count(), live: Arc::new(live), block: Arc::new(block) }, bad)
+    }
+
+    pub(super) fn dead_rows(&self) -> usize {
+        self.block.len() - self.live_rows
+    }
+
+    pub(super) fn live_rows(&self) -> usize {
+        self.live_rows
+    }
+
+    /// Its dead rows as the manifest keeps them.
+    pub(super) fn dead_bits(&self) -> Vec<u8> {
+        if self.dead_rows() == 0 {
+            return Vec::new();
+        }
+        let mut dead = vec![0; self.block.len().div_ceil(8)];
+        for row in (0..self.block.len()).filter(|&row| !self.live.contains(row)) {
+            dead[row / 8] |= 1 << (row % 8);
+        }
+        dead
+    }
+
+    /// Its live rows, in order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&[f32], &[u8])> + Clone {
+        let rows: Vec<usize> = self.live.iter().collect();
+        rows.into_iter().map(|row| (self.block.vector(row), self.block.document_bytes(row)))
+    }
+
+    fn find(&self, id: &str, hash: u64) -> Option<usize> {
+        self.block.find(id, hash).find(|&row| self.live.contains(row))
+    }
+
+    fn kill(&mut self, row: usize) {
+        if Arc::make_mut(&mut self.live).set(row, false) {
+            self.live_rows -= 1;
+        }
+    }
+}
+
+impl View {
+    /// Counts the changes of the collection since it was made.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How many documents there are.
+    pub fn documents(&self) -> usize {
+        self.parts.iter().map(Part::live_rows).sum()
+    }
+
+    /// Rows that take room and cannot be found.
+    pub fn dead_rows(&self) -> usize {
+        self.parts.iter().map(Part::dead_rows).sum()
+    }
+
+    /// Segments on disk.
+    pub fn segments(&self) -> usize {
+        self.parts.iter().filter(|part| part.block.segment().is_some()).count()
+    }
+
+    /// Bytes in memory, mapped pages not counted.
+    pub fn memory_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.block.memory_bytes() + part.live.len() / 8).sum()
+    }
+
+    /// The document with this id, and its vector.
+    pub fn get<'a>(&'a self, id: &str) -> Option<(DocumentRef<'a>, &'a [f32])> {
+        let (part, row) = self.find(id)?;
+        let block = &self.parts[part].block;
+        Some((block.document(row), block.vector(row)))
+    }
+
+    /// All documents with their vectors, in the order in which they were written.
+    pub fn iter(&self) -> impl Iterator<Item = (DocumentRef<'_>, &[f32])> {
+        self.parts
+            .iter()
+            .flat_map(|part| part.live.iter().map(|row| (part.block.document(row), part.block.vector(row))))
+    }
+
+    /// Documents from a place on, and the place where the next ones begin: for readers that stop between.
+    pub fn page(&self, from: Cursor, count: usize) -> (Vec<(DocumentRef<'_>, &[f32])>, Option<Cursor>) {
+        let mut page = Vec::new();
+        let (mut number, mut start) = from;
+        while let Some(part) = self.parts.get(number) {
+            for row in start..part.block.len() {
+                if page.len() == count {
+                    return (page, Some((number, row)));
+                }
+                if part.live.contains(row) {
+                    page.push((part.block.document(row), part.block.vector(row)));
+                }
+            }
+            (number, start) = (number + 1, 0);
+        }
+        (page, None)
+    }
+
+    /// The ids of the documents that a filter means.
+    pub(super) fn ids_of(&self, filter: &Filter) -> Vec<String> {
+        let ids = self.parts.iter().flat_map(|part| {
+            let rows: Vec<usize> = part.block.filtered(&part.live, filter).iter().collect();
+            rows.into_iter().map(|row| part.block.document(row).id.to_owned())
+        });
+        ids.collect()
+    }
+
+    /// Results for each vector of the query. Exact; blocks for as long as it takes.
+    pub fn search(&self, scanner: &Scanner, query: &Query) -> Vec<Results> {
+        let kept: Vec<Option<Bits>> = self
+            .parts
+            .iter()
+            .map(|part| query.filter.as_ref().map(|filter| part.block.filtered(&part.live, filter)))
+            .collect();
+        let blocks: Vec<likewise_index::Block<'_>> = self
+            .parts
+            .iter()
+            .zip(&kept)
+            .map(|(part, kept)| {
+                let live = (part.dead_rows() > 0).then_some(&*part.live);
+                part.block.searched(kept.as_ref().or(live))
+            })
+            .collect();
+        let shape = (query.vectors.len() / self.dim, self.dim);
+        let vectors = ArrayView2::from_shape(shape, &query.vectors).expect("whole vectors: this is a bug");
+        let found = scanner.search(self.metric, &blocks, vectors, query.k);
+        let is_result = |score: f32| query.score_min.is_none_or(|min| score >= min);
+        let results = found.into_iter().map(|found| {
+            let hits = found.into_iter().filter(|found| is_result(found.score));
+            Results::new(hits.map(|found| {
+                let (block, row) = (&self.parts[found.block as usize].block, found.row as usize);
+                let vector = if query.has_vectors { block.vector(row) } else { &[] };
+                (found.score, block.document_bytes(row), vector)
+            }))
+        });
+        results.collect()
+    }
+
+    fn find(&self, id: &str) -> Option<(usize, usize)> {
+        let hash = hash_id(id);
+        // The latest blocks hold what is asked for most.
+        let parts = self.parts.iter().enumerate().rev();
+        parts.filter_map(|(number, part)| Some((number, part.find(id, hash)?))).next()
+    }
+
+    /// Removes documents; returns the ids of those that were there.
+    pub(super) fn remove(&mut self, ids: Vec<String>) -> Vec<String> {
+        let mut removed = Vec::new();
+        for id in ids {
+            if let Some((part, row)) = self.find(&id) {
+                self.parts[part].kill(row);
+                removed.push(id);
+            }
+        }
+        removed
+    }
+
+    /// Adds documents in the place of those with the same ids; returns how many were replaced, dead rows of the delta
+    /// among them.
+    pub(super) fn add(&mut self, vectors: Vec<f32>, documents: Vec<Arc<[u8]>>) -> usize {
+        let mut replaced = 0;
+        for bytes in &documents {
+            let id = DocumentRef::decode(bytes).expect("encoded here: this is a bug").id;
+            if let Some((part, row)) = self.find(id) {
+                self.parts[part].kill(row);
+                replaced += 1;
+            }
+        }
+        self.parts.push(Part::whole(Block::delta(self.dim, vectors, documents)));
+        replaced
+    }
+
+    /// Joins the blocks in memory so that each is larger than the next: a row is copied at most as often as the number of
+    /// rows can be halved, and there are as few blocks. Dead rows are left behind.
+    pub(super) fn merge_delta(&mut self) {
+        while let [.., before, last] = &self.parts[..]
+            && before.block.segment().is_none()
+            && before.block.len() <= last.block.len()
+        {
+            let mut vectors = Vec::new();
+            let mut documents = Vec::new();
+            for (vector, document) in before.rows().chain(last.rows()) {
+                vectors.extend_from_slice(vector);
+                documents.push(Arc::from(document));
+            }
+            self.parts.truncate(self.parts.len() - 2);
+            self.parts.push(Part::whole(Block::delta(self.dim, vectors, documents)));
+        }
+        self.parts.retain(|part| part.live_rows > 0 || part.block.segment().is_some());
+    }
+
+    /// Where the blocks in memory begin.
+    pub(super) fn delta_from(&self) -> usize {
+        self.parts.iter().position(|part| part.block.segment().is_none()).unwrap_or(self.parts.len())
+    }
+}

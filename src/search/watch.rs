@@ -1,0 +1,160 @@
+//! Queries whose results are cached, watched for the writes that change them.
+//!
+//! A cached result is valid if every commit since its search left it as it was. A commit is held against the watched
+//! queries before anybody sees it; those that it changes are no longer watched, and a result that is not watched is not
+//! served. So a hit is exactly what a search at this moment would find.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use likewise_index::{Metric, score};
+
+use super::document::DocumentRef;
+use super::filter::Filter;
+use super::results::Results;
+use crate::domain::{ByPrefix, Key};
+
+/// Cached results of one collection; past that all are dropped.
+const WATCHED_MAX: usize = 4096;
+/// Rows of one commit; past that all results are dropped, which is cheaper than to look.
+const ROWS_MAX: usize = 256;
+
+/// A query whose results are cached.
+#[derive(Debug)]
+pub struct Watched {
+    vector: Box<[f32]>,
+    filter: Option<Arc<Filter>>,
+    /// What a new row must exceed to be among the results; none if any row would do, because there is room.
+    floor: Option<f32>,
+    score_min: Option<f32>,
+    /// Hashes of the ids that were found.
+    ids: Box<[u64]>,
+}
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Vectors of new rows, one after the other.
+    pub(super) vectors: Vec<f32>,
+    /// Their documents.
+    pub(super) documents: Vec<Arc<[u8]>>,
+    /// Hashes of the ids that are no longer what they were.
+    pub(super) gone: HashSet<u64>,
+}
+
+/// The watched queries of one collection.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    watched: HashMap<Key, Arc<Watched>, ByPrefix>,
+}
+
+impl Watched {
+    /// The query with the results that were found for it.
+    pub fn new(
+        vector: &[f32],
+        filter: Option<Arc<Filter>>,
+        k: usize,
+        score_min: Option<f32>,
+        results: &Results,
+    ) -> Watched {
+        let scores: Vec<f32> = results.iter().map(|hit| hit.score).collect();
+        let is_full = scores.len() == k;
+        Watched {
+            vector: vector.into(),
+            filter,
+            floor: scores.last().copied().filter(|_| is_full),
+            score_min,
+            ids: results.iter().map(|hit| super::block::hash_id(hit.document.id)).collect(),
+        }
+    }
+
+    fn is_changed_by(&self, metric: Metric, effects: &Effects) -> bool {
+        self.ids.iter().any(|id| effects.gone.contains(id))
+            || effects
+                .vectors
+                .chunks_exact(self.vector.len())
+                .zip(&effects.documents)
+                .any(|(vector, document)| self.would_find(metric, vector, document))
+    }
+
+    fn would_find(&self, metric: Metric, vector: &[f32], document: &[u8]) -> bool {
+        let score = score(metric, &self.vector, vector);
+        // A new row comes after all others, so an equal score does not reach the results.
+        let is_near =
+            self.floor.is_none_or(|floor| score > floor) && self.score_min.is_none_or(|min| score >= min);
+        is_near
+            && self.filter.as_ref().is_none_or(|filter| {
+                DocumentRef::decode(document).is_none_or(|document| filter.means(&document))
+            })
+    }
+}
+
+impl Watch {
+    /// Of a collection at `version`.
+    pub(super) fn new(version: u64) -> Watch {
+        Watch { state: RwLock::new(State { version, watched: HashMap::default() }) }
+    }
+
+    /// What `look` finds, if the results under the key still hold; with the version at which they do.
+    pub(super) fn look<T>(&self, key: &Key, look: impl FnOnce() -> Option<T>) -> Option<(T, u64)> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let found = state.watched.contains_key(key).then(look)??;
+        Some((found, state.version))
+    }
+
+    /// Watches a query and lets `store` keep its results, if no write has happened since they were found at `version`.
+    pub(super) fn admit(&self, version: u64, key: Key, watched: Watched, store: impl FnOnce()) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.version != version {
+            return;
+        }
+        if state.watched.len() >= WATCHED_MAX && !state.watched.contains_key(&key) {
+            state.watched.clear();
+        }
+        state.watched.insert(key, Arc::new(watched));
+        // Under the lock: nobody may keep older results under this key afterwards.
+        store();
+    }
+
+    /// Makes a commit visible by `publish`, and forgets the results that it changes, in one step for all readers.
+    pub(super) fn publish(&self, metric: Metric, version: u64, effects: &Effects, publish: impl FnOnce()) {
+        if effects.is_empty() {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.version = version;
+            return publish();
+        }
+        // Looked at without the lock, because it may take long; who is admitted meanwhile is looked at below.
+        let before: HashMap<Key, Arc<Watched>, ByPrefix> =
+            self.state.read().unwrap_or_else(PoisonError::into_inner).watched.clone();
+        let drops_all = effects.documents.len() > ROWS_MAX;
+        let changed: Vec<&Key> = if drops_all {
+            Vec::new()
+        } else {
+            let changed = before.iter().filter(|(_, watched)| watched.is_changed_by(metric, effects));
+            changed.map(|(key, _)| key).collect()
+        };
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if drops_all {
+            state.watched.clear();
+        } else {
+            // In doubt a miss: who came meanwhile goes.
+            state
+                .watched
+                .retain(|key, watched| before.get(key).is_some_and(|known| Arc::ptr_eq(known, watched)));
+            changed.into_iter().for_each(|key| _ = state.watched.remove(key));
+        }
+        state.version = version;
+        publish();
+    }
+
+    /// Queries that are watched.
+    pub(super) fn len(&self) -> usize {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).watched.len()
+    }
+}

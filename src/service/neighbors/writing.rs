@@ -1,0 +1,187 @@
+//! Making, filling and describing collections.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Neighbors, prepare};
+use crate::domain::{InputType, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::search::{
+    Batch, Change, Collection, Document, ID_BYTES_MAX, METADATA_BYTES_MAX, Metric, Model, Receipt, Settings,
+    TAGS_MAX,
+};
+
+/// What a collection is to be.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// How vectors are compared.
+    pub metric: Metric,
+    /// The model whose vectors it is to hold, by the name that this server knows it by.
+    pub model: Option<String>,
+    /// Length of its vectors. With it and without a model, clients bring the vectors.
+    pub dim: Option<usize>,
+}
+
+/// A document to be stored.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The document.
+    pub document: Document,
+    /// Its vector; without one its text is embedded.
+    pub vector: Option<Vec<f32>>,
+}
+
+impl Neighbors {
+    /// Makes a collection, of the server's model unless the spec says otherwise; tells whether it is new.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name or a dimension that cannot be one, `ModelNotFound`, `Conflict` if it is there and of
+    /// another kind, `Overloaded` if there are too many, `Io`, `DiskFull`.
+    pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Collection>, bool)> {
+        let card = self.embeddings.card();
+        let model = || Model { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
+        let (model, dim) = match (&spec.model, spec.dim) {
+            (None, Some(dim)) => (None, dim),
+            (None, None) => (Some(model()), card.dim),
+            (Some(_), dim) => match dim {
+                Some(dim) if dim != card.dim => {
+                    let message =
+                        format!("the vectors of {} have {} numbers, not {dim}", card.name, card.dim);
+                    return Err(Error::invalid("dimensions", message));
+                }
+                Some(_) | None => (Some(model()), card.dim),
+            },
+        };
+        let max = self.options.dimensions_max;
+        if !(1..=max).contains(&dim) {
+            return Err(Error::invalid("dimensions", format!("a vector has 1 to {max} numbers, got {dim}")));
+        }
+        self.catalog.create(name, Settings { metric: spec.metric, dim, model }).await
+    }
+
+    /// A collection.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` if it could not be opened.
+    pub fn get(&self, name: &str) -> Result<Arc<Collection>> {
+        self.catalog.get(name)
+    }
+
+    /// All collections, sorted by name; without its content one that could not be opened.
+    pub fn list(&self) -> Vec<(String, Option<Arc<Collection>>)> {
+        self.catalog.list()
+    }
+
+    /// Drops a collection with everything in it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Io`.
+    ///
+    /// Cancel safety: what has begun is finished.
+    pub async fn drop_collection(&self, name: &str) -> Result<()> {
+        let (catalog, name) = (Arc::clone(&self.catalog), name.to_owned());
+        tokio::spawn(async move { catalog.drop_collection(&name).await })
+            .await
+            .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
+    }
+
+    /// Stores documents in the place of those with the same ids: all of them, or none.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the row and the field; `Conflict` for a text in a collection of another model; `NotFound`;
+    /// what embedding may say; `Io`, `DiskFull`, `Unavailable` if the disk did not take them.
+    ///
+    /// Cancel safety: documents that were sent to the disk are stored.
+    pub async fn upsert(&self, name: &str, drafts: Vec<Draft>, tenant: &Tenant) -> Result<Receipt> {
+        let collection = self.catalog.get(name)?;
+        self.check_drafts(&drafts)?;
+        let texts: Vec<(usize, String)> = drafts
+            .iter()
+            .enumerate()
+            .filter(|(_, draft)| draft.vector.is_none())
+            .map(|(row, draft)| Ok((row, text_of(row, draft)?)))
+            .collect::<Result<_>>()?;
+        if let Some((row, _)) = texts.first() {
+            self.check_model(&collection, &format!("documents[{row}].text"))?;
+        }
+        // Vectors that were brought are looked at before any text is embedded.
+        let mut vectors = Vec::with_capacity(drafts.len());
+        let mut documents = Vec::with_capacity(drafts.len());
+        for (row, draft) in drafts.into_iter().enumerate() {
+            let mut vector = draft.vector;
+            if let Some(vector) = &mut vector {
+                prepare(&collection, vector, &format!("documents[{row}].vector"))?;
+            }
+            vectors.push(vector);
+            documents.push(draft.document);
+        }
+        if !texts.is_empty() {
+            let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
+            let embedded = self.embed(texts, InputType::Document, tenant).await?;
+            for (row, mut vector) in rows.into_iter().zip(embedded) {
+                prepare(&collection, &mut vector, &format!("documents[{row}].text"))?;
+                vectors[row] = Some(vector);
+            }
+        }
+        let vectors = vectors.into_iter().flatten().flatten().collect();
+        collection.change(Change::Upsert(Batch { vectors, documents })).await
+    }
+
+    /// Removes documents. Ids that are not there are not an error.
+    ///
+    /// # Errors
+    /// `InvalidInput` for too many ids, `NotFound`, `Io`, `DiskFull`, `Unavailable`.
+    ///
+    /// Cancel safety: what was sent to the disk is removed.
+    pub async fn delete(&self, name: &str, change: Change) -> Result<Receipt> {
+        let max = self.options.documents_max;
+        if let Change::Delete(ids) = &change
+            && ids.len() > max
+        {
+            return Err(Error::invalid("ids", format!("at most {max} documents are removed at once")));
+        }
+        self.catalog.get(name)?.change(change).await
+    }
+
+    fn check_drafts(&self, drafts: &[Draft]) -> Result<()> {
+        let max = self.options.documents_max;
+        if !(1..=max).contains(&drafts.len()) {
+            let message = format!("a request stores 1 to {max} documents, got {}", drafts.len());
+            return Err(Error::invalid("documents", message));
+        }
+        let mut ids = HashSet::with_capacity(drafts.len());
+        for (row, Draft { document, .. }) in drafts.iter().enumerate() {
+            let fault = |field: &str, message: String| {
+                Err(Error::invalid(format!("documents[{row}].{field}"), message))
+            };
+            if !(1..=ID_BYTES_MAX).contains(&document.id.len()) {
+                let message = format!("an id has 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len());
+                return fault("id", message);
+            }
+            if !ids.insert(document.id.as_str()) {
+                return fault("id", format!("the id {:?} is there twice in one request", document.id));
+            }
+            if document.metadata.len() > METADATA_BYTES_MAX {
+                return fault("metadata", format!("metadata has at most {METADATA_BYTES_MAX} bytes"));
+            }
+            if document.tags.len() > TAGS_MAX {
+                return fault("tags", format!("a document has at most {TAGS_MAX} tags"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn text_of(row: usize, draft: &Draft) -> Result<String> {
+    match draft.document.text.as_deref() {
+        None => {
+            let message = "a document has a text, a vector, or both";
+            Err(Error::invalid(format!("documents[{row}].text"), message))
+        }
+        Some("") => {
+            let message = "the text is empty, and there is no vector";
+            Err(Error::invalid(format!("documents[{row}].text"), message))
+        }
+        Some(text) => Ok(text.to_owned()),
+    }
+}
