@@ -28,6 +28,7 @@ run: ## Set up everything and serve on 127.0.0.1:8420 (MODEL=DIRECTORY or OWNER/
 test: ## Set up everything and run all tests
 	@scripts/setup.sh test
 	@LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" cargo test --locked --lib --bins --tests
+	@cargo test --locked --package likewise-index --quiet
 	@cargo test --locked --doc --quiet
 	@cargo test --locked --lib --features shuttle --quiet interleavings
 
@@ -38,11 +39,14 @@ check: ## Check format, lints, licences and the house
 	cargo deny --log-level error check bans licenses sources
 	cargo test --locked --quiet --test it architecture
 
-bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, disk, eviction, memory, objects)
+bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, disk, eviction, flat, memory, objects)
 	@scripts/setup.sh run
-	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|disk|eviction|memory|objects"; exit 1; }
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|disk|eviction|flat|memory|objects"; exit 1; }
+	@[ "$(NAME)" != flat ] || scripts/setup.sh peers || echo "going on without the Python packages" >&2
 	@cargo build --release --locked --bin likewise
-	@LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
+	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
+	LIKEWISE_BENCH_CACHE="$$cache/bench" LIKEWISE_PEERS_PYTHON="$$cache/peers-venv/bin/python" \
+	LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
 	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
 	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
 

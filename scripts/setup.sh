@@ -4,6 +4,7 @@
 #   scripts/setup.sh run      to build and serve
 #   scripts/setup.sh check    to check the source
 #   scripts/setup.sh test     to run all tests
+#   scripts/setup.sh peers    to run the benches' rivals that are Python packages
 #
 # Installs system packages with apt where it may, and otherwise prints the one command to type.
 set -euo pipefail
@@ -43,20 +44,22 @@ cargo_deny() {
     cargo install --quiet --locked --version "$CARGO_DENY_VERSION" cargo-deny >&2
 }
 
+# A Python environment of its own for what a file of requirements names.
 python_venv() {
-    local venv="$CACHE/test-venv" wanted
-    wanted=$(sha256sum tests/python/requirements.txt | cut -d' ' -f1)
+    local venv="$CACHE/$1" requirements="$2" wanted
+    wanted=$(sha256sum "$requirements" | cut -d' ' -f1)
     [ "$(cat "$venv/.requirements" 2>/dev/null)" = "$wanted" ] && return
-    say "making the Python environment of the tests"
+    say "making the Python environment of $requirements"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --requirement tests/python/requirements.txt >&2
+    "$venv/bin/pip" install --quiet --requirement "$requirements" >&2
     echo "$wanted" > "$venv/.requirements"
 }
 
 case "${1:-}" in
     run) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust ;;
     check) packages build-essential pkg-config && rust && cargo_deny ;;
-    test) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust && python_venv ;;
-    *) fail "usage: scripts/setup.sh run|check|test" ;;
+    test) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt ;;
+    peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
+    *) fail "usage: scripts/setup.sh run|check|test|peers" ;;
 esac

@@ -1,204 +1,372 @@
-//! int8 codes of rows, and how far a score by codes can be from the true one.
+//! int8 codes of rows, and how far a score by codes can be from the score.
 //!
-//! A row `x` is kept as `x' = scale * code`, with `scale = max |x| / 127`, and with `e = |x - x'|`, the length of what the
-//! code leaves out. The query `q` is coded likewise as `q'`. Since `q.x = q'.x' + q.(x - x') + (q - q').x'`, Cauchy and
-//! Schwarz give
+//! A row `x` is stored as `scale * c` with whole `c` from -127 to 127, a query `q` likewise with 16 bits. With `x'` and
+//! `q'` for what the codes stand for, Cauchy and Schwarz bound the error of the integer sum:
 //!
 //! ```text
-//! |q.x - q'.x'| <= |q| e + |q - q'| |x'|
+//! |q.x - q'.x'| <= |q| |x - x'| + |q - q'| |x'|,    |x'| <= |x| + |x - x'|
 //! ```
 //!
-//! and to this comes what rounding in f32 may do to the true score of `n` numbers, at most `n * 2^-23 * |q| |x|`
-//! (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1, with a factor of two to spare).
+//! `|x - x'|` is stored for each row. What f32 rounds, in the score itself (at most `dim` additions in any order: Higham,
+//! "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1) and in the bound, is below
+//! `1.01 * (dim + 128) * 2^-24 * |q| |x|`, or `(|q| + |x|)^2` in place of the last two for the distance; what underflows
+//! is below 2^-125. The search adds all three, so that its bounds are bounds and not estimates.
 
-use crate::kernels::{self, CODE_LANES};
-use crate::metric::{Metric, norm};
+use std::ops::Range;
 
-/// Codes of rows, in their order. Memory: `dim` rounded up to 64, and 16 bytes, for each row.
-#[derive(Debug, Clone)]
+use ndarray::ArrayView2;
+
+use crate::Metric;
+use crate::kernels::{self, CODES_MULTIPLE};
+
+/// Codes of a row go from minus this to this.
+const ROW_LEVEL: f32 = 127.0;
+/// Norms above this could overflow a square or a product; such vectors are compared in f32 only.
+const NORM_MAX: f64 = 1e18;
+/// Vectors whose largest component is below this get zeros for codes: a factor to the codes would overflow.
+const COMPONENT_MIN: f32 = 1e-30;
+/// Under the cosine all rows are this long at most.
+const UNIT_MAX: f32 = 1.0001;
+/// The dimension up to which the bound of the rounding errors holds.
+const DIM_MAX: usize = 65_536;
+/// Norms are rounded up by this share, which covers what f32 rounds in the products that they enter.
+const ROUNDED_UP: f64 = 1.0 + 1e-6;
+/// What a sum of products can lose by underflow.
+const UNDERFLOW_MAX: f32 = 2.0 * f32::MIN_POSITIVE;
+/// 1.5 * 2^23: added to a small number, it leaves the nearest whole number in the last bits.
+const TO_WHOLE: f32 = 12_582_912.0;
+
+/// int8 codes of rows for one metric; they make a search read a quarter of the bytes, and leave its result as it is.
+#[derive(Clone, Debug)]
 pub struct Codes {
-    dim: usize,
-    /// Rows of `dim` codes, padded with zeros to full lanes.
-    codes: Vec<i8>,
-    facts: Vec<Facts>,
-}
-
-/// What is known of a row besides its code.
-#[derive(Debug, Clone, Copy)]
-struct Facts {
-    /// What a code stands for.
-    scale: f32,
-    /// Sum of the codes: what an unsigned query adds too much.
-    sum: i32,
-    /// Length of what the code leaves out, rounded up.
-    error: f32,
-    /// Length of the row, rounded up.
-    norm: f32,
-}
-
-/// Codes of some rows that stand one after the other.
-#[derive(Debug, Clone, Copy)]
-pub struct CodesView<'a> {
-    dim: usize,
-    codes: &'a [i8],
-    facts: &'a [Facts],
-}
-
-/// A query prepared for scans by code.
-#[derive(Debug)]
-pub(crate) struct CodedQuery {
     metric: Metric,
-    /// Codes moved up by 128, as the instruction wants one unsigned side.
-    pub(crate) codes: Vec<u8>,
-    scale: f32,
-    /// Length of what the codes leave out, rounded up.
-    error: f32,
-    norm: f32,
-    /// What rounding may add, for each unit of `|q| |x|`.
-    rounding: f32,
+    dim: usize,
+    stride: usize,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+    /// Norm of what the codes leave of a row; infinite for rows that only f32 may compare.
+    residuals: Vec<f32>,
+    /// Norms of the rows; empty under the cosine, where they are 1.
+    norms: Vec<f32>,
 }
 
-/// Rounds a length up by more than its own computation can have lost.
-fn up(length: f64) -> f32 {
-    (length * (1.0 + 1e-6)) as f32 * (1.0 + f32::EPSILON)
-}
-
-/// The scale of a vector, and the length of what its codes leave out.
-fn quantise(vector: &[f32], mut each: impl FnMut(i8)) -> (f32, f32) {
-    let max = vector.iter().fold(0.0_f32, |max, number| max.max(number.abs()));
-    let scale = max / 127.0;
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    let mut error = 0.0_f64;
-    for &number in vector {
-        // `as` saturates, and takes what is not a number as 0: the error then says the rest.
-        let code = (number * inverse).round() as i8;
-        let left = f64::from(number) - f64::from(scale) * f64::from(code);
-        error += left * left;
-        each(code);
-    }
-    (scale, up(error.sqrt()))
+/// The codes of some rows one after another.
+#[derive(Clone, Copy, Debug)]
+pub struct CodesView<'a> {
+    metric: Metric,
+    dim: usize,
+    stride: usize,
+    codes: &'a [i8],
+    scales: &'a [f32],
+    residuals: &'a [f32],
+    norms: &'a [f32],
 }
 
 impl Codes {
-    /// No rows of length `dim`.
-    pub fn new(dim: usize) -> Codes {
-        Codes { dim, codes: Vec::new(), facts: Vec::new() }
-    }
-
-    /// Codes of rows that stand one after the other.
+    /// No rows yet, which will have `dim` components.
     ///
     /// # Panics
-    /// If `rows` does not hold whole rows.
-    pub fn of(dim: usize, rows: &[f32]) -> Codes {
-        assert!(dim > 0 && rows.len().is_multiple_of(dim), "whole rows of {dim} numbers");
-        let mut codes = Codes::new(dim);
-        codes.codes.reserve_exact(rows.len() / dim * stride(dim));
-        codes.facts.reserve_exact(rows.len() / dim);
-        rows.chunks_exact(dim).for_each(|row| codes.push(row));
-        codes
+    /// If `dim` is 0 or above 65,536.
+    pub fn new(metric: Metric, dim: usize) -> Codes {
+        assert!((1..=DIM_MAX).contains(&dim), "codes of dimension {dim}");
+        let stride = dim.next_multiple_of(CODES_MULTIPLE);
+        let (codes, scales, residuals, norms) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Codes { metric, dim, stride, codes, scales, residuals, norms }
     }
 
-    /// Adds a row.
+    /// Appends a row that has passed [`Metric::prepare`].
     ///
     /// # Panics
-    /// If it has another length.
+    /// If the row has another dimension.
     pub fn push(&mut self, row: &[f32]) {
-        assert_eq!(row.len(), self.dim, "rows have one length");
-        let mut sum = 0;
-        let (scale, error) = quantise(row, |code| {
-            sum += i32::from(code);
-            self.codes.push(code);
-        });
-        self.facts.push(Facts { scale, sum, error, norm: up(norm(row)) });
-        self.codes.resize(self.facts.len() * stride(self.dim), 0);
+        assert_eq!(row.len(), self.dim, "a row of another dimension");
+        let from = self.codes.len();
+        self.codes.resize(from + self.stride, 0);
+        let norm = norm(row.iter().map(|&x| f64::from(x)));
+        let norm_max = match self.metric {
+            Metric::Cosine => f64::from(UNIT_MAX),
+            Metric::InnerProduct | Metric::L2 => NORM_MAX,
+        };
+        let is_comparable = norm <= norm_max;
+        let (scale, residual) = if is_comparable {
+            encode(row, &mut self.codes[from..from + self.dim])
+        } else {
+            (0.0, f32::INFINITY)
+        };
+        self.scales.push(scale);
+        self.residuals.push(residual);
+        match self.metric {
+            Metric::Cosine => {}
+            Metric::InnerProduct | Metric::L2 => {
+                self.norms.push(if is_comparable { round_up(norm) } else { 0.0 })
+            }
+        }
     }
 
-    /// How many rows there are.
+    /// Appends rows, n x dim, that have passed [`Metric::prepare`].
+    ///
+    /// # Panics
+    /// If the rows have another dimension, or their components do not lie side by side.
+    pub fn extend(&mut self, rows: ArrayView2<'_, f32>) {
+        self.codes.reserve(rows.nrows() * self.stride);
+        let rows = kernels::Rows::new(&rows);
+        (0..rows.len()).for_each(|row| self.push(rows.row(row)));
+    }
+
+    /// Number of rows.
     pub fn len(&self) -> usize {
-        self.facts.len()
+        self.scales.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.facts.is_empty()
+        self.scales.is_empty()
     }
 
-    /// What they take of memory.
+    /// Bytes of memory that the rows take, spare capacity included: for a row its dimension rounded up to a multiple of 32,
+    /// and 8 bytes, or 12 for another metric than the cosine.
     pub fn memory_bytes(&self) -> usize {
-        self.codes.capacity() + self.facts.capacity() * size_of::<Facts>()
+        let floats = self.scales.capacity() + self.residuals.capacity() + self.norms.capacity();
+        self.codes.capacity() + floats * size_of::<f32>()
     }
 
-    /// All of them.
+    /// All rows, without a copy.
     pub fn view(&self) -> CodesView<'_> {
-        CodesView { dim: self.dim, codes: &self.codes, facts: &self.facts }
+        let (metric, dim, stride) = (self.metric, self.dim, self.stride);
+        let (codes, scales, residuals, norms) = (&self.codes, &self.scales, &self.residuals, &self.norms);
+        CodesView { metric, dim, stride, codes, scales, residuals, norms }
     }
 }
 
 impl<'a> CodesView<'a> {
-    pub(crate) fn len(&self) -> usize {
-        self.facts.len()
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.scales.is_empty()
+    }
+
+    /// The rows of a range.
+    ///
+    /// # Panics
+    /// If some of them do not exist.
+    pub fn slice(&self, range: Range<usize>) -> CodesView<'a> {
+        let norms = if self.norms.is_empty() { self.norms } else { &self.norms[range.clone()] };
+        CodesView {
+            codes: &self.codes[range.start * self.stride..range.end * self.stride],
+            scales: &self.scales[range.clone()],
+            residuals: &self.residuals[range],
+            norms,
+            ..*self
+        }
+    }
+
+    pub(crate) fn metric(&self) -> Metric {
+        self.metric
     }
 
     pub(crate) fn dim(&self) -> usize {
         self.dim
     }
 
-    /// The rows from `from` to before `to`.
-    pub(crate) fn slice(&self, from: usize, to: usize) -> CodesView<'a> {
-        let stride = stride(self.dim);
-        CodesView {
-            dim: self.dim,
-            codes: &self.codes[from * stride..to * stride],
-            facts: &self.facts[from..to],
+    /// Sums of products with the codes of queries: `out` is queries x rows.
+    pub(crate) fn sums(&self, queries: &[i16], out: &mut [i32]) {
+        kernels::code_sums(queries, self.codes, self.stride, out);
+    }
+
+    /// What the scores of a query are at most, from the sums of its codes with those of the rows. What cannot be bounded
+    /// is infinite or not a number.
+    pub(crate) fn upper_bounds(&self, query: &CodedQuery, sums: &[i32], out: &mut [f32]) {
+        let rows = sums.iter().zip(self.scales).zip(self.residuals).zip(out);
+        match self.metric {
+            Metric::Cosine => rows.for_each(|(((&sum, &scale), &residual), out)| {
+                let (near, error) = query.product(sum, scale, residual, UNIT_MAX);
+                *out = near + error;
+            }),
+            Metric::InnerProduct => {
+                rows.zip(self.norms).for_each(|((((&sum, &scale), &residual), out), &norm)| {
+                    let (near, error) = query.product(sum, scale, residual, norm);
+                    *out = near + error;
+                });
+            }
+            Metric::L2 => rows.zip(self.norms).for_each(|((((&sum, &scale), &residual), out), &norm)| {
+                let (near, error) = query.distance(sum, scale, residual, norm);
+                *out = near + error;
+            }),
         }
     }
 
-    /// For every query and row, a score that the true one does not exceed. `sums` is room to work in.
-    pub(crate) fn bounds(
-        &self,
-        queries: &[&CodedQuery],
-        sums: &mut Vec<i32>,
-        mut each: impl FnMut(usize, usize, f32),
-    ) {
-        let rows = self.len();
-        sums.clear();
-        sums.resize(rows * queries.len(), 0);
-        kernels::get().code_sums(queries, self.codes, stride(self.dim), sums);
-        for (at, query) in queries.iter().enumerate() {
-            for (row, (facts, &sum)) in self.facts.iter().zip(&sums[at * rows..]).enumerate() {
-                each(at, row, query.upper_bound(facts, sum));
-            }
-        }
+    /// What the score of a query and a row is at least.
+    pub(crate) fn lower_bound(&self, query: &CodedQuery, sum: i32, row: usize) -> f32 {
+        let (scale, residual) = (self.scales[row], self.residuals[row]);
+        let (near, error) = match self.metric {
+            Metric::Cosine => query.product(sum, scale, residual, UNIT_MAX),
+            Metric::InnerProduct => query.product(sum, scale, residual, self.norms[row]),
+            Metric::L2 => query.distance(sum, scale, residual, self.norms[row]),
+        };
+        let bound = near - error;
+        if bound.is_nan() { f32::NEG_INFINITY } else { bound }
     }
+}
+
+/// A query in codes of 16 bits.
+pub(crate) struct CodedQuery {
+    scale: f32,
+    norm: f32,
+    residual: f32,
+    /// Share of a product of norms that rounding can take.
+    rounding: f32,
 }
 
 impl CodedQuery {
-    pub(crate) fn new(metric: Metric, query: &[f32]) -> CodedQuery {
-        let mut codes = Vec::with_capacity(stride(query.len()));
-        let (scale, error) = quantise(query, |code| codes.push((i16::from(code) + 128) as u8));
-        codes.resize(stride(query.len()), 128);
-        let rounding = (query.len() + 16) as f32 * f32::EPSILON;
-        CodedQuery { metric, codes, scale, error, norm: up(norm(query)), rounding }
+    /// Appends the codes of a query to `codes`, padded as those of the rows are; nothing if only f32 may compare it.
+    pub(crate) fn new(query: &[f32], codes: &mut Vec<i16>) -> Option<CodedQuery> {
+        let exact_norm = norm(query.iter().map(|&x| f64::from(x)));
+        if exact_norm.is_nan() || exact_norm > NORM_MAX {
+            return None;
+        }
+        let stride = query.len().next_multiple_of(CODES_MULTIPLE);
+        let level = level(stride);
+        let largest = largest(query);
+        let is_coded = largest >= COMPONENT_MIN;
+        let scale = if is_coded { largest / level } else { 0.0 };
+        let factor = if is_coded { level / largest } else { 0.0 };
+        let from = codes.len();
+        codes.extend(query.iter().map(|x| (x * factor).round_ties_even().clamp(-level, level) as i16));
+        codes.resize(from + stride, 0);
+        let rest =
+            query.iter().zip(&codes[from..]).map(|(&x, &c)| f64::from(x) - f64::from(scale) * f64::from(c));
+        let rounding = 1.01 * (query.len() + 128) as f32 * (f32::EPSILON / 2.0);
+        Some(CodedQuery { scale, norm: round_up(exact_norm), residual: round_up(norm(rest)), rounding })
     }
 
-    /// What the score with a row does not exceed.
-    #[inline]
-    fn upper_bound(&self, row: &Facts, sum: i32) -> f32 {
-        let product = self.scale * row.scale * (sum - 128 * row.sum) as f32;
-        let error = self.norm * row.error + self.error * (row.norm + row.error);
-        match self.metric {
-            Metric::Cosine | Metric::InnerProduct => product + error + self.rounding * self.norm * row.norm,
-            Metric::L2 => {
-                let (q, x) = (self.norm, row.norm);
-                // The norms are rounded up by parts in a million, and the sum of squares rounds too.
-                let slack = (self.rounding + 8e-6) * (q + x) * (q + x);
-                2.0 * (product + error) - (q * q + x * x) + slack
-            }
-        }
+    /// The product by codes, and what it can be off by; not a number where a row cannot be compared.
+    #[inline(always)]
+    fn product(&self, sum: i32, scale: f32, residual: f32, norm: f32) -> (f32, f32) {
+        let error = self.product_error(residual, norm) + self.rounding * self.norm * norm + UNDERFLOW_MAX;
+        (sum as f32 * self.scale * scale, error)
+    }
+
+    /// Minus the squared distance by codes, and what it can be off by.
+    #[inline(always)]
+    fn distance(&self, sum: i32, scale: f32, residual: f32, norm: f32) -> (f32, f32) {
+        let product = sum as f32 * self.scale * scale;
+        let reach = self.norm + norm;
+        let error = 2.0 * self.product_error(residual, norm) + self.rounding * reach * reach + UNDERFLOW_MAX;
+        (2.0 * product - self.norm * self.norm - norm * norm, error)
+    }
+
+    #[inline(always)]
+    fn product_error(&self, residual: f32, norm: f32) -> f32 {
+        self.norm * residual + self.residual * (norm + residual)
     }
 }
 
-/// Codes of one row with their padding.
-fn stride(dim: usize) -> usize {
-    dim.next_multiple_of(CODE_LANES)
+/// Writes a row's codes, and returns their scale and the norm of what they leave.
+fn encode(row: &[f32], codes: &mut [i8]) -> (f32, f32) {
+    let largest = largest(row);
+    let (scale, factor) =
+        if largest < COMPONENT_MIN { (0.0, 0.0) } else { (largest / ROW_LEVEL, ROW_LEVEL / largest) };
+    codes.iter_mut().zip(row).for_each(|(code, x)| *code = (x * factor + TO_WHOLE).to_bits() as i8);
+    let rest = row.iter().zip(codes).map(|(&x, &mut code)| f64::from(x) - f64::from(scale) * f64::from(code));
+    (scale, round_up(norm(rest)))
+}
+
+/// The largest code of a query for which no sum of products with `stride` codes passes `i32::MAX`.
+fn level(stride: usize) -> f32 {
+    let rows_level = ROW_LEVEL as usize;
+    (i32::MAX as usize / (rows_level * stride)).min(i16::MAX as usize) as f32
+}
+
+fn largest(vector: &[f32]) -> f32 {
+    vector.iter().fold(0.0, |largest: f32, x| if x.abs() > largest { x.abs() } else { largest })
+}
+
+fn norm(components: impl Iterator<Item = f64>) -> f64 {
+    components.map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// A norm in f32 that is not below it, and not denormal.
+fn round_up(norm: f64) -> f32 {
+    ((norm * ROUNDED_UP) as f32).max(f32::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Bounds hold, also where the query points along what the codes leave of a row, which Cauchy and Schwarz call worst.
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The bounds of the score of one query and one row.
+    fn bounds(metric: Metric, query: &[f32], row: &[f32]) -> Option<(f32, f32)> {
+        let mut codes = Codes::new(metric, row.len());
+        codes.push(row);
+        let mut query_codes = Vec::new();
+        let coded = CodedQuery::new(query, &mut query_codes)?;
+        let (mut sums, mut upper) = ([0], [0.0]);
+        codes.view().sums(&query_codes, &mut sums);
+        codes.view().upper_bounds(&coded, &sums, &mut upper);
+        Some((codes.view().lower_bound(&coded, sums[0], 0), upper[0]))
+    }
+
+    fn rest(row: &[f32]) -> Vec<f32> {
+        let mut codes = vec![0; row.len()];
+        let (scale, _) = encode(row, &mut codes);
+        row.iter().zip(codes).map(|(x, code)| x - scale * f32::from(code)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn scores_lie_within_their_bounds(
+            metric in prop::sample::select(vec![Metric::Cosine, Metric::InnerProduct, Metric::L2]),
+            pairs in prop::collection::vec((-1.0_f32..1.0, -1.0_f32..1.0), 1..500),
+            exponents in (-44..31, -44..31),
+            share in prop::option::of(0.0_f32..1.0),
+        ) {
+            let scale = |x: f32, exponent: i32| (f64::from(x) * 10.0_f64.powi(exponent)) as f32;
+            let (mut row, mut query): (Vec<f32>, Vec<f32>) =
+                pairs.iter().map(|&(x, y)| (scale(x, exponents.0), scale(y, exponents.1))).unzip();
+            let is_fit = metric.prepare(&mut row).is_ok();
+            if let Some(share) = share {
+                // From along the rest to along the row, on which the rest hides behind the score.
+                query = rest(&row).iter().zip(&row).map(|(rest, x)| rest * (1.0 - share) + x * share * 0.01).collect();
+            }
+            if is_fit && metric.prepare(&mut query).is_ok()
+                && let Some((lower, upper)) = bounds(metric, &query, &row)
+            {
+                let score = crate::score(metric, &query, &row);
+                let is_below = upper < score;
+                prop_assert!(!is_below && lower <= score, "{lower} {score} {upper}");
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_are_as_tight_as_the_rest_is_short() {
+        let mut row: Vec<f32> = (0..384).map(|at| ((at * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        Metric::Cosine.prepare(&mut row).expect("not zero");
+        let (lower, upper) = bounds(Metric::Cosine, &row, &row).expect("short enough");
+        assert!(upper - lower < 0.01, "{lower} {upper}");
+    }
+
+    #[test]
+    fn what_is_too_long_is_left_to_f32() {
+        let (lower, upper) = bounds(Metric::InnerProduct, &[1.0, 0.0], &[1e25, 1.0]).expect("a short query");
+        assert!(lower == f32::NEG_INFINITY && upper == f32::INFINITY);
+        assert!(bounds(Metric::L2, &[1e25, 0.0], &[1.0, 1.0]).is_none());
+    }
+
+    #[test]
+    fn the_largest_sum_fits() {
+        for stride in [32, 384, 1024, 4096, DIM_MAX] {
+            let sum = level(stride) as u64 * 127 * stride as u64;
+            assert!(sum <= i32::MAX as u64 && level(stride) >= 127.0, "{stride}");
+        }
+    }
 }

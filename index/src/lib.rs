@@ -1,18 +1,18 @@
-//! Vectors in, neighbours out: exact search over blocks of rows.
+//! Vectors in, neighbours out.
 //!
-//! What lives here: the metrics, the kernels with the processor's vector instructions, int8 codes, the scan. What must
-//! never: documents, files of ours, a server. The one idea: a search by codes is not an approximation. Each row knows how
-//! far its code is from it, so that most rows are ruled out by a bound and the others are scored as they are; the result
-//! is that of a plain loop over all rows, to the bit and in the same order.
+//! What lives here: the exact scan of rows, in f32 or by int8 codes, and the kernels under it. What must never: documents,
+//! ids, collections, files, requests; this crate sees rows. The one idea: whatever path a search takes (how many queries
+//! at a time, which threads, with codes or without), its result is bit for bit that of the naive loop, which calls
+//! [`score`] for every kept row and sorts by score, then block, then row.
 
+mod best;
 mod bits;
 mod codes;
 mod kernels;
 mod metric;
 mod scan;
-mod top;
 
 pub use bits::Bits;
 pub use codes::{Codes, CodesView};
-pub use metric::{Metric, NORM_MAX, Unfit, score};
+pub use metric::{Metric, Unfit, score, scores};
 pub use scan::{Block, Neighbor, Scanner};

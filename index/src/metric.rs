@@ -1,71 +1,93 @@
-//! How two vectors are compared.
+//! How two vectors are compared: the metrics, what they refuse, and the score of pairs.
 
-use crate::kernels;
+use ndarray::{Array2, ArrayView2};
 
-/// How two vectors are compared. Under every metric a higher score is nearer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+use crate::kernels::{self, Rows};
+
+/// How two vectors are compared. A higher score is nearer, for every metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// The inner product of unit vectors. Rows and queries have to be prepared ([`Metric::prepare`]).
+    /// The dot product of unit vectors; rows and queries have passed [`Metric::prepare`].
     Cosine,
-    /// The inner product.
+    /// The dot product.
     InnerProduct,
     /// Minus the squared Euclidean distance.
     L2,
 }
 
-/// The longest vector, so that no score overflows.
-pub const NORM_MAX: f64 = 1e18;
-
-/// Why a vector cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a vector cannot be searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// The number at this place is not a number, or infinite.
-    NotFinite(usize),
-    /// All numbers are zero, or so small that the vector has no direction.
-    NoDirection,
-    /// It is longer than [`NORM_MAX`].
-    TooLong,
+    /// The component at this place is infinite or not a number.
+    NotFinite {
+        /// Its place, from 0.
+        at: usize,
+    },
+    /// All components are zero, so that it has no direction for the cosine.
+    Zero,
 }
 
-impl Metric {
-    /// Makes a vector fit for this metric: under [`Metric::Cosine`] a unit vector.
-    ///
-    /// The norm is taken in f64, so that neither large nor small numbers overflow it.
-    ///
-    /// # Errors
-    /// [`Unfit`]; then the vector is as it was.
-    pub fn prepare(self, vector: &mut [f32]) -> Result<(), Unfit> {
-        if let Some(place) = vector.iter().position(|number| !number.is_finite()) {
-            return Err(Unfit::NotFinite(place));
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unfit::NotFinite { at } => write!(f, "component {at} is not a finite number"),
+            Unfit::Zero => write!(f, "a zero vector has no cosine"),
         }
-        let norm = norm(vector);
-        if self != Metric::Cosine && norm > NORM_MAX {
-            return Err(Unfit::TooLong);
-        }
-        if self == Metric::Cosine {
-            if norm < f64::from(f32::MIN_POSITIVE) {
-                return Err(Unfit::NoDirection);
-            }
-            vector.iter_mut().for_each(|number| *number = (f64::from(*number) / norm) as f32);
-        }
-        Ok(())
     }
 }
 
-/// The Euclidean norm.
-pub(crate) fn norm(vector: &[f32]) -> f64 {
-    vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum::<f64>().sqrt()
+impl std::error::Error for Unfit {}
+
+impl Metric {
+    /// Makes a row or a query ready for this metric: under `Cosine` it becomes a unit vector, else it stays as it is.
+    ///
+    /// # Errors
+    /// A component that is not finite; under `Cosine` a zero vector. The vector is then unchanged.
+    pub fn prepare(self, vector: &mut [f32]) -> Result<(), Unfit> {
+        if let Some(at) = vector.iter().position(|x| !x.is_finite()) {
+            return Err(Unfit::NotFinite { at });
+        }
+        match self {
+            Metric::InnerProduct | Metric::L2 => Ok(()),
+            Metric::Cosine => normalise(vector),
+        }
+    }
 }
 
-/// The score of one pair: the same bits as every search of this crate gives for it on this machine.
+fn normalise(vector: &mut [f32]) -> Result<(), Unfit> {
+    // In f64 the square of no f32 overflows or vanishes.
+    let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    if norm == 0.0 {
+        return Err(Unfit::Zero);
+    }
+    vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    Ok(())
+}
+
+/// One pair's score: the same bits as every scan of this crate gives for that pair on this machine. Another instruction
+/// set may add in another order, and differ by rounding.
+///
+/// A sum that overflows so that it is not a number scores minus infinity.
 ///
 /// # Panics
-/// If the vectors differ in length.
+/// If the lengths differ.
 pub fn score(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
-    assert_eq!(query.len(), row.len(), "query and row have one length");
-    let mut out = [0.0];
-    kernels::get().scores(metric, query, row, &mut out);
-    out[0]
+    let mut score = [0.0];
+    kernels::scores(metric, Rows::one(query), Rows::one(row), &mut score);
+    score[0]
+}
+
+/// Scores of every query against every row, on the calling thread; bit-equal to [`score`].
+///
+/// Shapes: `queries` q x dim, `rows` n x dim, returns q x n.
+///
+/// # Panics
+/// If the dimensions differ, or the components of a vector do not lie side by side.
+pub fn scores(metric: Metric, queries: ArrayView2<'_, f32>, rows: ArrayView2<'_, f32>) -> Array2<f32> {
+    let shape = (queries.nrows(), rows.nrows());
+    let mut scores = vec![0.0; shape.0 * shape.1];
+    kernels::scores(metric, Rows::new(&queries), Rows::new(&rows), &mut scores);
+    Array2::from_shape_vec(shape, scores).expect("one score a pair: this is a bug")
 }
 
 #[cfg(test)]
@@ -73,16 +95,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_are_made_fit_or_refused_with_a_reason() {
-        let mut vector = [3.0e-30, 4.0e-30];
-        Metric::Cosine.prepare(&mut vector).unwrap();
-        assert_eq!(vector, [0.6, 0.8]);
-        let mut huge = [f32::MAX, f32::MAX];
-        Metric::Cosine.prepare(&mut huge).unwrap();
-        assert!((norm(&huge) - 1.0).abs() < 1e-6);
-        assert_eq!(Metric::L2.prepare(&mut [1.0, f32::NAN]), Err(Unfit::NotFinite(1)));
-        assert_eq!(Metric::Cosine.prepare(&mut [0.0; 4]), Err(Unfit::NoDirection));
-        assert_eq!(Metric::L2.prepare(&mut [0.0; 4]), Ok(()));
-        assert_eq!(Metric::InnerProduct.prepare(&mut [1e18; 4]), Err(Unfit::TooLong));
+    fn cosine_makes_unit_vectors_of_any_size() {
+        for scale in [1e-45_f32, 1e-30, 1.0, 1e30] {
+            let mut vector = [3.0 * scale, 0.0, -4.0 * scale];
+            Metric::Cosine.prepare(&mut vector).unwrap();
+            let expected = [0.6, 0.0, -0.8];
+            assert!(
+                vector.iter().zip(expected).all(|(x, y): (&f32, f32)| (x - y).abs() < 1e-6),
+                "{vector:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn unfit_vectors_are_refused_and_unchanged() {
+        for metric in [Metric::Cosine, Metric::InnerProduct, Metric::L2] {
+            assert_eq!(metric.prepare(&mut [1.0, f32::NAN]), Err(Unfit::NotFinite { at: 1 }));
+            assert_eq!(metric.prepare(&mut [f32::INFINITY, 1.0]), Err(Unfit::NotFinite { at: 0 }));
+        }
+        assert_eq!(Metric::Cosine.prepare(&mut [0.0, -0.0]), Err(Unfit::Zero));
+        assert_eq!(Metric::L2.prepare(&mut [0.0, 0.0]), Ok(()));
+    }
+
+    #[test]
+    fn equal_vectors_are_at_distance_zero() {
+        let score = score(Metric::L2, &[1.5, -2.0, 3.0], &[1.5, -2.0, 3.0]);
+        assert_eq!(score.to_bits(), 0.0_f32.to_bits());
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_ranks_last() {
+        let (huge, mixed) = ([f32::MAX, f32::MAX], [f32::MAX, f32::MIN]);
+        assert_eq!(score(Metric::InnerProduct, &huge, &mixed), f32::NEG_INFINITY);
     }
 }

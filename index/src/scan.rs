@@ -1,86 +1,89 @@
-//! Search over blocks of rows.
+//! The search: blocks are cut into tasks, tasks find candidates, and candidates become results.
+
+use std::ops::Range;
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use crate::bits::Bits;
-use crate::codes::{CodedQuery, CodesView};
-use crate::kernels;
-use crate::metric::{Metric, score};
-use crate::top::Top;
+use crate::best::{Best, Floor};
+use crate::codes::CodedQuery;
+use crate::kernels::{self, Rows};
+use crate::{Bits, CodesView, Metric};
 
-/// Rows that are scored before the best of them are looked at: their codes and sums stay in the nearest caches.
-const STRIP: usize = 512;
-/// Rows for which another thread is worth waking.
-const ROWS_A_TASK_MIN: usize = 8192;
-/// Queries that share a pass over the rows.
-const QUERIES_A_TASK: usize = 16;
+/// Rows of a task.
+const TASK_ROWS: usize = 4096;
+/// Queries of a task: their vectors stay in the nearest caches while the rows pass once.
+const TASK_QUERIES: usize = 16;
+/// Rows whose scores are computed before they are looked at: these of all queries of a task fit the nearest cache.
+const STRIP_ROWS: usize = 128;
+/// Scores looked at together, because most are below the threshold.
+const LOOK_ROWS: usize = 16;
+/// If fewer rows than one in so many may be found, they are scored one by one.
+const SPARSE: usize = 8;
+/// If more rows of a task than one in so many remain as candidates, a scan in f32 is faster than scoring them one by one.
+const DENSE: usize = 8;
+/// Multiplications below which handing work to other threads costs more than it saves; about 0.1 ms.
+const ALONE_MAX: usize = 1 << 20;
 
-/// Rows that are searched together: those of a segment, or of the delta.
-#[derive(Debug, Clone, Copy)]
+/// Rows of one block: a sealed segment's mapped rows, or those not yet sealed.
+#[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
-    /// The rows, `n x dim`, row-major and contiguous.
+    /// n x dim; the components of a row lie side by side, rows may lie apart.
     pub rows: ArrayView2<'a, f32>,
-    /// Their codes, if they have any. Without codes every row is scored as it is.
+    /// Codes of the same rows for the metric of the search; without them the rows are scanned in f32.
     pub codes: Option<CodesView<'a>>,
-    /// Which rows may be found; all of them if there is no such set.
+    /// The rows that may be found; without it, all.
     pub keep: Option<&'a Bits>,
 }
 
 /// A row that was found.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbor {
-    /// The place of its block.
+    /// Position of its block among those searched.
     pub block: u32,
-    /// Its place in the block.
+    /// Its row in the block.
     pub row: u32,
-    /// Its score; see [`Metric`].
+    /// Its score; higher is nearer.
     pub score: f32,
 }
 
 /// Searches on threads of its own.
 #[derive(Debug)]
 pub struct Scanner {
-    threads: ThreadPool,
-}
-
-/// Some rows of a block.
-#[derive(Clone, Copy)]
-struct Piece<'a, 'b> {
-    block: &'a Block<'b>,
-    number: u32,
-    from: usize,
-    to: usize,
+    pool: rayon::ThreadPool,
 }
 
 impl Scanner {
-    /// A scanner with so many threads.
+    /// Starts `threads` threads, named `scan-0` and so on; at least one.
     ///
     /// # Errors
-    /// If the system gives no threads.
-    pub fn new(threads: usize) -> Result<Scanner, ThreadPoolBuildError> {
-        let named = |number| format!("search-{number}");
-        ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(named)
+    /// If the system refuses a thread.
+    pub fn new(threads: usize) -> std::io::Result<Scanner> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|thread| format!("scan-{thread}"))
             .build()
-            .map(|threads| Scanner { threads })
+            .map_err(std::io::Error::other)?;
+        Ok(Scanner { pool })
     }
 
-    /// Does some work on a thread of the scanner, some time later.
+    /// Does `work` on a thread of the scanner without waiting for it; searches in it start there at once.
     pub fn spawn(&self, work: impl FnOnce() + Send + 'static) {
-        self.threads.spawn(work);
+        self.pool.spawn(work);
     }
 
-    /// The `k` nearest rows of every query, best first; of equal scores the row that comes first. Exact, with or without
-    /// codes: what a loop over all rows would find. Vectors must be prepared for the metric.
+    /// The k nearest rows of every query, best first; ties go to the lower block, then to the lower row. Fewer than k if
+    /// fewer rows may be found.
     ///
-    /// Cost for a query: one pass over the codes (or the rows, where a block has none), and the score of the few rows that
-    /// the bound does not rule out. Sixteen queries share a pass.
+    /// Exact: bit for bit what [`score`](crate::score) of every kept row gives, sorted. Rows and queries have passed
+    /// [`Metric::prepare`].
+    ///
+    /// Shapes: `queries` q x dim, returns q lists. Cost: with codes `dim` + 8 bytes a row read for up to 16 queries, else
+    /// `4 * dim`; small work is done on the calling thread. Blocks it until done.
     ///
     /// # Panics
-    /// If a block's rows are not as long as the queries, or not contiguous, or its codes or set are of other rows.
+    /// If a block has another dimension than the queries, codes or bits of another length, codes of another metric, more
+    /// than `u32::MAX` rows, or rows whose components do not lie side by side.
     pub fn search(
         &self,
         metric: Metric,
@@ -88,296 +91,285 @@ impl Scanner {
         queries: ArrayView2<'_, f32>,
         k: usize,
     ) -> Vec<Vec<Neighbor>> {
-        blocks.iter().for_each(|block| check(block, queries.ncols()));
-        let queries: Vec<Vec<f32>> = queries.rows().into_iter().map(|query| query.to_vec()).collect();
+        blocks.iter().for_each(|block| check(metric, block, queries.ncols()));
         if k == 0 {
-            return vec![Vec::new(); queries.len()];
+            return vec![Vec::new(); queries.nrows()];
         }
-        let pieces = pieces(blocks, self.threads.current_num_threads());
-        let found: Vec<Vec<Top>> = self.threads.install(|| {
-            queries
-                .par_chunks(QUERIES_A_TASK)
-                .map(|queries| search_pieces(metric, &pieces, queries, k))
-                .collect()
-        });
-        found.into_iter().flatten().map(Top::into_sorted).collect()
+        let floors = (0..queries.nrows()).map(|_| Floor::new()).collect();
+        let search = Search { metric, blocks, queries: queries.view(), k, floors };
+        let multiplications =
+            queries.len().saturating_mul(blocks.iter().map(|block| block.rows.nrows()).sum());
+        if multiplications <= ALONE_MAX || self.pool.current_num_threads() == 1 {
+            return search.alone();
+        }
+        self.pool.install(|| search.together())
     }
 }
 
-fn check(block: &Block<'_>, dim: usize) {
-    let rows = block.rows.nrows();
-    assert!(block.rows.is_standard_layout(), "rows stand one after the other");
-    assert!(rows == 0 || block.rows.ncols() == dim, "rows are as long as queries");
-    assert!(
-        block.codes.is_none_or(|codes| codes.len() == rows && (rows == 0 || codes.dim() == dim)),
-        "a code for each row"
-    );
-    assert!(block.keep.is_none_or(|keep| keep.len() == rows), "a bit for each row");
-}
-
-/// The blocks in pieces that a thread each is worth waking for.
-fn pieces<'a, 'b>(blocks: &'a [Block<'b>], threads: usize) -> Vec<Vec<Piece<'a, 'b>>> {
-    let all: usize = blocks.iter().map(|block| block.rows.nrows()).sum();
-    let each = all.div_ceil(threads.max(1)).max(ROWS_A_TASK_MIN);
-    let (mut tasks, mut task, mut room) = (Vec::new(), Vec::new(), each);
-    for (number, block) in blocks.iter().enumerate() {
-        let mut from = 0;
-        while from < block.rows.nrows() {
-            let to = block.rows.nrows().min(from + room);
-            task.push(Piece { block, number: number as u32, from, to });
-            room -= to - from;
-            from = to;
-            if room == 0 {
-                tasks.push(std::mem::take(&mut task));
-                room = each;
-            }
-        }
+fn check(metric: Metric, block: &Block<'_>, dim: usize) {
+    let len = block.rows.nrows();
+    assert_eq!(block.rows.ncols(), dim, "rows of another dimension than the queries");
+    assert!(u32::try_from(len).is_ok(), "{len} rows in a block");
+    if let Some(codes) = block.codes {
+        assert!(codes.len() == len && codes.dim() == dim, "codes of other rows");
+        assert_eq!(codes.metric(), metric, "codes of another metric");
     }
-    tasks.push(task);
-    tasks
+    if let Some(keep) = block.keep {
+        assert_eq!(keep.len(), len, "bits of other rows");
+    }
 }
 
-fn search_pieces(metric: Metric, tasks: &[Vec<Piece<'_, '_>>], queries: &[Vec<f32>], k: usize) -> Vec<Top> {
-    let none = || queries.iter().map(|_| Top::new(k)).collect::<Vec<_>>();
-    let join = |mut left: Vec<Top>, right: Vec<Top>| {
-        left.iter_mut().zip(right).for_each(|(left, right)| left.extend(right));
-        left
-    };
-    let search = |task: &Vec<Piece<'_, '_>>| {
-        let mut walk = Walk::new(metric, queries, k);
-        task.iter().for_each(|piece| walk.take(piece));
-        walk.tops
-    };
-    if tasks.len() == 1 { search(&tasks[0]) } else { tasks.par_iter().map(search).reduce(none, join) }
-}
-
-/// A pass of some queries over some rows.
-struct Walk<'a> {
+/// One search, seen by all its tasks.
+struct Search<'a, 'b> {
     metric: Metric,
-    queries: &'a [Vec<f32>],
-    coded: Vec<CodedQuery>,
-    tops: Vec<Top>,
-    /// A score that at least `k` rows reach, for each query.
-    floors: Vec<f32>,
+    blocks: &'a [Block<'b>],
+    queries: ArrayView2<'a, f32>,
     k: usize,
-    sums: Vec<i32>,
-    scores: Vec<f32>,
-    uppers: Vec<f32>,
+    /// One a query.
+    floors: Vec<Floor>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(metric: Metric, queries: &'a [Vec<f32>], k: usize) -> Walk<'a> {
-        Walk {
-            metric,
-            queries,
-            coded: queries.iter().map(|query| CodedQuery::new(metric, query)).collect(),
-            tops: queries.iter().map(|_| Top::new(k)).collect(),
-            floors: vec![f32::NEG_INFINITY; queries.len()],
-            k,
-            sums: Vec::new(),
-            scores: Vec::new(),
-            uppers: Vec::new(),
-        }
+/// Some rows of a block against some queries.
+struct Task {
+    block: usize,
+    rows: Range<usize>,
+    queries: Range<usize>,
+}
+
+/// What a task found for one of its queries.
+struct Found {
+    /// Rows with their scores.
+    exact: Best,
+    /// Rows whose scores are only bounded so far.
+    candidates: Vec<Candidate>,
+}
+
+/// A row that may be among the k best.
+#[derive(Clone, Copy)]
+struct Candidate {
+    block: u32,
+    row: u32,
+    /// What its score is at most.
+    upper: f32,
+}
+
+impl Search<'_, '_> {
+    fn alone(&self) -> Vec<Vec<Neighbor>> {
+        let found = self.tasks().into_iter().map(|task| (task.queries.clone(), self.run(&task))).collect();
+        self.gather(found).into_iter().enumerate().map(|(query, found)| self.finish(query, found)).collect()
     }
 
-    fn take(&mut self, piece: &Piece<'_, '_>) {
-        for from in (piece.from..piece.to).step_by(STRIP) {
-            let strip = Piece { from, to: piece.to.min(from + STRIP), ..*piece };
-            match piece.block.codes {
-                Some(codes) => self.take_by_codes(&strip, codes.slice(strip.from, strip.to)),
-                None => self.take_as_it_is(&strip),
-            }
-        }
+    fn together(&self) -> Vec<Vec<Neighbor>> {
+        let found =
+            self.tasks().into_par_iter().map(|task| (task.queries.clone(), self.run(&task))).collect();
+        let gathered = self.gather(found).into_par_iter().enumerate();
+        gathered.map(|(query, found)| self.finish(query, found)).collect()
     }
 
-    /// Scores every row.
-    fn take_as_it_is(&mut self, strip: &Piece<'_, '_>) {
-        let dim = strip.block.rows.ncols();
-        let rows = strip.block.rows.to_slice().expect("checked: contiguous");
-        self.scores.resize(strip.to - strip.from, 0.0);
-        for (query, top) in self.queries.iter().zip(&mut self.tops) {
-            let rows = &rows[strip.from * dim..strip.to * dim];
-            kernels::get().scores(self.metric, query, rows, &mut self.scores);
-            let mut threshold = top.threshold();
-            for (row, &score) in (strip.from..).zip(&self.scores) {
-                // An equal score may come earlier in the order of blocks than what another thread has found.
-                if score >= threshold && strip.keeps(row) {
-                    top.push(Neighbor { block: strip.number, row: row as u32, score });
-                    threshold = top.threshold();
+    fn tasks(&self) -> Vec<Task> {
+        let mut tasks = Vec::new();
+        for (block, rows) in self.blocks.iter().map(|block| block.rows.nrows()).enumerate() {
+            for rows in pieces(0..rows, TASK_ROWS) {
+                for queries in pieces(0..self.queries.nrows(), TASK_QUERIES) {
+                    tasks.push(Task { block, rows: rows.clone(), queries });
                 }
             }
         }
+        tasks
     }
 
-    /// Scores the rows whose bound reaches the best so far.
-    fn take_by_codes(&mut self, strip: &Piece<'_, '_>, codes: CodesView<'_>) {
-        let count = strip.to - strip.from;
-        self.uppers.clear();
-        self.uppers.resize(count * self.queries.len(), 0.0);
-        let coded: Vec<&CodedQuery> = self.coded.iter().collect();
-        let uppers = &mut self.uppers;
-        codes.bounds(&coded, &mut self.sums, |query, row, upper| uppers[query * count + row] = upper);
-        for (at, query) in self.queries.iter().enumerate() {
-            let uppers = &self.uppers[at * count..][..count];
-            let top = &mut self.tops[at];
-            let row_of = |row: usize| strip.block.rows.row(row).to_slice().expect("checked: contiguous");
-            let floor = &mut self.floors[at];
-            if *floor == f32::NEG_INFINITY {
-                *floor = floor_of(self.k, uppers, |row| {
-                    let row = strip.from + row;
-                    strip.keeps(row).then(|| score(self.metric, query, row_of(row)))
+    /// What all tasks found, by query.
+    fn gather(&self, tasks: Vec<(Range<usize>, Vec<Found>)>) -> Vec<Vec<Found>> {
+        let mut gathered: Vec<Vec<Found>> = self.floors.iter().map(|_| Vec::new()).collect();
+        for (queries, found) in tasks {
+            gathered[queries].iter_mut().zip(found).for_each(|(query, found)| query.push(found));
+        }
+        gathered
+    }
+
+    /// Scores the candidates of a query, the most promising first, until no other can be among the k best.
+    fn finish(&self, query: usize, found: Vec<Found>) -> Vec<Neighbor> {
+        let mut best = Best::new(self.k);
+        let mut candidates = Vec::new();
+        for found in found {
+            found.exact.into_sorted().into_iter().for_each(|neighbor| best.offer(neighbor));
+            candidates.extend(found.candidates);
+        }
+        candidates.sort_unstable_by(|a: &Candidate, b| b.upper.total_cmp(&a.upper));
+        let queries = Rows::new(&self.queries);
+        for Candidate { block, row, upper } in candidates {
+            if upper < best.threshold() {
+                break;
+            }
+            let rows = Rows::new(&self.blocks[block as usize].rows);
+            let score = crate::score(self.metric, queries.row(query), rows.row(row as usize));
+            best.offer(Neighbor { block, row, score });
+        }
+        best.into_sorted()
+    }
+
+    fn run(&self, task: &Task) -> Vec<Found> {
+        let mut found: Vec<Found> = task
+            .queries
+            .clone()
+            .map(|_| Found { exact: Best::new(self.k), candidates: Vec::new() })
+            .collect();
+        let block = &self.blocks[task.block];
+        let (from, to) = (task.rows.start, task.rows.end);
+        let kept = block.keep.map_or(to - from, |keep| keep.count_within(from, to));
+        if let Some(keep) = block.keep
+            && kept * SPARSE < to - from
+        {
+            self.score_each(task, keep, &mut found);
+        } else if let Some(codes) = block.codes
+            && self.k * DENSE < kept
+        {
+            self.scan_codes(task, codes.slice(task.rows.clone()), &mut found);
+        } else {
+            self.scan_floats(task, &mut found);
+        }
+        for (query, found) in task.queries.clone().zip(&found) {
+            self.floors[query].raise(found.exact.threshold());
+        }
+        found
+    }
+
+    /// Scores the few kept rows one by one.
+    fn score_each(&self, task: &Task, keep: &Bits, found: &mut [Found]) {
+        let queries = Rows::new(&self.queries).slice(task.queries.clone());
+        let rows = Rows::new(&self.blocks[task.block].rows);
+        let mut scores = vec![0.0; queries.len()];
+        for row in keep.iter_within(task.rows.start, task.rows.end) {
+            kernels::scores(self.metric, queries, rows.slice(row..row + 1), &mut scores);
+            for (found, &score) in found.iter_mut().zip(&scores) {
+                found.exact.offer(Neighbor { block: task.block as u32, row: row as u32, score });
+            }
+        }
+    }
+
+    /// Scores all rows.
+    fn scan_floats(&self, task: &Task, found: &mut [Found]) {
+        let queries = Rows::new(&self.queries).slice(task.queries.clone());
+        let block = &self.blocks[task.block];
+        let rows = Rows::new(&block.rows);
+        let mut scores = vec![0.0; queries.len() * STRIP_ROWS.min(task.rows.len())];
+        for strip in pieces(task.rows.clone(), STRIP_ROWS) {
+            let scores = &mut scores[..queries.len() * strip.len()];
+            kernels::scores(self.metric, queries, rows.slice(strip.clone()), scores);
+            for ((query, found), scores) in
+                task.queries.clone().zip(&mut *found).zip(scores.chunks_exact(strip.len()))
+            {
+                let floor = self.floors[query].get();
+                for_each_reaching(scores, found.exact.threshold().max(floor), |at| {
+                    let row = strip.start + at;
+                    if block.keep.is_none_or(|keep| keep.get(row)) {
+                        let (block, row, score) = (task.block as u32, row as u32, scores[at]);
+                        found.exact.offer(Neighbor { block, row, score });
+                    }
+                    found.exact.threshold().max(floor)
                 });
             }
-            let mut threshold = top.threshold().max(*floor);
-            for (row, &upper) in (strip.from..).zip(uppers) {
-                if upper >= threshold && strip.keeps(row) {
-                    let score = score(self.metric, query, row_of(row));
-                    top.push(Neighbor { block: strip.number, row: row as u32, score });
-                    threshold = top.threshold().max(*floor);
-                }
+        }
+    }
+
+    /// Finds the rows whose scores by codes are so high that their scores may be among the k best.
+    fn scan_codes(&self, task: &Task, codes: CodesView<'_>, found: &mut [Found]) {
+        let all = Rows::new(&self.queries);
+        let mut query_codes = Vec::new();
+        let (mut coded, mut rest) = (Vec::new(), Vec::new());
+        for query in task.queries.clone() {
+            match CodedQuery::new(all.row(query), &mut query_codes) {
+                Some(query_codes) => coded.push(Sieve::new(query, query_codes, self.k)),
+                None => rest.push(query),
+            }
+        }
+        let mut sums = vec![0; coded.len() * STRIP_ROWS.min(task.rows.len())];
+        for strip in pieces(0..task.rows.len(), STRIP_ROWS) {
+            let sums = &mut sums[..coded.len() * strip.len()];
+            let strip_codes = codes.slice(strip.clone());
+            strip_codes.sums(&query_codes, sums);
+            for (sieve, sums) in coded.iter_mut().zip(sums.chunks_exact(strip.len())) {
+                self.sift(task, sieve, &strip_codes, sums, task.rows.start + strip.start);
+            }
+        }
+        for sieve in coded {
+            self.floors[sieve.query].raise(sieve.lower.threshold());
+            match sieve.candidates {
+                Some(candidates) => found[sieve.query - task.queries.start].candidates = candidates,
+                None => rest.push(sieve.query),
+            }
+        }
+        for query in rest {
+            let alone = Task { block: task.block, rows: task.rows.clone(), queries: query..query + 1 };
+            let at = query - task.queries.start;
+            self.scan_floats(&alone, &mut found[at..at + 1]);
+        }
+    }
+
+    /// Adds the rows of a strip, which starts at the row `start`, to the candidates of a query.
+    fn sift(&self, task: &Task, sieve: &mut Sieve, codes: &CodesView<'_>, sums: &[i32], start: usize) {
+        let Some(candidates) = &mut sieve.candidates else { return };
+        let mut bounds = [0.0; STRIP_ROWS];
+        let bounds = &mut bounds[..sums.len()];
+        codes.upper_bounds(&sieve.coded, sums, bounds);
+        let floor = self.floors[sieve.query].get();
+        let keep = self.blocks[task.block].keep;
+        for_each_reaching(bounds, sieve.lower.threshold().max(floor), |at| {
+            let row = start + at;
+            if keep.is_none_or(|keep| keep.get(row)) {
+                let upper = if bounds[at].is_nan() { f32::INFINITY } else { bounds[at] };
+                let (block, row) = (task.block as u32, row as u32);
+                candidates.push(Candidate { block, row, upper });
+                let score = codes.lower_bound(&sieve.coded, sums[at], at);
+                sieve.lower.offer(Neighbor { block, row, score });
+            }
+            sieve.lower.threshold().max(floor)
+        });
+        if candidates.len() > task.rows.len() / DENSE {
+            let threshold = sieve.lower.threshold().max(floor);
+            candidates.retain(|candidate| candidate.upper >= threshold);
+            if candidates.len() > task.rows.len() / (2 * DENSE) + self.k {
+                sieve.candidates = None;
             }
         }
     }
 }
 
-impl Piece<'_, '_> {
-    fn keeps(&self, row: usize) -> bool {
-        self.block.keep.is_none_or(|keep| keep.contains(row))
+/// What remains of the rows for one query.
+struct Sieve {
+    query: usize,
+    coded: CodedQuery,
+    /// The k best lower bounds of scores.
+    lower: Best,
+    /// Nothing once they were too many.
+    candidates: Option<Vec<Candidate>>,
+}
+
+impl Sieve {
+    fn new(query: usize, coded: CodedQuery, k: usize) -> Sieve {
+        Sieve { query, coded, lower: Best::new(k), candidates: Some(Vec::new()) }
     }
 }
 
-/// A score that at least `k` rows of the strip reach, by scoring those with the highest bounds. Without it the first
-/// strip would be scored row by row.
-fn floor_of(k: usize, uppers: &[f32], score: impl Fn(usize) -> Option<f32>) -> f32 {
-    let mut order: Vec<usize> = (0..uppers.len()).collect();
-    order.sort_unstable_by(|&a, &b| uppers[b].total_cmp(&uppers[a]));
-    let mut best: Vec<f32> = order.into_iter().filter_map(score).take(k).collect();
-    if best.len() < k {
-        return f32::NEG_INFINITY;
+/// Calls `act` for the place of every score that is not below the threshold, which becomes what `act` returns.
+#[inline]
+fn for_each_reaching(scores: &[f32], mut threshold: f32, mut act: impl FnMut(usize) -> f32) {
+    for (piece, scores) in scores.chunks(LOOK_ROWS).enumerate() {
+        // Without an early end, so that it becomes vector instructions. What is not a number is not below.
+        if scores.iter().fold(true, |is_below, &score| is_below & (score < threshold)) {
+            continue;
+        }
+        for (at, &score) in scores.iter().enumerate() {
+            let is_below = score < threshold;
+            if !is_below {
+                threshold = act(piece * LOOK_ROWS + at);
+            }
+        }
     }
-    best.sort_unstable_by(f32::total_cmp);
-    best[0]
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codes::Codes;
-    use proptest::prelude::*;
-
-    /// What every search must find.
-    fn plain(metric: Metric, blocks: &[Block<'_>], query: &[f32], k: usize) -> Vec<Neighbor> {
-        let mut all = Vec::new();
-        for (number, block) in (0..).zip(blocks) {
-            for (row, vector) in block.rows.rows().into_iter().enumerate() {
-                if block.keep.is_none_or(|keep| keep.contains(row)) {
-                    let score = score(metric, query, vector.to_slice().unwrap());
-                    all.push(Neighbor { block: number, row: row as u32, score });
-                }
-            }
-        }
-        // The sort is stable: equal scores stay in the order of rows.
-        all.sort_by(|a, b| b.score.total_cmp(&a.score));
-        all.truncate(k);
-        all
-    }
-
-    /// Numbers that are easy, and numbers that are not.
-    fn number() -> impl Strategy<Value = f32> {
-        prop_oneof![
-            6 => -1.0_f32..1.0,
-            2 => prop::sample::select(vec![0.0, 1.0, -1.0, 0.5]),
-            1 => prop::sample::select(vec![1e30, -1e30, 1e-30, 3e-39, 1e18, -127.0, 1e5]),
-        ]
-    }
-
-    fn vectors(dim: usize, count: usize) -> impl Strategy<Value = Vec<f32>> {
-        prop::collection::vec(number(), dim * count)
-    }
-
-    type Case = (Metric, usize, Vec<(Vec<f32>, bool, Option<u64>)>, Vec<f32>, usize);
-
-    fn cases() -> impl Strategy<Value = Case> {
-        let metrics = prop::sample::select(vec![Metric::Cosine, Metric::InnerProduct, Metric::L2]);
-        (metrics, 1..70_usize).prop_flat_map(|(metric, dim)| {
-            let block = (0..40_usize).prop_flat_map(move |count| vectors(dim, count));
-            let block = (block, any::<bool>(), any::<Option<u64>>());
-            let blocks = prop::collection::vec(block, 0..5);
-            let queries = (1..20_usize).prop_flat_map(move |count| vectors(dim, count));
-            (Just(metric), Just(dim), blocks, queries, 0..30_usize)
-        })
-    }
-
-    fn prepared(metric: Metric, dim: usize, mut vectors: Vec<f32>) -> Vec<f32> {
-        for vector in vectors.chunks_mut(dim) {
-            if metric.prepare(vector).is_err() {
-                vector.fill(0.5);
-                metric.prepare(vector).unwrap();
-            }
-        }
-        vectors
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..ProptestConfig::default() })]
-
-        #[test]
-        fn every_search_finds_what_a_plain_loop_finds((metric, dim, blocks, queries, k) in cases()) {
-            let scanner = Scanner::new(2).unwrap();
-            let blocks: Vec<_> = blocks
-                .into_iter()
-                .map(|(rows, has_codes, keep)| {
-                    let rows = prepared(metric, dim, rows);
-                    let count = rows.len() / dim;
-                    let keep = keep.map(|seed| {
-                        let mut keep = Bits::new(count, false);
-                        (0..count).for_each(|row| _ = keep.set(row, seed >> (row % 61) & 1 == 1));
-                        keep
-                    });
-                    (has_codes.then(|| Codes::of(dim, &rows)), rows, keep)
-                })
-                .collect();
-            let blocks: Vec<Block<'_>> = blocks
-                .iter()
-                .map(|(codes, rows, keep)| Block {
-                    rows: ArrayView2::from_shape((rows.len() / dim, dim), rows).unwrap(),
-                    codes: codes.as_ref().map(Codes::view),
-                    keep: keep.as_ref(),
-                })
-                .collect();
-            let queries = prepared(metric, dim, queries);
-            let queries = ArrayView2::from_shape((queries.len() / dim, dim), &queries).unwrap();
-            let found = scanner.search(metric, &blocks, queries, k);
-            prop_assert_eq!(found.len(), queries.nrows());
-            for (query, found) in queries.rows().into_iter().zip(found) {
-                let plain = plain(metric, &blocks, query.to_slice().unwrap(), k);
-                let bits = |all: &[Neighbor]| -> Vec<(u32, u32, u32)> {
-                    all.iter().map(|found| (found.block, found.row, found.score.to_bits())).collect()
-                };
-                prop_assert_eq!(bits(&found), bits(&plain));
-            }
-        }
-    }
-
-    #[test]
-    fn large_blocks_are_searched_by_several_threads_with_the_same_result() {
-        let (dim, count) = (24, 40_000);
-        let mut state = 7_u64;
-        let mut rows: Vec<f32> = (0..dim * count)
-            .map(|_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect();
-        rows.copy_within(0..dim * 1_000, dim * 30_000);
-        let codes = Codes::of(dim, &rows);
-        let view = ArrayView2::from_shape((count, dim), &rows).unwrap();
-        let blocks = [Block { rows: view, codes: Some(codes.view()), keep: None }];
-        let queries = view.slice(ndarray::s![..40, ..]);
-        let scanner = Scanner::new(3).unwrap();
-        let found = scanner.search(Metric::InnerProduct, &blocks, queries, 25);
-        for (query, found) in queries.rows().into_iter().zip(found) {
-            assert_eq!(found, plain(Metric::InnerProduct, &blocks, query.to_slice().unwrap(), 25));
-        }
-    }
+/// A range in pieces of `len`, the last one shorter.
+fn pieces(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(len).map(move |start| start..(start + len).min(end))
 }

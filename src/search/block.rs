@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use hashbrown::HashTable;
-use likewise_index::{Bits, Codes};
+use likewise_index::{Bits, Codes, Metric};
 use ndarray::ArrayView2;
 
 use super::document::DocumentRef;
@@ -46,20 +46,27 @@ impl Block {
     /// Of a segment.
     ///
     /// Cost: codes all vectors, and hashes all ids.
-    pub(super) fn sealed(dim: usize, segment: Arc<RowSegment>) -> Block {
-        Block::new(dim, Rows::Sealed(segment))
+    pub(super) fn sealed(metric: Metric, dim: usize, segment: Arc<RowSegment>) -> Block {
+        Block::new(metric, dim, Rows::Sealed(segment))
     }
 
     /// Of rows in memory.
-    pub(super) fn delta(dim: usize, vectors: Vec<f32>, documents: Vec<Arc<[u8]>>) -> Block {
+    pub(super) fn delta(metric: Metric, dim: usize, vectors: Vec<f32>, documents: Vec<Arc<[u8]>>) -> Block {
         assert_eq!(vectors.len(), documents.len() * dim, "a vector for each document");
-        Block::new(dim, Rows::Delta { vectors, documents })
+        Block::new(metric, dim, Rows::Delta { vectors, documents })
     }
 
-    fn new(dim: usize, rows: Rows) -> Block {
-        let mut block =
-            Block { dim, codes: Codes::new(dim), rows, ids: HashTable::new(), fields: OnceLock::new() };
-        block.codes = Codes::of(dim, block.vectors());
+    fn new(metric: Metric, dim: usize, rows: Rows) -> Block {
+        let mut block = Block {
+            dim,
+            codes: Codes::new(metric, dim),
+            rows,
+            ids: HashTable::new(),
+            fields: OnceLock::new(),
+        };
+        let mut codes = Codes::new(metric, dim);
+        codes.extend(block.rows());
+        block.codes = codes;
         let mut ids = HashTable::with_capacity(block.len());
         for row in 0..block.len() {
             // A document that does not decode is a bad row: never live, and so never asked for.
@@ -95,6 +102,11 @@ impl Block {
             Rows::Sealed(segment) => segment.vectors(),
             Rows::Delta { vectors, .. } => vectors,
         }
+    }
+
+    fn rows(&self) -> ArrayView2<'_, f32> {
+        let rows = ArrayView2::from_shape((self.len(), self.dim), self.vectors());
+        rows.expect("whole rows, as was checked: this is a bug")
     }
 
     pub(super) fn vector(&self, row: usize) -> &[f32] {
@@ -138,12 +150,7 @@ impl Block {
 
     /// What the index searches.
     pub(super) fn searched<'a>(&'a self, keep: Option<&'a Bits>) -> likewise_index::Block<'a> {
-        let rows = ArrayView2::from_shape((self.len(), self.dim), self.vectors());
-        likewise_index::Block {
-            rows: rows.expect("whole rows, as was checked: this is a bug"),
-            codes: Some(self.codes.view()),
-            keep,
-        }
+        likewise_index::Block { rows: self.rows(), codes: Some(self.codes.view()), keep }
     }
 
     /// About what it takes of memory, mapped pages not counted.

@@ -7,7 +7,7 @@ use likewise_index::Scanner;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, oneshot};
 
-use super::collection::{Collection, Settings};
+use super::collection::{Collection, Settings, Tidying};
 use super::results::Results;
 use super::view::{Query, View};
 use crate::error::{Error, Kind, Result};
@@ -27,11 +27,13 @@ pub struct Options {
     pub threads: usize,
     /// Searches that may wait for a thread; more are refused.
     pub searches_queued_max: usize,
+    /// When log and segments are tidied up.
+    pub tidying: Tidying,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { collections_max: 256, threads: 0, searches_queued_max: 1024 }
+        Options { collections_max: 256, threads: 0, searches_queued_max: 1024, tidying: Tidying::default() }
     }
 }
 
@@ -52,7 +54,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. Blocks; needs a runtime.
+    /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. Blocks..
     ///
     /// # Errors
     /// `Io`.
@@ -61,13 +63,15 @@ impl Catalog {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let scanner = Scanner::new(threads)
-            .map_err(|error| Error::new(Kind::Io, "start the threads that search").source(error))?;
+        let scanner =
+            Scanner::new(threads).map_err(|error| Error::io("start the threads that search", error))?;
         let mut shelf = Shelf::new();
         for name in place.names()? {
-            let opened = Collection::open(&place, &name, &metrics).map(Arc::new).inspect_err(|error| {
-                tracing::error!(%error, "a collection cannot be opened; the others are served");
-            });
+            let opened = Collection::open(&place, &name, options.tidying, &metrics)
+                .map(Arc::new)
+                .inspect_err(|error| {
+                    tracing::error!(%error, "a collection cannot be opened; the others are served");
+                });
             shelf.insert(name, opened);
         }
         Ok(Catalog {
@@ -129,7 +133,8 @@ impl Catalog {
             ));
         }
         let (place, owned, metrics) = (self.place.clone(), name.to_owned(), Arc::clone(&self.metrics));
-        let create = move || Collection::create(&place, &owned, settings, &metrics);
+        let tidying = self.options.tidying;
+        let create = move || Collection::create(&place, &owned, settings, tidying, &metrics);
         let made = tokio::task::spawn_blocking(create).await;
         let made = made.map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))??;
         let made = Arc::new(made);

@@ -1,6 +1,7 @@
 //! One collection: a writer with a thread of its own, and readers who never wait for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,8 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use likewise_index::Metric;
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::block::hash_id;
 use super::document::DocumentRef;
@@ -23,24 +23,35 @@ use crate::metrics::Metrics;
 use crate::storage::RowStore;
 use crate::storage::rows::{Listing, LogFate, Opened, Place, Row};
 
-/// Changes that wait for the writer; who brings more waits for room.
-const QUEUED_MAX: usize = 1024;
 /// Changes that share a flush.
 const GROUP_MAX: usize = 256;
 /// What permits of the queue stand for.
 const PERMIT_BYTES: usize = 1024;
-/// Bytes of changes that wait for the writer.
+/// Bytes of changes that wait for the writer, each counted as one KiB at least; who brings more waits for room.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
-/// Rows in memory and log become a segment past so many bytes.
-const DELTA_BYTES_MAX: usize = 32 << 20;
 /// Rows of a segment, whatever their length.
 const SEGMENT_ROWS_MAX: usize = 1 << 20;
 /// One dead row in so many rows is worth a compaction.
 const DEAD_SHARE: usize = 5;
-/// So many are worth it while there are writes; fewer wait until there are none.
-const DEAD_ROWS_BUSY: usize = 4096;
-/// How long no change has come when there is time for what can wait.
-const IDLE: Duration = Duration::from_secs(1);
+
+/// When log and segments are tidied up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tidying {
+    /// Rows in log and memory become a segment past so many bytes; also the bytes of vectors in a segment.
+    pub segment_bytes: usize,
+    /// So many dead rows are worth a compaction while there are writes, if they are a fifth of all; fewer wait until
+    /// there are none.
+    pub dead_rows_busy: usize,
+    /// How long no change has come when there is time for what can wait.
+    pub idle_ms: u64,
+}
+
+impl Default for Tidying {
+    fn default() -> Tidying {
+        Tidying { segment_bytes: 32 << 20, dead_rows_busy: 4096, idle_ms: 1000 }
+    }
+}
 
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 
@@ -147,6 +158,7 @@ impl Collection {
         place: &Place,
         name: &str,
         settings: Settings,
+        tidying: Tidying,
         metrics: &Arc<Metrics>,
     ) -> Result<Collection> {
         let encoded = serde_json::to_vec(&settings).map_err(|error| {
@@ -154,14 +166,19 @@ impl Collection {
         })?;
         let store = RowStore::create(place, name, settings.dim as u32, encoded)?;
         let view = View { metric: settings.metric, dim: settings.dim, parts: Vec::new(), version: 0 };
-        Collection::start(settings, store, view, 0, metrics)
+        Collection::start(settings, store, view, 0, tidying, metrics)
     }
 
     /// The collection as it was when its last change was acknowledged.
     ///
     /// # Errors
     /// `Corrupt`, `Format`, `Io`.
-    pub(super) fn open(place: &Place, name: &str, metrics: &Arc<Metrics>) -> Result<Collection> {
+    pub(super) fn open(
+        place: &Place,
+        name: &str,
+        tidying: Tidying,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Collection> {
         let Opened { store, segments, replay } = RowStore::open(place, name)?;
         let manifest = store.manifest();
         let settings: Settings = serde_json::from_slice(&manifest.settings).map_err(|error| {
@@ -173,7 +190,7 @@ impl Collection {
             View { metric: settings.metric, dim: settings.dim, parts: Vec::new(), version: manifest.version };
         let mut bad = replay.damaged;
         for (segment, listing) in segments.into_iter().zip(&manifest.segments) {
-            let (part, bad_rows) = Part::sealed(settings.dim, segment, &listing.dead);
+            let (part, bad_rows) = Part::sealed(settings.metric, settings.dim, segment, &listing.dead);
             bad += bad_rows as u64;
             view.parts.push(part);
         }
@@ -195,7 +212,7 @@ impl Collection {
         if replay.torn_bytes > 0 {
             tracing::info!(collection = name, bytes = replay.torn_bytes, "cut off what was being written");
         }
-        Collection::start(settings, store, view, log_rows, metrics)
+        Collection::start(settings, store, view, log_rows, tidying, metrics)
     }
 
     fn start(
@@ -203,6 +220,7 @@ impl Collection {
         store: RowStore,
         view: View,
         log_rows: usize,
+        tidying: Tidying,
         metrics: &Arc<Metrics>,
     ) -> Result<Collection> {
         let shared = Arc::new(Shared {
@@ -210,19 +228,20 @@ impl Collection {
             view: ArcSwap::from_pointee(view),
             is_dropped: AtomicBool::new(false),
         });
-        let (orders, inbox) = mpsc::channel(QUEUED_MAX);
+        // What is sent has taken its share of `room`, which is the limit.
+        let (orders, inbox) = mpsc::channel();
         let writer = Writer {
             shared: Arc::clone(&shared),
             store,
             inbox,
             log_rows,
             is_compacting: false,
+            tidying,
             metrics: Arc::clone(metrics),
         };
-        let runtime = Handle::current();
         let writer = std::thread::Builder::new()
             .name("collection".into())
-            .spawn(move || writer.run(&runtime))
+            .spawn(|| writer.run())
             .map_err(|error| Error::io("start the writer of a collection", error))?;
         Ok(Collection {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
@@ -274,11 +293,11 @@ impl Collection {
     /// Cancel safety: a change that was sent is made.
     pub async fn change(&self, change: Change) -> Result<Receipt> {
         let dropped = || self.gone();
-        let permits = change.bytes().div_ceil(PERMIT_BYTES).min(QUEUED_BYTES_MAX / PERMIT_BYTES) as u32;
+        let permits = change.bytes().div_ceil(PERMIT_BYTES).clamp(1, QUEUED_BYTES_MAX / PERMIT_BYTES) as u32;
         let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| dropped())?;
         let orders = self.sender().ok_or_else(dropped)?;
         let (reply, answer) = oneshot::channel();
-        orders.send(Order::Change { change, reply, _room: room }).await.map_err(|_| dropped())?;
+        orders.send(Order::Change { change, reply, _room: room }).map_err(|_| dropped())?;
         answer.await.map_err(|_| dropped())?
     }
 
@@ -290,7 +309,7 @@ impl Collection {
         let dropped = || self.gone();
         let orders = self.sender().ok_or_else(dropped)?;
         let (reply, answer) = oneshot::channel();
-        orders.send(Order::Drop { reply }).await.map_err(|_| dropped())?;
+        orders.send(Order::Drop { reply }).map_err(|_| dropped())?;
         answer.await.map_err(|_| dropped())?
     }
 
@@ -386,27 +405,28 @@ struct Writer {
     log_rows: usize,
     /// Set when dead rows have become too many, until none is left.
     is_compacting: bool,
+    tidying: Tidying,
     metrics: Arc<Metrics>,
 }
 
 type Reply = oneshot::Sender<Result<Receipt>>;
 
 impl Writer {
-    fn run(mut self, runtime: &Handle) {
+    fn run(mut self) {
+        let idle = Duration::from_millis(self.tidying.idle_ms);
         loop {
-            // Inside the block: a timer belongs to the runtime.
-            match runtime.block_on(async { tokio::time::timeout(IDLE, self.inbox.recv()).await }) {
-                Ok(None) => return,
-                Ok(Some(Order::Drop { reply })) => {
+            match self.inbox.recv_timeout(idle) {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Order::Drop { reply }) => {
                     return self.drop_collection(reply);
                 }
-                Ok(Some(Order::Change { change, reply, _room })) => {
+                Ok(Order::Change { change, reply, _room }) => {
                     if let Some(reply) = self.commit(change, reply) {
                         return self.drop_collection(reply);
                     }
                     self.tidy(false);
                 }
-                Err(_) => self.tidy(true),
+                Err(RecvTimeoutError::Timeout) => self.tidy(true),
             }
         }
     }
@@ -478,9 +498,9 @@ impl Writer {
         let view = self.shared.view.load_full();
         let dead = self.dead_rows(&view);
         let rows = view.documents() + dead;
-        let is_due = dead * DEAD_SHARE > rows && (is_idle || dead >= DEAD_ROWS_BUSY);
+        let is_due = dead * DEAD_SHARE > rows && (is_idle || dead >= self.tidying.dead_rows_busy);
         self.is_compacting = (self.is_compacting || is_due) && dead > 0;
-        let is_delta_full = self.store.log_bytes() as usize > DELTA_BYTES_MAX;
+        let is_delta_full = self.store.log_bytes() as usize > self.tidying.segment_bytes;
         let step = if is_delta_full {
             self.seal(&view)
         } else if self.is_compacting {
@@ -505,7 +525,7 @@ impl Writer {
     fn seal(&mut self, view: &View) -> Result<()> {
         let (sealed, delta) = view.parts.split_at(view.delta_from());
         let mut parts = sealed.to_vec();
-        if let Some(part) = self.write(view.dim, delta)? {
+        if let Some(part) = self.write(view, delta)? {
             parts.push(part);
         }
         self.replace(view, parts, LogFate::Replaced)
@@ -516,7 +536,7 @@ impl Writer {
         let (sealed, delta) = view.parts.split_at(view.delta_from());
         let Some(from) = sealed.iter().position(|part| part.dead_rows() > 0) else { return self.seal(view) };
         // Neighbours join as long as they make one segment.
-        let rows_max = (DELTA_BYTES_MAX / (view.dim * 4)).clamp(1, SEGMENT_ROWS_MAX);
+        let rows_max = (self.tidying.segment_bytes / (view.dim * 4)).clamp(1, SEGMENT_ROWS_MAX);
         let mut rows = 0;
         let fits = |part: &&Part| {
             rows += part.live_rows();
@@ -524,21 +544,21 @@ impl Writer {
         };
         let to = from + sealed[from..].iter().take_while(fits).count().max(1);
         let mut parts = sealed[..from].to_vec();
-        parts.extend(self.write(view.dim, &sealed[from..to])?);
+        parts.extend(self.write(view, &sealed[from..to])?);
         parts.extend_from_slice(&sealed[to..]);
         parts.extend_from_slice(delta);
         self.replace(view, parts, LogFate::Kept)
     }
 
     /// A segment of the live rows of some parts; none if there are no such rows.
-    fn write(&mut self, dim: usize, parts: &[Part]) -> Result<Option<Part>> {
+    fn write(&mut self, view: &View, parts: &[Part]) -> Result<Option<Part>> {
         let rows: Vec<Row<'_>> =
             parts.iter().flat_map(Part::rows).map(|(vector, document)| Row { vector, document }).collect();
         if rows.is_empty() {
             return Ok(None);
         }
         let segment = self.store.write_segment(rows.iter().copied())?;
-        Ok(Some(Part::sealed(dim, segment, &[]).0))
+        Ok(Some(Part::sealed(view.metric, view.dim, segment, &[]).0))
     }
 
     /// Publishes other parts with the same live rows, on the disk and then for readers.

@@ -39,12 +39,12 @@ impl Fields {
     pub(super) fn rows(&self, filter: &Filter) -> Bits {
         match filter {
             Filter::All(filters) => {
-                let mut rows = Bits::new(self.rows, true);
+                let mut rows = Bits::with_len(self.rows, true);
                 filters.iter().for_each(|filter| rows.and(&self.rows(filter)));
                 rows
             }
             Filter::Any(filters) => {
-                let mut rows = Bits::new(self.rows, false);
+                let mut rows = Bits::with_len(self.rows, false);
                 filters.iter().for_each(|filter| rows.or(&self.rows(filter)));
                 rows
             }
@@ -89,8 +89,8 @@ impl Fields {
     }
 
     fn collect(&self, rows: impl Iterator<Item = u32>) -> Bits {
-        let mut bits = Bits::new(self.rows, false);
-        rows.for_each(|row| _ = bits.set(row as usize, true));
+        let mut bits = Bits::with_len(self.rows, false);
+        rows.for_each(|row| bits.set(row as usize, true));
         bits
     }
 }
@@ -171,7 +171,7 @@ mod tests {
                 bytes.iter().map(|bytes| DocumentRef::decode(bytes).unwrap()).collect();
             let rows = Fields::of(documents.iter().copied()).rows(&filter);
             for (row, document) in documents.iter().enumerate() {
-                prop_assert_eq!(rows.contains(row), filter.means(document), "{:?}", document);
+                prop_assert_eq!(rows.get(row), filter.means(document), "{:?}", document);
             }
         }
     }

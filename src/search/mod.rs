@@ -17,7 +17,7 @@ mod view;
 mod watch;
 
 pub use catalog::{Catalog, Options};
-pub use collection::{Change, Collection, Model, Receipt, Settings, metric_name};
+pub use collection::{Change, Collection, Model, Receipt, Settings, Tidying, metric_name};
 pub use document::{Document, DocumentRef, ID_BYTES_MAX, METADATA_BYTES_MAX, TAGS_MAX};
 pub use filter::{Filter, Scalar, Test, number};
 pub use likewise_index::{Metric, Unfit};

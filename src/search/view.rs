@@ -59,15 +59,15 @@ pub struct Batch {
 impl Part {
     /// All rows of a block.
     fn whole(block: Block) -> Part {
-        let live = Arc::new(Bits::new(block.len(), true));
+        let live = Arc::new(Bits::with_len(block.len(), true));
         Part { live_rows: block.len(), block: Arc::new(block), live }
     }
 
     /// A segment with its dead rows, one bit each as the manifest keeps them. Rows that cannot be read are dead too;
     /// returns how many.
-    pub(super) fn sealed(dim: usize, segment: Arc<RowSegment>, dead: &[u8]) -> (Part, usize) {
-        let block = Block::sealed(dim, Arc::clone(&segment));
-        let mut live = Bits::new(block.len(), true);
+    pub(super) fn sealed(metric: Metric, dim: usize, segment: Arc<RowSegment>, dead: &[u8]) -> (Part, usize) {
+        let block = Block::sealed(metric, dim, Arc::clone(&segment));
+        let mut live = Bits::with_len(block.len(), true);
         for row in 0..block.len() {
             if dead.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
                 live.set(row, false);
@@ -76,8 +76,10 @@ impl Part {
         let undecoded =
             (0..block.len()).filter(|&row| DocumentRef::decode(block.document_bytes(row)).is_none());
         let unreadable = segment.bad_rows().iter().map(|&row| row as usize).chain(undecoded);
-        let bad = unreadable.filter(|&row| live.set(row, false)).count();
-        (Part { live_rows: live.count(), live: Arc::new(live), block: Arc::new(block) }, bad)
+        let before = live.count();
+        unreadable.for_each(|row| live.set(row, false));
+        let live_rows = live.count();
+        (Part { live_rows, live: Arc::new(live), block: Arc::new(block) }, before - live_rows)
     }
 
     pub(super) fn dead_rows(&self) -> usize {
@@ -94,7 +96,7 @@ impl Part {
             return Vec::new();
         }
         let mut dead = vec![0; self.block.len().div_ceil(8)];
-        for row in (0..self.block.len()).filter(|&row| !self.live.contains(row)) {
+        for row in (0..self.block.len()).filter(|&row| !self.live.get(row)) {
             dead[row / 8] |= 1 << (row % 8);
         }
         dead
@@ -107,13 +109,13 @@ impl Part {
     }
 
     fn find(&self, id: &str, hash: u64) -> Option<usize> {
-        self.block.find(id, hash).find(|&row| self.live.contains(row))
+        self.block.find(id, hash).find(|&row| self.live.get(row))
     }
 
     fn kill(&mut self, row: usize) {
-        if Arc::make_mut(&mut self.live).set(row, false) {
-            self.live_rows -= 1;
-        }
+        // Whoever calls it has found the row live.
+        Arc::make_mut(&mut self.live).set(row, false);
+        self.live_rows -= 1;
     }
 }
 
@@ -166,7 +168,7 @@ impl View {
                 if page.len() == count {
                     return (page, Some((number, row)));
                 }
-                if part.live.contains(row) {
+                if part.live.get(row) {
                     page.push((part.block.document(row), part.block.vector(row)));
                 }
             }
@@ -245,7 +247,7 @@ impl View {
                 replaced += 1;
             }
         }
-        self.parts.push(Part::whole(Block::delta(self.dim, vectors, documents)));
+        self.parts.push(Part::whole(Block::delta(self.metric, self.dim, vectors, documents)));
         replaced
     }
 
@@ -263,7 +265,7 @@ impl View {
                 documents.push(Arc::from(document));
             }
             self.parts.truncate(self.parts.len() - 2);
-            self.parts.push(Part::whole(Block::delta(self.dim, vectors, documents)));
+            self.parts.push(Part::whole(Block::delta(self.metric, self.dim, vectors, documents)));
         }
         self.parts.retain(|part| part.live_rows > 0 || part.block.segment().is_some());
     }

@@ -153,6 +153,7 @@ impl RecordingFiles {
             names: self.base.keys().cloned().zip(0..).collect(),
             pending_names: Vec::new(),
             files: self.base.values().cloned().collect(),
+            created: self.base.values().map(Vec::len).collect(),
             pending: Vec::new(),
         }
     }
@@ -272,7 +273,7 @@ impl StoredFile for RecordedFile {
         };
         if !arrived.is_empty() {
             if let Some(content) = state.files.get_mut(self.file) {
-                apply(content, offset, arrived);
+                apply(content, 0, offset, arrived);
             }
             state.log.push(Call::Write { file: self.file, offset, bytes: arrived.into() });
         }
@@ -308,6 +309,8 @@ pub struct CrashPoint {
     names: BTreeMap<PathBuf, usize>,
     pending_names: Vec<Call>,
     files: Vec<Vec<u8>>,
+    /// With how many bytes each was created.
+    created: Vec<usize>,
     pending: Vec<Pending>,
 }
 
@@ -352,7 +355,9 @@ impl CrashPoint {
                     self.files.len(),
                     "files are numbered in the order of their creation"
                 );
-                self.files.push(vec![0; usize::try_from(*bytes).unwrap_or_default()]);
+                let bytes = usize::try_from(*bytes).unwrap_or_default();
+                self.files.push(vec![0; bytes]);
+                self.created.push(bytes);
                 self.pending_names.push(call.clone());
             }
             Call::Write { file, offset, bytes } => self.pending.push(Pending {
@@ -392,7 +397,7 @@ impl CrashPoint {
         let mut files = self.files.clone();
         for (pending, arrived) in self.pending.iter().zip(arrived) {
             let Some(content) = files.get_mut(pending.file) else { continue };
-            pending.arrive(content, *arrived);
+            pending.arrive(content, self.created[pending.file], *arrived);
         }
         let mut directory = self.names.clone();
         self.pending_names.iter().take(names).for_each(|call| change_name(&mut directory, call));
@@ -408,24 +413,24 @@ impl CrashPoint {
         self.pending = pending;
         for write in settled {
             if let Some(content) = self.files.get_mut(file) {
-                apply(content, write.offset, &write.bytes);
+                apply(content, self.created[file], write.offset, &write.bytes);
             }
         }
     }
 }
 
 impl Pending {
-    fn arrive(&self, content: &mut Vec<u8>, arrived: Arrived) {
+    fn arrive(&self, content: &mut Vec<u8>, created: usize, arrived: Arrived) {
         let part = |range: Option<&[u8]>| range.unwrap_or_default().to_vec();
         match arrived {
             Arrived::Nothing => {}
-            Arrived::All => apply(content, self.offset, &self.bytes),
-            Arrived::Until(end) => apply(content, self.offset, &part(self.bytes.get(..end))),
+            Arrived::All => apply(content, created, self.offset, &self.bytes),
+            Arrived::Until(end) => apply(content, created, self.offset, &part(self.bytes.get(..end))),
             Arrived::From(start) => {
-                apply(content, self.offset + start as u64, &part(self.bytes.get(start..)));
+                apply(content, created, self.offset + start as u64, &part(self.bytes.get(start..)));
             }
             Arrived::UntilAndCut(end) => {
-                apply(content, self.offset, &part(self.bytes.get(..end)));
+                apply(content, created, self.offset, &part(self.bytes.get(..end)));
                 content.truncate(usize::try_from(self.offset).unwrap_or(usize::MAX).saturating_add(end));
             }
         }
@@ -449,9 +454,14 @@ fn change_name(names: &mut BTreeMap<PathBuf, usize>, call: &Call) {
     }
 }
 
-/// Writes into a file's content. What a shortened file no longer holds stays away.
-fn apply(content: &mut [u8], offset: u64, bytes: &[u8]) {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+/// Writes into a file's content, which grows where the write ends behind it. Of a file that was created with its space,
+/// what it no longer holds after it was shortened stays away.
+fn apply(content: &mut Vec<u8>, created: usize, offset: u64, bytes: &[u8]) {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    if content.len() >= created {
+        content.resize(content.len().max(start.saturating_add(bytes.len())), 0);
+    }
+    let start = start.min(content.len());
     let room = content.split_at_mut(start).1;
     let count = room.len().min(bytes.len());
     if let (Some(target), Some(source)) = (room.get_mut(..count), bytes.get(..count)) {

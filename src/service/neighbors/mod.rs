@@ -22,6 +22,9 @@ use crate::search::{Catalog, Collection, Filter, Query, Results, Unfit, View, Wa
 
 pub use writing::{Draft, Spec};
 
+/// The longest vector: of two such, neither the product nor the distance overflows an f32.
+const NORM_MAX: f64 = 1e18;
+
 /// What one request may ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -384,12 +387,19 @@ fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<(
     }
     settings.metric.prepare(vector).map_err(|unfit| {
         let message = match unfit {
-            Unfit::NotFinite(place) => format!("number {place} of {param} is not a finite number"),
-            Unfit::NoDirection => format!("{param} is zero: it has no direction, which the cosine needs"),
-            Unfit::TooLong => format!("{param} is longer than 1e18"),
+            Unfit::NotFinite { at } => format!("number {at} of {param} is not a finite number"),
+            Unfit::Zero => format!("{param} is zero: it has no direction, which the cosine needs"),
         };
         Error::invalid(param, message)
-    })
+    })?;
+    let square: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
+    if square > NORM_MAX * NORM_MAX {
+        return Err(Error::invalid(
+            param,
+            format!("{param} is longer than {NORM_MAX:e}, and its scores would overflow"),
+        ));
+    }
+    Ok(())
 }
 
 /// The identity of a query's results in a collection.

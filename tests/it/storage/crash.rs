@@ -223,7 +223,7 @@ impl Enumeration {
 }
 
 /// Which writes arrived: every subset of the last eight, the ones before all there or all missing.
-fn subsets(writes: usize) -> Vec<Vec<Arrived>> {
+pub(super) fn subsets(writes: usize) -> Vec<Vec<Arrived>> {
     let arrived = |is_there| if is_there { Arrived::All } else { Arrived::Nothing };
     let varied = writes.min(SUBSET_WRITES_MAX);
     let earlier: &[bool] = if writes > varied { &[true, false] } else { &[true] };

@@ -8,6 +8,7 @@ mod full_disk;
 mod model;
 mod objects;
 mod records;
+mod rows;
 mod store;
 mod verify;
 

@@ -1,0 +1,302 @@
+//! Safe doors to the inner loops, which are chosen once for the processor at hand.
+#![expect(unsafe_code, reason = "vector instructions and rows by pointer, which the compiler cannot check")]
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use ndarray::ArrayView2;
+
+use crate::Metric;
+
+/// Coded vectors are padded with zeros to a multiple of this many codes, so that no loop over them has a rest.
+pub(crate) const CODES_MULTIPLE: usize = 32;
+
+/// Vectors of one length in memory, as a view of an array holds them; the distance from one to the next may be longer.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    floats: tile::Floats,
+    dim: usize,
+    lives: PhantomData<&'a [f32]>,
+}
+
+impl<'a> Rows<'a> {
+    /// The rows of a view.
+    ///
+    /// # Panics
+    /// If the components of a row do not lie side by side, or the rows lie backwards.
+    pub(crate) fn new(view: &ArrayView2<'a, f32>) -> Rows<'a> {
+        let (len, dim) = view.dim();
+        assert!(
+            len == 0 || dim <= 1 || view.strides()[1] == 1,
+            "the components of a row do not lie side by side"
+        );
+        let stride =
+            if len <= 1 { dim } else { usize::try_from(view.strides()[0]).expect("rows in ascending order") };
+        Rows { floats: tile::Floats { start: view.as_ptr(), stride, len }, dim, lives: PhantomData }
+    }
+
+    /// A single vector.
+    pub(crate) fn one(row: &'a [f32]) -> Rows<'a> {
+        let floats = tile::Floats { start: row.as_ptr(), stride: row.len(), len: 1 };
+        Rows { floats, dim: row.len(), lives: PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.floats.len
+    }
+
+    pub(crate) fn slice(&self, range: Range<usize>) -> Rows<'a> {
+        assert!(range.start <= range.end && range.end <= self.len(), "rows {range:?} of {}", self.len());
+        // An empty range may start past the last row, where a pointer must not go.
+        let first = if range.is_empty() { 0 } else { range.start };
+        // SAFETY: the row `first` exists, or it is 0.
+        let start = unsafe { self.floats.start.add(first * self.floats.stride) };
+        Rows { floats: tile::Floats { start, len: range.len(), ..self.floats }, ..*self }
+    }
+
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+        assert!(row < self.len(), "row {row} of {}", self.len());
+        // SAFETY: the row exists, and the view that this was made of promises its `dim` floats for `'a`.
+        unsafe { std::slice::from_raw_parts(self.floats.start.add(row * self.floats.stride), self.dim) }
+    }
+}
+
+/// Instruction sets; a later one is faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 with byte and word instructions.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// The same with VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+/// The best set of this machine.
+static BEST: LazyLock<Set> = LazyLock::new(|| *sets().last().expect("every machine has the portable set"));
+
+/// The sets of this machine.
+fn sets() -> Vec<Set> {
+    let mut sets = vec![Set::Portable];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        sets.push(Set::Avx2);
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            sets.push(Set::Avx512);
+            if is_x86_feature_detected!("avx512vnni") {
+                sets.push(Set::Avx512Vnni);
+            }
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        sets.push(Set::Neon);
+    }
+    sets
+}
+
+/// Scores of all pairs: `out` is queries x rows.
+///
+/// # Panics
+/// If the dimensions differ or `out` has another length.
+pub(crate) fn scores(metric: Metric, queries: Rows<'_>, rows: Rows<'_>, out: &mut [f32]) {
+    scores_with(*BEST, metric, queries, rows, out);
+}
+
+fn scores_with(set: Set, metric: Metric, queries: Rows<'_>, rows: Rows<'_>, out: &mut [f32]) {
+    assert_eq!(queries.dim, rows.dim, "queries and rows of different dimensions");
+    assert_eq!(out.len(), queries.len() * rows.len(), "one score a pair");
+    let is_distance = match metric {
+        Metric::Cosine | Metric::InnerProduct => false,
+        Metric::L2 => true,
+    };
+    let (queries, rows, dim) = (queries.floats, rows.floats, rows.dim);
+    let job = tile::Scores { is_distance, queries, rows, dim, out: out.as_mut_ptr() };
+    // SAFETY: the set was found on this machine, `Rows` promises the vectors, and the length of `out` was checked.
+    unsafe {
+        match set {
+            Set::Portable => portable::scores(&job),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => x86::avx2_scores(&job),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 | Set::Avx512Vnni => x86::avx512_scores(&job),
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => neon::scores(&job),
+        }
+    }
+}
+
+/// Exact integer sums of products of all pairs of vectors of `stride` codes: `out` is queries x rows, and the same on every
+/// instruction set. No sum of absolute products of a pair may pass `i32::MAX`, as it would wrap.
+///
+/// # Panics
+/// If `stride` is not a multiple of [`CODES_MULTIPLE`], or a length does not fit.
+pub(crate) fn code_sums(queries: &[i16], rows: &[i8], stride: usize, out: &mut [i32]) {
+    code_sums_with(*BEST, queries, rows, stride, out);
+}
+
+fn code_sums_with(set: Set, queries: &[i16], rows: &[i8], stride: usize, out: &mut [i32]) {
+    assert!(stride > 0 && stride.is_multiple_of(CODES_MULTIPLE), "codes are padded");
+    let (queries_len, rows_len) = (queries.len() / stride, rows.len() / stride);
+    assert!(queries.len() == queries_len * stride && rows.len() == rows_len * stride, "whole vectors");
+    assert_eq!(out.len(), queries_len * rows_len, "one sum a pair");
+    let (queries, rows, out) = (queries.as_ptr(), rows.as_ptr(), out.as_mut_ptr());
+    let job = tile::CodeSums { queries, queries_len, rows, rows_len, stride, out };
+    // SAFETY: the set was found on this machine, and the lengths were checked.
+    unsafe {
+        match set {
+            Set::Portable => portable::code_sums(&job),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => x86::avx2_code_sums(&job),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => x86::avx512_code_sums(&job),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => x86::vnni_code_sums(&job),
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => neon::code_sums(&job),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Every kernel that the machine has against the portable one and against f64, and tiles against single pairs.
+
+    use super::*;
+    use ndarray::{Array2, s};
+
+    const METRICS: [Metric; 2] = [Metric::InnerProduct, Metric::L2];
+
+    /// Numbers from -1 to 1 of a linear congruential generator (Knuth, MMIX).
+    fn noise(len: usize, seed: u64) -> impl Iterator<Item = f32> {
+        let mut state = seed;
+        std::iter::repeat_with(move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .take(len)
+    }
+
+    fn matrix(rows: usize, dim: usize, seed: u64) -> Array2<f32> {
+        Array2::from_shape_vec((rows, dim), noise(rows * dim, seed).collect()).unwrap()
+    }
+
+    fn all_scores(set: Set, metric: Metric, queries: &Array2<f32>, rows: &Array2<f32>) -> Vec<f32> {
+        let mut out = vec![f32::NAN; queries.nrows() * rows.nrows()];
+        scores_with(set, metric, Rows::new(&queries.view()), Rows::new(&rows.view()), &mut out);
+        out
+    }
+
+    /// The score in f64, and the sum of its absolute terms.
+    fn reference(metric: Metric, query: &[f32], row: &[f32]) -> (f64, f64) {
+        let pairs = query.iter().zip(row).map(|(&x, &y)| (f64::from(x), f64::from(y)));
+        let terms: Vec<f64> = match metric {
+            Metric::Cosine | Metric::InnerProduct => pairs.map(|(x, y)| x * y).collect(),
+            Metric::L2 => pairs.map(|(x, y)| -(x - y) * (x - y)).collect(),
+        };
+        (terms.iter().sum(), terms.iter().map(|term| term.abs()).sum())
+    }
+
+    #[test]
+    fn every_set_scores_within_rounding() {
+        for dim in (1..=70).chain([384]) {
+            let (queries, rows) = (matrix(3, dim, 1), matrix(9, dim, 2));
+            for (set, metric) in sets().into_iter().flat_map(|set| METRICS.map(|metric| (set, metric))) {
+                let scores = all_scores(set, metric, &queries, &rows);
+                for (at, score) in scores.into_iter().enumerate() {
+                    let (q, r) = (at / 9, at % 9);
+                    let (query, row) = (queries.row(q).to_vec(), rows.row(r).to_vec());
+                    let (expected, terms) = reference(metric, &query, &row);
+                    let slack = (dim + 4) as f64 * f64::from(f32::EPSILON) * terms;
+                    assert!(
+                        (f64::from(score) - expected).abs() <= slack,
+                        "{set:?} {metric:?} {dim}: {score}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tile_of_any_shape_gives_the_bits_of_single_pairs() {
+        for dim in [1, 7, 8, 16, 17, 33, 70, 384] {
+            for (queries, rows) in [(1, 25), (2, 7), (4, 6), (5, 13), (7, 1), (16, 17)] {
+                let (queries, rows) = (matrix(queries, dim, 3), matrix(rows, dim, 4));
+                for (set, metric) in sets().into_iter().flat_map(|set| METRICS.map(|metric| (set, metric))) {
+                    let scores = all_scores(set, metric, &queries, &rows);
+                    for (at, score) in scores.into_iter().enumerate() {
+                        let (query, row) = (at / rows.nrows(), at % rows.nrows());
+                        let mut single = [0.0];
+                        let (queries, rows) = (Rows::new(&queries.view()), Rows::new(&rows.view()));
+                        let (query, row) = (Rows::one(queries.row(query)), Rows::one(rows.row(row)));
+                        scores_with(set, metric, query, row, &mut single);
+                        assert_eq!(score.to_bits(), single[0].to_bits(), "{set:?} {metric:?} {dim}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_sums_codes_exactly() {
+        for (stride, level) in [(32, 32767), (384, 32767), (1536, 11_008)] {
+            for (queries, rows) in [(1, 9), (1, 1), (3, 5), (4, 4), (5, 11), (16, 6)] {
+                let mut coded: Vec<i16> =
+                    noise(queries * stride, 5).map(|x| (x * level as f32) as i16).collect();
+                let mut codes: Vec<i8> = noise(rows * stride, 6).map(|x| (x * 127.0) as i8).collect();
+                // The largest sum there is.
+                coded[..stride].fill(level as i16);
+                codes[..stride].fill(-127);
+                let pair = |at: usize| {
+                    let (query, row) = (&coded[at / rows * stride..], &codes[at % rows * stride..]);
+                    query
+                        .iter()
+                        .zip(row)
+                        .take(stride)
+                        .map(|(&q, &c)| i64::from(q) * i64::from(c))
+                        .sum::<i64>()
+                };
+                for set in sets() {
+                    let mut out = vec![0; queries * rows];
+                    code_sums_with(set, &coded, &codes, stride, &mut out);
+                    let is_exact = out.iter().enumerate().all(|(at, &sum)| i64::from(sum) == pair(at));
+                    assert!(is_exact, "{set:?} {stride} {queries} x {rows}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_may_lie_apart() {
+        let wide = matrix(9, 40, 7);
+        let view = wide.slice(s![1..;2, 3..37]);
+        let rows = Rows::new(&view);
+        let near = view.to_owned();
+        assert_eq!(rows.row(3), near.row(3).to_slice().unwrap());
+        assert_eq!(rows.slice(2..4).row(0), near.row(2).to_slice().unwrap());
+        assert_eq!(rows.slice(4..4).len(), 0);
+        let queries = matrix(5, 34, 8);
+        let mut out = vec![0.0; 20];
+        scores(Metric::L2, Rows::new(&queries.view()), rows, &mut out);
+        assert_eq!(out, all_scores(*BEST, Metric::L2, &queries, &near));
+    }
+
+    #[test]
+    #[should_panic(expected = "side by side")]
+    fn columns_are_not_rows() {
+        Rows::new(&matrix(5, 4, 9).t());
+    }
+}

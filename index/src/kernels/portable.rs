@@ -1,0 +1,93 @@
+//! The instruction set that every machine has: plain Rust, in lanes that the compiler can put into registers.
+
+use super::tile::Set;
+
+/// Floats added side by side.
+const LANES: usize = 8;
+
+pub(super) struct Portable;
+
+impl Set for Portable {
+    type Floats = [f32; LANES];
+    type Sums = i32;
+    type Codes = [i16; LANES];
+    const FLOATS: usize = LANES;
+    const CODES: usize = LANES;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Floats {
+        [0.0; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::Floats {
+        // SAFETY: the caller promises so many floats; an array of floats may lie where a float may.
+        unsafe { from.cast::<[f32; LANES]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut sum: Self::Floats, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        for lane in 0..LANES {
+            sum[lane] += a[lane] * b[lane];
+        }
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn subtract(mut a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        for lane in 0..LANES {
+            a[lane] -= b[lane];
+        }
+        a
+    }
+
+    #[inline(always)]
+    unsafe fn sum([a, b, c, d, e, f, g, h]: Self::Floats) -> f32 {
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+
+    #[inline(always)]
+    unsafe fn zero_sums() -> i32 {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn load_query(from: *const i16) -> Self::Codes {
+        // SAFETY: the caller promises so many numbers; an array may lie where its element may.
+        unsafe { from.cast::<[i16; LANES]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_codes(from: *const i8) -> Self::Codes {
+        // SAFETY: the caller promises so many codes; an array may lie where its element may.
+        unsafe { from.cast::<[i8; LANES]>().read() }.map(i16::from)
+    }
+
+    #[inline(always)]
+    unsafe fn add_codes(sum: i32, query: Self::Codes, codes: Self::Codes) -> i32 {
+        let mut products = 0;
+        for lane in 0..LANES {
+            products += i32::from(query[lane]) * i32::from(codes[lane]);
+        }
+        sum + products
+    }
+
+    #[inline(always)]
+    unsafe fn sum_codes(sum: i32) -> i32 {
+        sum
+    }
+}
+
+/// # Safety
+/// As [`super::tile::scores`].
+pub(super) unsafe fn scores(job: &super::tile::Scores) {
+    // SAFETY: the caller's promise is passed on; no instructions are needed.
+    unsafe { super::tile::scores::<Portable, 2, 2, 2>(job) }
+}
+
+/// # Safety
+/// As [`super::tile::code_sums`].
+pub(super) unsafe fn code_sums(job: &super::tile::CodeSums) {
+    // SAFETY: the caller's promise is passed on; no instructions are needed.
+    unsafe { super::tile::code_sums::<Portable, 1, 2, 2>(job) }
+}

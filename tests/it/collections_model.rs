@@ -1,0 +1,288 @@
+//! A collection against a plain list of documents: random writes, searches, restarts and compactions; then, over HTTP,
+//! cached results against fresh ones while others write.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_util::future::join_all;
+use likewise::metrics::Metrics;
+use likewise::search::{
+    Batch, Catalog, Change, Document, Filter, Metric, Options, Query, Settings, Test, Tidying, number,
+};
+use likewise::storage::rows::Place;
+use likewise::storage::{OsFiles, ReadMode};
+use proptest::prelude::*;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::endpoint::Endpoint;
+use crate::kill::splitmix;
+use crate::program::{Server, remote};
+
+const DIM: usize = 2;
+const IDS: u8 = 12;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Ids, each with coordinates on a coarse grid, so that many scores are equal.
+    Upsert(Vec<(u8, i8, i8)>),
+    Delete(Vec<u8>),
+    /// Those whose first coordinate is at least so much.
+    DeleteFrom(i8),
+    Search {
+        x: i8,
+        y: i8,
+        k: usize,
+        from: Option<i8>,
+    },
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let grid = || -2..3_i8;
+    let documents = prop::collection::vec((0..IDS, grid(), grid()), 1..6);
+    let step = prop_oneof![
+        6 => documents.prop_map(Step::Upsert),
+        2 => prop::collection::vec(0..IDS, 1..4).prop_map(Step::Delete),
+        1 => grid().prop_map(Step::DeleteFrom),
+        6 => (grid(), grid(), 1..8_usize, prop::option::of(grid()))
+            .prop_map(|(x, y, k, from)| Step::Search { x, y, k, from }),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// The documents in the order in which they were written last: id, and coordinates.
+type Oracle = Vec<(u8, [f32; DIM])>;
+
+fn filter(from: i8) -> Filter {
+    Filter::Field("x".into(), Test::Range(Bound::Included(number(from.into())), Bound::Unbounded))
+}
+
+struct World {
+    dir: TempDir,
+    catalog: Catalog,
+    oracle: Oracle,
+    version: u64,
+}
+
+impl World {
+    fn open(dir: &TempDir) -> Catalog {
+        // So small that segments, compactions and merged blocks come all the time.
+        let tidying = Tidying { segment_bytes: 600, dead_rows_busy: 1, idle_ms: 1 };
+        let options = Options { threads: 1, tidying, ..Options::default() };
+        let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
+        Catalog::open(place, options, Arc::new(Metrics::new())).unwrap()
+    }
+
+    async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
+        let collection = self.catalog.get("points").unwrap();
+        match step {
+            Step::Upsert(documents) => {
+                let mut seen = BTreeSet::new();
+                let documents: Vec<_> = documents.into_iter().filter(|(id, ..)| seen.insert(*id)).collect();
+                let mut batch = Batch::default();
+                for (id, x, y) in documents {
+                    let point = [f32::from(x), f32::from(y)];
+                    self.oracle.retain(|(known, _)| *known != id);
+                    self.oracle.push((id, point));
+                    batch.vectors.extend(point);
+                    let metadata = format!(r#"{{"x":{x}}}"#);
+                    batch.documents.push(Document { id: id.to_string(), metadata, ..Document::default() });
+                }
+                self.version += 1;
+                let count = batch.documents.len();
+                let receipt = collection.change(Change::Upsert(batch)).await.unwrap();
+                prop_assert_eq!((receipt.documents, receipt.version), (count, self.version));
+            }
+            Step::Delete(ids) => {
+                let change = Change::Delete(ids.iter().map(u8::to_string).collect());
+                self.delete(change, &collection, |(id, _)| ids.contains(id)).await?;
+            }
+            Step::DeleteFrom(from) => {
+                let change = Change::DeleteMatching(filter(from));
+                self.delete(change, &collection, |(_, [x, _])| *x >= f32::from(from)).await?;
+            }
+            Step::Search { x, y, k, from } => {
+                let point = [f32::from(x), f32::from(y)];
+                let query = Query {
+                    vectors: point.to_vec(),
+                    k,
+                    filter: from.map(|from| Arc::new(filter(from))),
+                    score_min: None,
+                    has_vectors: true,
+                };
+                let found = self.catalog.search(collection.view(), Arc::new(query)).await.unwrap();
+                let found: Vec<(String, f32)> =
+                    found[0].iter().map(|hit| (hit.document.id.to_owned(), hit.score)).collect();
+                let distance = |[a, b]: [f32; DIM]| -((a - point[0]).powi(2) + (b - point[1]).powi(2));
+                let kept =
+                    self.oracle.iter().filter(|(_, [x, _])| from.is_none_or(|from| *x >= f32::from(from)));
+                let mut expected: Vec<(String, f32)> =
+                    kept.map(|(id, point)| (id.to_string(), distance(*point))).collect();
+                expected.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+                expected.truncate(k);
+                // Minus zero is zero.
+                let plain = |all: Vec<(String, f32)>| -> Vec<_> {
+                    all.into_iter().map(|(id, score)| (id, score + 0.0)).collect()
+                };
+                prop_assert_eq!(plain(found), plain(expected));
+            }
+            Step::Restart => {
+                drop(collection);
+                self.catalog.close();
+                self.catalog = World::open(&self.dir);
+            }
+        }
+        let view = self.catalog.get("points").unwrap().view();
+        let ids: Vec<String> = view.iter().map(|(document, _)| document.id.to_owned()).collect();
+        let expected: Vec<String> = self.oracle.iter().map(|(id, _)| id.to_string()).collect();
+        prop_assert_eq!((ids, view.version()), (expected, self.version));
+        Ok(())
+    }
+
+    async fn delete(
+        &mut self,
+        change: Change,
+        collection: &likewise::search::Collection,
+        is_gone: impl Fn(&(u8, [f32; DIM])) -> bool,
+    ) -> Result<(), TestCaseError> {
+        let before = self.oracle.len();
+        self.oracle.retain(|document| !is_gone(document));
+        let gone = before - self.oracle.len();
+        self.version += u64::from(gone > 0);
+        let receipt = collection.change(change).await.unwrap();
+        prop_assert_eq!((receipt.documents, receipt.version), (gone, self.version));
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_collection_agrees_with_a_list(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = TempDir::new().unwrap();
+            let catalog = World::open(&dir);
+            let settings = Settings { metric: Metric::L2, dim: DIM, model: None };
+            catalog.create("points", settings).await.unwrap();
+            let mut world = World { dir, catalog, oracle: Oracle::new(), version: 0 };
+            for step in steps {
+                world.take(step).await?;
+            }
+            world.catalog.close();
+            Ok::<(), TestCaseError>(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_deleted_document_are_gone_after_the_compaction() {
+    let dir = TempDir::new().unwrap();
+    let catalog = World::open(&dir);
+    catalog.create("points", Settings { metric: Metric::L2, dim: DIM, model: None }).await.unwrap();
+    let collection = catalog.get("points").unwrap();
+    let text = |n: usize| Some(format!("the secret of customer {n}."));
+    for n in 0..40 {
+        let documents = vec![Document { id: n.to_string(), text: text(n), ..Document::default() }];
+        let batch = Batch { vectors: vec![n as f32, 1.0], documents };
+        collection.change(Change::Upsert(batch)).await.unwrap();
+    }
+    let gone: Vec<usize> = (0..40).filter(|n| n % 3 == 0).collect();
+    collection.change(Change::Delete(gone.iter().map(usize::to_string).collect())).await.unwrap();
+    let files = || fs_err::read_dir(dir.path().join("c")).unwrap().map(|file| file.unwrap().path());
+    let holds = |n: usize| {
+        let text = text(n).unwrap();
+        let has = |path| {
+            // A file that was outlived may vanish between the two calls.
+            let bytes = fs_err::read(path).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        };
+        files().any(has)
+    };
+    let started = std::time::Instant::now();
+    while gone.iter().any(|&n| holds(n)) {
+        assert!(started.elapsed().as_secs() < 30, "the bytes are still there");
+        tokio::task::yield_now().await;
+    }
+    assert!((0..40).filter(|n| n % 3 != 0).all(holds), "the others are kept");
+    assert_eq!(collection.view().documents(), 40 - gone.len());
+    catalog.close();
+}
+
+/// A point of a small grid as JSON.
+fn point(number: u64) -> serde_json::Value {
+    json!([number % 4, number / 4 % 4, number / 16 % 4])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cached_results_equal_fresh_ones_while_others_write() {
+    const WRITES: u64 = 600;
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    let made = server.ask("PUT", "/v1/collections/grid", &[], r#"{"dimensions": 3, "metric": "l2"}"#).await;
+    assert_eq!(made.status, 201);
+    let (is_over, hits, compared) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let write = async |writer: u64| {
+        for n in 0..WRITES {
+            let random = splitmix(writer * WRITES + n);
+            let (path, body) = if random.is_multiple_of(4) {
+                (
+                    "documents/delete",
+                    json!({ "ids": [format!("{}", (random >> 8) % 60), format!("{}", (random >> 16) % 60)] }),
+                )
+            } else {
+                let documents: Vec<_> = (0..random % 3 + 1)
+                    .map(|at| {
+                        let random = splitmix(random + at);
+                        json!({
+                            "id": format!("{}", random % 60 + at * 60),
+                            "vector": point(random >> 10),
+                            "metadata": { "parity": random >> 10 & 1 },
+                        })
+                    })
+                    .collect();
+                ("documents", json!({ "documents": documents }))
+            };
+            let answer =
+                server.ask("POST", &format!("/v1/collections/grid/{path}"), &[], body.to_string()).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+    };
+    let read = async |reader: u64| {
+        let mut n = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            n += 1;
+            let random = splitmix(reader << 32 | n);
+            let filter = if random.is_multiple_of(3) { json!({ "parity": 1 }) } else { json!({}) };
+            let body =
+                json!({ "vector": point(random >> 8 & 7), "k": random >> 20 & 7 | 1, "filter": filter });
+            let ask = |headers| server.ask("POST", "/v1/collections/grid/search", headers, body.to_string());
+            let cached = ask(&[]).await;
+            let fresh = ask(&[("cache-control", "no-cache, no-store")]).await;
+            assert_eq!((cached.status, fresh.status), (200, 200), "{}", cached.body);
+            if cached.header("x-likewise-hits") == "1" {
+                hits.fetch_add(1, Ordering::Relaxed);
+                if cached.body["version"] == fresh.body["version"] {
+                    compared.fetch_add(1, Ordering::Relaxed);
+                    assert_eq!(cached.body, fresh.body, "{body}");
+                }
+            }
+        }
+    };
+    let writers = async {
+        join_all((0..2).map(write)).await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(writers, join_all((0..4).map(read)));
+    let (hits, compared) = (hits.into_inner(), compared.into_inner());
+    println!(
+        "{hits} hits under {} writes, {compared} of them compared with a search of the same version",
+        2 * WRITES
+    );
+    assert!(compared > 50, "{compared} of {hits} hits");
+}

@@ -1,0 +1,213 @@
+//! Goal: whatever a power cut leaves, a store of rows reopens as it was after its last acknowledged change, or with the
+//! one that was under way.
+//!
+//! Method: that of `crash.rs`, on random appends, segments and manifests. Every change is flushed before it is
+//! acknowledged, so a cut of power may take none. Then each byte of a small store is flipped, and each write made to fail.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use likewise::error::Kind;
+use likewise::storage::ReadMode;
+use likewise::storage::recording::{Arrived, Call, CrashPoint, Fault, Image, RecordingFiles};
+use likewise::storage::rows::{Listing, LogFate, Opened, Place, Row, RowSegment, RowStore};
+
+use super::crash::{Random, subsets};
+
+const DIM: usize = 3;
+const NAME: &str = "points";
+const IMAGES: usize = 20_000;
+
+/// The store as a reader finds it: the documents of its segments with their vectors, the dead among them, its log.
+type State = Vec<String>;
+
+fn place(files: &RecordingFiles) -> Place {
+    Place { files: Arc::new(files.clone()), dir: "/c".into(), read: ReadMode::Pread }
+}
+
+fn state(opened: &Opened) -> State {
+    let manifest = opened.store.manifest();
+    let mut state = vec![format!("version {}", manifest.version)];
+    for (segment, listing) in opened.segments.iter().zip(&manifest.segments) {
+        for row in 0..segment.rows() {
+            let document = String::from_utf8_lossy(segment.document(row)).into_owned();
+            let dead = listing.dead.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
+            state.push(format!("{document} {:?} dead: {dead}", &segment.vectors()[row * DIM..][..DIM]));
+        }
+    }
+    let records = opened.replay.records.iter();
+    state.extend(records.map(|record| format!("log {}", String::from_utf8_lossy(record))));
+    state
+}
+
+/// A store that is changed at random, and what it must be found as after each change.
+struct Workload {
+    files: RecordingFiles,
+    states: Vec<State>,
+}
+
+fn run(seed: u64) -> Workload {
+    let files = RecordingFiles::new();
+    let mut random = Random::new(seed);
+    let mut store = RowStore::create(&place(&files), NAME, DIM as u32, b"{}".to_vec()).unwrap();
+    let mut segments: Vec<(Arc<RowSegment>, Vec<u8>)> = Vec::new();
+    let mut states = vec![vec!["version 0".to_owned()]];
+    files.mark(0);
+    for change in 1..=random.below(8) + 3 {
+        match random.below(4) {
+            0 | 1 => store
+                .append(format!("{change} {}", "x".repeat(random.below(900) as usize)).as_bytes())
+                .unwrap(),
+            kind => {
+                let documents: Vec<String> =
+                    (0..random.below(5) + 1).map(|row| format!("{change}.{row}")).collect();
+                let vectors: Vec<f32> =
+                    (0..documents.len() * DIM).map(|n| n as f32 + change as f32).collect();
+                let row =
+                    |n: usize| Row { vector: &vectors[n * DIM..][..DIM], document: documents[n].as_bytes() };
+                let written = store.write_segment((0..documents.len()).map(row)).unwrap();
+                let fate = if kind == 2 { LogFate::Kept } else { LogFate::Replaced };
+                if segments.len() > 1 {
+                    segments.remove(random.below(segments.len() as u64) as usize);
+                }
+                let dead = if random.below(2) == 0 { Vec::new() } else { vec![1] };
+                segments.push((written, dead));
+                let listing = |(segment, dead): &(Arc<RowSegment>, Vec<u8>)| Listing {
+                    number: segment.number(),
+                    rows: segment.rows() as u32,
+                    dead: dead.clone(),
+                };
+                store.publish(segments.iter().map(listing).collect(), change, fate).unwrap();
+            }
+        }
+        let now = RecordingFiles::from_image(&files.live_image());
+        states.push(state(&RowStore::open(&place(&now), NAME).unwrap()));
+        files.mark(change);
+    }
+    Workload { files, states }
+}
+
+fn check(image: &Image, states: &[State], acknowledged: usize) {
+    let files = RecordingFiles::from_image(image);
+    let found = state(&RowStore::open(&place(&files), NAME).unwrap());
+    let allowed = &states[acknowledged..states.len().min(acknowledged + 2)];
+    assert!(allowed.contains(&found), "acknowledged {acknowledged}: found {found:#?}, allowed {allowed:#?}");
+    // What was repaired while opening stays as it was found.
+    assert_eq!(state(&RowStore::open(&place(&files), NAME).unwrap()), found);
+}
+
+#[test]
+fn every_image_that_a_power_cut_leaves_reopens_as_it_was_acknowledged() {
+    let mut images = HashSet::new();
+    let mut seed = 0;
+    while images.len() < IMAGES {
+        seed += 1;
+        let workload = run(seed);
+        let mut acknowledged = None;
+        let mut point = workload.files.first_point();
+        for call in &workload.files.log() {
+            point.advance(call);
+            if let Call::Mark(change) = call {
+                acknowledged = Some(*change as usize);
+            }
+            // Before its creation is acknowledged there may be no store.
+            let Some(acknowledged) = acknowledged else { continue };
+            for image in cut_at(&point) {
+                let mut hasher = blake3::Hasher::new();
+                for (path, bytes) in &image {
+                    hasher.update(path.as_os_str().as_encoded_bytes()).update(&[0]).update(bytes);
+                }
+                hasher.update(format!("{acknowledged} of {seed}").as_bytes());
+                if images.insert(hasher.finalize()) {
+                    check(&image, &workload.states, acknowledged);
+                }
+            }
+        }
+    }
+    println!("{} distinct crash images of {seed} workloads reopened", images.len());
+}
+
+/// What may be found if the power fails at this moment.
+fn cut_at(point: &CrashPoint) -> Vec<Image> {
+    let writes = point.pending().len();
+    let mut images = Vec::new();
+    for names in 0..=point.pending_names() {
+        images.extend(subsets(writes).iter().map(|subset| point.image(subset, names)));
+    }
+    for (at, write) in point.pending().iter().enumerate() {
+        for base in [Arrived::All, Arrived::Nothing] {
+            let mut arrived = vec![base; writes];
+            for cut in (0..write.bytes()).step_by(512) {
+                for torn in [Arrived::Until(cut), Arrived::From(cut), Arrived::UntilAndCut(cut)] {
+                    arrived[at] = torn;
+                    images.push(point.image(&arrived, point.pending_names()));
+                }
+            }
+        }
+    }
+    images
+}
+
+#[test]
+fn every_flipped_byte_is_an_error_a_bad_row_or_a_damaged_record() {
+    let workload = run(7);
+    let image = workload.files.live_image();
+    let whole = workload.states.last().unwrap();
+    let mut told = 0;
+    for (path, bytes) in &image {
+        for at in 0..bytes.len() {
+            let mut image = image.clone();
+            image.get_mut(path).unwrap()[at] ^= 0x10;
+            match RowStore::open(&place(&RecordingFiles::from_image(&image)), NAME) {
+                Err(error) => {
+                    assert!(matches!(error.kind(), Kind::Corrupt | Kind::Format | Kind::Io), "{error}");
+                    told += 1;
+                }
+                Ok(opened) => {
+                    let found = state(&opened);
+                    let bad: usize = opened.segments.iter().map(|segment| segment.bad_rows().len()).sum();
+                    let is_told = bad > 0 || opened.replay.damaged > 0 || opened.replay.torn_bytes > 0;
+                    assert!(is_told || found == *whole, "{}, byte {at}", path.display());
+                    told += usize::from(is_told);
+                }
+            }
+        }
+    }
+    assert!(told > 1000, "{told}");
+}
+
+#[test]
+fn a_write_that_fails_is_refused_and_loses_nothing() {
+    for fault in [Fault::Io, Fault::Full] {
+        for first in 0..40 {
+            let files = RecordingFiles::new();
+            let mut store = RowStore::create(&place(&files), NAME, DIM as u32, Vec::new()).unwrap();
+            store.append(b"kept").unwrap();
+            files.fail_at(files.calls() + first, fault, 1);
+            let row = Row { vector: &[1.0, 2.0, 3.0], document: b"row" };
+            let mut acknowledged = vec!["kept".to_owned()];
+            let mut sealed = false;
+            for n in 0..4 {
+                if store.append(format!("{n}").as_bytes()).is_ok() {
+                    acknowledged.push(n.to_string());
+                }
+                if let Ok(segment) = store.write_segment([row].into_iter()) {
+                    let listing = Listing { number: segment.number(), rows: 1, dead: Vec::new() };
+                    sealed |= store.publish(vec![listing], n, LogFate::Kept).is_ok();
+                }
+            }
+            let opened =
+                RowStore::open(&place(&RecordingFiles::from_image(&files.durable_image())), NAME).unwrap();
+            let found: Vec<String> = opened
+                .replay
+                .records
+                .iter()
+                .map(|record| String::from_utf8_lossy(record).into_owned())
+                .collect();
+            for record in acknowledged {
+                assert!(found.contains(&record), "{fault:?} at {first}: {record} is lost");
+            }
+            assert!(!sealed || opened.segments.len() == 1);
+        }
+    }
+}
