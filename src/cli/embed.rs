@@ -2,10 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use likewise::app::Engine;
 use likewise::domain::{InputType, Tenant};
 use likewise::error::{Error, Kind, Result};
@@ -106,7 +104,7 @@ impl Embed {
 
     async fn embed(&self, engine: &Engine, lines: &[Line]) -> Result<Counts> {
         let mut output = self.open_output()?;
-        let progress = bar(lines.len());
+        let progress = super::bar(lines.len());
         let mut counts = Counts::default();
         for chunk in lines.chunks(CHUNK_TEXTS) {
             let response = engine.embeddings.embed(&self.request(chunk)).await?;
@@ -166,12 +164,4 @@ fn write_line(output: &mut dyn Write, line: &Line, vector: &[u8]) -> Result<()> 
         vector.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     let json = serde_json::json!({ "id": line.id, "text": line.text, "embedding": numbers });
     writeln!(output, "{json}").map_err(|error| Error::io("write the vectors", error))
-}
-
-fn bar(texts: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} texts, {per_sec}, {eta} left")
-        .expect("the template is constant: this is a bug");
-    let bar = ProgressBar::new(texts as u64).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

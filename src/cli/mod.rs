@@ -2,8 +2,12 @@
 
 mod client;
 mod embed;
+mod evaluate;
+mod export;
 mod get;
+mod import;
 mod invalidate;
+mod npy;
 mod put;
 mod serve;
 mod verify;
@@ -11,8 +15,10 @@ mod verify;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use likewise::config::{Config, Overrides};
 use likewise::error::{Error, Kind, Result};
 use tracing_subscriber::EnvFilter;
@@ -35,6 +41,9 @@ enum Command {
     Get(get::Get),
     Put(put::Put),
     Invalidate(invalidate::Invalidate),
+    Import(import::Import),
+    Export(export::Export),
+    Evaluate(evaluate::Evaluate),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
 }
@@ -80,6 +89,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Get(get) => on_runtime(get.run()).map(|()| ExitCode::SUCCESS),
         Command::Put(put) => on_runtime(put.run()).map(|()| ExitCode::SUCCESS),
         Command::Invalidate(invalidate) => on_runtime(invalidate.run()).map(|()| ExitCode::SUCCESS),
+        Command::Import(import) => on_runtime(import.run()).map(|()| ExitCode::SUCCESS),
+        Command::Export(export) => on_runtime(export.run()).map(|()| ExitCode::SUCCESS),
+        Command::Evaluate(evaluate) => on_runtime(evaluate.run()).map(|()| ExitCode::SUCCESS),
         Command::Openapi => {
             say(&likewise::http::openapi());
             Ok(ExitCode::SUCCESS)
@@ -98,6 +110,14 @@ pub(crate) fn run() -> ExitCode {
 fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn bar(texts: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len}, {per_sec}, {eta} left")
+        .expect("the template is constant: this is a bug");
+    let bar = ProgressBar::new(texts as u64).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {

@@ -64,9 +64,12 @@ pub(super) fn vectors_in(root: &Path) -> PathBuf {
     root.join("vectors")
 }
 
+/// The name of the folder of the collections.
+pub(super) const COLLECTIONS: &str = "collections";
+
 /// The folder of the collections in a data directory.
 pub(super) fn collections_in(root: &Path) -> PathBuf {
-    root.join("collections")
+    root.join(COLLECTIONS)
 }
 
 /// The folder of the small records in a data directory.

@@ -6,11 +6,13 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
 use super::directory::{
-    FORMAT_BYTES_MAX, FORMAT_NAME, Lock, decode_format, records_in, vectors_in, write_format,
+    COLLECTIONS, FORMAT_BYTES_MAX, FORMAT_NAME, Lock, collections_in, decode_format, records_in, vectors_in,
+    write_format,
 };
 use super::files::{Files, OsFiles, read_all};
 use super::index_file::{self, IndexEntry, index_number};
@@ -19,6 +21,7 @@ use super::open_segment::OpenSegment;
 use super::options::{Options, ReadMode};
 use super::records::{RECORDS_NAME, failed, guarded};
 use super::recovery::recover;
+use super::rows::{Checked, Place};
 use super::segment::segment_number;
 use crate::domain::{Clock, SystemClock};
 use crate::error::{Error, Kind, Result};
@@ -96,15 +99,18 @@ pub fn verify(root: &Path) -> Result<Report> {
     check(root)
 }
 
-/// Moves damaged files into `damaged-<time>/`, then writes manifest and index files anew from the segments. Returns
-/// what was found before, and what is found now.
+/// Moves damaged files into `damaged-<time>/`, then writes manifest and index files anew from the segments. Files of
+/// collections stay where they are. Returns what was found before, and what is found now.
 ///
 /// Errors: as [`verify`].
 pub fn repair(root: &Path) -> Result<(Report, Report)> {
     let _lock = lock_existing(root)?;
     let before = check(root)?;
     let aside = root.join(format!("damaged-{}", SystemClock.now()));
-    for finding in before.findings.iter().filter(|finding| finding.state == State::Damaged) {
+    // A collection is left as it is: its good rows are served, and without its manifest the rest would mean nothing.
+    let is_collection = |finding: &&Finding| finding.file.starts_with(COLLECTIONS);
+    let damaged = before.findings.iter().filter(|finding| finding.state == State::Damaged);
+    for finding in damaged.filter(|finding| !is_collection(finding)) {
         move_aside(root, &aside, &finding.file)?;
     }
     if !root.join(FORMAT_NAME).exists() {
@@ -142,6 +148,7 @@ fn check(root: &Path) -> Result<Report> {
     let mut report = Report::default();
     check_format(root, &mut report)?;
     check_vectors(root, &mut report)?;
+    check_collections(root, &mut report)?;
     check_records(root, &mut report)?;
     Ok(report)
 }
@@ -289,6 +296,23 @@ fn check_index(folder: &Path, segment: &OpenSegment, entries: &[IndexEntry], rep
             Err(error) => report.add(file, State::Damaged, error.to_string()),
         },
     }
+}
+
+fn check_collections(root: &Path, report: &mut Report) -> Result<()> {
+    let dir = collections_in(root);
+    if !dir.exists() {
+        return Ok(());
+    }
+    let place = Place { files: Arc::new(OsFiles), dir, read: ReadMode::Pread };
+    for Checked { file, damage } in place.check()? {
+        let file = Path::new(COLLECTIONS).join(file);
+        match damage {
+            None => report.add(file, State::Whole, "everything verifies"),
+            Some(damage) if damage.kind() == Kind::Format => return Err(damage),
+            Some(damage) => report.add(file, State::Damaged, damage.to_string()),
+        }
+    }
+    Ok(())
 }
 
 fn check_records(root: &Path, report: &mut Report) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `likewise get`, `put` and `invalidate`, as scripts use them.
+//! `likewise get`, `put`, `invalidate`, `import`, `export` and `evaluate`, as scripts use them.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 use crate::endpoint::Endpoint;
-use crate::program::{Server, remote};
+use crate::program::{Server, model_dir, output, remote};
 
 fn run(server: &Server, arguments: &[&str], input: &str) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
@@ -43,4 +43,68 @@ async fn objects_are_put_got_and_invalidated_from_scripts() {
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(run(&server, &["invalidate", "--tag", "x", "--all"], "").status.code(), Some(2));
     assert_eq!(run(&server, &["invalidate"], "").status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn documents_are_imported_and_exported_as_lines_and_as_an_array() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let lines = |name: &str| fs_err::read_to_string(dir.path().join(name)).unwrap();
+    let succeeds = |arguments: &[&str]| {
+        let done = run(&server, arguments, "");
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        done
+    };
+    let document = |n: usize| {
+        format!(
+            "{{\"id\":\"{n}\",\"metadata\":{{\"n\":{n}}},\"tags\":[\"t:{n}\"],\"vector\":[{n}.5,-1.0]}}\n"
+        )
+    };
+    let all: String = (0..700).map(document).collect();
+    fs_err::write(dir.path().join("points.jsonl"), &all).unwrap();
+    succeeds(&["import", "points", &path("points.jsonl"), "--metric", "l2"]);
+    let told = succeeds(&["export", "points", "-", "--vectors"]);
+    assert_eq!(String::from_utf8_lossy(&told.stdout), all);
+    succeeds(&["export", "points", &path("points.npy")]);
+    let array = fs_err::read(dir.path().join("points.npy")).unwrap();
+    assert_eq!(array.len(), 128 + 700 * 2 * 4);
+    assert!(lines("ids.jsonl").starts_with("{\"id\":\"0\",\"metadata\":{\"n\":0},\"tags\":[\"t:0\"]}\n"));
+    succeeds(&["import", "copy", &path("points.npy"), "--metric", "l2"]);
+    succeeds(&["export", "copy", &path("copy.jsonl"), "--vectors"]);
+    assert_eq!(lines("copy.jsonl"), all);
+
+    fs_err::write(dir.path().join("bad.jsonl"), "{\"id\":\"1\"}\nnot json\n").unwrap();
+    let refused = run(&server, &["import", "points", &path("bad.jsonl")], "");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("line: 2"), "{said}");
+    fs_err::write(dir.path().join("ids.jsonl"), "\"0\"\n").unwrap();
+    let refused = run(&server, &["import", "points", &path("points.npy")], "");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("700 vectors, and 1 lines"));
+    assert_eq!(run(&server, &["export", "nobody", "-"], "").status.code(), Some(3));
+    assert!(server.stop().success());
+    let verified = output(Command::new(env!("CARGO_BIN_EXE_likewise")).arg("verify").arg(dir.path()));
+    let table = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.status.success() && table.contains("points.manifest"), "{table}");
+}
+
+#[test]
+fn searches_are_judged_on_data_in_the_layout_of_beir() {
+    let dir = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| fs_err::write(dir.path().join(name), text).unwrap();
+    let corpus = [("a", "coffee machine"), ("b", "winter scarf"), ("c", "running shoes")];
+    let corpus =
+        corpus.map(|(id, text)| format!("{{\"_id\": \"{id}\", \"title\": \"\", \"text\": \"{text}\"}}\n"));
+    write("corpus.jsonl", &corpus.concat());
+    write(
+        "queries.jsonl",
+        "{\"_id\": \"1\", \"text\": \"espresso\"}\n{\"_id\": \"2\", \"text\": \"cold neck\"}\n",
+    );
+    write("qrels.tsv", "query-id\tcorpus-id\tscore\n1\ta\t1\n2\tb\t2\n");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    program.args(["evaluate", "search"]).arg(dir.path()).arg("--model").arg(model_dir());
+    let judged = output(program.arg("--data-dir").arg(dir.path().join("data")));
+    let said = String::from_utf8_lossy(&judged.stdout).into_owned();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+    assert!(said.contains("3 documents, 2 judged queries") && said.contains("nDCG@10 1.0000"), "{said}");
 }

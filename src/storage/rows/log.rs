@@ -53,15 +53,24 @@ impl Log {
     /// `Io`, also if there is none: its name was durable before anything was acknowledged in it.
     pub(super) fn open(files: &dyn Files, path: &Path, number: u64, salt: Salt) -> Result<(Log, Replay)> {
         let failed = |error| Error::io("read a log", error).with("path", path.display());
-        let bytes = Bytes::from(read_all(files, path, LOG_BYTES_MAX).map_err(failed)?);
+        let (replay, end) = Log::read(files, path, number, &salt)?;
         let file = files.open(path).map_err(failed)?;
-        let (replay, end) = replay(&bytes, number, &salt);
         if replay.torn_bytes > 0 {
             // Records that were torn must not come to life behind new ones.
-            let zeros = vec![0; bytes.len() - end];
+            let zeros = vec![0; replay.torn_bytes as usize];
             file.write_all_at(&zeros, end as u64).and_then(|()| file.sync_data()).map_err(failed)?;
         }
         Ok((Log { file, number, salt, end: end as u64 }, replay))
+    }
+
+    /// What a log holds, and where its last good record ends. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub(super) fn read(files: &dyn Files, path: &Path, number: u64, salt: &Salt) -> Result<(Replay, usize)> {
+        let failed = |error| Error::io("read a log", error).with("path", path.display());
+        let bytes = Bytes::from(read_all(files, path, LOG_BYTES_MAX).map_err(failed)?);
+        Ok(replay(&bytes, number, salt))
     }
 
     pub(super) fn number(&self) -> u64 {

@@ -62,6 +62,15 @@ pub struct RowStore {
     is_off: bool,
 }
 
+/// A file of a collection, checked.
+#[derive(Debug)]
+pub struct Checked {
+    /// Its name.
+    pub file: PathBuf,
+    /// What is wrong with it, if anything is.
+    pub damage: Option<Error>,
+}
+
 /// A store as it was found.
 #[derive(Debug)]
 pub struct Opened {
@@ -90,6 +99,55 @@ impl Place {
             }
         }
         Ok(names)
+    }
+
+    /// Checks every byte of every collection, and changes nothing.
+    ///
+    /// # Errors
+    /// `Io`. Damage is no error, it is in what is returned.
+    pub fn check(&self) -> Result<Vec<Checked>> {
+        let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
+        let mut checked = Vec::new();
+        for file in self.files.list(&self.dir).map_err(io)? {
+            if let Some((name, MANIFEST)) = file.name.split_once('.') {
+                self.check_one(name, &mut checked);
+            }
+        }
+        Ok(checked)
+    }
+
+    fn check_one(&self, name: &str, checked: &mut Vec<Checked>) {
+        let mut add = |path: PathBuf, damage: Option<Error>| {
+            let file = path.file_name().map(PathBuf::from).unwrap_or_default();
+            checked.push(Checked { file, damage });
+        };
+        let path = self.path(name, MANIFEST);
+        let manifest = read_all(&*self.files, &path, MANIFEST_BYTES_MAX)
+            .map_err(|error| Error::io("read the manifest of a collection", error))
+            .and_then(|bytes| Manifest::decode(&bytes));
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(error) => return add(path, Some(error)),
+        };
+        add(path, None);
+        for listing in &manifest.segments {
+            let path = self.segment(name, listing.number);
+            let opened = RowSegment::open(&*self.files, &path, self.read, listing.number, manifest.salt);
+            let bad_rows = |segment: RowSegment| {
+                let bad = segment.bad_rows().len();
+                (bad > 0).then(|| {
+                    Error::new(Kind::Corrupt, format!("{bad} of {} rows do not verify", segment.rows()))
+                })
+            };
+            add(path, opened.map_or_else(Some, bad_rows));
+        }
+        let path = self.log(name, manifest.log);
+        let damaged = |(replay, _): (Replay, usize)| {
+            let records = replay.damaged;
+            (records > 0).then(|| Error::new(Kind::Corrupt, format!("{records} records do not verify")))
+        };
+        let read = Log::read(&*self.files, &path, manifest.log, &manifest.salt);
+        add(path, read.map_or_else(Some, damaged));
     }
 
     /// Removes all files of a collection, the mark that it is dropped last.
