@@ -94,8 +94,8 @@ pub async fn compare(name: &str, own: &Server, bare: &Server, request: impl Fn(S
         let mut rounds = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             for (at, (server, _)) in servers.iter().enumerate() {
-                closed_loop(server.address, &requests[at], connections, WARM_UP).await;
-                rounds[at].push(closed_loop(server.address, &requests[at], connections, ROUND).await);
+                closed_loop(server.address, &requests[at..=at], connections, WARM_UP).await;
+                rounds[at].push(closed_loop(server.address, &requests[at..=at], connections, ROUND).await);
             }
         }
         let [b, o] = rounds.map(spread);
@@ -119,7 +119,7 @@ pub async fn compare(name: &str, own: &Server, bare: &Server, request: impl Fn(S
     for _ in 0..ROUNDS {
         for (at, (server, _)) in servers.iter().enumerate() {
             let round =
-                open_loop(server.address, &requests[at], per_second, OPEN_LOOP_CONNECTIONS, ROUND).await;
+                open_loop(server.address, &requests[at..=at], per_second, OPEN_LOOP_CONNECTIONS, ROUND).await;
             times[at].push(round);
         }
     }

@@ -80,25 +80,27 @@ pub fn post(address: SocketAddr, path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Requests a second with `connections` that each ask again as soon as they are answered.
+/// Requests a second with `connections` that each ask the next one of `requests` as soon as they are answered.
 ///
 /// # Panics
 /// If an answer is not 200.
 pub async fn closed_loop(
     address: SocketAddr,
-    request: &Arc<[u8]>,
+    requests: &[Arc<[u8]>],
     connections: usize,
     time: Duration,
 ) -> f64 {
     let started = Instant::now();
     let tasks: Vec<_> = (0..connections)
-        .map(|_| {
-            let request = Arc::clone(request);
+        .map(|first| {
+            let requests = requests.to_vec();
             tokio::spawn(async move {
                 let mut connection = Connection::open(address).await;
                 let mut answered = 0_u64;
+                let mut next = requests.iter().cycle().skip(first % requests.len());
                 while started.elapsed() < time {
-                    assert_eq!(connection.exchange(&request).await.0, 200);
+                    let request = next.next().expect("a cycle has no end");
+                    assert_eq!(connection.exchange(request).await.0, 200);
                     answered += 1;
                 }
                 answered
@@ -119,7 +121,7 @@ pub async fn closed_loop(
 /// If an answer is not 200.
 pub async fn open_loop(
     address: SocketAddr,
-    request: &Arc<[u8]>,
+    requests: &[Arc<[u8]>],
     per_second: f64,
     connections: usize,
     time: Duration,
@@ -127,15 +129,17 @@ pub async fn open_loop(
     let times = Arc::new(Mutex::new(Vec::with_capacity((per_second * time.as_secs_f64()) as usize)));
     let mut queues = Vec::with_capacity(connections);
     let mut tasks = Vec::with_capacity(connections);
-    for _ in 0..connections {
+    for first in 0..connections {
         let (queue, mut due) = mpsc::unbounded_channel::<Instant>();
         queues.push(queue);
-        let (request, times) = (Arc::clone(request), Arc::clone(&times));
+        let (requests, times) = (requests.to_vec(), Arc::clone(&times));
         tasks.push(tokio::spawn(async move {
             let mut connection = Connection::open(address).await;
             let mut own = Vec::new();
+            let mut next = requests.iter().cycle().skip(first % requests.len());
             while let Some(due) = due.recv().await {
-                assert_eq!(connection.exchange(&request).await.0, 200);
+                let request = next.next().expect("a cycle has no end");
+                assert_eq!(connection.exchange(request).await.0, 200);
                 own.push(due.elapsed().as_secs_f64() * 1e3);
             }
             times.lock().unwrap_or_else(PoisonError::into_inner).extend(own);

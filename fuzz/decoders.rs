@@ -2,10 +2,12 @@
 // committed corpus through it with the stable toolchain.
 
 use likewise::domain::{Key, UnixSeconds};
+use likewise::search::{DocumentRef, Results, record};
 use likewise::storage::directory::decode_format;
 use likewise::storage::index_file;
 use likewise::storage::manifest::Manifest;
 use likewise::storage::objects::{decode_head, decode_record, encode_head};
+use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
 
 /// The header page, as it is and with a checksum that holds.
@@ -74,6 +76,28 @@ pub(crate) fn object(data: &[u8]) {
     if let Some(entry) = decode_record(&key, &record) {
         let again = encode_head(&key, &entry).expect("it fitted before");
         assert!(decode_head(&key, &again).is_some_and(|head| head.meta == entry.meta));
+    }
+}
+
+/// The manifest of a collection and the header of its segments, as they are and with a checksum that holds.
+pub(crate) fn rows(data: &[u8]) {
+    let _ = (rows::Manifest::decode(data), rows::Header::decode(data));
+    if let Ok(manifest) = rows::Manifest::decode(&with_trailer(data.to_vec())) {
+        assert!(rows::Manifest::decode(&manifest.encode()).is_ok_and(|same| same == manifest));
+    }
+    let mut page = data.to_vec();
+    page.resize(rows::HEADER_BYTES - 4, 0);
+    let _ = rows::Header::decode(&with_trailer(page));
+}
+
+/// A document, results, and a change of a collection.
+pub(crate) fn document(data: &[u8]) {
+    if let Some(document) = DocumentRef::decode(data) {
+        let _ = document.to_document();
+    }
+    let _ = Results::from_bytes(data.into()).iter().count();
+    if let Some((version, changes)) = record::decode(3, data) {
+        assert!(record::decode(3, &record::encode(version, &changes)).is_some());
     }
 }
 

@@ -6,12 +6,11 @@
 //! columns of faiss are missing.
 
 mod faiss;
-mod vectors;
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use likewise_benches::{Spread, print_circumstances, spread};
+use likewise_benches::{Spread, print_circumstances, spread, vectors};
 use likewise_index::{Block, Codes, Metric, Neighbor, Scanner, scores};
 use ndarray::{Array2, ArrayView2, s};
 

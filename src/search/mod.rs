@@ -11,7 +11,7 @@ mod collection;
 mod document;
 mod fields;
 mod filter;
-mod record;
+pub mod record;
 mod results;
 mod view;
 mod watch;

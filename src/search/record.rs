@@ -10,15 +10,23 @@ const DELETE: u8 = 2;
 
 /// A change as the log keeps it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Op {
+pub enum Op {
     /// Vectors, and the bytes of their documents.
-    Upsert { vectors: Vec<f32>, documents: Vec<Arc<[u8]>> },
+    Upsert {
+        /// The vectors, one after the other.
+        vectors: Vec<f32>,
+        /// A document for each.
+        documents: Vec<Arc<[u8]>>,
+    },
     /// Ids.
-    Delete { ids: Vec<String> },
+    Delete {
+        /// Those that were there.
+        ids: Vec<String>,
+    },
 }
 
 /// The bytes of a commit that makes `version` of a collection, and those after it.
-pub(super) fn encode(version: u64, ops: &[Op]) -> Vec<u8> {
+pub fn encode(version: u64, ops: &[Op]) -> Vec<u8> {
     let mut bytes = version.to_le_bytes().to_vec();
     for op in ops {
         match op {
@@ -45,7 +53,7 @@ pub(super) fn encode(version: u64, ops: &[Op]) -> Vec<u8> {
 }
 
 /// The first version and the changes of a commit; none if the bytes are no record of vectors of this length.
-pub(super) fn decode(dim: usize, bytes: &[u8]) -> Option<(u64, Vec<Op>)> {
+pub fn decode(dim: usize, bytes: &[u8]) -> Option<(u64, Vec<Op>)> {
     let mut rest = bytes;
     let version = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
     let mut ops = Vec::new();

@@ -10,13 +10,15 @@ type Target = (&'static str, fn(&[u8]));
 
 #[test]
 fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
-    let targets: [Target; 6] = [
+    let targets: [Target; 8] = [
         ("segment_header", decoders::segment_header),
         ("slot", decoders::slot),
         ("index_file", decoders::index),
         ("manifest", decoders::manifest),
         ("object", decoders::object),
         ("format", decoders::format),
+        ("rows", decoders::rows),
+        ("document", decoders::document),
     ];
     for (name, target) in targets {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

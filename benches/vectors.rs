@@ -11,7 +11,10 @@ const DIM: usize = 384;
 const STEP: usize = 65_537;
 
 /// The file of the vectors, and the vectors; nothing if it would have to be made and nobody says of which texts.
-pub(super) fn load(len: usize) -> Option<(PathBuf, Array2<f32>)> {
+///
+/// # Panics
+/// If they cannot be made or read.
+pub fn load(len: usize) -> Option<(PathBuf, Array2<f32>)> {
     let cache = PathBuf::from(
         std::env::var_os("LIKEWISE_BENCH_CACHE").expect("LIKEWISE_BENCH_CACHE names a directory"),
     );
