@@ -27,8 +27,10 @@ pub(super) fn hash_id(id: &str) -> u64 {
 #[derive(Debug)]
 pub(super) struct Block {
     dim: usize,
+    metric: Metric,
     rows: Rows,
-    codes: Codes,
+    /// Made before the block is searched; a block that is merged away at once never needs them.
+    codes: OnceLock<Codes>,
     /// Rows by the hash of their ids.
     ids: HashTable<u32>,
     fields: OnceLock<Fields>,
@@ -45,7 +47,7 @@ enum Rows {
 impl Block {
     /// Of a segment.
     ///
-    /// Cost: codes all vectors, and hashes all ids.
+    /// Cost: hashes all ids.
     pub(super) fn sealed(metric: Metric, dim: usize, segment: Arc<RowSegment>) -> Block {
         Block::new(metric, dim, Rows::Sealed(segment))
     }
@@ -59,14 +61,12 @@ impl Block {
     fn new(metric: Metric, dim: usize, rows: Rows) -> Block {
         let mut block = Block {
             dim,
-            codes: Codes::new(metric, dim),
+            metric,
+            codes: OnceLock::new(),
             rows,
             ids: HashTable::new(),
             fields: OnceLock::new(),
         };
-        let mut codes = Codes::new(metric, dim);
-        codes.extend(block.rows());
-        block.codes = codes;
         let mut ids = HashTable::with_capacity(block.len());
         for row in 0..block.len() {
             // A document that does not decode is a bad row: never live, and so never asked for.
@@ -76,6 +76,15 @@ impl Block {
         }
         block.ids = ids;
         block
+    }
+
+    /// Its codes. The first call makes them.
+    pub(super) fn codes(&self) -> &Codes {
+        self.codes.get_or_init(|| {
+            let mut codes = Codes::new(self.metric, self.dim);
+            codes.extend(self.rows());
+            codes
+        })
     }
 
     fn hash(&self, row: usize) -> u64 {
@@ -150,7 +159,7 @@ impl Block {
 
     /// What the index searches.
     pub(super) fn searched<'a>(&'a self, keep: Option<&'a Bits>) -> likewise_index::Block<'a> {
-        likewise_index::Block { rows: self.rows(), codes: Some(self.codes.view()), keep }
+        likewise_index::Block { rows: self.rows(), codes: Some(self.codes().view()), keep }
     }
 
     /// About what it takes of memory, mapped pages not counted.
@@ -161,6 +170,6 @@ impl Block {
                 vectors.len() * 4 + documents.iter().map(|document| document.len() + 32).sum::<usize>()
             }
         };
-        rows + self.codes.memory_bytes() + self.ids.capacity() * 5
+        rows + self.codes.get().map_or(0, Codes::memory_bytes) + self.ids.capacity() * 5
     }
 }

@@ -1,5 +1,6 @@
 //! One collection: a writer with a thread of its own, and readers who never wait for it.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -194,6 +195,7 @@ impl Collection {
             bad += bad_rows as u64;
             view.parts.push(part);
         }
+        let mut replayed = Replayed::default();
         let mut log_rows = 0;
         for body in &replay.records {
             let Some((first, ops)) = record::decode(settings.dim, body) else {
@@ -202,9 +204,9 @@ impl Collection {
             };
             view.version = view.version.max(first + (ops.len() as u64).saturating_sub(1));
             log_rows += ops.iter().map(Op::rows).sum::<usize>();
-            ops.into_iter().for_each(|op| _ = apply(&mut view, op, &mut Effects::default()));
-            view.merge_delta();
+            ops.into_iter().for_each(|op| replayed.take(op, &mut view));
         }
+        replayed.flush(&mut view);
         if bad > 0 {
             metrics.bad_rows.inc_by(bad);
             tracing::error!(collection = name, bad, "rows of a collection are damaged; they are left out");
@@ -223,6 +225,7 @@ impl Collection {
         tidying: Tidying,
         metrics: &Arc<Metrics>,
     ) -> Result<Collection> {
+        view.prepare();
         let shared = Arc::new(Shared {
             watch: Watch::new(view.version),
             view: ArcSwap::from_pointee(view),
@@ -375,6 +378,47 @@ impl Op {
     }
 }
 
+/// Documents of a log on their way into a view: many at a time, because each addition makes a block.
+#[derive(Default)]
+struct Replayed {
+    vectors: Vec<f32>,
+    documents: Vec<Arc<[u8]>>,
+    ids: HashSet<u64>,
+}
+
+impl Replayed {
+    fn take(&mut self, op: Op, view: &mut View) {
+        match op {
+            Op::Upsert { vectors, documents } => {
+                let ids: Vec<u64> = documents
+                    .iter()
+                    .filter_map(|document| DocumentRef::decode(document))
+                    .map(|document| hash_id(document.id))
+                    .collect();
+                // A document that comes again takes the place of the first one, which must be there by then.
+                if ids.iter().any(|id| self.ids.contains(id)) {
+                    self.flush(view);
+                }
+                self.vectors.extend(vectors);
+                self.documents.extend(documents);
+                self.ids.extend(ids);
+            }
+            Op::Delete { ids } => {
+                self.flush(view);
+                view.remove(ids);
+            }
+        }
+    }
+
+    fn flush(&mut self, view: &mut View) {
+        let Replayed { vectors, documents, .. } = std::mem::take(self);
+        if !documents.is_empty() {
+            view.add(vectors, documents);
+            view.merge_delta();
+        }
+    }
+}
+
 /// Applies a change to rows; tells how many documents it stored or removed.
 fn apply(view: &mut View, op: Op, effects: &mut Effects) -> usize {
     match op {
@@ -486,6 +530,7 @@ impl Writer {
     }
 
     fn publish(&self, view: View, effects: &Effects) {
+        view.prepare();
         let (metric, version) = (view.metric, view.version);
         self.shared.watch.publish(metric, version, effects, || self.shared.view.store(Arc::new(view)));
     }

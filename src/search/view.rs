@@ -270,6 +270,11 @@ impl View {
         self.parts.retain(|part| part.live_rows > 0 || part.block.segment().is_some());
     }
 
+    /// Makes what searches need, so that no search has to wait for it.
+    pub(super) fn prepare(&self) {
+        self.parts.iter().for_each(|part| _ = part.block.codes());
+    }
+
     /// Where the blocks in memory begin.
     pub(super) fn delta_from(&self) -> usize {
         self.parts.iter().position(|part| part.block.segment().is_none()).unwrap_or(self.parts.len())

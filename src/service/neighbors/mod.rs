@@ -1,7 +1,7 @@
 //! Documents in, neighbours out: collections searched by text or vector, each search run once.
 //!
-//! The walk of a search: the text's embedding, from its cache; the cached results for that vector, if no write has changed
-//! them; else one flight per query and version of the collection, in which the rows are searched and the results kept.
+//! The walk of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding,
+//! from its own cache, and one flight per query and version of the collection, in which the rows are searched and the results kept.
 
 mod writing;
 
@@ -109,15 +109,27 @@ pub struct Neighbors {
     coalesced: Counter,
 }
 
-/// One query on its way through the cache.
+/// One query of a search.
+enum Asked {
+    /// As it is: one text has one vector, so it is not embedded where its results are cached.
+    Text(String),
+    /// Prepared.
+    Vector(Vec<f32>),
+}
+
+/// One query whose results are not cached.
 struct Wanted {
+    /// Its place in the search.
+    place: usize,
     key: Key,
     vector: Vec<f32>,
 }
 
 /// How a query was answered.
 enum Outcome {
+    /// Results, the version of which they are true, their age in seconds.
     Hit(Results, u64, u32),
+    /// The flight, the version that it searches, whether this request leads it.
     Waiting(Landing<Results>, u64, bool),
 }
 
@@ -156,66 +168,85 @@ impl Neighbors {
     pub async fn search(self: &Arc<Self>, name: &str, search: Search) -> Result<Found> {
         let collection = self.catalog.get(name)?;
         self.check(&search)?;
+        let asked = self.asked(&collection, &search)?;
         let started = Instant::now();
-        let vectors = self.vectors(&collection, &search).await?;
-        let embedding = started.elapsed();
-        let searching = Instant::now();
-        let namespace = self.namespaces.resolve(&search.tenant, SEARCH_RESULTS)?;
-        let filter = search.filter.clone().map(Arc::new);
-        let wanted: Vec<Wanted> = vectors
-            .into_iter()
-            .map(|vector| Wanted { key: key(&collection, &search, &vector), vector })
-            .collect();
-        let view = collection.view();
-        let mut led = Vec::new();
-        let outcomes: Vec<Outcome> = wanted
-            .into_iter()
-            .map(|wanted| match self.look(&collection, &search.directives, &wanted.key) {
-                Some((results, version, age)) => Outcome::Hit(results, version, age),
-                None => {
-                    // Of one version: whoever asks after a write does not get what was found before it.
-                    let (landing, duty) = self.flights.join(of_version(&wanted.key, view.version()));
-                    let has_led = duty.is_some();
-                    led.extend(duty.map(|duty| (duty, wanted)));
-                    Outcome::Waiting(landing, view.version(), has_led)
-                }
-            })
-            .collect();
-        if search.directives.only_if_cached
-            && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Waiting(..)))
-        {
-            return Err(Error::new(Kind::NotCached, "the results are not in the cache"));
+        let key_base = key_base(&collection, &search);
+        let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
+        let mut outcomes: Vec<Option<Outcome>> =
+            keys.iter().map(|key| self.look(&collection, &search.directives, key)).collect();
+        let mut missing = Vec::new();
+        for (place, (key, asked)) in keys.into_iter().zip(asked).enumerate() {
+            if outcomes[place].is_none() {
+                missing.push((place, key, asked));
+            }
         }
-        if !led.is_empty() {
-            let query = Query {
-                vectors: led.iter().flat_map(|(_, wanted)| wanted.vector.iter().copied()).collect(),
-                k: search.k,
-                filter,
-                score_min: search.score_min,
-                has_vectors: search.has_vectors,
-            };
-            let (own, no_store) = (Arc::clone(self), search.directives.no_store);
-            let (duties, wanted): (Vec<_>, Vec<_>) = led.into_iter().unzip();
-            tokio::spawn(async move {
-                let query = Arc::new(query);
-                let found = own.catalog.search(Arc::clone(&view), Arc::clone(&query)).await;
-                match found {
-                    Ok(found) => {
-                        for ((duty, wanted), results) in duties.into_iter().zip(wanted).zip(found) {
-                            if !no_store {
-                                own.keep(&collection, &namespace, &view, &query, wanted, &results);
-                            }
-                            duty.land(Ok(results));
-                        }
-                    }
-                    Err(error) => duties.into_iter().for_each(|duty| duty.land(Err(error.clone()))),
-                }
-            });
+        let mut embedding = Duration::ZERO;
+        if !missing.is_empty() {
+            if search.directives.only_if_cached {
+                return Err(Error::new(Kind::NotCached, "the results are not in the cache"));
+            }
+            let wanted = self.wanted(&collection, &search, missing).await?;
+            embedding = started.elapsed();
+            self.fly(&collection, &search, wanted, &mut outcomes)?;
         }
-        self.gather(outcomes, embedding, searching).await
+        self.gather(outcomes, embedding, started).await
     }
 
-    async fn gather(&self, outcomes: Vec<Outcome>, embedding: Duration, searching: Instant) -> Result<Found> {
+    /// Joins a flight for each of the missing queries, and makes those that nobody else makes.
+    fn fly(
+        self: &Arc<Self>,
+        collection: &Arc<Collection>,
+        search: &Search,
+        wanted: Vec<Wanted>,
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<()> {
+        let view = collection.view();
+        let (mut duties, mut led) = (Vec::new(), Vec::new());
+        for wanted in wanted {
+            // Of one version: whoever asks after a write does not get what was found before it.
+            let (landing, duty) = self.flights.join(of_version(&wanted.key, view.version()));
+            outcomes[wanted.place] = Some(Outcome::Waiting(landing, view.version(), duty.is_some()));
+            if let Some(duty) = duty {
+                duties.push(duty);
+                led.push(wanted);
+            }
+        }
+        if led.is_empty() {
+            return Ok(());
+        }
+        let query = Query {
+            vectors: led.iter().flat_map(|wanted| wanted.vector.iter().copied()).collect(),
+            k: search.k,
+            filter: search.filter.clone().map(Arc::new),
+            score_min: search.score_min,
+            has_vectors: search.has_vectors,
+        };
+        let namespace = self.namespaces.resolve(&search.tenant, SEARCH_RESULTS)?;
+        let (own, collection, no_store) =
+            (Arc::clone(self), Arc::clone(collection), search.directives.no_store);
+        tokio::spawn(async move {
+            let query = Arc::new(query);
+            match own.catalog.search(Arc::clone(&view), Arc::clone(&query)).await {
+                Ok(found) => {
+                    for ((duty, wanted), results) in duties.into_iter().zip(led).zip(found) {
+                        if !no_store {
+                            own.keep(&collection, &namespace, &view, &query, wanted, &results);
+                        }
+                        duty.land(Ok(results));
+                    }
+                }
+                Err(error) => duties.into_iter().for_each(|duty| duty.land(Err(error.clone()))),
+            }
+        });
+        Ok(())
+    }
+
+    async fn gather(
+        &self,
+        outcomes: Vec<Option<Outcome>>,
+        embedding: Duration,
+        started: Instant,
+    ) -> Result<Found> {
         let mut found = Found {
             results: Vec::with_capacity(outcomes.len()),
             version: u64::MAX,
@@ -234,7 +265,7 @@ impl Neighbors {
                 }
             }
         };
-        let waited = join_all(outcomes.into_iter().map(landed));
+        let waited = join_all(outcomes.into_iter().flatten().map(landed));
         for outcome in waited.await {
             let (results, version, age, has_led) = outcome?;
             match (age, has_led) {
@@ -251,7 +282,7 @@ impl Neighbors {
         self.hits.inc_by(found.hits as u64);
         self.misses.inc_by(found.misses as u64);
         self.coalesced.inc_by(found.coalesced as u64);
-        found.searching = searching.elapsed();
+        found.searching = started.elapsed() - embedding;
         Ok(found)
     }
 
@@ -271,24 +302,54 @@ impl Neighbors {
         Ok(())
     }
 
-    /// The prepared vectors of a search.
-    async fn vectors(&self, collection: &Collection, search: &Search) -> Result<Vec<Vec<f32>>> {
-        let vectors = match &search.input {
-            Input::Vectors(vectors) => vectors.clone(),
+    /// What is asked for: texts as they are, vectors prepared.
+    fn asked(&self, collection: &Collection, search: &Search) -> Result<Vec<Asked>> {
+        match &search.input {
             Input::Texts(texts) => {
                 if let Some(row) = texts.iter().position(String::is_empty) {
                     return Err(Error::invalid(search.fields[0], format!("text {row} is empty")));
                 }
                 self.check_model(collection, search.fields[0])?;
-                self.embed(texts.clone(), InputType::Query, &search.tenant).await?
+                Ok(texts.iter().cloned().map(Asked::Text).collect())
             }
-        };
-        let field = search.fields[1];
-        let prepare = |(row, mut vector): (usize, Vec<f32>)| {
-            let name = if field == "vectors" { format!("vectors[{row}]") } else { field.to_owned() };
-            prepare(collection, &mut vector, &name).map(|()| vector)
-        };
-        vectors.into_iter().enumerate().map(prepare).collect()
+            Input::Vectors(vectors) => {
+                let field = search.fields[1];
+                let prepared = |(row, vector): (usize, &Vec<f32>)| {
+                    let name = if field == "vectors" { format!("vectors[{row}]") } else { field.to_owned() };
+                    let mut vector = vector.clone();
+                    prepare(collection, &mut vector, &name).map(|()| Asked::Vector(vector))
+                };
+                vectors.iter().enumerate().map(prepared).collect()
+            }
+        }
+    }
+
+    /// The missing queries with their vectors. Those of one search are all texts, or all vectors.
+    async fn wanted(
+        &self,
+        collection: &Collection,
+        search: &Search,
+        missing: Vec<(usize, Key, Asked)>,
+    ) -> Result<Vec<Wanted>> {
+        let (mut wanted, mut texts) = (Vec::with_capacity(missing.len()), Vec::new());
+        for (place, key, asked) in missing {
+            let vector = match asked {
+                Asked::Vector(vector) => vector,
+                Asked::Text(text) => {
+                    texts.push(text);
+                    Vec::new()
+                }
+            };
+            wanted.push(Wanted { place, key, vector });
+        }
+        if !texts.is_empty() {
+            let embedded = self.embed(texts, InputType::Query, &search.tenant).await?;
+            for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
+                prepare(collection, &mut vector, search.fields[0])?;
+                wanted.vector = vector;
+            }
+        }
+        Ok(wanted)
     }
 
     async fn embed(
@@ -326,13 +387,8 @@ impl Neighbors {
         Err(Error::new(Kind::Conflict, message).param(param))
     }
 
-    /// Cached results that the request accepts; with the version of which they are true, and their age.
-    fn look(
-        &self,
-        collection: &Collection,
-        directives: &Directives,
-        key: &Key,
-    ) -> Option<(Results, u64, u32)> {
+    /// Cached results that the request accepts.
+    fn look(&self, collection: &Collection, directives: &Directives, key: &Key) -> Option<Outcome> {
         let freshness = self.cache.freshness();
         let peek = || self.cache.peek(key).filter(|found| found.verdict == Verdict::Fresh);
         let (found, version) = collection.cached(key, peek)?;
@@ -340,7 +396,7 @@ impl Neighbors {
             return None;
         }
         let age = freshness.age_seconds(&found.entry.meta);
-        Some((Results::from_bytes(Arc::clone(&found.entry.value)), version, age))
+        Some(Outcome::Hit(Results::from_bytes(Arc::clone(&found.entry.value)), version, age))
     }
 
     fn keep(
@@ -402,22 +458,33 @@ fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<(
     Ok(())
 }
 
-/// The identity of a query's results in a collection.
-fn key(collection: &Collection, search: &Search, vector: &[f32]) -> Key {
-    let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+/// What the keys of all queries of a search begin with.
+fn key_base(collection: &Collection, search: &Search) -> KeyHasher {
     let score_min = search.score_min.map_or([0; 5], |min| {
         let [a, b, c, d] = min.to_le_bytes();
         [1, a, b, c, d]
     });
     let filter = search.filter.as_ref().map(|filter| format!("{filter:?}")).unwrap_or_default();
-    KeyHasher::new("likewise/search/v1")
-        .field(&collection.instance().to_le_bytes())
-        .field(&bytes)
+    let mut base = KeyHasher::new("likewise/search/v1");
+    base.field(&collection.instance().to_le_bytes())
         .field(&(search.k as u64).to_le_bytes())
         .field(&score_min)
         .field(&[u8::from(search.has_vectors)])
-        .field(filter.as_bytes())
-        .finish()
+        .field(filter.as_bytes());
+    base
+}
+
+/// The identity of a query's results in a collection.
+fn key(base: &KeyHasher, asked: &Asked) -> Key {
+    let mut hasher = base.clone();
+    match asked {
+        Asked::Text(text) => hasher.field(b"text").field(text.as_bytes()),
+        Asked::Vector(vector) => {
+            let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+            hasher.field(b"vector").field(&bytes)
+        }
+    };
+    hasher.finish()
 }
 
 fn of_version(key: &Key, version: u64) -> Key {
