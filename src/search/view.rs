@@ -236,19 +236,15 @@ impl View {
         removed
     }
 
-    /// Adds documents in the place of those with the same ids; returns how many were replaced, dead rows of the delta
-    /// among them.
-    pub(super) fn add(&mut self, vectors: Vec<f32>, documents: Vec<Arc<[u8]>>) -> usize {
-        let mut replaced = 0;
+    /// Adds documents in the place of those with the same ids.
+    pub(super) fn add(&mut self, vectors: Vec<f32>, documents: Vec<Arc<[u8]>>) {
         for bytes in &documents {
             let id = DocumentRef::decode(bytes).expect("encoded here: this is a bug").id;
             if let Some((part, row)) = self.find(id) {
                 self.parts[part].kill(row);
-                replaced += 1;
             }
         }
         self.parts.push(Part::whole(Block::delta(self.metric, self.dim, vectors, documents)));
-        replaced
     }
 
     /// Joins the blocks in memory so that each is larger than the next: a row is copied at most as often as the number of
