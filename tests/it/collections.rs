@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::program::{Answer, Server, likewise};
+use crate::endpoint::Endpoint;
+use crate::program::{Answer, Server, likewise, remote};
 
 fn start_in(dir: &TempDir) -> Server {
     Server::spawn(&mut likewise("serve", dir.path()))
@@ -184,6 +185,31 @@ async fn a_write_drops_the_cached_results_that_it_changes_and_no_others() {
 }
 
 #[tokio::test]
+async fn results_searched_before_an_invalidation_are_not_kept_after_it() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    make(&server, "texts", json!({})).await;
+    upsert(&server, "texts", json!([{ "id": "1", "vector": vec![1; 384] }])).await;
+    let ask = || search(&server, "texts", json!({ "query": "camiseta" }));
+    let held = endpoint.hold().await;
+    let invalidate_and_release = async {
+        while endpoint.texts() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let body = json!({ "namespace": "search_results" }).to_string();
+        assert_eq!(server.ask("POST", "/v1/invalidate", &[], body).await.status, 200);
+        drop(held);
+    };
+    let (first, ()) = tokio::join!(ask(), invalidate_and_release);
+    assert_eq!(ids(&first.body["results"]), ["1"]);
+    assert_eq!(ask().await.header("x-likewise-hits"), "0", "it was begun before the invalidation");
+    assert_eq!(ask().await.header("x-likewise-hits"), "1");
+    let elsewhere = json!({ "query": "camiseta", "cache": { "namespace": "campaign", "ttl": 60 } });
+    assert_eq!(search(&server, "texts", elsewhere.clone()).await.header("x-likewise-hits"), "0");
+    assert_eq!(search(&server, "texts", elsewhere).await.header("x-likewise-hits"), "1");
+}
+
+#[tokio::test]
 async fn equal_searches_at_one_time_are_one_search() {
     let (server, _dir) = start();
     make(&server, "points", json!({ "dimensions": 3 })).await;
@@ -298,6 +324,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
         (json!({ "vector": [1, 0, 0], "filter": { "a": { "$gt": [] } } }), "filter.a.$gt"),
         (json!({ "vector": [1, 0, 0], "include": ["everything"] }), "include"),
         (json!({ "vector": [1, 0, 0], "limit": 3 }), "limit"),
+        (json!({ "vector": [1, 0, 0], "cache": { "ttl": 0 } }), "cache.ttl"),
     ] {
         ask("points/search", body, 400, Some(param)).await;
     }

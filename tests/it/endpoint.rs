@@ -31,6 +31,8 @@ struct State {
     texts: AtomicU64,
     /// Answers that will be an error.
     failures: AtomicU64,
+    /// Whoever answers passes it.
+    gate: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Endpoint {
@@ -57,6 +59,11 @@ impl Endpoint {
         self.state.texts.load(Ordering::SeqCst)
     }
 
+    /// Answers nobody until what it returns is dropped.
+    pub(crate) async fn hold(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.state.gate).write_owned().await
+    }
+
     /// Makes the next `count` answers errors.
     pub(crate) fn fail(&self, count: u64) {
         self.state.failures.store(count, Ordering::SeqCst);
@@ -69,6 +76,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let texts = request["input"].as_array().cloned().unwrap_or_default();
     state.texts.fetch_add(texts.len() as u64, Ordering::SeqCst);
+    let _passed = state.gate.read().await;
     let fails = state.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
     if fails.is_ok() {
         let error = json!({ "error": { "message": "out of order", "type": "server_error" } });

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Directives;
 use super::embeddings::{self, Embeddings};
-use crate::cache::{Cache, Landing, Namespace, Namespaces, SEARCH_RESULTS, SingleFlight, Verdict};
+use crate::cache::{Cache, Landing, Namespace, Namespaces, SEARCH_RESULTS, SingleFlight, Stamp, Verdict};
 use crate::domain::{Codec, Entry, EntryMeta, InputType, Key, KeyHasher, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
@@ -125,6 +125,16 @@ struct Wanted {
     vector: Vec<f32>,
 }
 
+/// How the results of a search are kept.
+struct Keeping {
+    namespace: Namespace,
+    ttl_seconds: u32,
+    /// When the search began, in the order of invalidations.
+    stamp: Stamp,
+    /// Whose tags the documents carry.
+    tenant: Tenant,
+}
+
 /// How a query was answered.
 enum Outcome {
     /// Results, the version of which they are true, their age in seconds.
@@ -160,7 +170,7 @@ impl Neighbors {
     /// Searches a collection.
     ///
     /// # Errors
-    /// `NotFound` for an unknown collection; `InvalidInput` for a `k` outside its limits, too many queries, or a vector
+    /// `NotFound` for an unknown collection; `InvalidInput` for a `k` or a lifetime outside its limits, too many queries, or a vector
     /// that does not fit, naming the field; `Conflict` for texts in a collection of another model; `NotCached` with
     /// `only_if_cached`; `Overloaded`; what embedding may say.
     ///
@@ -170,7 +180,14 @@ impl Neighbors {
         self.check(&search)?;
         let asked = self.asked(&collection, &search)?;
         let started = Instant::now();
-        let key_base = key_base(&collection, &search);
+        // Before anything is looked for: what is invalidated from here on is not kept.
+        let stamp = self.cache.freshness().versions().stamp();
+        let name = search.directives.namespace.as_deref().unwrap_or(SEARCH_RESULTS);
+        let namespace = self.namespaces.resolve(&search.tenant, name)?;
+        let asked_ttl = search.directives.ttl_seconds;
+        let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl, "cache.ttl")?;
+        let keeping = Keeping { namespace, ttl_seconds, stamp, tenant: search.tenant.clone() };
+        let key_base = key_base(&collection, &search, &keeping.namespace);
         let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
         let mut outcomes: Vec<Option<Outcome>> =
             keys.iter().map(|key| self.look(&collection, &search.directives, key)).collect();
@@ -187,7 +204,7 @@ impl Neighbors {
             }
             let wanted = self.wanted(&collection, &search, missing).await?;
             embedding = started.elapsed();
-            self.fly(&collection, &search, wanted, &mut outcomes)?;
+            self.fly(&collection, &search, keeping, wanted, &mut outcomes);
         }
         self.gather(outcomes, embedding, started).await
     }
@@ -197,9 +214,10 @@ impl Neighbors {
         self: &Arc<Self>,
         collection: &Arc<Collection>,
         search: &Search,
+        keeping: Keeping,
         wanted: Vec<Wanted>,
         outcomes: &mut [Option<Outcome>],
-    ) -> Result<()> {
+    ) {
         let view = collection.view();
         let (mut duties, mut led) = (Vec::new(), Vec::new());
         for wanted in wanted {
@@ -212,7 +230,7 @@ impl Neighbors {
             }
         }
         if led.is_empty() {
-            return Ok(());
+            return;
         }
         let query = Query {
             vectors: led.iter().flat_map(|wanted| wanted.vector.iter().copied()).collect(),
@@ -221,7 +239,6 @@ impl Neighbors {
             score_min: search.score_min,
             has_vectors: search.has_vectors,
         };
-        let namespace = self.namespaces.resolve(&search.tenant, SEARCH_RESULTS)?;
         let (own, collection, no_store) =
             (Arc::clone(self), Arc::clone(collection), search.directives.no_store);
         tokio::spawn(async move {
@@ -230,7 +247,7 @@ impl Neighbors {
                 Ok(found) => {
                     for ((duty, wanted), results) in duties.into_iter().zip(led).zip(found) {
                         if !no_store {
-                            own.keep(&collection, &namespace, &view, &query, wanted, &results);
+                            own.keep(&collection, &keeping, &view, &query, wanted, &results);
                         }
                         duty.land(Ok(results));
                     }
@@ -238,7 +255,6 @@ impl Neighbors {
                 Err(error) => duties.into_iter().for_each(|duty| duty.land(Err(error.clone()))),
             }
         });
-        Ok(())
     }
 
     async fn gather(
@@ -402,24 +418,23 @@ impl Neighbors {
     fn keep(
         &self,
         collection: &Collection,
-        namespace: &Namespace,
+        keeping: &Keeping,
         view: &View,
         query: &Query,
         wanted: Wanted,
         results: &Results,
     ) {
         let freshness = self.cache.freshness();
-        let stamp = freshness.versions().stamp();
-        let tenant = Tenant::default();
+        let Keeping { namespace, ttl_seconds, stamp, tenant } = keeping;
         let mut tags: Vec<Subject> = results
             .iter()
             .flat_map(|hit| hit.document.tags().filter_map(Tag::named).collect::<Vec<_>>())
-            .map(|tag| Subject::tag(&tenant, &tag))
+            .map(|tag| Subject::tag(tenant, &tag))
             .collect();
         tags.sort_unstable();
         tags.dedup();
-        let Some(tokens) = freshness.versions().admit(stamp, namespace.subject, &tags) else { return };
-        let lifetime = freshness.lifetime(&namespace.policy, namespace.policy.ttl_seconds);
+        let Some(tokens) = freshness.versions().admit(*stamp, namespace.subject, &tags) else { return };
+        let lifetime = freshness.lifetime(&namespace.policy, *ttl_seconds);
         let meta = EntryMeta {
             namespace: namespace.subject,
             epoch: tokens.epoch,
@@ -459,14 +474,15 @@ fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<(
 }
 
 /// What the keys of all queries of a search begin with.
-fn key_base(collection: &Collection, search: &Search) -> KeyHasher {
+fn key_base(collection: &Collection, search: &Search, namespace: &Namespace) -> KeyHasher {
     let score_min = search.score_min.map_or([0; 5], |min| {
         let [a, b, c, d] = min.to_le_bytes();
         [1, a, b, c, d]
     });
     let filter = search.filter.as_ref().map(|filter| format!("{filter:?}")).unwrap_or_default();
     let mut base = KeyHasher::new("likewise/search/v1");
-    base.field(&collection.instance().to_le_bytes())
+    base.field(namespace.name.as_bytes())
+        .field(&collection.instance().to_le_bytes())
         .field(&(search.k as u64).to_le_bytes())
         .field(&score_min)
         .field(&[u8::from(search.has_vectors)])
