@@ -1,33 +1,24 @@
-//! `/v1/collections`: making, describing and dropping collections; their documents.
+//! `/v1/collections`: making, describing and dropping collections.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, Request as HttpRequest, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request as HttpRequest, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use base64_simd::STANDARD;
-use bytes::Bytes;
-use serde::de::{self, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::headers::{path, query};
+use super::body;
+use super::headers::path;
 use super::models::Names;
 use super::problem::{ErrorBody, Problem};
 use super::wire::parse;
-use super::{body, filter};
-use crate::domain::{Tag, Tenant};
-use crate::error::{Error, Kind, Result};
-use crate::search::{Change, Collection, Document, DocumentRef, Filter, Metric, Receipt, View, metric_name};
+use crate::error::{Error, Result};
+use crate::search::{Collection, Metric, metric_name};
 use crate::service::Neighbors;
-use crate::service::neighbors::{Draft, Spec};
-
-/// Documents of one piece of an export.
-const EXPORTED_AT_ONCE: usize = 256;
+use crate::service::neighbors::Spec;
 
 /// What the handlers need.
 pub(super) struct Endpoint {
@@ -94,119 +85,6 @@ pub(super) struct CollectionList {
     object: &'static str,
     /// The collections, sorted by name.
     data: Vec<CollectionObject>,
-}
-
-/// Documents to store.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct UpsertRequest {
-    /// Documents; each takes the place of the one with its id.
-    documents: Vec<DocumentInput>,
-}
-
-/// A document to store: with a text, which is embedded, or a vector, or both.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DocumentInput {
-    /// Its name in the collection, 1 to 512 bytes.
-    id: String,
-    /// What is embedded, unless there is a vector, and given back.
-    text: Option<String>,
-    /// Its vector.
-    #[schema(value_type = Option<Vec<f32>>)]
-    vector: Option<VectorInput>,
-    /// A JSON object; its texts, numbers and booleans can be filtered by.
-    #[schema(value_type = Option<Object>)]
-    metadata: Option<Box<RawValue>>,
-    /// Names that invalidation and deletion speak of.
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-/// A vector: a list of numbers, or base64 of little-endian f32.
-#[derive(Debug)]
-pub(super) struct VectorInput(pub(super) Vec<f32>);
-
-impl<'de> Deserialize<'de> for VectorInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<VectorInput, D::Error> {
-        struct Numbers;
-        impl<'de> Visitor<'de> for Numbers {
-            type Value = VectorInput;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of numbers, or base64 of little-endian f32")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<VectorInput, E> {
-                let bytes =
-                    STANDARD.decode_to_vec(text).map_err(|_| E::custom("the vector is not base64"))?;
-                let (numbers, rest) = bytes.as_chunks::<4>();
-                if !rest.is_empty() {
-                    return Err(E::custom("the vector's bytes are not a multiple of four"));
-                }
-                Ok(VectorInput(numbers.iter().map(|&number| f32::from_le_bytes(number)).collect()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<VectorInput, A::Error> {
-                let mut numbers = Vec::with_capacity(list.size_hint().unwrap_or(384));
-                while let Some(number) = list.next_element()? {
-                    numbers.push(number);
-                }
-                Ok(VectorInput(numbers))
-            }
-        }
-        deserializer.deserialize_any(Numbers)
-    }
-}
-
-/// What was done.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct WriteAnswer {
-    /// Documents stored or removed.
-    documents: usize,
-    /// The collection's version with it.
-    version: u64,
-}
-
-/// Which documents to remove: one of the three.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DeleteRequest {
-    /// By their ids.
-    ids: Option<Vec<String>>,
-    /// All that carry one of these tags.
-    tags: Option<Vec<String>>,
-    /// All that the filter means.
-    #[schema(value_type = Option<Object>)]
-    filter: Option<serde_json::Value>,
-}
-
-/// What an answer about documents is to hold besides what it always does.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Include {
-    /// `vector`, or nothing.
-    include: Option<String>,
-}
-
-/// A document.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DocumentObject {
-    /// Its name in the collection.
-    id: String,
-    /// Its text, if it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
-    /// Its metadata, as they were given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    metadata: Option<Box<RawValue>>,
-    /// Its tags.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tags: Vec<String>,
-    /// Its vector, if it was asked for; under the cosine of unit length.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vector: Option<Vec<f32>>,
 }
 
 /// Makes a collection, or finds it as it is asked for.
@@ -307,208 +185,6 @@ pub(super) async fn drop_collection(
     let name = path(place, "name")?;
     endpoint.neighbors.drop_collection(&name).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Stores documents: all of them, or none. Answered when they are on the disk, flushed, and found by every search.
-#[utoipa::path(
-    post,
-    path = "/v1/collections/{name}/documents",
-    tag = "collections",
-    params(("name" = String, Path)),
-    request_body = UpsertRequest,
-    responses(
-        (status = 200, body = WriteAnswer),
-        (status = 400, body = ErrorBody, description = "`param` names the row and the field; nothing was stored"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "A text in a collection of another model, or of none"),
-        (status = 413, body = ErrorBody),
-        (status = 429, body = ErrorBody, description = "The model's queue is full"),
-        (status = 503, body = ErrorBody, description = "The disk takes no more"),
-    )
-)]
-pub(super) async fn upsert(
-    State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
-    place: Place,
-    request: HttpRequest,
-) -> Result<Json<WriteAnswer>, Problem> {
-    let name = path(place, "name")?;
-    // Asked first, so that a wrong name is not told after a long upload.
-    endpoint.neighbors.get(&name)?;
-    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let wire: UpsertRequest = parse(&body)?;
-    let drafts = wire.documents.into_iter().enumerate().map(|(row, input)| draft(row, input));
-    let drafts = drafts.collect::<Result<Vec<_>>>()?;
-    let receipt = endpoint.neighbors.upsert(&name, drafts, &tenant).await?;
-    Ok(Json(receipt.into()))
-}
-
-/// Removes documents.
-#[utoipa::path(
-    post,
-    path = "/v1/collections/{name}/documents/delete",
-    tag = "collections",
-    params(("name" = String, Path)),
-    request_body = DeleteRequest,
-    responses(
-        (status = 200, body = WriteAnswer, description = "How many there were"),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
-        (status = 413, body = ErrorBody),
-        (status = 503, body = ErrorBody, description = "The disk takes no more"),
-    )
-)]
-pub(super) async fn delete(
-    State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
-    request: HttpRequest,
-) -> Result<Json<WriteAnswer>, Problem> {
-    let name = path(place, "name")?;
-    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let change = match parse(&body)? {
-        DeleteRequest { ids: Some(ids), tags: None, filter: None } => Change::Delete(ids),
-        DeleteRequest { ids: None, tags: Some(tags), filter: None } => {
-            if let Some(wrong) = tags.iter().find(|tag| Tag::named(tag).is_none()) {
-                return Err(Error::invalid("tags", format!("{wrong:?}: {}", Tag::RULE)).into());
-            }
-            Change::DeleteMatching(Filter::Tagged(tags))
-        }
-        DeleteRequest { ids: None, tags: None, filter: Some(filter) } => {
-            Change::DeleteMatching(filter::read(&filter)?)
-        }
-        DeleteRequest { .. } => {
-            return Err(Error::invalid("ids", "give one of ids, tags and filter").into());
-        }
-    };
-    Ok(Json(endpoint.neighbors.delete(&name, change).await?.into()))
-}
-
-/// One document.
-#[utoipa::path(
-    get,
-    path = "/v1/collections/{name}/documents/{id}",
-    tag = "collections",
-    params(
-        ("name" = String, Path),
-        ("id" = String, Path, description = "Percent-encoded"),
-        ("include" = Option<String>, Query, description = "`vector`"),
-    ),
-    responses(
-        (status = 200, body = DocumentObject),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "There is no such collection, or no such document"),
-    )
-)]
-pub(super) async fn get_document(
-    State(endpoint): State<Arc<Endpoint>>,
-    place: Result<Path<(String, String)>, PathRejection>,
-    include: Result<Query<Include>, QueryRejection>,
-) -> Result<Json<DocumentObject>, Problem> {
-    let (name, id) = path(place, "id")?;
-    let has_vector = query(include, "include")?.has_vector()?;
-    let view = endpoint.neighbors.get(&name)?.view();
-    let (document, vector) = view.get(&id).ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("there is no document {id:?} in {name}")).param("id")
-    })?;
-    Ok(Json(object(&document, has_vector.then_some(vector))))
-}
-
-/// All documents as JSON lines, in the order in which they were written, of one moment: writes that come meanwhile do not
-/// show.
-#[utoipa::path(
-    get,
-    path = "/v1/collections/{name}/documents",
-    tag = "collections",
-    params(("name" = String, Path), ("include" = Option<String>, Query, description = "`vector`")),
-    responses(
-        (status = 200, body = DocumentObject, content_type = "application/x-ndjson",
-            description = "A document a line; `x-likewise-documents` tells how many"),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
-    )
-)]
-pub(super) async fn export(
-    State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
-    include: Result<Query<Include>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let name = path(place, "name")?;
-    let has_vectors = query(include, "include")?.has_vector()?;
-    let view = endpoint.neighbors.get(&name)?.view();
-    let count = view.documents();
-    let lines = futures_util::stream::unfold(Some((0, 0)), move |from| {
-        let piece = from.map(|from| lines(&view, from, has_vectors));
-        async { piece.map(|(text, next)| (Ok::<Bytes, std::convert::Infallible>(text.into()), next)) }
-    });
-    let mut response = Response::new(Body::from_stream(lines));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    headers.insert("x-likewise-documents", HeaderValue::from(count));
-    Ok(response)
-}
-
-/// Some documents as JSON lines, and where the next ones begin.
-fn lines(view: &View, from: (usize, usize), has_vectors: bool) -> (Vec<u8>, Option<(usize, usize)>) {
-    let (documents, next) = view.page(from, EXPORTED_AT_ONCE);
-    let mut text = Vec::new();
-    for (document, vector) in documents {
-        let object = object(&document, has_vectors.then_some(vector));
-        serde_json::to_writer(&mut text, &object).expect("plain values into memory: this is a bug");
-        text.push(b'\n');
-    }
-    (text, next)
-}
-
-impl Include {
-    fn has_vector(&self) -> Result<bool> {
-        match self.include.as_deref() {
-            None | Some("") => Ok(false),
-            Some("vector") => Ok(true),
-            Some(other) => {
-                Err(Error::invalid("include", format!("include is `vector` or left out, got {other:?}")))
-            }
-        }
-    }
-}
-
-impl From<Receipt> for WriteAnswer {
-    fn from(receipt: Receipt) -> WriteAnswer {
-        WriteAnswer { documents: receipt.documents, version: receipt.version }
-    }
-}
-
-fn draft(row: usize, input: DocumentInput) -> Result<Draft> {
-    let metadata = input.metadata.map(|raw| raw.get().trim().to_owned()).filter(|text| text != "null");
-    if metadata.as_ref().is_some_and(|text| !text.starts_with('{')) {
-        return Err(Error::invalid(format!("documents[{row}].metadata"), "metadata is a JSON object"));
-    }
-    let tag = |name: &String| {
-        let fault = || Error::invalid(format!("documents[{row}].tags"), format!("{name:?}: {}", Tag::RULE));
-        Tag::named(name).ok_or_else(fault)
-    };
-    Ok(Draft {
-        document: Document {
-            id: input.id,
-            text: input.text,
-            metadata: metadata.unwrap_or_default(),
-            tags: input.tags.iter().map(tag).collect::<Result<_>>()?,
-        },
-        vector: input.vector.map(|vector| vector.0),
-    })
-}
-
-fn object(document: &DocumentRef<'_>, vector: Option<&[f32]>) -> DocumentObject {
-    DocumentObject {
-        id: document.id.to_owned(),
-        text: document.text.map(str::to_owned),
-        metadata: RawValue::from_string(document.metadata.to_owned()).ok(),
-        tags: document.tags().map(str::to_owned).collect(),
-        vector: vector.map(<[f32]>::to_vec),
-    }
 }
 
 fn describe(name: String, collection: Option<&Collection>) -> CollectionObject {

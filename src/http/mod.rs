@@ -10,6 +10,7 @@ mod batch;
 mod body;
 mod cache_control;
 mod collections;
+mod documents;
 mod embeddings;
 mod filter;
 mod gate;

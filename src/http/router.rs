@@ -18,7 +18,9 @@ use super::gate::{self, Gate, Gated};
 use super::models::Names;
 use super::operations::{Operations, Readiness};
 use super::problem::Problem;
-use super::{Options, batch, collections, embeddings, invalidation, models, objects, operations, search};
+use super::{
+    Options, batch, collections, documents, embeddings, invalidation, models, objects, operations, search,
+};
 use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
@@ -149,9 +151,9 @@ fn collection_routes() -> OpenApiRouter<Arc<collections::Endpoint>> {
     OpenApiRouter::new()
         .routes(routes!(collections::list))
         .routes(routes!(collections::create, collections::describe_one, collections::drop_collection))
-        .routes(routes!(collections::upsert, collections::export))
-        .routes(routes!(collections::delete))
-        .routes(routes!(collections::get_document))
+        .routes(routes!(documents::upsert, documents::export))
+        .routes(routes!(documents::delete))
+        .routes(routes!(documents::get_document))
         .routes(routes!(search::search))
 }
 

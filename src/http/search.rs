@@ -10,7 +10,8 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::collections::{Endpoint, Place, VectorInput};
+use super::collections::{Endpoint, Place};
+use super::documents::VectorInput;
 use super::embeddings::directives;
 use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, SERVER_TIMING, path};
 use super::problem::{ErrorBody, Problem};

@@ -7,9 +7,11 @@ use likewise_index::Scanner;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, oneshot};
 
-use super::collection::{Collection, Settings, Tidying};
+use super::collection::Collection;
 use super::results::Results;
+use super::settings::Settings;
 use super::view::{Query, View};
+use super::writer::Tidying;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::storage::rows::Place;

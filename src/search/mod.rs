@@ -7,20 +7,27 @@
 
 mod block;
 mod catalog;
+mod change;
 mod collection;
 mod document;
 mod fields;
 mod filter;
 pub mod record;
+mod replay;
 mod results;
+mod settings;
 mod view;
 mod watch;
+mod writer;
 
 pub use catalog::{Catalog, Options};
-pub use collection::{Change, Collection, Model, Receipt, Settings, Tidying, metric_name};
+pub use change::{Change, Receipt};
+pub use collection::Collection;
 pub use document::{Document, DocumentRef, ID_BYTES_MAX, METADATA_BYTES_MAX, TAGS_MAX};
 pub use filter::{Filter, Scalar, Test, number};
 pub use likewise_index::{Metric, Unfit};
 pub use results::{Hit, Results};
+pub use settings::{Model, Settings, metric_name};
 pub use view::{Batch, Query, View};
 pub use watch::Watched;
+pub use writer::Tidying;

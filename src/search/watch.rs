@@ -42,6 +42,12 @@ pub(super) struct Effects {
     pub(super) gone: HashSet<u64>,
 }
 
+impl Effects {
+    fn is_empty(&self) -> bool {
+        self.documents.is_empty() && self.gone.is_empty()
+    }
+}
+
 /// The watched queries of one collection.
 #[derive(Debug, Default)]
 pub(super) struct Watch {

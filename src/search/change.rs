@@ -1,0 +1,89 @@
+//! What is asked of a collection, and what it does to rows.
+
+use super::block::hash_id;
+use super::document::DocumentRef;
+use super::filter::Filter;
+use super::record::Op;
+use super::view::{Batch, View};
+use super::watch::Effects;
+
+/// A change of a collection: applied whole, or not at all.
+#[derive(Debug)]
+pub enum Change {
+    /// Documents in the place of those with the same ids.
+    Upsert(Batch),
+    /// Documents by their ids.
+    Delete(Vec<String>),
+    /// Documents that a filter means.
+    DeleteMatching(Filter),
+}
+
+/// What came of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Documents stored or removed.
+    pub documents: usize,
+    /// The collection's version with it.
+    pub version: u64,
+}
+
+impl Change {
+    /// About what it takes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Change::Upsert(batch) => {
+                let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+                let documents = batch.documents.iter();
+                let documents =
+                    documents.map(|document| text(&document.text) + document.metadata.len() + 128);
+                batch.vectors.len() * 4 + documents.sum::<usize>()
+            }
+            Change::Delete(ids) => ids.iter().map(|id| id.len() + 24).sum(),
+            Change::DeleteMatching(_) => 0,
+        }
+    }
+
+    /// What is to be done in the collection as it is now.
+    pub(super) fn into_op(self, view: &View) -> Op {
+        let present = |ids: Vec<String>| ids.into_iter().filter(|id| view.get(id).is_some()).collect();
+        match self {
+            Change::Upsert(batch) => Op::Upsert {
+                vectors: batch.vectors,
+                documents: batch.documents.iter().map(|document| document.encode().into()).collect(),
+            },
+            Change::Delete(ids) => Op::Delete { ids: present(ids) },
+            Change::DeleteMatching(filter) => Op::Delete { ids: view.ids_of(&filter) },
+        }
+    }
+}
+
+impl Op {
+    /// Rows that it adds.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Op::Upsert { documents, .. } => documents.len(),
+            Op::Delete { .. } => 0,
+        }
+    }
+}
+
+/// Applies a change to rows; tells how many documents it stored or removed.
+pub(super) fn apply(view: &mut View, op: Op, effects: &mut Effects) -> usize {
+    match op {
+        Op::Upsert { vectors, documents } => {
+            effects.vectors.extend_from_slice(&vectors);
+            effects.documents.extend(documents.iter().cloned());
+            let ids =
+                documents.iter().filter_map(|document| Some(hash_id(DocumentRef::decode(document)?.id)));
+            effects.gone.extend(ids);
+            let count = documents.len();
+            view.add(vectors, documents);
+            count
+        }
+        Op::Delete { ids } => {
+            let removed = view.remove(ids);
+            effects.gone.extend(removed.iter().map(|id| hash_id(id)));
+            removed.len()
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a collection is of: its metric, the length of its vectors, its model.
+
+use likewise_index::Metric;
+use serde::{Deserialize, Serialize};
+
+/// What a collection is of; fixed when it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How vectors are compared.
+    #[serde(with = "metric_name")]
+    pub metric: Metric,
+    /// Length of its vectors.
+    pub dim: usize,
+    /// The model whose vectors it holds; none if clients bring vectors of their own.
+    pub model: Option<Model>,
+}
+
+/// A model as a collection remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// Its name when the collection was made.
+    pub name: String,
+    /// Its fingerprint, in hexadecimal digits.
+    pub fingerprint: String,
+}
+
+/// The names of metrics in files and interfaces.
+pub mod metric_name {
+    use super::{Deserialize, Metric};
+
+    /// All metrics with their names.
+    pub const NAMES: [(Metric, &str); 3] =
+        [(Metric::Cosine, "cosine"), (Metric::InnerProduct, "inner_product"), (Metric::L2, "l2")];
+
+    /// The name of a metric.
+    pub fn of(metric: Metric) -> &'static str {
+        NAMES.iter().find(|(known, _)| *known == metric).map_or("", |(_, name)| name)
+    }
+
+    /// The metric of a name.
+    pub fn read(name: &str) -> Option<Metric> {
+        NAMES.iter().find(|(_, known)| *known == name).map(|(metric, _)| *metric)
+    }
+
+    pub(super) fn serialize<S: serde::Serializer>(metric: &Metric, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(of(*metric))
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Metric, D::Error> {
+        let name = String::deserialize(from)?;
+        read(&name).ok_or_else(|| serde::de::Error::custom(format!("there is no metric {name}")))
+    }
+}

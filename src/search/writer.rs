@@ -1,0 +1,242 @@
+//! The one who changes a collection: one thread, one log, one view after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::change::{Change, Receipt, apply};
+use super::record::{self, Op};
+use super::view::{Part, View};
+use super::watch::{Effects, Watch};
+use crate::error::Result;
+use crate::metrics::Metrics;
+use crate::storage::RowStore;
+use crate::storage::rows::{Listing, LogFate, Row};
+
+/// Changes that share a flush.
+const GROUP_MAX: usize = 256;
+/// Rows of a segment, whatever their length.
+const SEGMENT_ROWS_MAX: usize = 1 << 20;
+/// One dead row in so many rows is worth a compaction.
+const DEAD_SHARE: usize = 5;
+
+/// When log and segments are tidied up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tidying {
+    /// Rows in log and memory become a segment past so many bytes; also the bytes of vectors in a segment.
+    pub segment_bytes: usize,
+    /// So many dead rows are worth a compaction while there are writes, if they are a fifth of all; fewer wait until
+    /// there are none.
+    pub dead_rows_busy: usize,
+    /// How long no change has come when there is time for what can wait.
+    pub idle_ms: u64,
+}
+
+impl Default for Tidying {
+    fn default() -> Tidying {
+        Tidying { segment_bytes: 32 << 20, dead_rows_busy: 4096, idle_ms: 1000 }
+    }
+}
+
+/// A change on its way to the writer.
+pub(super) enum Order {
+    Change { change: Change, reply: oneshot::Sender<Result<Receipt>>, _room: OwnedSemaphorePermit },
+    Drop { reply: oneshot::Sender<Result<()>> },
+}
+
+/// What the writer makes and readers see.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) view: ArcSwap<View>,
+    pub(super) watch: Watch,
+    pub(super) is_dropped: AtomicBool,
+}
+
+/// The one who changes a collection.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: RowStore,
+    pub(super) inbox: mpsc::Receiver<Order>,
+    /// Rows in the log, dead ones included.
+    pub(super) log_rows: usize,
+    /// Set when dead rows have become too many, until none is left.
+    pub(super) is_compacting: bool,
+    pub(super) tidying: Tidying,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+type Reply = oneshot::Sender<Result<Receipt>>;
+
+impl Writer {
+    /// Works until nobody can ask any more, or the collection is dropped.
+    pub(super) fn run(mut self) {
+        let idle = Duration::from_millis(self.tidying.idle_ms);
+        loop {
+            match self.inbox.recv_timeout(idle) {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Order::Drop { reply }) => {
+                    return self.drop_collection(reply);
+                }
+                Ok(Order::Change { change, reply, _room }) => {
+                    if let Some(reply) = self.commit(change, reply) {
+                        return self.drop_collection(reply);
+                    }
+                    self.tidy(false);
+                }
+                Err(RecvTimeoutError::Timeout) => self.tidy(true),
+            }
+        }
+    }
+
+    fn drop_collection(self, reply: oneshot::Sender<Result<()>>) {
+        self.shared.is_dropped.store(true, Ordering::Release);
+        // Whoever asked may have left; the collection is dropped all the same.
+        let _ = reply.send(self.store.drop_collection());
+    }
+
+    /// Makes a change and those that wait behind it, with one flush. Returns the order to drop the collection, if it
+    /// came among them.
+    fn commit(&mut self, first: Change, reply: Reply) -> Option<oneshot::Sender<Result<()>>> {
+        let mut view = View::clone(&self.shared.view.load());
+        let mut effects = Effects::default();
+        let (mut ops, mut replies, mut rooms, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let (from, mut version) = (view.version + 1, view.version);
+        let mut take = |change: Change, reply: Reply| {
+            let op = change.into_op(&view);
+            let is_empty = matches!(&op, Op::Delete { ids } if ids.is_empty());
+            if !is_empty {
+                version += 1;
+                ops.push(op.clone());
+            }
+            let documents = apply(&mut view, op, &mut effects);
+            replies.push((reply, Receipt { documents, version }));
+        };
+        take(first, reply);
+        for _ in 1..GROUP_MAX {
+            match self.inbox.try_recv() {
+                Ok(Order::Change { change, reply, _room: room }) => {
+                    rooms.push(room);
+                    take(change, reply);
+                }
+                Ok(Order::Drop { reply }) => {
+                    last = Some(reply);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let written = if ops.is_empty() { Ok(()) } else { self.store.append(&record::encode(from, &ops)) };
+        if written.is_ok() {
+            self.log_rows += ops.iter().map(Op::rows).sum::<usize>();
+            view.version = version;
+            view.merge_delta();
+            self.publish(view, &effects);
+        }
+        if let Err(error) = &written {
+            tracing::error!(%error, "a change of a collection could not be written");
+        }
+        for (reply, receipt) in replies {
+            // Whoever asked may have left.
+            let _ = reply.send(written.clone().map(|()| receipt));
+        }
+        last
+    }
+
+    fn publish(&self, view: View, effects: &Effects) {
+        view.prepare();
+        let (metric, version) = (view.metric, view.version);
+        self.shared.watch.publish(metric, version, effects, || self.shared.view.store(Arc::new(view)));
+    }
+
+    /// Does one step of what keeps log and segments small. A step that fails is tried again later; nothing is lost by it.
+    fn tidy(&mut self, is_idle: bool) {
+        if !self.store.is_on() {
+            return;
+        }
+        let view = self.shared.view.load_full();
+        let dead = self.dead_rows(&view);
+        let rows = view.documents() + dead;
+        let is_due = dead * DEAD_SHARE > rows && (is_idle || dead >= self.tidying.dead_rows_busy);
+        self.is_compacting = (self.is_compacting || is_due) && dead > 0;
+        let is_delta_full = self.store.log_bytes() as usize > self.tidying.segment_bytes;
+        let step = if is_delta_full {
+            self.seal(&view)
+        } else if self.is_compacting {
+            self.compact(&view)
+        } else {
+            return;
+        };
+        if let Err(error) = step {
+            self.metrics.compaction_errors.inc();
+            tracing::warn!(%error, "a collection could not be tidied up; it is tried again later");
+        }
+    }
+
+    /// Rows on the disk that cannot be found.
+    fn dead_rows(&self, view: &View) -> usize {
+        let (sealed, delta) = view.parts.split_at(view.delta_from());
+        let live: usize = delta.iter().map(Part::live_rows).sum();
+        sealed.iter().map(Part::dead_rows).sum::<usize>() + self.log_rows.saturating_sub(live)
+    }
+
+    /// Makes a segment of the delta, so that a new log can begin.
+    fn seal(&mut self, view: &View) -> Result<()> {
+        let (sealed, delta) = view.parts.split_at(view.delta_from());
+        let mut parts = sealed.to_vec();
+        if let Some(part) = self.write(view, delta)? {
+            parts.push(part);
+        }
+        self.replace(view, parts, LogFate::Replaced)
+    }
+
+    /// Writes the first run of segments with dead rows anew, without these; the delta, when it alone has any left.
+    fn compact(&mut self, view: &View) -> Result<()> {
+        let (sealed, delta) = view.parts.split_at(view.delta_from());
+        let Some(from) = sealed.iter().position(|part| part.dead_rows() > 0) else { return self.seal(view) };
+        // Neighbours join as long as they make one segment.
+        let rows_max = (self.tidying.segment_bytes / (view.dim * 4)).clamp(1, SEGMENT_ROWS_MAX);
+        let mut rows = 0;
+        let fits = |part: &&Part| {
+            rows += part.live_rows();
+            rows <= rows_max
+        };
+        let to = from + sealed[from..].iter().take_while(fits).count().max(1);
+        let mut parts = sealed[..from].to_vec();
+        parts.extend(self.write(view, &sealed[from..to])?);
+        parts.extend_from_slice(&sealed[to..]);
+        parts.extend_from_slice(delta);
+        self.replace(view, parts, LogFate::Kept)
+    }
+
+    /// A segment of the live rows of some parts; none if there are no such rows.
+    fn write(&mut self, view: &View, parts: &[Part]) -> Result<Option<Part>> {
+        let rows: Vec<Row<'_>> =
+            parts.iter().flat_map(Part::rows).map(|(vector, document)| Row { vector, document }).collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let segment = self.store.write_segment(rows.iter().copied())?;
+        Ok(Some(Part::sealed(view.metric, view.dim, segment, &[]).0))
+    }
+
+    /// Publishes other parts with the same live rows, on the disk and then for readers.
+    fn replace(&mut self, view: &View, parts: Vec<Part>, fate: LogFate) -> Result<()> {
+        let listing = |part: &Part| {
+            let segment = part.block.segment()?;
+            Some(Listing { number: segment.number(), rows: segment.rows() as u32, dead: part.dead_bits() })
+        };
+        let listings = parts.iter().filter_map(listing).collect();
+        self.store.publish(listings, view.version, fate)?;
+        if fate == LogFate::Replaced {
+            self.log_rows = 0;
+        }
+        self.publish(View { parts, ..view.clone() }, &Effects::default());
+        Ok(())
+    }
+}
