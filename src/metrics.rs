@@ -32,7 +32,7 @@ pub struct TierLabels {
 /// How a lookup ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
-    /// `hit`, `stale`, `miss` or `coalesced`.
+    /// `hit`, `stale`, `miss`, `coalesced` or `bypass`.
     pub outcome: &'static str,
 }
 
@@ -48,6 +48,20 @@ pub struct ModeLabels {
 pub struct KindLabels {
     /// The code of the error's kind.
     pub kind: &'static str,
+}
+
+/// How an upstream replied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabels {
+    /// The status code; 0 where there was no reply.
+    pub status: u16,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// One word of a fixed list.
+    pub reason: &'static str,
 }
 
 /// All metrics. Cheap to share, and each field may be used from any thread.
@@ -106,6 +120,24 @@ pub struct Metrics {
     pub dropped_texts: Counter,
     /// Requests to a remote model that were tried again.
     pub upstream_retries: Counter,
+    /// Attempts at an upstream of answers, by how it replied.
+    pub upstream_replies: Family<StatusLabels, Counter>,
+    /// Answers asked for, by outcome.
+    pub answers: Family<OutcomeLabels, Counter>,
+    /// Answers that were found only because the question was joined with another spelling of it.
+    pub answers_joined: Counter,
+    /// Answers that were made and not kept, by reason.
+    pub answers_not_kept: Family<ReasonLabels, Counter>,
+    /// Answers whose making was stopped because nobody waited for them any more.
+    pub answers_abandoned: Counter,
+    /// Tokens that upstreams have used.
+    pub spent_tokens: Counter,
+    /// Dollars that upstreams have cost, by the price table.
+    pub spent_usd: Counter<f64, AtomicU64>,
+    /// Tokens of answers that nobody was asked for.
+    pub saved_tokens: Counter,
+    /// Dollars that these would have cost, by the price table.
+    pub saved_usd: Counter<f64, AtomicU64>,
     /// Background failures, by kind.
     pub background_errors: Family<KindLabels, Counter>,
     /// Resident memory of the process.
@@ -179,6 +211,25 @@ impl Metrics {
             queued_texts: register(r, "queued_texts", "Texts waiting for the model", Gauge::default()),
             dropped_texts: register(r, "dropped_texts", "Texts dropped unstarted", Counter::default()),
             upstream_retries: register(r, "upstream_retries", "Requests tried again", Counter::default()),
+            upstream_replies: register(r, "upstream_replies", "Attempts, by reply", Family::default()),
+            answers: register(r, "answers", "Answers asked for", Family::default()),
+            answers_joined: register(
+                r,
+                "answers_joined",
+                "Answers found under another spelling of the question",
+                Counter::default(),
+            ),
+            answers_not_kept: register(r, "answers_not_kept", "Answers made and not kept", Family::default()),
+            answers_abandoned: register(
+                r,
+                "answers_abandoned",
+                "Answers that nobody waited for any more",
+                Counter::default(),
+            ),
+            spent_tokens: register(r, "answers_spent_tokens", "Tokens that were used", Counter::default()),
+            spent_usd: register(r, "answers_spent_usd", "Dollars that were spent", Counter::default()),
+            saved_tokens: register(r, "answers_saved_tokens", "Tokens not used again", Counter::default()),
+            saved_usd: register(r, "answers_saved_usd", "Dollars not spent again", Counter::default()),
             background_errors: register(r, "background_errors", "Background failures", Family::default()),
             resident_bytes: register(r, "resident_memory_bytes", "Resident memory", Gauge::default()),
             registry,

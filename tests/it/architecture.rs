@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may import besides itself.
-const HOUSE: [(&str, &[&str]); 11] = [
+const HOUSE: [(&str, &[&str]); 13] = [
     ("error", &[]),
     ("metrics", &[]),
     ("domain", &[]),
@@ -11,12 +11,17 @@ const HOUSE: [(&str, &[&str]); 11] = [
     ("cache", &["storage", "domain", "error", "metrics"]),
     ("embed", &["domain", "error", "metrics"]),
     ("search", &["storage", "domain", "error", "metrics"]),
-    ("service", &["cache", "embed", "search", "domain", "error", "metrics"]),
-    ("http", &["service", "cache", "embed", "search", "domain", "error", "metrics"]),
-    ("config", &["service", "cache", "embed", "search", "storage", "http", "error"]),
+    ("matching", &["domain", "error"]),
+    ("upstream", &["domain", "error", "metrics"]),
+    ("service", &["cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics"]),
+    ("http", &["service", "cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics"]),
+    ("config", &["service", "cache", "embed", "search", "storage", "upstream", "http", "error"]),
     (
         "app",
-        &["config", "http", "service", "cache", "embed", "search", "storage", "domain", "error", "metrics"],
+        &[
+            "config", "http", "service", "cache", "embed", "search", "storage", "upstream", "domain",
+            "error", "metrics",
+        ],
     ),
 ];
 
@@ -27,7 +32,7 @@ const SECRETS: [(&str, &[&str]); 13] = [
     ("candle_core", &["src/embed/"]),
     ("candle_nn", &["src/embed/"]),
     ("tokenizers", &["src/embed/"]),
-    ("reqwest", &["src/embed/remote", "src/cli/"]),
+    ("reqwest", &["src/embed/remote", "src/upstream/", "src/cli/"]),
     ("memmap2", &["src/storage/mapped_file.rs"]),
     ("redb", &["src/storage/"]),
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),

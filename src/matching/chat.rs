@@ -1,0 +1,196 @@
+//! A chat completion as its client asks for it, split into scope and question.
+
+use std::borrow::Cow;
+
+use super::json::Json;
+use crate::error::{Error, Result};
+
+/// Members of a request that say how the answer travels or what becomes of it here, never what is asked.
+const NOT_ASKED: [&str; 3] = ["cache", "stream", "stream_options"];
+
+/// A request for a chat completion.
+#[derive(Debug)]
+pub struct Chat<'a> {
+    /// The model that is asked.
+    pub model: String,
+    /// Whether the answer is asked for as a stream of events.
+    pub streams: bool,
+    /// Whether the stream is to end with what it used.
+    pub wants_usage: bool,
+    /// How far answers may vary; none if the request does not say.
+    pub temperature: Option<f64>,
+    /// Whether the answer may be that a tool is to be called.
+    pub has_tools: bool,
+    /// Whether the request has a member `cache`, which is not for the model.
+    pub has_directives: bool,
+    /// Whether nothing was lost in reading; what was rounded has no identity.
+    pub is_exact: bool,
+    scope: Json<'a>,
+    question: Option<Question<'a>>,
+}
+
+/// The last words of the user.
+#[derive(Debug)]
+struct Question<'a> {
+    text: Cow<'a, str>,
+    /// Which message, and which of its parts.
+    place: (usize, Option<usize>),
+}
+
+impl<'a> Chat<'a> {
+    /// Reads a request. Only what is needed here is checked; the rest is between the client and the model.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
+    pub fn parse(body: &'a [u8]) -> Result<Chat<'a>> {
+        let mut scope = Json::parse(body)?;
+        if !matches!(scope, Json::Object(_)) {
+            return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
+        }
+        let model = scope.get("model").and_then(Json::as_text).filter(|model| !model.is_empty());
+        let model = model.ok_or_else(|| Error::invalid("model", "model is the name of a model"))?.to_owned();
+        let streams = flag(&scope, "stream", "stream")?;
+        let wants_usage = match scope.get("stream_options") {
+            None | Some(Json::Null) => false,
+            Some(options @ Json::Object(_)) => {
+                flag(options, "include_usage", "stream_options.include_usage")?
+            }
+            Some(_) => return Err(Error::invalid("stream_options", "stream_options is an object")),
+        };
+        check_messages(&scope)?;
+        let temperature = scope.get("temperature").and_then(Json::as_number);
+        let has_tools = ["tools", "functions"].iter().any(|name| match scope.get(name) {
+            None | Some(Json::Null) => false,
+            Some(list) => list.as_list().is_none_or(|tools| !tools.is_empty()),
+        });
+        let has_directives = scope.get("cache").is_some();
+        let is_exact = scope.is_exact();
+        NOT_ASKED.iter().for_each(|name| _ = scope.take(name));
+        let question = take_question(&mut scope);
+        Ok(Chat {
+            model,
+            streams,
+            wants_usage,
+            temperature,
+            has_tools,
+            has_directives,
+            is_exact,
+            scope,
+            question,
+        })
+    }
+
+    /// The question, word for word; none if the user has said nothing in words.
+    pub fn question(&self) -> Option<&str> {
+        self.question.as_ref().map(|question| &*question.text)
+    }
+
+    /// Where the question stood, and everything else of the request in canonical form with nothing in its place.
+    pub(super) fn scope(&self) -> (String, Vec<u8>) {
+        let place = match &self.question {
+            None => String::new(),
+            Some(Question { place: (message, None), .. }) => format!("{message}"),
+            Some(Question { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
+        };
+        (place, self.scope.canonical())
+    }
+}
+
+fn flag(object: &Json<'_>, name: &str, param: &str) -> Result<bool> {
+    match object.get(name) {
+        None | Some(Json::Null) => Ok(false),
+        Some(Json::Bool(value)) => Ok(*value),
+        Some(_) => Err(Error::invalid(param, format!("{param} is true or false"))),
+    }
+}
+
+fn check_messages(request: &Json<'_>) -> Result<()> {
+    let fault = |message: &str| Err(Error::invalid("messages", message));
+    let Some(messages) = request.get("messages").and_then(Json::as_list) else {
+        return fault("messages is a list of messages");
+    };
+    if messages.is_empty() {
+        return fault("messages is an empty list");
+    }
+    if !messages.iter().all(|message| message.get("role").and_then(Json::as_text).is_some()) {
+        return fault("every message is an object with a role");
+    }
+    Ok(())
+}
+
+/// Takes the last words of the user out of the request.
+fn take_question<'a>(request: &mut Json<'a>) -> Option<Question<'a>> {
+    let Json::List(messages) = request.get_mut("messages")? else { return None };
+    let is_user = |message: &Json<'a>| message.get("role").and_then(Json::as_text) == Some("user");
+    let message = messages.iter().rposition(is_user)?;
+    match messages[message].get_mut("content")? {
+        content @ Json::Text(_) => {
+            text_of(std::mem::take(content)).map(|text| Question { text, place: (message, None) })
+        }
+        Json::List(parts) => {
+            let is_text = |part: &Json<'a>| part.get("text").and_then(Json::as_text).is_some();
+            let part = parts.iter().rposition(is_text)?;
+            let text = text_of(std::mem::take(parts[part].get_mut("text")?))?;
+            Some(Question { text, place: (message, Some(part)) })
+        }
+        Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => None,
+    }
+}
+
+fn text_of(json: Json<'_>) -> Option<Cow<'_, str>> {
+    if let Json::Text(text) = json { Some(text) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn param(body: &str) -> String {
+        Chat::parse(body.as_bytes()).unwrap_err().param_name().unwrap_or("none").to_owned()
+    }
+
+    #[test]
+    fn a_request_is_split_at_the_last_words_of_the_user() {
+        let body = br#"{"model":"m","messages":[{"role":"system","content":"be brief"},
+            {"role":"user","content":"one"},{"role":"assistant","content":"1"},
+            {"role":"user","content":[{"type":"text","text":"two"},{"type":"image_url","image_url":{"url":"u"}}]},
+            {"role":"tool","content":"3"}],"stream":true,"stream_options":{"include_usage":true},
+            "cache":{"ttl":1},"temperature":0}"#;
+        let chat = Chat::parse(body).unwrap();
+        assert_eq!((chat.question(), chat.streams, chat.wants_usage), (Some("two"), true, true));
+        assert_eq!((chat.temperature, chat.has_tools, chat.has_directives), (Some(0.0), false, true));
+        let (place, scope) = chat.scope();
+        assert_eq!(place, "3.0");
+        let scope = String::from_utf8(scope).unwrap();
+        assert!(scope.contains(r#"[{"text":null,"type":"text"},{"image_url""#), "{scope}");
+        for gone in ["two", "stream", "cache"] {
+            assert!(!scope.contains(gone), "{gone} in {scope}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_words_of_the_user_is_all_scope() {
+        for message in
+            [r#"{"role":"system","content":"x"}"#, r#"{"role":"user","content":null}"#, r#"{"role":"user"}"#]
+        {
+            let body = format!(r#"{{"model":"m","messages":[{message}]}}"#);
+            assert_eq!(Chat::parse(body.as_bytes()).unwrap().question(), None);
+        }
+    }
+
+    #[test]
+    fn a_fault_names_its_field() {
+        assert_eq!(param("[]"), "none");
+        assert_eq!(param(r#"{"messages":[]}"#), "model");
+        assert_eq!(param(r#"{"model":7,"messages":[]}"#), "model");
+        assert_eq!(param(r#"{"model":"m"}"#), "messages");
+        assert_eq!(param(r#"{"model":"m","messages":"hi"}"#), "messages");
+        assert_eq!(param(r#"{"model":"m","messages":[]}"#), "messages");
+        assert_eq!(param(r#"{"model":"m","messages":["hi"]}"#), "messages");
+        assert_eq!(param(r#"{"model":"m","stream":"yes","messages":[{"role":"user"}]}"#), "stream");
+        assert_eq!(
+            param(r#"{"model":"m","stream_options":1,"messages":[{"role":"user"}]}"#),
+            "stream_options"
+        );
+    }
+}

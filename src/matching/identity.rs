@@ -1,0 +1,306 @@
+//! The fingerprints of a request.
+
+use super::chat::Chat;
+use super::json::Json;
+use super::plain::plain;
+use crate::domain::{Key, KeyHasher, Tenant};
+
+/// Who asks, whom, and through what: everything outside the request that must be equal for two to share an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Partition<'a> {
+    /// Whose answer it is.
+    pub tenant: &'a Tenant,
+    /// The namespace that it is kept in.
+    pub namespace: &'a str,
+    /// The credential that the request came with, where answers are not shared between credentials.
+    pub credential: Option<&'a str>,
+    /// Who is asked.
+    pub upstream: &'a str,
+    /// Headers that are passed on.
+    pub headers: &'a [(String, String)],
+}
+
+/// What makes two requests the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Equal for requests that ask the same in the same scope; their answer is kept under it.
+    pub key: Key,
+    /// Equal only for requests that ask it in the same words.
+    pub exact: Key,
+    /// Equal for requests that may share answers at all.
+    pub scope: Key,
+}
+
+impl Partition<'_> {
+    fn hasher(&self, domain: &str) -> KeyHasher {
+        let mut hasher = KeyHasher::new(domain);
+        hasher.field(self.tenant.as_str().as_bytes()).field(self.namespace.as_bytes());
+        optional(&mut hasher, self.credential);
+        hasher.field(self.upstream.as_bytes());
+        hasher.field(&(self.headers.len() as u64).to_le_bytes());
+        for (name, value) in self.headers {
+            hasher.field(name.as_bytes()).field(value.as_bytes());
+        }
+        hasher
+    }
+}
+
+impl Chat<'_> {
+    /// The identity of the request. With `is_joined` questions that differ in what cannot matter are one.
+    pub fn identity(&self, partition: &Partition<'_>, is_joined: bool) -> Identity {
+        let (place, scope) = self.scope();
+        let scope = partition.hasher("likewise/scope/chat/v1").field(place.as_bytes()).field(&scope).finish();
+        of_scope(scope, self.question(), is_joined)
+    }
+}
+
+/// The identity of a question that is asked in words within a scope of any kind.
+pub fn of_text(partition: &Partition<'_>, scope: &Json<'_>, question: &str, is_joined: bool) -> Identity {
+    let scope = partition.hasher("likewise/scope/text/v1").field(&scope.canonical()).finish();
+    of_scope(scope, Some(question), is_joined)
+}
+
+fn of_scope(scope: Key, question: Option<&str>, is_joined: bool) -> Identity {
+    let mut exact = KeyHasher::new("likewise/answer/exact/v1");
+    optional(exact.field(&scope.0), question);
+    let exact = exact.finish();
+    let key = match question.filter(|_| is_joined).and_then(plain) {
+        Some(form) => {
+            KeyHasher::new("likewise/answer/plain/v1").field(&scope.0).field(form.as_bytes()).finish()
+        }
+        None => exact,
+    };
+    Identity { key, exact, scope }
+}
+
+/// Nothing and an empty text are two things.
+fn optional(hasher: &mut KeyHasher, field: Option<&str>) {
+    hasher.field(&[u8::from(field.is_some())]).field(field.unwrap_or_default().as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    fn partition(tenant: &Tenant) -> Partition<'_> {
+        Partition {
+            tenant,
+            namespace: "llm_responses",
+            credential: None,
+            upstream: "http://one/v1",
+            headers: &[],
+        }
+    }
+
+    fn identity_in(partition: &Partition<'_>, body: &str) -> Identity {
+        Chat::parse(body.as_bytes()).unwrap().identity(partition, true)
+    }
+
+    fn identity(body: &str) -> Identity {
+        identity_in(&partition(&Tenant::default()), body)
+    }
+
+    fn base() -> Value {
+        json!({
+            "model": "m",
+            "messages": [
+                { "role": "system", "content": "you sell shoes" },
+                { "role": "user", "content": "hello" },
+                { "role": "assistant", "content": "hi" },
+                { "role": "user", "content": "which size do I need?" },
+            ],
+            "tools": [{ "type": "function", "function": { "name": "size", "parameters": {} } }],
+            "response_format": { "type": "json_object" },
+            "temperature": 0.5,
+            "n": 1,
+            "x_unknown": { "deep": [1, 2, { "a": null }] },
+        })
+    }
+
+    /// Writes a value with its members in an order, with spaces, and with numbers and letters spelled as `seed` says.
+    fn respelled(value: &Value, seed: &mut u64) -> String {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let space = ["", " ", "\n\t"][(*seed >> 33) as usize % 3];
+        match value {
+            Value::Object(members) => {
+                let mut written: Vec<String> = members
+                    .iter()
+                    .map(|(name, value)| {
+                        format!("{}{space}:{}", respelled_text(name, *seed), respelled(value, seed))
+                    })
+                    .collect();
+                let turn = (*seed >> 40) as usize % written.len().max(1);
+                written.rotate_left(turn);
+                format!("{{{space}{}}}", written.join(&format!("{space},")))
+            }
+            Value::Array(elements) => {
+                let written: Vec<String> = elements.iter().map(|element| respelled(element, seed)).collect();
+                format!("[{space}{}{space}]", written.join(","))
+            }
+            Value::String(text) => respelled_text(text, *seed),
+            Value::Number(number) if number.as_u64().is_some_and(|n| n < 1 << 53) && *seed > 1 << 63 => {
+                format!("{number}.0")
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+        }
+    }
+
+    fn respelled_text(text: &str, seed: u64) -> String {
+        if !seed.is_multiple_of(3) {
+            return Value::from(text).to_string();
+        }
+        let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        format!("\"{escaped}\"")
+    }
+
+    /// Every place in a value where something stands, as a JSON pointer.
+    fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                members.iter().for_each(|(name, value)| places(value, &format!("{at}/{name}"), found));
+            }
+            Value::Array(elements) => {
+                elements.iter().enumerate().for_each(|(n, value)| places(value, &format!("{at}/{n}"), found));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => found.push(at.to_owned()),
+        }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e6..1e6).prop_map(|x: f64| Value::from(x)),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[a-zé\u{1f600}]{1,4}", inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn order_spacing_and_spelling_never_separate(extra in json_value(), seed in any::<u64>()) {
+            let mut body = base();
+            body["extra"] = extra;
+            let mut seed = seed;
+            prop_assert_eq!(identity(&body.to_string()), identity(&respelled(&body, &mut seed)));
+        }
+
+        #[test]
+        fn different_values_of_any_field_never_share(one in json_value(), two in json_value(), name in "[a-z_]{1,12}") {
+            let (first, second) = (one.to_string(), two.to_string());
+            prop_assume!(Json::parse(first.as_bytes()).unwrap() != Json::parse(second.as_bytes()).unwrap());
+            let known = ["model", "messages", "stream", "stream_options", "cache"];
+            prop_assume!(!known.contains(&name.as_str()));
+            let body = |value: &Value| {
+                let mut body = base();
+                body[name.as_str()] = value.clone();
+                body.to_string()
+            };
+            prop_assert_ne!(identity(&body(&one)).scope, identity(&body(&two)).scope);
+        }
+
+        #[test]
+        fn questions_share_only_by_their_plain_form(one in ".{1,24}", two in ".{1,24}") {
+            prop_assume!(one != two);
+            let ask = |text: &str| {
+                let mut body = base();
+                body["messages"][3]["content"] = text.into();
+                identity(&body.to_string())
+            };
+            let (first, second) = (ask(&one), ask(&two));
+            prop_assert_eq!(first.scope, second.scope);
+            prop_assert_ne!(first.exact, second.exact);
+            let is_joined = plain(&one).is_some() && plain(&one) == plain(&two);
+            prop_assert_eq!(first.key == second.key, is_joined);
+        }
+    }
+
+    #[test]
+    fn whatever_is_changed_or_missing_makes_another_scope() {
+        let whole = identity(&base().to_string());
+        let mut found = Vec::new();
+        places(&base(), "", &mut found);
+        assert!(found.len() > 15, "{found:?}");
+        for place in found.iter().filter(|place| *place != "/messages/3/content") {
+            let mut body = base();
+            *body.pointer_mut(place).unwrap() =
+                if place.ends_with("role") { "other".into() } else { json!("other") };
+            let changed = identity(&body.to_string());
+            assert_ne!(whole.scope, changed.scope, "{place}");
+            assert_ne!(whole.key, changed.key, "{place}");
+        }
+        for name in ["tools", "response_format", "temperature", "n", "x_unknown"] {
+            let mut body = base();
+            body.as_object_mut().unwrap().remove(name);
+            assert_ne!(whole.key, identity(&body.to_string()).key, "{name} is gone");
+        }
+        let mut shorter = base();
+        shorter["messages"].as_array_mut().unwrap().remove(0);
+        assert_ne!(whole.key, identity(&shorter.to_string()).key, "the system prompt is gone");
+    }
+
+    #[test]
+    fn how_an_answer_travels_never_separates() {
+        let whole = identity(&base().to_string());
+        for (name, value) in [
+            ("stream", json!(true)),
+            ("stream", json!(false)),
+            ("stream_options", json!({ "include_usage": true })),
+            ("cache", json!({ "ttl": 5 })),
+        ] {
+            let mut body = base();
+            body[name] = value;
+            assert_eq!(whole, identity(&body.to_string()), "{name}");
+        }
+    }
+
+    #[test]
+    fn whoever_asks_otherwise_shares_nothing() {
+        let (body, tenant, other) = (base().to_string(), Tenant::default(), Tenant::named("other"));
+        let headers = [("openai-project".to_owned(), "p".to_owned())];
+        let base = partition(&tenant);
+        let whole = identity_in(&base, &body);
+        for partition in [
+            Partition { tenant: &other, ..base },
+            Partition { namespace: "other", ..base },
+            Partition { credential: Some("key"), ..base },
+            Partition { credential: Some(""), ..base },
+            Partition { upstream: "http://two/v1", ..base },
+            Partition { headers: &headers, ..base },
+        ] {
+            let another = identity_in(&partition, &body);
+            assert_ne!(whole.key, another.key, "{partition:?}");
+            assert_ne!(whole.scope, another.scope, "{partition:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_is_not_mistaken_for_its_place() {
+        let ask = |messages: Value| identity(&json!({ "model": "m", "messages": messages }).to_string()).key;
+        let one = ask(json!([{ "role": "user", "content": "a" }, { "role": "tool", "content": null }]));
+        let two = ask(json!([{ "role": "user", "content": null }, { "role": "tool", "content": "a" }]));
+        let three = ask(json!([{ "role": "user", "content": "a" }, { "role": "user", "content": null }]));
+        let four = ask(json!([{ "role": "user", "content": null }, { "role": "user", "content": "a" }]));
+        assert!(one != two && three != four);
+    }
+
+    #[test]
+    fn without_joining_only_equal_words_share() {
+        let tenant = Tenant::default();
+        let ask = |text: &str| {
+            let body = json!({ "model": "m", "messages": [{ "role": "user", "content": text }] }).to_string();
+            Chat::parse(body.as_bytes()).unwrap().identity(&partition(&tenant), false).key
+        };
+        assert_ne!(ask("What is it?"), ask("what is it"));
+        assert_eq!(ask("What is it?"), ask("What is it?"));
+    }
+}

@@ -1,0 +1,296 @@
+//! JSON as identity sees it: no order of members, no spacing, no two spellings of one number, and nothing lost.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::error::{Error, Kind, Result};
+
+/// Integers up to here are the same as doubles.
+const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
+/// From here on a number that was written as an integer may have been rounded while it was read.
+const ROUNDED_MIN: f64 = 9_223_372_036_854_775_808.0;
+
+/// A JSON value whose objects are sorted by name and have no name twice.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Json<'a> {
+    /// `null`.
+    #[default]
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number without a fraction, exact; `1.0` is one too.
+    Integer(i128),
+    /// Any other number.
+    Float(f64),
+    /// A string.
+    Text(Cow<'a, str>),
+    /// An array.
+    List(Vec<Json<'a>>),
+    /// Members, sorted as RFC 8785 section 3.2.3 says.
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+}
+
+impl<'a> Json<'a> {
+    /// Reads a whole text.
+    ///
+    /// # Errors
+    /// `InvalidInput` for anything but one JSON value, for an object that has a name twice (readers differ in which one
+    /// they take), and past 128 levels.
+    pub fn parse(text: &'a [u8]) -> Result<Json<'a>> {
+        serde_json::from_slice(text).map_err(|error| {
+            Error::new(
+                Kind::InvalidInput,
+                format!("the body is not JSON that can be read one way only: {error}"),
+            )
+        })
+    }
+
+    /// The member called `name`, of an object.
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
+        let Json::Object(members) = self else { return None };
+        let place = members.binary_search_by(|(known, _)| order(known, name)).ok()?;
+        Some(&members[place].1)
+    }
+
+    /// Removes the member called `name`, of an object.
+    pub fn take(&mut self, name: &str) -> Option<Json<'a>> {
+        let Json::Object(members) = self else { return None };
+        let place = members.binary_search_by(|(known, _)| order(known, name)).ok()?;
+        Some(members.remove(place).1)
+    }
+
+    /// The member called `name`, to be changed.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Json<'a>> {
+        let Json::Object(members) = self else { return None };
+        let place = members.binary_search_by(|(known, _)| order(known, name)).ok()?;
+        Some(&mut members[place].1)
+    }
+
+    /// The text, of a string.
+    pub fn as_text(&self) -> Option<&str> {
+        if let Json::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The elements, of an array.
+    pub fn as_list(&self) -> Option<&[Json<'a>]> {
+        if let Json::List(elements) = self { Some(elements) } else { None }
+    }
+
+    /// The number, as near as a double comes.
+    pub fn as_number(&self) -> Option<f64> {
+        match self {
+            Json::Integer(number) => Some(*number as f64),
+            Json::Float(number) => Some(*number),
+            Json::Null | Json::Bool(_) | Json::Text(_) | Json::List(_) | Json::Object(_) => None,
+        }
+    }
+
+    /// Whether no number was rounded while it was read: two texts whose canonical forms are equal mean the same.
+    pub fn is_exact(&self) -> bool {
+        match self {
+            Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Text(_) => true,
+            Json::Float(number) => number.abs() < ROUNDED_MIN,
+            Json::List(elements) => elements.iter().all(Json::is_exact),
+            Json::Object(members) => members.iter().all(|(_, value)| value.is_exact()),
+        }
+    }
+
+    /// The canonical form of RFC 8785, but that integers keep all their digits: the RFC takes every number for a double,
+    /// and would call two seeds past 2^53 one.
+    pub fn canonical(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Json::Null => out.extend_from_slice(b"null"),
+            Json::Bool(true) => out.extend_from_slice(b"true"),
+            Json::Bool(false) => out.extend_from_slice(b"false"),
+            Json::Integer(number) => out.extend_from_slice(number.to_string().as_bytes()),
+            Json::Float(number) => {
+                out.extend_from_slice(ryu_js::Buffer::new().format_finite(*number).as_bytes());
+            }
+            Json::Text(text) => write_text(text, out),
+            Json::List(elements) => {
+                out.push(b'[');
+                for (place, element) in elements.iter().enumerate() {
+                    if place > 0 {
+                        out.push(b',');
+                    }
+                    element.write(out);
+                }
+                out.push(b']');
+            }
+            Json::Object(members) => {
+                out.push(b'{');
+                for (place, (name, value)) in members.iter().enumerate() {
+                    if place > 0 {
+                        out.push(b',');
+                    }
+                    write_text(name, out);
+                    out.push(b':');
+                    value.write(out);
+                }
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+/// serde_json escapes just what RFC 8785 section 3.2.2.2 asks for, and in its way.
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string is valid JSON: this is a bug");
+}
+
+/// By UTF-16 code units, which is the order of bytes as long as all is ASCII.
+fn order(one: &str, two: &str) -> Ordering {
+    if one.is_ascii() && two.is_ascii() { one.cmp(two) } else { one.encode_utf16().cmp(two.encode_utf16()) }
+}
+
+impl<'de> Deserialize<'de> for Json<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json<'de>, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Integer(number.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Integer(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Json<'de>, E> {
+        let is_integer = number.fract() == 0.0 && number.abs() <= DOUBLE_INTEGER_MAX;
+        Ok(if is_integer { Json::Integer(number as i128) } else { Json::Float(number) })
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json<'de>, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = list.next_element()? {
+            elements.push(element);
+        }
+        Ok(Json::List(elements))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
+        let mut members: Vec<(Cow<'de, str>, Json<'de>)> = Vec::new();
+        while let Some(Name(name)) = map.next_key()? {
+            members.push((name, map.next_value()?));
+        }
+        members.sort_by(|(one, _), (two, _)| order(one, two));
+        match members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            Some(pair) => Err(de::Error::custom(format!("an object has `{}` twice", pair[0].0))),
+            None => Ok(Json::Object(members)),
+        }
+    }
+}
+
+/// The name of a member, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name<'de>, D::Error> {
+        match Reader.visit_name(deserializer)? {
+            Json::Text(name) => Ok(Name(name)),
+            Json::Null
+            | Json::Bool(_)
+            | Json::Integer(_)
+            | Json::Float(_)
+            | Json::List(_)
+            | Json::Object(_) => Err(de::Error::custom("a name is a string")),
+        }
+    }
+}
+
+impl Reader {
+    fn visit_name<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        String::from_utf8(Json::parse(text.as_bytes()).unwrap().canonical()).unwrap()
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_comes_out_as_it_says() {
+        // RFC 8785 section 3.2.2 and 3.2.3.
+        let text = r#"{"numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
+            "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}"#;
+        let expected = "{\"literals\":[null,true,false],\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],\
+            \"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}";
+        assert_eq!(canonical(text), expected);
+        let names = r#"{"\u20ac":1,"\r":2,"\ufb33":3,"1":4,"\ud83d\ude00":5,"\u0080":6,"\u00f6":7}"#;
+        assert_eq!(
+            canonical(names),
+            "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"ö\":7,\"€\":1,\"😀\":5,\"\u{fb33}\":3}"
+        );
+    }
+
+    #[test]
+    fn one_number_has_one_form_and_two_have_two() {
+        assert_eq!(canonical("[1, 1.0, 10e-1, -0.0, 0]"), "[1,1,1,0,0]");
+        assert_eq!(
+            canonical("[9007199254740993, 18446744073709551615]"),
+            "[9007199254740993,18446744073709551615]"
+        );
+        assert!(Json::parse(b"[1e3, 0.1, 18446744073709551615]").unwrap().is_exact());
+        assert!(!Json::parse(b"{\"seed\": 18446744073709551617}").unwrap().is_exact(), "it was rounded");
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused_at_any_depth() {
+        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"c":2,"\u0061":3}}]"#] {
+            let error = Json::parse(text.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("has `a` twice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused() {
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        for text in ["", "{", "{} x", "\"\\ud800\"", "NaN", deep.as_str()] {
+            assert_eq!(Json::parse(text.as_bytes()).unwrap_err().kind(), Kind::InvalidInput, "{text}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Makes one whole answer of the chunks of a stream, or none where that could lose something.
+//!
+//! Texts that grow are known by their names and joined; whatever else a chunk says may be said once. A member that nobody
+//! here knows and that is said twice in different ways has no certain sum, and then there is no whole answer.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::answer::OF_DELIVERY;
+
+/// Members of a delta whose text grows from chunk to chunk.
+const GROWING: [&str; 5] = ["content", "refusal", "reasoning", "reasoning_content", "thinking"];
+/// Members of a tool's call whose text grows.
+const GROWING_IN_CALLS: [&str; 2] = ["arguments", "input"];
+/// Choices, and calls of one choice, that an answer may have.
+const PARTS_MAX: u64 = 1024;
+
+/// A stream as far as it has come.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    whole: Map<String, Value>,
+    choices: BTreeMap<u64, Choice>,
+    is_done: bool,
+    has_error: bool,
+    is_uncertain: bool,
+}
+
+/// What one event was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Note {
+    /// It tells what the answer used, and nothing else.
+    pub is_usage: bool,
+    /// It tells that the answer has failed.
+    pub is_error: bool,
+}
+
+#[derive(Debug, Default)]
+struct Choice {
+    whole: Map<String, Value>,
+    message: Map<String, Value>,
+    calls: BTreeMap<u64, Map<String, Value>>,
+}
+
+/// Something was said twice in different ways.
+struct Uncertain;
+
+impl Assembly {
+    /// Adds the data of one event.
+    pub fn push(&mut self, data: &str) -> Note {
+        if data.trim() == "[DONE]" {
+            self.is_done = true;
+            return Note::default();
+        }
+        let Ok(Value::Object(chunk)) = serde_json::from_str(data) else {
+            self.is_uncertain = true;
+            return Note::default();
+        };
+        if chunk.get("error").is_some_and(|error| !error.is_null()) {
+            self.has_error = true;
+            return Note { is_error: true, ..Note::default() };
+        }
+        let has_choices =
+            chunk.get("choices").and_then(Value::as_array).is_some_and(|choices| !choices.is_empty());
+        let is_usage = !has_choices && chunk.get("usage").is_some_and(|usage| !usage.is_null());
+        // What comes after the end belongs to nothing.
+        if self.is_done || self.add(chunk).is_err() {
+            self.is_uncertain = true;
+        }
+        Note { is_usage, is_error: false }
+    }
+
+    /// Whether the stream has said that it is over.
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// The whole answer as JSON; none if the stream has not come to its end, has failed, or cannot be summed up.
+    pub fn finish(self) -> Option<Vec<u8>> {
+        let is_contiguous = self.choices.keys().copied().eq(0..self.choices.len() as u64);
+        if !self.is_done || self.has_error || self.is_uncertain || self.choices.is_empty() || !is_contiguous {
+            return None;
+        }
+        let mut whole = self.whole;
+        whole.insert("object".into(), "chat.completion".into());
+        let choices = self.choices.into_iter().map(|(index, choice)| choice.finish(index)).collect();
+        whole.insert("choices".into(), Value::Array(choices));
+        serde_json::to_vec(&whole).ok()
+    }
+
+    fn add(&mut self, chunk: Map<String, Value>) -> Result<(), Uncertain> {
+        for (name, value) in chunk {
+            match name.as_str() {
+                "choices" => {
+                    let Value::Array(choices) = value else { return Err(Uncertain) };
+                    choices.into_iter().try_for_each(|choice| self.add_choice(choice))?;
+                }
+                "object" => {}
+                // Random letters that hide the length of a chunk.
+                "obfuscation" => {}
+                // The last word on it holds: some upstreams count along.
+                "usage" if value.is_null() => {}
+                "usage" => _ = self.whole.insert(name, value),
+                known if OF_DELIVERY.contains(&known) => {
+                    self.whole.entry(name).or_insert(value);
+                }
+                _ => once(&mut self.whole, name, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_choice(&mut self, choice: Value) -> Result<(), Uncertain> {
+        let Value::Object(mut choice) = choice else { return Err(Uncertain) };
+        let index = place(choice.remove("index"))?;
+        let known = self.choices.entry(index).or_default();
+        for (name, value) in choice {
+            match (name.as_str(), value) {
+                ("delta", Value::Object(delta)) => known.add_delta(delta)?,
+                ("logprobs", Value::Object(logprobs)) => known.add_logprobs(logprobs)?,
+                (_, value) => once(&mut known.whole, name, value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Choice {
+    fn add_delta(&mut self, delta: Map<String, Value>) -> Result<(), Uncertain> {
+        for (name, value) in delta {
+            match (name.as_str(), value) {
+                ("tool_calls", Value::Array(calls)) => {
+                    calls.into_iter().try_for_each(|call| self.add_call(call))?;
+                }
+                ("function_call", Value::Object(call)) => {
+                    let known = self.message.entry(name).or_insert_with(|| json!({}));
+                    let Value::Object(known) = known else { return Err(Uncertain) };
+                    add_call(known, call)?;
+                }
+                (growing, Value::String(text)) if GROWING.contains(&growing) => {
+                    grow(&mut self.message, name, &text)?;
+                }
+                (_, value) => once(&mut self.message, name, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_call(&mut self, call: Value) -> Result<(), Uncertain> {
+        let Value::Object(mut call) = call else { return Err(Uncertain) };
+        let index = place(call.remove("index"))?;
+        add_call(self.calls.entry(index).or_default(), call)
+    }
+
+    /// Lists of tokens, one list for the content and one for a refusal.
+    fn add_logprobs(&mut self, logprobs: Map<String, Value>) -> Result<(), Uncertain> {
+        let known = self.whole.entry("logprobs").or_insert(Value::Null);
+        if known.is_null() {
+            *known = json!({});
+        }
+        let Value::Object(known) = known else { return Err(Uncertain) };
+        for (name, value) in logprobs {
+            match (known.get_mut(&name), value) {
+                (Some(Value::Array(tokens)), Value::Array(more)) => tokens.extend(more),
+                (Some(Value::Array(_)), Value::Null) => {}
+                (None | Some(Value::Null), value) => _ = known.insert(name, value),
+                (Some(_), _) => return Err(Uncertain),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, index: u64) -> Value {
+        if !self.calls.is_empty() {
+            let calls = self.calls.into_values().map(Value::Object).collect();
+            self.message.insert("tool_calls".into(), Value::Array(calls));
+        }
+        self.message.entry("role").or_insert_with(|| "assistant".into());
+        self.message.entry("content").or_insert(Value::Null);
+        self.whole.insert("index".into(), index.into());
+        self.whole.insert("message".into(), Value::Object(self.message));
+        self.whole.entry("finish_reason").or_insert(Value::Null);
+        Value::Object(self.whole)
+    }
+}
+
+fn place(index: Option<Value>) -> Result<u64, Uncertain> {
+    index.as_ref().and_then(Value::as_u64).filter(|index| *index < PARTS_MAX).ok_or(Uncertain)
+}
+
+/// Adds to a call, or to the function within it.
+fn add_call(known: &mut Map<String, Value>, call: Map<String, Value>) -> Result<(), Uncertain> {
+    for (name, value) in call {
+        match (name.as_str(), value) {
+            (growing, Value::String(text)) if GROWING_IN_CALLS.contains(&growing) => {
+                grow(known, name, &text)?
+            }
+            (_, Value::Object(inner)) => {
+                let within = known.entry(name).or_insert_with(|| json!({}));
+                let Value::Object(within) = within else { return Err(Uncertain) };
+                add_call(within, inner)?;
+            }
+            (_, value) => once(known, name, value)?,
+        }
+    }
+    Ok(())
+}
+
+fn grow(known: &mut Map<String, Value>, name: String, text: &str) -> Result<(), Uncertain> {
+    match known.entry(name).or_insert(Value::Null) {
+        Value::String(so_far) => so_far.push_str(text),
+        nothing @ Value::Null => *nothing = text.into(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => return Err(Uncertain),
+    }
+    Ok(())
+}
+
+/// What is said once, or again in the same way. Nothing and the empty text say nothing.
+fn once(known: &mut Map<String, Value>, name: String, value: Value) -> Result<(), Uncertain> {
+    let says_nothing = |value: &Value| value.is_null() || value.as_str() == Some("");
+    match known.get(&name) {
+        Some(before) if !says_nothing(before) => {
+            if says_nothing(&value) || *before == value {
+                Ok(())
+            } else {
+                Err(Uncertain)
+            }
+        }
+        Some(_) if says_nothing(&value) => Ok(()),
+        Some(_) | None => {
+            known.insert(name, value);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assemble(chunks: &[Value]) -> Option<Value> {
+        let mut assembly = Assembly::default();
+        chunks.iter().for_each(|chunk| _ = assembly.push(&chunk.to_string()));
+        assembly.push("[DONE]");
+        assembly.finish().map(|json| serde_json::from_slice(&json).unwrap())
+    }
+
+    fn chunk(delta: Value, reason: Value) -> Value {
+        json!({ "id": "c", "created": 1, "object": "chat.completion.chunk", "model": "m",
+            "choices": [{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": reason }], "usage": null })
+    }
+
+    #[test]
+    fn words_logprobs_and_usage_add_up() {
+        let token =
+            |token: &str| json!({ "content": [{ "token": token, "logprob": -0.1 }], "refusal": null });
+        let mut one = chunk(json!({ "content": "Ho" }), Value::Null);
+        one["choices"][0]["logprobs"] = token("Ho");
+        let mut two = chunk(json!({ "content": "la" }), Value::Null);
+        two["choices"][0]["logprobs"] = token("la");
+        let usage =
+            json!({ "id": "c", "created": 1, "model": "m", "choices": [], "usage": { "total_tokens": 3 } });
+        let first = chunk(json!({ "role": "assistant", "content": "", "refusal": null }), Value::Null);
+        let whole = assemble(&[first, one, two, chunk(json!({}), "stop".into()), usage]).unwrap();
+        let choice = &whole["choices"][0];
+        assert_eq!(choice["message"], json!({ "role": "assistant", "content": "Hola", "refusal": null }));
+        assert_eq!(choice["logprobs"]["content"].as_array().unwrap().len(), 2);
+        assert_eq!(choice["finish_reason"], "stop");
+        assert_eq!(
+            (&whole["usage"]["total_tokens"], &whole["object"]),
+            (&json!(3), &json!("chat.completion"))
+        );
+    }
+
+    #[test]
+    fn choices_and_calls_come_to_their_own_places() {
+        let call = |choice: u64, call: Value| json!({ "model": "m", "choices": [{ "index": choice, "delta": { "tool_calls": [call] } }] });
+        let end = |choice: u64| json!({ "choices": [{ "index": choice, "delta": {}, "finish_reason": "tool_calls" }] });
+        let named = json!({ "id": "a", "type": "function", "index": 0, "function": { "name": "f", "arguments": "" } });
+        let other = json!({ "id": "b", "type": "function", "index": 1, "function": { "name": "g", "arguments": "{}" } });
+        let more = |text: &str| json!({ "index": 0, "function": { "arguments": text } });
+        let whole = assemble(&[
+            call(1, named.clone()),
+            call(0, named),
+            call(0, other),
+            call(1, more("{\"x\"")),
+            call(1, more(":1}")),
+            end(0),
+            end(1),
+        ])
+        .unwrap();
+        let calls = &whole["choices"][1]["message"]["tool_calls"];
+        let expected =
+            json!([{ "id": "a", "type": "function", "function": { "name": "f", "arguments": "{\"x\":1}" } }]);
+        assert_eq!(*calls, expected);
+        assert_eq!(whole["choices"][0]["message"]["tool_calls"][1]["function"]["name"], "g");
+        assert_eq!(whole["choices"][0]["message"]["content"], Value::Null);
+    }
+
+    #[test]
+    fn what_cannot_be_summed_up_is_no_answer() {
+        let end = || chunk(json!({}), "stop".into());
+        let audio = |data: &str| chunk(json!({ "audio": { "data": data } }), Value::Null);
+        assert!(assemble(&[audio("a"), audio("b"), end()]).is_none());
+        assert!(assemble(&[audio("a"), audio("a"), end()]).is_some(), "said again in the same way");
+        assert!(assemble(&[]).is_none());
+        assert!(assemble(&[json!({ "choices": [{ "index": 3, "delta": {} }] }), end()]).is_none(), "a gap");
+        assert!(assemble(&[json!({ "error": { "message": "no" } }), end()]).is_none());
+        assert!(assemble(&[json!({ "choices": [{ "delta": {} }] })]).is_none(), "no index");
+        let mut cut = Assembly::default();
+        cut.push(&end().to_string());
+        assert!(cut.finish().is_none(), "it has not said that it is over");
+        let mut wrong = Assembly::default();
+        wrong.push("{nonsense");
+        wrong.push(&end().to_string());
+        wrong.push("[DONE]");
+        assert!(wrong.finish().is_none());
+    }
+
+    #[test]
+    fn the_event_that_tells_only_what_was_used_is_known() {
+        let mut assembly = Assembly::default();
+        let usage = json!({ "choices": [], "usage": { "total_tokens": 3 } });
+        assert!(assembly.push(&usage.to_string()).is_usage);
+        assert!(!assembly.push(&chunk(json!({ "content": "a" }), Value::Null).to_string()).is_usage);
+        assert!(assembly.push(r#"{"error":{"message":"no"}}"#).is_error);
+    }
+}

@@ -1,0 +1,288 @@
+//! Asks an upstream: as many attempts as it takes or as are allowed, all before the first byte of a reply.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::options::{Options, config};
+use super::reply::{Call, Headers, Origin, Reply};
+use super::routes::{Key, Route, Routes};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{Metrics, StatusLabels};
+
+/// Headers of a reply that speak of the connection, or of the upstream's own server, and not of the answer.
+const OF_CONNECTION: [&str; 13] = [
+    "alt-svc",
+    "connection",
+    "content-length",
+    "date",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "server",
+    "set-cookie",
+    "strict-transport-security",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A client of all upstreams. Shared by `Arc`.
+pub struct Upstream {
+    http: reqwest::Client,
+    routes: Routes,
+    places: Arc<Semaphore>,
+    options: Options,
+    metrics: Arc<Metrics>,
+}
+
+/// A reply that is being read.
+struct Body {
+    response: Response,
+    deadline: Instant,
+    idle: Option<Duration>,
+    /// Held for as long as the call lasts.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Upstream {
+    /// A client of the upstreams of the options.
+    ///
+    /// # Errors
+    /// `Config` for values out of range, addresses that are none, and keys that are missing or cannot be sent.
+    pub fn new(options: &Options, metrics: Arc<Metrics>) -> Result<Upstream> {
+        options.validate()?;
+        // Fails only if a provider was installed before, which is then the one in use.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            // A redirect would carry key and question to somewhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_millis(options.connect_ms))
+            .build()
+            .map_err(|error| config("the client cannot be set up").source(error))?;
+        Ok(Upstream {
+            http,
+            routes: Routes::new(options)?,
+            places: Arc::new(Semaphore::new(options.requests_max)),
+            options: options.clone(),
+            metrics,
+        })
+    }
+
+    async fn call(&self, call: Call) -> Result<Reply> {
+        let route = match &call.model {
+            Some(model) => self.routes.of_model(model)?,
+            None => {
+                self.routes.of_none().ok_or_else(|| Error::new(Kind::NotFound, "there is no upstream"))?
+            }
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Error::new(Kind::Overloaded, "too many requests wait for upstreams")
+                .with("requests_max", self.options.requests_max)
+        })?;
+        let deadline = Instant::now() + Duration::from_millis(self.options.total_ms);
+        let mut attempts = 0;
+        loop {
+            let base_url = &route.base_urls[attempts as usize % route.base_urls.len()];
+            let url = format!("{base_url}{}", call.path);
+            let attempt = self.attempt(route, &url, &call);
+            let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(|_| late())?;
+            attempts += 1;
+            let next = match self.wait_before(attempts, &outcome, route, call.may_repeat) {
+                Some(wait) if Instant::now() + wait < deadline => Instant::now() + wait,
+                Some(_) | None => return Ok(self.reply(outcome?, deadline, place)),
+            };
+            self.metrics.upstream_retries.inc();
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    async fn attempt(&self, route: &Route, url: &str, call: &Call) -> Result<Response, Failed> {
+        let method = Method::from_bytes(call.method.as_bytes())
+            .map_err(|error| Failed::final_one(Error::new(Kind::InvalidInput, "the method").source(error)))?;
+        let mut headers = HeaderMap::with_capacity(call.headers.len() + 1);
+        for (name, value) in &call.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+                headers.append(name, value);
+            }
+        }
+        match (&route.key, &call.credential) {
+            (Key::Ours(key), _) => _ = headers.insert(AUTHORIZATION, key.clone()),
+            (Key::Clients, Some(credential)) => {
+                if let Ok(mut credential) = HeaderValue::from_bytes(credential) {
+                    credential.set_sensitive(true);
+                    headers.insert(AUTHORIZATION, credential);
+                }
+            }
+            (Key::Clients, None) | (Key::None, _) => {}
+        }
+        let request = self.http.request(method, url).headers(headers).body(call.body.clone());
+        let answered = request.send().await;
+        let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
+        self.metrics.upstream_replies.get_or_create(&StatusLabels { status }).inc();
+        answered.map_err(|error| Failed {
+            may_have_arrived: !error.is_connect(),
+            error: Error::new(Kind::Upstream, "reach the upstream").source(error.without_url()),
+        })
+    }
+
+    /// How long to wait before the next attempt; none if this one's outcome is to be passed on.
+    fn wait_before(
+        &self,
+        attempts: u32,
+        outcome: &Result<Response, Failed>,
+        route: &Route,
+        may_repeat: bool,
+    ) -> Option<Duration> {
+        if attempts > self.options.retries_max {
+            return None;
+        }
+        let asked = match outcome {
+            Ok(response) if may_repeat && is_transient(response) => retry_after(response.headers()),
+            Ok(_) => return None,
+            Err(failed) if failed.may_have_arrived && !may_repeat => return None,
+            Err(_) => None,
+        };
+        // Another upstream has not asked anybody to wait.
+        if (attempts as usize) < route.base_urls.len() {
+            return Some(Duration::ZERO);
+        }
+        let longest = Duration::from_millis(self.options.backoff_ms_max);
+        let wait = asked.unwrap_or_else(|| self.backoff(attempts));
+        (wait <= longest).then_some(wait)
+    }
+
+    /// Twice as long as the last time, varied by half so that many do not return together.
+    fn backoff(&self, attempts: u32) -> Duration {
+        // Each hasher of the standard library is keyed at random; no better randomness is needed.
+        let random = (RandomState::new().build_hasher().finish() >> 32) as f64 / f64::from(u32::MAX);
+        let doubled = self.options.backoff_ms.saturating_mul(1 << (attempts - 1).min(20));
+        Duration::from_millis(doubled.min(self.options.backoff_ms_max)).mul_f64(0.5 + random / 2.0)
+    }
+
+    fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
+        let (status, headers) = (response.status().as_u16(), headers_of(&response));
+        let mut reply = Reply::new(status, headers, Box::pin(stream::empty()));
+        let idle = reply.is_events().then(|| Duration::from_millis(self.options.idle_ms));
+        let body = Body { response, deadline, idle, _place: place };
+        reply = Reply::new(
+            reply.status,
+            reply.headers,
+            Box::pin(stream::unfold(Some(body), |body| async move {
+                let mut body = body?;
+                match body.next().await.transpose()? {
+                    Ok(bytes) => Some((Ok(bytes), Some(body))),
+                    Err(error) => Some((Err(error), None)),
+                }
+            })),
+        );
+        reply
+    }
+}
+
+impl Origin for Upstream {
+    fn name(&self, model: &str) -> Result<Arc<str>> {
+        self.routes.of_model(model).map(|route| Arc::clone(&route.name))
+    }
+
+    fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(self.call(call))
+    }
+}
+
+impl Body {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let limit = match self.idle {
+            Some(idle) => self.deadline.min(Instant::now() + idle),
+            None => self.deadline,
+        };
+        let next = tokio::time::timeout_at(limit, self.response.chunk()).await.map_err(|_| late())?;
+        next.map_err(|error| {
+            Error::new(Kind::Upstream, "read the upstream's answer to its end").source(error.without_url())
+        })
+    }
+}
+
+/// An attempt without a reply.
+struct Failed {
+    error: Error,
+    /// Whether the upstream may have begun to work on it.
+    may_have_arrived: bool,
+}
+
+impl Failed {
+    fn final_one(error: Error) -> Failed {
+        Failed { error, may_have_arrived: true }
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Error {
+        failed.error
+    }
+}
+
+fn late() -> Error {
+    Error::new(Kind::Timeout, "wait for the upstream's answer")
+}
+
+/// Whether the next attempt may go better, unless the upstream says that it will not.
+fn is_transient(response: &Response) -> bool {
+    let refuses = response.headers().get("x-should-retry").is_some_and(|value| value == "false");
+    let transient = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
+    !refuses && transient.contains(&response.status())
+}
+
+/// How long the upstream asks to wait: OpenAI's `retry-after-ms`, or seconds (RFC 9110, section 10.2.3). A date is not
+/// understood and leaves the choice to us.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number("retry-after-ms").map(|millis| millis / 1000.0).or_else(|| number("retry-after"))?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn headers_of(response: &Response) -> Headers {
+    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+        let name = match name.as_str() {
+            hidden if OF_CONNECTION.contains(&hidden) => return None,
+            // Requests have a name of ours too.
+            "x-request-id" => "x-upstream-request-id",
+            name => name,
+        };
+        Some((name.to_owned(), Bytes::copy_from_slice(value.as_bytes())))
+    };
+    response.headers().iter().filter_map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_read_in_either_unit() {
+        let wait = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            retry_after(&headers)
+        };
+        assert_eq!(wait("retry-after-ms", "250"), Some(Duration::from_millis(250)));
+        assert_eq!(wait("retry-after", "2"), Some(Duration::from_secs(2)));
+        assert_eq!(wait("retry-after", "1e300"), None);
+        assert_eq!(wait("retry-after", "-1"), None);
+        assert_eq!(wait("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), None);
+    }
+}

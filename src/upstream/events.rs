@@ -1,0 +1,107 @@
+//! Server-sent events (WHATWG HTML, section 9.2), cut at their blank lines and otherwise left as they came.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+/// Cuts a stream of bytes into events.
+#[derive(Debug, Default)]
+pub struct Events {
+    buffer: BytesMut,
+    /// Where the line begins that has been looked at last.
+    line: usize,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its bytes, the blank line included.
+    pub bytes: Bytes,
+    /// Its data; none for comments.
+    pub data: Option<String>,
+}
+
+impl Events {
+    /// Adds what has come.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole event.
+    pub fn next_event(&mut self) -> Option<Event> {
+        let end = self.boundary()?;
+        let bytes = self.buffer.split_to(end).freeze();
+        self.line = 0;
+        Some(Event { data: data(&bytes), bytes })
+    }
+
+    /// Bytes of an event that is not whole.
+    pub fn pending(&self) -> usize {
+        self.buffer.remaining()
+    }
+
+    /// What is left at the end of the stream.
+    pub fn rest(&mut self) -> Bytes {
+        self.line = 0;
+        self.buffer.split().freeze()
+    }
+
+    /// Where the first event ends: behind its blank line. Lines end in LF, CR or both.
+    fn boundary(&mut self) -> Option<usize> {
+        loop {
+            let rest = &self.buffer[self.line..];
+            let end = rest.iter().position(|&byte| byte == b'\n' || byte == b'\r')?;
+            let next = match (rest[end], rest.get(end + 1)) {
+                (b'\r', Some(b'\n')) => end + 2,
+                // The LF of this CR may not have come yet.
+                (b'\r', None) => return None,
+                _ => end + 1,
+            };
+            self.line += next;
+            if end == 0 {
+                return Some(self.line);
+            }
+        }
+    }
+}
+
+/// The lines of data of an event, joined.
+fn data(event: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(event);
+    let values: Vec<&str> = text
+        .split(['\n', '\r'])
+        .filter_map(|line| line.trim_start_matches('\u{feff}').strip_prefix("data:"))
+        .map(|value| value.strip_prefix(' ').unwrap_or(value))
+        .collect();
+    (!values.is_empty()).then(|| values.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data of all events and what is left, where the stream comes in pieces of `step` bytes.
+    fn cut(stream: &[u8], step: usize) -> (Vec<Option<String>>, Vec<u8>, Bytes) {
+        let mut events = Events::default();
+        let (mut found, mut bytes) = (Vec::new(), Vec::new());
+        for piece in stream.chunks(step) {
+            events.push(piece);
+            while let Some(event) = events.next_event() {
+                bytes.extend_from_slice(&event.bytes);
+                found.push(event.data);
+            }
+        }
+        (found, bytes, events.rest())
+    }
+
+    #[test]
+    fn events_are_the_same_however_the_bytes_come() {
+        let stream = b"data: {\"a\":1}\n\n: ping\n\ndata:x\r\n\r\nevent: e\rdata: y\rdata: z\r\rdata: \xc3\xb1\n\ndata: cut";
+        let expected =
+            [Some("{\"a\":1}"), None, Some("x"), Some("y\nz"), Some("ñ")].map(|data| data.map(String::from));
+        for step in 1..=stream.len() {
+            let (found, bytes, rest) = cut(stream, step);
+            assert_eq!(found, expected, "in pieces of {step}");
+            assert_eq!(&rest[..], b"data: cut");
+            assert_eq!([&bytes[..], &rest[..]].concat(), stream, "nothing is lost");
+        }
+    }
+}

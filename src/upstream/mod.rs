@@ -1,0 +1,27 @@
+//! The language models behind us: who answers which model, how they are asked, and what their answers are.
+//!
+//! What lives here: connections, retries, limits of time and size, the reading of event streams, and the two forms of one
+//! answer. What must never: a decision about caching. The one idea: what an upstream says is passed on as it came, and an
+//! answer is what can be shown to be a whole one; everything else is only bytes. Only this room knows the upstream's
+//! HTTP and the JSON of its answers.
+
+mod answer;
+mod assembly;
+mod client;
+mod events;
+mod members;
+mod options;
+mod prices;
+mod replay;
+mod reply;
+mod routes;
+
+pub use answer::{Answer, Usage};
+pub use assembly::{Assembly, Note};
+pub use client::Upstream;
+pub use events::{Event, Events};
+pub use members::{with_usage, without};
+pub use options::{Options, PriceOptions, RouteOptions};
+pub use prices::Prices;
+pub use replay::{as_events, as_json};
+pub use reply::{Call, Headers, Origin, Reply};

@@ -1,0 +1,331 @@
+//! Writes a kept answer in either of the forms that it can be asked for in.
+
+use serde_json::{Map, Value, json};
+
+use super::answer::OF_DELIVERY;
+use crate::domain::UnixSeconds;
+
+/// A piece of text ends at the first space behind so many bytes.
+const PIECE_BYTES: usize = 24;
+/// Members of a message that its first chunk does not hold.
+const IN_PIECES: [&str; 4] = ["content", "refusal", "tool_calls", "function_call"];
+
+/// The answer as one JSON text, as a new delivery.
+pub fn as_json(json: &[u8], created: UnixSeconds) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() + 80);
+    out.extend_from_slice(b"{\"id\":\"");
+    out.extend_from_slice(new_id().as_bytes());
+    out.extend_from_slice(format!("\",\"created\":{created}").as_bytes());
+    let rest = json.get(1..).unwrap_or_default();
+    if rest != b"}" {
+        out.push(b',');
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// The answer as a stream of events, as a new delivery. None if it is no answer that this program has kept.
+pub fn as_events(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option<Vec<u8>> {
+    let Ok(Value::Object(mut whole)) = serde_json::from_slice(json) else { return None };
+    let Some(Value::Array(choices)) = whole.remove("choices") else { return None };
+    let usage = whole.remove("usage");
+    OF_DELIVERY.iter().for_each(|name| _ = whole.remove(*name));
+    whole.insert("id".into(), new_id().into());
+    whole.insert("created".into(), created.0.into());
+    whole.insert("object".into(), "chat.completion.chunk".into());
+    let mut frame = serde_json::to_string(&whole).ok()?;
+    // Left open for the choices.
+    frame.pop();
+    let mut stream = Stream { frame, wants_usage, out: Vec::with_capacity(json.len() * 8) };
+    for choice in choices {
+        let Value::Object(choice) = choice else { return None };
+        stream.choice(choice)?;
+    }
+    if let Some(usage) = usage.filter(|_| wants_usage) {
+        stream.event(&format!("[],\"usage\":{usage}"));
+    }
+    stream.out.extend_from_slice(b"data: [DONE]\n\n");
+    Some(stream.out)
+}
+
+/// Events as they are written.
+struct Stream {
+    /// What every chunk begins with.
+    frame: String,
+    wants_usage: bool,
+    out: Vec<u8>,
+}
+
+impl Stream {
+    fn choice(&mut self, mut choice: Map<String, Value>) -> Option<()> {
+        let Some(Value::Object(mut message)) = choice.remove("message") else { return None };
+        let index = choice.remove("index").unwrap_or_else(|| 0.into());
+        let reason = choice.remove("finish_reason").unwrap_or_default();
+        let logprobs = choice.remove("logprobs");
+        let parts: Vec<Option<Value>> = IN_PIECES.iter().map(|name| message.remove(*name)).collect();
+        let [content, refusal, calls, call] = <[Option<Value>; 4]>::try_from(parts).ok()?;
+        let has_logprobs = logprobs.is_some();
+        let mut tokens = Tokens(logprobs);
+        // The first chunk says who speaks, and whatever is said at once.
+        for (name, text) in [("content", &content), ("refusal", &refusal)] {
+            if let Some(text) = text {
+                message.insert(
+                    name.into(),
+                    if text.is_string() && name == "content" { "".into() } else { Value::Null },
+                );
+            }
+        }
+        let mut chunk = choice;
+        chunk.insert("index".into(), index.clone());
+        if has_logprobs {
+            chunk.insert("logprobs".into(), tokens.rest_without(&[&content, &refusal]));
+        }
+        self.chunk(chunk, Value::Object(message), Value::Null);
+        for (name, text) in [("content", content), ("refusal", refusal)] {
+            let Some(Value::String(text)) = text else { continue };
+            for (piece, logprobs) in tokens.pieces(name, &text) {
+                self.chunk(bare(&index, logprobs), json!({ name: piece }), Value::Null);
+            }
+        }
+        if let Some(Value::Array(calls)) = calls {
+            for (place, call) in calls.into_iter().enumerate() {
+                for mut delta in call_pieces(call) {
+                    delta.insert("index".into(), place.into());
+                    self.chunk(bare(&index, None), json!({ "tool_calls": [delta] }), Value::Null);
+                }
+            }
+        }
+        if let Some(call @ Value::Object(_)) = call {
+            for delta in call_pieces(call) {
+                self.chunk(bare(&index, None), json!({ "function_call": delta }), Value::Null);
+            }
+        }
+        self.chunk(bare(&index, has_logprobs.then_some(Value::Null)), json!({}), reason);
+        Some(())
+    }
+
+    fn chunk(&mut self, mut choice: Map<String, Value>, delta: Value, reason: Value) {
+        choice.insert("delta".into(), delta);
+        choice.insert("finish_reason".into(), reason);
+        let usage = if self.wants_usage { ",\"usage\":null" } else { "" };
+        self.event(&format!("[{}]{usage}", Value::Object(choice)));
+    }
+
+    fn event(&mut self, choices: &str) {
+        self.out.extend_from_slice(b"data: ");
+        self.out.extend_from_slice(self.frame.as_bytes());
+        self.out.extend_from_slice(b",\"choices\":");
+        self.out.extend_from_slice(choices.as_bytes());
+        self.out.extend_from_slice(b"}\n\n");
+    }
+}
+
+fn bare(index: &Value, logprobs: Option<Value>) -> Map<String, Value> {
+    let mut choice = Map::from_iter([("index".to_owned(), index.clone())]);
+    if let Some(logprobs) = logprobs {
+        choice.insert("logprobs".into(), logprobs);
+    }
+    choice
+}
+
+/// The probabilities of a choice, which go out with the words that they are of.
+struct Tokens(Option<Value>);
+
+impl Tokens {
+    /// Pieces of a text, each with its probabilities: a token each where tokens are told, words where not.
+    fn pieces<'t>(&self, name: &str, text: &'t str) -> Vec<(&'t str, Option<Value>)> {
+        let list = self.0.as_ref().and_then(|logprobs| logprobs.get(name)).and_then(Value::as_array);
+        if let Some(list) = list
+            && let Some(pieces) = of_tokens(text, list)
+        {
+            let with = |(piece, token): (&'t str, &Value)| (piece, Some(json!({ name: [token] })));
+            return pieces.into_iter().zip(list).map(with).collect();
+        }
+        let nothing = self.0.as_ref().map(|_| Value::Null);
+        of_words(text).into_iter().map(|piece| (piece, nothing.clone())).collect()
+    }
+
+    /// What does not go out with words: lists that do not spell the text, and empty ones.
+    fn rest_without(&mut self, texts: &[&Option<Value>; 2]) -> Value {
+        let Some(Value::Object(logprobs)) = &self.0 else { return Value::Null };
+        let spells = |name: &str, list: &Value| {
+            let text = if name == "refusal" { texts[1] } else { texts[0] };
+            let text = text.as_ref().and_then(Value::as_str);
+            let known = ["content", "refusal"].contains(&name);
+            known
+                && list.as_array().is_some_and(|list| {
+                    !list.is_empty() && text.is_some_and(|text| of_tokens(text, list).is_some())
+                })
+        };
+        let rest: Map<String, Value> = logprobs
+            .iter()
+            .filter(|(name, list)| !spells(name, list))
+            .map(|(name, list)| (name.clone(), list.clone()))
+            .collect();
+        Value::Object(rest)
+    }
+}
+
+/// The text cut into its tokens; none if they do not spell it, as where one holds half a letter.
+fn of_tokens<'t>(text: &'t str, tokens: &[Value]) -> Option<Vec<&'t str>> {
+    let mut rest = text;
+    let cut = |token: &Value| {
+        let word = token.get("token")?.as_str()?;
+        let piece = rest.get(..word.len()).filter(|piece| *piece == word)?;
+        rest = &rest[word.len()..];
+        Some(piece)
+    };
+    let pieces = tokens.iter().map(cut).collect::<Option<Vec<_>>>()?;
+    rest.is_empty().then_some(pieces)
+}
+
+/// The text cut behind spaces.
+fn of_words(text: &str) -> Vec<&str> {
+    let (mut pieces, mut begin, mut end) = (Vec::new(), 0, 0);
+    for word in text.split_inclusive(char::is_whitespace) {
+        end += word.len();
+        if end - begin >= PIECE_BYTES {
+            pieces.push(&text[begin..end]);
+            begin = end;
+        }
+    }
+    if begin < text.len() {
+        pieces.push(&text[begin..]);
+    }
+    pieces
+}
+
+/// A call as it is streamed: its name first, then what it is called with.
+fn call_pieces(call: Value) -> Vec<Map<String, Value>> {
+    let Value::Object(mut call) = call else { return Vec::new() };
+    call.remove("index");
+    let mut later = Vec::new();
+    let mut take = |members: &mut Map<String, Value>, within: Option<&str>| {
+        for name in ["arguments", "input"] {
+            if let Some(Value::String(text)) = members.get_mut(name) {
+                let text = std::mem::take(text);
+                later.extend(of_words(&text).into_iter().map(|piece| match within {
+                    Some(within) => Map::from_iter([(within.to_owned(), json!({ name: piece }))]),
+                    None => Map::from_iter([(name.to_owned(), piece.into())]),
+                }));
+            }
+        }
+    };
+    take(&mut call, None);
+    for within in ["function", "custom"] {
+        if let Some(Value::Object(members)) = call.get_mut(within) {
+            take(members, Some(within));
+        }
+    }
+    std::iter::once(call).chain(later).collect()
+}
+
+/// A name that no other delivery has. A machine without random numbers names by the clock alone.
+fn new_id() -> String {
+    format!("chatcmpl-{:016x}", getrandom::u64().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Answer, Assembly, Events};
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: UnixSeconds = UnixSeconds(7);
+
+    /// A stream read as a client reads it.
+    fn read(stream: &[u8]) -> (Vec<Value>, Value) {
+        let (mut events, mut assembly, mut chunks) = (Events::default(), Assembly::default(), Vec::new());
+        events.push(stream);
+        while let Some(event) = events.next_event() {
+            let data = event.data.unwrap();
+            assembly.push(&data);
+            chunks.extend(serde_json::from_str::<Value>(&data));
+        }
+        assert!(events.rest().is_empty());
+        let whole = serde_json::from_slice(&assembly.finish().expect("it adds up")).unwrap();
+        (chunks, whole)
+    }
+
+    fn without_delivery(mut value: Value) -> Value {
+        OF_DELIVERY.iter().for_each(|name| _ = value.as_object_mut().unwrap().remove(*name));
+        value
+    }
+
+    fn assert_round_trip(whole: &Value) -> Vec<Value> {
+        let answer = Answer::read(whole.to_string().as_bytes()).expect("an answer");
+        let json: Value = serde_json::from_slice(&as_json(&answer.json, NOW)).unwrap();
+        assert_eq!(without_delivery(json.clone()), without_delivery(whole.clone()));
+        assert_eq!(json["created"], 7);
+        let (chunks, again) = read(&as_events(&answer.json, NOW, true).unwrap());
+        assert_eq!(without_delivery(again), without_delivery(whole.clone()));
+        assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["created"] == 7));
+        chunks
+    }
+
+    fn answer(choices: Value) -> Value {
+        json!({ "id": "x", "created": 1, "object": "chat.completion", "model": "m", "system_fingerprint": "fp",
+            "choices": choices, "usage": { "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3 } })
+    }
+
+    #[test]
+    fn an_answer_of_every_kind_is_the_same_in_both_forms() {
+        let token =
+            |token: &str| json!({ "token": token, "logprob": -0.25, "bytes": [1], "top_logprobs": [] });
+        let text = "uno dos tres cuatro cinco seis siete ocho nueve diez\n\nonce 😀";
+        let calls = json!([
+            { "id": "a", "type": "function", "function": { "name": "f", "arguments": "{\"a\": [1, 2], \"b\": \"c d\"}" } },
+            { "id": "b", "type": "custom", "custom": { "name": "g", "input": "some free text that is long enough" } },
+        ]);
+        let chunks = assert_round_trip(&answer(json!([
+            { "index": 0, "finish_reason": "stop", "logprobs": null,
+              "message": { "role": "assistant", "content": text, "refusal": null, "annotations": [] } },
+            { "index": 1, "finish_reason": "stop", "message": { "role": "assistant", "content": "ab c" },
+              "logprobs": { "content": [token("ab"), token(" c")], "refusal": null } },
+            { "index": 2, "finish_reason": "tool_calls", "logprobs": null,
+              "message": { "role": "assistant", "content": null, "refusal": null, "tool_calls": calls } },
+            { "index": 3, "finish_reason": "stop", "logprobs": { "content": null, "refusal": [token("no")] },
+              "message": { "role": "assistant", "content": null, "refusal": "no" } },
+            { "index": 4, "finish_reason": "function_call",
+              "message": { "role": "assistant", "content": null, "function_call": { "name": "f", "arguments": "{}" } } },
+            { "index": 5, "finish_reason": "stop", "message": { "role": "assistant", "content": "" } },
+            { "index": 6, "finish_reason": "stop", "message": { "role": "assistant", "content": "ñ" },
+              "logprobs": { "content": [token("\u{fffd}"), token("\u{fffd}")], "refusal": null } },
+        ])));
+        assert!(chunks.len() > 20, "not one giant chunk");
+        assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+        let last = chunks.last().unwrap();
+        assert_eq!((&last["choices"], &last["usage"]["total_tokens"]), (&json!([]), &json!(3)));
+        assert!(chunks[..chunks.len() - 1].iter().all(|chunk| chunk["usage"].is_null()));
+    }
+
+    #[test]
+    fn usage_is_told_to_those_who_ask() {
+        let whole = answer(json!([{ "index": 0, "finish_reason": "stop", "message": { "content": "a" } }]));
+        let answer = Answer::read(whole.to_string().as_bytes()).unwrap();
+        let (chunks, _) = read(&as_events(&answer.json, NOW, false).unwrap());
+        assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
+    }
+
+    #[test]
+    fn two_deliveries_have_two_names() {
+        assert_ne!(as_json(b"{}", NOW), as_json(b"{}", NOW));
+        assert!(serde_json::from_slice::<Value>(&as_json(b"{}", NOW)).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_answer_is_not_streamed() {
+        for json in ["", "[]", "{}", r#"{"choices":[1]}"#, r#"{"choices":[{}]}"#] {
+            assert!(as_events(json.as_bytes(), NOW, true).is_none(), "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_out_of_its_pieces(text in "(?s).{0,200}") {
+            assert_round_trip(&answer(json!([
+                { "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": text } },
+            ])));
+        }
+    }
+}

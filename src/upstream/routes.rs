@@ -1,0 +1,165 @@
+//! Which upstream answers which model.
+
+use std::fmt;
+use std::sync::Arc;
+
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+
+use super::options::{Options, config, names};
+use crate::error::{Error, Kind, Result};
+
+/// The variable that OpenAI's own clients read.
+const KEY_ENV: &str = "OPENAI_API_KEY";
+
+/// All routes.
+#[derive(Debug)]
+pub(super) struct Routes(Vec<Route>);
+
+/// An upstream for some models.
+#[derive(Debug)]
+pub(super) struct Route {
+    models: Vec<String>,
+    /// At least one, none with a slash at its end.
+    pub(super) base_urls: Vec<String>,
+    /// What the route is called in fingerprints.
+    pub(super) name: Arc<str>,
+    pub(super) key: Key,
+}
+
+/// What stands in the `Authorization` of a call.
+pub(super) enum Key {
+    /// Nothing.
+    None,
+    /// A key of ours.
+    Ours(HeaderValue),
+    /// Whatever the client sent.
+    Clients,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Key::None => "none",
+            Key::Ours(_) => "***",
+            Key::Clients => "the client's",
+        })
+    }
+}
+
+impl Routes {
+    /// The routes of the options, that of every other model last.
+    ///
+    /// # Errors
+    /// `Config`, naming the key, for what is no address and for a key that is named but not set.
+    pub(super) fn new(options: &Options) -> Result<Routes> {
+        let mut routes = Vec::new();
+        for (place, route) in options.routes.iter().enumerate() {
+            let at = format!("routes[{place}]");
+            if route.models.is_empty() || route.base_urls.is_empty() {
+                return Err(config(&format!("{at} needs models and base_urls")));
+            }
+            let key = key(&at, route.passes_key, route.api_key_env.as_deref())?;
+            routes.push(Route::new(&at, route.models.clone(), &route.base_urls, key)?);
+        }
+        if let Some(base_url) = &options.base_url {
+            let named = options.api_key_env.as_deref();
+            let by_default = named.is_none() && std::env::var_os(KEY_ENV).is_some();
+            let key = key("api_key_env", options.passes_key, if by_default { Some(KEY_ENV) } else { named })?;
+            routes.push(Route::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?);
+        }
+        Ok(Routes(routes))
+    }
+
+    /// The route of a model.
+    ///
+    /// # Errors
+    /// `ModelNotFound`.
+    pub(super) fn of_model(&self, model: &str) -> Result<&Route> {
+        let route = self.0.iter().find(|route| route.models.iter().any(|pattern| names(pattern, model)));
+        route.ok_or_else(|| {
+            Error::new(Kind::ModelNotFound, format!("no upstream answers the model `{model}`")).param("model")
+        })
+    }
+
+    /// The route of requests that name no model: that of every model, or else the first.
+    pub(super) fn of_none(&self) -> Option<&Route> {
+        self.0.iter().find(|route| route.models.iter().any(|pattern| pattern == "*")).or(self.0.first())
+    }
+}
+
+impl Route {
+    fn new(at: &str, models: Vec<String>, base_urls: &[String], key: Key) -> Result<Route> {
+        base_urls.iter().try_for_each(|base_url| check_url(at, base_url))?;
+        let base_urls: Vec<String> =
+            base_urls.iter().map(|base_url| base_url.trim_end_matches('/').to_owned()).collect();
+        Ok(Route { models, name: base_urls[0].as_str().into(), base_urls, key })
+    }
+}
+
+fn check_url(at: &str, base_url: &str) -> Result<()> {
+    let fault = |what: &str| config(&format!("{at}: {base_url:?} {what}"));
+    let url = Url::parse(base_url).map_err(|error| fault("is not an address").source(error))?;
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
+        return Err(fault("must be http or https, without query and fragment"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not repeated in the message: it would show the credential.
+        return Err(config(&format!("{at} must hold no credential; name its variable in api_key_env")));
+    }
+    Ok(())
+}
+
+fn key(at: &str, passes_key: bool, variable: Option<&str>) -> Result<Key> {
+    if passes_key {
+        return Ok(Key::Clients);
+    }
+    let Some(variable) = variable else { return Ok(Key::None) };
+    let fault = |what: &str| config(&format!("{at}: the environment variable `{variable}` {what}"));
+    let key = std::env::var(variable).map_err(|_| fault("is not set or not UTF-8"))?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))
+        .map_err(|_| fault("holds characters that no header may have"))?;
+    value.set_sensitive(true);
+    Ok(Key::Ours(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::RouteOptions;
+    use super::*;
+
+    fn route(model: &str, url: &str) -> RouteOptions {
+        RouteOptions { models: vec![model.into()], base_urls: vec![url.into()], ..RouteOptions::default() }
+    }
+
+    #[test]
+    fn a_model_goes_to_the_first_route_that_names_it() {
+        let options = Options {
+            base_url: Some("http://rest/v1/".into()),
+            passes_key: true,
+            routes: vec![route("small", "http://small/v1"), route("big-*", "http://big/v1")],
+            ..Options::default()
+        };
+        let routes = Routes::new(&options).unwrap();
+        let name = |model| &*routes.of_model(model).unwrap().name;
+        assert_eq!(
+            (name("small"), name("big-2"), name("x")),
+            ("http://small/v1", "http://big/v1", "http://rest/v1")
+        );
+        assert_eq!(&*routes.of_none().unwrap().name, "http://rest/v1");
+        let closed = Routes::new(&Options { base_url: None, ..options }).unwrap();
+        let error = closed.of_model("x").unwrap_err();
+        assert_eq!((error.kind(), error.param_name()), (Kind::ModelNotFound, Some("model")));
+    }
+
+    #[test]
+    fn what_cannot_be_an_upstream_is_refused_and_no_credential_is_shown() {
+        for url in ["x", "ftp://a/", "http://a/?b", "http://a/#b"] {
+            let options = Options { routes: vec![route("m", url)], ..Options::default() };
+            assert!(Routes::new(&options).unwrap_err().to_string().contains("routes[0]"), "{url}");
+        }
+        let options = Options { routes: vec![route("m", "http://user:secret@a/")], ..Options::default() };
+        assert!(!Routes::new(&options).unwrap_err().to_string().contains("secret"));
+        assert_eq!(format!("{:?}", Key::Ours(HeaderValue::from_static("Bearer sk"))), "***");
+    }
+}
