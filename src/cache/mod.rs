@@ -27,7 +27,9 @@ pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
 pub use lease::{Claim, Lease, Leases};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
-pub use policy::{Compression, EMBEDDINGS, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS};
+pub use policy::{
+    Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
+};
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use stripes::Stripes;
 pub use tier::{Choice, Tier, TierName, TierStats};

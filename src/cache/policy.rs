@@ -14,6 +14,8 @@ use crate::storage::Durability;
 const DEFAULT: &str = "default";
 /// Where embeddings are, unless a request names another namespace.
 pub const EMBEDDINGS: &str = "embeddings";
+/// Where answers of language models are, unless a request names another namespace.
+pub const LLM_RESPONSES: &str = "llm_responses";
 /// Where results of searches are.
 pub const SEARCH_RESULTS: &str = "search_results";
 /// Bytes that a namespace's name may have.
@@ -123,7 +125,7 @@ impl Policy {
         match name {
             DEFAULT | "products" => Some(object),
             EMBEDDINGS => Some(Policy { ttl_seconds: 86_400, ..lasting }),
-            "llm_responses" => Some(Policy { ttl_seconds: 1800, stale_if_error_seconds: 1800, ..object }),
+            LLM_RESPONSES => Some(Policy { ttl_seconds: 1800, stale_if_error_seconds: 1800, ..object }),
             SEARCH_RESULTS => Some(Policy { ttl_seconds: 600, tiers: vec![TierName::Memory], ..lasting }),
             _ => None,
         }
@@ -192,7 +194,7 @@ impl PolicyOptions {
 
     /// The built-in namespaces.
     pub fn built_in() -> BTreeMap<String, PolicyOptions> {
-        [DEFAULT, "products", EMBEDDINGS, "llm_responses", SEARCH_RESULTS]
+        [DEFAULT, "products", EMBEDDINGS, LLM_RESPONSES, SEARCH_RESULTS]
             .into_iter()
             .filter_map(|name| {
                 let aliases: &[&str] = if name == "products" { &["productos"] } else { &[] };
@@ -257,9 +259,21 @@ impl Namespaces {
     /// # Errors
     /// As [`Namespaces::resolve`].
     pub fn of_embeddings(&self, tenant: &Tenant, name: Option<&str>) -> Result<Namespace> {
-        let mut namespace = self.resolve(tenant, name.unwrap_or(EMBEDDINGS))?;
+        self.of_family(tenant, name, EMBEDDINGS)
+    }
+
+    /// The namespace of answers that a request names; one without a policy of its own is kept as answers are.
+    ///
+    /// # Errors
+    /// As [`Namespaces::resolve`].
+    pub fn of_answers(&self, tenant: &Tenant, name: Option<&str>) -> Result<Namespace> {
+        self.of_family(tenant, name, LLM_RESPONSES)
+    }
+
+    fn of_family(&self, tenant: &Tenant, name: Option<&str>, family: &str) -> Result<Namespace> {
+        let mut namespace = self.resolve(tenant, name.unwrap_or(family))?;
         if !self.known.contains_key(&namespace.name) {
-            namespace.policy = Arc::clone(&self.known[EMBEDDINGS]);
+            namespace.policy = Arc::clone(&self.known[family]);
         }
         Ok(namespace)
     }

@@ -4,12 +4,14 @@
 //! files, sockets. The one idea: a use case is a plain async function of plain values, so that the HTTP server, the
 //! command line and the tests call the same code.
 
+pub mod answers;
 mod directives;
 pub mod embeddings;
 pub mod invalidation;
 pub mod neighbors;
 pub mod objects;
 
+pub use answers::Answers;
 pub use directives::Directives;
 pub use embeddings::Embeddings;
 pub use invalidation::Invalidation;
@@ -17,7 +19,17 @@ pub use neighbors::Neighbors;
 pub use objects::Objects;
 
 use crate::cache::Policy;
+use crate::domain::Tag;
 use crate::error::{Error, Result};
+
+/// Refuses more tags than an entry may carry.
+fn check_tags(tags: &[Tag]) -> Result<()> {
+    if tags.len() <= objects::TAGS_MAX {
+        return Ok(());
+    }
+    let message = format!("an entry has at most {} tags, got {}", objects::TAGS_MAX, tags.len());
+    Err(Error::invalid("tags", message))
+}
 
 /// The lifetime that a request asks for in the field `param`, or that of the policy.
 fn ttl_seconds(policy: &Policy, asked: Option<u32>, param: &str) -> Result<u32> {

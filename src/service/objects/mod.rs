@@ -480,10 +480,7 @@ fn check_draft(draft: &Draft, value_bytes_max: usize) -> Result<()> {
             format!("the value has {} bytes, at most {value_bytes_max} are allowed", draft.value.len());
         return Err(Error::new(Kind::TooLarge, message));
     }
-    if draft.tags.len() > TAGS_MAX {
-        let message = format!("an object has at most {TAGS_MAX} tags, got {}", draft.tags.len());
-        return Err(Error::invalid("tags", message));
-    }
+    super::check_tags(&draft.tags)?;
     let is_header = |byte: u8| (b' '..=b'~').contains(&byte);
     if draft.content_type.len() > CONTENT_TYPE_BYTES_MAX || !draft.content_type.bytes().all(is_header) {
         let message = format!("a media type has at most {CONTENT_TYPE_BYTES_MAX} visible ASCII characters");

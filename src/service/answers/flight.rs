@@ -1,0 +1,451 @@
+//! The making of one missing answer, for all who wait for it: they get its bytes as these come, from the first one on.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
+
+use crate::domain::{ByPrefix, Key, Subject};
+use crate::error::{Error, Kind, Result};
+use crate::service::objects::TAGS_MAX;
+use crate::upstream::{Answer, Headers};
+
+const SHARDS: usize = 64;
+
+type Shard = Mutex<HashMap<Key, Arc<Shared>, ByPrefix>>;
+
+/// The flights that others may join. Shared by `Arc`; a key is held only while its flight is in the air.
+#[derive(Debug)]
+pub(super) struct Board(Box<[Shard]>);
+
+/// How far a flight has come.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// The upstream has said nothing.
+    Waiting,
+    /// Events are coming; these were the headers.
+    Streaming(Arc<Headers>),
+    /// The last event has come.
+    Streamed(Streamed),
+    /// The whole answer came at once.
+    Whole(Arc<Reply>),
+    /// Something came that is no answer, and is passed on.
+    Passed(Arc<Reply>),
+    /// Nothing came, or not all.
+    Failed(Error),
+    /// Whoever made the answer is gone.
+    Died,
+}
+
+/// What a stream has become.
+#[derive(Debug, Clone)]
+pub(super) enum Streamed {
+    /// A whole answer.
+    Answer(Arc<Answer>),
+    /// A stream that can be read only as such.
+    Uncertain,
+    /// A stream that is no answer.
+    Faulty(Error),
+}
+
+/// A reply with its whole body.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+    pub(super) body: Bytes,
+    pub(super) answer: Option<Answer>,
+}
+
+/// What those who join a flight must agree on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Terms {
+    /// What the answer will depend on. Whoever joins may add to it, until the answer is kept.
+    pub(super) tags: Vec<Subject>,
+    /// Whether the answer will say what it used.
+    pub(super) tells_usage: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    terms: Terms,
+    /// Whether tags may still be added.
+    is_open: bool,
+    /// Whether the answer may be kept.
+    may_keep: bool,
+    followers: u64,
+}
+
+#[derive(Debug)]
+struct Progress {
+    phase: Phase,
+    frames: usize,
+}
+
+#[derive(Debug)]
+struct Frame {
+    bytes: Bytes,
+    /// Only for those who want to know what was used.
+    is_usage: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    progress: watch::Sender<Progress>,
+    frames: Mutex<Vec<Frame>>,
+    state: Mutex<State>,
+}
+
+/// The duty to make an answer: exactly one task has it. Dropping it before its end tells the others that it died.
+#[derive(Debug)]
+pub(super) struct Flight {
+    shared: Arc<Shared>,
+    on: Option<(Arc<Board>, Key)>,
+}
+
+/// A place among those who wait. Dropping it leaves.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    shared: Arc<Shared>,
+    progress: watch::Receiver<Progress>,
+}
+
+/// The events of a flight, from the first one on.
+#[derive(Debug)]
+pub struct Live {
+    waiter: Waiter,
+    at: usize,
+    wants_usage: bool,
+}
+
+impl Phase {
+    fn is_over(&self) -> bool {
+        match self {
+            Phase::Waiting | Phase::Streaming(_) => false,
+            Phase::Streamed(_) | Phase::Whole(_) | Phase::Passed(_) | Phase::Failed(_) | Phase::Died => true,
+        }
+    }
+}
+
+impl Shared {
+    fn new(terms: Terms) -> (Arc<Shared>, Waiter) {
+        let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, frames: 0 });
+        let state = State { terms, is_open: true, may_keep: true, followers: 0 };
+        let shared = Arc::new(Shared { progress, frames: Mutex::default(), state: Mutex::new(state) });
+        let waiter = Waiter { shared: Arc::clone(&shared), progress: receiver };
+        (shared, waiter)
+    }
+
+    /// A place in the flight, if its terms can be what is asked.
+    fn joined(self: &Arc<Self>, asked: &Terms) -> Option<Waiter> {
+        let mut state = lock(&self.state);
+        let missing: Vec<Subject> =
+            asked.tags.iter().copied().filter(|tag| !state.terms.tags.contains(tag)).collect();
+        let fits = state.is_open && state.terms.tags.len() + missing.len() <= TAGS_MAX;
+        if (!missing.is_empty() && !fits) || (asked.tells_usage && !state.terms.tells_usage) {
+            return None;
+        }
+        state.terms.tags.extend(missing);
+        state.followers += 1;
+        Some(Waiter { shared: Arc::clone(self), progress: self.progress.subscribe() })
+    }
+}
+
+impl Board {
+    /// No flights.
+    pub(super) fn new() -> Arc<Board> {
+        Arc::new(Board((0..SHARDS).map(|_| Mutex::default()).collect()))
+    }
+
+    /// Joins the flight of `key`; the first to join also gets the duty to make the answer. None if a flight is in the air
+    /// whose answer will not be what is asked.
+    pub(super) fn join(self: &Arc<Self>, key: Key, terms: Terms) -> Option<(Waiter, Option<Flight>)> {
+        match self.shard(&key).entry(key) {
+            Slot::Occupied(flight) => Some((flight.get().joined(&terms)?, None)),
+            Slot::Vacant(slot) => {
+                let (shared, waiter) = Shared::new(terms);
+                slot.insert(Arc::clone(&shared));
+                Some((waiter, Some(Flight { shared, on: Some((Arc::clone(self), key)) })))
+            }
+        }
+    }
+
+    /// Sees to it that the flight of `key`, if there is one, keeps nothing.
+    pub(super) fn forbid(&self, key: &Key) {
+        if let Some(flight) = self.shard(key).get(key) {
+            lock(&flight.state).may_keep = false;
+        }
+    }
+
+    /// Flights in the air.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<Shared>, ByPrefix>> {
+        lock(&self.0[usize::from(key.0[31]) % SHARDS])
+    }
+}
+
+impl Flight {
+    /// A flight that nobody else can join.
+    pub(super) fn alone(terms: Terms) -> (Waiter, Flight) {
+        let (shared, waiter) = Shared::new(terms);
+        (waiter, Flight { shared, on: None })
+    }
+
+    /// Events will come.
+    pub(super) fn begin(&self, headers: Headers) {
+        let headers = Arc::new(headers);
+        self.shared.progress.send_modify(|progress| progress.phase = Phase::Streaming(headers));
+    }
+
+    /// An event has come.
+    pub(super) fn push(&self, bytes: Bytes, is_usage: bool) {
+        let mut frames = lock(&self.shared.frames);
+        frames.push(Frame { bytes, is_usage });
+        let count = frames.len();
+        drop(frames);
+        self.shared.progress.send_modify(|progress| progress.frames = count);
+    }
+
+    /// Tells all who wait how it ended. Those who come later may still join, until [`Flight::leave`].
+    pub(super) fn settle(&self, phase: Phase) {
+        self.shared.progress.send_modify(|progress| progress.phase = phase);
+    }
+
+    /// Ends with something that nobody else shall get: whoever comes from now on flies anew.
+    pub(super) fn end(&self, phase: Phase) {
+        self.leave();
+        self.settle(phase);
+    }
+
+    /// What the answer depends on, if it may be kept. From here on no tag can be added.
+    pub(super) fn close_terms(&self) -> Option<Vec<Subject>> {
+        let mut state = lock(&self.shared.state);
+        state.is_open = false;
+        state.may_keep.then(|| state.terms.tags.clone())
+    }
+
+    /// Whether the answer may be kept, as of now.
+    pub(super) fn may_keep(&self) -> bool {
+        lock(&self.shared.state).may_keep
+    }
+
+    /// Those who have joined so far, the first not counted.
+    pub(super) fn followers(&self) -> u64 {
+        lock(&self.shared.state).followers
+    }
+
+    /// Takes the flight off the board.
+    pub(super) fn leave(&self) {
+        let Some((board, key)) = &self.on else { return };
+        let mut shard = board.shard(key);
+        if shard.get(key).is_some_and(|known| Arc::ptr_eq(known, &self.shared)) {
+            shard.remove(key);
+        }
+    }
+
+    /// Returns once nobody waits any more; from then on the flight is off the board.
+    ///
+    /// Cancel safety: may be dropped and called again.
+    pub(super) async fn abandoned(&self) {
+        loop {
+            self.shared.progress.closed().await;
+            // Somebody may have joined between the wake-up and the lock.
+            let shard = self.on.as_ref().map(|(board, key)| (board.shard(key), key));
+            if self.shared.progress.receiver_count() == 0 {
+                if let Some((mut shard, key)) = shard {
+                    shard.remove(key);
+                }
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.leave();
+        self.shared.progress.send_if_modified(|progress| {
+            let is_over = progress.phase.is_over();
+            if !is_over {
+                progress.phase = Phase::Died;
+            }
+            !is_over
+        });
+    }
+}
+
+impl Waiter {
+    /// Waits until something has come.
+    pub(super) async fn begun(&mut self) -> Phase {
+        self.until(|phase| !matches!(phase, Phase::Waiting)).await
+    }
+
+    /// Waits until all has come.
+    pub(super) async fn ended(&mut self) -> Phase {
+        self.until(Phase::is_over).await
+    }
+
+    /// The events from the first one on.
+    pub(super) fn into_live(self, wants_usage: bool) -> Live {
+        Live { waiter: self, at: 0, wants_usage }
+    }
+
+    async fn until(&mut self, is_it: impl Fn(&Phase) -> bool) -> Phase {
+        match self.progress.wait_for(|progress| is_it(&progress.phase)).await {
+            Ok(progress) => progress.phase.clone(),
+            Err(_) => Phase::Died,
+        }
+    }
+}
+
+impl Live {
+    /// The next bytes: all events that have come since the last time; none after the last one.
+    ///
+    /// Cancel safety: what was not returned comes next time.
+    ///
+    /// # Errors
+    /// What broke the stream.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let (phase, frames) = {
+                let progress = self.waiter.progress.borrow_and_update();
+                (progress.phase.clone(), progress.frames)
+            };
+            let bytes = self.take(frames);
+            if !bytes.is_empty() {
+                return Ok(Some(bytes));
+            }
+            match phase {
+                Phase::Waiting | Phase::Streaming(_) => {}
+                Phase::Streamed(_) | Phase::Whole(_) | Phase::Passed(_) => return Ok(None),
+                Phase::Failed(error) => return Err(error),
+                Phase::Died => return Err(died()),
+            }
+            if self.waiter.progress.changed().await.is_err() {
+                return Err(died());
+            }
+        }
+    }
+
+    fn take(&mut self, until: usize) -> Bytes {
+        let frames = lock(&self.waiter.shared.frames);
+        let wanted = |frame: &&Frame| self.wants_usage || !frame.is_usage;
+        let new = frames.get(self.at..until).unwrap_or_default();
+        self.at = until.max(self.at);
+        let mut wanted = new.iter().filter(wanted);
+        let Some(first) = wanted.next() else { return Bytes::new() };
+        let Some(second) = wanted.next() else { return first.bytes.clone() };
+        let mut joined = BytesMut::from(&first.bytes[..]);
+        std::iter::once(second).chain(wanted).for_each(|frame| joined.extend_from_slice(&frame.bytes));
+        joined.freeze()
+    }
+}
+
+/// The error of those whose answer's maker is gone, and who cannot ask again.
+pub(super) fn died() -> Error {
+    Error::new(Kind::Internal, "the task that made this answer died")
+}
+
+/// A poisoned lock is taken all the same: what it guards is whole after any of the single calls made under it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::poll;
+    use std::pin::pin;
+
+    const KEY: Key = Key([1; 32]);
+
+    fn usage() -> Terms {
+        Terms { tells_usage: true, ..Terms::default() }
+    }
+
+    fn join(board: &Arc<Board>, terms: Terms) -> (Waiter, Option<Flight>) {
+        board.join(KEY, terms).expect("it can be joined")
+    }
+
+    #[tokio::test]
+    async fn whoever_joins_late_gets_every_event_from_the_first_one() {
+        let board = Board::new();
+        let (first, flight) = join(&board, usage());
+        let flight = flight.unwrap();
+        flight.begin(Headers::new());
+        flight.push("a".into(), false);
+        let mut early = first.into_live(false);
+        assert_eq!(early.next().await.unwrap().unwrap(), "a");
+        flight.push("b".into(), false);
+        flight.push("u".into(), true);
+        let (late, none) = join(&board, usage());
+        assert!(none.is_none());
+        let (mut late, mut plain) = (late.into_live(true), join(&board, usage()).0.into_live(false));
+        assert_eq!(late.next().await.unwrap().unwrap(), "abu");
+        assert_eq!(plain.next().await.unwrap().unwrap(), "ab", "usage is for those who want it");
+        assert!(poll!(pin!(plain.next())).is_pending());
+        flight.settle(Phase::Streamed(Streamed::Uncertain));
+        assert!(plain.next().await.unwrap().is_none());
+        assert_eq!((flight.followers(), board.len()), (2, 1));
+        drop(flight);
+        assert_eq!(board.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_break_is_told_after_what_came_before_it() {
+        let board = Board::new();
+        let (waiter, flight) = join(&board, usage());
+        let flight = flight.unwrap();
+        flight.begin(Headers::new());
+        flight.push("a".into(), false);
+        flight.end(Phase::Failed(Error::new(Kind::Upstream, "cut")));
+        let mut live = waiter.into_live(false);
+        assert_eq!(live.next().await.unwrap().unwrap(), "a");
+        assert_eq!(live.next().await.unwrap_err().kind(), Kind::Upstream);
+        assert_eq!(board.len(), 0, "whoever comes now flies anew");
+    }
+
+    #[tokio::test]
+    async fn a_dead_leader_is_noticed() {
+        let board = Board::new();
+        let (mut waiter, flight) = join(&board, usage());
+        drop(flight);
+        assert!(matches!(waiter.begun().await, Phase::Died));
+        assert!(join(&board, usage()).1.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_flight_is_abandoned_when_the_last_one_leaves() {
+        let board = Board::new();
+        let (first, flight) = join(&board, usage());
+        let (second, _) = join(&board, usage());
+        let flight = flight.unwrap();
+        drop(first);
+        assert!(poll!(pin!(flight.abandoned())).is_pending(), "one still waits");
+        drop(second);
+        flight.abandoned().await;
+        assert_eq!(board.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn those_who_join_agree_on_terms() {
+        let board = Board::new();
+        let tagged =
+            |tags: &[u64]| Terms { tags: tags.iter().map(|&n| Subject(n)).collect(), tells_usage: false };
+        let (_first, flight) = join(&board, tagged(&[1]));
+        let flight = flight.unwrap();
+        assert!(board.join(KEY, usage()).is_none(), "it will not tell what it used");
+        let _second = join(&board, tagged(&[2, 1]));
+        assert_eq!(flight.close_terms(), Some(vec![Subject(1), Subject(2)]));
+        assert!(board.join(KEY, tagged(&[3])).is_none(), "too late for a tag");
+        assert!(board.join(KEY, tagged(&[2])).is_some());
+        board.forbid(&KEY);
+        assert!(!flight.may_keep());
+        assert_eq!(flight.close_terms(), None);
+    }
+}

@@ -1,0 +1,668 @@
+//! Answers of language models: whatever was asked before, in the same words and the same scope, is not asked again.
+//!
+//! The walk: fingerprint → memory, then disk → one flight per fingerprint to the upstream, whose bytes go to all who wait as
+//! they come → the answer, if it is whole and may be kept, to disk and memory. What is not known to be an answer is passed
+//! on as it came, to everybody who waits, and kept by nobody.
+
+mod flight;
+mod given;
+mod making;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+pub use flight::Live;
+pub use given::{Known, Question};
+
+use self::flight::{Board, Flight, Phase, Reply, Streamed, Terms, Waiter, died};
+use self::making::Making;
+use self::record::Record;
+use super::{Directives, check_tags};
+use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, TierName, Verdict};
+use crate::domain::{Key, Subject, Tag, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::matching::{Chat, Identity, Partition};
+use crate::metrics::{Metrics, OutcomeLabels};
+use crate::upstream::{self, Call, Headers, Origin, Prices, Usage};
+
+/// Where the path of chat completions is at the upstream.
+const CHAT_PATH: &str = "/chat/completions";
+/// How often somebody whose leader died asks again.
+const LEADERS_MAX: usize = 3;
+
+/// What may become of answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Requests above this temperature want another answer each time: they are neither found nor kept nor joined.
+    pub temperature_max: f64,
+    /// Whether answers that call tools are kept, and requests that offer tools are joined.
+    pub keeps_tool_calls: bool,
+    /// Whether questions are one that differ only in what cannot matter: composed letters, spaces, the capital of the
+    /// first word, the final mark.
+    pub joins_spellings: bool,
+    /// Whether requests with different credentials share answers.
+    pub shares_between_keys: bool,
+    /// Whether an answer is made to its end, and kept, when all who wanted it have left.
+    pub finish_abandoned: bool,
+    /// Stale answers that are made anew at the same time; more stay stale for the moment.
+    pub refreshes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            temperature_max: 1.0,
+            keeps_tool_calls: false,
+            joins_spellings: true,
+            shares_between_keys: false,
+            finish_abandoned: false,
+            refreshes_max: 64,
+        }
+    }
+}
+
+/// A request for an answer.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The request, read.
+    pub chat: Chat<'a>,
+    /// Its body.
+    pub body: Bytes,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// The credential that it came with.
+    pub credential: Option<Bytes>,
+    /// Headers that are passed on and part of what is asked.
+    pub headers: Vec<(String, String)>,
+    /// Headers that are passed on only.
+    pub traces: Headers,
+    /// What it says about the cache.
+    pub directives: Directives,
+    /// What the answer depends on.
+    pub tags: Vec<Tag>,
+}
+
+/// An answer on its way to a client.
+#[derive(Debug)]
+pub struct Served {
+    /// The status code.
+    pub status: u16,
+    /// The upstream's headers.
+    pub headers: Headers,
+    /// The body.
+    pub body: Body,
+    /// How it came about.
+    pub outcome: Outcome,
+    /// Why it was not looked for, or will not be kept.
+    pub reason: Option<&'static str>,
+    /// The kept answer's name.
+    pub id: Option<Key>,
+    /// What was saved, where that is known already.
+    pub saved: Option<Saved>,
+    /// How long looking took.
+    pub lookup: Duration,
+    /// How long the upstream took to say something.
+    pub upstream: Option<Duration>,
+}
+
+/// The bytes of an answer.
+#[derive(Debug)]
+pub enum Body {
+    /// All of them; with whether they are events.
+    Whole(Bytes, bool),
+    /// As they come.
+    Live(Live),
+}
+
+/// How an answer came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was kept.
+    Hit(Age),
+    /// It was asked for; with whether because the request says so.
+    Miss(bool),
+    /// Somebody else had just asked for it.
+    Coalesced,
+    /// It was asked for without looking.
+    Bypass,
+    /// It was kept and has ended, and the upstream failed; with the upstream's status, if it said anything.
+    StaleIfError(Age, Option<u16>),
+}
+
+/// Where a kept answer was, and how old it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Age {
+    /// Where it was.
+    pub tier: TierName,
+    /// Whether it is due to be made anew.
+    pub is_stale: bool,
+    /// Whether it was found only because two spellings of the question are one.
+    pub is_joined: bool,
+    /// Seconds since it was made.
+    pub age_seconds: u32,
+    /// Seconds until it ends; negative once it has.
+    pub fresh_seconds: i64,
+}
+
+/// What an answer would have cost again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Saved {
+    /// Tokens, read and written.
+    pub tokens: u64,
+    /// Dollars, if the price is known.
+    pub usd: Option<f64>,
+}
+
+/// What is asked, as the cache sees it.
+#[derive(Debug, Clone)]
+struct Asked {
+    identity: Identity,
+    namespace: Namespace,
+    ttl_seconds: u32,
+    model: String,
+    question: Option<String>,
+    terms: Terms,
+}
+
+/// In which form an answer is wanted.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    streams: bool,
+    wants_usage: bool,
+}
+
+/// The use case. Shared by `Arc`.
+pub struct Answers {
+    cache: Arc<Cache>,
+    namespaces: Arc<Namespaces>,
+    origin: Arc<dyn Origin>,
+    prices: Prices,
+    board: Arc<Board>,
+    stripes: Stripes,
+    refreshes: Arc<Semaphore>,
+    options: Options,
+    answer_bytes_max: usize,
+    asks_for_usage: bool,
+    outcomes: Outcomes,
+    metrics: Arc<Metrics>,
+}
+
+struct Outcomes {
+    hits: Counter,
+    stale: Counter,
+    misses: Counter,
+    coalesced: Counter,
+    bypassed: Counter,
+}
+
+impl Answers {
+    /// A use case over `cache`, for the upstreams behind `origin`, which `upstream` configures.
+    pub fn new(
+        cache: Arc<Cache>,
+        namespaces: Arc<Namespaces>,
+        origin: Arc<dyn Origin>,
+        upstream: &upstream::Options,
+        options: Options,
+        metrics: &Arc<Metrics>,
+    ) -> Answers {
+        let counter = |outcome| metrics.answers.get_or_create(&OutcomeLabels { outcome }).clone();
+        Answers {
+            cache,
+            namespaces,
+            origin,
+            prices: Prices::new(&upstream.prices),
+            board: Board::new(),
+            stripes: Stripes::new(),
+            refreshes: Arc::new(Semaphore::new(options.refreshes_max)),
+            options,
+            answer_bytes_max: upstream.answer_bytes_max,
+            asks_for_usage: upstream.asks_for_usage,
+            outcomes: Outcomes {
+                hits: counter("hit"),
+                stale: counter("stale"),
+                misses: counter("miss"),
+                coalesced: counter("coalesced"),
+                bypassed: counter("bypass"),
+            },
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// Answers now being made.
+    pub fn in_flight(&self) -> usize {
+        self.board.len()
+    }
+
+    /// Answers a request: from the cache, with whoever is asking the same, or by asking.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a lifetime past its limit and too many tags; `ModelNotFound` if no upstream answers the model;
+    /// `NotCached` with `only_if_cached`; `Upstream`, `Timeout`, `Overloaded` as the upstream's failure is told to all who
+    /// wait. What the upstream refuses is an answer here, not an error.
+    ///
+    /// Cancel safety: whoever leaves takes nobody's answer with him; what nobody waits for any more is stopped.
+    pub async fn ask(self: &Arc<Self>, ask: Ask<'_>) -> Result<Served> {
+        let started = Instant::now();
+        let (asked, form) = (self.asked(&ask)?, Form::of(&ask.chat));
+        if let Some(reason) = self.bypass(&ask.chat) {
+            self.outcomes.bypassed.inc();
+            let waiter = self.lead_alone(&ask, &asked, false)?;
+            let served = self.served(waiter, form, &asked, Outcome::Bypass, started).await?;
+            return Ok(Served { reason: Some(reason), ..served });
+        }
+        let found = self.look(&asked.namespace, &asked.identity.key).await;
+        if let Some(found) = found.as_ref().filter(|found| self.accepts(found, &asked, &ask.directives))
+            && let Some(served) = self.hit(found, &asked, form, started)
+        {
+            if found.verdict != Verdict::Fresh && !ask.directives.only_if_cached {
+                self.refresh(&ask, &asked);
+            }
+            return Ok(served);
+        }
+        if ask.directives.only_if_cached {
+            self.outcomes.misses.inc();
+            return Err(Error::new(Kind::NotCached, "the answer is not in the cache"));
+        }
+        let looked = started.elapsed();
+        let made = self.made(&ask, &asked, form, started).await;
+        let stale =
+            found.filter(|found| is_failure(&made) && self.may_stand_in(found, &asked, &ask.directives));
+        let served = match stale.and_then(|found| self.stand_in(&found, &asked, form, &made)) {
+            Some(served) => served,
+            None => made?,
+        };
+        Ok(Served { lookup: looked, upstream: Some(started.elapsed() - looked), ..served })
+    }
+
+    fn asked(&self, ask: &Ask<'_>) -> Result<Asked> {
+        check_tags(&ask.tags)?;
+        let upstream = self.origin.name(&ask.chat.model)?;
+        let namespace = self.namespaces.of_answers(&ask.tenant, ask.directives.namespace.as_deref())?;
+        let credential = ask.credential.as_deref().filter(|_| !self.options.shares_between_keys);
+        let credential = credential.map(String::from_utf8_lossy);
+        let partition = Partition {
+            tenant: &ask.tenant,
+            namespace: &namespace.name,
+            credential: credential.as_deref(),
+            upstream: &upstream,
+            headers: &ask.headers,
+        };
+        let identity = ask.chat.identity(&partition, self.options.joins_spellings);
+        let tags = ask.tags.iter().map(|tag| Subject::tag(&ask.tenant, tag)).collect();
+        Ok(Asked {
+            identity,
+            ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
+            namespace,
+            model: ask.chat.model.clone(),
+            question: ask.chat.question().map(str::to_owned),
+            // A whole answer always tells what it used; of streams that is asked.
+            terms: Terms {
+                tags,
+                tells_usage: !ask.chat.streams || ask.chat.wants_usage || self.asks_for_usage,
+            },
+        })
+    }
+
+    /// Why a request has no place in the cache.
+    fn bypass(&self, chat: &Chat<'_>) -> Option<&'static str> {
+        if chat.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
+            Some("temperature")
+        } else if !chat.is_exact {
+            Some("number")
+        } else {
+            None
+        }
+    }
+
+    async fn look(&self, namespace: &Namespace, key: &Key) -> Option<Found> {
+        if let Some(found) = self.cache.peek(key) {
+            return Some(found);
+        }
+        let _held = self.stripes.lock(std::slice::from_ref(key)).await;
+        self.look_locked(namespace, key).await
+    }
+
+    /// Looks in every tier. Whoever calls it holds the key's stripe, so nobody replaces what is promoted.
+    async fn look_locked(&self, namespace: &Namespace, key: &Key) -> Option<Found> {
+        if let Some(found) = self.cache.peek(key) {
+            return Some(found);
+        }
+        self.cache.fetch(namespace, std::slice::from_ref(key)).await.pop().flatten()
+    }
+
+    /// Whether what was found is what is asked. An entry that does not carry all that the request says its answer depends
+    /// on would survive an invalidation that it must not.
+    fn accepts(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
+        directives.accept(self.cache.freshness(), found) && carries(found, &asked.terms.tags)
+    }
+
+    fn hit(&self, found: &Found, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
+        let record = Record::decode(&found.entry.value).filter(|record| !record.is_text)?;
+        let usage = record.usage;
+        // A whole answer tells what it used, and so does a stream that was asked to.
+        if usage.is_none() && (!form.streams || form.wants_usage) {
+            return None;
+        }
+        let body = self.replayed(record.answer, form)?;
+        let age = self.age(found, asked);
+        if age.is_stale {
+            self.outcomes.stale.inc()
+        } else {
+            self.outcomes.hits.inc()
+        };
+        if age.is_joined {
+            self.metrics.answers_joined.inc();
+        }
+        let saved = usage.map(|usage| self.saved(&asked.model, usage, 1));
+        Some(Served {
+            id: Some(asked.identity.key),
+            saved,
+            lookup: started.elapsed(),
+            ..Served::new(200, Headers::new(), body, Outcome::Hit(age))
+        })
+    }
+
+    fn age(&self, found: &Found, asked: &Asked) -> Age {
+        let (meta, now) = (&found.entry.meta, self.cache.freshness().now());
+        Age {
+            tier: found.tier,
+            is_stale: found.verdict != Verdict::Fresh,
+            is_joined: meta.validator != asked.identity.exact.half(),
+            age_seconds: now.since(meta.created),
+            fresh_seconds: i64::from(meta.expires.0) - i64::from(now.0),
+        }
+    }
+
+    fn replayed(&self, json: &[u8], form: Form) -> Option<Body> {
+        let now = self.cache.freshness().now();
+        if form.streams {
+            let events = upstream::as_events(json, now, form.wants_usage)?;
+            return Some(Body::Whole(events.into(), true));
+        }
+        Some(Body::Whole(upstream::as_json(json, now).into(), false))
+    }
+
+    /// Makes a stale answer anew, unless somebody does already or too many are being made.
+    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked) {
+        if ask.directives.no_store {
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
+        let stamp = self.stamp();
+        let Some((waiter, Some(flight))) = self.board.join(asked.identity.key, asked.terms.clone()) else {
+            return;
+        };
+        let Ok(making) = self.making(ask, asked, stamp, true) else { return };
+        tokio::spawn(async move {
+            making.run(flight, Some(waiter)).await;
+            drop(place);
+        });
+    }
+
+    /// Has the answer made, or waits for whoever makes it.
+    async fn made(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        asked: &Asked,
+        form: Form,
+        started: Instant,
+    ) -> Result<Served> {
+        let directives = &ask.directives;
+        let is_alone = directives.no_cache
+            || directives.no_store
+            || directives.is_conditional()
+            || (ask.chat.has_tools && !self.options.keeps_tool_calls);
+        for _ in 0..LEADERS_MAX {
+            let stamp = self.stamp();
+            let joined =
+                if is_alone { None } else { self.board.join(asked.identity.key, asked.terms.clone()) };
+            let (waiter, outcome) = match joined {
+                None => {
+                    let waiter = self.lead_alone(ask, asked, !directives.no_store)?;
+                    (waiter, Outcome::Miss(directives.no_cache))
+                }
+                Some((waiter, Some(flight))) => {
+                    let making = self.making(ask, asked, stamp, true)?;
+                    tokio::spawn(making.run(flight, None));
+                    (waiter, Outcome::Miss(false))
+                }
+                Some((waiter, None)) => (waiter, Outcome::Coalesced),
+            };
+            let counter =
+                if outcome == Outcome::Coalesced { &self.outcomes.coalesced } else { &self.outcomes.misses };
+            let served = self.served(waiter, form, asked, outcome, started).await;
+            match served {
+                Err(Again::LeaderDied) => {}
+                Err(Again::AsStream) => {
+                    // The stream of another cannot be told as a whole: this one asks for itself.
+                    self.outcomes.misses.inc();
+                    let waiter = self.lead_alone(ask, asked, !directives.no_store)?;
+                    return Ok(self.served(waiter, form, asked, Outcome::Miss(false), started).await?);
+                }
+                Err(Again::Never(error)) => {
+                    counter.inc();
+                    return Err(error);
+                }
+                Ok(served) => {
+                    counter.inc();
+                    return Ok(served);
+                }
+            }
+        }
+        Err(died())
+    }
+
+    fn lead_alone(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked, keeps: bool) -> Result<Waiter> {
+        let making = self.making(ask, asked, self.stamp(), keeps)?;
+        let (waiter, flight) = Flight::alone(asked.terms.clone());
+        tokio::spawn(making.run(flight, None));
+        Ok(waiter)
+    }
+
+    fn making(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        asked: &Asked,
+        stamp: crate::cache::Stamp,
+        keeps: bool,
+    ) -> Result<Making> {
+        let chat = &ask.chat;
+        let mut body = ask.body.clone();
+        if chat.has_directives {
+            body = upstream::without(&body, "cache")?;
+        }
+        if chat.streams && keeps && self.asks_for_usage && !chat.wants_usage {
+            body = upstream::with_usage(&body)?;
+        }
+        let own = ask.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone())));
+        let json = |name: &str| (name.to_owned(), Bytes::from_static(b"application/json"));
+        let call = Call {
+            method: "POST".into(),
+            path: CHAT_PATH.into(),
+            model: Some(chat.model.clone()),
+            headers: own.chain(ask.traces.iter().cloned()).chain([json("content-type")]).collect(),
+            credential: ask.credential.clone(),
+            body,
+            may_repeat: true,
+        };
+        Ok(Making {
+            answers: Arc::clone(self),
+            asked: asked.clone(),
+            stamp,
+            call,
+            streams: chat.streams,
+            keeps,
+        })
+    }
+
+    /// What the flight brings, in the form that is asked for.
+    async fn served(
+        &self,
+        mut waiter: Waiter,
+        form: Form,
+        asked: &Asked,
+        outcome: Outcome,
+        started: Instant,
+    ) -> Result<Served, Again> {
+        let is_follower = outcome == Outcome::Coalesced;
+        let mut phase = waiter.begun().await;
+        if matches!(phase, Phase::Streaming(_)) && !form.streams {
+            // Whoever joined with other eyes waits for the whole.
+            phase = waiter.ended().await;
+        }
+        let served = match phase {
+            Phase::Streaming(headers) => {
+                let live = Body::Live(waiter.into_live(form.wants_usage));
+                Served::new(200, Headers::clone(&headers), live, outcome)
+            }
+            Phase::Streamed(streamed) if form.streams => {
+                // A stream that was over before this one looked is still there from its first event on.
+                drop(streamed);
+                Served::new(200, Headers::new(), Body::Live(waiter.into_live(form.wants_usage)), outcome)
+            }
+            Phase::Streamed(Streamed::Answer(answer)) => {
+                let body = self.replayed(&answer.json, form).ok_or(Again::AsStream)?;
+                let saved = answer.usage.filter(|_| is_follower).map(|usage| self.price(&asked.model, usage));
+                Served { saved, ..Served::new(200, Headers::new(), body, outcome) }
+            }
+            Phase::Streamed(Streamed::Uncertain) => return Err(Again::AsStream),
+            Phase::Streamed(Streamed::Faulty(error)) | Phase::Failed(error) => {
+                return Err(Again::Never(error));
+            }
+            Phase::Whole(reply) => self.whole(&reply, form, asked, outcome).ok_or(Again::AsStream)?,
+            Phase::Passed(reply) => {
+                let body = Body::Whole(reply.body.clone(), false);
+                Served::new(reply.status, reply.headers.clone(), body, outcome)
+            }
+            Phase::Waiting | Phase::Died => return Err(Again::LeaderDied),
+        };
+        Ok(Served { upstream: Some(started.elapsed()), ..served })
+    }
+
+    /// An answer that came at once: to those who wanted it so as it came, to the others as events.
+    fn whole(&self, reply: &Reply, form: Form, asked: &Asked, outcome: Outcome) -> Option<Served> {
+        let answer = reply.answer.as_ref()?;
+        let is_follower = outcome == Outcome::Coalesced;
+        let body = if form.streams {
+            self.replayed(&answer.json, form)?
+        } else {
+            Body::Whole(reply.body.clone(), false)
+        };
+        let saved = answer.usage.filter(|_| is_follower).map(|usage| self.price(&asked.model, usage));
+        Some(Served { saved, ..Served::new(reply.status, reply.headers.clone(), body, outcome) })
+    }
+
+    /// Whether an answer that has ended may stand in for an upstream that fails (RFC 5861 section 4).
+    fn may_stand_in(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
+        let anyhow = Directives {
+            stale_seconds_max: directives.stale_seconds_max.or(Some(u32::MAX)),
+            ..directives.clone()
+        };
+        self.accepts(found, asked, &anyhow)
+    }
+
+    fn stand_in(&self, found: &Found, asked: &Asked, form: Form, failed: &Result<Served>) -> Option<Served> {
+        let record = Record::decode(&found.entry.value).filter(|record| !record.is_text)?;
+        let body = self.replayed(record.answer, form)?;
+        self.outcomes.stale.inc();
+        let status = failed.as_ref().ok().map(|served| served.status);
+        let outcome = Outcome::StaleIfError(self.age(found, asked), status);
+        Some(Served { id: Some(asked.identity.key), ..Served::new(200, Headers::new(), body, outcome) })
+    }
+
+    fn price(&self, model: &str, usage: Usage) -> Saved {
+        let tokens = u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens);
+        Saved { tokens, usd: self.prices.cost_usd(model, usage) }
+    }
+
+    /// Counts what `times` answers would have cost.
+    fn saved(&self, model: &str, usage: Usage, times: u64) -> Saved {
+        let saved = self.price(model, usage);
+        self.metrics.saved_tokens.inc_by(saved.tokens * times);
+        self.metrics.saved_usd.inc_by(saved.usd.unwrap_or_default() * times as f64);
+        saved
+    }
+
+    /// Counts what an answer has cost, and what it has saved those who joined.
+    fn count_spent(&self, model: &str, usage: Option<Usage>, followers: u64) {
+        let Some(usage) = usage else { return };
+        let spent = self.price(model, usage);
+        self.metrics.spent_tokens.inc_by(spent.tokens);
+        self.metrics.spent_usd.inc_by(spent.usd.unwrap_or_default());
+        self.saved(model, usage, followers);
+    }
+}
+
+/// Why a flight brought nothing to somebody who waited for it.
+enum Again {
+    /// Its maker is gone: somebody else is to make the answer.
+    LeaderDied,
+    /// What it brought can only be read as a stream.
+    AsStream,
+    /// It failed, and that is the answer to all.
+    Never(Error),
+}
+
+impl From<Again> for Error {
+    fn from(again: Again) -> Error {
+        match again {
+            Again::LeaderDied => died(),
+            Again::AsStream => {
+                Error::new(Kind::Upstream, "the upstream answered with a stream that has no whole")
+            }
+            Again::Never(error) => error,
+        }
+    }
+}
+
+impl Form {
+    fn of(chat: &Chat<'_>) -> Form {
+        Form { streams: chat.streams, wants_usage: chat.wants_usage }
+    }
+}
+
+impl Served {
+    fn new(status: u16, headers: Headers, body: Body, outcome: Outcome) -> Served {
+        Served {
+            status,
+            headers,
+            body,
+            outcome,
+            reason: None,
+            id: None,
+            saved: None,
+            lookup: Duration::ZERO,
+            upstream: None,
+        }
+    }
+}
+
+/// Whether the upstream failed, in a way in which it may not fail again.
+fn is_failure(made: &Result<Served>) -> bool {
+    match made {
+        Ok(served) => served.status >= 500 || served.status == 429,
+        Err(error) => matches!(error.kind(), Kind::Upstream | Kind::Timeout | Kind::Overloaded),
+    }
+}
+
+fn carries(found: &Found, tags: &[Subject]) -> bool {
+    tags.iter().all(|tag| found.entry.meta.tags.iter().any(|version| version.tag == *tag))
+}
+
+fn check_size(bytes: usize, policy: &Policy) -> Result<()> {
+    if bytes <= policy.value_bytes_max {
+        return Ok(());
+    }
+    let max = policy.value_bytes_max;
+    Err(Error::new(Kind::TooLarge, format!("the answer has {bytes} bytes, at most {max} are allowed")))
+}

@@ -1,0 +1,218 @@
+//! What time does to answers, on a clock that is turned by hand, and what the death of a maker does.
+
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, stream};
+use serde_json::json;
+
+use super::*;
+use crate::cache::{Freshness, MemoryTier, Versions};
+use crate::domain::{Clock, ManualClock, UnixSeconds};
+use crate::storage::Records;
+use crate::upstream::Reply as Head;
+
+/// What an upstream does with one call.
+enum Script {
+    Says(u16, &'static str),
+    Refuses(Kind),
+    Dies,
+}
+
+/// An upstream that plays from a list, then answers with the number of the call.
+struct Scripted {
+    scripts: Mutex<Vec<Script>>,
+    calls: Mutex<u32>,
+}
+
+impl Origin for Scripted {
+    fn name(&self, _: &str) -> Result<Arc<str>> {
+        Ok("scripted".into())
+    }
+
+    fn ask(&self, _: Call) -> BoxFuture<'_, Result<Head>> {
+        let mut calls = self.calls.lock().unwrap();
+        *calls += 1;
+        let (call, script) = (*calls, self.scripts.lock().unwrap().pop());
+        let whole = |status, body: String| {
+            Ok(Head::new(status, Headers::new(), stream::iter([Ok(Bytes::from(body))]).boxed_body()))
+        };
+        async move {
+            match script {
+                None => whole(200, answer(&format!("answer {call}"))),
+                Some(Script::Says(status, body)) => whole(status, body.to_owned()),
+                Some(Script::Refuses(kind)) => Err(Error::new(kind, "refused")),
+                Some(Script::Dies) => panic!("the maker of an answer dies"),
+            }
+        }
+        .boxed()
+    }
+}
+
+trait Boxed {
+    fn boxed_body(self) -> futures_util::stream::BoxStream<'static, Result<Bytes>>;
+}
+
+impl<S: futures_util::Stream<Item = Result<Bytes>> + Send + 'static> Boxed for S {
+    fn boxed_body(self) -> futures_util::stream::BoxStream<'static, Result<Bytes>> {
+        Box::pin(self)
+    }
+}
+
+fn answer(text: &str) -> String {
+    let choice =
+        json!({ "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": text } });
+    json!({ "id": "c", "created": 1, "choices": [choice], "usage": { "prompt_tokens": 1, "completion_tokens": 1 } }).to_string()
+}
+
+struct Bench {
+    answers: Arc<Answers>,
+    origin: Arc<Scripted>,
+    clock: Arc<ManualClock>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = crate::metrics::unexported();
+        let clock = Arc::new(ManualClock::at(UnixSeconds(1_000_000)));
+        let records = Arc::new(Records::open(dir.path()).unwrap());
+        let versions = Arc::new(Versions::open(records, 1024).await.unwrap());
+        let memory = Arc::new(MemoryTier::new(&Default::default(), &metrics).unwrap());
+        let freshness = Freshness::new(Arc::clone(&clock) as Arc<dyn Clock>, versions);
+        let cache = Arc::new(Cache::new(memory, Vec::new(), freshness));
+        let options = std::collections::BTreeMap::from([(
+            "llm_responses".to_owned(),
+            crate::cache::PolicyOptions { jitter_share: Some(0.0), ..Default::default() },
+        )]);
+        let namespaces = Arc::new(Namespaces::new(&options, true).unwrap());
+        let origin = Arc::new(Scripted { scripts: Mutex::default(), calls: Mutex::default() });
+        let upstream = upstream::Options::default();
+        let shared = Arc::clone(&origin) as Arc<dyn Origin>;
+        let answers = Answers::new(cache, namespaces, shared, &upstream, Options::default(), &metrics);
+        Bench { answers: Arc::new(answers), origin, clock, _dir: dir }
+    }
+
+    fn next(&self, script: Script) {
+        self.origin.scripts.lock().unwrap().push(script);
+    }
+
+    fn calls(&self) -> u32 {
+        *self.origin.calls.lock().unwrap()
+    }
+
+    async fn ask_with(&self, directives: Directives) -> Result<Served> {
+        let body =
+            Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"what is it?"}]}"#);
+        let ask = Ask {
+            chat: Chat::parse(&body).unwrap(),
+            body: body.clone(),
+            tenant: Tenant::default(),
+            credential: None,
+            headers: Vec::new(),
+            traces: Headers::new(),
+            directives,
+            tags: Vec::new(),
+        };
+        let served = self.answers.ask(ask).await;
+        // What is kept, or made anew, is so before the next question.
+        while self.answers.in_flight() > 0 {
+            tokio::task::yield_now().await;
+        }
+        served
+    }
+
+    async fn ask(&self) -> Served {
+        self.ask_with(Directives::default()).await.unwrap()
+    }
+}
+
+fn text(served: &Served) -> String {
+    let Body::Whole(bytes, false) = &served.body else { panic!("not whole") };
+    let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+    json["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn use_does_not_lengthen_the_life_of_an_answer() {
+    let bench = Bench::new().await;
+    assert_eq!(text(&bench.ask().await), "answer 1");
+    for _ in 0..7 {
+        bench.clock.advance(230);
+        assert_eq!(text(&bench.ask().await), "answer 1");
+    }
+    // 1610 of 1800 seconds: still fresh. At 1620 it is due, served once more, and made anew.
+    bench.clock.advance(10);
+    let stale = bench.ask().await;
+    let Outcome::Hit(age) = &stale.outcome else { panic!("{:?}", stale.outcome) };
+    assert_eq!((text(&stale), age.is_stale, age.age_seconds), ("answer 1".into(), true, 1620));
+    assert_eq!(text(&bench.ask().await), "answer 2");
+    assert_eq!(bench.calls(), 2);
+    bench.clock.advance(1800);
+    assert_eq!(text(&bench.ask().await), "answer 3", "an answer ends when its time is over");
+}
+
+#[tokio::test]
+async fn an_answer_that_has_ended_stands_in_for_an_upstream_that_fails() {
+    let bench = Bench::new().await;
+    bench.ask().await;
+    bench.clock.advance(1900);
+    bench.next(Script::Refuses(Kind::Upstream));
+    let served = bench.ask().await;
+    let Outcome::StaleIfError(age, None) = &served.outcome else { panic!("{:?}", served.outcome) };
+    assert_eq!((age.age_seconds, age.fresh_seconds), (1900, -100));
+    for status in [500, 503, 429] {
+        bench.next(Script::Says(status, "{}"));
+        let served = bench.ask().await;
+        assert!(matches!(served.outcome, Outcome::StaleIfError(_, Some(code)) if code == status));
+        assert_eq!((served.status, text(&served)), (200, "answer 1".into()));
+    }
+    // A refusal is the model's word, and whoever wants it anew wants no old one.
+    bench.next(Script::Says(400, "{}"));
+    assert_eq!(bench.ask().await.status, 400);
+    bench.next(Script::Refuses(Kind::Timeout));
+    let anew = Directives { no_cache: true, ..Directives::default() };
+    assert_eq!(bench.ask_with(anew).await.unwrap_err().kind(), Kind::Timeout);
+    bench.clock.advance(1800);
+    bench.next(Script::Refuses(Kind::Upstream));
+    let late = bench.ask_with(Directives::default()).await;
+    assert_eq!(late.unwrap_err().kind(), Kind::Upstream, "nor does it stand in for ever");
+}
+
+#[tokio::test]
+async fn a_refresh_that_fails_leaves_the_stale_answer() {
+    let bench = Bench::new().await;
+    bench.ask().await;
+    bench.clock.advance(1700);
+    bench.next(Script::Says(500, "{}"));
+    assert_eq!(text(&bench.ask().await), "answer 1");
+    bench.next(Script::Dies);
+    assert_eq!(text(&bench.ask().await), "answer 1");
+    assert_eq!(text(&bench.ask().await), "answer 1");
+    assert_eq!(text(&bench.ask().await), "answer 4", "the third refresh succeeded");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_maker_that_dies_makes_the_answer_himself() {
+    let bench = Bench::new().await;
+    bench.next(Script::Dies);
+    let (one, two) = futures_util::future::join(bench.ask(), bench.ask()).await;
+    assert_eq!((text(&one), text(&two)), ("answer 2".into(), "answer 2".into()));
+    assert_eq!(bench.calls(), 2);
+    (0..LEADERS_MAX).for_each(|_| bench.next(Script::Dies));
+    let anew = Directives { no_cache: true, ..Directives::default() };
+    assert_eq!(bench.ask_with(anew).await.unwrap_err().kind(), Kind::Internal, "not without an end");
+}
+
+#[tokio::test]
+async fn a_lifetime_of_its_own_is_kept_within_limits() {
+    let bench = Bench::new().await;
+    let living = |ttl| Directives { ttl_seconds: Some(ttl), ..Directives::default() };
+    bench.ask_with(living(60)).await.unwrap();
+    bench.clock.advance(61);
+    assert_eq!(text(&bench.ask().await), "answer 2");
+    for ttl in [0, u32::MAX] {
+        assert_eq!(bench.ask_with(living(ttl)).await.unwrap_err().param_name(), Some("cache.ttl"));
+    }
+}
