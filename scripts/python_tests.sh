@@ -10,11 +10,18 @@ readonly PYTHON="$CACHE/test-venv/bin/python"
 [ -x "$PYTHON" ] || { echo "python_tests: no Python environment: run scripts/setup.sh test" >&2; exit 1; }
 
 data=$(mktemp -d)
-mkfifo "$data/announcement"
-LIKEWISE__MODEL__NAME=all-MiniLM-L6-v2 "$1" serve --listen 127.0.0.1:0 --data-dir "$data/data" --model "$2" \
+mkfifo "$data/announcement" "$data/upstream"
+"$PYTHON" tests/python/upstream.py > "$data/upstream" &
+upstream=$!
+trap 'kill -KILL $upstream 2>/dev/null || true; rm -rf "$data"' EXIT
+exec 4< "$data/upstream"
+read -r -t 60 address <&4 || { echo "python_tests: the upstream did not start" >&2; exit 1; }
+
+LIKEWISE__MODEL__NAME=all-MiniLM-L6-v2 LIKEWISE__ANSWERS__KEEPS_TOOL_CALLS=true \
+    "$1" serve --listen 127.0.0.1:0 --data-dir "$data/data" --model "$2" --upstream "$address" \
     > "$data/announcement" &
 server=$!
-trap 'kill -KILL $server 2>/dev/null || true; rm -rf "$data"' EXIT
+trap 'kill -KILL $server $upstream 2>/dev/null || true; rm -rf "$data"' EXIT
 
 exec 3< "$data/announcement"
 read -r -t 60 line <&3 || { echo "python_tests: the server did not start" >&2; exit 1; }

@@ -17,9 +17,10 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{self, Names, Parts, Readiness, Server, State};
 use crate::metrics::Metrics;
 use crate::search::Catalog;
-use crate::service::{Embeddings, Invalidation, Neighbors, Objects};
+use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
 use crate::storage::rows::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
+use crate::upstream::{Origin, Upstream};
 
 /// The parts below HTTP: enough for a command that embeds without serving.
 pub struct Engine {
@@ -29,8 +30,11 @@ pub struct Engine {
     pub objects: Arc<Objects>,
     /// Searches collections.
     pub neighbors: Arc<Neighbors>,
+    /// Answers, once.
+    pub answers: Arc<Answers>,
     /// Hides what is no longer true.
     pub invalidation: Arc<Invalidation>,
+    origin: Arc<dyn Origin>,
     tiers: Arc<Tiers>,
     embedder: Arc<dyn Embedder>,
     metrics: Arc<Metrics>,
@@ -56,6 +60,19 @@ impl Engine {
     /// `Locked`, `Format`, `Corrupt`, `Io` about the data directory; `Model` about the model; `Config` about the options.
     pub async fn build(config: &Config) -> Result<Engine> {
         let metrics = Arc::new(Metrics::new());
+        let origin = Arc::new(Upstream::new(&config.upstream, Arc::clone(&metrics))?);
+        Engine::build_over(config, origin, metrics).await
+    }
+
+    /// As [`Engine::build`], with answers from `origin`.
+    ///
+    /// # Errors
+    /// As [`Engine::build`].
+    pub async fn build_over(
+        config: &Config,
+        origin: Arc<dyn Origin>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Engine> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.namespaces_are_open)?);
@@ -81,6 +98,14 @@ impl Engine {
             config.embeddings.clone(),
             &metrics,
         ));
+        let answers = Arc::new(Answers::new(
+            Arc::clone(&kept),
+            Arc::clone(&namespaces),
+            Arc::clone(&origin),
+            &config.upstream,
+            config.answers.clone(),
+            &metrics,
+        ));
         let objects = Arc::new(Objects::new(kept, Arc::clone(&namespaces), config.objects.clone(), &metrics));
         let neighbors = Arc::new(Neighbors::new(
             Arc::clone(&stores.catalog),
@@ -101,7 +126,9 @@ impl Engine {
             embeddings,
             objects,
             neighbors,
+            answers,
             invalidation,
+            origin,
             tiers,
             embedder,
             metrics,
@@ -205,6 +232,9 @@ pub async fn serve(
             objects: Arc::clone(&engine.objects),
             invalidation: Arc::clone(&engine.invalidation),
             neighbors: Arc::clone(&engine.neighbors),
+            answers: Arc::clone(&engine.answers),
+            origin: config.upstream.is_configured().then(|| Arc::clone(&engine.origin)),
+            forwarded_headers: config.upstream.forwarded_headers.clone(),
             embedder: Arc::clone(&engine.embedder),
             tiers: Arc::clone(&engine.tiers),
             names: Arc::new(Names::new(card.clone(), config.model.aliases.clone())),

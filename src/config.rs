@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::{cache, embed, http, search, service, storage};
+use crate::{cache, embed, http, search, service, storage, upstream};
 
 /// Everything that can be configured. `examples/config.toml` documents the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,10 @@ pub struct Config {
     pub search: search::Options,
     /// What one search may ask.
     pub neighbors: service::neighbors::Options,
+    /// Upstreams of answers.
+    pub upstream: upstream::Options,
+    /// What may become of answers.
+    pub answers: service::answers::Options,
     /// The HTTP server.
     pub http: http::Options,
 }
@@ -101,6 +105,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `model.dir`.
     pub model: Option<PathBuf>,
+    /// `upstream.base_url`.
+    pub upstream: Option<String>,
 }
 
 impl Config {
@@ -115,7 +121,8 @@ impl Config {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("http.api_keys")
-            .with_list_parse_key("model.aliases");
+            .with_list_parse_key("model.aliases")
+            .with_list_parse_key("upstream.forwarded_headers");
         let mut builder = config::Config::builder();
         if let Some(path) = file {
             let text = fs_err::read_to_string(path)
@@ -146,6 +153,16 @@ impl Config {
         at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, 1024)?;
+        self.upstream.validate()?;
+        if self.answers.temperature_max.is_nan() {
+            return Err(Error::new(Kind::Config, "answers.temperature_max must be a number"));
+        }
+        let has_keys = !self.http.api_keys.is_empty() || self.http.api_keys_file.is_some();
+        if has_keys && self.upstream.passes_any_key() {
+            let message = "upstream.passes_key passes on what clients present, which with http.api_keys are keys of \
+                           this server";
+            return Err(Error::new(Kind::Config, message));
+        }
         cache::Namespaces::new(&self.cache.namespaces, self.cache.namespaces_are_open).map(|_| ())
     }
 }
@@ -157,6 +174,7 @@ impl Overrides {
             ("http.listen", self.listen.clone()),
             ("data.dir", self.data_dir.as_ref().map(path)),
             ("model.dir", self.model.as_ref().map(path)),
+            ("upstream.base_url", self.upstream.clone()),
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))
@@ -272,6 +290,20 @@ mod tests {
         assert!(error.to_string().contains("cache.namespaces.default.ttl_seconds"), "{error}");
         let error = load("[cache.namespaces.products]\nttl_seconds = 0").unwrap_err();
         assert!(error.to_string().contains("cache.namespaces.products.ttl_seconds"), "{error}");
+    }
+
+    #[test]
+    fn routes_and_prices_are_lists_whose_keys_are_checked() {
+        let config = load(
+            "[[upstream.routes]]\nmodels = [\"a\"]\nbase_urls = [\"http://a/v1\"]\n\
+             [[upstream.prices]]\nmodels = [\"a\"]\nprompt_usd_per_million = 1.5",
+        );
+        let upstream = config.unwrap().upstream;
+        assert_eq!((upstream.routes.len(), upstream.prices[0].prompt_usd_per_million), (1, 1.5));
+        let error = load("[[upstream.routes]]\nmodel = \"a\"").unwrap_err();
+        assert!(error.to_string().contains("model"), "{error}");
+        let error = load("[upstream]\npasses_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
+        assert!(error.to_string().contains("upstream.passes_key"), "{error}");
     }
 
     #[test]

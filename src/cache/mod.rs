@@ -31,7 +31,7 @@ pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
 };
 pub use single_flight::{Flight, Landing, SingleFlight};
-pub use stripes::Stripes;
+pub use stripes::{Held, Stripes};
 pub use tier::{Choice, Tier, TierName, TierStats};
 pub use tiers::Tiers;
 pub use versions::{Mode, Stamp, Standing, Tokens, Versions};
@@ -164,6 +164,16 @@ impl Cache {
 
     fn below_for<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<dyn Tier>> {
         self.below.iter().filter(|tier| namespace.policy.uses(tier.name()))
+    }
+
+    /// A cache in memory only, for the tests of use cases. Its tokens lie in `dir`.
+    #[cfg(test)]
+    pub(crate) async fn in_memory(clock: Arc<dyn crate::domain::Clock>, dir: &std::path::Path) -> Cache {
+        let records = Arc::new(crate::storage::Records::open(dir).expect("an empty directory"));
+        let versions = Versions::open(records, 1024).await.expect("no records");
+        let memory = MemoryTier::new(&MemoryOptions::default(), &crate::metrics::unexported());
+        let freshness = Freshness::new(clock, Arc::new(versions));
+        Cache::new(Arc::new(memory.expect("the default budget")), Vec::new(), freshness)
     }
 
     /// What the judge lets pass, or the entry that is gone.

@@ -57,7 +57,7 @@ struct JsonLine {
 
 impl Embed {
     pub(super) async fn run(self) -> Result<()> {
-        let config = self.sources.load(None)?;
+        let config = self.sources.load()?;
         let lines = self.read()?;
         let engine = Engine::build(&config).await?;
         let outcome = self.embed(&engine, &lines).await;

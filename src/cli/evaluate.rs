@@ -21,7 +21,7 @@ const K: usize = 10;
 /// Documents stored, and queries asked, at a time.
 const CHUNK: usize = 256;
 
-/// Measure quality on judged data.
+/// Measure quality on judged data, and what is saved on repeated questions.
 #[derive(Debug, Args)]
 pub(super) struct Evaluate {
     #[command(subcommand)]
@@ -32,6 +32,7 @@ pub(super) struct Evaluate {
 enum What {
     /// Search: nDCG, recall and reciprocal rank of the first ten results, over a corpus in the layout of BEIR.
     Search(EvaluateSearch),
+    Answers(super::evaluate_answers::EvaluateAnswers),
 }
 
 #[derive(Debug, Args)]
@@ -66,11 +67,20 @@ struct Scores {
 
 impl Evaluate {
     pub(super) async fn run(self) -> Result<()> {
-        let What::Search(search) = self.what;
+        match self.what {
+            What::Search(search) => search.run().await,
+            What::Answers(answers) => answers.run().await,
+        }
+    }
+}
+
+impl EvaluateSearch {
+    async fn run(self) -> Result<()> {
+        let search = self;
         let (corpus, queries) =
             (texts(&search.dir.join("corpus.jsonl"))?, texts(&search.dir.join("queries.jsonl"))?);
         let judgements = judgements(&search.dir.join("qrels.tsv"))?;
-        let engine = Engine::build(&search.sources.load(None)?).await?;
+        let engine = Engine::build(&search.sources.load()?).await?;
         let name = format!("evaluate-{}", std::process::id());
         let outcome = evaluate(&engine.neighbors, &name, &corpus, &queries, &judgements).await;
         let dropped = engine.neighbors.drop_collection(&name).await;

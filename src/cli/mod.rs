@@ -3,6 +3,7 @@
 mod client;
 mod embed;
 mod evaluate;
+mod evaluate_answers;
 mod export;
 mod get;
 mod import;
@@ -63,12 +64,13 @@ struct Sources {
 }
 
 impl Sources {
-    fn load(&self, listen: Option<&str>) -> Result<Config> {
-        let overrides = Overrides {
-            listen: listen.map(str::to_owned),
-            data_dir: self.data_dir.clone(),
-            model: self.model.clone(),
-        };
+    fn load(&self) -> Result<Config> {
+        self.load_with(Overrides::default())
+    }
+
+    /// With what the command says beside its sources.
+    fn load_with(&self, overrides: Overrides) -> Result<Config> {
+        let overrides = Overrides { data_dir: self.data_dir.clone(), model: self.model.clone(), ..overrides };
         Config::load(self.config.as_deref(), &overrides)
     }
 }

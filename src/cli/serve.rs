@@ -1,6 +1,7 @@
 //! `likewise serve`.
 
 use clap::Args;
+use likewise::config::Overrides;
 use likewise::error::{Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,11 +12,15 @@ pub(super) struct Serve {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
+    /// Where chat completions are answered, such as https://api.openai.com/v1; its key is in OPENAI_API_KEY.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
-        let config = self.sources.load(self.listen.as_deref())?;
+        let overrides = Overrides { listen: self.listen, upstream: self.upstream, ..Overrides::default() };
+        let config = self.sources.load_with(overrides)?;
         let mut terminate =
             signal(SignalKind::terminate()).map_err(|error| Error::io("listen for SIGTERM", error))?;
         let stop = async move {

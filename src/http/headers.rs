@@ -4,6 +4,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, HeaderName};
 
+use crate::domain::Tag;
 use crate::error::{Error, Result};
 
 /// RFC 9211.
@@ -41,6 +42,16 @@ pub(super) fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &'static s
     let Some(text) = text(headers, name)? else { return Ok(None) };
     let fault = |_| Error::invalid(name, format!("the header {name} is a whole number, got {text:?}"));
     text.parse().map(Some).map_err(fault)
+}
+
+/// The tags in `x-cache-tags`.
+///
+/// # Errors
+/// `InvalidInput` for what cannot be a tag.
+pub(super) fn tags(headers: &HeaderMap) -> Result<Vec<Tag>> {
+    let Some(list) = text(headers, "x-cache-tags")? else { return Ok(Vec::new()) };
+    let named = |name: &str| Tag::named(name.trim()).ok_or_else(|| Error::invalid("x-cache-tags", Tag::RULE));
+    list.split(',').map(named).collect()
 }
 
 /// What stands in the path of a request.

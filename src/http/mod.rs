@@ -6,13 +6,16 @@
 //! in the gate.
 
 mod answer;
+mod answers;
 mod batch;
 mod body;
 mod cache_control;
+mod chat;
 mod collections;
 mod documents;
 mod embeddings;
 mod filter;
+mod forward;
 mod gate;
 mod headers;
 mod invalidation;

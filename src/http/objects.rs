@@ -10,11 +10,11 @@ use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::headers::{CACHE_STATUS, number, text};
+use super::headers::{CACHE_STATUS, number, tags, text};
 use super::problem::{ErrorBody, Problem};
 use super::{body, cache_control};
 use crate::cache::{Lease, Verdict};
-use crate::domain::{Tag, Tenant};
+use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
 use crate::service::objects::{Address, Answer, Condition, Draft, Granted, Lookup, Object};
 use crate::service::{Directives, Objects};
@@ -249,12 +249,6 @@ fn lease(headers: &HeaderMap) -> Result<Option<Lease>> {
     let number = if text.len() == 16 { u64::from_str_radix(text, 16).ok() } else { None };
     let lease = number.map(|number| Some(Lease(number)));
     lease.ok_or_else(|| Error::invalid("x-cache-lease", "a lease is what x-cache-lease of an answer said"))
-}
-
-fn tags(headers: &HeaderMap) -> Result<Vec<Tag>> {
-    let Some(list) = text(headers, "x-cache-tags")? else { return Ok(Vec::new()) };
-    let named = |name: &str| Tag::named(name.trim()).ok_or_else(|| Error::invalid("x-cache-tags", Tag::RULE));
-    list.split(',').map(named).collect()
 }
 
 fn condition(headers: &HeaderMap) -> Result<Condition> {

@@ -16,7 +16,7 @@ use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
-use crate::service::Neighbors;
+use crate::service::{Answers, Neighbors};
 
 /// Where the server stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,7 @@ pub(super) struct Operations {
     pub(super) embedder: Arc<dyn Embedder>,
     pub(super) tiers: Arc<Tiers>,
     pub(super) neighbors: Arc<Neighbors>,
+    pub(super) answers: Arc<Answers>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) started: Instant,
 }
@@ -110,6 +111,8 @@ pub(super) struct Stats {
     objects: ObjectStats,
     /// Queries searched for, by outcome, and what they were searched in.
     searches: SearchStats,
+    /// Answers asked for, by outcome, and what they have cost and saved.
+    answers: AnswerStats,
     /// The tiers, memory first.
     tiers: Vec<TierNumbers>,
 }
@@ -174,6 +177,33 @@ struct SearchStats {
     documents: usize,
 }
 
+/// Answers asked for, by outcome, and what they have cost and saved.
+#[derive(Debug, Serialize, ToSchema)]
+struct AnswerStats {
+    /// Found fresh.
+    hits: u64,
+    /// Found stale, and served.
+    stale: u64,
+    /// Asked for.
+    misses: u64,
+    /// Served by what was asked for another.
+    coalesced: u64,
+    /// Asked for without looking.
+    bypassed: u64,
+    /// Being made now.
+    in_flight: usize,
+    /// Requests to upstreams that were tried again.
+    retries: u64,
+    /// Tokens that upstreams have used.
+    spent_tokens: u64,
+    /// Dollars that these have cost, by the price table.
+    spent_usd: f64,
+    /// Tokens of answers that nobody was asked for.
+    saved_tokens: u64,
+    /// Dollars that these would have cost, by the price table.
+    saved_usd: f64,
+}
+
 /// Numbers of one tier.
 #[derive(Debug, Serialize, ToSchema)]
 struct TierNumbers {
@@ -234,6 +264,7 @@ impl Operations {
             texts: self.text_stats(),
             objects: self.object_stats(),
             searches: self.search_stats(),
+            answers: self.answer_stats(),
             tiers: self.tier_numbers(),
         }
     }
@@ -266,6 +297,24 @@ impl Operations {
             coalesced: count("coalesced"),
             documents: documents.map(|collection| collection.view().documents()).sum(),
             collections: collections.len(),
+        }
+    }
+
+    fn answer_stats(&self) -> AnswerStats {
+        let metrics = &self.metrics;
+        let count = |outcome| metrics.answers.get_or_create(&OutcomeLabels { outcome }).get();
+        AnswerStats {
+            hits: count("hit"),
+            stale: count("stale"),
+            misses: count("miss"),
+            coalesced: count("coalesced"),
+            bypassed: count("bypass"),
+            in_flight: self.answers.in_flight(),
+            retries: metrics.upstream_retries.get(),
+            spent_tokens: metrics.spent_tokens.get(),
+            spent_usd: metrics.spent_usd.get(),
+            saved_tokens: metrics.saved_tokens.get(),
+            saved_usd: metrics.saved_usd.get(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::OpenApi as _;
@@ -19,13 +19,15 @@ use super::models::Names;
 use super::operations::{Operations, Readiness};
 use super::problem::Problem;
 use super::{
-    Options, batch, collections, documents, embeddings, invalidation, models, objects, operations, search,
+    Options, answers, batch, chat, collections, documents, embeddings, forward, invalidation, models,
+    objects, operations, search,
 };
 use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::service::{Embeddings, Invalidation, Neighbors, Objects};
+use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
+use crate::upstream::Origin;
 
 /// What the routes are built over.
 pub struct Parts {
@@ -39,6 +41,12 @@ pub struct Parts {
     pub invalidation: Arc<Invalidation>,
     /// Searches collections.
     pub neighbors: Arc<Neighbors>,
+    /// Answers, once.
+    pub answers: Arc<Answers>,
+    /// The upstreams, if there are any.
+    pub origin: Option<Arc<dyn Origin>>,
+    /// Headers of a request that are passed on and part of what is asked.
+    pub forwarded_headers: Vec<String>,
     /// The tiers, for numbers.
     pub tiers: Arc<Tiers>,
     /// The model's names.
@@ -73,11 +81,14 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
         .with("listen", &options.listen));
     }
     let contract = contract();
-    let patterns = contract.paths.paths.keys().map(String::as_str).chain(iter::once(CONTRACT_ROUTE));
+    let own = contract.paths.paths.keys().map(String::as_str);
+    let patterns = own.chain(iter::once(CONTRACT_ROUTE)).chain(parts.origin.as_ref().map(|_| forward::ROUTE));
     let gate = Gate::new(options, &keys, patterns, Arc::clone(&parts.metrics));
-    let routes = routes(parts, options.body_bytes_max)
+    let forward =
+        Arc::new(forward::Forward { origin: parts.origin.clone(), body_bytes_max: options.body_bytes_max });
+    let routes = routes(parts, options.body_bytes_max)?
         .route(CONTRACT_ROUTE, get(serve_contract).with_state(Arc::from(json(&contract))))
-        .fallback(|| async { Problem(Error::new(Kind::NotFound, "there is no such route")) })
+        .fallback(move |request| forward::forward(State(Arc::clone(&forward)), request))
         .method_not_allowed_fallback(|| async {
             Problem(Error::new(Kind::MethodNotAllowed, "the route does not take this method"))
         });
@@ -95,6 +106,8 @@ fn contract() -> utoipa::openapi::OpenApi {
     contract.merge(object_routes().into_openapi());
     contract.merge(invalidation_routes().into_openapi());
     contract.merge(collection_routes().into_openapi());
+    contract.merge(chat_routes().into_openapi());
+    contract.merge(answer_routes().into_openapi());
     contract.merge(model_routes().into_openapi());
     contract.merge(operation_routes().into_openapi());
     contract
@@ -106,7 +119,13 @@ fn json(contract: &utoipa::openapi::OpenApi) -> String {
     json
 }
 
-fn routes(parts: Parts, body_bytes_max: usize) -> Router {
+fn routes(parts: Parts, body_bytes_max: usize) -> Result<Router> {
+    let has_upstream = parts.origin.is_some();
+    let answers = Arc::new(chat::Endpoint {
+        answers: parts.answers,
+        forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
+        body_bytes_max,
+    });
     let endpoint =
         Arc::new(Endpoint { embeddings: parts.embeddings, names: Arc::clone(&parts.names), body_bytes_max });
     let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max });
@@ -118,19 +137,38 @@ fn routes(parts: Parts, body_bytes_max: usize) -> Router {
     });
     let operations = Arc::new(Operations {
         neighbors: parts.neighbors,
+        answers: Arc::clone(&answers.answers),
         readiness: parts.readiness,
         embedder: parts.embedder,
         tiers: parts.tiers,
         metrics: parts.metrics,
         started: Instant::now(),
     });
-    Router::new()
+    let mut routes = Router::new()
         .merge(Router::from(embedding_routes().with_state(endpoint)))
         .merge(Router::from(object_routes().with_state(objects)))
         .merge(Router::from(invalidation_routes().with_state(invalidation)))
         .merge(Router::from(collection_routes().with_state(collections)))
         .merge(Router::from(model_routes().with_state(parts.names)))
         .merge(Router::from(operation_routes().with_state(operations)))
+        .merge(Router::from(answer_routes().with_state(Arc::clone(&answers))));
+    if has_upstream {
+        routes = routes.merge(Router::from(chat_routes().with_state(answers)));
+    }
+    Ok(routes)
+}
+
+/// The names of headers that are passed on.
+fn forwarded_headers(names: &[String]) -> Result<Vec<HeaderName>> {
+    let read = |name: &String| {
+        let read = HeaderName::try_from(name).ok().filter(|name| *name != header::AUTHORIZATION);
+        let fault = || {
+            let message = format!("upstream.forwarded_headers: `{name}` is no header that can be passed on");
+            Error::new(Kind::Config, message)
+        };
+        read.ok_or_else(fault)
+    };
+    names.iter().map(read).collect()
 }
 
 fn embedding_routes() -> OpenApiRouter<Arc<Endpoint>> {
@@ -155,6 +193,17 @@ fn collection_routes() -> OpenApiRouter<Arc<collections::Endpoint>> {
         .routes(routes!(documents::delete))
         .routes(routes!(documents::get_document))
         .routes(routes!(search::search))
+}
+
+fn chat_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {
+    OpenApiRouter::new().routes(routes!(chat::create))
+}
+
+fn answer_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {
+    OpenApiRouter::new()
+        .routes(routes!(answers::give))
+        .routes(routes!(answers::lookup))
+        .routes(routes!(answers::delete))
 }
 
 fn model_routes() -> OpenApiRouter<Arc<Names>> {

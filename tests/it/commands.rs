@@ -108,3 +108,22 @@ fn searches_are_judged_on_data_in_the_layout_of_beir() {
     assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
     assert!(said.contains("3 documents, 2 judged queries") && said.contains("nDCG@10 1.0000"), "{said}");
 }
+
+#[test]
+fn what_repeated_questions_would_cost_is_told() {
+    let dir = TempDir::new().unwrap();
+    let questions = dir.path().join("questions.txt");
+    fs_err::write(&questions, "What is it?\nwhat is it\nWhere is it?\n\nWho is it?\n").unwrap();
+    let evaluate = |mode: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+        program.args(["evaluate", "answers"]).arg(&questions).args(["--mode", mode, "--requests", "300"]);
+        program.args(["--upstream-ms", "0", "--model"]).arg(model_dir()).env("LIKEWISE_LOG", "warn");
+        let done = output(&mut program);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let exact = evaluate("exact");
+    assert!(exact.starts_with("300 questions, Zipf 0.9, over 4 texts"), "{exact}");
+    assert!(exact.contains("hit rate 98.7 %") && exact.contains("upstream calls 4\n"), "{exact}");
+    assert!(evaluate("normalised").contains("upstream calls 3\n"), "two spellings are one question");
+}

@@ -4,6 +4,7 @@
 //! real default model; `make test` fetches it and says where it is in `LIKEWISE_TEST_MODEL`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
+mod answers;
 mod architecture;
 mod bad_input;
 mod batch;
@@ -25,4 +26,5 @@ mod program;
 mod python;
 mod remote;
 mod storage;
+mod upstream;
 mod verify;

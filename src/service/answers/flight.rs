@@ -35,6 +35,8 @@ pub(super) enum Phase {
     Passed(Arc<Reply>),
     /// Nothing came, or not all.
     Failed(Error),
+    /// The answer is in the cache: another flight has landed before this one began.
+    Landed,
     /// Whoever made the answer is gone.
     Died,
 }
@@ -124,7 +126,12 @@ impl Phase {
     fn is_over(&self) -> bool {
         match self {
             Phase::Waiting | Phase::Streaming(_) => false,
-            Phase::Streamed(_) | Phase::Whole(_) | Phase::Passed(_) | Phase::Failed(_) | Phase::Died => true,
+            Phase::Streamed(_)
+            | Phase::Whole(_)
+            | Phase::Passed(_)
+            | Phase::Failed(_)
+            | Phase::Landed
+            | Phase::Died => true,
         }
     }
 }
@@ -204,6 +211,9 @@ impl Flight {
 
     /// An event has come.
     pub(super) fn push(&self, bytes: Bytes, is_usage: bool) {
+        if bytes.is_empty() {
+            return;
+        }
         let mut frames = lock(&self.shared.frames);
         frames.push(Frame { bytes, is_usage });
         let count = frames.len();
@@ -227,11 +237,6 @@ impl Flight {
         let mut state = lock(&self.shared.state);
         state.is_open = false;
         state.may_keep.then(|| state.terms.tags.clone())
-    }
-
-    /// Whether the answer may be kept, as of now.
-    pub(super) fn may_keep(&self) -> bool {
-        lock(&self.shared.state).may_keep
     }
 
     /// Those who have joined so far, the first not counted.
@@ -322,7 +327,7 @@ impl Live {
             }
             match phase {
                 Phase::Waiting | Phase::Streaming(_) => {}
-                Phase::Streamed(_) | Phase::Whole(_) | Phase::Passed(_) => return Ok(None),
+                Phase::Streamed(_) | Phase::Whole(_) | Phase::Passed(_) | Phase::Landed => return Ok(None),
                 Phase::Failed(error) => return Err(error),
                 Phase::Died => return Err(died()),
             }
@@ -445,7 +450,6 @@ mod tests {
         assert!(board.join(KEY, tagged(&[3])).is_none(), "too late for a tag");
         assert!(board.join(KEY, tagged(&[2])).is_some());
         board.forbid(&KEY);
-        assert!(!flight.may_keep());
         assert_eq!(flight.close_terms(), None);
     }
 }

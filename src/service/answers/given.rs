@@ -7,7 +7,7 @@ use super::record::Record;
 use super::{Answers, Asked, Terms};
 use crate::cache::{Stamp, TierName, Verdict};
 use crate::domain::{Key, Subject, Tag, Tenant};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::matching::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
 
@@ -105,7 +105,9 @@ impl Answers {
             answer: answer.as_bytes(),
         };
         let tags = asked.terms.tags.clone();
-        self.keep(&asked, Draft { record, tags, stamp, cost_us: 0 }).await?;
+        let kept = self.keep(&asked, Draft { record, tags, stamp, cost_us: 0 }).await;
+        let message = "something that the answer depends on was invalidated meanwhile";
+        self.write(&asked, &kept.ok_or_else(|| Error::new(Kind::Conflict, message))?).await?;
         Ok(asked.identity.key)
     }
 

@@ -1,18 +1,23 @@
 //! Makes one answer in a task of its own, so that a client that leaves takes nobody's answer with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::flight::{Flight, Phase, Reply, Streamed, Waiter};
 use super::record::{CONTENT_TYPE, Record};
 use super::{Answers, Asked};
-use crate::cache::Stamp;
-use crate::domain::{Codec, Entry, EntryMeta, Subject};
-use crate::error::{Error, Kind};
+use crate::cache::{Held, Stamp, TierName};
+use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
+use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
 use crate::service::objects::TAGS_MAX;
 use crate::upstream::{Answer, Assembly, Call, Events, Reply as Head};
+
+/// How long the end of a stream is waited for that has said that it is over.
+const END_WITHIN: Duration = Duration::from_millis(50);
 
 /// What is needed to make an answer.
 pub(super) struct Making {
@@ -27,10 +32,12 @@ pub(super) struct Making {
     pub(super) keeps: bool,
 }
 
-/// An answer that is to be kept.
-struct Made {
-    answer: Arc<Answer>,
-    cost_us: u32,
+/// An answer that is found from now on, but would not be after a restart.
+pub(super) struct Kept<'a> {
+    key: Key,
+    entry: Arc<Entry>,
+    /// Nobody replaces it before it is on the disk.
+    _held: Held<'a>,
 }
 
 /// An answer that was given to be kept, or made.
@@ -45,21 +52,24 @@ impl Making {
     /// Makes the answer. `refreshes` holds a place for those who will ask later: such a flight is never abandoned.
     pub(super) async fn run(self, flight: Flight, refreshes: Option<Waiter>) {
         let finishes = refreshes.is_some() || self.answers.options.finish_abandoned;
-        let made = tokio::select! {
+        let kept = tokio::select! {
             biased;
-            made = self.make(&flight) => made,
+            kept = self.make(&flight) => kept,
             () = flight.abandoned(), if !finishes => {
                 self.answers.metrics.answers_abandoned.inc();
                 return;
             }
         };
-        if let Some(made) = made {
-            self.keep(made, &flight).await;
+        if let Some(kept) = kept
+            && let Err(error) = self.answers.write(&self.asked, &kept).await
+        {
+            tracing::warn!(%error, "an answer is kept in memory only");
+            self.not_kept("disk");
         }
         flight.leave();
     }
 
-    async fn make(&self, flight: &Flight) -> Option<Made> {
+    async fn make(&self, flight: &Flight) -> Option<Kept<'_>> {
         let started = Instant::now();
         let mut head = match self.answers.origin.ask(self.call.clone()).await {
             Ok(head) => head,
@@ -68,18 +78,15 @@ impl Making {
                 return None;
             }
         };
-        let answer = if self.streams && head.is_success() && head.is_events() {
-            self.stream(head, flight).await?
+        if self.streams && head.is_success() && head.is_events() {
+            self.stream(head, flight, started).await
         } else {
-            self.whole(&mut head, flight).await?
-        };
-        let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        self.answers.count_spent(&self.asked.model, answer.usage, flight.followers());
-        self.is_kept(&answer, flight).then_some(Made { answer, cost_us })
+            self.whole(&mut head, flight, started).await
+        }
     }
 
-    /// A reply that comes at once; its answer, if it is one.
-    async fn whole(&self, head: &mut Head, flight: &Flight) -> Option<Arc<Answer>> {
+    /// A reply that comes at once.
+    async fn whole(&self, head: &mut Head, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
         let body = match head.whole(self.answers.answer_bytes_max).await {
             Ok(body) => body,
             Err(error) => {
@@ -89,92 +96,109 @@ impl Making {
         };
         let answer = if head.is_success() { Answer::read(&body) } else { None };
         let headers = std::mem::take(&mut head.headers);
-        let reply = Arc::new(Reply { status: head.status, headers, body, answer: answer.clone() });
-        match answer.map(Arc::new) {
+        let reply = Arc::new(Reply { status: head.status, headers, body, answer });
+        let Some(answer) = &reply.answer else {
+            flight.end(Phase::Passed(reply));
+            return None;
+        };
+        let kept = self.ready(answer, flight, started).await;
+        settle(flight, kept.as_ref(), Phase::Whole(Arc::clone(&reply)));
+        kept
+    }
+
+    /// A reply that comes in events.
+    async fn stream(&self, mut head: Head, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
+        flight.begin(std::mem::take(&mut head.headers));
+        let mut course = Course::default();
+        if let Err(error) = self.follow(&mut head, flight, &mut course).await {
+            self.not_kept("incomplete");
+            flight.push(course.events.rest(), false);
+            flight.end(Phase::Failed(error));
+            return None;
+        }
+        let Course { mut events, assembly, last, fault } = course;
+        let is_done = assembly.is_done();
+        let answer =
+            assembly.finish().filter(|_| fault.is_none()).and_then(|json| Answer::read(&json)).map(Arc::new);
+        let kept = match &answer {
+            Some(answer) => self.ready(answer, flight, started).await,
             None => {
-                flight.end(Phase::Passed(reply));
+                self.not_kept("incomplete");
                 None
             }
-            Some(answer) => {
-                self.settle(flight, &answer, Phase::Whole(reply));
-                Some(answer)
+        };
+        // Whoever has read the last event and asks again finds the answer.
+        last.into_iter().for_each(|last| flight.push(last, false));
+        flight.push(events.rest(), false);
+        let streamed = match (answer, fault) {
+            (Some(answer), _) => Streamed::Answer(answer),
+            (None, Some(fault)) => {
+                let message = format!("the upstream's stream ended in an error: {fault}");
+                Streamed::Faulty(Error::new(Kind::Upstream, message))
             }
-        }
-    }
-
-    /// A reply that comes in events; the answer that they add up to.
-    async fn stream(&self, mut head: Head, flight: &Flight) -> Option<Arc<Answer>> {
-        flight.begin(std::mem::take(&mut head.headers));
-        let (mut events, mut assembly) = (Events::default(), Assembly::default());
-        let mut left = self.answers.answer_bytes_max;
-        let mut fault = None;
-        loop {
-            let bytes = match head.next().await {
-                Ok(Some(bytes)) if bytes.len() <= left => bytes,
-                Ok(Some(_)) => {
-                    let error = Error::new(Kind::Upstream, "read the upstream's stream: it is too long");
-                    flight.end(Phase::Failed(error.with("bytes_max", self.answers.answer_bytes_max)));
-                    return None;
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    self.push_rest(&mut events, flight);
-                    flight.end(Phase::Failed(error));
-                    return None;
-                }
-            };
-            left -= bytes.len();
-            events.push(&bytes);
-            while let Some(event) = events.next_event() {
-                let note = event.data.as_deref().map(|data| assembly.push(data)).unwrap_or_default();
-                if note.is_error {
-                    fault = Some(event.data.unwrap_or_default());
-                }
-                flight.push(event.bytes, note.is_usage && self.asked.terms.tells_usage);
-            }
-        }
-        self.push_rest(&mut events, flight);
-        let is_done = assembly.is_done();
-        let answer = assembly.finish().and_then(|json| Answer::read(&json)).map(Arc::new);
-        match (answer, fault) {
-            (Some(answer), None) => {
-                let streamed = Phase::Streamed(Streamed::Answer(Arc::clone(&answer)));
-                self.settle(flight, &answer, streamed);
-                return Some(answer);
-            }
-            (_, Some(fault)) => {
-                let error =
-                    Error::new(Kind::Upstream, format!("the upstream's stream ended in an error: {fault}"));
-                flight.end(Phase::Streamed(Streamed::Faulty(error)));
-            }
-            (None, None) if is_done => flight.end(Phase::Streamed(Streamed::Uncertain)),
+            (None, None) if is_done => Streamed::Uncertain,
             (None, None) => {
-                let error = Error::new(Kind::Upstream, "the upstream's stream ended before its answer did");
-                flight.end(Phase::Streamed(Streamed::Faulty(error)));
+                let message = "the upstream's stream ended before its answer did";
+                Streamed::Faulty(Error::new(Kind::Upstream, message))
+            }
+        };
+        settle(flight, kept.as_ref(), Phase::Streamed(streamed));
+        kept
+    }
+
+    /// Passes events on as they come, but for the last one, and reads along.
+    async fn follow(&self, head: &mut Head, flight: &Flight, course: &mut Course) -> Result<()> {
+        let mut left = self.answers.answer_bytes_max;
+        while let Some(bytes) = next_of(head, course.assembly.is_done()).await? {
+            left = left.checked_sub(bytes.len()).ok_or_else(|| {
+                let error = Error::new(Kind::Upstream, "read the upstream's stream: it is too long");
+                error.with("bytes_max", self.answers.answer_bytes_max)
+            })?;
+            course.events.push(&bytes);
+            while let Some(event) = course.events.next_event() {
+                course.last.take().into_iter().for_each(|last| flight.push(last, false));
+                let was_done = course.assembly.is_done();
+                let note = event.data.as_deref().map(|data| course.assembly.push(data)).unwrap_or_default();
+                if note.is_error {
+                    course.fault = event.data;
+                }
+                if course.assembly.is_done() && !was_done {
+                    course.last = Some(event.bytes);
+                } else {
+                    flight.push(event.bytes, note.is_usage && self.asked.terms.tells_usage);
+                }
             }
         }
-        self.not_kept("incomplete");
-        None
+        Ok(())
     }
 
-    fn push_rest(&self, events: &mut Events, flight: &Flight) {
-        let rest = events.rest();
-        if !rest.is_empty() {
-            flight.push(rest, false);
+    /// Counts what an answer has cost, and puts it where it is found, if it may be kept.
+    async fn ready(&self, answer: &Answer, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
+        self.answers.count_spent(&self.asked.model, answer.usage, flight.followers());
+        if !self.keeps {
+            return None;
         }
-    }
-
-    /// Lets those who come while the answer is being kept have it too, if it will be.
-    fn settle(&self, flight: &Flight, answer: &Answer, phase: Phase) {
-        if self.keeps && self.refusal(answer).is_none() { flight.settle(phase) } else { flight.end(phase) }
-    }
-
-    fn is_kept(&self, answer: &Answer, flight: &Flight) -> bool {
-        let refusal = self.refusal(answer);
-        if let Some(reason) = refusal.filter(|_| self.keeps) {
+        if let Some(reason) = self.refusal(answer) {
             self.not_kept(reason);
+            return None;
         }
-        self.keeps && refusal.is_none() && flight.may_keep()
+        let Some(tags) = flight.close_terms() else {
+            self.not_kept("deleted");
+            return None;
+        };
+        let record = Record {
+            usage: answer.usage,
+            is_text: false,
+            scope: self.asked.identity.scope,
+            question: self.asked.question.as_deref().unwrap_or_default(),
+            answer: &answer.json,
+        };
+        let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        let kept = self.answers.keep(&self.asked, Draft { record, tags, stamp: self.stamp, cost_us }).await;
+        if kept.is_none() {
+            self.not_kept("invalidated");
+        }
+        kept
     }
 
     /// Why an answer is not to be kept.
@@ -193,43 +217,46 @@ impl Making {
     fn not_kept(&self, reason: &'static str) {
         self.answers.metrics.answers_not_kept.get_or_create(&ReasonLabels { reason }).inc();
     }
+}
 
-    async fn keep(&self, made: Made, flight: &Flight) {
-        let Some(tags) = flight.close_terms() else { return self.not_kept("deleted") };
-        let record = Record {
-            usage: made.answer.usage,
-            is_text: false,
-            scope: self.asked.identity.scope,
-            question: self.asked.question.as_deref().unwrap_or_default(),
-            answer: &made.answer.json,
-        };
-        let draft = Draft { record, tags, stamp: self.stamp, cost_us: made.cost_us };
-        if let Err(error) = self.answers.keep(&self.asked, draft).await {
-            self.not_kept(if error.kind() == Kind::Conflict { "invalidated" } else { "disk" });
-        }
+/// A stream as it is read.
+#[derive(Default)]
+struct Course {
+    events: Events,
+    assembly: Assembly,
+    /// The event that ends the stream, held back until the answer is kept.
+    last: Option<Bytes>,
+    /// What the stream says has gone wrong.
+    fault: Option<String>,
+}
+
+/// The next bytes of a stream. One that is over is read to its end, so that its connection can serve again, but not waited
+/// for.
+async fn next_of(head: &mut Head, is_done: bool) -> Result<Option<Bytes>> {
+    if !is_done {
+        return head.next().await;
     }
+    tokio::time::timeout(END_WITHIN, head.next()).await.unwrap_or(Ok(None))
+}
+
+/// Tells all who wait. Those who come while the answer is on its way to the disk have it too; if it is not, they fly anew.
+fn settle(flight: &Flight, kept: Option<&Kept<'_>>, phase: Phase) {
+    if kept.is_some() { flight.settle(phase) } else { flight.end(phase) }
 }
 
 impl Answers {
-    /// Keeps an answer in the place of the one before it, whose tags it carries on.
-    ///
-    /// # Errors
-    /// `Conflict` if something that it depends on was invalidated since its making began. Whatever the disk says: then
-    /// the answer is in memory only.
-    pub(super) async fn keep(&self, asked: &Asked, draft: Draft<'_>) -> crate::error::Result<()> {
+    /// Lets an answer be found in the place of the one before it, whose tags it carries on. None if something that it
+    /// depends on was invalidated since its making began.
+    pub(super) async fn keep(&self, asked: &Asked, draft: Draft<'_>) -> Option<Kept<'_>> {
         let key = asked.identity.key;
-        let _held = self.stripes.lock(&[key]).await;
+        let held = self.stripes.lock(&[key]).await;
         let mut tags = draft.tags;
         if let Some(before) = self.look_locked(&asked.namespace, &key).await {
             let more = before.entry.meta.tags.iter().map(|version| version.tag);
             let more: Vec<Subject> = more.filter(|tag| !tags.contains(tag)).collect();
             tags.extend(more.into_iter().take(TAGS_MAX - tags.len().min(TAGS_MAX)));
         }
-        let tokens = self.cache.freshness().versions().admit(draft.stamp, asked.namespace.subject, &tags);
-        let tokens = tokens.ok_or_else(|| {
-            let message = "something that the answer depends on was invalidated while it was made";
-            Error::new(Kind::Conflict, message)
-        })?;
+        let tokens = self.cache.freshness().versions().admit(draft.stamp, asked.namespace.subject, &tags)?;
         let lifetime = self.cache.freshness().lifetime(&asked.namespace.policy, asked.ttl_seconds);
         let usage = draft.record.usage.unwrap_or_default();
         let meta = EntryMeta {
@@ -245,10 +272,22 @@ impl Answers {
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
         let entry = Arc::new(Entry { meta, value: draft.record.encode().into() });
-        let stored = self.cache.put_many(&asked.namespace, vec![(key, Arc::clone(&entry))]).await;
-        if stored.is_err() {
-            self.cache.keep(key, entry);
+        if asked.namespace.policy.uses(TierName::Memory) {
+            self.cache.keep(key, Arc::clone(&entry));
         }
-        stored
+        Some(Kept { key, entry, _held: held })
+    }
+
+    /// Lets a kept answer survive a restart.
+    ///
+    /// # Errors
+    /// Whatever the disk says: then the answer is in memory only.
+    pub(super) async fn write(&self, asked: &Asked, kept: &Kept<'_>) -> Result<()> {
+        let entries = vec![(kept.key, Arc::clone(&kept.entry))];
+        self.cache.put_many(&asked.namespace, entries).await.inspect_err(|_| {
+            if asked.namespace.policy.uses(TierName::Memory) {
+                self.cache.keep(kept.key, Arc::clone(&kept.entry));
+            }
+        })
     }
 }

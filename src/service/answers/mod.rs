@@ -432,6 +432,11 @@ impl Answers {
                     (waiter, Outcome::Miss(directives.no_cache))
                 }
                 Some((waiter, Some(flight))) => {
+                    // Another flight may have landed since the cache was asked.
+                    if let Some(served) = self.landed(ask, asked, form, started).await {
+                        flight.end(Phase::Landed);
+                        return Ok(served);
+                    }
                     let making = self.making(ask, asked, stamp, true)?;
                     tokio::spawn(making.run(flight, None));
                     (waiter, Outcome::Miss(false))
@@ -443,6 +448,11 @@ impl Answers {
             let served = self.served(waiter, form, asked, outcome, started).await;
             match served {
                 Err(Again::LeaderDied) => {}
+                Err(Again::Landed) => {
+                    if let Some(served) = self.landed(ask, asked, form, started).await {
+                        return Ok(served);
+                    }
+                }
                 Err(Again::AsStream) => {
                     // The stream of another cannot be told as a whole: this one asks for itself.
                     self.outcomes.misses.inc();
@@ -460,6 +470,13 @@ impl Answers {
             }
         }
         Err(died())
+    }
+
+    /// What was not there before, and is now.
+    async fn landed(&self, ask: &Ask<'_>, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
+        let found = self.look(&asked.namespace, &asked.identity.key).await?;
+        let is_new = found.verdict == Verdict::Fresh && self.accepts(&found, asked, &ask.directives);
+        if is_new { self.hit(&found, asked, form, started) } else { None }
     }
 
     fn lead_alone(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked, keeps: bool) -> Result<Waiter> {
@@ -544,6 +561,7 @@ impl Answers {
                 let body = Body::Whole(reply.body.clone(), false);
                 Served::new(reply.status, reply.headers.clone(), body, outcome)
             }
+            Phase::Landed => return Err(Again::Landed),
             Phase::Waiting | Phase::Died => return Err(Again::LeaderDied),
         };
         Ok(Served { upstream: Some(started.elapsed()), ..served })
@@ -607,6 +625,8 @@ impl Answers {
 enum Again {
     /// Its maker is gone: somebody else is to make the answer.
     LeaderDied,
+    /// The answer is in the cache.
+    Landed,
     /// What it brought can only be read as a stream.
     AsStream,
     /// It failed, and that is the answer to all.
@@ -616,7 +636,7 @@ enum Again {
 impl From<Again> for Error {
     fn from(again: Again) -> Error {
         match again {
-            Again::LeaderDied => died(),
+            Again::LeaderDied | Again::Landed => died(),
             Again::AsStream => {
                 Error::new(Kind::Upstream, "the upstream answered with a stream that has no whole")
             }

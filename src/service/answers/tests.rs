@@ -7,9 +7,7 @@ use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 
 use super::*;
-use crate::cache::{Freshness, MemoryTier, Versions};
 use crate::domain::{Clock, ManualClock, UnixSeconds};
-use crate::storage::Records;
 use crate::upstream::Reply as Head;
 
 /// What an upstream does with one call.
@@ -77,11 +75,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let metrics = crate::metrics::unexported();
         let clock = Arc::new(ManualClock::at(UnixSeconds(1_000_000)));
-        let records = Arc::new(Records::open(dir.path()).unwrap());
-        let versions = Arc::new(Versions::open(records, 1024).await.unwrap());
-        let memory = Arc::new(MemoryTier::new(&Default::default(), &metrics).unwrap());
-        let freshness = Freshness::new(Arc::clone(&clock) as Arc<dyn Clock>, versions);
-        let cache = Arc::new(Cache::new(memory, Vec::new(), freshness));
+        let cache = Arc::new(Cache::in_memory(Arc::clone(&clock) as Arc<dyn Clock>, dir.path()).await);
         let options = std::collections::BTreeMap::from([(
             "llm_responses".to_owned(),
             crate::cache::PolicyOptions { jitter_share: Some(0.0), ..Default::default() },
@@ -116,7 +110,7 @@ impl Bench {
             tags: Vec::new(),
         };
         let served = self.answers.ask(ask).await;
-        // What is kept, or made anew, is so before the next question.
+        // What is made anew is so before the next question.
         while self.answers.in_flight() > 0 {
             tokio::task::yield_now().await;
         }

@@ -1,0 +1,358 @@
+//! `likewise evaluate answers FILE`: what the cache of answers would save on a stream of questions that repeat.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use fs_err::File;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream;
+use likewise::app::Engine;
+use likewise::config::Config;
+use likewise::domain::Tenant;
+use likewise::error::{Error, Kind, Result};
+use likewise::matching::Chat;
+use likewise::metrics::Metrics;
+use likewise::service::answers::{Ask, Outcome};
+use likewise::service::{Answers, Directives};
+use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply, Usage};
+use serde::Deserialize;
+use serde_json::json;
+
+/// The model that the questions are put to.
+const MODEL: &str = "simulated";
+/// English has about four bytes to a token.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// What a stream of questions costs, with the cache and without. The upstream is simulated: it answers everything, after a
+/// time. Questions are drawn from a list of texts by Zipf's law, the first being asked most.
+#[derive(Debug, Args)]
+pub(super) struct EvaluateAnswers {
+    #[command(flatten)]
+    sources: super::Sources,
+    /// Texts, one a line: plain, or JSON objects with `text`.
+    file: PathBuf,
+    /// How questions are found to be the same.
+    #[arg(long, value_name = "MODE", default_value = "exact")]
+    mode: Mode,
+    /// Questions that are asked.
+    #[arg(long, default_value_t = 50_000)]
+    requests: usize,
+    /// The exponent of Zipf's law.
+    #[arg(long, default_value_t = 0.9)]
+    zipf: f64,
+    /// Another seed draws other questions.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Questions under way at the same time.
+    #[arg(long, default_value_t = 64)]
+    concurrency: usize,
+    /// Milliseconds that the upstream takes.
+    #[arg(long, default_value_t = 500)]
+    upstream_ms: u64,
+    /// Tokens of each answer.
+    #[arg(long, default_value_t = 150)]
+    completion_tokens: u32,
+    /// Dollars for a million tokens that the upstream reads.
+    #[arg(long, default_value_t = 0.25)]
+    prompt_usd: f64,
+    /// Dollars for a million tokens that the upstream writes.
+    #[arg(long, default_value_t = 2.0)]
+    completion_usd: f64,
+}
+
+/// How questions are found to be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// By their words.
+    Exact,
+    /// By their words but for what cannot matter: composed letters, spaces, a first capital, the final mark.
+    Normalised,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    text: String,
+}
+
+/// An upstream that answers everything.
+struct Simulated {
+    takes: Duration,
+    completion_tokens: u32,
+}
+
+impl Origin for Simulated {
+    fn name(&self, _: &str) -> Result<Arc<str>> {
+        Ok(MODEL.into())
+    }
+
+    fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(async move {
+            tokio::time::sleep(self.takes).await;
+            let message =
+                json!({ "role": "assistant", "content": "word ".repeat(self.completion_tokens as usize) });
+            let answer = json!({
+                "id": "chatcmpl-simulated", "object": "chat.completion", "created": 0, "model": MODEL,
+                "choices": [{ "index": 0, "finish_reason": "stop", "message": message }],
+                "usage": {
+                    "prompt_tokens": call.body.len() / BYTES_PER_TOKEN,
+                    "completion_tokens": self.completion_tokens,
+                },
+            });
+            let headers: Headers = vec![("content-type".into(), "application/json".into())];
+            let body = stream::iter([Ok(answer.to_string().into())]);
+            Ok(Reply::new(200, headers, Box::pin(body)))
+        })
+    }
+}
+
+/// What became of the questions.
+#[derive(Debug, Default)]
+struct Tally {
+    exact: usize,
+    normalised: usize,
+    coalesced: usize,
+    misses: usize,
+    took: Vec<Duration>,
+    all: Usage,
+    asked: Usage,
+}
+
+impl EvaluateAnswers {
+    pub(super) async fn run(self) -> Result<()> {
+        self.validate()?;
+        let texts = self.texts()?;
+        let mut config: Config = self.sources.load()?;
+        // What is measured here is nobody's to keep.
+        config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
+        config.answers.joins_spellings = self.mode == Mode::Normalised;
+        config.cache.namespaces.entry("llm_responses".into()).or_default().ttl_seconds = Some(86_400);
+        let origin = Simulated {
+            takes: Duration::from_millis(self.upstream_ms),
+            completion_tokens: self.completion_tokens,
+        };
+        let engine = Engine::build_over(&config, Arc::new(origin), Arc::new(Metrics::new())).await?;
+        let questions = drawn(&texts, self.requests, self.zipf, self.seed);
+        let outcome = self.ask_all(&engine.answers, &questions).await;
+        engine.close().await;
+        let removed = fs_err::remove_dir_all(&config.data.dir);
+        let tally = outcome?;
+        removed.map_err(|error| Error::io("remove the data of the evaluation", error))?;
+        super::say(&self.report(texts.len(), tally));
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<()> {
+        let fault = |message: &str| Err(Error::new(Kind::InvalidInput, message));
+        if self.requests == 0 || self.concurrency == 0 {
+            return fault("--requests and --concurrency are at least 1");
+        }
+        if !self.zipf.is_finite() || self.zipf < 0.0 {
+            return fault("--zipf is 0 or more");
+        }
+        Ok(())
+    }
+
+    fn texts(&self) -> Result<Vec<String>> {
+        let file = File::open(&self.file)
+            .map_err(|error| Error::new(Kind::Config, "open the questions").source(error))?;
+        let is_json = self.file.extension().is_some_and(|extension| extension == "jsonl");
+        let mut texts = Vec::new();
+        for (number, line) in BufReader::new(file).lines().enumerate() {
+            let fault = |message: &str| Error::new(Kind::InvalidInput, message).with("line", number + 1);
+            let line = line.map_err(|error| fault("read the questions").source(error))?;
+            let text = if is_json {
+                let read: Result<Line, _> = serde_json::from_str(&line);
+                read.map_err(|error| fault("a line is not JSON with a `text`").source(error))?.text
+            } else {
+                line
+            };
+            if !text.trim().is_empty() {
+                texts.push(text);
+            }
+        }
+        texts.sort();
+        texts.dedup();
+        if texts.is_empty() {
+            Err(Error::new(Kind::InvalidInput, "there are no questions"))
+        } else {
+            Ok(texts)
+        }
+    }
+
+    /// Asks all questions in their order, some at a time.
+    async fn ask_all(&self, answers: &Arc<Answers>, questions: &[&str]) -> Result<Tally> {
+        let next = AtomicUsize::new(0);
+        let progress = super::bar(questions.len());
+        let askers = (0..self.concurrency).map(|_| async {
+            let mut tally = Tally::default();
+            while let Some(question) = questions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.ask(answers, question, &mut tally).await?;
+                progress.inc(1);
+            }
+            Ok(tally)
+        });
+        let tallies: Vec<Result<Tally>> = join_all(askers).await;
+        progress.finish_and_clear();
+        tallies.into_iter().try_fold(Tally::default(), |sum, tally| Ok(sum.plus(tally?)))
+    }
+
+    async fn ask(&self, answers: &Arc<Answers>, question: &str, tally: &mut Tally) -> Result<()> {
+        let body =
+            json!({ "model": MODEL, "messages": [{ "role": "user", "content": question }] }).to_string();
+        let usage = Usage {
+            prompt_tokens: u32::try_from(body.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+            completion_tokens: self.completion_tokens,
+        };
+        let ask = Ask {
+            chat: Chat::parse(body.as_bytes())?,
+            body: body.clone().into(),
+            tenant: Tenant::default(),
+            credential: None,
+            headers: Vec::new(),
+            traces: Headers::new(),
+            directives: Directives::default(),
+            tags: Vec::new(),
+        };
+        let started = Instant::now();
+        let served = answers.ask(ask).await?;
+        tally.took.push(started.elapsed());
+        tally.all = sum(tally.all, usage);
+        match served.outcome {
+            Outcome::Hit(age) if age.is_joined => tally.normalised += 1,
+            Outcome::Hit(_) | Outcome::StaleIfError(..) => tally.exact += 1,
+            Outcome::Coalesced => tally.coalesced += 1,
+            Outcome::Miss(_) | Outcome::Bypass => {
+                tally.misses += 1;
+                tally.asked = sum(tally.asked, usage);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, texts: usize, mut tally: Tally) -> String {
+        tally.took.sort();
+        let count = tally.took.len();
+        let millis = |share: f64| {
+            let place = ((count as f64 * share).ceil() as usize).clamp(1, count) - 1;
+            tally.took[place].as_secs_f64() * 1000.0
+        };
+        let prices = Prices::new(&[PriceOptions {
+            models: vec![MODEL.into()],
+            prompt_usd_per_million: self.prompt_usd,
+            completion_usd_per_million: self.completion_usd,
+        }]);
+        let cost = |usage| prices.cost_usd(MODEL, usage).unwrap_or_default();
+        let (without, with) = (cost(tally.all), cost(tally.asked));
+        let share = |part: usize| 100.0 * part as f64 / count as f64;
+        let saved = if without > 0.0 { 100.0 * (1.0 - with / without) } else { 0.0 };
+        format!(
+            "{count} questions, Zipf {}, over {texts} texts; upstream {} ms; {} at a time\n\
+             hit rate {:.1} % (exact {:.1}, normalised {:.1}, coalesced {:.1})\n\
+             upstream calls {}\n\
+             upstream cost {with:.4} USD of {without:.4} without a cache: {saved:.1} % saved\n\
+             latency p50 {:.3} ms, p95 {:.3} ms, p99 {:.3} ms\n",
+            self.zipf,
+            self.upstream_ms,
+            self.concurrency,
+            share(count - tally.misses),
+            share(tally.exact),
+            share(tally.normalised),
+            share(tally.coalesced),
+            tally.misses,
+            millis(0.5),
+            millis(0.95),
+            millis(0.99),
+        )
+    }
+}
+
+impl Tally {
+    fn plus(mut self, other: Tally) -> Tally {
+        self.took.extend(other.took);
+        Tally {
+            exact: self.exact + other.exact,
+            normalised: self.normalised + other.normalised,
+            coalesced: self.coalesced + other.coalesced,
+            misses: self.misses + other.misses,
+            took: self.took,
+            all: sum(self.all, other.all),
+            asked: sum(self.asked, other.asked),
+        }
+    }
+}
+
+fn sum(one: Usage, two: Usage) -> Usage {
+    Usage {
+        prompt_tokens: one.prompt_tokens.saturating_add(two.prompt_tokens),
+        completion_tokens: one.completion_tokens.saturating_add(two.completion_tokens),
+    }
+}
+
+/// Texts drawn so that the one of rank k comes up in proportion to k to the power of minus `exponent`. Which text has
+/// which rank is drawn too.
+fn drawn(texts: &[String], count: usize, exponent: f64, seed: u64) -> Vec<&str> {
+    let mut random = SplitMix(seed);
+    let mut ranked: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for place in (1..ranked.len()).rev() {
+        ranked.swap(place, random.below(place + 1));
+    }
+    let mut total = 0.0;
+    let cumulative: Vec<f64> = (1..=ranked.len())
+        .map(|rank| {
+            total += (rank as f64).powf(-exponent);
+            total
+        })
+        .collect();
+    let draw = |_| {
+        let at = random.unit() * total;
+        ranked[cumulative.partition_point(|&sum| sum <= at).min(ranked.len() - 1)]
+    };
+    (0..count).map(draw).collect()
+}
+
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to below 1.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        ((self.unit() * limit as f64) as usize).min(limit - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_repeat_as_zipf_says() {
+        let texts: Vec<String> = (0..100).map(|n| format!("question {n}")).collect();
+        let questions = drawn(&texts, 10_000, 0.9, 1);
+        assert_eq!(questions, drawn(&texts, 10_000, 0.9, 1), "one seed, one stream");
+        let mut counts = std::collections::HashMap::new();
+        questions.iter().for_each(|question| *counts.entry(*question).or_insert(0) += 1);
+        let mut counts: Vec<i32> = counts.into_values().collect();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        // Rank k has its share of the sum of all weights.
+        let harmonic: f64 = (1..=100).map(|rank| f64::from(rank).powf(-0.9)).sum();
+        let expected = |rank: f64| 10_000.0 * rank.powf(-0.9) / harmonic;
+        assert!((f64::from(counts[0]) - expected(1.0)).abs() < 0.15 * expected(1.0), "{counts:?}");
+        assert!((f64::from(counts[9]) - expected(10.0)).abs() < 0.25 * expected(10.0), "{counts:?}");
+    }
+}

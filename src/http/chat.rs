@@ -1,0 +1,337 @@
+//! `/v1/chat/completions`: asks once.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body as HttpBody;
+use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::headers::{CACHE_STATUS, SERVER_TIMING, number, tags};
+use super::problem::{ErrorBody, Problem};
+use super::wire::parse;
+use super::{body, cache_control};
+use crate::domain::{Tag, Tenant};
+use crate::error::{Error, Result};
+use crate::matching::Chat;
+use crate::service::answers::{Age, Ask, Body, Live, Outcome, Served};
+use crate::service::{Answers, Directives};
+use crate::upstream::Headers;
+
+const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
+const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
+const TOKENS_SAVED: HeaderName = HeaderName::from_static("x-likewise-tokens-saved");
+const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-usd");
+
+/// Headers that name a request on its way and do not change its answer.
+const TRACES: [&str; 4] = ["traceparent", "tracestate", "baggage", "x-client-request-id"];
+/// Room for the headers of an answer, those that the gate and the connection add included.
+const HEADERS: usize = 12;
+
+/// What the handlers need.
+pub(super) struct Endpoint {
+    pub(super) answers: Arc<Answers>,
+    /// Headers that are passed on and part of what is asked.
+    pub(super) forwarded_headers: Vec<HeaderName>,
+    pub(super) body_bytes_max: usize,
+}
+
+/// The body of a chat completion, as far as it is read here. Everything else is between the client and the model.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ChatRequest {
+    /// The model to ask.
+    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+    model: String,
+    /// The conversation; the last words of the user are the question.
+    #[schema(value_type = Vec<Object>)]
+    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+    messages: serde::de::IgnoredAny,
+    /// Whether to answer with a stream of events.
+    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+    stream: Option<bool>,
+    /// What the request says about the cache; not sent on.
+    cache: Option<AnswerCacheObject>,
+}
+
+/// What a request says about the cache of answers.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AnswerCacheObject {
+    /// Lifetime of what is stored, in seconds.
+    ttl: Option<u32>,
+    /// Oldest acceptable age of a cached answer, in seconds.
+    s_maxage: Option<u32>,
+    /// Skip the read; ask anew and store.
+    no_cache: bool,
+    /// Skip the write.
+    no_store: bool,
+    /// Answer from the cache, or with 504.
+    only_if_cached: bool,
+    /// Answers of different namespaces are different answers.
+    namespace: Option<String>,
+    /// What the answer depends on.
+    tags: Vec<String>,
+}
+
+impl AnswerCacheObject {
+    /// What the routes of answers say in fields of their own.
+    pub(super) fn of(tags: Vec<String>, ttl: Option<u32>, namespace: Option<String>) -> AnswerCacheObject {
+        AnswerCacheObject { ttl, namespace, tags, ..AnswerCacheObject::default() }
+    }
+
+    /// What body and headers say together; where both speak, the stricter holds. `tags_param` names the body's tags.
+    pub(super) fn with_headers(
+        self,
+        headers: &HeaderMap,
+        tags_param: &str,
+    ) -> Result<(Directives, Vec<Tag>)> {
+        let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid(tags_param, Tag::RULE));
+        let mut tags: Vec<Tag> = self.tags.iter().map(named).collect::<Result<_>>()?;
+        tags.extend(self::tags(headers)?);
+        let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+        let mut directives = Directives {
+            no_cache: self.no_cache,
+            no_store: self.no_store,
+            only_if_cached: self.only_if_cached,
+            age_seconds_max: self.s_maxage,
+            ttl_seconds: match (self.ttl, asked) {
+                (Some(one), Some(two)) => Some(one.min(two)),
+                (one, two) => one.or(two),
+            },
+            namespace: self.namespace,
+            ..Directives::default()
+        };
+        cache_control::apply(headers, &mut directives)?;
+        Ok((directives, tags))
+    }
+}
+
+/// Answers a conversation.
+///
+/// A question that was answered before, within the same conversation and with the same settings, is answered from the
+/// cache; one that is being answered is joined. As JSON or as a stream of events, whichever way it was answered first.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "answers",
+    params(
+        ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
+        ("x-cache-tags" = Option<String>, Header, description = "What the answer depends on, separated by commas"),
+        ("cache-control" = Option<String>, Header,
+            description = "no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached"),
+    ),
+    request_body = ChatRequest,
+    responses(
+        (status = 200, body = Object, description = "OpenAI's answer; with `stream`, `text/event-stream`"),
+        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it; nothing was sent"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "No upstream is configured, or none answers the model"),
+        (status = 413, body = ErrorBody),
+        (status = 429, body = ErrorBody, description = "Too many requests wait, here or at the upstream"),
+        (status = 502, body = ErrorBody, description = "The upstream cannot be reached or has broken off"),
+        (status = 504, body = ErrorBody, description = "The upstream took too long; or not cached, with only-if-cached"),
+    )
+)]
+pub(super) async fn create(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let chat = Chat::parse(&body)?;
+    let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
+    let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
+    let ask = Ask {
+        chat,
+        body: body.clone(),
+        tenant,
+        credential: credential(&head.headers),
+        headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
+        traces: traces(&head.headers),
+        directives,
+        tags,
+    };
+    Ok(respond(endpoint.answers.ask(ask).await?))
+}
+
+/// What a request came with as its credential.
+pub(super) fn credential(headers: &HeaderMap) -> Option<Bytes> {
+    headers.get(header::AUTHORIZATION).map(|value| Bytes::copy_from_slice(value.as_bytes()))
+}
+
+/// The headers that are passed on, by name.
+fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for name in names {
+        for value in headers.get_all(name) {
+            let fault = |_| Error::invalid(name.as_str(), format!("the header {name} is not ASCII"));
+            found.push((name.as_str().to_owned(), value.to_str().map_err(fault)?.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+fn traces(headers: &HeaderMap) -> Headers {
+    let found = TRACES.iter().filter_map(|name| Some((*name, headers.get(*name)?)));
+    found.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect()
+}
+
+/// Writes an answer with the headers that tell how it came about.
+fn respond(served: Served) -> Response {
+    let timing = server_timing(&served);
+    let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
+    let is_events = matches!(served.body, Body::Live(_) | Body::Whole(_, true));
+    let mut response = Response::new(match served.body {
+        Body::Whole(bytes, _) => HttpBody::from(bytes),
+        Body::Live(live) => HttpBody::from_stream(bytes_of(live)),
+    });
+    // Upstreams speak HTTP, so what they said can be said again.
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS + served.headers.len());
+    copy(&served.headers, headers);
+    if is_events {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    } else {
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    describe(&served.outcome, headers);
+    headers.insert(SERVER_TIMING, plain(timing));
+    if let Some(id) = id {
+        headers.insert(ANSWER_ID, plain(super::answers::name_of(id)));
+    }
+    if let Some(saved) = saved {
+        headers.insert(TOKENS_SAVED, HeaderValue::from(saved.tokens));
+        if let Some(usd) = saved.usd {
+            headers.insert(COST_SAVED, plain(format!("{usd:.6}")));
+        }
+    }
+    if let Some(reason) = reason {
+        headers.insert(REASON, HeaderValue::from_static(reason));
+    }
+    response
+}
+
+/// A break ends the connection, so that no client takes the part for the whole.
+fn bytes_of(live: Live) -> impl stream::Stream<Item = Result<Bytes>> {
+    stream::unfold(Some(live), |live| async move {
+        let mut live = live?;
+        match live.next().await.transpose()? {
+            Ok(bytes) => Some((Ok(bytes), Some(live))),
+            Err(error) => {
+                tracing::warn!(%error, "a stream broke off");
+                Some((Err(error), None))
+            }
+        }
+    })
+}
+
+/// Adds headers of an upstream's reply.
+pub(super) fn copy(from: &Headers, headers: &mut HeaderMap) {
+    for (name, value) in from {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// RFC 9211, and the age of what was kept.
+fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
+    let mut status = String::with_capacity(64);
+    status.push_str("likewise; ");
+    match outcome {
+        Outcome::Hit(age) => {
+            let _ = write!(status, "hit; ttl={}; detail={}", age.fresh_seconds, age.tier);
+            describe_age(age, &mut status);
+            headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
+        }
+        Outcome::StaleIfError(age, failed) => {
+            status.push_str("fwd=stale");
+            if let Some(failed) = failed {
+                let _ = write!(status, "; fwd-status={failed}");
+            }
+            let _ = write!(status, "; ttl={}; detail=stale-if-error", age.fresh_seconds);
+            headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
+        }
+        Outcome::Miss(true) => status.push_str("fwd=request"),
+        Outcome::Miss(false) => status.push_str("fwd=miss"),
+        Outcome::Coalesced => status.push_str("fwd=miss; collapsed"),
+        Outcome::Bypass => status.push_str("fwd=bypass"),
+    }
+    headers.insert(CACHE_STATUS, plain(status));
+}
+
+fn describe_age(age: &Age, status: &mut String) {
+    if age.is_joined {
+        status.push_str("-normalised");
+    }
+    if age.is_stale {
+        status.push_str("-stale");
+    }
+}
+
+/// Where the time went, in the form of the W3C's Server Timing: milliseconds.
+fn server_timing(served: &Served) -> String {
+    let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+    let mut text = format!("lookup;dur={:.3}", millis(served.lookup));
+    if let Some(upstream) = served.upstream {
+        let _ = write!(text, ", upstream;dur={:.3}", millis(upstream));
+    }
+    text
+}
+
+fn plain(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("words and digits are a valid header: this is a bug")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::TierName;
+
+    #[test]
+    fn outcomes_are_told_as_rfc_9211_says() {
+        let age = |is_stale, is_joined| Age {
+            tier: TierName::Memory,
+            is_stale,
+            is_joined,
+            age_seconds: 7,
+            fresh_seconds: -2,
+        };
+        let told = |outcome: Outcome| {
+            let mut headers = HeaderMap::new();
+            describe(&outcome, &mut headers);
+            headers[CACHE_STATUS].to_str().unwrap().to_owned()
+        };
+        assert_eq!(told(Outcome::Hit(age(false, false))), "likewise; hit; ttl=-2; detail=memory");
+        assert_eq!(
+            told(Outcome::Hit(age(true, true))),
+            "likewise; hit; ttl=-2; detail=memory-normalised-stale"
+        );
+        let failed = Outcome::StaleIfError(age(true, false), Some(503));
+        assert_eq!(told(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
+        assert_eq!(told(Outcome::Coalesced), "likewise; fwd=miss; collapsed");
+        assert_eq!(told(Outcome::Bypass), "likewise; fwd=bypass");
+    }
+
+    #[test]
+    fn body_and_headers_add_up_and_the_stricter_holds() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-cache-ttl", HeaderValue::from(60));
+        headers.insert("x-cache-tags", HeaderValue::from_static("b, c"));
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        let object =
+            AnswerCacheObject { ttl: Some(90), tags: vec!["a".into()], ..AnswerCacheObject::default() };
+        let (directives, tags) = object.with_headers(&headers, "cache.tags").unwrap();
+        assert_eq!((directives.ttl_seconds, directives.no_store), (Some(60), true));
+        assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+}

@@ -1,0 +1,122 @@
+"""A language model of a few lines behind OpenAI's interface. Prints its address and serves until it is killed."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+CALLS = {"count": 0}
+LOCK = threading.Lock()
+
+
+def whole(asked, call):
+    question = asked["messages"][-1]["content"]
+
+    def choice(index):
+        text = f"Answer {call}.{index} to {question!r}: sí, 😀 and so on, word after word."
+        message = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+        reason = "stop"
+        if question == "call a tool":
+            arguments = json.dumps({"city": "La Coruña", "days": 3}, ensure_ascii=False)
+            call_1 = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+            message |= {"content": None, "tool_calls": [call_1]}
+            reason = "tool_calls"
+        if question == "refuse":
+            message |= {"content": None, "refusal": "I would rather not, and here is why."}
+        logprobs = None
+        if asked.get("logprobs"):
+            logprobs = {"content": [token(piece) for piece in pieces(text)], "refusal": None}
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
+
+    return {
+        "id": f"chatcmpl-{call}",
+        "object": "chat.completion",
+        "created": 1_700_000_000 + call,
+        "model": asked["model"],
+        "system_fingerprint": "fp_1",
+        "service_tier": "default",
+        "choices": [choice(index) for index in range(asked.get("n", 1))],
+        "usage": {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30},
+    }
+
+
+def token(text):
+    return {"token": text, "logprob": -0.0312, "bytes": list(text.encode()), "top_logprobs": []}
+
+
+def pieces(text):
+    return [text[at : at + 5] for at in range(0, len(text), 5)]
+
+
+def chunks(asked, answer):
+    wants_usage = (asked.get("stream_options") or {}).get("include_usage")
+    frame = {key: answer[key] for key in ("id", "created", "model", "system_fingerprint", "service_tier")}
+    frame["object"] = "chat.completion.chunk"
+
+    def event(choices, usage=None):
+        return frame | {"choices": choices} | ({"usage": usage} if wants_usage else {})
+
+    for choice in answer["choices"]:
+
+        def say(delta, logprobs=None, reason=None):
+            body = {"index": choice["index"], "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+            return event([body])
+
+        message = choice["message"]
+        spoken = None if message["content"] is None else ""
+        yield say({"role": "assistant", "content": spoken, "refusal": None, "annotations": []})
+        for place, piece in enumerate(pieces(message["content"] or "")):
+            tokens = choice["logprobs"]
+            yield say({"content": piece}, tokens and {"content": [tokens["content"][place]], "refusal": None})
+        for piece in pieces(message["refusal"] or ""):
+            yield say({"refusal": piece})
+        for index, call in enumerate(message.get("tool_calls", [])):
+            function = call["function"]
+            yield say({"tool_calls": [call | {"index": index, "function": function | {"arguments": ""}}]})
+            for piece in pieces(function["arguments"]):
+                yield say({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+        yield say({}, reason=choice["finish_reason"])
+    if wants_usage:
+        yield event([], answer["usage"])
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with LOCK:
+            CALLS["count"] += 1
+            call = CALLS["count"]
+        if asked["model"] == "broken":
+            error = {"message": "out of order", "type": "invalid_request_error", "param": "x", "code": "broken"}
+            return self.reply(400, json.dumps({"error": error}))
+        answer = whole(asked, call)
+        if not asked.get("stream"):
+            return self.reply(200, json.dumps(answer))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for chunk in [*map(json.dumps, chunks(asked, answer)), "[DONE]"]:
+            data = f"data: {chunk}\n\n".encode()
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def do_GET(self):
+        self.reply(200, json.dumps(CALLS))
+
+    def reply(self, status, body):
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
+    server.serve_forever()
