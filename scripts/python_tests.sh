@@ -13,6 +13,7 @@ data=$(mktemp -d)
 mkfifo "$data/announcement" "$data/upstream"
 "$PYTHON" tests/python/upstream.py > "$data/upstream" &
 upstream=$!
+disown
 trap 'kill -KILL $upstream 2>/dev/null || true; rm -rf "$data"' EXIT
 exec 4< "$data/upstream"
 read -r -t 60 address <&4 || { echo "python_tests: the upstream did not start" >&2; exit 1; }

@@ -29,13 +29,13 @@ def ask(client, question, **options):
 
 def whole(client, question, **options):
     raw = ask(client, question, **options)
-    return normalised(raw.parse().model_dump()), raw.headers["cache-status"]
+    return normalised(raw.parse().model_dump(exclude_unset=True)), raw.headers["cache-status"]
 
 
 def streamed(client, question, **options):
     """The chunks of a stream added up, as a whole answer has them."""
     raw = ask(client, question, stream=True, stream_options={"include_usage": True}, **options)
-    chunks = [chunk.model_dump() for chunk in raw.parse()]
+    chunks = [chunk.model_dump(exclude_unset=True) for chunk in raw.parse()]
     assert len({chunk["id"] for chunk in chunks}) == 1 and len(chunks) > 3
     answer = chunks[0] | {"choices": {}, "usage": chunks[-1]["usage"]}
     for chunk in chunks:
@@ -46,9 +46,10 @@ def streamed(client, question, **options):
                 if said is not None:
                     known["text"][name] = known["text"].get(name, "") + said
             for call in choice["delta"].get("tool_calls") or []:
-                function = known["calls"].setdefault(call["index"], [call["id"], call["function"]["name"], ""])
+                named = [call.get("id"), call["function"].get("name"), ""]
+                function = known["calls"].setdefault(call["index"], named)
                 function[2] += call["function"]["arguments"]
-            known["logprobs"] += (choice["logprobs"] or {}).get("content") or []
+            known["logprobs"] += (choice.get("logprobs") or {}).get("content") or []
             known["end"] += [choice["finish_reason"]] if choice["finish_reason"] else []
     return normalised(answer), raw.headers["cache-status"]
 
@@ -64,10 +65,10 @@ def as_added_up(answer):
         message = choice["message"]
         calls = {
             place: [call["id"], call["function"]["name"], call["function"]["arguments"]]
-            for place, call in enumerate(message["tool_calls"] or [])
+            for place, call in enumerate(message.get("tool_calls") or [])
         }
         text = {name: message[name] for name in ("role", "content", "refusal") if message[name] is not None}
-        logprobs = (choice["logprobs"] or {}).get("content") or []
+        logprobs = (choice.get("logprobs") or {}).get("content") or []
         choices[choice["index"]] = {"text": text, "calls": calls, "logprobs": logprobs, "end": [choice["finish_reason"]]}
     return answer | {"choices": choices, "object": "chat.completion.chunk"}
 
