@@ -56,10 +56,24 @@ python_venv() {
     echo "$wanted" > "$venv/.requirements"
 }
 
+# The packages of the Node tests, where there is a Node; without it those tests say that they skip.
+node_packages() {
+    local home="$CACHE/test-node" wanted
+    command -v npm >/dev/null || return 0
+    wanted=$(sha256sum tests/node/package-lock.json | cut -d' ' -f1)
+    [ "$(cat "$home/.requirements" 2>/dev/null)" = "$wanted" ] && return
+    say "installing the packages of tests/node"
+    rm -rf "$home"
+    mkdir -p "$home"
+    cp tests/node/package.json tests/node/package-lock.json "$home"
+    npm ci --prefix "$home" --ignore-scripts --no-audit --no-fund --silent >&2
+    echo "$wanted" > "$home/.requirements"
+}
+
 case "${1:-}" in
     run) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust ;;
     check) packages build-essential pkg-config && rust && cargo_deny ;;
-    test) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt ;;
+    test) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     *) fail "usage: scripts/setup.sh run|check|test|peers" ;;
 esac

@@ -1,0 +1,35 @@
+//! The official `openai` clients for Python and Node, unmodified, against the real server.
+
+use std::process::Command;
+
+use crate::program::model_dir;
+
+/// Runs the tests of one client; what they print.
+fn run(client: &str) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/client_tests.sh");
+    let output = Command::new(script)
+        .arg(env!("CARGO_BIN_EXE_likewise"))
+        .arg(model_dir())
+        .arg(client)
+        .output()
+        .expect("the script starts");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    out.into_owned()
+}
+
+#[test]
+fn the_official_python_client_is_served() {
+    let out = run("python");
+    assert!(out.contains(" passed"), "no Python test ran:\n{out}");
+}
+
+#[test]
+fn the_official_node_client_is_served() {
+    let out = run("node");
+    if out.contains("skipped: there is no Node") {
+        println!("{out}");
+        return;
+    }
+    assert!(out.contains("# fail 0") && !out.contains("# pass 0"), "no Node test ran:\n{out}");
+}
