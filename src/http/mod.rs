@@ -23,6 +23,7 @@ mod problem;
 mod router;
 mod search;
 mod server;
+mod snapshots;
 mod wire;
 
 use serde::{Deserialize, Serialize};

@@ -20,6 +20,7 @@ use super::operations::{Operations, Readiness};
 use super::problem::Problem;
 use super::{
     Options, batch, collections, documents, embeddings, invalidation, models, objects, operations, search,
+    snapshots,
 };
 use crate::cache::Tiers;
 use crate::embed::Embedder;
@@ -155,6 +156,9 @@ fn collection_routes() -> OpenApiRouter<Arc<collections::Endpoint>> {
         .routes(routes!(documents::delete))
         .routes(routes!(documents::get_document))
         .routes(routes!(search::search))
+        .routes(routes!(snapshots::take, snapshots::list))
+        .routes(routes!(snapshots::index_file))
+        .routes(routes!(snapshots::ids))
 }
 
 fn model_routes() -> OpenApiRouter<Arc<Names>> {

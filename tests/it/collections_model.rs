@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::future::join_all;
 use likewise::metrics::Metrics;
 use likewise::search::{
-    Batch, Catalog, Change, Document, Filter, Metric, Options, Query, Settings, Test, Tidying, number,
+    Batch, Catalog, Change, Document, Filter, Indexed, Metric, Options, Query, Settings, Test, Tidying,
+    number,
 };
 use likewise::storage::rows::Place;
 use likewise::storage::{OsFiles, ReadMode};
@@ -113,6 +114,7 @@ impl World {
                     filter: from.map(|from| Arc::new(filter(from))),
                     score_min: None,
                     has_vectors: true,
+                    ef: None,
                 };
                 let found = self.catalog.search(collection.view(), Arc::new(query)).await.unwrap();
                 let found: Vec<(String, f32)> =
@@ -168,7 +170,7 @@ proptest! {
         runtime.block_on(async {
             let dir = TempDir::new().unwrap();
             let catalog = World::open(&dir);
-            let settings = Settings { metric: Metric::L2, dim: DIM, model: None };
+            let settings = Settings { metric: Metric::L2, dim: DIM, model: None, index: Indexed::Exact };
             catalog.create("points", settings).await.unwrap();
             let mut world = World { dir, catalog, oracle: Oracle::new(), version: 0 };
             for step in steps {
@@ -184,7 +186,10 @@ proptest! {
 async fn the_bytes_of_a_deleted_document_are_gone_after_the_compaction() {
     let dir = TempDir::new().unwrap();
     let catalog = World::open(&dir);
-    catalog.create("points", Settings { metric: Metric::L2, dim: DIM, model: None }).await.unwrap();
+    catalog
+        .create("points", Settings { metric: Metric::L2, dim: DIM, model: None, index: Indexed::Exact })
+        .await
+        .unwrap();
     let collection = catalog.get("points").unwrap();
     let text = |n: usize| Some(format!("the secret of customer {n}."));
     for n in 0..40 {

@@ -3,6 +3,7 @@
 //! The walk of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding,
 //! from its own cache, and one flight per query and version of the collection, in which the rows are searched and the results kept.
 
+mod recall;
 mod writing;
 
 use std::sync::Arc;
@@ -20,13 +21,14 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::search::{Catalog, Collection, Filter, Query, Results, Unfit, View, Watched};
 
+use self::recall::Recall;
 pub use writing::{Draft, Spec};
 
 /// The longest vector: of two such, neither the product nor the distance overflows an f32.
 const NORM_MAX: f64 = 1e18;
 
 /// What one request may ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Results of one query.
@@ -37,11 +39,25 @@ pub struct Options {
     pub documents_max: usize,
     /// Numbers that a vector may have.
     pub dimensions_max: usize,
+    /// Nodes that a search may let a graph widen.
+    pub ef_max: usize,
+    /// The share of the searches by index that are run again exactly, to know what indexes find.
+    pub recall_sample: f64,
+    /// The share of the exact results below which there is a warning.
+    pub recall_target: f64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { k_max: 1000, queries_max: 256, documents_max: 4096, dimensions_max: 8192 }
+        Options {
+            k_max: 1000,
+            queries_max: 256,
+            documents_max: 4096,
+            dimensions_max: 8192,
+            ef_max: 8192,
+            recall_sample: 0.005,
+            recall_target: 0.95,
+        }
     }
 }
 
@@ -67,6 +83,10 @@ pub struct Search {
     pub score_min: Option<f32>,
     /// Whether results carry their vectors.
     pub has_vectors: bool,
+    /// Whether the results must be exact, whatever index there is.
+    pub is_exact: bool,
+    /// Nodes that a graph widens at least; the server's choice if it is left out.
+    pub ef: Option<usize>,
     /// Whose embeddings are used.
     pub tenant: Tenant,
     /// What the request says about the cache.
@@ -104,6 +124,7 @@ pub struct Neighbors {
     namespaces: Arc<Namespaces>,
     flights: Arc<SingleFlight<Results>>,
     options: Options,
+    recall: Arc<Recall>,
     hits: Counter,
     misses: Counter,
     coalesced: Counter,
@@ -160,6 +181,7 @@ impl Neighbors {
             cache,
             namespaces,
             flights: SingleFlight::new(),
+            recall: Arc::new(Recall::new(options.recall_sample, options.recall_target, metrics)),
             options,
             hits: counter("hit"),
             misses: counter("miss"),
@@ -187,7 +209,7 @@ impl Neighbors {
         let asked_ttl = search.directives.ttl_seconds;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl, "cache.ttl")?;
         let keeping = Keeping { namespace, ttl_seconds, stamp, tenant: search.tenant.clone() };
-        let key_base = key_base(&collection, &search, &keeping.namespace);
+        let key_base = key_base(&collection, &search, self.ef(&search), &keeping.namespace);
         let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
         let mut outcomes: Vec<Option<Outcome>> =
             keys.iter().map(|key| self.look(&collection, &search.directives, key)).collect();
@@ -238,6 +260,7 @@ impl Neighbors {
             filter: search.filter.clone().map(Arc::new),
             score_min: search.score_min,
             has_vectors: search.has_vectors,
+            ef: self.ef(search),
         };
         let (own, collection, no_store) =
             (Arc::clone(self), Arc::clone(collection), search.directives.no_store);
@@ -245,6 +268,7 @@ impl Neighbors {
             let query = Arc::new(query);
             match own.catalog.search(Arc::clone(&view), Arc::clone(&query)).await {
                 Ok(found) => {
+                    own.recall.sample(&own.catalog, &view, &query, &found);
                     for ((duty, wanted), results) in duties.into_iter().zip(led).zip(found) {
                         if !no_store {
                             own.keep(&collection, &keeping, &view, &query, wanted, &results);
@@ -307,6 +331,12 @@ impl Neighbors {
         if !(1..=k_max).contains(&search.k) {
             return Err(Error::invalid("k", format!("k is from 1 to {k_max}, got {}", search.k)));
         }
+        let ef_max = self.options.ef_max;
+        if let Some(ef) = search.ef
+            && !(1..=ef_max).contains(&ef)
+        {
+            return Err(Error::invalid("ef", format!("ef is from 1 to {ef_max}, got {ef}")));
+        }
         let (count, field) = match &search.input {
             Input::Texts(texts) => (texts.len(), search.fields[0]),
             Input::Vectors(vectors) => (vectors.len(), search.fields[1]),
@@ -316,6 +346,11 @@ impl Neighbors {
             return Err(Error::invalid(field, format!("a search has 1 to {max} queries, got {count}")));
         }
         Ok(())
+    }
+
+    /// Nodes that a graph widens for a search; none if it must be exact.
+    fn ef(&self, search: &Search) -> Option<usize> {
+        (!search.is_exact).then(|| search.ef.unwrap_or_else(|| self.catalog.ef()))
     }
 
     /// What is asked for: texts as they are, vectors prepared.
@@ -474,7 +509,7 @@ fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<(
 }
 
 /// What the keys of all queries of a search begin with.
-fn key_base(collection: &Collection, search: &Search, namespace: &Namespace) -> KeyHasher {
+fn key_base(collection: &Collection, search: &Search, ef: Option<usize>, namespace: &Namespace) -> KeyHasher {
     let score_min = search.score_min.map_or([0; 5], |min| {
         let [a, b, c, d] = min.to_le_bytes();
         [1, a, b, c, d]
@@ -484,6 +519,7 @@ fn key_base(collection: &Collection, search: &Search, namespace: &Namespace) -> 
     base.field(namespace.name.as_bytes())
         .field(&collection.instance().to_le_bytes())
         .field(&(search.k as u64).to_le_bytes())
+        .field(&(ef.unwrap_or(0) as u64).to_le_bytes())
         .field(&score_min)
         .field(&[u8::from(search.has_vectors)])
         .field(filter.as_bytes());

@@ -7,8 +7,8 @@ use super::{Neighbors, prepare};
 use crate::domain::{InputType, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::search::{
-    Batch, Change, Collection, Document, ID_BYTES_MAX, METADATA_BYTES_MAX, Metric, Model, Receipt, Settings,
-    TAGS_MAX,
+    Batch, Change, Collection, Document, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX, Metric, Model, Receipt,
+    Settings, TAGS_MAX,
 };
 
 /// What a collection is to be.
@@ -20,6 +20,8 @@ pub struct Spec {
     pub model: Option<String>,
     /// Length of its vectors. With it and without a model, clients bring the vectors.
     pub dim: Option<usize>,
+    /// Which index it has.
+    pub index: Indexed,
 }
 
 /// A document to be stored.
@@ -56,7 +58,7 @@ impl Neighbors {
         if !(1..=max).contains(&dim) {
             return Err(Error::invalid("dimensions", format!("a vector has 1 to {max} numbers, got {dim}")));
         }
-        self.catalog.create(name, Settings { metric: spec.metric, dim, model }).await
+        self.catalog.create(name, Settings { metric: spec.metric, dim, model, index: spec.index }).await
     }
 
     /// A collection.

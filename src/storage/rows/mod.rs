@@ -10,6 +10,7 @@
 mod log;
 mod manifest;
 mod segment;
+mod snapshot;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use std::sync::Arc;
 pub use log::Replay;
 pub use manifest::{Listing, Manifest};
 pub use segment::{HEADER_BYTES, Header, Row, RowSegment};
+pub use snapshot::{Coverage, Covered, Draft, Snapshot};
 
 use self::log::Log;
 use self::manifest::MANIFEST_BYTES_MAX;
+use self::snapshot::SNAPSHOT;
 use super::files::{Files, publish, read_all, remove_if_present};
 use super::options::ReadMode;
 use crate::error::{Error, Kind, Result};
@@ -58,6 +61,8 @@ pub struct RowStore {
     name: String,
     manifest: Manifest,
     log: Log,
+    /// The number of the index's snapshot, if there may be one.
+    index: Option<u64>,
     /// Set by the first write that failed: nothing is known of the files' ends any more.
     is_off: bool,
 }
@@ -200,7 +205,14 @@ impl RowStore {
         remove_if_present(&*place.files, &path).map_err(io)?;
         let log = Log::create(&*place.files, &path, manifest.log, salt)?;
         place.publish(name, &manifest)?;
-        Ok(RowStore { place: place.clone(), name: name.to_owned(), manifest, log, is_off: false })
+        Ok(RowStore {
+            place: place.clone(),
+            name: name.to_owned(),
+            manifest,
+            log,
+            index: None,
+            is_off: false,
+        })
     }
 
     /// Opens a store and verifies every byte of it. Files of interrupted writes are removed.
@@ -224,7 +236,9 @@ impl RowStore {
         let segments = manifest.segments.iter().map(open).collect::<Result<Vec<_>>>().map_err(at)?;
         let path = place.log(name, manifest.log);
         let (log, replay) = Log::open(&*place.files, &path, manifest.log, manifest.salt).map_err(at)?;
-        let store = RowStore { place: place.clone(), name: name.to_owned(), manifest, log, is_off: false };
+        let (place, name) = (place.clone(), name.to_owned());
+        let index = place.snapshot_number(&name, &manifest.salt);
+        let store = RowStore { place, name, manifest, log, index, is_off: false };
         store.remove_strays().map_err(io)?;
         Ok(Opened { store, segments, replay })
     }
@@ -340,7 +354,9 @@ impl RowStore {
                 Some((number, "rows")) => {
                     self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
                 }
-                Some((MANIFEST, "tmp")) => false,
+                Some((number, "faiss")) => number.parse().ok() == self.index,
+                Some((_, "draft")) => false,
+                Some((MANIFEST | SNAPSHOT, "tmp")) => false,
                 _ => true,
             };
             if name == self.name && !belongs {
