@@ -1,11 +1,11 @@
-//! The official `openai` client for Python, unmodified, against the real server.
+//! Programs in Python: the official `openai` client, unmodified, against the real server; and FAISS, with its files.
 
 use std::process::Command;
 
 use crate::program::model_dir;
 
 #[test]
-fn the_official_python_client_is_served() {
+fn programs_in_python_are_served() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/python_tests.sh");
     let output = Command::new(script)
         .arg(env!("CARGO_BIN_EXE_likewise"))
