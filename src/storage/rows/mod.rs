@@ -1,7 +1,7 @@
 //! A store of rows: the vectors and documents of one collection, which outlive every index that is made of them.
 //!
 //! What lives here: segments, which are written once and mapped; the log of what is in no segment yet; the manifest that
-//! says which of them hold. What must never: search, filters, or what a document means. The one idea: a change is
+//! says which of them hold; snapshots of indexes, which are derived. What must never: search, filters, or what a document means. The one idea: a change is
 //! acknowledged when its record in the log is flushed; segments and manifest only make the log shorter, and a crash
 //! between any two calls leaves the old manifest or the new one, each with all it needs.
 //!
@@ -153,6 +153,9 @@ impl Place {
         };
         let read = Log::read(&*self.files, &path, manifest.log, &manifest.salt);
         add(path, read.map_or_else(Some, damaged));
+        if self.has_snapshot(name) {
+            add(self.path(name, SNAPSHOT), self.open_snapshot(name, &manifest.salt).err());
+        }
     }
 
     /// Removes all files of a collection, the mark that it is dropped last.

@@ -190,7 +190,13 @@ impl Place {
         self.snapshot_manifest(name, salt).ok().map(|manifest| manifest.number)
     }
 
-    fn open_snapshot(&self, name: &str, salt: &Salt) -> Result<Snapshot> {
+    /// Whether there is the manifest of a snapshot.
+    pub(super) fn has_snapshot(&self, name: &str) -> bool {
+        let manifest = format!("{name}.{SNAPSHOT}");
+        self.files.list(&self.dir).is_ok_and(|listed| listed.iter().any(|file| *file.name == *manifest))
+    }
+
+    pub(super) fn open_snapshot(&self, name: &str, salt: &Salt) -> Result<Snapshot> {
         let io = |error| Error::io("open a snapshot", error).with("collection", name);
         let manifest = self.snapshot_manifest(name, salt)?;
         let path = self.snapshot(name, manifest.number);
@@ -211,10 +217,7 @@ impl RowStore {
     /// # Errors
     /// `Corrupt`, `Format`, `Io`: the index has to be built anew.
     pub fn snapshot(&self) -> Result<Option<Arc<Snapshot>>> {
-        let io = |error| Error::io("look for a snapshot", error).with("collection", &self.name);
-        let listed = self.place.files.list(&self.place.dir).map_err(io)?;
-        let manifest = format!("{}.{SNAPSHOT}", self.name);
-        if !listed.iter().any(|file| *file.name == *manifest) {
+        if !self.place.has_snapshot(&self.name) {
             return Ok(None);
         }
         self.place.open_snapshot(&self.name, &self.manifest.salt).map(Arc::new).map(Some)
