@@ -159,8 +159,21 @@ fn run(
         for query in vectors.rows().into_iter().skip(REAL) {
             let filter = filter.clone();
             let vectors = query.to_vec();
-            let query = Query { vectors, k: K, filter, score_min: None, has_vectors: false, ef };
-            found.push(view.search(scanner, &query)[0].iter().map(|hit| hit.score).collect::<Vec<f32>>());
+            let query = Query {
+                vectors,
+                k: K,
+                filter,
+                score_min: None,
+                has_vectors: false,
+                ef,
+                bytes_max: usize::MAX,
+            };
+            found.push(
+                view.search(scanner, &query).expect("small results")[0]
+                    .iter()
+                    .map(|hit| hit.score)
+                    .collect::<Vec<f32>>(),
+            );
         }
         best = best.min(start.elapsed().as_secs_f64());
     }

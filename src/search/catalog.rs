@@ -61,7 +61,10 @@ pub struct Catalog {
     /// Held by who makes or drops a collection.
     changing: Mutex<()>,
     scanner: Arc<Scanner>,
+    /// Searches that wait or run.
     searches: Semaphore,
+    /// Searches that run: a thread that waits for a piece of one would begin another meanwhile, on its own stack.
+    running: Arc<Semaphore>,
     workshop: Arc<Workshop>,
     metrics: Arc<Metrics>,
 }
@@ -94,6 +97,7 @@ impl Catalog {
         }
         Ok(Catalog {
             searches: Semaphore::new(options.searches_queued_max),
+            running: Arc::new(Semaphore::new(threads)),
             place,
             options,
             shelf: RwLock::new(shelf),
@@ -182,21 +186,24 @@ impl Catalog {
     /// Results for each vector of a query in a view, on the room's threads.
     ///
     /// # Errors
-    /// `Overloaded` if too many searches wait.
+    /// `Overloaded` if too many searches wait; `InvalidInput` for results that are too large together.
     ///
     /// Cancel safety: a search that nobody waits for any more is not begun.
     pub async fn search(&self, view: Arc<View>, query: Arc<Query>) -> Result<Vec<Results>> {
         let overloaded = |_| Error::new(Kind::Overloaded, "too many searches are waiting");
         let _place = self.searches.try_acquire().map_err(overloaded)?;
+        let closed = |error| Error::new(Kind::Internal, "wait for a thread that searches").source(error);
+        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(closed)?;
         let (reply, answer) = oneshot::channel();
         let scanner = Arc::clone(&self.scanner);
         self.scanner.spawn(move || {
+            let _turn = turn;
             if !reply.is_closed() {
                 // The asker may leave meanwhile.
                 let _ = reply.send(view.search(&scanner, &query));
             }
         });
-        answer.await.map_err(|died| Error::new(Kind::Internal, "the thread that searched died").source(died))
+        answer.await.map_err(|died| Error::new(Kind::Internal, "a search died").source(died))?
     }
 
     /// Ends the writers once they have made what was sent to them. Blocks.

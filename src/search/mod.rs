@@ -28,7 +28,7 @@ pub use collection::Collection;
 pub use document::{Document, DocumentRef, ID_BYTES_MAX, METADATA_BYTES_MAX, TAGS_MAX};
 pub use filter::{Filter, Scalar, Test, number};
 pub use likewise_index::{Metric, Unfit, Vectors, flat_header};
-pub use nearest::Query;
+pub use nearest::{Query, check_bytes};
 pub use results::{Hit, Results};
 pub use sealed::Indexing;
 pub use settings::{Indexed, Model, Settings, metric_name};

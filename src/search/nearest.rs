@@ -10,6 +10,7 @@ use super::filter::Filter;
 use super::results::Results;
 use super::sealed::Sealed;
 use super::view::View;
+use crate::error::{Error, Result};
 
 /// Rows that are scanned in about the time in which a graph widens one node.
 const ROWS_PER_WIDENED: usize = 20;
@@ -32,6 +33,8 @@ pub struct Query {
     pub has_vectors: bool,
     /// Nodes that a graph widens at least; none if the index is not to be asked.
     pub ef: Option<usize>,
+    /// Bytes of all results together, at most.
+    pub bytes_max: usize,
 }
 
 /// Which rows may be found, by part.
@@ -49,7 +52,10 @@ struct Walk<'a> {
 
 impl View {
     /// Results for each vector of the query; exact if the index is not asked. Blocks for as long as it takes.
-    pub fn search(&self, scanner: &Scanner, query: &Query) -> Vec<Results> {
+    ///
+    /// # Errors
+    /// `InvalidInput` if the results together would be too large.
+    pub fn search(&self, scanner: &Scanner, query: &Query) -> Result<Vec<Results>> {
         let filtered: Vec<Option<Bits>> = self
             .parts
             .iter()
@@ -66,7 +72,12 @@ impl View {
             .walk(query, &kept)
             .and_then(|walk| self.walked(scanner, query, &kept, &walk))
             .unwrap_or_else(|| self.scanned(scanner, query, &kept, 0));
-        found.into_iter().map(|found| self.results(query, found)).collect()
+        let mut results = Vec::with_capacity(found.len());
+        for found in found {
+            results.push(self.results(query, found));
+            check_bytes(results.iter(), query.bytes_max)?;
+        }
+        Ok(results)
     }
 
     /// Whether a search by the index would ask it: there is one, and no scan is as fast.
@@ -137,6 +148,20 @@ impl View {
             (found.score, block.document_bytes(row), vector)
         }))
     }
+}
+
+/// Whether results are small enough together.
+///
+/// # Errors
+/// `InvalidInput` if not.
+pub fn check_bytes<'a>(results: impl Iterator<Item = &'a Results>, bytes_max: usize) -> Result<()> {
+    let bytes: usize = results.map(|results| results.bytes().len()).sum();
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let message =
+        format!("the results have more than {bytes_max} bytes: ask for fewer, or for fewer at once");
+    Err(Error::invalid("k", message))
 }
 
 /// The order of results: the best first, equal ones as they were written.

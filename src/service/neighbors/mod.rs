@@ -19,7 +19,7 @@ use crate::cache::{Cache, Landing, Namespace, Namespaces, SEARCH_RESULTS, Single
 use crate::domain::{Codec, Entry, EntryMeta, InputType, Key, KeyHasher, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
-use crate::search::{Catalog, Collection, Filter, Query, Results, Unfit, View, Watched};
+use crate::search::{Catalog, Collection, Filter, Query, Results, Unfit, View, Watched, check_bytes};
 
 use self::recall::Recall;
 pub use writing::{Draft, Spec};
@@ -39,6 +39,8 @@ pub struct Options {
     pub documents_max: usize,
     /// Numbers that a vector may have.
     pub dimensions_max: usize,
+    /// Bytes of the documents and vectors that one search finds, all queries together.
+    pub result_bytes_max: usize,
     /// Nodes that a search may let a graph widen.
     pub ef_max: usize,
     /// The share of the searches by index that are run again exactly, to know what indexes find.
@@ -54,6 +56,7 @@ impl Default for Options {
             queries_max: 256,
             documents_max: 4096,
             dimensions_max: 8192,
+            result_bytes_max: 64 << 20,
             ef_max: 8192,
             recall_sample: 0.005,
             recall_target: 0.95,
@@ -261,6 +264,7 @@ impl Neighbors {
             score_min: search.score_min,
             has_vectors: search.has_vectors,
             ef: self.ef(search),
+            bytes_max: self.options.result_bytes_max,
         };
         let (own, collection, no_store) =
             (Arc::clone(self), Arc::clone(collection), search.directives.no_store);
@@ -319,6 +323,8 @@ impl Neighbors {
             found.version = found.version.min(version);
             found.results.push(results);
         }
+        // Results that were cached take no memory of their own, but their answer does.
+        check_bytes(found.results.iter(), self.options.result_bytes_max)?;
         self.hits.inc_by(found.hits as u64);
         self.misses.inc_by(found.misses as u64);
         self.coalesced.inc_by(found.coalesced as u64);
@@ -394,7 +400,13 @@ impl Neighbors {
             wanted.push(Wanted { place, key, vector });
         }
         if !texts.is_empty() {
-            let embedded = self.embed(texts, InputType::Query, &search.tenant).await?;
+            let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();
+            let field = search.fields[0];
+            let name = |text: usize| match field {
+                "queries" => format!("queries[{}]", places[text]),
+                _ => field.to_owned(),
+            };
+            let embedded = self.embed(texts, InputType::Query, &search.tenant, name).await?;
             for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
                 prepare(collection, &mut vector, search.fields[0])?;
                 wanted.vector = vector;
@@ -408,6 +420,7 @@ impl Neighbors {
         texts: Vec<String>,
         input_type: InputType,
         tenant: &Tenant,
+        name: impl Fn(usize) -> String,
     ) -> Result<Vec<Vec<f32>>> {
         let request = embeddings::Request {
             texts,
@@ -416,7 +429,7 @@ impl Neighbors {
             tenant: tenant.clone(),
             directives: Directives::default(),
         };
-        let embedded = self.embeddings.embed(&request).await?;
+        let embedded = self.embeddings.embed(&request).await.map_err(|error| renamed(error, name))?;
         let vector = |entry: &Arc<Entry>| {
             entry.value.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect()
         };
@@ -506,6 +519,14 @@ fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<(
         ));
     }
     Ok(())
+}
+
+/// A fault of the text `input[n]`, told of the field that the text came in.
+fn renamed(error: Error, name: impl Fn(usize) -> String) -> Error {
+    let Some(input) = error.param_name().map(str::to_owned) else { return error };
+    let number = input.strip_prefix("input[").and_then(|rest| rest.strip_suffix(']'));
+    let Some(name) = number.and_then(|number| number.parse().ok()).map(name) else { return error };
+    Error::new(error.kind(), error.message().replace(&input, &name)).param(name)
 }
 
 /// What the keys of all queries of a search begin with.

@@ -63,6 +63,8 @@ pub struct RowStore {
     log: Log,
     /// The number of the index's snapshot, if there may be one.
     index: Option<u64>,
+    /// The highest number that a snapshot has had since the start.
+    index_before: u64,
     /// Set by the first write that failed: nothing is known of the files' ends any more.
     is_off: bool,
 }
@@ -99,7 +101,12 @@ impl Place {
         for file in self.files.list(&self.dir).map_err(io)? {
             match file.name.split_once('.') {
                 Some((name, MANIFEST)) => names.push(name.to_owned()),
-                Some((name, DROPPED)) => self.remove_files(name)?,
+                // One that cannot be removed takes nobody else's collections away.
+                Some((name, DROPPED)) => {
+                    if let Err(error) = self.remove_files(name) {
+                        tracing::error!(%error, "what is left of a dropped collection cannot be removed");
+                    }
+                }
                 _ => {}
             }
         }
@@ -198,6 +205,11 @@ impl RowStore {
     pub fn create(place: &Place, name: &str, dim: u32, settings: Vec<u8>) -> Result<RowStore> {
         let io = |error| Error::io("create a collection", error).with("collection", name);
         place.files.create_dir(&place.dir).map_err(io)?;
+        // Else the next start would take the new collection for the one that was dropped.
+        let listed = place.files.list(&place.dir).map_err(io)?;
+        if listed.iter().any(|file| file.name.split_once('.') == Some((name, DROPPED))) {
+            place.remove_files(name)?;
+        }
         let mut salt = Salt::default();
         getrandom::fill(&mut salt)
             .map_err(|error| Error::new(Kind::Io, "draw a salt").source(std::io::Error::from(error)))?;
@@ -214,6 +226,7 @@ impl RowStore {
             manifest,
             log,
             index: None,
+            index_before: 0,
             is_off: false,
         })
     }
@@ -241,7 +254,8 @@ impl RowStore {
         let (log, replay) = Log::open(&*place.files, &path, manifest.log, manifest.salt).map_err(at)?;
         let (place, name) = (place.clone(), name.to_owned());
         let index = place.snapshot_number(&name, &manifest.salt);
-        let store = RowStore { place, name, manifest, log, index, is_off: false };
+        let index_before = index.unwrap_or(0);
+        let store = RowStore { place, name, manifest, log, index, index_before, is_off: false };
         store.remove_strays().map_err(io)?;
         Ok(Opened { store, segments, replay })
     }

@@ -239,7 +239,7 @@ impl RowStore {
     pub fn keep_index(&mut self, draft: &Draft, coverage: Coverage) -> Result<Arc<Snapshot>> {
         self.check_on()?;
         let io = |error| Error::io("keep a snapshot", error).with("collection", &self.name);
-        let number = self.index.map_or(1, |before| before + 1);
+        let number = self.index_before + 1;
         let path = self.place.snapshot(&self.name, number);
         let Place { files, dir, .. } = &self.place;
         let file = files.open(&draft.path).map_err(io)?;
@@ -253,6 +253,7 @@ impl RowStore {
         let encoded = manifest.encode(&self.manifest.salt);
         publish(&**files, dir, &format!("{}.{SNAPSHOT}", self.name), &encoded).map_err(io)?;
         self.index = Some(number);
+        self.index_before = number;
         self.remove_strays().map_err(|error| Error::io("remove what a collection has outlived", error))?;
         Ok(Arc::new(Snapshot { number, path, coverage: manifest.coverage, file: mapped }))
     }
