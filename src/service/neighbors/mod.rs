@@ -521,12 +521,12 @@ fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<(
     Ok(())
 }
 
-/// A fault of the text `input[n]`, told of the field that the text came in.
+/// A fault that begins with the text's name among those to embed, `input[n]`, told of the field that the text came in.
 fn renamed(error: Error, name: impl Fn(usize) -> String) -> Error {
-    let Some(input) = error.param_name().map(str::to_owned) else { return error };
-    let number = input.strip_prefix("input[").and_then(|rest| rest.strip_suffix(']'));
-    let Some(name) = number.and_then(|number| number.parse().ok()).map(name) else { return error };
-    Error::new(error.kind(), error.message().replace(&input, &name)).param(name)
+    let named = error.message().strip_prefix("input[").and_then(|rest| rest.split_once(']'));
+    let Some((Ok(number), rest)) = named.map(|(number, rest)| (number.parse(), rest)) else { return error };
+    let name = name(number);
+    Error::new(error.kind(), format!("{name}{rest}")).param(name)
 }
 
 /// What the keys of all queries of a search begin with.
