@@ -9,6 +9,7 @@ use likewise::storage::manifest::Manifest;
 use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
+use likewise_index::{Effort, Graph, Vectors};
 
 /// The header page, as it is and with a checksum that holds.
 pub(crate) fn segment_header(data: &[u8]) {
@@ -20,6 +21,22 @@ pub(crate) fn segment_header(data: &[u8]) {
         assert!(header.slots_in(header.file_bytes()) == header.slot_count);
         let _ = header.slots_in(u64::MAX);
         let _ = header.slot_offset(u32::MAX);
+    }
+}
+
+/// A file of FAISS, from anywhere: its rows, and a search of its graph.
+pub(crate) fn faiss_file(data: &[u8]) {
+    if let Ok(vectors) = Vectors::read(data) {
+        for row in 0..vectors.len().min(4) {
+            assert!(vectors.row(row).len() == vectors.dim());
+            let _ = vectors.id(row);
+        }
+    }
+    if let Ok(graph) = Graph::open(data) {
+        let effort = Effort { ef: 8, candidates: 4 };
+        let query = vec![0.5; graph.dim()];
+        let found = graph.search(&query, effort, Some(&|row| row % 2 == 0));
+        assert!(found.iter().all(|&row| (row as usize) < graph.len() && row % 2 == 0));
     }
 }
 

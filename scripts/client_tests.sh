@@ -22,7 +22,7 @@ trap 'kill -KILL $upstream 2>/dev/null || true; rm -rf "$data"' EXIT
 exec 4< "$data/upstream"
 read -r -t 60 address <&4 || { echo "client_tests: the upstream did not start" >&2; exit 1; }
 
-LIKEWISE__MODEL__NAME=all-MiniLM-L6-v2 LIKEWISE__ANSWERS__KEEPS_TOOL_CALLS=true \
+LIKEWISE__MODEL__NAME=all-MiniLM-L6-v2 LIKEWISE__ANSWERS__KEEPS_TOOL_CALLS=true LIKEWISE__SEARCH__TIDYING__IDLE_MS=50 \
     "$1" serve --listen 127.0.0.1:0 --data-dir "$data/data" --model "$2" --upstream "$address" \
     > "$data/announcement" &
 server=$!
@@ -30,7 +30,7 @@ trap 'kill -KILL $server $upstream 2>/dev/null || true; rm -rf "$data"' EXIT
 
 exec 3< "$data/announcement"
 read -r -t 60 line <&3 || { echo "client_tests: the server did not start" >&2; exit 1; }
-export LIKEWISE_URL="${line#listening on }"
+export LIKEWISE_URL="${line#listening on }" LIKEWISE_BINARY="$1" OMP_NUM_THREADS=1
 case "$3" in
     python) "$PYTHON" -m pytest --quiet -p no:cacheprovider tests/python ;;
     node) NODE_PATH="$CACHE/test-node/node_modules" node --test --test-reporter=tap tests/node/answers.test.cjs ;;

@@ -71,9 +71,9 @@ node_packages() {
 }
 
 case "${1:-}" in
-    run) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust ;;
-    check) packages build-essential pkg-config && rust && cargo_deny ;;
-    test) packages build-essential pkg-config python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
+    run) packages build-essential pkg-config cmake libopenblas-serial-dev python3 python3-venv python3-pip curl && rust ;;
+    check) packages build-essential pkg-config cmake libopenblas-serial-dev && rust && cargo_deny ;;
+    test) packages build-essential pkg-config cmake libopenblas-serial-dev python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     *) fail "usage: scripts/setup.sh run|check|test|peers" ;;
 esac

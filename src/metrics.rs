@@ -102,6 +102,12 @@ pub struct Metrics {
     pub bad_rows: Counter,
     /// Steps of tidying up a collection that failed.
     pub compaction_errors: Counter,
+    /// Indexes built.
+    pub index_builds: Counter,
+    /// Indexes that could not be built, or opened from their snapshot.
+    pub index_errors: Counter,
+    /// The share of the exact results that a search by index found, of searches that were sampled.
+    pub recall: Histogram,
     /// Segments that were sealed because a write or a flush failed.
     pub failed_segments: Counter,
     /// Forward passes of a local model, or calls of a remote one.
@@ -191,6 +197,19 @@ impl Metrics {
                 "collection_compaction_errors",
                 "Steps of tidying up that failed",
                 Counter::default(),
+            ),
+            index_builds: register(r, "collection_index_builds", "Indexes built", Counter::default()),
+            index_errors: register(
+                r,
+                "collection_index_errors",
+                "Indexes not built, or not opened",
+                Counter::default(),
+            ),
+            recall: register(
+                r,
+                "recall_at_k",
+                "Share of the exact results that the index found",
+                Histogram::new([0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999]),
             ),
             failed_segments: register(
                 r,

@@ -1,18 +1,28 @@
 //! Vectors in, neighbours out.
 //!
-//! What lives here: the exact scan of rows, in f32 or by int8 codes, and the kernels under it. What must never: documents,
-//! ids, collections, files, requests; this crate sees rows. The one idea: whatever path a search takes (how many queries
-//! at a time, which threads, with codes or without), its result is bit for bit that of the naive loop, which calls
-//! [`score`] for every kept row and sorts by score, then block, then row.
+//! What lives here: the exact scan of rows, in f32 or by int8 codes; the search of HNSW graphs in FAISS's files; FAISS,
+//! which builds them; the kernels under all that. What must never: documents, ids, collections, requests; this crate sees
+//! rows. The one idea of the scan: whatever path a search takes (how many queries at a time, which threads, with codes or
+//! without), its result is bit for bit that of the naive loop, which calls [`score`] for every kept row and sorts by
+//! score, then block, then row. The one idea of the rest: an index only proposes rows, which are scored by [`score`] like
+//! all others; so it can miss a row, and never give one a wrong score.
 
 mod best;
 mod bits;
+mod code_table;
 mod codes;
+mod faiss;
+mod faiss_file;
+mod ffi;
+mod graph;
 mod kernels;
 mod metric;
 mod scan;
 
 pub use bits::Bits;
 pub use codes::{Codes, CodesView};
+pub use faiss::{Failed, Recipe, Resident, check_processor};
+pub use faiss_file::{Malformed, Vectors, flat_header};
+pub use graph::{Effort, Graph};
 pub use metric::{Metric, Unfit, score, scores};
 pub use scan::{Block, Neighbor, Scanner};

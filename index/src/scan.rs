@@ -62,6 +62,9 @@ impl Scanner {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|thread| format!("scan-{thread}"))
+            // The panic has been reported; whoever waits for the work sees that it is gone. Without this it would be the end
+            // of the process.
+            .panic_handler(drop)
             .build()
             .map_err(std::io::Error::other)?;
         Ok(Scanner { pool })

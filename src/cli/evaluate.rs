@@ -11,7 +11,7 @@ use fs_err::File;
 use likewise::app::Engine;
 use likewise::domain::Tenant;
 use likewise::error::{Error, Kind, Result};
-use likewise::search::{Document, Metric};
+use likewise::search::{Document, Indexed, Metric};
 use likewise::service::neighbors::{Draft, Input, Search, Spec};
 use likewise::service::{Directives, Neighbors};
 use serde::Deserialize;
@@ -138,7 +138,7 @@ async fn evaluate(
     queries: &[Text],
     judgements: &Judgements,
 ) -> Result<String> {
-    let spec = Spec { metric: Metric::Cosine, model: None, dim: None };
+    let spec = Spec { metric: Metric::Cosine, model: None, dim: None, index: Indexed::Exact };
     neighbors.create(name, spec).await?;
     let tenant = Tenant::default();
     let progress = super::bar(corpus.len());
@@ -167,6 +167,8 @@ async fn evaluate(
             filter: None,
             score_min: None,
             has_vectors: false,
+            is_exact: true,
+            ef: None,
             tenant: tenant.clone(),
             directives: Directives::default(),
             fields: ["queries", "vectors"],

@@ -7,6 +7,7 @@ use base64_simd::STANDARD;
 use clap::Args;
 use fs_err::File;
 use likewise::error::{Error, Kind, Result};
+use likewise::search::Vectors;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -26,10 +27,11 @@ pub(super) struct Import {
     /// The collection. It is made if it is missing: of the server's model, or, if the first document brings a vector, of
     /// vectors of that length.
     collection: String,
-    /// Documents as JSON lines (`id`, `text` or `vector`, `metadata`, `tags`), or vectors as a `.npy` file of f32.
+    /// Documents as JSON lines (`id`, `text` or `vector`, `metadata`, `tags`), or vectors as a `.npy` file of f32, or as a
+    /// `.faiss` file: flat, 8-bit codes, HNSW over these, and id maps.
     file: PathBuf,
-    /// For a `.npy` file: the documents of its rows as JSON lines, or just their ids as JSON texts; by default `ids.jsonl`
-    /// beside it.
+    /// For a `.npy` or `.faiss` file: the documents of its rows as JSON lines, or just their ids as JSON texts, or `null` for
+    /// a row that is left out; by default the ids in the file, or else `ids.jsonl` beside it.
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
     /// How vectors are compared, if the collection is made: cosine, inner_product or l2.
@@ -39,6 +41,9 @@ pub(super) struct Import {
 
 /// Documents as they come from a file.
 type Documents = Box<dyn Iterator<Item = Result<Map<String, Value>>>>;
+
+/// What lines say of the rows of another file; nothing of one that is left out.
+type Described = Box<dyn Iterator<Item = Result<Option<Map<String, Value>>>>>;
 
 impl Import {
     pub(super) async fn run(self) -> Result<()> {
@@ -70,26 +75,64 @@ impl Import {
 
     /// The documents, and how many there are.
     fn documents(&self) -> Result<(Documents, usize)> {
-        if self.file.extension().is_none_or(|extension| extension != "npy") {
-            let count = BufReader::new(open(&self.file)?).lines().count();
-            return Ok((lines(&self.file)?, count));
+        match self.file.extension().and_then(|extension| extension.to_str()) {
+            Some("npy") => self.of_npy(),
+            Some("faiss") => self.of_faiss(),
+            _ => {
+                let count = BufReader::new(open(&self.file)?).lines().count();
+                let shown = self.file.display().to_string();
+                let present = move |document: Result<Option<Map<String, Value>>>| {
+                    let fault =
+                        || Error::new(Kind::InvalidInput, "a document is not null").with("file", &shown);
+                    document.and_then(|document| document.ok_or_else(fault))
+                };
+                Ok((Box::new(lines(&self.file)?.map(present)), count))
+            }
         }
+    }
+
+    fn of_npy(&self) -> Result<(Documents, usize)> {
         let mut file = BufReader::new(open(&self.file)?);
         let shape = npy::read_header(&mut file).map_err(|error| error.with("file", self.file.display()))?;
+        let mut vector = vec![0; shape.columns * 4];
+        let with_vector = move |document: Result<Option<Map<String, Value>>>| {
+            let document = document?;
+            file.read_exact(&mut vector).map_err(|error| Error::io("read the vectors", error))?;
+            Ok(document.map(|document| with_vector(document, &vector)))
+        };
+        let documents = self.described(shape.rows)?.map(with_vector).filter_map(Result::transpose);
+        Ok((Box::new(documents), shape.rows))
+    }
+
+    fn of_faiss(&self) -> Result<(Documents, usize)> {
+        let bytes = fs_err::read(&self.file)
+            .map_err(|error| Error::new(Kind::Config, "open the vectors").source(error))?;
+        let vectors = Vectors::read(&bytes).map_err(|error| {
+            Error::new(Kind::InvalidInput, "read the vectors").with("file", self.file.display()).source(error)
+        })?;
+        let count = vectors.len();
+        let rows: Vec<Vec<u8>> =
+            (0..count).map(|row| vectors.row(row).into_iter().flat_map(f32::to_le_bytes).collect()).collect();
+        let ids: Option<Vec<i64>> = (0..count).map(|row| vectors.id(row)).collect();
+        let described: Described = match ids.filter(|_| self.ids.is_none()) {
+            Some(ids) => Box::new(ids.into_iter().map(|id| Ok(Some(named(id.to_string()))))),
+            None => self.described(count)?,
+        };
+        let documents = described.zip(rows).map(|(document, row)| {
+            document.map(|document| document.map(|document| with_vector(document, &row)))
+        });
+        Ok((Box::new(documents.filter_map(Result::transpose)), count))
+    }
+
+    /// What the documents of rows hold besides their vectors; none for a row that is left out.
+    fn described(&self, rows: usize) -> Result<Described> {
         let ids = self.ids.clone().unwrap_or_else(|| self.file.with_file_name("ids.jsonl"));
-        let rows = BufReader::new(open(&ids)?).lines().count();
-        if rows != shape.rows {
-            let message = format!("{} vectors, and {rows} lines in {}", shape.rows, ids.display());
+        let count = BufReader::new(open(&ids)?).lines().count();
+        if count != rows {
+            let message = format!("{rows} vectors, and {count} lines in {}", ids.display());
             return Err(Error::new(Kind::InvalidInput, message));
         }
-        let mut vector = vec![0; shape.columns * 4];
-        let with_vector = move |document: Result<Map<String, Value>>| {
-            let mut document = document?;
-            file.read_exact(&mut vector).map_err(|error| Error::io("read the vectors", error))?;
-            document.insert("vector".into(), STANDARD.encode_to_string(&vector).into());
-            Ok(document)
-        };
-        Ok((Box::new(lines(&ids)?.map(with_vector)), shape.rows))
+        lines(&ids)
     }
 
     /// Makes the collection, if it is missing.
@@ -125,8 +168,8 @@ fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| Error::new(Kind::Config, "open the documents").source(error))
 }
 
-/// JSON lines: documents, or texts that are their ids.
-fn lines(path: &Path) -> Result<Documents> {
+/// JSON lines: documents, or texts that are their ids, or `null`.
+fn lines(path: &Path) -> Result<Described> {
     let shown = path.display().to_string();
     let lines = BufReader::new(open(path)?).lines().enumerate().map(move |(number, line)| {
         let fault = |message: &str| {
@@ -134,14 +177,25 @@ fn lines(path: &Path) -> Result<Documents> {
         };
         let line = line.map_err(|error| fault("read the documents").source(error))?;
         match serde_json::from_str(&line).map_err(|error| fault("a line is not JSON").source(error))? {
-            Value::Object(document) => Ok(document),
-            Value::String(id) => Ok(Map::from_iter([("id".to_owned(), Value::String(id))])),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            Value::Object(document) => Ok(Some(document)),
+            Value::String(id) => Ok(Some(named(id))),
+            Value::Null => Ok(None),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
                 Err(fault("a line is a document, or the text of an id"))
             }
         }
     });
     Ok(Box::new(lines))
+}
+
+/// A document of which only the id is known.
+fn named(id: String) -> Map<String, Value> {
+    Map::from_iter([("id".to_owned(), Value::String(id))])
+}
+
+fn with_vector(mut document: Map<String, Value>, vector: &[u8]) -> Map<String, Value> {
+    document.insert("vector".into(), STANDARD.encode_to_string(vector).into());
+    document
 }
 
 fn vector_len(vector: &Value) -> Option<usize> {

@@ -11,6 +11,7 @@ mod invalidate;
 mod npy;
 mod put;
 mod serve;
+mod snapshot;
 mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -44,6 +45,7 @@ enum Command {
     Invalidate(invalidate::Invalidate),
     Import(import::Import),
     Export(export::Export),
+    Snapshot(snapshot::TakeSnapshot),
     Evaluate(evaluate::Evaluate),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
@@ -93,6 +95,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Invalidate(invalidate) => on_runtime(invalidate.run()).map(|()| ExitCode::SUCCESS),
         Command::Import(import) => on_runtime(import.run()).map(|()| ExitCode::SUCCESS),
         Command::Export(export) => on_runtime(export.run()).map(|()| ExitCode::SUCCESS),
+        Command::Snapshot(snapshot) => on_runtime(snapshot.run()).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(evaluate) => on_runtime(evaluate.run()).map(|()| ExitCode::SUCCESS),
         Command::Openapi => {
             say(&likewise::http::openapi());

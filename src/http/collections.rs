@@ -16,7 +16,7 @@ use super::models::Names;
 use super::problem::{ErrorBody, Problem};
 use super::wire::parse;
 use crate::error::{Error, Result};
-use crate::search::{Collection, Metric, metric_name};
+use crate::search::{Collection, Indexed, Metric, metric_name};
 use crate::service::Neighbors;
 use crate::service::neighbors::Spec;
 
@@ -40,6 +40,9 @@ pub(super) struct CollectionSpec {
     model: Option<String>,
     /// Length of the vectors. Without a model, clients bring the vectors.
     dimensions: Option<usize>,
+    /// `auto` (default: none while it is small, then the server's), `exact`, or a factory string of FAISS such as
+    /// `HNSW32,SQ8`.
+    index: Option<String>,
 }
 
 /// A collection.
@@ -73,6 +76,15 @@ pub(super) struct CollectionObject {
     /// Bytes in memory, mapped files not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<usize>,
+    /// Which index it is to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<String>,
+    /// Rows of its index, gone ones included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    indexed_rows: Option<usize>,
+    /// Whether an index is being built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_indexing: Option<bool>,
     /// Queries whose results are cached.
     #[serde(skip_serializing_if = "Option::is_none")]
     cached_queries: Option<usize>,
@@ -100,7 +112,7 @@ pub(super) struct CollectionList {
         (status = 400, body = ErrorBody),
         (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody, description = "There is no such model"),
-        (status = 409, body = ErrorBody, description = "It is there with another metric, dimension or model"),
+        (status = 409, body = ErrorBody, description = "It is there with another metric, dimension, model or index"),
         (status = 429, body = ErrorBody, description = "There are too many collections"),
         (status = 503, body = ErrorBody, description = "The disk takes no more"),
     )
@@ -124,7 +136,12 @@ pub(super) async fn create(
         .as_deref()
         .map(|name| endpoint.names.resolve(name).map(|card| card.name.clone()))
         .transpose()?;
-    let spec = Spec { metric, model, dim: wire.dimensions };
+    let spec = Spec {
+        metric,
+        model,
+        dim: wire.dimensions,
+        index: wire.index.map(Indexed::from).unwrap_or_default(),
+    };
     let (collection, is_new) = endpoint.neighbors.create(&name, spec).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(describe(name, Some(&collection)))).into_response())
@@ -201,6 +218,9 @@ fn describe(name: String, collection: Option<&Collection>) -> CollectionObject {
         dead_rows: view.as_ref().map(|view| view.dead_rows()),
         segments: view.as_ref().map(|view| view.segments()),
         memory_bytes: view.as_ref().map(|view| view.memory_bytes()),
+        index: settings.map(|settings| settings.index.clone().into()),
+        indexed_rows: view.as_ref().map(|view| view.indexed_rows()),
+        is_indexing: collection.map(Collection::is_indexing),
         cached_queries: collection.map(Collection::watched),
     }
 }

@@ -314,9 +314,13 @@ impl From<Receipt> for WriteAnswer {
 }
 
 fn draft(row: usize, input: DocumentInput) -> Result<Draft> {
-    let metadata = input.metadata.map(|raw| raw.get().trim().to_owned()).filter(|text| text != "null");
-    if metadata.as_ref().is_some_and(|text| !text.starts_with('{')) {
-        return Err(Error::invalid(format!("documents[{row}].metadata"), "metadata is a JSON object"));
+    let metadata = input.metadata.map(|raw| one_line(raw.get())).filter(|text| text != "null");
+    if let Some(text) = &metadata {
+        // As strictly as filters will read it: what they could not read would be stored and never found.
+        if let Err(error) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
+            let message = format!("metadata is a JSON object: {error}");
+            return Err(Error::invalid(format!("documents[{row}].metadata"), message));
+        }
     }
     let tag = |name: &String| {
         let fault = || Error::invalid(format!("documents[{row}].tags"), format!("{name:?}: {}", Tag::RULE));
@@ -331,6 +335,11 @@ fn draft(row: usize, input: DocumentInput) -> Result<Draft> {
         },
         vector: input.vector.map(|vector| vector.0),
     })
+}
+
+/// JSON without line breaks, which stand only between its tokens: exports have a document a line.
+fn one_line(json: &str) -> String {
+    json.trim().replace(['\r', '\n'], " ")
 }
 
 fn object(document: &DocumentRef<'_>, vector: Option<&[f32]>) -> DocumentObject {

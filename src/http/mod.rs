@@ -26,6 +26,7 @@ mod problem;
 mod router;
 mod search;
 mod server;
+mod snapshots;
 mod wire;
 
 use serde::{Deserialize, Serialize};

@@ -20,7 +20,7 @@ use super::operations::{Operations, Readiness};
 use super::problem::Problem;
 use super::{
     Options, answers, batch, chat, collections, documents, embeddings, forward, invalidation, models,
-    objects, operations, search,
+    objects, operations, search, snapshots,
 };
 use crate::cache::Tiers;
 use crate::embed::Embedder;
@@ -193,6 +193,9 @@ fn collection_routes() -> OpenApiRouter<Arc<collections::Endpoint>> {
         .routes(routes!(documents::delete))
         .routes(routes!(documents::get_document))
         .routes(routes!(search::search))
+        .routes(routes!(snapshots::take, snapshots::list))
+        .routes(routes!(snapshots::index_file))
+        .routes(routes!(snapshots::ids))
 }
 
 fn chat_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {

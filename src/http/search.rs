@@ -45,9 +45,10 @@ pub(super) struct SearchRequest {
     filter: Option<serde_json::Value>,
     /// Scores below it are not results.
     min_score: Option<f32>,
-    /// Whether the results must be exact. They always are.
-    #[expect(dead_code, reason = "every search is exact, whatever it asks for")]
+    /// Whether the results must be exact, whatever index the collection has.
     exact: Option<bool>,
+    /// Nodes that a graph widens: more find more, and take as much longer.
+    ef: Option<usize>,
     /// What results hold besides id and score; text and metadata if it is left out.
     include: Option<Vec<Field>>,
     /// What the request says about the cache.
@@ -95,7 +96,8 @@ struct SearchResult {
 
 /// Searches a collection.
 ///
-/// Results are exact. They are cached, and a write drops exactly those that it changes.
+/// Results are exact where the collection has no index or the search says `exact`; else the index may miss some, and all
+/// that it finds have exact scores. They are cached, and a write drops exactly those that it changes.
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/search",
@@ -134,6 +136,8 @@ pub(super) async fn search(
         filter: wire.filter.as_ref().map(filter::read).transpose()?,
         score_min: wire.min_score,
         has_vectors: include.contains(&Field::Vector),
+        is_exact: wire.exact.unwrap_or(false),
+        ef: wire.ef,
         tenant,
         directives: directives(&head.headers, wire.cache.unwrap_or_default())?,
         fields: if is_batch { ["queries", "vectors"] } else { ["query", "vector"] },

@@ -16,6 +16,10 @@ pub(super) const INPUTS_MAX: usize = 2048;
 /// # Errors
 /// `InvalidInput` for malformed JSON, invalid UTF-8, a missing field or a wrong type.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    // serde would also read the fields from a list, in an order that nobody has promised.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&first| first == b'[') {
+        return Err(Error::new(crate::error::Kind::InvalidInput, "the body is a JSON object, not a list"));
+    }
     // The path of a fault costs time to track, so it is tracked only once there is a fault.
     serde_json::from_slice(body).map_err(|_| fault::<T>(body))
 }

@@ -157,9 +157,26 @@ impl Block {
         rows
     }
 
-    /// What the index searches.
+    /// The same rows without codes, which an index over them makes superfluous.
+    pub(super) fn without_codes(&self) -> Block {
+        let rows = match &self.rows {
+            Rows::Sealed(segment) => Rows::Sealed(Arc::clone(segment)),
+            Rows::Delta { vectors, documents } => {
+                Rows::Delta { vectors: vectors.clone(), documents: documents.clone() }
+            }
+        };
+        let (codes, fields) = (OnceLock::new(), OnceLock::new());
+        Block { dim: self.dim, metric: self.metric, rows, codes, ids: self.ids.clone(), fields }
+    }
+
+    /// Whether there are codes.
+    pub(super) fn has_codes(&self) -> bool {
+        self.codes.get().is_some()
+    }
+
+    /// What the scan searches; by codes, if there are any.
     pub(super) fn searched<'a>(&'a self, keep: Option<&'a Bits>) -> likewise_index::Block<'a> {
-        likewise_index::Block { rows: self.rows(), codes: Some(self.codes().view()), keep }
+        likewise_index::Block { rows: self.rows(), codes: self.codes.get().map(Codes::view), keep }
     }
 
     /// About what it takes of memory, mapped pages not counted.

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use likewise_index::Scanner;
+use likewise_index::{Scanner, check_processor};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use super::collection::Collection;
+use super::nearest::Query;
 use super::results::Results;
+use super::sealed::{Indexing, Workshop};
 use super::settings::Settings;
-use super::view::{Query, View};
+use super::view::View;
 use super::writer::Tidying;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
@@ -31,11 +33,19 @@ pub struct Options {
     pub searches_queued_max: usize,
     /// When log and segments are tidied up.
     pub tidying: Tidying,
+    /// When and how collections are indexed.
+    pub index: Indexing,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { collections_max: 256, threads: 0, searches_queued_max: 1024, tidying: Tidying::default() }
+        Options {
+            collections_max: 256,
+            threads: 0,
+            searches_queued_max: 1024,
+            tidying: Tidying::default(),
+            index: Indexing::default(),
+        }
     }
 }
 
@@ -51,7 +61,11 @@ pub struct Catalog {
     /// Held by who makes or drops a collection.
     changing: Mutex<()>,
     scanner: Arc<Scanner>,
+    /// Searches that wait or run.
     searches: Semaphore,
+    /// Searches that run: a thread that waits for a piece of one would begin another meanwhile, on its own stack.
+    running: Arc<Semaphore>,
+    workshop: Arc<Workshop>,
     metrics: Arc<Metrics>,
 }
 
@@ -59,17 +73,22 @@ impl Catalog {
     /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. Blocks..
     ///
     /// # Errors
-    /// `Io`.
+    /// `Config` if the processor lacks what FAISS was built for; `Io`.
     pub fn open(place: Place, options: Options, metrics: Arc<Metrics>) -> Result<Catalog> {
+        check_processor().map_err(|missing| {
+            let message = format!("FAISS was built for processors with {missing}, which this one lacks");
+            Error::new(Kind::Config, message)
+        })?;
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
         let scanner =
             Scanner::new(threads).map_err(|error| Error::io("start the threads that search", error))?;
+        let workshop = Arc::new(Workshop::new(options.index.clone()));
         let mut shelf = Shelf::new();
         for name in place.names()? {
-            let opened = Collection::open(&place, &name, options.tidying, &metrics)
+            let opened = Collection::open(&place, &name, options.tidying, &workshop, &metrics)
                 .map(Arc::new)
                 .inspect_err(|error| {
                     tracing::error!(%error, "a collection cannot be opened; the others are served");
@@ -78,11 +97,13 @@ impl Catalog {
         }
         Ok(Catalog {
             searches: Semaphore::new(options.searches_queued_max),
+            running: Arc::new(Semaphore::new(threads)),
             place,
             options,
             shelf: RwLock::new(shelf),
             changing: Mutex::new(()),
             scanner: Arc::new(scanner),
+            workshop,
             metrics,
         })
     }
@@ -101,6 +122,11 @@ impl Catalog {
             }
             None => Err(Error::new(Kind::NotFound, format!("there is no collection {name:?}")).param("name")),
         }
+    }
+
+    /// Nodes that a graph widens for a search that does not say how many.
+    pub fn ef(&self) -> usize {
+        self.options.index.ef
     }
 
     /// The names of all collections with what can be served of them.
@@ -122,11 +148,12 @@ impl Catalog {
             Err(error) => return Err(error),
             Ok(there) if *there.settings() == settings => return Ok((there, false)),
             Ok(there) => {
-                let message = "the collection is there with another metric, dimension or model";
+                let message = "the collection is there with another metric, dimension, model or index";
                 let there = format!("{:?}", there.settings());
                 return Err(Error::new(Kind::Conflict, message).param("name").with("it_has", there));
             }
         }
+        self.workshop.check(&settings)?;
         let max = self.options.collections_max;
         if self.list().len() >= max {
             return Err(Error::new(
@@ -135,8 +162,8 @@ impl Catalog {
             ));
         }
         let (place, owned, metrics) = (self.place.clone(), name.to_owned(), Arc::clone(&self.metrics));
-        let tidying = self.options.tidying;
-        let create = move || Collection::create(&place, &owned, settings, tidying, &metrics);
+        let (tidying, workshop) = (self.options.tidying, Arc::clone(&self.workshop));
+        let create = move || Collection::create(&place, &owned, settings, tidying, &workshop, &metrics);
         let made = tokio::task::spawn_blocking(create).await;
         let made = made.map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))??;
         let made = Arc::new(made);
@@ -159,21 +186,24 @@ impl Catalog {
     /// Results for each vector of a query in a view, on the room's threads.
     ///
     /// # Errors
-    /// `Overloaded` if too many searches wait.
+    /// `Overloaded` if too many searches wait; `InvalidInput` for results that are too large together.
     ///
     /// Cancel safety: a search that nobody waits for any more is not begun.
     pub async fn search(&self, view: Arc<View>, query: Arc<Query>) -> Result<Vec<Results>> {
         let overloaded = |_| Error::new(Kind::Overloaded, "too many searches are waiting");
         let _place = self.searches.try_acquire().map_err(overloaded)?;
+        let closed = |error| Error::new(Kind::Internal, "wait for a thread that searches").source(error);
+        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(closed)?;
         let (reply, answer) = oneshot::channel();
         let scanner = Arc::clone(&self.scanner);
         self.scanner.spawn(move || {
+            let _turn = turn;
             if !reply.is_closed() {
                 // The asker may leave meanwhile.
                 let _ = reply.send(view.search(&scanner, &query));
             }
         });
-        answer.await.map_err(|died| Error::new(Kind::Internal, "the thread that searched died").source(died))
+        answer.await.map_err(|died| Error::new(Kind::Internal, "a search died").source(died))?
     }
 
     /// Ends the writers once they have made what was sent to them. Blocks.

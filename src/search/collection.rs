@@ -11,7 +11,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::change::{Change, Receipt};
 use super::record::{self, Op};
 use super::replay::Replayed;
-use super::settings::Settings;
+use super::sealed::{Sealed, Workshop};
+use super::settings::{Indexed, Settings};
 use super::view::{Part, View};
 use super::watch::{Watch, Watched};
 use super::writer::{Order, Shared, Tidying, Writer};
@@ -49,14 +50,16 @@ impl Collection {
         name: &str,
         settings: Settings,
         tidying: Tidying,
+        workshop: &Arc<Workshop>,
         metrics: &Arc<Metrics>,
     ) -> Result<Collection> {
         let encoded = serde_json::to_vec(&settings).map_err(|error| {
             Error::new(Kind::Internal, "write the settings of a collection").source(error)
         })?;
         let store = RowStore::create(place, name, settings.dim as u32, encoded)?;
-        let view = View { metric: settings.metric, dim: settings.dim, parts: Vec::new(), version: 0 };
-        Collection::start(settings, store, view, 0, tidying, metrics)
+        let view =
+            View { metric: settings.metric, dim: settings.dim, parts: Vec::new(), index: None, version: 0 };
+        Collection::start(settings, store, view, 0, tidying, workshop, metrics)
     }
 
     /// The collection as it was when its last change was acknowledged.
@@ -67,23 +70,25 @@ impl Collection {
         place: &Place,
         name: &str,
         tidying: Tidying,
+        workshop: &Arc<Workshop>,
         metrics: &Arc<Metrics>,
     ) -> Result<Collection> {
-        let Opened { store, segments, replay } = RowStore::open(place, name)?;
-        let manifest = store.manifest();
+        let Opened { mut store, segments, replay } = RowStore::open(place, name)?;
+        let manifest = store.manifest().clone();
         let settings: Settings = serde_json::from_slice(&manifest.settings).map_err(|error| {
             Error::new(Kind::Corrupt, "read the settings of a collection")
                 .with("collection", name)
                 .source(error)
         })?;
-        let mut view =
-            View { metric: settings.metric, dim: settings.dim, parts: Vec::new(), version: manifest.version };
+        let (metric, dim, version) = (settings.metric, settings.dim, manifest.version);
+        let mut view = View { metric, dim, parts: Vec::new(), index: None, version };
         let mut bad = replay.damaged;
         for (segment, listing) in segments.into_iter().zip(&manifest.segments) {
             let (part, bad_rows) = Part::sealed(settings.metric, settings.dim, segment, &listing.dead);
             bad += bad_rows as u64;
             view.parts.push(part);
         }
+        view.index = indexed(&mut store, &view, workshop.indexing.nprobe, metrics);
         let mut replayed = Replayed::default();
         let mut log_rows = 0;
         for body in &replay.records {
@@ -103,15 +108,16 @@ impl Collection {
         if replay.torn_bytes > 0 {
             tracing::info!(collection = name, bytes = replay.torn_bytes, "cut off what was being written");
         }
-        Collection::start(settings, store, view, log_rows, tidying, metrics)
+        Collection::start(settings, store, view, log_rows, tidying, workshop, metrics)
     }
 
     fn start(
         settings: Settings,
         store: RowStore,
-        view: View,
+        mut view: View,
         log_rows: usize,
         tidying: Tidying,
+        workshop: &Arc<Workshop>,
         metrics: &Arc<Metrics>,
     ) -> Result<Collection> {
         view.prepare();
@@ -119,6 +125,8 @@ impl Collection {
             watch: Watch::new(view.version),
             view: ArcSwap::from_pointee(view),
             is_dropped: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            is_indexing: AtomicBool::new(false),
         });
         // What is sent has taken its share of `room`, which is the limit.
         let (orders, inbox) = mpsc::channel();
@@ -129,6 +137,10 @@ impl Collection {
             log_rows,
             is_compacting: false,
             tidying,
+            settings: settings.clone(),
+            workshop: Arc::clone(workshop),
+            building: None,
+            failed_at: 0,
             metrics: Arc::clone(metrics),
         };
         let writer = std::thread::Builder::new()
@@ -193,6 +205,25 @@ impl Collection {
         answer.await.map_err(|_| dropped())?
     }
 
+    /// Lets the index be built of all rows that there are, due or not, and its snapshot taken. Returns at once.
+    ///
+    /// # Errors
+    /// `Conflict` if the collection is to be searched exactly; `Unavailable`, `NotFound`.
+    pub fn index(&self) -> Result<()> {
+        if self.settings.index == Indexed::Exact {
+            return Err(Error::new(Kind::Conflict, "the collection is searched exactly, and has no index")
+                .param("name"));
+        }
+        self.shared.is_indexing.store(true, Ordering::Release);
+        let orders = self.sender().ok_or_else(|| self.gone())?;
+        orders.send(Order::Index).map_err(|_| self.gone())
+    }
+
+    /// Whether an index is being built.
+    pub fn is_indexing(&self) -> bool {
+        self.shared.is_indexing.load(Ordering::Acquire)
+    }
+
     /// Removes the collection and its bytes.
     ///
     /// # Errors
@@ -207,6 +238,7 @@ impl Collection {
 
     /// Ends the writer once it has made the changes that were sent. Blocks.
     pub(super) fn close(&self) {
+        self.shared.is_closed.store(true, Ordering::Release);
         drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if writer.is_some_and(|writer| writer.join().is_err()) {
@@ -226,4 +258,19 @@ impl Collection {
     fn sender(&self) -> Option<mpsc::Sender<Order>> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The index of the snapshot, if it can be used; else it is removed, and built anew when its turn comes.
+fn indexed(store: &mut RowStore, view: &View, nprobe: usize, metrics: &Metrics) -> Option<Sealed> {
+    let opened = store.snapshot().and_then(|snapshot| {
+        snapshot.map(|snapshot| Sealed::open(snapshot, &view.parts, view.dim, nprobe)).transpose()
+    });
+    opened.unwrap_or_else(|error| {
+        metrics.index_errors.inc();
+        tracing::warn!(%error, "the snapshot of an index cannot be used; it is built anew, searches are exact until then");
+        if let Err(error) = store.drop_index() {
+            tracing::warn!(%error, "the snapshot of an index cannot be removed");
+        }
+        None
+    })
 }

@@ -17,6 +17,14 @@ pub enum Scalar {
 }
 
 impl Scalar {
+    fn bytes(&self) -> usize {
+        let text = match self {
+            Scalar::Bool(_) | Scalar::Number(_) => 0,
+            Scalar::Text(text) => text.len(),
+        };
+        size_of::<Scalar>() + text
+    }
+
     fn kind(&self) -> u8 {
         match self {
             Scalar::Bool(_) => 0,
@@ -51,6 +59,13 @@ impl PartialOrd for Scalar {
     }
 }
 
+fn of_bound(bound: &Bound<Scalar>) -> usize {
+    match bound {
+        Bound::Included(value) | Bound::Excluded(value) => value.bytes(),
+        Bound::Unbounded => 0,
+    }
+}
+
 /// Which documents are meant.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
@@ -78,6 +93,14 @@ pub enum Test {
 }
 
 impl Test {
+    fn bytes(&self) -> usize {
+        match self {
+            Test::In(values) => values.iter().map(Scalar::bytes).sum(),
+            Test::Range(from, to) => [from, to].into_iter().map(of_bound).sum(),
+            Test::Exists => 0,
+        }
+    }
+
     /// Whether one value passes.
     pub(super) fn passes(&self, value: &Scalar) -> bool {
         match self {
@@ -95,6 +118,17 @@ impl Test {
 }
 
 impl Filter {
+    /// About what it takes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        let inner = match self {
+            Filter::All(filters) | Filter::Any(filters) => filters.iter().map(Filter::bytes).sum(),
+            Filter::Not(filter) => filter.bytes(),
+            Filter::Field(name, test) => name.len() + test.bytes(),
+            Filter::Tagged(tags) => tags.iter().map(|tag| tag.len() + size_of::<String>()).sum(),
+        };
+        size_of::<Filter>() + inner
+    }
+
     /// Whether the document is meant. Reads its metadata.
     pub(super) fn means(&self, document: &DocumentRef<'_>) -> bool {
         self.means_values(&values(document.metadata), document)

@@ -13,6 +13,48 @@ pub struct Settings {
     pub dim: usize,
     /// The model whose vectors it holds; none if clients bring vectors of their own.
     pub model: Option<Model>,
+    /// Which index it has.
+    #[serde(default, skip_serializing_if = "Indexed::is_auto")]
+    pub index: Indexed,
+}
+
+/// Which index a collection has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Indexed {
+    /// None while it is small, then the server's.
+    #[default]
+    Auto,
+    /// None: every search is exact.
+    Exact,
+    /// What FAISS makes of a factory string.
+    Factory(String),
+}
+
+impl Indexed {
+    fn is_auto(&self) -> bool {
+        *self == Indexed::Auto
+    }
+}
+
+impl From<String> for Indexed {
+    fn from(name: String) -> Indexed {
+        match &*name {
+            "auto" => Indexed::Auto,
+            "exact" => Indexed::Exact,
+            _ => Indexed::Factory(name),
+        }
+    }
+}
+
+impl From<Indexed> for String {
+    fn from(index: Indexed) -> String {
+        match index {
+            Indexed::Auto => "auto".into(),
+            Indexed::Exact => "exact".into(),
+            Indexed::Factory(factory) => factory,
+        }
+    }
 }
 
 /// A model as a collection remembers it.

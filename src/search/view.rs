@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use likewise_index::{Bits, Metric, Scanner};
-use ndarray::ArrayView2;
+use likewise_index::{Bits, Metric};
 
 use super::block::{Block, hash_id};
 use super::document::{Document, DocumentRef};
 use super::filter::Filter;
-use super::results::Results;
+use super::sealed::Sealed;
 use crate::storage::RowSegment;
+use crate::storage::rows::Snapshot;
 
 /// A block, and which of its rows are live.
 #[derive(Debug, Clone)]
@@ -26,26 +26,13 @@ pub struct View {
     pub(super) metric: Metric,
     pub(super) dim: usize,
     pub(super) parts: Vec<Part>,
+    /// An index over the first of them.
+    pub(super) index: Option<Sealed>,
     pub(super) version: u64,
 }
 
 /// A place in a view: part, and row of it.
 pub(super) type Cursor = (usize, usize);
-
-/// What is searched for.
-#[derive(Debug, Clone)]
-pub struct Query {
-    /// Prepared vectors, one after the other.
-    pub vectors: Vec<f32>,
-    /// How many results each is to have at most.
-    pub k: usize,
-    /// Which documents may be found.
-    pub filter: Option<Arc<Filter>>,
-    /// Scores below it are not results.
-    pub score_min: Option<f32>,
-    /// Whether results carry their vectors.
-    pub has_vectors: bool,
-}
 
 /// Vectors with their documents.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +77,10 @@ impl Part {
         self.live_rows
     }
 
+    pub(super) fn live(&self) -> &Bits {
+        &self.live
+    }
+
     /// Its dead rows as the manifest keeps them.
     pub(super) fn dead_bits(&self) -> Vec<u8> {
         if self.dead_rows() == 0 {
@@ -125,6 +116,11 @@ impl View {
         self.version
     }
 
+    /// Length of its vectors.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// How many documents there are.
     pub fn documents(&self) -> usize {
         self.parts.iter().map(Part::live_rows).sum()
@@ -142,7 +138,31 @@ impl View {
 
     /// Bytes in memory, mapped pages not counted.
     pub fn memory_bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.block.memory_bytes() + part.live.len() / 8).sum()
+        let parts: usize =
+            self.parts.iter().map(|part| part.block.memory_bytes() + part.live.len() / 8).sum();
+        parts + self.index.as_ref().map_or(0, Sealed::memory_bytes)
+    }
+
+    /// The snapshot of its index, if it has one.
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.index.as_ref().map(Sealed::snapshot)
+    }
+
+    /// Rows of the index, dead ones included; 0 without one.
+    pub fn indexed_rows(&self) -> usize {
+        self.index.as_ref().map_or(0, Sealed::rows)
+    }
+
+    /// The ids of the rows of the index in their order, none for those that are gone; without an index, of all documents.
+    pub fn indexed_ids(&self) -> Vec<Option<&str>> {
+        let Some(index) = &self.index else {
+            return self.iter().map(|(document, _)| Some(document.id)).collect();
+        };
+        let id = |(part, row): (usize, usize)| {
+            let part = &self.parts[part];
+            part.live.get(row).then(|| part.block.document(row).id)
+        };
+        index.spots().map(|spot| spot.and_then(id)).collect()
     }
 
     /// The document with this id, and its vector.
@@ -184,37 +204,6 @@ impl View {
             rows.into_iter().map(|row| part.block.document(row).id.to_owned())
         });
         ids.collect()
-    }
-
-    /// Results for each vector of the query. Exact; blocks for as long as it takes.
-    pub fn search(&self, scanner: &Scanner, query: &Query) -> Vec<Results> {
-        let kept: Vec<Option<Bits>> = self
-            .parts
-            .iter()
-            .map(|part| query.filter.as_ref().map(|filter| part.block.filtered(&part.live, filter)))
-            .collect();
-        let blocks: Vec<likewise_index::Block<'_>> = self
-            .parts
-            .iter()
-            .zip(&kept)
-            .map(|(part, kept)| {
-                let live = (part.dead_rows() > 0).then_some(&*part.live);
-                part.block.searched(kept.as_ref().or(live))
-            })
-            .collect();
-        let shape = (query.vectors.len() / self.dim, self.dim);
-        let vectors = ArrayView2::from_shape(shape, &query.vectors).expect("whole vectors: this is a bug");
-        let found = scanner.search(self.metric, &blocks, vectors, query.k);
-        let is_result = |score: f32| query.score_min.is_none_or(|min| score >= min);
-        let results = found.into_iter().map(|found| {
-            let hits = found.into_iter().filter(|found| is_result(found.score));
-            Results::new(hits.map(|found| {
-                let (block, row) = (&self.parts[found.block as usize].block, found.row as usize);
-                let vector = if query.has_vectors { block.vector(row) } else { &[] };
-                (found.score, block.document_bytes(row), vector)
-            }))
-        });
-        results.collect()
     }
 
     fn find(&self, id: &str) -> Option<(usize, usize)> {
@@ -266,9 +255,16 @@ impl View {
         self.parts.retain(|part| part.live_rows > 0 || part.block.segment().is_some());
     }
 
-    /// Makes what searches need, so that no search has to wait for it.
-    pub(super) fn prepare(&self) {
-        self.parts.iter().for_each(|part| _ = part.block.codes());
+    /// Makes what searches need, so that no search has to wait for it. Parts that the index covers need no codes.
+    pub(super) fn prepare(&mut self) {
+        let covered = self.index.as_ref().map_or(0, Sealed::parts);
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            if number >= covered {
+                part.block.codes();
+            } else if part.block.has_codes() {
+                part.block = Arc::new(part.block.without_codes());
+            }
+        }
     }
 
     /// Where the blocks in memory begin.

@@ -16,6 +16,8 @@ use crate::domain::{ByPrefix, Key};
 
 /// Cached results of one collection; past that all are dropped.
 const WATCHED_MAX: usize = 4096;
+/// Bytes that the watched queries of a collection take, about; past that all are dropped.
+const BYTES_MAX: usize = 64 << 20;
 /// Rows of one commit; past that all results are dropped, which is cheaper than to look.
 const ROWS_MAX: usize = 256;
 
@@ -58,6 +60,8 @@ pub(super) struct Watch {
 struct State {
     version: u64,
     watched: HashMap<Key, Arc<Watched>, ByPrefix>,
+    /// What they take. What no longer is watched counts until all are dropped.
+    bytes: usize,
 }
 
 impl Watched {
@@ -78,6 +82,12 @@ impl Watched {
             score_min,
             ids: results.iter().map(|hit| super::block::hash_id(hit.document.id)).collect(),
         }
+    }
+
+    /// About what it takes of memory.
+    fn bytes(&self) -> usize {
+        let filter = self.filter.as_ref().map_or(0, |filter| filter.bytes());
+        size_of::<Watched>() + 64 + self.vector.len() * 4 + self.ids.len() * 8 + filter
     }
 
     fn is_changed_by(&self, metric: Metric, effects: &Effects) -> bool {
@@ -104,7 +114,7 @@ impl Watched {
 impl Watch {
     /// Of a collection at `version`.
     pub(super) fn new(version: u64) -> Watch {
-        Watch { state: RwLock::new(State { version, watched: HashMap::default() }) }
+        Watch { state: RwLock::new(State { version, watched: HashMap::default(), bytes: 0 }) }
     }
 
     /// What `look` finds, if the results under the key still hold; with the version at which they do.
@@ -120,9 +130,16 @@ impl Watch {
         if state.version != version {
             return;
         }
-        if state.watched.len() >= WATCHED_MAX && !state.watched.contains_key(&key) {
+        let bytes = watched.bytes();
+        let is_full = state.watched.len() >= WATCHED_MAX && !state.watched.contains_key(&key);
+        if is_full || state.bytes + bytes > BYTES_MAX {
             state.watched.clear();
+            state.bytes = 0;
         }
+        if bytes > BYTES_MAX {
+            return;
+        }
+        state.bytes += bytes;
         state.watched.insert(key, Arc::new(watched));
         // Under the lock: nobody may keep older results under this key afterwards.
         store();
@@ -148,6 +165,7 @@ impl Watch {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if drops_all {
             state.watched.clear();
+            state.bytes = 0;
         } else {
             // In doubt a miss: who came meanwhile goes.
             state

@@ -1,8 +1,8 @@
 //! The one who changes a collection: one thread, one log, one view after the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,19 +11,28 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Receipt, apply};
 use super::record::{self, Op};
+use super::sealed::{self, Sealed, Workshop};
+use super::settings::{Indexed, Settings};
 use super::view::{Part, View};
 use super::watch::{Effects, Watch};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::storage::RowStore;
-use crate::storage::rows::{Listing, LogFate, Row};
+use crate::storage::rows::{Coverage, Draft, Listing, LogFate, Row};
 
 /// Changes that share a flush.
 const GROUP_MAX: usize = 256;
 /// Rows of a segment, whatever their length.
 const SEGMENT_ROWS_MAX: usize = 1 << 20;
-/// One dead row in so many rows is worth a compaction.
+/// One dead row in so many rows is worth a compaction, and a new index.
 const DEAD_SHARE: usize = 5;
+/// One row without index for so many with one is worth a new index.
+const GROWTH_SHARE: usize = 5;
+/// Documents from which on a collection has the index that it names.
+const NAMED_ROWS_MIN: usize = 1024;
+
+/// Tells drafts of indexes apart.
+static BUILDS: AtomicU64 = AtomicU64::new(0);
 
 /// When log and segments are tidied up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +55,16 @@ impl Default for Tidying {
 
 /// A change on its way to the writer.
 pub(super) enum Order {
-    Change { change: Change, reply: oneshot::Sender<Result<Receipt>>, _room: OwnedSemaphorePermit },
-    Drop { reply: oneshot::Sender<Result<()>> },
+    Change {
+        change: Change,
+        reply: oneshot::Sender<Result<Receipt>>,
+        _room: OwnedSemaphorePermit,
+    },
+    Drop {
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Build the index, due or not.
+    Index,
 }
 
 /// What the writer makes and readers see.
@@ -56,6 +73,10 @@ pub(super) struct Shared {
     pub(super) view: ArcSwap<View>,
     pub(super) watch: Watch,
     pub(super) is_dropped: AtomicBool,
+    /// Set when nobody will ask any more.
+    pub(super) is_closed: AtomicBool,
+    /// Whether an index is being built, or will be next.
+    pub(super) is_indexing: AtomicBool,
 }
 
 /// The one who changes a collection.
@@ -68,10 +89,23 @@ pub(super) struct Writer {
     /// Set when dead rows have become too many, until none is left.
     pub(super) is_compacting: bool,
     pub(super) tidying: Tidying,
+    pub(super) settings: Settings,
+    pub(super) workshop: Arc<Workshop>,
+    /// An index that is being built.
+    pub(super) building: Option<Building>,
+    /// Documents that there were when an index could not be built.
+    pub(super) failed_at: usize,
     pub(super) metrics: Arc<Metrics>,
 }
 
 type Reply = oneshot::Sender<Result<Receipt>>;
+
+/// An index that is being built.
+#[derive(Debug)]
+pub(super) struct Building {
+    draft: Draft,
+    built: mpsc::Receiver<Result<Option<Coverage>>>,
+}
 
 impl Writer {
     /// Works until nobody can ask any more, or the collection is dropped.
@@ -89,6 +123,7 @@ impl Writer {
                     }
                     self.tidy(false);
                 }
+                Ok(Order::Index) => self.tidy(true),
                 Err(RecvTimeoutError::Timeout) => self.tidy(true),
             }
         }
@@ -128,6 +163,8 @@ impl Writer {
                     last = Some(reply);
                     break;
                 }
+                // It has been noted where whoever asked left it.
+                Ok(Order::Index) => {}
                 Err(_) => break,
             }
         }
@@ -148,7 +185,7 @@ impl Writer {
         last
     }
 
-    fn publish(&self, view: View, effects: &Effects) {
+    fn publish(&self, mut view: View, effects: &Effects) {
         view.prepare();
         let (metric, version) = (view.metric, view.version);
         self.shared.watch.publish(metric, version, effects, || self.shared.view.store(Arc::new(view)));
@@ -157,8 +194,10 @@ impl Writer {
     /// Does one step of what keeps log and segments small. A step that fails is tried again later; nothing is lost by it.
     fn tidy(&mut self, is_idle: bool) {
         if !self.store.is_on() {
+            self.shared.is_indexing.store(false, Ordering::Release);
             return;
         }
+        self.take_built();
         let view = self.shared.view.load_full();
         let dead = self.dead_rows(&view);
         let rows = view.documents() + dead;
@@ -167,8 +206,10 @@ impl Writer {
         let is_delta_full = self.store.log_bytes() as usize > self.tidying.segment_bytes;
         let step = if is_delta_full {
             self.seal(&view)
-        } else if self.is_compacting {
+        } else if self.is_compacting && self.building.is_none() {
             self.compact(&view)
+        } else if self.building.is_none() && self.is_index_due(&view) {
+            self.start_index(&view)
         } else {
             return;
         };
@@ -206,12 +247,111 @@ impl Writer {
             rows += part.live_rows();
             rows <= rows_max
         };
-        let to = from + sealed[from..].iter().take_while(fits).count().max(1);
+        // What the index covers and what it does not stay apart.
+        let covered = view.index.as_ref().map_or(0, Sealed::parts);
+        let end = if from < covered { covered } else { sealed.len() };
+        let to = from + sealed[from..end].iter().take_while(fits).count().max(1);
+        let written = self.write(view, &sealed[from..to])?;
+        let index = view.index.as_ref().map(|index| {
+            if from < covered { index.compacted(sealed, from, to, written.is_none()) } else { index.clone() }
+        });
         let mut parts = sealed[..from].to_vec();
-        parts.extend(self.write(view, &sealed[from..to])?);
+        parts.extend(written);
         parts.extend_from_slice(&sealed[to..]);
         parts.extend_from_slice(delta);
-        self.replace(view, parts, LogFate::Kept)
+        self.replace(&View { index, ..view.clone() }, parts, LogFate::Kept)?;
+        // The index still serves; its file holds codes of what has been purged, and no start could open it.
+        if from < covered { self.store.drop_index() } else { Ok(()) }
+    }
+
+    /// Whether an index is missing, or has become one of other rows than the collection's.
+    fn is_index_due(&self, view: &View) -> bool {
+        let rows_min = match self.settings.index {
+            Indexed::Auto => self.workshop.indexing.rows_min,
+            Indexed::Factory(_) => NAMED_ROWS_MIN,
+            Indexed::Exact => return false,
+        };
+        let rows = view.documents();
+        if rows == 0 {
+            self.shared.is_indexing.store(false, Ordering::Release);
+            return false;
+        }
+        if self.shared.is_indexing.load(Ordering::Acquire) {
+            return true;
+        }
+        if rows < rows_min || rows * GROWTH_SHARE < self.failed_at * (GROWTH_SHARE + 1) {
+            return false;
+        }
+        view.index.as_ref().is_none_or(|index| {
+            let live: usize = view.parts[..index.parts()].iter().map(Part::live_rows).sum();
+            let (gone, fresh) = (index.rows() - live, rows - live);
+            index.is_outlived() || gone * DEAD_SHARE > index.rows() || fresh * GROWTH_SHARE > index.rows()
+        })
+    }
+
+    /// Begins to build an index of all rows, on a thread that nobody waits for.
+    fn start_index(&mut self, view: &View) -> Result<()> {
+        if view.delta_from() < view.parts.len() {
+            self.seal(view)?;
+        }
+        let view = self.shared.view.load_full();
+        let factory = match &self.settings.index {
+            Indexed::Auto | Indexed::Exact => &self.workshop.indexing.factory,
+            Indexed::Factory(factory) => factory,
+        };
+        let recipe = self.workshop.recipe(factory, view.metric, view.dim);
+        let draft = self.store.index_draft(BUILDS.fetch_add(1, Ordering::Relaxed));
+        let parts = view.parts[..view.delta_from()].to_vec();
+        let order = sealed::Order { recipe, parts, version: view.version, draft: draft.clone() };
+        let (done, built) = mpsc::sync_channel(1);
+        let (shared, workshop) = (Arc::clone(&self.shared), Arc::clone(&self.workshop));
+        let is_wanted =
+            move || !shared.is_closed.load(Ordering::Acquire) && !shared.is_dropped.load(Ordering::Acquire);
+        let build = move || {
+            // The writer may have ended.
+            let _ = done.send(workshop.build(&order, is_wanted));
+        };
+        std::thread::Builder::new()
+            .name("index".into())
+            .spawn(build)
+            .map_err(|error| Error::io("start the thread that builds an index", error))?;
+        self.shared.is_indexing.store(true, Ordering::Release);
+        self.building = Some(Building { draft, built });
+        Ok(())
+    }
+
+    /// Puts an index that has been built in its place.
+    fn take_built(&mut self) {
+        let Some(building) = &self.building else { return };
+        let built = match building.built.try_recv() {
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Disconnected) => {
+                Err(Error::new(Kind::Internal, "the thread that built an index died"))
+            }
+            Ok(built) => built,
+        };
+        let draft = building.draft.clone();
+        self.building = None;
+        self.shared.is_indexing.store(false, Ordering::Release);
+        let installed = built.and_then(|coverage| match coverage {
+            Some(coverage) => self.install(&draft, coverage),
+            None => Ok(()),
+        });
+        if let Err(error) = installed {
+            self.failed_at = self.shared.view.load().documents();
+            self.metrics.index_errors.inc();
+            tracing::error!(%error, "an index could not be built; searches are exact, or use the one before");
+        }
+    }
+
+    fn install(&mut self, draft: &Draft, coverage: Coverage) -> Result<()> {
+        let view = self.shared.view.load_full();
+        let snapshot = self.store.keep_index(draft, coverage)?;
+        let index = Sealed::open(snapshot, &view.parts, view.dim, self.workshop.indexing.nprobe)?;
+        self.failed_at = 0;
+        self.metrics.index_builds.inc();
+        self.publish(View { index: Some(index), ..View::clone(&view) }, &Effects::default());
+        Ok(())
     }
 
     /// A segment of the live rows of some parts; none if there are no such rows.

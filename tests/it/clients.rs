@@ -1,4 +1,4 @@
-//! The official `openai` clients for Python and Node, unmodified, against the real server.
+//! Programs of others against the real server: the official `openai` clients for Python and Node, unmodified, and FAISS.
 
 use std::process::Command;
 
@@ -19,7 +19,7 @@ fn run(client: &str) -> String {
 }
 
 #[test]
-fn the_official_python_client_is_served() {
+fn programs_in_python_are_served() {
     let out = run("python");
     assert!(out.contains(" passed"), "no Python test ran:\n{out}");
 }

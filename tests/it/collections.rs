@@ -257,6 +257,7 @@ async fn documents_are_read_exported_and_dropped() {
 
 #[tokio::test]
 async fn bad_input_is_refused_and_changes_nothing() {
+    let deep = (0..150).fold(json!({}), |inner, _| json!({ "inner": inner }));
     let (server, dir) = start();
     make(&server, "points", json!({ "dimensions": 3 })).await;
     make(&server, "texts", json!({})).await;
@@ -279,6 +280,8 @@ async fn bad_input_is_refused_and_changes_nothing() {
         (json!([{ "id": "x".repeat(513), "vector": [1, 1, 1] }]), "documents[0].id"),
         (json!([{ "id": "a", "vector": [1, 1, 1] }, { "id": "b" }]), "documents[1].text"),
         (json!([{ "id": "a", "vector": [1, 1, 1], "metadata": [1] }]), "documents[0].metadata"),
+        // What filters could not read.
+        (json!([{ "id": "a", "vector": [1, 1, 1], "metadata": deep }]), "documents[0].metadata"),
         (
             json!([{ "id": "a", "vector": [1, 1, 1], "metadata": { "x": "y".repeat(70_000) } }]),
             "documents[0].metadata",
@@ -389,4 +392,88 @@ async fn a_damaged_collection_is_left_alone_and_the_others_are_served() {
     assert_eq!(listed["data"][0], json!({ "name": "bad", "is_available": false }));
     assert_eq!(server.ask("DELETE", "/v1/collections/bad", &[], "").await.status, 503);
     assert!(manifest.exists(), "what is damaged is not removed");
+}
+
+/// An upload of any shape: documents lie in lines, and in one line each in an export.
+#[tokio::test]
+async fn metadata_are_read_as_filters_read_them_and_exported_in_one_line() {
+    let (server, _dir) = start();
+    make(&server, "points", json!({ "dimensions": 3 })).await;
+    let upload =
+        "{\"documents\": [{\"id\": \"a\", \"vector\": [1, 0, 0],\r\n \"metadata\": {\n\"x\":\r\n 1\n}}]}";
+    let path = "/v1/collections/points/documents";
+    assert_eq!(server.ask("POST", path, &[], upload).await.status, 200);
+    let exported =
+        server.client().get(format!("{}{path}", server.url())).send().await.unwrap().text().await.unwrap();
+    assert_eq!(exported.lines().count(), 1, "{exported}");
+    assert_eq!(serde_json::from_str::<Value>(&exported).unwrap()["metadata"], json!({ "x": 1 }));
+    for metadata in [r#"{"a":1,"x":1e999}"#, r#"{"a":1,"x":"\ud800"}"#] {
+        let upload = format!(r#"{{"documents":[{{"id":"b","vector":[1,1,1],"metadata":{metadata}}}]}}"#);
+        let refused = server.ask("POST", path, &[], upload).await;
+        assert_eq!(
+            (refused.status, refused.error().1),
+            (400, Some("documents[0].metadata")),
+            "{}",
+            refused.body
+        );
+    }
+    let refused = server.ask("PUT", "/v1/collections/other", &[], "[]").await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+}
+
+#[tokio::test]
+async fn results_have_a_limit_and_texts_that_are_too_long_are_named() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let mut program = remote(dir.path(), &endpoint.url);
+    program.env("LIKEWISE__NEIGHBORS__RESULT_BYTES_MAX", "20000");
+    program.env("LIKEWISE__EMBEDDINGS__TEXT_BYTES_MAX", "1000");
+    let server = Server::spawn(&mut program);
+    make(&server, "points", json!({ "dimensions": 3 })).await;
+    upsert(&server, "points", json!([{ "id": "a", "vector": [1, 0, 0], "text": "x".repeat(900) }])).await;
+    // Each another one: equal queries are searched once.
+    let vectors = |count: usize| {
+        let vectors: Vec<[usize; 3]> = (1..=count).map(|n| [n, 1, 0]).collect();
+        json!({ "vectors": vectors, "include": [] })
+    };
+    assert_eq!(search(&server, "points", vectors(20)).await.body["results"][19][0]["id"], "a");
+    let refused = post(&server, "points/search", vectors(40)).await;
+    assert_eq!((refused.status, refused.error().1), (400, Some("k")), "{}", refused.body);
+
+    make(&server, "texts", json!({})).await;
+    let long = "x".repeat(1001);
+    let documents = json!({ "documents": [{ "id": "a", "text": "short" }, { "id": "b", "text": long }] });
+    for (path, body, param) in [
+        ("texts/documents", documents, "documents[1].text"),
+        ("texts/search", json!({ "query": long }), "query"),
+        ("texts/search", json!({ "queries": ["short", long] }), "queries[1]"),
+    ] {
+        let refused = post(&server, path, body).await;
+        assert_eq!((refused.status, refused.error().1), (413, Some(param)), "{}", refused.body);
+        assert!(refused.body["error"]["message"].as_str().unwrap().starts_with(param), "{}", refused.body);
+    }
+}
+
+/// Whoever leaves while a collection is made leaves one collection, and not half of another.
+#[tokio::test]
+async fn clients_that_leave_while_a_collection_is_made_break_nothing() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    let names: Vec<String> = (0..60).map(|number| format!("points-{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let make = || {
+            let url = format!("{}/v1/collections/{name}", server.url());
+            server.client().put(url).body(r#"{"dimensions": 3}"#)
+        };
+        // It may have been answered by then.
+        let _ = make().timeout(std::time::Duration::from_micros(200 + 50 * number as u64)).send().await;
+        let made = make().send().await.unwrap().status().as_u16();
+        assert!(made == 200 || made == 201, "{name}: {made}");
+        upsert(&server, name, json!([{ "id": "a", "vector": [1, 0, 0] }])).await;
+    }
+    server.kill();
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    for name in names {
+        let found = server.get(&format!("/v1/collections/{name}/documents/a")).await;
+        assert_eq!(found.status, 200, "{name}: {}", found.body);
+    }
 }

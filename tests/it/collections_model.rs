@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::future::join_all;
 use likewise::metrics::Metrics;
 use likewise::search::{
-    Batch, Catalog, Change, Document, Filter, Metric, Options, Query, Settings, Test, Tidying, number,
+    Batch, Catalog, Change, Document, Filter, Indexed, Metric, Options, Query, Settings, Test, Tidying,
+    number,
 };
 use likewise::storage::rows::Place;
 use likewise::storage::{OsFiles, ReadMode};
@@ -113,6 +114,8 @@ impl World {
                     filter: from.map(|from| Arc::new(filter(from))),
                     score_min: None,
                     has_vectors: true,
+                    ef: None,
+                    bytes_max: 1 << 20,
                 };
                 let found = self.catalog.search(collection.view(), Arc::new(query)).await.unwrap();
                 let found: Vec<(String, f32)> =
@@ -168,7 +171,7 @@ proptest! {
         runtime.block_on(async {
             let dir = TempDir::new().unwrap();
             let catalog = World::open(&dir);
-            let settings = Settings { metric: Metric::L2, dim: DIM, model: None };
+            let settings = Settings { metric: Metric::L2, dim: DIM, model: None, index: Indexed::Exact };
             catalog.create("points", settings).await.unwrap();
             let mut world = World { dir, catalog, oracle: Oracle::new(), version: 0 };
             for step in steps {
@@ -184,7 +187,10 @@ proptest! {
 async fn the_bytes_of_a_deleted_document_are_gone_after_the_compaction() {
     let dir = TempDir::new().unwrap();
     let catalog = World::open(&dir);
-    catalog.create("points", Settings { metric: Metric::L2, dim: DIM, model: None }).await.unwrap();
+    catalog
+        .create("points", Settings { metric: Metric::L2, dim: DIM, model: None, index: Indexed::Exact })
+        .await
+        .unwrap();
     let collection = catalog.get("points").unwrap();
     let text = |n: usize| Some(format!("the secret of customer {n}."));
     for n in 0..40 {
@@ -292,4 +298,31 @@ async fn cached_results_equal_fresh_ones_while_others_write() {
         "{hits} hits under {written} writes, {compared} of them compared with a search of the same version"
     );
     assert!(compared >= COMPARED_MIN, "{compared} of {hits} hits");
+}
+
+/// More searches than threads: they wait for their turn, and not on one another's stacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_number_of_searches_at_once_is_answered() {
+    const ROWS: usize = 40_000;
+    let dir = TempDir::new().unwrap();
+    let options = Options { threads: 2, searches_queued_max: 4096, ..Options::default() };
+    let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
+    let catalog = Arc::new(Catalog::open(place, options, Arc::new(Metrics::new())).unwrap());
+    let settings = Settings { metric: Metric::L2, dim: 32, model: None, index: Indexed::Exact };
+    let (collection, _) = catalog.create("points", settings).await.unwrap();
+    let document = |id: usize| Document { id: id.to_string(), ..Document::default() };
+    let vectors = (0..ROWS * 32).map(|at| (splitmix(at as u64) % 1000) as f32).collect();
+    let batch = Batch { vectors, documents: (0..ROWS).map(document).collect() };
+    collection.change(Change::Upsert(batch)).await.unwrap();
+    let search = |number: usize| {
+        let (catalog, view) = (Arc::clone(&catalog), collection.view());
+        let vectors = vec![number as f32; 32];
+        let (filter, score_min, has_vectors, ef) = (None, None, false, None);
+        let query = Query { vectors, k: 1, filter, score_min, has_vectors, ef, bytes_max: 1 << 20 };
+        tokio::spawn(async move { catalog.search(view, Arc::new(query)).await.unwrap()[0].iter().count() })
+    };
+    for found in join_all((0..2000).map(search)).await {
+        assert_eq!(found.unwrap(), 1);
+    }
+    catalog.close();
 }

@@ -40,10 +40,12 @@ async fn nothing_acknowledged_is_lost_and_nothing_deleted_is_back() {
     let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
     let start = || {
         let mut program = remote(dir.path(), &endpoint.url);
-        // Segments, compactions and new logs come all the time.
+        // Segments, compactions, new logs and indexes come all the time.
         program
             .env("LIKEWISE__SEARCH__TIDYING__SEGMENT_BYTES", "20000")
-            .env("LIKEWISE__SEARCH__TIDYING__DEAD_ROWS_BUSY", "20");
+            .env("LIKEWISE__SEARCH__TIDYING__DEAD_ROWS_BUSY", "20")
+            .env("LIKEWISE__SEARCH__INDEX__ROWS_MIN", "20")
+            .env("LIKEWISE__SEARCH__INDEX__FACTORY", "HNSW4");
         Server::spawn(&mut program)
     };
     let server = start();

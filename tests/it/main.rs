@@ -16,6 +16,7 @@ mod commands;
 mod contract;
 mod endpoint;
 mod golden;
+mod indexes;
 mod invalidation;
 mod kill;
 mod kill_documents;

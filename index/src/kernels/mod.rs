@@ -171,6 +171,33 @@ fn code_sums_with(set: Set, queries: &[i16], rows: &[i8], stride: usize, out: &m
     }
 }
 
+/// Sums of products of one query's weights with the bytes of some rows, which lie one after the other: `out` has one for
+/// each of `rows`. Exact, and so the same on every instruction set.
+///
+/// # Panics
+/// If a row does not exist, or `out` has another length than `rows`. In debug builds, if a weight is beyond ±64: two
+/// products with bytes would not fit 16 bits.
+pub(crate) fn byte_sums(weights: &[i8], bytes: &[u8], rows: &[u32], out: &mut [i32]) {
+    byte_sums_with(*BEST, weights, bytes, rows, out);
+}
+
+fn byte_sums_with(set: Set, weights: &[i8], bytes: &[u8], rows: &[u32], out: &mut [i32]) {
+    debug_assert!(weights.iter().all(|weight| (-64..=64).contains(weight)), "weights of 7 bits");
+    assert_eq!(out.len(), rows.len(), "one sum a row");
+    let rows_len = bytes.len() / weights.len().max(1);
+    assert!(rows.iter().all(|&row| (row as usize) < rows_len), "a row that does not exist");
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the sets were found on this machine and all have AVX2; the rows exist, as was checked.
+        Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe {
+            x86::avx2_byte_sums(weights, bytes, rows, out)
+        },
+        #[cfg(target_arch = "aarch64")]
+        Set::Neon => portable::byte_sums(weights, bytes, rows, out),
+        Set::Portable => portable::byte_sums(weights, bytes, rows, out),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     //! Every kernel that the machine has against the portable one and against f64, and tiles against single pairs.
@@ -277,6 +304,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_set_sums_bytes_exactly() {
+        for dim in [1, 2, 15, 16, 17, 31, 32, 50, 63, 64, 95, 384] {
+            let mut weights: Vec<i8> = noise(dim, 9).map(|x| (x * 64.0) as i8).collect();
+            let mut bytes: Vec<u8> = noise(7 * dim, 10).map(|x| (x * 127.0 + 128.0) as u8).collect();
+            let rows = [6, 0, 3, 3, 5, 1, 2, 4];
+            for is_largest in [false, true] {
+                if is_largest {
+                    weights.fill(-64);
+                    bytes.fill(255);
+                }
+                let expected = rows.map(|row| {
+                    let row = &bytes[row as usize * dim..][..dim];
+                    row.iter().zip(&weights).map(|(&b, &w)| i32::from(b) * i32::from(w)).sum::<i32>()
+                });
+                for set in sets() {
+                    let mut out = [0; 8];
+                    byte_sums_with(set, &weights, &bytes, &rows, &mut out);
+                    assert_eq!(out, expected, "{set:?} {dim}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "does not exist")]
+    fn bytes_past_the_last_row_are_not_read() {
+        byte_sums(&[1; 4], &[0; 11], &[1, 2], &mut [0; 2]);
     }
 
     #[test]

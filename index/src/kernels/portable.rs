@@ -91,3 +91,11 @@ pub(super) unsafe fn code_sums(job: &super::tile::CodeSums) {
     // SAFETY: the caller's promise is passed on; no instructions are needed.
     unsafe { super::tile::code_sums::<Portable, 1, 2, 2>(job) }
 }
+
+/// As [`super::byte_sums`].
+pub(super) fn byte_sums(weights: &[i8], bytes: &[u8], rows: &[u32], out: &mut [i32]) {
+    for (&row, out) in rows.iter().zip(out) {
+        let row = &bytes[row as usize * weights.len()..][..weights.len()];
+        *out = row.iter().zip(weights).map(|(&byte, &weight)| i32::from(byte) * i32::from(weight)).sum();
+    }
+}

@@ -217,3 +217,59 @@ pub(super) unsafe fn vnni_code_sums(job: &CodeSums) {
     // SAFETY: the caller's promise is passed on. 32 registers: 16 sums, 4 rows, one query.
     unsafe { tile::code_sums::<Avx512<true>, 4, 4, 2>(job) }
 }
+
+/// Rows ahead of the one at hand whose bytes are fetched: they lie anywhere.
+const AHEAD: usize = 4;
+/// Bytes that are fetched at a time.
+const LINE_BYTES: usize = 64;
+
+/// # Safety
+/// As [`super::byte_sums`]: all rows exist, and `out` has one place for each; the processor has AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn avx2_byte_sums(weights: &[i8], bytes: &[u8], rows: &[u32], out: &mut [i32]) {
+    let dim = weights.len();
+    let fetch = |row: u32| {
+        for line in 0..dim.div_ceil(LINE_BYTES) {
+            let at = bytes.as_ptr().wrapping_add(row as usize * dim + line * LINE_BYTES);
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        }
+    };
+    rows.iter().take(AHEAD).for_each(|&row| fetch(row));
+    for (at, &row) in rows.iter().enumerate() {
+        if let Some(&ahead) = rows.get(at + AHEAD) {
+            fetch(ahead);
+        }
+        // SAFETY: the row exists, as the caller promises.
+        let row = unsafe { bytes.get_unchecked(row as usize * dim..(row as usize + 1) * dim) };
+        out[at] = byte_sum(weights, row);
+    }
+}
+
+/// The sum of one row of as many bytes as there are weights.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn byte_sum(weights: &[i8], row: &[u8]) -> i32 {
+    let ones = _mm256_set1_epi16(1);
+    let (wide_weights, weights) = weights.as_chunks::<32>();
+    let (wide_row, row) = row.as_chunks::<32>();
+    let mut sums = _mm256_setzero_si256();
+    for (weights, row) in wide_weights.iter().zip(wide_row) {
+        // SAFETY: both hold 32 bytes; alignment is not needed.
+        let (weights, row) =
+            unsafe { (_mm256_loadu_si256(weights.as_ptr().cast()), _mm256_loadu_si256(row.as_ptr().cast())) };
+        let pairs = _mm256_maddubs_epi16(row, weights);
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
+    }
+    let mut sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+    let (half_weights, weights) = weights.as_chunks::<16>();
+    let (half_row, row) = row.as_chunks::<16>();
+    for (weights, row) in half_weights.iter().zip(half_row) {
+        // SAFETY: both hold 16 bytes; alignment is not needed.
+        let (weights, row) =
+            unsafe { (_mm_loadu_si128(weights.as_ptr().cast()), _mm_loadu_si128(row.as_ptr().cast())) };
+        sums = _mm_add_epi32(sums, _mm_madd_epi16(_mm_maddubs_epi16(row, weights), _mm_set1_epi16(1)));
+    }
+    let two = _mm_add_epi32(sums, _mm_shuffle_epi32::<0b00_00_11_10>(sums));
+    let sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
+    sum + row.iter().zip(weights).map(|(&byte, &weight)| i32::from(byte) * i32::from(weight)).sum::<i32>()
+}

@@ -3,6 +3,7 @@
 //! The walk of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding,
 //! from its own cache, and one flight per query and version of the collection, in which the rows are searched and the results kept.
 
+mod recall;
 mod writing;
 
 use std::sync::Arc;
@@ -18,15 +19,16 @@ use crate::cache::{Cache, Landing, Namespace, Namespaces, SEARCH_RESULTS, Single
 use crate::domain::{Codec, Entry, EntryMeta, InputType, Key, KeyHasher, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
-use crate::search::{Catalog, Collection, Filter, Query, Results, Unfit, View, Watched};
+use crate::search::{Catalog, Collection, Filter, Query, Results, Unfit, View, Watched, check_bytes};
 
+use self::recall::Recall;
 pub use writing::{Draft, Spec};
 
 /// The longest vector: of two such, neither the product nor the distance overflows an f32.
 const NORM_MAX: f64 = 1e18;
 
 /// What one request may ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Results of one query.
@@ -37,11 +39,28 @@ pub struct Options {
     pub documents_max: usize,
     /// Numbers that a vector may have.
     pub dimensions_max: usize,
+    /// Bytes of the documents and vectors that one search finds, all queries together.
+    pub result_bytes_max: usize,
+    /// Nodes that a search may let a graph widen.
+    pub ef_max: usize,
+    /// The share of the searches by index that are run again exactly, to know what indexes find.
+    pub recall_sample: f64,
+    /// The share of the exact results below which there is a warning.
+    pub recall_target: f64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { k_max: 1000, queries_max: 256, documents_max: 4096, dimensions_max: 8192 }
+        Options {
+            k_max: 1000,
+            queries_max: 256,
+            documents_max: 4096,
+            dimensions_max: 8192,
+            result_bytes_max: 64 << 20,
+            ef_max: 8192,
+            recall_sample: 0.005,
+            recall_target: 0.95,
+        }
     }
 }
 
@@ -67,6 +86,10 @@ pub struct Search {
     pub score_min: Option<f32>,
     /// Whether results carry their vectors.
     pub has_vectors: bool,
+    /// Whether the results must be exact, whatever index there is.
+    pub is_exact: bool,
+    /// Nodes that a graph widens at least; the server's choice if it is left out.
+    pub ef: Option<usize>,
     /// Whose embeddings are used.
     pub tenant: Tenant,
     /// What the request says about the cache.
@@ -104,6 +127,7 @@ pub struct Neighbors {
     namespaces: Arc<Namespaces>,
     flights: Arc<SingleFlight<Results>>,
     options: Options,
+    recall: Arc<Recall>,
     hits: Counter,
     misses: Counter,
     coalesced: Counter,
@@ -160,6 +184,7 @@ impl Neighbors {
             cache,
             namespaces,
             flights: SingleFlight::new(),
+            recall: Arc::new(Recall::new(options.recall_sample, options.recall_target, metrics)),
             options,
             hits: counter("hit"),
             misses: counter("miss"),
@@ -187,7 +212,7 @@ impl Neighbors {
         let asked_ttl = search.directives.ttl_seconds;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl, "cache.ttl")?;
         let keeping = Keeping { namespace, ttl_seconds, stamp, tenant: search.tenant.clone() };
-        let key_base = key_base(&collection, &search, &keeping.namespace);
+        let key_base = key_base(&collection, &search, self.ef(&search), &keeping.namespace);
         let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
         let mut outcomes: Vec<Option<Outcome>> =
             keys.iter().map(|key| self.look(&collection, &search.directives, key)).collect();
@@ -238,6 +263,8 @@ impl Neighbors {
             filter: search.filter.clone().map(Arc::new),
             score_min: search.score_min,
             has_vectors: search.has_vectors,
+            ef: self.ef(search),
+            bytes_max: self.options.result_bytes_max,
         };
         let (own, collection, no_store) =
             (Arc::clone(self), Arc::clone(collection), search.directives.no_store);
@@ -245,6 +272,7 @@ impl Neighbors {
             let query = Arc::new(query);
             match own.catalog.search(Arc::clone(&view), Arc::clone(&query)).await {
                 Ok(found) => {
+                    own.recall.sample(&own.catalog, &view, &query, &found);
                     for ((duty, wanted), results) in duties.into_iter().zip(led).zip(found) {
                         if !no_store {
                             own.keep(&collection, &keeping, &view, &query, wanted, &results);
@@ -295,6 +323,8 @@ impl Neighbors {
             found.version = found.version.min(version);
             found.results.push(results);
         }
+        // Results that were cached take no memory of their own, but their answer does.
+        check_bytes(found.results.iter(), self.options.result_bytes_max)?;
         self.hits.inc_by(found.hits as u64);
         self.misses.inc_by(found.misses as u64);
         self.coalesced.inc_by(found.coalesced as u64);
@@ -307,6 +337,12 @@ impl Neighbors {
         if !(1..=k_max).contains(&search.k) {
             return Err(Error::invalid("k", format!("k is from 1 to {k_max}, got {}", search.k)));
         }
+        let ef_max = self.options.ef_max;
+        if let Some(ef) = search.ef
+            && !(1..=ef_max).contains(&ef)
+        {
+            return Err(Error::invalid("ef", format!("ef is from 1 to {ef_max}, got {ef}")));
+        }
         let (count, field) = match &search.input {
             Input::Texts(texts) => (texts.len(), search.fields[0]),
             Input::Vectors(vectors) => (vectors.len(), search.fields[1]),
@@ -316,6 +352,11 @@ impl Neighbors {
             return Err(Error::invalid(field, format!("a search has 1 to {max} queries, got {count}")));
         }
         Ok(())
+    }
+
+    /// Nodes that a graph widens for a search; none if it must be exact.
+    fn ef(&self, search: &Search) -> Option<usize> {
+        (!search.is_exact).then(|| search.ef.unwrap_or_else(|| self.catalog.ef()))
     }
 
     /// What is asked for: texts as they are, vectors prepared.
@@ -359,7 +400,13 @@ impl Neighbors {
             wanted.push(Wanted { place, key, vector });
         }
         if !texts.is_empty() {
-            let embedded = self.embed(texts, InputType::Query, &search.tenant).await?;
+            let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();
+            let field = search.fields[0];
+            let name = |text: usize| match field {
+                "queries" => format!("queries[{}]", places[text]),
+                _ => field.to_owned(),
+            };
+            let embedded = self.embed(texts, InputType::Query, &search.tenant, name).await?;
             for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
                 prepare(collection, &mut vector, search.fields[0])?;
                 wanted.vector = vector;
@@ -373,6 +420,7 @@ impl Neighbors {
         texts: Vec<String>,
         input_type: InputType,
         tenant: &Tenant,
+        name: impl Fn(usize) -> String,
     ) -> Result<Vec<Vec<f32>>> {
         let request = embeddings::Request {
             texts,
@@ -381,7 +429,7 @@ impl Neighbors {
             tenant: tenant.clone(),
             directives: Directives::default(),
         };
-        let embedded = self.embeddings.embed(&request).await?;
+        let embedded = self.embeddings.embed(&request).await.map_err(|error| renamed(error, name))?;
         let vector = |entry: &Arc<Entry>| {
             entry.value.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect()
         };
@@ -473,8 +521,16 @@ fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<(
     Ok(())
 }
 
+/// A fault that begins with the text's name among those to embed, `input[n]`, told of the field that the text came in.
+fn renamed(error: Error, name: impl Fn(usize) -> String) -> Error {
+    let named = error.message().strip_prefix("input[").and_then(|rest| rest.split_once(']'));
+    let Some((Ok(number), rest)) = named.map(|(number, rest)| (number.parse(), rest)) else { return error };
+    let name = name(number);
+    Error::new(error.kind(), format!("{name}{rest}")).param(name)
+}
+
 /// What the keys of all queries of a search begin with.
-fn key_base(collection: &Collection, search: &Search, namespace: &Namespace) -> KeyHasher {
+fn key_base(collection: &Collection, search: &Search, ef: Option<usize>, namespace: &Namespace) -> KeyHasher {
     let score_min = search.score_min.map_or([0; 5], |min| {
         let [a, b, c, d] = min.to_le_bytes();
         [1, a, b, c, d]
@@ -484,6 +540,7 @@ fn key_base(collection: &Collection, search: &Search, namespace: &Namespace) -> 
     base.field(namespace.name.as_bytes())
         .field(&collection.instance().to_le_bytes())
         .field(&(search.k as u64).to_le_bytes())
+        .field(&(ef.unwrap_or(0) as u64).to_le_bytes())
         .field(&score_min)
         .field(&[u8::from(search.has_vectors)])
         .field(filter.as_bytes());

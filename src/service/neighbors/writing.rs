@@ -7,8 +7,8 @@ use super::{Neighbors, prepare};
 use crate::domain::{InputType, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::search::{
-    Batch, Change, Collection, Document, ID_BYTES_MAX, METADATA_BYTES_MAX, Metric, Model, Receipt, Settings,
-    TAGS_MAX,
+    Batch, Change, Collection, Document, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX, Metric, Model, Receipt,
+    Settings, TAGS_MAX,
 };
 
 /// What a collection is to be.
@@ -20,6 +20,8 @@ pub struct Spec {
     pub model: Option<String>,
     /// Length of its vectors. With it and without a model, clients bring the vectors.
     pub dim: Option<usize>,
+    /// Which index it has.
+    pub index: Indexed,
 }
 
 /// A document to be stored.
@@ -37,6 +39,8 @@ impl Neighbors {
     /// # Errors
     /// `InvalidInput` for a name or a dimension that cannot be one, `ModelNotFound`, `Conflict` if it is there and of
     /// another kind, `Overloaded` if there are too many, `Io`, `DiskFull`.
+    ///
+    /// Cancel safety: what has begun is finished, before anybody else makes or drops a collection.
     pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Collection>, bool)> {
         let card = self.embeddings.card();
         let model = || Model { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
@@ -56,7 +60,11 @@ impl Neighbors {
         if !(1..=max).contains(&dim) {
             return Err(Error::invalid("dimensions", format!("a vector has 1 to {max} numbers, got {dim}")));
         }
-        self.catalog.create(name, Settings { metric: spec.metric, dim, model }).await
+        let settings = Settings { metric: spec.metric, dim, model, index: spec.index };
+        let (catalog, name) = (Arc::clone(&self.catalog), name.to_owned());
+        tokio::spawn(async move { catalog.create(&name, settings).await })
+            .await
+            .map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))?
     }
 
     /// A collection.
@@ -117,8 +125,9 @@ impl Neighbors {
         }
         if !texts.is_empty() {
             let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
-            let embedded = self.embed(texts, InputType::Document, tenant).await?;
-            for (row, mut vector) in rows.into_iter().zip(embedded) {
+            let name = |text: usize| format!("documents[{}].text", rows[text]);
+            let embedded = self.embed(texts, InputType::Document, tenant, name).await?;
+            for (&row, mut vector) in rows.iter().zip(embedded) {
                 prepare(&collection, &mut vector, &format!("documents[{row}].text"))?;
                 vectors[row] = Some(vector);
             }

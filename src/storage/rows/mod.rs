@@ -1,7 +1,7 @@
 //! A store of rows: the vectors and documents of one collection, which outlive every index that is made of them.
 //!
 //! What lives here: segments, which are written once and mapped; the log of what is in no segment yet; the manifest that
-//! says which of them hold. What must never: search, filters, or what a document means. The one idea: a change is
+//! says which of them hold; snapshots of indexes, which are derived. What must never: search, filters, or what a document means. The one idea: a change is
 //! acknowledged when its record in the log is flushed; segments and manifest only make the log shorter, and a crash
 //! between any two calls leaves the old manifest or the new one, each with all it needs.
 //!
@@ -10,6 +10,7 @@
 mod log;
 mod manifest;
 mod segment;
+mod snapshot;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use std::sync::Arc;
 pub use log::Replay;
 pub use manifest::{Listing, Manifest};
 pub use segment::{HEADER_BYTES, Header, Row, RowSegment};
+pub use snapshot::{Coverage, Covered, Draft, Snapshot};
 
 use self::log::Log;
 use self::manifest::MANIFEST_BYTES_MAX;
+use self::snapshot::SNAPSHOT;
 use super::files::{Files, publish, read_all, remove_if_present};
 use super::options::ReadMode;
 use crate::error::{Error, Kind, Result};
@@ -58,6 +61,10 @@ pub struct RowStore {
     name: String,
     manifest: Manifest,
     log: Log,
+    /// The number of the index's snapshot, if there may be one.
+    index: Option<u64>,
+    /// The highest number that a snapshot has had since the start.
+    index_before: u64,
     /// Set by the first write that failed: nothing is known of the files' ends any more.
     is_off: bool,
 }
@@ -94,7 +101,12 @@ impl Place {
         for file in self.files.list(&self.dir).map_err(io)? {
             match file.name.split_once('.') {
                 Some((name, MANIFEST)) => names.push(name.to_owned()),
-                Some((name, DROPPED)) => self.remove_files(name)?,
+                // One that cannot be removed takes nobody else's collections away.
+                Some((name, DROPPED)) => {
+                    if let Err(error) = self.remove_files(name) {
+                        tracing::error!(%error, "what is left of a dropped collection cannot be removed");
+                    }
+                }
                 _ => {}
             }
         }
@@ -148,6 +160,9 @@ impl Place {
         };
         let read = Log::read(&*self.files, &path, manifest.log, &manifest.salt);
         add(path, read.map_or_else(Some, damaged));
+        if self.has_snapshot(name) {
+            add(self.path(name, SNAPSHOT), self.open_snapshot(name, &manifest.salt).err());
+        }
     }
 
     /// Removes all files of a collection, the mark that it is dropped last.
@@ -190,6 +205,11 @@ impl RowStore {
     pub fn create(place: &Place, name: &str, dim: u32, settings: Vec<u8>) -> Result<RowStore> {
         let io = |error| Error::io("create a collection", error).with("collection", name);
         place.files.create_dir(&place.dir).map_err(io)?;
+        // Else the next start would take the new collection for the one that was dropped.
+        let listed = place.files.list(&place.dir).map_err(io)?;
+        if listed.iter().any(|file| file.name.split_once('.') == Some((name, DROPPED))) {
+            place.remove_files(name)?;
+        }
         let mut salt = Salt::default();
         getrandom::fill(&mut salt)
             .map_err(|error| Error::new(Kind::Io, "draw a salt").source(std::io::Error::from(error)))?;
@@ -200,7 +220,15 @@ impl RowStore {
         remove_if_present(&*place.files, &path).map_err(io)?;
         let log = Log::create(&*place.files, &path, manifest.log, salt)?;
         place.publish(name, &manifest)?;
-        Ok(RowStore { place: place.clone(), name: name.to_owned(), manifest, log, is_off: false })
+        Ok(RowStore {
+            place: place.clone(),
+            name: name.to_owned(),
+            manifest,
+            log,
+            index: None,
+            index_before: 0,
+            is_off: false,
+        })
     }
 
     /// Opens a store and verifies every byte of it. Files of interrupted writes are removed.
@@ -224,7 +252,10 @@ impl RowStore {
         let segments = manifest.segments.iter().map(open).collect::<Result<Vec<_>>>().map_err(at)?;
         let path = place.log(name, manifest.log);
         let (log, replay) = Log::open(&*place.files, &path, manifest.log, manifest.salt).map_err(at)?;
-        let store = RowStore { place: place.clone(), name: name.to_owned(), manifest, log, is_off: false };
+        let (place, name) = (place.clone(), name.to_owned());
+        let index = place.snapshot_number(&name, &manifest.salt);
+        let index_before = index.unwrap_or(0);
+        let store = RowStore { place, name, manifest, log, index, index_before, is_off: false };
         store.remove_strays().map_err(io)?;
         Ok(Opened { store, segments, replay })
     }
@@ -340,7 +371,9 @@ impl RowStore {
                 Some((number, "rows")) => {
                     self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
                 }
-                Some((MANIFEST, "tmp")) => false,
+                Some((number, "faiss")) => number.parse().ok() == self.index,
+                Some((_, "draft")) => false,
+                Some((MANIFEST | SNAPSHOT, "tmp")) => false,
                 _ => true,
             };
             if name == self.name && !belongs {

@@ -211,3 +211,25 @@ fn a_write_that_fails_is_refused_and_loses_nothing() {
         }
     }
 }
+
+/// A drop that failed half way is finished before another collection takes the name; one that cannot be is nobody
+/// else's matter.
+#[test]
+fn what_is_left_of_a_dropped_collection_does_not_take_the_next_one_with_it() {
+    let files = RecordingFiles::new();
+    let place = place(&files);
+    let store = RowStore::create(&place, NAME, DIM as u32, Vec::new()).unwrap();
+    store.drop_collection().unwrap();
+    place.files.create(&place.dir.join(format!("{NAME}.dropped")), 0).unwrap();
+    place.files.create(&place.dir.join(format!("{NAME}.0000000009.rows")), 10).unwrap();
+    let mut store = RowStore::create(&place, NAME, DIM as u32, Vec::new()).unwrap();
+    store.append(b"acknowledged").unwrap();
+    drop(store);
+    assert_eq!(place.names().unwrap(), [NAME]);
+    assert_eq!(RowStore::open(&place, NAME).unwrap().replay.records, [&b"acknowledged"[..]]);
+    let left = place.files.list(&place.dir).unwrap();
+    assert!(
+        left.iter().all(|file| !file.name.ends_with("dropped") && !file.name.ends_with("rows")),
+        "{left:?}"
+    );
+}

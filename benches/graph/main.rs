@@ -1,0 +1,185 @@
+//! How fast are graphs that FAISS built, searched in place, beside FAISS itself and other indexes in the same run? Single
+//! queries, one thread; recall at 10 against the exact scan.
+//!
+//! `LIKEWISE_SHARED_DATA` names the directory with `text/npm_summaries.jsonl.gz`, whose texts are embedded once and kept
+//! in `LIKEWISE_BENCH_CACHE`. `LIKEWISE_PEERS_PYTHON` names a Python with `peers/requirements.txt`.
+//! `LIKEWISE_PEERS=faiss-hnsw32,hnswlib` leaves out all peers but these.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use likewise::storage::{Files as _, FrozenFile, OsFiles};
+use likewise_benches::{print_circumstances, vectors};
+use likewise_index::{Block, Effort, Graph, Metric, Recipe, Scanner, score};
+use ndarray::{Array2, ArrayView2, s};
+use serde_json::Value;
+
+const ROWS: usize = 100_000;
+const QUERIES: usize = 320;
+const K: usize = 10;
+/// Passes over all queries; the fastest counts, as for the peers.
+const PASSES: usize = 5;
+const EF_CONSTRUCTION: usize = 200;
+const EFS: [usize; 12] = [16, 20, 24, 28, 32, 48, 64, 80, 96, 128, 192, 256];
+const CANDIDATES: usize = 40;
+const TARGETS: [f64; 2] = [0.95, 0.99];
+const PEERS: &str =
+    "faiss-hnsw32,faiss-hnsw32-sq8,faiss-ivf-pqfs-refine,hnswlib,usearch-f32,usearch-i8,qdrant-edge-sq8";
+
+/// The mapped file, as a collection holds it.
+struct Mapped(FrozenFile);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+/// One line of the table.
+struct Line {
+    name: String,
+    build_s: f64,
+    bytes_per_vector: f64,
+    reopen_ms: f64,
+    /// Effort, recall, queries per second.
+    points: Vec<(u64, f64, f64)>,
+}
+
+fn main() {
+    print_circumstances("graph");
+    let Some((path, vectors)) = vectors::load(ROWS + QUERIES) else {
+        eprintln!("LIKEWISE_SHARED_DATA is not set: name the directory with text/npm_summaries.jsonl.gz");
+        std::process::exit(1);
+    };
+    let (rows, queries) = (vectors.slice(s![..ROWS, ..]), vectors.slice(s![ROWS.., ..]));
+    println!(
+        "all-MiniLM-L6-v2, {ROWS} rows of {} dimensions, {QUERIES} other texts as queries, k = {K}; built with two threads, \
+         {EF_CONSTRUCTION} nodes looked at for each row; searched with one thread, one query at a time, fastest of {PASSES} \
+         passes\n",
+        vectors.ncols()
+    );
+    let truth = exact(rows, queries);
+    let dir = tempfile::tempdir().expect("a directory");
+    let ours = |factory: &str| measure(factory, rows, queries, &truth, dir.path());
+    let mut lines = vec![ours("HNSW32,SQ8"), ours("HNSW32")];
+    for peer in std::env::var("LIKEWISE_PEERS").unwrap_or_else(|_| PEERS.into()).split(',') {
+        lines.extend(ask(peer, &path));
+    }
+    // Once more, because the machine's speed drifts.
+    lines.push(ours("HNSW32,SQ8"));
+    println!(
+        "| index | build s | bytes a vector | reopen ms | queries/s at .95 (effort, recall) | at .99 | best recall |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    lines.iter().for_each(print);
+}
+
+/// The score of the tenth neighbour of each query.
+fn exact(rows: ArrayView2<'_, f32>, queries: ArrayView2<'_, f32>) -> Vec<f32> {
+    let block = Block { rows, codes: None, keep: None };
+    let found = Scanner::new(2).expect("threads").search(Metric::Cosine, &[block], queries, K);
+    found.iter().map(|found| found[K - 1].score).collect()
+}
+
+fn measure(
+    factory: &str,
+    rows: ArrayView2<'_, f32>,
+    queries: ArrayView2<'_, f32>,
+    truth: &[f32],
+    dir: &Path,
+) -> Line {
+    let (metric, dim) = (Metric::Cosine, rows.ncols());
+    let file = dir.join(factory.replace(',', "-"));
+    let recipe =
+        Recipe { factory: factory.into(), metric, dim, ef_construction: EF_CONSTRUCTION, threads: 2 };
+    let all: Array2<f32> = rows.to_owned();
+    let slices: Vec<&[f32]> =
+        (0..ROWS).map(|row| &all.as_slice().expect("rows")[row * dim..][..dim]).collect();
+    let start = Instant::now();
+    if !file.exists() {
+        recipe
+            .build(slices.iter().copied(), &file, || true)
+            .expect("FAISS builds")
+            .expect("somebody wants it");
+    }
+    let build_s = start.elapsed().as_secs_f64();
+    let bytes = fs_err::metadata(&file).expect("a file").len();
+    let start = Instant::now();
+    let mapped =
+        OsFiles.open(&file).and_then(|file| file.map_frozen(bytes)).expect("a mapping").expect("a mapping");
+    let checksum = crc32c::crc32c(mapped.bytes());
+    let graph = Graph::open(Mapped(mapped)).expect("a graph");
+    let reopen_ms = start.elapsed().as_secs_f64() * 1e3;
+    assert_ne!(checksum, 0);
+    let search = |query: &[f32], ef: usize| {
+        let candidates = graph.search(query, Effort { ef, candidates: CANDIDATES }, None);
+        let mut scores: Vec<f32> =
+            candidates.iter().map(|&row| score(metric, query, slices[row as usize])).collect();
+        scores.sort_unstable_by(|a, b| b.total_cmp(a));
+        scores.truncate(K);
+        scores
+    };
+    let points = EFS.map(|ef| {
+        let mut best = f64::INFINITY;
+        let mut hits = 0;
+        for _ in 0..PASSES {
+            hits = 0;
+            let start = Instant::now();
+            for (query, tenth) in queries.rows().into_iter().zip(truth) {
+                let found = search(query.to_slice().expect("a row"), ef);
+                hits += found.iter().filter(|&score| score >= tenth).count();
+            }
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        (ef as u64, hits as f64 / (QUERIES * K) as f64, QUERIES as f64 / best)
+    });
+    Line {
+        name: format!("likewise {factory}"),
+        build_s,
+        bytes_per_vector: bytes as f64 / ROWS as f64,
+        reopen_ms,
+        points: points.to_vec(),
+    }
+}
+
+/// A peer's figures; none, and a word, if it cannot be measured.
+fn ask(peer: &str, vectors: &Path) -> Option<Line> {
+    let python =
+        std::env::var_os("LIKEWISE_PEERS_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/graph.py");
+    let output = Command::new(&python)
+        .arg(script)
+        .args([vectors.as_os_str(), QUERIES.to_string().as_ref(), peer.as_ref()])
+        .args([EF_CONSTRUCTION.to_string(), PASSES.to_string()])
+        .env("OMP_NUM_THREADS", "2")
+        .output();
+    let answer = output.ok().filter(|output| output.status.success()).or_else(|| {
+        println!("SKIPPED: {peer}: {} cannot run peers/graph.py\n", python.display());
+        None
+    })?;
+    let answer: Value = serde_json::from_slice(&answer.stdout).expect("a line of JSON");
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let point = |point: &Value| (number(&point[0]) as u64, number(&point[1]), number(&point[2]));
+    Some(Line {
+        name: peer.to_owned(),
+        build_s: number(&answer["build_s"]),
+        bytes_per_vector: number(&answer["bytes"]) / ROWS as f64,
+        reopen_ms: number(&answer["reopen_ms"]),
+        points: answer["points"].as_array().expect("a list").iter().map(point).collect(),
+    })
+}
+
+fn print(line: &Line) {
+    let at = |target: f64| {
+        let reached = line.points.iter().filter(|(_, recall, _)| *recall >= target);
+        let best = reached.max_by(|a, b| a.2.total_cmp(&b.2));
+        best.map_or("-".into(), |(effort, recall, qps)| format!("{qps:.0} ({effort}, {recall:.4})"))
+    };
+    let best = line.points.iter().map(|point| point.1).fold(0.0, f64::max);
+    let [low, high] = TARGETS.map(at);
+    println!(
+        "| {} | {:.1} | {:.0} | {:.1} | {low} | {high} | {best:.4} |",
+        line.name, line.build_s, line.bytes_per_vector, line.reopen_ms
+    );
+}

@@ -1,0 +1,209 @@
+//! How does a collection with an index grow: time to build and to open, memory, speed, recall; and what do filters cost?
+//! In process, one thread, one query at a time.
+//!
+//! `LIKEWISE_ROWS=100000,300000,1000000` are the sizes. Rows are texts of `LIKEWISE_SHARED_DATA`; past the first 100,000
+//! they are the same again with a little noise.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use likewise::metrics::Metrics;
+use likewise::search::{
+    Batch, Catalog, Change, Document, Filter, Indexed, Indexing, Metric, Options, Query, Settings, Test,
+    View, number,
+};
+use likewise::storage::rows::Place;
+use likewise::storage::{OsFiles, ReadMode};
+use likewise_benches::{print_circumstances, vectors};
+use likewise_index::Scanner;
+use ndarray::Array2;
+
+const REAL: usize = 100_000;
+const QUERIES: usize = 320;
+const K: usize = 10;
+const PASSES: usize = 3;
+const BATCH: usize = 2000;
+/// Documents in a hundred that a filter keeps.
+const SHARES: [usize; 3] = [1, 10, 50];
+/// Standard deviation of the noise in each component; components are about 0.05.
+const NOISE: f32 = 0.01;
+
+fn main() {
+    print_circumstances("indexed");
+    let Some((_, vectors)) = vectors::load(REAL + QUERIES) else {
+        eprintln!("LIKEWISE_SHARED_DATA is not set: name the directory with text/npm_summaries.jsonl.gz");
+        std::process::exit(1);
+    };
+    let sizes = std::env::var("LIKEWISE_ROWS").unwrap_or_else(|_| "100000,300000,1000000".into());
+    println!(
+        "all-MiniLM-L6-v2, {} dimensions, {QUERIES} other texts as queries, k = {K}, default settings; rows past {REAL} are \
+         the first ones again with noise of {NOISE}; fastest of {PASSES} passes\n",
+        vectors.ncols()
+    );
+    println!(
+        "| rows | stored s | built s | opened s | private MiB | ef | queries/s | recall | exact queries/s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let mut filtered = Vec::new();
+    for rows in sizes.split(',').map(|rows| rows.parse().expect("a number of rows")) {
+        filtered.extend(grow(rows, &vectors));
+    }
+    println!("\n| rows | filter keeps | ms by default | recall | ms of an exact search without filter |");
+    println!("|---|---|---|---|---|");
+    filtered.iter().for_each(|line| println!("{line}"));
+}
+
+/// Prints the line of a size, and returns those of its filters.
+fn grow(rows: usize, vectors: &Array2<f32>) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let open = || {
+        let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
+        // Nothing is built while rows come, so that one build of all is timed.
+        let index = Indexing { rows_min: usize::MAX, ..Indexing::default() };
+        let options = Options { threads: 1, index, ..Options::default() };
+        Catalog::open(place, options, Arc::new(Metrics::new())).expect("a catalogue")
+    };
+    let (stored_s, built_s) = {
+        let catalog = open();
+        let start = Instant::now();
+        runtime.block_on(store(&catalog, rows, vectors));
+        let stored_s = start.elapsed().as_secs_f64();
+        let collection = catalog.get("rows").expect("it is there");
+        let start = Instant::now();
+        collection.index().expect("an index is allowed");
+        while collection.is_indexing() {
+            std::thread::yield_now();
+        }
+        let built_s = start.elapsed().as_secs_f64();
+        assert_eq!(collection.view().indexed_rows(), rows);
+        catalog.close();
+        (stored_s, built_s)
+    };
+    let before = private_mib();
+    let start = Instant::now();
+    let catalog = open();
+    let opened_s = start.elapsed().as_secs_f64();
+    let memory = private_mib() - before;
+    let collection = catalog.get("rows").expect("it is there");
+    let view = collection.view();
+    assert_eq!(view.indexed_rows(), rows, "the snapshot was opened");
+    let scanner = Scanner::new(1).expect("one thread");
+    let measure = |filter: Option<Filter>, ef: Option<usize>| {
+        let filter = filter.map(Arc::new);
+        run(&view, &scanner, vectors, &filter, ef)
+    };
+    let ef = Indexing::default().ef;
+    let (exact_s, exact) = measure(None, None);
+    for ef in [ef / 2, ef, 2 * ef] {
+        let (seconds, found) = measure(None, Some(ef));
+        println!(
+            "| {rows} | {stored_s:.1} | {built_s:.1} | {opened_s:.3} | {memory:.0} | {ef} | {:.0} | {:.4} | {:.0} |",
+            1.0 / seconds,
+            recall(&exact, &found),
+            1.0 / exact_s
+        );
+    }
+    let line = |share: usize| {
+        let kept = || Test::In((0..share).map(|n| number(n as f64)).collect());
+        let of = || Some(Filter::Field("hundredth".into(), kept()));
+        let (_, exact) = measure(of(), None);
+        let (seconds, found) = measure(of(), Some(ef));
+        format!(
+            "| {rows} | {share} % | {:.3} | {:.4} | {:.3} |",
+            seconds * 1e3,
+            recall(&exact, &found),
+            exact_s * 1e3
+        )
+    };
+    SHARES.map(line).into()
+}
+
+async fn store(catalog: &Catalog, rows: usize, vectors: &Array2<f32>) {
+    let settings =
+        Settings { metric: Metric::Cosine, dim: vectors.ncols(), model: None, index: Indexed::Auto };
+    let (collection, _) = catalog.create("rows", settings).await.expect("a collection");
+    let mut noise = noise();
+    for from in (0..rows).step_by(BATCH) {
+        let mut batch = Batch::default();
+        for row in from..(from + BATCH).min(rows) {
+            let mut vector = vectors.row(row % REAL).to_vec();
+            if row >= REAL {
+                vector.iter_mut().for_each(|x| *x += NOISE * noise());
+            }
+            Metric::Cosine.prepare(&mut vector).expect("a vector with a direction");
+            batch.vectors.extend(vector);
+            batch.documents.push(Document {
+                id: row.to_string(),
+                text: None,
+                metadata: format!(r#"{{"hundredth":{}}}"#, row % 100),
+                tags: Vec::new(),
+            });
+        }
+        collection.change(Change::Upsert(batch)).await.expect("room on the disk");
+    }
+}
+
+/// Seconds of a search, and the scores that each query found.
+fn run(
+    view: &View,
+    scanner: &Scanner,
+    vectors: &Array2<f32>,
+    filter: &Option<Arc<Filter>>,
+    ef: Option<usize>,
+) -> (f64, Vec<Vec<f32>>) {
+    let (mut best, mut found) = (f64::INFINITY, Vec::new());
+    for _ in 0..PASSES {
+        found.clear();
+        let start = Instant::now();
+        for query in vectors.rows().into_iter().skip(REAL) {
+            let filter = filter.clone();
+            let vectors = query.to_vec();
+            let query = Query {
+                vectors,
+                k: K,
+                filter,
+                score_min: None,
+                has_vectors: false,
+                ef,
+                bytes_max: usize::MAX,
+            };
+            found.push(
+                view.search(scanner, &query).expect("small results")[0]
+                    .iter()
+                    .map(|hit| hit.score)
+                    .collect::<Vec<f32>>(),
+            );
+        }
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    (best / QUERIES as f64, found)
+}
+
+fn recall(exact: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+    let hits = |(exact, found): (&Vec<f32>, &Vec<f32>)| {
+        found.iter().filter(|&score| exact.last().is_some_and(|last| score >= last)).count().min(exact.len())
+    };
+    let wanted: usize = exact.iter().map(Vec::len).sum();
+    exact.iter().zip(found).map(hits).sum::<usize>() as f64 / wanted as f64
+}
+
+/// Numbers of about a normal distribution: sums of four from a linear congruential generator (Knuth, MMIX).
+fn noise() -> impl FnMut() -> f32 {
+    let mut state = 1_u64;
+    move || {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (next() + next() + next() + next()) * 3.0_f32.sqrt()
+    }
+}
+
+/// Memory of this process that no file backs.
+fn private_mib() -> f64 {
+    let status = fs_err::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("a line for it");
+    let kib: f64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
+    kib / 1024.0
+}

@@ -1,0 +1,319 @@
+//! The index over sealed rows: it proposes rows, which are scored like all others.
+//!
+//! Its rows are those that were live when it was built, in the order of the view. What became of each since then is in
+//! `spots`; a row that is gone stays in the index and is proposed to nobody.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use likewise_index::{Bits, Effort, Graph, Metric, Recipe, Resident};
+use serde::{Deserialize, Serialize};
+
+use super::settings::{Indexed, Settings};
+use super::view::Part;
+use crate::error::{Error, Kind, Result};
+use crate::storage::rows::{Coverage, Covered, Draft, Snapshot};
+
+/// When and how collections are indexed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Indexing {
+    /// Collections with fewer rows are searched exactly, unless they name an index.
+    pub rows_min: usize,
+    /// FAISS's name for what is built where a collection names nothing.
+    pub factory: String,
+    /// For graphs: nodes looked at for each row that is added.
+    pub ef_construction: usize,
+    /// For graphs: nodes widened by a search that does not say how many.
+    pub ef: usize,
+    /// For inverted files: lists visited by a search.
+    pub nprobe: usize,
+    /// Threads that build; 0 takes half of the cores.
+    pub build_threads: usize,
+}
+
+impl Default for Indexing {
+    fn default() -> Indexing {
+        Indexing {
+            rows_min: 50_000,
+            factory: "HNSW32,SQ8".into(),
+            ef_construction: 200,
+            ef: 96,
+            nprobe: 32,
+            build_threads: 0,
+        }
+    }
+}
+
+/// Where indexes are built, one at a time.
+#[derive(Debug)]
+pub(super) struct Workshop {
+    pub(super) indexing: Indexing,
+    bench: Mutex<()>,
+}
+
+/// An index to build.
+pub(super) struct Order {
+    pub(super) recipe: Recipe,
+    /// The sealed parts of a view.
+    pub(super) parts: Vec<Part>,
+    pub(super) version: u64,
+    pub(super) draft: Draft,
+}
+
+/// A row in a view's parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Spot {
+    part: u32,
+    row: u32,
+}
+
+/// Of a row that is gone.
+const GONE: Spot = Spot { part: u32::MAX, row: u32::MAX };
+
+/// An index as a view holds it.
+#[derive(Debug, Clone)]
+pub(super) struct Sealed {
+    engine: Arc<Engine>,
+    snapshot: Arc<Snapshot>,
+    /// Where the rows of the index are now.
+    spots: Arc<[Spot]>,
+    /// Parts from the first on whose rows it holds.
+    parts: usize,
+    /// Whether its parts have been compacted since, so that it is not what the next start can open.
+    is_outlived: bool,
+}
+
+/// What searches.
+#[derive(Debug)]
+enum Engine {
+    Graph(Box<Graph<Bytes>>),
+    Faiss(Resident),
+}
+
+/// The bytes of a snapshot's file.
+#[derive(Debug)]
+struct Bytes(Arc<Snapshot>);
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl Workshop {
+    pub(super) fn new(indexing: Indexing) -> Workshop {
+        Workshop { indexing, bench: Mutex::new(()) }
+    }
+
+    /// Whether the index that a collection names can be built.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with what FAISS says of it.
+    pub(super) fn check(&self, settings: &Settings) -> Result<()> {
+        match &settings.index {
+            Indexed::Auto | Indexed::Exact => Ok(()),
+            Indexed::Factory(factory) => {
+                let checked = self.recipe(factory, settings.metric, settings.dim).check();
+                let message = |error| format!("index is auto, exact, or a factory string of FAISS: {error}");
+                checked.map_err(|error| Error::invalid("index", message(error)))
+            }
+        }
+    }
+
+    /// How a collection's index is made.
+    pub(super) fn recipe(&self, factory: &str, metric: Metric, dim: usize) -> Recipe {
+        let half = || std::thread::available_parallelism().map_or(1, |cores| usize::from(cores) / 2);
+        let threads = if self.indexing.build_threads == 0 { half() } else { self.indexing.build_threads };
+        let ef_construction = self.indexing.ef_construction;
+        Recipe { factory: factory.to_owned(), metric, dim, ef_construction, threads: threads.max(1) }
+    }
+
+    fn build_to_draft(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Coverage>> {
+        let _turn = self.bench.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows: Vec<&[f32]> = order.parts.iter().flat_map(Part::rows).map(|(vector, _)| vector).collect();
+        let built = order.recipe.build(rows.iter().copied(), order.draft.path(), &is_wanted);
+        let built = built.map_err(|error| Error::new(Kind::Internal, "build an index").source(error))?;
+        let covered = |part: &Part| {
+            let segment = part.block.segment().expect("parts of segments: this is a bug");
+            Covered { number: segment.number(), rows: segment.rows() as u32, left_out: part.dead_bits() }
+        };
+        let coverage = || Coverage {
+            factory: order.recipe.factory.clone(),
+            version: order.version,
+            segments: order.parts.iter().map(covered).collect(),
+        };
+        Ok(built.filter(|()| is_wanted()).map(|()| coverage()))
+    }
+
+    /// Builds an index and writes it to its draft; none, and no draft, if nobody wants it any more. Blocks until it is its
+    /// turn, and then for as long as it takes.
+    pub(super) fn build(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Coverage>> {
+        let built = self.build_to_draft(order, is_wanted);
+        if !matches!(built, Ok(Some(_))) {
+            order.draft.discard();
+        }
+        built
+    }
+}
+
+impl Sealed {
+    /// The index of a snapshot over the parts of a view, which begin with the segments that it covers.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not an index of these parts; `Internal` if FAISS cannot open it.
+    pub(super) fn open(snapshot: Arc<Snapshot>, parts: &[Part], dim: usize, nprobe: usize) -> Result<Sealed> {
+        let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("open an index: {what}"));
+        let coverage = snapshot.coverage();
+        let mut spots = Vec::new();
+        for (number, covered) in coverage.segments.iter().enumerate() {
+            let segment = parts.get(number).and_then(|part| part.block.segment());
+            let is_same = |number, rows| (number, rows) == (covered.number, covered.rows as usize);
+            if !segment.is_some_and(|segment| is_same(segment.number(), segment.rows())) {
+                return Err(corrupt("its segments are not those of the collection"));
+            }
+            let is_left_out = |row: &u32| {
+                covered.left_out.get(*row as usize / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1)
+            };
+            let rows = (0..covered.rows).filter(|row| !is_left_out(row));
+            spots.extend(rows.map(|row| Spot { part: number as u32, row }));
+        }
+        let engine = Engine::open(&snapshot, nprobe)?;
+        if engine.shape() != (spots.len(), dim) {
+            return Err(corrupt("it has other rows than its manifest says"));
+        }
+        let parts = coverage.segments.len();
+        Ok(Sealed { engine: Arc::new(engine), snapshot, spots: spots.into(), parts, is_outlived: false })
+    }
+
+    /// Its file.
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Parts from the first on whose rows it holds.
+    pub(super) fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Rows in it, gone ones included.
+    pub(super) fn rows(&self) -> usize {
+        self.spots.len()
+    }
+
+    /// Whether the next start cannot open it.
+    pub(super) fn is_outlived(&self) -> bool {
+        self.is_outlived
+    }
+
+    /// Where its rows are now, as part and row; none for one that is gone.
+    pub(super) fn spots(&self) -> impl Iterator<Item = Option<(usize, usize)>> {
+        self.spots.iter().map(|&spot| (spot != GONE).then_some((spot.part as usize, spot.row as usize)))
+    }
+
+    /// Bytes in memory, mapped ones not counted.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let engine = match &*self.engine {
+            Engine::Graph(graph) => graph.memory_bytes(),
+            Engine::Faiss(_) => 0,
+        };
+        engine + self.spots.len() * size_of::<Spot>()
+    }
+
+    /// Whether it can search among some of its rows only.
+    pub(super) fn takes_filters(&self) -> bool {
+        match &*self.engine {
+            Engine::Graph(_) => true,
+            Engine::Faiss(_) => false,
+        }
+    }
+
+    /// Rows near a vector as part and row; with `keep`, only those of which the bits of their part say so. Where FAISS
+    /// searches, that are half of all rows at least.
+    pub(super) fn propose(
+        &self,
+        vector: &[f32],
+        effort: Effort,
+        keep: Option<&[&Bits]>,
+    ) -> Vec<(usize, usize)> {
+        let is_kept = keep.map(|keep| {
+            move |number: u32| {
+                let spot = self.spots[number as usize];
+                keep.get(spot.part as usize).is_some_and(|bits| bits.get(spot.row as usize))
+            }
+        });
+        let numbers = match &*self.engine {
+            Engine::Graph(graph) => {
+                graph.search(vector, effort, is_kept.as_ref().map(|is_kept| is_kept as &dyn Fn(u32) -> bool))
+            }
+            Engine::Faiss(index) => {
+                let found = index.search(vector, 2 * effort.candidates).unwrap_or_else(|error| {
+                    // A scan finds what is missing.
+                    tracing::error!(%error, "an index cannot be searched");
+                    Vec::new()
+                });
+                found
+                    .into_iter()
+                    .filter(|&number| is_kept.as_ref().is_none_or(|is_kept| is_kept(number)))
+                    .collect()
+            }
+        };
+        let spot = |number: u32| self.spots[number as usize];
+        numbers.into_iter().map(spot).map(|spot| (spot.part as usize, spot.row as usize)).collect()
+    }
+
+    /// The same index after parts `from..to` have become one part of their live rows, or none.
+    pub(super) fn compacted(&self, parts: &[Part], from: usize, to: usize, is_empty: bool) -> Sealed {
+        let mut next = 0;
+        let mut ranks: Vec<Vec<u32>> = Vec::new();
+        for part in &parts[from..to] {
+            let mut rank = vec![u32::MAX; part.block.len()];
+            for row in part.live().iter() {
+                rank[row] = next;
+                next += 1;
+            }
+            ranks.push(rank);
+        }
+        let gained = usize::from(!is_empty);
+        let moved = |spot: &Spot| {
+            let part = spot.part as usize;
+            if *spot == GONE || part < from {
+                *spot
+            } else if part >= to {
+                Spot { part: (part - (to - from) + gained) as u32, row: spot.row }
+            } else {
+                match ranks[part - from][spot.row as usize] {
+                    u32::MAX => GONE,
+                    row => Spot { part: from as u32, row },
+                }
+            }
+        };
+        Sealed {
+            spots: self.spots.iter().map(moved).collect(),
+            parts: self.parts - (to - from) + gained,
+            is_outlived: true,
+            ..self.clone()
+        }
+    }
+}
+
+impl Engine {
+    fn open(snapshot: &Arc<Snapshot>, nprobe: usize) -> Result<Engine> {
+        match Graph::open(Bytes(Arc::clone(snapshot))) {
+            Ok(graph) => Ok(Engine::Graph(Box::new(graph))),
+            // Of a kind that only FAISS reads. It trusts what it reads, and may: the file has the checksum of what it wrote.
+            Err(_) => {
+                let opened = Resident::open(snapshot.path(), nprobe);
+                let failed = |error| Error::new(Kind::Internal, "open an index").source(error);
+                opened.map(Engine::Faiss).map_err(failed)
+            }
+        }
+    }
+
+    /// Rows and dimension.
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Engine::Graph(graph) => (graph.len(), graph.dim()),
+            Engine::Faiss(index) => (index.len(), index.dim()),
+        }
+    }
+}
