@@ -81,8 +81,9 @@ impl<'de> Deserialize<'de> for VectorInput {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<VectorInput, A::Error> {
                 let mut numbers = Vec::with_capacity(list.size_hint().unwrap_or(384));
-                while let Some(number) = list.next_element()? {
-                    numbers.push(number);
+                // By way of doubles: a number that only an f32 cannot hold is found by whoever can name its place.
+                while let Some(number) = list.next_element::<f64>()? {
+                    numbers.push(number as f32);
                 }
                 Ok(VectorInput(numbers))
             }

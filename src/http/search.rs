@@ -44,7 +44,8 @@ pub(super) struct SearchRequest {
     #[schema(value_type = Option<Object>)]
     filter: Option<serde_json::Value>,
     /// Scores below it are not results.
-    min_score: Option<f32>,
+    #[schema(value_type = Option<f32>)]
+    min_score: Option<f64>,
     /// Whether the results must be exact, whatever index the collection has.
     exact: Option<bool>,
     /// Nodes that a graph widens: more find more, and take as much longer.
@@ -127,14 +128,15 @@ pub(super) async fn search(
     let wire: SearchRequest = parse(&body)?;
     let include = wire.include.unwrap_or_else(|| vec![Field::Text, Field::Metadata]);
     let (input, is_batch) = input(wire.query, wire.vector, wire.queries, wire.vectors)?;
-    if wire.min_score.is_some_and(|min| !min.is_finite()) {
+    let score_min = wire.min_score.map(|min| min as f32);
+    if score_min.is_some_and(|min| !min.is_finite()) {
         return Err(Error::invalid("min_score", "min_score is a finite number").into());
     }
     let search = Search {
         input,
         k: wire.k.unwrap_or(K),
         filter: wire.filter.as_ref().map(filter::read).transpose()?,
-        score_min: wire.min_score,
+        score_min,
         has_vectors: include.contains(&Field::Vector),
         is_exact: wire.exact.unwrap_or(false),
         ef: wire.ef,

@@ -246,11 +246,18 @@ impl Flight {
 
     /// Takes the flight off the board.
     pub(super) fn leave(&self) {
-        let Some((board, key)) = &self.on else { return };
+        self.leave_if(|_| true);
+    }
+
+    /// Takes the flight off the board if `is_time`, which is asked under the lock that those who join take too.
+    fn leave_if(&self, is_time: impl Fn(&Shared) -> bool) -> bool {
+        let Some((board, key)) = &self.on else { return is_time(&self.shared) };
         let mut shard = board.shard(key);
-        if shard.get(key).is_some_and(|known| Arc::ptr_eq(known, &self.shared)) {
+        let leaves = is_time(&self.shared);
+        if leaves && shard.get(key).is_some_and(|known| Arc::ptr_eq(known, &self.shared)) {
             shard.remove(key);
         }
+        leaves
     }
 
     /// Returns once nobody waits any more; from then on the flight is off the board.
@@ -259,12 +266,7 @@ impl Flight {
     pub(super) async fn abandoned(&self) {
         loop {
             self.shared.progress.closed().await;
-            // Somebody may have joined between the wake-up and the lock.
-            let shard = self.on.as_ref().map(|(board, key)| (board.shard(key), key));
-            if self.shared.progress.receiver_count() == 0 {
-                if let Some((mut shard, key)) = shard {
-                    shard.remove(key);
-                }
+            if self.leave_if(|shared| shared.progress.receiver_count() == 0) {
                 return;
             }
         }

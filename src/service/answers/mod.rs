@@ -6,13 +6,14 @@
 
 mod flight;
 mod given;
+mod joining;
 mod making;
 mod record;
+mod served;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -22,22 +23,17 @@ use tokio::time::Instant;
 
 pub use flight::Live;
 pub use given::{Known, Question};
+pub use served::{Age, Body, Outcome, Saved, Served};
 
-use self::flight::{Board, Flight, Phase, Reply, Streamed, Terms, Waiter, died};
-use self::making::Making;
+use self::flight::{Board, Terms};
 use self::record::Record;
 use super::{Directives, check_tags};
-use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, TierName, Verdict};
+use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
 use crate::domain::{Key, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::{Chat, Identity, Partition};
 use crate::metrics::{Metrics, OutcomeLabels};
-use crate::upstream::{self, Call, Headers, Origin, Prices, Usage};
-
-/// Where the path of chat completions is at the upstream.
-const CHAT_PATH: &str = "/chat/completions";
-/// How often somebody whose leader died asks again.
-const LEADERS_MAX: usize = 3;
+use crate::upstream::{self, Headers, Origin, Prices, Usage};
 
 /// What may become of answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,77 +86,6 @@ pub struct Ask<'a> {
     pub directives: Directives,
     /// What the answer depends on.
     pub tags: Vec<Tag>,
-}
-
-/// An answer on its way to a client.
-#[derive(Debug)]
-pub struct Served {
-    /// The status code.
-    pub status: u16,
-    /// The upstream's headers.
-    pub headers: Headers,
-    /// The body.
-    pub body: Body,
-    /// How it came about.
-    pub outcome: Outcome,
-    /// Why it was not looked for, or will not be kept.
-    pub reason: Option<&'static str>,
-    /// The kept answer's name.
-    pub id: Option<Key>,
-    /// What was saved, where that is known already.
-    pub saved: Option<Saved>,
-    /// How long looking took.
-    pub lookup: Duration,
-    /// How long the upstream took to say something.
-    pub upstream: Option<Duration>,
-}
-
-/// The bytes of an answer.
-#[derive(Debug)]
-pub enum Body {
-    /// All of them; with whether they are events.
-    Whole(Bytes, bool),
-    /// As they come.
-    Live(Live),
-}
-
-/// How an answer came about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was kept.
-    Hit(Age),
-    /// It was asked for; with whether because the request says so.
-    Miss(bool),
-    /// Somebody else had just asked for it.
-    Coalesced,
-    /// It was asked for without looking.
-    Bypass,
-    /// It was kept and has ended, and the upstream failed; with the upstream's status, if it said anything.
-    StaleIfError(Age, Option<u16>),
-}
-
-/// Where a kept answer was, and how old it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Age {
-    /// Where it was.
-    pub tier: TierName,
-    /// Whether it is due to be made anew.
-    pub is_stale: bool,
-    /// Whether it was found only because two spellings of the question are one.
-    pub is_joined: bool,
-    /// Seconds since it was made.
-    pub age_seconds: u32,
-    /// Seconds until it ends; negative once it has.
-    pub fresh_seconds: i64,
-}
-
-/// What an answer would have cost again.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Saved {
-    /// Tokens, read and written.
-    pub tokens: u64,
-    /// Dollars, if the price is known.
-    pub usd: Option<f64>,
 }
 
 /// What is asked, as the cache sees it.
@@ -392,194 +317,6 @@ impl Answers {
         Some(Body::Whole(upstream::as_json(json, now).into(), false))
     }
 
-    /// Makes a stale answer anew, unless somebody does already or too many are being made.
-    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked) {
-        if ask.directives.no_store {
-            return;
-        }
-        let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
-        let stamp = self.stamp();
-        let Some((waiter, Some(flight))) = self.board.join(asked.identity.key, asked.terms.clone()) else {
-            return;
-        };
-        let Ok(making) = self.making(ask, asked, stamp, true) else { return };
-        tokio::spawn(async move {
-            making.run(flight, Some(waiter)).await;
-            drop(place);
-        });
-    }
-
-    /// Has the answer made, or waits for whoever makes it.
-    async fn made(
-        self: &Arc<Self>,
-        ask: &Ask<'_>,
-        asked: &Asked,
-        form: Form,
-        started: Instant,
-    ) -> Result<Served> {
-        let directives = &ask.directives;
-        let is_alone = directives.no_cache
-            || directives.no_store
-            || directives.is_conditional()
-            || (ask.chat.has_tools && !self.options.keeps_tool_calls);
-        for _ in 0..LEADERS_MAX {
-            let stamp = self.stamp();
-            let joined =
-                if is_alone { None } else { self.board.join(asked.identity.key, asked.terms.clone()) };
-            let (waiter, outcome) = match joined {
-                None => {
-                    let waiter = self.lead_alone(ask, asked, !directives.no_store)?;
-                    (waiter, Outcome::Miss(directives.no_cache))
-                }
-                Some((waiter, Some(flight))) => {
-                    // Another flight may have landed since the cache was asked.
-                    if let Some(served) = self.landed(ask, asked, form, started).await {
-                        flight.end(Phase::Landed);
-                        return Ok(served);
-                    }
-                    let making = self.making(ask, asked, stamp, true)?;
-                    tokio::spawn(making.run(flight, None));
-                    (waiter, Outcome::Miss(false))
-                }
-                Some((waiter, None)) => (waiter, Outcome::Coalesced),
-            };
-            let counter =
-                if outcome == Outcome::Coalesced { &self.outcomes.coalesced } else { &self.outcomes.misses };
-            let served = self.served(waiter, form, asked, outcome, started).await;
-            match served {
-                Err(Again::LeaderDied) => {}
-                Err(Again::Landed) => {
-                    if let Some(served) = self.landed(ask, asked, form, started).await {
-                        return Ok(served);
-                    }
-                }
-                Err(Again::AsStream) => {
-                    // The stream of another cannot be told as a whole: this one asks for itself.
-                    self.outcomes.misses.inc();
-                    let waiter = self.lead_alone(ask, asked, !directives.no_store)?;
-                    return Ok(self.served(waiter, form, asked, Outcome::Miss(false), started).await?);
-                }
-                Err(Again::Never(error)) => {
-                    counter.inc();
-                    return Err(error);
-                }
-                Ok(served) => {
-                    counter.inc();
-                    return Ok(served);
-                }
-            }
-        }
-        Err(died())
-    }
-
-    /// What was not there before, and is now.
-    async fn landed(&self, ask: &Ask<'_>, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
-        let found = self.look(&asked.namespace, &asked.identity.key).await?;
-        let is_new = found.verdict == Verdict::Fresh && self.accepts(&found, asked, &ask.directives);
-        if is_new { self.hit(&found, asked, form, started) } else { None }
-    }
-
-    fn lead_alone(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked, keeps: bool) -> Result<Waiter> {
-        let making = self.making(ask, asked, self.stamp(), keeps)?;
-        let (waiter, flight) = Flight::alone(asked.terms.clone());
-        tokio::spawn(making.run(flight, None));
-        Ok(waiter)
-    }
-
-    fn making(
-        self: &Arc<Self>,
-        ask: &Ask<'_>,
-        asked: &Asked,
-        stamp: crate::cache::Stamp,
-        keeps: bool,
-    ) -> Result<Making> {
-        let chat = &ask.chat;
-        let mut body = ask.body.clone();
-        if chat.has_directives {
-            body = upstream::without(&body, "cache")?;
-        }
-        if chat.streams && keeps && self.asks_for_usage && !chat.wants_usage {
-            body = upstream::with_usage(&body)?;
-        }
-        let own = ask.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone())));
-        let json = |name: &str| (name.to_owned(), Bytes::from_static(b"application/json"));
-        let call = Call {
-            method: "POST".into(),
-            path: CHAT_PATH.into(),
-            model: Some(chat.model.clone()),
-            headers: own.chain(ask.traces.iter().cloned()).chain([json("content-type")]).collect(),
-            credential: ask.credential.clone(),
-            body,
-            may_repeat: true,
-        };
-        Ok(Making {
-            answers: Arc::clone(self),
-            asked: asked.clone(),
-            stamp,
-            call,
-            streams: chat.streams,
-            keeps,
-        })
-    }
-
-    /// What the flight brings, in the form that is asked for.
-    async fn served(
-        &self,
-        mut waiter: Waiter,
-        form: Form,
-        asked: &Asked,
-        outcome: Outcome,
-        started: Instant,
-    ) -> Result<Served, Again> {
-        let is_follower = outcome == Outcome::Coalesced;
-        let mut phase = waiter.begun().await;
-        if matches!(phase, Phase::Streaming(_)) && !form.streams {
-            // Whoever joined with other eyes waits for the whole.
-            phase = waiter.ended().await;
-        }
-        let served = match phase {
-            Phase::Streaming(headers) => {
-                let live = Body::Live(waiter.into_live(form.wants_usage));
-                Served::new(200, Headers::clone(&headers), live, outcome)
-            }
-            Phase::Streamed(streamed) if form.streams => {
-                // A stream that was over before this one looked is still there from its first event on.
-                drop(streamed);
-                Served::new(200, Headers::new(), Body::Live(waiter.into_live(form.wants_usage)), outcome)
-            }
-            Phase::Streamed(Streamed::Answer(answer)) => {
-                let body = self.replayed(&answer.json, form).ok_or(Again::AsStream)?;
-                let saved = answer.usage.filter(|_| is_follower).map(|usage| self.price(&asked.model, usage));
-                Served { saved, ..Served::new(200, Headers::new(), body, outcome) }
-            }
-            Phase::Streamed(Streamed::Uncertain) => return Err(Again::AsStream),
-            Phase::Streamed(Streamed::Faulty(error)) | Phase::Failed(error) => {
-                return Err(Again::Never(error));
-            }
-            Phase::Whole(reply) => self.whole(&reply, form, asked, outcome).ok_or(Again::AsStream)?,
-            Phase::Passed(reply) => {
-                let body = Body::Whole(reply.body.clone(), false);
-                Served::new(reply.status, reply.headers.clone(), body, outcome)
-            }
-            Phase::Landed => return Err(Again::Landed),
-            Phase::Waiting | Phase::Died => return Err(Again::LeaderDied),
-        };
-        Ok(Served { upstream: Some(started.elapsed()), ..served })
-    }
-
-    /// An answer that came at once: to those who wanted it so as it came, to the others as events.
-    fn whole(&self, reply: &Reply, form: Form, asked: &Asked, outcome: Outcome) -> Option<Served> {
-        let answer = reply.answer.as_ref()?;
-        let is_follower = outcome == Outcome::Coalesced;
-        let body = if form.streams {
-            self.replayed(&answer.json, form)?
-        } else {
-            Body::Whole(reply.body.clone(), false)
-        };
-        let saved = answer.usage.filter(|_| is_follower).map(|usage| self.price(&asked.model, usage));
-        Some(Served { saved, ..Served::new(reply.status, reply.headers.clone(), body, outcome) })
-    }
-
     /// Whether an answer that has ended may stand in for an upstream that fails (RFC 5861 section 4).
     fn may_stand_in(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
         let anyhow = Directives {
@@ -621,49 +358,9 @@ impl Answers {
     }
 }
 
-/// Why a flight brought nothing to somebody who waited for it.
-enum Again {
-    /// Its maker is gone: somebody else is to make the answer.
-    LeaderDied,
-    /// The answer is in the cache.
-    Landed,
-    /// What it brought can only be read as a stream.
-    AsStream,
-    /// It failed, and that is the answer to all.
-    Never(Error),
-}
-
-impl From<Again> for Error {
-    fn from(again: Again) -> Error {
-        match again {
-            Again::LeaderDied | Again::Landed => died(),
-            Again::AsStream => {
-                Error::new(Kind::Upstream, "the upstream answered with a stream that has no whole")
-            }
-            Again::Never(error) => error,
-        }
-    }
-}
-
 impl Form {
     fn of(chat: &Chat<'_>) -> Form {
         Form { streams: chat.streams, wants_usage: chat.wants_usage }
-    }
-}
-
-impl Served {
-    fn new(status: u16, headers: Headers, body: Body, outcome: Outcome) -> Served {
-        Served {
-            status,
-            headers,
-            body,
-            outcome,
-            reason: None,
-            id: None,
-            saved: None,
-            lookup: Duration::ZERO,
-            upstream: None,
-        }
     }
 }
 

@@ -6,9 +6,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 
+use super::joining::LEADERS_MAX;
 use super::*;
 use crate::domain::{Clock, ManualClock, UnixSeconds};
-use crate::upstream::Reply as Head;
+use crate::upstream::{Call, Reply as Head};
 
 /// What an upstream does with one call.
 enum Script {
