@@ -27,8 +27,8 @@ run: ## Set up everything and serve on 127.0.0.1:8420 (MODEL=DIRECTORY or OWNER/
 
 test: ## Set up everything and run all tests
 	@scripts/setup.sh test
-	@LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" cargo test --locked --lib --bins --tests
-	@cargo test --locked --package likewise-index --quiet
+	@LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
+	cargo test --locked --package likewise --package likewise-index --lib --bins --tests
 	@cargo test --locked --doc --quiet
 	@cargo test --locked --lib --features shuttle --quiet interleavings
 
