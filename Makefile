@@ -39,13 +39,15 @@ check: ## Check format, lints, licences and the house
 	cargo deny --log-level error check bans licenses sources
 	cargo test --locked --quiet --test it architecture
 
-bench: ## Run one benchmark: make bench NAME=hit_path (cold_path, disk, eviction, flat, graph, indexed, memory, objects, search)
+bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, objects, search)
 	@scripts/setup.sh run
-	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|cold_path|disk|eviction|flat|graph|indexed|memory|objects|search"; exit 1; }
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|objects|search"; exit 1; }
 	@[[ ! "$(NAME)" =~ ^(flat|graph|search)$$ ]] || scripts/setup.sh peers || echo "going on without the Python packages" >&2
+	@[ "$(NAME)" != answers ] || scripts/setup.sh litellm || echo "going on without LiteLLM" >&2
 	@cargo build --release --locked --bin likewise
 	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
 	LIKEWISE_BENCH_CACHE="$$cache/bench" LIKEWISE_PEERS_PYTHON="$$cache/peers-venv/bin/python" \
+	LIKEWISE_LITELLM="$$cache/litellm-venv/bin/litellm" \
 	LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
 	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
 	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)

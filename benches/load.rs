@@ -1,7 +1,8 @@
-//! An HTTP/1.1 load over keep-alive connections: it writes prepared bytes and reads until the answer's length is
-//! reached, so that most of the machine is left to the server.
+//! An HTTP/1.1 load over keep-alive connections: it writes prepared bytes and reads until the answer's length, or its last
+//! chunk, is reached, so that most of the machine is left to the server.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,32 @@ use tokio::sync::mpsc;
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+}
+
+/// When an answer came, counted from the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The first byte of its body.
+    pub first_byte: Duration,
+    /// The last one.
+    pub last_byte: Duration,
+}
+
+/// An answer in the buffer.
+struct Exchanged {
+    status: u16,
+    /// Where its body stands.
+    body: Range<usize>,
+    /// When the first byte of the body was there.
+    first_byte: Instant,
+}
+
+/// Where the body of an answer ends.
+#[derive(Clone, Copy)]
+enum End {
+    At(usize),
+    /// With the chunk of no bytes.
+    Chunked,
 }
 
 impl Connection {
@@ -31,21 +58,40 @@ impl Connection {
     /// # Panics
     /// If the connection breaks or the answer is no HTTP.
     pub async fn ask(&mut self, request: &[u8]) -> (u16, Vec<u8>) {
-        let (status, from, to) = self.exchange(request).await;
-        (status, self.buffer[from..to].to_vec())
+        let Exchanged { status, body, .. } = self.exchange(request).await;
+        (status, self.buffer[body].to_vec())
     }
 
-    /// Sends a request, reads the answer, and returns its status and where its body stands in the buffer.
-    async fn exchange(&mut self, request: &[u8]) -> (u16, usize, usize) {
+    /// Sends a request and returns when its answer came.
+    ///
+    /// # Panics
+    /// If the connection breaks, or the answer is not 200.
+    pub async fn time(&mut self, request: &[u8]) -> Times {
+        let started = Instant::now();
+        let Exchanged { status, first_byte, body } = self.exchange(request).await;
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&self.buffer[body]));
+        Times { first_byte: first_byte - started, last_byte: started.elapsed() }
+    }
+
+    /// Sends a request and reads the answer into the buffer.
+    async fn exchange(&mut self, request: &[u8]) -> Exchanged {
         self.stream.write_all(request).await.expect("the server reads");
-        let mut filled = 0;
-        let mut end = None;
+        let (mut filled, mut head, mut first_byte) = (0, None, None);
         loop {
-            if let Some((from, to)) = end
-                && filled >= to
-            {
-                let status = std::str::from_utf8(&self.buffer[9..12]).ok().and_then(|text| text.parse().ok());
-                return (status.expect("a status"), from, to);
+            if let Some((from, end)) = head {
+                if filled > from {
+                    first_byte.get_or_insert_with(Instant::now);
+                }
+                let to = match end {
+                    End::At(to) => (filled >= to).then_some(to),
+                    End::Chunked => self.buffer[from..filled].ends_with(b"0\r\n\r\n").then_some(filled),
+                };
+                if let Some(to) = to {
+                    let status =
+                        std::str::from_utf8(&self.buffer[9..12]).ok().and_then(|text| text.parse().ok());
+                    let first_byte = first_byte.unwrap_or_else(Instant::now);
+                    return Exchanged { status: status.expect("a status"), body: from..to, first_byte };
+                }
             }
             if filled == self.buffer.len() {
                 self.buffer.resize(filled * 2, 0);
@@ -53,21 +99,25 @@ impl Connection {
             let read = self.stream.read(&mut self.buffer[filled..]).await.expect("the server answers");
             assert!(read > 0, "the server closed the connection");
             filled += read;
-            end = end.or_else(|| extent(&self.buffer[..filled]));
+            head = head.or_else(|| extent(&self.buffer[..filled]));
         }
     }
 }
 
 /// Where the body of an answer begins and ends, once its head is complete.
-fn extent(answer: &[u8]) -> Option<(usize, usize)> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
+fn extent(answer: &[u8]) -> Option<(usize, End)> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(from) = head.parse(answer).expect("answers are HTTP") else { return None };
     let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    // These servers give every answer a length, but for 204, which has no body.
-    let digits: &[u8] = if head.code == Some(204) { b"0" } else { length.expect("a length").value };
+    let digits: &[u8] = match length {
+        Some(length) => length.value,
+        // No body.
+        None if head.code == Some(204) => b"0",
+        None => return Some((from, End::Chunked)),
+    };
     let length = digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-    Some((from, from + length))
+    Some((from, End::At(from + length)))
 }
 
 /// The bytes of a POST with a JSON body.
@@ -100,7 +150,7 @@ pub async fn closed_loop(
                 let mut next = requests.iter().cycle().skip(first % requests.len());
                 while started.elapsed() < time {
                     let request = next.next().expect("a cycle has no end");
-                    assert_eq!(connection.exchange(request).await.0, 200);
+                    assert_eq!(connection.exchange(request).await.status, 200);
                     answered += 1;
                 }
                 answered
@@ -139,7 +189,7 @@ pub async fn open_loop(
             let mut next = requests.iter().cycle().skip(first % requests.len());
             while let Some(due) = due.recv().await {
                 let request = next.next().expect("a cycle has no end");
-                assert_eq!(connection.exchange(request).await.0, 200);
+                assert_eq!(connection.exchange(request).await.status, 200);
                 own.push(due.elapsed().as_secs_f64() * 1e3);
             }
             times.lock().unwrap_or_else(PoisonError::into_inner).extend(own);

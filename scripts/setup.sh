@@ -5,6 +5,7 @@
 #   scripts/setup.sh check    to check the source
 #   scripts/setup.sh test     to run all tests
 #   scripts/setup.sh peers    to run the benches' rivals that are Python packages
+#   scripts/setup.sh litellm  the same for LiteLLM, which wants an environment of its own
 #
 # Installs system packages with apt where it may, and otherwise prints the one command to type.
 set -euo pipefail
@@ -75,5 +76,6 @@ case "${1:-}" in
     check) packages build-essential pkg-config cmake libopenblas-serial-dev && rust && cargo_deny ;;
     test) packages build-essential pkg-config cmake libopenblas-serial-dev python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
-    *) fail "usage: scripts/setup.sh run|check|test|peers" ;;
+    litellm) packages python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
+    *) fail "usage: scripts/setup.sh run|check|test|peers|litellm" ;;
 esac

@@ -12,6 +12,7 @@ pub mod error;
 pub mod http;
 pub mod matching;
 pub mod metrics;
+pub mod pacing;
 pub mod search;
 pub mod service;
 pub mod storage;

@@ -283,3 +283,20 @@ fn queries_of_another_dimension_are_refused() {
         1,
     );
 }
+
+#[test]
+fn a_scanner_outlives_work_that_panics() {
+    let scanner = Scanner::new(2).unwrap();
+    let (done, results) = std::sync::mpsc::channel();
+    for number in 0..20 {
+        let done = done.clone();
+        scanner.spawn(move || {
+            assert!(number % 2 == 0, "meant to panic");
+            done.send(number).unwrap();
+        });
+    }
+    drop(done);
+    let mut results: Vec<i32> = results.iter().collect();
+    results.sort_unstable();
+    assert_eq!(results, (0..20).step_by(2).collect::<Vec<_>>());
+}

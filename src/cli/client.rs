@@ -1,8 +1,16 @@
 //! What the commands that ask a running server share.
 
+use std::time::Duration;
+
 use clap::Args;
 use likewise::error::{Error, Kind, Result};
-use reqwest::{Method, RequestBuilder, Response, Url};
+use likewise::pacing::{backoff, retry_after};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+
+/// How often a server that is busy is asked.
+const ATTEMPTS_MAX: u32 = 8;
+/// The shortest and the longest wait for a server that is busy.
+const WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
 /// Which server to ask.
 #[derive(Debug, Args)]
@@ -37,8 +45,34 @@ impl Target {
 
 /// The answer, if it is a success; otherwise the server's own words.
 pub(super) async fn answer(request: RequestBuilder) -> Result<Response> {
+    answered(send(request).await?).await
+}
+
+/// The same for what may be asked again: a server that has too much to do is asked once more when it has said, or a while
+/// later.
+pub(super) async fn answer_when_ready(request: impl Fn() -> Result<RequestBuilder>) -> Result<Response> {
+    let mut attempts = 1;
+    loop {
+        let response = send(request()?).await?;
+        let is_busy =
+            matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        if !is_busy || attempts == ATTEMPTS_MAX {
+            return answered(response).await;
+        }
+        let [first, longest] = WAITS;
+        let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
+        tokio::time::sleep(asked.unwrap_or_default().max(backoff(attempts, first, longest)).min(longest))
+            .await;
+        attempts += 1;
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<Response> {
     let unreachable = |error| Error::new(Kind::Unavailable, "ask the server; is it running?").source(error);
-    let response = request.send().await.map_err(unreachable)?;
+    request.send().await.map_err(unreachable)
+}
+
+async fn answered(response: Response) -> Result<Response> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);

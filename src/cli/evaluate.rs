@@ -16,6 +16,8 @@ use likewise::service::neighbors::{Draft, Input, Search, Spec};
 use likewise::service::{Directives, Neighbors};
 use serde::Deserialize;
 
+use super::json_lines::json_lines;
+
 /// How deep results are judged.
 const K: usize = 10;
 /// Documents stored, and queries asked, at a time.
@@ -39,9 +41,12 @@ enum What {
 struct EvaluateSearch {
     #[command(flatten)]
     sources: super::Sources,
-    /// A directory with `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and `qrels.tsv` (query,
-    /// document and grade, with a header).
+    /// A directory with `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and the judgements.
     dir: PathBuf,
+    /// The judgements: query, document and grade, with tabs between and a header; by default `qrels.tsv` of the directory,
+    /// or else its `qrels/test.tsv`.
+    #[arg(long, value_name = "FILE")]
+    qrels: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -79,10 +84,16 @@ impl EvaluateSearch {
         let search = self;
         let (corpus, queries) =
             (texts(&search.dir.join("corpus.jsonl"))?, texts(&search.dir.join("queries.jsonl"))?);
-        let judgements = judgements(&search.dir.join("qrels.tsv"))?;
+        let judgements = judgements(&search.qrels())?;
+        let judged: Vec<&Text> = queries.iter().filter(|query| judgements.contains_key(&query.id)).collect();
+        if judged.is_empty() {
+            return Err(
+                Error::new(Kind::InvalidInput, "no query is judged").with("file", search.qrels().display())
+            );
+        }
         let engine = Engine::build(&search.sources.load()?).await?;
         let name = format!("evaluate-{}", std::process::id());
-        let outcome = evaluate(&engine.neighbors, &name, &corpus, &queries, &judgements).await;
+        let outcome = evaluate(&engine.neighbors, &name, &corpus, &judged, &judgements).await;
         let dropped = engine.neighbors.drop_collection(&name).await;
         engine.close().await;
         let said = outcome?;
@@ -90,20 +101,18 @@ impl EvaluateSearch {
         super::say(&said);
         Ok(())
     }
+
+    /// Where the judgements are.
+    fn qrels(&self) -> PathBuf {
+        let of_ours = self.dir.join("qrels.tsv");
+        let of_beir = self.dir.join("qrels/test.tsv");
+        let default = if !of_ours.exists() && of_beir.exists() { of_beir } else { of_ours };
+        self.qrels.clone().unwrap_or(default)
+    }
 }
 
-/// A line of the file for each text.
 fn texts(path: &Path) -> Result<Vec<Text>> {
-    let shown = path.display();
-    let read = |(number, line): (usize, std::io::Result<String>)| {
-        let fault = |message: &str| {
-            Error::new(Kind::InvalidInput, message).with("file", shown.to_string()).with("line", number + 1)
-        };
-        let line = line.map_err(|error| fault("read the texts").source(error))?;
-        serde_json::from_str(&line)
-            .map_err(|error| fault("a line is not a text of BEIR's layout").source(error))
-    };
-    open(path)?.lines().enumerate().map(read).collect()
+    json_lines(path)?.collect()
 }
 
 fn judgements(path: &Path) -> Result<Judgements> {
@@ -135,7 +144,7 @@ async fn evaluate(
     neighbors: &Arc<Neighbors>,
     name: &str,
     corpus: &[Text],
-    queries: &[Text],
+    judged: &[&Text],
     judgements: &Judgements,
 ) -> Result<String> {
     let spec = Spec { metric: Metric::Cosine, model: None, dim: None, index: Indexed::Exact };
@@ -158,9 +167,10 @@ async fn evaluate(
         progress.inc(chunk.len() as u64);
     }
     progress.finish_and_clear();
-    let judged: Vec<&Text> = queries.iter().filter(|query| judgements.contains_key(&query.id)).collect();
     let (mut sums, started) = (Scores::default(), Instant::now());
-    for chunk in judged.chunks(CHUNK) {
+    // One without a word finds nothing, which counts.
+    let asked: Vec<&&Text> = judged.iter().filter(|query| !query.text.is_empty()).collect();
+    for chunk in asked.chunks(CHUNK) {
         let search = Search {
             input: Input::Texts(chunk.iter().map(|query| query.text.clone()).collect()),
             k: K,
@@ -179,7 +189,7 @@ async fn evaluate(
             sums.add(&ids, &judgements[&query.id]);
         }
     }
-    let (n, seconds) = (judged.len().max(1) as f64, started.elapsed().as_secs_f64());
+    let (n, seconds) = (judged.len() as f64, started.elapsed().as_secs_f64());
     Ok(format!(
         "{} documents, {} judged queries, {seconds:.1} s for these\nnDCG@{K} {:.4}\nrecall@{K} {:.4}\nMRR@{K} {:.4}\n",
         corpus.len(),

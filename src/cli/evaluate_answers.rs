@@ -1,13 +1,11 @@
 //! `likewise evaluate answers FILE`: what the cache of answers would save on a stream of questions that repeat.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use fs_err::File;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
 use likewise::app::Engine;
@@ -21,6 +19,8 @@ use likewise::service::{Answers, Directives};
 use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply, Usage};
 use serde::Deserialize;
 use serde_json::json;
+
+use super::json_lines::json_lines;
 
 /// The model that the questions are put to.
 const MODEL: &str = "simulated";
@@ -157,23 +157,14 @@ impl EvaluateAnswers {
     }
 
     fn texts(&self) -> Result<Vec<String>> {
-        let file = File::open(&self.file)
-            .map_err(|error| Error::new(Kind::Config, "open the questions").source(error))?;
         let is_json = self.file.extension().is_some_and(|extension| extension == "jsonl");
-        let mut texts = Vec::new();
-        for (number, line) in BufReader::new(file).lines().enumerate() {
-            let fault = |message: &str| Error::new(Kind::InvalidInput, message).with("line", number + 1);
-            let line = line.map_err(|error| fault("read the questions").source(error))?;
-            let text = if is_json {
-                let read: Result<Line, _> = serde_json::from_str(&line);
-                read.map_err(|error| fault("a line is not JSON with a `text`").source(error))?.text
-            } else {
-                line
-            };
-            if !text.trim().is_empty() {
-                texts.push(text);
-            }
-        }
+        let mut texts: Vec<String> = if is_json {
+            json_lines(&self.file)?.map(|line| line.map(|Line { text }| text)).collect::<Result<_>>()?
+        } else {
+            let unreadable = |error| Error::new(Kind::Config, "read the questions").source(error);
+            fs_err::read_to_string(&self.file).map_err(unreadable)?.lines().map(str::to_owned).collect()
+        };
+        texts.retain(|text| !text.trim().is_empty());
         texts.sort();
         texts.dedup();
         if texts.is_empty() {

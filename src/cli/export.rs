@@ -22,6 +22,9 @@ pub(super) struct Export {
     /// Where the JSON lines go, `-` for standard output. A name that ends in `.npy` gets the vectors as f32, and
     /// `ids.jsonl` beside it the documents of the rows.
     file: PathBuf,
+    /// For a `.npy` file: where the documents of its rows go instead.
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
     /// For JSON lines: write the vectors too.
     #[arg(long)]
     vectors: bool,
@@ -71,11 +74,22 @@ impl Export {
         Ok(written)
     }
 
+    /// Where the documents of the rows go.
+    ///
+    /// # Errors
+    /// `Conflict` if that holds the rows of another file.
+    fn ids_file(&self) -> Result<PathBuf> {
+        let ids = self.ids.clone().unwrap_or_else(|| self.file.with_file_name("ids.jsonl"));
+        if self.ids.is_none() && ids.exists() && !self.file.exists() {
+            let message = format!("{} is of another export; name one by --ids", ids.display());
+            return Err(Error::new(Kind::Conflict, message));
+        }
+        Ok(ids)
+    }
+
     async fn write_npy(&self, response: Response, count: usize) -> Result<usize> {
-        let (mut vectors, mut ids) = (
-            BufWriter::new(create(&self.file)?),
-            BufWriter::new(create(&self.file.with_file_name("ids.jsonl"))?),
-        );
+        let ids = self.ids_file()?;
+        let (mut vectors, mut ids) = (BufWriter::new(create(&self.file)?), BufWriter::new(create(&ids)?));
         let mut columns = None;
         let written = each_line(response, count, |line| {
             let bad = || Error::new(Kind::Upstream, "the server sent a document without a vector");

@@ -1,17 +1,19 @@
 //! `likewise import COLLECTION FILE`: documents into a running server.
 
-use std::io::{BufRead as _, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::{BufReader, Read as _, Seek as _};
+use std::path::PathBuf;
 
 use base64_simd::STANDARD;
 use clap::Args;
 use fs_err::File;
 use likewise::error::{Error, Kind, Result};
 use likewise::search::Vectors;
-use reqwest::Method;
+use reqwest::{Method, Response};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::client::{Target, answer};
+use super::client::{Target, answer, answer_when_ready};
+use super::json_lines::{count, json_lines};
 use super::npy;
 
 /// Documents of one request.
@@ -44,6 +46,15 @@ type Documents = Box<dyn Iterator<Item = Result<Map<String, Value>>>>;
 
 /// What lines say of the rows of another file; nothing of one that is left out.
 type Described = Box<dyn Iterator<Item = Result<Option<Map<String, Value>>>>>;
+
+/// What a line says of a row.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a row is a document, the text of its id, or null")]
+enum Line {
+    Document(Map<String, Value>),
+    Id(String),
+    LeftOut(()),
+}
 
 impl Import {
     pub(super) async fn run(self) -> Result<()> {
@@ -78,22 +89,20 @@ impl Import {
         match self.file.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => self.of_npy(),
             Some("faiss") => self.of_faiss(),
-            _ => {
-                let count = BufReader::new(open(&self.file)?).lines().count();
-                let shown = self.file.display().to_string();
-                let present = move |document: Result<Option<Map<String, Value>>>| {
-                    let fault =
-                        || Error::new(Kind::InvalidInput, "a document is not null").with("file", &shown);
-                    document.and_then(|document| document.ok_or_else(fault))
-                };
-                Ok((Box::new(lines(&self.file)?.map(present)), count))
-            }
+            _ => Ok((Box::new(json_lines(&self.file)?), count(&self.file)?)),
         }
     }
 
     fn of_npy(&self) -> Result<(Documents, usize)> {
-        let mut file = BufReader::new(open(&self.file)?);
-        let shape = npy::read_header(&mut file).map_err(|error| error.with("file", self.file.display()))?;
+        let file = File::open(&self.file)
+            .map_err(|error| Error::new(Kind::Config, "open the vectors").source(error))?;
+        let length = file.metadata().map_err(|error| Error::io("look at the vectors", error))?.len();
+        let mut file = BufReader::new(file);
+        let named = |error: Error| error.with("file", self.file.display());
+        let shape = npy::read_header(&mut file).map_err(named)?;
+        shape
+            .check(length - file.stream_position().map_err(|error| Error::io("read the vectors", error))?)
+            .map_err(named)?;
         let mut vector = vec![0; shape.columns * 4];
         let with_vector = move |document: Result<Option<Map<String, Value>>>| {
             let document = document?;
@@ -127,19 +136,29 @@ impl Import {
     /// What the documents of rows hold besides their vectors; none for a row that is left out.
     fn described(&self, rows: usize) -> Result<Described> {
         let ids = self.ids.clone().unwrap_or_else(|| self.file.with_file_name("ids.jsonl"));
-        let count = BufReader::new(open(&ids)?).lines().count();
-        if count != rows {
-            let message = format!("{rows} vectors, and {count} lines in {}", ids.display());
+        let lines = count(&ids)?;
+        if lines != rows {
+            let message = format!("{rows} vectors, and {lines} lines in {}", ids.display());
             return Err(Error::new(Kind::InvalidInput, message));
         }
-        lines(&ids)
+        let document = |line: Result<Line>| {
+            line.map(|line| match line {
+                Line::Document(document) => Some(document),
+                Line::Id(id) => Some(named(id)),
+                Line::LeftOut(()) => None,
+            })
+        };
+        Ok(Box::new(json_lines(&ids)?.map(document)))
     }
 
     /// Makes the collection, if it is missing.
+    ///
+    /// # Errors
+    /// `Conflict` if there is one that compares in another way than asked for.
     async fn make(&self, dimensions: Option<usize>) -> Result<()> {
         let path = ["v1", "collections", &self.collection];
         match answer(self.target.request(Method::GET, &path)?).await {
-            Ok(_) => return Ok(()),
+            Ok(described) => return self.check_metric(described).await,
             Err(error) if error.kind() == Kind::NotCached => {}
             Err(error) => return Err(error),
         }
@@ -153,39 +172,27 @@ impl Import {
         answer(self.target.request(Method::PUT, &path)?.body(json!(spec).to_string())).await.map(|_| ())
     }
 
+    async fn check_metric(&self, described: Response) -> Result<()> {
+        let broken = |error| Error::new(Kind::Upstream, "read the server's answer").source(error);
+        let described: Value = described.json().await.map_err(broken)?;
+        match (described["metric"].as_str(), &self.metric) {
+            (Some(metric), Some(asked)) if metric != asked => {
+                let message = format!("--metric is {asked}, and {} exists with {metric}", self.collection);
+                Err(Error::new(Kind::Conflict, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn send(&self, batch: &mut Vec<String>) -> Result<usize> {
         if batch.is_empty() {
             return Ok(0);
         }
         let body = format!(r#"{{"documents":[{}]}}"#, batch.join(","));
         let path = ["v1", "collections", &self.collection, "documents"];
-        answer(self.target.request(Method::POST, &path)?.body(body)).await?;
+        answer_when_ready(|| Ok(self.target.request(Method::POST, &path)?.body(body.clone()))).await?;
         Ok(std::mem::take(batch).len())
     }
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| Error::new(Kind::Config, "open the documents").source(error))
-}
-
-/// JSON lines: documents, or texts that are their ids, or `null`.
-fn lines(path: &Path) -> Result<Described> {
-    let shown = path.display().to_string();
-    let lines = BufReader::new(open(path)?).lines().enumerate().map(move |(number, line)| {
-        let fault = |message: &str| {
-            Error::new(Kind::InvalidInput, message).with("file", &shown).with("line", number + 1)
-        };
-        let line = line.map_err(|error| fault("read the documents").source(error))?;
-        match serde_json::from_str(&line).map_err(|error| fault("a line is not JSON").source(error))? {
-            Value::Object(document) => Ok(Some(document)),
-            Value::String(id) => Ok(Some(named(id))),
-            Value::Null => Ok(None),
-            Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-                Err(fault("a line is a document, or the text of an id"))
-            }
-        }
-    });
-    Ok(Box::new(lines))
 }
 
 /// A document of which only the id is known.

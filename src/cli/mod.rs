@@ -8,6 +8,7 @@ mod export;
 mod get;
 mod import;
 mod invalidate;
+mod json_lines;
 mod npy;
 mod put;
 mod serve;

@@ -13,6 +13,24 @@ pub(super) struct Shape {
     pub(super) columns: usize,
 }
 
+impl Shape {
+    /// Whether so many bytes are the array's numbers.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the file is cut short, or goes on after them.
+    pub(super) fn check(self, bytes: u64) -> Result<()> {
+        let wanted =
+            (self.rows as u64).checked_mul(self.columns as u64).and_then(|count| count.checked_mul(4));
+        if wanted == Some(bytes) {
+            return Ok(());
+        }
+        let Shape { rows, columns } = self;
+        let message =
+            format!("the .npy file has {bytes} bytes of numbers, which are not {rows} x {columns} f32");
+        Err(Error::new(Kind::InvalidInput, message))
+    }
+}
+
 /// The bytes before the numbers: version 1.0, padded to a multiple of 64.
 pub(super) fn header(shape: Shape) -> Vec<u8> {
     let Shape { rows, columns } = shape;
@@ -93,5 +111,8 @@ mod tests {
             assert_eq!(read_header(&mut &changed[..]).unwrap_err().kind(), Kind::InvalidInput, "{to}");
         }
         assert_eq!(read_header(&mut &bytes[..20]).unwrap_err().kind(), Kind::InvalidInput);
+        let small = Shape { rows: 2, columns: 3 };
+        assert!(small.check(24).is_ok() && small.check(23).is_err() && small.check(28).is_err());
+        assert!(Shape { rows: usize::MAX, columns: 8 }.check(0).is_err());
     }
 }

@@ -34,17 +34,23 @@ fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
     if inner.is_syntax() || inner.is_eof() {
         return Error::new(crate::error::Kind::InvalidInput, format!("the body is not valid JSON: {inner}"));
     }
-    let field = path.split('[').next().unwrap_or_default();
-    let named = missing_field(&inner).unwrap_or(field.trim_start_matches('.').to_owned());
+    let named = field_at_fault(path.trim_start_matches('.'), &inner.to_string());
     let error = Error::new(crate::error::Kind::InvalidInput, format!("wrong body: {inner}"));
     if named.is_empty() { error } else { error.param(named) }
 }
 
-/// serde reports a missing field at its parent; its name is in the message only.
-fn missing_field(error: &serde_json::Error) -> Option<String> {
-    let message = error.to_string();
-    let rest = message.strip_prefix("missing field `").or_else(|| message.strip_prefix("unknown field `"))?;
-    rest.split('`').next().map(str::to_owned)
+/// The whole path of the field, rows with it: `documents[1].id`. serde names the parent of a missing field, and the field
+/// in the message only.
+fn field_at_fault(path: &str, message: &str) -> String {
+    let quoted = |start| message.strip_prefix(start).and_then(|rest: &str| rest.split('`').next());
+    let Some(field) = quoted("missing field `").or_else(|| quoted("unknown field `")) else {
+        return path.to_owned();
+    };
+    match path.rsplit('.').next() {
+        Some("") => field.to_owned(),
+        Some(last) if last == field => path.to_owned(),
+        _ => format!("{path}.{field}"),
+    }
 }
 
 /// A request for embeddings. Fields that are not listed are ignored.
@@ -293,12 +299,15 @@ mod tests {
         assert_eq!(param(r#"{"input":"a"}"#), "model");
         assert_eq!(param(r#"{"model":"m"}"#), "input");
         assert_eq!(param(r#"{"model":"m","input":{"a":1}}"#), "input");
-        assert_eq!(param(r#"{"model":"m","input":["a",1]}"#), "input");
-        assert_eq!(param(r#"{"model":"m","input":[1,"a"]}"#), "input");
-        assert_eq!(param(r#"{"model":"m","input":[-1]}"#), "input");
+        assert_eq!(param(r#"{"model":"m","input":["a",1]}"#), "input[1]");
+        assert_eq!(param(r#"{"model":"m","input":[1,"a"]}"#), "input[1]");
+        assert_eq!(param(r#"{"model":"m","input":[-1]}"#), "input[0]");
         assert_eq!(param(r#"{"model":"m","input":"a","dimensions":"x"}"#), "dimensions");
         assert_eq!(param(r#"{"model":"m","input":"a","encoding_format":"hex"}"#), "encoding_format");
         assert_eq!(param(r#"{"model":"m","input":"a","cache":{"ttl":-1}}"#), "cache.ttl");
+        assert_eq!(param(r#"{"model":"m","input":"a","cache":{"tll":1}}"#), "cache.tll");
+        assert_eq!(field_at_fault("documents[1]", "missing field `id` at line 1"), "documents[1].id");
+        assert_eq!(field_at_fault("id.id", "unknown field `id`"), "id.id");
         assert_eq!(param("{"), "none");
     }
 

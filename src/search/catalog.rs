@@ -70,10 +70,10 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. Blocks..
+    /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. Blocks.
     ///
     /// # Errors
-    /// `Config` if the processor lacks what FAISS was built for; `Io`.
+    /// `Config` if the processor lacks what FAISS was built for, or FAISS does not know the index to build; `Io`.
     pub fn open(place: Place, options: Options, metrics: Arc<Metrics>) -> Result<Catalog> {
         check_processor().map_err(|missing| {
             let message = format!("FAISS was built for processors with {missing}, which this one lacks");
@@ -85,7 +85,7 @@ impl Catalog {
         };
         let scanner =
             Scanner::new(threads).map_err(|error| Error::io("start the threads that search", error))?;
-        let workshop = Arc::new(Workshop::new(options.index.clone()));
+        let workshop = Arc::new(Workshop::new(options.index.clone())?);
         let mut shelf = Shelf::new();
         for name in place.names()? {
             let opened = Collection::open(&place, &name, options.tidying, &workshop, &metrics)

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::settings::{Indexed, Settings};
 use super::view::Part;
 use crate::error::{Error, Kind, Result};
-use crate::storage::rows::{Coverage, Covered, Draft, Snapshot};
+use crate::storage::rows::{Coverage, Covered, Draft, IndexFile, Snapshot};
 
 /// When and how collections are indexed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ impl Default for Indexing {
         }
     }
 }
+
+/// A dimension that FAISS can cut into any usual number of pieces: what it refuses here no collection can have.
+const DIVISIBLE_DIM: usize = 5760;
 
 /// Where indexes are built, one at a time.
 #[derive(Debug)]
@@ -85,24 +88,28 @@ pub(super) struct Sealed {
 
 /// What searches.
 #[derive(Debug)]
-enum Engine {
-    Graph(Box<Graph<Bytes>>),
+pub(super) enum Engine {
+    Graph(Box<Graph<IndexFile>>),
     Faiss(Resident),
 }
 
-/// The bytes of a snapshot's file.
+/// An index that has been built and that no view holds yet.
 #[derive(Debug)]
-struct Bytes(Arc<Snapshot>);
-
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
-    }
+pub(super) struct Built {
+    pub(super) file: IndexFile,
+    pub(super) coverage: Coverage,
+    pub(super) engine: Engine,
 }
 
 impl Workshop {
-    pub(super) fn new(indexing: Indexing) -> Workshop {
-        Workshop { indexing, bench: Mutex::new(()) }
+    /// # Errors
+    /// `Config` for a factory string that FAISS does not know.
+    pub(super) fn new(indexing: Indexing) -> Result<Workshop> {
+        let workshop = Workshop { indexing, bench: Mutex::new(()) };
+        let recipe = workshop.recipe(&workshop.indexing.factory, Metric::L2, DIVISIBLE_DIM);
+        let unknown = |error| Error::new(Kind::Config, format!("search.index.factory: {error}"));
+        recipe.check().map_err(unknown)?;
+        Ok(workshop)
     }
 
     /// Whether the index that a collection names can be built.
@@ -128,7 +135,7 @@ impl Workshop {
         Recipe { factory: factory.to_owned(), metric, dim, ef_construction, threads: threads.max(1) }
     }
 
-    fn build_to_draft(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Coverage>> {
+    fn build_to_draft(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Built>> {
         let _turn = self.bench.lock().unwrap_or_else(PoisonError::into_inner);
         let rows: Vec<&[f32]> = order.parts.iter().flat_map(Part::rows).map(|(vector, _)| vector).collect();
         let built = order.recipe.build(rows.iter().copied(), order.draft.path(), &is_wanted);
@@ -137,17 +144,21 @@ impl Workshop {
             let segment = part.block.segment().expect("parts of segments: this is a bug");
             Covered { number: segment.number(), rows: segment.rows() as u32, left_out: part.dead_bits() }
         };
-        let coverage = || Coverage {
+        if built.is_none() || !is_wanted() {
+            return Ok(None);
+        }
+        let file = order.draft.finish()?;
+        let coverage = Coverage {
             factory: order.recipe.factory.clone(),
             version: order.version,
             segments: order.parts.iter().map(covered).collect(),
         };
-        Ok(built.filter(|()| is_wanted()).map(|()| coverage()))
+        Ok(Some(Built { engine: Engine::open(&file, self.indexing.nprobe)?, file, coverage }))
     }
 
-    /// Builds an index and writes it to its draft; none, and no draft, if nobody wants it any more. Blocks until it is its
-    /// turn, and then for as long as it takes.
-    pub(super) fn build(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Coverage>> {
+    /// Builds an index, writes it to its draft and opens it; none, and no draft, if nobody wants it any more. Blocks until it
+    /// is its turn, and then for as long as it takes.
+    pub(super) fn build(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Built>> {
         let built = self.build_to_draft(order, is_wanted);
         if !matches!(built, Ok(Some(_))) {
             order.draft.discard();
@@ -162,6 +173,15 @@ impl Sealed {
     /// # Errors
     /// `Corrupt` if it is not an index of these parts; `Internal` if FAISS cannot open it.
     pub(super) fn open(snapshot: Arc<Snapshot>, parts: &[Part], dim: usize, nprobe: usize) -> Result<Sealed> {
+        let engine = Engine::open(snapshot.file(), nprobe)?;
+        Sealed::new(engine, snapshot, parts, dim)
+    }
+
+    /// The index that is open already, of a snapshot over the parts of a view.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not an index of these parts.
+    pub(super) fn new(engine: Engine, snapshot: Arc<Snapshot>, parts: &[Part], dim: usize) -> Result<Sealed> {
         let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("open an index: {what}"));
         let coverage = snapshot.coverage();
         let mut spots = Vec::new();
@@ -177,7 +197,6 @@ impl Sealed {
             let rows = (0..covered.rows).filter(|row| !is_left_out(row));
             spots.extend(rows.map(|row| Spot { part: number as u32, row }));
         }
-        let engine = Engine::open(&snapshot, nprobe)?;
         if engine.shape() != (spots.len(), dim) {
             return Err(corrupt("it has other rows than its manifest says"));
         }
@@ -297,12 +316,12 @@ impl Sealed {
 }
 
 impl Engine {
-    fn open(snapshot: &Arc<Snapshot>, nprobe: usize) -> Result<Engine> {
-        match Graph::open(Bytes(Arc::clone(snapshot))) {
+    fn open(file: &IndexFile, nprobe: usize) -> Result<Engine> {
+        match Graph::open(file.clone()) {
             Ok(graph) => Ok(Engine::Graph(Box::new(graph))),
             // Of a kind that only FAISS reads. It trusts what it reads, and may: the file has the checksum of what it wrote.
             Err(_) => {
-                let opened = Resident::open(snapshot.path(), nprobe);
+                let opened = Resident::open(file.path(), nprobe);
                 let failed = |error| Error::new(Kind::Internal, "open an index").source(error);
                 opened.map(Engine::Faiss).map_err(failed)
             }

@@ -182,3 +182,38 @@ impl Watch {
         self.state.read().unwrap_or_else(PoisonError::into_inner).watched.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::filter::{Scalar, Test};
+    use super::*;
+    use crate::domain::KeyHasher;
+
+    const FILTER_BYTES: usize = 1 << 20;
+
+    fn key(number: u64) -> Key {
+        KeyHasher::new("test").field(&number.to_le_bytes()).finish()
+    }
+
+    /// A query whose filter is long.
+    fn watched(filter_bytes: usize) -> Watched {
+        let filter = Filter::Field("name".into(), Test::In(vec![Scalar::Text("x".repeat(filter_bytes))]));
+        Watched::new(&[1.0], Some(Arc::new(filter)), 1, None, &Results::new(std::iter::empty()))
+    }
+
+    /// Whoever sends long filters all day gets as much memory as anybody.
+    #[test]
+    fn watched_queries_stay_within_their_bytes() {
+        let watch = Watch::new(0);
+        for number in 0..200 {
+            watch.admit(0, key(number), watched(FILTER_BYTES), || {});
+            let held: usize =
+                watch.state.read().unwrap().watched.values().map(|watched| watched.bytes()).sum();
+            assert!(held <= BYTES_MAX, "{held} bytes after {number}");
+            assert!(watch.look(&key(number), || Some(())).is_some(), "the newest is kept");
+        }
+        let mut is_stored = false;
+        watch.admit(0, key(200), watched(BYTES_MAX), || is_stored = true);
+        assert!(!is_stored && watch.look(&key(200), || Some(())).is_none(), "one alone over the limit");
+    }
+}

@@ -11,14 +11,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Receipt, apply};
 use super::record::{self, Op};
-use super::sealed::{self, Sealed, Workshop};
+use super::sealed::{self, Built, Sealed, Workshop};
 use super::settings::{Indexed, Settings};
 use super::view::{Part, View};
 use super::watch::{Effects, Watch};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::storage::RowStore;
-use crate::storage::rows::{Coverage, Draft, Listing, LogFate, Row};
+use crate::storage::rows::{Draft, Listing, LogFate, Row};
 
 /// Changes that share a flush.
 const GROUP_MAX: usize = 256;
@@ -104,7 +104,7 @@ type Reply = oneshot::Sender<Result<Receipt>>;
 #[derive(Debug)]
 pub(super) struct Building {
     draft: Draft,
-    built: mpsc::Receiver<Result<Option<Coverage>>>,
+    built: mpsc::Receiver<Result<Option<Built>>>,
 }
 
 impl Writer {
@@ -201,14 +201,16 @@ impl Writer {
         let view = self.shared.view.load_full();
         let dead = self.dead_rows(&view);
         let rows = view.documents() + dead;
-        let is_due = dead * DEAD_SHARE > rows && (is_idle || dead >= self.tidying.dead_rows_busy);
+        let has_many_dead = dead * DEAD_SHARE > rows;
+        let is_due = has_many_dead && (is_idle || dead >= self.tidying.dead_rows_busy);
         self.is_compacting = (self.is_compacting || is_due) && dead > 0;
         let is_delta_full = self.store.log_bytes() as usize > self.tidying.segment_bytes;
         let step = if is_delta_full {
             self.seal(&view)
         } else if self.is_compacting && self.building.is_none() {
             self.compact(&view)
-        } else if self.building.is_none() && self.is_index_due(&view) {
+        } else if self.building.is_none() && !has_many_dead && self.is_index_due(&view) {
+            // After the compaction that is to come, which would outlive it.
             self.start_index(&view)
         } else {
             return;
@@ -333,21 +335,19 @@ impl Writer {
         let draft = building.draft.clone();
         self.building = None;
         self.shared.is_indexing.store(false, Ordering::Release);
-        let installed = built.and_then(|coverage| match coverage {
-            Some(coverage) => self.install(&draft, coverage),
-            None => Ok(()),
-        });
+        let installed = built.and_then(|built| built.map_or(Ok(()), |built| self.install(built)));
         if let Err(error) = installed {
+            draft.discard();
             self.failed_at = self.shared.view.load().documents();
             self.metrics.index_errors.inc();
             tracing::error!(%error, "an index could not be built; searches are exact, or use the one before");
         }
     }
 
-    fn install(&mut self, draft: &Draft, coverage: Coverage) -> Result<()> {
+    fn install(&mut self, built: Built) -> Result<()> {
         let view = self.shared.view.load_full();
-        let snapshot = self.store.keep_index(draft, coverage)?;
-        let index = Sealed::open(snapshot, &view.parts, view.dim, self.workshop.indexing.nprobe)?;
+        let snapshot = self.store.keep_index(built.file, built.coverage)?;
+        let index = Sealed::new(built.engine, snapshot, &view.parts, view.dim)?;
         self.failed_at = 0;
         self.metrics.index_builds.inc();
         self.publish(View { index: Some(index), ..View::clone(&view) }, &Effects::default());

@@ -1,6 +1,5 @@
 //! Asks an upstream: as many attempts as it takes or as are allowed, all before the first byte of a reply.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::reply::{Call, Headers, Origin, Reply};
 use super::routes::{Key, Route, Routes};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, StatusLabels};
+use crate::pacing::{self, retry_after};
 
 /// Headers of a reply that speak of the connection, or of the upstream's own server, and not of the answer.
 const OF_CONNECTION: [&str; 13] = [
@@ -146,7 +146,9 @@ impl Upstream {
             return None;
         }
         let asked = match outcome {
-            Ok(response) if may_repeat && is_transient(response) => retry_after(response.headers()),
+            Ok(response) if may_repeat && is_transient(response) => {
+                retry_after(|name| response.headers().get(name)?.to_str().ok())
+            }
             Ok(_) => return None,
             Err(failed) if failed.may_have_arrived && !may_repeat => return None,
             Err(_) => None,
@@ -156,16 +158,9 @@ impl Upstream {
             return Some(Duration::ZERO);
         }
         let longest = Duration::from_millis(self.options.backoff_ms_max);
-        let wait = asked.unwrap_or_else(|| self.backoff(attempts));
+        let first = Duration::from_millis(self.options.backoff_ms);
+        let wait = asked.unwrap_or_else(|| pacing::backoff(attempts, first, longest));
         (wait <= longest).then_some(wait)
-    }
-
-    /// Twice as long as the last time, varied by half so that many do not return together.
-    fn backoff(&self, attempts: u32) -> Duration {
-        // Each hasher of the standard library is keyed at random; no better randomness is needed.
-        let random = (RandomState::new().build_hasher().finish() >> 32) as f64 / f64::from(u32::MAX);
-        let doubled = self.options.backoff_ms.saturating_mul(1 << (attempts - 1).min(20));
-        Duration::from_millis(doubled.min(self.options.backoff_ms_max)).mul_f64(0.5 + random / 2.0)
     }
 
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
@@ -247,14 +242,6 @@ fn is_transient(response: &Response) -> bool {
     !refuses && transient.contains(&response.status())
 }
 
-/// How long the upstream asks to wait: OpenAI's `retry-after-ms`, or seconds (RFC 9110, section 10.2.3). A date is not
-/// understood and leaves the choice to us.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|millis| millis / 1000.0).or_else(|| number("retry-after"))?;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
 fn headers_of(response: &Response) -> Headers {
     let shown = |(name, value): (&HeaderName, &HeaderValue)| {
         let name = match name.as_str() {
@@ -266,23 +253,4 @@ fn headers_of(response: &Response) -> Headers {
         Some((name.to_owned(), Bytes::copy_from_slice(value.as_bytes())))
     };
     response.headers().iter().filter_map(shown).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_read_in_either_unit() {
-        let wait = |name: &'static str, value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_static(value));
-            retry_after(&headers)
-        };
-        assert_eq!(wait("retry-after-ms", "250"), Some(Duration::from_millis(250)));
-        assert_eq!(wait("retry-after", "2"), Some(Duration::from_secs(2)));
-        assert_eq!(wait("retry-after", "1e300"), None);
-        assert_eq!(wait("retry-after", "-1"), None);
-        assert_eq!(wait("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), None);
-    }
 }

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::program::{Answer, Server, likewise};
+use crate::program::{Answer, Server, likewise, until};
 use crate::upstream::{Mode, Upstream};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -160,7 +160,7 @@ async fn a_thousand_who_ask_the_same_at_once_cost_one_call() {
         });
         let let_go = async {
             // Some are still on their way when the answer comes: they find it, or join.
-            while server.get("/metrics").await.body.as_str().is_none_or(|text| in_flight(text) < 900) {}
+            until("most are in flight", async || in_flight(&server).await >= 900).await;
             drop(held);
         };
         let (answers, ()) = futures_util::future::join(futures_util::future::join_all(asks), let_go).await;
@@ -176,9 +176,16 @@ async fn a_thousand_who_ask_the_same_at_once_cost_one_call() {
     }
 }
 
-fn in_flight(metrics: &str) -> u32 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix("likewise_http_requests_in_flight "));
-    line.and_then(|count| count.parse().ok()).unwrap_or(0)
+async fn in_flight(server: &Server) -> u64 {
+    let metrics = server.get("/metrics").await.body;
+    let mut lines = metrics.as_str().unwrap().lines();
+    let line = lines.find_map(|line| line.strip_prefix("likewise_http_requests_in_flight "));
+    line.unwrap().parse().unwrap()
+}
+
+/// Waits until no answer is being made.
+async fn quiet(server: &Server) {
+    until("no answer is being made", async || server.stat("/answers/in_flight").await == 0).await;
 }
 
 /// A stream that is read as it comes.
@@ -309,7 +316,7 @@ async fn a_failure_is_told_to_all_who_wait() {
         async move { ask(server, &body).await }
     });
     let let_go = async {
-        while server.get("/metrics").await.body.as_str().is_none_or(|text| in_flight(text) < 21) {}
+        until("all are in flight", async || in_flight(&server).await >= 21).await;
         // They are in the server; that they have joined shows by what they are told.
         drop(held);
     };
@@ -427,9 +434,7 @@ async fn warm_requests_and_tools_pass_by_unless_switched_on() {
     let body = with(question("with tools"), tools.clone());
     let both = futures_util::future::join(ask(&server, &body), ask(&server, &body));
     let let_go = async {
-        while upstream.calls() < calls + 2 {
-            tokio::task::yield_now().await;
-        }
+        until("both have called", async || upstream.calls() == calls + 2).await;
         drop(held);
     };
     let ((one, two), ()) = futures_util::future::join(both, let_go).await;
@@ -495,7 +500,8 @@ async fn what_an_answer_depends_on_hides_it() {
     invalidate(json!({ "tags": ["product:42"], "mode": "soft" })).await;
     let stale = ask(&server, &body).await;
     assert!(is_hit(&stale) && stale.header("cache-status").ends_with("-stale"), "{}", status(&stale));
-    while server.stat("/answers/in_flight").await > 0 || upstream.calls() == calls {}
+    until("it is made anew", async || upstream.calls() > calls).await;
+    quiet(&server).await;
     let fresh = ask(&server, &body).await;
     assert!(is_hit(&fresh) && !fresh.header("cache-status").ends_with("-stale"));
     assert_ne!(fresh.body["choices"], stale.body["choices"]);
@@ -505,9 +511,7 @@ async fn what_an_answer_depends_on_hides_it() {
     let held = upstream.hold().await;
     let calls = upstream.calls();
     let during = async {
-        while upstream.calls() == calls {
-            tokio::task::yield_now().await;
-        }
+        until("it is being made", async || upstream.calls() > calls).await;
         invalidate(json!({ "entity": { "type": "product", "id": 42 } })).await;
         drop(held);
     };
@@ -518,6 +522,30 @@ async fn what_an_answer_depends_on_hides_it() {
     );
     invalidate(json!({ "namespace": "llm_responses" })).await;
     assert!(!is_hit(&ask(&server, &body).await));
+}
+
+#[tokio::test]
+async fn whoever_asks_after_an_invalidation_gets_no_answer_from_before_it() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let body = with(question("price?"), json!({ "cache": { "tags": ["product:42"] } }));
+    for streams in [false, true] {
+        let body = with(body.clone(), json!({ "stream": streams, "seed": u8::from(streams) }));
+        let (held, calls) = (upstream.hold().await, upstream.calls());
+        let after = async {
+            until("it is being made", async || upstream.calls() > calls).await;
+            let tags = json!({ "tags": ["product:42"] }).to_string();
+            assert_eq!(server.ask("POST", "/v1/invalidate", &[], tags).await.status, 200);
+            let let_go = async {
+                until("it is made anew", async || upstream.calls() > calls + 1).await;
+                drop(held);
+            };
+            futures_util::future::join(ask(&server, &body), let_go).await.0
+        };
+        let (before, after) = futures_util::future::join(ask(&server, &body), after).await;
+        assert_ne!(before.body, after.body);
+        assert_eq!(status(&after), "fwd=miss");
+        assert!(is_hit(&ask(&server, &body).await), "the second is kept");
+    }
 }
 
 #[tokio::test]
@@ -537,7 +565,7 @@ async fn answers_survive_a_kill() {
     let (dir, upstream, server) = start(&[]).await;
     let body = with(question("remember"), json!({ "stream": true }));
     let first = accumulated(&ask(&server, &body).await);
-    while server.stat("/answers/in_flight").await > 0 {}
+    quiet(&server).await;
     server.kill();
     let server = start_in(dir.path(), &upstream, &[]);
     let again = ask(&server, &body).await;
@@ -567,7 +595,7 @@ async fn what_nobody_waits_for_is_stopped_unless_it_is_to_be_finished() {
     drop(one);
     upstream.cancelled(1).await;
     drop(held);
-    while server.stat("/answers/in_flight").await > 0 {}
+    quiet(&server).await;
     assert!(!is_hit(&ask(&server, &body).await), "half an answer was kept");
 
     let (_dir, upstream, server) = start(&[("LIKEWISE__ANSWERS__FINISH_ABANDONED", "true")]).await;
@@ -576,7 +604,7 @@ async fn what_nobody_waits_for_is_stopped_unless_it_is_to_be_finished() {
     assert!(one.next().await.is_some());
     drop(one);
     drop(held);
-    while server.stat("/answers/in_flight").await > 0 {}
+    quiet(&server).await;
     assert!(is_hit(&ask(&server, &body).await));
     assert_eq!(upstream.calls(), 1);
 }
@@ -645,7 +673,7 @@ async fn bad_requests_are_refused_before_anything_is_sent() {
         (with(base(), json!({ "cache": { "ttl": 0 } })).to_string(), 400, Some("cache.ttl")),
         (with(base(), json!({ "cache": { "ttl": -1 } })).to_string(), 400, Some("cache.ttl")),
         (with(base(), json!({ "cache": { "tags": ["a b"] } })).to_string(), 400, Some("cache.tags")),
-        (with(base(), json!({ "cache": { "mood": 1 } })).to_string(), 400, Some("mood")),
+        (with(base(), json!({ "cache": { "mood": 1 } })).to_string(), 400, Some("cache.mood")),
         (with(base(), json!({ "cache": { "namespace": "a b" } })).to_string(), 400, Some("namespace")),
         (with(base(), json!({ "x": "a".repeat(5000) })).to_string(), 413, None),
     ];

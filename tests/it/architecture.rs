@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may import besides itself.
-const HOUSE: [(&str, &[&str]); 13] = [
+const HOUSE: [(&str, &[&str]); 14] = [
     ("error", &[]),
     ("metrics", &[]),
     ("domain", &[]),
+    ("pacing", &[]),
     ("storage", &["domain", "error", "metrics"]),
     ("cache", &["storage", "domain", "error", "metrics"]),
-    ("embed", &["domain", "error", "metrics"]),
+    ("embed", &["domain", "error", "metrics", "pacing"]),
     ("search", &["storage", "domain", "error", "metrics"]),
     ("matching", &["domain", "error"]),
-    ("upstream", &["domain", "error", "metrics"]),
+    ("upstream", &["domain", "error", "metrics", "pacing"]),
     ("service", &["cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics"]),
     ("http", &["service", "cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics"]),
     ("config", &["service", "cache", "embed", "search", "storage", "upstream", "http", "error"]),

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::endpoint::Endpoint;
 use crate::kill::splitmix;
-use crate::program::{Answer, Server, output, remote};
+use crate::program::{Answer, Server, output, remote, until};
 
 const DIM: usize = 24;
 const ROWS: u64 = 3000;
@@ -99,13 +99,11 @@ async fn describe(server: &Server) -> Value {
 
 /// Waits until the index holds so many rows and none is being built.
 async fn indexed(server: &Server, rows: u64) {
-    loop {
+    let is_indexed = async || {
         let now = describe(server).await;
-        if now["indexed_rows"] == rows && now["is_indexing"] == false {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
+        now["indexed_rows"] == rows && now["is_indexing"] == false
+    };
+    until(&format!("{rows} rows are indexed"), is_indexed).await;
 }
 
 async fn search(server: &Server, query: u64, fields: Value) -> Answer {

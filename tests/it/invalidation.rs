@@ -177,7 +177,7 @@ async fn bad_input_is_refused_and_hides_nothing() {
         (json!({ "namespace": "products", "keys": ["a", ""] }), "key"),
         (json!({ "namespace": "a b" }), "namespace"),
         (json!({ "entity": { "type": "a:b", "id": "1" } }), "entity"),
-        (json!({ "entity": { "type": "product" } }), "id"),
+        (json!({ "entity": { "type": "product" } }), "entity.id"),
         (json!({ "all": false }), "all"),
         (json!({ "all": true, "mode": "gentle" }), "mode"),
         (json!({ "everything": true }), "everything"),

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::program::{Server, likewise, model_dir, output};
+use crate::program::{Server, likewise, model_dir, output, until};
 
 fn refused(program: &mut Command) -> String {
     let output = output(program);
@@ -27,9 +27,9 @@ async fn requests_under_way_finish_before_the_server_stops() {
         async move { request.send().await.unwrap().bytes().await.unwrap() }
     });
     // The request is under way once its texts are queued or being embedded.
-    while server.stat("/model/queued_texts").await + server.stat("/model/embedded_texts").await == 0 {
-        tokio::task::yield_now().await;
-    }
+    let begun =
+        async || server.stat("/model/queued_texts").await + server.stat("/model/embedded_texts").await > 0;
+    until("the request is under way", begun).await;
     server.signal("TERM");
     let body: serde_json::Value = serde_json::from_slice(&asking.await.unwrap()).unwrap();
     assert_eq!(body["data"].as_array().unwrap().len(), 60);
@@ -46,6 +46,20 @@ async fn a_second_server_on_the_same_directory_is_refused() {
     fs_err::write(&texts, "uno\n").unwrap();
     refused(likewise("embed", dir.path()).arg(&texts));
     assert_eq!(server.get("/readyz").await.status, 200);
+}
+
+#[test]
+fn an_index_that_cannot_be_built_is_named_before_there_is_a_collection() {
+    let dir = TempDir::new().unwrap();
+    let serve = |factory: &str| {
+        let mut program = likewise("serve", dir.path());
+        program.args(["--listen", "127.0.0.1:0"]).env("LIKEWISE__SEARCH__INDEX__FACTORY", factory);
+        refused(&mut program)
+    };
+    for factory in ["HNSV32", "", "IVF99999999999"] {
+        let said = serve(factory);
+        assert!(said.contains("search.index.factory"), "{factory}: {said}");
+    }
 }
 
 #[test]
@@ -148,16 +162,12 @@ async fn work_that_nobody_waits_for_is_dropped_before_it_starts() {
             .post(format!("{}/v1/embeddings", server.url()))
             .body(json!({ "model": "all-MiniLM-L6-v2", "input": texts(n) }).to_string());
         let asking = tokio::spawn(request.send());
-        while server.stat("/model/queued_texts").await == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("texts are queued", async || server.stat("/model/queued_texts").await > 0).await;
         asking.abort();
     };
     leave(1).await;
     // The texts that had not started are dropped; the queue empties long before 1,000 long texts could be embedded.
-    while server.stat("/model/queued_texts").await > 0 {
-        tokio::task::yield_now().await;
-    }
+    until("the queue is empty", async || server.stat("/model/queued_texts").await == 0).await;
     let (dropped, embedded) =
         (server.stat("/model/dropped_texts").await, server.stat("/model/embedded_texts").await);
     assert!(dropped > 0, "{embedded} were embedded, none dropped");

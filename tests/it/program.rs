@@ -3,13 +3,24 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// No answer of the server may take longer.
+/// Nothing that a test waits for may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waited in vain until {what}");
+}
 
 /// The directory of the default model.
 pub(crate) fn model_dir() -> PathBuf {
@@ -185,7 +196,7 @@ impl Server {
     /// SIGTERM, then the exit status.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
-        self.child.wait().expect("the server ends")
+        self.ended()
     }
 
     /// SIGKILL.
@@ -201,7 +212,21 @@ impl Server {
     }
 
     pub(crate) fn wait(mut self) -> ExitStatus {
-        self.child.wait().expect("the server ends")
+        self.ended()
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let (pid, alive) = (self.child.id().to_string(), mpsc::channel::<()>());
+        // Whoever does not end is ended, which shows in the status.
+        let watch = std::thread::spawn(move || {
+            if alive.1.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &pid]).status();
+            }
+        });
+        let status = self.child.wait().expect("the server ends");
+        drop(alive.0);
+        watch.join().expect("the watch ends");
+        status
     }
 }
 

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 
+use crate::program::until;
+
 type Answer = Response<Body>;
 type Gate = Arc<RwLock<()>>;
 
@@ -140,8 +142,8 @@ impl Upstream {
 
     /// Waits until so many calls have been given up by whoever made them.
     pub(crate) async fn cancelled(&self, count: u64) {
-        let mut cancelled = self.state.cancelled.subscribe();
-        cancelled.wait_for(|so_far| *so_far >= count).await.expect("the model lives");
+        let cancelled = self.state.cancelled.subscribe();
+        until("calls are given up", async || *cancelled.borrow() >= count).await;
     }
 }
 

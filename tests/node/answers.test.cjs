@@ -4,7 +4,7 @@ const assert = require("node:assert/strict");
 const { test } = require("node:test");
 const OpenAI = require("openai");
 
-const client = new OpenAI({ baseURL: `${process.env.LIKEWISE_URL}/v1`, apiKey: "unused", maxRetries: 0 });
+const client = new OpenAI({ baseURL: `${process.env.LIKEWISE_URL}/v1`, apiKey: "unused", maxRetries: 0, timeout: 120_000 });
 const tools = [{ type: "function", function: { name: "weather", parameters: { type: "object", properties: {} } } }];
 const cases = {
   words: ["tell me", {}],

@@ -19,7 +19,7 @@ CASES = {
 
 @pytest.fixture
 def client():
-    return openai.OpenAI(base_url=URL, api_key="unused", max_retries=0)
+    return openai.OpenAI(base_url=URL, api_key="unused", max_retries=0, timeout=120)
 
 
 def ask(client, question, **options):
@@ -112,7 +112,7 @@ def test_errors_of_the_model_are_the_clients_own(client):
 
 def test_many_at_once_are_answered_alike():
     async def run():
-        client = openai.AsyncOpenAI(base_url=URL, api_key="unused", max_retries=0)
+        client = openai.AsyncOpenAI(base_url=URL, api_key="unused", max_retries=0, timeout=120)
         messages = [{"role": "user", "content": "all at once"}]
         asks = [client.chat.completions.create(model="gpt-5", messages=messages) for _ in range(64)]
         return [answer.choices[0].message.content for answer in await asyncio.gather(*asks)]

@@ -15,7 +15,7 @@ DIM = 384
 
 @pytest.fixture
 def client():
-    return openai.OpenAI(base_url=URL, api_key="unused", max_retries=0)
+    return openai.OpenAI(base_url=URL, api_key="unused", max_retries=0, timeout=120)
 
 
 def embed(client, input, **options):
@@ -87,7 +87,7 @@ def test_headers_tell_hits_and_misses(client):
 
 def test_concurrent_identical_requests_are_answered_alike():
     async def run():
-        client = openai.AsyncOpenAI(base_url=URL, api_key="unused", max_retries=0)
+        client = openai.AsyncOpenAI(base_url=URL, api_key="unused", max_retries=0, timeout=120)
         asks = [client.embeddings.create(model=MODEL, input="todos a la vez") for _ in range(64)]
         return [answer.data[0].embedding for answer in await asyncio.gather(*asks)]
 

@@ -1,11 +1,10 @@
 //! Asks the endpoint: one batch, as many attempts as it takes or as are allowed.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use super::options::{Encoding, RemoteOptions, Target};
 use super::reply::{self, Vector};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
+use crate::pacing::{self, retry_after};
 
 /// The longest wait that an endpoint may ask for at a time; the batch's deadline ends it earlier.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
@@ -168,17 +168,13 @@ impl Client {
         read.map_err(lost).flatten().map_err(Fault::Final)
     }
 
-    /// How long to wait before the next attempt: what the endpoint asks for and a little more, or twice as long as
-    /// the last time, varied by half so that many clients do not return together.
+    /// How long to wait before the next attempt: what the endpoint asks for and a little more, or ever longer.
     fn backoff(&self, attempt: u32, asked: Option<Duration>) -> Duration {
-        // Each hasher of the standard library is keyed at random; no better randomness is needed.
-        let random = (RandomState::new().build_hasher().finish() >> 32) as f64 / f64::from(u32::MAX);
-        if let Some(asked) = asked {
-            let extra = Duration::from_millis(self.options.backoff_ms).min(asked);
-            return asked.min(RETRY_AFTER_MAX) + extra.mul_f64(random / 2.0);
+        let first = Duration::from_millis(self.options.backoff_ms);
+        match asked {
+            Some(asked) => asked.min(RETRY_AFTER_MAX) + first.min(asked).mul_f64(pacing::random() / 2.0),
+            None => pacing::backoff(attempt, first, Duration::from_millis(self.options.backoff_ms_max)),
         }
-        let doubled = self.options.backoff_ms.saturating_mul(1 << (attempt.saturating_sub(1)).min(20));
-        Duration::from_millis(doubled.min(self.options.backoff_ms_max)).mul_f64(0.5 + random / 2.0)
     }
 
     /// Makes every request wait.
@@ -224,7 +220,7 @@ fn unreachable_fault(error: reqwest::Error) -> Fault {
 
 /// Sorts an answer that is no success.
 async fn refused(status: StatusCode, response: Response) -> Fault {
-    let asked = retry_after(response.headers());
+    let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
     let body = read_body(response, ERROR_BYTES).await.unwrap_or_default();
     let error: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let said = |field: &str| error.pointer(field).and_then(serde_json::Value::as_str);
@@ -244,14 +240,6 @@ async fn refused(status: StatusCode, response: Response) -> Fault {
     }
 }
 
-/// How long the endpoint asks to wait: OpenAI's `retry-after-ms`, or seconds (RFC 9110, section 10.2.3). A date is
-/// not understood and leaves the choice to us.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|millis| millis / 1000.0).or_else(|| number("retry-after"))?;
-    Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(RETRY_AFTER_MAX))
-}
-
 /// The whole body, unless it is longer than any right answer.
 async fn read_body(mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
     let mut body = Vec::new();
@@ -268,21 +256,6 @@ async fn read_body(mut response: Response, bytes_max: usize) -> Result<Vec<u8>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wait_is_read_in_either_unit() {
-        let wait = |name: &'static str, value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_static(value));
-            retry_after(&headers)
-        };
-        assert_eq!(wait("retry-after-ms", "250"), Some(Duration::from_millis(250)));
-        assert_eq!(wait("retry-after", "2"), Some(Duration::from_secs(2)));
-        assert_eq!(wait("retry-after", "1e300"), None);
-        assert_eq!(wait("retry-after", "-1"), None);
-        assert_eq!(wait("retry-after", "86400"), Some(RETRY_AFTER_MAX));
-        assert_eq!(wait("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), None);
-    }
 
     #[test]
     fn a_key_is_never_shown() {

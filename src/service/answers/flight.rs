@@ -1,12 +1,12 @@
 //! The making of one missing answer, for all who wait for it: they get its bytes as these come, from the first one on.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
+use crate::cache::Stamp;
 use crate::domain::{ByPrefix, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::service::objects::TAGS_MAX;
@@ -72,6 +72,8 @@ pub(super) struct Terms {
 
 #[derive(Debug)]
 struct State {
+    /// When the making began, in the order of invalidations.
+    stamp: Stamp,
     terms: Terms,
     /// Whether tags may still be added.
     is_open: bool,
@@ -137,12 +139,17 @@ impl Phase {
 }
 
 impl Shared {
-    fn new(terms: Terms) -> (Arc<Shared>, Waiter) {
+    fn new(stamp: Stamp, terms: Terms) -> (Arc<Shared>, Waiter) {
         let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, frames: 0 });
-        let state = State { terms, is_open: true, may_keep: true, followers: 0 };
+        let state = State { stamp, terms, is_open: true, may_keep: true, followers: 0 };
         let shared = Arc::new(Shared { progress, frames: Mutex::default(), state: Mutex::new(state) });
         let waiter = Waiter { shared: Arc::clone(&shared), progress: receiver };
         (shared, waiter)
+    }
+
+    fn is_current(&self, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
+        let state = lock(&self.state);
+        is_current(state.stamp, &state.terms.tags)
     }
 
     /// A place in the flight, if its terms can be what is asked.
@@ -166,17 +173,23 @@ impl Board {
         Arc::new(Board((0..SHARDS).map(|_| Mutex::default()).collect()))
     }
 
-    /// Joins the flight of `key`; the first to join also gets the duty to make the answer. None if a flight is in the air
-    /// whose answer will not be what is asked.
-    pub(super) fn join(self: &Arc<Self>, key: Key, terms: Terms) -> Option<(Waiter, Option<Flight>)> {
-        match self.shard(&key).entry(key) {
-            Slot::Occupied(flight) => Some((flight.get().joined(&terms)?, None)),
-            Slot::Vacant(slot) => {
-                let (shared, waiter) = Shared::new(terms);
-                slot.insert(Arc::clone(&shared));
-                Some((waiter, Some(Flight { shared, on: Some((Arc::clone(self), key)) })))
-            }
+    /// Joins the flight of `key`; the first to join also gets the duty to make the answer, and so does the first after an
+    /// invalidation: `is_current` says whether an answer whose making began then, and depends on these, is still what it
+    /// was. None if a flight is in the air whose answer will not be what is asked.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        key: Key,
+        stamp: Stamp,
+        terms: Terms,
+        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+    ) -> Option<(Waiter, Option<Flight>)> {
+        let mut shard = self.shard(&key);
+        if let Some(flight) = shard.get(&key).filter(|flight| flight.is_current(is_current)) {
+            return Some((flight.joined(&terms)?, None));
         }
+        let (shared, waiter) = Shared::new(stamp, terms);
+        shard.insert(key, Arc::clone(&shared));
+        Some((waiter, Some(Flight { shared, on: Some((Arc::clone(self), key)) })))
     }
 
     /// Sees to it that the flight of `key`, if there is one, keeps nothing.
@@ -199,7 +212,7 @@ impl Board {
 impl Flight {
     /// A flight that nobody else can join.
     pub(super) fn alone(terms: Terms) -> (Waiter, Flight) {
-        let (shared, waiter) = Shared::new(terms);
+        let (shared, waiter) = Shared::new(Stamp::default(), terms);
         (waiter, Flight { shared, on: None })
     }
 
@@ -237,6 +250,11 @@ impl Flight {
         let mut state = lock(&self.shared.state);
         state.is_open = false;
         state.may_keep.then(|| state.terms.tags.clone())
+    }
+
+    /// The answer is kept, and depends on all these.
+    pub(super) fn kept_with(&self, tags: Vec<Subject>) {
+        lock(&self.shared.state).terms.tags = tags;
     }
 
     /// Those who have joined so far, the first not counted.
@@ -375,8 +393,12 @@ mod tests {
         Terms { tells_usage: true, ..Terms::default() }
     }
 
+    fn join_if(board: &Arc<Board>, terms: Terms, is_current: bool) -> Option<(Waiter, Option<Flight>)> {
+        board.join(KEY, Stamp::default(), terms, |_, _| is_current)
+    }
+
     fn join(board: &Arc<Board>, terms: Terms) -> (Waiter, Option<Flight>) {
-        board.join(KEY, terms).expect("it can be joined")
+        join_if(board, terms, true).expect("it can be joined")
     }
 
     #[tokio::test]
@@ -440,17 +462,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_comes_after_an_invalidation_flies_anew() {
+        let board = Board::new();
+        let (mut first, flight) = join(&board, usage());
+        let (second, other) = join_if(&board, usage(), false).unwrap();
+        let (flight, other) = (flight.unwrap(), other.unwrap());
+        assert!(join(&board, usage()).1.is_none(), "the second is joined");
+        flight.end(Phase::Failed(Error::new(Kind::Upstream, "down")));
+        assert!(matches!(first.ended().await, Phase::Failed(_)));
+        assert_eq!(board.len(), 1, "the first leaves the second in the air");
+        drop((second, other));
+        assert_eq!(board.len(), 0);
+    }
+
+    #[tokio::test]
     async fn those_who_join_agree_on_terms() {
         let board = Board::new();
         let tagged =
             |tags: &[u64]| Terms { tags: tags.iter().map(|&n| Subject(n)).collect(), tells_usage: false };
         let (_first, flight) = join(&board, tagged(&[1]));
         let flight = flight.unwrap();
-        assert!(board.join(KEY, usage()).is_none(), "it will not tell what it used");
+        assert!(join_if(&board, usage(), true).is_none(), "it will not tell what it used");
         let _second = join(&board, tagged(&[2, 1]));
         assert_eq!(flight.close_terms(), Some(vec![Subject(1), Subject(2)]));
-        assert!(board.join(KEY, tagged(&[3])).is_none(), "too late for a tag");
-        assert!(board.join(KEY, tagged(&[2])).is_some());
+        assert!(join_if(&board, tagged(&[3]), true).is_none(), "too late for a tag");
+        assert!(join_if(&board, tagged(&[2]), true).is_some());
         board.forbid(&KEY);
         assert_eq!(flight.close_terms(), None);
     }

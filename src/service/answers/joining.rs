@@ -10,6 +10,7 @@ use super::making::Making;
 use super::served::{Body, Outcome, Served};
 use super::{Answers, Ask, Asked, Form};
 use crate::cache::{Stamp, Verdict};
+use crate::domain::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::upstream::{self, Call, Headers};
 
@@ -38,9 +39,7 @@ impl Answers {
         }
         let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
         let stamp = self.stamp();
-        let Some((waiter, Some(flight))) = self.board.join(asked.identity.key, asked.terms.clone()) else {
-            return;
-        };
+        let Some((waiter, Some(flight))) = self.join(asked, stamp) else { return };
         let Ok(making) = self.making(ask, asked, stamp, true) else { return };
         tokio::spawn(async move {
             making.run(flight, Some(waiter)).await;
@@ -63,8 +62,7 @@ impl Answers {
             || (ask.chat.has_tools && !self.options.keeps_tool_calls);
         for _ in 0..LEADERS_MAX {
             let stamp = self.stamp();
-            let joined =
-                if is_alone { None } else { self.board.join(asked.identity.key, asked.terms.clone()) };
+            let joined = if is_alone { None } else { self.join(asked, stamp) };
             let (waiter, outcome) = match joined {
                 None => {
                     let waiter = self.lead_alone(ask, asked, !directives.no_store)?;
@@ -109,6 +107,13 @@ impl Answers {
             }
         }
         Err(died())
+    }
+
+    /// Joins whoever makes the answer, unless something that it depends on was invalidated since that began.
+    fn join(&self, asked: &Asked, stamp: Stamp) -> Option<(Waiter, Option<Flight>)> {
+        let (versions, namespace) = (self.cache.freshness().versions(), asked.namespace.subject);
+        let is_current = |stamp, tags: &[Subject]| versions.admit(stamp, namespace, tags).is_some();
+        self.board.join(asked.identity.key, stamp, asked.terms.clone(), is_current)
     }
 
     /// What was not there before, and is now.

@@ -195,8 +195,11 @@ impl Making {
         };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         let kept = self.answers.keep(&self.asked, Draft { record, tags, stamp: self.stamp, cost_us }).await;
-        if kept.is_none() {
-            self.not_kept("invalidated");
+        match &kept {
+            Some(kept) => {
+                flight.kept_with(kept.entry.meta.tags.iter().map(|version| version.tag).collect());
+            }
+            None => self.not_kept("invalidated"),
         }
         kept
     }

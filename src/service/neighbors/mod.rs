@@ -3,6 +3,8 @@
 //! The walk of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding,
 //! from its own cache, and one flight per query and version of the collection, in which the rows are searched and the results kept.
 
+mod kept;
+mod queries;
 mod recall;
 mod writing;
 
@@ -14,18 +16,17 @@ use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
 use super::Directives;
-use super::embeddings::{self, Embeddings};
-use crate::cache::{Cache, Landing, Namespace, Namespaces, SEARCH_RESULTS, SingleFlight, Stamp, Verdict};
-use crate::domain::{Codec, Entry, EntryMeta, InputType, Key, KeyHasher, Subject, Tag, Tenant};
+use super::embeddings::Embeddings;
+use crate::cache::{Cache, Landing, Namespaces, SEARCH_RESULTS, SingleFlight};
+use crate::domain::{Key, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
-use crate::search::{Catalog, Collection, Filter, Query, Results, Unfit, View, Watched, check_bytes};
+use crate::search::{Catalog, Collection, Filter, Query, Results, check_bytes};
 
+use self::kept::{Keeping, key, key_base, of_version};
+use self::queries::Wanted;
 use self::recall::Recall;
 pub use writing::{Draft, Spec};
-
-/// The longest vector: of two such, neither the product nor the distance overflows an f32.
-const NORM_MAX: f64 = 1e18;
 
 /// What one request may ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,32 +132,6 @@ pub struct Neighbors {
     hits: Counter,
     misses: Counter,
     coalesced: Counter,
-}
-
-/// One query of a search.
-enum Asked {
-    /// As it is: one text has one vector, so it is not embedded where its results are cached.
-    Text(String),
-    /// Prepared.
-    Vector(Vec<f32>),
-}
-
-/// One query whose results are not cached.
-struct Wanted {
-    /// Its place in the search.
-    place: usize,
-    key: Key,
-    vector: Vec<f32>,
-}
-
-/// How the results of a search are kept.
-struct Keeping {
-    namespace: Namespace,
-    ttl_seconds: u32,
-    /// When the search began, in the order of invalidations.
-    stamp: Stamp,
-    /// Whose tags the documents carry.
-    tenant: Tenant,
 }
 
 /// How a query was answered.
@@ -358,208 +333,4 @@ impl Neighbors {
     fn ef(&self, search: &Search) -> Option<usize> {
         (!search.is_exact).then(|| search.ef.unwrap_or_else(|| self.catalog.ef()))
     }
-
-    /// What is asked for: texts as they are, vectors prepared.
-    fn asked(&self, collection: &Collection, search: &Search) -> Result<Vec<Asked>> {
-        match &search.input {
-            Input::Texts(texts) => {
-                if let Some(row) = texts.iter().position(String::is_empty) {
-                    return Err(Error::invalid(search.fields[0], format!("text {row} is empty")));
-                }
-                self.check_model(collection, search.fields[0])?;
-                Ok(texts.iter().cloned().map(Asked::Text).collect())
-            }
-            Input::Vectors(vectors) => {
-                let field = search.fields[1];
-                let prepared = |(row, vector): (usize, &Vec<f32>)| {
-                    let name = if field == "vectors" { format!("vectors[{row}]") } else { field.to_owned() };
-                    let mut vector = vector.clone();
-                    prepare(collection, &mut vector, &name).map(|()| Asked::Vector(vector))
-                };
-                vectors.iter().enumerate().map(prepared).collect()
-            }
-        }
-    }
-
-    /// The missing queries with their vectors. Those of one search are all texts, or all vectors.
-    async fn wanted(
-        &self,
-        collection: &Collection,
-        search: &Search,
-        missing: Vec<(usize, Key, Asked)>,
-    ) -> Result<Vec<Wanted>> {
-        let (mut wanted, mut texts) = (Vec::with_capacity(missing.len()), Vec::new());
-        for (place, key, asked) in missing {
-            let vector = match asked {
-                Asked::Vector(vector) => vector,
-                Asked::Text(text) => {
-                    texts.push(text);
-                    Vec::new()
-                }
-            };
-            wanted.push(Wanted { place, key, vector });
-        }
-        if !texts.is_empty() {
-            let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();
-            let field = search.fields[0];
-            let name = |text: usize| match field {
-                "queries" => format!("queries[{}]", places[text]),
-                _ => field.to_owned(),
-            };
-            let embedded = self.embed(texts, InputType::Query, &search.tenant, name).await?;
-            for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
-                prepare(collection, &mut vector, search.fields[0])?;
-                wanted.vector = vector;
-            }
-        }
-        Ok(wanted)
-    }
-
-    async fn embed(
-        &self,
-        texts: Vec<String>,
-        input_type: InputType,
-        tenant: &Tenant,
-        name: impl Fn(usize) -> String,
-    ) -> Result<Vec<Vec<f32>>> {
-        let request = embeddings::Request {
-            texts,
-            input_type: Some(input_type),
-            truncate: true,
-            tenant: tenant.clone(),
-            directives: Directives::default(),
-        };
-        let embedded = self.embeddings.embed(&request).await.map_err(|error| renamed(error, name))?;
-        let vector = |entry: &Arc<Entry>| {
-            entry.value.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect()
-        };
-        Ok(embedded.entries.iter().map(vector).collect())
-    }
-
-    /// Refuses texts where the model that embeds is not the one whose vectors the collection holds.
-    fn check_model(&self, collection: &Collection, param: &str) -> Result<()> {
-        let card = self.embeddings.card();
-        let message = match &collection.settings().model {
-            Some(model) if model.fingerprint == card.fingerprint.to_string() => return Ok(()),
-            Some(model) => format!(
-                "the collection holds vectors of the model {}, with another fingerprint than that of {}, which this \
-                 server runs",
-                model.name, card.name
-            ),
-            None => "the collection has no model: it takes vectors only".to_owned(),
-        };
-        Err(Error::new(Kind::Conflict, message).param(param))
-    }
-
-    /// Cached results that the request accepts.
-    fn look(&self, collection: &Collection, directives: &Directives, key: &Key) -> Option<Outcome> {
-        let freshness = self.cache.freshness();
-        let peek = || self.cache.peek(key).filter(|found| found.verdict == Verdict::Fresh);
-        let (found, version) = collection.cached(key, peek)?;
-        if !directives.accept(freshness, &found) {
-            return None;
-        }
-        let age = freshness.age_seconds(&found.entry.meta);
-        Some(Outcome::Hit(Results::from_bytes(Arc::clone(&found.entry.value)), version, age))
-    }
-
-    fn keep(
-        &self,
-        collection: &Collection,
-        keeping: &Keeping,
-        view: &View,
-        query: &Query,
-        wanted: Wanted,
-        results: &Results,
-    ) {
-        let freshness = self.cache.freshness();
-        let Keeping { namespace, ttl_seconds, stamp, tenant } = keeping;
-        let mut tags: Vec<Subject> = results
-            .iter()
-            .flat_map(|hit| hit.document.tags().filter_map(Tag::named).collect::<Vec<_>>())
-            .map(|tag| Subject::tag(tenant, &tag))
-            .collect();
-        tags.sort_unstable();
-        tags.dedup();
-        let Some(tokens) = freshness.versions().admit(*stamp, namespace.subject, &tags) else { return };
-        let lifetime = freshness.lifetime(&namespace.policy, *ttl_seconds);
-        let meta = EntryMeta {
-            namespace: namespace.subject,
-            epoch: tokens.epoch,
-            tags: tokens.tags,
-            ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
-        };
-        let entry = Arc::new(Entry { meta, value: Arc::clone(results.bytes()) });
-        let watched = Watched::new(&wanted.vector, query.filter.clone(), query.k, query.score_min, results);
-        let Wanted { key, .. } = wanted;
-        collection.admit(view.version(), key, watched, || self.cache.keep(key, entry));
-    }
-}
-
-/// Makes a vector fit for a collection.
-fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<()> {
-    let settings = collection.settings();
-    if vector.len() != settings.dim {
-        let message =
-            format!("{param} has {} numbers, the collection's vectors have {}", vector.len(), settings.dim);
-        return Err(Error::invalid(param, message));
-    }
-    settings.metric.prepare(vector).map_err(|unfit| {
-        let message = match unfit {
-            Unfit::NotFinite { at } => format!("number {at} of {param} is not a finite number"),
-            Unfit::Zero => format!("{param} is zero: it has no direction, which the cosine needs"),
-        };
-        Error::invalid(param, message)
-    })?;
-    let square: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
-    if square > NORM_MAX * NORM_MAX {
-        return Err(Error::invalid(
-            param,
-            format!("{param} is longer than {NORM_MAX:e}, and its scores would overflow"),
-        ));
-    }
-    Ok(())
-}
-
-/// A fault that begins with the text's name among those to embed, `input[n]`, told of the field that the text came in.
-fn renamed(error: Error, name: impl Fn(usize) -> String) -> Error {
-    let named = error.message().strip_prefix("input[").and_then(|rest| rest.split_once(']'));
-    let Some((Ok(number), rest)) = named.map(|(number, rest)| (number.parse(), rest)) else { return error };
-    let name = name(number);
-    Error::new(error.kind(), format!("{name}{rest}")).param(name)
-}
-
-/// What the keys of all queries of a search begin with.
-fn key_base(collection: &Collection, search: &Search, ef: Option<usize>, namespace: &Namespace) -> KeyHasher {
-    let score_min = search.score_min.map_or([0; 5], |min| {
-        let [a, b, c, d] = min.to_le_bytes();
-        [1, a, b, c, d]
-    });
-    let filter = search.filter.as_ref().map(|filter| format!("{filter:?}")).unwrap_or_default();
-    let mut base = KeyHasher::new("likewise/search/v1");
-    base.field(namespace.name.as_bytes())
-        .field(&collection.instance().to_le_bytes())
-        .field(&(search.k as u64).to_le_bytes())
-        .field(&(ef.unwrap_or(0) as u64).to_le_bytes())
-        .field(&score_min)
-        .field(&[u8::from(search.has_vectors)])
-        .field(filter.as_bytes());
-    base
-}
-
-/// The identity of a query's results in a collection.
-fn key(base: &KeyHasher, asked: &Asked) -> Key {
-    let mut hasher = base.clone();
-    match asked {
-        Asked::Text(text) => hasher.field(b"text").field(text.as_bytes()),
-        Asked::Vector(vector) => {
-            let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
-            hasher.field(b"vector").field(&bytes)
-        }
-    };
-    hasher.finish()
-}
-
-fn of_version(key: &Key, version: u64) -> Key {
-    KeyHasher::new("likewise/search-flight/v1").field(&key.0).field(&version.to_le_bytes()).finish()
 }

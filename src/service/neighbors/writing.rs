@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Neighbors, prepare};
+use super::Neighbors;
+use super::queries::prepare;
 use crate::domain::{InputType, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::search::{

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use log::Replay;
 pub use manifest::{Listing, Manifest};
 pub use segment::{HEADER_BYTES, Header, Row, RowSegment};
-pub use snapshot::{Coverage, Covered, Draft, Snapshot};
+pub use snapshot::{Coverage, Covered, Draft, IndexFile, Snapshot};
 
 use self::log::Log;
 use self::manifest::MANIFEST_BYTES_MAX;
@@ -256,6 +256,7 @@ impl RowStore {
         let index = place.snapshot_number(&name, &manifest.salt);
         let index_before = index.unwrap_or(0);
         let store = RowStore { place, name, manifest, log, index, index_before, is_off: false };
+        store.remove_drafts().map_err(io)?;
         store.remove_strays().map_err(io)?;
         Ok(Opened { store, segments, replay })
     }
@@ -361,6 +362,18 @@ impl RowStore {
         number
     }
 
+    /// Removes drafts of indexes that were being built when the process ended. Those that are being built now look the same.
+    fn remove_drafts(&self) -> std::io::Result<()> {
+        let Place { files, dir, .. } = &self.place;
+        let is_ours = |file: &str| file.strip_prefix(&*self.name).is_some_and(|rest| rest.starts_with('.'));
+        for file in files.list(dir)? {
+            if is_ours(&file.name) && file.name.ends_with(".draft") {
+                remove_if_present(&**files, &dir.join(&file.name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes our files that the manifest does not list: of writes that were interrupted, or outlived.
     fn remove_strays(&self) -> std::io::Result<()> {
         let Place { files, dir, .. } = &self.place;
@@ -372,7 +385,6 @@ impl RowStore {
                     self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
                 }
                 Some((number, "faiss")) => number.parse().ok() == self.index,
-                Some((_, "draft")) => false,
                 Some((MANIFEST | SNAPSHOT, "tmp")) => false,
                 _ => true,
             };

@@ -48,9 +48,16 @@ pub struct Covered {
 #[derive(Debug)]
 pub struct Snapshot {
     number: u64,
-    path: PathBuf,
     coverage: Coverage,
-    file: FrozenFile,
+    file: IndexFile,
+}
+
+/// The file of an index: flushed, its checksum known, mapped. Shared by who searches it.
+#[derive(Debug, Clone)]
+pub struct IndexFile {
+    path: PathBuf,
+    mapped: Arc<FrozenFile>,
+    checksum: u32,
 }
 
 /// A file that an index is written to.
@@ -64,6 +71,22 @@ impl Draft {
     /// Its path, for FAISS.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What was written to it, as nobody will change it any more.
+    ///
+    /// Cost: flushes the file and reads it once; the store's thread need not wait for that.
+    ///
+    /// # Errors
+    /// `Io`, `DiskFull`.
+    pub fn finish(&self) -> Result<IndexFile> {
+        let io = |error| Error::io("flush an index", error).with("path", self.path.display());
+        let file = self.files.open(&self.path).map_err(io)?;
+        file.sync_data().map_err(io)?;
+        let bytes = file.bytes().map_err(io)?;
+        let mapped = map(&*file, bytes).map_err(io)?;
+        let checksum = crc32c::crc32c(mapped.bytes());
+        Ok(IndexFile { path: self.path.clone(), mapped: Arc::new(mapped), checksum })
     }
 
     /// Removes it, if it is there.
@@ -88,25 +111,38 @@ impl Snapshot {
         self.number
     }
 
-    /// Its file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// What it is of.
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
     }
 
+    /// Its file.
+    pub fn file(&self) -> &IndexFile {
+        &self.file
+    }
+
     /// The bytes of its file.
     pub fn bytes(&self) -> &[u8] {
-        self.file.bytes()
+        self.file.as_ref()
     }
 }
 
 impl AsRef<[u8]> for Snapshot {
     fn as_ref(&self) -> &[u8] {
-        self.file.bytes()
+        self.bytes()
+    }
+}
+
+impl IndexFile {
+    /// Where it lay when it was mapped or kept last.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<[u8]> for IndexFile {
+    fn as_ref(&self) -> &[u8] {
+        self.mapped.bytes()
     }
 }
 
@@ -201,11 +237,13 @@ impl Place {
         let manifest = self.snapshot_manifest(name, salt)?;
         let path = self.snapshot(name, manifest.number);
         let file = self.files.open(&path).map_err(io)?;
-        let file = map(&*file, manifest.bytes).map_err(io)?;
-        if crc32c::crc32c(file.bytes()) != manifest.checksum {
+        let mapped = map(&*file, manifest.bytes).map_err(io)?;
+        let checksum = crc32c::crc32c(mapped.bytes());
+        if checksum != manifest.checksum {
             return Err(Error::new(Kind::Corrupt, "a snapshot does not verify").with("path", path.display()));
         }
-        Ok(Snapshot { number: manifest.number, path, coverage: manifest.coverage, file })
+        let file = IndexFile { path, mapped: Arc::new(mapped), checksum };
+        Ok(Snapshot { number: manifest.number, coverage: manifest.coverage, file })
     }
 }
 
@@ -230,32 +268,29 @@ impl RowStore {
         Draft { files: Arc::clone(&self.place.files), path }
     }
 
-    /// Keeps an index that was written to a draft, in the place of the one before: durable when this returns.
+    /// Keeps an index whose draft is finished, in the place of the one before: durable when this returns.
     ///
-    /// Cost: reads the file once, flushes it.
+    /// Cost: a rename and a small file, both flushed, whatever the index's size.
     ///
     /// # Errors
     /// `Io`, `DiskFull`: the snapshot before, if there is one, still holds, or there is none.
-    pub fn keep_index(&mut self, draft: &Draft, coverage: Coverage) -> Result<Arc<Snapshot>> {
+    pub fn keep_index(&mut self, mut file: IndexFile, coverage: Coverage) -> Result<Arc<Snapshot>> {
         self.check_on()?;
         let io = |error| Error::io("keep a snapshot", error).with("collection", &self.name);
         let number = self.index_before + 1;
         let path = self.place.snapshot(&self.name, number);
         let Place { files, dir, .. } = &self.place;
-        let file = files.open(&draft.path).map_err(io)?;
-        file.sync_data().map_err(io)?;
-        let bytes = file.bytes().map_err(io)?;
-        let mapped = map(&*file, bytes).map_err(io)?;
-        let checksum = crc32c::crc32c(mapped.bytes());
-        files.rename(&draft.path, &path).map_err(io)?;
+        files.rename(&file.path, &path).map_err(io)?;
+        file.path = path;
         files.sync_dir(dir).map_err(io)?;
-        let manifest = Manifest { number, bytes, checksum, coverage };
+        let bytes = file.as_ref().len() as u64;
+        let manifest = Manifest { number, bytes, checksum: file.checksum, coverage };
         let encoded = manifest.encode(&self.manifest.salt);
         publish(&**files, dir, &format!("{}.{SNAPSHOT}", self.name), &encoded).map_err(io)?;
         self.index = Some(number);
         self.index_before = number;
         self.remove_strays().map_err(|error| Error::io("remove what a collection has outlived", error))?;
-        Ok(Arc::new(Snapshot { number, path, coverage: manifest.coverage, file: mapped }))
+        Ok(Arc::new(Snapshot { number, coverage: manifest.coverage, file }))
     }
 
     /// Forgets the snapshot and removes its files: it does not verify, or its rows are gone.

@@ -233,3 +233,22 @@ fn what_is_left_of_a_dropped_collection_does_not_take_the_next_one_with_it() {
         "{left:?}"
     );
 }
+
+/// A file that cannot be removed takes nobody else's collections away.
+#[test]
+fn a_drop_that_cannot_be_finished_does_not_hide_the_other_collections() {
+    let files = RecordingFiles::new();
+    let place = place(&files);
+    let store = RowStore::create(&place, NAME, DIM as u32, Vec::new()).unwrap();
+    drop(store);
+    place.files.create(&place.dir.join("gone.dropped"), 0).unwrap();
+    place.files.create(&place.dir.join("gone.0000000001.rows"), 10).unwrap();
+    // The directory is made and listed; whatever comes after that fails.
+    files.fail_at(files.calls() + 2, Fault::Io, 1000);
+    assert_eq!(place.names().unwrap(), [NAME]);
+    let is_left = |name: &str| place.files.list(&place.dir).unwrap().iter().any(|file| file.name == name);
+    files.fail_at(usize::MAX, Fault::Io, 0);
+    assert!(is_left("gone.dropped"), "it is tried again at the next start");
+    assert_eq!(place.names().unwrap(), [NAME]);
+    assert!(!is_left("gone.dropped") && !is_left("gone.0000000001.rows"));
+}

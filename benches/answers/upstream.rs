@@ -1,0 +1,104 @@
+//! An upstream in a process of its own: it takes its time and answers 2 KB, as JSON or in twenty events.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::{StreamExt as _, stream};
+use likewise_benches::beside::Server;
+use likewise_benches::load::{Connection, post as request};
+use serde_json::{Value, json};
+
+/// How long it takes to begin an answer.
+pub(crate) const TAKES: Duration = Duration::from_millis(500);
+/// Set for the copy of the benchmark that is the upstream.
+const UPSTREAM: &str = "LIKEWISE_BENCH_UPSTREAM";
+/// Bytes of the answer's words.
+const WORDS_BYTES: usize = 1750;
+/// Events with words.
+const EVENTS: usize = 20;
+/// Where a question goes.
+pub(crate) const PATH: &str = "/v1/chat/completions";
+
+/// Starts the upstream.
+pub(crate) fn start() -> Server {
+    let this = std::env::current_exe().expect("this program has a path");
+    Server::start(Command::new(this).env(UPSTREAM, "1"))
+}
+
+/// The bytes of a request that asks a question.
+pub(crate) fn ask(address: SocketAddr, question: &str, streams: bool) -> Vec<u8> {
+    let messages = json!([
+        { "role": "system", "content": "You are the assistant of a shop." },
+        { "role": "user", "content": question },
+    ]);
+    request(address, PATH, &json!({ "model": "bench", "messages": messages, "stream": streams }).to_string())
+}
+
+/// Questions that have reached it.
+pub(crate) async fn calls(address: SocketAddr) -> usize {
+    let request = format!("GET /calls HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    let (_, count) = Connection::open(address).await.ask(request.as_bytes()).await;
+    String::from_utf8(count).expect("a text").parse().expect("a number")
+}
+
+/// Serves if this process is the upstream, and never returns then.
+pub(crate) async fn serve_if_upstream() {
+    if std::env::var_os(UPSTREAM).is_none() {
+        return;
+    }
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let answer = move |body: Bytes| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        answer(body)
+    };
+    let count = move || async move { calls.load(Ordering::Relaxed).to_string() };
+    let router = axum::Router::new().route(PATH, post(answer)).route("/calls", get(count));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    println!("listening on http://{}", listener.local_addr().expect("bound"));
+    std::io::stdout().flush().expect("stdout is piped");
+    axum::serve(listener, router).await.expect("the upstream serves");
+}
+
+async fn answer(body: Bytes) -> Response {
+    let asked: Value = serde_json::from_slice(&body).expect("JSON");
+    tokio::time::sleep(TAKES).await;
+    let words = "palabra ".repeat(WORDS_BYTES / 8);
+    if asked["stream"] != true {
+        let message = json!({ "role": "assistant", "content": words });
+        let answer = json!({
+            "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "bench",
+            "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }],
+            "usage": { "prompt_tokens": 30, "completion_tokens": 400, "total_tokens": 430 },
+        });
+        return ([(CONTENT_TYPE, "application/json")], answer.to_string()).into_response();
+    }
+    let chunk = |delta: Value, reason: Value| {
+        let chunk = json!({
+            "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "bench",
+            "choices": [{ "index": 0, "delta": delta, "finish_reason": reason }],
+        });
+        format!("data: {chunk}\n\n")
+    };
+    let piece = |n: usize| {
+        chunk(
+            json!({ "content": &words[n * words.len() / EVENTS..(n + 1) * words.len() / EVENTS] }),
+            Value::Null,
+        )
+    };
+    let mut events = vec![chunk(json!({ "role": "assistant", "content": "" }), Value::Null)];
+    events.extend((0..EVENTS).map(piece));
+    events.push(chunk(json!({}), json!("stop")));
+    events.push("data: [DONE]\n\n".to_owned());
+    let events = stream::iter(events).map(Ok::<String, Infallible>);
+    ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+}

@@ -1,0 +1,62 @@
+//! Files of JSON lines, as commands read them. Empty lines are skipped, as is the mark that some editors put first.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use fs_err::File;
+use likewise::error::{Error, Kind, Result};
+use serde::de::DeserializeOwned;
+
+/// The byte order mark that editors of Windows write.
+const MARK: char = '\u{feff}';
+
+/// The lines of a file, each as it is needed.
+///
+/// # Errors
+/// `Config` if the file cannot be opened. A line that cannot be read is `InvalidInput` in its place, with its number.
+pub(super) fn json_lines<T: DeserializeOwned>(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<T>> + use<T>> {
+    let shown = path.display().to_string();
+    let read = move |(number, line): (usize, Result<String>)| {
+        let fault = |error: Error| error.with("file", &shown).with("line", number + 1);
+        let line = line.map_err(fault)?;
+        let parsed = serde_json::from_str(&line);
+        parsed.map_err(|error| fault(Error::new(Kind::InvalidInput, format!("read a line: {error}"))))
+    };
+    Ok(lines(path)?.map(read))
+}
+
+/// How many lines [`json_lines`] gives.
+pub(super) fn count(path: &Path) -> Result<usize> {
+    lines(path).map(Iterator::count)
+}
+
+/// Lines that are not empty, with their places in the file.
+fn lines(path: &Path) -> Result<impl Iterator<Item = (usize, Result<String>)> + use<>> {
+    let file = File::open(path).map_err(|error| Error::new(Kind::Config, "open a file").source(error))?;
+    let unreadable = |error| Error::new(Kind::InvalidInput, "read a line").source(error);
+    let unmarked = move |(number, line): (usize, std::io::Result<String>)| {
+        let line = line.map_err(unreadable);
+        (number, line.map(|line| line.trim_start_matches(MARK).to_owned()))
+    };
+    let is_filled =
+        |line: &(usize, Result<String>)| !line.1.as_ref().is_ok_and(|line| line.trim().is_empty());
+    Ok(BufReader::new(file).lines().enumerate().map(unmarked).filter(is_filled))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_lines_are_skipped_and_others_keep_their_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lines.jsonl");
+        fs_err::write(&path, "\u{feff}1\n\n  \r\n2\nx\n\n").unwrap();
+        let read: Vec<Result<u32>> = json_lines(&path).unwrap().collect();
+        assert_eq!(count(&path).unwrap(), 3);
+        assert!(matches!(read[..], [Ok(1), Ok(2), Err(_)]), "{read:?}");
+        assert!(read[2].as_ref().unwrap_err().to_string().contains("line"), "{read:?}");
+    }
+}

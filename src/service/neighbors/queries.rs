@@ -1,0 +1,155 @@
+//! What a search is by, made ready: texts embedded by the collection's model, vectors checked and prepared.
+
+use std::sync::Arc;
+
+use super::{Input, Neighbors, Search};
+use crate::domain::{Entry, InputType, Key, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::search::{Collection, Unfit};
+use crate::service::{Directives, embeddings};
+
+/// The longest vector: of two such, neither the product nor the distance overflows an f32.
+const NORM_MAX: f64 = 1e18;
+
+/// One query of a search.
+pub(super) enum Asked {
+    /// As it is: one text has one vector, so it is not embedded where its results are cached.
+    Text(String),
+    /// Prepared.
+    Vector(Vec<f32>),
+}
+
+/// One query whose results are not cached.
+pub(super) struct Wanted {
+    /// Its place in the search.
+    pub(super) place: usize,
+    pub(super) key: Key,
+    pub(super) vector: Vec<f32>,
+}
+
+impl Neighbors {
+    /// What is asked for: texts as they are, vectors prepared.
+    pub(super) fn asked(&self, collection: &Collection, search: &Search) -> Result<Vec<Asked>> {
+        match &search.input {
+            Input::Texts(texts) => {
+                if let Some(row) = texts.iter().position(String::is_empty) {
+                    return Err(Error::invalid(search.fields[0], format!("text {row} is empty")));
+                }
+                self.check_model(collection, search.fields[0])?;
+                Ok(texts.iter().cloned().map(Asked::Text).collect())
+            }
+            Input::Vectors(vectors) => {
+                let field = search.fields[1];
+                let prepared = |(row, vector): (usize, &Vec<f32>)| {
+                    let name = if field == "vectors" { format!("vectors[{row}]") } else { field.to_owned() };
+                    let mut vector = vector.clone();
+                    prepare(collection, &mut vector, &name).map(|()| Asked::Vector(vector))
+                };
+                vectors.iter().enumerate().map(prepared).collect()
+            }
+        }
+    }
+
+    /// The missing queries with their vectors. Those of one search are all texts, or all vectors.
+    pub(super) async fn wanted(
+        &self,
+        collection: &Collection,
+        search: &Search,
+        missing: Vec<(usize, Key, Asked)>,
+    ) -> Result<Vec<Wanted>> {
+        let (mut wanted, mut texts) = (Vec::with_capacity(missing.len()), Vec::new());
+        for (place, key, asked) in missing {
+            let vector = match asked {
+                Asked::Vector(vector) => vector,
+                Asked::Text(text) => {
+                    texts.push(text);
+                    Vec::new()
+                }
+            };
+            wanted.push(Wanted { place, key, vector });
+        }
+        if !texts.is_empty() {
+            let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();
+            let field = search.fields[0];
+            let name = |text: usize| match field {
+                "queries" => format!("queries[{}]", places[text]),
+                _ => field.to_owned(),
+            };
+            let embedded = self.embed(texts, InputType::Query, &search.tenant, name).await?;
+            for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
+                prepare(collection, &mut vector, search.fields[0])?;
+                wanted.vector = vector;
+            }
+        }
+        Ok(wanted)
+    }
+
+    pub(super) async fn embed(
+        &self,
+        texts: Vec<String>,
+        input_type: InputType,
+        tenant: &Tenant,
+        name: impl Fn(usize) -> String,
+    ) -> Result<Vec<Vec<f32>>> {
+        let request = embeddings::Request {
+            texts,
+            input_type: Some(input_type),
+            truncate: true,
+            tenant: tenant.clone(),
+            directives: Directives::default(),
+        };
+        let embedded = self.embeddings.embed(&request).await.map_err(|error| renamed(error, name))?;
+        let vector = |entry: &Arc<Entry>| {
+            entry.value.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect()
+        };
+        Ok(embedded.entries.iter().map(vector).collect())
+    }
+
+    /// Refuses texts where the model that embeds is not the one whose vectors the collection holds.
+    pub(super) fn check_model(&self, collection: &Collection, param: &str) -> Result<()> {
+        let card = self.embeddings.card();
+        let message = match &collection.settings().model {
+            Some(model) if model.fingerprint == card.fingerprint.to_string() => return Ok(()),
+            Some(model) => format!(
+                "the collection holds vectors of the model {}, with another fingerprint than that of {}, which this \
+                 server runs",
+                model.name, card.name
+            ),
+            None => "the collection has no model: it takes vectors only".to_owned(),
+        };
+        Err(Error::new(Kind::Conflict, message).param(param))
+    }
+}
+
+/// Makes a vector fit for a collection.
+pub(super) fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<()> {
+    let settings = collection.settings();
+    if vector.len() != settings.dim {
+        let message =
+            format!("{param} has {} numbers, the collection's vectors have {}", vector.len(), settings.dim);
+        return Err(Error::invalid(param, message));
+    }
+    settings.metric.prepare(vector).map_err(|unfit| {
+        let message = match unfit {
+            Unfit::NotFinite { at } => format!("number {at} of {param} is not a finite number"),
+            Unfit::Zero => format!("{param} is zero: it has no direction, which the cosine needs"),
+        };
+        Error::invalid(param, message)
+    })?;
+    let square: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
+    if square > NORM_MAX * NORM_MAX {
+        return Err(Error::invalid(
+            param,
+            format!("{param} is longer than {NORM_MAX:e}, and its scores would overflow"),
+        ));
+    }
+    Ok(())
+}
+
+/// A fault that begins with the text's name among those to embed, `input[n]`, told of the field that the text came in.
+fn renamed(error: Error, name: impl Fn(usize) -> String) -> Error {
+    let named = error.message().strip_prefix("input[").and_then(|rest| rest.split_once(']'));
+    let Some((Ok(number), rest)) = named.map(|(number, rest)| (number.parse(), rest)) else { return error };
+    let name = name(number);
+    Error::new(error.kind(), format!("{name}{rest}")).param(name)
+}
