@@ -2,13 +2,16 @@
 // committed corpus through it with the stable toolchain.
 
 use likewise::domain::{Key, UnixSeconds};
+use likewise::matching::{Chat, Json};
 use likewise::search::{DocumentRef, Results, record};
+use likewise::service::answers::Record;
 use likewise::storage::directory::decode_format;
 use likewise::storage::index_file;
 use likewise::storage::manifest::Manifest;
 use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
+use likewise::upstream::{Answer, Assembly, Event, Events, as_events};
 use likewise_index::{Effort, Graph, Vectors};
 
 /// The header page, as it is and with a checksum that holds.
@@ -116,6 +119,38 @@ pub(crate) fn document(data: &[u8]) {
     if let Some((version, changes)) = record::decode(3, data) {
         assert!(record::decode(3, &record::encode(version, &changes)).is_some());
     }
+}
+
+/// A kept answer's record, a request, and an upstream's reply, whole and in events.
+pub(crate) fn answer(data: &[u8]) {
+    if let Some(record) = Record::decode(data) {
+        assert!(Record::decode(&record.encode()) == Some(record));
+    }
+    let _ = Chat::parse(data).map(|chat| chat.question().map(str::len));
+    if let Ok(json) = Json::parse(data) {
+        let canonical = json.canonical();
+        assert!(Json::parse(&canonical).is_ok_and(|same| same.canonical() == canonical));
+    }
+    if let Some(answer) = Answer::read(data) {
+        let _ = as_events(&answer.json, UnixSeconds(5), true);
+    }
+    let whole = events(data.chunks(data.len().max(1)));
+    assert!(whole == events(data.chunks(1)), "the same events, however they are cut");
+    let mut assembly = Assembly::default();
+    whole.0.iter().filter_map(|event| event.data.as_deref()).for_each(|data| _ = assembly.push(data));
+    if let Some(answer) = assembly.finish().and_then(|json| Answer::read(&json)) {
+        let _ = as_events(&answer.json, UnixSeconds(5), false);
+    }
+}
+
+/// The events of a stream that comes in pieces, and what is left at its end.
+fn events<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Event>, Vec<u8>) {
+    let (mut stream, mut events) = (Events::default(), Vec::new());
+    for piece in pieces {
+        stream.push(piece);
+        events.extend(std::iter::from_fn(|| stream.next_event()));
+    }
+    (events, stream.rest().to_vec())
 }
 
 /// A format file.

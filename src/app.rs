@@ -77,8 +77,10 @@ impl Engine {
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.namespaces_are_open)?);
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
-        let embedder = tokio::task::block_in_place(|| embedder(config, &metrics))?;
-        let stores = tokio::task::block_in_place(|| Stores::open(config, &directory, &clock, &metrics))?;
+        let (embedder, stores) = tokio::task::block_in_place(|| {
+            beside(|| embedder(config, &metrics), || Stores::open(config, &directory, &clock, &metrics))
+        });
+        let (embedder, stores) = (embedder?, stores?);
         let versions = Versions::open(Arc::clone(&stores.records), config.cache.invalidated_tags_max).await?;
         let freshness = Freshness::new(clock, Arc::new(versions));
         let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics)?);
@@ -188,6 +190,21 @@ impl Stores {
         let catalog = Arc::new(Catalog::open(place, config.search.clone(), Arc::clone(metrics))?);
         Ok(Stores { vectors: Arc::new(vectors), objects: Arc::new(objects), records, catalog })
     }
+}
+
+/// Does two things at the same time, the first on a thread of its own within the runtime: a start is as long as the
+/// longer of them.
+fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || {
+            let _within = runtime.enter();
+            first()
+        });
+        let second = second();
+        let first = first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (first, second)
+    })
 }
 
 fn embedder(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Embedder>> {

@@ -22,10 +22,8 @@ use self::upstream::{ask, calls};
 const TIMED: usize = 2000;
 /// The same of a proxy that takes a quarter of a second for each.
 const TIMED_SLOW: usize = 100;
-/// Those who ask what was not asked before, at the same time.
-const ASKING: usize = 16;
-/// What each of them asks of each server.
-const MISSES_EACH: usize = 12;
+/// Those who ask what was not asked before, at the same time, and what each of them asks of each server.
+const MISSES: [(usize, usize); 2] = [(1, 24), (16, 12)];
 /// Those who ask the same at once.
 const STAMPEDE: usize = 200;
 const CONNECTIONS: usize = 16;
@@ -55,13 +53,17 @@ async fn main() {
     row("whole", whole);
     row("streamed", streamed);
 
-    println!("\n{ASKING} connections, {} misses of each kind in turn; ms", ASKING * MISSES_EACH);
-    println!("| server, kind | first byte p50 | p99 | last byte p50 | p99 |\n|---|---|---|---|---|");
+    println!("\nmisses, asked of both in turn; ms");
+    println!(
+        "| connections | server, kind | first byte p50 | p99 | last byte p50 | p99 |\n|---|---|---|---|---|---|"
+    );
     let servers = [("upstream itself", upstream.address), ("likewise miss", own.address)];
-    for streams in [false, true] {
-        let times = misses(servers.map(|(_, address)| address), streams).await;
-        for ((name, _), times) in servers.iter().zip(times) {
-            row(&format!("{name}, {}", if streams { "streamed" } else { "whole" }), times);
+    for (asking, each) in MISSES {
+        for streams in [false, true] {
+            let times = misses(servers.map(|(_, address)| address), streams, asking, each).await;
+            for ((name, _), times) in servers.iter().zip(times) {
+                row(&format!("{asking} | {name}, {}", if streams { "streamed" } else { "whole" }), times);
+            }
         }
     }
 
@@ -102,16 +104,16 @@ async fn hits(address: SocketAddr, count: usize) -> [Vec<Times>; 2] {
 }
 
 /// Times of questions that nobody has asked before, of each server in turn.
-async fn misses(servers: [SocketAddr; 2], streams: bool) -> [Vec<Times>; 2] {
-    let asking = (0..ASKING).map(|who| {
+async fn misses(servers: [SocketAddr; 2], streams: bool, asking: usize, each: usize) -> [Vec<Times>; 2] {
+    let tasks = (0..asking).map(|who| {
         tokio::spawn(async move {
             let mut connections = Vec::new();
             for address in servers {
                 connections.push(Connection::open(address).await);
             }
             let mut times = [Vec::new(), Vec::new()];
-            for n in 0..MISSES_EACH {
-                let question = format!("{n} of {who}, streams: {streams}");
+            for n in 0..each {
+                let question = format!("{n} of {who} of {asking}, streams: {streams}");
                 for (at, connection) in connections.iter_mut().enumerate() {
                     times[at].push(connection.time(&ask(servers[at], &question, streams)).await);
                 }
@@ -120,7 +122,7 @@ async fn misses(servers: [SocketAddr; 2], streams: bool) -> [Vec<Times>; 2] {
         })
     });
     let mut all = [Vec::new(), Vec::new()];
-    for one in asking.collect::<Vec<_>>() {
+    for one in tasks.collect::<Vec<_>>() {
         let times = one.await.expect("all are answered");
         all.iter_mut().zip(times).for_each(|(all, times)| all.extend(times));
     }

@@ -163,7 +163,7 @@ async fn evaluate(
         // A text without a word has nothing to embed.
         let drafts: Vec<Draft> =
             chunk.iter().map(draft).filter(|draft| draft.document.text.as_deref() != Some("")).collect();
-        neighbors.upsert(name, drafts, &tenant).await?;
+        neighbors.upsert(name, drafts, true, &tenant).await?;
         progress.inc(chunk.len() as u64);
     }
     progress.finish_and_clear();

@@ -34,6 +34,8 @@ const EXPORTED_AT_ONCE: usize = 256;
 pub(super) struct UpsertRequest {
     /// Documents; each takes the place of the one with its id.
     documents: Vec<DocumentInput>,
+    /// Whether a text longer than the model reads is cut (default) or refused.
+    truncate: Option<bool>,
 }
 
 /// A document to store: with a text, which is embedded, or a vector, or both.
@@ -173,7 +175,8 @@ pub(super) async fn upsert(
     let wire: UpsertRequest = parse(&body)?;
     let drafts = wire.documents.into_iter().enumerate().map(|(row, input)| draft(row, input));
     let drafts = drafts.collect::<Result<Vec<_>>>()?;
-    let receipt = endpoint.neighbors.upsert(&name, drafts, &tenant).await?;
+    let truncate = wire.truncate.unwrap_or(true);
+    let receipt = endpoint.neighbors.upsert(&name, drafts, truncate, &tenant).await?;
     Ok(Json(receipt.into()))
 }
 

@@ -5,10 +5,15 @@
 //! marks of a sentence that begins as only questions do. Nothing else: an accent makes another word, and so may a capital
 //! (`Polish`, `US`); `it works` and `it works?` are two things to say.
 
+use std::borrow::Cow;
+
 use unicode_normalization::UnicodeNormalization as _;
 
 /// Longer texts are taken as they are: they are documents, not questions, and compared by their bytes.
 const PLAIN_BYTES_MAX: usize = 2048;
+
+/// Letters below it are composed: the first that may join the one before it (Unicode Annex 15, section 9).
+const COMBINING_MIN: char = '\u{300}';
 
 /// Words that ask, in English and Spanish; a sentence that begins with one is a question with or without its mark.
 const ASKING: [&str; 30] = [
@@ -29,7 +34,7 @@ pub fn plain(text: &str) -> Option<String> {
     if text.len() > PLAIN_BYTES_MAX || !text.chars().all(is_prose) {
         return None;
     }
-    let composed: String = text.nfc().map(|c| if c == '’' { '\'' } else { c }).collect();
+    let composed = composed(text);
     let words: Vec<&str> = composed.split_whitespace().collect();
     let joined = words.join(" ");
     let (body, mark) = without_marks(&joined);
@@ -46,6 +51,14 @@ pub fn plain(text: &str) -> Option<String> {
         None => format!("{first}{mark}"),
     };
     (!body.is_empty()).then_some(form)
+}
+
+/// Letters composed, and apostrophes as they are typed.
+fn composed(text: &str) -> Cow<'_, str> {
+    if text.chars().all(|c| c < COMBINING_MIN) {
+        return Cow::Borrowed(text);
+    }
+    text.nfc().map(|c| if c == '’' { '\'' } else { c }).collect()
 }
 
 fn is_prose(c: char) -> bool {

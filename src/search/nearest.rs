@@ -97,7 +97,8 @@ impl View {
         if kept <= ef.saturating_mul(ROWS_PER_WIDENED) {
             return None;
         }
-        let candidates = (query.k * CANDIDATES_PER_RESULT).max(CANDIDATES_MIN);
+        // Whoever asks for less effort than the candidates take gets it.
+        let candidates = (query.k * CANDIDATES_PER_RESULT).max(CANDIDATES_MIN).min(ef);
         Some(Walk { index, effort: Effort { ef, candidates }, is_whole: kept == all })
     }
 

@@ -1,5 +1,9 @@
 //! Writes a kept answer in either of the forms that it can be asked for in.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::{Map, Value, json};
 
 use super::answer::OF_DELIVERY;
@@ -220,9 +224,14 @@ fn call_pieces(call: Value) -> Vec<Map<String, Value>> {
     std::iter::once(call).chain(later).collect()
 }
 
-/// A name that no other delivery has. A machine without random numbers names by the clock alone.
+/// A name that no other delivery has: counted from a random number, and mixed (SplitMix64).
 fn new_id() -> String {
-    format!("chatcmpl-{:016x}", getrandom::u64().unwrap_or_default())
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
+    let mut mixed = NEXT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    format!("chatcmpl-{:016x}", mixed ^ (mixed >> 31))
 }
 
 #[cfg(test)]

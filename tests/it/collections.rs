@@ -315,6 +315,9 @@ async fn bad_input_is_refused_and_changes_nothing() {
         Some("documents[0].vector"),
     )
     .await;
+    let long = json!([{ "id": "a", "text": "corto" }, { "id": "b", "text": "palabra ".repeat(600) }]);
+    let uncut = json!({ "documents": long, "truncate": false });
+    ask("texts/documents", uncut, 400, Some("documents[1].text")).await;
     ask("points/documents", json!({ "docs": [] }), 400, Some("docs")).await;
     for (body, param) in [
         (json!({}), "query"),

@@ -23,10 +23,10 @@ use tokio::time::Instant;
 
 pub use flight::Live;
 pub use given::{Known, Question};
+pub use record::Record;
 pub use served::{Age, Body, Outcome, Saved, Served};
 
 use self::flight::{Board, Terms};
-use self::record::Record;
 use super::{Directives, check_tags};
 use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
 use crate::domain::{Key, Subject, Tag, Tenant};

@@ -15,21 +15,25 @@ pub(super) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
 
 /// A kept answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub struct Record<'a> {
     /// What the answer used, if it is known.
-    pub(super) usage: Option<Usage>,
+    pub usage: Option<Usage>,
     /// Whether the answer is any text, given to be kept, and not a chat completion.
-    pub(super) is_text: bool,
+    pub is_text: bool,
     /// The scope within which it is an answer.
-    pub(super) scope: Key,
+    pub scope: Key,
     /// The question, word for word.
-    pub(super) question: &'a str,
+    pub question: &'a str,
     /// The answer.
-    pub(super) answer: &'a [u8],
+    pub answer: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// Its bytes.
+    ///
+    /// # Panics
+    /// If the question has more than `u32::MAX` bytes; bodies are limited far below.
+    pub fn encode(&self) -> Vec<u8> {
         let usage = self.usage.unwrap_or_default();
         let flags = if self.usage.is_some() { HAS_USAGE } else { 0 } | if self.is_text { IS_TEXT } else { 0 };
         let question_bytes =
@@ -45,7 +49,8 @@ impl<'a> Record<'a> {
         out
     }
 
-    pub(super) fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
+    /// The record of some bytes; none if they are no whole one of this version.
+    pub fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
         let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let question_bytes = usize::try_from(number(12)).ok()?;

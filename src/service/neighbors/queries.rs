@@ -75,7 +75,7 @@ impl Neighbors {
                 "queries" => format!("queries[{}]", places[text]),
                 _ => field.to_owned(),
             };
-            let embedded = self.embed(texts, InputType::Query, &search.tenant, name).await?;
+            let embedded = self.embed(texts, InputType::Query, true, &search.tenant, name).await?;
             for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
                 prepare(collection, &mut vector, search.fields[0])?;
                 wanted.vector = vector;
@@ -88,13 +88,14 @@ impl Neighbors {
         &self,
         texts: Vec<String>,
         input_type: InputType,
+        truncate: bool,
         tenant: &Tenant,
         name: impl Fn(usize) -> String,
     ) -> Result<Vec<Vec<f32>>> {
         let request = embeddings::Request {
             texts,
             input_type: Some(input_type),
-            truncate: true,
+            truncate,
             tenant: tenant.clone(),
             directives: Directives::default(),
         };

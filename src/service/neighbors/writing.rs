@@ -94,14 +94,21 @@ impl Neighbors {
             .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
     }
 
-    /// Stores documents in the place of those with the same ids: all of them, or none.
+    /// Stores documents in the place of those with the same ids: all of them, or none. A text that is longer than the model
+    /// reads is embedded as far as it does, or refused if it must not be cut.
     ///
     /// # Errors
     /// `InvalidInput` naming the row and the field; `Conflict` for a text in a collection of another model; `NotFound`;
     /// what embedding may say; `Io`, `DiskFull`, `Unavailable` if the disk did not take them.
     ///
     /// Cancel safety: documents that were sent to the disk are stored.
-    pub async fn upsert(&self, name: &str, drafts: Vec<Draft>, tenant: &Tenant) -> Result<Receipt> {
+    pub async fn upsert(
+        &self,
+        name: &str,
+        drafts: Vec<Draft>,
+        truncate: bool,
+        tenant: &Tenant,
+    ) -> Result<Receipt> {
         let collection = self.catalog.get(name)?;
         self.check_drafts(&drafts)?;
         let texts: Vec<(usize, String)> = drafts
@@ -127,7 +134,7 @@ impl Neighbors {
         if !texts.is_empty() {
             let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
             let name = |text: usize| format!("documents[{}].text", rows[text]);
-            let embedded = self.embed(texts, InputType::Document, tenant, name).await?;
+            let embedded = self.embed(texts, InputType::Document, truncate, tenant, name).await?;
             for (&row, mut vector) in rows.iter().zip(embedded) {
                 prepare(&collection, &mut vector, &format!("documents[{row}].text"))?;
                 vectors[row] = Some(vector);
