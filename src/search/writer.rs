@@ -334,7 +334,6 @@ impl Writer {
         };
         let draft = building.draft.clone();
         self.building = None;
-        self.shared.is_indexing.store(false, Ordering::Release);
         let installed = built.and_then(|built| built.map_or(Ok(()), |built| self.install(built)));
         if let Err(error) = installed {
             draft.discard();
@@ -342,6 +341,8 @@ impl Writer {
             self.metrics.index_errors.inc();
             tracing::error!(%error, "an index could not be built; searches are exact, or use the one before");
         }
+        // Whoever waits for the index finds it.
+        self.shared.is_indexing.store(false, Ordering::Release);
     }
 
     fn install(&mut self, built: Built) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `likewise get`, `put`, `invalidate`, `import`, `export` and `evaluate`, as scripts use them.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
@@ -74,6 +75,22 @@ async fn documents_are_imported_and_exported_as_lines_and_as_an_array() {
     succeeds(&["export", "copy", &path("copy.jsonl"), "--vectors"]);
     assert_eq!(lines("copy.jsonl"), all);
 
+    // Another array beside it has other rows.
+    let refused = run(&server, &["export", "copy", &path("copy.npy")], "");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--ids"));
+    succeeds(&["export", "copy", &path("copy.npy"), "--ids", &path("copy-ids.jsonl")]);
+    let refused = run(&server, &["import", "copy", &path("copy.npy"), "--metric", "cosine"], "");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("exists with l2"));
+    let mut longer = fs_err::read(path("copy.npy")).unwrap();
+    longer.push(0);
+    fs_err::write(path("longer.npy"), longer).unwrap();
+    let refused = run(&server, &["import", "copy", &path("longer.npy")], "");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("bytes of numbers"));
+    let marked = format!("\u{feff}{}\n\n", lines("copy.jsonl").lines().next().unwrap());
+    fs_err::write(path("marked.jsonl"), marked).unwrap();
+    let stored = succeeds(&["import", "copy", &path("marked.jsonl")]);
+    assert!(String::from_utf8_lossy(&stored.stderr).contains("stored 1 documents"));
+
     fs_err::write(dir.path().join("bad.jsonl"), "{\"id\":\"1\"}\nnot json\n").unwrap();
     let refused = run(&server, &["import", "points", &path("bad.jsonl")], "");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -86,6 +103,37 @@ async fn documents_are_imported_and_exported_as_lines_and_as_an_array() {
     let verified = output(Command::new(env!("CARGO_BIN_EXE_likewise")).arg("verify").arg(dir.path()));
     let table = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.status.success() && table.contains("points.manifest"), "{table}");
+}
+
+#[test]
+fn an_import_waits_for_a_server_that_is_busy() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let busy = std::thread::spawn(move || {
+        let answers =
+            [("200 OK", r#"{"metric":"cosine"}"#), ("429 Too Many Requests", "{}"), ("200 OK", "{}")];
+        for (status, body) in answers {
+            let (connection, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(connection);
+            let head: Vec<String> =
+                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let length = head
+                .iter()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            reader.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    });
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("one.jsonl");
+    fs_err::write(&file, "{\"id\": \"1\", \"text\": \"uno\"}\n").unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    let told = output(program.args(["import", "points"]).arg(&file).env("LIKEWISE_URL", url));
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.status.success() && said.contains("stored 1 documents"), "{said}");
+    busy.join().unwrap();
 }
 
 #[test]
