@@ -252,3 +252,23 @@ fn a_drop_that_cannot_be_finished_does_not_hide_the_other_collections() {
     assert_eq!(place.names().unwrap(), [NAME]);
     assert!(!is_left("gone.dropped") && !is_left("gone.0000000001.rows"));
 }
+
+/// An index is written while the collection goes on; one that was being written when the process ended is nobody's.
+#[test]
+fn the_draft_of_an_index_outlives_a_sealed_log_and_not_a_restart() {
+    let files = RecordingFiles::new();
+    let place = place(&files);
+    let mut store = RowStore::create(&place, NAME, DIM as u32, Vec::new()).unwrap();
+    let draft = store.index_draft(7);
+    place.files.create(draft.path(), 10).unwrap();
+    let drafts = || {
+        let listed = place.files.list(&place.dir).unwrap();
+        listed.iter().filter(|file| place.dir.join(&file.name) == draft.path()).count()
+    };
+    store.append(b"acknowledged").unwrap();
+    store.publish(Vec::new(), 1, LogFate::Replaced).unwrap();
+    assert_eq!(drafts(), 1, "it is being written");
+    drop(store);
+    RowStore::open(&place, NAME).unwrap();
+    assert_eq!(drafts(), 0);
+}
