@@ -126,7 +126,7 @@ pub(crate) fn answer(data: &[u8]) {
     if let Some(record) = Record::decode(data) {
         assert!(Record::decode(&record.encode()) == Some(record));
     }
-    let _ = Chat::parse(data).map(|chat| chat.question().map(str::len));
+    let _ = Chat::parse(data).map(|chat| chat.question.map(|question| question.len()));
     if let Ok(json) = Json::parse(data) {
         let canonical = json.canonical();
         assert!(Json::parse(&canonical).is_ok_and(|same| same.canonical() == canonical));

@@ -199,7 +199,7 @@ impl EvaluateAnswers {
             completion_tokens: self.completion_tokens,
         };
         let ask = Ask {
-            chat: Chat::parse(body.as_bytes())?,
+            chat: Chat::parse(body.as_bytes())?.into(),
             body: body.clone().into(),
             tenant: Tenant::default(),
             credential: None,

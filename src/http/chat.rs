@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body as HttpBody;
 use axum::extract::{Extension, Request as HttpRequest, State};
@@ -13,13 +12,13 @@ use futures_util::stream;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::headers::{CACHE_STATUS, SERVER_TIMING, number, tags};
+use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
 use super::problem::{ErrorBody, Problem};
 use super::wire::parse;
 use super::{body, cache_control};
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
-use crate::matching::Chat;
+use crate::matching::Readings;
 use crate::service::answers::{Age, Ask, Body, Live, Outcome, Served};
 use crate::service::{Answers, Directives};
 use crate::upstream::Headers;
@@ -37,6 +36,7 @@ const HEADERS: usize = 12;
 /// What the handlers need.
 pub(super) struct Endpoint {
     pub(super) answers: Arc<Answers>,
+    pub(super) readings: Readings,
     /// Headers that are passed on and part of what is asked.
     pub(super) forwarded_headers: Vec<HeaderName>,
     pub(super) body_bytes_max: usize,
@@ -145,12 +145,12 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
-    let chat = Chat::parse(&body)?;
+    let chat = endpoint.readings.read(&body)?;
     let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
     let ask = Ask {
         chat,
-        body: body.clone(),
+        body,
         tenant,
         credential: credential(&head.headers),
         headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
@@ -280,10 +280,10 @@ fn describe_age(age: &Age, status: &mut String) {
 
 /// Where the time went, in the form of the W3C's Server Timing: milliseconds.
 fn server_timing(served: &Served) -> String {
-    let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-    let mut text = format!("lookup;dur={:.3}", millis(served.lookup));
+    let mut text = String::with_capacity(64);
+    let _ = write!(text, "lookup;dur={}", Millis(served.lookup));
     if let Some(upstream) = served.upstream {
-        let _ = write!(text, ", upstream;dur={:.3}", millis(upstream));
+        let _ = write!(text, ", upstream;dur={}", Millis(upstream));
     }
     text
 }

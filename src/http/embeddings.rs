@@ -10,7 +10,7 @@ use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, SERVER_TIMING};
+use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use super::models::Names;
 use super::problem::{ErrorBody, Problem};
 use super::wire::{
@@ -184,9 +184,8 @@ fn cache_status(served: &Served) -> &'static str {
 fn server_timing(served: &Served) -> String {
     let mut text = String::with_capacity(48);
     let mut push = |name: &str, time: Duration| {
-        let microseconds = time.as_micros();
         let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{name};dur={}.{:03}", microseconds / 1000, microseconds % 1000);
+        let _ = write!(text, "{separator}{name};dur={}", Millis(time));
     };
     push("lookup", served.lookup);
     if served.tier.is_none() {

@@ -1,5 +1,8 @@
 //! Headers, paths and queries that more than one handler writes or reads.
 
+use std::fmt;
+use std::time::Duration;
+
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, HeaderName};
@@ -18,6 +21,16 @@ pub(super) const HITS: HeaderName = HeaderName::from_static("x-likewise-hits");
 pub(super) const MISSES: HeaderName = HeaderName::from_static("x-likewise-misses");
 /// How many were worked on once for several.
 pub(super) const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
+
+/// A time as Server Timing tells it: milliseconds, to the microsecond.
+pub(super) struct Millis(pub(super) Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let microseconds = self.0.as_micros();
+        write!(f, "{}.{:03}", microseconds / 1000, microseconds % 1000)
+    }
+}
 
 /// The text of a header that may be given once.
 ///

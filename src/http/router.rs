@@ -25,6 +25,7 @@ use super::{
 use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
+use crate::matching::Readings;
 use crate::metrics::Metrics;
 use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
 use crate::upstream::Origin;
@@ -123,6 +124,7 @@ fn routes(parts: Parts, body_bytes_max: usize) -> Result<Router> {
     let has_upstream = parts.origin.is_some();
     let answers = Arc::new(chat::Endpoint {
         answers: parts.answers,
+        readings: Readings::default(),
         forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
         body_bytes_max,
     });

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::collections::{Endpoint, Place};
 use super::documents::VectorInput;
 use super::embeddings::directives;
-use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, SERVER_TIMING, path};
+use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING, path};
 use super::problem::{ErrorBody, Problem};
 use super::wire::{CacheObject, parse};
 use super::{body, filter};
@@ -190,8 +190,8 @@ fn answer(found: &Found, is_batch: bool, include: &[Field]) -> Response {
     }
     headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(found)));
     let mut timing = String::with_capacity(48);
-    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
-    let _ = write!(timing, "embedding;dur={:.3}, search;dur={:.3}", ms(found.embedding), ms(found.searching));
+    let (embedding, searching) = (Millis(found.embedding), Millis(found.searching));
+    let _ = write!(timing, "embedding;dur={embedding}, search;dur={searching}");
     headers.insert(SERVER_TIMING, HeaderValue::try_from(timing).expect("digits and words: this is a bug"));
     response
 }

@@ -1,18 +1,21 @@
 //! A chat completion as its client asks for it, split into scope and question.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::json::Json;
+use super::plain::plain;
+use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
 
 /// Members of a request that say how the answer travels or what becomes of it here, never what is asked.
 const NOT_ASKED: [&str; 3] = ["cache", "stream", "stream_options"];
 
-/// A request for a chat completion.
+/// A request for a chat completion, as far as it is read here.
 #[derive(Debug)]
-pub struct Chat<'a> {
+pub struct Chat {
     /// The model that is asked.
-    pub model: String,
+    pub model: Arc<str>,
     /// Whether the answer is asked for as a stream of events.
     pub streams: bool,
     /// Whether the stream is to end with what it used.
@@ -25,8 +28,12 @@ pub struct Chat<'a> {
     pub has_directives: bool,
     /// Whether nothing was lost in reading; what was rounded has no identity.
     pub is_exact: bool,
-    scope: Json<'a>,
-    question: Option<Question<'a>>,
+    /// The last words of the user, word for word; none if the user has said nothing in words.
+    pub question: Option<Arc<str>>,
+    /// The plain form of the question, if it has one.
+    pub(super) plain: Option<String>,
+    /// Where the question stood, and everything else of the request in canonical form with nothing in its place.
+    pub(super) scope: Key,
 }
 
 /// The last words of the user.
@@ -37,18 +44,18 @@ struct Question<'a> {
     place: (usize, Option<usize>),
 }
 
-impl<'a> Chat<'a> {
+impl Chat {
     /// Reads a request. Only what is needed here is checked; the rest is between the client and the model.
     ///
     /// # Errors
     /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
-    pub fn parse(body: &'a [u8]) -> Result<Chat<'a>> {
+    pub fn parse(body: &[u8]) -> Result<Chat> {
         let mut scope = Json::parse(body)?;
         if !matches!(scope, Json::Object(_)) {
             return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
         }
         let model = scope.get("model").and_then(Json::as_text).filter(|model| !model.is_empty());
-        let model = model.ok_or_else(|| Error::invalid("model", "model is the name of a model"))?.to_owned();
+        let model = model.ok_or_else(|| Error::invalid("model", "model is the name of a model"))?.into();
         let streams = flag(&scope, "stream", "stream")?;
         let wants_usage = match scope.get("stream_options") {
             None | Some(Json::Null) => false,
@@ -75,25 +82,20 @@ impl<'a> Chat<'a> {
             has_tools,
             has_directives,
             is_exact,
-            scope,
-            question,
+            plain: question.as_ref().and_then(|question| plain(&question.text)),
+            scope: fingerprint(question.as_ref(), &scope),
+            question: question.map(|question| question.text.into()),
         })
     }
+}
 
-    /// The question, word for word; none if the user has said nothing in words.
-    pub fn question(&self) -> Option<&str> {
-        self.question.as_ref().map(|question| &*question.text)
-    }
-
-    /// Where the question stood, and everything else of the request in canonical form with nothing in its place.
-    pub(super) fn scope(&self) -> (String, Vec<u8>) {
-        let place = match &self.question {
-            None => String::new(),
-            Some(Question { place: (message, None), .. }) => format!("{message}"),
-            Some(Question { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
-        };
-        (place, self.scope.canonical())
-    }
+fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
+    let place = match question {
+        None => String::new(),
+        Some(Question { place: (message, None), .. }) => format!("{message}"),
+        Some(Question { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
+    };
+    KeyHasher::new("likewise/request/chat/v1").field(place.as_bytes()).field(&rest.canonical()).finish()
 }
 
 fn flag(object: &Json<'_>, name: &str, param: &str) -> Result<bool> {
@@ -157,15 +159,12 @@ mod tests {
             {"role":"tool","content":"3"}],"stream":true,"stream_options":{"include_usage":true},
             "cache":{"ttl":1},"temperature":0}"#;
         let chat = Chat::parse(body).unwrap();
-        assert_eq!((chat.question(), chat.streams, chat.wants_usage), (Some("two"), true, true));
+        assert_eq!((chat.question.as_deref(), chat.streams, chat.wants_usage), (Some("two"), true, true));
         assert_eq!((chat.temperature, chat.has_tools, chat.has_directives), (Some(0.0), false, true));
-        let (place, scope) = chat.scope();
-        assert_eq!(place, "3.0");
-        let scope = String::from_utf8(scope).unwrap();
-        assert!(scope.contains(r#"[{"text":null,"type":"text"},{"image_url""#), "{scope}");
-        for gone in ["two", "stream", "cache"] {
-            assert!(!scope.contains(gone), "{gone} in {scope}");
-        }
+        let mut rest = Json::parse(body).unwrap();
+        assert_eq!(take_question(&mut rest).unwrap().place, (3, Some(0)));
+        let rest = String::from_utf8(rest.canonical()).unwrap();
+        assert!(rest.contains(r#"[{"text":null,"type":"text"},{"image_url""#) && !rest.contains("two"), "{rest}");
     }
 
     #[test]
@@ -174,7 +173,7 @@ mod tests {
             [r#"{"role":"system","content":"x"}"#, r#"{"role":"user","content":null}"#, r#"{"role":"user"}"#]
         {
             let body = format!(r#"{{"model":"m","messages":[{message}]}}"#);
-            assert_eq!(Chat::parse(body.as_bytes()).unwrap().question(), None);
+            assert_eq!(Chat::parse(body.as_bytes()).unwrap().question, None);
         }
     }
 

@@ -45,26 +45,27 @@ impl Partition<'_> {
     }
 }
 
-impl Chat<'_> {
+impl Chat {
     /// The identity of the request. With `is_joined` questions that differ in what cannot matter are one.
     pub fn identity(&self, partition: &Partition<'_>, is_joined: bool) -> Identity {
-        let (place, scope) = self.scope();
-        let scope = partition.hasher("likewise/scope/chat/v1").field(place.as_bytes()).field(&scope).finish();
-        of_scope(scope, self.question(), is_joined)
+        let scope = partition.hasher("likewise/scope/chat/v1").field(&self.scope.0).finish();
+        of_scope(scope, self.question.as_deref(), self.plain.as_deref().filter(|_| is_joined))
     }
 }
 
 /// The identity of a question that is asked in words within a scope of any kind.
 pub fn of_text(partition: &Partition<'_>, scope: &Json<'_>, question: &str, is_joined: bool) -> Identity {
     let scope = partition.hasher("likewise/scope/text/v1").field(&scope.canonical()).finish();
-    of_scope(scope, Some(question), is_joined)
+    let form = if is_joined { plain(question) } else { None };
+    of_scope(scope, Some(question), form.as_deref())
 }
 
-fn of_scope(scope: Key, question: Option<&str>, is_joined: bool) -> Identity {
+/// `form` is what questions that are to be one have in common.
+fn of_scope(scope: Key, question: Option<&str>, form: Option<&str>) -> Identity {
     let mut exact = KeyHasher::new("likewise/answer/exact/v1");
     optional(exact.field(&scope.0), question);
     let exact = exact.finish();
-    let key = match question.filter(|_| is_joined).and_then(plain) {
+    let key = match form {
         Some(form) => {
             KeyHasher::new("likewise/answer/plain/v1").field(&scope.0).field(form.as_bytes()).finish()
         }

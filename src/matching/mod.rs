@@ -9,8 +9,10 @@ mod chat;
 mod identity;
 mod json;
 mod plain;
+mod readings;
 
 pub use chat::Chat;
 pub use identity::{Identity, Partition, of_text};
 pub use json::Json;
 pub use plain::plain;
+pub use readings::Readings;

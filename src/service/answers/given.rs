@@ -144,7 +144,7 @@ impl Answers {
             identity,
             ttl_seconds: crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds, "ttl")?,
             namespace,
-            model: String::new(),
+            model: "".into(),
             question: None,
             terms: Terms { tags, tells_usage: false },
         })

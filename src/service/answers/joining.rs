@@ -33,7 +33,7 @@ pub(super) enum Again {
 
 impl Answers {
     /// Makes a stale answer anew, unless somebody does already or too many are being made.
-    pub(super) fn refresh(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked) {
+    pub(super) fn refresh(self: &Arc<Self>, ask: &Ask, asked: &Asked) {
         if ask.directives.no_store {
             return;
         }
@@ -50,7 +50,7 @@ impl Answers {
     /// Has the answer made, or waits for whoever makes it.
     pub(super) async fn made(
         self: &Arc<Self>,
-        ask: &Ask<'_>,
+        ask: &Ask,
         asked: &Asked,
         form: Form,
         started: Instant,
@@ -117,20 +117,20 @@ impl Answers {
     }
 
     /// What was not there before, and is now.
-    async fn landed(&self, ask: &Ask<'_>, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
+    async fn landed(&self, ask: &Ask, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
         let found = self.look(&asked.namespace, &asked.identity.key).await?;
         let is_new = found.verdict == Verdict::Fresh && self.accepts(&found, asked, &ask.directives);
         if is_new { self.hit(&found, asked, form, started) } else { None }
     }
 
-    pub(super) fn lead_alone(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked, keeps: bool) -> Result<Waiter> {
+    pub(super) fn lead_alone(self: &Arc<Self>, ask: &Ask, asked: &Asked, keeps: bool) -> Result<Waiter> {
         let making = self.making(ask, asked, self.stamp(), keeps)?;
         let (waiter, flight) = Flight::alone(asked.terms.clone());
         tokio::spawn(making.run(flight, None));
         Ok(waiter)
     }
 
-    fn making(self: &Arc<Self>, ask: &Ask<'_>, asked: &Asked, stamp: Stamp, keeps: bool) -> Result<Making> {
+    fn making(self: &Arc<Self>, ask: &Ask, asked: &Asked, stamp: Stamp, keeps: bool) -> Result<Making> {
         let chat = &ask.chat;
         let mut body = ask.body.clone();
         if chat.has_directives {
@@ -144,7 +144,7 @@ impl Answers {
         let call = Call {
             method: "POST".into(),
             path: CHAT_PATH.into(),
-            model: Some(chat.model.clone()),
+            model: Some(chat.model.to_string()),
             headers: own.chain(ask.traces.iter().cloned()).chain([json("content-type")]).collect(),
             credential: ask.credential.clone(),
             body,

@@ -69,9 +69,9 @@ impl Default for Options {
 
 /// A request for an answer.
 #[derive(Debug)]
-pub struct Ask<'a> {
+pub struct Ask {
     /// The request, read.
-    pub chat: Chat<'a>,
+    pub chat: Arc<Chat>,
     /// Its body.
     pub body: Bytes,
     /// Whose it is.
@@ -94,8 +94,8 @@ struct Asked {
     identity: Identity,
     namespace: Namespace,
     ttl_seconds: u32,
-    model: String,
-    question: Option<String>,
+    model: Arc<str>,
+    question: Option<Arc<str>>,
     terms: Terms,
 }
 
@@ -176,7 +176,7 @@ impl Answers {
     /// wait. What the upstream refuses is an answer here, not an error.
     ///
     /// Cancel safety: whoever leaves takes nobody's answer with him; what nobody waits for any more is stopped.
-    pub async fn ask(self: &Arc<Self>, ask: Ask<'_>) -> Result<Served> {
+    pub async fn ask(self: &Arc<Self>, ask: Ask) -> Result<Served> {
         let started = Instant::now();
         let (asked, form) = (self.asked(&ask)?, Form::of(&ask.chat));
         if let Some(reason) = self.bypass(&ask.chat) {
@@ -209,7 +209,7 @@ impl Answers {
         Ok(Served { lookup: looked, upstream: Some(started.elapsed() - looked), ..served })
     }
 
-    fn asked(&self, ask: &Ask<'_>) -> Result<Asked> {
+    fn asked(&self, ask: &Ask) -> Result<Asked> {
         check_tags(&ask.tags)?;
         let upstream = self.origin.name(&ask.chat.model)?;
         let namespace = self.namespaces.of_answers(&ask.tenant, ask.directives.namespace.as_deref())?;
@@ -228,8 +228,8 @@ impl Answers {
             identity,
             ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
             namespace,
-            model: ask.chat.model.clone(),
-            question: ask.chat.question().map(str::to_owned),
+            model: Arc::clone(&ask.chat.model),
+            question: ask.chat.question.clone(),
             // A whole answer always tells what it used; of streams that is asked.
             terms: Terms {
                 tags,
@@ -239,7 +239,7 @@ impl Answers {
     }
 
     /// Why a request has no place in the cache.
-    fn bypass(&self, chat: &Chat<'_>) -> Option<&'static str> {
+    fn bypass(&self, chat: &Chat) -> Option<&'static str> {
         if chat.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
             Some("temperature")
         } else if !chat.is_exact {
@@ -359,7 +359,7 @@ impl Answers {
 }
 
 impl Form {
-    fn of(chat: &Chat<'_>) -> Form {
+    fn of(chat: &Chat) -> Form {
         Form { streams: chat.streams, wants_usage: chat.wants_usage }
     }
 }

@@ -101,7 +101,7 @@ impl Bench {
         let body =
             Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"what is it?"}]}"#);
         let ask = Ask {
-            chat: Chat::parse(&body).unwrap(),
+            chat: Chat::parse(&body).unwrap().into(),
             body: body.clone(),
             tenant: Tenant::default(),
             credential: None,

@@ -1,0 +1,98 @@
+//! What requests say that were read before.
+//!
+//! An application that asks the same asks it with the same bytes. Reading a body, ordering its members and hashing them
+//! costs more than everything else that a hit does, so what was read is remembered under the bytes themselves, all of which
+//! are compared. It holds nothing of whose request it was: that enters the identity afterwards.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::chat::Chat;
+use crate::error::Result;
+
+/// Places for bodies; one whose place is taken replaces what was there. With the longest bodies they are 40 MiB.
+const PLACES: usize = 4096;
+/// Longer bodies are read each time: they are whole conversations, and seldom come twice.
+const BODY_BYTES_MAX: usize = 4096;
+
+/// Requests that were read before. Readers never wait.
+#[derive(Debug)]
+pub struct Readings {
+    places: Box<[ArcSwapOption<Reading>]>,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Reading {
+    body: Box<[u8]>,
+    chat: Arc<Chat>,
+}
+
+impl Default for Readings {
+    fn default() -> Readings {
+        Readings {
+            places: (0..PLACES).map(|_| ArcSwapOption::empty()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Readings {
+    /// Reads a request, or remembers what the same bytes said.
+    ///
+    /// # Errors
+    /// As [`Chat::parse`]. What is faulty is not remembered.
+    pub fn read(&self, body: &[u8]) -> Result<Arc<Chat>> {
+        if body.len() > BODY_BYTES_MAX {
+            return Chat::parse(body).map(Arc::new);
+        }
+        let place = &self.places[self.hasher.hash_one(body) as usize % PLACES];
+        if let Some(reading) = &*place.load()
+            && *reading.body == *body
+        {
+            return Ok(Arc::clone(&reading.chat));
+        }
+        let chat = Arc::new(Chat::parse(body)?);
+        place.store(Some(Arc::new(Reading { body: body.into(), chat: Arc::clone(&chat) })));
+        Ok(chat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(question: &str) -> String {
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{question}"}}]}}"#)
+    }
+
+    fn question(chat: &Chat) -> &str {
+        chat.question.as_deref().unwrap()
+    }
+
+    #[test]
+    fn equal_bytes_are_read_once_and_no_others_are_taken_for_them() {
+        let readings = Readings::default();
+        let first = readings.read(body("one").as_bytes()).unwrap();
+        assert!(Arc::ptr_eq(&first, &readings.read(body("one").as_bytes()).unwrap()));
+        // More bodies than there are places: each place changes hands, and nobody reads another's.
+        for n in 0..2 * PLACES {
+            let words = format!("number {n}");
+            assert_eq!(question(&readings.read(body(&words).as_bytes()).unwrap()), words);
+        }
+        assert_eq!(question(&readings.read(body("one").as_bytes()).unwrap()), "one");
+    }
+
+    #[test]
+    fn faults_and_long_bodies_are_not_remembered() {
+        let readings = Readings::default();
+        for _ in 0..2 {
+            assert_eq!(readings.read(b"{}").unwrap_err().param_name(), Some("model"));
+        }
+        let long = body(&"a".repeat(BODY_BYTES_MAX));
+        let [one, two] = [(); 2].map(|()| readings.read(long.as_bytes()).unwrap());
+        assert!(!Arc::ptr_eq(&one, &two) && one.question == two.question);
+    }
+}
