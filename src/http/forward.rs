@@ -59,9 +59,10 @@ pub(super) async fn forward(
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
     let path = request.uri().path().strip_prefix("/v1/").filter(|path| is_plain(path));
-    let (Some(origin), Some(path)) = (&forward.origin, path) else {
-        return Err(Problem(Error::new(Kind::NotFound, "there is no such route")));
-    };
+    let fault = |message| Problem(Error::new(Kind::NotFound, message));
+    let path = path.ok_or_else(|| fault("there is no such route"))?;
+    let none = "there is no such route here, and no upstream to ask: name one with --upstream";
+    let origin = forward.origin.as_ref().ok_or_else(|| fault(none))?;
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("/{path}{query}");
     let (head, body) = request.into_parts();

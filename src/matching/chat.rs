@@ -164,7 +164,10 @@ mod tests {
         let mut rest = Json::parse(body).unwrap();
         assert_eq!(take_question(&mut rest).unwrap().place, (3, Some(0)));
         let rest = String::from_utf8(rest.canonical()).unwrap();
-        assert!(rest.contains(r#"[{"text":null,"type":"text"},{"image_url""#) && !rest.contains("two"), "{rest}");
+        assert!(
+            rest.contains(r#"[{"text":null,"type":"text"},{"image_url""#) && !rest.contains("two"),
+            "{rest}"
+        );
     }
 
     #[test]

@@ -32,10 +32,7 @@ struct Reading {
 
 impl Default for Readings {
     fn default() -> Readings {
-        Readings {
-            places: (0..PLACES).map(|_| ArcSwapOption::empty()).collect(),
-            hasher: RandomState::new(),
-        }
+        Readings { places: (0..PLACES).map(|_| ArcSwapOption::empty()).collect(), hasher: RandomState::new() }
     }
 }
 

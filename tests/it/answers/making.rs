@@ -1,0 +1,306 @@
+//! How an answer is made: once, to its end, and by an upstream that may fail in any way.
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{CHAT, accumulated, ask, in_flight, is_hit, open, question, quiet, start, status, with};
+use crate::program::{Answer, Server, likewise, until};
+use crate::upstream::{Mode, Upstream};
+
+#[tokio::test]
+async fn a_thousand_who_ask_the_same_at_once_cost_one_call() {
+    // Of so many one is a stream; none where there is no number.
+    let forms = [("json", None), ("events", Some(1)), ("mixed", Some(2))];
+    for (name, every) in forms {
+        let (_dir, upstream, server) = start(&[]).await;
+        let held = upstream.hold().await;
+        let asks = (0..1000).map(|n| {
+            let body = with(
+                question("the same"),
+                json!({ "stream": every.is_some_and(|every| n % every == 0), "temperature": 0.25 }),
+            );
+            let server = &server;
+            async move { ask(server, &body).await }
+        });
+        let let_go = async {
+            // Some are still on their way when the answer comes: they find it, or join.
+            until("most are in flight", async || in_flight(&server).await >= 900).await;
+            drop(held);
+        };
+        let (answers, ()) = futures_util::future::join(futures_util::future::join_all(asks), let_go).await;
+        assert_eq!(upstream.calls(), 1, "{name}");
+        let text = |answer: &Answer| {
+            let whole = if answer.body.is_string() { accumulated(answer) } else { answer.body.clone() };
+            whole["choices"].clone()
+        };
+        let first = text(&answers[0]);
+        assert!(answers.iter().all(|answer| answer.status == 200 && text(answer) == first), "{name}");
+        let misses = answers.iter().filter(|answer| status(answer) == "fwd=miss").count();
+        assert_eq!(misses, 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn streams_go_through_as_they_come_also_to_those_who_join() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let held = upstream.hold_tail().await;
+    let body = with(question("slowly"), json!({ "stream": true }));
+    let mut leader = open(&server, &body).await;
+    let first = leader.next().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("assistant"));
+    // The model is still speaking, and whoever joins now hears it from its first word.
+    let mut follower = open(&server, &body).await;
+    let joined = follower.next().await.unwrap().unwrap();
+    assert!(joined.starts_with(&first) || first.starts_with(&joined));
+    drop(held);
+    let rest = |stream: Vec<reqwest::Result<Vec<u8>>>| {
+        stream.into_iter().map(|bytes| bytes.unwrap()).collect::<Vec<_>>().concat()
+    };
+    let (one, two) = (rest(leader.collect().await), rest(follower.collect().await));
+    assert_eq!([first, one].concat(), [joined, two].concat());
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_whole_answer_is_passed_on_and_never_kept() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+    let error =
+        json!({ "error": { "message": "bad things", "type": "server_error", "param": null, "code": "x" } });
+    let reply = |status, body: &str| {
+        Mode::Reply(status, vec![("content-type", "application/json"), ("retry-after", "7")], body.to_owned())
+    };
+    let modes = [
+        (reply(400, &error.to_string()), 400),
+        (reply(401, &error.to_string()), 401),
+        (reply(404, &error.to_string()), 404),
+        (reply(429, &error.to_string()), 429),
+        (reply(500, &error.to_string()), 500),
+        (reply(503, &error.to_string()), 503),
+        (reply(200, &error.to_string()), 200),
+        (reply(200, "{\"choices\": [{\"finish_re"), 200),
+        (reply(200, "<html>busy</html>"), 200),
+        (reply(200, "{}"), 200),
+        (reply(204, ""), 204),
+        (Mode::Ending("length"), 200),
+        (Mode::Ending("content_filter"), 200),
+    ];
+    for (place, (mode, code)) in modes.into_iter().enumerate() {
+        for stream in [false, true] {
+            let body = with(question("fragile"), json!({ "stream": stream, "seed": place }));
+            upstream.next(mode.clone());
+            let failed = ask(&server, &body).await;
+            assert_eq!((failed.status, status(&failed)), (code, "fwd=miss"), "{mode:?}");
+            if let Mode::Reply(_, _, body) = &mode {
+                let shown = failed.body.as_str().map_or_else(|| failed.body.to_string(), str::to_owned);
+                let same = serde_json::from_str::<Value>(body).is_ok_and(|body| body == failed.body);
+                assert!(same || *body == shown, "{mode:?}: passed on as {shown}");
+                assert_eq!(failed.header("retry-after"), "7");
+            }
+        }
+        let body = with(question("fragile"), json!({ "seed": place }));
+        let calls = upstream.calls();
+        assert!(!is_hit(&ask(&server, &body).await), "{mode:?} was kept");
+        assert_eq!(upstream.calls(), calls + 1);
+        assert!(is_hit(&ask(&server, &body).await), "an answer after a failure is kept");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_is_passed_on_as_broken_and_never_kept() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let body = with(question("cut me"), json!({ "stream": true }));
+    upstream.next(Mode::Cut);
+    let held = upstream.hold_tail().await;
+    let mut broken = open(&server, &body).await;
+    let first = broken.next().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("half of an"));
+    drop(held);
+    assert!(matches!(broken.next().await, Some(Err(_))), "no client may take the part for the whole");
+    let chunk = |content: &str| {
+        let delta = json!({ "content": content });
+        format!(
+            "data: {}\n\n",
+            json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": "stop" }] })
+        )
+    };
+    let error = "data: {\"error\":{\"message\":\"overloaded\"}}\n\n".to_owned();
+    let streams = [
+        vec![chunk("a"), error.clone(), "data: [DONE]\n\n".into()],
+        vec![error],
+        vec![chunk("a")],
+        vec![chunk("a"), "data: {nonsense\n\n".into(), "data: [DONE]\n\n".into()],
+        vec!["data: [DONE]\n\n".into()],
+        vec![],
+    ];
+    for events in streams {
+        upstream.next(Mode::Events(events.clone()));
+        let passed = ask(&server, &body).await;
+        let shown = passed.body.as_str().map_or_else(String::new, str::to_owned);
+        assert_eq!((passed.status, shown), (200, events.concat()), "passed on as it came");
+    }
+    assert!(!is_hit(&ask(&server, &body).await));
+    assert!(is_hit(&ask(&server, &body).await));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_all_who_wait() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+    let held = upstream.hold().await;
+    let error = json!({ "error": { "message": "slow down", "type": "rate_limit_error" } }).to_string();
+    upstream.next(Mode::Reply(429, vec![("retry-after", "9")], error));
+    let asks = (0..20).map(|n| {
+        let body = with(question("all fail"), json!({ "stream": n % 2 == 0 }));
+        let server = &server;
+        async move { ask(server, &body).await }
+    });
+    let let_go = async {
+        until("all are in flight", async || in_flight(&server).await >= 21).await;
+        // They are in the server; that they have joined shows by what they are told.
+        drop(held);
+    };
+    let (answers, ()) = futures_util::future::join(futures_util::future::join_all(asks), let_go).await;
+    let told =
+        answers.iter().filter(|answer| answer.status == 429 && answer.header("retry-after") == "9").count();
+    assert!(told >= 2 && told + upstream.calls() > 20, "{told} of 20 were told, {} calls", upstream.calls());
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_stopped_unless_it_is_to_be_finished() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let held = upstream.hold_tail().await;
+    let body = with(question("leave"), json!({ "stream": true }));
+    let mut one = open(&server, &body).await;
+    let mut two = open(&server, &body).await;
+    assert!(one.next().await.is_some() && two.next().await.is_some());
+    drop(one);
+    // One still waits, so the model goes on for it.
+    drop(held);
+    assert!(
+        two.map(|bytes| bytes.unwrap()).collect::<Vec<_>>().await.concat().ends_with(b"data: [DONE]\n\n")
+    );
+    let body = with(question("leave again"), json!({ "stream": true }));
+    let held = upstream.hold_tail().await;
+    let mut one = open(&server, &body).await;
+    assert!(one.next().await.is_some());
+    drop(one);
+    upstream.cancelled(1).await;
+    drop(held);
+    quiet(&server).await;
+    assert!(!is_hit(&ask(&server, &body).await), "half an answer was kept");
+
+    let (_dir, upstream, server) = start(&[("LIKEWISE__ANSWERS__FINISH_ABANDONED", "true")]).await;
+    let held = upstream.hold_tail().await;
+    let mut one = open(&server, &body).await;
+    assert!(one.next().await.is_some());
+    drop(one);
+    drop(held);
+    quiet(&server).await;
+    assert!(is_hit(&ask(&server, &body).await));
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[tokio::test]
+async fn attempts_are_repeated_before_the_first_byte_only() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__BACKOFF_MS_MAX", "2000")]).await;
+    let unavailable = || Mode::Reply(503, vec![], "{}".into());
+    upstream.next(unavailable());
+    upstream.next(Mode::Reply(429, vec![("retry-after", "0")], "{}".into()));
+    assert_eq!(ask(&server, &question("retry")).await.status, 200);
+    assert_eq!((upstream.calls(), server.stat("/answers/retries").await), (3, 2));
+    upstream.next(Mode::Reply(429, vec![("retry-after", "60")], "{}".into()));
+    let busy = ask(&server, &question("wait")).await;
+    assert_eq!(
+        (busy.status, busy.header("retry-after"), upstream.calls()),
+        (429, "60", 4),
+        "too long to wait for"
+    );
+    upstream.next(Mode::Reply(500, vec![], "{}".into()));
+    assert_eq!((ask(&server, &question("broken")).await.status, upstream.calls()), (500, 5));
+    (0..3).for_each(|_| upstream.next(unavailable()));
+    assert_eq!((ask(&server, &question("never")).await.status, upstream.calls()), (503, 8));
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down_or_silent_is_told_in_the_shape_of_every_error() {
+    let dir = TempDir::new().unwrap();
+    let mut program = likewise("serve", dir.path());
+    program.args(["--upstream", "http://127.0.0.1:9/v1"]).env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1");
+    let server = Server::spawn(&mut program);
+    let down = ask(&server, &question("anybody?")).await;
+    assert_eq!((down.status, down.error().0), (502, "upstream_error"));
+
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__TOTAL_MS", "200")]).await;
+    let held = upstream.hold().await;
+    let late = ask(&server, &question("anybody?")).await;
+    assert_eq!((late.status, late.error().0), (504, "timeout"));
+    drop(held);
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__IDLE_MS", "200")]).await;
+    let held = upstream.hold_tail().await;
+    let body = with(question("anybody?"), json!({ "stream": true }));
+    let mut silent = open(&server, &body).await;
+    let last = loop {
+        match silent.next().await {
+            Some(Ok(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(last, Some(Err(_))), "a silent stream is cut off");
+    drop(held);
+}
+
+#[tokio::test]
+async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
+    let (_dir, upstream, server) = start(&[]).await;
+    upstream.usually(Mode::Reply(201, vec![("x-own", "1"), ("content-type", "text/plain")], "made".into()));
+    for _ in 0..2 {
+        let body = json!({ "model": "m", "prompt": "a" }).to_string();
+        let answer = server.ask("POST", "/v1/completions?a=b", &[("x-custom", "c")], body).await;
+        assert_eq!((answer.status, answer.body.as_str(), answer.header("x-own")), (201, Some("made"), "1"));
+        assert_eq!((answer.header("content-type"), status(&answer)), ("text/plain", "fwd=bypass"));
+    }
+    let seen = upstream.seen().remove(1);
+    assert_eq!((seen.path.as_str(), seen.header("x-custom")), ("/v1/completions?a=b", Some("c")));
+    assert_eq!(seen.header("authorization"), Some("Bearer sk-ours"));
+    assert_eq!(server.get("/v1/files/f-1/content").await.status, 201);
+    assert_eq!(server.get("/v1/a/%2e%2E/%2e%2e/admin").await.status, 404, "no path climbs out");
+    assert_eq!(server.get("/nothing").await.status, 404);
+    assert_eq!(upstream.calls(), 3);
+    let alone = Server::start();
+    for path in [CHAT, "/v1/completions"] {
+        let answer = alone.ask("POST", path, &[], question("x").to_string()).await;
+        assert_eq!((answer.status, answer.error().0), (404, "not_found"));
+        let message = answer.body["error"]["message"].as_str().unwrap();
+        assert!(message.contains("--upstream"), "{message}");
+    }
+    let message = alone.get("/nothing").await.body["error"]["message"].to_string();
+    assert!(!message.contains("upstream"), "{message}");
+}
+
+#[tokio::test]
+async fn models_go_to_the_upstreams_of_their_routes() {
+    let (dir, one, two) = (TempDir::new().unwrap(), Upstream::start().await, Upstream::start().await);
+    let config = format!(
+        "[[upstream.routes]]\nmodels = [\"small\"]\nbase_urls = [\"{}\"]\n\
+         [[upstream.routes]]\nmodels = [\"big-*\"]\nbase_urls = [\"http://127.0.0.1:9/v1\", \"{}\"]\n\
+         [[upstream.prices]]\nmodels = [\"big-*\"]\nprompt_usd_per_million = 100\ncompletion_usd_per_million = 1000\n",
+        one.url, two.url
+    );
+    fs_err::write(dir.path().join("config.toml"), config).unwrap();
+    let mut program = likewise("serve", &dir.path().join("data"));
+    program.arg("--config").arg(dir.path().join("config.toml")).env_remove("OPENAI_API_KEY");
+    let server = Server::spawn(&mut program);
+    let model = |name: &str| with(question("route me"), json!({ "model": name }));
+    assert_eq!(ask(&server, &model("small")).await.status, 200);
+    assert_eq!(
+        ask(&server, &model("big-1")).await.status,
+        200,
+        "the second address answers where the first does not"
+    );
+    assert_eq!((one.calls(), two.calls()), (1, 1));
+    assert_eq!(one.seen()[0].header("authorization"), None);
+    let hit = ask(&server, &model("big-1")).await;
+    assert_eq!(hit.header("x-likewise-cost-saved-usd"), "0.012000");
+    let unknown = ask(&server, &model("other")).await;
+    assert_eq!((unknown.status, unknown.error()), (404, ("model_not_found", Some("model"))));
+}
