@@ -52,7 +52,9 @@ bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk,
 	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
 	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
 
-soak: ## Load the memory tier for ten minutes and hold its resident set against its budget
+soak: ## Search for five minutes while documents and indexes come and go; load the memory tier for ten
+	@scripts/setup.sh test
+	@LIKEWISE_SOAK_SECONDS=300 cargo test --locked --test it -- --nocapture soak::
 	@LIKEWISE_SECONDS=600 LIKEWISE_LOAD="s3fifo, 64 B to 256 KiB" $(MAKE) --no-print-directory bench NAME=memory
 
 crash: ## Reopen a million images of what a loss of power leaves

@@ -2,8 +2,10 @@
 //! In process, one thread, one query at a time.
 //!
 //! `LIKEWISE_ROWS=100000,300000,1000000` are the sizes. Rows are texts of `LIKEWISE_SHARED_DATA`; past the first 100,000
-//! they are the same again with a little noise.
+//! they are the same again with a little noise. `LIKEWISE_PLOT=growth.svg` draws speed and memory over the sizes.
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use likewise::storage::{OsFiles, ReadMode};
 use likewise_benches::{print_circumstances, vectors};
 use likewise_index::Scanner;
 use ndarray::Array2;
+use plotters::prelude::*;
 
 const REAL: usize = 100_000;
 const QUERIES: usize = 320;
@@ -44,17 +47,76 @@ fn main() {
         "| rows | stored s | built s | opened s | private MiB | ef | queries/s | recall | exact queries/s |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    let mut filtered = Vec::new();
-    for rows in sizes.split(',').map(|rows| rows.parse().expect("a number of rows")) {
-        filtered.extend(grow(rows, &vectors));
-    }
+    let sizes = sizes.split(',').map(|rows| rows.parse().expect("a number of rows"));
+    let grown: Vec<Grown> = sizes.map(|rows| grow(rows, &vectors)).collect();
     println!("\n| rows | filter keeps | ms by default | recall | ms of an exact search without filter |");
     println!("|---|---|---|---|---|");
-    filtered.iter().for_each(|line| println!("{line}"));
+    grown.iter().flat_map(|grown| &grown.filtered).for_each(|line| println!("{line}"));
+    if let Some(path) = std::env::var_os("LIKEWISE_PLOT") {
+        plot(path.as_ref(), &grown).expect("the plot can be drawn");
+    }
 }
 
-/// Prints the line of a size, and returns those of its filters.
-fn grow(rows: usize, vectors: &Array2<f32>) -> Vec<String> {
+/// What is plotted of a size, and the lines of its filters.
+struct Grown {
+    rows: f64,
+    indexed_per_second: f64,
+    exact_per_second: f64,
+    private_mib: f64,
+    filtered: Vec<String>,
+}
+
+/// Speed on the left, memory on the right, over the number of rows.
+fn plot(path: &Path, grown: &[Grown]) -> Result<(), Box<dyn std::error::Error>> {
+    let area = SVGBackend::new(path, (900, 340)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let (left, right) = area.split_horizontally(450);
+    let ends = |of: fn(&Grown) -> f64| {
+        let values = || grown.iter().map(of);
+        values().fold(f64::INFINITY, f64::min) / 1.5..values().fold(0.0, f64::max) * 1.5
+    };
+    let rows = ends(|grown| grown.rows);
+    let panels: [(&DrawingArea<_, _>, &str, Range<f64>, &[Series]); 2] = [
+        (
+            &left,
+            "queries/s of one thread",
+            ends(|grown| grown.exact_per_second).start..ends(|grown| grown.indexed_per_second).end,
+            &[
+                ("by index, ef 96", BLUE, |grown| grown.indexed_per_second),
+                ("exact", RED, |grown| grown.exact_per_second),
+            ],
+        ),
+        (
+            &right,
+            "private memory, MiB",
+            ends(|grown| grown.private_mib),
+            &[("index and collection", BLUE, |grown| grown.private_mib)],
+        ),
+    ];
+    for (area, title, values, series) in panels {
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, ("sans-serif", 16))
+            .margin(10)
+            .x_label_area_size(30)
+            .y_label_area_size(60)
+            .build_cartesian_2d(rows.clone().log_scale(), values.log_scale())?;
+        chart.configure_mesh().x_desc("rows").light_line_style(WHITE).draw()?;
+        for &(name, colour, of) in series {
+            let points: Vec<(f64, f64)> = grown.iter().map(|grown| (grown.rows, of(grown))).collect();
+            let line = chart.draw_series(LineSeries::new(points, &colour).point_size(3))?;
+            line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour));
+        }
+        chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// A line of a plot: its name, its colour, its values.
+type Series = (&'static str, RGBColor, fn(&Grown) -> f64);
+
+/// Measures a size, and prints its lines but those of its filters.
+fn grow(rows: usize, vectors: &Array2<f32>) -> Grown {
     let dir = tempfile::tempdir().expect("a directory");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let open = || {
@@ -95,10 +157,14 @@ fn grow(rows: usize, vectors: &Array2<f32>) -> Vec<String> {
     };
     let ef = Indexing::default().ef;
     let (exact_s, exact) = measure(None, None);
-    for ef in [ef / 2, ef, 2 * ef] {
-        let (seconds, found) = measure(None, Some(ef));
+    let mut indexed_per_second = 0.0;
+    for tried in [ef / 2, ef, 2 * ef] {
+        let (seconds, found) = measure(None, Some(tried));
+        if tried == ef {
+            indexed_per_second = 1.0 / seconds;
+        }
         println!(
-            "| {rows} | {stored_s:.1} | {built_s:.1} | {opened_s:.3} | {memory:.0} | {ef} | {:.0} | {:.4} | {:.0} |",
+            "| {rows} | {stored_s:.1} | {built_s:.1} | {opened_s:.3} | {memory:.0} | {tried} | {:.0} | {:.4} | {:.0} |",
             1.0 / seconds,
             recall(&exact, &found),
             1.0 / exact_s
@@ -116,7 +182,14 @@ fn grow(rows: usize, vectors: &Array2<f32>) -> Vec<String> {
             exact_s * 1e3
         )
     };
-    SHARES.map(line).into()
+    let filtered = SHARES.map(line).into();
+    Grown {
+        rows: rows as f64,
+        indexed_per_second,
+        exact_per_second: 1.0 / exact_s,
+        private_mib: memory,
+        filtered,
+    }
 }
 
 async fn store(catalog: &Catalog, rows: usize, vectors: &Array2<f32>) {

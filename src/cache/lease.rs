@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::sync::atomic::{AtomicUsize, Ordering};
-use super::sync::{Mutex, MutexGuard, PoisonError};
 use super::versions::{Stamp, random};
 use crate::domain::{ByPrefix, Key};
 use crate::error::{Error, Kind, Result};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
 

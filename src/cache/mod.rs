@@ -16,7 +16,6 @@ mod policy;
 mod readers;
 mod single_flight;
 mod stripes;
-mod sync;
 mod tier;
 mod tiers;
 mod versions;

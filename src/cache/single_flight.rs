@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::sync::{Mutex, MutexGuard, PoisonError};
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
 

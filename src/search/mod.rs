@@ -12,6 +12,8 @@ mod collection;
 mod document;
 mod fields;
 mod filter;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 mod nearest;
 pub mod record;
 mod replay;

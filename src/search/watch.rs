@@ -5,7 +5,7 @@
 //! served. So a hit is exactly what a search at this moment would find.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use likewise_index::{Metric, score};
 
@@ -13,6 +13,7 @@ use super::document::DocumentRef;
 use super::filter::Filter;
 use super::results::Results;
 use crate::domain::{ByPrefix, Key};
+use crate::sync::{PoisonError, RwLock};
 
 /// Cached results of one collection; past that all are dropped.
 const WATCHED_MAX: usize = 4096;

@@ -1,5 +1,7 @@
 //! Collections with an index: built in the background, searched, outlived, snapshotted, damaged, exported.
 
+mod soak;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;

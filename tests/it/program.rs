@@ -193,6 +193,14 @@ impl Server {
         stats.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer} in {stats}"))
     }
 
+    /// Bytes of its memory that no file backs.
+    pub(crate) fn private_bytes(&self) -> u64 {
+        let status = fs_err::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says so");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     /// SIGTERM, then the exit status.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal("TERM");

@@ -6,9 +6,9 @@ use lru::LruCache;
 use prometheus_client::metrics::counter::Counter;
 
 use super::{Entries, weight};
-use crate::cache::sync::atomic::{AtomicU64, Ordering};
-use crate::cache::sync::{Mutex, MutexGuard, PoisonError};
 use crate::domain::{ByPrefix, Entry, EntryMeta, Key};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The entries of a shard and what they weigh together.
 struct Shard {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::cache::sync::{PoisonError, RwLock, RwLockReadGuard};
 use crate::domain::{ByPrefix, EntryMeta, Subject, TagVersion};
 use crate::storage::Change;
+use crate::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::{EVERYTHING, TABLE};
 
