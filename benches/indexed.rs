@@ -4,7 +4,6 @@
 //! `LIKEWISE_ROWS=100000,300000,1000000` are the sizes. Rows are texts of `LIKEWISE_SHARED_DATA`; past the first 100,000
 //! they are the same again with a little noise. `LIKEWISE_PLOT=growth.svg` draws speed and memory over the sizes.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,37 +75,49 @@ fn plot(path: &Path, grown: &[Grown]) -> Result<(), Box<dyn std::error::Error>> 
         values().fold(f64::INFINITY, f64::min) / 1.5..values().fold(0.0, f64::max) * 1.5
     };
     let rows = ends(|grown| grown.rows);
-    let panels: [(&DrawingArea<_, _>, &str, Range<f64>, &[Series]); 2] = [
+    let speeds = ends(|grown| grown.exact_per_second).start..ends(|grown| grown.indexed_per_second).end;
+    let by_index: Series = ("by index, ef 96", BLUE, |grown| grown.indexed_per_second);
+    let exact: Series = ("exact", RED, |grown| grown.exact_per_second);
+    let memory: Series = ("index and collection", BLUE, |grown| grown.private_mib);
+    let panels = [
+        (left, "queries/s of one thread", speeds, vec![by_index, exact], SeriesLabelPosition::MiddleRight),
         (
-            &left,
-            "queries/s of one thread",
-            ends(|grown| grown.exact_per_second).start..ends(|grown| grown.indexed_per_second).end,
-            &[
-                ("by index, ef 96", BLUE, |grown| grown.indexed_per_second),
-                ("exact", RED, |grown| grown.exact_per_second),
-            ],
-        ),
-        (
-            &right,
+            right,
             "private memory, MiB",
             ends(|grown| grown.private_mib),
-            &[("index and collection", BLUE, |grown| grown.private_mib)],
+            vec![memory],
+            SeriesLabelPosition::LowerRight,
         ),
     ];
-    for (area, title, values, series) in panels {
-        let mut chart = ChartBuilder::on(area)
+    for (area, title, values, series, legend) in panels {
+        let mut chart = ChartBuilder::on(&area)
             .caption(title, ("sans-serif", 16))
             .margin(10)
             .x_label_area_size(30)
             .y_label_area_size(60)
             .build_cartesian_2d(rows.clone().log_scale(), values.log_scale())?;
-        chart.configure_mesh().x_desc("rows").light_line_style(WHITE).draw()?;
-        for &(name, colour, of) in series {
+        let thousands = |rows: &f64| {
+            let leading = rows / 10_f64.powf(rows.log10().floor());
+            if [1, 3].contains(&(leading.round() as u32)) {
+                format!("{:.0},000", rows / 1e3)
+            } else {
+                String::new()
+            }
+        };
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc("rows").x_label_formatter(&thousands).y_label_formatter(&|value| format!("{value:.0}"));
+        mesh.light_line_style(WHITE).draw()?;
+        for (name, colour, of) in series {
             let points: Vec<(f64, f64)> = grown.iter().map(|grown| (grown.rows, of(grown))).collect();
             let line = chart.draw_series(LineSeries::new(points, &colour).point_size(3))?;
             line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour));
         }
-        chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+        chart
+            .configure_series_labels()
+            .position(legend)
+            .border_style(BLACK)
+            .background_style(WHITE)
+            .draw()?;
     }
     area.present()?;
     Ok(())
