@@ -199,8 +199,8 @@ fn refuse_unknown(merged: &config::Config) -> Result<()> {
     let given: serde_json::Value = merged.clone().try_deserialize().map_err(bad_value)?;
     let mut keys = BTreeSet::new();
     collect_keys("", &given, &mut keys);
-    for key in keys {
-        let key = as_of_default_namespace(key);
+    for given in keys {
+        let (key, namespace) = as_of_default_namespace(&given);
         if known.iter().any(|known| *known == key || known.starts_with(&format!("{key}."))) {
             continue;
         }
@@ -208,17 +208,23 @@ fn refuse_unknown(merged: &config::Config) -> Result<()> {
             .iter()
             .max_by(|a, b| strsim::jaro_winkler(a, &key).total_cmp(&strsim::jaro_winkler(b, &key)))
             .map_or("", String::as_str);
-        return Err(Error::new(Kind::Config, format!("unknown key `{key}`; did you mean `{nearest}`?")));
+        let nearest = match (nearest.strip_prefix(DEFAULT_NAMESPACE), namespace) {
+            (Some(last), Some(namespace)) => format!("{NAMESPACES}{namespace}.{last}"),
+            _ => nearest.to_owned(),
+        };
+        return Err(Error::new(Kind::Config, format!("unknown key `{given}`; did you mean `{nearest}`?")));
     }
     Ok(())
 }
 
-/// The operator may name namespaces as he likes; what is said of one is what can be said of `default`.
-fn as_of_default_namespace(key: String) -> String {
-    const NAMESPACES: &str = "cache.namespaces.";
+const NAMESPACES: &str = "cache.namespaces.";
+const DEFAULT_NAMESPACE: &str = "cache.namespaces.default.";
+
+/// The operator may name namespaces as he likes; what is said of one is what can be said of `default`. With the name.
+fn as_of_default_namespace(key: &str) -> (String, Option<&str>) {
     match key.strip_prefix(NAMESPACES).and_then(|rest| rest.rsplit_once('.')) {
-        Some((_, last)) => format!("{NAMESPACES}default.{last}"),
-        None => key,
+        Some((namespace, last)) => (format!("{DEFAULT_NAMESPACE}{last}"), Some(namespace)),
+        None => (key.to_owned(), None),
     }
 }
 
@@ -232,7 +238,7 @@ fn known_keys() -> BTreeSet<String> {
 }
 
 fn collect_keys(prefix: &str, value: &serde_json::Value, keys: &mut BTreeSet<String>) {
-    let Some(fields) = value.as_object().filter(|fields| !fields.is_empty()) else {
+    let Some(fields) = value.as_object().filter(|fields| prefix.is_empty() || !fields.is_empty()) else {
         keys.insert(prefix.to_owned());
         return;
     };
@@ -287,7 +293,9 @@ mod tests {
         let config = load("[cache.namespaces.shop]\nttl_seconds = 60\naliases = [\"tienda\"]").unwrap();
         assert_eq!(config.cache.namespaces["shop"].ttl_seconds, Some(60));
         let error = load("[cache.namespaces.shop]\nttl_second = 60").unwrap_err();
-        assert!(error.to_string().contains("cache.namespaces.default.ttl_seconds"), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("`cache.namespaces.shop.ttl_second`"), "{said}");
+        assert!(said.contains("`cache.namespaces.shop.ttl_seconds`"), "{said}");
         let error = load("[cache.namespaces.products]\nttl_seconds = 0").unwrap_err();
         assert!(error.to_string().contains("cache.namespaces.products.ttl_seconds"), "{error}");
     }
@@ -304,6 +312,11 @@ mod tests {
         assert!(error.to_string().contains("model"), "{error}");
         let error = load("[upstream]\npasses_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
         assert!(error.to_string().contains("upstream.passes_key"), "{error}");
+    }
+
+    #[test]
+    fn nothing_said_is_nothing_wrong() {
+        assert_eq!(load("").unwrap(), Config::default());
     }
 
     #[test]

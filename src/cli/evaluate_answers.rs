@@ -201,6 +201,7 @@ impl EvaluateAnswers {
         let ask = Ask {
             chat: Chat::parse(body.as_bytes())?.into(),
             body: body.clone().into(),
+            query: None,
             tenant: Tenant::default(),
             credential: None,
             headers: Vec::new(),

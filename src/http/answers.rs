@@ -33,7 +33,7 @@ pub(super) struct GiveRequest {
     /// The answer, in words.
     answer: String,
     /// Everything that must be equal for two questions to share an answer: any JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
     /// What the answer depends on.
     #[serde(default)]
@@ -58,7 +58,7 @@ pub(super) struct LookupRequest {
     /// The question, in words.
     prompt: String,
     /// As it was given.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
     /// What the answer must depend on at least.
     #[serde(default)]

@@ -12,9 +12,10 @@ use futures_util::stream;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::gate::Place;
 use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
 use super::problem::{ErrorBody, Problem};
-use super::wire::parse;
+use super::wire::{object, parse};
 use super::{body, cache_control};
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
@@ -56,6 +57,7 @@ pub(super) struct ChatRequest {
     #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
     stream: Option<bool>,
     /// What the request says about the cache; not sent on.
+    #[serde(default, deserialize_with = "object")]
     cache: Option<AnswerCacheObject>,
 }
 
@@ -141,6 +143,7 @@ impl AnswerCacheObject {
 pub(super) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
+    Extension(place): Extension<Arc<Place>>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -151,6 +154,7 @@ pub(super) async fn create(
     let ask = Ask {
         chat,
         body,
+        query: head.uri.query().map(str::to_owned),
         tenant,
         credential: credential(&head.headers),
         headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
@@ -158,6 +162,8 @@ pub(super) async fn create(
         directives,
         tags,
     };
+    // Those who wait for a model must not keep out those whose answer is here.
+    place.leave();
     Ok(respond(endpoint.answers.ask(ask).await?))
 }
 

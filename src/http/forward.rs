@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::body;
 use super::chat::{copy, credential};
+use super::gate::Place;
 use super::headers::CACHE_STATUS;
 use super::problem::Problem;
 use crate::error::{Error, Kind, Result};
@@ -18,6 +19,9 @@ use crate::upstream::{Call, Headers, Origin};
 
 /// The pattern of forwarded paths, for metrics.
 pub(super) const ROUTE: &str = "/v1/{*forwarded}";
+
+/// First parts of paths that are this server's own: a slip in one of them must not carry its body elsewhere.
+const OWN: [&str; 5] = ["answers", "cache", "collections", "invalidate", "stats"];
 
 /// Headers that are between the client and this server.
 const OF_CONNECTION: [&str; 17] = [
@@ -58,7 +62,7 @@ pub(super) async fn forward(
     State(forward): State<Arc<Forward>>,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
-    let path = request.uri().path().strip_prefix("/v1/").filter(|path| is_plain(path));
+    let path = request.uri().path().strip_prefix("/v1/").filter(|path| is_plain(path) && !is_own(path));
     let fault = |message| Problem(Error::new(Kind::NotFound, message));
     let path = path.ok_or_else(|| fault("there is no such route"))?;
     let none = "there is no such route here, and no upstream to ask: name one with --upstream";
@@ -76,6 +80,9 @@ pub(super) async fn forward(
         credential: credential(&head.headers),
         body,
     };
+    if let Some(place) = head.extensions.get::<Arc<Place>>() {
+        place.leave();
+    }
     let reply = origin.ask(call).await?;
     let (status, headers) = (reply.status, reply.headers.clone());
     let mut response = Body::from_stream(reply.into_body()).into_response();
@@ -85,6 +92,10 @@ pub(super) async fn forward(
     copy(&headers, response.headers_mut());
     response.headers_mut().insert(CACHE_STATUS, header::HeaderValue::from_static("likewise; fwd=bypass"));
     Ok(response)
+}
+
+fn is_own(path: &str) -> bool {
+    path.split('/').next().is_some_and(|first| OWN.contains(&first))
 }
 
 /// Whether a path stays below the upstream's own: a segment of dots, spelled in any way, would climb out of it.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 use crate::domain::Tenant;
@@ -24,6 +24,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Routes that probes and newcomers may ask without a key.
 const OPEN_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+/// Routes that tell how the server fares, which is asked most when it is full.
+const TELLING_ROUTES: [&str; 2] = ["/metrics", "/v1/stats"];
 
 /// A secret that a client presents as `Authorization: Bearer`. It never shows itself in logs or dumps.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -68,6 +70,16 @@ impl Keys {
     }
 }
 
+/// A place among the requests that are worked on.
+pub(super) struct Place(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Place {
+    /// Gives the place to somebody else: from here on the request only waits.
+    pub(super) fn leave(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// The gate. Shared by `Arc`.
 pub(super) struct Gate {
     /// The pattern of every route, which is what metrics call it.
@@ -76,7 +88,7 @@ pub(super) struct Gate {
     no_route: Arc<str>,
     keys: Keys,
     tenant: Tenant,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     timeout: Duration,
     metrics: Arc<Metrics>,
     next_id: AtomicU64,
@@ -99,7 +111,7 @@ impl Gate {
             no_route: "none".into(),
             keys: Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect()),
             tenant: Tenant::default(),
-            places: Semaphore::new(options.requests_max),
+            places: Arc::new(Semaphore::new(options.requests_max)),
             timeout: Duration::from_secs(options.request_timeout_seconds),
             metrics,
             next_id: AtomicU64::new(seed),
@@ -128,11 +140,13 @@ impl Gate {
             self.keys.admit(request.headers())?;
         }
         request.extensions_mut().insert(self.tenant.clone());
-        let _place = match self.places.try_acquire() {
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => Some(place),
-            Err(_) if is_open => None,
+            Err(_) if is_open || TELLING_ROUTES.contains(&route) => None,
             Err(_) => return Err(Error::new(Kind::Overloaded, "too many requests are being answered")),
         };
+        let place = Arc::new(Place(Mutex::new(place)));
+        request.extensions_mut().insert(Arc::clone(&place));
         match tokio::time::timeout(self.timeout, routes.call(request)).await {
             Ok(answered) => answered.map_err(|never| match never {}),
             Err(_) => {

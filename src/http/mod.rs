@@ -45,7 +45,7 @@ pub struct Options {
     pub listen: String,
     /// Largest body of a request.
     pub body_bytes_max: usize,
-    /// Requests answered at the same time; one more is told to come back.
+    /// Requests worked on at the same time, those not counted that wait for an upstream; one more is told to come back.
     pub requests_max: usize,
     /// Connections open at the same time; one more waits to be accepted.
     pub connections_max: usize,

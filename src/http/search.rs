@@ -15,7 +15,7 @@ use super::documents::VectorInput;
 use super::embeddings::directives;
 use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING, path};
 use super::problem::{ErrorBody, Problem};
-use super::wire::{CacheObject, parse};
+use super::wire::{CacheObject, object, parse};
 use super::{body, filter};
 use crate::domain::Tenant;
 use crate::error::{Error, Result};
@@ -53,6 +53,7 @@ pub(super) struct SearchRequest {
     /// What results hold besides id and score; text and metadata if it is left out.
     include: Option<Vec<Field>>,
     /// What the request says about the cache.
+    #[serde(default, deserialize_with = "object")]
     cache: Option<CacheObject>,
 }
 

@@ -1,8 +1,10 @@
 //! The bodies of requests and answers, as OpenAI's clients write and read them.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +24,31 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     }
     // The path of a fault costs time to track, so it is tracked only once there is a fault.
     serde_json::from_slice(body).map_err(|_| fault::<T>(body))
+}
+
+/// An object within a body, or none: serde would read its fields from a list too.
+pub(super) fn object<'de, T, D>(deserializer: D) -> std::result::Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Reader<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_unit<E>(self) -> std::result::Result<Option<T>, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Option<T>, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(Reader(PhantomData))
 }
 
 fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
@@ -72,6 +99,7 @@ pub(super) struct EmbeddingsRequest {
     /// Whether a text longer than the model reads is cut (default) or refused.
     pub(super) truncate: Option<bool>,
     /// What the request says about the cache.
+    #[serde(default, deserialize_with = "object")]
     pub(super) cache: Option<CacheObject>,
 }
 

@@ -65,11 +65,8 @@ impl Chat {
             Some(_) => return Err(Error::invalid("stream_options", "stream_options is an object")),
         };
         check_messages(&scope)?;
-        let temperature = scope.get("temperature").and_then(Json::as_number);
-        let has_tools = ["tools", "functions"].iter().any(|name| match scope.get(name) {
-            None | Some(Json::Null) => false,
-            Some(list) => list.as_list().is_none_or(|tools| !tools.is_empty()),
-        });
+        let temperature = temperature(&scope)?;
+        let has_tools = offers(&scope, "tools")? | offers(&scope, "functions")?;
         let has_directives = scope.get("cache").is_some();
         let is_exact = scope.is_exact();
         NOT_ASKED.iter().for_each(|name| _ = scope.take(name));
@@ -103,6 +100,27 @@ fn flag(object: &Json<'_>, name: &str, param: &str) -> Result<bool> {
         None | Some(Json::Null) => Ok(false),
         Some(Json::Bool(value)) => Ok(*value),
         Some(_) => Err(Error::invalid(param, format!("{param} is true or false"))),
+    }
+}
+
+fn temperature(request: &Json<'_>) -> Result<Option<f64>> {
+    match request.get("temperature") {
+        None | Some(Json::Null) => Ok(None),
+        Some(value) => match value.as_number() {
+            Some(number) => Ok(Some(number)),
+            None => Err(Error::invalid("temperature", "temperature is a number")),
+        },
+    }
+}
+
+/// Whether there is anything in a list of tools.
+fn offers(request: &Json<'_>, name: &str) -> Result<bool> {
+    match request.get(name) {
+        None | Some(Json::Null) => Ok(false),
+        Some(value) => match value.as_list() {
+            Some(list) => Ok(!list.is_empty()),
+            None => Err(Error::invalid(name, format!("{name} is a list"))),
+        },
     }
 }
 
@@ -189,6 +207,12 @@ mod tests {
         assert_eq!(param(r#"{"model":"m","messages":"hi"}"#), "messages");
         assert_eq!(param(r#"{"model":"m","messages":[]}"#), "messages");
         assert_eq!(param(r#"{"model":"m","messages":["hi"]}"#), "messages");
+        for (name, value) in
+            [("temperature", "\"2\""), ("temperature", "[]"), ("tools", "\"x\""), ("functions", "{}")]
+        {
+            let body = format!(r#"{{"model":"m","messages":[{{"role":"user"}}],"{name}":{value}}}"#);
+            assert_eq!(param(&body), name);
+        }
         assert_eq!(param(r#"{"model":"m","stream":"yes","messages":[{"role":"user"}]}"#), "stream");
         assert_eq!(
             param(r#"{"model":"m","stream_options":1,"messages":[{"role":"user"}]}"#),

@@ -16,6 +16,8 @@ pub struct Partition<'a> {
     pub credential: Option<&'a str>,
     /// Who is asked.
     pub upstream: &'a str,
+    /// The query of the request's address.
+    pub query: Option<&'a str>,
     /// Headers that are passed on.
     pub headers: &'a [(String, String)],
 }
@@ -37,6 +39,7 @@ impl Partition<'_> {
         hasher.field(self.tenant.as_str().as_bytes()).field(self.namespace.as_bytes());
         optional(&mut hasher, self.credential);
         hasher.field(self.upstream.as_bytes());
+        optional(&mut hasher, self.query);
         hasher.field(&(self.headers.len() as u64).to_le_bytes());
         for (name, value) in self.headers {
             hasher.field(name.as_bytes()).field(value.as_bytes());
@@ -91,6 +94,7 @@ mod tests {
             namespace: "llm_responses",
             credential: None,
             upstream: "http://one/v1",
+            query: None,
             headers: &[],
         }
     }
@@ -199,7 +203,9 @@ mod tests {
         fn different_values_of_any_field_never_share(one in json_value(), two in json_value(), name in "[a-z_]{1,12}") {
             let (first, second) = (one.to_string(), two.to_string());
             prop_assume!(Json::parse(first.as_bytes()).unwrap() != Json::parse(second.as_bytes()).unwrap());
-            let known = ["model", "messages", "stream", "stream_options", "cache"];
+            let known = [
+                "model", "messages", "stream", "stream_options", "cache", "temperature", "tools", "functions",
+            ];
             prop_assume!(!known.contains(&name.as_str()));
             let body = |value: &Value| {
                 let mut body = base();
@@ -234,7 +240,7 @@ mod tests {
         for place in found.iter().filter(|place| *place != "/messages/3/content") {
             let mut body = base();
             *body.pointer_mut(place).unwrap() =
-                if place.ends_with("role") { "other".into() } else { json!("other") };
+                if place == "/temperature" { json!(0.75) } else { json!("other") };
             let changed = identity(&body.to_string());
             assert_ne!(whole.scope, changed.scope, "{place}");
             assert_ne!(whole.key, changed.key, "{place}");
@@ -276,6 +282,7 @@ mod tests {
             Partition { credential: Some("key"), ..base },
             Partition { credential: Some(""), ..base },
             Partition { upstream: "http://two/v1", ..base },
+            Partition { query: Some("api-version=2"), ..base },
             Partition { headers: &headers, ..base },
         ] {
             let another = identity_in(&partition, &body);

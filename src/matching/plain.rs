@@ -31,7 +31,7 @@ const BEGINNING: [&str; 26] = [
 /// The plain form; none for a text that may be more than prose, where every byte may matter: one with line breaks,
 /// quotes, code or symbols.
 pub fn plain(text: &str) -> Option<String> {
-    if text.len() > PLAIN_BYTES_MAX || !text.chars().all(is_prose) {
+    if text.len() > PLAIN_BYTES_MAX || !text.chars().all(is_prose) || quotes(text) {
         return None;
     }
     let composed = composed(text);
@@ -66,8 +66,18 @@ fn is_prose(c: char) -> bool {
     c.is_alphanumeric()
         || unicode_normalization::char::is_combining_mark(c)
         || matches!(c, ' ' | '\u{a0}' | '\u{202f}')
-        || matches!(c, '.' | ',' | ';' | ':' | '?' | '!' | '¿' | '¡' | '\'' | '’' | '-' | '(' | ')')
+        || matches!(c, '.' | ',' | ';' | '?' | '!' | '¿' | '¡' | '\'' | '’' | '-' | '(' | ')')
         || matches!(c, '%' | '€' | '$' | '£' | '&' | '/')
+}
+
+/// Whether an apostrophe stands where none belongs, at the edge of a word: it is a quotation mark, and what it quotes may be
+/// asked about letter by letter. So may what follows a colon, which is no prose here.
+fn quotes(text: &str) -> bool {
+    let is_within = |at: usize, len: usize| {
+        let (before, after) = (text[..at].chars().next_back(), text[at + len..].chars().next());
+        [before, after].iter().all(|c| c.is_some_and(char::is_alphanumeric))
+    };
+    text.match_indices(['\'', '’']).any(|(at, mark)| !is_within(at, mark.len()))
 }
 
 /// The text without the marks around a single question or the full stop of a single sentence, and which mark it had.
@@ -141,8 +151,19 @@ mod tests {
     #[test]
     fn what_may_be_more_than_prose_has_no_plain_form() {
         let long = "a ".repeat(2000);
-        for text in ["if a:\n    b", "say \"yes  no\"", "`x`", "a\tb", "x = 1", "", "  ", "{}", long.as_str()]
-        {
+        for text in [
+            "if a:\n    b",
+            "is it 'a  b'?",
+            "correct it: he left.",
+            "say \"yes  no\"",
+            "`x`",
+            "a\tb",
+            "x = 1",
+            "",
+            "  ",
+            "{}",
+            long.as_str(),
+        ] {
             assert_eq!(plain(text), None, "{text:?}");
         }
     }

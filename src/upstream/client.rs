@@ -48,7 +48,10 @@ pub struct Upstream {
 struct Body {
     response: Response,
     deadline: Instant,
-    idle: Option<Duration>,
+    /// How long the call may last, which makes the deadline.
+    total_ms: u64,
+    /// How long nothing may come, of a stream.
+    idle_ms: Option<u64>,
     /// Held for as long as the call lasts.
     _place: OwnedSemaphorePermit,
 }
@@ -94,7 +97,8 @@ impl Upstream {
             let base_url = &route.base_urls[attempts as usize % route.base_urls.len()];
             let url = format!("{base_url}{}", call.path);
             let attempt = self.attempt(route, &url, &call);
-            let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(|_| late())?;
+            let late = |_| late("total_ms", self.options.total_ms);
+            let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(late)?;
             attempts += 1;
             let next = match self.wait_before(attempts, &outcome, route, call.may_repeat) {
                 Some(wait) if Instant::now() + wait < deadline => Instant::now() + wait,
@@ -166,8 +170,8 @@ impl Upstream {
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
         let (status, headers) = (response.status().as_u16(), headers_of(&response));
         let mut reply = Reply::new(status, headers, Box::pin(stream::empty()));
-        let idle = reply.is_events().then(|| Duration::from_millis(self.options.idle_ms));
-        let body = Body { response, deadline, idle, _place: place };
+        let idle_ms = reply.is_events().then_some(self.options.idle_ms);
+        let body = Body { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
         reply = Reply::new(
             reply.status,
             reply.headers,
@@ -195,11 +199,12 @@ impl Origin for Upstream {
 
 impl Body {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let limit = match self.idle {
-            Some(idle) => self.deadline.min(Instant::now() + idle),
-            None => self.deadline,
+        let idle = self.idle_ms.map(|idle_ms| (Instant::now() + Duration::from_millis(idle_ms), idle_ms));
+        let (limit, late) = match idle {
+            Some((idle, idle_ms)) if idle < self.deadline => (idle, late("idle_ms", idle_ms)),
+            Some(_) | None => (self.deadline, late("total_ms", self.total_ms)),
         };
-        let next = tokio::time::timeout_at(limit, self.response.chunk()).await.map_err(|_| late())?;
+        let next = tokio::time::timeout_at(limit, self.response.chunk()).await.map_err(|_| late)?;
         next.map_err(|error| {
             Error::new(Kind::Upstream, "read the upstream's answer to its end").source(error.without_url())
         })
@@ -225,8 +230,10 @@ impl From<Failed> for Error {
     }
 }
 
-fn late() -> Error {
-    Error::new(Kind::Timeout, "wait for the upstream's answer")
+/// `option` is the limit that has passed.
+fn late(option: &str, limit_ms: u64) -> Error {
+    let message = format!("the upstream did not answer within {limit_ms} ms (upstream.{option})");
+    Error::new(Kind::Timeout, message)
 }
 
 /// Whether the next attempt may go better, unless the upstream says that it will not.

@@ -17,6 +17,8 @@ pub struct Event {
     pub bytes: Bytes,
     /// Its data; none for comments.
     pub data: Option<String>,
+    /// Whether its type says that something has gone wrong.
+    pub is_error: bool,
 }
 
 impl Events {
@@ -30,7 +32,13 @@ impl Events {
         let end = self.boundary()?;
         let bytes = self.buffer.split_to(end).freeze();
         self.line = 0;
-        Some(Event { data: data(&bytes), bytes })
+        let text = String::from_utf8_lossy(&bytes);
+        let data: Vec<&str> = field(&text, "data:").collect();
+        Some(Event {
+            data: (!data.is_empty()).then(|| data.join("\n")),
+            is_error: field(&text, "event:").last() == Some("error"),
+            bytes: bytes.clone(),
+        })
     }
 
     /// Bytes of an event that is not whole.
@@ -63,15 +71,11 @@ impl Events {
     }
 }
 
-/// The lines of data of an event, joined.
-fn data(event: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(event);
-    let values: Vec<&str> = text
-        .split(['\n', '\r'])
-        .filter_map(|line| line.trim_start_matches('\u{feff}').strip_prefix("data:"))
-        .map(|value| value.strip_prefix(' ').unwrap_or(value))
-        .collect();
-    (!values.is_empty()).then(|| values.join("\n"))
+/// The values of a field of an event, line by line.
+fn field<'a>(event: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let lines = event.split(['\n', '\r']).map(|line| line.trim_start_matches('\u{feff}'));
+    let values = lines.filter_map(move |line| line.strip_prefix(name));
+    values.map(|value| value.strip_prefix(' ').unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -90,6 +94,16 @@ mod tests {
             }
         }
         (found, bytes, events.rest())
+    }
+
+    #[test]
+    fn an_event_of_the_type_error_is_one() {
+        let mut events = Events::default();
+        events.push(
+            b"event: error\ndata: {}\n\nevent: chunk\ndata: error\n\ndata: event: error\n\nevent:error\n\n",
+        );
+        let found: Vec<Event> = std::iter::from_fn(|| events.next_event()).collect();
+        assert_eq!(found.iter().map(|event| event.is_error).collect::<Vec<_>>(), [true, false, false, true]);
     }
 
     #[test]

@@ -89,6 +89,15 @@ pub fn with_usage(body: &[u8]) -> Result<Bytes> {
     Ok(body.into())
 }
 
+/// The event of a chunk that says of what was used only that it is not known yet, without saying so; none for any other.
+pub fn without_empty_usage(data: &str) -> Option<Bytes> {
+    const USAGE: &str = "usage";
+    // Most chunks do not speak of it, and are not read for it.
+    let members = if data.contains("\"usage\"") { Members::read(data.as_bytes())? } else { return None };
+    (members.get(USAGE)? == "null").then_some(())?;
+    Some([b"data: ", &members.write_without(&[USAGE])[..], b"\n\n"].concat().into())
+}
+
 /// Adds a member at the end of an object.
 fn append(object: &mut Vec<u8>, name: &str, value: &[u8]) {
     object.pop();
@@ -110,6 +119,19 @@ mod tests {
         assert_eq!(&without(body, "cache").unwrap()[..], r#"{"b":1.50,"a":[ 1e2 , "\u00e9" ]}"#.as_bytes());
         assert_eq!(&without(b"{\"cache\":1}", "cache").unwrap()[..], b"{}");
         assert_eq!(without(b"[]", "cache").unwrap_err().kind(), Kind::InvalidInput);
+    }
+
+    #[test]
+    fn a_usage_that_is_not_known_yet_is_left_out() {
+        let told = |data| without_empty_usage(data).map(|event| String::from_utf8(event.to_vec()).unwrap());
+        let chunk = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}],"usage":null}"#;
+        let rest = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}]}"#;
+        assert_eq!(told(chunk), Some(format!("data: {rest}\n\n")));
+        for data in
+            [rest, r#"{"usage":{"total_tokens":1}}"#, "[DONE]", "\"usage\"", r#"{"a":{"usage":null}}"#]
+        {
+            assert_eq!(told(data), None, "{data}");
+        }
     }
 
     #[test]

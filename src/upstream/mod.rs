@@ -20,7 +20,7 @@ pub use answer::{Answer, Usage};
 pub use assembly::{Assembly, Note};
 pub use client::Upstream;
 pub use events::{Event, Events};
-pub use members::{with_usage, without};
+pub use members::{with_usage, without, without_empty_usage};
 pub use options::{Options, PriceOptions, RouteOptions};
 pub use prices::Prices;
 pub use replay::{as_events, as_json};

@@ -121,6 +121,9 @@ impl Options {
             if !is_price(price.prompt_usd_per_million) || !is_price(price.completion_usd_per_million) {
                 return Err(config(&format!("prices[{place}] must be dollars from 0 to a million")));
             }
+            if price.models.is_empty() {
+                return Err(config(&format!("prices[{place}].models names no model")));
+            }
         }
         Ok(())
     }
@@ -163,6 +166,8 @@ mod tests {
         assert!(refused(Options { answer_bytes_max: 1, ..base() }).contains("upstream.answer_bytes_max"));
         let price = PriceOptions { prompt_usd_per_million: f64::NAN, ..PriceOptions::default() };
         assert!(refused(Options { prices: vec![price], ..base() }).contains("upstream.prices[0]"));
+        let price = PriceOptions::default();
+        assert!(refused(Options { prices: vec![price], ..base() }).contains("upstream.prices[0].models"));
     }
 
     #[test]

@@ -142,7 +142,17 @@ impl Tokens {
         if let Some(list) = list
             && let Some(pieces) = of_tokens(text, list)
         {
-            let with = |(piece, token): (&'t str, &Value)| (piece, Some(json!({ name: [token] })));
+            // As the model sends them: what says nothing of the whole says nothing of a piece.
+            let members = self.0.as_ref().and_then(Value::as_object).into_iter().flatten();
+            let empty: Map<String, Value> = members
+                .filter(|(_, list)| list.is_null())
+                .map(|(name, list)| (name.clone(), list.clone()))
+                .collect();
+            let with = |(piece, token): (&'t str, &Value)| {
+                let mut logprobs = empty.clone();
+                logprobs.insert(name.to_owned(), json!([token]));
+                (piece, Some(Value::Object(logprobs)))
+            };
             return pieces.into_iter().zip(list).map(with).collect();
         }
         let nothing = self.0.as_ref().map(|_| Value::Null);
@@ -166,7 +176,8 @@ impl Tokens {
             .filter(|(name, list)| !spells(name, list))
             .map(|(name, list)| (name.clone(), list.clone()))
             .collect();
-        Value::Object(rest)
+        let is_told = rest.len() < logprobs.len() && rest.values().all(Value::is_null);
+        if is_told { Value::Null } else { Value::Object(rest) }
     }
 }
 
@@ -302,6 +313,10 @@ mod tests {
               "logprobs": { "content": [token("\u{fffd}"), token("\u{fffd}")], "refusal": null } },
         ])));
         assert!(chunks.len() > 20, "not one giant chunk");
+        let of_second = chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == 1);
+        let told: Vec<&Value> = of_second.map(|choice| &choice["logprobs"]).collect();
+        let piece = |text| json!({ "content": [token(text)], "refusal": null });
+        assert_eq!(told, [&Value::Null, &piece("ab"), &piece(" c"), &Value::Null]);
         assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
         let last = chunks.last().unwrap();
         assert_eq!((&last["choices"], &last["usage"]["total_tokens"]), (&json!([]), &json!(3)));

@@ -14,11 +14,17 @@ use crate::upstream::{Answer, Headers};
 
 const SHARDS: usize = 64;
 
-type Shard = Mutex<HashMap<Key, Arc<Shared>, ByPrefix>>;
-
-/// The flights that others may join. Shared by `Arc`; a key is held only while its flight is in the air.
+/// The flights in the air. Shared by `Arc`.
 #[derive(Debug)]
-pub(super) struct Board(Box<[Shard]>);
+pub(super) struct Board(Box<[Mutex<Shard>]>);
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Those that others may join.
+    open: HashMap<Key, Arc<Shared>, ByPrefix>,
+    /// Those that nobody else can.
+    alone: Vec<(Key, Arc<Shared>)>,
+}
 
 /// How far a flight has come.
 #[derive(Debug, Clone)]
@@ -68,6 +74,8 @@ pub(super) struct Terms {
     pub(super) tags: Vec<Subject>,
     /// Whether the answer will say what it used.
     pub(super) tells_usage: bool,
+    /// How long the answer may be kept. Whoever joins may shorten it, until the answer is kept.
+    pub(super) ttl_seconds: u32,
 }
 
 #[derive(Debug)]
@@ -91,8 +99,8 @@ struct Progress {
 #[derive(Debug)]
 struct Frame {
     bytes: Bytes,
-    /// Only for those who want to know what was used.
-    is_usage: bool,
+    /// The same for those who have not asked what was used, if it is not the same.
+    without_usage: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -106,7 +114,8 @@ struct Shared {
 #[derive(Debug)]
 pub(super) struct Flight {
     shared: Arc<Shared>,
-    on: Option<(Arc<Board>, Key)>,
+    board: Arc<Board>,
+    key: Key,
 }
 
 /// A place among those who wait. Dropping it leaves.
@@ -158,10 +167,12 @@ impl Shared {
         let missing: Vec<Subject> =
             asked.tags.iter().copied().filter(|tag| !state.terms.tags.contains(tag)).collect();
         let fits = state.is_open && state.terms.tags.len() + missing.len() <= TAGS_MAX;
-        if (!missing.is_empty() && !fits) || (asked.tells_usage && !state.terms.tells_usage) {
+        let changes = !missing.is_empty() || asked.ttl_seconds < state.terms.ttl_seconds;
+        if (changes && !fits) || (asked.tells_usage && !state.terms.tells_usage) {
             return None;
         }
         state.terms.tags.extend(missing);
+        state.terms.ttl_seconds = state.terms.ttl_seconds.min(asked.ttl_seconds);
         state.followers += 1;
         Some(Waiter { shared: Arc::clone(self), progress: self.progress.subscribe() })
     }
@@ -184,51 +195,56 @@ impl Board {
         is_current: impl Fn(Stamp, &[Subject]) -> bool,
     ) -> Option<(Waiter, Option<Flight>)> {
         let mut shard = self.shard(&key);
-        if let Some(flight) = shard.get(&key).filter(|flight| flight.is_current(is_current)) {
+        if let Some(flight) = shard.open.get(&key).filter(|flight| flight.is_current(is_current)) {
             return Some((flight.joined(&terms)?, None));
         }
         let (shared, waiter) = Shared::new(stamp, terms);
-        shard.insert(key, Arc::clone(&shared));
-        Some((waiter, Some(Flight { shared, on: Some((Arc::clone(self), key)) })))
+        shard.open.insert(key, Arc::clone(&shared));
+        Some((waiter, Some(Flight { shared, board: Arc::clone(self), key })))
     }
 
-    /// Sees to it that the flight of `key`, if there is one, keeps nothing.
+    /// A flight that nobody else can join.
+    pub(super) fn alone(self: &Arc<Self>, key: Key, terms: Terms) -> (Waiter, Flight) {
+        let (shared, waiter) = Shared::new(Stamp::default(), terms);
+        self.shard(&key).alone.push((key, Arc::clone(&shared)));
+        (waiter, Flight { shared, board: Arc::clone(self), key })
+    }
+
+    /// Sees to it that no flight of `key` keeps anything.
     pub(super) fn forbid(&self, key: &Key) {
-        if let Some(flight) = self.shard(key).get(key) {
-            lock(&flight.state).may_keep = false;
-        }
+        let shard = self.shard(key);
+        let alone = shard.alone.iter().filter(|(known, _)| known == key).map(|(_, flight)| flight);
+        shard.open.get(key).into_iter().chain(alone).for_each(|flight| lock(&flight.state).may_keep = false);
     }
 
     /// Flights in the air.
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|shard| lock(shard).len()).sum()
+        let flights = |shard: &Mutex<Shard>| {
+            let shard = lock(shard);
+            shard.open.len() + shard.alone.len()
+        };
+        self.0.iter().map(flights).sum()
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<Shared>, ByPrefix>> {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         lock(&self.0[usize::from(key.0[31]) % SHARDS])
     }
 }
 
 impl Flight {
-    /// A flight that nobody else can join.
-    pub(super) fn alone(terms: Terms) -> (Waiter, Flight) {
-        let (shared, waiter) = Shared::new(Stamp::default(), terms);
-        (waiter, Flight { shared, on: None })
-    }
-
     /// Events will come.
     pub(super) fn begin(&self, headers: Headers) {
         let headers = Arc::new(headers);
         self.shared.progress.send_modify(|progress| progress.phase = Phase::Streaming(headers));
     }
 
-    /// An event has come.
-    pub(super) fn push(&self, bytes: Bytes, is_usage: bool) {
+    /// An event has come; for those who have not asked what was used it may be another, or nothing.
+    pub(super) fn push(&self, bytes: Bytes, without_usage: Option<Bytes>) {
         if bytes.is_empty() {
             return;
         }
         let mut frames = lock(&self.shared.frames);
-        frames.push(Frame { bytes, is_usage });
+        frames.push(Frame { bytes, without_usage });
         let count = frames.len();
         drop(frames);
         self.shared.progress.send_modify(|progress| progress.frames = count);
@@ -245,11 +261,11 @@ impl Flight {
         self.settle(phase);
     }
 
-    /// What the answer depends on, if it may be kept. From here on no tag can be added.
-    pub(super) fn close_terms(&self) -> Option<Vec<Subject>> {
+    /// On what terms the answer is kept, if it may be. From here on they cannot be changed.
+    pub(super) fn close_terms(&self) -> Option<Terms> {
         let mut state = lock(&self.shared.state);
         state.is_open = false;
-        state.may_keep.then(|| state.terms.tags.clone())
+        state.may_keep.then(|| state.terms.clone())
     }
 
     /// The answer is kept, and depends on all these.
@@ -269,11 +285,14 @@ impl Flight {
 
     /// Takes the flight off the board if `is_time`, which is asked under the lock that those who join take too.
     fn leave_if(&self, is_time: impl Fn(&Shared) -> bool) -> bool {
-        let Some((board, key)) = &self.on else { return is_time(&self.shared) };
-        let mut shard = board.shard(key);
+        let mut shard = self.board.shard(&self.key);
         let leaves = is_time(&self.shared);
-        if leaves && shard.get(key).is_some_and(|known| Arc::ptr_eq(known, &self.shared)) {
-            shard.remove(key);
+        if leaves {
+            let is_own = |known: &Arc<Shared>| Arc::ptr_eq(known, &self.shared);
+            shard.alone.retain(|(_, known)| !is_own(known));
+            if shard.open.get(&self.key).is_some_and(is_own) {
+                shard.open.remove(&self.key);
+            }
         }
         leaves
     }
@@ -359,14 +378,18 @@ impl Live {
 
     fn take(&mut self, until: usize) -> Bytes {
         let frames = lock(&self.waiter.shared.frames);
-        let wanted = |frame: &&Frame| self.wants_usage || !frame.is_usage;
+        let wants_usage = self.wants_usage;
+        let wanted = |frame: &Frame| match &frame.without_usage {
+            Some(bytes) if !wants_usage => bytes.clone(),
+            Some(_) | None => frame.bytes.clone(),
+        };
         let new = frames.get(self.at..until).unwrap_or_default();
         self.at = until.max(self.at);
-        let mut wanted = new.iter().filter(wanted);
+        let mut wanted = new.iter().map(wanted).filter(|bytes| !bytes.is_empty());
         let Some(first) = wanted.next() else { return Bytes::new() };
-        let Some(second) = wanted.next() else { return first.bytes.clone() };
-        let mut joined = BytesMut::from(&first.bytes[..]);
-        std::iter::once(second).chain(wanted).for_each(|frame| joined.extend_from_slice(&frame.bytes));
+        let Some(second) = wanted.next() else { return first };
+        let mut joined = BytesMut::from(&first[..]);
+        std::iter::once(second).chain(wanted).for_each(|bytes| joined.extend_from_slice(&bytes));
         joined.freeze()
     }
 }
@@ -407,16 +430,16 @@ mod tests {
         let (first, flight) = join(&board, usage());
         let flight = flight.unwrap();
         flight.begin(Headers::new());
-        flight.push("a".into(), false);
+        flight.push("a".into(), None);
         let mut early = first.into_live(false);
         assert_eq!(early.next().await.unwrap().unwrap(), "a");
-        flight.push("b".into(), false);
-        flight.push("u".into(), true);
+        flight.push("b".into(), Some("p".into()));
+        flight.push("u".into(), Some(Bytes::new()));
         let (late, none) = join(&board, usage());
         assert!(none.is_none());
         let (mut late, mut plain) = (late.into_live(true), join(&board, usage()).0.into_live(false));
         assert_eq!(late.next().await.unwrap().unwrap(), "abu");
-        assert_eq!(plain.next().await.unwrap().unwrap(), "ab", "usage is for those who want it");
+        assert_eq!(plain.next().await.unwrap().unwrap(), "ap", "usage is for those who want it");
         assert!(poll!(pin!(plain.next())).is_pending());
         flight.settle(Phase::Streamed(Streamed::Uncertain));
         assert!(plain.next().await.unwrap().is_none());
@@ -431,7 +454,7 @@ mod tests {
         let (waiter, flight) = join(&board, usage());
         let flight = flight.unwrap();
         flight.begin(Headers::new());
-        flight.push("a".into(), false);
+        flight.push("a".into(), None);
         flight.end(Phase::Failed(Error::new(Kind::Upstream, "cut")));
         let mut live = waiter.into_live(false);
         assert_eq!(live.next().await.unwrap().unwrap(), "a");
@@ -479,15 +502,38 @@ mod tests {
     async fn those_who_join_agree_on_terms() {
         let board = Board::new();
         let tagged =
-            |tags: &[u64]| Terms { tags: tags.iter().map(|&n| Subject(n)).collect(), tells_usage: false };
+            |tags: &[u64]| Terms { tags: tags.iter().map(|&n| Subject(n)).collect(), ..Terms::default() };
         let (_first, flight) = join(&board, tagged(&[1]));
         let flight = flight.unwrap();
         assert!(join_if(&board, usage(), true).is_none(), "it will not tell what it used");
         let _second = join(&board, tagged(&[2, 1]));
-        assert_eq!(flight.close_terms(), Some(vec![Subject(1), Subject(2)]));
+        let terms = flight.close_terms().unwrap();
+        assert_eq!(terms.tags, [Subject(1), Subject(2)]);
         assert!(join_if(&board, tagged(&[3]), true).is_none(), "too late for a tag");
         assert!(join_if(&board, tagged(&[2]), true).is_some());
+    }
+
+    #[tokio::test]
+    async fn the_shortest_lifetime_holds() {
+        let board = Board::new();
+        let living = |ttl_seconds| Terms { ttl_seconds, ..Terms::default() };
+        let (_first, flight) = join(&board, living(500));
+        let flight = flight.unwrap();
+        let _others = [join(&board, living(5)), join(&board, living(900))];
+        assert_eq!(flight.close_terms().unwrap().ttl_seconds, 5);
+        assert!(join_if(&board, living(4), true).is_none(), "too late to shorten it");
+    }
+
+    #[tokio::test]
+    async fn what_is_deleted_is_kept_by_nobody() {
+        let board = Board::new();
+        let (_one, open) = join(&board, usage());
+        let (_two, alone) = board.alone(KEY, usage());
+        let (_three, other) = board.alone(Key([2; 32]), usage());
         board.forbid(&KEY);
-        assert_eq!(flight.close_terms(), None);
+        assert!(open.unwrap().close_terms().is_none() && alone.close_terms().is_none());
+        assert!(other.close_terms().is_some());
+        drop((alone, other));
+        assert_eq!(board.len(), 0);
     }
 }

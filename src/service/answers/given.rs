@@ -99,13 +99,14 @@ impl Answers {
         super::check_size(answer.len(), &asked.namespace.policy)?;
         let record = Record {
             usage: None,
+            was_asked_for_usage: false,
             is_text: true,
             scope: asked.identity.scope,
             question: question.prompt,
             answer: answer.as_bytes(),
         };
-        let tags = asked.terms.tags.clone();
-        let kept = self.keep(&asked, Draft { record, tags, stamp, cost_us: 0 }).await;
+        let Terms { tags, ttl_seconds, .. } = asked.terms.clone();
+        let kept = self.keep(&asked, Draft { record, tags, ttl_seconds, stamp, cost_us: 0 }).await;
         let message = "something that the answer depends on was invalidated meanwhile";
         self.write(&asked, &kept.ok_or_else(|| Error::new(Kind::Conflict, message))?).await?;
         Ok(asked.identity.key)
@@ -136,17 +137,19 @@ impl Answers {
             namespace: &namespace.name,
             credential: question.credential.filter(|_| !self.options.shares_between_keys),
             upstream: NOBODY,
+            query: None,
             headers: &[],
         };
         let identity = of_text(&partition, question.scope, question.prompt, self.options.joins_spellings);
         let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
+        let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds, "ttl")?;
         Ok(Asked {
             identity,
-            ttl_seconds: crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds, "ttl")?,
             namespace,
             model: "".into(),
             question: None,
-            terms: Terms { tags, tells_usage: false },
+            may_repeat: false,
+            terms: Terms { tags, tells_usage: false, ttl_seconds },
         })
     }
 }

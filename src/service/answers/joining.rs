@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use super::flight::{Flight, Phase, Reply, Streamed, Waiter, died};
 use super::making::Making;
 use super::served::{Body, Outcome, Served};
-use super::{Answers, Ask, Asked, Form};
+use super::{Answers, Ask, Asked, Form, NO_ANSWER};
 use crate::cache::{Stamp, Verdict};
-use crate::domain::Subject;
+use crate::domain::{Key, Subject};
 use crate::error::{Error, Kind, Result};
+use crate::service::Directives;
 use crate::upstream::{self, Call, Headers};
 
 /// Where the path of chat completions is at the upstream.
@@ -102,11 +103,18 @@ impl Answers {
                 }
                 Ok(served) => {
                     counter.inc();
-                    return Ok(served);
+                    let id = Self::may_name(asked, directives, &served);
+                    return Ok(Served { id, ..served });
                 }
             }
         }
         Err(died())
+    }
+
+    /// The name under which an answer is kept, if it comes to its end.
+    fn may_name(asked: &Asked, directives: &Directives, served: &Served) -> Option<Key> {
+        let may_keep = !directives.no_store && served.reason.is_none() && (200..300).contains(&served.status);
+        may_keep.then_some(asked.identity.key)
     }
 
     /// Joins whoever makes the answer, unless something that it depends on was invalidated since that began.
@@ -125,7 +133,7 @@ impl Answers {
 
     pub(super) fn lead_alone(self: &Arc<Self>, ask: &Ask, asked: &Asked, keeps: bool) -> Result<Waiter> {
         let making = self.making(ask, asked, self.stamp(), keeps)?;
-        let (waiter, flight) = Flight::alone(asked.terms.clone());
+        let (waiter, flight) = self.board.alone(asked.identity.key, asked.terms.clone());
         tokio::spawn(making.run(flight, None));
         Ok(waiter)
     }
@@ -143,12 +151,15 @@ impl Answers {
         let json = |name: &str| (name.to_owned(), Bytes::from_static(b"application/json"));
         let call = Call {
             method: "POST".into(),
-            path: CHAT_PATH.into(),
+            path: match &ask.query {
+                Some(query) => format!("{CHAT_PATH}?{query}"),
+                None => CHAT_PATH.to_owned(),
+            },
             model: Some(chat.model.to_string()),
             headers: own.chain(ask.traces.iter().cloned()).chain([json("content-type")]).collect(),
             credential: ask.credential.clone(),
             body,
-            may_repeat: true,
+            may_repeat: asked.may_repeat,
         };
         Ok(Making {
             answers: Arc::clone(self),
@@ -197,7 +208,8 @@ impl Answers {
             Phase::Whole(reply) => self.whole(&reply, form, asked, outcome).ok_or(Again::AsStream)?,
             Phase::Passed(reply) => {
                 let body = Body::Whole(reply.body.clone(), false);
-                Served::new(reply.status, reply.headers.clone(), body, outcome)
+                let reason = (200..300).contains(&reply.status).then_some(NO_ANSWER);
+                Served { reason, ..Served::new(reply.status, reply.headers.clone(), body, outcome) }
             }
             Phase::Landed => return Err(Again::Landed),
             Phase::Waiting | Phase::Died => return Err(Again::LeaderDied),

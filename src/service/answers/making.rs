@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::{Flight, Phase, Reply, Streamed, Waiter};
+use super::flight::{Flight, Phase, Reply, Streamed, Terms, Waiter};
 use super::record::{CONTENT_TYPE, Record};
 use super::{Answers, Asked};
 use crate::cache::{Held, Stamp, TierName};
@@ -14,7 +14,7 @@ use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
 use crate::service::objects::TAGS_MAX;
-use crate::upstream::{Answer, Assembly, Call, Events, Reply as Head};
+use crate::upstream::{self, Answer, Assembly, Call, Events, Reply as Head};
 
 /// How long the end of a stream is waited for that has said that it is over.
 const END_WITHIN: Duration = Duration::from_millis(50);
@@ -44,6 +44,7 @@ pub(super) struct Kept<'a> {
 pub(super) struct Draft<'a> {
     pub(super) record: Record<'a>,
     pub(super) tags: Vec<Subject>,
+    pub(super) ttl_seconds: u32,
     pub(super) stamp: Stamp,
     pub(super) cost_us: u32,
 }
@@ -112,7 +113,7 @@ impl Making {
         let mut course = Course::default();
         if let Err(error) = self.follow(&mut head, flight, &mut course).await {
             self.not_kept("incomplete");
-            flight.push(course.events.rest(), false);
+            flight.push(course.events.rest(), None);
             flight.end(Phase::Failed(error));
             return None;
         }
@@ -128,8 +129,8 @@ impl Making {
             }
         };
         // Whoever has read the last event and asks again finds the answer.
-        last.into_iter().for_each(|last| flight.push(last, false));
-        flight.push(events.rest(), false);
+        last.into_iter().for_each(|last| flight.push(last, None));
+        flight.push(events.rest(), None);
         let streamed = match (answer, fault) {
             (Some(answer), _) => Streamed::Answer(answer),
             (None, Some(fault)) => {
@@ -156,16 +157,22 @@ impl Making {
             })?;
             course.events.push(&bytes);
             while let Some(event) = course.events.next_event() {
-                course.last.take().into_iter().for_each(|last| flight.push(last, false));
+                course.last.take().into_iter().for_each(|last| flight.push(last, None));
                 let was_done = course.assembly.is_done();
                 let note = event.data.as_deref().map(|data| course.assembly.push(data)).unwrap_or_default();
-                if note.is_error {
-                    course.fault = event.data;
+                let without_usage = match &event.data {
+                    _ if !self.asked.terms.tells_usage => None,
+                    Some(_) if note.is_usage => Some(Bytes::new()),
+                    Some(data) => upstream::without_empty_usage(data),
+                    None => None,
+                };
+                if note.is_error || event.is_error {
+                    course.fault = Some(event.data.unwrap_or_default());
                 }
                 if course.assembly.is_done() && !was_done {
                     course.last = Some(event.bytes);
                 } else {
-                    flight.push(event.bytes, note.is_usage && self.asked.terms.tells_usage);
+                    flight.push(event.bytes, without_usage);
                 }
             }
         }
@@ -182,19 +189,23 @@ impl Making {
             self.not_kept(reason);
             return None;
         }
-        let Some(tags) = flight.close_terms() else {
+        let Some(Terms { tags, ttl_seconds, tells_usage }) = flight.close_terms() else {
             self.not_kept("deleted");
             return None;
         };
         let record = Record {
             usage: answer.usage,
+            was_asked_for_usage: tells_usage,
             is_text: false,
             scope: self.asked.identity.scope,
             question: self.asked.question.as_deref().unwrap_or_default(),
             answer: &answer.json,
         };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let kept = self.answers.keep(&self.asked, Draft { record, tags, stamp: self.stamp, cost_us }).await;
+        let kept = self
+            .answers
+            .keep(&self.asked, Draft { record, tags, ttl_seconds, stamp: self.stamp, cost_us })
+            .await;
         match &kept {
             Some(kept) => {
                 flight.kept_with(kept.entry.meta.tags.iter().map(|version| version.tag).collect());
@@ -260,7 +271,7 @@ impl Answers {
             tags.extend(more.into_iter().take(TAGS_MAX - tags.len().min(TAGS_MAX)));
         }
         let tokens = self.cache.freshness().versions().admit(draft.stamp, asked.namespace.subject, &tags)?;
-        let lifetime = self.cache.freshness().lifetime(&asked.namespace.policy, asked.ttl_seconds);
+        let lifetime = self.cache.freshness().lifetime(&asked.namespace.policy, draft.ttl_seconds);
         let usage = draft.record.usage.unwrap_or_default();
         let meta = EntryMeta {
             soft_expires: lifetime.soft_expires,

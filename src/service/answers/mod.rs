@@ -35,6 +35,9 @@ use crate::matching::{Chat, Identity, Partition};
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::upstream::{self, Headers, Origin, Prices, Usage};
 
+/// Said of a reply that succeeds and is no answer.
+const NO_ANSWER: &str = "no_answer";
+
 /// What may become of answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -74,6 +77,8 @@ pub struct Ask {
     pub chat: Arc<Chat>,
     /// Its body.
     pub body: Bytes,
+    /// The query of its address, which is passed on and part of what is asked.
+    pub query: Option<String>,
     /// Whose it is.
     pub tenant: Tenant,
     /// The credential that it came with.
@@ -93,10 +98,11 @@ pub struct Ask {
 struct Asked {
     identity: Identity,
     namespace: Namespace,
-    ttl_seconds: u32,
     model: Arc<str>,
     question: Option<Arc<str>>,
     terms: Terms,
+    /// Whether an attempt that fails may be made again.
+    may_repeat: bool,
 }
 
 /// In which form an answer is wanted.
@@ -199,9 +205,11 @@ impl Answers {
             return Err(Error::new(Kind::NotCached, "the answer is not in the cache"));
         }
         let looked = started.elapsed();
+        let stale = found.filter(|found| self.may_stand_in(found, &asked, &ask.directives));
+        // Whoever has something in hand does not wait for a second attempt.
+        let asked = Asked { may_repeat: stale.is_none(), ..asked };
         let made = self.made(&ask, &asked, form, started).await;
-        let stale =
-            found.filter(|found| is_failure(&made) && self.may_stand_in(found, &asked, &ask.directives));
+        let stale = stale.filter(|_| is_failure(&made));
         let served = match stale.and_then(|found| self.stand_in(&found, &asked, form, &made)) {
             Some(served) => served,
             None => made?,
@@ -220,21 +228,23 @@ impl Answers {
             namespace: &namespace.name,
             credential: credential.as_deref(),
             upstream: &upstream,
+            query: ask.query.as_deref(),
             headers: &ask.headers,
         };
         let identity = ask.chat.identity(&partition, self.options.joins_spellings);
         let tags = ask.tags.iter().map(|tag| Subject::tag(&ask.tenant, tag)).collect();
         Ok(Asked {
             identity,
-            ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
-            namespace,
+            may_repeat: true,
             model: Arc::clone(&ask.chat.model),
             question: ask.chat.question.clone(),
             // A whole answer always tells what it used; of streams that is asked.
             terms: Terms {
                 tags,
                 tells_usage: !ask.chat.streams || ask.chat.wants_usage || self.asks_for_usage,
+                ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
             },
+            namespace,
         })
     }
 
@@ -274,8 +284,8 @@ impl Answers {
     fn hit(&self, found: &Found, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
         let record = Record::decode(&found.entry.value).filter(|record| !record.is_text)?;
         let usage = record.usage;
-        // A whole answer tells what it used, and so does a stream that was asked to.
-        if usage.is_none() && (!form.streams || form.wants_usage) {
+        // A whole answer tells what it used, and so does a stream that was asked to; unless its upstream never does.
+        if usage.is_none() && !record.was_asked_for_usage && (!form.streams || form.wants_usage) {
             return None;
         }
         let body = self.replayed(record.answer, form)?;
@@ -367,7 +377,7 @@ impl Form {
 /// Whether the upstream failed, in a way in which it may not fail again.
 fn is_failure(made: &Result<Served>) -> bool {
     match made {
-        Ok(served) => served.status >= 500 || served.status == 429,
+        Ok(served) => served.status >= 500 || served.status == 429 || served.reason == Some(NO_ANSWER),
         Err(error) => matches!(error.kind(), Kind::Upstream | Kind::Timeout | Kind::Overloaded),
     }
 }

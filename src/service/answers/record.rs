@@ -9,6 +9,7 @@ const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 48;
 const HAS_USAGE: u8 = 1;
 const IS_TEXT: u8 = 2;
+const WAS_ASKED_FOR_USAGE: u8 = 4;
 
 /// The media type of records, for those that compress by it.
 pub(super) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
@@ -18,6 +19,8 @@ pub(super) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
 pub struct Record<'a> {
     /// What the answer used, if it is known.
     pub usage: Option<Usage>,
+    /// Whether it was to tell what it used: if that is not known all the same, nobody can tell.
+    pub was_asked_for_usage: bool,
     /// Whether the answer is any text, given to be kept, and not a chat completion.
     pub is_text: bool,
     /// The scope within which it is an answer.
@@ -35,7 +38,10 @@ impl<'a> Record<'a> {
     /// If the question has more than `u32::MAX` bytes; bodies are limited far below.
     pub fn encode(&self) -> Vec<u8> {
         let usage = self.usage.unwrap_or_default();
-        let flags = if self.usage.is_some() { HAS_USAGE } else { 0 } | if self.is_text { IS_TEXT } else { 0 };
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags = flag(self.usage.is_some(), HAS_USAGE)
+            | flag(self.is_text, IS_TEXT)
+            | flag(self.was_asked_for_usage, WAS_ASKED_FOR_USAGE);
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
         let mut out = Vec::with_capacity(HEAD_BYTES + self.question.len() + self.answer.len());
@@ -59,6 +65,7 @@ impl<'a> Record<'a> {
         (head[0] == VERSION).then_some(())?;
         Some(Record {
             usage: (head[1] & HAS_USAGE != 0).then_some(usage),
+            was_asked_for_usage: head[1] & WAS_ASKED_FOR_USAGE != 0,
             is_text: head[1] & IS_TEXT != 0,
             scope: Key(std::array::from_fn(|at| head[16 + at])),
             question: std::str::from_utf8(question).ok()?,
@@ -74,8 +81,18 @@ mod tests {
     #[test]
     fn a_record_comes_back_as_it_was_and_a_cut_one_does_not() {
         let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 5 });
-        let base = Record { usage, is_text: false, scope: Key([7; 32]), question: "¿qué?", answer: b"{}" };
-        for record in [base, Record { usage: None, is_text: true, question: "", ..base }] {
+        let was_asked_for_usage = true;
+        let base = Record {
+            usage,
+            was_asked_for_usage,
+            is_text: false,
+            scope: Key([7; 32]),
+            question: "¿qué?",
+            answer: b"{}",
+        };
+        for record in
+            [base, Record { usage: None, was_asked_for_usage: false, is_text: true, question: "", ..base }]
+        {
             let bytes = record.encode();
             assert_eq!(Record::decode(&bytes), Some(record));
             let cuts = 0..HEAD_BYTES + record.question.len();

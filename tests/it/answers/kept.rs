@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{CHAT, accumulated, ask, is_hit, normalised, question, quiet, start, start_in, status, with};
 use crate::program::{Server, until};
+use crate::upstream::Mode;
 
 #[tokio::test]
 async fn a_question_is_asked_once() {
@@ -69,7 +70,8 @@ async fn what_a_stream_used_is_told_only_to_those_who_ask() {
     let body = with(question("how much?"), json!({ "stream": true }));
     let miss = ask(&server, &body).await;
     assert!(upstream.seen()[0].body.contains("include_usage"), "the model is asked");
-    assert!(accumulated(&miss).get("usage").is_none(), "{}", miss.body);
+    // Nor are they shown that somebody asked.
+    assert!(!miss.body.as_str().unwrap().contains("\"usage\""), "{}", miss.body);
     assert!(accumulated(&ask(&server, &body).await).get("usage").is_none());
     let asked = with(body, json!({ "stream_options": { "include_usage": true } }));
     assert_eq!(accumulated(&ask(&server, &asked).await)["usage"]["total_tokens"], 30);
@@ -77,6 +79,36 @@ async fn what_a_stream_used_is_told_only_to_those_who_ask() {
     assert!(is_hit(&whole));
     assert_eq!(whole.body["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
     assert_eq!(upstream.calls(), 1);
+}
+
+/// A model that never tells what it used is asked once all the same.
+#[tokio::test]
+async fn an_answer_that_does_not_tell_what_it_used_is_found_in_both_forms() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let message = json!({ "role": "assistant", "content": "brief" });
+    let whole = json!({ "id": "a", "object": "chat.completion", "created": 1, "model": "gpt-5",
+        "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }] });
+    upstream.usually(Mode::Reply(200, vec![("content-type", "application/json")], whole.to_string()));
+    let body = question("how are you?");
+    assert!(!is_hit(&ask(&server, &body).await));
+    let hit = ask(&server, &body).await;
+    assert!(is_hit(&hit));
+    assert_eq!(normalised(hit.body), normalised(whole));
+    let streamed = with(body, json!({ "stream": true, "stream_options": { "include_usage": true } }));
+    assert_eq!(accumulated(&ask(&server, &streamed).await)["choices"][0]["message"]["content"], "brief");
+    assert_eq!(upstream.calls(), 1);
+}
+
+/// Some upstreams choose the version of their interface by it.
+#[tokio::test]
+async fn the_query_of_the_address_is_part_of_the_question() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let ask = async |version: u64| {
+        let path = format!("{CHAT}?api-version={version}");
+        server.ask("POST", &path, &[], question("x").to_string()).await
+    };
+    assert!(!is_hit(&ask(1).await) && !is_hit(&ask(2).await) && is_hit(&ask(2).await));
+    assert_eq!(upstream.seen()[1].path, "/v1/chat/completions?api-version=2");
 }
 
 #[tokio::test]
@@ -343,6 +375,9 @@ async fn bad_requests_are_refused_before_anything_is_sent() {
         (with(base(), json!({ "cache": { "ttl": -1 } })).to_string(), 400, Some("cache.ttl")),
         (with(base(), json!({ "cache": { "tags": ["a b"] } })).to_string(), 400, Some("cache.tags")),
         (with(base(), json!({ "cache": { "mood": 1 } })).to_string(), 400, Some("cache.mood")),
+        (with(base(), json!({ "cache": [7] })).to_string(), 400, Some("cache")),
+        (with(base(), json!({ "temperature": "2" })).to_string(), 400, Some("temperature")),
+        (with(base(), json!({ "tools": {} })).to_string(), 400, Some("tools")),
         (with(base(), json!({ "cache": { "namespace": "a b" } })).to_string(), 400, Some("namespace")),
         (with(base(), json!({ "x": "a".repeat(5000) })).to_string(), 413, None),
     ];

@@ -1,6 +1,7 @@
 //! How an answer is made: once, to its end, and by an upstream that may fail in any way.
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -106,6 +107,28 @@ async fn what_is_no_whole_answer_is_passed_on_and_never_kept() {
     }
 }
 
+/// A model that takes its time must not keep out those whose answer is here.
+#[tokio::test]
+async fn those_who_wait_take_no_place_from_others() {
+    const WAITING: usize = 5;
+    let (_dir, upstream, server) = start(&[("LIKEWISE__HTTP__REQUESTS_MAX", "2")]).await;
+    ask(&server, &question("known")).await;
+    let held = upstream.hold().await;
+    let slow: Vec<Value> = (0..WAITING).map(|n| question(&format!("slow {n}"))).collect();
+    let mut waiting = FuturesUnordered::new();
+    for (n, body) in slow.iter().enumerate() {
+        waiting.push(ask(&server, body));
+        tokio::select! {
+            answer = waiting.next() => panic!("nobody is answered yet: {answer:?}"),
+            () = until("it waits", async || upstream.calls() == 2 + n) => {}
+        }
+    }
+    assert!(is_hit(&ask(&server, &question("known")).await));
+    drop(held);
+    let answers: Vec<Answer> = waiting.collect().await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+}
+
 #[tokio::test]
 async fn a_stream_that_breaks_is_passed_on_as_broken_and_never_kept() {
     let (_dir, upstream, server) = start(&[]).await;
@@ -128,6 +151,7 @@ async fn a_stream_that_breaks_is_passed_on_as_broken_and_never_kept() {
     let streams = [
         vec![chunk("a"), error.clone(), "data: [DONE]\n\n".into()],
         vec![error],
+        vec!["event: error\ndata: {\"message\":\"bad\"}\n\n".into(), chunk("a"), "data: [DONE]\n\n".into()],
         vec![chunk("a")],
         vec![chunk("a"), "data: {nonsense\n\n".into(), "data: [DONE]\n\n".into()],
         vec!["data: [DONE]\n\n".into()],
@@ -265,6 +289,10 @@ async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
     assert_eq!(server.get("/v1/files/f-1/content").await.status, 201);
     assert_eq!(server.get("/v1/a/%2e%2E/%2e%2e/admin").await.status, 404, "no path climbs out");
     assert_eq!(server.get("/nothing").await.status, 404);
+    for slip in ["cache/products", "collections/a/document", "invalidate/all", "answers/a/b"] {
+        let answer = server.ask("PUT", &format!("/v1/{slip}"), &[], "ours").await;
+        assert!([404, 405].contains(&answer.status), "{slip}: {}", answer.body);
+    }
     assert_eq!(upstream.calls(), 3);
     let alone = Server::start();
     for path in [CHAT, "/v1/completions"] {
