@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
@@ -19,6 +20,7 @@ use likewise::service::{Answers, Directives};
 use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply, Usage};
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::json_lines::json_lines;
 
@@ -106,6 +108,10 @@ impl Origin for Simulated {
             let body = stream::iter([Ok(answer.to_string().into())]);
             Ok(Reply::new(200, headers, Box::pin(body)))
         })
+    }
+
+    fn models(&self, _: Option<Bytes>) -> BoxFuture<'_, Vec<Box<RawValue>>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 }
 

@@ -62,6 +62,27 @@ pub(super) async fn forward(
     State(forward): State<Arc<Forward>>,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
+    pass_on(&forward, request, None).await
+}
+
+/// Passes a request on whose method is not served here, if its path is one of upstreams too.
+pub(super) async fn other_method(
+    State(forward): State<Arc<Forward>>,
+    request: HttpRequest,
+) -> Result<Response<Body>, Problem> {
+    let is_theirs = request.uri().path().strip_prefix("/v1/").is_some_and(|path| !is_own(path));
+    if is_theirs && forward.origin.is_some() {
+        return pass_on(&forward, request, None).await;
+    }
+    Err(Problem(Error::new(Kind::MethodNotAllowed, "the route does not take this method")))
+}
+
+/// Passes a request on to the upstream of `named`, or else of the model that its body names.
+pub(super) async fn pass_on(
+    forward: &Forward,
+    request: HttpRequest,
+    named: Option<String>,
+) -> Result<Response<Body>, Problem> {
     let path = request.uri().path().strip_prefix("/v1/").filter(|path| is_plain(path) && !is_own(path));
     let fault = |message| Problem(Error::new(Kind::NotFound, message));
     let path = path.ok_or_else(|| fault("there is no such route"))?;
@@ -75,7 +96,7 @@ pub(super) async fn forward(
         may_repeat: matches!(head.method, Method::GET | Method::HEAD),
         method: head.method.as_str().to_owned(),
         path,
-        model: model(&head.headers, &body),
+        model: named.or_else(|| model(&head.headers, &body)),
         headers: passed_on(&head.headers),
         credential: credential(&head.headers),
         body,

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request as HttpRequest, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::value::to_raw_value;
 
+use super::chat::credential;
+use super::forward::{Forward, pass_on};
 use super::problem::{ErrorBody, Problem};
 use super::wire::{ModelList, ModelObject};
 use crate::embed::ModelCard;
@@ -53,13 +58,29 @@ impl Names {
     }
 }
 
-/// Lists the models.
-#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
-pub(super) async fn list(State(names): State<Arc<Names>>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: names.all().map(|id| names.object(id)).collect() })
+/// What the handlers need.
+pub(super) struct Endpoint {
+    pub(super) names: Arc<Names>,
+    pub(super) forward: Arc<Forward>,
 }
 
-/// Describes one model.
+/// Lists the models: those that embed here, and those that the upstreams answer.
+#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
+pub(super) async fn list(
+    State(endpoint): State<Arc<Endpoint>>,
+    headers: HeaderMap,
+) -> Result<Json<ModelList>, Problem> {
+    let names = &endpoint.names;
+    let fault = |error| Error::new(Kind::Internal, "describe a model").source(error);
+    let own = names.all().map(|id| to_raw_value(&names.object(id)).map_err(fault));
+    let mut data = own.collect::<Result<Vec<_>>>()?;
+    if let Some(origin) = &endpoint.forward.origin {
+        data.extend(origin.models(credential(&headers)).await);
+    }
+    Ok(Json(ModelList { object: "list", data }))
+}
+
+/// Describes one model, or passes the question on to its upstream.
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
@@ -68,9 +89,13 @@ pub(super) async fn list(State(names): State<Arc<Names>>) -> Json<ModelList> {
     responses((status = 200, body = ModelObject), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn describe(
-    State(names): State<Arc<Names>>,
+    State(endpoint): State<Arc<Endpoint>>,
     Path(id): Path<String>,
-) -> Result<Json<ModelObject>, Problem> {
-    names.resolve(&id)?;
-    Ok(Json(names.object(&id)))
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    match endpoint.names.resolve(&id) {
+        Ok(_) => Ok(Json(endpoint.names.object(&id)).into_response()),
+        Err(_) if endpoint.forward.origin.is_some() => pass_on(&endpoint.forward, request, Some(id)).await,
+        Err(error) => Err(error.into()),
+    }
 }

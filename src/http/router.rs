@@ -17,7 +17,6 @@ use super::embeddings::Endpoint;
 use super::gate::{self, Gate, Gated};
 use super::models::Names;
 use super::operations::{Operations, Readiness};
-use super::problem::Problem;
 use super::{
     Options, answers, batch, chat, collections, documents, embeddings, forward, invalidation, models,
     objects, operations, search, snapshots,
@@ -87,11 +86,12 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
     let gate = Gate::new(options, &keys, patterns, Arc::clone(&parts.metrics));
     let forward =
         Arc::new(forward::Forward { origin: parts.origin.clone(), body_bytes_max: options.body_bytes_max });
-    let routes = routes(parts, options.body_bytes_max)?
+    let other_method = Arc::clone(&forward);
+    let routes = routes(parts, Arc::clone(&forward))?
         .route(CONTRACT_ROUTE, get(serve_contract).with_state(Arc::from(json(&contract))))
         .fallback(move |request| forward::forward(State(Arc::clone(&forward)), request))
-        .method_not_allowed_fallback(|| async {
-            Problem(Error::new(Kind::MethodNotAllowed, "the route does not take this method"))
+        .method_not_allowed_fallback(move |request| {
+            forward::other_method(State(Arc::clone(&other_method)), request)
         });
     Ok(Gated::new(gate, routes))
 }
@@ -120,7 +120,8 @@ fn json(contract: &utoipa::openapi::OpenApi) -> String {
     json
 }
 
-fn routes(parts: Parts, body_bytes_max: usize) -> Result<Router> {
+fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
+    let body_bytes_max = forward.body_bytes_max;
     let has_upstream = parts.origin.is_some();
     let answers = Arc::new(chat::Endpoint {
         answers: parts.answers,
@@ -137,6 +138,7 @@ fn routes(parts: Parts, body_bytes_max: usize) -> Result<Router> {
         names: Arc::clone(&parts.names),
         body_bytes_max,
     });
+    let models = Arc::new(models::Endpoint { names: parts.names, forward });
     let operations = Arc::new(Operations {
         neighbors: parts.neighbors,
         answers: Arc::clone(&answers.answers),
@@ -151,7 +153,7 @@ fn routes(parts: Parts, body_bytes_max: usize) -> Result<Router> {
         .merge(Router::from(object_routes().with_state(objects)))
         .merge(Router::from(invalidation_routes().with_state(invalidation)))
         .merge(Router::from(collection_routes().with_state(collections)))
-        .merge(Router::from(model_routes().with_state(parts.names)))
+        .merge(Router::from(model_routes().with_state(models)))
         .merge(Router::from(operation_routes().with_state(operations)))
         .merge(Router::from(answer_routes().with_state(Arc::clone(&answers))));
     if has_upstream {
@@ -211,7 +213,7 @@ fn answer_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {
         .routes(routes!(answers::delete))
 }
 
-fn model_routes() -> OpenApiRouter<Arc<Names>> {
+fn model_routes() -> OpenApiRouter<Arc<models::Endpoint>> {
     OpenApiRouter::new().routes(routes!(models::list)).routes(routes!(models::describe))
 }
 

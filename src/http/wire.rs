@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::error::{Error, Result};
@@ -296,8 +297,9 @@ pub(super) struct ModelObject {
 pub(super) struct ModelList {
     /// `list`.
     pub(super) object: &'static str,
-    /// The models.
-    pub(super) data: Vec<ModelObject>,
+    /// The models that embed here, then those of the upstreams as these describe them.
+    #[schema(value_type = Vec<ModelObject>)]
+    pub(super) data: Vec<Box<RawValue>>,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
+use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -80,6 +81,16 @@ impl Upstream {
         })
     }
 
+    /// All routes.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.all()
+    }
+
+    /// The route of a model.
+    pub(super) fn route_of(&self, model: &str) -> Result<&Route> {
+        self.routes.of_model(model)
+    }
+
     async fn call(&self, call: Call) -> Result<Reply> {
         let route = match &call.model {
             Some(model) => self.routes.of_model(model)?,
@@ -87,6 +98,11 @@ impl Upstream {
                 self.routes.of_none().ok_or_else(|| Error::new(Kind::NotFound, "there is no upstream"))?
             }
         };
+        self.call_on(route, call).await
+    }
+
+    /// Asks one upstream.
+    pub(super) async fn call_on(&self, route: &Route, call: Call) -> Result<Reply> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Error::new(Kind::Overloaded, "too many requests wait for upstreams")
                 .with("requests_max", self.options.requests_max)
@@ -194,6 +210,10 @@ impl Origin for Upstream {
 
     fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(self.call(call))
+    }
+
+    fn models(&self, credential: Option<Bytes>) -> BoxFuture<'_, Vec<Box<RawValue>>> {
+        Box::pin(async move { self.list(credential.as_ref()).await })
     }
 }
 

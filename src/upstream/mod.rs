@@ -9,6 +9,7 @@ mod answer;
 mod assembly;
 mod client;
 mod events;
+mod listing;
 mod members;
 mod options;
 mod prices;

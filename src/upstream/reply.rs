@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt as _};
+use serde_json::value::RawValue;
 
 use crate::error::{Error, Kind, Result};
 
@@ -56,6 +57,9 @@ pub trait Origin: Send + Sync {
     ///
     /// Cancel safety: dropping the future, or the reply, ends the call.
     fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>>;
+
+    /// The models that can be asked for, as whoever answers them describes them (OpenAI's model objects).
+    fn models(&self, credential: Option<Bytes>) -> BoxFuture<'_, Vec<Box<RawValue>>>;
 }
 
 impl fmt::Debug for Reply {

@@ -71,6 +71,11 @@ impl Routes {
         Ok(Routes(routes))
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter()
+    }
+
     /// The route of a model.
     ///
     /// # Errors
@@ -94,6 +99,11 @@ impl Route {
         let base_urls: Vec<String> =
             base_urls.iter().map(|base_url| base_url.trim_end_matches('/').to_owned()).collect();
         Ok(Route { models, name: base_urls[0].as_str().into(), base_urls, key })
+    }
+
+    /// Models that it names without leaving a rest open.
+    pub(super) fn whole_names(&self) -> impl Iterator<Item = &str> {
+        self.models.iter().map(String::as_str).filter(|name| !name.ends_with('*'))
     }
 }
 

@@ -144,7 +144,7 @@ impl Answers {
         if chat.has_directives {
             body = upstream::without(&body, "cache")?;
         }
-        if chat.streams && keeps && self.asks_for_usage && !chat.wants_usage {
+        if chat.streams && self.asks_for_usage && !chat.wants_usage {
             body = upstream::with_usage(&body)?;
         }
         let own = ask.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone())));

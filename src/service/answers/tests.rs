@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, stream};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::joining::LEADERS_MAX;
 use super::*;
@@ -45,6 +46,10 @@ impl Origin for Scripted {
             }
         }
         .boxed()
+    }
+
+    fn models(&self, _: Option<Bytes>) -> BoxFuture<'_, Vec<Box<RawValue>>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 }
 

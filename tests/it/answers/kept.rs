@@ -205,6 +205,11 @@ async fn warm_requests_and_tools_pass_by_unless_switched_on() {
         let answer = ask(&server, &warm).await;
         assert_eq!((status(&answer), answer.header("x-likewise-reason")), ("fwd=bypass", "temperature"));
     }
+    // What it cost is counted all the same, as a stream too, and told only to those who ask.
+    let spent = server.stat("/answers/spent_tokens").await;
+    let streamed = ask(&server, &with(warm.clone(), json!({ "stream": true }))).await;
+    assert!(accumulated(&streamed).get("usage").is_none());
+    assert_eq!(server.stat("/answers/spent_tokens").await, spent + 30);
     assert!(!is_hit(&ask(&server, &with(question("surprise me"), json!({ "temperature": 1.0 }))).await));
     assert!(is_hit(&ask(&server, &with(question("surprise me"), json!({ "temperature": 1 }))).await));
     let tools = json!({ "tools": [{ "type": "function", "function": { "name": "weather" } }] });
@@ -333,12 +338,30 @@ async fn whoever_asks_after_an_invalidation_gets_no_answer_from_before_it() {
     }
 }
 
+/// Whoever has an answer in hand, if an old one, does not wait for an upstream that asks for time.
+#[tokio::test]
+async fn an_old_answer_stands_in_at_once_for_an_upstream_that_fails() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "3")]).await;
+    let body = with(question("price?"), json!({ "cache": { "ttl": 1 } }));
+    let first = ask(&server, &body).await;
+    let kept_only = with(question("price?"), json!({ "cache": { "only-if-cached": true } }));
+    until("it has ended", async || ask(&server, &kept_only).await.status == 504).await;
+    let calls = upstream.calls();
+    upstream.next(Mode::Reply(503, vec![("retry-after", "1")], "{}".into()));
+    let old = ask(&server, &body).await;
+    assert_eq!((old.status, &old.body["choices"]), (200, &first.body["choices"]));
+    assert!(status(&old).starts_with("fwd=stale; fwd-status=503"), "{}", status(&old));
+    assert_eq!(upstream.calls(), calls + 1, "it was asked once");
+    assert_eq!(server.stat("/answers/retries").await, 0);
+}
+
 #[tokio::test]
 async fn one_answer_can_be_removed_by_its_name() {
     let (_dir, _upstream, server) = start(&[]).await;
-    ask(&server, &question("wrong?")).await;
-    let hit = ask(&server, &question("wrong?")).await;
-    let path = format!("/v1/answers/{}", hit.header("x-likewise-answer-id"));
+    let (miss, hit) = (ask(&server, &question("wrong?")).await, ask(&server, &question("wrong?")).await);
+    let name = miss.header("x-likewise-answer-id");
+    assert_eq!(hit.header("x-likewise-answer-id"), name, "it is told from the first time on");
+    let path = format!("/v1/answers/{name}");
     assert_eq!(server.ask("DELETE", &path, &[], "").await.status, 204);
     assert!(!is_hit(&ask(&server, &question("wrong?")).await));
     let bad = server.ask("DELETE", "/v1/answers/x", &[], "").await;

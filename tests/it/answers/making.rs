@@ -4,6 +4,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 
 use super::{CHAT, accumulated, ask, in_flight, is_hit, open, question, quiet, start, status, with};
 use crate::program::{Answer, Server, likewise, until};
@@ -127,6 +128,22 @@ async fn those_who_wait_take_no_place_from_others() {
     drop(held);
     let answers: Vec<Answer> = waiting.collect().await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+}
+
+/// When all places are taken is when somebody looks at the numbers.
+#[tokio::test]
+async fn a_full_server_still_tells_how_it_fares() {
+    let (_dir, _upstream, server) = start(&[("LIKEWISE__HTTP__REQUESTS_MAX", "1")]).await;
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{{");
+    let address = server.url().strip_prefix("http://").unwrap();
+    let mut unfinished = tokio::net::TcpStream::connect(address).await.unwrap();
+    unfinished.write_all(head.as_bytes()).await.unwrap();
+    until("all places are taken", async || server.get("/v1/models").await.status == 429).await;
+    for path in ["/metrics", "/v1/stats", "/healthz"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    drop(unfinished);
+    until("a place is free", async || server.get("/v1/models").await.status == 200).await;
 }
 
 #[tokio::test]
@@ -258,6 +275,8 @@ async fn an_upstream_that_is_down_or_silent_is_told_in_the_shape_of_every_error(
     let held = upstream.hold().await;
     let late = ask(&server, &question("anybody?")).await;
     assert_eq!((late.status, late.error().0), (504, "timeout"));
+    let message = late.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("200 ms (upstream.total_ms)"), "{message}");
     drop(held);
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__IDLE_MS", "200")]).await;
     let held = upstream.hold_tail().await;
@@ -287,13 +306,16 @@ async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
     assert_eq!((seen.path.as_str(), seen.header("x-custom")), ("/v1/completions?a=b", Some("c")));
     assert_eq!(seen.header("authorization"), Some("Bearer sk-ours"));
     assert_eq!(server.get("/v1/files/f-1/content").await.status, 201);
+    assert_eq!(server.get(CHAT).await.body, "made", "OpenAI's list of stored conversations");
+    assert_eq!(server.ask("DELETE", "/v1/models/own", &[], "").await.status, 201);
+    assert_eq!(server.ask("PUT", "/v1/invalidate", &[], "").await.status, 405);
     assert_eq!(server.get("/v1/a/%2e%2E/%2e%2e/admin").await.status, 404, "no path climbs out");
     assert_eq!(server.get("/nothing").await.status, 404);
     for slip in ["cache/products", "collections/a/document", "invalidate/all", "answers/a/b"] {
         let answer = server.ask("PUT", &format!("/v1/{slip}"), &[], "ours").await;
         assert!([404, 405].contains(&answer.status), "{slip}: {}", answer.body);
     }
-    assert_eq!(upstream.calls(), 3);
+    assert_eq!(upstream.calls(), 5);
     let alone = Server::start();
     for path in [CHAT, "/v1/completions"] {
         let answer = alone.ask("POST", path, &[], question("x").to_string()).await;
@@ -331,4 +353,23 @@ async fn models_go_to_the_upstreams_of_their_routes() {
     assert_eq!(hit.header("x-likewise-cost-saved-usd"), "0.012000");
     let unknown = ask(&server, &model("other")).await;
     assert_eq!((unknown.status, unknown.error()), (404, ("model_not_found", Some("model"))));
+    // What is listed can be asked for; an upstream that does not tell is known by what the configuration says of it.
+    let described = |names: &[&str]| {
+        let all: Vec<Value> = names.iter().map(|id| json!({ "id": id, "owned_by": "them" })).collect();
+        Mode::Reply(200, vec![("content-type", "application/json")], json!({ "data": all }).to_string())
+    };
+    let listed = async || {
+        let list = server.get("/v1/models").await.body;
+        list["data"].as_array().unwrap().iter().map(|model| model["id"].to_string()).collect::<Vec<_>>()
+    };
+    one.usually(Mode::Reply(500, vec![], "no".into()));
+    two.usually(described(&["big-1", "small", "big-2"]));
+    assert_eq!(listed().await, [r#""all-MiniLM-L6-v2""#, r#""small""#, r#""big-1""#, r#""big-2""#]);
+    one.usually(described(&["small", "other"]));
+    two.usually(Mode::Reply(200, vec![], "[]".into()));
+    assert_eq!(listed().await, [r#""all-MiniLM-L6-v2""#, r#""small""#]);
+    two.usually(Mode::Reply(200, vec![], "a big one".into()));
+    assert_eq!(server.get("/v1/models/big-2").await.body, "a big one");
+    assert_eq!(server.get("/v1/models/other").await.error(), ("model_not_found", Some("model")));
+    assert_eq!(server.get("/v1/models/all-MiniLM-L6-v2").await.body["owned_by"], "likewise");
 }

@@ -1,0 +1,85 @@
+//! What upstreams say that can be asked of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::client::Upstream;
+use super::reply::Call;
+use super::routes::Route;
+use crate::error::{Error, Kind, Result};
+
+/// How long a list is waited for, and its bytes at most.
+const WITHIN: Duration = Duration::from_secs(5);
+const BYTES_MAX: usize = 4 << 20;
+
+/// OpenAI's list of models; the rest of what it says of one is left as it is.
+#[derive(Deserialize)]
+struct List {
+    data: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    id: std::borrow::Cow<'a, str>,
+}
+
+/// A model of which only the name is known.
+#[derive(Serialize)]
+struct Unseen<'a> {
+    id: &'a str,
+    object: &'a str,
+    created: u32,
+    owned_by: &'a str,
+}
+
+impl Upstream {
+    /// The models of all routes, each as its upstream describes it; of an upstream that does not tell in time, those that the
+    /// configuration names. One call a route, all at once.
+    pub(super) async fn list(&self, credential: Option<&Bytes>) -> Vec<Box<RawValue>> {
+        join_all(self.routes().map(|route| self.models_of(route, credential))).await.concat()
+    }
+
+    async fn models_of(&self, route: &Route, credential: Option<&Bytes>) -> Vec<Box<RawValue>> {
+        let told = tokio::time::timeout(WITHIN, self.told_of(route, credential)).await;
+        let late = || Error::new(Kind::Timeout, "it took too long");
+        match told.unwrap_or_else(|_| Err(late())) {
+            Ok(mut models) => {
+                models.retain(|model| self.asks_at(model, route));
+                models
+            }
+            Err(error) => {
+                tracing::warn!(%error, upstream = &*route.name, "an upstream does not list its models");
+                let unseen = |id| Unseen { id, object: "model", created: 0, owned_by: "upstream" };
+                route.whole_names().filter_map(|id| to_raw_value(&unseen(id)).ok()).collect()
+            }
+        }
+    }
+
+    async fn told_of(&self, route: &Route, credential: Option<&Bytes>) -> Result<Vec<Box<RawValue>>> {
+        let call = Call {
+            method: "GET".into(),
+            path: "/models".into(),
+            model: None,
+            headers: Vec::new(),
+            credential: credential.cloned(),
+            body: Bytes::new(),
+            may_repeat: true,
+        };
+        let mut reply = self.call_on(route, call).await?;
+        let body = reply.whole(BYTES_MAX).await?;
+        let list = serde_json::from_slice::<List>(&body).ok().filter(|_| reply.is_success());
+        let fault = || Error::new(Kind::Upstream, "it is no list of models").with("status", reply.status);
+        Ok(list.ok_or_else(fault)?.data)
+    }
+
+    /// Whether whoever asks for a model that `route` describes is sent there.
+    fn asks_at(&self, model: &RawValue, route: &Route) -> bool {
+        let named = serde_json::from_str::<Named<'_>>(model.get());
+        named.is_ok_and(|named| self.route_of(&named.id).is_ok_and(|known| std::ptr::eq(known, route)))
+    }
+}
