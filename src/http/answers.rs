@@ -6,6 +6,7 @@ use axum::Json as AxumJson;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -202,15 +203,13 @@ pub(super) async fn delete(
 struct Asked {
     directives: Directives,
     tags: Vec<crate::domain::Tag>,
-    credential: Option<String>,
+    credential: Option<Bytes>,
 }
 
 impl Asked {
     fn new(headers: &HeaderMap, object: AnswerCacheObject) -> Result<Asked> {
         let (directives, tags) = object.with_headers(headers, "tags")?;
-        let credential =
-            credential(headers).map(|credential| String::from_utf8_lossy(&credential).into_owned());
-        Ok(Asked { directives, tags, credential })
+        Ok(Asked { directives, tags, credential: credential(headers) })
     }
 
     fn question<'a>(&'a self, tenant: &'a Tenant, prompt: &'a str, scope: &'a Json<'a>) -> Question<'a> {

@@ -13,7 +13,7 @@ pub struct Partition<'a> {
     /// The namespace that it is kept in.
     pub namespace: &'a str,
     /// The credential that the request came with, where answers are not shared between credentials.
-    pub credential: Option<&'a str>,
+    pub credential: Option<&'a [u8]>,
     /// Who is asked.
     pub upstream: &'a str,
     /// The query of the request's address.
@@ -39,7 +39,7 @@ impl Partition<'_> {
         hasher.field(self.tenant.as_str().as_bytes()).field(self.namespace.as_bytes());
         optional(&mut hasher, self.credential);
         hasher.field(self.upstream.as_bytes());
-        optional(&mut hasher, self.query);
+        optional(&mut hasher, self.query.map(str::as_bytes));
         hasher.field(&(self.headers.len() as u64).to_le_bytes());
         for (name, value) in self.headers {
             hasher.field(name.as_bytes()).field(value.as_bytes());
@@ -66,7 +66,7 @@ pub fn of_text(partition: &Partition<'_>, scope: &Json<'_>, question: &str, is_j
 /// `form` is what questions that are to be one have in common.
 fn of_scope(scope: Key, question: Option<&str>, form: Option<&str>) -> Identity {
     let mut exact = KeyHasher::new("likewise/answer/exact/v1");
-    optional(exact.field(&scope.0), question);
+    optional(exact.field(&scope.0), question.map(str::as_bytes));
     let exact = exact.finish();
     let key = match form {
         Some(form) => {
@@ -78,8 +78,8 @@ fn of_scope(scope: Key, question: Option<&str>, form: Option<&str>) -> Identity 
 }
 
 /// Nothing and an empty text are two things.
-fn optional(hasher: &mut KeyHasher, field: Option<&str>) {
-    hasher.field(&[u8::from(field.is_some())]).field(field.unwrap_or_default().as_bytes());
+fn optional(hasher: &mut KeyHasher, field: Option<&[u8]>) {
+    hasher.field(&[u8::from(field.is_some())]).field(field.unwrap_or_default());
 }
 
 #[cfg(test)]
@@ -279,8 +279,8 @@ mod tests {
         for partition in [
             Partition { tenant: &other, ..base },
             Partition { namespace: "other", ..base },
-            Partition { credential: Some("key"), ..base },
-            Partition { credential: Some(""), ..base },
+            Partition { credential: Some(b"key"), ..base },
+            Partition { credential: Some(b""), ..base },
             Partition { upstream: "http://two/v1", ..base },
             Partition { query: Some("api-version=2"), ..base },
             Partition { headers: &headers, ..base },

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::members::Members;
 
@@ -33,9 +34,10 @@ pub struct Answer {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct Wire<'a> {
     choices: Vec<Choice>,
-    usage: Option<Usage>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +66,7 @@ impl Choice {
 impl Answer {
     /// The answer in the body of a reply; none for anything but a chat completion with at least one choice.
     pub fn read(body: &[u8]) -> Option<Answer> {
-        let wire: Wire = serde_json::from_slice(body).ok()?;
+        let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
         let members = Members::read(body)?;
         if wire.choices.is_empty() || members.get("error").is_some_and(|error| error != "null") {
             return None;
@@ -72,7 +74,8 @@ impl Answer {
         let ends = ["stop", "tool_calls", "function_call"];
         Some(Answer {
             json: members.write_without(&OF_DELIVERY).into(),
-            usage: wire.usage,
+            // An answer that counts in a way of its own is an answer all the same.
+            usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
             has_ended: wire.choices.iter().all(|choice| choice.ends_by(&ends)),
             calls_tools: wire.choices.iter().any(Choice::calls_tools),
         })
@@ -116,6 +119,17 @@ mod tests {
         assert!(called.has_ended && called.calls_tools);
         assert!(with(json!("stop"), json!({ "tool_calls": [{ "id": "c" }] })).calls_tools);
         assert!(!with(json!("stop"), json!({ "tool_calls": [], "function_call": null })).calls_tools);
+    }
+
+    #[test]
+    fn usage_that_cannot_be_read_is_none() {
+        for usage in
+            [json!(null), json!({ "prompt_tokens": null }), json!({ "prompt_tokens": -1 }), json!("few")]
+        {
+            let choice = json!({ "finish_reason": "stop", "message": {} });
+            let answer = read(json!({ "choices": [choice], "usage": usage })).unwrap();
+            assert_eq!(answer.usage, None, "{usage}");
+        }
     }
 
     #[test]

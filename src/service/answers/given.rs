@@ -22,7 +22,7 @@ pub struct Question<'a> {
     /// Whose it is.
     pub tenant: &'a Tenant,
     /// The credential that it came with, where answers are not shared between credentials.
-    pub credential: Option<&'a str>,
+    pub credential: Option<&'a [u8]>,
     /// The question.
     pub prompt: &'a str,
     /// Everything that must be equal for two questions to share an answer.

@@ -221,12 +221,10 @@ impl Answers {
         check_tags(&ask.tags)?;
         let upstream = self.origin.name(&ask.chat.model)?;
         let namespace = self.namespaces.of_answers(&ask.tenant, ask.directives.namespace.as_deref())?;
-        let credential = ask.credential.as_deref().filter(|_| !self.options.shares_between_keys);
-        let credential = credential.map(String::from_utf8_lossy);
         let partition = Partition {
             tenant: &ask.tenant,
             namespace: &namespace.name,
-            credential: credential.as_deref(),
+            credential: ask.credential.as_deref().filter(|_| !self.options.shares_between_keys),
             upstream: &upstream,
             query: ask.query.as_deref(),
             headers: &ask.headers,
