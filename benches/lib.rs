@@ -1,8 +1,9 @@
 //! What the benchmarks share: medians, a report with machine and commit, an HTTP/1.1 load that costs little, the
-//! comparison with a bare handler, and real vectors.
+//! comparison with a bare handler, the servers of others, and real vectors.
 
 pub mod beside;
 pub mod load;
+pub mod rival;
 pub mod vectors;
 
 use std::process::Command;

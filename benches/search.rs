@@ -4,14 +4,15 @@
 //! `LIKEWISE_SHARED_DATA`, `LIKEWISE_BENCH_CACHE` and `LIKEWISE_PEERS_PYTHON` are those of the benchmark `flat`. Without
 //! Chroma in that Python its lines are missing.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use likewise_benches::beside::{Server, compare, serve_if_bare};
 use likewise_benches::load::{Connection, closed_loop, open_loop, post};
+use likewise_benches::rival::Rival;
 use likewise_benches::{percentile, print_circumstances, spread, vectors};
 use likewise_index::{Metric, scores};
 use ndarray::{Array2, ArrayView2, Axis, s};
@@ -209,52 +210,22 @@ async fn rate(address: SocketAddr, requests: &[Arc<[u8]>]) -> likewise_benches::
     spread(rounds)
 }
 
-/// Chroma's server, ended with the benchmark.
-struct Chroma {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Chroma {
-    /// Starts it, and waits until it answers; nothing if it is not there.
-    async fn start(data: &Path) -> Option<Chroma> {
-        let python = std::env::var_os("LIKEWISE_PEERS_PYTHON")?;
-        let program = Path::new(&python).with_file_name("chroma");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
-        let child = Command::new(program)
-            .args(["run", "--host", "127.0.0.1", "--port", &address.port().to_string(), "--path"])
-            .arg(data)
-            .env("ANONYMIZED_TELEMETRY", "False")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let chroma = Chroma { child, address };
-        let patience = Instant::now();
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            if patience.elapsed() > Duration::from_secs(60) {
-                return None;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Some(chroma)
-    }
-}
-
-impl Drop for Chroma {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Chroma's server; nothing if it is not there.
+async fn start_chroma(data: &Path) -> Option<Rival> {
+    let python = std::env::var_os("LIKEWISE_PEERS_PYTHON")?;
+    let command = |port: u16| {
+        let mut command = Command::new(Path::new(&python).with_file_name("chroma"));
+        command.args(["run", "--host", "127.0.0.1", "--port", &port.to_string(), "--path"]).arg(data);
+        command.env("ANONYMIZED_TELEMETRY", "False");
+        command
+    };
+    Rival::start(command, "/api/v2/heartbeat").await
 }
 
 async fn chroma(rows: ArrayView2<'_, f32>, queries: ArrayView2<'_, f32>, truth: &[Vec<usize>]) {
     const BASE: &str = "/api/v2/tenants/default_tenant/databases/default_database/collections";
     let data = tempfile::tempdir().expect("a temporary directory");
-    let Some(server) = Chroma::start(data.path()).await else {
+    let Some(server) = start_chroma(data.path()).await else {
         println!("SKIPPED: chroma is not beside LIKEWISE_PEERS_PYTHON");
         return;
     };
@@ -288,7 +259,7 @@ async fn chroma(rows: ArrayView2<'_, f32>, queries: ArrayView2<'_, f32>, truth: 
     let rate = rate(server.address, &asked).await;
     drop(server);
     let started = Instant::now();
-    let server = Chroma::start(data.path()).await.expect("it started before");
+    let server = start_chroma(data.path()).await.expect("it started before");
     let asked = requests(server.address);
     assert_eq!(Connection::open(server.address).await.ask(&asked[0]).await.0, 200);
     let restarted = started.elapsed().as_secs_f64();

@@ -15,7 +15,6 @@ use likewise_benches::beside::{Server, compare, serve_if_bare};
 use likewise_benches::load::{Connection, Times, closed_loop};
 use likewise_benches::{percentile, print_circumstances, spread};
 
-use self::litellm::LiteLlm;
 use self::upstream::{ask, calls};
 
 /// Requests that are timed one after the other.
@@ -72,7 +71,7 @@ async fn main() {
     );
     println!("|---|---|---|---|---|---|");
     beside("likewise", own.address, upstream.address, TIMED).await;
-    match LiteLlm::start(data.path(), upstream.address).await {
+    match litellm::start(data.path(), upstream.address).await {
         Some(proxy) => beside("LiteLLM 1.94.1, in memory", proxy.address, upstream.address, TIMED_SLOW).await,
         None => println!("SKIPPED: LIKEWISE_LITELLM is not LiteLLM's program"),
     }
