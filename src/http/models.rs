@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request as HttpRequest, State};
+use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::value::to_raw_value;
 
 use super::chat::credential;
 use super::forward::{Forward, pass_on};
+use super::gate::Place;
 use super::problem::{ErrorBody, Problem};
 use super::wire::{ModelList, ModelObject};
 use crate::embed::ModelCard;
@@ -68,6 +69,7 @@ pub(super) struct Endpoint {
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub(super) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(place): Extension<Arc<Place>>,
     headers: HeaderMap,
 ) -> Result<Json<ModelList>, Problem> {
     let names = &endpoint.names;
@@ -75,6 +77,7 @@ pub(super) async fn list(
     let own = names.all().map(|id| to_raw_value(&names.object(id)).map_err(fault));
     let mut data = own.collect::<Result<Vec<_>>>()?;
     if let Some(origin) = &endpoint.forward.origin {
+        place.leave();
         data.extend(origin.models(credential(&headers)).await);
     }
     Ok(Json(ModelList { object: "list", data }))
