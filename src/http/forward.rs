@@ -94,6 +94,7 @@ pub(super) async fn pass_on(
     let body = body::read(body, forward.body_bytes_max).await?;
     let call = Call {
         may_repeat: matches!(head.method, Method::GET | Method::HEAD),
+        may_wait: true,
         method: head.method.as_str().to_owned(),
         path,
         model: named.or_else(|| model(&head.headers, &body)),

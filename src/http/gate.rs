@@ -140,10 +140,11 @@ impl Gate {
             self.keys.admit(request.headers())?;
         }
         request.extensions_mut().insert(self.tenant.clone());
-        let place = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => Some(place),
-            Err(_) if is_open || TELLING_ROUTES.contains(&route) => None,
-            Err(_) => return Err(Error::new(Kind::Overloaded, "too many requests are being answered")),
+        let place = if is_open || TELLING_ROUTES.contains(&route) {
+            None
+        } else {
+            let full = |_| Error::new(Kind::Overloaded, "too many requests are being answered");
+            Some(Arc::clone(&self.places).try_acquire_owned().map_err(full)?)
         };
         let place = Arc::new(Place(Mutex::new(place)));
         request.extensions_mut().insert(Arc::clone(&place));

@@ -116,7 +116,7 @@ impl Upstream {
             let late = |_| late("total_ms", self.options.total_ms);
             let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(late)?;
             attempts += 1;
-            let next = match self.wait_before(attempts, &outcome, route, call.may_repeat) {
+            let next = match self.wait_before(attempts, &outcome, route, &call) {
                 Some(wait) if Instant::now() + wait < deadline => Instant::now() + wait,
                 Some(_) | None => return Ok(self.reply(outcome?, deadline, place)),
             };
@@ -160,22 +160,25 @@ impl Upstream {
         attempts: u32,
         outcome: &Result<Response, Failed>,
         route: &Route,
-        may_repeat: bool,
+        call: &Call,
     ) -> Option<Duration> {
         if attempts > self.options.retries_max {
             return None;
         }
         let asked = match outcome {
-            Ok(response) if may_repeat && is_transient(response) => {
+            Ok(response) if call.may_repeat && is_transient(response) => {
                 retry_after(|name| response.headers().get(name)?.to_str().ok())
             }
             Ok(_) => return None,
-            Err(failed) if failed.may_have_arrived && !may_repeat => return None,
+            Err(failed) if failed.may_have_arrived && !call.may_repeat => return None,
             Err(_) => None,
         };
         // Another upstream has not asked anybody to wait.
         if (attempts as usize) < route.base_urls.len() {
             return Some(Duration::ZERO);
+        }
+        if !call.may_wait {
+            return None;
         }
         let longest = Duration::from_millis(self.options.backoff_ms_max);
         let first = Duration::from_millis(self.options.backoff_ms);

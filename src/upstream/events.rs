@@ -30,15 +30,15 @@ impl Events {
     /// The next whole event.
     pub fn next_event(&mut self) -> Option<Event> {
         let end = self.boundary()?;
-        let bytes = self.buffer.split_to(end).freeze();
         self.line = 0;
-        let text = String::from_utf8_lossy(&bytes);
-        let data: Vec<&str> = field(&text, "data:").collect();
-        Some(Event {
-            data: (!data.is_empty()).then(|| data.join("\n")),
-            is_error: field(&text, "event:").last() == Some("error"),
-            bytes: bytes.clone(),
-        })
+        Some(Event::read(self.buffer.split_to(end).freeze()))
+    }
+
+    /// What is left at the end of the stream. The standard drops an event without its blank line; clients of models do not
+    /// miss the line behind the last one, and some models leave it out.
+    pub fn last_event(&mut self) -> Option<Event> {
+        let rest = self.rest();
+        (!rest.is_empty()).then(|| Event::read(rest))
     }
 
     /// Bytes of an event that is not whole.
@@ -46,7 +46,7 @@ impl Events {
         self.buffer.remaining()
     }
 
-    /// What is left at the end of the stream.
+    /// The bytes that are no whole event.
     pub fn rest(&mut self) -> Bytes {
         self.line = 0;
         self.buffer.split().freeze()
@@ -67,6 +67,18 @@ impl Events {
             if end == 0 {
                 return Some(self.line);
             }
+        }
+    }
+}
+
+impl Event {
+    fn read(bytes: Bytes) -> Event {
+        let text = String::from_utf8_lossy(&bytes);
+        let data: Vec<&str> = field(&text, "data:").collect();
+        Event {
+            data: (!data.is_empty()).then(|| data.join("\n")),
+            is_error: field(&text, "event:").last() == Some("error"),
+            bytes: bytes.clone(),
         }
     }
 }
@@ -94,6 +106,17 @@ mod tests {
             }
         }
         (found, bytes, events.rest())
+    }
+
+    #[test]
+    fn the_last_event_needs_no_blank_line() {
+        let mut events = Events::default();
+        events.push(b"data: a\n\ndata: [DONE]\r\n");
+        assert_eq!(events.next_event().unwrap().data.as_deref(), Some("a"));
+        assert_eq!(events.next_event(), None);
+        let last = events.last_event().unwrap();
+        assert_eq!((last.data.as_deref(), &last.bytes[..]), (Some("[DONE]"), &b"data: [DONE]\r\n"[..]));
+        assert_eq!(events.last_event(), None);
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Upstream {
             credential: credential.cloned(),
             body: Bytes::new(),
             may_repeat: true,
+            may_wait: false,
         };
         let mut reply = self.call_on(route, call).await?;
         let body = reply.whole(BYTES_MAX).await?;

@@ -93,7 +93,10 @@ pub fn with_usage(body: &[u8]) -> Result<Bytes> {
 pub fn without_empty_usage(data: &str) -> Option<Bytes> {
     const USAGE: &str = "usage";
     // Most chunks do not speak of it, and are not read for it.
-    let members = if data.contains("\"usage\"") { Members::read(data.as_bytes())? } else { return None };
+    let speaks_of_it = data.contains("\"usage\"");
+    // Data of several lines would need each of them marked.
+    let members =
+        if speaks_of_it && !data.contains('\n') { Members::read(data.as_bytes())? } else { return None };
     (members.get(USAGE)? == "null").then_some(())?;
     Some([b"data: ", &members.write_without(&[USAGE])[..], b"\n\n"].concat().into())
 }
@@ -127,9 +130,14 @@ mod tests {
         let chunk = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}],"usage":null}"#;
         let rest = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}]}"#;
         assert_eq!(told(chunk), Some(format!("data: {rest}\n\n")));
-        for data in
-            [rest, r#"{"usage":{"total_tokens":1}}"#, "[DONE]", "\"usage\"", r#"{"a":{"usage":null}}"#]
-        {
+        for data in [
+            rest,
+            r#"{"usage":{"total_tokens":1}}"#,
+            "[DONE]",
+            "\"usage\"",
+            r#"{"a":{"usage":null}}"#,
+            "{\n\"usage\":null}",
+        ] {
             assert_eq!(told(data), None, "{data}");
         }
     }

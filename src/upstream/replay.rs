@@ -11,6 +11,8 @@ use crate::domain::UnixSeconds;
 
 /// A piece of text ends at the first space behind so many bytes.
 const PIECE_BYTES: usize = 24;
+/// Members of an answer that each of its chunks has; the others, which may be long, are in the first one.
+const IN_EVERY_CHUNK: [&str; 6] = ["id", "object", "created", "model", "system_fingerprint", "service_tier"];
 /// Members of a message that its first chunk does not hold.
 const IN_PIECES: [&str; 4] = ["content", "refusal", "tool_calls", "function_call"];
 
@@ -37,13 +39,12 @@ pub fn as_events(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option
     whole.insert("id".into(), new_id().into());
     whole.insert("created".into(), created.0.into());
     whole.insert("object".into(), "chat.completion.chunk".into());
-    let mut frame = serde_json::to_string(&whole).ok()?;
-    // Left open for the choices.
-    frame.pop();
-    let mut stream = Stream { frame, wants_usage, out: Vec::with_capacity(json.len() * 8) };
-    for choice in choices {
+    let (frame, once): (Map<String, Value>, Map<String, Value>) =
+        whole.into_iter().partition(|(name, _)| IN_EVERY_CHUNK.contains(&name.as_str()));
+    let mut stream = Stream { frame: open(&frame)?, once: open(&once)?, wants_usage, out: Vec::new() };
+    for (place, choice) in choices.into_iter().enumerate() {
         let Value::Object(choice) = choice else { return None };
-        stream.choice(choice)?;
+        stream.choice(place, choice)?;
     }
     if let Some(usage) = usage.filter(|_| wants_usage) {
         stream.event(&format!("[],\"usage\":{usage}"));
@@ -52,18 +53,27 @@ pub fn as_events(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option
     Some(stream.out)
 }
 
+/// An object, left open for more members.
+fn open(members: &Map<String, Value>) -> Option<String> {
+    let mut text = serde_json::to_string(members).ok()?;
+    text.pop();
+    Some(text)
+}
+
 /// Events as they are written.
 struct Stream {
     /// What every chunk begins with.
     frame: String,
+    /// What is said once, by the first chunk, written as an object.
+    once: String,
     wants_usage: bool,
     out: Vec<u8>,
 }
 
 impl Stream {
-    fn choice(&mut self, mut choice: Map<String, Value>) -> Option<()> {
+    fn choice(&mut self, place: usize, mut choice: Map<String, Value>) -> Option<()> {
         let Some(Value::Object(mut message)) = choice.remove("message") else { return None };
-        let index = choice.remove("index").unwrap_or_else(|| 0.into());
+        let index = choice.remove("index").unwrap_or_else(|| place.into());
         let reason = choice.remove("finish_reason").unwrap_or_default();
         let logprobs = choice.remove("logprobs");
         let parts: Vec<Option<Value>> = IN_PIECES.iter().map(|name| message.remove(*name)).collect();
@@ -73,10 +83,13 @@ impl Stream {
         // The first chunk says who speaks, and whatever is said at once.
         for (name, text) in [("content", &content), ("refusal", &refusal)] {
             if let Some(text) = text {
-                message.insert(
-                    name.into(),
-                    if text.is_string() && name == "content" { "".into() } else { Value::Null },
-                );
+                // What is no text cannot come in pieces.
+                let first = match text.as_str() {
+                    Some(_) if name == "content" => "".into(),
+                    Some(_) => Value::Null,
+                    None => text.clone(),
+                };
+                message.insert(name.into(), first);
             }
         }
         let mut chunk = choice;
@@ -118,6 +131,10 @@ impl Stream {
     fn event(&mut self, choices: &str) {
         self.out.extend_from_slice(b"data: ");
         self.out.extend_from_slice(self.frame.as_bytes());
+        if self.once.len() > 1 {
+            self.out.push(b',');
+            self.out.extend_from_slice(&std::mem::take(&mut self.once).as_bytes()[1..]);
+        }
         self.out.extend_from_slice(b",\"choices\":");
         self.out.extend_from_slice(choices.as_bytes());
         self.out.extend_from_slice(b"}\n\n");
@@ -335,6 +352,22 @@ mod tests {
     fn two_deliveries_have_two_names() {
         assert_ne!(as_json(b"{}", NOW), as_json(b"{}", NOW));
         assert!(serde_json::from_slice::<Value>(&as_json(b"{}", NOW)).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_part_of_every_chunk_is_said_once() {
+        let long = "cited ".repeat(1000);
+        let choice = |content: Value| json!({ "message": { "content": content }, "finish_reason": "stop" });
+        let parts = json!([{ "type": "text", "text": "two" }]);
+        let whole = json!({ "model": "m", "citations": [long], "choices": [choice(long.clone().into()), choice(parts.clone())] });
+        let json = whole.to_string();
+        let events = as_events(json.as_bytes(), UnixSeconds(7), false).unwrap();
+        assert!(events.len() < json.len() * 20, "{} bytes", events.len());
+        let (chunks, again) = read(&events);
+        assert_eq!(chunks.iter().filter(|chunk| chunk.get("citations").is_some()).count(), 1);
+        assert_eq!(again["citations"], whole["citations"]);
+        assert_eq!(again["choices"][0]["message"]["content"], long);
+        assert_eq!(again["choices"][1]["message"]["content"], parts, "what is no text stays what it is");
     }
 
     #[test]

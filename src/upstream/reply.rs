@@ -30,6 +30,8 @@ pub struct Call {
     pub body: Bytes,
     /// Whether to ask again may do no harm, also where the first attempt may have arrived.
     pub may_repeat: bool,
+    /// Whether to wait before asking the same address again; another one is asked at once.
+    pub may_wait: bool,
 }
 
 /// What an upstream says: its head at once, its body as it comes.

@@ -22,7 +22,7 @@ pub(super) struct Board(Box<[Mutex<Shard>]>);
 struct Shard {
     /// Those that others may join.
     open: HashMap<Key, Arc<Shared>, ByPrefix>,
-    /// Those that nobody else can.
+    /// Those that nobody else can, any more or from the beginning.
     alone: Vec<(Key, Arc<Shared>)>,
 }
 
@@ -156,9 +156,11 @@ impl Shared {
         (shared, waiter)
     }
 
-    fn is_current(&self, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
+    fn is_current(&self, asked: &Terms, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
         let state = lock(&self.state);
-        is_current(state.stamp, &state.terms.tags)
+        // What a joiner depends on may have been invalidated since too.
+        let tags: Vec<Subject> = state.terms.tags.iter().chain(&asked.tags).copied().collect();
+        is_current(state.stamp, &tags)
     }
 
     /// A place in the flight, if its terms can be what is asked.
@@ -195,12 +197,31 @@ impl Board {
         is_current: impl Fn(Stamp, &[Subject]) -> bool,
     ) -> Option<(Waiter, Option<Flight>)> {
         let mut shard = self.shard(&key);
-        if let Some(flight) = shard.open.get(&key).filter(|flight| flight.is_current(is_current)) {
+        if let Some(flight) = shard.open.get(&key).filter(|flight| flight.is_current(&terms, is_current)) {
             return Some((flight.joined(&terms)?, None));
         }
+        let (waiter, flight) = self.open(&mut shard, key, stamp, terms);
+        Some((waiter, Some(flight)))
+    }
+
+    /// As [`Board::join`], for whoever does not wait for the answer: nothing if it is being made already.
+    pub(super) fn lead(
+        self: &Arc<Self>,
+        key: Key,
+        stamp: Stamp,
+        terms: Terms,
+        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+    ) -> Option<(Waiter, Flight)> {
+        let mut shard = self.shard(&key);
+        let is_made = shard.open.get(&key).is_some_and(|flight| flight.is_current(&terms, is_current));
+        (!is_made).then(|| self.open(&mut shard, key, stamp, terms))
+    }
+
+    fn open(self: &Arc<Self>, shard: &mut Shard, key: Key, stamp: Stamp, terms: Terms) -> (Waiter, Flight) {
         let (shared, waiter) = Shared::new(stamp, terms);
-        shard.open.insert(key, Arc::clone(&shared));
-        Some((waiter, Some(Flight { shared, board: Arc::clone(self), key })))
+        let before = shard.open.insert(key, Arc::clone(&shared));
+        shard.alone.extend(before.map(|before| (key, before)));
+        (waiter, Flight { shared, board: Arc::clone(self), key })
     }
 
     /// A flight that nobody else can join.
@@ -210,11 +231,13 @@ impl Board {
         (waiter, Flight { shared, board: Arc::clone(self), key })
     }
 
-    /// Sees to it that no flight of `key` keeps anything.
+    /// Sees to it that no flight of `key` keeps anything, and that nobody joins one any more.
     pub(super) fn forbid(&self, key: &Key) {
-        let shard = self.shard(key);
-        let alone = shard.alone.iter().filter(|(known, _)| known == key).map(|(_, flight)| flight);
-        shard.open.get(key).into_iter().chain(alone).for_each(|flight| lock(&flight.state).may_keep = false);
+        let mut shard = self.shard(key);
+        let open = shard.open.remove(key);
+        shard.alone.extend(open.map(|open| (*key, open)));
+        let all = shard.alone.iter().filter(|(known, _)| known == key);
+        all.for_each(|(_, flight)| lock(&flight.state).may_keep = false);
     }
 
     /// Flights in the air.
@@ -511,6 +534,16 @@ mod tests {
         assert_eq!(terms.tags, [Subject(1), Subject(2)]);
         assert!(join_if(&board, tagged(&[3]), true).is_none(), "too late for a tag");
         assert!(join_if(&board, tagged(&[2]), true).is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_only_wants_it_made_anew_does_not_join() {
+        let board = Board::new();
+        let lead = |is_current| board.lead(KEY, Stamp::default(), usage(), move |_, _| is_current);
+        let (_waiter, flight) = lead(true).unwrap();
+        assert!(lead(true).is_none());
+        assert_eq!(flight.followers(), 0);
+        assert!(lead(false).is_some(), "it was invalidated since");
     }
 
     #[tokio::test]

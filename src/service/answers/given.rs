@@ -96,7 +96,6 @@ impl Answers {
     /// take it.
     pub async fn give(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
         let asked = self.asked_of(question)?;
-        super::check_size(answer.len(), &asked.namespace.policy)?;
         let record = Record {
             usage: None,
             was_asked_for_usage: false,
@@ -105,8 +104,10 @@ impl Answers {
             question: question.prompt,
             answer: answer.as_bytes(),
         };
+        super::check_size(record.bytes(), &asked.namespace.policy)?;
+        let held = self.stripes.lock(&[asked.identity.key]).await;
         let Terms { tags, ttl_seconds, .. } = asked.terms.clone();
-        let kept = self.keep(&asked, Draft { record, tags, ttl_seconds, stamp, cost_us: 0 }).await;
+        let kept = self.keep(&asked, Draft { record, tags, ttl_seconds, stamp, cost_us: 0 }, held).await;
         let message = "something that the answer depends on was invalidated meanwhile";
         self.write(&asked, &kept.ok_or_else(|| Error::new(Kind::Conflict, message))?).await?;
         Ok(asked.identity.key)
@@ -148,7 +149,7 @@ impl Answers {
             namespace,
             model: "".into(),
             question: None,
-            may_repeat: false,
+            may_wait: false,
             terms: Terms { tags, tells_usage: false, ttl_seconds },
         })
     }

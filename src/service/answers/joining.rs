@@ -40,7 +40,10 @@ impl Answers {
         }
         let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
         let stamp = self.stamp();
-        let Some((waiter, Some(flight))) = self.join(asked, stamp) else { return };
+        let (key, terms) = (asked.identity.key, asked.terms.clone());
+        let Some((waiter, flight)) = self.board.lead(key, stamp, terms, self.is_current(asked)) else {
+            return;
+        };
         let Ok(making) = self.making(ask, asked, stamp, true) else { return };
         tokio::spawn(async move {
             making.run(flight, Some(waiter)).await;
@@ -59,7 +62,6 @@ impl Answers {
         let directives = &ask.directives;
         let is_alone = directives.no_cache
             || directives.no_store
-            || directives.is_conditional()
             || (ask.chat.has_tools && !self.options.keeps_tool_calls);
         for _ in 0..LEADERS_MAX {
             let stamp = self.stamp();
@@ -119,9 +121,13 @@ impl Answers {
 
     /// Joins whoever makes the answer, unless something that it depends on was invalidated since that began.
     fn join(&self, asked: &Asked, stamp: Stamp) -> Option<(Waiter, Option<Flight>)> {
+        self.board.join(asked.identity.key, stamp, asked.terms.clone(), self.is_current(asked))
+    }
+
+    /// Whether an answer whose making began then, and depends on these, is still what it was.
+    fn is_current(&self, asked: &Asked) -> impl Fn(Stamp, &[Subject]) -> bool {
         let (versions, namespace) = (self.cache.freshness().versions(), asked.namespace.subject);
-        let is_current = |stamp, tags: &[Subject]| versions.admit(stamp, namespace, tags).is_some();
-        self.board.join(asked.identity.key, stamp, asked.terms.clone(), is_current)
+        move |stamp, tags| versions.admit(stamp, namespace, tags).is_some()
     }
 
     /// What was not there before, and is now.
@@ -159,7 +165,8 @@ impl Answers {
             headers: own.chain(ask.traces.iter().cloned()).chain([json("content-type")]).collect(),
             credential: ask.credential.clone(),
             body,
-            may_repeat: asked.may_repeat,
+            may_repeat: true,
+            may_wait: asked.may_wait,
         };
         Ok(Making {
             answers: Arc::clone(self),

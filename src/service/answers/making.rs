@@ -14,10 +14,13 @@ use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
 use crate::service::objects::TAGS_MAX;
-use crate::upstream::{self, Answer, Assembly, Call, Events, Reply as Head};
+use crate::upstream::{self, Answer, Assembly, Call, Event, Events, Reply as Head};
 
 /// How long the end of a stream is waited for that has said that it is over.
 const END_WITHIN: Duration = Duration::from_millis(50);
+
+/// As much is told of an error in a stream.
+const FAULT_CHARS_MAX: usize = 500;
 
 /// What is needed to make an answer.
 pub(super) struct Making {
@@ -66,6 +69,7 @@ impl Making {
         {
             tracing::warn!(%error, "an answer is kept in memory only");
             self.not_kept("disk");
+            self.answers.remember(&self.asked, &kept);
         }
         flight.leave();
     }
@@ -117,7 +121,7 @@ impl Making {
             flight.end(Phase::Failed(error));
             return None;
         }
-        let Course { mut events, assembly, last, fault } = course;
+        let Course { assembly, last, fault, .. } = course;
         let is_done = assembly.is_done();
         let answer =
             assembly.finish().filter(|_| fault.is_none()).and_then(|json| Answer::read(&json)).map(Arc::new);
@@ -130,10 +134,10 @@ impl Making {
         };
         // Whoever has read the last event and asks again finds the answer.
         last.into_iter().for_each(|last| flight.push(last, None));
-        flight.push(events.rest(), None);
         let streamed = match (answer, fault) {
             (Some(answer), _) => Streamed::Answer(answer),
             (None, Some(fault)) => {
+                let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
                 let message = format!("the upstream's stream ended in an error: {fault}");
                 Streamed::Faulty(Error::new(Kind::Upstream, message))
             }
@@ -150,33 +154,41 @@ impl Making {
     /// Passes events on as they come, but for the last one, and reads along.
     async fn follow(&self, head: &mut Head, flight: &Flight, course: &mut Course) -> Result<()> {
         let mut left = self.answers.answer_bytes_max;
-        while let Some(bytes) = next_of(head, course.assembly.is_done()).await? {
+        while let Some(bytes) = course.next_of(head).await? {
             left = left.checked_sub(bytes.len()).ok_or_else(|| {
                 let error = Error::new(Kind::Upstream, "read the upstream's stream: it is too long");
                 error.with("bytes_max", self.answers.answer_bytes_max)
             })?;
             course.events.push(&bytes);
             while let Some(event) = course.events.next_event() {
-                course.last.take().into_iter().for_each(|last| flight.push(last, None));
-                let was_done = course.assembly.is_done();
-                let note = event.data.as_deref().map(|data| course.assembly.push(data)).unwrap_or_default();
-                let without_usage = match &event.data {
-                    _ if !self.asked.terms.tells_usage => None,
-                    Some(_) if note.is_usage => Some(Bytes::new()),
-                    Some(data) => upstream::without_empty_usage(data),
-                    None => None,
-                };
-                if note.is_error || event.is_error {
-                    course.fault = Some(event.data.unwrap_or_default());
-                }
-                if course.assembly.is_done() && !was_done {
-                    course.last = Some(event.bytes);
-                } else {
-                    flight.push(event.bytes, without_usage);
-                }
+                self.hear(event, flight, course);
             }
         }
+        if let Some(event) = course.events.last_event() {
+            self.hear(event, flight, course);
+        }
         Ok(())
+    }
+
+    /// Reads an event and passes it on, unless it is the one that ends the answer: that one takes the place of the last.
+    fn hear(&self, event: Event, flight: &Flight, course: &mut Course) {
+        course.last.take().into_iter().for_each(|last| flight.push(last, None));
+        let was_done = course.assembly.is_done();
+        let note = event.data.as_deref().map(|data| course.assembly.push(data)).unwrap_or_default();
+        let without_usage = match &event.data {
+            _ if !self.asked.terms.tells_usage => None,
+            Some(_) if note.is_usage => Some(Bytes::new()),
+            Some(data) => upstream::without_empty_usage(data),
+            None => None,
+        };
+        if note.is_error || event.is_error {
+            course.fault = Some(event.data.unwrap_or_default());
+        }
+        if course.assembly.is_done() && !was_done {
+            course.last = Some(event.bytes);
+        } else {
+            flight.push(event.bytes, without_usage);
+        }
     }
 
     /// Counts what an answer has cost, and puts it where it is found, if it may be kept.
@@ -185,27 +197,28 @@ impl Making {
         if !self.keeps {
             return None;
         }
-        if let Some(reason) = self.refusal(answer) {
-            self.not_kept(reason);
-            return None;
-        }
-        let Some(Terms { tags, ttl_seconds, tells_usage }) = flight.close_terms() else {
-            self.not_kept("deleted");
-            return None;
-        };
         let record = Record {
             usage: answer.usage,
-            was_asked_for_usage: tells_usage,
+            was_asked_for_usage: self.asked.terms.tells_usage,
             is_text: false,
             scope: self.asked.identity.scope,
             question: self.asked.question.as_deref().unwrap_or_default(),
             answer: &answer.json,
         };
+        if let Some(reason) = self.refusal(answer, &record) {
+            self.not_kept(reason);
+            return None;
+        }
+        // Whoever deletes holds it too: what is deleted before the terms are closed is not kept, and what is deleted later
+        // is there to be removed.
+        let held = self.answers.stripes.lock(&[self.asked.identity.key]).await;
+        let Some(Terms { tags, ttl_seconds, .. }) = flight.close_terms() else {
+            self.not_kept("deleted");
+            return None;
+        };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let kept = self
-            .answers
-            .keep(&self.asked, Draft { record, tags, ttl_seconds, stamp: self.stamp, cost_us })
-            .await;
+        let draft = Draft { record, tags, ttl_seconds, stamp: self.stamp, cost_us };
+        let kept = self.answers.keep(&self.asked, draft, held).await;
         match &kept {
             Some(kept) => {
                 flight.kept_with(kept.entry.meta.tags.iter().map(|version| version.tag).collect());
@@ -216,12 +229,12 @@ impl Making {
     }
 
     /// Why an answer is not to be kept.
-    fn refusal(&self, answer: &Answer) -> Option<&'static str> {
+    fn refusal(&self, answer: &Answer, record: &Record<'_>) -> Option<&'static str> {
         if !answer.has_ended {
             Some("unfinished")
         } else if answer.calls_tools && !self.answers.options.keeps_tool_calls {
             Some("tool_calls")
-        } else if answer.json.len() > self.asked.namespace.policy.value_bytes_max {
+        } else if record.bytes() > self.asked.namespace.policy.value_bytes_max {
             Some("too_large")
         } else {
             None
@@ -242,15 +255,20 @@ struct Course {
     last: Option<Bytes>,
     /// What the stream says has gone wrong.
     fault: Option<String>,
+    /// How long a stream that has said that it is over is waited for.
+    end: Option<Instant>,
 }
 
-/// The next bytes of a stream. One that is over is read to its end, so that its connection can serve again, but not waited
-/// for.
-async fn next_of(head: &mut Head, is_done: bool) -> Result<Option<Bytes>> {
-    if !is_done {
-        return head.next().await;
+impl Course {
+    /// The next bytes of a stream. One that is over is read to its end, so that its connection can serve again, but not
+    /// waited for, and what becomes of the connection then is nobody's fault.
+    async fn next_of(&mut self, head: &mut Head) -> Result<Option<Bytes>> {
+        if !self.assembly.is_done() {
+            return head.next().await;
+        }
+        let end = *self.end.get_or_insert_with(|| Instant::now() + END_WITHIN);
+        Ok(tokio::time::timeout_at(end, head.next()).await.ok().and_then(Result::ok).flatten())
     }
-    tokio::time::timeout(END_WITHIN, head.next()).await.unwrap_or(Ok(None))
 }
 
 /// Tells all who wait. Those who come while the answer is on its way to the disk have it too; if it is not, they fly anew.
@@ -260,10 +278,14 @@ fn settle(flight: &Flight, kept: Option<&Kept<'_>>, phase: Phase) {
 
 impl Answers {
     /// Lets an answer be found in the place of the one before it, whose tags it carries on. None if something that it
-    /// depends on was invalidated since its making began.
-    pub(super) async fn keep(&self, asked: &Asked, draft: Draft<'_>) -> Option<Kept<'_>> {
+    /// depends on was invalidated since its making began. `held` is the key's stripe.
+    pub(super) async fn keep<'a>(
+        &'a self,
+        asked: &Asked,
+        draft: Draft<'_>,
+        held: Held<'a>,
+    ) -> Option<Kept<'a>> {
         let key = asked.identity.key;
-        let held = self.stripes.lock(&[key]).await;
         let mut tags = draft.tags;
         if let Some(before) = self.look_locked(&asked.namespace, &key).await {
             let more = before.entry.meta.tags.iter().map(|version| version.tag);
@@ -286,22 +308,24 @@ impl Answers {
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
         let entry = Arc::new(Entry { meta, value: draft.record.encode().into() });
+        let kept = Kept { key, entry, _held: held };
+        self.remember(asked, &kept);
+        Some(kept)
+    }
+
+    /// Keeps an answer in memory, if such answers are kept there.
+    fn remember(&self, asked: &Asked, kept: &Kept<'_>) {
         if asked.namespace.policy.uses(TierName::Memory) {
-            self.cache.keep(key, Arc::clone(&entry));
+            self.cache.keep(kept.key, Arc::clone(&kept.entry));
         }
-        Some(Kept { key, entry, _held: held })
     }
 
     /// Lets a kept answer survive a restart.
     ///
     /// # Errors
-    /// Whatever the disk says: then the answer is in memory only.
+    /// Whatever the disk says: then the answer is nowhere.
     pub(super) async fn write(&self, asked: &Asked, kept: &Kept<'_>) -> Result<()> {
         let entries = vec![(kept.key, Arc::clone(&kept.entry))];
-        self.cache.put_many(&asked.namespace, entries).await.inspect_err(|_| {
-            if asked.namespace.policy.uses(TierName::Memory) {
-                self.cache.keep(kept.key, Arc::clone(&kept.entry));
-            }
-        })
+        self.cache.put_many(&asked.namespace, entries).await
     }
 }

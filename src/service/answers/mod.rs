@@ -101,8 +101,8 @@ struct Asked {
     model: Arc<str>,
     question: Option<Arc<str>>,
     terms: Terms,
-    /// Whether an attempt that fails may be made again.
-    may_repeat: bool,
+    /// Whether an attempt that fails may be made again after a while.
+    may_wait: bool,
 }
 
 /// In which form an answer is wanted.
@@ -185,8 +185,12 @@ impl Answers {
     pub async fn ask(self: &Arc<Self>, ask: Ask) -> Result<Served> {
         let started = Instant::now();
         let (asked, form) = (self.asked(&ask)?, Form::of(&ask.chat));
+        let not_cached = || Error::new(Kind::NotCached, "the answer is not in the cache");
         if let Some(reason) = self.bypass(&ask.chat) {
             self.outcomes.bypassed.inc();
+            if ask.directives.only_if_cached {
+                return Err(not_cached());
+            }
             let waiter = self.lead_alone(&ask, &asked, false)?;
             let served = self.served(waiter, form, &asked, Outcome::Bypass, started).await?;
             return Ok(Served { reason: Some(reason), ..served });
@@ -202,14 +206,19 @@ impl Answers {
         }
         if ask.directives.only_if_cached {
             self.outcomes.misses.inc();
-            return Err(Error::new(Kind::NotCached, "the answer is not in the cache"));
+            return Err(not_cached());
         }
         let looked = started.elapsed();
         let stale = found.filter(|found| self.may_stand_in(found, &asked, &ask.directives));
-        // Whoever has something in hand does not wait for a second attempt.
-        let asked = Asked { may_repeat: stale.is_none(), ..asked };
+        // Whoever has something in hand does not wait; another address may still be asked.
+        let asked = Asked { may_wait: stale.is_none(), ..asked };
         let made = self.made(&ask, &asked, form, started).await;
-        let stale = stale.filter(|_| is_failure(&made));
+        // What was found may have been removed while the upstream was asked.
+        let stale = match stale {
+            Some(_) if is_failure(&made) => self.look(&asked.namespace, &asked.identity.key).await,
+            Some(_) | None => None,
+        };
+        let stale = stale.filter(|found| self.may_stand_in(found, &asked, &ask.directives));
         let served = match stale.and_then(|found| self.stand_in(&found, &asked, form, &made)) {
             Some(served) => served,
             None => made?,
@@ -233,7 +242,7 @@ impl Answers {
         let tags = ask.tags.iter().map(|tag| Subject::tag(&ask.tenant, tag)).collect();
         Ok(Asked {
             identity,
-            may_repeat: true,
+            may_wait: true,
             model: Arc::clone(&ask.chat.model),
             question: ask.chat.question.clone(),
             // A whole answer always tells what it used; of streams that is asked.
@@ -376,7 +385,9 @@ impl Form {
 fn is_failure(made: &Result<Served>) -> bool {
     match made {
         Ok(served) => served.status >= 500 || served.status == 429 || served.reason == Some(NO_ANSWER),
-        Err(error) => matches!(error.kind(), Kind::Upstream | Kind::Timeout | Kind::Overloaded),
+        Err(error) => {
+            matches!(error.kind(), Kind::Upstream | Kind::Timeout | Kind::Overloaded | Kind::Internal)
+        }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> Record<'a> {
             | flag(self.was_asked_for_usage, WAS_ASKED_FOR_USAGE);
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
-        let mut out = Vec::with_capacity(HEAD_BYTES + self.question.len() + self.answer.len());
+        let mut out = Vec::with_capacity(self.bytes());
         out.extend([VERSION, flags, 0, 0]);
         out.extend(usage.prompt_tokens.to_le_bytes());
         out.extend(usage.completion_tokens.to_le_bytes());
@@ -53,6 +53,11 @@ impl<'a> Record<'a> {
         out.extend(self.question.as_bytes());
         out.extend(self.answer);
         out
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> usize {
+        HEAD_BYTES + self.question.len() + self.answer.len()
     }
 
     /// The record of some bytes; none if they are no whole one of this version.
@@ -94,6 +99,7 @@ mod tests {
             [base, Record { usage: None, was_asked_for_usage: false, is_text: true, question: "", ..base }]
         {
             let bytes = record.encode();
+            assert_eq!(bytes.len(), record.bytes());
             assert_eq!(Record::decode(&bytes), Some(record));
             let cuts = 0..HEAD_BYTES + record.question.len();
             assert!(cuts.into_iter().all(|end| Record::decode(&bytes[..end]).is_none()));

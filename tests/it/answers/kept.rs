@@ -205,6 +205,8 @@ async fn warm_requests_and_tools_pass_by_unless_switched_on() {
         let answer = ask(&server, &warm).await;
         assert_eq!((status(&answer), answer.header("x-likewise-reason")), ("fwd=bypass", "temperature"));
     }
+    let kept_only = ask(&server, &with(warm.clone(), json!({ "cache": { "only-if-cached": true } }))).await;
+    assert_eq!((kept_only.status, upstream.calls()), (504, 2));
     // What it cost is counted all the same, as a stream too, and told only to those who ask.
     let spent = server.stat("/answers/spent_tokens").await;
     let streamed = ask(&server, &with(warm.clone(), json!({ "stream": true }))).await;

@@ -138,12 +138,14 @@ async fn a_full_server_still_tells_how_it_fares() {
     let address = server.url().strip_prefix("http://").unwrap();
     let mut unfinished = tokio::net::TcpStream::connect(address).await.unwrap();
     unfinished.write_all(head.as_bytes()).await.unwrap();
-    until("all places are taken", async || server.get("/v1/models").await.status == 429).await;
+    until("it is being answered, beside whoever looks", async || in_flight(&server).await == 2).await;
+    assert_eq!(server.get("/v1/models").await.status, 429, "all places are taken");
     for path in ["/metrics", "/v1/stats", "/healthz"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
     drop(unfinished);
-    until("a place is free", async || server.get("/v1/models").await.status == 200).await;
+    until("nobody else is answered", async || in_flight(&server).await == 1).await;
+    assert_eq!(server.get("/v1/models").await.status, 200);
 }
 
 #[tokio::test]
@@ -172,6 +174,7 @@ async fn a_stream_that_breaks_is_passed_on_as_broken_and_never_kept() {
         vec![chunk("a")],
         vec![chunk("a"), "data: {nonsense\n\n".into(), "data: [DONE]\n\n".into()],
         vec!["data: [DONE]\n\n".into()],
+        vec![chunk("a"), chunk("b").trim_end_matches("}\n\n").into()],
         vec![],
     ];
     for events in streams {
@@ -182,6 +185,14 @@ async fn a_stream_that_breaks_is_passed_on_as_broken_and_never_kept() {
     }
     assert!(!is_hit(&ask(&server, &body).await));
     assert!(is_hit(&ask(&server, &body).await));
+    // Only the blank line behind the last event may be missing.
+    let body = with(question("end abruptly"), json!({ "stream": true }));
+    upstream.next(Mode::Events(vec![chunk("a"), "data: [DONE]".into()]));
+    let first = ask(&server, &body).await;
+    assert_eq!(first.body, format!("{}data: [DONE]", chunk("a")));
+    let again = ask(&server, &body).await;
+    assert!(is_hit(&again));
+    assert_eq!(accumulated(&again)["choices"][0]["message"]["content"], "a");
 }
 
 #[tokio::test]
