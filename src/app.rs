@@ -147,6 +147,7 @@ impl Engine {
         }
         let catalog = Arc::clone(&self.stores.catalog);
         tokio::task::block_in_place(|| catalog.close());
+        self.answers.close().await;
         self.tiers.flush().await;
         self.stores.vectors.close().await;
         tokio::task::block_in_place(|| self.stores.records.shutdown());

@@ -157,6 +157,7 @@ impl Config {
         if self.answers.temperature_max.is_nan() {
             return Err(Error::new(Kind::Config, "answers.temperature_max must be a number"));
         }
+        at_most("answers.refreshes_max", self.answers.refreshes_max as u64, 1 << 20)?;
         let has_keys = !self.http.api_keys.is_empty() || self.http.api_keys_file.is_some();
         if has_keys && self.upstream.passes_any_key() {
             let message = "upstream.passes_key passes on what clients present, which with http.api_keys are keys of \
@@ -187,6 +188,13 @@ fn at_least(key: &'static str, value: u64, min: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Kind::Config, format!("{key} must be at least {min}, got {value}")))
+}
+
+fn at_most(key: &'static str, value: u64, max: u64) -> Result<()> {
+    if value <= max {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Config, format!("{key} must be at most {max}, got {value}")))
 }
 
 fn bad_value(error: config::ConfigError) -> Error {

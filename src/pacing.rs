@@ -1,14 +1,17 @@
 //! When to ask again: as long as an endpoint asks to wait, or ever longer where it says nothing.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-/// How long an endpoint asks to wait: OpenAI's `retry-after-ms`, or seconds (RFC 9110, section 10.2.3). A date is not
-/// understood and leaves the choice to us.
+/// How long an endpoint asks to wait: OpenAI's `retry-after-ms`, or seconds or a date (RFC 9110, section 10.2.3).
 pub fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration> {
     let number = |name| header(name)?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|millis| millis / 1000.0).or_else(|| number("retry-after"))?;
-    Duration::try_from_secs_f64(seconds).ok()
+    let seconds = number("retry-after-ms").map(|millis| millis / 1000.0).or_else(|| number("retry-after"));
+    if let Some(seconds) = seconds {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = httpdate::parse_http_date(header("retry-after")?.trim()).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// What to wait before the next attempt, after `attempts` of them, the first counting as one: twice as long each time, up
@@ -34,7 +37,10 @@ mod tests {
         assert_eq!(wait("retry-after", "2"), Some(Duration::from_secs(2)));
         assert_eq!(wait("retry-after", "1e300"), None);
         assert_eq!(wait("retry-after", "-1"), None);
-        assert_eq!(wait("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), None);
+        assert_eq!(wait("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+        let years = wait("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT").unwrap();
+        assert!(years > Duration::from_secs(86_400 * 365 * 7_000));
+        assert_eq!(wait("retry-after", "soon"), None);
     }
 
     #[test]

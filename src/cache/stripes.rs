@@ -35,6 +35,13 @@ impl Stripes {
         }
         Held(held)
     }
+
+    /// Waits until all who hold a stripe now have let it go.
+    pub async fn wait(&self) {
+        for stripe in &self.0 {
+            drop(stripe.lock().await);
+        }
+    }
 }
 
 impl Default for Stripes {

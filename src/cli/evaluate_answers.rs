@@ -223,7 +223,7 @@ impl EvaluateAnswers {
             Outcome::Hit(age) if age.is_joined => tally.normalised += 1,
             Outcome::Hit(_) | Outcome::StaleIfError(..) => tally.exact += 1,
             Outcome::Coalesced => tally.coalesced += 1,
-            Outcome::Miss(_) | Outcome::Bypass => {
+            Outcome::Miss | Outcome::Anew | Outcome::Bypass => {
                 tally.misses += 1;
                 tally.asked = sum(tally.asked, usage);
             }

@@ -29,9 +29,11 @@ fn apply_one(directive: &str, directives: &mut Directives) -> Result<()> {
         "max-age" => tighten(&mut directives.age_seconds_max, seconds("max-age", argument)?, u32::min),
         "min-fresh" => tighten(&mut directives.fresh_seconds_min, seconds("min-fresh", argument)?, u32::max),
         // Without an argument any staleness will do; the policy of the namespace still limits it.
-        name @ ("max-stale" | "stale-if-error") => {
-            let max = if argument.is_empty() { u32::MAX } else { seconds(name, argument)? };
-            tighten(&mut directives.stale_seconds_max, max, u32::min);
+        "max-stale" if argument.is_empty() => tighten(&mut directives.stale_seconds_max, u32::MAX, u32::min),
+        "max-stale" => tighten(&mut directives.stale_seconds_max, seconds("max-stale", argument)?, u32::min),
+        "stale-if-error" => {
+            let max = seconds("stale-if-error", argument)?;
+            tighten(&mut directives.failed_stale_seconds_max, max, u32::min);
         }
         // RFC 9111 section 5.2.3: a cache ignores directives that it does not know.
         _ => {}
@@ -72,12 +74,21 @@ mod tests {
         assert!(directives.no_store && !directives.no_cache);
         assert_eq!((directives.age_seconds_max, directives.fresh_seconds_min), (Some(60), Some(5)));
         assert_eq!(read(&["max-stale"]).unwrap().stale_seconds_max, Some(u32::MAX));
-        assert_eq!(read(&["max-stale=9, stale-if-error=4"]).unwrap().stale_seconds_max, Some(4));
+        let directives = read(&["max-stale=9, stale-if-error=40", "stale-if-error=30"]).unwrap();
+        assert_eq!((directives.stale_seconds_max, directives.failed_stale_seconds_max), (Some(9), Some(30)));
+        assert_eq!(directives.after_failure().stale_seconds_max, Some(30));
     }
 
     #[test]
     fn malformed_seconds_are_refused() {
-        for bad in ["max-age=soon", "max-age", "min-fresh=-1", "max-stale=x", "max-age=99999999999"] {
+        for bad in [
+            "max-age=soon",
+            "max-age",
+            "min-fresh=-1",
+            "max-stale=x",
+            "stale-if-error",
+            "max-age=99999999999",
+        ] {
             assert_eq!(read(&[bad]).unwrap_err().param_name(), Some("cache-control"), "{bad}");
         }
     }

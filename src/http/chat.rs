@@ -193,9 +193,9 @@ fn traces(headers: &HeaderMap) -> Headers {
 fn respond(served: Served) -> Response {
     let timing = server_timing(&served);
     let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
-    let is_events = matches!(served.body, Body::Live(_) | Body::Whole(_, true));
+    let is_events = matches!(served.body, Body::Live(_) | Body::Events(_));
     let mut response = Response::new(match served.body {
-        Body::Whole(bytes, _) => HttpBody::from(bytes),
+        Body::Whole(bytes) | Body::Events(bytes) => HttpBody::from(bytes),
         Body::Live(live) => HttpBody::from_stream(bytes_of(live)),
     });
     // Upstreams speak HTTP, so what they said can be said again.
@@ -267,8 +267,8 @@ fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
             let _ = write!(status, "; ttl={}; detail=stale-if-error", age.fresh_seconds);
             headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
         }
-        Outcome::Miss(true) => status.push_str("fwd=request"),
-        Outcome::Miss(false) => status.push_str("fwd=miss"),
+        Outcome::Anew => status.push_str("fwd=request"),
+        Outcome::Miss => status.push_str("fwd=miss"),
         Outcome::Coalesced => status.push_str("fwd=miss; collapsed"),
         Outcome::Bypass => status.push_str("fwd=bypass"),
     }

@@ -15,7 +15,7 @@ use super::gate::Place;
 use super::headers::CACHE_STATUS;
 use super::problem::Problem;
 use crate::error::{Error, Kind, Result};
-use crate::upstream::{Call, Headers, Origin};
+use crate::upstream::{Call, Headers, Origin, is_of_connection};
 
 /// The pattern of forwarded paths, for metrics.
 pub(super) const ROUTE: &str = "/v1/{*forwarded}";
@@ -24,25 +24,8 @@ pub(super) const ROUTE: &str = "/v1/{*forwarded}";
 const OWN: [&str; 5] = ["answers", "cache", "collections", "invalidate", "stats"];
 
 /// Headers that are between the client and this server.
-const OF_CONNECTION: [&str; 17] = [
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-length",
-    "cookie",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-cache-tags",
-    "x-cache-ttl",
-];
+const OURS: [&str; 7] =
+    ["accept-encoding", "authorization", "cookie", "expect", "host", "x-cache-tags", "x-cache-ttl"];
 
 /// What the handler needs.
 pub(super) struct Forward {
@@ -137,7 +120,7 @@ fn model(headers: &HeaderMap, body: &Bytes) -> Option<String> {
 fn passed_on(headers: &HeaderMap) -> Headers {
     headers
         .iter()
-        .filter(|(name, _)| !OF_CONNECTION.contains(&name.as_str()))
+        .filter(|(name, _)| !OURS.contains(&name.as_str()) && !is_of_connection(name, headers))
         .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())))
         .collect()
 }

@@ -84,7 +84,8 @@ pub(super) async fn get(
     let mut directives = Directives::default();
     cache_control::apply(headers, &mut directives)?;
     let lookup = Lookup {
-        directives,
+        // What makes an object is its application's, and only that knows whether it has failed.
+        directives: directives.after_failure(),
         lease_seconds: number(headers, "x-cache-lease-seconds")?,
         wait: number(headers, "x-cache-wait-ms")?.map_or(WAIT, Duration::from_millis),
     };

@@ -17,6 +17,8 @@ pub struct Directives {
     pub fresh_seconds_min: Option<u32>,
     /// How long a value may have been expired, in seconds.
     pub stale_seconds_max: Option<u32>,
+    /// The same, where making the value anew has failed.
+    pub failed_stale_seconds_max: Option<u32>,
     /// Lifetime of what is stored, in seconds.
     pub ttl_seconds: Option<u32>,
     /// Entries of different namespaces are different entries.
@@ -37,6 +39,11 @@ impl Directives {
             Verdict::Gone => false,
         };
         !self.no_cache && is_young && stays_fresh && is_alive
+    }
+
+    /// What the request says once making the value anew has failed (RFC 5861 section 4).
+    pub fn after_failure(self) -> Directives {
+        Directives { stale_seconds_max: self.stale_seconds_max.max(self.failed_stale_seconds_max), ..self }
     }
 
     /// Whether the request sets conditions on the age of what it is answered with.

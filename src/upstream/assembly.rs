@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::OF_DELIVERY;
+use super::answer::{OF_DELIVERY, Usage};
 
 /// Members of a delta whose text grows from chunk to chunk.
 const GROWING: [&str; 5] = ["content", "refusal", "reasoning", "reasoning_content", "thinking"];
 /// Members of a tool's call whose text grows.
 const GROWING_IN_CALLS: [&str; 2] = ["arguments", "input"];
+/// Members of a delta or a call that may be said again with every chunk. Of any other text nobody can tell whether the same
+/// piece has come twice or is said twice.
+const SAID_AGAIN: [&str; 4] = ["id", "name", "role", "type"];
 /// Choices, and calls of one choice, that an answer may have.
 const PARTS_MAX: u64 = 1024;
 
@@ -56,7 +59,9 @@ impl Assembly {
             self.is_uncertain = true;
             return Note::default();
         };
-        if chunk.get("error").is_some_and(|error| !error.is_null()) {
+        let has_error = chunk.get("error").is_some_and(|error| !error.is_null());
+        // Some servers send the error itself.
+        if has_error || chunk.get("object").is_some_and(|object| object == "error") {
             self.has_error = true;
             return Note { is_error: true, ..Note::default() };
         }
@@ -75,6 +80,22 @@ impl Assembly {
         self.is_done
     }
 
+    /// Whether every choice has said how it ended.
+    pub fn has_ended(&self) -> bool {
+        let has_ended = |choice: &Choice| choice.whole.get("finish_reason").is_some_and(Value::is_string);
+        !self.choices.is_empty() && self.choices.values().all(has_ended)
+    }
+
+    /// What the answer used, if the stream has said so.
+    pub fn usage(&self) -> Option<Usage> {
+        serde_json::from_value(self.whole.get("usage")?.clone()).ok()
+    }
+
+    /// Something was said that cannot be read: there will be no whole answer.
+    pub fn doubt(&mut self) {
+        self.is_uncertain = true;
+    }
+
     /// The whole answer as JSON; none if the stream has not come to its end, has failed, or cannot be summed up.
     pub fn finish(self) -> Option<Vec<u8>> {
         let is_contiguous = self.choices.keys().copied().eq(0..self.choices.len() as u64);
@@ -88,7 +109,11 @@ impl Assembly {
         serde_json::to_vec(&whole).ok()
     }
 
-    fn add(&mut self, chunk: Map<String, Value>) -> Result<(), Uncertain> {
+    fn add(&mut self, mut chunk: Map<String, Value>) -> Result<(), Uncertain> {
+        // First, because it is known also of what cannot be summed up. The last word on it holds: some upstreams count along.
+        if let Some(usage) = chunk.remove("usage").filter(|usage| !usage.is_null()) {
+            self.whole.insert("usage".into(), usage);
+        }
         for (name, value) in chunk {
             match name.as_str() {
                 "choices" => {
@@ -98,13 +123,10 @@ impl Assembly {
                 "object" => {}
                 // Random letters that hide the length of a chunk.
                 "obfuscation" => {}
-                // The last word on it holds: some upstreams count along.
-                "usage" if value.is_null() => {}
-                "usage" => _ = self.whole.insert(name, value),
                 known if OF_DELIVERY.contains(&known) => {
                     self.whole.entry(name).or_insert(value);
                 }
-                _ => once(&mut self.whole, name, value)?,
+                _ => once(&mut self.whole, name, value, true)?,
             }
         }
         Ok(())
@@ -114,11 +136,15 @@ impl Assembly {
         let Value::Object(mut choice) = choice else { return Err(Uncertain) };
         let index = place(choice.remove("index"))?;
         let known = self.choices.entry(index).or_default();
+        // First, as what was used.
+        if let Some(reason) = choice.remove("finish_reason") {
+            once(&mut known.whole, "finish_reason".into(), reason, true)?;
+        }
         for (name, value) in choice {
             match (name.as_str(), value) {
                 ("delta", Value::Object(delta)) => known.add_delta(delta)?,
                 ("logprobs", Value::Object(logprobs)) => known.add_logprobs(logprobs)?,
-                (_, value) => once(&mut known.whole, name, value)?,
+                (_, value) => once(&mut known.whole, name, value, true)?,
             }
         }
         Ok(())
@@ -140,7 +166,10 @@ impl Choice {
                 (growing, Value::String(text)) if GROWING.contains(&growing) => {
                     grow(&mut self.message, name, &text)?;
                 }
-                (_, value) => once(&mut self.message, name, value)?,
+                (known, value) => {
+                    let may_repeat = SAID_AGAIN.contains(&known);
+                    once(&mut self.message, name, value, may_repeat)?;
+                }
             }
         }
         Ok(())
@@ -200,7 +229,10 @@ fn add_call(known: &mut Map<String, Value>, call: Map<String, Value>) -> Result<
                 let Value::Object(within) = within else { return Err(Uncertain) };
                 add_call(within, inner)?;
             }
-            (_, value) => once(known, name, value)?,
+            (said, value) => {
+                let may_repeat = SAID_AGAIN.contains(&said);
+                once(known, name, value, may_repeat)?;
+            }
         }
     }
     Ok(())
@@ -215,22 +247,37 @@ fn grow(known: &mut Map<String, Value>, name: String, text: &str) -> Result<(), 
     Ok(())
 }
 
-/// What is said once, or again in the same way. Nothing and the empty text say nothing.
-fn once(known: &mut Map<String, Value>, name: String, value: Value) -> Result<(), Uncertain> {
-    let says_nothing = |value: &Value| value.is_null() || value.as_str() == Some("");
-    match known.get(&name) {
-        Some(before) if !says_nothing(before) => {
-            if says_nothing(&value) || *before == value {
-                Ok(())
-            } else {
-                Err(Uncertain)
-            }
+/// What is said once, or, if it may be, again in the same way. An object may be said bit by bit; nothing and the empty say
+/// nothing.
+fn once(
+    known: &mut Map<String, Value>,
+    name: String,
+    value: Value,
+    may_repeat: bool,
+) -> Result<(), Uncertain> {
+    match (known.get_mut(&name), value) {
+        (Some(_), value) if says_nothing(&value) => Ok(()),
+        (Some(Value::Object(before)), Value::Object(more)) => {
+            more.into_iter().try_for_each(|(name, value)| once(before, name, value, may_repeat))
         }
-        Some(_) if says_nothing(&value) => Ok(()),
-        Some(_) | None => {
+        (Some(before), value) if !says_nothing(before) => {
+            let is_piece = value.is_string() || value.is_array();
+            if *before == value && (may_repeat || !is_piece) { Ok(()) } else { Err(Uncertain) }
+        }
+        (_, value) => {
             known.insert(name, value);
             Ok(())
         }
+    }
+}
+
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -302,10 +349,12 @@ mod tests {
         let end = || chunk(json!({}), "stop".into());
         let audio = |data: &str| chunk(json!({ "audio": { "data": data } }), Value::Null);
         assert!(assemble(&[audio("a"), audio("b"), end()]).is_none());
-        assert!(assemble(&[audio("a"), audio("a"), end()]).is_some(), "said again in the same way");
+        assert!(assemble(&[audio("a"), audio("a"), end()]).is_none(), "two pieces may be alike");
+        assert!(assemble(&[audio("a"), audio(""), end()]).is_some());
         assert!(assemble(&[]).is_none());
         assert!(assemble(&[json!({ "choices": [{ "index": 3, "delta": {} }] }), end()]).is_none(), "a gap");
         assert!(assemble(&[json!({ "error": { "message": "no" } }), end()]).is_none());
+        assert!(assemble(&[json!({ "object": "error", "message": "no" }), end()]).is_none());
         assert!(assemble(&[json!({ "choices": [{ "delta": {} }] })]).is_none(), "no index");
         let mut cut = Assembly::default();
         cut.push(&end().to_string());
@@ -315,6 +364,46 @@ mod tests {
         wrong.push(&end().to_string());
         wrong.push("[DONE]");
         assert!(wrong.finish().is_none());
+    }
+
+    #[test]
+    fn what_is_told_bit_by_bit_is_put_together() {
+        let beside = |name: &str, told: Value| {
+            let mut chunk = chunk(json!({ "role": "assistant", "content": "a" }), Value::Null);
+            chunk[name] = told;
+            chunk
+        };
+        let end = chunk(json!({}), "stop".into());
+        let groq = [
+            beside("x_groq", json!({ "id": "r" })),
+            beside("x_groq", json!({ "usage": { "total_tokens": 3 } })),
+            end.clone(),
+        ];
+        let whole = assemble(&groq).unwrap();
+        assert_eq!(whole["x_groq"], json!({ "id": "r", "usage": { "total_tokens": 3 } }));
+        assert_eq!(whole["choices"][0]["message"]["content"], "aa");
+        let filters = |told: Value| {
+            let mut chunk = end.clone();
+            chunk["choices"][0]["content_filter_results"] = told;
+            chunk
+        };
+        let safe = json!({ "hate": { "filtered": false, "severity": "safe" } });
+        let whole = assemble(&[filters(json!({})), filters(safe.clone()), filters(safe.clone())]).unwrap();
+        assert_eq!(whole["choices"][0]["content_filter_results"], safe);
+        let low = json!({ "hate": { "filtered": false, "severity": "low" } });
+        assert!(assemble(&[filters(safe), filters(low)]).is_none(), "nobody knows which one holds");
+    }
+
+    #[test]
+    fn what_was_used_is_known_also_of_a_stream_without_a_sum() {
+        let mut assembly = Assembly::default();
+        assembly.push(&chunk(json!({ "audio": "a" }), Value::Null).to_string());
+        assert!(!assembly.has_ended());
+        assembly.push(&chunk(json!({ "audio": "b" }), "stop".into()).to_string());
+        assembly.push(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#);
+        assert!(assembly.has_ended());
+        assert_eq!(assembly.usage(), Some(Usage { prompt_tokens: 3, completion_tokens: 2 }));
+        assert!(assembly.finish().is_none());
     }
 
     #[test]

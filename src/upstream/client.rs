@@ -7,34 +7,21 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Request, Response, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::connection::is_of_connection;
 use super::options::{Options, config};
-use super::reply::{Call, Headers, Origin, Reply};
+use super::reply::{Call, Headers, Origin, Reply, is_events};
 use super::routes::{Key, Route, Routes};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, StatusLabels};
 use crate::pacing::{self, retry_after};
 
-/// Headers of a reply that speak of the connection, or of the upstream's own server, and not of the answer.
-const OF_CONNECTION: [&str; 13] = [
-    "alt-svc",
-    "connection",
-    "content-length",
-    "date",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-connection",
-    "server",
-    "set-cookie",
-    "strict-transport-security",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Headers of a reply that speak of the upstream's own server, and not of the answer.
+const OF_SERVER: [&str; 5] = ["alt-svc", "date", "server", "set-cookie", "strict-transport-security"];
 
 /// A client of all upstreams. Shared by `Arc`.
 pub struct Upstream {
@@ -111,8 +98,7 @@ impl Upstream {
         let mut attempts = 0;
         loop {
             let base_url = &route.base_urls[attempts as usize % route.base_urls.len()];
-            let url = format!("{base_url}{}", call.path);
-            let attempt = self.attempt(route, &url, &call);
+            let attempt = self.attempt(self.request(route, base_url, &call)?);
             let late = |_| late("total_ms", self.options.total_ms);
             let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(late)?;
             attempts += 1;
@@ -125,9 +111,10 @@ impl Upstream {
         }
     }
 
-    async fn attempt(&self, route: &Route, url: &str, call: &Call) -> Result<Response, Failed> {
-        let method = Method::from_bytes(call.method.as_bytes())
-            .map_err(|error| Failed::final_one(Error::new(Kind::InvalidInput, "the method").source(error)))?;
+    fn request(&self, route: &Route, base_url: &str, call: &Call) -> Result<Request> {
+        let fault = |what: &str| Error::new(Kind::InvalidInput, format!("{what} cannot be passed on"));
+        let method =
+            Method::from_bytes(call.method.as_bytes()).map_err(|error| fault("the method").source(error))?;
         let mut headers = HeaderMap::with_capacity(call.headers.len() + 1);
         for (name, value) in &call.headers {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
@@ -144,8 +131,13 @@ impl Upstream {
             }
             (Key::Clients, None) | (Key::None, _) => {}
         }
-        let request = self.http.request(method, url).headers(headers).body(call.body.clone());
-        let answered = request.send().await;
+        let request = self.http.request(method, format!("{base_url}{}", call.path));
+        let request = request.headers(headers).body(call.body.clone()).build();
+        request.map_err(|error| fault("the request").source(error.without_url()))
+    }
+
+    async fn attempt(&self, request: Request) -> Result<Response, Failed> {
+        let answered = self.http.execute(request).await;
         let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
         self.metrics.upstream_replies.get_or_create(&StatusLabels { status }).inc();
         answered.map_err(|error| Failed {
@@ -165,8 +157,9 @@ impl Upstream {
         if attempts > self.options.retries_max {
             return None;
         }
+        let is_elsewhere = (attempts as usize) < route.base_urls.len();
         let asked = match outcome {
-            Ok(response) if call.may_repeat && is_transient(response) => {
+            Ok(response) if call.may_repeat && may_go_better(response, is_elsewhere) => {
                 retry_after(|name| response.headers().get(name)?.to_str().ok())
             }
             Ok(_) => return None,
@@ -174,7 +167,7 @@ impl Upstream {
             Err(_) => None,
         };
         // Another upstream has not asked anybody to wait.
-        if (attempts as usize) < route.base_urls.len() {
+        if is_elsewhere {
             return Some(Duration::ZERO);
         }
         if !call.may_wait {
@@ -188,21 +181,16 @@ impl Upstream {
 
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
         let (status, headers) = (response.status().as_u16(), headers_of(&response));
-        let mut reply = Reply::new(status, headers, Box::pin(stream::empty()));
-        let idle_ms = reply.is_events().then_some(self.options.idle_ms);
+        let idle_ms = is_events(&headers).then_some(self.options.idle_ms);
         let body = Body { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
-        reply = Reply::new(
-            reply.status,
-            reply.headers,
-            Box::pin(stream::unfold(Some(body), |body| async move {
-                let mut body = body?;
-                match body.next().await.transpose()? {
-                    Ok(bytes) => Some((Ok(bytes), Some(body))),
-                    Err(error) => Some((Err(error), None)),
-                }
-            })),
-        );
-        reply
+        let pieces = stream::unfold(Some(body), |body| async move {
+            let mut body = body?;
+            match body.next().await.transpose()? {
+                Ok(bytes) => Some((Ok(bytes), Some(body))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Reply::new(status, headers, Box::pin(pieces)).lasting_until(deadline)
     }
 }
 
@@ -223,11 +211,12 @@ impl Origin for Upstream {
 impl Body {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         let idle = self.idle_ms.map(|idle_ms| (Instant::now() + Duration::from_millis(idle_ms), idle_ms));
-        let (limit, late) = match idle {
-            Some((idle, idle_ms)) if idle < self.deadline => (idle, late("idle_ms", idle_ms)),
-            Some(_) | None => (self.deadline, late("total_ms", self.total_ms)),
+        let (limit, option, limit_ms) = match idle {
+            Some((idle, idle_ms)) if idle < self.deadline => (idle, "idle_ms", idle_ms),
+            Some(_) | None => (self.deadline, "total_ms", self.total_ms),
         };
-        let next = tokio::time::timeout_at(limit, self.response.chunk()).await.map_err(|_| late)?;
+        let next = tokio::time::timeout_at(limit, self.response.chunk()).await;
+        let next = next.map_err(|_| late(option, limit_ms))?;
         next.map_err(|error| {
             Error::new(Kind::Upstream, "read the upstream's answer to its end").source(error.without_url())
         })
@@ -239,12 +228,6 @@ struct Failed {
     error: Error,
     /// Whether the upstream may have begun to work on it.
     may_have_arrived: bool,
-}
-
-impl Failed {
-    fn final_one(error: Error) -> Failed {
-        Failed { error, may_have_arrived: true }
-    }
 }
 
 impl From<Failed> for Error {
@@ -259,9 +242,10 @@ fn late(option: &str, limit_ms: u64) -> Error {
     Error::new(Kind::Timeout, message)
 }
 
-/// Whether the next attempt may go better, unless the upstream says that it will not.
-fn is_transient(response: &Response) -> bool {
-    let refuses = response.headers().get("x-should-retry").is_some_and(|value| value == "false");
+/// Whether the next attempt may go better: as the upstream says, or else by its status. An error of its own may not be one
+/// of whoever `is_elsewhere`.
+fn may_go_better(response: &Response, is_elsewhere: bool) -> bool {
+    let status = response.status();
     let transient = [
         StatusCode::REQUEST_TIMEOUT,
         StatusCode::TOO_MANY_REQUESTS,
@@ -269,13 +253,18 @@ fn is_transient(response: &Response) -> bool {
         StatusCode::SERVICE_UNAVAILABLE,
         StatusCode::GATEWAY_TIMEOUT,
     ];
-    !refuses && transient.contains(&response.status())
+    match response.headers().get("x-should-retry").map(HeaderValue::as_bytes) {
+        Some(b"true") => true,
+        Some(b"false") => false,
+        Some(_) | None => transient.contains(&status) || (is_elsewhere && status.is_server_error()),
+    }
 }
 
 fn headers_of(response: &Response) -> Headers {
     let shown = |(name, value): (&HeaderName, &HeaderValue)| {
         let name = match name.as_str() {
-            hidden if OF_CONNECTION.contains(&hidden) => return None,
+            _ if is_of_connection(name, response.headers()) => return None,
+            hidden if OF_SERVER.contains(&hidden) => return None,
             // Requests have a name of ours too.
             "x-request-id" => "x-upstream-request-id",
             name => name,

@@ -1,6 +1,8 @@
 //! Server-sent events (WHATWG HTML, section 9.2), cut at their blank lines and otherwise left as they came.
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
 
 /// Cuts a stream of bytes into events.
 #[derive(Debug, Default)]
@@ -8,6 +10,8 @@ pub struct Events {
     buffer: BytesMut,
     /// Where the line begins that has been looked at last.
     line: usize,
+    /// How far that line has been looked at.
+    seen: usize,
 }
 
 /// One event.
@@ -19,6 +23,8 @@ pub struct Event {
     pub data: Option<String>,
     /// Whether its type says that something has gone wrong.
     pub is_error: bool,
+    /// Whether it is not UTF-8, so that its data is not what was meant.
+    pub is_garbled: bool,
 }
 
 impl Events {
@@ -30,7 +36,7 @@ impl Events {
     /// The next whole event.
     pub fn next_event(&mut self) -> Option<Event> {
         let end = self.boundary()?;
-        self.line = 0;
+        (self.line, self.seen) = (0, 0);
         Some(Event::read(self.buffer.split_to(end).freeze()))
     }
 
@@ -41,14 +47,9 @@ impl Events {
         (!rest.is_empty()).then(|| Event::read(rest))
     }
 
-    /// Bytes of an event that is not whole.
-    pub fn pending(&self) -> usize {
-        self.buffer.remaining()
-    }
-
     /// The bytes that are no whole event.
     pub fn rest(&mut self) -> Bytes {
-        self.line = 0;
+        (self.line, self.seen) = (0, 0);
         self.buffer.split().freeze()
     }
 
@@ -56,7 +57,12 @@ impl Events {
     fn boundary(&mut self) -> Option<usize> {
         loop {
             let rest = &self.buffer[self.line..];
-            let end = rest.iter().position(|&byte| byte == b'\n' || byte == b'\r')?;
+            let unseen = &rest[self.seen..];
+            let Some(end) = unseen.iter().position(|&byte| byte == b'\n' || byte == b'\r') else {
+                self.seen = rest.len();
+                return None;
+            };
+            let end = self.seen + end;
             let next = match (rest[end], rest.get(end + 1)) {
                 (b'\r', Some(b'\n')) => end + 2,
                 // The LF of this CR may not have come yet.
@@ -64,6 +70,7 @@ impl Events {
                 _ => end + 1,
             };
             self.line += next;
+            self.seen = 0;
             if end == 0 {
                 return Some(self.line);
             }
@@ -78,6 +85,7 @@ impl Event {
         Event {
             data: (!data.is_empty()).then(|| data.join("\n")),
             is_error: field(&text, "event:").last() == Some("error"),
+            is_garbled: matches!(text, Cow::Owned(_)),
             bytes: bytes.clone(),
         }
     }
@@ -117,6 +125,15 @@ mod tests {
         let last = events.last_event().unwrap();
         assert_eq!((last.data.as_deref(), &last.bytes[..]), (Some("[DONE]"), &b"data: [DONE]\r\n"[..]));
         assert_eq!(events.last_event(), None);
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_passed_on_and_known() {
+        let mut events = Events::default();
+        events.push(b"data: \xc3\xb1\n\ndata: \xc3\n\n");
+        let found: Vec<Event> = std::iter::from_fn(|| events.next_event()).collect();
+        assert_eq!(found.iter().map(|event| event.is_garbled).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(&found[1].bytes[..], b"data: \xc3\n\n");
     }
 
     #[test]

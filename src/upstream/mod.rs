@@ -8,6 +8,7 @@
 mod answer;
 mod assembly;
 mod client;
+mod connection;
 mod events;
 mod listing;
 mod members;
@@ -20,6 +21,7 @@ mod routes;
 pub use answer::{Answer, Usage};
 pub use assembly::{Assembly, Note};
 pub use client::Upstream;
+pub use connection::is_of_connection;
 pub use events::{Event, Events};
 pub use members::{with_usage, without, without_empty_usage};
 pub use options::{Options, PriceOptions, RouteOptions};

@@ -25,7 +25,7 @@ pub struct Options {
     pub asks_for_usage: bool,
     /// Milliseconds that a connection may take to open.
     pub connect_ms: u64,
-    /// Milliseconds that a stream may be silent.
+    /// Milliseconds that a stream may be silent, once its head has come.
     pub idle_ms: u64,
     /// Milliseconds that an answer may take from its first attempt to its last byte.
     pub total_ms: u64,
@@ -37,7 +37,7 @@ pub struct Options {
     pub backoff_ms_max: u64,
     /// Requests under way to all upstreams; one more is refused.
     pub requests_max: usize,
-    /// Bytes of an answer that is waited for by many. What is longer is cut off.
+    /// Bytes of an answer that is waited for by many, and 64 more for each event of a stream. What is longer is cut off.
     pub answer_bytes_max: usize,
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 
@@ -41,6 +43,8 @@ pub struct Reply {
     /// The headers that a client may see.
     pub headers: Headers,
     body: BoxStream<'static, Result<Bytes>>,
+    /// When the body breaks off, if ever.
+    deadline: Option<Instant>,
 }
 
 /// Whoever answers calls.
@@ -73,7 +77,28 @@ impl fmt::Debug for Reply {
 impl Reply {
     /// A reply with a body that comes in pieces.
     pub fn new(status: u16, headers: Headers, body: BoxStream<'static, Result<Bytes>>) -> Reply {
-        Reply { status, headers, body }
+        Reply { status, headers, body, deadline: None }
+    }
+
+    /// The same, with a body that is there until `deadline`.
+    pub(super) fn lasting_until(self, deadline: Instant) -> Reply {
+        Reply { deadline: Some(deadline), ..self }
+    }
+
+    /// Leaves out what describes the very bytes that came: whoever passes the answer on may write it in others.
+    pub fn forget_bytes(&mut self) {
+        const OF_BYTES: [&str; 9] = [
+            "accept-ranges",
+            "age",
+            "content-digest",
+            "content-md5",
+            "digest",
+            "etag",
+            "expires",
+            "last-modified",
+            "repr-digest",
+        ];
+        self.headers.retain(|(name, _)| !OF_BYTES.contains(&name.as_str()));
     }
 
     /// Whether the status is one of success.
@@ -83,8 +108,7 @@ impl Reply {
 
     /// Whether the body is a stream of events.
     pub fn is_events(&self) -> bool {
-        let content_type = self.headers.iter().find(|(name, _)| name == "content-type");
-        content_type.is_some_and(|(_, value)| value.to_ascii_lowercase().starts_with(b"text/event-stream"))
+        is_events(&self.headers)
     }
 
     /// The next bytes of the body; none at its end.
@@ -111,8 +135,83 @@ impl Reply {
         Ok(whole.freeze())
     }
 
-    /// The body as it comes.
-    pub fn into_body(self) -> BoxStream<'static, Result<Bytes>> {
-        self.body
+    /// The body as it comes, for a reader of any pace. Whoever has not read it when it breaks off keeps nothing open.
+    pub fn into_body(self) -> impl Stream<Item = Result<Bytes>> {
+        let (pieces, taken) = mpsc::channel(1);
+        tokio::spawn(read_ahead(self.body, self.deadline, pieces));
+        stream::unfold(Some(taken), |taken| async move {
+            let mut taken = taken?;
+            match taken.recv().await {
+                Some(Ok(Some(bytes))) => Some((Ok(bytes), Some(taken))),
+                Some(Ok(None)) => None,
+                Some(Err(error)) => Some((Err(error), None)),
+                None => {
+                    let message = "the reply was not read while it lasted (upstream.total_ms)";
+                    Some((Err(Error::new(Kind::Timeout, message)), None))
+                }
+            }
+        })
+    }
+}
+
+/// Whether the headers announce a stream of events.
+pub(super) fn is_events(headers: &Headers) -> bool {
+    let content_type = headers.iter().find(|(name, _)| name == "content-type");
+    content_type.is_some_and(|(_, value)| value.to_ascii_lowercase().starts_with(b"text/event-stream"))
+}
+
+/// Reads a body until its end, and one piece ahead of whoever takes the pieces; the end is one too.
+async fn read_ahead(
+    mut body: BoxStream<'static, Result<Bytes>>,
+    deadline: Option<Instant>,
+    pieces: mpsc::Sender<Result<Option<Bytes>>>,
+) {
+    loop {
+        let piece = tokio::select! {
+            piece = body.next() => piece.transpose(),
+            () = pieces.closed() => return,
+        };
+        let is_last = !matches!(piece, Ok(Some(_)));
+        let taken = pieces.send(piece);
+        let is_taken = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, taken).await.is_ok_and(|taken| taken.is_ok()),
+            None => taken.await.is_ok(),
+        };
+        if is_last || !is_taken {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn reply(pieces: Vec<Result<Bytes>>) -> Reply {
+        Reply::new(200, Headers::new(), stream::iter(pieces).boxed())
+    }
+
+    #[tokio::test]
+    async fn a_body_is_the_same_however_it_is_read() {
+        let pieces = || vec![Ok("a".into()), Ok("b".into()), Err(Error::new(Kind::Upstream, "cut"))];
+        let read: Vec<_> = reply(pieces()).into_body().collect().await;
+        assert!(matches!(&read[..], [Ok(a), Ok(b), Err(_)] if a == "a" && b == "b"));
+        let mut whole = pieces();
+        whole.truncate(2);
+        let read: Vec<_> = reply(whole).into_body().map(Result::unwrap).collect().await;
+        assert_eq!(read, ["a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_reads_is_let_go() {
+        let (held, watch) = tokio::sync::oneshot::channel::<()>();
+        let pieces = stream::unfold(held, |held| async move { Some((Ok(Bytes::from("a")), held)) });
+        let reply = Reply::new(200, Headers::new(), pieces.boxed())
+            .lasting_until(Instant::now() + Duration::from_secs(600));
+        let body = reply.into_body();
+        watch.await.unwrap_err();
+        let read: Vec<_> = body.collect().await;
+        assert!(matches!(&read[..], [Ok(_), Err(error)] if error.kind() == Kind::Timeout));
     }
 }

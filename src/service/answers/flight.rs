@@ -1,22 +1,31 @@
 //! The making of one missing answer, for all who wait for it: they get its bytes as these come, from the first one on.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
+use super::Form;
 use crate::cache::Stamp;
 use crate::domain::{ByPrefix, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::service::objects::TAGS_MAX;
-use crate::upstream::{Answer, Headers};
+use crate::upstream::{Answer, Headers, Usage};
 
 const SHARDS: usize = 64;
 
+/// What an event costs beside its bytes.
+pub(super) const EVENT_BYTES: usize = size_of::<Frame>();
+
 /// The flights in the air. Shared by `Arc`.
 #[derive(Debug)]
-pub(super) struct Board(Box<[Mutex<Shard>]>);
+pub(super) struct Board {
+    shards: Box<[Mutex<Shard>]>,
+    /// Flights that have begun.
+    begun: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Shard {
@@ -52,8 +61,8 @@ pub(super) enum Phase {
 pub(super) enum Streamed {
     /// A whole answer.
     Answer(Arc<Answer>),
-    /// A stream that can be read only as such.
-    Uncertain,
+    /// A stream that can be read only as such; with what it used, if it says so.
+    Uncertain(Option<Usage>),
     /// A stream that is no answer.
     Faulty(Error),
 }
@@ -65,6 +74,27 @@ pub(super) struct Reply {
     pub(super) headers: Headers,
     pub(super) body: Bytes,
     pub(super) answer: Option<Answer>,
+}
+
+/// What somebody wants to be made, or is making.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) key: Key,
+    /// When the making begins, in the order of invalidations.
+    pub(super) stamp: Stamp,
+    pub(super) terms: Terms,
+    pub(super) asker: Asker,
+}
+
+/// Who asks, as far as it decides what he is told of a failure.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asker {
+    /// The credential that he is known by at the upstream.
+    pub(super) credential: Option<Bytes>,
+    /// The form in which he has the upstream asked.
+    pub(super) form: Form,
+    /// Whether an attempt that fails is made again after a while.
+    pub(super) may_wait: bool,
 }
 
 /// What those who join a flight must agree on.
@@ -80,14 +110,13 @@ pub(super) struct Terms {
 
 #[derive(Debug)]
 struct State {
-    /// When the making began, in the order of invalidations.
-    stamp: Stamp,
     terms: Terms,
-    /// Whether tags may still be added.
+    /// Whether the terms may still change.
     is_open: bool,
-    /// Whether the answer may be kept.
-    may_keep: bool,
-    followers: u64,
+    /// Why the answer may not be kept.
+    forbidden: Option<&'static str>,
+    /// Whether those who wait have been counted.
+    is_counted: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +134,10 @@ struct Frame {
 
 #[derive(Debug)]
 struct Shared {
+    /// Its place in the order in which flights begin.
+    began: u64,
+    stamp: Stamp,
+    leader: Asker,
     progress: watch::Sender<Progress>,
     frames: Mutex<Vec<Frame>>,
     state: Mutex<State>,
@@ -123,6 +156,8 @@ pub(super) struct Flight {
 pub(super) struct Waiter {
     shared: Arc<Shared>,
     progress: watch::Receiver<Progress>,
+    /// Whether he came after those who wait had been counted.
+    is_late: bool,
 }
 
 /// The events of a flight, from the first one on.
@@ -131,6 +166,17 @@ pub struct Live {
     waiter: Waiter,
     at: usize,
     wants_usage: bool,
+}
+
+impl Streamed {
+    /// What it used, if it says so.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        match self {
+            Streamed::Answer(answer) => answer.usage,
+            Streamed::Uncertain(usage) => *usage,
+            Streamed::Faulty(_) => None,
+        }
+    }
 }
 
 impl Phase {
@@ -147,12 +193,31 @@ impl Phase {
     }
 }
 
+impl Asker {
+    /// Whether what `leader` was told is what this one would be told: a refusal may be due to the credential, that of a
+    /// request to its form, and any failure to having tried too seldom.
+    pub(super) fn fails_like(&self, leader: &Asker, status: Option<u16>) -> bool {
+        let is_refusal = status.is_some_and(|status| (400..500).contains(&status));
+        let is_of_form = matches!(status, Some(400 | 422));
+        (self.credential == leader.credential || !is_refusal)
+            && (self.form == leader.form || !is_of_form)
+            && (leader.may_wait || !self.may_wait)
+    }
+}
+
 impl Shared {
-    fn new(stamp: Stamp, terms: Terms) -> (Arc<Shared>, Waiter) {
+    fn new(began: u64, plan: Plan) -> (Arc<Shared>, Waiter) {
         let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, frames: 0 });
-        let state = State { stamp, terms, is_open: true, may_keep: true, followers: 0 };
-        let shared = Arc::new(Shared { progress, frames: Mutex::default(), state: Mutex::new(state) });
-        let waiter = Waiter { shared: Arc::clone(&shared), progress: receiver };
+        let state = State { terms: plan.terms, is_open: true, forbidden: None, is_counted: false };
+        let shared = Arc::new(Shared {
+            began,
+            stamp: plan.stamp,
+            leader: plan.asker,
+            progress,
+            frames: Mutex::default(),
+            state: Mutex::new(state),
+        });
+        let waiter = Waiter { shared: Arc::clone(&shared), progress: receiver, is_late: false };
         (shared, waiter)
     }
 
@@ -160,7 +225,7 @@ impl Shared {
         let state = lock(&self.state);
         // What a joiner depends on may have been invalidated since too.
         let tags: Vec<Subject> = state.terms.tags.iter().chain(&asked.tags).copied().collect();
-        is_current(state.stamp, &tags)
+        is_current(self.stamp, &tags)
     }
 
     /// A place in the flight, if its terms can be what is asked.
@@ -175,58 +240,57 @@ impl Shared {
         }
         state.terms.tags.extend(missing);
         state.terms.ttl_seconds = state.terms.ttl_seconds.min(asked.ttl_seconds);
-        state.followers += 1;
-        Some(Waiter { shared: Arc::clone(self), progress: self.progress.subscribe() })
+        let progress = self.progress.subscribe();
+        Some(Waiter { shared: Arc::clone(self), progress, is_late: state.is_counted })
     }
 }
 
 impl Board {
     /// No flights.
     pub(super) fn new() -> Arc<Board> {
-        Arc::new(Board((0..SHARDS).map(|_| Mutex::default()).collect()))
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Arc::new(Board { shards, begun: AtomicU64::new(0) })
     }
 
-    /// Joins the flight of `key`; the first to join also gets the duty to make the answer, and so does the first after an
-    /// invalidation: `is_current` says whether an answer whose making began then, and depends on these, is still what it
-    /// was. None if a flight is in the air whose answer will not be what is asked.
+    /// Joins the flight that makes what is planned; the first to join also gets the duty to make it, and so does the first
+    /// after an invalidation: `is_current` says whether an answer whose making began then, and depends on these, is still
+    /// what it was. None if a flight is in the air whose answer will not be what is asked.
     pub(super) fn join(
         self: &Arc<Self>,
-        key: Key,
-        stamp: Stamp,
-        terms: Terms,
+        plan: Plan,
         is_current: impl Fn(Stamp, &[Subject]) -> bool,
     ) -> Option<(Waiter, Option<Flight>)> {
-        let mut shard = self.shard(&key);
-        if let Some(flight) = shard.open.get(&key).filter(|flight| flight.is_current(&terms, is_current)) {
-            return Some((flight.joined(&terms)?, None));
+        let mut shard = self.shard(&plan.key);
+        if let Some(flight) = shard.current(&plan, is_current) {
+            return Some((flight.joined(&plan.terms)?, None));
         }
-        let (waiter, flight) = self.open(&mut shard, key, stamp, terms);
+        let (waiter, flight) = self.open(&mut shard, plan);
         Some((waiter, Some(flight)))
     }
 
     /// As [`Board::join`], for whoever does not wait for the answer: nothing if it is being made already.
     pub(super) fn lead(
         self: &Arc<Self>,
-        key: Key,
-        stamp: Stamp,
-        terms: Terms,
+        plan: Plan,
         is_current: impl Fn(Stamp, &[Subject]) -> bool,
     ) -> Option<(Waiter, Flight)> {
-        let mut shard = self.shard(&key);
-        let is_made = shard.open.get(&key).is_some_and(|flight| flight.is_current(&terms, is_current));
-        (!is_made).then(|| self.open(&mut shard, key, stamp, terms))
+        let mut shard = self.shard(&plan.key);
+        let is_made = shard.current(&plan, is_current).is_some();
+        (!is_made).then(|| self.open(&mut shard, plan))
     }
 
-    fn open(self: &Arc<Self>, shard: &mut Shard, key: Key, stamp: Stamp, terms: Terms) -> (Waiter, Flight) {
-        let (shared, waiter) = Shared::new(stamp, terms);
+    fn open(self: &Arc<Self>, shard: &mut Shard, plan: Plan) -> (Waiter, Flight) {
+        let key = plan.key;
+        let (shared, waiter) = Shared::new(self.next(), plan);
         let before = shard.open.insert(key, Arc::clone(&shared));
         shard.alone.extend(before.map(|before| (key, before)));
         (waiter, Flight { shared, board: Arc::clone(self), key })
     }
 
     /// A flight that nobody else can join.
-    pub(super) fn alone(self: &Arc<Self>, key: Key, terms: Terms) -> (Waiter, Flight) {
-        let (shared, waiter) = Shared::new(Stamp::default(), terms);
+    pub(super) fn alone(self: &Arc<Self>, plan: Plan) -> (Waiter, Flight) {
+        let key = plan.key;
+        let (shared, waiter) = Shared::new(self.next(), plan);
         self.shard(&key).alone.push((key, Arc::clone(&shared)));
         (waiter, Flight { shared, board: Arc::clone(self), key })
     }
@@ -236,8 +300,7 @@ impl Board {
         let mut shard = self.shard(key);
         let open = shard.open.remove(key);
         shard.alone.extend(open.map(|open| (*key, open)));
-        let all = shard.alone.iter().filter(|(known, _)| known == key);
-        all.for_each(|(_, flight)| lock(&flight.state).may_keep = false);
+        shard.all(key).for_each(|flight| lock(&flight.state).forbidden = Some("deleted"));
     }
 
     /// Flights in the air.
@@ -246,11 +309,28 @@ impl Board {
             let shard = lock(shard);
             shard.open.len() + shard.alone.len()
         };
-        self.0.iter().map(flights).sum()
+        self.shards.iter().map(flights).sum()
+    }
+
+    fn next(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed)
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        lock(&self.0[usize::from(key.0[31]) % SHARDS])
+        lock(&self.shards[usize::from(key.0[31]) % SHARDS])
+    }
+}
+
+impl Shard {
+    /// The flight that makes what is planned, unless something that it depends on was invalidated since it began.
+    fn current(&self, plan: &Plan, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> Option<&Arc<Shared>> {
+        self.open.get(&plan.key).filter(|flight| flight.is_current(&plan.terms, is_current))
+    }
+
+    /// All flights of `key`.
+    fn all<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a Arc<Shared>> {
+        let alone = self.alone.iter().filter(move |(known, _)| known == key).map(|(_, flight)| flight);
+        self.open.get(key).into_iter().chain(alone)
     }
 }
 
@@ -284,11 +364,18 @@ impl Flight {
         self.settle(phase);
     }
 
-    /// On what terms the answer is kept, if it may be. From here on they cannot be changed.
-    pub(super) fn close_terms(&self) -> Option<Terms> {
+    /// On what terms the answer is kept, or why it is not. From here on they cannot be changed, and no flight that began
+    /// before this one keeps its older answer.
+    pub(super) fn close_terms(&self) -> Result<Terms, &'static str> {
+        let shard = self.board.shard(&self.key);
         let mut state = lock(&self.shared.state);
         state.is_open = false;
-        state.may_keep.then(|| state.terms.clone())
+        if let Some(why) = state.forbidden {
+            return Err(why);
+        }
+        let older = shard.all(&self.key).filter(|flight| flight.began < self.shared.began);
+        older.for_each(|flight| _ = lock(&flight.state).forbidden.get_or_insert("outrun"));
+        Ok(state.terms.clone())
     }
 
     /// The answer is kept, and depends on all these.
@@ -296,9 +383,11 @@ impl Flight {
         lock(&self.shared.state).terms.tags = tags;
     }
 
-    /// Those who have joined so far, the first not counted.
-    pub(super) fn followers(&self) -> u64 {
-        lock(&self.shared.state).followers
+    /// Counts those who wait, but for one: the answer was made for him. Whoever comes later is told that he is late.
+    pub(super) fn count(&self) -> u64 {
+        let mut state = lock(&self.shared.state);
+        state.is_counted = true;
+        self.shared.progress.receiver_count().saturating_sub(1) as u64
     }
 
     /// Takes the flight off the board.
@@ -347,6 +436,16 @@ impl Drop for Flight {
 }
 
 impl Waiter {
+    /// Whoever the answer is made for.
+    pub(super) fn leader(&self) -> &Asker {
+        &self.shared.leader
+    }
+
+    /// Whether those who wait were counted without this one.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late
+    }
+
     /// Waits until something has come.
     pub(super) async fn begun(&mut self) -> Phase {
         self.until(|phase| !matches!(phase, Phase::Waiting)).await
@@ -439,8 +538,12 @@ mod tests {
         Terms { tells_usage: true, ..Terms::default() }
     }
 
+    fn plan(terms: Terms) -> Plan {
+        Plan { key: KEY, stamp: Stamp::default(), terms, asker: Asker::default() }
+    }
+
     fn join_if(board: &Arc<Board>, terms: Terms, is_current: bool) -> Option<(Waiter, Option<Flight>)> {
-        board.join(KEY, Stamp::default(), terms, |_, _| is_current)
+        board.join(plan(terms), |_, _| is_current)
     }
 
     fn join(board: &Arc<Board>, terms: Terms) -> (Waiter, Option<Flight>) {
@@ -464,9 +567,12 @@ mod tests {
         assert_eq!(late.next().await.unwrap().unwrap(), "abu");
         assert_eq!(plain.next().await.unwrap().unwrap(), "ap", "usage is for those who want it");
         assert!(poll!(pin!(plain.next())).is_pending());
-        flight.settle(Phase::Streamed(Streamed::Uncertain));
+        flight.settle(Phase::Streamed(Streamed::Uncertain(None)));
         assert!(plain.next().await.unwrap().is_none());
-        assert_eq!((flight.followers(), board.len()), (2, 1));
+        drop(late);
+        assert_eq!((flight.count(), board.len()), (1, 1), "who has left is not counted");
+        let (latest, _) = join(&board, usage());
+        assert!(latest.is_late() && !plain.waiter.is_late());
         drop(flight);
         assert_eq!(board.len(), 0);
     }
@@ -539,10 +645,10 @@ mod tests {
     #[tokio::test]
     async fn whoever_only_wants_it_made_anew_does_not_join() {
         let board = Board::new();
-        let lead = |is_current| board.lead(KEY, Stamp::default(), usage(), move |_, _| is_current);
+        let lead = |is_current| board.lead(plan(usage()), move |_, _| is_current);
         let (_waiter, flight) = lead(true).unwrap();
         assert!(lead(true).is_none());
-        assert_eq!(flight.followers(), 0);
+        assert_eq!(flight.count(), 0);
         assert!(lead(false).is_some(), "it was invalidated since");
     }
 
@@ -561,12 +667,40 @@ mod tests {
     async fn what_is_deleted_is_kept_by_nobody() {
         let board = Board::new();
         let (_one, open) = join(&board, usage());
-        let (_two, alone) = board.alone(KEY, usage());
-        let (_three, other) = board.alone(Key([2; 32]), usage());
+        let (_two, alone) = board.alone(plan(usage()));
+        let (_three, other) = board.alone(Plan { key: Key([2; 32]), ..plan(usage()) });
         board.forbid(&KEY);
-        assert!(open.unwrap().close_terms().is_none() && alone.close_terms().is_none());
-        assert!(other.close_terms().is_some());
+        assert_eq!(open.unwrap().close_terms().unwrap_err(), "deleted");
+        assert_eq!(alone.close_terms().unwrap_err(), "deleted");
+        assert!(other.close_terms().is_ok());
         drop((alone, other));
         assert_eq!(board.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_older_answer_does_not_replace_a_newer_one() {
+        let board = Board::new();
+        let (_one, oldest) = join(&board, usage());
+        let (_two, older) = board.alone(plan(usage()));
+        let (_three, newer) = board.alone(plan(usage()));
+        assert!(older.close_terms().is_ok());
+        assert_eq!(oldest.unwrap().close_terms().unwrap_err(), "outrun");
+        assert!(newer.close_terms().is_ok(), "the newest replaces both");
+    }
+
+    #[test]
+    fn a_failure_is_told_to_those_who_asked_in_the_same_way() {
+        let one = Asker { may_wait: true, ..Asker::default() };
+        let other = Asker { credential: Some("key".into()), ..one.clone() };
+        let stream = Asker { form: Form { streams: true, wants_usage: true }, ..one.clone() };
+        let hasty = Asker { may_wait: false, ..one.clone() };
+        for status in [Some(400), Some(429)] {
+            assert!(one.fails_like(&one, status) && !one.fails_like(&other, status));
+        }
+        assert!(one.fails_like(&stream, Some(429)) && !one.fails_like(&stream, Some(400)));
+        for status in [None, Some(200), Some(503)] {
+            assert!(one.fails_like(&other, status) && one.fails_like(&stream, status));
+            assert!(hasty.fails_like(&one, status) && !one.fails_like(&hasty, status));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::flight::Asker;
 use super::making::Draft;
 use super::record::Record;
 use super::{Answers, Asked, Terms};
@@ -149,7 +150,7 @@ impl Answers {
             namespace,
             model: "".into(),
             question: None,
-            may_wait: false,
+            asker: Asker::default(),
             terms: Terms { tags, tells_usage: false, ttl_seconds },
         })
     }

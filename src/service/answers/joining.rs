@@ -5,15 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::{Flight, Phase, Reply, Streamed, Waiter, died};
+use super::flight::{Phase, Plan, Streamed, Waiter, died};
 use super::making::Making;
-use super::served::{Body, Outcome, Served};
-use super::{Answers, Ask, Asked, Form, NO_ANSWER};
-use crate::cache::{Stamp, Verdict};
-use crate::domain::{Key, Subject};
+use super::served::{Body, Outcome, Saved, Served};
+use super::{Answers, Ask, Asked, Form, NO_ANSWER, record_for};
+use crate::cache::{Found, Stamp, Verdict};
+use crate::domain::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::service::Directives;
-use crate::upstream::{self, Call, Headers};
+use crate::upstream::{self, Call, Headers, Usage};
 
 /// Where the path of chat completions is at the upstream.
 const CHAT_PATH: &str = "/chat/completions";
@@ -26,27 +26,28 @@ pub(super) enum Again {
     LeaderDied,
     /// The answer is in the cache.
     Landed,
-    /// What it brought can only be read as a stream.
-    AsStream,
+    /// What it brought was for whoever asked in another way.
+    ForAnother,
     /// It failed, and that is the answer to all.
     Never(Error),
 }
 
 impl Answers {
-    /// Makes a stale answer anew, unless somebody does already or too many are being made.
+    /// Makes a stale answer anew, unless somebody does already, too many are being made, or it has just failed.
     pub(super) fn refresh(self: &Arc<Self>, ask: &Ask, asked: &Asked) {
-        if ask.directives.no_store {
+        let key = asked.identity.key;
+        if ask.directives.no_store || self.pauses.holds(&key, self.cache.freshness().now()) {
             return;
         }
         let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
-        let stamp = self.stamp();
-        let (key, terms) = (asked.identity.key, asked.terms.clone());
-        let Some((waiter, flight)) = self.board.lead(key, stamp, terms, self.is_current(asked)) else {
-            return;
-        };
-        let Ok(making) = self.making(ask, asked, stamp, true) else { return };
+        let plan = self.plan(asked);
+        let Ok(making) = self.making(ask, asked, plan.stamp, true) else { return };
+        let Some((waiter, flight)) = self.board.lead(plan, self.is_current(asked)) else { return };
+        let answers = Arc::clone(self);
         tokio::spawn(async move {
-            making.run(flight, Some(waiter)).await;
+            if !making.run(flight, Some(waiter)).await {
+                answers.pauses.begin(key, answers.cache.freshness().now());
+            }
             drop(place);
         });
     }
@@ -59,69 +60,74 @@ impl Answers {
         form: Form,
         started: Instant,
     ) -> Result<Served> {
-        let directives = &ask.directives;
-        let is_alone = directives.no_cache
-            || directives.no_store
-            || (ask.chat.has_tools && !self.options.keeps_tool_calls);
+        let mut again = Again::LeaderDied;
         for _ in 0..LEADERS_MAX {
-            let stamp = self.stamp();
-            let joined = if is_alone { None } else { self.join(asked, stamp) };
-            let (waiter, outcome) = match joined {
-                None => {
-                    let waiter = self.lead_alone(ask, asked, !directives.no_store)?;
-                    (waiter, Outcome::Miss(directives.no_cache))
-                }
-                Some((waiter, Some(flight))) => {
-                    // Another flight may have landed since the cache was asked.
-                    if let Some(served) = self.landed(ask, asked, form, started).await {
-                        flight.end(Phase::Landed);
-                        return Ok(served);
-                    }
-                    let making = self.making(ask, asked, stamp, true)?;
-                    tokio::spawn(making.run(flight, None));
-                    (waiter, Outcome::Miss(false))
-                }
-                Some((waiter, None)) => (waiter, Outcome::Coalesced),
+            let (waiter, outcome) = self.take_part(ask, asked)?;
+            again = match self.served(waiter, form, asked, outcome, started).await {
+                Ok(served) => return Ok(Self::named(asked, &ask.directives, served)),
+                Err(Again::Never(error)) => return Err(error),
+                Err(again) => again,
             };
-            let counter =
-                if outcome == Outcome::Coalesced { &self.outcomes.coalesced } else { &self.outcomes.misses };
-            let served = self.served(waiter, form, asked, outcome, started).await;
-            match served {
-                Err(Again::LeaderDied) => {}
-                Err(Again::Landed) => {
-                    if let Some(served) = self.landed(ask, asked, form, started).await {
-                        return Ok(served);
-                    }
-                }
-                Err(Again::AsStream) => {
-                    // The stream of another cannot be told as a whole: this one asks for itself.
-                    self.outcomes.misses.inc();
-                    let waiter = self.lead_alone(ask, asked, !directives.no_store)?;
-                    return Ok(self.served(waiter, form, asked, Outcome::Miss(false), started).await?);
-                }
-                Err(Again::Never(error)) => {
-                    counter.inc();
-                    return Err(error);
-                }
-                Ok(served) => {
-                    counter.inc();
-                    let id = Self::may_name(asked, directives, &served);
-                    return Ok(Served { id, ..served });
-                }
+            if matches!(again, Again::Landed)
+                && let Some(served) = self.landed(asked, form, &ask.directives, started).await
+            {
+                return Ok(served);
             }
         }
-        Err(died())
+        match again {
+            Again::LeaderDied => Err(died()),
+            Again::Never(error) => Err(error),
+            Again::Landed | Again::ForAnother => {
+                // What he waited for was never for him: this one asks for himself.
+                let waiter = self.lead_alone(ask, asked, !ask.directives.no_store)?;
+                let served = self.served(waiter, form, asked, Outcome::Miss, started).await?;
+                Ok(Self::named(asked, &ask.directives, served))
+            }
+        }
     }
 
-    /// The name under which an answer is kept, if it comes to its end.
-    fn may_name(asked: &Asked, directives: &Directives, served: &Served) -> Option<Key> {
+    /// A place among those who wait for the answer, and what this one is among them.
+    fn take_part(self: &Arc<Self>, ask: &Ask, asked: &Asked) -> Result<(Waiter, Outcome)> {
+        let directives = &ask.directives;
+        let calls_tools = ask.chat.has_tools && !self.options.keeps_tool_calls;
+        if directives.no_cache || directives.no_store || calls_tools {
+            let outcome = if directives.no_cache { Outcome::Anew } else { Outcome::Miss };
+            return Ok((self.lead_alone(ask, asked, !directives.no_store)?, outcome));
+        }
+        let plan = self.plan(asked);
+        let stamp = plan.stamp;
+        match self.board.join(plan, self.is_current(asked)) {
+            Some((waiter, None)) => Ok((waiter, Outcome::Coalesced)),
+            None => Ok((self.lead_alone(ask, asked, true)?, Outcome::Miss)),
+            Some((waiter, Some(flight))) => {
+                let making = self.making(ask, asked, stamp, true)?;
+                let (form, directives) = (Form::of(&ask.chat), directives.clone());
+                tokio::spawn(async move {
+                    // Another flight may have landed since the cache was asked.
+                    if making.answers.has_landed(&making.asked, form, &directives).await {
+                        flight.end(Phase::Landed);
+                    } else {
+                        making.run(flight, None).await;
+                    }
+                });
+                Ok((waiter, Outcome::Miss))
+            }
+        }
+    }
+
+    /// With the name under which the answer is kept, if it comes to its end.
+    fn named(asked: &Asked, directives: &Directives, served: Served) -> Served {
         let may_keep = !directives.no_store && served.reason.is_none() && (200..300).contains(&served.status);
-        may_keep.then_some(asked.identity.key)
+        Served { id: may_keep.then_some(asked.identity.key), ..served }
     }
 
-    /// Joins whoever makes the answer, unless something that it depends on was invalidated since that began.
-    fn join(&self, asked: &Asked, stamp: Stamp) -> Option<(Waiter, Option<Flight>)> {
-        self.board.join(asked.identity.key, stamp, asked.terms.clone(), self.is_current(asked))
+    fn plan(&self, asked: &Asked) -> Plan {
+        Plan {
+            key: asked.identity.key,
+            stamp: self.stamp(),
+            terms: asked.terms.clone(),
+            asker: asked.asker.clone(),
+        }
     }
 
     /// Whether an answer whose making began then, and depends on these, is still what it was.
@@ -131,15 +137,31 @@ impl Answers {
     }
 
     /// What was not there before, and is now.
-    async fn landed(&self, ask: &Ask, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
+    async fn landed(
+        &self,
+        asked: &Asked,
+        form: Form,
+        directives: &Directives,
+        started: Instant,
+    ) -> Option<Served> {
         let found = self.look(&asked.namespace, &asked.identity.key).await?;
-        let is_new = found.verdict == Verdict::Fresh && self.accepts(&found, asked, &ask.directives);
-        if is_new { self.hit(&found, asked, form, started) } else { None }
+        if self.is_new(&found, asked, directives) { self.hit(&found, asked, form, started) } else { None }
+    }
+
+    async fn has_landed(&self, asked: &Asked, form: Form, directives: &Directives) -> bool {
+        let found = self.look(&asked.namespace, &asked.identity.key).await;
+        found
+            .is_some_and(|found| self.is_new(&found, asked, directives) && record_for(&found, form).is_some())
+    }
+
+    fn is_new(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
+        found.verdict == Verdict::Fresh && self.accepts(found, asked, directives)
     }
 
     pub(super) fn lead_alone(self: &Arc<Self>, ask: &Ask, asked: &Asked, keeps: bool) -> Result<Waiter> {
-        let making = self.making(ask, asked, self.stamp(), keeps)?;
-        let (waiter, flight) = self.board.alone(asked.identity.key, asked.terms.clone());
+        let plan = self.plan(asked);
+        let making = self.making(ask, asked, plan.stamp, keeps)?;
+        let (waiter, flight) = self.board.alone(plan);
         tokio::spawn(making.run(flight, None));
         Ok(waiter)
     }
@@ -166,7 +188,7 @@ impl Answers {
             credential: ask.credential.clone(),
             body,
             may_repeat: true,
-            may_wait: asked.may_wait,
+            may_wait: asked.asker.may_wait,
         };
         Ok(Making {
             answers: Arc::clone(self),
@@ -187,36 +209,57 @@ impl Answers {
         outcome: Outcome,
         started: Instant,
     ) -> Result<Served, Again> {
-        let is_follower = outcome == Outcome::Coalesced;
         let mut phase = waiter.begun().await;
         if matches!(phase, Phase::Streaming(_)) && !form.streams {
             // Whoever joined with other eyes waits for the whole.
             phase = waiter.ended().await;
         }
-        let served = match phase {
-            Phase::Streaming(headers) => {
-                let live = Body::Live(waiter.into_live(form.wants_usage));
-                Served::new(200, Headers::clone(&headers), live, outcome)
+        let fails_like = |status| asked.asker.fails_like(waiter.leader(), status);
+        // What an upstream says beside its answer is for whoever it knows.
+        let headers = |headers: &Headers| {
+            if asked.asker.credential == waiter.leader().credential {
+                headers.clone()
+            } else {
+                Headers::new()
             }
+        };
+        let served = match phase {
+            Phase::Streaming(told) => {
+                let headers = headers(&told);
+                Served::new(200, headers, Body::Live(waiter.into_live(form.wants_usage)), outcome)
+            }
+            // A stream that was over before this one looked is still there from its first event on.
             Phase::Streamed(streamed) if form.streams => {
-                // A stream that was over before this one looked is still there from its first event on.
-                drop(streamed);
-                Served::new(200, Headers::new(), Body::Live(waiter.into_live(form.wants_usage)), outcome)
+                let saved = streamed.usage().and_then(|usage| self.saved_by(&waiter, asked, usage, &outcome));
+                let live = Body::Live(waiter.into_live(form.wants_usage));
+                Served { saved, ..Served::new(200, Headers::new(), live, outcome) }
             }
             Phase::Streamed(Streamed::Answer(answer)) => {
-                let body = self.replayed(&answer.json, form).ok_or(Again::AsStream)?;
-                let saved = answer.usage.filter(|_| is_follower).map(|usage| self.price(&asked.model, usage));
+                let body = self.replayed(&answer.json, form).ok_or(Again::ForAnother)?;
+                let saved = answer.usage.and_then(|usage| self.saved_by(&waiter, asked, usage, &outcome));
                 Served { saved, ..Served::new(200, Headers::new(), body, outcome) }
             }
-            Phase::Streamed(Streamed::Uncertain) => return Err(Again::AsStream),
-            Phase::Streamed(Streamed::Faulty(error)) | Phase::Failed(error) => {
-                return Err(Again::Never(error));
+            Phase::Whole(reply) => {
+                // One that cannot be told in events is told as it came.
+                let events = reply
+                    .answer
+                    .as_ref()
+                    .filter(|_| form.streams)
+                    .and_then(|answer| self.replayed(&answer.json, form));
+                let usage = reply.answer.as_ref().and_then(|answer| answer.usage);
+                let saved = usage.and_then(|usage| self.saved_by(&waiter, asked, usage, &outcome));
+                let body = events.unwrap_or_else(|| Body::Whole(reply.body.clone()));
+                Served { saved, ..Served::new(reply.status, headers(&reply.headers), body, outcome) }
             }
-            Phase::Whole(reply) => self.whole(&reply, form, asked, outcome).ok_or(Again::AsStream)?,
-            Phase::Passed(reply) => {
-                let body = Body::Whole(reply.body.clone(), false);
+            Phase::Passed(reply) if fails_like(Some(reply.status)) => {
                 let reason = (200..300).contains(&reply.status).then_some(NO_ANSWER);
-                Served { reason, ..Served::new(reply.status, reply.headers.clone(), body, outcome) }
+                let body = Body::Whole(reply.body.clone());
+                Served { reason, ..Served::new(reply.status, headers(&reply.headers), body, outcome) }
+            }
+            Phase::Failed(error) if fails_like(None) => return Err(Again::Never(error)),
+            Phase::Streamed(Streamed::Faulty(error)) => return Err(Again::Never(error)),
+            Phase::Passed(_) | Phase::Failed(_) | Phase::Streamed(Streamed::Uncertain(_)) => {
+                return Err(Again::ForAnother);
             }
             Phase::Landed => return Err(Again::Landed),
             Phase::Waiting | Phase::Died => return Err(Again::LeaderDied),
@@ -224,17 +267,14 @@ impl Answers {
         Ok(Served { upstream: Some(started.elapsed()), ..served })
     }
 
-    /// An answer that came at once: to those who wanted it so as it came, to the others as events.
-    fn whole(&self, reply: &Reply, form: Form, asked: &Asked, outcome: Outcome) -> Option<Served> {
-        let answer = reply.answer.as_ref()?;
-        let is_follower = outcome == Outcome::Coalesced;
-        let body = if form.streams {
-            self.replayed(&answer.json, form)?
-        } else {
-            Body::Whole(reply.body.clone(), false)
-        };
-        let saved = answer.usage.filter(|_| is_follower).map(|usage| self.price(&asked.model, usage));
-        Some(Served { saved, ..Served::new(reply.status, reply.headers.clone(), body, outcome) })
+    /// What somebody was saved who joined a flight; nothing for whoever it was made for.
+    fn saved_by(&self, waiter: &Waiter, asked: &Asked, usage: Usage, outcome: &Outcome) -> Option<Saved> {
+        if *outcome != Outcome::Coalesced {
+            return None;
+        }
+        // Those who came in time are counted where the answer is made.
+        let times = u64::from(waiter.is_late());
+        Some(self.saved(&asked.model, usage, times))
     }
 }
 
@@ -242,7 +282,7 @@ impl From<Again> for Error {
     fn from(again: Again) -> Error {
         match again {
             Again::LeaderDied | Again::Landed => died(),
-            Again::AsStream => {
+            Again::ForAnother => {
                 Error::new(Kind::Upstream, "the upstream answered with a stream that has no whole")
             }
             Again::Never(error) => error,

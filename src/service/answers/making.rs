@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::{Flight, Phase, Reply, Streamed, Terms, Waiter};
+use super::flight::{EVENT_BYTES, Flight, Phase, Reply, Streamed, Terms, Waiter};
 use super::record::{CONTENT_TYPE, Record};
 use super::{Answers, Asked};
 use crate::cache::{Held, Stamp, TierName};
@@ -14,7 +14,7 @@ use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
 use crate::service::objects::TAGS_MAX;
-use crate::upstream::{self, Answer, Assembly, Call, Event, Events, Reply as Head};
+use crate::upstream::{self, Answer, Assembly, Call, Event, Events, Reply as Head, Usage};
 
 /// How long the end of a stream is waited for that has said that it is over.
 const END_WITHIN: Duration = Duration::from_millis(50);
@@ -53,25 +53,27 @@ pub(super) struct Draft<'a> {
 }
 
 impl Making {
-    /// Makes the answer. `refreshes` holds a place for those who will ask later: such a flight is never abandoned.
-    pub(super) async fn run(self, flight: Flight, refreshes: Option<Waiter>) {
+    /// Makes the answer, and tells whether it is kept. `refreshes` holds a place for those who will ask later: such a flight
+    /// is never abandoned.
+    pub(super) async fn run(self, flight: Flight, refreshes: Option<Waiter>) -> bool {
         let finishes = refreshes.is_some() || self.answers.options.finish_abandoned;
         let kept = tokio::select! {
             biased;
             kept = self.make(&flight) => kept,
             () = flight.abandoned(), if !finishes => {
                 self.answers.metrics.answers_abandoned.inc();
-                return;
+                return false;
             }
         };
-        if let Some(kept) = kept
-            && let Err(error) = self.answers.write(&self.asked, &kept).await
+        if let Some(kept) = &kept
+            && let Err(error) = self.answers.write(&self.asked, kept).await
         {
             tracing::warn!(%error, "an answer is kept in memory only");
             self.not_kept("disk");
-            self.answers.remember(&self.asked, &kept);
+            self.answers.remember(&self.asked, kept);
         }
         flight.leave();
+        kept.is_some()
     }
 
     async fn make(&self, flight: &Flight) -> Option<Kept<'_>> {
@@ -83,6 +85,9 @@ impl Making {
                 return None;
             }
         };
+        if head.is_success() {
+            head.forget_bytes();
+        }
         if self.streams && head.is_success() && head.is_events() {
             self.stream(head, flight, started).await
         } else {
@@ -107,6 +112,7 @@ impl Making {
             return None;
         };
         let kept = self.ready(answer, flight, started).await;
+        self.count_spent(answer.usage, flight);
         settle(flight, kept.as_ref(), Phase::Whole(Arc::clone(&reply)));
         kept
     }
@@ -121,46 +127,39 @@ impl Making {
             flight.end(Phase::Failed(error));
             return None;
         }
-        let Course { assembly, last, fault, .. } = course;
-        let is_done = assembly.is_done();
-        let answer =
-            assembly.finish().filter(|_| fault.is_none()).and_then(|json| Answer::read(&json)).map(Arc::new);
-        let kept = match &answer {
-            Some(answer) => self.ready(answer, flight, started).await,
-            None => {
+        let (streamed, last) = course.finish();
+        let kept = match &streamed {
+            Streamed::Answer(answer) => self.ready(answer, flight, started).await,
+            Streamed::Uncertain(_) => {
+                self.not_kept("uncertain");
+                None
+            }
+            Streamed::Faulty(_) => {
                 self.not_kept("incomplete");
                 None
             }
         };
+        self.count_spent(streamed.usage(), flight);
         // Whoever has read the last event and asks again finds the answer.
         last.into_iter().for_each(|last| flight.push(last, None));
-        let streamed = match (answer, fault) {
-            (Some(answer), _) => Streamed::Answer(answer),
-            (None, Some(fault)) => {
-                let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
-                let message = format!("the upstream's stream ended in an error: {fault}");
-                Streamed::Faulty(Error::new(Kind::Upstream, message))
-            }
-            (None, None) if is_done => Streamed::Uncertain,
-            (None, None) => {
-                let message = "the upstream's stream ended before its answer did";
-                Streamed::Faulty(Error::new(Kind::Upstream, message))
-            }
-        };
         settle(flight, kept.as_ref(), Phase::Streamed(streamed));
         kept
     }
 
     /// Passes events on as they come, but for the last one, and reads along.
     async fn follow(&self, head: &mut Head, flight: &Flight, course: &mut Course) -> Result<()> {
-        let mut left = self.answers.answer_bytes_max;
+        let bytes_max = self.answers.answer_bytes_max;
+        let mut left = bytes_max;
+        let mut charge = |bytes: usize| -> Result<()> {
+            let error = || Error::new(Kind::Upstream, "read the upstream's stream: it is too long");
+            left = left.checked_sub(bytes).ok_or_else(|| error().with("bytes_max", bytes_max))?;
+            Ok(())
+        };
         while let Some(bytes) = course.next_of(head).await? {
-            left = left.checked_sub(bytes.len()).ok_or_else(|| {
-                let error = Error::new(Kind::Upstream, "read the upstream's stream: it is too long");
-                error.with("bytes_max", self.answers.answer_bytes_max)
-            })?;
+            charge(bytes.len())?;
             course.events.push(&bytes);
             while let Some(event) = course.events.next_event() {
+                charge(EVENT_BYTES)?;
                 self.hear(event, flight, course);
             }
         }
@@ -174,6 +173,9 @@ impl Making {
     fn hear(&self, event: Event, flight: &Flight, course: &mut Course) {
         course.last.take().into_iter().for_each(|last| flight.push(last, None));
         let was_done = course.assembly.is_done();
+        if event.is_garbled {
+            course.assembly.doubt();
+        }
         let note = event.data.as_deref().map(|data| course.assembly.push(data)).unwrap_or_default();
         let without_usage = match &event.data {
             _ if !self.asked.terms.tells_usage => None,
@@ -191,9 +193,8 @@ impl Making {
         }
     }
 
-    /// Counts what an answer has cost, and puts it where it is found, if it may be kept.
+    /// Puts an answer where it is found, if it may be kept.
     async fn ready(&self, answer: &Answer, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
-        self.answers.count_spent(&self.asked.model, answer.usage, flight.followers());
         if !self.keeps {
             return None;
         }
@@ -212,9 +213,12 @@ impl Making {
         // Whoever deletes holds it too: what is deleted before the terms are closed is not kept, and what is deleted later
         // is there to be removed.
         let held = self.answers.stripes.lock(&[self.asked.identity.key]).await;
-        let Some(Terms { tags, ttl_seconds, .. }) = flight.close_terms() else {
-            self.not_kept("deleted");
-            return None;
+        let Terms { tags, ttl_seconds, .. } = match flight.close_terms() {
+            Ok(terms) => terms,
+            Err(reason) => {
+                self.not_kept(reason);
+                return None;
+            }
         };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         let draft = Draft { record, tags, ttl_seconds, stamp: self.stamp, cost_us };
@@ -239,6 +243,14 @@ impl Making {
         } else {
             None
         }
+    }
+
+    /// Counts what an answer has cost, and what it has saved those who wait with the first.
+    fn count_spent(&self, usage: Option<Usage>, flight: &Flight) {
+        let followers = flight.count();
+        let Some(usage) = usage else { return };
+        self.answers.spent(&self.asked.model, usage);
+        self.answers.saved(&self.asked.model, usage, followers);
     }
 
     fn not_kept(&self, reason: &'static str) {
@@ -268,6 +280,23 @@ impl Course {
         }
         let end = *self.end.get_or_insert_with(|| Instant::now() + END_WITHIN);
         Ok(tokio::time::timeout_at(end, head.next()).await.ok().and_then(Result::ok).flatten())
+    }
+
+    /// What the stream has become, and the event that was held back.
+    fn finish(self) -> (Streamed, Option<Bytes>) {
+        let Course { assembly, last, fault, .. } = self;
+        let (usage, is_over) = (assembly.usage(), assembly.is_done() || assembly.has_ended());
+        let faulty = |message: String| Streamed::Faulty(Error::new(Kind::Upstream, message));
+        let streamed = match (fault, assembly.finish().and_then(|json| Answer::read(&json))) {
+            (Some(fault), _) => {
+                let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
+                faulty(format!("the upstream's stream ended in an error: {fault}"))
+            }
+            (None, Some(answer)) => Streamed::Answer(Arc::new(answer)),
+            (None, None) if is_over => Streamed::Uncertain(usage),
+            (None, None) => faulty("the upstream's stream ended before its answer did".into()),
+        };
+        (streamed, last)
     }
 }
 

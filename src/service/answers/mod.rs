@@ -8,6 +8,7 @@ mod flight;
 mod given;
 mod joining;
 mod making;
+mod pauses;
 mod record;
 mod served;
 #[cfg(test)]
@@ -26,7 +27,8 @@ pub use given::{Known, Question};
 pub use record::Record;
 pub use served::{Age, Body, Outcome, Saved, Served};
 
-use self::flight::{Board, Terms};
+use self::flight::{Asker, Board, Terms};
+use self::pauses::Pauses;
 use super::{Directives, check_tags};
 use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
 use crate::domain::{Key, Subject, Tag, Tenant};
@@ -101,12 +103,11 @@ struct Asked {
     model: Arc<str>,
     question: Option<Arc<str>>,
     terms: Terms,
-    /// Whether an attempt that fails may be made again after a while.
-    may_wait: bool,
+    asker: Asker,
 }
 
 /// In which form an answer is wanted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Form {
     streams: bool,
     wants_usage: bool,
@@ -121,9 +122,12 @@ pub struct Answers {
     board: Arc<Board>,
     stripes: Stripes,
     refreshes: Arc<Semaphore>,
+    pauses: Pauses,
     options: Options,
     answer_bytes_max: usize,
     asks_for_usage: bool,
+    /// Whether upstreams see the credentials of clients.
+    passes_keys: bool,
     outcomes: Outcomes,
     metrics: Arc<Metrics>,
 }
@@ -155,9 +159,11 @@ impl Answers {
             board: Board::new(),
             stripes: Stripes::new(),
             refreshes: Arc::new(Semaphore::new(options.refreshes_max)),
+            pauses: Pauses::default(),
             options,
             answer_bytes_max: upstream.answer_bytes_max,
             asks_for_usage: upstream.asks_for_usage,
+            passes_keys: upstream.passes_any_key(),
             outcomes: Outcomes {
                 hits: counter("hit"),
                 stale: counter("stale"),
@@ -174,6 +180,11 @@ impl Answers {
         self.board.len()
     }
 
+    /// Waits until all that was told is on the disk: whoever keeps an answer holds its stripe until then.
+    pub async fn close(&self) {
+        self.stripes.wait().await;
+    }
+
     /// Answers a request: from the cache, with whoever is asking the same, or by asking.
     ///
     /// # Errors
@@ -185,44 +196,59 @@ impl Answers {
     pub async fn ask(self: &Arc<Self>, ask: Ask) -> Result<Served> {
         let started = Instant::now();
         let (asked, form) = (self.asked(&ask)?, Form::of(&ask.chat));
-        let not_cached = || Error::new(Kind::NotCached, "the answer is not in the cache");
-        if let Some(reason) = self.bypass(&ask.chat) {
-            self.outcomes.bypassed.inc();
-            if ask.directives.only_if_cached {
-                return Err(not_cached());
+        let (served, missed) = match self.bypass(&ask.chat) {
+            Some(reason) => {
+                let served = self.ask_only(&ask, &asked, form, started).await;
+                (served.map(|served| Served { reason: Some(reason), ..served }), Outcome::Bypass)
             }
-            let waiter = self.lead_alone(&ask, &asked, false)?;
-            let served = self.served(waiter, form, &asked, Outcome::Bypass, started).await?;
-            return Ok(Served { reason: Some(reason), ..served });
+            None => (self.find_or_make(&ask, asked, form, started).await, Outcome::Miss),
+        };
+        self.outcomes.count(served.as_ref().map_or(&missed, |served| &served.outcome));
+        served
+    }
+
+    /// Asks without looking and keeps nothing.
+    async fn ask_only(
+        self: &Arc<Self>,
+        ask: &Ask,
+        asked: &Asked,
+        form: Form,
+        started: Instant,
+    ) -> Result<Served> {
+        if ask.directives.only_if_cached {
+            return Err(not_cached());
         }
+        let waiter = self.lead_alone(ask, asked, false)?;
+        Ok(self.served(waiter, form, asked, Outcome::Bypass, started).await?)
+    }
+
+    async fn find_or_make(
+        self: &Arc<Self>,
+        ask: &Ask,
+        mut asked: Asked,
+        form: Form,
+        started: Instant,
+    ) -> Result<Served> {
         let found = self.look(&asked.namespace, &asked.identity.key).await;
         if let Some(found) = found.as_ref().filter(|found| self.accepts(found, &asked, &ask.directives))
             && let Some(served) = self.hit(found, &asked, form, started)
         {
             if found.verdict != Verdict::Fresh && !ask.directives.only_if_cached {
-                self.refresh(&ask, &asked);
+                self.refresh(ask, &asked);
             }
             return Ok(served);
         }
         if ask.directives.only_if_cached {
-            self.outcomes.misses.inc();
             return Err(not_cached());
         }
         let looked = started.elapsed();
-        let stale = found.filter(|found| self.may_stand_in(found, &asked, &ask.directives));
+        let stands_in = found.is_some_and(|found| self.may_stand_in(&found, &asked, &ask.directives));
         // Whoever has something in hand does not wait; another address may still be asked.
-        let asked = Asked { may_wait: stale.is_none(), ..asked };
-        let made = self.made(&ask, &asked, form, started).await;
-        // What was found may have been removed while the upstream was asked.
-        let stale = match stale {
-            Some(_) if is_failure(&made) => self.look(&asked.namespace, &asked.identity.key).await,
-            Some(_) | None => None,
-        };
-        let stale = stale.filter(|found| self.may_stand_in(found, &asked, &ask.directives));
-        let served = match stale.and_then(|found| self.stand_in(&found, &asked, form, &made)) {
-            Some(served) => served,
-            None => made?,
-        };
+        asked.asker.may_wait = !stands_in;
+        let made = self.made(ask, &asked, form, started).await;
+        let fails = stands_in && is_failure(&made);
+        let stand_in = if fails { self.stand_in(ask, &asked, form, &made).await } else { None };
+        let served = stand_in.map_or(made, Ok)?;
         Ok(Served { lookup: looked, upstream: Some(started.elapsed() - looked), ..served })
     }
 
@@ -240,15 +266,20 @@ impl Answers {
         };
         let identity = ask.chat.identity(&partition, self.options.joins_spellings);
         let tags = ask.tags.iter().map(|tag| Subject::tag(&ask.tenant, tag)).collect();
+        // A whole answer always tells what it used; of streams that is asked.
+        let tells_usage = !ask.chat.streams || ask.chat.wants_usage || self.asks_for_usage;
         Ok(Asked {
             identity,
-            may_wait: true,
+            asker: Asker {
+                credential: ask.credential.clone().filter(|_| self.passes_keys),
+                form: Form { streams: ask.chat.streams, wants_usage: tells_usage },
+                may_wait: true,
+            },
             model: Arc::clone(&ask.chat.model),
             question: ask.chat.question.clone(),
-            // A whole answer always tells what it used; of streams that is asked.
             terms: Terms {
                 tags,
-                tells_usage: !ask.chat.streams || ask.chat.wants_usage || self.asks_for_usage,
+                tells_usage,
                 ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
             },
             namespace,
@@ -289,23 +320,13 @@ impl Answers {
     }
 
     fn hit(&self, found: &Found, asked: &Asked, form: Form, started: Instant) -> Option<Served> {
-        let record = Record::decode(&found.entry.value).filter(|record| !record.is_text)?;
-        let usage = record.usage;
-        // A whole answer tells what it used, and so does a stream that was asked to; unless its upstream never does.
-        if usage.is_none() && !record.was_asked_for_usage && (!form.streams || form.wants_usage) {
-            return None;
-        }
+        let record = record_for(found, form)?;
         let body = self.replayed(record.answer, form)?;
         let age = self.age(found, asked);
-        if age.is_stale {
-            self.outcomes.stale.inc()
-        } else {
-            self.outcomes.hits.inc()
-        };
         if age.is_joined {
             self.metrics.answers_joined.inc();
         }
-        let saved = usage.map(|usage| self.saved(&asked.model, usage, 1));
+        let saved = record.usage.map(|usage| self.saved(&asked.model, usage, 1));
         Some(Served {
             id: Some(asked.identity.key),
             saved,
@@ -329,26 +350,33 @@ impl Answers {
         let now = self.cache.freshness().now();
         if form.streams {
             let events = upstream::as_events(json, now, form.wants_usage)?;
-            return Some(Body::Whole(events.into(), true));
+            return Some(Body::Events(events.into()));
         }
-        Some(Body::Whole(upstream::as_json(json, now).into(), false))
+        Some(Body::Whole(upstream::as_json(json, now).into()))
     }
 
     /// Whether an answer that has ended may stand in for an upstream that fails (RFC 5861 section 4).
     fn may_stand_in(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
-        let anyhow = Directives {
-            stale_seconds_max: directives.stale_seconds_max.or(Some(u32::MAX)),
-            ..directives.clone()
-        };
-        self.accepts(found, asked, &anyhow)
+        let Directives { stale_seconds_max, .. } = directives.clone().after_failure();
+        // Whoever sets no limit takes what the policy allows.
+        let limit = stale_seconds_max.or(Some(u32::MAX));
+        self.accepts(found, asked, &Directives { stale_seconds_max: limit, ..directives.clone() })
     }
 
-    fn stand_in(&self, found: &Found, asked: &Asked, form: Form, failed: &Result<Served>) -> Option<Served> {
+    /// The answer in hand, in the place of what failed: if it is still there, and not removed while the upstream was asked.
+    async fn stand_in(
+        &self,
+        ask: &Ask,
+        asked: &Asked,
+        form: Form,
+        failed: &Result<Served>,
+    ) -> Option<Served> {
+        let found = self.look(&asked.namespace, &asked.identity.key).await?;
+        let found = Some(found).filter(|found| self.may_stand_in(found, asked, &ask.directives))?;
         let record = Record::decode(&found.entry.value).filter(|record| !record.is_text)?;
         let body = self.replayed(record.answer, form)?;
-        self.outcomes.stale.inc();
         let status = failed.as_ref().ok().map(|served| served.status);
-        let outcome = Outcome::StaleIfError(self.age(found, asked), status);
+        let outcome = Outcome::StaleIfError(self.age(&found, asked), status);
         Some(Served { id: Some(asked.identity.key), ..Served::new(200, Headers::new(), body, outcome) })
     }
 
@@ -365,13 +393,11 @@ impl Answers {
         saved
     }
 
-    /// Counts what an answer has cost, and what it has saved those who joined.
-    fn count_spent(&self, model: &str, usage: Option<Usage>, followers: u64) {
-        let Some(usage) = usage else { return };
+    /// Counts what an answer has cost.
+    fn spent(&self, model: &str, usage: Usage) {
         let spent = self.price(model, usage);
         self.metrics.spent_tokens.inc_by(spent.tokens);
         self.metrics.spent_usd.inc_by(spent.usd.unwrap_or_default());
-        self.saved(model, usage, followers);
     }
 }
 
@@ -379,6 +405,33 @@ impl Form {
     fn of(chat: &Chat) -> Form {
         Form { streams: chat.streams, wants_usage: chat.wants_usage }
     }
+}
+
+impl Outcomes {
+    fn count(&self, outcome: &Outcome) {
+        let counter = match outcome {
+            Outcome::Hit(age) if age.is_stale => &self.stale,
+            Outcome::Hit(_) => &self.hits,
+            Outcome::StaleIfError(..) => &self.stale,
+            Outcome::Miss | Outcome::Anew => &self.misses,
+            Outcome::Coalesced => &self.coalesced,
+            Outcome::Bypass => &self.bypassed,
+        };
+        counter.inc();
+    }
+}
+
+/// The kept answer, if it can be told in this form.
+fn record_for(found: &Found, form: Form) -> Option<Record<'_>> {
+    let record = Record::decode(&found.entry.value).filter(|record| !record.is_text)?;
+    // A whole answer tells what it used, and so does a stream that was asked to; unless its upstream never does.
+    let must_tell_usage = !form.streams || form.wants_usage;
+    let tells_usage = record.usage.is_some() || record.was_asked_for_usage;
+    (tells_usage || !must_tell_usage).then_some(record)
+}
+
+fn not_cached() -> Error {
+    Error::new(Kind::NotCached, "the answer is not in the cache")
 }
 
 /// Whether the upstream failed, in a way in which it may not fail again.

@@ -35,8 +35,10 @@ pub struct Served {
 /// The bytes of an answer.
 #[derive(Debug)]
 pub enum Body {
-    /// All of them; with whether they are events.
-    Whole(Bytes, bool),
+    /// All of them.
+    Whole(Bytes),
+    /// All of them, as events.
+    Events(Bytes),
     /// As they come.
     Live(Live),
 }
@@ -46,8 +48,10 @@ pub enum Body {
 pub enum Outcome {
     /// It was kept.
     Hit(Age),
-    /// It was asked for; with whether because the request says so.
-    Miss(bool),
+    /// It was not there, and asked for.
+    Miss,
+    /// It was asked for because the request says so.
+    Anew,
     /// Somebody else had just asked for it.
     Coalesced,
     /// It was asked for without looking.

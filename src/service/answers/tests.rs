@@ -8,6 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::joining::LEADERS_MAX;
+use super::pauses::PAUSE_SECONDS;
 use super::*;
 use crate::domain::{Clock, ManualClock, UnixSeconds};
 use crate::upstream::{Call, Reply as Head};
@@ -130,7 +131,7 @@ impl Bench {
 }
 
 fn text(served: &Served) -> String {
-    let Body::Whole(bytes, false) = &served.body else { panic!("not whole") };
+    let Body::Whole(bytes) = &served.body else { panic!("not whole") };
     let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
     json["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
 }
@@ -189,10 +190,41 @@ async fn a_refresh_that_fails_leaves_the_stale_answer() {
     bench.clock.advance(1700);
     bench.next(Script::Says(500, "{}"));
     assert_eq!(text(&bench.ask().await), "answer 1");
+    assert_eq!((text(&bench.ask().await), bench.calls()), ("answer 1".into(), 2), "not at every hit");
+    bench.clock.advance(PAUSE_SECONDS);
     bench.next(Script::Dies);
     assert_eq!(text(&bench.ask().await), "answer 1");
     assert_eq!(text(&bench.ask().await), "answer 1");
     assert_eq!(text(&bench.ask().await), "answer 4", "the third refresh succeeded");
+}
+
+/// Every request is counted once, whatever becomes of it.
+#[tokio::test]
+async fn what_stands_in_is_counted_as_such() {
+    let bench = Bench::new().await;
+    bench.ask().await;
+    bench.clock.advance(1900);
+    bench.next(Script::Refuses(Kind::Upstream));
+    bench.ask().await;
+    let anew = Directives { no_cache: true, ..Directives::default() };
+    bench.next(Script::Refuses(Kind::Upstream));
+    bench.ask_with(anew).await.unwrap_err();
+    let outcomes = &bench.answers.outcomes;
+    assert_eq!((outcomes.misses.get(), outcomes.stale.get(), outcomes.hits.get()), (2, 1, 0));
+}
+
+/// RFC 5861: only an upstream that fails makes an old answer do.
+#[tokio::test]
+async fn an_old_answer_does_for_errors_only_as_long_as_the_request_says() {
+    let bench = Bench::new().await;
+    let if_error = |seconds| Directives { failed_stale_seconds_max: Some(seconds), ..Directives::default() };
+    bench.ask().await;
+    bench.clock.advance(1900);
+    bench.next(Script::Says(503, "{}"));
+    assert_eq!(bench.ask_with(if_error(99)).await.unwrap().status, 503, "it ended 100 seconds ago");
+    bench.next(Script::Says(503, "{}"));
+    assert_eq!(text(&bench.ask_with(if_error(100)).await.unwrap()), "answer 1");
+    assert_eq!(text(&bench.ask_with(if_error(100)).await.unwrap()), "answer 4", "the upstream is well");
 }
 
 #[tokio::test]

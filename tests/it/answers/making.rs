@@ -170,6 +170,7 @@ async fn a_stream_that_breaks_is_passed_on_as_broken_and_never_kept() {
     let streams = [
         vec![chunk("a"), error.clone(), "data: [DONE]\n\n".into()],
         vec![error],
+        vec!["data: {\"object\":\"error\",\"message\":\"bad\"}\n\n".into(), "data: [DONE]\n\n".into()],
         vec!["event: error\ndata: {\"message\":\"bad\"}\n\n".into(), chunk("a"), "data: [DONE]\n\n".into()],
         vec![chunk("a")],
         vec![chunk("a"), "data: {nonsense\n\n".into(), "data: [DONE]\n\n".into()],
@@ -217,6 +218,41 @@ async fn a_failure_is_told_to_all_who_wait() {
     assert!(told >= 2 && told + upstream.calls() > 20, "{told} of 20 were told, {} calls", upstream.calls());
 }
 
+/// What an upstream refuses because of who asks, or in which form, is not told to others who ask the same.
+#[tokio::test]
+async fn a_refusal_is_told_to_those_it_was_meant_for() {
+    const ASKING: usize = 20;
+    let shared =
+        [("LIKEWISE__UPSTREAM__PASSES_KEY", "true"), ("LIKEWISE__ANSWERS__SHARES_BETWEEN_KEYS", "true")];
+    let (_dir, upstream, server) = start(&shared).await;
+    let refusal = |status| Mode::Reply(status, vec![], json!({ "error": { "message": "no" } }).to_string());
+    let asks = |name: &'static str, keys: [&'static str; 2], streams: [bool; 2]| {
+        let server = &server;
+        (0..ASKING).map(move |n| async move {
+            let body = with(question(name), json!({ "stream": streams[n % 2] }));
+            let answer = server.ask("POST", CHAT, &[("authorization", keys[n % 2])], body.to_string()).await;
+            (n % 2, answer.status)
+        })
+    };
+    let cases = [
+        (401, asks("who am I?", ["Bearer a", "Bearer b"], [false; 2])),
+        (400, asks("in which form?", ["Bearer a"; 2], [false, true])),
+    ];
+    for (status, asks) in cases {
+        let held = upstream.hold().await;
+        upstream.next(refusal(status));
+        let let_go = async {
+            until("all are in flight", async || in_flight(&server).await > ASKING as u64).await;
+            drop(held);
+        };
+        let (told, ()) = futures_util::future::join(futures_util::future::join_all(asks), let_go).await;
+        let refused: Vec<usize> =
+            told.iter().filter(|(_, told)| *told == status).map(|(kind, _)| *kind).collect();
+        assert!(!refused.is_empty() && refused.iter().all(|kind| *kind == refused[0]), "{told:?}");
+        assert!(told.iter().all(|(_, told)| [status, 200].contains(told)), "{told:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_nobody_waits_for_is_stopped_unless_it_is_to_be_finished() {
     let (_dir, upstream, server) = start(&[]).await;
@@ -256,7 +292,8 @@ async fn what_nobody_waits_for_is_stopped_unless_it_is_to_be_finished() {
 async fn attempts_are_repeated_before_the_first_byte_only() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__BACKOFF_MS_MAX", "2000")]).await;
     let unavailable = || Mode::Reply(503, vec![], "{}".into());
-    upstream.next(unavailable());
+    let past = "Fri, 31 Dec 1999 23:59:59 GMT";
+    upstream.next(Mode::Reply(503, vec![("retry-after", past)], "{}".into()));
     upstream.next(Mode::Reply(429, vec![("retry-after", "0")], "{}".into()));
     assert_eq!(ask(&server, &question("retry")).await.status, 200);
     assert_eq!((upstream.calls(), server.stat("/answers/retries").await), (3, 2));
@@ -271,6 +308,28 @@ async fn attempts_are_repeated_before_the_first_byte_only() {
     assert_eq!((ask(&server, &question("broken")).await.status, upstream.calls()), (500, 5));
     (0..3).for_each(|_| upstream.next(unavailable()));
     assert_eq!((ask(&server, &question("never")).await.status, upstream.calls()), (503, 8));
+    // The upstream knows best.
+    upstream.next(Mode::Reply(409, vec![("x-should-retry", "true")], "{}".into()));
+    assert_eq!((ask(&server, &question("advised")).await.status, upstream.calls()), (200, 10));
+    upstream.next(Mode::Reply(503, vec![("x-should-retry", "false")], "{}".into()));
+    assert_eq!((ask(&server, &question("advised against")).await.status, upstream.calls()), (503, 11));
+}
+
+#[tokio::test]
+async fn an_error_of_one_address_may_not_be_one_of_the_next() {
+    let (dir, one, two) = (TempDir::new().unwrap(), Upstream::start().await, Upstream::start().await);
+    let config =
+        format!("[[upstream.routes]]\nmodels = [\"*\"]\nbase_urls = [\"{}\", \"{}\"]\n", one.url, two.url);
+    fs_err::write(dir.path().join("config.toml"), config).unwrap();
+    let mut program = likewise("serve", &dir.path().join("data"));
+    program.arg("--config").arg(dir.path().join("config.toml"));
+    let server = Server::spawn(&mut program);
+    one.next(Mode::Reply(500, vec![], "{}".into()));
+    assert_eq!(ask(&server, &question("anybody")).await.status, 200);
+    assert_eq!((one.calls(), two.calls()), (1, 1));
+    [&one, &two].iter().for_each(|each| each.next(Mode::Reply(500, vec![], "{}".into())));
+    assert_eq!(ask(&server, &question("nobody")).await.status, 500);
+    assert_eq!((one.calls(), two.calls()), (2, 2), "neither is asked twice");
 }
 
 #[tokio::test]
