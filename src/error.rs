@@ -19,6 +19,10 @@ pub enum Kind {
     TooLarge,
     /// The credential is missing or unknown.
     Unauthorized,
+    /// Whoever asks may not, with or without a credential.
+    Forbidden,
+    /// The request did not arrive in time.
+    RequestTimeout,
     /// The thing that was asked for does not exist.
     NotFound,
     /// The route exists, but not for this method.
@@ -64,6 +68,8 @@ impl Kind {
             Kind::InvalidInput => "invalid_input",
             Kind::TooLarge => "too_large",
             Kind::Unauthorized => "invalid_api_key",
+            Kind::Forbidden => "forbidden",
+            Kind::RequestTimeout => "request_timeout",
             Kind::NotFound => "not_found",
             Kind::MethodNotAllowed => "method_not_allowed",
             Kind::ModelNotFound => "model_not_found",

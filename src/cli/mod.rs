@@ -143,6 +143,8 @@ fn exit_code(kind: Kind) -> u8 {
         Kind::InvalidInput
         | Kind::TooLarge
         | Kind::Unauthorized
+        | Kind::Forbidden
+        | Kind::RequestTimeout
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Conflict

@@ -172,6 +172,9 @@ pub(super) async fn give(
     let wire: GiveRequest = parse(&body)?;
     let object = AnswerCacheObject::of(wire.tags, wire.ttl, wire.namespace);
     let asked = Asked::new(&head.headers, object)?;
+    if asked.directives.no_store {
+        return Err(Error::invalid("cache-control", "what is given is stored: leave out no-store").into());
+    }
     let scope = scope(wire.scope.as_deref())?;
     let question = asked.question(&tenant, &wire.prompt, &scope);
     let id = endpoint.answers.give(&question, &wire.answer, stamp).await?;

@@ -13,18 +13,22 @@ use crate::error::{Error, Kind, Result};
 const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DISCARDED_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a client may be silent amid a body: meanwhile it holds a place that others want.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
 /// The whole body.
 ///
 /// # Errors
-/// `TooLarge` past `bytes_max`; `InvalidInput` if it breaks off.
+/// `TooLarge` past `bytes_max`; `InvalidInput` if it breaks off; `RequestTimeout` if it stops coming.
 pub(super) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes> {
     let stated = hyper::body::Body::size_hint(&body).lower();
+    if stated > bytes_max as u64 {
+        return Err(too_large(&mut body, bytes_max).await);
+    }
     let mut read = BytesMut::new();
     while let Some(data) = next(&mut body).await? {
-        if stated > bytes_max as u64 || read.len() + data.len() > bytes_max {
-            // If the client goes on sending for longer, it may not see the answer.
-            let _ = tokio::time::timeout(DISCARDED_WITHIN, discard(&mut body)).await;
-            return Err(Error::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes")));
+        if read.len() + data.len() > bytes_max {
+            return Err(too_large(&mut body, bytes_max).await);
         }
         if data.len() as u64 == stated {
             return Ok(data);
@@ -32,6 +36,12 @@ pub(super) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes> {
         read.extend_from_slice(&data);
     }
     Ok(read.freeze())
+}
+
+/// If the client goes on sending for longer than what is read here, it may not see the answer.
+async fn too_large(body: &mut Body, bytes_max: usize) -> Error {
+    let _ = tokio::time::timeout(DISCARDED_WITHIN, discard(body)).await;
+    Error::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"))
 }
 
 async fn discard(body: &mut Body) -> Result<()> {
@@ -47,11 +57,37 @@ async fn discard(body: &mut Body) -> Result<()> {
 
 /// The next bytes; none at the end.
 async fn next(body: &mut Body) -> Result<Option<Bytes>> {
-    while let Some(frame) = body.frame().await {
+    let silent = |_| {
+        let seconds = SILENCE_MAX.as_secs();
+        Error::new(Kind::RequestTimeout, format!("nothing more of the body has come for {seconds} s"))
+    };
+    while let Some(frame) = tokio::time::timeout(SILENCE_MAX, body.frame()).await.map_err(silent)? {
         let frame = frame.map_err(|error| Error::new(Kind::InvalidInput, "read the body").source(error))?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream::{self, StreamExt as _};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_coming_is_not_waited_for() {
+        let begun = stream::iter([Ok::<_, Error>(Bytes::from("{"))]);
+        let body = Body::from_stream(begun.chain(stream::pending()));
+        assert_eq!(read(body, 100).await.unwrap_err().kind(), Kind::RequestTimeout);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit() {
+        let pieces = || Body::from_stream(stream::iter(["ab", "c"].map(Ok::<_, Error>)));
+        assert_eq!(read(pieces(), 3).await.unwrap(), "abc");
+        assert_eq!(read(pieces(), 2).await.unwrap_err().kind(), Kind::TooLarge);
+        assert_eq!(read(Body::from("abc"), 2).await.unwrap_err().kind(), Kind::TooLarge);
+        assert_eq!(read(Body::empty(), 2).await.unwrap(), "");
+    }
 }

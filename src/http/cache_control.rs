@@ -20,6 +20,14 @@ pub(super) fn apply(headers: &HeaderMap, directives: &mut Directives) -> Result<
     Ok(())
 }
 
+/// Whether no part of the request may be stored (RFC 9111 section 5.2.1.5).
+pub(super) fn forbids_storing(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|directive| directive.trim().eq_ignore_ascii_case("no-store"))
+}
+
 fn apply_one(directive: &str, directives: &mut Directives) -> Result<()> {
     let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
     match name.to_ascii_lowercase().as_str() {
@@ -46,8 +54,13 @@ fn tighten(limit: &mut Option<u32>, said: u32, stricter: fn(u32, u32) -> u32) {
     *limit = Some(limit.map_or(said, |before| stricter(before, said)));
 }
 
+/// More seconds than can be counted are as many as can be (RFC 9111 section 1.2.2).
 fn seconds(name: &str, argument: &str) -> Result<u32> {
-    argument.trim_matches('"').parse().map_err(|_| fault(&format!("{name} needs seconds")))
+    let digits = argument.trim_matches('"');
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(fault(&format!("{name} needs seconds")));
+    }
+    Ok(digits.parse().unwrap_or(u32::MAX))
 }
 
 fn fault(why: &str) -> Error {
@@ -74,6 +87,7 @@ mod tests {
         assert!(directives.no_store && !directives.no_cache);
         assert_eq!((directives.age_seconds_max, directives.fresh_seconds_min), (Some(60), Some(5)));
         assert_eq!(read(&["max-stale"]).unwrap().stale_seconds_max, Some(u32::MAX));
+        assert_eq!(read(&["max-stale=99999999999"]).unwrap().stale_seconds_max, Some(u32::MAX));
         let directives = read(&["max-stale=9, stale-if-error=40", "stale-if-error=30"]).unwrap();
         assert_eq!((directives.stale_seconds_max, directives.failed_stale_seconds_max), (Some(9), Some(30)));
         assert_eq!(directives.after_failure().stale_seconds_max, Some(30));
@@ -81,14 +95,8 @@ mod tests {
 
     #[test]
     fn malformed_seconds_are_refused() {
-        for bad in [
-            "max-age=soon",
-            "max-age",
-            "min-fresh=-1",
-            "max-stale=x",
-            "stale-if-error",
-            "max-age=99999999999",
-        ] {
+        for bad in ["max-age=soon", "max-age", "min-fresh=-1", "max-stale=x", "stale-if-error", "max-age=+5"]
+        {
             assert_eq!(read(&[bad]).unwrap_err().param_name(), Some("cache-control"), "{bad}");
         }
     }

@@ -19,7 +19,7 @@ use super::wire::{object, parse};
 use super::{body, cache_control};
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
-use crate::matching::Readings;
+use crate::matching::{Chat, Readings};
 use crate::service::answers::{Age, Ask, Body, Live, Outcome, Served};
 use crate::service::{Answers, Directives};
 use crate::upstream::Headers;
@@ -126,7 +126,7 @@ impl AnswerCacheObject {
         ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
         ("x-cache-tags" = Option<String>, Header, description = "What the answer depends on, separated by commas"),
         ("cache-control" = Option<String>, Header,
-            description = "no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached"),
+            description = "no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached, stale-if-error"),
     ),
     request_body = ChatRequest,
     responses(
@@ -148,7 +148,11 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
-    let chat = endpoint.readings.read(&body)?;
+    let chat = if cache_control::forbids_storing(&head.headers) {
+        Arc::new(Chat::parse(&body)?)
+    } else {
+        endpoint.readings.read(&body)?
+    };
     let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
     let ask = Ask {
@@ -185,7 +189,8 @@ fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, S
 }
 
 fn traces(headers: &HeaderMap) -> Headers {
-    let found = TRACES.iter().filter_map(|name| Some((*name, headers.get(*name)?)));
+    let values = |name| headers.get_all(name).iter().map(move |value| (name, value));
+    let found = TRACES.into_iter().flat_map(values);
     found.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect()
 }
 
@@ -210,14 +215,14 @@ fn respond(served: Served) -> Response {
         headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
     describe(&served.outcome, headers);
-    headers.insert(SERVER_TIMING, plain(timing));
+    headers.insert(SERVER_TIMING, value(timing));
     if let Some(id) = id {
-        headers.insert(ANSWER_ID, plain(super::answers::name_of(id)));
+        headers.insert(ANSWER_ID, value(super::answers::name_of(id)));
     }
     if let Some(saved) = saved {
         headers.insert(TOKENS_SAVED, HeaderValue::from(saved.tokens));
         if let Some(usd) = saved.usd {
-            headers.insert(COST_SAVED, plain(format!("{usd:.6}")));
+            headers.insert(COST_SAVED, value(format!("{usd:.6}")));
         }
     }
     if let Some(reason) = reason {
@@ -272,7 +277,8 @@ fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
         Outcome::Coalesced => status.push_str("fwd=miss; collapsed"),
         Outcome::Bypass => status.push_str("fwd=bypass"),
     }
-    headers.insert(CACHE_STATUS, plain(status));
+    // Behind what caches on the way have said (RFC 9211, section 2).
+    headers.append(CACHE_STATUS, value(status));
 }
 
 fn describe_age(age: &Age, status: &mut String) {
@@ -294,7 +300,7 @@ fn server_timing(served: &Served) -> String {
     text
 }
 
-fn plain(text: String) -> HeaderValue {
+fn value(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("words and digits are a valid header: this is a bug")
 }
 

@@ -1,6 +1,6 @@
 //! What every request passes: a name, a place among those being answered, a credential, a deadline, a count.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::pages;
 use super::problem::Problem;
 use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
@@ -23,7 +24,7 @@ use crate::metrics::{Metrics, RequestLabels};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Routes that probes and newcomers may ask without a key.
-const OPEN_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+pub(super) const OPEN_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
 /// Routes that tell how the server fares, which is asked most when it is full.
 const TELLING_ROUTES: [&str; 2] = ["/metrics", "/v1/stats"];
 
@@ -55,19 +56,26 @@ impl Serialize for ApiKey {
 struct Keys(Vec<blake3::Hash>);
 
 impl Keys {
+    /// Whether the request may be answered: with a key of ours, or where there are none, if it comes from this machine.
     fn admit(&self, headers: &HeaderMap) -> Result<()> {
         if self.0.is_empty() {
-            return Ok(());
+            return pages::refuse(headers);
         }
         let presented = headers
             .get(header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+            .and_then(|value| bearer(value.as_bytes()))
             .ok_or_else(|| Error::new(Kind::Unauthorized, "no API key: send `Authorization: Bearer KEY`"))?;
         let presented = blake3::hash(presented);
         // Every key is compared, so the time does not tell which one was near.
         let is_known = self.0.iter().fold(false, |known, key| known | (*key == presented));
         if is_known { Ok(()) } else { Err(Error::new(Kind::Unauthorized, "the API key is not known here")) }
     }
+}
+
+/// The token of a credential. The scheme is of any case (RFC 9110, section 11.1).
+fn bearer(credential: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credential.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 /// A place among the requests that are worked on.
@@ -218,7 +226,7 @@ pub(super) fn read_keys(options: &super::Options) -> Result<Vec<ApiKey>> {
             text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| ApiKey(line.into())),
         );
     }
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for key in &keys {
         if key.0.len() < 8 {
             return Err(Error::new(
@@ -226,7 +234,7 @@ pub(super) fn read_keys(options: &super::Options) -> Result<Vec<ApiKey>> {
                 "an API key of http.api_keys must have at least 8 characters",
             ));
         }
-        if seen.insert(key.0.as_str(), ()).is_some() {
+        if !seen.insert(key.0.as_str()) {
             return Err(Error::new(Kind::Config, "an API key is configured twice"));
         }
     }

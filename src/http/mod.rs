@@ -22,11 +22,13 @@ mod invalidation;
 mod models;
 mod objects;
 mod operations;
+mod pages;
 mod problem;
 mod router;
 mod search;
 mod server;
 mod snapshots;
+mod target;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -51,7 +53,7 @@ pub struct Options {
     pub connections_max: usize,
     /// Longest time that a request may take.
     pub request_timeout_seconds: u64,
-    /// Longest time that a client may take to send a request's head, or stay idle.
+    /// Longest time that a client may take to send a request's head, stay idle, or read nothing of what it is sent.
     pub header_timeout_seconds: u64,
     /// How long requests under way may go on after the signal to stop.
     pub drain_seconds: u64,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
@@ -11,6 +12,7 @@ use serde_json::value::to_raw_value;
 use super::chat::credential;
 use super::forward::{Forward, pass_on};
 use super::gate::Place;
+use super::headers::path;
 use super::problem::{ErrorBody, Problem};
 use super::wire::{ModelList, ModelObject};
 use crate::embed::ModelCard;
@@ -93,12 +95,26 @@ pub(super) async fn list(
 )]
 pub(super) async fn describe(
     State(endpoint): State<Arc<Endpoint>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    match endpoint.names.resolve(&id) {
-        Ok(_) => Ok(Json(endpoint.names.object(&id)).into_response()),
-        Err(_) if endpoint.forward.origin.is_some() => pass_on(&endpoint.forward, request, Some(id)).await,
+    described(&endpoint, &path(id, "id")?, request).await
+}
+
+/// As [`describe`], for a name whose slashes are not encoded.
+pub(super) async fn describe_below(
+    State(endpoint): State<Arc<Endpoint>>,
+    id: Result<Path<(String, String)>, PathRejection>,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let (owner, rest) = path(id, "id")?;
+    described(&endpoint, &format!("{owner}/{rest}"), request).await
+}
+
+async fn described(endpoint: &Endpoint, id: &str, request: HttpRequest) -> Result<Response, Problem> {
+    match endpoint.names.resolve(id) {
+        Ok(_) => Ok(Json(endpoint.names.object(id)).into_response()),
+        Err(_) if endpoint.forward.origin.is_some() => pass_on(&endpoint.forward, request).await,
         Err(error) => Err(error.into()),
     }
 }

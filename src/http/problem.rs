@@ -42,6 +42,8 @@ fn status(kind: Kind) -> StatusCode {
         Kind::InvalidInput => StatusCode::BAD_REQUEST,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Kind::NotFound | Kind::ModelNotFound => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::Conflict => StatusCode::CONFLICT,

@@ -1,19 +1,18 @@
 //! The routes, each with just what it needs, and the contract that is generated from them.
 
-use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::OpenApi as _;
+use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::embeddings::Endpoint;
 use super::gate::{self, Gate, Gated};
 use super::models::Names;
 use super::operations::{Operations, Readiness};
@@ -27,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::matching::Readings;
 use crate::metrics::Metrics;
 use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
-use crate::upstream::Origin;
+use crate::upstream::{Origin, is_of_connection};
 
 /// What the routes are built over.
 pub struct Parts {
@@ -60,6 +59,13 @@ pub struct Parts {
 /// Where the contract itself is served.
 const CONTRACT_ROUTE: &str = "/openapi.json";
 
+/// Headers that are written anew for the upstream.
+const NOT_PASSED_ON: [HeaderName; 4] =
+    [header::ACCEPT_ENCODING, header::AUTHORIZATION, header::CONTENT_TYPE, header::HOST];
+
+/// Where a model is described whose name has slashes.
+const MODELS_WITH_SLASHES: &str = "/v1/models/{owner}/{*rest}";
+
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Likewise",
@@ -81,8 +87,8 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
         .with("listen", &options.listen));
     }
     let contract = contract();
-    let own = contract.paths.paths.keys().map(String::as_str);
-    let patterns = own.chain(iter::once(CONTRACT_ROUTE)).chain(parts.origin.as_ref().map(|_| forward::ROUTE));
+    let own = contract.paths.paths.keys().map(String::as_str).chain([CONTRACT_ROUTE, MODELS_WITH_SLASHES]);
+    let patterns = own.chain(parts.origin.as_ref().map(|_| forward::ROUTE));
     let gate = Gate::new(options, &keys, patterns, Arc::clone(&parts.metrics));
     let forward =
         Arc::new(forward::Forward { origin: parts.origin.clone(), body_bytes_max: options.body_bytes_max });
@@ -111,7 +117,33 @@ fn contract() -> utoipa::openapi::OpenApi {
     contract.merge(answer_routes().into_openapi());
     contract.merge(model_routes().into_openapi());
     contract.merge(operation_routes().into_openapi());
+    add_answers_of_the_gate(&mut contract);
     contract
+}
+
+/// What every route but the open ones may answer before it is asked.
+fn add_answers_of_the_gate(contract: &mut utoipa::openapi::OpenApi) {
+    let answers = [
+        (
+            "403",
+            "Without keys: a page of another site asks, or the server is called by a name that is not this machine's",
+        ),
+        ("408", "The body stops coming"),
+    ];
+    for (route, item) in &mut contract.paths.paths {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let takes_body = operation.request_body.is_some();
+            for (status, description) in answers {
+                if !gate::OPEN_ROUTES.contains(&route.as_str()) && (status == "403" || takes_body) {
+                    let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+                    let answer =
+                        ResponseBuilder::new().description(description).content("application/json", body);
+                    operation.responses.responses.insert(status.to_owned(), answer.build().into());
+                }
+            }
+        }
+    }
 }
 
 fn json(contract: &utoipa::openapi::OpenApi) -> String {
@@ -129,8 +161,11 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
         forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
         body_bytes_max,
     });
-    let endpoint =
-        Arc::new(Endpoint { embeddings: parts.embeddings, names: Arc::clone(&parts.names), body_bytes_max });
+    let embeddings = Arc::new(embeddings::Endpoint {
+        embeddings: parts.embeddings,
+        names: Arc::clone(&parts.names),
+        body_bytes_max,
+    });
     let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max });
     let invalidation = Arc::new(invalidation::Endpoint { invalidation: parts.invalidation, body_bytes_max });
     let collections = Arc::new(collections::Endpoint {
@@ -149,11 +184,12 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
         started: Instant::now(),
     });
     let mut routes = Router::new()
-        .merge(Router::from(embedding_routes().with_state(endpoint)))
+        .merge(Router::from(embedding_routes().with_state(embeddings)))
         .merge(Router::from(object_routes().with_state(objects)))
         .merge(Router::from(invalidation_routes().with_state(invalidation)))
         .merge(Router::from(collection_routes().with_state(collections)))
-        .merge(Router::from(model_routes().with_state(models)))
+        .merge(Router::from(model_routes().with_state(Arc::clone(&models))))
+        .route(MODELS_WITH_SLASHES, get(models::describe_below).with_state(models))
         .merge(Router::from(operation_routes().with_state(operations)))
         .merge(Router::from(answer_routes().with_state(Arc::clone(&answers))));
     if has_upstream {
@@ -165,7 +201,9 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
 /// The names of headers that are passed on.
 fn forwarded_headers(names: &[String]) -> Result<Vec<HeaderName>> {
     let read = |name: &String| {
-        let read = HeaderName::try_from(name).ok().filter(|name| *name != header::AUTHORIZATION);
+        let read = HeaderName::try_from(name).ok();
+        let read =
+            read.filter(|name| !NOT_PASSED_ON.contains(name) && !is_of_connection(name, &HeaderMap::new()));
         let fault = || {
             let message = format!("upstream.forwarded_headers: `{name}` is no header that can be passed on");
             Error::new(Kind::Config, message)
@@ -175,7 +213,7 @@ fn forwarded_headers(names: &[String]) -> Result<Vec<HeaderName>> {
     names.iter().map(read).collect()
 }
 
-fn embedding_routes() -> OpenApiRouter<Arc<Endpoint>> {
+fn embedding_routes() -> OpenApiRouter<Arc<embeddings::Endpoint>> {
     OpenApiRouter::new().routes(routes!(embeddings::create))
 }
 

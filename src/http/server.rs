@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use super::Options;
 use super::gate::Gated;
@@ -22,6 +23,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     connections_max: usize,
+    /// How long a client may take to send a head, stay idle, or not read what it is sent.
     header_timeout: Duration,
     drain: Duration,
 }
@@ -76,7 +78,10 @@ pub async fn serve(server: Server, routes: Gated, stop: impl Future<Output = ()>
             let routes = routes.clone();
             async move { Ok::<_, Infallible>(routes.answer(request).await) }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(header_timeout));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = graceful.watch(builder.serve_connection(stream, service));
         tokio::spawn(async move {
             // A connection that breaks is its client's business.
             let _ = connection.await;

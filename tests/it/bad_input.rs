@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::program::Server;
 
@@ -148,4 +149,37 @@ async fn keys_are_asked_for_once_they_are_configured() {
     assert_eq!(server.get("/healthz").await.status, 200);
     let answer = server.get("/v1/stats").await;
     assert_eq!((answer.status, answer.error().0), (401, "invalid_api_key"));
+}
+
+/// A browser on this machine shows pages from elsewhere, and what they ask would be the operator's to pay.
+#[tokio::test]
+async fn pages_of_other_sites_are_served_only_with_keys() {
+    let body = || json!({ "model": "all-MiniLM-L6-v2", "input": "a" }).to_string();
+    let from = async |server: &Server, site, key| {
+        let headers = [("sec-fetch-site", site), ("content-type", "text/plain"), ("authorization", key)];
+        server.ask("POST", "/v1/embeddings", &headers, body()).await
+    };
+    let server = Server::start();
+    for (site, status) in [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)] {
+        assert_eq!(from(&server, site, "none").await.status, status, "{site}");
+    }
+    assert_eq!(from(&server, "cross-site", "none").await.error().0, "forbidden");
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__HTTP__API_KEYS", "sk-likewise")]);
+    assert_eq!(from(&server, "cross-site", "Bearer sk-likewise").await.status, 200);
+}
+
+/// Each holds a connection, of which there are only so many.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_let_go() {
+    let dir = TempDir::new().unwrap();
+    let limits = [("LIKEWISE__HTTP__CONNECTIONS_MAX", "1"), ("LIKEWISE__HTTP__HEADER_TIMEOUT_SECONDS", "1")];
+    let server = Server::start_in(dir.path(), &limits);
+    let address = server.url().strip_prefix("http://").unwrap();
+    let mut deaf = tokio::net::TcpStream::connect(address).await.unwrap();
+    // Far more than what the buffers between the two hold.
+    let asks = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(500);
+    deaf.write_all(asks.as_bytes()).await.unwrap();
+    assert_eq!(server.get("/healthz").await.status, 200, "another is served in its place");
+    drop(deaf);
 }

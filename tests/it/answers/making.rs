@@ -379,7 +379,23 @@ async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
     assert_eq!(server.get(CHAT).await.body, "made", "OpenAI's list of stored conversations");
     assert_eq!(server.ask("DELETE", "/v1/models/own", &[], "").await.status, 201);
     assert_eq!(server.ask("PUT", "/v1/invalidate", &[], "").await.status, 405);
-    assert_eq!(server.get("/v1/a/%2e%2E/%2e%2e/admin").await.status, 404, "no path climbs out");
+    for path in ["a/%2e%2E/%2e%2e/admin", "..;/admin", "/answers", "%61nswers", "embeddings/"] {
+        let answer = server.ask("POST", &format!("/v1/{path}"), &[], "ours").await;
+        assert_eq!(answer.status, 404, "{path}: no path climbs out, and what is ours stays here");
+    }
+    for method in ["TRACE", "OPTIONS", "BREW"] {
+        let refused = server.ask(method, "/v1/files", &[], "").await;
+        assert_eq!(
+            (refused.status, refused.header("allow")),
+            (405, "GET, HEAD, POST, PUT, PATCH, DELETE"),
+            "{method}"
+        );
+        assert_eq!(server.ask(method, CHAT, &[], "").await.status, 405, "{method}");
+    }
+    let kept_only = server.ask("GET", "/v1/files", &[("cache-control", "only-if-cached")], "").await;
+    assert_eq!(kept_only.status, 504, "nothing of it is kept, and nobody is asked");
+    let unclear = server.ask("POST", "/v1/completions", &[], r#"{"model":"a","model":"b"}"#).await;
+    assert_eq!((unclear.status, unclear.error()), (400, ("invalid_input", Some("model"))));
     assert_eq!(server.get("/nothing").await.status, 404);
     for slip in ["cache/products", "collections/a/document", "invalidate/all", "answers/a/b"] {
         let answer = server.ask("PUT", &format!("/v1/{slip}"), &[], "ours").await;
@@ -440,6 +456,12 @@ async fn models_go_to_the_upstreams_of_their_routes() {
     assert_eq!(listed().await, [r#""all-MiniLM-L6-v2""#, r#""small""#]);
     two.usually(Mode::Reply(200, vec![], "a big one".into()));
     assert_eq!(server.get("/v1/models/big-2").await.body, "a big one");
+    assert_eq!(server.get("/v1/models/big-2/of/many").await.body, "a big one");
+    assert_eq!(server.ask("DELETE", "/v1/models/big-2", &[], "").await.body, "a big one");
+    let form = "--x\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nbig-2\r\n--x--\r\n";
+    let is_form = [("content-type", "multipart/form-data; boundary=x")];
+    let heard = server.ask("POST", "/v1/audio/transcriptions", &is_form, form).await;
+    assert_eq!((heard.status, heard.body.as_str()), (200, Some("a big one")));
     assert_eq!(server.get("/v1/models/other").await.error(), ("model_not_found", Some("model")));
     assert_eq!(server.get("/v1/models/all-MiniLM-L6-v2").await.body["owned_by"], "likewise");
 }

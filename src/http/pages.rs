@@ -1,0 +1,99 @@
+//! Tells the requests that a browser on this machine makes for pages of elsewhere.
+//!
+//! Without keys everybody who reaches the address is served, and only this machine reaches it. But the pages that its browsers
+//! show come from anywhere, and must neither read what is kept here nor spend what the operator pays for.
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+
+use crate::error::{Error, Kind, Result};
+
+/// Refuses a request that a page of elsewhere may have made.
+///
+/// Browsers tell by `sec-fetch-site` (W3C Fetch Metadata, section 2.3), older ones by `origin`. A page whose name was made to
+/// stand for this machine (DNS rebinding) is of this address to them, but its name is in `host`.
+///
+/// # Errors
+/// `Forbidden`.
+pub(super) fn refuse(headers: &HeaderMap) -> Result<()> {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let is_same = matches!(site, None | Some(b"none" | b"same-origin"));
+    let is_of_host = headers.get(header::ORIGIN).is_none_or(|origin| authority(origin.as_bytes()) == host);
+    if !is_same || !is_of_host {
+        return fault("pages of other sites are served only with keys: set http.api_keys");
+    }
+    if !host.is_none_or(is_of_this_machine) {
+        return fault("without keys this server goes by localhost or an IP address: set http.api_keys");
+    }
+    Ok(())
+}
+
+fn fault(message: &str) -> Result<()> {
+    Err(Error::new(Kind::Forbidden, message))
+}
+
+/// The host and port of an origin, such as `http://localhost:8420`.
+fn authority(origin: &[u8]) -> Option<&[u8]> {
+    let at = origin.windows(3).position(|window| window == b"://")?;
+    Some(&origin[at + 3..])
+}
+
+/// Whether nobody else can have given this machine the name: an address, or a name that no public zone holds.
+fn is_of_this_machine(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.parse::<IpAddr>().is_ok() || !name.contains('.') || name.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_served(headers: &[(&'static str, &'static str)]) -> bool {
+        let named = headers
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
+        refuse(&HeaderMap::from_iter(named)).is_ok()
+    }
+
+    #[test]
+    fn programs_of_this_machine_are_served() {
+        for host in [
+            "127.0.0.1:8420",
+            "[::1]:8420",
+            "::1",
+            "localhost:8420",
+            "LOCALHOST",
+            "a.localhost:1",
+            "likewise:80",
+        ] {
+            assert!(is_served(&[("host", host)]), "{host}");
+        }
+        assert!(is_served(&[]));
+        assert!(is_served(&[
+            ("host", "localhost:8420"),
+            ("origin", "http://localhost:8420"),
+            ("sec-fetch-site", "same-origin")
+        ]));
+        assert!(is_served(&[("host", "localhost:8420"), ("sec-fetch-site", "none")]), "typed by somebody");
+    }
+
+    #[test]
+    fn pages_of_elsewhere_are_not() {
+        for site in ["cross-site", "same-site"] {
+            assert!(!is_served(&[("host", "localhost:8420"), ("sec-fetch-site", site)]), "{site}");
+        }
+        for origin in ["https://evil.example", "http://localhost:3000", "null"] {
+            assert!(!is_served(&[("host", "localhost:8420"), ("origin", origin)]), "{origin}");
+        }
+        for host in ["evil.example:8420", "127.0.0.1.evil.example", "localhost.evil.example."] {
+            assert!(!is_served(&[("host", host)]), "{host}");
+        }
+    }
+}
