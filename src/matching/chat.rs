@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::json::Json;
-use super::plain::plain;
+use super::plain::plain_within;
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
 
 /// Members of a request that say how the answer travels or what becomes of it here, never what is asked.
-const NOT_ASKED: [&str; 3] = ["cache", "stream", "stream_options"];
+const NOT_ASKED: [&str; 2] = ["cache", "stream"];
+/// The same of the options of streams.
+const NOT_ASKED_OF_STREAMS: [&str; 2] = ["include_obfuscation", "include_usage"];
 
 /// A request for a chat completion, as far as it is read here.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ struct Question<'a> {
     text: Cow<'a, str>,
     /// Which message, and which of its parts.
     place: (usize, Option<usize>),
+    /// Whether the message has no other words.
+    is_alone: bool,
 }
 
 impl Chat {
@@ -69,8 +73,9 @@ impl Chat {
         let has_tools = offers(&scope, "tools")? | offers(&scope, "functions")?;
         let has_directives = scope.get("cache").is_some();
         let is_exact = scope.is_exact();
-        NOT_ASKED.iter().for_each(|name| _ = scope.take(name));
+        forget_travel(&mut scope);
         let question = take_question(&mut scope);
+        let alone = question.as_ref().filter(|question| question.is_alone);
         Ok(Chat {
             model,
             streams,
@@ -79,7 +84,7 @@ impl Chat {
             has_tools,
             has_directives,
             is_exact,
-            plain: question.as_ref().and_then(|question| plain(&question.text)),
+            plain: alone.and_then(|question| plain_within(&scope, &question.text)),
             scope: fingerprint(question.as_ref(), &scope),
             question: question.map(|question| question.text.into()),
         })
@@ -93,6 +98,16 @@ fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
         Some(Question { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
     };
     KeyHasher::new("likewise/request/chat/v1").field(place.as_bytes()).field(&rest.canonical()).finish()
+}
+
+/// Leaves out what is not asked. Options of streams that nobody here knows are asked.
+fn forget_travel(request: &mut Json<'_>) {
+    NOT_ASKED.iter().for_each(|name| _ = request.take(name));
+    let Some(options) = request.get_mut("stream_options") else { return };
+    NOT_ASKED_OF_STREAMS.iter().for_each(|name| _ = options.take(name));
+    if matches!(options, Json::Null) || *options == Json::Object(Vec::new()) {
+        request.take("stream_options");
+    }
 }
 
 fn flag(object: &Json<'_>, name: &str, param: &str) -> Result<bool> {
@@ -145,13 +160,15 @@ fn take_question<'a>(request: &mut Json<'a>) -> Option<Question<'a>> {
     let message = messages.iter().rposition(is_user)?;
     match messages[message].get_mut("content")? {
         content @ Json::Text(_) => {
-            text_of(std::mem::take(content)).map(|text| Question { text, place: (message, None) })
+            let text = text_of(std::mem::take(content))?;
+            Some(Question { text, place: (message, None), is_alone: true })
         }
         Json::List(parts) => {
             let is_text = |part: &Json<'a>| part.get("text").and_then(Json::as_text).is_some();
             let part = parts.iter().rposition(is_text)?;
+            let is_alone = parts.iter().position(is_text) == Some(part);
             let text = text_of(std::mem::take(parts[part].get_mut("text")?))?;
-            Some(Question { text, place: (message, Some(part)) })
+            Some(Question { text, place: (message, Some(part)), is_alone })
         }
         Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => None,
     }

@@ -2,7 +2,7 @@
 
 use super::chat::Chat;
 use super::json::Json;
-use super::plain::plain;
+use super::plain::plain_within;
 use crate::domain::{Key, KeyHasher, Tenant};
 
 /// Who asks, whom, and through what: everything outside the request that must be equal for two to share an answer.
@@ -58,8 +58,8 @@ impl Chat {
 
 /// The identity of a question that is asked in words within a scope of any kind.
 pub fn of_text(partition: &Partition<'_>, scope: &Json<'_>, question: &str, is_joined: bool) -> Identity {
+    let form = if is_joined { plain_within(scope, question) } else { None };
     let scope = partition.hasher("likewise/scope/text/v1").field(&scope.canonical()).finish();
-    let form = if is_joined { plain(question) } else { None };
     of_scope(scope, Some(question), form.as_deref())
 }
 
@@ -84,6 +84,7 @@ fn optional(hasher: &mut KeyHasher, field: Option<&[u8]>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plain::plain;
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
@@ -261,13 +262,18 @@ mod tests {
         for (name, value) in [
             ("stream", json!(true)),
             ("stream", json!(false)),
-            ("stream_options", json!({ "include_usage": true })),
+            ("stream_options", json!({ "include_usage": true, "include_obfuscation": false })),
+            ("stream_options", json!({})),
+            ("stream_options", Value::Null),
             ("cache", json!({ "ttl": 5 })),
         ] {
             let mut body = base();
             body[name] = value;
             assert_eq!(whole, identity(&body.to_string()), "{name}");
         }
+        let mut body = base();
+        body["stream_options"] = json!({ "include_usage": true, "continuous_usage_stats": true });
+        assert_ne!(whole.key, identity(&body.to_string()).key, "nobody here knows what it asks for");
     }
 
     #[test]
@@ -299,6 +305,31 @@ mod tests {
         let three = ask(json!([{ "role": "user", "content": "a" }, { "role": "user", "content": null }]));
         let four = ask(json!([{ "role": "user", "content": null }, { "role": "user", "content": "a" }]));
         assert!(one != two && three != four);
+    }
+
+    #[test]
+    fn spellings_are_joined_only_where_nothing_else_may_be_about_them() {
+        let ask = |system: &str, content: Value| {
+            let messages =
+                json!([{ "role": "system", "content": system }, { "role": "user", "content": content }]);
+            identity(&json!({ "model": "m", "messages": messages }).to_string()).key
+        };
+        let (one, two) = ("What is it?", "what is  it");
+        let shop = "you sell shoes";
+        assert_eq!(ask(shop, json!(one)), ask(shop, json!(two)));
+        for system in ["Correct what the user writes", "Repite lo que diga el usuario"] {
+            assert_ne!(ask(system, json!(one)), ask(system, json!(two)), "{system}");
+        }
+        let parts = |text: &str| json!([{ "type": "text", "text": "About this line:" }, { "type": "text", "text": text }]);
+        assert_ne!(ask(shop, parts(one)), ask(shop, parts(two)));
+        let part = |text: &str| json!([{ "type": "text", "text": text }]);
+        assert_eq!(ask(shop, part(one)), ask(shop, part(two)));
+        let tenant = Tenant::default();
+        let look = |scope: &str, text: &str| {
+            of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), text, true).key
+        };
+        assert_eq!(look(r#"["shoes"]"#, one), look(r#"["shoes"]"#, two));
+        assert_ne!(look(r#"["spelling"]"#, one), look(r#"["spelling"]"#, two));
     }
 
     #[test]

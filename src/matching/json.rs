@@ -1,10 +1,11 @@
 //! JSON as identity sees it: no order of members, no spacing, no two spellings of one number, and nothing lost.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Kind, Result};
 
@@ -12,6 +13,9 @@ use crate::error::{Error, Kind, Result};
 const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 /// From here on a number that was written as an integer may have been rounded while it was read.
 const ROUNDED_MIN: f64 = 9_223_372_036_854_775_808.0;
+
+/// Values that a text may hold: each takes more room than its two bytes.
+const VALUES_MAX: u32 = 1 << 20;
 
 /// A JSON value whose objects are sorted by name and have no name twice.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -38,9 +42,13 @@ impl<'a> Json<'a> {
     ///
     /// # Errors
     /// `InvalidInput` for anything but one JSON value, for an object that has a name twice (readers differ in which one
-    /// they take), and past 128 levels.
+    /// they take), past 128 levels and past a million values.
     pub fn parse(text: &'a [u8]) -> Result<Json<'a>> {
-        serde_json::from_slice(text).map_err(|error| {
+        let left = Cell::new(VALUES_MAX);
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let json = Reader { left: &left }.deserialize(&mut deserializer);
+        let json = json.and_then(|json| deserializer.end().map(|()| json));
+        json.map_err(|error| {
             Error::new(
                 Kind::InvalidInput,
                 format!("the body is not JSON that can be read one way only: {error}"),
@@ -88,7 +96,17 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Whether no number was rounded while it was read: two texts whose canonical forms are equal mean the same.
+    /// Whether `is_it` holds for any of its texts, names of members included.
+    pub fn any_text(&self, is_it: &impl Fn(&str) -> bool) -> bool {
+        match self {
+            Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) => false,
+            Json::Text(text) => is_it(text),
+            Json::List(elements) => elements.iter().any(|element| element.any_text(is_it)),
+            Json::Object(members) => members.iter().any(|(name, value)| is_it(name) || value.any_text(is_it)),
+        }
+    }
+
+    /// Whether no integer was rounded while it was read. Other numbers are doubles, as RFC 8785 says.
     pub fn is_exact(&self) -> bool {
         match self {
             Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Text(_) => true,
@@ -152,15 +170,24 @@ fn order(one: &str, two: &str) -> Ordering {
     if one.is_ascii() && two.is_ascii() { one.cmp(two) } else { one.encode_utf16().cmp(two.encode_utf16()) }
 }
 
-impl<'de> Deserialize<'de> for Json<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json<'de>, D::Error> {
-        deserializer.deserialize_any(Reader)
+/// Reads one value, as long as fewer than so many have been read.
+#[derive(Clone, Copy)]
+struct Reader<'c> {
+    left: &'c Cell<u32>,
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Json<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+        let left = self.left.get().checked_sub(1);
+        let fault = || de::Error::custom(format!("it holds more than {VALUES_MAX} values"));
+        self.left.set(left.ok_or_else(fault)?);
+        deserializer.deserialize_any(self)
     }
 }
 
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for Reader<'_> {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -196,13 +223,9 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Json::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Owned(text)))
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json<'de>, A::Error> {
         let mut elements = Vec::new();
-        while let Some(element) = list.next_element()? {
+        while let Some(element) = list.next_element_seed(self)? {
             elements.push(element);
         }
         Ok(Json::List(elements))
@@ -211,7 +234,7 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
         let mut members: Vec<(Cow<'de, str>, Json<'de>)> = Vec::new();
         while let Some(Name(name)) = map.next_key()? {
-            members.push((name, map.next_value()?));
+            members.push((name, map.next_value_seed(self)?));
         }
         members.sort_by(|(one, _), (two, _)| order(one, two));
         match members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -226,21 +249,23 @@ struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name<'de>, D::Error> {
-        match Reader.visit_name(deserializer)? {
-            Json::Text(name) => Ok(Name(name)),
-            Json::Null
-            | Json::Bool(_)
-            | Json::Integer(_)
-            | Json::Float(_)
-            | Json::List(_)
-            | Json::Object(_) => Err(de::Error::custom("a name is a string")),
-        }
-    }
-}
+        struct NameReader;
+        impl<'de> Visitor<'de> for NameReader {
+            type Value = Name<'de>;
 
-impl Reader {
-    fn visit_name<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
-        deserializer.deserialize_str(self)
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(NameReader)
     }
 }
 
@@ -289,8 +314,11 @@ mod tests {
     #[test]
     fn what_is_no_json_is_refused() {
         let deep = "[".repeat(200) + &"]".repeat(200);
-        for text in ["", "{", "{} x", "\"\\ud800\"", "NaN", deep.as_str()] {
-            assert_eq!(Json::parse(text.as_bytes()).unwrap_err().kind(), Kind::InvalidInput, "{text}");
+        let broad = format!("[{}0]", "0,".repeat(VALUES_MAX as usize - 2));
+        assert!(Json::parse(broad.as_bytes()).is_ok(), "a million values");
+        let broader = broad.replacen('0', "0,0", 1);
+        for text in ["", "{", "{} x", "\"\\ud800\"", "NaN", deep.as_str(), broader.as_str()] {
+            assert_eq!(Json::parse(text.as_bytes()).unwrap_err().kind(), Kind::InvalidInput, "{text:.40}");
         }
     }
 }

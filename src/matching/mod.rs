@@ -5,14 +5,15 @@
 //! make no difference does make one. The scope holds whatever must be equal for two questions to share an answer, fields
 //! that nobody here understands included; only the last words of the user are ever compared by more than their bytes.
 
+mod asking;
 mod chat;
 mod identity;
 mod json;
+mod letters;
 mod plain;
 mod readings;
 
 pub use chat::Chat;
 pub use identity::{Identity, Partition, of_text};
 pub use json::Json;
-pub use plain::plain;
 pub use readings::Readings;

@@ -1,56 +1,81 @@
 //! The plain form of a question: equal for questions that differ only in what cannot change what is asked.
 //!
 //! Joined are: composed and decomposed letters (Unicode NFC), the kinds and number of spaces, typographic apostrophes, the
-//! capital that a sentence begins with where its first word is one of a closed list, a final full stop, and the question
-//! marks of a sentence that begins as only questions do. Nothing else: an accent makes another word, and so may a capital
+//! capital that a sentence begins with where its first word is one of a closed list, a final full stop of what does not ask,
+//! and the marks of what asks with or without them. Nothing else: an accent makes another word, and so may a capital
 //! (`Polish`, `US`); `it works` and `it works?` are two things to say.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use unicode_normalization::UnicodeNormalization as _;
+
+use super::asking::{asks, is_asking};
+use super::json::Json;
+use super::letters::speaks_of_letters;
 
 /// Longer texts are taken as they are: they are documents, not questions, and compared by their bytes.
 const PLAIN_BYTES_MAX: usize = 2048;
 
+/// Of what surrounds a question so many bytes are looked at.
+const SCOPE_BYTES_MAX: usize = 64 * 1024;
+
 /// Letters below it are composed: the first that may join the one before it (Unicode Annex 15, section 9).
 const COMBINING_MIN: char = '\u{300}';
 
-/// Words that ask, in English and Spanish; a sentence that begins with one is a question with or without its mark.
-const ASKING: [&str; 30] = [
-    "what", "what's", "which", "who", "who's", "whom", "whose", "where", "where's", "when", "why", "how",
-    "how's", "qué", "cuál", "cuáles", "quién", "quiénes", "dónde", "cuándo", "cómo", "cuánto", "cuánta",
-    "cuántos", "cuántas", "adónde", "does", "did", "is", "are",
+/// Marks that end or open a sentence.
+const MARKS: [char; 5] = ['.', '?', '!', '¿', '¡'];
+
+/// Words that mean the same with and without a capital at the beginning of a sentence, unless a name begins with them: then
+/// the next word has a capital too.
+const BEGINNING: [&str; 24] = [
+    "an", "could", "dime", "do", "el", "explain", "explica", "give", "i'm", "if", "la", "list", "my", "para",
+    "please", "por", "puedes", "puedo", "should", "show", "tell", "the", "there", "would",
 ];
 
-/// Words that mean the same with and without a capital at the beginning of a sentence.
-const BEGINNING: [&str; 26] = [
-    "do", "can", "could", "should", "would", "the", "a", "an", "please", "tell", "explain", "give", "show",
-    "list", "if", "my", "i'm", "there", "por", "para", "puedo", "puedes", "dime", "explica", "el", "la",
-];
+/// How a sentence ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Without a mark, or with one that is part of it.
+    Open,
+    Stop,
+    Question,
+}
+
+/// The plain form of a question within a scope; none where the scope speaks of letters, as an order to correct what the user
+/// writes does, and where it is too long to be looked through.
+pub(super) fn plain_within(scope: &Json<'_>, question: &str) -> Option<String> {
+    let left = Cell::new(SCOPE_BYTES_MAX);
+    let matters = |text: &str| {
+        left.set(left.get().saturating_sub(text.len()));
+        left.get() == 0 || speaks_of_letters(text)
+    };
+    if scope.any_text(&matters) { None } else { plain(question) }
+}
 
 /// The plain form; none for a text that may be more than prose, where every byte may matter: one with line breaks,
-/// quotes, code or symbols.
-pub fn plain(text: &str) -> Option<String> {
-    if text.len() > PLAIN_BYTES_MAX || !text.chars().all(is_prose) || quotes(text) {
+/// quotes, code or symbols, or one about letters.
+pub(super) fn plain(text: &str) -> Option<String> {
+    let is_short = text.len() <= PLAIN_BYTES_MAX;
+    if !is_short || !text.chars().all(is_prose) || quotes(text) || speaks_of_letters(text) {
         return None;
     }
     let composed = composed(text);
     let words: Vec<&str> = composed.split_whitespace().collect();
     let joined = words.join(" ");
-    let (body, mark) = without_marks(&joined);
-    let (first, rest) = match body.split_once(' ') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (body, None),
+    let (body, end) = ended(&joined);
+    let (first, rest) = body.split_once(' ').unwrap_or((body, ""));
+    let first = uncapitalised(first, rest);
+    let space = if rest.is_empty() { "" } else { " " };
+    let mark = match end {
+        End::Open | End::Question if asks(&first, rest) && !rest.contains(MARKS) => "?",
+        // A space before it may make it a word of its own, as in `ls ?`.
+        End::Question if joined.ends_with(" ?") => " ?",
+        End::Question => "?",
+        End::Stop if asks(&first, rest) => ".",
+        End::Stop | End::Open => "",
     };
-    let first = uncapitalised(first);
-    let asks = ASKING.contains(&first.as_str());
-    // An auxiliary may also begin a request or a name; only with more words after it does a question follow.
-    let mark = if asks && rest.is_some() && mark.is_empty() { "?" } else { mark };
-    let form = match rest {
-        Some(rest) => format!("{first} {rest}{mark}"),
-        None => format!("{first}{mark}"),
-    };
-    (!body.is_empty()).then_some(form)
+    (!body.is_empty()).then(|| format!("{first}{space}{rest}{mark}"))
 }
 
 /// Letters composed, and apostrophes as they are typed.
@@ -63,8 +88,9 @@ fn composed(text: &str) -> Cow<'_, str> {
 
 fn is_prose(c: char) -> bool {
     // Categories by what std knows: letters and digits of any script, their combining marks, spaces, a few signs.
-    c.is_alphanumeric()
-        || unicode_normalization::char::is_combining_mark(c)
+    let is_of_word = c.is_alphanumeric() || unicode_normalization::char::is_combining_mark(c);
+    // A letter that is another one by itself, as the sign of Ohm is, may be what is asked about.
+    (is_of_word && (c < COMBINING_MIN || std::iter::once(c).nfc().eq([c])))
         || matches!(c, ' ' | '\u{a0}' | '\u{202f}')
         || matches!(c, '.' | ',' | ';' | '?' | '!' | '¿' | '¡' | '\'' | '’' | '-' | '(' | ')')
         || matches!(c, '%' | '€' | '$' | '£' | '&' | '/')
@@ -80,30 +106,32 @@ fn quotes(text: &str) -> bool {
     text.match_indices(['\'', '’']).any(|(at, mark)| !is_within(at, mark.len()))
 }
 
-/// The text without the marks around a single question or the full stop of a single sentence, and which mark it had.
-fn without_marks(text: &str) -> (&str, &'static str) {
+/// The text without the marks around a single question or the full stop of a single sentence.
+fn ended(text: &str) -> (&str, End) {
     let opened = text.strip_prefix('¿').map(str::trim_start);
     if let Some(body) = opened.unwrap_or(text).strip_suffix('?').map(str::trim_end)
-        && !body.contains(['?', '¿', '!', '¡', '.'])
+        && !body.contains(MARKS)
     {
-        return (body, "?");
+        return (body, End::Question);
     }
     match text.strip_suffix('.') {
-        // Neither an ellipsis nor the stop of an abbreviation: `etc.` alone is no sentence.
-        Some(body) if !body.contains(['.', '?', '!', '¿', '¡']) && body.contains(' ') => {
-            (body.trim_end(), "")
+        // Neither an ellipsis, nor the stop of an abbreviation alone, nor a word of its own, as in `git add .`.
+        Some(body) if !body.contains(MARKS) && body.contains(' ') && !body.ends_with(' ') => {
+            (body, End::Stop)
         }
-        Some(_) | None => (text, ""),
+        Some(_) | None => (text, End::Open),
     }
 }
 
-/// The first word of a sentence without its capital, if it is a word that has none elsewhere.
-fn uncapitalised(word: &str) -> String {
+/// The first word of a sentence without its capital, if its capital says nothing.
+fn uncapitalised(word: &str, rest: &str) -> String {
     let mut chars = word.chars();
     let Some(first) = chars.next() else { return String::new() };
     let lower: String = first.to_lowercase().chain(chars).collect();
-    let is_listed = ASKING.contains(&lower.as_str()) || BEGINNING.contains(&lower.as_str());
-    if is_listed { lower } else { word.to_owned() }
+    let begins_name = rest.starts_with(char::is_uppercase) && !rest.starts_with("I ");
+    let says_nothing = !rest.is_empty()
+        && (is_asking(&lower) || asks(&lower, rest) || (BEGINNING.contains(&lower.as_str()) && !begins_name));
+    if says_nothing { lower } else { word.to_owned() }
 }
 
 #[cfg(test)]
@@ -120,6 +148,9 @@ mod tests {
             ("How do I top up?", "How do I\u{a0}top up?"),
             ("What’s my balance?", "what's my balance?"),
             ("Tell me about Spain.", "tell me about Spain"),
+            ("Explain it", "Explain it."),
+            ("Can I return it?", "can I return it"),
+            ("How much does it cost?", "how much does it cost"),
         ] {
             assert_eq!(plain(one).unwrap(), plain(two).unwrap(), "{one} / {two}");
         }
@@ -143,6 +174,19 @@ mod tests {
             ("Is", "is?"),
             ("stop!", "stop"),
             ("wait...", "wait"),
+            ("What does git add .", "What does git add"),
+            ("Explain docker build .", "Explain docker build"),
+            ("Explain ls ?", "Explain ls?"),
+            ("Why not.", "Why not?"),
+            ("What is done is done.", "What is done is done?"),
+            ("Qué va.", "¿Qué va?"),
+            ("When I restart the pod it crashes.", "When I restart the pod it crashes?"),
+            ("What I need is a refund", "What I need is a refund?"),
+            ("Cuánto lo siento", "¿Cuánto lo siento?"),
+            ("El Salvador en la Biblia", "el Salvador en la Biblia"),
+            ("A major in music", "a major in music"),
+            ("Can albums", "can albums"),
+            ("Who albums", "who albums"),
         ] {
             assert_ne!(plain(one), plain(two), "{one} / {two}");
         }
@@ -162,6 +206,9 @@ mod tests {
             "",
             "  ",
             "{}",
+            "What is \u{2126}?",
+            "how many spaces are between a   b",
+            "corrige esto",
             long.as_str(),
         ] {
             assert_eq!(plain(text), None, "{text:?}");
@@ -169,8 +216,36 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_that_speaks_of_letters_leaves_no_plain_form() {
+        let form = |scope: &str| plain_within(&Json::parse(scope.as_bytes()).unwrap(), "What is it?");
+        assert_eq!(
+            form(r#"{"messages":[{"role":"system","content":"you sell shoes"}]}"#),
+            plain("What is it?")
+        );
+        let long = format!("[\"{}\"]", "a ".repeat(SCOPE_BYTES_MAX));
+        let mut orders = vec![long.as_str()];
+        orders.extend([
+            r#"["a\nCorrige lo que escribe el usuario"]"#,
+            r#"{"tools":[{"a":{"verbatim_text":1}}]}"#,
+        ]);
+        for scope in orders {
+            assert_eq!(form(scope), None, "{scope:.60}");
+        }
+    }
+
+    #[test]
     fn a_plain_form_is_its_own_plain_form() {
-        for text in ["¿Qué hora es?", "What is this", "Show the map.", "a. b. c.", "is it?", "???"] {
+        for text in [
+            "¿Qué hora es?",
+            "What is this",
+            "Show the map.",
+            "a. b. c.",
+            "is it?",
+            "???",
+            "ls ?",
+            "What is a? b?",
+            "what is a.",
+        ] {
             if let Some(form) = plain(text) {
                 assert_eq!(plain(&form).as_deref(), Some(form.as_str()), "{text}");
             }

@@ -2,7 +2,8 @@
 //!
 //! An application that asks the same asks it with the same bytes. Reading a body, ordering its members and hashing them
 //! costs more than everything else that a hit does, so what was read is remembered under the bytes themselves, all of which
-//! are compared. It holds nothing of whose request it was: that enters the identity afterwards.
+//! are compared. It holds nothing of whose request it was: that enters the identity afterwards. Requests that say something
+//! about the cache are not remembered: it may be that nothing of them is to be.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -52,6 +53,9 @@ impl Readings {
             return Ok(Arc::clone(&reading.chat));
         }
         let chat = Arc::new(Chat::parse(body)?);
+        if chat.has_directives {
+            return Ok(chat);
+        }
         place.store(Some(Arc::new(Reading { body: body.into(), chat: Arc::clone(&chat) })));
         Ok(chat)
     }
@@ -83,13 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn faults_and_long_bodies_are_not_remembered() {
+    fn faults_long_bodies_and_directives_are_not_remembered() {
         let readings = Readings::default();
         for _ in 0..2 {
             assert_eq!(readings.read(b"{}").unwrap_err().param_name(), Some("model"));
         }
-        let long = body(&"a".repeat(BODY_BYTES_MAX));
-        let [one, two] = [(); 2].map(|()| readings.read(long.as_bytes()).unwrap());
-        assert!(!Arc::ptr_eq(&one, &two) && one.question == two.question);
+        let directed = body("a").replacen('{', r#"{"cache":{"no-store":true},"#, 1);
+        for body in [body(&"a".repeat(BODY_BYTES_MAX)), directed] {
+            let [one, two] = [(); 2].map(|()| readings.read(body.as_bytes()).unwrap());
+            assert!(!Arc::ptr_eq(&one, &two) && one.question == two.question);
+        }
     }
 }

@@ -114,11 +114,11 @@ async fn the_query_of_the_address_is_part_of_the_question() {
 #[tokio::test]
 async fn whoever_asks_otherwise_gets_an_answer_of_his_own() {
     let (_dir, upstream, server) = start(&[]).await;
-    let base = question("which one?");
+    let base = question("which one is it?");
     let others = [
         json!({ "model": "gpt-6" }),
-        json!({ "messages": [{ "role": "user", "content": "which one?" }] }),
-        json!({ "messages": [{ "role": "system", "content": "be cruel" }, { "role": "user", "content": "which one?" }] }),
+        json!({ "messages": [{ "role": "user", "content": "which one is it?" }] }),
+        json!({ "messages": [{ "role": "system", "content": "be cruel" }, { "role": "user", "content": "which one is it?" }] }),
         json!({ "temperature": 0.5 }),
         json!({ "tools": [{ "type": "function", "function": { "name": "f" } }] }),
         json!({ "response_format": { "type": "json_object" } }),
@@ -134,12 +134,12 @@ async fn whoever_asks_otherwise_gets_an_answer_of_his_own() {
     let project = server.ask("POST", CHAT, &[("openai-project", "p")], base.to_string()).await;
     assert!(!is_hit(&project), "a header that is passed on is part of what is asked");
     assert_eq!(upstream.seen().last().unwrap().header("openai-project"), Some("p"));
-    let respelled = r#"{ "messages" : [ {"content":"be kind","role":"system"}, {"content":"which one?", "role":"\u0075ser"} ],
+    let respelled = r#"{ "messages" : [ {"content":"be kind","role":"system"}, {"content":"which one is it?", "role":"\u0075ser"} ],
         "stream": false, "model":"gpt-5" }"#;
     assert!(is_hit(&server.ask("POST", CHAT, &[], respelled).await), "order and spelling do not matter");
-    let plain = ask(&server, &question("Which one")).await;
+    let plain = ask(&server, &question("Which one is it")).await;
     assert!(is_hit(&plain) && plain.header("cache-status").ends_with("detail=memory-normalised"));
-    assert!(!is_hit(&ask(&server, &question("which ones?")).await));
+    assert!(!is_hit(&ask(&server, &question("which ones is it?")).await));
 }
 
 #[tokio::test]
@@ -384,6 +384,37 @@ async fn answers_survive_a_kill() {
     assert_eq!(upstream.calls(), 1);
 }
 
+/// Whoever asks for an answer anew may not say again what it depends on.
+#[tokio::test]
+async fn what_takes_the_place_of_an_answer_depends_on_the_same() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let body = question("how much is it?");
+    let tagged = with(body.clone(), json!({ "cache": { "tags": ["product:42"] } }));
+    let anew = with(body.clone(), json!({ "cache": { "no-cache": true } }));
+    let invalidate = async || {
+        let answer = server.ask("POST", "/v1/invalidate", &[], r#"{"tags":["product:42"]}"#).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    assert!(!is_hit(&ask(&server, &tagged).await));
+    // It is being made anew while what it depends on changes.
+    let held = upstream.hold().await;
+    let change = async {
+        until("it is asked for anew", async || upstream.calls() == 2).await;
+        invalidate().await;
+        drop(held);
+    };
+    let (old, ()) = futures_util::future::join(ask(&server, &anew), change).await;
+    assert_eq!(status(&old), "fwd=request");
+    quiet(&server).await;
+    assert!(!is_hit(&ask(&server, &body).await), "it was made before the change");
+    assert!(!is_hit(&ask(&server, &tagged).await));
+    // Made anew in peace, it is found, and hidden by the next change.
+    assert!(!is_hit(&ask(&server, &anew).await));
+    assert!(is_hit(&ask(&server, &body).await));
+    invalidate().await;
+    assert!(!is_hit(&ask(&server, &body).await));
+}
+
 #[tokio::test]
 async fn bad_requests_are_refused_before_anything_is_sent() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__HTTP__BODY_BYTES_MAX", "4096")]).await;
@@ -403,7 +434,7 @@ async fn bad_requests_are_refused_before_anything_is_sent() {
         (with(base(), json!({ "cache": [7] })).to_string(), 400, Some("cache")),
         (with(base(), json!({ "temperature": "2" })).to_string(), 400, Some("temperature")),
         (with(base(), json!({ "tools": {} })).to_string(), 400, Some("tools")),
-        (with(base(), json!({ "cache": { "namespace": "a b" } })).to_string(), 400, Some("namespace")),
+        (with(base(), json!({ "cache": { "namespace": "a b" } })).to_string(), 400, Some("cache.namespace")),
         (with(base(), json!({ "x": "a".repeat(5000) })).to_string(), 413, None),
     ];
     for (body, code, param) in cases {
@@ -441,6 +472,9 @@ async fn answers_can_be_given_and_found_without_an_upstream() {
     let invalidated = post("/v1/invalidate", json!({ "tags": ["product:42"] })).await;
     assert_eq!(invalidated.status, 200);
     assert_eq!(lookup("¿Cuánto cuesta?", &scope).await["hit"], false);
+    let unstored = [("cache-control", "no-store")];
+    let refused = server.ask("POST", "/v1/answers", &unstored, r#"{"prompt":"a","answer":"b"}"#).await;
+    assert_eq!((refused.status, refused.error().1), (400, Some("cache-control")));
     for (body, param) in [
         (json!({ "prompt": "", "answer": "a" }), "prompt"),
         (json!({ "prompt": "a" }), "answer"),
