@@ -9,7 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::client::Upstream;
 use super::reply::Call;
-use super::routes::Route;
+use super::routes::{Key, Route};
 use crate::error::{Error, Kind, Result};
 
 /// How long a list is waited for, and its bytes at most.
@@ -37,6 +37,12 @@ struct Unseen<'a> {
     owned_by: &'a str,
 }
 
+/// The models that the configuration names.
+fn unseen(route: &Route) -> Vec<Box<RawValue>> {
+    let unseen = |id| Unseen { id, object: "model", created: 0, owned_by: "upstream" };
+    route.whole_names().filter_map(|id| to_raw_value(&unseen(id)).ok()).collect()
+}
+
 impl Upstream {
     /// The models of all routes, each as its upstream describes it; of an upstream that does not tell in time, those that the
     /// configuration names. One call a route, all at once.
@@ -45,6 +51,10 @@ impl Upstream {
     }
 
     async fn models_of(&self, route: &Route, credential: Option<&Bytes>) -> Vec<Box<RawValue>> {
+        // A client's credential is for one upstream: others that take one must not see it.
+        if matches!(route.key, Key::Clients) && !self.is_of_none(route) {
+            return unseen(route);
+        }
         let told = tokio::time::timeout(WITHIN, self.told_of(route, credential)).await;
         let late = || Error::new(Kind::Timeout, "it took too long");
         match told.unwrap_or_else(|_| Err(late())) {
@@ -54,8 +64,7 @@ impl Upstream {
             }
             Err(error) => {
                 tracing::warn!(%error, upstream = &*route.name, "an upstream does not list its models");
-                let unseen = |id| Unseen { id, object: "model", created: 0, owned_by: "upstream" };
-                route.whole_names().filter_map(|id| to_raw_value(&unseen(id)).ok()).collect()
+                unseen(route)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::flight::Asker;
+use super::board::Asker;
 use super::making::Draft;
 use super::record::Record;
 use super::{Answers, Asked, Terms};
@@ -107,8 +107,8 @@ impl Answers {
         };
         super::check_size(record.bytes(), &asked.namespace.policy)?;
         let held = self.stripes.lock(&[asked.identity.key]).await;
-        let Terms { tags, ttl_seconds, .. } = asked.terms.clone();
-        let kept = self.keep(&asked, Draft { record, tags, ttl_seconds, stamp, cost_us: 0 }, held).await;
+        let draft = Draft { record, terms: asked.terms.clone(), stamp, cost_us: 0 };
+        let kept = self.keep(&asked, draft, held).await;
         let message = "something that the answer depends on was invalidated meanwhile";
         self.write(&asked, &kept.ok_or_else(|| Error::new(Kind::Conflict, message))?).await?;
         Ok(asked.identity.key)

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::{Phase, Plan, Streamed, Waiter, died};
+use super::board::{Plan, Waiter};
 use super::making::Making;
 use super::served::{Body, Outcome, Saved, Served};
+use super::telling::{Phase, Streamed, died};
 use super::{Answers, Ask, Asked, Form, NO_ANSWER, record_for};
 use crate::cache::{Found, Stamp, Verdict};
 use crate::domain::Subject;
@@ -28,8 +29,6 @@ pub(super) enum Again {
     Landed,
     /// What it brought was for whoever asked in another way.
     ForAnother,
-    /// It failed, and that is the answer to all.
-    Never(Error),
 }
 
 impl Answers {
@@ -41,8 +40,9 @@ impl Answers {
         }
         let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
         let plan = self.plan(asked);
-        let Ok(making) = self.making(ask, asked, plan.stamp, true) else { return };
+        let stamp = plan.stamp;
         let Some((waiter, flight)) = self.board.lead(plan, self.is_current(asked)) else { return };
+        let Ok(making) = self.making(ask, asked, stamp, true) else { return };
         let answers = Arc::clone(self);
         tokio::spawn(async move {
             if !making.run(flight, Some(waiter)).await {
@@ -63,9 +63,8 @@ impl Answers {
         let mut again = Again::LeaderDied;
         for _ in 0..LEADERS_MAX {
             let (waiter, outcome) = self.take_part(ask, asked)?;
-            again = match self.served(waiter, form, asked, outcome, started).await {
+            again = match self.served(waiter, form, asked, outcome, started).await? {
                 Ok(served) => return Ok(Self::named(asked, &ask.directives, served)),
-                Err(Again::Never(error)) => return Err(error),
                 Err(again) => again,
             };
             if matches!(again, Again::Landed)
@@ -76,11 +75,10 @@ impl Answers {
         }
         match again {
             Again::LeaderDied => Err(died()),
-            Again::Never(error) => Err(error),
             Again::Landed | Again::ForAnother => {
                 // What he waited for was never for him: this one asks for himself.
                 let waiter = self.lead_alone(ask, asked, !ask.directives.no_store)?;
-                let served = self.served(waiter, form, asked, Outcome::Miss, started).await?;
+                let served = self.served(waiter, form, asked, Outcome::Miss, started).await??;
                 Ok(Self::named(asked, &ask.directives, served))
             }
         }
@@ -154,7 +152,7 @@ impl Answers {
             .is_some_and(|found| self.is_new(&found, asked, directives) && record_for(&found, form).is_some())
     }
 
-    fn is_new(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
+    pub(super) fn is_new(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
         found.verdict == Verdict::Fresh && self.accepts(found, asked, directives)
     }
 
@@ -201,80 +199,78 @@ impl Answers {
     }
 
     /// What the flight brings, in the form that is asked for.
+    ///
+    /// # Errors
+    /// What failed for all who wait.
     pub(super) async fn served(
-        &self,
-        mut waiter: Waiter,
+        self: &Arc<Self>,
+        waiter: Waiter,
         form: Form,
         asked: &Asked,
         outcome: Outcome,
         started: Instant,
-    ) -> Result<Served, Again> {
-        let mut phase = waiter.begun().await;
+    ) -> Result<Result<Served, Again>> {
+        let Waiter { leader, mut listener } = waiter;
+        let mut phase = listener.begun().await;
         if matches!(phase, Phase::Streaming(_)) && !form.streams {
-            // Whoever joined with other eyes waits for the whole.
-            phase = waiter.ended().await;
+            // Whoever wants it whole waits for all of it.
+            phase = listener.ended().await;
         }
-        let fails_like = |status| asked.asker.fails_like(waiter.leader(), status);
+        let fails_like = |status| asked.asker.fails_like(&leader, status);
         // What an upstream says beside its answer is for whoever it knows.
-        let headers = |headers: &Headers| {
-            if asked.asker.credential == waiter.leader().credential {
-                headers.clone()
-            } else {
-                Headers::new()
-            }
-        };
+        let is_known = asked.asker.credential == leader.credential;
+        let headers = |headers: &Headers| if is_known { headers.clone() } else { Headers::new() };
+        // Whoever joined was saved what the answer used.
+        let joined = outcome == Outcome::Coalesced;
+        let saved =
+            |usage: Option<Usage>| usage.filter(|_| joined).map(|usage| self.saved(&asked.model, usage));
         let served = match phase {
             Phase::Streaming(told) => {
-                let headers = headers(&told);
-                Served::new(200, headers, Body::Live(waiter.into_live(form.wants_usage)), outcome)
+                let live = listener.into_live(form.wants_usage, self.meter(asked, joined));
+                Served::new(200, headers(&told), Body::Live(live), outcome)
             }
             // A stream that was over before this one looked is still there from its first event on.
-            Phase::Streamed(streamed) if form.streams => {
-                let saved = streamed.usage().and_then(|usage| self.saved_by(&waiter, asked, usage, &outcome));
-                let live = Body::Live(waiter.into_live(form.wants_usage));
-                Served { saved, ..Served::new(200, Headers::new(), live, outcome) }
+            Phase::Streamed(told, streamed) if form.streams => {
+                let price = |usage| self.price(&asked.model, usage);
+                let saved: Option<Saved> = streamed.usage().filter(|_| joined).map(price);
+                let live = listener.into_live(form.wants_usage, self.meter(asked, joined));
+                Served { saved, ..Served::new(200, headers(&told), Body::Live(live), outcome) }
             }
-            Phase::Streamed(Streamed::Answer(answer)) => {
-                let body = self.replayed(&answer.json, form).ok_or(Again::ForAnother)?;
-                let saved = answer.usage.and_then(|usage| self.saved_by(&waiter, asked, usage, &outcome));
-                Served { saved, ..Served::new(200, Headers::new(), body, outcome) }
-            }
-            Phase::Whole(reply) => {
+            Phase::Streamed(told, Streamed::Answer(answer)) => match self.replayed(&answer.json, form) {
+                Some(body) => {
+                    Served { saved: saved(answer.usage), ..Served::new(200, headers(&told), body, outcome) }
+                }
+                None => return Ok(Err(Again::ForAnother)),
+            },
+            Phase::Whole(whole) => {
+                let answer = whole.answer.as_ref();
                 // One that cannot be told in events is told as it came.
-                let events = reply
-                    .answer
-                    .as_ref()
-                    .filter(|_| form.streams)
-                    .and_then(|answer| self.replayed(&answer.json, form));
-                let usage = reply.answer.as_ref().and_then(|answer| answer.usage);
-                let saved = usage.and_then(|usage| self.saved_by(&waiter, asked, usage, &outcome));
-                let body = events.unwrap_or_else(|| Body::Whole(reply.body.clone()));
-                Served { saved, ..Served::new(reply.status, headers(&reply.headers), body, outcome) }
+                let events =
+                    answer.filter(|_| form.streams).and_then(|answer| self.replayed(&answer.json, form));
+                let body = events.unwrap_or_else(|| Body::Whole(whole.body.clone()));
+                let saved = saved(answer.and_then(|answer| answer.usage));
+                Served { saved, ..Served::new(whole.status, headers(&whole.headers), body, outcome) }
             }
-            Phase::Passed(reply) if fails_like(Some(reply.status)) => {
-                let reason = (200..300).contains(&reply.status).then_some(NO_ANSWER);
-                let body = Body::Whole(reply.body.clone());
-                Served { reason, ..Served::new(reply.status, headers(&reply.headers), body, outcome) }
+            Phase::Passed(whole) if fails_like(Some(whole.status)) => {
+                let reason = (200..300).contains(&whole.status).then_some(NO_ANSWER);
+                let body = Body::Whole(whole.body.clone());
+                Served { reason, ..Served::new(whole.status, headers(&whole.headers), body, outcome) }
             }
-            Phase::Failed(error) if fails_like(None) => return Err(Again::Never(error)),
-            Phase::Streamed(Streamed::Faulty(error)) => return Err(Again::Never(error)),
-            Phase::Passed(_) | Phase::Failed(_) | Phase::Streamed(Streamed::Uncertain(_)) => {
-                return Err(Again::ForAnother);
+            Phase::Failed(error) if fails_like(None) => return Err(error),
+            Phase::Streamed(_, Streamed::Faulty(error)) => return Err(error),
+            Phase::Passed(_) | Phase::Failed(_) | Phase::Streamed(_, Streamed::Uncertain(_)) => {
+                return Ok(Err(Again::ForAnother));
             }
-            Phase::Landed => return Err(Again::Landed),
-            Phase::Waiting | Phase::Died => return Err(Again::LeaderDied),
+            Phase::Landed => return Ok(Err(Again::Landed)),
+            Phase::Waiting | Phase::Died => return Ok(Err(Again::LeaderDied)),
         };
-        Ok(Served { upstream: Some(started.elapsed()), ..served })
+        Ok(Ok(Served { upstream: Some(started.elapsed()), ..served }))
     }
 
-    /// What somebody was saved who joined a flight; nothing for whoever it was made for.
-    fn saved_by(&self, waiter: &Waiter, asked: &Asked, usage: Usage, outcome: &Outcome) -> Option<Saved> {
-        if *outcome != Outcome::Coalesced {
-            return None;
-        }
-        // Those who came in time are counted where the answer is made.
-        let times = u64::from(waiter.is_late());
-        Some(self.saved(&asked.model, usage, times))
+    /// Counts what somebody is saved who has joined a stream, once he has heard all of it.
+    fn meter(self: &Arc<Self>, asked: &Asked, joined: bool) -> Option<Box<dyn FnOnce(Usage) + Send + Sync>> {
+        let (answers, model) = (Arc::clone(self), Arc::clone(&asked.model));
+        joined.then(|| Box::new(move |usage| _ = answers.saved(&model, usage)) as Box<_>)
     }
 }
 
@@ -285,7 +281,6 @@ impl From<Again> for Error {
             Again::ForAnother => {
                 Error::new(Kind::Upstream, "the upstream answered with a stream that has no whole")
             }
-            Again::Never(error) => error,
         }
     }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::{EVENT_BYTES, Flight, Phase, Reply, Streamed, Terms, Waiter};
+use super::board::{Flight, Terms, Waiter};
 use super::record::{CONTENT_TYPE, Record};
+use super::telling::{EVENT_BYTES, Phase, Streamed, Whole};
 use super::{Answers, Asked};
 use crate::cache::{Held, Stamp, TierName};
 use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
-use crate::service::objects::TAGS_MAX;
-use crate::upstream::{self, Answer, Assembly, Call, Event, Events, Reply as Head, Usage};
+use crate::upstream::{self, Answer, Assembly, Call, Event, Events, Reply, Usage};
 
 /// How long the end of a stream is waited for that has said that it is over.
 const END_WITHIN: Duration = Duration::from_millis(50);
@@ -46,8 +46,7 @@ pub(super) struct Kept<'a> {
 /// An answer that was given to be kept, or made.
 pub(super) struct Draft<'a> {
     pub(super) record: Record<'a>,
-    pub(super) tags: Vec<Subject>,
-    pub(super) ttl_seconds: u32,
+    pub(super) terms: Terms,
     pub(super) stamp: Stamp,
     pub(super) cost_us: u32,
 }
@@ -70,6 +69,8 @@ impl Making {
         {
             tracing::warn!(%error, "an answer is kept in memory only");
             self.not_kept("disk");
+            // Or the one before it would come back from the disk. If the disk takes not even this, no later start reads it.
+            let _ = self.answers.cache.remove_many(&[kept.key]).await;
             self.answers.remember(&self.asked, kept);
         }
         flight.leave();
@@ -78,52 +79,52 @@ impl Making {
 
     async fn make(&self, flight: &Flight) -> Option<Kept<'_>> {
         let started = Instant::now();
-        let mut head = match self.answers.origin.ask(self.call.clone()).await {
-            Ok(head) => head,
+        let mut reply = match self.answers.origin.ask(self.call.clone()).await {
+            Ok(reply) => reply,
             Err(error) => {
                 flight.end(Phase::Failed(error));
                 return None;
             }
         };
-        if head.is_success() {
-            head.forget_bytes();
+        if reply.is_success() {
+            reply.forget_bytes();
         }
-        if self.streams && head.is_success() && head.is_events() {
-            self.stream(head, flight, started).await
+        if self.streams && reply.is_success() && reply.is_events() {
+            self.stream(reply, flight, started).await
         } else {
-            self.whole(&mut head, flight, started).await
+            self.whole(reply, flight, started).await
         }
     }
 
     /// A reply that comes at once.
-    async fn whole(&self, head: &mut Head, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
-        let body = match head.whole(self.answers.answer_bytes_max).await {
+    async fn whole(&self, mut reply: Reply, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
+        let body = match reply.whole(self.answers.answer_bytes_max).await {
             Ok(body) => body,
             Err(error) => {
                 flight.end(Phase::Failed(error));
                 return None;
             }
         };
-        let answer = if head.is_success() { Answer::read(&body) } else { None };
-        let headers = std::mem::take(&mut head.headers);
-        let reply = Arc::new(Reply { status: head.status, headers, body, answer });
-        let Some(answer) = &reply.answer else {
-            flight.end(Phase::Passed(reply));
+        let answer = if reply.is_success() { Answer::read(&body) } else { None };
+        let whole = Arc::new(Whole { status: reply.status, headers: reply.headers, body, answer });
+        let Some(answer) = &whole.answer else {
+            flight.end(Phase::Passed(whole));
             return None;
         };
         let kept = self.ready(answer, flight, started).await;
-        self.count_spent(answer.usage, flight);
-        settle(flight, kept.as_ref(), Phase::Whole(Arc::clone(&reply)));
+        self.count_spent(answer.usage);
+        tell(flight, kept.as_ref(), Phase::Whole(Arc::clone(&whole)));
         kept
     }
 
     /// A reply that comes in events.
-    async fn stream(&self, mut head: Head, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
-        flight.begin(std::mem::take(&mut head.headers));
+    async fn stream(&self, mut reply: Reply, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
+        let headers = Arc::new(std::mem::take(&mut reply.headers));
+        flight.telling().begin(Arc::clone(&headers));
         let mut course = Course::default();
-        if let Err(error) = self.follow(&mut head, flight, &mut course).await {
+        if let Err(error) = self.follow(&mut reply, flight, &mut course).await {
             self.not_kept("incomplete");
-            flight.push(course.events.rest(), None);
+            flight.telling().push(course.events.rest(), None);
             flight.end(Phase::Failed(error));
             return None;
         }
@@ -139,15 +140,15 @@ impl Making {
                 None
             }
         };
-        self.count_spent(streamed.usage(), flight);
+        self.count_spent(streamed.usage());
         // Whoever has read the last event and asks again finds the answer.
-        last.into_iter().for_each(|last| flight.push(last, None));
-        settle(flight, kept.as_ref(), Phase::Streamed(streamed));
+        last.into_iter().for_each(|last| flight.telling().push(last, None));
+        tell(flight, kept.as_ref(), Phase::Streamed(headers, streamed));
         kept
     }
 
     /// Passes events on as they come, but for the last one, and reads along.
-    async fn follow(&self, head: &mut Head, flight: &Flight, course: &mut Course) -> Result<()> {
+    async fn follow(&self, reply: &mut Reply, flight: &Flight, course: &mut Course) -> Result<()> {
         let bytes_max = self.answers.answer_bytes_max;
         let mut left = bytes_max;
         let mut charge = |bytes: usize| -> Result<()> {
@@ -155,12 +156,11 @@ impl Making {
             left = left.checked_sub(bytes).ok_or_else(|| error().with("bytes_max", bytes_max))?;
             Ok(())
         };
-        while let Some(bytes) = course.next_of(head).await? {
+        while let Some(bytes) = course.next_of(reply).await? {
             charge(bytes.len())?;
             course.events.push(&bytes);
             while let Some(event) = course.events.next_event() {
-                charge(EVENT_BYTES)?;
-                self.hear(event, flight, course);
+                charge(EVENT_BYTES + self.hear(event, flight, course))?;
             }
         }
         if let Some(event) = course.events.last_event() {
@@ -170,8 +170,10 @@ impl Making {
     }
 
     /// Reads an event and passes it on, unless it is the one that ends the answer: that one takes the place of the last.
-    fn hear(&self, event: Event, flight: &Flight, course: &mut Course) {
-        course.last.take().into_iter().for_each(|last| flight.push(last, None));
+    /// Returns how many bytes of it are kept twice.
+    fn hear(&self, event: Event, flight: &Flight, course: &mut Course) -> usize {
+        let telling = flight.telling();
+        course.last.take().into_iter().for_each(|last| telling.push(last, None));
         let was_done = course.assembly.is_done();
         if event.is_garbled {
             course.assembly.doubt();
@@ -186,11 +188,13 @@ impl Making {
         if note.is_error || event.is_error {
             course.fault = Some(event.data.unwrap_or_default());
         }
+        let twice = without_usage.as_ref().map_or(0, Bytes::len);
         if course.assembly.is_done() && !was_done {
             course.last = Some(event.bytes);
         } else {
-            flight.push(event.bytes, without_usage);
+            telling.push(event.bytes, without_usage);
         }
+        twice
     }
 
     /// Puts an answer where it is found, if it may be kept.
@@ -213,7 +217,7 @@ impl Making {
         // Whoever deletes holds it too: what is deleted before the terms are closed is not kept, and what is deleted later
         // is there to be removed.
         let held = self.answers.stripes.lock(&[self.asked.identity.key]).await;
-        let Terms { tags, ttl_seconds, .. } = match flight.close_terms() {
+        let terms = match flight.close_terms() {
             Ok(terms) => terms,
             Err(reason) => {
                 self.not_kept(reason);
@@ -221,12 +225,10 @@ impl Making {
             }
         };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let draft = Draft { record, tags, ttl_seconds, stamp: self.stamp, cost_us };
+        let draft = Draft { record, terms, stamp: self.stamp, cost_us };
         let kept = self.answers.keep(&self.asked, draft, held).await;
         match &kept {
-            Some(kept) => {
-                flight.kept_with(kept.entry.meta.tags.iter().map(|version| version.tag).collect());
-            }
+            Some(kept) => flight.kept_with(&kept.tags()),
             None => self.not_kept("invalidated"),
         }
         kept
@@ -245,12 +247,8 @@ impl Making {
         }
     }
 
-    /// Counts what an answer has cost, and what it has saved those who wait with the first.
-    fn count_spent(&self, usage: Option<Usage>, flight: &Flight) {
-        let followers = flight.count();
-        let Some(usage) = usage else { return };
-        self.answers.spent(&self.asked.model, usage);
-        self.answers.saved(&self.asked.model, usage, followers);
+    fn count_spent(&self, usage: Option<Usage>) {
+        usage.into_iter().for_each(|usage| self.answers.spent(&self.asked.model, usage));
     }
 
     fn not_kept(&self, reason: &'static str) {
@@ -274,12 +272,12 @@ struct Course {
 impl Course {
     /// The next bytes of a stream. One that is over is read to its end, so that its connection can serve again, but not
     /// waited for, and what becomes of the connection then is nobody's fault.
-    async fn next_of(&mut self, head: &mut Head) -> Result<Option<Bytes>> {
+    async fn next_of(&mut self, reply: &mut Reply) -> Result<Option<Bytes>> {
         if !self.assembly.is_done() {
-            return head.next().await;
+            return reply.next().await;
         }
         let end = *self.end.get_or_insert_with(|| Instant::now() + END_WITHIN);
-        Ok(tokio::time::timeout_at(end, head.next()).await.ok().and_then(Result::ok).flatten())
+        Ok(tokio::time::timeout_at(end, reply.next()).await.ok().and_then(Result::ok).flatten())
     }
 
     /// What the stream has become, and the event that was held back.
@@ -301,8 +299,19 @@ impl Course {
 }
 
 /// Tells all who wait. Those who come while the answer is on its way to the disk have it too; if it is not, they fly anew.
-fn settle(flight: &Flight, kept: Option<&Kept<'_>>, phase: Phase) {
-    if kept.is_some() { flight.settle(phase) } else { flight.end(phase) }
+fn tell(flight: &Flight, kept: Option<&Kept<'_>>, phase: Phase) {
+    if kept.is_some() { flight.telling().settle(phase) } else { flight.end(phase) }
+}
+
+impl Kept<'_> {
+    fn tags(&self) -> Vec<Subject> {
+        tags_of(&self.entry)
+    }
+}
+
+/// What an answer depends on.
+pub(super) fn tags_of(entry: &Entry) -> Vec<Subject> {
+    entry.meta.tags.iter().map(|version| version.tag).collect()
 }
 
 impl Answers {
@@ -315,14 +324,13 @@ impl Answers {
         held: Held<'a>,
     ) -> Option<Kept<'a>> {
         let key = asked.identity.key;
-        let mut tags = draft.tags;
+        let mut terms = draft.terms;
         if let Some(before) = self.look_locked(&asked.namespace, &key).await {
-            let more = before.entry.meta.tags.iter().map(|version| version.tag);
-            let more: Vec<Subject> = more.filter(|tag| !tags.contains(tag)).collect();
-            tags.extend(more.into_iter().take(TAGS_MAX - tags.len().min(TAGS_MAX)));
+            terms.depend_on(tags_of(&before.entry));
         }
-        let tokens = self.cache.freshness().versions().admit(draft.stamp, asked.namespace.subject, &tags)?;
-        let lifetime = self.cache.freshness().lifetime(&asked.namespace.policy, draft.ttl_seconds);
+        let versions = self.cache.freshness().versions();
+        let tokens = versions.admit(draft.stamp, asked.namespace.subject, &terms.tags)?;
+        let lifetime = self.cache.freshness().lifetime(&asked.namespace.policy, terms.ttl_seconds);
         let usage = draft.record.usage.unwrap_or_default();
         let meta = EntryMeta {
             soft_expires: lifetime.soft_expires,
@@ -352,7 +360,7 @@ impl Answers {
     /// Lets a kept answer survive a restart.
     ///
     /// # Errors
-    /// Whatever the disk says: then the answer is nowhere.
+    /// Whatever the disk says: then the answer is not in memory either.
     pub(super) async fn write(&self, asked: &Asked, kept: &Kept<'_>) -> Result<()> {
         let entries = vec![(kept.key, Arc::clone(&kept.entry))];
         self.cache.put_many(&asked.namespace, entries).await

@@ -1,16 +1,17 @@
 //! Answers of language models: whatever was asked before, in the same words and the same scope, is not asked again.
 //!
 //! The walk: fingerprint → memory, then disk → one flight per fingerprint to the upstream, whose bytes go to all who wait as
-//! they come → the answer, if it is whole and may be kept, to disk and memory. What is not known to be an answer is passed
-//! on as it came, to everybody who waits, and kept by nobody.
+//! they come → the answer, if it is whole and may be kept, to memory, then to all who wait, then to disk. What is not known to
+//! be an answer is passed on as it came, to everybody who waits, and kept by nobody.
 
-mod flight;
+mod board;
 mod given;
 mod joining;
 mod making;
 mod pauses;
 mod record;
 mod served;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -22,12 +23,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use flight::Live;
 pub use given::{Known, Question};
 pub use record::Record;
 pub use served::{Age, Body, Outcome, Saved, Served};
+pub use telling::Live;
 
-use self::flight::{Asker, Board, Terms};
+use self::board::{Asker, Board, Terms};
+use self::making::tags_of;
 use self::pauses::Pauses;
 use super::{Directives, check_tags};
 use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
@@ -219,7 +221,7 @@ impl Answers {
             return Err(not_cached());
         }
         let waiter = self.lead_alone(ask, asked, false)?;
-        Ok(self.served(waiter, form, asked, Outcome::Bypass, started).await?)
+        Ok(self.served(waiter, form, asked, Outcome::Bypass, started).await??)
     }
 
     async fn find_or_make(
@@ -234,6 +236,7 @@ impl Answers {
             && let Some(served) = self.hit(found, &asked, form, started)
         {
             if found.verdict != Verdict::Fresh && !ask.directives.only_if_cached {
+                asked.carry_on(Some(found.clone()));
                 self.refresh(ask, &asked);
             }
             return Ok(served);
@@ -242,12 +245,13 @@ impl Answers {
             return Err(not_cached());
         }
         let looked = started.elapsed();
-        let stands_in = found.is_some_and(|found| self.may_stand_in(&found, &asked, &ask.directives));
+        let stands_in = found.as_ref().is_some_and(|found| self.may_stand_in(found, &asked, &ask.directives));
         // Whoever has something in hand does not wait; another address may still be asked.
         asked.asker.may_wait = !stands_in;
+        asked.carry_on(found);
         let made = self.made(ask, &asked, form, started).await;
         let fails = stands_in && is_failure(&made);
-        let stand_in = if fails { self.stand_in(ask, &asked, form, &made).await } else { None };
+        let stand_in = if fails { self.stand_in(ask, &asked, form, &made, started).await } else { None };
         let served = stand_in.map_or(made, Ok)?;
         Ok(Served { lookup: looked, upstream: Some(started.elapsed() - looked), ..served })
     }
@@ -255,7 +259,8 @@ impl Answers {
     fn asked(&self, ask: &Ask) -> Result<Asked> {
         check_tags(&ask.tags)?;
         let upstream = self.origin.name(&ask.chat.model)?;
-        let namespace = self.namespaces.of_answers(&ask.tenant, ask.directives.namespace.as_deref())?;
+        let namespace = self.namespaces.of_answers(&ask.tenant, ask.directives.namespace.as_deref());
+        let namespace = namespace.map_err(|error| error.param("cache.namespace"))?;
         let partition = Partition {
             tenant: &ask.tenant,
             namespace: &namespace.name,
@@ -272,7 +277,8 @@ impl Answers {
             identity,
             asker: Asker {
                 credential: ask.credential.clone().filter(|_| self.passes_keys),
-                form: Form { streams: ask.chat.streams, wants_usage: tells_usage },
+                streams: ask.chat.streams,
+                asks_usage: tells_usage,
                 may_wait: true,
             },
             model: Arc::clone(&ask.chat.model),
@@ -326,7 +332,7 @@ impl Answers {
         if age.is_joined {
             self.metrics.answers_joined.inc();
         }
-        let saved = record.usage.map(|usage| self.saved(&asked.model, usage, 1));
+        let saved = record.usage.map(|usage| self.saved(&asked.model, usage));
         Some(Served {
             id: Some(asked.identity.key),
             saved,
@@ -370,8 +376,13 @@ impl Answers {
         asked: &Asked,
         form: Form,
         failed: &Result<Served>,
+        started: Instant,
     ) -> Option<Served> {
         let found = self.look(&asked.namespace, &asked.identity.key).await?;
+        if self.is_new(&found, asked, &ask.directives) {
+            // Somebody else has had more luck meanwhile.
+            return self.hit(&found, asked, form, started);
+        }
         let found = Some(found).filter(|found| self.may_stand_in(found, asked, &ask.directives))?;
         let record = Record::decode(&found.entry.value).filter(|record| !record.is_text)?;
         let body = self.replayed(record.answer, form)?;
@@ -385,11 +396,11 @@ impl Answers {
         Saved { tokens, usd: self.prices.cost_usd(model, usage) }
     }
 
-    /// Counts what `times` answers would have cost.
-    fn saved(&self, model: &str, usage: Usage, times: u64) -> Saved {
+    /// Counts what an answer would have cost again.
+    fn saved(&self, model: &str, usage: Usage) -> Saved {
         let saved = self.price(model, usage);
-        self.metrics.saved_tokens.inc_by(saved.tokens * times);
-        self.metrics.saved_usd.inc_by(saved.usd.unwrap_or_default() * times as f64);
+        self.metrics.saved_tokens.inc_by(saved.tokens);
+        self.metrics.saved_usd.inc_by(saved.usd.unwrap_or_default());
         saved
     }
 
@@ -398,6 +409,13 @@ impl Answers {
         let spent = self.price(model, usage);
         self.metrics.spent_tokens.inc_by(spent.tokens);
         self.metrics.spent_usd.inc_by(spent.usd.unwrap_or_default());
+    }
+}
+
+impl Asked {
+    /// What takes the place of an answer depends on what that one depends on: whoever asks for it may not say it again.
+    fn carry_on(&mut self, before: Option<Found>) {
+        before.into_iter().for_each(|before| self.terms.depend_on(tags_of(&before.entry)));
     }
 }
 

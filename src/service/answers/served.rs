@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::flight::Live;
+use super::telling::Live;
 use crate::cache::TierName;
 use crate::domain::Key;
 use crate::upstream::Headers;

@@ -1,23 +1,17 @@
-//! The making of one missing answer, for all who wait for it: they get its bytes as these come, from the first one on.
+//! The board of flights: each is the making of one missing answer, for all who may join it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::watch;
+use bytes::Bytes;
 
-use super::Form;
+use super::telling::{Listener, Phase, Telling, lock};
 use crate::cache::Stamp;
 use crate::domain::{ByPrefix, Key, Subject};
-use crate::error::{Error, Kind, Result};
 use crate::service::objects::TAGS_MAX;
-use crate::upstream::{Answer, Headers, Usage};
 
 const SHARDS: usize = 64;
-
-/// What an event costs beside its bytes.
-pub(super) const EVENT_BYTES: usize = size_of::<Frame>();
 
 /// The flights in the air. Shared by `Arc`.
 #[derive(Debug)]
@@ -35,47 +29,6 @@ struct Shard {
     alone: Vec<(Key, Arc<Shared>)>,
 }
 
-/// How far a flight has come.
-#[derive(Debug, Clone)]
-pub(super) enum Phase {
-    /// The upstream has said nothing.
-    Waiting,
-    /// Events are coming; these were the headers.
-    Streaming(Arc<Headers>),
-    /// The last event has come.
-    Streamed(Streamed),
-    /// The whole answer came at once.
-    Whole(Arc<Reply>),
-    /// Something came that is no answer, and is passed on.
-    Passed(Arc<Reply>),
-    /// Nothing came, or not all.
-    Failed(Error),
-    /// The answer is in the cache: another flight has landed before this one began.
-    Landed,
-    /// Whoever made the answer is gone.
-    Died,
-}
-
-/// What a stream has become.
-#[derive(Debug, Clone)]
-pub(super) enum Streamed {
-    /// A whole answer.
-    Answer(Arc<Answer>),
-    /// A stream that can be read only as such; with what it used, if it says so.
-    Uncertain(Option<Usage>),
-    /// A stream that is no answer.
-    Faulty(Error),
-}
-
-/// A reply with its whole body.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) headers: Headers,
-    pub(super) body: Bytes,
-    pub(super) answer: Option<Answer>,
-}
-
 /// What somebody wants to be made, or is making.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -91,8 +44,10 @@ pub(super) struct Plan {
 pub(super) struct Asker {
     /// The credential that he is known by at the upstream.
     pub(super) credential: Option<Bytes>,
-    /// The form in which he has the upstream asked.
-    pub(super) form: Form,
+    /// Whether he has the upstream asked for a stream.
+    pub(super) streams: bool,
+    /// Whether he has it asked what was used.
+    pub(super) asks_usage: bool,
     /// Whether an attempt that fails is made again after a while.
     pub(super) may_wait: bool,
 }
@@ -111,25 +66,10 @@ pub(super) struct Terms {
 #[derive(Debug)]
 struct State {
     terms: Terms,
-    /// Whether the terms may still change.
+    /// Whether those who join may still change the terms.
     is_open: bool,
     /// Why the answer may not be kept.
     forbidden: Option<&'static str>,
-    /// Whether those who wait have been counted.
-    is_counted: bool,
-}
-
-#[derive(Debug)]
-struct Progress {
-    phase: Phase,
-    frames: usize,
-}
-
-#[derive(Debug)]
-struct Frame {
-    bytes: Bytes,
-    /// The same for those who have not asked what was used, if it is not the same.
-    without_usage: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -137,10 +77,9 @@ struct Shared {
     /// Its place in the order in which flights begin.
     began: u64,
     stamp: Stamp,
-    leader: Asker,
-    progress: watch::Sender<Progress>,
-    frames: Mutex<Vec<Frame>>,
+    leader: Arc<Asker>,
     state: Mutex<State>,
+    telling: Arc<Telling>,
 }
 
 /// The duty to make an answer: exactly one task has it. Dropping it before its end tells the others that it died.
@@ -154,43 +93,10 @@ pub(super) struct Flight {
 /// A place among those who wait. Dropping it leaves.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    shared: Arc<Shared>,
-    progress: watch::Receiver<Progress>,
-    /// Whether he came after those who wait had been counted.
-    is_late: bool,
-}
-
-/// The events of a flight, from the first one on.
-#[derive(Debug)]
-pub struct Live {
-    waiter: Waiter,
-    at: usize,
-    wants_usage: bool,
-}
-
-impl Streamed {
-    /// What it used, if it says so.
-    pub(super) fn usage(&self) -> Option<Usage> {
-        match self {
-            Streamed::Answer(answer) => answer.usage,
-            Streamed::Uncertain(usage) => *usage,
-            Streamed::Faulty(_) => None,
-        }
-    }
-}
-
-impl Phase {
-    fn is_over(&self) -> bool {
-        match self {
-            Phase::Waiting | Phase::Streaming(_) => false,
-            Phase::Streamed(_)
-            | Phase::Whole(_)
-            | Phase::Passed(_)
-            | Phase::Failed(_)
-            | Phase::Landed
-            | Phase::Died => true,
-        }
-    }
+    /// Whoever the answer is made for.
+    pub(super) leader: Arc<Asker>,
+    /// What is heard of it.
+    pub(super) listener: Listener,
 }
 
 impl Asker {
@@ -199,28 +105,25 @@ impl Asker {
     pub(super) fn fails_like(&self, leader: &Asker, status: Option<u16>) -> bool {
         let is_refusal = status.is_some_and(|status| (400..500).contains(&status));
         let is_of_form = matches!(status, Some(400 | 422));
+        let asks_alike = (self.streams, self.asks_usage) == (leader.streams, leader.asks_usage);
         (self.credential == leader.credential || !is_refusal)
-            && (self.form == leader.form || !is_of_form)
+            && (asks_alike || !is_of_form)
             && (leader.may_wait || !self.may_wait)
     }
 }
 
-impl Shared {
-    fn new(began: u64, plan: Plan) -> (Arc<Shared>, Waiter) {
-        let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, frames: 0 });
-        let state = State { terms: plan.terms, is_open: true, forbidden: None, is_counted: false };
-        let shared = Arc::new(Shared {
-            began,
-            stamp: plan.stamp,
-            leader: plan.asker,
-            progress,
-            frames: Mutex::default(),
-            state: Mutex::new(state),
-        });
-        let waiter = Waiter { shared: Arc::clone(&shared), progress: receiver, is_late: false };
-        (shared, waiter)
+impl Terms {
+    /// Adds what else the answer depends on, as far as there is room.
+    pub(super) fn depend_on(&mut self, tags: impl IntoIterator<Item = Subject>) {
+        for tag in tags {
+            if self.tags.len() < TAGS_MAX && !self.tags.contains(&tag) {
+                self.tags.push(tag);
+            }
+        }
     }
+}
 
+impl Shared {
     fn is_current(&self, asked: &Terms, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
         let state = lock(&self.state);
         // What a joiner depends on may have been invalidated since too.
@@ -229,19 +132,17 @@ impl Shared {
     }
 
     /// A place in the flight, if its terms can be what is asked.
-    fn joined(self: &Arc<Self>, asked: &Terms) -> Option<Waiter> {
+    fn joined(&self, asked: &Terms) -> Option<Waiter> {
         let mut state = lock(&self.state);
-        let missing: Vec<Subject> =
-            asked.tags.iter().copied().filter(|tag| !state.terms.tags.contains(tag)).collect();
-        let fits = state.is_open && state.terms.tags.len() + missing.len() <= TAGS_MAX;
-        let changes = !missing.is_empty() || asked.ttl_seconds < state.terms.ttl_seconds;
+        let missing = asked.tags.iter().filter(|tag| !state.terms.tags.contains(tag)).count();
+        let fits = state.is_open && state.terms.tags.len() + missing <= TAGS_MAX;
+        let changes = missing > 0 || asked.ttl_seconds < state.terms.ttl_seconds;
         if (changes && !fits) || (asked.tells_usage && !state.terms.tells_usage) {
             return None;
         }
-        state.terms.tags.extend(missing);
+        state.terms.depend_on(asked.tags.iter().copied());
         state.terms.ttl_seconds = state.terms.ttl_seconds.min(asked.ttl_seconds);
-        let progress = self.progress.subscribe();
-        Some(Waiter { shared: Arc::clone(self), progress, is_late: state.is_counted })
+        Some(Waiter { leader: Arc::clone(&self.leader), listener: self.telling.listener() })
     }
 }
 
@@ -279,20 +180,31 @@ impl Board {
         (!is_made).then(|| self.open(&mut shard, plan))
     }
 
-    fn open(self: &Arc<Self>, shard: &mut Shard, plan: Plan) -> (Waiter, Flight) {
-        let key = plan.key;
-        let (shared, waiter) = Shared::new(self.next(), plan);
-        let before = shard.open.insert(key, Arc::clone(&shared));
-        shard.alone.extend(before.map(|before| (key, before)));
-        (waiter, Flight { shared, board: Arc::clone(self), key })
-    }
-
     /// A flight that nobody else can join.
     pub(super) fn alone(self: &Arc<Self>, plan: Plan) -> (Waiter, Flight) {
-        let key = plan.key;
-        let (shared, waiter) = Shared::new(self.next(), plan);
-        self.shard(&key).alone.push((key, Arc::clone(&shared)));
-        (waiter, Flight { shared, board: Arc::clone(self), key })
+        let (waiter, flight) = self.begin(plan);
+        self.shard(&flight.key).alone.push((flight.key, Arc::clone(&flight.shared)));
+        (waiter, flight)
+    }
+
+    fn open(self: &Arc<Self>, shard: &mut Shard, plan: Plan) -> (Waiter, Flight) {
+        let (waiter, flight) = self.begin(plan);
+        let before = shard.open.insert(flight.key, Arc::clone(&flight.shared));
+        shard.alone.extend(before.map(|before| (flight.key, before)));
+        (waiter, flight)
+    }
+
+    fn begin(self: &Arc<Self>, plan: Plan) -> (Waiter, Flight) {
+        let (telling, listener) = Telling::new();
+        let leader = Arc::new(plan.asker);
+        let shared = Arc::new(Shared {
+            began: self.begun.fetch_add(1, Ordering::Relaxed),
+            stamp: plan.stamp,
+            leader: Arc::clone(&leader),
+            state: Mutex::new(State { terms: plan.terms, is_open: true, forbidden: None }),
+            telling,
+        });
+        (Waiter { leader, listener }, Flight { shared, board: Arc::clone(self), key: plan.key })
     }
 
     /// Sees to it that no flight of `key` keeps anything, and that nobody joins one any more.
@@ -310,10 +222,6 @@ impl Board {
             shard.open.len() + shard.alone.len()
         };
         self.shards.iter().map(flights).sum()
-    }
-
-    fn next(&self) -> u64 {
-        self.begun.fetch_add(1, Ordering::Relaxed)
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
@@ -335,59 +243,42 @@ impl Shard {
 }
 
 impl Flight {
-    /// Events will come.
-    pub(super) fn begin(&self, headers: Headers) {
-        let headers = Arc::new(headers);
-        self.shared.progress.send_modify(|progress| progress.phase = Phase::Streaming(headers));
-    }
-
-    /// An event has come; for those who have not asked what was used it may be another, or nothing.
-    pub(super) fn push(&self, bytes: Bytes, without_usage: Option<Bytes>) {
-        if bytes.is_empty() {
-            return;
-        }
-        let mut frames = lock(&self.shared.frames);
-        frames.push(Frame { bytes, without_usage });
-        let count = frames.len();
-        drop(frames);
-        self.shared.progress.send_modify(|progress| progress.frames = count);
-    }
-
-    /// Tells all who wait how it ended. Those who come later may still join, until [`Flight::leave`].
-    pub(super) fn settle(&self, phase: Phase) {
-        self.shared.progress.send_modify(|progress| progress.phase = phase);
+    /// Where those who wait are told.
+    pub(super) fn telling(&self) -> &Telling {
+        &self.shared.telling
     }
 
     /// Ends with something that nobody else shall get: whoever comes from now on flies anew.
     pub(super) fn end(&self, phase: Phase) {
         self.leave();
-        self.settle(phase);
+        self.telling().settle(phase);
     }
 
-    /// On what terms the answer is kept, or why it is not. From here on they cannot be changed, and no flight that began
-    /// before this one keeps its older answer.
+    /// On what terms the answer is kept, or why it is not. From here on whoever joins cannot change them.
     pub(super) fn close_terms(&self) -> Result<Terms, &'static str> {
-        let shard = self.board.shard(&self.key);
         let mut state = lock(&self.shared.state);
         state.is_open = false;
-        if let Some(why) = state.forbidden {
-            return Err(why);
+        match state.forbidden {
+            Some(why) => Err(why),
+            None => Ok(state.terms.clone()),
         }
-        let older = shard.all(&self.key).filter(|flight| flight.began < self.shared.began);
-        older.for_each(|flight| _ = lock(&flight.state).forbidden.get_or_insert("outrun"));
-        Ok(state.terms.clone())
     }
 
-    /// The answer is kept, and depends on all these.
-    pub(super) fn kept_with(&self, tags: Vec<Subject>) {
-        lock(&self.shared.state).terms.tags = tags;
-    }
-
-    /// Counts those who wait, but for one: the answer was made for him. Whoever comes later is told that he is late.
-    pub(super) fn count(&self) -> u64 {
-        let mut state = lock(&self.shared.state);
-        state.is_counted = true;
-        self.shared.progress.receiver_count().saturating_sub(1) as u64
+    /// The answer is kept, and depends on all these. No flight that began before this one keeps its older answer, and what
+    /// takes the place of this one depends on the same.
+    ///
+    /// Whoever calls it has held the stripe of the key since before [`Flight::close_terms`], so no other flight of the key is
+    /// between the two.
+    pub(super) fn kept_with(&self, tags: &[Subject]) {
+        let shard = self.board.shard(&self.key);
+        for flight in shard.all(&self.key) {
+            let mut state = lock(&flight.state);
+            if flight.began < self.shared.began {
+                state.forbidden.get_or_insert("outrun");
+            } else {
+                state.terms.depend_on(tags.iter().copied());
+            }
+        }
     }
 
     /// Takes the flight off the board.
@@ -414,8 +305,8 @@ impl Flight {
     /// Cancel safety: may be dropped and called again.
     pub(super) async fn abandoned(&self) {
         loop {
-            self.shared.progress.closed().await;
-            if self.leave_if(|shared| shared.progress.receiver_count() == 0) {
+            self.telling().unheard().await;
+            if self.leave_if(|shared| !shared.telling.is_heard()) {
                 return;
             }
         }
@@ -425,110 +316,14 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.leave();
-        self.shared.progress.send_if_modified(|progress| {
-            let is_over = progress.phase.is_over();
-            if !is_over {
-                progress.phase = Phase::Died;
-            }
-            !is_over
-        });
+        self.telling().die();
     }
-}
-
-impl Waiter {
-    /// Whoever the answer is made for.
-    pub(super) fn leader(&self) -> &Asker {
-        &self.shared.leader
-    }
-
-    /// Whether those who wait were counted without this one.
-    pub(super) fn is_late(&self) -> bool {
-        self.is_late
-    }
-
-    /// Waits until something has come.
-    pub(super) async fn begun(&mut self) -> Phase {
-        self.until(|phase| !matches!(phase, Phase::Waiting)).await
-    }
-
-    /// Waits until all has come.
-    pub(super) async fn ended(&mut self) -> Phase {
-        self.until(Phase::is_over).await
-    }
-
-    /// The events from the first one on.
-    pub(super) fn into_live(self, wants_usage: bool) -> Live {
-        Live { waiter: self, at: 0, wants_usage }
-    }
-
-    async fn until(&mut self, is_it: impl Fn(&Phase) -> bool) -> Phase {
-        match self.progress.wait_for(|progress| is_it(&progress.phase)).await {
-            Ok(progress) => progress.phase.clone(),
-            Err(_) => Phase::Died,
-        }
-    }
-}
-
-impl Live {
-    /// The next bytes: all events that have come since the last time; none after the last one.
-    ///
-    /// Cancel safety: what was not returned comes next time.
-    ///
-    /// # Errors
-    /// What broke the stream.
-    pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let (phase, frames) = {
-                let progress = self.waiter.progress.borrow_and_update();
-                (progress.phase.clone(), progress.frames)
-            };
-            let bytes = self.take(frames);
-            if !bytes.is_empty() {
-                return Ok(Some(bytes));
-            }
-            match phase {
-                Phase::Waiting | Phase::Streaming(_) => {}
-                Phase::Streamed(_) | Phase::Whole(_) | Phase::Passed(_) | Phase::Landed => return Ok(None),
-                Phase::Failed(error) => return Err(error),
-                Phase::Died => return Err(died()),
-            }
-            if self.waiter.progress.changed().await.is_err() {
-                return Err(died());
-            }
-        }
-    }
-
-    fn take(&mut self, until: usize) -> Bytes {
-        let frames = lock(&self.waiter.shared.frames);
-        let wants_usage = self.wants_usage;
-        let wanted = |frame: &Frame| match &frame.without_usage {
-            Some(bytes) if !wants_usage => bytes.clone(),
-            Some(_) | None => frame.bytes.clone(),
-        };
-        let new = frames.get(self.at..until).unwrap_or_default();
-        self.at = until.max(self.at);
-        let mut wanted = new.iter().map(wanted).filter(|bytes| !bytes.is_empty());
-        let Some(first) = wanted.next() else { return Bytes::new() };
-        let Some(second) = wanted.next() else { return first };
-        let mut joined = BytesMut::from(&first[..]);
-        std::iter::once(second).chain(wanted).for_each(|bytes| joined.extend_from_slice(&bytes));
-        joined.freeze()
-    }
-}
-
-/// The error of those whose answer's maker is gone, and who cannot ask again.
-pub(super) fn died() -> Error {
-    Error::new(Kind::Internal, "the task that made this answer died")
-}
-
-/// A poisoned lock is taken all the same: what it guards is whole after any of the single calls made under it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
     use futures_util::poll;
     use std::pin::pin;
 
@@ -551,52 +346,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_joins_late_gets_every_event_from_the_first_one() {
-        let board = Board::new();
-        let (first, flight) = join(&board, usage());
-        let flight = flight.unwrap();
-        flight.begin(Headers::new());
-        flight.push("a".into(), None);
-        let mut early = first.into_live(false);
-        assert_eq!(early.next().await.unwrap().unwrap(), "a");
-        flight.push("b".into(), Some("p".into()));
-        flight.push("u".into(), Some(Bytes::new()));
-        let (late, none) = join(&board, usage());
-        assert!(none.is_none());
-        let (mut late, mut plain) = (late.into_live(true), join(&board, usage()).0.into_live(false));
-        assert_eq!(late.next().await.unwrap().unwrap(), "abu");
-        assert_eq!(plain.next().await.unwrap().unwrap(), "ap", "usage is for those who want it");
-        assert!(poll!(pin!(plain.next())).is_pending());
-        flight.settle(Phase::Streamed(Streamed::Uncertain(None)));
-        assert!(plain.next().await.unwrap().is_none());
-        drop(late);
-        assert_eq!((flight.count(), board.len()), (1, 1), "who has left is not counted");
-        let (latest, _) = join(&board, usage());
-        assert!(latest.is_late() && !plain.waiter.is_late());
-        drop(flight);
-        assert_eq!(board.len(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_break_is_told_after_what_came_before_it() {
-        let board = Board::new();
-        let (waiter, flight) = join(&board, usage());
-        let flight = flight.unwrap();
-        flight.begin(Headers::new());
-        flight.push("a".into(), None);
-        flight.end(Phase::Failed(Error::new(Kind::Upstream, "cut")));
-        let mut live = waiter.into_live(false);
-        assert_eq!(live.next().await.unwrap().unwrap(), "a");
-        assert_eq!(live.next().await.unwrap_err().kind(), Kind::Upstream);
-        assert_eq!(board.len(), 0, "whoever comes now flies anew");
-    }
-
-    #[tokio::test]
     async fn a_dead_leader_is_noticed() {
         let board = Board::new();
         let (mut waiter, flight) = join(&board, usage());
         drop(flight);
-        assert!(matches!(waiter.begun().await, Phase::Died));
+        assert!(matches!(waiter.listener.begun().await, Phase::Died));
         assert!(join(&board, usage()).1.is_some());
     }
 
@@ -621,7 +375,7 @@ mod tests {
         let (flight, other) = (flight.unwrap(), other.unwrap());
         assert!(join(&board, usage()).1.is_none(), "the second is joined");
         flight.end(Phase::Failed(Error::new(Kind::Upstream, "down")));
-        assert!(matches!(first.ended().await, Phase::Failed(_)));
+        assert!(matches!(first.listener.ended().await, Phase::Failed(_)));
         assert_eq!(board.len(), 1, "the first leaves the second in the air");
         drop((second, other));
         assert_eq!(board.len(), 0);
@@ -648,7 +402,7 @@ mod tests {
         let lead = |is_current| board.lead(plan(usage()), move |_, _| is_current);
         let (_waiter, flight) = lead(true).unwrap();
         assert!(lead(true).is_none());
-        assert_eq!(flight.count(), 0);
+        assert!(flight.telling().is_heard(), "by itself");
         assert!(lead(false).is_some(), "it was invalidated since");
     }
 
@@ -678,21 +432,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_older_answer_does_not_replace_a_newer_one() {
+    async fn an_older_answer_does_not_replace_a_newer_one_that_is_kept() {
         let board = Board::new();
         let (_one, oldest) = join(&board, usage());
         let (_two, older) = board.alone(plan(usage()));
         let (_three, newer) = board.alone(plan(usage()));
         assert!(older.close_terms().is_ok());
+        older.kept_with(&[Subject(7)]);
         assert_eq!(oldest.unwrap().close_terms().unwrap_err(), "outrun");
-        assert!(newer.close_terms().is_ok(), "the newest replaces both");
+        let terms = newer.close_terms().unwrap();
+        assert_eq!(terms.tags, [Subject(7)], "what takes its place depends on the same");
+    }
+
+    #[tokio::test]
+    async fn a_newer_answer_that_is_not_kept_stands_in_nobodys_way() {
+        let board = Board::new();
+        let (_one, older) = join(&board, usage());
+        let (_two, newer) = board.alone(plan(usage()));
+        assert!(newer.close_terms().is_ok());
+        drop(newer);
+        assert!(older.unwrap().close_terms().is_ok());
     }
 
     #[test]
     fn a_failure_is_told_to_those_who_asked_in_the_same_way() {
         let one = Asker { may_wait: true, ..Asker::default() };
         let other = Asker { credential: Some("key".into()), ..one.clone() };
-        let stream = Asker { form: Form { streams: true, wants_usage: true }, ..one.clone() };
+        let stream = Asker { streams: true, asks_usage: true, ..one.clone() };
         let hasty = Asker { may_wait: false, ..one.clone() };
         for status in [Some(400), Some(429)] {
             assert!(one.fails_like(&one, status) && !one.fails_like(&other, status));
