@@ -154,6 +154,15 @@ impl Config {
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, 1024)?;
         self.upstream.validate()?;
+        // Or the request would end first, and nothing that was kept could stand in for a silent upstream.
+        let timeout_ms = self.http.request_timeout_seconds.saturating_mul(1000);
+        if self.upstream.is_configured() && self.upstream.total_ms >= timeout_ms {
+            let message = format!(
+                "upstream.total_ms must be less than http.request_timeout_seconds, which is {timeout_ms} ms, got {}",
+                self.upstream.total_ms
+            );
+            return Err(Error::new(Kind::Config, message));
+        }
         if self.answers.temperature_max.is_nan() {
             return Err(Error::new(Kind::Config, "answers.temperature_max must be a number"));
         }
@@ -318,6 +327,9 @@ mod tests {
         assert_eq!((upstream.routes.len(), upstream.prices[0].prompt_usd_per_million), (1, 1.5));
         let error = load("[[upstream.routes]]\nmodel = \"a\"").unwrap_err();
         assert!(error.to_string().contains("model"), "{error}");
+        let silent = "[upstream]\nbase_url = \"http://a/v1\"\n[http]\nrequest_timeout_seconds = 30";
+        let error = load(silent).unwrap_err();
+        assert!(error.to_string().contains("upstream.total_ms must be less"), "{error}");
         let error = load("[upstream]\npasses_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
         assert!(error.to_string().contains("upstream.passes_key"), "{error}");
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::answer::{OF_DELIVERY, Usage};
@@ -16,6 +17,16 @@ const GROWING_IN_CALLS: [&str; 2] = ["arguments", "input"];
 /// Members of a delta or a call that may be said again with every chunk. Of any other text nobody can tell whether the same
 /// piece has come twice or is said twice.
 const SAID_AGAIN: [&str; 4] = ["id", "name", "role", "type"];
+/// Members that are of one chunk and not of the answer: letters that hide the length of a chunk (OpenAI's and Mistral's).
+const OF_CHUNK: [&str; 2] = ["obfuscation", "p"];
+/// The same of a choice beside its delta (Together's).
+const OF_CHOICE_CHUNK: [&str; 1] = ["text"];
+/// The same of a delta.
+const OF_DELTA: [&str; 1] = ["token_id"];
+/// Members of a delta that are lists and grow (OpenRouter's).
+const GROWING_LISTS: [&str; 1] = ["reasoning_details"];
+/// Members of a choice of which the last word holds: how far the filter has read (Azure's).
+const OVERTAKEN: [&str; 1] = ["content_filter_offsets"];
 /// Choices, and calls of one choice, that an answer may have.
 const PARTS_MAX: u64 = 1024;
 
@@ -102,6 +113,9 @@ impl Assembly {
         if !self.is_done || self.has_error || self.is_uncertain || self.choices.is_empty() || !is_contiguous {
             return None;
         }
+        if !self.choices.values().all(Choice::calls_are_whole) {
+            return None;
+        }
         let mut whole = self.whole;
         whole.insert("object".into(), "chat.completion".into());
         let choices = self.choices.into_iter().map(|(index, choice)| choice.finish(index)).collect();
@@ -121,8 +135,7 @@ impl Assembly {
                     choices.into_iter().try_for_each(|choice| self.add_choice(choice))?;
                 }
                 "object" => {}
-                // Random letters that hide the length of a chunk.
-                "obfuscation" => {}
+                of_chunk if OF_CHUNK.contains(&of_chunk) => {}
                 known if OF_DELIVERY.contains(&known) => {
                     self.whole.entry(name).or_insert(value);
                 }
@@ -140,9 +153,14 @@ impl Assembly {
         if let Some(reason) = choice.remove("finish_reason") {
             once(&mut known.whole, "finish_reason".into(), reason, true)?;
         }
+        let has_delta = choice.get("delta").is_some_and(Value::is_object);
         for (name, value) in choice {
             match (name.as_str(), value) {
                 ("delta", Value::Object(delta)) => known.add_delta(delta)?,
+                (of_chunk, _) if has_delta && OF_CHOICE_CHUNK.contains(&of_chunk) => {}
+                (overtaken, value) if OVERTAKEN.contains(&overtaken) => {
+                    known.whole.insert(name, value);
+                }
                 ("logprobs", Value::Object(logprobs)) => known.add_logprobs(logprobs)?,
                 (_, value) => once(&mut known.whole, name, value, true)?,
             }
@@ -158,10 +176,11 @@ impl Choice {
                 ("tool_calls", Value::Array(calls)) => {
                     calls.into_iter().try_for_each(|call| self.add_call(call))?;
                 }
-                ("function_call", Value::Object(call)) => {
-                    let known = self.message.entry(name).or_insert_with(|| json!({}));
-                    let Value::Object(known) = known else { return Err(Uncertain) };
-                    add_call(known, call)?;
+                ("function_call", Value::Object(call)) => add_call(within(&mut self.message, name)?, call)?,
+                (of_delta, _) if OF_DELTA.contains(&of_delta) => {}
+                (growing, Value::Array(more)) if GROWING_LISTS.contains(&growing) => {
+                    let so_far = self.message.entry(name).or_insert_with(|| json!([]));
+                    so_far.as_array_mut().ok_or(Uncertain)?.extend(more);
                 }
                 (growing, Value::String(text)) if GROWING.contains(&growing) => {
                     grow(&mut self.message, name, &text)?;
@@ -199,6 +218,15 @@ impl Choice {
         Ok(())
     }
 
+    /// Whether what every function is called with is one value: two calls under one number would be none.
+    fn calls_are_whole(&self) -> bool {
+        let functions = self.calls.values().filter_map(|call| call.get("function"));
+        functions.chain(self.message.get("function_call")).all(|function| {
+            let arguments = function.get("arguments").and_then(Value::as_str).unwrap_or_default();
+            arguments.trim().is_empty() || serde_json::from_str::<IgnoredAny>(arguments).is_ok()
+        })
+    }
+
     fn finish(mut self, index: u64) -> Value {
         if !self.calls.is_empty() {
             let calls = self.calls.into_values().map(Value::Object).collect();
@@ -224,11 +252,7 @@ fn add_call(known: &mut Map<String, Value>, call: Map<String, Value>) -> Result<
             (growing, Value::String(text)) if GROWING_IN_CALLS.contains(&growing) => {
                 grow(known, name, &text)?
             }
-            (_, Value::Object(inner)) => {
-                let within = known.entry(name).or_insert_with(|| json!({}));
-                let Value::Object(within) = within else { return Err(Uncertain) };
-                add_call(within, inner)?;
-            }
+            (_, Value::Object(inner)) => add_call(within(known, name)?, inner)?,
             (said, value) => {
                 let may_repeat = SAID_AGAIN.contains(&said);
                 once(known, name, value, may_repeat)?;
@@ -236,6 +260,15 @@ fn add_call(known: &mut Map<String, Value>, call: Map<String, Value>) -> Result<
         }
     }
     Ok(())
+}
+
+/// The object called `name`, which is said bit by bit.
+fn within(known: &mut Map<String, Value>, name: String) -> Result<&mut Map<String, Value>, Uncertain> {
+    let inner = known.entry(name).or_insert(Value::Null);
+    if inner.is_null() {
+        *inner = json!({});
+    }
+    inner.as_object_mut().ok_or(Uncertain)
 }
 
 fn grow(known: &mut Map<String, Value>, name: String, text: &str) -> Result<(), Uncertain> {
@@ -413,5 +446,45 @@ mod tests {
         assert!(assembly.push(&usage.to_string()).is_usage);
         assert!(!assembly.push(&chunk(json!({ "content": "a" }), Value::Null).to_string()).is_usage);
         assert!(assembly.push(r#"{"error":{"message":"no"}}"#).is_error);
+    }
+
+    /// Streams as they come from servers that add something of their own to each chunk.
+    #[test]
+    fn what_is_of_a_chunk_is_not_of_the_answer() {
+        let mut mistral =
+            [chunk(json!({ "content": "a" }), Value::Null), chunk(json!({ "content": "b" }), json!("stop"))];
+        mistral[0]["p"] = json!("abc");
+        mistral[1]["p"] = json!("abcdef");
+        let mut together = mistral.clone();
+        together[0]["choices"][0]["text"] = json!("a");
+        together[1]["choices"][0]["text"] = json!("b");
+        together[0]["choices"][0]["delta"]["token_id"] = json!(32);
+        together[1]["choices"][0]["delta"]["token_id"] = json!(33);
+        let mut azure = mistral.clone();
+        for (at, end) in [(0, 5), (1, 9)] {
+            azure[at]["choices"][0]["content_filter_offsets"] = json!({ "end_offset": end });
+        }
+        for chunks in [&mistral, &together, &azure] {
+            let whole = assemble(chunks).expect("it adds up");
+            assert_eq!(whole["choices"][0]["message"]["content"], "ab");
+            assert!(whole.get("p").is_none() && whole["choices"][0].get("text").is_none());
+        }
+        assert_eq!(assemble(&azure).unwrap()["choices"][0]["content_filter_offsets"]["end_offset"], 9);
+        let thought = |text: &str| chunk(json!({ "reasoning_details": [{ "text": text }] }), Value::Null);
+        let whole =
+            assemble(&[thought("x"), thought("x"), chunk(json!({ "content": "y" }), json!("stop"))]).unwrap();
+        let details = &whole["choices"][0]["message"]["reasoning_details"];
+        assert_eq!(*details, json!([{ "text": "x" }, { "text": "x" }]));
+    }
+
+    #[test]
+    fn two_calls_under_one_number_are_none() {
+        let call = |arguments: &str| {
+            let call = json!({ "index": 0, "function": { "name": "", "arguments": arguments } });
+            chunk(json!({ "function_call": null, "tool_calls": [call] }), Value::Null)
+        };
+        let end = chunk(json!({}), json!("tool_calls"));
+        assert!(assemble(&[call("{\"a\":"), call("1}"), end.clone()]).is_some());
+        assert!(assemble(&[call("{\"a\":1}"), call("{\"a\":2}"), end]).is_none());
     }
 }

@@ -73,6 +73,11 @@ impl Upstream {
         self.routes.all()
     }
 
+    /// Whether requests that name no model go there.
+    pub(super) fn is_of_none(&self, route: &Route) -> bool {
+        self.routes.of_none().is_some_and(|known| std::ptr::eq(known, route))
+    }
+
     /// The route of a model.
     pub(super) fn route_of(&self, model: &str) -> Result<&Route> {
         self.routes.of_model(model)
@@ -96,14 +101,15 @@ impl Upstream {
         })?;
         let deadline = Instant::now() + Duration::from_millis(self.options.total_ms);
         let mut attempts = 0;
+        let mut not_before = vec![Instant::now(); route.base_urls.len()];
         loop {
             let base_url = &route.base_urls[attempts as usize % route.base_urls.len()];
             let attempt = self.attempt(self.request(route, base_url, &call)?);
             let late = |_| late("total_ms", self.options.total_ms);
             let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(late)?;
             attempts += 1;
-            let next = match self.wait_before(attempts, &outcome, route, &call) {
-                Some(wait) if Instant::now() + wait < deadline => Instant::now() + wait,
+            let next = match self.next_attempt(attempts, &outcome, &mut not_before, &call) {
+                Some(next) if next < deadline => next,
                 Some(_) | None => return Ok(self.reply(outcome?, deadline, place)),
             };
             self.metrics.upstream_retries.inc();
@@ -146,18 +152,19 @@ impl Upstream {
         })
     }
 
-    /// How long to wait before the next attempt; none if this one's outcome is to be passed on.
-    fn wait_before(
+    /// When to make the next attempt; none if this one's outcome is to be passed on. `not_before` says when each address may
+    /// be asked again: what one asks of us is not asked by another.
+    fn next_attempt(
         &self,
         attempts: u32,
         outcome: &Result<Response, Failed>,
-        route: &Route,
+        not_before: &mut [Instant],
         call: &Call,
-    ) -> Option<Duration> {
+    ) -> Option<Instant> {
         if attempts > self.options.retries_max {
             return None;
         }
-        let is_elsewhere = (attempts as usize) < route.base_urls.len();
+        let is_elsewhere = (attempts as usize) < not_before.len();
         let asked = match outcome {
             Ok(response) if call.may_repeat && may_go_better(response, is_elsewhere) => {
                 retry_after(|name| response.headers().get(name)?.to_str().ok())
@@ -166,17 +173,16 @@ impl Upstream {
             Err(failed) if failed.may_have_arrived && !call.may_repeat => return None,
             Err(_) => None,
         };
-        // Another upstream has not asked anybody to wait.
-        if is_elsewhere {
-            return Some(Duration::ZERO);
-        }
-        if !call.may_wait {
-            return None;
-        }
         let longest = Duration::from_millis(self.options.backoff_ms_max);
         let first = Duration::from_millis(self.options.backoff_ms);
         let wait = asked.unwrap_or_else(|| pacing::backoff(attempts, first, longest));
-        (wait <= longest).then_some(wait)
+        let now = Instant::now();
+        let (this, next) = ((attempts as usize - 1) % not_before.len(), attempts as usize % not_before.len());
+        // Whoever asks for longer than the longest wait is not waited for, however long it is.
+        not_before[this] = now + wait.min(longest * 2);
+        let wait = not_before[next].saturating_duration_since(now);
+        let may_wait = wait.is_zero() || (call.may_wait && wait <= longest);
+        may_wait.then(|| now + wait)
     }
 
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
@@ -265,6 +271,10 @@ fn headers_of(response: &Response) -> Headers {
         let name = match name.as_str() {
             _ if is_of_connection(name, response.headers()) => return None,
             hidden if OF_SERVER.contains(&hidden) => return None,
+            // Which pages may ask, and what became of a request, is said by whoever is asked.
+            hidden if hidden.starts_with("access-control-") || hidden.starts_with("x-likewise-") => {
+                return None;
+            }
             // Requests have a name of ours too.
             "x-request-id" => "x-upstream-request-id",
             name => name,

@@ -27,7 +27,7 @@ pub struct Options {
     pub connect_ms: u64,
     /// Milliseconds that a stream may be silent, once its head has come.
     pub idle_ms: u64,
-    /// Milliseconds that an answer may take from its first attempt to its last byte.
+    /// Milliseconds that an answer may take from its first attempt to its last byte; less than a request may take.
     pub total_ms: u64,
     /// Attempts after the first that failed before its first byte.
     pub retries_max: u32,
@@ -81,7 +81,7 @@ impl Default for Options {
             asks_for_usage: true,
             connect_ms: 5_000,
             idle_ms: 60_000,
-            total_ms: 600_000,
+            total_ms: 590_000,
             retries_max: 2,
             backoff_ms: 250,
             backoff_ms_max: 10_000,
