@@ -11,19 +11,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::answer_name::{key_of, name_of};
 use super::body;
 use super::chat::{AnswerCacheObject, Endpoint, credential};
 use super::headers::path;
 use super::problem::{ErrorBody, Problem};
 use super::wire::parse;
-use crate::domain::{Key, Tenant};
+use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
 use crate::matching::Json;
 use crate::service::Directives;
 use crate::service::answers::Question;
-
-/// What every answer's name begins with.
-const NAME: &str = "ans_";
 
 /// An answer to be kept.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -231,52 +229,4 @@ fn scope(raw: Option<&RawValue>) -> Result<Json<'_>> {
     let Some(raw) = raw else { return Ok(Json::Null) };
     Json::parse(raw.get().as_bytes())
         .map_err(|error| Error::new(Kind::InvalidInput, error.message()).param("scope"))
-}
-
-/// How clients call a kept answer.
-pub(super) fn name_of(id: Key) -> String {
-    let mut name = String::with_capacity(NAME.len() + 64);
-    name.push_str(NAME);
-    for byte in id.0 {
-        for digit in [byte >> 4, byte & 15] {
-            name.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-        }
-    }
-    name
-}
-
-fn key_of(name: &str) -> Result<Key> {
-    let fault = || Error::invalid("id", "an answer's name is `ans_` and 64 hexadecimal digits");
-    let digits = name
-        .strip_prefix(NAME)
-        .filter(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .ok_or_else(fault)?;
-    let mut key = [0; 32];
-    for (place, byte) in key.iter_mut().enumerate() {
-        let pair = &digits[2 * place..2 * place + 2];
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| fault())?;
-    }
-    Ok(Key(key))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_stands_for_one_key() {
-        let key = Key(std::array::from_fn(|at| at as u8 * 7));
-        assert_eq!(key_of(&name_of(key)).unwrap(), key);
-        for bad in [
-            "",
-            "ans_",
-            "x",
-            &"a".repeat(68),
-            &format!("ans_{}", "+1".repeat(32)),
-            &format!("ans_{}", "é".repeat(32)),
-        ] {
-            let result = key_of(bad);
-            assert!(result.is_err_and(|error| error.param_name() == Some("id")), "{bad}");
-        }
-    }
 }

@@ -12,6 +12,7 @@ use futures_util::stream;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::answer_name::name_of;
 use super::gate::Place;
 use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
 use super::problem::{ErrorBody, Problem};
@@ -217,7 +218,7 @@ fn respond(served: Served) -> Response {
     describe(&served.outcome, headers);
     headers.insert(SERVER_TIMING, value(timing));
     if let Some(id) = id {
-        headers.insert(ANSWER_ID, value(super::answers::name_of(id)));
+        headers.insert(ANSWER_ID, value(name_of(id)));
     }
     if let Some(saved) = saved {
         headers.insert(TOKENS_SAVED, HeaderValue::from(saved.tokens));

@@ -6,6 +6,7 @@
 //! in the gate.
 
 mod answer;
+mod answer_name;
 mod answers;
 mod batch;
 mod body;

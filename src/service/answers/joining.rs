@@ -6,11 +6,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::board::{Plan, Waiter};
+use super::finding::record_for;
 use super::making::Making;
 use super::served::{Body, Outcome, Saved, Served};
 use super::telling::{Phase, Streamed, died};
-use super::{Answers, Ask, Asked, Form, NO_ANSWER, record_for};
-use crate::cache::{Found, Stamp, Verdict};
+use super::{Answers, Ask, Asked, Form, NO_ANSWER};
+use crate::cache::Stamp;
 use crate::domain::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::service::Directives;
@@ -150,10 +151,6 @@ impl Answers {
         let found = self.look(&asked.namespace, &asked.identity.key).await;
         found
             .is_some_and(|found| self.is_new(&found, asked, directives) && record_for(&found, form).is_some())
-    }
-
-    pub(super) fn is_new(&self, found: &Found, asked: &Asked, directives: &Directives) -> bool {
-        found.verdict == Verdict::Fresh && self.accepts(found, asked, directives)
     }
 
     pub(super) fn lead_alone(self: &Arc<Self>, ask: &Ask, asked: &Asked, keeps: bool) -> Result<Waiter> {

@@ -1,0 +1,59 @@
+//! What clients call a kept answer: its key in hexadecimal digits.
+
+use crate::domain::Key;
+use crate::error::{Error, Result};
+
+/// What every answer's name begins with.
+const NAME: &str = "ans_";
+
+/// The name of a key.
+pub(super) fn name_of(id: Key) -> String {
+    let mut name = String::with_capacity(NAME.len() + 64);
+    name.push_str(NAME);
+    for byte in id.0 {
+        for digit in [byte >> 4, byte & 15] {
+            name.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
+    }
+    name
+}
+
+/// The key of a name.
+///
+/// # Errors
+/// `InvalidInput` for what is no name.
+pub(super) fn key_of(name: &str) -> Result<Key> {
+    let fault = || Error::invalid("id", "an answer's name is `ans_` and 64 hexadecimal digits");
+    let digits = name
+        .strip_prefix(NAME)
+        .filter(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .ok_or_else(fault)?;
+    let mut key = [0; 32];
+    for (place, byte) in key.iter_mut().enumerate() {
+        let pair = &digits[2 * place..2 * place + 2];
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| fault())?;
+    }
+    Ok(Key(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_for_one_key() {
+        let key = Key(std::array::from_fn(|at| at as u8 * 7));
+        assert_eq!(key_of(&name_of(key)).unwrap(), key);
+        for bad in [
+            "",
+            "ans_",
+            "x",
+            &"a".repeat(68),
+            &format!("ans_{}", "+1".repeat(32)),
+            &format!("ans_{}", "é".repeat(32)),
+        ] {
+            let result = key_of(bad);
+            assert!(result.is_err_and(|error| error.param_name() == Some("id")), "{bad}");
+        }
+    }
+}
