@@ -40,27 +40,49 @@ impl fmt::Debug for Key {
 /// let a_bc = KeyHasher::new("example").field(b"a").field(b"bc").finish();
 /// assert_ne!(ab_c, a_bc);
 /// ```
+///
+/// Short fields are gathered and hashed at once: the state of a hash that is still open is two kilobytes, which would cost
+/// more to set up and move than most keys do to hash.
 #[derive(Debug, Clone)]
-pub struct KeyHasher(blake3::Hasher);
+pub struct KeyHasher {
+    gathered: Vec<u8>,
+    /// Once there was a long field: all that came before what is gathered.
+    open: Option<Box<blake3::Hasher>>,
+}
+
+/// Longer fields are hashed where they lie.
+const SHORT_BYTES_MAX: usize = 4096;
+/// Room for the fields of most keys.
+const GATHERED_BYTES: usize = 256;
 
 impl KeyHasher {
     /// Starts a key of `domain`, the name of the family of keys with its version.
     pub fn new(domain: &str) -> KeyHasher {
-        let mut hasher = KeyHasher(blake3::Hasher::new());
+        let mut hasher = KeyHasher { gathered: Vec::with_capacity(GATHERED_BYTES), open: None };
         hasher.field(domain.as_bytes());
         hasher
     }
 
     /// Adds one field.
     pub fn field(&mut self, bytes: &[u8]) -> &mut KeyHasher {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.gathered.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        if bytes.len() <= SHORT_BYTES_MAX {
+            self.gathered.extend_from_slice(bytes);
+        } else {
+            let open = self.open.get_or_insert_default();
+            open.update(&self.gathered).update(bytes);
+            self.gathered.clear();
+        }
         self
     }
 
     /// The key of all fields so far.
     pub fn finish(&self) -> Key {
-        Key(*self.0.finalize().as_bytes())
+        let hash = match &self.open {
+            None => blake3::hash(&self.gathered),
+            Some(open) => open.clone().update(&self.gathered).finalize(),
+        };
+        Key(*hash.as_bytes())
     }
 }
 
@@ -139,6 +161,20 @@ mod tests {
         let two = KeyHasher::new("d").field(b"a").field(b"b:c").finish();
         let three = KeyHasher::new("d").field(b"a:b").field(b"c").field(b"").finish();
         assert!(one != two && one != three && two != three);
+    }
+
+    #[test]
+    fn a_key_is_the_hash_of_lengths_and_fields_however_long_they_are() {
+        for lengths in [vec![0, 1], vec![SHORT_BYTES_MAX], vec![3, SHORT_BYTES_MAX + 1, 5, 100_000, 7]] {
+            let (mut hasher, mut bytes) = (KeyHasher::new("d"), [&1_u64.to_le_bytes()[..], b"d"].concat());
+            for length in lengths {
+                let field = vec![b'x'; length];
+                hasher.field(&field);
+                bytes.extend((length as u64).to_le_bytes());
+                bytes.extend(field);
+            }
+            assert_eq!(hasher.finish().0, *blake3::hash(&bytes).as_bytes());
+        }
     }
 
     #[test]

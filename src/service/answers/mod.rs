@@ -250,7 +250,8 @@ impl Answers {
         // Whoever has something in hand does not wait; another address may still be asked.
         asked.asker.may_wait = !stands_in;
         asked.carry_on(found);
-        let made = self.made(ask, &asked, form, started).await;
+        // A hit does not carry the room that this takes.
+        let made = Box::pin(self.made(ask, &asked, form, started)).await;
         let fails = stands_in && is_failure(&made);
         let stand_in = if fails { self.stand_in(ask, &asked, form, &made, started).await } else { None };
         let served = stand_in.map_or(made, Ok)?;
