@@ -28,10 +28,10 @@ const MEASURES: [&str; 6] = ["far", "long", "many", "much", "often", "soon"];
 /// Words that only ask.
 const ONLY_ASKING: [&str; 5] = ["adónde", "cuál", "cuáles", "cuándo", "dónde"];
 
-/// Words that ask or exclaim; they ask if one of [`VERBOS`] follows.
+/// Words that ask or exclaim; they ask if one of [`FOLLOWING`] comes next.
 const ASKING_OR_EXCLAIMING: [&str; 8] =
     ["cuánta", "cuántas", "cuánto", "cuántos", "cómo", "quién", "quiénes", "qué"];
-const VERBOS: [&str; 36] = [
+const FOLLOWING: [&str; 36] = [
     "activo",
     "años",
     "cambio",
@@ -81,8 +81,8 @@ pub(super) fn asks(first: &str, rest: &str) -> bool {
         || CONTRACTED.contains(&first)
         || VERBS_FIRST.contains(&first)
         || (VERBS_BEFORE_PERSONS.contains(&first) && is_person(second));
-    let is_spanish =
-        ONLY_ASKING.contains(&first) || (ASKING_OR_EXCLAIMING.contains(&first) && VERBOS.contains(&second));
+    let is_spanish = ONLY_ASKING.contains(&first)
+        || (ASKING_OR_EXCLAIMING.contains(&first) && FOLLOWING.contains(&second));
     !rest.is_empty() && (is_english || is_spanish)
 }
 
