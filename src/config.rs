@@ -163,8 +163,8 @@ impl Config {
             );
             return Err(Error::new(Kind::Config, message));
         }
-        if self.answers.temperature_max.is_nan() {
-            return Err(Error::new(Kind::Config, "answers.temperature_max must be a number"));
+        if !(0.0..=f64::INFINITY).contains(&self.answers.temperature_max) {
+            return Err(Error::new(Kind::Config, "answers.temperature_max must be a number from 0 on"));
         }
         at_most("answers.refreshes_max", self.answers.refreshes_max as u64, 1 << 20)?;
         let has_keys = !self.http.api_keys.is_empty() || self.http.api_keys_file.is_some();

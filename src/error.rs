@@ -23,6 +23,8 @@ pub enum Kind {
     Forbidden,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// The request has come from here, by way of others.
+    Loop,
     /// The thing that was asked for does not exist.
     NotFound,
     /// The route exists, but not for this method.
@@ -70,6 +72,7 @@ impl Kind {
             Kind::Unauthorized => "invalid_api_key",
             Kind::Forbidden => "forbidden",
             Kind::RequestTimeout => "request_timeout",
+            Kind::Loop => "loop_detected",
             Kind::NotFound => "not_found",
             Kind::MethodNotAllowed => "method_not_allowed",
             Kind::ModelNotFound => "model_not_found",

@@ -145,6 +145,7 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::Unauthorized
         | Kind::Forbidden
         | Kind::RequestTimeout
+        | Kind::Loop
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Conflict

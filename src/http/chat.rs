@@ -15,11 +15,11 @@ use utoipa::ToSchema;
 use super::answer_name::name_of;
 use super::gate::Place;
 use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
-use super::problem::{ErrorBody, Problem};
+use super::problem::{self, ErrorBody, Problem};
 use super::wire::{object, parse};
 use super::{body, cache_control};
 use crate::domain::{Tag, Tenant};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::matching::{Chat, Readings};
 use crate::service::answers::{Age, Ask, Body, Live, Outcome, Served};
 use crate::service::{Answers, Directives};
@@ -31,7 +31,7 @@ const TOKENS_SAVED: HeaderName = HeaderName::from_static("x-likewise-tokens-save
 const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-usd");
 
 /// Headers that name a request on its way and do not change its answer.
-const TRACES: [&str; 4] = ["traceparent", "tracestate", "baggage", "x-client-request-id"];
+const TRACES: [&str; 5] = ["traceparent", "tracestate", "baggage", "via", "x-client-request-id"];
 /// Room for the headers of an answer, those that the gate and the connection add included.
 const HEADERS: usize = 12;
 
@@ -131,7 +131,8 @@ impl AnswerCacheObject {
     ),
     request_body = ChatRequest,
     responses(
-        (status = 200, body = Object, description = "OpenAI's answer; with `stream`, `text/event-stream`"),
+        (status = 200, description = "OpenAI's answer; with `stream`, its events",
+            content((Object = "application/json"), (String = "text/event-stream"))),
         (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it; nothing was sent"),
         (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody, description = "No upstream is configured, or none answers the model"),
@@ -189,7 +190,7 @@ fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, S
     Ok(found)
 }
 
-fn traces(headers: &HeaderMap) -> Headers {
+pub(super) fn traces(headers: &HeaderMap) -> Headers {
     let values = |name| headers.get_all(name).iter().map(move |value| (name, value));
     let found = TRACES.into_iter().flat_map(values);
     found.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect()
@@ -232,15 +233,30 @@ fn respond(served: Served) -> Response {
     response
 }
 
-/// A break ends the connection, so that no client takes the part for the whole.
+/// What is left of a stream.
+enum Rest {
+    Live(Live),
+    Broken(Error),
+}
+
+/// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is told before.
 fn bytes_of(live: Live) -> impl stream::Stream<Item = Result<Bytes>> {
-    stream::unfold(Some(live), |live| async move {
-        let mut live = live?;
+    stream::unfold(Some(Rest::Live(live)), |rest| async move {
+        let mut live = match rest? {
+            Rest::Live(live) => live,
+            Rest::Broken(error) => {
+                // What has been said leaves before the connection ends.
+                tokio::task::yield_now().await;
+                return Some((Err(error), None));
+            }
+        };
         match live.next().await.transpose()? {
-            Ok(bytes) => Some((Ok(bytes), Some(live))),
+            Ok(bytes) => Some((Ok(bytes), Some(Rest::Live(live)))),
             Err(error) => {
                 tracing::warn!(%error, "a stream broke off");
-                Some((Err(error), None))
+                let is_ours = error.kind() != Kind::Upstream;
+                let told = if is_ours { problem::event(&error) } else { Bytes::new() };
+                Some((Ok(told), Some(Rest::Broken(error))))
             }
         }
     })

@@ -1,5 +1,6 @@
 //! `/v1/models`: what can be asked for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,9 +8,10 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::value::to_raw_value;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::chat::credential;
+use super::chat::{credential, traces};
 use super::forward::{Forward, pass_on};
 use super::gate::Place;
 use super::headers::path;
@@ -48,6 +50,17 @@ impl Names {
         std::iter::once(self.card.name.as_str()).chain(self.aliases.iter().map(String::as_str))
     }
 
+    /// Whether a model object of somebody else's is called as one of these.
+    fn names(&self, model: &RawValue) -> bool {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            id: Cow<'a, str>,
+        }
+        let named = serde_json::from_str::<Named<'_>>(model.get());
+        named.is_ok_and(|named| self.all().any(|name| name == named.id))
+    }
+
     fn object(&self, id: &str) -> ModelObject {
         ModelObject {
             id: id.to_owned(),
@@ -80,7 +93,9 @@ pub(super) async fn list(
     let mut data = own.collect::<Result<Vec<_>>>()?;
     if let Some(origin) = &endpoint.forward.origin {
         place.leave();
-        data.extend(origin.models(credential(&headers)).await);
+        let theirs = origin.models(credential(&headers), traces(&headers)).await?;
+        // Whoever asks for a model that both have is answered here.
+        data.extend(theirs.into_iter().filter(|model| !names.names(model)));
     }
     Ok(Json(ModelList { object: "list", data }))
 }

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -37,6 +38,22 @@ impl From<Error> for Problem {
     }
 }
 
+impl ErrorBody {
+    fn new(message: String, status: StatusCode, error: &Error) -> ErrorBody {
+        let (family, code) = (family(status), error.kind().code());
+        ErrorBody {
+            error: ErrorObject { message, family, param: error.param_name().map(str::to_owned), code },
+        }
+    }
+}
+
+/// An error as an event of a stream that has begun: OpenAI's clients raise it.
+pub(super) fn event(error: &Error) -> Bytes {
+    let body = ErrorBody::new(error.message().to_owned(), status(error.kind()), error);
+    let json = serde_json::to_string(&body).expect("an error is made of texts: this is a bug");
+    format!("data: {json}\n\n").into()
+}
+
 fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::InvalidInput => StatusCode::BAD_REQUEST,
@@ -44,6 +61,7 @@ fn status(kind: Kind) -> StatusCode {
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
         Kind::Forbidden => StatusCode::FORBIDDEN,
         Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Kind::Loop => StatusCode::LOOP_DETECTED,
         Kind::NotFound | Kind::ModelNotFound => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::Conflict => StatusCode::CONFLICT,
@@ -78,7 +96,7 @@ fn retry_after_seconds(status: StatusCode) -> Option<u32> {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE).then_some(1)
 }
 
-/// OpenAI's clients try a 5xx again by themselves; a cache that was asked not to compute will not do better.
+/// OpenAI's clients try a 5xx again by themselves; a cache that was asked not to compute will not do better, nor will a loop.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl IntoResponse for Problem {
@@ -92,14 +110,7 @@ impl IntoResponse for Problem {
         } else {
             error.to_string()
         };
-        let body = ErrorBody {
-            error: ErrorObject {
-                message,
-                family: family(status),
-                param: error.param_name().map(str::to_owned),
-                code: error.kind().code(),
-            },
-        };
+        let body = ErrorBody::new(message, status, &error);
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = retry_after_seconds(status) {
@@ -108,7 +119,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if error.kind() == Kind::NotCached {
+        if matches!(error.kind(), Kind::NotCached | Kind::Loop) {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         response

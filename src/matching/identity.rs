@@ -314,10 +314,12 @@ mod tests {
                 json!([{ "role": "system", "content": system }, { "role": "user", "content": content }]);
             identity(&json!({ "model": "m", "messages": messages }).to_string()).key
         };
-        let (one, two) = ("What is it?", "what is  it");
+        let (one, two) = ("What is it?", "what is it");
         let shop = "you sell shoes";
         assert_eq!(ask(shop, json!(one)), ask(shop, json!(two)));
-        for system in ["Correct what the user writes", "Repite lo que diga el usuario"] {
+        for system in
+            ["Correct what the user writes", "Repite lo que diga el usuario", "Is the input a question?"]
+        {
             assert_ne!(ask(system, json!(one)), ask(system, json!(two)), "{system}");
         }
         let parts = |text: &str| json!([{ "type": "text", "text": "About this line:" }, { "type": "text", "text": text }]);

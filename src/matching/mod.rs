@@ -9,9 +9,9 @@ mod asking;
 mod chat;
 mod identity;
 mod json;
-mod letters;
 mod plain;
 mod readings;
+mod texts;
 
 pub use chat::Chat;
 pub use identity::{Identity, Partition, of_text};

@@ -1,9 +1,9 @@
 //! The plain form of a question: equal for questions that differ only in what cannot change what is asked.
 //!
-//! Joined are: composed and decomposed letters (Unicode NFC), the kinds and number of spaces, typographic apostrophes, the
-//! capital that a sentence begins with where its first word is one of a closed list, a final full stop of what does not ask,
-//! and the marks of what asks with or without them. Nothing else: an accent makes another word, and so may a capital
-//! (`Polish`, `US`); `it works` and `it works?` are two things to say.
+//! Joined are: composed and decomposed letters (Unicode NFC), the kinds of spaces, those around the text, typographic
+//! apostrophes, the capital that a sentence begins with where its first word is one of a closed list, the final full stop of
+//! an order, and the marks of what asks with or without them. Nothing else: an accent makes another word, and so may a
+//! capital (`Polish`, `US`); `it works` and `it works?` are two things to say, and the password may be `hunter2.`.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,7 +12,7 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use super::asking::{asks, is_asking};
 use super::json::Json;
-use super::letters::speaks_of_letters;
+use super::texts::speaks_of_texts;
 
 /// Longer texts are taken as they are: they are documents, not questions, and compared by their bytes.
 const PLAIN_BYTES_MAX: usize = 2048;
@@ -33,57 +33,78 @@ const BEGINNING: [&str; 24] = [
     "please", "por", "puedes", "puedo", "should", "show", "tell", "the", "there", "would",
 ];
 
+/// Those of them that open an order, whose full stop says nothing.
+const ORDERING: [&str; 9] =
+    ["dime", "explain", "explica", "give", "list", "please", "puedes", "show", "tell"];
+
 /// How a sentence ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Without a mark, or with one that is part of it.
+    /// Without a mark, or with one that may be part of it.
     Open,
     Stop,
     Question,
 }
 
-/// The plain form of a question within a scope; none where the scope speaks of letters, as an order to correct what the user
+/// The plain form of a question within a scope; none where the scope speaks of texts, as an order to correct what the user
 /// writes does, and where it is too long to be looked through.
 pub(super) fn plain_within(scope: &Json<'_>, question: &str) -> Option<String> {
     let left = Cell::new(SCOPE_BYTES_MAX);
     let matters = |text: &str| {
         left.set(left.get().saturating_sub(text.len()));
-        left.get() == 0 || speaks_of_letters(text)
+        left.get() == 0 || speaks_of_texts(text)
     };
-    if scope.any_text(&matters) { None } else { plain(question) }
+    if matters_in(scope, &matters) { None } else { plain(question) }
+}
+
+/// Whether any text of a scope matters. What the members of a request are called does not, nor that a part of a message is a
+/// text.
+fn matters_in(scope: &Json<'_>, matters: &impl Fn(&str) -> bool) -> bool {
+    let Json::Object(members) = scope else { return scope.any_text(matters) };
+    members.iter().any(|(name, value)| match name.as_ref() {
+        "messages" => value.any_text(&|text| text != "text" && matters(text)),
+        _ => value.any_text(matters),
+    })
 }
 
 /// The plain form; none for a text that may be more than prose, where every byte may matter: one with line breaks,
-/// quotes, code or symbols, or one about letters.
+/// quotes, code, symbols or spaces that mean something, or one about texts.
 pub(super) fn plain(text: &str) -> Option<String> {
     let is_short = text.len() <= PLAIN_BYTES_MAX;
-    if !is_short || !text.chars().all(is_prose) || quotes(text) || speaks_of_letters(text) {
+    if !is_short || !text.chars().all(is_prose) || quotes(text) || speaks_of_texts(text) {
         return None;
     }
-    let composed = composed(text);
-    let words: Vec<&str> = composed.split_whitespace().collect();
-    let joined = words.join(" ");
-    let (body, end) = ended(&joined);
+    let composed = composed(text.trim());
+    if composed.contains("  ") {
+        return None;
+    }
+    let (body, end) = ended(&composed);
     let (first, rest) = body.split_once(' ').unwrap_or((body, ""));
     let first = uncapitalised(first, rest);
     let space = if rest.is_empty() { "" } else { " " };
     let mark = match end {
         End::Open | End::Question if asks(&first, rest) && !rest.contains(MARKS) => "?",
         // A space before it may make it a word of its own, as in `ls ?`.
-        End::Question if joined.ends_with(" ?") => " ?",
+        End::Question if composed.ends_with(" ?") => " ?",
         End::Question => "?",
-        End::Stop if asks(&first, rest) => ".",
-        End::Stop | End::Open => "",
+        End::Stop if ORDERING.contains(&first.as_str()) => "",
+        End::Stop => ".",
+        End::Open => "",
     };
     (!body.is_empty()).then(|| format!("{first}{space}{rest}{mark}"))
 }
 
-/// Letters composed, and apostrophes as they are typed.
+/// Letters composed, and apostrophes and spaces as they are typed.
 fn composed(text: &str) -> Cow<'_, str> {
-    if text.chars().all(|c| c < COMBINING_MIN) {
+    if text.chars().all(|c| c < COMBINING_MIN && c != '\u{a0}') {
         return Cow::Borrowed(text);
     }
-    text.nfc().map(|c| if c == '’' { '\'' } else { c }).collect()
+    let typed = |c| match c {
+        '’' => '\'',
+        '\u{a0}' | '\u{202f}' => ' ',
+        c => c,
+    };
+    text.nfc().map(typed).collect()
 }
 
 fn is_prose(c: char) -> bool {
@@ -141,7 +162,7 @@ mod tests {
     #[test]
     fn what_cannot_change_the_question_is_joined() {
         for (one, two) in [
-            ("What is the capital of France?", "what is  the capital of France"),
+            ("What is the capital of France?", "what is the capital of France"),
             ("What is the capital of France?", " What is the capital of France ? "),
             ("¿Cómo cambio mi PIN?", "cómo cambio mi PIN"),
             ("¿Cómo cambio mi PIN?", "Co\u{301}mo cambio mi PIN?"),
@@ -162,6 +183,7 @@ mod tests {
             ("cuántos años tienes", "cuántos anos tienes"),
             ("you are coming", "you are coming?"),
             ("it works.", "it works?"),
+            ("the door code is hunter2.", "the door code is hunter2"),
             ("Do it now", "do it now?"),
             ("Polish furniture", "polish furniture"),
             ("call US now", "call us now"),
@@ -207,7 +229,7 @@ mod tests {
             "  ",
             "{}",
             "What is \u{2126}?",
-            "how many spaces are between a   b",
+            "is it a  b",
             "corrige esto",
             long.as_str(),
         ] {
@@ -216,18 +238,13 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_that_speaks_of_letters_leaves_no_plain_form() {
+    fn a_scope_that_speaks_of_texts_leaves_no_plain_form() {
         let form = |scope: &str| plain_within(&Json::parse(scope.as_bytes()).unwrap(), "What is it?");
-        assert_eq!(
-            form(r#"{"messages":[{"role":"system","content":"you sell shoes"}]}"#),
-            plain("What is it?")
-        );
+        let shop = r#"{"messages":[{"content":[{"type":"text","text":"you sell shoes"}]}],"max_tokens":5}"#;
+        assert_eq!(form(shop), plain("What is it?"));
         let long = format!("[\"{}\"]", "a ".repeat(SCOPE_BYTES_MAX));
         let mut orders = vec![long.as_str()];
-        orders.extend([
-            r#"["a\nCorrige lo que escribe el usuario"]"#,
-            r#"{"tools":[{"a":{"verbatim_text":1}}]}"#,
-        ]);
+        orders.extend([r#"["a\nCorrige lo que escribe el usuario"]"#, r#"{"tools":[{"a":{"text":1}}]}"#]);
         for scope in orders {
             assert_eq!(form(scope), None, "{scope:.60}");
         }

@@ -31,7 +31,8 @@ impl Directives {
     pub fn accept(&self, freshness: &Freshness, found: &Found) -> bool {
         let meta = &found.entry.meta;
         let now = freshness.now();
-        let is_young = self.age_seconds_max.is_none_or(|max| now.since(meta.created) <= max);
+        // Ages are counted in whole seconds: one that counts as much may be more.
+        let is_young = self.age_seconds_max.is_none_or(|max| now.since(meta.created) < max);
         let stays_fresh = self.fresh_seconds_min.is_none_or(|min| meta.expires.since(now) >= min);
         let is_alive = match found.verdict {
             Verdict::Fresh | Verdict::Stale => true,

@@ -38,6 +38,7 @@ pub struct Assembly {
     is_done: bool,
     has_error: bool,
     is_uncertain: bool,
+    has_given_up: bool,
 }
 
 /// What one event was.
@@ -107,6 +108,17 @@ impl Assembly {
         self.is_uncertain = true;
     }
 
+    /// There will be no whole answer, and nothing for one is collected any more.
+    pub fn give_up(&mut self) {
+        self.is_uncertain = true;
+        self.has_given_up = true;
+        for choice in self.choices.values_mut() {
+            choice.message.clear();
+            choice.calls.clear();
+            choice.whole.retain(|name, _| name == "finish_reason");
+        }
+    }
+
     /// The whole answer as JSON; none if the stream has not come to its end, has failed, or cannot be summed up.
     pub fn finish(self) -> Option<Vec<u8>> {
         let is_contiguous = self.choices.keys().copied().eq(0..self.choices.len() as u64);
@@ -134,6 +146,7 @@ impl Assembly {
                     let Value::Array(choices) = value else { return Err(Uncertain) };
                     choices.into_iter().try_for_each(|choice| self.add_choice(choice))?;
                 }
+                _ if self.has_given_up => {}
                 "object" => {}
                 of_chunk if OF_CHUNK.contains(&of_chunk) => {}
                 known if OF_DELIVERY.contains(&known) => {
@@ -152,6 +165,9 @@ impl Assembly {
         // First, as what was used.
         if let Some(reason) = choice.remove("finish_reason") {
             once(&mut known.whole, "finish_reason".into(), reason, true)?;
+        }
+        if self.has_given_up {
+            return Ok(());
         }
         let has_delta = choice.get("delta").is_some_and(Value::is_object);
         for (name, value) in choice {

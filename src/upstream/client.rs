@@ -16,6 +16,7 @@ use super::connection::is_of_connection;
 use super::options::{Options, config};
 use super::reply::{Call, Headers, Origin, Reply, is_events};
 use super::routes::{Key, Route, Routes};
+use super::via::Via;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, StatusLabels};
 use crate::pacing::{self, retry_after};
@@ -27,6 +28,7 @@ const OF_SERVER: [&str; 5] = ["alt-svc", "date", "server", "set-cookie", "strict
 pub struct Upstream {
     http: reqwest::Client,
     routes: Routes,
+    via: Via,
     places: Arc<Semaphore>,
     options: Options,
     metrics: Arc<Metrics>,
@@ -62,6 +64,7 @@ impl Upstream {
         Ok(Upstream {
             http,
             routes: Routes::new(options)?,
+            via: Via::new(),
             places: Arc::new(Semaphore::new(options.requests_max)),
             options: options.clone(),
             metrics,
@@ -95,6 +98,7 @@ impl Upstream {
 
     /// Asks one upstream.
     pub(super) async fn call_on(&self, route: &Route, call: Call) -> Result<Reply> {
+        self.via.refuse_own(&call.headers)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Error::new(Kind::Overloaded, "too many requests wait for upstreams")
                 .with("requests_max", self.options.requests_max)
@@ -105,12 +109,15 @@ impl Upstream {
         loop {
             let base_url = &route.base_urls[attempts as usize % route.base_urls.len()];
             let attempt = self.attempt(self.request(route, base_url, &call)?);
-            let late = |_| late("total_ms", self.options.total_ms);
-            let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(late)?;
+            let late = |_| Failed { may_have_arrived: true, error: late("total_ms", self.options.total_ms) };
+            let outcome = tokio::time::timeout_at(deadline, attempt).await.map_err(late).flatten();
             attempts += 1;
             let next = match self.next_attempt(attempts, &outcome, &mut not_before, &call) {
                 Some(next) if next < deadline => next,
-                Some(_) | None => return Ok(self.reply(outcome?, deadline, place)),
+                Some(_) | None => {
+                    warn_of_failure(route, base_url, &outcome);
+                    return Ok(self.reply(outcome?, deadline, place));
+                }
             };
             self.metrics.upstream_retries.inc();
             tokio::time::sleep_until(next).await;
@@ -127,6 +134,8 @@ impl Upstream {
                 headers.append(name, value);
             }
         }
+        let (via, mark) = self.via.mark();
+        headers.append(via, HeaderValue::from_str(mark).map_err(|error| fault("the mark").source(error))?);
         match (&route.key, &call.credential) {
             (Key::Ours(key), _) => _ = headers.insert(AUTHORIZATION, key.clone()),
             (Key::Clients, Some(credential)) => {
@@ -209,8 +218,19 @@ impl Origin for Upstream {
         Box::pin(self.call(call))
     }
 
-    fn models(&self, credential: Option<Bytes>) -> BoxFuture<'_, Vec<Box<RawValue>>> {
-        Box::pin(async move { self.list(credential.as_ref()).await })
+    fn models(
+        &self,
+        credential: Option<Bytes>,
+        traces: Headers,
+    ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>> {
+        Box::pin(async move {
+            self.refuse_own(&traces)?;
+            Ok(self.list(credential.as_ref(), &traces).await)
+        })
+    }
+
+    fn refuse_own(&self, headers: &Headers) -> Result<()> {
+        self.via.refuse_own(headers)
     }
 }
 
@@ -242,6 +262,19 @@ impl From<Failed> for Error {
     }
 }
 
+/// Tells the operator which upstream fails, at most once a second.
+fn warn_of_failure(route: &Route, base_url: &str, outcome: &Result<Response, Failed>) {
+    let failed = match outcome {
+        Ok(response) if response.status().is_server_error() => response.status().to_string(),
+        Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => response.status().to_string(),
+        Ok(_) => return,
+        Err(failed) => failed.error.to_string(),
+    };
+    if route.may_warn() {
+        tracing::warn!(upstream = base_url, failed, "an upstream fails");
+    }
+}
+
 /// `option` is the limit that has passed.
 fn late(option: &str, limit_ms: u64) -> Error {
     let message = format!("the upstream did not answer within {limit_ms} ms (upstream.{option})");
@@ -259,10 +292,12 @@ fn may_go_better(response: &Response, is_elsewhere: bool) -> bool {
         StatusCode::SERVICE_UNAVAILABLE,
         StatusCode::GATEWAY_TIMEOUT,
     ];
+    // A code of Anthropic's, for models that are overloaded.
+    let is_transient = transient.contains(&status) || status.as_u16() == 529;
     match response.headers().get("x-should-retry").map(HeaderValue::as_bytes) {
         Some(b"true") => true,
         Some(b"false") => false,
-        Some(_) | None => transient.contains(&status) || (is_elsewhere && status.is_server_error()),
+        Some(_) | None => is_transient || (is_elsewhere && status.is_server_error()),
     }
 }
 

@@ -53,6 +53,11 @@ impl Events {
         self.buffer.split().freeze()
     }
 
+    /// How many bytes have come that are no whole event yet.
+    pub fn unread_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Where the first event ends: behind its blank line. Lines end in LF, CR or both.
     fn boundary(&mut self) -> Option<usize> {
         loop {
@@ -79,7 +84,7 @@ impl Events {
 }
 
 impl Event {
-    fn read(bytes: Bytes) -> Event {
+    pub(super) fn read(bytes: Bytes) -> Event {
         let text = String::from_utf8_lossy(&bytes);
         let data = field(&text, "data:").collect::<Vec<_>>().join("\n");
         Event {

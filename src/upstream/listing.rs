@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::client::Upstream;
-use super::reply::Call;
+use super::reply::{Call, Headers};
 use super::routes::{Key, Route};
 use crate::error::{Error, Kind, Result};
 
@@ -46,16 +46,21 @@ fn unseen(route: &Route) -> Vec<Box<RawValue>> {
 impl Upstream {
     /// The models of all routes, each as its upstream describes it; of an upstream that does not tell in time, those that the
     /// configuration names. One call a route, all at once.
-    pub(super) async fn list(&self, credential: Option<&Bytes>) -> Vec<Box<RawValue>> {
-        join_all(self.routes().map(|route| self.models_of(route, credential))).await.concat()
+    pub(super) async fn list(&self, credential: Option<&Bytes>, traces: &Headers) -> Vec<Box<RawValue>> {
+        join_all(self.routes().map(|route| self.models_of(route, credential, traces))).await.concat()
     }
 
-    async fn models_of(&self, route: &Route, credential: Option<&Bytes>) -> Vec<Box<RawValue>> {
+    async fn models_of(
+        &self,
+        route: &Route,
+        credential: Option<&Bytes>,
+        traces: &Headers,
+    ) -> Vec<Box<RawValue>> {
         // A client's credential is for one upstream: others that take one must not see it.
         if matches!(route.key, Key::Clients) && !self.is_of_none(route) {
             return unseen(route);
         }
-        let told = tokio::time::timeout(WITHIN, self.told_of(route, credential)).await;
+        let told = tokio::time::timeout(WITHIN, self.told_of(route, credential, traces)).await;
         let late = || Error::new(Kind::Timeout, "it took too long");
         match told.unwrap_or_else(|_| Err(late())) {
             Ok(mut models) => {
@@ -69,12 +74,17 @@ impl Upstream {
         }
     }
 
-    async fn told_of(&self, route: &Route, credential: Option<&Bytes>) -> Result<Vec<Box<RawValue>>> {
+    async fn told_of(
+        &self,
+        route: &Route,
+        credential: Option<&Bytes>,
+        traces: &Headers,
+    ) -> Result<Vec<Box<RawValue>>> {
         let call = Call {
             method: "GET".into(),
             path: "/models".into(),
             model: None,
-            headers: Vec::new(),
+            headers: traces.clone(),
             credential: credential.cloned(),
             body: Bytes::new(),
             may_repeat: true,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::events::Event;
 use crate::error::{Error, Kind, Result};
 
 /// An object's members, in their order, each value as its text.
@@ -90,13 +91,11 @@ pub fn with_usage(body: &[u8]) -> Result<Bytes> {
 }
 
 /// The event of a chunk that says of what was used only that it is not known yet, without saying so; none for any other.
-pub fn without_empty_usage(data: &str) -> Option<Bytes> {
+pub fn without_empty_usage(event: &Bytes) -> Option<Bytes> {
     const USAGE: &str = "usage";
-    // Most chunks do not speak of it, and are not read for it.
-    let speaks_of_it = data.contains("\"usage\"");
     // Data of several lines would need each of them marked.
-    let members =
-        if speaks_of_it && !data.contains('\n') { Members::read(data.as_bytes())? } else { return None };
+    let data = Event::read(event.clone()).data.filter(|data| !data.contains('\n'))?;
+    let members = Members::read(data.as_bytes())?;
     (members.get(USAGE)? == "null").then_some(())?;
     Some([b"data: ", &members.write_without(&[USAGE])[..], b"\n\n"].concat().into())
 }
@@ -126,7 +125,10 @@ mod tests {
 
     #[test]
     fn a_usage_that_is_not_known_yet_is_left_out() {
-        let told = |data| without_empty_usage(data).map(|event| String::from_utf8(event.to_vec()).unwrap());
+        let told = |data: &str| {
+            let told = without_empty_usage(&format!("data: {data}\n\n").into());
+            told.map(|event| String::from_utf8(event.to_vec()).unwrap())
+        };
         let chunk = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}],"usage":null}"#;
         let rest = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}]}"#;
         assert_eq!(told(chunk), Some(format!("data: {rest}\n\n")));
@@ -136,7 +138,7 @@ mod tests {
             "[DONE]",
             "\"usage\"",
             r#"{"a":{"usage":null}}"#,
-            "{\n\"usage\":null}",
+            "{\ndata: \"usage\":null}",
         ] {
             assert_eq!(told(data), None, "{data}");
         }

@@ -17,6 +17,7 @@ mod prices;
 mod replay;
 mod reply;
 mod routes;
+mod via;
 
 pub use answer::{Answer, Usage};
 pub use assembly::{Assembly, Note};

@@ -58,14 +58,25 @@ pub trait Origin: Send + Sync {
     /// Asks, and returns when the head of the reply is there.
     ///
     /// # Errors
-    /// `Upstream` if nobody could be reached, `Timeout`, `Overloaded` past the limit of calls, `ModelNotFound`. What the
+    /// `Upstream` if nobody could be reached, `Timeout`, `Overloaded` past the limit of calls, `ModelNotFound`, `Loop`. What the
     /// upstream refuses is a reply, not an error.
     ///
     /// Cancel safety: dropping the future, or the reply, ends the call.
     fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>>;
 
-    /// The models that can be asked for, as whoever answers them describes them (OpenAI's model objects).
-    fn models(&self, credential: Option<Bytes>) -> BoxFuture<'_, Vec<Box<RawValue>>>;
+    /// The models that can be asked for, as whoever answers them describes them (OpenAI's model objects). `traces` are the
+    /// headers of whoever asks that are passed on.
+    ///
+    /// # Errors
+    /// As [`Origin::refuse_own`].
+    fn models(&self, credential: Option<Bytes>, traces: Headers)
+    -> BoxFuture<'_, Result<Vec<Box<RawValue>>>>;
+
+    /// Refuses a request that has come from here: whoever answered it would wait for himself.
+    ///
+    /// # Errors
+    /// `Loop`.
+    fn refuse_own(&self, headers: &Headers) -> Result<()>;
 }
 
 impl fmt::Debug for Reply {

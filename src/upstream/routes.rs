@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
@@ -25,6 +27,9 @@ pub(super) struct Route {
     /// What the route is called in fingerprints.
     pub(super) name: Arc<str>,
     pub(super) key: Key,
+    /// When its failing was told of last, in milliseconds since it was made.
+    warned_ms: AtomicU64,
+    made: Instant,
 }
 
 /// What stands in the `Authorization` of a call.
@@ -59,12 +64,13 @@ impl Routes {
             if route.models.is_empty() || route.base_urls.is_empty() {
                 return Err(config(&format!("{at} needs models and base_urls")));
             }
+            check_names(&format!("{at}.models"), &route.models)?;
             let key = key(&at, route.passes_key, route.api_key_env.as_deref())?;
             routes.push(Route::new(&at, route.models.clone(), &route.base_urls, key)?);
         }
         if let Some(base_url) = &options.base_url {
             let named = options.api_key_env.as_deref();
-            let by_default = named.is_none() && std::env::var_os(KEY_ENV).is_some();
+            let by_default = named.is_none() && !options.passes_key && std::env::var_os(KEY_ENV).is_some();
             let key = key("api_key_env", options.passes_key, if by_default { Some(KEY_ENV) } else { named })?;
             routes.push(Route::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?);
         }
@@ -98,7 +104,16 @@ impl Route {
         base_urls.iter().try_for_each(|base_url| check_url(at, base_url))?;
         let base_urls: Vec<String> =
             base_urls.iter().map(|base_url| base_url.trim_end_matches('/').to_owned()).collect();
-        Ok(Route { models, name: base_urls[0].as_str().into(), base_urls, key })
+        let name = Arc::from(base_urls[0].as_str());
+        tracing::info!(?models, ?base_urls, ?key, "an upstream");
+        Ok(Route { models, name, base_urls, key, warned_ms: AtomicU64::new(0), made: Instant::now() })
+    }
+
+    /// Whether its failing may be told of again: once a second at most.
+    pub(super) fn may_warn(&self) -> bool {
+        let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1000);
+        let is_due = |last: u64| (now - last.min(now) >= 1000).then_some(now);
+        self.warned_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_ok()
     }
 
     /// Models that it names without leaving a rest open.
@@ -120,9 +135,21 @@ fn check_url(at: &str, base_url: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a star that stands for nothing.
+fn check_names(at: &str, models: &[String]) -> Result<()> {
+    let is_odd = |name: &&String| name.trim_end_matches('*').contains('*') || name.ends_with("**");
+    match models.iter().find(is_odd) {
+        Some(name) => Err(config(&format!("{at}: in `{name}` only a final `*` stands for anything"))),
+        None => Ok(()),
+    }
+}
+
 fn key(at: &str, passes_key: bool, variable: Option<&str>) -> Result<Key> {
     if passes_key {
-        return Ok(Key::Clients);
+        return match variable {
+            Some(_) => Err(config(&format!("{at}: passes_key and api_key_env are two keys; give one"))),
+            None => Ok(Key::Clients),
+        };
     }
     let Some(variable) = variable else { return Ok(Key::None) };
     let fault = |what: &str| config(&format!("{at}: the environment variable `{variable}` {what}"));
@@ -160,6 +187,28 @@ mod tests {
         let closed = Routes::new(&Options { base_url: None, ..options }).unwrap();
         let error = closed.of_model("x").unwrap_err();
         assert_eq!((error.kind(), error.param_name()), (Kind::ModelNotFound, Some("model")));
+    }
+
+    #[test]
+    fn two_keys_and_stars_in_the_middle_are_refused() {
+        let refused = |route: RouteOptions| {
+            Routes::new(&Options { routes: vec![route], ..Options::default() }).unwrap_err().to_string()
+        };
+        for name in ["a*b", "a**"] {
+            assert!(refused(route(name, "http://a/v1")).contains("routes[0].models"), "{name}");
+        }
+        let two =
+            RouteOptions { passes_key: true, api_key_env: Some("A".into()), ..route("a", "http://a/v1") };
+        assert!(refused(two).contains("routes[0]: passes_key and api_key_env"));
+    }
+
+    #[test]
+    fn a_failing_upstream_is_told_of_once_in_a_while() {
+        let options =
+            Options { base_url: Some("http://a/v1".into()), passes_key: true, ..Options::default() };
+        let routes = Routes::new(&options).unwrap();
+        let route = routes.of_none().unwrap();
+        assert!(route.may_warn() && !route.may_warn());
     }
 
     #[test]

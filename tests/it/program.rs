@@ -129,8 +129,13 @@ impl Server {
     }
 
     pub(crate) fn spawn(program: &mut Command) -> Server {
+        Server::spawn_at(program, "127.0.0.1:0")
+    }
+
+    /// As [`Server::spawn`], on an address that somebody must know before.
+    pub(crate) fn spawn_at(program: &mut Command, address: &str) -> Server {
         let client = client();
-        program.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        program.args(["--listen", address]).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = program.spawn().expect("the program starts");
         // From here on the program ends with the test, however that ends.
         let mut server = Server { child, url: String::new(), client, own_dir: None };

@@ -44,6 +44,8 @@ impl Answers {
         let stamp = plan.stamp;
         let Some((waiter, flight)) = self.board.lead(plan, self.is_current(asked)) else { return };
         let Ok(making) = self.making(ask, asked, stamp, true) else { return };
+        // Nobody listens; those who join may.
+        waiter.listener.forgo_events();
         let answers = Arc::clone(self);
         tokio::spawn(async move {
             if !making.run(flight, Some(waiter)).await {
@@ -211,6 +213,7 @@ impl Answers {
         let mut phase = listener.begun().await;
         if matches!(phase, Phase::Streaming(_)) && !form.streams {
             // Whoever wants it whole waits for all of it.
+            listener.forgo_events();
             phase = listener.ended().await;
         }
         let fails_like = |status| asked.asker.fails_like(&leader, status);
@@ -246,7 +249,8 @@ impl Answers {
                     answer.filter(|_| form.streams).and_then(|answer| self.replayed(&answer.json, form));
                 let body = events.unwrap_or_else(|| Body::Whole(whole.body.clone()));
                 let saved = saved(answer.and_then(|answer| answer.usage));
-                Served { saved, ..Served::new(whole.status, headers(&whole.headers), body, outcome) }
+                let reason = whole.not_kept;
+                Served { saved, reason, ..Served::new(whole.status, headers(&whole.headers), body, outcome) }
             }
             Phase::Passed(whole) if fails_like(Some(whole.status)) => {
                 let reason = (200..300).contains(&whole.status).then_some(NO_ANSWER);

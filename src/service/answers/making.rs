@@ -8,16 +8,19 @@ use tokio::time::Instant;
 
 use super::board::{Flight, Terms, Waiter};
 use super::record::{CONTENT_TYPE, Record};
-use super::telling::{EVENT_BYTES, Phase, Streamed, Whole};
+use super::telling::{OfUsage, Phase, Streamed, Whole};
 use super::{Answers, Asked};
 use crate::cache::{Held, Stamp, TierName};
 use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
-use crate::upstream::{self, Answer, Assembly, Call, Event, Events, Reply, Usage};
+use crate::upstream::{Answer, Assembly, Call, Event, Events, Reply, Usage};
 
 /// How long the end of a stream is waited for that has said that it is over.
 const END_WITHIN: Duration = Duration::from_millis(50);
+
+/// How long those who hear a stream that is not collected any more may take to hear enough of it.
+const ROOM_WITHIN: Duration = Duration::from_secs(60);
 
 /// As much is told of an error in a stream.
 const FAULT_CHARS_MAX: usize = 500;
@@ -106,14 +109,18 @@ impl Making {
             }
         };
         let answer = if reply.is_success() { Answer::read(&body) } else { None };
-        let whole = Arc::new(Whole { status: reply.status, headers: reply.headers, body, answer });
-        let Some(answer) = &whole.answer else {
-            flight.end(Phase::Passed(whole));
+        let (status, headers) = (reply.status, reply.headers);
+        let Some(answer) = answer else {
+            let passed = Whole { status, headers, body, answer: None, not_kept: None };
+            flight.end(Phase::Passed(Arc::new(passed)));
             return None;
         };
-        let kept = self.ready(answer, flight, started).await;
+        let kept = self.ready(&answer, flight, started).await;
         self.count_spent(answer.usage);
-        tell(flight, kept.as_ref(), Phase::Whole(Arc::clone(&whole)));
+        let not_kept = kept.as_ref().err().copied();
+        let whole = Whole { status, headers, body, answer: Some(answer), not_kept };
+        let kept = kept.ok();
+        tell(flight, kept.as_ref(), Phase::Whole(Arc::new(whole)));
         kept
     }
 
@@ -124,15 +131,16 @@ impl Making {
         let mut course = Course::default();
         if let Err(error) = self.follow(&mut reply, flight, &mut course).await {
             self.not_kept("incomplete");
-            flight.telling().push(course.events.rest(), None);
+            flight.telling().push(course.events.rest(), OfUsage::Nothing);
             flight.end(Phase::Failed(error));
             return None;
         }
+        let is_too_long = course.is_too_long;
         let (streamed, last) = course.finish();
         let kept = match &streamed {
-            Streamed::Answer(answer) => self.ready(answer, flight, started).await,
+            Streamed::Answer(answer) => self.ready(answer, flight, started).await.ok(),
             Streamed::Uncertain(_) => {
-                self.not_kept("uncertain");
+                self.not_kept(if is_too_long { "too_large" } else { "uncertain" });
                 None
             }
             Streamed::Faulty(_) => {
@@ -142,7 +150,7 @@ impl Making {
         };
         self.count_spent(streamed.usage());
         // Whoever has read the last event and asks again finds the answer.
-        last.into_iter().for_each(|last| flight.telling().push(last, None));
+        last.into_iter().for_each(|last| flight.telling().push(last, OfUsage::Nothing));
         tell(flight, kept.as_ref(), Phase::Streamed(headers, streamed));
         kept
     }
@@ -150,17 +158,17 @@ impl Making {
     /// Passes events on as they come, but for the last one, and reads along.
     async fn follow(&self, reply: &mut Reply, flight: &Flight, course: &mut Course) -> Result<()> {
         let bytes_max = self.answers.answer_bytes_max;
-        let mut left = bytes_max;
-        let mut charge = |bytes: usize| -> Result<()> {
-            let error = || Error::new(Kind::Upstream, "read the upstream's stream: it is too long");
-            left = left.checked_sub(bytes).ok_or_else(|| error().with("bytes_max", bytes_max))?;
-            Ok(())
-        };
         while let Some(bytes) = course.next_of(reply).await? {
-            charge(bytes.len())?;
             course.events.push(&bytes);
             while let Some(event) = course.events.next_event() {
-                charge(EVENT_BYTES + self.hear(event, flight, course))?;
+                self.hear(event, flight, course);
+            }
+            if course.events.unread_bytes() > bytes_max {
+                let message = "read the upstream's stream: an event is too long (upstream.answer_bytes_max)";
+                return Err(Error::new(Kind::Upstream, message).with("bytes_max", bytes_max));
+            }
+            if flight.telling().held_bytes() > bytes_max {
+                self.hold_less(flight, course).await?;
             }
         }
         if let Some(event) = course.events.last_event() {
@@ -169,39 +177,62 @@ impl Making {
         Ok(())
     }
 
+    /// Goes on with a stream that has become too long to be collected: it is for those who listen, at the pace of the slowest.
+    async fn hold_less(&self, flight: &Flight, course: &mut Course) -> Result<()> {
+        course.is_too_long = true;
+        course.assembly.give_up();
+        flight.leave();
+        flight.telling().close();
+        let slow = "those who hear the stream are too slow";
+        let room = flight.telling().room(self.answers.answer_bytes_max);
+        tokio::time::timeout(ROOM_WITHIN, room).await.map_err(|_| Error::new(Kind::Timeout, slow))
+    }
+
     /// Reads an event and passes it on, unless it is the one that ends the answer: that one takes the place of the last.
-    /// Returns how many bytes of it are kept twice.
-    fn hear(&self, event: Event, flight: &Flight, course: &mut Course) -> usize {
+    fn hear(&self, event: Event, flight: &Flight, course: &mut Course) {
         let telling = flight.telling();
-        course.last.take().into_iter().for_each(|last| telling.push(last, None));
+        course.last.take().into_iter().for_each(|last| telling.push(last, OfUsage::Nothing));
         let was_done = course.assembly.is_done();
         if event.is_garbled {
             course.assembly.doubt();
         }
         let note = event.data.as_deref().map(|data| course.assembly.push(data)).unwrap_or_default();
-        let without_usage = match &event.data {
-            _ if !self.asked.terms.tells_usage => None,
-            Some(_) if note.is_usage => Some(Bytes::new()),
-            Some(data) => upstream::without_empty_usage(data),
-            None => None,
+        let of_usage = match &event.data {
+            Some(_) if note.is_usage && self.asked.terms.tells_usage => OfUsage::All,
+            // Most chunks do not speak of it, and are not read for it.
+            Some(data) if data.contains("\"usage\"") && self.asked.terms.tells_usage => OfUsage::Perhaps,
+            Some(_) | None => OfUsage::Nothing,
         };
         if note.is_error || event.is_error {
             course.fault = Some(event.data.unwrap_or_default());
         }
-        let twice = without_usage.as_ref().map_or(0, Bytes::len);
         if course.assembly.is_done() && !was_done {
             course.last = Some(event.bytes);
         } else {
-            telling.push(event.bytes, without_usage);
+            telling.push(event.bytes, of_usage);
         }
-        twice
     }
 
-    /// Puts an answer where it is found, if it may be kept.
-    async fn ready(&self, answer: &Answer, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
+    /// Puts an answer where it is found, if it may be kept, or says why it may not.
+    async fn ready(
+        &self,
+        answer: &Answer,
+        flight: &Flight,
+        started: Instant,
+    ) -> Result<Kept<'_>, &'static str> {
         if !self.keeps {
-            return None;
+            return Err("no_store");
         }
+        let kept = self.admitted(answer, flight, started).await;
+        kept.inspect_err(|reason| self.not_kept(reason))
+    }
+
+    async fn admitted(
+        &self,
+        answer: &Answer,
+        flight: &Flight,
+        started: Instant,
+    ) -> Result<Kept<'_>, &'static str> {
         let record = Record {
             usage: answer.usage,
             was_asked_for_usage: self.asked.terms.tells_usage,
@@ -211,27 +242,17 @@ impl Making {
             answer: &answer.json,
         };
         if let Some(reason) = self.refusal(answer, &record) {
-            self.not_kept(reason);
-            return None;
+            return Err(reason);
         }
         // Whoever deletes holds it too: what is deleted before the terms are closed is not kept, and what is deleted later
         // is there to be removed.
         let held = self.answers.stripes.lock(&[self.asked.identity.key]).await;
-        let terms = match flight.close_terms() {
-            Ok(terms) => terms,
-            Err(reason) => {
-                self.not_kept(reason);
-                return None;
-            }
-        };
+        let terms = flight.close_terms()?;
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         let draft = Draft { record, terms, stamp: self.stamp, cost_us };
-        let kept = self.answers.keep(&self.asked, draft, held).await;
-        match &kept {
-            Some(kept) => flight.kept_with(&kept.tags()),
-            None => self.not_kept("invalidated"),
-        }
-        kept
+        let kept = self.answers.keep(&self.asked, draft, held).await.ok_or("invalidated")?;
+        flight.kept_with(&kept.tags());
+        Ok(kept)
     }
 
     /// Why an answer is not to be kept.
@@ -267,6 +288,8 @@ struct Course {
     fault: Option<String>,
     /// How long a stream that has said that it is over is waited for.
     end: Option<Instant>,
+    /// Whether it is too long to be collected.
+    is_too_long: bool,
 }
 
 impl Course {

@@ -260,6 +260,7 @@ impl Answers {
 
     fn asked(&self, ask: &Ask) -> Result<Asked> {
         check_tags(&ask.tags)?;
+        self.origin.refuse_own(&ask.traces)?;
         let upstream = self.origin.name(&ask.chat.model)?;
         let namespace = self.namespaces.of_answers(&ask.tenant, ask.directives.namespace.as_deref());
         let namespace = namespace.map_err(|error| error.param("cache.namespace"))?;

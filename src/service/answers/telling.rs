@@ -1,16 +1,17 @@
 //! What those who wait for an answer hear of it: its bytes as they come, from the first one on, and how it ended.
 
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::{Error, Kind, Result};
-use crate::upstream::{Answer, Headers, Usage};
+use crate::upstream::{Answer, Headers, Usage, without_empty_usage};
 
 /// What an event costs beside its bytes.
-pub(super) const EVENT_BYTES: usize = size_of::<Frame>();
+const EVENT_BYTES: usize = size_of::<Frame>();
 
 /// About as much is handed out at once: whoever comes late to a long answer gets no copy of all of it.
 const HANDED_BYTES: usize = 64 * 1024;
@@ -54,13 +55,17 @@ pub(super) struct Whole {
     pub(super) headers: Headers,
     pub(super) body: Bytes,
     pub(super) answer: Option<Answer>,
+    /// Why the answer is not kept.
+    pub(super) not_kept: Option<&'static str>,
 }
 
 /// The voice of whoever makes an answer.
 #[derive(Debug)]
 pub(super) struct Telling {
     progress: watch::Sender<Progress>,
-    frames: Mutex<Vec<Frame>>,
+    tape: Mutex<Tape>,
+    /// Something has left the tape.
+    eased: Notify,
 }
 
 #[derive(Debug)]
@@ -69,11 +74,36 @@ struct Progress {
     frames: usize,
 }
 
+/// The events that somebody may still want to hear: all of them, for as long as somebody may come.
+#[derive(Debug, Default)]
+struct Tape {
+    frames: VecDeque<Frame>,
+    /// Events before the first of these.
+    gone: usize,
+    bytes: usize,
+    /// How far each one has heard, by his number. Who hears no events has no place here.
+    heard: HashMap<u64, usize>,
+    /// Those who have come.
+    came: u64,
+    /// Whether nobody will come any more, so that what all have heard can go.
+    is_closed: bool,
+}
+
 #[derive(Debug)]
 struct Frame {
     bytes: Bytes,
-    /// The same for those who have not asked what was used, if it is not the same.
-    without_usage: Option<Bytes>,
+    of_usage: OfUsage,
+}
+
+/// What an event says of what was used, which is for those who have asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OfUsage {
+    /// Nothing.
+    Nothing,
+    /// Perhaps that it is not known yet.
+    Perhaps,
+    /// All that it says.
+    All,
 }
 
 /// The ear of one who waits. Dropping it leaves.
@@ -81,6 +111,7 @@ struct Frame {
 pub(super) struct Listener {
     telling: Arc<Telling>,
     progress: watch::Receiver<Progress>,
+    number: u64,
 }
 
 /// The events of an answer, from the first one on.
@@ -121,14 +152,16 @@ impl Telling {
     /// Nothing said, and the first who listens.
     pub(super) fn new() -> (Arc<Telling>, Listener) {
         let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, frames: 0 });
-        let telling = Arc::new(Telling { progress, frames: Mutex::default() });
-        let listener = Listener { telling: Arc::clone(&telling), progress: receiver };
+        let telling = Arc::new(Telling { progress, tape: Mutex::default(), eased: Notify::new() });
+        let number = lock(&telling.tape).come();
+        let listener = Listener { telling: Arc::clone(&telling), progress: receiver, number };
         (telling, listener)
     }
 
     /// One more who listens.
     pub(super) fn listener(self: &Arc<Self>) -> Listener {
-        Listener { telling: Arc::clone(self), progress: self.progress.subscribe() }
+        let number = lock(&self.tape).come();
+        Listener { telling: Arc::clone(self), progress: self.progress.subscribe(), number }
     }
 
     /// Events will come.
@@ -136,16 +169,39 @@ impl Telling {
         self.settle(Phase::Streaming(headers));
     }
 
-    /// An event has come; for those who have not asked what was used it may be another, or nothing.
-    pub(super) fn push(&self, bytes: Bytes, without_usage: Option<Bytes>) {
+    /// An event has come.
+    pub(super) fn push(&self, bytes: Bytes, of_usage: OfUsage) {
         if bytes.is_empty() {
             return;
         }
-        let mut frames = lock(&self.frames);
-        frames.push(Frame { bytes, without_usage });
-        let count = frames.len();
-        drop(frames);
+        let count = lock(&self.tape).push(Frame { bytes, of_usage });
         self.progress.send_modify(|progress| progress.frames = count);
+    }
+
+    /// How many bytes are held for those who may want to hear them.
+    pub(super) fn held_bytes(&self) -> usize {
+        lock(&self.tape).bytes
+    }
+
+    /// Nobody will come any more: what all have heard is let go.
+    pub(super) fn close(&self) {
+        let mut tape = lock(&self.tape);
+        tape.is_closed = true;
+        tape.trim();
+    }
+
+    /// Waits until no more is held than `bytes_max`, as is once those who listen have heard enough.
+    pub(super) async fn room(&self, bytes_max: usize) {
+        while self.held_bytes() > bytes_max {
+            self.eased.notified().await;
+        }
+    }
+
+    /// Does something with the tape, which may ease it.
+    fn with_tape(&self, act: impl FnOnce(&mut Tape)) {
+        act(&mut lock(&self.tape));
+        // One waits at most, and finds this also if it comes too early.
+        self.eased.notify_one();
     }
 
     /// It has come so far.
@@ -175,10 +231,70 @@ impl Telling {
     }
 }
 
+impl Tape {
+    fn come(&mut self) -> u64 {
+        self.came += 1;
+        self.heard.insert(self.came, 0);
+        self.came
+    }
+
+    /// Returns how many events have come.
+    fn push(&mut self, frame: Frame) -> usize {
+        self.bytes += frame.cost();
+        self.frames.push_back(frame);
+        let count = self.gone + self.frames.len();
+        self.trim();
+        count
+    }
+
+    /// Lets go what nobody will hear any more.
+    fn trim(&mut self) {
+        let wanted = self.heard.values().min().copied().unwrap_or(usize::MAX);
+        while self.is_closed
+            && self.gone < wanted
+            && let Some(frame) = self.frames.pop_front()
+        {
+            self.gone += 1;
+            self.bytes -= frame.cost();
+        }
+    }
+}
+
+impl Frame {
+    fn cost(&self) -> usize {
+        self.bytes.len() + EVENT_BYTES
+    }
+
+    /// What it is to somebody; empty if it is not for him.
+    fn heard(&self, wants_usage: bool) -> Bytes {
+        match self.of_usage {
+            OfUsage::All if !wants_usage => Bytes::new(),
+            OfUsage::Perhaps if !wants_usage => {
+                without_empty_usage(&self.bytes).unwrap_or_else(|| self.bytes.clone())
+            }
+            OfUsage::Nothing | OfUsage::Perhaps | OfUsage::All => self.bytes.clone(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.forgo_events();
+    }
+}
+
 impl Listener {
     /// Waits until something has come.
     pub(super) async fn begun(&mut self) -> Phase {
         self.until(|phase| !matches!(phase, Phase::Waiting)).await
+    }
+
+    /// This one wants to hear how it ends only.
+    pub(super) fn forgo_events(&self) {
+        self.telling.with_tape(|tape| {
+            tape.heard.remove(&self.number);
+            tape.trim();
+        });
     }
 
     /// Waits until all has come.
@@ -252,18 +368,18 @@ impl Live {
     }
 
     fn wanted(&mut self, until: usize) -> Vec<Bytes> {
-        let frames = lock(&self.listener.telling.frames);
         let (mut wanted, mut bytes) = (Vec::new(), 0);
-        while self.at < until && bytes < HANDED_BYTES {
-            let frame = &frames[self.at];
-            self.at += 1;
-            let own = match &frame.without_usage {
-                Some(own) if !self.wants_usage => own,
-                Some(_) | None => &frame.bytes,
-            };
-            bytes += own.len();
-            wanted.extend((!own.is_empty()).then(|| own.clone()));
-        }
+        let (at, wants_usage) = (&mut self.at, self.wants_usage);
+        self.listener.telling.with_tape(|tape| {
+            while *at < until && bytes < HANDED_BYTES {
+                let own = tape.frames[*at - tape.gone].heard(wants_usage);
+                *at += 1;
+                bytes += own.len();
+                wanted.extend((!own.is_empty()).then_some(own));
+            }
+            tape.heard.insert(self.listener.number, *at);
+            tape.trim();
+        });
         wanted
     }
 }
@@ -294,17 +410,18 @@ mod tests {
     async fn whoever_listens_late_gets_every_event_from_the_first_one() {
         let (telling, first) = Telling::new();
         telling.begin(Arc::default());
-        telling.push("a".into(), None);
+        telling.push("a".into(), OfUsage::Nothing);
         let mut early = first.into_live(false, None);
         assert_eq!(early.next().await.unwrap().unwrap(), "a");
-        telling.push("b".into(), Some("p".into()));
-        telling.push("u".into(), Some(Bytes::new()));
+        telling.push("data: {\"b\":1,\"usage\":null}\n\n".into(), OfUsage::Perhaps);
+        telling.push("u".into(), OfUsage::All);
         let (heard, sum) = std::sync::mpsc::channel();
         let at_end = move |usage: Usage| heard.send(usage.prompt_tokens).unwrap();
         let mut late = telling.listener().into_live(true, Some(Box::new(at_end)));
         let mut plain = telling.listener().into_live(false, None);
-        assert_eq!(late.next().await.unwrap().unwrap(), "abu");
-        assert_eq!(plain.next().await.unwrap().unwrap(), "ap", "usage is for those who want it");
+        assert_eq!(late.next().await.unwrap().unwrap(), "adata: {\"b\":1,\"usage\":null}\n\nu");
+        let told = plain.next().await.unwrap().unwrap();
+        assert_eq!(told, "adata: {\"b\":1}\n\n", "usage is for those who want it");
         assert!(poll!(pin!(plain.next())).is_pending());
         let usage = Usage { prompt_tokens: 7, completion_tokens: 1 };
         telling.settle(Phase::Streamed(Arc::default(), Streamed::Uncertain(Some(usage))));
@@ -317,7 +434,7 @@ mod tests {
     async fn a_long_answer_is_handed_out_in_pieces() {
         let (telling, listener) = Telling::new();
         let event = Bytes::from(vec![b'a'; HANDED_BYTES / 4]);
-        (0..9).for_each(|_| telling.push(event.clone(), None));
+        (0..9).for_each(|_| telling.push(event.clone(), OfUsage::Nothing));
         telling.settle(Phase::Streamed(Arc::default(), Streamed::Uncertain(None)));
         let (mut live, mut pieces) = (listener.into_live(false, None), Vec::new());
         while let Some(piece) = live.next().await.unwrap() {
@@ -327,10 +444,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_all_have_heard_is_let_go_once_nobody_will_come() {
+        let (telling, waiting) = Telling::new();
+        let (mut quick, mut slow) =
+            (telling.listener().into_live(false, None), telling.listener().into_live(false, None));
+        waiting.forgo_events();
+        let event = |text: &'static str| telling.push(text.into(), OfUsage::Nothing);
+        event("a");
+        assert_eq!(quick.next().await.unwrap().unwrap(), "a");
+        telling.close();
+        assert_eq!(telling.held_bytes(), 1 + EVENT_BYTES, "one has not heard it");
+        event("b");
+        let mut room = pin!(telling.room(1 + EVENT_BYTES));
+        assert!(poll!(&mut room).is_pending());
+        assert_eq!(slow.next().await.unwrap().unwrap(), "ab");
+        room.await;
+        assert_eq!(telling.held_bytes(), 1 + EVENT_BYTES, "the other has not");
+        assert_eq!(quick.next().await.unwrap().unwrap(), "b");
+        assert_eq!(telling.held_bytes(), 0);
+        event("c");
+        drop(quick);
+        assert_eq!(slow.next().await.unwrap().unwrap(), "c");
+        assert_eq!(telling.held_bytes(), 0);
+        drop((slow, waiting));
+        event("d");
+        assert_eq!(telling.held_bytes(), 0, "nobody listens");
+    }
+
+    #[tokio::test]
     async fn a_break_is_told_after_what_came_before_it() {
         let (telling, listener) = Telling::new();
         telling.begin(Arc::default());
-        telling.push("a".into(), None);
+        telling.push("a".into(), OfUsage::Nothing);
         telling.settle(Phase::Failed(Error::new(Kind::Upstream, "cut")));
         let mut live = listener.into_live(false, None);
         assert_eq!(live.next().await.unwrap().unwrap(), "a");

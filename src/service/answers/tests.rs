@@ -49,8 +49,12 @@ impl Origin for Scripted {
         .boxed()
     }
 
-    fn models(&self, _: Option<Bytes>) -> BoxFuture<'_, Vec<Box<RawValue>>> {
-        Box::pin(std::future::ready(Vec::new()))
+    fn models(&self, _: Option<Bytes>, _: Headers) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn refuse_own(&self, _: &Headers) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -196,6 +196,49 @@ async fn a_stream_that_breaks_is_passed_on_as_broken_and_never_kept() {
     assert_eq!(accumulated(&again)["choices"][0]["message"]["content"], "a");
 }
 
+/// A long stream was paid for, and is no less an answer for being too long to be kept.
+#[tokio::test]
+async fn a_stream_too_long_to_be_collected_goes_through() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__ANSWER_BYTES_MAX", "2048")]).await;
+    let chunk = |n: usize, reason: Value| {
+        let choice =
+            json!({ "index": 0, "delta": { "content": format!("word {n} ") }, "finish_reason": reason });
+        format!("data: {}\n\n", json!({ "choices": [choice], "usage": null }))
+    };
+    let mut events: Vec<String> = (0..1000).map(|n| chunk(n, Value::Null)).collect();
+    events.push(chunk(1000, json!("stop")));
+    events.push(format!(
+        "data: {}\n\n",
+        json!({ "choices": [], "usage": { "prompt_tokens": 3, "completion_tokens": 4 } })
+    ));
+    events.push("data: [DONE]\n\n".into());
+    upstream.usually(Mode::Events(events));
+    let body = with(question("a saga"), json!({ "stream": true }));
+    for _ in 0..2 {
+        let heard = ask(&server, &body).await;
+        let text = accumulated(&heard)["choices"][0]["message"]["content"].clone();
+        assert!(text.as_str().unwrap().ends_with("word 999 word 1000 "));
+        assert!(!heard.body.as_str().unwrap().contains("usage"), "nobody has asked for it");
+        assert!(!is_hit(&heard));
+    }
+    quiet(&server).await;
+    assert_eq!((upstream.calls(), server.stat("/answers/spent_tokens").await), (2, 14));
+}
+
+/// Somebody mistypes an address.
+#[tokio::test]
+async fn a_server_that_is_its_own_upstream_says_so() {
+    let dir = TempDir::new().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut program = likewise("serve", dir.path());
+    program.arg("--upstream").arg(format!("http://{free}/v1"));
+    let server = Server::spawn_at(&mut program, &free.to_string());
+    let asked = ask(&server, &question("who am I?")).await;
+    assert_eq!((asked.status, asked.error().0), (508, "loop_detected"), "{}", asked.body);
+    assert_eq!(server.get("/v1/files").await.status, 508);
+    assert_eq!(server.get("/v1/models").await.status, 200, "its own model is listed once");
+}
+
 #[tokio::test]
 async fn a_failure_is_told_to_all_who_wait() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
@@ -352,13 +395,18 @@ async fn an_upstream_that_is_down_or_silent_is_told_in_the_shape_of_every_error(
     let held = upstream.hold_tail().await;
     let body = with(question("anybody?"), json!({ "stream": true }));
     let mut silent = open(&server, &body).await;
+    let mut heard = Vec::new();
     let last = loop {
         match silent.next().await {
-            Some(Ok(_)) => {}
+            Some(Ok(bytes)) => heard.extend(bytes),
             end => break end,
         }
     };
     assert!(matches!(last, Some(Err(_))), "a silent stream is cut off");
+    let heard = String::from_utf8(heard).unwrap();
+    let told = heard.trim_end().rsplit("data: ").next().unwrap();
+    let told: Value = serde_json::from_str(told).expect("an event that tells why");
+    assert_eq!(told["error"]["code"], "timeout", "{told}");
     drop(held);
 }
 
