@@ -61,6 +61,8 @@ pub(super) struct Terms {
     pub(super) tells_usage: bool,
     /// How long the answer may be kept. Whoever joins may shorten it, until the answer is kept.
     pub(super) ttl_seconds: u32,
+    /// Whether that is how long the answer before it lived, to the second, because nobody has said otherwise.
+    pub(super) inherits_ttl: bool,
 }
 
 #[derive(Debug)]

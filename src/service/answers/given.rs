@@ -151,7 +151,7 @@ impl Answers {
             model: "".into(),
             question: None,
             asker: Asker::default(),
-            terms: Terms { tags, tells_usage: false, ttl_seconds },
+            terms: Terms { tags, tells_usage: false, ttl_seconds, inherits_ttl: false },
         })
     }
 }

@@ -10,7 +10,7 @@ use super::board::{Flight, Terms, Waiter};
 use super::record::{CONTENT_TYPE, Record};
 use super::telling::{OfUsage, Phase, Streamed, Whole};
 use super::{Answers, Asked};
-use crate::cache::{Held, Stamp, TierName};
+use crate::cache::{Held, Policy, Stamp, TierName};
 use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
@@ -353,7 +353,11 @@ impl Answers {
         }
         let versions = self.cache.freshness().versions();
         let tokens = versions.admit(draft.stamp, asked.namespace.subject, &terms.tags)?;
-        let lifetime = self.cache.freshness().lifetime(&asked.namespace.policy, terms.ttl_seconds);
+        let policy = &*asked.namespace.policy;
+        // Shortened at random each time, it would grow shorter with every refresh.
+        let jitter_share = if terms.inherits_ttl { 0.0 } else { policy.jitter_share };
+        let policy = Policy { jitter_share, ..policy.clone() };
+        let lifetime = self.cache.freshness().lifetime(&policy, terms.ttl_seconds);
         let usage = draft.record.usage.unwrap_or_default();
         let meta = EntryMeta {
             soft_expires: lifetime.soft_expires,

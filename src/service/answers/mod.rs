@@ -237,7 +237,7 @@ impl Answers {
             && let Some(served) = self.hit(found, &asked, form, started)
         {
             if found.verdict != Verdict::Fresh && !ask.directives.only_if_cached {
-                asked.carry_on(Some(found.clone()));
+                asked.carry_on(Some(found.clone()), &ask.directives);
                 self.refresh(ask, &asked);
             }
             return Ok(served);
@@ -249,7 +249,7 @@ impl Answers {
         let stands_in = found.as_ref().is_some_and(|found| self.may_stand_in(found, &asked, &ask.directives));
         // Whoever has something in hand does not wait; another address may still be asked.
         asked.asker.may_wait = !stands_in;
-        asked.carry_on(found);
+        asked.carry_on(found, &ask.directives);
         // A hit does not carry the room that this takes.
         let made = Box::pin(self.made(ask, &asked, form, started)).await;
         let fails = stands_in && is_failure(&made);
@@ -290,6 +290,7 @@ impl Answers {
                 tags,
                 tells_usage,
                 ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
+                inherits_ttl: false,
             },
             namespace,
         })
@@ -328,9 +329,20 @@ impl Answers {
 }
 
 impl Asked {
-    /// What takes the place of an answer depends on what that one depends on: whoever asks for it may not say it again.
-    fn carry_on(&mut self, before: Option<Found>) {
-        before.into_iter().for_each(|before| self.terms.depend_on(tags_of(&before.entry)));
+    /// What takes the place of an answer depends on what that one depends on, and lives no longer than somebody has said:
+    /// whoever asks for it may not say it again.
+    fn carry_on(&mut self, before: Option<Found>, directives: &Directives) {
+        let Some(before) = before else { return };
+        self.terms.depend_on(tags_of(&before.entry));
+        let meta = &before.entry.meta;
+        let lived_seconds = meta.expires.since(meta.created);
+        let policy = &self.namespace.policy;
+        let shortest_by_default = f64::from(policy.ttl_seconds) * (1.0 - policy.jitter_share);
+        let was_shortened = f64::from(lived_seconds) < shortest_by_default.floor();
+        if directives.ttl_seconds.is_none() && was_shortened {
+            self.terms.ttl_seconds = lived_seconds.max(1);
+            self.terms.inherits_ttl = true;
+        }
     }
 }
 

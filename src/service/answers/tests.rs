@@ -254,3 +254,23 @@ async fn a_lifetime_of_its_own_is_kept_within_limits() {
         assert_eq!(bench.ask_with(living(ttl)).await.unwrap_err().param_name(), Some("cache.ttl"));
     }
 }
+
+#[tokio::test]
+async fn whoever_makes_an_answer_anew_does_not_lengthen_its_life() {
+    let bench = Bench::new().await;
+    let living = |ttl| Directives { ttl_seconds: Some(ttl), ..Directives::default() };
+    bench.ask_with(living(60)).await.unwrap();
+    let left = async || match bench.ask().await.outcome {
+        Outcome::Hit(age) => age.fresh_seconds,
+        outcome => panic!("{outcome:?}"),
+    };
+    bench.clock.advance(55);
+    assert_eq!(left().await, 5, "due, and made anew by somebody who says nothing");
+    assert_eq!(left().await, 60);
+    bench.clock.advance(61);
+    assert_eq!(bench.ask().await.outcome, Outcome::Miss);
+    assert_eq!(left().await, 60, "nor does one who comes when it has ended");
+    bench.clock.advance(55);
+    bench.ask_with(living(600)).await.unwrap();
+    assert_eq!(left().await, 600, "unless he says so");
+}
