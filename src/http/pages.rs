@@ -48,7 +48,8 @@ fn is_of_this_machine(host: &[u8]) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    name.parse::<IpAddr>().is_ok() || !name.contains('.') || name.ends_with(".localhost")
+    let is_reserved = [".internal", ".localhost"].iter().any(|zone| name.ends_with(zone));
+    name.parse::<IpAddr>().is_ok() || !name.contains('.') || is_reserved
 }
 
 #[cfg(test)]
@@ -72,6 +73,7 @@ mod tests {
             "LOCALHOST",
             "a.localhost:1",
             "likewise:80",
+            "host.docker.internal:8420",
         ] {
             assert!(is_served(&[("host", host)]), "{host}");
         }

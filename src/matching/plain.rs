@@ -57,12 +57,14 @@ pub(super) fn plain_within(scope: &Json<'_>, question: &str) -> Option<String> {
     if matters_in(scope, &matters) { None } else { plain(question) }
 }
 
-/// Whether any text of a scope matters. What the members of a request are called does not, nor that a part of a message is a
-/// text.
+/// Whether any text of a scope matters. What the members of a request are called does not, nor that a part of a message, or the
+/// answer, is a text.
 fn matters_in(scope: &Json<'_>, matters: &impl Fn(&str) -> bool) -> bool {
     let Json::Object(members) = scope else { return scope.any_text(matters) };
     members.iter().any(|(name, value)| match name.as_ref() {
-        "messages" => value.any_text(&|text| text != "text" && matters(text)),
+        "messages" | "modalities" | "response_format" => {
+            value.any_text(&|text| text != "text" && matters(text))
+        }
         _ => value.any_text(matters),
     })
 }
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn a_scope_that_speaks_of_texts_leaves_no_plain_form() {
         let form = |scope: &str| plain_within(&Json::parse(scope.as_bytes()).unwrap(), "What is it?");
-        let shop = r#"{"messages":[{"content":[{"type":"text","text":"you sell shoes"}]}],"max_tokens":5}"#;
+        let shop = r#"{"messages":[{"content":[{"type":"text","text":"you sell shoes"}]}],"max_tokens":5,
+            "modalities":["text"],"response_format":{"type":"text"}}"#;
         assert_eq!(form(shop), plain("What is it?"));
         let long = format!("[\"{}\"]", "a ".repeat(SCOPE_BYTES_MAX));
         let mut orders = vec![long.as_str()];

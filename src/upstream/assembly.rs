@@ -112,6 +112,7 @@ impl Assembly {
     pub fn give_up(&mut self) {
         self.is_uncertain = true;
         self.has_given_up = true;
+        self.whole.retain(|name, _| name == "usage");
         for choice in self.choices.values_mut() {
             choice.message.clear();
             choice.calls.clear();

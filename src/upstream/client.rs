@@ -187,8 +187,8 @@ impl Upstream {
         let wait = asked.unwrap_or_else(|| pacing::backoff(attempts, first, longest));
         let now = Instant::now();
         let (this, next) = ((attempts as usize - 1) % not_before.len(), attempts as usize % not_before.len());
-        // Whoever asks for longer than the longest wait is not waited for, however long it is.
-        not_before[this] = now + wait.min(longest * 2);
+        // No call lasts longer than that.
+        not_before[this] = now + wait.min(Duration::from_millis(self.options.total_ms));
         let wait = not_before[next].saturating_duration_since(now);
         let may_wait = wait.is_zero() || (call.may_wait && wait <= longest);
         may_wait.then(|| now + wait)

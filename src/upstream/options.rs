@@ -37,7 +37,8 @@ pub struct Options {
     pub backoff_ms_max: u64,
     /// Requests under way to all upstreams; one more is refused.
     pub requests_max: usize,
-    /// Bytes of an answer that is waited for by many, and 64 more for each event of a stream. What is longer is cut off.
+    /// Bytes of an answer that is held for many, with some for each event of a stream. A longer stream goes through and is not
+    /// kept; a longer whole answer is an error.
     pub answer_bytes_max: usize,
 }
 

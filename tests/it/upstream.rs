@@ -40,6 +40,8 @@ pub(crate) enum Mode {
     Reply(u16, Vec<(&'static str, &'static str)>, String),
     /// A stream that breaks off behind its first words.
     Cut,
+    /// A stream that says this and then nothing, until it is given up.
+    Silent(String),
     /// A stream that ends after these events.
     Events(Vec<String>),
 }
@@ -182,6 +184,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
                 Err(std::io::Error::other("cut"))
             });
             return Ok(events(Body::from_stream(first.chain(broken))));
+        }
+        Mode::Silent(text) => {
+            underway.finish();
+            let said = stream::iter([Ok::<_, Infallible>(Bytes::from(text))]);
+            return Ok(events(Body::from_stream(said.chain(stream::pending()))));
         }
         Mode::Events(list) => {
             underway.finish();

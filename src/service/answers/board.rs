@@ -17,6 +17,8 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Board {
     shards: Box<[Mutex<Shard>]>,
+    /// Flights of each shard that have left it.
+    departures: Box<[AtomicU64]>,
     /// Flights that have begun.
     begun: AtomicU64,
 }
@@ -61,6 +63,8 @@ pub(super) struct Terms {
     pub(super) tells_usage: bool,
     /// How long the answer may be kept. Whoever joins may shorten it, until the answer is kept.
     pub(super) ttl_seconds: u32,
+    /// Whether that is what somebody has asked for.
+    pub(super) is_ttl_asked: bool,
     /// Whether that is how long the answer before it lived, to the second, because nobody has said otherwise.
     pub(super) inherits_ttl: bool,
 }
@@ -144,6 +148,7 @@ impl Shared {
         }
         state.terms.depend_on(asked.tags.iter().copied());
         state.terms.ttl_seconds = state.terms.ttl_seconds.min(asked.ttl_seconds);
+        state.terms.is_ttl_asked |= asked.is_ttl_asked;
         Some(Waiter { leader: Arc::clone(&self.leader), listener: self.telling.listener() })
     }
 }
@@ -152,7 +157,14 @@ impl Board {
     /// No flights.
     pub(super) fn new() -> Arc<Board> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Arc::new(Board { shards, begun: AtomicU64::new(0) })
+        let departures = (0..SHARDS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Board { shards, departures, begun: AtomicU64::new(0) })
+    }
+
+    /// How many flights have left whose keys may be `key`. Whoever looked for an answer after asking, and finds the number
+    /// unchanged once he has joined a flight, has missed none that landed.
+    pub(super) fn departures(&self, key: &Key) -> u64 {
+        self.departures[shard_of(key)].load(Ordering::Acquire)
     }
 
     /// Joins the flight that makes what is planned; the first to join also gets the duty to make it, and so does the first
@@ -227,8 +239,12 @@ impl Board {
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[usize::from(key.0[31]) % SHARDS])
+        lock(&self.shards[shard_of(key)])
     }
+}
+
+fn shard_of(key: &Key) -> usize {
+    usize::from(key.0[31]) % SHARDS
 }
 
 impl Shard {
@@ -283,6 +299,15 @@ impl Flight {
         }
     }
 
+    /// Nobody joins it from here on.
+    pub(super) fn close(&self) {
+        let mut shard = self.board.shard(&self.key);
+        if shard.open.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.shared)) {
+            let closed = shard.open.remove(&self.key);
+            shard.alone.extend(closed.map(|closed| (self.key, closed)));
+        }
+    }
+
     /// Takes the flight off the board.
     pub(super) fn leave(&self) {
         self.leave_if(|_| true);
@@ -298,6 +323,7 @@ impl Flight {
             if shard.open.get(&self.key).is_some_and(is_own) {
                 shard.open.remove(&self.key);
             }
+            self.board.departures[shard_of(&self.key)].fetch_add(1, Ordering::Release);
         }
         leaves
     }
@@ -417,6 +443,31 @@ mod tests {
         let _others = [join(&board, living(5)), join(&board, living(900))];
         assert_eq!(flight.close_terms().unwrap().ttl_seconds, 5);
         assert!(join_if(&board, living(4), true).is_none(), "too late to shorten it");
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_is_closed_is_still_in_the_air() {
+        let board = Board::new();
+        let (_one, closed) = join(&board, usage());
+        let closed = closed.unwrap();
+        closed.close();
+        let (_two, open) = join(&board, usage());
+        assert!(open.is_some(), "whoever comes now flies himself");
+        assert_eq!(board.len(), 2);
+        closed.close();
+        drop((closed, open));
+        assert_eq!(board.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn departures_are_counted_before_whoever_comes_next() {
+        let board = Board::new();
+        let before = board.departures(&KEY);
+        let (_one, flight) = join(&board, usage());
+        assert_eq!(board.departures(&KEY), before, "it is in the air, and can be joined");
+        drop(flight);
+        assert!(join(&board, usage()).1.is_some());
+        assert_ne!(board.departures(&KEY), before, "it may have landed");
     }
 
     #[tokio::test]

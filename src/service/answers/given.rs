@@ -101,6 +101,7 @@ impl Answers {
             usage: None,
             was_asked_for_usage: false,
             is_text: true,
+            is_ttl_asked: question.directives.ttl_seconds.is_some(),
             scope: asked.identity.scope,
             question: question.prompt,
             answer: answer.as_bytes(),
@@ -151,7 +152,8 @@ impl Answers {
             model: "".into(),
             question: None,
             asker: Asker::default(),
-            terms: Terms { tags, tells_usage: false, ttl_seconds, inherits_ttl: false },
+            departures: 0,
+            terms: Terms { tags, ttl_seconds, ..Terms::default() },
         })
     }
 }

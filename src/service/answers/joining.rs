@@ -103,9 +103,9 @@ impl Answers {
             Some((waiter, Some(flight))) => {
                 let making = self.making(ask, asked, stamp, true)?;
                 let (form, directives) = (Form::of(&ask.chat), directives.clone());
+                let may_have_landed = self.board.departures(&asked.identity.key) != asked.departures;
                 tokio::spawn(async move {
-                    // Another flight may have landed since the cache was asked.
-                    if making.answers.has_landed(&making.asked, form, &directives).await {
+                    if may_have_landed && making.answers.has_landed(&making.asked, form, &directives).await {
                         flight.end(Phase::Landed);
                     } else {
                         making.run(flight, None).await;

@@ -19,7 +19,7 @@ use crate::upstream::{Answer, Assembly, Call, Event, Events, Reply, Usage};
 /// How long the end of a stream is waited for that has said that it is over.
 const END_WITHIN: Duration = Duration::from_millis(50);
 
-/// How long those who hear a stream that is not collected any more may take to hear enough of it.
+/// How long a stream that is not collected any more waits for the slowest of those who hear it.
 const ROOM_WITHIN: Duration = Duration::from_secs(60);
 
 /// As much is told of an error in a stream.
@@ -131,7 +131,10 @@ impl Making {
         let mut course = Course::default();
         if let Err(error) = self.follow(&mut reply, flight, &mut course).await {
             self.not_kept("incomplete");
-            flight.telling().push(course.events.rest(), OfUsage::Nothing);
+            // What is told of a break that is ours stands for itself, and not behind half an event.
+            if error.kind() == Kind::Upstream {
+                flight.telling().push(course.events.rest(), OfUsage::Nothing);
+            }
             flight.end(Phase::Failed(error));
             return None;
         }
@@ -179,13 +182,23 @@ impl Making {
 
     /// Goes on with a stream that has become too long to be collected: it is for those who listen, at the pace of the slowest.
     async fn hold_less(&self, flight: &Flight, course: &mut Course) -> Result<()> {
-        course.is_too_long = true;
-        course.assembly.give_up();
-        flight.leave();
-        flight.telling().close();
-        let slow = "those who hear the stream are too slow";
-        let room = flight.telling().room(self.answers.answer_bytes_max);
-        tokio::time::timeout(ROOM_WITHIN, room).await.map_err(|_| Error::new(Kind::Timeout, slow))
+        let telling = flight.telling();
+        if !course.is_too_long {
+            course.is_too_long = true;
+            course.assembly.give_up();
+            flight.close();
+            telling.close();
+        }
+        if !telling.has_ears() {
+            return Err(Error::new(
+                Kind::Upstream,
+                "read the upstream's stream: nobody hears what is too long to keep",
+            ));
+        }
+        while tokio::time::timeout(ROOM_WITHIN, telling.room(self.answers.answer_bytes_max)).await.is_err() {
+            telling.outrun_slowest();
+        }
+        Ok(())
     }
 
     /// Reads an event and passes it on, unless it is the one that ends the answer: that one takes the place of the last.
@@ -237,6 +250,7 @@ impl Making {
             usage: answer.usage,
             was_asked_for_usage: self.asked.terms.tells_usage,
             is_text: false,
+            is_ttl_asked: false,
             scope: self.asked.identity.scope,
             question: self.asked.question.as_deref().unwrap_or_default(),
             answer: &answer.json,
@@ -248,6 +262,7 @@ impl Making {
         // is there to be removed.
         let held = self.answers.stripes.lock(&[self.asked.identity.key]).await;
         let terms = flight.close_terms()?;
+        let record = Record { is_ttl_asked: terms.is_ttl_asked, ..record };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         let draft = Draft { record, terms, stamp: self.stamp, cost_us };
         let kept = self.answers.keep(&self.asked, draft, held).await.ok_or("invalidated")?;

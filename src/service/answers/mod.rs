@@ -51,8 +51,8 @@ pub struct Options {
     pub temperature_max: f64,
     /// Whether answers that call tools are kept, and requests that offer tools are joined.
     pub keeps_tool_calls: bool,
-    /// Whether questions are one that differ only in what cannot matter: composed letters, spaces, the capital of the
-    /// first word, the final mark.
+    /// Whether questions are one that differ only in what cannot matter: composed letters, spaces around them, the capital of
+    /// some first words, the mark of what asks without it, the full stop of an order.
     pub joins_spellings: bool,
     /// Whether requests with different credentials share answers.
     pub shares_between_keys: bool,
@@ -107,6 +107,8 @@ struct Asked {
     question: Option<Arc<str>>,
     terms: Terms,
     asker: Asker,
+    /// Flights that had left the board before the cache was asked.
+    departures: u64,
 }
 
 /// In which form an answer is wanted.
@@ -192,7 +194,7 @@ impl Answers {
     ///
     /// # Errors
     /// `InvalidInput` for a lifetime past its limit and too many tags; `ModelNotFound` if no upstream answers the model;
-    /// `NotCached` with `only_if_cached`; `Upstream`, `Timeout`, `Overloaded` as the upstream's failure is told to all who
+    /// `NotCached` with `only_if_cached`; `Loop` for what has come from here; `Upstream`, `Timeout`, `Overloaded` as the upstream's failure is told to all who
     /// wait. What the upstream refuses is an answer here, not an error.
     ///
     /// Cancel safety: whoever leaves takes nobody's answer with him; what nobody waits for any more is stopped.
@@ -232,6 +234,7 @@ impl Answers {
         form: Form,
         started: Instant,
     ) -> Result<Served> {
+        asked.departures = self.board.departures(&asked.identity.key);
         let found = self.look(&asked.namespace, &asked.identity.key).await;
         if let Some(found) = found.as_ref().filter(|found| self.accepts(found, &asked, &ask.directives))
             && let Some(served) = self.hit(found, &asked, form, started)
@@ -290,8 +293,10 @@ impl Answers {
                 tags,
                 tells_usage,
                 ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
+                is_ttl_asked: ask.directives.ttl_seconds.is_some(),
                 inherits_ttl: false,
             },
+            departures: 0,
             namespace,
         })
     }
@@ -329,18 +334,16 @@ impl Answers {
 }
 
 impl Asked {
-    /// What takes the place of an answer depends on what that one depends on, and lives no longer than somebody has said:
-    /// whoever asks for it may not say it again.
+    /// What takes the place of an answer depends on what that one depends on, and lives as long as somebody has asked for that
+    /// one: whoever asks for it may not say it again.
     fn carry_on(&mut self, before: Option<Found>, directives: &Directives) {
         let Some(before) = before else { return };
         self.terms.depend_on(tags_of(&before.entry));
-        let meta = &before.entry.meta;
-        let lived_seconds = meta.expires.since(meta.created);
-        let policy = &self.namespace.policy;
-        let shortest_by_default = f64::from(policy.ttl_seconds) * (1.0 - policy.jitter_share);
-        let was_shortened = f64::from(lived_seconds) < shortest_by_default.floor();
-        if directives.ttl_seconds.is_none() && was_shortened {
-            self.terms.ttl_seconds = lived_seconds.max(1);
+        let was_asked = Record::decode(&before.entry.value).is_some_and(|record| record.is_ttl_asked);
+        if directives.ttl_seconds.is_none() && was_asked {
+            let meta = &before.entry.meta;
+            self.terms.ttl_seconds = meta.expires.since(meta.created).max(1);
+            self.terms.is_ttl_asked = true;
             self.terms.inherits_ttl = true;
         }
     }

@@ -10,6 +10,7 @@ const HEAD_BYTES: usize = 48;
 const HAS_USAGE: u8 = 1;
 const IS_TEXT: u8 = 2;
 const WAS_ASKED_FOR_USAGE: u8 = 4;
+const IS_TTL_ASKED: u8 = 8;
 
 /// The media type of records, for those that compress by it.
 pub(super) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
@@ -23,6 +24,8 @@ pub struct Record<'a> {
     pub was_asked_for_usage: bool,
     /// Whether the answer is any text, given to be kept, and not a chat completion.
     pub is_text: bool,
+    /// Whether its lifetime is one that somebody has asked for.
+    pub is_ttl_asked: bool,
     /// The scope within which it is an answer.
     pub scope: Key,
     /// The question, word for word.
@@ -41,7 +44,8 @@ impl<'a> Record<'a> {
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         let flags = flag(self.usage.is_some(), HAS_USAGE)
             | flag(self.is_text, IS_TEXT)
-            | flag(self.was_asked_for_usage, WAS_ASKED_FOR_USAGE);
+            | flag(self.was_asked_for_usage, WAS_ASKED_FOR_USAGE)
+            | flag(self.is_ttl_asked, IS_TTL_ASKED);
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
         let mut out = Vec::with_capacity(self.bytes());
@@ -72,6 +76,7 @@ impl<'a> Record<'a> {
             usage: (head[1] & HAS_USAGE != 0).then_some(usage),
             was_asked_for_usage: head[1] & WAS_ASKED_FOR_USAGE != 0,
             is_text: head[1] & IS_TEXT != 0,
+            is_ttl_asked: head[1] & IS_TTL_ASKED != 0,
             scope: Key(std::array::from_fn(|at| head[16 + at])),
             question: std::str::from_utf8(question).ok()?,
             answer,
@@ -91,13 +96,22 @@ mod tests {
             usage,
             was_asked_for_usage,
             is_text: false,
+            is_ttl_asked: true,
             scope: Key([7; 32]),
             question: "¿qué?",
             answer: b"{}",
         };
-        for record in
-            [base, Record { usage: None, was_asked_for_usage: false, is_text: true, question: "", ..base }]
-        {
+        for record in [
+            base,
+            Record {
+                usage: None,
+                was_asked_for_usage: false,
+                is_text: true,
+                is_ttl_asked: false,
+                question: "",
+                ..base
+            },
+        ] {
             let bytes = record.encode();
             assert_eq!(bytes.len(), record.bytes());
             assert_eq!(Record::decode(&bytes), Some(record));

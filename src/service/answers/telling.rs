@@ -190,6 +190,20 @@ impl Telling {
         tape.trim();
     }
 
+    /// Whether anybody hears the events.
+    pub(super) fn has_ears(&self) -> bool {
+        !lock(&self.tape).heard.is_empty()
+    }
+
+    /// Goes on without those who are furthest behind: they are told that they are too slow.
+    pub(super) fn outrun_slowest(&self) {
+        self.with_tape(|tape| {
+            let slowest = tape.heard.values().min().copied();
+            tape.heard.retain(|_, heard| Some(*heard) != slowest);
+            tape.trim();
+        });
+    }
+
     /// Waits until no more is held than `bytes_max`, as is once those who listen have heard enough.
     pub(super) async fn room(&self, bytes_max: usize) {
         while self.held_bytes() > bytes_max {
@@ -198,10 +212,11 @@ impl Telling {
     }
 
     /// Does something with the tape, which may ease it.
-    fn with_tape(&self, act: impl FnOnce(&mut Tape)) {
-        act(&mut lock(&self.tape));
+    fn with_tape<R>(&self, act: impl FnOnce(&mut Tape) -> R) -> R {
+        let done = act(&mut lock(&self.tape));
         // One waits at most, and finds this also if it comes too early.
         self.eased.notify_one();
+        done
     }
 
     /// It has come so far.
@@ -243,15 +258,30 @@ impl Tape {
         self.bytes += frame.cost();
         self.frames.push_back(frame);
         let count = self.gone + self.frames.len();
-        self.trim();
+        if self.heard.is_empty() {
+            self.trim();
+        }
         count
+    }
+
+    /// Somebody has heard so far, or hears no more. Costs a look at all others only if he was behind them.
+    fn move_on(&mut self, number: u64, heard: Option<usize>) {
+        let before = match heard {
+            Some(heard) => self.heard.insert(number, heard),
+            None => self.heard.remove(&number),
+        };
+        if before == Some(self.gone) {
+            self.trim();
+        }
     }
 
     /// Lets go what nobody will hear any more.
     fn trim(&mut self) {
+        if !self.is_closed {
+            return;
+        }
         let wanted = self.heard.values().min().copied().unwrap_or(usize::MAX);
-        while self.is_closed
-            && self.gone < wanted
+        while self.gone < wanted
             && let Some(frame) = self.frames.pop_front()
         {
             self.gone += 1;
@@ -291,10 +321,7 @@ impl Listener {
 
     /// This one wants to hear how it ends only.
     pub(super) fn forgo_events(&self) {
-        self.telling.with_tape(|tape| {
-            tape.heard.remove(&self.number);
-            tape.trim();
-        });
+        self.telling.with_tape(|tape| tape.move_on(self.number, None));
     }
 
     /// Waits until all has come.
@@ -332,7 +359,7 @@ impl Live {
                 let progress = self.listener.progress.borrow_and_update();
                 (progress.phase.clone(), progress.frames)
             };
-            if let Some(bytes) = self.take(frames) {
+            if let Some(bytes) = self.take(frames)? {
                 return Ok(Some(bytes));
             }
             match phase {
@@ -354,9 +381,9 @@ impl Live {
     }
 
     /// The next bytes of the events before `until`; none if nothing of them is for this one.
-    fn take(&mut self, until: usize) -> Option<Bytes> {
-        let new = self.wanted(until);
-        match &new[..] {
+    fn take(&mut self, until: usize) -> Result<Option<Bytes>> {
+        let new = self.wanted(until)?;
+        Ok(match &new[..] {
             [] => None,
             [one] => Some(one.clone()),
             many => {
@@ -364,23 +391,29 @@ impl Live {
                 many.iter().for_each(|bytes| joined.extend_from_slice(bytes));
                 Some(joined.freeze())
             }
-        }
+        })
     }
 
-    fn wanted(&mut self, until: usize) -> Vec<Bytes> {
+    fn wanted(&mut self, until: usize) -> Result<Vec<Bytes>> {
         let (mut wanted, mut bytes) = (Vec::new(), 0);
         let (at, wants_usage) = (&mut self.at, self.wants_usage);
+        if *at == until {
+            return Ok(wanted);
+        }
         self.listener.telling.with_tape(|tape| {
-            while *at < until && bytes < HANDED_BYTES {
-                let own = tape.frames[*at - tape.gone].heard(wants_usage);
+            let next = at.checked_sub(tape.gone).ok_or_else(outrun)?;
+            for frame in tape.frames.iter().skip(next).take(until - *at) {
+                if bytes >= HANDED_BYTES {
+                    break;
+                }
+                let own = frame.heard(wants_usage);
                 *at += 1;
                 bytes += own.len();
                 wanted.extend((!own.is_empty()).then_some(own));
             }
-            tape.heard.insert(self.listener.number, *at);
-            tape.trim();
-        });
-        wanted
+            tape.move_on(self.listener.number, Some(*at));
+            Ok(wanted)
+        })
     }
 }
 
@@ -388,6 +421,11 @@ impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live").field("at", &self.at).finish_non_exhaustive()
     }
+}
+
+/// The error of those without whom a stream has gone on.
+fn outrun() -> Error {
+    Error::new(Kind::Timeout, "the stream was read too slowly for the others who hear it")
 }
 
 /// The error of those whose answer's maker is gone, and who cannot ask again.
@@ -469,6 +507,25 @@ mod tests {
         drop((slow, waiting));
         event("d");
         assert_eq!(telling.held_bytes(), 0, "nobody listens");
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_up_all_others_is_left_behind() {
+        let (telling, deaf) = Telling::new();
+        let mut deaf = deaf.into_live(false, None);
+        let mut quick = telling.listener().into_live(false, None);
+        telling.close();
+        for text in ["a", "b"] {
+            telling.push(text.into(), OfUsage::Nothing);
+            assert_eq!(quick.next().await.unwrap().unwrap(), text);
+        }
+        telling.outrun_slowest();
+        assert_eq!(telling.held_bytes(), 0);
+        assert_eq!(deaf.next().await.unwrap_err().kind(), Kind::Timeout);
+        telling.push("c".into(), OfUsage::Nothing);
+        assert_eq!(quick.next().await.unwrap().unwrap(), "c");
+        drop(quick);
+        assert!(!telling.has_ears());
     }
 
     #[tokio::test]

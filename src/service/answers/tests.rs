@@ -260,9 +260,10 @@ async fn whoever_makes_an_answer_anew_does_not_lengthen_its_life() {
     let bench = Bench::new().await;
     let living = |ttl| Directives { ttl_seconds: Some(ttl), ..Directives::default() };
     bench.ask_with(living(60)).await.unwrap();
-    let left = async || match bench.ask().await.outcome {
-        Outcome::Hit(age) => age.fresh_seconds,
-        outcome => panic!("{outcome:?}"),
+    let left = async || {
+        let served = bench.ask().await;
+        let Outcome::Hit(age) = &served.outcome else { panic!("{:?}", served.outcome) };
+        age.fresh_seconds
     };
     bench.clock.advance(55);
     assert_eq!(left().await, 5, "due, and made anew by somebody who says nothing");

@@ -407,6 +407,14 @@ async fn an_upstream_that_is_down_or_silent_is_told_in_the_shape_of_every_error(
     let told = heard.trim_end().rsplit("data: ").next().unwrap();
     let told: Value = serde_json::from_str(told).expect("an event that tells why");
     assert_eq!(told["error"]["code"], "timeout", "{told}");
+    // Nor does it stand behind half an event.
+    upstream.next(Mode::Silent("data: {\"choices\":[".into()));
+    let body = with(question("half a word?"), json!({ "stream": true }));
+    let mut silent = open(&server, &body).await;
+    let told = silent.next().await.unwrap().unwrap();
+    let told = std::str::from_utf8(&told).unwrap().strip_prefix("data: ").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(told).unwrap()["error"]["code"], "timeout");
+    assert!(matches!(silent.next().await, Some(Err(_))));
     drop(held);
 }
 
