@@ -196,7 +196,7 @@ impl Making {
             ));
         }
         while tokio::time::timeout(ROOM_WITHIN, telling.room(self.answers.answer_bytes_max)).await.is_err() {
-            telling.outrun_slowest();
+            telling.leave_slowest_behind();
         }
         Ok(())
     }

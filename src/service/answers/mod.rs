@@ -194,8 +194,8 @@ impl Answers {
     ///
     /// # Errors
     /// `InvalidInput` for a lifetime past its limit and too many tags; `ModelNotFound` if no upstream answers the model;
-    /// `NotCached` with `only_if_cached`; `Loop` for what has come from here; `Upstream`, `Timeout`, `Overloaded` as the upstream's failure is told to all who
-    /// wait. What the upstream refuses is an answer here, not an error.
+    /// `NotCached` with `only_if_cached`; `Loop` for what has come from here; `Upstream`, `Timeout`, `Overloaded` as the
+    /// upstream's failure is told to all who wait. What the upstream refuses is an answer here, not an error.
     ///
     /// Cancel safety: whoever leaves takes nobody's answer with him; what nobody waits for any more is stopped.
     pub async fn ask(self: &Arc<Self>, ask: Ask) -> Result<Served> {

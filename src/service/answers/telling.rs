@@ -196,7 +196,7 @@ impl Telling {
     }
 
     /// Goes on without those who are furthest behind: they are told that they are too slow.
-    pub(super) fn outrun_slowest(&self) {
+    pub(super) fn leave_slowest_behind(&self) {
         self.with_tape(|tape| {
             let slowest = tape.heard.values().min().copied();
             tape.heard.retain(|_, heard| Some(*heard) != slowest);
@@ -401,7 +401,7 @@ impl Live {
             return Ok(wanted);
         }
         self.listener.telling.with_tape(|tape| {
-            let next = at.checked_sub(tape.gone).ok_or_else(outrun)?;
+            let next = at.checked_sub(tape.gone).ok_or_else(left_behind)?;
             for frame in tape.frames.iter().skip(next).take(until - *at) {
                 if bytes >= HANDED_BYTES {
                     break;
@@ -424,7 +424,7 @@ impl fmt::Debug for Live {
 }
 
 /// The error of those without whom a stream has gone on.
-fn outrun() -> Error {
+fn left_behind() -> Error {
     Error::new(Kind::Timeout, "the stream was read too slowly for the others who hear it")
 }
 
@@ -519,7 +519,7 @@ mod tests {
             telling.push(text.into(), OfUsage::Nothing);
             assert_eq!(quick.next().await.unwrap().unwrap(), text);
         }
-        telling.outrun_slowest();
+        telling.leave_slowest_behind();
         assert_eq!(telling.held_bytes(), 0);
         assert_eq!(deaf.next().await.unwrap_err().kind(), Kind::Timeout);
         telling.push("c".into(), OfUsage::Nothing);
