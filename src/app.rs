@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::byte_budget::ByteBudget;
 use crate::cache::{
     Cache, Freshness, Machine, MemoryTier, Namespaces, ObjectTier, Tier, Tiers, VectorTier, Versions,
 };
@@ -37,6 +38,7 @@ pub struct Engine {
     origin: Arc<dyn Origin>,
     tiers: Arc<Tiers>,
     embedder: Arc<dyn Embedder>,
+    budget: Arc<ByteBudget>,
     metrics: Arc<Metrics>,
     stores: Stores,
     /// Moves the memory tier's budget, where it is automatic.
@@ -74,6 +76,8 @@ impl Engine {
         metrics: Arc<Metrics>,
     ) -> Result<Engine> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let memory_bytes = Machine::read().total;
+        let budget = ByteBudget::new(config.http.inflight_bytes(memory_bytes), Arc::clone(&metrics));
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.namespaces_are_open)?);
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
@@ -133,6 +137,7 @@ impl Engine {
             origin,
             tiers,
             embedder,
+            budget,
             metrics,
             stores,
             pressure,
@@ -257,6 +262,7 @@ pub async fn serve(
             tiers: Arc::clone(&engine.tiers),
             names: Arc::new(Names::new(card.clone(), config.model.aliases.clone())),
             readiness: Arc::clone(&readiness),
+            budget: Arc::clone(&engine.budget),
             metrics: Arc::clone(&engine.metrics),
         },
     )?;

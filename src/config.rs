@@ -147,6 +147,9 @@ impl Config {
         at_least("http.requests_max", self.http.requests_max as u64, 1)?;
         at_least("http.connections_max", self.http.connections_max as u64, 1)?;
         at_least("http.body_bytes_max", self.http.body_bytes_max as u64, 1024)?;
+        if self.http.inflight_bytes_max != 0 {
+            at_least("http.inflight_bytes_max", self.http.inflight_bytes_max as u64, 4 << 20)?;
+        }
         at_least("http.request_timeout_seconds", self.http.request_timeout_seconds, 1)?;
         at_least("http.header_timeout_seconds", self.http.header_timeout_seconds, 1)?;
         at_least("objects.leases_max", self.objects.leases_max as u64, 1)?;

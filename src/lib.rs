@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` tells the house: which room holds what, and which may import which.
 
 pub mod app;
+pub mod byte_budget;
 pub mod cache;
 pub mod config;
 pub mod domain;

@@ -74,6 +74,10 @@ pub struct Metrics {
     pub request_seconds: Histogram,
     /// Requests being answered now.
     pub requests_in_flight: Gauge,
+    /// Bytes that requests in flight have reserved.
+    pub inflight_bytes: Gauge,
+    /// Reservations of bytes that were refused.
+    pub inflight_refused: Counter,
     /// Texts asked for, by outcome.
     pub texts: Family<OutcomeLabels, Counter>,
     /// Objects asked for, by outcome.
@@ -168,6 +172,18 @@ impl Metrics {
                 "http_requests_in_flight",
                 "Requests being answered",
                 Gauge::default(),
+            ),
+            inflight_bytes: register(
+                r,
+                "inflight_bytes",
+                "Bytes reserved by requests in flight",
+                Gauge::default(),
+            ),
+            inflight_refused: register(
+                r,
+                "inflight_refused",
+                "Reservations of bytes that were refused",
+                Counter::default(),
             ),
             texts: register(r, "texts", "Texts asked for", Family::default()),
             objects: register(r, "objects", "Objects asked for", Family::default()),

@@ -6,6 +6,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 
+use super::inflight::own_error;
 use crate::error::{Error, Kind, Result};
 
 /// Of a body that is too large, so many bytes are read and dropped: most clients read no answer before they have sent
@@ -62,12 +63,18 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>> {
         Error::new(Kind::RequestTimeout, format!("nothing more of the body has come for {seconds} s"))
     };
     while let Some(frame) = tokio::time::timeout(SILENCE_MAX, body.frame()).await.map_err(silent)? {
-        let frame = frame.map_err(|error| Error::new(Kind::InvalidInput, "read the body").source(error))?;
+        let frame = frame.map_err(broken)?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
     }
     Ok(None)
+}
+
+/// A body that ended in an error: of the client's connection, or of this server.
+fn broken(error: axum::Error) -> Error {
+    let of_client = |error| Error::new(Kind::InvalidInput, "read the body").source(error);
+    own_error(error).unwrap_or_else(of_client)
 }
 
 #[cfg(test)]

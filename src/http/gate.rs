@@ -15,8 +15,10 @@ use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::inflight::{BodyBytes, CountedBody, hold};
 use super::pages;
 use super::problem::Problem;
+use crate::byte_budget::ByteBudget;
 use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, RequestLabels};
@@ -97,6 +99,8 @@ pub(super) struct Gate {
     keys: Keys,
     tenant: Tenant,
     places: Arc<Semaphore>,
+    budget: Arc<ByteBudget>,
+    body_bytes_max: usize,
     timeout: Duration,
     metrics: Arc<Metrics>,
     next_id: AtomicU64,
@@ -107,6 +111,7 @@ impl Gate {
         options: &super::Options,
         keys: &[ApiKey],
         patterns: impl Iterator<Item = &'a str>,
+        budget: Arc<ByteBudget>,
         metrics: Arc<Metrics>,
     ) -> Gate {
         let mut known = matchit::Router::new();
@@ -120,6 +125,8 @@ impl Gate {
             keys: Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect()),
             tenant: Tenant::default(),
             places: Arc::new(Semaphore::new(options.requests_max)),
+            budget,
+            body_bytes_max: options.body_bytes_max,
             timeout: Duration::from_secs(options.request_timeout_seconds),
             metrics,
             next_id: AtomicU64::new(seed),
@@ -156,13 +163,15 @@ impl Gate {
         };
         let place = Arc::new(Place(Mutex::new(place)));
         request.extensions_mut().insert(Arc::clone(&place));
-        match tokio::time::timeout(self.timeout, routes.call(request)).await {
-            Ok(answered) => answered.map_err(|never| match never {}),
-            Err(_) => {
-                let seconds = self.timeout.as_secs();
-                Err(Error::new(Kind::Timeout, format!("the request took longer than {seconds} s")))
-            }
-        }
+        // Held until the answer has reserved what it needs.
+        let bytes = BodyBytes::admit(&self.budget, request.headers(), self.body_bytes_max)?;
+        let request = request.map(|body| CountedBody::new(body, bytes.clone()));
+        let late = |_| {
+            let seconds = self.timeout.as_secs();
+            Error::new(Kind::Timeout, format!("the request took longer than {seconds} s"))
+        };
+        let answered = tokio::time::timeout(self.timeout, routes.call(request)).await.map_err(late)?;
+        hold(&self.budget, answered.unwrap_or_else(|never| match never {}))
     }
 }
 

@@ -19,6 +19,7 @@ mod filter;
 mod forward;
 mod gate;
 mod headers;
+mod inflight;
 mod invalidation;
 mod models;
 mod objects;
@@ -48,6 +49,9 @@ pub struct Options {
     pub listen: String,
     /// Largest body of a request.
     pub body_bytes_max: usize,
+    /// Bytes that all requests in flight may hold together: bodies, streams that are held for several readers, answers that are
+    /// not sent yet. 0 takes an eighth of the memory of the machine or of its control group, at most 512 MiB.
+    pub inflight_bytes_max: usize,
     /// Requests worked on at the same time, those not counted that wait for an upstream; one more is told to come back.
     pub requests_max: usize,
     /// Connections open at the same time; one more waits to be accepted.
@@ -69,6 +73,7 @@ impl Default for Options {
         Options {
             listen: "127.0.0.1:8420".into(),
             body_bytes_max: 32 * 1024 * 1024,
+            inflight_bytes_max: 0,
             requests_max: 1024,
             connections_max: 4096,
             request_timeout_seconds: 600,
@@ -77,5 +82,33 @@ impl Default for Options {
             api_keys: Vec::new(),
             api_keys_file: None,
         }
+    }
+}
+
+/// What `inflight_bytes_max` is at most where it follows the memory of the machine.
+const INFLIGHT_BYTES_AUTO_MAX: u64 = 512 << 20;
+/// The share of the memory that it is.
+const INFLIGHT_DIVISOR: u64 = 8;
+
+impl Options {
+    /// Bytes that all requests in flight may hold on a machine of `memory_bytes`.
+    pub fn inflight_bytes(&self, memory_bytes: u64) -> usize {
+        match self.inflight_bytes_max {
+            0 => (memory_bytes / INFLIGHT_DIVISOR).min(INFLIGHT_BYTES_AUTO_MAX) as usize,
+            bytes => bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_in_flight_follow_the_memory_up_to_a_limit() {
+        let auto = Options::default();
+        assert_eq!(auto.inflight_bytes(1 << 30), 128 << 20);
+        assert_eq!(auto.inflight_bytes(64 << 30), 512 << 20);
+        assert_eq!(Options { inflight_bytes_max: 7, ..auto }.inflight_bytes(1 << 30), 7);
     }
 }

@@ -20,6 +20,7 @@ use super::{
     Options, answers, batch, chat, collections, documents, embeddings, forward, invalidation, models,
     objects, operations, search, snapshots,
 };
+use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
@@ -52,6 +53,8 @@ pub struct Parts {
     pub names: Arc<Names>,
     /// What the readiness probe reads.
     pub readiness: Arc<Readiness>,
+    /// Bytes that requests in flight may hold.
+    pub budget: Arc<ByteBudget>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -89,7 +92,7 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
     let contract = contract();
     let own = contract.paths.paths.keys().map(String::as_str).chain([CONTRACT_ROUTE, MODELS_WITH_SLASHES]);
     let patterns = own.chain(parts.origin.as_ref().map(|_| forward::ROUTE));
-    let gate = Gate::new(options, &keys, patterns, Arc::clone(&parts.metrics));
+    let gate = Gate::new(options, &keys, patterns, Arc::clone(&parts.budget), Arc::clone(&parts.metrics));
     let forward =
         Arc::new(forward::Forward { origin: parts.origin.clone(), body_bytes_max: options.body_bytes_max });
     let other_method = Arc::clone(&forward);

@@ -3,26 +3,54 @@
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may import besides itself.
-const HOUSE: [(&str, &[&str]); 15] = [
+const HOUSE: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("metrics", &[]),
     ("domain", &[]),
     ("pacing", &[]),
+    ("byte_budget", &["error", "metrics"]),
     ("sync", &[]),
     ("storage", &["domain", "error", "metrics"]),
     ("cache", &["storage", "domain", "error", "metrics", "sync"]),
     ("embed", &["domain", "error", "metrics", "pacing"]),
     ("search", &["storage", "domain", "error", "metrics", "sync"]),
     ("matching", &["domain", "error"]),
-    ("upstream", &["domain", "error", "metrics", "pacing"]),
-    ("service", &["cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics"]),
-    ("http", &["service", "cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics"]),
+    ("upstream", &["domain", "error", "metrics", "pacing", "byte_budget"]),
+    (
+        "service",
+        &["cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics", "byte_budget"],
+    ),
+    (
+        "http",
+        &[
+            "service",
+            "cache",
+            "embed",
+            "matching",
+            "search",
+            "upstream",
+            "domain",
+            "error",
+            "metrics",
+            "byte_budget",
+        ],
+    ),
     ("config", &["service", "cache", "embed", "search", "storage", "upstream", "http", "error"]),
     (
         "app",
         &[
-            "config", "http", "service", "cache", "embed", "search", "storage", "upstream", "domain",
-            "error", "metrics",
+            "config",
+            "http",
+            "service",
+            "cache",
+            "embed",
+            "search",
+            "storage",
+            "upstream",
+            "domain",
+            "error",
+            "metrics",
+            "byte_budget",
         ],
     ),
 ];

@@ -1,0 +1,210 @@
+//! What one request holds of the byte budget: its body while it is read and worked on, then its answer until it is sent.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use crate::byte_budget::{ByteBudget, Reservation, UNCOUNTED_BYTES};
+use crate::error::{Error, Result};
+
+/// What a request may hold for each byte of its body: the body, what is parsed from it, and what a handler makes of that.
+const BODY_COST: usize = 3;
+
+/// What an answer of unknown length holds until it is sent: pieces in the buffers of its connection.
+const STREAM_BYTES: usize = 64 * 1024;
+
+/// What a request has reserved for its body. None for bodies that are too small to be counted.
+#[derive(Clone)]
+pub(super) struct BodyBytes(Option<Arc<Mutex<Reservation>>>);
+
+impl BodyBytes {
+    /// Reserves what a body will need by its `content-length`; a body without one reserves as it comes. A body past its limit
+    /// is not counted: it is refused, and read only to be dropped.
+    ///
+    /// # Errors
+    /// `Overloaded`, `TooLarge`.
+    pub(super) fn admit(
+        budget: &Arc<ByteBudget>,
+        headers: &HeaderMap,
+        body_bytes_max: usize,
+    ) -> Result<BodyBytes> {
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let declared: usize = match length {
+            Some(declared) => declared,
+            None if headers.contains_key(header::TRANSFER_ENCODING) => 0,
+            None => return Ok(BodyBytes(None)),
+        };
+        let is_counted = length.is_none() || (UNCOUNTED_BYTES + 1..=body_bytes_max).contains(&declared);
+        if !is_counted {
+            return Ok(BodyBytes(None));
+        }
+        let reservation = budget.try_reserve(declared.saturating_mul(BODY_COST))?;
+        Ok(BodyBytes(Some(Arc::new(Mutex::new(reservation)))))
+    }
+
+    /// Reserves for a body of which `bytes` have come.
+    ///
+    /// # Errors
+    /// `Overloaded`, `TooLarge`.
+    pub(super) fn cover(&self, bytes: usize) -> Result<()> {
+        let Some(reservation) = &self.0 else { return Ok(()) };
+        if bytes <= UNCOUNTED_BYTES {
+            return Ok(());
+        }
+        let mut reservation = reservation.lock().unwrap_or_else(PoisonError::into_inner);
+        reservation.try_cover(bytes.saturating_mul(BODY_COST))
+    }
+}
+
+/// A body that reserves what it brings.
+pub(super) struct CountedBody {
+    body: Incoming,
+    bytes: BodyBytes,
+    read: usize,
+}
+
+impl CountedBody {
+    pub(super) fn new(body: Incoming, bytes: BodyBytes) -> CountedBody {
+        CountedBody { body, bytes, read: 0 }
+    }
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::BoxError>>> {
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
+        };
+        self.read = self.read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        let covered = self.bytes.cover(self.read);
+        Poll::Ready(Some(covered.map(|()| frame).map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The error of this server that ended a body, if it was one.
+pub(super) fn own_error(error: axum::Error) -> std::result::Result<Error, axum::Error> {
+    error.into_inner().downcast::<Error>().map(|error| *error).map_err(axum::Error::new)
+}
+
+/// The answer, holding what it needs until it is sent.
+///
+/// # Errors
+/// `Overloaded`, `TooLarge`: then the answer is given up.
+pub(super) fn hold(budget: &Arc<ByteBudget>, response: Response) -> Result<Response> {
+    let bytes = match response.body().size_hint().exact() {
+        Some(bytes) if bytes <= UNCOUNTED_BYTES as u64 => return Ok(response),
+        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        None => STREAM_BYTES,
+    };
+    let reservation = budget.try_reserve(bytes)?;
+    Ok(response.map(|body| Body::new(HeldBody { body, _reservation: reservation })))
+}
+
+/// An answer with what it has reserved, which its end gives back.
+struct HeldBody {
+    body: Body,
+    _reservation: Reservation,
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::metrics::unexported;
+    use axum::http::HeaderValue;
+
+    const LIMIT: usize = 1 << 20;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn the_declared_length_decides() {
+        let budget = ByteBudget::new(LIMIT, unexported());
+        let admit = |declared: usize| {
+            BodyBytes::admit(&budget, &headers(header::CONTENT_LENGTH, &declared.to_string()), LIMIT / 2)
+        };
+        let first = admit(LIMIT / 6).unwrap();
+        assert_eq!(budget.reserved(), LIMIT / 6 * BODY_COST);
+        assert_eq!(admit(LIMIT / 6).err().unwrap().kind(), Kind::Overloaded);
+        assert_eq!(admit(LIMIT / 3).err().unwrap().kind(), Kind::TooLarge);
+        drop(first);
+        for uncounted in [0, UNCOUNTED_BYTES, LIMIT / 2 + 1] {
+            let admitted = admit(uncounted).unwrap();
+            admitted.cover(LIMIT).unwrap();
+            assert_eq!(budget.reserved(), 0, "{uncounted}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_reserves_as_it_comes() {
+        let budget = ByteBudget::new(LIMIT, unexported());
+        let bytes = BodyBytes::admit(&budget, &headers(header::TRANSFER_ENCODING, "chunked"), LIMIT).unwrap();
+        bytes.cover(UNCOUNTED_BYTES).unwrap();
+        assert_eq!(budget.reserved(), 0);
+        bytes.cover(UNCOUNTED_BYTES + 1).unwrap();
+        assert!(budget.reserved() >= UNCOUNTED_BYTES * BODY_COST);
+        assert_eq!(bytes.cover(LIMIT).unwrap_err().kind(), Kind::TooLarge);
+        drop(bytes);
+        assert_eq!(budget.reserved(), 0);
+    }
+
+    #[test]
+    fn an_answer_holds_its_bytes_until_it_is_dropped() {
+        let budget = ByteBudget::new(LIMIT, unexported());
+        let answer = |bytes: usize| hold(&budget, Response::new(Body::from(vec![0; bytes])));
+        let small = answer(UNCOUNTED_BYTES).unwrap();
+        assert_eq!(budget.reserved(), 0);
+        let large = answer(UNCOUNTED_BYTES + 1).unwrap();
+        assert_eq!(budget.reserved(), UNCOUNTED_BYTES + 1);
+        assert_eq!(answer(LIMIT).err().unwrap().kind(), Kind::TooLarge);
+        drop((small, large));
+        let stream = Body::from_stream(futures_util::stream::empty::<Result<Bytes>>());
+        let stream = hold(&budget, Response::new(stream)).unwrap();
+        assert_eq!(budget.reserved(), STREAM_BYTES);
+        drop(stream);
+        assert_eq!(budget.reserved(), 0);
+    }
+}
