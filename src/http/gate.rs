@@ -30,7 +30,14 @@ pub(super) const OPEN_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/openapi.json
 /// Routes that tell how the server fares, which is asked most when it is full.
 const TELLING_ROUTES: [&str; 2] = ["/metrics", "/v1/stats"];
 
-/// A secret that a client presents as `Authorization: Bearer`. It never shows itself in logs or dumps.
+/// Headers that hold nothing but a key, as clients of Azure, Anthropic and Google send them.
+const KEY_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
+/// A secret that a client presents as `Authorization: Bearer`, or in one of [`KEY_HEADERS`]. It never shows itself in logs or dumps.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub struct ApiKey(String);
@@ -63,14 +70,38 @@ impl Keys {
         if self.0.is_empty() {
             return pages::refuse(headers);
         }
-        let presented = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| bearer(value.as_bytes()))
-            .ok_or_else(|| Error::new(Kind::Unauthorized, "no API key: send `Authorization: Bearer KEY`"))?;
-        let presented = blake3::hash(presented);
+        let mut is_admitted = false;
+        for value in headers.get_all(header::AUTHORIZATION) {
+            self.check(header::AUTHORIZATION, bearer(value.as_bytes()))?;
+            is_admitted = true;
+        }
+        for name in KEY_HEADERS {
+            for value in headers.get_all(&name) {
+                self.check(name.clone(), Some(value.as_bytes()))?;
+                is_admitted = true;
+            }
+        }
+        if is_admitted {
+            return Ok(());
+        }
+        let message = "no API key: send `Authorization: Bearer KEY`, or KEY as `api-key` or `x-api-key`";
+        Err(Error::new(Kind::Unauthorized, message))
+    }
+
+    /// Refuses a key that is not one of ours. A request with several is refused for any of them: which one it is for is a
+    /// guess.
+    fn check(&self, header: HeaderName, presented: Option<&[u8]>) -> Result<()> {
+        let presented = presented.ok_or_else(|| {
+            let message = "the header `authorization` holds no key: send `Authorization: Bearer KEY`";
+            Error::new(Kind::Unauthorized, message)
+        })?;
+        let presented = blake3::hash(presented.trim_ascii());
         // Every key is compared, so the time does not tell which one was near.
         let is_known = self.0.iter().fold(false, |known, key| known | (*key == presented));
-        if is_known { Ok(()) } else { Err(Error::new(Kind::Unauthorized, "the API key is not known here")) }
+        if is_known {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unauthorized, format!("the API key in the header `{header}` is not known here")))
     }
 }
 

@@ -151,6 +151,26 @@ async fn keys_are_asked_for_once_they_are_configured() {
     assert_eq!((answer.status, answer.error().0), (401, "invalid_api_key"));
 }
 
+/// Each client sends its key where the service that it was written for wants it.
+#[tokio::test]
+async fn a_key_is_accepted_in_every_header_that_clients_put_it_in() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__HTTP__API_KEYS", "secreto-uno,secreto-dos")]);
+    let ask = async |headers: &[(&str, &str)]| server.ask("GET", "/v1/models", headers, "").await.status;
+    for name in ["api-key", "x-api-key", "x-goog-api-key", "API-Key"] {
+        assert_eq!(ask(&[(name, "secreto-dos")]).await, 200, "{name}");
+        assert_eq!(ask(&[(name, "secreto-tres")]).await, 401, "{name}");
+        assert_eq!(ask(&[(name, "Bearer secreto-dos")]).await, 401, "{name}");
+        assert_eq!(ask(&[(name, "")]).await, 401, "{name}");
+    }
+    let one = ("authorization", "bearer secreto-uno");
+    assert_eq!(ask(&[one, ("api-key", "secreto-dos")]).await, 200, "both are known");
+    assert_eq!(ask(&[one, ("x-api-key", "secreto-tres")]).await, 401, "one is not");
+    assert_eq!(ask(&[one, ("authorization", "Bearer secreto-tres")]).await, 401);
+    assert_eq!(ask(&[("authorization", "secreto-uno")]).await, 401, "of no scheme");
+    assert_eq!(ask(&[("x-auth", "secreto-uno")]).await, 401, "no such header");
+}
+
 /// A browser on this machine shows pages from elsewhere, and what they ask would be the operator's to pay.
 #[tokio::test]
 async fn pages_of_other_sites_are_served_only_with_keys() {
