@@ -1,5 +1,8 @@
 //! Errors as clients see them: OpenAI's shape, and the one place where a kind becomes a status code.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -82,6 +85,26 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
+/// Tells the operator of a fault. Those of others come in masses while one lasts, so of them one a second is logged, and only
+/// if there is more to say than the client learns.
+fn log(error: &Error, status: StatusCode) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let kind = error.kind().code();
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(%error, kind, "a request failed");
+        return;
+    }
+    let said = error.to_string();
+    if said == error.message() {
+        return;
+    }
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+        *last = Some(Instant::now());
+        tracing::warn!(error = said, kind, "a request failed");
+    }
+}
+
 fn family(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
@@ -103,9 +126,10 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Problem(error) = self;
         let status = status(error.kind());
-        // What the server did wrong is for the operator's log; the client learns the kind and the attempt.
-        let message = if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(%error, kind = error.kind().code(), "a request failed");
+        // Context and causes of what the server, or one behind it, did wrong name files, machines and keys: they are for the
+        // operator's log. The client learns the kind and the attempt.
+        let message = if status.is_server_error() {
+            log(&error, status);
             error.message().to_owned()
         } else {
             error.to_string()
@@ -123,5 +147,54 @@ impl IntoResponse for Problem {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> [Kind; 24] {
+        [
+            Kind::InvalidInput,
+            Kind::TooLarge,
+            Kind::Unauthorized,
+            Kind::Forbidden,
+            Kind::RequestTimeout,
+            Kind::Loop,
+            Kind::NotFound,
+            Kind::MethodNotAllowed,
+            Kind::ModelNotFound,
+            Kind::Conflict,
+            Kind::PreconditionFailed,
+            Kind::NotCached,
+            Kind::Overloaded,
+            Kind::Timeout,
+            Kind::Unavailable,
+            Kind::Upstream,
+            Kind::Config,
+            Kind::Model,
+            Kind::Locked,
+            Kind::Format,
+            Kind::Corrupt,
+            Kind::DiskFull,
+            Kind::Io,
+            Kind::Internal,
+        ]
+    }
+
+    #[tokio::test]
+    async fn no_fault_of_the_servers_shows_where_it_happened() {
+        for kind in all() {
+            let cause = std::io::Error::other("open /srv/data/1.seg: denied");
+            let error = Error::new(kind, "read a segment").with("path", "/srv/data/1.seg").source(cause);
+            let (event, response) = (event(&error), Problem(error).into_response());
+            let is_server_error = response.status().is_server_error();
+            let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(body.contains("read a segment"), "{body}");
+            assert_eq!(body.contains("/srv"), !is_server_error, "{kind:?}: {body}");
+            assert!(!String::from_utf8_lossy(&event).contains("/srv"), "{kind:?}");
+        }
     }
 }
