@@ -2,7 +2,7 @@
 // committed corpus through it with the stable toolchain.
 
 use likewise::domain::{Key, UnixSeconds};
-use likewise::matching::{Chat, Json};
+use likewise::matching::{Chat, Json, Spellings};
 use likewise::search::{DocumentRef, Results, record};
 use likewise::service::answers::Record;
 use likewise::storage::directory::decode_format;
@@ -126,7 +126,9 @@ pub(crate) fn answer(data: &[u8]) {
     if let Some(record) = Record::decode(data) {
         assert!(Record::decode(&record.encode()) == Some(record));
     }
-    let _ = Chat::parse(data).map(|chat| chat.question.map(|question| question.len()));
+    for spellings in [Spellings::Composed, Spellings::Normalised] {
+        let _ = Chat::parse(data, spellings).map(|chat| chat.question.map(|question| question.len()));
+    }
     if let Ok(json) = Json::parse(data) {
         let canonical = json.canonical();
         assert!(Json::parse(&canonical).is_ok_and(|same| same.canonical() == canonical));

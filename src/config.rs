@@ -122,7 +122,8 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("http.api_keys")
             .with_list_parse_key("model.aliases")
-            .with_list_parse_key("upstream.forwarded_headers");
+            .with_list_parse_key("upstream.forwarded_headers")
+            .with_list_parse_key("upstream.forwards");
         let mut builder = config::Config::builder();
         if let Some(path) = file {
             let text = fs_err::read_to_string(path)

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
 use likewise::app::Engine;
 use likewise::config::Config;
-use likewise::domain::Tenant;
+use likewise::domain::{Credential, Tenant};
 use likewise::error::{Error, Kind, Result};
 use likewise::matching::Chat;
 use likewise::metrics::Metrics;
@@ -110,7 +109,11 @@ impl Origin for Simulated {
         })
     }
 
-    fn models(&self, _: Option<Bytes>, _: Headers) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>> {
+    fn needs_clients_key(&self, _: &str, _: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn models(&self, _: Option<Credential>, _: Headers) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
@@ -138,7 +141,7 @@ impl EvaluateAnswers {
         let mut config: Config = self.sources.load()?;
         // What is measured here is nobody's to keep.
         config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
-        config.answers.joins_spellings = self.mode == Mode::Normalised;
+        config.answers.normalize_questions = self.mode == Mode::Normalised;
         config.cache.namespaces.entry("llm_responses".into()).or_default().ttl_seconds = Some(86_400);
         let origin = Simulated {
             takes: Duration::from_millis(self.upstream_ms),
@@ -209,7 +212,7 @@ impl EvaluateAnswers {
             completion_tokens: self.completion_tokens,
         };
         let ask = Ask {
-            chat: Chat::parse(body.as_bytes())?.into(),
+            chat: Chat::parse(body.as_bytes(), answers.spellings())?.into(),
             body: body.clone().into(),
             query: None,
             tenant: Tenant::default(),

@@ -3,12 +3,14 @@
 //! No I/O, no serialization, no locks. What is written to a disk or a wire is encoded by the room that writes it.
 
 mod clock;
+mod credential;
 mod embedding;
 mod entry;
 mod key;
 mod subject;
 
 pub use clock::{Clock, ManualClock, SystemClock, UnixSeconds};
+pub use credential::{Credential, is_credential};
 pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, Entry, EntryMeta};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};

@@ -6,7 +6,6 @@ use axum::Json as AxumJson;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::{HeaderMap, StatusCode};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -17,7 +16,7 @@ use super::chat::{AnswerCacheObject, Endpoint, credential};
 use super::headers::path;
 use super::problem::{ErrorBody, Problem};
 use super::wire::parse;
-use crate::domain::Tenant;
+use crate::domain::{Credential, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::Json;
 use crate::service::Directives;
@@ -204,7 +203,7 @@ pub(super) async fn delete(
 struct Asked {
     directives: Directives,
     tags: Vec<crate::domain::Tag>,
-    credential: Option<Bytes>,
+    credential: Option<Credential>,
 }
 
 impl Asked {
@@ -216,7 +215,7 @@ impl Asked {
     fn question<'a>(&'a self, tenant: &'a Tenant, prompt: &'a str, scope: &'a Json<'a>) -> Question<'a> {
         Question {
             tenant,
-            credential: self.credential.as_deref(),
+            credential: self.credential.as_ref(),
             prompt,
             scope,
             directives: &self.directives,

@@ -18,9 +18,9 @@ use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
 use super::problem::{self, ErrorBody, Problem};
 use super::wire::{object, parse};
 use super::{body, cache_control};
-use crate::domain::{Tag, Tenant};
+use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::matching::{Chat, Readings};
+use crate::matching::Readings;
 use crate::service::answers::{Age, Ask, Body, Live, Outcome, Served};
 use crate::service::{Answers, Directives};
 use crate::upstream::Headers;
@@ -151,7 +151,7 @@ pub(super) async fn create(
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
     let chat = if cache_control::forbids_storing(&head.headers) {
-        Arc::new(Chat::parse(&body)?)
+        endpoint.readings.read_once(&body)?
     } else {
         endpoint.readings.read(&body)?
     };
@@ -174,8 +174,8 @@ pub(super) async fn create(
 }
 
 /// What a request came with as its credential.
-pub(super) fn credential(headers: &HeaderMap) -> Option<Bytes> {
-    headers.get(header::AUTHORIZATION).map(|value| Bytes::copy_from_slice(value.as_bytes()))
+pub(super) fn credential(headers: &HeaderMap) -> Option<Credential> {
+    Credential::of(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
 }
 
 /// The headers that are passed on, by name.

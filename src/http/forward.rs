@@ -14,6 +14,7 @@ use super::headers::CACHE_STATUS;
 use super::problem::Problem;
 use super::target::{Target, model_of};
 use super::{body, cache_control};
+use crate::domain::is_credential;
 use crate::error::{Error, Kind};
 use crate::service::Directives;
 use crate::upstream::{Call, Headers, Origin, is_of_connection};
@@ -27,9 +28,22 @@ const METHODS: [Method; 6] =
 /// The same, as a header tells them.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 
-/// Headers that are between the client and this server.
-const OURS: [&str; 7] =
-    ["accept-encoding", "authorization", "cookie", "expect", "host", "x-cache-tags", "x-cache-ttl"];
+/// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
+/// one than was allowed here.
+const OURS: [&str; 12] = [
+    "accept-encoding",
+    "expect",
+    "host",
+    "x-cache-tags",
+    "x-cache-ttl",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
 
 /// What the handler needs.
 pub(super) struct Forward {
@@ -78,6 +92,8 @@ pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<R
     }
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("/{}{query}", target.path);
+    // Before its body is read: what is refused in any case is not waited for.
+    let needs_clients_key = origin.needs_clients_key(request.method().as_str(), &path)?;
     let named = target.model;
     let (head, body) = request.into_parts();
     let body = body::read(body, forward.body_bytes_max).await?;
@@ -86,6 +102,7 @@ pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<R
         None => model_of(&head.headers, &body).await?,
     };
     let call = Call {
+        needs_clients_key,
         may_repeat: matches!(head.method, Method::GET | Method::HEAD),
         may_wait: true,
         method: head.method.as_str().to_owned(),
@@ -105,15 +122,20 @@ pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<R
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     response.headers_mut().remove(header::CONTENT_TYPE);
     copy(&headers, response.headers_mut());
+    let headers = response.headers_mut();
     // Behind what caches on the way have said (RFC 9211, section 2).
-    response.headers_mut().append(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=bypass"));
+    headers.append(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=bypass"));
+    // What an upstream says is no page of this server's, whatever a browser takes it for.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
 }
 
 fn passed_on(headers: &HeaderMap) -> Headers {
     headers
         .iter()
-        .filter(|(name, _)| !OURS.contains(&name.as_str()) && !is_of_connection(name, headers))
+        .filter(|(name, _)| !OURS.contains(&name.as_str()) && !is_credential(name.as_str()))
+        .filter(|(name, _)| !is_of_connection(name, headers))
         .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())))
         .collect()
 }

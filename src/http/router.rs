@@ -22,6 +22,7 @@ use super::{
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
+use crate::domain::is_credential;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::matching::Readings;
@@ -63,8 +64,7 @@ pub struct Parts {
 const CONTRACT_ROUTE: &str = "/openapi.json";
 
 /// Headers that are written anew for the upstream.
-const NOT_PASSED_ON: [HeaderName; 4] =
-    [header::ACCEPT_ENCODING, header::AUTHORIZATION, header::CONTENT_TYPE, header::HOST];
+const NOT_PASSED_ON: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CONTENT_TYPE, header::HOST];
 
 /// Where a model is described whose name has slashes.
 const MODELS_WITH_SLASHES: &str = "/v1/models/{owner}/{*rest}";
@@ -159,8 +159,8 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
     let body_bytes_max = forward.body_bytes_max;
     let has_upstream = parts.origin.is_some();
     let answers = Arc::new(chat::Endpoint {
+        readings: Readings::new(parts.answers.spellings()),
         answers: parts.answers,
-        readings: Readings::default(),
         forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
         body_bytes_max,
     });
@@ -205,13 +205,14 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
 fn forwarded_headers(names: &[String]) -> Result<Vec<HeaderName>> {
     let read = |name: &String| {
         let read = HeaderName::try_from(name).ok();
+        let fault =
+            |what: &str| Error::new(Kind::Config, format!("upstream.forwarded_headers: `{name}` is {what}"));
+        if read.as_ref().is_some_and(|name| is_credential(name.as_str())) {
+            return Err(fault("a credential: it is passed on only where upstream.passes_key says so"));
+        }
         let read =
             read.filter(|name| !NOT_PASSED_ON.contains(name) && !is_of_connection(name, &HeaderMap::new()));
-        let fault = || {
-            let message = format!("upstream.forwarded_headers: `{name}` is no header that can be passed on");
-            Error::new(Kind::Config, message)
-        };
-        read.ok_or_else(fault)
+        read.ok_or_else(|| fault("no header that can be passed on"))
     };
     names.iter().map(read).collect()
 }

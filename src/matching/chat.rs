@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::form::{Form, Spellings};
 use super::json::Json;
-use super::plain::plain_within;
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
 
@@ -12,6 +12,21 @@ use crate::error::{Error, Result};
 const NOT_ASKED: [&str; 2] = ["cache", "stream"];
 /// The same of the options of streams.
 const NOT_ASKED_OF_STREAMS: [&str; 2] = ["include_obfuscation", "include_usage"];
+
+/// Members of messages and of their parts that are read by their names, in whatever order they stand. An object with any other
+/// may be shown to the model as it is.
+const OF_MESSAGES: [&str; 9] = [
+    "audio",
+    "content",
+    "function_call",
+    "name",
+    "reasoning_content",
+    "refusal",
+    "role",
+    "tool_call_id",
+    "tool_calls",
+];
+const OF_PARTS: [&str; 6] = ["file", "image_url", "input_audio", "refusal", "text", "type"];
 
 /// A request for a chat completion, as far as it is read here.
 #[derive(Debug)]
@@ -32,8 +47,8 @@ pub struct Chat {
     pub is_exact: bool,
     /// The last words of the user, word for word; none if the user has said nothing in words.
     pub question: Option<Arc<str>>,
-    /// The plain form of the question, if it has one.
-    pub(super) plain: Option<String>,
+    /// What the question has in common with those that are one with it.
+    pub(super) form: Option<Form>,
     /// Where the question stood, and everything else of the request in canonical form with nothing in its place.
     pub(super) scope: Key,
 }
@@ -49,11 +64,12 @@ struct Question<'a> {
 }
 
 impl Chat {
-    /// Reads a request. Only what is needed here is checked; the rest is between the client and the model.
+    /// Reads a request. Only what is needed here is checked; the rest is between the client and the model. `spellings` says
+    /// which questions are one.
     ///
     /// # Errors
     /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
-    pub fn parse(body: &[u8]) -> Result<Chat> {
+    pub fn parse(body: &[u8], spellings: Spellings) -> Result<Chat> {
         let mut scope = Json::parse(body)?;
         if !matches!(scope, Json::Object(_)) {
             return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
@@ -74,6 +90,7 @@ impl Chat {
         let has_directives = scope.get("cache").is_some();
         let is_exact = scope.is_exact();
         forget_travel(&mut scope);
+        forget_order(&mut scope);
         let question = take_question(&mut scope);
         let alone = question.as_ref().filter(|question| question.is_alone);
         Ok(Chat {
@@ -84,7 +101,7 @@ impl Chat {
             has_tools,
             has_directives,
             is_exact,
-            plain: alone.and_then(|question| plain_within(&scope, &question.text)),
+            form: alone.and_then(|question| Form::within(&scope, &question.text, spellings)),
             scope: fingerprint(question.as_ref(), &scope),
             question: question.map(|question| question.text.into()),
         })
@@ -97,7 +114,7 @@ fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
         Some(Question { place: (message, None), .. }) => format!("{message}"),
         Some(Question { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
     };
-    KeyHasher::new("likewise/request/chat/v1").field(place.as_bytes()).field(&rest.canonical()).finish()
+    KeyHasher::new("likewise/request/chat/v2").field(place.as_bytes()).field(&rest.canonical()).finish()
 }
 
 /// Leaves out what is not asked. Options of streams that nobody here knows are asked.
@@ -107,6 +124,19 @@ fn forget_travel(request: &mut Json<'_>) {
     NOT_ASKED_OF_STREAMS.iter().for_each(|name| _ = options.take(name));
     if matches!(options, Json::Null) || *options == Json::Object(Vec::new()) {
         request.take("stream_options");
+    }
+}
+
+/// Takes away the order of members where it says nothing: of the request, of its messages and of their parts. Everywhere else it
+/// may, as in a schema.
+fn forget_order(request: &mut Json<'_>) {
+    request.sort();
+    let Some(Json::List(messages)) = request.get_mut("messages") else { return };
+    for message in messages.iter_mut().filter(|message| message.has_only(&OF_MESSAGES)) {
+        message.sort();
+        if let Some(Json::List(parts)) = message.get_mut("content") {
+            parts.iter_mut().filter(|part| part.has_only(&OF_PARTS)).for_each(Json::sort);
+        }
     }
 }
 
@@ -183,7 +213,11 @@ mod tests {
     use super::*;
 
     fn param(body: &str) -> String {
-        Chat::parse(body.as_bytes()).unwrap_err().param_name().unwrap_or("none").to_owned()
+        Chat::parse(body.as_bytes(), Spellings::default())
+            .unwrap_err()
+            .param_name()
+            .unwrap_or("none")
+            .to_owned()
     }
 
     #[test]
@@ -193,14 +227,14 @@ mod tests {
             {"role":"user","content":[{"type":"text","text":"two"},{"type":"image_url","image_url":{"url":"u"}}]},
             {"role":"tool","content":"3"}],"stream":true,"stream_options":{"include_usage":true},
             "cache":{"ttl":1},"temperature":0}"#;
-        let chat = Chat::parse(body).unwrap();
+        let chat = Chat::parse(body, Spellings::default()).unwrap();
         assert_eq!((chat.question.as_deref(), chat.streams, chat.wants_usage), (Some("two"), true, true));
         assert_eq!((chat.temperature, chat.has_tools, chat.has_directives), (Some(0.0), false, true));
         let mut rest = Json::parse(body).unwrap();
         assert_eq!(take_question(&mut rest).unwrap().place, (3, Some(0)));
         let rest = String::from_utf8(rest.canonical()).unwrap();
         assert!(
-            rest.contains(r#"[{"text":null,"type":"text"},{"image_url""#) && !rest.contains("two"),
+            rest.contains(r#"[{"type":"text","text":null},{"type":"image_url""#) && !rest.contains("two"),
             "{rest}"
         );
     }
@@ -211,7 +245,7 @@ mod tests {
             [r#"{"role":"system","content":"x"}"#, r#"{"role":"user","content":null}"#, r#"{"role":"user"}"#]
         {
             let body = format!(r#"{{"model":"m","messages":[{message}]}}"#);
-            assert_eq!(Chat::parse(body.as_bytes()).unwrap().question, None);
+            assert_eq!(Chat::parse(body.as_bytes(), Spellings::default()).unwrap().question, None);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The fingerprints of a request.
 
 use super::chat::Chat;
+use super::form::{Form, Spellings};
 use super::json::Json;
-use super::plain::plain_within;
 use crate::domain::{Key, KeyHasher, Tenant};
 
 /// Who asks, whom, and through what: everything outside the request that must be equal for two to share an answer.
@@ -49,29 +49,35 @@ impl Partition<'_> {
 }
 
 impl Chat {
-    /// The identity of the request. With `is_joined` questions that differ in what cannot matter are one.
-    pub fn identity(&self, partition: &Partition<'_>, is_joined: bool) -> Identity {
-        let scope = partition.hasher("likewise/scope/chat/v1").field(&self.scope.0).finish();
-        of_scope(scope, self.question.as_deref(), self.plain.as_deref().filter(|_| is_joined))
+    /// The identity of the request.
+    pub fn identity(&self, partition: &Partition<'_>) -> Identity {
+        let scope = partition.hasher("likewise/scope/chat/v2").field(&self.scope.0).finish();
+        of_scope(scope, self.question.as_deref(), self.form.as_ref())
     }
 }
 
 /// The identity of a question that is asked in words within a scope of any kind.
-pub fn of_text(partition: &Partition<'_>, scope: &Json<'_>, question: &str, is_joined: bool) -> Identity {
-    let form = if is_joined { plain_within(scope, question) } else { None };
-    let scope = partition.hasher("likewise/scope/text/v1").field(&scope.canonical()).finish();
-    of_scope(scope, Some(question), form.as_deref())
+pub fn of_text(
+    partition: &Partition<'_>,
+    scope: &Json<'_>,
+    question: &str,
+    spellings: Spellings,
+) -> Identity {
+    let form = Form::within(scope, question, spellings);
+    let scope = partition.hasher("likewise/scope/text/v2").field(&scope.canonical()).finish();
+    of_scope(scope, Some(question), form.as_ref())
 }
 
-/// `form` is what questions that are to be one have in common.
-fn of_scope(scope: Key, question: Option<&str>, form: Option<&str>) -> Identity {
-    let mut exact = KeyHasher::new("likewise/answer/exact/v1");
+/// `form` is what questions that are to be one have in common. Those of different rules never share a key: what was joined by
+/// rules that are off now is not found.
+fn of_scope(scope: Key, question: Option<&str>, form: Option<&Form>) -> Identity {
+    let mut exact = KeyHasher::new("likewise/answer/exact/v2");
     optional(exact.field(&scope.0), question.map(str::as_bytes));
     let exact = exact.finish();
+    let of_form = |domain, form: &str| KeyHasher::new(domain).field(&scope.0).field(form.as_bytes()).finish();
     let key = match form {
-        Some(form) => {
-            KeyHasher::new("likewise/answer/plain/v1").field(&scope.0).field(form.as_bytes()).finish()
-        }
+        Some(Form::Composed(form)) => of_form("likewise/answer/composed/v2", form),
+        Some(Form::Plain(form)) => of_form("likewise/answer/plain/v2", form),
         None => exact,
     };
     Identity { key, exact, scope }
@@ -84,7 +90,6 @@ fn optional(hasher: &mut KeyHasher, field: Option<&[u8]>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plain::plain;
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
@@ -101,7 +106,11 @@ mod tests {
     }
 
     fn identity_in(partition: &Partition<'_>, body: &str) -> Identity {
-        Chat::parse(body.as_bytes()).unwrap().identity(partition, true)
+        identity_by(partition, body, Spellings::Normalised)
+    }
+
+    fn identity_by(partition: &Partition<'_>, body: &str, spellings: Spellings) -> Identity {
+        Chat::parse(body.as_bytes(), spellings).unwrap().identity(partition)
     }
 
     fn identity(body: &str) -> Identity {
@@ -125,8 +134,9 @@ mod tests {
         })
     }
 
-    /// Writes a value with its members in an order, with spaces, and with numbers and letters spelled as `seed` says.
-    fn respelled(value: &Value, seed: &mut u64) -> String {
+    /// Writes a value with spaces, and with numbers and letters spelled as `seed` says; a request also with its own members and
+    /// those of its messages and their parts in another order.
+    fn respelled(value: &Value, at: &str, seed: &mut u64) -> String {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let space = ["", " ", "\n\t"][(*seed >> 33) as usize % 3];
         match value {
@@ -134,15 +144,19 @@ mod tests {
                 let mut written: Vec<String> = members
                     .iter()
                     .map(|(name, value)| {
-                        format!("{}{space}:{}", respelled_text(name, *seed), respelled(value, seed))
+                        let value = respelled(value, &format!("{at}/{name}"), seed);
+                        format!("{}{space}:{value}", respelled_text(name, *seed))
                     })
                     .collect();
-                let turn = (*seed >> 40) as usize % written.len().max(1);
-                written.rotate_left(turn);
+                if ["", "/messages/", "/messages//content/"].contains(&at) {
+                    let turn = (*seed >> 40) as usize % written.len().max(1);
+                    written.rotate_left(turn);
+                }
                 format!("{{{space}{}}}", written.join(&format!("{space},")))
             }
             Value::Array(elements) => {
-                let written: Vec<String> = elements.iter().map(|element| respelled(element, seed)).collect();
+                let written: Vec<String> =
+                    elements.iter().map(|element| respelled(element, &format!("{at}/"), seed)).collect();
                 format!("[{space}{}{space}]", written.join(","))
             }
             Value::String(text) => respelled_text(text, *seed),
@@ -197,7 +211,7 @@ mod tests {
             let mut body = base();
             body["extra"] = extra;
             let mut seed = seed;
-            prop_assert_eq!(identity(&body.to_string()), identity(&respelled(&body, &mut seed)));
+            prop_assert_eq!(identity(&body.to_string()), identity(&respelled(&body, "", &mut seed)));
         }
 
         #[test]
@@ -217,7 +231,7 @@ mod tests {
         }
 
         #[test]
-        fn questions_share_only_by_their_plain_form(one in ".{1,24}", two in ".{1,24}") {
+        fn questions_share_only_by_their_form(one in ".{1,24}", two in ".{1,24}") {
             prop_assume!(one != two);
             let ask = |text: &str| {
                 let mut body = base();
@@ -227,7 +241,8 @@ mod tests {
             let (first, second) = (ask(&one), ask(&two));
             prop_assert_eq!(first.scope, second.scope);
             prop_assert_ne!(first.exact, second.exact);
-            let is_joined = plain(&one).is_some() && plain(&one) == plain(&two);
+            let form = |text: &str| Form::within(&Json::Null, text, Spellings::Normalised);
+            let is_joined = form(&one).is_some() && form(&one) == form(&two);
             prop_assert_eq!(first.key == second.key, is_joined);
         }
     }
@@ -307,6 +322,77 @@ mod tests {
         assert!(one != two && three != four);
     }
 
+    /// Whatever the system prompt asks about the form of the user's text.
+    #[test]
+    fn by_default_only_composition_and_surrounding_space_join() {
+        let tenant = Tenant::default();
+        let ask = |text: &str| {
+            let messages =
+                json!([{ "role": "system", "content": "翻译成英文" }, { "role": "user", "content": text }]);
+            let body = json!({ "model": "m", "messages": messages }).to_string();
+            let chat = identity_by(&partition(&tenant), &body, Spellings::default());
+            let given = of_text(&partition(&tenant), &Json::Null, text, Spellings::default());
+            [chat.key, given.key]
+        };
+        let key = ask("¿Cómo es?");
+        for same in [" ¿Cómo es?", "¿Cómo es?\n\t", "¿Co\u{301}mo es?", "¿Cómo es?"] {
+            assert_eq!(ask(same), key, "{same:?}");
+        }
+        for other in ["¿cómo es?", "Cómo es", "¿Cómo es", "¿Cómo  es?", "¿Cómo\u{a0}es?", "¿Cómo es?."]
+        {
+            assert!(ask(other).iter().zip(key).all(|(other, key)| *other != key), "{other:?}");
+        }
+    }
+
+    /// Models write the properties of a schema in its order.
+    #[test]
+    fn the_order_of_members_is_meaning_wherever_a_schema_may_stand() {
+        let schema = |names: [&str; 2]| {
+            let [one, two] = names;
+            format!(
+                r#"{{"type":"object","properties":{{"{one}":{{"type":"string"}},"{two}":{{"type":"string"}}}}}}"#
+            )
+        };
+        let message = r#"{"role":"user","content":[{"type":"text","text":"hi"}]}"#;
+        let places = [
+            r#""response_format":{"type":"json_schema","json_schema":{"name":"x","schema":SCHEMA}}"#,
+            r#""tools":[{"type":"function","function":{"name":"x","parameters":SCHEMA}}]"#,
+            r#""functions":[{"name":"x","parameters":SCHEMA}]"#,
+            r#""guided_json":SCHEMA"#,
+            r#""extra_body":{"structured_outputs":{"json":SCHEMA}}"#,
+            r#""x_unheard_of":[[{"a":SCHEMA}]]"#,
+            r#""stream_options":{"x":SCHEMA}"#,
+            r#""messages":[{"role":"system","content":"a","schema":SCHEMA},MESSAGE]"#,
+            r#""messages":[{"role":"user","content":[{"type":"json","json":SCHEMA}]},MESSAGE]"#,
+            r#""messages":[{"role":"user","content":SCHEMA},MESSAGE]"#,
+        ];
+        for place in places {
+            let rest = if place.contains("messages") { "" } else { r#","messages":[MESSAGE]"# };
+            let body = |names| {
+                let body = format!(r#"{{"model":"m",{place}{rest}}}"#);
+                identity(&body.replace("SCHEMA", &schema(names)).replace("MESSAGE", message))
+            };
+            assert_ne!(body(["answer", "reasoning"]).key, body(["reasoning", "answer"]).key, "{place}");
+            assert_eq!(body(["answer", "reasoning"]), body(["answer", "reasoning"]), "{place}");
+        }
+        let tenant = Tenant::default();
+        let given = |scope: &str| {
+            of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), "hi", Spellings::default())
+        };
+        assert_ne!(given(&schema(["a", "b"])).key, given(&schema(["b", "a"])).key);
+        let with_unknown = |part: &str| {
+            identity(&format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":[{part}]}},{message}]}}"#
+            ))
+            .key
+        };
+        assert_ne!(
+            with_unknown(r#"{"b":1,"a":2}"#),
+            with_unknown(r#"{"a":2,"b":1}"#),
+            "no part that is known"
+        );
+    }
+
     #[test]
     fn spellings_are_joined_only_where_nothing_else_may_be_about_them() {
         let ask = |system: &str, content: Value| {
@@ -328,20 +414,20 @@ mod tests {
         assert_eq!(ask(shop, part(one)), ask(shop, part(two)));
         let tenant = Tenant::default();
         let look = |scope: &str, text: &str| {
-            of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), text, true).key
+            of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), text, Spellings::Normalised)
+                .key
         };
         assert_eq!(look(r#"["shoes"]"#, one), look(r#"["shoes"]"#, two));
         assert_ne!(look(r#"["spelling"]"#, one), look(r#"["spelling"]"#, two));
     }
 
     #[test]
-    fn without_joining_only_equal_words_share() {
+    fn what_was_joined_by_other_rules_is_not_found() {
+        let body =
+            json!({ "model": "m", "messages": [{ "role": "user", "content": "What is it?" }] }).to_string();
         let tenant = Tenant::default();
-        let ask = |text: &str| {
-            let body = json!({ "model": "m", "messages": [{ "role": "user", "content": text }] }).to_string();
-            Chat::parse(body.as_bytes()).unwrap().identity(&partition(&tenant), false).key
-        };
-        assert_ne!(ask("What is it?"), ask("what is it"));
-        assert_eq!(ask("What is it?"), ask("What is it?"));
+        let by = |spellings| identity_by(&partition(&tenant), &body, spellings);
+        assert_ne!(by(Spellings::Composed).key, by(Spellings::Normalised).key);
+        assert_eq!(by(Spellings::Composed).exact, by(Spellings::Normalised).exact);
     }
 }

@@ -1,8 +1,10 @@
-//! JSON as identity sees it: no order of members, no spacing, no two spellings of one number, and nothing lost.
+//! JSON as identity sees it: no spacing, no two spellings of one number or letter, and nothing lost.
+//!
+//! The order of members is kept: a model that is to fill a schema writes its properties in the order of the schema, and what is
+//! a schema does not show. Only where members are read by their names is their order taken away, by [`Json::sort`].
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::cmp::Ordering;
 use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -17,7 +19,10 @@ const ROUNDED_MIN: f64 = 9_223_372_036_854_775_808.0;
 /// Values that a text may hold: each takes more room than its two bytes.
 const VALUES_MAX: u32 = 1 << 20;
 
-/// A JSON value whose objects are sorted by name and have no name twice.
+/// Objects with more members are searched for a name that stands twice by sorting their names.
+const PAIRS_MAX: usize = 8;
+
+/// A JSON value whose objects have no name twice.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Json<'a> {
     /// `null`.
@@ -33,7 +38,7 @@ pub enum Json<'a> {
     Text(Cow<'a, str>),
     /// An array.
     List(Vec<Json<'a>>),
-    /// Members, sorted as RFC 8785 section 3.2.3 says.
+    /// Members, in their order.
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
@@ -59,22 +64,33 @@ impl<'a> Json<'a> {
     /// The member called `name`, of an object.
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
         let Json::Object(members) = self else { return None };
-        let place = members.binary_search_by(|(known, _)| order(known, name)).ok()?;
-        Some(&members[place].1)
+        members.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
     /// Removes the member called `name`, of an object.
     pub fn take(&mut self, name: &str) -> Option<Json<'a>> {
         let Json::Object(members) = self else { return None };
-        let place = members.binary_search_by(|(known, _)| order(known, name)).ok()?;
+        let place = members.iter().position(|(known, _)| known == name)?;
         Some(members.remove(place).1)
     }
 
     /// The member called `name`, to be changed.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Json<'a>> {
         let Json::Object(members) = self else { return None };
-        let place = members.binary_search_by(|(known, _)| order(known, name)).ok()?;
-        Some(&mut members[place].1)
+        members.iter_mut().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// Takes away the order of the members, of an object; what stands in them keeps its own.
+    pub fn sort(&mut self) {
+        if let Json::Object(members) = self {
+            members.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+        }
+    }
+
+    /// Whether it is an object all of whose members are called as one of `names`.
+    pub fn has_only(&self, names: &[&str]) -> bool {
+        let Json::Object(members) = self else { return false };
+        members.iter().all(|(name, _)| names.contains(&name.as_ref()))
     }
 
     /// The text, of a string.
@@ -116,8 +132,8 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The canonical form of RFC 8785, but that integers keep all their digits: the RFC takes every number for a double,
-    /// and would call two seeds past 2^53 one.
+    /// The form of RFC 8785, but that members keep their order, and integers all their digits: the RFC takes every number for a
+    /// double, and would call two seeds past 2^53 one.
     pub fn canonical(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         self.write(&mut out);
@@ -165,9 +181,18 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a string is valid JSON: this is a bug");
 }
 
-/// By UTF-16 code units, which is the order of bytes as long as all is ASCII.
-fn order(one: &str, two: &str) -> Ordering {
-    if one.is_ascii() && two.is_ascii() { one.cmp(two) } else { one.encode_utf16().cmp(two.encode_utf16()) }
+/// A name that stands twice.
+fn twice<'m>(members: &'m [(Cow<'_, str>, Json<'_>)]) -> Option<&'m str> {
+    let names = || members.iter().map(|(name, _)| name.as_ref());
+    if members.len() <= PAIRS_MAX {
+        return names()
+            .enumerate()
+            .find(|(at, name)| names().take(*at).any(|other| other == *name))
+            .map(|(_, name)| name);
+    }
+    let mut sorted: Vec<&str> = names().collect();
+    sorted.sort_unstable();
+    sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
 /// Reads one value, as long as fewer than so many have been read.
@@ -236,9 +261,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
         while let Some(Name(name)) = map.next_key()? {
             members.push((name, map.next_value_seed(self)?));
         }
-        members.sort_by(|(one, _), (two, _)| order(one, two));
-        match members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            Some(pair) => Err(de::Error::custom(format!("an object has `{}` twice", pair[0].0))),
+        match twice(&members) {
+            Some(name) => Err(de::Error::custom(format!("an object has `{name}` twice"))),
             None => Ok(Json::Object(members)),
         }
     }
@@ -278,18 +302,26 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_rfc_comes_out_as_it_says() {
-        // RFC 8785 section 3.2.2 and 3.2.3.
+    fn the_example_of_the_rfc_comes_out_as_it_says_but_in_its_order() {
+        // RFC 8785 section 3.2.2.
         let text = r#"{"numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
             "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}"#;
-        let expected = "{\"literals\":[null,true,false],\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],\
-            \"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}";
+        let expected = "{\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],\
+            \"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\",\"literals\":[null,true,false]}";
         assert_eq!(canonical(text), expected);
-        let names = r#"{"\u20ac":1,"\r":2,"\ufb33":3,"1":4,"\ud83d\ude00":5,"\u0080":6,"\u00f6":7}"#;
-        assert_eq!(
-            canonical(names),
-            "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"ö\":7,\"€\":1,\"😀\":5,\"\u{fb33}\":3}"
-        );
+    }
+
+    #[test]
+    fn members_keep_their_order_unless_it_is_taken_away() {
+        let text = r#"{"b":{"d":1,"c":2},"a":[{"f":1,"e":2}]}"#;
+        assert_eq!(canonical(text), text);
+        let mut json = Json::parse(text.as_bytes()).unwrap();
+        json.sort();
+        let sorted = String::from_utf8(json.canonical()).unwrap();
+        assert_eq!(sorted, r#"{"a":[{"f":1,"e":2}],"b":{"d":1,"c":2}}"#);
+        assert!(json.has_only(&["b", "a", "x"]) && !json.has_only(&["a"]) && !Json::Null.has_only(&[]));
+        assert_eq!(json.take("a").unwrap().as_list().unwrap().len(), 1);
+        assert!(json.get("a").is_none() && json.get_mut("b").is_some());
     }
 
     #[test]
@@ -305,7 +337,9 @@ mod tests {
 
     #[test]
     fn a_name_that_stands_twice_is_refused_at_any_depth() {
-        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"c":2,"\u0061":3}}]"#] {
+        let many: String = ('b'..='z').map(|name| format!("\"{name}\":0,")).collect();
+        let many = format!("{{\"a\":1,{many}\"a\":2}}");
+        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"c":2,"\u0061":3}}]"#, &many] {
             let error = Json::parse(text.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("has `a` twice"), "{error}");
         }

@@ -7,6 +7,7 @@
 
 mod asking;
 mod chat;
+mod form;
 mod identity;
 mod json;
 mod plain;
@@ -14,6 +15,7 @@ mod readings;
 mod texts;
 
 pub use chat::Chat;
+pub use form::Spellings;
 pub use identity::{Identity, Partition, of_text};
 pub use json::Json;
 pub use readings::Readings;

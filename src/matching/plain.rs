@@ -1,6 +1,6 @@
-//! The plain form of a question: equal for questions that differ only in what cannot change what is asked.
+//! The plain form of a question: equal for questions that differ only in what closed lists of words show to be the same.
 //!
-//! Joined are: composed and decomposed letters (Unicode NFC), the kinds of spaces, those around the text, typographic
+//! The lists are never complete, so it takes an option to join by them. Joined are: composed and decomposed letters (Unicode NFC), the kinds of spaces, those around the text, typographic
 //! apostrophes, the capital that a sentence begins with where its first word is one of a closed list, the final full stop of
 //! an order, and the marks of what asks with or without them. Nothing else: an accent makes another word, and so may a
 //! capital (`Polish`, `US`); `it works` and `it works?` are two things to say, and the password may be `hunter2.`.
@@ -11,17 +11,12 @@ use std::cell::Cell;
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::asking::{asks, is_asking};
+use super::form::{COMBINING_MIN, QUESTION_BYTES_MAX, is_itself_composed};
 use super::json::Json;
 use super::texts::speaks_of_texts;
 
-/// Longer texts are taken as they are: they are documents, not questions, and compared by their bytes.
-const PLAIN_BYTES_MAX: usize = 2048;
-
 /// Of what surrounds a question so many bytes are looked at.
 const SCOPE_BYTES_MAX: usize = 64 * 1024;
-
-/// Letters below it are composed: the first that may join the one before it (Unicode Annex 15, section 9).
-const COMBINING_MIN: char = '\u{300}';
 
 /// Marks that end or open a sentence.
 const MARKS: [char; 5] = ['.', '?', '!', '¿', '¡'];
@@ -72,7 +67,7 @@ fn matters_in(scope: &Json<'_>, matters: &impl Fn(&str) -> bool) -> bool {
 /// The plain form; none for a text that may be more than prose, where every byte may matter: one with line breaks,
 /// quotes, code, symbols or spaces that mean something, or one about texts.
 pub(super) fn plain(text: &str) -> Option<String> {
-    let is_short = text.len() <= PLAIN_BYTES_MAX;
+    let is_short = text.len() <= QUESTION_BYTES_MAX;
     if !is_short || !text.chars().all(is_prose) || quotes(text) || speaks_of_texts(text) {
         return None;
     }
@@ -113,7 +108,7 @@ fn is_prose(c: char) -> bool {
     // Categories by what std knows: letters and digits of any script, their combining marks, spaces, a few signs.
     let is_of_word = c.is_alphanumeric() || unicode_normalization::char::is_combining_mark(c);
     // A letter that is another one by itself, as the sign of Ohm is, may be what is asked about.
-    (is_of_word && (c < COMBINING_MIN || std::iter::once(c).nfc().eq([c])))
+    (is_of_word && is_itself_composed(c))
         || matches!(c, ' ' | '\u{a0}' | '\u{202f}')
         || matches!(c, '.' | ',' | ';' | '?' | '!' | '¿' | '¡' | '\'' | '’' | '-' | '(' | ')')
         || matches!(c, '%' | '€' | '$' | '£' | '&' | '/')

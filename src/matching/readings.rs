@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 
 use super::chat::Chat;
+use super::form::Spellings;
 use crate::error::Result;
 
 /// Places for bodies; one whose place is taken replaces what was there. With the longest bodies they are 40 MiB.
@@ -23,6 +24,7 @@ const BODY_BYTES_MAX: usize = 4096;
 pub struct Readings {
     places: Box<[ArcSwapOption<Reading>]>,
     hasher: RandomState,
+    spellings: Spellings,
 }
 
 #[derive(Debug)]
@@ -31,20 +33,28 @@ struct Reading {
     chat: Arc<Chat>,
 }
 
-impl Default for Readings {
-    fn default() -> Readings {
-        Readings { places: (0..PLACES).map(|_| ArcSwapOption::empty()).collect(), hasher: RandomState::new() }
-    }
-}
-
 impl Readings {
+    /// None yet. `spellings` says which questions are one.
+    pub fn new(spellings: Spellings) -> Readings {
+        let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
+        Readings { places, hasher: RandomState::new(), spellings }
+    }
+
+    /// Reads a request, and remembers nothing of it.
+    ///
+    /// # Errors
+    /// As [`Chat::parse`].
+    pub fn read_once(&self, body: &[u8]) -> Result<Arc<Chat>> {
+        Chat::parse(body, self.spellings).map(Arc::new)
+    }
+
     /// Reads a request, or remembers what the same bytes said.
     ///
     /// # Errors
     /// As [`Chat::parse`]. What is faulty is not remembered.
     pub fn read(&self, body: &[u8]) -> Result<Arc<Chat>> {
         if body.len() > BODY_BYTES_MAX {
-            return Chat::parse(body).map(Arc::new);
+            return self.read_once(body);
         }
         let place = &self.places[self.hasher.hash_one(body) as usize % PLACES];
         if let Some(reading) = &*place.load()
@@ -52,7 +62,7 @@ impl Readings {
         {
             return Ok(Arc::clone(&reading.chat));
         }
-        let chat = Arc::new(Chat::parse(body)?);
+        let chat = self.read_once(body)?;
         if chat.has_directives {
             return Ok(chat);
         }
@@ -75,7 +85,7 @@ mod tests {
 
     #[test]
     fn equal_bytes_are_read_once_and_no_others_are_taken_for_them() {
-        let readings = Readings::default();
+        let readings = Readings::new(Spellings::default());
         let first = readings.read(body("one").as_bytes()).unwrap();
         assert!(Arc::ptr_eq(&first, &readings.read(body("one").as_bytes()).unwrap()));
         // More bodies than there are places: each place changes hands, and nobody reads another's.
@@ -88,7 +98,7 @@ mod tests {
 
     #[test]
     fn faults_long_bodies_and_directives_are_not_remembered() {
-        let readings = Readings::default();
+        let readings = Readings::new(Spellings::default());
         for _ in 0..2 {
             assert_eq!(readings.read(b"{}").unwrap_err().param_name(), Some("model"));
         }

@@ -12,22 +12,23 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::connection::is_of_connection;
+use super::forwards::{Forwards, not_listed};
 use super::options::{Options, config};
+use super::refusal::looked_through;
 use super::reply::{Call, Headers, Origin, Reply, is_events};
 use super::routes::{Key, Route, Routes};
+use super::shown::shown;
 use super::via::Via;
+use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, StatusLabels};
 use crate::pacing::{self, retry_after};
-
-/// Headers of a reply that speak of the upstream's own server, and not of the answer.
-const OF_SERVER: [&str; 5] = ["alt-svc", "date", "server", "set-cookie", "strict-transport-security"];
 
 /// A client of all upstreams. Shared by `Arc`.
 pub struct Upstream {
     http: reqwest::Client,
     routes: Routes,
+    forwards: Forwards,
     via: Via,
     places: Arc<Semaphore>,
     options: Options,
@@ -64,6 +65,7 @@ impl Upstream {
         Ok(Upstream {
             http,
             routes: Routes::new(options)?,
+            forwards: Forwards::new(&options.forwards)?,
             via: Via::new(),
             places: Arc::new(Semaphore::new(options.requests_max)),
             options: options.clone(),
@@ -93,6 +95,9 @@ impl Upstream {
                 self.routes.of_none().ok_or_else(|| Error::new(Kind::NotFound, "there is no upstream"))?
             }
         };
+        if call.needs_clients_key && !matches!(route.key, Key::Clients) {
+            return Err(not_listed(&call.method, &call.path));
+        }
         self.call_on(route, call).await
     }
 
@@ -116,7 +121,8 @@ impl Upstream {
                 Some(next) if next < deadline => next,
                 Some(_) | None => {
                     warn_of_failure(route, base_url, &outcome);
-                    return Ok(self.reply(outcome?, deadline, place));
+                    let reply = self.reply(outcome?, deadline, place);
+                    return looked_through(route, reply).await;
                 }
             };
             self.metrics.upstream_retries.inc();
@@ -138,12 +144,7 @@ impl Upstream {
         headers.append(via, HeaderValue::from_str(mark).map_err(|error| fault("the mark").source(error))?);
         match (&route.key, &call.credential) {
             (Key::Ours(key), _) => _ = headers.insert(AUTHORIZATION, key.clone()),
-            (Key::Clients, Some(credential)) => {
-                if let Ok(mut credential) = HeaderValue::from_bytes(credential) {
-                    credential.set_sensitive(true);
-                    headers.insert(AUTHORIZATION, credential);
-                }
-            }
+            (Key::Clients, Some(credential)) => show(credential, &mut headers),
             (Key::Clients, None) | (Key::None, _) => {}
         }
         let request = self.http.request(method, format!("{base_url}{}", call.path));
@@ -195,7 +196,7 @@ impl Upstream {
     }
 
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
-        let (status, headers) = (response.status().as_u16(), headers_of(&response));
+        let (status, headers) = (response.status().as_u16(), shown(response.headers()));
         let idle_ms = is_events(&headers).then_some(self.options.idle_ms);
         let body = Body { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
         let pieces = stream::unfold(Some(body), |body| async move {
@@ -218,9 +219,17 @@ impl Origin for Upstream {
         Box::pin(self.call(call))
     }
 
+    fn needs_clients_key(&self, method: &str, path: &str) -> Result<bool> {
+        if self.forwards.lists(method, path) {
+            return Ok(false);
+        }
+        let may_be_asked = self.routes().any(|route| matches!(route.key, Key::Clients));
+        if may_be_asked { Ok(true) } else { Err(not_listed(method, path)) }
+    }
+
     fn models(
         &self,
-        credential: Option<Bytes>,
+        credential: Option<Credential>,
         traces: Headers,
     ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>> {
         Box::pin(async move {
@@ -301,20 +310,12 @@ fn may_go_better(response: &Response, is_elsewhere: bool) -> bool {
     }
 }
 
-fn headers_of(response: &Response) -> Headers {
-    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
-        let name = match name.as_str() {
-            _ if is_of_connection(name, response.headers()) => return None,
-            hidden if OF_SERVER.contains(&hidden) => return None,
-            // Which pages may ask, and what became of a request, is said by whoever is asked.
-            hidden if hidden.starts_with("access-control-") || hidden.starts_with("x-likewise-") => {
-                return None;
-            }
-            // Requests have a name of ours too.
-            "x-request-id" => "x-upstream-request-id",
-            name => name,
-        };
-        Some((name.to_owned(), Bytes::copy_from_slice(value.as_bytes())))
-    };
-    response.headers().iter().filter_map(shown).collect()
+/// Adds a client's credential, in the headers in which it came.
+fn show(credential: &Credential, headers: &mut HeaderMap) {
+    for (name, value) in credential.passed_on() {
+        if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+    }
 }

@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::client::Upstream;
 use super::reply::{Call, Headers};
 use super::routes::{Key, Route};
+use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 
 /// How long a list is waited for, and its bytes at most.
@@ -46,14 +47,14 @@ fn unseen(route: &Route) -> Vec<Box<RawValue>> {
 impl Upstream {
     /// The models of all routes, each as its upstream describes it; of an upstream that does not tell in time, those that the
     /// configuration names. One call a route, all at once.
-    pub(super) async fn list(&self, credential: Option<&Bytes>, traces: &Headers) -> Vec<Box<RawValue>> {
+    pub(super) async fn list(&self, credential: Option<&Credential>, traces: &Headers) -> Vec<Box<RawValue>> {
         join_all(self.routes().map(|route| self.models_of(route, credential, traces))).await.concat()
     }
 
     async fn models_of(
         &self,
         route: &Route,
-        credential: Option<&Bytes>,
+        credential: Option<&Credential>,
         traces: &Headers,
     ) -> Vec<Box<RawValue>> {
         // A client's credential is for one upstream: others that take one must not see it.
@@ -77,7 +78,7 @@ impl Upstream {
     async fn told_of(
         &self,
         route: &Route,
-        credential: Option<&Bytes>,
+        credential: Option<&Credential>,
         traces: &Headers,
     ) -> Result<Vec<Box<RawValue>>> {
         let call = Call {
@@ -87,6 +88,7 @@ impl Upstream {
             headers: traces.clone(),
             credential: credential.cloned(),
             body: Bytes::new(),
+            needs_clients_key: false,
             may_repeat: true,
             may_wait: false,
         };

@@ -10,13 +10,17 @@ mod assembly;
 mod client;
 mod connection;
 mod events;
+mod forwards;
 mod listing;
 mod members;
 mod options;
 mod prices;
+mod redaction;
+mod refusal;
 mod replay;
 mod reply;
 mod routes;
+mod shown;
 mod via;
 
 pub use answer::{Answer, Usage};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::forwards::{self, Forwards};
 use crate::error::{Error, Kind, Result};
 
 /// Options of upstreams.
@@ -20,6 +21,9 @@ pub struct Options {
     pub prices: Vec<PriceOptions>,
     /// Headers of a request that are passed on. They are part of what is asked.
     pub forwarded_headers: Vec<String>,
+    /// Other routes that are passed on with a key of ours, each as a method and a path below `/v1`. Where requests carry their
+    /// client's credential, all are.
+    pub forwards: Vec<String>,
     /// Whether streams are asked to end with what they used, also where the client does not ask (who then does not see
     /// it): only so can a streamed answer be replayed as a whole one.
     pub asks_for_usage: bool,
@@ -79,6 +83,7 @@ impl Default for Options {
             forwarded_headers: ["openai-organization", "openai-project", "openai-beta"]
                 .map(String::from)
                 .into(),
+            forwards: forwards::DEFAULT.map(String::from).into(),
             asks_for_usage: true,
             connect_ms: 5_000,
             idle_ms: 60_000,
@@ -109,6 +114,7 @@ impl Options {
     /// `Config`, naming the key.
     pub fn validate(&self) -> Result<()> {
         const DAY_MS: u64 = 86_400_000;
+        Forwards::new(&self.forwards)?;
         in_range("connect_ms", self.connect_ms, 1, DAY_MS)?;
         in_range("idle_ms", self.idle_ms, 1, DAY_MS)?;
         in_range("total_ms", self.total_ms, 1, DAY_MS)?;

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 
 /// Names in lower case, with their values.
@@ -27,9 +28,11 @@ pub struct Call {
     /// Headers that are passed on.
     pub headers: Headers,
     /// What the client sent as its credential; passed on only where the route says so.
-    pub credential: Option<Bytes>,
+    pub credential: Option<Credential>,
     /// The body.
     pub body: Bytes,
+    /// Whether only an upstream that sees its clients' credentials may be asked it.
+    pub needs_clients_key: bool,
     /// Whether to ask again may do no harm, also where the first attempt may have arrived.
     pub may_repeat: bool,
     /// Whether to wait before asking the same address again; another one is asked at once.
@@ -64,13 +67,23 @@ pub trait Origin: Send + Sync {
     /// Cancel safety: dropping the future, or the reply, ends the call.
     fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>>;
 
+    /// Whether a route that is not served here may be asked only of an upstream that sees its clients' credentials, since it
+    /// is not one of those that a key of ours is used for. `path` is that below `/v1`, as it came.
+    ///
+    /// # Errors
+    /// `NotFound` if it is so, and there is no such upstream.
+    fn needs_clients_key(&self, method: &str, path: &str) -> Result<bool>;
+
     /// The models that can be asked for, as whoever answers them describes them (OpenAI's model objects). `traces` are the
     /// headers of whoever asks that are passed on.
     ///
     /// # Errors
     /// As [`Origin::refuse_own`].
-    fn models(&self, credential: Option<Bytes>, traces: Headers)
-    -> BoxFuture<'_, Result<Vec<Box<RawValue>>>>;
+    fn models(
+        &self,
+        credential: Option<Credential>,
+        traces: Headers,
+    ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>>;
 
     /// Refuses a request that has come from here: whoever answered it would wait for himself.
     ///
@@ -94,6 +107,14 @@ impl Reply {
     /// The same, with a body that is there until `deadline`.
     pub(super) fn lasting_until(self, deadline: Instant) -> Reply {
         Reply { deadline: Some(deadline), ..self }
+    }
+
+    /// The same, with a body that `change` makes of its own.
+    pub(super) fn with_body(
+        self,
+        change: impl FnOnce(BoxStream<'static, Result<Bytes>>) -> BoxStream<'static, Result<Bytes>>,
+    ) -> Reply {
+        Reply { body: change(self.body), ..self }
     }
 
     /// Leaves out what describes the very bytes that came: whoever passes the answer on may write it in others.

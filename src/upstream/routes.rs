@@ -14,6 +14,9 @@ use crate::error::{Error, Kind, Result};
 /// The variable that OpenAI's own clients read.
 const KEY_ENV: &str = "OPENAI_API_KEY";
 
+/// What stands before a key.
+const SCHEME: &str = "Bearer ";
+
 /// All routes.
 #[derive(Debug)]
 pub(super) struct Routes(Vec<Route>);
@@ -40,6 +43,16 @@ pub(super) enum Key {
     Ours(HeaderValue),
     /// Whatever the client sent.
     Clients,
+}
+
+impl Key {
+    /// A key of ours, without its scheme.
+    pub(super) fn secret(&self) -> Option<&str> {
+        match self {
+            Key::Ours(value) => value.to_str().ok()?.strip_prefix(SCHEME),
+            Key::None | Key::Clients => None,
+        }
+    }
 }
 
 impl fmt::Debug for Key {
@@ -154,7 +167,7 @@ fn key(at: &str, passes_key: bool, variable: Option<&str>) -> Result<Key> {
     let Some(variable) = variable else { return Ok(Key::None) };
     let fault = |what: &str| config(&format!("{at}: the environment variable `{variable}` {what}"));
     let key = std::env::var(variable).map_err(|_| fault("is not set or not UTF-8"))?;
-    let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))
+    let mut value = HeaderValue::try_from(format!("{SCHEME}{}", key.trim()))
         .map_err(|_| fault("holds characters that no header may have"))?;
     value.set_sensitive(true);
     Ok(Key::Ours(value))

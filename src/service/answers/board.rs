@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
-
 use super::telling::{Listener, Phase, Telling, lock};
 use crate::cache::Stamp;
-use crate::domain::{ByPrefix, Key, Subject};
+use crate::domain::{ByPrefix, Credential, Key, Subject};
 use crate::service::objects::TAGS_MAX;
 
 const SHARDS: usize = 64;
@@ -45,7 +43,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Asker {
     /// The credential that he is known by at the upstream.
-    pub(super) credential: Option<Bytes>,
+    pub(super) credential: Option<Credential>,
     /// Whether he has the upstream asked for a stream.
     pub(super) streams: bool,
     /// Whether he has it asked what was used.
@@ -510,7 +508,8 @@ mod tests {
     #[test]
     fn a_failure_is_told_to_those_who_asked_in_the_same_way() {
         let one = Asker { may_wait: true, ..Asker::default() };
-        let other = Asker { credential: Some("key".into()), ..one.clone() };
+        let credential = Credential::of([("api-key", &b"key"[..])].into_iter());
+        let other = Asker { credential, ..one.clone() };
         let stream = Asker { streams: true, asks_usage: true, ..one.clone() };
         let hasty = Asker { may_wait: false, ..one.clone() };
         for status in [Some(400), Some(429)] {

@@ -7,7 +7,7 @@ use super::making::Draft;
 use super::record::Record;
 use super::{Answers, Asked, Terms};
 use crate::cache::{Stamp, TierName, Verdict};
-use crate::domain::{Key, Subject, Tag, Tenant};
+use crate::domain::{Credential, Key, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
@@ -23,7 +23,7 @@ pub struct Question<'a> {
     /// Whose it is.
     pub tenant: &'a Tenant,
     /// The credential that it came with, where answers are not shared between credentials.
-    pub credential: Option<&'a [u8]>,
+    pub credential: Option<&'a Credential>,
     /// The question.
     pub prompt: &'a str,
     /// Everything that must be equal for two questions to share an answer.
@@ -138,12 +138,15 @@ impl Answers {
         let partition = Partition {
             tenant: question.tenant,
             namespace: &namespace.name,
-            credential: question.credential.filter(|_| !self.options.shares_between_keys),
+            credential: question
+                .credential
+                .filter(|_| !self.options.shares_between_keys)
+                .map(Credential::as_bytes),
             upstream: NOBODY,
             query: None,
             headers: &[],
         };
-        let identity = of_text(&partition, question.scope, question.prompt, self.options.joins_spellings);
+        let identity = of_text(&partition, question.scope, question.prompt, self.spellings());
         let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
         let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds, "ttl")?;
         Ok(Asked {

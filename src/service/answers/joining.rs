@@ -184,6 +184,7 @@ impl Answers {
             headers: own.chain(ask.traces.iter().cloned()).chain([json("content-type")]).collect(),
             credential: ask.credential.clone(),
             body,
+            needs_clients_key: false,
             may_repeat: true,
             may_wait: asked.asker.may_wait,
         };

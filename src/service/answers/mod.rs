@@ -34,9 +34,9 @@ use self::making::tags_of;
 use self::pauses::Pauses;
 use super::{Directives, check_tags};
 use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
-use crate::domain::{Subject, Tag, Tenant};
+use crate::domain::{Credential, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::matching::{Chat, Identity, Partition};
+use crate::matching::{Chat, Identity, Partition, Spellings};
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::upstream::{self, Headers, Origin, Prices, Usage};
 
@@ -51,9 +51,9 @@ pub struct Options {
     pub temperature_max: f64,
     /// Whether answers that call tools are kept, and requests that offer tools are joined.
     pub keeps_tool_calls: bool,
-    /// Whether questions are one that differ only in what cannot matter: composed letters, spaces around them, the capital of
-    /// some first words, the mark of what asks without it, the full stop of an order.
-    pub joins_spellings: bool,
+    /// Whether questions are one that closed lists of words show to ask the same: the capital of some first words, the mark of
+    /// what asks without it, the full stop of an order. Without it only composed letters and the space around a question are.
+    pub normalize_questions: bool,
     /// Whether requests with different credentials share answers.
     pub shares_between_keys: bool,
     /// Whether an answer is made to its end, and kept, when all who wanted it have left.
@@ -67,7 +67,7 @@ impl Default for Options {
         Options {
             temperature_max: 1.0,
             keeps_tool_calls: false,
-            joins_spellings: true,
+            normalize_questions: false,
             shares_between_keys: false,
             finish_abandoned: false,
             refreshes_max: 64,
@@ -87,7 +87,7 @@ pub struct Ask {
     /// Whose it is.
     pub tenant: Tenant,
     /// The credential that it came with.
-    pub credential: Option<Bytes>,
+    pub credential: Option<Credential>,
     /// Headers that are passed on and part of what is asked.
     pub headers: Vec<(String, String)>,
     /// Headers that are passed on only.
@@ -180,6 +180,11 @@ impl Answers {
         }
     }
 
+    /// Which spellings of a question are one. Requests are to be read by it.
+    pub fn spellings(&self) -> Spellings {
+        if self.options.normalize_questions { Spellings::Normalised } else { Spellings::Composed }
+    }
+
     /// Answers now being made.
     pub fn in_flight(&self) -> usize {
         self.board.len()
@@ -270,12 +275,16 @@ impl Answers {
         let partition = Partition {
             tenant: &ask.tenant,
             namespace: &namespace.name,
-            credential: ask.credential.as_deref().filter(|_| !self.options.shares_between_keys),
+            credential: ask
+                .credential
+                .as_ref()
+                .filter(|_| !self.options.shares_between_keys)
+                .map(Credential::as_bytes),
             upstream: &upstream,
             query: ask.query.as_deref(),
             headers: &ask.headers,
         };
-        let identity = ask.chat.identity(&partition, self.options.joins_spellings);
+        let identity = ask.chat.identity(&partition);
         let tags = ask.tags.iter().map(|tag| Subject::tag(&ask.tenant, tag)).collect();
         // A whole answer always tells what it used; of streams that is asked.
         let tells_usage = !ask.chat.streams || ask.chat.wants_usage || self.asks_for_usage;

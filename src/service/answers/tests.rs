@@ -49,7 +49,11 @@ impl Origin for Scripted {
         .boxed()
     }
 
-    fn models(&self, _: Option<Bytes>, _: Headers) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>> {
+    fn needs_clients_key(&self, _: &str, _: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn models(&self, _: Option<Credential>, _: Headers) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
@@ -111,7 +115,7 @@ impl Bench {
         let body =
             Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"what is it?"}]}"#);
         let ask = Ask {
-            chat: Chat::parse(&body).unwrap().into(),
+            chat: Chat::parse(&body, Spellings::default()).unwrap().into(),
             body: body.clone(),
             query: None,
             tenant: Tenant::default(),

@@ -136,9 +136,12 @@ async fn whoever_asks_otherwise_gets_an_answer_of_his_own() {
     assert_eq!(upstream.seen().last().unwrap().header("openai-project"), Some("p"));
     let respelled = r#"{ "messages" : [ {"content":"be kind","role":"system"}, {"content":"which one is it?", "role":"\u0075ser"} ],
         "stream": false, "model":"gpt-5" }"#;
-    assert!(is_hit(&server.ask("POST", CHAT, &[], respelled).await), "order and spelling do not matter");
-    let plain = ask(&server, &question("Which one is it")).await;
-    assert!(is_hit(&plain) && plain.header("cache-status").ends_with("detail=memory-normalised"));
+    assert!(
+        is_hit(&server.ask("POST", CHAT, &[], respelled).await),
+        "the order of what is read by name, and spelling, do not matter"
+    );
+    let spaced = ask(&server, &question(" which one is it?\n")).await;
+    assert!(is_hit(&spaced) && spaced.header("cache-status").ends_with("detail=memory-normalised"));
     assert!(!is_hit(&ask(&server, &question("which ones is it?")).await));
 }
 
@@ -466,7 +469,8 @@ async fn answers_can_be_given_and_found_without_an_upstream() {
         (&exact["layer"], &exact["answer"], &exact["id"]),
         (&json!("exact"), &json!("19,90 €"), &given.body["id"])
     );
-    assert_eq!(lookup("cuánto cuesta", &scope).await["layer"], "normalised");
+    assert_eq!(lookup(" ¿Cua\u{301}nto cuesta?\n", &scope).await["layer"], "normalised");
+    assert_eq!(lookup("cuánto cuesta", &scope).await["hit"], false, "a mark may be what is asked about");
     assert_eq!(lookup("cuanto cuesta", &scope).await["hit"], false, "an accent makes another word");
     assert_eq!(lookup("¿Cuánto cuesta?", &json!({ "model": "n" })).await["hit"], false);
     let invalidated = post("/v1/invalidate", json!({ "tags": ["product:42"] })).await;

@@ -1,7 +1,9 @@
 //! Answers of language models: asked once. Each test is a promise, or a defect that such caches in the field have had.
 
+mod asked;
 mod kept;
 mod making;
+mod shown;
 
 use std::path::Path;
 

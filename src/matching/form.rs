@@ -1,0 +1,127 @@
+//! What spellings of a question have in common that are one.
+
+use std::borrow::Cow;
+
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::json::Json;
+use super::plain::plain_within;
+
+/// Longer texts are taken as they are: they are documents, not questions, and compared by their bytes.
+pub(super) const QUESTION_BYTES_MAX: usize = 2048;
+
+/// Letters below it are composed: the first that may join the one before it (Unicode Annex 15, section 9).
+pub(super) const COMBINING_MIN: char = '\u{300}';
+
+/// Which spellings of a question are one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Spellings {
+    /// Those that differ in how letters are composed, and in the white space around them.
+    #[default]
+    Composed,
+    /// Also those that closed lists of words show to ask the same.
+    Normalised,
+}
+
+/// The form of a question: equal for questions that are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Letters composed, nothing around them.
+    Composed(String),
+    /// The plain form of the closed lists.
+    Plain(String),
+}
+
+impl Form {
+    /// The form of a question within a scope; none if only its very bytes are it.
+    pub(super) fn within(scope: &Json<'_>, question: &str, spellings: Spellings) -> Option<Form> {
+        let plain = match spellings {
+            Spellings::Composed => None,
+            Spellings::Normalised => plain_within(scope, question).map(Form::Plain),
+        };
+        plain.or_else(|| composed(question).map(|form| Form::Composed(form.into_owned())))
+    }
+}
+
+/// A text with its letters composed (Unicode NFC) and without the white space around it. A text with letters that NFC makes
+/// other ones, as it does with the sign of Ohm, is left as it is: they may be what is asked about. None if nothing is left, and
+/// for a text that is too long.
+fn composed(text: &str) -> Option<Cow<'_, str>> {
+    let inner = text.trim();
+    if inner.is_empty() || text.len() > QUESTION_BYTES_MAX {
+        return None;
+    }
+    let is_composed = inner.chars().all(|c| c < COMBINING_MIN);
+    if is_composed || !inner.chars().all(is_itself_composed) {
+        return Some(Cow::Borrowed(inner));
+    }
+    Some(inner.nfc().collect())
+}
+
+/// Whether NFC leaves a letter that stands alone as it is.
+pub(super) fn is_itself_composed(c: char) -> bool {
+    c < COMBINING_MIN || std::iter::once(c).nfc().eq([c])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(question: &str) -> Option<Form> {
+        Form::within(&Json::Null, question, Spellings::Composed)
+    }
+
+    #[test]
+    fn composition_and_surrounding_space_join() {
+        for (one, two) in [
+            ("What is it?", "  What is it?\n"),
+            ("What is it?", "\u{3000}\tWhat is it?\u{a0}\r\n"),
+            ("¿Cómo?", "¿Co\u{301}mo?"),
+            ("한국", "\u{1112}\u{1161}\u{11ab}\u{1100}\u{116e}\u{11a8}"),
+            ("if a:\n    b", "\nif a:\n    b\n"),
+        ] {
+            assert_eq!(form(one).unwrap(), form(two).unwrap(), "{one:?} / {two:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_does() {
+        for (one, two) in [
+            ("What is it?", "what is it?"),
+            ("What is it?", "What is it"),
+            ("What is it.", "What is it"),
+            ("What's it?", "What’s it?"),
+            ("What is it?", "What is  it?"),
+            ("What is it?", "What is\u{a0}it?"),
+            ("What is it?", "What is\nit?"),
+            ("What is it?", "What is it ?"),
+            ("¿Qué es?", "Qué es?"),
+            ("Ω", "\u{2126}"),
+            ("K", "\u{212a}"),
+            ("豈", "\u{f900}"),
+            ("ﬁn", "fin"),
+            ("Straße", "Strasse"),
+            ("１", "1"),
+            ("a\u{200b}", "a"),
+            ("\u{feff}a", "a"),
+            ("cuántos años", "cuantos anos"),
+        ] {
+            assert_ne!(form(one), form(two), "{one:?} / {two:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_and_long_texts_have_no_form() {
+        for text in ["", " \n", &"a".repeat(QUESTION_BYTES_MAX + 1)] {
+            assert_eq!(form(text), None, "{text:.8}");
+        }
+    }
+
+    #[test]
+    fn normalised_forms_are_of_their_own_kind_and_leave_the_rest_composed() {
+        let normalised = |text: &str| Form::within(&Json::Null, text, Spellings::Normalised);
+        assert_eq!(normalised("What is it?"), normalised("what is it"));
+        assert_ne!(normalised("what is it?"), form("what is it?"));
+        assert_eq!(normalised(" x = 1 "), form("x = 1"));
+    }
+}

@@ -1,0 +1,83 @@
+//! What an upstream says of this server's key is for its operator, not for clients.
+//!
+//! Services repeat a part of the key that they refuse (`Incorrect API key provided: sk-…abcd`), name the account that it is of, and say
+//! where to get another. Clients have none of it: they cannot help it, and must not learn it.
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+
+use super::redaction::{Redaction, redacted};
+use super::reply::Reply;
+use super::routes::{Key, Route};
+use crate::error::{Error, Kind, Result};
+
+/// Statuses by which an upstream refuses whoever asks.
+const REFUSALS: [u16; 3] = [401, 403, 407];
+
+/// Bytes of an error that is read to be looked through.
+const ERROR_BYTES_MAX: usize = 1 << 20;
+/// Characters of a refusal that are logged.
+const LOGGED_CHARS_MAX: usize = 500;
+
+/// The reply as clients may see it.
+///
+/// # Errors
+/// `Upstream` instead of a refusal of this server's key, and for an error that is too long to be looked through; as
+/// [`Reply::next`].
+pub(super) async fn looked_through(route: &Route, reply: Reply) -> Result<Reply> {
+    let key = match &route.key {
+        Key::Clients => return Ok(reply),
+        Key::None => None,
+        Key::Ours(_) => route.key.secret(),
+    };
+    if REFUSALS.contains(&reply.status) {
+        return Err(refused(route, reply).await);
+    }
+    match key {
+        Some(key) if !reply.is_success() => without_key(reply, key).await,
+        // A stream that has begun well may end in an error too.
+        Some(key) => Ok(reply.with_body(|body| redacting(body, key))),
+        None => Ok(reply),
+    }
+}
+
+/// Tells the operator what the upstream said, and returns what its clients are told.
+async fn refused(route: &Route, mut reply: Reply) -> Error {
+    let said = reply.whole(ERROR_BYTES_MAX).await.unwrap_or_default();
+    let said: String = String::from_utf8_lossy(&said).chars().take(LOGGED_CHARS_MAX).collect();
+    if route.may_warn() {
+        let (upstream, status) = (&*route.name, reply.status);
+        tracing::error!(upstream, status, said, "an upstream refuses this server's key");
+    }
+    let message = match route.key {
+        Key::None => "the upstream asks for a key, and this server has none for it",
+        Key::Ours(_) | Key::Clients => "the upstream refused this server's key",
+    };
+    Error::new(Kind::Upstream, message)
+}
+
+async fn without_key(mut reply: Reply, key: &str) -> Result<Reply> {
+    let body = reply.whole(ERROR_BYTES_MAX).await?;
+    // Bytes that are no text show no key to a reader of text.
+    let without = std::str::from_utf8(&body).ok().and_then(|text| redacted(text, key)).map(Bytes::from);
+    let is_clean = |value: &Bytes| std::str::from_utf8(value).is_ok_and(|text| redacted(text, key).is_none());
+    reply.headers.retain(|(_, value)| is_clean(value));
+    let whole = stream::once(std::future::ready(Ok(without.unwrap_or(body))));
+    Ok(Reply::new(reply.status, reply.headers, Box::pin(whole)))
+}
+
+/// A body without the key, as it comes.
+fn redacting(body: BoxStream<'static, Result<Bytes>>, key: &str) -> BoxStream<'static, Result<Bytes>> {
+    let state = Some((body, Redaction::new(key)));
+    let pieces = stream::unfold(state, |state| async move {
+        let (mut body, mut redaction) = state?;
+        match body.next().await {
+            Some(Ok(piece)) => Some((Ok(redaction.push(piece)), Some((body, redaction)))),
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Ok(redaction.rest()), None)),
+        }
+    });
+    // A piece that is held as a whole is none yet.
+    let is_some = |piece: &Result<Bytes>| !piece.as_ref().is_ok_and(Bytes::is_empty);
+    pieces.filter(move |piece| std::future::ready(is_some(piece))).boxed()
+}

@@ -1,0 +1,143 @@
+//! What a client sees of an upstream: its answer, and neither the operator's key nor what is meant for browsers and machines.
+
+use serde_json::json;
+
+use super::{CHAT, ask, is_hit, question, start, status, with};
+use crate::program::{Server, until};
+use crate::upstream::Mode;
+
+const HOSTILE: [(&str, &str); 14] = [
+    ("set-cookie", "session=stolen"),
+    ("x-powered-by", "them"),
+    ("content-security-policy", "default-src *"),
+    ("location", "http://evil.example/"),
+    ("refresh", "0; url=http://evil.example/"),
+    ("clear-site-data", "\"*\""),
+    ("access-control-allow-origin", "*"),
+    ("link", "<http://evil.example/>; rel=preload"),
+    ("server-timing", "x;dur=1"),
+    ("via", "1.1 machine.internal"),
+    ("www-authenticate", "Basic"),
+    ("x-likewise-answer-id", "ans_1"),
+    ("x-likewise-request-id", "1"),
+    ("x-internal-host", "10.0.0.1"),
+];
+
+const SHOWN: [(&str, &str); 7] = [
+    ("retry-after-ms", "7"),
+    ("x-ratelimit-remaining-requests", "7"),
+    ("openai-processing-ms", "7"),
+    ("anthropic-ratelimit-tokens-limit", "7"),
+    ("request-id", "7"),
+    ("x-request-id", "7"),
+    ("x-should-retry", "false"),
+];
+
+#[tokio::test]
+async fn headers_of_an_upstream_pass_by_a_list() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+    let asked = async |server: &Server, place: usize| match place {
+        0 => ask(server, &question("x")).await,
+        1 => ask(server, &with(question("x"), json!({ "stream": true }))).await,
+        2 => server.ask("POST", "/v1/completions", &[], r#"{"model":"m"}"#).await,
+        _ => server.get("/v1/models/m").await,
+    };
+    for code in [200, 302, 400, 429, 503] {
+        for place in 0..4 {
+            let headers = HOSTILE.iter().chain(&SHOWN).copied().collect();
+            upstream.next(Mode::Reply(code, headers, "{}".into()));
+            let answer = asked(&server, place).await;
+            assert_eq!(answer.status, code);
+            for (name, value) in HOSTILE {
+                let given =
+                    answer.headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes());
+                assert!(!given, "{place} {code}: {name}");
+            }
+            for (name, value) in SHOWN {
+                let name = if name == "x-request-id" { "x-upstream-request-id" } else { name };
+                assert_eq!(answer.header(name), value, "{place} {code}: {name}");
+            }
+            let policy = answer.header("content-security-policy");
+            assert_eq!(
+                policy.contains("sandbox"),
+                place > 1,
+                "{place}: what is passed on is no page of this server's"
+            );
+            assert_eq!(answer.header("x-content-type-options") == "nosniff", place > 1, "{place}");
+        }
+    }
+}
+
+/// Services repeat the ends of a key that they refuse.
+#[tokio::test]
+async fn what_an_upstream_says_of_the_operators_key_stays_here() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+    let said =
+        "Incorrect API key provided: sk-***rs. Account acme. You can find your API key at https://x.example.";
+    let error =
+        json!({ "error": { "message": said, "type": "invalid_request_error", "code": "invalid_api_key" } });
+    let asked = async |place: usize| match place {
+        0 => ask(&server, &question("whose key?")).await,
+        1 => ask(&server, &with(question("whose key?"), json!({ "stream": true }))).await,
+        2 => server.ask("POST", "/v1/completions", &[], r#"{"model":"m"}"#).await,
+        _ => server.get("/v1/models/m").await,
+    };
+    for code in [401, 403, 407] {
+        for place in 0..4 {
+            upstream.next(Mode::Reply(code, vec![("content-type", "application/json")], error.to_string()));
+            let answer = asked(place).await;
+            assert_eq!((answer.status, answer.error().0), (502, "upstream_error"), "{code} {place}");
+            let told = answer.body.to_string();
+            assert!(told.contains("this server's key"), "{told}");
+            assert!(!["Incorrect", "sk-", "rs.", "acme"].iter().any(|part| told.contains(part)), "{told}");
+        }
+    }
+    // Other errors are told, without the key.
+    let said = "quota of sk-ours (sk-***rs, key sk-...rs) is used up";
+    let error = json!({ "error": { "message": said, "code": "insufficient_quota" } });
+    for code in [400, 404, 429, 500, 503] {
+        for place in 0..4 {
+            let headers = vec![("request-id", "of sk-ours"), ("retry-after", "3")];
+            upstream.next(Mode::Reply(code, headers, error.to_string()));
+            let answer = asked(place).await;
+            assert_eq!((answer.status, answer.header("retry-after")), (code, "3"));
+            assert_eq!(answer.header("request-id"), "");
+            assert_eq!(
+                answer.body["error"]["message"], "quota of *** (***, key ***) is used up",
+                "{code} {place}"
+            );
+        }
+    }
+    let stream = "data: {\"error\":{\"message\":\"bad key sk-ours, sk-***rs\"}}\n\n";
+    upstream.next(Mode::Events(vec![stream.into()]));
+    let streamed = ask(&server, &with(question("whose key?"), json!({ "stream": true }))).await;
+    assert!(!streamed.body.to_string().contains("ours"), "{}", streamed.body);
+    assert!(!is_hit(&ask(&server, &question("whose key?")).await), "nothing of it is kept");
+}
+
+/// The key is the client's, and so is what is said of it.
+#[tokio::test]
+async fn what_an_upstream_says_of_a_clients_key_is_for_that_client() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__PASSES_KEY", "true")]).await;
+    let said = json!({ "error": { "message": "Incorrect API key provided: sk-***ne" } });
+    for code in [401, 403] {
+        upstream.next(Mode::Reply(code, vec![], said.to_string()));
+        let answer = server.ask("POST", CHAT, &[("api-key", "sk-mine")], question("mine").to_string()).await;
+        assert_eq!((answer.status, &answer.body), (code, &said));
+        assert_eq!(status(&answer), "fwd=miss");
+    }
+}
+
+/// An old answer is better than none while the operator looks for a new key.
+#[tokio::test]
+async fn an_old_answer_stands_in_for_an_upstream_that_refuses_the_key() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let body = with(question("price?"), json!({ "cache": { "ttl": 1 } }));
+    let first = ask(&server, &body).await;
+    let kept_only = with(question("price?"), json!({ "cache": { "only-if-cached": true } }));
+    until("it has ended", async || ask(&server, &kept_only).await.status == 504).await;
+    upstream.next(Mode::Reply(401, vec![], "no".into()));
+    let old = ask(&server, &body).await;
+    assert_eq!((old.status, &old.body["choices"]), (200, &first.body["choices"]));
+    assert!(status(&old).starts_with("fwd=stale"), "{}", status(&old));
+}
