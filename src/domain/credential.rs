@@ -7,9 +7,21 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// Headers whose last word is `key` or `token` and that hold no secret.
-const NO_SECRETS: [&str; 8] =
-    ["cache", "csrf", "dedup", "idempotency", "partition", "routing", "surrogate", "xsrf"];
+/// What stands before a last word `key` or `token` that is no secret.
+const NO_SECRETS: [&str; 12] = [
+    "cache",
+    "continuation",
+    "csrf",
+    "dedup",
+    "idempotency",
+    "next",
+    "page",
+    "partition",
+    "routing",
+    "sort",
+    "surrogate",
+    "xsrf",
+];
 
 /// Credentials that are between a client and this server, or what stands before it: they are part of who asks, and never
 /// passed on.
@@ -70,7 +82,7 @@ fn read(line: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(&line[..at]).ok()?, &line[at + 1..]))
 }
 
-/// Whether a header of a request is a credential, by its name in lower case.
+/// Whether a header of a request, or a parameter of its query, is a credential, by its name in lower case.
 pub fn is_credential(name: &str) -> bool {
     let mut words = name.rsplit(['-', '_', '.']);
     let last = words.next().unwrap_or_default();

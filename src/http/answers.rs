@@ -30,7 +30,7 @@ pub(super) struct GiveRequest {
     prompt: String,
     /// The answer, in words.
     answer: String,
-    /// Everything that must be equal for two questions to share an answer: any JSON.
+    /// Everything that must be equal for two questions to share an answer: any JSON, the order of its members included.
     #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
     /// What the answer depends on.

@@ -30,10 +30,11 @@ const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
 /// one than was allowed here.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "accept-encoding",
     "expect",
     "host",
+    "x-cache-lease",
     "x-cache-tags",
     "x-cache-ttl",
     "x-http-method",

@@ -1,5 +1,6 @@
 //! Asks an upstream: as many attempts as it takes or as are allowed, all before the first byte of a reply.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use super::forwards::{Forwards, not_listed};
 use super::options::{Options, config};
+use super::query::without_credentials;
 use super::refusal::looked_through;
 use super::reply::{Call, Headers, Origin, Reply, is_events};
 use super::routes::{Key, Route, Routes};
@@ -147,7 +149,11 @@ impl Upstream {
             (Key::Clients, Some(credential)) => show(credential, &mut headers),
             (Key::Clients, None) | (Key::None, _) => {}
         }
-        let request = self.http.request(method, format!("{base_url}{}", call.path));
+        let path = match &route.key {
+            Key::Clients => Cow::Borrowed(call.path.as_str()),
+            Key::Ours(_) | Key::None => without_credentials(&call.path),
+        };
+        let request = self.http.request(method, format!("{base_url}{path}"));
         let request = request.headers(headers).body(call.body.clone()).build();
         request.map_err(|error| fault("the request").source(error.without_url()))
     }

@@ -15,6 +15,7 @@ mod listing;
 mod members;
 mod options;
 mod prices;
+mod query;
 mod redaction;
 mod refusal;
 mod replay;

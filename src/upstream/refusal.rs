@@ -14,6 +14,19 @@ use crate::error::{Error, Kind, Result};
 /// Statuses by which an upstream refuses whoever asks.
 const REFUSALS: [u16; 3] = [401, 403, 407];
 
+/// What services say that refuse a key by another status: codes, and words where they have none.
+const OF_KEYS: [&str; 9] = [
+    "invalid_api_key",
+    "api_key_invalid",
+    "authentication_error",
+    "invalid_authentication",
+    "incorrect api key",
+    "invalid api key",
+    "invalid x-api-key",
+    "api key not valid",
+    "api key is invalid",
+];
+
 /// Bytes of an error that is read to be looked through.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 /// Characters of a refusal that are logged.
@@ -24,17 +37,24 @@ const LOGGED_CHARS_MAX: usize = 500;
 /// # Errors
 /// `Upstream` instead of a refusal of this server's key, and for an error that is too long to be looked through; as
 /// [`Reply::next`].
-pub(super) async fn looked_through(route: &Route, reply: Reply) -> Result<Reply> {
+pub(super) async fn looked_through(route: &Route, mut reply: Reply) -> Result<Reply> {
     let key = match &route.key {
         Key::Clients => return Ok(reply),
         Key::None => None,
         Key::Ours(_) => route.key.secret(),
     };
-    if REFUSALS.contains(&reply.status) {
-        return Err(refused(route, reply).await);
-    }
     match key {
-        Some(key) if !reply.is_success() => without_key(reply, key).await,
+        _ if REFUSALS.contains(&reply.status) => {
+            let said = reply.whole(ERROR_BYTES_MAX).await.unwrap_or_default();
+            Err(refused(route, reply.status, &said))
+        }
+        Some(key) if !reply.is_success() => {
+            let said = reply.whole(ERROR_BYTES_MAX).await?;
+            if is_of_key(&said) {
+                return Err(refused(route, reply.status, &said));
+            }
+            Ok(without_key(reply, said, key))
+        }
         // A stream that has begun well may end in an error too.
         Some(key) => Ok(reply.with_body(|body| redacting(body, key))),
         None => Ok(reply),
@@ -42,11 +62,10 @@ pub(super) async fn looked_through(route: &Route, reply: Reply) -> Result<Reply>
 }
 
 /// Tells the operator what the upstream said, and returns what its clients are told.
-async fn refused(route: &Route, mut reply: Reply) -> Error {
-    let said = reply.whole(ERROR_BYTES_MAX).await.unwrap_or_default();
-    let said: String = String::from_utf8_lossy(&said).chars().take(LOGGED_CHARS_MAX).collect();
+fn refused(route: &Route, status: u16, said: &[u8]) -> Error {
+    let said: String = String::from_utf8_lossy(said).chars().take(LOGGED_CHARS_MAX).collect();
     if route.may_warn() {
-        let (upstream, status) = (&*route.name, reply.status);
+        let upstream = &*route.name;
         tracing::error!(upstream, status, said, "an upstream refuses this server's key");
     }
     let message = match route.key {
@@ -56,14 +75,19 @@ async fn refused(route: &Route, mut reply: Reply) -> Error {
     Error::new(Kind::Upstream, message)
 }
 
-async fn without_key(mut reply: Reply, key: &str) -> Result<Reply> {
-    let body = reply.whole(ERROR_BYTES_MAX).await?;
+/// Whether an error is about the key.
+fn is_of_key(said: &[u8]) -> bool {
+    let said = String::from_utf8_lossy(said).to_lowercase();
+    OF_KEYS.iter().any(|words| said.contains(words))
+}
+
+fn without_key(mut reply: Reply, body: Bytes, key: &str) -> Reply {
     // Bytes that are no text show no key to a reader of text.
     let without = std::str::from_utf8(&body).ok().and_then(|text| redacted(text, key)).map(Bytes::from);
     let is_clean = |value: &Bytes| std::str::from_utf8(value).is_ok_and(|text| redacted(text, key).is_none());
     reply.headers.retain(|(_, value)| is_clean(value));
     let whole = stream::once(std::future::ready(Ok(without.unwrap_or(body))));
-    Ok(Reply::new(reply.status, reply.headers, Box::pin(whole)))
+    Reply::new(reply.status, reply.headers, Box::pin(whole))
 }
 
 /// A body without the key, as it comes.

@@ -138,6 +138,11 @@ async fn every_header_that_holds_a_credential_tells_clients_apart() {
         let shown = seen.headers.iter().filter(|(_, value)| value.contains("one") || value.contains("two"));
         assert_eq!(shown.count(), 0, "{:?}", seen.headers);
     }
+    // Nor in the query.
+    server.ask("POST", &format!("{CHAT}?api-version=1&api-key=one"), &[], question("mine").to_string()).await;
+    server.ask("POST", "/v1/completions?key=one", &[], r#"{"model":"m"}"#).await;
+    let paths: Vec<String> = upstream.seen().into_iter().rev().take(2).map(|seen| seen.path).collect();
+    assert_eq!(paths, ["/v1/completions", "/v1/chat/completions?api-version=1"]);
     // What is no credential tells nobody apart.
     assert!(is_hit(&asked(&[("idempotency-key", "1"), ("x-stainless-retry-count", "1")]).await));
     let given = async |key: &str, path: &str, body: Value| {

@@ -92,6 +92,11 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
             assert!(!["Incorrect", "sk-", "rs.", "acme"].iter().any(|part| told.contains(part)), "{told}");
         }
     }
+    // Some services have another status for it.
+    let error = r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#;
+    upstream.next(Mode::Reply(400, vec![], error.into()));
+    let answer = asked(0).await;
+    assert_eq!((answer.status, answer.error().0), (502, "upstream_error"), "{}", answer.body);
     // Other errors are told, without the key.
     let said = "quota of sk-ours (sk-***rs, key sk-...rs) is used up";
     let error = json!({ "error": { "message": said, "code": "insufficient_quota" } });
