@@ -23,6 +23,21 @@ const NO_SECRETS: [&str; 12] = [
     "xsrf",
 ];
 
+/// Last words of names of credentials, beside `key` and `token`; and how such words end.
+const WORDS: [&str; 9] =
+    ["auth", "bearer", "cookie2", "credential", "credentials", "jwt", "pass", "passphrase", "passwd"];
+const ENDINGS: [&str; 9] = [
+    "accesskey",
+    "apikey",
+    "authentication",
+    "authkey",
+    "authorization",
+    "cookie",
+    "password",
+    "secret",
+    "token",
+];
+
 /// Credentials that are between a client and this server, or what stands before it: they are part of who asks, and never
 /// passed on.
 const OF_THIS_SERVER: [&str; 3] = ["cookie", "cookie2", "proxy-authorization"];
@@ -87,13 +102,10 @@ pub fn is_credential(name: &str) -> bool {
     let mut words = name.rsplit(['-', '_', '.']);
     let last = words.next().unwrap_or_default();
     match last {
-        "auth" | "authentication" | "authorization" | "apikey" | "apitoken" | "accesskey" | "accesstoken"
-        | "authkey" | "authtoken" | "bearer" | "cookie" | "cookie2" | "credential" | "credentials"
-        | "jwt" | "passphrase" | "passwd" | "password" | "secret" => true,
         "key" | "token" => {
             !name.starts_with("sec-") && words.next().is_none_or(|word| !NO_SECRETS.contains(&word))
         }
-        _ => false,
+        last => WORDS.contains(&last) || ENDINGS.iter().any(|ending| last.ends_with(ending)),
     }
 }
 
@@ -126,6 +138,9 @@ mod tests {
             "token",
             "helicone-auth",
             "x-client-secret",
+            "x-openai-apikey",
+            "x-accesstoken",
+            "x-my-authorization",
             "cookie",
         ] {
             assert!(is_credential(name), "{name}");
