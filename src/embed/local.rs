@@ -40,6 +40,14 @@ impl LocalEmbedder {
                 format!("embed.tokens_max must be at most {}, got {tokens_max}", model.shape.positions),
             ));
         }
+        let prompts = options.prompts.clone().or(model.prompts.clone());
+        if !model.includes_prompt && !prompts.is_empty() {
+            return Err(Error::new(
+                Kind::Model,
+                "the model's pooling leaves out the prompt (include_prompt: false), which is not supported; set \
+                 embed.prompts to empty texts to embed without prompts",
+            ));
+        }
         let tokenizer_path = model.dir.join("tokenizer.json");
         let tokenizer_json = read(&tokenizer_path)?;
         let tokenizer = Tokenizer::from_json(&tokenizer_json, tokens_max, model.lowercases)
@@ -62,7 +70,7 @@ impl LocalEmbedder {
             fingerprint,
             dim: model.shape.hidden,
             tokens_max,
-            prompts: options.prompts.clone().or(model.prompts),
+            prompts,
             matryoshka: if is_matryoshka { Matryoshka::Any } else { Matryoshka::No },
             created: modified(&weights_path),
         };

@@ -27,6 +27,13 @@ impl Prompts {
         prompt.as_deref().unwrap_or_default()
     }
 
+    /// Whether nothing is put before any input.
+    pub(super) fn is_empty(&self) -> bool {
+        [&self.query, &self.document, &self.default]
+            .iter()
+            .all(|prompt| prompt.as_ref().is_none_or(String::is_empty))
+    }
+
     /// These prompts, and where one is missing that of `other`.
     pub(super) fn or(self, other: Prompts) -> Prompts {
         Prompts {

@@ -3,24 +3,18 @@
 //! What a file does not say is what sentence-transformers would take; what we cannot do is refused by name, because a
 //! guessed module gives plausible and wrong vectors.
 
+mod pooling;
+mod tokenizer_config;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub(super) use self::pooling::Pooling;
+use self::tokenizer_config::TokenizerConfig;
 use super::prompts::{Family, Prompts, family_of};
 use crate::error::{Error, Kind, Result};
-
-/// How the vectors of the tokens become the vector of the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pooling {
-    /// The mean of all tokens.
-    Mean,
-    /// The first token.
-    Cls,
-    /// The last token.
-    Last,
-}
 
 /// The activation between the two layers of the feed-forward part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +50,8 @@ pub(super) struct ModelDir {
     pub(super) transformer: PathBuf,
     pub(super) shape: Shape,
     pub(super) pooling: Pooling,
+    /// Whether the tokens of a prompt are pooled too.
+    pub(super) includes_prompt: bool,
     pub(super) normalizes: bool,
     pub(super) lowercases: bool,
     pub(super) tokens_max: usize,
@@ -83,20 +79,14 @@ struct ConfigJson {
     hidden_act: Option<String>,
     position_embedding_type: Option<String>,
     pad_token_id: Option<usize>,
+    #[serde(default)]
+    is_decoder: Option<bool>,
+    #[serde(default)]
+    pruned_heads: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(default)]
+    quantization_config: Option<serde_json::Value>,
     #[serde(rename = "_name_or_path")]
     name_or_path: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct PoolingJson {
-    pooling_mode: Option<String>,
-    pooling_mode_cls_token: bool,
-    pooling_mode_mean_tokens: bool,
-    pooling_mode_max_tokens: bool,
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    pooling_mode_weightedmean_tokens: bool,
-    pooling_mode_lasttoken: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -108,16 +98,11 @@ struct SentenceBertJson {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct TokenizerConfigJson {
-    /// transformers writes 1e30 for "no limit", so it is read as a float.
-    model_max_length: Option<f64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
 struct SentenceTransformersJson {
     prompts: std::collections::BTreeMap<String, String>,
     default_prompt_name: Option<String>,
+    similarity_fn_name: Option<String>,
+    model_type: Option<String>,
 }
 
 impl ModelDir {
@@ -138,11 +123,14 @@ impl ModelDir {
         let own_name = config.name_or_path.clone().unwrap_or_default();
         let family = family_of([name, &own_name]);
         let shape = shape(&config, &config_path)?;
-        let sentence: SentenceBertJson = optional(&transformer.join("sentence_bert_config.json"))?;
-        let tokenizer: TokenizerConfigJson = optional(&transformer.join("tokenizer_config.json"))?;
+        let sentence = sentence(&transformer)?;
+        let tokenizer = TokenizerConfig::read(&transformer, dir)?;
+        let module = modules.pooling.map(|path| pooling::read(&dir.join(path), shape.hidden));
+        let module = module.unwrap_or(Ok(pooling::MEAN))?;
         Ok(ModelDir {
             dir: dir.to_owned(),
-            pooling: modules.pooling.map_or(Ok(Pooling::Mean), |path| pooling(&dir.join(path)))?,
+            pooling: module.pooling,
+            includes_prompt: module.includes_prompt,
             normalizes: modules.normalizes.unwrap_or(family.is_some_and(|family| family.normalizes)),
             lowercases: sentence.do_lower_case,
             tokens_max: tokens_max(&sentence, &tokenizer, &shape),
@@ -186,6 +174,10 @@ fn modules(dir: &Path) -> Result<Modules> {
             }
         }
     }
+    if modules.pooling.is_none() {
+        let message = "there is no pooling module, so the model has no vector of a text";
+        return Err(Error::new(Kind::Model, message).with("path", path.display()));
+    }
     Ok(modules)
 }
 
@@ -199,6 +191,15 @@ fn shape(config: &ConfigJson, path: &Path) -> Result<Shape> {
         "xlm-roberta" | "roberta" | "camembert" => config.pad_token_id.unwrap_or(1) + 1,
         other => return refuse("model_type", other),
     };
+    if config.is_decoder == Some(true) {
+        return refuse("is_decoder", "true");
+    }
+    if config.pruned_heads.as_ref().is_some_and(|heads| !heads.is_empty()) {
+        return refuse("pruned_heads", "of some layers");
+    }
+    if config.quantization_config.as_ref().is_some_and(|quantization| !quantization.is_null()) {
+        return refuse("quantization_config", "of the weights");
+    }
     match config.position_embedding_type.as_deref() {
         None | Some("absolute") => {}
         Some(other) => return refuse("position_embedding_type", other),
@@ -229,50 +230,58 @@ fn shape(config: &ConfigJson, path: &Path) -> Result<Shape> {
     })
 }
 
-fn pooling(module: &Path) -> Result<Pooling> {
-    let path = module.join("config.json");
-    let json: PoolingJson = required(&path)?;
-    let by_flag = [
-        ("cls", json.pooling_mode_cls_token),
-        ("mean", json.pooling_mode_mean_tokens),
-        ("max", json.pooling_mode_max_tokens),
-        ("mean_sqrt_len_tokens", json.pooling_mode_mean_sqrt_len_tokens),
-        ("weightedmean", json.pooling_mode_weightedmean_tokens),
-        ("lasttoken", json.pooling_mode_lasttoken),
-    ];
-    let named = match json.pooling_mode {
-        Some(mode) => mode,
-        None => {
-            by_flag.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect::<Vec<_>>().join("+")
-        }
-    };
-    match named.as_str() {
-        "mean" => Ok(Pooling::Mean),
-        "cls" => Ok(Pooling::Cls),
-        "lasttoken" => Ok(Pooling::Last),
-        other => Err(Error::new(Kind::Model, format!("the pooling mode `{other}` is not supported"))
-            .with("path", path.display())),
-    }
-}
-
 /// What sentence-transformers takes: its own setting, else the tokenizer's, and never more than there are positions.
-fn tokens_max(sentence: &SentenceBertJson, tokenizer: &TokenizerConfigJson, shape: &Shape) -> usize {
-    let by_tokenizer =
-        tokenizer.model_max_length.filter(|max| (1.0..=1e6).contains(max)).map(|max| max as usize);
-    sentence.max_seq_length.or(by_tokenizer).unwrap_or(shape.positions).min(shape.positions)
+fn tokens_max(sentence: &SentenceBertJson, tokenizer: &TokenizerConfig, shape: &Shape) -> usize {
+    sentence.max_seq_length.or(tokenizer.tokens_max()).unwrap_or(shape.positions).min(shape.positions)
 }
 
 fn prompts(dir: &Path, family: Option<&Family>) -> Result<Prompts> {
-    let json: SentenceTransformersJson = optional(&dir.join("config_sentence_transformers.json"))?;
+    let path = dir.join("config_sentence_transformers.json");
+    let json: SentenceTransformersJson = optional(&path)?;
+    let refuse = |what: String| Err(Error::new(Kind::Model, what).with("path", path.display()));
+    if let Some(kind) = json.model_type.as_deref().filter(|kind| *kind != "SentenceTransformer") {
+        return refuse(format!("the model_type `{kind}` is not supported"));
+    }
+    if let Some(name) = json.default_prompt_name.as_ref().filter(|name| !json.prompts.contains_key(*name)) {
+        return refuse(format!("the default_prompt_name `{name}` is none of the prompts"));
+    }
+    if let Some(similarity) = json.similarity_fn_name.as_deref().filter(|name| *name != "cosine") {
+        // Vectors do not depend on it; collections are compared as they are told to.
+        tracing::warn!(
+            similarity,
+            "the model was made for another comparison than cosine: say it as the metric of its collections"
+        );
+    }
     let named = |names: &[&str]| {
         names.iter().find_map(|name| json.prompts.get(*name)).filter(|prompt| !prompt.is_empty()).cloned()
     };
     let own = Prompts {
         query: named(&["query", "search_query"]),
-        document: named(&["document", "passage", "search_document"]),
+        document: named(&["document", "passage", "corpus", "search_document"]),
         default: json.default_prompt_name.as_deref().and_then(|name| named(&[name])),
     };
     Ok(own.or(family.map(Family::prompts).unwrap_or_default()))
+}
+
+/// Names of the same file, by the model that it was first written for (sentence-transformers, `Transformer.load`).
+const SENTENCE_CONFIGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+fn sentence(transformer: &Path) -> Result<SentenceBertJson> {
+    // transformers would add its weights to the model's.
+    let adapter = transformer.join("adapter_config.json");
+    if adapter.exists() {
+        return Err(Error::new(Kind::Model, "adapters are not supported").with("path", adapter.display()));
+    }
+    let mut paths = SENTENCE_CONFIGS.iter().map(|name| transformer.join(name));
+    paths.find(|path| path.exists()).map_or(Ok(SentenceBertJson::default()), |path| required(&path))
 }
 
 fn required<T: DeserializeOwned>(path: &Path) -> Result<T> {
@@ -290,92 +299,4 @@ fn optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CONFIG: &str = r#"{"model_type":"bert","hidden_size":8,"num_hidden_layers":1,"num_attention_heads":2,
-        "intermediate_size":16,"vocab_size":10,"max_position_embeddings":64,"hidden_act":"gelu"}"#;
-
-    fn read(files: &[(&str, &str)], name: &str) -> Result<ModelDir> {
-        let dir = tempfile::tempdir().unwrap();
-        for (file, text) in files {
-            let path = dir.path().join(file);
-            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-            fs_err::write(path, text).unwrap();
-        }
-        ModelDir::read(dir.path(), name)
-    }
-
-    fn refused(files: &[(&str, &str)]) -> String {
-        let error = read(files, "m").unwrap_err();
-        assert_eq!(error.kind(), Kind::Model);
-        error.to_string()
-    }
-
-    #[test]
-    fn a_bare_directory_is_a_transformer_with_mean_pooling() {
-        let model = read(&[("config.json", CONFIG)], "m").unwrap();
-        assert_eq!((model.pooling, model.normalizes, model.tokens_max), (Pooling::Mean, false, 64));
-        let e5 = read(&[("config.json", CONFIG)], "multilingual-e5-small").unwrap();
-        assert!(e5.normalizes);
-        assert_eq!(e5.prompts.query.as_deref(), Some("query: "));
-    }
-
-    #[test]
-    fn the_models_own_length_wins_over_the_tokenizers() {
-        let files = [
-            ("config.json", CONFIG),
-            ("sentence_bert_config.json", r#"{"max_seq_length":32}"#),
-            ("tokenizer_config.json", r#"{"model_max_length":16}"#),
-        ];
-        assert_eq!(read(&files, "m").unwrap().tokens_max, 32);
-        assert_eq!(read(&[files[0], files[2]], "m").unwrap().tokens_max, 16);
-        let unlimited = ("tokenizer_config.json", r#"{"model_max_length":1e30}"#);
-        assert_eq!(read(&[files[0], unlimited], "m").unwrap().tokens_max, 64);
-    }
-
-    #[test]
-    fn modules_are_read_and_their_folders_may_be_absent() {
-        let modules = r#"[{"path":"","type":"sentence_transformers.models.Transformer"},
-            {"path":"1_Pooling","type":"sentence_transformers.models.Pooling"},
-            {"path":"2_Normalize","type":"sentence_transformers.models.Normalize"}]"#;
-        let pooling = r#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false}"#;
-        let files = [("config.json", CONFIG), ("modules.json", modules), ("1_Pooling/config.json", pooling)];
-        let model = read(&files, "m").unwrap();
-        assert_eq!((model.pooling, model.normalizes), (Pooling::Cls, true));
-    }
-
-    #[test]
-    fn what_is_not_built_is_refused_by_name() {
-        let dense = r#"[{"path":"","type":"sentence_transformers.models.Transformer"},
-            {"path":"2_Dense","type":"sentence_transformers.models.Dense"}]"#;
-        let said = refused(&[("config.json", CONFIG), ("modules.json", dense)]);
-        assert!(said.contains("models.Dense") && said.contains("modules.json"), "{said}");
-        let said = refused(&[("config.json", &CONFIG.replace("\"bert\"", "\"mpnet\""))]);
-        assert!(said.contains("mpnet") && said.contains("config.json"), "{said}");
-        let said = refused(&[("config.json", &CONFIG.replace("gelu", "swish"))]);
-        assert!(said.contains("swish"), "{said}");
-        let modules = dense.replace("2_Dense", "1_Pooling").replace("Dense", "Pooling");
-        let both = r#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}"#;
-        let said =
-            refused(&[("config.json", CONFIG), ("modules.json", &modules), ("1_Pooling/config.json", both)]);
-        assert!(said.contains("cls+mean"), "{said}");
-    }
-
-    #[test]
-    fn missing_and_malformed_files_are_named() {
-        assert!(refused(&[]).contains("config.json"));
-        assert!(refused(&[("config.json", "{")]).contains("config.json"));
-        assert!(refused(&[("config.json", CONFIG), ("modules.json", "[1]")]).contains("modules.json"));
-    }
-
-    #[test]
-    fn prompts_of_the_directory_win_over_the_familys() {
-        let own = r#"{"prompts":{"query":"Q: ","document":""},"default_prompt_name":"query"}"#;
-        let files = [("config.json", CONFIG), ("config_sentence_transformers.json", own)];
-        let prompts = read(&files, "e5-base").unwrap().prompts;
-        assert_eq!(prompts.query.as_deref(), Some("Q: "));
-        assert_eq!(prompts.default.as_deref(), Some("Q: "));
-        assert_eq!(prompts.document.as_deref(), Some("passage: "));
-    }
-}
+mod tests;
