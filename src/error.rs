@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -25,6 +26,8 @@ pub enum Kind {
     RequestTimeout,
     /// The request has come from here, by way of others.
     Loop,
+    /// The request is well formed, and the model refuses what it says.
+    Unprocessable,
     /// The thing that was asked for does not exist.
     NotFound,
     /// The route exists, but not for this method.
@@ -73,6 +76,7 @@ impl Kind {
             Kind::Forbidden => "forbidden",
             Kind::RequestTimeout => "request_timeout",
             Kind::Loop => "loop_detected",
+            Kind::Unprocessable => "unprocessable",
             Kind::NotFound => "not_found",
             Kind::MethodNotAllowed => "method_not_allowed",
             Kind::ModelNotFound => "model_not_found",
@@ -101,6 +105,7 @@ pub struct Error {
     kind: Kind,
     message: Arc<str>,
     param: Option<Arc<str>>,
+    retry_after_seconds: Option<u32>,
     context: Vec<(&'static str, Arc<str>)>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -108,7 +113,14 @@ pub struct Error {
 impl Error {
     /// An error of `kind`; `message` says what was attempted: lower case, no full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into().into(), param: None, context: Vec::new(), source: None }
+        Error {
+            kind,
+            message: message.into().into(),
+            param: None,
+            retry_after_seconds: None,
+            context: Vec::new(),
+            source: None,
+        }
     }
 
     /// An error about one field of a request.
@@ -128,6 +140,14 @@ impl Error {
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Error {
         self.param = Some(param.into().into());
+        self
+    }
+
+    /// Says when trying again may work: `wait` from now, in whole seconds, at least one.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Error {
+        let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        self.retry_after_seconds = Some(seconds.max(1));
         self
     }
 
@@ -153,6 +173,11 @@ impl Error {
     /// What was attempted, without context and cause.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Seconds after which trying again may work, where that is known.
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        self.retry_after_seconds
     }
 
     /// The field of the request that is at fault.

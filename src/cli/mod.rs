@@ -146,6 +146,7 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::Forbidden
         | Kind::RequestTimeout
         | Kind::Loop
+        | Kind::Unprocessable
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Conflict

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Work;
 use super::lanes::{Budget, Cut, Lanes};
+use super::rate::Rate;
 use super::tokenizer::{Tokenizer, Tokens};
 use crate::domain::{Embedding, is_usable};
 use crate::error::{Error, Kind, Result};
@@ -27,6 +28,8 @@ pub(super) trait Model: Send + 'static {
 
 /// Texts that the tokenizing thread takes at a time; the model sees them as soon as they are done.
 const TOKENIZED_AT_ONCE: usize = 32;
+/// Bytes after which it takes no further text at a time.
+const TOKENIZED_BYTES_AT_ONCE: usize = 256 * 1024;
 
 /// A text with its tokens, waiting for a pass.
 struct Ready {
@@ -37,7 +40,38 @@ struct Ready {
 /// Texts to be counted, not embedded.
 struct Counting {
     texts: Vec<String>,
+    /// Of the first texts.
+    counts: Vec<usize>,
     reply: oneshot::Sender<Result<Vec<usize>>>,
+}
+
+impl Counting {
+    /// Counts some more texts, so that those to be embedded need not wait for all. None once all are counted.
+    fn advance(mut self, tokenizer: &Tokenizer) -> Option<Counting> {
+        if self.reply.is_closed() {
+            return None;
+        }
+        let mut bytes = 0;
+        for text in self.texts[self.counts.len()..].iter().take(TOKENIZED_AT_ONCE) {
+            if bytes >= TOKENIZED_BYTES_AT_ONCE {
+                break;
+            }
+            bytes += text.len();
+            match tokenizer.count(text) {
+                Ok(count) => self.counts.push(count),
+                Err(error) => {
+                    // The caller may have left.
+                    let _ = self.reply.send(Err(error));
+                    return None;
+                }
+            }
+        }
+        if self.counts.len() < self.texts.len() {
+            return Some(self);
+        }
+        let _ = self.reply.send(Ok(self.counts));
+        None
+    }
 }
 
 struct State {
@@ -59,6 +93,7 @@ struct Shared {
     ready: Condvar,
     queue_texts_max: usize,
     batch_tokens_max: usize,
+    rate: Rate,
     metrics: Arc<Metrics>,
 }
 
@@ -92,6 +127,7 @@ impl Batcher {
             ready: Condvar::new(),
             queue_texts_max: options.queue_texts_max,
             batch_tokens_max: options.batch_tokens_max,
+            rate: Rate::new(1),
             metrics,
         });
         let mut batcher = Batcher { shared, threads: Vec::new() };
@@ -119,7 +155,7 @@ impl Batcher {
     /// `Overloaded` if the queue would grow past its limit, `Unavailable` if a thread has died.
     pub(super) fn submit(&self, work: Vec<Work>) -> Result<()> {
         let mut state = self.shared.lock();
-        state.admit(work.len(), self.shared.queue_texts_max)?;
+        self.shared.admit(&state, work.len())?;
         state.queued += work.len();
         for one in work {
             state.waiting.push(one.priority, one);
@@ -137,8 +173,8 @@ impl Batcher {
         let (reply, counts) = oneshot::channel();
         let mut state = self.shared.lock();
         let counting: usize = state.counting.iter().map(|counting| counting.texts.len()).sum();
-        state.admit(counting + texts.len(), self.shared.queue_texts_max)?;
-        state.counting.push_back(Counting { texts, reply });
+        self.shared.admit(&state, counting + texts.len())?;
+        state.counting.push_back(Counting { texts, counts: Vec::new(), reply });
         drop(state);
         self.shared.waiting.notify_one();
         Ok(counts)
@@ -167,22 +203,18 @@ impl Drop for Batcher {
     }
 }
 
-impl State {
-    fn admit(&self, more: usize, max: usize) -> Result<()> {
-        if self.is_dead || self.is_closing {
+impl Shared {
+    /// Whether `more` texts may wait.
+    fn admit(&self, state: &State, more: usize) -> Result<()> {
+        if state.is_dead || state.is_closing {
             return Err(Error::new(Kind::Unavailable, "the model does not answer any more"));
         }
-        if self.queued + more > max {
-            return Err(Error::new(
-                Kind::Overloaded,
-                format!("the model's queue is full: {} texts wait, at most {max} may", self.queued),
-            ));
+        if state.queued + more > self.queue_texts_max {
+            return Err(self.rate.queue_full(state.queued, self.queue_texts_max));
         }
         Ok(())
     }
-}
 
-impl Shared {
     /// A poisoned lock is taken all the same: no code of ours panics while it holds it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -209,29 +241,37 @@ fn tokenize(shared: &Shared, tokenizer: &Tokenizer) {
         if state.is_closing || state.is_dead {
             return;
         }
-        if let Some(Counting { texts, reply }) = state.counting.pop_front() {
-            drop(state);
-            // The asker may have left.
-            let _ = reply.send(texts.iter().map(|text| tokenizer.count(text)).collect());
-            state = shared.lock();
-        } else if !state.waiting.is_empty() {
-            let taken: Vec<Work> =
-                std::iter::from_fn(|| state.waiting.pop()).take(TOKENIZED_AT_ONCE).collect();
-            drop(state);
-            let (ready, gone) = tokenize_some(taken, tokenizer, &shared.metrics);
-            state = shared.lock();
-            if state.is_dead {
-                return;
-            }
-            state.queued -= gone;
-            for one in ready {
-                state.ready.push(one.work.priority, one);
-            }
-            shared.ready.notify_one();
-        } else {
+        let counting = state.counting.pop_front();
+        let taken = take_some(&mut state.waiting);
+        if counting.is_none() && taken.is_empty() {
             state = shared.waiting.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
         }
+        drop(state);
+        let (ready, gone) = tokenize_some(taken, tokenizer, &shared.metrics);
+        let counting = counting.and_then(|counting| counting.advance(tokenizer));
+        state = shared.lock();
+        if state.is_dead {
+            return;
+        }
+        state.counting.extend(counting);
+        state.queued -= gone;
+        for one in ready {
+            state.ready.push(one.work.priority, one);
+        }
+        shared.ready.notify_one();
     }
+}
+
+/// The next texts to tokenize, interactive before bulk.
+fn take_some(waiting: &mut Lanes<Work>) -> Vec<Work> {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    while taken.len() < TOKENIZED_AT_ONCE && bytes < TOKENIZED_BYTES_AT_ONCE {
+        let Some(work) = waiting.pop() else { break };
+        bytes += work.text.len();
+        taken.push(work);
+    }
+    taken
 }
 
 /// Texts with their tokens, and how many need no pass: nobody waits for them, or they have had their error.
@@ -271,18 +311,20 @@ fn run_passes(shared: &Shared, model: &mut impl Model) {
         drop(state);
         shared.metrics.dropped_texts.inc_by(dropped as u64);
         if !batch.is_empty() {
-            run_pass(batch, model, &shared.metrics);
+            run_pass(batch, model, shared);
         }
         state = shared.lock();
     }
 }
 
-fn run_pass(batch: Vec<Ready>, model: &mut impl Model, metrics: &Metrics) {
+fn run_pass(batch: Vec<Ready>, model: &mut impl Model, shared: &Shared) {
+    let metrics = &shared.metrics;
     let started = Instant::now();
     let texts: Vec<&Tokens> = batch.iter().map(|ready| &ready.tokens).collect();
     let total: usize = texts.iter().map(|tokens| tokens.ids.len()).sum();
     let outcome = model.embed(&texts);
     let took = started.elapsed();
+    shared.rate.observe(batch.len(), took);
     metrics.batches.inc();
     metrics.batch_texts.observe(batch.len() as f64);
     metrics.inference_seconds.observe(took.as_secs_f64());

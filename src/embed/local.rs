@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use super::batcher::{Batcher, Model};
 use super::encoder::{Encoder, RECIPE};
 use super::model_dir::ModelDir;
-use super::token_ids::{TokenIds, decode_cl100k};
+use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
 use super::tokenizer::{Tokenizer, Tokens};
 use super::{Embedder, Matryoshka, ModelCard, Options, Work};
 use crate::domain::{Fingerprint, KeyHasher, UnixSeconds};
@@ -131,10 +131,10 @@ impl Embedder for LocalEmbedder {
         })
     }
 
-    fn decode_tokens(&self, ids: &[u32]) -> Result<String> {
+    fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String> {
         match self.token_ids {
-            TokenIds::Cl100k => decode_cl100k(ids),
-            TokenIds::Model => self.tokenizer.decode(ids),
+            TokenIds::Cl100k => decode_cl100k(ids, bytes_max),
+            TokenIds::Model => check_bytes(self.tokenizer.decode(ids)?, bytes_max),
         }
     }
 

@@ -10,6 +10,7 @@ mod lanes;
 mod local;
 mod model_dir;
 mod prompts;
+mod rate;
 mod remote;
 mod token_ids;
 mod tokenizer;
@@ -143,19 +144,20 @@ pub trait Embedder: Send + Sync + 'static {
     /// `Overloaded` if the queue would grow past its limit, `Unavailable` if the model's thread has died.
     fn submit(&self, work: Vec<Work>) -> Result<()>;
 
-    /// Tokens of each text before truncation, special tokens included; none if only the model's owner can tell.
+    /// Tokens of each text, special tokens included, of which a text that is cut has one more than the model reads; none
+    /// if only the model's owner can tell.
     /// The work is done on the room's own threads.
     ///
     /// # Errors
     /// Those of [`Embedder::submit`].
     fn count_tokens(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>>;
 
-    /// The text that token ids stand for. Bytes that are not UTF-8, as at the edge of a chunk cut by tokens, become
-    /// U+FFFD.
+    /// The text that token ids stand for, at most `bytes_max` bytes of it. Bytes that are not UTF-8, as at the edge of a
+    /// chunk cut by tokens, become U+FFFD.
     ///
     /// # Errors
-    /// `InvalidInput` naming the first id that is not in the vocabulary.
-    fn decode_tokens(&self, ids: &[u32]) -> Result<String>;
+    /// `InvalidInput` naming the first id that is not in the vocabulary, `TooLarge` if the text is longer.
+    fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String>;
 
     /// Texts that wait for the model.
     fn queued(&self) -> usize;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Whose ids requests carry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,13 +18,36 @@ pub enum TokenIds {
 /// One past the last id of cl100k, special tokens included.
 const CL100K_IDS: u32 = 100_277;
 
+/// Ids that are decoded before the length of their text is looked at: one id may stand for 128 bytes.
+const DECODED_AT_ONCE: usize = 4096;
+
 /// The text of cl100k ids.
 ///
 /// # Errors
-/// `InvalidInput` naming the first id outside the vocabulary.
-pub(super) fn decode_cl100k(ids: &[u32]) -> Result<String> {
-    let bytes = tiktoken_rs::cl100k_base_singleton().decode_bytes(ids).map_err(|_| out_of_range(ids))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// `InvalidInput` naming the first id outside the vocabulary, `TooLarge` for a text of more than `bytes_max` bytes.
+pub(super) fn decode_cl100k(ids: &[u32], bytes_max: usize) -> Result<String> {
+    let tokenizer = tiktoken_rs::cl100k_base_singleton();
+    let mut bytes = Vec::new();
+    for some in ids.chunks(DECODED_AT_ONCE) {
+        bytes.extend(tokenizer.decode_bytes(some).map_err(|_| out_of_range(some))?);
+        if bytes.len() > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+    }
+    check_bytes(String::from_utf8_lossy(&bytes).into_owned(), bytes_max)
+}
+
+/// The text, if it is not too long.
+///
+/// # Errors
+/// `TooLarge`.
+pub(super) fn check_bytes(text: String, bytes_max: usize) -> Result<String> {
+    if text.len() <= bytes_max { Ok(text) } else { Err(too_large(bytes_max)) }
+}
+
+fn too_large(bytes_max: usize) -> Error {
+    let message = format!("the text of the token ids is longer than {bytes_max} bytes");
+    Error::new(Kind::TooLarge, message).param("input")
 }
 
 fn out_of_range(ids: &[u32]) -> Error {
@@ -40,7 +63,7 @@ mod tests {
 
     #[test]
     fn ids_become_their_text() {
-        assert_eq!(decode_cl100k(&[15339, 1917]).unwrap(), "hello world");
+        assert_eq!(decode_cl100k(&[15339, 1917], 11).unwrap(), "hello world");
     }
 
     #[test]
@@ -48,12 +71,22 @@ mod tests {
         // The first two of the three tokens of an emoji: not UTF-8 by themselves.
         let ids = tiktoken_rs::cl100k_base_singleton().encode_ordinary("🦜");
         assert!(ids.len() > 1);
-        assert!(decode_cl100k(&ids[..1]).unwrap().contains('\u{fffd}'));
+        assert!(decode_cl100k(&ids[..1], 100).unwrap().contains('\u{fffd}'));
+    }
+
+    #[test]
+    fn a_text_past_its_limit_is_refused_while_it_is_decoded() {
+        assert_eq!(decode_cl100k(&[15339, 1917], 10).unwrap_err().kind(), Kind::TooLarge);
+        // The longest token: 81 spaces or more.
+        let spaces = tiktoken_rs::cl100k_base_singleton().encode_ordinary(&" ".repeat(64));
+        assert_eq!(spaces.len(), 1);
+        let ids = vec![spaces[0]; 1 << 20];
+        assert_eq!(decode_cl100k(&ids, 1 << 20).unwrap_err().kind(), Kind::TooLarge);
     }
 
     #[test]
     fn an_id_outside_the_vocabulary_is_named() {
-        let error = decode_cl100k(&[15339, 100_300]).unwrap_err();
+        let error = decode_cl100k(&[15339, 100_300], 100).unwrap_err();
         assert!(error.to_string().contains("100300"), "{error}");
         assert_eq!(error.param_name(), Some("input"));
     }

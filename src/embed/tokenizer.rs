@@ -4,6 +4,9 @@ use tokenizers::Tokenizer as Inner;
 
 use crate::error::{Error, Kind, Result};
 
+/// Bytes that are tokenized first of a text, for each token that the model reads; most texts have fewer a token.
+const BYTES_PER_TOKEN: usize = 16;
+
 /// The token ids of one text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tokens {
@@ -60,8 +63,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `Internal` if the tokenizer fails on the text.
+    ///
+    /// Cost: that of a beginning of the text, a few times as long as what the model reads, unless the text has far fewer
+    /// tokens than bytes.
     pub(super) fn encode(&self, text: &str) -> Result<Tokens> {
-        let mut ids = self.all_ids(text)?;
+        let mut ids = self.beginning(text)?;
         let is_truncated = ids.len() > self.tokens_max;
         if is_truncated {
             let end = ids.split_off(ids.len() - self.suffix);
@@ -71,9 +77,9 @@ impl Tokenizer {
         Ok(Tokens { ids, is_truncated })
     }
 
-    /// Tokens of a text before truncation, special tokens included.
+    /// Tokens of a text, special tokens included; a text that is cut counts one more than the model reads.
     pub(super) fn count(&self, text: &str) -> Result<usize> {
-        Ok(self.all_ids(text)?.len())
+        Ok(self.beginning(text)?.len().min(self.tokens_max + 1))
     }
 
     /// The text of ids, special tokens left out.
@@ -93,6 +99,29 @@ impl Tokenizer {
         })
     }
 
+    /// The ids of a text; or, if they are more than the model reads, those of a beginning of it, of which the first that the
+    /// model reads are the same as those of the whole.
+    ///
+    /// A beginning that ends before a space gives the same tokens, since the supported tokenizers split there. One that ends
+    /// within a word is compared with one twice as long: what both agree on does not depend on what follows.
+    fn beginning(&self, text: &str) -> Result<Vec<u32>> {
+        let kept = self.tokens_max - self.suffix;
+        let mut bytes = self.tokens_max.saturating_mul(BYTES_PER_TOKEN);
+        let mut shorter: Option<Vec<u32>> = None;
+        while let Some((beginning, is_whole_words)) = cut(text, bytes) {
+            let mut ids = self.all_ids(beginning)?;
+            if ids.len() > self.tokens_max {
+                if is_whole_words || shorter.as_deref() == Some(&ids[..kept]) {
+                    return Ok(ids);
+                }
+                ids.truncate(kept);
+                shorter = Some(ids);
+            }
+            bytes = bytes.saturating_mul(4);
+        }
+        self.all_ids(text)
+    }
+
     fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
         let lowercase;
         let text = if self.lowercases {
@@ -107,3 +136,22 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 }
+
+/// A beginning of a text of at least `bytes` bytes and less than twice as many, and whether it ends before a space; none if
+/// the text is shorter.
+fn cut(text: &str, bytes: usize) -> Option<(&str, bool)> {
+    let most = bytes.saturating_mul(2);
+    if text.len() <= most {
+        return None;
+    }
+    // Of several spaces before the first: byte-level tokenizers join those that stand before the last.
+    let is_end = |pair: &[u8]| matches!(pair, [before, b' ' | b'\n'] if !before.is_ascii_whitespace());
+    let window = &text.as_bytes()[bytes - 1..most];
+    match window.windows(2).position(is_end) {
+        Some(at) => Some((&text[..bytes + at], true)),
+        None => Some((&text[..text.floor_char_boundary(most)], false)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

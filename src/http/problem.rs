@@ -65,6 +65,7 @@ fn status(kind: Kind) -> StatusCode {
         Kind::Forbidden => StatusCode::FORBIDDEN,
         Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Kind::Loop => StatusCode::LOOP_DETECTED,
+        Kind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
         Kind::NotFound | Kind::ModelNotFound => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::Conflict => StatusCode::CONFLICT,
@@ -137,7 +138,7 @@ impl IntoResponse for Problem {
         let body = ErrorBody::new(message, status, &error);
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
-        if let Some(seconds) = retry_after_seconds(status) {
+        if let Some(seconds) = error.retry_after_seconds().or(retry_after_seconds(status)) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -109,8 +109,8 @@ impl Embedder for RemoteEmbedder {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    fn decode_tokens(&self, ids: &[u32]) -> Result<String> {
-        decode_cl100k(ids)
+    fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String> {
+        decode_cl100k(ids, bytes_max)
     }
 
     fn queued(&self) -> usize {

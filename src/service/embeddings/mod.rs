@@ -159,12 +159,12 @@ impl Embeddings {
         self.embedder.card()
     }
 
-    /// The text that OpenAI-style token ids stand for.
+    /// The text that OpenAI-style token ids stand for, at most as long as a text may be.
     ///
     /// # Errors
-    /// `InvalidInput` if an id is outside the vocabulary.
+    /// `InvalidInput` if an id is outside the vocabulary, `TooLarge` if the text is too long.
     pub fn decode_tokens(&self, ids: &[u32]) -> Result<String> {
-        self.embedder.decode_tokens(ids)
+        self.embedder.decode_tokens(ids, self.options.text_bytes_max)
     }
 
     /// Embeds texts, from the cache where it can.
@@ -296,7 +296,12 @@ impl Embeddings {
         let keys = open.iter().map(|&place| wanted.keys[place]);
         let landings = making.take_off(&self.flights, is_plain, keys.zip(texts));
         for (place, (landing, has_led)) in open.into_iter().zip(landings) {
-            outcomes[place] = Some(Outcome { served: landing.wait().await?, has_led });
+            // A model that refuses a text does not know which one of a request it is.
+            let served = landing.wait().await.map_err(|error| match error.param_name() {
+                Some("input") => error.with("index", wanted.firsts[place]),
+                Some(_) | None => error,
+            })?;
+            outcomes[place] = Some(Outcome { served, has_led });
         }
         Ok(())
     }
@@ -341,7 +346,7 @@ impl Embeddings {
         if !request.truncate
             && let Some(at) = counts.iter().position(|&count| count > tokens_max)
         {
-            return Err(too_long(wanted.firsts[open[at]], Some(counts[at]), tokens_max));
+            return Err(too_long(wanted.firsts[open[at]], tokens_max));
         }
         let total: usize = counts.iter().map(|&count| count.min(tokens_max)).sum();
         if total > self.options.request_tokens_max {
@@ -360,7 +365,7 @@ impl Embeddings {
             return Ok(());
         }
         match outcomes.iter().position(|outcome| outcome.served.entry.meta.is_truncated) {
-            Some(place) => Err(too_long(wanted.firsts[place], None, self.card().tokens_max)),
+            Some(place) => Err(too_long(wanted.firsts[place], self.card().tokens_max)),
             None => Ok(()),
         }
     }
@@ -451,10 +456,9 @@ fn lowest_tier(outcomes: &[Outcome]) -> Option<TierName> {
     outcomes.iter().try_fold(TierName::Memory, |lowest, outcome| Some(lowest.max(outcome.served.tier?)))
 }
 
-fn too_long(text: usize, tokens: Option<usize>, tokens_max: usize) -> Error {
-    let length = tokens.map_or("more".to_owned(), |tokens| tokens.to_string());
+fn too_long(text: usize, tokens_max: usize) -> Error {
     Error::invalid(
         "input",
-        format!("input[{text}] has {length} tokens, the model reads {tokens_max}, and truncate is false"),
+        format!("input[{text}] has more tokens than the model reads, {tokens_max}, and truncate is false"),
     )
 }

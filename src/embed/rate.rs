@@ -1,0 +1,70 @@
+//! How fast a model works through its queue, and so when a caller that was refused should come back.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::error::{Error, Kind};
+
+/// Weight of the newest pass in the mean.
+const NEWEST: f64 = 0.2;
+/// OpenAI's clients take no longer wait than this from a header.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A moving mean of the time that one text takes.
+#[derive(Debug)]
+pub(super) struct Rate {
+    /// Passes that run at the same time.
+    lanes: usize,
+    /// Zero before the first pass.
+    seconds_per_text: Mutex<f64>,
+}
+
+impl Rate {
+    pub(super) fn new(lanes: usize) -> Rate {
+        Rate { lanes, seconds_per_text: Mutex::new(0.0) }
+    }
+
+    /// Adds a pass over `texts` texts.
+    pub(super) fn observe(&self, texts: usize, took: Duration) {
+        let seconds = took.as_secs_f64() / texts.max(1) as f64;
+        let mut mean = self.seconds_per_text.lock().unwrap_or_else(PoisonError::into_inner);
+        *mean = if *mean > 0.0 { *mean + NEWEST * (seconds - *mean) } else { seconds };
+    }
+
+    /// The error of a caller for whose texts there is no room: half of the queue will be worked through when it is
+    /// told to come back.
+    pub(super) fn queue_full(&self, waiting: usize, max: usize) -> Error {
+        let message = format!("the model's queue is full: {waiting} texts wait, at most {max} may");
+        let mean = *self.seconds_per_text.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = mean * waiting as f64 / 2.0 / self.lanes.max(1) as f64;
+        let wait = Duration::try_from_secs_f64(seconds).unwrap_or(WAIT_MAX).min(WAIT_MAX);
+        Error::new(Kind::Overloaded, message).retry_after(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(rate: &Rate, waiting: usize) -> Option<u32> {
+        rate.queue_full(waiting, waiting).retry_after_seconds()
+    }
+
+    #[test]
+    fn the_wait_follows_the_measured_rate() {
+        let rate = Rate::new(1);
+        assert_eq!(wait(&rate, 8192), Some(1), "nothing is known yet");
+        rate.observe(32, Duration::from_millis(320));
+        assert_eq!(wait(&rate, 2000), Some(10));
+        assert_eq!(wait(&rate, 8192), Some(41));
+        assert_eq!(wait(&rate, 10), Some(1));
+        for _ in 0..50 {
+            rate.observe(1, Duration::from_secs(3600));
+        }
+        assert_eq!(wait(&rate, 8192), Some(60));
+        let wide = Rate::new(4);
+        wide.observe(1, Duration::from_millis(10));
+        assert_eq!(wait(&wide, 8000), Some(10));
+    }
+}
