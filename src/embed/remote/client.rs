@@ -1,22 +1,21 @@
 //! Asks the endpoint: one batch, as many attempts as it takes or as are allowed.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::options::{Encoding, RemoteOptions, Target};
+use super::pace::{Pace, limited};
+use super::refusal::{Cause, Failure, Said};
 use super::reply::{self, Vector};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::pacing::{self, retry_after};
-
-/// The longest wait that an endpoint may ask for at a time; the batch's deadline ends it earlier.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+use crate::pacing::{self, LogLimit, retry_after};
 
 /// Bytes of an answer beyond its vectors.
 const ANSWER_BYTES_EXTRA: usize = 64 * 1024;
@@ -36,8 +35,8 @@ pub(super) struct Client {
     target: Target,
     key: Option<Secret>,
     options: RemoteOptions,
-    /// No request starts before this moment: the endpoint has asked to slow down.
-    resume: Mutex<Option<Instant>>,
+    pace: Pace,
+    log: LogLimit,
     metrics: Arc<Metrics>,
 }
 
@@ -53,7 +52,7 @@ impl fmt::Debug for Secret {
 #[derive(Serialize)]
 struct Request<'a> {
     model: &'a str,
-    input: &'a [String],
+    input: &'a [&'a str],
     encoding_format: Encoding,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<usize>,
@@ -62,11 +61,19 @@ struct Request<'a> {
 /// Why an attempt gave no answer, and what may be done about it.
 enum Fault {
     /// The endpoint asks to slow down, perhaps saying for how long.
-    Pace(Error, Option<Duration>),
+    Pace(Option<Duration>),
     /// It may go better next time.
-    Transient(Error, Option<Duration>),
+    Transient(Failure, Option<Duration>),
     /// It will not go better.
-    Final(Error),
+    Final(Failure),
+}
+
+/// How long and how often a batch may be asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) deadline: Instant,
+    /// Attempts after the first that failed.
+    pub(super) retries_max: u32,
 }
 
 impl Client {
@@ -87,9 +94,16 @@ impl Client {
             target,
             key: options.api_key_env.as_deref().map(read_key).transpose()?,
             options: options.clone(),
-            resume: Mutex::new(None),
+            pace: Pace::new(),
+            log: LogLimit::new(),
             metrics,
         })
+    }
+
+    /// The limits of a batch that is asked for from now on.
+    pub(super) fn limits(&self) -> Limits {
+        let deadline = Instant::now() + Duration::from_millis(self.options.deadline_ms);
+        Limits { deadline, retries_max: self.options.retries_max }
     }
 
     /// The vector of each text or why there is none, in order.
@@ -97,107 +111,178 @@ impl Client {
     /// Cancel safety: dropping the future ends the request; what the endpoint has done is lost.
     ///
     /// # Errors
-    /// `Upstream` after the last attempt or where another would come too late, `Timeout` if the last took too long.
-    pub(super) async fn embed(&self, texts: &[String]) -> Result<Vec<Result<Vector>>> {
-        let deadline = Instant::now() + Duration::from_millis(self.options.deadline_ms);
-        let mut failures = 0;
-        let mut paces = 0;
+    /// `Upstream` after the last attempt or where another would come too late, `Timeout` if the last took too long,
+    /// `Overloaded` where the endpoint asks for a longer wait than the deadline allows; and with [`Cause::Text`] the
+    /// endpoint's own refusal as `InvalidInput`, `TooLarge` or `Unprocessable`.
+    pub(super) async fn embed(&self, texts: &[&str], limits: Limits) -> Result<Vec<Result<Vector>>, Failure> {
+        let Limits { deadline, retries_max } = limits;
+        let (mut failures, mut paces) = (0, 0);
         loop {
-            self.until_resumed(deadline).await?;
+            let admission = self.pace.admit(deadline).await.map_err(of_endpoint)?;
             let timeout = deadline.min(Instant::now() + Duration::from_millis(self.options.timeout_ms));
             let attempt = tokio::time::timeout_at(timeout, self.attempt(texts)).await;
-            let late =
-                Fault::Transient(Error::new(Kind::Timeout, "wait for the remote model's answer"), None);
-            let fault = match attempt.unwrap_or(Err(late)) {
-                Ok(vectors) => return Ok(vectors),
-                Err(fault) => fault,
+            let late = || {
+                let error = Error::new(Kind::Timeout, "wait for the remote model's answer");
+                Fault::Transient(of_endpoint(error), None)
             };
-            let (error, wait) = match fault {
-                Fault::Final(error) => return Err(error),
-                Fault::Pace(error, asked) => {
+            let wait = match attempt.unwrap_or_else(|_| Err(late())) {
+                Err(Fault::Pace(asked)) => {
                     paces += 1;
                     let wait = self.backoff(paces, asked);
-                    self.pause(wait);
-                    (error, wait)
-                }
-                Fault::Transient(error, asked) => {
-                    failures += 1;
-                    if failures > self.options.retries_max {
-                        return Err(error.with("attempts", failures));
+                    self.pace.pause(Instant::now() + wait);
+                    if Instant::now() + wait >= deadline {
+                        return Err(of_endpoint(limited(wait)));
                     }
-                    (error, self.backoff(failures, asked))
+                    self.metrics.upstream_retries.inc();
+                    continue;
+                }
+                Err(Fault::Transient(failure, asked)) => {
+                    failures += 1;
+                    if failures > retries_max {
+                        admission.answered();
+                        return Err(failure);
+                    }
+                    let wait = self.backoff(failures, asked);
+                    if Instant::now() + wait >= deadline {
+                        // Waiting for a deadline that cannot be met would only make the callers wait.
+                        admission.answered();
+                        return Err(failure);
+                    }
+                    wait
+                }
+                Err(Fault::Final(failure)) => {
+                    admission.answered();
+                    return Err(failure);
+                }
+                Ok(vectors) => {
+                    admission.answered();
+                    return Ok(vectors);
                 }
             };
-            let next = Instant::now() + wait;
-            if next >= deadline {
-                // Waiting for a deadline that cannot be met would only make the callers wait.
-                return Err(error.with("deadline_ms", self.options.deadline_ms));
-            }
+            admission.answered();
             self.metrics.upstream_retries.inc();
-            tokio::time::sleep_until(next).await;
+            tokio::time::sleep(wait).await;
         }
     }
 
     /// One request and its answer.
-    async fn attempt(&self, texts: &[String]) -> Result<Vec<Result<Vector>>, Fault> {
+    async fn attempt(&self, texts: &[&str]) -> Result<Vec<Result<Vector>>, Fault> {
         let body = Request {
             model: &self.target.model,
             input: texts,
             encoding_format: self.options.encoding,
             dimensions: self.options.sends_dimensions.then_some(self.target.dim),
         };
-        let mut request = self.http.post(&self.target.url).json(&body);
-        if let Some(Secret(key)) = &self.key {
-            request = request.header(AUTHORIZATION, key.clone());
-        }
-        let response = request.send().await.map_err(|error| unreachable_fault(error.without_url()))?;
+        let request = self.http.post(&self.target.url).json(&body).header(ACCEPT_ENCODING, "identity");
+        let request = match &self.key {
+            Some(Secret(key)) => request.header(AUTHORIZATION, key.clone()),
+            None => request,
+        };
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(refused(status, response).await);
+            return Err(self.refused(status, response).await);
+        }
+        if let Some(encoding) = response.headers().get(CONTENT_ENCODING).filter(|name| *name != "identity") {
+            self.warn("compressed", encoding.to_str().unwrap_or_default());
+            let error =
+                Error::new(Kind::Upstream, "read the remote model's answer: it is compressed unasked");
+            return Err(Fault::Final(of_endpoint(error)));
         }
         let numbers = texts.len().saturating_mul(self.target.dim);
         let limit = numbers.saturating_mul(ANSWER_BYTES_PER_NUMBER).saturating_add(ANSWER_BYTES_EXTRA);
-        let body = read_body(response, limit).await?;
-        let lengths: Vec<usize> = texts.iter().map(String::len).collect();
+        let body = self.read_body(response, limit).await?;
+        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
         let dim = self.target.dim;
-        if body.len() <= INLINE_BYTES {
-            return reply::read(&body, &lengths, dim).map_err(Fault::Final);
-        }
-        let read = tokio::task::spawn_blocking(move || reply::read(&body, &lengths, dim)).await;
-        let lost = |error| Error::new(Kind::Internal, "read the remote model's answer").source(error);
-        read.map_err(lost).flatten().map_err(Fault::Final)
+        let read = if body.len() <= INLINE_BYTES {
+            reply::read(&body, &lengths, dim)
+        } else {
+            let read = tokio::task::spawn_blocking(move || reply::read(&body, &lengths, dim)).await;
+            let lost = |error| Error::new(Kind::Internal, "read the remote model's answer").source(error);
+            read.map_err(lost).flatten()
+        };
+        // Some endpoints lose count of a text that they cannot read, or write NaN, which is no JSON.
+        read.map_err(|error| Fault::Final(Failure { error, cause: Cause::Unclear }))
     }
 
-    /// How long to wait before the next attempt: what the endpoint asks for and a little more, or ever longer.
+    /// How long to wait before the next attempt: what the endpoint asks for and a little more, up to the limit, or ever
+    /// longer where it asks for nothing or, time and again, for too little.
     fn backoff(&self, attempt: u32, asked: Option<Duration>) -> Duration {
+        let longest = Duration::from_millis(self.options.retry_after_ms_max);
         let first = Duration::from_millis(self.options.backoff_ms);
-        match asked {
-            Some(asked) => asked.min(RETRY_AFTER_MAX) + first.min(asked).mul_f64(pacing::random() / 2.0),
-            None => pacing::backoff(attempt, first, Duration::from_millis(self.options.backoff_ms_max)),
+        let own = pacing::backoff(attempt, first, Duration::from_millis(self.options.backoff_ms_max));
+        match asked.map(|asked| asked.min(longest)) {
+            Some(asked) if attempt <= 2 => asked + first.min(asked).mul_f64(pacing::random() / 2.0),
+            Some(asked) => asked.max(own),
+            None => own,
         }
     }
 
-    /// Makes every request wait.
-    fn pause(&self, wait: Duration) {
-        let until = Some(Instant::now() + wait);
-        let mut resume = self.resume.lock().unwrap_or_else(PoisonError::into_inner);
-        *resume = (*resume).max(until);
+    /// A failure of the connection. Its details, such as the address, are for the operator's log.
+    fn unreachable(&self, error: reqwest::Error) -> Fault {
+        let error = error.without_url();
+        let mut chain = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            chain = format!("{chain}: {error}");
+            cause = error.source();
+        }
+        self.warn("unreachable", &chain);
+        let error = Error::new(Kind::Upstream, "ask the remote model: the connection fails");
+        Fault::Transient(of_endpoint(error), None)
     }
 
-    async fn until_resumed(&self, deadline: Instant) -> Result<()> {
-        let resume = *self.resume.lock().unwrap_or_else(PoisonError::into_inner);
-        match resume {
-            Some(moment) if moment >= deadline => {
-                Err(Error::new(Kind::Upstream, "wait for the remote model's rate limit")
-                    .with("deadline_ms", self.options.deadline_ms))
+    /// Sorts an answer that is no success.
+    async fn refused(&self, status: StatusCode, response: Response) -> Fault {
+        let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
+        let body = self.read_body(response, ERROR_BYTES).await.unwrap_or_default();
+        let said = Said::read(status, &body);
+        self.warn(status.as_str(), said.message.as_deref().unwrap_or_default());
+        match status {
+            StatusCode::TOO_MANY_REQUESTS if !said.is_used_up() => return Fault::Pace(asked),
+            _ => {}
+        }
+        let failure = said.failure(|word| self.is_secret(word));
+        match status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT => {
+                Fault::Transient(Failure { cause: Cause::Endpoint, ..failure }, asked)
             }
-            Some(moment) => {
-                tokio::time::sleep_until(moment).await;
-                Ok(())
-            }
-            None => Ok(()),
+            _ if status.is_server_error() => Fault::Transient(failure, asked),
+            _ => Fault::Final(failure),
         }
     }
+
+    /// Whether a word of the endpoint's shows the key or the address.
+    fn is_secret(&self, word: &str) -> bool {
+        let key = self.key.as_ref().and_then(|Secret(key)| key.to_str().ok());
+        let key = key.and_then(|key| key.strip_prefix("Bearer "));
+        key.is_some_and(|key| word.contains(key)) || word.contains(&self.target.host)
+    }
+
+    /// The whole body, unless it is longer than any right answer.
+    async fn read_body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            if body.len() + chunk.len() > bytes_max {
+                let error = Error::new(Kind::Upstream, "read the remote model's answer: it is too long");
+                let error = error.with("bytes_max", bytes_max);
+                return Err(Fault::Final(Failure { error, cause: Cause::Unclear }));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// Reports a failure to the operator, at most once a second.
+    fn warn(&self, failure: &str, said: &str) {
+        if self.log.admits() {
+            tracing::warn!(model = self.target.model, failure, said, "the remote model fails");
+        }
+    }
+}
+
+fn of_endpoint(error: Error) -> Failure {
+    Failure { error, cause: Cause::Endpoint }
 }
 
 fn read_key(variable: &str) -> Result<Secret> {
@@ -212,45 +297,6 @@ fn read_key(variable: &str) -> Result<Secret> {
         .map_err(|_| config("it holds characters that no header may have"))?;
     value.set_sensitive(true);
     Ok(Secret(value))
-}
-
-fn unreachable_fault(error: reqwest::Error) -> Fault {
-    Fault::Transient(Error::new(Kind::Upstream, "ask the remote model").source(error), None)
-}
-
-/// Sorts an answer that is no success.
-async fn refused(status: StatusCode, response: Response) -> Fault {
-    let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
-    let body = read_body(response, ERROR_BYTES).await.unwrap_or_default();
-    let error: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let said = |field: &str| error.pointer(field).and_then(serde_json::Value::as_str);
-    let mut fault = Error::new(Kind::Upstream, "ask the remote model").with("status", status.as_u16());
-    if let Some(message) = said("/error/message") {
-        // The endpoint's words, on one line and not at any length.
-        let words: Vec<&str> = message.split_whitespace().collect();
-        fault = fault.with("message", words.join(" ").chars().take(300).collect::<String>());
-    }
-    // A quota that is used up answers like a rate limit but does not pass.
-    let is_used_up = said("/error/code") == Some("insufficient_quota");
-    match status {
-        StatusCode::TOO_MANY_REQUESTS if !is_used_up => Fault::Pace(fault, asked),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT => Fault::Transient(fault, asked),
-        _ if status.is_server_error() => Fault::Transient(fault, asked),
-        _ => Fault::Final(fault),
-    }
-}
-
-/// The whole body, unless it is longer than any right answer.
-async fn read_body(mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable_fault(error.without_url()))? {
-        if body.len() + chunk.len() > bytes_max {
-            let error = Error::new(Kind::Upstream, "read the remote model's answer: it is too long");
-            return Err(Fault::Final(error.with("bytes_max", bytes_max)));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 #[cfg(test)]

@@ -3,10 +3,14 @@
 //! Remote models are not deterministic: the same text asked for twice may differ in the fourth digit. What comes back
 //! is checked (count, places, width, finite and not zero) and never mended: a text with a bad vector gets an error.
 //! Rate limits are pacing, not failure: every request in flight waits as the endpoint asks, until its deadline.
+//! Texts of different clients share a batch, so a refused batch is split until the refused text stands alone.
 
 mod client;
 mod options;
+mod pace;
+mod refusal;
 mod reply;
+mod split;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,11 +19,15 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-use self::client::Client;
+use self::client::{Client, Limits};
 use self::options::Target;
 pub use self::options::{Encoding, RemoteOptions};
+use self::refusal::{Cause, Failure};
+use self::reply::Vector;
+use self::split::Parts;
 use super::lanes::{Budget, Cut, Lanes};
 use super::prompts::{Family, family_of};
+use super::rate::Rate;
 use super::token_ids::decode_cl100k;
 use super::{Embedder, Matryoshka, ModelCard, Options, TokenIds, Work};
 use crate::domain::{Clock, Embedding, Fingerprint, KeyHasher, SystemClock};
@@ -45,6 +53,7 @@ struct Shared {
     budget: Budget,
     requests_max: usize,
     queue_texts_max: usize,
+    rate: Rate,
     metrics: Arc<Metrics>,
 }
 
@@ -88,6 +97,7 @@ impl RemoteEmbedder {
             budget: Budget { items: remote.batch_texts_max, cost: remote.batch_bytes_max },
             requests_max: remote.requests_max,
             queue_texts_max: options.queue_texts_max,
+            rate: Rate::new(remote.requests_max),
             metrics,
         });
         Handle::current().spawn(dispatch(Arc::clone(&shared)));
@@ -148,42 +158,33 @@ async fn dispatch(shared: Arc<Shared>) {
     drop(guard);
 }
 
-/// Sends one batch and answers each of its texts. The permit is held until then.
-async fn run(shared: Arc<Shared>, mut batch: Vec<Work>, permit: OwnedSemaphorePermit) {
-    let texts: Vec<String> = batch.iter_mut().map(|work| std::mem::take(&mut work.text)).collect();
-    let mut end = shared.end.subscribe();
-    let started = Instant::now();
-    let answered = tokio::select! {
-        answered = shared.client.embed(&texts) => answered,
-        _ = end.wait_for(|is_end| *is_end) => Err(gone()),
-    };
-    let took = started.elapsed();
-    drop(permit);
-    let metrics = &shared.metrics;
-    metrics.inference_seconds.observe(took.as_secs_f64());
-    metrics.batches.inc();
-    metrics.batch_texts.observe(texts.len() as f64);
-    match answered {
-        // Whoever waited for a text may have left by now; the others have not.
-        Err(error) => batch.into_iter().for_each(|work| _ = work.reply.send(Err(error.clone()))),
-        Ok(vectors) => {
-            let cost_us = took.as_micros() / texts.len() as u128;
-            for (work, vector) in batch.into_iter().zip(vectors) {
-                let embedding = vector.map(|vector| Embedding {
-                    vector: vector.numbers.into(),
-                    tokens: vector.tokens,
-                    is_truncated: false,
-                    cost_us: u32::try_from(cost_us).unwrap_or(u32::MAX),
-                    queued: started.saturating_duration_since(work.since),
-                });
-                if let Ok(embedding) = &embedding {
-                    metrics.embedded_texts.inc();
-                    metrics.embedded_tokens.inc_by(embedding.tokens.into());
+/// Sends one batch, in parts where the endpoint refuses it, and answers each of its texts. The permit is held until then.
+async fn run(shared: Arc<Shared>, batch: Vec<Work>, permit: OwnedSemaphorePermit) {
+    let mut limits = shared.client.limits();
+    let mut parts = Parts::new(batch);
+    while let Some(mut part) = parts.next() {
+        let count = part.len();
+        part.retain(|work| !work.is_unwanted());
+        shared.metrics.dropped_texts.inc_by((count - part.len()) as u64);
+        if part.is_empty() {
+            continue;
+        }
+        let started = Instant::now();
+        match shared.ask(&part, limits).await {
+            Ok(vectors) => shared.deliver(part, vectors, started),
+            Err(failure) => {
+                let was_split = parts.is_split;
+                if let Some((part, error)) = parts.split(part, failure) {
+                    // A caller that waited for a text may have left by now; the others have not.
+                    part.into_iter().for_each(|work| _ = work.reply.send(Err(error.clone())));
+                } else if !was_split {
+                    // Once: the whole may have used up its time and its attempts.
+                    limits = Limits { retries_max: limits.retries_max.min(1), ..shared.client.limits() };
                 }
-                let _ = work.reply.send(embedding);
             }
         }
     }
+    drop(permit);
 }
 
 impl Shared {
@@ -199,8 +200,7 @@ impl Shared {
         }
         let (waiting, max) = (state.waiting.len(), self.queue_texts_max);
         if waiting + work.len() > max {
-            let message = format!("the model's queue is full: {waiting} texts wait, at most {max} may");
-            return Err(Error::new(Kind::Overloaded, message));
+            return Err(self.rate.queue_full(waiting, max));
         }
         for one in work {
             state.waiting.push(one.priority, one);
@@ -208,6 +208,42 @@ impl Shared {
         drop(state);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Asks the endpoint for one part of a batch, until the end.
+    async fn ask(&self, part: &[Work], limits: Limits) -> Result<Vec<Result<Vector>>, Failure> {
+        let texts: Vec<&str> = part.iter().map(|work| work.text.as_str()).collect();
+        let mut end = self.end.subscribe();
+        let started = Instant::now();
+        let answered = tokio::select! {
+            answered = self.client.embed(&texts, limits) => answered,
+            _ = end.wait_for(|is_end| *is_end) => Err(Failure { error: gone(), cause: Cause::Endpoint }),
+        };
+        self.metrics.inference_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.batches.inc();
+        self.metrics.batch_texts.observe(texts.len() as f64);
+        answered
+    }
+
+    fn deliver(&self, part: Vec<Work>, vectors: Vec<Result<Vector>>, started: Instant) {
+        let took = started.elapsed();
+        self.rate.observe(part.len(), took);
+        let cost_us = took.as_micros() / part.len() as u128;
+        for (work, vector) in part.into_iter().zip(vectors) {
+            let embedding = vector.map(|vector| Embedding {
+                vector: vector.numbers.into(),
+                tokens: vector.tokens,
+                is_truncated: false,
+                cost_us: u32::try_from(cost_us).unwrap_or(u32::MAX),
+                queued: started.saturating_duration_since(work.since),
+            });
+            if let Ok(embedding) = &embedding {
+                self.metrics.embedded_texts.inc();
+                self.metrics.embedded_tokens.inc_by(embedding.tokens.into());
+            }
+            // A caller that waited for a text may have left by now; the others have not.
+            let _ = work.reply.send(embedding);
+        }
     }
 
     /// Waits for work; none after the end.

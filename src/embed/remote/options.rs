@@ -36,6 +36,8 @@ pub struct RemoteOptions {
     pub backoff_ms: u64,
     /// Milliseconds of the longest wait that the endpoint has not asked for.
     pub backoff_ms_max: u64,
+    /// Milliseconds of the longest wait that the endpoint may ask for; after it one request probes.
+    pub retry_after_ms_max: u64,
 }
 
 impl Default for RemoteOptions {
@@ -55,6 +57,7 @@ impl Default for RemoteOptions {
             retries_max: 4,
             backoff_ms: 250,
             backoff_ms_max: 8_000,
+            retry_after_ms_max: 60_000,
         }
     }
 }
@@ -75,6 +78,8 @@ pub enum Encoding {
 pub(super) struct Target {
     /// The whole address of the endpoint's route.
     pub(super) url: String,
+    /// The host in it, which no client's error may show.
+    pub(super) host: String,
     pub(super) model: String,
     pub(super) dim: usize,
 }
@@ -86,7 +91,7 @@ impl RemoteOptions {
     /// `Config`, naming the key.
     pub(super) fn target(&self) -> Result<Target> {
         let base_url = self.base_url.as_deref().ok_or_else(|| config("embed.remote.base_url is not set"))?;
-        check_url(base_url)?;
+        let host = host_of(base_url)?;
         let model = self.model.as_deref().filter(|model| !model.is_empty());
         let model =
             model.ok_or_else(|| config("embed.remote.model is not set, but embed.remote.base_url is"))?;
@@ -101,12 +106,13 @@ impl RemoteOptions {
         in_range("deadline_ms", self.deadline_ms, 1, HOUR_MS)?;
         in_range("backoff_ms", self.backoff_ms, 1, HOUR_MS)?;
         in_range("backoff_ms_max", self.backoff_ms_max, 1, HOUR_MS)?;
+        in_range("retry_after_ms_max", self.retry_after_ms_max, 1, HOUR_MS)?;
         let url = format!("{}/embeddings", base_url.trim_end_matches('/'));
-        Ok(Target { url, model: model.to_owned(), dim })
+        Ok(Target { url, host, model: model.to_owned(), dim })
     }
 }
 
-fn check_url(base_url: &str) -> Result<()> {
+fn host_of(base_url: &str) -> Result<String> {
     let url = reqwest::Url::parse(base_url)
         .map_err(|error| config("embed.remote.base_url is not an address").source(error))?;
     if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
@@ -117,7 +123,8 @@ fn check_url(base_url: &str) -> Result<()> {
             "embed.remote.base_url must hold no credential; name its variable in api_key_env",
         ));
     }
-    Ok(())
+    let host = url.host_str().filter(|host| !host.is_empty());
+    host.map(str::to_owned).ok_or_else(|| config("embed.remote.base_url names no host"))
 }
 
 fn in_range(key: &str, value: u64, min: u64, max: u64) -> Result<()> {

@@ -28,8 +28,9 @@ enum Numbers {
 
 #[derive(Deserialize)]
 struct Usage {
+    /// Any JSON: a wrong count is no reason to do without the vectors.
     #[serde(default)]
-    prompt_tokens: u64,
+    prompt_tokens: serde_json::Value,
 }
 
 /// What an endpoint made of one text.
@@ -65,9 +66,12 @@ pub(super) fn read(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Res
             }
         }
     }
-    let tokens = reply.usage.map_or(0, |usage| usage.prompt_tokens);
+    let tokens = reply.usage.and_then(|usage| usage.prompt_tokens.as_u64()).unwrap_or(0);
     let total = lengths.iter().sum::<usize>().max(1);
-    let share = |length: usize| u32::try_from(tokens * length as u64 / total as u64).unwrap_or(u32::MAX);
+    let share = |length: usize| {
+        // In 128 bits, since an endpoint may state any number.
+        u32::try_from(u128::from(tokens) * length as u128 / total as u128).unwrap_or(u32::MAX)
+    };
     // As many items as places and no place twice: every place is filled.
     Ok(places
         .into_iter()
@@ -124,6 +128,19 @@ mod tests {
         let vectors: Vec<(Vec<f32>, u32)> =
             vectors.into_iter().map(|vector| vector.unwrap()).map(|v| (v.numbers, v.tokens)).collect();
         assert_eq!(vectors, [(vec![1.0, -2.0], 2), (vec![3.0, 4.0], 6)]);
+    }
+
+    #[test]
+    fn a_count_of_tokens_that_cannot_be_is_not_used() {
+        for (count, tokens) in
+            [("18446744073709551615", u32::MAX), ("-1", 0), ("null", 0), ("1.5", 0), ("\"9\"", 0)]
+        {
+            let body = format!(
+                r#"{{"data": [{{"index": 0, "embedding": [1, 2]}}], "usage": {{"prompt_tokens": {count}}}}}"#
+            );
+            let vectors = read(body.as_bytes(), &[5], 2).unwrap();
+            assert_eq!(vectors[0].as_ref().unwrap().tokens, tokens, "{count}");
+        }
     }
 
     #[test]

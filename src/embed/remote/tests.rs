@@ -26,6 +26,8 @@ enum Act {
     Hang,
     /// Waits for the gate, then answers with the vectors.
     Wait,
+    /// From here on: answers so where a text says `BAD`, otherwise with the vectors.
+    Bad(u16, &'static str),
 }
 
 /// An endpoint and what it has been asked.
@@ -62,11 +64,15 @@ async fn endpoint(script: impl IntoIterator<Item = Act>) -> Endpoint {
                 let count = request["input"].as_array().unwrap().len();
                 asked.lock().unwrap().push(request.clone());
                 heads.lock().unwrap().push(head);
-                let act = script.lock().unwrap().pop_front().unwrap_or(Act::Vectors);
+                let act = next_act(&mut script.lock().unwrap());
                 arrived.send_modify(|count| *count += 1);
                 let answer = match act {
                     Act::Vectors => answer(200, "", &vectors(&request)),
                     Act::Answer(status, header, body) => answer(status, header, body),
+                    Act::Bad(status, body) if request["input"].to_string().contains("BAD") => {
+                        answer(status, "", body)
+                    }
+                    Act::Bad(..) => answer(200, "", &vectors(&request)),
                     Act::HangUp => return,
                     Act::Hang => return std::future::pending().await,
                     Act::Wait => {
@@ -80,6 +86,13 @@ async fn endpoint(script: impl IntoIterator<Item = Act>) -> Endpoint {
         }
     });
     endpoint
+}
+
+fn next_act(script: &mut VecDeque<Act>) -> Act {
+    match script.front() {
+        Some(act @ Act::Bad(..)) => act.clone(),
+        Some(_) | None => script.pop_front().unwrap_or(Act::Vectors),
+    }
 }
 
 async fn read_request(stream: &mut TcpStream) -> (String, serde_json::Value) {
@@ -219,8 +232,12 @@ async fn a_rate_limit_ends_at_the_deadline() {
     let endpoint = endpoint([Act::Answer(429, "retry-after: 60\r\n", "")]).await;
     let mut options = options(&endpoint);
     options.remote.deadline_ms = 5_000;
-    // It is told at once, since the endpoint asks for more than there is.
-    assert_eq!(bench(&options).refusal().await.kind(), Kind::Upstream);
+    // It fails at once, since the endpoint asks for more than there is.
+    let error = bench(&options).refusal().await;
+    assert_eq!(
+        (error.kind(), error.retry_after_seconds().is_some_and(|seconds| seconds >= 60)),
+        (Kind::Overloaded, true)
+    );
 }
 
 #[tokio::test]
@@ -246,7 +263,7 @@ async fn failures_that_pass_are_tried_again_and_others_told_to_every_waiter() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_final_and_quotes_the_endpoint() {
+async fn a_refusal_is_final_and_the_endpoints_words_are_for_the_operator() {
     let refusals = [
         Act::Answer(401, "", r#"{"error": {"message": "bad\nkey"}}"#),
         Act::Answer(429, "", r#"{"error": {"message": "pay", "code": "insufficient_quota"}}"#),
@@ -254,10 +271,80 @@ async fn a_refusal_is_final_and_quotes_the_endpoint() {
     ];
     let endpoint = endpoint(refusals).await;
     let bench = bench(&options(&endpoint));
-    assert!(bench.refusal().await.to_string().contains("status: 401, message: bad key"));
-    assert!(bench.refusal().await.to_string().contains("pay"));
-    assert!(bench.refusal().await.to_string().contains("302"));
+    for status in ["401", "429", "302"] {
+        let error = bench.refusal().await;
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (Kind::Upstream, format!("ask the remote model (status: {status})"))
+        );
+    }
     assert_eq!(bench.metrics.upstream_retries.get(), 0);
+}
+
+#[tokio::test]
+async fn a_bad_text_fails_alone() {
+    let too_long = r#"{"error": {"message": "the input is too long, see http://docs.internal/x"}}"#;
+    let nan = r#"{"data": [{"index": 0, "embedding": [NaN, 1]}]}"#;
+    for (status, body, kind, words) in [
+        (400, too_long, Kind::InvalidInput, "is too long, see ***"),
+        (413, too_long, Kind::TooLarge, "is too long, see ***"),
+        (422, "", Kind::Unprocessable, "refuses the text"),
+        (451, too_long, Kind::Upstream, "status: 451"),
+        (500, "out of memory", Kind::Upstream, "status: 500"),
+        (200, r#"{"data": []}"#, Kind::Upstream, "lost count"),
+        (200, nan, Kind::Upstream, "answer"),
+    ] {
+        let endpoint = endpoint([Act::Bad(status, body)]).await;
+        let mut options = options(&endpoint);
+        options.remote.batch_texts_max = 16;
+        let bench = bench(&options);
+        let texts = ["a", "bb", "BAD", "dddd", "eeeee", "ffffff", "ggggggg"];
+        let results = bench.embed(&texts).await;
+        for (text, result) in texts.iter().zip(results) {
+            match result {
+                Ok(vector) => assert_eq!(vector, [text.len() as f32, 1.0], "{status} {text}"),
+                Err(error) => {
+                    assert_eq!((*text, error.kind()), ("BAD", kind), "{status} {error}");
+                    assert!(error.to_string().contains(words), "{status} {error}");
+                }
+            }
+        }
+        // A part that answers 500 is tried again.
+        let requests = endpoint.asked.lock().unwrap().len();
+        assert!(requests <= if status == 500 { 15 } else { 7 }, "{status}: {requests} requests");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_of_the_operators_is_not_searched_for_in_the_texts() {
+    for (status, body) in
+        [(401, ""), (403, ""), (404, ""), (400, r#"{"error": {"message": "API key not valid"}}"#), (302, "")]
+    {
+        let endpoint = endpoint([Act::Answer(status, "", body)]).await;
+        let bench = bench(&options(&endpoint));
+        for result in bench.embed(&["a", "b", "c"]).await {
+            assert_eq!(result.unwrap_err().to_string(), format!("ask the remote model (status: {status})"));
+        }
+        assert_eq!(endpoint.asked.lock().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_long_wait_is_cut_and_one_request_probes_after_it() {
+    let limited = Act::Answer(429, "retry-after: 1000000000\r\n", "");
+    let mut endpoint = endpoint([limited, Act::Wait]).await;
+    let mut options = options(&endpoint);
+    options.remote.retry_after_ms_max = 20;
+    options.remote.batch_texts_max = 1;
+    let bench = bench(&options);
+    let replies = bench.submit(&["a", "bb", "ccc"]);
+    // All three may be in flight when the first is limited; afterwards one probe is.
+    endpoint.arrivals.wait_for(|count| *count >= 2).await.unwrap();
+    endpoint.gate.add_permits(3);
+    for (place, reply) in replies.into_iter().enumerate() {
+        let vector = reply.await.unwrap().unwrap().vector;
+        assert_eq!(*vector, [place as f32 + 1.0, 1.0]);
+    }
 }
 
 #[tokio::test]
@@ -355,6 +442,7 @@ async fn the_card_and_the_options_are_checked() {
         assert!(error.kind() == Kind::Config && error.to_string().contains(key), "{error}");
     };
     refused(&|r| r.dim = Some(0), "remote.dim");
+    refused(&|r| r.retry_after_ms_max = 0, "remote.retry_after_ms_max");
     refused(&|r| r.base_url = Some("ftp://x".to_owned()), "remote.base_url");
     refused(&|r| r.base_url = Some("http://user:secret@x".to_owned()), "api_key_env");
     refused(&|r| r.api_key_env = Some("LIKEWISE_NO_SUCH_VARIABLE".to_owned()), "LIKEWISE_NO_SUCH_VARIABLE");
