@@ -16,8 +16,8 @@ use super::answer_name::name_of;
 use super::gate::Place;
 use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
 use super::problem::{self, ErrorBody, Problem};
-use super::wire::{object, parse};
-use super::{body, cache_control};
+use super::wire::{null_is_default, object, parse};
+use super::{body, cache_control, encoding};
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::Readings;
@@ -71,14 +71,18 @@ pub(super) struct AnswerCacheObject {
     /// Oldest acceptable age of a cached answer, in seconds.
     s_maxage: Option<u32>,
     /// Skip the read; ask anew and store.
+    #[serde(deserialize_with = "null_is_default")]
     no_cache: bool,
     /// Skip the write.
+    #[serde(deserialize_with = "null_is_default")]
     no_store: bool,
     /// Answer from the cache, or with 504.
+    #[serde(deserialize_with = "null_is_default")]
     only_if_cached: bool,
     /// Answers of different namespaces are different answers.
     namespace: Option<String>,
     /// What the answer depends on.
+    #[serde(deserialize_with = "null_is_default")]
     tags: Vec<String>,
 }
 
@@ -149,12 +153,13 @@ pub(super) async fn create(
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let body = encoding::without_mark(body::read(body, endpoint.body_bytes_max).await?);
     let chat = if cache_control::forbids_storing(&head.headers) {
-        endpoint.readings.read_once(&body)?
+        endpoint.readings.read_once(&body)
     } else {
-        endpoint.readings.read(&body)?
+        endpoint.readings.read(&body)
     };
+    let chat = chat.map_err(|error| encoding::fault(&body).unwrap_or(error))?;
     let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
     let ask = Ask {

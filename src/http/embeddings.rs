@@ -1,6 +1,7 @@
 //! `/v1/embeddings`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +10,23 @@ use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
+use bytes::Bytes;
+use serde_json::value::RawValue;
 
+use super::forward::{Forward, pass_on_to};
 use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use super::models::Names;
 use super::problem::{ErrorBody, Problem};
+use super::target::{Target, model_of};
 use super::wire::{
-    CacheObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName, parse,
+    CacheObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName, check_model_name,
+    parse,
 };
 use super::{answer, body, cache_control};
 use crate::cache::TierName;
 use crate::domain::{InputType, Tenant};
 use crate::embed::ModelCard;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::service::embeddings::{Request, Response as Served};
 use crate::service::{Directives, Embeddings};
 
@@ -33,13 +39,16 @@ const HEADERS: usize = 12;
 pub(super) struct Endpoint {
     pub(super) embeddings: Arc<Embeddings>,
     pub(super) names: Arc<Names>,
+    /// Where other models are asked.
+    pub(super) forward: Arc<Forward>,
     pub(super) body_bytes_max: usize,
 }
 
 /// Embeds texts.
 ///
 /// Vectors come in the order of the inputs. Texts that were embedded before are served from the cache; the headers
-/// `x-likewise-hits`, `-misses` and `-coalesced` tell how many.
+/// `x-likewise-hits`, `-misses` and `-coalesced` tell how many. A model that is not served here is asked at its upstream,
+/// where one is configured; its answer is passed on as it came and is not cached.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
@@ -49,8 +58,9 @@ pub(super) struct Endpoint {
         (status = 200, body = EmbeddingsAnswer),
         (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
         (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "The model is not served here"),
+        (status = 404, body = ErrorBody, description = "The model is not served here, nor by an upstream"),
         (status = 413, body = ErrorBody, description = "The body or the tokens are past a limit"),
+        (status = 422, body = ErrorBody, description = "A remote model refuses a text"),
         (status = 429, body = ErrorBody, description = "The model's queue is full; see `retry-after`"),
         (status = 504, body = ErrorBody, description = "Not cached, or not in time"),
     )
@@ -62,41 +72,112 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
-    let wire: EmbeddingsRequest = parse(&body)?;
-    let card = endpoint.names.resolve(&wire.model)?;
-    let dim = dim(&wire, card)?;
-    let format = wire.encoding_format;
-    let directives = directives(&head.headers, wire.cache.unwrap_or_default())?;
+    let asked = match read(&endpoint, &body) {
+        Read::Ours(asked) => asked?,
+        Read::Others(parsed) => {
+            return pass_on_others(&endpoint, HttpRequest::from_parts(head, body.into()), parsed).await;
+        }
+    };
     let request = Request {
-        texts: texts(wire.input, &endpoint.embeddings)?,
-        input_type: wire.input_type.map(|name| match name {
-            InputTypeName::Query => InputType::Query,
-            InputTypeName::Document => InputType::Document,
-        }),
-        truncate: wire.truncate.unwrap_or(true),
+        texts: asked.texts,
+        input_type: asked.input_type,
+        truncate: asked.truncate,
         tenant,
-        directives,
+        directives: directives(&head.headers, asked.cache)?,
     };
     let served = endpoint.embeddings.embed(&request).await?;
-    Ok(answer(&served, &card.name, format, dim, card.dim))
+    let card = endpoint.names.card();
+    Ok(answer(&served, &card.name, asked.format, asked.dim, card.dim))
 }
 
-/// The texts of a request, in order.
-fn texts(input: Input, embeddings: &Embeddings) -> Result<Vec<String>> {
+/// A body, by whose model it is for.
+enum Read {
+    Ours(Result<Asked>),
+    /// For another model, or not to be understood.
+    Others(Result<EmbeddingsRequest>),
+}
+
+/// What a body asks of the model that is served here.
+struct Asked {
+    texts: Vec<String>,
+    input_type: Option<InputType>,
+    truncate: bool,
+    format: EncodingFormat,
+    /// Length of the vectors.
+    dim: usize,
+    cache: CacheObject,
+}
+
+fn read(endpoint: &Endpoint, body: &[u8]) -> Read {
+    match parse::<EmbeddingsRequest>(body) {
+        Ok(wire) if endpoint.names.serves(&wire.model) => Read::Ours(Asked::new(wire, endpoint)),
+        parsed => Read::Others(parsed),
+    }
+}
+
+impl Asked {
+    fn new(wire: EmbeddingsRequest, endpoint: &Endpoint) -> Result<Asked> {
+        Ok(Asked {
+            dim: dim(&wire, endpoint.names.card())?,
+            texts: texts(wire.input, &endpoint.embeddings, endpoint.body_bytes_max)?,
+            input_type: wire.input_type.map(|name| match name {
+                InputTypeName::Query => InputType::Query,
+                InputTypeName::Document => InputType::Document,
+            }),
+            truncate: wire.truncate.unwrap_or(true),
+            format: wire.encoding_format,
+            cache: wire.cache.unwrap_or_default(),
+        })
+    }
+}
+
+/// Passes a request on whose model is not served here. It may have a shape that is known to its model only; then it is
+/// `parsed` as an error.
+///
+/// # Errors
+/// What is wrong with the request, where no upstream is configured or it names no other model.
+async fn pass_on_others(
+    endpoint: &Endpoint,
+    request: HttpRequest,
+    parsed: Result<EmbeddingsRequest>,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let (model, cache) = match parsed {
+        Ok(wire) if endpoint.forward.origin.is_some() => (wire.model, wire.cache),
+        Ok(wire) => return Err(endpoint.names.unknown(&wire.model).into()),
+        Err(error) => match model_of(&head.headers, &body).await {
+            Ok(Some(model)) if endpoint.forward.origin.is_some() && !endpoint.names.serves(&model) => {
+                (model, None)
+            }
+            Ok(_) | Err(_) => return Err(error.into()),
+        },
+    };
+    check_model_name(&model)?;
+    let body = match cache {
+        Some(cache) if cache.only_if_cached => {
+            return Err(Error::new(Kind::NotCached, "answers of this model are not cached").into());
+        }
+        Some(_) => without_cache(&body)?,
+        None => body,
+    };
+    let target = Target { path: "embeddings".to_owned(), model: Some(model) };
+    pass_on_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
+}
+
+/// A body without the member that is for this server.
+fn without_cache(body: &Bytes) -> Result<Bytes> {
+    let mut members: BTreeMap<String, &RawValue> = parse(body)?;
+    members.remove("cache");
+    let fault = |error| Error::new(Kind::Internal, "write a request for an upstream").source(error);
+    serde_json::to_vec(&members).map(Bytes::from).map_err(fault)
+}
+
+/// The texts of a request, in order. Those of token ids have together at most `bytes_max` bytes, as if they had been sent.
+fn texts(input: Input, embeddings: &Embeddings, bytes_max: usize) -> Result<Vec<String>> {
     let texts = match input {
         Input::Texts(texts) => texts,
-        Input::Tokens(lists) => {
-            let decode = |(row, ids): (usize, Vec<u32>)| {
-                if ids.is_empty() {
-                    return Err(Error::invalid(
-                        "input",
-                        format!("input[{row}] is an empty list of token ids"),
-                    ));
-                }
-                embeddings.decode_tokens(&ids)
-            };
-            lists.into_iter().enumerate().map(decode).collect::<Result<_>>()?
-        }
+        Input::Tokens(lists) => decoded(&lists, embeddings, bytes_max)?,
     };
     if texts.is_empty() {
         return Err(Error::invalid("input", "input is an empty list"));
@@ -105,6 +186,24 @@ fn texts(input: Input, embeddings: &Embeddings) -> Result<Vec<String>> {
         Some(row) => Err(Error::invalid("input", format!("input[{row}] is an empty string"))),
         None => Ok(texts),
     }
+}
+
+fn decoded(lists: &[Vec<u32>], embeddings: &Embeddings, bytes_max: usize) -> Result<Vec<String>> {
+    let mut texts = Vec::with_capacity(lists.len());
+    let mut bytes = 0;
+    for (row, ids) in lists.iter().enumerate() {
+        if ids.is_empty() {
+            return Err(Error::invalid("input", format!("input[{row}] is an empty list of token ids")));
+        }
+        let text = embeddings.decode_tokens(ids)?;
+        bytes += text.len();
+        if bytes > bytes_max {
+            let message = format!("the texts of the token ids have together more than {bytes_max} bytes");
+            return Err(Error::new(Kind::TooLarge, message).param("input"));
+        }
+        texts.push(text);
+    }
+    Ok(texts)
 }
 
 /// The length of the vectors that the request asks for.

@@ -78,8 +78,18 @@ pub(super) async fn other_method(
 
 /// Passes a request on to the upstream of the model that its path or its body names.
 pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<Response<Body>, Problem> {
+    let target = Target::read(request.uri().path());
+    let target = target.ok_or_else(|| Error::new(Kind::NotFound, "there is no such route"))?;
+    pass_on_to(forward, target, request).await
+}
+
+/// As [`pass_on`], to where `target` says.
+pub(super) async fn pass_on_to(
+    forward: &Forward,
+    target: Target,
+    request: HttpRequest,
+) -> Result<Response<Body>, Problem> {
     let fault = |message| Problem(Error::new(Kind::NotFound, message));
-    let target = Target::read(request.uri().path()).ok_or_else(|| fault("there is no such route"))?;
     let none = "there is no such route here, and no upstream to ask: name one with --upstream";
     let origin = forward.origin.as_ref().ok_or_else(|| fault(none))?;
     if !METHODS.contains(request.method()) {

@@ -16,7 +16,7 @@ use super::forward::{Forward, pass_on};
 use super::gate::Place;
 use super::headers::path;
 use super::problem::{ErrorBody, Problem};
-use super::wire::{ModelList, ModelObject};
+use super::wire::{ModelList, ModelObject, check_model_name};
 use crate::embed::ModelCard;
 use crate::error::{Error, Kind, Result};
 
@@ -38,12 +38,27 @@ impl Names {
     /// # Errors
     /// `ModelNotFound`, with the names that are served.
     pub(super) fn resolve(&self, name: &str) -> Result<&ModelCard> {
-        if name == self.card.name || self.aliases.iter().any(|alias| alias == name) {
-            return Ok(&self.card);
+        if self.serves(name) { Ok(&self.card) } else { Err(self.unknown(name)) }
+    }
+
+    /// The error of a request for a model that is not served.
+    pub(super) fn unknown(&self, name: &str) -> Error {
+        if let Err(error) = check_model_name(name) {
+            return error;
         }
         let served = self.all().collect::<Vec<_>>().join("`, `");
-        Err(Error::new(Kind::ModelNotFound, format!("the model `{name}` is not served here; `{served}` is"))
-            .param("model"))
+        Error::new(Kind::ModelNotFound, format!("the model `{name}` is not served here; `{served}` is"))
+            .param("model")
+    }
+
+    /// The model.
+    pub(super) fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// Whether the model is called `name`.
+    pub(super) fn serves(&self, name: &str) -> bool {
+        self.all().any(|known| known == name)
     }
 
     fn all(&self) -> impl Iterator<Item = &str> {
@@ -58,7 +73,7 @@ impl Names {
             id: Cow<'a, str>,
         }
         let named = serde_json::from_str::<Named<'_>>(model.get());
-        named.is_ok_and(|named| self.all().any(|name| name == named.id))
+        named.is_ok_and(|named| self.serves(&named.id))
     }
 
     fn object(&self, id: &str) -> ModelObject {
@@ -127,6 +142,7 @@ pub(super) async fn describe_below(
 }
 
 async fn described(endpoint: &Endpoint, id: &str, request: HttpRequest) -> Result<Response, Problem> {
+    check_model_name(id)?;
     match endpoint.names.resolve(id) {
         Ok(_) => Ok(Json(endpoint.names.object(id)).into_response()),
         Err(_) if endpoint.forward.origin.is_some() => pass_on(&endpoint.forward, request).await,

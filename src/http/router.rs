@@ -167,6 +167,7 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
     let embeddings = Arc::new(embeddings::Endpoint {
         embeddings: parts.embeddings,
         names: Arc::clone(&parts.names),
+        forward: Arc::clone(&forward),
         body_bytes_max,
     });
     let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max });

@@ -9,6 +9,7 @@ use futures_util::stream;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use super::encoding;
 use crate::error::{Error, Result};
 
 /// First parts of paths that are this server's own: a slip in one of them must not carry its body elsewhere.
@@ -53,6 +54,7 @@ pub(super) async fn model_of(headers: &HeaderMap, body: &Bytes) -> Result<Option
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Ok(None);
     }
+    let body = &encoding::without_mark(body.clone());
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -117,6 +119,7 @@ mod tests {
             ("Application/JSON", "\n {\"model\":\"m\"}"),
             ("application/x-www-form-urlencoded", r#"{"model":"m"}"#),
             ("", r#"{"model":"m"}"#),
+            ("", "\u{feff}{\"model\":\"m\"}"),
         ] {
             assert_eq!(read(content_type, body).await.unwrap().as_deref(), Some("m"), "{content_type}");
         }

@@ -4,27 +4,55 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::encoding;
+pub(super) use super::input::Input;
 use crate::error::{Error, Result};
 
-/// Texts or token lists in one request; OpenAI's limit.
-pub(super) const INPUTS_MAX: usize = 2048;
+/// Bytes of a model's name in a request. Published names stay below 100; a longer one would be repeated in answers and
+/// errors.
+pub(super) const MODEL_NAME_BYTES_MAX: usize = 256;
 
-/// Parses a JSON body, naming the field at fault.
+/// Parses a JSON body, naming the field at fault. A byte order mark before it is skipped.
+///
+/// A `charset` in the content type has no effect (RFC 8259, section 11): clients state one that is not that of their
+/// bytes. Bytes that are not UTF-8 are refused.
 ///
 /// # Errors
-/// `InvalidInput` for malformed JSON, invalid UTF-8, a missing field or a wrong type.
+/// `InvalidInput` for malformed JSON, another encoding than UTF-8, a missing field or a wrong type.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    let body = body.strip_prefix(encoding::UTF8_MARK).unwrap_or(body);
     // serde would also read the fields from a list, in an order that nobody has promised.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&first| first == b'[') {
         return Err(Error::new(crate::error::Kind::InvalidInput, "the body is a JSON object, not a list"));
     }
     // The path of a fault costs time to track, so it is tracked only once there is a fault.
     serde_json::from_slice(body).map_err(|_| fault::<T>(body))
+}
+
+/// A member that is `null` is the default, as if it were left out: many clients write out every field of their types.
+pub(super) fn null_is_default<'de, T, D>(deserializer: D) -> std::result::Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Refuses a model's name that no model has.
+///
+/// # Errors
+/// `InvalidInput`.
+pub(super) fn check_model_name(name: &str) -> Result<()> {
+    if name.len() <= MODEL_NAME_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("a model's name has at most {MODEL_NAME_BYTES_MAX} bytes, got {}", name.len());
+    Err(Error::invalid("model", message))
 }
 
 /// An object within a body, or none: serde would read its fields from a list too.
@@ -60,7 +88,9 @@ fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
     let path = error.path().to_string();
     let inner = error.into_inner();
     if inner.is_syntax() || inner.is_eof() {
-        return Error::new(crate::error::Kind::InvalidInput, format!("the body is not valid JSON: {inner}"));
+        let malformed =
+            || Error::new(crate::error::Kind::InvalidInput, format!("the body is not valid JSON: {inner}"));
+        return encoding::fault(body).unwrap_or_else(malformed);
     }
     let named = field_at_fault(path.trim_start_matches('.'), &inner.to_string());
     let error = Error::new(crate::error::Kind::InvalidInput, format!("wrong body: {inner}"));
@@ -90,7 +120,7 @@ pub(super) struct EmbeddingsRequest {
     #[schema(value_type = InputSchema)]
     pub(super) input: Input,
     /// How vectors are written: `float` (default) or `base64` (little-endian f32).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub(super) encoding_format: EncodingFormat,
     /// Length of the vectors; other than the model's own only if the model was trained for it (Matryoshka).
     #[schema(minimum = 1)]
@@ -102,13 +132,6 @@ pub(super) struct EmbeddingsRequest {
     /// What the request says about the cache.
     #[serde(default, deserialize_with = "object")]
     pub(super) cache: Option<CacheObject>,
-}
-
-/// What to embed: a text, a list of texts, a list of token ids, or a list of such lists.
-#[derive(Debug)]
-pub(super) enum Input {
-    Texts(Vec<String>),
-    Tokens(Vec<Vec<u32>>),
 }
 
 /// The four shapes of `input`, for the contract only.
@@ -154,70 +177,16 @@ pub(super) struct CacheObject {
     /// Oldest acceptable age of a cached value, in seconds.
     pub(super) s_maxage: Option<u32>,
     /// Skip the read; make the value anew and store it.
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) no_cache: bool,
     /// Skip the write.
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) no_store: bool,
     /// Answer from the cache, or with 504.
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) only_if_cached: bool,
     /// Entries of different namespaces are different entries.
     pub(super) namespace: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for Input {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Input, D::Error> {
-        deserializer.deserialize_any(InputVisitor)
-    }
-}
-
-struct InputVisitor;
-
-impl<'de> Visitor<'de> for InputVisitor {
-    type Value = Input;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a list of strings, a list of token ids, or a list of lists of token ids")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Input, E> {
-        Ok(Input::Texts(vec![text.to_owned()]))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> std::result::Result<Input, E> {
-        Ok(Input::Texts(vec![text]))
-    }
-
-    /// The first element says what the list is of; an element of another kind is an error.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Input, A::Error> {
-        match list.next_element()? {
-            None => Ok(Input::Texts(Vec::new())),
-            Some(First::Text(text)) => Ok(Input::Texts(rest(vec![text], &mut list, INPUTS_MAX)?)),
-            Some(First::Tokens(ids)) => Ok(Input::Tokens(rest(vec![ids], &mut list, INPUTS_MAX)?)),
-            Some(First::Token(id)) => Ok(Input::Tokens(vec![rest(vec![id], &mut list, usize::MAX)?])),
-        }
-    }
-}
-
-/// The rest of a list of at most `max` elements.
-fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
-    mut elements: Vec<T>,
-    list: &mut A,
-    max: usize,
-) -> std::result::Result<Vec<T>, A::Error> {
-    while let Some(element) = list.next_element()? {
-        if elements.len() == max {
-            return Err(de::Error::custom(format!("more than {max} inputs in one request")));
-        }
-        elements.push(element);
-    }
-    Ok(elements)
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a string, a token id, or a list of token ids")]
-enum First {
-    Text(String),
-    Token(u32),
-    Tokens(Vec<u32>),
 }
 
 // `answer.rs` writes answers; from here to `Usage` is their shape, for the contract and for the tests that read them.
@@ -312,19 +281,6 @@ mod tests {
     }
 
     #[test]
-    fn the_four_shapes_of_input_are_read() {
-        let read = |input: &str| {
-            let body = format!(r#"{{"model":"m","input":{input}}}"#);
-            parse::<EmbeddingsRequest>(body.as_bytes()).unwrap().input
-        };
-        assert!(matches!(read(r#""a""#), Input::Texts(texts) if texts == ["a"]));
-        assert!(matches!(read(r#"["a","b"]"#), Input::Texts(texts) if texts == ["a", "b"]));
-        assert!(matches!(read("[1,2]"), Input::Tokens(ids) if ids == [vec![1, 2]]));
-        assert!(matches!(read("[[1],[2,3]]"), Input::Tokens(ids) if ids == [vec![1], vec![2, 3]]));
-        assert!(matches!(read("[]"), Input::Texts(texts) if texts.is_empty()));
-    }
-
-    #[test]
     fn a_fault_names_its_field() {
         assert_eq!(param(r#"{"input":"a"}"#), "model");
         assert_eq!(param(r#"{"model":"m"}"#), "input");
@@ -342,10 +298,35 @@ mod tests {
     }
 
     #[test]
-    fn a_list_past_the_limit_is_refused_while_it_is_read() {
-        let body = format!(r#"{{"model":"m","input":[{}]}}"#, vec![r#""a""#; INPUTS_MAX + 1].join(","));
-        let error = parse::<EmbeddingsRequest>(body.as_bytes()).unwrap_err();
-        assert_eq!(error.param_name(), Some("input"));
-        assert!(error.to_string().contains("2048"), "{error}");
+    fn a_null_is_the_default() {
+        let body = r#"{"model":"m","input":"a","encoding_format":null,"dimensions":null,"input_type":null,
+            "truncate":null,"user":null,"cache":{"ttl":null,"s-maxage":null,"no-cache":null,"no-store":null,
+            "only-if-cached":null,"namespace":null}}"#;
+        let read = parse::<EmbeddingsRequest>(body.as_bytes()).unwrap();
+        assert_eq!(read.encoding_format, EncodingFormat::Float);
+        assert!(read.dimensions.is_none() && read.input_type.is_none() && read.truncate.is_none());
+        let cache = read.cache.unwrap();
+        assert!(!cache.no_cache && !cache.no_store && !cache.only_if_cached && cache.ttl.is_none());
+        let none = parse::<EmbeddingsRequest>(br#"{"model":"m","input":"a","cache":null}"#).unwrap();
+        assert!(none.cache.is_none());
+        assert_eq!(param(r#"{"model":"m","input":null}"#), "input");
+        assert_eq!(param(r#"{"model":null,"input":"a"}"#), "model");
+        assert_eq!(param(r#"{"model":"m","input":["a",null]}"#), "input[1]");
+        assert_eq!(param(r#"{"model":"m","input":"a","cache":{"no-cache":1}}"#), "cache.no-cache");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_and_another_encoding_named() {
+        let body = r#"{"model":"m","input":"a"}"#;
+        let marked = format!("\u{feff}{body}");
+        assert!(parse::<EmbeddingsRequest>(marked.as_bytes()).is_ok());
+        let twice = format!("\u{feff}{marked}");
+        assert!(parse::<EmbeddingsRequest>(twice.as_bytes()).is_err());
+        let listed = "\u{feff}[]";
+        let said = parse::<EmbeddingsRequest>(listed.as_bytes()).unwrap_err().to_string();
+        assert!(said.contains("not a list"), "{said}");
+        let wide: Vec<u8> = body.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let said = parse::<EmbeddingsRequest>(&wide).unwrap_err().to_string();
+        assert!(said.contains("UTF-16"), "{said}");
     }
 }

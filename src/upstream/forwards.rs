@@ -9,10 +9,11 @@ use super::options::config;
 use crate::error::{Error, Result};
 
 /// What asks a model, lists models, or belongs to a response.
-pub(super) const DEFAULT: [&str; 23] = [
+pub(super) const DEFAULT: [&str; 24] = [
     "GET /models",
     "GET /models/**",
     "POST /completions",
+    "POST /embeddings",
     "POST /fim/completions",
     "POST /responses",
     "POST /responses/compact",
