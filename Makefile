@@ -32,12 +32,12 @@ test: ## Set up everything and run all tests
 	@cargo test --locked --doc --quiet
 	@cargo test --locked --lib --features shuttle --quiet interleavings
 
-check: ## Check format, lints, licences and the house
+check: ## Check format, lints, licences, advisories and the house
 	@scripts/setup.sh check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	cargo deny --log-level error check bans licenses sources
-	cargo test --locked --quiet --test it architecture
+	cargo test --locked --quiet --test it -- architecture:: advisories::
 
 bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, objects, search)
 	@scripts/setup.sh run

@@ -1,5 +1,7 @@
 //! What bad input gets: a 4xx in OpenAI's shape that names the field, and nothing cached.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -84,6 +86,92 @@ async fn bodies_that_are_not_json_are_refused() {
             String::from_utf8_lossy(body)
         );
     }
+}
+
+/// Many clients write out every field of their types.
+#[tokio::test]
+async fn a_null_is_as_good_as_nothing() {
+    let server = Server::start();
+    let cache = json!({ "ttl": null, "s-maxage": null, "no-cache": null, "no-store": null, "only-if-cached": null,
+        "namespace": null });
+    let bodies = [
+        (
+            "/v1/embeddings",
+            json!({ "model": "all-MiniLM-L6-v2", "input": "a", "encoding_format": null, "dimensions": null,
+            "input_type": null, "truncate": null, "user": null, "cache": cache }),
+        ),
+        ("/v1/embeddings", json!({ "model": "all-MiniLM-L6-v2", "input": "a", "cache": null })),
+        (
+            "/v1/answers",
+            json!({ "prompt": "p", "answer": "a", "scope": null, "ttl": null,
+            "namespace": null }),
+        ),
+        ("/v1/answers/lookup", json!({ "prompt": "p", "scope": null, "namespace": null })),
+        (
+            "/v1/invalidate",
+            json!({ "tags": ["t"], "namespace": null, "keys": null, "entity": null, "all": null,
+            "mode": null, "dry_run": null }),
+        ),
+        (
+            "/v1/cache/default/batch",
+            json!({ "put": [{ "key": "k", "value": "v", "value_base64": null,
+            "content_type": null, "ttl": null }] }),
+        ),
+    ];
+    for (route, body) in bodies {
+        let answer = server.ask("POST", route, &[], body.to_string()).await;
+        assert!((200..300).contains(&answer.status), "{route} {body}: {} {}", answer.status, answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_skipped_and_other_encodings_are_named() {
+    let server = Server::start();
+    let body = r#"{"model":"all-MiniLM-L6-v2","input":"café"}"#;
+    assert_eq!(server.post_raw(format!("\u{feff}{body}")).await.status, 200);
+    let marked = format!("\u{feff}{body}");
+    let little: Vec<u8> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let unmarked: Vec<u8> = body.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let latin: Vec<u8> = body.chars().map(|letter| letter as u8).collect();
+    for (bytes, name) in
+        [(little, "UTF-16"), (unmarked, "UTF-16"), (latin, "not UTF-8"), (b"\x1f\x8b\x08".to_vec(), "gzip")]
+    {
+        let answer = server.post_raw(bytes).await;
+        let said = answer.body["error"]["message"].as_str().unwrap();
+        assert!(answer.status == 400 && said.contains(name), "{name}: {said}");
+    }
+    // RFC 8259: the parameter has no effect.
+    let header = [("content-type", "application/json; charset=iso-8859-1")];
+    assert_eq!(server.ask("POST", "/v1/embeddings", &header, body).await.status, 200);
+}
+
+/// Texts of half a megabyte, of which the model reads a kilobyte each.
+#[tokio::test]
+async fn probes_are_answered_beside_long_texts_and_long_lists() {
+    let server = Server::start();
+    let long = "palabra ".repeat(1 << 16);
+    let texts = (0..8).map(|n| format!("{n} {long}")).collect::<Vec<_>>();
+    let ids = vec![vec![1917; 100_000]; 4];
+    let bodies =
+        [json!({ "input": texts }), json!({ "input": texts, "truncate": false }), json!({ "input": ids })];
+    let work = futures_util::future::join_all(bodies.map(|body| server.post(body)));
+    let (longest, probes) = (std::sync::Mutex::new(Duration::ZERO), std::sync::atomic::AtomicU32::new(0));
+    let probe = async {
+        loop {
+            let started = Instant::now();
+            assert_eq!(server.get("/healthz").await.status, 200);
+            let mut longest = longest.lock().unwrap();
+            *longest = longest.max(started.elapsed());
+            probes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let answers = tokio::select! { answers = work => answers, () = probe => unreachable!("it never ends") };
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 400, 200]);
+    assert!(probes.into_inner() > 0);
+    // A gross bound: it is a quarter of a second for an optimised program on a machine of its own.
+    let longest = longest.into_inner().unwrap();
+    assert!(longest < Duration::from_secs(5), "a probe took {longest:?}");
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 //! anew shows, and so does an entry that stands under another's key.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use base64_simd::STANDARD;
 use hyper::body::{Bytes, Incoming};
@@ -31,6 +31,9 @@ struct State {
     texts: AtomicU64,
     /// Answers that will be an error.
     failures: AtomicU64,
+    /// A word that is refused, with a status and a message.
+    refused: Mutex<Option<(String, u16, String)>>,
+    seen: Mutex<Vec<String>>,
     /// Whoever answers passes it.
     gate: Arc<tokio::sync::RwLock<()>>,
 }
@@ -64,6 +67,18 @@ impl Endpoint {
         Arc::clone(&self.state.gate).write_owned().await
     }
 
+    /// Texts with both of these that it has been asked to embed.
+    pub(crate) fn texts_of(&self, word: &str, number: u16) -> usize {
+        let number = number.to_string();
+        let seen = self.state.seen.lock().unwrap();
+        seen.iter().filter(|text| text.contains(word) && text.contains(&number)).count()
+    }
+
+    /// Refuses requests with a text that contains `word`.
+    pub(crate) fn refuse(&self, word: &str, status: u16, message: &str) {
+        *self.state.refused.lock().unwrap() = Some((word.to_owned(), status, message.to_owned()));
+    }
+
     /// Makes the next `count` answers errors.
     pub(crate) fn fail(&self, count: u64) {
         self.state.failures.store(count, Ordering::SeqCst);
@@ -76,11 +91,20 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let texts = request["input"].as_array().cloned().unwrap_or_default();
     state.texts.fetch_add(texts.len() as u64, Ordering::SeqCst);
+    let texts_in_words = || texts.iter().filter_map(Value::as_str);
+    state.seen.lock().unwrap().extend(texts_in_words().map(str::to_owned));
     let _passed = state.gate.read().await;
     let fails = state.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
     if fails.is_ok() {
         let error = json!({ "error": { "message": "out of order", "type": "server_error" } });
         return Ok(response(StatusCode::INTERNAL_SERVER_ERROR, &error));
+    }
+    let refused = state.refused.lock().unwrap().clone();
+    if let Some((word, status, message)) = refused
+        && texts_in_words().any(|text| text.contains(&word))
+    {
+        let status = StatusCode::from_u16(status).unwrap();
+        return Ok(response(status, &json!({ "error": { "message": message } })));
     }
     let call = state.calls.fetch_add(1, Ordering::SeqCst) + 1;
     let object = |(index, text): (usize, &Value)| {

@@ -4,6 +4,7 @@
 //! real default model; `make test` fetches it and says where it is in `LIKEWISE_TEST_MODEL`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
+mod advisories;
 mod answers;
 mod architecture;
 mod bad_input;
@@ -14,6 +15,7 @@ mod collections;
 mod collections_model;
 mod commands;
 mod contract;
+mod elsewhere;
 mod endpoint;
 mod golden;
 mod indexes;

@@ -4,7 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::endpoint::{Endpoint, vector};
-use crate::program::{Server, output, remote};
+use crate::program::{Server, output, remote, until};
 
 fn start(dir: &TempDir, endpoint: &Endpoint) -> Server {
     Server::spawn(&mut remote(dir.path(), &endpoint.url))
@@ -56,6 +56,48 @@ async fn a_failure_that_passes_is_tried_again() {
     let answer = server.post_raw(ask(&["mesa"])).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(endpoint.texts(), 3);
+}
+
+#[tokio::test]
+async fn a_text_that_the_endpoint_refuses_fails_only_its_own_request() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let mut program = remote(dir.path(), &endpoint.url);
+    program
+        .env("LIKEWISE__EMBED__REMOTE__REQUESTS_MAX", "1")
+        .env("LIKEWISE__EMBED__REMOTE__API_KEY_ENV", "THEIR_KEY");
+    let server = Server::spawn(program.env("THEIR_KEY", "k3y-of-the-operator"));
+    for (status, code) in
+        [(400, "invalid_input"), (413, "too_large"), (422, "unprocessable"), (401, "upstream_error")]
+    {
+        let message = "mal, k3y-of-the-operator at http://127.0.0.1/v1";
+        endpoint.refuse("malo", status, message);
+        // The first keeps the only place at the endpoint until the others wait together.
+        let held = endpoint.hold().await;
+        let name = |word: &str| format!("{word} {status}");
+        let first = server.post_raw(ask(&[&name("primero")]));
+        let others = async {
+            until("the first is at the endpoint", async || endpoint.texts_of("primero", status) == 1).await;
+            let good: Vec<String> = (0..5).map(|n| name(&format!("bueno {n}"))).collect();
+            let release = async {
+                until("the others wait", async || server.stat("/model/queued_texts").await == 6).await;
+                drop(held);
+            };
+            let asked =
+                good.iter().map(String::as_str).chain(["malo"]).map(|text| server.post_raw(ask(&[text])));
+            futures_util::future::join(futures_util::future::join_all(asked), release).await.0
+        };
+        let (first, mut others) = futures_util::future::join(first, others).await;
+        let refused = others.pop().unwrap();
+        let is_operators = code == "upstream_error";
+        let expected = if is_operators { 502 } else { 200 };
+        assert_eq!(first.status, 200);
+        let statuses: Vec<u16> = others.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [expected; 5], "{status}");
+        assert_eq!((refused.status, refused.error().0), (if is_operators { 502 } else { status }, code));
+        let said = refused.body["error"]["message"].as_str().unwrap();
+        assert_eq!(said.contains("mal, *** at ***"), !is_operators, "{said}");
+        assert!(!said.contains("k3y") && !said.contains("127.0.0.1"), "{said}");
+    }
 }
 
 #[test]

@@ -237,7 +237,7 @@ impl Client {
         let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
         let body = self.read_body(response, ERROR_BYTES).await.unwrap_or_default();
         let said = Said::read(status, &body);
-        self.warn(status.as_str(), said.message.as_deref().unwrap_or_default());
+        self.warn(status.as_str(), &said.for_log(|word| self.shows_key(word)));
         match status {
             StatusCode::TOO_MANY_REQUESTS if !said.is_used_up() => return Fault::Pace(asked),
             _ => {}
@@ -254,9 +254,13 @@ impl Client {
 
     /// Whether a word of the endpoint's shows the key or the address.
     fn is_secret(&self, word: &str) -> bool {
+        self.shows_key(word) || word.contains(&self.target.host)
+    }
+
+    fn shows_key(&self, word: &str) -> bool {
         let key = self.key.as_ref().and_then(|Secret(key)| key.to_str().ok());
-        let key = key.and_then(|key| key.strip_prefix("Bearer "));
-        key.is_some_and(|key| word.contains(key)) || word.contains(&self.target.host)
+        let key = key.and_then(|key| key.strip_prefix("Bearer ")).filter(|key| !key.is_empty());
+        key.is_some_and(|key| word.contains(key))
     }
 
     /// The whole body, unless it is longer than any right answer.

@@ -30,8 +30,8 @@ pub(super) struct Failure {
 /// What an endpoint said with a status that is no success.
 pub(super) struct Said {
     status: StatusCode,
-    /// For the operator's log: one line, cut.
-    pub(super) message: Option<String>,
+    /// One line, cut.
+    message: Option<String>,
     code: Option<String>,
 }
 
@@ -56,6 +56,12 @@ impl Said {
         });
         let code = ["/error/code", "/code"].iter().find_map(text).map(str::to_owned);
         Said { status, message, code }
+    }
+
+    /// The message for the operator's log, without the key.
+    pub(super) fn for_log(&self, shows_key: impl Fn(&str) -> bool) -> String {
+        let words = self.message.iter().flat_map(|message| message.split(' '));
+        words.map(|word| if shows_key(word) { "***" } else { word }).collect::<Vec<&str>>().join(" ")
     }
 
     /// A quota that is used up answers like a rate limit but does not pass.
@@ -180,6 +186,11 @@ mod tests {
         let body = r#"{"error":{"message":"see (https://a.b/c) at host.internal:80 with Bearer abc or sk-9 \"k3y\" end"}}"#;
         let said = failure(400, body).error.to_string();
         assert!(said.ends_with(": see *** at *** with Bearer *** or *** *** end"), "{said}");
+        let said = Said::read(StatusCode::BAD_REQUEST, body.as_bytes()).for_log(|word| word.contains("k3y"));
+        assert!(
+            said.starts_with("see (https://a.b/c) at host.internal:80") && said.ends_with("*** end"),
+            "{said}"
+        );
         assert!(failure(400, "<html>").error.to_string().ends_with("refuses the text"));
         let long = format!(r#"{{"message":"{}"}}"#, "word ".repeat(1000));
         assert!(failure(400, &long).error.message().len() < 400);
