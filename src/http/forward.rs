@@ -1,4 +1,4 @@
-//! Every other route below `/v1`: passed on to the upstream, and its reply passed back, uncached.
+//! Other routes below `/v1`, as far as they may be: passed on to the upstream, and its reply passed back, uncached.
 
 use std::sync::Arc;
 
@@ -123,6 +123,7 @@ pub(super) async fn pass_on_to(
         credential: credential(&head.headers),
         body,
     };
+    let is_of_client = call.credential.is_some();
     if let Some(place) = head.extensions.get::<Arc<Place>>() {
         place.leave();
     }
@@ -136,6 +137,10 @@ pub(super) async fn pass_on_to(
     let headers = response.headers_mut();
     // Behind what caches on the way have said (RFC 9211, section 2).
     headers.append(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=bypass"));
+    if is_of_client {
+        // A cache in between knows `authorization`, and takes what came with another credential for everybody's.
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
     // What an upstream says is no page of this server's, whatever a browser takes it for.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -11,8 +11,8 @@ use super::reply::Reply;
 use super::routes::{Key, Route};
 use crate::error::{Error, Kind, Result};
 
-/// Statuses by which an upstream refuses whoever asks.
-const REFUSALS: [u16; 3] = [401, 403, 407];
+/// Statuses by which an upstream refuses who asks, or asks for money.
+const REFUSALS: [u16; 4] = [401, 402, 403, 407];
 
 /// What services say that refuse a key by another status: codes, and words where they have none.
 const OF_KEYS: [&str; 9] = [
@@ -70,7 +70,7 @@ fn refused(route: &Route, status: u16, said: &[u8]) -> Error {
     }
     let message = match route.key {
         Key::None => "the upstream asks for a key, and this server has none for it",
-        Key::Ours(_) | Key::Clients => "the upstream refused this server's key",
+        Key::Ours(_) | Key::Clients => "the upstream refused this server's key or account",
     };
     Error::new(Kind::Upstream, message)
 }

@@ -82,7 +82,7 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
         2 => server.ask("POST", "/v1/completions", &[], r#"{"model":"m"}"#).await,
         _ => server.get("/v1/models/m").await,
     };
-    for code in [401, 403, 407] {
+    for code in [401, 402, 403, 407] {
         for place in 0..4 {
             upstream.next(Mode::Reply(code, vec![("content-type", "application/json")], error.to_string()));
             let answer = asked(place).await;
@@ -118,6 +118,20 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
     let streamed = ask(&server, &with(question("whose key?"), json!({ "stream": true }))).await;
     assert!(!streamed.body.to_string().contains("ours"), "{}", streamed.body);
     assert!(!is_hit(&ask(&server, &question("whose key?")).await), "nothing of it is kept");
+}
+
+/// Caches in between know that what comes with `authorization` is one client's, and know no other header of the kind.
+#[tokio::test]
+async fn a_reply_to_a_credential_is_private() {
+    let (_dir, upstream, server) = start(&[]).await;
+    upstream.usually(Mode::Reply(200, vec![("cache-control", "public, max-age=60")], "{}".into()));
+    let asked = async |headers: &[(&str, &str)]| {
+        let answer = server.ask("GET", "/v1/models/m", headers, "").await;
+        let said = answer.headers.get_all("cache-control").iter();
+        said.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&[]).await, ["public, max-age=60"]);
+    assert_eq!(asked(&[("x-api-key", "one")]).await, ["public, max-age=60", "private"]);
 }
 
 /// The key is the client's, and so is what is said of it.
