@@ -24,8 +24,19 @@ const NO_SECRETS: [&str; 12] = [
 ];
 
 /// Last words of names of credentials, beside `key` and `token`; and how such words end.
-const WORDS: [&str; 9] =
-    ["auth", "bearer", "cookie2", "credential", "credentials", "jwt", "pass", "passphrase", "passwd"];
+const WORDS: [&str; 11] = [
+    "assertion",
+    "auth",
+    "bearer",
+    "cert",
+    "cookie2",
+    "credential",
+    "credentials",
+    "jwt",
+    "pass",
+    "passphrase",
+    "passwd",
+];
 const ENDINGS: [&str; 9] = [
     "accesskey",
     "apikey",
@@ -141,6 +152,8 @@ mod tests {
             "x-openai-apikey",
             "x-accesstoken",
             "x-my-authorization",
+            "cf-access-jwt-assertion",
+            "x-forwarded-client-cert",
             "cookie",
         ] {
             assert!(is_credential(name), "{name}");
