@@ -73,6 +73,20 @@ async fn what_is_said_to_the_cache_stays_here() {
     assert_eq!(upstream.calls(), 1);
 }
 
+#[tokio::test]
+async fn a_long_wait_that_an_upstream_names_is_for_its_one_client() {
+    let (_dir, upstream, server) = start().await;
+    let body = json!({ "model": "other", "input": "a" });
+    for wait in ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT", "-1", "1e300"] {
+        upstream.next(Mode::Reply(429, vec![("retry-after", wait)], "{}".to_owned()));
+        let answer = ask(&server, &body).await;
+        // It may be tried again at once where nothing that can be read is asked.
+        let is_passed_on = answer.status == 429 && answer.header("retry-after") == wait;
+        assert!(is_passed_on || answer.status == 200, "{wait}: {} {}", answer.status, answer.body);
+        assert_eq!(ask(&server, &body).await.status, 200, "the next is asked at once");
+    }
+}
+
 /// Members in the order in which the tests' JSON writes them.
 const VECTORS_SORTED: &str =
     r#"{"data":[{"embedding":[1,2],"index":0,"object":"embedding"}],"model":"other","object":"list"}"#;

@@ -1,7 +1,10 @@
 //! Reads what an embeddings endpoint answers. Everything in it is doubted.
 
+use std::fmt;
+
 use base64_simd::STANDARD;
-use serde::Deserialize;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::domain::is_usable;
 use crate::error::{Error, Kind, Result};
@@ -19,11 +22,54 @@ struct Item {
     embedding: Numbers,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// Numbers of a vector that are held while it is read: a model has at most so many dimensions, and one more shows that there
+/// are too many.
+const NUMBERS_MAX: usize = (1 << 16) + 1;
+
+/// A vector as it came. An enum without tags would be read into a tree of values first, of many times its bytes.
 enum Numbers {
     Base64(String),
     Floats(Vec<f32>),
+}
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Numbers, D::Error> {
+        deserializer.deserialize_any(NumbersVisitor)
+    }
+}
+
+struct NumbersVisitor;
+
+impl<'de> Visitor<'de> for NumbersVisitor {
+    type Value = Numbers;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of numbers, or base64")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Numbers, E> {
+        Ok(Numbers::Base64(text.to_owned()))
+    }
+
+    fn visit_string<E: de::Error>(self, text: String) -> std::result::Result<Numbers, E> {
+        Ok(Numbers::Base64(text))
+    }
+
+    /// An absent vector is one without numbers, and so an error of its text alone.
+    fn visit_unit<E: de::Error>(self) -> std::result::Result<Numbers, E> {
+        Ok(Numbers::Floats(Vec::new()))
+    }
+
+    /// A null is what some servers write for a number that is none.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Numbers, A::Error> {
+        let mut numbers = Vec::new();
+        while let Some(number) = list.next_element::<Option<f32>>()? {
+            if numbers.len() < NUMBERS_MAX {
+                numbers.push(number.unwrap_or(f32::NAN));
+            }
+        }
+        Ok(Numbers::Floats(numbers))
+    }
 }
 
 #[derive(Deserialize)]
@@ -161,6 +207,10 @@ mod tests {
             "[1, 2, 3]",
             "[0, 0]",
             "[1e39, 1]",
+            "[null, 1]",
+            "[]",
+            "null",
+            &format!("[{}]", vec!["1"; NUMBERS_MAX + 2].join(",")),
             &format!("\"{nan}\""),
             "\"AAA\"",
             "\"AACAPwAA\"",

@@ -296,11 +296,7 @@ impl Embeddings {
         let keys = open.iter().map(|&place| wanted.keys[place]);
         let landings = making.take_off(&self.flights, is_plain, keys.zip(texts));
         for (place, (landing, has_led)) in open.into_iter().zip(landings) {
-            // A model that refuses a text does not know which one of a request it is.
-            let served = landing.wait().await.map_err(|error| match error.param_name() {
-                Some("input") => error.with("index", wanted.firsts[place]),
-                Some(_) | None => error,
-            })?;
+            let served = landing.wait().await.map_err(|error| of_text(error, wanted.firsts[place]))?;
             outcomes[place] = Some(Outcome { served, has_led });
         }
         Ok(())
@@ -454,6 +450,14 @@ fn open_places(outcomes: &[Option<Outcome>]) -> Vec<usize> {
 /// The slowest tier that served a text, or none if a model had to.
 fn lowest_tier(outcomes: &[Outcome]) -> Option<TierName> {
     outcomes.iter().try_fold(TierName::Memory, |lowest, outcome| Some(lowest.max(outcome.served.tier?)))
+}
+
+/// A model that refuses a text does not know which one of its request it is.
+fn of_text(error: Error, text: usize) -> Error {
+    if error.param_name() != Some("input") {
+        return error;
+    }
+    Error::new(error.kind(), format!("input[{text}]: {}", error.message())).param("input")
 }
 
 fn too_long(text: usize, tokens_max: usize) -> Error {
