@@ -63,9 +63,10 @@ impl<'de> Visitor<'de> for NumbersVisitor {
     /// A null is what some servers write for a number that is none.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Numbers, A::Error> {
         let mut numbers = Vec::new();
-        while let Some(number) = list.next_element::<Option<f32>>()? {
+        // As f64, since one that f32 cannot hold is to be an error of its text alone.
+        while let Some(number) = list.next_element::<Option<f64>>()? {
             if numbers.len() < NUMBERS_MAX {
-                numbers.push(number.unwrap_or(f32::NAN));
+                numbers.push(number.map_or(f32::NAN, |number| number as f32));
             }
         }
         Ok(Numbers::Floats(numbers))
