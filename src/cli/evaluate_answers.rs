@@ -68,9 +68,9 @@ pub(super) struct EvaluateAnswers {
 /// How questions are found to be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// By their words.
+    /// By their words, with letters composed and without the space around them.
     Exact,
-    /// By their words but for what cannot matter: composed letters, spaces, a first capital, the final mark.
+    /// Also by closed lists of words: but for a first capital and the final mark.
     Normalised,
 }
 

@@ -63,13 +63,15 @@ pub(super) async fn looked_through(route: &Route, mut reply: Reply) -> Result<Re
 
 /// Tells the operator what the upstream said, and returns what its clients are told.
 fn refused(route: &Route, status: u16, said: &[u8]) -> Error {
-    let said: String = String::from_utf8_lossy(said).chars().take(LOGGED_CHARS_MAX).collect();
+    let said = String::from_utf8_lossy(said);
+    let said = route.key.secret().map_or(said.clone().into_owned(), |key| said.replace(key, "***"));
+    let said: String = said.chars().take(LOGGED_CHARS_MAX).collect();
     if route.may_warn() {
         let upstream = &*route.name;
         tracing::error!(upstream, status, said, "an upstream refuses this server's key");
     }
     let message = match route.key {
-        Key::None => "the upstream asks for a key, and this server has none for it",
+        Key::None => "the upstream refuses this server, which has no key for it",
         Key::Ours(_) | Key::Clients => "the upstream refused this server's key or account",
     };
     Error::new(Kind::Upstream, message)
