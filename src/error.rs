@@ -18,6 +18,8 @@ pub enum Kind {
     InvalidInput,
     /// The request is larger than a limit.
     TooLarge,
+    /// The body is encoded in a way that is not known here.
+    UnsupportedCoding,
     /// The credential is missing or unknown.
     Unauthorized,
     /// Whoever asks may not, with or without a credential.
@@ -72,6 +74,7 @@ impl Kind {
         match self {
             Kind::InvalidInput => "invalid_input",
             Kind::TooLarge => "too_large",
+            Kind::UnsupportedCoding => "unsupported_coding",
             Kind::Unauthorized => "invalid_api_key",
             Kind::Forbidden => "forbidden",
             Kind::RequestTimeout => "request_timeout",

@@ -55,8 +55,19 @@ impl Freshness {
         }
     }
 
+    /// Whether an entry of a namespace with this policy may be served now. An entry whose end lies further off than any
+    /// that could be given it now was stored, or its end moved, while the clock was ahead: how old it is is not known.
+    pub fn judge_within(&self, meta: &EntryMeta, policy: &Policy) -> Verdict {
+        let latest = self.clock.now().plus(policy.ttl_seconds_max);
+        if meta.expires.is_ahead_of(latest) { Verdict::Gone } else { self.judge(meta) }
+    }
+
     fn judge_time(&self, meta: &EntryMeta) -> Verdict {
         let now = self.clock.now();
+        // The clock was ahead when the entry was made, and its end is as wrong as its beginning.
+        if meta.created.is_ahead_of(now) {
+            return Verdict::Gone;
+        }
         if now < meta.soft_expires {
             Verdict::Fresh
         } else if now < meta.expires {
@@ -120,7 +131,7 @@ fn jitter(share: f64, ttl_seconds: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::cache::policy::Namespaces;
-    use crate::domain::{Codec, ManualClock, Tenant};
+    use crate::domain::{CLOCK_STEP_SECONDS_MAX, Codec, ManualClock, Tenant};
     use crate::storage::Records;
 
     async fn judge(clock: &Arc<ManualClock>, dir: &tempfile::TempDir) -> Freshness {
@@ -156,6 +167,43 @@ mod tests {
         use Verdict::{Expired, Fresh, Gone, Stale};
         assert_eq!(verdicts, [Fresh, Stale, Stale, Expired, Expired, Gone]);
         assert_eq!(freshness.age_seconds(&meta), 700);
+    }
+
+    #[tokio::test]
+    async fn an_entry_from_a_clock_that_was_ahead_is_gone_and_a_small_step_back_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(UnixSeconds(100_000)));
+        let freshness = judge(&clock, &dir).await;
+        let policy = Policy { jitter_share: 0.0, ..(*policy("products")).clone() };
+        let meta = meta(&freshness, freshness.lifetime(&policy, 100));
+        let verdict_at = |now| {
+            clock.set(UnixSeconds(now));
+            (freshness.judge(&meta), freshness.judge_within(&meta, &policy))
+        };
+        use Verdict::{Fresh, Gone};
+        assert_eq!(verdict_at(100_000 - CLOCK_STEP_SECONDS_MAX), (Fresh, Fresh));
+        for now in [100_000 - CLOCK_STEP_SECONDS_MAX - 1, 200, 0] {
+            assert_eq!(verdict_at(now), (Gone, Gone), "{now}");
+        }
+        assert_eq!(verdict_at(u32::MAX), (Gone, Gone), "a clock that jumps ahead ends everything");
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_moved_by_a_clock_that_was_ahead_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(UnixSeconds(1_000)));
+        let freshness = judge(&clock, &dir).await;
+        let policy = policy("embeddings");
+        let max = policy.ttl_seconds_max;
+        let made = meta(&freshness, freshness.lifetime(&policy, max));
+        assert_eq!(freshness.judge_within(&made, &policy), Verdict::Fresh, "the longest life is no fault");
+        clock.advance(365 * 86_400);
+        let end = clock.now().plus(100);
+        let moved = EntryMeta { soft_expires: end, expires: end, stale_until: end, ..made };
+        assert_eq!(freshness.judge_within(&moved, &policy), Verdict::Fresh);
+        clock.set(UnixSeconds(1_001));
+        assert_eq!(freshness.judge_within(&moved, &policy), Verdict::Gone);
+        assert_eq!(freshness.judge(&moved), Verdict::Fresh, "what it was made with does not show it");
     }
 
     #[tokio::test]

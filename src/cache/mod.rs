@@ -35,7 +35,7 @@ pub use tier::{Choice, Tier, TierName, TierStats};
 pub use tiers::Tiers;
 pub use versions::{Mode, Stamp, Standing, Tokens, Versions};
 
-use crate::domain::{Entry, Key};
+use crate::domain::{Entry, EntryMeta, Key};
 use crate::error::Result;
 
 /// An entry with the tier that held it, and what may be done with it.
@@ -69,12 +69,22 @@ impl Cache {
 
     /// Looks in memory only. Never blocks; costs one hash probe, one reference count and the judge's probes.
     pub fn peek(&self, key: &Key) -> Option<Found> {
+        self.peek_judged(key, |freshness, meta| freshness.judge(meta))
+    }
+
+    /// As [`Cache::peek`], for entries whose end is moved when they are used: it must be one that `policy` allows.
+    pub fn peek_within(&self, key: &Key, policy: &Policy) -> Option<Found> {
+        self.peek_judged(key, |freshness, meta| freshness.judge_within(meta, policy))
+    }
+
+    fn peek_judged(&self, key: &Key, judge: impl FnOnce(&Freshness, &EntryMeta) -> Verdict) -> Option<Found> {
         let entry = self.memory.get(key)?;
-        let found = self.judged(entry, TierName::Memory);
-        if let Err(gone) = &found {
-            self.memory.remove_same(key, gone);
+        let verdict = judge(&self.freshness, &entry.meta);
+        if verdict == Verdict::Gone {
+            self.memory.remove_same(key, &entry);
+            return None;
         }
-        found.ok()
+        Some(Found { entry, tier: TierName::Memory, verdict })
     }
 
     /// Looks in the tiers below memory, in order, and promotes what it finds. The results stand in the order of
@@ -89,11 +99,15 @@ impl Cache {
             let wanted: Vec<Key> = open.iter().map(|&i| keys[i]).collect();
             let entries = tier.get_many(namespace, wanted).await;
             for (&i, entry) in open.iter().zip(entries) {
-                let Some(Ok(judged)) = entry.map(|entry| self.judged(entry, tier.name())) else { continue };
-                if namespace.policy.uses(TierName::Memory) {
-                    self.memory.put(keys[i], Arc::clone(&judged.entry));
+                let Some(entry) = entry else { continue };
+                let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
+                if verdict == Verdict::Gone {
+                    continue;
                 }
-                found[i] = Some(judged);
+                if namespace.policy.uses(TierName::Memory) {
+                    self.memory.put(keys[i], Arc::clone(&entry));
+                }
+                found[i] = Some(Found { entry, tier: tier.name(), verdict });
             }
         }
         found
@@ -173,15 +187,5 @@ impl Cache {
         let memory = MemoryTier::new(&MemoryOptions::default(), &crate::metrics::unexported());
         let freshness = Freshness::new(clock, Arc::new(versions));
         Cache::new(Arc::new(memory.expect("the default budget")), Vec::new(), freshness)
-    }
-
-    /// What the judge lets pass, or the entry that is gone.
-    fn judged(&self, entry: Arc<Entry>, tier: TierName) -> Result<Found, Arc<Entry>> {
-        match self.freshness.judge(&entry.meta) {
-            Verdict::Gone => Err(entry),
-            verdict @ (Verdict::Fresh | Verdict::Stale | Verdict::Expired) => {
-                Ok(Found { entry, tier, verdict })
-            }
-        }
     }
 }

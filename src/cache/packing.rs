@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::policy::{Compression, Policy};
-use crate::domain::{Codec, Entry, EntryMeta};
+use crate::domain::{Codec, ContentCoding, Entry, EntryMeta};
 use crate::error::{Error, Kind, Result};
 
 /// Shorter values are not worth the time.
@@ -24,7 +24,10 @@ pub(super) fn pack(policy: &Policy, entry: &Arc<Entry>) -> Arc<Entry> {
     let is_worth_trying = match policy.compression {
         Compression::None => false,
         Compression::Zstd => {
-            meta.codec == Codec::Raw && value.len() >= COMPRESSED_BYTES_MIN && is_text(&meta.content_type)
+            meta.codec == Codec::Raw
+                && meta.content_coding == ContentCoding::Identity
+                && value.len() >= COMPRESSED_BYTES_MIN
+                && is_text(&meta.content_type)
         }
     };
     if is_worth_trying

@@ -142,6 +142,7 @@ fn exit_code(kind: Kind) -> u8 {
         Kind::NotCached => 3,
         Kind::InvalidInput
         | Kind::TooLarge
+        | Kind::UnsupportedCoding
         | Kind::Unauthorized
         | Kind::Forbidden
         | Kind::RequestTimeout

@@ -18,11 +18,20 @@ impl UnixSeconds {
         UnixSeconds(self.0.saturating_add(seconds))
     }
 
+    /// Whether this moment lies so far ahead of `now` that a clock which has shown it was wrong.
+    pub fn is_ahead_of(self, now: UnixSeconds) -> bool {
+        self.0 > now.0.saturating_add(CLOCK_STEP_SECONDS_MAX)
+    }
+
     /// Seconds from `earlier` until this moment; zero if it is not earlier.
     pub fn since(self, earlier: UnixSeconds) -> u32 {
         self.0.saturating_sub(earlier.0)
     }
 }
+
+/// How far a clock may be set back without a loss: further than time services step a clock that they keep right, and
+/// near enough that nothing lives noticeably longer for it.
+pub const CLOCK_STEP_SECONDS_MAX: u32 = 5;
 
 impl fmt::Display for UnixSeconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,6 +65,11 @@ impl ManualClock {
     /// A clock that shows `now`.
     pub fn at(now: UnixSeconds) -> ManualClock {
         ManualClock(AtomicU32::new(now.0))
+    }
+
+    /// Sets the clock, also back.
+    pub fn set(&self, now: UnixSeconds) {
+        self.0.store(now.0, Ordering::SeqCst);
     }
 
     /// Moves the clock forward.

@@ -15,6 +15,61 @@ pub enum Codec {
     Zstd,
 }
 
+/// How a client has encoded the bytes of an object (RFC 9110 section 8.4.1). They are stored and given back so encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ContentCoding {
+    /// Not at all.
+    #[default]
+    Identity,
+    /// `gzip` (RFC 1952).
+    Gzip,
+    /// `deflate` (RFC 1950).
+    Deflate,
+    /// `br` (RFC 7932).
+    Brotli,
+    /// `zstd` (RFC 8878).
+    Zstd,
+    /// `compress` (RFC 9110 section 8.4.1.1).
+    Compress,
+}
+
+impl ContentCoding {
+    /// All codings that are known by name.
+    pub const ALL: [ContentCoding; 6] = [
+        ContentCoding::Identity,
+        ContentCoding::Gzip,
+        ContentCoding::Deflate,
+        ContentCoding::Brotli,
+        ContentCoding::Zstd,
+        ContentCoding::Compress,
+    ];
+
+    /// The coding called `name`, in any case; none if there is no such coding.
+    pub fn named(name: &str) -> Option<ContentCoding> {
+        // RFC 9110 section 8.4.1: recipients take the names with `x-` for those without.
+        let name = match name.get(..2) {
+            Some(prefix) if prefix.eq_ignore_ascii_case("x-") => match &name[2..] {
+                old if old.eq_ignore_ascii_case("gzip") || old.eq_ignore_ascii_case("compress") => old,
+                _ => name,
+            },
+            Some(_) | None => name,
+        };
+        ContentCoding::ALL.into_iter().find(|coding| coding.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// Its registered name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ContentCoding::Identity => "identity",
+            ContentCoding::Gzip => "gzip",
+            ContentCoding::Deflate => "deflate",
+            ContentCoding::Brotli => "br",
+            ContentCoding::Zstd => "zstd",
+            ContentCoding::Compress => "compress",
+        }
+    }
+}
+
 /// What is known of an entry besides its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryMeta {
@@ -44,6 +99,8 @@ pub struct EntryMeta {
     pub codec: Codec,
     /// The value's media type; empty where the codec says it all.
     pub content_type: Arc<str>,
+    /// How the client that gave the value has encoded it.
+    pub content_coding: ContentCoding,
     /// Hash of media type and bytes as they were given, for conditional requests; 0 where nobody asks for it.
     pub validator: u128,
 }
@@ -65,6 +122,7 @@ impl EntryMeta {
             tags: Box::default(),
             codec,
             content_type: Arc::default(),
+            content_coding: ContentCoding::Identity,
             validator: 0,
         }
     }
@@ -85,5 +143,22 @@ impl Entry {
     pub fn ending(&self, expires: UnixSeconds) -> Entry {
         let meta = EntryMeta { soft_expires: expires, expires, stale_until: expires, ..self.meta.clone() };
         Entry { meta, value: Arc::clone(&self.value) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coding_is_known_by_its_name_in_any_case_and_by_its_old_name() {
+        for coding in ContentCoding::ALL {
+            assert_eq!(ContentCoding::named(&coding.as_str().to_uppercase()), Some(coding));
+        }
+        assert_eq!(ContentCoding::named("X-Gzip"), Some(ContentCoding::Gzip));
+        assert_eq!(ContentCoding::named("x-compress"), Some(ContentCoding::Compress));
+        for unknown in ["", "x-", "x-br", "gzip, br", "aes128gcm", "é"] {
+            assert_eq!(ContentCoding::named(unknown), None, "{unknown:?}");
+        }
     }
 }

@@ -9,9 +9,9 @@ mod entry;
 mod key;
 mod subject;
 
-pub use clock::{Clock, ManualClock, SystemClock, UnixSeconds};
+pub use clock::{CLOCK_STEP_SECONDS_MAX, Clock, ManualClock, SystemClock, UnixSeconds};
 pub use credential::{Credential, is_credential};
 pub use embedding::{Embedding, InputType, is_usable};
-pub use entry::{Codec, Entry, EntryMeta};
+pub use entry::{Codec, ContentCoding, Entry, EntryMeta};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};
 pub use subject::{Subject, Tag, TagVersion};

@@ -12,15 +12,20 @@ use utoipa::ToSchema;
 
 use super::answer_name::{key_of, name_of};
 use super::body;
+use super::bounded::AtMost;
 use super::chat::{AnswerCacheObject, Endpoint, credential};
 use super::headers::path;
+use super::offload::parse_body;
 use super::problem::{ErrorBody, Problem};
-use super::wire::parse;
 use crate::domain::{Credential, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::Json;
 use crate::service::Directives;
 use crate::service::answers::Question;
+use crate::service::objects::TAGS_MAX;
+
+/// Bytes that a question may have, and its scope.
+const FIELD_BYTES_MAX: usize = 1 << 20;
 
 /// An answer to be kept.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -34,8 +39,8 @@ pub(super) struct GiveRequest {
     #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
     /// What the answer depends on.
-    #[serde(default)]
-    tags: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    tags: Option<AtMost<String, TAGS_MAX>>,
     /// Lifetime in seconds.
     ttl: Option<u32>,
     /// Answers of different namespaces are different answers.
@@ -59,8 +64,8 @@ pub(super) struct LookupRequest {
     #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
     /// What the answer must depend on at least.
-    #[serde(default)]
-    tags: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    tags: Option<AtMost<String, TAGS_MAX>>,
     /// The namespace that it was given to.
     namespace: Option<String>,
 }
@@ -110,8 +115,9 @@ pub(super) async fn lookup(
 ) -> Result<AxumJson<LookupAnswer>, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
-    let wire: LookupRequest = parse(&body)?;
-    let object = AnswerCacheObject::of(wire.tags, None, wire.namespace);
+    let wire: LookupRequest = parse_body(&body).await?;
+    check_sizes(&wire.prompt, wire.scope.as_deref())?;
+    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace);
     let asked = Asked::new(&head.headers, object)?;
     let scope = scope(wire.scope.as_deref())?;
     let known = endpoint.answers.lookup(&asked.question(&tenant, &wire.prompt, &scope)).await?;
@@ -166,8 +172,9 @@ pub(super) async fn give(
     let stamp = endpoint.answers.stamp();
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
-    let wire: GiveRequest = parse(&body)?;
-    let object = AnswerCacheObject::of(wire.tags, wire.ttl, wire.namespace);
+    let wire: GiveRequest = parse_body(&body).await?;
+    check_sizes(&wire.prompt, wire.scope.as_deref())?;
+    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, wire.ttl, wire.namespace);
     let asked = Asked::new(&head.headers, object)?;
     if asked.directives.no_store {
         return Err(Error::invalid("cache-control", "what is given is stored: leave out no-store").into());
@@ -222,6 +229,17 @@ impl Asked {
             tags: &self.tags,
         }
     }
+}
+
+/// Refuses what would take long to normalise: that is done on the runtime.
+fn check_sizes(prompt: &str, scope: Option<&RawValue>) -> Result<()> {
+    for (field, bytes) in [("prompt", prompt.len()), ("scope", scope.map_or(0, |scope| scope.get().len()))] {
+        if bytes > FIELD_BYTES_MAX {
+            let message = format!("{field} has at most {FIELD_BYTES_MAX} bytes, got {bytes}");
+            return Err(Error::invalid(field, message));
+        }
+    }
+    Ok(())
 }
 
 fn scope(raw: Option<&RawValue>) -> Result<Json<'_>> {

@@ -2,34 +2,41 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body;
-use super::objects::{DEFAULT_CONTENT_TYPE, Endpoint};
+use super::bounded::AtMost;
+use super::objects::{DEFAULT_CONTENT_TYPE, Endpoint, unknown_coding};
+use super::offload::offload;
 use super::problem::{ErrorBody, Problem};
 use super::wire::parse;
 use crate::cache::Stamp;
-use crate::domain::{Tag, Tenant};
+use crate::domain::{ContentCoding, Tag, Tenant};
 use crate::error::{Error, Result};
-use crate::service::objects::{Address, Batch, Condition, Draft, Object};
+use crate::service::Objects;
+use crate::service::objects::{
+    Address, BATCH_MAX, Batch, Condition, Draft, Object, TAGS_MAX, check_batch_len, check_value_bytes,
+};
 
 /// What is to be done; no key may be named twice.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {
     /// Keys to look up.
-    #[serde(default)]
-    get: Vec<String>,
+    #[schema(value_type = Option<Vec<String>>)]
+    get: Option<AtMost<String, BATCH_MAX>>,
     /// Objects to store.
-    put: Option<Vec<PutObject>>,
+    #[schema(value_type = Option<Vec<PutObject>>)]
+    put: Option<AtMost<PutObject, BATCH_MAX>>,
     /// Keys to remove.
-    #[serde(default)]
-    delete: Vec<String>,
+    #[schema(value_type = Option<Vec<String>>)]
+    delete: Option<AtMost<String, BATCH_MAX>>,
 }
 
 /// An object to store: `value` or `value_base64`.
@@ -44,11 +51,13 @@ struct PutObject {
     value_base64: Option<String>,
     /// Their media type.
     content_type: Option<String>,
+    /// How they are encoded: `gzip`, `deflate`, `br`, `zstd` or `compress`.
+    content_encoding: Option<String>,
     /// Lifetime in seconds.
     ttl: Option<u32>,
     /// What the object depends on.
-    #[serde(default)]
-    tags: Vec<String>,
+    #[schema(value_type = Option<Vec<String>>)]
+    tags: Option<AtMost<String, TAGS_MAX>>,
 }
 
 /// What was done, in the order of the request.
@@ -85,6 +94,9 @@ struct FoundObject {
     value_base64: Option<String>,
     /// Their media type.
     content_type: String,
+    /// How they are encoded, if they were stored so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<&'static str>,
     /// The entity tag, without quotes.
     etag: String,
     /// Seconds since it was stored.
@@ -117,7 +129,8 @@ struct StoredObject {
         (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody, description = "The namespace is unknown, and namespaces are closed"),
         (status = 409, body = ErrorBody, description = "Something was invalidated meanwhile"),
-        (status = 413, body = ErrorBody, description = "The body or a value is past a limit; nothing was changed"),
+        (status = 413, body = ErrorBody, description = "The body, a value, or what was found is past a limit; nothing was changed"),
+        (status = 415, body = ErrorBody, description = "A content_encoding is not known; nothing was changed"),
         (status = 503, body = ErrorBody, description = "The disk takes no more"),
     )
 )]
@@ -126,46 +139,70 @@ pub(super) async fn batch(
     Extension(tenant): Extension<Tenant>,
     namespace: Result<Path<String>, PathRejection>,
     request: HttpRequest,
-) -> Result<Json<BatchAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let stamp = endpoint.objects.stamp();
     let Path(namespace) = namespace.map_err(|rejection| {
         Error::invalid("namespace", format!("a namespace is UTF-8, percent-encoded: {rejection}"))
     })?;
     let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let wire: BatchRequest = parse(&body)?;
-    let address = |key: &String, field: &str| {
-        let address = endpoint.objects.address(&tenant, &namespace, key);
-        address.map_err(|error| if error.param_name() == Some("key") { error.param(field) } else { error })
-    };
-    let addresses = |keys: &[String], field: &str| {
-        keys.iter().map(|key| address(key, field)).collect::<Result<Vec<Address>>>()
-    };
-    let puts = wire.put.unwrap_or_default();
-    let stored: Vec<String> = puts.iter().map(|put| put.key.clone()).collect();
-    let puts = puts.into_iter().map(|put| Ok((address(&put.key, "put")?, draft(put, stamp)?)));
-    let batch = Batch {
-        gets: addresses(&wire.get, "get")?,
-        puts: puts.collect::<Result<_>>()?,
-        deletes: addresses(&wire.delete, "delete")?,
-    };
+    let (objects, bytes) = (Arc::clone(&endpoint.objects), body.len());
+    let read = move || Named::read(&body, &objects, &tenant, &namespace, stamp);
+    let Named { gets, puts, mut batch } = offload(bytes, read).await??;
+    batch.answer_bytes_max = endpoint.body_bytes_max;
     let done = endpoint.objects.batch(batch).await?;
-    Ok(Json(BatchAnswer {
-        get: wire.get.into_iter().zip(done.gets).map(|(key, object)| got(key, object)).collect(),
-        put: stored
-            .into_iter()
-            .zip(done.puts)
-            .map(|(key, validator)| StoredObject { key, etag: format!("{validator:032x}") })
-            .collect(),
-        deleted: done.deleted,
-    }))
+    let bytes = done.gets.iter().flatten().map(|object| object.value.len()).sum();
+    let written = offload(bytes, move || {
+        let get = gets.into_iter().zip(done.gets).map(|(key, object)| got(key, object)).collect();
+        let stored = |(key, validator)| StoredObject { key, etag: format!("{validator:032x}") };
+        let put = puts.into_iter().zip(done.puts).map(stored).collect();
+        serde_json::to_vec(&BatchAnswer { get, put, deleted: done.deleted })
+    });
+    let json = written.await?.expect("an answer is made of texts and numbers: this is a bug");
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-fn draft(put: PutObject, stamp: Stamp) -> Result<Draft> {
+/// A batch with the keys as the request names them.
+struct Named {
+    gets: Vec<String>,
+    puts: Vec<String>,
+    batch: Batch,
+}
+
+impl Named {
+    fn read(body: &[u8], objects: &Objects, tenant: &Tenant, namespace: &str, stamp: Stamp) -> Result<Named> {
+        let BatchRequest { get, put, delete } = parse(body)?;
+        let (gets, deletes) = (get.unwrap_or_default().0, delete.unwrap_or_default().0);
+        let AtMost(drafts) = put.unwrap_or_default();
+        check_batch_len(gets.len() + drafts.len() + deletes.len())?;
+        let address = |key: &String, field: &str| {
+            let address = objects.address(tenant, namespace, key);
+            address
+                .map_err(|error| if error.param_name() == Some("key") { error.param(field) } else { error })
+        };
+        let addresses = |keys: &[String], field: &str| {
+            keys.iter().map(|key| address(key, field)).collect::<Result<Vec<Address>>>()
+        };
+        let puts: Vec<String> = drafts.iter().map(|put| put.key.clone()).collect();
+        let drafts = drafts.into_iter().map(|put| {
+            let address = address(&put.key, "put")?;
+            let draft = draft(put, stamp, address.value_bytes_max())?;
+            Ok((address, draft))
+        });
+        let drafts = drafts.collect::<Result<_>>()?;
+        let (found, removed) = (addresses(&gets, "get")?, addresses(&deletes, "delete")?);
+        let batch = Batch { gets: found, puts: drafts, deletes: removed, answer_bytes_max: 0 };
+        Ok(Named { gets, puts, batch })
+    }
+}
+
+fn draft(put: PutObject, stamp: Stamp, value_bytes_max: usize) -> Result<Draft> {
     let key = put.key;
     let fault = |what: &str| Error::invalid("put", format!("the object {key:?} {what}"));
     let (value, content_type) = match (put.value, put.value_base64) {
         (Some(text), None) => (text.into_bytes(), "text/plain; charset=utf-8"),
         (None, Some(base64)) => {
+            // Three bytes in four letters, of which the last two may be padding.
+            check_value_bytes((base64.len() / 4 * 3).saturating_sub(2), value_bytes_max)?;
             let bytes = STANDARD.decode_to_vec(base64);
             (bytes.map_err(|_| fault("has a value_base64 that is not base64"))?, DEFAULT_CONTENT_TYPE)
         }
@@ -174,14 +211,16 @@ fn draft(put: PutObject, stamp: Stamp) -> Result<Draft> {
         }
     };
     let tag = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid("put", Tag::RULE));
+    let coding = |name: &String| ContentCoding::named(name).ok_or_else(|| unknown_coding("put", name));
     Ok(Draft {
         stamp,
         value: value.into(),
         content_type: put.content_type.unwrap_or_else(|| content_type.to_owned()),
-        tags: put.tags.iter().map(tag).collect::<Result<_>>()?,
+        content_coding: put.content_encoding.as_ref().map(coding).transpose()?.unwrap_or_default(),
+        tags: put.tags.unwrap_or_default().0.iter().map(tag).collect::<Result<_>>()?,
         ttl_seconds: put.ttl,
         lease: None,
-        condition: Condition::None,
+        condition: Condition::default(),
     })
 }
 
@@ -197,6 +236,8 @@ fn got(key: String, object: Option<Object>) -> GotObject {
             value,
             value_base64,
             content_type: meta.content_type.to_string(),
+            content_encoding: (meta.content_coding != ContentCoding::Identity)
+                .then(|| meta.content_coding.as_str()),
             etag: format!("{:032x}", meta.validator),
             age: object.age_seconds,
             ttl: object.fresh_seconds,

@@ -28,6 +28,39 @@ pub(super) fn forbids_storing(headers: &HeaderMap) -> bool {
         .any(|directive| directive.trim().eq_ignore_ascii_case("no-store"))
 }
 
+/// What the `Cache-Control` of a put says of the object that it brings, as one of an answer would (RFC 9111 section 5.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Storing {
+    /// Nothing.
+    AsUsual,
+    /// It lives so many seconds: `s-maxage`, or else `max-age`.
+    For(u32),
+    /// It is not stored: `no-store`.
+    Not,
+}
+
+/// Reads what a put says. Directives that tell browsers and private caches something, such as `private` or `immutable`,
+/// have no meaning here: a put is the word of the application itself.
+///
+/// # Errors
+/// `InvalidInput` for a header that is not ASCII and for seconds that are none.
+pub(super) fn of_put(headers: &HeaderMap) -> Result<Storing> {
+    let (mut shared, mut any) = (None, None);
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        let value = value.to_str().map_err(|_| fault("it is not ASCII"))?;
+        for directive in value.split(',') {
+            let (name, argument) = directive.trim().split_once('=').unwrap_or((directive.trim(), ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "no-store" => return Ok(Storing::Not),
+                "s-maxage" => tighten(&mut shared, seconds("s-maxage", argument)?, u32::min),
+                "max-age" => tighten(&mut any, seconds("max-age", argument)?, u32::min),
+                _ => {}
+            }
+        }
+    }
+    Ok(shared.or(any).map_or(Storing::AsUsual, Storing::For))
+}
+
 fn apply_one(directive: &str, directives: &mut Directives) -> Result<()> {
     let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
     match name.to_ascii_lowercase().as_str() {
@@ -56,7 +89,7 @@ fn tighten(limit: &mut Option<u32>, said: u32, stricter: fn(u32, u32) -> u32) {
 
 /// More seconds than can be counted are as many as can be (RFC 9111 section 1.2.2).
 fn seconds(name: &str, argument: &str) -> Result<u32> {
-    let digits = argument.trim_matches('"');
+    let digits = argument.trim().trim_matches('"');
     if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err(fault(&format!("{name} needs seconds")));
     }
@@ -91,6 +124,32 @@ mod tests {
         let directives = read(&["max-stale=9, stale-if-error=40", "stale-if-error=30"]).unwrap();
         assert_eq!((directives.stale_seconds_max, directives.failed_stale_seconds_max), (Some(9), Some(30)));
         assert_eq!(directives.after_failure().stale_seconds_max, Some(30));
+    }
+
+    #[test]
+    fn of_a_put_the_lifetime_for_shared_caches_comes_first() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CACHE_CONTROL, HeaderValue::from_static(value));
+            }
+            of_put(&headers)
+        };
+        for (values, storing) in [
+            (&[][..], Storing::AsUsual),
+            (&["private, immutable, no-cache, min-fresh=x"], Storing::AsUsual),
+            (&["Max-Age=60"], Storing::For(60)),
+            (&["max-age=60, max-age=90"], Storing::For(60)),
+            (&["max-age=60", "s-maxage=\"90\""], Storing::For(90)),
+            (&["max-age=99999999999"], Storing::For(u32::MAX)),
+            (&["max-age=5, s-maxage=0"], Storing::For(0)),
+            (&["max-age=60, No-Store"], Storing::Not),
+        ] {
+            assert_eq!(of(values).unwrap(), storing, "{values:?}");
+        }
+        for bad in ["max-age", "max-age=x", "s-maxage=-1", "max-age=1.5"] {
+            assert_eq!(of(&[bad]).unwrap_err().param_name(), Some("cache-control"), "{bad}");
+        }
     }
 
     #[test]

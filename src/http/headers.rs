@@ -1,6 +1,8 @@
 //! Headers, paths and queries that more than one handler writes or reads.
 
 use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -47,24 +49,37 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Opt
         .map_err(|error| Error::invalid(name, format!("the header {name} is not UTF-8")).source(error))
 }
 
-/// The number in a header that may be given once.
+/// The number in a header that may be given once: digits only.
 ///
 /// # Errors
-/// `InvalidInput` if it is anything but a number of the type.
-pub(super) fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>> {
+/// `InvalidInput` for anything else, and for a number that is too large for its type.
+pub(super) fn number<T>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>>
+where
+    T: FromStr<Err = ParseIntError>,
+{
     let Some(text) = text(headers, name)? else { return Ok(None) };
-    let fault = |_| Error::invalid(name, format!("the header {name} is a whole number, got {text:?}"));
-    text.parse().map(Some).map_err(fault)
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::invalid(name, format!("the header {name} is a whole number, got {text:?}")));
+    }
+    let too_large = |_| Error::invalid(name, format!("the number in the header {name} is too large: {text}"));
+    text.parse().map(Some).map_err(too_large)
 }
 
-/// The tags in `x-cache-tags`.
+/// The tags in `x-cache-tags`, which may be given several times.
 ///
 /// # Errors
 /// `InvalidInput` for what cannot be a tag.
 pub(super) fn tags(headers: &HeaderMap) -> Result<Vec<Tag>> {
-    let Some(list) = text(headers, "x-cache-tags")? else { return Ok(Vec::new()) };
-    let named = |name: &str| Tag::named(name.trim()).ok_or_else(|| Error::invalid("x-cache-tags", Tag::RULE));
-    list.split(',').map(named).collect()
+    const NAME: &str = "x-cache-tags";
+    let mut tags = Vec::new();
+    for line in headers.get_all(NAME) {
+        let line = std::str::from_utf8(line.as_bytes())
+            .map_err(|error| Error::invalid(NAME, format!("the header {NAME} is not UTF-8")).source(error))?;
+        for name in line.split(',') {
+            tags.push(Tag::named(name.trim()).ok_or_else(|| Error::invalid(NAME, Tag::RULE))?);
+        }
+    }
+    Ok(tags)
 }
 
 /// What stands in the path of a request.

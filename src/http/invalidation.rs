@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body;
+use super::bounded::AtMost;
+use super::offload::parse_body;
 use super::problem::{ErrorBody, Problem};
-use super::wire::parse;
 use crate::cache::Mode;
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
 use crate::service::Invalidation;
-use crate::service::invalidation::Target;
+use crate::service::invalidation::{NAMES_MAX, Target};
 
 /// What the handler needs.
 pub(super) struct Endpoint {
@@ -27,11 +28,13 @@ pub(super) struct Endpoint {
 #[serde(deny_unknown_fields)]
 pub(super) struct InvalidateRequest {
     /// Entries that carry any of these tags.
-    tags: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>)]
+    tags: Option<AtMost<String, NAMES_MAX>>,
     /// All entries of this namespace, or with `keys` those objects.
     namespace: Option<String>,
     /// Objects of `namespace`.
-    keys: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>)]
+    keys: Option<AtMost<String, NAMES_MAX>>,
     /// Entries that carry the tag `type:id`.
     entity: Option<Entity>,
     /// Everything.
@@ -114,7 +117,7 @@ pub(super) async fn invalidate(
     request: HttpRequest,
 ) -> Result<Json<InvalidateAnswer>, Problem> {
     let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let wire: InvalidateRequest = parse(&body)?;
+    let wire: InvalidateRequest = parse_body(&body).await?;
     let (mode, dry_run) = (wire.mode.unwrap_or_default(), wire.dry_run.unwrap_or_default());
     let target = target(wire)?;
     let entries = if dry_run {
@@ -135,11 +138,11 @@ fn target(wire: InvalidateRequest) -> Result<Target> {
     let one = "give exactly one of tags, namespace (with or without keys), entity, and all";
     let InvalidateRequest { tags, namespace, keys, entity, all, .. } = wire;
     match (tags, namespace, keys, entity, all) {
-        (Some(tags), None, None, None, None) => {
+        (Some(AtMost(tags)), None, None, None, None) => {
             let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid("tags", Tag::RULE));
             tags.iter().map(named).collect::<Result<_>>().map(Target::Tags)
         }
-        (None, Some(namespace), Some(keys), None, None) => Ok(Target::Keys { namespace, keys }),
+        (None, Some(namespace), Some(AtMost(keys)), None, None) => Ok(Target::Keys { namespace, keys }),
         (None, Some(namespace), None, None, None) => Ok(Target::Namespace(namespace)),
         (None, None, None, Some(entity), None) => {
             let id = match entity.id {

@@ -9,14 +9,16 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
+use super::cache_control::Storing;
 use super::headers::{CACHE_STATUS, number, tags, text};
 use super::problem::{ErrorBody, Problem};
-use super::{body, cache_control};
+use super::{body, cache_control, conditions};
 use crate::cache::{Lease, Verdict};
-use crate::domain::Tenant;
+use crate::domain::{ContentCoding, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::service::objects::{Address, Answer, Condition, Draft, Granted, Lookup, Object};
+use crate::service::objects::{Address, Answer, Draft, Granted, Lookup, Object};
 use crate::service::{Directives, Objects};
 
 const LEASE: HeaderName = HeaderName::from_static("x-cache-lease");
@@ -24,7 +26,7 @@ const LEASE_SECONDS: HeaderName = HeaderName::from_static("x-cache-lease-seconds
 /// How long a request waits for another's lease if it does not say.
 const WAIT: Duration = Duration::from_secs(5);
 /// Room for the headers of an answer, those that the gate and the connection add included.
-const HEADERS: usize = 10;
+const HEADERS: usize = 12;
 pub(super) const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
 
 /// What the handlers need.
@@ -33,15 +35,35 @@ pub(super) struct Endpoint {
     pub(super) body_bytes_max: usize,
 }
 
-type Place = Result<Path<(String, String)>, PathRejection>;
+/// What the path of a request names.
+#[derive(Deserialize)]
+pub(super) struct Names {
+    namespace: String,
+    /// The path of batches names none: with other methods than POST it is that of a key.
+    #[serde(default = "batch_as_key")]
+    key: String,
+}
+
+fn batch_as_key() -> String {
+    "batch".to_owned()
+}
+
+type Place = Result<Path<Names>, PathRejection>;
 
 impl Endpoint {
     fn address(&self, tenant: &Tenant, place: Place) -> Result<Address> {
-        let Path((namespace, key)) = place.map_err(|rejection| {
+        let Path(Names { namespace, key }) = place.map_err(|rejection| {
             Error::invalid("key", format!("namespace and key are UTF-8, percent-encoded: {rejection}"))
         })?;
         self.objects.address(tenant, &namespace, &key)
     }
+}
+
+/// The answer to a path that has no key, or more than one segment behind the namespace.
+pub(super) async fn no_key() -> Problem {
+    let message =
+        "the path is /v1/cache/{namespace}/{key}, and a key has 1 to 1024 bytes; write a slash in it as %2F";
+    Problem(Error::invalid("key", message))
 }
 
 /// Looks an object up.
@@ -58,17 +80,19 @@ impl Endpoint {
         ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
         ("x-cache-lease-seconds" = Option<u32>, Header, description = "Asks for a lease where there is nothing fresh"),
         ("x-cache-wait-ms" = Option<u64>, Header, description = "How long to wait for another's lease; 5000"),
-        ("if-none-match" = Option<String>, Header, description = "Answer 304 if this is still it"),
+        ("if-match" = Option<String>, Header, description = "Answer 412 if it is none of these"),
+        ("if-none-match" = Option<String>, Header, description = "Answer 304 if it is still one of these"),
         ("cache-control" = Option<String>, Header,
             description = "no-cache, max-age, min-fresh, max-stale, stale-if-error, only-if-cached"),
     ),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
-            description = "The bytes, with their media type, `ETag`, `Age` and `Cache-Status`"),
+            description = "The bytes, with their media type, `Content-Encoding` if they were put with one, `ETag`, `Age`, `Cache-Status`, and `Cache-Control: no-cache`: caches in between ask each time"),
         (status = 304, description = "The client has it"),
         (status = 400, body = ErrorBody, description = "A header is wrong; `param` names it"),
         (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody, description = "Not cached; perhaps with a lease"),
+        (status = 412, body = ErrorBody, description = "It is none of those of if-match"),
         (status = 429, body = ErrorBody, description = "Too many leases are held"),
         (status = 504, body = ErrorBody, description = "Not cached, with only-if-cached"),
     )
@@ -89,9 +113,13 @@ pub(super) async fn get(
         lease_seconds: number(headers, "x-cache-lease-seconds")?,
         wait: number(headers, "x-cache-wait-ms")?.map_or(WAIT, Duration::from_millis),
     };
-    let known = validators(headers, header::IF_NONE_MATCH.as_str())?;
+    let condition = conditions::read(headers)?;
     match endpoint.objects.get(&address, &lookup).await? {
-        Answer::Hit(object) => Ok(hit(*object, known.as_ref())),
+        Answer::Hit(object) => {
+            condition.check_match(Some(&object.found))?;
+            let is_known = !condition.is_none_matched(Some(&object.found));
+            Ok(hit(*object, is_known))
+        }
         Answer::Miss { lease, is_held } => Ok(miss(lease, is_held)),
     }
 }
@@ -108,11 +136,16 @@ pub(super) async fn get(
         ("namespace" = String, Path, description = "A namespace or an alias of one"),
         ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
         ("content-type" = Option<String>, Header, description = "Given back with the bytes"),
+        ("content-encoding" = Option<String>, Header,
+            description = "gzip, deflate, br, zstd or compress; the bytes are kept, and given back with it, as they are"),
         ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
+        ("cache-control" = Option<String>, Header,
+            description = "s-maxage, or else max-age: the lifetime if there is no x-cache-ttl, shortened to what the namespace allows; no-store, max-age=0: checked, and not stored"),
         ("x-cache-tags" = Option<String>, Header, description = "At most 64, separated by commas"),
         ("x-cache-lease" = Option<String>, Header, description = "The lease under which the value was made"),
-        ("if-match" = Option<String>, Header, description = "Store only in the place of this one"),
-        ("if-none-match" = Option<String>, Header, description = "`*`: store only if there is none"),
+        ("if-match" = Option<String>, Header, description = "Store only in the place of one of these; `*`: of any"),
+        ("if-none-match" = Option<String>, Header,
+            description = "Store only if it is none of these; `*`: if there is none. Conditions on dates are ignored"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
@@ -123,6 +156,7 @@ pub(super) async fn get(
         (status = 409, body = ErrorBody, description = "The lease has ended, or what the value was made from is no longer true"),
         (status = 412, body = ErrorBody, description = "The stored object is not as the request demands"),
         (status = 413, body = ErrorBody),
+        (status = 415, body = ErrorBody, description = "The content-encoding is not known"),
         (status = 503, body = ErrorBody, description = "The disk takes no more; the object is not cached"),
     )
 )]
@@ -137,18 +171,19 @@ pub(super) async fn put(
     let (head, body) = request.into_parts();
     let address = endpoint.address(&tenant, place)?;
     let headers = &head.headers;
-    let mut directives = Directives::default();
-    cache_control::apply(headers, &mut directives)?;
+    let ttl_seconds = ttl_seconds(headers, &address)?;
     let draft = Draft {
         stamp,
         content_type: text(headers, "content-type")?.unwrap_or(DEFAULT_CONTENT_TYPE).to_owned(),
+        content_coding: content_coding(headers)?,
         tags: tags(headers)?,
-        ttl_seconds: number(headers, "x-cache-ttl")?,
+        ttl_seconds: ttl_seconds.flatten(),
         lease: lease(headers)?,
-        condition: condition(headers)?,
+        condition: conditions::read(headers)?,
         value: body::read(body, address.value_bytes_max().min(endpoint.body_bytes_max)).await?,
     };
-    if directives.no_store {
+    if ttl_seconds.is_none() {
+        endpoint.objects.decline(&address, draft.lease, &draft.condition).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let validator = endpoint.objects.put(&address, draft).await?;
@@ -164,7 +199,8 @@ pub(super) async fn put(
         ("namespace" = String, Path, description = "A namespace or an alias of one"),
         ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
         ("x-cache-lease" = Option<String>, Header, description = "The lease to give back; the object stays"),
-        ("if-match" = Option<String>, Header, description = "Remove only this one"),
+        ("if-match" = Option<String>, Header, description = "Remove only one of these"),
+        ("if-none-match" = Option<String>, Header, description = "Remove only if it is none of these"),
     ),
     responses(
         (status = 204, description = "There is none, or none any more"),
@@ -184,14 +220,13 @@ pub(super) async fn delete(
     let address = endpoint.address(&tenant, place)?;
     match lease(&headers)? {
         Some(lease) => endpoint.objects.release(&address, lease)?,
-        None => _ = endpoint.objects.delete(&address, condition(&headers)?).await?,
+        None => _ = endpoint.objects.delete(&address, conditions::read(&headers)?).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn hit(object: Object, known: Option<&Vec<u128>>) -> Response {
+fn hit(object: Object, is_known: bool) -> Response {
     let meta = &object.found.entry.meta;
-    let is_known = known.is_some_and(|known| known.is_empty() || known.contains(&meta.validator));
     let body = if is_known { Body::empty() } else { Body::from(object.value) };
     let mut response = Response::new(body);
     if is_known {
@@ -199,9 +234,19 @@ fn hit(object: Object, known: Option<&Vec<u128>>) -> Response {
     }
     let headers = response.headers_mut();
     headers.reserve(HEADERS);
-    if !is_known && let Ok(content_type) = HeaderValue::from_str(&meta.content_type) {
-        headers.insert(header::CONTENT_TYPE, content_type);
+    if !is_known {
+        if let Ok(content_type) = HeaderValue::from_str(&meta.content_type) {
+            headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        if meta.content_coding != ContentCoding::Identity {
+            let coding = HeaderValue::from_static(meta.content_coding.as_str());
+            headers.insert(header::CONTENT_ENCODING, coding);
+        }
+        // Its type is what a client has said; a browser that guesses another could run what is meant to be shown.
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
+    // A cache in between cannot know of invalidations: it asks each time, and is answered 304.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::ETAG, etag(meta.validator));
     headers.insert(header::AGE, HeaderValue::from(object.age_seconds));
     let mut status = String::with_capacity(48);
@@ -226,6 +271,8 @@ fn miss(lease: Option<Granted>, is_held: bool) -> Response {
     let mut response = Problem(Error::new(Kind::NotFound, message).param("key")).into_response();
     let headers = response.headers_mut();
     headers.insert(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=miss"));
+    // Caches in between may keep a 404 that says nothing of it (RFC 9110 section 15.1).
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(granted) = lease {
         describe_lease(granted, headers);
     }
@@ -252,31 +299,29 @@ fn lease(headers: &HeaderMap) -> Result<Option<Lease>> {
     lease.ok_or_else(|| Error::invalid("x-cache-lease", "a lease is what x-cache-lease of an answer said"))
 }
 
-fn condition(headers: &HeaderMap) -> Result<Condition> {
-    let is_match = validators(headers, header::IF_MATCH.as_str())?;
-    let none_match = validators(headers, header::IF_NONE_MATCH.as_str())?;
-    match (is_match, none_match) {
-        (None, None) => Ok(Condition::None),
-        (Some(validators), None) => Ok(Condition::Match(validators)),
-        (None, Some(validators)) => Ok(Condition::NoneMatch(validators)),
-        (Some(_), Some(_)) => Err(Error::invalid("if-match", "give if-match or if-none-match, not both")),
-    }
+/// The lifetime that a put asks for: the inner none is that of the namespace, the outer one says that nothing is to be
+/// stored. `x-cache-ttl` is our own and must fit; a lifetime for HTTP caches is shortened to what is allowed, as any
+/// cache may.
+fn ttl_seconds(headers: &HeaderMap, address: &Address) -> Result<Option<Option<u32>>> {
+    let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+    Ok(match (cache_control::of_put(headers)?, asked) {
+        (Storing::Not, _) | (Storing::For(0), None) => None,
+        (Storing::AsUsual | Storing::For(_), Some(seconds)) => Some(Some(seconds)),
+        (Storing::For(seconds), None) => Some(Some(seconds.min(address.ttl_seconds_max()))),
+        (Storing::AsUsual, None) => Some(None),
+    })
 }
 
-/// The validators of a conditional header; an empty list stands for `*`. One that is not of our making matches nothing.
-fn validators(headers: &HeaderMap, name: &'static str) -> Result<Option<Vec<u128>>> {
-    let Some(list) = text(headers, name)? else { return Ok(None) };
-    if list == "*" {
-        return Ok(Some(Vec::new()));
-    }
-    let read = |tag: &str| {
-        // Weak and strong compare alike here: equal validators are equal bytes.
-        let opaque = tag.trim().trim_start_matches("W/");
-        let digits = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        digits.map(|digits| u128::from_str_radix(digits, 16).unwrap_or(0))
-    };
-    let read: Option<Vec<u128>> = list.split(',').map(read).collect();
-    let fault =
-        || Error::invalid(name, format!("the header {name} is `*` or a list of entity tags in quotes"));
-    read.map(Some).ok_or_else(fault)
+/// How the body of a put is encoded.
+fn content_coding(headers: &HeaderMap) -> Result<ContentCoding> {
+    const NAME: &str = "content-encoding";
+    let Some(name) = text(headers, NAME)? else { return Ok(ContentCoding::Identity) };
+    ContentCoding::named(name).ok_or_else(|| unknown_coding(NAME, name))
+}
+
+/// The fault of a coding that is not kept.
+pub(super) fn unknown_coding(param: &str, name: &str) -> Error {
+    let known = ContentCoding::ALL.map(ContentCoding::as_str).join(", ");
+    let message = format!("the content coding is one of {known}, got {name:?}");
+    Error::new(Kind::UnsupportedCoding, message).param(param)
 }

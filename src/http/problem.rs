@@ -61,6 +61,7 @@ fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::InvalidInput => StatusCode::BAD_REQUEST,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Kind::Unauthorized => StatusCode::UNAUTHORIZED,
         Kind::Forbidden => StatusCode::FORBIDDEN,
         Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,

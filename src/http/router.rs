@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use utoipa::OpenApi as _;
 use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -189,7 +189,8 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
     });
     let mut routes = Router::new()
         .merge(Router::from(embedding_routes().with_state(embeddings)))
-        .merge(Router::from(object_routes().with_state(objects)))
+        .merge(Router::from(object_routes().with_state(Arc::clone(&objects))))
+        .merge(key_routes().with_state(objects))
         .merge(Router::from(invalidation_routes().with_state(invalidation)))
         .merge(Router::from(collection_routes().with_state(collections)))
         .merge(Router::from(model_routes().with_state(Arc::clone(&models))))
@@ -226,6 +227,16 @@ fn object_routes() -> OpenApiRouter<Arc<objects::Endpoint>> {
     OpenApiRouter::new()
         .routes(routes!(objects::get, objects::put, objects::delete))
         .routes(routes!(batch::batch))
+}
+
+/// Paths of objects that the contract describes as another's, and those that name no object.
+fn key_routes() -> Router<Arc<objects::Endpoint>> {
+    let batch_as_key = get(objects::get).put(objects::put).delete(objects::delete);
+    Router::new()
+        .route("/v1/cache/{namespace}/batch", batch_as_key)
+        .route("/v1/cache/{namespace}/", any(objects::no_key))
+        .route("/v1/cache/{namespace}/{key}/", any(objects::no_key))
+        .route("/v1/cache/{namespace}/{key}/{*rest}", any(objects::no_key))
 }
 
 fn invalidation_routes() -> OpenApiRouter<Arc<invalidation::Endpoint>> {

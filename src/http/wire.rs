@@ -92,9 +92,19 @@ fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
             || Error::new(crate::error::Kind::InvalidInput, format!("the body is not valid JSON: {inner}"));
         return encoding::fault(body).unwrap_or_else(malformed);
     }
-    let named = field_at_fault(path.trim_start_matches('.'), &inner.to_string());
-    let error = Error::new(crate::error::Kind::InvalidInput, format!("wrong body: {inner}"));
+    let fault = inner.to_string();
+    let named = shortened(&field_at_fault(path.trim_start_matches('.'), &fault));
+    let error = Error::new(crate::error::Kind::InvalidInput, format!("wrong body: {}", shortened(&fault)));
     if named.is_empty() { error } else { error.param(named) }
+}
+
+/// The beginning of a text that repeats what the client sent: the client has all of it.
+fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 300;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// The whole path of the field, rows with it: `documents[1].id`. serde names the parent of a missing field, and the field
@@ -328,5 +338,13 @@ mod tests {
         let wide: Vec<u8> = body.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let said = parse::<EmbeddingsRequest>(&wide).unwrap_err().to_string();
         assert!(said.contains("UTF-16"), "{said}");
+    }
+
+    #[test]
+    fn a_fault_repeats_only_the_beginning_of_what_was_sent() {
+        let body = format!(r#"{{"model":"m","input":"a","cache":{{"{}":1}}}}"#, "x".repeat(100_000));
+        let error = parse::<EmbeddingsRequest>(body.as_bytes()).unwrap_err();
+        assert!(error.to_string().len() < 1000, "{}", error.to_string().len());
+        assert!(error.param_name().is_some_and(|param| param.len() < 1000));
     }
 }

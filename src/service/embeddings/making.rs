@@ -127,7 +127,7 @@ impl Making {
         let mut unseen = Vec::with_capacity(led.len());
         for one in led {
             // An earlier flight of this key may have landed between our look in memory and our take-off.
-            match self.cache.peek(&one.key).filter(is_alive) {
+            match self.cache.peek_within(&one.key, &self.namespace.policy).filter(is_alive) {
                 Some(found) => one.flight.land(Ok(Served::found(found))),
                 None => unseen.push(one),
             }

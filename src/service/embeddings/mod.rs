@@ -181,7 +181,7 @@ impl Embeddings {
         let prompt = self.card().prompts.for_input(request.input_type);
         let wanted = self.distinct(request, prompt)?;
         let mut outcomes: Vec<Option<Outcome>> =
-            wanted.keys.iter().map(|key| self.look_up(&request.directives, key)).collect();
+            wanted.keys.iter().map(|key| self.look_up(&request.directives, &wanted.namespace, key)).collect();
         let lookup = started.elapsed();
 
         if outcomes.iter().any(Option::is_none) {
@@ -246,11 +246,12 @@ impl Embeddings {
         Ok(wanted)
     }
 
-    fn look_up(&self, directives: &Directives, key: &Key) -> Option<Outcome> {
+    fn look_up(&self, directives: &Directives, namespace: &Namespace, key: &Key) -> Option<Outcome> {
         if directives.no_cache {
             return None;
         }
-        self.cache.peek(key).and_then(|found| self.accept(directives, found))
+        let found = self.cache.peek_within(key, &namespace.policy)?;
+        self.accept(directives, found)
     }
 
     /// A found entry as an outcome, if it satisfies this request.

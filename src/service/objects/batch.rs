@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
 
-use super::{Address, Answer, Condition, Draft, Lookup, Object, Objects, check_draft};
+use super::{Address, Answer, Condition, Draft, Lookup, Object, Objects};
 use crate::domain::ByPrefix;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Objects that one batch may name.
 pub const BATCH_MAX: usize = 1024;
+
+/// Lookups of a batch that are under way at the same time.
+const LOOKUPS_AT_ONCE: usize = 32;
 
 /// What is to be done; no object is named twice.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub struct Batch {
     pub puts: Vec<(Address, Draft)>,
     /// Objects to remove.
     pub deletes: Vec<Address>,
+    /// Bytes that the objects which are looked up may have together.
+    pub answer_bytes_max: usize,
 }
 
 /// What was done, in the order of the batch.
@@ -40,31 +45,56 @@ impl Objects {
     ///
     /// # Errors
     /// As [`Objects::get`], [`Objects::put`] and [`Objects::delete`]; `InvalidInput` too for an empty batch, one past
-    /// [`BATCH_MAX`], and an object named twice. After an error of the disk some may be stored and others not.
+    /// [`BATCH_MAX`], and an object named twice; `TooLarge` if what is found is too much. After an error of the disk some may be stored and others not.
     pub async fn batch(self: &Arc<Self>, batch: Batch) -> Result<Done> {
         check(&batch)?;
-        let lookup = Lookup::default();
-        let gets = join_all(batch.gets.iter().map(|address| self.get(address, &lookup))).await;
+        let gets = self.get_many(&batch.gets, batch.answer_bytes_max).await?;
         let puts =
             batch.puts.into_iter().map(|(address, draft)| async move { self.put(&address, draft).await });
         let puts = try_join_all(puts).await?;
-        let deletes = batch.deletes.iter().map(|address| self.delete(address, Condition::None));
+        let deletes = batch.deletes.iter().map(|address| self.delete(address, Condition::default()));
         let deleted = try_join_all(deletes).await?.into_iter().filter(|&was_there| was_there).count();
-        let found = |answer| match answer {
-            Answer::Hit(object) => Some(*object),
-            Answer::Miss { .. } => None,
-        };
-        let gets = gets.into_iter().map(|answer| answer.map(found)).collect::<Result<_>>()?;
         Ok(Done { gets, puts, deleted })
     }
+
+    /// Looks objects up, some at a time, so that a batch that finds too much ends before it holds all of it.
+    async fn get_many(&self, addresses: &[Address], bytes_max: usize) -> Result<Vec<Option<Object>>> {
+        let lookup = Lookup::default();
+        let (mut found, mut bytes) = (Vec::with_capacity(addresses.len()), 0);
+        for some in addresses.chunks(LOOKUPS_AT_ONCE) {
+            for answer in join_all(some.iter().map(|address| self.get(address, &lookup))).await {
+                let object = match answer? {
+                    Answer::Hit(object) => Some(*object),
+                    Answer::Miss { .. } => None,
+                };
+                bytes += object.as_ref().map_or(0, |object| object.value.len());
+                found.push(object);
+            }
+            if bytes > bytes_max {
+                let message =
+                    format!("the objects have more than {bytes_max} bytes together: look fewer up at once");
+                return Err(Error::new(Kind::TooLarge, message).param("get"));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Refuses a batch of no or too many objects. Asked before their keys are hashed.
+///
+/// # Errors
+/// `InvalidInput`.
+pub fn check_batch_len(count: usize) -> Result<()> {
+    if (1..=BATCH_MAX).contains(&count) {
+        return Ok(());
+    }
+    let message = format!("a batch names from 1 to {BATCH_MAX} objects, got {count}");
+    Err(Error::invalid("batch", message))
 }
 
 fn check(batch: &Batch) -> Result<()> {
     let count = batch.gets.len() + batch.puts.len() + batch.deletes.len();
-    if !(1..=BATCH_MAX).contains(&count) {
-        let message = format!("a batch names from 1 to {BATCH_MAX} objects, got {count}");
-        return Err(Error::invalid("batch", message));
-    }
+    check_batch_len(count)?;
     let mut seen = HashSet::with_capacity_and_hasher(count, ByPrefix);
     let puts = batch.puts.iter().map(|(address, _)| ("put", address));
     let all = batch.gets.iter().map(|address| ("get", address)).chain(puts);
@@ -76,7 +106,7 @@ fn check(batch: &Batch) -> Result<()> {
     for (place, (address, draft)) in batch.puts.iter().enumerate() {
         let policy = &address.namespace.policy;
         crate::service::ttl_seconds(policy, draft.ttl_seconds, "ttl")
-            .and_then(|_| check_draft(draft, policy.value_bytes_max))
+            .and_then(|_| draft.check(policy.value_bytes_max))
             .map_err(|error| error.with("put", place))?;
     }
     Ok(())

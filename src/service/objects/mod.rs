@@ -4,6 +4,8 @@
 //! lock, the tokens of its tags, the tiers below, memory. Who is told to make a missing value holds a lease.
 
 mod batch;
+mod condition;
+mod draft;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +15,17 @@ use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-pub use batch::{BATCH_MAX, Batch, Done};
+pub use batch::{BATCH_MAX, Batch, Done, check_batch_len};
+pub use condition::{Condition, Validators};
+pub use draft::{Draft, check_value_bytes};
+
+use self::condition::is_present;
 
 use super::Directives;
 use crate::cache::{
     Cache, Claim, Found, Lease, Leases, Mode, Namespace, Namespaces, Stamp, Stripes, Verdict,
 };
-use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tag, Tenant};
+use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
 
@@ -27,8 +33,6 @@ use crate::metrics::{Metrics, OutcomeLabels};
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Tags that one entry may carry.
 pub const TAGS_MAX: usize = 64;
-/// Bytes that a media type may have.
-const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// What clients may ask of objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +69,11 @@ impl Address {
     /// The longest value that may be stored there.
     pub fn value_bytes_max(&self) -> usize {
         self.namespace.policy.value_bytes_max
+    }
+
+    /// The longest lifetime that may be asked for there.
+    pub fn ttl_seconds_max(&self) -> u32 {
+        self.namespace.policy.ttl_seconds_max
     }
 }
 
@@ -115,37 +124,6 @@ pub enum Answer {
         /// Whether somebody else is making it.
         is_held: bool,
     },
-}
-
-/// An object to be stored.
-#[derive(Debug, Clone)]
-pub struct Draft {
-    /// When its loading began; [`Objects::stamp`] before the first byte is read. A lease says better.
-    pub stamp: Stamp,
-    /// The bytes.
-    pub value: Bytes,
-    /// Their media type.
-    pub content_type: String,
-    /// What it depends on.
-    pub tags: Vec<Tag>,
-    /// Its lifetime, if not that of its namespace.
-    pub ttl_seconds: Option<u32>,
-    /// The lease under which it was made.
-    pub lease: Option<Lease>,
-    /// What must hold of the object that is replaced.
-    pub condition: Condition,
-}
-
-/// What must hold of a stored object before it is changed (RFC 9110 section 13.1).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Condition {
-    /// Nothing.
-    #[default]
-    None,
-    /// There is one, with one of these validators if any are given (`If-Match`).
-    Match(Vec<u128>),
-    /// There is none, or if validators are given, none with one of them (`If-None-Match`).
-    NoneMatch(Vec<u128>),
 }
 
 /// The use case. Shared by `Arc`.
@@ -271,7 +249,7 @@ impl Objects {
     pub async fn put(self: &Arc<Self>, address: &Address, draft: Draft) -> Result<u128> {
         let policy = &address.namespace.policy;
         let ttl_seconds = super::ttl_seconds(policy, draft.ttl_seconds, "x-cache-ttl")?;
-        check_draft(&draft, policy.value_bytes_max)?;
+        draft.check(policy.value_bytes_max)?;
         let stamp = match draft.lease {
             Some(lease) => self.leases.check(&address.key, lease)?,
             None => draft.stamp,
@@ -282,8 +260,9 @@ impl Objects {
             soft_expires: lifetime.soft_expires,
             stale_until: lifetime.stale_until,
             namespace: address.namespace.subject,
-            validator: validator(&draft.content_type, &draft.value),
+            validator: draft.validator(),
             content_type: draft.content_type.into(),
+            content_coding: draft.content_coding,
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
         let tags: Vec<Subject> = draft.tags.iter().map(|tag| Subject::tag(&address.tenant, tag)).collect();
@@ -316,12 +295,27 @@ impl Objects {
         finished(async move {
             let _held = objects.stripes.lock(&[address.key]).await;
             let found = objects.look_locked(&address).await;
-            objects.check_condition(&address, &condition).await?;
+            condition.check(found.as_ref())?;
             objects.leases.end(&address.key);
             objects.cache.remove_many(&[address.key]).await?;
-            Ok(found.is_some())
+            Ok(found.is_some_and(|found| is_present(&found)))
         })
         .await
+    }
+
+    /// Takes a put whose value is not to be stored: what was stored stays, and a lease is given back.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`, and `Conflict` for a lease that has ended.
+    pub async fn decline(
+        &self,
+        address: &Address,
+        lease: Option<Lease>,
+        condition: &Condition,
+    ) -> Result<()> {
+        let _held = self.stripes.lock(&[address.key]).await;
+        self.check_condition(address, condition).await?;
+        lease.map_or(Ok(()), |lease| self.release(address, lease))
     }
 
     /// Gives a lease back: the next who wants the value makes it.
@@ -358,7 +352,7 @@ impl Objects {
                     let entry = Arc::new(Entry { meta, value: Arc::clone(&found.entry.value) });
                     objects.cache.put_many(&address.namespace, vec![(address.key, entry)]).await?;
                 }
-                count += u64::from(found.is_some());
+                count += u64::from(found.is_some_and(|found| is_present(&found)));
             }
             if mode == Mode::Hard {
                 objects.cache.remove_many(&keys).await?;
@@ -372,7 +366,7 @@ impl Objects {
     pub(super) async fn count(&self, addresses: &[Address]) -> u64 {
         let mut count = 0;
         for address in addresses {
-            count += u64::from(self.look(address).await.is_some());
+            count += u64::from(self.look(address).await.is_some_and(|found| is_present(&found)));
         }
         count
     }
@@ -430,19 +424,10 @@ impl Objects {
 
     /// Whoever calls it holds the key's stripe.
     async fn check_condition(&self, address: &Address, condition: &Condition) -> Result<()> {
-        let holds = match condition {
-            Condition::None => return Ok(()),
-            Condition::Match(validators) => self.look_locked(address).await.is_some_and(|found| {
-                validators.is_empty() || validators.contains(&found.entry.meta.validator)
-            }),
-            Condition::NoneMatch(validators) => self.look_locked(address).await.is_none_or(|found| {
-                !validators.is_empty() && !validators.contains(&found.entry.meta.validator)
-            }),
-        };
-        if holds {
+        if condition.is_none() {
             return Ok(());
         }
-        Err(Error::new(Kind::PreconditionFailed, "the stored object is not as the request demands"))
+        condition.check(self.look_locked(address).await.as_ref())
     }
 
     async fn store(
@@ -472,24 +457,4 @@ async fn finished<T: Send + 'static>(work: impl Future<Output = Result<T>> + Sen
     tokio::spawn(work).await.unwrap_or_else(|died| {
         Err(Error::new(Kind::Internal, "the task that changed the cache died").source(died))
     })
-}
-
-fn check_draft(draft: &Draft, value_bytes_max: usize) -> Result<()> {
-    if draft.value.len() > value_bytes_max {
-        let message =
-            format!("the value has {} bytes, at most {value_bytes_max} are allowed", draft.value.len());
-        return Err(Error::new(Kind::TooLarge, message));
-    }
-    super::check_tags(&draft.tags)?;
-    let is_header = |byte: u8| (b' '..=b'~').contains(&byte);
-    if draft.content_type.len() > CONTENT_TYPE_BYTES_MAX || !draft.content_type.bytes().all(is_header) {
-        let message = format!("a media type has at most {CONTENT_TYPE_BYTES_MAX} visible ASCII characters");
-        return Err(Error::invalid("content-type", message));
-    }
-    Ok(())
-}
-
-/// Equal for equal bytes of an equal media type, and for no others that anybody could find by chance.
-fn validator(content_type: &str, value: &[u8]) -> u128 {
-    KeyHasher::new("likewise/validator/v1").field(content_type.as_bytes()).field(value).finish().half()
 }

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Entry, EntryMeta, Key, Subject, TagVersion, UnixSeconds};
-use crate::storage::codec::{codec_number, codec_of};
+use crate::domain::{ContentCoding, Entry, EntryMeta, Key, Subject, TagVersion, UnixSeconds};
+use crate::storage::codec::{codec_number, codec_of, coding_number, coding_of};
 use crate::storage::fields::{array_at, u16_at, u32_at, u64_at};
 
-/// The version of heads that is written.
+/// The version of heads that is written where the bytes of the object are as they are.
 const VERSION: u8 = 1;
+/// The version of heads that name a content coding: a program that knows only version 1 would serve the bytes without it.
+const VERSION_CODED: u8 = 2;
 /// Length of a head without tags, content type and checksum.
 const FIXED_BYTES: usize = 72;
 const TAG_BYTES: usize = 16;
@@ -32,7 +34,9 @@ pub fn encode_head(key: &Key, entry: &Entry) -> Option<Vec<u8>> {
     let meta = &entry.meta;
     let mut head =
         Vec::with_capacity(FIXED_BYTES + meta.tags.len() * TAG_BYTES + meta.content_type.len() + 4);
-    head.extend([VERSION, codec_number(meta.codec), u8::from(meta.is_truncated) * FLAG_TRUNCATED, 0]);
+    let version = if meta.content_coding == ContentCoding::Identity { VERSION } else { VERSION_CODED };
+    let (flags, coding) = (u8::from(meta.is_truncated) * FLAG_TRUNCATED, coding_number(meta.content_coding));
+    head.extend([version, codec_number(meta.codec), flags, coding]);
     for moment in [meta.created, meta.soft_expires, meta.expires, meta.stale_until] {
         head.extend(moment.0.to_le_bytes());
     }
@@ -62,9 +66,14 @@ pub fn decode_head(key: &Key, bytes: &[u8]) -> Option<Head> {
     let content_type_bytes = usize::from(u16_at(bytes, 38)?);
     let tags_end = FIXED_BYTES + tags * TAG_BYTES;
     let end = tags_end + content_type_bytes;
-    if u32_at(bytes, end)? != checksum(key, bytes.get(..end)?) || *bytes.first()? != VERSION {
+    if u32_at(bytes, end)? != checksum(key, bytes.get(..end)?) {
         return None;
     }
+    let content_coding = match *bytes.first()? {
+        VERSION => ContentCoding::Identity,
+        VERSION_CODED => coding_of(*bytes.get(3)?)?,
+        _ => return None,
+    };
     let moment = |at| u32_at(bytes, at).map(UnixSeconds);
     let version = |at| Some(TagVersion { tag: Subject(u64_at(bytes, at)?), token: u64_at(bytes, at + 8)? });
     let meta = EntryMeta {
@@ -78,6 +87,7 @@ pub fn decode_head(key: &Key, bytes: &[u8]) -> Option<Head> {
         validator: u128::from_le_bytes(array_at(bytes, 56)?),
         tags: (0..tags).map(|n| version(FIXED_BYTES + n * TAG_BYTES)).collect::<Option<_>>()?,
         content_type: std::str::from_utf8(bytes.get(tags_end..end)?).ok()?.into(),
+        content_coding,
         ..EntryMeta::ending(codec_of(*bytes.get(1)?)?, moment(4)?, moment(12)?)
     };
     Some(Head { meta, value_bytes: u32_at(bytes, 28)?, value_checksum: u32_at(bytes, 32)?, bytes: end + 4 })
@@ -128,6 +138,19 @@ mod tests {
         let record = record(&entry());
         assert_eq!(decode_record(&Key([1; 32]), &record), Some(entry()));
         assert_eq!(decode_head(&Key([1; 32]), &record).map(|head| head.meta), Some(entry().meta));
+    }
+
+    #[test]
+    fn a_content_coding_comes_back_in_a_head_of_its_own_version() {
+        let plain = record(&entry());
+        assert_eq!((plain[0], plain[3]), (1, 0), "as before there were codings");
+        for coding in ContentCoding::ALL {
+            let mut entry = entry();
+            entry.meta.content_coding = coding;
+            let record = record(&entry);
+            assert_eq!(record[0], if coding == ContentCoding::Identity { 1 } else { 2 });
+            assert_eq!(decode_record(&Key([1; 32]), &record), Some(entry));
+        }
     }
 
     #[test]

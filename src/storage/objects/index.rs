@@ -12,13 +12,22 @@ const SAMPLE: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) key: Key,
-    /// From here on nobody is served it.
+    /// When it was stored. One from a clock that was ahead is served to no client, whatever its end.
+    pub(super) created: UnixSeconds,
+    /// From here on no client is served it.
     pub(super) end: UnixSeconds,
     /// What it takes of the budget.
     pub(super) bytes: u32,
 }
 
-/// Rows by key, about 48 bytes each. A hand goes round over all rows, so that each is met again and again.
+impl Row {
+    /// Its end, as it counts for making room.
+    fn end_seen_at(&self, now: UnixSeconds) -> UnixSeconds {
+        if self.created.is_ahead_of(now) { UnixSeconds(0) } else { self.end }
+    }
+}
+
+/// Rows by key, about 52 bytes each. A hand goes round over all rows, so that each is met again and again.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     rows: Vec<Row>,
@@ -75,7 +84,7 @@ impl Index {
 
     /// Removes those of the next `count` rows under the hand that have ended and are not `spared`.
     pub(super) fn take_ended(&mut self, count: usize, now: UnixSeconds, spared: &[Key]) -> Vec<Key> {
-        let has_ended = |row: &Row| row.end <= now && !spared.contains(&row.key);
+        let has_ended = |row: &Row| row.end_seen_at(now) <= now && !spared.contains(&row.key);
         let ended: Vec<Key> = self.pass(count).filter(has_ended).map(|row| row.key).collect();
         ended.iter().for_each(|key| _ = self.remove(key));
         ended
@@ -83,10 +92,10 @@ impl Index {
 
     /// Removes a row that is not `spared`, to make room: of some under the hand, the one that ends first. None if all
     /// are spared.
-    pub(super) fn take_one(&mut self, spared: &[Key]) -> Option<Key> {
+    pub(super) fn take_one(&mut self, now: UnixSeconds, spared: &[Key]) -> Option<Key> {
         for _ in 0..=self.rows.len() / SAMPLE {
             let others = self.pass(SAMPLE).filter(|row| !spared.contains(&row.key));
-            if let Some(first) = others.min_by_key(|row| row.end) {
+            if let Some(first) = others.min_by_key(|row| row.end_seen_at(now)) {
                 return self.remove(&first.key).map(|row| row.key);
             }
         }
@@ -113,7 +122,7 @@ mod tests {
         key[31] = n;
         // Two keys in three share their prefix.
         key[0] = n % 3;
-        Row { key: Key(key), end: UnixSeconds(end), bytes }
+        Row { key: Key(key), created: UnixSeconds(0), end: UnixSeconds(end), bytes }
     }
 
     proptest::proptest! {
@@ -140,13 +149,27 @@ mod tests {
     }
 
     #[test]
+    fn rows_from_a_clock_that_was_ahead_make_room_first() {
+        let mut index = Index::default();
+        (0..40).for_each(|n| index.put(row(n, 2_000, 1)));
+        let ahead = Row { created: UnixSeconds(500_000), end: UnixSeconds(900_000), ..row(40, 0, 1) };
+        index.put(ahead);
+        let now = UnixSeconds(1_000);
+        let taken: Vec<Key> = (0..3).filter_map(|_| index.take_one(now, &[])).collect();
+        assert!(taken.contains(&ahead.key), "one of each sample goes, and the samples meet every row");
+        index.put(ahead);
+        let swept: Vec<Key> = (0..5).flat_map(|_| index.take_ended(10, now, &[])).collect();
+        assert_eq!(swept, [ahead.key]);
+    }
+
+    #[test]
     fn the_hand_meets_every_row() {
         let mut index = Index::default();
         (0..100).for_each(|n| index.put(row(n, u32::from(n), 1)));
         let taken: usize = (0..20).map(|_| index.take_ended(10, UnixSeconds(50), &[]).len()).sum();
         assert_eq!((taken, index.len()), (51, 49));
         let last = row(99, 0, 0).key;
-        let all: Vec<Key> = std::iter::from_fn(|| index.take_one(&[last])).collect();
+        let all: Vec<Key> = std::iter::from_fn(|| index.take_one(UnixSeconds(0), &[last])).collect();
         assert!(all.len() == 48 && index.contains(&last), "all but the spared one go");
     }
 }

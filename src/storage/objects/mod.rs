@@ -20,8 +20,10 @@ use crate::domain::{Clock, Entry, EntryMeta, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, TierLabels};
 
-const OBJECTS: &str = "objects";
-const HEADS: &str = "object_heads";
+/// The table of whole records.
+pub(super) const OBJECTS: &str = "objects";
+/// The table of heads.
+pub(super) const HEADS: &str = "object_heads";
 const TIER: TierLabels = TierLabels { tier: "disk" };
 
 /// Heads read at a time.
@@ -210,7 +212,7 @@ impl ObjectStore {
         if u64::from(bytes) > self.bytes_max / BUDGET_SHARE {
             return Err(too_large());
         }
-        let row = Row { key: *key, end: entry.meta.stale_until, bytes };
+        let row = Row { key: *key, created: entry.meta.created, end: entry.meta.stale_until, bytes };
         let record = [head.as_slice(), &entry.value].concat();
         Ok((row, head, record))
     }
@@ -219,9 +221,10 @@ impl ObjectStore {
     fn make_room(&self, index: &mut Index, rows: &[Row]) -> Vec<Key> {
         rows.iter().for_each(|row| index.put(*row));
         let spared: Vec<Key> = rows.iter().map(|row| row.key).collect();
-        let mut gone = index.take_ended(SWEPT_PER_PUT * rows.len(), self.clock.now(), &spared);
+        let now = self.clock.now();
+        let mut gone = index.take_ended(SWEPT_PER_PUT * rows.len(), now, &spared);
         while index.bytes() > self.bytes_max
-            && let Some(key) = index.take_one(&spared)
+            && let Some(key) = index.take_one(now, &spared)
         {
             self.metrics.tier_evictions.get_or_create(&TIER).inc();
             gone.push(key);
@@ -252,10 +255,13 @@ fn bytes_taken(head_bytes: usize, value_bytes: usize) -> u32 {
 /// A head that does not verify ends at once: it is the first to make room.
 fn row_of(key: Key, head: Option<&Head>) -> Row {
     match head {
-        Some(head) => {
-            Row { key, end: head.meta.stale_until, bytes: bytes_taken(head.bytes, head.value_bytes as usize) }
-        }
-        None => Row { key, end: UnixSeconds(0), bytes: bytes_taken(0, 0) },
+        Some(head) => Row {
+            key,
+            created: head.meta.created,
+            end: head.meta.stale_until,
+            bytes: bytes_taken(head.bytes, head.value_bytes as usize),
+        },
+        None => Row { key, created: UnixSeconds(0), end: UnixSeconds(0), bytes: bytes_taken(0, 0) },
     }
 }
 
