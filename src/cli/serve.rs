@@ -19,6 +19,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
+        likewise::storage::files::restrict_new_files();
         let overrides = Overrides { listen: self.listen, upstream: self.upstream, ..Overrides::default() };
         let config = self.sources.load_with(overrides)?;
         let mut terminate =

@@ -1,11 +1,13 @@
 //! The data directory: who may use it, and which format it has.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 
-use super::files::{OsFiles, publish, read_all};
+use super::files::{FILE_MODE, OsFiles, create_private_dir, publish, read_all};
 use crate::error::{Error, Kind, Result};
 
 /// The version of the data directory that is written.
@@ -17,6 +19,8 @@ const FORMAT_PREFIX: &str = "likewise ";
 /// The longest format file that is read.
 pub(super) const FORMAT_BYTES_MAX: u64 = 4096;
 const LOCK_NAME: &str = "LOCK";
+/// The longest lock file that is read.
+const LOCK_BYTES_MAX: u64 = 32;
 
 /// A data directory that this process holds until the value is dropped, or the process ends in any way.
 #[derive(Debug)]
@@ -32,7 +36,8 @@ impl DataDirectory {
     /// Errors: `Locked` if another process holds it, `Io` if it cannot be created or written, `Format` if it was
     /// written by a newer version, `Corrupt` if its format file is damaged.
     pub fn open(root: &Path) -> Result<DataDirectory> {
-        fs::create_dir_all(root).map_err(|error| Error::io("create the data directory", error))?;
+        create_private_dir(root).map_err(|error| Error::io("create the data directory", error))?;
+        warn_if_open_to_others(root);
         let lock = Lock::take(root)?;
         check_format(root)?;
         Ok(DataDirectory { root: root.to_path_buf(), _lock: lock })
@@ -87,20 +92,58 @@ impl Lock {
         let file = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
+            .mode(FILE_MODE)
             .open(&path)
             .map_err(|error| Error::io("write to the data directory", error))?;
         match file.file().try_lock() {
-            Ok(()) => Ok(Lock(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
-                Kind::Locked,
-                "another process uses the data directory; stop it, or choose another one with --data-dir",
-            )
-            .with("path", path.display())),
+            Ok(()) => {
+                write_holder(&file);
+                Ok(Lock(file))
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let error = Error::new(
+                    Kind::Locked,
+                    "another process uses the data directory; stop it, or choose another one with --data-dir",
+                )
+                .with("path", path.display());
+                Err(match holder(&file) {
+                    Some(process) => error.with("process", process),
+                    None => error,
+                })
+            }
             Err(std::fs::TryLockError::Error(error)) => {
                 Err(Error::io("lock the data directory", error).with("path", path.display()))
             }
         }
+    }
+}
+
+/// Writes down which process holds the lock, for the message to others. A failure costs that message its number only.
+fn write_holder(file: &fs::File) {
+    let text = format!("{}\n", std::process::id());
+    let mut handle = file.file();
+    let _ = handle.set_len(0).and_then(|()| handle.write_all(text.as_bytes()));
+}
+
+/// The process that holds the lock, if it has written itself down.
+fn holder(file: &fs::File) -> Option<u32> {
+    let mut text = String::new();
+    file.file().take(LOCK_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Says that other users can read what is stored. An operator may have wanted that, so it is not changed.
+fn warn_if_open_to_others(root: &Path) {
+    let Ok(metadata) = fs::metadata(root) else { return };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            path = %root.display(),
+            mode = format!("{mode:o}"),
+            "other users of this machine have access to the data directory; `chmod -R go= DIR` takes it from them"
+        );
     }
 }
 
@@ -139,7 +182,10 @@ pub fn decode_format(bytes: &[u8]) -> Result<u32> {
     let text = str::from_utf8(bytes).map_err(|_| corrupt())?;
     let digits =
         text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.strip_suffix('\n')).ok_or_else(corrupt)?;
-    let is_number = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    // There is no version 0, and no number begins with one.
+    let is_number = (1..=9).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && !digits.starts_with('0');
     let version: u32 = if is_number { digits.parse().map_err(|_| corrupt())? } else { return Err(corrupt()) };
     if version > FORMAT_VERSION {
         return Err(Error::new(

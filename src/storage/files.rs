@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use fs_err as fs;
-use rustix::fs::FallocateFlags;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
+use rustix::fs::{FallocateFlags, Mode};
 
 use super::mapped_file::{FrozenFile, MappedFile};
 
@@ -93,13 +94,30 @@ pub fn remove_if_present(files: &dyn Files, path: &Path) -> io::Result<()> {
     }
 }
 
+/// The mode of new files: what users store is read by the server's own user only.
+pub(super) const FILE_MODE: u32 = 0o600;
+/// The mode of new directories.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Creates a directory with its parents, if it is missing, for this user only.
+pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
+    let created = std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir);
+    created.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", dir.display())))
+}
+
+/// Makes every file that this process and its children create from now on private, those of libraries too.
+pub fn restrict_new_files() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
 /// The files of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsFiles;
 
 impl Files for OsFiles {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let file =
+            fs::OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
         if let Err(error) = preallocate(&file, bytes) {
             drop(file);
             // The error that matters is the first one; a name that stays behind is reported as foreign.
@@ -138,7 +156,7 @@ impl Files for OsFiles {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        create_private_dir(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

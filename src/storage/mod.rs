@@ -21,6 +21,7 @@ mod mapped_file;
 pub mod objects;
 mod open_segment;
 mod options;
+mod overlay;
 pub mod recording;
 pub mod records;
 mod recovery;

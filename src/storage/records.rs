@@ -10,10 +10,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::fields::lock;
+use super::files::{FILE_MODE, create_private_dir};
 use crate::error::{Error, Kind, Result};
 
 /// The name of the database's file.
@@ -98,8 +100,9 @@ impl Records {
     /// Errors: `Corrupt` if the file is damaged (`likewise verify --repair` moves it aside), `Locked` if another
     /// process has it open, `Io` and `DiskFull` from the file system.
     pub fn open(dir: &Path) -> Result<Records> {
-        fs::create_dir_all(dir).map_err(|error| Error::io("create the directory of the records", error))?;
+        create_private_dir(dir).map_err(|error| Error::io("create the directory of the records", error))?;
         let path = dir.join(RECORDS_NAME);
+        create_private_file(&path).map_err(|error| Error::io("create the records", error))?;
         let database =
             guarded(|| Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(Into::into));
         let database = Arc::new(database.map_err(|error| failed("open the records", &path, error))?);
@@ -213,6 +216,11 @@ impl Drop for Records {
     }
 }
 
+/// Creates the file with its mode, if it is missing: redb takes an empty one for a new database.
+pub(super) fn create_private_file(path: &Path) -> std::io::Result<()> {
+    fs::OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path).map(drop)
+}
+
 struct Writer {
     database: Arc<Database>,
     path: PathBuf,
@@ -275,7 +283,7 @@ fn gather(first: Write, inbox: &Receiver<Write>) -> Vec<Write> {
     group
 }
 
-fn definition(table: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+pub(super) fn definition(table: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
     TableDefinition::new(table)
 }
 

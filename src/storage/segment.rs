@@ -22,6 +22,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const MAGIC: [u8; 8] = *b"LKWSVECS";
 const CHECKSUM_AT: usize = 60;
 const FLAG_TRUNCATED: u8 = 1;
+/// The polynomial of CRC-32C, reflected (RFC 3720 appendix B.4): what the last bit of a text does to its checksum.
+const CASTAGNOLI: u32 = 0x82F6_3B78;
 
 /// What the header page says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +191,28 @@ impl Header {
         }))
     }
 
+    /// Whether a slot that does not verify would, if one of its bits were another: then it was whole once.
+    ///
+    /// Cost: about one pass over the slot. A checksum is linear: what one wrong bit does to it depends on the place of
+    /// that bit only.
+    pub fn is_one_bit_off(&self, slot: u32, bytes: &[u8]) -> bool {
+        let Some(written) = u32_at(bytes, CHECKSUM_AT) else { return false };
+        let difference = self.slot_checksum(bytes) ^ written;
+        // One wrong bit of the checksum itself, or of the slot's number, which is checked beside it.
+        if difference.is_power_of_two() {
+            return u32_at(bytes, 32) == Some(slot);
+        }
+        let checked = bytes.len().saturating_sub(4);
+        let mut effect = CASTAGNOLI;
+        for _ in 0..checked * 8 {
+            if effect == difference {
+                return true;
+            }
+            effect = (effect >> 1) ^ if effect & 1 == 1 { CASTAGNOLI } else { 0 };
+        }
+        false
+    }
+
     /// CRC-32C over salt, segment number, and the slot without the checksum itself.
     fn slot_checksum(&self, slot: &[u8]) -> u32 {
         let (head, tail) = slot.split_at(slot.len().min(CHECKSUM_AT));
@@ -335,6 +359,25 @@ mod tests {
                 assert_eq!(header.decode_slot(3, &bytes), Slot::Bad, "byte {at} bit {bit}");
                 bytes[at] ^= 1 << bit;
             }
+        }
+    }
+
+    #[test]
+    fn one_wrong_bit_is_told_from_a_slot_that_was_cut_off() {
+        let header = header();
+        let mut whole = Vec::new();
+        header.encode_slot(3, &Key([8; 32]), &entry(), &mut whole);
+        for at in (0..whole.len()).filter(|at| !(32..36).contains(at)) {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                assert!(header.is_one_bit_off(3, &bytes), "byte {at} bit {bit}");
+            }
+        }
+        for end in [64, 100, 128] {
+            let mut torn = whole.clone();
+            torn[end..].fill(0);
+            assert!(!header.is_one_bit_off(3, &torn), "cut at {end}");
         }
     }
 

@@ -1,0 +1,240 @@
+//! The segments of vectors: what is damage in them, and how it is taken out.
+
+use std::io;
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::{Report, State};
+use crate::error::{Error, Kind, Result};
+use crate::storage::directory::vectors_in;
+use crate::storage::files::{Files, OsFiles, read_all};
+use crate::storage::index_file::{self, IndexEntry, index_number};
+use crate::storage::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
+use crate::storage::open_segment::OpenSegment;
+use crate::storage::options::ReadMode;
+use crate::storage::segment::{SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
+
+/// What devices write whole: a write that a crash has cut off is whole or missing in each sector.
+const SECTOR_BYTES: usize = 512;
+
+pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
+    let dir = vectors_in(root);
+    if !dir.exists() {
+        return Ok(());
+    }
+    let folder = Path::new("vectors");
+    let listed = OsFiles.list(&dir).map_err(|error| Error::io("list segments", error))?;
+    let manifest = check_manifest(&dir, &folder.join(MANIFEST_NAME), report)?;
+    let mut numbers = Vec::new();
+    for file in &listed {
+        let name = folder.join(&file.name);
+        if let Some(number) = segment_number(&file.name) {
+            numbers.push(number);
+            check_segment(&dir, folder, number, manifest.as_ref(), report)?;
+        } else if file.name.ends_with(".tmp") {
+            report.add(name, State::Note, "left by a crash; the next start overwrites it");
+        } else if file.name != MANIFEST_NAME && index_number(&file.name).is_none() {
+            report.add(name, State::Note, "not a file of this store; left alone");
+        }
+    }
+    let orphans =
+        listed.iter().filter(|file| index_number(&file.name).is_some_and(|n| !numbers.contains(&n)));
+    for file in orphans {
+        report.add(folder.join(&file.name), State::Note, "index file of a segment that has gone");
+    }
+    for listing in manifest.iter().flat_map(|manifest| &manifest.segments) {
+        if !numbers.contains(&listing.number) {
+            let what = format!("names segment {}, which is missing", listing.number);
+            report.add(folder.join(MANIFEST_NAME), State::Damaged, what);
+        }
+    }
+    Ok(())
+}
+
+fn check_manifest(dir: &Path, name: &Path, report: &mut Report) -> Result<Option<Manifest>> {
+    let path = dir.join(MANIFEST_NAME);
+    if !path.exists() {
+        report.add(name, State::Note, "missing; the next start rebuilds it");
+        return Ok(None);
+    }
+    let manifest = read_all(&OsFiles, &path, MANIFEST_BYTES_MAX)
+        .map_err(|error| Error::io("read manifest", error))
+        .and_then(|bytes| Manifest::decode(&bytes));
+    match manifest {
+        Ok(manifest) => {
+            report.add(name, State::Whole, format!("{} segments", manifest.segments.len()));
+            Ok(Some(manifest))
+        }
+        Err(error) if error.kind() == Kind::Format => Err(error.with("path", path.display())),
+        Err(error) => {
+            report.add(name, State::Damaged, error.to_string());
+            Ok(None)
+        }
+    }
+}
+
+fn check_segment(
+    dir: &Path,
+    folder: &Path,
+    number: u32,
+    manifest: Option<&Manifest>,
+    report: &mut Report,
+) -> Result<()> {
+    let name = segment_name(number);
+    let file = folder.join(&name);
+    let segment = match OpenSegment::open(&OsFiles, dir.join(&name), ReadMode::Pread) {
+        Ok(segment) => segment,
+        Err(error) if error.kind() == Kind::Format => return Err(error),
+        Err(error) => {
+            report.add(file, State::Damaged, error.to_string());
+            return Ok(());
+        }
+    };
+    let listing = manifest.and_then(|manifest| manifest.find(number));
+    if segment.header.number != number {
+        report.add(file, State::Damaged, format!("is segment {} under another name", segment.header.number));
+        return Ok(());
+    }
+    if listing.is_some_and(|listing| listing.salt != segment.header.salt) {
+        report.add(file, State::Damaged, "is not the segment that the manifest names");
+        return Ok(());
+    }
+    let scanned = match segment.scan() {
+        Ok(scanned) => scanned,
+        Err(error) => {
+            report.add(file, State::Damaged, error.to_string());
+            return Ok(());
+        }
+    };
+    let bad = bad_slots(&segment, &scanned.entries, scanned.used_slots)?;
+    let mut what = format!("{} entries", scanned.entries.len());
+    if !bad.torn.is_empty() {
+        what += &format!(", {} slots that a crash has cut off and that are not used", bad.torn.len());
+    }
+    if !bad.damaged.is_empty() {
+        what += &format!(", {} slots that do not verify any more", bad.damaged.len());
+    }
+    let (present, count) = (segment.slots_present, segment.header.slot_count);
+    if present < count {
+        what += &format!(", the file ends after {present} of {count} slots");
+    }
+    let slots: Vec<u32> = bad.damaged.into_iter().chain(present..count).collect();
+    let is_clean = scanned.bad_slots == 0;
+    report.add(
+        file,
+        if !slots.is_empty() {
+            State::Damaged
+        } else if is_clean {
+            State::Whole
+        } else {
+            State::Note
+        },
+        what,
+    );
+    if let Some(finding) = report.findings.last_mut() {
+        finding.slots = slots;
+    }
+    check_index(folder, &segment, &scanned.entries, report);
+    Ok(())
+}
+
+/// Slots that do not verify.
+#[derive(Debug, Default)]
+struct BadSlots {
+    /// Written in part, before a loss of power: no client was promised them.
+    torn: Vec<u32>,
+    /// Written whole, and changed since.
+    damaged: Vec<u32>,
+}
+
+/// Sorts the slots that do not verify. Files are preallocated with zeros, so a slot that a crash has cut off has a
+/// sector of zeros; one without was whole once. A vector that is mostly zeros may be taken for a torn one: then its one
+/// wrong bit, if it is one, still tells.
+fn bad_slots(segment: &OpenSegment, good: &[IndexEntry], used_slots: u32) -> Result<BadSlots> {
+    let mut bad = BadSlots::default();
+    let mut bytes = Vec::new();
+    for slot in 0..used_slots {
+        if good.binary_search_by_key(&slot, |entry| entry.slot).is_ok() {
+            continue;
+        }
+        segment.read_slot(slot, &mut bytes)?;
+        match segment.header.decode_slot(slot, &bytes) {
+            Slot::Empty | Slot::Good(_) => {}
+            Slot::Bad
+                if is_torn(segment.header.slot_offset(slot), segment.header.payload_bytes, &bytes)
+                    && !segment.header.is_one_bit_off(slot, &bytes) =>
+            {
+                bad.torn.push(slot);
+            }
+            Slot::Bad => bad.damaged.push(slot),
+        }
+    }
+    Ok(bad)
+}
+
+/// Whether a sector's part of the slot is zero. What pads the slot is zero in whole ones too, and is not looked at.
+fn is_torn(offset: u64, payload_bytes: u32, slot: &[u8]) -> bool {
+    let used = slot.get(..SLOT_HEADER_BYTES + payload_bytes as usize).unwrap_or(slot);
+    let first = SECTOR_BYTES - usize::try_from(offset % SECTOR_BYTES as u64).unwrap_or_default();
+    let (head, rest) = used.split_at(first.min(used.len()));
+    std::iter::once(head).chain(rest.chunks(SECTOR_BYTES)).any(|part| part.iter().all(|&byte| byte == 0))
+}
+
+/// Copies the segment at `path` to `copy`, then makes `slots` of it empty, and the file as long as its header says.
+pub(super) fn empty_slots(path: &Path, copy: &Path, slots: &[u32]) -> Result<()> {
+    let failed = |error| Error::io("empty damaged slots", error).with("path", path.display());
+    fs::copy(path, copy).map_err(failed)?;
+    let segment = OpenSegment::open(&OsFiles, path.to_path_buf(), ReadMode::Pread)?;
+    let (header, file) = (&segment.header, &segment.file);
+    let zeros = vec![0; usize::try_from(header.slot_bytes()).unwrap_or_default()];
+    for &slot in slots {
+        file.write_all_at(&zeros, header.slot_offset(slot)).map_err(failed)?;
+    }
+    file.sync_data().map_err(failed)
+}
+
+/// An index file that names a slot which does not verify tells that the slot was good once: that is damage, and
+/// writing the index file anew sets it right.
+fn check_index(folder: &Path, segment: &OpenSegment, entries: &[IndexEntry], report: &mut Report) {
+    let file = folder.join(index_file::index_name(segment.header.number));
+    match read_all(&OsFiles, &segment.index_path(), index_file::bytes_max(&segment.header)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => report.add(file, State::Damaged, error.to_string()),
+        Ok(bytes) => match index_file::decode(&bytes, &segment.header) {
+            Ok(indexed) if indexed == entries => {
+                report.add(file, State::Whole, format!("{} entries", indexed.len()))
+            }
+            Ok(indexed) => {
+                let is_lost =
+                    |entry: &&IndexEntry| entries.binary_search_by_key(&entry.slot, |e| e.slot).is_err();
+                let lost = indexed.iter().filter(is_lost).count();
+                let what =
+                    format!("names {lost} entries whose slots do not verify any more, of {}", indexed.len());
+                report.add(file, State::Damaged, what);
+            }
+            Err(error) => report.add(file, State::Damaged, error.to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_with_a_sector_of_zeros_is_torn_whatever_pads_it() {
+        let whole = [vec![7; SLOT_HEADER_BYTES + 1536], vec![0; 64]].concat();
+        assert!(!is_torn(4096, 1536, &whole));
+        for (offset, from, to) in
+            [(4096, 0, 512), (4096, 1024, 1536), (4096 + 1664, 0, 384), (4096 + 1664, 384, 896)]
+        {
+            let mut torn = whole.clone();
+            torn[from..to].fill(0);
+            assert!(is_torn(offset, 1536, &torn), "{offset} {from}");
+        }
+        let mut gap = whole;
+        gap[500..1000].fill(0);
+        assert!(!is_torn(4096, 1536, &gap), "no sector is zero");
+    }
+}
