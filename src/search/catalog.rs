@@ -49,7 +49,7 @@ impl Default for Options {
     }
 }
 
-/// A collection, or why it could not be opened.
+/// A collection, or why it could not be opened or dropped.
 type Shelf = BTreeMap<String, Result<Arc<Collection>>>;
 
 /// All collections. Shared by `Arc`.
@@ -116,9 +116,11 @@ impl Catalog {
         let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
         match shelf.get(name) {
             Some(Ok(collection)) => Ok(Arc::clone(collection)),
-            Some(Err(error)) => {
-                let message = "the collection could not be opened when the server started; see its log";
-                Err(Error::new(Kind::Unavailable, message).with("collection", name).source(error.clone()))
+            // Why is in the log: it names files of the server.
+            Some(Err(_)) => {
+                let message = "the collection cannot be opened, as the server's log says; it can be dropped, or \
+                               repaired while the server is stopped";
+                Err(Error::new(Kind::Unavailable, message).with("collection", name))
             }
             None => Err(Error::new(Kind::NotFound, format!("there is no collection {name:?}")).param("name")),
         }
@@ -175,12 +177,32 @@ impl Catalog {
     /// Drops a collection with everything in it.
     ///
     /// # Errors
-    /// `NotFound`; `Unavailable` if it could not be opened: what is damaged is not removed; `Io`.
+    /// `NotFound`; `Io`: it serves no more requests, and may be dropped again.
     pub async fn drop_collection(&self, name: &str) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let collection = self.get(name)?;
+        let opened = match self.get(name) {
+            Ok(collection) => Some(collection),
+            Err(error) if error.kind() == Kind::Unavailable => None,
+            Err(error) => return Err(error),
+        };
         self.shelf.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        collection.drop_collection().await
+        let dropped = match opened {
+            Some(collection) => collection.drop_collection().await,
+            None => self.drop_damaged(name).await,
+        };
+        if let Err(error) = &dropped {
+            // Its files may still be there, under a name that is free only without them.
+            let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
+            shelf.insert(name.to_owned(), Err(error.clone()));
+        }
+        dropped
+    }
+
+    async fn drop_damaged(&self, name: &str) -> Result<()> {
+        let (place, name) = (self.place.clone(), name.to_owned());
+        tokio::task::spawn_blocking(move || place.drop_collection(&name))
+            .await
+            .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
     }
 
     /// Results for each vector of a query in a view, on the room's threads.

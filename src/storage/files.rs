@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
@@ -36,7 +36,7 @@ pub trait Files: fmt::Debug + Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a name. Open handles and mappings stay valid.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// The regular files directly in `dir`, sorted by name.
+    /// The regular files directly in `dir`, sorted by name. A file that is removed meanwhile is listed or not; it is no error.
     fn list(&self, dir: &Path) -> io::Result<Vec<Listed>>;
     /// Creates a directory with its parents, if it is missing.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
@@ -77,13 +77,29 @@ pub fn read_all(files: &dyn Files, path: &Path, bytes_max: u64) -> io::Result<Ve
 ///
 /// Cost: one fsync of the file, one of the directory.
 pub fn publish(files: &dyn Files, dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = stage(files, dir, name, content)?;
+    files.rename(&temporary, &dir.join(name))?;
+    files.sync_dir(dir)
+}
+
+/// Writes and flushes `content` beside `name`, and returns where it lies. Whatever has the name stays as it is, also after an
+/// error.
+pub fn stage(files: &dyn Files, dir: &Path, name: &str, content: &[u8]) -> io::Result<PathBuf> {
     let temporary = dir.join(format!("{name}.tmp"));
     remove_if_present(files, &temporary)?;
     let file = files.create(&temporary, content.len() as u64)?;
     file.write_all_at(content, 0)?;
     file.sync_data()?;
-    files.rename(&temporary, &dir.join(name))?;
-    files.sync_dir(dir)
+    Ok(temporary)
+}
+
+/// Whether there is a file of this name.
+pub fn exists(files: &dyn Files, path: &Path) -> io::Result<bool> {
+    match files.open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a name, and is content if nothing has it.
@@ -143,7 +159,11 @@ impl Files for OsFiles {
         let mut listed = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            let metadata = match entry.metadata() {
+                // Removed since its name was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
             if metadata.is_file() {
                 listed.push(Listed {
                     name: entry.file_name().to_string_lossy().into_owned(),
@@ -215,4 +235,33 @@ fn write_zeros(file: &fs::File, bytes: u64) -> io::Result<()> {
         offset += count;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_directory_is_listed_while_its_files_are_created_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("stays"), "x").unwrap();
+        let is_done = AtomicBool::new(false);
+        let churn = |writer: usize| {
+            let mut removed = 0;
+            while !is_done.load(Ordering::Relaxed) || removed == 0 {
+                let files: Vec<_> = (0..50).map(|n| dir.path().join(format!("{writer}.{n}"))).collect();
+                files.iter().for_each(|file| fs::write(file, "x").unwrap());
+                files.iter().for_each(|file| fs::remove_file(file).unwrap());
+                removed += files.len();
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..2).for_each(|writer| _ = scope.spawn(move || churn(writer)));
+            let listings: Vec<_> = (0..2000).map(|_| OsFiles.list(dir.path())).collect();
+            is_done.store(true, Ordering::Relaxed);
+            let is_listed = |listing: Vec<Listed>| listing.iter().any(|file| file.name == "stays");
+            listings.into_iter().for_each(|listing| assert!(is_listed(listing.unwrap())));
+        });
+    }
 }

@@ -104,14 +104,14 @@ pub fn verify(root: &Path) -> Result<Report> {
 
 /// Moves damaged files into `damaged-<time>/`, then writes manifest and index files anew from the segments. Of a segment
 /// with damaged slots a copy goes there, and the slots are emptied. What damaged records still hold is brought back.
-/// Files of collections stay where they are. Returns what was found before, and what is found now.
+/// What is left of damaged collections is written into new files. Returns what was found before, and what is found now.
 ///
 /// Errors: as [`verify`].
 pub fn repair(root: &Path) -> Result<(Report, Report)> {
     let _lock = lock_existing(root)?;
     let before = check(root)?;
     let aside = root.join(format!("damaged-{}", SystemClock.now()));
-    // A collection is left as it is: its good rows are served, and without its manifest the rest would mean nothing.
+    // The files of a collection mean something only together: they have a repair of their own.
     let is_collection = |finding: &&Finding| finding.file.starts_with(COLLECTIONS);
     let damaged = before.findings.iter().filter(|finding| finding.state == State::Damaged);
     let mut salvaged = None;
@@ -134,6 +134,10 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
     let vectors = vectors_in(root);
     if vectors.exists() {
         recover(&OsFiles, &vectors, &Options::default(), SystemClock.now())?;
+    }
+    let place = collections_at(root);
+    if place.dir.exists() {
+        place.repair(&aside.join(COLLECTIONS))?;
     }
     let mut after = check(root)?;
     if let Some((file, salvaged)) = salvaged {
@@ -191,12 +195,15 @@ fn check_format(root: &Path, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+fn collections_at(root: &Path) -> Place {
+    Place { files: Arc::new(OsFiles), dir: collections_in(root), read: ReadMode::Pread }
+}
+
 fn check_collections(root: &Path, report: &mut Report) -> Result<()> {
-    let dir = collections_in(root);
-    if !dir.exists() {
+    let place = collections_at(root);
+    if !place.dir.exists() {
         return Ok(());
     }
-    let place = Place { files: Arc::new(OsFiles), dir, read: ReadMode::Pread };
     for Checked { file, damage } in place.check()? {
         let file = Path::new(COLLECTIONS).join(file);
         match damage {

@@ -376,7 +376,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_damaged_collection_is_left_alone_and_the_others_are_served() {
+async fn a_damaged_collection_is_left_alone_until_it_is_dropped_and_the_others_are_served() {
     let (server, dir) = start();
     for name in ["good", "bad"] {
         make(&server, name, json!({ "dimensions": 3 })).await;
@@ -394,10 +394,24 @@ async fn a_damaged_collection_is_left_alone_and_the_others_are_served() {
     );
     let answer = post(&server, "bad/search", json!({ "vector": [1, 0, 0] })).await;
     assert_eq!((answer.status, answer.error().0), (503, "unavailable"));
+    let said = answer.body.to_string();
+    assert!(!said.contains(dir.path().to_str().unwrap()) && !said.contains("manifest"), "{said}");
     let listed = server.get("/v1/collections").await.body;
     assert_eq!(listed["data"][0], json!({ "name": "bad", "is_available": false }));
-    assert_eq!(server.ask("DELETE", "/v1/collections/bad", &[], "").await.status, 503);
-    assert!(manifest.exists(), "what is damaged is not removed");
+    assert!(manifest.exists(), "what is damaged is not removed unasked");
+    assert_eq!(server.ask("DELETE", "/v1/collections/bad", &[], "").await.status, 204);
+    assert_eq!(post(&server, "bad/search", json!({ "vector": [1, 0, 0] })).await.status, 404);
+    let left = || {
+        let files = fs_err::read_dir(dir.path().join("collections")).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("bad.")).collect::<Vec<_>>()
+    };
+    assert!(left().is_empty(), "{:?}", left());
+    make(&server, "bad", json!({ "dimensions": 3 })).await;
+    upsert(&server, "bad", points()).await;
+    assert!(server.stop().success());
+    let server = start_in(&dir);
+    assert_eq!(server.get("/v1/collections/bad").await.body["documents"], 4);
 }
 
 /// An upload of any shape: documents lie in lines, and in one line each in an export.

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::endpoint::Endpoint;
 use crate::program::{Server, output, remote};
+use serde_json::{Value, json};
 
 fn verify(dir: &Path, flags: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } =
@@ -49,4 +50,78 @@ fn a_directory_that_is_not_there_is_named() {
     let (code, said) = verify(Path::new("no-such-directory"), &[]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("no-such-directory"), "{said}");
+}
+
+/// What is damaged of a collection is found, and what is left of it comes back.
+#[tokio::test]
+async fn a_damaged_collection_is_found_and_what_it_still_holds_comes_back() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    // Each request is in a segment of its own, or in the log.
+    let start = || {
+        let mut program = remote(dir.path(), &endpoint.url);
+        Server::spawn(program.env("LIKEWISE__SEARCH__TIDYING__SEGMENT_BYTES", "4000"))
+    };
+    let server = start();
+    let made = server.ask("PUT", "/v1/collections/k", &[], r#"{"dimensions":4,"metric":"l2"}"#).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let upsert = async |server: &Server, from: usize, to: usize| {
+        let documents: Vec<Value> = (from..to)
+            .map(|n| json!({ "id": n.to_string(), "vector": [n, 1, 2, 3], "text": "x".repeat(20) }))
+            .collect();
+        let body = json!({ "documents": documents }).to_string();
+        let stored = server.ask("POST", "/v1/collections/k/documents", &[], body).await;
+        assert_eq!(stored.status, 200, "{}", stored.body);
+    };
+    upsert(&server, 0, 200).await;
+    upsert(&server, 200, 210).await;
+    upsert(&server, 210, 220).await;
+    let gone = server.ask("POST", "/v1/collections/k/documents/delete", &[], r#"{"ids":["7"]}"#).await;
+    assert_eq!(gone.body["documents"], 1);
+    assert!(server.stop().success());
+    let collections = dir.path().join("collections");
+    let named = |end: &str| {
+        let files = fs_err::read_dir(&collections).unwrap().map(|file| file.unwrap().path());
+        files.into_iter().filter(|path| path.to_string_lossy().ends_with(end)).max().unwrap()
+    };
+    let whole: Vec<_> =
+        [".manifest", ".rows", ".log"].map(|end| (named(end), fs_err::read(named(end)).unwrap())).into();
+    let header = 4096;
+    for (place, at, lost) in
+        [(0, 40, 0), (1, 8, 0), (1, header + 5, 1), (1, header + 200 * 16 + 2, 1), (2, 0, 10)]
+    {
+        let (path, bytes) = &whole[place];
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        fs_err::write(path, damaged).unwrap();
+        let (code, said) = verify(dir.path(), &[]);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(
+            code == Some(3) && said.contains(&name) && said.contains("DAMAGED"),
+            "{name}, byte {at}: {said}"
+        );
+        let (code, said) = verify(dir.path(), &["--repair"]);
+        assert_eq!(code, Some(0), "{name}, byte {at}: {said}");
+        assert_eq!(verify(dir.path(), &[]).0, Some(0), "{name}, byte {at}");
+        let server = start();
+        let described = server.get("/v1/collections/k").await.body;
+        assert_eq!(described["documents"], 219 - lost, "{name}, byte {at}: {described}");
+        assert_eq!(described["metric"], "l2");
+        assert_eq!(server.get("/v1/collections/k/documents/7").await.status, 404, "it was deleted");
+        upsert(&server, 0, 1).await;
+        server.kill();
+        // As it was, for the next damage.
+        for file in fs_err::read_dir(&collections).unwrap() {
+            fs_err::remove_file(file.unwrap().path()).unwrap();
+        }
+        restore(&collections, &whole);
+    }
+}
+
+fn restore(collections: &Path, whole: &[(std::path::PathBuf, Vec<u8>)]) {
+    for (path, bytes) in whole {
+        fs_err::write(path, bytes).unwrap();
+    }
+    let (manifest, bytes) = &whole[0];
+    assert!(manifest.starts_with(collections));
+    fs_err::write(manifest.with_extension("manifest-copy"), bytes).unwrap();
 }

@@ -16,6 +16,8 @@ use crate::storage::files::{Files, StoredFile, read_all};
 const HEAD_BYTES: usize = 8;
 /// The longest log that is read.
 const LOG_BYTES_MAX: u64 = 8 << 30;
+/// Lengths that must lead to each other where a record is looked for behind a damaged one.
+const CHAINED_RECORDS: usize = 3;
 
 /// A log that takes records.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub(super) struct Log {
 pub struct Replay {
     /// The bodies of its good records, in order.
     pub records: Vec<Bytes>,
-    /// Records in the middle whose checksum did not hold.
+    /// Places in the middle that hold no good record.
     pub damaged: u64,
     /// Bytes after the last good record: what was being written when the process or the machine died.
     pub torn_bytes: u64,
@@ -102,17 +104,25 @@ impl Log {
 
 /// The good records, and where the last of them ends.
 fn replay(bytes: &Bytes, number: u64, salt: &Salt) -> (Replay, usize) {
+    let good = |at: usize| {
+        record_at(bytes, at)
+            .filter(|(body, _)| Some(checksum(number, salt, at as u64, body)) == u32_at(bytes, at + 4))
+    };
+    let zeros_from = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count();
     let mut replay = Replay::default();
-    let (mut at, mut end, mut doubtful) = (0, 0, 0);
-    while let Some((body, next)) = record_at(bytes, at) {
-        if Some(checksum(number, salt, at as u64, &body)) == u32_at(bytes, at + 4) {
+    let (mut at, mut end) = (0, 0);
+    loop {
+        while let Some((body, next)) = good(at) {
             replay.records.push(body);
-            // A bad record with a good one behind it was damaged later; without one it was never complete.
-            replay.damaged += std::mem::take(&mut doubtful);
-            end = next;
-        } else {
-            doubtful += 1;
+            (at, end) = (next, next);
         }
+        // A bad record with a good one behind it was damaged later; without one it was never complete. Its own length may be
+        // what is damaged.
+        let by_length = record_at(bytes, at).map(|(_, next)| next).filter(|&next| good(next).is_some());
+        let behind =
+            || (at + 1..zeros_from).find(|&at| is_chained(bytes, zeros_from, at) && good(at).is_some());
+        let Some(next) = by_length.or_else(behind) else { break };
+        replay.damaged += 1;
         at = next;
     }
     if bytes[end..].iter().any(|&byte| byte != 0) {
@@ -121,12 +131,29 @@ fn replay(bytes: &Bytes, number: u64, salt: &Salt) -> (Replay, usize) {
     (replay, end)
 }
 
+/// Whether lengths that lead to each other begin at `at`: hardly any bytes do by chance, and only then a checksum is worth its
+/// time.
+fn is_chained(bytes: &Bytes, zeros_from: usize, at: usize) -> bool {
+    let mut at = at;
+    for _ in 0..CHAINED_RECORDS {
+        match next_of(bytes, at) {
+            None => return false,
+            Some(next) if next >= zeros_from => return true,
+            Some(next) => at = next,
+        }
+    }
+    true
+}
+
 /// The record at `at`, by its own word, and where the next one begins.
 fn record_at(bytes: &Bytes, at: usize) -> Option<(Bytes, usize)> {
+    let next = next_of(bytes, at)?;
+    Some((bytes.slice(at + HEAD_BYTES..next), next))
+}
+
+fn next_of(bytes: &Bytes, at: usize) -> Option<usize> {
     let length = u32_at(bytes, at)? as usize;
-    let from = at + HEAD_BYTES;
-    let to = from.checked_add(length).filter(|&to| length > 0 && to <= bytes.len())?;
-    Some((bytes.slice(from..to), to))
+    (at + HEAD_BYTES).checked_add(length).filter(|&next| length > 0 && next <= bytes.len())
 }
 
 /// With the place in it, so that a record found elsewhere does not hold.
@@ -136,4 +163,36 @@ fn checksum(number: u64, salt: &Salt, at: u64, body: &[u8]) -> u32 {
     place[16..24].copy_from_slice(&number.to_le_bytes());
     place[24..].copy_from_slice(&at.to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c(&place), body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::recording::RecordingFiles;
+
+    #[test]
+    fn a_flipped_bit_takes_one_record_whichever_byte_it_is_in() {
+        let (files, path, salt) = (RecordingFiles::new(), Path::new("/log"), [3; 16]);
+        let mut log = Log::create(&files, path, 1, salt).unwrap();
+        let bodies: Vec<Vec<u8>> = (1..9_u8).map(|n| vec![n; usize::from(n) * 7]).collect();
+        bodies.iter().for_each(|body| log.append(body).unwrap());
+        let whole = read_all(&files, path, LOG_BYTES_MAX).unwrap();
+        let last = whole.len() - HEAD_BYTES - bodies[7].len();
+        for bit in 0..whole.len() * 8 {
+            for zeros in [0, 4096] {
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                bytes.resize(whole.len() + zeros, 0);
+                let (replay, end) = replay(&bytes.into(), 1, &salt);
+                assert_eq!(replay.records.len(), 7, "bit {bit}");
+                assert!(replay.records.iter().all(|record| bodies.contains(&record.to_vec())));
+                let is_last = bit / 8 >= last;
+                assert_eq!(
+                    (replay.damaged, end),
+                    if is_last { (0, last) } else { (1, whole.len()) },
+                    "bit {bit}"
+                );
+            }
+        }
+    }
 }

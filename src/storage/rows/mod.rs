@@ -7,32 +7,32 @@
 //!
 //! All calls block: a collection's writer owns its store.
 
+mod check;
 mod log;
 mod manifest;
+mod place;
+mod repair;
+mod salvage;
 mod segment;
 mod snapshot;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use check::Checked;
 pub use log::Replay;
 pub use manifest::{Listing, Manifest};
+pub use place::Place;
 pub use segment::{HEADER_BYTES, Header, Row, RowSegment};
 pub use snapshot::{Coverage, Covered, Draft, IndexFile, Snapshot};
 
 use self::log::Log;
-use self::manifest::MANIFEST_BYTES_MAX;
+use self::place::{DROPPED, MANIFEST, MANIFEST_COPY};
 use self::snapshot::SNAPSHOT;
-use super::files::{Files, publish, read_all, remove_if_present};
-use super::options::ReadMode;
+use super::files::{exists, remove_if_present};
 use crate::error::{Error, Kind, Result};
 
 /// Random bytes that every checksum of a store begins with.
 pub type Salt = [u8; 16];
-
-const MANIFEST: &str = "manifest";
-/// What the manifest of a collection that is being dropped is called.
-const DROPPED: &str = "dropped";
 
 /// What becomes of the log when a manifest is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +41,6 @@ pub enum LogFate {
     Kept,
     /// All that it says is in segments, so a new one begins.
     Replaced,
-}
-
-/// Where collections lie: all files of one are called `NAME.` and something, in one directory.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// The files.
-    pub files: Arc<dyn Files>,
-    /// The directory.
-    pub dir: PathBuf,
-    /// How segments are read.
-    pub read: ReadMode,
 }
 
 /// The store of one collection.
@@ -69,15 +58,6 @@ pub struct RowStore {
     is_off: bool,
 }
 
-/// A file of a collection, checked.
-#[derive(Debug)]
-pub struct Checked {
-    /// Its name.
-    pub file: PathBuf,
-    /// What is wrong with it, if anything is.
-    pub damage: Option<Error>,
-}
-
 /// A store as it was found.
 #[derive(Debug)]
 pub struct Opened {
@@ -89,114 +69,6 @@ pub struct Opened {
     pub replay: Replay,
 }
 
-impl Place {
-    /// The names of the collections that are there, sorted. What is left of dropped ones is removed.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn names(&self) -> Result<Vec<String>> {
-        let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
-        self.files.create_dir(&self.dir).map_err(io)?;
-        let mut names = Vec::new();
-        for file in self.files.list(&self.dir).map_err(io)? {
-            match file.name.split_once('.') {
-                Some((name, MANIFEST)) => names.push(name.to_owned()),
-                // One that cannot be removed takes nobody else's collections away.
-                Some((name, DROPPED)) => {
-                    if let Err(error) = self.remove_files(name) {
-                        tracing::error!(%error, "what is left of a dropped collection cannot be removed");
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(names)
-    }
-
-    /// Checks every byte of every collection, and changes nothing.
-    ///
-    /// # Errors
-    /// `Io`. Damage is no error, it is in what is returned.
-    pub fn check(&self) -> Result<Vec<Checked>> {
-        let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
-        let mut checked = Vec::new();
-        for file in self.files.list(&self.dir).map_err(io)? {
-            if let Some((name, MANIFEST)) = file.name.split_once('.') {
-                self.check_one(name, &mut checked);
-            }
-        }
-        Ok(checked)
-    }
-
-    fn check_one(&self, name: &str, checked: &mut Vec<Checked>) {
-        let mut add = |path: PathBuf, damage: Option<Error>| {
-            let file = path.file_name().map(PathBuf::from).unwrap_or_default();
-            checked.push(Checked { file, damage });
-        };
-        let path = self.path(name, MANIFEST);
-        let manifest = read_all(&*self.files, &path, MANIFEST_BYTES_MAX)
-            .map_err(|error| Error::io("read the manifest of a collection", error))
-            .and_then(|bytes| Manifest::decode(&bytes));
-        let manifest = match manifest {
-            Ok(manifest) => manifest,
-            Err(error) => return add(path, Some(error)),
-        };
-        add(path, None);
-        for listing in &manifest.segments {
-            let path = self.segment(name, listing.number);
-            let opened = RowSegment::open(&*self.files, &path, self.read, listing.number, manifest.salt);
-            let bad_rows = |segment: RowSegment| {
-                let bad = segment.bad_rows().len();
-                (bad > 0).then(|| {
-                    Error::new(Kind::Corrupt, format!("{bad} of {} rows do not verify", segment.rows()))
-                })
-            };
-            add(path, opened.map_or_else(Some, bad_rows));
-        }
-        let path = self.log(name, manifest.log);
-        let damaged = |(replay, _): (Replay, usize)| {
-            let records = replay.damaged;
-            (records > 0).then(|| Error::new(Kind::Corrupt, format!("{records} records do not verify")))
-        };
-        let read = Log::read(&*self.files, &path, manifest.log, &manifest.salt);
-        add(path, read.map_or_else(Some, damaged));
-        if self.has_snapshot(name) {
-            add(self.path(name, SNAPSHOT), self.open_snapshot(name, &manifest.salt).err());
-        }
-    }
-
-    /// Removes all files of a collection, the mark that it is dropped last.
-    fn remove_files(&self, name: &str) -> Result<()> {
-        let io =
-            |error| Error::io("remove the files of a dropped collection", error).with("collection", name);
-        for file in self.files.list(&self.dir).map_err(io)? {
-            if file.name.split_once('.').is_some_and(|(of, rest)| of == name && rest != DROPPED) {
-                remove_if_present(&*self.files, &self.dir.join(file.name)).map_err(io)?;
-            }
-        }
-        self.files.sync_dir(&self.dir).map_err(io)?;
-        remove_if_present(&*self.files, &self.path(name, DROPPED)).map_err(io)
-    }
-
-    fn path(&self, name: &str, what: &str) -> PathBuf {
-        self.dir.join(format!("{name}.{what}"))
-    }
-
-    fn log(&self, name: &str, number: u64) -> PathBuf {
-        self.path(name, &format!("{number:010}.log"))
-    }
-
-    fn segment(&self, name: &str, number: u64) -> PathBuf {
-        self.path(name, &format!("{number:010}.rows"))
-    }
-
-    fn publish(&self, name: &str, manifest: &Manifest) -> Result<()> {
-        publish(&*self.files, &self.dir, &format!("{name}.{MANIFEST}"), &manifest.encode()).map_err(|error| {
-            Error::io("publish the manifest of a collection", error).with("collection", name)
-        })
-    }
-}
-
 impl RowStore {
     /// A new, empty store, durable when this returns. `settings` are given back when it is opened.
     ///
@@ -206,8 +78,7 @@ impl RowStore {
         let io = |error| Error::io("create a collection", error).with("collection", name);
         place.files.create_dir(&place.dir).map_err(io)?;
         // Else the next start would take the new collection for the one that was dropped.
-        let listed = place.files.list(&place.dir).map_err(io)?;
-        if listed.iter().any(|file| file.name.split_once('.') == Some((name, DROPPED))) {
+        if exists(&*place.files, &place.path(name, DROPPED)).map_err(io)? {
             place.remove_files(name)?;
         }
         let mut salt = Salt::default();
@@ -219,7 +90,7 @@ impl RowStore {
         // Of a creation that a crash interrupted.
         remove_if_present(&*place.files, &path).map_err(io)?;
         let log = Log::create(&*place.files, &path, manifest.log, salt)?;
-        place.publish(name, &manifest)?;
+        place.stage(name, &manifest)?.publish(place)?;
         Ok(RowStore {
             place: place.clone(),
             name: name.to_owned(),
@@ -237,10 +108,7 @@ impl RowStore {
     /// `Corrupt` for a damaged manifest or segment, `Format`, `Io`.
     pub fn open(place: &Place, name: &str) -> Result<Opened> {
         let at = |error: Error| error.with("collection", name);
-        let io = |error| at(Error::io("open a collection", error));
-        let path = place.path(name, MANIFEST);
-        let manifest = read_all(&*place.files, &path, MANIFEST_BYTES_MAX).map_err(io)?;
-        let manifest = Manifest::decode(&manifest).map_err(at)?;
+        let manifest = place.manifest(name, MANIFEST)?;
         let open = |listing: &Listing| {
             let path = place.segment(name, listing.number);
             let segment = RowSegment::open(&*place.files, &path, place.read, listing.number, manifest.salt)?;
@@ -256,8 +124,8 @@ impl RowStore {
         let index = place.snapshot_number(&name, &manifest.salt);
         let index_before = index.unwrap_or(0);
         let store = RowStore { place, name, manifest, log, index, index_before, is_off: false };
-        store.remove_drafts().map_err(io)?;
-        store.remove_strays().map_err(io)?;
+        store.place.renew_copy(&store.name, &store.manifest);
+        store.remove_strays(true);
         Ok(Opened { store, segments, replay })
     }
 
@@ -279,12 +147,13 @@ impl RowStore {
     /// Appends a record to the log; it is durable when this returns.
     ///
     /// # Errors
-    /// `Io`, `DiskFull`: the store takes no more writes until it is opened again, because nothing is known of what
-    /// reached the disk. `Unavailable` after that.
+    /// `TooLarge`; `Io`, `DiskFull`: the store takes no more writes until it is opened again, because nothing is known of
+    /// what reached the disk. `Unavailable` after that.
     pub fn append(&mut self, record: &[u8]) -> Result<()> {
         self.check_on()?;
         let appended = self.log.append(record);
-        self.is_off = appended.is_err();
+        // One that is too large was not begun.
+        self.is_off = appended.as_ref().is_err_and(|error| error.kind() != Kind::TooLarge);
         appended
     }
 
@@ -306,16 +175,10 @@ impl RowStore {
     /// Publishes which segments hold from now on, and removes the files that no longer belong.
     ///
     /// # Errors
-    /// `Io`, `DiskFull`: the store is off, and the next start finds the old manifest or the new one.
+    /// `Io`, `DiskFull`: nothing has changed, or, if the manifest may have been replaced, the store is off, and the next start
+    /// finds the old manifest or the new one.
     pub fn publish(&mut self, segments: Vec<Listing>, version: u64, fate: LogFate) -> Result<()> {
         self.check_on()?;
-        let published = self.try_publish(segments, version, fate);
-        self.is_off = published.is_err();
-        published
-    }
-
-    fn try_publish(&mut self, segments: Vec<Listing>, version: u64, fate: LogFate) -> Result<()> {
-        let io = |error| Error::io("remove what a collection has outlived", error);
         let fresh = match fate {
             LogFate::Kept => None,
             LogFate::Replaced => {
@@ -326,26 +189,23 @@ impl RowStore {
         };
         let log = fresh.as_ref().map_or(self.log.number(), Log::number);
         let next = Manifest { segments, version, log, ..self.manifest.clone() };
-        self.place.publish(&self.name, &next)?;
+        let published = self.place.stage(&self.name, &next)?.publish(&self.place);
+        self.is_off = published.is_err();
+        published?;
         self.manifest = next;
         if let Some(fresh) = fresh {
             self.log = fresh;
         }
-        self.remove_strays().map_err(io)
+        self.remove_strays(false);
+        Ok(())
     }
 
-    /// Drops the collection: when this returns it is gone for good, and its bytes are removed.
+    /// Drops the collection: when this returns it is gone for good. Files that cannot be removed are removed at the next start.
     ///
     /// # Errors
     /// `Io`: it may be there or gone at the next start.
     pub fn drop_collection(self) -> Result<()> {
-        let Place { files, dir, .. } = &self.place;
-        let from = self.place.path(&self.name, MANIFEST);
-        files
-            .rename(&from, &self.place.path(&self.name, DROPPED))
-            .and_then(|()| files.sync_dir(dir))
-            .map_err(|error| Error::io("drop a collection", error).with("collection", &self.name))?;
-        self.place.remove_files(&self.name)
+        self.place.drop_collection(&self.name)
     }
 
     fn check_on(&self) -> Result<()> {
@@ -362,36 +222,35 @@ impl RowStore {
         number
     }
 
-    /// Removes drafts of indexes that were being built when the process ended. Those that are being built now look the same.
-    fn remove_drafts(&self) -> std::io::Result<()> {
+    /// Removes our files that the manifest does not list: of writes that were interrupted, or outlived. Drafts of indexes only
+    /// when the store is opened: those that are being built look the same.
+    ///
+    /// What cannot be listed or removed takes room until the next time, and is no reason to refuse writes.
+    fn remove_strays(&self, with_drafts: bool) {
         let Place { files, dir, .. } = &self.place;
-        let is_ours = |file: &str| file.strip_prefix(&*self.name).is_some_and(|rest| rest.starts_with('.'));
-        for file in files.list(dir)? {
-            if is_ours(&file.name) && file.name.ends_with(".draft") {
-                remove_if_present(&**files, &dir.join(&file.name))?;
+        let belongs = |what: &str| match what.split_once('.') {
+            Some((number, "log")) => number.parse() == Ok(self.manifest.log),
+            Some((number, "rows")) => {
+                self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
             }
-        }
-        Ok(())
-    }
-
-    /// Removes our files that the manifest does not list: of writes that were interrupted, or outlived.
-    fn remove_strays(&self) -> std::io::Result<()> {
-        let Place { files, dir, .. } = &self.place;
-        for file in files.list(dir)? {
-            let Some((name, what)) = file.name.split_once('.') else { continue };
-            let belongs = match what.split_once('.') {
-                Some((number, "log")) => number.parse() == Ok(self.manifest.log),
-                Some((number, "rows")) => {
-                    self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
+            Some((number, "faiss")) => number.parse().ok() == self.index,
+            Some((MANIFEST | MANIFEST_COPY | SNAPSHOT, "tmp")) => false,
+            Some((_, "draft")) => !with_drafts,
+            _ => true,
+        };
+        let remove = || {
+            for file in files.list(dir)? {
+                let is_stray =
+                    file.name.split_once('.').is_some_and(|(name, what)| name == self.name && !belongs(what));
+                if is_stray {
+                    remove_if_present(&**files, &dir.join(&file.name))?;
                 }
-                Some((number, "faiss")) => number.parse().ok() == self.index,
-                Some((MANIFEST | SNAPSHOT, "tmp")) => false,
-                _ => true,
-            };
-            if name == self.name && !belongs {
-                remove_if_present(&**files, &dir.join(&file.name))?;
             }
+            Ok::<(), std::io::Error>(())
+        };
+        if let Err(error) = remove() {
+            let collection = &self.name;
+            tracing::warn!(%error, collection, "files that a collection has outlived cannot be removed yet");
         }
-        Ok(())
     }
 }

@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 /// Length of the header; the vectors begin after it.
 pub const HEADER_BYTES: usize = 4096;
 /// Place of a document (8), its length (4), CRC-32C of the row (4).
-const ENTRY_BYTES: usize = 16;
+pub(super) const ENTRY_BYTES: usize = 16;
 
 /// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +87,11 @@ impl Header {
         u64::from(self.rows).checked_mul(u64::from(self.dim))?.checked_mul(4)
     }
 
-    fn table_at(&self) -> Option<u64> {
+    pub(super) fn table_at(&self) -> Option<u64> {
         self.vector_bytes()?.checked_add(HEADER_BYTES as u64)
     }
 
-    fn documents_at(&self) -> Option<u64> {
+    pub(super) fn documents_at(&self) -> Option<u64> {
         // The table ends with its own checksum.
         self.table_at()?.checked_add(u64::from(self.rows) * ENTRY_BYTES as u64 + 4)
     }
@@ -346,7 +346,7 @@ impl<'a> Appender<'a> {
     }
 }
 
-fn checksum(header: &Header, row: u32, vector: &[u8], document: &[u8]) -> u32 {
+pub(super) fn checksum(header: &Header, row: u32, vector: &[u8], document: &[u8]) -> u32 {
     let mut place = [0; 28];
     place[..16].copy_from_slice(&header.salt);
     place[16..24].copy_from_slice(&header.number.to_le_bytes());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Place, RowStore, Salt};
 use crate::error::{Error, Kind, Result};
 use crate::storage::fields::{array_at, has_valid_trailer, push_trailer, u32_at, u64_at};
-use crate::storage::files::{Files, StoredFile, publish, read_all, remove_if_present};
+use crate::storage::files::{Files, StoredFile, exists, publish, read_all, remove_if_present};
 use crate::storage::mapped_file::FrozenFile;
 
 const MAGIC: [u8; 8] = *b"LKWSINDX";
@@ -228,8 +228,8 @@ impl Place {
 
     /// Whether there is the manifest of a snapshot.
     pub(super) fn has_snapshot(&self, name: &str) -> bool {
-        let manifest = format!("{name}.{SNAPSHOT}");
-        self.files.list(&self.dir).is_ok_and(|listed| listed.iter().any(|file| *file.name == *manifest))
+        // In doubt there is one: what cannot be opened is reported by those who open it.
+        exists(&*self.files, &self.path(name, SNAPSHOT)).unwrap_or(true)
     }
 
     pub(super) fn open_snapshot(&self, name: &str, salt: &Salt) -> Result<Snapshot> {
@@ -289,7 +289,7 @@ impl RowStore {
         publish(&**files, dir, &format!("{}.{SNAPSHOT}", self.name), &encoded).map_err(io)?;
         self.index = Some(number);
         self.index_before = number;
-        self.remove_strays().map_err(|error| Error::io("remove what a collection has outlived", error))?;
+        self.remove_strays(false);
         Ok(Arc::new(Snapshot { number, coverage: manifest.coverage, file }))
     }
 
@@ -301,7 +301,8 @@ impl RowStore {
         let io = |error| Error::io("remove a snapshot", error).with("collection", &self.name);
         remove_if_present(&*self.place.files, &self.place.path(&self.name, SNAPSHOT)).map_err(io)?;
         self.index = None;
-        self.remove_strays().map_err(io)
+        self.remove_strays(false);
+        Ok(())
     }
 }
 

@@ -5,12 +5,15 @@
 //! acknowledged, so a cut of power may take none. Then each byte of a small store is flipped, and each write made to fail.
 
 use std::collections::HashSet;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use likewise::error::Kind;
-use likewise::storage::ReadMode;
+use likewise::storage::files::Listed;
 use likewise::storage::recording::{Arrived, Call, CrashPoint, Fault, Image, RecordingFiles};
 use likewise::storage::rows::{Listing, LogFate, Opened, Place, Row, RowSegment, RowStore};
+use likewise::storage::{Files, ReadMode, StoredFile};
 
 use super::crash::{Random, subsets};
 
@@ -271,4 +274,154 @@ fn the_draft_of_an_index_outlives_a_sealed_log_and_not_a_restart() {
     drop(store);
     RowStore::open(&place, NAME).unwrap();
     assert_eq!(drafts(), 0);
+}
+
+/// Files whose directories cannot be listed.
+#[derive(Debug)]
+struct Unlisted(RecordingFiles);
+
+impl Files for Unlisted {
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn StoredFile>> {
+        self.0.create(path, bytes)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>> {
+        self.0.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn list(&self, _dir: &Path) -> io::Result<Vec<Listed>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+}
+
+/// A listing only finds what can be removed, so one that fails turns nothing off.
+#[test]
+fn a_directory_that_cannot_be_listed_stops_no_write_no_start_and_no_drop() {
+    let files = RecordingFiles::new();
+    let unlisted = Place { files: Arc::new(Unlisted(files.clone())), ..place(&files) };
+    let mut store = RowStore::create(&unlisted, NAME, DIM as u32, Vec::new()).unwrap();
+    let row = Row { vector: &[1.0, 2.0, 3.0], document: b"row" };
+    for version in 0..3 {
+        store.append(b"logged").unwrap();
+        let segment = store.write_segment([row].into_iter()).unwrap();
+        let listing = Listing { number: segment.number(), rows: 1, dead: Vec::new() };
+        store.publish(vec![listing], version, LogFate::Kept).unwrap();
+        store.drop_index().unwrap();
+        assert!(store.is_on());
+    }
+    drop(store);
+    let opened = RowStore::open(&unlisted, NAME).unwrap();
+    assert_eq!((opened.segments.len(), opened.replay.records.len()), (1, 3));
+    drop(opened);
+    // With a listing, what was outlived goes.
+    RowStore::open(&place(&files), NAME).unwrap();
+    let rows = |place: &Place| {
+        place.files.list(&place.dir).unwrap().iter().filter(|file| file.name.ends_with(".rows")).count()
+    };
+    assert_eq!(rows(&place(&files)), 1);
+    RowStore::open(&unlisted, NAME).unwrap().store.drop_collection().unwrap();
+    assert!(place(&files).names().unwrap().is_empty());
+}
+
+/// What fails before the manifest is replaced has changed nothing.
+#[test]
+fn a_manifest_that_cannot_be_written_leaves_the_store_on() {
+    for fault in [Fault::Io, Fault::Full] {
+        let files = RecordingFiles::new();
+        let mut store = RowStore::create(&place(&files), NAME, DIM as u32, Vec::new()).unwrap();
+        store.append(b"before").unwrap();
+        files.fail_at(files.calls() + 1, fault, 3);
+        store.publish(Vec::new(), 1, LogFate::Replaced).unwrap_err();
+        assert!(store.is_on());
+        files.fail_at(usize::MAX, fault, 0);
+        store.append(b"after").unwrap();
+        let found = |store: &RowStore| store.manifest().log;
+        let log = found(&store);
+        let opened =
+            RowStore::open(&place(&RecordingFiles::from_image(&files.durable_image())), NAME).unwrap();
+        assert_eq!((found(&opened.store), opened.replay.records.len()), (log, 2));
+        store.publish(Vec::new(), 1, LogFate::Replaced).unwrap();
+        assert_ne!(found(&store), log);
+    }
+}
+
+/// Live rows and records, without the dead.
+fn living(state: &State) -> HashSet<String> {
+    state.iter().filter(|line| line.ends_with("dead: false") || line.starts_with("log ")).cloned().collect()
+}
+
+#[test]
+fn every_flipped_byte_is_repaired_and_costs_one_row_or_record_at_most() {
+    let (aside, mut costs) = (Path::new("/aside"), [0, 0]);
+    for seed in [7, 8, 9] {
+        let workload = run(seed);
+        let image = workload.files.live_image();
+        let whole = living(workload.states.last().unwrap());
+        for (path, bytes) in &image {
+            for at in 0..bytes.len() {
+                let mut image = image.clone();
+                image.get_mut(path).unwrap()[at] ^= 0x10;
+                let files = RecordingFiles::from_image(&image);
+                let place = place(&files);
+                place.repair(aside).unwrap();
+                let bad: Vec<_> = place.check().unwrap().into_iter().filter_map(|file| file.damage).collect();
+                assert!(bad.is_empty(), "{}, byte {at}: {bad:?}", path.display());
+                let mut opened = RowStore::open(&place, NAME).unwrap();
+                let found = living(&state(&opened));
+                let lost = whole.difference(&found).count();
+                assert!(lost <= 1 && found.is_subset(&whole), "{}, byte {at}: {found:#?}", path.display());
+                costs[lost] += 1;
+                opened.store.append(b"goes on").unwrap();
+            }
+        }
+    }
+    assert!(costs[0] > 1000 && costs[1] > 100, "{costs:?}");
+}
+
+/// A file that is missing costs what was in it; nothing is deleted by a repair.
+#[test]
+fn a_repair_keeps_what_it_replaces_and_survives_missing_files() {
+    let workload = run(7);
+    let image = workload.files.live_image();
+    for missing in image.keys() {
+        let mut image = image.clone();
+        image.remove(missing);
+        let files = RecordingFiles::from_image(&image);
+        let place = place(&files);
+        place.repair(Path::new("/aside")).unwrap();
+        let opened = RowStore::open(&place, NAME).unwrap();
+        assert!(living(&state(&opened)).is_subset(&living(workload.states.last().unwrap())));
+        let is_manifest = missing.to_string_lossy().contains("manifest");
+        assert!(!is_manifest || state(&opened) == *workload.states.last().unwrap());
+    }
+    let manifest = place(&workload.files).dir.join("points.manifest");
+    let mut damaged = image.clone();
+    damaged.get_mut(&manifest).unwrap()[40] ^= 1;
+    let files = RecordingFiles::from_image(&damaged);
+    let kept = |files: &RecordingFiles| files.live_image().get(Path::new("/aside/points.manifest")).cloned();
+    place(&files).repair(Path::new("/aside")).unwrap();
+    assert_eq!(kept(&files).as_ref(), damaged.get(&manifest));
+    // Without a copy nothing says which rows are dead: the collection is left as it is, and can be dropped.
+    damaged.remove(&place(&files).dir.join("points.manifest-copy")).unwrap();
+    let files = RecordingFiles::from_image(&damaged);
+    place(&files).repair(Path::new("/aside")).unwrap();
+    assert_eq!(files.live_image(), damaged);
+    place(&files).drop_collection(NAME).unwrap();
+    assert!(files.live_image().is_empty());
 }
