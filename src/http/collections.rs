@@ -14,7 +14,7 @@ use super::body;
 use super::headers::path;
 use super::models::Names;
 use super::problem::{ErrorBody, Problem};
-use super::wire::parse;
+use super::wire::{parse, shortened};
 use crate::error::{Error, Result};
 use crate::search::{Collection, Indexed, Metric, metric_name};
 use crate::service::Neighbors;
@@ -128,6 +128,7 @@ pub(super) async fn create(
     let metric = match &wire.metric {
         None => Metric::Cosine,
         Some(name) => metric_name::read(name).ok_or_else(|| {
+            let name = shortened(name);
             Error::invalid("metric", format!("there is no metric {name:?}: cosine, inner_product or l2"))
         })?,
     };
@@ -182,7 +183,7 @@ pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<Collecti
     Json(CollectionList { object: "list", data })
 }
 
-/// Drops a collection with everything in it.
+/// Drops a collection with everything in it, also one that is damaged.
 #[utoipa::path(
     delete,
     path = "/v1/collections/{name}",
@@ -192,7 +193,6 @@ pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<Collecti
         (status = 204, description = "It is gone, and its bytes are removed"),
         (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody),
-        (status = 503, body = ErrorBody, description = "It could not be opened, and is left as it is"),
     )
 )]
 pub(super) async fn drop_collection(

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, Request as HttpRequest, State};
 use axum::http::{HeaderValue, header};
@@ -15,25 +14,37 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::bounded::AtMost;
 use super::collections::{Endpoint, Place};
 use super::headers::{path, query};
+use super::offload::offload;
+use super::pieces::{self, PIECE_BYTES};
 use super::problem::{ErrorBody, Problem};
-use super::wire::parse;
+use super::wire::{parse, shortened};
 use super::{body, filter};
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::search::{Change, Document, DocumentRef, Filter, Receipt, View};
+use crate::search::{
+    Change, Document, DocumentRef, Filter, METADATA_BYTES_MAX, Receipt, TAGS_MAX, View, check_metadata,
+};
 use crate::service::neighbors::Draft;
 
-/// Documents of one piece of an export.
-const EXPORTED_AT_ONCE: usize = 256;
+/// Documents that are looked up at a time for an export.
+const EXPORTED_AT_ONCE: usize = 16;
+/// Documents and ids of one request that are read at all.
+const DOCUMENTS_MAX: usize = 65_536;
+/// Tags of one list that are read at all.
+const TAGS_READ_MAX: usize = 1024;
+/// Numbers of one vector that are read at all.
+const NUMBERS_MAX: usize = 65_536;
 
 /// Documents to store.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpsertRequest {
     /// Documents; each takes the place of the one with its id.
-    documents: Vec<DocumentInput>,
+    #[schema(value_type = Vec<DocumentInput>)]
+    documents: AtMost<DocumentInput, DOCUMENTS_MAX>,
     /// Whether a text longer than the model reads is cut (default) or refused.
     truncate: Option<bool>,
 }
@@ -53,8 +64,8 @@ pub(super) struct DocumentInput {
     #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
     /// Names that invalidation and deletion speak of.
-    #[serde(default)]
-    tags: Vec<String>,
+    #[schema(value_type = Option<Vec<String>>)]
+    tags: Option<AtMost<String, TAGS_READ_MAX>>,
 }
 
 /// A vector: a list of numbers, or base64 of little-endian f32.
@@ -82,9 +93,12 @@ impl<'de> Deserialize<'de> for VectorInput {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<VectorInput, A::Error> {
-                let mut numbers = Vec::with_capacity(list.size_hint().unwrap_or(384));
-                // By way of doubles: a number that only an f32 cannot hold is found by whoever can name its place.
+                let mut numbers = Vec::new();
+                // By way of doubles: a number that only an f32 cannot hold is found where its place can be named.
                 while let Some(number) = list.next_element::<f64>()? {
+                    if numbers.len() == NUMBERS_MAX {
+                        return Err(de::Error::custom(format!("a vector has at most {NUMBERS_MAX} numbers")));
+                    }
                     numbers.push(number as f32);
                 }
                 Ok(VectorInput(numbers))
@@ -108,12 +122,14 @@ pub(super) struct WriteAnswer {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteRequest {
     /// By their ids.
-    ids: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>)]
+    ids: Option<AtMost<String, DOCUMENTS_MAX>>,
     /// All that carry one of these tags.
-    tags: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>)]
+    tags: Option<AtMost<String, TAGS_READ_MAX>>,
     /// All that the filter means.
     #[schema(value_type = Option<Object>)]
-    filter: Option<serde_json::Value>,
+    filter: Option<Box<RawValue>>,
 }
 
 /// What an answer about documents is to hold besides what it always does.
@@ -172,10 +188,13 @@ pub(super) async fn upsert(
     // Asked first, so that a wrong name is not told after a long upload.
     endpoint.neighbors.get(&name)?;
     let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let wire: UpsertRequest = parse(&body)?;
-    let drafts = wire.documents.into_iter().enumerate().map(|(row, input)| draft(row, input));
-    let drafts = drafts.collect::<Result<Vec<_>>>()?;
-    let truncate = wire.truncate.unwrap_or(true);
+    let length = body.len();
+    let read = move || {
+        let wire: UpsertRequest = parse(&body)?;
+        let drafts = wire.documents.0.into_iter().enumerate().map(|(row, input)| draft(row, input));
+        Ok::<_, Error>((drafts.collect::<Result<Vec<_>>>()?, wire.truncate.unwrap_or(true)))
+    };
+    let (drafts, truncate) = offload(length, read).await??;
     let receipt = endpoint.neighbors.upsert(&name, drafts, truncate, &tenant).await?;
     Ok(Json(receipt.into()))
 }
@@ -203,22 +222,25 @@ pub(super) async fn delete(
 ) -> Result<Json<WriteAnswer>, Problem> {
     let name = path(place, "name")?;
     let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let change = match parse(&body)? {
-        DeleteRequest { ids: Some(ids), tags: None, filter: None } => Change::Delete(ids),
+    let change = offload(body.len(), move || change(&body)).await??;
+    Ok(Json(endpoint.neighbors.delete(&name, change).await?.into()))
+}
+
+/// What a request removes.
+fn change(body: &[u8]) -> Result<Change> {
+    match parse(body)? {
+        DeleteRequest { ids: Some(ids), tags: None, filter: None } => Ok(Change::Delete(ids.0)),
         DeleteRequest { ids: None, tags: Some(tags), filter: None } => {
-            if let Some(wrong) = tags.iter().find(|tag| Tag::named(tag).is_none()) {
-                return Err(Error::invalid("tags", format!("{wrong:?}: {}", Tag::RULE)).into());
+            if let Some(wrong) = tags.0.iter().find(|tag| Tag::named(tag).is_none()) {
+                return Err(Error::invalid("tags", format!("{:?}: {}", shortened(wrong), Tag::RULE)));
             }
-            Change::DeleteMatching(Filter::Tagged(tags))
+            Ok(Change::DeleteMatching(Filter::Tagged(tags.0)))
         }
         DeleteRequest { ids: None, tags: None, filter: Some(filter) } => {
-            Change::DeleteMatching(filter::read(&filter)?)
+            Ok(Change::DeleteMatching(filter::read(&filter)?))
         }
-        DeleteRequest { .. } => {
-            return Err(Error::invalid("ids", "give one of ids, tags and filter").into());
-        }
-    };
-    Ok(Json(endpoint.neighbors.delete(&name, change).await?.into()))
+        DeleteRequest { .. } => Err(Error::invalid("ids", "give one of ids, tags and filter")),
+    }
 }
 
 /// One document.
@@ -276,11 +298,13 @@ pub(super) async fn export(
     let has_vectors = query(include, "include")?.has_vector()?;
     let view = endpoint.neighbors.get(&name)?.view();
     let count = view.documents();
-    let lines = futures_util::stream::unfold(Some((0, 0)), move |from| {
-        let piece = from.map(|from| lines(&view, from, has_vectors));
-        async { piece.map(|(text, next)| (Ok::<Bytes, std::convert::Infallible>(text.into()), next)) }
+    let mut next = Some((0, 0));
+    let lines = std::iter::from_fn(move || {
+        let (text, after) = lines(&view, next?, has_vectors);
+        next = after;
+        Some(Bytes::from(text))
     });
-    let mut response = Response::new(Body::from_stream(lines));
+    let mut response = Response::new(pieces::body(lines));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     headers.insert("x-likewise-documents", HeaderValue::from(count));
@@ -289,12 +313,17 @@ pub(super) async fn export(
 
 /// Some documents as JSON lines, and where the next ones begin.
 fn lines(view: &View, from: (usize, usize), has_vectors: bool) -> (Vec<u8>, Option<(usize, usize)>) {
-    let (documents, next) = view.page(from, EXPORTED_AT_ONCE);
-    let mut text = Vec::new();
-    for (document, vector) in documents {
-        let object = object(&document, has_vectors.then_some(vector));
-        serde_json::to_writer(&mut text, &object).expect("plain values into memory: this is a bug");
-        text.push(b'\n');
+    let (mut text, mut next) = (Vec::new(), Some(from));
+    while text.len() < PIECE_BYTES
+        && let Some(from) = next
+    {
+        let (documents, after) = view.page(from, EXPORTED_AT_ONCE);
+        for (document, vector) in documents {
+            let object = object(&document, has_vectors.then_some(vector));
+            serde_json::to_writer(&mut text, &object).expect("plain values into memory: this is a bug");
+            text.push(b'\n');
+        }
+        next = after;
     }
     (text, next)
 }
@@ -320,22 +349,30 @@ impl From<Receipt> for WriteAnswer {
 fn draft(row: usize, input: DocumentInput) -> Result<Draft> {
     let metadata = input.metadata.map(|raw| one_line(raw.get())).filter(|text| text != "null");
     if let Some(text) = &metadata {
-        // As strictly as filters will read it: what they could not read would be stored and never found.
-        if let Err(error) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
-            let message = format!("metadata is a JSON object: {error}");
-            return Err(Error::invalid(format!("documents[{row}].metadata"), message));
+        let fault = |message| Error::invalid(format!("documents[{row}].metadata"), message);
+        if text.len() > METADATA_BYTES_MAX {
+            return Err(fault(format!(
+                "metadata has at most {METADATA_BYTES_MAX} bytes, got {}",
+                text.len()
+            )));
         }
+        check_metadata(text).map_err(fault)?;
+    }
+    let tags = input.tags.map_or_else(Vec::new, |tags| tags.0);
+    if tags.len() > TAGS_MAX {
+        let message = format!("a document has at most {TAGS_MAX} tags, got {}", tags.len());
+        return Err(Error::invalid(format!("documents[{row}].tags"), message));
     }
     let tag = |name: &String| {
-        let fault = || Error::invalid(format!("documents[{row}].tags"), format!("{name:?}: {}", Tag::RULE));
-        Tag::named(name).ok_or_else(fault)
+        let message = || format!("{:?}: {}", shortened(name), Tag::RULE);
+        Tag::named(name).ok_or_else(|| Error::invalid(format!("documents[{row}].tags"), message()))
     };
     Ok(Draft {
         document: Document {
             id: input.id,
             text: input.text,
             metadata: metadata.unwrap_or_default(),
-            tags: input.tags.iter().map(tag).collect::<Result<_>>()?,
+            tags: tags.iter().map(tag).collect::<Result<_>>()?,
         },
         vector: input.vector.map(|vector| vector.0),
     })

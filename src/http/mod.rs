@@ -30,6 +30,7 @@ mod objects;
 mod offload;
 mod operations;
 mod pages;
+mod pieces;
 mod problem;
 mod router;
 mod search;

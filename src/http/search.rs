@@ -7,13 +7,18 @@ use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::bounded::AtMost;
 use super::collections::{Endpoint, Place};
 use super::documents::VectorInput;
 use super::embeddings::directives;
 use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING, path};
+use super::offload::offload;
+use super::pieces::{self, PIECE_BYTES};
 use super::problem::{ErrorBody, Problem};
 use super::wire::{CacheObject, object, parse};
 use super::{body, filter};
@@ -23,6 +28,12 @@ use crate::search::{Hit, Results};
 use crate::service::neighbors::{Found, Input, Search};
 
 const K: usize = 10;
+/// Queries of one request that are read at all.
+const QUERIES_READ_MAX: usize = 4096;
+/// Names in `include` that are read at all.
+const FIELDS_READ_MAX: usize = 16;
+/// Results up to so many bytes are written at once, longer ones in pieces.
+const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 
 /// A search: by one of `query`, `vector`, `queries` and `vectors`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -34,15 +45,16 @@ pub(super) struct SearchRequest {
     #[schema(value_type = Option<Vec<f32>>)]
     vector: Option<VectorInput>,
     /// Several texts; `results` is then a list of lists.
-    queries: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>)]
+    queries: Option<AtMost<String, QUERIES_READ_MAX>>,
     /// Several vectors; `results` is then a list of lists.
     #[schema(value_type = Option<Vec<Vec<f32>>>)]
-    vectors: Option<Vec<VectorInput>>,
+    vectors: Option<AtMost<VectorInput, QUERIES_READ_MAX>>,
     /// How many documents are wanted of each query; 10.
     k: Option<usize>,
     /// Which documents may be found, such as `{"brand": "acme", "price": {"$lt": 20}}`.
     #[schema(value_type = Option<Object>)]
-    filter: Option<serde_json::Value>,
+    filter: Option<Box<RawValue>>,
     /// Scores below it are not results.
     #[schema(value_type = Option<f32>)]
     min_score: Option<f64>,
@@ -51,7 +63,8 @@ pub(super) struct SearchRequest {
     /// Nodes that a graph widens: more find more, and take as much longer.
     ef: Option<usize>,
     /// What results hold besides id and score; text and metadata if it is left out.
-    include: Option<Vec<Field>>,
+    #[schema(value_type = Option<Vec<Field>>)]
+    include: Option<AtMost<Field, FIELDS_READ_MAX>>,
     /// What the request says about the cache.
     #[serde(default, deserialize_with = "object")]
     cache: Option<CacheObject>,
@@ -126,8 +139,14 @@ pub(super) async fn search(
     let name = path(place, "name")?;
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
-    let wire: SearchRequest = parse(&body)?;
-    let include = wire.include.unwrap_or_else(|| vec![Field::Text, Field::Metadata]);
+    let length = body.len();
+    let read = move || {
+        let wire: SearchRequest = parse(&body)?;
+        let filter = wire.filter.as_deref().map(filter::read).transpose()?;
+        Ok::<_, Error>((wire, filter))
+    };
+    let (wire, filter) = offload(length, read).await??;
+    let include = wire.include.map_or_else(|| vec![Field::Text, Field::Metadata], |fields| fields.0);
     let (input, is_batch) = input(wire.query, wire.vector, wire.queries, wire.vectors)?;
     let score_min = wire.min_score.map(|min| min as f32);
     if score_min.is_some_and(|min| !min.is_finite()) {
@@ -136,7 +155,7 @@ pub(super) async fn search(
     let search = Search {
         input,
         k: wire.k.unwrap_or(K),
-        filter: wire.filter.as_ref().map(filter::read).transpose()?,
+        filter,
         score_min,
         has_vectors: include.contains(&Field::Vector),
         is_exact: wire.exact.unwrap_or(false),
@@ -146,50 +165,48 @@ pub(super) async fn search(
         fields: if is_batch { ["queries", "vectors"] } else { ["query", "vector"] },
     };
     let found = endpoint.neighbors.search(&name, search).await?;
-    Ok(answer(&found, is_batch, &include))
+    Ok(answer(found, is_batch, include))
 }
 
 fn input(
     query: Option<String>,
     vector: Option<VectorInput>,
-    queries: Option<Vec<String>>,
-    vectors: Option<Vec<VectorInput>>,
+    queries: Option<AtMost<String, QUERIES_READ_MAX>>,
+    vectors: Option<AtMost<VectorInput, QUERIES_READ_MAX>>,
 ) -> Result<(Input, bool)> {
     match (query, vector, queries, vectors) {
         (Some(text), None, None, None) => Ok((Input::Texts(vec![text]), false)),
         (None, Some(vector), None, None) => Ok((Input::Vectors(vec![vector.0]), false)),
-        (None, None, Some(texts), None) => Ok((Input::Texts(texts), true)),
+        (None, None, Some(texts), None) => Ok((Input::Texts(texts.0), true)),
         (None, None, None, Some(vectors)) => {
-            Ok((Input::Vectors(vectors.into_iter().map(|vector| vector.0).collect()), true))
+            Ok((Input::Vectors(vectors.0.into_iter().map(|vector| vector.0).collect()), true))
         }
         _ => Err(Error::invalid("query", "give one of query, vector, queries and vectors")),
     }
 }
 
-fn answer(found: &Found, is_batch: bool, include: &[Field]) -> Response {
-    let mut json = Vec::with_capacity(
-        256 + found.results.iter().map(|results| results.bytes().len() * 2).sum::<usize>(),
-    );
-    json.extend_from_slice(br#"{"results":"#);
-    if is_batch {
-        separated(&mut json, found.results.iter(), |json, results| write(json, results, include));
-    } else if let Some(results) = found.results.first() {
-        write(&mut json, results, include);
-    }
-    json.extend_from_slice(br#","version":"#);
-    value(&mut json, &found.version);
-    json.push(b'}');
-    let mut response = Response::new(Body::from(json));
+fn answer(mut found: Found, is_batch: bool, include: Vec<Field>) -> Response {
+    let (queries, version) = (found.results.len(), found.version);
+    let results = std::mem::take(&mut found.results);
+    let bytes: usize = results.iter().map(|results| results.bytes().len()).sum();
+    let mut writing = Writing { results, include, is_batch, version, query: 0, at: 0, stage: Stage::Head };
+    let mut response = Response::new(if bytes <= AT_ONCE_BYTES_MAX {
+        let mut json = Vec::with_capacity(256 + bytes * 2);
+        writing.write(&mut json, usize::MAX);
+        Body::from(json)
+    } else {
+        pieces::body(writing)
+    });
     let headers = response.headers_mut();
     headers.reserve(10);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(HITS, HeaderValue::from(found.hits));
     headers.insert(MISSES, HeaderValue::from(found.misses));
     headers.insert(COALESCED, HeaderValue::from(found.coalesced));
-    if found.hits == found.results.len() {
+    if found.hits == queries {
         headers.insert(header::AGE, HeaderValue::from(found.age_seconds));
     }
-    headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(found)));
+    headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(&found)));
     let mut timing = String::with_capacity(48);
     let (embedding, searching) = (Millis(found.embedding), Millis(found.searching));
     let _ = write!(timing, "embedding;dur={embedding}, search;dur={searching}");
@@ -207,8 +224,70 @@ fn cache_status(found: &Found) -> &'static str {
     }
 }
 
-fn write(json: &mut Vec<u8>, results: &Results, include: &[Field]) {
-    separated(json, results.iter(), |json, hit| write_hit(json, &hit, include));
+/// An answer that is being written, in pieces or at once.
+struct Writing {
+    results: Vec<Results>,
+    include: Vec<Field>,
+    is_batch: bool,
+    version: u64,
+    /// Which results are next, and where among their bytes.
+    query: usize,
+    at: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Results,
+    Done,
+}
+
+impl Writing {
+    /// Writes on until there are `bytes` or more, or all is written.
+    fn write(&mut self, json: &mut Vec<u8>, bytes: usize) {
+        if self.stage == Stage::Head {
+            self.stage = Stage::Results;
+            json.extend_from_slice(br#"{"results":"#);
+            json.extend(self.is_batch.then_some(b'['));
+        }
+        while self.stage == Stage::Results && json.len() < bytes {
+            self.write_next(json);
+        }
+    }
+
+    /// Writes one result, or the end of a list.
+    fn write_next(&mut self, json: &mut Vec<u8>) {
+        let Some(results) = self.results.get(self.query) else {
+            self.stage = Stage::Done;
+            json.extend(self.is_batch.then_some(b']'));
+            json.extend_from_slice(br#","version":"#);
+            value(json, &self.version);
+            return json.push(b'}');
+        };
+        if self.at == 0 {
+            json.extend((self.query > 0).then_some(b','));
+            json.push(b'[');
+        }
+        if let Some((hit, next)) = results.at(self.at) {
+            json.extend((self.at > 0).then_some(b','));
+            write_hit(json, &hit, &self.include);
+            self.at = next;
+        } else {
+            json.push(b']');
+            (self.query, self.at) = (self.query + 1, 0);
+        }
+    }
+}
+
+impl Iterator for Writing {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut json = Vec::new();
+        self.write(&mut json, PIECE_BYTES);
+        (!json.is_empty()).then(|| json.into())
+    }
 }
 
 fn write_hit(json: &mut Vec<u8>, hit: &Hit<'_>, include: &[Field]) {
@@ -253,4 +332,48 @@ fn separated<T>(json: &mut Vec<u8>, items: impl Iterator<Item = T>, mut item: im
 
 fn value<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(json, value).expect("a plain value into memory: this is a bug");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+
+    fn writing(queries: usize, hits: usize, is_batch: bool) -> Writing {
+        let document = [&0_u32.to_le_bytes()[..], &2_u32.to_le_bytes(), &[1, 0, 0, 0], b"a{}"].concat();
+        let hit =
+            [&1.5_f32.to_le_bytes()[..], &(document.len() as u32).to_le_bytes(), &[0; 4], &document].concat();
+        let results = vec![Results::from_bytes(hit.repeat(hits).into()); queries];
+        let include = vec![Field::Metadata];
+        Writing { results, include, is_batch, version: 7, query: 0, at: 0, stage: Stage::Head }
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_the_answer_at_once() {
+        for (queries, hits, is_batch) in
+            [(1, 0, false), (1, 3, false), (3, 0, true), (2, 5000, true), (0, 0, true)]
+        {
+            let mut whole = Vec::new();
+            writing(queries, hits, is_batch).write(&mut whole, usize::MAX);
+            let pieces: Vec<Bytes> = writing(queries, hits, is_batch).collect();
+            assert!(pieces.iter().all(|piece| piece.len() < PIECE_BYTES + 100));
+            assert_eq!(pieces.concat(), whole);
+            let json: Json = serde_json::from_slice(&whole).unwrap();
+            let lists: Vec<&Json> = if is_batch {
+                json["results"].as_array().unwrap().iter().collect()
+            } else {
+                vec![&json["results"]]
+            };
+            assert_eq!(lists.len(), queries);
+            let hit = serde_json::json!({ "id": "a", "score": 1.5, "text": "", "metadata": {} });
+            let hit = |found: &Json| found["id"] == hit["id"] && found["metadata"] == hit["metadata"];
+            for list in lists {
+                assert!(
+                    list.as_array().unwrap().len() == hits && list.as_array().unwrap().iter().all(hit),
+                    "{list}"
+                );
+            }
+            assert_eq!(json["version"], 7);
+        }
+    }
 }

@@ -8,18 +8,21 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::collections::{Endpoint, Place};
 use super::headers::path;
+use super::offload::offload;
+use super::pieces;
 use super::problem::{ErrorBody, Problem};
 use crate::error::Result;
 use crate::search::{Collection, View, flat_header};
 
 /// Bytes of one piece of a file, about.
-const PIECE_BYTES: usize = 1 << 20;
+const FILE_PIECE_BYTES: usize = 256 << 10;
+/// Bytes that are read to find an id, about.
+const ID_BYTES: usize = 256;
 /// Rows of one piece of a table of ids.
 const PIECE_ROWS: usize = 4096;
 /// The collection's version of which a file is true.
@@ -116,11 +119,11 @@ pub(super) async fn index_file(
     let (length, version, body) = match view.snapshot().cloned() {
         Some(snapshot) => {
             let (length, version) = (snapshot.bytes().len(), snapshot.coverage().version);
-            let pieces = (0..length).step_by(PIECE_BYTES).map(move |from| {
-                let to = (from + PIECE_BYTES).min(snapshot.bytes().len());
+            let pieces = (0..length).step_by(FILE_PIECE_BYTES).map(move |from| {
+                let to = (from + FILE_PIECE_BYTES).min(snapshot.bytes().len());
                 Bytes::copy_from_slice(&snapshot.bytes()[from..to])
             });
-            (length, version, streamed(pieces))
+            (length, version, pieces::body(pieces))
         }
         None => flat(&collection, &view),
     };
@@ -149,30 +152,30 @@ pub(super) async fn ids(State(endpoint): State<Arc<Endpoint>>, place: Place) -> 
     let name = path(place, "name")?;
     let view = endpoint.neighbors.get(&name)?.view();
     let version = view.snapshot().map_or(view.version(), |snapshot| snapshot.coverage().version);
-    let ids: Vec<String> = view
-        .indexed_ids()
-        .chunks(PIECE_ROWS)
-        .map(|ids| {
-            let line = |id: &Option<&str>| {
-                let mut line = serde_json::to_string(id).expect("a text: this is a bug");
-                line.push('\n');
-                line
-            };
-            ids.iter().map(line).collect()
-        })
-        .collect();
-    let mut response = Response::new(streamed(ids.into_iter().map(Bytes::from)));
+    let lines = offload(view.documents() * ID_BYTES, move || id_lines(&view)).await?;
+    let mut response = Response::new(pieces::body(lines.into_iter()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     headers.insert(VERSION, HeaderValue::from(version));
     Ok(response)
 }
 
+/// The ids of the rows of a view's index as JSON lines, in pieces.
+fn id_lines(view: &View) -> Vec<Bytes> {
+    let line = |id: &Option<&str>| {
+        let mut line = serde_json::to_string(id).expect("a text: this is a bug");
+        line.push('\n');
+        line
+    };
+    let piece = |ids: &[Option<&str>]| Bytes::from(ids.iter().map(line).collect::<String>());
+    view.indexed_ids().chunks(PIECE_ROWS).map(piece).collect()
+}
+
 /// All vectors of a view as FAISS keeps them: length, version, content.
 fn flat(collection: &Collection, view: &Arc<View>) -> (usize, u64, Body) {
     let dim = view.dim();
     let head = flat_header(collection.settings().metric, dim as u32, view.documents() as u64);
-    let rows_at_once = (PIECE_BYTES / (4 * dim)).max(1);
+    let rows_at_once = (FILE_PIECE_BYTES / (4 * dim)).max(1);
     let (length, version, view) = (head.len() + view.documents() * dim * 4, view.version(), Arc::clone(view));
     let mut next = Some((0, 0));
     let pieces = std::iter::from_fn(move || {
@@ -180,11 +183,7 @@ fn flat(collection: &Collection, view: &Arc<View>) -> (usize, u64, Body) {
         next = after;
         Some(page.iter().flat_map(|(_, vector)| vector.iter().flat_map(|x| x.to_le_bytes())).collect())
     });
-    (length, version, streamed(std::iter::once(Bytes::copy_from_slice(&head)).chain(pieces)))
-}
-
-fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
-    Body::from_stream(stream::iter(pieces.map(Ok::<Bytes, std::convert::Infallible>)))
+    (length, version, pieces::body(std::iter::once(Bytes::copy_from_slice(&head)).chain(pieces)))
 }
 
 fn describe(collection: &Collection) -> SnapshotList {

@@ -99,7 +99,7 @@ fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
 }
 
 /// The beginning of a text that repeats what the client sent: the client has all of it.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 300;
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -10,10 +10,13 @@ use ndarray::ArrayView2;
 use super::document::DocumentRef;
 use super::fields::Fields;
 use super::filter::Filter;
+use super::values::Values;
 use crate::storage::RowSegment;
 
 /// Blocks with fewer rows are filtered document by document: turning their fields round would cost more.
 const FIELDS_ROWS_MIN: usize = 256;
+/// Longer filters are worth the turned fields of any block.
+const FIELDS_FILTER_MIN: usize = 32;
 
 /// Ids come from outside, so their hashes are seeded.
 static ID_HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -143,10 +146,11 @@ impl Block {
 
     /// The live rows that a filter means.
     pub(super) fn filtered(&self, live: &Bits, filter: &Filter) -> Bits {
-        if self.len() < FIELDS_ROWS_MIN {
+        if self.len() < FIELDS_ROWS_MIN && filter.len() < FIELDS_FILTER_MIN && self.fields.get().is_none() {
             let mut rows = live.clone();
             for row in live.iter() {
-                rows.set(row, filter.means(&self.document(row)));
+                let document = self.document(row);
+                rows.set(row, filter.means(&document, &Values::of(document.metadata)));
             }
             return rows;
         }

@@ -6,12 +6,15 @@ use std::ops::Bound;
 use likewise_index::Bits;
 
 use super::document::DocumentRef;
-use super::filter::{Filter, Scalar, Test, values};
+use super::filter::{Filter, Scalar, Test};
+use super::values::Values;
 
 /// For each field, its values in order, each with its row. Built once for a block that is filtered.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    columns: HashMap<String, Vec<(Scalar, u32)>>,
+    /// The place of each field in `columns`.
+    places: HashMap<String, usize>,
+    columns: Vec<Vec<(Scalar, u32)>>,
     tags: HashMap<String, Vec<u32>>,
     rows: usize,
 }
@@ -23,16 +26,29 @@ impl Fields {
     pub(super) fn of<'a>(documents: impl Iterator<Item = DocumentRef<'a>>) -> Fields {
         let mut fields = Fields::default();
         for (row, document) in (0..).zip(documents) {
-            for (name, value) in values(document.metadata) {
-                fields.columns.entry(name).or_default().push((value, row));
+            let (names, values) = Values::of(document.metadata).into_parts();
+            let places: Vec<usize> = names.into_iter().map(|name| fields.place(name)).collect();
+            for (name, value) in values {
+                fields.columns[places[name]].push((value, row));
             }
             for tag in document.tags() {
                 fields.tags.entry(tag.to_owned()).or_default().push(row);
             }
             fields.rows += 1;
         }
-        fields.columns.values_mut().for_each(|column| column.sort_unstable());
+        for column in &mut fields.columns {
+            column.sort_unstable();
+            column.dedup();
+        }
         fields
+    }
+
+    /// The place of a field's column, which is made if it is missing.
+    fn place(&mut self, name: String) -> usize {
+        *self.places.entry(name).or_insert_with(|| {
+            self.columns.push(Vec::new());
+            self.columns.len() - 1
+        })
     }
 
     /// The rows that a filter means.
@@ -61,7 +77,7 @@ impl Fields {
     }
 
     fn rows_of(&self, field: &str, test: &Test) -> Bits {
-        let column = self.columns.get(field).map_or(&[][..], Vec::as_slice);
+        let column = self.places.get(field).map_or(&[][..], |&place| &self.columns[place]);
         let rows = |values: &[(Scalar, u32)]| values.iter().map(|(_, row)| *row).collect::<Vec<_>>();
         match test {
             Test::Exists => self.collect(column.iter().map(|(_, row)| *row)),
@@ -171,7 +187,8 @@ mod tests {
                 bytes.iter().map(|bytes| DocumentRef::decode(bytes).unwrap()).collect();
             let rows = Fields::of(documents.iter().copied()).rows(&filter);
             for (row, document) in documents.iter().enumerate() {
-                prop_assert_eq!(rows.get(row), filter.means(document), "{:?}", document);
+                let values = Values::of(document.metadata);
+                prop_assert_eq!(rows.get(row), filter.means(document, &values), "{:?}", document);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::ops::{Bound, RangeBounds as _};
 
 use super::document::DocumentRef;
+use super::values::Values;
 
 /// A value that filters compare. Values of different kinds are never equal, and not in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,47 +130,25 @@ impl Filter {
         size_of::<Filter>() + inner
     }
 
-    /// Whether the document is meant. Reads its metadata.
-    pub(super) fn means(&self, document: &DocumentRef<'_>) -> bool {
-        self.means_values(&values(document.metadata), document)
-    }
-
-    fn means_values(&self, values: &[(String, Scalar)], document: &DocumentRef<'_>) -> bool {
+    /// How much there is to look at: tests, and the values that they name.
+    pub(super) fn len(&self) -> usize {
         match self {
-            Filter::All(filters) => filters.iter().all(|filter| filter.means_values(values, document)),
-            Filter::Any(filters) => filters.iter().any(|filter| filter.means_values(values, document)),
-            Filter::Not(filter) => !filter.means_values(values, document),
-            Filter::Field(field, test) => {
-                values.iter().any(|(name, value)| name == field && test.passes(value))
-            }
+            Filter::All(filters) | Filter::Any(filters) => 1 + filters.iter().map(Filter::len).sum::<usize>(),
+            Filter::Not(filter) => 1 + filter.len(),
+            Filter::Field(_, Test::In(values)) => 1 + values.len(),
+            Filter::Field(..) => 1,
+            Filter::Tagged(tags) => 1 + tags.len(),
+        }
+    }
+
+    /// Whether the document with these values is meant.
+    pub(super) fn means(&self, document: &DocumentRef<'_>, values: &Values) -> bool {
+        match self {
+            Filter::All(filters) => filters.iter().all(|filter| filter.means(document, values)),
+            Filter::Any(filters) => filters.iter().any(|filter| filter.means(document, values)),
+            Filter::Not(filter) => !filter.means(document, values),
+            Filter::Field(field, test) => values.of_field(field).any(|value| test.passes(value)),
             Filter::Tagged(tags) => document.tags().any(|tag| tags.iter().any(|known| known == tag)),
-        }
-    }
-}
-
-/// The values of a document's fields that can be compared. A list has one for each of its members.
-pub(super) fn values(metadata: &str) -> Vec<(String, Scalar)> {
-    let mut values = Vec::new();
-    // It was an object when it came in; nothing else is searched.
-    if let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(metadata) {
-        fields.into_iter().for_each(|(name, value)| collect(name, value, &mut values));
-    }
-    values
-}
-
-fn collect(name: String, value: serde_json::Value, values: &mut Vec<(String, Scalar)>) {
-    match value {
-        serde_json::Value::Null => {}
-        serde_json::Value::Bool(value) => values.push((name, Scalar::Bool(value))),
-        serde_json::Value::Number(value) => values.extend(value.as_f64().map(|value| (name, number(value)))),
-        serde_json::Value::String(value) => values.push((name, Scalar::Text(value))),
-        serde_json::Value::Array(members) => {
-            members.into_iter().for_each(|member| collect(name.clone(), member, values))
-        }
-        serde_json::Value::Object(fields) => {
-            for (inner, value) in fields {
-                collect(format!("{name}.{inner}"), value, values);
-            }
         }
     }
 }

@@ -48,17 +48,24 @@ impl Results {
 
     /// The results, best first; they end where bytes are not what [`Results::bytes`] gave.
     pub fn iter(&self) -> impl Iterator<Item = Hit<'_>> {
-        let mut rest = &self.0[..];
+        let mut from = 0;
         std::iter::from_fn(move || {
-            let (head, after) = rest.split_first_chunk::<HEAD_BYTES>()?;
-            let [a, b, c, d, e, f, g, h, i, j, k, l] = *head;
-            let document_bytes = u32::from_le_bytes([e, f, g, h]) as usize;
-            let vector_bytes = (u32::from_le_bytes([i, j, k, l]) as usize).checked_mul(4)?;
-            let (document, after) = after.split_at_checked(document_bytes)?;
-            let (vector, after) = after.split_at_checked(vector_bytes)?;
-            rest = after;
-            let score = f32::from_le_bytes([a, b, c, d]);
-            Some(Hit { score, document: DocumentRef::decode(document)?, vector })
+            let (hit, next) = self.at(from)?;
+            from = next;
+            Some(hit)
         })
+    }
+
+    /// The result whose bytes begin at `from`, and where the next one begins; for those who stop between.
+    pub fn at(&self, from: usize) -> Option<(Hit<'_>, usize)> {
+        let (head, after) = self.0.get(from..)?.split_first_chunk::<HEAD_BYTES>()?;
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = *head;
+        let document_bytes = u32::from_le_bytes([e, f, g, h]) as usize;
+        let vector_bytes = (u32::from_le_bytes([i, j, k, l]) as usize).checked_mul(4)?;
+        let (document, after) = after.split_at_checked(document_bytes)?;
+        let (vector, after) = after.split_at_checked(vector_bytes)?;
+        let score = f32::from_le_bytes([a, b, c, d]);
+        let hit = Hit { score, document: DocumentRef::decode(document)?, vector };
+        Some((hit, self.0.len() - after.len()))
     }
 }

@@ -12,6 +12,7 @@ use likewise_index::{Metric, score};
 use super::document::DocumentRef;
 use super::filter::Filter;
 use super::results::Results;
+use super::values::Values;
 use crate::domain::{ByPrefix, Key};
 use crate::sync::{PoisonError, RwLock};
 
@@ -21,6 +22,8 @@ const WATCHED_MAX: usize = 4096;
 const BYTES_MAX: usize = 64 << 20;
 /// Rows of one commit; past that all results are dropped, which is cheaper than to look.
 const ROWS_MAX: usize = 256;
+/// Comparisons of filters with values in one commit; past that all results are dropped, which is cheaper than to look.
+const COMPARED_MAX: usize = 1 << 24;
 
 /// A query whose results are cached.
 #[derive(Debug)]
@@ -48,6 +51,12 @@ pub(super) struct Effects {
 impl Effects {
     fn is_empty(&self) -> bool {
         self.documents.is_empty() && self.gone.is_empty()
+    }
+
+    /// The values of the new rows.
+    fn values(&self) -> Vec<Values> {
+        let documents = self.documents.iter().map(|document| DocumentRef::decode(document));
+        documents.map(|document| Values::of(document.unwrap_or_default().metadata)).collect()
     }
 }
 
@@ -91,23 +100,32 @@ impl Watched {
         size_of::<Watched>() + 64 + self.vector.len() * 4 + self.ids.len() * 8 + filter
     }
 
-    fn is_changed_by(&self, metric: Metric, effects: &Effects) -> bool {
+    /// The length of its filter.
+    fn filter_len(&self) -> usize {
+        self.filter.as_ref().map_or(0, |filter| filter.len())
+    }
+
+    /// `values` are those of the new rows, or empty if no watched query has a filter.
+    fn is_changed_by(&self, metric: Metric, effects: &Effects, values: &[Values]) -> bool {
+        let none = Values::default();
+        let row_values = |row: usize| values.get(row).unwrap_or(&none);
         self.ids.iter().any(|id| effects.gone.contains(id))
             || effects
                 .vectors
                 .chunks_exact(self.vector.len())
                 .zip(&effects.documents)
-                .any(|(vector, document)| self.would_find(metric, vector, document))
+                .enumerate()
+                .any(|(row, (vector, document))| self.would_find(metric, vector, document, row_values(row)))
     }
 
-    fn would_find(&self, metric: Metric, vector: &[f32], document: &[u8]) -> bool {
+    fn would_find(&self, metric: Metric, vector: &[f32], document: &[u8], values: &Values) -> bool {
         let score = score(metric, &self.vector, vector);
         // A new row comes after all others, so an equal score does not reach the results.
         let is_near =
             self.floor.is_none_or(|floor| score > floor) && self.score_min.is_none_or(|min| score >= min);
         is_near
             && self.filter.as_ref().is_none_or(|filter| {
-                DocumentRef::decode(document).is_none_or(|document| filter.means(&document))
+                DocumentRef::decode(document).is_none_or(|document| filter.means(&document, values))
             })
     }
 }
@@ -156,11 +174,16 @@ impl Watch {
         // Looked at without the lock, because it may take long; who is admitted meanwhile is looked at below.
         let before: HashMap<Key, Arc<Watched>, ByPrefix> =
             self.state.read().unwrap_or_else(PoisonError::into_inner).watched.clone();
-        let drops_all = effects.documents.len() > ROWS_MAX;
+        let filters: usize = before.values().map(|watched| watched.filter_len()).sum();
+        let has_many_rows = effects.documents.len() > ROWS_MAX;
+        let values = if filters > 0 && !has_many_rows { effects.values() } else { Vec::new() };
+        let compared = filters.saturating_mul(values.iter().map(|values| values.len() + 1).sum());
+        let drops_all = has_many_rows || compared > COMPARED_MAX;
         let changed: Vec<&Key> = if drops_all {
             Vec::new()
         } else {
-            let changed = before.iter().filter(|(_, watched)| watched.is_changed_by(metric, effects));
+            let changed =
+                before.iter().filter(|(_, watched)| watched.is_changed_by(metric, effects, &values));
             changed.map(|(key, _)| key).collect()
         };
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);

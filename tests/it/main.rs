@@ -12,6 +12,7 @@ mod batch;
 mod cache;
 mod clients;
 mod collections;
+mod collections_limits;
 mod collections_model;
 mod commands;
 mod contract;

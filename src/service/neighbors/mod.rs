@@ -28,6 +28,9 @@ use self::queries::Wanted;
 use self::recall::Recall;
 pub use writing::{Draft, Spec};
 
+/// Larger results are looked through for tags and ids off the runtime.
+const KEPT_AT_ONCE_BYTES_MAX: usize = 256 << 10;
+
 /// What one request may ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -248,11 +251,19 @@ impl Neighbors {
             match own.catalog.search(Arc::clone(&view), Arc::clone(&query)).await {
                 Ok(found) => {
                     own.recall.sample(&own.catalog, &view, &query, &found);
-                    for ((duty, wanted), results) in duties.into_iter().zip(led).zip(found) {
-                        if !no_store {
-                            own.keep(&collection, &keeping, &view, &query, wanted, &results);
+                    let bytes: usize = found.iter().map(|results| results.bytes().len()).sum();
+                    let land = move || {
+                        for ((duty, wanted), results) in duties.into_iter().zip(led).zip(found) {
+                            if !no_store {
+                                own.keep(&collection, &keeping, &view, &query, wanted, &results);
+                            }
+                            duty.land(Ok(results));
                         }
-                        duty.land(Ok(results));
+                    };
+                    if bytes <= KEPT_AT_ONCE_BYTES_MAX {
+                        land();
+                    } else if let Err(error) = tokio::task::spawn_blocking(land).await {
+                        tracing::error!(%error, "results that were found could not be kept");
                     }
                 }
                 Err(error) => duties.into_iter().for_each(|duty| duty.land(Err(error.clone()))),

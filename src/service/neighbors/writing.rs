@@ -84,7 +84,7 @@ impl Neighbors {
     /// Drops a collection with everything in it.
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable`, `Io`.
+    /// `NotFound`, `Io`.
     ///
     /// Cancel safety: what has begun is finished.
     pub async fn drop_collection(&self, name: &str) -> Result<()> {
@@ -140,7 +140,7 @@ impl Neighbors {
                 vectors[row] = Some(vector);
             }
         }
-        let vectors = vectors.into_iter().flatten().flatten().collect();
+        let vectors = vectors.into_iter().flatten().collect::<Vec<_>>().concat();
         collection.change(Change::Upsert(Batch { vectors, documents })).await
     }
 
@@ -155,7 +155,8 @@ impl Neighbors {
         if let Change::Delete(ids) = &change
             && ids.len() > max
         {
-            return Err(Error::invalid("ids", format!("at most {max} documents are removed at once")));
+            let message = format!("at most {max} documents are removed at once, got {}", ids.len());
+            return Err(Error::invalid("ids", message));
         }
         self.catalog.get(name)?.change(change).await
     }
