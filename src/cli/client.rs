@@ -86,5 +86,7 @@ async fn answered(response: Response) -> Result<Response> {
     let body = response.text().await.unwrap_or_default();
     let said = serde_json::from_str::<serde_json::Value>(&body).ok();
     let message = said.as_ref().and_then(|said| said["error"]["message"].as_str()).unwrap_or(&body);
-    Err(Error::new(kind, message).with("status", status))
+    let error = Error::new(kind, message).with("status", status);
+    let param = said.as_ref().and_then(|said| said["error"]["param"].as_str());
+    Err(param.into_iter().fold(error, |error, param| error.param(param)))
 }

@@ -11,6 +11,9 @@ use likewise::service::Directives;
 use likewise::service::embeddings::{Counts, Request};
 use serde::Deserialize;
 
+use super::file_kind::{self, FileKind};
+use super::json_lines::lines_of;
+
 /// Texts sent through the cache at a time: enough for the model to sort by length, few enough that progress shows.
 const CHUNK_TEXTS: usize = 512;
 
@@ -82,6 +85,10 @@ impl Embed {
         let reader: Box<dyn BufRead> = if self.is_standard_input() {
             Box::new(io::stdin().lock())
         } else {
+            if file_kind::of_file(&self.file)? != FileKind::Lines {
+                let message = "the file holds vectors, not texts";
+                return Err(Error::new(Kind::InvalidInput, message).with("file", self.file.display()));
+            }
             let file = fs_err::File::open(&self.file)
                 .map_err(|error| Error::new(Kind::Config, "open the texts").source(error))?;
             Box::new(BufReader::new(file))
@@ -90,16 +97,10 @@ impl Embed {
             let is_json = self.file.extension().is_some_and(|name| name == "jsonl" || name == "ndjson");
             if is_json { Format::Jsonl } else { Format::Plain }
         });
-        let mut lines = Vec::new();
-        for (index, line) in reader.lines().enumerate() {
-            let line = line.map_err(|error| {
-                Error::new(Kind::InvalidInput, "read the texts").with("line", index + 1).source(error)
-            })?;
-            if !line.trim().is_empty() {
-                lines.push(parse(format, index, line)?);
-            }
-        }
-        Ok(lines)
+        let parsed = |(number, line): (usize, Result<String>)| {
+            parse(format, number - 1, line.map_err(|error| error.with("line", number))?)
+        };
+        lines_of(reader).map(parsed).collect()
     }
 
     async fn embed(&self, engine: &Engine, lines: &[Line]) -> Result<Counts> {

@@ -5,6 +5,7 @@ mod embed;
 mod evaluate;
 mod evaluate_answers;
 mod export;
+mod file_kind;
 mod get;
 mod import;
 mod invalidate;

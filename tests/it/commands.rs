@@ -91,10 +91,10 @@ async fn documents_are_imported_and_exported_as_lines_and_as_an_array() {
     let stored = succeeds(&["import", "copy", &path("marked.jsonl")]);
     assert!(String::from_utf8_lossy(&stored.stderr).contains("stored 1 documents"));
 
-    fs_err::write(dir.path().join("bad.jsonl"), "{\"id\":\"1\"}\nnot json\n").unwrap();
+    fs_err::write(dir.path().join("bad.jsonl"), "{\"id\":\"1\",\"vector\":[1,0]}\nnot json\n").unwrap();
     let refused = run(&server, &["import", "points", &path("bad.jsonl")], "");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && said.contains("line: 2"), "{said}");
+    assert!(refused.status.code() == Some(1) && said.contains("line 2: "), "{said}");
     fs_err::write(dir.path().join("ids.jsonl"), "\"0\"\n").unwrap();
     let refused = run(&server, &["import", "points", &path("points.npy")], "");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("700 vectors, and 1 lines"));

@@ -19,6 +19,7 @@ mod contract;
 mod elsewhere;
 mod endpoint;
 mod golden;
+mod imports;
 mod indexes;
 mod invalidation;
 mod kill;
