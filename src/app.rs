@@ -1,10 +1,10 @@
 //! Builds every part in order, owns the background tasks, and stops them in the opposite order.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::byte_budget::ByteBudget;
@@ -235,14 +235,15 @@ fn embedder(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Embedder>
     Ok(Arc::new(LocalEmbedder::load(dir, &name, &config.embed, Arc::clone(metrics))?))
 }
 
-/// Serves until `stop` is done. `on_ready` learns the address once requests are welcome.
+/// Serves until the first of `stops`; the next one ends the requests under way at once. `on_ready` learns the address
+/// once requests are welcome.
 ///
 /// # Errors
 /// Whatever keeps the server from starting; see [`Engine::build`].
 pub async fn serve(
     config: Config,
     on_ready: impl FnOnce(SocketAddr, &str),
-    stop: impl Future<Output = ()>,
+    mut stops: mpsc::Receiver<()>,
 ) -> Result<()> {
     let server = Server::bind(&config.http).await?;
     let engine = Engine::build(&config).await?;
@@ -268,12 +269,11 @@ pub async fn serve(
     )?;
     readiness.set(State::Ready);
     on_ready(server.address(), &card.name);
-    let stop = async {
-        stop.await;
+    let on_stop = || {
         tracing::info!("stopping: requests under way are finished");
         readiness.set(State::Stopping);
     };
-    http::serve(server, router, stop).await;
+    http::serve(server, router, &mut stops, on_stop).await;
     engine.close().await;
     tracing::info!("stopped");
     Ok(())

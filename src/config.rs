@@ -121,6 +121,7 @@ impl Config {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("http.api_keys")
+            .with_list_parse_key("http.cors")
             .with_list_parse_key("model.aliases")
             .with_list_parse_key("upstream.forwarded_headers")
             .with_list_parse_key("upstream.forwards");
@@ -152,7 +153,10 @@ impl Config {
             at_least("http.inflight_bytes_max", self.http.inflight_bytes_max as u64, 4 << 20)?;
         }
         at_least("http.request_timeout_seconds", self.http.request_timeout_seconds, 1)?;
+        at_most("http.connections_max", self.http.connections_max as u64, 1 << 20)?;
         at_least("http.header_timeout_seconds", self.http.header_timeout_seconds, 1)?;
+        at_least("http.first_header_timeout_seconds", self.http.first_header_timeout_seconds, 1)?;
+        at_least("http.bytes_per_second_min", self.http.bytes_per_second_min, 1)?;
         at_least("objects.leases_max", self.objects.leases_max as u64, 1)?;
         at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;

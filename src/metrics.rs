@@ -78,6 +78,12 @@ pub struct Metrics {
     pub inflight_bytes: Gauge,
     /// Reservations of bytes that were refused.
     pub inflight_refused: Counter,
+    /// Connections that are open.
+    pub connections: Gauge,
+    /// Connections that were closed to make room for others.
+    pub connections_evicted: Counter,
+    /// Requests with an API key that is not known.
+    pub wrong_keys: Counter,
     /// Texts asked for, by outcome.
     pub texts: Family<OutcomeLabels, Counter>,
     /// Objects asked for, by outcome.
@@ -185,6 +191,14 @@ impl Metrics {
                 "Reservations of bytes that were refused",
                 Counter::default(),
             ),
+            connections: register(r, "http_connections", "Connections that are open", Gauge::default()),
+            connections_evicted: register(
+                r,
+                "http_connections_evicted",
+                "Connections closed to make room for others",
+                Counter::default(),
+            ),
+            wrong_keys: register(r, "http_wrong_keys", "Requests with an unknown key", Counter::default()),
             texts: register(r, "texts", "Texts asked for", Family::default()),
             objects: register(r, "objects", "Objects asked for", Family::default()),
             invalidations: register(r, "invalidations", "Invalidations", Family::default()),

@@ -13,6 +13,7 @@ mod json_lines;
 mod npy;
 mod put;
 mod serve;
+mod signals;
 mod snapshot;
 mod verify;
 

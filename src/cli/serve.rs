@@ -1,9 +1,14 @@
 //! `likewise serve`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use clap::Args;
 use likewise::config::Overrides;
-use likewise::error::{Error, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use likewise::error::Result;
+
+use super::signals;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -22,21 +27,16 @@ impl Serve {
         likewise::storage::files::restrict_new_files();
         let overrides = Overrides { listen: self.listen, upstream: self.upstream, ..Overrides::default() };
         let config = self.sources.load_with(overrides)?;
-        let mut terminate =
-            signal(SignalKind::terminate()).map_err(|error| Error::io("listen for SIGTERM", error))?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        };
+        let has_started = Arc::new(AtomicBool::new(false));
+        let stops = signals::listen(Duration::from_secs(config.http.drain_seconds), &has_started)?;
         let announce = |address, model: &str| {
+            has_started.store(true, Ordering::Release);
             super::say(&format!(
                 "listening on http://{address}\n\
                  try: curl -s http://{address}/v1/embeddings -H 'content-type: application/json' \
                  -d '{{\"model\":\"{model}\",\"input\":\"una camiseta azul\"}}'\n"
             ));
         };
-        likewise::app::serve(config, announce, stop).await
+        likewise::app::serve(config, announce, stops).await
     }
 }

@@ -7,26 +7,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use axum::body::Body;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::arriving::{self, Arriving};
+use super::coding::{self, Coding};
+use super::compress;
+use super::connections::Connection;
+use super::cors::Cors;
+use super::guessing::Guesses;
 use super::inflight::{BodyBytes, CountedBody, hold};
-use super::pages;
+use super::leaving::Leaving;
 use super::problem::Problem;
+use super::{host, pages};
 use crate::byte_budget::ByteBudget;
 use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, RequestLabels};
 
+/// No answer is anything but what its media type says (Fetch, section 3.5): what clients store must not run in a browser.
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Routes that probes and newcomers may ask without a key.
 pub(super) const OPEN_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+/// Below it a PUT is one of an object, whatever its key is.
+const OBJECT_ROUTES: &str = "/v1/cache/";
+/// Routes of probes, which are answered beyond every limit.
+const PROBE_ROUTES: [&str; 2] = ["/healthz", "/readyz"];
 /// Routes that tell how the server fares, which is asked most when it is full.
 const TELLING_ROUTES: [&str; 2] = ["/metrics", "/v1/stats"];
 
@@ -65,11 +80,8 @@ impl Serialize for ApiKey {
 struct Keys(Vec<blake3::Hash>);
 
 impl Keys {
-    /// Whether the request may be answered: with a key of ours, or where there are none, if it comes from this machine.
+    /// Whether the request presents a key of ours.
     fn admit(&self, headers: &HeaderMap) -> Result<()> {
-        if self.0.is_empty() {
-            return pages::refuse(headers);
-        }
         let mut is_admitted = false;
         for value in headers.get_all(header::AUTHORIZATION) {
             self.check(header::AUTHORIZATION, bearer(value.as_bytes()))?;
@@ -128,11 +140,14 @@ pub(super) struct Gate {
     /// What metrics call a path that is no route.
     no_route: Arc<str>,
     keys: Keys,
+    guesses: Guesses,
+    cors: Cors,
     tenant: Tenant,
     places: Arc<Semaphore>,
     budget: Arc<ByteBudget>,
     body_bytes_max: usize,
     timeout: Duration,
+    bytes_per_second_min: u64,
     metrics: Arc<Metrics>,
     next_id: AtomicU64,
 }
@@ -141,6 +156,7 @@ impl Gate {
     pub(super) fn new<'a>(
         options: &super::Options,
         keys: &[ApiKey],
+        cors: Cors,
         patterns: impl Iterator<Item = &'a str>,
         budget: Arc<ByteBudget>,
         metrics: Arc<Metrics>,
@@ -154,11 +170,14 @@ impl Gate {
             patterns: known,
             no_route: "none".into(),
             keys: Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect()),
+            guesses: Guesses::default(),
+            cors,
             tenant: Tenant::default(),
             places: Arc::new(Semaphore::new(options.requests_max)),
             budget,
             body_bytes_max: options.body_bytes_max,
             timeout: Duration::from_secs(options.request_timeout_seconds),
+            bytes_per_second_min: options.bytes_per_second_min,
             metrics,
             next_id: AtomicU64::new(seed),
         }
@@ -180,10 +199,27 @@ impl Gate {
         })
     }
 
-    async fn admit(&self, route: &str, mut request: Request<Incoming>, routes: &Routes) -> Result<Response> {
+    async fn admit(
+        &self,
+        route: &str,
+        mut request: Request<Arriving>,
+        connection: &Connection,
+        routes: &Routes,
+    ) -> Result<Response> {
+        host::check(request.version(), request.headers())?;
+        if let Some(answered) = self.cors.preflight(&request) {
+            connection.settle()?;
+            return answered;
+        }
         let is_open = OPEN_ROUTES.contains(&route);
         if !is_open {
-            self.keys.admit(request.headers())?;
+            let (headers, authority) = (request.headers(), request.uri().authority());
+            if let Some(refused) = self.refuse(headers, authority, connection).await? {
+                return Ok(refused);
+            }
+        }
+        if !PROBE_ROUTES.contains(&route) {
+            connection.settle()?;
         }
         request.extensions_mut().insert(self.tenant.clone());
         let place = if is_open || TELLING_ROUTES.contains(&route) {
@@ -194,15 +230,69 @@ impl Gate {
         };
         let place = Arc::new(Place(Mutex::new(place)));
         request.extensions_mut().insert(Arc::clone(&place));
+        let coding = Gate::coding(route, &request)?;
         // Held until the answer has reserved what it needs.
-        let bytes = BodyBytes::admit(&self.budget, request.headers(), self.body_bytes_max)?;
-        let request = request.map(|body| CountedBody::new(body, bytes.clone()));
+        let bytes = BodyBytes::admit(&self.budget, request.headers(), self.body_bytes_max, coding.is_some())?;
+        let request = self.decode(request, coding, &bytes);
+        let (accepted, method) = (compress::accepted(request.headers()), request.method().clone());
         let late = |_| {
             let seconds = self.timeout.as_secs();
             Error::new(Kind::Timeout, format!("the request took longer than {seconds} s"))
         };
         let answered = tokio::time::timeout(self.timeout, routes.call(request)).await.map_err(late)?;
-        hold(&self.budget, answered.unwrap_or_else(|never| match never {}))
+        let answered = answered.unwrap_or_else(|never| match never {});
+        hold(&self.budget, compress::compress(answered, &method, accepted).await?)
+    }
+
+    /// Refuses a request without a key of ours or, where there are none, one that a page of elsewhere may have made.
+    async fn refuse(
+        &self,
+        headers: &HeaderMap,
+        authority: Option<&Authority>,
+        connection: &Connection,
+    ) -> Result<Option<Response>> {
+        if self.keys.0.is_empty() {
+            let is_listed = self.cors.origin(headers).is_some();
+            return pages::refuse(headers, authority, is_listed).map(|()| None);
+        }
+        let Err(refusal) = self.keys.admit(headers) else {
+            connection.show_key();
+            return Ok(None);
+        };
+        let is_guess = |name: &HeaderName| headers.contains_key(name);
+        if !is_guess(&header::AUTHORIZATION) && !KEY_HEADERS.iter().any(is_guess) {
+            return Err(refusal);
+        }
+        self.metrics.wrong_keys.inc();
+        let Some(slowed) = self.guesses.count(connection.peer(), Instant::now()) else { return Err(refusal) };
+        tokio::time::sleep(slowed.delay).await;
+        let Some(seconds) = slowed.retry_after_seconds else { return Err(refusal) };
+        let message = "too many wrong API keys have come from this address";
+        let mut refused = Problem(Error::new(Kind::Overloaded, message)).into_response();
+        refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        Ok(Some(refused))
+    }
+
+    /// How a body is coded that handlers want in clear. The coding of an object is a part of what is stored.
+    fn coding(route: &str, request: &Request<Arriving>) -> Result<Option<Coding>> {
+        let is_object = route.starts_with(OBJECT_ROUTES) && request.method() == Method::PUT;
+        if is_object { Ok(None) } else { coding::of_body(request.headers()) }
+    }
+
+    /// The request as handlers get it: its body in clear, and counted.
+    fn decode(&self, request: Request<Arriving>, coding: Option<Coding>, bytes: &BodyBytes) -> Request<Body> {
+        let (mut head, body) = request.into_parts();
+        let body = match coding {
+            _ if body.is_end_stream() => Body::empty(),
+            None => Body::new(CountedBody::new(body, bytes.clone())),
+            Some(coding) => {
+                head.headers.remove(header::CONTENT_ENCODING);
+                head.headers.remove(header::CONTENT_LENGTH);
+                let decoded = coding::decoded(Body::new(body), coding, self.body_bytes_max);
+                Body::new(CountedBody::new(decoded, bytes.clone()))
+            }
+        };
+        Request::from_parts(head, body)
     }
 }
 
@@ -236,24 +326,62 @@ impl Gated {
         Gated { gate: Arc::new(gate), routes: TowerToHyperService::new(routes) }
     }
 
+    /// Whether requests need a key.
+    pub(super) fn has_keys(&self) -> bool {
+        !self.gate.keys.0.is_empty()
+    }
+
+    pub(super) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.gate.metrics)
+    }
+
     /// Answers a request; a fault is an answer too.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response {
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> Response<Leaving> {
         let started = Instant::now();
         let gate = &*self.gate;
         let _in_flight = InFlight::new(&gate.metrics);
+        let is_held = connection.begin(request.version() == Version::HTTP_11);
+        let arrive = |body| Arriving::new(body, gate.bytes_per_second_min, Arc::clone(&connection));
+        let request = request.map(arrive);
         let route = gate.patterns.at(request.uri().path()).map_or(&gate.no_route, |found| found.value);
         let route = Arc::clone(route);
         let id = gate.request_id(request.headers());
-        let mut response = match gate.admit(&route, request, &self.routes).await {
-            Ok(response) => response,
-            Err(error) => Problem(error).into_response(),
+        let expects = request.headers().contains_key(header::EXPECT);
+        let allowed = gate.cors.allowed(request.headers());
+        let answered = if is_held {
+            gate.admit(&route, request, &connection, &self.routes).await
+        } else {
+            Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
-        response.headers_mut().insert(REQUEST_ID, id);
+        let mut response = answered.unwrap_or_else(|error| Problem(error).into_response());
+        connection.answer();
+        gate.cors.describe(allowed, response.headers_mut());
+        if !is_held || connection.is_reserve() || !end_body(&connection, expects).await {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        headers.insert(REQUEST_ID, id);
         let labels = RequestLabels { route, status: response.status().as_u16() };
         gate.metrics.requests.get_or_create(&labels).inc();
         gate.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
-        response
+        response.map(|body| Leaving::new(body, connection))
     }
+}
+
+/// Ends a body that no handler has read; whether the connection can go on. A client that waits for leave to send it
+/// (`expect: 100-continue`) takes the answer for that leave's refusal, and may send the body or not.
+async fn end_body(connection: &Connection, expects: bool) -> bool {
+    let Some(rest) = connection.take_rest() else { return true };
+    let has_ended = !expects && arriving::discard(rest).await;
+    if has_ended {
+        connection.forget_rest();
+    }
+    has_ended
 }
 
 /// The keys of the options and of the file they name.

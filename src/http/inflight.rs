@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::byte_budget::{ByteBudget, Reservation, UNCOUNTED_BYTES};
 use crate::error::{Error, Result};
@@ -25,7 +25,8 @@ pub(super) struct BodyBytes(Option<Arc<Mutex<Reservation>>>);
 
 impl BodyBytes {
     /// Reserves what a body will need by its `content-length`; a body without one reserves as it comes. A body past its limit
-    /// is not counted: it is refused, and read only to be dropped.
+    /// is not counted: it is refused, and read only to be dropped. One that is compressed is counted however short it is: what it
+    /// expands to is reserved when it is known.
     ///
     /// # Errors
     /// `Overloaded`, `TooLarge`.
@@ -33,6 +34,7 @@ impl BodyBytes {
         budget: &Arc<ByteBudget>,
         headers: &HeaderMap,
         body_bytes_max: usize,
+        is_coded: bool,
     ) -> Result<BodyBytes> {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let declared: usize = match length {
@@ -40,7 +42,8 @@ impl BodyBytes {
             None if headers.contains_key(header::TRANSFER_ENCODING) => 0,
             None => return Ok(BodyBytes(None)),
         };
-        let is_counted = length.is_none() || (UNCOUNTED_BYTES + 1..=body_bytes_max).contains(&declared);
+        let is_counted =
+            length.is_none() || is_coded || (UNCOUNTED_BYTES + 1..=body_bytes_max).contains(&declared);
         if !is_counted {
             return Ok(BodyBytes(None));
         }
@@ -63,19 +66,22 @@ impl BodyBytes {
 }
 
 /// A body that reserves what it brings.
-pub(super) struct CountedBody {
-    body: Incoming,
+pub(super) struct CountedBody<B> {
+    body: B,
     bytes: BodyBytes,
     read: usize,
 }
 
-impl CountedBody {
-    pub(super) fn new(body: Incoming, bytes: BodyBytes) -> CountedBody {
+impl<B> CountedBody<B> {
+    pub(super) fn new(body: B, bytes: BodyBytes) -> CountedBody<B> {
         CountedBody { body, bytes, read: 0 }
     }
 }
 
-impl HttpBody for CountedBody {
+impl<B> HttpBody for CountedBody<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = axum::BoxError;
 
@@ -104,7 +110,15 @@ impl HttpBody for CountedBody {
 
 /// The error of this server that ended a body, if it was one.
 pub(super) fn own_error(error: axum::Error) -> std::result::Result<Error, axum::Error> {
-    error.into_inner().downcast::<Error>().map(|error| *error).map_err(axum::Error::new)
+    let other = match error.into_inner().downcast::<Error>() {
+        Ok(own) => return Ok(*own),
+        Err(other) => other,
+    };
+    // A body within a body wraps its errors once more.
+    match other.downcast::<axum::Error>() {
+        Ok(inner) => own_error(*inner),
+        Err(other) => Err(axum::Error::new(other)),
+    }
 }
 
 /// The answer, holding what it needs until it is sent.
@@ -164,7 +178,12 @@ mod tests {
     fn the_declared_length_decides() {
         let budget = ByteBudget::new(LIMIT, unexported());
         let admit = |declared: usize| {
-            BodyBytes::admit(&budget, &headers(header::CONTENT_LENGTH, &declared.to_string()), LIMIT / 2)
+            BodyBytes::admit(
+                &budget,
+                &headers(header::CONTENT_LENGTH, &declared.to_string()),
+                LIMIT / 2,
+                false,
+            )
         };
         let first = admit(LIMIT / 6).unwrap();
         assert_eq!(budget.reserved(), LIMIT / 6 * BODY_COST);
@@ -181,7 +200,8 @@ mod tests {
     #[test]
     fn a_body_of_unknown_length_reserves_as_it_comes() {
         let budget = ByteBudget::new(LIMIT, unexported());
-        let bytes = BodyBytes::admit(&budget, &headers(header::TRANSFER_ENCODING, "chunked"), LIMIT).unwrap();
+        let bytes =
+            BodyBytes::admit(&budget, &headers(header::TRANSFER_ENCODING, "chunked"), LIMIT, false).unwrap();
         bytes.cover(UNCOUNTED_BYTES).unwrap();
         assert_eq!(budget.reserved(), 0);
         bytes.cover(UNCOUNTED_BYTES + 1).unwrap();
@@ -189,6 +209,15 @@ mod tests {
         assert_eq!(bytes.cover(LIMIT).unwrap_err().kind(), Kind::TooLarge);
         drop(bytes);
         assert_eq!(budget.reserved(), 0);
+    }
+
+    #[test]
+    fn a_compressed_body_reserves_what_it_expands_to() {
+        let budget = ByteBudget::new(LIMIT, unexported());
+        let bytes = BodyBytes::admit(&budget, &headers(header::CONTENT_LENGTH, "100"), LIMIT, true).unwrap();
+        bytes.cover(LIMIT / 6).unwrap();
+        assert!(budget.reserved() >= LIMIT / 6);
+        assert_eq!(bytes.cover(LIMIT).unwrap_err().kind(), Kind::TooLarge);
     }
 
     #[test]

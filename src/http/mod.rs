@@ -8,27 +8,37 @@
 mod answer;
 mod answer_name;
 mod answers;
+mod arriving;
 mod batch;
 mod body;
 mod bounded;
 mod cache_control;
 mod chat;
+mod coding;
 mod collections;
+mod compress;
 mod conditions;
+mod connections;
+mod cors;
+mod descriptors;
 mod documents;
 mod embeddings;
 mod encoding;
 mod filter;
 mod forward;
 mod gate;
+mod guessing;
 mod headers;
+mod host;
 mod inflight;
 mod input;
 mod invalidation;
+mod leaving;
 mod models;
 mod objects;
 mod offload;
 mod operations;
+mod pace;
 mod pages;
 mod pieces;
 mod problem;
@@ -36,6 +46,7 @@ mod router;
 mod search;
 mod server;
 mod snapshots;
+mod socket;
 mod target;
 mod wire;
 
@@ -60,18 +71,24 @@ pub struct Options {
     pub inflight_bytes_max: usize,
     /// Requests worked on at the same time, those not counted that wait for an upstream; one more is told to come back.
     pub requests_max: usize,
-    /// Connections open at the same time; one more waits to be accepted.
+    /// Connections open at the same time; for one more, the one that has been idle for longest makes room.
     pub connections_max: usize,
     /// Longest time that a request may take.
     pub request_timeout_seconds: u64,
-    /// Longest time that a client may take to send a request's head, stay idle, or read nothing of what it is sent.
+    /// Longest time that a client may stay idle and take for the next head.
     pub header_timeout_seconds: u64,
+    /// Longest time from the begin of a connection to the end of its first head.
+    pub first_header_timeout_seconds: u64,
+    /// Least rate at which a client sends a body and reads an answer.
+    pub bytes_per_second_min: u64,
     /// How long requests under way may go on after the signal to stop.
     pub drain_seconds: u64,
     /// Keys that clients may present; without any, everybody who reaches the address is served.
     pub api_keys: Vec<ApiKey>,
     /// A file with one key a line.
     pub api_keys_file: Option<std::path::PathBuf>,
+    /// Origins whose pages may ask, such as `https://app.example`; `*` stands for all.
+    pub cors: Vec<String>,
 }
 
 impl Default for Options {
@@ -84,9 +101,12 @@ impl Default for Options {
             connections_max: 4096,
             request_timeout_seconds: 600,
             header_timeout_seconds: 75,
+            first_header_timeout_seconds: 10,
+            bytes_per_second_min: 1024,
             drain_seconds: 30,
             api_keys: Vec::new(),
             api_keys_file: None,
+            cors: Vec::new(),
         }
     }
 }

@@ -5,26 +5,29 @@
 
 use std::net::IpAddr;
 
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::error::{Error, Kind, Result};
 
-/// Refuses a request that a page of elsewhere may have made.
+/// Refuses a request that a page of elsewhere may have made, unless its origin is listed.
 ///
 /// Browsers tell by `sec-fetch-site` (W3C Fetch Metadata, section 2.3), older ones by `origin`. A page whose name was made to
-/// stand for this machine (DNS rebinding) is of this address to them, but its name is in `host`.
+/// stand for this machine (DNS rebinding) is of this address to them, but its name is in `host`, or in the target of the
+/// request, whose `authority` stands for the header then (RFC 9112, section 3.2.2).
 ///
 /// # Errors
 /// `Forbidden`.
-pub(super) fn refuse(headers: &HeaderMap) -> Result<()> {
+pub(super) fn refuse(headers: &HeaderMap, authority: Option<&Authority>, is_listed: bool) -> Result<()> {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
     let is_same = matches!(site, None | Some(b"none" | b"same-origin"));
-    let is_of_host = headers.get(header::ORIGIN).is_none_or(|origin| authority(origin.as_bytes()) == host);
-    if !is_same || !is_of_host {
-        return fault("pages of other sites are served only with keys: set http.api_keys");
+    let is_of_host = headers.get(header::ORIGIN).is_none_or(|origin| of_origin(origin.as_bytes()) == host);
+    if !is_listed && (!is_same || !is_of_host) {
+        return fault("pages of other origins are served only if http.cors lists their origin");
     }
-    if !host.is_none_or(is_of_this_machine) {
+    let target = authority.map(|authority| authority.as_str().as_bytes());
+    if !host.is_none_or(is_of_this_machine) || !target.is_none_or(is_of_this_machine) {
         return fault("without keys this server goes by localhost or an IP address: set http.api_keys");
     }
     Ok(())
@@ -35,7 +38,7 @@ fn fault(message: &str) -> Result<()> {
 }
 
 /// The host and port of an origin, such as `http://localhost:8420`.
-fn authority(origin: &[u8]) -> Option<&[u8]> {
+fn of_origin(origin: &[u8]) -> Option<&[u8]> {
     let at = origin.windows(3).position(|window| window == b"://")?;
     Some(&origin[at + 3..])
 }
@@ -60,7 +63,7 @@ mod tests {
         let named = headers
             .iter()
             .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
-        refuse(&HeaderMap::from_iter(named)).is_ok()
+        refuse(&HeaderMap::from_iter(named), None, false).is_ok()
     }
 
     #[test]
@@ -84,6 +87,20 @@ mod tests {
             ("sec-fetch-site", "same-origin")
         ]));
         assert!(is_served(&[("host", "localhost:8420"), ("sec-fetch-site", "none")]), "typed by somebody");
+    }
+
+    #[test]
+    fn listed_origins_are_served_by_this_machine_only() {
+        let served = |host: &'static str, target: &'static str| {
+            let headers = [
+                (header::HOST, HeaderValue::from_static(host)),
+                (header::ORIGIN, HeaderValue::from_static("https://app.example")),
+            ];
+            let target = (!target.is_empty()).then(|| Authority::from_static(target));
+            refuse(&HeaderMap::from_iter(headers), target.as_ref(), true).is_ok()
+        };
+        assert!(served("localhost:8420", "") && served("localhost:8420", "localhost:8420"));
+        assert!(!served("evil.example", "") && !served("localhost", "evil.example"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::coding;
 use crate::error::{Error, Kind};
 
 /// The body of every answer that is not a success.
@@ -144,6 +145,10 @@ impl IntoResponse for Problem {
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if error.kind() == Kind::UnsupportedCoding {
+            // RFC 9110, section 12.5.3: what would have been understood.
+            headers.insert(header::ACCEPT_ENCODING, coding::DECODED);
         }
         if matches!(error.kind(), Kind::NotCached | Kind::Loop) {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));

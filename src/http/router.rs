@@ -13,6 +13,7 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::cors::Cors;
 use super::gate::{self, Gate, Gated};
 use super::models::Names;
 use super::operations::{Operations, Readiness};
@@ -79,7 +80,7 @@ struct Contract;
 /// Every route behind the gate.
 ///
 /// # Errors
-/// `Config` if the keys cannot be read, or if others can reach the address and there are none.
+/// `Config` if the keys cannot be read, if `http.cors` lists what is no origin, or if others can reach the address and there are none.
 pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
     let keys = gate::read_keys(options)?;
     if keys.is_empty() && !is_loopback(&options.listen) {
@@ -92,7 +93,9 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
     let contract = contract();
     let own = contract.paths.paths.keys().map(String::as_str).chain([CONTRACT_ROUTE, MODELS_WITH_SLASHES]);
     let patterns = own.chain(parts.origin.as_ref().map(|_| forward::ROUTE));
-    let gate = Gate::new(options, &keys, patterns, Arc::clone(&parts.budget), Arc::clone(&parts.metrics));
+    let cors = Cors::new(&options.cors)?;
+    let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics));
+    let gate = Gate::new(options, &keys, cors, patterns, budget, metrics);
     let forward =
         Arc::new(forward::Forward { origin: parts.origin.clone(), body_bytes_max: options.body_bytes_max });
     let other_method = Arc::clone(&forward);

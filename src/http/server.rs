@@ -1,21 +1,28 @@
-//! The connection loop: accepts, serves HTTP/1.1, and stops without cutting anybody off.
+//! The connection loop: accepts, serves HTTP/1.1, and stops without cutting off requests under way.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
+use tokio::sync::mpsc;
 
-use super::Options;
+use super::connections::{Connections, Patience};
 use super::gate::Gated;
+use super::socket::Socket;
+use super::{Options, descriptors};
 use crate::error::{Error, Kind, Result};
+
+/// Largest head of a request, its trailers included.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How often connections are looked at that wait for a request.
+const EXPIRY: Duration = Duration::from_millis(500);
+/// Between two log lines about connections that could not be accepted.
+const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// A bound listener with its limits. Binding before building the rest finds a taken port early, and lets a test ask
 /// for port 0.
@@ -23,13 +30,13 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     connections_max: usize,
-    /// How long a client may take to send a head, stay idle, or not read what it is sent.
-    header_timeout: Duration,
+    patience: Patience,
+    bytes_per_second_min: u64,
     drain: Duration,
 }
 
 impl Server {
-    /// Binds the address of the options.
+    /// Binds the address of the options, and lifts the process's limit of open files to what the connections need.
     ///
     /// # Errors
     /// `Config` if the address cannot be bound.
@@ -42,8 +49,12 @@ impl Server {
         Ok(Server {
             listener,
             address,
-            connections_max: options.connections_max,
-            header_timeout: Duration::from_secs(options.header_timeout_seconds),
+            connections_max: descriptors::connections_max(options.connections_max),
+            patience: Patience {
+                first_head: Duration::from_secs(options.first_header_timeout_seconds),
+                next_head: Duration::from_secs(options.header_timeout_seconds),
+            },
+            bytes_per_second_min: options.bytes_per_second_min,
             drain: Duration::from_secs(options.drain_seconds),
         })
     }
@@ -54,61 +65,82 @@ impl Server {
     }
 }
 
-/// Serves until `stop` is done, then finishes the requests under way, at most `drain_seconds` long.
-pub async fn serve(server: Server, routes: Gated, stop: impl Future<Output = ()>) {
-    let Server { listener, connections_max, header_timeout, drain, .. } = server;
-    let places = Arc::new(Semaphore::new(connections_max));
+/// Serves until the first of `stops`, then calls `on_stop` and finishes the requests under way, at most `drain_seconds`
+/// long and until the next of `stops`.
+pub async fn serve(server: Server, routes: Gated, stops: &mut mpsc::Receiver<()>, on_stop: impl FnOnce()) {
+    let Server { listener, connections_max, patience, bytes_per_second_min, drain, .. } = server;
+    let connections =
+        Arc::new(Connections::new(connections_max, routes.has_keys(), patience, routes.metrics()));
     let graceful = GracefulShutdown::new();
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    // The time for heads is watched by the loop below, which costs a request no timer of its own.
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
+    builder.half_close(true).max_header_size(HEAD_BYTES_MAX);
 
-    let mut stop = std::pin::pin!(stop);
+    let mut acceptor = Acceptor { listener: &listener, connections: &connections, complained: None };
+    let mut expiry = tokio::time::interval(EXPIRY);
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, accept(&listener).await)
-        };
-        let (place, stream) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
-            () = &mut stop => break,
-            next = next => next,
+            _ = stops.recv() => break,
+            _ = expiry.tick() => {
+                connections.expire();
+                continue;
+            }
+            accepted = acceptor.accept() => accepted,
+        };
+        let connection = tokio::select! {
+            biased;
+            _ = stops.recv() => break,
+            connection = connections.enter(peer.ip()) => Arc::new(connection),
         };
         let routes = routes.clone();
+        let socket = Socket::new(stream, bytes_per_second_min, Arc::clone(&connection));
         let service = service_fn(move |request| {
-            let routes = routes.clone();
-            async move { Ok::<_, Infallible>(routes.answer(request).await) }
+            let (routes, connection) = (routes.clone(), Arc::clone(&connection));
+            async move { Ok::<_, Infallible>(routes.answer(request, connection).await) }
         });
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(header_timeout));
-        let stream = TokioIo::new(Box::pin(stream));
-        let connection = graceful.watch(builder.serve_connection(stream, service));
+        let serving = graceful.watch(builder.serve_connection(TokioIo::new(socket), service));
         tokio::spawn(async move {
             // A connection that breaks is its client's business.
-            let _ = connection.await;
-            drop(place);
+            let _ = serving.await;
         });
     }
     drop(listener);
+    on_stop();
     tokio::select! {
         () = graceful.shutdown() => {}
+        _ = stops.recv() => tracing::warn!("told to stop once more: requests under way are cut off"),
         () = tokio::time::sleep(drain) => {
             tracing::warn!(seconds = drain.as_secs(), "requests under way did not finish in time and were cut off");
         }
     }
 }
 
-/// The next connection. Running out of file descriptors passes; until then, connections wait in the backlog.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Answers are written whole, so waiting to join them only delays.
-                let _ = stream.set_nodelay(true);
-                return stream;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+/// Accepts connections, also while file descriptors are short.
+struct Acceptor<'a> {
+    listener: &'a TcpListener,
+    connections: &'a Connections,
+    complained: Option<Instant>,
+}
+
+impl Acceptor<'_> {
+    /// The next connection. Running out of file descriptors passes, the sooner for a connection that makes room; until
+    /// then, connections wait in the backlog.
+    ///
+    /// Cancel safety: safe.
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
+                        self.complained = Some(Instant::now());
+                        tracing::warn!(%error, "a connection could not be accepted");
+                    }
+                    self.connections.relieve();
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }
