@@ -349,6 +349,8 @@ async fn an_old_answer_stands_in_at_once_for_an_upstream_that_fails() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "3")]).await;
     let body = with(question("price?"), json!({ "cache": { "ttl": 1 } }));
     let first = ask(&server, &body).await;
+    // Until it is on the disk, those who ask the same join it.
+    quiet(&server).await;
     let kept_only = with(question("price?"), json!({ "cache": { "only-if-cached": true } }));
     until("it has ended", async || ask(&server, &kept_only).await.status == 504).await;
     let calls = upstream.calls();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CHAT, ask, is_hit, question, start, status, with};
+use super::{CHAT, ask, is_hit, question, quiet, start, status, with};
 use crate::program::{Server, until};
 use crate::upstream::Mode;
 
@@ -153,6 +153,8 @@ async fn an_old_answer_stands_in_for_an_upstream_that_refuses_the_key() {
     let (_dir, upstream, server) = start(&[]).await;
     let body = with(question("price?"), json!({ "cache": { "ttl": 1 } }));
     let first = ask(&server, &body).await;
+    // Until it is on the disk, those who ask the same join it.
+    quiet(&server).await;
     let kept_only = with(question("price?"), json!({ "cache": { "only-if-cached": true } }));
     until("it has ended", async || ask(&server, &kept_only).await.status == 504).await;
     upstream.next(Mode::Reply(401, vec![], "no".into()));
