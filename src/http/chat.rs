@@ -357,6 +357,15 @@ mod tests {
     }
 
     #[test]
+    fn a_null_of_the_cache_object_is_the_default() {
+        let body = br#"{"ttl":null,"s-maxage":null,"no-cache":null,"no-store":null,"only-if-cached":null,
+            "namespace":null,"tags":null}"#;
+        let (directives, tags) =
+            parse::<AnswerCacheObject>(body).unwrap().with_headers(&HeaderMap::new(), "cache.tags").unwrap();
+        assert!(directives == Directives::default() && tags.is_empty());
+    }
+
+    #[test]
     fn body_and_headers_add_up_and_the_stricter_holds() {
         let mut headers = HeaderMap::new();
         headers.insert("x-cache-ttl", HeaderValue::from(60));

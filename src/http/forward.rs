@@ -13,6 +13,7 @@ use super::gate::Place;
 use super::headers::CACHE_STATUS;
 use super::problem::Problem;
 use super::target::{Target, model_of};
+use super::wire::check_model_name;
 use super::{body, cache_control};
 use crate::domain::is_credential;
 use crate::error::{Error, Kind};
@@ -112,6 +113,7 @@ pub(super) async fn pass_on_to(
         Some(named) => Some(named),
         None => model_of(&head.headers, &body).await?,
     };
+    model.as_deref().map_or(Ok(()), check_model_name)?;
     let call = Call {
         needs_clients_key,
         may_repeat: matches!(head.method, Method::GET | Method::HEAD),
