@@ -17,6 +17,15 @@ const FRAME_BYTES: usize = 256;
 /// The longest f32 in decimal, with its comma, is shorter than this.
 const FLOAT_BYTES: usize = 16;
 
+/// Bytes of an answer with `count` vectors of `dim` numbers, at most.
+pub(super) fn bytes_max(count: usize, dim: usize, format: EncodingFormat) -> usize {
+    let vector_bytes = match format {
+        EncodingFormat::Base64 => STANDARD.encoded_length(dim * size_of::<f32>()),
+        EncodingFormat::Float => dim * FLOAT_BYTES,
+    };
+    FRAME_BYTES + count * (OBJECT_BYTES + vector_bytes)
+}
+
 /// Vectors as JSON, in their order. Each is its numbers as little-endian f32.
 pub(super) fn write<'a>(
     vectors: impl ExactSizeIterator<Item = Cow<'a, [u8]>>,
@@ -25,11 +34,7 @@ pub(super) fn write<'a>(
     model: &str,
     tokens: u64,
 ) -> Vec<u8> {
-    let vector_bytes = match format {
-        EncodingFormat::Base64 => STANDARD.encoded_length(dim * size_of::<f32>()),
-        EncodingFormat::Float => dim * FLOAT_BYTES,
-    };
-    let mut json = Vec::with_capacity(FRAME_BYTES + vectors.len() * (OBJECT_BYTES + vector_bytes));
+    let mut json = Vec::with_capacity(bytes_max(vectors.len(), dim, format));
     json.extend_from_slice(br#"{"object":"list","data":["#);
     for (index, vector) in vectors.enumerate() {
         if index > 0 {

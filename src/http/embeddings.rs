@@ -16,11 +16,11 @@ use serde_json::value::RawValue;
 use super::forward::{Forward, pass_on_to};
 use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use super::models::Names;
+use super::offload::offload;
 use super::problem::{ErrorBody, Problem};
 use super::target::{Target, model_of};
 use super::wire::{
-    CacheObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName, check_model_name,
-    parse,
+    CacheObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName, parse,
 };
 use super::{answer, body, cache_control};
 use crate::cache::TierName;
@@ -72,7 +72,8 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::read(body, endpoint.body_bytes_max).await?;
-    let asked = match read(&endpoint, &body) {
+    let (reader, text) = (Arc::clone(&endpoint), body.clone());
+    let asked = match offload(body.len(), move || read(&reader, &text)).await? {
         Read::Ours(asked) => asked?,
         Read::Others(parsed) => {
             return pass_on_others(&endpoint, HttpRequest::from_parts(head, body.into()), parsed).await;
@@ -86,8 +87,13 @@ pub(super) async fn create(
         directives: directives(&head.headers, asked.cache)?,
     };
     let served = endpoint.embeddings.embed(&request).await?;
-    let card = endpoint.names.card();
-    Ok(answer(&served, &card.name, asked.format, asked.dim, card.dim))
+    let (format, dim) = (asked.format, asked.dim);
+    let bytes = answer::bytes_max(served.entries.len(), dim, format);
+    let write = move || {
+        let card = endpoint.names.card();
+        answer(&served, &card.name, format, dim, card.dim)
+    };
+    Ok(offload(bytes, write).await?)
 }
 
 /// A body, by whose model it is for.
@@ -153,7 +159,6 @@ async fn pass_on_others(
             Ok(_) | Err(_) => return Err(error.into()),
         },
     };
-    check_model_name(&model)?;
     let body = match cache {
         Some(cache) if cache.only_if_cached => {
             return Err(Error::new(Kind::NotCached, "answers of this model are not cached").into());

@@ -103,19 +103,20 @@ async fn a_null_is_as_good_as_nothing() {
         ("/v1/embeddings", json!({ "model": "all-MiniLM-L6-v2", "input": "a", "cache": null })),
         (
             "/v1/answers",
-            json!({ "prompt": "p", "answer": "a", "scope": null, "ttl": null,
+            json!({ "prompt": "p", "answer": "a", "scope": null, "tags": null, "ttl": null,
             "namespace": null }),
         ),
-        ("/v1/answers/lookup", json!({ "prompt": "p", "scope": null, "namespace": null })),
+        ("/v1/answers/lookup", json!({ "prompt": "p", "scope": null, "tags": null, "namespace": null })),
         (
             "/v1/invalidate",
             json!({ "tags": ["t"], "namespace": null, "keys": null, "entity": null, "all": null,
             "mode": null, "dry_run": null }),
         ),
+        ("/v1/cache/default/batch", json!({ "get": null, "put": null, "delete": null })),
         (
             "/v1/cache/default/batch",
             json!({ "put": [{ "key": "k", "value": "v", "value_base64": null,
-            "content_type": null, "ttl": null }] }),
+            "content_type": null, "ttl": null, "tags": null }] }),
         ),
     ];
     for (route, body) in bodies {
