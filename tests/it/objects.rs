@@ -5,7 +5,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::endpoint::Endpoint;
-use crate::program::{Answer, Server, remote};
+use crate::program::{Answer, Server, remote, until};
 
 /// A server on `dir`; no request here needs its model.
 async fn start_in(dir: &TempDir, environment: &[(&str, &str)]) -> Server {
@@ -73,6 +73,129 @@ async fn requests_may_be_conditional() {
     assert_eq!(put(&server, path, &[("if-match", &etag)], "two").await.status, 204);
     assert_eq!(get(&server, path, &[]).await.body, "two");
     assert_eq!(put(&server, "/v1/cache/products/2", &[("if-none-match", "*")], "new").await.status, 204);
+}
+
+#[tokio::test]
+async fn lists_of_tags_are_read_on_every_method_and_an_ended_object_is_absent() {
+    let (server, _dir) = start().await;
+    let path = "/v1/cache/products/1";
+    let etag = put(&server, path, &[], "one").await.header("etag").to_owned();
+    let (weak, listed) = (format!("W/{etag}"), format!("\"a,b\", , {etag}"));
+    for known in [&etag, &weak, &listed] {
+        assert_eq!(get(&server, path, &[("if-none-match", known)]).await.status, 304, "{known}");
+    }
+    let two_lines = [("if-none-match", "\"x\""), ("if-none-match", etag.as_str())];
+    assert_eq!(get(&server, path, &two_lines).await.status, 304);
+    assert_eq!(server.ask("HEAD", path, &two_lines, "").await.status, 304);
+    assert_eq!(get(&server, path, &[("if-match", &listed)]).await.status, 200);
+    assert_eq!(get(&server, path, &[("if-match", &weak)]).await.status, 412, "compared strongly");
+    assert_eq!(server.ask("DELETE", path, &[("if-none-match", &listed)], "").await.status, 412);
+    assert_eq!(
+        put(&server, path, &[("if-match", &listed), ("if-none-match", "\"x\"")], "two").await.status,
+        204
+    );
+    let past = ("if-unmodified-since", "Sat, 01 Jan 2000 00:00:00 GMT");
+    assert_eq!(put(&server, path, &[past], "one").await.status, 204, "dates are ignored");
+    assert_eq!(get(&server, path, &[("if-match", "*"), ("if-none-match", "\"x\"")]).await.body, "one");
+    assert_eq!(get(&server, "/v1/cache/products/none", &[("if-match", "*")]).await.status, 404);
+
+    put(&server, path, &[("x-cache-ttl", "1")], "ends").await;
+    until("the object ends", async || get(&server, path, &[]).await.status == 404).await;
+    let stale = [("cache-control", "max-stale")];
+    let served = get(&server, path, &stale).await;
+    assert_eq!((served.status, served.body.as_str()), (200, Some("ends")), "it may still be served");
+    let etag = served.header("etag").to_owned();
+    let asked = [stale[0], ("if-none-match", etag.as_str())];
+    assert_eq!(get(&server, path, &asked).await.status, 200, "its end makes it new to the client");
+    assert_eq!(put(&server, path, &[("if-match", &etag)], "two").await.status, 412);
+    assert_eq!(server.ask("DELETE", path, &[("if-match", "*")], "").await.status, 412);
+    let batch = server.ask("POST", "/v1/cache/products/batch", &[], r#"{"delete":["1"]}"#).await;
+    assert_eq!(batch.body["deleted"], 0);
+    assert_eq!(put(&server, path, &[("if-none-match", "*")], "two").await.status, 204);
+}
+
+#[tokio::test]
+async fn a_content_encoding_is_given_back_also_after_a_restart() {
+    let (server, dir) = start().await;
+    let (path, other) = ("/v1/cache/products/1", "/v1/cache/products/2");
+    let json_type = ("content-type", "application/json");
+    // Not gzip at all: what the bytes are is between clients.
+    let bytes = "x".repeat(5000);
+    let coded = put(&server, path, &[json_type, ("content-encoding", "X-Gzip")], &bytes).await;
+    let plain = put(&server, other, &[json_type, ("content-encoding", "identity")], &bytes).await;
+    assert_eq!((coded.status, plain.status), (204, 204));
+    assert_ne!(coded.header("etag"), plain.header("etag"), "other bytes to the one who decodes them");
+    let refused = put(&server, path, &[("content-encoding", "rot13")], "x").await;
+    assert_eq!((refused.status, refused.error().1), (415, Some("content-encoding")));
+    let batched = server.ask("POST", "/v1/cache/products/batch", &[], r#"{"get":["1","2"]}"#).await;
+    assert_eq!(batched.body["get"][0]["content_encoding"], "gzip");
+    assert_eq!(batched.body["get"][1]["content_encoding"], json!(null));
+    assert!(server.stop().success());
+
+    let server = start_in(&dir, &[]).await;
+    for _ in ["from disk", "from memory"] {
+        let found = get(&server, path, &[]).await;
+        assert_eq!((found.header("content-encoding"), found.header("etag")), ("gzip", coded.header("etag")));
+        assert_eq!(get(&server, other, &[]).await.header("content-encoding"), "");
+    }
+}
+
+#[tokio::test]
+async fn cache_control_of_a_put_is_a_lifetime_and_that_of_a_get_asks_caches_to_come_again() {
+    let (server, _dir) = start().await;
+    let path = "/v1/cache/products/1";
+    let ttl = async |headers: &[(&str, &str)]| {
+        assert_eq!(put(&server, path, headers, "one").await.status, 204);
+        let found = get(&server, path, &[]).await;
+        assert_eq!(found.header("cache-control"), "no-cache");
+        assert_eq!(found.header("x-content-type-options"), "nosniff");
+        let status = found.header("cache-status").to_owned();
+        status.split("ttl=").nth(1).unwrap().split(';').next().unwrap().parse::<u32>().unwrap()
+    };
+    assert!((50..=60).contains(&ttl(&[("cache-control", "max-age=60")]).await));
+    assert!((80..=90).contains(&ttl(&[("cache-control", "max-age=60, s-maxage=90")]).await));
+    assert!((20..=30).contains(&ttl(&[("cache-control", "max-age=0"), ("x-cache-ttl", "30")]).await));
+    let month = 30 * 86_400;
+    let longest = ttl(&[("cache-control", "public, max-age=31536000, immutable")]).await;
+    assert!((month * 9 / 10..=month).contains(&longest), "shortened to what the namespace allows: {longest}");
+    let etag = get(&server, path, &[]).await.header("etag").to_owned();
+    let unchanged = get(&server, path, &[("if-none-match", &etag)]).await;
+    assert_eq!((unchanged.status, unchanged.header("cache-control")), (304, "no-cache"));
+    let missing = get(&server, "/v1/cache/products/none", &[]).await;
+    assert_eq!((missing.status, missing.header("cache-control")), (404, "no-store"));
+    for not_stored in ["no-store", "max-age=0", "s-maxage=0, max-age=60"] {
+        assert_eq!(put(&server, path, &[("cache-control", not_stored)], "two").await.status, 204);
+        let refused =
+            put(&server, path, &[("cache-control", not_stored), ("if-none-match", "*")], "two").await;
+        assert_eq!(refused.status, 412, "conditions hold all the same");
+        assert_eq!(get(&server, path, &[]).await.body, "one");
+    }
+    let large = put(&server, path, &[("x-cache-ttl", "99999999999")], "two").await;
+    assert_eq!((large.status, large.error().1), (400, Some("x-cache-ttl")));
+    assert!(large.body["error"]["message"].as_str().unwrap().contains("too large"), "{}", large.body);
+}
+
+#[tokio::test]
+async fn keys_that_are_called_like_routes_are_keys() {
+    let (server, _dir) = start().await;
+    // `.` and `..` alone cannot be told: clients resolve them before they send a path.
+    for key in ["batch", "a%2Fb", "%2F", "delete", "healthz", "%00", "..%2F..%2Fx"] {
+        let path = format!("/v1/cache/products/{key}");
+        assert_eq!(put(&server, &path, &[], key).await.status, 204, "{key}");
+        assert_eq!(get(&server, &path, &[]).await.body, key);
+    }
+    assert_eq!(get(&server, "/v1/cache/products/%62atch", &[]).await.body, "batch", "one key");
+    let batch = server.ask("POST", "/v1/cache/products/batch", &[], r#"{"get":["batch","a/b"]}"#).await;
+    assert_eq!(
+        (&batch.body["get"][0]["value"], &batch.body["get"][1]["value"]),
+        (&json!("batch"), &json!("a%2Fb"))
+    );
+    assert_eq!(server.ask("DELETE", "/v1/cache/products/batch", &[], "").await.status, 204);
+    assert_eq!(get(&server, "/v1/cache/products/batch", &[]).await.status, 404);
+    for no_key in ["", "a/b", "a/", "batch/x"] {
+        let refused = get(&server, &format!("/v1/cache/products/{no_key}"), &[]).await;
+        assert_eq!((refused.status, refused.error().1), (400, Some("key")), "{no_key:?}");
+    }
 }
 
 #[tokio::test]
@@ -183,6 +306,55 @@ async fn a_batch_is_checked_whole_before_anything_changes() {
         assert_eq!((refused.status, refused.error()), (400, ("invalid_input", Some(param))), "{bad}");
     }
     assert_eq!(get(&server, "/v1/cache/products/n", &[]).await.status, 404, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_batch_past_a_limit_is_refused_while_it_is_read_and_null_is_nothing() {
+    let (server, _dir) = start().await;
+    let batch = async |body: String| server.ask("POST", "/v1/cache/products/batch", &[], body).await;
+    let stored =
+        batch(r#"{"get":null,"delete":null,"put":[{"key":"a","value":"b","tags":null}]}"#.into()).await;
+    assert_eq!(stored.status, 200, "{}", stored.body);
+    // None of these bodies is JSON to its end: what is behind the limit is not looked at.
+    let keys = format!("\"k\",{}", "\"k\",".repeat(300_000));
+    let puts = "{\"key\":\"k\",\"value\":\"v\"},".repeat(2000);
+    let tags = "\"t\",".repeat(65);
+    for (body, param) in [
+        (format!("{{\"get\":[{keys}"), "get"),
+        (format!("{{\"delete\":[{keys}"), "delete"),
+        (format!("{{\"put\":[{puts}"), "put"),
+        (format!("{{\"put\":[{{\"key\":\"k\",\"value\":\"v\",\"tags\":[{tags}"), "put[0].tags"),
+    ] {
+        let refused = batch(body).await;
+        assert_eq!((refused.status, refused.error().1), (400, Some(param)), "{}", refused.body);
+    }
+    let half: Vec<String> = (0..600).map(|n| n.to_string()).collect();
+    let refused = batch(json!({ "get": half, "delete": half }).to_string()).await;
+    assert_eq!((refused.status, refused.error().1), (400, Some("batch")));
+    for field in ["tags", "keys"] {
+        let body = format!("{{\"namespace\":\"products\",\"{field}\":[{keys}");
+        let refused = server.ask("POST", "/v1/invalidate", &[], body).await;
+        assert_eq!((refused.status, refused.error().1), (400, Some(field)), "{}", refused.body);
+    }
+}
+
+#[tokio::test]
+async fn what_a_batch_finds_is_bounded() {
+    let dir = TempDir::new().unwrap();
+    let server = start_in(&dir, &[("LIKEWISE__HTTP__BODY_BYTES_MAX", "2000000")]).await;
+    let large = "x".repeat(1_000_000);
+    let keys: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    for key in &keys {
+        assert_eq!(put(&server, &format!("/v1/cache/products/{key}"), &[], &large).await.status, 204);
+    }
+    let batch = async |keys: &[String]| {
+        server
+            .ask("POST", "/v1/cache/products/batch", &[], json!({ "get": keys, "delete": ["y"] }).to_string())
+            .await
+    };
+    let refused = batch(&keys).await;
+    assert_eq!((refused.status, refused.error()), (413, ("too_large", Some("get"))));
+    assert_eq!(batch(&keys[..2]).await.body["get"][1]["value"], large);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `likewise verify`, as an operator meets it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -124,4 +125,81 @@ fn restore(collections: &Path, whole: &[(std::path::PathBuf, Vec<u8>)]) {
     let (manifest, bytes) = &whole[0];
     assert!(manifest.starts_with(collections));
     fs_err::write(manifest.with_extension("manifest-copy"), bytes).unwrap();
+}
+
+#[tokio::test]
+async fn what_damaged_records_still_hold_is_brought_back_and_nothing_that_was_hidden() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    let value = |n: usize| format!("value {n} ").repeat(400);
+    for n in 0..60 {
+        let tags = if n % 6 == 0 { "hidden" } else { "kept" };
+        let headers = [("content-type", "application/x-bits"), ("x-cache-tags", tags)];
+        let path = format!("/v1/cache/products/{n}");
+        assert_eq!(server.ask("PUT", &path, &headers, value(n)).await.status, 204);
+    }
+    assert_eq!(server.ask("POST", "/v1/invalidate", &[], r#"{"tags":["hidden"]}"#).await.status, 200);
+    assert_eq!(server.ask("DELETE", "/v1/cache/products/1", &[], "").await.status, 204);
+    assert!(server.stop().success());
+    assert_eq!(verify(dir.path(), &[]).0, Some(0));
+
+    let records = dir.path().join("records/records.redb");
+    let mut bytes = fs_err::read(&records).unwrap();
+    let damaged = value(31);
+    let places: Vec<usize> = bytes
+        .windows(damaged.len())
+        .enumerate()
+        .filter_map(|(at, window)| (window == damaged.as_bytes()).then_some(at))
+        .collect();
+    assert!(!places.is_empty(), "the value lies in the file as it is");
+    places.iter().for_each(|&at| bytes[at + 100] ^= 1);
+    fs_err::write(&records, &bytes).unwrap();
+
+    let (code, said) = verify(dir.path(), &[]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(fs_err::read(&records).unwrap() == bytes, "checking changes nothing");
+    let (code, said) = verify(dir.path(), &["--repair"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("brought back 48 objects"), "{said}");
+
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    for n in 0..60 {
+        let found = server.get(&format!("/v1/cache/products/{n}")).await;
+        let is_gone = n % 6 == 0 || n == 1 || n == 31;
+        assert_eq!(found.status, if is_gone { 404 } else { 200 }, "{n}");
+        assert!(is_gone || found.body == value(n), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn a_data_directory_is_private_and_a_wider_one_is_warned_about() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let data = dir.path().join("new/data");
+    let server = Server::spawn(&mut remote(&data, &endpoint.url));
+    server.post_raw(r#"{"model":"mock","input":["uno","dos"]}"#).await;
+    assert_eq!(server.ask("PUT", "/v1/cache/products/1", &[], "one").await.status, 204);
+    assert_eq!(server.ask("PUT", "/v1/collections/k", &[], r#"{"dimensions":2}"#).await.status, 201);
+    let documents = r#"{"documents":[{"id":"1","vector":[1,2]}]}"#;
+    assert_eq!(server.ask("POST", "/v1/collections/k/documents", &[], documents).await.status, 200);
+    assert!(server.stop().success());
+    let mut places = vec![data.clone()];
+    let mut files = 0;
+    while let Some(place) = places.pop() {
+        let metadata = fs_err::metadata(&place).unwrap();
+        let mode = metadata.permissions().mode() & 0o777;
+        assert_eq!(mode, if metadata.is_dir() { 0o700 } else { 0o600 }, "{}", place.display());
+        files += usize::from(metadata.is_file());
+        if metadata.is_dir() {
+            places.extend(fs_err::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(files >= 6, "{files} files");
+
+    fs_err::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::spawn(&mut remote(&data, &endpoint.url));
+    assert_eq!(server.get("/v1/cache/products/1").await.body, "one", "it works all the same");
+    let second = output(remote(&data, &endpoint.url).args(["--listen", "127.0.0.1:0"]));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(2), "{said}");
+    assert!(said.contains("other users of this machine") && said.contains("process: "), "{said}");
 }
