@@ -10,7 +10,7 @@ use likewise::cache::{
     Budget, Cache, Freshness, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions, TierName, Tiers,
     Versions,
 };
-use likewise::domain::{SystemClock, Tag, Tenant};
+use likewise::domain::{ContentCoding, SystemClock, Tag, Tenant};
 use likewise::metrics::Metrics;
 use likewise::service::invalidation::Target;
 use likewise::service::objects::{Answer, Condition, Draft, Lookup};
@@ -104,10 +104,11 @@ async fn invalidations() {
                 stamp: objects.stamp(),
                 value: format!("{round} {n}").into(),
                 content_type: "text/plain".into(),
+                content_coding: ContentCoding::Identity,
                 tags: vec![tag.clone()],
                 ttl_seconds: None,
                 lease: None,
-                condition: Condition::None,
+                condition: Condition::default(),
             };
             objects.put(&address, draft).await.expect("memory takes it");
         }
