@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use likewise::metrics::Metrics;
 use likewise::search::{
-    Batch, Catalog, Change, Document, Filter, Indexed, Indexing, Metric, Options, Query, Settings, Test,
-    View, number,
+    Batch, Catalog, Change, Document, Filter, Indexed, Indexing, Metric, Options, Program, Query, Settings,
+    Test, View, number,
 };
 use likewise::storage::rows::Place;
 use likewise::storage::{OsFiles, ReadMode};
@@ -135,7 +135,9 @@ fn grow(rows: usize, vectors: &Array2<f32>) -> Grown {
         // Nothing is built while rows come, so that one build of all is timed.
         let index = Indexing { rows_min: usize::MAX, build_threads: 2, ..Indexing::default() };
         let options = Options { threads: 1, index, ..Options::default() };
-        Catalog::open(place, options, Arc::new(Metrics::new())).expect("a catalogue")
+        let program =
+            std::env::var_os("LIKEWISE_BINARY").expect("LIKEWISE_BINARY is not set: run `make bench`");
+        Catalog::open(place, options, Program::at(program), Arc::new(Metrics::new())).expect("a catalogue")
     };
     let (stored_s, built_s) = {
         let catalog = open();

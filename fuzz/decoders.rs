@@ -12,7 +12,7 @@ use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
 use likewise::upstream::{Answer, Assembly, Event, Events, as_events};
-use likewise_index::{Effort, Graph, Vectors};
+use likewise_index::{Effort, Graph, IndexSpec, Metric, Vectors, check_resident};
 
 /// The header page, as it is and with a checksum that holds.
 pub(crate) fn segment_header(data: &[u8]) {
@@ -35,11 +35,27 @@ pub(crate) fn faiss_file(data: &[u8]) {
             let _ = vectors.id(row);
         }
     }
+    let _ = check_resident(data);
     if let Ok(graph) = Graph::open(data) {
         let effort = Effort { ef: 8, candidates: 4 };
         let query = vec![0.5; graph.dim()];
         let found = graph.search(&query, effort, Some(&|row| row % 2 == 0));
         assert!(found.iter().all(|&row| (row as usize) < graph.len() && row % 2 == 0));
+    }
+}
+
+/// The name of an index: what is read of it is what FAISS is given, and costs something finite.
+pub(crate) fn factory(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(spec) = IndexSpec::parse(text) else { return };
+    let factory = spec.factory();
+    let again = IndexSpec::parse(factory.trim_end_matches("np"));
+    assert!(again.is_ok_and(|same| same == spec), "{text} became {factory}");
+    for dim in [1, 8, 384, 8192] {
+        let is_possible = spec.check(Metric::L2, dim).is_ok();
+        let cost = spec.cost(1 << 24, dim, 200, 8);
+        assert!(cost.seconds >= 120 && cost.memory_bytes >= 512 << 20);
+        assert!(!is_possible || spec.training_rows(1 << 24, dim) <= 1 << 18);
     }
 }
 
@@ -102,6 +118,7 @@ pub(crate) fn object(data: &[u8]) {
 /// The manifest of a collection and the header of its segments, as they are and with a checksum that holds.
 pub(crate) fn rows(data: &[u8]) {
     let _ = (rows::Manifest::decode(data), rows::Header::decode(data));
+    let _ = rows::BuildRecord::decode(&with_trailer(data.to_vec()), &[7; 16]);
     if let Ok(manifest) = rows::Manifest::decode(&with_trailer(data.to_vec())) {
         assert!(rows::Manifest::decode(&manifest.encode()).is_ok_and(|same| same == manifest));
     }

@@ -17,7 +17,7 @@ use crate::embed::{Embedder, LocalEmbedder, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Names, Parts, Readiness, Server, State};
 use crate::metrics::Metrics;
-use crate::search::Catalog;
+use crate::search::{Catalog, Program};
 use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
 use crate::storage::rows::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
@@ -193,7 +193,8 @@ impl Stores {
         )?;
         let place =
             Place { files: Arc::new(OsFiles), dir: directory.collections(), read: config.cache.disk.read };
-        let catalog = Arc::new(Catalog::open(place, config.search.clone(), Arc::clone(metrics))?);
+        let catalog =
+            Arc::new(Catalog::open(place, config.search.clone(), Program::this(), Arc::clone(metrics))?);
         Ok(Stores { vectors: Arc::new(vectors), objects: Arc::new(objects), records, catalog })
     }
 }

@@ -50,6 +50,13 @@ pub struct KindLabels {
     pub kind: &'static str,
 }
 
+/// What kept an index from being built.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CauseLabels {
+    /// `refused`, `memory`, `time`, `crash`, `interrupted`, `recorded` or `system`.
+    pub cause: &'static str,
+}
+
 /// How an upstream replied.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabels {
@@ -116,6 +123,8 @@ pub struct Metrics {
     pub index_builds: Counter,
     /// Indexes that could not be built, or opened from their snapshot.
     pub index_errors: Counter,
+    /// Indexes that could not be built, by what kept them from it.
+    pub index_failures: Family<CauseLabels, Counter>,
     /// The share of the exact results that a search by index found, of searches that were sampled.
     pub recall: Histogram,
     /// Segments that were sealed because a write or a flush failed.
@@ -234,6 +243,12 @@ impl Metrics {
                 "collection_index_errors",
                 "Indexes not built, or not opened",
                 Counter::default(),
+            ),
+            index_failures: register(
+                r,
+                "collection_index_failures",
+                "Indexes not built, by cause",
+                Family::default(),
             ),
             recall: register(
                 r,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use likewise::storage::{Files as _, FrozenFile, OsFiles};
 use likewise_benches::{percentile, print_circumstances, vectors};
-use likewise_index::{Block, Effort, Graph, Metric, Recipe, Scanner, score};
+use likewise_index::{Block, Effort, Graph, IndexSpec, Metric, Recipe, Scanner, score};
 use ndarray::{Array2, ArrayView2, s};
 use serde_json::Value;
 
@@ -112,17 +112,14 @@ fn measure(
 ) -> Line {
     let (metric, dim) = (Metric::Cosine, rows.ncols());
     let file = dir.join(factory.replace(',', "-"));
-    let recipe =
-        Recipe { factory: factory.into(), metric, dim, ef_construction: EF_CONSTRUCTION, threads: 2 };
+    let spec = IndexSpec::parse(factory).expect("a kind that may be built");
+    let recipe = Recipe { spec, metric, dim, ef_construction: EF_CONSTRUCTION, threads: 2 };
     let all: Array2<f32> = rows.to_owned();
     let slices: Vec<&[f32]> =
         (0..rows.nrows()).map(|row| &all.as_slice().expect("rows")[row * dim..][..dim]).collect();
     let start = Instant::now();
     if !file.exists() {
-        recipe
-            .build(slices.iter().copied(), &file, || true)
-            .expect("FAISS builds")
-            .expect("somebody wants it");
+        recipe.build(slices.iter().copied(), &file).expect("FAISS builds");
     }
     let build_s = start.elapsed().as_secs_f64();
     let bytes = fs_err::metadata(&file).expect("a file").len();

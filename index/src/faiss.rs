@@ -8,16 +8,13 @@ use ::faiss::index::io::{self, IoFlags};
 use ::faiss::index::{Index as _, IndexImpl};
 use ::faiss::{MetricType, index_factory};
 
-use crate::{Metric, ffi};
+use crate::spec::IndexSpec;
+use crate::{Metric, ffi, resident_file};
 
-/// Rows that ranges and centroids are learned from at most.
-const TRAINING_ROWS_MAX: usize = 1 << 18;
-/// Rows that FAISS is given at a time: between, a build can be stopped.
+/// Rows that FAISS is given at a time.
 const CHUNK_ROWS: usize = 4096;
-/// The longest factory string.
-const FACTORY_BYTES_MAX: usize = 64;
-/// The largest number in a factory string: FAISS reserves memory for what it names.
-const FACTORY_NUMBER_MAX: u64 = 1 << 16;
+/// Nodes that FAISS widens in a graph at least; its own default of 16 finds too little.
+const GRAPH_EFFORT: f64 = 128.0;
 /// `faiss::IO_FLAG_MMAP_IFC`; the crate's own constant for mapping is not FAISS's.
 const MAPPED: i32 = 512;
 
@@ -35,15 +32,22 @@ impl std::error::Error for Failed {}
 
 impl From<::faiss::error::Error> for Failed {
     fn from(error: ::faiss::error::Error) -> Failed {
-        Failed(error.to_string())
+        Failed(without_place(&error.to_string()).to_owned())
     }
+}
+
+/// What FAISS says without the function and the source file that say it: `Error in F at PATH/X.cpp:12: Error: 'C' failed: M`.
+fn without_place(message: &str) -> &str {
+    let place = message.rfind(".cpp:").or_else(|| message.rfind(".h:"));
+    let Some((_, said)) = place.and_then(|at| message[at + 3..].split_once(": ")) else { return message };
+    said.split_once("' failed: ").map_or(said, |(_, why)| why)
 }
 
 /// What is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
-    /// FAISS's factory string: `HNSW32,SQ8`, `IVF1024,SQ8`.
-    pub factory: String,
+    /// The kind of index.
+    pub spec: IndexSpec,
     /// How vectors are compared.
     pub metric: Metric,
     /// Length of the vectors.
@@ -55,36 +59,30 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Whether FAISS knows how to make it.
+    /// An empty index of this kind.
+    ///
+    /// A build may end the process, or never end: FAISS does not check what it computes with. So it runs in a process
+    /// that may.
     ///
     /// # Errors
-    /// What is wrong with the factory string, or does not go with dimension or metric.
-    pub fn check(&self) -> Result<(), Failed> {
-        self.empty().map(drop)
-    }
-
-    fn empty(&self) -> Result<IndexImpl, Failed> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ',' | '_' | '(' | ')' | '-');
-        let numbers = self.factory.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
-        let is_small = |digits: &str| digits.parse::<u64>().is_ok_and(|number| number <= FACTORY_NUMBER_MAX);
-        if self.factory.is_empty()
-            || self.factory.len() > FACTORY_BYTES_MAX
-            || !self.factory.chars().all(is_plain)
-        {
-            return Err(Failed(format!("{:?} is not a factory string", self.factory)));
-        }
-        if !numbers.clone().all(is_small) {
-            return Err(Failed(format!("a number in {:?} is above {FACTORY_NUMBER_MAX}", self.factory)));
-        }
+    /// A kind that does not go with dimension or metric; what FAISS says.
+    pub fn begin(&self) -> Result<Builder, Failed> {
+        self.spec.check(self.metric, self.dim).map_err(|refused| Failed(refused.to_string()))?;
         let metric = match self.metric {
             Metric::Cosine | Metric::InnerProduct => MetricType::InnerProduct,
             Metric::L2 => MetricType::L2,
         };
         let dim = u32::try_from(self.dim).map_err(|_| Failed(format!("dimension {}", self.dim)))?;
-        Ok(index_factory(dim, &self.factory, metric)?)
+        ffi::set_threads(self.threads);
+        let index = index_factory(dim, self.spec.factory(), metric)?;
+        if self.spec.is_graph() {
+            let effort = self.ef_construction as f64;
+            ParameterSpace::new()?.set_index_parameter(&index, "efConstruction", effort)?;
+        }
+        Ok(Builder { index })
     }
 
-    /// Builds an index of rows and writes its file. None if `is_wanted` said no meanwhile.
+    /// Builds an index of rows and writes its file.
     ///
     /// Shapes: row `i` of the index is the `i`th of `rows`, each of `dim` components, prepared. Cost: minutes for a
     /// million; memory for all that the index holds. Blocks, and uses the recipe's threads.
@@ -95,34 +93,66 @@ impl Recipe {
         &self,
         rows: impl ExactSizeIterator<Item = &'a [f32]> + Clone,
         file: &Path,
-        is_wanted: impl Fn() -> bool,
-    ) -> Result<Option<()>, Failed> {
-        ffi::set_threads(self.threads);
-        let mut index = self.empty()?;
-        if self.factory.contains("HNSW") {
-            ParameterSpace::new()?.set_index_parameter(
-                &index,
-                "efConstruction",
-                self.ef_construction as f64,
-            )?;
-        }
-        if !index.is_trained() {
-            let step = rows.len().div_ceil(TRAINING_ROWS_MAX).max(1);
-            index.train(&joined(rows.clone().step_by(step)))?;
+    ) -> Result<(), Failed> {
+        let mut builder = self.begin()?;
+        let training_rows = self.spec.training_rows(rows.len(), self.dim);
+        if training_rows > 0 {
+            builder.train(&joined(training(rows.clone(), training_rows)))?;
         }
         let mut rows = rows;
         loop {
             let chunk = joined(rows.by_ref().take(CHUNK_ROWS));
             if chunk.is_empty() {
-                break;
+                return builder.write(file);
             }
-            if !is_wanted() {
-                return Ok(None);
-            }
-            index.add(&chunk)?;
+            builder.add(&chunk)?;
         }
-        io::write_index(&index, name(file)?)?;
-        Ok(Some(()))
+    }
+}
+
+/// Evenly spaced rows, as many as training takes.
+pub fn training<'a>(
+    rows: impl ExactSizeIterator<Item = &'a [f32]>,
+    count: usize,
+) -> impl Iterator<Item = &'a [f32]> {
+    let step = rows.len() / count.max(1);
+    rows.step_by(step.max(1)).take(count)
+}
+
+/// An index that is being built.
+pub struct Builder {
+    index: IndexImpl,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Learns ranges and centroids from rows, one after the other.
+    ///
+    /// # Errors
+    /// What FAISS says: too few rows.
+    pub fn train(&mut self, rows: &[f32]) -> Result<(), Failed> {
+        Ok(self.index.train(rows)?)
+    }
+
+    /// Adds rows, one after the other.
+    ///
+    /// # Errors
+    /// What FAISS says: it has learned nothing, no memory.
+    pub fn add(&mut self, rows: &[f32]) -> Result<(), Failed> {
+        Ok(self.index.add(rows)?)
+    }
+
+    /// Writes the index to a file.
+    ///
+    /// # Errors
+    /// What FAISS says: the file cannot be written.
+    pub fn write(&self, file: &Path) -> Result<(), Failed> {
+        Ok(io::write_index(&self.index, name(file)?)?)
     }
 }
 
@@ -131,6 +161,7 @@ pub struct Resident {
     index: ffi::Unchanged,
     dim: usize,
     rows: usize,
+    memory_bytes: usize,
 }
 
 impl fmt::Debug for Resident {
@@ -140,18 +171,29 @@ impl fmt::Debug for Resident {
 }
 
 impl Resident {
-    /// Opens a file that [`Recipe::build`] wrote; FAISS trusts what it reads, so no other. The file is mapped, and must not
-    /// be written to any more. `nprobe` is how many lists a search of an inverted file visits.
+    /// Opens a file that [`Builder::write`] wrote. FAISS trusts what it reads, so every number that it computes places
+    /// from is checked before. The file is mapped, and must not be written to any more. `nprobe` is how many lists a search
+    /// of an inverted file visits.
     ///
     /// # Errors
-    /// What FAISS says.
-    pub fn open(file: &Path, nprobe: usize) -> Result<Resident, Failed> {
+    /// A file of another kind, or one that contradicts itself; what FAISS says.
+    pub fn open(file: &Path, content: &[u8], nprobe: usize) -> Result<Resident, Failed> {
+        let shape = resident_file::check(content).map_err(|malformed| Failed(malformed.to_string()))?;
         ffi::set_threads(1);
         let index = io::read_index_with_flags(name(file)?, IoFlags::from(MAPPED))?;
-        // Of an index without lists FAISS refuses it, and there is nothing to set.
+        // FAISS refuses to set what an index has not.
         let _ = ParameterSpace::new()?.set_index_parameter(&index, "nprobe", nprobe as f64);
+        let _ = ParameterSpace::new()?.set_index_parameter(&index, "efSearch", GRAPH_EFFORT);
         let (dim, rows) = (index.d() as usize, usize::try_from(index.ntotal()).unwrap_or(0));
-        Ok(Resident { index: ffi::Unchanged::new(index), dim, rows })
+        if (dim, rows) != (shape.dim, shape.rows) {
+            return Err(Failed("the file was read as another one".into()));
+        }
+        Ok(Resident { index: ffi::Unchanged::new(index), dim, rows, memory_bytes: shape.memory_bytes })
+    }
+
+    /// Bytes of memory that it takes, mapped ones not counted.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     /// Number of rows.
@@ -211,4 +253,22 @@ fn joined<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
 
 fn name(file: &Path) -> Result<&str, Failed> {
     file.to_str().ok_or_else(|| Failed(format!("the path {} is not UTF-8", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_place;
+
+    #[test]
+    fn messages_name_no_source_file() {
+        let said = "Error in virtual void faiss::Clustering::train(idx_t) at /home/x/faiss/Clustering.cpp:77: Error: \
+            'nx >= k' failed: Number of training points (10) should be at least as large as number of clusters (64)";
+        let told = "Number of training points (10) should be at least as large as number of clusters (64)";
+        assert_eq!(without_place(said), told);
+        assert_eq!(
+            without_place("Error in f at /a/b.cpp:5: could not open x for writing"),
+            "could not open x for writing"
+        );
+        assert_eq!(without_place("std::bad_alloc"), "std::bad_alloc");
+    }
 }

@@ -28,7 +28,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-type Result<T> = std::result::Result<T, Malformed>;
+pub(crate) type Result<T> = std::result::Result<T, Malformed>;
 
 /// What a file holds, as places in its bytes.
 #[derive(Clone, Debug)]
@@ -91,9 +91,9 @@ impl Layout {
     }
 }
 
-struct Reader<'a> {
-    file: &'a [u8],
-    at: usize,
+pub(crate) struct Reader<'a> {
+    pub(crate) file: &'a [u8],
+    pub(crate) at: usize,
 }
 
 impl Reader<'_> {
@@ -134,7 +134,7 @@ impl Reader<'_> {
         Ok(Layout { metric, dim, rows, content })
     }
 
-    fn header(&mut self) -> Result<(usize, usize, Metric)> {
+    pub(crate) fn header(&mut self) -> Result<(usize, usize, Metric)> {
         let dim = self.i32()?;
         let rows = i64::from_le_bytes(self.array()?);
         // Two fields that FAISS no longer reads, and whether it was trained.
@@ -175,7 +175,7 @@ impl Reader<'_> {
         Ok(Sq8 { low, span, codes })
     }
 
-    fn graph(&mut self, rows: usize) -> Result<GraphLayout> {
+    pub(crate) fn graph(&mut self, rows: usize) -> Result<GraphLayout> {
         // The probability of each level, of which only building has need.
         let probabilities = self.count()?;
         self.array_of(probabilities, 8, Some(probabilities).filter(|&count| count <= LEVELS_MAX), "levels")?;
@@ -215,29 +215,29 @@ impl Reader<'_> {
         Ok(graph)
     }
 
-    fn skip(&mut self, bytes: usize) -> Result<()> {
+    pub(crate) fn skip(&mut self, bytes: usize) -> Result<()> {
         let next = self.at.checked_add(bytes).filter(|&next| next <= self.file.len());
         self.at = next.ok_or_else(|| Malformed("it ends early".into()))?;
         Ok(())
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let from = self.at;
         self.skip(N)?;
         Ok(self.file[from..self.at].try_into().expect("so many bytes: this is a bug"))
     }
 
-    fn i32(&mut self) -> Result<i32> {
+    pub(crate) fn i32(&mut self) -> Result<i32> {
         Ok(i32::from_le_bytes(self.array()?))
     }
 
-    fn count(&mut self) -> Result<usize> {
+    pub(crate) fn count(&mut self) -> Result<usize> {
         usize::try_from(u64::from_le_bytes(self.array()?))
             .map_err(|_| Malformed("a length beyond memory".into()))
     }
 
     /// `count` things of some bytes each, which must be as many as expected.
-    fn array_of(
+    pub(crate) fn array_of(
         &mut self,
         count: usize,
         bytes: usize,

@@ -17,12 +17,16 @@ mod ffi;
 mod graph;
 mod kernels;
 mod metric;
+mod resident_file;
 mod scan;
+mod spec;
 
 pub use bits::Bits;
 pub use codes::{Codes, CodesView};
-pub use faiss::{Failed, Recipe, Resident, check_processor};
+pub use faiss::{Builder, Failed, Recipe, Resident, check_processor, training};
 pub use faiss_file::{Malformed, Vectors, flat_header};
 pub use graph::{Effort, Graph};
 pub use metric::{Metric, Unfit, score, scores};
+pub use resident_file::check as check_resident;
 pub use scan::{Block, Neighbor, Scanner};
+pub use spec::{Cost, GRAMMAR, IndexSpec, Refused};

@@ -5,7 +5,9 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use likewise_index::{Block, Effort, Graph, Metric, Recipe, Resident, Scanner, Vectors, flat_header};
+use likewise_index::{
+    Block, Effort, Graph, IndexSpec, Metric, Recipe, Resident, Scanner, Vectors, check_resident, flat_header,
+};
 use ndarray::{Array2, ArrayView2};
 
 const K: usize = 10;
@@ -40,11 +42,16 @@ fn file(name: &str) -> PathBuf {
 
 fn build(factory: &str, metric: Metric, rows: &Array2<f32>) -> PathBuf {
     let path = file(&format!("{}-{metric:?}-{}", factory.replace(',', "_"), rows.len()));
-    let recipe =
-        Recipe { factory: factory.into(), metric, dim: rows.ncols(), ef_construction: 100, threads: 2 };
-    let all: Vec<&[f32]> = rows.rows().into_iter().map(|row| row.to_slice().unwrap()).collect();
-    recipe.build(all.iter().copied(), &path, || true).unwrap().unwrap();
+    recipe(factory, metric, rows.ncols()).build(slices(rows).into_iter(), &path).unwrap();
     path
+}
+
+fn recipe(factory: &str, metric: Metric, dim: usize) -> Recipe {
+    Recipe { spec: IndexSpec::parse(factory).unwrap(), metric, dim, ef_construction: 100, threads: 2 }
+}
+
+fn slices(rows: &Array2<f32>) -> Vec<&[f32]> {
+    rows.outer_iter().map(|row| row.to_slice().unwrap()).collect()
 }
 
 fn exact(metric: Metric, rows: &Array2<f32>, query: &[f32], keep: impl Fn(u32) -> bool) -> Vec<u32> {
@@ -98,10 +105,10 @@ fn graphs_find_what_the_scan_finds() {
 #[test]
 fn other_kinds_are_searched_by_faiss_from_many_threads() {
     let (rows, queries) = (vectors(3000, 32, 4), vectors(50, 32, 5));
-    for factory in ["IVF32,SQ8", "IVF32,Flat", "SQ8"] {
+    for factory in ["IVF32,SQ8", "IVF32,Flat", "SQ8", "SQbf16", "HNSW32,SQfp16"] {
         let path = build(factory, Metric::Cosine, &rows);
         assert!(Graph::open(fs_err::read(&path).unwrap()).is_err());
-        let resident = Resident::open(&path, 32).unwrap();
+        let resident = Resident::open(&path, &fs_err::read(&path).unwrap(), 32).unwrap();
         assert_eq!((resident.len(), resident.dim()), (3000, 32));
         let search = |query: &[f32]| resident.search(query, 40).unwrap();
         std::thread::scope(|scope| {
@@ -117,36 +124,54 @@ fn other_kinds_are_searched_by_faiss_from_many_threads() {
 }
 
 #[test]
-fn a_build_that_nobody_wants_any_more_ends() {
-    let rows = vectors(100, 8, 6);
-    let all: Vec<&[f32]> = rows.rows().into_iter().map(|row| row.to_slice().unwrap()).collect();
-    let recipe =
-        Recipe { factory: "HNSW8".into(), metric: Metric::L2, dim: 8, ef_construction: 40, threads: 1 };
-    assert_eq!(recipe.build(all.iter().copied(), &file("unwanted"), || false), Ok(None));
-    assert!(!file("unwanted").exists());
+fn builds_that_cannot_be_are_errors() {
+    let few = vectors(10, 32, 7);
+    let failed =
+        recipe("IVF64,Flat", Metric::L2, 32).build(slices(&few).into_iter(), &file("few")).unwrap_err();
+    let said = "Number of training points (10) should be at least as large as number of clusters (64)";
+    assert_eq!(failed.to_string(), format!("FAISS: {said}"));
+    let failed = recipe("PQ5", Metric::L2, 32).build(slices(&few).into_iter(), &file("parts")).unwrap_err();
+    assert!(failed.to_string().contains("does not divide the dimension 32"), "{failed}");
+    let nowhere = file("missing").join("file");
+    let failed = recipe("Flat", Metric::L2, 32).build(slices(&few).into_iter(), &nowhere).unwrap_err();
+    assert!(!failed.to_string().contains(".cpp"), "{failed}");
 }
 
+/// Searches every kind of file that FAISS reads itself, whole, cut short and with each byte changed.
 #[test]
-fn wrong_recipes_are_refused() {
-    for factory in [
-        "",
-        "HNSW0x",
-        "Quux12",
-        "IVF999999999,Flat",
-        "PQ7",
-        "HNSW32;rm",
-        "HNSW32,SQ8,SQ8,SQ8,SQ8,SQ8,SQ8,SQ8,SQ8,SQ8,SQ8,SQ8,SQ8",
-    ] {
-        let recipe =
-            Recipe { factory: factory.into(), metric: Metric::L2, dim: 32, ef_construction: 40, threads: 1 };
-        assert!(recipe.check().is_err(), "{factory:?}");
+fn damaged_files_never_reach_faiss_or_do_no_harm_there() {
+    let rows = vectors(300, 8, 12);
+    let query = rows.row(0).to_vec();
+    for factory in
+        ["Flat", "SQ4", "SQfp16", "PQ4", "IVF4,Flat", "IVF2,SQ6", "IVF3,PQ2x4", "HNSW4,SQ6", "HNSW4,PQ2x4"]
+    {
+        let path = build(factory, Metric::L2, &rows);
+        let whole = fs_err::read(&path).unwrap();
+        assert_eq!(check_resident(&whole).map(|shape| (shape.dim, shape.rows)), Ok((8, 300)), "{factory}");
+        for length in 0..whole.len() {
+            assert!(
+                check_resident(&whole[..length]).is_err(),
+                "{factory}: {length} of {} bytes",
+                whole.len()
+            );
+        }
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= [0x01, 0x80, 0xFF][at % 3];
+            if check_resident(&damaged).is_err() {
+                refused += 1;
+            } else if at % 7 == 0 || at < 400 {
+                fs_err::write(&path, &damaged).unwrap();
+                if let Ok(resident) = Resident::open(&path, &damaged, 4) {
+                    let found = resident.search(&query, 20).unwrap_or_default();
+                    assert!(found.iter().all(|&row| row < 300), "{factory}: byte {at}");
+                }
+            }
+        }
+        assert!(refused > 40, "{factory}: {refused} refused");
+        fs_err::remove_file(path).unwrap();
     }
-    // Fewer rows than lists.
-    let rows = vectors(10, 32, 7);
-    let all: Vec<&[f32]> = rows.rows().into_iter().map(|row| row.to_slice().unwrap()).collect();
-    let recipe =
-        Recipe { factory: "IVF64,Flat".into(), metric: Metric::L2, dim: 32, ef_construction: 40, threads: 1 };
-    assert!(recipe.build(all.iter().copied(), &file("few"), || true).is_err());
 }
 
 #[test]

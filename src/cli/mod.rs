@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod build_index;
 mod client;
 mod embed;
 mod evaluate;
@@ -52,6 +53,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
+    #[command(hide = true)]
+    BuildIndex(build_index::BuildIndex),
 }
 
 /// Where the configuration comes from.
@@ -100,6 +103,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Export(export) => on_runtime(export.run()).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(snapshot) => on_runtime(snapshot.run()).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(evaluate) => on_runtime(evaluate.run()).map(|()| ExitCode::SUCCESS),
+        Command::BuildIndex(build) => build.run().map(|()| ExitCode::SUCCESS),
         Command::Openapi => {
             say(&likewise::http::openapi());
             Ok(ExitCode::SUCCESS)

@@ -25,6 +25,7 @@ pub(super) struct TakeSnapshot {
 struct Snapshots {
     data: Vec<Snapshot>,
     is_indexing: bool,
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -51,8 +52,8 @@ impl TakeSnapshot {
                     return Ok(());
                 }
                 _ => {
-                    let message =
-                        "no snapshot was taken: there are no documents, or the server's log says why";
+                    let reason = now.error.unwrap_or_else(|| "there are no documents".into());
+                    let message = format!("no snapshot was taken: {reason}");
                     return Err(Error::new(Kind::Unavailable, message).with("collection", &self.collection));
                 }
             }

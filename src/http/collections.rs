@@ -40,8 +40,10 @@ pub(super) struct CollectionSpec {
     model: Option<String>,
     /// Length of the vectors. Without a model, clients bring the vectors.
     dimensions: Option<usize>,
-    /// `auto` (default: none while it is small, then the server's), `exact`, or a factory string of FAISS such as
-    /// `HNSW32,SQ8`.
+    /// `auto` (default: none while it is small, then the server's), `exact`, or a factory string of FAISS: `CODES`,
+    /// `HNSW<links>`, `HNSW<links>,CODES` or `IVF<lists>,CODES`, where `CODES` is `Flat`, `SQ4`, `SQ6`, `SQ8`, `SQfp16`,
+    /// `SQbf16`, `PQ<parts>` or `PQ<parts>x<bits>`. `links` is 4 to 64, `lists` 1 to 65536, `parts` 1 to 256 and a divisor
+    /// of the dimension, `bits` 4 to 8 (8 if left out).
     index: Option<String>,
 }
 
@@ -85,6 +87,9 @@ pub(super) struct CollectionObject {
     /// Whether an index is being built.
     #[serde(skip_serializing_if = "Option::is_none")]
     is_indexing: Option<bool>,
+    /// Why no index is built; a snapshot that is asked for tries it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_error: Option<String>,
     /// Queries whose results are cached.
     #[serde(skip_serializing_if = "Option::is_none")]
     cached_queries: Option<usize>,
@@ -221,6 +226,7 @@ fn describe(name: String, collection: Option<&Collection>) -> CollectionObject {
         index: settings.map(|settings| settings.index.clone().into()),
         indexed_rows: view.as_ref().map(|view| view.indexed_rows()),
         is_indexing: collection.map(Collection::is_indexing),
+        index_error: collection.and_then(Collection::index_error).map(|reason| reason.to_string()),
         cached_queries: collection.map(Collection::watched),
     }
 }

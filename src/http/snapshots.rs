@@ -37,6 +37,9 @@ pub(super) struct SnapshotList {
     data: Vec<SnapshotObject>,
     /// Whether a new one is being made.
     is_indexing: bool,
+    /// Why the last one could not be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// A snapshot of an index.
@@ -54,8 +57,8 @@ pub(super) struct SnapshotObject {
     version: u64,
 }
 
-/// Takes a snapshot: builds the index of all rows that there are, and keeps it on disk. Answers at once; the list tells
-/// when it is done.
+/// Takes a snapshot: builds the index of all rows that there are, and keeps it on disk, also if that has failed before.
+/// Answers at once; the list shows when it is done, and the `error` if it has failed.
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/snapshots",
@@ -65,7 +68,7 @@ pub(super) struct SnapshotObject {
         (status = 202, body = SnapshotList, description = "It is being made"),
         (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "The collection is searched exactly, and has no index"),
+        (status = 409, body = ErrorBody, description = "The collection can have no index, or has too few documents for it"),
         (status = 503, body = ErrorBody, description = "The collection takes no writes"),
     )
 )]
@@ -199,5 +202,6 @@ fn describe(collection: &Collection) -> SnapshotList {
         object: "list",
         data: snapshot.into_iter().collect(),
         is_indexing: collection.is_indexing(),
+        error: collection.index_error().map(|reason| reason.to_string()),
     }
 }

@@ -7,12 +7,13 @@ use likewise_index::{Scanner, check_processor};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, oneshot};
 
+use super::build::Program;
 use super::collection::Collection;
 use super::nearest::Query;
 use super::results::Results;
-use super::sealed::{Indexing, Workshop};
 use super::settings::Settings;
 use super::view::View;
+use super::workshop::{Indexing, Workshop};
 use super::writer::Tidying;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
@@ -70,11 +71,12 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. Blocks.
+    /// The collections at a place. One that is damaged is kept as it is, and refuses its requests. `builder` is the
+    /// program that builds indexes. Blocks.
     ///
     /// # Errors
-    /// `Config` if the processor lacks what FAISS was built for, or FAISS does not know the index to build; `Io`.
-    pub fn open(place: Place, options: Options, metrics: Arc<Metrics>) -> Result<Catalog> {
+    /// `Config` if the processor lacks what FAISS was built for, or the index to build is none that may be built; `Io`.
+    pub fn open(place: Place, options: Options, builder: Program, metrics: Arc<Metrics>) -> Result<Catalog> {
         check_processor().map_err(|missing| {
             let message = format!("FAISS was built for processors with {missing}, which this one lacks");
             Error::new(Kind::Config, message)
@@ -85,7 +87,7 @@ impl Catalog {
         };
         let scanner =
             Scanner::new(threads).map_err(|error| Error::io("start the threads that search", error))?;
-        let workshop = Arc::new(Workshop::new(options.index.clone())?);
+        let workshop = Arc::new(Workshop::new(options.index.clone(), builder)?);
         let mut shelf = Shelf::new();
         for name in place.names()? {
             let opened = Collection::open(&place, &name, options.tidying, &workshop, &metrics)

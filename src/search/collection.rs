@@ -6,15 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use likewise_index::Refused;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::build::{Cause, Failure};
 use super::change::{Change, Receipt};
+use super::indexing;
 use super::record::{self, Op};
 use super::replay::Replayed;
-use super::sealed::{Sealed, Workshop};
-use super::settings::{Indexed, Settings};
+use super::sealed::Sealed;
+use super::settings::Settings;
 use super::view::{Part, View};
 use super::watch::{Watch, Watched};
+use super::workshop::{Plan, Workshop};
 use super::writer::{Order, Shared, Tidying, Writer};
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
@@ -34,6 +38,8 @@ static INSTANCES: AtomicU64 = AtomicU64::new(0);
 pub struct Collection {
     instance: u64,
     settings: Settings,
+    /// The index that it is to have, or why it has none.
+    plan: Result<Option<Plan>, Refused>,
     shared: Arc<Shared>,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
     room: Arc<Semaphore>,
@@ -121,12 +127,15 @@ impl Collection {
         metrics: &Arc<Metrics>,
     ) -> Result<Collection> {
         view.prepare();
+        let plan = workshop.plan(&settings);
+        let (builds_begun, index_error) = not_built(&plan, &store, metrics);
         let shared = Arc::new(Shared {
             watch: Watch::new(view.version),
             view: ArcSwap::from_pointee(view),
             is_dropped: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_indexing: AtomicBool::new(false),
+            index_error: Mutex::new(index_error),
         });
         // What is sent has taken its share of `room`, which is the limit.
         let (orders, inbox) = mpsc::channel();
@@ -137,10 +146,10 @@ impl Collection {
             log_rows,
             is_compacting: false,
             tidying,
-            settings: settings.clone(),
+            plan: plan.clone().unwrap_or_default(),
             workshop: Arc::clone(workshop),
             building: None,
-            failed_at: 0,
+            builds_begun,
             metrics: Arc::clone(metrics),
         };
         let writer = std::thread::Builder::new()
@@ -150,6 +159,7 @@ impl Collection {
         Ok(Collection {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             settings,
+            plan,
             shared,
             orders: Mutex::new(Some(orders)),
             room: Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES)),
@@ -205,14 +215,24 @@ impl Collection {
         answer.await.map_err(|_| dropped())?
     }
 
-    /// Lets the index be built of all rows that there are, due or not, and its snapshot taken. Returns at once.
+    /// Lets the index be built of all rows that there are, due or not, and its snapshot taken, also if that has failed
+    /// before. Returns at once.
     ///
     /// # Errors
-    /// `Conflict` if the collection is to be searched exactly; `Unavailable`, `NotFound`.
+    /// `Conflict` if the collection can have no index, or has too few documents for it; `Unavailable`, `NotFound`.
     pub fn index(&self) -> Result<()> {
-        if self.settings.index == Indexed::Exact {
-            return Err(Error::new(Kind::Conflict, "the collection is searched exactly, and has no index")
-                .param("name"));
+        let conflict = |message: String| Err(Error::new(Kind::Conflict, message).param("name"));
+        let documents = self.view().documents();
+        match &self.plan {
+            Ok(None) => return conflict("the collection is searched exactly, and has no index".into()),
+            Err(refused) => return conflict(format!("the collection has no index: {refused}")),
+            Ok(Some(plan)) if documents > 0 && documents < plan.spec.rows_min() => {
+                let (factory, min) = (&plan.factory, plan.spec.rows_min());
+                return conflict(format!(
+                    "{factory} is built of at least {min} documents; there are {documents}"
+                ));
+            }
+            Ok(Some(_)) => {}
         }
         self.shared.is_indexing.store(true, Ordering::Release);
         let orders = self.sender().ok_or_else(|| self.gone())?;
@@ -222,6 +242,11 @@ impl Collection {
     /// Whether an index is being built.
     pub fn is_indexing(&self) -> bool {
         self.shared.is_indexing.load(Ordering::Acquire)
+    }
+
+    /// Why there is no index of all rows, and none is built unless a client asks for it.
+    pub fn index_error(&self) -> Option<Arc<str>> {
+        self.shared.index_error()
     }
 
     /// Removes the collection and its bytes.
@@ -258,6 +283,22 @@ impl Collection {
     fn sender(&self) -> Option<mpsc::Sender<Order>> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// How many builds have begun without an end, and why no index is built.
+fn not_built(
+    plan: &Result<Option<Plan>, Refused>,
+    store: &RowStore,
+    metrics: &Metrics,
+) -> (u32, Option<Arc<str>>) {
+    let (begun, failure) = match plan {
+        Ok(plan) => indexing::recall(store, plan.as_ref()),
+        Err(refused) => (0, Some(Failure::new(Cause::Refused, refused.to_string()))),
+    };
+    if let Some(failure) = &failure {
+        indexing::report(metrics, store.name(), failure);
+    }
+    (begun, failure.map(|failure| failure.reason))
 }
 
 /// The index of the snapshot, if it can be used; else it is removed, and built anew when its turn comes.

@@ -6,12 +6,14 @@
 //! else (codes, tables of ids, fields turned round) is derived and can be made again.
 
 mod block;
+mod build;
 mod catalog;
 mod change;
 mod collection;
 mod document;
 mod fields;
 mod filter;
+mod indexing;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 mod nearest;
@@ -23,8 +25,10 @@ mod settings;
 mod values;
 mod view;
 mod watch;
+mod workshop;
 mod writer;
 
+pub use build::{Program, build_index};
 pub use catalog::{Catalog, Options};
 pub use change::{Change, Receipt};
 pub use collection::Collection;
@@ -33,9 +37,9 @@ pub use filter::{Filter, Scalar, Test, number};
 pub use likewise_index::{Metric, Unfit, Vectors, flat_header};
 pub use nearest::{Query, check_bytes};
 pub use results::{Hit, Results};
-pub use sealed::Indexing;
 pub use settings::{Indexed, Model, Settings, metric_name};
 pub use values::{FIELD_BYTES_MAX, check_metadata};
 pub use view::{Batch, View};
 pub use watch::Watched;
+pub use workshop::Indexing;
 pub use writer::Tidying;

@@ -3,65 +3,13 @@
 //! Its rows are those that were live when it was built, in the order of the view. What became of each since then is in
 //! `spots`; a row that is gone stays in the index and is proposed to nobody.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use likewise_index::{Bits, Effort, Graph, Metric, Recipe, Resident};
-use serde::{Deserialize, Serialize};
+use likewise_index::{Bits, Effort, Graph, Resident};
 
-use super::settings::{Indexed, Settings};
 use super::view::Part;
 use crate::error::{Error, Kind, Result};
-use crate::storage::rows::{Coverage, Covered, Draft, IndexFile, Snapshot};
-
-/// When and how collections are indexed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Indexing {
-    /// Collections with fewer rows are searched exactly, unless they name an index.
-    pub rows_min: usize,
-    /// FAISS's name for what is built where a collection names nothing.
-    pub factory: String,
-    /// For graphs: nodes looked at for each row that is added.
-    pub ef_construction: usize,
-    /// For graphs: nodes widened by a search that does not say how many.
-    pub ef: usize,
-    /// For inverted files: lists visited by a search.
-    pub nprobe: usize,
-    /// Threads that build; 0 takes half of the cores.
-    pub build_threads: usize,
-}
-
-impl Default for Indexing {
-    fn default() -> Indexing {
-        Indexing {
-            rows_min: 50_000,
-            factory: "HNSW32,SQ8".into(),
-            ef_construction: 200,
-            ef: 96,
-            nprobe: 32,
-            build_threads: 0,
-        }
-    }
-}
-
-/// A dimension that FAISS can cut into any usual number of pieces: what it refuses here no collection can have.
-const DIVISIBLE_DIM: usize = 5760;
-
-/// Where indexes are built, one at a time.
-#[derive(Debug)]
-pub(super) struct Workshop {
-    pub(super) indexing: Indexing,
-    bench: Mutex<()>,
-}
-
-/// An index to build.
-pub(super) struct Order {
-    pub(super) recipe: Recipe,
-    /// The sealed parts of a view.
-    pub(super) parts: Vec<Part>,
-    pub(super) version: u64,
-    pub(super) draft: Draft,
-}
+use crate::storage::rows::{IndexFile, Snapshot};
 
 /// A row in a view's parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,80 +39,6 @@ pub(super) struct Sealed {
 pub(super) enum Engine {
     Graph(Box<Graph<IndexFile>>),
     Faiss(Resident),
-}
-
-/// An index that has been built and that no view holds yet.
-#[derive(Debug)]
-pub(super) struct Built {
-    pub(super) file: IndexFile,
-    pub(super) coverage: Coverage,
-    pub(super) engine: Engine,
-}
-
-impl Workshop {
-    /// # Errors
-    /// `Config` for a factory string that FAISS does not know.
-    pub(super) fn new(indexing: Indexing) -> Result<Workshop> {
-        let workshop = Workshop { indexing, bench: Mutex::new(()) };
-        let recipe = workshop.recipe(&workshop.indexing.factory, Metric::L2, DIVISIBLE_DIM);
-        let unknown = |error| Error::new(Kind::Config, format!("search.index.factory: {error}"));
-        recipe.check().map_err(unknown)?;
-        Ok(workshop)
-    }
-
-    /// Whether the index that a collection names can be built.
-    ///
-    /// # Errors
-    /// `InvalidInput`, with what FAISS says of it.
-    pub(super) fn check(&self, settings: &Settings) -> Result<()> {
-        match &settings.index {
-            Indexed::Auto | Indexed::Exact => Ok(()),
-            Indexed::Factory(factory) => {
-                let checked = self.recipe(factory, settings.metric, settings.dim).check();
-                let message = |error| format!("index is auto, exact, or a factory string of FAISS: {error}");
-                checked.map_err(|error| Error::invalid("index", message(error)))
-            }
-        }
-    }
-
-    /// How a collection's index is made.
-    pub(super) fn recipe(&self, factory: &str, metric: Metric, dim: usize) -> Recipe {
-        let half = || std::thread::available_parallelism().map_or(1, |cores| usize::from(cores) / 2);
-        let threads = if self.indexing.build_threads == 0 { half() } else { self.indexing.build_threads };
-        let ef_construction = self.indexing.ef_construction;
-        Recipe { factory: factory.to_owned(), metric, dim, ef_construction, threads: threads.max(1) }
-    }
-
-    fn build_to_draft(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Built>> {
-        let _turn = self.bench.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows: Vec<&[f32]> = order.parts.iter().flat_map(Part::rows).map(|(vector, _)| vector).collect();
-        let built = order.recipe.build(rows.iter().copied(), order.draft.path(), &is_wanted);
-        let built = built.map_err(|error| Error::new(Kind::Internal, "build an index").source(error))?;
-        let covered = |part: &Part| {
-            let segment = part.block.segment().expect("parts of segments: this is a bug");
-            Covered { number: segment.number(), rows: segment.rows() as u32, left_out: part.dead_bits() }
-        };
-        if built.is_none() || !is_wanted() {
-            return Ok(None);
-        }
-        let file = order.draft.finish()?;
-        let coverage = Coverage {
-            factory: order.recipe.factory.clone(),
-            version: order.version,
-            segments: order.parts.iter().map(covered).collect(),
-        };
-        Ok(Some(Built { engine: Engine::open(&file, self.indexing.nprobe)?, file, coverage }))
-    }
-
-    /// Builds an index, writes it to its draft and opens it; none, and no draft, if nobody wants it any more. Blocks until it
-    /// is its turn, and then for as long as it takes.
-    pub(super) fn build(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Built>> {
-        let built = self.build_to_draft(order, is_wanted);
-        if !matches!(built, Ok(Some(_))) {
-            order.draft.discard();
-        }
-        built
-    }
 }
 
 impl Sealed {
@@ -233,7 +107,7 @@ impl Sealed {
     pub(super) fn memory_bytes(&self) -> usize {
         let engine = match &*self.engine {
             Engine::Graph(graph) => graph.memory_bytes(),
-            Engine::Faiss(_) => 0,
+            Engine::Faiss(index) => index.memory_bytes(),
         };
         engine + self.spots.len() * size_of::<Spot>()
     }
@@ -316,16 +190,18 @@ impl Sealed {
 }
 
 impl Engine {
-    fn open(file: &IndexFile, nprobe: usize) -> Result<Engine> {
-        match Graph::open(file.clone()) {
-            Ok(graph) => Ok(Engine::Graph(Box::new(graph))),
-            // Of a kind that only FAISS reads. It trusts what it reads, and may: the file has the checksum of what it wrote.
-            Err(_) => {
-                let opened = Resident::open(file.path(), nprobe);
-                let failed = |error| Error::new(Kind::Internal, "open an index").source(error);
-                opened.map(Engine::Faiss).map_err(failed)
-            }
+    /// Opens the file of an index, whose checksum has been verified.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is none that is built here, or contradicts itself; `Internal` if FAISS cannot open it.
+    pub(super) fn open(file: &IndexFile, nprobe: usize) -> Result<Engine> {
+        if let Ok(graph) = Graph::open(file.clone()) {
+            return Ok(Engine::Graph(Box::new(graph)));
         }
+        // Of a kind that only FAISS reads, once all that it takes on trust has been checked.
+        let opened = Resident::open(file.path(), file.as_ref(), nprobe);
+        let failed = |error| Error::new(Kind::Corrupt, "open an index").source(error);
+        opened.map(Engine::Faiss).map_err(failed)
     }
 
     /// Rows and dimension.

@@ -84,11 +84,16 @@ pub mod metric_name {
         NAMES.iter().find(|(_, known)| *known == name).map(|(metric, _)| *metric)
     }
 
-    pub(super) fn serialize<S: serde::Serializer>(metric: &Metric, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::search) fn serialize<S: serde::Serializer>(
+        metric: &Metric,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(of(*metric))
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Metric, D::Error> {
+    pub(in crate::search) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Metric, D::Error> {
         let name = String::deserialize(from)?;
         read(&name).ok_or_else(|| serde::de::Error::custom(format!("there is no metric {name}")))
     }

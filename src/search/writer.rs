@@ -1,8 +1,8 @@
 //! The one who changes a collection: one thread, one log, one view after the other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,29 +10,23 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Receipt, apply};
+use super::indexing::Building;
 use super::record::{self, Op};
-use super::sealed::{self, Built, Sealed, Workshop};
-use super::settings::{Indexed, Settings};
+use super::sealed::Sealed;
 use super::view::{Part, View};
 use super::watch::{Effects, Watch};
-use crate::error::{Error, Kind, Result};
+use super::workshop::{Plan, Workshop};
+use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::storage::RowStore;
-use crate::storage::rows::{Draft, Listing, LogFate, Row};
+use crate::storage::rows::{Listing, LogFate, Row};
 
 /// Changes that share a flush.
 const GROUP_MAX: usize = 256;
 /// Rows of a segment, whatever their length.
 const SEGMENT_ROWS_MAX: usize = 1 << 20;
 /// One dead row in so many rows is worth a compaction, and a new index.
-const DEAD_SHARE: usize = 5;
-/// One row without index for so many with one is worth a new index.
-const GROWTH_SHARE: usize = 5;
-/// Documents from which on a collection has the index that it names.
-const NAMED_ROWS_MIN: usize = 1024;
-
-/// Tells drafts of indexes apart.
-static BUILDS: AtomicU64 = AtomicU64::new(0);
+pub(super) const DEAD_SHARE: usize = 5;
 
 /// When log and segments are tidied up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +71,18 @@ pub(super) struct Shared {
     pub(super) is_closed: AtomicBool,
     /// Whether an index is being built, or will be next.
     pub(super) is_indexing: AtomicBool,
+    /// Why there is no index of all rows, and none is built unless a client asks for it.
+    pub(super) index_error: Mutex<Option<Arc<str>>>,
+}
+
+impl Shared {
+    pub(super) fn index_error(&self) -> Option<Arc<str>> {
+        self.index_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_index_error(&self, reason: Option<Arc<str>>) {
+        *self.index_error.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
 }
 
 /// The one who changes a collection.
@@ -89,23 +95,17 @@ pub(super) struct Writer {
     /// Set when dead rows have become too many, until none is left.
     pub(super) is_compacting: bool,
     pub(super) tidying: Tidying,
-    pub(super) settings: Settings,
+    /// The index that the collection is to have.
+    pub(super) plan: Option<Plan>,
     pub(super) workshop: Arc<Workshop>,
     /// An index that is being built.
     pub(super) building: Option<Building>,
-    /// Documents that there were when an index could not be built.
-    pub(super) failed_at: usize,
+    /// Builds that have begun since the last one that ended well.
+    pub(super) builds_begun: u32,
     pub(super) metrics: Arc<Metrics>,
 }
 
 type Reply = oneshot::Sender<Result<Receipt>>;
-
-/// An index that is being built.
-#[derive(Debug)]
-pub(super) struct Building {
-    draft: Draft,
-    built: mpsc::Receiver<Result<Option<Built>>>,
-}
 
 impl Writer {
     /// Works until nobody can ask any more, or the collection is dropped.
@@ -113,7 +113,7 @@ impl Writer {
         let idle = Duration::from_millis(self.tidying.idle_ms);
         loop {
             match self.inbox.recv_timeout(idle) {
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.leave(),
                 Ok(Order::Drop { reply }) => {
                     return self.drop_collection(reply);
                 }
@@ -126,6 +126,13 @@ impl Writer {
                 Ok(Order::Index) => self.tidy(true),
                 Err(RecvTimeoutError::Timeout) => self.tidy(true),
             }
+        }
+    }
+
+    /// Ends. A build that is ended with the server is no failed one.
+    fn leave(mut self) {
+        if self.building.is_some() {
+            self.forget_build();
         }
     }
 
@@ -185,7 +192,7 @@ impl Writer {
         last
     }
 
-    fn publish(&self, mut view: View, effects: &Effects) {
+    pub(super) fn publish(&self, mut view: View, effects: &Effects) {
         view.prepare();
         let (metric, version) = (view.metric, view.version);
         self.shared.watch.publish(metric, version, effects, || self.shared.view.store(Arc::new(view)));
@@ -229,7 +236,7 @@ impl Writer {
     }
 
     /// Makes a segment of the delta, so that a new log can begin.
-    fn seal(&mut self, view: &View) -> Result<()> {
+    pub(super) fn seal(&mut self, view: &View) -> Result<()> {
         let (sealed, delta) = view.parts.split_at(view.delta_from());
         let mut parts = sealed.to_vec();
         if let Some(part) = self.write(view, delta)? {
@@ -264,95 +271,6 @@ impl Writer {
         self.replace(&View { index, ..view.clone() }, parts, LogFate::Kept)?;
         // The index still serves; its file holds codes of what has been purged, and no start could open it.
         if from < covered { self.store.drop_index() } else { Ok(()) }
-    }
-
-    /// Whether an index is missing, or has become one of other rows than the collection's.
-    fn is_index_due(&self, view: &View) -> bool {
-        let rows_min = match self.settings.index {
-            Indexed::Auto => self.workshop.indexing.rows_min,
-            Indexed::Factory(_) => NAMED_ROWS_MIN,
-            Indexed::Exact => return false,
-        };
-        let rows = view.documents();
-        if rows == 0 {
-            self.shared.is_indexing.store(false, Ordering::Release);
-            return false;
-        }
-        if self.shared.is_indexing.load(Ordering::Acquire) {
-            return true;
-        }
-        if rows < rows_min || rows * GROWTH_SHARE < self.failed_at * (GROWTH_SHARE + 1) {
-            return false;
-        }
-        view.index.as_ref().is_none_or(|index| {
-            let live: usize = view.parts[..index.parts()].iter().map(Part::live_rows).sum();
-            let (gone, fresh) = (index.rows() - live, rows - live);
-            index.is_outlived() || gone * DEAD_SHARE > index.rows() || fresh * GROWTH_SHARE > index.rows()
-        })
-    }
-
-    /// Begins to build an index of all rows, on a thread that nobody waits for.
-    fn start_index(&mut self, view: &View) -> Result<()> {
-        if view.delta_from() < view.parts.len() {
-            self.seal(view)?;
-        }
-        let view = self.shared.view.load_full();
-        let factory = match &self.settings.index {
-            Indexed::Auto | Indexed::Exact => &self.workshop.indexing.factory,
-            Indexed::Factory(factory) => factory,
-        };
-        let recipe = self.workshop.recipe(factory, view.metric, view.dim);
-        let draft = self.store.index_draft(BUILDS.fetch_add(1, Ordering::Relaxed));
-        let parts = view.parts[..view.delta_from()].to_vec();
-        let order = sealed::Order { recipe, parts, version: view.version, draft: draft.clone() };
-        let (done, built) = mpsc::sync_channel(1);
-        let (shared, workshop) = (Arc::clone(&self.shared), Arc::clone(&self.workshop));
-        let is_wanted =
-            move || !shared.is_closed.load(Ordering::Acquire) && !shared.is_dropped.load(Ordering::Acquire);
-        let build = move || {
-            // The writer may have ended.
-            let _ = done.send(workshop.build(&order, is_wanted));
-        };
-        std::thread::Builder::new()
-            .name("index".into())
-            .spawn(build)
-            .map_err(|error| Error::io("start the thread that builds an index", error))?;
-        self.shared.is_indexing.store(true, Ordering::Release);
-        self.building = Some(Building { draft, built });
-        Ok(())
-    }
-
-    /// Puts an index that has been built in its place.
-    fn take_built(&mut self) {
-        let Some(building) = &self.building else { return };
-        let built = match building.built.try_recv() {
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Disconnected) => {
-                Err(Error::new(Kind::Internal, "the thread that built an index died"))
-            }
-            Ok(built) => built,
-        };
-        let draft = building.draft.clone();
-        self.building = None;
-        let installed = built.and_then(|built| built.map_or(Ok(()), |built| self.install(built)));
-        if let Err(error) = installed {
-            draft.discard();
-            self.failed_at = self.shared.view.load().documents();
-            self.metrics.index_errors.inc();
-            tracing::error!(%error, "an index could not be built; searches are exact, or use the one before");
-        }
-        // Whoever waits for the index finds it.
-        self.shared.is_indexing.store(false, Ordering::Release);
-    }
-
-    fn install(&mut self, built: Built) -> Result<()> {
-        let view = self.shared.view.load_full();
-        let snapshot = self.store.keep_index(built.file, built.coverage)?;
-        let index = Sealed::new(built.engine, snapshot, &view.parts, view.dim)?;
-        self.failed_at = 0;
-        self.metrics.index_builds.inc();
-        self.publish(View { index: Some(index), ..View::clone(&view) }, &Effects::default());
-        Ok(())
     }
 
     /// A segment of the live rows of some parts; none if there are no such rows.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::future::join_all;
 use likewise::metrics::Metrics;
 use likewise::search::{
-    Batch, Catalog, Change, Document, Filter, Indexed, Metric, Options, Query, Settings, Test, Tidying,
-    number,
+    Batch, Catalog, Change, Document, Filter, Indexed, Metric, Options, Program, Query, Settings, Test,
+    Tidying, number,
 };
 use likewise::storage::rows::Place;
 use likewise::storage::{OsFiles, ReadMode};
@@ -75,7 +75,8 @@ impl World {
         let tidying = Tidying { segment_bytes: 600, dead_rows_busy: 1, idle_ms: 1 };
         let options = Options { threads: 1, tidying, ..Options::default() };
         let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
-        Catalog::open(place, options, Arc::new(Metrics::new())).unwrap()
+        Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), Arc::new(Metrics::new()))
+            .unwrap()
     }
 
     async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
@@ -300,7 +301,10 @@ async fn any_number_of_searches_at_once_is_answered() {
     let dir = TempDir::new().unwrap();
     let options = Options { threads: 2, searches_queued_max: 4096, ..Options::default() };
     let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
-    let catalog = Arc::new(Catalog::open(place, options, Arc::new(Metrics::new())).unwrap());
+    let catalog = Arc::new(
+        Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), Arc::new(Metrics::new()))
+            .unwrap(),
+    );
     let settings = Settings { metric: Metric::L2, dim: 32, model: None, index: Indexed::Exact };
     let (collection, _) = catalog.create("points", settings).await.unwrap();
     let document = |id: usize| Document { id: id.to_string(), ..Document::default() };

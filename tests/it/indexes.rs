@@ -1,5 +1,6 @@
 //! Collections with an index: built in the background, searched, outlived, snapshotted, damaged, exported.
 
+mod builds;
 mod soak;
 
 use std::collections::{BTreeMap, HashSet};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::build_record::BUILD;
 use super::log::{Log, Replay};
 use super::place::{DROPPED, MANIFEST, MANIFEST_COPY, Place};
 use super::segment::RowSegment;
@@ -92,6 +93,10 @@ impl Place {
         add(path, read.map_or_else(Some, damaged));
         if self.has_snapshot(name) {
             add(self.path(name, SNAPSHOT), self.open_snapshot(name, &manifest.salt).err());
+        }
+        if let Some(record) = self.build_record(name, &manifest.salt) {
+            let corrupt = || Error::new(Kind::Corrupt, "the record of a build does not verify");
+            add(self.path(name, BUILD), record.is_none().then(corrupt));
         }
         Ok(())
     }

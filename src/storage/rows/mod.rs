@@ -7,6 +7,7 @@
 //!
 //! All calls block: a collection's writer owns its store.
 
+mod build_record;
 mod check;
 mod log;
 mod manifest;
@@ -18,6 +19,7 @@ mod snapshot;
 
 use std::sync::Arc;
 
+pub use build_record::BuildRecord;
 pub use check::Checked;
 pub use log::Replay;
 pub use manifest::{Listing, Manifest};
@@ -25,6 +27,7 @@ pub use place::Place;
 pub use segment::{HEADER_BYTES, Header, Row, RowSegment};
 pub use snapshot::{Coverage, Covered, Draft, IndexFile, Snapshot};
 
+use self::build_record::BUILD;
 use self::log::Log;
 use self::place::{DROPPED, MANIFEST, MANIFEST_COPY};
 use self::snapshot::SNAPSHOT;
@@ -127,6 +130,11 @@ impl RowStore {
         store.place.renew_copy(&store.name, &store.manifest);
         store.remove_strays(true);
         Ok(Opened { store, segments, replay })
+    }
+
+    /// The collection's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What the manifest says.
@@ -234,7 +242,7 @@ impl RowStore {
                 self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
             }
             Some((number, "faiss")) => number.parse().ok() == self.index,
-            Some((MANIFEST | MANIFEST_COPY | SNAPSHOT, "tmp")) => false,
+            Some((MANIFEST | MANIFEST_COPY | SNAPSHOT | BUILD, "tmp")) => false,
             Some((_, "draft")) => !with_drafts,
             _ => true,
         };

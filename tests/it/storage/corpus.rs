@@ -10,7 +10,7 @@ type Target = (&'static str, fn(&[u8]));
 
 #[test]
 fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
-    let targets: [Target; 10] = [
+    let targets: [Target; 11] = [
         ("segment_header", decoders::segment_header),
         ("slot", decoders::slot),
         ("index_file", decoders::index),
@@ -21,6 +21,7 @@ fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
         ("document", decoders::document),
         ("faiss_file", decoders::faiss_file),
         ("answer", decoders::answer),
+        ("factory", decoders::factory),
     ];
     for (name, target) in targets {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
