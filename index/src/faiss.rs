@@ -38,6 +38,7 @@ impl From<::faiss::error::Error> for Failed {
 
 /// What FAISS says without the function and the source file that say it: `Error in F at PATH/X.cpp:12: Error: 'C' failed: M`.
 fn without_place(message: &str) -> &str {
+    let message = message.strip_prefix("Native faiss error: ").unwrap_or(message);
     let place = message.rfind(".cpp:").or_else(|| message.rfind(".h:"));
     let Some((_, said)) = place.and_then(|at| message[at + 3..].split_once(": ")) else { return message };
     said.split_once("' failed: ").map_or(said, |(_, why)| why)
@@ -269,6 +270,6 @@ mod tests {
             without_place("Error in f at /a/b.cpp:5: could not open x for writing"),
             "could not open x for writing"
         );
-        assert_eq!(without_place("std::bad_alloc"), "std::bad_alloc");
+        assert_eq!(without_place("Native faiss error: std::exception"), "std::exception");
     }
 }

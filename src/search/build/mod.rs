@@ -171,10 +171,16 @@ fn judge(status: ExitStatus, printed: &str, fed: io::Result<()>, limits: Cost) -
         return fed.map(|()| End::Built).map_err(failed);
     }
     let mib = limits.memory_bytes >> 20;
-    let is_out_of_memory =
-        ["bad_alloc", "memory allocation of", "Thread creation failed", "Cannot allocate memory"]
-            .iter()
-            .any(|sign| printed.contains(sign));
+    // FAISS's C interface names no other exception than its own; what the library throws is for want of memory.
+    let is_out_of_memory = [
+        "bad_alloc",
+        "FAISS: std::exception",
+        "memory allocation of",
+        "Thread creation failed",
+        "Cannot allocate memory",
+    ]
+    .iter()
+    .any(|sign| printed.contains(sign));
     let failure = match status.signal() {
         _ if is_out_of_memory => {
             Failure::new(Cause::Memory, format!("it needed more than {mib} MiB of memory"))

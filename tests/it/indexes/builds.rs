@@ -22,14 +22,15 @@ fn start(fixture: &Fixture, environment: &[(&str, &str)]) -> Server {
     Server::spawn(&mut program)
 }
 
-/// The process in which a server builds an index, if there is one.
+/// The process in which a server builds an index, if there is one that has set its limits, of which this is the last.
 fn building(server: &Server) -> Option<u32> {
     let parent = format!("--parent\0{}\0", server.pid());
     let numbers =
         fs_err::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut processes = numbers.filter(|number: &u32| {
         let arguments = fs_err::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&arguments).contains(&parent)
+        let weight = fs_err::read_to_string(format!("/proc/{number}/oom_score_adj")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(&parent) && weight.trim() == "1000"
     });
     processes.next()
 }
