@@ -28,6 +28,8 @@ const POLL: Duration = Duration::from_millis(50);
 const OUTPUT_BYTES_MAX: usize = 2048;
 /// Bytes that are written to the pipe at a time.
 const PIECE_BYTES: usize = 256 << 10;
+/// Where the system looks for libraries first: ld.so(8).
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
 /// The longest head of a task.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
 
@@ -122,8 +124,9 @@ fn spawn(program: &Program, limits: Cost) -> io::Result<(Child, PipeReader)> {
         .args(&program.arguments)
         .args(["--parent", &std::process::id().to_string()])
         .args(["--memory-bytes", &limits.memory_bytes.to_string()])
-        // Keys of models are no business of it.
+        // It needs no keys of models, but the libraries that this program was started with.
         .env_clear()
+        .envs(std::env::var_os(LIBRARIES).map(|path| (LIBRARIES, path)))
         .stdin(Stdio::piped())
         .stdout(input.try_clone()?)
         .stderr(input);

@@ -14,7 +14,7 @@ use super::{DIM, Fixture, ROWS, describe, encoded, indexed, make, post, recall, 
 use crate::program::{Server, remote, until};
 
 /// So slow that a build is seen while it runs.
-const SLOW: (&str, &str) = ("LIKEWISE__SEARCH__INDEX__EF_CONSTRUCTION", "1500");
+const SLOW: (&str, &str) = ("LIKEWISE__SEARCH__INDEX__EF_CONSTRUCTION", "20000");
 
 fn start(fixture: &Fixture, environment: &[(&str, &str)]) -> Server {
     let mut program = remote(fixture.dir.path(), &fixture.endpoint.url);
@@ -40,23 +40,36 @@ async fn begun(server: &Server) -> u32 {
     building(server).unwrap_or(0)
 }
 
-/// Sends a signal to the process that builds, once there is one. It may end by itself meanwhile: then another is begun.
-async fn signal_build(server: &Server, signal: &str) -> u32 {
-    loop {
-        let process = begun(server).await;
-        let sent = Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).output().unwrap();
-        if sent.status.success() {
-            return process;
-        }
-        until("the build has ended", async || describe(server).await["is_indexing"] == false).await;
-        post(server, "snapshots", json!({})).await;
-    }
+/// Stops the process that builds, once there is one, as if it hung.
+async fn stop_build(server: &Server) -> u32 {
+    let process = begun(server).await;
+    send("STOP", process);
+    let is_stopped = async || state(process).is_some_and(|state| state == 'T');
+    until("the build is stopped", is_stopped).await;
+    process
+}
+
+/// Ends the process that builds as a fault of its own would.
+async fn crash_build(server: &Server) {
+    let process = stop_build(server).await;
+    send("SEGV", process);
+    send("CONT", process);
+}
+
+fn send(signal: &str, process: u32) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).output().unwrap();
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+}
+
+/// The state of a process, as proc(5) has it for `stat`; none once there is no such process.
+fn state(process: u32) -> Option<char> {
+    let status = fs_err::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    status.rsplit_once(") ")?.1.chars().next()
 }
 
 fn is_gone(process: u32) -> bool {
-    let status = fs_err::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // One that has ended, and whose end nobody has read yet, is a zombie.
-    status.is_empty() || status.contains(") Z ")
+    state(process).is_none_or(|state| state == 'Z')
 }
 
 async fn failed(server: &Server) -> String {
@@ -141,9 +154,9 @@ async fn every_kind_of_index_is_built_and_found_again() {
 async fn a_build_that_crashes_costs_the_index_and_is_not_tried_again_unasked() {
     let fixture = Fixture::new().await;
     let server = start(&fixture, &[SLOW]);
-    make(&server, "HNSW16").await;
+    make(&server, "HNSW64").await;
     upsert(&server, 0..ROWS, 1).await;
-    signal_build(&server, "SEGV").await;
+    crash_build(&server).await;
     assert_eq!(failed(&server).await, "it was ended by signal 11");
     assert_eq!(failures(&server, "crash").await, 1);
     is_exact(&server).await;
@@ -173,9 +186,9 @@ async fn a_build_that_crashes_costs_the_index_and_is_not_tried_again_unasked() {
 async fn a_build_that_hangs_keeps_neither_other_collections_nor_the_end_of_the_server() {
     let fixture = Fixture::new().await;
     let server = start(&fixture, &[SLOW]);
-    make(&server, "HNSW16").await;
+    make(&server, "HNSW64").await;
     upsert(&server, 0..ROWS, 1).await;
-    let process = signal_build(&server, "STOP").await;
+    let process = stop_build(&server).await;
     let spec = json!({ "dimensions": 2 }).to_string();
     assert_eq!(server.ask("PUT", "/v1/collections/other", &[], spec).await.status, 201);
     assert_eq!(server.ask("DELETE", "/v1/collections/other", &[], String::new()).await.status, 204);
@@ -196,9 +209,9 @@ async fn a_build_that_hangs_keeps_neither_other_collections_nor_the_end_of_the_s
 async fn a_build_ends_with_a_dropped_collection() {
     let fixture = Fixture::new().await;
     let server = start(&fixture, &[SLOW]);
-    make(&server, "HNSW16").await;
+    make(&server, "HNSW64").await;
     upsert(&server, 0..ROWS, 1).await;
-    let process = signal_build(&server, "STOP").await;
+    let process = stop_build(&server).await;
     assert_eq!(server.ask("DELETE", "/v1/collections/points", &[], String::new()).await.status, 204);
     until("the build ends with its collection", async || is_gone(process)).await;
     make(&server, "IVF4,Flat").await;
@@ -213,9 +226,9 @@ async fn a_build_is_ended_at_its_limits() {
     let fixture = Fixture::new().await;
     let second = ("LIKEWISE__SEARCH__INDEX__BUILD_SECONDS_MAX", "1");
     let server = start(&fixture, &[SLOW, second]);
-    make(&server, "HNSW16").await;
+    make(&server, "HNSW64").await;
     upsert(&server, 0..ROWS, 1).await;
-    let process = signal_build(&server, "STOP").await;
+    let process = stop_build(&server).await;
     assert_eq!(failed(&server).await, "it took longer than 1 s");
     assert!(is_gone(process));
     assert_eq!(failures(&server, "time").await, 1);
@@ -238,10 +251,10 @@ async fn a_build_during_which_the_server_ends_again_and_again_is_given_up() {
     for round in 0..3 {
         let server = start(&fixture, &[SLOW]);
         if round == 0 {
-            make(&server, "HNSW16").await;
+            make(&server, "HNSW64").await;
             upsert(&server, 0..ROWS, 1).await;
         }
-        let process = signal_build(&server, "STOP").await;
+        let process = stop_build(&server).await;
         server.kill();
         until("the build ends with its server", async || is_gone(process)).await;
     }
