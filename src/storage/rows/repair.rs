@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::build_record::BUILD;
 use super::log::{Log, Replay};
 use super::manifest::{Listing, MANIFEST_BYTES_MAX, Manifest};
 use super::place::{MANIFEST, MANIFEST_COPY, Place};
@@ -61,6 +62,9 @@ impl Repair<'_> {
         {
             // It is derived: the index is built again.
             self.replaced.push(self.place.path(self.name, SNAPSHOT));
+        }
+        if self.place.build_record(self.name, &manifest.salt).is_some_and(|record| record.is_none()) {
+            self.replaced.push(self.place.path(self.name, BUILD));
         }
         self.replaced.iter().try_for_each(|file| self.move_aside(file))
     }
