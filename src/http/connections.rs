@@ -369,9 +369,14 @@ impl Connection {
         self.slot().word().phase() == Phase::Busy
     }
 
+    /// Whether the head of the answer is known.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
+    }
+
     /// Whether an interim answer may be sent now.
     pub(super) fn may_be_continued(&self) -> bool {
-        !self.is_answered.load(Ordering::Relaxed) && self.may_be_continued.load(Ordering::Relaxed)
+        !self.is_answered() && self.may_be_continued.load(Ordering::Relaxed)
     }
 
     /// Notes that the connection has shown a key.

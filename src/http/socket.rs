@@ -25,6 +25,8 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 const LOOK: Duration = Duration::from_secs(1);
 /// The look at which such a client is told to go on waiting. A client that has left refuses that.
 const PROBE_LOOK: u32 = 2;
+/// After so many looks at a client of a stream to which nothing could be sent meanwhile, it is taken for one that has left.
+const SILENT_LOOKS_MAX: u32 = 15;
 /// The only interim answer that every client of HTTP/1.1 skips (RFC 9110, sections 15.2 and 15.2.1).
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -51,6 +53,8 @@ pub(super) struct Socket {
 struct HalfClosed {
     looks: Interval,
     count: u32,
+    /// Looks since something was sent.
+    silent: u32,
 }
 
 struct Lingering {
@@ -81,6 +85,9 @@ impl Socket {
             Poll::Ready(Ok(bytes)) => {
                 self.pace.add(*bytes);
                 self.has_refused |= !self.connection.is_busy();
+                if let Some(half_closed) = &mut self.half_closed {
+                    half_closed.silent = 0;
+                }
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -107,7 +114,7 @@ impl Socket {
                 Poll::Ready(Ok(0)) => {
                     let mut looks = tokio::time::interval(LOOK);
                     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                    self.half_closed = Some(HalfClosed { looks, count: 0 });
+                    self.half_closed = Some(HalfClosed { looks, count: 0, silent: 0 });
                 }
                 Poll::Ready(Ok(_)) => self.has_more = true,
                 Poll::Ready(Err(error)) => return Err(error),
@@ -122,7 +129,12 @@ impl Socket {
             if half_closed.count == PROBE_LOOK && self.connection.may_be_continued() {
                 let _ = self.stream.try_write(PROBE);
             }
+            // No interim answer can be sent amid an answer, so what is not sent tells nothing.
+            if half_closed.silent >= SILENT_LOOKS_MAX && self.connection.is_answered() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
             half_closed.count += 1;
+            half_closed.silent += 1;
         }
         Ok(())
     }
