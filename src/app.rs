@@ -85,7 +85,8 @@ impl Engine {
             beside(|| embedder(config, &metrics), || Stores::open(config, &directory, &clock, &metrics))
         });
         let (embedder, stores) = (embedder?, stores?);
-        let versions = Versions::open(Arc::clone(&stores.records), config.cache.invalidated_tags_max).await?;
+        let tags_max = config.cache.tags_max(&Machine::read());
+        let versions = Versions::open(Arc::clone(&stores.records), tags_max).await?;
         let freshness = Freshness::new(clock, Arc::new(versions));
         let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics)?);
         let cache =

@@ -79,8 +79,25 @@ pub struct Cache {
     pub namespaces_are_open: bool,
     /// The policies of namespaces.
     pub namespaces: BTreeMap<String, cache::PolicyOptions>,
-    /// Tags and namespaces whose invalidations are remembered one by one; past it, everything is invalidated once.
+    /// Tags and namespaces whose invalidations are remembered one by one, at most as many as fit into a quarter of the
+    /// memory tier's budget; past it, everything is invalidated once.
     pub invalidated_tags_max: usize,
+}
+
+/// Tags that are remembered at least: as many as one request may name.
+const TAGS_MIN: usize = 1024;
+/// About what a tag that was invalidated takes of memory: its row in a table that may be half empty, and the tokens
+/// that soft invalidations have replaced.
+const TAG_BYTES: u64 = 128;
+/// The part of the memory tier's budget that such tags may take, whatever their number is set to.
+const TAGS_SHARE: u64 = 4;
+
+impl Cache {
+    /// How many invalidated tags are remembered on a machine: as many as are configured, and fit beside its entries.
+    pub fn tags_max(&self, machine: &cache::Machine) -> usize {
+        let fitting = self.memory.budget.bytes(machine) / TAGS_SHARE / TAG_BYTES;
+        self.invalidated_tags_max.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(TAGS_MIN)
+    }
 }
 
 impl Default for Cache {
@@ -160,7 +177,7 @@ impl Config {
         at_least("objects.leases_max", self.objects.leases_max as u64, 1)?;
         at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
-        at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, 1024)?;
+        at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, TAGS_MIN as u64)?;
         self.upstream.validate()?;
         // Or the request would end first, and nothing that was kept could stand in for a silent upstream.
         let timeout_ms = self.http.request_timeout_seconds.saturating_mul(1000);
@@ -281,6 +298,19 @@ mod tests {
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         fs_err::write(file.path(), text).unwrap();
         Config::load(Some(file.path()), &Overrides::default())
+    }
+
+    #[test]
+    fn invalidated_tags_fit_beside_the_entries() {
+        let machine = cache::Machine { total: 1 << 40, available: 1 << 40 };
+        let tags_max = |bytes, invalidated_tags_max| {
+            let memory = cache::MemoryOptions { budget: cache::Budget::Bytes(bytes), ..Default::default() };
+            Cache { memory, invalidated_tags_max, ..Cache::default() }.tags_max(&machine)
+        };
+        assert_eq!(tags_max(512 << 20, 1_000_000), 1_000_000, "the defaults");
+        assert_eq!(tags_max(64 << 20, 1_000_000), 131_072);
+        assert_eq!(tags_max(64 << 20, 5_000), 5_000);
+        assert_eq!(tags_max(1 << 16, 5_000), TAGS_MIN);
     }
 
     #[test]

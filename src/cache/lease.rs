@@ -16,6 +16,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
+/// A shard is rid of its ended leases whenever it has grown by so many.
+const SWEEP_EVERY: usize = 32;
 
 type Shard = Mutex<HashMap<Key, Held, ByPrefix>>;
 
@@ -78,6 +80,9 @@ impl Leases {
         }
         let lease = Lease(random()?);
         if !shard.contains_key(&key) {
+            if shard.len() % SWEEP_EVERY == SWEEP_EVERY - 1 {
+                self.drop_ended(&mut shard, now);
+            }
             self.count_one(&mut shard, now)?;
         }
         shard.insert(key, Held { lease, until: now + lasts, stamp, ended: watch::Sender::new(()) });
@@ -124,11 +129,15 @@ impl Leases {
         if count().is_ok() {
             return Ok(());
         }
+        self.drop_ended(shard, now);
+        let counted = count().map(|_| ());
+        counted.map_err(|_| Error::new(Kind::Overloaded, "too many leases are held"))
+    }
+
+    fn drop_ended(&self, shard: &mut HashMap<Key, Held, ByPrefix>, now: Instant) {
         let before = shard.len();
         shard.retain(|_, held| held.until > now);
         self.count.fetch_sub(before - shard.len(), Ordering::Relaxed);
-        let counted = count().map(|_| ());
-        counted.map_err(|_| Error::new(Kind::Overloaded, "too many leases are held"))
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Held, ByPrefix>> {
@@ -212,6 +221,17 @@ mod tests {
         let started = Instant::now();
         held(leases.claim(key(), LASTS, Stamp::default())).ended(started + Duration::from_secs(1)).await;
         assert_eq!(started.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ended_leases_that_are_not_asked_about_again_do_not_pile_up() {
+        let leases = Leases::new(1 << 20);
+        for n in 0..20_000_u32 {
+            let key = KeyHasher::new("test").field(&n.to_le_bytes()).finish();
+            granted(leases.claim(key, Duration::from_millis(1), Stamp::default()));
+            tokio::time::advance(Duration::from_millis(2)).await;
+        }
+        assert!(leases.len() <= SHARDS * SWEEP_EVERY, "{}", leases.len());
     }
 
     #[tokio::test(start_paused = true)]

@@ -243,6 +243,19 @@ fn change(body: &[u8]) -> Result<Change> {
     }
 }
 
+/// What the path of a document names.
+#[derive(Deserialize)]
+pub(super) struct DocumentPath {
+    name: String,
+    /// The path of removals names none: with GET it is that of a document.
+    #[serde(default = "delete_as_id")]
+    id: String,
+}
+
+fn delete_as_id() -> String {
+    "delete".to_owned()
+}
+
 /// One document.
 #[utoipa::path(
     get,
@@ -262,10 +275,10 @@ fn change(body: &[u8]) -> Result<Change> {
 )]
 pub(super) async fn get_document(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Result<Path<(String, String)>, PathRejection>,
+    place: Result<Path<DocumentPath>, PathRejection>,
     include: Result<Query<Include>, QueryRejection>,
 ) -> Result<Json<DocumentObject>, Problem> {
-    let (name, id) = path(place, "id")?;
+    let DocumentPath { name, id } = path(place, "id")?;
     let has_vector = query(include, "include")?.has_vector()?;
     let view = endpoint.neighbors.get(&name)?.view();
     let (document, vector) = view.get(&id).ok_or_else(|| {

@@ -195,6 +195,10 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
         .merge(Router::from(object_routes().with_state(Arc::clone(&objects))))
         .merge(key_routes().with_state(objects))
         .merge(Router::from(invalidation_routes().with_state(invalidation)))
+        .route(
+            "/v1/collections/{name}/documents/delete",
+            get(documents::get_document).with_state(Arc::clone(&collections)),
+        )
         .merge(Router::from(collection_routes().with_state(collections)))
         .merge(Router::from(model_routes().with_state(Arc::clone(&models))))
         .route(MODELS_WITH_SLASHES, get(models::describe_below).with_state(models))

@@ -192,6 +192,14 @@ async fn keys_that_are_called_like_routes_are_keys() {
     );
     assert_eq!(server.ask("DELETE", "/v1/cache/products/batch", &[], "").await.status, 204);
     assert_eq!(get(&server, "/v1/cache/products/batch", &[]).await.status, 404);
+    assert_eq!(server.ask("PUT", "/v1/collections/search", &[], r#"{"dimensions":2}"#).await.status, 201);
+    let documents =
+        json!({ "documents": [{ "id": "delete", "vector": [1, 2] }, { "id": "a/b", "vector": [1, 2] }] });
+    let path = "/v1/collections/search/documents";
+    assert_eq!(server.ask("POST", path, &[], documents.to_string()).await.status, 200);
+    for (id, status) in [("delete", 200), ("a%2Fb", 200), ("search", 404)] {
+        assert_eq!(get(&server, &format!("{path}/{id}"), &[]).await.status, status, "{id}");
+    }
     for no_key in ["", "a/b", "a/", "batch/x"] {
         let refused = get(&server, &format!("/v1/cache/products/{no_key}"), &[]).await;
         assert_eq!((refused.status, refused.error().1), (400, Some("key")), "{no_key:?}");
