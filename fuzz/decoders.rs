@@ -11,8 +11,11 @@ use likewise::storage::manifest::Manifest;
 use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
-use likewise::upstream::{Answer, Assembly, Event, Events, as_events};
+use likewise::upstream::{Answer, Assembly, Event, Events, Replay};
 use likewise_index::{Effort, Graph, IndexSpec, Metric, Vectors, check_resident};
+
+#[path = "streams.rs"]
+pub(crate) mod streams;
 
 /// The header page, as it is and with a checksum that holds.
 pub(crate) fn segment_header(data: &[u8]) {
@@ -151,15 +154,23 @@ pub(crate) fn answer(data: &[u8]) {
         assert!(Json::parse(&canonical).is_ok_and(|same| same.canonical() == canonical));
     }
     if let Some(answer) = Answer::read(data) {
-        let _ = as_events(&answer.json, UnixSeconds(5), true);
+        let replay = Replay::new(&answer.json, UnixSeconds(5), true);
+        let _ = replay.map(|mut replay| std::iter::from_fn(|| replay.next_bytes(100)).count());
     }
     let whole = events(data.chunks(data.len().max(1)));
     assert!(whole == events(data.chunks(1)), "the same events, however they are cut");
+    let said = streams::data_of(&whole.0);
     let mut assembly = Assembly::default();
-    whole.0.iter().filter_map(|event| event.data.as_deref()).for_each(|data| _ = assembly.push(data));
-    if let Some(answer) = assembly.finish().and_then(|json| Answer::read(&json)) {
-        let _ = as_events(&answer.json, UnixSeconds(5), false);
+    said.iter().for_each(|data| _ = assembly.push(data));
+    let answer = assembly.finish().ok().and_then(|json| Answer::read(&json));
+    if let Some(answer) = answer.filter(|answer| answer.unfit.is_none()) {
+        streams::check_replays(&answer, &streams::Told::read(&said));
     }
+}
+
+/// A stream of a model, told by a script.
+pub(crate) fn stream(data: &[u8]) {
+    let _ = streams::check(data);
 }
 
 /// The events of a stream that comes in pieces, and what is left at its end.

@@ -9,6 +9,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -21,9 +23,9 @@ use super::{body, cache_control, encoding};
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::Readings;
-use crate::service::answers::{Age, Ask, Body, Live, Outcome, Served};
+use crate::service::answers::{Age, Ask, Body, Live, Outcome, REPLAYED_BYTES, Served};
 use crate::service::{Answers, Directives};
-use crate::upstream::Headers;
+use crate::upstream::{Headers, Replay};
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
 const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
@@ -162,6 +164,7 @@ pub(super) async fn create(
     let chat = chat.map_err(|error| encoding::fault(&body).unwrap_or(error))?;
     let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
+    let takes_trailers = takes_trailers(&head.headers);
     let ask = Ask {
         chat,
         body,
@@ -175,7 +178,7 @@ pub(super) async fn create(
     };
     // Those who wait for a model must not keep out those whose answer is here.
     place.leave();
-    Ok(respond(endpoint.answers.ask(ask).await?))
+    Ok(respond(endpoint.answers.ask(ask).await?, takes_trailers))
 }
 
 /// What a request came with as its credential.
@@ -201,14 +204,23 @@ pub(super) fn traces(headers: &HeaderMap) -> Headers {
     found.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect()
 }
 
-/// Writes an answer with the headers that tell how it came about.
-fn respond(served: Served) -> Response {
+/// Whether the client reads fields behind a body (RFC 9110, section 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Writes an answer with the headers that tell how it came about. Of a stream it is known only at its end whether it is
+/// stored.
+fn respond(served: Served, takes_trailers: bool) -> Response {
     let timing = server_timing(&served);
     let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
-    let is_events = matches!(served.body, Body::Live(_) | Body::Events(_));
+    let is_events = matches!(served.body, Body::Live(_) | Body::Events(_) | Body::Replay(..));
+    let has_trailer = takes_trailers && matches!(served.body, Body::Live(_)) && reason.is_none();
     let mut response = Response::new(match served.body {
         Body::Whole(bytes) | Body::Events(bytes) => HttpBody::from(bytes),
-        Body::Live(live) => HttpBody::from_stream(bytes_of(live)),
+        Body::Replay(first, replay) => HttpBody::from_stream(stream::iter(pieces_of(first, replay))),
+        Body::Live(live) => HttpBody::new(StreamBody::new(frames_of(live, has_trailer))),
     });
     // Upstreams speak HTTP, so what they said can be said again.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -233,7 +245,10 @@ fn respond(served: Served) -> Response {
         }
     }
     if let Some(reason) = reason {
-        headers.insert(REASON, HeaderValue::from_static(reason));
+        headers.insert(REASON, HeaderValue::from_static(reason.label()));
+    }
+    if has_trailer {
+        headers.insert(header::TRAILER, HeaderValue::from_static("x-likewise-reason"));
     }
     response
 }
@@ -244,9 +259,15 @@ enum Rest {
     Broken(Error),
 }
 
+/// A kept stream, written as it is read.
+fn pieces_of(first: Bytes, mut replay: Replay) -> impl Iterator<Item = Result<Bytes>> {
+    let rest = std::iter::from_fn(move || replay.next_bytes(REPLAYED_BYTES));
+    std::iter::once(first).chain(rest).map(Ok)
+}
+
 /// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is told before.
-fn bytes_of(live: Live) -> impl stream::Stream<Item = Result<Bytes>> {
-    stream::unfold(Some(Rest::Live(live)), |rest| async move {
+fn frames_of(live: Live, has_trailer: bool) -> impl stream::Stream<Item = Result<Frame<Bytes>>> {
+    stream::unfold(Some(Rest::Live(live)), move |rest| async move {
         let mut live = match rest? {
             Rest::Live(live) => live,
             Rest::Broken(error) => {
@@ -255,13 +276,18 @@ fn bytes_of(live: Live) -> impl stream::Stream<Item = Result<Bytes>> {
                 return Some((Err(error), None));
             }
         };
-        match live.next().await.transpose()? {
-            Ok(bytes) => Some((Ok(bytes), Some(Rest::Live(live)))),
-            Err(error) => {
+        match live.next().await.transpose() {
+            Some(Ok(bytes)) => Some((Ok(Frame::data(bytes)), Some(Rest::Live(live)))),
+            None => {
+                let reason = live.reason().filter(|_| has_trailer)?;
+                let value = HeaderValue::from_static(reason.label());
+                Some((Ok(Frame::trailers(HeaderMap::from_iter([(REASON, value)]))), None))
+            }
+            Some(Err(error)) => {
                 tracing::warn!(%error, "a stream broke off");
                 let is_ours = error.kind() != Kind::Upstream;
                 let told = if is_ours { problem::event(&error) } else { Bytes::new() };
-                Some((Ok(told), Some(Rest::Broken(error))))
+                Some((Ok(Frame::data(told)), Some(Rest::Broken(error))))
             }
         }
     })

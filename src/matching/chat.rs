@@ -28,6 +28,9 @@ const OF_MESSAGES: [&str; 9] = [
 ];
 const OF_PARTS: [&str; 6] = ["file", "image_url", "input_audio", "refusal", "text", "type"];
 
+/// The longest name of a model. Each chunk of a stream repeats it.
+const MODEL_BYTES_MAX: usize = 256;
+
 /// A request for a chat completion, as far as it is read here.
 #[derive(Debug)]
 pub struct Chat {
@@ -74,8 +77,7 @@ impl Chat {
         if !matches!(scope, Json::Object(_)) {
             return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
         }
-        let model = scope.get("model").and_then(Json::as_text).filter(|model| !model.is_empty());
-        let model = model.ok_or_else(|| Error::invalid("model", "model is the name of a model"))?.into();
+        let model = model(&scope)?.into();
         let streams = flag(&scope, "stream", "stream")?;
         let wants_usage = match scope.get("stream_options") {
             None | Some(Json::Null) => false,
@@ -106,6 +108,16 @@ impl Chat {
             question: question.map(|question| question.text.into()),
         })
     }
+}
+
+fn model<'a>(request: &'a Json<'_>) -> Result<&'a str> {
+    let model = request.get("model").and_then(Json::as_text).filter(|model| !model.is_empty());
+    let model = model.ok_or_else(|| Error::invalid("model", "model is the name of a model"))?;
+    if model.len() > MODEL_BYTES_MAX {
+        let message = format!("model has {} bytes, at most {MODEL_BYTES_MAX} are allowed", model.len());
+        return Err(Error::invalid("model", message));
+    }
+    Ok(model)
 }
 
 fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
@@ -254,6 +266,10 @@ mod tests {
         assert_eq!(param("[]"), "none");
         assert_eq!(param(r#"{"messages":[]}"#), "model");
         assert_eq!(param(r#"{"model":7,"messages":[]}"#), "model");
+        let named =
+            |bytes: usize| format!(r#"{{"model":"{}","messages":[{{"role":"user"}}]}}"#, "m".repeat(bytes));
+        assert!(Chat::parse(named(256).as_bytes(), Spellings::default()).is_ok());
+        assert_eq!(param(&named(257)), "model");
         assert_eq!(param(r#"{"model":"m"}"#), "messages");
         assert_eq!(param(r#"{"model":"m","messages":"hi"}"#), "messages");
         assert_eq!(param(r#"{"model":"m","messages":[]}"#), "messages");

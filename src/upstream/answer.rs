@@ -1,14 +1,40 @@
 //! A whole answer, and what must be known of it before it is kept.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::Unfit;
 use super::members::Members;
 
 /// What names one delivery of an answer and not the answer; replays get new ones.
 pub(super) const OF_DELIVERY: [&str; 2] = ["id", "created"];
+/// Members that replays repeat with every chunk.
+pub(super) const OF_ENVELOPE: [&str; 3] = ["model", "system_fingerprint", "service_tier"];
+/// How long one of these may be, as JSON. Names of models have at most so many bytes in requests too.
+pub(super) const ENVELOPE_BYTES_MAX: usize = 258;
+/// Choices that an answer may have.
+const CHOICES_MAX: u64 = 1024;
+
+/// Words for an end by the model's own decision, of any case. OpenAI: `stop`. Together: `eos`. Text Generation Inference and
+/// watsonx: `eos_token`, `stop_sequence`. Anthropic by way of gateways: `end_turn`, `stop_sequence`. Cohere: `COMPLETE`,
+/// `STOP_SEQUENCE`. Gemini by way of gateways: `STOP`, `FINISH_REASON_STOP`. AI21: `endoftext`. Titan: `FINISH`.
+const ENDS: [&str; 9] = [
+    "stop",
+    "eos",
+    "eos_token",
+    "stop_sequence",
+    "end_turn",
+    "complete",
+    "finish_reason_stop",
+    "endoftext",
+    "finish",
+];
+/// The same for an end by the call of a tool. Anthropic by way of gateways: `tool_use`. Cohere: `TOOL_CALL`.
+const CALLS: [&str; 4] = ["tool_calls", "function_call", "tool_use", "tool_call"];
 
 /// Tokens that an answer used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -27,40 +53,103 @@ pub struct Answer {
     pub json: Bytes,
     /// What it used, if it says so.
     pub usage: Option<Usage>,
-    /// Whether every choice came to its own end, by words or by the call of a tool.
-    pub has_ended: bool,
+    /// Why it is not to be stored, if the answer itself is the reason.
+    pub unfit: Option<Unfit>,
     /// Whether any choice calls a tool.
     pub calls_tools: bool,
 }
 
 #[derive(Deserialize)]
 struct Wire<'a> {
-    choices: Vec<Choice>,
+    #[serde(borrow)]
+    choices: Vec<Choice<'a>>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Choice {
+struct Choice<'a> {
+    #[serde(borrow)]
+    index: Option<&'a RawValue>,
     finish_reason: Option<String>,
-    message: Message,
+    #[serde(borrow)]
+    message: Message<'a>,
+    error: Option<IgnoredAny>,
+    delta: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct Message<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    audio: Option<&'a RawValue>,
+    #[serde(borrow)]
+    images: Option<&'a RawValue>,
     tool_calls: Option<Vec<IgnoredAny>>,
     function_call: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
 }
 
-impl Choice {
+impl Choice<'_> {
     fn calls_tools(&self) -> bool {
-        let calls = self.message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty());
-        calls || self.message.function_call.is_some() || self.ends_by(&["tool_calls", "function_call"])
+        self.message.calls_tools() || self.ends_by(&CALLS)
     }
 
     fn ends_by(&self, reasons: &[&str]) -> bool {
-        self.finish_reason.as_deref().is_some_and(|reason| reasons.contains(&reason))
+        let is_it = |known: &&str| {
+            self.finish_reason.as_deref().is_some_and(|reason| reason.eq_ignore_ascii_case(known))
+        };
+        reasons.iter().any(is_it)
     }
+
+    fn unfit(&self) -> Option<Unfit> {
+        if self.error.is_some() || self.message.error.is_some() || self.ends_by(&["error"]) {
+            Some(Unfit::Error)
+        } else if !self.ends_by(&ENDS) && !self.ends_by(&CALLS) {
+            Some(Unfit::Unfinished)
+        } else if self.message.is_empty() {
+            Some(Unfit::Empty)
+        } else if self.delta.is_some() {
+            // A stream would say either this or the message.
+            Some(Unfit::UnknownMember)
+        } else {
+            None
+        }
+    }
+}
+
+impl Message<'_> {
+    fn calls_tools(&self) -> bool {
+        self.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty()) || self.function_call.is_some()
+    }
+
+    /// Whether it says nothing that a client could want; spaces are nothing.
+    fn is_empty(&self) -> bool {
+        let texts = [self.content, self.refusal, self.reasoning, self.reasoning_content, self.thinking];
+        let others = [self.reasoning_details, self.audio, self.images];
+        !texts.into_iter().chain(others).flatten().any(|value| says_something(value.get()))
+            && !self.calls_tools()
+    }
+}
+
+/// Whether a value is neither blank text nor an empty list or object.
+fn says_something(json: &str) -> bool {
+    if json.starts_with('"') {
+        return serde_json::from_str::<String>(json).is_ok_and(|text| !text.trim().is_empty());
+    }
+    let inner = json.strip_prefix(['[', '{']).and_then(|rest| rest.strip_suffix([']', '}']));
+    json != "null" && inner.is_none_or(|inner| !inner.trim_ascii().is_empty())
 }
 
 impl Answer {
@@ -71,15 +160,39 @@ impl Answer {
         if wire.choices.is_empty() || members.get("error").is_some_and(|error| error != "null") {
             return None;
         }
-        let ends = ["stop", "tool_calls", "function_call"];
+        let unfit = wire.choices.iter().find_map(Choice::unfit);
         Some(Answer {
             json: members.write_without(&OF_DELIVERY).into(),
             // An answer that counts in a way of its own is an answer all the same.
             usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
-            has_ended: wire.choices.iter().all(|choice| choice.ends_by(&ends)),
+            unfit: unfit.or_else(|| unfit_frame(&members, &wire.choices)),
             calls_tools: wire.choices.iter().any(Choice::calls_tools),
         })
     }
+}
+
+/// Why an answer cannot be replayed whose choices can.
+fn unfit_frame(members: &Members<'_>, choices: &[Choice<'_>]) -> Option<Unfit> {
+    let is_long = |name: &&str| members.get(name).is_some_and(|value| value.len() > ENVELOPE_BYTES_MAX);
+    if OF_ENVELOPE.iter().chain(&OF_DELIVERY).chain(&["object"]).any(is_long) {
+        return Some(Unfit::Envelope);
+    }
+    if members.get("object").is_some_and(|object| object == "\"error\"") {
+        return Some(Unfit::Error);
+    }
+    // A client that reads a stream adds up what has the same number.
+    let numbers = choices.iter().enumerate().map(|(place, choice)| number(place, choice.index));
+    let apart: BTreeSet<u64> = numbers.flatten().collect();
+    (apart.len() < choices.len()).then_some(Unfit::UnknownMember)
+}
+
+/// The number of a choice; its place if it has none.
+pub(super) fn number(place: usize, index: Option<&RawValue>) -> Option<u64> {
+    let number = match index {
+        Some(index) => index.get().parse().ok()?,
+        None => place as u64,
+    };
+    (number < CHOICES_MAX).then_some(number)
 }
 
 #[cfg(test)]
@@ -107,18 +220,104 @@ mod tests {
             "{text}"
         );
         assert_eq!(answer.usage, Some(Usage { prompt_tokens: 3, completion_tokens: 2 }));
-        assert!(answer.has_ended && !answer.calls_tools);
+        assert!(answer.unfit.is_none() && !answer.calls_tools);
     }
 
     #[test]
     fn how_it_ended_is_read_of_every_choice() {
-        assert!(!with(json!("length"), json!({})).has_ended);
-        assert!(!with(json!("content_filter"), json!({})).has_ended);
-        assert!(!with(Value::Null, json!({})).has_ended);
+        let unfit = |reason: Value| with(reason, json!({ "content": "a" })).unfit;
+        for reason in [
+            "stop",
+            "eos",
+            "eos_token",
+            "stop_sequence",
+            "end_turn",
+            "STOP",
+            "COMPLETE",
+            "endoftext",
+            "tool_use",
+        ] {
+            assert_eq!(unfit(json!(reason)), None, "{reason}");
+        }
+        for reason in [
+            "length",
+            "max_tokens",
+            "MAX_TOKENS",
+            "content_filter",
+            "SAFETY",
+            "abort",
+            "insufficient_system_resource",
+            "",
+        ] {
+            assert_eq!(unfit(json!(reason)), Some(Unfit::Unfinished), "{reason}");
+        }
+        assert_eq!(unfit(Value::Null), Some(Unfit::Unfinished));
+        assert_eq!(unfit(json!("error")), Some(Unfit::Error));
         let called = with(json!("tool_calls"), json!({ "tool_calls": [{ "id": "c" }] }));
-        assert!(called.has_ended && called.calls_tools);
+        assert!(called.unfit.is_none() && called.calls_tools);
         assert!(with(json!("stop"), json!({ "tool_calls": [{ "id": "c" }] })).calls_tools);
         assert!(!with(json!("stop"), json!({ "tool_calls": [], "function_call": null })).calls_tools);
+    }
+
+    #[test]
+    fn what_says_nothing_is_not_to_be_stored() {
+        let unfit = |message: Value| with(json!("stop"), message).unfit;
+        for message in [
+            json!({}),
+            json!({ "content": null }),
+            json!({ "content": "" }),
+            json!({ "content": " \n" }),
+            json!({ "content": [], "refusal": null, "reasoning": "", "tool_calls": [] }),
+            json!({ "role": "assistant", "annotations": [] }),
+        ] {
+            assert_eq!(unfit(message.clone()), Some(Unfit::Empty), "{message}");
+        }
+        for message in [
+            json!({ "refusal": "no" }),
+            json!({ "reasoning_content": "hm" }),
+            json!({ "content": [{ "type": "text", "text": "a" }] }),
+            json!({ "reasoning_details": [{ "text": "a" }] }),
+            json!({ "audio": { "data": "AA" } }),
+            json!({ "tool_calls": [{ "id": "c" }] }),
+            json!({ "function_call": { "name": "f" } }),
+        ] {
+            assert_eq!(unfit(message.clone()), None, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_choice_that_failed_is_not_to_be_stored() {
+        let choice = |more: Value| {
+            let mut choice = json!({ "finish_reason": "stop", "message": { "content": "par" } });
+            more.as_object().unwrap().iter().for_each(|(name, value)| choice[name] = value.clone());
+            read(json!({ "choices": [choice] })).unwrap().unfit
+        };
+        assert_eq!(choice(json!({ "error": { "code": 502 } })), Some(Unfit::Error));
+        assert_eq!(choice(json!({ "message": { "content": "par", "error": "died" } })), Some(Unfit::Error));
+        assert_eq!(choice(json!({ "error": null, "delta": null })), None);
+        assert_eq!(choice(json!({ "delta": { "content": "b" } })), Some(Unfit::UnknownMember));
+    }
+
+    #[test]
+    fn what_a_replay_would_repeat_is_bounded() {
+        let choice =
+            |index: Value| json!({ "index": index, "finish_reason": "stop", "message": { "content": "a" } });
+        let unfit = |name: &str, value: Value, choices: Value| {
+            let mut body = json!({ "choices": choices });
+            body[name] = value;
+            read(body).unwrap().unfit
+        };
+        let one = || json!([choice(json!(0))]);
+        for name in ["id", "model", "system_fingerprint", "service_tier", "object"] {
+            assert_eq!(unfit(name, "M".repeat(256).into(), one()), None, "{name}");
+            assert_eq!(unfit(name, "M".repeat(257).into(), one()), Some(Unfit::Envelope), "{name}");
+        }
+        let numbered = |indexes: [Value; 2]| unfit("model", "m".into(), json!(indexes.map(choice)));
+        assert_eq!(numbered([json!(0), json!(1)]), None);
+        assert_eq!(numbered([Value::Null, Value::Null]), None, "by their places");
+        for indexes in [[json!(0), json!(0)], [json!(0), json!(5000)], [json!(0), json!("1")]] {
+            assert_eq!(numbered(indexes), Some(Unfit::UnknownMember));
+        }
     }
 
     #[test]

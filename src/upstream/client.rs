@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +17,7 @@ use super::forwards::{Forwards, not_listed};
 use super::options::{Options, config};
 use super::query::without_credentials;
 use super::refusal::looked_through;
-use super::reply::{Call, Headers, Origin, Reply, is_events};
+use super::reply::{Call, Headers, Origin, Reply, may_be_events};
 use super::routes::{Key, Route, Routes};
 use super::shown::shown;
 use super::via::Via;
@@ -136,12 +136,14 @@ impl Upstream {
         let fault = |what: &str| Error::new(Kind::InvalidInput, format!("{what} cannot be passed on"));
         let method =
             Method::from_bytes(call.method.as_bytes()).map_err(|error| fault("the method").source(error))?;
-        let mut headers = HeaderMap::with_capacity(call.headers.len() + 1);
+        let mut headers = HeaderMap::with_capacity(call.headers.len() + 2);
         for (name, value) in &call.headers {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
                 headers.append(name, value);
             }
         }
+        // What is compressed cannot be read along, and this server answers for clients of any kind.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (via, mark) = self.via.mark();
         headers.append(via, HeaderValue::from_str(mark).map_err(|error| fault("the mark").source(error))?);
         match (&route.key, &call.credential) {
@@ -203,7 +205,7 @@ impl Upstream {
 
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
         let (status, headers) = (response.status().as_u16(), shown(response.headers()));
-        let idle_ms = is_events(&headers).then_some(self.options.idle_ms);
+        let idle_ms = may_be_events(&headers).then_some(self.options.idle_ms);
         let body = Body { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
         let pieces = stream::unfold(Some(body), |body| async move {
             let mut body = body?;
@@ -212,7 +214,7 @@ impl Upstream {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        Reply::new(status, headers, Box::pin(pieces)).lasting_until(deadline)
+        Reply::new(status, headers, Box::pin(pieces)).lasting_until(deadline).decoded()
     }
 }
 

@@ -3,6 +3,10 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+
+/// Types of events that keep a connection open.
+const PINGS: [&str; 4] = ["ping", "keepalive", "keep-alive", "heartbeat"];
 
 /// Cuts a stream of bytes into events.
 #[derive(Debug, Default)]
@@ -23,6 +27,8 @@ pub struct Event {
     pub data: Option<String>,
     /// Whether its type says that something has gone wrong.
     pub is_error: bool,
+    /// Whether its type says that it only keeps the connection open.
+    pub is_ping: bool,
     /// Whether it is not UTF-8, so that its data is not what was meant.
     pub is_garbled: bool,
 }
@@ -83,13 +89,36 @@ impl Events {
     }
 }
 
+/// Whether a body begins as a stream of events does, and no JSON and no page: with a field or a comment; none if too little
+/// has come to say.
+pub(super) fn begins_events(body: &[u8]) -> Option<bool> {
+    const BEGINNINGS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start();
+    if BEGINNINGS.iter().any(|beginning| body.starts_with(beginning)) {
+        return Some(true);
+    }
+    let may_begin = |beginning: &&[u8]| beginning.starts_with(body);
+    let may_go_on = BEGINNINGS.iter().any(may_begin) || BYTE_ORDER_MARK.starts_with(body);
+    if may_go_on { None } else { Some(false) }
+}
+
 impl Event {
+    /// Whether it only keeps the connection open. Clients that ignore the types of events would read a chunk all the same.
+    pub fn is_keepalive(&self) -> bool {
+        let Some(data) = self.data.as_deref().filter(|_| self.is_ping) else { return self.is_ping };
+        let chunk: Value = serde_json::from_str(data).unwrap_or_default();
+        data.trim() != "[DONE]" && chunk["choices"].is_null() && chunk["error"].is_null()
+    }
+
     pub(super) fn read(bytes: Bytes) -> Event {
         let text = String::from_utf8_lossy(&bytes);
         let data = field(&text, "data:").collect::<Vec<_>>().join("\n");
+        let name = field(&text, "event:").last();
         Event {
             data: (!data.is_empty()).then_some(data),
-            is_error: field(&text, "event:").last() == Some("error"),
+            is_error: name == Some("error"),
+            is_ping: name.is_some_and(|name| PINGS.contains(&name)),
             is_garbled: matches!(text, Cow::Owned(_)),
             bytes: bytes.clone(),
         }
@@ -149,6 +178,42 @@ mod tests {
         );
         let found: Vec<Event> = std::iter::from_fn(|| events.next_event()).collect();
         assert_eq!(found.iter().map(|event| event.is_error).collect::<Vec<_>>(), [true, false, false, true]);
+    }
+
+    #[test]
+    fn pings_are_known_by_their_type_unless_they_carry_a_chunk() {
+        let is_keepalive = |event: &'static [u8]| Event::read(Bytes::from_static(event)).is_keepalive();
+        for ping in [
+            &b"event: ping\ndata: {\"type\":\"ping\"}\n\n"[..],
+            b"event: ping\n\n",
+            b"event: keepalive\ndata: 2026-01-01\n\n",
+            b"data: {}\nevent: heartbeat\n\n",
+        ] {
+            assert!(is_keepalive(ping), "{ping:?}");
+        }
+        for other in [
+            &b"event: ping\ndata: {\"choices\":[]}\n\n"[..],
+            b"event: ping\ndata: {\"error\":{}}\n\n",
+            b"event: ping\ndata: [DONE]\n\n",
+            b"event: pong\ndata: {}\n\n",
+            b"data: {\"type\":\"ping\"}\n\n",
+        ] {
+            assert!(!is_keepalive(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_events_is_known_by_its_beginning() {
+        for body in ["data: x", "event:x", ": ping", "\r\n\ndata:", "\u{feff}data:", "id: 1", "retry: 5"] {
+            assert_eq!(begins_events(body.as_bytes()), Some(true), "{body}");
+        }
+        for body in ["{\"data:\"", "<html>", "date: x", "[]", "e:", "\u{feff}{"] {
+            assert_eq!(begins_events(body.as_bytes()), Some(false), "{body}");
+        }
+        for body in ["", "\n", "da", "event", "\u{feff}", "\u{feff}dat"] {
+            assert_eq!(begins_events(body.as_bytes()), None, "{body}");
+        }
+        assert_eq!(begins_events(b"\xef\xbb"), None);
     }
 
     #[test]

@@ -20,24 +20,39 @@ impl<'a> Members<'a> {
 
     /// The text of a member.
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.get())
+        self.value(name).map(RawValue::get)
+    }
+
+    /// The value of a member.
+    pub(super) fn value(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
     /// The object without some members.
     pub(super) fn write_without(&self, names: &[&str]) -> Vec<u8> {
         let kept = self.0.iter().filter(|(name, _)| !names.contains(&name.as_str()));
-        let mut out = vec![b'{'];
-        for (place, (name, value)) in kept.enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            serde_json::to_writer(&mut out, name).expect("a string is valid JSON: this is a bug");
-            out.push(b':');
-            out.extend_from_slice(value.get().as_bytes());
+        let mut out = Vec::new();
+        kept.for_each(|(name, value)| write_member(&mut out, name, value.get()));
+        match out.first_mut() {
+            Some(comma) => *comma = b'{',
+            None => out.push(b'{'),
         }
         out.push(b'}');
         out
     }
+}
+
+/// Writes a member behind a comma; `value` is its JSON.
+pub(super) fn write_member(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.push(b',');
+    write_value(out, name);
+    out.push(b':');
+    out.extend_from_slice(value.as_bytes());
+}
+
+/// Writes text as JSON.
+pub(super) fn write_value(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a string is valid JSON: this is a bug");
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -90,14 +105,22 @@ pub fn with_usage(body: &[u8]) -> Result<Bytes> {
     Ok(body.into())
 }
 
-/// The event of a chunk that says of what was used only that it is not known yet, without saying so; none for any other.
-pub fn without_empty_usage(event: &Bytes) -> Option<Bytes> {
+/// The event of a chunk without what was used; none if the event does not say it.
+pub fn without_usage(event: &Bytes) -> Option<Bytes> {
     const USAGE: &str = "usage";
-    // Data of several lines would need each of them marked.
-    let data = Event::read(event.clone()).data.filter(|data| !data.contains('\n'))?;
+    // Between the members of JSON a line's end is a space, and within text there is none.
+    let data = Event::read(event.clone()).data?.replace('\n', " ");
     let members = Members::read(data.as_bytes())?;
-    (members.get(USAGE)? == "null").then_some(())?;
-    Some([b"data: ", &members.write_without(&[USAGE])[..], b"\n\n"].concat().into())
+    members.get(USAGE)?;
+    let text = std::str::from_utf8(event).ok()?;
+    let is_data = |line: &&str| line.trim_start_matches('\u{feff}').starts_with("data:");
+    let other = text.split(['\n', '\r']).filter(|line| !line.is_empty() && !is_data(line));
+    let mut out = Vec::with_capacity(event.len());
+    other.for_each(|line| out.extend_from_slice(format!("{line}\n").as_bytes()));
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(&members.write_without(&[USAGE]));
+    out.extend_from_slice(b"\n\n");
+    Some(out.into())
 }
 
 /// Adds a member at the end of an object.
@@ -124,23 +147,21 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_that_is_not_known_yet_is_left_out() {
-        let told = |data: &str| {
-            let told = without_empty_usage(&format!("data: {data}\n\n").into());
+    fn what_was_used_is_left_out_and_all_else_stays() {
+        let told = |event: &str| {
+            let told = without_usage(&event.to_owned().into());
             told.map(|event| String::from_utf8(event.to_vec()).unwrap())
         };
-        let chunk = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}],"usage":null}"#;
         let rest = r#"{"id":"a","choices":[{"delta":{"content":"\"usage\":null"}}]}"#;
-        assert_eq!(told(chunk), Some(format!("data: {rest}\n\n")));
-        for data in [
-            rest,
-            r#"{"usage":{"total_tokens":1}}"#,
-            "[DONE]",
-            "\"usage\"",
-            r#"{"a":{"usage":null}}"#,
-            "{\ndata: \"usage\":null}",
-        ] {
-            assert_eq!(told(data), None, "{data}");
+        for usage in ["null", r#"{"total_tokens":1}"#] {
+            let chunk = rest.replace("\"}}]}", &format!("\"}}}}],\"usage\":{usage}}}"));
+            assert_eq!(told(&format!("data: {chunk}\n\n")), Some(format!("data: {rest}\n\n")));
+        }
+        let several = "id: 7\nevent: chunk\ndata: {\"usage\":{},\ndata: \"citations\":[1]}\n\n";
+        let left = "id: 7\nevent: chunk\ndata: {\"citations\":[1]}\n\n";
+        assert_eq!(told(several).as_deref(), Some(left));
+        for data in [rest, "[DONE]", "\"usage\"", r#"{"a":{"usage":null}}"#] {
+            assert_eq!(told(&format!("data: {data}\n\n")), None, "{data}");
         }
     }
 

@@ -8,6 +8,7 @@
 mod answer;
 mod assembly;
 mod client;
+mod coding;
 mod connection;
 mod events;
 mod forwards;
@@ -22,6 +23,7 @@ mod replay;
 mod reply;
 mod routes;
 mod shown;
+mod unfit;
 mod via;
 
 pub use answer::{Answer, Usage};
@@ -29,8 +31,9 @@ pub use assembly::{Assembly, Note};
 pub use client::Upstream;
 pub use connection::is_of_connection;
 pub use events::{Event, Events};
-pub use members::{with_usage, without, without_empty_usage};
+pub use members::{with_usage, without, without_usage};
 pub use options::{Options, PriceOptions, RouteOptions};
 pub use prices::Prices;
-pub use replay::{as_events, as_json};
+pub use replay::{Replay, as_json};
 pub use reply::{Call, Headers, Origin, Reply};
+pub use unfit::Unfit;

@@ -10,8 +10,13 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::coding::{self, Coding};
+use super::events::begins_events;
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
+
+/// So many bytes may stand before the first event or member of a body.
+const BEGINNING_BYTES_MAX: usize = 1024;
 
 /// Names in lower case, with their values.
 pub type Headers = Vec<(String, Bytes)>;
@@ -133,6 +138,49 @@ impl Reply {
         self.headers.retain(|(name, _)| !OF_BYTES.contains(&name.as_str()));
     }
 
+    /// The same with a body that is not compressed, unless in a way that cannot be read here.
+    pub fn decoded(mut self) -> Reply {
+        match Coding::of(&self.headers) {
+            None | Some(Coding::Other) => self,
+            Some(coding) => {
+                self.headers.retain(|(name, _)| name != "content-encoding");
+                self.forget_bytes();
+                Reply { body: coding::decoded(self.body, coding), ..self }
+            }
+        }
+    }
+
+    /// Whether the body is compressed.
+    pub fn is_compressed(&self) -> bool {
+        Coding::of(&self.headers).is_some()
+    }
+
+    /// Whether the body begins as a stream of events does, whatever its type is said to be. Nothing of it is lost.
+    ///
+    /// # Errors
+    /// As [`Reply::next`].
+    pub async fn begins_events(&mut self) -> Result<bool> {
+        let mut begun = BytesMut::new();
+        let mut rest = std::mem::replace(&mut self.body, stream::empty().boxed());
+        let begins = loop {
+            match begins_events(&begun) {
+                Some(begins) => break begins,
+                None if begun.len() > BEGINNING_BYTES_MAX => break false,
+                None => {}
+            }
+            match rest.next().await.transpose()? {
+                Some(bytes) => begun.extend_from_slice(&bytes),
+                None => {
+                    // What has ended is not asked again.
+                    rest = stream::empty().boxed();
+                    break false;
+                }
+            }
+        };
+        self.body = stream::iter([Ok(begun.freeze())]).chain(rest).boxed();
+        Ok(begins)
+    }
+
     /// Whether the status is one of success.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -186,8 +234,15 @@ impl Reply {
     }
 }
 
+/// Whether the body may be a stream of events: it is named so, or in no way that says more than text.
+pub(super) fn may_be_events(headers: &Headers) -> bool {
+    let content_type = headers.iter().find(|(name, _)| name == "content-type");
+    let is_plain = |(_, value): &(String, Bytes)| value.to_ascii_lowercase().starts_with(b"text/plain");
+    is_events(headers) || content_type.is_none_or(is_plain)
+}
+
 /// Whether the headers announce a stream of events.
-pub(super) fn is_events(headers: &Headers) -> bool {
+fn is_events(headers: &Headers) -> bool {
     let content_type = headers.iter().find(|(name, _)| name == "content-type");
     content_type.is_some_and(|(_, value)| value.to_ascii_lowercase().starts_with(b"text/event-stream"))
 }
@@ -233,6 +288,27 @@ mod tests {
         whole.truncate(2);
         let read: Vec<_> = reply(whole).into_body().map(Result::unwrap).collect().await;
         assert_eq!(read, ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_known_by_its_beginning_and_loses_nothing() {
+        let cut = || Err(Error::new(Kind::Upstream, "cut"));
+        for (pieces, begins) in [
+            (vec!["da", "ta: 1\n\n", "data: 2\n\n"], true),
+            (vec!["{\"a\"", ":1}"], false),
+            (vec!["\n"; 2000], false),
+            (vec![], false),
+            (vec!["dat"], false),
+        ] {
+            let whole = pieces.concat();
+            let mut reply = reply(pieces.into_iter().map(|piece| Ok(piece.into())).collect());
+            assert_eq!(reply.begins_events().await.unwrap(), begins, "{whole}");
+            assert_eq!(reply.whole(10_000).await.unwrap(), whole);
+        }
+        assert!(reply(vec![Ok("d".into()), cut()]).begins_events().await.is_err());
+        let mut later = reply(vec![Ok("data:".into()), cut()]);
+        assert!(later.begins_events().await.unwrap());
+        assert!(later.next().await.unwrap().is_some() && later.next().await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,8 @@ pub(crate) enum Mode {
     Ending(&'static str),
     /// A status, with headers and a body.
     Reply(u16, Vec<(&'static str, &'static str)>, String),
+    /// The same with a body that is no text.
+    Bytes(u16, Vec<(&'static str, &'static str)>, Vec<u8>),
     /// A stream that breaks off behind its first words.
     Cut,
     /// A stream that says this and then nothing, until it is given up.
@@ -175,6 +177,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
             underway.finish();
             return Ok(reply(status, &headers, body));
         }
+        Mode::Bytes(status, headers, body) => {
+            underway.finish();
+            return Ok(reply(status, &headers, body));
+        }
         Mode::Cut => {
             underway.finish();
             let gate = Arc::clone(&state.tail);
@@ -222,12 +228,12 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     Ok(events(Body::from_stream(walk)))
 }
 
-fn reply(status: u16, headers: &[(&str, &str)], body: String) -> Answer {
+fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
     let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap());
     for (name, value) in headers {
         response = response.header(*name, *value);
     }
-    response.body(Body::from(body)).unwrap()
+    response.body(body.into()).unwrap()
 }
 
 fn events(body: Body) -> Answer {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::reason::Reason;
 use super::telling::{Listener, Phase, Telling, lock};
 use crate::cache::Stamp;
 use crate::domain::{ByPrefix, Credential, Key, Subject};
@@ -73,7 +74,7 @@ struct State {
     /// Whether those who join may still change the terms.
     is_open: bool,
     /// Why the answer may not be kept.
-    forbidden: Option<&'static str>,
+    forbidden: Option<Reason>,
 }
 
 #[derive(Debug)]
@@ -224,7 +225,7 @@ impl Board {
         let mut shard = self.shard(key);
         let open = shard.open.remove(key);
         shard.alone.extend(open.map(|open| (*key, open)));
-        shard.all(key).for_each(|flight| lock(&flight.state).forbidden = Some("deleted"));
+        shard.all(key).for_each(|flight| lock(&flight.state).forbidden = Some(Reason::Deleted));
     }
 
     /// Flights in the air.
@@ -271,7 +272,7 @@ impl Flight {
     }
 
     /// On what terms the answer is kept, or why it is not. From here on whoever joins cannot change them.
-    pub(super) fn close_terms(&self) -> Result<Terms, &'static str> {
+    pub(super) fn close_terms(&self) -> Result<Terms, Reason> {
         let mut state = lock(&self.shared.state);
         state.is_open = false;
         match state.forbidden {
@@ -290,7 +291,7 @@ impl Flight {
         for flight in shard.all(&self.key) {
             let mut state = lock(&flight.state);
             if flight.began < self.shared.began {
-                state.forbidden.get_or_insert("outrun");
+                state.forbidden.get_or_insert(Reason::Outrun);
             } else {
                 state.terms.depend_on(tags.iter().copied());
             }
@@ -475,8 +476,8 @@ mod tests {
         let (_two, alone) = board.alone(plan(usage()));
         let (_three, other) = board.alone(Plan { key: Key([2; 32]), ..plan(usage()) });
         board.forbid(&KEY);
-        assert_eq!(open.unwrap().close_terms().unwrap_err(), "deleted");
-        assert_eq!(alone.close_terms().unwrap_err(), "deleted");
+        assert_eq!(open.unwrap().close_terms().unwrap_err(), Reason::Deleted);
+        assert_eq!(alone.close_terms().unwrap_err(), Reason::Deleted);
         assert!(other.close_terms().is_ok());
         drop((alone, other));
         assert_eq!(board.len(), 0);
@@ -490,7 +491,7 @@ mod tests {
         let (_three, newer) = board.alone(plan(usage()));
         assert!(older.close_terms().is_ok());
         older.kept_with(&[Subject(7)]);
-        assert_eq!(oldest.unwrap().close_terms().unwrap_err(), "outrun");
+        assert_eq!(oldest.unwrap().close_terms().unwrap_err(), Reason::Outrun);
         let terms = newer.close_terms().unwrap();
         assert_eq!(terms.tags, [Subject(7)], "what takes its place depends on the same");
     }

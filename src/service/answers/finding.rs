@@ -8,7 +8,10 @@ use crate::cache::{Found, Namespace, Verdict};
 use crate::domain::{Key, Subject};
 use crate::error::Result;
 use crate::service::Directives;
-use crate::upstream::{self, Headers};
+use crate::upstream::{self, Headers, Replay};
+
+/// About so many bytes of a replay are written at once.
+pub const REPLAYED_BYTES: usize = 64 * 1024;
 
 impl Answers {
     /// Looks in memory, then in the tiers below.
@@ -67,8 +70,9 @@ impl Answers {
     pub(super) fn replayed(&self, json: &[u8], form: Form) -> Option<Body> {
         let now = self.cache.freshness().now();
         if form.streams {
-            let events = upstream::as_events(json, now, form.wants_usage)?;
-            return Some(Body::Events(events.into()));
+            let mut replay = Replay::new(json, now, form.wants_usage)?;
+            let first = replay.next_bytes(REPLAYED_BYTES)?;
+            return Some(if replay.is_over() { Body::Events(first) } else { Body::Replay(first, replay) });
         }
         Some(Body::Whole(upstream::as_json(json, now).into()))
     }

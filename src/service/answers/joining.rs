@@ -10,7 +10,7 @@ use super::finding::record_for;
 use super::making::Making;
 use super::served::{Body, Outcome, Saved, Served};
 use super::telling::{Phase, Streamed, died};
-use super::{Answers, Ask, Asked, Form, NO_ANSWER};
+use super::{Answers, Ask, Asked, Form, Reason};
 use crate::cache::Stamp;
 use crate::domain::Subject;
 use crate::error::{Error, Kind, Result};
@@ -43,7 +43,7 @@ impl Answers {
         let plan = self.plan(asked);
         let stamp = plan.stamp;
         let Some((waiter, flight)) = self.board.lead(plan, self.is_current(asked)) else { return };
-        let Ok(making) = self.making(ask, asked, stamp, true) else { return };
+        let Ok(making) = self.making(ask, asked, stamp, None) else { return };
         // Nobody listens; those who join may.
         waiter.listener.forgo_events();
         let answers = Arc::clone(self);
@@ -80,7 +80,7 @@ impl Answers {
             Again::LeaderDied => Err(died()),
             Again::Landed | Again::ForAnother => {
                 // What he waited for was never for him: this one asks for himself.
-                let waiter = self.lead_alone(ask, asked, !ask.directives.no_store)?;
+                let waiter = self.lead_alone(ask, asked, not_stored(&ask.directives))?;
                 let served = self.served(waiter, form, asked, Outcome::Miss, started).await??;
                 Ok(Self::named(asked, &ask.directives, served))
             }
@@ -93,15 +93,15 @@ impl Answers {
         let calls_tools = ask.chat.has_tools && !self.options.keeps_tool_calls;
         if directives.no_cache || directives.no_store || calls_tools {
             let outcome = if directives.no_cache { Outcome::Anew } else { Outcome::Miss };
-            return Ok((self.lead_alone(ask, asked, !directives.no_store)?, outcome));
+            return Ok((self.lead_alone(ask, asked, not_stored(directives))?, outcome));
         }
         let plan = self.plan(asked);
         let stamp = plan.stamp;
         match self.board.join(plan, self.is_current(asked)) {
             Some((waiter, None)) => Ok((waiter, Outcome::Coalesced)),
-            None => Ok((self.lead_alone(ask, asked, true)?, Outcome::Miss)),
+            None => Ok((self.lead_alone(ask, asked, None)?, Outcome::Miss)),
             Some((waiter, Some(flight))) => {
-                let making = self.making(ask, asked, stamp, true)?;
+                let making = self.making(ask, asked, stamp, None)?;
                 let (form, directives) = (Form::of(&ask.chat), directives.clone());
                 let may_have_landed = self.board.departures(&asked.identity.key) != asked.departures;
                 tokio::spawn(async move {
@@ -155,15 +155,27 @@ impl Answers {
             .is_some_and(|found| self.is_new(&found, asked, directives) && record_for(&found, form).is_some())
     }
 
-    pub(super) fn lead_alone(self: &Arc<Self>, ask: &Ask, asked: &Asked, keeps: bool) -> Result<Waiter> {
+    /// Has the answer made for this request alone. `not_stored` says why it is not to be stored, if it is not.
+    pub(super) fn lead_alone(
+        self: &Arc<Self>,
+        ask: &Ask,
+        asked: &Asked,
+        not_stored: Option<Reason>,
+    ) -> Result<Waiter> {
         let plan = self.plan(asked);
-        let making = self.making(ask, asked, plan.stamp, keeps)?;
+        let making = self.making(ask, asked, plan.stamp, not_stored)?;
         let (waiter, flight) = self.board.alone(plan);
         tokio::spawn(making.run(flight, None));
         Ok(waiter)
     }
 
-    fn making(self: &Arc<Self>, ask: &Ask, asked: &Asked, stamp: Stamp, keeps: bool) -> Result<Making> {
+    fn making(
+        self: &Arc<Self>,
+        ask: &Ask,
+        asked: &Asked,
+        stamp: Stamp,
+        not_stored: Option<Reason>,
+    ) -> Result<Making> {
         let chat = &ask.chat;
         let mut body = ask.body.clone();
         if chat.has_directives {
@@ -194,7 +206,7 @@ impl Answers {
             stamp,
             call,
             streams: chat.streams,
-            keeps,
+            not_stored,
         })
     }
 
@@ -231,18 +243,17 @@ impl Answers {
                 Served::new(200, headers(&told), Body::Live(live), outcome)
             }
             // A stream that was over before this one looked is still there from its first event on.
-            Phase::Streamed(told, streamed) if form.streams => {
+            Phase::Streamed(told, streamed, reason) if form.streams => {
                 let price = |usage| self.price(&asked.model, usage);
                 let saved: Option<Saved> = streamed.usage().filter(|_| joined).map(price);
                 let live = listener.into_live(form.wants_usage, self.meter(asked, joined));
-                Served { saved, ..Served::new(200, headers(&told), Body::Live(live), outcome) }
+                Served { saved, reason, ..Served::new(200, headers(&told), Body::Live(live), outcome) }
             }
-            Phase::Streamed(told, Streamed::Answer(answer)) => match self.replayed(&answer.json, form) {
-                Some(body) => {
-                    Served { saved: saved(answer.usage), ..Served::new(200, headers(&told), body, outcome) }
-                }
-                None => return Ok(Err(Again::ForAnother)),
-            },
+            Phase::Streamed(told, Streamed::Answer(answer), reason) => {
+                let Some(body) = self.replayed(&answer.json, form) else { return Ok(Err(Again::ForAnother)) };
+                let saved = saved(answer.usage);
+                Served { saved, reason, ..Served::new(200, headers(&told), body, outcome) }
+            }
             Phase::Whole(whole) => {
                 let answer = whole.answer.as_ref();
                 // One that cannot be told in events is told as it came.
@@ -254,13 +265,13 @@ impl Answers {
                 Served { saved, reason, ..Served::new(whole.status, headers(&whole.headers), body, outcome) }
             }
             Phase::Passed(whole) if fails_like(Some(whole.status)) => {
-                let reason = (200..300).contains(&whole.status).then_some(NO_ANSWER);
+                let reason = whole.not_kept;
                 let body = Body::Whole(whole.body.clone());
                 Served { reason, ..Served::new(whole.status, headers(&whole.headers), body, outcome) }
             }
             Phase::Failed(error) if fails_like(None) => return Err(error),
-            Phase::Streamed(_, Streamed::Faulty(error)) => return Err(error),
-            Phase::Passed(_) | Phase::Failed(_) | Phase::Streamed(_, Streamed::Uncertain(_)) => {
+            Phase::Streamed(_, Streamed::Faulty(error), _) => return Err(error),
+            Phase::Passed(_) | Phase::Failed(_) | Phase::Streamed(_, Streamed::Uncertain(_), _) => {
                 return Ok(Err(Again::ForAnother));
             }
             Phase::Landed => return Ok(Err(Again::Landed)),
@@ -274,6 +285,11 @@ impl Answers {
         let (answers, model) = (Arc::clone(self), Arc::clone(&asked.model));
         joined.then(|| Box::new(move |usage| _ = answers.saved(&model, usage)) as Box<_>)
     }
+}
+
+/// Why the answer to such a request is not to be stored.
+fn not_stored(directives: &Directives) -> Option<Reason> {
+    directives.no_store.then_some(Reason::NoStore)
 }
 
 impl From<Again> for Error {

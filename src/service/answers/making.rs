@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::board::{Flight, Terms, Waiter};
+use super::reason::Reason;
 use super::record::{CONTENT_TYPE, Record};
 use super::telling::{OfUsage, Phase, Streamed, Whole};
 use super::{Answers, Asked};
@@ -14,7 +15,7 @@ use crate::cache::{Held, Policy, Stamp, TierName};
 use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
-use crate::upstream::{Answer, Assembly, Call, Event, Events, Reply, Usage};
+use crate::upstream::{Answer, Assembly, Call, Event, Events, Reply, Unfit, Usage};
 
 /// How long the end of a stream is waited for that has said that it is over.
 const END_WITHIN: Duration = Duration::from_millis(50);
@@ -34,8 +35,8 @@ pub(super) struct Making {
     pub(super) call: Call,
     /// Whether a stream was asked for.
     pub(super) streams: bool,
-    /// Whether the answer may be kept.
-    pub(super) keeps: bool,
+    /// Why the answer is not to be stored, whatever it is; none if it may be.
+    pub(super) not_stored: Option<Reason>,
 }
 
 /// An answer that is found from now on, but would not be after a restart.
@@ -64,6 +65,7 @@ impl Making {
             kept = self.make(&flight) => kept,
             () = flight.abandoned(), if !finishes => {
                 self.answers.metrics.answers_abandoned.inc();
+                self.count_not_kept(Reason::Abandoned);
                 return false;
             }
         };
@@ -71,7 +73,7 @@ impl Making {
             && let Err(error) = self.answers.write(&self.asked, kept).await
         {
             tracing::warn!(%error, "an answer is kept in memory only");
-            self.not_kept("disk");
+            self.count_not_kept(Reason::Disk);
             // Or the one before it would come back from the disk. If the disk takes not even this, no later start reads it.
             let _ = self.answers.cache.remove_many(&[kept.key]).await;
             self.answers.remember(&self.asked, kept);
@@ -92,11 +94,23 @@ impl Making {
         if reply.is_success() {
             reply.forget_bytes();
         }
-        if self.streams && reply.is_success() && reply.is_events() {
-            self.stream(reply, flight, started).await
-        } else {
-            self.whole(reply, flight, started).await
+        match self.is_stream(&mut reply).await {
+            Ok(true) => self.stream(reply, flight, started).await,
+            Ok(false) => self.whole(reply, flight, started).await,
+            Err(error) => {
+                self.count_not_kept(Unfit::Incomplete.into());
+                flight.end(Phase::Failed(error));
+                None
+            }
         }
+    }
+
+    /// Whether a reply is the stream that was asked for. Some servers do not say the type of one, or another.
+    async fn is_stream(&self, reply: &mut Reply) -> Result<bool> {
+        if !self.streams || !reply.is_success() || reply.is_compressed() {
+            return Ok(false);
+        }
+        Ok(reply.is_events() || reply.begins_events().await?)
     }
 
     /// A reply that comes at once.
@@ -104,14 +118,21 @@ impl Making {
         let body = match reply.whole(self.answers.answer_bytes_max).await {
             Ok(body) => body,
             Err(error) => {
+                self.count_not_kept(Unfit::Incomplete.into());
                 flight.end(Phase::Failed(error));
                 return None;
             }
         };
         let answer = if reply.is_success() { Answer::read(&body) } else { None };
+        let reason = match (reply.is_success(), reply.is_compressed()) {
+            (false, _) => Reason::Status,
+            (true, true) => Reason::Encoding,
+            (true, false) => Reason::NoAnswer,
+        };
         let (status, headers) = (reply.status, reply.headers);
         let Some(answer) = answer else {
-            let passed = Whole { status, headers, body, answer: None, not_kept: None };
+            self.count_not_kept(self.not_stored.unwrap_or(reason));
+            let passed = Whole { status, headers, body, answer: None, not_kept: Some(reason) };
             flight.end(Phase::Passed(Arc::new(passed)));
             return None;
         };
@@ -126,11 +147,14 @@ impl Making {
 
     /// A reply that comes in events.
     async fn stream(&self, mut reply: Reply, flight: &Flight, started: Instant) -> Option<Kept<'_>> {
-        let headers = Arc::new(std::mem::take(&mut reply.headers));
+        let mut headers = std::mem::take(&mut reply.headers);
+        // Who reads it, or a whole answer made of it, is told the type of that.
+        headers.retain(|(name, _)| name != "content-type");
+        let headers = Arc::new(headers);
         flight.telling().begin(Arc::clone(&headers));
         let mut course = Course::default();
         if let Err(error) = self.follow(&mut reply, flight, &mut course).await {
-            self.not_kept("incomplete");
+            self.count_not_kept(Unfit::Incomplete.into());
             // What is told of a break that is ours stands for itself, and not behind half an event.
             if error.kind() == Kind::Upstream {
                 flight.telling().push(course.events.rest(), OfUsage::Nothing);
@@ -138,23 +162,21 @@ impl Making {
             flight.end(Phase::Failed(error));
             return None;
         }
-        let is_too_long = course.is_too_long;
-        let (streamed, last) = course.finish();
-        let kept = match &streamed {
-            Streamed::Answer(answer) => self.ready(answer, flight, started).await.ok(),
-            Streamed::Uncertain(_) => {
-                self.not_kept(if is_too_long { "too_large" } else { "uncertain" });
-                None
-            }
-            Streamed::Faulty(_) => {
-                self.not_kept("incomplete");
-                None
+        let (streamed, unfit, last) = course.finish();
+        let kept = match (&streamed, unfit) {
+            (Streamed::Answer(answer), None) => self.ready(answer, flight, started).await,
+            (Streamed::Answer(_) | Streamed::Uncertain(_) | Streamed::Faulty(_), unfit) => {
+                let reason = self.not_stored.unwrap_or(unfit.unwrap_or(Unfit::Uncertain).into());
+                self.count_not_kept(reason);
+                Err(reason)
             }
         };
+        let reason = kept.as_ref().err().copied();
+        let kept = kept.ok();
         self.count_spent(streamed.usage());
         // Whoever has read the last event and asks again finds the answer.
         last.into_iter().for_each(|last| flight.telling().push(last, OfUsage::Nothing));
-        tell(flight, kept.as_ref(), Phase::Streamed(headers, streamed));
+        tell(flight, kept.as_ref(), Phase::Streamed(headers, streamed, reason));
         kept
     }
 
@@ -177,6 +199,7 @@ impl Making {
         if let Some(event) = course.events.last_event() {
             self.hear(event, flight, course);
         }
+        course.assembly.end();
         Ok(())
     }
 
@@ -207,9 +230,10 @@ impl Making {
         course.last.take().into_iter().for_each(|last| telling.push(last, OfUsage::Nothing));
         let was_done = course.assembly.is_done();
         if event.is_garbled {
-            course.assembly.doubt();
+            course.assembly.doubt(Unfit::Garbled);
         }
-        let note = event.data.as_deref().map(|data| course.assembly.push(data)).unwrap_or_default();
+        let said = event.data.as_deref().filter(|_| !event.is_keepalive());
+        let note = said.map(|data| course.assembly.push(data)).unwrap_or_default();
         let of_usage = match &event.data {
             Some(_) if note.is_usage && self.asked.terms.tells_usage => OfUsage::All,
             // Most chunks do not speak of it, and are not read for it.
@@ -227,25 +251,15 @@ impl Making {
     }
 
     /// Puts an answer where it is found, if it may be kept, or says why it may not.
-    async fn ready(
-        &self,
-        answer: &Answer,
-        flight: &Flight,
-        started: Instant,
-    ) -> Result<Kept<'_>, &'static str> {
-        if !self.keeps {
-            return Err("no_store");
-        }
-        let kept = self.admitted(answer, flight, started).await;
-        kept.inspect_err(|reason| self.not_kept(reason))
+    async fn ready(&self, answer: &Answer, flight: &Flight, started: Instant) -> Result<Kept<'_>, Reason> {
+        let kept = match self.not_stored {
+            Some(reason) => Err(reason),
+            None => self.admitted(answer, flight, started).await,
+        };
+        kept.inspect_err(|reason| self.count_not_kept(*reason))
     }
 
-    async fn admitted(
-        &self,
-        answer: &Answer,
-        flight: &Flight,
-        started: Instant,
-    ) -> Result<Kept<'_>, &'static str> {
+    async fn admitted(&self, answer: &Answer, flight: &Flight, started: Instant) -> Result<Kept<'_>, Reason> {
         let record = Record {
             usage: answer.usage,
             was_asked_for_usage: self.asked.terms.tells_usage,
@@ -265,19 +279,19 @@ impl Making {
         let record = Record { is_ttl_asked: terms.is_ttl_asked, ..record };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         let draft = Draft { record, terms, stamp: self.stamp, cost_us };
-        let kept = self.answers.keep(&self.asked, draft, held).await.ok_or("invalidated")?;
+        let kept = self.answers.keep(&self.asked, draft, held).await.ok_or(Reason::Invalidated)?;
         flight.kept_with(&kept.tags());
         Ok(kept)
     }
 
     /// Why an answer is not to be kept.
-    fn refusal(&self, answer: &Answer, record: &Record<'_>) -> Option<&'static str> {
-        if !answer.has_ended {
-            Some("unfinished")
+    fn refusal(&self, answer: &Answer, record: &Record<'_>) -> Option<Reason> {
+        if let Some(unfit) = answer.unfit {
+            Some(unfit.into())
         } else if answer.calls_tools && !self.answers.options.keeps_tool_calls {
-            Some("tool_calls")
+            Some(Reason::ToolCalls)
         } else if record.bytes() > self.asked.namespace.policy.value_bytes_max {
-            Some("too_large")
+            Some(Reason::TooLarge)
         } else {
             None
         }
@@ -287,7 +301,8 @@ impl Making {
         usage.into_iter().for_each(|usage| self.answers.spent(&self.asked.model, usage));
     }
 
-    fn not_kept(&self, reason: &'static str) {
+    fn count_not_kept(&self, reason: Reason) {
+        let reason = reason.label();
         self.answers.metrics.answers_not_kept.get_or_create(&ReasonLabels { reason }).inc();
     }
 }
@@ -318,21 +333,25 @@ impl Course {
         Ok(tokio::time::timeout_at(end, reply.next()).await.ok().and_then(Result::ok).flatten())
     }
 
-    /// What the stream has become, and the event that was held back.
-    fn finish(self) -> (Streamed, Option<Bytes>) {
+    /// What the stream has become, why it is no answer if it is none, and the event that was held back.
+    fn finish(self) -> (Streamed, Option<Unfit>, Option<Bytes>) {
         let Course { assembly, last, fault, .. } = self;
         let (usage, is_over) = (assembly.usage(), assembly.is_done() || assembly.has_ended());
         let faulty = |message: String| Streamed::Faulty(Error::new(Kind::Upstream, message));
-        let streamed = match (fault, assembly.finish().and_then(|json| Answer::read(&json))) {
+        let answer = assembly.finish().and_then(|json| Answer::read(&json).ok_or(Unfit::Uncertain));
+        let (streamed, unfit) = match (fault, answer) {
             (Some(fault), _) => {
                 let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
-                faulty(format!("the upstream's stream ended in an error: {fault}"))
+                (faulty(format!("the upstream's stream ended in an error: {fault}")), Some(Unfit::Error))
             }
-            (None, Some(answer)) => Streamed::Answer(Arc::new(answer)),
-            (None, None) if is_over => Streamed::Uncertain(usage),
-            (None, None) => faulty("the upstream's stream ended before its answer did".into()),
+            (None, Ok(answer)) => (Streamed::Answer(Arc::new(answer)), None),
+            (None, Err(unfit)) if is_over => (Streamed::Uncertain(usage), Some(unfit)),
+            (None, Err(_)) => {
+                let message = "the upstream's stream ended before its answer did";
+                (faulty(message.into()), Some(Unfit::Incomplete))
+            }
         };
-        (streamed, last)
+        (streamed, unfit, last)
     }
 }
 

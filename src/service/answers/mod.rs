@@ -10,6 +10,7 @@ mod given;
 mod joining;
 mod making;
 mod pauses;
+mod reason;
 mod record;
 mod served;
 mod telling;
@@ -24,7 +25,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+pub use finding::REPLAYED_BYTES;
 pub use given::{Known, Question};
+pub use reason::Reason;
 pub use record::Record;
 pub use served::{Age, Body, Outcome, Saved, Served};
 pub use telling::Live;
@@ -39,9 +42,6 @@ use crate::error::{Error, Kind, Result};
 use crate::matching::{Chat, Identity, Partition, Spellings};
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::upstream::{self, Headers, Origin, Prices, Usage};
-
-/// Said of a reply that succeeds and is no answer.
-const NO_ANSWER: &str = "no_answer";
 
 /// What may become of answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -208,7 +208,7 @@ impl Answers {
         let (asked, form) = (self.asked(&ask)?, Form::of(&ask.chat));
         let (served, missed) = match self.bypass(&ask.chat) {
             Some(reason) => {
-                let served = self.ask_only(&ask, &asked, form, started).await;
+                let served = self.ask_only(&ask, &asked, form, reason, started).await;
                 (served.map(|served| Served { reason: Some(reason), ..served }), Outcome::Bypass)
             }
             None => (self.find_or_make(&ask, asked, form, started).await, Outcome::Miss),
@@ -223,12 +223,13 @@ impl Answers {
         ask: &Ask,
         asked: &Asked,
         form: Form,
+        reason: Reason,
         started: Instant,
     ) -> Result<Served> {
         if ask.directives.only_if_cached {
             return Err(not_cached());
         }
-        let waiter = self.lead_alone(ask, asked, false)?;
+        let waiter = self.lead_alone(ask, asked, Some(reason))?;
         Ok(self.served(waiter, form, asked, Outcome::Bypass, started).await??)
     }
 
@@ -311,11 +312,11 @@ impl Answers {
     }
 
     /// Why a request has no place in the cache.
-    fn bypass(&self, chat: &Chat) -> Option<&'static str> {
+    fn bypass(&self, chat: &Chat) -> Option<Reason> {
         if chat.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
-            Some("temperature")
+            Some(Reason::Temperature)
         } else if !chat.is_exact {
-            Some("number")
+            Some(Reason::Number)
         } else {
             None
         }
@@ -385,7 +386,9 @@ fn not_cached() -> Error {
 /// Whether the upstream failed, in a way in which it may not fail again.
 fn is_failure(made: &Result<Served>) -> bool {
     match made {
-        Ok(served) => served.status >= 500 || served.status == 429 || served.reason == Some(NO_ANSWER),
+        Ok(served) => {
+            served.status >= 500 || served.status == 429 || served.reason.is_some_and(Reason::is_no_answer)
+        }
         Err(error) => {
             matches!(error.kind(), Kind::Upstream | Kind::Timeout | Kind::Overloaded | Kind::Internal)
         }

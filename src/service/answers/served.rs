@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::reason::Reason;
 use super::telling::Live;
 use crate::cache::TierName;
 use crate::domain::Key;
-use crate::upstream::Headers;
+use crate::upstream::{Headers, Replay};
 
 /// An answer on its way to a client.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Served {
     /// How it came about.
     pub outcome: Outcome,
     /// Why it was not looked for, or will not be kept.
-    pub reason: Option<&'static str>,
+    pub reason: Option<Reason>,
     /// The kept answer's name.
     pub id: Option<Key>,
     /// What was saved, where that is known already.
@@ -39,6 +40,8 @@ pub enum Body {
     Whole(Bytes),
     /// All of them, as events.
     Events(Bytes),
+    /// Events that are written as they are read, and the first of them.
+    Replay(Bytes, Replay),
     /// As they come.
     Live(Live),
 }

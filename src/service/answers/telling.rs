@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 
+use super::reason::Reason;
 use crate::error::{Error, Kind, Result};
-use crate::upstream::{Answer, Headers, Usage, without_empty_usage};
+use crate::upstream::{Answer, Headers, Usage, without_usage};
 
 /// What an event costs beside its bytes.
 const EVENT_BYTES: usize = size_of::<Frame>();
@@ -23,8 +24,8 @@ pub(super) enum Phase {
     Waiting,
     /// Events are coming; these were the headers.
     Streaming(Arc<Headers>),
-    /// The last event has come.
-    Streamed(Arc<Headers>, Streamed),
+    /// The last event has come; with why the answer is not stored, if it is not.
+    Streamed(Arc<Headers>, Streamed, Option<Reason>),
     /// The answer came at once.
     Whole(Arc<Whole>),
     /// Something came that is no answer, and is passed on.
@@ -56,7 +57,7 @@ pub(super) struct Whole {
     pub(super) body: Bytes,
     pub(super) answer: Option<Answer>,
     /// Why the answer is not kept.
-    pub(super) not_kept: Option<&'static str>,
+    pub(super) not_kept: Option<Reason>,
 }
 
 /// The voice of whoever makes an answer.
@@ -100,7 +101,7 @@ struct Frame {
 pub(super) enum OfUsage {
     /// Nothing.
     Nothing,
-    /// Perhaps that it is not known yet.
+    /// Perhaps something, beside others that are for all.
     Perhaps,
     /// All that it says.
     All,
@@ -121,6 +122,8 @@ pub struct Live {
     wants_usage: bool,
     /// What is done with what the answer used, once it has been heard to its end.
     at_end: Option<Box<dyn FnOnce(Usage) + Send + Sync>>,
+    /// Why the answer is not stored, once it has been heard to its end.
+    reason: Option<Reason>,
 }
 
 impl Streamed {
@@ -300,7 +303,7 @@ impl Frame {
         match self.of_usage {
             OfUsage::All if !wants_usage => Bytes::new(),
             OfUsage::Perhaps if !wants_usage => {
-                without_empty_usage(&self.bytes).unwrap_or_else(|| self.bytes.clone())
+                without_usage(&self.bytes).unwrap_or_else(|| self.bytes.clone())
             }
             OfUsage::Nothing | OfUsage::Perhaps | OfUsage::All => self.bytes.clone(),
         }
@@ -335,7 +338,7 @@ impl Listener {
         wants_usage: bool,
         at_end: Option<Box<dyn FnOnce(Usage) + Send + Sync>>,
     ) -> Live {
-        Live { listener: self, at: 0, wants_usage, at_end }
+        Live { listener: self, at: 0, wants_usage, at_end, reason: None }
     }
 
     async fn until(&mut self, is_it: impl Fn(&Phase) -> bool) -> Phase {
@@ -364,7 +367,8 @@ impl Live {
             }
             match phase {
                 Phase::Waiting | Phase::Streaming(_) => {}
-                Phase::Streamed(_, streamed) => {
+                Phase::Streamed(_, streamed, reason) => {
+                    self.reason = reason;
                     if let (Some(at_end), Some(usage)) = (self.at_end.take(), streamed.usage()) {
                         at_end(usage);
                     }
@@ -378,6 +382,11 @@ impl Live {
                 return Err(died());
             }
         }
+    }
+
+    /// Why the answer is not stored, if it is not; known once all events were read.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
     }
 
     /// The next bytes of the events before `until`; none if nothing of them is for this one.
@@ -462,7 +471,7 @@ mod tests {
         assert_eq!(told, "adata: {\"b\":1}\n\n", "usage is for those who want it");
         assert!(poll!(pin!(plain.next())).is_pending());
         let usage = Usage { prompt_tokens: 7, completion_tokens: 1 };
-        telling.settle(Phase::Streamed(Arc::default(), Streamed::Uncertain(Some(usage))));
+        telling.settle(Phase::Streamed(Arc::default(), Streamed::Uncertain(Some(usage)), None));
         assert!(sum.try_recv().is_err(), "not heard to its end");
         assert!(plain.next().await.unwrap().is_none() && late.next().await.unwrap().is_none());
         assert_eq!(sum.recv().unwrap(), 7);
@@ -473,7 +482,7 @@ mod tests {
         let (telling, listener) = Telling::new();
         let event = Bytes::from(vec![b'a'; HANDED_BYTES / 4]);
         (0..9).for_each(|_| telling.push(event.clone(), OfUsage::Nothing));
-        telling.settle(Phase::Streamed(Arc::default(), Streamed::Uncertain(None)));
+        telling.settle(Phase::Streamed(Arc::default(), Streamed::Uncertain(None), None));
         let (mut live, mut pieces) = (listener.into_live(false, None), Vec::new());
         while let Some(piece) = live.next().await.unwrap() {
             pieces.push(piece.len());

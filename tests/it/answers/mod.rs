@@ -4,6 +4,7 @@ mod asked;
 mod kept;
 mod making;
 mod shown;
+mod streams;
 
 use std::path::Path;
 

@@ -10,7 +10,7 @@ type Target = (&'static str, fn(&[u8]));
 
 #[test]
 fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
-    let targets: [Target; 11] = [
+    let targets: [Target; 12] = [
         ("segment_header", decoders::segment_header),
         ("slot", decoders::slot),
         ("index_file", decoders::index),
@@ -22,6 +22,7 @@ fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
         ("faiss_file", decoders::faiss_file),
         ("answer", decoders::answer),
         ("factory", decoders::factory),
+        ("stream", decoders::stream),
     ];
     for (name, target) in targets {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
@@ -41,4 +42,26 @@ fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
         }
         assert!(files >= 4, "{name} has a corpus");
     }
+}
+
+/// An upstream says whatever it likes: what is stored of it is replayed word for word, in both forms.
+#[test]
+fn a_stream_of_any_shape_is_replayed_exactly_or_not_stored() {
+    const STREAMS: usize = 20_000;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut stored = 0;
+    for _ in 0..STREAMS {
+        let script: Vec<u8> = (0..8 + random() % 120).map(|_| (random() >> 32) as u8).collect();
+        stored += usize::from(decoders::streams::check(&script));
+    }
+    assert!(
+        stored > STREAMS / 20 && stored < STREAMS,
+        "{stored} of {STREAMS} are stored: the test shows nothing"
+    );
 }

@@ -1,0 +1,260 @@
+//! Bodies that come compressed though nobody asked for it, read piece by piece within bounds.
+
+use std::io::{BufRead, ErrorKind, Read};
+
+use bytes::{Buf as _, Bytes};
+use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+
+use super::reply::Headers;
+use crate::error::{Error, Kind, Result};
+
+/// A piece has at most so many bytes, however few they were compressed to: who reads it decides whether more are wanted.
+const PIECE_BYTES: usize = 32 * 1024;
+/// The window that decoders of HTTP must offer for zstd (RFC 9659), as a power of two. A larger one is memory for nothing.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// A way in which a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Gzip,
+    Deflate,
+    Zstd,
+    /// Another one, or several: the body can only be passed on.
+    Other,
+}
+
+impl Coding {
+    /// How a body with these headers is compressed; none if it is not.
+    pub(super) fn of(headers: &Headers) -> Option<Coding> {
+        let mut named = headers.iter().filter(|(name, _)| name == "content-encoding");
+        let (first, more) = (named.next()?, named.next());
+        let coding = match first.1.trim_ascii().to_ascii_lowercase().as_slice() {
+            b"" | b"identity" => None,
+            b"gzip" | b"x-gzip" => Some(Coding::Gzip),
+            b"deflate" => Some(Coding::Deflate),
+            b"zstd" => Some(Coding::Zstd),
+            _ => Some(Coding::Other),
+        };
+        if more.is_some() { Some(Coding::Other) } else { coding }
+    }
+}
+
+/// The body as it was before it was compressed. Breaks off where it cannot be read.
+pub(super) fn decoded(
+    body: BoxStream<'static, Result<Bytes>>,
+    coding: Coding,
+) -> BoxStream<'static, Result<Bytes>> {
+    let begun = Body { body, coding, decoder: None, buffer: vec![0; PIECE_BYTES] };
+    let pieces = stream::unfold(Some(begun), |body| async move {
+        let mut body = body?;
+        match body.next().await.transpose()? {
+            Ok(bytes) => Some((Ok(bytes), Some(body))),
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    pieces.boxed()
+}
+
+struct Body {
+    body: BoxStream<'static, Result<Bytes>>,
+    coding: Coding,
+    /// None until something has come: an empty body is one of no bytes.
+    decoder: Option<Decoder>,
+    buffer: Vec<u8>,
+}
+
+impl Body {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(decoder) = &mut self.decoder {
+                match decoder.read(&mut self.buffer) {
+                    Ok(0) => return Ok(None),
+                    Ok(count) => return Ok(Some(Bytes::copy_from_slice(&self.buffer[..count]))),
+                    // All that has come is read.
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(fault(error)),
+                }
+            }
+            match (self.body.next().await.transpose()?, &mut self.decoder) {
+                (Some(bytes), Some(decoder)) => decoder.feed().bytes = bytes,
+                (Some(bytes), None) if bytes.is_empty() => {}
+                (Some(bytes), None) => self.decoder = Some(Decoder::new(self.coding, bytes).map_err(fault)?),
+                (None, Some(decoder)) => decoder.feed().is_over = true,
+                (None, None) => return Ok(None),
+            }
+        }
+    }
+}
+
+fn fault(error: std::io::Error) -> Error {
+    Error::new(Kind::Upstream, "decompress the upstream's answer").source(error)
+}
+
+enum Decoder {
+    Gzip(MultiGzDecoder<Feed>),
+    Zlib(ZlibDecoder<Feed>),
+    Deflate(DeflateDecoder<Feed>),
+    Zstd(zstd::Decoder<'static, Feed>),
+}
+
+/// What has come of a body.
+struct Feed {
+    bytes: Bytes,
+    is_over: bool,
+}
+
+impl Decoder {
+    fn new(coding: Coding, bytes: Bytes) -> std::io::Result<Decoder> {
+        // By RFC 9110 `deflate` has zlib's header, which some servers leave out (RFC 1950 section 2.2: CM is 8).
+        let has_header = bytes.first().is_some_and(|first| first & 0x0f == 8 && first >> 4 <= 7);
+        let feed = Feed { bytes, is_over: false };
+        Ok(match coding {
+            Coding::Gzip => Decoder::Gzip(MultiGzDecoder::new(feed)),
+            Coding::Deflate if has_header => Decoder::Zlib(ZlibDecoder::new(feed)),
+            Coding::Deflate => Decoder::Deflate(DeflateDecoder::new(feed)),
+            Coding::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(feed)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Decoder::Zstd(decoder)
+            }
+            Coding::Other => return Err(ErrorKind::Unsupported.into()),
+        })
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Decoder::Gzip(decoder) => decoder.read(buffer),
+            Decoder::Zlib(decoder) => decoder.read(buffer),
+            Decoder::Deflate(decoder) => decoder.read(buffer),
+            Decoder::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+
+    fn feed(&mut self) -> &mut Feed {
+        match self {
+            Decoder::Gzip(decoder) => decoder.get_mut(),
+            Decoder::Zlib(decoder) => decoder.get_mut(),
+            Decoder::Deflate(decoder) => decoder.get_mut(),
+            Decoder::Zstd(decoder) => decoder.get_mut(),
+        }
+    }
+}
+
+impl Read for Feed {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.fill_buf()?.read(out)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Feed {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        if self.bytes.is_empty() && !self.is_over {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(&self.bytes)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use std::io::Write as _;
+
+    const TEXT: &str = "data: {\"a\":1}\n\n";
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn raw(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn body(bytes: &[u8], step: usize) -> BoxStream<'static, Result<Bytes>> {
+        let pieces: Vec<_> = bytes.chunks(step).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        stream::iter(pieces).boxed()
+    }
+
+    async fn read(body: BoxStream<'static, Result<Bytes>>) -> Result<Vec<u8>> {
+        let pieces: Vec<Result<Bytes>> = body.collect().await;
+        Ok(pieces.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_read_however_it_comes() {
+        let text = TEXT.repeat(1000);
+        let zstd = zstd::encode_all(text.as_bytes(), 3).unwrap();
+        let codings = [
+            (Coding::Gzip, gzip(text.as_bytes())),
+            (Coding::Gzip, [gzip(&text.as_bytes()[..100]), gzip(&text.as_bytes()[100..])].concat()),
+            (Coding::Deflate, zlib(text.as_bytes())),
+            (Coding::Deflate, raw(text.as_bytes())),
+            (Coding::Zstd, zstd),
+        ];
+        for (coding, bytes) in codings {
+            for step in [1, 7, bytes.len()] {
+                let whole = read(decoded(body(&bytes, step), coding)).await.unwrap();
+                assert!(whole == text.as_bytes(), "{coding:?} in pieces of {step}");
+                if step > 1 {
+                    let cut = read(decoded(body(&bytes[..bytes.len() / 2], step), coding)).await;
+                    assert_eq!(cut.unwrap_err().kind(), Kind::Upstream, "{coding:?} is cut");
+                }
+            }
+            assert_eq!(read(decoded(body(b"", 1), coding)).await.unwrap(), b"");
+            let wrong = read(decoded(body(b"\xffno such thing", 3), coding)).await;
+            assert_eq!(wrong.unwrap_err().kind(), Kind::Upstream, "{coding:?}");
+        }
+    }
+
+    /// What is flushed behind each event can be read before the next one comes.
+    #[tokio::test]
+    async fn a_compressed_stream_is_read_as_it_comes() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(TEXT.as_bytes()).unwrap();
+        encoder.flush().unwrap();
+        let begun = encoder.get_ref().clone();
+        let open = stream::iter([Ok(Bytes::from(begun))]).chain(stream::pending()).boxed();
+        assert_eq!(decoded(open, Coding::Gzip).next().await.unwrap().unwrap(), TEXT);
+    }
+
+    #[tokio::test]
+    async fn what_grows_without_end_comes_in_pieces() {
+        let bomb = gzip(&vec![0; 50 << 20]);
+        assert!(bomb.len() < 60_000);
+        let mut body = decoded(body(&bomb, bomb.len()), Coding::Gzip);
+        for _ in 0..10 {
+            assert!(body.next().await.unwrap().unwrap().len() <= PIECE_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_coding_is_known_by_its_name() {
+        let of = |values: &[&'static str]| {
+            let header = |value: &&'static str| ("content-encoding".to_owned(), Bytes::from(*value));
+            Coding::of(&values.iter().map(header).collect())
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!([of(&["identity"]), of(&[""])], [None, None]);
+        assert_eq!([of(&["GZIP "]), of(&["x-gzip"])], [Some(Coding::Gzip); 2]);
+        assert_eq!([of(&["deflate"]), of(&["zstd"])], [Some(Coding::Deflate), Some(Coding::Zstd)]);
+        assert_eq!([of(&["br"]), of(&["gzip, gzip"]), of(&["gzip", "gzip"])], [Some(Coding::Other); 3]);
+    }
+}

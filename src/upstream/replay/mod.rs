@@ -1,0 +1,92 @@
+//! Writes a kept answer in either of the forms that it can be asked for in, as a new delivery.
+//!
+//! A stream is written piece by piece as it is read, and has at most ten times as many bytes as the answer, whatever the
+//! answer holds: what each chunk repeats is weighed against what it carries.
+
+mod choice;
+mod pieces;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use self::plan::{Plan, Step};
+use crate::domain::UnixSeconds;
+
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+/// The answer as one JSON text.
+pub fn as_json(json: &[u8], created: UnixSeconds) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() + 80);
+    out.extend_from_slice(b"{\"id\":\"");
+    out.extend_from_slice(new_id().as_bytes());
+    out.extend_from_slice(format!("\",\"created\":{created}").as_bytes());
+    let rest = json.get(1..).unwrap_or_default();
+    if rest != b"}" {
+        out.push(b',');
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// The answer as a stream of events.
+#[derive(Debug)]
+pub struct Replay {
+    plan: Plan,
+    is_over: bool,
+}
+
+impl Replay {
+    /// A replay that has not begun; none if the JSON is no answer that a stream can say exactly.
+    pub fn new(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option<Replay> {
+        let plan = Plan::read(json, &new_id(), created, wants_usage)?;
+        Some(Replay { plan, is_over: false })
+    }
+
+    /// The next events, about `bytes` of them at once; none at the end.
+    pub fn next_bytes(&mut self, bytes: usize) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
+        let mut out = Vec::with_capacity(self.plan.bytes_expected.min(bytes) + 1024);
+        while out.len() < bytes {
+            match self.plan.steps.front_mut() {
+                Some(Step::Entries(entries)) => {
+                    self.plan.frame.write(entries, &mut out);
+                    self.plan.steps.pop_front();
+                }
+                Some(Step::Text(text)) => match text.next_entry(self.plan.piece_bytes) {
+                    Some(entry) => self.plan.frame.write(entry, &mut out),
+                    None => _ = self.plan.steps.pop_front(),
+                },
+                None => {
+                    self.plan.frame.write_usage(&mut out);
+                    out.extend_from_slice(DONE);
+                    self.is_over = true;
+                    break;
+                }
+            }
+        }
+        Some(out.into())
+    }
+
+    /// Whether all of it was read.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
+
+/// A name that no other delivery has: counted from a random number, and mixed (SplitMix64).
+fn new_id() -> String {
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
+    let mut mixed = NEXT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    format!("chatcmpl-{:016x}", mixed ^ (mixed >> 31))
+}
