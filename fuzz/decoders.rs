@@ -12,7 +12,7 @@ use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
 use likewise::upstream::{Answer, Assembly, Event, Events, Replay};
-use likewise_index::{Effort, Graph, IndexSpec, Metric, Vectors, check_resident};
+use likewise_index::{Effort, Graph, IndexSpec, Vectors, check_resident};
 
 #[path = "streams.rs"]
 pub(crate) mod streams;
@@ -55,7 +55,7 @@ pub(crate) fn factory(data: &[u8]) {
     let again = IndexSpec::parse(factory.trim_end_matches("np"));
     assert!(again.is_ok_and(|same| same == spec), "{text} became {factory}");
     for dim in [1, 8, 384, 8192] {
-        let is_possible = spec.check(Metric::L2, dim).is_ok();
+        let is_possible = spec.check(dim).is_ok();
         let cost = spec.cost(1 << 24, dim, 200, 8);
         assert!(cost.seconds >= 120 && cost.memory_bytes >= 512 << 20);
         assert!(!is_possible || spec.training_rows(1 << 24, dim) <= 1 << 18);

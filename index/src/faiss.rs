@@ -13,8 +13,6 @@ use crate::{Metric, ffi, resident_file};
 
 /// Rows that FAISS is given at a time.
 const CHUNK_ROWS: usize = 4096;
-/// Nodes that FAISS widens in a graph at least; its own default of 16 finds too little.
-const GRAPH_EFFORT: f64 = 128.0;
 /// `faiss::IO_FLAG_MMAP_IFC`; the crate's own constant for mapping is not FAISS's.
 const MAPPED: i32 = 512;
 
@@ -66,9 +64,9 @@ impl Recipe {
     /// that may.
     ///
     /// # Errors
-    /// A kind that does not go with dimension or metric; what FAISS says.
+    /// A kind that does not go with the dimension; what FAISS says.
     pub fn begin(&self) -> Result<Builder, Failed> {
-        self.spec.check(self.metric, self.dim).map_err(|refused| Failed(refused.to_string()))?;
+        self.spec.check(self.dim).map_err(|refused| Failed(refused.to_string()))?;
         let metric = match self.metric {
             Metric::Cosine | Metric::InnerProduct => MetricType::InnerProduct,
             Metric::L2 => MetricType::L2,
@@ -182,9 +180,8 @@ impl Resident {
         let shape = resident_file::check(content).map_err(|malformed| Failed(malformed.to_string()))?;
         ffi::set_threads(1);
         let index = io::read_index_with_flags(name(file)?, IoFlags::from(MAPPED))?;
-        // FAISS refuses to set what an index has not.
+        // Of an index without lists FAISS refuses it, and there is nothing to set.
         let _ = ParameterSpace::new()?.set_index_parameter(&index, "nprobe", nprobe as f64);
-        let _ = ParameterSpace::new()?.set_index_parameter(&index, "efSearch", GRAPH_EFFORT);
         let (dim, rows) = (index.d() as usize, usize::try_from(index.ntotal()).unwrap_or(0));
         if (dim, rows) != (shape.dim, shape.rows) {
             return Err(Failed("the file was read as another one".into()));

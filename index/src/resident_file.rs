@@ -1,10 +1,10 @@
 //! Checks files before FAISS reads them: FAISS takes lengths, places and rows from a file on trust.
 //!
-//! Only the kinds that [`IndexSpec`](crate::IndexSpec) names are let through. Of each, every length is checked against
-//! what it follows from, and every number of a graph or a list against the rows that there are; codes and centroids are
-//! any bytes. The format is that of `faiss/impl/index_write.cpp`, version 1.12.
+//! Only the kinds that [`IndexSpec`](crate::IndexSpec) names are let through, but for graphs, which FAISS does not search
+//! here. Of each, every length is checked against what it follows from, and every row in a list against the rows that
+//! there are; codes and centroids are any bytes. The format is that of `faiss/impl/index_write.cpp`, version 1.12.
 
-use crate::faiss_file::{GraphLayout, Malformed, Reader, Result};
+use crate::faiss_file::{Malformed, Reader, Result};
 
 /// FAISS's numbers of scalar quantizers (`ScalarQuantizer::QuantizerType`) with the bits of a component, and whether
 /// ranges of dimensions are stored.
@@ -52,17 +52,6 @@ impl Reader<'_> {
         let tag = self.array::<4>()?;
         let (dim, rows, _) = self.header()?;
         let memory_bytes = match &tag {
-            b"IHNf" | b"IHNs" | b"IHNp" => {
-                let graph = self.graph(rows)?;
-                check_levels(self.file, &graph)?;
-                let storage = self.array::<4>()?;
-                let (inner_dim, inner_rows, _) = self.header()?;
-                if (inner_dim, inner_rows) != (dim, rows) {
-                    return Err(Malformed("what is nested has another shape".into()));
-                }
-                // Levels and offsets are copied, the rest is mapped.
-                self.rows_of(&storage, dim, rows)? + 12 * rows
-            }
             b"IwFl" | b"IwSq" | b"IwPQ" => {
                 let from = self.at;
                 let table = self.lists_of(&tag, dim, rows)?;
@@ -76,19 +65,17 @@ impl Reader<'_> {
         Ok(Shape { dim, rows, memory_bytes })
     }
 
-    /// Rows that are scanned, after their header. Returns the bytes of the table that FAISS computes where a graph is over them.
-    fn rows_of(&mut self, tag: &[u8; 4], dim: usize, rows: usize) -> Result<usize> {
+    /// Rows that are scanned, after their header.
+    fn rows_of(&mut self, tag: &[u8; 4], dim: usize, rows: usize) -> Result<()> {
         match tag {
             b"IxFI" | b"IxF2" | b"IxFl" => {
                 let count = self.count()?;
-                self.array_of(count, 4, rows.checked_mul(dim), "floats")?;
-                Ok(0)
+                self.array_of(count, 4, rows.checked_mul(dim), "floats").map(drop)
             }
             b"IxSQ" => {
                 let code_bytes = self.scalar(dim)?;
                 let count = self.count()?;
-                self.array_of(count, 1, rows.checked_mul(code_bytes), "codes")?;
-                Ok(0)
+                self.array_of(count, 1, rows.checked_mul(code_bytes), "codes").map(drop)
             }
             b"IxPq" => {
                 let product = self.product(dim)?;
@@ -100,8 +87,7 @@ impl Reader<'_> {
                 if search != 0 || signs != [0] {
                     return Err(Malformed("product codes that are searched in another way".into()));
                 }
-                // Distances between centroids.
-                Ok(product.parts << (2 * product.bits + 2))
+                Ok(())
             }
             other => Err(Malformed(format!("kind {:?}", String::from_utf8_lossy(other)))),
         }
@@ -237,30 +223,4 @@ impl Product {
     fn code_bytes(&self) -> usize {
         (self.parts * self.bits).div_ceil(8)
     }
-}
-
-/// Checks that links above the lowest level lead to nodes of that level: FAISS looks for their neighbours there.
-fn check_levels(file: &[u8], graph: &GraphLayout) -> Result<()> {
-    let (levels, _) = file[graph.levels.clone()].as_chunks::<4>();
-    let (offsets, _) = file[graph.offsets.clone()].as_chunks::<8>();
-    let (neighbors, _) = file[graph.neighbors.clone()].as_chunks::<4>();
-    // These were found to fit when the graph was read.
-    let height = |node: usize| levels.get(node).map_or(0, |&bytes| i32::from_le_bytes(bytes) as usize);
-    let missing = || Malformed("a link to a level that does not exist".into());
-    if graph.entry.is_some_and(|entry| height(entry) <= graph.level_max) {
-        return Err(missing());
-    }
-    for (node, offset) in (0..levels.len()).zip(offsets) {
-        let offset = u64::from_le_bytes(*offset) as usize;
-        for level in 1..height(node) {
-            let links = offset + graph.below_level[level]..offset + graph.below_level[level + 1];
-            let is_wrong = |&bytes: &[u8; 4]| {
-                usize::try_from(i32::from_le_bytes(bytes)).is_ok_and(|neighbor| height(neighbor) <= level)
-            };
-            if neighbors[links].iter().any(is_wrong) {
-                return Err(missing());
-            }
-        }
-    }
-    Ok(())
 }

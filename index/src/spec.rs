@@ -4,21 +4,22 @@
 //! gigabytes. So FAISS only sees strings that [`IndexSpec::factory`] has written, and that are in this grammar:
 //!
 //! ```text
-//! index = codes | "HNSW" links [ "," codes ] | "IVF" lists "," codes
+//! index = codes | "HNSW" links [ ",Flat" | ",SQ8" ] | "IVF" lists "," codes
 //! codes = "Flat" | "SQ4" | "SQ6" | "SQ8" | "SQfp16" | "SQbf16" | "PQ" parts [ "x" bits ]
 //! ```
 //!
 //! Numbers are decimal, without sign and leading zeros. `links` is 4 to 64, `lists` 1 to 65536, `parts` 1 to 256 and a
 //! divisor of the dimension, `bits` 4 to 8 (8 if left out).
+//!
+//! Graphs are those that are searched by [`Graph`](crate::Graph). FAISS's own search of a graph does not end where a distance is
+//! not a number, as that of a half-precision code of 70,000 is.
 
 use std::fmt;
 
-use crate::Metric;
-
 /// The grammar in one line, for messages.
-pub const GRAMMAR: &str = "CODES, HNSW<links>, HNSW<links>,CODES or IVF<lists>,CODES, where CODES is Flat, SQ4, SQ6, SQ8, \
-    SQfp16, SQbf16, PQ<parts> or PQ<parts>x<bits>; links is 4 to 64, lists 1 to 65536, parts 1 to 256 and a divisor of \
-    the dimension, bits 4 to 8";
+pub const GRAMMAR: &str = "CODES, HNSW<links>, HNSW<links>,Flat, HNSW<links>,SQ8 or IVF<lists>,CODES, where CODES is Flat, \
+    SQ4, SQ6, SQ8, SQfp16, SQbf16, PQ<parts> or PQ<parts>x<bits>; links is 4 to 64, lists 1 to 65536, parts 1 to 256 and a \
+    divisor of the dimension, bits 4 to 8";
 
 /// The longest string that is read: longer ones are in no case in the grammar.
 const FACTORY_BYTES_MAX: usize = 32;
@@ -121,17 +122,19 @@ impl IndexSpec {
         let codes = match (structure, codes) {
             (Structure::Scan, None) => head,
             (Structure::Graph { .. }, None) => "Flat",
-            (Structure::Graph { .. } | Structure::Lists { .. }, Some(codes)) => codes,
+            (Structure::Graph { .. }, Some(codes @ ("Flat" | "SQ8"))) => codes,
+            (Structure::Graph { .. }, Some(_)) => return Err(unknown()),
+            (Structure::Lists { .. }, Some(codes)) => codes,
             (Structure::Scan, Some(_)) | (Structure::Lists { .. }, None) => return Err(unknown()),
         };
         Ok(IndexSpec { structure, codes: Codes::parse(codes).ok_or_else(unknown)?? })
     }
 
-    /// Whether such an index can hold vectors of this length under this metric.
+    /// Whether such an index can hold vectors of this length.
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check(&self, metric: Metric, dim: usize) -> Result<(), Refused> {
+    pub fn check(&self, dim: usize) -> Result<(), Refused> {
         let refused = |message: String| Err(Refused(message));
         if let Codes::Product { parts, .. } = self.codes
             && !dim.is_multiple_of(parts as usize)
@@ -141,10 +144,6 @@ impl IndexSpec {
             ));
         }
         match (self.structure, self.codes) {
-            // FAISS builds these by the distance, whatever metric it is given.
-            (Structure::Graph { .. }, Codes::Product { .. }) if metric == Metric::InnerProduct => {
-                refused("HNSW over PQ has the metrics cosine and l2, not inner_product".into())
-            }
             (Structure::Lists { lists }, _) if u64::from(lists) * dim as u64 > CENTROID_COMPONENTS_MAX => {
                 let max = CENTROID_COMPONENTS_MAX / dim as u64;
                 refused(format!("IVF has at most {max} lists at dimension {dim}, got {lists}"))
@@ -244,10 +243,6 @@ impl IndexSpec {
         match (self.structure, self.codes) {
             (Structure::Scan, _) => (codes, centroids),
             // Twice the links on the lowest level; on the others together less than as many again. Offset, level, lock.
-            (Structure::Graph { links }, Codes::Product { parts, .. }) => (
-                codes + 16 * u64::from(links) + 64,
-                centroids + code_centroids * code_centroids * 4 * u64::from(parts),
-            ),
             (Structure::Graph { links }, _) => (codes + 16 * u64::from(links) + 64, centroids),
             (Structure::Lists { lists }, Codes::Product { parts, bits }) => {
                 (codes + 8, centroids + u64::from(lists) * dim * 4 + table_bytes(lists, parts, bits))
@@ -318,8 +313,7 @@ mod tests {
             ("PQ256x4", "PQ256x4np"),
             ("HNSW32", "HNSW32,Flat"),
             ("HNSW4,Flat", "HNSW4,Flat"),
-            ("HNSW64,SQfp16", "HNSW64,SQfp16"),
-            ("HNSW16,PQ8x6", "HNSW16,PQ8x6np"),
+            ("HNSW64,SQ8", "HNSW64,SQ8"),
             ("IVF1,Flat", "IVF1,Flat"),
             ("IVF65536,SQ4", "IVF65536,SQ4"),
             ("IVF1024,PQ16", "IVF1024,PQ16x8np"),
@@ -368,6 +362,9 @@ mod tests {
             "HNSW32,",
             "HNSW32,HNSW32",
             "HNSW32,PQ0",
+            "HNSW32,PQ8",
+            "HNSW32,SQ4",
+            "HNSW32,SQfp16",
             "HNSW32,PQ4x0",
             "HNSW32_SQ8",
             "HNSW32,2x8+PQ4",
@@ -406,18 +403,17 @@ mod tests {
 
     #[test]
     fn parts_divide_the_dimension_and_tables_are_bounded() {
-        let fits = |text: &str, metric, dim| IndexSpec::parse(text).unwrap().check(metric, dim).is_ok();
-        assert!(fits("PQ8", Metric::Cosine, 384) && !fits("PQ7", Metric::Cosine, 384));
-        assert!(!fits("PQ16", Metric::L2, 8) && fits("PQ16x4", Metric::L2, 16));
-        assert!(fits("HNSW32,PQ8", Metric::L2, 64) && !fits("HNSW32,PQ8", Metric::InnerProduct, 64));
-        assert!(fits("IVF4096,Flat", Metric::L2, 8192) && !fits("IVF4097,Flat", Metric::L2, 8192));
-        assert!(fits("IVF65536,SQ8", Metric::L2, 512) && !fits("IVF65536,SQ8", Metric::L2, 513));
-        assert!(fits("IVF4096,PQ96", Metric::Cosine, 384) && !fits("IVF65536,PQ96", Metric::Cosine, 384));
+        let fits = |text: &str, dim| IndexSpec::parse(text).unwrap().check(dim).is_ok();
+        assert!(fits("PQ8", 384) && !fits("PQ7", 384));
+        assert!(!fits("PQ16", 8) && fits("PQ16x4", 16));
+        assert!(fits("IVF4096,Flat", 8192) && !fits("IVF4097,Flat", 8192));
+        assert!(fits("IVF65536,SQ8", 512) && !fits("IVF65536,SQ8", 513));
+        assert!(fits("IVF4096,PQ96", 384) && !fits("IVF65536,PQ96", 384));
     }
 
     #[test]
     fn costs_grow_with_what_is_built_and_never_overflow() {
-        for text in ["Flat", "SQ8", "PQ256", "HNSW64,Flat", "HNSW64,PQ1", "IVF65536,Flat", "IVF512,PQ256"] {
+        for text in ["Flat", "SQ8", "PQ256", "HNSW64,Flat", "HNSW64,SQ8", "IVF65536,Flat", "IVF512,PQ256"] {
             let spec = IndexSpec::parse(text).unwrap();
             let mut before = Cost { memory_bytes: 0, seconds: 0 };
             for rows in [0, 1, 1000, 1 << 20, 1 << 31, usize::MAX] {

@@ -105,7 +105,7 @@ fn graphs_find_what_the_scan_finds() {
 #[test]
 fn other_kinds_are_searched_by_faiss_from_many_threads() {
     let (rows, queries) = (vectors(3000, 32, 4), vectors(50, 32, 5));
-    for factory in ["IVF32,SQ8", "IVF32,Flat", "SQ8", "SQbf16", "HNSW32,SQfp16"] {
+    for factory in ["IVF32,SQ8", "IVF32,Flat", "SQ8", "SQbf16"] {
         let path = build(factory, Metric::Cosine, &rows);
         assert!(Graph::open(fs_err::read(&path).unwrap()).is_err());
         let resident = Resident::open(&path, &fs_err::read(&path).unwrap(), 32).unwrap();
@@ -142,9 +142,7 @@ fn builds_that_cannot_be_are_errors() {
 fn damaged_files_never_reach_faiss_or_do_no_harm_there() {
     let rows = vectors(300, 8, 12);
     let query = rows.row(0).to_vec();
-    for factory in
-        ["Flat", "SQ4", "SQfp16", "PQ4", "IVF4,Flat", "IVF2,SQ6", "IVF3,PQ2x4", "HNSW4,SQ6", "HNSW4,PQ2x4"]
-    {
+    for factory in ["Flat", "SQ4", "SQfp16", "PQ4", "IVF4,Flat", "IVF2,SQ6", "IVF3,PQ2x4"] {
         let path = build(factory, Metric::L2, &rows);
         let whole = fs_err::read(&path).unwrap();
         assert_eq!(check_resident(&whole).map(|shape| (shape.dim, shape.rows)), Ok((8, 300)), "{factory}");

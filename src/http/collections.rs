@@ -41,9 +41,9 @@ pub(super) struct CollectionSpec {
     /// Length of the vectors. Without a model, clients bring the vectors.
     dimensions: Option<usize>,
     /// `auto` (default: none while it is small, then the server's), `exact`, or a factory string of FAISS: `CODES`,
-    /// `HNSW<links>`, `HNSW<links>,CODES` or `IVF<lists>,CODES`, where `CODES` is `Flat`, `SQ4`, `SQ6`, `SQ8`, `SQfp16`,
-    /// `SQbf16`, `PQ<parts>` or `PQ<parts>x<bits>`. `links` is 4 to 64, `lists` 1 to 65536, `parts` 1 to 256 and a divisor
-    /// of the dimension, `bits` 4 to 8 (8 if left out).
+    /// `HNSW<links>`, `HNSW<links>,Flat`, `HNSW<links>,SQ8` or `IVF<lists>,CODES`, where `CODES` is `Flat`, `SQ4`, `SQ6`,
+    /// `SQ8`, `SQfp16`, `SQbf16`, `PQ<parts>` or `PQ<parts>x<bits>`. `links` is 4 to 64, `lists` 1 to 65536, `parts` 1 to
+    /// 256 and a divisor of the dimension, `bits` 4 to 8 (8 if left out).
     index: Option<String>,
 }
 

@@ -129,7 +129,7 @@ impl Workshop {
         };
         let (metric, dim) = (settings.metric, settings.dim);
         let spec = IndexSpec::parse(factory)?;
-        spec.check(metric, dim)?;
+        spec.check(dim)?;
         let rows_min = rows_min.max(spec.rows_min());
         Ok(Some(Plan { factory: factory.clone(), spec, metric, dim, rows_min }))
     }
