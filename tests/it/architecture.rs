@@ -67,7 +67,7 @@ const SECRETS: [(&str, &[&str]); 13] = [
     ("redb", &["src/storage/"]),
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),
     ("lru", &["src/cache/memory/"]),
-    ("zstd", &["src/cache/packing.rs", "src/http/coding.rs"]),
+    ("zstd", &["src/cache/packing.rs", "src/http/coding.rs", "src/upstream/coding.rs"]),
     ("likewise_index", &["src/search/"]),
     ("arc_swap", &["src/search/", "src/matching/readings.rs"]),
 ];
