@@ -356,5 +356,5 @@ async fn indexes_are_taken_out_and_put_in_again_as_files_of_faiss() {
     assert!(!done.status.success());
     fs_err::write(files.path().join("foreign.faiss"), [b"IxPQ", &[1; 40][..]].concat()).unwrap();
     let done = run(&["import", "fourth", &path("foreign.faiss")]);
-    assert!(!done.status.success() && said(&done).contains("not a FAISS file"), "{}", said(&done));
+    assert!(!done.status.success() && said(&done).contains("not an index of FAISS"), "{}", said(&done));
 }
