@@ -62,8 +62,9 @@ impl Engine {
     /// `Locked`, `Format`, `Corrupt`, `Io` about the data directory; `Model` about the model; `Config` about the options.
     pub async fn build(config: &Config) -> Result<Engine> {
         let metrics = Arc::new(Metrics::new());
-        let origin = Arc::new(Upstream::new(&config.upstream, Arc::clone(&metrics))?);
-        Engine::build_over(config, origin, metrics).await
+        let budget = byte_budget(config, &metrics);
+        let origin = Upstream::new(&config.upstream, Arc::clone(&budget), Arc::clone(&metrics))?;
+        Engine::build_over(config, Arc::new(origin), budget, metrics).await
     }
 
     /// As [`Engine::build`], with answers from `origin`.
@@ -73,11 +74,10 @@ impl Engine {
     pub async fn build_over(
         config: &Config,
         origin: Arc<dyn Origin>,
+        budget: Arc<ByteBudget>,
         metrics: Arc<Metrics>,
     ) -> Result<Engine> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let memory_bytes = Machine::read().total;
-        let budget = ByteBudget::new(config.http.inflight_bytes(memory_bytes), Arc::clone(&metrics));
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.namespaces_are_open)?);
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
@@ -111,6 +111,7 @@ impl Engine {
             Arc::clone(&origin),
             &config.upstream,
             config.answers.clone(),
+            &budget,
             &metrics,
         ));
         let objects = Arc::new(Objects::new(kept, Arc::clone(&namespaces), config.objects.clone(), &metrics));
@@ -158,6 +159,11 @@ impl Engine {
         self.stores.vectors.close().await;
         tokio::task::block_in_place(|| self.stores.records.shutdown());
     }
+}
+
+/// What all requests in flight may hold on this machine.
+pub fn byte_budget(config: &Config, metrics: &Arc<Metrics>) -> Arc<ByteBudget> {
+    ByteBudget::new(config.http.inflight_bytes(Machine::read().total), Arc::clone(metrics))
 }
 
 /// Looks every second how much memory is left.

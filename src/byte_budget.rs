@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 
@@ -127,6 +129,25 @@ impl Reservation {
     }
 }
 
+impl Reservation {
+    /// The same bytes, which give the reservation back once no part of them is used any more.
+    pub fn hold(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(HeldBytes { bytes, _reservation: Arc::clone(self) })
+    }
+}
+
+/// Bytes with what they have reserved.
+struct HeldBytes {
+    bytes: Bytes,
+    _reservation: Arc<Reservation>,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
@@ -188,6 +209,19 @@ mod tests {
         assert!(reservation.try_cover(usize::MAX - STEP_BYTES).is_err());
         assert_eq!((reservation.bytes(), budget.reserved()), (STEP_BYTES, STEP_BYTES));
         reservation.shrink_to(0);
+        assert_eq!(budget.reserved(), 0);
+    }
+
+    #[test]
+    fn bytes_hold_their_reservation_as_long_as_any_part_of_them_is_used() {
+        let budget = budget();
+        let reservation = Arc::new(budget.try_reserve(100).unwrap());
+        let held = reservation.hold(Bytes::from_static(b"held"));
+        drop(reservation);
+        let part = held.slice(1..2);
+        drop(held);
+        assert_eq!((&part[..], budget.reserved()), (&b"e"[..], 100));
+        drop(part);
         assert_eq!(budget.reserved(), 0);
     }
 

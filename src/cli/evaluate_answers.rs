@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
-use likewise::app::Engine;
+use likewise::app::{Engine, byte_budget};
 use likewise::config::Config;
 use likewise::domain::{Credential, Tenant};
 use likewise::error::{Error, Kind, Result};
@@ -147,7 +147,9 @@ impl EvaluateAnswers {
             takes: Duration::from_millis(self.upstream_ms),
             completion_tokens: self.completion_tokens,
         };
-        let engine = Engine::build_over(&config, Arc::new(origin), Arc::new(Metrics::new())).await?;
+        let metrics = Arc::new(Metrics::new());
+        let budget = byte_budget(&config, &metrics);
+        let engine = Engine::build_over(&config, Arc::new(origin), budget, metrics).await?;
         let questions = drawn(&texts, self.requests, self.zipf, self.seed);
         let outcome = self.ask_all(&engine.answers, &questions).await;
         engine.close().await;

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::forward::{Forward, pass_on_to};
 use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
+use super::inflight::AnswerBytes;
 use super::models::Names;
 use super::offload::offload;
 use super::problem::{ErrorBody, Problem};
@@ -23,6 +24,7 @@ use super::wire::{
     CacheObject, EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, Input, InputTypeName, parse,
 };
 use super::{answer, body, cache_control};
+use crate::byte_budget::ByteBudget;
 use crate::cache::TierName;
 use crate::domain::{InputType, Tenant};
 use crate::embed::ModelCard;
@@ -42,6 +44,7 @@ pub(super) struct Endpoint {
     /// Where other models are asked.
     pub(super) forward: Arc<Forward>,
     pub(super) body_bytes_max: usize,
+    pub(super) budget: Arc<ByteBudget>,
 }
 
 /// Embeds texts.
@@ -86,14 +89,17 @@ pub(super) async fn create(
         tenant,
         directives: directives(&head.headers, asked.cache)?,
     };
+    let (format, dim, native_dim) = (asked.format, asked.dim, endpoint.names.card().dim);
+    let answer_bytes = answer::bytes_max(request.texts.len(), dim, format);
+    // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.
+    let vectors_bytes = request.texts.len() * native_dim * size_of::<f32>();
+    let held = AnswerBytes::reserve(&endpoint.budget, vectors_bytes + answer_bytes)?;
     let served = endpoint.embeddings.embed(&request).await?;
-    let (format, dim) = (asked.format, asked.dim);
-    let bytes = answer::bytes_max(served.entries.len(), dim, format);
     let write = move || {
         let card = endpoint.names.card();
         answer(&served, &card.name, format, dim, card.dim)
     };
-    Ok(offload(bytes, write).await?)
+    Ok(held.attach(offload(answer_bytes, write).await?))
 }
 
 /// A body, by whose model it is for.

@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 /// What a request may hold for each byte of its body: the body, what is parsed from it, and what a handler makes of that.
 const BODY_COST: usize = 3;
 
-/// What an answer of unknown length holds until it is sent: pieces in the buffers of its connection.
-const STREAM_BYTES: usize = 64 * 1024;
+/// What an answer of unknown length holds until it is sent: pieces in the buffers of its connection, and of the upstream's.
+const STREAM_BYTES: usize = 256 * 1024;
 
 /// What a request has reserved for its body. None for bodies that are too small to be counted.
 #[derive(Clone)]
@@ -121,24 +121,51 @@ pub(super) fn own_error(error: axum::Error) -> std::result::Result<Error, axum::
     }
 }
 
-/// The answer, holding what it needs until it is sent.
+/// What a large answer needs, reserved before the work for it is done.
+pub(super) struct AnswerBytes(Option<Reservation>);
+
+/// Marks an answer that has reserved what it needs.
+#[derive(Clone)]
+struct IsHeld;
+
+impl AnswerBytes {
+    /// Reserves for an answer of about `bytes`, with what it is made of.
+    ///
+    /// # Errors
+    /// `Overloaded`, `TooLarge`.
+    pub(super) fn reserve(budget: &Arc<ByteBudget>, bytes: usize) -> Result<AnswerBytes> {
+        let is_counted = bytes > UNCOUNTED_BYTES;
+        Ok(AnswerBytes(if is_counted { Some(budget.try_reserve(bytes)?) } else { None }))
+    }
+
+    /// The answer, holding what was reserved until it is sent.
+    pub(super) fn attach(self, response: Response) -> Response {
+        let Some(reservation) = self.0 else { return response };
+        let reservation = Arc::new(reservation);
+        let mut response = response.map(|body| Body::new(HeldBody { body, reservation }));
+        response.extensions_mut().insert(IsHeld);
+        response
+    }
+}
+
+/// The answer, holding what it needs until it is sent, if it does not yet.
 ///
 /// # Errors
 /// `Overloaded`, `TooLarge`: then the answer is given up.
 pub(super) fn hold(budget: &Arc<ByteBudget>, response: Response) -> Result<Response> {
     let bytes = match response.body().size_hint().exact() {
         Some(bytes) if bytes <= UNCOUNTED_BYTES as u64 => return Ok(response),
+        Some(_) | None if response.extensions().get::<IsHeld>().is_some() => return Ok(response),
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         None => STREAM_BYTES,
     };
-    let reservation = budget.try_reserve(bytes)?;
-    Ok(response.map(|body| Body::new(HeldBody { body, _reservation: reservation })))
+    Ok(AnswerBytes(Some(budget.try_reserve(bytes)?)).attach(response))
 }
 
-/// An answer with what it has reserved, which its end gives back.
+/// An answer with what it has reserved. The connection takes pieces before it has sent them, so each piece holds the reservation.
 struct HeldBody {
     body: Body,
-    _reservation: Reservation,
+    reservation: Arc<Reservation>,
 }
 
 impl HttpBody for HeldBody {
@@ -149,7 +176,10 @@ impl HttpBody for HeldBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(
+            frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| self.reservation.hold(bytes)))),
+        )
     }
 
     fn is_end_stream(&self) -> bool {
@@ -230,6 +260,10 @@ mod tests {
         assert_eq!(budget.reserved(), UNCOUNTED_BYTES + 1);
         assert_eq!(answer(LIMIT).err().unwrap().kind(), Kind::TooLarge);
         drop((small, large));
+        let early = AnswerBytes::reserve(&budget, LIMIT / 2).unwrap();
+        let early = hold(&budget, early.attach(Response::new(Body::from(vec![0; LIMIT / 4])))).unwrap();
+        assert_eq!(budget.reserved(), LIMIT / 2, "once is enough");
+        drop(early);
         let stream = Body::from_stream(futures_util::stream::empty::<Result<Bytes>>());
         let stream = hold(&budget, Response::new(stream)).unwrap();
         assert_eq!(budget.reserved(), STREAM_BYTES);

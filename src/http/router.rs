@@ -172,6 +172,7 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
         names: Arc::clone(&parts.names),
         forward: Arc::clone(&forward),
         body_bytes_max,
+        budget: parts.budget,
     });
     let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max });
     let invalidation = Arc::new(invalidation::Endpoint { invalidation: parts.invalidation, body_bytes_max });

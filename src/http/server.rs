@@ -19,6 +19,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Largest head of a request, its trailers included.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// What a connection buffers of what it reads, and of what it has not sent yet.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How often connections are looked at that wait for a request.
 const EXPIRY: Duration = Duration::from_millis(500);
 /// Between two log lines about connections that could not be accepted.
@@ -75,7 +77,7 @@ pub async fn serve(server: Server, routes: Gated, stops: &mut mpsc::Receiver<()>
     let mut builder = hyper::server::conn::http1::Builder::new();
     // The time for heads is watched by the loop below, which costs a request no timer of its own.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
-    builder.half_close(true).max_header_size(HEAD_BYTES_MAX);
+    builder.half_close(true).max_header_size(HEAD_BYTES_MAX).max_buf_size(BUFFER_BYTES_MAX);
 
     let mut acceptor = Acceptor { listener: &listener, connections: &connections, complained: None };
     let mut expiry = tokio::time::interval(EXPIRY);

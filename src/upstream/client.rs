@@ -21,6 +21,7 @@ use super::reply::{Call, Headers, Origin, Reply, may_be_events};
 use super::routes::{Key, Route, Routes};
 use super::shown::shown;
 use super::via::Via;
+use crate::byte_budget::ByteBudget;
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, StatusLabels};
@@ -34,6 +35,7 @@ pub struct Upstream {
     via: Via,
     places: Arc<Semaphore>,
     options: Options,
+    budget: Arc<ByteBudget>,
     metrics: Arc<Metrics>,
 }
 
@@ -54,7 +56,7 @@ impl Upstream {
     ///
     /// # Errors
     /// `Config` for values out of range, addresses that are none, and keys that are missing or cannot be sent.
-    pub fn new(options: &Options, metrics: Arc<Metrics>) -> Result<Upstream> {
+    pub fn new(options: &Options, budget: Arc<ByteBudget>, metrics: Arc<Metrics>) -> Result<Upstream> {
         options.validate()?;
         // Fails only if a provider was installed before, which is then the one in use.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -71,6 +73,7 @@ impl Upstream {
             via: Via::new(),
             places: Arc::new(Semaphore::new(options.requests_max)),
             options: options.clone(),
+            budget,
             metrics,
         })
     }
@@ -214,7 +217,8 @@ impl Upstream {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        Reply::new(status, headers, Box::pin(pieces)).lasting_until(deadline).decoded()
+        let reply = Reply::new(status, headers, Box::pin(pieces)).lasting_until(deadline).decoded();
+        reply.counted(Arc::clone(&self.budget))
     }
 }
 

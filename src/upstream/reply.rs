@@ -12,11 +12,15 @@ use tokio::time::Instant;
 
 use super::coding::{self, Coding};
 use super::events::begins_events;
+use crate::byte_budget::{ByteBudget, UNCOUNTED_BYTES};
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 
 /// So many bytes may stand before the first event or member of a body.
 const BEGINNING_BYTES_MAX: usize = 1024;
+
+/// What a whole body may hold for each of its bytes: the body, and the answer that is read from it.
+const WHOLE_COST: usize = 2;
 
 /// Names in lower case, with their values.
 pub type Headers = Vec<(String, Bytes)>;
@@ -53,6 +57,8 @@ pub struct Reply {
     body: BoxStream<'static, Result<Bytes>>,
     /// When the body breaks off, if ever.
     deadline: Option<Instant>,
+    /// What all requests in flight may hold.
+    budget: Option<Arc<ByteBudget>>,
 }
 
 /// Whoever answers calls.
@@ -106,12 +112,17 @@ impl fmt::Debug for Reply {
 impl Reply {
     /// A reply with a body that comes in pieces.
     pub fn new(status: u16, headers: Headers, body: BoxStream<'static, Result<Bytes>>) -> Reply {
-        Reply { status, headers, body, deadline: None }
+        Reply { status, headers, body, deadline: None, budget: None }
     }
 
     /// The same, with a body that is there until `deadline`.
     pub(super) fn lasting_until(self, deadline: Instant) -> Reply {
         Reply { deadline: Some(deadline), ..self }
+    }
+
+    /// The same, whose whole body is reserved of `budget`.
+    pub(super) fn counted(self, budget: Arc<ByteBudget>) -> Reply {
+        Reply { budget: Some(budget), ..self }
     }
 
     /// The same, with a body that `change` makes of its own.
@@ -199,20 +210,28 @@ impl Reply {
         self.body.next().await.transpose()
     }
 
-    /// The whole body.
+    /// The whole body. Its bytes, and what is read from them, are reserved for as long as any part of them is used.
     ///
     /// # Errors
-    /// As [`Reply::next`]; `Upstream` past `bytes_max`.
+    /// As [`Reply::next`]; `Upstream` past `bytes_max`; `Overloaded`, `TooLarge` past the budget of all requests.
     pub async fn whole(&mut self, bytes_max: usize) -> Result<Bytes> {
         let mut whole = BytesMut::new();
+        let mut reservation = self.budget.as_ref().map(ByteBudget::empty);
         while let Some(bytes) = self.next().await? {
             if whole.len() + bytes.len() > bytes_max {
                 let error = Error::new(Kind::Upstream, "read the upstream's answer: it is too long");
                 return Err(error.with("bytes_max", bytes_max));
             }
             whole.extend_from_slice(&bytes);
+            if let Some(reservation) = reservation.as_mut().filter(|_| whole.len() > UNCOUNTED_BYTES) {
+                reservation.try_cover(whole.capacity().saturating_mul(WHOLE_COST))?;
+            }
         }
-        Ok(whole.freeze())
+        let reservation = reservation.filter(|reservation| reservation.bytes() > 0);
+        Ok(match reservation {
+            Some(reservation) => Arc::new(reservation).hold(whole.freeze()),
+            None => whole.freeze(),
+        })
     }
 
     /// The body as it comes, for a reader of any pace. Whoever has not read it when it breaks off keeps nothing open.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::reason::Reason;
 use super::telling::{Listener, Phase, Telling, lock};
+use crate::byte_budget::ByteBudget;
 use crate::cache::Stamp;
 use crate::domain::{ByPrefix, Credential, Key, Subject};
 use crate::service::objects::TAGS_MAX;
@@ -15,6 +16,7 @@ const SHARDS: usize = 64;
 /// The flights in the air. Shared by `Arc`.
 #[derive(Debug)]
 pub(super) struct Board {
+    budget: Arc<ByteBudget>,
     shards: Box<[Mutex<Shard>]>,
     /// Flights of each shard that have left it.
     departures: Box<[AtomicU64]>,
@@ -153,11 +155,11 @@ impl Shared {
 }
 
 impl Board {
-    /// No flights.
-    pub(super) fn new() -> Arc<Board> {
+    /// No flights. What they hold for readers is reserved of `budget`.
+    pub(super) fn new(budget: Arc<ByteBudget>) -> Arc<Board> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let departures = (0..SHARDS).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Board { shards, departures, begun: AtomicU64::new(0) })
+        Arc::new(Board { budget, shards, departures, begun: AtomicU64::new(0) })
     }
 
     /// How many flights have left whose keys may be `key`. Whoever looked for an answer after asking, and finds the number
@@ -208,7 +210,7 @@ impl Board {
     }
 
     fn begin(self: &Arc<Self>, plan: Plan) -> (Waiter, Flight) {
-        let (telling, listener) = Telling::new();
+        let (telling, listener) = Telling::new(&self.budget);
         let leader = Arc::new(plan.asker);
         let shared = Arc::new(Shared {
             began: self.begun.fetch_add(1, Ordering::Relaxed),
@@ -356,6 +358,10 @@ mod tests {
 
     const KEY: Key = Key([1; 32]);
 
+    fn board() -> Arc<Board> {
+        Board::new(ByteBudget::new(usize::MAX, crate::metrics::unexported()))
+    }
+
     fn usage() -> Terms {
         Terms { tells_usage: true, ..Terms::default() }
     }
@@ -374,7 +380,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_leader_is_noticed() {
-        let board = Board::new();
+        let board = board();
         let (mut waiter, flight) = join(&board, usage());
         drop(flight);
         assert!(matches!(waiter.listener.begun().await, Phase::Died));
@@ -383,7 +389,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_is_abandoned_when_the_last_one_leaves() {
-        let board = Board::new();
+        let board = board();
         let (first, flight) = join(&board, usage());
         let (second, _) = join(&board, usage());
         let flight = flight.unwrap();
@@ -396,7 +402,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_comes_after_an_invalidation_flies_anew() {
-        let board = Board::new();
+        let board = board();
         let (mut first, flight) = join(&board, usage());
         let (second, other) = join_if(&board, usage(), false).unwrap();
         let (flight, other) = (flight.unwrap(), other.unwrap());
@@ -410,7 +416,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_join_agree_on_terms() {
-        let board = Board::new();
+        let board = board();
         let tagged =
             |tags: &[u64]| Terms { tags: tags.iter().map(|&n| Subject(n)).collect(), ..Terms::default() };
         let (_first, flight) = join(&board, tagged(&[1]));
@@ -425,7 +431,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_only_wants_it_made_anew_does_not_join() {
-        let board = Board::new();
+        let board = board();
         let lead = |is_current| board.lead(plan(usage()), move |_, _| is_current);
         let (_waiter, flight) = lead(true).unwrap();
         assert!(lead(true).is_none());
@@ -435,7 +441,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_shortest_lifetime_holds() {
-        let board = Board::new();
+        let board = board();
         let living = |ttl_seconds| Terms { ttl_seconds, ..Terms::default() };
         let (_first, flight) = join(&board, living(500));
         let flight = flight.unwrap();
@@ -446,7 +452,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_that_is_closed_is_still_in_the_air() {
-        let board = Board::new();
+        let board = board();
         let (_one, closed) = join(&board, usage());
         let closed = closed.unwrap();
         closed.close();
@@ -460,7 +466,7 @@ mod tests {
 
     #[tokio::test]
     async fn departures_are_counted_before_whoever_comes_next() {
-        let board = Board::new();
+        let board = board();
         let before = board.departures(&KEY);
         let (_one, flight) = join(&board, usage());
         assert_eq!(board.departures(&KEY), before, "it is in the air, and can be joined");
@@ -471,7 +477,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_deleted_is_kept_by_nobody() {
-        let board = Board::new();
+        let board = board();
         let (_one, open) = join(&board, usage());
         let (_two, alone) = board.alone(plan(usage()));
         let (_three, other) = board.alone(Plan { key: Key([2; 32]), ..plan(usage()) });
@@ -485,7 +491,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_older_answer_does_not_replace_a_newer_one_that_is_kept() {
-        let board = Board::new();
+        let board = board();
         let (_one, oldest) = join(&board, usage());
         let (_two, older) = board.alone(plan(usage()));
         let (_three, newer) = board.alone(plan(usage()));
@@ -498,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_newer_answer_that_is_not_kept_stands_in_nobodys_way() {
-        let board = Board::new();
+        let board = board();
         let (_one, older) = join(&board, usage());
         let (_two, newer) = board.alone(plan(usage()));
         assert!(newer.close_terms().is_ok());

@@ -200,13 +200,16 @@ impl Answers {
             may_repeat: true,
             may_wait: asked.asker.may_wait,
         };
+        // A question that is never stored need not be held until its answer is whole.
+        let question_bytes = asked.question.as_ref().map_or(0, |question| question.len());
+        let is_too_long = question_bytes > asked.namespace.policy.value_bytes_max;
         Ok(Making {
             answers: Arc::clone(self),
-            asked: asked.clone(),
+            asked: if is_too_long { Asked { question: None, ..asked.clone() } } else { asked.clone() },
             stamp,
-            call,
+            call: Some(call),
             streams: chat.streams,
-            not_stored,
+            not_stored: not_stored.or(is_too_long.then_some(Reason::TooLarge)),
         })
     }
 

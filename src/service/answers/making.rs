@@ -32,7 +32,8 @@ pub(super) struct Making {
     pub(super) asked: Asked,
     /// When it began, in the order of invalidations.
     pub(super) stamp: Stamp,
-    pub(super) call: Call,
+    /// What is asked; none once it has been.
+    pub(super) call: Option<Call>,
     /// Whether a stream was asked for.
     pub(super) streams: bool,
     /// Why the answer is not to be stored, whatever it is; none if it may be.
@@ -58,11 +59,13 @@ pub(super) struct Draft<'a> {
 impl Making {
     /// Makes the answer, and tells whether it is kept. `refreshes` holds a place for those who will ask later: such a flight
     /// is never abandoned.
-    pub(super) async fn run(self, flight: Flight, refreshes: Option<Waiter>) -> bool {
+    pub(super) async fn run(mut self, flight: Flight, refreshes: Option<Waiter>) -> bool {
         let finishes = refreshes.is_some() || self.answers.options.finish_abandoned;
+        // Nothing of a large question is held while its answer streams.
+        let call = self.call.take().expect("an answer is made once: this is a bug");
         let kept = tokio::select! {
             biased;
-            kept = self.make(&flight) => kept,
+            kept = self.make(call, &flight) => kept,
             () = flight.abandoned(), if !finishes => {
                 self.answers.metrics.answers_abandoned.inc();
                 self.count_not_kept(Reason::Abandoned);
@@ -82,9 +85,9 @@ impl Making {
         kept.is_some()
     }
 
-    async fn make(&self, flight: &Flight) -> Option<Kept<'_>> {
+    async fn make(&self, call: Call, flight: &Flight) -> Option<Kept<'_>> {
         let started = Instant::now();
-        let mut reply = match self.answers.origin.ask(self.call.clone()).await {
+        let mut reply = match self.answers.origin.ask(call).await {
             Ok(reply) => reply,
             Err(error) => {
                 flight.end(Phase::Failed(error));
@@ -192,7 +195,7 @@ impl Making {
                 let message = "read the upstream's stream: an event is too long (upstream.answer_bytes_max)";
                 return Err(Error::new(Kind::Upstream, message).with("bytes_max", bytes_max));
             }
-            if flight.telling().held_bytes() > bytes_max {
+            if flight.telling().holds_too_much(bytes_max) {
                 self.hold_less(flight, course).await?;
             }
         }

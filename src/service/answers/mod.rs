@@ -36,6 +36,7 @@ use self::board::{Asker, Board, Terms};
 use self::making::tags_of;
 use self::pauses::Pauses;
 use super::{Directives, check_tags};
+use crate::byte_budget::ByteBudget;
 use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
 use crate::domain::{Credential, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
@@ -153,6 +154,7 @@ impl Answers {
         origin: Arc<dyn Origin>,
         upstream: &upstream::Options,
         options: Options,
+        budget: &Arc<ByteBudget>,
         metrics: &Arc<Metrics>,
     ) -> Answers {
         let counter = |outcome| metrics.answers.get_or_create(&OutcomeLabels { outcome }).clone();
@@ -161,7 +163,7 @@ impl Answers {
             namespaces,
             origin,
             prices: Prices::new(&upstream.prices),
-            board: Board::new(),
+            board: Board::new(Arc::clone(budget)),
             stripes: Stripes::new(),
             refreshes: Arc::new(Semaphore::new(options.refreshes_max)),
             pauses: Pauses::default(),

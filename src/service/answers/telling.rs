@@ -8,11 +8,15 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 
 use super::reason::Reason;
+use crate::byte_budget::{ByteBudget, Reservation, UNCOUNTED_BYTES};
 use crate::error::{Error, Kind, Result};
 use crate::upstream::{Answer, Headers, Usage, without_usage};
 
 /// What an event costs beside its bytes.
 const EVENT_BYTES: usize = size_of::<Frame>();
+
+/// What each byte of the events may hold: itself, its place in buffers that grow, and a part of the answer that is assembled.
+const EVENT_COST: usize = 3;
 
 /// About as much is handed out at once: whoever comes late to a long answer gets no copy of all of it.
 const HANDED_BYTES: usize = 64 * 1024;
@@ -76,12 +80,14 @@ struct Progress {
 }
 
 /// The events that somebody may still want to hear: all of them, for as long as somebody may come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tape {
     frames: VecDeque<Frame>,
     /// Events before the first of these.
     gone: usize,
     bytes: usize,
+    /// What the bytes have reserved of the budget of all requests in flight.
+    reservation: Reservation,
     /// How far each one has heard, by his number. Who hears no events has no place here.
     heard: HashMap<u64, usize>,
     /// Those who have come.
@@ -153,9 +159,10 @@ impl Phase {
 
 impl Telling {
     /// Nothing said, and the first who listens.
-    pub(super) fn new() -> (Arc<Telling>, Listener) {
+    pub(super) fn new(budget: &Arc<ByteBudget>) -> (Arc<Telling>, Listener) {
         let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, frames: 0 });
-        let telling = Arc::new(Telling { progress, tape: Mutex::default(), eased: Notify::new() });
+        let tape = Mutex::new(Tape::new(budget.empty()));
+        let telling = Arc::new(Telling { progress, tape, eased: Notify::new() });
         let number = lock(&telling.tape).come();
         let listener = Listener { telling: Arc::clone(&telling), progress: receiver, number };
         (telling, listener)
@@ -181,9 +188,10 @@ impl Telling {
         self.progress.send_modify(|progress| progress.frames = count);
     }
 
-    /// How many bytes are held for those who may want to hear them.
-    pub(super) fn held_bytes(&self) -> usize {
-        lock(&self.tape).bytes
+    /// Whether more is held for readers than `bytes_max`, or than the budget of all requests in flight allows.
+    pub(super) fn holds_too_much(&self, bytes_max: usize) -> bool {
+        let tape = lock(&self.tape);
+        tape.bytes > bytes_max || tape.is_over_budget()
     }
 
     /// Nobody will come any more: what all have heard is let go.
@@ -207,9 +215,9 @@ impl Telling {
         });
     }
 
-    /// Waits until no more is held than `bytes_max`, as is once those who listen have heard enough.
+    /// Waits until no more is held than `bytes_max` and the budget allow, as is once those who listen have heard enough.
     pub(super) async fn room(&self, bytes_max: usize) {
-        while self.held_bytes() > bytes_max {
+        while self.holds_too_much(bytes_max) {
             self.eased.notified().await;
         }
     }
@@ -250,6 +258,28 @@ impl Telling {
 }
 
 impl Tape {
+    fn new(reservation: Reservation) -> Tape {
+        Tape {
+            frames: VecDeque::new(),
+            gone: 0,
+            bytes: 0,
+            reservation,
+            heard: HashMap::new(),
+            came: 0,
+            is_closed: false,
+        }
+    }
+
+    /// What the events cost, with the answer that is assembled from them.
+    fn cost(&self) -> usize {
+        self.bytes.saturating_mul(EVENT_COST)
+    }
+
+    /// Whether more is held than has been reserved. A few bytes are not counted.
+    fn is_over_budget(&self) -> bool {
+        self.cost() > self.reservation.bytes().max(UNCOUNTED_BYTES)
+    }
+
     fn come(&mut self) -> u64 {
         self.came += 1;
         self.heard.insert(self.came, 0);
@@ -259,6 +289,10 @@ impl Tape {
     /// Returns how many events have come.
     fn push(&mut self, frame: Frame) -> usize {
         self.bytes += frame.cost();
+        if self.is_over_budget() {
+            // A refusal shows in `is_over_budget`.
+            let _ = self.reservation.try_cover(self.cost());
+        }
         self.frames.push_back(frame);
         let count = self.gone + self.frames.len();
         if self.heard.is_empty() {
@@ -290,6 +324,7 @@ impl Tape {
             self.gone += 1;
             self.bytes -= frame.cost();
         }
+        self.reservation.shrink_to(self.cost());
     }
 }
 
@@ -450,12 +485,21 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::unexported;
     use futures_util::poll;
     use std::pin::pin;
 
+    fn budget() -> Arc<ByteBudget> {
+        ByteBudget::new(usize::MAX, unexported())
+    }
+
+    fn held_bytes(telling: &Telling) -> usize {
+        lock(&telling.tape).bytes
+    }
+
     #[tokio::test]
     async fn whoever_listens_late_gets_every_event_from_the_first_one() {
-        let (telling, first) = Telling::new();
+        let (telling, first) = Telling::new(&budget());
         telling.begin(Arc::default());
         telling.push("a".into(), OfUsage::Nothing);
         let mut early = first.into_live(false, None);
@@ -479,7 +523,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_answer_is_handed_out_in_pieces() {
-        let (telling, listener) = Telling::new();
+        let (telling, listener) = Telling::new(&budget());
         let event = Bytes::from(vec![b'a'; HANDED_BYTES / 4]);
         (0..9).for_each(|_| telling.push(event.clone(), OfUsage::Nothing));
         telling.settle(Phase::Streamed(Arc::default(), Streamed::Uncertain(None), None));
@@ -492,7 +536,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_all_have_heard_is_let_go_once_nobody_will_come() {
-        let (telling, waiting) = Telling::new();
+        let (telling, waiting) = Telling::new(&budget());
         let (mut quick, mut slow) =
             (telling.listener().into_live(false, None), telling.listener().into_live(false, None));
         waiting.forgo_events();
@@ -500,27 +544,27 @@ mod tests {
         event("a");
         assert_eq!(quick.next().await.unwrap().unwrap(), "a");
         telling.close();
-        assert_eq!(telling.held_bytes(), 1 + EVENT_BYTES, "one has not heard it");
+        assert_eq!(held_bytes(&telling), 1 + EVENT_BYTES, "one has not heard it");
         event("b");
         let mut room = pin!(telling.room(1 + EVENT_BYTES));
         assert!(poll!(&mut room).is_pending());
         assert_eq!(slow.next().await.unwrap().unwrap(), "ab");
         room.await;
-        assert_eq!(telling.held_bytes(), 1 + EVENT_BYTES, "the other has not");
+        assert_eq!(held_bytes(&telling), 1 + EVENT_BYTES, "the other has not");
         assert_eq!(quick.next().await.unwrap().unwrap(), "b");
-        assert_eq!(telling.held_bytes(), 0);
+        assert_eq!(held_bytes(&telling), 0);
         event("c");
         drop(quick);
         assert_eq!(slow.next().await.unwrap().unwrap(), "c");
-        assert_eq!(telling.held_bytes(), 0);
+        assert_eq!(held_bytes(&telling), 0);
         drop((slow, waiting));
         event("d");
-        assert_eq!(telling.held_bytes(), 0, "nobody listens");
+        assert_eq!(held_bytes(&telling), 0, "nobody listens");
     }
 
     #[tokio::test]
     async fn whoever_holds_up_all_others_is_left_behind() {
-        let (telling, deaf) = Telling::new();
+        let (telling, deaf) = Telling::new(&budget());
         let mut deaf = deaf.into_live(false, None);
         let mut quick = telling.listener().into_live(false, None);
         telling.close();
@@ -529,7 +573,7 @@ mod tests {
             assert_eq!(quick.next().await.unwrap().unwrap(), text);
         }
         telling.leave_slowest_behind();
-        assert_eq!(telling.held_bytes(), 0);
+        assert_eq!(held_bytes(&telling), 0);
         assert_eq!(deaf.next().await.unwrap_err().kind(), Kind::Timeout);
         telling.push("c".into(), OfUsage::Nothing);
         assert_eq!(quick.next().await.unwrap().unwrap(), "c");
@@ -539,12 +583,37 @@ mod tests {
 
     #[tokio::test]
     async fn a_break_is_told_after_what_came_before_it() {
-        let (telling, listener) = Telling::new();
+        let (telling, listener) = Telling::new(&budget());
         telling.begin(Arc::default());
         telling.push("a".into(), OfUsage::Nothing);
         telling.settle(Phase::Failed(Error::new(Kind::Upstream, "cut")));
         let mut live = listener.into_live(false, None);
         assert_eq!(live.next().await.unwrap().unwrap(), "a");
         assert_eq!(live.next().await.unwrap_err().kind(), Kind::Upstream);
+    }
+
+    #[tokio::test]
+    async fn a_stream_past_the_budget_goes_on_as_far_as_it_is_read() {
+        let budget = ByteBudget::new(4 * 64 * 1024, unexported());
+        let (telling, listener) = Telling::new(&budget);
+        let event = Bytes::from(vec![b'a'; UNCOUNTED_BYTES / 2]);
+        telling.push(event.clone(), OfUsage::Nothing);
+        assert!(!telling.holds_too_much(usize::MAX));
+        let other = budget.try_reserve(2 * 64 * 1024).unwrap();
+        (0..5).for_each(|_| telling.push(event.clone(), OfUsage::Nothing));
+        assert!(telling.holds_too_much(usize::MAX), "nothing is left of the budget");
+        telling.close();
+        let mut live = listener.into_live(false, None);
+        let mut room = pin!(telling.room(usize::MAX));
+        assert!(poll!(&mut room).is_pending());
+        assert_eq!(live.next().await.unwrap().unwrap().len(), 6 * event.len());
+        assert!(poll!(&mut room).is_ready());
+        drop(other);
+        (0..3).for_each(|_| telling.push(event.clone(), OfUsage::Nothing));
+        assert!(!telling.holds_too_much(usize::MAX), "it fits again");
+        assert!(budget.reserved() > 0);
+        while budget.reserved() > 0 {
+            live.next().await.unwrap().unwrap();
+        }
     }
 }

@@ -99,7 +99,9 @@ impl Bench {
         let origin = Arc::new(Scripted { scripts: Mutex::default(), calls: Mutex::default() });
         let upstream = upstream::Options::default();
         let shared = Arc::clone(&origin) as Arc<dyn Origin>;
-        let answers = Answers::new(cache, namespaces, shared, &upstream, Options::default(), &metrics);
+        let budget = ByteBudget::new(usize::MAX, Arc::clone(&metrics));
+        let answers =
+            Answers::new(cache, namespaces, shared, &upstream, Options::default(), &budget, &metrics);
         Bench { answers: Arc::new(answers), origin, clock, _dir: dir }
     }
 

@@ -1,0 +1,46 @@
+//! A language model that answers every request at once and remembers nothing, for long runs.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// Starts it, and returns its address. It ends with the runtime of its test.
+pub(super) async fn start() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/v1", listener.local_addr().expect("it is bound"));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service_fn(answer));
+            // A server that is stopped breaks its connections.
+            tokio::spawn(async move { _ = connection.await });
+        }
+    });
+    url
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let body = axum::body::to_bytes(Body::new(request.into_body()), 1 << 26).await.unwrap_or_default();
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let usage = json!({ "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 });
+    let choice = |name: &str| {
+        let message = json!({ "role": "assistant", "content": "an answer of a few words" });
+        json!({ "index": 0, name: message, "finish_reason": "stop" })
+    };
+    let (kind, text) = if asked["stream"] == true {
+        let chunk = json!({ "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [choice("delta")] });
+        ("text/event-stream", format!("data: {chunk}\n\ndata: [DONE]\n\n"))
+    } else {
+        let whole = json!({ "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+            "choices": [choice("message")], "usage": usage });
+        ("application/json", whole.to_string())
+    };
+    Ok(Response::builder().header("content-type", kind).body(Body::from(text)).expect("a response"))
+}
