@@ -52,9 +52,10 @@ bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk,
 	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
 	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
 
-soak: ## Search for five minutes while documents and indexes come and go; load the memory tier for ten
+soak: ## Search for five minutes while indexes come and go; send random mixed requests for an hour; load the memory tier for ten
 	@scripts/setup.sh test
-	@LIKEWISE_SOAK_SECONDS=300 cargo test --locked --test it -- --nocapture soak::
+	@LIKEWISE_SOAK_SECONDS=300 cargo test --locked --test it -- --nocapture indexes::soak
+	@LIKEWISE_SOAK_SECONDS=3600 cargo test --locked --test it -- --nocapture random_load::soak
 	@LIKEWISE_SECONDS=600 LIKEWISE_LOAD="s3fifo, 64 B to 256 KiB" $(MAKE) --no-print-directory bench NAME=memory
 
 crash: ## Reopen a million images of what a loss of power leaves
@@ -66,9 +67,11 @@ kill: ## Kill the server a thousand times under writers; 50,000 acknowledged vec
 	@LIKEWISE_KILL_ROUNDS=1000 LIKEWISE_KILL_ACKNOWLEDGED=50000 \
 	cargo test --locked --test it -- --nocapture kill::
 
-fuzz: ## Fuzz every decoder of bytes from the disk, SECONDS_EACH=60
-	@scripts/setup.sh run
+fuzz: ## Fuzz every decoder and stream assembly, SECONDS_EACH=60; 200,000 requests to every route; 100,000 strings to FAISS
+	@scripts/setup.sh test
 	@scripts/fuzz.sh $(SECONDS_EACH)
+	@LIKEWISE_FUZZ_REQUESTS=200000 cargo test --locked --test it -- --nocapture random_load::whatever
+	@LIKEWISE_FACTORY_STRINGS=100000 cargo test --locked --package likewise-index --test factory -- --nocapture
 
 openapi: ## Write docs/openapi.json anew
 	@cargo run --locked --quiet -- openapi > docs/openapi.json
