@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::bounded::AtMost;
+use super::inflight::AnswerBytes;
 use super::objects::{DEFAULT_CONTENT_TYPE, Endpoint, unknown_coding};
 use super::offload::offload;
 use super::problem::{ErrorBody, Problem};
@@ -149,7 +150,8 @@ pub(super) async fn batch(
     let read = move || Named::read(&body, &objects, &tenant, &namespace, stamp);
     let Named { gets, puts, mut batch } = offload(bytes, read).await??;
     batch.answer_bytes_max = endpoint.body_bytes_max;
-    let done = endpoint.objects.batch(batch).await?;
+    let mut reservation = endpoint.budget.empty();
+    let done = endpoint.objects.batch(batch, &mut reservation).await?;
     let bytes = done.gets.iter().flatten().map(|object| object.value.len()).sum();
     let written = offload(bytes, move || {
         let get = gets.into_iter().zip(done.gets).map(|(key, object)| got(key, object)).collect();
@@ -158,7 +160,8 @@ pub(super) async fn batch(
         serde_json::to_vec(&BatchAnswer { get, put, deleted: done.deleted })
     });
     let json = written.await?.expect("an answer is made of texts and numbers: this is a bug");
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    let answer = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    Ok(AnswerBytes::reserved(reservation).attach(answer))
 }
 
 /// A batch with the keys as the request names them.

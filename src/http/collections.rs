@@ -15,6 +15,7 @@ use super::headers::path;
 use super::models::Names;
 use super::problem::{ErrorBody, Problem};
 use super::wire::{parse, shortened};
+use crate::byte_budget::ByteBudget;
 use crate::error::{Error, Result};
 use crate::search::{Collection, Indexed, Metric, metric_name};
 use crate::service::Neighbors;
@@ -25,6 +26,7 @@ pub(super) struct Endpoint {
     pub(super) neighbors: Arc<Neighbors>,
     pub(super) names: Arc<Names>,
     pub(super) body_bytes_max: usize,
+    pub(super) budget: Arc<ByteBudget>,
 }
 
 /// The name of a collection in the path.

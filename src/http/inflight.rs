@@ -138,6 +138,11 @@ impl AnswerBytes {
         Ok(AnswerBytes(if is_counted { Some(budget.try_reserve(bytes)?) } else { None }))
     }
 
+    /// What was reserved while the answer was made.
+    pub(super) fn reserved(reservation: Reservation) -> AnswerBytes {
+        AnswerBytes(Some(reservation).filter(|reservation| reservation.bytes() > 0))
+    }
+
     /// The answer, holding what was reserved until it is sent.
     pub(super) fn attach(self, response: Response) -> Response {
         let Some(reservation) = self.0 else { return response };

@@ -15,6 +15,7 @@ use super::cache_control::Storing;
 use super::headers::{CACHE_STATUS, number, tags, text};
 use super::problem::{ErrorBody, Problem};
 use super::{body, cache_control, conditions};
+use crate::byte_budget::ByteBudget;
 use crate::cache::{Lease, Verdict};
 use crate::domain::{ContentCoding, Tenant};
 use crate::error::{Error, Kind, Result};
@@ -33,6 +34,7 @@ pub(super) const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
 pub(super) struct Endpoint {
     pub(super) objects: Arc<Objects>,
     pub(super) body_bytes_max: usize,
+    pub(super) budget: Arc<ByteBudget>,
 }
 
 /// What the path of a request names.

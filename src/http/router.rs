@@ -172,14 +172,16 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
         names: Arc::clone(&parts.names),
         forward: Arc::clone(&forward),
         body_bytes_max,
-        budget: parts.budget,
+        budget: Arc::clone(&parts.budget),
     });
-    let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max });
+    let budget = Arc::clone(&parts.budget);
+    let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max, budget });
     let invalidation = Arc::new(invalidation::Endpoint { invalidation: parts.invalidation, body_bytes_max });
     let collections = Arc::new(collections::Endpoint {
         neighbors: Arc::clone(&parts.neighbors),
         names: Arc::clone(&parts.names),
         body_bytes_max,
+        budget: parts.budget,
     });
     let models = Arc::new(models::Endpoint { names: parts.names, forward });
     let operations = Arc::new(Operations {

@@ -17,6 +17,7 @@ use super::collections::{Endpoint, Place};
 use super::documents::VectorInput;
 use super::embeddings::directives;
 use super::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING, path};
+use super::inflight::AnswerBytes;
 use super::offload::offload;
 use super::pieces::{self, PIECE_BYTES};
 use super::problem::{ErrorBody, Problem};
@@ -165,7 +166,10 @@ pub(super) async fn search(
         fields: if is_batch { ["queries", "vectors"] } else { ["query", "vector"] },
     };
     let found = endpoint.neighbors.search(&name, search).await?;
-    Ok(answer(found, is_batch, include))
+    // The results are held until they are written, and about as much again is written.
+    let bytes: usize = found.results.iter().map(|results| results.bytes().len()).sum();
+    let held = AnswerBytes::reserve(&endpoint.budget, bytes.saturating_mul(2))?;
+    Ok(held.attach(answer(found, is_batch, include)))
 }
 
 fn input(

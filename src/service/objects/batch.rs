@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::{join_all, try_join_all};
 
 use super::{Address, Answer, Condition, Draft, Lookup, Object, Objects};
+use crate::byte_budget::{Reservation, UNCOUNTED_BYTES};
 use crate::domain::ByPrefix;
 use crate::error::{Error, Kind, Result};
 
@@ -14,6 +15,9 @@ pub const BATCH_MAX: usize = 1024;
 
 /// Lookups of a batch that are under way at the same time.
 const LOOKUPS_AT_ONCE: usize = 32;
+
+/// What each byte of a found object may hold until the answer is sent: the object, its text, and its place in the answer.
+const FOUND_COST: usize = 3;
 
 /// What is to be done; no object is named twice.
 #[derive(Debug, Default)]
@@ -45,10 +49,11 @@ impl Objects {
     ///
     /// # Errors
     /// As [`Objects::get`], [`Objects::put`] and [`Objects::delete`]; `InvalidInput` too for an empty batch, one past
-    /// [`BATCH_MAX`], and an object named twice; `TooLarge` if what is found is too much. After an error of the disk some may be stored and others not.
-    pub async fn batch(self: &Arc<Self>, batch: Batch) -> Result<Done> {
+    /// [`BATCH_MAX`], and an object named twice; `TooLarge` if what is found is too much; `Overloaded` if `reservation`, which grows by
+    /// what is found, is refused. After an error of the disk some may be stored and others not.
+    pub async fn batch(self: &Arc<Self>, batch: Batch, reservation: &mut Reservation) -> Result<Done> {
         check(&batch)?;
-        let gets = self.get_many(&batch.gets, batch.answer_bytes_max).await?;
+        let gets = self.get_many(&batch.gets, batch.answer_bytes_max, reservation).await?;
         let puts =
             batch.puts.into_iter().map(|(address, draft)| async move { self.put(&address, draft).await });
         let puts = try_join_all(puts).await?;
@@ -58,7 +63,12 @@ impl Objects {
     }
 
     /// Looks objects up, some at a time, so that a batch that finds too much ends before it holds all of it.
-    async fn get_many(&self, addresses: &[Address], bytes_max: usize) -> Result<Vec<Option<Object>>> {
+    async fn get_many(
+        &self,
+        addresses: &[Address],
+        bytes_max: usize,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<Option<Object>>> {
         let lookup = Lookup::default();
         let (mut found, mut bytes) = (Vec::with_capacity(addresses.len()), 0);
         for some in addresses.chunks(LOOKUPS_AT_ONCE) {
@@ -74,6 +84,9 @@ impl Objects {
                 let message =
                     format!("the objects have more than {bytes_max} bytes together: look fewer up at once");
                 return Err(Error::new(Kind::TooLarge, message).param("get"));
+            }
+            if bytes > UNCOUNTED_BYTES {
+                reservation.try_cover(bytes.saturating_mul(FOUND_COST))?;
             }
         }
         Ok(found)
