@@ -17,9 +17,10 @@ use utoipa::ToSchema;
 use super::answer_name::name_of;
 use super::gate::Place;
 use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
+use super::offload::offload;
 use super::problem::{self, ErrorBody, Problem};
 use super::wire::{null_is_default, object, parse};
-use super::{body, cache_control, encoding};
+use super::{body, cache_control, encoding, inflight};
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::Readings;
@@ -156,12 +157,13 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = encoding::without_mark(body::read(body, endpoint.body_bytes_max).await?);
-    let chat = if cache_control::forbids_storing(&head.headers) {
-        endpoint.readings.read_once(&body)
-    } else {
-        endpoint.readings.read(&body)
+    let is_remembered = !cache_control::forbids_storing(&head.headers);
+    let (own, text) = (Arc::clone(&endpoint), body.clone());
+    let read = move || {
+        let chat = if is_remembered { own.readings.read(&text) } else { own.readings.read_once(&text) };
+        chat.map_err(|error| encoding::fault(&text).unwrap_or(error))
     };
-    let chat = chat.map_err(|error| encoding::fault(&body).unwrap_or(error))?;
+    let chat = offload(body.len(), read).await??;
     let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
     let takes_trailers = takes_trailers(&head.headers);
@@ -216,12 +218,19 @@ fn respond(served: Served, takes_trailers: bool) -> Response {
     let timing = server_timing(&served);
     let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
     let is_events = matches!(served.body, Body::Live(_) | Body::Events(_) | Body::Replay(..));
+    let held = match &served.body {
+        Body::Replay(_, replay) => Some(replay.bytes_held_and_expected()),
+        Body::Whole(_) | Body::Events(_) | Body::Live(_) => None,
+    };
     let has_trailer = takes_trailers && matches!(served.body, Body::Live(_)) && reason.is_none();
     let mut response = Response::new(match served.body {
         Body::Whole(bytes) | Body::Events(bytes) => HttpBody::from(bytes),
         Body::Replay(first, replay) => HttpBody::from_stream(stream::iter(pieces_of(first, replay))),
         Body::Live(live) => HttpBody::new(StreamBody::new(frames_of(live, has_trailer))),
     });
+    if let Some((source_bytes, bytes_expected)) = held {
+        inflight::holds(response.extensions_mut(), source_bytes, bytes_expected);
+    }
     // Upstreams speak HTTP, so what they said can be said again.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();

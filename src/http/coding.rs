@@ -75,11 +75,12 @@ pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize) -> Body {
     let decode = async move {
         let coded = body::read(body, bytes_max).await?;
         let permit = CODERS.acquire().await.expect("it is never closed: this is a bug");
-        let decoding = tokio::task::spawn_blocking(move || decode(&coded, coding, bytes_max));
-        let decoded =
-            decoding.await.map_err(|error| Error::new(Kind::Internal, "decode a body").source(error))?;
-        drop(permit);
-        decoded
+        let decoding = tokio::task::spawn_blocking(move || {
+            // Held by the work, because a client that leaves does not end it.
+            let _permit = permit;
+            decode(&coded, coding, bytes_max)
+        });
+        decoding.await.map_err(|error| Error::new(Kind::Internal, "decode a body").source(error))?
     };
     Body::from_stream(futures_util::stream::once(decode))
 }

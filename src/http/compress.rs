@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 
 use super::coding::{CODERS, Coding};
+use super::inflight;
 use crate::error::{Error, Kind, Result};
 
 /// Shorter answers gain nothing; longer ones are streams in all but name, and pass as they are.
@@ -68,12 +69,18 @@ pub(super) async fn compress(
     let (mut head, body) = response.into_parts();
     let fault = |error| Error::new(Kind::Internal, "compress an answer").source(error);
     let plain = body.collect().await.map_err(fault)?.to_bytes();
+    // The body that reserved is gone: what is sent instead reserves anew.
+    inflight::forget(&mut head.extensions);
     let coded = if plain.len() <= INLINE_BYTES_MAX {
         encode(&plain, coding)
     } else {
         let plain = plain.clone();
-        let _permit = CODERS.acquire().await.expect("it is never closed: this is a bug");
-        let encoding = tokio::task::spawn_blocking(move || encode(&plain, coding));
+        let permit = CODERS.acquire().await.expect("it is never closed: this is a bug");
+        let encoding = tokio::task::spawn_blocking(move || {
+            // Held by the work, because a client that leaves does not end it.
+            let _permit = permit;
+            encode(&plain, coding)
+        });
         encoding.await.map_err(|error| Error::new(Kind::Internal, "compress an answer").source(error))?
     };
     let body = match coded.filter(|coded| coded.len() < plain.len()) {

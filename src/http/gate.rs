@@ -288,7 +288,8 @@ impl Gate {
             Some(coding) => {
                 head.headers.remove(header::CONTENT_ENCODING);
                 head.headers.remove(header::CONTENT_LENGTH);
-                let decoded = coding::decoded(Body::new(body), coding, self.body_bytes_max);
+                let coded = Body::new(CountedBody::new(body, bytes.clone()));
+                let decoded = coding::decoded(coded, coding, self.body_bytes_max);
                 Body::new(CountedBody::new(decoded, bytes.clone()))
             }
         };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -128,6 +128,20 @@ pub(super) struct AnswerBytes(Option<Reservation>);
 #[derive(Clone)]
 struct IsHeld;
 
+/// What an answer of unknown length holds until it is sent, where that is known.
+#[derive(Clone)]
+struct Holds(usize);
+
+/// Says what an answer of unknown length holds until it is sent: what it is written from, and `bytes_expected` of it at most.
+pub(super) fn holds(extensions: &mut Extensions, source_bytes: usize, bytes_expected: usize) {
+    extensions.insert(Holds(source_bytes + bytes_expected.min(STREAM_BYTES)));
+}
+
+/// Forgets what was reserved for an answer, because its body was replaced.
+pub(super) fn forget(extensions: &mut Extensions) {
+    extensions.remove::<IsHeld>();
+}
+
 impl AnswerBytes {
     /// Reserves for an answer of about `bytes`, with what it is made of.
     ///
@@ -159,11 +173,13 @@ impl AnswerBytes {
 /// `Overloaded`, `TooLarge`: then the answer is given up.
 pub(super) fn hold(budget: &Arc<ByteBudget>, response: Response) -> Result<Response> {
     let bytes = match response.body().size_hint().exact() {
-        Some(bytes) if bytes <= UNCOUNTED_BYTES as u64 => return Ok(response),
         Some(_) | None if response.extensions().get::<IsHeld>().is_some() => return Ok(response),
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-        None => STREAM_BYTES,
+        None => response.extensions().get::<Holds>().map_or(STREAM_BYTES, |holds| holds.0),
     };
+    if bytes <= UNCOUNTED_BYTES {
+        return Ok(response);
+    }
     Ok(AnswerBytes(Some(budget.try_reserve(bytes)?)).attach(response))
 }
 

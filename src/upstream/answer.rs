@@ -16,6 +16,8 @@ pub(super) const OF_DELIVERY: [&str; 2] = ["id", "created"];
 pub(super) const OF_ENVELOPE: [&str; 3] = ["model", "system_fingerprint", "service_tier"];
 /// How long one of these may be, as JSON. Names of models have at most so many bytes in requests too.
 pub(super) const ENVELOPE_BYTES_MAX: usize = 258;
+/// Calls that a message may have.
+pub(super) const CALLS_MAX: usize = 16_384;
 /// Choices that an answer may have.
 const CHOICES_MAX: u64 = 1024;
 
@@ -120,7 +122,9 @@ impl Choice<'_> {
             Some(Unfit::Unfinished)
         } else if self.message.is_empty() {
             Some(Unfit::Empty)
-        } else if self.delta.is_some() {
+        } else if self.delta.is_some()
+            || self.message.tool_calls.as_ref().is_some_and(|calls| calls.len() > CALLS_MAX)
+        {
             // A stream would say either this or the message.
             Some(Unfit::UnknownMember)
         } else {

@@ -30,6 +30,10 @@ impl Redaction {
     /// The next piece without the key; without its ends too, where the piece tells of an error. What may be the beginning of the
     /// key is held for the next piece.
     pub(super) fn push(&mut self, piece: Bytes) -> Bytes {
+        if self.key.len() < KEY_CHARS_MIN {
+            // Local servers take words such as `none` and `ollama`, which answers hold too.
+            return self.without_in_error(piece);
+        }
         let key = self.key.as_bytes();
         let held_len =
             |bytes: &[u8]| (1..key.len()).rev().find(|len| bytes.ends_with(&key[..*len])).unwrap_or(0);
@@ -42,11 +46,14 @@ impl Redaction {
             whole.splice(at..at + key.len(), STARS.bytes());
         }
         self.held = whole.split_off(whole.len() - held_len(&whole));
-        let clean = std::str::from_utf8(&whole).ok().filter(|_| tells_error(&whole));
-        match clean.and_then(|text| redacted(text, &self.key)) {
-            Some(clean) => clean.into(),
-            None => whole.into(),
-        }
+        self.without_in_error(whole.into())
+    }
+
+    /// A piece that tells of an error without the key and its ends; any other as it is.
+    fn without_in_error(&self, piece: Bytes) -> Bytes {
+        let text = std::str::from_utf8(&piece).ok().filter(|_| tells_error(&piece));
+        let clean = text.and_then(|text| redacted(text, &self.key)).map(Bytes::from);
+        clean.unwrap_or(piece)
     }
 
     /// What was held when the body has ended.
@@ -138,6 +145,19 @@ mod tests {
     use super::*;
 
     const KEY: &str = "sk-proj-AbCdEfGh1234567890wxYZ";
+
+    #[test]
+    fn a_placeholder_for_a_key_is_no_secret_of_an_answer() {
+        for word in ["ollama", "none", "*", "null"] {
+            let answer =
+                Bytes::from(format!("{{\"model\":\"{word}\",\"content\":\"say {word} twice: {word}\"}}"));
+            let mut redaction = Redaction::new(word);
+            assert_eq!(redaction.push(answer.clone()), answer, "{word}");
+            assert!(redaction.rest().is_empty());
+        }
+        let error = Bytes::from_static(b"{\"error\":{\"message\":\"bad key sk-ours\"}}");
+        assert_eq!(Redaction::new("sk-ours").push(error), "{\"error\":{\"message\":\"bad key ***\"}}");
+    }
 
     #[test]
     fn a_key_and_its_ends_are_taken_out() {

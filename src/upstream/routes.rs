@@ -49,7 +49,7 @@ impl Key {
     /// A key of ours, without its scheme.
     pub(super) fn secret(&self) -> Option<&str> {
         match self {
-            Key::Ours(value) => value.to_str().ok()?.strip_prefix(SCHEME),
+            Key::Ours(value) => value.to_str().ok()?.strip_prefix(SCHEME).filter(|key| !key.is_empty()),
             Key::None | Key::Clients => None,
         }
     }

@@ -83,10 +83,10 @@ impl Fixture {
     }
 
     /// A request whose answer nobody reads yet.
-    async fn send(&self, method: &str, path: &str, length: usize, body: &[u8]) -> TcpStream {
+    async fn send(&self, method: &str, path: &str, headers: &str, length: usize, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address()).await.unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{headers}\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         // A request that is refused may end the connection before its body is sent.
@@ -196,7 +196,7 @@ async fn large_bodies_stay_within_the_budget() {
         let (method, path, body) = &requests[client % requests.len()];
         let fixture = &fixture;
         async move {
-            let mut stream = fixture.send(method, path, body.len(), body).await;
+            let mut stream = fixture.send(method, path, "", body.len(), body).await;
             // An answer's head is enough, since streams of the model go on.
             status(&mut stream).await
         }
@@ -213,7 +213,10 @@ async fn bodies_that_stall_stay_within_the_budget_and_shut_out_no_small_request(
     let fixture = Fixture::start().await;
     let half = vec![b' '; BODY_BYTES / 2];
     let load = async {
-        let send = |_| fixture.send("POST", "/v1/embeddings", BODY_BYTES, &half);
+        let send = |client: usize| {
+            let headers = if client.is_multiple_of(2) { "content-encoding: gzip\r\n" } else { "" };
+            fixture.send("POST", "/v1/embeddings", headers, BODY_BYTES, &half)
+        };
         let stalled = join_all((0..CLIENTS).map(send)).await;
         fixture.assert_open().await;
         until("what fits the budget is taken", async || metric(&fixture.server, REFUSED).await > 0).await;
@@ -229,7 +232,11 @@ async fn answers_that_are_not_read_stay_within_the_budget() {
     let fixture = Fixture::start().await;
     let body = json!({ "model": "mock", "input": texts(), "encoding_format": "float" }).to_string();
     let load = async {
-        let send = |_| fixture.send("POST", "/v1/embeddings", body.len(), body.as_bytes());
+        // One of three is compressed before it is sent.
+        let send = |client: usize| {
+            let headers = if client.is_multiple_of(3) { "accept-encoding: gzip\r\n" } else { "" };
+            fixture.send("POST", "/v1/embeddings", headers, body.len(), body.as_bytes())
+        };
         let mut unread = join_all((0..CLIENTS).map(send)).await;
         let statuses = join_all(unread.iter_mut().map(status)).await;
         fixture.assert_open().await;
@@ -247,7 +254,7 @@ async fn long_streams_that_are_not_read_stay_within_the_budget() {
         for client in 0..STREAMS {
             let messages = json!([{ "role": "user", "content": format!("question {client}") }]);
             let body = json!({ "model": "m", "stream": true, "messages": messages }).to_string();
-            unread.push(fixture.send("POST", "/v1/chat/completions", body.len(), body.as_bytes()).await);
+            unread.push(fixture.send("POST", "/v1/chat/completions", "", body.len(), body.as_bytes()).await);
         }
         let statuses = join_all(unread.iter_mut().map(status)).await;
         fixture.assert_open().await;

@@ -11,6 +11,7 @@ use super::reason::Reason;
 use super::record::{CONTENT_TYPE, Record};
 use super::telling::{OfUsage, Phase, Streamed, Whole};
 use super::{Answers, Asked};
+use crate::byte_budget::UNCOUNTED_BYTES;
 use crate::cache::{Held, Policy, Stamp, TierName};
 use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
 use crate::error::{Error, Kind, Result};
@@ -186,6 +187,7 @@ impl Making {
     /// Passes events on as they come, but for the last one, and reads along.
     async fn follow(&self, reply: &mut Reply, flight: &Flight, course: &mut Course) -> Result<()> {
         let bytes_max = self.answers.answer_bytes_max;
+        let mut unread = self.answers.budget.empty();
         while let Some(bytes) = course.next_of(reply).await? {
             course.events.push(&bytes);
             while let Some(event) = course.events.next_event() {
@@ -194,6 +196,11 @@ impl Making {
             if course.events.unread_bytes() > bytes_max {
                 let message = "read the upstream's stream: an event is too long (upstream.answer_bytes_max)";
                 return Err(Error::new(Kind::Upstream, message).with("bytes_max", bytes_max));
+            }
+            // Half an event is held here until the rest of it has come.
+            unread.shrink_to(course.events.unread_bytes());
+            if course.events.unread_bytes() > UNCOUNTED_BYTES {
+                unread.try_cover(course.events.unread_bytes())?;
             }
             if flight.telling().holds_too_much(bytes_max) {
                 self.hold_less(flight, course).await?;
@@ -216,9 +223,10 @@ impl Making {
             telling.close();
         }
         if !telling.has_ears() {
+            let kind = if telling.is_over_budget() { Kind::Overloaded } else { Kind::Upstream };
             return Err(Error::new(
-                Kind::Upstream,
-                "read the upstream's stream: nobody hears what is too long to keep",
+                kind,
+                "the stream is too long to be held, and no client reads its events",
             ));
         }
         while tokio::time::timeout(ROOM_WITHIN, telling.room(self.answers.answer_bytes_max)).await.is_err() {

@@ -126,6 +126,8 @@ pub struct Answers {
     origin: Arc<dyn Origin>,
     prices: Prices,
     board: Arc<Board>,
+    /// What all requests in flight may hold.
+    budget: Arc<ByteBudget>,
     stripes: Stripes,
     refreshes: Arc<Semaphore>,
     pauses: Pauses,
@@ -164,6 +166,7 @@ impl Answers {
             origin,
             prices: Prices::new(&upstream.prices),
             board: Board::new(Arc::clone(budget)),
+            budget: Arc::clone(budget),
             stripes: Stripes::new(),
             refreshes: Arc::new(Semaphore::new(options.refreshes_max)),
             pauses: Pauses::default(),

@@ -194,6 +194,11 @@ impl Telling {
         tape.bytes > bytes_max || tape.is_over_budget()
     }
 
+    /// Whether more is held than the budget of all requests in flight allows.
+    pub(super) fn is_over_budget(&self) -> bool {
+        lock(&self.tape).is_over_budget()
+    }
+
     /// Nobody will come any more: what all have heard is let go.
     pub(super) fn close(&self) {
         let mut tape = lock(&self.tape);

@@ -85,7 +85,12 @@ impl Repair<'_> {
         let path = self.place.log(self.name, manifest.log);
         let read = Log::read(&*self.place.files, &path, manifest.log, &manifest.salt);
         if !matches!(&read, Ok((Replay { damaged: 0, .. }, _))) {
-            let replay = read.map(|(replay, _)| replay).unwrap_or_default();
+            let replay = match read {
+                Ok((replay, _)) => replay,
+                // A log that cannot be read now may be whole: nothing takes its place.
+                Err(error) if error.kind() == Kind::Io && !is_missing(&error) => return Err(error),
+                Err(_) => Replay::default(),
+            };
             next.log = next.next_number;
             next.next_number += 1;
             let path_of_next = self.place.log(self.name, next.log);
@@ -154,4 +159,11 @@ impl Repair<'_> {
             moved => moved.map_err(io),
         }
     }
+}
+
+/// Whether an error says that there is no such file.
+fn is_missing(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
 }

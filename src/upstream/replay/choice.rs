@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::super::answer::number;
+use super::super::answer::{CALLS_MAX, number};
 use super::super::members::{Members, write_member};
 use super::pieces::{Text, Tokens};
 use super::plan::Step;
@@ -44,6 +45,13 @@ struct CallText {
     text: String,
 }
 
+/// The calls of a message; none if they are no objects, or too many.
+fn read_calls(value: &RawValue) -> Option<Vec<Members<'_>>> {
+    // Counting takes no memory, however many there are.
+    let count = serde_json::from_str::<Vec<IgnoredAny>>(value.get()).ok()?.len();
+    (count <= CALLS_MAX).then(|| serde_json::from_str(value.get()).ok())?
+}
+
 impl<'a> Choice<'a> {
     /// A choice; none if a stream cannot say it exactly.
     pub(super) fn read(place: usize, choice: Members<'a>) -> Option<Choice<'a>> {
@@ -63,7 +71,7 @@ impl<'a> Choice<'a> {
         let (mut members, mut calls, mut function_call) = (Vec::new(), Vec::new(), None);
         for (name, value) in message?.0 {
             match name.as_str() {
-                "tool_calls" if begins(value, "[{") => calls = serde_json::from_str(value.get()).ok()?,
+                "tool_calls" if begins(value, "[{") => calls = read_calls(value)?,
                 "function_call" if begins(value, "{") => {
                     function_call = Members::read(value.get().as_bytes());
                 }

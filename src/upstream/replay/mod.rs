@@ -38,6 +38,8 @@ pub fn as_json(json: &[u8], created: UnixSeconds) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Replay {
     plan: Plan,
+    /// What the plan holds of the answer.
+    source_bytes: usize,
     is_over: bool,
 }
 
@@ -45,7 +47,8 @@ impl Replay {
     /// A replay that has not begun; none if the JSON is no answer that a stream can say exactly.
     pub fn new(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option<Replay> {
         let plan = Plan::read(json, &new_id(), created, wants_usage)?;
-        Some(Replay { plan, is_over: false })
+        // Texts and their tokens are copies of parts of it.
+        Some(Replay { plan, source_bytes: json.len().saturating_mul(2), is_over: false })
     }
 
     /// The next events, about `bytes` of them at once; none at the end.
@@ -73,6 +76,11 @@ impl Replay {
             }
         }
         Some(out.into())
+    }
+
+    /// Bytes that it holds of the answer, and about how many it will write.
+    pub fn bytes_held_and_expected(&self) -> (usize, usize) {
+        (self.source_bytes, self.plan.bytes_expected)
     }
 
     /// Whether all of it was read.
