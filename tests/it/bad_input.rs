@@ -112,7 +112,7 @@ async fn a_null_is_as_good_as_nothing() {
             json!({ "tags": ["t"], "namespace": null, "keys": null, "entity": null, "all": null,
             "mode": null, "dry_run": null }),
         ),
-        ("/v1/cache/default/batch", json!({ "get": null, "put": null, "delete": null })),
+        ("/v1/cache/default/batch", json!({ "get": ["k"], "put": null, "delete": null })),
         (
             "/v1/cache/default/batch",
             json!({ "put": [{ "key": "k", "value": "v", "value_base64": null,

@@ -90,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
         if asked["model"] == "broken":
             error = {"message": "out of order", "type": "invalid_request_error", "param": "x", "code": "broken"}
             return self.reply(400, json.dumps({"error": error}))
+        if self.path.endswith("/embeddings"):
+            error = {"message": "no such model", "type": "invalid_request_error", "param": "model"}
+            return self.reply(404, json.dumps({"error": error | {"code": "model_not_found"}}))
         answer = whole(asked, call)
         if not asked.get("stream"):
             return self.reply(200, json.dumps(answer))
