@@ -17,7 +17,7 @@ const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 const ROUNDED_MIN: f64 = 9_223_372_036_854_775_808.0;
 
 /// Values that a text may hold: each takes more room than its two bytes.
-const VALUES_MAX: u32 = 1 << 20;
+const VALUES_MAX: u32 = 1 << 18;
 
 /// Objects with more members are searched for a name that stands twice by sorting their names.
 const PAIRS_MAX: usize = 8;

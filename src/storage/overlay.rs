@@ -40,6 +40,20 @@ impl Overlay {
         Ok(Overlay { file, written: Mutex::new(written) })
     }
 
+    /// The same with as many zeros behind the file as fill its last page: a file that was cut there, or has a few bytes more,
+    /// still holds its other pages.
+    pub(super) fn in_whole_pages(self) -> Overlay {
+        let mut written = lock(&self.written);
+        written.bytes = written.bytes.next_multiple_of(PAGE_BYTES);
+        drop(written);
+        self
+    }
+
+    /// Whether the file ends within a page.
+    pub(super) fn ends_within_a_page(path: &Path) -> io::Result<bool> {
+        Ok(!fs::metadata(path)?.len().is_multiple_of(PAGE_BYTES))
+    }
+
     /// Changes one byte.
     pub(super) fn patch(&self, offset: u64, change: impl FnOnce(u8) -> u8) -> io::Result<()> {
         let mut byte = [0];

@@ -172,6 +172,28 @@ async fn what_damaged_records_still_hold_is_brought_back_and_nothing_that_was_hi
 }
 
 #[tokio::test]
+async fn records_that_end_within_a_page_are_damaged_and_come_back_whole() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    for n in 0..20 {
+        assert_eq!(server.ask("PUT", &format!("/v1/cache/products/{n}"), &[], "value").await.status, 204);
+    }
+    assert!(server.stop().success());
+    let records = dir.path().join("records/records.redb");
+    let mut bytes = fs_err::read(&records).unwrap();
+    bytes.extend([7; 100]);
+    fs_err::write(&records, &bytes).unwrap();
+    assert_eq!(verify(dir.path(), &[]).0, Some(3));
+    let (code, said) = verify(dir.path(), &["--repair"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(verify(dir.path(), &[]).0, Some(0));
+    let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    for n in 0..20 {
+        assert_eq!(server.get(&format!("/v1/cache/products/{n}")).await.body, "value", "{n}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_data_directory_is_private_and_a_wider_one_is_warned_about() {
     let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
     let data = dir.path().join("new/data");

@@ -46,7 +46,10 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         Ok((is_whole, count_bad_objects(&database)?))
     });
     let file = Path::new("records").join(RECORDS_NAME);
+    let ends_within_a_page = Overlay::ends_within_a_page(&path)
+        .map_err(|error| Error::io("read the records", error).with("path", path.display()))?;
     match checked {
+        Ok(_) if ends_within_a_page => report.add(file, State::Damaged, "it ends within a page"),
         Ok((_, bad)) if bad > 0 => {
             report.add(file, State::Damaged, format!("{bad} objects do not verify"));
         }
@@ -68,7 +71,7 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
 
 /// Opens the file without changing it. `patch` changes the byte that says how it was closed.
 fn open(path: &Path, patch: impl FnOnce(u8) -> u8) -> Result<Database, redb::Error> {
-    let overlay = Overlay::open(path)?;
+    let overlay = Overlay::open(path)?.in_whole_pages();
     overlay.patch(CLOSED_AT, patch)?;
     Ok(Database::builder().create_with_backend(overlay)?)
 }

@@ -30,7 +30,11 @@ async fn load(url: &str, seed: u64, end: Instant) -> u64 {
         let request = if is_valid { valid(&mut random) } else { request(&mut random) };
         let answer = client.send(&request, &mut random).await;
         let answer = answer.unwrap_or_else(|error| panic!("{error}: {}", shown(&request)));
-        assert!(!answer.as_ref().is_some_and(is_fault), "{answer:?}: {}", shown(&request));
+        assert!(
+            !answer.as_ref().is_some_and(|answer| is_fault(&request, answer)),
+            "{answer:?}: {}",
+            shown(&request)
+        );
         sent += 1;
     }
     sent
