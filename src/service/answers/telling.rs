@@ -15,8 +15,9 @@ use crate::upstream::{Answer, Headers, Usage, without_usage};
 /// What an event costs beside its bytes.
 const EVENT_BYTES: usize = size_of::<Frame>();
 
-/// What each byte of the events may hold: itself, its place in buffers that grow, and a part of the answer that is assembled.
-const EVENT_COST: usize = 3;
+/// What each byte of the events may hold: itself, its place in buffers that grow, its part of the answer that is assembled, and the
+/// buffers of the connections that it goes through.
+const EVENT_COST: usize = 6;
 
 /// About as much is handed out at once: whoever comes late to a long answer gets no copy of all of it.
 const HANDED_BYTES: usize = 64 * 1024;
