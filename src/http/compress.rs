@@ -69,7 +69,7 @@ pub(super) async fn compress(
     let (mut head, body) = response.into_parts();
     let fault = |error| Error::new(Kind::Internal, "compress an answer").source(error);
     let plain = body.collect().await.map_err(fault)?.to_bytes();
-    // The body that reserved is gone: what is sent instead reserves anew.
+    // The body that reserved is gone: what is sent instead makes a reservation of its own.
     inflight::forget(&mut head.extensions);
     let coded = if plain.len() <= INLINE_BYTES_MAX {
         encode(&plain, coding)

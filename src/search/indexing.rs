@@ -84,7 +84,7 @@ impl Writer {
         })
     }
 
-    /// Begins to build an index of all rows, on a thread that nobody waits for.
+    /// Begins to build an index of all rows, on a thread of its own; the caller does not wait.
     pub(super) fn start_index(&mut self, view: &View) -> Result<()> {
         let Some(plan) = self.plan.clone() else { return Ok(()) };
         if view.delta_from() < view.parts.len() {

@@ -192,7 +192,7 @@ impl Workshop {
         }))
     }
 
-    /// Builds an index, writes it to its draft and opens it; none, and no draft, if nobody wants it any more. Blocks until it
+    /// Builds an index, writes it to its draft and opens it; none, and no draft, if it is no longer wanted. Blocks until it
     /// is its turn, and then for as long as it takes.
     pub(super) fn build(
         &self,

@@ -1,7 +1,7 @@
 //! Checking a whole data directory, and setting it right. Both hold the directory's lock.
 //!
 //! Checking changes nothing but the lock file. Repair never deletes: what is damaged is moved or copied into
-//! `damaged-<time>/` inside the data directory, what can be derived from the rest is written anew, and what can still be
+//! `damaged-<time>/` inside the data directory, what can be derived from the rest is written again, and what can still be
 //! read of damaged records is brought back.
 
 mod records;
@@ -102,7 +102,7 @@ pub fn verify(root: &Path) -> Result<Report> {
     check(root)
 }
 
-/// Moves damaged files into `damaged-<time>/`, then writes manifest and index files anew from the segments. Of a segment
+/// Moves damaged files into `damaged-<time>/`, then rewrites manifest and index files from the segments. Of a segment
 /// with damaged slots a copy goes there, and the slots are emptied. What damaged records still hold is brought back.
 /// What is left of damaged collections is written into new files. Returns what was found before, and what is found now.
 ///

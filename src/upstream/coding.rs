@@ -1,4 +1,4 @@
-//! Bodies that come compressed though nobody asked for it, read piece by piece within bounds.
+//! Bodies that come compressed although `identity` was requested, read piece by piece within bounds.
 
 use std::io::{BufRead, ErrorKind, Read};
 

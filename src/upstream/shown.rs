@@ -10,7 +10,7 @@ use super::connection::is_of_connection;
 use super::reply::Headers;
 
 /// What describes the body, says how it may be cached, or says whether to try again. Caches between client and upstream are those of
-/// routes that are passed on; whoever passes on an answer in bytes of its own leaves out what describes the upstream's
+/// routes that are passed on; a caller that writes an answer in bytes of its own leaves out what describes the upstream's
 /// ([`super::Reply::forget_bytes`]).
 const SHOWN: [&str; 18] = [
     "accept-ranges",

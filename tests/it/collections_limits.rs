@@ -169,7 +169,7 @@ async fn null_is_the_default_of_every_field() {
 }
 
 /// Answers that are written in pieces say the same as those that are written at once; and a reader who stops between two
-/// pieces holds nobody up.
+/// pieces delays no other request.
 #[tokio::test]
 async fn long_answers_are_whole_and_a_slow_reader_delays_no_other_client() {
     let own = Collections::start().await;

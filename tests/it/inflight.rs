@@ -82,7 +82,7 @@ impl Fixture {
         assert_eq!(self.server.post_raw(small).await.status, 200);
     }
 
-    /// A request whose answer nobody reads yet.
+    /// Sends a request without reading its answer.
     async fn send(&self, method: &str, path: &str, headers: &str, length: usize, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address()).await.unwrap();
         let head = format!(

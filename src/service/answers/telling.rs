@@ -565,7 +565,7 @@ mod tests {
         assert_eq!(held_bytes(&telling), 0);
         drop((slow, waiting));
         event("d");
-        assert_eq!(held_bytes(&telling), 0, "nobody listens");
+        assert_eq!(held_bytes(&telling), 0, "no reader is left");
     }
 
     #[tokio::test]

@@ -195,7 +195,7 @@ pub(super) fn empty_slots(path: &Path, copy: &Path, slots: &[u32]) -> Result<()>
 }
 
 /// An index file that names a slot which does not verify tells that the slot was good once: that is damage, and
-/// writing the index file anew sets it right.
+/// rewriting the index file repairs it.
 fn check_index(folder: &Path, segment: &OpenSegment, entries: &[IndexEntry], report: &mut Report) {
     let file = folder.join(index_file::index_name(segment.header.number));
     match read_all(&OsFiles, &segment.index_path(), index_file::bytes_max(&segment.header)) {

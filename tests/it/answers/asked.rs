@@ -143,7 +143,7 @@ async fn every_header_that_holds_a_credential_tells_clients_apart() {
     server.ask("POST", "/v1/completions?key=one", &[], r#"{"model":"m"}"#).await;
     let paths: Vec<String> = upstream.seen().into_iter().rev().take(2).map(|seen| seen.path).collect();
     assert_eq!(paths, ["/v1/completions", "/v1/chat/completions?api-version=1"]);
-    // What is no credential tells nobody apart.
+    // A header that is no credential does not separate clients.
     assert!(is_hit(&asked(&[("idempotency-key", "1"), ("x-stainless-retry-count", "1")]).await));
     let given = async |key: &str, path: &str, body: Value| {
         server.ask("POST", path, &[("api-key", key)], body.to_string()).await

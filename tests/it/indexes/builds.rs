@@ -68,7 +68,7 @@ fn state(process: u32) -> Option<char> {
 }
 
 fn is_gone(process: u32) -> bool {
-    // One that has ended, and whose end nobody has read yet, is a zombie.
+    // One that has ended, and whose exit status is not read yet, is a zombie.
     state(process).is_none_or(|state| state == 'Z')
 }
 
