@@ -7,6 +7,7 @@ pub mod app;
 pub mod byte_budget;
 pub mod cache;
 pub mod config;
+mod decompression;
 pub mod domain;
 pub mod embed;
 pub mod error;

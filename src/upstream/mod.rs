@@ -8,7 +8,6 @@
 mod answer;
 mod assembly;
 mod client;
-mod coding;
 mod connection;
 mod events;
 mod forwards;

@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::coding::{self, Coding};
 use super::events::begins_events;
 use crate::byte_budget::{ByteBudget, UNCOUNTED_BYTES};
+use crate::decompression::{Coding, decompressed};
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 
@@ -151,19 +151,19 @@ impl Reply {
 
     /// The same with a body that is not compressed, unless in a way that cannot be read here.
     pub fn decoded(mut self) -> Reply {
-        match Coding::of(&self.headers) {
+        match coding_of(&self.headers) {
             None | Some(Coding::Other) => self,
             Some(coding) => {
                 self.headers.retain(|(name, _)| name != "content-encoding");
                 self.forget_bytes();
-                Reply { body: coding::decoded(self.body, coding), ..self }
+                Reply { body: decompressed(self.body, coding), ..self }
             }
         }
     }
 
     /// Whether the body is compressed.
     pub fn is_compressed(&self) -> bool {
-        Coding::of(&self.headers).is_some()
+        coding_of(&self.headers).is_some()
     }
 
     /// Whether the body begins as a stream of events does, whatever its type is said to be. Nothing of it is lost.
@@ -251,6 +251,12 @@ impl Reply {
             }
         })
     }
+}
+
+/// How a body with these headers is compressed; `None` if it is not.
+fn coding_of(headers: &Headers) -> Option<Coding> {
+    let lines = headers.iter().filter(|(name, _)| name == "content-encoding");
+    Coding::of(lines.map(|(_, value)| &value[..]))
 }
 
 /// Whether the body may be a stream of events: it is named so, or in no way that says more than text.

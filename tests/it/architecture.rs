@@ -3,19 +3,20 @@
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may import besides itself.
-const HOUSE: [(&str, &[&str]); 16] = [
+const HOUSE: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("metrics", &[]),
     ("domain", &[]),
     ("pacing", &[]),
     ("byte_budget", &["error", "metrics"]),
+    ("decompression", &["error"]),
     ("sync", &[]),
     ("storage", &["domain", "error", "metrics"]),
     ("cache", &["storage", "domain", "error", "metrics", "sync"]),
-    ("embed", &["domain", "error", "metrics", "pacing"]),
+    ("embed", &["domain", "error", "metrics", "pacing", "decompression"]),
     ("search", &["storage", "domain", "error", "metrics", "sync"]),
     ("matching", &["domain", "error"]),
-    ("upstream", &["domain", "error", "metrics", "pacing", "byte_budget"]),
+    ("upstream", &["domain", "error", "metrics", "pacing", "byte_budget", "decompression"]),
     (
         "service",
         &["cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics", "byte_budget"],
@@ -67,7 +68,7 @@ const SECRETS: [(&str, &[&str]); 13] = [
     ("redb", &["src/storage/"]),
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),
     ("lru", &["src/cache/memory/"]),
-    ("zstd", &["src/cache/packing.rs", "src/http/coding.rs", "src/upstream/coding.rs"]),
+    ("zstd", &["src/cache/packing.rs", "src/http/coding.rs", "src/decompression.rs"]),
     ("likewise_index", &["src/search/"]),
     ("arc_swap", &["src/search/", "src/matching/readings.rs"]),
 ];

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde::Serialize;
@@ -13,6 +15,7 @@ use super::options::{Encoding, RemoteOptions, Target};
 use super::pace::{Pace, limited};
 use super::refusal::{Cause, Failure, Said};
 use super::reply::{self, Vector};
+use crate::decompression::{Coding, decompressed};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::pacing::{self, LogLimit, retry_after};
@@ -183,12 +186,6 @@ impl Client {
         if !status.is_success() {
             return Err(self.refused(status, response).await);
         }
-        if let Some(encoding) = response.headers().get(CONTENT_ENCODING).filter(|name| *name != "identity") {
-            self.warn("compressed", encoding.to_str().unwrap_or_default());
-            let error =
-                Error::new(Kind::Upstream, "read the remote model's answer: it is compressed unasked");
-            return Err(Fault::Final(of_endpoint(error)));
-        }
         let numbers = texts.len().saturating_mul(self.target.dim);
         let limit = numbers.saturating_mul(ANSWER_BYTES_PER_NUMBER).saturating_add(ANSWER_BYTES_EXTRA);
         let body = self.read_body(response, limit).await?;
@@ -263,18 +260,23 @@ impl Client {
         key.is_some_and(|key| word.contains(key))
     }
 
-    /// The whole body, unless it is longer than any right answer.
+    /// The whole body, decompressed, unless it is longer than any right answer.
     async fn read_body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
+        let lines = response.headers().get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+        let coding = Coding::of(lines);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
-            if body.len() + chunk.len() > bytes_max {
-                let error = Error::new(Kind::Upstream, "read the remote model's answer: it is too long");
-                let error = error.with("bytes_max", bytes_max);
-                return Err(Fault::Final(Failure { error, cause: Cause::Unclear }));
-            }
-            body.extend_from_slice(&chunk);
+            append(&mut body, &chunk, bytes_max).map_err(Fault::Final)?;
         }
-        Ok(body)
+        match coding {
+            None => Ok(body),
+            Some(Coding::Other) => {
+                self.warn("compressed", "by a coding that this server does not read");
+                let error = "read the remote model's answer: its content-encoding is not known";
+                Err(Fault::Final(of_endpoint(Error::new(Kind::Upstream, error))))
+            }
+            Some(coding) => decompress(body, coding, bytes_max).await.map_err(Fault::Final),
+        }
     }
 
     /// Reports a failure to the operator, at most once a second.
@@ -283,6 +285,26 @@ impl Client {
             tracing::warn!(model = self.target.model, failure, said, "the remote model fails");
         }
     }
+}
+
+/// Adds a piece to a body of at most `bytes_max`.
+fn append(body: &mut Vec<u8>, piece: &[u8], bytes_max: usize) -> Result<(), Failure> {
+    if body.len() + piece.len() > bytes_max {
+        let error = Error::new(Kind::Upstream, "read the remote model's answer: it is too long");
+        return Err(Failure { error: error.with("bytes_max", bytes_max), cause: Cause::Unclear });
+    }
+    body.extend_from_slice(piece);
+    Ok(())
+}
+
+async fn decompress(body: Vec<u8>, coding: Coding, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let whole = stream::once(std::future::ready(Ok(Bytes::from(body)))).boxed();
+    let (mut pieces, mut plain) = (decompressed(whole, coding), Vec::new());
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| Failure { error, cause: Cause::Unclear })?;
+        append(&mut plain, &piece, bytes_max)?;
+    }
+    Ok(plain)
 }
 
 fn of_endpoint(error: Error) -> Failure {

@@ -2,6 +2,7 @@
 //! few lines over a plain socket, scripted answer by answer; waits are one millisecond.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::AtomicBool;
 
@@ -20,6 +21,10 @@ enum Act {
     Vectors,
     /// Answers with a status, a header line (may be empty) and a body.
     Answer(u16, &'static str, &'static str),
+    /// Answers with the vectors, compressed by gzip; cut behind so many bytes.
+    Gzip(usize),
+    /// Answers with so many spaces, compressed.
+    GzippedBlank(usize),
     /// Closes the connection.
     HangUp,
     /// Never answers.
@@ -73,6 +78,14 @@ async fn endpoint(script: impl IntoIterator<Item = Act>) -> Endpoint {
                         answer(status, "", body)
                     }
                     Act::Bad(..) => answer(200, "", &vectors(&request)),
+                    Act::Gzip(length) => {
+                        let body = gzip(&vectors(&request), length);
+                        [answer_head(200, "content-encoding: gzip\r\n", body.len()), body].concat()
+                    }
+                    Act::GzippedBlank(length) => {
+                        let body = gzip(&" ".repeat(length), usize::MAX);
+                        [answer_head(200, "content-encoding: gzip\r\n", body.len()), body].concat()
+                    }
                     Act::HangUp => return,
                     Act::Hang => return std::future::pending().await,
                     Act::Wait => {
@@ -81,7 +94,7 @@ async fn endpoint(script: impl IntoIterator<Item = Act>) -> Endpoint {
                     }
                 };
                 assert!(count > 0);
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(&answer).await;
             });
         }
     });
@@ -114,10 +127,24 @@ async fn read_request(stream: &mut TcpStream) -> (String, serde_json::Value) {
     (head, serde_json::from_slice(&body).unwrap())
 }
 
-fn answer(status: u16, header: &str, body: &str) -> String {
-    let length = body.len();
-    format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{header}\r\n{body}")
-        .replace("\r\n\r\n\r\n", "\r\n\r\n")
+fn answer(status: u16, header: &str, body: &str) -> Vec<u8> {
+    [answer_head(status, header, body.len()), body.into()].concat()
+}
+
+fn answer_head(status: u16, header: &str, length: usize) -> Vec<u8> {
+    let header = header.trim_end();
+    let line_end = if header.is_empty() { "" } else { "\r\n" };
+    format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{header}{line_end}\r\n")
+        .into_bytes()
+}
+
+/// The first `length` bytes of a compressed text.
+fn gzip(text: &str, length: usize) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    let mut compressed = encoder.finish().unwrap();
+    compressed.truncate(length);
+    compressed
 }
 
 /// The vector of a text is its length and one.
@@ -363,6 +390,18 @@ async fn nonsense_is_an_error_and_never_a_vector() {
         assert_eq!(bench.refusal().await.kind(), Kind::Upstream);
     }
     assert!(bench.embed(&["a"]).await[0].is_ok());
+}
+
+#[tokio::test]
+async fn what_comes_compressed_is_read_within_the_same_limits() {
+    let unknown = Act::Answer(200, "content-encoding: br", "x");
+    let endpoint =
+        endpoint([Act::Gzip(usize::MAX), Act::Gzip(20), unknown, Act::GzippedBlank(1 << 20)]).await;
+    let bench = bench(&options(&endpoint));
+    assert_eq!(bench.embed(&["abc"]).await[0].as_ref().unwrap(), &vec![3.0, 1.0]);
+    for message in ["decompress", "content-encoding", "too long"] {
+        assert!(bench.refusal().await.message().contains(message), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Bodies that come compressed although `identity` was requested, read piece by piece within bounds.
+//! Replies of other servers that come compressed although `identity` was requested, read piece by piece within bounds.
 
 use std::io::{BufRead, ErrorKind, Read};
 
@@ -6,7 +6,6 @@ use bytes::{Buf as _, Bytes};
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::reply::Headers;
 use crate::error::{Error, Kind, Result};
 
 /// A piece has at most so many bytes, however few they were compressed to: who reads it decides whether more are wanted.
@@ -16,20 +15,23 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// A way in which a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coding {
+pub(crate) enum Coding {
+    /// RFC 1952.
     Gzip,
+    /// RFC 1950, or RFC 1951 without its header.
     Deflate,
+    /// RFC 8878.
     Zstd,
     /// Another one, or several: the body can only be passed on.
     Other,
 }
 
 impl Coding {
-    /// How a body with these headers is compressed; none if it is not.
-    pub(super) fn of(headers: &Headers) -> Option<Coding> {
-        let mut named = headers.iter().filter(|(name, _)| name == "content-encoding");
-        let (first, more) = (named.next()?, named.next());
-        let coding = match first.1.trim_ascii().to_ascii_lowercase().as_slice() {
+    /// How a body is compressed whose `content-encoding` lines these are; `None` if it is not.
+    pub(crate) fn of<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<Coding> {
+        let mut lines = lines.into_iter();
+        let (first, more) = (lines.next()?, lines.next());
+        let coding = match first.trim_ascii().to_ascii_lowercase().as_slice() {
             b"" | b"identity" => None,
             b"gzip" | b"x-gzip" => Some(Coding::Gzip),
             b"deflate" => Some(Coding::Deflate),
@@ -41,7 +43,7 @@ impl Coding {
 }
 
 /// The body as it was before it was compressed. Breaks off where it cannot be read.
-pub(super) fn decoded(
+pub(crate) fn decompressed(
     body: BoxStream<'static, Result<Bytes>>,
     coding: Coding,
 ) -> BoxStream<'static, Result<Bytes>> {
@@ -88,7 +90,7 @@ impl Body {
 }
 
 fn fault(error: std::io::Error) -> Error {
-    Error::new(Kind::Upstream, "decompress the upstream's answer").source(error)
+    Error::new(Kind::Upstream, "decompress the reply").source(error)
 }
 
 enum Decoder {
@@ -211,15 +213,15 @@ mod tests {
         ];
         for (coding, bytes) in codings {
             for step in [1, 7, bytes.len()] {
-                let whole = read(decoded(body(&bytes, step), coding)).await.unwrap();
+                let whole = read(decompressed(body(&bytes, step), coding)).await.unwrap();
                 assert!(whole == text.as_bytes(), "{coding:?} in pieces of {step}");
                 if step > 1 {
-                    let cut = read(decoded(body(&bytes[..bytes.len() / 2], step), coding)).await;
+                    let cut = read(decompressed(body(&bytes[..bytes.len() / 2], step), coding)).await;
                     assert_eq!(cut.unwrap_err().kind(), Kind::Upstream, "{coding:?} is cut");
                 }
             }
-            assert_eq!(read(decoded(body(b"", 1), coding)).await.unwrap(), b"");
-            let wrong = read(decoded(body(b"\xffno such thing", 3), coding)).await;
+            assert_eq!(read(decompressed(body(b"", 1), coding)).await.unwrap(), b"");
+            let wrong = read(decompressed(body(b"\xffno such thing", 3), coding)).await;
             assert_eq!(wrong.unwrap_err().kind(), Kind::Upstream, "{coding:?}");
         }
     }
@@ -232,14 +234,14 @@ mod tests {
         encoder.flush().unwrap();
         let begun = encoder.get_ref().clone();
         let open = stream::iter([Ok(Bytes::from(begun))]).chain(stream::pending()).boxed();
-        assert_eq!(decoded(open, Coding::Gzip).next().await.unwrap().unwrap(), TEXT);
+        assert_eq!(decompressed(open, Coding::Gzip).next().await.unwrap().unwrap(), TEXT);
     }
 
     #[tokio::test]
     async fn what_grows_without_end_comes_in_pieces() {
         let bomb = gzip(&vec![0; 50 << 20]);
         assert!(bomb.len() < 60_000);
-        let mut body = decoded(body(&bomb, bomb.len()), Coding::Gzip);
+        let mut body = decompressed(body(&bomb, bomb.len()), Coding::Gzip);
         for _ in 0..10 {
             assert!(body.next().await.unwrap().unwrap().len() <= PIECE_BYTES);
         }
@@ -247,10 +249,7 @@ mod tests {
 
     #[test]
     fn a_coding_is_known_by_its_name() {
-        let of = |values: &[&'static str]| {
-            let header = |value: &&'static str| ("content-encoding".to_owned(), Bytes::from(*value));
-            Coding::of(&values.iter().map(header).collect())
-        };
+        let of = |lines: &[&str]| Coding::of(lines.iter().map(|line| line.as_bytes()));
         assert_eq!(of(&[]), None);
         assert_eq!([of(&["identity"]), of(&[""])], [None, None]);
         assert_eq!([of(&["GZIP "]), of(&["x-gzip"])], [Some(Coding::Gzip); 2]);
