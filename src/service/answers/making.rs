@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::board::{Flight, Terms, Waiter};
 use super::reason::Reason;
 use super::record::{CONTENT_TYPE, Record};
-use super::telling::{OfUsage, Phase, Streamed, Whole};
+use super::replay_buffer::OfUsage;
+use super::telling::{Phase, Streamed, Whole};
 use super::{Answers, Asked};
 use crate::byte_budget::UNCOUNTED_BYTES;
 use crate::cache::{Held, Policy, Stamp, TierName};
@@ -222,7 +223,7 @@ impl Making {
             flight.close();
             telling.close();
         }
-        if !telling.has_ears() {
+        if !telling.has_readers() {
             let kind = if telling.is_over_budget() { Kind::Overloaded } else { Kind::Upstream };
             return Err(Error::new(
                 kind,
@@ -230,7 +231,7 @@ impl Making {
             ));
         }
         while tokio::time::timeout(ROOM_WITHIN, telling.room(self.answers.answer_bytes_max)).await.is_err() {
-            telling.leave_slowest_behind();
+            telling.drop_slowest();
         }
         Ok(())
     }

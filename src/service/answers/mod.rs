@@ -12,6 +12,7 @@ mod making;
 mod pauses;
 mod reason;
 mod record;
+mod replay_buffer;
 mod served;
 mod telling;
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What those who wait for an answer hear of it: its bytes as they come, from the first one on, and how it ended.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,18 +7,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 
 use super::reason::Reason;
-use crate::byte_budget::{ByteBudget, Reservation, UNCOUNTED_BYTES};
+use super::replay_buffer::{OfUsage, ReplayBuffer, StreamEvent};
+use crate::byte_budget::ByteBudget;
 use crate::error::{Error, Kind, Result};
-use crate::upstream::{Answer, Headers, Usage, without_usage};
+use crate::upstream::{Answer, Headers, Usage};
 
-/// What an event costs beside its bytes.
-const EVENT_BYTES: usize = size_of::<Frame>();
-
-/// What each byte of the events may hold: itself, its place in buffers that grow, its part of the answer that is assembled, and the
-/// buffers of the connections that it goes through.
-const EVENT_COST: usize = 6;
-
-/// About as much is handed out at once: whoever comes late to a long answer gets no copy of all of it.
+/// About as much is handed out at once: a reader that joins a long answer late gets no copy of all of it.
 const HANDED_BYTES: usize = 64 * 1024;
 
 /// How far the making of an answer has come.
@@ -69,49 +62,16 @@ pub(super) struct Whole {
 #[derive(Debug)]
 pub(super) struct Telling {
     progress: watch::Sender<Progress>,
-    tape: Mutex<Tape>,
-    /// Something has left the tape.
+    buffer: Mutex<ReplayBuffer>,
+    /// Something has left the buffer, or a reader has.
     eased: Notify,
 }
 
 #[derive(Debug)]
 struct Progress {
     phase: Phase,
-    frames: usize,
-}
-
-/// The events that somebody may still want to hear: all of them, for as long as somebody may come.
-#[derive(Debug)]
-struct Tape {
-    frames: VecDeque<Frame>,
-    /// Events before the first of these.
-    gone: usize,
-    bytes: usize,
-    /// What the bytes have reserved of the budget of all requests in flight.
-    reservation: Reservation,
-    /// How far each one has heard, by his number. Who hears no events has no place here.
-    heard: HashMap<u64, usize>,
-    /// Those who have come.
-    came: u64,
-    /// Whether nobody will come any more, so that what all have heard can go.
-    is_closed: bool,
-}
-
-#[derive(Debug)]
-struct Frame {
-    bytes: Bytes,
-    of_usage: OfUsage,
-}
-
-/// What an event says of what was used, which is for those who have asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OfUsage {
-    /// Nothing.
-    Nothing,
-    /// Perhaps something, beside others that are for all.
-    Perhaps,
-    /// All that it says.
-    All,
+    /// Events that have come.
+    events: usize,
 }
 
 /// The ear of one who waits. Dropping it leaves.
@@ -161,17 +121,17 @@ impl Phase {
 impl Telling {
     /// Nothing said, and the first who listens.
     pub(super) fn new(budget: &Arc<ByteBudget>) -> (Arc<Telling>, Listener) {
-        let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, frames: 0 });
-        let tape = Mutex::new(Tape::new(budget.empty()));
-        let telling = Arc::new(Telling { progress, tape, eased: Notify::new() });
-        let number = lock(&telling.tape).come();
+        let (progress, receiver) = watch::channel(Progress { phase: Phase::Waiting, events: 0 });
+        let buffer = Mutex::new(ReplayBuffer::new(budget.empty()));
+        let telling = Arc::new(Telling { progress, buffer, eased: Notify::new() });
+        let number = lock(&telling.buffer).subscribe();
         let listener = Listener { telling: Arc::clone(&telling), progress: receiver, number };
         (telling, listener)
     }
 
     /// One more who listens.
     pub(super) fn listener(self: &Arc<Self>) -> Listener {
-        let number = lock(&self.tape).come();
+        let number = lock(&self.buffer).subscribe();
         Listener { telling: Arc::clone(self), progress: self.progress.subscribe(), number }
     }
 
@@ -185,55 +145,49 @@ impl Telling {
         if bytes.is_empty() {
             return;
         }
-        let count = lock(&self.tape).push(Frame { bytes, of_usage });
-        self.progress.send_modify(|progress| progress.frames = count);
+        let count = lock(&self.buffer).push(StreamEvent { bytes, of_usage });
+        self.progress.send_modify(|progress| progress.events = count);
     }
 
     /// Whether more is held for readers than `bytes_max`, or than the budget of all requests in flight allows.
     pub(super) fn holds_too_much(&self, bytes_max: usize) -> bool {
-        let tape = lock(&self.tape);
-        tape.bytes > bytes_max || tape.is_over_budget()
+        let buffer = lock(&self.buffer);
+        buffer.bytes() > bytes_max || buffer.is_over_budget()
     }
 
     /// Whether more is held than the budget of all requests in flight allows.
     pub(super) fn is_over_budget(&self) -> bool {
-        lock(&self.tape).is_over_budget()
+        lock(&self.buffer).is_over_budget()
     }
 
-    /// Nobody will come any more: what all have heard is let go.
+    /// From here on no reader joins: what all have read is dropped.
     pub(super) fn close(&self) {
-        let mut tape = lock(&self.tape);
-        tape.is_closed = true;
-        tape.trim();
+        lock(&self.buffer).close();
     }
 
-    /// Whether anybody hears the events.
-    pub(super) fn has_ears(&self) -> bool {
-        !lock(&self.tape).heard.is_empty()
+    /// Whether any reader reads the events.
+    pub(super) fn has_readers(&self) -> bool {
+        lock(&self.buffer).has_readers()
     }
 
-    /// Goes on without those who are furthest behind: they are told that they are too slow.
-    pub(super) fn leave_slowest_behind(&self) {
-        self.with_tape(|tape| {
-            let slowest = tape.heard.values().min().copied();
-            tape.heard.retain(|_, heard| Some(*heard) != slowest);
-            tape.trim();
-        });
+    /// Goes on without the readers that are furthest behind: their stream ends with an error.
+    pub(super) fn drop_slowest(&self) {
+        self.with_buffer(ReplayBuffer::drop_slowest);
     }
 
-    /// Waits until no more is held than `bytes_max` and the budget allow, as is once those who listen have heard enough.
+    /// Waits until no more is held than `bytes_max` and the budget allow: until readers have read enough.
     pub(super) async fn room(&self, bytes_max: usize) {
         while self.holds_too_much(bytes_max) {
             self.eased.notified().await;
         }
     }
 
-    /// Does something with the tape, which may ease it.
-    fn with_tape<R>(&self, act: impl FnOnce(&mut Tape) -> R) -> R {
-        let done = act(&mut lock(&self.tape));
-        // One waits at most, and finds this also if it comes too early.
+    /// Changes the buffer, which may make room in it.
+    fn with_buffer<R>(&self, change: impl FnOnce(&mut ReplayBuffer) -> R) -> R {
+        let changed = change(&mut lock(&self.buffer));
+        // At most one task waits, and finds this also if it comes too early.
         self.eased.notify_one();
-        done
+        changed
     }
 
     /// It has come so far.
@@ -263,94 +217,6 @@ impl Telling {
     }
 }
 
-impl Tape {
-    fn new(reservation: Reservation) -> Tape {
-        Tape {
-            frames: VecDeque::new(),
-            gone: 0,
-            bytes: 0,
-            reservation,
-            heard: HashMap::new(),
-            came: 0,
-            is_closed: false,
-        }
-    }
-
-    /// What the events cost, with the answer that is assembled from them.
-    fn cost(&self) -> usize {
-        self.bytes.saturating_mul(EVENT_COST)
-    }
-
-    /// Whether more is held than has been reserved. A few bytes are not counted.
-    fn is_over_budget(&self) -> bool {
-        self.cost() > self.reservation.bytes().max(UNCOUNTED_BYTES)
-    }
-
-    fn come(&mut self) -> u64 {
-        self.came += 1;
-        self.heard.insert(self.came, 0);
-        self.came
-    }
-
-    /// Returns how many events have come.
-    fn push(&mut self, frame: Frame) -> usize {
-        self.bytes += frame.cost();
-        if self.is_over_budget() {
-            // A refusal shows in `is_over_budget`.
-            let _ = self.reservation.try_cover(self.cost());
-        }
-        self.frames.push_back(frame);
-        let count = self.gone + self.frames.len();
-        if self.heard.is_empty() {
-            self.trim();
-        }
-        count
-    }
-
-    /// Somebody has heard so far, or hears no more. Costs a look at all others only if he was behind them.
-    fn move_on(&mut self, number: u64, heard: Option<usize>) {
-        let before = match heard {
-            Some(heard) => self.heard.insert(number, heard),
-            None => self.heard.remove(&number),
-        };
-        if before == Some(self.gone) {
-            self.trim();
-        }
-    }
-
-    /// Lets go what nobody will hear any more.
-    fn trim(&mut self) {
-        if !self.is_closed {
-            return;
-        }
-        let wanted = self.heard.values().min().copied().unwrap_or(usize::MAX);
-        while self.gone < wanted
-            && let Some(frame) = self.frames.pop_front()
-        {
-            self.gone += 1;
-            self.bytes -= frame.cost();
-        }
-        self.reservation.shrink_to(self.cost());
-    }
-}
-
-impl Frame {
-    fn cost(&self) -> usize {
-        self.bytes.len() + EVENT_BYTES
-    }
-
-    /// What it is to somebody; empty if it is not for him.
-    fn heard(&self, wants_usage: bool) -> Bytes {
-        match self.of_usage {
-            OfUsage::All if !wants_usage => Bytes::new(),
-            OfUsage::Perhaps if !wants_usage => {
-                without_usage(&self.bytes).unwrap_or_else(|| self.bytes.clone())
-            }
-            OfUsage::Nothing | OfUsage::Perhaps | OfUsage::All => self.bytes.clone(),
-        }
-    }
-}
-
 impl Drop for Listener {
     fn drop(&mut self) {
         self.forgo_events();
@@ -365,7 +231,7 @@ impl Listener {
 
     /// This one wants to hear how it ends only.
     pub(super) fn forgo_events(&self) {
-        self.telling.with_tape(|tape| tape.move_on(self.number, None));
+        self.telling.with_buffer(|buffer| buffer.unsubscribe(self.number));
     }
 
     /// Waits until all has come.
@@ -399,11 +265,11 @@ impl Live {
     /// What broke the stream.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let (phase, frames) = {
+            let (phase, events) = {
                 let progress = self.listener.progress.borrow_and_update();
-                (progress.phase.clone(), progress.frames)
+                (progress.phase.clone(), progress.events)
             };
-            if let Some(bytes) = self.take(frames)? {
+            if let Some(bytes) = self.take(events)? {
                 return Ok(Some(bytes));
             }
             match phase {
@@ -450,18 +316,17 @@ impl Live {
         if *at == until {
             return Ok(wanted);
         }
-        self.listener.telling.with_tape(|tape| {
-            let next = at.checked_sub(tape.gone).ok_or_else(left_behind)?;
-            for frame in tape.frames.iter().skip(next).take(until - *at) {
+        self.listener.telling.with_buffer(|buffer| {
+            for event in buffer.events_from(*at).ok_or_else(too_slow)?.take(until - *at) {
                 if bytes >= HANDED_BYTES {
                     break;
                 }
-                let own = frame.heard(wants_usage);
+                let own = event.for_client(wants_usage);
                 *at += 1;
                 bytes += own.len();
                 wanted.extend((!own.is_empty()).then_some(own));
             }
-            tape.move_on(self.listener.number, Some(*at));
+            buffer.mark_read(self.listener.number, *at);
             Ok(wanted)
         })
     }
@@ -473,9 +338,9 @@ impl fmt::Debug for Live {
     }
 }
 
-/// The error of those without whom a stream has gone on.
-fn left_behind() -> Error {
-    Error::new(Kind::Timeout, "the stream was read too slowly for the others who hear it")
+/// The error of a reader that was dropped.
+fn too_slow() -> Error {
+    Error::new(Kind::Timeout, "the stream was read more slowly than its other readers can wait for")
 }
 
 /// The error of those whose answer's maker is gone, and who cannot ask again.
@@ -490,7 +355,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::replay_buffer::EVENT_BYTES;
     use super::*;
+    use crate::byte_budget::UNCOUNTED_BYTES;
     use crate::metrics::unexported;
     use futures_util::poll;
     use std::pin::pin;
@@ -500,7 +367,7 @@ mod tests {
     }
 
     fn held_bytes(telling: &Telling) -> usize {
-        lock(&telling.tape).bytes
+        lock(&telling.buffer).bytes()
     }
 
     #[tokio::test]
@@ -569,7 +436,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_holds_up_all_others_is_left_behind() {
+    async fn the_slowest_reader_is_dropped_when_it_holds_up_the_others() {
         let (telling, deaf) = Telling::new(&budget());
         let mut deaf = deaf.into_live(false, None);
         let mut quick = telling.listener().into_live(false, None);
@@ -578,13 +445,13 @@ mod tests {
             telling.push(text.into(), OfUsage::Nothing);
             assert_eq!(quick.next().await.unwrap().unwrap(), text);
         }
-        telling.leave_slowest_behind();
+        telling.drop_slowest();
         assert_eq!(held_bytes(&telling), 0);
         assert_eq!(deaf.next().await.unwrap_err().kind(), Kind::Timeout);
         telling.push("c".into(), OfUsage::Nothing);
         assert_eq!(quick.next().await.unwrap().unwrap(), "c");
         drop(quick);
-        assert!(!telling.has_ears());
+        assert!(!telling.has_readers());
     }
 
     #[tokio::test]
