@@ -79,17 +79,17 @@ impl Upstream {
     }
 
     /// All routes.
-    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.all()
     }
 
     /// Whether requests that name no model go there.
-    pub(super) fn is_of_none(&self, route: &Route) -> bool {
-        self.routes.of_none().is_some_and(|known| std::ptr::eq(known, route))
+    pub(super) fn is_of_none(&self, route: &Arc<Route>) -> bool {
+        self.routes.of_none().is_some_and(|known| Arc::ptr_eq(known, route))
     }
 
     /// The route of a model.
-    pub(super) fn route_of(&self, model: &str) -> Result<&Route> {
+    pub(super) fn route_of(&self, model: &str) -> Result<&Arc<Route>> {
         self.routes.of_model(model)
     }
 
@@ -107,7 +107,7 @@ impl Upstream {
     }
 
     /// Asks one upstream.
-    pub(super) async fn call_on(&self, route: &Route, call: Call) -> Result<Reply> {
+    pub(super) async fn call_on(&self, route: &Arc<Route>, call: Call) -> Result<Reply> {
         self.via.refuse_own(&call.headers)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Error::new(Kind::Overloaded, "too many requests wait for upstreams")

@@ -1,5 +1,6 @@
 //! What upstreams say that can be asked of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,7 +54,7 @@ impl Upstream {
 
     async fn models_of(
         &self,
-        route: &Route,
+        route: &Arc<Route>,
         credential: Option<&Credential>,
         traces: &Headers,
     ) -> Vec<Box<RawValue>> {
@@ -77,7 +78,7 @@ impl Upstream {
 
     async fn told_of(
         &self,
-        route: &Route,
+        route: &Arc<Route>,
         credential: Option<&Credential>,
         traces: &Headers,
     ) -> Result<Vec<Box<RawValue>>> {
@@ -100,8 +101,8 @@ impl Upstream {
     }
 
     /// Whether whoever asks for a model that `route` describes is sent there.
-    fn asks_at(&self, model: &RawValue, route: &Route) -> bool {
+    fn asks_at(&self, model: &RawValue, route: &Arc<Route>) -> bool {
         let named = serde_json::from_str::<Named<'_>>(model.get());
-        named.is_ok_and(|named| self.route_of(&named.id).is_ok_and(|known| std::ptr::eq(known, route)))
+        named.is_ok_and(|named| self.route_of(&named.id).is_ok_and(|known| Arc::ptr_eq(known, route)))
     }
 }

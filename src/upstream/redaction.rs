@@ -63,7 +63,7 @@ impl Redaction {
 }
 
 /// Whether JSON tells of an error: a member that is not null.
-fn tells_error(bytes: &[u8]) -> bool {
+pub(super) fn tells_error(bytes: &[u8]) -> bool {
     const NAME: &[u8] = b"\"error\"";
     let mut rest = bytes;
     while let Some(at) = find(rest, NAME) {

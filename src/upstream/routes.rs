@@ -19,7 +19,7 @@ const SCHEME: &str = "Bearer ";
 
 /// All routes.
 #[derive(Debug)]
-pub(super) struct Routes(Vec<Route>);
+pub(super) struct Routes(Vec<Arc<Route>>);
 
 /// An upstream for some models.
 #[derive(Debug)]
@@ -79,19 +79,20 @@ impl Routes {
             }
             check_names(&format!("{at}.models"), &route.models)?;
             let key = key(&at, route.passes_key, route.api_key_env.as_deref())?;
-            routes.push(Route::new(&at, route.models.clone(), &route.base_urls, key)?);
+            routes.push(Arc::new(Route::new(&at, route.models.clone(), &route.base_urls, key)?));
         }
         if let Some(base_url) = &options.base_url {
             let named = options.api_key_env.as_deref();
             let by_default = named.is_none() && !options.passes_key && std::env::var_os(KEY_ENV).is_some();
             let key = key("api_key_env", options.passes_key, if by_default { Some(KEY_ENV) } else { named })?;
-            routes.push(Route::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?);
+            let route = Route::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?;
+            routes.push(Arc::new(route));
         }
         Ok(Routes(routes))
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Route> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.0.iter()
     }
 
@@ -99,7 +100,7 @@ impl Routes {
     ///
     /// # Errors
     /// `ModelNotFound`.
-    pub(super) fn of_model(&self, model: &str) -> Result<&Route> {
+    pub(super) fn of_model(&self, model: &str) -> Result<&Arc<Route>> {
         let route = self.0.iter().find(|route| route.models.iter().any(|pattern| names(pattern, model)));
         route.ok_or_else(|| {
             Error::new(Kind::ModelNotFound, format!("no upstream answers the model `{model}`")).param("model")
@@ -107,7 +108,7 @@ impl Routes {
     }
 
     /// The route of requests that name no model: that of every model, or else the first.
-    pub(super) fn of_none(&self) -> Option<&Route> {
+    pub(super) fn of_none(&self) -> Option<&Arc<Route>> {
         self.0.iter().find(|route| route.models.iter().any(|pattern| pattern == "*")).or(self.0.first())
     }
 }

@@ -97,6 +97,22 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
     upstream.next(Mode::Reply(400, vec![], error.into()));
     let answer = asked(0).await;
     assert_eq!((answer.status, answer.error().0), (502, "upstream_error"), "{}", answer.body);
+    // And some answer with a success, or fail once a stream has begun.
+    for (said, events) in [
+        (error.to_owned(), false),
+        (json!({ "error": said, "message": said }).to_string(), false),
+        (format!("event: error\ndata: {}\n\n", json!({ "error": { "message": said } })), true),
+    ] {
+        for place in 0..4 {
+            let kind = if events { "text/event-stream" } else { "application/json" };
+            upstream.next(Mode::Reply(200, vec![("content-type", kind)], said.clone()));
+            let told = asked(place).await.body.to_string();
+            assert!(
+                !["Incorrect", "not valid", "sk-", "acme"].iter().any(|part| told.contains(part)),
+                "{told}"
+            );
+        }
+    }
     // Other errors are told, without the key.
     let said = "quota of sk-ours (sk-***rs, key sk-...rs) is used up";
     let error = json!({ "error": { "message": said, "code": "insufficient_quota" } });
