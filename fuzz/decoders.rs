@@ -4,7 +4,7 @@
 use likewise::domain::{Key, UnixSeconds};
 use likewise::matching::{Chat, Json, Spellings};
 use likewise::search::{DocumentRef, Results, record};
-use likewise::service::answers::Record;
+use likewise::service::answers::StoredAnswer;
 use likewise::storage::directory::decode_format;
 use likewise::storage::index_file;
 use likewise::storage::manifest::Manifest;
@@ -143,8 +143,8 @@ pub(crate) fn document(data: &[u8]) {
 
 /// A kept answer's record, a request, and an upstream's reply, whole and in events.
 pub(crate) fn answer(data: &[u8]) {
-    if let Some(record) = Record::decode(data) {
-        assert!(Record::decode(&record.encode()) == Some(record));
+    if let Some(record) = StoredAnswer::decode(data) {
+        assert!(StoredAnswer::decode(&record.encode()) == Some(record));
     }
     for spellings in [Spellings::Composed, Spellings::Normalised] {
         let _ = Chat::parse(data, spellings).map(|chat| chat.question.map(|question| question.len()));

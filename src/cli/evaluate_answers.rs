@@ -14,7 +14,7 @@ use likewise::domain::{Credential, Tenant};
 use likewise::error::{Error, Kind, Result};
 use likewise::matching::Chat;
 use likewise::metrics::Metrics;
-use likewise::service::answers::{Ask, Outcome};
+use likewise::service::answers::{AnswerRequest, Outcome};
 use likewise::service::{Answers, Directives};
 use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply, Usage};
 use serde::Deserialize;
@@ -213,7 +213,7 @@ impl EvaluateAnswers {
             prompt_tokens: u32::try_from(body.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
             completion_tokens: self.completion_tokens,
         };
-        let ask = Ask {
+        let ask = AnswerRequest {
             chat: Chat::parse(body.as_bytes(), answers.spellings())?.into(),
             body: body.clone().into(),
             query: None,
@@ -232,7 +232,7 @@ impl EvaluateAnswers {
             Outcome::Hit(age) if age.is_joined => tally.normalised += 1,
             Outcome::Hit(_) | Outcome::StaleIfError(..) => tally.exact += 1,
             Outcome::Coalesced => tally.coalesced += 1,
-            Outcome::Miss | Outcome::Anew | Outcome::Bypass => {
+            Outcome::Miss | Outcome::ForcedRefresh | Outcome::Bypass => {
                 tally.misses += 1;
                 tally.asked = sum(tally.asked, usage);
             }

@@ -181,7 +181,7 @@ pub(super) async fn give(
     }
     let scope = scope(wire.scope.as_deref())?;
     let question = asked.question(&tenant, &wire.prompt, &scope);
-    let id = endpoint.answers.give(&question, &wire.answer, stamp).await?;
+    let id = endpoint.answers.store(&question, &wire.answer, stamp).await?;
     Ok((StatusCode::CREATED, AxumJson(GiveAnswer { id: name_of(id) })))
 }
 

@@ -24,7 +24,9 @@ use super::{body, cache_control, encoding, inflight};
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::Readings;
-use crate::service::answers::{Age, Ask, Body, Live, Outcome, REPLAYED_BYTES, Served};
+use crate::service::answers::{
+    AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, Outcome, REPLAYED_BYTES,
+};
 use crate::service::{Answers, Directives};
 use crate::upstream::{Headers, Replay};
 
@@ -167,7 +169,7 @@ pub(super) async fn create(
     let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
     let takes_trailers = takes_trailers(&head.headers);
-    let ask = Ask {
+    let ask = AnswerRequest {
         chat,
         body,
         query: head.uri.query().map(str::to_owned),
@@ -214,7 +216,7 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 
 /// Writes an answer with the headers that tell how it came about. Of a stream it is known only at its end whether it is
 /// stored.
-fn respond(served: Served, takes_trailers: bool) -> Response {
+fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
     let timing = server_timing(&served);
     let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
     let is_events = matches!(served.body, Body::Live(_) | Body::Events(_) | Body::Replay(..));
@@ -264,7 +266,7 @@ fn respond(served: Served, takes_trailers: bool) -> Response {
 
 /// What is left of a stream.
 enum Rest {
-    Live(Live),
+    Live(EventStream),
     Broken(Error),
 }
 
@@ -275,7 +277,7 @@ fn pieces_of(first: Bytes, mut replay: Replay) -> impl Iterator<Item = Result<By
 }
 
 /// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is told before.
-fn frames_of(live: Live, has_trailer: bool) -> impl stream::Stream<Item = Result<Frame<Bytes>>> {
+fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item = Result<Frame<Bytes>>> {
     stream::unfold(Some(Rest::Live(live)), move |rest| async move {
         let mut live = match rest? {
             Rest::Live(live) => live,
@@ -329,7 +331,7 @@ fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
             let _ = write!(status, "; ttl={}; detail=stale-if-error", age.fresh_seconds);
             headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
         }
-        Outcome::Anew => status.push_str("fwd=request"),
+        Outcome::ForcedRefresh => status.push_str("fwd=request"),
         Outcome::Miss => status.push_str("fwd=miss"),
         Outcome::Coalesced => status.push_str("fwd=miss; collapsed"),
         Outcome::Bypass => status.push_str("fwd=bypass"),
@@ -338,7 +340,7 @@ fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
     headers.append(CACHE_STATUS, value(status));
 }
 
-fn describe_age(age: &Age, status: &mut String) {
+fn describe_age(age: &HitInfo, status: &mut String) {
     if age.is_joined {
         status.push_str("-normalised");
     }
@@ -348,7 +350,7 @@ fn describe_age(age: &Age, status: &mut String) {
 }
 
 /// Where the time went, in the form of the W3C's Server Timing: milliseconds.
-fn server_timing(served: &Served) -> String {
+fn server_timing(served: &AnswerResponse) -> String {
     let mut text = String::with_capacity(64);
     let _ = write!(text, "lookup;dur={}", Millis(served.lookup));
     if let Some(upstream) = served.upstream {
@@ -368,7 +370,7 @@ mod tests {
 
     #[test]
     fn outcomes_are_told_as_rfc_9211_says() {
-        let age = |is_stale, is_joined| Age {
+        let age = |is_stale, is_joined| HitInfo {
             tier: TierName::Memory,
             is_stale,
             is_joined,

@@ -1,20 +1,20 @@
-//! Answers of language models: whatever was asked before, in the same words and the same scope, is not asked again.
+//! Answers of language models: a question that was asked before, in the same words and the same scope, is answered from the cache.
 //!
-//! The walk: fingerprint → memory, then disk → one flight per fingerprint to the upstream, whose bytes go to all who wait as
-//! they come → the answer, if it is whole and may be kept, to memory, then to all who wait, then to disk. What is not known to
-//! be an answer is passed on as it came, to everybody who waits, and kept by nobody.
+//! The flow of a request: identity → lookup in memory, then on disk → one generation per identity, which calls the upstream and
+//! broadcasts the bytes of its reply to all waiters as they arrive → the answer, if it is complete and may be stored, goes to
+//! memory, then to the waiters, then to disk. A reply that is no answer is passed on to all waiters as it is, and not stored.
 
-mod board;
-mod finding;
-mod given;
-mod joining;
-mod making;
-mod pauses;
+mod broadcast;
+mod coalesce;
+mod direct;
+mod generate;
+mod inflight;
+mod lookup;
 mod reason;
-mod record;
+mod refresh_backoff;
 mod replay_buffer;
-mod served;
-mod telling;
+mod response;
+mod stored_answer;
 #[cfg(test)]
 mod tests;
 
@@ -26,16 +26,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use finding::REPLAYED_BYTES;
-pub use given::{Known, Question};
+pub use broadcast::EventStream;
+pub use direct::{LookupHit, Question};
+pub use lookup::REPLAYED_BYTES;
 pub use reason::Reason;
-pub use record::Record;
-pub use served::{Age, Body, Outcome, Saved, Served};
-pub use telling::Live;
+pub use response::{AnswerResponse, Body, HitInfo, Outcome, Saved};
+pub use stored_answer::StoredAnswer;
 
-use self::board::{Asker, Board, Terms};
-use self::making::tags_of;
-use self::pauses::Pauses;
+use self::generate::tags_of;
+use self::inflight::{Caller, InflightTable, StorePolicy};
+use self::refresh_backoff::RefreshBackoff;
 use super::{Directives, check_tags};
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
@@ -45,22 +45,22 @@ use crate::matching::{Chat, Identity, Partition, Spellings};
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::upstream::{self, Headers, Origin, Prices, Usage};
 
-/// What may become of answers.
+/// Which answers are stored, and which requests share them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Requests above this temperature want another answer each time: they are neither found nor kept nor joined.
+    /// Requests above this temperature expect another answer each time: they bypass the cache.
     pub temperature_max: f64,
-    /// Whether answers that call tools are kept, and requests that offer tools are joined.
+    /// Whether answers that call tools are stored, and requests that offer tools are coalesced.
     pub keeps_tool_calls: bool,
-    /// Whether questions are one that closed lists of words show to ask the same: the capital of some first words, the mark of
-    /// what asks without it, the full stop of an order. Without it only composed letters and the space around a question are.
+    /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
+    /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.
     pub normalize_questions: bool,
     /// Whether requests with different credentials share answers.
     pub shares_between_keys: bool,
-    /// Whether an answer is made to its end, and kept, when all who wanted it have left.
+    /// Whether a generation whose waiters have all left is completed and stored.
     pub finish_abandoned: bool,
-    /// Stale answers that are made anew at the same time; more stay stale for the moment.
+    /// Concurrent refreshes of stale answers; further stale answers are refreshed by a later hit.
     pub refreshes_max: usize,
 }
 
@@ -79,43 +79,43 @@ impl Default for Options {
 
 /// A request for an answer.
 #[derive(Debug)]
-pub struct Ask {
-    /// The request, read.
+pub struct AnswerRequest {
+    /// The parsed request.
     pub chat: Arc<Chat>,
     /// Its body.
     pub body: Bytes,
-    /// The query of its address, which is passed on and part of what is asked.
+    /// The query string, which is forwarded and part of the identity.
     pub query: Option<String>,
-    /// Whose it is.
+    /// The tenant that sent it.
     pub tenant: Tenant,
-    /// The credential that it came with.
+    /// The credential of the client.
     pub credential: Option<Credential>,
-    /// Headers that are passed on and part of what is asked.
+    /// Headers that are forwarded and part of the identity.
     pub headers: Vec<(String, String)>,
-    /// Headers that are passed on only.
+    /// Headers that are forwarded only.
     pub traces: Headers,
-    /// What it says about the cache.
+    /// Its cache directives.
     pub directives: Directives,
-    /// What the answer depends on.
+    /// The tags of the answer.
     pub tags: Vec<Tag>,
 }
 
-/// What is asked, as the cache sees it.
+/// A request with its namespace, identity and policy resolved.
 #[derive(Debug, Clone)]
-struct Asked {
+struct ResolvedRequest {
     identity: Identity,
     namespace: Namespace,
     model: Arc<str>,
     question: Option<Arc<str>>,
-    terms: Terms,
-    asker: Asker,
-    /// Flights that had left the board before the cache was asked.
-    departures: u64,
+    store_policy: StorePolicy,
+    caller: Caller,
+    /// Generations that were completed before the lookup ([`InflightTable::completed`]).
+    completed: u64,
 }
 
-/// In which form an answer is wanted.
+/// The form that a client requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Form {
+struct ResponseForm {
     streams: bool,
     wants_usage: bool,
 }
@@ -126,12 +126,12 @@ pub struct Answers {
     namespaces: Arc<Namespaces>,
     origin: Arc<dyn Origin>,
     prices: Prices,
-    board: Arc<Board>,
-    /// What all requests in flight may hold.
+    inflight: Arc<InflightTable>,
+    /// The byte budget of all requests in flight.
     budget: Arc<ByteBudget>,
     stripes: Stripes,
     refreshes: Arc<Semaphore>,
-    pauses: Pauses,
+    refresh_backoff: RefreshBackoff,
     options: Options,
     answer_bytes_max: usize,
     asks_for_usage: bool,
@@ -166,11 +166,11 @@ impl Answers {
             namespaces,
             origin,
             prices: Prices::new(&upstream.prices),
-            board: Board::new(Arc::clone(budget)),
+            inflight: InflightTable::new(Arc::clone(budget)),
             budget: Arc::clone(budget),
             stripes: Stripes::new(),
             refreshes: Arc::new(Semaphore::new(options.refreshes_max)),
-            pauses: Pauses::default(),
+            refresh_backoff: RefreshBackoff::default(),
             options,
             answer_bytes_max: upstream.answer_bytes_max,
             asks_for_usage: upstream.asks_for_usage,
@@ -191,128 +191,138 @@ impl Answers {
         if self.options.normalize_questions { Spellings::Normalised } else { Spellings::Composed }
     }
 
-    /// Answers now being made.
+    /// Generations in flight.
     pub fn in_flight(&self) -> usize {
-        self.board.len()
+        self.inflight.len()
     }
 
-    /// Waits until all that was told is on the disk: whoever keeps an answer holds its stripe until then.
+    /// Waits until every stored answer is on the disk: its stripe is held until then.
     pub async fn close(&self) {
         self.stripes.wait().await;
     }
 
-    /// Answers a request: from the cache, with whoever is asking the same, or by asking.
+    /// Answers a request: from the cache, by joining a generation in flight, or by calling the upstream.
     ///
     /// # Errors
-    /// `InvalidInput` for a lifetime past its limit and too many tags; `ModelNotFound` if no upstream answers the model;
-    /// `NotCached` with `only_if_cached`; `Loop` for what has come from here; `Upstream`, `Timeout`, `Overloaded` as the
-    /// upstream's failure is told to all who wait. What the upstream refuses is an answer here, not an error.
+    /// `InvalidInput` for a TTL past its limit and too many tags; `ModelNotFound` if no upstream serves the model; `NotCached` with
+    /// `only_if_cached`; `Loop` for a request that this server has sent; `Upstream`, `Timeout`, `Overloaded` for failures of the
+    /// upstream. A reply with an error status is a response here, not an error.
     ///
-    /// Cancel safety: whoever leaves takes nobody's answer with him; what nobody waits for any more is stopped.
-    pub async fn ask(self: &Arc<Self>, ask: Ask) -> Result<Served> {
+    /// Cancel safety: dropping this future does not affect other waiters. A generation without waiters is aborted.
+    pub async fn ask(self: &Arc<Self>, request: AnswerRequest) -> Result<AnswerResponse> {
         let started = Instant::now();
-        let (asked, form) = (self.asked(&ask)?, Form::of(&ask.chat));
-        let (served, missed) = match self.bypass(&ask.chat) {
+        let (resolved, form) = (self.resolve(&request)?, ResponseForm::of(&request.chat));
+        let (response, missed) = match self.bypass(&request.chat) {
             Some(reason) => {
-                let served = self.ask_only(&ask, &asked, form, reason, started).await;
-                (served.map(|served| Served { reason: Some(reason), ..served }), Outcome::Bypass)
+                let response = self.call_upstream(&request, &resolved, form, reason, started).await;
+                (
+                    response.map(|response| AnswerResponse { reason: Some(reason), ..response }),
+                    Outcome::Bypass,
+                )
             }
-            None => (self.find_or_make(&ask, asked, form, started).await, Outcome::Miss),
+            None => (self.look_up_or_generate(&request, resolved, form, started).await, Outcome::Miss),
         };
-        self.outcomes.count(served.as_ref().map_or(&missed, |served| &served.outcome));
-        served
+        self.outcomes.count(response.as_ref().map_or(&missed, |response| &response.outcome));
+        response
     }
 
-    /// Asks without looking and keeps nothing.
-    async fn ask_only(
+    /// Calls the upstream without a lookup and stores nothing.
+    async fn call_upstream(
         self: &Arc<Self>,
-        ask: &Ask,
-        asked: &Asked,
-        form: Form,
+        request: &AnswerRequest,
+        resolved: &ResolvedRequest,
+        form: ResponseForm,
         reason: Reason,
         started: Instant,
-    ) -> Result<Served> {
-        if ask.directives.only_if_cached {
+    ) -> Result<AnswerResponse> {
+        if request.directives.only_if_cached {
             return Err(not_cached());
         }
-        let waiter = self.lead_alone(ask, asked, Some(reason))?;
-        Ok(self.served(waiter, form, asked, Outcome::Bypass, started).await??)
+        let waiter = self.lead_unshared(request, resolved, Some(reason))?;
+        Ok(self.await_result(waiter, form, resolved, Outcome::Bypass, started).await??)
     }
 
-    async fn find_or_make(
+    async fn look_up_or_generate(
         self: &Arc<Self>,
-        ask: &Ask,
-        mut asked: Asked,
-        form: Form,
+        request: &AnswerRequest,
+        mut resolved: ResolvedRequest,
+        form: ResponseForm,
         started: Instant,
-    ) -> Result<Served> {
-        asked.departures = self.board.departures(&asked.identity.key);
-        let found = self.look(&asked.namespace, &asked.identity.key).await;
-        if let Some(found) = found.as_ref().filter(|found| self.accepts(found, &asked, &ask.directives))
-            && let Some(served) = self.hit(found, &asked, form, started)
+    ) -> Result<AnswerResponse> {
+        resolved.completed = self.inflight.completed(&resolved.identity.key);
+        let found = self.look(&resolved.namespace, &resolved.identity.key).await;
+        if let Some(found) =
+            found.as_ref().filter(|found| self.accepts(found, &resolved, &request.directives))
+            && let Some(response) = self.hit(found, &resolved, form, started)
         {
-            if found.verdict != Verdict::Fresh && !ask.directives.only_if_cached {
-                asked.carry_on(Some(found.clone()), &ask.directives);
-                self.refresh(ask, &asked);
+            if found.verdict != Verdict::Fresh && !request.directives.only_if_cached {
+                resolved.inherit(Some(found.clone()), &request.directives);
+                self.refresh(request, &resolved);
             }
-            return Ok(served);
+            return Ok(response);
         }
-        if ask.directives.only_if_cached {
+        if request.directives.only_if_cached {
             return Err(not_cached());
         }
         let looked = started.elapsed();
-        let stands_in = found.as_ref().is_some_and(|found| self.may_stand_in(found, &asked, &ask.directives));
-        // Whoever has something in hand does not wait; another address may still be asked.
-        asked.asker.may_wait = !stands_in;
-        asked.carry_on(found, &ask.directives);
-        // A hit does not carry the room that this takes.
-        let made = Box::pin(self.made(ask, &asked, form, started)).await;
+        let stands_in =
+            found.as_ref().is_some_and(|found| self.may_stand_in(found, &resolved, &request.directives));
+        // With a stale answer at hand there is no wait before a retry; another address may still be tried.
+        resolved.caller.may_wait = !stands_in;
+        resolved.inherit(found, &request.directives);
+        // Boxed, so that the future of a hit stays small.
+        let made = Box::pin(self.generate_or_join(request, &resolved, form, started)).await;
         let fails = stands_in && is_failure(&made);
-        let stand_in = if fails { self.stand_in(ask, &asked, form, &made, started).await } else { None };
-        let served = stand_in.map_or(made, Ok)?;
-        Ok(Served { lookup: looked, upstream: Some(started.elapsed() - looked), ..served })
+        let stand_in =
+            if fails { self.stand_in(request, &resolved, form, &made, started).await } else { None };
+        let response = stand_in.map_or(made, Ok)?;
+        Ok(AnswerResponse { lookup: looked, upstream: Some(started.elapsed() - looked), ..response })
     }
 
-    fn asked(&self, ask: &Ask) -> Result<Asked> {
-        check_tags(&ask.tags)?;
-        self.origin.refuse_own(&ask.traces)?;
-        let upstream = self.origin.name(&ask.chat.model)?;
-        let namespace = self.namespaces.of_answers(&ask.tenant, ask.directives.namespace.as_deref());
+    fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
+        check_tags(&request.tags)?;
+        self.origin.refuse_own(&request.traces)?;
+        let upstream = self.origin.name(&request.chat.model)?;
+        let namespace = self.namespaces.of_answers(&request.tenant, request.directives.namespace.as_deref());
         let namespace = namespace.map_err(|error| error.param("cache.namespace"))?;
         let partition = Partition {
-            tenant: &ask.tenant,
+            tenant: &request.tenant,
             namespace: &namespace.name,
-            credential: ask
+            credential: request
                 .credential
                 .as_ref()
                 .filter(|_| !self.options.shares_between_keys)
                 .map(Credential::as_bytes),
             upstream: &upstream,
-            query: ask.query.as_deref(),
-            headers: &ask.headers,
+            query: request.query.as_deref(),
+            headers: &request.headers,
         };
-        let identity = ask.chat.identity(&partition);
-        let tags = ask.tags.iter().map(|tag| Subject::tag(&ask.tenant, tag)).collect();
-        // A whole answer always tells what it used; of streams that is asked.
-        let tells_usage = !ask.chat.streams || ask.chat.wants_usage || self.asks_for_usage;
-        Ok(Asked {
+        let identity = request.chat.identity(&partition);
+        let tags = request.tags.iter().map(|tag| Subject::tag(&request.tenant, tag)).collect();
+        // A JSON answer always reports usage; a stream does on request.
+        let reports_usage = !request.chat.streams || request.chat.wants_usage || self.asks_for_usage;
+        Ok(ResolvedRequest {
             identity,
-            asker: Asker {
-                credential: ask.credential.clone().filter(|_| self.passes_keys),
-                streams: ask.chat.streams,
-                asks_usage: tells_usage,
+            caller: Caller {
+                credential: request.credential.clone().filter(|_| self.passes_keys),
+                streams: request.chat.streams,
+                requests_usage: reports_usage,
                 may_wait: true,
             },
-            model: Arc::clone(&ask.chat.model),
-            question: ask.chat.question.clone(),
-            terms: Terms {
+            model: Arc::clone(&request.chat.model),
+            question: request.chat.question.clone(),
+            store_policy: StorePolicy {
                 tags,
-                tells_usage,
-                ttl_seconds: super::ttl_seconds(&namespace.policy, ask.directives.ttl_seconds, "cache.ttl")?,
-                is_ttl_asked: ask.directives.ttl_seconds.is_some(),
+                reports_usage,
+                ttl_seconds: super::ttl_seconds(
+                    &namespace.policy,
+                    request.directives.ttl_seconds,
+                    "cache.ttl",
+                )?,
+                is_ttl_requested: request.directives.ttl_seconds.is_some(),
                 inherits_ttl: false,
             },
-            departures: 0,
+            completed: 0,
             namespace,
         })
     }
@@ -333,7 +343,7 @@ impl Answers {
         Saved { tokens, usd: self.prices.cost_usd(model, usage) }
     }
 
-    /// Counts what an answer would have cost again.
+    /// Counts the cost that a cached answer has saved.
     fn saved(&self, model: &str, usage: Usage) -> Saved {
         let saved = self.price(model, usage);
         self.metrics.saved_tokens.inc_by(saved.tokens);
@@ -341,7 +351,7 @@ impl Answers {
         saved
     }
 
-    /// Counts what an answer has cost.
+    /// Counts the cost of an answer.
     fn spent(&self, model: &str, usage: Usage) {
         let spent = self.price(model, usage);
         self.metrics.spent_tokens.inc_by(spent.tokens);
@@ -349,25 +359,25 @@ impl Answers {
     }
 }
 
-impl Asked {
-    /// What takes the place of an answer depends on what that one depends on, and lives as long as somebody has asked for that
-    /// one: whoever asks for it may not say it again.
-    fn carry_on(&mut self, before: Option<Found>, directives: &Directives) {
+impl ResolvedRequest {
+    /// A replacement inherits the tags of the answer it replaces, and its requested TTL unless this request sets one.
+    fn inherit(&mut self, before: Option<Found>, directives: &Directives) {
         let Some(before) = before else { return };
-        self.terms.depend_on(tags_of(&before.entry));
-        let was_asked = Record::decode(&before.entry.value).is_some_and(|record| record.is_ttl_asked);
-        if directives.ttl_seconds.is_none() && was_asked {
+        self.store_policy.depend_on(tags_of(&before.entry));
+        let was_requested =
+            StoredAnswer::decode(&before.entry.value).is_some_and(|record| record.is_ttl_requested);
+        if directives.ttl_seconds.is_none() && was_requested {
             let meta = &before.entry.meta;
-            self.terms.ttl_seconds = meta.expires.since(meta.created).max(1);
-            self.terms.is_ttl_asked = true;
-            self.terms.inherits_ttl = true;
+            self.store_policy.ttl_seconds = meta.expires.since(meta.created).max(1);
+            self.store_policy.is_ttl_requested = true;
+            self.store_policy.inherits_ttl = true;
         }
     }
 }
 
-impl Form {
-    fn of(chat: &Chat) -> Form {
-        Form { streams: chat.streams, wants_usage: chat.wants_usage }
+impl ResponseForm {
+    fn of(chat: &Chat) -> ResponseForm {
+        ResponseForm { streams: chat.streams, wants_usage: chat.wants_usage }
     }
 }
 
@@ -377,7 +387,7 @@ impl Outcomes {
             Outcome::Hit(age) if age.is_stale => &self.stale,
             Outcome::Hit(_) => &self.hits,
             Outcome::StaleIfError(..) => &self.stale,
-            Outcome::Miss | Outcome::Anew => &self.misses,
+            Outcome::Miss | Outcome::ForcedRefresh => &self.misses,
             Outcome::Coalesced => &self.coalesced,
             Outcome::Bypass => &self.bypassed,
         };
@@ -389,11 +399,13 @@ fn not_cached() -> Error {
     Error::new(Kind::NotCached, "the answer is not in the cache")
 }
 
-/// Whether the upstream failed, in a way in which it may not fail again.
-fn is_failure(made: &Result<Served>) -> bool {
+/// Whether the upstream failed in a way that may be temporary.
+fn is_failure(made: &Result<AnswerResponse>) -> bool {
     match made {
-        Ok(served) => {
-            served.status >= 500 || served.status == 429 || served.reason.is_some_and(Reason::is_no_answer)
+        Ok(response) => {
+            response.status >= 500
+                || response.status == 429
+                || response.reason.is_some_and(Reason::is_no_answer)
         }
         Err(error) => {
             matches!(error.kind(), Kind::Upstream | Kind::Timeout | Kind::Overloaded | Kind::Internal)

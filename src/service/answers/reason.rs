@@ -9,34 +9,34 @@ pub enum Reason {
     Unfit(Unfit),
     /// The request's temperature is above `answers.temperature_max`.
     Temperature,
-    /// A number of the request cannot be told from others.
+    /// A number of the request cannot be represented exactly.
     Number,
-    /// The request says so.
+    /// The request sends `no-store`.
     NoStore,
     /// It calls tools, and `answers.keeps_tool_calls` is off.
     ToolCalls,
     /// It is larger than its namespace allows.
     TooLarge,
-    /// Something that it depends on was invalidated meanwhile.
+    /// One of its tags was invalidated since the generation began.
     Invalidated,
-    /// It was deleted while it was made.
+    /// It was deleted while it was in flight.
     Deleted,
-    /// A later request for the same has been answered before.
-    Outrun,
-    /// The disk did not take it: it is in memory only.
+    /// The answer of a later generation was stored before.
+    Superseded,
+    /// The disk write failed: it is in memory only.
     Disk,
-    /// It succeeds, and is no chat completion.
+    /// The reply is a success and no chat completion.
     NoAnswer,
-    /// Its status is none of success.
+    /// The status of the reply is not a success.
     Status,
-    /// It is compressed in a way that cannot be read.
+    /// The reply is compressed in a way that cannot be read.
     Encoding,
-    /// All clients left before its end.
+    /// All clients disconnected before its end.
     Abandoned,
 }
 
 impl Reason {
-    /// The word for it.
+    /// The label in headers and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Reason::Unfit(unfit) => unfit.label(),
@@ -47,7 +47,7 @@ impl Reason {
             Reason::TooLarge => Unfit::TooLarge.label(),
             Reason::Invalidated => "invalidated",
             Reason::Deleted => "deleted",
-            Reason::Outrun => "outrun",
+            Reason::Superseded => "superseded",
             Reason::Disk => "disk",
             Reason::NoAnswer => "no_answer",
             Reason::Status => "status",
@@ -56,7 +56,7 @@ impl Reason {
         }
     }
 
-    /// Whether the upstream succeeded with something that is no answer.
+    /// Whether the upstream sent a success that is no answer.
     pub(super) fn is_no_answer(self) -> bool {
         matches!(self, Reason::NoAnswer | Reason::Encoding)
     }

@@ -21,7 +21,7 @@ pub(super) struct ReplayBuffer {
     /// Events that were dropped before the first of these.
     dropped: usize,
     bytes: usize,
-    /// What the bytes have reserved of the budget of all requests in flight.
+    /// What the bytes have reserved of the budget of all requests in generation.
     reservation: Reservation,
     /// How many events each reader has read, by its number. A waiter that reads no events is none.
     read: HashMap<u64, usize>,
@@ -35,18 +35,18 @@ pub(super) struct ReplayBuffer {
 #[derive(Debug)]
 pub(super) struct StreamEvent {
     pub(super) bytes: Bytes,
-    pub(super) of_usage: OfUsage,
+    pub(super) usage_content: UsageContent,
 }
 
 /// What an event says of token usage, which is for clients that requested it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OfUsage {
+pub(super) enum UsageContent {
     /// Nothing.
-    Nothing,
+    Absent,
     /// Perhaps something, beside other members that are for all.
-    Perhaps,
+    Mixed,
     /// All that it says.
-    All,
+    Only,
 }
 
 impl ReplayBuffer {
@@ -163,12 +163,12 @@ impl StreamEvent {
 
     /// The bytes for a client; empty if the event is not for it.
     pub(super) fn for_client(&self, wants_usage: bool) -> Bytes {
-        match self.of_usage {
-            OfUsage::All if !wants_usage => Bytes::new(),
-            OfUsage::Perhaps if !wants_usage => {
+        match self.usage_content {
+            UsageContent::Only if !wants_usage => Bytes::new(),
+            UsageContent::Mixed if !wants_usage => {
                 without_usage(&self.bytes).unwrap_or_else(|| self.bytes.clone())
             }
-            OfUsage::Nothing | OfUsage::Perhaps | OfUsage::All => self.bytes.clone(),
+            UsageContent::Absent | UsageContent::Mixed | UsageContent::Only => self.bytes.clone(),
         }
     }
 }
@@ -182,7 +182,7 @@ mod tests {
     const EVENT: usize = UNCOUNTED_BYTES / 2;
 
     fn event() -> StreamEvent {
-        StreamEvent { bytes: Bytes::from(vec![b'a'; EVENT]), of_usage: OfUsage::Nothing }
+        StreamEvent { bytes: Bytes::from(vec![b'a'; EVENT]), usage_content: UsageContent::Absent }
     }
 
     #[test]

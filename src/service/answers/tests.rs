@@ -1,4 +1,4 @@
-//! What time does to answers, on a clock that is turned by hand, and what the death of a maker does.
+//! Answers over time, on a clock that the tests set, and requests whose leaders die.
 
 use std::sync::Mutex;
 
@@ -7,8 +7,8 @@ use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::joining::LEADERS_MAX;
-use super::pauses::PAUSE_SECONDS;
+use super::coalesce::LEADERS_MAX;
+use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
 use crate::domain::{Clock, ManualClock, UnixSeconds};
 use crate::upstream::{Call, Reply as Head};
@@ -113,10 +113,10 @@ impl Bench {
         *self.origin.calls.lock().unwrap()
     }
 
-    async fn ask_with(&self, directives: Directives) -> Result<Served> {
+    async fn ask_with(&self, directives: Directives) -> Result<AnswerResponse> {
         let body =
             Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"what is it?"}]}"#);
-        let ask = Ask {
+        let ask = AnswerRequest {
             chat: Chat::parse(&body, Spellings::default()).unwrap().into(),
             body: body.clone(),
             query: None,
@@ -127,34 +127,34 @@ impl Bench {
             directives,
             tags: Vec::new(),
         };
-        let served = self.answers.ask(ask).await;
-        // What is made anew is so before the next question.
+        let response = self.answers.ask(ask).await;
+        // A refresh is completed before the next question.
         while self.answers.in_flight() > 0 {
             tokio::task::yield_now().await;
         }
-        served
+        response
     }
 
-    async fn ask(&self) -> Served {
+    async fn ask(&self) -> AnswerResponse {
         self.ask_with(Directives::default()).await.unwrap()
     }
 }
 
-fn text(served: &Served) -> String {
-    let Body::Whole(bytes) = &served.body else { panic!("not whole") };
+fn text(response: &AnswerResponse) -> String {
+    let Body::Whole(bytes) = &response.body else { panic!("not whole") };
     let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
     json["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn use_does_not_lengthen_the_life_of_an_answer() {
+async fn hits_do_not_extend_the_ttl() {
     let bench = Bench::new().await;
     assert_eq!(text(&bench.ask().await), "answer 1");
     for _ in 0..7 {
         bench.clock.advance(230);
         assert_eq!(text(&bench.ask().await), "answer 1");
     }
-    // 1610 of 1800 seconds: still fresh. At 1620 it is due, served once more, and made anew.
+    // 1610 of 1800 seconds: still fresh. At 1620 it is due: it is response once more and refreshed.
     bench.clock.advance(10);
     let stale = bench.ask().await;
     let Outcome::Hit(age) = &stale.outcome else { panic!("{:?}", stale.outcome) };
@@ -166,27 +166,27 @@ async fn use_does_not_lengthen_the_life_of_an_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_that_has_ended_stands_in_for_an_upstream_that_fails() {
+async fn an_expired_answer_is_response_if_the_upstream_fails() {
     let bench = Bench::new().await;
     bench.ask().await;
     bench.clock.advance(1900);
     bench.next(Script::Refuses(Kind::Upstream));
-    let served = bench.ask().await;
-    let Outcome::StaleIfError(age, None) = &served.outcome else { panic!("{:?}", served.outcome) };
+    let response = bench.ask().await;
+    let Outcome::StaleIfError(age, None) = &response.outcome else { panic!("{:?}", response.outcome) };
     assert_eq!((age.age_seconds, age.fresh_seconds), (1900, -100));
-    // What succeeds and is no answer has failed too.
+    // A success that is no answer is a failure too.
     for status in [500, 503, 429, 200] {
         bench.next(Script::Says(status, "{}"));
-        let served = bench.ask().await;
-        assert!(matches!(served.outcome, Outcome::StaleIfError(_, Some(code)) if code == status));
-        assert_eq!((served.status, text(&served)), (200, "answer 1".into()));
+        let response = bench.ask().await;
+        assert!(matches!(response.outcome, Outcome::StaleIfError(_, Some(code)) if code == status));
+        assert_eq!((response.status, text(&response)), (200, "answer 1".into()));
     }
-    // A refusal is the model's word, and whoever wants it anew wants no old one.
+    // A refusal of the model is an answer, and a forced refresh wants no old one.
     bench.next(Script::Says(400, "{}"));
     assert_eq!(bench.ask().await.status, 400);
     bench.next(Script::Refuses(Kind::Timeout));
-    let anew = Directives { no_cache: true, ..Directives::default() };
-    assert_eq!(bench.ask_with(anew).await.unwrap_err().kind(), Kind::Timeout);
+    let no_cache = Directives { no_cache: true, ..Directives::default() };
+    assert_eq!(bench.ask_with(no_cache).await.unwrap_err().kind(), Kind::Timeout);
     bench.clock.advance(1800);
     bench.next(Script::Refuses(Kind::Upstream));
     let late = bench.ask_with(Directives::default()).await;
@@ -201,24 +201,24 @@ async fn a_refresh_that_fails_leaves_the_stale_answer() {
     bench.next(Script::Says(500, "{}"));
     assert_eq!(text(&bench.ask().await), "answer 1");
     assert_eq!((text(&bench.ask().await), bench.calls()), ("answer 1".into(), 2), "not at every hit");
-    bench.clock.advance(PAUSE_SECONDS);
+    bench.clock.advance(BACKOFF_SECONDS);
     bench.next(Script::Dies);
     assert_eq!(text(&bench.ask().await), "answer 1");
     assert_eq!(text(&bench.ask().await), "answer 1");
     assert_eq!(text(&bench.ask().await), "answer 4", "the third refresh succeeded");
 }
 
-/// Every request is counted once, whatever becomes of it.
+/// Every request is counted once, whatever its outcome.
 #[tokio::test]
-async fn what_stands_in_is_counted_as_such() {
+async fn stale_if_error_is_counted_as_stale() {
     let bench = Bench::new().await;
     bench.ask().await;
     bench.clock.advance(1900);
     bench.next(Script::Refuses(Kind::Upstream));
     bench.ask().await;
-    let anew = Directives { no_cache: true, ..Directives::default() };
+    let no_cache = Directives { no_cache: true, ..Directives::default() };
     bench.next(Script::Refuses(Kind::Upstream));
-    bench.ask_with(anew).await.unwrap_err();
+    bench.ask_with(no_cache).await.unwrap_err();
     let outcomes = &bench.answers.outcomes;
     assert_eq!((outcomes.misses.get(), outcomes.stale.get(), outcomes.hits.get()), (2, 1, 0));
 }
@@ -238,15 +238,15 @@ async fn an_old_answer_does_for_errors_only_as_long_as_the_request_says() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_maker_that_dies_makes_the_answer_himself() {
+async fn a_waiter_whose_leader_dies_generates_the_answer() {
     let bench = Bench::new().await;
     bench.next(Script::Dies);
     let (one, two) = futures_util::future::join(bench.ask(), bench.ask()).await;
     assert_eq!((text(&one), text(&two)), ("answer 2".into(), "answer 2".into()));
     assert_eq!(bench.calls(), 2);
     (0..LEADERS_MAX).for_each(|_| bench.next(Script::Dies));
-    let anew = Directives { no_cache: true, ..Directives::default() };
-    assert_eq!(bench.ask_with(anew).await.unwrap_err().kind(), Kind::Internal, "not without an end");
+    let no_cache = Directives { no_cache: true, ..Directives::default() };
+    assert_eq!(bench.ask_with(no_cache).await.unwrap_err().kind(), Kind::Internal, "not without an end");
 }
 
 #[tokio::test]
@@ -262,17 +262,17 @@ async fn a_lifetime_of_its_own_is_kept_within_limits() {
 }
 
 #[tokio::test]
-async fn whoever_makes_an_answer_anew_does_not_lengthen_its_life() {
+async fn a_forced_refresh_does_not_lengthen_a_lifetime() {
     let bench = Bench::new().await;
     let living = |ttl| Directives { ttl_seconds: Some(ttl), ..Directives::default() };
     bench.ask_with(living(60)).await.unwrap();
     let left = async || {
-        let served = bench.ask().await;
-        let Outcome::Hit(age) = &served.outcome else { panic!("{:?}", served.outcome) };
+        let response = bench.ask().await;
+        let Outcome::Hit(age) = &response.outcome else { panic!("{:?}", response.outcome) };
         age.fresh_seconds
     };
     bench.clock.advance(55);
-    assert_eq!(left().await, 5, "due, and made anew by somebody who says nothing");
+    assert_eq!(left().await, 5, "due, and refreshed by a request without a TTL");
     assert_eq!(left().await, 60);
     bench.clock.advance(61);
     assert_eq!(bench.ask().await.outcome, Outcome::Miss);

@@ -1,20 +1,20 @@
-//! The answers without the proxy: an application that asks its model itself gives and finds them here.
+//! Answers without the proxy: an application that calls its model itself stores and looks up answers here.
 
 use std::sync::Arc;
 
-use super::board::Asker;
-use super::making::Draft;
-use super::record::Record;
-use super::{Answers, Asked, Terms};
+use super::generate::StoreRequest;
+use super::inflight::Caller;
+use super::stored_answer::StoredAnswer;
+use super::{Answers, ResolvedRequest, StorePolicy};
 use crate::cache::{Stamp, TierName, Verdict};
 use crate::domain::{Credential, Key, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::matching::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
 
-/// Who is asked where nobody is.
-const NOBODY: &str = "given";
-/// The longest question.
+/// The upstream in the identity of answers that came from no upstream.
+const NO_UPSTREAM: &str = "given";
+/// Bytes of the longest question.
 const PROMPT_BYTES_MAX: usize = 1 << 20;
 
 /// A question in words.
@@ -34,47 +34,46 @@ pub struct Question<'a> {
     pub tags: &'a [Tag],
 }
 
-/// An answer that was found.
+/// A stored answer.
 #[derive(Debug)]
-pub struct Known {
-    /// Its name, for deleting it.
+pub struct LookupHit {
+    /// Its id, for deleting it.
     pub id: Key,
-    /// The answer, as it was given.
+    /// The answer, as it was stored.
     pub answer: String,
     /// Whether it was found only because two spellings of the question are one.
     pub is_joined: bool,
-    /// Where it was.
+    /// The tier that held it.
     pub tier: TierName,
-    /// Whether it is due to be given anew.
+    /// Whether it is due to be replaced.
     pub is_stale: bool,
-    /// Seconds since it was given.
+    /// Seconds since it was stored.
     pub age_seconds: u32,
-    /// Seconds until it ends; negative once it has.
+    /// Seconds until it expires; negative once it has.
     pub fresh_seconds: i64,
 }
 
 impl Answers {
-    /// The present point in the order of invalidations: an answer is kept only if nothing that it depends on was
-    /// invalidated since.
+    /// The present point in the order of invalidations: an answer is stored only if none of its tags was invalidated since.
     pub fn stamp(&self) -> Stamp {
         self.cache.freshness().versions().stamp()
     }
 
-    /// Finds the answer to a question.
+    /// Looks up the answer to a question.
     ///
     /// # Errors
-    /// `InvalidInput` for a question of no or too many bytes; `NotFound` for an unknown namespace.
-    pub async fn lookup(&self, question: &Question<'_>) -> Result<Option<Known>> {
-        let asked = self.asked_of(question)?;
-        let found = self.look(&asked.namespace, &asked.identity.key).await;
-        let found = found.filter(|found| self.accepts(found, &asked, question.directives));
+    /// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
+    pub async fn lookup(&self, question: &Question<'_>) -> Result<Option<LookupHit>> {
+        let resolved = self.asked_of(question)?;
+        let found = self.look(&resolved.namespace, &resolved.identity.key).await;
+        let found = found.filter(|found| self.accepts(found, &resolved, question.directives));
         let known = found.and_then(|found| {
-            let record = Record::decode(&found.entry.value).filter(|record| record.is_text)?;
+            let record = StoredAnswer::decode(&found.entry.value).filter(|record| record.is_text)?;
             let (meta, now) = (&found.entry.meta, self.cache.freshness().now());
-            Some(Known {
-                id: asked.identity.key,
+            Some(LookupHit {
+                id: resolved.identity.key,
                 answer: String::from_utf8_lossy(record.answer).into_owned(),
-                is_joined: meta.validator != asked.identity.exact.half(),
+                is_joined: meta.validator != resolved.identity.exact.half(),
                 tier: found.tier,
                 is_stale: found.verdict != Verdict::Fresh,
                 age_seconds: now.since(meta.created),
@@ -89,48 +88,48 @@ impl Answers {
         Ok(known)
     }
 
-    /// Keeps an answer that was made elsewhere, and returns its name.
+    /// Stores an answer of the application and returns its id.
     ///
     /// # Errors
-    /// As [`Answers::lookup`]; `InvalidInput` for a lifetime past its limit and too many tags; `TooLarge`; `Conflict` if
-    /// something that it depends on was invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not
-    /// take it.
-    pub async fn give(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
-        let asked = self.asked_of(question)?;
-        let record = Record {
+    /// As [`Answers::lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
+    /// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
+    pub async fn store(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
+        let resolved = self.asked_of(question)?;
+        let record = StoredAnswer {
             usage: None,
-            was_asked_for_usage: false,
+            was_usage_requested: false,
             is_text: true,
-            is_ttl_asked: question.directives.ttl_seconds.is_some(),
-            scope: asked.identity.scope,
+            is_ttl_requested: question.directives.ttl_seconds.is_some(),
+            scope: resolved.identity.scope,
             question: question.prompt,
             answer: answer.as_bytes(),
         };
-        super::check_size(record.bytes(), &asked.namespace.policy)?;
-        let held = self.stripes.lock(&[asked.identity.key]).await;
-        let draft = Draft { record, terms: asked.terms.clone(), stamp, cost_us: 0 };
-        let kept = self.keep(&asked, draft, held).await;
-        let message = "something that the answer depends on was invalidated meanwhile";
-        self.write(&asked, &kept.ok_or_else(|| Error::new(Kind::Conflict, message))?).await?;
-        Ok(asked.identity.key)
+        super::check_size(record.bytes(), &resolved.namespace.policy)?;
+        let held = self.stripes.lock(&[resolved.identity.key]).await;
+        let store_request =
+            StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, cost_us: 0 };
+        let kept = self.begin_store(&resolved, store_request, held).await;
+        let message = "a tag of the answer was invalidated since it was requested";
+        self.finish_store(&resolved, &kept.ok_or_else(|| Error::new(Kind::Conflict, message))?).await?;
+        Ok(resolved.identity.key)
     }
 
-    /// Removes an answer, also one that is being made.
+    /// Removes an answer, also one that is in flight.
     ///
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
     pub async fn delete(self: &Arc<Self>, id: Key) -> Result<()> {
         let _held = self.stripes.lock(&[id]).await;
-        self.board.forbid(&id);
+        self.inflight.forbid_store(&id);
         self.cache.remove_many(&[id]).await
     }
 
-    fn asked_of(&self, question: &Question<'_>) -> Result<Asked> {
+    fn asked_of(&self, question: &Question<'_>) -> Result<ResolvedRequest> {
         if !(1..=PROMPT_BYTES_MAX).contains(&question.prompt.len()) {
             return Err(Error::invalid("prompt", format!("a prompt has 1 to {PROMPT_BYTES_MAX} bytes")));
         }
         if !question.scope.is_exact() {
-            return Err(Error::invalid("scope", "a number in the scope is too large to be told from others"));
+            return Err(Error::invalid("scope", "a number in the scope cannot be represented exactly"));
         }
         check_tags(question.tags)?;
         let directives = question.directives;
@@ -142,21 +141,21 @@ impl Answers {
                 .credential
                 .filter(|_| !self.options.shares_between_keys)
                 .map(Credential::as_bytes),
-            upstream: NOBODY,
+            upstream: NO_UPSTREAM,
             query: None,
             headers: &[],
         };
         let identity = of_text(&partition, question.scope, question.prompt, self.spellings());
         let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
         let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds, "ttl")?;
-        Ok(Asked {
+        Ok(ResolvedRequest {
             identity,
             namespace,
             model: "".into(),
             question: None,
-            asker: Asker::default(),
-            departures: 0,
-            terms: Terms { tags, ttl_seconds, ..Terms::default() },
+            caller: Caller::default(),
+            completed: 0,
+            store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },
         })
     }
 }

@@ -1,0 +1,498 @@
+//! Broadcasts one generation to its subscribers: the events of its stream from the first one on, and how it ended.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{Notify, watch};
+
+use super::reason::Reason;
+use super::replay_buffer::{ReplayBuffer, StreamEvent, UsageContent};
+use crate::byte_budget::ByteBudget;
+use crate::error::{Error, Kind, Result};
+use crate::upstream::{Answer, Headers, Usage};
+
+/// About so many bytes are returned at once, so that a reader that joins a long answer late does not copy all of it.
+const HANDED_BYTES: usize = 64 * 1024;
+
+/// The progress of a generation.
+#[derive(Debug, Clone)]
+pub(super) enum GenerationState {
+    /// The upstream has not answered yet.
+    Pending,
+    /// Events arrive; these were the headers.
+    Streaming(Arc<Headers>),
+    /// The last event has arrived; with the reason if the answer is not stored.
+    Streamed(Arc<Headers>, Streamed, Option<Reason>),
+    /// The answer arrived in one piece.
+    Full(Arc<FullReply>),
+    /// The reply is no answer, and is passed on as it is.
+    PassedThrough(Arc<FullReply>),
+    /// No reply arrived, or only a part of one.
+    Failed(Error),
+    /// The answer is in the cache: another generation was completed before this one began.
+    AlreadyStored,
+    /// The leader's task ended without a result.
+    LeaderDied,
+}
+
+/// The result of a stream.
+#[derive(Debug, Clone)]
+pub(super) enum Streamed {
+    /// A complete answer.
+    Answer(Arc<Answer>),
+    /// A stream that cannot be assembled into an answer; with its token usage, if it reports that.
+    Uncertain(Option<Usage>),
+    /// A stream that ended in an error.
+    Faulty(Error),
+}
+
+/// A reply with its whole body.
+#[derive(Debug)]
+pub(super) struct FullReply {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+    pub(super) body: Bytes,
+    pub(super) answer: Option<Answer>,
+    /// Why the answer is not stored.
+    pub(super) not_stored: Option<Reason>,
+}
+
+/// The sending half of a generation.
+#[derive(Debug)]
+pub(super) struct Broadcast {
+    progress: watch::Sender<Progress>,
+    buffer: Mutex<ReplayBuffer>,
+    /// Events were dropped from the buffer, or a reader has left.
+    space_freed: Notify,
+}
+
+#[derive(Debug)]
+struct Progress {
+    state: GenerationState,
+    /// Events that have arrived.
+    events: usize,
+}
+
+/// The receiving half. Dropping it unsubscribes.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    broadcast: Arc<Broadcast>,
+    progress: watch::Receiver<Progress>,
+    number: u64,
+}
+
+/// The events of an answer, from the first one on.
+pub struct EventStream {
+    subscriber: Subscriber,
+    at: usize,
+    wants_usage: bool,
+    /// Called with the token usage once all events were read.
+    at_end: Option<Box<dyn FnOnce(Usage) + Send + Sync>>,
+    /// Why the answer is not stored; known once all events were read.
+    reason: Option<Reason>,
+}
+
+impl Streamed {
+    /// Its token usage, if it reports that.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        match self {
+            Streamed::Answer(answer) => answer.usage,
+            Streamed::Uncertain(usage) => *usage,
+            Streamed::Faulty(_) => None,
+        }
+    }
+}
+
+impl GenerationState {
+    fn is_over(&self) -> bool {
+        match self {
+            GenerationState::Pending | GenerationState::Streaming(_) => false,
+            GenerationState::Streamed(..)
+            | GenerationState::Full(_)
+            | GenerationState::PassedThrough(_)
+            | GenerationState::Failed(_)
+            | GenerationState::AlreadyStored
+            | GenerationState::LeaderDied => true,
+        }
+    }
+}
+
+impl Broadcast {
+    /// A pending broadcast and its first subscriber. What is held for readers is reserved of `budget`.
+    pub(super) fn new(budget: &Arc<ByteBudget>) -> (Arc<Broadcast>, Subscriber) {
+        let (progress, receiver) = watch::channel(Progress { state: GenerationState::Pending, events: 0 });
+        let buffer = Mutex::new(ReplayBuffer::new(budget.empty()));
+        let broadcast = Arc::new(Broadcast { progress, buffer, space_freed: Notify::new() });
+        let number = lock(&broadcast.buffer).subscribe();
+        let subscriber = Subscriber { broadcast: Arc::clone(&broadcast), progress: receiver, number };
+        (broadcast, subscriber)
+    }
+
+    /// One more subscriber.
+    pub(super) fn subscribe(self: &Arc<Self>) -> Subscriber {
+        let number = lock(&self.buffer).subscribe();
+        Subscriber { broadcast: Arc::clone(self), progress: self.progress.subscribe(), number }
+    }
+
+    /// Starts a stream.
+    pub(super) fn begin(&self, headers: Arc<Headers>) {
+        self.set_state(GenerationState::Streaming(headers));
+    }
+
+    /// Appends an event.
+    pub(super) fn push(&self, bytes: Bytes, usage_content: UsageContent) {
+        if bytes.is_empty() {
+            return;
+        }
+        let count = lock(&self.buffer).push(StreamEvent { bytes, usage_content });
+        self.progress.send_modify(|progress| progress.events = count);
+    }
+
+    /// Whether more is held for readers than `bytes_max`, or than the budget of all requests in generation allows.
+    pub(super) fn is_over_limit(&self, bytes_max: usize) -> bool {
+        let buffer = lock(&self.buffer);
+        buffer.bytes() > bytes_max || buffer.is_over_budget()
+    }
+
+    /// Whether more is held than the budget of all requests in generation allows.
+    pub(super) fn is_over_budget(&self) -> bool {
+        lock(&self.buffer).is_over_budget()
+    }
+
+    /// From here on no reader joins: what all have read is dropped.
+    pub(super) fn close(&self) {
+        lock(&self.buffer).close();
+    }
+
+    /// Whether any reader reads the events.
+    pub(super) fn has_readers(&self) -> bool {
+        lock(&self.buffer).has_readers()
+    }
+
+    /// Goes on without the readers that are furthest behind: their stream ends with an error.
+    pub(super) fn drop_slowest(&self) {
+        self.with_buffer(ReplayBuffer::drop_slowest);
+    }
+
+    /// Waits until no more is held than `bytes_max` and the budget allow: until readers have read enough.
+    pub(super) async fn wait_for_space(&self, bytes_max: usize) {
+        while self.is_over_limit(bytes_max) {
+            self.space_freed.notified().await;
+        }
+    }
+
+    /// Changes the buffer, which may make space in it.
+    fn with_buffer<R>(&self, change: impl FnOnce(&mut ReplayBuffer) -> R) -> R {
+        let changed = change(&mut lock(&self.buffer));
+        // At most one task waits, and finds this also if it comes too early.
+        self.space_freed.notify_one();
+        changed
+    }
+
+    /// Notifies all subscribers of a new state.
+    pub(super) fn set_state(&self, state: GenerationState) {
+        self.progress.send_modify(|progress| progress.state = state);
+    }
+
+    /// Reports to subscribers that the leader is gone, unless the generation has ended.
+    pub(super) fn end_without_leader(&self) {
+        self.progress.send_if_modified(|progress| {
+            let is_over = progress.state.is_over();
+            if !is_over {
+                progress.state = GenerationState::LeaderDied;
+            }
+            !is_over
+        });
+    }
+
+    /// Whether there is any subscriber.
+    pub(super) fn has_subscribers(&self) -> bool {
+        self.progress.receiver_count() > 0
+    }
+
+    /// Returns once there is no subscriber. Another may have subscribed by then.
+    pub(super) async fn without_subscribers(&self) {
+        self.progress.closed().await;
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.skip_events();
+    }
+}
+
+impl Subscriber {
+    /// Waits until the upstream has answered.
+    pub(super) async fn begun(&mut self) -> GenerationState {
+        self.until(|state| !matches!(state, GenerationState::Pending)).await
+    }
+
+    /// Unsubscribes from the events: this subscriber waits for the final state only.
+    pub(super) fn skip_events(&self) {
+        self.broadcast.with_buffer(|buffer| buffer.unsubscribe(self.number));
+    }
+
+    /// Waits for the final state.
+    pub(super) async fn ended(&mut self) -> GenerationState {
+        self.until(GenerationState::is_over).await
+    }
+
+    /// The events from the first one on. `at_end` is called with the token usage once all of them were read.
+    pub(super) fn into_events(
+        self,
+        wants_usage: bool,
+        at_end: Option<Box<dyn FnOnce(Usage) + Send + Sync>>,
+    ) -> EventStream {
+        EventStream { subscriber: self, at: 0, wants_usage, at_end, reason: None }
+    }
+
+    async fn until(&mut self, condition: impl Fn(&GenerationState) -> bool) -> GenerationState {
+        match self.progress.wait_for(|progress| condition(&progress.state)).await {
+            Ok(progress) => progress.state.clone(),
+            Err(_) => GenerationState::LeaderDied,
+        }
+    }
+}
+
+impl EventStream {
+    /// The next bytes: events that have arrived since the last call. `None` after the last one.
+    ///
+    /// Cancel safety: may be dropped and called again.
+    ///
+    /// # Errors
+    /// The error that ended the stream; `Timeout` for a reader that was dropped because it was too slow.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let (state, events) = {
+                let progress = self.subscriber.progress.borrow_and_update();
+                (progress.state.clone(), progress.events)
+            };
+            if let Some(bytes) = self.take(events)? {
+                return Ok(Some(bytes));
+            }
+            match state {
+                GenerationState::Pending | GenerationState::Streaming(_) => {}
+                GenerationState::Streamed(_, streamed, reason) => {
+                    self.reason = reason;
+                    if let (Some(at_end), Some(usage)) = (self.at_end.take(), streamed.usage()) {
+                        at_end(usage);
+                    }
+                    return Ok(None);
+                }
+                GenerationState::Full(_)
+                | GenerationState::PassedThrough(_)
+                | GenerationState::AlreadyStored => return Ok(None),
+                GenerationState::Failed(error) => return Err(error),
+                GenerationState::LeaderDied => return Err(leader_died()),
+            }
+            if self.subscriber.progress.changed().await.is_err() {
+                return Err(leader_died());
+            }
+        }
+    }
+
+    /// Why the answer is not stored, if it is not; known once all events were read.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// The next bytes of the events before `until`. `None` if none of them is for this client.
+    fn take(&mut self, until: usize) -> Result<Option<Bytes>> {
+        let new = self.wanted(until)?;
+        Ok(match &new[..] {
+            [] => None,
+            [one] => Some(one.clone()),
+            many => {
+                let mut joined = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
+                many.iter().for_each(|bytes| joined.extend_from_slice(bytes));
+                Some(joined.freeze())
+            }
+        })
+    }
+
+    fn wanted(&mut self, until: usize) -> Result<Vec<Bytes>> {
+        let (mut wanted, mut bytes) = (Vec::new(), 0);
+        let (at, wants_usage) = (&mut self.at, self.wants_usage);
+        if *at == until {
+            return Ok(wanted);
+        }
+        self.subscriber.broadcast.with_buffer(|buffer| {
+            for event in buffer.events_from(*at).ok_or_else(too_slow)?.take(until - *at) {
+                if bytes >= HANDED_BYTES {
+                    break;
+                }
+                let own = event.for_client(wants_usage);
+                *at += 1;
+                bytes += own.len();
+                wanted.extend((!own.is_empty()).then_some(own));
+            }
+            buffer.mark_read(self.subscriber.number, *at);
+            Ok(wanted)
+        })
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// The error of a reader that was dropped.
+fn too_slow() -> Error {
+    Error::new(Kind::Timeout, "the stream was read more slowly than its other readers can wait for")
+}
+
+/// The error of a request whose leaders have all died.
+pub(super) fn leader_died() -> Error {
+    Error::new(Kind::Internal, "internal error: the task that generated this answer ended without a result")
+}
+
+/// A poisoned lock is taken all the same: what it guards is whole after any of the single calls made under it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::replay_buffer::EVENT_BYTES;
+    use super::*;
+    use crate::byte_budget::UNCOUNTED_BYTES;
+    use crate::metrics::unexported;
+    use futures_util::poll;
+    use std::pin::pin;
+
+    fn budget() -> Arc<ByteBudget> {
+        ByteBudget::new(usize::MAX, unexported())
+    }
+
+    fn held_bytes(broadcast: &Broadcast) -> usize {
+        lock(&broadcast.buffer).bytes()
+    }
+
+    #[tokio::test]
+    async fn a_late_subscriber_gets_every_event_from_the_first_one() {
+        let (broadcast, first) = Broadcast::new(&budget());
+        broadcast.begin(Arc::default());
+        broadcast.push("a".into(), UsageContent::Absent);
+        let mut early = first.into_events(false, None);
+        assert_eq!(early.next().await.unwrap().unwrap(), "a");
+        broadcast.push("data: {\"b\":1,\"usage\":null}\n\n".into(), UsageContent::Mixed);
+        broadcast.push("u".into(), UsageContent::Only);
+        let (sender, sum) = std::sync::mpsc::channel();
+        let at_end = move |usage: Usage| sender.send(usage.prompt_tokens).unwrap();
+        let mut late = broadcast.subscribe().into_events(true, Some(Box::new(at_end)));
+        let mut plain = broadcast.subscribe().into_events(false, None);
+        assert_eq!(late.next().await.unwrap().unwrap(), "adata: {\"b\":1,\"usage\":null}\n\nu");
+        let read = plain.next().await.unwrap().unwrap();
+        assert_eq!(read, "adata: {\"b\":1}\n\n", "usage is for clients that requested it");
+        assert!(poll!(pin!(plain.next())).is_pending());
+        let usage = Usage { prompt_tokens: 7, completion_tokens: 1 };
+        broadcast.set_state(GenerationState::Streamed(
+            Arc::default(),
+            Streamed::Uncertain(Some(usage)),
+            None,
+        ));
+        assert!(sum.try_recv().is_err(), "not read to its end");
+        assert!(plain.next().await.unwrap().is_none() && late.next().await.unwrap().is_none());
+        assert_eq!(sum.recv().unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_handed_out_in_pieces() {
+        let (broadcast, subscriber) = Broadcast::new(&budget());
+        let event = Bytes::from(vec![b'a'; HANDED_BYTES / 4]);
+        (0..9).for_each(|_| broadcast.push(event.clone(), UsageContent::Absent));
+        broadcast.set_state(GenerationState::Streamed(Arc::default(), Streamed::Uncertain(None), None));
+        let (mut live, mut pieces) = (subscriber.into_events(false, None), Vec::new());
+        while let Some(piece) = live.next().await.unwrap() {
+            pieces.push(piece.len());
+        }
+        assert_eq!(pieces, [HANDED_BYTES, HANDED_BYTES, HANDED_BYTES / 4]);
+    }
+
+    #[tokio::test]
+    async fn events_that_all_have_read_are_dropped_once_no_reader_can_join() {
+        let (broadcast, waiting) = Broadcast::new(&budget());
+        let (mut quick, mut slow) =
+            (broadcast.subscribe().into_events(false, None), broadcast.subscribe().into_events(false, None));
+        waiting.skip_events();
+        let event = |text: &'static str| broadcast.push(text.into(), UsageContent::Absent);
+        event("a");
+        assert_eq!(quick.next().await.unwrap().unwrap(), "a");
+        broadcast.close();
+        assert_eq!(held_bytes(&broadcast), 1 + EVENT_BYTES, "one has not read it");
+        event("b");
+        let mut space = pin!(broadcast.wait_for_space(1 + EVENT_BYTES));
+        assert!(poll!(&mut space).is_pending());
+        assert_eq!(slow.next().await.unwrap().unwrap(), "ab");
+        space.await;
+        assert_eq!(held_bytes(&broadcast), 1 + EVENT_BYTES, "the other has not");
+        assert_eq!(quick.next().await.unwrap().unwrap(), "b");
+        assert_eq!(held_bytes(&broadcast), 0);
+        event("c");
+        drop(quick);
+        assert_eq!(slow.next().await.unwrap().unwrap(), "c");
+        assert_eq!(held_bytes(&broadcast), 0);
+        drop((slow, waiting));
+        event("d");
+        assert_eq!(held_bytes(&broadcast), 0, "no reader is left");
+    }
+
+    #[tokio::test]
+    async fn the_slowest_reader_is_dropped_when_it_holds_up_the_others() {
+        let (broadcast, stalled) = Broadcast::new(&budget());
+        let mut stalled = stalled.into_events(false, None);
+        let mut quick = broadcast.subscribe().into_events(false, None);
+        broadcast.close();
+        for text in ["a", "b"] {
+            broadcast.push(text.into(), UsageContent::Absent);
+            assert_eq!(quick.next().await.unwrap().unwrap(), text);
+        }
+        broadcast.drop_slowest();
+        assert_eq!(held_bytes(&broadcast), 0);
+        assert_eq!(stalled.next().await.unwrap_err().kind(), Kind::Timeout);
+        broadcast.push("c".into(), UsageContent::Absent);
+        assert_eq!(quick.next().await.unwrap().unwrap(), "c");
+        drop(quick);
+        assert!(!broadcast.has_readers());
+    }
+
+    #[tokio::test]
+    async fn an_error_is_returned_after_the_events_before_it() {
+        let (broadcast, subscriber) = Broadcast::new(&budget());
+        broadcast.begin(Arc::default());
+        broadcast.push("a".into(), UsageContent::Absent);
+        broadcast.set_state(GenerationState::Failed(Error::new(Kind::Upstream, "cut")));
+        let mut live = subscriber.into_events(false, None);
+        assert_eq!(live.next().await.unwrap().unwrap(), "a");
+        assert_eq!(live.next().await.unwrap_err().kind(), Kind::Upstream);
+    }
+
+    #[tokio::test]
+    async fn a_stream_past_the_budget_goes_on_as_far_as_it_is_read() {
+        let budget = ByteBudget::new(4 * 64 * 1024, unexported());
+        let (broadcast, subscriber) = Broadcast::new(&budget);
+        let event = Bytes::from(vec![b'a'; UNCOUNTED_BYTES / 2]);
+        broadcast.push(event.clone(), UsageContent::Absent);
+        assert!(!broadcast.is_over_limit(usize::MAX));
+        let other = budget.try_reserve(2 * 64 * 1024).unwrap();
+        (0..5).for_each(|_| broadcast.push(event.clone(), UsageContent::Absent));
+        assert!(broadcast.is_over_limit(usize::MAX), "nothing is left of the budget");
+        broadcast.close();
+        let mut live = subscriber.into_events(false, None);
+        let mut space = pin!(broadcast.wait_for_space(usize::MAX));
+        assert!(poll!(&mut space).is_pending());
+        assert_eq!(live.next().await.unwrap().unwrap().len(), 6 * event.len());
+        assert!(poll!(&mut space).is_ready());
+        drop(other);
+        (0..3).for_each(|_| broadcast.push(event.clone(), UsageContent::Absent));
+        assert!(!broadcast.is_over_limit(usize::MAX), "it fits again");
+        assert!(budget.reserved() > 0);
+        while budget.reserved() > 0 {
+            live.next().await.unwrap().unwrap();
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Generates one answer: calls the upstream, broadcasts its reply, and stores it if it may be stored.
+//!
+//! A generation runs in a task of its own, so that a leader that disconnects does not take the answer from its followers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::broadcast::{FullReply, GenerationState, Streamed};
+use super::inflight::{Generation, StorePolicy, Waiter};
+use super::reason::Reason;
+use super::replay_buffer::UsageContent;
+use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
+use super::{Answers, ResolvedRequest};
+use crate::byte_budget::UNCOUNTED_BYTES;
+use crate::cache::{Held, Policy, Stamp, TierName};
+use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::ReasonLabels;
+use crate::upstream::{Answer, Assembly, Call, Event, Events, Reply, Unfit, Usage};
+
+/// How long the connection may take to end a stream after the event that ends its answer.
+const END_WITHIN: Duration = Duration::from_millis(50);
+
+/// How long a stream that is no longer collected waits for its slowest reader.
+const SPACE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Characters of an error in a stream that clients get.
+const FAULT_CHARS_MAX: usize = 500;
+
+/// The task that generates an answer.
+pub(super) struct Generator {
+    pub(super) answers: Arc<Answers>,
+    pub(super) resolved: ResolvedRequest,
+    /// When it began, in the order of invalidations.
+    pub(super) stamp: Stamp,
+    /// The call of the upstream. `None` once it was made.
+    pub(super) call: Option<Call>,
+    /// Whether the call requests a stream.
+    pub(super) streams: bool,
+    /// Why the answer must not be stored. `None` if it may be.
+    pub(super) not_stored: Option<Reason>,
+}
+
+/// An answer that is in memory and not yet on the disk.
+pub(super) struct PendingWrite<'a> {
+    key: Key,
+    entry: Arc<Entry>,
+    /// No other task replaces it before it is on the disk.
+    _held: Held<'a>,
+}
+
+/// An answer to be stored: generated, or sent by an application.
+pub(super) struct StoreRequest<'a> {
+    pub(super) record: StoredAnswer<'a>,
+    pub(super) store_policy: StorePolicy,
+    pub(super) stamp: Stamp,
+    pub(super) cost_us: u32,
+}
+
+impl Generator {
+    /// Generates the answer and returns whether it was stored. A refresh has a `waiter` of its own, so that it is never
+    /// abandoned.
+    pub(super) async fn run(mut self, generation: Generation, refreshes: Option<Waiter>) -> bool {
+        let finishes = refreshes.is_some() || self.answers.options.finish_abandoned;
+        // The body of the request is not held while its answer streams.
+        let call = self.call.take().expect("an answer is generated once: this is a bug");
+        let stored = tokio::select! {
+            biased;
+            stored = self.generate(call, &generation) => stored,
+            () = generation.abandoned(), if !finishes => {
+                self.answers.metrics.answers_abandoned.inc();
+                self.count_not_stored(Reason::Abandoned);
+                return false;
+            }
+        };
+        if let Some(stored) = &stored
+            && let Err(error) = self.answers.finish_store(&self.resolved, stored).await
+        {
+            tracing::warn!(%error, "failed to write an answer to disk; it is in memory only");
+            self.count_not_stored(Reason::Disk);
+            // Otherwise the previous answer would come back from the disk. If this fails too, the disk is no longer read.
+            let _ = self.answers.cache.remove_many(&[stored.key]).await;
+            self.answers.put_in_memory(&self.resolved, stored);
+        }
+        generation.remove();
+        stored.is_some()
+    }
+
+    async fn generate(&self, call: Call, generation: &Generation) -> Option<PendingWrite<'_>> {
+        let started = Instant::now();
+        let mut reply = match self.answers.origin.ask(call).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                generation.end(GenerationState::Failed(error));
+                return None;
+            }
+        };
+        if reply.is_success() {
+            reply.forget_bytes();
+        }
+        match self.is_stream(&mut reply).await {
+            Ok(true) => self.stream(reply, generation, started).await,
+            Ok(false) => self.whole(reply, generation, started).await,
+            Err(error) => {
+                self.count_not_stored(Unfit::Incomplete.into());
+                generation.end(GenerationState::Failed(error));
+                None
+            }
+        }
+    }
+
+    /// Whether a reply is the requested stream. Some servers send one without its content type, or with another.
+    async fn is_stream(&self, reply: &mut Reply) -> Result<bool> {
+        if !self.streams || !reply.is_success() || reply.is_compressed() {
+            return Ok(false);
+        }
+        Ok(reply.is_events() || reply.begins_events().await?)
+    }
+
+    /// Reads a reply that is no stream.
+    async fn whole(
+        &self,
+        mut reply: Reply,
+        generation: &Generation,
+        started: Instant,
+    ) -> Option<PendingWrite<'_>> {
+        let body = match reply.whole(self.answers.answer_bytes_max).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.count_not_stored(Unfit::Incomplete.into());
+                generation.end(GenerationState::Failed(error));
+                return None;
+            }
+        };
+        let answer = if reply.is_success() { Answer::read(&body) } else { None };
+        let reason = match (reply.is_success(), reply.is_compressed()) {
+            (false, _) => Reason::Status,
+            (true, true) => Reason::Encoding,
+            (true, false) => Reason::NoAnswer,
+        };
+        let (status, headers) = (reply.status, reply.headers);
+        let Some(answer) = answer else {
+            self.count_not_stored(self.not_stored.unwrap_or(reason));
+            let passed = FullReply { status, headers, body, answer: None, not_stored: Some(reason) };
+            generation.end(GenerationState::PassedThrough(Arc::new(passed)));
+            return None;
+        };
+        let stored = self.try_store(&answer, generation, started).await;
+        self.count_spent(answer.usage);
+        let not_stored = stored.as_ref().err().copied();
+        let whole = FullReply { status, headers, body, answer: Some(answer), not_stored };
+        let stored = stored.ok();
+        publish(generation, stored.as_ref(), GenerationState::Full(Arc::new(whole)));
+        stored
+    }
+
+    /// Reads a reply that is a stream.
+    async fn stream(
+        &self,
+        mut reply: Reply,
+        generation: &Generation,
+        started: Instant,
+    ) -> Option<PendingWrite<'_>> {
+        let mut headers = std::mem::take(&mut reply.headers);
+        // Each client gets the content type of the form that it requested.
+        headers.retain(|(name, _)| name != "content-type");
+        let headers = Arc::new(headers);
+        generation.broadcast().begin(Arc::clone(&headers));
+        let mut progress = StreamProgress::default();
+        if let Err(error) = self.follow(&mut reply, generation, &mut progress).await {
+            self.count_not_stored(Unfit::Incomplete.into());
+            // An error of this server is an event of its own and must not follow half an event.
+            if error.kind() == Kind::Upstream {
+                generation.broadcast().push(progress.events.rest(), UsageContent::Absent);
+            }
+            generation.end(GenerationState::Failed(error));
+            return None;
+        }
+        let (streamed, unfit, last) = progress.finish();
+        let stored = match (&streamed, unfit) {
+            (Streamed::Answer(answer), None) => self.try_store(answer, generation, started).await,
+            (Streamed::Answer(_) | Streamed::Uncertain(_) | Streamed::Faulty(_), unfit) => {
+                let reason = self.not_stored.unwrap_or(unfit.unwrap_or(Unfit::Uncertain).into());
+                self.count_not_stored(reason);
+                Err(reason)
+            }
+        };
+        let reason = stored.as_ref().err().copied();
+        let stored = stored.ok();
+        self.count_spent(streamed.usage());
+        // The last event is sent after the answer was stored, so that a client that has read it and asks again gets a hit.
+        last.into_iter().for_each(|last| generation.broadcast().push(last, UsageContent::Absent));
+        publish(generation, stored.as_ref(), GenerationState::Streamed(headers, streamed, reason));
+        stored
+    }
+
+    /// Broadcasts events as they arrive, except the last one, and assembles the answer.
+    async fn follow(
+        &self,
+        reply: &mut Reply,
+        generation: &Generation,
+        progress: &mut StreamProgress,
+    ) -> Result<()> {
+        let bytes_max = self.answers.answer_bytes_max;
+        let mut unread = self.answers.budget.empty();
+        while let Some(bytes) = progress.next_of(reply).await? {
+            progress.events.push(&bytes);
+            while let Some(event) = progress.events.next_event() {
+                self.on_event(event, generation, progress);
+            }
+            if progress.events.unread_bytes() > bytes_max {
+                let message = "read the upstream's stream: an event is too long (upstream.answer_bytes_max)";
+                return Err(Error::new(Kind::Upstream, message).with("bytes_max", bytes_max));
+            }
+            // A part of an event is held here until the rest of it has arrived.
+            unread.shrink_to(progress.events.unread_bytes());
+            if progress.events.unread_bytes() > UNCOUNTED_BYTES {
+                unread.try_cover(progress.events.unread_bytes())?;
+            }
+            if generation.broadcast().is_over_limit(bytes_max) {
+                self.throttle(generation, progress).await?;
+            }
+        }
+        if let Some(event) = progress.events.last_event() {
+            self.on_event(event, generation, progress);
+        }
+        progress.assembly.end();
+        Ok(())
+    }
+
+    /// Continues a stream that is too long to be collected: it takes no more readers and goes at the pace of the slowest.
+    async fn throttle(&self, generation: &Generation, progress: &mut StreamProgress) -> Result<()> {
+        let broadcast = generation.broadcast();
+        if !progress.is_too_long {
+            progress.is_too_long = true;
+            progress.assembly.give_up();
+            generation.close();
+            broadcast.close();
+        }
+        if !broadcast.has_readers() {
+            let kind = if broadcast.is_over_budget() { Kind::Overloaded } else { Kind::Upstream };
+            return Err(Error::new(
+                kind,
+                "the stream is too long to be held, and no client reads its events",
+            ));
+        }
+        while tokio::time::timeout(SPACE_WITHIN, broadcast.wait_for_space(self.answers.answer_bytes_max))
+            .await
+            .is_err()
+        {
+            broadcast.drop_slowest();
+        }
+        Ok(())
+    }
+
+    /// Assembles an event and broadcasts it. The event that ends the answer is held back until the answer is stored.
+    fn on_event(&self, event: Event, generation: &Generation, progress: &mut StreamProgress) {
+        let broadcast = generation.broadcast();
+        progress.last.take().into_iter().for_each(|last| broadcast.push(last, UsageContent::Absent));
+        let was_done = progress.assembly.is_done();
+        if event.is_garbled {
+            progress.assembly.doubt(Unfit::Garbled);
+        }
+        let said = event.data.as_deref().filter(|_| !event.is_keepalive());
+        let note = said.map(|data| progress.assembly.push(data)).unwrap_or_default();
+        let usage_content = match &event.data {
+            Some(_) if note.is_usage && self.resolved.store_policy.reports_usage => UsageContent::Only,
+            // Most chunks do not mention usage, and are not parsed for it.
+            Some(data) if data.contains("\"usage\"") && self.resolved.store_policy.reports_usage => {
+                UsageContent::Mixed
+            }
+            Some(_) | None => UsageContent::Absent,
+        };
+        if note.is_error || event.is_error {
+            progress.fault = Some(event.data.unwrap_or_default());
+        }
+        if progress.assembly.is_done() && !was_done {
+            progress.last = Some(event.bytes);
+        } else {
+            broadcast.push(event.bytes, usage_content);
+        }
+    }
+
+    /// Stores an answer in memory, or returns the reason why it may not be stored.
+    async fn try_store(
+        &self,
+        answer: &Answer,
+        generation: &Generation,
+        started: Instant,
+    ) -> Result<PendingWrite<'_>, Reason> {
+        let stored = match self.not_stored {
+            Some(reason) => Err(reason),
+            None => self.store(answer, generation, started).await,
+        };
+        stored.inspect_err(|reason| self.count_not_stored(*reason))
+    }
+
+    async fn store(
+        &self,
+        answer: &Answer,
+        generation: &Generation,
+        started: Instant,
+    ) -> Result<PendingWrite<'_>, Reason> {
+        let record = StoredAnswer {
+            usage: answer.usage,
+            was_usage_requested: self.resolved.store_policy.reports_usage,
+            is_text: false,
+            is_ttl_requested: false,
+            scope: self.resolved.identity.scope,
+            question: self.resolved.question.as_deref().unwrap_or_default(),
+            answer: &answer.json,
+        };
+        if let Some(reason) = self.reason_against(answer, &record) {
+            return Err(reason);
+        }
+        // A delete holds the stripe too: before the policy is closed it prevents the store, and later it removes the entry.
+        let held = self.answers.stripes.lock(&[self.resolved.identity.key]).await;
+        let store_policy = generation.close_store_policy()?;
+        let record = StoredAnswer { is_ttl_requested: store_policy.is_ttl_requested, ..record };
+        let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        let store_request = StoreRequest { record, store_policy, stamp: self.stamp, cost_us };
+        let stored =
+            self.answers.begin_store(&self.resolved, store_request, held).await.ok_or(Reason::Invalidated)?;
+        generation.mark_stored(&stored.tags());
+        Ok(stored)
+    }
+
+    /// Why an answer may not be stored.
+    fn reason_against(&self, answer: &Answer, record: &StoredAnswer<'_>) -> Option<Reason> {
+        if let Some(unfit) = answer.unfit {
+            Some(unfit.into())
+        } else if answer.calls_tools && !self.answers.options.keeps_tool_calls {
+            Some(Reason::ToolCalls)
+        } else if record.bytes() > self.resolved.namespace.policy.value_bytes_max {
+            Some(Reason::TooLarge)
+        } else {
+            None
+        }
+    }
+
+    fn count_spent(&self, usage: Option<Usage>) {
+        usage.into_iter().for_each(|usage| self.answers.spent(&self.resolved.model, usage));
+    }
+
+    fn count_not_stored(&self, reason: Reason) {
+        let reason = reason.label();
+        self.answers.metrics.answers_not_kept.get_or_create(&ReasonLabels { reason }).inc();
+    }
+}
+
+/// A stream as it is read.
+#[derive(Default)]
+struct StreamProgress {
+    events: Events,
+    assembly: Assembly,
+    /// The event that ends the stream, held back until the answer is stored.
+    last: Option<Bytes>,
+    /// The error that the stream reported.
+    fault: Option<String>,
+    /// Until when a stream whose answer has ended is read.
+    end: Option<Instant>,
+    /// Whether it is too long to be collected.
+    is_too_long: bool,
+}
+
+impl StreamProgress {
+    /// The next bytes of a stream. After the end of the answer the stream is read to its own end, so that its connection can be
+    /// used again, for [`END_WITHIN`] at most; errors of the connection are ignored then.
+    async fn next_of(&mut self, reply: &mut Reply) -> Result<Option<Bytes>> {
+        if !self.assembly.is_done() {
+            return reply.next().await;
+        }
+        let end = *self.end.get_or_insert_with(|| Instant::now() + END_WITHIN);
+        Ok(tokio::time::timeout_at(end, reply.next()).await.ok().and_then(Result::ok).flatten())
+    }
+
+    /// The result of the stream, the reason if it is no answer, and the event that was held back.
+    fn finish(self) -> (Streamed, Option<Unfit>, Option<Bytes>) {
+        let StreamProgress { assembly, last, fault, .. } = self;
+        let (usage, is_over) = (assembly.usage(), assembly.is_done() || assembly.has_ended());
+        let faulty = |message: String| Streamed::Faulty(Error::new(Kind::Upstream, message));
+        let answer = assembly.finish().and_then(|json| Answer::read(&json).ok_or(Unfit::Uncertain));
+        let (streamed, unfit) = match (fault, answer) {
+            (Some(fault), _) => {
+                let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
+                (faulty(format!("the upstream's stream ended in an error: {fault}")), Some(Unfit::Error))
+            }
+            (None, Ok(answer)) => (Streamed::Answer(Arc::new(answer)), None),
+            (None, Err(unfit)) if is_over => (Streamed::Uncertain(usage), Some(unfit)),
+            (None, Err(_)) => {
+                let message = "the upstream's stream ended before its answer was complete";
+                (faulty(message.into()), Some(Unfit::Incomplete))
+            }
+        };
+        (streamed, unfit, last)
+    }
+}
+
+/// Notifies all waiters. A stored answer can be joined until it is on the disk; any other generation ends here, and the next
+/// request starts a new one.
+fn publish(generation: &Generation, stored: Option<&PendingWrite<'_>>, state: GenerationState) {
+    if stored.is_some() { generation.broadcast().set_state(state) } else { generation.end(state) }
+}
+
+impl PendingWrite<'_> {
+    fn tags(&self) -> Vec<Subject> {
+        tags_of(&self.entry)
+    }
+}
+
+/// The tags of an answer.
+pub(super) fn tags_of(entry: &Entry) -> Vec<Subject> {
+    entry.meta.tags.iter().map(|version| version.tag).collect()
+}
+
+impl Answers {
+    /// Replaces the previous answer in memory and inherits its tags. `None` if one of the tags was invalidated since the
+    /// generation began. `held` is the key's stripe.
+    pub(super) async fn begin_store<'a>(
+        &'a self,
+        resolved: &ResolvedRequest,
+        store_request: StoreRequest<'_>,
+        held: Held<'a>,
+    ) -> Option<PendingWrite<'a>> {
+        let key = resolved.identity.key;
+        let mut store_policy = store_request.store_policy;
+        if let Some(before) = self.look_locked(&resolved.namespace, &key).await {
+            store_policy.depend_on(tags_of(&before.entry));
+        }
+        let versions = self.cache.freshness().versions();
+        let tokens = versions.admit(store_request.stamp, resolved.namespace.subject, &store_policy.tags)?;
+        let policy = &*resolved.namespace.policy;
+        // An inherited TTL was shortened by the jitter already; again and again it would approach zero.
+        let jitter_share = if store_policy.inherits_ttl { 0.0 } else { policy.jitter_share };
+        let policy = Policy { jitter_share, ..policy.clone() };
+        let lifetime = self.cache.freshness().lifetime(&policy, store_policy.ttl_seconds);
+        let usage = store_request.record.usage.unwrap_or_default();
+        let meta = EntryMeta {
+            soft_expires: lifetime.soft_expires,
+            stale_until: lifetime.stale_until,
+            cost_us: store_request.cost_us,
+            tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
+            namespace: resolved.namespace.subject,
+            epoch: tokens.epoch,
+            tags: tokens.tags,
+            content_type: CONTENT_TYPE.into(),
+            validator: resolved.identity.exact.half(),
+            ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
+        };
+        let entry = Arc::new(Entry { meta, value: store_request.record.encode().into() });
+        let stored = PendingWrite { key, entry, _held: held };
+        self.put_in_memory(resolved, &stored);
+        Some(stored)
+    }
+
+    /// Stores an answer in memory, if the policy of its namespace uses memory.
+    fn put_in_memory(&self, resolved: &ResolvedRequest, stored: &PendingWrite<'_>) {
+        if resolved.namespace.policy.uses(TierName::Memory) {
+            self.cache.keep(stored.key, Arc::clone(&stored.entry));
+        }
+    }
+
+    /// Writes a stored answer to the disk.
+    ///
+    /// # Errors
+    /// `Io`, `DiskFull`, `Unavailable`: then the answer is not in memory either.
+    pub(super) async fn finish_store(
+        &self,
+        resolved: &ResolvedRequest,
+        stored: &PendingWrite<'_>,
+    ) -> Result<()> {
+        let entries = vec![(stored.key, Arc::clone(&stored.entry))];
+        self.cache.put_many(&resolved.namespace, entries).await
+    }
+}

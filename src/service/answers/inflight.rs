@@ -1,0 +1,550 @@
+//! The table of generations that are in flight: each generates one missing answer for all requests that may join it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::broadcast::{Broadcast, GenerationState, Subscriber, lock};
+use super::reason::Reason;
+use crate::byte_budget::ByteBudget;
+use crate::cache::Stamp;
+use crate::domain::{ByPrefix, Credential, Key, Subject};
+use crate::service::objects::TAGS_MAX;
+
+const SHARDS: usize = 64;
+
+/// The generations in flight. Shared by `Arc`.
+#[derive(Debug)]
+pub(super) struct InflightTable {
+    budget: Arc<ByteBudget>,
+    shards: Box<[Mutex<Shard>]>,
+    /// Generations that have left each shard.
+    completed: Box<[AtomicU64]>,
+    /// Generations that have begun.
+    begun: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Generations that other requests may join.
+    open: HashMap<Key, Arc<InflightEntry>, ByPrefix>,
+    /// Generations that no request can join: unshared ones, and ones that were closed.
+    closed: Vec<(Key, Arc<InflightEntry>)>,
+}
+
+/// A request for a generation.
+#[derive(Debug, Clone)]
+pub(super) struct GenerationRequest {
+    pub(super) key: Key,
+    /// When the generation begins, in the order of invalidations.
+    pub(super) stamp: Stamp,
+    pub(super) store_policy: StorePolicy,
+    pub(super) caller: Caller,
+}
+
+/// The properties of a caller that decide whether it may share another caller's failure.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The credential that the upstream knows it by.
+    pub(super) credential: Option<Credential>,
+    /// Whether it requests a stream of the upstream.
+    pub(super) streams: bool,
+    /// Whether it requests token usage of the upstream.
+    pub(super) requests_usage: bool,
+    /// Whether a failed attempt is retried after a wait.
+    pub(super) may_wait: bool,
+}
+
+/// How an answer is to be stored. All requests that join a generation agree on it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StorePolicy {
+    /// The tags of the answer. A follower may add tags until the answer is stored.
+    pub(super) tags: Vec<Subject>,
+    /// Whether the answer will report its token usage.
+    pub(super) reports_usage: bool,
+    /// The TTL. A follower may shorten it until the answer is stored.
+    pub(super) ttl_seconds: u32,
+    /// Whether a request has set the TTL.
+    pub(super) is_ttl_requested: bool,
+    /// Whether the TTL is that of the previous answer, because no request has set another.
+    pub(super) inherits_ttl: bool,
+}
+
+#[derive(Debug)]
+struct Agreement {
+    store_policy: StorePolicy,
+    /// Whether followers may still change the policy.
+    is_open: bool,
+    /// Why the answer may not be stored.
+    forbidden: Option<Reason>,
+}
+
+#[derive(Debug)]
+struct InflightEntry {
+    /// Its place in the order in which generations begin.
+    began: u64,
+    stamp: Stamp,
+    leader: Arc<Caller>,
+    state: Mutex<Agreement>,
+    broadcast: Arc<Broadcast>,
+}
+
+/// The leader's side of a generation: exactly one task owns it. Dropping it before its end notifies the waiters that their leader
+/// died.
+#[derive(Debug)]
+pub(super) struct Generation {
+    entry: Arc<InflightEntry>,
+    inflight: Arc<InflightTable>,
+    key: Key,
+}
+
+/// A request that waits for a generation. Dropping it leaves.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    /// The caller that the generation was begun for.
+    pub(super) leader: Arc<Caller>,
+    /// The receiving half of the generation.
+    pub(super) subscriber: Subscriber,
+}
+
+impl Caller {
+    /// Whether a failure of `leader` is one of this caller too: a refusal may be due to the credential or to the form of the
+    /// request, and any failure to a lack of retries.
+    pub(super) fn shares_failure_of(&self, leader: &Caller, status: Option<u16>) -> bool {
+        let is_refusal = status.is_some_and(|status| (400..500).contains(&status));
+        let is_of_form = matches!(status, Some(400 | 422));
+        let asks_alike = (self.streams, self.requests_usage) == (leader.streams, leader.requests_usage);
+        (self.credential == leader.credential || !is_refusal)
+            && (asks_alike || !is_of_form)
+            && (leader.may_wait || !self.may_wait)
+    }
+}
+
+impl StorePolicy {
+    /// Adds tags, up to their limit.
+    pub(super) fn depend_on(&mut self, tags: impl IntoIterator<Item = Subject>) {
+        for tag in tags {
+            if self.tags.len() < TAGS_MAX && !self.tags.contains(&tag) {
+                self.tags.push(tag);
+            }
+        }
+    }
+}
+
+impl InflightEntry {
+    fn is_current(&self, resolved: &StorePolicy, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
+        let state = lock(&self.state);
+        // A tag of the follower may have been invalidated since too.
+        let tags: Vec<Subject> = state.store_policy.tags.iter().chain(&resolved.tags).copied().collect();
+        is_current(self.stamp, &tags)
+    }
+
+    /// A follower of the generation. `None` if its policy cannot be made to fit.
+    fn joined(&self, resolved: &StorePolicy) -> Option<Waiter> {
+        let mut state = lock(&self.state);
+        let missing = resolved.tags.iter().filter(|tag| !state.store_policy.tags.contains(tag)).count();
+        let fits = state.is_open && state.store_policy.tags.len() + missing <= TAGS_MAX;
+        let changes = missing > 0 || resolved.ttl_seconds < state.store_policy.ttl_seconds;
+        if (changes && !fits) || (resolved.reports_usage && !state.store_policy.reports_usage) {
+            return None;
+        }
+        state.store_policy.depend_on(resolved.tags.iter().copied());
+        state.store_policy.ttl_seconds = state.store_policy.ttl_seconds.min(resolved.ttl_seconds);
+        state.store_policy.is_ttl_requested |= resolved.is_ttl_requested;
+        Some(Waiter { leader: Arc::clone(&self.leader), subscriber: self.broadcast.subscribe() })
+    }
+}
+
+impl InflightTable {
+    /// An empty table. What generations hold for readers is reserved of `budget`.
+    pub(super) fn new(budget: Arc<ByteBudget>) -> Arc<InflightTable> {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let completed = (0..SHARDS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(InflightTable { budget, shards, completed, begun: AtomicU64::new(0) })
+    }
+
+    /// How many generations have left the shard of `key`. If the number is unchanged between a lookup that misses and a join,
+    /// no answer of the key was stored between the two.
+    pub(super) fn completed(&self, key: &Key) -> u64 {
+        self.completed[shard_of(key)].load(Ordering::Acquire)
+    }
+
+    /// Joins the generation of a key. The first request becomes its leader and gets the [`Generation`]; so does the first after
+    /// an invalidation: `is_current` returns whether an answer that was begun at a stamp, and has these tags, is still valid.
+    /// `None` if a generation is in flight whose answer will not fit the request.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        request: GenerationRequest,
+        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+    ) -> Option<(Waiter, Option<Generation>)> {
+        let mut shard = self.shard(&request.key);
+        if let Some(generation) = shard.current(&request, is_current) {
+            return Some((generation.joined(&request.store_policy)?, None));
+        }
+        let (waiter, generation) = self.open(&mut shard, request);
+        Some((waiter, Some(generation)))
+    }
+
+    /// As [`InflightTable::join`], for a refresh. `None` if the answer is being generated already.
+    pub(super) fn lead(
+        self: &Arc<Self>,
+        request: GenerationRequest,
+        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+    ) -> Option<(Waiter, Generation)> {
+        let mut shard = self.shard(&request.key);
+        let is_in_flight = shard.current(&request, is_current).is_some();
+        (!is_in_flight).then(|| self.open(&mut shard, request))
+    }
+
+    /// A generation that no other request can join.
+    pub(super) fn lead_unshared(self: &Arc<Self>, request: GenerationRequest) -> (Waiter, Generation) {
+        let (waiter, generation) = self.begin(request);
+        self.shard(&generation.key).closed.push((generation.key, Arc::clone(&generation.entry)));
+        (waiter, generation)
+    }
+
+    fn open(self: &Arc<Self>, shard: &mut Shard, request: GenerationRequest) -> (Waiter, Generation) {
+        let (waiter, generation) = self.begin(request);
+        let before = shard.open.insert(generation.key, Arc::clone(&generation.entry));
+        shard.closed.extend(before.map(|before| (generation.key, before)));
+        (waiter, generation)
+    }
+
+    fn begin(self: &Arc<Self>, request: GenerationRequest) -> (Waiter, Generation) {
+        let (broadcast, subscriber) = Broadcast::new(&self.budget);
+        let leader = Arc::new(request.caller);
+        let entry = Arc::new(InflightEntry {
+            began: self.begun.fetch_add(1, Ordering::Relaxed),
+            stamp: request.stamp,
+            leader: Arc::clone(&leader),
+            state: Mutex::new(Agreement {
+                store_policy: request.store_policy,
+                is_open: true,
+                forbidden: None,
+            }),
+            broadcast,
+        });
+        (Waiter { leader, subscriber }, Generation { entry, inflight: Arc::clone(self), key: request.key })
+    }
+
+    /// Prevents the generations of `key` from storing their answers, and further requests from joining them.
+    pub(super) fn forbid_store(&self, key: &Key) {
+        let mut shard = self.shard(key);
+        let open = shard.open.remove(key);
+        shard.closed.extend(open.map(|open| (*key, open)));
+        shard.all(key).for_each(|generation| lock(&generation.state).forbidden = Some(Reason::Deleted));
+    }
+
+    /// Generations in flight.
+    pub(super) fn len(&self) -> usize {
+        let generations = |shard: &Mutex<Shard>| {
+            let shard = lock(shard);
+            shard.open.len() + shard.closed.len()
+        };
+        self.shards.iter().map(generations).sum()
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[shard_of(key)])
+    }
+}
+
+fn shard_of(key: &Key) -> usize {
+    usize::from(key.0[31]) % SHARDS
+}
+
+impl Shard {
+    /// The generation that the request can join, unless one of its tags was invalidated since it began.
+    fn current(
+        &self,
+        request: &GenerationRequest,
+        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+    ) -> Option<&Arc<InflightEntry>> {
+        self.open
+            .get(&request.key)
+            .filter(|generation| generation.is_current(&request.store_policy, is_current))
+    }
+
+    /// All generations of `key`.
+    fn all<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a Arc<InflightEntry>> {
+        let unshared =
+            self.closed.iter().filter(move |(known, _)| known == key).map(|(_, generation)| generation);
+        self.open.get(key).into_iter().chain(unshared)
+    }
+}
+
+impl Generation {
+    /// The sending half.
+    pub(super) fn broadcast(&self) -> &Broadcast {
+        &self.entry.broadcast
+    }
+
+    /// Ends with a result that is not stored: the next request starts a new generation.
+    pub(super) fn end(&self, state: GenerationState) {
+        self.remove();
+        self.broadcast().set_state(state);
+    }
+
+    /// The policy by which the answer is stored, or why it may not be. From here on followers cannot change it.
+    pub(super) fn close_store_policy(&self) -> Result<StorePolicy, Reason> {
+        let mut state = lock(&self.entry.state);
+        state.is_open = false;
+        match state.forbidden {
+            Some(why) => Err(why),
+            None => Ok(state.store_policy.clone()),
+        }
+    }
+
+    /// Records that the answer was stored with these tags. No generation that began before this one stores its older answer, and
+    /// a later answer inherits the tags.
+    ///
+    /// The caller holds the stripe of the key since before [`Generation::close_store_policy`], so that no other generation of
+    /// the key comes between the two.
+    pub(super) fn mark_stored(&self, tags: &[Subject]) {
+        let shard = self.inflight.shard(&self.key);
+        for generation in shard.all(&self.key) {
+            let mut state = lock(&generation.state);
+            if generation.began < self.entry.began {
+                state.forbidden.get_or_insert(Reason::Superseded);
+            } else {
+                state.store_policy.depend_on(tags.iter().copied());
+            }
+        }
+    }
+
+    /// Prevents further requests from joining.
+    pub(super) fn close(&self) {
+        let mut shard = self.inflight.shard(&self.key);
+        if shard.open.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.entry)) {
+            let closed = shard.open.remove(&self.key);
+            shard.closed.extend(closed.map(|closed| (self.key, closed)));
+        }
+    }
+
+    /// Removes the generation from the table.
+    pub(super) fn remove(&self) {
+        self.remove_if(|_| true);
+    }
+
+    /// Removes the generation from the table if `condition` holds, which is checked under the lock that joining takes too.
+    fn remove_if(&self, condition: impl Fn(&InflightEntry) -> bool) -> bool {
+        let mut shard = self.inflight.shard(&self.key);
+        let is_removed = condition(&self.entry);
+        if is_removed {
+            let is_own = |known: &Arc<InflightEntry>| Arc::ptr_eq(known, &self.entry);
+            shard.closed.retain(|(_, known)| !is_own(known));
+            if shard.open.get(&self.key).is_some_and(is_own) {
+                shard.open.remove(&self.key);
+            }
+            self.inflight.completed[shard_of(&self.key)].fetch_add(1, Ordering::Release);
+        }
+        is_removed
+    }
+
+    /// Returns once no request waits any more; from then on the generation is not in the table.
+    ///
+    /// Cancel safety: may be dropped and called again.
+    pub(super) async fn abandoned(&self) {
+        loop {
+            self.broadcast().without_subscribers().await;
+            if self.remove_if(|entry| !entry.broadcast.has_subscribers()) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.remove();
+        self.broadcast().end_without_leader();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, Kind};
+    use futures_util::poll;
+    use std::pin::pin;
+
+    const KEY: Key = Key([1; 32]);
+
+    fn inflight() -> Arc<InflightTable> {
+        InflightTable::new(ByteBudget::new(usize::MAX, crate::metrics::unexported()))
+    }
+
+    fn usage() -> StorePolicy {
+        StorePolicy { reports_usage: true, ..StorePolicy::default() }
+    }
+
+    fn request(store_policy: StorePolicy) -> GenerationRequest {
+        GenerationRequest { key: KEY, stamp: Stamp::default(), store_policy, caller: Caller::default() }
+    }
+
+    fn join_if(
+        inflight: &Arc<InflightTable>,
+        store_policy: StorePolicy,
+        is_current: bool,
+    ) -> Option<(Waiter, Option<Generation>)> {
+        inflight.join(request(store_policy), |_, _| is_current)
+    }
+
+    fn join(inflight: &Arc<InflightTable>, store_policy: StorePolicy) -> (Waiter, Option<Generation>) {
+        join_if(inflight, store_policy, true).expect("it can be joined")
+    }
+
+    #[tokio::test]
+    async fn a_dead_leader_is_noticed() {
+        let inflight = inflight();
+        let (mut waiter, generation) = join(&inflight, usage());
+        drop(generation);
+        assert!(matches!(waiter.subscriber.begun().await, GenerationState::LeaderDied));
+        assert!(join(&inflight, usage()).1.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_generation_is_abandoned_when_the_last_waiter_leaves() {
+        let inflight = inflight();
+        let (first, generation) = join(&inflight, usage());
+        let (second, _) = join(&inflight, usage());
+        let generation = generation.unwrap();
+        drop(first);
+        assert!(poll!(pin!(generation.abandoned())).is_pending(), "one still waits");
+        drop(second);
+        generation.abandoned().await;
+        assert_eq!(inflight.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_after_an_invalidation_starts_a_new_generation() {
+        let inflight = inflight();
+        let (mut first, generation) = join(&inflight, usage());
+        let (second, other) = join_if(&inflight, usage(), false).unwrap();
+        let (generation, other) = (generation.unwrap(), other.unwrap());
+        assert!(join(&inflight, usage()).1.is_none(), "the second is joined");
+        generation.end(GenerationState::Failed(Error::new(Kind::Upstream, "down")));
+        assert!(matches!(first.subscriber.ended().await, GenerationState::Failed(_)));
+        assert_eq!(inflight.len(), 1, "the second is still in flight");
+        drop((second, other));
+        assert_eq!(inflight.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn followers_add_tags_until_the_policy_is_closed() {
+        let inflight = inflight();
+        let tagged = |tags: &[u64]| StorePolicy {
+            tags: tags.iter().map(|&n| Subject(n)).collect(),
+            ..StorePolicy::default()
+        };
+        let (_first, generation) = join(&inflight, tagged(&[1]));
+        let generation = generation.unwrap();
+        assert!(join_if(&inflight, usage(), true).is_none(), "it will not report usage");
+        let _second = join(&inflight, tagged(&[2, 1]));
+        let store_policy = generation.close_store_policy().unwrap();
+        assert_eq!(store_policy.tags, [Subject(1), Subject(2)]);
+        assert!(join_if(&inflight, tagged(&[3]), true).is_none(), "too late for a tag");
+        assert!(join_if(&inflight, tagged(&[2]), true).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_refresh_does_not_join() {
+        let inflight = inflight();
+        let lead = |is_current| inflight.lead(request(usage()), move |_, _| is_current);
+        let (_waiter, generation) = lead(true).unwrap();
+        assert!(lead(true).is_none());
+        assert!(generation.broadcast().has_subscribers(), "by itself");
+        assert!(lead(false).is_some(), "it was invalidated since");
+    }
+
+    #[tokio::test]
+    async fn the_shortest_lifetime_holds() {
+        let inflight = inflight();
+        let living = |ttl_seconds| StorePolicy { ttl_seconds, ..StorePolicy::default() };
+        let (_first, generation) = join(&inflight, living(500));
+        let generation = generation.unwrap();
+        let _others = [join(&inflight, living(5)), join(&inflight, living(900))];
+        assert_eq!(generation.close_store_policy().unwrap().ttl_seconds, 5);
+        assert!(join_if(&inflight, living(4), true).is_none(), "too late to shorten it");
+    }
+
+    #[tokio::test]
+    async fn a_closed_generation_is_still_in_flight() {
+        let inflight = inflight();
+        let (_one, closed) = join(&inflight, usage());
+        let closed = closed.unwrap();
+        closed.close();
+        let (_two, open) = join(&inflight, usage());
+        assert!(open.is_some(), "the next request starts its own");
+        assert_eq!(inflight.len(), 2);
+        closed.close();
+        drop((closed, open));
+        assert_eq!(inflight.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_generation_counts_as_completed_before_the_next_one_begins() {
+        let inflight = inflight();
+        let before = inflight.completed(&KEY);
+        let (_one, generation) = join(&inflight, usage());
+        assert_eq!(inflight.completed(&KEY), before, "it is in flight, and can be joined");
+        drop(generation);
+        assert!(join(&inflight, usage()).1.is_some());
+        assert_ne!(inflight.completed(&KEY), before, "its answer may have been stored");
+    }
+
+    #[tokio::test]
+    async fn no_generation_of_a_deleted_key_is_stored() {
+        let inflight = inflight();
+        let (_one, open) = join(&inflight, usage());
+        let (_two, unshared) = inflight.lead_unshared(request(usage()));
+        let (_three, other) =
+            inflight.lead_unshared(GenerationRequest { key: Key([2; 32]), ..request(usage()) });
+        inflight.forbid_store(&KEY);
+        assert_eq!(open.unwrap().close_store_policy().unwrap_err(), Reason::Deleted);
+        assert_eq!(unshared.close_store_policy().unwrap_err(), Reason::Deleted);
+        assert!(other.close_store_policy().is_ok());
+        drop((unshared, other));
+        assert_eq!(inflight.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_older_answer_does_not_replace_a_newer_one() {
+        let inflight = inflight();
+        let (_one, oldest) = join(&inflight, usage());
+        let (_two, older) = inflight.lead_unshared(request(usage()));
+        let (_three, newer) = inflight.lead_unshared(request(usage()));
+        assert!(older.close_store_policy().is_ok());
+        older.mark_stored(&[Subject(7)]);
+        assert_eq!(oldest.unwrap().close_store_policy().unwrap_err(), Reason::Superseded);
+        let store_policy = newer.close_store_policy().unwrap();
+        assert_eq!(store_policy.tags, [Subject(7)], "a later answer inherits the tags");
+    }
+
+    #[tokio::test]
+    async fn a_newer_answer_that_is_not_stored_does_not_block_an_older_one() {
+        let inflight = inflight();
+        let (_one, older) = join(&inflight, usage());
+        let (_two, newer) = inflight.lead_unshared(request(usage()));
+        assert!(newer.close_store_policy().is_ok());
+        drop(newer);
+        assert!(older.unwrap().close_store_policy().is_ok());
+    }
+
+    #[test]
+    fn a_failure_is_shared_with_callers_that_asked_in_the_same_way() {
+        let one = Caller { may_wait: true, ..Caller::default() };
+        let credential = Credential::of([("api-key", &b"key"[..])].into_iter());
+        let other = Caller { credential, ..one.clone() };
+        let stream = Caller { streams: true, requests_usage: true, ..one.clone() };
+        let hasty = Caller { may_wait: false, ..one.clone() };
+        for status in [Some(400), Some(429)] {
+            assert!(one.shares_failure_of(&one, status) && !one.shares_failure_of(&other, status));
+        }
+        assert!(one.shares_failure_of(&stream, Some(429)) && !one.shares_failure_of(&stream, Some(400)));
+        for status in [None, Some(200), Some(503)] {
+            assert!(one.shares_failure_of(&other, status) && one.shares_failure_of(&stream, status));
+            assert!(hasty.shares_failure_of(&one, status) && !one.shares_failure_of(&hasty, status));
+        }
+    }
+}

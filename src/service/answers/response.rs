@@ -1,0 +1,104 @@
+//! A response to a request for an answer, and its outcome.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::broadcast::EventStream;
+use super::reason::Reason;
+use crate::cache::TierName;
+use crate::domain::Key;
+use crate::upstream::{Headers, Replay};
+
+/// A response.
+#[derive(Debug)]
+pub struct AnswerResponse {
+    /// The status code.
+    pub status: u16,
+    /// The upstream's headers.
+    pub headers: Headers,
+    /// The body.
+    pub body: Body,
+    /// The outcome of the lookup.
+    pub outcome: Outcome,
+    /// Why the cache was bypassed, or the answer is not stored.
+    pub reason: Option<Reason>,
+    /// The id of the stored answer.
+    pub id: Option<Key>,
+    /// The cost that was saved, where it is known already.
+    pub saved: Option<Saved>,
+    /// How long the lookup took.
+    pub lookup: Duration,
+    /// How long the upstream took to respond.
+    pub upstream: Option<Duration>,
+}
+
+/// The body of a response.
+#[derive(Debug)]
+pub enum Body {
+    /// Complete.
+    Whole(Bytes),
+    /// Complete, as events.
+    Events(Bytes),
+    /// Events that are produced as they are read, and the first of them.
+    Replay(Bytes, Replay),
+    /// Events as they arrive from the upstream.
+    Live(EventStream),
+}
+
+/// The outcome of a lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer was in the cache.
+    Hit(HitInfo),
+    /// The answer was not in the cache: the upstream was called.
+    Miss,
+    /// The request demands a call of the upstream (`no-cache`).
+    ForcedRefresh,
+    /// The request joined a generation in flight.
+    Coalesced,
+    /// The cache was bypassed.
+    Bypass,
+    /// The upstream failed, and an expired answer was served; with the upstream's status, if it responded.
+    StaleIfError(HitInfo, Option<u16>),
+}
+
+/// Where a stored answer was found, and its age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HitInfo {
+    /// The tier that held it.
+    pub tier: TierName,
+    /// Whether it is due for a refresh.
+    pub is_stale: bool,
+    /// Whether it was found only because two spellings of the question are one.
+    pub is_joined: bool,
+    /// Seconds since it was generated.
+    pub age_seconds: u32,
+    /// Seconds until it expires; negative once it has.
+    pub fresh_seconds: i64,
+}
+
+/// The cost of an answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Saved {
+    /// Tokens of prompt and completion.
+    pub tokens: u64,
+    /// Dollars, if the price is known.
+    pub usd: Option<f64>,
+}
+
+impl AnswerResponse {
+    pub(super) fn new(status: u16, headers: Headers, body: Body, outcome: Outcome) -> AnswerResponse {
+        AnswerResponse {
+            status,
+            headers,
+            body,
+            outcome,
+            reason: None,
+            id: None,
+            saved: None,
+            lookup: Duration::ZERO,
+            upstream: None,
+        }
+    }
+}
