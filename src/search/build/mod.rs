@@ -103,15 +103,12 @@ pub(super) fn run(
                 }
                 Err(RecvTimeoutError::Timeout) if start.elapsed().as_secs() >= limits.seconds => {
                     end(&mut child);
-                    let reason = format!("it took longer than {} s", limits.seconds);
-                    return Err(Failure::new(Cause::Time, reason));
+                    return Err(took_too_long(limits));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         };
-        let status = child.wait().map_err(|error| {
-            Failure::new(Cause::World, "the process that builds could not be waited for").source(error)
-        })?;
+        let Some(status) = wait(&mut child, start, limits, is_wanted)? else { return Ok(End::Unwanted) };
         let fed = feeder.join().unwrap_or(Ok(()));
         judge(status, &printed, fed, limits)
     })
@@ -161,6 +158,38 @@ fn last_of(mut output: PipeReader) -> String {
     String::from_utf8_lossy(&last).trim().to_owned()
 }
 
+/// Waits for a process that has closed its output, which need not be its end. `None` if it is no longer wanted.
+fn wait(
+    child: &mut Child,
+    start: Instant,
+    limits: Cost,
+    is_wanted: impl Fn() -> bool,
+) -> Result<Option<ExitStatus>, Failure> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let ended = child.try_wait().map_err(|error| {
+            Failure::new(Cause::World, "the process that builds could not be waited for").source(error)
+        });
+        match ended? {
+            Some(status) => return Ok(Some(status)),
+            None if !is_wanted() => {
+                end(child);
+                return Ok(None);
+            }
+            None if start.elapsed().as_secs() >= limits.seconds => {
+                end(child);
+                return Err(took_too_long(limits));
+            }
+            None => std::thread::sleep(pause),
+        }
+        pause = (pause * 2).min(POLL);
+    }
+}
+
+fn took_too_long(limits: Cost) -> Failure {
+    Failure::new(Cause::Time, format!("it took longer than {} s", limits.seconds))
+}
+
 fn end(child: &mut Child) {
     // It may have ended by itself; either way it is waited for.
     let _ = child.kill();
@@ -203,4 +232,23 @@ fn judge(status: ExitStatus, printed: &str, fed: io::Result<()>, limits: Cost) -
         None => Failure::new(Cause::Crash, format!("it ended with {status}")),
     };
     Err(failure.printed(printed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_goes_on_without_its_output_is_ended_at_its_limit() {
+        let limits = Cost { memory_bytes: 1 << 30, seconds: 0 };
+        let start = || Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
+        let mut child = start();
+        let failure = wait(&mut child, Instant::now(), limits, || true).unwrap_err();
+        assert_eq!(failure.cause, Cause::Time);
+        assert_eq!(child.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
+        let mut child = start();
+        let limits = Cost { seconds: 1000, ..limits };
+        assert!(wait(&mut child, Instant::now(), limits, || false).unwrap().is_none());
+        assert_eq!(child.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
+    }
 }
