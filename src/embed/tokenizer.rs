@@ -103,7 +103,7 @@ impl Tokenizer {
     /// model reads are the same as those of the whole.
     ///
     /// A beginning that ends before a space gives the same tokens, since the supported tokenizers split there. One that ends
-    /// within a word is compared with one twice as long: what both agree on does not depend on what follows.
+    /// within a word is compared with one four times as long: what both agree on does not depend on what follows.
     fn beginning(&self, text: &str) -> Result<Vec<u32>> {
         let kept = self.tokens_max - self.suffix;
         let mut bytes = self.tokens_max.saturating_mul(BYTES_PER_TOKEN);

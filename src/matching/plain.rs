@@ -1,9 +1,10 @@
 //! The plain form of a question: equal for questions that differ only in what closed lists of words show to be the same.
 //!
-//! The lists are never complete, so it takes an option to join by them. Joined are: composed and decomposed letters (Unicode NFC), the kinds of spaces, those around the text, typographic
-//! apostrophes, the capital that a sentence begins with where its first word is one of a closed list, the final full stop of
-//! an order, and the marks of what asks with or without them. Nothing else: an accent makes another word, and so may a
-//! capital (`Polish`, `US`); `it works` and `it works?` are two things to say, and the password may be `hunter2.`.
+//! The lists are never complete, so it takes an option to join by them. Joined are: composed and decomposed letters
+//! (Unicode NFC), the kinds of spaces, those around the text, typographic apostrophes, the capital that a sentence begins
+//! with where its first word is one of a closed list, the final full stop of an order, and the marks of what asks with or
+//! without them. Nothing else: an accent makes another word, and so may a capital (`Polish`, `US`); `it works` and
+//! `it works?` are two things to say, and the password may be `hunter2.`.
 
 use std::borrow::Cow;
 use std::cell::Cell;
