@@ -64,9 +64,12 @@ impl DataDirectory {
     }
 }
 
+/// The name of the folder of the vectors.
+pub(super) const VECTORS: &str = "vectors";
+
 /// The folder of the vectors in a data directory.
 pub(super) fn vectors_in(root: &Path) -> PathBuf {
-    root.join("vectors")
+    root.join(VECTORS)
 }
 
 /// The name of the folder of the collections.
@@ -77,9 +80,12 @@ pub(super) fn collections_in(root: &Path) -> PathBuf {
     root.join(COLLECTIONS)
 }
 
+/// The name of the folder of the small records.
+pub(super) const RECORDS: &str = "records";
+
 /// The folder of the small records in a data directory.
 pub(super) fn records_in(root: &Path) -> PathBuf {
-    root.join("records")
+    root.join(RECORDS)
 }
 
 /// The lock of a data directory, held until it is dropped.

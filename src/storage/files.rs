@@ -34,7 +34,7 @@ pub trait Files: fmt::Debug + Send + Sync + 'static {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>>;
     /// Gives a file another name, replacing what had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a name. Open handles and mappings stay valid.
+    /// Removes the name of a file, or of an empty directory. Open handles and mappings stay valid.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// The regular files directly in `dir`, sorted by name. A file that is removed meanwhile is listed or not; it is no error.
     fn list(&self, dir: &Path) -> io::Result<Vec<Listed>>;
@@ -98,6 +98,8 @@ pub fn exists(files: &dyn Files, path: &Path) -> io::Result<bool> {
     match files.open(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        // It has the name, whatever it is.
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(true),
         Err(error) => Err(error),
     }
 }
@@ -152,7 +154,10 @@ impl Files for OsFiles {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(path),
+            removed => removed,
+        }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Listed>> {

@@ -13,6 +13,7 @@
 
 mod codec;
 pub mod directory;
+mod end_mark;
 mod fields;
 pub mod files;
 pub mod index_file;
@@ -22,6 +23,7 @@ pub mod objects;
 mod open_segment;
 mod options;
 mod overlay;
+mod range_checksums;
 pub mod recording;
 pub mod records;
 mod recovery;

@@ -4,6 +4,7 @@
 //! `damaged-<time>/` inside the data directory, what can be derived from the rest is written again, and what can still be
 //! read of damaged records is brought back.
 
+mod layout;
 mod records;
 mod segments;
 
@@ -48,6 +49,8 @@ pub struct Finding {
     pub what: String,
     /// Of a segment, the slots that are damaged or missing; the rest of the file is good.
     pub slots: Vec<u32>,
+    /// Of a segment, the entries that verify.
+    pub entries: usize,
 }
 
 /// What was found in a data directory. Displayed, it is a table.
@@ -70,7 +73,7 @@ impl Report {
 
     fn add(&mut self, file: impl AsRef<Path>, state: State, what: impl Into<String>) {
         let (file, what) = (file.as_ref().to_path_buf(), what.into());
-        self.findings.push(Finding { file, state, what, slots: Vec::new() });
+        self.findings.push(Finding { file, state, what, slots: Vec::new(), entries: 0 });
     }
 }
 
@@ -110,7 +113,10 @@ pub fn verify(root: &Path) -> Result<Report> {
 pub fn repair(root: &Path) -> Result<(Report, Report)> {
     let _lock = lock_existing(root)?;
     let before = check(root)?;
-    let aside = root.join(format!("damaged-{}", SystemClock.now()));
+    let aside = layout::unused(root, format!("damaged-{}", SystemClock.now()).as_ref());
+    for misplaced in layout::misplaced(root)? {
+        move_aside(root, &aside, &misplaced)?;
+    }
     // The files of a collection mean something only together: they have a repair of their own.
     let is_collection = |finding: &&Finding| finding.file.starts_with(COLLECTIONS);
     let damaged = before.findings.iter().filter(|finding| finding.state == State::Damaged);
@@ -132,11 +138,12 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
         write_format(root)?;
     }
     let vectors = vectors_in(root);
-    if vectors.exists() {
+    if layout::is_used(root) {
+        create_private_dir(&vectors).map_err(|error| Error::io("create the folder of the vectors", error))?;
         recover(&OsFiles, &vectors, &Options::default(), SystemClock.now())?;
     }
     let place = collections_at(root);
-    if place.dir.exists() {
+    if place.dir.is_dir() {
         place.repair(&aside.join(COLLECTIONS))?;
     }
     let mut after = check(root)?;
@@ -165,18 +172,25 @@ fn move_aside(root: &Path, aside: &Path, file: &Path) -> Result<()> {
 /// Where a damaged file goes.
 fn place_aside(aside: &Path, file: &Path) -> Result<PathBuf> {
     let to = aside.join(file);
-    if let Some(folder) = to.parent() {
-        create_private_dir(folder).map_err(|error| Error::io("create a folder for damaged files", error))?;
-    }
-    Ok(to)
+    let (Some(folder), Some(name)) = (to.parent(), to.file_name()) else { return Ok(to) };
+    create_private_dir(folder).map_err(|error| Error::io("create a folder for damaged files", error))?;
+    Ok(layout::unused(folder, name))
 }
 
 fn check(root: &Path) -> Result<Report> {
     let mut report = Report::default();
+    layout::check(root, &mut report)?;
+    let misplaced = report.findings.len();
     check_format(root, &mut report)?;
     segments::check(root, &mut report)?;
     check_collections(root, &mut report)?;
     records::check(root, &mut report)?;
+    // What a file is said to be that is none at all adds nothing.
+    let (misplaced, others) = report.findings.split_at(misplaced);
+    let is_told = |finding: &&Finding| !misplaced.iter().any(|known| known.file == finding.file);
+    let others: Vec<Finding> = others.iter().filter(is_told).cloned().collect();
+    report.findings.truncate(misplaced.len());
+    report.findings.extend(others);
     Ok(report)
 }
 
@@ -201,15 +215,16 @@ fn collections_at(root: &Path) -> Place {
 
 fn check_collections(root: &Path, report: &mut Report) -> Result<()> {
     let place = collections_at(root);
-    if !place.dir.exists() {
+    if !place.dir.is_dir() {
         return Ok(());
     }
-    for Checked { file, damage } in place.check()? {
+    for Checked { file, damage, note } in place.check()? {
         let file = Path::new(COLLECTIONS).join(file);
-        match damage {
-            None => report.add(file, State::Whole, "everything verifies"),
-            Some(damage) if damage.kind() == Kind::Format => return Err(damage),
-            Some(damage) => report.add(file, State::Damaged, damage.to_string()),
+        match (damage, note) {
+            (None, None) => report.add(file, State::Whole, "everything verifies"),
+            (None, Some(note)) => report.add(file, State::Note, note),
+            (Some(damage), _) if damage.kind() == Kind::Format => return Err(damage),
+            (Some(damage), _) => report.add(file, State::Damaged, damage.to_string()),
         }
     }
     Ok(())

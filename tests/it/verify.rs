@@ -225,3 +225,90 @@ async fn a_data_directory_is_private_and_a_wider_one_is_warned_about() {
     assert_eq!(second.status.code(), Some(2), "{said}");
     assert!(said.contains("other users of this machine") && said.contains("process: "), "{said}");
 }
+
+/// Whatever has become of the manifest or of its copy: the server starts, the collection is not forgotten, and it is
+/// repaired or dropped.
+#[tokio::test]
+async fn a_manifest_that_is_missing_or_a_directory_ends_no_server_and_is_repaired() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let start = || Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    let server = start();
+    let settings = r#"{"dimensions":2}"#;
+    assert_eq!(server.ask("PUT", "/v1/collections/k", &[], settings).await.status, 201);
+    let documents = r#"{"documents":[{"id":"1","vector":[1,2]}]}"#;
+    assert_eq!(server.ask("POST", "/v1/collections/k/documents", &[], documents).await.status, 200);
+    assert!(server.stop().success());
+    let manifest = dir.path().join("collections/k.manifest");
+    let copy = dir.path().join("collections/k.manifest-copy");
+    let damages: [(&str, &dyn Fn(), u16); 3] = [
+        ("missing", &|| fs_err::remove_file(&manifest).unwrap(), 503),
+        ("a directory", &|| replace_by_directory(&manifest), 503),
+        ("its copy a directory", &|| replace_by_directory(&copy), 200),
+    ];
+    for (name, damage, status) in damages {
+        damage();
+        let server = start();
+        assert_eq!(server.get("/v1/collections/k").await.status, status, "{name}");
+        let made = server.ask("PUT", "/v1/collections/k", &[], settings).await;
+        assert_eq!(made.status, status, "{name}: its place is taken");
+        server.kill();
+        if status == 503 {
+            assert_eq!(verify(dir.path(), &[]).0, Some(3), "{name}");
+        }
+        let (code, said) = verify(dir.path(), &["--repair"]);
+        assert_eq!(code, Some(0), "{name}: {said}");
+        let server = start();
+        assert_eq!(server.get("/v1/collections/k").await.body["documents"], 1, "{name}");
+        assert_eq!(server.ask("POST", "/v1/collections/k/documents", &[], documents).await.status, 200);
+        server.kill();
+        assert_eq!(verify(dir.path(), &[]).0, Some(0), "{name}");
+    }
+    for damage in [&|| fs_err::remove_file(&manifest).unwrap(), &|| replace_by_directory(&manifest) as ()]
+        as [&dyn Fn(); 2]
+    {
+        damage();
+        let server = start();
+        assert_eq!(server.ask("DELETE", "/v1/collections/k", &[], "").await.status, 204);
+        assert_eq!(server.get("/v1/collections/k").await.status, 404);
+        assert_eq!(server.ask("PUT", "/v1/collections/k", &[], settings).await.status, 201);
+        assert_eq!(server.get("/v1/collections/k").await.body["documents"], 0);
+        server.kill();
+        assert_eq!(verify(dir.path(), &[]).0, Some(0));
+    }
+}
+
+fn replace_by_directory(path: &Path) {
+    fs_err::remove_file(path).unwrap();
+    fs_err::create_dir(path).unwrap();
+}
+
+/// Damage of what was acknowledged last, after a clean end and after none.
+#[tokio::test]
+async fn a_damaged_last_change_of_a_collection_is_found() {
+    for is_killed in [true, false] {
+        let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+        let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+        assert_eq!(server.ask("PUT", "/v1/collections/k", &[], r#"{"dimensions":2}"#).await.status, 201);
+        for n in 0..3 {
+            let body = json!({"documents": [{"id": n.to_string(), "vector": [n, 1]}]}).to_string();
+            assert_eq!(server.ask("POST", "/v1/collections/k/documents", &[], body).await.status, 200);
+        }
+        if is_killed {
+            server.kill();
+        } else {
+            assert!(server.stop().success());
+        }
+        let log = dir.path().join("collections/k.0000000001.log");
+        let mut bytes = fs_err::read(&log).unwrap();
+        let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+        bytes[end] ^= 1;
+        fs_err::write(&log, &bytes).unwrap();
+        let (code, said) = verify(dir.path(), &[]);
+        assert!(code == Some(3) && said.contains("k.0000000001.log"), "{said}");
+        let server = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+        assert_eq!(server.get("/v1/collections/k").await.body["documents"], 2);
+        assert!(server.stop().success());
+        assert_eq!(verify(dir.path(), &[]).0, Some(3), "a start does not make it whole");
+        assert_eq!(verify(dir.path(), &["--repair"]).0, Some(0));
+    }
+}

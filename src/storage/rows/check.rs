@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::build_record::BUILD;
-use super::log::{Log, Replay};
+use super::log::{KEPT, Log, mark_path};
+use super::manifest::{Listing, Manifest};
 use super::place::{DROPPED, MANIFEST, MANIFEST_COPY, Place};
 use super::segment::RowSegment;
 use super::snapshot::SNAPSHOT;
@@ -17,6 +18,8 @@ pub struct Checked {
     pub file: PathBuf,
     /// What is wrong with it, if anything is.
     pub damage: Option<Error>,
+    /// What else there is to know of it.
+    pub note: Option<&'static str>,
 }
 
 impl Place {
@@ -27,76 +30,150 @@ impl Place {
     pub fn check(&self) -> Result<Vec<Checked>> {
         let mut checked = Vec::new();
         for name in self.all_names()? {
-            self.check_one(&name, &mut checked)?;
+            CheckOne { place: self, name: &name, checked: &mut checked }.run()?;
+        }
+        for file in self.orphans()? {
+            let damage =
+                Error::new(Kind::Corrupt, "belongs to a collection whose manifest and its copy are missing");
+            checked.push(Checked { file: file.into(), damage: Some(damage), note: None });
         }
         Ok(checked)
     }
 
-    /// The names of the collections that are there, also of those of whose manifest only the copy is left.
-    pub(super) fn all_names(&self) -> Result<Vec<String>> {
+    /// Files that hold something of collections that have neither a manifest nor a copy of it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn orphans(&self) -> Result<Vec<String>> {
         let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
-        let (mut names, mut dropped) = (Vec::new(), Vec::new());
-        for file in self.files.list(&self.dir).map_err(io)? {
-            match file.name.split_once('.') {
-                Some((name, MANIFEST | MANIFEST_COPY)) => names.push(name.to_owned()),
-                Some((name, DROPPED)) => dropped.push(name.to_owned()),
-                _ => {}
-            }
+        let listed = self.files.list(&self.dir).map_err(io)?;
+        let has_head = |name: &str| {
+            let heads = [MANIFEST, MANIFEST_COPY, DROPPED].map(|what| format!("{name}.{what}"));
+            listed.iter().any(|file| heads.contains(&file.name))
+        };
+        let is_orphan = |file: &str, bytes: u64| {
+            let Some((name, what)) = file.split_once('.') else { return false };
+            // A creation that a crash interrupted leaves a log without a record.
+            let holds_something = matches!(what.split_once('.'), Some((_, "rows" | "log")) if bytes > 0);
+            holds_something && !has_head(name)
+        };
+        let orphans = listed.iter().filter(|file| is_orphan(&file.name, file.bytes));
+        Ok(orphans.map(|file| file.name.clone()).collect())
+    }
+}
+
+struct CheckOne<'a> {
+    place: &'a Place,
+    name: &'a str,
+    checked: &'a mut Vec<Checked>,
+}
+
+impl CheckOne<'_> {
+    fn run(mut self) -> Result<()> {
+        let Some(manifest) = self.check_manifest()? else { return Ok(()) };
+        for listing in &manifest.segments {
+            self.check_segment(&manifest, listing);
         }
-        names.sort();
-        names.dedup();
-        names.retain(|name| !dropped.contains(name));
-        Ok(names)
+        self.check_log(&manifest);
+        self.check_derived(&manifest);
+        self.note_kept()
     }
 
-    fn check_one(&self, name: &str, checked: &mut Vec<Checked>) -> Result<()> {
-        let io = |error| Error::io("look for a file of a collection", error).with("collection", name);
-        let mut add = |path: PathBuf, damage: Option<Error>| {
-            let file = path.file_name().map(PathBuf::from).unwrap_or_default();
-            checked.push(Checked { file, damage });
+    fn add(&mut self, path: PathBuf, damage: Option<Error>) {
+        self.note(path, damage, None);
+    }
+
+    fn note(&mut self, path: PathBuf, damage: Option<Error>, note: Option<&'static str>) {
+        let file = path.file_name().map(PathBuf::from).unwrap_or_default();
+        self.checked.push(Checked { file, damage, note });
+    }
+
+    /// The manifest, if it verifies.
+    fn check_manifest(&mut self) -> Result<Option<Manifest>> {
+        let io = |error| Error::io("look for a file of a collection", error).with("collection", self.name);
+        let copy = self.place.path(self.name, MANIFEST_COPY);
+        let is_copied = exists(&*self.place.files, &copy).map_err(io)?;
+        let note = (!is_copied).then_some("missing; the next start writes it");
+        let read = is_copied.then(|| self.place.manifest(self.name, MANIFEST_COPY));
+        let (copied, damage) = match read {
+            None => (None, None),
+            Some(Ok(copied)) => (Some(copied), None),
+            Some(Err(error)) => (None, Some(error)),
         };
-        let copy = self.path(name, MANIFEST_COPY);
-        if exists(&*self.files, &copy).map_err(io)? {
-            add(copy, self.manifest(name, MANIFEST_COPY).err());
-        }
-        let path = self.path(name, MANIFEST);
-        let manifest = match self.manifest(name, MANIFEST) {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                add(path, Some(error));
-                return Ok(());
-            }
+        let path = self.place.path(self.name, MANIFEST);
+        let (manifest, manifest_damage) = match self.place.manifest(self.name, MANIFEST) {
+            Ok(manifest) => (Some(manifest), None),
+            Err(error) => (None, Some(error)),
         };
-        add(path, None);
-        for listing in &manifest.segments {
-            let path = self.segment(name, listing.number);
-            let opened = RowSegment::open(&*self.files, &path, self.read, listing.number, manifest.salt);
-            let damage = |segment: RowSegment| {
-                let bad = segment.bad_rows().len();
-                let what = if segment.rows() != listing.rows as usize {
-                    format!("{} rows, and the manifest says {}", segment.rows(), listing.rows)
-                } else if bad > 0 {
-                    format!("{bad} of {} rows do not verify", segment.rows())
-                } else {
-                    return None;
-                };
-                Some(Error::new(Kind::Corrupt, what))
+        let differs = matches!((&manifest, &copied), (Some(manifest), Some(copied)) if manifest != copied);
+        let note = if differs { Some("is of another time; the next start replaces it") } else { note };
+        self.note(copy, damage, note);
+        self.add(path, manifest_damage);
+        Ok(manifest)
+    }
+
+    fn check_segment(&mut self, manifest: &Manifest, listing: &Listing) {
+        let path = self.place.segment(self.name, listing.number);
+        let (files, read) = (&*self.place.files, self.place.read);
+        let opened = RowSegment::open(files, &path, read, listing.number, manifest.salt);
+        let damage = |segment: RowSegment| {
+            let bad = segment.bad_rows().len();
+            let what = if segment.rows() != listing.rows as usize {
+                format!("{} rows, and the manifest says {}", segment.rows(), listing.rows)
+            } else if bad > 0 {
+                format!("{bad} of {} rows do not verify", segment.rows())
+            } else {
+                return None;
             };
-            add(path, opened.map_or_else(Some, damage));
-        }
-        let path = self.log(name, manifest.log);
-        let damaged = |(replay, _): (Replay, usize)| {
-            let records = replay.damaged;
-            (records > 0).then(|| Error::new(Kind::Corrupt, format!("{records} records do not verify")))
+            Some(Error::new(Kind::Corrupt, what))
         };
-        let read = Log::read(&*self.files, &path, manifest.log, &manifest.salt);
-        add(path, read.map_or_else(Some, damaged));
-        if self.has_snapshot(name) {
-            add(self.path(name, SNAPSHOT), self.open_snapshot(name, &manifest.salt).err());
+        self.add(path, opened.map_or_else(Some, damage));
+    }
+
+    fn check_log(&mut self, manifest: &Manifest) {
+        let path = self.place.log(self.name, manifest.log);
+        let mark = mark_path(&path);
+        match Log::read(&*self.place.files, &path, manifest.log, &manifest.salt) {
+            Err(error) => self.add(path, Some(error)),
+            Ok((replay, acknowledged)) => {
+                let damage = |count| Error::new(Kind::Corrupt, format!("{count} records do not verify"));
+                let damage = (replay.damaged > 0).then(|| damage(replay.damaged));
+                let is_torn = replay.torn_bytes > 0;
+                let note =
+                    is_torn.then_some("ends with a write that was cut off, which the next start takes out");
+                self.note(path, damage, note);
+                match acknowledged {
+                    Ok(Some(_)) => self.add(mark, None),
+                    Ok(None) => {
+                        let note =
+                            "missing or empty: damage of the last record looks like a write that was cut off";
+                        self.note(mark, None, Some(note));
+                    }
+                    Err(error) => self.add(mark, Some(error)),
+                }
+            }
         }
-        if let Some(record) = self.build_record(name, &manifest.salt) {
+    }
+
+    fn check_derived(&mut self, manifest: &Manifest) {
+        if self.place.has_snapshot(self.name) {
+            let opened = self.place.open_snapshot(self.name, &manifest.salt);
+            self.add(self.place.path(self.name, SNAPSHOT), opened.err());
+        }
+        if let Some(record) = self.place.build_record(self.name, &manifest.salt) {
             let corrupt = || Error::new(Kind::Corrupt, "the record of a build does not verify");
-            add(self.path(name, BUILD), record.is_none().then(corrupt));
+            self.add(self.place.path(self.name, BUILD), record.is_none().then(corrupt));
+        }
+    }
+
+    /// What starts of the server have copied of logs that were damaged.
+    fn note_kept(&mut self) -> Result<()> {
+        let io = |error| Error::io("list the collections", error).with("collection", self.name);
+        for file in self.place.files.list(&self.place.dir).map_err(io)? {
+            let of_this = file.name.split_once('.').filter(|(name, _)| *name == self.name);
+            if of_this.is_some_and(|(_, what)| what.ends_with(KEPT)) {
+                self.note(file.name.into(), None, Some("was kept of a damaged log by a start; never read"));
+            }
         }
         Ok(())
     }

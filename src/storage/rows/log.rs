@@ -1,42 +1,37 @@
 //! The write-ahead log of a store of rows: what was acknowledged and is in no segment yet.
 //!
-//! Records are appended and flushed; none is written twice. The byte table is in `docs/store-format.md`.
+//! Records are appended and flushed; none is written twice. Beside the log lies the mark of its end, which says how much
+//! of it was acknowledged: what does not verify before that is damaged, and stays where it is; what lies behind it was
+//! being written when the process or the machine died. The byte tables are in `docs/store-format.md`.
 
-use std::path::Path;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Salt;
+use super::replay::{HEAD_BYTES, Replay, checksum, replay};
 use crate::error::{Error, Kind, Result};
-use crate::storage::fields::u32_at;
-use crate::storage::files::{Files, StoredFile, read_all};
+use crate::storage::end_mark::{self, EndMark, Owner};
+use crate::storage::files::{Files, StoredFile, publish, read_all};
 
-/// Length (4), CRC-32C (4).
-const HEAD_BYTES: usize = 8;
 /// The longest log that is read.
 const LOG_BYTES_MAX: u64 = 8 << 30;
-/// Lengths that must lead to each other where a record is looked for behind a damaged one.
-const CHAINED_RECORDS: usize = 3;
+/// What the name of the mark of a log's end ends with.
+pub(super) const MARK: &str = "end";
+/// What the names of files end with that hold what did not verify of a log.
+pub(super) const KEPT: &str = "damaged";
 
 /// A log that takes records.
 #[derive(Debug)]
 pub(super) struct Log {
     file: Arc<dyn StoredFile>,
-    number: u64,
-    salt: Salt,
+    owner: Owner,
     end: u64,
-}
-
-/// What a log held.
-#[derive(Debug, Default)]
-pub struct Replay {
-    /// The bodies of its good records, in order.
-    pub records: Vec<Bytes>,
-    /// Places in the middle that hold no good record.
-    pub damaged: u64,
-    /// Bytes after the last good record: what was being written when the process or the machine died.
-    pub torn_bytes: u64,
+    /// Missing only if it could not be created.
+    mark: Option<EndMark>,
 }
 
 impl Log {
@@ -46,37 +41,75 @@ impl Log {
     /// `Io`, `DiskFull`.
     pub(super) fn create(files: &dyn Files, path: &Path, number: u64, salt: Salt) -> Result<Log> {
         let file = files.create(path, 0).map_err(|error| Error::io("create a log", error))?;
-        Ok(Log { file, number, salt, end: 0 })
+        let owner = Owner { number, salt };
+        let mark = create_mark(files, path, owner);
+        Ok(Log { file, owner, end: 0, mark })
     }
 
-    /// Reads a log. What follows its last good record is overwritten by the next one.
+    /// Reads a log. What does not verify of it is copied aside. The next record goes where what was acknowledged ends.
     ///
     /// # Errors
     /// `Io`, also if there is none: its name was durable before anything was acknowledged in it.
     pub(super) fn open(files: &dyn Files, path: &Path, number: u64, salt: Salt) -> Result<(Log, Replay)> {
         let failed = |error| Error::io("read a log", error).with("path", path.display());
-        let (replay, end) = Log::read(files, path, number, &salt)?;
+        let owner = Owner { number, salt };
+        let acknowledged = match end_mark::read(files, &mark_path(path), owner) {
+            Err(error) if error.kind() == Kind::Format => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the end of a log is where its last good record ends");
+                None
+            }
+            Ok(acknowledged) => acknowledged,
+        };
+        let bytes = bytes_of(files, path)?;
+        let replay = replay(&bytes, owner, acknowledged);
+        for gap in &replay.gaps {
+            if let Err(error) = keep_aside(files, path, &bytes, gap) {
+                // Nothing of it is cut off now.
+                tracing::warn!(%error, "a damaged part of a log cannot be copied");
+            }
+        }
         let file = files.open(path).map_err(failed)?;
         if replay.torn_bytes > 0 {
+            let torn = replay.end..bytes.len();
+            keep_aside(files, path, &bytes, &torn).map_err(failed)?;
             // Records that were torn must not come to life behind new ones.
-            let zeros = vec![0; replay.torn_bytes as usize];
-            file.write_all_at(&zeros, end as u64).and_then(|()| file.sync_data()).map_err(failed)?;
+            let zeros = vec![0; torn.len()];
+            file.write_all_at(&zeros, torn.start as u64).and_then(|()| file.sync_data()).map_err(failed)?;
         }
-        Ok((Log { file, number, salt, end: end as u64 }, replay))
+        let mut mark = match acknowledged {
+            Some(_) => EndMark::open(files, &mark_path(path), owner).ok(),
+            None => create_mark(files, path, owner),
+        };
+        let end = replay.end as u64;
+        if acknowledged != Some(end)
+            && let Some(mark) = &mut mark
+        {
+            // A process that was killed may have written the last record without flushing it.
+            file.sync_data().map_err(failed)?;
+            mark.set(end);
+        }
+        Ok((Log { file, owner, end, mark }, replay))
     }
 
-    /// What a log holds, and where its last good record ends. Changes nothing.
+    /// What a log holds, and what the mark of its end says. Changes nothing.
     ///
     /// # Errors
-    /// As [`Log::open`].
-    pub(super) fn read(files: &dyn Files, path: &Path, number: u64, salt: &Salt) -> Result<(Replay, usize)> {
-        let failed = |error| Error::io("read a log", error).with("path", path.display());
-        let bytes = Bytes::from(read_all(files, path, LOG_BYTES_MAX).map_err(failed)?);
-        Ok(replay(&bytes, number, salt))
+    /// As [`Log::open`]; of the mark as [`end_mark::read`].
+    pub(super) fn read(
+        files: &dyn Files,
+        path: &Path,
+        number: u64,
+        salt: &Salt,
+    ) -> Result<(Replay, Result<Option<u64>>)> {
+        let owner = Owner { number, salt: *salt };
+        let mark = end_mark::read(files, &mark_path(path), owner);
+        let acknowledged = mark.as_ref().ok().copied().flatten();
+        Ok((replay(&bytes_of(files, path)?, owner, acknowledged), mark))
     }
 
     pub(super) fn number(&self) -> u64 {
-        self.number
+        self.owner.number
     }
 
     /// Bytes of its records.
@@ -86,113 +119,54 @@ impl Log {
 
     /// Appends a record; it is durable when this returns. After an error nothing is known of it.
     ///
-    /// Cost: one write, one flush.
+    /// Cost: one write, one flush, and one write of the mark.
     pub(super) fn append(&mut self, body: &[u8]) -> Result<()> {
         let failed = |error| Error::io("append to a log", error);
         let length = u32::try_from(body.len())
             .map_err(|_| Error::new(Kind::TooLarge, "a record of a log has less than 4 GiB"))?;
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
         bytes.extend(length.to_le_bytes());
-        bytes.extend(checksum(self.number, &self.salt, self.end, body).to_le_bytes());
+        bytes.extend(checksum(self.owner, self.end, body).to_le_bytes());
         bytes.extend_from_slice(body);
         self.file.write_all_at(&bytes, self.end).map_err(failed)?;
         self.file.sync_data().map_err(failed)?;
         self.end += bytes.len() as u64;
+        if let Some(mark) = &mut self.mark {
+            mark.set(self.end);
+        }
         Ok(())
     }
-}
 
-/// The good records, and where the last of them ends.
-fn replay(bytes: &Bytes, number: u64, salt: &Salt) -> (Replay, usize) {
-    let good = |at: usize| {
-        record_at(bytes, at)
-            .filter(|(body, _)| Some(checksum(number, salt, at as u64, body)) == u32_at(bytes, at + 4))
-    };
-    let zeros_from = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count();
-    let mut replay = Replay::default();
-    let (mut at, mut end) = (0, 0);
-    loop {
-        while let Some((body, next)) = good(at) {
-            replay.records.push(body);
-            (at, end) = (next, next);
-        }
-        // A bad record with a good one behind it was damaged later; without one it was never complete. Its own length may be
-        // what is damaged.
-        let by_length = record_at(bytes, at).map(|(_, next)| next).filter(|&next| good(next).is_some());
-        let behind =
-            || (at + 1..zeros_from).find(|&at| is_chained(bytes, zeros_from, at) && good(at).is_some());
-        let Some(next) = by_length.or_else(behind) else { break };
-        replay.damaged += 1;
-        at = next;
-    }
-    if bytes[end..].iter().any(|&byte| byte != 0) {
-        replay.torn_bytes = (bytes.len() - end) as u64;
-    }
-    (replay, end)
-}
-
-/// Whether lengths that lead to each other begin at `at`: hardly any bytes do by chance, and only then a checksum is worth its
-/// time.
-fn is_chained(bytes: &Bytes, zeros_from: usize, at: usize) -> bool {
-    let mut at = at;
-    for _ in 0..CHAINED_RECORDS {
-        match next_of(bytes, at) {
-            None => return false,
-            Some(next) if next >= zeros_from => return true,
-            Some(next) => at = next,
+    /// Makes the mark of the end survive a loss of power.
+    pub(super) fn close(&mut self) {
+        if let Some(mark) = &mut self.mark {
+            mark.sync();
         }
     }
-    true
 }
 
-/// The record at `at`, by its own word, and where the next one begins.
-fn record_at(bytes: &Bytes, at: usize) -> Option<(Bytes, usize)> {
-    let next = next_of(bytes, at)?;
-    Some((bytes.slice(at + HEAD_BYTES..next), next))
+/// Where the mark of a log's end lies.
+pub(super) fn mark_path(log: &Path) -> PathBuf {
+    log.with_extension(MARK)
 }
 
-fn next_of(bytes: &Bytes, at: usize) -> Option<usize> {
-    let length = u32_at(bytes, at)? as usize;
-    (at + HEAD_BYTES).checked_add(length).filter(|&next| length > 0 && next <= bytes.len())
+/// A log without its mark is as good, but that damage at its end is taken for a write that was cut off.
+fn create_mark(files: &dyn Files, log: &Path, owner: Owner) -> Option<EndMark> {
+    let created = EndMark::create(files, &mark_path(log), owner);
+    created.inspect_err(|error| tracing::warn!(%error, "the mark of a log's end cannot be created")).ok()
 }
 
-/// With the place in it, so that a record found elsewhere does not hold.
-fn checksum(number: u64, salt: &Salt, at: u64, body: &[u8]) -> u32 {
-    let mut place = [0; 32];
-    place[..16].copy_from_slice(salt);
-    place[16..24].copy_from_slice(&number.to_le_bytes());
-    place[24..].copy_from_slice(&at.to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c(&place), body)
+fn bytes_of(files: &dyn Files, path: &Path) -> Result<Bytes> {
+    let failed = |error| Error::io("read a log", error).with("path", path.display());
+    Ok(Bytes::from(read_all(files, path, LOG_BYTES_MAX).map_err(failed)?))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::recording::RecordingFiles;
-
-    #[test]
-    fn a_flipped_bit_takes_one_record_whichever_byte_it_is_in() {
-        let (files, path, salt) = (RecordingFiles::new(), Path::new("/log"), [3; 16]);
-        let mut log = Log::create(&files, path, 1, salt).unwrap();
-        let bodies: Vec<Vec<u8>> = (1..9_u8).map(|n| vec![n; usize::from(n) * 7]).collect();
-        bodies.iter().for_each(|body| log.append(body).unwrap());
-        let whole = read_all(&files, path, LOG_BYTES_MAX).unwrap();
-        let last = whole.len() - HEAD_BYTES - bodies[7].len();
-        for bit in 0..whole.len() * 8 {
-            for zeros in [0, 4096] {
-                let mut bytes = whole.clone();
-                bytes[bit / 8] ^= 1 << (bit % 8);
-                bytes.resize(whole.len() + zeros, 0);
-                let (replay, end) = replay(&bytes.into(), 1, &salt);
-                assert_eq!(replay.records.len(), 7, "bit {bit}");
-                assert!(replay.records.iter().all(|record| bodies.contains(&record.to_vec())));
-                let is_last = bit / 8 >= last;
-                assert_eq!(
-                    (replay.damaged, end),
-                    if is_last { (0, last) } else { (1, whole.len()) },
-                    "bit {bit}"
-                );
-            }
-        }
-    }
+/// Copies a part of a log that does not verify into a file beside it, unless an earlier start has.
+fn keep_aside(files: &dyn Files, log: &Path, bytes: &[u8], part: &Range<usize>) -> io::Result<()> {
+    let (Some(dir), Some(stem)) = (log.parent(), log.file_stem()) else { return Ok(()) };
+    let name = format!("{}-{}.{KEPT}", stem.to_string_lossy(), part.start);
+    // Of a part that was cut off with its file nothing is left.
+    let content = bytes.get(part.start..part.end.min(bytes.len())).unwrap_or_default();
+    let is_kept = read_all(files, &dir.join(&name), LOG_BYTES_MAX).is_ok_and(|kept| kept == content);
+    if is_kept || content.is_empty() { Ok(()) } else { publish(files, dir, &name, content) }
 }

@@ -13,6 +13,7 @@ mod log;
 mod manifest;
 mod place;
 mod repair;
+mod replay;
 mod salvage;
 mod segment;
 mod snapshot;
@@ -21,14 +22,14 @@ use std::sync::Arc;
 
 pub use build_record::BuildRecord;
 pub use check::Checked;
-pub use log::Replay;
 pub use manifest::{Listing, Manifest};
 pub use place::Place;
+pub use replay::Replay;
 pub use segment::{HEADER_BYTES, Header, Row, RowSegment};
 pub use snapshot::{Coverage, Covered, Draft, IndexFile, Snapshot};
 
 use self::build_record::BUILD;
-use self::log::Log;
+use self::log::{Log, MARK};
 use self::place::{DROPPED, MANIFEST, MANIFEST_COPY};
 use self::snapshot::SNAPSHOT;
 use super::files::{exists, remove_if_present};
@@ -72,6 +73,12 @@ pub struct Opened {
     pub replay: Replay,
 }
 
+impl Drop for RowStore {
+    fn drop(&mut self) {
+        self.log.close();
+    }
+}
+
 impl RowStore {
     /// A new, empty store, durable when this returns. `settings` are given back when it is opened.
     ///
@@ -90,7 +97,7 @@ impl RowStore {
         let manifest =
             Manifest { salt, next_number: 2, log: 1, version: 0, dim, settings, segments: Vec::new() };
         let path = place.log(name, manifest.log);
-        // Of a creation that a crash interrupted.
+        // Of a creation that a crash interrupted: what was acknowledged has a manifest.
         remove_if_present(&*place.files, &path).map_err(io)?;
         let log = Log::create(&*place.files, &path, manifest.log, salt)?;
         place.stage(name, &manifest)?.publish(place)?;
@@ -237,7 +244,7 @@ impl RowStore {
     fn remove_strays(&self, with_drafts: bool) {
         let Place { files, dir, .. } = &self.place;
         let belongs = |what: &str| match what.split_once('.') {
-            Some((number, "log")) => number.parse() == Ok(self.manifest.log),
+            Some((number, "log" | MARK)) => number.parse() == Ok(self.manifest.log),
             Some((number, "rows")) => {
                 self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::error::{Error, Result};
-use crate::storage::files::{Files, publish, read_all, remove_if_present, stage};
+use crate::storage::files::{Files, Listed, publish, read_all, remove_if_present, stage};
 use crate::storage::options::ReadMode;
 
 pub(super) const MANIFEST: &str = "manifest";
@@ -40,20 +40,24 @@ impl Place {
     pub fn names(&self) -> Result<Vec<String>> {
         let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
         self.files.create_dir(&self.dir).map_err(io)?;
-        let mut names = Vec::new();
-        for file in self.files.list(&self.dir).map_err(io)? {
-            match file.name.split_once('.') {
-                Some((name, MANIFEST)) => names.push(name.to_owned()),
-                // One that cannot be removed does not hide the other collections.
-                Some((name, DROPPED)) => {
-                    if let Err(error) = self.remove_files(name) {
-                        tracing::error!(%error, "what is left of a dropped collection cannot be removed");
-                    }
-                }
-                _ => {}
+        let listed = self.files.list(&self.dir).map_err(io)?;
+        let dropped = listed.iter().filter_map(|file| file.name.split_once('.'));
+        for (name, _) in dropped.filter(|(_, what)| *what == DROPPED) {
+            // One that cannot be removed does not hide the other collections.
+            if let Err(error) = self.remove_files(name) {
+                tracing::error!(%error, "what is left of a dropped collection cannot be removed");
             }
         }
-        Ok(names)
+        Ok(names_in(&listed))
+    }
+
+    /// The names of the collections that are there, sorted, also of those of whose manifest only the copy is left.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn all_names(&self) -> Result<Vec<String>> {
+        let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
+        Ok(names_in(&self.files.list(&self.dir).map_err(io)?))
     }
 
     /// Drops a collection, whatever state its files are in: when this returns it is gone for good. Files that cannot be removed
@@ -63,10 +67,15 @@ impl Place {
     /// `Io`: it may be there or gone at the next start.
     pub fn drop_collection(&self, name: &str) -> Result<()> {
         let io = |error| Error::io("drop a collection", error).with("collection", name);
-        self.files
-            .rename(&self.path(name, MANIFEST), &self.path(name, DROPPED))
-            .and_then(|()| self.files.sync_dir(&self.dir))
-            .map_err(io)?;
+        let manifest = self.path(name, MANIFEST);
+        let marked = if self.files.open(&manifest).is_ok() {
+            let renamed = self.files.rename(&manifest, &self.path(name, DROPPED));
+            renamed.and_then(|()| self.files.sync_dir(&self.dir))
+        } else {
+            // Missing, or no file at all.
+            publish(&*self.files, &self.dir, &format!("{name}.{DROPPED}"), &[])
+        };
+        marked.map_err(io)?;
         if let Err(error) = self.remove_files(name) {
             tracing::warn!(%error, "the collection is dropped; the next start removes what is left of it");
         }
@@ -81,6 +90,10 @@ impl Place {
             if file.name.split_once('.').is_some_and(|(of, rest)| of == name && rest != DROPPED) {
                 remove_if_present(&*self.files, &self.dir.join(file.name)).map_err(io)?;
             }
+        }
+        for what in [MANIFEST, MANIFEST_COPY] {
+            // A directory in the place of a file is in no listing.
+            remove_if_present(&*self.files, &self.path(name, what)).map_err(io)?;
         }
         self.files.sync_dir(&self.dir).map_err(io)?;
         remove_if_present(&*self.files, &self.path(name, DROPPED)).map_err(io)
@@ -155,10 +168,34 @@ impl Staged {
         };
         if copied.is_err() {
             // No copy is better than one of another time: it would bring deleted documents back.
-            remove_if_present(files, &copy).map_err(io)?;
+            match remove_if_present(files, &copy) {
+                // A directory is no copy either.
+                Err(error) if is_directory(&error) => {}
+                removed => removed.map_err(io)?,
+            }
         }
         files.sync_dir(&place.dir).map_err(io)
     }
+}
+
+fn names_in(listed: &[Listed]) -> Vec<String> {
+    let (mut names, mut dropped) = (Vec::new(), Vec::new());
+    for file in listed {
+        match file.name.split_once('.') {
+            Some((name, MANIFEST | MANIFEST_COPY)) => names.push(name.to_owned()),
+            Some((name, DROPPED)) => dropped.push(name),
+            _ => {}
+        }
+    }
+    names.sort();
+    names.dedup();
+    names.retain(|name| !dropped.contains(&name.as_str()));
+    names
+}
+
+/// Whether a name could not be removed because a directory has it.
+fn is_directory(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::IsADirectory | std::io::ErrorKind::DirectoryNotEmpty)
 }
 
 fn warn_of_copy(collection: &str, error: &std::io::Error) {

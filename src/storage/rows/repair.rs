@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use super::build_record::BUILD;
-use super::log::{Log, Replay};
+use super::log::{Log, mark_path};
 use super::manifest::{Listing, MANIFEST_BYTES_MAX, Manifest};
 use super::place::{MANIFEST, MANIFEST_COPY, Place};
+use super::replay::Replay;
 use super::salvage::Salvaged;
 use super::segment::RowSegment;
 use super::snapshot::SNAPSHOT;
@@ -24,7 +25,19 @@ impl Place {
         for name in self.all_names()? {
             Repair { place: self, name: &name, aside, replaced: Vec::new() }.run()?;
         }
-        Ok(())
+        // Nothing says which of their rows are dead, and no server opens them.
+        self.orphans()?.iter().try_for_each(|file| self.move_aside(aside, &self.dir.join(file)))
+    }
+}
+
+impl Place {
+    fn move_aside(&self, aside: &Path, file: &Path) -> Result<()> {
+        let io = |error| Error::io("move a damaged file aside", error).with("path", file.display());
+        self.files.create_dir(aside).map_err(io)?;
+        match self.files.rename(file, &aside.join(file.file_name().unwrap_or_default())) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            moved => moved.map_err(io),
+        }
     }
 }
 
@@ -66,7 +79,7 @@ impl Repair<'_> {
         if self.place.build_record(self.name, &manifest.salt).is_some_and(|record| record.is_none()) {
             self.replaced.push(self.place.path(self.name, BUILD));
         }
-        self.replaced.iter().try_for_each(|file| self.move_aside(file))
+        self.replaced.iter().try_for_each(|file| self.place.move_aside(self.aside, file))
     }
 
     /// The manifest with segments and a log that verify.
@@ -84,7 +97,11 @@ impl Repair<'_> {
         }
         let path = self.place.log(self.name, manifest.log);
         let read = Log::read(&*self.place.files, &path, manifest.log, &manifest.salt);
-        if !matches!(&read, Ok((Replay { damaged: 0, .. }, _))) {
+        let is_whole = matches!(&read, Ok((Replay { damaged: 0, .. }, _)));
+        if is_whole && matches!(&read, Ok((_, Err(_)))) {
+            self.replaced.push(mark_path(&path));
+        }
+        if !is_whole {
             let replay = match read {
                 Ok((replay, _)) => replay,
                 // A log that cannot be read now may be whole: nothing takes its place.
@@ -96,7 +113,8 @@ impl Repair<'_> {
             let path_of_next = self.place.log(self.name, next.log);
             let mut log = Log::create(&*self.place.files, &path_of_next, next.log, manifest.salt)?;
             replay.records.iter().try_for_each(|record| log.append(record))?;
-            self.replaced.push(path);
+            log.close();
+            self.replaced.extend([mark_path(&path), path]);
         }
         Ok(next)
     }
@@ -147,17 +165,6 @@ impl Repair<'_> {
         };
         files.create_dir(self.aside).map_err(io)?;
         publish(files, self.aside, &format!("{}.{what}", self.name), &bytes).map_err(io)
-    }
-
-    fn move_aside(&self, file: &Path) -> Result<()> {
-        let io = |error| Error::io("move a damaged file aside", error).with("path", file.display());
-        let files = &*self.place.files;
-        files.create_dir(self.aside).map_err(io)?;
-        let name = file.file_name().unwrap_or_default();
-        match files.rename(file, &self.aside.join(name)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            moved => moved.map_err(io),
-        }
     }
 }
 

@@ -15,10 +15,12 @@ use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _,
 };
 
+use super::layout::is_used;
 use super::{Report, State};
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
-use crate::storage::directory::records_in;
+use crate::storage::directory::{RECORDS, records_in};
+use crate::storage::files::create_private_dir;
 use crate::storage::objects::{HEADS, OBJECTS, decode_head, decode_record};
 use crate::storage::overlay::Overlay;
 use crate::storage::records::{RECORDS_NAME, create_private_file, definition, failed, guarded};
@@ -37,7 +39,20 @@ type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
     let path = records_in(root).join(RECORDS_NAME);
+    let file = Path::new(RECORDS).join(RECORDS_NAME);
     if !path.exists() {
+        if is_used(root) {
+            report.add(file, State::Damaged, "missing");
+        } else {
+            report.add(file, State::Note, "missing; the next start creates it");
+        }
+        return Ok(());
+    }
+    let bytes = fs::metadata(&path)
+        .map_err(|error| Error::io("read the records", error).with("path", path.display()))?
+        .len();
+    if bytes == 0 && is_used(root) {
+        report.add(file, State::Damaged, "empty");
         return Ok(());
     }
     let checked = guarded(|| {
@@ -45,7 +60,6 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         let is_whole = database.check_integrity()?;
         Ok((is_whole, count_bad_objects(&database)?))
     });
-    let file = Path::new("records").join(RECORDS_NAME);
     let ends_within_a_page = Overlay::ends_within_a_page(&path)
         .map_err(|error| Error::io("read the records", error).with("path", path.display()))?;
     match checked {
@@ -146,6 +160,9 @@ impl fmt::Display for Salvaged {
 pub(super) fn salvage(path: &Path) -> Result<Salvaged> {
     let to = draft_of(path);
     let io = |error| Error::io("write salvaged records", error).with("path", to.display());
+    if let Some(folder) = to.parent() {
+        create_private_dir(folder).map_err(io)?;
+    }
     if to.exists() {
         fs::remove_file(&to).map_err(io)?;
     }

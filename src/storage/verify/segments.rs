@@ -20,7 +20,7 @@ const SECTOR_BYTES: usize = 512;
 
 pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
     let dir = vectors_in(root);
-    if !dir.exists() {
+    if !dir.is_dir() {
         return Ok(());
     }
     let folder = Path::new("vectors");
@@ -44,10 +44,19 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         report.add(folder.join(&file.name), State::Note, "index file of a segment that has gone");
     }
     for listing in manifest.iter().flat_map(|manifest| &manifest.segments) {
+        let index = index_file::index_name(listing.number);
         if !numbers.contains(&listing.number) {
             let what = format!("names segment {}, which is missing", listing.number);
             report.add(folder.join(MANIFEST_NAME), State::Damaged, what);
+        } else if listing.is_sealed && !listed.iter().any(|file| file.name == index) {
+            report.add(folder.join(index), State::Note, "missing; the next start writes it");
         }
+    }
+    if !dir.join(MANIFEST_NAME).exists() {
+        // A crash may come between the first segment and the manifest, and before anything is stored in it.
+        let is_used = report.findings.iter().any(|finding| finding.entries > 0);
+        let state = if is_used { State::Damaged } else { State::Note };
+        report.add(folder.join(MANIFEST_NAME), state, "missing; a repair or the next start makes it");
     }
     Ok(())
 }
@@ -55,7 +64,6 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
 fn check_manifest(dir: &Path, name: &Path, report: &mut Report) -> Result<Option<Manifest>> {
     let path = dir.join(MANIFEST_NAME);
     if !path.exists() {
-        report.add(name, State::Note, "missing; the next start rebuilds it");
         return Ok(None);
     }
     let manifest = read_all(&OsFiles, &path, MANIFEST_BYTES_MAX)
@@ -134,6 +142,7 @@ fn check_segment(
     );
     if let Some(finding) = report.findings.last_mut() {
         finding.slots = slots;
+        finding.entries = scanned.entries.len();
     }
     check_index(folder, &segment, &scanned.entries, report);
     Ok(())

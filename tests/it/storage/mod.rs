@@ -5,6 +5,7 @@ mod corruption;
 mod crash;
 mod faults;
 mod full_disk;
+mod log_marks;
 mod model;
 mod objects;
 mod records;

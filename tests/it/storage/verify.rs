@@ -1,10 +1,12 @@
 //! Goal: `verify` finds every kind of damage and only damage, and `repair` sets it right without deleting anything.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use likewise::error::Kind;
-use likewise::storage::verify::{repair, verify};
-use likewise::storage::{DataDirectory, OsFiles, Records};
+use likewise::storage::rows::{Listing, LogFate, Place, Row, RowStore};
+use likewise::storage::verify::{Finding, State, repair, verify};
+use likewise::storage::{DataDirectory, OsFiles, ReadMode, Records};
 
 use super::{Fixture, TempDir, entry, key, small_options, wait};
 
@@ -109,6 +111,7 @@ fn a_torn_tail_is_no_damage() {
     let held = DataDirectory::open(dir.path()).unwrap();
     let (store, _) = Fixture::new(OsFiles, small_options(64, 1088)).open(&held.vectors()).unwrap();
     wait(store.put_many((0..3).map(|n| (key(n), entry(n, 1024, u32::MAX))).collect(), None)).unwrap();
+    Records::open(&held.records()).unwrap();
     drop((store, held));
     let path = dir.path().join("vectors/0000000001.seg");
     let mut bytes = fs_err::read(&path).unwrap();
@@ -139,4 +142,164 @@ fn a_directory_in_use_a_newer_and_a_missing_one_are_refused() {
     fs_err::write(dir.path().join("FORMAT"), "likewise 9\n").unwrap();
     assert_eq!(repair(dir.path()).unwrap_err().kind(), Kind::Format);
     assert_eq!(verify(&dir.path().join("nowhere")).unwrap_err().kind(), Kind::NotFound);
+}
+
+/// What each file that is missing is said to be: damage, or why it harms nothing.
+#[test]
+fn each_file_that_is_missing_is_reported_and_repaired() {
+    let mut missing = 0;
+    let whole = used("verify-each");
+    for file in files(whole.path()) {
+        let dir = used("verify-each-missing");
+        fs_err::remove_file(dir.path().join(&file)).unwrap();
+        let report = verify(dir.path()).unwrap();
+        let found = report.findings.iter().filter(|finding| finding.state != State::Whole);
+        let found: Vec<_> =
+            found.map(|finding| (finding.file.display().to_string(), finding.state)).collect();
+        let expected = match file.as_str() {
+            // Taken by the check itself.
+            "LOCK" => vec![],
+            // Derived from the segment.
+            "vectors/0000000001.idx" | "vectors/0000000002.idx" => vec![(file.clone(), State::Note)],
+            "vectors/0000000001.seg" | "vectors/0000000002.seg" | "vectors/0000000003.seg" => {
+                vec![("vectors/MANIFEST".into(), State::Damaged)]
+            }
+            // Copies, and what tells damage from what a crash has cut off: the next start writes them.
+            "collections/k.manifest-copy" | "collections/k.0000000003.end" => {
+                vec![(file.clone(), State::Note)]
+            }
+            _ => vec![(file.clone(), State::Damaged)],
+        };
+        let is_there = |expected: &(String, State)| found.contains(expected);
+        assert!(expected.iter().all(is_there), "{file}: {found:?}\n{report}");
+        assert_eq!(
+            report.is_whole(),
+            expected.iter().all(|(_, state)| *state == State::Note),
+            "{file}\n{report}"
+        );
+        let (_, after) = repair(dir.path()).unwrap();
+        assert!(after.is_whole(), "{file}\n{after}");
+        missing += 1;
+    }
+    assert!(missing >= 13, "{missing} files");
+}
+
+/// A directory that has the name of a file, or a file that has that of a directory, is moved aside.
+#[test]
+fn what_is_no_file_is_reported_and_moved_aside() {
+    let whole = used("verify-directories");
+    let names = files(whole.path()).into_iter().filter(|file| file != "LOCK");
+    for (file, is_empty) in names.flat_map(|file| [(file.clone(), true), (file, false)]) {
+        let dir = used("verify-directory");
+        let path = dir.path().join(&file);
+        fs_err::remove_file(&path).unwrap();
+        fs_err::create_dir(&path).unwrap();
+        if !is_empty {
+            fs_err::write(path.join("inside"), "kept").unwrap();
+        }
+        let report = verify(dir.path()).unwrap();
+        let is_told =
+            |finding: &&Finding| finding.file == Path::new(&file) && finding.state == State::Damaged;
+        assert_eq!(report.findings.iter().filter(is_told).count(), 1, "{file}\n{report}");
+        let (_, after) = repair(dir.path()).unwrap();
+        assert!(after.is_whole(), "{file}\n{after}");
+        assert!(is_empty || kept(dir.path(), &file).join("inside").is_file(), "{file} is moved aside");
+        let place = collections(dir.path());
+        assert_eq!(place.names().unwrap(), ["k"], "{file}");
+        RowStore::open(&place, "k").unwrap();
+    }
+    for folder in ["vectors", "records", "collections"] {
+        let dir = used("verify-folder");
+        fs_err::remove_dir_all(dir.path().join(folder)).unwrap();
+        fs_err::write(dir.path().join(folder), "no directory").unwrap();
+        let report = verify(dir.path()).unwrap();
+        assert!(!report.is_whole(), "{folder}\n{report}");
+        let (_, after) = repair(dir.path()).unwrap();
+        assert!(after.is_whole(), "{folder}\n{after}");
+        assert!(kept(dir.path(), folder).is_file());
+    }
+}
+
+#[test]
+fn repairs_in_one_second_move_damage_to_different_places() {
+    let dir = used("verify-again");
+    for _ in 0..3 {
+        flip(&dir.path().join("FORMAT"), 3);
+        repair(dir.path()).unwrap();
+    }
+    let names = fs_err::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let aside = names.filter(|name| name.to_string_lossy().starts_with("damaged-")).count();
+    assert_eq!(aside, 3);
+}
+
+#[test]
+fn a_directory_in_which_nothing_was_stored_is_whole() {
+    let dir = TempDir::new("verify-new");
+    drop(DataDirectory::open(dir.path()).unwrap());
+    assert!(verify(dir.path()).unwrap().is_whole());
+    let held = DataDirectory::open(dir.path()).unwrap();
+    fs_err::create_dir(held.vectors()).unwrap();
+    fs_err::create_dir(held.records()).unwrap();
+    drop(held);
+    let report = verify(dir.path()).unwrap();
+    assert!(report.is_whole(), "{report}");
+    // The same without its records, once something was stored.
+    let dir = used("verify-empty-records");
+    fs_err::write(dir.path().join("records/records.redb"), "").unwrap();
+    assert!(!verify(dir.path()).unwrap().is_whole());
+}
+
+/// Files of a collection of which neither the manifest nor its copy is left.
+#[test]
+fn what_is_left_of_a_collection_without_manifest_is_reported_and_moved_aside() {
+    let dir = used("verify-orphans");
+    for what in ["manifest", "manifest-copy"] {
+        fs_err::remove_file(dir.path().join(format!("collections/k.{what}"))).unwrap();
+    }
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.damaged(), 2, "{report}");
+    let (_, after) = repair(dir.path()).unwrap();
+    assert!(after.is_whole(), "{after}");
+    assert!(kept(dir.path(), "collections/k.0000000003.log").is_file());
+}
+
+/// A data directory in which everything was used that a store can write.
+fn used(name: &str) -> TempDir {
+    let dir = data(name);
+    let place = collections(dir.path());
+    let mut store = RowStore::create(&place, "k", 2, b"{}".to_vec()).unwrap();
+    let rows = [Row { vector: &[1.0, 2.0], document: b"row" }];
+    let segment = store.write_segment(rows.into_iter()).unwrap();
+    let listing = Listing { number: segment.number(), rows: 1, dead: Vec::new() };
+    store.publish(vec![listing], 1, LogFate::Replaced).unwrap();
+    store.append(b"record").unwrap();
+    dir
+}
+
+fn collections(dir: &Path) -> Place {
+    Place { files: Arc::new(OsFiles), dir: dir.join("collections"), read: ReadMode::Pread }
+}
+
+/// The files in a data directory, relative to it.
+fn files(dir: &Path) -> Vec<String> {
+    let (mut files, mut folders) = (Vec::new(), vec![dir.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path.strip_prefix(dir).unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Where a repair has moved a file.
+fn kept(dir: &Path, file: &str) -> std::path::PathBuf {
+    let entries = fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut aside = entries.filter(|path| path.to_string_lossy().contains("/damaged-"));
+    aside.next().expect("something was moved aside").join(file)
 }
