@@ -1,17 +1,19 @@
 // What each fuzz target does with its bytes. The targets include this file, and so does a test that runs the
 // committed corpus through it with the stable toolchain.
 
+use likewise::dialects::chat_completions::{ChunkAssembler, ChunkReplay, parse, read_reply};
+use likewise::dialects::{Assembler as _, Replay as _};
 use likewise::domain::{Key, UnixSeconds};
-use likewise::matching::{Chat, Json, Spellings};
+use likewise::matching::{Json, Spellings};
 use likewise::search::{DocumentRef, Results, record};
 use likewise::service::answers::StoredAnswer;
+use likewise::sse::{Event, Events};
 use likewise::storage::directory::decode_format;
 use likewise::storage::index_file;
 use likewise::storage::manifest::Manifest;
 use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
-use likewise::upstream::{Answer, Assembly, Event, Events, Replay};
 use likewise_index::{Effort, Graph, IndexSpec, Vectors, check_resident};
 
 #[path = "streams.rs"]
@@ -147,23 +149,23 @@ pub(crate) fn answer(data: &[u8]) {
         assert!(StoredAnswer::decode(&record.encode()) == Some(record));
     }
     for spellings in [Spellings::Composed, Spellings::Normalised] {
-        let _ = Chat::parse(data, spellings).map(|chat| chat.question.map(|question| question.len()));
+        let _ = parse(data, spellings).map(|request| request.question.map(|question| question.len()));
     }
     if let Ok(json) = Json::parse(data) {
         let canonical = json.canonical();
         assert!(Json::parse(&canonical).is_ok_and(|same| same.canonical() == canonical));
     }
-    if let Some(answer) = Answer::read(data) {
-        let replay = Replay::new(&answer.json, UnixSeconds(5), true);
+    if let Some(answer) = read_reply(data) {
+        let replay = ChunkReplay::new(&answer.json, UnixSeconds(5), true);
         let _ = replay.map(|mut replay| std::iter::from_fn(|| replay.next_bytes(100)).count());
     }
     let whole = events(data.chunks(data.len().max(1)));
     assert!(whole == events(data.chunks(1)), "the same events, however they are cut");
     let said = streams::data_of(&whole.0);
-    let mut assembly = Assembly::default();
-    said.iter().for_each(|data| _ = assembly.push(data));
-    let answer = assembly.finish().ok().and_then(|json| Answer::read(&json));
-    if let Some(answer) = answer.filter(|answer| answer.unfit.is_none()) {
+    let mut assembly = ChunkAssembler::default();
+    said.iter().for_each(|data| _ = assembly.push_data(data));
+    let answer = assembly.finish().ok().and_then(|json| read_reply(&json));
+    if let Some(answer) = answer.filter(|answer| answer.unstorable.is_none()) {
         streams::check_replays(&answer, &streams::Told::read(&said));
     }
 }

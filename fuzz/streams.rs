@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use likewise::dialects::chat_completions::{ChunkAssembler, ChunkReplay, as_json, is_ping, read_reply};
+use likewise::dialects::{Answer, Assembler as _, Replay as _};
 use likewise::domain::UnixSeconds;
-use likewise::upstream::{Answer, Assembly, Event, Replay, as_json};
+use likewise::sse::Event;
 use serde_json::{Map, Value, json};
 
 const NOW: UnixSeconds = UnixSeconds(5);
@@ -51,10 +53,10 @@ struct ToldChoice {
 /// Says the events of a stream that `data` describes, and checks what becomes of it; whether it would be stored.
 pub(crate) fn check(data: &[u8]) -> bool {
     let events = Script(data).events();
-    let mut assembly = Assembly::default();
-    events.iter().for_each(|event| _ = assembly.push(event));
-    let answer = assembly.finish().ok().and_then(|json| Answer::read(&json));
-    let Some(answer) = answer.filter(|answer| answer.unfit.is_none()) else { return false };
+    let mut assembly = ChunkAssembler::default();
+    events.iter().for_each(|event| _ = assembly.push_data(event));
+    let answer = assembly.finish().ok().and_then(|json| read_reply(&json));
+    let Some(answer) = answer.filter(|answer| answer.unstorable.is_none()) else { return false };
     check_replays(&answer, &Told::read(&events));
     true
 }
@@ -65,7 +67,7 @@ pub(crate) fn check_replays(answer: &Answer, live: &Told) {
     let whole = as_json(&answer.json, NOW);
     let hit = Told::read(&[String::from_utf8(as_chunk(&whole)).expect("JSON is UTF-8")]);
     assert_eq!(hit.without_snapshots(), live.without_snapshots(), "the whole answer, and what was said live");
-    let Some(mut replay) = Replay::new(&answer.json, NOW, true) else { return };
+    let Some(mut replay) = ChunkReplay::new(&answer.json, NOW, true) else { return };
     let stream = std::iter::from_fn(|| replay.next_bytes(1 << 16)).collect::<Vec<_>>().concat();
     assert!(stream.len() <= answer.json.len() * 10, "{} of {}", stream.len(), answer.json.len());
     let stream = String::from_utf8(stream).expect("JSON is UTF-8");
@@ -428,6 +430,6 @@ impl Script<'_> {
 
 /// Whole events, as a stream's bytes hold them: none is lost in reading them.
 pub(crate) fn data_of(events: &[Event]) -> Vec<String> {
-    let said = events.iter().filter(|event| !event.is_keepalive());
+    let said = events.iter().filter(|event| !is_ping(event));
     said.filter_map(|event| event.data.clone()).collect()
 }

@@ -1,4 +1,4 @@
-//! The configuration: each room's own options, from defaults, a file, the environment and flags, in that order.
+//! The configuration: the options of every module, from defaults, a file, the environment and flags, in that order.
 //!
 //! Every key of the file can be given by the environment as `LIKEWISE__SECTION__KEY`. A key that nobody knows is an
 //! error that names the nearest one that somebody does.
@@ -270,7 +270,7 @@ fn as_of_default_namespace(key: &str) -> (String, Option<&str>) {
     }
 }
 
-/// Every key with its default, as the rooms declare them.
+/// Every key with its default, as the modules declare them.
 fn known_keys() -> BTreeSet<String> {
     let defaults =
         serde_json::to_value(Config::default()).expect("options are made of plain values: this is a bug");

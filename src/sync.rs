@@ -1,5 +1,5 @@
 //! The locks and atomics of rooms in which threads meet: those of the standard library, or, with the feature `shuttle`, ones
-//! whose scheduler tries the orders in which they can (`interleavings.rs` of each room).
+//! whose scheduler tries the orders in which they can (`interleavings.rs` of each module).
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic};

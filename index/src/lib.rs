@@ -1,7 +1,7 @@
 //! Vectors in, neighbours out.
 //!
-//! What lives here: the exact scan of rows, in f32 or by int8 codes; the search of HNSW graphs in FAISS's files; FAISS,
-//! which builds them; the kernels under all that. What must never: documents, ids, collections, requests; this crate sees
+//! Contains: the exact scan of rows, in f32 or by int8 codes; the search of HNSW graphs in FAISS's files; FAISS,
+//! which builds them; the kernels under all that. Must not contain: documents, ids, collections, requests; this crate sees
 //! rows. The one idea of the scan: whatever path a search takes (how many queries at a time, which threads, with codes or
 //! without), its result is bit for bit that of the naive loop, which calls [`score`] for every kept row and sorts by
 //! score, then block, then row. The one idea of the rest: an index only proposes rows, which are scored by [`score`] like

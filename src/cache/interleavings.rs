@@ -1,6 +1,6 @@
-//! The orders in which threads can meet in this room, tried by a scheduler: single-flight, leases, invalidation, eviction.
+//! The orders in which threads can meet in this module, tried by a scheduler: single-flight, leases, invalidation, eviction.
 //!
-//! `cargo test --features shuttle --lib` runs these alone: with that feature the room's locks work only under the
+//! `cargo test --features shuttle --lib` runs these alone: with that feature the module's locks work only under the
 //! scheduler. Each test runs under probabilistic concurrency testing (Burckhardt et al., ASPLOS 2010), which finds any
 //! bug that needs so many forced switches with a known probability a run.
 

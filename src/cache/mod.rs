@@ -1,9 +1,9 @@
 //! The tiers together: a value is looked for in memory first, then in the tiers below, and found once.
 //!
-//! What lives here: the tiers, the one judge of freshness that stands above all of them with the versions of tags and
-//! namespaces, the policies of namespaces, single-flight and leases. What must never: a model, HTTP, or a second opinion
+//! Contains: the tiers, the one judge of freshness that stands above all of them with the versions of tags and
+//! namespaces, the policies of namespaces, single-flight and leases. Must not contain: a model, HTTP, or a second opinion
 //! on whether an entry may be served. The one idea: tiers are dumb stores of [`Entry`]s by [`Key`]; every entry that
-//! leaves this room has passed [`Freshness::judge`], whichever tier held it.
+//! leaves this module has passed [`Freshness::judge`], whichever tier held it.
 
 mod disk;
 mod freshness;

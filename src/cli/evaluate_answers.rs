@@ -10,13 +10,14 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
 use likewise::app::{Engine, byte_budget};
 use likewise::config::Config;
-use likewise::domain::{Credential, Tenant};
+use likewise::dialects::Dialect as _;
+use likewise::dialects::chat_completions::ChatCompletions;
+use likewise::domain::{Credential, Tenant, TokenUsage};
 use likewise::error::{Error, Kind, Result};
-use likewise::matching::Chat;
 use likewise::metrics::Metrics;
 use likewise::service::answers::{AnswerRequest, Outcome};
 use likewise::service::{Answers, Directives};
-use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply, Usage};
+use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -130,8 +131,8 @@ struct Tally {
     coalesced: usize,
     misses: usize,
     took: Vec<Duration>,
-    all: Usage,
-    asked: Usage,
+    all: TokenUsage,
+    asked: TokenUsage,
 }
 
 impl EvaluateAnswers {
@@ -209,12 +210,12 @@ impl EvaluateAnswers {
     async fn ask(&self, answers: &Arc<Answers>, question: &str, tally: &mut Tally) -> Result<()> {
         let body =
             json!({ "model": MODEL, "messages": [{ "role": "user", "content": question }] }).to_string();
-        let usage = Usage {
+        let usage = TokenUsage {
             prompt_tokens: u32::try_from(body.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
             completion_tokens: self.completion_tokens,
         };
         let ask = AnswerRequest {
-            chat: Chat::parse(body.as_bytes(), answers.spellings())?.into(),
+            parsed: ChatCompletions.parse(body.as_bytes(), answers.spellings())?.into(),
             body: body.clone().into(),
             query: None,
             tenant: Tenant::default(),
@@ -292,8 +293,8 @@ impl Tally {
     }
 }
 
-fn sum(one: Usage, two: Usage) -> Usage {
-    Usage {
+fn sum(one: TokenUsage, two: TokenUsage) -> TokenUsage {
+    TokenUsage {
         prompt_tokens: one.prompt_tokens.saturating_add(two.prompt_tokens),
         completion_tokens: one.completion_tokens.saturating_add(two.completion_tokens),
     }

@@ -1,6 +1,6 @@
-//! Plain values that every room speaks of: keys, fingerprints, embeddings, entries, tenants, time.
+//! Plain values that every module uses: keys, fingerprints, embeddings, entries, tenants, time.
 //!
-//! No I/O, no serialization, no locks. What is written to a disk or a wire is encoded by the room that writes it.
+//! No I/O, no serialization, no locks. What is written to a disk or a wire is encoded by the module that writes it.
 
 mod clock;
 mod credential;
@@ -8,6 +8,7 @@ mod embedding;
 mod entry;
 mod key;
 mod subject;
+mod token_usage;
 
 pub use clock::{CLOCK_STEP_SECONDS_MAX, Clock, ManualClock, SystemClock, UnixSeconds};
 pub use credential::{Credential, is_credential};
@@ -15,3 +16,4 @@ pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, ContentCoding, Entry, EntryMeta};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};
 pub use subject::{Subject, Tag, TagVersion};
+pub use token_usage::TokenUsage;

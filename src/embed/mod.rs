@@ -1,7 +1,7 @@
 //! Texts to vectors: reading models, tokenizing, forward passes, and the queue before them.
 //!
-//! What lives here: sentence-transformers directories, the tokenizer, the encoder, the batcher, and the door to remote
-//! models. What must never: a cache, or a request. The one idea: an [`Embedder`] is a bounded queue with a model
+//! Contains: sentence-transformers directories, the tokenizer, the encoder, the batcher, and the door to remote
+//! models. Must not contain: a cache, or a request. The one idea: an [`Embedder`] is a bounded queue with a model
 //! behind it; whoever submits a text gets its vector by a reply of its own, so nobody waits for anybody else's text.
 
 mod batcher;
@@ -31,7 +31,7 @@ pub use token_ids::TokenIds;
 use crate::domain::{Embedding, Fingerprint, UnixSeconds};
 use crate::error::Result;
 
-/// Options of the room.
+/// Options of the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -146,7 +146,7 @@ pub trait Embedder: Send + Sync + 'static {
 
     /// Tokens of each text, special tokens included, of which a text that is cut has one more than the model reads; none
     /// if only the model's owner can tell.
-    /// The work is done on the room's own threads.
+    /// The work is done on its own threads.
     ///
     /// # Errors
     /// Those of [`Embedder::submit`].

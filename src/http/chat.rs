@@ -21,14 +21,14 @@ use super::offload::offload;
 use super::problem::{self, ErrorBody, Problem};
 use super::wire::{null_is_default, object, parse};
 use super::{body, cache_control, encoding, inflight};
+use crate::dialects::{ParseCache, Replay};
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::matching::Readings;
 use crate::service::answers::{
     AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, Outcome, REPLAYED_BYTES,
 };
 use crate::service::{Answers, Directives};
-use crate::upstream::{Headers, Replay};
+use crate::upstream::Headers;
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
 const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
@@ -43,7 +43,7 @@ const HEADERS: usize = 12;
 /// What the handlers need.
 pub(super) struct Endpoint {
     pub(super) answers: Arc<Answers>,
-    pub(super) readings: Readings,
+    pub(super) parse_cache: ParseCache,
     /// Headers that are passed on and part of what is asked.
     pub(super) forwarded_headers: Vec<HeaderName>,
     pub(super) body_bytes_max: usize,
@@ -162,15 +162,16 @@ pub(super) async fn create(
     let is_remembered = !cache_control::forbids_storing(&head.headers);
     let (own, text) = (Arc::clone(&endpoint), body.clone());
     let read = move || {
-        let chat = if is_remembered { own.readings.read(&text) } else { own.readings.read_once(&text) };
-        chat.map_err(|error| encoding::fault(&text).unwrap_or(error))
+        let parsed =
+            if is_remembered { own.parse_cache.read(&text) } else { own.parse_cache.read_once(&text) };
+        parsed.map_err(|error| encoding::fault(&text).unwrap_or(error))
     };
-    let chat = offload(body.len(), read).await??;
-    let object = if chat.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
+    let parsed = offload(body.len(), read).await??;
+    let object = if parsed.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
     let takes_trailers = takes_trailers(&head.headers);
     let ask = AnswerRequest {
-        chat,
+        parsed,
         body,
         query: head.uri.query().map(str::to_owned),
         tenant,
@@ -271,7 +272,7 @@ enum Rest {
 }
 
 /// A kept stream, written as it is read.
-fn pieces_of(first: Bytes, mut replay: Replay) -> impl Iterator<Item = Result<Bytes>> {
+fn pieces_of(first: Bytes, mut replay: Box<dyn Replay>) -> impl Iterator<Item = Result<Bytes>> {
     let rest = std::iter::from_fn(move || replay.next_bytes(REPLAYED_BYTES));
     std::iter::once(first).chain(rest).map(Ok)
 }

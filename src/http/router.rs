@@ -23,10 +23,11 @@ use super::{
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
+use crate::dialects::ParseCache;
+use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::is_credential;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
-use crate::matching::Readings;
 use crate::metrics::Metrics;
 use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
 use crate::upstream::{Origin, is_of_connection};
@@ -162,7 +163,7 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
     let body_bytes_max = forward.body_bytes_max;
     let has_upstream = parts.origin.is_some();
     let answers = Arc::new(chat::Endpoint {
-        readings: Readings::new(parts.answers.spellings()),
+        parse_cache: ParseCache::new(&ChatCompletions, parts.answers.spellings()),
         answers: parts.answers,
         forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
         body_bytes_max,

@@ -25,7 +25,7 @@ pub enum Spellings {
 
 /// The form of a question: equal for questions that are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// Letters composed, nothing around them.
     Composed(String),
     /// The plain form of the closed lists.
@@ -34,7 +34,7 @@ pub(super) enum Form {
 
 impl Form {
     /// The form of a question within a scope; none if only its very bytes are it.
-    pub(super) fn within(scope: &Json<'_>, question: &str, spellings: Spellings) -> Option<Form> {
+    pub fn within(scope: &Json<'_>, question: &str, spellings: Spellings) -> Option<Form> {
         let plain = match spellings {
             Spellings::Composed => None,
             Spellings::Normalised => plain_within(scope, question).map(Form::Plain),

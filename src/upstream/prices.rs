@@ -1,7 +1,7 @@
 //! What answers would have cost.
 
-use super::answer::Usage;
 use super::options::{PriceOptions, names};
+use crate::domain::TokenUsage;
 
 /// The price table.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +14,7 @@ impl Prices {
     }
 
     /// Dollars that `usage` of `model` costs; none if its price is not known.
-    pub fn cost_usd(&self, model: &str, usage: Usage) -> Option<f64> {
+    pub fn cost_usd(&self, model: &str, usage: TokenUsage) -> Option<f64> {
         let price = self.0.iter().find(|price| price.models.iter().any(|pattern| names(pattern, model)))?;
         let million = 1e6;
         let prompt = f64::from(usage.prompt_tokens) * price.prompt_usd_per_million / million;
@@ -34,7 +34,7 @@ mod tests {
             completion_usd_per_million: completion,
         };
         let prices = Prices::new(&[entry("gpt-big", 10.0, 30.0), entry("gpt-*", 1.0, 2.0)]);
-        let usage = Usage { prompt_tokens: 1_000, completion_tokens: 500 };
+        let usage = TokenUsage { prompt_tokens: 1_000, completion_tokens: 500 };
         assert!((prices.cost_usd("gpt-big", usage).unwrap() - 0.025).abs() < 1e-12);
         assert!((prices.cost_usd("gpt-small", usage).unwrap() - 0.002).abs() < 1e-12);
         assert_eq!(prices.cost_usd("other", usage), None);

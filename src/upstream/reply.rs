@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::events::begins_events;
 use crate::byte_budget::{ByteBudget, UNCOUNTED_BYTES};
 use crate::decompression::{Coding, decompressed};
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
+use crate::sse::begins_events;
 
 /// So many bytes may stand before the first event or member of a body.
 const BEGINNING_BYTES_MAX: usize = 1024;

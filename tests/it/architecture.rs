@@ -1,9 +1,9 @@
-//! The house of ARCHITECTURE.md, checked: imports point down, and rooms on one floor do not know each other.
+//! The modules of ARCHITECTURE.md, checked: imports point down, and modules of one layer do not import each other.
 
 use std::path::{Path, PathBuf};
 
-/// Each room with the rooms it may import besides itself.
-const HOUSE: [(&str, &[&str]); 17] = [
+/// Each module with the modules it may import besides itself.
+const MODULES: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("metrics", &[]),
     ("domain", &[]),
@@ -11,21 +11,37 @@ const HOUSE: [(&str, &[&str]); 17] = [
     ("byte_budget", &["error", "metrics"]),
     ("decompression", &["error"]),
     ("sync", &[]),
+    ("sse", &[]),
+    ("raw_object", &["error"]),
     ("storage", &["domain", "error", "metrics"]),
     ("cache", &["storage", "domain", "error", "metrics", "sync"]),
     ("embed", &["domain", "error", "metrics", "pacing", "decompression"]),
     ("search", &["storage", "domain", "error", "metrics", "sync"]),
     ("matching", &["domain", "error"]),
-    ("upstream", &["domain", "error", "metrics", "pacing", "byte_budget", "decompression"]),
+    ("dialects", &["matching", "raw_object", "sse", "domain", "error"]),
+    ("upstream", &["sse", "domain", "error", "metrics", "pacing", "byte_budget", "decompression"]),
     (
         "service",
-        &["cache", "embed", "matching", "search", "upstream", "domain", "error", "metrics", "byte_budget"],
+        &[
+            "cache",
+            "dialects",
+            "embed",
+            "matching",
+            "search",
+            "sse",
+            "upstream",
+            "domain",
+            "error",
+            "metrics",
+            "byte_budget",
+        ],
     ),
     (
         "http",
         &[
             "service",
             "cache",
+            "dialects",
             "embed",
             "matching",
             "search",
@@ -56,8 +72,8 @@ const HOUSE: [(&str, &[&str]); 17] = [
     ),
 ];
 
-/// What few may know: a crate, and where it may be named.
-const SECRETS: [(&str, &[&str]); 13] = [
+/// Crates that only few files may name.
+const CRATE_USERS: [(&str, &[&str]); 13] = [
     ("axum", &["src/http/"]),
     ("hyper", &["src/http/"]),
     ("candle_core", &["src/embed/"]),
@@ -70,7 +86,7 @@ const SECRETS: [(&str, &[&str]); 13] = [
     ("lru", &["src/cache/memory/"]),
     ("zstd", &["src/cache/packing.rs", "src/http/coding.rs", "src/decompression.rs"]),
     ("likewise_index", &["src/search/"]),
-    ("arc_swap", &["src/search/", "src/matching/readings.rs"]),
+    ("arc_swap", &["src/search/", "src/dialects/parse_cache.rs"]),
 ];
 
 fn root() -> &'static Path {
@@ -95,15 +111,15 @@ fn place(path: &Path) -> String {
     path.strip_prefix(root()).expect("below the root").to_string_lossy().replace('\\', "/")
 }
 
-/// The room of a source file: `src/cache/disk.rs` and `src/cache.rs` are both `cache`.
-fn room(place: &str) -> &str {
+/// The module of a source file: `src/cache/disk.rs` and `src/cache.rs` are both `cache`.
+fn module(place: &str) -> &str {
     let inside = place.strip_prefix("src/").expect("below src");
     inside.split('/').next().expect("a first part").trim_end_matches(".rs")
 }
 
-/// The rooms named in `use crate::...` and `crate::...` paths of a text.
+/// The modules named in `use crate::...` and `crate::...` paths of a text.
 fn imports(text: &str) -> Vec<String> {
-    let mut rooms = Vec::new();
+    let mut modules = Vec::new();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
         let names: Vec<&str> = match rest.strip_prefix('{') {
@@ -114,11 +130,11 @@ fn imports(text: &str) -> Vec<String> {
             let name: String =
                 name.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             if !name.is_empty() {
-                rooms.push(name);
+                modules.push(name);
             }
         }
     }
-    rooms
+    modules
 }
 
 #[test]
@@ -126,19 +142,19 @@ fn imports_point_down() {
     let mut faults = Vec::new();
     for path in sources(&root().join("src")) {
         let place = place(&path);
-        let room = room(&place);
-        if ["main", "lib", "cli"].contains(&room) {
+        let module = module(&place);
+        if ["main", "lib", "cli"].contains(&module) {
             continue;
         }
-        let Some((_, allowed)) = HOUSE.iter().find(|(name, _)| *name == room) else {
-            faults.push(format!("{place}: the room `{room}` is not in the house"));
+        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
+            faults.push(format!("{place}: the module `{module}` is not in ARCHITECTURE.md"));
             continue;
         };
         let text = fs_err::read_to_string(&path).expect("a source file");
         for import in imports(&text) {
-            let is_room = HOUSE.iter().any(|(name, _)| *name == import);
-            if is_room && import != room && !allowed.contains(&import.as_str()) {
-                faults.push(format!("{place}: `{room}` must not know `{import}`"));
+            let is_module = MODULES.iter().any(|(name, _)| *name == import);
+            if is_module && import != module && !allowed.contains(&import.as_str()) {
+                faults.push(format!("{place}: `{module}` must not import `{import}`"));
             }
         }
     }
@@ -146,18 +162,18 @@ fn imports_point_down() {
 }
 
 #[test]
-fn few_know_each_heavy_crate() {
+fn each_heavy_crate_is_named_in_few_files() {
     let mut faults = Vec::new();
     for path in sources(&root().join("src")) {
         let place = place(&path);
         let text = fs_err::read_to_string(&path).expect("a source file");
-        for (name, homes) in SECRETS {
+        for (name, files) in CRATE_USERS {
             let names_it = text.lines().any(|line| {
                 let line = line.trim();
                 line.contains(&format!("{name}::")) && !line.starts_with("//")
             });
-            if names_it && !homes.iter().any(|home| place.starts_with(home)) {
-                faults.push(format!("{place}: only {} may know {name}", homes.join(" and ")));
+            if names_it && !files.iter().any(|file| place.starts_with(file)) {
+                faults.push(format!("{place}: only {} may name {name}", files.join(" and ")));
             }
         }
     }
@@ -165,14 +181,14 @@ fn few_know_each_heavy_crate() {
 }
 
 #[test]
-fn unsafe_code_lives_in_named_files_only() {
-    const HOMES: [&str; 3] = ["src/storage/mapped_file.rs", "index/src/kernels/", "index/src/ffi.rs"];
+fn unsafe_code_is_in_named_files_only() {
+    const FILES: [&str; 3] = ["src/storage/mapped_file.rs", "index/src/kernels/", "index/src/ffi.rs"];
     for path in ["src", "index/src"].into_iter().flat_map(|dir| sources(&root().join(dir))) {
         let place = place(&path);
         let text = fs_err::read_to_string(&path).expect("a source file");
         let has_unsafe =
             text.lines().any(|line| line.trim_start().starts_with("unsafe ") || line.contains("unsafe {"));
-        assert!(!has_unsafe || HOMES.iter().any(|home| place.starts_with(home)), "{place} has unsafe code");
+        assert!(!has_unsafe || FILES.iter().any(|file| place.starts_with(file)), "{place} has unsafe code");
     }
 }
 

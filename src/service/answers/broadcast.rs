@@ -9,8 +9,10 @@ use tokio::sync::{Notify, watch};
 use super::reason::Reason;
 use super::replay_buffer::{ReplayBuffer, StreamEvent, UsageContent};
 use crate::byte_budget::ByteBudget;
+use crate::dialects::{Answer, Dialect};
+use crate::domain::TokenUsage;
 use crate::error::{Error, Kind, Result};
-use crate::upstream::{Answer, Headers, Usage};
+use crate::upstream::Headers;
 
 /// About so many bytes are returned at once, so that a reader that joins a long answer late does not copy all of it.
 const HANDED_BYTES: usize = 64 * 1024;
@@ -42,7 +44,7 @@ pub(super) enum Streamed {
     /// A complete answer.
     Answer(Arc<Answer>),
     /// A stream that cannot be assembled into an answer; with its token usage, if it reports that.
-    Uncertain(Option<Usage>),
+    Uncertain(Option<TokenUsage>),
     /// A stream that ended in an error.
     Faulty(Error),
 }
@@ -85,17 +87,18 @@ pub(super) struct Subscriber {
 /// The events of an answer, from the first one on.
 pub struct EventStream {
     subscriber: Subscriber,
+    dialect: &'static dyn Dialect,
     at: usize,
     wants_usage: bool,
     /// Called with the token usage once all events were read.
-    at_end: Option<Box<dyn FnOnce(Usage) + Send + Sync>>,
+    at_end: Option<Box<dyn FnOnce(TokenUsage) + Send + Sync>>,
     /// Why the answer is not stored; known once all events were read.
     reason: Option<Reason>,
 }
 
 impl Streamed {
     /// Its token usage, if it reports that.
-    pub(super) fn usage(&self) -> Option<Usage> {
+    pub(super) fn usage(&self) -> Option<TokenUsage> {
         match self {
             Streamed::Answer(answer) => answer.usage,
             Streamed::Uncertain(usage) => *usage,
@@ -242,10 +245,11 @@ impl Subscriber {
     /// The events from the first one on. `at_end` is called with the token usage once all of them were read.
     pub(super) fn into_events(
         self,
+        dialect: &'static dyn Dialect,
         wants_usage: bool,
-        at_end: Option<Box<dyn FnOnce(Usage) + Send + Sync>>,
+        at_end: Option<Box<dyn FnOnce(TokenUsage) + Send + Sync>>,
     ) -> EventStream {
-        EventStream { subscriber: self, at: 0, wants_usage, at_end, reason: None }
+        EventStream { subscriber: self, dialect, at: 0, wants_usage, at_end, reason: None }
     }
 
     async fn until(&mut self, condition: impl Fn(&GenerationState) -> bool) -> GenerationState {
@@ -314,7 +318,7 @@ impl EventStream {
 
     fn wanted(&mut self, until: usize) -> Result<Vec<Bytes>> {
         let (mut wanted, mut bytes) = (Vec::new(), 0);
-        let (at, wants_usage) = (&mut self.at, self.wants_usage);
+        let (at, dialect, wants_usage) = (&mut self.at, self.dialect, self.wants_usage);
         if *at == until {
             return Ok(wanted);
         }
@@ -323,7 +327,7 @@ impl EventStream {
                 if bytes >= HANDED_BYTES {
                     break;
                 }
-                let own = event.for_client(wants_usage);
+                let own = event.for_client(dialect, wants_usage);
                 *at += 1;
                 bytes += own.len();
                 wanted.extend((!own.is_empty()).then_some(own));
@@ -360,6 +364,7 @@ mod tests {
     use super::super::replay_buffer::EVENT_BYTES;
     use super::*;
     use crate::byte_budget::UNCOUNTED_BYTES;
+    use crate::dialects::chat_completions::ChatCompletions;
     use crate::metrics::unexported;
     use futures_util::poll;
     use std::pin::pin;
@@ -377,19 +382,19 @@ mod tests {
         let (broadcast, first) = Broadcast::new(&budget());
         broadcast.begin(Arc::default());
         broadcast.push("a".into(), UsageContent::Absent);
-        let mut early = first.into_events(false, None);
+        let mut early = first.into_events(&ChatCompletions, false, None);
         assert_eq!(early.next().await.unwrap().unwrap(), "a");
         broadcast.push("data: {\"b\":1,\"usage\":null}\n\n".into(), UsageContent::Mixed);
         broadcast.push("u".into(), UsageContent::Only);
         let (sender, sum) = std::sync::mpsc::channel();
-        let at_end = move |usage: Usage| sender.send(usage.prompt_tokens).unwrap();
-        let mut late = broadcast.subscribe().into_events(true, Some(Box::new(at_end)));
-        let mut plain = broadcast.subscribe().into_events(false, None);
+        let at_end = move |usage: TokenUsage| sender.send(usage.prompt_tokens).unwrap();
+        let mut late = broadcast.subscribe().into_events(&ChatCompletions, true, Some(Box::new(at_end)));
+        let mut plain = broadcast.subscribe().into_events(&ChatCompletions, false, None);
         assert_eq!(late.next().await.unwrap().unwrap(), "adata: {\"b\":1,\"usage\":null}\n\nu");
         let read = plain.next().await.unwrap().unwrap();
         assert_eq!(read, "adata: {\"b\":1}\n\n", "usage is for clients that requested it");
         assert!(poll!(pin!(plain.next())).is_pending());
-        let usage = Usage { prompt_tokens: 7, completion_tokens: 1 };
+        let usage = TokenUsage { prompt_tokens: 7, completion_tokens: 1 };
         broadcast.set_state(GenerationState::Streamed(
             Arc::default(),
             Streamed::Uncertain(Some(usage)),
@@ -406,7 +411,7 @@ mod tests {
         let event = Bytes::from(vec![b'a'; HANDED_BYTES / 4]);
         (0..9).for_each(|_| broadcast.push(event.clone(), UsageContent::Absent));
         broadcast.set_state(GenerationState::Streamed(Arc::default(), Streamed::Uncertain(None), None));
-        let (mut live, mut pieces) = (subscriber.into_events(false, None), Vec::new());
+        let (mut live, mut pieces) = (subscriber.into_events(&ChatCompletions, false, None), Vec::new());
         while let Some(piece) = live.next().await.unwrap() {
             pieces.push(piece.len());
         }
@@ -416,8 +421,10 @@ mod tests {
     #[tokio::test]
     async fn events_that_all_have_read_are_dropped_once_no_reader_can_join() {
         let (broadcast, waiting) = Broadcast::new(&budget());
-        let (mut quick, mut slow) =
-            (broadcast.subscribe().into_events(false, None), broadcast.subscribe().into_events(false, None));
+        let (mut quick, mut slow) = (
+            broadcast.subscribe().into_events(&ChatCompletions, false, None),
+            broadcast.subscribe().into_events(&ChatCompletions, false, None),
+        );
         waiting.skip_events();
         let event = |text: &'static str| broadcast.push(text.into(), UsageContent::Absent);
         event("a");
@@ -444,8 +451,8 @@ mod tests {
     #[tokio::test]
     async fn the_slowest_reader_is_dropped_when_it_holds_up_the_others() {
         let (broadcast, stalled) = Broadcast::new(&budget());
-        let mut stalled = stalled.into_events(false, None);
-        let mut quick = broadcast.subscribe().into_events(false, None);
+        let mut stalled = stalled.into_events(&ChatCompletions, false, None);
+        let mut quick = broadcast.subscribe().into_events(&ChatCompletions, false, None);
         broadcast.close();
         for text in ["a", "b"] {
             broadcast.push(text.into(), UsageContent::Absent);
@@ -466,7 +473,7 @@ mod tests {
         broadcast.begin(Arc::default());
         broadcast.push("a".into(), UsageContent::Absent);
         broadcast.set_state(GenerationState::Failed(Error::new(Kind::Upstream, "cut")));
-        let mut live = subscriber.into_events(false, None);
+        let mut live = subscriber.into_events(&ChatCompletions, false, None);
         assert_eq!(live.next().await.unwrap().unwrap(), "a");
         assert_eq!(live.next().await.unwrap_err().kind(), Kind::Upstream);
     }
@@ -482,7 +489,7 @@ mod tests {
         (0..5).for_each(|_| broadcast.push(event.clone(), UsageContent::Absent));
         assert!(broadcast.is_over_limit(usize::MAX), "nothing is left of the budget");
         broadcast.close();
-        let mut live = subscriber.into_events(false, None);
+        let mut live = subscriber.into_events(&ChatCompletions, false, None);
         let mut space = pin!(broadcast.wait_for_space(usize::MAX));
         assert!(poll!(&mut space).is_pending());
         assert_eq!(live.next().await.unwrap().unwrap().len(), 6 * event.len());

@@ -12,13 +12,11 @@ use super::lookup::record_for;
 use super::response::{AnswerResponse, Body, Outcome, Saved};
 use super::{AnswerRequest, Answers, Reason, ResolvedRequest, ResponseForm};
 use crate::cache::Stamp;
-use crate::domain::Subject;
+use crate::domain::{Subject, TokenUsage};
 use crate::error::{Error, Kind, Result};
 use crate::service::Directives;
-use crate::upstream::{self, Call, Headers, Usage};
+use crate::upstream::{Call, Headers};
 
-/// The path of chat completions at the upstream.
-const CHAT_PATH: &str = "/chat/completions";
 /// How many leaders a request waits for that died or left it no response.
 pub(super) const LEADERS_MAX: usize = 3;
 
@@ -98,7 +96,7 @@ impl Answers {
         resolved: &ResolvedRequest,
     ) -> Result<(Waiter, Outcome)> {
         let directives = &request.directives;
-        let offers_tools = request.chat.has_tools && !self.options.keeps_tool_calls;
+        let offers_tools = request.parsed.has_tools && !self.options.keeps_tool_calls;
         if directives.no_cache || directives.no_store || offers_tools {
             let outcome = if directives.no_cache { Outcome::ForcedRefresh } else { Outcome::Miss };
             return Ok((self.lead_unshared(request, resolved, not_stored(directives))?, outcome));
@@ -110,7 +108,7 @@ impl Answers {
             None => Ok((self.lead_unshared(request, resolved, None)?, Outcome::Miss)),
             Some((waiter, Some(generation))) => {
                 let generator = self.generator(request, resolved, stamp, None)?;
-                let (form, directives) = (ResponseForm::of(&request.chat), directives.clone());
+                let (form, directives) = (ResponseForm::of(&request.parsed), directives.clone());
                 let may_have_completed =
                     self.inflight.completed(&resolved.identity.key) != resolved.completed;
                 tokio::spawn(async move {
@@ -202,23 +200,18 @@ impl Answers {
         stamp: Stamp,
         not_stored: Option<Reason>,
     ) -> Result<Generator> {
-        let chat = &request.chat;
-        let mut body = request.body.clone();
-        if chat.has_directives {
-            body = upstream::without(&body, "cache")?;
-        }
-        if chat.streams && self.asks_for_usage && !chat.wants_usage {
-            body = upstream::with_usage(&body)?;
-        }
+        let parsed = &request.parsed;
+        let body = parsed.dialect.upstream_body(parsed, &request.body, self.asks_for_usage)?;
+        let path = parsed.dialect.upstream_path();
         let own = request.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone())));
         let json = |name: &str| (name.to_owned(), Bytes::from_static(b"application/json"));
         let call = Call {
             method: "POST".into(),
             path: match &request.query {
-                Some(query) => format!("{CHAT_PATH}?{query}"),
-                None => CHAT_PATH.to_owned(),
+                Some(query) => format!("{path}?{query}"),
+                None => path.to_owned(),
             },
-            model: Some(chat.model.to_string()),
+            model: Some(parsed.model.to_string()),
             headers: own.chain(request.traces.iter().cloned()).chain([json("content-type")]).collect(),
             credential: request.credential.clone(),
             body,
@@ -238,7 +231,8 @@ impl Answers {
             },
             stamp,
             call: Some(call),
-            streams: chat.streams,
+            dialect: parsed.dialect,
+            streams: parsed.streams,
             not_stored: not_stored.or(is_too_long.then_some(Reason::TooLarge)),
         })
     }
@@ -268,18 +262,21 @@ impl Answers {
         let headers = |headers: &Headers| if is_known { headers.clone() } else { Headers::new() };
         // A follower was saved the cost of the answer.
         let joined = outcome == Outcome::Coalesced;
-        let saved =
-            |usage: Option<Usage>| usage.filter(|_| joined).map(|usage| self.saved(&resolved.model, usage));
+        let saved = |usage: Option<TokenUsage>| {
+            usage.filter(|_| joined).map(|usage| self.saved(&resolved.model, usage))
+        };
         let response = match state {
             GenerationState::Streaming(upstream) => {
-                let live = subscriber.into_events(form.wants_usage, self.meter(resolved, joined));
+                let live =
+                    subscriber.into_events(form.dialect, form.wants_usage, self.meter(resolved, joined));
                 AnswerResponse::new(200, headers(&upstream), Body::Live(live), outcome)
             }
             // The events of a stream that has ended are still held for its subscribers.
             GenerationState::Streamed(upstream, streamed, reason) if form.streams => {
                 let price = |usage| self.price(&resolved.model, usage);
                 let saved: Option<Saved> = streamed.usage().filter(|_| joined).map(price);
-                let live = subscriber.into_events(form.wants_usage, self.meter(resolved, joined));
+                let live =
+                    subscriber.into_events(form.dialect, form.wants_usage, self.meter(resolved, joined));
                 AnswerResponse {
                     saved,
                     reason,
@@ -339,7 +336,7 @@ impl Answers {
         self: &Arc<Self>,
         resolved: &ResolvedRequest,
         joined: bool,
-    ) -> Option<Box<dyn FnOnce(Usage) + Send + Sync>> {
+    ) -> Option<Box<dyn FnOnce(TokenUsage) + Send + Sync>> {
         let (answers, model) = (Arc::clone(self), Arc::clone(&resolved.model));
         joined.then(|| Box::new(move |usage| _ = answers.saved(&model, usage)) as Box<_>)
     }

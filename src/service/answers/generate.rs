@@ -16,10 +16,12 @@ use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
 use super::{Answers, ResolvedRequest};
 use crate::byte_budget::UNCOUNTED_BYTES;
 use crate::cache::{Held, Policy, Stamp, TierName};
-use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
+use crate::dialects::{Answer, Assembler, Dialect, Unstorable};
+use crate::domain::{Codec, Entry, EntryMeta, Key, Subject, TokenUsage};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::ReasonLabels;
-use crate::upstream::{Answer, Assembly, Call, Event, Events, Reply, Unfit, Usage};
+use crate::sse::{Event, Events};
+use crate::upstream::{Call, Reply};
 
 /// How long the connection may take to end a stream after the event that ends its answer.
 const END_WITHIN: Duration = Duration::from_millis(50);
@@ -38,6 +40,7 @@ pub(super) struct Generator {
     pub(super) stamp: Stamp,
     /// The call of the upstream. `None` once it was made.
     pub(super) call: Option<Call>,
+    pub(super) dialect: &'static dyn Dialect,
     /// Whether the call requests a stream.
     pub(super) streams: bool,
     /// Why the answer must not be stored. `None` if it may be.
@@ -105,7 +108,7 @@ impl Generator {
             Ok(true) => self.stream(reply, generation, started).await,
             Ok(false) => self.whole(reply, generation, started).await,
             Err(error) => {
-                self.count_not_stored(Unfit::Incomplete.into());
+                self.count_not_stored(Unstorable::Incomplete.into());
                 generation.end(GenerationState::Failed(error));
                 None
             }
@@ -130,12 +133,12 @@ impl Generator {
         let body = match reply.whole(self.answers.answer_bytes_max).await {
             Ok(body) => body,
             Err(error) => {
-                self.count_not_stored(Unfit::Incomplete.into());
+                self.count_not_stored(Unstorable::Incomplete.into());
                 generation.end(GenerationState::Failed(error));
                 return None;
             }
         };
-        let answer = if reply.is_success() { Answer::read(&body) } else { None };
+        let answer = if reply.is_success() { self.dialect.read_reply(&body) } else { None };
         let reason = match (reply.is_success(), reply.is_compressed()) {
             (false, _) => Reason::Status,
             (true, true) => Reason::Encoding,
@@ -169,9 +172,9 @@ impl Generator {
         headers.retain(|(name, _)| name != "content-type");
         let headers = Arc::new(headers);
         generation.broadcast().begin(Arc::clone(&headers));
-        let mut progress = StreamProgress::default();
+        let mut progress = StreamProgress::new(self.dialect);
         if let Err(error) = self.follow(&mut reply, generation, &mut progress).await {
-            self.count_not_stored(Unfit::Incomplete.into());
+            self.count_not_stored(Unstorable::Incomplete.into());
             // An error of this server is an event of its own and must not follow half an event.
             if error.kind() == Kind::Upstream {
                 generation.broadcast().push(progress.events.rest(), UsageContent::Absent);
@@ -179,11 +182,11 @@ impl Generator {
             generation.end(GenerationState::Failed(error));
             return None;
         }
-        let (streamed, unfit, last) = progress.finish();
-        let stored = match (&streamed, unfit) {
+        let (streamed, unstorable, last) = progress.finish();
+        let stored = match (&streamed, unstorable) {
             (Streamed::Answer(answer), None) => self.try_store(answer, generation, started).await,
-            (Streamed::Answer(_) | Streamed::Uncertain(_) | Streamed::Faulty(_), unfit) => {
-                let reason = self.not_stored.unwrap_or(unfit.unwrap_or(Unfit::Uncertain).into());
+            (Streamed::Answer(_) | Streamed::Uncertain(_) | Streamed::Faulty(_), unstorable) => {
+                let reason = self.not_stored.unwrap_or(unstorable.unwrap_or(Unstorable::Uncertain).into());
                 self.count_not_stored(reason);
                 Err(reason)
             }
@@ -227,7 +230,7 @@ impl Generator {
         if let Some(event) = progress.events.last_event() {
             self.on_event(event, generation, progress);
         }
-        progress.assembly.end();
+        progress.assembler.end();
         Ok(())
     }
 
@@ -236,7 +239,7 @@ impl Generator {
         let broadcast = generation.broadcast();
         if !progress.is_too_long {
             progress.is_too_long = true;
-            progress.assembly.give_up();
+            progress.assembler.give_up();
             generation.close();
             broadcast.close();
         }
@@ -260,24 +263,21 @@ impl Generator {
     fn on_event(&self, event: Event, generation: &Generation, progress: &mut StreamProgress) {
         let broadcast = generation.broadcast();
         progress.last.take().into_iter().for_each(|last| broadcast.push(last, UsageContent::Absent));
-        let was_done = progress.assembly.is_done();
-        if event.is_garbled {
-            progress.assembly.doubt(Unfit::Garbled);
-        }
-        let said = event.data.as_deref().filter(|_| !event.is_keepalive());
-        let note = said.map(|data| progress.assembly.push(data)).unwrap_or_default();
-        let usage_content = match &event.data {
-            Some(_) if note.is_usage && self.resolved.store_policy.reports_usage => UsageContent::Only,
-            // Most chunks do not mention usage, and are not parsed for it.
-            Some(data) if data.contains("\"usage\"") && self.resolved.store_policy.reports_usage => {
-                UsageContent::Mixed
-            }
-            Some(_) | None => UsageContent::Absent,
+        let was_done = progress.assembler.is_done();
+        let note = progress.assembler.push(&event);
+        let usage_content = if !self.resolved.store_policy.reports_usage {
+            UsageContent::Absent
+        } else if note.is_usage {
+            UsageContent::Only
+        } else if progress.assembler.may_report_usage(&event) {
+            UsageContent::Mixed
+        } else {
+            UsageContent::Absent
         };
-        if note.is_error || event.is_error {
+        if note.is_error {
             progress.fault = Some(event.data.unwrap_or_default());
         }
-        if progress.assembly.is_done() && !was_done {
+        if progress.assembler.is_done() && !was_done {
             progress.last = Some(event.bytes);
         } else {
             broadcast.push(event.bytes, usage_content);
@@ -330,8 +330,8 @@ impl Generator {
 
     /// Why an answer may not be stored.
     fn reason_against(&self, answer: &Answer, record: &StoredAnswer<'_>) -> Option<Reason> {
-        if let Some(unfit) = answer.unfit {
-            Some(unfit.into())
+        if let Some(unstorable) = answer.unstorable {
+            Some(unstorable.into())
         } else if answer.calls_tools && !self.answers.options.keeps_tool_calls {
             Some(Reason::ToolCalls)
         } else if record.bytes() > self.resolved.namespace.policy.value_bytes_max {
@@ -341,7 +341,7 @@ impl Generator {
         }
     }
 
-    fn count_spent(&self, usage: Option<Usage>) {
+    fn count_spent(&self, usage: Option<TokenUsage>) {
         usage.into_iter().for_each(|usage| self.answers.spent(&self.resolved.model, usage));
     }
 
@@ -352,10 +352,10 @@ impl Generator {
 }
 
 /// A stream as it is read.
-#[derive(Default)]
 struct StreamProgress {
     events: Events,
-    assembly: Assembly,
+    dialect: &'static dyn Dialect,
+    assembler: Box<dyn Assembler>,
     /// The event that ends the stream, held back until the answer is stored.
     last: Option<Bytes>,
     /// The error that the stream reported.
@@ -367,10 +367,22 @@ struct StreamProgress {
 }
 
 impl StreamProgress {
+    fn new(dialect: &'static dyn Dialect) -> StreamProgress {
+        StreamProgress {
+            events: Events::default(),
+            dialect,
+            assembler: dialect.assembler(),
+            last: None,
+            fault: None,
+            end: None,
+            is_too_long: false,
+        }
+    }
+
     /// The next bytes of a stream. After the end of the answer the stream is read to its own end, so that its connection can be
     /// used again, for [`END_WITHIN`] at most; errors of the connection are ignored then.
     async fn next_of(&mut self, reply: &mut Reply) -> Result<Option<Bytes>> {
-        if !self.assembly.is_done() {
+        if !self.assembler.is_done() {
             return reply.next().await;
         }
         let end = *self.end.get_or_insert_with(|| Instant::now() + END_WITHIN);
@@ -378,24 +390,25 @@ impl StreamProgress {
     }
 
     /// The result of the stream, the reason if it is no answer, and the event that was held back.
-    fn finish(self) -> (Streamed, Option<Unfit>, Option<Bytes>) {
-        let StreamProgress { assembly, last, fault, .. } = self;
-        let (usage, is_over) = (assembly.usage(), assembly.is_done() || assembly.has_ended());
+    fn finish(self) -> (Streamed, Option<Unstorable>, Option<Bytes>) {
+        let StreamProgress { dialect, mut assembler, last, fault, .. } = self;
+        let (usage, is_over) = (assembler.usage(), assembler.is_done() || assembler.has_ended());
         let faulty = |message: String| Streamed::Faulty(Error::new(Kind::Upstream, message));
-        let answer = assembly.finish().and_then(|json| Answer::read(&json).ok_or(Unfit::Uncertain));
-        let (streamed, unfit) = match (fault, answer) {
+        let answer =
+            assembler.finish().and_then(|json| dialect.read_reply(&json).ok_or(Unstorable::Uncertain));
+        let (streamed, unstorable) = match (fault, answer) {
             (Some(fault), _) => {
                 let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
-                (faulty(format!("the upstream's stream ended in an error: {fault}")), Some(Unfit::Error))
+                (faulty(format!("the upstream's stream ended in an error: {fault}")), Some(Unstorable::Error))
             }
             (None, Ok(answer)) => (Streamed::Answer(Arc::new(answer)), None),
-            (None, Err(unfit)) if is_over => (Streamed::Uncertain(usage), Some(unfit)),
+            (None, Err(unstorable)) if is_over => (Streamed::Uncertain(usage), Some(unstorable)),
             (None, Err(_)) => {
                 let message = "the upstream's stream ended before its answer was complete";
-                (faulty(message.into()), Some(Unfit::Incomplete))
+                (faulty(message.into()), Some(Unstorable::Incomplete))
             }
         };
-        (streamed, unfit, last)
+        (streamed, unstorable, last)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cache::{Found, Namespace, Verdict};
 use crate::domain::{Key, Subject};
 use crate::error::Result;
 use crate::service::Directives;
-use crate::upstream::{self, Headers, Replay};
+use crate::upstream::Headers;
 
 /// About so many bytes of a replay are produced at once.
 pub const REPLAYED_BYTES: usize = 64 * 1024;
@@ -75,11 +75,11 @@ impl Answers {
     pub(super) fn replayed(&self, json: &[u8], form: ResponseForm) -> Option<Body> {
         let now = self.cache.freshness().now();
         if form.streams {
-            let mut replay = Replay::new(json, now, form.wants_usage)?;
+            let mut replay = form.dialect.replay_events(json, now, form.wants_usage)?;
             let first = replay.next_bytes(REPLAYED_BYTES)?;
             return Some(if replay.is_over() { Body::Events(first) } else { Body::Replay(first, replay) });
         }
-        Some(Body::Whole(upstream::as_json(json, now).into()))
+        Some(Body::Whole(form.dialect.replay_json(json, now).into()))
     }
 
     /// Whether an answer that has ended may stand in for an upstream that fails (RFC 5861 section 4).

@@ -39,11 +39,12 @@ use self::refresh_backoff::RefreshBackoff;
 use super::{Directives, check_tags};
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
-use crate::domain::{Credential, Subject, Tag, Tenant};
+use crate::dialects::{Dialect, ParsedRequest};
+use crate::domain::{Credential, Subject, Tag, Tenant, TokenUsage};
 use crate::error::{Error, Kind, Result};
-use crate::matching::{Chat, Identity, Partition, Spellings};
+use crate::matching::{Identity, Partition, Spellings};
 use crate::metrics::{Metrics, OutcomeLabels};
-use crate::upstream::{self, Headers, Origin, Prices, Usage};
+use crate::upstream::{self, Headers, Origin, Prices};
 
 /// Which answers are stored, and which requests share them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,7 +82,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct AnswerRequest {
     /// The parsed request.
-    pub chat: Arc<Chat>,
+    pub parsed: Arc<ParsedRequest>,
     /// Its body.
     pub body: Bytes,
     /// The query string, which is forwarded and part of the identity.
@@ -114,8 +115,9 @@ struct ResolvedRequest {
 }
 
 /// The form that a client requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct ResponseForm {
+    dialect: &'static dyn Dialect,
     streams: bool,
     wants_usage: bool,
 }
@@ -211,8 +213,8 @@ impl Answers {
     /// Cancel safety: dropping this future does not affect other waiters. A generation without waiters is aborted.
     pub async fn ask(self: &Arc<Self>, request: AnswerRequest) -> Result<AnswerResponse> {
         let started = Instant::now();
-        let (resolved, form) = (self.resolve(&request)?, ResponseForm::of(&request.chat));
-        let (response, missed) = match self.bypass(&request.chat) {
+        let (resolved, form) = (self.resolve(&request)?, ResponseForm::of(&request.parsed));
+        let (response, missed) = match self.bypass(&request.parsed) {
             Some(reason) => {
                 let response = self.call_upstream(&request, &resolved, form, reason, started).await;
                 (
@@ -282,7 +284,7 @@ impl Answers {
     fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
         check_tags(&request.tags)?;
         self.origin.refuse_own(&request.traces)?;
-        let upstream = self.origin.name(&request.chat.model)?;
+        let upstream = self.origin.name(&request.parsed.model)?;
         let namespace = self.namespaces.of_answers(&request.tenant, request.directives.namespace.as_deref());
         let namespace = namespace.map_err(|error| error.param("cache.namespace"))?;
         let partition = Partition {
@@ -297,20 +299,20 @@ impl Answers {
             query: request.query.as_deref(),
             headers: &request.headers,
         };
-        let identity = request.chat.identity(&partition);
+        let identity = request.parsed.identity(&partition);
         let tags = request.tags.iter().map(|tag| Subject::tag(&request.tenant, tag)).collect();
         // A JSON answer always reports usage; a stream does on request.
-        let reports_usage = !request.chat.streams || request.chat.wants_usage || self.asks_for_usage;
+        let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.asks_for_usage;
         Ok(ResolvedRequest {
             identity,
             caller: Caller {
                 credential: request.credential.clone().filter(|_| self.passes_keys),
-                streams: request.chat.streams,
+                streams: request.parsed.streams,
                 requests_usage: reports_usage,
                 may_wait: true,
             },
-            model: Arc::clone(&request.chat.model),
-            question: request.chat.question.clone(),
+            model: Arc::clone(&request.parsed.model),
+            question: request.parsed.question.clone(),
             store_policy: StorePolicy {
                 tags,
                 reports_usage,
@@ -328,23 +330,23 @@ impl Answers {
     }
 
     /// Why a request has no place in the cache.
-    fn bypass(&self, chat: &Chat) -> Option<Reason> {
-        if chat.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
+    fn bypass(&self, request: &ParsedRequest) -> Option<Reason> {
+        if request.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
             Some(Reason::Temperature)
-        } else if !chat.is_exact {
+        } else if !request.is_exact {
             Some(Reason::Number)
         } else {
             None
         }
     }
 
-    fn price(&self, model: &str, usage: Usage) -> Saved {
+    fn price(&self, model: &str, usage: TokenUsage) -> Saved {
         let tokens = u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens);
         Saved { tokens, usd: self.prices.cost_usd(model, usage) }
     }
 
     /// Counts the cost that a cached answer has saved.
-    fn saved(&self, model: &str, usage: Usage) -> Saved {
+    fn saved(&self, model: &str, usage: TokenUsage) -> Saved {
         let saved = self.price(model, usage);
         self.metrics.saved_tokens.inc_by(saved.tokens);
         self.metrics.saved_usd.inc_by(saved.usd.unwrap_or_default());
@@ -352,7 +354,7 @@ impl Answers {
     }
 
     /// Counts the cost of an answer.
-    fn spent(&self, model: &str, usage: Usage) {
+    fn spent(&self, model: &str, usage: TokenUsage) {
         let spent = self.price(model, usage);
         self.metrics.spent_tokens.inc_by(spent.tokens);
         self.metrics.spent_usd.inc_by(spent.usd.unwrap_or_default());
@@ -376,8 +378,8 @@ impl ResolvedRequest {
 }
 
 impl ResponseForm {
-    fn of(chat: &Chat) -> ResponseForm {
-        ResponseForm { streams: chat.streams, wants_usage: chat.wants_usage }
+    fn of(request: &ParsedRequest) -> ResponseForm {
+        ResponseForm { dialect: request.dialect, streams: request.streams, wants_usage: request.wants_usage }
     }
 }
 

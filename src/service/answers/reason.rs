@@ -1,12 +1,12 @@
 //! Why a reply was not stored as an answer: one word each, in headers, trailers and metrics.
 
-use crate::upstream::Unfit;
+use crate::dialects::Unstorable;
 
 /// Why a reply was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The reply itself is the reason.
-    Unfit(Unfit),
+    Unstorable(Unstorable),
     /// The request's temperature is above `answers.temperature_max`.
     Temperature,
     /// A number of the request cannot be represented exactly.
@@ -39,12 +39,12 @@ impl Reason {
     /// The label in headers and metrics.
     pub fn label(self) -> &'static str {
         match self {
-            Reason::Unfit(unfit) => unfit.label(),
+            Reason::Unstorable(unstorable) => unstorable.label(),
             Reason::Temperature => "temperature",
             Reason::Number => "number",
             Reason::NoStore => "no_store",
             Reason::ToolCalls => "tool_calls",
-            Reason::TooLarge => Unfit::TooLarge.label(),
+            Reason::TooLarge => Unstorable::TooLarge.label(),
             Reason::Invalidated => "invalidated",
             Reason::Deleted => "deleted",
             Reason::Superseded => "superseded",
@@ -62,8 +62,8 @@ impl Reason {
     }
 }
 
-impl From<Unfit> for Reason {
-    fn from(unfit: Unfit) -> Reason {
-        Reason::Unfit(unfit)
+impl From<Unstorable> for Reason {
+    fn from(unstorable: Unstorable) -> Reason {
+        Reason::Unstorable(unstorable)
     }
 }

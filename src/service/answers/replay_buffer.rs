@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use crate::byte_budget::{Reservation, UNCOUNTED_BYTES};
-use crate::upstream::without_usage;
+use crate::dialects::Dialect;
 
 /// What an event costs beside its bytes.
 pub(super) const EVENT_BYTES: usize = size_of::<StreamEvent>();
@@ -162,11 +162,11 @@ impl StreamEvent {
     }
 
     /// The bytes for a client; empty if the event is not for it.
-    pub(super) fn for_client(&self, wants_usage: bool) -> Bytes {
+    pub(super) fn for_client(&self, dialect: &dyn Dialect, wants_usage: bool) -> Bytes {
         match self.usage_content {
             UsageContent::Only if !wants_usage => Bytes::new(),
             UsageContent::Mixed if !wants_usage => {
-                without_usage(&self.bytes).unwrap_or_else(|| self.bytes.clone())
+                dialect.without_usage(&self.bytes).unwrap_or_else(|| self.bytes.clone())
             }
             UsageContent::Absent | UsageContent::Mixed | UsageContent::Only => self.bytes.clone(),
         }

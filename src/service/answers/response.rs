@@ -7,8 +7,9 @@ use bytes::Bytes;
 use super::broadcast::EventStream;
 use super::reason::Reason;
 use crate::cache::TierName;
+use crate::dialects::Replay;
 use crate::domain::Key;
-use crate::upstream::{Headers, Replay};
+use crate::upstream::Headers;
 
 /// A response.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub enum Body {
     /// Complete, as events.
     Events(Bytes),
     /// Events that are produced as they are read, and the first of them.
-    Replay(Bytes, Replay),
+    Replay(Bytes, Box<dyn Replay>),
     /// Events as they arrive from the upstream.
     Live(EventStream),
 }

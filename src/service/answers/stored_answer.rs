@@ -2,8 +2,7 @@
 //!
 //! `docs/store-format.md` has the table. Little-endian; bytes of another version, or cut short, are not decoded.
 
-use crate::domain::Key;
-use crate::upstream::Usage;
+use crate::domain::{Key, TokenUsage};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 48;
@@ -19,7 +18,7 @@ pub(super) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredAnswer<'a> {
     /// Token usage, if it is known.
-    pub usage: Option<Usage>,
+    pub usage: Option<TokenUsage>,
     /// Whether the upstream was asked for token usage: if it is unknown all the same, the upstream does not report it.
     pub was_usage_requested: bool,
     /// Whether the answer is a text that an application stored, and not a chat completion.
@@ -70,7 +69,7 @@ impl<'a> StoredAnswer<'a> {
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let question_bytes = usize::try_from(number(12)).ok()?;
         let (question, answer) = rest.split_at_checked(question_bytes)?;
-        let usage = Usage { prompt_tokens: number(4), completion_tokens: number(8) };
+        let usage = TokenUsage { prompt_tokens: number(4), completion_tokens: number(8) };
         (head[0] == VERSION).then_some(())?;
         Some(StoredAnswer {
             usage: (head[1] & HAS_USAGE != 0).then_some(usage),
@@ -90,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_stored_answer_survives_encoding_and_a_truncated_one_is_refused() {
-        let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 5 });
+        let usage = Some(TokenUsage { prompt_tokens: 3, completion_tokens: 5 });
         let was_usage_requested = true;
         let base = StoredAnswer {
             usage,

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::coalesce::LEADERS_MAX;
 use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
+use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::{Clock, ManualClock, UnixSeconds};
 use crate::upstream::{Call, Reply as Head};
 
@@ -117,7 +118,7 @@ impl Bench {
         let body =
             Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"what is it?"}]}"#);
         let ask = AnswerRequest {
-            chat: Chat::parse(&body, Spellings::default()).unwrap().into(),
+            parsed: ChatCompletions.parse(&body, Spellings::default()).unwrap().into(),
             body: body.clone(),
             query: None,
             tenant: Tenant::default(),

@@ -9,6 +9,8 @@ mod streams;
 use std::path::Path;
 
 use futures_util::Stream;
+use likewise::dialects::Assembler as _;
+use likewise::dialects::chat_completions::ChunkAssembler;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -60,10 +62,10 @@ fn accumulated(answer: &Answer) -> Value {
     let text = answer.body.as_str().expect("a stream is no JSON");
     assert_eq!(answer.header("content-type"), "text/event-stream");
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
-    let mut assembly = likewise::upstream::Assembly::default();
+    let mut assembly = ChunkAssembler::default();
     text.split("\n\n")
         .filter_map(|event| event.strip_prefix("data: "))
-        .for_each(|data| _ = assembly.push(data));
+        .for_each(|data| _ = assembly.push_data(data));
     serde_json::from_slice(&assembly.finish().expect("it adds up")).unwrap()
 }
 

@@ -9,15 +9,15 @@ fn assemble(chunks: &[Value]) -> Option<Value> {
 }
 
 /// The whole answer, or why there is none.
-fn summed(chunks: &[Value]) -> Result<Value, Unfit> {
-    let mut assembly = Assembly::default();
-    chunks.iter().for_each(|chunk| _ = assembly.push(&chunk.to_string()));
-    assembly.push("[DONE]");
+fn summed(chunks: &[Value]) -> Result<Value, Unstorable> {
+    let mut assembly = ChunkAssembler::default();
+    chunks.iter().for_each(|chunk| _ = assembly.push_data(&chunk.to_string()));
+    assembly.push_data("[DONE]");
     assembly.finish().map(|json| serde_json::from_slice(&json).unwrap())
 }
 
 /// The choice of a stream of one, whose chunks are deltas with what stands beside them.
-fn choice_of(parts: &[(Value, Value)]) -> Result<Value, Unfit> {
+fn choice_of(parts: &[(Value, Value)]) -> Result<Value, Unstorable> {
     let mut chunks: Vec<Value> = Vec::new();
     for (delta, beside) in parts {
         let mut chunk = chunk(delta.clone(), Value::Null);
@@ -92,14 +92,14 @@ fn what_cannot_be_summed_up_is_no_answer() {
     assert!(assemble(&[json!({ "error": { "message": "no" } }), end()]).is_none());
     assert!(assemble(&[json!({ "object": "error", "message": "no" }), end()]).is_none());
     assert!(assemble(&[json!({ "choices": [{ "delta": {} }] })]).is_none(), "no index");
-    let mut cut = Assembly::default();
-    cut.push(&end().to_string());
-    assert_eq!(cut.finish(), Err(Unfit::Incomplete), "it has not said that it is over");
-    let mut wrong = Assembly::default();
-    wrong.push("{nonsense");
-    wrong.push(&end().to_string());
-    wrong.push("[DONE]");
-    assert_eq!(wrong.finish(), Err(Unfit::Garbled));
+    let mut cut = ChunkAssembler::default();
+    cut.push_data(&end().to_string());
+    assert_eq!(cut.finish(), Err(Unstorable::Incomplete), "it has not said that it is over");
+    let mut wrong = ChunkAssembler::default();
+    wrong.push_data("{nonsense");
+    wrong.push_data(&end().to_string());
+    wrong.push_data("[DONE]");
+    assert_eq!(wrong.finish(), Err(Unstorable::Garbled));
 }
 
 #[test]
@@ -132,23 +132,23 @@ fn what_is_told_bit_by_bit_is_put_together() {
 
 #[test]
 fn what_was_used_is_known_also_of_a_stream_without_a_sum() {
-    let mut assembly = Assembly::default();
-    assembly.push(&chunk(json!({ "audio": "a" }), Value::Null).to_string());
+    let mut assembly = ChunkAssembler::default();
+    assembly.push_data(&chunk(json!({ "audio": "a" }), Value::Null).to_string());
     assert!(!assembly.has_ended());
-    assembly.push(&chunk(json!({ "audio": "b" }), "stop".into()).to_string());
-    assembly.push(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#);
+    assembly.push_data(&chunk(json!({ "audio": "b" }), "stop".into()).to_string());
+    assembly.push_data(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#);
     assert!(assembly.has_ended());
-    assert_eq!(assembly.usage(), Some(Usage { prompt_tokens: 3, completion_tokens: 2 }));
-    assert_eq!(assembly.finish(), Err(Unfit::UnknownMember));
+    assert_eq!(assembly.usage(), Some(TokenUsage { prompt_tokens: 3, completion_tokens: 2 }));
+    assert_eq!(assembly.finish(), Err(Unstorable::UnknownMember));
 }
 
 #[test]
 fn the_event_that_tells_only_what_was_used_is_known() {
-    let mut assembly = Assembly::default();
+    let mut assembly = ChunkAssembler::default();
     let usage = json!({ "choices": [], "usage": { "total_tokens": 3 } });
-    assert!(assembly.push(&usage.to_string()).is_usage);
-    assert!(!assembly.push(&chunk(json!({ "content": "a" }), Value::Null).to_string()).is_usage);
-    assert!(assembly.push(r#"{"error":{"message":"no"}}"#).is_error);
+    assert!(assembly.push_data(&usage.to_string()).is_usage);
+    assert!(!assembly.push_data(&chunk(json!({ "content": "a" }), Value::Null).to_string()).is_usage);
+    assert!(assembly.push_data(r#"{"error":{"message":"no"}}"#).is_error);
 }
 
 /// Streams as they come from servers that add something of their own to each chunk.
@@ -224,7 +224,7 @@ fn a_member_or_a_type_without_a_rule_is_no_answer() {
     for part in unknown {
         let shown = format!("{part:?}");
         let begun = (json!({ "role": "assistant", "content": "" }), nothing());
-        assert_eq!(choice_of(&[begun, part]), Err(Unfit::UnknownMember), "{shown}");
+        assert_eq!(choice_of(&[begun, part]), Err(Unstorable::UnknownMember), "{shown}");
     }
     for (name, value) in [
         ("words", json!("a")),
@@ -237,7 +237,7 @@ fn a_member_or_a_type_without_a_rule_is_no_answer() {
     ] {
         let mut chunk = chunk(json!({ "content": "a" }), "stop".into());
         chunk[name] = value.clone();
-        assert_eq!(summed(&[chunk]), Err(Unfit::UnknownMember), "{name}: {value}");
+        assert_eq!(summed(&[chunk]), Err(Unstorable::UnknownMember), "{name}: {value}");
     }
     let mut says_nothing =
         chunk(json!({ "content": "a", "words": null, "notes": [], "more": "" }), "stop".into());
@@ -253,7 +253,7 @@ fn an_error_is_no_answer_wherever_it_stands() {
         (json!({ "content": "par", "error": error }), json!({})),
         (json!({ "content": "par" }), json!({ "finish_reason": "error" })),
     ] {
-        assert_eq!(choice_of(&[(delta, beside)]), Err(Unfit::Error));
+        assert_eq!(choice_of(&[(delta, beside)]), Err(Unstorable::Error));
     }
     for (name, value) in [
         ("error", error),
@@ -263,9 +263,9 @@ fn an_error_is_no_answer_wherever_it_stands() {
     ] {
         let mut chunk = chunk(json!({ "content": "par" }), "stop".into());
         chunk[name] = value;
-        let mut assembly = Assembly::default();
-        assert!(assembly.push(&chunk.to_string()).is_error, "{name}");
-        assert_eq!(assembly.finish(), Err(Unfit::Error), "{name}");
+        let mut assembly = ChunkAssembler::default();
+        assert!(assembly.push_data(&chunk.to_string()).is_error, "{name}");
+        assert_eq!(assembly.finish(), Err(Unstorable::Error), "{name}");
     }
 }
 
@@ -284,7 +284,7 @@ fn equal_pieces_are_not_one_piece() {
         json!({ "reasoning_details": [{ "index": 0, "data": "AA" }] }),
         json!({ "reasoning_details": [{ "index": 0, "signature": "S" }] }),
     ] {
-        assert_eq!(twice(delta.clone()), Err(Unfit::Uncertain), "{delta}");
+        assert_eq!(twice(delta.clone()), Err(Unstorable::Uncertain), "{delta}");
     }
     let named = json!({ "tool_calls": [{ "index": 0, "id": "c", "type": "function" }] });
     assert!(twice(named).is_ok(), "names of a call may be said again");
@@ -340,7 +340,7 @@ fn a_message_may_run_along_beside_the_deltas() {
     cited[1]["citations"] = json!(["http://a.example", "http://b.example"]);
     assert_eq!(assemble(&cited).unwrap()["citations"].as_array().unwrap().len(), 2);
     cited[1]["citations"] = json!(["http://b.example"]);
-    assert_eq!(summed(&cited), Err(Unfit::Uncertain), "others than before");
+    assert_eq!(summed(&cited), Err(Unstorable::Uncertain), "others than before");
 }
 
 #[test]
@@ -359,28 +359,28 @@ fn what_keeps_the_connection_open_is_no_part_of_it() {
     let whole = assemble(&[&pings[..], &words[..], &pings[..]].concat()).unwrap();
     assert!(whole.get("type").is_none() && whole["choices"][0]["message"]["content"] == "a");
     let more = json!({ "type": "ping", "words": "b" });
-    assert_eq!(summed(&[&words[..], &[more]].concat()), Err(Unfit::UnknownMember));
+    assert_eq!(summed(&[&words[..], &[more]].concat()), Err(Unstorable::UnknownMember));
 }
 
 #[test]
 fn a_clean_end_counts_where_every_choice_has_ended() {
-    let mut assembly = Assembly::default();
-    assembly.push(&chunk(json!({ "content": "a" }), Value::Null).to_string());
+    let mut assembly = ChunkAssembler::default();
+    assembly.push_data(&chunk(json!({ "content": "a" }), Value::Null).to_string());
     assembly.end();
     assert!(!assembly.is_done());
-    assembly.push(&chunk(json!({}), "stop".into()).to_string());
+    assembly.push_data(&chunk(json!({}), "stop".into()).to_string());
     assembly.end();
     assert!(assembly.finish().is_ok());
-    let mut half = Assembly::default();
-    half.push(&chunk(json!({ "content": "a" }), "stop".into()).to_string());
-    half.push(&json!({ "choices": [{ "index": 1, "delta": { "content": "b" } }] }).to_string());
+    let mut half = ChunkAssembler::default();
+    half.push_data(&chunk(json!({ "content": "a" }), "stop".into()).to_string());
+    half.push_data(&json!({ "choices": [{ "index": 1, "delta": { "content": "b" } }] }).to_string());
     half.end();
-    assert_eq!(half.finish(), Err(Unfit::Incomplete));
+    assert_eq!(half.finish(), Err(Unstorable::Incomplete));
 }
 
 #[test]
 fn usage_beside_other_members_is_not_alone() {
-    let is_usage = |chunk: Value| Assembly::default().push(&chunk.to_string()).is_usage;
+    let is_usage = |chunk: Value| ChunkAssembler::default().push_data(&chunk.to_string()).is_usage;
     let usage = json!({ "id": "c", "model": "m", "choices": [], "usage": { "total_tokens": 3 }, "service_tier": null });
     assert!(is_usage(usage.clone()));
     for (name, value) in
@@ -389,5 +389,27 @@ fn usage_beside_other_members_is_not_alone() {
         let mut chunk = usage.clone();
         chunk[name] = value;
         assert!(!is_usage(chunk), "{name}");
+    }
+}
+
+#[test]
+fn a_ping_is_one_unless_it_carries_a_chunk() {
+    let is_ping_event = |event: &'static [u8]| is_ping(&Event::read(bytes::Bytes::from_static(event)));
+    for ping in [
+        &b"event: ping\ndata: {\"type\":\"ping\"}\n\n"[..],
+        b"event: ping\n\n",
+        b"event: keepalive\ndata: 2026-01-01\n\n",
+        b"data: {}\nevent: heartbeat\n\n",
+    ] {
+        assert!(is_ping_event(ping), "{ping:?}");
+    }
+    for other in [
+        &b"event: ping\ndata: {\"choices\":[]}\n\n"[..],
+        b"event: ping\ndata: {\"error\":{}}\n\n",
+        b"event: ping\ndata: [DONE]\n\n",
+        b"event: pong\ndata: {}\n\n",
+        b"data: {\"type\":\"ping\"}\n\n",
+    ] {
+        assert!(!is_ping_event(other), "{other:?}");
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use super::chat::Chat;
-use super::form::Spellings;
+use super::{Dialect, ParsedRequest};
 use crate::error::Result;
+use crate::matching::Spellings;
 
 /// Places for bodies; one whose place is taken replaces what was there. With the longest bodies they are 40 MiB.
 const PLACES: usize = 4096;
@@ -21,90 +21,92 @@ const BODY_BYTES_MAX: usize = 4096;
 
 /// Requests that were read before. Readers never wait.
 #[derive(Debug)]
-pub struct Readings {
-    places: Box<[ArcSwapOption<Reading>]>,
+pub struct ParseCache {
+    places: Box<[ArcSwapOption<Parsed>]>,
     hasher: RandomState,
+    dialect: &'static dyn Dialect,
     spellings: Spellings,
 }
 
 #[derive(Debug)]
-struct Reading {
+struct Parsed {
     body: Box<[u8]>,
-    chat: Arc<Chat>,
+    request: Arc<ParsedRequest>,
 }
 
-impl Readings {
+impl ParseCache {
     /// None yet. `spellings` says which questions are one.
-    pub fn new(spellings: Spellings) -> Readings {
+    pub fn new(dialect: &'static dyn Dialect, spellings: Spellings) -> ParseCache {
         let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
-        Readings { places, hasher: RandomState::new(), spellings }
+        ParseCache { places, hasher: RandomState::new(), dialect, spellings }
     }
 
     /// Reads a request, and remembers nothing of it.
     ///
     /// # Errors
     /// As [`Chat::parse`].
-    pub fn read_once(&self, body: &[u8]) -> Result<Arc<Chat>> {
-        Chat::parse(body, self.spellings).map(Arc::new)
+    pub fn read_once(&self, body: &[u8]) -> Result<Arc<ParsedRequest>> {
+        self.dialect.parse(body, self.spellings).map(Arc::new)
     }
 
     /// Reads a request, or remembers what the same bytes said.
     ///
     /// # Errors
     /// As [`Chat::parse`]. What is faulty is not remembered.
-    pub fn read(&self, body: &[u8]) -> Result<Arc<Chat>> {
+    pub fn read(&self, body: &[u8]) -> Result<Arc<ParsedRequest>> {
         if body.len() > BODY_BYTES_MAX {
             return self.read_once(body);
         }
         let place = &self.places[self.hasher.hash_one(body) as usize % PLACES];
-        if let Some(reading) = &*place.load()
-            && *reading.body == *body
+        if let Some(parsed) = &*place.load()
+            && *parsed.body == *body
         {
-            return Ok(Arc::clone(&reading.chat));
+            return Ok(Arc::clone(&parsed.request));
         }
-        let chat = self.read_once(body)?;
-        if chat.has_directives {
-            return Ok(chat);
+        let request = self.read_once(body)?;
+        if request.has_directives {
+            return Ok(request);
         }
-        place.store(Some(Arc::new(Reading { body: body.into(), chat: Arc::clone(&chat) })));
-        Ok(chat)
+        place.store(Some(Arc::new(Parsed { body: body.into(), request: Arc::clone(&request) })));
+        Ok(request)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::chat_completions::ChatCompletions;
 
     fn body(question: &str) -> String {
         format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{question}"}}]}}"#)
     }
 
-    fn question(chat: &Chat) -> &str {
-        chat.question.as_deref().unwrap()
+    fn question(request: &ParsedRequest) -> &str {
+        request.question.as_deref().unwrap()
     }
 
     #[test]
     fn equal_bytes_are_read_once_and_no_others_are_taken_for_them() {
-        let readings = Readings::new(Spellings::default());
-        let first = readings.read(body("one").as_bytes()).unwrap();
-        assert!(Arc::ptr_eq(&first, &readings.read(body("one").as_bytes()).unwrap()));
+        let cache = ParseCache::new(&ChatCompletions, Spellings::default());
+        let first = cache.read(body("one").as_bytes()).unwrap();
+        assert!(Arc::ptr_eq(&first, &cache.read(body("one").as_bytes()).unwrap()));
         // More bodies than there are places: each place changes hands, and nobody reads another's.
         for n in 0..2 * PLACES {
             let words = format!("number {n}");
-            assert_eq!(question(&readings.read(body(&words).as_bytes()).unwrap()), words);
+            assert_eq!(question(&cache.read(body(&words).as_bytes()).unwrap()), words);
         }
-        assert_eq!(question(&readings.read(body("one").as_bytes()).unwrap()), "one");
+        assert_eq!(question(&cache.read(body("one").as_bytes()).unwrap()), "one");
     }
 
     #[test]
     fn faults_long_bodies_and_directives_are_not_remembered() {
-        let readings = Readings::new(Spellings::default());
+        let cache = ParseCache::new(&ChatCompletions, Spellings::default());
         for _ in 0..2 {
-            assert_eq!(readings.read(b"{}").unwrap_err().param_name(), Some("model"));
+            assert_eq!(cache.read(b"{}").unwrap_err().param_name(), Some("model"));
         }
         let directed = body("a").replacen('{', r#"{"cache":{"no-store":true},"#, 1);
         for body in [body(&"a".repeat(BODY_BYTES_MAX)), directed] {
-            let [one, two] = [(); 2].map(|()| readings.read(body.as_bytes()).unwrap());
+            let [one, two] = [(); 2].map(|()| cache.read(body.as_bytes()).unwrap());
             assert!(!Arc::ptr_eq(&one, &two) && one.question == two.question);
         }
     }

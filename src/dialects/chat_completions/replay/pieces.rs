@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::members::write_value;
+use crate::raw_object::write_string;
 
 /// Where a text has no space for so many pieces, it is cut between two letters.
 const PIECES_WITHOUT_SPACE: usize = 8;
@@ -63,7 +63,7 @@ impl Text {
         };
         self.entry.clear();
         self.entry.extend_from_slice(&self.before);
-        write_value(&mut self.entry, &self.text[begin..self.at]);
+        write_string(&mut self.entry, &self.text[begin..self.at]);
         if let (Some(tokens), Some(first)) = (&self.tokens, first) {
             // Before the reason's place, which `after` holds; it begins with the brace of the delta.
             self.entry.push(b'}');

@@ -1,7 +1,7 @@
-//! Makes one whole answer of the chunks of a stream, or says why that could lose something.
+//! Assembles the chunks of a stream into one complete answer, or reports why that could lose something.
 //!
 //! The shapes that can be replayed exactly are listed, each member with its type and its rule (`rules.rs`). Any other member
-//! or type, wherever it stands, means that there is no whole answer: the stream is passed on live and not stored.
+//! or type, wherever it stands, means that there is no complete answer: the stream is broadcast and not stored.
 
 mod calls;
 mod choice;
@@ -16,8 +16,9 @@ use serde_json::{Map, Value};
 
 use self::choice::Choice;
 use self::rules::{Rule, Rules, Type, add, says_nothing};
-use super::Unfit;
-use super::answer::Usage;
+use crate::dialects::{Assembler, Note, Unstorable};
+use crate::domain::TokenUsage;
+use crate::sse::Event;
 
 /// Choices, calls of one choice and entries of one list of details that an answer may have.
 pub(super) const PARTS_MAX: u64 = 1024;
@@ -56,35 +57,88 @@ const OF_CHUNK: &Rules = &[
     ("time_info", Rule::Last(Type::Object)),
 ];
 
-/// A stream as far as it has come.
+/// Assembles the chunks of a stream.
 #[derive(Debug, Default)]
-pub struct Assembly {
+pub struct ChunkAssembler {
     whole: Map<String, Value>,
     choices: BTreeMap<u64, Choice>,
     is_done: bool,
-    /// The first thing that keeps it from having a sum.
-    unfit: Option<Unfit>,
+    /// The first reason why the stream has no certain sum.
+    unstorable: Option<Unstorable>,
     has_given_up: bool,
 }
 
-/// What one event was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Note {
-    /// It tells what the answer used, and nothing else.
-    pub is_usage: bool,
-    /// It tells that the answer has failed.
-    pub is_error: bool,
+impl Assembler for ChunkAssembler {
+    fn push(&mut self, event: &Event) -> Note {
+        if event.is_garbled {
+            self.doubt(Unstorable::Garbled);
+        }
+        let data = event.data.as_deref().filter(|_| !is_ping(event));
+        let note = data.map(|data| self.push_data(data)).unwrap_or_default();
+        Note { is_error: note.is_error || event.is_error, ..note }
+    }
+
+    fn may_report_usage(&self, event: &Event) -> bool {
+        // Most chunks do not mention usage, and are not parsed for it.
+        event.data.as_ref().is_some_and(|data| data.contains("\"usage\""))
+    }
+
+    /// Some servers leave out `[DONE]` where every choice has a finish reason.
+    fn end(&mut self) {
+        self.is_done |= self.has_ended();
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    fn has_ended(&self) -> bool {
+        !self.choices.is_empty() && self.choices.values().all(Choice::has_ended)
+    }
+
+    fn usage(&self) -> Option<TokenUsage> {
+        serde_json::from_value(self.whole.get("usage")?.clone()).ok()
+    }
+
+    fn give_up(&mut self) {
+        self.doubt(Unstorable::TooLarge);
+        self.has_given_up = true;
+        self.whole.retain(|name, _| name == "usage");
+        self.choices.values_mut().for_each(Choice::give_up);
+    }
+
+    fn finish(&mut self) -> Result<Vec<u8>, Unstorable> {
+        if let Some(unstorable) = self.unstorable {
+            return Err(unstorable);
+        }
+        if !self.is_done {
+            return Err(Unstorable::Incomplete);
+        }
+        if self.choices.is_empty() {
+            return Err(Unstorable::Empty);
+        }
+        let is_contiguous = self.choices.keys().copied().eq(0..self.choices.len() as u64);
+        if !is_contiguous || !self.choices.values().all(Choice::calls_are_whole) {
+            return Err(Unstorable::Uncertain);
+        }
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.insert("object".into(), "chat.completion".into());
+        let choices = std::mem::take(&mut self.choices);
+        let choices = choices.into_iter().map(|(index, choice)| choice.finish(index)).collect();
+        whole.insert("choices".into(), Value::Array(choices));
+        serde_json::to_vec(&whole).map_err(|_| Unstorable::Uncertain)
+    }
 }
 
-impl Assembly {
+impl ChunkAssembler {
     /// Adds the data of one event.
-    pub fn push(&mut self, data: &str) -> Note {
+    pub fn push_data(&mut self, data: &str) -> Note {
         if data.trim() == "[DONE]" {
             self.is_done = true;
             return Note::default();
         }
         let Ok(Value::Object(chunk)) = serde_json::from_str(data) else {
-            self.doubt(Unfit::Garbled);
+            self.doubt(Unstorable::Garbled);
             return Note::default();
         };
         if is_keepalive(&chunk) {
@@ -92,90 +146,37 @@ impl Assembly {
         }
         if is_error(&chunk) {
             // An error is the reason, whatever else was odd before it.
-            self.unfit = Some(Unfit::Error);
+            self.unstorable = Some(Unstorable::Error);
             return Note { is_error: true, ..Note::default() };
         }
         let is_usage = is_usage_only(&chunk);
         if self.is_done {
-            // What comes behind the end belongs to nothing.
-            self.doubt(Unfit::Uncertain);
-        } else if let Err(unfit) = self.add(chunk) {
-            self.doubt(unfit);
+            // A chunk behind the end belongs to no answer.
+            self.doubt(Unstorable::Uncertain);
+        } else if let Err(unstorable) = self.add(chunk) {
+            self.doubt(unstorable);
         }
-        Note { is_usage, is_error: self.unfit == Some(Unfit::Error) }
+        Note { is_usage, is_error: self.unstorable == Some(Unstorable::Error) }
     }
 
-    /// The stream has ended cleanly. Some servers leave out `[DONE]` where every choice has said how it ended.
-    pub fn end(&mut self) {
-        self.is_done |= self.has_ended();
+    /// Records that there is no complete answer.
+    fn doubt(&mut self, unstorable: Unstorable) {
+        self.unstorable.get_or_insert(unstorable);
     }
 
-    /// Whether the stream has said that it is over.
-    pub fn is_done(&self) -> bool {
-        self.is_done
-    }
-
-    /// Whether every choice has said how it ended.
-    pub fn has_ended(&self) -> bool {
-        !self.choices.is_empty() && self.choices.values().all(Choice::has_ended)
-    }
-
-    /// What the answer used, if the stream has said so.
-    pub fn usage(&self) -> Option<Usage> {
-        serde_json::from_value(self.whole.get("usage")?.clone()).ok()
-    }
-
-    /// There will be no whole answer.
-    pub fn doubt(&mut self, unfit: Unfit) {
-        self.unfit.get_or_insert(unfit);
-    }
-
-    /// There will be no whole answer, and nothing for one is collected any more.
-    pub fn give_up(&mut self) {
-        self.doubt(Unfit::TooLarge);
-        self.has_given_up = true;
-        self.whole.retain(|name, _| name == "usage");
-        self.choices.values_mut().for_each(Choice::give_up);
-    }
-
-    /// The whole answer as JSON.
-    ///
-    /// # Errors
-    /// Why there is none: the stream has not come to its end, has failed, or has no certain sum.
-    pub fn finish(self) -> Result<Vec<u8>, Unfit> {
-        if let Some(unfit) = self.unfit {
-            return Err(unfit);
-        }
-        if !self.is_done {
-            return Err(Unfit::Incomplete);
-        }
-        if self.choices.is_empty() {
-            return Err(Unfit::Empty);
-        }
-        let is_contiguous = self.choices.keys().copied().eq(0..self.choices.len() as u64);
-        if !is_contiguous || !self.choices.values().all(Choice::calls_are_whole) {
-            return Err(Unfit::Uncertain);
-        }
-        let mut whole = self.whole;
-        whole.insert("object".into(), "chat.completion".into());
-        let choices = self.choices.into_iter().map(|(index, choice)| choice.finish(index)).collect();
-        whole.insert("choices".into(), Value::Array(choices));
-        serde_json::to_vec(&whole).map_err(|_| Unfit::Uncertain)
-    }
-
-    fn add(&mut self, mut chunk: Map<String, Value>) -> Result<(), Unfit> {
+    fn add(&mut self, mut chunk: Map<String, Value>) -> Result<(), Unstorable> {
         // First, because it is known also of what has no sum. The last one holds: some upstreams count along.
         match chunk.remove("usage") {
             None | Some(Value::Null) => {}
             Some(usage @ Value::Object(_)) => _ = self.whole.insert("usage".into(), usage),
-            Some(_) => return Err(Unfit::UnknownMember),
+            Some(_) => return Err(Unstorable::UnknownMember),
         }
         match chunk.remove("choices") {
             None | Some(Value::Null) => {}
             Some(Value::Array(choices)) => {
                 choices.into_iter().try_for_each(|choice| self.add_choice(choice))?;
             }
-            Some(_) => return Err(Unfit::UnknownMember),
+            Some(_) => return Err(Unstorable::UnknownMember),
         }
         if self.has_given_up {
             return Ok(());
@@ -183,22 +184,22 @@ impl Assembly {
         match chunk.remove("object") {
             None | Some(Value::Null) => {}
             Some(Value::String(object)) if OBJECTS.contains(&object.as_str()) => {}
-            Some(_) => return Err(Unfit::UnknownMember),
+            Some(_) => return Err(Unstorable::UnknownMember),
         }
         chunk.into_iter().try_for_each(|(name, value)| add(&mut self.whole, OF_CHUNK, name, value))
     }
 
-    fn add_choice(&mut self, choice: Value) -> Result<(), Unfit> {
-        let Value::Object(mut choice) = choice else { return Err(Unfit::UnknownMember) };
+    fn add_choice(&mut self, choice: Value) -> Result<(), Unstorable> {
+        let Value::Object(mut choice) = choice else { return Err(Unstorable::UnknownMember) };
         let index = place(choice.remove("index"))?;
         self.choices.entry(index).or_default().add(choice, self.has_given_up)
     }
 }
 
 /// The place that an `index` names.
-fn place(index: Option<Value>) -> Result<u64, Unfit> {
+fn place(index: Option<Value>) -> Result<u64, Unstorable> {
     let index = index.as_ref().and_then(Value::as_u64).filter(|index| *index < PARTS_MAX);
-    index.ok_or(Unfit::UnknownMember)
+    index.ok_or(Unstorable::UnknownMember)
 }
 
 /// Whether `error` stands beside what is said, or instead of it.
@@ -211,6 +212,13 @@ fn is_error(chunk: &Map<String, Value>) -> bool {
     let is = |name: &str| chunk.get(name).is_some_and(|value| value == "error");
     let groq = chunk.get("x_groq").and_then(Value::as_object);
     has_error(chunk) || is("object") || is("type") || groq.is_some_and(has_error)
+}
+
+/// Whether an event only keeps the connection open by its type. Clients that ignore the types of events read a chunk all the same.
+pub fn is_ping(event: &Event) -> bool {
+    let Some(data) = event.data.as_deref().filter(|_| event.is_ping) else { return event.is_ping };
+    let chunk: Value = serde_json::from_str(data).unwrap_or_default();
+    data.trim() != "[DONE]" && chunk["choices"].is_null() && chunk["error"].is_null()
 }
 
 /// Whether data only keeps the connection open, as `{"type": "ping"}` does.

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::Value;
 
 /// Types of events that keep a connection open.
 const PINGS: [&str; 4] = ["ping", "keepalive", "keep-alive", "heartbeat"];
@@ -91,7 +90,7 @@ impl Events {
 
 /// Whether a body begins as a stream of events does, and no JSON and no page: with a field or a comment; none if too little
 /// has come to say.
-pub(super) fn begins_events(body: &[u8]) -> Option<bool> {
+pub fn begins_events(body: &[u8]) -> Option<bool> {
     const BEGINNINGS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start();
@@ -104,14 +103,8 @@ pub(super) fn begins_events(body: &[u8]) -> Option<bool> {
 }
 
 impl Event {
-    /// Whether it only keeps the connection open. Clients that ignore the types of events would read a chunk all the same.
-    pub fn is_keepalive(&self) -> bool {
-        let Some(data) = self.data.as_deref().filter(|_| self.is_ping) else { return self.is_ping };
-        let chunk: Value = serde_json::from_str(data).unwrap_or_default();
-        data.trim() != "[DONE]" && chunk["choices"].is_null() && chunk["error"].is_null()
-    }
-
-    pub(super) fn read(bytes: Bytes) -> Event {
+    /// Reads one event, its blank line included.
+    pub fn read(bytes: Bytes) -> Event {
         let text = String::from_utf8_lossy(&bytes);
         let data = field(&text, "data:").collect::<Vec<_>>().join("\n");
         let name = field(&text, "event:").last();
@@ -181,24 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn pings_are_known_by_their_type_unless_they_carry_a_chunk() {
-        let is_keepalive = |event: &'static [u8]| Event::read(Bytes::from_static(event)).is_keepalive();
-        for ping in [
-            &b"event: ping\ndata: {\"type\":\"ping\"}\n\n"[..],
-            b"event: ping\n\n",
-            b"event: keepalive\ndata: 2026-01-01\n\n",
-            b"data: {}\nevent: heartbeat\n\n",
-        ] {
-            assert!(is_keepalive(ping), "{ping:?}");
+    fn pings_are_known_by_their_type() {
+        let is_ping = |event: &'static [u8]| Event::read(Bytes::from_static(event)).is_ping;
+        for ping in [&b"event: ping\ndata: {}\n\n"[..], b"event: ping\n\n", b"data: {}\nevent: heartbeat\n\n"]
+        {
+            assert!(is_ping(ping), "{ping:?}");
         }
-        for other in [
-            &b"event: ping\ndata: {\"choices\":[]}\n\n"[..],
-            b"event: ping\ndata: {\"error\":{}}\n\n",
-            b"event: ping\ndata: [DONE]\n\n",
-            b"event: pong\ndata: {}\n\n",
-            b"data: {\"type\":\"ping\"}\n\n",
-        ] {
-            assert!(!is_keepalive(other), "{other:?}");
+        for other in [&b"event: pong\ndata: {}\n\n"[..], b"data: {\"type\":\"ping\"}\n\n", b": ping\n\n"] {
+            assert!(!is_ping(other), "{other:?}");
         }
     }
 

@@ -2,25 +2,27 @@
 
 use serde_json::{Value, json};
 
-use super::super::answer::OF_DELIVERY;
-use super::super::{Answer, Assembly, Events};
+use super::super::completion::OF_DELIVERY;
 use super::*;
+use crate::dialects::Assembler as _;
+use crate::dialects::chat_completions::{ChunkAssembler, read_reply};
+use crate::sse::Events;
 use proptest::prelude::*;
 
 const NOW: UnixSeconds = UnixSeconds(7);
 
 fn as_events(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option<Vec<u8>> {
-    let mut replay = Replay::new(json, created, wants_usage)?;
+    let mut replay = ChunkReplay::new(json, created, wants_usage)?;
     Some(std::iter::from_fn(|| replay.next_bytes(1000)).collect::<Vec<_>>().concat())
 }
 
 /// A stream read as a client reads it.
 fn read(stream: &[u8]) -> (Vec<Value>, Value) {
-    let (mut events, mut assembly, mut chunks) = (Events::default(), Assembly::default(), Vec::new());
+    let (mut events, mut assembly, mut chunks) = (Events::default(), ChunkAssembler::default(), Vec::new());
     events.push(stream);
     while let Some(event) = events.next_event() {
         let data = event.data.unwrap();
-        assembly.push(&data);
+        assembly.push_data(&data);
         chunks.extend(serde_json::from_str::<Value>(&data));
     }
     assert!(events.rest().is_empty());
@@ -34,7 +36,7 @@ fn without_delivery(mut value: Value) -> Value {
 }
 
 fn assert_round_trip(whole: &Value) -> Vec<Value> {
-    let answer = Answer::read(whole.to_string().as_bytes()).expect("an answer");
+    let answer = read_reply(whole.to_string().as_bytes()).expect("an answer");
     let json: Value = serde_json::from_slice(&as_json(&answer.json, NOW)).unwrap();
     assert_eq!(without_delivery(json.clone()), without_delivery(whole.clone()));
     assert_eq!(json["created"], 7);
@@ -86,7 +88,7 @@ fn an_answer_of_every_kind_is_the_same_in_both_forms() {
 #[test]
 fn usage_is_told_to_those_who_ask() {
     let whole = answer(json!([{ "index": 0, "finish_reason": "stop", "message": { "content": "a" } }]));
-    let answer = Answer::read(whole.to_string().as_bytes()).unwrap();
+    let answer = read_reply(whole.to_string().as_bytes()).unwrap();
     let (chunks, _) = read(&as_events(&answer.json, NOW, false).unwrap());
     assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
 }
@@ -195,7 +197,7 @@ fn a_stream_is_at_most_ten_times_its_answer() {
 fn a_long_stream_is_written_as_it_is_read() {
     let message = json!({ "content": "word after word ".repeat(100_000) });
     let json = json!({ "choices": [{ "finish_reason": "stop", "message": message }] }).to_string();
-    let mut replay = Replay::new(json.as_bytes(), NOW, false).unwrap();
+    let mut replay = ChunkReplay::new(json.as_bytes(), NOW, false).unwrap();
     let pieces: Vec<usize> =
         std::iter::from_fn(|| replay.next_bytes(1 << 16)).map(|piece| piece.len()).collect();
     assert!(pieces.len() > 20 && replay.is_over(), "{} pieces", pieces.len());

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::rules::{Rule, Rules, Type, add, says_nothing};
 use super::{PARTS_MAX, place};
-use crate::upstream::Unfit;
+use crate::dialects::Unstorable;
 
 const OF_ENTRY: &Rules = &[
     ("type", Rule::Agree(Type::Text)),
@@ -25,9 +25,9 @@ const OF_ENTRY: &Rules = &[
 pub(super) struct Details(Vec<Map<String, Value>>);
 
 impl Details {
-    pub(super) fn add(&mut self, entries: Vec<Value>) -> Result<(), Unfit> {
+    pub(super) fn add(&mut self, entries: Vec<Value>) -> Result<(), Unstorable> {
         for entry in entries {
-            let Value::Object(entry) = entry else { return Err(Unfit::UnknownMember) };
+            let Value::Object(entry) = entry else { return Err(Unstorable::UnknownMember) };
             let known = self.entry(&entry)?;
             entry.into_iter().try_for_each(|(name, value)| add(known, OF_ENTRY, name, value))?;
         }
@@ -40,7 +40,7 @@ impl Details {
     }
 
     /// The entry that a fragment belongs to.
-    fn entry(&mut self, fragment: &Map<String, Value>) -> Result<&mut Map<String, Value>, Unfit> {
+    fn entry(&mut self, fragment: &Map<String, Value>) -> Result<&mut Map<String, Value>, Unstorable> {
         let index = fragment.get("index").filter(|index| !index.is_null());
         let at = match index {
             Some(index) => {
@@ -52,7 +52,7 @@ impl Details {
         if at.is_none() {
             // Each fragment with an index looks through all entries.
             if index.is_some() && self.0.len() as u64 >= PARTS_MAX {
-                return Err(Unfit::UnknownMember);
+                return Err(Unstorable::UnknownMember);
             }
             self.0.push(Map::new());
         }

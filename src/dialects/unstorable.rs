@@ -2,7 +2,7 @@
 
 /// What is wrong with a reply as an answer to be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Unfit {
+pub enum Unstorable {
     /// A member, or a type of a known one, for which no exact replay is known.
     UnknownMember,
     /// The same member was said twice, in ways that have no certain sum.
@@ -23,19 +23,19 @@ pub enum Unfit {
     TooLarge,
 }
 
-impl Unfit {
+impl Unstorable {
     /// The word for it in headers and metrics.
     pub fn label(self) -> &'static str {
         match self {
-            Unfit::UnknownMember => "unknown_member",
-            Unfit::Uncertain => "uncertain",
-            Unfit::Garbled => "garbled",
-            Unfit::Error => "error",
-            Unfit::Incomplete => "incomplete",
-            Unfit::Unfinished => "unfinished",
-            Unfit::Empty => "empty",
-            Unfit::Envelope => "envelope",
-            Unfit::TooLarge => "too_large",
+            Unstorable::UnknownMember => "unknown_member",
+            Unstorable::Uncertain => "uncertain",
+            Unstorable::Garbled => "garbled",
+            Unstorable::Error => "error",
+            Unstorable::Incomplete => "incomplete",
+            Unstorable::Unfinished => "unfinished",
+            Unstorable::Empty => "empty",
+            Unstorable::Envelope => "envelope",
+            Unstorable::TooLarge => "too_large",
         }
     }
 }

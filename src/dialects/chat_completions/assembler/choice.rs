@@ -8,7 +8,7 @@ use super::calls::{Call, add_function, is_whole};
 use super::details::Details;
 use super::rules::{Rule, Rules, Type, add, says_nothing, within};
 use super::{has_error, place};
-use crate::upstream::Unfit;
+use crate::dialects::Unstorable;
 
 /// Members of a choice beside `delta`, `message`, `text`, `logprobs`, `error` and `index`.
 const OF_CHOICE: &Rules = &[
@@ -75,16 +75,20 @@ pub(super) struct Choice {
 
 impl Choice {
     /// Adds what a chunk says of this choice. Once `has_given_up`, only how it ended is of interest.
-    pub(super) fn add(&mut self, mut choice: Map<String, Value>, has_given_up: bool) -> Result<(), Unfit> {
+    pub(super) fn add(
+        &mut self,
+        mut choice: Map<String, Value>,
+        has_given_up: bool,
+    ) -> Result<(), Unstorable> {
         if has_error(&choice) {
-            return Err(Unfit::Error);
+            return Err(Unstorable::Error);
         }
         // First, because it is known also of what has no sum.
         if let Some(reason) = choice.remove("finish_reason") {
             let is_error = reason == "error";
             add(&mut self.whole, OF_CHOICE, "finish_reason".into(), reason)?;
             if is_error {
-                return Err(Unfit::Error);
+                return Err(Unstorable::Error);
             }
         }
         if has_given_up {
@@ -95,11 +99,11 @@ impl Choice {
         let delta = match delta {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(delta)) => delta,
-            Some(_) => return Err(Unfit::UnknownMember),
+            Some(_) => return Err(Unstorable::UnknownMember),
         };
         // Together's: the words of the delta once more.
         if text.is_some_and(|text| !TEXTS.iter().any(|name| delta.get(*name) == Some(&text))) {
-            return Err(Unfit::UnknownMember);
+            return Err(Unstorable::UnknownMember);
         }
         self.add_delta(delta)?;
         self.check_message(message)?;
@@ -107,7 +111,7 @@ impl Choice {
             None => {}
             Some(Value::Object(logprobs)) => self.add_logprobs(logprobs)?,
             Some(Value::Null) => _ = self.whole.entry("logprobs").or_insert(Value::Null),
-            Some(_) => return Err(Unfit::UnknownMember),
+            Some(_) => return Err(Unstorable::UnknownMember),
         }
         choice.into_iter().try_for_each(|(name, value)| add(&mut self.whole, OF_CHOICE, name, value))
     }
@@ -146,9 +150,9 @@ impl Choice {
         Value::Object(self.whole)
     }
 
-    fn add_delta(&mut self, delta: Map<String, Value>) -> Result<(), Unfit> {
+    fn add_delta(&mut self, delta: Map<String, Value>) -> Result<(), Unstorable> {
         if has_error(&delta) {
-            return Err(Unfit::Error);
+            return Err(Unstorable::Error);
         }
         for (name, value) in delta {
             let is_said = !says_nothing(&value);
@@ -167,18 +171,18 @@ impl Choice {
         Ok(())
     }
 
-    fn add_call(&mut self, call: Value) -> Result<(), Unfit> {
-        let Value::Object(mut call) = call else { return Err(Unfit::UnknownMember) };
+    fn add_call(&mut self, call: Value) -> Result<(), Unstorable> {
+        let Value::Object(mut call) = call else { return Err(Unstorable::UnknownMember) };
         let index = place(call.remove("index"))?;
         self.calls.entry(index).or_default().add(call)
     }
 
     /// A message that runs along beside the deltas (Perplexity's) says again what they have said, and nothing else.
-    fn check_message(&self, message: Option<Value>) -> Result<(), Unfit> {
+    fn check_message(&self, message: Option<Value>) -> Result<(), Unstorable> {
         let message = match message {
             None | Some(Value::Null) => return Ok(()),
             Some(Value::Object(message)) => message,
-            Some(_) => return Err(Unfit::UnknownMember),
+            Some(_) => return Err(Unstorable::UnknownMember),
         };
         let is_known = |(name, value): (&String, &Value)| match (name.as_str(), value) {
             (_, nothing) if says_nothing(nothing) => true,
@@ -189,10 +193,10 @@ impl Choice {
             }
             _ => false,
         };
-        message.iter().all(is_known).then_some(()).ok_or(Unfit::UnknownMember)
+        message.iter().all(is_known).then_some(()).ok_or(Unstorable::UnknownMember)
     }
 
-    fn add_logprobs(&mut self, logprobs: Map<String, Value>) -> Result<(), Unfit> {
+    fn add_logprobs(&mut self, logprobs: Map<String, Value>) -> Result<(), Unstorable> {
         let known = within(&mut self.whole, "logprobs".into())?;
         logprobs.into_iter().try_for_each(|(name, value)| add(known, OF_LOGPROBS, name, value))
     }

@@ -1,8 +1,7 @@
 //! How the members of chunks add up: an allow-list. Whatever has no rule has no certain sum.
 
+use crate::dialects::Unstorable;
 use serde_json::{Map, Value, json};
-
-use super::super::Unfit;
 
 /// How what is said of one member in several chunks becomes one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub(super) fn add(
     rules: &Rules,
     name: String,
     value: Value,
-) -> Result<(), Unfit> {
+) -> Result<(), Unstorable> {
     let rule = rules.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule);
     if says_nothing(&value) {
         if !matches!(rule, Some(Rule::Dropped(_))) {
@@ -52,7 +51,7 @@ pub(super) fn add(
         }
         return Ok(());
     }
-    match rule.ok_or(Unfit::UnknownMember)? {
+    match rule.ok_or(Unstorable::UnknownMember)? {
         Rule::Text => grow(known, name, value),
         Rule::List => extend(known, name, value),
         Rule::Snapshot => replace_by_longer(known, name, value),
@@ -75,15 +74,18 @@ pub(super) fn says_nothing(value: &Value) -> bool {
 }
 
 /// The object called `name`, which is said member by member.
-pub(super) fn within(known: &mut Map<String, Value>, name: String) -> Result<&mut Map<String, Value>, Unfit> {
+pub(super) fn within(
+    known: &mut Map<String, Value>,
+    name: String,
+) -> Result<&mut Map<String, Value>, Unstorable> {
     let inner = known.entry(name).or_insert(Value::Null);
     if says_nothing(inner) {
         *inner = json!({});
     }
-    inner.as_object_mut().ok_or(Unfit::Uncertain)
+    inner.as_object_mut().ok_or(Unstorable::Uncertain)
 }
 
-fn typed(expected: Type, value: &Value) -> Result<(), Unfit> {
+fn typed(expected: Type, value: &Value) -> Result<(), Unstorable> {
     let is_typed = match expected {
         Type::Text => value.is_string(),
         Type::Number => value.is_number(),
@@ -92,11 +94,11 @@ fn typed(expected: Type, value: &Value) -> Result<(), Unfit> {
         Type::Object => value.is_object(),
         Type::Scalar => value.is_string() || value.is_number() || value.is_boolean(),
     };
-    is_typed.then_some(()).ok_or(Unfit::UnknownMember)
+    is_typed.then_some(()).ok_or(Unstorable::UnknownMember)
 }
 
-fn grow(known: &mut Map<String, Value>, name: String, more: Value) -> Result<(), Unfit> {
-    let Value::String(more) = more else { return Err(Unfit::UnknownMember) };
+fn grow(known: &mut Map<String, Value>, name: String, more: Value) -> Result<(), Unstorable> {
+    let Value::String(more) = more else { return Err(Unstorable::UnknownMember) };
     let so_far = known.entry(name).or_insert(Value::Null);
     if let Value::String(so_far) = so_far {
         so_far.push_str(&more);
@@ -105,8 +107,8 @@ fn grow(known: &mut Map<String, Value>, name: String, more: Value) -> Result<(),
     begin(so_far, Value::String(more))
 }
 
-fn extend(known: &mut Map<String, Value>, name: String, more: Value) -> Result<(), Unfit> {
-    let Value::Array(more) = more else { return Err(Unfit::UnknownMember) };
+fn extend(known: &mut Map<String, Value>, name: String, more: Value) -> Result<(), Unstorable> {
+    let Value::Array(more) = more else { return Err(Unstorable::UnknownMember) };
     let so_far = known.entry(name).or_insert(Value::Null);
     if let Value::Array(so_far) = so_far {
         so_far.extend(more);
@@ -115,8 +117,8 @@ fn extend(known: &mut Map<String, Value>, name: String, more: Value) -> Result<(
     begin(so_far, Value::Array(more))
 }
 
-fn replace_by_longer(known: &mut Map<String, Value>, name: String, whole: Value) -> Result<(), Unfit> {
-    let Value::Array(whole) = whole else { return Err(Unfit::UnknownMember) };
+fn replace_by_longer(known: &mut Map<String, Value>, name: String, whole: Value) -> Result<(), Unstorable> {
+    let Value::Array(whole) = whole else { return Err(Unstorable::UnknownMember) };
     let before = known.entry(name).or_insert(Value::Null);
     if let Value::Array(before) = before
         && whole.starts_with(before)
@@ -128,15 +130,20 @@ fn replace_by_longer(known: &mut Map<String, Value>, name: String, whole: Value)
 }
 
 /// Takes the place of what says nothing.
-fn begin(nothing: &mut Value, value: Value) -> Result<(), Unfit> {
+fn begin(nothing: &mut Value, value: Value) -> Result<(), Unstorable> {
     if !says_nothing(nothing) {
-        return Err(Unfit::Uncertain);
+        return Err(Unstorable::Uncertain);
     }
     *nothing = value;
     Ok(())
 }
 
-fn once(known: &mut Map<String, Value>, name: String, value: Value, may_repeat: bool) -> Result<(), Unfit> {
+fn once(
+    known: &mut Map<String, Value>,
+    name: String,
+    value: Value,
+    may_repeat: bool,
+) -> Result<(), Unstorable> {
     match (known.get_mut(&name), value) {
         (Some(_), value) if says_nothing(&value) => Ok(()),
         (Some(Value::Object(before)), Value::Object(more)) if !before.is_empty() => {
@@ -144,7 +151,7 @@ fn once(known: &mut Map<String, Value>, name: String, value: Value, may_repeat: 
         }
         (Some(before), value) if !says_nothing(before) => {
             let is_piece = value.is_string() || value.is_array();
-            if *before == value && (may_repeat || !is_piece) { Ok(()) } else { Err(Unfit::Uncertain) }
+            if *before == value && (may_repeat || !is_piece) { Ok(()) } else { Err(Unstorable::Uncertain) }
         }
         (_, value) => {
             known.insert(name, value);

@@ -4,7 +4,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::rules::{Rule, Rules, Type, add, says_nothing, within};
-use crate::upstream::Unfit;
+use crate::dialects::Unstorable;
 
 /// Members of a call beside its function.
 const OF_CALL: &Rules = &[
@@ -22,7 +22,7 @@ const OF_FUNCTION: &Rules =
 pub(super) struct Call(Map<String, Value>);
 
 impl Call {
-    pub(super) fn add(&mut self, call: Map<String, Value>) -> Result<(), Unfit> {
+    pub(super) fn add(&mut self, call: Map<String, Value>) -> Result<(), Unstorable> {
         for (name, value) in call {
             match (name.as_str(), value) {
                 ("function" | "custom", Value::Object(function)) => {
@@ -47,7 +47,7 @@ impl Call {
 pub(super) fn add_function(
     known: &mut Map<String, Value>,
     function: Map<String, Value>,
-) -> Result<(), Unfit> {
+) -> Result<(), Unstorable> {
     function.into_iter().try_for_each(|(name, value)| add(known, OF_FUNCTION, name, value))
 }
 

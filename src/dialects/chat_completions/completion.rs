@@ -1,14 +1,13 @@
-//! A whole answer, and what must be known of it before it is kept.
+//! Reads a complete chat completion, and decides whether it may be stored.
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::Unfit;
-use super::members::Members;
+use crate::dialects::{Answer, Unstorable};
+use crate::raw_object::RawObject;
 
 /// What names one delivery of an answer and not the answer; replays get new ones.
 pub(super) const OF_DELIVERY: [&str; 2] = ["id", "created"];
@@ -37,29 +36,6 @@ const ENDS: [&str; 9] = [
 ];
 /// The same for an end by the call of a tool. Anthropic by way of gateways: `tool_use`. Cohere: `TOOL_CALL`.
 const CALLS: [&str; 4] = ["tool_calls", "function_call", "tool_use", "tool_call"];
-
-/// Tokens that an answer used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Usage {
-    /// Read.
-    pub prompt_tokens: u32,
-    /// Written.
-    pub completion_tokens: u32,
-}
-
-/// A chat completion, whole.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The JSON without what names its delivery; every other member is written as it came.
-    pub json: Bytes,
-    /// What it used, if it says so.
-    pub usage: Option<Usage>,
-    /// Why it is not to be stored, if the answer itself is the reason.
-    pub unfit: Option<Unfit>,
-    /// Whether any choice calls a tool.
-    pub calls_tools: bool,
-}
 
 #[derive(Deserialize)]
 struct Wire<'a> {
@@ -115,18 +91,18 @@ impl Choice<'_> {
         reasons.iter().any(is_it)
     }
 
-    fn unfit(&self) -> Option<Unfit> {
+    fn unstorable(&self) -> Option<Unstorable> {
         if self.error.is_some() || self.message.error.is_some() || self.ends_by(&["error"]) {
-            Some(Unfit::Error)
+            Some(Unstorable::Error)
         } else if !self.ends_by(&ENDS) && !self.ends_by(&CALLS) {
-            Some(Unfit::Unfinished)
+            Some(Unstorable::Unfinished)
         } else if self.message.is_empty() {
-            Some(Unfit::Empty)
+            Some(Unstorable::Empty)
         } else if self.delta.is_some()
             || self.message.tool_calls.as_ref().is_some_and(|calls| calls.len() > CALLS_MAX)
         {
             // A stream would say either this or the message.
-            Some(Unfit::UnknownMember)
+            Some(Unstorable::UnknownMember)
         } else {
             None
         }
@@ -156,38 +132,36 @@ fn says_something(json: &str) -> bool {
     json != "null" && inner.is_none_or(|inner| !inner.trim_ascii().is_empty())
 }
 
-impl Answer {
-    /// The answer in the body of a reply; none for anything but a chat completion with at least one choice.
-    pub fn read(body: &[u8]) -> Option<Answer> {
-        let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
-        let members = Members::read(body)?;
-        if wire.choices.is_empty() || members.get("error").is_some_and(|error| error != "null") {
-            return None;
-        }
-        let unfit = wire.choices.iter().find_map(Choice::unfit);
-        Some(Answer {
-            json: members.write_without(&OF_DELIVERY).into(),
-            // An answer that counts in a way of its own is an answer all the same.
-            usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
-            unfit: unfit.or_else(|| unfit_frame(&members, &wire.choices)),
-            calls_tools: wire.choices.iter().any(Choice::calls_tools),
-        })
+/// The answer in the body of a reply. `None` for anything but a chat completion with at least one choice.
+pub fn read_reply(body: &[u8]) -> Option<Answer> {
+    let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
+    let members = RawObject::read(body)?;
+    if wire.choices.is_empty() || members.get("error").is_some_and(|error| error != "null") {
+        return None;
     }
+    let unstorable = wire.choices.iter().find_map(Choice::unstorable);
+    Some(Answer {
+        json: members.write_without(&OF_DELIVERY).into(),
+        // An answer that counts in a way of its own is an answer all the same.
+        usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
+        unstorable: unstorable.or_else(|| unstorable_envelope(&members, &wire.choices)),
+        calls_tools: wire.choices.iter().any(Choice::calls_tools),
+    })
 }
 
 /// Why an answer cannot be replayed whose choices can.
-fn unfit_frame(members: &Members<'_>, choices: &[Choice<'_>]) -> Option<Unfit> {
+fn unstorable_envelope(members: &RawObject<'_>, choices: &[Choice<'_>]) -> Option<Unstorable> {
     let is_long = |name: &&str| members.get(name).is_some_and(|value| value.len() > ENVELOPE_BYTES_MAX);
     if OF_ENVELOPE.iter().chain(&OF_DELIVERY).chain(&["object"]).any(is_long) {
-        return Some(Unfit::Envelope);
+        return Some(Unstorable::Envelope);
     }
     if members.get("object").is_some_and(|object| object == "\"error\"") {
-        return Some(Unfit::Error);
+        return Some(Unstorable::Error);
     }
     // A client that reads a stream adds up what has the same number.
     let numbers = choices.iter().enumerate().map(|(place, choice)| number(place, choice.index));
     let apart: BTreeSet<u64> = numbers.flatten().collect();
-    (apart.len() < choices.len()).then_some(Unfit::UnknownMember)
+    (apart.len() < choices.len()).then_some(Unstorable::UnknownMember)
 }
 
 /// The number of a choice; its place if it has none.
@@ -202,10 +176,11 @@ pub(super) fn number(place: usize, index: Option<&RawValue>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::TokenUsage;
     use serde_json::{Value, json};
 
     fn read(body: Value) -> Option<Answer> {
-        Answer::read(body.to_string().as_bytes())
+        read_reply(body.to_string().as_bytes())
     }
 
     fn with(reason: Value, message: Value) -> Answer {
@@ -217,19 +192,19 @@ mod tests {
     fn an_answer_is_kept_as_it_was_written_but_for_its_delivery() {
         let body = br#"{"id":"x","model":"m","created":5,"choices":[{"finish_reason":"stop","message":{"content":"a"},
             "logprobs":[-0.0000123, 1.0]}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#;
-        let answer = Answer::read(body).unwrap();
+        let answer = read_reply(body).unwrap();
         let text = std::str::from_utf8(&answer.json).unwrap();
         assert!(
             text.starts_with(r#"{"model":"m","choices":[{"#) && text.contains("-0.0000123, 1.0"),
             "{text}"
         );
-        assert_eq!(answer.usage, Some(Usage { prompt_tokens: 3, completion_tokens: 2 }));
-        assert!(answer.unfit.is_none() && !answer.calls_tools);
+        assert_eq!(answer.usage, Some(TokenUsage { prompt_tokens: 3, completion_tokens: 2 }));
+        assert!(answer.unstorable.is_none() && !answer.calls_tools);
     }
 
     #[test]
     fn how_it_ended_is_read_of_every_choice() {
-        let unfit = |reason: Value| with(reason, json!({ "content": "a" })).unfit;
+        let unstorable = |reason: Value| with(reason, json!({ "content": "a" })).unstorable;
         for reason in [
             "stop",
             "eos",
@@ -241,7 +216,7 @@ mod tests {
             "endoftext",
             "tool_use",
         ] {
-            assert_eq!(unfit(json!(reason)), None, "{reason}");
+            assert_eq!(unstorable(json!(reason)), None, "{reason}");
         }
         for reason in [
             "length",
@@ -253,19 +228,19 @@ mod tests {
             "insufficient_system_resource",
             "",
         ] {
-            assert_eq!(unfit(json!(reason)), Some(Unfit::Unfinished), "{reason}");
+            assert_eq!(unstorable(json!(reason)), Some(Unstorable::Unfinished), "{reason}");
         }
-        assert_eq!(unfit(Value::Null), Some(Unfit::Unfinished));
-        assert_eq!(unfit(json!("error")), Some(Unfit::Error));
+        assert_eq!(unstorable(Value::Null), Some(Unstorable::Unfinished));
+        assert_eq!(unstorable(json!("error")), Some(Unstorable::Error));
         let called = with(json!("tool_calls"), json!({ "tool_calls": [{ "id": "c" }] }));
-        assert!(called.unfit.is_none() && called.calls_tools);
+        assert!(called.unstorable.is_none() && called.calls_tools);
         assert!(with(json!("stop"), json!({ "tool_calls": [{ "id": "c" }] })).calls_tools);
         assert!(!with(json!("stop"), json!({ "tool_calls": [], "function_call": null })).calls_tools);
     }
 
     #[test]
     fn what_says_nothing_is_not_to_be_stored() {
-        let unfit = |message: Value| with(json!("stop"), message).unfit;
+        let unstorable = |message: Value| with(json!("stop"), message).unstorable;
         for message in [
             json!({}),
             json!({ "content": null }),
@@ -274,7 +249,7 @@ mod tests {
             json!({ "content": [], "refusal": null, "reasoning": "", "tool_calls": [] }),
             json!({ "role": "assistant", "annotations": [] }),
         ] {
-            assert_eq!(unfit(message.clone()), Some(Unfit::Empty), "{message}");
+            assert_eq!(unstorable(message.clone()), Some(Unstorable::Empty), "{message}");
         }
         for message in [
             json!({ "refusal": "no" }),
@@ -285,7 +260,7 @@ mod tests {
             json!({ "tool_calls": [{ "id": "c" }] }),
             json!({ "function_call": { "name": "f" } }),
         ] {
-            assert_eq!(unfit(message.clone()), None, "{message}");
+            assert_eq!(unstorable(message.clone()), None, "{message}");
         }
     }
 
@@ -294,33 +269,36 @@ mod tests {
         let choice = |more: Value| {
             let mut choice = json!({ "finish_reason": "stop", "message": { "content": "par" } });
             more.as_object().unwrap().iter().for_each(|(name, value)| choice[name] = value.clone());
-            read(json!({ "choices": [choice] })).unwrap().unfit
+            read(json!({ "choices": [choice] })).unwrap().unstorable
         };
-        assert_eq!(choice(json!({ "error": { "code": 502 } })), Some(Unfit::Error));
-        assert_eq!(choice(json!({ "message": { "content": "par", "error": "died" } })), Some(Unfit::Error));
+        assert_eq!(choice(json!({ "error": { "code": 502 } })), Some(Unstorable::Error));
+        assert_eq!(
+            choice(json!({ "message": { "content": "par", "error": "died" } })),
+            Some(Unstorable::Error)
+        );
         assert_eq!(choice(json!({ "error": null, "delta": null })), None);
-        assert_eq!(choice(json!({ "delta": { "content": "b" } })), Some(Unfit::UnknownMember));
+        assert_eq!(choice(json!({ "delta": { "content": "b" } })), Some(Unstorable::UnknownMember));
     }
 
     #[test]
     fn what_a_replay_would_repeat_is_bounded() {
         let choice =
             |index: Value| json!({ "index": index, "finish_reason": "stop", "message": { "content": "a" } });
-        let unfit = |name: &str, value: Value, choices: Value| {
+        let unstorable = |name: &str, value: Value, choices: Value| {
             let mut body = json!({ "choices": choices });
             body[name] = value;
-            read(body).unwrap().unfit
+            read(body).unwrap().unstorable
         };
         let one = || json!([choice(json!(0))]);
         for name in ["id", "model", "system_fingerprint", "service_tier", "object"] {
-            assert_eq!(unfit(name, "M".repeat(256).into(), one()), None, "{name}");
-            assert_eq!(unfit(name, "M".repeat(257).into(), one()), Some(Unfit::Envelope), "{name}");
+            assert_eq!(unstorable(name, "M".repeat(256).into(), one()), None, "{name}");
+            assert_eq!(unstorable(name, "M".repeat(257).into(), one()), Some(Unstorable::Envelope), "{name}");
         }
-        let numbered = |indexes: [Value; 2]| unfit("model", "m".into(), json!(indexes.map(choice)));
+        let numbered = |indexes: [Value; 2]| unstorable("model", "m".into(), json!(indexes.map(choice)));
         assert_eq!(numbered([json!(0), json!(1)]), None);
         assert_eq!(numbered([Value::Null, Value::Null]), None, "by their places");
         for indexes in [[json!(0), json!(0)], [json!(0), json!(5000)], [json!(0), json!("1")]] {
-            assert_eq!(numbered(indexes), Some(Unfit::UnknownMember));
+            assert_eq!(numbered(indexes), Some(Unstorable::UnknownMember));
         }
     }
 
@@ -344,6 +322,6 @@ mod tests {
         let choice = json!({ "finish_reason": "stop", "message": {} });
         assert!(read(json!({ "choices": [choice], "error": { "message": "no" } })).is_none());
         assert!(read(json!({ "choices": [choice], "error": null })).is_some());
-        assert!(Answer::read(b"<html>").is_none());
+        assert!(read_reply(b"<html>").is_none());
     }
 }

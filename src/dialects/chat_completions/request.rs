@@ -1,17 +1,19 @@
-//! A chat completion as its client asks for it, split into scope and question.
+//! Parses a request for a chat completion and splits it into scope and question.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use super::form::{Form, Spellings};
-use super::json::Json;
+use super::ChatCompletions;
+use crate::dialects::ParsedRequest;
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
+use crate::matching::{Form, Json, Spellings};
 
-/// Members of a request that say how the answer travels or what becomes of it here, never what is asked.
-const NOT_ASKED: [&str; 2] = ["cache", "stream"];
-/// The same of the options of streams.
-const NOT_ASKED_OF_STREAMS: [&str; 2] = ["include_obfuscation", "include_usage"];
+/// The member with the cache directives.
+pub(super) const DIRECTIVES: &str = "cache";
+/// Members that do not change the answer.
+const NO_IDENTITY: [&str; 2] = [DIRECTIVES, "stream"];
+/// Options of streams that do not change the answer.
+const NO_IDENTITY_OF_STREAMS: [&str; 2] = ["include_obfuscation", "include_usage"];
 
 /// Members of messages and of their parts that are read by their names, in whatever order they stand. An object with any other
 /// may be shown to the model as it is.
@@ -31,31 +33,6 @@ const OF_PARTS: [&str; 6] = ["file", "image_url", "input_audio", "refusal", "tex
 /// The longest name of a model. Each chunk of a stream repeats it.
 const MODEL_BYTES_MAX: usize = 256;
 
-/// A request for a chat completion, as far as it is read here.
-#[derive(Debug)]
-pub struct Chat {
-    /// The model that is asked.
-    pub model: Arc<str>,
-    /// Whether the answer is asked for as a stream of events.
-    pub streams: bool,
-    /// Whether the stream is to end with what it used.
-    pub wants_usage: bool,
-    /// How far answers may vary; none if the request does not say.
-    pub temperature: Option<f64>,
-    /// Whether the answer may be that a tool is to be called.
-    pub has_tools: bool,
-    /// Whether the request has a member `cache`, which is not for the model.
-    pub has_directives: bool,
-    /// Whether nothing was lost in reading; what was rounded has no identity.
-    pub is_exact: bool,
-    /// The last words of the user, word for word; none if the user has said nothing in words.
-    pub question: Option<Arc<str>>,
-    /// What the question has in common with those that are one with it.
-    pub(super) form: Option<Form>,
-    /// Where the question stood, and everything else of the request in canonical form with nothing in its place.
-    pub(super) scope: Key,
-}
-
 /// The last words of the user.
 #[derive(Debug)]
 struct Question<'a> {
@@ -66,48 +43,46 @@ struct Question<'a> {
     is_alone: bool,
 }
 
-impl Chat {
-    /// Reads a request. Only what is needed here is checked; the rest is between the client and the model. `spellings` says
-    /// which questions are one.
-    ///
-    /// # Errors
-    /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
-    pub fn parse(body: &[u8], spellings: Spellings) -> Result<Chat> {
-        let mut scope = Json::parse(body)?;
-        if !matches!(scope, Json::Object(_)) {
-            return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
-        }
-        let model = model(&scope)?.into();
-        let streams = flag(&scope, "stream", "stream")?;
-        let wants_usage = match scope.get("stream_options") {
-            None | Some(Json::Null) => false,
-            Some(options @ Json::Object(_)) => {
-                flag(options, "include_usage", "stream_options.include_usage")?
-            }
-            Some(_) => return Err(Error::invalid("stream_options", "stream_options is an object")),
-        };
-        check_messages(&scope)?;
-        let temperature = temperature(&scope)?;
-        let has_tools = offers(&scope, "tools")? | offers(&scope, "functions")?;
-        let has_directives = scope.get("cache").is_some();
-        let is_exact = scope.is_exact();
-        forget_travel(&mut scope);
-        forget_order(&mut scope);
-        let question = take_question(&mut scope);
-        let alone = question.as_ref().filter(|question| question.is_alone);
-        Ok(Chat {
-            model,
-            streams,
-            wants_usage,
-            temperature,
-            has_tools,
-            has_directives,
-            is_exact,
-            form: alone.and_then(|question| Form::within(&scope, &question.text, spellings)),
-            scope: fingerprint(question.as_ref(), &scope),
-            question: question.map(|question| question.text.into()),
-        })
+/// Reads a request. Only what is needed here is checked; the rest is between the client and the model. `spellings` says
+/// which questions are one.
+///
+/// # Errors
+/// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
+pub fn parse(body: &[u8], spellings: Spellings) -> Result<ParsedRequest> {
+    let mut scope = Json::parse(body)?;
+    if !matches!(scope, Json::Object(_)) {
+        return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
     }
+    let model = model(&scope)?.into();
+    let streams = flag(&scope, "stream", "stream")?;
+    let wants_usage = match scope.get("stream_options") {
+        None | Some(Json::Null) => false,
+        Some(options @ Json::Object(_)) => flag(options, "include_usage", "stream_options.include_usage")?,
+        Some(_) => return Err(Error::invalid("stream_options", "stream_options is an object")),
+    };
+    check_messages(&scope)?;
+    let temperature = temperature(&scope)?;
+    let has_tools = offers(&scope, "tools")? | offers(&scope, "functions")?;
+    let has_directives = scope.get(DIRECTIVES).is_some();
+    let is_exact = scope.is_exact();
+    drop_delivery(&mut scope);
+    sort_members(&mut scope);
+    let question = take_question(&mut scope);
+    let alone = question.as_ref().filter(|question| question.is_alone);
+    Ok(ParsedRequest {
+        dialect: &ChatCompletions,
+        scope_domain: "likewise/scope/chat/v2",
+        model,
+        streams,
+        wants_usage,
+        temperature,
+        has_tools,
+        has_directives,
+        is_exact,
+        form: alone.and_then(|question| Form::within(&scope, &question.text, spellings)),
+        scope: fingerprint(question.as_ref(), &scope),
+        question: question.map(|question| question.text.into()),
+    })
 }
 
 fn model<'a>(request: &'a Json<'_>) -> Result<&'a str> {
@@ -129,19 +104,19 @@ fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
     KeyHasher::new("likewise/request/chat/v2").field(place.as_bytes()).field(&rest.canonical()).finish()
 }
 
-/// Leaves out what is not asked. Options of streams that nobody here knows are asked.
-fn forget_travel(request: &mut Json<'_>) {
-    NOT_ASKED.iter().for_each(|name| _ = request.take(name));
+/// Drops the members that say how the answer is delivered. Unknown options of streams stay.
+fn drop_delivery(request: &mut Json<'_>) {
+    NO_IDENTITY.iter().for_each(|name| _ = request.take(name));
     let Some(options) = request.get_mut("stream_options") else { return };
-    NOT_ASKED_OF_STREAMS.iter().for_each(|name| _ = options.take(name));
+    NO_IDENTITY_OF_STREAMS.iter().for_each(|name| _ = options.take(name));
     if matches!(options, Json::Null) || *options == Json::Object(Vec::new()) {
         request.take("stream_options");
     }
 }
 
-/// Takes away the order of members where it says nothing: of the request, of its messages and of their parts. Everywhere else it
-/// may, as in a schema.
-fn forget_order(request: &mut Json<'_>) {
+/// Sorts members where their order has no meaning: of the request, of its messages and of their parts. Elsewhere, as in a schema, it
+/// may have one.
+fn sort_members(request: &mut Json<'_>) {
     request.sort();
     let Some(Json::List(messages)) = request.get_mut("messages") else { return };
     for message in messages.iter_mut().filter(|message| message.has_only(&OF_MESSAGES)) {
@@ -225,11 +200,7 @@ mod tests {
     use super::*;
 
     fn param(body: &str) -> String {
-        Chat::parse(body.as_bytes(), Spellings::default())
-            .unwrap_err()
-            .param_name()
-            .unwrap_or("none")
-            .to_owned()
+        parse(body.as_bytes(), Spellings::default()).unwrap_err().param_name().unwrap_or("none").to_owned()
     }
 
     #[test]
@@ -239,7 +210,7 @@ mod tests {
             {"role":"user","content":[{"type":"text","text":"two"},{"type":"image_url","image_url":{"url":"u"}}]},
             {"role":"tool","content":"3"}],"stream":true,"stream_options":{"include_usage":true},
             "cache":{"ttl":1},"temperature":0}"#;
-        let chat = Chat::parse(body, Spellings::default()).unwrap();
+        let chat = parse(body, Spellings::default()).unwrap();
         assert_eq!((chat.question.as_deref(), chat.streams, chat.wants_usage), (Some("two"), true, true));
         assert_eq!((chat.temperature, chat.has_tools, chat.has_directives), (Some(0.0), false, true));
         let mut rest = Json::parse(body).unwrap();
@@ -257,7 +228,7 @@ mod tests {
             [r#"{"role":"system","content":"x"}"#, r#"{"role":"user","content":null}"#, r#"{"role":"user"}"#]
         {
             let body = format!(r#"{{"model":"m","messages":[{message}]}}"#);
-            assert_eq!(Chat::parse(body.as_bytes(), Spellings::default()).unwrap().question, None);
+            assert_eq!(parse(body.as_bytes(), Spellings::default()).unwrap().question, None);
         }
     }
 
@@ -268,7 +239,7 @@ mod tests {
         assert_eq!(param(r#"{"model":7,"messages":[]}"#), "model");
         let named =
             |bytes: usize| format!(r#"{{"model":"{}","messages":[{{"role":"user"}}]}}"#, "m".repeat(bytes));
-        assert!(Chat::parse(named(256).as_bytes(), Spellings::default()).is_ok());
+        assert!(parse(named(256).as_bytes(), Spellings::default()).is_ok());
         assert_eq!(param(&named(257)), "model");
         assert_eq!(param(r#"{"model":"m"}"#), "messages");
         assert_eq!(param(r#"{"model":"m","messages":"hi"}"#), "messages");

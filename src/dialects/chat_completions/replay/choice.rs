@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::super::answer::{CALLS_MAX, number};
-use super::super::members::{Members, write_member};
+use super::super::completion::{CALLS_MAX, number};
 use super::pieces::{Text, Tokens};
 use super::plan::Step;
+use crate::raw_object::{RawObject, write_member};
 
 /// Texts of a message that go out in pieces, in the order in which models say them.
 const TEXTS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "content", "refusal"];
@@ -25,8 +25,8 @@ pub(super) struct Choice<'a> {
     /// Members beside those that are written apart.
     rest: Vec<(String, &'a RawValue)>,
     message: Vec<(String, &'a RawValue)>,
-    calls: Vec<Members<'a>>,
-    function_call: Option<Members<'a>>,
+    calls: Vec<RawObject<'a>>,
+    function_call: Option<RawObject<'a>>,
     logprobs: Option<&'a RawValue>,
     reason: &'a str,
 }
@@ -46,7 +46,7 @@ struct CallText {
 }
 
 /// The calls of a message; none if they are no objects, or too many.
-fn read_calls(value: &RawValue) -> Option<Vec<Members<'_>>> {
+fn read_calls(value: &RawValue) -> Option<Vec<RawObject<'_>>> {
     // Counting takes no memory, however many there are.
     let count = serde_json::from_str::<Vec<IgnoredAny>>(value.get()).ok()?.len();
     (count <= CALLS_MAX).then(|| serde_json::from_str(value.get()).ok())?
@@ -54,13 +54,13 @@ fn read_calls(value: &RawValue) -> Option<Vec<Members<'_>>> {
 
 impl<'a> Choice<'a> {
     /// A choice; none if a stream cannot say it exactly.
-    pub(super) fn read(place: usize, choice: Members<'a>) -> Option<Choice<'a>> {
+    pub(super) fn read(place: usize, choice: RawObject<'a>) -> Option<Choice<'a>> {
         let (mut index, mut message, mut logprobs, mut reason) = (None, None, None, "null");
         let mut rest = Vec::new();
         for (name, value) in choice.0 {
             match name.as_str() {
                 "index" => index = Some(value).filter(|index| index.get() != "null"),
-                "message" => message = Members::read(value.get().as_bytes()),
+                "message" => message = RawObject::read(value.get().as_bytes()),
                 "logprobs" => logprobs = Some(value),
                 "finish_reason" => reason = value.get(),
                 "delta" if value.get() == "null" => {}
@@ -73,7 +73,7 @@ impl<'a> Choice<'a> {
             match name.as_str() {
                 "tool_calls" if begins(value, "[{") => calls = read_calls(value)?,
                 "function_call" if begins(value, "{") => {
-                    function_call = Members::read(value.get().as_bytes());
+                    function_call = RawObject::read(value.get().as_bytes());
                 }
                 "reasoning_details" if !are_apart(value) => return None,
                 _ => members.push((name, value)),
@@ -161,7 +161,7 @@ impl<'a> Choice<'a> {
     }
 
     fn texts(&self) -> Texts {
-        let logprobs = self.logprobs.and_then(|logprobs| Members::read(logprobs.get().as_bytes()));
+        let logprobs = self.logprobs.and_then(|logprobs| RawObject::read(logprobs.get().as_bytes()));
         let (mut named, mut told) = (Vec::new(), Vec::new());
         for name in TEXTS {
             let value = self.message.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
@@ -185,7 +185,7 @@ impl<'a> Choice<'a> {
 
     /// Adds a call as it is streamed: its name first, then what it is called with. `place` is none for the only call of a
     /// message.
-    fn add_call(&self, call: &Members<'a>, place: Option<usize>, steps: &mut VecDeque<Step>) {
+    fn add_call(&self, call: &RawObject<'a>, place: Option<usize>, steps: &mut VecDeque<Step>) {
         let (begin, end) = match place {
             Some(place) => (format!(",\"delta\":{{\"tool_calls\":[{{\"index\":{place}"), "}]}"),
             None => (",\"delta\":{\"function_call\":{".to_owned(), "}}"),
@@ -231,7 +231,7 @@ impl<'a> Choice<'a> {
 
 /// The tokens of a text, if they are told and spell it. As the model sends them: what says nothing of the whole says nothing
 /// of a piece.
-fn tokens(name: &str, text: &str, logprobs: &Members<'_>) -> Option<Tokens> {
+fn tokens(name: &str, text: &str, logprobs: &RawObject<'_>) -> Option<Tokens> {
     let is_null = |name| logprobs.get(name) == Some("null");
     let around: [&'static str; 2] = match name {
         "content" if is_null("refusal") => [",\"logprobs\":{\"content\":[", "],\"refusal\":null}"],
@@ -244,7 +244,7 @@ fn tokens(name: &str, text: &str, logprobs: &Members<'_>) -> Option<Tokens> {
 }
 
 /// What does not go out with words: lists that do not spell the text, and empty ones.
-fn rest_of(logprobs: Members<'_>, told: &[&str]) -> String {
+fn rest_of(logprobs: RawObject<'_>, told: &[&str]) -> String {
     let is_null = |(name, value): &(String, &RawValue)| {
         ["content", "refusal"].contains(&name.as_str()) && value.get() == "null"
     };
@@ -252,12 +252,12 @@ fn rest_of(logprobs: Members<'_>, told: &[&str]) -> String {
     if !told.is_empty() && rest.iter().all(is_null) {
         return "null".into();
     }
-    String::from_utf8_lossy(&Members(rest).write_without(&[])).into_owned()
+    String::from_utf8_lossy(&RawObject(rest).write_without(&[])).into_owned()
 }
 
 /// Writes a function without the texts that go out in pieces, and adds these to `texts`.
 fn write_function(out: &mut Vec<u8>, name: &str, function: &RawValue, texts: &mut Vec<CallText>) {
-    let members = Members::read(function.get().as_bytes());
+    let members = RawObject::read(function.get().as_bytes());
     let Some(members) = members else { return write_member(out, name, function.get()) };
     write_member(out, name, "{");
     let at = out.len();

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use serde_json::value::RawValue;
 
-use super::super::answer::{ENVELOPE_BYTES_MAX, OF_DELIVERY, OF_ENVELOPE};
-use super::super::members::{Members, write_member};
+use super::super::completion::{ENVELOPE_BYTES_MAX, OF_DELIVERY, OF_ENVELOPE};
 use super::choice::Choice;
 use super::pieces::Text;
 use crate::domain::UnixSeconds;
+use crate::raw_object::{RawObject, write_member};
 
 /// A piece of text has at least so many bytes.
 const PIECE_BYTES_MIN: usize = 24;
@@ -50,8 +50,8 @@ pub(super) struct Frame {
 
 impl Plan {
     pub(super) fn read(json: &[u8], id: &str, created: UnixSeconds, wants_usage: bool) -> Option<Plan> {
-        let members = Members::read(json)?;
-        let list: Vec<Members<'_>> = serde_json::from_str(members.get("choices")?).ok()?;
+        let members = RawObject::read(json)?;
+        let list: Vec<RawObject<'_>> = serde_json::from_str(members.get("choices")?).ok()?;
         let choices = list.into_iter().enumerate().map(|(place, choice)| Choice::read(place, choice));
         let choices = choices.collect::<Option<Vec<_>>>()?;
         let frame = Frame::new(&members, id, created, wants_usage);
@@ -108,7 +108,7 @@ impl Room {
 }
 
 impl Frame {
-    fn new(members: &Members<'_>, id: &str, created: UnixSeconds, wants_usage: bool) -> Frame {
+    fn new(members: &RawObject<'_>, id: &str, created: UnixSeconds, wants_usage: bool) -> Frame {
         let mut head =
             format!("data: {{\"id\":\"{id}\",\"object\":\"chat.completion.chunk\",\"created\":{created}")
                 .into_bytes();

@@ -1,7 +1,7 @@
-//! Writes a kept answer in either of the forms that it can be asked for in, as a new delivery.
+//! Replays a stored answer in either form, as a new response.
 //!
-//! A stream is written piece by piece as it is read, and has at most ten times as many bytes as the answer, whatever the
-//! answer holds: what each chunk repeats is weighed against what it carries.
+//! A stream is produced piece by piece as it is read, and has at most ten times as many bytes as the answer: the size of the
+//! pieces depends on how many bytes each chunk repeats.
 
 mod choice;
 mod pieces;
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use self::plan::{Plan, Step};
+use crate::dialects::Replay;
 use crate::domain::UnixSeconds;
 
 const DONE: &[u8] = b"data: [DONE]\n\n";
@@ -34,25 +35,26 @@ pub fn as_json(json: &[u8], created: UnixSeconds) -> Vec<u8> {
     out
 }
 
-/// The answer as a stream of events.
+/// A stored answer as the chunks of a stream.
 #[derive(Debug)]
-pub struct Replay {
+pub struct ChunkReplay {
     plan: Plan,
     /// What the plan holds of the answer.
     source_bytes: usize,
     is_over: bool,
 }
 
-impl Replay {
-    /// A replay that has not begun; none if the JSON is no answer that a stream can say exactly.
-    pub fn new(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option<Replay> {
+impl ChunkReplay {
+    /// A replay of an answer. `None` if a stream cannot represent it exactly.
+    pub fn new(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option<ChunkReplay> {
         let plan = Plan::read(json, &new_id(), created, wants_usage)?;
         // Texts and their tokens are copies of parts of it.
-        Some(Replay { plan, source_bytes: json.len().saturating_mul(2), is_over: false })
+        Some(ChunkReplay { plan, source_bytes: json.len().saturating_mul(2), is_over: false })
     }
+}
 
-    /// The next events, about `bytes` of them at once; none at the end.
-    pub fn next_bytes(&mut self, bytes: usize) -> Option<Bytes> {
+impl Replay for ChunkReplay {
+    fn next_bytes(&mut self, bytes: usize) -> Option<Bytes> {
         if self.is_over {
             return None;
         }
@@ -78,18 +80,16 @@ impl Replay {
         Some(out.into())
     }
 
-    /// Bytes that it holds of the answer, and about how many it will write.
-    pub fn bytes_held_and_expected(&self) -> (usize, usize) {
+    fn bytes_held_and_expected(&self) -> (usize, usize) {
         (self.source_bytes, self.plan.bytes_expected)
     }
 
-    /// Whether all of it was read.
-    pub fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.is_over
     }
 }
 
-/// A name that no other delivery has: counted from a random number, and mixed (SplitMix64).
+/// An id that no other response has: counted from a random number, and mixed (SplitMix64).
 fn new_id() -> String {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));

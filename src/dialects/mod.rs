@@ -1,0 +1,163 @@
+//! The formats in which clients and upstreams speak of answers: one dialect per API.
+//!
+//! Contains: the parsing of requests, the reading of complete replies, the assembly of streams into complete answers, and their replay
+//! in either form. Must not contain: transport, a decision about caching, I/O, an async function. The one idea: everything that
+//! differs between two APIs of language models is behind [`Dialect`], so that the use case knows neither a path nor a member of
+//! their JSON.
+
+pub mod chat_completions;
+mod parse_cache;
+mod unstorable;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use parse_cache::ParseCache;
+pub use unstorable::Unstorable;
+
+use crate::domain::{Key, TokenUsage, UnixSeconds};
+use crate::error::Result;
+use crate::matching::{Form, Identity, Partition, Spellings, of_request};
+use crate::sse::Event;
+
+/// One API of language models.
+pub trait Dialect: fmt::Debug + Send + Sync {
+    /// The path of the API at an upstream, below its base URL.
+    fn upstream_path(&self) -> &'static str;
+
+    /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `spellings` decides
+    /// which questions share an identity.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the field.
+    fn parse(&self, body: &[u8], spellings: Spellings) -> Result<ParsedRequest>;
+
+    /// The body that the upstream gets: without the members that are for this server, and with a request for token usage if
+    /// `requests_usage` and the request streams without one.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a body that is no object.
+    fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes>;
+
+    /// Reads a complete reply. `None` if it is no answer of this API.
+    fn read_reply(&self, body: &[u8]) -> Option<Answer>;
+
+    /// An assembler for one stream.
+    fn assembler(&self) -> Box<dyn Assembler>;
+
+    /// An event of a stream without its token usage. `None` if it has none.
+    fn without_usage(&self, event: &Bytes) -> Option<Bytes>;
+
+    /// A stored answer as a new JSON response.
+    fn replay_json(&self, answer: &[u8], created: UnixSeconds) -> Vec<u8>;
+
+    /// A stored answer as a new stream. `None` if a stream cannot represent it exactly.
+    fn replay_events(
+        &self,
+        answer: &[u8],
+        created: UnixSeconds,
+        wants_usage: bool,
+    ) -> Option<Box<dyn Replay>>;
+}
+
+/// Assembles the events of a stream into a complete answer.
+pub trait Assembler: Send + Sync {
+    /// Adds an event.
+    fn push(&mut self, event: &Event) -> Note;
+
+    /// Whether an event may report token usage beside other members.
+    fn may_report_usage(&self, event: &Event) -> bool;
+
+    /// Records that the stream has ended without an error.
+    fn end(&mut self);
+
+    /// Whether the event that ends the stream has arrived.
+    fn is_done(&self) -> bool;
+
+    /// Whether every part of the answer has ended.
+    fn has_ended(&self) -> bool;
+
+    /// The token usage, if the stream has reported it.
+    fn usage(&self) -> Option<TokenUsage>;
+
+    /// Drops what was collected: there will be no complete answer.
+    fn give_up(&mut self);
+
+    /// Takes the complete answer, as JSON, out of the assembler.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn finish(&mut self) -> Result<Vec<u8>, Unstorable>;
+}
+
+/// Produces the events of a stored answer as they are read.
+pub trait Replay: fmt::Debug + Send + Sync {
+    /// The next events, about `bytes` of them. `None` at the end.
+    fn next_bytes(&mut self, bytes: usize) -> Option<Bytes>;
+
+    /// Bytes of the answer that it holds, and about how many it will produce.
+    fn bytes_held_and_expected(&self) -> (usize, usize);
+
+    /// Whether all of it was read.
+    fn is_over(&self) -> bool;
+}
+
+/// The role of one event in its stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Note {
+    /// It reports token usage, and nothing else.
+    pub is_usage: bool,
+    /// It reports that the answer has failed.
+    pub is_error: bool,
+}
+
+/// A request for an answer, as far as it is read here.
+#[derive(Debug)]
+pub struct ParsedRequest {
+    /// The API that it belongs to.
+    pub dialect: &'static dyn Dialect,
+    /// The model.
+    pub model: Arc<str>,
+    /// Whether it requests a stream of events.
+    pub streams: bool,
+    /// Whether the stream is to report token usage.
+    pub wants_usage: bool,
+    /// The sampling temperature. `None` if the request sets none.
+    pub temperature: Option<f64>,
+    /// Whether it offers tools to the model.
+    pub has_tools: bool,
+    /// Whether it has a member with cache directives, which is not sent to the upstream.
+    pub has_directives: bool,
+    /// Whether every number of it is represented exactly; otherwise it has no identity.
+    pub is_exact: bool,
+    /// The question, word for word: the last words of the user. `None` if there are none.
+    pub question: Option<Arc<str>>,
+    /// What the question has in common with those that share its identity.
+    form: Option<Form>,
+    /// The hash of everything else that the request says.
+    scope: Key,
+    /// The key domain of the API's scopes.
+    scope_domain: &'static str,
+}
+
+impl ParsedRequest {
+    /// The identity of the request.
+    pub fn identity(&self, partition: &Partition<'_>) -> Identity {
+        of_request(partition, self.scope_domain, &self.scope, self.question.as_deref(), self.form.as_ref())
+    }
+}
+
+/// A complete answer, and what must be known of it before it is stored.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The JSON without the members that name its delivery; every other member as it arrived.
+    pub json: Bytes,
+    /// Its token usage, if it reports that.
+    pub usage: Option<TokenUsage>,
+    /// Why it may not be stored, if the answer itself is the reason.
+    pub unstorable: Option<Unstorable>,
+    /// Whether it calls a tool.
+    pub calls_tools: bool,
+}
