@@ -4,7 +4,7 @@
 use likewise::dialects::chat_completions::{ChunkAssembler, ChunkReplay, parse, read_reply};
 use likewise::dialects::{Assembler as _, Replay as _};
 use likewise::domain::{Key, UnixSeconds};
-use likewise::matching::{Json, Spellings};
+use likewise::request_identity::{Json, Normalization};
 use likewise::search::{DocumentRef, Results, record};
 use likewise::service::answers::StoredAnswer;
 use likewise::sse::{Event, Events};
@@ -148,8 +148,8 @@ pub(crate) fn answer(data: &[u8]) {
     if let Some(record) = StoredAnswer::decode(data) {
         assert!(StoredAnswer::decode(&record.encode()) == Some(record));
     }
-    for spellings in [Spellings::Composed, Spellings::Normalised] {
-        let _ = parse(data, spellings).map(|request| request.question.map(|question| question.len()));
+    for normalization in [Normalization::Minimal, Normalization::WordLists] {
+        let _ = parse(data, normalization).map(|request| request.question.map(|question| question.len()));
     }
     if let Ok(json) = Json::parse(data) {
         let canonical = json.canonical();

@@ -15,7 +15,7 @@ use likewise::dialects::chat_completions::ChatCompletions;
 use likewise::domain::{Credential, Tenant, TokenUsage};
 use likewise::error::{Error, Kind, Result};
 use likewise::metrics::Metrics;
-use likewise::service::answers::{AnswerRequest, Outcome};
+use likewise::service::answers::{AnswerRequest, MatchKind, Outcome};
 use likewise::service::{Answers, Directives};
 use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply};
 use serde::Deserialize;
@@ -72,7 +72,7 @@ enum Mode {
     /// By their words, with letters composed and without the space around them.
     Exact,
     /// Also by closed lists of words: but for a first capital and the final mark.
-    Normalised,
+    Normalized,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +127,7 @@ impl Origin for Simulated {
 #[derive(Debug, Default)]
 struct Tally {
     exact: usize,
-    normalised: usize,
+    normalized: usize,
     coalesced: usize,
     misses: usize,
     took: Vec<Duration>,
@@ -142,7 +142,7 @@ impl EvaluateAnswers {
         let mut config: Config = self.sources.load()?;
         // What is measured here is nobody's to keep.
         config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
-        config.answers.normalize_questions = self.mode == Mode::Normalised;
+        config.answers.normalize_questions = self.mode == Mode::Normalized;
         config.cache.namespaces.entry("llm_responses".into()).or_default().ttl_seconds = Some(86_400);
         let origin = Simulated {
             takes: Duration::from_millis(self.upstream_ms),
@@ -215,7 +215,7 @@ impl EvaluateAnswers {
             completion_tokens: self.completion_tokens,
         };
         let ask = AnswerRequest {
-            parsed: ChatCompletions.parse(body.as_bytes(), answers.spellings())?.into(),
+            parsed: ChatCompletions.parse(body.as_bytes(), answers.normalization())?.into(),
             body: body.clone().into(),
             query: None,
             tenant: Tenant::default(),
@@ -230,7 +230,7 @@ impl EvaluateAnswers {
         tally.took.push(started.elapsed());
         tally.all = sum(tally.all, usage);
         match served.outcome {
-            Outcome::Hit(age) if age.is_joined => tally.normalised += 1,
+            Outcome::Hit(hit) if hit.match_kind == MatchKind::Normalized => tally.normalized += 1,
             Outcome::Hit(_) | Outcome::StaleIfError(..) => tally.exact += 1,
             Outcome::Coalesced => tally.coalesced += 1,
             Outcome::Miss | Outcome::ForcedRefresh | Outcome::Bypass => {
@@ -259,7 +259,7 @@ impl EvaluateAnswers {
         let saved = if without > 0.0 { 100.0 * (1.0 - with / without) } else { 0.0 };
         format!(
             "{count} questions, Zipf {}, over {texts} texts; upstream {} ms; {} at a time\n\
-             hit rate {:.1} % (exact {:.1}, normalised {:.1}, coalesced {:.1})\n\
+             hit rate {:.1} % (exact {:.1}, normalized {:.1}, coalesced {:.1})\n\
              upstream calls {}\n\
              upstream cost {with:.4} USD of {without:.4} without a cache: {saved:.1} % saved\n\
              latency p50 {:.3} ms, p95 {:.3} ms, p99 {:.3} ms\n",
@@ -268,7 +268,7 @@ impl EvaluateAnswers {
             self.concurrency,
             share(count - tally.misses),
             share(tally.exact),
-            share(tally.normalised),
+            share(tally.normalized),
             share(tally.coalesced),
             tally.misses,
             millis(0.5),
@@ -283,7 +283,7 @@ impl Tally {
         self.took.extend(other.took);
         Tally {
             exact: self.exact + other.exact,
-            normalised: self.normalised + other.normalised,
+            normalized: self.normalized + other.normalized,
             coalesced: self.coalesced + other.coalesced,
             misses: self.misses + other.misses,
             took: self.took,

@@ -19,7 +19,7 @@ pub use unstorable::Unstorable;
 
 use crate::domain::{Key, TokenUsage, UnixSeconds};
 use crate::error::Result;
-use crate::matching::{Form, Identity, Partition, Spellings, of_request};
+use crate::request_identity::{Identity, Normalization, NormalizedQuestion, Partition, of_request};
 use crate::sse::Event;
 
 /// One API of language models.
@@ -27,12 +27,12 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// The path of the API at an upstream, below its base URL.
     fn upstream_path(&self) -> &'static str;
 
-    /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `spellings` decides
+    /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `normalization` decides
     /// which questions share an identity.
     ///
     /// # Errors
     /// `InvalidInput`, naming the field.
-    fn parse(&self, body: &[u8], spellings: Spellings) -> Result<ParsedRequest>;
+    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest>;
 
     /// The body that the upstream gets: without the members that are for this server, and with a request for token usage if
     /// `requests_usage` and the request streams without one.
@@ -135,7 +135,7 @@ pub struct ParsedRequest {
     /// The question, word for word: the last words of the user. `None` if there are none.
     pub question: Option<Arc<str>>,
     /// What the question has in common with those that share its identity.
-    form: Option<Form>,
+    form: Option<NormalizedQuestion>,
     /// The hash of everything else that the request says.
     scope: Key,
     /// The key domain of the API's scopes.

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 
 use super::{Dialect, ParsedRequest};
 use crate::error::Result;
-use crate::matching::Spellings;
+use crate::request_identity::Normalization;
 
 /// Places for bodies; one whose place is taken replaces what was there. With the longest bodies they are 40 MiB.
 const PLACES: usize = 4096;
@@ -25,7 +25,7 @@ pub struct ParseCache {
     places: Box<[ArcSwapOption<Parsed>]>,
     hasher: RandomState,
     dialect: &'static dyn Dialect,
-    spellings: Spellings,
+    normalization: Normalization,
 }
 
 #[derive(Debug)]
@@ -35,10 +35,10 @@ struct Parsed {
 }
 
 impl ParseCache {
-    /// None yet. `spellings` says which questions are one.
-    pub fn new(dialect: &'static dyn Dialect, spellings: Spellings) -> ParseCache {
+    /// None yet. `normalization` says which questions are one.
+    pub fn new(dialect: &'static dyn Dialect, normalization: Normalization) -> ParseCache {
         let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
-        ParseCache { places, hasher: RandomState::new(), dialect, spellings }
+        ParseCache { places, hasher: RandomState::new(), dialect, normalization }
     }
 
     /// Reads a request, and remembers nothing of it.
@@ -46,7 +46,7 @@ impl ParseCache {
     /// # Errors
     /// As [`Chat::parse`].
     pub fn read_once(&self, body: &[u8]) -> Result<Arc<ParsedRequest>> {
-        self.dialect.parse(body, self.spellings).map(Arc::new)
+        self.dialect.parse(body, self.normalization).map(Arc::new)
     }
 
     /// Reads a request, or remembers what the same bytes said.
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn equal_bytes_are_read_once_and_no_others_are_taken_for_them() {
-        let cache = ParseCache::new(&ChatCompletions, Spellings::default());
+        let cache = ParseCache::new(&ChatCompletions, Normalization::default());
         let first = cache.read(body("one").as_bytes()).unwrap();
         assert!(Arc::ptr_eq(&first, &cache.read(body("one").as_bytes()).unwrap()));
         // More bodies than there are places: each place changes hands, and nobody reads another's.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn faults_long_bodies_and_directives_are_not_remembered() {
-        let cache = ParseCache::new(&ChatCompletions, Spellings::default());
+        let cache = ParseCache::new(&ChatCompletions, Normalization::default());
         for _ in 0..2 {
             assert_eq!(cache.read(b"{}").unwrap_err().param_name(), Some("model"));
         }

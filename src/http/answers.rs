@@ -19,7 +19,7 @@ use super::offload::parse_body;
 use super::problem::{ErrorBody, Problem};
 use crate::domain::{Credential, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::matching::Json;
+use crate::request_identity::Json;
 use crate::service::Directives;
 use crate::service::answers::Question;
 use crate::service::objects::TAGS_MAX;
@@ -75,7 +75,7 @@ pub(super) struct LookupRequest {
 pub(super) struct LookupAnswer {
     /// Whether there is an answer.
     hit: bool,
-    /// How its question was found to be the same: `exact` or `normalised`.
+    /// How its question was found to be the same: `exact` or `normalized`.
     layer: Option<&'static str>,
     /// Its name.
     id: Option<String>,
@@ -137,7 +137,7 @@ pub(super) async fn lookup(
     };
     Ok(AxumJson(LookupAnswer {
         hit: true,
-        layer: Some(if known.is_joined { "normalised" } else { "exact" }),
+        layer: Some(known.match_kind.label()),
         id: Some(name_of(known.id)),
         answer: Some(known.answer),
         similarity: Some(1.0),
@@ -231,7 +231,7 @@ impl Asked {
     }
 }
 
-/// Refuses what would take long to normalise: that is done on the runtime.
+/// Refuses what would take long to normalize: that is done on the runtime.
 fn check_sizes(prompt: &str, scope: Option<&RawValue>) -> Result<()> {
     for (field, bytes) in [("prompt", prompt.len()), ("scope", scope.map_or(0, |scope| scope.get().len()))] {
         if bytes > FIELD_BYTES_MAX {

@@ -25,7 +25,7 @@ use crate::dialects::{ParseCache, Replay};
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::service::answers::{
-    AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, Outcome, REPLAYED_BYTES,
+    AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, MatchKind, Outcome, REPLAYED_BYTES,
 };
 use crate::service::{Answers, Directives};
 use crate::upstream::Headers;
@@ -342,8 +342,8 @@ fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
 }
 
 fn describe_age(age: &HitInfo, status: &mut String) {
-    if age.is_joined {
-        status.push_str("-normalised");
+    if age.match_kind == MatchKind::Normalized {
+        status.push_str("-normalized");
     }
     if age.is_stale {
         status.push_str("-stale");
@@ -371,10 +371,10 @@ mod tests {
 
     #[test]
     fn outcomes_are_told_as_rfc_9211_says() {
-        let age = |is_stale, is_joined| HitInfo {
+        let age = |is_stale, match_kind| HitInfo {
             tier: TierName::Memory,
             is_stale,
-            is_joined,
+            match_kind,
             age_seconds: 7,
             fresh_seconds: -2,
         };
@@ -383,12 +383,12 @@ mod tests {
             describe(&outcome, &mut headers);
             headers[CACHE_STATUS].to_str().unwrap().to_owned()
         };
-        assert_eq!(told(Outcome::Hit(age(false, false))), "likewise; hit; ttl=-2; detail=memory");
+        assert_eq!(told(Outcome::Hit(age(false, MatchKind::Exact))), "likewise; hit; ttl=-2; detail=memory");
         assert_eq!(
-            told(Outcome::Hit(age(true, true))),
-            "likewise; hit; ttl=-2; detail=memory-normalised-stale"
+            told(Outcome::Hit(age(true, MatchKind::Normalized))),
+            "likewise; hit; ttl=-2; detail=memory-normalized-stale"
         );
-        let failed = Outcome::StaleIfError(age(true, false), Some(503));
+        let failed = Outcome::StaleIfError(age(true, MatchKind::Exact), Some(503));
         assert_eq!(told(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
         assert_eq!(told(Outcome::Coalesced), "likewise; fwd=miss; collapsed");
         assert_eq!(told(Outcome::Bypass), "likewise; fwd=bypass");

@@ -163,7 +163,7 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
     let body_bytes_max = forward.body_bytes_max;
     let has_upstream = parts.origin.is_some();
     let answers = Arc::new(chat::Endpoint {
-        parse_cache: ParseCache::new(&ChatCompletions, parts.answers.spellings()),
+        parse_cache: ParseCache::new(&ChatCompletions, parts.answers.normalization()),
         answers: parts.answers,
         forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
         body_bytes_max,

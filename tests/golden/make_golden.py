@@ -8,7 +8,7 @@ writes, beside this repository's other test data (tests/data/golden):
   NAME.json     dimension, SHA-256 of the weights, versions of the libraries
 
 Needs: sentence-transformers, numpy. Each text is embedded alone, on the CPU, in f32. A directory without modules.json is
-taken as a transformer with mean pooling and normalisation, which is what the e5 family is.
+taken as a transformer with mean pooling and normalization, which is what the e5 family is.
 """
 
 import hashlib

@@ -173,5 +173,5 @@ fn what_repeated_questions_would_cost_is_told() {
     let exact = evaluate("exact");
     assert!(exact.starts_with("300 questions, Zipf 0.9, over 4 texts"), "{exact}");
     assert!(exact.contains("hit rate 98.7 %") && exact.contains("upstream calls 4\n"), "{exact}");
-    assert!(evaluate("normalised").contains("upstream calls 3\n"), "two spellings are one question");
+    assert!(evaluate("normalized").contains("upstream calls 3\n"), "two spellings are one question");
 }

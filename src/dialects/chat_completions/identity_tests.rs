@@ -2,7 +2,7 @@
 
 use super::parse;
 use crate::domain::Tenant;
-use crate::matching::{Form, Identity, Json, Partition, Spellings, of_text};
+use crate::request_identity::{Identity, Json, Normalization, NormalizedQuestion, Partition, of_text};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -18,11 +18,11 @@ fn partition(tenant: &Tenant) -> Partition<'_> {
 }
 
 fn identity_in(partition: &Partition<'_>, body: &str) -> Identity {
-    identity_by(partition, body, Spellings::Normalised)
+    identity_by(partition, body, Normalization::WordLists)
 }
 
-fn identity_by(partition: &Partition<'_>, body: &str, spellings: Spellings) -> Identity {
-    parse(body.as_bytes(), spellings).unwrap().identity(partition)
+fn identity_by(partition: &Partition<'_>, body: &str, normalization: Normalization) -> Identity {
+    parse(body.as_bytes(), normalization).unwrap().identity(partition)
 }
 
 fn identity(body: &str) -> Identity {
@@ -153,7 +153,7 @@ proptest! {
         let (first, second) = (ask(&one), ask(&two));
         prop_assert_eq!(first.scope, second.scope);
         prop_assert_ne!(first.exact, second.exact);
-        let form = |text: &str| Form::within(&Json::Null, text, Spellings::Normalised);
+        let form = |text: &str| NormalizedQuestion::within(&Json::Null, text, Normalization::WordLists);
         let is_joined = form(&one).is_some() && form(&one) == form(&two);
         prop_assert_eq!(first.key == second.key, is_joined);
     }
@@ -242,8 +242,8 @@ fn by_default_only_composition_and_surrounding_space_join() {
         let messages =
             json!([{ "role": "system", "content": "翻译成英文" }, { "role": "user", "content": text }]);
         let body = json!({ "model": "m", "messages": messages }).to_string();
-        let chat = identity_by(&partition(&tenant), &body, Spellings::default());
-        let given = of_text(&partition(&tenant), &Json::Null, text, Spellings::default());
+        let chat = identity_by(&partition(&tenant), &body, Normalization::default());
+        let given = of_text(&partition(&tenant), &Json::Null, text, Normalization::default());
         [chat.key, given.key]
     };
     let key = ask("¿Cómo es?");
@@ -289,7 +289,7 @@ fn the_order_of_members_is_meaning_wherever_a_schema_may_stand() {
     }
     let tenant = Tenant::default();
     let given = |scope: &str| {
-        of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), "hi", Spellings::default())
+        of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), "hi", Normalization::default())
     };
     assert_ne!(given(&schema(["a", "b"])).key, given(&schema(["b", "a"])).key);
     let with_unknown = |part: &str| {
@@ -320,7 +320,8 @@ fn spellings_are_joined_only_where_nothing_else_may_be_about_them() {
     assert_eq!(ask(shop, part(one)), ask(shop, part(two)));
     let tenant = Tenant::default();
     let look = |scope: &str, text: &str| {
-        of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), text, Spellings::Normalised).key
+        of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), text, Normalization::WordLists)
+            .key
     };
     assert_eq!(look(r#"["shoes"]"#, one), look(r#"["shoes"]"#, two));
     assert_ne!(look(r#"["spelling"]"#, one), look(r#"["spelling"]"#, two));
@@ -331,7 +332,7 @@ fn what_was_joined_by_other_rules_is_not_found() {
     let body =
         json!({ "model": "m", "messages": [{ "role": "user", "content": "What is it?" }] }).to_string();
     let tenant = Tenant::default();
-    let by = |spellings| identity_by(&partition(&tenant), &body, spellings);
-    assert_ne!(by(Spellings::Composed).key, by(Spellings::Normalised).key);
-    assert_eq!(by(Spellings::Composed).exact, by(Spellings::Normalised).exact);
+    let by = |normalization| identity_by(&partition(&tenant), &body, normalization);
+    assert_ne!(by(Normalization::Minimal).key, by(Normalization::WordLists).key);
+    assert_eq!(by(Normalization::Minimal).exact, by(Normalization::WordLists).exact);
 }

@@ -18,8 +18,8 @@ pub use request::parse;
 use super::{Answer, Assembler, Dialect, ParsedRequest, Replay};
 use crate::domain::UnixSeconds;
 use crate::error::Result;
-use crate::matching::Spellings;
 use crate::raw_object;
+use crate::request_identity::Normalization;
 
 /// The dialect.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +30,8 @@ impl Dialect for ChatCompletions {
         "/chat/completions"
     }
 
-    fn parse(&self, body: &[u8], spellings: Spellings) -> Result<ParsedRequest> {
-        request::parse(body, spellings)
+    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
+        request::parse(body, normalization)
     }
 
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes> {

@@ -6,7 +6,7 @@ use super::ChatCompletions;
 use crate::dialects::ParsedRequest;
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
-use crate::matching::{Form, Json, Spellings};
+use crate::request_identity::{Json, Normalization, NormalizedQuestion};
 
 /// The member with the cache directives.
 pub(super) const DIRECTIVES: &str = "cache";
@@ -43,12 +43,12 @@ struct Question<'a> {
     is_alone: bool,
 }
 
-/// Reads a request. Only what is needed here is checked; the rest is between the client and the model. `spellings` says
+/// Reads a request. Only what is needed here is checked; the rest is between the client and the model. `normalization` says
 /// which questions are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
-pub fn parse(body: &[u8], spellings: Spellings) -> Result<ParsedRequest> {
+pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
     let mut scope = Json::parse(body)?;
     if !matches!(scope, Json::Object(_)) {
         return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
@@ -79,7 +79,7 @@ pub fn parse(body: &[u8], spellings: Spellings) -> Result<ParsedRequest> {
         has_tools,
         has_directives,
         is_exact,
-        form: alone.and_then(|question| Form::within(&scope, &question.text, spellings)),
+        form: alone.and_then(|question| NormalizedQuestion::within(&scope, &question.text, normalization)),
         scope: fingerprint(question.as_ref(), &scope),
         question: question.map(|question| question.text.into()),
     })
@@ -200,7 +200,11 @@ mod tests {
     use super::*;
 
     fn param(body: &str) -> String {
-        parse(body.as_bytes(), Spellings::default()).unwrap_err().param_name().unwrap_or("none").to_owned()
+        parse(body.as_bytes(), Normalization::default())
+            .unwrap_err()
+            .param_name()
+            .unwrap_or("none")
+            .to_owned()
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
             {"role":"user","content":[{"type":"text","text":"two"},{"type":"image_url","image_url":{"url":"u"}}]},
             {"role":"tool","content":"3"}],"stream":true,"stream_options":{"include_usage":true},
             "cache":{"ttl":1},"temperature":0}"#;
-        let chat = parse(body, Spellings::default()).unwrap();
+        let chat = parse(body, Normalization::default()).unwrap();
         assert_eq!((chat.question.as_deref(), chat.streams, chat.wants_usage), (Some("two"), true, true));
         assert_eq!((chat.temperature, chat.has_tools, chat.has_directives), (Some(0.0), false, true));
         let mut rest = Json::parse(body).unwrap();
@@ -228,7 +232,7 @@ mod tests {
             [r#"{"role":"system","content":"x"}"#, r#"{"role":"user","content":null}"#, r#"{"role":"user"}"#]
         {
             let body = format!(r#"{{"model":"m","messages":[{message}]}}"#);
-            assert_eq!(parse(body.as_bytes(), Spellings::default()).unwrap().question, None);
+            assert_eq!(parse(body.as_bytes(), Normalization::default()).unwrap().question, None);
         }
     }
 
@@ -239,7 +243,7 @@ mod tests {
         assert_eq!(param(r#"{"model":7,"messages":[]}"#), "model");
         let named =
             |bytes: usize| format!(r#"{{"model":"{}","messages":[{{"role":"user"}}]}}"#, "m".repeat(bytes));
-        assert!(parse(named(256).as_bytes(), Spellings::default()).is_ok());
+        assert!(parse(named(256).as_bytes(), Normalization::default()).is_ok());
         assert_eq!(param(&named(257)), "model");
         assert_eq!(param(r#"{"model":"m"}"#), "messages");
         assert_eq!(param(r#"{"model":"m","messages":"hi"}"#), "messages");

@@ -34,7 +34,7 @@ pub(super) struct Linear {
     pub(super) bias: Tensor,
 }
 
-/// A layer normalisation.
+/// A layer normalization.
 pub(super) struct Norm {
     pub(super) weight: Tensor,
     pub(super) bias: Tensor,

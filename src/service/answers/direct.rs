@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::generate::StoreRequest;
 use super::inflight::Caller;
+use super::response::MatchKind;
 use super::stored_answer::StoredAnswer;
 use super::{Answers, ResolvedRequest, StorePolicy};
 use crate::cache::{Stamp, TierName, Verdict};
 use crate::domain::{Credential, Key, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::matching::{Json, Partition, of_text};
+use crate::request_identity::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
 
 /// The upstream in the identity of answers that came from no upstream.
@@ -41,8 +42,8 @@ pub struct LookupHit {
     pub id: Key,
     /// The answer, as it was stored.
     pub answer: String,
-    /// Whether it was found only because two spellings of the question are one.
-    pub is_joined: bool,
+    /// How the stored question matches.
+    pub match_kind: MatchKind,
     /// The tier that held it.
     pub tier: TierName,
     /// Whether it is due to be replaced.
@@ -73,7 +74,7 @@ impl Answers {
             Some(LookupHit {
                 id: resolved.identity.key,
                 answer: String::from_utf8_lossy(record.answer).into_owned(),
-                is_joined: meta.validator != resolved.identity.exact.half(),
+                match_kind: MatchKind::of(meta, &resolved.identity),
                 tier: found.tier,
                 is_stale: found.verdict != Verdict::Fresh,
                 age_seconds: now.since(meta.created),
@@ -145,7 +146,7 @@ impl Answers {
             query: None,
             headers: &[],
         };
-        let identity = of_text(&partition, question.scope, question.prompt, self.spellings());
+        let identity = of_text(&partition, question.scope, question.prompt, self.normalization());
         let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
         let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds, "ttl")?;
         Ok(ResolvedRequest {

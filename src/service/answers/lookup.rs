@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::response::{AnswerResponse, Body, HitInfo, Outcome};
+use super::response::{AnswerResponse, Body, HitInfo, MatchKind, Outcome};
 use super::{AnswerRequest, Answers, ResolvedRequest, ResponseForm, StoredAnswer};
 use crate::cache::{Found, Namespace, Verdict};
 use crate::domain::{Key, Subject};
@@ -47,7 +47,7 @@ impl Answers {
         let record = record_for(found, form)?;
         let body = self.replayed(record.answer, form)?;
         let age = self.age(found, resolved);
-        if age.is_joined {
+        if age.match_kind == MatchKind::Normalized {
             self.metrics.answers_joined.inc();
         }
         let saved = record.usage.map(|usage| self.saved(&resolved.model, usage));
@@ -65,7 +65,7 @@ impl Answers {
         HitInfo {
             tier: found.tier,
             is_stale: found.verdict != Verdict::Fresh,
-            is_joined: meta.validator != resolved.identity.exact.half(),
+            match_kind: MatchKind::of(meta, &resolved.identity),
             age_seconds: now.since(meta.created),
             fresh_seconds: i64::from(meta.expires.0) - i64::from(now.0),
         }

@@ -30,7 +30,7 @@ pub use broadcast::EventStream;
 pub use direct::{LookupHit, Question};
 pub use lookup::REPLAYED_BYTES;
 pub use reason::Reason;
-pub use response::{AnswerResponse, Body, HitInfo, Outcome, Saved};
+pub use response::{AnswerResponse, Body, HitInfo, MatchKind, Outcome, Saved};
 pub use stored_answer::StoredAnswer;
 
 use self::generate::tags_of;
@@ -42,8 +42,8 @@ use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Credential, Subject, Tag, Tenant, TokenUsage};
 use crate::error::{Error, Kind, Result};
-use crate::matching::{Identity, Partition, Spellings};
 use crate::metrics::{Metrics, OutcomeLabels};
+use crate::request_identity::{Identity, Normalization, Partition};
 use crate::upstream::{self, Headers, Origin, Prices};
 
 /// Which answers are stored, and which requests share them.
@@ -189,8 +189,8 @@ impl Answers {
     }
 
     /// Which spellings of a question are one. Requests are to be read by it.
-    pub fn spellings(&self) -> Spellings {
-        if self.options.normalize_questions { Spellings::Normalised } else { Spellings::Composed }
+    pub fn normalization(&self) -> Normalization {
+        if self.options.normalize_questions { Normalization::WordLists } else { Normalization::Minimal }
     }
 
     /// Generations in flight.

@@ -8,7 +8,8 @@ use super::broadcast::EventStream;
 use super::reason::Reason;
 use crate::cache::TierName;
 use crate::dialects::Replay;
-use crate::domain::Key;
+use crate::domain::{EntryMeta, Key};
+use crate::request_identity::Identity;
 use crate::upstream::Headers;
 
 /// A response.
@@ -71,12 +72,21 @@ pub struct HitInfo {
     pub tier: TierName,
     /// Whether it is due for a refresh.
     pub is_stale: bool,
-    /// Whether it was found only because two spellings of the question are one.
-    pub is_joined: bool,
+    /// How the stored question matches.
+    pub match_kind: MatchKind,
     /// Seconds since it was generated.
     pub age_seconds: u32,
     /// Seconds until it expires; negative once it has.
     pub fresh_seconds: i64,
+}
+
+/// How a stored question matches the question of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatchKind {
+    /// Word for word.
+    Exact,
+    /// Once both are normalized.
+    Normalized,
 }
 
 /// The cost of an answer.
@@ -86,6 +96,21 @@ pub struct Saved {
     pub tokens: u64,
     /// Dollars, if the price is known.
     pub usd: Option<f64>,
+}
+
+impl MatchKind {
+    /// How the entry that was found under the key of `identity` matches it.
+    pub(super) fn of(found: &EntryMeta, identity: &Identity) -> MatchKind {
+        if found.validator == identity.exact.half() { MatchKind::Exact } else { MatchKind::Normalized }
+    }
+
+    /// The label in headers and replies.
+    pub fn label(self) -> &'static str {
+        match self {
+            MatchKind::Exact => "exact",
+            MatchKind::Normalized => "normalized",
+        }
+    }
 }
 
 impl AnswerResponse {

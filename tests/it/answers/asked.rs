@@ -53,7 +53,7 @@ async fn composed_letters_and_space_around_a_question_join_by_default() {
     assert!(!is_hit(&ask(&server, &question("¿Cómo es?")).await));
     for text in ["¿Co\u{301}mo es?", "  ¿Cómo es?", "¿Cómo es?\n", "\t¿Co\u{301}mo es?\u{a0}"] {
         let answer = ask(&server, &question(text)).await;
-        assert!(is_hit(&answer) && answer.header("cache-status").ends_with("-normalised"), "{text:?}");
+        assert!(is_hit(&answer) && answer.header("cache-status").ends_with("-normalized"), "{text:?}");
     }
     assert_eq!(upstream.calls(), 1);
 }
@@ -63,7 +63,7 @@ async fn closed_lists_join_only_where_they_are_switched_on() {
     let (_dir, _upstream, server) = start(&[("LIKEWISE__ANSWERS__NORMALIZE_QUESTIONS", "true")]).await;
     assert!(!is_hit(&ask(&server, &question("What is it?")).await));
     let joined = ask(&server, &question("what is it")).await;
-    assert!(is_hit(&joined) && joined.header("cache-status").ends_with("detail=memory-normalised"));
+    assert!(is_hit(&joined) && joined.header("cache-status").ends_with("detail=memory-normalized"));
     assert!(!is_hit(&ask(&server, &asks("Correct what the user writes.", "What is it?")).await));
     assert!(!is_hit(&ask(&server, &asks("Correct what the user writes.", "what is it")).await));
     // What was joined by the lists is not found without them.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CHAT, accumulated, ask, is_hit, normalised, question, quiet, start, start_in, status, with};
+use super::{CHAT, accumulated, ask, is_hit, normalized, question, quiet, start, start_in, status, with};
 use crate::program::{Server, until};
 use crate::upstream::Mode;
 
@@ -20,7 +20,7 @@ async fn a_question_is_asked_once() {
     assert!(second.header("server-timing").starts_with("lookup;dur="));
     assert_eq!(second.header("x-likewise-tokens-saved"), "30");
     assert_ne!(second.body["id"], first.body["id"], "a replay is another delivery");
-    assert_eq!(normalised(second.body), normalised(first.body));
+    assert_eq!(normalized(second.body), normalized(first.body));
     assert_eq!(upstream.calls(), 1);
     let counts = [server.stat("/answers/hits").await, server.stat("/answers/misses").await];
     assert_eq!(counts, [1, 1]);
@@ -48,16 +48,16 @@ async fn an_answer_is_the_same_in_both_forms_whichever_came_first() {
         assert!(!is_hit(&miss));
         let (hit, as_stream) = (ask(&server, &one).await, ask(&server, &streamed(&one)).await);
         assert!(is_hit(&hit) && is_hit(&as_stream), "{place}");
-        assert_eq!(normalised(hit.body), normalised(miss.body.clone()), "{place}");
-        assert_eq!(normalised(accumulated(&as_stream)), normalised(miss.body), "{place}");
+        assert_eq!(normalized(hit.body), normalized(miss.body.clone()), "{place}");
+        assert_eq!(normalized(accumulated(&as_stream)), normalized(miss.body), "{place}");
 
         let two = with(body.clone(), json!({ "seed": 2 }));
         let miss = ask(&server, &streamed(&two)).await;
         assert!(!is_hit(&miss));
         let (hit, as_json) = (ask(&server, &streamed(&two)).await, ask(&server, &two).await);
         assert!(is_hit(&hit) && is_hit(&as_json), "{place}");
-        assert_eq!(normalised(accumulated(&hit)), normalised(accumulated(&miss)), "{place}");
-        assert_eq!(normalised(as_json.body), normalised(accumulated(&miss)), "{place}");
+        assert_eq!(normalized(accumulated(&hit)), normalized(accumulated(&miss)), "{place}");
+        assert_eq!(normalized(as_json.body), normalized(accumulated(&miss)), "{place}");
         let chunks = hit.body.as_str().unwrap().matches("data: ").count();
         assert!(chunks > 3, "{chunks} chunks: one giant one is no stream");
     }
@@ -93,7 +93,7 @@ async fn an_answer_that_does_not_tell_what_it_used_is_found_in_both_forms() {
     assert!(!is_hit(&ask(&server, &body).await));
     let hit = ask(&server, &body).await;
     assert!(is_hit(&hit));
-    assert_eq!(normalised(hit.body), normalised(whole));
+    assert_eq!(normalized(hit.body), normalized(whole));
     let streamed = with(body, json!({ "stream": true, "stream_options": { "include_usage": true } }));
     assert_eq!(accumulated(&ask(&server, &streamed).await)["choices"][0]["message"]["content"], "brief");
     assert_eq!(upstream.calls(), 1);
@@ -141,7 +141,7 @@ async fn whoever_asks_otherwise_gets_an_answer_of_his_own() {
         "the order of what is read by name, and spelling, do not matter"
     );
     let spaced = ask(&server, &question(" which one is it?\n")).await;
-    assert!(is_hit(&spaced) && spaced.header("cache-status").ends_with("detail=memory-normalised"));
+    assert!(is_hit(&spaced) && spaced.header("cache-status").ends_with("detail=memory-normalized"));
     assert!(!is_hit(&ask(&server, &question("which ones is it?")).await));
 }
 
@@ -471,7 +471,7 @@ async fn answers_can_be_given_and_found_without_an_upstream() {
         (&exact["layer"], &exact["answer"], &exact["id"]),
         (&json!("exact"), &json!("19,90 €"), &given.body["id"])
     );
-    assert_eq!(lookup(" ¿Cua\u{301}nto cuesta?\n", &scope).await["layer"], "normalised");
+    assert_eq!(lookup(" ¿Cua\u{301}nto cuesta?\n", &scope).await["layer"], "normalized");
     assert_eq!(lookup("cuánto cuesta", &scope).await["hit"], false, "a mark may be what is asked about");
     assert_eq!(lookup("cuanto cuesta", &scope).await["hit"], false, "an accent makes another word");
     assert_eq!(lookup("¿Cuánto cuesta?", &json!({ "model": "n" })).await["hit"], false);

@@ -70,7 +70,7 @@ fn accumulated(answer: &Answer) -> Value {
 }
 
 /// Without what names one delivery, and with the defaults that JSON and streams spell differently.
-fn normalised(mut answer: Value) -> Value {
+fn normalized(mut answer: Value) -> Value {
     let members = answer.as_object_mut().expect("an answer");
     members.remove("id");
     members.remove("created");

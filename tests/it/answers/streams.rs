@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{CHAT, accumulated, ask, is_hit, normalised, question, quiet, start, status, with};
+use super::{CHAT, accumulated, ask, is_hit, normalized, question, quiet, start, status, with};
 use crate::program::{Answer, Server};
 use crate::upstream::{Mode, Upstream};
 
@@ -119,8 +119,8 @@ async fn what_is_said_in_fragments_is_one_again() {
     assert!(choice.get("delta").is_none());
     let again = ask(&server, &streamed(&question("in fragments?"))).await;
     assert!(is_hit(&again));
-    assert_eq!(normalised(accumulated(&again)), normalised(accumulated(&live)));
-    assert_eq!(normalised(accumulated(&again)), normalised(after.body));
+    assert_eq!(normalized(accumulated(&again)), normalized(accumulated(&live)));
+    assert_eq!(normalized(accumulated(&again)), normalized(after.body));
 }
 
 #[tokio::test]

@@ -1,13 +1,12 @@
-//! Does a text speak of texts: of letters and spelling, of counting, repeating and translating, of messages and inputs?
+//! Detects whether a text mentions operations on texts: spelling, counting, repeating, translating, messages and inputs.
 //!
-//! Before a model that was told to correct, measure or wrap what the user writes, two spellings of a question are two
-//! questions. Known are words of English and Spanish, and some of their neighbours; a word too many costs a hit, a word too few
-//! a right answer.
+//! For a model that is to correct, measure or wrap the user's text, two spellings of a question are two questions. The lists hold
+//! words of English and Spanish, and some of their neighbours; a word too many costs a hit, a word too few a right answer.
 
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-/// Beginnings of words, without accents, all of whose forms speak of texts.
+/// Beginnings of words, without accents, all of whose forms are about texts.
 const BEGINNINGS: [&str; 79] = [
     "accent",
     "acento",
@@ -147,7 +146,7 @@ const WORDS: [&str; 52] = [
 ];
 
 /// Whether `text` does.
-pub(super) fn speaks_of_texts(text: &str) -> bool {
+pub(super) fn mentions_text_operations(text: &str) -> bool {
     let mut word = String::new();
     let is_of_texts = |word: &str| {
         WORDS.binary_search(&word).is_ok() || BEGINNINGS.iter().any(|beginning| word.starts_with(beginning))
@@ -186,7 +185,7 @@ mod tests {
             "Du bist ein Lektor",
             "how many bytes in e\u{301}",
         ] {
-            assert!(speaks_of_texts(text), "{text}");
+            assert!(mentions_text_operations(text), "{text}");
         }
     }
 
@@ -199,7 +198,7 @@ mod tests {
             "What is the capital of France?",
             "",
         ] {
-            assert!(!speaks_of_texts(text), "{text}");
+            assert!(!mentions_text_operations(text), "{text}");
         }
     }
 

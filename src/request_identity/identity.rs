@@ -1,34 +1,34 @@
-//! The fingerprints of a request.
+//! The hashes that make the identity of a request.
 
-use super::form::{Form, Spellings};
 use super::json::Json;
+use super::normalization::{Normalization, NormalizedQuestion};
 use crate::domain::{Key, KeyHasher, Tenant};
 
-/// Who asks, whom, and through what: everything outside the request that must be equal for two to share an answer.
+/// Everything outside the body that must be equal for two requests to share an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Partition<'a> {
-    /// Whose answer it is.
+    /// The tenant.
     pub tenant: &'a Tenant,
-    /// The namespace that it is kept in.
+    /// The namespace of the answer.
     pub namespace: &'a str,
     /// The credential that the request came with, where answers are not shared between credentials.
     pub credential: Option<&'a [u8]>,
-    /// Who is asked.
+    /// The upstream.
     pub upstream: &'a str,
-    /// The query of the request's address.
+    /// The query string of the request.
     pub query: Option<&'a str>,
-    /// Headers that are passed on.
+    /// Headers that are forwarded.
     pub headers: &'a [(String, String)],
 }
 
-/// What makes two requests the same.
+/// The identity of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Equal for requests that ask the same in the same scope; their answer is kept under it.
+    /// Equal for requests with the same normalized question and scope. Their answer is stored under it.
     pub key: Key,
-    /// Equal only for requests that ask it in the same words.
+    /// Equal only for requests with the same question, word for word.
     pub exact: Key,
-    /// Equal for requests that may share answers at all.
+    /// Equal for requests with the same scope.
     pub scope: Key,
 }
 
@@ -53,34 +53,34 @@ pub fn of_request(
     domain: &str,
     scope: &Key,
     question: Option<&str>,
-    form: Option<&Form>,
+    form: Option<&NormalizedQuestion>,
 ) -> Identity {
     let scope = partition.hasher(domain).field(&scope.0).finish();
     of_scope(scope, question, form)
 }
 
-/// The identity of a question that is asked in words within a scope of any kind.
+/// The identity of a question in words within a scope of any JSON value.
 pub fn of_text(
     partition: &Partition<'_>,
     scope: &Json<'_>,
     question: &str,
-    spellings: Spellings,
+    normalization: Normalization,
 ) -> Identity {
-    let form = Form::within(scope, question, spellings);
+    let form = NormalizedQuestion::within(scope, question, normalization);
     let scope = partition.hasher("likewise/scope/text/v2").field(&scope.canonical()).finish();
     of_scope(scope, Some(question), form.as_ref())
 }
 
-/// `form` is what questions that are to be one have in common. Those of different rules never share a key: what was joined by
-/// rules that are off now is not found.
-fn of_scope(scope: Key, question: Option<&str>, form: Option<&Form>) -> Identity {
+/// `form` is the normalized question. Questions that were normalized by different rules never share a key, so that an answer is not
+/// found by rules that are off now.
+fn of_scope(scope: Key, question: Option<&str>, form: Option<&NormalizedQuestion>) -> Identity {
     let mut exact = KeyHasher::new("likewise/answer/exact/v2");
     optional(exact.field(&scope.0), question.map(str::as_bytes));
     let exact = exact.finish();
     let of_form = |domain, form: &str| KeyHasher::new(domain).field(&scope.0).field(form.as_bytes()).finish();
     let key = match form {
-        Some(Form::Composed(form)) => of_form("likewise/answer/composed/v2", form),
-        Some(Form::Plain(form)) => of_form("likewise/answer/plain/v2", form),
+        Some(NormalizedQuestion::Minimal(form)) => of_form("likewise/answer/composed/v2", form),
+        Some(NormalizedQuestion::WordLists(form)) => of_form("likewise/answer/plain/v2", form),
         None => exact,
     };
     Identity { key, exact, scope }

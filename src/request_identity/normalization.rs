@@ -1,51 +1,55 @@
-//! What spellings of a question have in common that are one.
+//! The normalization of a question: equal for questions that share an identity.
 
 use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::json::Json;
-use super::plain::plain_within;
+use super::normalize::normalize_within;
 
-/// Longer texts are taken as they are: they are documents, not questions, and compared by their bytes.
+/// Longer texts are documents, not questions, and compared by their bytes.
 pub(super) const QUESTION_BYTES_MAX: usize = 2048;
 
 /// Letters below it are composed: the first that may join the one before it (Unicode Annex 15, section 9).
 pub(super) const COMBINING_MIN: char = '\u{300}';
 
-/// Which spellings of a question are one.
+/// Which differences between questions are ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Spellings {
-    /// Those that differ in how letters are composed, and in the white space around them.
+pub enum Normalization {
+    /// Unicode composition, and the whitespace around a question.
     #[default]
-    Composed,
-    /// Also those that closed lists of words show to ask the same.
-    Normalised,
+    Minimal,
+    /// Also differences that closed lists of words show to be without meaning.
+    WordLists,
 }
 
-/// The form of a question: equal for questions that are one.
+/// A normalized question. Those of different rules never share an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Form {
-    /// Letters composed, nothing around them.
-    Composed(String),
-    /// The plain form of the closed lists.
-    Plain(String),
+pub enum NormalizedQuestion {
+    /// Letters composed, no whitespace around them.
+    Minimal(String),
+    /// Normalized by the closed lists.
+    WordLists(String),
 }
 
-impl Form {
-    /// The form of a question within a scope; none if only its very bytes are it.
-    pub fn within(scope: &Json<'_>, question: &str, spellings: Spellings) -> Option<Form> {
-        let plain = match spellings {
-            Spellings::Composed => None,
-            Spellings::Normalised => plain_within(scope, question).map(Form::Plain),
+impl NormalizedQuestion {
+    /// Normalizes a question within a scope. `None` if it is compared by its bytes.
+    pub fn within(
+        scope: &Json<'_>,
+        question: &str,
+        normalization: Normalization,
+    ) -> Option<NormalizedQuestion> {
+        let by_lists = match normalization {
+            Normalization::Minimal => None,
+            Normalization::WordLists => normalize_within(scope, question).map(NormalizedQuestion::WordLists),
         };
-        plain.or_else(|| composed(question).map(|form| Form::Composed(form.into_owned())))
+        by_lists.or_else(|| composed(question).map(|form| NormalizedQuestion::Minimal(form.into_owned())))
     }
 }
 
 /// A text with its letters composed (Unicode NFC) and without the white space around it. A text with letters that NFC makes
-/// other ones, as it does with the sign of Ohm, is left as it is: they may be what is asked about. None if nothing is left, and
-/// for a text that is too long.
+/// other ones, as it does with the sign of Ohm, is left as it is: the question may be about them. `None` for an empty or too long
+/// text.
 fn composed(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.trim();
     if inner.is_empty() || text.len() > QUESTION_BYTES_MAX {
@@ -67,8 +71,8 @@ pub(super) fn is_itself_composed(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn form(question: &str) -> Option<Form> {
-        Form::within(&Json::Null, question, Spellings::Composed)
+    fn form(question: &str) -> Option<NormalizedQuestion> {
+        NormalizedQuestion::within(&Json::Null, question, Normalization::Minimal)
     }
 
     #[test]
@@ -118,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn normalised_forms_are_of_their_own_kind_and_leave_the_rest_composed() {
-        let normalised = |text: &str| Form::within(&Json::Null, text, Spellings::Normalised);
-        assert_eq!(normalised("What is it?"), normalised("what is it"));
-        assert_ne!(normalised("what is it?"), form("what is it?"));
-        assert_eq!(normalised(" x = 1 "), form("x = 1"));
+    fn normalized_forms_are_of_their_own_kind_and_leave_the_rest_composed() {
+        let normalized = |text: &str| NormalizedQuestion::within(&Json::Null, text, Normalization::WordLists);
+        assert_eq!(normalized("What is it?"), normalized("what is it"));
+        assert_ne!(normalized("what is it?"), form("what is it?"));
+        assert_eq!(normalized(" x = 1 "), form("x = 1"));
     }
 }

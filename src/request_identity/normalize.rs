@@ -1,6 +1,6 @@
-//! The plain form of a question: equal for questions that differ only in what closed lists of words show to be the same.
+//! Normalizes a question by closed lists of words: equal for questions whose differences the lists show to be without meaning.
 //!
-//! The lists are never complete, so it takes an option to join by them. Joined are: composed and decomposed letters
+//! The lists are never complete, so it takes an option to use them. Ignored are: composed and decomposed letters
 //! (Unicode NFC), the kinds of spaces, those around the text, typographic apostrophes, the capital that a sentence begins
 //! with where its first word is one of a closed list, the final full stop of an order, and the marks of what asks with or
 //! without them. Nothing else: an accent makes another word, and so may a capital (`Polish`, `US`); `it works` and
@@ -11,12 +11,12 @@ use std::cell::Cell;
 
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::asking::{asks, is_asking};
-use super::form::{COMBINING_MIN, QUESTION_BYTES_MAX, is_itself_composed};
 use super::json::Json;
-use super::texts::speaks_of_texts;
+use super::normalization::{COMBINING_MIN, QUESTION_BYTES_MAX, is_itself_composed};
+use super::question_detection::{asks, is_asking};
+use super::text_operations::mentions_text_operations;
 
-/// Of what surrounds a question so many bytes are looked at.
+/// Bytes of the scope that are searched.
 const SCOPE_BYTES_MAX: usize = 64 * 1024;
 
 /// Marks that end or open a sentence.
@@ -42,15 +42,15 @@ enum End {
     Question,
 }
 
-/// The plain form of a question within a scope; none where the scope speaks of texts, as an order to correct what the user
-/// writes does, and where it is too long to be looked through.
-pub(super) fn plain_within(scope: &Json<'_>, question: &str) -> Option<String> {
+/// Normalizes a question within a scope. `None` where the scope mentions operations on texts, as an order to correct the user's
+/// text does, and where it is too long to be searched.
+pub(super) fn normalize_within(scope: &Json<'_>, question: &str) -> Option<String> {
     let left = Cell::new(SCOPE_BYTES_MAX);
     let matters = |text: &str| {
         left.set(left.get().saturating_sub(text.len()));
-        left.get() == 0 || speaks_of_texts(text)
+        left.get() == 0 || mentions_text_operations(text)
     };
-    if matters_in(scope, &matters) { None } else { plain(question) }
+    if matters_in(scope, &matters) { None } else { normalize(question) }
 }
 
 /// Whether any text of a scope matters. What the members of a request are called does not, nor that a part of a message, or the
@@ -65,11 +65,11 @@ fn matters_in(scope: &Json<'_>, matters: &impl Fn(&str) -> bool) -> bool {
     })
 }
 
-/// The plain form; none for a text that may be more than prose, where every byte may matter: one with line breaks,
-/// quotes, code, symbols or spaces that mean something, or one about texts.
-pub(super) fn plain(text: &str) -> Option<String> {
+/// Normalizes a question. `None` for a text that may be more than prose, where every byte may matter: one with line breaks,
+/// quotes, code, symbols or spaces with a meaning, or one about texts.
+pub(super) fn normalize(text: &str) -> Option<String> {
     let is_short = text.len() <= QUESTION_BYTES_MAX;
-    if !is_short || !text.chars().all(is_prose) || quotes(text) || speaks_of_texts(text) {
+    if !is_short || !text.chars().all(is_prose) || quotes(text) || mentions_text_operations(text) {
         return None;
     }
     let composed = composed(text.trim());
@@ -171,7 +171,7 @@ mod tests {
             ("Can I return it?", "can I return it"),
             ("How much does it cost?", "how much does it cost"),
         ] {
-            assert_eq!(plain(one).unwrap(), plain(two).unwrap(), "{one} / {two}");
+            assert_eq!(normalize(one).unwrap(), normalize(two).unwrap(), "{one} / {two}");
         }
     }
 
@@ -208,7 +208,7 @@ mod tests {
             ("Can albums", "can albums"),
             ("Who albums", "who albums"),
         ] {
-            assert_ne!(plain(one), plain(two), "{one} / {two}");
+            assert_ne!(normalize(one), normalize(two), "{one} / {two}");
         }
     }
 
@@ -231,16 +231,16 @@ mod tests {
             "corrige esto",
             long.as_str(),
         ] {
-            assert_eq!(plain(text), None, "{text:?}");
+            assert_eq!(normalize(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn a_scope_that_speaks_of_texts_leaves_no_plain_form() {
-        let form = |scope: &str| plain_within(&Json::parse(scope.as_bytes()).unwrap(), "What is it?");
+        let form = |scope: &str| normalize_within(&Json::parse(scope.as_bytes()).unwrap(), "What is it?");
         let shop = r#"{"messages":[{"content":[{"type":"text","text":"you sell shoes"}]}],"max_tokens":5,
             "modalities":["text"],"response_format":{"type":"text"}}"#;
-        assert_eq!(form(shop), plain("What is it?"));
+        assert_eq!(form(shop), normalize("What is it?"));
         let long = format!("[\"{}\"]", "a ".repeat(SCOPE_BYTES_MAX));
         let mut orders = vec![long.as_str()];
         orders.extend([r#"["a\nCorrige lo que escribe el usuario"]"#, r#"{"tools":[{"a":{"text":1}}]}"#]);
@@ -262,8 +262,8 @@ mod tests {
             "What is a? b?",
             "what is a.",
         ] {
-            if let Some(form) = plain(text) {
-                assert_eq!(plain(&form).as_deref(), Some(form.as_str()), "{text}");
+            if let Some(form) = normalize(text) {
+                assert_eq!(normalize(&form).as_deref(), Some(form.as_str()), "{text}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Does a sentence ask, with or without its mark?
+//! Detects whether a sentence is a question, with or without its question mark.
 //!
 //! Few beginnings do for certain: `when it rains.` states, `Cuánto lo siento` exclaims, `do it now` orders. What is certain
 //! is told by the first words together, in English and Spanish; everything else may ask or not.

@@ -1,0 +1,16 @@
+//! The identity of a request: which requests share an answer.
+//!
+//! Contains: canonical JSON, the normalization of questions, the hashes of scope and question. Must not contain: I/O, a clock, an async
+//! function. The one idea: every difference counts unless it is known not to. The scope holds everything that must be equal for two
+//! questions to share an answer, unknown members included; only the last words of the user are compared by more than their bytes.
+
+mod identity;
+mod json;
+mod normalization;
+mod normalize;
+mod question_detection;
+mod text_operations;
+
+pub use identity::{Identity, Partition, of_request, of_text};
+pub use json::Json;
+pub use normalization::{Normalization, NormalizedQuestion};
