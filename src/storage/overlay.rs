@@ -54,6 +54,11 @@ impl Overlay {
         Ok(!fs::metadata(path)?.len().is_multiple_of(PAGE_BYTES))
     }
 
+    /// The same with another beginning.
+    pub(super) fn begin_with(&self, header: &[u8]) -> io::Result<()> {
+        self.write_at(0, header)
+    }
+
     /// Changes one byte.
     pub(super) fn patch(&self, offset: u64, change: impl FnOnce(u8) -> u8) -> io::Result<()> {
         let mut byte = [0];

@@ -1,7 +1,9 @@
 //! Small records of any length: tables of bytes by bytes, always durable, with `redb` behind one door.
 //!
-//! One thread writes. Changes that arrive during a commit share the next one, so that many writers pay one fsync.
+//! One thread writes. Changes that arrive during a commit share the next one, so that many writers pay one fsync. Changes
+//! of one table, on which the meaning of everything else that is stored depends, are written to a copy of it first.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -11,15 +13,21 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::fields::lock;
-use super::files::{FILE_MODE, create_private_dir};
+use super::files::{FILE_MODE, OsFiles, create_private_dir, remove_if_present};
+use super::header_copy::{self, CopiedBackend, Judgement};
+use super::mirror::{self, Mirror, Table};
 use crate::error::{Error, Kind, Result};
 
 /// The name of the database's file.
 pub const RECORDS_NAME: &str = "records.redb";
+
+/// The table of which there is a copy: the tokens that invalidations replace, which `src/cache/versions/` keeps. Without
+/// them nothing that was stored, vectors too, can be shown not to be hidden.
+pub(super) const MIRRORED: &str = "versions";
 
 /// Writers in one commit at most.
 const GROUP_MAX: usize = 1024;
@@ -85,6 +93,8 @@ pub struct Records {
     queue: Mutex<Option<Sender<Write>>>,
     room: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// What the copy of a table held when it was opened.
+    mirrored: Mutex<Option<Table>>,
 }
 
 #[derive(Debug)]
@@ -102,18 +112,31 @@ impl Records {
     pub fn open(dir: &Path) -> Result<Records> {
         create_private_dir(dir).map_err(|error| Error::io("create the directory of the records", error))?;
         let path = dir.join(RECORDS_NAME);
+        check_header(&path)?;
         create_private_file(&path).map_err(|error| Error::io("create the records", error))?;
-        let database =
-            guarded(|| Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(Into::into));
+        let database = guarded(|| {
+            let backend = CopiedBackend::open(&path)?;
+            Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+        });
         let database = Arc::new(database.map_err(|error| failed("open the records", &path, error))?);
+        let content = || encoded(&database, &path);
+        let (mirror, mirrored) = Mirror::open(dir, MIRRORED, content)?;
         let (queue, inbox) = mpsc::channel();
-        let writer = Writer { database: database.clone(), path: path.clone(), failed: None };
+        let writer = Writer { database: database.clone(), path: path.clone(), mirror, failed: None };
         let writer = thread::Builder::new()
             .name("storage-records".into())
             .spawn(move || writer.run(&inbox))
             .map_err(|error| Error::io("start the writer of the records", error))?;
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
-        Ok(Records { database, path, queue: Mutex::new(Some(queue)), room, writer: Mutex::new(Some(writer)) })
+        let (queue, writer, mirrored) =
+            (Mutex::new(Some(queue)), Mutex::new(Some(writer)), Mutex::new(mirrored));
+        Ok(Records { database, path, queue, room, writer, mirrored })
+    }
+
+    /// What the copy of the table `versions` held when the records were opened, once. It lacks nothing that was
+    /// acknowledged, unless a program wrote to the records that knows of no copy. `None` if there was none that verifies.
+    pub fn take_mirrored(&self) -> Option<HashMap<Vec<u8>, Vec<u8>>> {
+        lock(&self.mirrored).take()
     }
 
     /// Makes all of the changes or none, in their order. Returns when they survive the loss of power.
@@ -216,6 +239,28 @@ impl Drop for Records {
     }
 }
 
+/// Refuses a file whose header is not that of its last commit: redb would go back to an earlier one, which may hold what
+/// was deleted since.
+fn check_header(path: &Path) -> Result<()> {
+    if !path.exists() {
+        // A copy of the header of a file that has gone would speak against the next one.
+        return remove_if_present(&OsFiles, &header_copy::path_of(path))
+            .map_err(|error| Error::io("remove the copy of the records' header", error));
+    }
+    match header_copy::judge(path) {
+        Ok(Judgement::Sound | Judgement::Blemished(_)) => Ok(()),
+        Ok(Judgement::Damaged(_)) => {
+            let message = "open the records: their header is not that of the last commit";
+            Err(Error::new(Kind::Corrupt, message).with("path", path.display()))
+        }
+        Err(error) if error.kind() == Kind::Format => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the header of the records is taken as it is");
+            Ok(())
+        }
+    }
+}
+
 /// Creates the file with its mode, if it is missing: redb takes an empty one for a new database.
 pub(super) fn create_private_file(path: &Path) -> std::io::Result<()> {
     fs::OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path).map(drop)
@@ -224,6 +269,8 @@ pub(super) fn create_private_file(path: &Path) -> std::io::Result<()> {
 struct Writer {
     database: Arc<Database>,
     path: PathBuf,
+    /// Missing once it could not be written.
+    mirror: Option<Mirror>,
     failed: Option<Error>,
 }
 
@@ -235,7 +282,9 @@ impl Writer {
                 Some(error) => Err(Error::new(Kind::Unavailable, "write records after a failed write")
                     .with("path", self.path.display())
                     .source(error.clone())),
-                None => self.commit(&group).map_err(|error| failed("write records", &self.path, error)),
+                None => self.mirror(&group).and_then(|()| {
+                    self.commit(&group).map_err(|error| failed("write records", &self.path, error))
+                }),
             };
             if let (Err(error), None) = (&result, &self.failed) {
                 self.failed = Some(error.clone());
@@ -246,6 +295,30 @@ impl Writer {
                 let _ = done.send(result.clone());
             }
         }
+        if let Some(mirror) = &mut self.mirror {
+            mirror.close();
+        }
+    }
+
+    /// Writes the changes of the mirrored table to its copy: durable when this returns.
+    ///
+    /// Errors: `Io` if the copy can be neither written nor removed.
+    fn mirror(&mut self, group: &[Write]) -> Result<()> {
+        let changes = group.iter().flat_map(|write| &write.changes);
+        let changes: Vec<&Change> = changes.filter(|change| change.table == MIRRORED).collect();
+        let Some(mirror) = self.mirror.as_mut().filter(|_| !changes.is_empty()) else { return Ok(()) };
+        if mirror.is_long()
+            && let Err(error) =
+                encoded(&self.database, &self.path).and_then(|content| mirror.rewrite(&content))
+        {
+            tracing::warn!(%error, "the copy of a table grows on: it cannot be written anew");
+        }
+        if let Err(error) = mirror.append(&changes) {
+            tracing::warn!(%error, "the copy of a table of the records is given up until the next start");
+            mirror.discard()?;
+            self.mirror = None;
+        }
+        Ok(())
     }
 
     fn commit(&self, group: &[Write]) -> Result<(), redb::Error> {
@@ -281,6 +354,24 @@ fn gather(first: Write, inbox: &Receiver<Write>) -> Vec<Write> {
         }
     }
     group
+}
+
+/// The mirrored table as its copy begins with it.
+fn encoded(database: &Database, path: &Path) -> Result<Vec<u8>> {
+    let encoded = guarded(|| {
+        let mut bytes = mirror::encode(std::iter::empty());
+        let transaction = database.begin_read()?;
+        let table = match transaction.open_table(definition(MIRRORED)) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(bytes),
+            table => table?,
+        };
+        for record in table.iter()? {
+            let (key, value) = record?;
+            mirror::push(&mut bytes, key.value(), Some(value.value()));
+        }
+        Ok(bytes)
+    });
+    encoded.map_err(|error| failed("read the table of which there is a copy", path, error))
 }
 
 pub(super) fn definition(table: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {

@@ -20,6 +20,7 @@ use super::directory::{
     write_format,
 };
 use super::files::{OsFiles, create_private_dir, read_all};
+use super::header_copy;
 use super::options::{Options, ReadMode};
 use super::records::RECORDS_NAME;
 use super::recovery::recover;
@@ -129,6 +130,7 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
         } else if from == records_in(root).join(RECORDS_NAME) {
             salvaged = Some((finding.file.clone(), records::salvage(&from)?));
             move_aside(root, &aside, &finding.file)?;
+            move_aside(root, &aside, &header_copy::path_of(&finding.file))?;
             records::publish_salvaged(&from)?;
         } else {
             move_aside(root, &aside, &finding.file)?;

@@ -312,3 +312,77 @@ async fn a_damaged_last_change_of_a_collection_is_found() {
         assert_eq!(verify(dir.path(), &["--repair"]).0, Some(0));
     }
 }
+
+/// Whatever becomes of the records: what was embedded is in files of its own, and is found again after a repair. Objects are
+/// found again where it was only the beginning of the file that was damaged; and what was hidden stays hidden.
+#[tokio::test]
+async fn embeddings_outlive_the_records_and_objects_a_damaged_header() {
+    for is_killed in [true, false] {
+        let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+        let start = || Server::spawn(&mut remote(dir.path(), &endpoint.url));
+        let server = start();
+        let embed = async |server: &Server| {
+            server.post_raw(r#"{"model":"mock","input":["uno","dos"]}"#).await.counts()
+        };
+        assert_eq!(embed(&server).await, (0, 2, 0));
+        for (key, tags) in [("shown", "a"), ("hidden", "t"), ("deleted", "a")] {
+            let path = format!("/v1/cache/products/{key}");
+            assert_eq!(server.ask("PUT", &path, &[("x-cache-tags", tags)], "value").await.status, 204);
+        }
+        assert!(server.stop().success());
+        let server = start();
+        assert_eq!(server.ask("POST", "/v1/invalidate", &[], r#"{"tags":["t"]}"#).await.status, 200);
+        assert_eq!(server.ask("DELETE", "/v1/cache/products/deleted", &[], "").await.status, 204);
+        if is_killed {
+            server.kill();
+        } else {
+            assert!(server.stop().success());
+        }
+        let folder = dir.path().join("records");
+        let records = folder.join("records.redb");
+        let whole: Vec<_> = fs_err::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs_err::read(path).unwrap()))
+            .collect();
+        for (name, damage, status) in DAMAGES {
+            fs_err::remove_dir_all(&folder).unwrap();
+            fs_err::create_dir(&folder).unwrap();
+            whole.iter().for_each(|(path, bytes)| fs_err::write(path, bytes).unwrap());
+            let mut damaged = fs_err::read(&records).unwrap();
+            damage(&mut damaged);
+            fs_err::write(&records, damaged).unwrap();
+            let (found, said) = verify(dir.path(), &[]);
+            assert_eq!(found, Some(3), "{name}: {said}");
+            let (code, said) = verify(dir.path(), &["--repair"]);
+            assert_eq!(code, Some(0), "{name}: {said}");
+            let server = start();
+            let name = format!("{name}, killed: {is_killed}: {said}");
+            assert_eq!(embed(&server).await, (2, 0, 0), "{name}");
+            assert_eq!(server.get("/v1/cache/products/shown").await.status, status, "{name}");
+            for gone in ["hidden", "deleted"] {
+                let gone = server.get(&format!("/v1/cache/products/{gone}")).await;
+                assert_eq!(gone.status, 404, "{name}");
+            }
+            server.kill();
+        }
+        fs_err::remove_file(&records).unwrap();
+        assert_eq!(verify(dir.path(), &[]).0, Some(3));
+        let server = start();
+        assert_eq!(embed(&server).await, (2, 0, 0), "also without a repair");
+        server.kill();
+    }
+}
+
+/// Damage of the records, and what an object that was there answers after the repair.
+type Damage = (&'static str, fn(&mut Vec<u8>), u16);
+const DAMAGES: [Damage; 8] = [
+    ("byte 0", |bytes| bytes[0] ^= 1, 200),
+    ("first slot", |bytes| bytes[64..192].fill(0), 200),
+    ("second slot", |bytes| bytes[192..320].fill(0), 200),
+    ("a bit of each commit", |bytes| [100, 230].into_iter().for_each(|at| bytes[at] ^= 4), 200),
+    ("header", |bytes| bytes[..320].fill(0xff), 200),
+    ("first page", |bytes| bytes[..4096].fill(0), 200),
+    ("everything", |bytes| bytes.fill(7), 404),
+    ("empty", Vec::clear, 404),
+];

@@ -9,6 +9,7 @@
 
 mod current;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use self::current::Subjects;
@@ -16,7 +17,7 @@ pub(super) use self::current::{Bump, Current, Version};
 pub use self::current::{Mode, Stamp, Standing, Tokens};
 use crate::domain::{EntryMeta, Subject};
 use crate::error::{Error, Kind, Result};
-use crate::storage::Records;
+use crate::storage::{Change, Records};
 
 const TABLE: &str = "versions";
 /// The record of everything; those of subjects have keys of eight bytes.
@@ -39,7 +40,14 @@ impl Versions {
     /// # Errors
     /// `Io`, `DiskFull`, `Corrupt` from the records.
     pub async fn open(records: Arc<Records>, subjects_max: usize) -> Result<Versions> {
-        let (everything, subjects) = read_all(&records)?;
+        let (mut everything, mut subjects) = read_all(&records)?;
+        if let Some(copy) = records.take_mirrored() {
+            let changes = reconcile(copy, &mut everything, &mut subjects)?;
+            if !changes.is_empty() {
+                tracing::warn!(subjects = changes.len(), "invalidations were taken from their copy");
+                records.write(changes).await?;
+            }
+        }
         let everything = match everything {
             Some(version) => version,
             None => {
@@ -116,6 +124,44 @@ fn read_all(records: &Records) -> Result<(Option<Version>, Subjects)> {
             }
         }
     }
+}
+
+/// Sets right what differs from the copy of the tokens, and returns what is to be written for it.
+///
+/// Without a token of everything the table was lost, and the copy takes its place. Where both differ, an invalidation got
+/// into one of them only: a new token makes it hold, whichever was the later one.
+fn reconcile(
+    mut copy: HashMap<Vec<u8>, Vec<u8>>,
+    everything: &mut Option<Version>,
+    subjects: &mut Subjects,
+) -> Result<Vec<Change>> {
+    let is_lost = everything.is_none() && copy.contains_key(EVERYTHING);
+    let renewed = |copied: Option<&Vec<u8>>| match copied.and_then(|bytes| Version::decode(bytes)) {
+        Some(version) if is_lost => Ok(version),
+        _ => random().map(Version::starting),
+    };
+    let mut changes = Vec::new();
+    let copied = copy.remove(EVERYTHING);
+    if everything.as_ref().map(Version::encode) != copied {
+        let version = renewed(copied.as_ref())?;
+        changes.push(Change::put(TABLE, EVERYTHING, version.encode()));
+        *everything = Some(version);
+    }
+    for (subject, version) in subjects.iter_mut() {
+        let key = subject.0.to_le_bytes();
+        let copied = copy.remove(&key[..]);
+        if copied.as_ref() != Some(&version.encode()) {
+            *version = renewed(copied.as_ref())?;
+            changes.push(Change::put(TABLE, key, version.encode()));
+        }
+    }
+    for (key, copied) in copy {
+        let Ok(subject) = <[u8; 8]>::try_from(key.as_slice()) else { continue };
+        let version = renewed(Some(&copied))?;
+        changes.push(Change::put(TABLE, subject, version.encode()));
+        subjects.insert(Subject(u64::from_le_bytes(subject)), version);
+    }
+    Ok(changes)
 }
 
 /// A number that nobody has had before; never 0.
@@ -236,5 +282,37 @@ mod tests {
         drop(versions);
         let versions = open(&dir, 3);
         assert_eq!((versions.subjects(), versions.standing(&anew)), (1, Standing::Current));
+    }
+
+    /// What the records have lost is taken from the copy of the tokens; what is in one of both only is invalidated.
+    #[test]
+    fn lost_records_cost_no_token_and_bring_nothing_hidden_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(crate::storage::records::RECORDS_NAME);
+        let (hidden, shown, before) = {
+            let versions = open(&dir, 100);
+            let hidden = entry(&versions, &[TAG]);
+            block(versions.bump(&[TAG], Mode::Hard)).unwrap();
+            (hidden, entry(&versions, &[TAG]), fs_err::read(&path).unwrap())
+        };
+        let older = fs_err::read(&path).unwrap();
+        assert!(!before.is_empty());
+        fs_err::remove_file(&path).unwrap();
+        let versions = open(&dir, 100);
+        assert_eq!(versions.standing(&hidden), Standing::Revoked);
+        assert_eq!(versions.standing(&shown), Standing::Current, "its token is in the copy");
+        block(versions.bump(&[OTHER], Mode::Hard)).unwrap();
+        let after = entry(&versions, &[OTHER]);
+        drop(versions);
+        // The records go back to a time before the last invalidation, as when their last commit is damaged.
+        fs_err::write(&path, older).unwrap();
+        let versions = open(&dir, 100);
+        assert_eq!(versions.standing(&after), Standing::Revoked, "it is in the copy only");
+        assert_eq!(versions.standing(&shown), Standing::Current);
+        let anew = entry(&versions, &[OTHER]);
+        drop(versions);
+        let versions = open(&dir, 100);
+        assert_eq!(versions.standing(&anew), Standing::Current, "both agree again");
+        assert_eq!(versions.standing(&shown), Standing::Current);
     }
 }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use super::build_record::BUILD;
-use super::log::{KEPT, Log, mark_path};
 use super::manifest::{Listing, Manifest};
 use super::place::{DROPPED, MANIFEST, MANIFEST_COPY, Place};
 use super::segment::RowSegment;
 use super::snapshot::SNAPSHOT;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::exists;
+use crate::storage::log::{KEPT, Log, mark_path};
 
 /// A file of a collection, checked.
 #[derive(Debug)]

@@ -9,30 +9,28 @@
 
 mod build_record;
 mod check;
-mod log;
 mod manifest;
 mod place;
 mod repair;
-mod replay;
 mod salvage;
 mod segment;
 mod snapshot;
 
 use std::sync::Arc;
 
+pub use super::log::Replay;
 pub use build_record::BuildRecord;
 pub use check::Checked;
 pub use manifest::{Listing, Manifest};
 pub use place::Place;
-pub use replay::Replay;
 pub use segment::{HEADER_BYTES, Header, Row, RowSegment};
 pub use snapshot::{Coverage, Covered, Draft, IndexFile, Snapshot};
 
 use self::build_record::BUILD;
-use self::log::{Log, MARK};
 use self::place::{DROPPED, MANIFEST, MANIFEST_COPY};
 use self::snapshot::SNAPSHOT;
 use super::files::{exists, remove_if_present};
+use super::log::{Log, MARK};
 use crate::error::{Error, Kind, Result};
 
 /// Random bytes that every checksum of a store begins with.

@@ -6,15 +6,14 @@
 use std::path::{Path, PathBuf};
 
 use super::build_record::BUILD;
-use super::log::{Log, mark_path};
 use super::manifest::{Listing, MANIFEST_BYTES_MAX, Manifest};
 use super::place::{MANIFEST, MANIFEST_COPY, Place};
-use super::replay::Replay;
 use super::salvage::Salvaged;
 use super::segment::RowSegment;
 use super::snapshot::SNAPSHOT;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::{publish, read_all};
+use crate::storage::log::{Log, Replay, mark_path};
 
 impl Place {
     /// Replaces what is damaged of each collection by what of it verifies. The damaged files go to the directory `aside`.

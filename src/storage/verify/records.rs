@@ -21,16 +21,14 @@ use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::{RECORDS, records_in};
 use crate::storage::files::create_private_dir;
+use crate::storage::header_copy::{self, Judgement};
+use crate::storage::log::mark_path;
+use crate::storage::mirror::{self, Found, Table};
 use crate::storage::objects::{HEADS, OBJECTS, decode_head, decode_record};
 use crate::storage::overlay::Overlay;
-use crate::storage::records::{RECORDS_NAME, create_private_file, definition, failed, guarded};
+use crate::storage::records::{MIRRORED, RECORDS_NAME, create_private_file, definition, failed, guarded};
+use crate::storage::redb_header::{CLOSED_AT, Header, NOT_CLOSED};
 
-/// The table of the tokens that invalidations replace, which `src/cache/versions/` keeps.
-const VERSIONS: &str = "versions";
-/// Where redb notes how its file was closed (`src/tree_store/page_store/header.rs` of redb 4.6), and the bit that says
-/// it was not.
-const CLOSED_AT: u64 = 9;
-const NOT_CLOSED: u8 = 2;
 /// Records that are written back in one commit, and bytes of them.
 const COMMIT_RECORDS: usize = 4096;
 const COMMIT_BYTES: usize = 16 << 20;
@@ -38,6 +36,7 @@ const COMMIT_BYTES: usize = 16 << 20;
 type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
+    check_mirror(root, report)?;
     let path = records_in(root).join(RECORDS_NAME);
     let file = Path::new(RECORDS).join(RECORDS_NAME);
     if !path.exists() {
@@ -55,8 +54,11 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         report.add(file, State::Damaged, "empty");
         return Ok(());
     }
+    if check_header(&path, &file, report)? {
+        return Ok(());
+    }
     let checked = guarded(|| {
-        let mut database = open(&path, |byte| byte)?;
+        let mut database = Source { path: &path, header: None }.open(|byte| byte)?;
         let is_whole = database.check_integrity()?;
         Ok((is_whole, count_bad_objects(&database)?))
     });
@@ -83,11 +85,71 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Opens the file without changing it. `patch` changes the byte that says how it was closed.
-fn open(path: &Path, patch: impl FnOnce(u8) -> u8) -> Result<Database, redb::Error> {
-    let overlay = Overlay::open(path)?.in_whole_pages();
-    overlay.patch(CLOSED_AT, patch)?;
-    Ok(Database::builder().create_with_backend(overlay)?)
+/// Whether the header was reported as damaged; its copy is a file of its own.
+fn check_header(path: &Path, file: &Path, report: &mut Report) -> Result<bool> {
+    let copy = header_copy::path_of(file);
+    match header_copy::judge(path) {
+        Ok(Judgement::Damaged(_)) => {
+            report.add(file, State::Damaged, "its header is not that of the last commit");
+            return Ok(true);
+        }
+        Ok(Judgement::Blemished(_)) => {
+            report.add(file, State::Damaged, "the slot of its last commit but one does not verify");
+            return Ok(true);
+        }
+        Err(error) if error.kind() == Kind::Format => return Err(error),
+        Err(error) => report.add(copy, State::Damaged, error.to_string()),
+        Ok(Judgement::Sound) if header_copy::path_of(path).exists() => {
+            report.add(copy, State::Whole, "agrees with the records");
+        }
+        Ok(Judgement::Sound) => report.add(copy, State::Note, "missing; the next start writes it"),
+    }
+    Ok(false)
+}
+
+/// The copy of the tokens.
+fn check_mirror(root: &Path, report: &mut Report) -> Result<()> {
+    let dir = records_in(root);
+    let name = |number| {
+        let path = mirror::path_of(&dir, MIRRORED, number);
+        Path::new(RECORDS).join(path.file_name().unwrap_or_default())
+    };
+    if !dir.join(RECORDS_NAME).exists() && !dir.is_dir() {
+        return Ok(());
+    }
+    match mirror::find(&dir, MIRRORED)? {
+        None => report.add(name(1), State::Note, "missing; the next start writes it"),
+        Some(Found { table: Err(error), .. }) if error.kind() == Kind::Format => return Err(error),
+        Some(Found { number, table: Err(error), .. }) => {
+            report.add(name(number), State::Damaged, error.to_string());
+        }
+        Some(Found { number, is_marked, table: Ok(table) }) => {
+            report.add(name(number), State::Whole, format!("{} records", table.len()));
+            if !is_marked {
+                let what = "missing or empty: damage of the last record looks like a write that was cut off";
+                report.add(mark_path(&name(number)), State::Note, what);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A damaged file, and the header to read it with, if its own is damaged.
+struct Source<'a> {
+    path: &'a Path,
+    header: Option<Box<Header>>,
+}
+
+impl Source<'_> {
+    /// Opens the file without changing it. `patch` changes the byte that says how it was closed.
+    fn open(&self, patch: impl FnOnce(u8) -> u8) -> Result<Database, redb::Error> {
+        let overlay = Overlay::open(self.path)?.in_whole_pages();
+        if let Some(header) = &self.header {
+            overlay.begin_with(&header[..])?;
+        }
+        overlay.patch(CLOSED_AT, patch)?;
+        Ok(Database::builder().create_with_backend(overlay)?)
+    }
 }
 
 /// Whether redb closed the file: then nothing in it was left unfinished.
@@ -168,9 +230,11 @@ pub(super) fn salvage(path: &Path) -> Result<Salvaged> {
     }
     create_private_file(&to).map_err(io)?;
     let mut salvaged = Salvaged::default();
+    let mirrored = mirror::find(path.parent().unwrap_or(path), MIRRORED)?.and_then(|found| found.table.ok());
+    let source = Source { path, header: header_copy::judge(path).ok().and_then(Judgement::header) };
     let written = guarded(|| {
         let target = Database::create(&to)?;
-        fill(path, &target, &mut salvaged)
+        fill(&source, &target, mirrored, &mut salvaged)
     });
     written.map_err(|error| failed("write salvaged records", &to, error))?;
     Ok(salvaged)
@@ -188,23 +252,35 @@ fn draft_of(path: &Path) -> PathBuf {
     path.with_extension("tmp")
 }
 
-fn fill(from: &Path, target: &Database, salvaged: &mut Salvaged) -> Result<(), redb::Error> {
-    let Ok(tables) = guarded(|| tables(&reopened(from)?)) else {
-        salvaged.lost.push("everything".into());
-        return Ok(());
-    };
-    let mut has_versions = !tables.iter().any(|table| table == VERSIONS);
+/// `mirrored` is the table of tokens as its copy has it, if the copy is complete.
+fn fill(
+    from: &Source<'_>,
+    target: &Database,
+    mirrored: Option<Table>,
+    salvaged: &mut Salvaged,
+) -> Result<(), redb::Error> {
+    let tables = guarded(|| tables(&reopened(from)?)).unwrap_or_else(|_| {
+        salvaged.lost.push("the list of tables".into());
+        Vec::new()
+    });
+    let mut has_versions = false;
     for table in tables.iter().filter(|&table| table != OBJECTS && table != HEADS) {
         match verified(from, &tables, table) {
             Some(database) => {
                 salvaged.others += copy(&database, table, target)?;
-                has_versions |= table == VERSIONS;
+                has_versions |= table == MIRRORED;
             }
             None => salvaged.lost.push(table.clone()),
         }
     }
+    if let Some(mirrored) = mirrored.filter(|_| !has_versions) {
+        let mut batch = Batch::new(target);
+        mirrored.into_iter().try_for_each(|(key, value)| batch.put(MIRRORED, key, value))?;
+        salvaged.others += batch.finish()?;
+        has_versions = true;
+    }
     // Without a single token the entries would be judged by new ones, and all be misses anyway.
-    if has_versions {
+    if has_versions || !tables.iter().any(|table| table == MIRRORED) {
         salvaged.objects = fill_objects(from, &tables, target, &mut salvaged.lost)?;
     } else {
         salvaged.is_distrusted = true;
@@ -213,10 +289,10 @@ fn fill(from: &Path, target: &Database, salvaged: &mut Salvaged) -> Result<(), r
 }
 
 /// The file as redb had it last, whatever it has noted of how it was closed.
-fn reopened(path: &Path) -> Result<Database, redb::Error> {
-    match guarded(|| open(path, |byte| byte)) {
+fn reopened(source: &Source<'_>) -> Result<Database, redb::Error> {
+    match guarded(|| source.open(|byte| byte)) {
         Ok(database) => Ok(database),
-        Err(_) => open(path, |byte| byte & !NOT_CLOSED),
+        Err(_) => source.open(|byte| byte & !NOT_CLOSED),
     }
 }
 
@@ -225,9 +301,9 @@ fn tables(database: &Database) -> Result<Vec<String>, redb::Error> {
 }
 
 /// The file with nothing but `kept` in it, if that verifies and is what was there before redb verified it.
-fn verified(path: &Path, tables: &[String], kept: &str) -> Option<Database> {
+fn verified(source: &Source<'_>, tables: &[String], kept: &str) -> Option<Database> {
     let checked = guarded(|| {
-        let mut database = reopened(path)?;
+        let mut database = reopened(source)?;
         let transaction = database.begin_write()?;
         for other in tables.iter().filter(|&table| table != kept) {
             transaction.delete_table(definition(other))?;
@@ -275,7 +351,7 @@ fn copy(from: &Database, table: &str, target: &Database) -> Result<u64, redb::Er
 
 /// Copies the objects that are good, and their heads.
 fn fill_objects(
-    from: &Path,
+    from: &Source<'_>,
     tables: &[String],
     target: &Database,
     lost: &mut Vec<String>,

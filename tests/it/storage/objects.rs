@@ -85,12 +85,14 @@ fn a_flipped_byte_is_a_value_or_a_miss_or_a_file_that_does_not_open() {
     }
     let path = dir.path().join(RECORDS_NAME);
     let whole = fs_err::read(&path).unwrap();
+    let header = fs_err::read(path.with_extension("header")).unwrap();
     let holds = |at: &usize| whole[*at] != 0;
     let (mut opened, mut missed) = (0, 0);
     for at in (0..whole.len()).filter(holds).step_by(97) {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
         fs_err::write(&path, &bytes).unwrap();
+        fs_err::write(path.with_extension("header"), &header).unwrap();
         let Ok((store, _)) = open(dir.path(), 1 << 30) else { continue };
         opened += 1;
         for n in 0..64 {

@@ -1,8 +1,10 @@
-//! The write-ahead log of a store of rows: what was acknowledged and is in no segment yet.
+//! A write-ahead log: changes that were acknowledged and are not written elsewhere yet.
 //!
 //! Records are appended and flushed; none is written twice. Beside the log lies the mark of its end, which says how much
 //! of it was acknowledged: what does not verify before that is damaged, and stays where it is; what lies behind it was
 //! being written when the process or the machine died. The byte tables are in `docs/store-format.md`.
+
+mod replay;
 
 use std::io;
 use std::ops::Range;
@@ -11,11 +13,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Salt;
-use super::replay::{HEAD_BYTES, Replay, checksum, replay};
+pub use replay::Replay;
+
+use self::replay::{HEAD_BYTES, checksum, replay};
+use super::end_mark::{self, EndMark, Owner};
+use super::files::{Files, StoredFile, publish, read_all};
 use crate::error::{Error, Kind, Result};
-use crate::storage::end_mark::{self, EndMark, Owner};
-use crate::storage::files::{Files, StoredFile, publish, read_all};
 
 /// The longest log that is read.
 const LOG_BYTES_MAX: u64 = 8 << 30;
@@ -39,7 +42,7 @@ impl Log {
     ///
     /// # Errors
     /// `Io`, `DiskFull`.
-    pub(super) fn create(files: &dyn Files, path: &Path, number: u64, salt: Salt) -> Result<Log> {
+    pub(super) fn create(files: &dyn Files, path: &Path, number: u64, salt: [u8; 16]) -> Result<Log> {
         let file = files.create(path, 0).map_err(|error| Error::io("create a log", error))?;
         let owner = Owner { number, salt };
         let mark = create_mark(files, path, owner);
@@ -50,7 +53,7 @@ impl Log {
     ///
     /// # Errors
     /// `Io`, also if there is none: its name was durable before anything was acknowledged in it.
-    pub(super) fn open(files: &dyn Files, path: &Path, number: u64, salt: Salt) -> Result<(Log, Replay)> {
+    pub(super) fn open(files: &dyn Files, path: &Path, number: u64, salt: [u8; 16]) -> Result<(Log, Replay)> {
         let failed = |error| Error::io("read a log", error).with("path", path.display());
         let owner = Owner { number, salt };
         let acknowledged = match end_mark::read(files, &mark_path(path), owner) {
@@ -100,7 +103,7 @@ impl Log {
         files: &dyn Files,
         path: &Path,
         number: u64,
-        salt: &Salt,
+        salt: &[u8; 16],
     ) -> Result<(Replay, Result<Option<u64>>)> {
         let owner = Owner { number, salt: *salt };
         let mark = end_mark::read(files, &mark_path(path), owner);

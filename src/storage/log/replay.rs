@@ -113,7 +113,7 @@ fn place_checksum(owner: Owner, at: u64) -> u32 {
 mod tests {
     use std::path::Path;
 
-    use super::super::log::Log;
+    use super::super::Log;
     use super::*;
     use crate::storage::files::read_all;
     use crate::storage::recording::RecordingFiles;
