@@ -79,7 +79,7 @@ impl Engine {
     ) -> Result<Engine> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let namespaces =
-            Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.namespaces_are_open)?);
+            Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.allow_unknown_namespaces)?);
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
         let (embedder, stores) = tokio::task::block_in_place(|| {
             beside(|| embedder(config, &metrics), || Stores::open(config, &directory, &clock, &metrics))

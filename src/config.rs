@@ -76,7 +76,7 @@ pub struct Cache {
     /// The disk tier of objects.
     pub objects: storage::objects::Options,
     /// Whether a namespace without a policy of its own may be used, with that of `default`.
-    pub namespaces_are_open: bool,
+    pub allow_unknown_namespaces: bool,
     /// The policies of namespaces.
     pub namespaces: BTreeMap<String, cache::PolicyOptions>,
     /// Tags and namespaces whose invalidations are remembered one by one, at most as many as fit into a quarter of the
@@ -106,7 +106,7 @@ impl Default for Cache {
             memory: cache::MemoryOptions::default(),
             disk: storage::Options::default(),
             objects: storage::objects::Options::default(),
-            namespaces_are_open: true,
+            allow_unknown_namespaces: true,
             namespaces: cache::PolicyOptions::built_in(),
             invalidated_tags_max: 1_000_000,
         }
@@ -191,14 +191,14 @@ impl Config {
         if !(0.0..=f64::INFINITY).contains(&self.answers.temperature_max) {
             return Err(Error::new(Kind::Config, "answers.temperature_max must be a number from 0 on"));
         }
-        at_most("answers.refreshes_max", self.answers.refreshes_max as u64, 1 << 20)?;
+        at_most("answers.concurrent_refreshes_max", self.answers.concurrent_refreshes_max as u64, 1 << 20)?;
         let has_keys = !self.http.api_keys.is_empty() || self.http.api_keys_file.is_some();
-        if has_keys && self.upstream.passes_any_key() {
-            let message = "upstream.passes_key passes on what clients present, which with http.api_keys are keys of \
+        if has_keys && self.upstream.forwards_any_client_key() {
+            let message = "upstream.forward_client_key passes on what clients present, which with http.api_keys are keys of \
                            this server";
             return Err(Error::new(Kind::Config, message));
         }
-        cache::Namespaces::new(&self.cache.namespaces, self.cache.namespaces_are_open).map(|_| ())
+        cache::Namespaces::new(&self.cache.namespaces, self.cache.allow_unknown_namespaces).map(|_| ())
     }
 }
 
@@ -368,8 +368,8 @@ mod tests {
         let silent = "[upstream]\nbase_url = \"http://a/v1\"\n[http]\nrequest_timeout_seconds = 30";
         let error = load(silent).unwrap_err();
         assert!(error.to_string().contains("upstream.total_ms must be less"), "{error}");
-        let error = load("[upstream]\npasses_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
-        assert!(error.to_string().contains("upstream.passes_key"), "{error}");
+        let error = load("[upstream]\nforward_client_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
+        assert!(error.to_string().contains("upstream.forward_client_key"), "{error}");
     }
 
     #[test]

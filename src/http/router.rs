@@ -221,7 +221,9 @@ fn forwarded_headers(names: &[String]) -> Result<Vec<HeaderName>> {
         let fault =
             |what: &str| Error::new(Kind::Config, format!("upstream.forwarded_headers: `{name}` is {what}"));
         if read.as_ref().is_some_and(|name| is_credential(name.as_str())) {
-            return Err(fault("a credential: it is passed on only where upstream.passes_key says so"));
+            return Err(fault(
+                "a credential: it is passed on only where upstream.forward_client_key says so",
+            ));
         }
         let read =
             read.filter(|name| !NOT_PASSED_ON.contains(name) && !is_of_connection(name, &HeaderMap::new()));

@@ -14,7 +14,7 @@ pub struct Options {
     /// The environment variable that holds its key. Without it that of `OPENAI_API_KEY`, if there is one.
     pub api_key_env: Option<String>,
     /// Whether requests carry their client's credential to the upstream instead of a key of ours.
-    pub passes_key: bool,
+    pub forward_client_key: bool,
     /// Upstreams by model; the first route that names a model has it.
     pub routes: Vec<RouteOptions>,
     /// What models cost, for the money that is saved; the first entry that names a model has it.
@@ -26,7 +26,7 @@ pub struct Options {
     pub forwards: Vec<String>,
     /// Whether streams are asked to end with what they used, also where the client does not ask (who then does not see
     /// it): only so can a streamed answer be replayed as a whole one.
-    pub asks_for_usage: bool,
+    pub request_usage: bool,
     /// Milliseconds that a connection may take to open.
     pub connect_ms: u64,
     /// Milliseconds that a stream may be silent, once its head has come.
@@ -57,7 +57,7 @@ pub struct RouteOptions {
     /// The environment variable that holds the key.
     pub api_key_env: Option<String>,
     /// Whether requests carry their client's credential instead.
-    pub passes_key: bool,
+    pub forward_client_key: bool,
 }
 
 /// What a model costs.
@@ -77,14 +77,14 @@ impl Default for Options {
         Options {
             base_url: None,
             api_key_env: None,
-            passes_key: false,
+            forward_client_key: false,
             routes: Vec::new(),
             prices: Vec::new(),
             forwarded_headers: ["openai-organization", "openai-project", "openai-beta"]
                 .map(String::from)
                 .into(),
             forwards: forwards::DEFAULT.map(String::from).into(),
-            asks_for_usage: true,
+            request_usage: true,
             connect_ms: 5_000,
             idle_ms: 60_000,
             total_ms: 590_000,
@@ -104,8 +104,8 @@ impl Options {
     }
 
     /// Whether any upstream sees credentials of clients.
-    pub fn passes_any_key(&self) -> bool {
-        self.passes_key || self.routes.iter().any(|route| route.passes_key)
+    pub fn forwards_any_client_key(&self) -> bool {
+        self.forward_client_key || self.routes.iter().any(|route| route.forward_client_key)
     }
 
     /// Checks every value.

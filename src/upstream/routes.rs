@@ -78,13 +78,18 @@ impl Routes {
                 return Err(config(&format!("{at} needs models and base_urls")));
             }
             check_names(&format!("{at}.models"), &route.models)?;
-            let key = key(&at, route.passes_key, route.api_key_env.as_deref())?;
+            let key = key(&at, route.forward_client_key, route.api_key_env.as_deref())?;
             routes.push(Arc::new(Route::new(&at, route.models.clone(), &route.base_urls, key)?));
         }
         if let Some(base_url) = &options.base_url {
             let named = options.api_key_env.as_deref();
-            let by_default = named.is_none() && !options.passes_key && std::env::var_os(KEY_ENV).is_some();
-            let key = key("api_key_env", options.passes_key, if by_default { Some(KEY_ENV) } else { named })?;
+            let by_default =
+                named.is_none() && !options.forward_client_key && std::env::var_os(KEY_ENV).is_some();
+            let key = key(
+                "api_key_env",
+                options.forward_client_key,
+                if by_default { Some(KEY_ENV) } else { named },
+            )?;
             let route = Route::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?;
             routes.push(Arc::new(route));
         }
@@ -158,10 +163,12 @@ fn check_names(at: &str, models: &[String]) -> Result<()> {
     }
 }
 
-fn key(at: &str, passes_key: bool, variable: Option<&str>) -> Result<Key> {
-    if passes_key {
+fn key(at: &str, forward_client_key: bool, variable: Option<&str>) -> Result<Key> {
+    if forward_client_key {
         return match variable {
-            Some(_) => Err(config(&format!("{at}: passes_key and api_key_env are two keys; give one"))),
+            Some(_) => {
+                Err(config(&format!("{at}: forward_client_key and api_key_env are two keys; give one")))
+            }
             None => Ok(Key::Clients),
         };
     }
@@ -187,7 +194,7 @@ mod tests {
     fn a_model_goes_to_the_first_route_that_names_it() {
         let options = Options {
             base_url: Some("http://rest/v1/".into()),
-            passes_key: true,
+            forward_client_key: true,
             routes: vec![route("small", "http://small/v1"), route("big-*", "http://big/v1")],
             ..Options::default()
         };
@@ -211,15 +218,18 @@ mod tests {
         for name in ["a*b", "a**"] {
             assert!(refused(route(name, "http://a/v1")).contains("routes[0].models"), "{name}");
         }
-        let two =
-            RouteOptions { passes_key: true, api_key_env: Some("A".into()), ..route("a", "http://a/v1") };
-        assert!(refused(two).contains("routes[0]: passes_key and api_key_env"));
+        let two = RouteOptions {
+            forward_client_key: true,
+            api_key_env: Some("A".into()),
+            ..route("a", "http://a/v1")
+        };
+        assert!(refused(two).contains("routes[0]: forward_client_key and api_key_env"));
     }
 
     #[test]
     fn a_failing_upstream_is_told_of_once_in_a_while() {
         let options =
-            Options { base_url: Some("http://a/v1".into()), passes_key: true, ..Options::default() };
+            Options { base_url: Some("http://a/v1".into()), forward_client_key: true, ..Options::default() };
         let routes = Routes::new(&options).unwrap();
         let route = routes.of_none().unwrap();
         assert!(route.may_warn() && !route.may_warn());

@@ -368,7 +368,7 @@ async fn what_a_batch_finds_is_bounded() {
 #[tokio::test]
 async fn bad_input_is_refused_and_changes_nothing() {
     let dir = TempDir::new().unwrap();
-    let server = start_in(&dir, &[("LIKEWISE__CACHE__NAMESPACES_ARE_OPEN", "false")]).await;
+    let server = start_in(&dir, &[("LIKEWISE__CACHE__ALLOW_UNKNOWN_NAMESPACES", "false")]).await;
     let path = "/v1/cache/products/1";
     put(&server, path, &[], "one").await;
     let long_key = format!("/v1/cache/products/{}", "k".repeat(1025));

@@ -96,7 +96,7 @@ impl Answers {
         resolved: &ResolvedRequest,
     ) -> Result<(Waiter, Outcome)> {
         let directives = &request.directives;
-        let offers_tools = request.parsed.has_tools && !self.options.keeps_tool_calls;
+        let offers_tools = request.parsed.has_tools && !self.options.cache_tool_calls;
         if directives.no_cache || directives.no_store || offers_tools {
             let outcome = if directives.no_cache { Outcome::ForcedRefresh } else { Outcome::Miss };
             return Ok((self.lead_unshared(request, resolved, not_stored(directives))?, outcome));
@@ -201,7 +201,7 @@ impl Answers {
         not_stored: Option<Reason>,
     ) -> Result<Generator> {
         let parsed = &request.parsed;
-        let body = parsed.dialect.upstream_body(parsed, &request.body, self.asks_for_usage)?;
+        let body = parsed.dialect.upstream_body(parsed, &request.body, self.request_usage)?;
         let path = parsed.dialect.upstream_path();
         let own = request.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone())));
         let json = |name: &str| (name.to_owned(), Bytes::from_static(b"application/json"));

@@ -140,7 +140,7 @@ impl Answers {
             namespace: &namespace.name,
             credential: question
                 .credential
-                .filter(|_| !self.options.shares_between_keys)
+                .filter(|_| !self.options.share_across_keys)
                 .map(Credential::as_bytes),
             upstream: NO_UPSTREAM,
             query: None,

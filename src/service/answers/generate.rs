@@ -332,7 +332,7 @@ impl Generator {
     fn reason_against(&self, answer: &Answer, record: &StoredAnswer<'_>) -> Option<Reason> {
         if let Some(unstorable) = answer.unstorable {
             Some(unstorable.into())
-        } else if answer.calls_tools && !self.answers.options.keeps_tool_calls {
+        } else if answer.calls_tools && !self.answers.options.cache_tool_calls {
             Some(Reason::ToolCalls)
         } else if record.bytes() > self.resolved.namespace.policy.value_bytes_max {
             Some(Reason::TooLarge)

@@ -53,27 +53,27 @@ pub struct Options {
     /// Requests above this temperature expect another answer each time: they bypass the cache.
     pub temperature_max: f64,
     /// Whether answers that call tools are stored, and requests that offer tools are coalesced.
-    pub keeps_tool_calls: bool,
+    pub cache_tool_calls: bool,
     /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
     /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.
     pub normalize_questions: bool,
     /// Whether requests with different credentials share answers.
-    pub shares_between_keys: bool,
+    pub share_across_keys: bool,
     /// Whether a generation whose waiters have all left is completed and stored.
     pub finish_abandoned: bool,
     /// Concurrent refreshes of stale answers; further stale answers are refreshed by a later hit.
-    pub refreshes_max: usize,
+    pub concurrent_refreshes_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             temperature_max: 1.0,
-            keeps_tool_calls: false,
+            cache_tool_calls: false,
             normalize_questions: false,
-            shares_between_keys: false,
+            share_across_keys: false,
             finish_abandoned: false,
-            refreshes_max: 64,
+            concurrent_refreshes_max: 64,
         }
     }
 }
@@ -136,9 +136,9 @@ pub struct Answers {
     refresh_backoff: RefreshBackoff,
     options: Options,
     answer_bytes_max: usize,
-    asks_for_usage: bool,
+    request_usage: bool,
     /// Whether upstreams see the credentials of clients.
-    passes_keys: bool,
+    forwards_client_keys: bool,
     outcomes: Outcomes,
     metrics: Arc<Metrics>,
 }
@@ -171,12 +171,12 @@ impl Answers {
             inflight: InflightTable::new(Arc::clone(budget)),
             budget: Arc::clone(budget),
             stripes: Stripes::new(),
-            refreshes: Arc::new(Semaphore::new(options.refreshes_max)),
+            refreshes: Arc::new(Semaphore::new(options.concurrent_refreshes_max)),
             refresh_backoff: RefreshBackoff::default(),
             options,
             answer_bytes_max: upstream.answer_bytes_max,
-            asks_for_usage: upstream.asks_for_usage,
-            passes_keys: upstream.passes_any_key(),
+            request_usage: upstream.request_usage,
+            forwards_client_keys: upstream.forwards_any_client_key(),
             outcomes: Outcomes {
                 hits: counter("hit"),
                 stale: counter("stale"),
@@ -293,7 +293,7 @@ impl Answers {
             credential: request
                 .credential
                 .as_ref()
-                .filter(|_| !self.options.shares_between_keys)
+                .filter(|_| !self.options.share_across_keys)
                 .map(Credential::as_bytes),
             upstream: &upstream,
             query: request.query.as_deref(),
@@ -302,11 +302,11 @@ impl Answers {
         let identity = request.parsed.identity(&partition);
         let tags = request.tags.iter().map(|tag| Subject::tag(&request.tenant, tag)).collect();
         // A JSON answer always reports usage; a stream does on request.
-        let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.asks_for_usage;
+        let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.request_usage;
         Ok(ResolvedRequest {
             identity,
             caller: Caller {
-                credential: request.credential.clone().filter(|_| self.passes_keys),
+                credential: request.credential.clone().filter(|_| self.forwards_client_keys),
                 streams: request.parsed.streams,
                 requests_usage: reports_usage,
                 may_wait: true,

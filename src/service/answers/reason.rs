@@ -13,7 +13,7 @@ pub enum Reason {
     Number,
     /// The request sends `no-store`.
     NoStore,
-    /// It calls tools, and `answers.keeps_tool_calls` is off.
+    /// It calls tools, and `answers.cache_tool_calls` is off.
     ToolCalls,
     /// It is larger than its namespace allows.
     TooLarge,

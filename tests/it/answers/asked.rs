@@ -172,7 +172,7 @@ async fn a_credential_is_passed_on_only_where_clients_keys_are() {
         assert_eq!(seen.header("authorization"), Some("Bearer sk-ours"));
         assert!(!format!("{:?}", seen.headers).contains("-key\""), "{:?}", seen.headers);
     }
-    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__PASSES_KEY", "true")]).await;
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true")]).await;
     everywhere(&server).await;
     let seen = upstream.seen();
     assert_eq!(seen.len(), 4);
@@ -282,7 +282,7 @@ async fn ask_listed(server: &crate::program::Server) -> Answer {
 /// Which upstream is asked decides whose key it is, and a model is named in a path, in JSON or in a form.
 #[tokio::test]
 async fn the_list_does_not_bind_where_clients_keys_are_passed_on() {
-    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__PASSES_KEY", "true")]).await;
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true")]).await;
     upstream.usually(Mode::Reply(200, vec![], "theirs".into()));
     let mine = [("authorization", "Bearer mine")];
     for (method, path) in [("GET", "/v1/files"), ("DELETE", "/v1/models/m"), ("GET", CHAT)] {
@@ -293,7 +293,7 @@ async fn the_list_does_not_bind_where_clients_keys_are_passed_on() {
     let (dir, theirs, ours) = (TempDir::new().unwrap(), Upstream::start().await, Upstream::start().await);
     theirs.usually(Mode::Reply(200, vec![], "theirs".into()));
     let config = format!(
-        "[upstream]\nbase_url = \"{}\"\n[[upstream.routes]]\nmodels = [\"own-*\"]\nbase_urls = [\"{}\"]\npasses_key = true\n",
+        "[upstream]\nbase_url = \"{}\"\n[[upstream.routes]]\nmodels = [\"own-*\"]\nbase_urls = [\"{}\"]\nforward_client_key = true\n",
         ours.url, theirs.url
     );
     fs_err::write(dir.path().join("config.toml"), config).unwrap();

@@ -30,7 +30,7 @@ async fn a_question_is_asked_once() {
 
 #[tokio::test]
 async fn an_answer_is_the_same_in_both_forms_whichever_came_first() {
-    let (_dir, upstream, server) = start(&[("LIKEWISE__ANSWERS__KEEPS_TOOL_CALLS", "true")]).await;
+    let (_dir, upstream, server) = start(&[("LIKEWISE__ANSWERS__CACHE_TOOL_CALLS", "true")]).await;
     let tools = json!([{ "type": "function", "function": { "name": "weather" } }]);
     let questions = [
         question("tell me"),
@@ -164,7 +164,7 @@ async fn credentials_share_nothing_unless_told_to() {
     let ask_as = async |server: &Server, key: &str| {
         server.ask("POST", CHAT, &[("authorization", &bearer(key))], question("mine").to_string()).await
     };
-    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__PASSES_KEY", "true")]).await;
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true")]).await;
     assert!(!is_hit(&ask_as(&server, "alice").await));
     assert!(!is_hit(&ask_as(&server, "bob").await), "bob got alice's answer");
     assert!(is_hit(&ask_as(&server, "alice").await));
@@ -177,7 +177,7 @@ async fn credentials_share_nothing_unless_told_to() {
     assert_eq!(ask_as(&server, "other").await.status, 401);
     assert!(upstream.seen().iter().all(|seen| seen.header("authorization") == Some("Bearer sk-ours")));
 
-    let (_dir, _upstream, server) = start(&[keys, ("LIKEWISE__ANSWERS__SHARES_BETWEEN_KEYS", "true")]).await;
+    let (_dir, _upstream, server) = start(&[keys, ("LIKEWISE__ANSWERS__SHARE_ACROSS_KEYS", "true")]).await;
     assert!(!is_hit(&ask_as(&server, "secret-one").await));
     assert!(is_hit(&ask_as(&server, "secret-two").await));
 }
@@ -237,7 +237,7 @@ async fn warm_requests_and_tools_pass_by_unless_switched_on() {
     assert!(is_hit(&ask(&server, &body).await), "an answer in words is kept, with or without tools");
 
     let (_dir, upstream, server) = start(&[
-        ("LIKEWISE__ANSWERS__KEEPS_TOOL_CALLS", "true"),
+        ("LIKEWISE__ANSWERS__CACHE_TOOL_CALLS", "true"),
         ("LIKEWISE__ANSWERS__TEMPERATURE_MAX", "2.0"),
     ])
     .await;

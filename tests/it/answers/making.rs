@@ -264,8 +264,10 @@ async fn a_failure_is_told_to_all_who_wait() {
 #[tokio::test]
 async fn a_refusal_is_told_to_those_it_was_meant_for() {
     const ASKING: usize = 20;
-    let shared =
-        [("LIKEWISE__UPSTREAM__PASSES_KEY", "true"), ("LIKEWISE__ANSWERS__SHARES_BETWEEN_KEYS", "true")];
+    let shared = [
+        ("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true"),
+        ("LIKEWISE__ANSWERS__SHARE_ACROSS_KEYS", "true"),
+    ];
     let (_dir, upstream, server) = start(&shared).await;
     let refusal = |status| Mode::Reply(status, vec![], json!({ "error": { "message": "no" } }).to_string());
     let asks = |name: &'static str, keys: [&'static str; 2], streams: [bool; 2]| {

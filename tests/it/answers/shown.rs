@@ -153,7 +153,7 @@ async fn a_reply_to_a_credential_is_private() {
 /// The key is the client's, and so is what is said of it.
 #[tokio::test]
 async fn what_an_upstream_says_of_a_clients_key_is_for_that_client() {
-    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__PASSES_KEY", "true")]).await;
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true")]).await;
     let said = json!({ "error": { "message": "Incorrect API key provided: sk-***ne" } });
     for code in [401, 403] {
         upstream.next(Mode::Reply(code, vec![], said.to_string()));
