@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{self, Names, Parts, Readiness, Server, State};
 use crate::metrics::Metrics;
 use crate::search::{Catalog, Program};
-use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::storage::rows::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Upstream};
@@ -30,7 +30,7 @@ pub struct Engine {
     /// Keeps objects.
     pub objects: Arc<Objects>,
     /// Searches collections.
-    pub neighbors: Arc<Neighbors>,
+    pub collections: Arc<Collections>,
     /// Answers, once.
     pub answers: Arc<Answers>,
     /// Hides what is no longer true.
@@ -115,12 +115,12 @@ impl Engine {
             &metrics,
         ));
         let objects = Arc::new(Objects::new(kept, Arc::clone(&namespaces), config.objects.clone(), &metrics));
-        let neighbors = Arc::new(Neighbors::new(
+        let collections = Arc::new(Collections::new(
             Arc::clone(&stores.catalog),
             Arc::clone(&embeddings),
             results,
             Arc::clone(&namespaces),
-            config.neighbors.clone(),
+            config.collections.clone(),
             &metrics,
         ));
         let invalidation = Arc::new(Invalidation::new(
@@ -133,7 +133,7 @@ impl Engine {
         Ok(Engine {
             embeddings,
             objects,
-            neighbors,
+            collections,
             answers,
             invalidation,
             origin,
@@ -263,7 +263,7 @@ pub async fn serve(
             embeddings: Arc::clone(&engine.embeddings),
             objects: Arc::clone(&engine.objects),
             invalidation: Arc::clone(&engine.invalidation),
-            neighbors: Arc::clone(&engine.neighbors),
+            collections: Arc::clone(&engine.collections),
             answers: Arc::clone(&engine.answers),
             origin: config.upstream.is_configured().then(|| Arc::clone(&engine.origin)),
             forwarded_headers: config.upstream.forwarded_headers.clone(),

@@ -30,7 +30,7 @@ pub struct Config {
     /// Collections.
     pub search: search::Options,
     /// What one search may ask.
-    pub neighbors: service::neighbors::Options,
+    pub collections: service::collections::Options,
     /// Upstreams of answers.
     pub upstream: upstream::Options,
     /// What may become of answers.
@@ -368,7 +368,8 @@ mod tests {
         let silent = "[upstream]\nbase_url = \"http://a/v1\"\n[http]\nrequest_timeout_seconds = 30";
         let error = load(silent).unwrap_err();
         assert!(error.to_string().contains("upstream.total_ms must be less"), "{error}");
-        let error = load("[upstream]\nforward_client_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
+        let error =
+            load("[upstream]\nforward_client_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
         assert!(error.to_string().contains("upstream.forward_client_key"), "{error}");
     }
 

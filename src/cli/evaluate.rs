@@ -12,8 +12,8 @@ use likewise::app::Engine;
 use likewise::domain::Tenant;
 use likewise::error::{Error, Kind, Result};
 use likewise::search::{Document, Indexed, Metric};
-use likewise::service::neighbors::{Draft, Input, Search, Spec};
-use likewise::service::{Directives, Neighbors};
+use likewise::service::collections::{Input, NewDocument, Search, Spec};
+use likewise::service::{Collections, Directives};
 use serde::Deserialize;
 
 use super::json_lines::json_lines;
@@ -93,8 +93,8 @@ impl EvaluateSearch {
         }
         let engine = Engine::build(&search.sources.load()?).await?;
         let name = format!("evaluate-{}", std::process::id());
-        let outcome = evaluate(&engine.neighbors, &name, &corpus, &judged, &judgements).await;
-        let dropped = engine.neighbors.drop_collection(&name).await;
+        let outcome = evaluate(&engine.collections, &name, &corpus, &judged, &judgements).await;
+        let dropped = engine.collections.drop_collection(&name).await;
         engine.close().await;
         let said = outcome?;
         dropped?;
@@ -141,18 +141,18 @@ fn open(path: &Path) -> Result<BufReader<File>> {
 }
 
 async fn evaluate(
-    neighbors: &Arc<Neighbors>,
+    collections: &Arc<Collections>,
     name: &str,
     corpus: &[Text],
     judged: &[&Text],
     judgements: &Judgements,
 ) -> Result<String> {
     let spec = Spec { metric: Metric::Cosine, model: None, dim: None, index: Indexed::Exact };
-    neighbors.create(name, spec).await?;
+    collections.create(name, spec).await?;
     let tenant = Tenant::default();
     let progress = super::bar(corpus.len());
     for chunk in corpus.chunks(CHUNK) {
-        let draft = |text: &Text| Draft {
+        let draft = |text: &Text| NewDocument {
             document: Document {
                 id: text.id.clone(),
                 text: Some(format!("{} {}", text.title, text.text).trim().to_owned()),
@@ -161,9 +161,9 @@ async fn evaluate(
             vector: None,
         };
         // A text without a word has nothing to embed.
-        let drafts: Vec<Draft> =
+        let drafts: Vec<NewDocument> =
             chunk.iter().map(draft).filter(|draft| draft.document.text.as_deref() != Some("")).collect();
-        neighbors.upsert(name, drafts, true, &tenant).await?;
+        collections.upsert(name, drafts, true, &tenant).await?;
         progress.inc(chunk.len() as u64);
     }
     progress.finish_and_clear();
@@ -183,7 +183,7 @@ async fn evaluate(
             directives: Directives::default(),
             fields: ["queries", "vectors"],
         };
-        let found = neighbors.search(name, search).await?;
+        let found = collections.search(name, search).await?;
         for (query, results) in chunk.iter().zip(&found.results) {
             let ids: Vec<&str> = results.iter().map(|hit| hit.document.id).collect();
             sums.add(&ids, &judgements[&query.id]);

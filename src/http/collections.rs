@@ -18,12 +18,12 @@ use super::wire::{parse, shortened};
 use crate::byte_budget::ByteBudget;
 use crate::error::{Error, Result};
 use crate::search::{Collection, Indexed, Metric, metric_name};
-use crate::service::Neighbors;
-use crate::service::neighbors::Spec;
+use crate::service::Collections;
+use crate::service::collections::Spec;
 
 /// What the handlers need.
 pub(super) struct Endpoint {
-    pub(super) neighbors: Arc<Neighbors>,
+    pub(super) collections: Arc<Collections>,
     pub(super) names: Arc<Names>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
@@ -150,7 +150,7 @@ pub(super) async fn create(
         dim: wire.dimensions,
         index: wire.index.map(Indexed::from).unwrap_or_default(),
     };
-    let (collection, is_new) = endpoint.neighbors.create(&name, spec).await?;
+    let (collection, is_new) = endpoint.collections.create(&name, spec).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(describe(name, Some(&collection)))).into_response())
 }
@@ -173,7 +173,7 @@ pub(super) async fn describe_one(
     place: Place,
 ) -> Result<Json<CollectionObject>, Problem> {
     let name = path(place, "name")?;
-    let collection = endpoint.neighbors.get(&name)?;
+    let collection = endpoint.collections.get(&name)?;
     Ok(Json(describe(name, Some(&collection))))
 }
 
@@ -185,7 +185,7 @@ pub(super) async fn describe_one(
     responses((status = 200, body = CollectionList), (status = 401, body = ErrorBody))
 )]
 pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<CollectionList> {
-    let all = endpoint.neighbors.list().into_iter();
+    let all = endpoint.collections.list().into_iter();
     let data = all.map(|(name, collection)| describe(name, collection.as_deref())).collect();
     Json(CollectionList { object: "list", data })
 }
@@ -207,7 +207,7 @@ pub(super) async fn drop_collection(
     place: Place,
 ) -> Result<StatusCode, Problem> {
     let name = path(place, "name")?;
-    endpoint.neighbors.drop_collection(&name).await?;
+    endpoint.collections.drop_collection(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

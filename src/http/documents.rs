@@ -27,7 +27,7 @@ use crate::error::{Error, Kind, Result};
 use crate::search::{
     Change, Document, DocumentRef, Filter, METADATA_BYTES_MAX, Receipt, TAGS_MAX, View, check_metadata,
 };
-use crate::service::neighbors::Draft;
+use crate::service::collections::NewDocument;
 
 /// Documents that are looked up at a time for an export.
 const EXPORTED_AT_ONCE: usize = 16;
@@ -186,7 +186,7 @@ pub(super) async fn upsert(
 ) -> Result<Json<WriteAnswer>, Problem> {
     let name = path(place, "name")?;
     // Asked first, so that a wrong name is not told after a long upload.
-    endpoint.neighbors.get(&name)?;
+    endpoint.collections.get(&name)?;
     let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
     let length = body.len();
     let read = move || {
@@ -195,7 +195,7 @@ pub(super) async fn upsert(
         Ok::<_, Error>((drafts.collect::<Result<Vec<_>>>()?, wire.truncate.unwrap_or(true)))
     };
     let (drafts, truncate) = offload(length, read).await??;
-    let receipt = endpoint.neighbors.upsert(&name, drafts, truncate, &tenant).await?;
+    let receipt = endpoint.collections.upsert(&name, drafts, truncate, &tenant).await?;
     Ok(Json(receipt.into()))
 }
 
@@ -223,7 +223,7 @@ pub(super) async fn delete(
     let name = path(place, "name")?;
     let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
     let change = offload(body.len(), move || change(&body)).await??;
-    Ok(Json(endpoint.neighbors.delete(&name, change).await?.into()))
+    Ok(Json(endpoint.collections.delete(&name, change).await?.into()))
 }
 
 /// What a request removes.
@@ -280,7 +280,7 @@ pub(super) async fn get_document(
 ) -> Result<Json<DocumentObject>, Problem> {
     let DocumentPath { name, id } = path(place, "id")?;
     let has_vector = query(include, "include")?.has_vector()?;
-    let view = endpoint.neighbors.get(&name)?.view();
+    let view = endpoint.collections.get(&name)?.view();
     let (document, vector) = view.get(&id).ok_or_else(|| {
         Error::new(Kind::NotFound, format!("there is no document {id:?} in {name}")).param("id")
     })?;
@@ -309,7 +309,7 @@ pub(super) async fn export(
 ) -> Result<Response, Problem> {
     let name = path(place, "name")?;
     let has_vectors = query(include, "include")?.has_vector()?;
-    let view = endpoint.neighbors.get(&name)?.view();
+    let view = endpoint.collections.get(&name)?.view();
     let count = view.documents();
     let mut next = Some((0, 0));
     let lines = std::iter::from_fn(move || {
@@ -359,7 +359,7 @@ impl From<Receipt> for WriteAnswer {
     }
 }
 
-fn draft(row: usize, input: DocumentInput) -> Result<Draft> {
+fn draft(row: usize, input: DocumentInput) -> Result<NewDocument> {
     let metadata = input.metadata.map(|raw| one_line(raw.get())).filter(|text| text != "null");
     if let Some(text) = &metadata {
         let fault = |message| Error::invalid(format!("documents[{row}].metadata"), message);
@@ -380,7 +380,7 @@ fn draft(row: usize, input: DocumentInput) -> Result<Draft> {
         let message = || format!("{:?}: {}", shortened(name), Tag::RULE);
         Tag::named(name).ok_or_else(|| Error::invalid(format!("documents[{row}].tags"), message()))
     };
-    Ok(Draft {
+    Ok(NewDocument {
         document: Document {
             id: input.id,
             text: input.text,

@@ -16,7 +16,7 @@ use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
-use crate::service::{Answers, Neighbors};
+use crate::service::{Answers, Collections};
 
 /// Where the server stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) struct Operations {
     pub(super) readiness: Arc<Readiness>,
     pub(super) embedder: Arc<dyn Embedder>,
     pub(super) tiers: Arc<Tiers>,
-    pub(super) neighbors: Arc<Neighbors>,
+    pub(super) collections: Arc<Collections>,
     pub(super) answers: Arc<Answers>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) started: Instant,
@@ -289,7 +289,7 @@ impl Operations {
 
     fn search_stats(&self) -> SearchStats {
         let count = |outcome| self.metrics.searches.get_or_create(&OutcomeLabels { outcome }).get();
-        let collections = self.neighbors.list();
+        let collections = self.collections.list();
         let documents = collections.iter().flat_map(|(_, collection)| collection);
         SearchStats {
             hits: count("hit"),

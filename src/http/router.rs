@@ -29,7 +29,7 @@ use crate::domain::is_credential;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::service::{Answers, Embeddings, Invalidation, Neighbors, Objects};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::upstream::{Origin, is_of_connection};
 
 /// What the routes are built over.
@@ -43,7 +43,7 @@ pub struct Parts {
     /// Hides what is no longer true.
     pub invalidation: Arc<Invalidation>,
     /// Searches collections.
-    pub neighbors: Arc<Neighbors>,
+    pub collections: Arc<Collections>,
     /// Answers, once.
     pub answers: Arc<Answers>,
     /// The upstreams, if there are any.
@@ -179,14 +179,14 @@ fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
     let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max, budget });
     let invalidation = Arc::new(invalidation::Endpoint { invalidation: parts.invalidation, body_bytes_max });
     let collections = Arc::new(collections::Endpoint {
-        neighbors: Arc::clone(&parts.neighbors),
+        collections: Arc::clone(&parts.collections),
         names: Arc::clone(&parts.names),
         body_bytes_max,
         budget: parts.budget,
     });
     let models = Arc::new(models::Endpoint { names: parts.names, forward });
     let operations = Arc::new(Operations {
-        neighbors: parts.neighbors,
+        collections: parts.collections,
         answers: Arc::clone(&answers.answers),
         readiness: parts.readiness,
         embedder: parts.embedder,

@@ -26,7 +26,7 @@ use super::{body, filter};
 use crate::domain::Tenant;
 use crate::error::{Error, Result};
 use crate::search::{Hit, Results};
-use crate::service::neighbors::{Found, Input, Search};
+use crate::service::collections::{Found, Input, Search};
 
 const K: usize = 10;
 /// Queries of one request that are read at all.
@@ -165,7 +165,7 @@ pub(super) async fn search(
         directives: directives(&head.headers, wire.cache.unwrap_or_default())?,
         fields: if is_batch { ["queries", "vectors"] } else { ["query", "vector"] },
     };
-    let found = endpoint.neighbors.search(&name, search).await?;
+    let found = endpoint.collections.search(&name, search).await?;
     // The results are held until they are written, and about as much again is written.
     let bytes: usize = found.results.iter().map(|results| results.bytes().len()).sum();
     let held = AnswerBytes::reserve(&endpoint.budget, bytes.saturating_mul(2))?;

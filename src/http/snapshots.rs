@@ -77,7 +77,7 @@ pub(super) async fn take(
     place: Place,
 ) -> Result<(StatusCode, Json<SnapshotList>), Problem> {
     let name = path(place, "name")?;
-    let collection = endpoint.neighbors.get(&name)?;
+    let collection = endpoint.collections.get(&name)?;
     collection.index()?;
     Ok((StatusCode::ACCEPTED, Json(describe(&collection))))
 }
@@ -95,7 +95,7 @@ pub(super) async fn list(
     place: Place,
 ) -> Result<Json<SnapshotList>, Problem> {
     let name = path(place, "name")?;
-    let collection = endpoint.neighbors.get(&name)?;
+    let collection = endpoint.collections.get(&name)?;
     Ok(Json(describe(&collection)))
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn index_file(
     place: Place,
 ) -> Result<Response, Problem> {
     let name = path(place, "name")?;
-    let collection = endpoint.neighbors.get(&name)?;
+    let collection = endpoint.collections.get(&name)?;
     let view = collection.view();
     let (length, version, body) = match view.snapshot().cloned() {
         Some(snapshot) => {
@@ -153,7 +153,7 @@ pub(super) async fn index_file(
 )]
 pub(super) async fn ids(State(endpoint): State<Arc<Endpoint>>, place: Place) -> Result<Response, Problem> {
     let name = path(place, "name")?;
-    let view = endpoint.neighbors.get(&name)?.view();
+    let view = endpoint.collections.get(&name)?.view();
     let version = view.snapshot().map_or(view.version(), |snapshot| snapshot.coverage().version);
     let lines = offload(view.documents() * ID_BYTES, move || id_lines(&view)).await?;
     let mut response = Response::new(pieces::body(lines.into_iter()));

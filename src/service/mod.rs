@@ -5,17 +5,17 @@
 //! command line and the tests call the same code.
 
 pub mod answers;
+pub mod collections;
 mod directives;
 pub mod embeddings;
 pub mod invalidation;
-pub mod neighbors;
 pub mod objects;
 
 pub use answers::Answers;
+pub use collections::Collections;
 pub use directives::Directives;
 pub use embeddings::Embeddings;
 pub use invalidation::Invalidation;
-pub use neighbors::Neighbors;
 pub use objects::Objects;
 
 use crate::cache::Policy;

@@ -445,7 +445,7 @@ async fn metadata_are_read_as_filters_read_them_and_exported_in_one_line() {
 async fn results_have_a_limit_and_texts_that_are_too_long_are_named() {
     let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
     let mut program = remote(dir.path(), &endpoint.url);
-    program.env("LIKEWISE__NEIGHBORS__RESULT_BYTES_MAX", "20000");
+    program.env("LIKEWISE__COLLECTIONS__RESULT_BYTES_MAX", "20000");
     program.env("LIKEWISE__EMBEDDINGS__TEXT_BYTES_MAX", "1000");
     let server = Server::spawn(&mut program);
     make(&server, "points", json!({ "dimensions": 3 })).await;

@@ -34,7 +34,7 @@ impl Fixture {
         let mut program = remote(self.dir.path(), &self.endpoint.url);
         program
             .env("LIKEWISE__SEARCH__TIDYING__IDLE_MS", "10")
-            .env("LIKEWISE__NEIGHBORS__RECALL_SAMPLE", "1");
+            .env("LIKEWISE__COLLECTIONS__RECALL_SAMPLE", "1");
         Server::spawn(&mut program)
     }
 

@@ -1,12 +1,12 @@
-//! Documents in, neighbours out: collections searched by text or vector, each search run once.
+//! Collections of documents, searched by text or vector. Each search is run once.
 //!
-//! The walk of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding,
-//! from its own cache, and one flight per query and version of the collection, in which the rows are searched and the results kept.
+//! The flow of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding, from its
+//! own cache, and one flight per query and version of the collection, in which the rows are searched and the results are cached.
 
-mod kept;
-mod queries;
+mod documents;
+mod query_vectors;
 mod recall;
-mod writing;
+mod result_cache;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,13 +23,13 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::search::{Catalog, Collection, Filter, Query, Results, check_bytes};
 
-use self::kept::{Keeping, key, key_base, of_version};
-use self::queries::Wanted;
+use self::query_vectors::MissingQuery;
 use self::recall::Recall;
-pub use writing::{Draft, Spec};
+use self::result_cache::{StoreContext, key, key_base, of_version};
+pub use documents::{NewDocument, Spec};
 
 /// Larger results are looked through for tags and ids off the runtime.
-const KEPT_AT_ONCE_BYTES_MAX: usize = 256 << 10;
+const STORED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
 
 /// What one request may ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,7 +124,7 @@ pub struct Found {
 }
 
 /// The use case. Shared by `Arc`.
-pub struct Neighbors {
+pub struct Collections {
     catalog: Arc<Catalog>,
     embeddings: Arc<Embeddings>,
     cache: Arc<Cache>,
@@ -145,7 +145,7 @@ enum Outcome {
     Waiting(Landing<Results>, u64, bool),
 }
 
-impl Neighbors {
+impl Collections {
     /// A use case over a catalogue, with results kept in `cache`.
     pub fn new(
         catalog: Arc<Catalog>,
@@ -154,9 +154,9 @@ impl Neighbors {
         namespaces: Arc<Namespaces>,
         options: Options,
         metrics: &Metrics,
-    ) -> Neighbors {
+    ) -> Collections {
         let counter = |outcome| metrics.searches.get_or_create(&OutcomeLabels { outcome }).clone();
-        Neighbors {
+        Collections {
             catalog,
             embeddings,
             cache,
@@ -181,7 +181,7 @@ impl Neighbors {
     pub async fn search(self: &Arc<Self>, name: &str, search: Search) -> Result<Found> {
         let collection = self.catalog.get(name)?;
         self.check(&search)?;
-        let asked = self.asked(&collection, &search)?;
+        let asked = self.query_inputs(&collection, &search)?;
         let started = Instant::now();
         // Before anything is looked for: what is invalidated from here on is not kept.
         let stamp = self.cache.freshness().versions().stamp();
@@ -189,11 +189,11 @@ impl Neighbors {
         let namespace = self.namespaces.resolve(&search.tenant, name)?;
         let asked_ttl = search.directives.ttl_seconds;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl, "cache.ttl")?;
-        let keeping = Keeping { namespace, ttl_seconds, stamp, tenant: search.tenant.clone() };
-        let key_base = key_base(&collection, &search, self.ef(&search), &keeping.namespace);
+        let context = StoreContext { namespace, ttl_seconds, stamp, tenant: search.tenant.clone() };
+        let key_base = key_base(&collection, &search, self.ef(&search), &context.namespace);
         let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
         let mut outcomes: Vec<Option<Outcome>> =
-            keys.iter().map(|key| self.look(&collection, &search.directives, key)).collect();
+            keys.iter().map(|key| self.cached(&collection, &search.directives, key)).collect();
         let mut missing = Vec::new();
         for (place, (key, asked)) in keys.into_iter().zip(asked).enumerate() {
             if outcomes[place].is_none() {
@@ -205,30 +205,30 @@ impl Neighbors {
             if search.directives.only_if_cached {
                 return Err(Error::new(Kind::NotCached, "the results are not in the cache"));
             }
-            let wanted = self.wanted(&collection, &search, missing).await?;
+            let wanted = self.with_vectors(&collection, &search, missing).await?;
             embedding = started.elapsed();
-            self.fly(&collection, &search, keeping, wanted, &mut outcomes);
+            self.search_missing(&collection, &search, context, wanted, &mut outcomes);
         }
         self.gather(outcomes, embedding, started).await
     }
 
-    /// Joins a flight for each of the missing queries, and makes those that nobody else makes.
-    fn fly(
+    /// Joins a flight for each of the missing queries, and leads those that are not in flight.
+    fn search_missing(
         self: &Arc<Self>,
         collection: &Arc<Collection>,
         search: &Search,
-        keeping: Keeping,
-        wanted: Vec<Wanted>,
+        context: StoreContext,
+        wanted: Vec<MissingQuery>,
         outcomes: &mut [Option<Outcome>],
     ) {
         let view = collection.view();
-        let (mut duties, mut led) = (Vec::new(), Vec::new());
+        let (mut flights, mut led) = (Vec::new(), Vec::new());
         for wanted in wanted {
-            // Of one version: whoever asks after a write does not get what was found before it.
-            let (landing, duty) = self.flights.join(of_version(&wanted.key, view.version()));
-            outcomes[wanted.place] = Some(Outcome::Waiting(landing, view.version(), duty.is_some()));
-            if let Some(duty) = duty {
-                duties.push(duty);
+            // A flight is of one version, so that a search after a write does not get results from before it.
+            let (landing, flight) = self.flights.join(of_version(&wanted.key, view.version()));
+            outcomes[wanted.place] = Some(Outcome::Waiting(landing, view.version(), flight.is_some()));
+            if let Some(flight) = flight {
+                flights.push(flight);
                 led.push(wanted);
             }
         }
@@ -253,20 +253,20 @@ impl Neighbors {
                     own.recall.sample(&own.catalog, &view, &query, &found);
                     let bytes: usize = found.iter().map(|results| results.bytes().len()).sum();
                     let land = move || {
-                        for ((duty, wanted), results) in duties.into_iter().zip(led).zip(found) {
+                        for ((flight, wanted), results) in flights.into_iter().zip(led).zip(found) {
                             if !no_store {
-                                own.keep(&collection, &keeping, &view, &query, wanted, &results);
+                                own.store(&collection, &context, &view, &query, wanted, &results);
                             }
-                            duty.land(Ok(results));
+                            flight.land(Ok(results));
                         }
                     };
-                    if bytes <= KEPT_AT_ONCE_BYTES_MAX {
+                    if bytes <= STORED_AT_ONCE_BYTES_MAX {
                         land();
                     } else if let Err(error) = tokio::task::spawn_blocking(land).await {
                         tracing::error!(%error, "results that were found could not be kept");
                     }
                 }
-                Err(error) => duties.into_iter().for_each(|duty| duty.land(Err(error.clone()))),
+                Err(error) => flights.into_iter().for_each(|flight| flight.land(Err(error.clone()))),
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Input, Neighbors, Search};
+use super::{Collections, Input, Search};
 use crate::domain::{Entry, InputType, Key, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::search::{Collection, Unfit};
@@ -12,7 +12,7 @@ use crate::service::{Directives, embeddings};
 const NORM_MAX: f64 = 1e18;
 
 /// One query of a search.
-pub(super) enum Asked {
+pub(super) enum QueryInput {
     /// As it is: one text has one vector, so it is not embedded where its results are cached.
     Text(String),
     /// Prepared.
@@ -20,30 +20,30 @@ pub(super) enum Asked {
 }
 
 /// One query whose results are not cached.
-pub(super) struct Wanted {
+pub(super) struct MissingQuery {
     /// Its place in the search.
     pub(super) place: usize,
     pub(super) key: Key,
     pub(super) vector: Vec<f32>,
 }
 
-impl Neighbors {
+impl Collections {
     /// What is asked for: texts as they are, vectors prepared.
-    pub(super) fn asked(&self, collection: &Collection, search: &Search) -> Result<Vec<Asked>> {
+    pub(super) fn query_inputs(&self, collection: &Collection, search: &Search) -> Result<Vec<QueryInput>> {
         match &search.input {
             Input::Texts(texts) => {
                 if let Some(row) = texts.iter().position(String::is_empty) {
                     return Err(Error::invalid(search.fields[0], format!("text {row} is empty")));
                 }
                 self.check_model(collection, search.fields[0])?;
-                Ok(texts.iter().cloned().map(Asked::Text).collect())
+                Ok(texts.iter().cloned().map(QueryInput::Text).collect())
             }
             Input::Vectors(vectors) => {
                 let field = search.fields[1];
                 let prepared = |(row, vector): (usize, &Vec<f32>)| {
                     let name = if field == "vectors" { format!("vectors[{row}]") } else { field.to_owned() };
                     let mut vector = vector.clone();
-                    prepare(collection, &mut vector, &name).map(|()| Asked::Vector(vector))
+                    prepare(collection, &mut vector, &name).map(|()| QueryInput::Vector(vector))
                 };
                 vectors.iter().enumerate().map(prepared).collect()
             }
@@ -51,22 +51,22 @@ impl Neighbors {
     }
 
     /// The missing queries with their vectors. Those of one search are all texts, or all vectors.
-    pub(super) async fn wanted(
+    pub(super) async fn with_vectors(
         &self,
         collection: &Collection,
         search: &Search,
-        missing: Vec<(usize, Key, Asked)>,
-    ) -> Result<Vec<Wanted>> {
+        missing: Vec<(usize, Key, QueryInput)>,
+    ) -> Result<Vec<MissingQuery>> {
         let (mut wanted, mut texts) = (Vec::with_capacity(missing.len()), Vec::new());
         for (place, key, asked) in missing {
             let vector = match asked {
-                Asked::Vector(vector) => vector,
-                Asked::Text(text) => {
+                QueryInput::Vector(vector) => vector,
+                QueryInput::Text(text) => {
                     texts.push(text);
                     Vec::new()
                 }
             };
-            wanted.push(Wanted { place, key, vector });
+            wanted.push(MissingQuery { place, key, vector });
         }
         if !texts.is_empty() {
             let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();

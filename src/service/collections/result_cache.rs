@@ -1,27 +1,27 @@
-//! How results are kept: under which key, for how long, and until which invalidation or write.
+//! The cache of search results: under which key they are stored, for how long, and until which invalidation or write.
 
 use std::sync::Arc;
 
-use super::queries::{Asked, Wanted};
-use super::{Neighbors, Outcome, Search};
+use super::query_vectors::{MissingQuery, QueryInput};
+use super::{Collections, Outcome, Search};
 use crate::cache::{Namespace, Stamp, Verdict};
 use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tag, Tenant};
 use crate::search::{Collection, Query, Results, View, Watched};
 use crate::service::Directives;
 
-/// How the results of a search are kept.
-pub(super) struct Keeping {
+/// How the results of a search are stored.
+pub(super) struct StoreContext {
     pub(super) namespace: Namespace,
     pub(super) ttl_seconds: u32,
     /// When the search began, in the order of invalidations.
     pub(super) stamp: Stamp,
-    /// Whose tags the documents carry.
+    /// The tenant of the documents' tags.
     pub(super) tenant: Tenant,
 }
 
-impl Neighbors {
+impl Collections {
     /// Cached results that the request accepts.
-    pub(super) fn look(
+    pub(super) fn cached(
         &self,
         collection: &Collection,
         directives: &Directives,
@@ -37,17 +37,17 @@ impl Neighbors {
         Some(Outcome::Hit(Results::from_bytes(Arc::clone(&found.entry.value)), version, age))
     }
 
-    pub(super) fn keep(
+    pub(super) fn store(
         &self,
         collection: &Collection,
-        keeping: &Keeping,
+        context: &StoreContext,
         view: &View,
         query: &Query,
-        wanted: Wanted,
+        missing: MissingQuery,
         results: &Results,
     ) {
         let freshness = self.cache.freshness();
-        let Keeping { namespace, ttl_seconds, stamp, tenant } = keeping;
+        let StoreContext { namespace, ttl_seconds, stamp, tenant } = context;
         let mut tags: Vec<Subject> = results
             .iter()
             .flat_map(|hit| hit.document.tags().filter_map(Tag::named).collect::<Vec<_>>())
@@ -64,8 +64,8 @@ impl Neighbors {
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
         let entry = Arc::new(Entry { meta, value: Arc::clone(results.bytes()) });
-        let watched = Watched::new(&wanted.vector, query.filter.clone(), query.k, query.score_min, results);
-        let Wanted { key, .. } = wanted;
+        let watched = Watched::new(&missing.vector, query.filter.clone(), query.k, query.score_min, results);
+        let MissingQuery { key, .. } = missing;
         collection.admit(view.version(), key, watched, || self.cache.keep(key, entry));
     }
 }
@@ -94,11 +94,11 @@ pub(super) fn key_base(
 }
 
 /// The identity of a query's results in a collection.
-pub(super) fn key(base: &KeyHasher, asked: &Asked) -> Key {
+pub(super) fn key(base: &KeyHasher, asked: &QueryInput) -> Key {
     let mut hasher = base.clone();
     match asked {
-        Asked::Text(text) => hasher.field(b"text").field(text.as_bytes()),
-        Asked::Vector(vector) => {
+        QueryInput::Text(text) => hasher.field(b"text").field(text.as_bytes()),
+        QueryInput::Vector(vector) => {
             let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
             hasher.field(b"vector").field(&bytes)
         }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Neighbors;
-use super::queries::prepare;
+use super::Collections;
+use super::query_vectors::prepare;
 use crate::domain::{InputType, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::search::{
@@ -27,14 +27,14 @@ pub struct Spec {
 
 /// A document to be stored.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct NewDocument {
     /// The document.
     pub document: Document,
     /// Its vector; without one its text is embedded.
     pub vector: Option<Vec<f32>>,
 }
 
-impl Neighbors {
+impl Collections {
     /// Makes a collection, of the server's model unless the spec says otherwise; tells whether it is new.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Neighbors {
     pub async fn upsert(
         &self,
         name: &str,
-        drafts: Vec<Draft>,
+        drafts: Vec<NewDocument>,
         truncate: bool,
         tenant: &Tenant,
     ) -> Result<Receipt> {
@@ -161,14 +161,14 @@ impl Neighbors {
         self.catalog.get(name)?.change(change).await
     }
 
-    fn check_drafts(&self, drafts: &[Draft]) -> Result<()> {
+    fn check_drafts(&self, drafts: &[NewDocument]) -> Result<()> {
         let max = self.options.documents_max;
         if !(1..=max).contains(&drafts.len()) {
             let message = format!("a request stores 1 to {max} documents, got {}", drafts.len());
             return Err(Error::invalid("documents", message));
         }
         let mut ids = HashSet::with_capacity(drafts.len());
-        for (row, Draft { document, .. }) in drafts.iter().enumerate() {
+        for (row, NewDocument { document, .. }) in drafts.iter().enumerate() {
             let fault = |field: &str, message: String| {
                 Err(Error::invalid(format!("documents[{row}].{field}"), message))
             };
@@ -190,7 +190,7 @@ impl Neighbors {
     }
 }
 
-fn text_of(row: usize, draft: &Draft) -> Result<String> {
+fn text_of(row: usize, draft: &NewDocument) -> Result<String> {
     match draft.document.text.as_deref() {
         None => {
             let message = "a document has a text, a vector, or both";
