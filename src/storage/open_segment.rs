@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::end_mark::{self, Owner};
 use super::files::{Files, StoredFile, publish};
 use super::index_file::{self, IndexEntry};
 use super::mapped_file::MappedFile;
 use super::options::ReadMode;
-use super::segment::{HEADER_BYTES, Header, Slot, segment_name};
+use super::segment::{HEADER_BYTES, Header, Slot, number_in, segment_name};
 use crate::domain::UnixSeconds;
 use crate::error::{Error, Kind, Result};
 
+/// What the name of the mark of a segment's last flush ends with.
+const MARK: &str = "end";
 /// Bytes that a scan reads at once.
 const SCAN_BYTES: u64 = 1 << 20;
 
@@ -19,9 +22,12 @@ const SCAN_BYTES: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     pub entries: Vec<IndexEntry>,
+    /// Slots that hold something else than an entry, or nothing although they were flushed with one.
     pub bad_slots: u64,
     /// One past the last slot that holds anything.
     pub used_slots: u32,
+    /// Slots that are known to have been flushed: these are not empty.
+    pub flushed_slots: u32,
 }
 
 /// The open file of a segment. Readers share it, and a dropped segment stays readable for those who hold it.
@@ -122,9 +128,19 @@ impl OpenSegment {
         })
     }
 
-    /// Reads and verifies every slot. Cost: one pass over the file, 1 MiB at a time.
-    pub(super) fn scan(&self) -> Result<Scanned> {
-        let mut scanned = Scanned::default();
+    /// How many slots were flushed, as the mark beside the segment says; zero if there is none.
+    ///
+    /// # Errors
+    /// As [`end_mark::read`].
+    pub(super) fn flushed_slots(&self, files: &dyn Files) -> Result<u32> {
+        let flushed = end_mark::read(files, &self.mark_path(), self.owner())?.unwrap_or_default();
+        Ok(u32::try_from(flushed).unwrap_or(u32::MAX).min(self.header.slot_count))
+    }
+
+    /// Reads and verifies every slot, of which `flushed_slots` are known to have been flushed. Cost: one pass over the file,
+    /// 1 MiB at a time.
+    pub(super) fn scan(&self, flushed_slots: u32) -> Result<Scanned> {
+        let mut scanned = Scanned { flushed_slots, ..Scanned::default() };
         let slots_per_read = u32::try_from(SCAN_BYTES / self.header.slot_bytes()).unwrap_or(1).max(1);
         let mut first = 0;
         while first < self.slots_present {
@@ -144,8 +160,8 @@ impl OpenSegment {
             .map_err(|error| Error::io("scan segment", error).with("path", self.path.display()))?;
         for (slot, bytes) in (first..).zip(bytes.chunks_exact(slot_bytes)) {
             match self.header.decode_slot(slot, bytes) {
-                Slot::Empty => continue,
-                Slot::Bad => scanned.bad_slots += 1,
+                Slot::Empty if slot >= scanned.flushed_slots => continue,
+                Slot::Empty | Slot::Bad => scanned.bad_slots += 1,
                 Slot::Good(stored) => {
                     scanned.entries.push(IndexEntry::new(&stored.key, stored.expires, slot))
                 }
@@ -165,6 +181,16 @@ impl OpenSegment {
         written.map_err(|error| Error::io("write index file", error).with("path", path.display()))?;
         self.bytes.store(self.file_bytes.saturating_add(bytes.len() as u64), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Where the mark of its last flush is.
+    pub(super) fn mark_path(&self) -> PathBuf {
+        self.path.with_extension(MARK)
+    }
+
+    /// Whose the mark is.
+    pub(super) fn owner(&self) -> Owner {
+        Owner { number: u64::from(self.header.number), salt: self.header.salt }
     }
 
     /// Where the index file is.
@@ -188,6 +214,11 @@ impl OpenSegment {
     pub(super) fn seal(&self, now: UnixSeconds) {
         self.sealed_at.store(now.0.max(1), Ordering::Relaxed);
     }
+}
+
+/// The number in the name of a mark, if it is one.
+pub(super) fn mark_number(name: &str) -> Option<u32> {
+    number_in(name, &format!(".{MARK}"))
 }
 
 /// Publishes the manifest of `segments`.

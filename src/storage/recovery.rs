@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use super::files::{Files, Listed, read_all};
 use super::index_file::{self, IndexEntry, index_number};
 use super::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
-use super::open_segment::{OpenSegment, publish_manifest};
+use super::open_segment::{OpenSegment, mark_number, publish_manifest};
 use super::options::Options;
 use super::segment::{segment_name, segment_number};
 use super::table::{Batch, Location, Table};
@@ -126,7 +126,15 @@ impl Loading<'_> {
 
     /// Verifies each slot of a segment without an index file, and decides whether it takes more.
     fn scan(&mut self, segment: &Arc<OpenSegment>) -> Result<Vec<IndexEntry>> {
-        let scanned = segment.scan()?;
+        let flushed_slots = match segment.flushed_slots(self.files) {
+            Err(error) if error.kind() == Kind::Format => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "which slots of a segment were flushed is not known");
+                0
+            }
+            Ok(flushed) => flushed,
+        };
+        let scanned = segment.scan(flushed_slots)?;
         self.report.bad_slots += scanned.bad_slots;
         let header = &segment.header;
         let listing = self.manifest.as_ref().and_then(|manifest| manifest.find(header.number));
@@ -234,7 +242,11 @@ fn segment_numbers(listed: &[Listed], report: &mut Recovery) -> Vec<u32> {
     for Listed { name, .. } in listed {
         if let Some(number) = segment_number(name) {
             numbers.push(number);
-        } else if name != MANIFEST_NAME && !name.ends_with(".tmp") && index_number(name).is_none() {
+        } else if name != MANIFEST_NAME
+            && !name.ends_with(".tmp")
+            && index_number(name).is_none()
+            && mark_number(name).is_none()
+        {
             report.ignored_files.push((name.clone(), "not a file of this store".into()));
         }
     }

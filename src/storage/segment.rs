@@ -156,6 +156,15 @@ impl Header {
         }
     }
 
+    /// A slot that verifies and holds an entry of no key, which has ended: it says that there is nothing to miss here.
+    pub fn encode_cleared(&self, slot: u32) -> Vec<u8> {
+        let value = vec![0; self.payload_bytes as usize].into();
+        let meta = EntryMeta::ending(Codec::Raw, self.created, UnixSeconds(0));
+        let mut bytes = Vec::new();
+        self.encode_slot(slot, &Key([0; 32]), &Entry { meta, value }, &mut bytes);
+        bytes
+    }
+
     /// Sets the checksum of a slot to what its other bytes make it.
     pub fn write_checksum(&self, slot: &mut [u8]) {
         let checksum = self.slot_checksum(slot);

@@ -50,6 +50,8 @@ pub struct Finding {
     pub what: String,
     /// Of a segment, the slots that are damaged or missing; the rest of the file is good.
     pub slots: Vec<u32>,
+    /// Of a segment, how many slots are known to have been flushed.
+    pub flushed_slots: u32,
     /// Of a segment, the entries that verify.
     pub entries: usize,
 }
@@ -74,7 +76,7 @@ impl Report {
 
     fn add(&mut self, file: impl AsRef<Path>, state: State, what: impl Into<String>) {
         let (file, what) = (file.as_ref().to_path_buf(), what.into());
-        self.findings.push(Finding { file, state, what, slots: Vec::new(), entries: 0 });
+        self.findings.push(Finding { file, state, what, slots: Vec::new(), flushed_slots: 0, entries: 0 });
     }
 }
 
@@ -126,7 +128,9 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
         let from = root.join(&finding.file);
         if !finding.slots.is_empty() {
             let copy = place_aside(&aside, &finding.file)?;
-            segments::empty_slots(&from, &copy, &finding.slots)?;
+            segments::clear_slots(&from, &copy, &finding.slots, finding.flushed_slots)?;
+            // It names what was there before.
+            move_aside(root, &aside, &finding.file.with_extension("idx"))?;
         } else if from == records_in(root).join(RECORDS_NAME) {
             salvaged = Some((finding.file.clone(), records::salvage(&from)?));
             move_aside(root, &aside, &finding.file)?;

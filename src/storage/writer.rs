@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::end_mark::{self, EndMark};
+use super::files::{Files, remove_if_present};
 use super::index_file::IndexEntry;
 use super::open_segment::{OpenSegment, publish_manifest};
 use super::options::Durability;
@@ -55,9 +57,40 @@ struct Active {
     entries: Vec<IndexEntry>,
     next_slot: u32,
     is_dirty: bool,
+    /// Missing only if it could not be created.
+    mark: Option<EndMark>,
 }
 
 impl Active {
+    fn new(files: &dyn Files, found: Unsealed, is_dirty: bool) -> Active {
+        let Unsealed { segment, entries, next_slot } = found;
+        let (path, owner) = (segment.mark_path(), segment.owner());
+        let is_marked = matches!(end_mark::read(files, &path, owner), Ok(Some(_)));
+        let mark =
+            if is_marked { EndMark::open(files, &path, owner) } else { EndMark::create(files, &path, owner) };
+        let warn = |error: &io::Error| {
+            tracing::warn!(%error, "the mark of a segment's last flush cannot be written");
+        };
+        Active { segment, entries, next_slot, is_dirty, mark: mark.inspect_err(warn).ok() }
+    }
+
+    /// Makes what was written durable. After a failure nothing is known of it.
+    fn flush(&mut self) -> io::Result<()> {
+        self.segment.file.sync_data()?;
+        self.is_dirty = false;
+        if let Some(mark) = &mut self.mark {
+            mark.set(u64::from(self.next_slot));
+        }
+        Ok(())
+    }
+
+    /// Makes the mark of the last flush survive a loss of power.
+    fn sync_mark(&mut self) {
+        if let Some(mark) = &mut self.mark {
+            mark.sync();
+        }
+    }
+
     fn room(&self) -> usize {
         self.segment.header.slot_count.saturating_sub(self.next_slot) as usize
     }
@@ -86,12 +119,10 @@ impl Writer {
     ) -> Writer {
         // What was found may have been written by a process that died before it flushed.
         let dirty_since = if unsealed.is_empty() { None } else { Some(Instant::now()) };
+        let files = Arc::clone(&shared.files);
         let active = unsealed
             .into_iter()
-            .map(|(payload_bytes, found)| {
-                let Unsealed { segment, entries, next_slot } = found;
-                (payload_bytes, Active { segment, entries, next_slot, is_dirty: true })
-            })
+            .map(|(payload_bytes, found)| (payload_bytes, Active::new(&*files, found, true)))
             .collect();
         Writer {
             shared,
@@ -124,6 +155,7 @@ impl Writer {
             }
         };
         let _ = self.flush();
+        self.active.values_mut().for_each(Active::sync_mark);
         if let Some(done) = done {
             let _ = done.send(());
         }
@@ -267,13 +299,10 @@ impl Writer {
         let dirty: Vec<u32> = self.active.iter().filter(|(_, a)| a.is_dirty).map(|(&size, _)| size).collect();
         let mut result = self.shared.check_is_on();
         for payload_bytes in dirty {
-            if let Some(active) = self.active.get_mut(&payload_bytes) {
-                match active.segment.file.sync_data() {
-                    Ok(()) => active.is_dirty = false,
-                    Err(error) => {
-                        result = Err(self.fail(Some(payload_bytes), Error::io("flush segment", error)))
-                    }
-                }
+            if let Some(active) = self.active.get_mut(&payload_bytes)
+                && let Err(error) = active.flush()
+            {
+                result = Err(self.fail(Some(payload_bytes), Error::io("flush segment", error)));
             }
         }
         result
@@ -288,14 +317,16 @@ impl Writer {
         self.drop_until(bytes_max.saturating_sub(segment_bytes), None)?;
         let segment = self.create(payload_bytes, now)?;
         let number = segment.header.number;
+        let fresh = Unsealed { segment: segment.clone(), entries: Vec::new(), next_slot: 0 };
+        let active = Active::new(self.shared.files.as_ref(), fresh, false);
         self.shared.segments_mut().insert(number, segment.clone());
         if let Err(error) = self.publish_manifest() {
             self.shared.segments_mut().remove(&number);
             // It holds nothing, and the next start would only find it empty.
             let _ = self.shared.files.remove(&segment.path);
+            let _ = self.shared.files.remove(&segment.mark_path());
             return Err(self.fail(None, error));
         }
-        let active = Active { segment, entries: Vec::new(), next_slot: 0, is_dirty: false };
         self.active.insert(payload_bytes, active);
         // Room for the next segment is made now, while there is a fresh one to carry entries into.
         self.drop_until(bytes_max.saturating_sub(segment_bytes), Some(number))
@@ -324,13 +355,15 @@ impl Writer {
 
     /// Seals the active segment of a payload size, if there is one: flushed first, then indexed.
     fn seal(&mut self, payload_bytes: u32) -> Result<()> {
-        let Some(active) = self.active.get(&payload_bytes) else { return Ok(()) };
+        let Some(active) = self.active.get_mut(&payload_bytes) else { return Ok(()) };
         if active.is_dirty
-            && let Err(error) = active.segment.file.sync_data()
+            && let Err(error) = active.flush()
         {
             return Err(self.fail(Some(payload_bytes), Error::io("flush segment", error)));
         }
-        if let Some(Active { segment, entries, .. }) = self.active.remove(&payload_bytes) {
+        if let Some(mut active) = self.active.remove(&payload_bytes) {
+            active.sync_mark();
+            let Active { segment, entries, .. } = active;
             segment.seal(self.shared.clock.now());
             segment.note_entries(&entries);
             if let Err(error) = segment.write_index(self.shared.files.as_ref(), &entries) {
@@ -382,7 +415,8 @@ impl Writer {
         let files = &self.shared.files;
         let removed = files
             .remove(&victim.path)
-            .and_then(|()| super::files::remove_if_present(files.as_ref(), &victim.index_path()));
+            .and_then(|()| remove_if_present(files.as_ref(), &victim.index_path()))
+            .and_then(|()| remove_if_present(files.as_ref(), &victim.mark_path()));
         removed.map_err(|error| {
             let error = Error::io("remove segment", error).with("path", victim.path.display());
             self.fail(None, error)

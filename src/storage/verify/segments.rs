@@ -11,7 +11,7 @@ use crate::storage::directory::vectors_in;
 use crate::storage::files::{Files, OsFiles, read_all};
 use crate::storage::index_file::{self, IndexEntry, index_number};
 use crate::storage::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
-use crate::storage::open_segment::OpenSegment;
+use crate::storage::open_segment::{OpenSegment, Scanned, mark_number};
 use crate::storage::options::ReadMode;
 use crate::storage::segment::{SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
 
@@ -34,14 +34,14 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
             check_segment(&dir, folder, number, manifest.as_ref(), report)?;
         } else if file.name.ends_with(".tmp") {
             report.add(name, State::Note, "left by a crash; the next start overwrites it");
-        } else if file.name != MANIFEST_NAME && index_number(&file.name).is_none() {
+        } else if file.name != MANIFEST_NAME && beside_segment(&file.name).is_none() {
             report.add(name, State::Note, "not a file of this store; left alone");
         }
     }
     let orphans =
-        listed.iter().filter(|file| index_number(&file.name).is_some_and(|n| !numbers.contains(&n)));
+        listed.iter().filter(|file| beside_segment(&file.name).is_some_and(|n| !numbers.contains(&n)));
     for file in orphans {
-        report.add(folder.join(&file.name), State::Note, "index file of a segment that has gone");
+        report.add(folder.join(&file.name), State::Note, "of a segment that has gone");
     }
     for listing in manifest.iter().flat_map(|manifest| &manifest.segments) {
         let index = index_file::index_name(listing.number);
@@ -59,6 +59,11 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         report.add(folder.join(MANIFEST_NAME), state, "missing; a repair or the next start makes it");
     }
     Ok(())
+}
+
+/// The number in the name of a file that belongs to a segment.
+fn beside_segment(name: &str) -> Option<u32> {
+    index_number(name).or_else(|| mark_number(name))
 }
 
 fn check_manifest(dir: &Path, name: &Path, report: &mut Report) -> Result<Option<Manifest>> {
@@ -108,14 +113,15 @@ fn check_segment(
         report.add(file, State::Damaged, "is not the segment that the manifest names");
         return Ok(());
     }
-    let scanned = match segment.scan() {
+    let flushed_slots = check_mark(folder, &segment, report)?;
+    let scanned = match segment.scan(flushed_slots.min(segment.slots_present)) {
         Ok(scanned) => scanned,
         Err(error) => {
             report.add(file, State::Damaged, error.to_string());
             return Ok(());
         }
     };
-    let bad = bad_slots(&segment, &scanned.entries, scanned.used_slots)?;
+    let bad = bad_slots(&segment, &scanned)?;
     let mut what = format!("{} entries", scanned.entries.len());
     if !bad.torn.is_empty() {
         what += &format!(", {} slots that a crash has cut off and that are not used", bad.torn.len());
@@ -142,10 +148,32 @@ fn check_segment(
     );
     if let Some(finding) = report.findings.last_mut() {
         finding.slots = slots;
+        finding.flushed_slots = flushed_slots;
         finding.entries = scanned.entries.len();
     }
     check_index(folder, &segment, &scanned.entries, report);
     Ok(())
+}
+
+/// How many slots were flushed, as the mark beside the segment says; zero if it does not.
+fn check_mark(folder: &Path, segment: &OpenSegment, report: &mut Report) -> Result<u32> {
+    let mark = folder.join(segment.mark_path().file_name().unwrap_or_default());
+    if !segment.mark_path().exists() {
+        report.add(
+            mark,
+            State::Note,
+            "missing: damage in the segment may look like writes that were cut off",
+        );
+        return Ok(0);
+    }
+    match segment.flushed_slots(&OsFiles) {
+        Err(error) if error.kind() == Kind::Format => Err(error),
+        Err(error) => {
+            report.add(mark, State::Damaged, error.to_string());
+            Ok(0)
+        }
+        Ok(flushed) => Ok(flushed),
+    }
 }
 
 /// Slots that do not verify.
@@ -157,19 +185,21 @@ struct BadSlots {
     damaged: Vec<u32>,
 }
 
-/// Sorts the slots that do not verify. Files are preallocated with zeros, so a slot that a crash has cut off has a
-/// sector of zeros; one without was whole once. A vector that is mostly zeros may be taken for a torn one: then its one
-/// wrong bit, if it is one, still tells.
-fn bad_slots(segment: &OpenSegment, good: &[IndexEntry], used_slots: u32) -> Result<BadSlots> {
+/// Sorts the slots that do not verify. One that was flushed was whole once. Files are preallocated with zeros, so another
+/// that a crash has cut off has a sector of zeros; one without was whole too. A vector that is mostly zeros may be taken for
+/// a torn one: then its one wrong bit, if it is one, still tells.
+fn bad_slots(segment: &OpenSegment, scanned: &Scanned) -> Result<BadSlots> {
     let mut bad = BadSlots::default();
     let mut bytes = Vec::new();
-    for slot in 0..used_slots {
-        if good.binary_search_by_key(&slot, |entry| entry.slot).is_ok() {
+    for slot in 0..scanned.used_slots {
+        if scanned.entries.binary_search_by_key(&slot, |entry| entry.slot).is_ok() {
             continue;
         }
         segment.read_slot(slot, &mut bytes)?;
         match segment.header.decode_slot(slot, &bytes) {
-            Slot::Empty | Slot::Good(_) => {}
+            Slot::Good(_) => {}
+            Slot::Empty | Slot::Bad if slot < scanned.flushed_slots => bad.damaged.push(slot),
+            Slot::Empty => {}
             Slot::Bad
                 if is_torn(segment.header.slot_offset(slot), segment.header.payload_bytes, &bytes)
                     && !segment.header.is_one_bit_off(slot, &bytes) =>
@@ -190,15 +220,17 @@ fn is_torn(offset: u64, payload_bytes: u32, slot: &[u8]) -> bool {
     std::iter::once(head).chain(rest.chunks(SECTOR_BYTES)).any(|part| part.iter().all(|&byte| byte == 0))
 }
 
-/// Copies the segment at `path` to `copy`, then makes `slots` of it empty, and the file as long as its header says.
-pub(super) fn empty_slots(path: &Path, copy: &Path, slots: &[u32]) -> Result<()> {
-    let failed = |error| Error::io("empty damaged slots", error).with("path", path.display());
+/// Copies the segment at `path` to `copy`, then clears `slots` of it, and makes the file as long as its header says. Of the
+/// first `flushed_slots` none may be empty.
+pub(super) fn clear_slots(path: &Path, copy: &Path, slots: &[u32], flushed_slots: u32) -> Result<()> {
+    let failed = |error| Error::io("clear damaged slots", error).with("path", path.display());
     fs::copy(path, copy).map_err(failed)?;
     let segment = OpenSegment::open(&OsFiles, path.to_path_buf(), ReadMode::Pread)?;
     let (header, file) = (&segment.header, &segment.file);
     let zeros = vec![0; usize::try_from(header.slot_bytes()).unwrap_or_default()];
     for &slot in slots {
-        file.write_all_at(&zeros, header.slot_offset(slot)).map_err(failed)?;
+        let cleared = if slot < flushed_slots { header.encode_cleared(slot) } else { zeros.clone() };
+        file.write_all_at(&cleared, header.slot_offset(slot)).map_err(failed)?;
     }
     file.sync_data().map_err(failed)
 }

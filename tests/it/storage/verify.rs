@@ -31,6 +31,13 @@ fn flip(path: &Path, at: usize) {
     fs_err::write(path, bytes).unwrap();
 }
 
+/// Zeros in a part of a slot of 128 bytes.
+fn zero(path: &Path, slot: usize, part: std::ops::Range<usize>) {
+    let mut bytes = fs_err::read(path).unwrap();
+    bytes[4096 + slot * 128..][part].fill(0);
+    fs_err::write(path, bytes).unwrap();
+}
+
 #[test]
 fn a_directory_that_was_closed_is_whole() {
     let dir = data("verify-whole");
@@ -43,7 +50,7 @@ fn a_directory_that_was_closed_is_whole() {
 #[test]
 fn each_kind_of_damage_is_found_and_repaired_and_nothing_is_deleted() {
     type Damage = (&'static str, fn(&Path), u64);
-    let damages: [Damage; 12] = [
+    let damages: [Damage; 16] = [
         ("format", |dir| flip(&dir.join("FORMAT"), 3), 150),
         ("manifest", |dir| flip(&dir.join("vectors/MANIFEST"), 30), 150),
         ("index", |dir| flip(&dir.join("vectors/0000000001.idx"), 60), 150),
@@ -51,6 +58,10 @@ fn each_kind_of_damage_is_found_and_repaired_and_nothing_is_deleted() {
         ("newest slot", |dir| flip(&dir.join("vectors/0000000003.seg"), 4096 + 5 * 128 + 70), 149),
         ("last slot", |dir| flip(&dir.join("vectors/0000000003.seg"), 4096 + 21 * 128), 149),
         ("its padding", |dir| flip(&dir.join("vectors/0000000003.seg"), 4096 + 21 * 128 + 127), 149),
+        ("zeroed slot", |dir| zero(&dir.join("vectors/0000000003.seg"), 5, 0..128), 149),
+        ("zeroed last slot", |dir| zero(&dir.join("vectors/0000000003.seg"), 21, 0..128), 149),
+        ("zeroed half slot", |dir| zero(&dir.join("vectors/0000000003.seg"), 21, 64..128), 149),
+        ("mark", |dir| flip(&dir.join("vectors/0000000003.end"), 40), 150),
         ("cut", |dir| cut(&dir.join("vectors/0000000003.seg"), 4096 + 20 * 128 + 64), 148),
         ("cut behind", |dir| cut(&dir.join("vectors/0000000003.seg"), 4096 + 30 * 128), 150),
         ("header", |dir| flip(&dir.join("vectors/0000000002.seg"), 9), 86),
@@ -119,6 +130,9 @@ fn a_torn_tail_is_no_damage() {
     bytes[slot + 512..slot + 1088].fill(0);
     fs_err::write(&path, bytes).unwrap();
     let report = verify(dir.path()).unwrap();
+    assert!(!report.is_whole(), "it was flushed once: {report}");
+    fs_err::remove_file(path.with_extension("end")).unwrap();
+    let report = verify(dir.path()).unwrap();
     assert!(report.is_whole(), "{report}");
     assert!(report.to_string().contains("1 slots that a crash has cut off"), "{report}");
 }
@@ -159,8 +173,12 @@ fn each_file_that_is_missing_is_reported_and_repaired() {
         let expected = match file.as_str() {
             // Taken by the check itself.
             "LOCK" => vec![],
-            // Derived from the segment.
-            "vectors/0000000001.idx" | "vectors/0000000002.idx" => vec![(file.clone(), State::Note)],
+            // Derived from the segment, or what tells damage of it from what a crash has cut off.
+            "vectors/0000000001.idx"
+            | "vectors/0000000002.idx"
+            | "vectors/0000000001.end"
+            | "vectors/0000000002.end"
+            | "vectors/0000000003.end" => vec![(file.clone(), State::Note)],
             "vectors/0000000001.seg" | "vectors/0000000002.seg" | "vectors/0000000003.seg" => {
                 vec![("vectors/MANIFEST".into(), State::Damaged)]
             }
