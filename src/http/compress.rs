@@ -33,12 +33,15 @@ pub(super) fn accepted(headers: &HeaderMap) -> Option<Coding> {
             let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
             // What is no number is no wish.
             let weight = weight.map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0));
-            match name.to_ascii_lowercase().as_str() {
-                "gzip" | "x-gzip" => gzip = Some(weight),
-                "zstd" => zstd = Some(weight),
-                "identity" => identity = Some(weight),
-                "*" => any = Some(weight),
-                _ => {}
+            let is = |other: &str| name.eq_ignore_ascii_case(other);
+            if is("gzip") || is("x-gzip") {
+                gzip = Some(weight);
+            } else if is("zstd") {
+                zstd = Some(weight);
+            } else if is("identity") {
+                identity = Some(weight);
+            } else if is("*") {
+                any = Some(weight);
             }
         }
     }
@@ -95,15 +98,17 @@ pub(super) async fn compress(
 }
 
 fn is_worth_it(response: &Response) -> bool {
+    if !response.body().size_hint().exact().is_some_and(|size| BYTES.contains(&size)) {
+        return false;
+    }
     let headers = response.headers();
     let is_whole = !matches!(response.status(), StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
     let is_free = !headers.contains_key(header::ETAG) && !headers.contains_key(header::CONTENT_ENCODING);
-    let may_change = headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .all(|value| !value.as_bytes().windows(12).any(|part| part.eq_ignore_ascii_case(b"no-transform")));
-    let size = response.body().size_hint().exact();
-    is_whole && is_free && size.is_some_and(|size| BYTES.contains(&size)) && is_text(headers) && may_change
+    let may_change = || {
+        let mut values = headers.get_all(header::CACHE_CONTROL).iter().map(HeaderValue::as_bytes);
+        values.all(|value| !value.windows(12).any(|part| part.eq_ignore_ascii_case(b"no-transform")))
+    };
+    is_whole && is_free && is_text(headers) && may_change()
 }
 
 /// Whether the media type says that compression gains something.
@@ -111,8 +116,12 @@ fn is_text(headers: &HeaderMap) -> bool {
     let Some(media_type) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
     };
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json = essence == "application/json" || essence.ends_with("+json");
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return true;
+    }
+    let essence = essence.to_ascii_lowercase();
+    let is_json = essence.ends_with("+json");
     let is_lines = matches!(essence.as_str(), "application/x-ndjson" | "application/openmetrics-text");
     is_json || is_lines || (essence.starts_with("text/") && essence != "text/event-stream")
 }

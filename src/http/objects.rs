@@ -244,8 +244,6 @@ fn hit(object: Object, is_known: bool) -> Response {
             let coding = HeaderValue::from_static(meta.content_coding.as_str());
             headers.insert(header::CONTENT_ENCODING, coding);
         }
-        // Its type is what a client has said; a browser that guesses another could run what is meant to be shown.
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     // A cache in between cannot know of invalidations: it asks each time, and is answered 304.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

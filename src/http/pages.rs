@@ -50,9 +50,16 @@ fn is_of_this_machine(host: &[u8]) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let is_reserved = [".internal", ".localhost"].iter().any(|zone| name.ends_with(zone));
-    name.parse::<IpAddr>().is_ok() || !name.contains('.') || is_reserved
+    let name = name.trim_end_matches('.');
+    !name.contains('.') || name.parse::<IpAddr>().is_ok() || is_in_reserved_zone(name)
+}
+
+/// Whether the name ends in a zone that is never delegated (RFC 6761, section 6.3; `internal` by ICANN in 2024).
+fn is_in_reserved_zone(name: &str) -> bool {
+    [".internal", ".localhost"].iter().any(|zone| {
+        let at = name.len().saturating_sub(zone.len());
+        name.as_bytes()[at..].eq_ignore_ascii_case(zone.as_bytes())
+    })
 }
 
 #[cfg(test)]
