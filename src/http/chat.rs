@@ -20,7 +20,7 @@ use super::headers::{CACHE_STATUS, Millis, SERVER_TIMING, number, tags};
 use super::offload::offload;
 use super::problem::{self, ErrorBody, Problem};
 use super::wire::{null_is_default, object, parse};
-use super::{body, cache_control, encoding, inflight};
+use super::{body, cache_control, encoding, inflight, pieces};
 use crate::dialects::{ParseCache, Replay};
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
@@ -228,7 +228,7 @@ fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
     let has_trailer = takes_trailers && matches!(served.body, Body::Live(_)) && reason.is_none();
     let mut response = Response::new(match served.body {
         Body::Whole(bytes) | Body::Events(bytes) => HttpBody::from(bytes),
-        Body::Replay(first, replay) => HttpBody::from_stream(stream::iter(pieces_of(first, replay))),
+        Body::Replay(first, replay) => pieces::body(pieces_of(first, replay)),
         Body::Live(live) => HttpBody::new(StreamBody::new(frames_of(live, has_trailer))),
     });
     if let Some((source_bytes, bytes_expected)) = held {
@@ -272,9 +272,9 @@ enum Rest {
 }
 
 /// A kept stream, written as it is read.
-fn pieces_of(first: Bytes, mut replay: Box<dyn Replay>) -> impl Iterator<Item = Result<Bytes>> {
+fn pieces_of(first: Bytes, mut replay: Box<dyn Replay>) -> impl Iterator<Item = Bytes> {
     let rest = std::iter::from_fn(move || replay.next_bytes(REPLAYED_BYTES));
-    std::iter::once(first).chain(rest).map(Ok)
+    std::iter::once(first).chain(rest)
 }
 
 /// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is told before.
