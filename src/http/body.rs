@@ -8,6 +8,9 @@ use hyper::body::Body as _;
 use super::inflight::own_error;
 use crate::error::{Error, Kind, Result};
 
+/// The first block of a body of unknown length, and the least of the further ones.
+const BLOCK_BYTES: usize = 64 * 1024;
+
 /// The whole body.
 ///
 /// # Errors
@@ -24,17 +27,62 @@ pub(super) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes> {
     if body.is_end_stream() {
         return Ok(first);
     }
+    let rest = body.size_hint().exact().and_then(|rest| usize::try_from(rest).ok());
     let Some(second) = next(&mut body).await? else { return Ok(first) };
-    let mut read = BytesMut::from(first);
-    let mut data = Some(second);
-    while let Some(piece) = data {
-        if read.len() + piece.len() > bytes_max {
+    // A declared length is within the limit, and reserved.
+    let mut read = Blocks::new(rest.map_or(BLOCK_BYTES, |rest| first.len() + rest));
+    read.push(first);
+    let mut piece = Some(second);
+    while let Some(data) = piece {
+        if read.length + data.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
-        read.extend_from_slice(&piece);
-        data = next(&mut body).await?;
+        read.push(data);
+        piece = next(&mut body).await?;
     }
-    Ok(read.freeze())
+    Ok(read.join())
+}
+
+/// Bytes of which it is not known how many come, in blocks that never move. A buffer that doubles would take up to three times
+/// its bytes, copies and what is not used yet included.
+struct Blocks {
+    full: Vec<BytesMut>,
+    last: BytesMut,
+    length: usize,
+}
+
+impl Blocks {
+    /// With room for so many bytes.
+    fn new(capacity: usize) -> Blocks {
+        Blocks { full: Vec::new(), last: BytesMut::with_capacity(capacity), length: 0 }
+    }
+
+    fn push(&mut self, mut piece: Bytes) {
+        self.length += piece.len();
+        loop {
+            let room = self.last.capacity() - self.last.len();
+            let fitting = piece.split_to(room.min(piece.len()));
+            self.last.extend_from_slice(&fitting);
+            if piece.is_empty() {
+                return;
+            }
+            let next = BytesMut::with_capacity(BLOCK_BYTES.max(self.length / 4));
+            self.full.push(std::mem::replace(&mut self.last, next));
+        }
+    }
+
+    /// All of them in one piece; of one block without a copy.
+    fn join(self) -> Bytes {
+        if self.full.is_empty() {
+            return self.last.freeze();
+        }
+        let mut all = Vec::with_capacity(self.length);
+        // Each block goes once it is copied.
+        for block in self.full.into_iter().chain([self.last]) {
+            all.extend_from_slice(&block);
+        }
+        all.into()
+    }
 }
 
 /// The connection reads the rest after the answer, since most clients read no answer before they have sent everything.
@@ -71,6 +119,17 @@ mod tests {
         assert_eq!(read(pieces(), 2).await.unwrap_err().kind(), Kind::TooLarge);
         assert_eq!(read(Body::from("abc"), 2).await.unwrap_err().kind(), Kind::TooLarge);
         assert_eq!(read(Body::empty(), 2).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_pieces_of_any_size_is_joined_in_order() {
+        for sizes in [vec![1; 1000], vec![BLOCK_BYTES; 5], vec![BLOCK_BYTES - 1, 2, 300_000, 1, 70_000]] {
+            let whole: Vec<u8> = (0..sizes.iter().sum()).map(|n: usize| (n % 251) as u8).collect();
+            let mut rest = Bytes::from(whole.clone());
+            let pieces: Vec<_> = sizes.iter().map(|size| Ok::<_, Error>(rest.split_to(*size))).collect();
+            let joined = read(Body::from_stream(stream::iter(pieces)), whole.len()).await.unwrap();
+            assert!(joined == whole, "{} pieces", sizes.len());
+        }
     }
 
     #[tokio::test]
