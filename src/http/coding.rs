@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::body;
+use super::inflight::BodyBytes;
 use crate::error::{Error, Kind, Result};
 
 /// What a request's body may be compressed with, as `accept-encoding` of an answer says it.
@@ -18,6 +19,8 @@ pub(super) const DECODED: HeaderValue = HeaderValue::from_static("gzip, zstd");
 /// costs the sender nothing must not cost the server all it can take.
 const EXPANSION_MAX: usize = 100;
 const EXPANDED_BYTES_MIN: usize = 1 << 20;
+/// What is decoded before the budget is asked again.
+const STEP_BYTES: usize = 256 * 1024;
 
 /// Windows of zstd are at most 8 MiB (RFC 9659, section 3), so that a decoder's memory is bounded.
 const WINDOW_LOG_MAX: u32 = 23;
@@ -70,45 +73,83 @@ fn unsupported(got: &str) -> Error {
 }
 
 /// The body of a request in clear, of at most `bytes_max` bytes before and after. It is read and decoded when it is
-/// first polled, off the runtime.
-pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize) -> Body {
+/// first polled, off the runtime, and `bytes` reserves what it expands to while it does.
+pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize, bytes: BodyBytes) -> Body {
     let decode = async move {
         let coded = body::read(body, bytes_max).await?;
         let permit = CODERS.acquire().await.expect("it is never closed: this is a bug");
         let decoding = tokio::task::spawn_blocking(move || {
             // Held by the work, because a client that leaves does not end it.
             let _permit = permit;
-            decode(&coded, coding, bytes_max)
+            decode(&coded, coding, bytes_max, |expanded| bytes.cover(expanded))
         });
         decoding.await.map_err(|error| Error::new(Kind::Internal, "decode a body").source(error))?
     };
     Body::from_stream(futures_util::stream::once(decode))
 }
 
-/// Decodes. Cost: at most [`EXPANSION_MAX`] times the length of `coded`, or [`EXPANDED_BYTES_MIN`].
-fn decode(coded: &[u8], coding: Coding, bytes_max: usize) -> Result<Bytes> {
+/// Decodes. `cover` reserves what the result takes, before it is taken.
+///
+/// Cost: at most [`EXPANSION_MAX`] times the length of `coded`, or [`EXPANDED_BYTES_MIN`].
+fn decode(
+    coded: &[u8],
+    coding: Coding,
+    bytes_max: usize,
+    cover: impl FnMut(usize) -> Result<()>,
+) -> Result<Bytes> {
     let bytes_max = bytes_max.min(EXPANDED_BYTES_MIN.max(coded.len().saturating_mul(EXPANSION_MAX)));
-    let fault = |error| {
-        let message = format!("the body is not valid {}", coding.name());
-        Error::new(Kind::InvalidInput, message).param("content-encoding").source(error)
-    };
-    let mut decoded = Vec::new();
     // One byte more shows that there is more than may be.
     let limit = bytes_max as u64 + 1;
-    match coding {
-        Coding::Gzip => flate2::bufread::MultiGzDecoder::new(coded).take(limit).read_to_end(&mut decoded),
+    let expected = declared_bytes(coded, coding).min(limit) as usize;
+    let decoded = match coding {
+        Coding::Gzip => {
+            let decoder = flate2::bufread::MultiGzDecoder::new(coded);
+            read_in_steps(decoder.take(limit), expected, coding, cover)?
+        }
         Coding::Zstd => {
+            let fault = |error| invalid(coding, error);
             let mut decoder = zstd::stream::read::Decoder::with_buffer(coded).map_err(fault)?;
             decoder.window_log_max(WINDOW_LOG_MAX).map_err(fault)?;
-            decoder.take(limit).read_to_end(&mut decoded)
+            read_in_steps(decoder.take(limit), expected, coding, cover)?
         }
-    }
-    .map_err(fault)?;
+    };
     if decoded.len() > bytes_max {
         let message = format!("the body of {} bytes expands to more than {bytes_max} bytes", coded.len());
         return Err(Error::new(Kind::TooLarge, message));
     }
     Ok(decoded.into())
+}
+
+fn invalid(coding: Coding, error: std::io::Error) -> Error {
+    let message = format!("the body is not valid {}", coding.name());
+    Error::new(Kind::InvalidInput, message).param("content-encoding").source(error)
+}
+
+/// Reads all. Where the result has `expected` bytes, its buffer never grows.
+fn read_in_steps(
+    mut decoder: impl Read,
+    expected: usize,
+    coding: Coding,
+    mut cover: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<u8>> {
+    cover(expected)?;
+    let mut decoded = Vec::with_capacity(expected);
+    loop {
+        cover(decoded.len() + STEP_BYTES)?;
+        let step = decoder.by_ref().take(STEP_BYTES as u64).read_to_end(&mut decoded);
+        if step.map_err(|error| invalid(coding, error))? == 0 {
+            return Ok(decoded);
+        }
+    }
+}
+
+/// How long the body will be by what it says itself; 0 if it does not say.
+fn declared_bytes(coded: &[u8], coding: Coding) -> u64 {
+    match coding {
+        // RFC 1952, section 2.3.1: the length of the last member, and nearly all have one.
+        Coding::Gzip => coded.last_chunk().map_or(0, |length| u32::from_le_bytes(*length).into()),
+        Coding::Zstd => zstd::zstd_safe::get_frame_content_size(coded).ok().flatten().unwrap_or(0),
+    }
 }
 
 /// Compresses a whole answer.
@@ -137,6 +178,26 @@ mod tests {
         zstd::encode_all(bytes, 1).unwrap()
     }
 
+    fn decode_all(coded: &[u8], coding: Coding, bytes_max: usize) -> Result<Bytes> {
+        decode(coded, coding, bytes_max, |_| Ok(()))
+    }
+
+    #[test]
+    fn what_a_body_expands_to_is_covered_before_it_is_decoded() {
+        let text = vec![b'x'; 900_000];
+        for (coded, coding) in [(gzip(&text), Coding::Gzip), (zstd(&text), Coding::Zstd)] {
+            let mut most = 0;
+            decode(&coded, coding, 1 << 20, |bytes| {
+                most = most.max(bytes);
+                Ok(())
+            })
+            .unwrap();
+            assert!(most >= text.len(), "{most} bytes of {coding:?}");
+            let full = |_| Err(Error::new(Kind::Overloaded, "full"));
+            assert_eq!(decode(&coded, coding, 1 << 20, full).unwrap_err().kind(), Kind::Overloaded);
+        }
+    }
+
     #[test]
     fn one_coding_is_understood_and_others_are_named() {
         assert_eq!(of_body(&headers(&[])).unwrap(), None);
@@ -155,27 +216,27 @@ mod tests {
     #[test]
     fn what_was_coded_comes_back() {
         for text in [&b""[..], b"{}", &[b'x'; 100_000]] {
-            assert_eq!(decode(&gzip(text), Coding::Gzip, 1 << 20).unwrap(), text);
-            assert_eq!(decode(&zstd(text), Coding::Zstd, 1 << 20).unwrap(), text);
+            assert_eq!(decode_all(&gzip(text), Coding::Gzip, 1 << 20).unwrap(), text);
+            assert_eq!(decode_all(&zstd(text), Coding::Zstd, 1 << 20).unwrap(), text);
         }
         let members = [gzip(b"ab"), gzip(b"c")].concat();
-        assert_eq!(decode(&members, Coding::Gzip, 3).unwrap(), "abc");
+        assert_eq!(decode_all(&members, Coding::Gzip, 3).unwrap(), "abc");
         let frames = [zstd(b"ab"), zstd(b"c")].concat();
-        assert_eq!(decode(&frames, Coding::Zstd, 3).unwrap(), "abc");
+        assert_eq!(decode_all(&frames, Coding::Zstd, 3).unwrap(), "abc");
     }
 
     #[test]
     fn a_body_that_expands_too_far_is_refused() {
         let text = vec![b'x'; 16 << 20];
         for (coded, coding) in [(gzip(&text), Coding::Gzip), (zstd(&text), Coding::Zstd)] {
-            let error = decode(&coded, coding, 64 << 20).unwrap_err();
+            let error = decode_all(&coded, coding, 64 << 20).unwrap_err();
             assert_eq!(error.kind(), Kind::TooLarge, "{} bytes", coded.len());
-            assert_eq!(decode(&coded, coding, 100).unwrap_err().kind(), Kind::TooLarge);
+            assert_eq!(decode_all(&coded, coding, 100).unwrap_err().kind(), Kind::TooLarge);
         }
         let mut wide = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
         wide.window_log(27).unwrap();
         wide.write_all(&text).unwrap();
-        let error = decode(&wide.finish().unwrap(), Coding::Zstd, 64 << 20).unwrap_err();
+        let error = decode_all(&wide.finish().unwrap(), Coding::Zstd, 64 << 20).unwrap_err();
         assert_eq!(error.kind(), Kind::InvalidInput, "a window of 128 MiB");
     }
 
@@ -184,18 +245,18 @@ mod tests {
         let text = b"some text of some length, some text";
         for (coded, coding) in [(gzip(text), Coding::Gzip), (zstd(text), Coding::Zstd)] {
             for end in [1, coded.len() / 2, coded.len() - 1] {
-                let error = decode(&coded[..end], coding, 1000).unwrap_err();
+                let error = decode_all(&coded[..end], coding, 1000).unwrap_err();
                 assert_eq!(error.kind(), Kind::InvalidInput, "{coding:?} cut to {end}");
             }
             let more = [&coded[..], b"and more"].concat();
-            assert_eq!(decode(&more, coding, 1000).unwrap_err().kind(), Kind::InvalidInput);
-            assert_eq!(decode(text, coding, 1000).unwrap_err().kind(), Kind::InvalidInput);
+            assert_eq!(decode_all(&more, coding, 1000).unwrap_err().kind(), Kind::InvalidInput);
+            assert_eq!(decode_all(text, coding, 1000).unwrap_err().kind(), Kind::InvalidInput);
         }
         let mut damaged = gzip(text);
         let last = damaged.len() - 5;
         damaged[last] ^= 1;
         assert_eq!(
-            decode(&damaged, Coding::Gzip, 1000).unwrap_err().kind(),
+            decode_all(&damaged, Coding::Gzip, 1000).unwrap_err().kind(),
             Kind::InvalidInput,
             "its checksum"
         );

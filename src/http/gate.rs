@@ -289,8 +289,7 @@ impl Gate {
                 head.headers.remove(header::CONTENT_ENCODING);
                 head.headers.remove(header::CONTENT_LENGTH);
                 let coded = Body::new(CountedBody::new(body, bytes.clone()));
-                let decoded = coding::decoded(coded, coding, self.body_bytes_max);
-                Body::new(CountedBody::new(decoded, bytes.clone()))
+                coding::decoded(coded, coding, self.body_bytes_max, bytes.clone())
             }
         };
         Request::from_parts(head, body)
