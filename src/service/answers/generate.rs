@@ -26,6 +26,10 @@ use crate::upstream::{Call, Reply};
 /// How long the connection may take to end a stream after the event that ends its answer.
 const END_WITHIN: Duration = Duration::from_millis(50);
 
+/// What each byte of half an event takes: the buffer that it is collected in doubles, and its former halves stay with the allocator
+/// for a while.
+const HALF_EVENT_COST: usize = 3;
+
 /// How long a stream that is no longer collected waits for its slowest reader.
 const SPACE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -219,9 +223,10 @@ impl Generator {
                 return Err(Error::new(Kind::Upstream, message).with("bytes_max", bytes_max));
             }
             // A part of an event is held here until the rest of it has arrived.
-            unread.shrink_to(progress.events.unread_bytes());
-            if progress.events.unread_bytes() > UNCOUNTED_BYTES {
-                unread.try_cover(progress.events.unread_bytes())?;
+            let half = progress.events.unread_bytes().saturating_mul(HALF_EVENT_COST);
+            unread.shrink_to(half);
+            if half > UNCOUNTED_BYTES {
+                unread.try_cover(half)?;
             }
             if generation.broadcast().is_over_limit(bytes_max) {
                 self.throttle(generation, progress).await?;
