@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::connections::Connection;
 use super::pace::Pace;
+use crate::byte_budget::Reservation;
 use crate::error::{Error, Kind, Result};
 
 /// Over which the least rate is measured.
@@ -27,6 +28,10 @@ pub(super) struct Arriving {
     body: Option<Incoming>,
     pace: Pace,
     connection: Arc<Connection>,
+    /// Bytes that have come.
+    read: usize,
+    /// What is held while the client is waited for. Most bodies come at once, with their head or behind it, and reserve nothing here.
+    buffers: Option<Reservation>,
 }
 
 impl Arriving {
@@ -35,7 +40,15 @@ impl Arriving {
             body: Some(body).filter(|body| !body.is_end_stream()),
             pace: Pace::new(bytes_per_second_min, PERIOD),
             connection,
+            read: 0,
+            buffers: None,
         }
+    }
+
+    /// Waits for the client, unless it is too slow, or too many are waited for.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        self.connection.hold_buffers(&mut self.buffers, self.read)?;
+        if self.pace.is_too_slow(cx) { Err(too_slow()) } else { Ok(()) }
     }
 }
 
@@ -51,7 +64,9 @@ impl Body for Arriving {
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.pace.add(frame.data_ref().map_or(0, Bytes::len));
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                this.read = this.read.saturating_add(bytes);
+                this.pace.add(bytes);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -63,8 +78,10 @@ impl Body for Arriving {
                 this.body = None;
                 Poll::Ready(None)
             }
-            Poll::Pending if this.pace.is_too_slow(cx) => Poll::Ready(Some(Err(too_slow()))),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => match this.wait(cx) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Some(Err(error))),
+            },
         }
     }
 
@@ -93,8 +110,12 @@ fn too_slow() -> Error {
 }
 
 /// Reads the rest of a body that nothing wants, if it is short and at hand; whether the end was reached.
-pub(super) async fn discard(mut body: Incoming) -> bool {
+pub(super) async fn discard(mut body: Incoming, connection: &Connection) -> bool {
     if body.size_hint().lower() > REST_BYTES_MAX {
+        return false;
+    }
+    let mut buffers = None;
+    if connection.hold_buffers(&mut buffers, usize::MAX).is_err() {
         return false;
     }
     let reading = async {

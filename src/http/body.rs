@@ -8,7 +8,7 @@ use hyper::body::Body as _;
 use super::inflight::own_error;
 use crate::error::{Error, Kind, Result};
 
-/// The first block of a body of unknown length, and the least of the further ones.
+/// The blocks of a body of unknown length: of one size, so that those of a body that is refused serve the next one.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// The whole body.
@@ -30,7 +30,8 @@ pub(super) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes> {
     let rest = body.size_hint().exact().and_then(|rest| usize::try_from(rest).ok());
     let Some(second) = next(&mut body).await? else { return Ok(first) };
     // A declared length is within the limit, and reserved.
-    let mut read = Blocks::new(rest.map_or(BLOCK_BYTES, |rest| first.len() + rest));
+    let begun = first.len() + second.len();
+    let mut read = Blocks::new(rest.map_or(BLOCK_BYTES.min(2 * begun), |rest| first.len() + rest));
     read.push(first);
     let mut piece = Some(second);
     while let Some(data) = piece {
@@ -66,7 +67,7 @@ impl Blocks {
             if piece.is_empty() {
                 return;
             }
-            let next = BytesMut::with_capacity(BLOCK_BYTES.max(self.length / 4));
+            let next = BytesMut::with_capacity(BLOCK_BYTES);
             self.full.push(std::mem::replace(&mut self.last, next));
         }
     }

@@ -137,6 +137,11 @@ pub(super) fn holds(extensions: &mut Extensions, source_bytes: usize, bytes_expe
     extensions.insert(Holds(source_bytes + bytes_expected.min(STREAM_BYTES)));
 }
 
+/// Whether an answer has reserved what it needs.
+pub(super) fn is_held(extensions: &Extensions) -> bool {
+    extensions.get::<IsHeld>().is_some()
+}
+
 /// Forgets what was reserved for an answer, because its body was replaced.
 pub(super) fn forget(extensions: &mut Extensions) {
     extensions.remove::<IsHeld>();
@@ -173,7 +178,7 @@ impl AnswerBytes {
 /// `Overloaded`, `TooLarge`: then the answer is given up.
 pub(super) fn hold(budget: &Arc<ByteBudget>, response: Response) -> Result<Response> {
     let bytes = match response.body().size_hint().exact() {
-        Some(_) | None if response.extensions().get::<IsHeld>().is_some() => return Ok(response),
+        Some(_) | None if is_held(response.extensions()) => return Ok(response),
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         None => response.extensions().get::<Holds>().map_or(STREAM_BYTES, |holds| holds.0),
     };

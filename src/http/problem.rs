@@ -53,12 +53,17 @@ impl ErrorBody {
 
 /// An error as an event of a stream that has begun: OpenAI's clients raise it.
 pub(super) fn event(error: &Error) -> Bytes {
-    let body = ErrorBody::new(error.message().to_owned(), status(error.kind()), error);
-    let json = serde_json::to_string(&body).expect("an error is made of texts: this is a bug");
-    format!("data: {json}\n\n").into()
+    format!("data: {}\n\n", json(error, status(error.kind()))).into()
 }
 
-fn status(kind: Kind) -> StatusCode {
+/// An error as the body of an answer that no handler gives.
+pub(super) fn json(error: &Error, status: StatusCode) -> String {
+    let body = ErrorBody::new(error.message().to_owned(), status, error);
+    serde_json::to_string(&body).expect("an error is made of texts: this is a bug")
+}
+
+/// The status code of a kind.
+pub(super) fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::InvalidInput => StatusCode::BAD_REQUEST,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -5,24 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::Interval;
 
 use super::connections::{Connections, Patience};
 use super::gate::Gated;
-use super::socket::Socket;
+use super::serving::Serving;
 use super::{Options, descriptors};
 use crate::error::{Error, Kind, Result};
 
-/// Largest head of a request, its trailers included.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// What a connection buffers of what it reads, and of what it has not sent yet.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 /// How often connections are looked at that wait for a request.
 const EXPIRY: Duration = Duration::from_millis(500);
+/// How long the rest of a head is waited for once the server stops.
+const LAST_HEAD: Duration = Duration::from_secs(2);
 /// Between two log lines about connections that could not be accepted.
 const COMPLAINT: Duration = Duration::from_secs(1);
 
@@ -47,6 +45,8 @@ impl Server {
             Error::new(Kind::Config, "bind http.listen").with("listen", &options.listen).source(error)
         };
         let listener = TcpListener::bind(&options.listen).await.map_err(fault)?;
+        // The default is 128: a burst of clients would wait for the second try of the kernel, a second later, and so would probes.
+        socket2::SockRef::from(&listener).listen(BACKLOG).map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
         Ok(Server {
             listener,
@@ -71,14 +71,9 @@ impl Server {
 /// long and until the next of `stops`.
 pub async fn serve(server: Server, routes: Gated, stops: &mut mpsc::Receiver<()>, on_stop: impl FnOnce()) {
     let Server { listener, connections_max, patience, bytes_per_second_min, drain, .. } = server;
-    let connections =
-        Arc::new(Connections::new(connections_max, routes.has_keys(), patience, routes.metrics()));
-    let graceful = GracefulShutdown::new();
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    // The time for heads is watched by the loop below, which costs a request no timer of its own.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    builder.half_close(true).max_header_size(HEAD_BYTES_MAX).max_buf_size(BUFFER_BYTES_MAX);
-
+    let (keys, budget, metrics) = (routes.has_keys(), routes.budget(), routes.metrics());
+    let connections = Arc::new(Connections::new(connections_max, keys, patience, budget, metrics));
+    let serving = Serving::new(routes, bytes_per_second_min);
     let mut acceptor = Acceptor { listener: &listener, connections: &connections, complained: None };
     let mut expiry = tokio::time::interval(EXPIRY);
     loop {
@@ -94,27 +89,30 @@ pub async fn serve(server: Server, routes: Gated, stops: &mut mpsc::Receiver<()>
         let connection = tokio::select! {
             biased;
             _ = stops.recv() => break,
-            connection = connections.enter(peer.ip()) => Arc::new(connection),
+            connection = connections.enter(peer.ip()) => connection,
         };
-        let routes = routes.clone();
-        let socket = Socket::new(stream, bytes_per_second_min, Arc::clone(&connection));
-        let service = service_fn(move |request| {
-            let (routes, connection) = (routes.clone(), Arc::clone(&connection));
-            async move { Ok::<_, Infallible>(routes.answer(request, connection).await) }
-        });
-        let serving = graceful.watch(builder.serve_connection(TokioIo::new(socket), service));
-        tokio::spawn(async move {
-            // A connection that breaks is its client's business.
-            let _ = serving.await;
-        });
+        tokio::spawn(serving.clone().serve(stream, connection));
     }
     drop(listener);
     on_stop();
+    connections.stop();
     tokio::select! {
-        () = graceful.shutdown() => {}
+        () = connections.ended() => {}
+        never = end_waiting(&connections, &mut expiry) => match never {},
         _ = stops.recv() => tracing::warn!("told to stop once more: requests under way are cut off"),
         () = tokio::time::sleep(drain) => {
             tracing::warn!(seconds = drain.as_secs(), "requests under way did not finish in time and were cut off");
+        }
+    }
+}
+
+/// Ends connections on which no request comes any more. It never returns.
+async fn end_waiting(connections: &Connections, expiry: &mut Interval) -> Infallible {
+    let stopped = Instant::now();
+    loop {
+        expiry.tick().await;
+        if stopped.elapsed() >= LAST_HEAD {
+            connections.end_waiting();
         }
     }
 }

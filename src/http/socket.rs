@@ -1,19 +1,19 @@
 //! A connection's socket, as hyper reads and writes it: it ends for an evicted connection and for a peer that takes
-//! its answer too slowly, notices a client that has gone, and waits for one that is still sending.
+//! its answer too slowly, reserves what is held while a peer is waited for, and notices a client that has gone.
 
-use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Interval, MissedTickBehavior, Sleep};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::connections::Connection;
 use super::pace::Pace;
+use crate::byte_budget::Reservation;
 
 /// Over which the least rate of a reader is measured. The kernel says that a buffer has room only when half of
 /// [`UNSENT_BYTES_MAX`] has left, so shorter periods would see no progress of a reader who is fast enough.
@@ -30,11 +30,8 @@ const SILENT_LOOKS_MAX: u32 = 15;
 /// The only interim answer that every client of HTTP/1.1 skips (RFC 9110, sections 15.2 and 15.2.1).
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// How long, and for how many bytes, a client is heard that goes on sending after it was answered: were the connection
-/// closed at once, the kernel would take the answer back (RFC 9112, section 9.6).
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
-const LINGER_BUFFER_BYTES: usize = 16 * 1024;
+/// So much of a head is read into the buffer that every connection has.
+const HEAD_UNCOUNTED_BYTES: usize = 8 * 1024;
 
 pub(super) struct Socket {
     stream: TcpStream,
@@ -45,9 +42,10 @@ pub(super) struct Socket {
     half_closed: Option<HalfClosed>,
     /// Whether bytes of a next request hide the end of what the client sends.
     has_more: bool,
-    /// Whether hyper itself has answered what it could not parse.
-    has_refused: bool,
-    lingering: Option<Lingering>,
+    /// Bytes of a head that is still awaited.
+    head_bytes: usize,
+    /// What is held while the client is waited for, amid a long head or an answer that has reserved nothing.
+    buffers: Option<Reservation>,
 }
 
 struct HalfClosed {
@@ -55,12 +53,6 @@ struct HalfClosed {
     count: u32,
     /// Looks since something was sent.
     silent: u32,
-}
-
-struct Lingering {
-    timer: Pin<Box<Sleep>>,
-    bytes: usize,
-    buffer: Box<[u8]>,
 }
 
 impl Socket {
@@ -74,9 +66,24 @@ impl Socket {
             pace: Pace::new(bytes_per_second_min, PERIOD),
             half_closed: None,
             has_more: false,
-            has_refused: false,
-            lingering: None,
+            head_bytes: 0,
+            buffers: None,
         }
+    }
+
+    /// The socket itself.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Whether what is written is hyper's own answer to what it could not parse: the client gets another, which says more.
+    fn is_refusal(&self) -> bool {
+        self.connection.awaits_request()
+    }
+
+    /// Reserves what is held while the client is waited for.
+    fn hold_buffers(&mut self) -> io::Result<()> {
+        self.connection.hold_buffers(&mut self.buffers, usize::MAX).map_err(io::Error::other)
     }
 
     /// Judges what came of a write.
@@ -84,7 +91,7 @@ impl Socket {
         match &written {
             Poll::Ready(Ok(bytes)) => {
                 self.pace.add(*bytes);
-                self.has_refused |= !self.connection.is_busy();
+                self.head_bytes = 0;
                 if let Some(half_closed) = &mut self.half_closed {
                     half_closed.silent = 0;
                 }
@@ -97,6 +104,9 @@ impl Socket {
                 }
                 if self.pace.is_too_slow(cx) {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                if !self.connection.is_held() {
+                    self.hold_buffers()?;
                 }
             }
         }
@@ -138,30 +148,6 @@ impl Socket {
         }
         Ok(())
     }
-
-    /// Reads and drops what a client still sends.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let lingering = self.lingering.get_or_insert_with(|| {
-            self.connection.linger();
-            Lingering {
-                timer: Box::pin(tokio::time::sleep(LINGER)),
-                bytes: 0,
-                buffer: vec![0; LINGER_BUFFER_BYTES].into(),
-            }
-        });
-        self.connection.register(cx.waker());
-        if self.connection.is_evicted() || lingering.timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        while lingering.bytes < LINGER_BYTES_MAX {
-            let mut read = ReadBuf::new(&mut lingering.buffer);
-            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
-                Ok(()) if !read.filled().is_empty() => lingering.bytes += read.filled().len(),
-                Ok(()) | Err(_) => break,
-            }
-        }
-        Poll::Ready(())
-    }
 }
 
 impl AsyncRead for Socket {
@@ -171,6 +157,7 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.has_more = false;
+        let filled = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() {
             self.connection.register(cx.waker());
@@ -178,6 +165,13 @@ impl AsyncRead for Socket {
                 // The end of what is read ends a connection that waits for a request.
                 return Poll::Ready(Ok(()));
             }
+            if self.head_bytes > HEAD_UNCOUNTED_BYTES {
+                self.hold_buffers()?;
+            }
+        } else if self.connection.is_busy() {
+            self.head_bytes = 0;
+        } else {
+            self.head_bytes += buffer.filled().len() - filled;
         }
         read
     }
@@ -185,6 +179,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_refusal() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, written)
     }
@@ -194,6 +191,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_refusal() {
+            return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
         self.written(cx, written)
     }
@@ -210,20 +210,17 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if self.connection.is_busy() {
+            self.head_bytes = 0;
             self.look_after_client(cx)?;
+        }
+        if self.head_bytes == 0 {
+            self.buffers = None;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lingering.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        }
-        // Bytes of a further request would make the kernel take the answer back as well.
-        let is_sending = || self.stream.try_read(&mut [0]).is_ok_and(|bytes| bytes > 0);
-        if self.lingering.is_some() || self.has_refused || self.connection.has_rest() || is_sending() {
-            ready!(self.poll_linger(cx));
-        }
+    /// The socket outlives what hyper does with it.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }

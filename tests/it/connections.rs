@@ -1,6 +1,6 @@
 //! Connections, byte by byte: which get a place, which make room, and how each one ends.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::program::Server;
@@ -243,6 +243,78 @@ async fn a_head_that_is_too_large_is_answered() {
         connection.send(format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n"));
         assert_eq!(connection.reply().map(|reply| reply.status), Some(expected), "{} bytes", lines.len());
     }
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_read_names_the_fault() {
+    let server = Server::start();
+    let post = "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n";
+    for (lines, status, param) in [
+        ("content-length: 18446744073709551616\r\n", 400, "content-length"),
+        ("content-length: 18446744073709551615\r\n", 413, "content-length"),
+        ("content-length: 18446744073709551614\r\n", 413, "content-length"),
+        ("content-length: 18446744073709551613\r\n", 413, ""),
+        ("content-length: 9223372036854775808\r\n", 413, ""),
+        ("content-length: 184467440737095516150\r\n", 400, "content-length"),
+        ("content-length: -1\r\n", 400, "content-length"),
+        ("content-length: +5\r\n", 400, "content-length"),
+        ("content-length: 5, 5\r\n", 400, "content-length"),
+        ("content-length: 5, 6\r\n", 400, "content-length"),
+        ("content-length: 5\r\ncontent-length: 6\r\n", 400, "content-length"),
+        ("content-length:\r\n", 400, "content-length"),
+        ("content-length: five\r\n", 400, "content-length"),
+        ("content-length: 5\r\ncontent-length: 18446744073709551615\r\n", 400, "content-length"),
+        ("transfer-encoding: gzip\r\n", 400, "transfer-encoding"),
+        ("content-length : 5\r\n", 400, ""),
+    ] {
+        let mut connection = Raw::connect(&server);
+        let reply = connection.send(format!("{post}{lines}\r\nabcde")).reply().expect("an answer");
+        let error: Value = serde_json::from_slice(&reply.body).expect("an error as JSON");
+        let message = error["error"]["message"].as_str().expect("a message");
+        assert_eq!(reply.status, status, "{lines:?}: {message}");
+        assert_eq!(error["error"]["param"].as_str().unwrap_or_default(), param, "{lines:?}: {message}");
+        assert!(message.contains(param), "{lines:?}: {message}");
+        assert!(reply.closes() && connection.end().is_ended(), "{lines:?}");
+    }
+    let twice = format!("{post}content-length: 2\r\ncontent-length: 2\r\n\r\n{{}}");
+    assert_eq!(ask(&server, twice).unwrap().status, 400, "an empty request, read as one");
+    let http_2 = ask(&server, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("an answer");
+    assert_eq!(http_2.status, 400);
+    // What was asked before is answered first, and as ever.
+    let mut connection = Raw::connect(&server);
+    connection.send(format!("{PROBE}{PROBE}nonsense\r\n\r\n"));
+    let statuses = [(); 3].map(|()| connection.reply().map(|reply| reply.status));
+    assert_eq!(statuses, [Some(200), Some(200), Some(400)]);
+}
+
+#[tokio::test]
+async fn a_head_that_is_not_sent_whole_does_not_hold_up_a_stop() {
+    let dir = TempDir::new().unwrap();
+    let hours = [
+        "LIKEWISE__HTTP__DRAIN_SECONDS",
+        "LIKEWISE__HTTP__FIRST_HEADER_TIMEOUT_SECONDS",
+        "LIKEWISE__HTTP__HEADER_TIMEOUT_SECONDS",
+    ]
+    .map(|name| (name, "3600"));
+    let server = Server::start_in(dir.path(), &hours);
+    let (mut silent, mut idle, mut begun) =
+        (Raw::connect(&server), Raw::connect(&server), Raw::connect(&server));
+    assert_eq!(idle.send(PROBE).reply().unwrap().status, 200);
+    assert_eq!(begun.send(PROBE).reply().unwrap().status, 200);
+    begun.send("GET /healthz HTTP/1.1\r\nhost: loc");
+    let mut first = Raw::connect(&server);
+    first.send("GET /hea");
+    // What is under way is finished: the body of this request comes after the signal.
+    let mut busy = Raw::connect(&server);
+    let put = "PUT /v1/cache/default/k HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n";
+    assert_eq!(busy.send(put).any_reply().unwrap().status, 100);
+    server.signal("TERM");
+    for connection in [&mut silent, &mut idle, &mut begun, &mut first] {
+        assert!(connection.is_ended());
+    }
+    let reply = busy.send("v").reply().unwrap();
+    assert_eq!((reply.status, reply.closes()), (204, true));
+    assert!(server.wait().success());
 }
 
 #[tokio::test]

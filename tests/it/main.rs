@@ -19,6 +19,7 @@ mod connections;
 mod contract;
 mod elsewhere;
 mod endpoint;
+mod floods;
 mod golden;
 mod imports;
 mod indexes;

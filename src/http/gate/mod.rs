@@ -1,29 +1,37 @@
 //! What every request passes: a name, a place among those being answered, a credential, a deadline, a count.
 
-use std::collections::HashSet;
-use std::fmt;
+mod keys;
+mod place;
+
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
 
+pub use self::keys::ApiKey;
+use self::keys::{KEY_HEADERS, Keys};
+use self::place::InFlight;
+pub(super) use self::{keys::read_keys, place::Place};
+use super::Options;
 use super::arriving::{self, Arriving};
 use super::coding::{self, Coding};
 use super::compress;
 use super::connections::Connection;
 use super::cors::Cors;
 use super::guessing::Guesses;
-use super::inflight::{BodyBytes, CountedBody, hold};
+use super::inflight::{BodyBytes, CountedBody, hold, is_held};
 use super::leaving::Leaving;
 use super::problem::Problem;
 use super::{host, pages};
@@ -44,94 +52,6 @@ const OBJECT_ROUTES: &str = "/v1/cache/";
 const PROBE_ROUTES: [&str; 2] = ["/healthz", "/readyz"];
 /// Routes that tell how the server fares, which is asked most when it is full.
 const TELLING_ROUTES: [&str; 2] = ["/metrics", "/v1/stats"];
-
-/// Headers that hold nothing but a key, as clients of Azure, Anthropic and Google send them.
-const KEY_HEADERS: [HeaderName; 3] = [
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-];
-
-/// A secret that a client presents as `Authorization: Bearer`, or in one of [`KEY_HEADERS`]. It never shows itself in logs or dumps.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
-pub struct ApiKey(String);
-
-impl From<String> for ApiKey {
-    fn from(secret: String) -> ApiKey {
-        ApiKey(secret)
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for ApiKey {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
-
-/// The keys in force, kept as hashes: `blake3::Hash` compares in constant time, and what is compared says nothing
-/// about the secret.
-struct Keys(Vec<blake3::Hash>);
-
-impl Keys {
-    /// Whether the request presents a key of ours.
-    fn admit(&self, headers: &HeaderMap) -> Result<()> {
-        let mut is_admitted = false;
-        for value in headers.get_all(header::AUTHORIZATION) {
-            self.check(header::AUTHORIZATION, bearer(value.as_bytes()))?;
-            is_admitted = true;
-        }
-        for name in KEY_HEADERS {
-            for value in headers.get_all(&name) {
-                self.check(name.clone(), Some(value.as_bytes()))?;
-                is_admitted = true;
-            }
-        }
-        if is_admitted {
-            return Ok(());
-        }
-        let message = "no API key: send `Authorization: Bearer KEY`, or KEY as `api-key` or `x-api-key`";
-        Err(Error::new(Kind::Unauthorized, message))
-    }
-
-    /// Refuses a key that is not one of ours. A request with several is refused for any of them: which one it is for is a
-    /// guess.
-    fn check(&self, header: HeaderName, presented: Option<&[u8]>) -> Result<()> {
-        let presented = presented.ok_or_else(|| {
-            let message = "the header `authorization` holds no key: send `Authorization: Bearer KEY`";
-            Error::new(Kind::Unauthorized, message)
-        })?;
-        let presented = blake3::hash(presented.trim_ascii());
-        // Every key is compared, so the time does not tell which one was near.
-        let is_known = self.0.iter().fold(false, |known, key| known | (*key == presented));
-        if is_known {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Unauthorized, format!("the API key in the header `{header}` is not known here")))
-    }
-}
-
-/// The token of a credential. The scheme is of any case (RFC 9110, section 11.1).
-fn bearer(credential: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = credential.split_at_checked(b"Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
-}
-
-/// A place among the requests that are worked on.
-pub(super) struct Place(Mutex<Option<OwnedSemaphorePermit>>);
-
-impl Place {
-    /// Gives the place to somebody else: from here on the request only waits.
-    pub(super) fn leave(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
 
 /// The gate. Shared by `Arc`.
 pub(super) struct Gate {
@@ -154,7 +74,7 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new<'a>(
-        options: &super::Options,
+        options: &Options,
         keys: &[ApiKey],
         cors: Cors,
         patterns: impl Iterator<Item = &'a str>,
@@ -169,7 +89,7 @@ impl Gate {
         Gate {
             patterns: known,
             no_route: "none".into(),
-            keys: Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect()),
+            keys: Keys::new(keys),
             guesses: Guesses::default(),
             cors,
             tenant: Tenant::default(),
@@ -239,7 +159,7 @@ impl Gate {
             let seconds = self.timeout.as_secs();
             Error::new(Kind::Timeout, format!("the request took longer than {seconds} s"))
         };
-        let answered = tokio::time::timeout(self.timeout, routes.call(request)).await.map_err(late)?;
+        let answered = within(self.timeout, routes.call(request)).await.map_err(late)?;
         let answered = answered.unwrap_or_else(|never| match never {});
         hold(&self.budget, compress::compress(answered, &method, accepted).await?)
     }
@@ -251,7 +171,7 @@ impl Gate {
         authority: Option<&Authority>,
         connection: &Connection,
     ) -> Result<Option<Response>> {
-        if self.keys.0.is_empty() {
+        if self.keys.is_empty() {
             let is_listed = self.cors.origin(headers).is_some();
             return pages::refuse(headers, authority, is_listed).map(|()| None);
         }
@@ -296,22 +216,6 @@ impl Gate {
     }
 }
 
-/// Counts a request as being answered for as long as it lives, also when its client leaves.
-struct InFlight<'a>(&'a Metrics);
-
-impl<'a> InFlight<'a> {
-    fn new(metrics: &'a Metrics) -> InFlight<'a> {
-        metrics.requests_in_flight.inc();
-        InFlight(metrics)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.requests_in_flight.dec();
-    }
-}
-
 type Routes = TowerToHyperService<Router>;
 
 /// The routes behind the gate, as the connection loop calls them. Cheap to clone.
@@ -328,11 +232,22 @@ impl Gated {
 
     /// Whether requests need a key.
     pub(super) fn has_keys(&self) -> bool {
-        !self.gate.keys.0.is_empty()
+        !self.gate.keys.is_empty()
+    }
+
+    /// What all requests in flight may hold.
+    pub(super) fn budget(&self) -> Arc<ByteBudget> {
+        Arc::clone(&self.gate.budget)
     }
 
     pub(super) fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.gate.metrics)
+    }
+
+    /// Counts an answer to what is no request.
+    pub(super) fn count_refusal(&self, status: StatusCode) {
+        let labels = RequestLabels { route: Arc::clone(&self.gate.no_route), status: status.as_u16() };
+        self.gate.metrics.requests.get_or_create(&labels).inc();
     }
 
     /// Answers a request; a fault is an answer too.
@@ -344,7 +259,7 @@ impl Gated {
         let started = Instant::now();
         let gate = &*self.gate;
         let _in_flight = InFlight::new(&gate.metrics);
-        let is_held = connection.begin(request.version() == Version::HTTP_11);
+        let is_taken = connection.begin(started, request.version() == Version::HTTP_11);
         let arrive = |body| Arriving::new(body, gate.bytes_per_second_min, Arc::clone(&connection));
         let request = request.map(arrive);
         let route = gate.patterns.at(request.uri().path()).map_or(&gate.no_route, |found| found.value);
@@ -352,15 +267,15 @@ impl Gated {
         let id = gate.request_id(request.headers());
         let expects = request.headers().contains_key(header::EXPECT);
         let allowed = gate.cors.allowed(request.headers());
-        let answered = if is_held {
+        let answered = if is_taken {
             gate.admit(&route, request, &connection, &self.routes).await
         } else {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
         let mut response = answered.unwrap_or_else(|error| Problem(error).into_response());
-        connection.answer();
+        connection.answer(is_held(response.extensions()));
         gate.cors.describe(allowed, response.headers_mut());
-        if !is_held || connection.is_reserve() || !end_body(&connection, expects).await {
+        if !is_taken || connection.is_reserve() || !end_body(&connection, expects).await {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let headers = response.headers_mut();
@@ -373,38 +288,22 @@ impl Gated {
     }
 }
 
+/// The result of work that ends in time. Most work is done when it is first looked at, and needs no timer.
+async fn within<T>(time: Duration, work: impl Future<Output = T>) -> std::result::Result<T, Elapsed> {
+    let mut work = std::pin::pin!(work);
+    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => tokio::time::timeout(time, work).await,
+    }
+}
+
 /// Ends a body that no handler has read; whether the connection can go on. A client that waits for leave to send it
 /// (`expect: 100-continue`) takes the answer for that leave's refusal, and may send the body or not.
 async fn end_body(connection: &Connection, expects: bool) -> bool {
     let Some(rest) = connection.take_rest() else { return true };
-    let has_ended = !expects && arriving::discard(rest).await;
+    let has_ended = !expects && arriving::discard(rest, connection).await;
     if has_ended {
         connection.forget_rest();
     }
     has_ended
-}
-
-/// The keys of the options and of the file they name.
-pub(super) fn read_keys(options: &super::Options) -> Result<Vec<ApiKey>> {
-    let mut keys = options.api_keys.clone();
-    if let Some(path) = &options.api_keys_file {
-        let text = fs_err::read_to_string(path)
-            .map_err(|error| Error::new(Kind::Config, "read http.api_keys_file").source(error))?;
-        keys.extend(
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| ApiKey(line.into())),
-        );
-    }
-    let mut seen = HashSet::new();
-    for key in &keys {
-        if key.0.len() < 8 {
-            return Err(Error::new(
-                Kind::Config,
-                "an API key of http.api_keys must have at least 8 characters",
-            ));
-        }
-        if !seen.insert(key.0.as_str()) {
-            return Err(Error::new(Kind::Config, "an API key is configured twice"));
-        }
-    }
-    Ok(keys)
 }

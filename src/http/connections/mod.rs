@@ -1,0 +1,229 @@
+//! The places of connections: which are taken, since when, and which connection makes room for a new one.
+//!
+//! The one idea: each connection has a word that says what it does and since when. Its own task writes it, without a
+//! lock; the accept loop reads all of them when it needs a place, and marks the word of the one that goes.
+
+mod connection;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+pub(super) use self::connection::Connection;
+use self::slot::{Phase, Slot, Word};
+use crate::byte_budget::ByteBudget;
+use crate::metrics::Metrics;
+
+/// Places beyond the limit, from which probes are answered when all others are taken by connections that stay, and in
+/// which a client may show its key.
+pub(super) const RESERVE: usize = 64;
+/// How long a connection of the reserve may take for its first head.
+const RESERVE_HEAD: Duration = Duration::from_secs(2);
+/// How long the accept loop waits for an evicted connection to end before it looks again.
+const EVICTION: Duration = Duration::from_millis(50);
+
+/// Which places are taken. An evicted connection counts no more, though its slot is taken until its task has ended.
+struct Room {
+    free: Vec<usize>,
+    regular: usize,
+    reserve: usize,
+}
+
+impl Room {
+    fn count(&mut self, word: Word) -> &mut usize {
+        if word.is_reserve() { &mut self.reserve } else { &mut self.regular }
+    }
+}
+
+/// How long connections may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For the first head of a connection.
+    pub(super) first_head: Duration,
+    /// For each further one, the idle time before it included.
+    pub(super) next_head: Duration,
+}
+
+/// All places. Shared by `Arc`.
+pub(super) struct Connections {
+    slots: Box<[Slot]>,
+    room: Mutex<Room>,
+    limit: usize,
+    /// Where there are no keys, every connection counts as one that has shown one.
+    flags: u64,
+    patience: Patience,
+    started: Instant,
+    freed: Notify,
+    is_stopping: AtomicBool,
+    /// What all requests in flight may hold, and connections that wait amid one.
+    budget: Arc<ByteBudget>,
+    metrics: Arc<Metrics>,
+}
+
+impl Connections {
+    /// `limit` places and the reserve.
+    pub(super) fn new(
+        limit: usize,
+        has_keys: bool,
+        patience: Patience,
+        budget: Arc<ByteBudget>,
+        metrics: Arc<Metrics>,
+    ) -> Connections {
+        // As many again as the reserve, for evicted connections whose tasks have not ended yet.
+        let slots: Box<[Slot]> = (0..limit + 2 * RESERVE).map(|_| Slot::default()).collect();
+        let room = Room { free: (0..slots.len()).rev().collect(), regular: 0, reserve: 0 };
+        Connections {
+            slots,
+            room: Mutex::new(room),
+            limit,
+            flags: if has_keys { 0 } else { Word::HAS_KEY },
+            patience,
+            started: Instant::now(),
+            freed: Notify::new(),
+            is_stopping: AtomicBool::new(false),
+            budget,
+            metrics,
+        }
+    }
+
+    /// A place for a new connection: a free one, that of the connection that has waited longest, or one of the reserve.
+    ///
+    /// Cancel safety: safe. Cost: once all places are taken, a look at each.
+    pub(super) async fn enter(self: &Arc<Connections>, peer: IpAddr) -> Connection {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(slot) = self.take_slot() {
+                return Connection::new(Arc::clone(self), slot, peer);
+            }
+            let _ = tokio::time::timeout(EVICTION, freed).await;
+        }
+    }
+
+    fn take_slot(&self) -> Option<usize> {
+        let mut room = self.room();
+        if room.regular >= self.limit {
+            // A newcomer has shown no key yet, so it takes no place from those who have.
+            self.make_room(&mut room, self.flags == 0);
+        }
+        let mut flags = self.flags;
+        if room.regular >= self.limit {
+            flags |= Word::IS_RESERVE;
+            if room.reserve >= RESERVE {
+                self.make_room_in_reserve(&mut room);
+            }
+        }
+        let slot = room.free.pop()?;
+        let word = Word::new(Phase::New, flags, self.milliseconds(Instant::now()));
+        *room.count(word) += 1;
+        self.slots[slot].word.store(word.0, Ordering::Release);
+        self.metrics.connections.set(self.taken(&room));
+        Some(slot)
+    }
+
+    /// Evicts the connection that has waited longest; whether there was one.
+    fn make_room(&self, room: &mut Room, spares_keys: bool) -> bool {
+        let rank = |slot: &Slot| {
+            let word = slot.word();
+            word.rank(spares_keys).map(|rank| (rank, word))
+        };
+        // One that is no longer as it was seen is looked for again, a few times.
+        for _ in 0..4 {
+            let longest = self.slots.iter().filter_map(|slot| rank(slot).map(|found| (found, slot)));
+            let Some(((_, word), slot)) = longest.min_by_key(|((rank, _), _)| *rank) else { return false };
+            if self.evict(room, slot, word) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn make_room_in_reserve(&self, room: &mut Room) {
+        let longest = self.slots.iter().map(|slot| (slot.word(), slot));
+        let longest = longest.filter(|(word, _)| word.is_reserve() && word.phase() != Phase::Evicted);
+        if let Some((word, slot)) = longest.min_by_key(|(word, _)| word.since()) {
+            self.evict(room, slot, word);
+        }
+    }
+
+    fn evict(&self, room: &mut Room, slot: &Slot, word: Word) -> bool {
+        let is_evicted = slot.evict(word);
+        if is_evicted {
+            *room.count(word) -= 1;
+            self.metrics.connections_evicted.inc();
+        }
+        is_evicted
+    }
+
+    /// Ends the connections that have waited for too long. To be called about every second.
+    pub(super) fn expire(&self) {
+        let now = self.milliseconds(Instant::now());
+        let mut room = self.room();
+        for slot in &self.slots {
+            let word = slot.word();
+            let patience = match word.phase() {
+                Phase::New if word.is_reserve() => RESERVE_HEAD,
+                Phase::New => self.patience.first_head,
+                Phase::Idle => self.patience.next_head,
+                Phase::Free | Phase::Busy | Phase::Evicted | Phase::Lingering => continue,
+            };
+            if u128::from(now.saturating_sub(word.since())) >= patience.as_millis() && slot.evict(word) {
+                *room.count(word) -= 1;
+            }
+        }
+    }
+
+    /// Lets each connection end with its present request.
+    pub(super) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        for slot in &self.slots {
+            slot.waker.wake();
+        }
+    }
+
+    /// Ends the connections on which no request has begun, though a part of its head may have come.
+    pub(super) fn end_waiting(&self) {
+        let mut room = self.room();
+        for slot in &self.slots {
+            let word = slot.word();
+            if matches!(word.phase(), Phase::New | Phase::Idle) && slot.evict(word) {
+                *room.count(word) -= 1;
+            }
+        }
+    }
+
+    /// Waits until every connection has ended.
+    pub(super) async fn ended(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if self.room().free.len() == self.slots.len() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Evicts a connection that waits, if there is one: file descriptors have run out.
+    pub(super) fn relieve(&self) {
+        self.make_room(&mut self.room(), false);
+    }
+
+    fn taken(&self, room: &Room) -> i64 {
+        i64::try_from(self.slots.len() - room.free.len()).unwrap_or(i64::MAX)
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the start.
+    fn milliseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}

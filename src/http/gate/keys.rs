@@ -1,0 +1,121 @@
+//! The API keys that clients may present.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use axum::http::{HeaderMap, HeaderName, header};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// Headers that hold nothing but a key, as clients of Azure, Anthropic and Google send them.
+pub(super) const KEY_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
+/// A secret that a client presents as `Authorization: Bearer`, or in one of [`KEY_HEADERS`]. It never shows itself in logs or dumps.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct ApiKey(String);
+
+impl From<String> for ApiKey {
+    fn from(secret: String) -> ApiKey {
+        ApiKey(secret)
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for ApiKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// The keys in force, kept as hashes: `blake3::Hash` compares in constant time, and what is compared says nothing
+/// about the secret.
+pub(super) struct Keys(Vec<blake3::Hash>);
+
+impl Keys {
+    pub(super) fn new(keys: &[ApiKey]) -> Keys {
+        Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect())
+    }
+
+    /// Whether requests need no key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the request presents a key of ours.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<()> {
+        let mut is_admitted = false;
+        for value in headers.get_all(header::AUTHORIZATION) {
+            self.check(header::AUTHORIZATION, bearer(value.as_bytes()))?;
+            is_admitted = true;
+        }
+        for name in KEY_HEADERS {
+            for value in headers.get_all(&name) {
+                self.check(name.clone(), Some(value.as_bytes()))?;
+                is_admitted = true;
+            }
+        }
+        if is_admitted {
+            return Ok(());
+        }
+        let message = "no API key: send `Authorization: Bearer KEY`, or KEY as `api-key` or `x-api-key`";
+        Err(Error::new(Kind::Unauthorized, message))
+    }
+
+    /// Refuses a key that is not one of ours. A request with several is refused for any of them: which one it is for is a
+    /// guess.
+    fn check(&self, header: HeaderName, presented: Option<&[u8]>) -> Result<()> {
+        let presented = presented.ok_or_else(|| {
+            let message = "the header `authorization` holds no key: send `Authorization: Bearer KEY`";
+            Error::new(Kind::Unauthorized, message)
+        })?;
+        let presented = blake3::hash(presented.trim_ascii());
+        // Every key is compared, so the time does not tell which one was near.
+        let is_known = self.0.iter().fold(false, |known, key| known | (*key == presented));
+        if is_known {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unauthorized, format!("the API key in the header `{header}` is not known here")))
+    }
+}
+
+/// The token of a credential. The scheme is of any case (RFC 9110, section 11.1).
+fn bearer(credential: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credential.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+/// The keys of the options and of the file they name.
+pub(in crate::http) fn read_keys(options: &crate::http::Options) -> Result<Vec<ApiKey>> {
+    let mut keys = options.api_keys.clone();
+    if let Some(path) = &options.api_keys_file {
+        let text = fs_err::read_to_string(path)
+            .map_err(|error| Error::new(Kind::Config, "read http.api_keys_file").source(error))?;
+        keys.extend(
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| ApiKey(line.into())),
+        );
+    }
+    let mut seen = HashSet::new();
+    for key in &keys {
+        if key.0.len() < 8 {
+            return Err(Error::new(
+                Kind::Config,
+                "an API key of http.api_keys must have at least 8 characters",
+            ));
+        }
+        if !seen.insert(key.0.as_str()) {
+            return Err(Error::new(Kind::Config, "an API key is configured twice"));
+        }
+    }
+    Ok(keys)
+}

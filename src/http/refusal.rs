@@ -1,0 +1,99 @@
+//! Answers to what is no request: hyper finds the fault, and the client reads what it was and where.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+
+use axum::http::StatusCode;
+
+use super::problem;
+use super::serving::HEAD_BYTES_MAX;
+use crate::error::{Error, Kind};
+
+/// The answer to a head that cannot be parsed.
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: Error,
+}
+
+impl Refusal {
+    /// None if nothing can be answered. `unparsed` is what was read of the connection and not parsed.
+    pub(super) fn of(error: &hyper::Error, unparsed: &[u8]) -> Option<Refusal> {
+        if let Some(own) = own_error(error) {
+            let error = Error::new(own.kind(), own.message().to_owned());
+            return Some(Refusal { status: problem::status(own.kind()), error });
+        }
+        if !error.is_parse() {
+            return None;
+        }
+        // The kinds of hyper's errors can be told apart by their texts only.
+        let fault = error.to_string();
+        let names = |what: &str| fault.contains(what);
+        let invalid =
+            |param: &str, message: String| (StatusCode::BAD_REQUEST, Error::invalid(param, message));
+        let (status, error) = if error.is_parse_too_large() {
+            too_large(unparsed)
+        } else if names("URI too long") {
+            let message = "the target of the request is longer than 65534 bytes";
+            (StatusCode::URI_TOO_LONG, Error::new(Kind::InvalidInput, message))
+        } else if names("content-length") {
+            let message =
+                "content-length is one number of decimal digits below 2^64; if given twice, both are equal";
+            invalid("content-length", message.into())
+        } else if names("transfer-encoding") {
+            let message = "transfer-encoding ends in `chunked`, and is known to HTTP/1.1 only";
+            invalid("transfer-encoding", message.into())
+        } else {
+            let message = format!("the request cannot be read as HTTP/1.1: {fault}");
+            (StatusCode::BAD_REQUEST, Error::new(Kind::InvalidInput, message))
+        };
+        Some(Refusal { status, error })
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The answer as it is sent.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        let body = problem::json(&self.error, self.status);
+        let mut answer = format!("HTTP/1.1 {}\r\n", self.status);
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let lines = [
+            ("content-type", "application/json"),
+            ("x-content-type-options", "nosniff"),
+            ("connection", "close"),
+            ("date", &date),
+            ("content-length", &body.len().to_string()),
+        ];
+        for (name, value) in lines {
+            write!(answer, "{name}: {value}\r\n").expect("a string takes everything: this is a bug");
+        }
+        answer.push_str("\r\n");
+        answer.push_str(&body);
+        answer.into_bytes()
+    }
+}
+
+/// The error of this server that ended the reading, if it was one.
+fn own_error(error: &hyper::Error) -> Option<&Error> {
+    error.source()?.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
+}
+
+/// Either the head is too large, and then it was not parsed, or it was, and names a body of more bytes than can be counted.
+fn too_large(unparsed: &[u8]) -> (StatusCode, Error) {
+    if is_of_head(unparsed) {
+        let message =
+            format!("the head of the request has more than {HEAD_BYTES_MAX} bytes or more than 100 headers");
+        return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Error::new(Kind::TooLarge, message));
+    }
+    let message = "content-length is larger than a body can be";
+    (StatusCode::PAYLOAD_TOO_LARGE, Error::new(Kind::TooLarge, message).param("content-length"))
+}
+
+/// Whether this is the begin of a head: a request line and at least one header, or more bytes than a head may have.
+fn is_of_head(unparsed: &[u8]) -> bool {
+    let mut lines = unparsed.split(|byte| *byte == b'\n');
+    let line = lines.next().unwrap_or_default().trim_ascii_end();
+    let version = line.len().checked_sub(b" HTTP/1.1".len()).map_or(&[][..], |at| &line[at..]);
+    unparsed.len() >= HEAD_BYTES_MAX || matches!(version, b" HTTP/1.1" | b" HTTP/1.0")
+}
