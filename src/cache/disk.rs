@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 
-use super::packing;
+use super::blocking_readers::BlockingReaders;
+use super::compression;
 use super::policy::Namespace;
-use super::readers::Readers;
 use super::tier::{Choice, Tier, TierName, TierStats};
 use crate::domain::{Codec, Entry, Key};
 use crate::error::{Error, Kind, Result};
@@ -58,7 +58,7 @@ impl Counters {
 pub struct VectorTier {
     store: Arc<VectorStore>,
     bytes_max: u64,
-    readers: Readers,
+    readers: BlockingReaders,
     counters: Counters,
     has_warned: AtomicBool,
 }
@@ -72,7 +72,7 @@ impl VectorTier {
         Ok(VectorTier {
             store,
             bytes_max,
-            readers: Readers::start("vector")?,
+            readers: BlockingReaders::start("vector")?,
             counters: Counters::new(metrics),
             has_warned: AtomicBool::new(false),
         })
@@ -174,7 +174,7 @@ impl Tier for VectorTier {
 pub struct ObjectTier {
     store: Arc<ObjectStore>,
     bytes_max: u64,
-    readers: Readers,
+    readers: BlockingReaders,
     counters: Counters,
 }
 
@@ -185,7 +185,7 @@ impl ObjectTier {
     /// `Io` if its threads cannot be started.
     pub fn new(store: Arc<ObjectStore>, bytes_max: u64, metrics: &Metrics) -> Result<ObjectTier> {
         let counters = Counters::new(metrics);
-        Ok(ObjectTier { store, bytes_max, readers: Readers::start("object")?, counters })
+        Ok(ObjectTier { store, bytes_max, readers: BlockingReaders::start("object")?, counters })
     }
 }
 
@@ -208,7 +208,7 @@ impl Tier for ObjectTier {
             let (store, counters) = (Arc::clone(&self.store), self.counters.clone());
             let value_bytes_max = namespace.policy.value_bytes_max;
             let read_one = move |key: &Key| match store.get(key) {
-                Ok(Some(packed)) => packing::unpack(value_bytes_max, packed).map(Some),
+                Ok(Some(compressed)) => compression::decompress(value_bytes_max, compressed).map(Some),
                 other => other,
             };
             let read = move || keys.iter().map(|key| counters.count(read_one(key))).collect();
@@ -222,9 +222,9 @@ impl Tier for ObjectTier {
         entries: Vec<(Key, Arc<Entry>)>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let pack = |(key, entry)| (key, packing::pack(&namespace.policy, &entry));
-            let packed: Vec<_> = entries.into_iter().map(pack).collect();
-            self.store.put_many(&packed).await.inspect_err(|_| _ = self.counters.errors.inc())
+            let compress = |(key, entry)| (key, compression::compress(&namespace.policy, &entry));
+            let compressed: Vec<_> = entries.into_iter().map(compress).collect();
+            self.store.put_many(&compressed).await.inspect_err(|_| _ = self.counters.errors.inc())
         })
     }
 

@@ -19,7 +19,7 @@ const SHARDS: usize = 64;
 /// A shard is rid of its ended leases whenever it has grown by so many.
 const SWEEP_EVERY: usize = 32;
 
-type Shard = Mutex<HashMap<Key, Held, ByPrefix>>;
+type Shard = Mutex<HashMap<Key, KeyGuard, ByPrefix>>;
 
 /// The right to make a value, with which only its holder can store it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Waiting {
 
 /// A lease as this side keeps it. Dropping it wakes those who wait.
 #[derive(Debug)]
-struct Held {
+struct KeyGuard {
     lease: Lease,
     until: Instant,
     /// When its holder began, in the order of invalidations.
@@ -85,7 +85,7 @@ impl Leases {
             }
             self.count_one(&mut shard, now)?;
         }
-        shard.insert(key, Held { lease, until: now + lasts, stamp, ended: watch::Sender::new(()) });
+        shard.insert(key, KeyGuard { lease, until: now + lasts, stamp, ended: watch::Sender::new(()) });
         Ok(Claim::Granted(lease))
     }
 
@@ -123,7 +123,7 @@ impl Leases {
     }
 
     /// Counts one more lease, if it fits. Ended ones of the shard go first.
-    fn count_one(&self, shard: &mut HashMap<Key, Held, ByPrefix>, now: Instant) -> Result<()> {
+    fn count_one(&self, shard: &mut HashMap<Key, KeyGuard, ByPrefix>, now: Instant) -> Result<()> {
         let one_more = |count| (count < self.leases_max).then_some(count + 1);
         let count = || self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         if count().is_ok() {
@@ -134,13 +134,13 @@ impl Leases {
         counted.map_err(|_| Error::new(Kind::Overloaded, "too many leases are held"))
     }
 
-    fn drop_ended(&self, shard: &mut HashMap<Key, Held, ByPrefix>, now: Instant) {
+    fn drop_ended(&self, shard: &mut HashMap<Key, KeyGuard, ByPrefix>, now: Instant) {
         let before = shard.len();
         shard.retain(|_, held| held.until > now);
         self.count.fetch_sub(before - shard.len(), Ordering::Relaxed);
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Held, ByPrefix>> {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, KeyGuard, ByPrefix>> {
         let shard = &self.shards[usize::from(key.0[31]) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }

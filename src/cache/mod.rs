@@ -5,17 +5,17 @@
 //! on whether an entry may be served. The one idea: tiers are dumb stores of [`Entry`]s by [`Key`]; every entry that
 //! leaves this module has passed [`Freshness::judge`], whichever tier held it.
 
+mod blocking_readers;
+mod compression;
 mod disk;
 mod freshness;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 mod lease;
 mod memory;
-mod packing;
 mod policy;
-mod readers;
 mod single_flight;
-mod stripes;
+mod striped_locks;
 mod tier;
 mod tiers;
 mod versions;
@@ -30,7 +30,7 @@ pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
 };
 pub use single_flight::{Flight, Landing, SingleFlight};
-pub use stripes::{Held, Stripes};
+pub use striped_locks::{KeyGuard, StripedLocks};
 pub use tier::{Choice, Tier, TierName, TierStats};
 pub use tiers::Tiers;
 pub use versions::{Mode, Stamp, Standing, Tokens, Versions};

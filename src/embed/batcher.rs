@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::Work;
-use super::lanes::{Budget, Cut, Lanes};
+use super::EmbedJob;
+use super::priority_queue::{Batch, BatchLimits, PriorityQueue};
 use super::rate::Rate;
 use super::tokenizer::{Tokenizer, Tokens};
 use crate::domain::{Embedding, is_usable};
@@ -33,7 +33,7 @@ const TOKENIZED_BYTES_AT_ONCE: usize = 256 * 1024;
 
 /// A text with its tokens, waiting for a pass.
 struct Ready {
-    work: Work,
+    work: EmbedJob,
     tokens: Tokens,
 }
 
@@ -75,9 +75,9 @@ impl Counting {
 }
 
 struct State {
-    waiting: Lanes<Work>,
+    waiting: PriorityQueue<EmbedJob>,
     counting: VecDeque<Counting>,
-    ready: Lanes<Ready>,
+    ready: PriorityQueue<Ready>,
     /// Texts submitted and not yet in a pass, those being tokenized included.
     queued: usize,
     is_closing: bool,
@@ -116,9 +116,9 @@ impl Batcher {
     ) -> Result<Batcher> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                waiting: Lanes::new(),
+                waiting: PriorityQueue::new(),
                 counting: VecDeque::new(),
-                ready: Lanes::new(),
+                ready: PriorityQueue::new(),
                 queued: 0,
                 is_closing: false,
                 is_dead: false,
@@ -153,7 +153,7 @@ impl Batcher {
     ///
     /// # Errors
     /// `Overloaded` if the queue would grow past its limit, `Unavailable` if a thread has died.
-    pub(super) fn submit(&self, work: Vec<Work>) -> Result<()> {
+    pub(super) fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
         let mut state = self.shared.lock();
         self.shared.admit(&state, work.len())?;
         state.queued += work.len();
@@ -264,7 +264,7 @@ fn tokenize(shared: &Shared, tokenizer: &Tokenizer) {
 }
 
 /// The next texts to tokenize, interactive before bulk.
-fn take_some(waiting: &mut Lanes<Work>) -> Vec<Work> {
+fn take_some(waiting: &mut PriorityQueue<EmbedJob>) -> Vec<EmbedJob> {
     let (mut taken, mut bytes) = (Vec::new(), 0);
     while taken.len() < TOKENIZED_AT_ONCE && bytes < TOKENIZED_BYTES_AT_ONCE {
         let Some(work) = waiting.pop() else { break };
@@ -275,7 +275,7 @@ fn take_some(waiting: &mut Lanes<Work>) -> Vec<Work> {
 }
 
 /// Texts with their tokens, and how many need no pass: nobody waits for them, or they have had their error.
-fn tokenize_some(works: Vec<Work>, tokenizer: &Tokenizer, metrics: &Metrics) -> (Vec<Ready>, usize) {
+fn tokenize_some(works: Vec<EmbedJob>, tokenizer: &Tokenizer, metrics: &Metrics) -> (Vec<Ready>, usize) {
     let taken = works.len();
     let mut ready = Vec::with_capacity(taken);
     for work in works {
@@ -304,9 +304,10 @@ fn run_passes(shared: &Shared, model: &mut impl Model) {
             state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
-        let budget = Budget { items: usize::MAX, cost: shared.batch_tokens_max };
+        let budget = BatchLimits { items: usize::MAX, cost: shared.batch_tokens_max };
         let tokens = |ready: &Ready| ready.tokens.ids.len();
-        let Cut { batch, dropped } = state.ready.cut(budget, tokens, |ready| ready.work.is_unwanted());
+        let Batch { items: batch, dropped } =
+            state.ready.take_batch(budget, tokens, |ready| ready.work.is_unwanted());
         state.queued -= batch.len() + dropped;
         drop(state);
         shared.metrics.dropped_texts.inc_by(dropped as u64);

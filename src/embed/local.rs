@@ -11,7 +11,7 @@ use super::encoder::{Encoder, RECIPE};
 use super::model_dir::ModelDir;
 use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
 use super::tokenizer::{Tokenizer, Tokens};
-use super::{Embedder, Matryoshka, ModelCard, Options, Work};
+use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options};
 use crate::domain::{Fingerprint, KeyHasher, UnixSeconds};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
@@ -118,7 +118,7 @@ impl Embedder for LocalEmbedder {
         &self.card
     }
 
-    fn submit(&self, work: Vec<Work>) -> Result<()> {
+    fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
         self.batcher.submit(work)
     }
 

@@ -6,9 +6,9 @@
 
 mod batcher;
 mod encoder;
-mod lanes;
 mod local;
 mod model_dir;
+mod priority_queue;
 mod prompts;
 mod rate;
 mod remote;
@@ -114,7 +114,7 @@ pub enum Priority {
 
 /// A text on its way to the model.
 #[derive(Debug)]
-pub struct Work {
+pub struct EmbedJob {
     /// The text, its prompt included.
     pub text: String,
     /// Which work goes first.
@@ -127,7 +127,7 @@ pub struct Work {
     pub since: Instant,
 }
 
-impl Work {
+impl EmbedJob {
     fn is_unwanted(&self) -> bool {
         self.is_abandoned.load(Ordering::Relaxed) || self.reply.is_closed()
     }
@@ -142,7 +142,7 @@ pub trait Embedder: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Overloaded` if the queue would grow past its limit, `Unavailable` if the model's thread has died.
-    fn submit(&self, work: Vec<Work>) -> Result<()>;
+    fn submit(&self, work: Vec<EmbedJob>) -> Result<()>;
 
     /// Tokens of each text, special tokens included, of which a text that is cut has one more than the model reads; none
     /// if only the model's owner can tell.

@@ -18,7 +18,7 @@ use super::{body, cache_control};
 use crate::domain::is_credential;
 use crate::error::{Error, Kind};
 use crate::service::Directives;
-use crate::upstream::{Call, Headers, Origin, is_of_connection};
+use crate::upstream::{Call, Headers, Origin, is_hop_by_hop};
 
 /// The pattern of forwarded paths, for metrics.
 pub(super) const ROUTE: &str = "/v1/{*forwarded}";
@@ -153,7 +153,7 @@ fn passed_on(headers: &HeaderMap) -> Headers {
     headers
         .iter()
         .filter(|(name, _)| !OURS.contains(&name.as_str()) && !is_credential(name.as_str()))
-        .filter(|(name, _)| !is_of_connection(name, headers))
+        .filter(|(name, _)| !is_hop_by_hop(name, headers))
         .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())))
         .collect()
 }

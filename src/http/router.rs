@@ -30,7 +30,7 @@ use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
-use crate::upstream::{Origin, is_of_connection};
+use crate::upstream::{Origin, is_hop_by_hop};
 
 /// What the routes are built over.
 pub struct Parts {
@@ -226,7 +226,7 @@ fn forwarded_headers(names: &[String]) -> Result<Vec<HeaderName>> {
             ));
         }
         let read =
-            read.filter(|name| !NOT_PASSED_ON.contains(name) && !is_of_connection(name, &HeaderMap::new()));
+            read.filter(|name| !NOT_PASSED_ON.contains(name) && !is_hop_by_hop(name, &HeaderMap::new()));
         read.ok_or_else(|| fault("no header that can be passed on"))
     };
     names.iter().map(read).collect()

@@ -14,13 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::forwards::{Forwards, not_listed};
+use super::loop_detection::LoopMark;
 use super::options::{Options, config};
 use super::query::without_credentials;
 use super::refusal::looked_through;
 use super::reply::{Call, Headers, Origin, Reply, may_be_events};
+use super::response_headers::passed_on;
 use super::routes::{Key, Route, Routes};
-use super::shown::shown;
-use super::via::Via;
 use crate::byte_budget::ByteBudget;
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
@@ -32,7 +32,7 @@ pub struct Upstream {
     http: reqwest::Client,
     routes: Routes,
     forwards: Forwards,
-    via: Via,
+    loop_mark: LoopMark,
     places: Arc<Semaphore>,
     options: Options,
     budget: Arc<ByteBudget>,
@@ -70,7 +70,7 @@ impl Upstream {
             http,
             routes: Routes::new(options)?,
             forwards: Forwards::new(&options.forwards)?,
-            via: Via::new(),
+            loop_mark: LoopMark::new(),
             places: Arc::new(Semaphore::new(options.requests_max)),
             options: options.clone(),
             budget,
@@ -108,7 +108,7 @@ impl Upstream {
 
     /// Asks one upstream.
     pub(super) async fn call_on(&self, route: &Arc<Route>, call: Call) -> Result<Reply> {
-        self.via.refuse_own(&call.headers)?;
+        self.loop_mark.refuse_own(&call.headers)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Error::new(Kind::Overloaded, "too many requests wait for upstreams")
                 .with("requests_max", self.options.requests_max)
@@ -147,7 +147,7 @@ impl Upstream {
         }
         // What is compressed cannot be read along, and this server answers for clients of any kind.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let (via, mark) = self.via.mark();
+        let (via, mark) = self.loop_mark.mark();
         headers.append(via, HeaderValue::from_str(mark).map_err(|error| fault("the mark").source(error))?);
         match (&route.key, &call.credential) {
             (Key::Ours(key), _) => _ = headers.insert(AUTHORIZATION, key.clone()),
@@ -207,7 +207,7 @@ impl Upstream {
     }
 
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
-        let (status, headers) = (response.status().as_u16(), shown(response.headers()));
+        let (status, headers) = (response.status().as_u16(), passed_on(response.headers()));
         let idle_ms = may_be_events(&headers).then_some(self.options.idle_ms);
         let body = Body { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
         let pieces = stream::unfold(Some(body), |body| async move {
@@ -251,7 +251,7 @@ impl Origin for Upstream {
     }
 
     fn refuse_own(&self, headers: &Headers) -> Result<()> {
-        self.via.refuse_own(headers)
+        self.loop_mark.refuse_own(headers)
     }
 }
 

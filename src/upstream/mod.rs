@@ -5,21 +5,21 @@
 //! operator's key.
 
 mod client;
-mod connection;
 mod forwards;
-mod listing;
+mod hop_by_hop;
+mod loop_detection;
+mod models;
 mod options;
 mod prices;
 mod query;
 mod redaction;
 mod refusal;
 mod reply;
+mod response_headers;
 mod routes;
-mod shown;
-mod via;
 
 pub use client::Upstream;
-pub use connection::is_of_connection;
+pub use hop_by_hop::is_hop_by_hop;
 pub use options::{Options, PriceOptions, RouteOptions};
 pub use prices::Prices;
 pub use reply::{Call, Headers, Origin, Reply};

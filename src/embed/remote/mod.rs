@@ -25,11 +25,11 @@ pub use self::options::{Encoding, RemoteOptions};
 use self::refusal::{Cause, Failure};
 use self::reply::Vector;
 use self::split::Parts;
-use super::lanes::{Budget, Cut, Lanes};
+use super::priority_queue::{Batch, BatchLimits, PriorityQueue};
 use super::prompts::{Family, family_of};
 use super::rate::Rate;
 use super::token_ids::decode_cl100k;
-use super::{Embedder, Matryoshka, ModelCard, Options, TokenIds, Work};
+use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, TokenIds};
 use crate::domain::{Clock, Embedding, Fingerprint, KeyHasher, SystemClock};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
@@ -50,7 +50,7 @@ struct Shared {
     /// True from the end on; requests in flight stop at it.
     end: watch::Sender<bool>,
     client: Client,
-    budget: Budget,
+    budget: BatchLimits,
     requests_max: usize,
     queue_texts_max: usize,
     rate: Rate,
@@ -58,7 +58,7 @@ struct Shared {
 }
 
 struct State {
-    waiting: Lanes<Work>,
+    waiting: PriorityQueue<EmbedJob>,
     is_alive: bool,
 }
 
@@ -90,11 +90,11 @@ impl RemoteEmbedder {
         };
         let remote = &options.remote;
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { waiting: Lanes::new(), is_alive: true }),
+            state: Mutex::new(State { waiting: PriorityQueue::new(), is_alive: true }),
             changed: Notify::new(),
             end: watch::Sender::new(false),
             client: Client::new(target, remote, Arc::clone(&metrics))?,
-            budget: Budget { items: remote.batch_texts_max, cost: remote.batch_bytes_max },
+            budget: BatchLimits { items: remote.batch_texts_max, cost: remote.batch_bytes_max },
             requests_max: remote.requests_max,
             queue_texts_max: options.queue_texts_max,
             rate: Rate::new(remote.requests_max),
@@ -110,7 +110,7 @@ impl Embedder for RemoteEmbedder {
         &self.card
     }
 
-    fn submit(&self, work: Vec<Work>) -> Result<()> {
+    fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
         self.shared.submit(work)
     }
 
@@ -159,7 +159,7 @@ async fn dispatch(shared: Arc<Shared>) {
 }
 
 /// Sends one batch, in parts where the endpoint refuses it, and answers each of its texts. The permit is held until then.
-async fn run(shared: Arc<Shared>, batch: Vec<Work>, permit: OwnedSemaphorePermit) {
+async fn run(shared: Arc<Shared>, batch: Vec<EmbedJob>, permit: OwnedSemaphorePermit) {
     let mut limits = shared.client.limits();
     let mut parts = Parts::new(batch);
     while let Some(mut part) = parts.next() {
@@ -193,7 +193,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, work: Vec<Work>) -> Result<()> {
+    fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
         let mut state = self.lock();
         if !state.is_alive {
             return Err(gone());
@@ -211,7 +211,7 @@ impl Shared {
     }
 
     /// Asks the endpoint for one part of a batch, until the end.
-    async fn ask(&self, part: &[Work], limits: Limits) -> Result<Vec<Result<Vector>>, Failure> {
+    async fn ask(&self, part: &[EmbedJob], limits: Limits) -> Result<Vec<Result<Vector>>, Failure> {
         let texts: Vec<&str> = part.iter().map(|work| work.text.as_str()).collect();
         let mut end = self.end.subscribe();
         let started = Instant::now();
@@ -225,7 +225,7 @@ impl Shared {
         answered
     }
 
-    fn deliver(&self, part: Vec<Work>, vectors: Vec<Result<Vector>>, started: Instant) {
+    fn deliver(&self, part: Vec<EmbedJob>, vectors: Vec<Result<Vector>>, started: Instant) {
         let took = started.elapsed();
         self.rate.observe(part.len(), took);
         let cost_us = took.as_micros() / part.len() as u128;
@@ -247,15 +247,15 @@ impl Shared {
     }
 
     /// Waits for work; none after the end.
-    async fn next_batch(&self) -> Option<Vec<Work>> {
+    async fn next_batch(&self) -> Option<Vec<EmbedJob>> {
         loop {
             {
                 let mut state = self.lock();
                 if !state.is_alive {
                     return None;
                 }
-                let Cut { batch, dropped } =
-                    state.waiting.cut(self.budget, |work| work.text.len(), Work::is_unwanted);
+                let Batch { items: batch, dropped } =
+                    state.waiting.take_batch(self.budget, |work| work.text.len(), EmbedJob::is_unwanted);
                 self.metrics.dropped_texts.inc_by(dropped as u64);
                 if !batch.is_empty() {
                     return Some(batch);
@@ -269,7 +269,7 @@ impl Shared {
     fn end(&self) {
         let mut state = self.lock();
         state.is_alive = false;
-        let waiting: Vec<Work> = state.waiting.drain().collect();
+        let waiting: Vec<EmbedJob> = state.waiting.drain().collect();
         drop(state);
         self.end.send_replace(true);
         self.changed.notify_one();

@@ -183,9 +183,9 @@ fn bench(options: &Options) -> Bench {
     Bench { embedder: RemoteEmbedder::connect(None, options, Arc::clone(&metrics)).unwrap(), metrics }
 }
 
-fn work(text: &str, priority: Priority, reply: oneshot::Sender<Result<Embedding>>) -> Work {
+fn work(text: &str, priority: Priority, reply: oneshot::Sender<Result<Embedding>>) -> EmbedJob {
     let is_abandoned = Arc::new(AtomicBool::new(false));
-    Work { text: text.to_owned(), priority, reply, is_abandoned, since: Instant::now() }
+    EmbedJob { text: text.to_owned(), priority, reply, is_abandoned, since: Instant::now() }
 }
 
 type Reply = oneshot::Receiver<Result<Embedding>>;

@@ -106,7 +106,7 @@ impl Answers {
             answer: answer.as_bytes(),
         };
         super::check_size(record.bytes(), &resolved.namespace.policy)?;
-        let held = self.stripes.lock(&[resolved.identity.key]).await;
+        let held = self.key_locks.lock(&[resolved.identity.key]).await;
         let store_request =
             StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, cost_us: 0 };
         let kept = self.begin_store(&resolved, store_request, held).await;
@@ -120,7 +120,7 @@ impl Answers {
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
     pub async fn delete(self: &Arc<Self>, id: Key) -> Result<()> {
-        let _held = self.stripes.lock(&[id]).await;
+        let _held = self.key_locks.lock(&[id]).await;
         self.inflight.forbid_store(&id);
         self.cache.remove_many(&[id]).await
     }

@@ -15,7 +15,7 @@ use super::replay_buffer::UsageContent;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
 use super::{Answers, ResolvedRequest};
 use crate::byte_budget::UNCOUNTED_BYTES;
-use crate::cache::{Held, Policy, Stamp, TierName};
+use crate::cache::{KeyGuard, Policy, Stamp, TierName};
 use crate::dialects::{Answer, Assembler, Dialect, Unstorable};
 use crate::domain::{Codec, Entry, EntryMeta, Key, Subject, TokenUsage};
 use crate::error::{Error, Kind, Result};
@@ -56,7 +56,7 @@ pub(super) struct PendingWrite<'a> {
     key: Key,
     entry: Arc<Entry>,
     /// No other task replaces it before it is on the disk.
-    _held: Held<'a>,
+    _held: KeyGuard<'a>,
 }
 
 /// An answer to be stored: generated, or sent by an application.
@@ -322,7 +322,7 @@ impl Generator {
             return Err(reason);
         }
         // A delete holds the stripe too: before the policy is closed it prevents the store, and later it removes the entry.
-        let held = self.answers.stripes.lock(&[self.resolved.identity.key]).await;
+        let held = self.answers.key_locks.lock(&[self.resolved.identity.key]).await;
         let store_policy = generation.close_store_policy()?;
         let record = StoredAnswer { is_ttl_requested: store_policy.is_ttl_requested, ..record };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
@@ -441,7 +441,7 @@ impl Answers {
         &'a self,
         resolved: &ResolvedRequest,
         store_request: StoreRequest<'_>,
-        held: Held<'a>,
+        held: KeyGuard<'a>,
     ) -> Option<PendingWrite<'a>> {
         let key = resolved.identity.key;
         let mut store_policy = store_request.store_policy;

@@ -19,7 +19,7 @@ impl Answers {
         if let Some(found) = self.cache.peek(key) {
             return Some(found);
         }
-        let _held = self.stripes.lock(std::slice::from_ref(key)).await;
+        let _held = self.key_locks.lock(std::slice::from_ref(key)).await;
         self.look_locked(namespace, key).await
     }
 

@@ -38,7 +38,7 @@ use self::inflight::{Caller, InflightTable, StorePolicy};
 use self::refresh_backoff::RefreshBackoff;
 use super::{Directives, check_tags};
 use crate::byte_budget::ByteBudget;
-use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, Stripes, Verdict};
+use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, StripedLocks, Verdict};
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Credential, Subject, Tag, Tenant, TokenUsage};
 use crate::error::{Error, Kind, Result};
@@ -131,7 +131,7 @@ pub struct Answers {
     inflight: Arc<InflightTable>,
     /// The byte budget of all requests in flight.
     budget: Arc<ByteBudget>,
-    stripes: Stripes,
+    key_locks: StripedLocks,
     refreshes: Arc<Semaphore>,
     refresh_backoff: RefreshBackoff,
     options: Options,
@@ -170,7 +170,7 @@ impl Answers {
             prices: Prices::new(&upstream.prices),
             inflight: InflightTable::new(Arc::clone(budget)),
             budget: Arc::clone(budget),
-            stripes: Stripes::new(),
+            key_locks: StripedLocks::new(),
             refreshes: Arc::new(Semaphore::new(options.concurrent_refreshes_max)),
             refresh_backoff: RefreshBackoff::default(),
             options,
@@ -200,7 +200,7 @@ impl Answers {
 
     /// Waits until every stored answer is on the disk: its stripe is held until then.
     pub async fn close(&self) {
-        self.stripes.wait().await;
+        self.key_locks.wait().await;
     }
 
     /// Answers a request: from the cache, by joining a generation in flight, or by calling the upstream.

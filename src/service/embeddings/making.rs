@@ -11,7 +11,7 @@ use crate::cache::{
     Cache, Flight, Found, Landing, Namespace, SingleFlight, Stamp, TierName, Tokens, Verdict,
 };
 use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher};
-use crate::embed::{Embedder, Priority, Work};
+use crate::embed::{EmbedJob, Embedder, Priority};
 use crate::error::Result;
 
 /// What a flight lands with.
@@ -95,7 +95,7 @@ impl Making {
         for Led { key, text, flight } in led {
             let (reply, answer) = oneshot::channel();
             let is_abandoned = Arc::new(AtomicBool::new(false));
-            works.push(Work {
+            works.push(EmbedJob {
                 text,
                 priority: self.priority,
                 reply,

@@ -23,7 +23,7 @@ use self::condition::is_present;
 
 use super::Directives;
 use crate::cache::{
-    Cache, Claim, Found, Lease, Leases, Mode, Namespace, Namespaces, Stamp, Stripes, Verdict,
+    Cache, Claim, Found, Lease, Leases, Mode, Namespace, Namespaces, Stamp, StripedLocks, Verdict,
 };
 use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tenant};
 use crate::error::{Error, Kind, Result};
@@ -131,7 +131,7 @@ pub struct Objects {
     cache: Arc<Cache>,
     namespaces: Arc<Namespaces>,
     leases: Leases,
-    stripes: Stripes,
+    key_locks: StripedLocks,
     options: Options,
     outcomes: Outcomes,
 }
@@ -156,7 +156,7 @@ impl Objects {
             cache,
             namespaces,
             leases: Leases::new(options.leases_max),
-            stripes: Stripes::new(),
+            key_locks: StripedLocks::new(),
             options,
             outcomes: Outcomes {
                 hits: counter("hit"),
@@ -268,7 +268,7 @@ impl Objects {
         let tags: Vec<Subject> = draft.tags.iter().map(|tag| Subject::tag(&address.tenant, tag)).collect();
         let (objects, address, condition) = (Arc::clone(self), address.clone(), draft.condition);
         let storing = async move {
-            let _held = objects.stripes.lock(&[address.key]).await;
+            let _held = objects.key_locks.lock(&[address.key]).await;
             if let Some(lease) = draft.lease {
                 // It may have ended while this waited for the lock.
                 objects.leases.check(&address.key, lease)?;
@@ -293,7 +293,7 @@ impl Objects {
     pub async fn delete(self: &Arc<Self>, address: &Address, condition: Condition) -> Result<bool> {
         let (objects, address) = (Arc::clone(self), address.clone());
         finished(async move {
-            let _held = objects.stripes.lock(&[address.key]).await;
+            let _held = objects.key_locks.lock(&[address.key]).await;
             let found = objects.look_locked(&address).await;
             condition.check(found.as_ref())?;
             objects.leases.end(&address.key);
@@ -313,7 +313,7 @@ impl Objects {
         lease: Option<Lease>,
         condition: &Condition,
     ) -> Result<()> {
-        let _held = self.stripes.lock(&[address.key]).await;
+        let _held = self.key_locks.lock(&[address.key]).await;
         self.check_condition(address, condition).await?;
         lease.map_or(Ok(()), |lease| self.release(address, lease))
     }
@@ -338,7 +338,7 @@ impl Objects {
         let objects = Arc::clone(self);
         finished(async move {
             let keys: Vec<Key> = addresses.iter().map(|address| address.key).collect();
-            let _held = objects.stripes.lock(&keys).await;
+            let _held = objects.key_locks.lock(&keys).await;
             let mut count = 0;
             for address in &addresses {
                 let found = objects.look_locked(address).await;
@@ -388,7 +388,7 @@ impl Objects {
         if let Some(found) = self.cache.peek(&address.key) {
             return Some(found);
         }
-        let _held = self.stripes.lock(&[address.key]).await;
+        let _held = self.key_locks.lock(&[address.key]).await;
         self.look_locked(address).await
     }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::connection::is_of_connection;
+use super::hop_by_hop::is_hop_by_hop;
 use super::reply::Headers;
 
 /// What describes the body, says how it may be cached, or says whether to try again. Caches between client and upstream are those of
@@ -40,7 +40,7 @@ const BEGINNINGS: [&str; 5] = ["anthropic-", "openai-", "ratelimit-", "retry-aft
 const ENDINGS: [&str; 2] = ["-request-id", "-requestid"];
 
 /// The headers that a client sees.
-pub(super) fn shown(headers: &HeaderMap) -> Headers {
+pub(super) fn passed_on(headers: &HeaderMap) -> Headers {
     let read = |(name, value): (&HeaderName, &HeaderValue)| {
         let name = name_shown(name, headers)?;
         Some((name.to_owned(), Bytes::copy_from_slice(value.as_bytes())))
@@ -54,7 +54,7 @@ fn name_shown<'a>(name: &'a HeaderName, headers: &HeaderMap) -> Option<&'a str> 
         || text == "ratelimit"
         || BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
         || ENDINGS.iter().any(|ending| text.ends_with(ending));
-    let is_ours = text.starts_with("x-likewise-") || is_of_connection(name, headers);
+    let is_ours = text.starts_with("x-likewise-") || is_hop_by_hop(name, headers);
     match text {
         _ if !is_known || is_ours => None,
         // Requests have a name of ours too.
@@ -70,7 +70,7 @@ mod tests {
     fn names(given: &[&'static str]) -> Vec<String> {
         let value = HeaderValue::from_static("x");
         let headers = given.iter().map(|name| (HeaderName::from_static(name), value.clone()));
-        shown(&headers.collect()).into_iter().map(|(name, _)| name).collect()
+        passed_on(&headers.collect()).into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
@@ -137,6 +137,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("connection", HeaderValue::from_static("retry-after"));
         headers.insert("retry-after", HeaderValue::from_static("1"));
-        assert!(shown(&headers).is_empty());
+        assert!(passed_on(&headers).is_empty());
     }
 }

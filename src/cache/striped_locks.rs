@@ -11,21 +11,21 @@ const STRIPES: usize = 1024;
 
 /// The locks.
 #[derive(Debug)]
-pub struct Stripes(Box<[Mutex<()>]>);
+pub struct StripedLocks(Box<[Mutex<()>]>);
 
 /// The stripes of some keys, held.
 #[derive(Debug)]
-pub struct Held<'a>(#[expect(dead_code, reason = "held for its drop")] Vec<MutexGuard<'a, ()>>);
+pub struct KeyGuard<'a>(#[expect(dead_code, reason = "held for its drop")] Vec<MutexGuard<'a, ()>>);
 
-impl Stripes {
+impl StripedLocks {
     /// All free.
-    pub fn new() -> Stripes {
-        Stripes((0..STRIPES).map(|_| Mutex::default()).collect())
+    pub fn new() -> StripedLocks {
+        StripedLocks((0..STRIPES).map(|_| Mutex::default()).collect())
     }
 
     /// Waits until nobody else holds a stripe of `keys`. Stripes are taken in one order, so two who want several never
     /// wait for each other.
-    pub async fn lock(&self, keys: &[Key]) -> Held<'_> {
+    pub async fn lock(&self, keys: &[Key]) -> KeyGuard<'_> {
         let mut places: Vec<usize> = keys.iter().map(|key| key.prefix() as usize % STRIPES).collect();
         places.sort_unstable();
         places.dedup();
@@ -33,7 +33,7 @@ impl Stripes {
         for place in places {
             held.push(self.0[place].lock().await);
         }
-        Held(held)
+        KeyGuard(held)
     }
 
     /// Waits until all who hold a stripe now have let it go.
@@ -44,8 +44,8 @@ impl Stripes {
     }
 }
 
-impl Default for Stripes {
-    fn default() -> Stripes {
-        Stripes::new()
+impl Default for StripedLocks {
+    fn default() -> StripedLocks {
+        StripedLocks::new()
     }
 }

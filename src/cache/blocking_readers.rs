@@ -16,14 +16,14 @@ const QUEUED_MAX: usize = 1024;
 type Read = Box<dyn FnOnce() + Send>;
 
 /// A few threads and their queue. Dropping it ends them.
-pub(super) struct Readers {
+pub(super) struct BlockingReaders {
     queue: Option<mpsc::Sender<Read>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Readers {
+impl BlockingReaders {
     /// Starts the threads, named after `name`.
-    pub(super) fn start(name: &str) -> Result<Readers> {
+    pub(super) fn start(name: &str) -> Result<BlockingReaders> {
         let (queue, inbox) = mpsc::channel::<Read>(QUEUED_MAX);
         let inbox = Arc::new(Mutex::new(inbox));
         let threads = (0..THREADS)
@@ -35,7 +35,7 @@ impl Readers {
                     .map_err(|error| Error::io("start a disk reader", error))
             })
             .collect::<Result<_>>()?;
-        Ok(Readers { queue: Some(queue), threads })
+        Ok(BlockingReaders { queue: Some(queue), threads })
     }
 
     /// What `read` returns; none if the threads have ended. A read whose asker has left is not begun.
@@ -63,7 +63,7 @@ fn serve(inbox: &Mutex<mpsc::Receiver<Read>>) {
     }
 }
 
-impl Drop for Readers {
+impl Drop for BlockingReaders {
     fn drop(&mut self) {
         self.queue = None;
         for thread in self.threads.drain(..) {

@@ -12,12 +12,12 @@ const VIA: &str = "via";
 
 /// The name of this process among those that pass requests on.
 #[derive(Debug)]
-pub(super) struct Via(String);
+pub(super) struct LoopMark(String);
 
-impl Via {
+impl LoopMark {
     /// A name that no other process has.
-    pub(super) fn new() -> Via {
-        Via(format!("1.1 likewise-{:016x}", RandomState::new().build_hasher().finish()))
+    pub(super) fn new() -> LoopMark {
+        LoopMark(format!("1.1 likewise-{:016x}", RandomState::new().build_hasher().finish()))
     }
 
     /// Refuses a request that has come from here: answering it would ask here again.
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_known_also_by_way_of_others() {
-        let (one, other) = (Via::new(), Via::new());
+        let (one, other) = (LoopMark::new(), LoopMark::new());
         let marked = |values: &[&str]| -> Headers {
             values.iter().map(|value| (VIA.to_owned(), Bytes::from(value.to_string()))).collect()
         };

@@ -19,7 +19,7 @@ thread_local! {
 }
 
 /// The entry as it is kept below memory. Vectors are never compressed: their bytes are noise.
-pub(super) fn pack(policy: &Policy, entry: &Arc<Entry>) -> Arc<Entry> {
+pub(super) fn compress(policy: &Policy, entry: &Arc<Entry>) -> Arc<Entry> {
     let (value, meta) = (&entry.value, &entry.meta);
     let is_worth_trying = match policy.compression {
         Compression::None => false,
@@ -44,18 +44,18 @@ pub(super) fn pack(policy: &Policy, entry: &Arc<Entry>) -> Arc<Entry> {
 ///
 /// # Errors
 /// `Corrupt` if its bytes do not decode to at most as many as the policy allows.
-pub(super) fn unpack(value_bytes_max: usize, entry: Entry) -> Result<Entry> {
+pub(super) fn decompress(value_bytes_max: usize, entry: Entry) -> Result<Entry> {
     match entry.meta.codec {
         Codec::Raw | Codec::F32 => Ok(entry),
         Codec::Zstd => {
-            let value = decompress(&entry.value, value_bytes_max)
+            let value = decompress_bytes(&entry.value, value_bytes_max)
                 .map_err(|error| Error::new(Kind::Corrupt, "decompress a value").source(error))?;
             Ok(Entry { meta: EntryMeta { codec: Codec::Raw, ..entry.meta }, value: value.into() })
         }
     }
 }
 
-fn decompress(compressed: &[u8], bytes_max: usize) -> std::io::Result<Vec<u8>> {
+fn decompress_bytes(compressed: &[u8], bytes_max: usize) -> std::io::Result<Vec<u8>> {
     let bytes = zstd::bulk::Decompressor::upper_bound(compressed).unwrap_or(bytes_max).min(bytes_max);
     DECODER.with_borrow_mut(|decoder| match decoder {
         Some(decoder) => decoder.decompress(compressed, bytes),
@@ -93,8 +93,8 @@ mod tests {
 
     fn round_trip(content_type: &str, value: &[u8]) -> (Codec, usize) {
         let given = entry(content_type, value);
-        let packed = pack(&policy(Compression::Zstd), &given);
-        assert_eq!(unpack(1 << 20, (*packed).clone()).unwrap(), *given);
+        let packed = compress(&policy(Compression::Zstd), &given);
+        assert_eq!(decompress(1 << 20, (*packed).clone()).unwrap(), *given);
         (packed.meta.codec, packed.value.len())
     }
 
@@ -109,14 +109,14 @@ mod tests {
         let noise: Vec<u8> = (0..300_u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
         assert_eq!(round_trip("text/plain", &noise).0, Codec::Raw);
         let text = entry("text/plain", text.as_bytes());
-        assert_eq!(pack(&policy(Compression::None), &text).meta.codec, Codec::Raw);
+        assert_eq!(compress(&policy(Compression::None), &text).meta.codec, Codec::Raw);
     }
 
     #[test]
     fn a_frame_that_is_damaged_or_too_long_is_an_error() {
-        let packed = pack(&policy(Compression::Zstd), &entry("text/plain", &[b'a'; 5000]));
-        assert_eq!(unpack(4999, (*packed).clone()).unwrap_err().kind(), Kind::Corrupt);
+        let packed = compress(&policy(Compression::Zstd), &entry("text/plain", &[b'a'; 5000]));
+        assert_eq!(decompress(4999, (*packed).clone()).unwrap_err().kind(), Kind::Corrupt);
         let cut = Entry { meta: packed.meta.clone(), value: packed.value[..packed.value.len() - 3].into() };
-        assert_eq!(unpack(1 << 20, cut).unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(decompress(1 << 20, cut).unwrap_err().kind(), Kind::Corrupt);
     }
 }

@@ -16,7 +16,7 @@ const ALWAYS: [&str; 10] = [
 ];
 
 /// Whether `name`, one of `headers`, is such a header, always or because `Connection` names it.
-pub fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+pub fn is_hop_by_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let mut named = values.flat_map(|value| value.split(','));
     ALWAYS.contains(&name.as_str()) || named.any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
@@ -32,7 +32,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(CONNECTION, HeaderValue::from_static("close, X-Hop"));
         headers.append(CONNECTION, HeaderValue::from_static("x-other"));
-        let is_its_own = |name: &'static str| is_of_connection(&HeaderName::from_static(name), &headers);
+        let is_its_own = |name: &'static str| is_hop_by_hop(&HeaderName::from_static(name), &headers);
         assert!(["connection", "x-hop", "x-other", "te"].into_iter().all(is_its_own));
         assert!(!is_its_own("content-type") && !is_its_own("x-hop-2"));
     }
