@@ -11,6 +11,7 @@
 //!
 //! `docs/store-format.md` shows every byte, `docs/durability.md` what survives which fault.
 
+mod active;
 mod codec;
 pub mod directory;
 mod end_mark;

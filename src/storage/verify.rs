@@ -6,6 +6,7 @@
 
 mod layout;
 mod records;
+mod salvage;
 mod segments;
 
 use std::fmt;
@@ -132,10 +133,10 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
             // It names what was there before.
             move_aside(root, &aside, &finding.file.with_extension("idx"))?;
         } else if from == records_in(root).join(RECORDS_NAME) {
-            salvaged = Some((finding.file.clone(), records::salvage(&from)?));
+            salvaged = Some((finding.file.clone(), salvage::salvage(&from)?));
             move_aside(root, &aside, &finding.file)?;
             move_aside(root, &aside, &header_copy::path_of(&finding.file))?;
-            records::publish_salvaged(&from)?;
+            salvage::publish_salvaged(&from)?;
         } else {
             move_aside(root, &aside, &finding.file)?;
         }

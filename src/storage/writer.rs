@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::end_mark::{self, EndMark};
-use super::files::{Files, remove_if_present};
+use super::active::Active;
+use super::files::remove_if_present;
 use super::index_file::IndexEntry;
 use super::open_segment::{OpenSegment, publish_manifest};
 use super::options::Durability;
@@ -48,52 +48,6 @@ pub(super) struct Put {
     pub durability: Durability,
     pub room: OwnedSemaphorePermit,
     pub done: oneshot::Sender<Result<()>>,
-}
-
-/// The segment that takes the slots of one payload size.
-#[derive(Debug)]
-struct Active {
-    segment: Arc<OpenSegment>,
-    entries: Vec<IndexEntry>,
-    next_slot: u32,
-    is_dirty: bool,
-    /// Missing only if it could not be created.
-    mark: Option<EndMark>,
-}
-
-impl Active {
-    fn new(files: &dyn Files, found: Unsealed, is_dirty: bool) -> Active {
-        let Unsealed { segment, entries, next_slot } = found;
-        let (path, owner) = (segment.mark_path(), segment.owner());
-        let is_marked = matches!(end_mark::read(files, &path, owner), Ok(Some(_)));
-        let mark =
-            if is_marked { EndMark::open(files, &path, owner) } else { EndMark::create(files, &path, owner) };
-        let warn = |error: &io::Error| {
-            tracing::warn!(%error, "the mark of a segment's last flush cannot be written");
-        };
-        Active { segment, entries, next_slot, is_dirty, mark: mark.inspect_err(warn).ok() }
-    }
-
-    /// Makes what was written durable. After a failure nothing is known of it.
-    fn flush(&mut self) -> io::Result<()> {
-        self.segment.file.sync_data()?;
-        self.is_dirty = false;
-        if let Some(mark) = &mut self.mark {
-            mark.set(u64::from(self.next_slot));
-        }
-        Ok(())
-    }
-
-    /// Makes the mark of the last flush survive a loss of power.
-    fn sync_mark(&mut self) {
-        if let Some(mark) = &mut self.mark {
-            mark.sync();
-        }
-    }
-
-    fn room(&self) -> usize {
-        self.segment.header.slot_count.saturating_sub(self.next_slot) as usize
-    }
 }
 
 #[derive(Debug)]
