@@ -11,7 +11,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
-use likewise::embed::{Embedder, LocalEmbedder, Options, Priority, Work};
+use likewise::embed::{EmbedJob, Embedder, LocalEmbedder, Options, Priority};
 use likewise::metrics::Metrics;
 use likewise_benches::{print_circumstances, spread};
 use tokenizers::{PaddingParams, Tokenizer, TruncationParams};
@@ -89,7 +89,7 @@ async fn embed(embedder: &LocalEmbedder, texts: &[String]) -> Vec<Arc<[f32]>> {
             let (reply, answer) = oneshot::channel();
             let is_abandoned = Arc::new(AtomicBool::new(false));
             let since = Instant::now();
-            (Work { text: text.clone(), priority: Priority::Bulk, reply, is_abandoned, since }, answer)
+            (EmbedJob { text: text.clone(), priority: Priority::Bulk, reply, is_abandoned, since }, answer)
         })
         .unzip();
     embedder.submit(works).expect("the queue has room");
