@@ -5,6 +5,7 @@
 //! handler parses, calls one use case, and writes its answer; everything that is the same for all routes is done once,
 //! in the gate.
 
+mod acceptor;
 mod answer;
 mod answer_name;
 mod answers;

@@ -1,28 +1,24 @@
-//! The connection loop: accepts, serves HTTP/1.1, and stops without cutting off requests under way.
+//! The server: binds, serves HTTP/1.1, and stops without cutting off requests under way.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::time::Interval;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 
+use super::acceptor::EXPIRY;
 use super::connections::{Connections, Patience};
 use super::gate::Gated;
 use super::serving::Serving;
-use super::{Options, descriptors};
+use super::{Options, acceptor, descriptors};
 use crate::error::{Error, Kind, Result};
 
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// How often connections are looked at that wait for a request.
-const EXPIRY: Duration = Duration::from_millis(500);
 /// How long the rest of a head is waited for once the server stops.
 const LAST_HEAD: Duration = Duration::from_secs(2);
-/// Between two log lines about connections that could not be accepted.
-const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// A bound listener with its limits. Binding before building the rest finds a taken port early, and lets a test ask
 /// for port 0.
@@ -74,31 +70,26 @@ pub async fn serve(server: Server, routes: Gated, stops: &mut mpsc::Receiver<()>
     let (keys, budget, metrics) = (routes.has_keys(), routes.budget(), routes.metrics());
     let connections = Arc::new(Connections::new(connections_max, keys, patience, budget, metrics));
     let serving = Serving::new(routes, bytes_per_second_min);
-    let mut acceptor = Acceptor { listener: &listener, connections: &connections, complained: None };
-    let mut expiry = tokio::time::interval(EXPIRY);
-    loop {
-        let (stream, peer) = tokio::select! {
-            biased;
-            _ = stops.recv() => break,
-            _ = expiry.tick() => {
-                connections.expire();
-                continue;
-            }
-            accepted = acceptor.accept() => accepted,
-        };
-        let connection = tokio::select! {
-            biased;
-            _ = stops.recv() => break,
-            connection = connections.enter(peer.ip()) => connection,
-        };
-        tokio::spawn(serving.clone().serve(stream, connection));
+    let (stop, stopped) = oneshot::channel();
+    let mut closes = match listener.into_std() {
+        Ok(listener) => acceptor::start(listener, Arc::clone(&connections), serving, stopped),
+        Err(error) => {
+            tracing::error!(%error, "connections cannot be accepted");
+            return on_stop();
+        }
+    };
+    tokio::select! {
+        _ = stops.recv() => {
+            drop(stop);
+            let _ = closes.await;
+        }
+        _ = &mut closes => {}
     }
-    drop(listener);
     on_stop();
     connections.stop();
     tokio::select! {
         () = connections.ended() => {}
-        never = end_waiting(&connections, &mut expiry) => match never {},
+        never = end_waiting(&connections) => match never {},
         _ = stops.recv() => tracing::warn!("told to stop once more: requests under way are cut off"),
         () = tokio::time::sleep(drain) => {
             tracing::warn!(seconds = drain.as_secs(), "requests under way did not finish in time and were cut off");
@@ -107,41 +98,13 @@ pub async fn serve(server: Server, routes: Gated, stops: &mut mpsc::Receiver<()>
 }
 
 /// Ends connections on which no request comes any more. It never returns.
-async fn end_waiting(connections: &Connections, expiry: &mut Interval) -> Infallible {
+async fn end_waiting(connections: &Connections) -> Infallible {
     let stopped = Instant::now();
+    let mut expiry = tokio::time::interval(EXPIRY);
     loop {
         expiry.tick().await;
         if stopped.elapsed() >= LAST_HEAD {
             connections.end_waiting();
-        }
-    }
-}
-
-/// Accepts connections, also while file descriptors are short.
-struct Acceptor<'a> {
-    listener: &'a TcpListener,
-    connections: &'a Connections,
-    complained: Option<Instant>,
-}
-
-impl Acceptor<'_> {
-    /// The next connection. Running out of file descriptors passes, the sooner for a connection that makes room; until
-    /// then, connections wait in the backlog.
-    ///
-    /// Cancel safety: safe.
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        loop {
-            match self.listener.accept().await {
-                Ok(accepted) => return accepted,
-                Err(error) => {
-                    if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
-                        self.complained = Some(Instant::now());
-                        tracing::warn!(%error, "a connection could not be accepted");
-                    }
-                    self.connections.relieve();
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
         }
     }
 }

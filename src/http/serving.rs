@@ -57,7 +57,8 @@ impl Serving {
     }
 
     /// Serves a connection to its end. One that breaks is its client's business.
-    pub(super) async fn serve(self, stream: TcpStream, connection: Connection) {
+    pub(super) async fn serve(self, stream: std::net::TcpStream, connection: Connection) {
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
         let connection = Arc::new(connection);
         if !has_bytes(&stream, &connection).await {
             return;

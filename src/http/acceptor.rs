@@ -1,0 +1,103 @@
+//! Accepts connections, on a thread of its own.
+//!
+//! The one idea: a runtime that is full of work looks at tasks that come from outside before it is through with its own. So a
+//! connection that was accepted outside of it, and the probe that comes on it, waits for no queue of requests.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use super::connections::Connections;
+use super::serving::Serving;
+
+/// How often connections are looked at that wait for a request.
+pub(super) const EXPIRY: Duration = Duration::from_millis(500);
+/// Between two log lines about connections that could not be accepted.
+const COMPLAINT: Duration = Duration::from_secs(1);
+
+/// Accepts until `stopped` resolves, and serves on the runtime of the caller. The returned receiver resolves when the listener is
+/// closed, which without a stop is a fault that was logged.
+pub(super) fn start(
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    serving: Serving,
+    stopped: oneshot::Receiver<()>,
+) -> oneshot::Receiver<()> {
+    let (closed, closes) = oneshot::channel();
+    let runtime = Handle::current();
+    let accepting = move || {
+        let accepted = Builder::new_current_thread().enable_all().build().and_then(|own| {
+            own.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                Acceptor { listener, connections, serving, runtime, complained: None }
+                    .accept_all(stopped)
+                    .await;
+                Ok(())
+            })
+        });
+        if let Err(error) = accepted {
+            tracing::error!(%error, "connections cannot be accepted");
+        }
+        drop(closed);
+    };
+    if let Err(error) = std::thread::Builder::new().name("accept".into()).spawn(accepting) {
+        tracing::error!(%error, "connections cannot be accepted: start a thread");
+    }
+    closes
+}
+
+struct Acceptor {
+    listener: tokio::net::TcpListener,
+    connections: Arc<Connections>,
+    serving: Serving,
+    runtime: Handle,
+    complained: Option<Instant>,
+}
+
+impl Acceptor {
+    async fn accept_all(mut self, mut stopped: oneshot::Receiver<()>) {
+        let mut expiry = tokio::time::interval(EXPIRY);
+        loop {
+            let (stream, peer) = tokio::select! {
+                biased;
+                _ = &mut stopped => return,
+                _ = expiry.tick() => {
+                    self.connections.expire();
+                    continue;
+                }
+                accepted = self.accept() => accepted,
+            };
+            let connection = tokio::select! {
+                biased;
+                _ = &mut stopped => return,
+                connection = self.connections.enter(peer.ip()) => connection,
+            };
+            self.runtime.spawn(self.serving.clone().serve(stream, connection));
+        }
+    }
+
+    /// The next connection. Running out of file descriptors passes, the sooner for a connection that makes room; until
+    /// then, connections wait in the backlog.
+    ///
+    /// Cancel safety: safe.
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            let accepted = self.listener.accept().await;
+            // The runtime that serves a connection is the one that waits for it.
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
+                        self.complained = Some(Instant::now());
+                        tracing::warn!(%error, "a connection could not be accepted");
+                    }
+                    self.connections.relieve();
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+}
