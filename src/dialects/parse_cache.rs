@@ -35,24 +35,24 @@ struct Parsed {
 }
 
 impl ParseCache {
-    /// None yet. `normalization` says which questions are one.
+    /// An empty cache for requests of one dialect.
     pub fn new(dialect: &'static dyn Dialect, normalization: Normalization) -> ParseCache {
         let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
         ParseCache { places, hasher: RandomState::new(), dialect, normalization }
     }
 
-    /// Reads a request, and remembers nothing of it.
+    /// Parses a request without the cache.
     ///
     /// # Errors
-    /// As [`Chat::parse`].
+    /// As [`Dialect::parse`].
     pub fn read_once(&self, body: &[u8]) -> Result<Arc<ParsedRequest>> {
         self.dialect.parse(body, self.normalization).map(Arc::new)
     }
 
-    /// Reads a request, or remembers what the same bytes said.
+    /// Parses a request, or returns what the same bytes were parsed to.
     ///
     /// # Errors
-    /// As [`Chat::parse`]. What is faulty is not remembered.
+    /// As [`Dialect::parse`]. What is faulty is not remembered.
     pub fn read(&self, body: &[u8]) -> Result<Arc<ParsedRequest>> {
         if body.len() > BODY_BYTES_MAX {
             return self.read_once(body);
@@ -90,7 +90,7 @@ mod tests {
         let cache = ParseCache::new(&ChatCompletions, Normalization::default());
         let first = cache.read(body("one").as_bytes()).unwrap();
         assert!(Arc::ptr_eq(&first, &cache.read(body("one").as_bytes()).unwrap()));
-        // More bodies than there are places: each place changes hands, and nobody reads another's.
+        // More bodies than there are places: each place is replaced, and no body is taken for another.
         for n in 0..2 * PLACES {
             let words = format!("number {n}");
             assert_eq!(question(&cache.read(body(&words).as_bytes()).unwrap()), words);

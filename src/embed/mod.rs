@@ -1,8 +1,8 @@
 //! Texts to vectors: reading models, tokenizing, forward passes, and the queue before them.
 //!
-//! Contains: sentence-transformers directories, the tokenizer, the encoder, the batcher, and the door to remote
+//! Contains: sentence-transformers directories, the tokenizer, the encoder, the batcher, and the client of remote
 //! models. Must not contain: a cache, or a request. The one idea: an [`Embedder`] is a bounded queue with a model
-//! behind it; whoever submits a text gets its vector by a reply of its own, so nobody waits for anybody else's text.
+//! behind it. Each text is answered by a reply of its own, so that no caller waits for the text of another.
 
 mod batcher;
 mod encoder;
@@ -121,7 +121,7 @@ pub struct EmbedJob {
     pub priority: Priority,
     /// Where the vector goes. Dropped without an answer if the text was dropped before it was started.
     pub reply: oneshot::Sender<Result<Embedding>>,
-    /// Set once nobody waits for the vector any more; text that is not started by then is dropped.
+    /// Set once no caller waits for the vector. A text that is not started by then is dropped.
     pub is_abandoned: Arc<AtomicBool>,
     /// When it was asked for; the time until it is started is its time in the queue.
     pub since: Instant,

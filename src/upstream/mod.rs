@@ -5,6 +5,7 @@
 //! operator's key.
 
 mod client;
+mod error_filter;
 mod forwards;
 mod hop_by_hop;
 mod loop_detection;

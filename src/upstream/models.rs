@@ -62,9 +62,9 @@ impl Upstream {
         if matches!(route.key, Key::Clients) && !self.is_of_none(route) {
             return unseen(route);
         }
-        let told = tokio::time::timeout(WITHIN, self.told_of(route, credential, traces)).await;
+        let listed = tokio::time::timeout(WITHIN, self.list_of(route, credential, traces)).await;
         let late = || Error::new(Kind::Timeout, "it took too long");
-        match told.unwrap_or_else(|_| Err(late())) {
+        match listed.unwrap_or_else(|_| Err(late())) {
             Ok(mut models) => {
                 models.retain(|model| self.asks_at(model, route));
                 models
@@ -76,7 +76,7 @@ impl Upstream {
         }
     }
 
-    async fn told_of(
+    async fn list_of(
         &self,
         route: &Arc<Route>,
         credential: Option<&Credential>,
@@ -100,7 +100,7 @@ impl Upstream {
         Ok(list.ok_or_else(fault)?.data)
     }
 
-    /// Whether whoever asks for a model that `route` describes is sent there.
+    /// Whether requests for a model that `route` describes are routed there.
     fn asks_at(&self, model: &RawValue, route: &Arc<Route>) -> bool {
         let named = serde_json::from_str::<Named<'_>>(model.get());
         named.is_ok_and(|named| self.route_of(&named.id).is_ok_and(|known| Arc::ptr_eq(known, route)))

@@ -66,13 +66,13 @@ pub trait Origin: Send + Sync {
     /// What the upstream of a model is called, for fingerprints.
     ///
     /// # Errors
-    /// `ModelNotFound` if nobody answers the model.
+    /// `ModelNotFound` if no upstream serves the model.
     fn name(&self, model: &str) -> Result<Arc<str>>;
 
     /// Asks, and returns when the head of the reply is there.
     ///
     /// # Errors
-    /// `Upstream` if nobody could be reached, `Timeout`, `Overloaded` past the limit of calls, `ModelNotFound`, `Loop`. What the
+    /// `Upstream` if no address could be reached, `Timeout`, `Overloaded` past the limit of calls, `ModelNotFound`, `Loop`. What the
     /// upstream refuses is a reply, not an error.
     ///
     /// Cancel safety: dropping the future, or the reply, ends the call.
@@ -85,8 +85,8 @@ pub trait Origin: Send + Sync {
     /// `NotFound` if it is so, and there is no such upstream.
     fn needs_clients_key(&self, method: &str, path: &str) -> Result<bool>;
 
-    /// The models that can be asked for, as whoever answers them describes them (OpenAI's model objects). `traces` are the
-    /// headers of whoever asks that are passed on.
+    /// The models of all upstreams, as these describe them (OpenAI's model objects). `traces` are the headers of the request that are
+    /// forwarded.
     ///
     /// # Errors
     /// As [`Origin::refuse_own`].
@@ -96,7 +96,7 @@ pub trait Origin: Send + Sync {
         traces: Headers,
     ) -> BoxFuture<'_, Result<Vec<Box<RawValue>>>>;
 
-    /// Refuses a request that has come from here: whoever answered it would wait for himself.
+    /// Refuses a request that this server has sent: to answer it would be a loop.
     ///
     /// # Errors
     /// `Loop`.
@@ -133,7 +133,7 @@ impl Reply {
         Reply { body: change(self.body), ..self }
     }
 
-    /// Leaves out what describes the very bytes that came: whoever passes the answer on may write it in others.
+    /// Drops the headers that describe the bytes of the body, which a response may write differently.
     pub fn forget_bytes(&mut self) {
         const OF_BYTES: [&str; 9] = [
             "accept-ranges",
@@ -267,12 +267,12 @@ pub(super) fn may_be_events(headers: &Headers) -> bool {
 }
 
 /// Whether the headers announce a stream of events.
-fn is_events(headers: &Headers) -> bool {
+pub(super) fn is_events(headers: &Headers) -> bool {
     let content_type = headers.iter().find(|(name, _)| name == "content-type");
     content_type.is_some_and(|(_, value)| value.to_ascii_lowercase().starts_with(b"text/event-stream"))
 }
 
-/// Reads a body until its end, and one piece ahead of whoever takes the pieces; the end is one too.
+/// Reads a body to its end, one piece ahead of its reader; the end counts as a piece.
 async fn read_ahead(
     mut body: BoxStream<'static, Result<Bytes>>,
     deadline: Option<Instant>,

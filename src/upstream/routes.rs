@@ -30,7 +30,7 @@ pub(super) struct Route {
     /// What the route is called in fingerprints.
     pub(super) name: Arc<str>,
     pub(super) key: Key,
-    /// When its failing was told of last, in milliseconds since it was made.
+    /// When its last failure was logged, in milliseconds since the route was made.
     warned_ms: AtomicU64,
     made: Instant,
 }
@@ -128,7 +128,7 @@ impl Route {
         Ok(Route { models, name, base_urls, key, warned_ms: AtomicU64::new(0), made: Instant::now() })
     }
 
-    /// Whether its failing may be told of again: once a second at most.
+    /// Whether a failure may be logged: once a second at most.
     pub(super) fn may_warn(&self) -> bool {
         let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1000);
         let is_due = |last: u64| (now - last.min(now) >= 1000).then_some(now);

@@ -200,11 +200,11 @@ fn how_an_answer_travels_never_separates() {
     }
     let mut body = base();
     body["stream_options"] = json!({ "include_usage": true, "continuous_usage_stats": true });
-    assert_ne!(whole.key, identity(&body.to_string()).key, "nobody here knows what it asks for");
+    assert_ne!(whole.key, identity(&body.to_string()).key, "an unknown option may change the answer");
 }
 
 #[test]
-fn whoever_asks_otherwise_shares_nothing() {
+fn no_other_partition_shares_an_answer() {
     let (body, tenant, other) = (base().to_string(), Tenant::default(), Tenant::named("other"));
     let headers = [("openai-project".to_owned(), "p".to_owned())];
     let base = partition(&tenant);

@@ -152,13 +152,13 @@ impl Broadcast {
         self.progress.send_modify(|progress| progress.events = count);
     }
 
-    /// Whether more is held for readers than `bytes_max`, or than the budget of all requests in generation allows.
+    /// Whether more is held for readers than `bytes_max`, or than the budget of all requests in flight allows.
     pub(super) fn is_over_limit(&self, bytes_max: usize) -> bool {
         let buffer = lock(&self.buffer);
         buffer.bytes() > bytes_max || buffer.is_over_budget()
     }
 
-    /// Whether more is held than the budget of all requests in generation allows.
+    /// Whether more is held than the budget of all requests in flight allows.
     pub(super) fn is_over_budget(&self) -> bool {
         lock(&self.buffer).is_over_budget()
     }

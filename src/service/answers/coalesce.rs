@@ -34,7 +34,7 @@ impl Answers {
     /// Refreshes a stale answer in the background, unless it is in flight, too many refreshes run, or the last one just failed.
     pub(super) fn refresh(self: &Arc<Self>, request: &AnswerRequest, resolved: &ResolvedRequest) {
         let key = resolved.identity.key;
-        if request.directives.no_store || self.refresh_backoff.holds(&key, self.cache.freshness().now()) {
+        if request.directives.no_store || self.refresh_backoff.is_active(&key, self.cache.freshness().now()) {
             return;
         }
         let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
@@ -50,7 +50,7 @@ impl Answers {
         let answers = Arc::clone(self);
         tokio::spawn(async move {
             if !generator.run(generation, Some(waiter)).await {
-                answers.refresh_backoff.begin(key, answers.cache.freshness().now());
+                answers.refresh_backoff.record_failure(key, answers.cache.freshness().now());
             }
             drop(place);
         });

@@ -65,7 +65,7 @@ impl Answers {
     /// # Errors
     /// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
     pub async fn lookup(&self, question: &Question<'_>) -> Result<Option<LookupHit>> {
-        let resolved = self.asked_of(question)?;
+        let resolved = self.resolve_question(question)?;
         let found = self.look(&resolved.namespace, &resolved.identity.key).await;
         let found = found.filter(|found| self.accepts(found, &resolved, question.directives));
         let known = found.and_then(|found| {
@@ -95,7 +95,7 @@ impl Answers {
     /// As [`Answers::lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
     /// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
     pub async fn store(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
-        let resolved = self.asked_of(question)?;
+        let resolved = self.resolve_question(question)?;
         let record = StoredAnswer {
             usage: None,
             was_usage_requested: false,
@@ -125,7 +125,7 @@ impl Answers {
         self.cache.remove_many(&[id]).await
     }
 
-    fn asked_of(&self, question: &Question<'_>) -> Result<ResolvedRequest> {
+    fn resolve_question(&self, question: &Question<'_>) -> Result<ResolvedRequest> {
         if !(1..=PROMPT_BYTES_MAX).contains(&question.prompt.len()) {
             return Err(Error::invalid("prompt", format!("a prompt has 1 to {PROMPT_BYTES_MAX} bytes")));
         }

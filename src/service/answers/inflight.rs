@@ -85,7 +85,7 @@ struct InflightEntry {
     began: u64,
     stamp: Stamp,
     leader: Arc<Caller>,
-    state: Mutex<Agreement>,
+    agreement: Mutex<Agreement>,
     broadcast: Arc<Broadcast>,
 }
 
@@ -132,25 +132,25 @@ impl StorePolicy {
 }
 
 impl InflightEntry {
-    fn is_current(&self, resolved: &StorePolicy, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
-        let state = lock(&self.state);
+    fn is_current(&self, requested: &StorePolicy, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
+        let agreement = lock(&self.agreement);
         // A tag of the follower may have been invalidated since too.
-        let tags: Vec<Subject> = state.store_policy.tags.iter().chain(&resolved.tags).copied().collect();
+        let tags: Vec<Subject> = agreement.store_policy.tags.iter().chain(&requested.tags).copied().collect();
         is_current(self.stamp, &tags)
     }
 
     /// A follower of the generation. `None` if its policy cannot be made to fit.
-    fn joined(&self, resolved: &StorePolicy) -> Option<Waiter> {
-        let mut state = lock(&self.state);
-        let missing = resolved.tags.iter().filter(|tag| !state.store_policy.tags.contains(tag)).count();
-        let fits = state.is_open && state.store_policy.tags.len() + missing <= TAGS_MAX;
-        let changes = missing > 0 || resolved.ttl_seconds < state.store_policy.ttl_seconds;
-        if (changes && !fits) || (resolved.reports_usage && !state.store_policy.reports_usage) {
+    fn joined(&self, requested: &StorePolicy) -> Option<Waiter> {
+        let mut agreement = lock(&self.agreement);
+        let missing = requested.tags.iter().filter(|tag| !agreement.store_policy.tags.contains(tag)).count();
+        let fits = agreement.is_open && agreement.store_policy.tags.len() + missing <= TAGS_MAX;
+        let changes = missing > 0 || requested.ttl_seconds < agreement.store_policy.ttl_seconds;
+        if (changes && !fits) || (requested.reports_usage && !agreement.store_policy.reports_usage) {
             return None;
         }
-        state.store_policy.depend_on(resolved.tags.iter().copied());
-        state.store_policy.ttl_seconds = state.store_policy.ttl_seconds.min(resolved.ttl_seconds);
-        state.store_policy.is_ttl_requested |= resolved.is_ttl_requested;
+        agreement.store_policy.depend_on(requested.tags.iter().copied());
+        agreement.store_policy.ttl_seconds = agreement.store_policy.ttl_seconds.min(requested.ttl_seconds);
+        agreement.store_policy.is_ttl_requested |= requested.is_ttl_requested;
         Some(Waiter { leader: Arc::clone(&self.leader), subscriber: self.broadcast.subscribe() })
     }
 }
@@ -217,7 +217,7 @@ impl InflightTable {
             began: self.begun.fetch_add(1, Ordering::Relaxed),
             stamp: request.stamp,
             leader: Arc::clone(&leader),
-            state: Mutex::new(Agreement {
+            agreement: Mutex::new(Agreement {
                 store_policy: request.store_policy,
                 is_open: true,
                 forbidden: None,
@@ -232,7 +232,7 @@ impl InflightTable {
         let mut shard = self.shard(key);
         let open = shard.open.remove(key);
         shard.closed.extend(open.map(|open| (*key, open)));
-        shard.all(key).for_each(|generation| lock(&generation.state).forbidden = Some(Reason::Deleted));
+        shard.all(key).for_each(|generation| lock(&generation.agreement).forbidden = Some(Reason::Deleted));
     }
 
     /// Generations in flight.
@@ -287,7 +287,7 @@ impl Generation {
 
     /// The policy by which the answer is stored, or why it may not be. From here on followers cannot change it.
     pub(super) fn close_store_policy(&self) -> Result<StorePolicy, Reason> {
-        let mut state = lock(&self.entry.state);
+        let mut state = lock(&self.entry.agreement);
         state.is_open = false;
         match state.forbidden {
             Some(why) => Err(why),
@@ -303,7 +303,7 @@ impl Generation {
     pub(super) fn mark_stored(&self, tags: &[Subject]) {
         let shard = self.inflight.shard(&self.key);
         for generation in shard.all(&self.key) {
-            let mut state = lock(&generation.state);
+            let mut state = lock(&generation.agreement);
             if generation.began < self.entry.began {
                 state.forbidden.get_or_insert(Reason::Superseded);
             } else {

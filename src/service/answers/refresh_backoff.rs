@@ -16,7 +16,7 @@ pub(super) struct RefreshBackoff(Mutex<HashMap<Key, UnixSeconds, ByPrefix>>);
 
 impl RefreshBackoff {
     /// Records that a refresh of `key` failed.
-    pub(super) fn begin(&self, key: Key, now: UnixSeconds) {
+    pub(super) fn record_failure(&self, key: Key, now: UnixSeconds) {
         let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ends.len() >= ANSWERS_MAX {
             ends.retain(|_, end| *end > now);
@@ -27,7 +27,7 @@ impl RefreshBackoff {
     }
 
     /// Whether `key` is not to be refreshed now.
-    pub(super) fn holds(&self, key: &Key, now: UnixSeconds) -> bool {
+    pub(super) fn is_active(&self, key: &Key, now: UnixSeconds) -> bool {
         let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ends.get(key).is_some_and(|end| *end > now)
     }
@@ -41,11 +41,11 @@ mod tests {
     fn a_backoff_is_for_one_key_and_ends() {
         let backoff = RefreshBackoff::default();
         let (one, other) = (Key([1; 32]), Key([2; 32]));
-        backoff.begin(one, UnixSeconds(100));
-        assert!(backoff.holds(&one, UnixSeconds(99 + BACKOFF_SECONDS)));
+        backoff.record_failure(one, UnixSeconds(100));
+        assert!(backoff.is_active(&one, UnixSeconds(99 + BACKOFF_SECONDS)));
         assert!(
-            !backoff.holds(&other, UnixSeconds(100))
-                && !backoff.holds(&one, UnixSeconds(100 + BACKOFF_SECONDS))
+            !backoff.is_active(&other, UnixSeconds(100))
+                && !backoff.is_active(&one, UnixSeconds(100 + BACKOFF_SECONDS))
         );
     }
 }

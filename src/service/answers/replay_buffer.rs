@@ -21,7 +21,7 @@ pub(super) struct ReplayBuffer {
     /// Events that were dropped before the first of these.
     dropped: usize,
     bytes: usize,
-    /// What the bytes have reserved of the budget of all requests in generation.
+    /// What the bytes have reserved of the budget of all requests in flight.
     reservation: Reservation,
     /// How many events each reader has read, by its number. A waiter that reads no events is none.
     read: HashMap<u64, usize>,

@@ -155,7 +155,7 @@ async fn hits_do_not_extend_the_ttl() {
         bench.clock.advance(230);
         assert_eq!(text(&bench.ask().await), "answer 1");
     }
-    // 1610 of 1800 seconds: still fresh. At 1620 it is due: it is response once more and refreshed.
+    // 1610 of 1800 seconds: still fresh. At 1620 it is due: it is served once more and refreshed.
     bench.clock.advance(10);
     let stale = bench.ask().await;
     let Outcome::Hit(age) = &stale.outcome else { panic!("{:?}", stale.outcome) };
@@ -167,7 +167,7 @@ async fn hits_do_not_extend_the_ttl() {
 }
 
 #[tokio::test]
-async fn an_expired_answer_is_response_if_the_upstream_fails() {
+async fn an_expired_answer_is_served_if_the_upstream_fails() {
     let bench = Bench::new().await;
     bench.ask().await;
     bench.clock.advance(1900);
@@ -280,5 +280,5 @@ async fn a_forced_refresh_does_not_lengthen_a_lifetime() {
     assert_eq!(left().await, 60, "nor does one who comes when it has ended");
     bench.clock.advance(55);
     bench.ask_with(living(600)).await.unwrap();
-    assert_eq!(left().await, 600, "unless he says so");
+    assert_eq!(left().await, 600, "unless the request sets one");
 }

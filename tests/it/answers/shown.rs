@@ -113,6 +113,12 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
             );
         }
     }
+    // In whatever pieces the error arrives.
+    let event = format!("data: {}\n\n", json!({ "error": { "message": said } }));
+    let (first, rest) = event.split_at(event.find("API").expect("it is there"));
+    upstream.next(Mode::Events(vec![first.into(), rest.into()]));
+    let told = asked(1).await.body.to_string();
+    assert!(!["Incorrect", "sk-", "acme"].iter().any(|part| told.contains(part)), "{told}");
     // Other errors are told, without the key.
     let said = "quota of sk-ours (sk-***rs, key sk-...rs) is used up";
     let error = json!({ "error": { "message": said, "code": "insufficient_quota" } });
