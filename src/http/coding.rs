@@ -19,8 +19,10 @@ pub(super) const DECODED: HeaderValue = HeaderValue::from_static("gzip, zstd");
 /// costs the sender nothing must not cost the server all it can take.
 const EXPANSION_MAX: usize = 100;
 const EXPANDED_BYTES_MIN: usize = 1 << 20;
-/// What is decoded before the budget is asked again.
-const STEP_BYTES: usize = 256 * 1024;
+/// What is decoded before the budget is asked again: as much as is missing of the declared length, within these. The least is
+/// what a step needs that only finds the end.
+const STEP_BYTES_MIN: usize = 16 * 1024;
+const STEP_BYTES_MAX: usize = 256 * 1024;
 
 /// Windows of zstd are at most 8 MiB (RFC 9659, section 3), so that a decoder's memory is bounded.
 const WINDOW_LOG_MAX: u32 = 23;
@@ -73,7 +75,7 @@ fn unsupported(got: &str) -> Error {
 }
 
 /// The body of a request in clear, of at most `bytes_max` bytes before and after. It is read and decoded when it is
-/// first polled, off the runtime, and `bytes` reserves what it expands to while it does.
+/// first polled, off the runtime, and `bytes` reserves what it expands to while it does, then what it has expanded to.
 pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize, bytes: BodyBytes) -> Body {
     let decode = async move {
         let coded = body::read(body, bytes_max).await?;
@@ -81,7 +83,10 @@ pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize, bytes: BodyB
         let decoding = tokio::task::spawn_blocking(move || {
             // Held by the work, because a client that leaves does not end it.
             let _permit = permit;
-            decode(&coded, coding, bytes_max, |expanded| bytes.cover(expanded))
+            let clear = decode(&coded, coding, bytes_max, |expanded| bytes.cover(expanded))?;
+            drop(coded);
+            bytes.shrink_to(clear.len());
+            Ok::<_, Error>(clear)
         });
         decoding.await.map_err(|error| Error::new(Kind::Internal, "decode a body").source(error))?
     };
@@ -135,9 +140,12 @@ fn read_in_steps(
     cover(expected)?;
     let mut decoded = Vec::with_capacity(expected);
     loop {
-        cover(decoded.len() + STEP_BYTES)?;
-        let step = decoder.by_ref().take(STEP_BYTES as u64).read_to_end(&mut decoded);
-        if step.map_err(|error| invalid(coding, error))? == 0 {
+        let step = expected.saturating_sub(decoded.len()).clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
+        cover(decoded.len() + step)?;
+        let read = decoder.by_ref().take(step as u64).read_to_end(&mut decoded);
+        if read.map_err(|error| invalid(coding, error))? == 0 {
+            // The declared length may have been too large.
+            decoded.shrink_to_fit();
             return Ok(decoded);
         }
     }
@@ -160,6 +168,8 @@ pub(super) fn compress_zstd(plain: &[u8], level: i32) -> std::io::Result<Vec<u8>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::byte_budget::ByteBudget;
+    use crate::metrics::unexported;
     use axum::http::HeaderMap;
     use std::io::Write as _;
 
@@ -195,6 +205,53 @@ mod tests {
             assert!(most >= text.len(), "{most} bytes of {coding:?}");
             let full = |_| Err(Error::new(Kind::Overloaded, "full"));
             assert_eq!(decode(&coded, coding, 1 << 20, full).unwrap_err().kind(), Kind::Overloaded);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decoded_body_reserves_what_it_has_and_a_short_one_nothing() {
+        let budget = ByteBudget::new(64 << 20, unexported());
+        let text = |length: usize| vec![b'x'; length];
+        let unsized_zstd = |text: &[u8]| {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.write_all(text).unwrap();
+            encoder.finish().unwrap()
+        };
+        for (coded, coding, length) in [
+            (gzip(&text(1000)), Coding::Gzip, 1000),
+            (zstd(&text(1000)), Coding::Zstd, 1000),
+            (unsized_zstd(&text(1000)), Coding::Zstd, 1000),
+            ([gzip(&text(400)), gzip(&text(600))].concat(), Coding::Gzip, 1000),
+            (gzip(&text(100_000)), Coding::Gzip, 100_000),
+            (unsized_zstd(&text(900_000)), Coding::Zstd, 900_000),
+        ] {
+            let lines = [(header::CONTENT_LENGTH, HeaderValue::from(coded.len()))];
+            let bytes = BodyBytes::admit(&budget, &HeaderMap::from_iter(lines), 1 << 20, true).unwrap();
+            let clear = decoded(Body::from(coded), coding, 1 << 20, bytes.clone());
+            let clear = axum::body::to_bytes(clear, usize::MAX).await.unwrap();
+            assert_eq!(clear.len(), length);
+            let reserved = budget.reserved();
+            if length == 1000 {
+                assert_eq!(reserved, 0, "{coding:?}");
+            } else {
+                assert!((length..4 * length).contains(&reserved), "{coding:?}: {reserved} for {length}");
+            }
+            drop(bytes);
+            assert_eq!(budget.reserved(), 0);
+        }
+    }
+
+    #[test]
+    fn a_short_body_is_decoded_in_little_memory() {
+        let text = b"some text of some length, some text";
+        for (coded, coding) in [(gzip(text), Coding::Gzip), (zstd(text), Coding::Zstd)] {
+            let mut most = 0;
+            decode(&coded, coding, 1 << 20, |bytes| {
+                most = most.max(bytes);
+                Ok(())
+            })
+            .unwrap();
+            assert!(most <= text.len() + STEP_BYTES_MIN, "{most} bytes of {coding:?}");
         }
     }
 

@@ -63,6 +63,13 @@ impl BodyBytes {
         let mut reservation = reservation.lock().unwrap_or_else(PoisonError::into_inner);
         reservation.try_cover(bytes.saturating_mul(BODY_COST))
     }
+
+    /// Gives back what a body does not need whose length is known now.
+    pub(super) fn shrink_to(&self, bytes: usize) {
+        let Some(reservation) = &self.0 else { return };
+        let needed = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes.saturating_mul(BODY_COST) };
+        reservation.lock().unwrap_or_else(PoisonError::into_inner).shrink_to(needed);
+    }
 }
 
 /// A body that reserves what it brings.
