@@ -123,8 +123,9 @@ fn family(status: StatusCode) -> &'static str {
 }
 
 /// Seconds after which a client may try again, where that may help.
-fn retry_after_seconds(status: StatusCode) -> Option<u32> {
-    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE).then_some(1)
+pub(super) fn retry_after_seconds(error: &Error, status: StatusCode) -> Option<u32> {
+    let helps = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    error.retry_after_seconds().or(helps.then_some(1))
 }
 
 /// OpenAI's clients try a 5xx again by themselves; a cache that was asked not to compute will not do better, nor will a loop.
@@ -145,7 +146,7 @@ impl IntoResponse for Problem {
         let body = ErrorBody::new(message, status, &error);
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
-        if let Some(seconds) = error.retry_after_seconds().or(retry_after_seconds(status)) {
+        if let Some(seconds) = retry_after_seconds(&error, status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {

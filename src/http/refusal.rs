@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 
 use super::problem;
 use super::serving::HEAD_BYTES_MAX;
@@ -25,16 +25,13 @@ impl Refusal {
         if !error.is_parse() {
             return None;
         }
-        // The kinds of hyper's errors can be told apart by their texts only.
+        // The kinds of hyper's errors differ in their texts only.
         let fault = error.to_string();
         let names = |what: &str| fault.contains(what);
         let invalid =
             |param: &str, message: String| (StatusCode::BAD_REQUEST, Error::invalid(param, message));
         let (status, error) = if error.is_parse_too_large() {
             too_large(unparsed)
-        } else if names("URI too long") {
-            let message = "the target of the request is longer than 65534 bytes";
-            (StatusCode::URI_TOO_LONG, Error::new(Kind::InvalidInput, message))
         } else if names("content-length") {
             let message =
                 "content-length is one number of decimal digits below 2^64; if given twice, both are equal";
@@ -53,19 +50,23 @@ impl Refusal {
         self.status
     }
 
-    /// The answer as it is sent.
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    /// The answer as it is sent, with the name of the request.
+    pub(super) fn into_bytes(self, id: &HeaderValue) -> Vec<u8> {
         let body = problem::json(&self.error, self.status);
         let mut answer = format!("HTTP/1.1 {}\r\n", self.status);
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let retry_after =
+            problem::retry_after_seconds(&self.error, self.status).map(|seconds| seconds.to_string());
         let lines = [
             ("content-type", "application/json"),
             ("x-content-type-options", "nosniff"),
             ("connection", "close"),
             ("date", &date),
             ("content-length", &body.len().to_string()),
+            ("x-request-id", id.to_str().unwrap_or_default()),
         ];
-        for (name, value) in lines {
+        let retry_after = retry_after.iter().map(|seconds| ("retry-after", seconds.as_str()));
+        for (name, value) in lines.into_iter().chain(retry_after) {
             write!(answer, "{name}: {value}\r\n").expect("a string takes everything: this is a bug");
         }
         answer.push_str("\r\n");
@@ -96,4 +97,23 @@ fn is_of_head(unparsed: &[u8]) -> bool {
     let line = lines.next().unwrap_or_default().trim_ascii_end();
     let version = line.len().checked_sub(b" HTTP/1.1".len()).map_or(&[][..], |at| &line[at..]);
     unparsed.len() >= HEAD_BYTES_MAX || matches!(version, b" HTTP/1.1" | b" HTTP/1.0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_want_of_memory_says_when_to_come_back() {
+        let id = HeaderValue::from_static("req_1");
+        let answer = |kind: Kind| {
+            let refusal = Refusal { status: problem::status(kind), error: Error::new(kind, "full") };
+            String::from_utf8(refusal.into_bytes(&id)).unwrap()
+        };
+        let full = answer(Kind::Overloaded);
+        assert!(full.starts_with("HTTP/1.1 429 ") && full.contains("\r\nretry-after: 1\r\n"), "{full}");
+        let invalid = answer(Kind::InvalidInput);
+        assert!(!invalid.contains("retry-after"), "{invalid}");
+        assert!([full, invalid].iter().all(|answer| answer.contains("\r\nx-request-id: req_1\r\n")));
+    }
 }

@@ -102,9 +102,9 @@ impl Serving {
             Ok(()) => is_sending(&stream, &connection).then_some(stream),
             Err(error) => {
                 let refusal = Refusal::of(&error, &parts.read_buf).filter(|_| !connection.is_busy())?;
-                routes.count_refusal(refusal.status());
+                let id = routes.count_refusal(refusal.status());
                 // An answer of this size fits the socket of a client to which nothing else is owed.
-                stream.try_write(&refusal.into_bytes()).ok()?;
+                stream.try_write(&refusal.into_bytes(&id)).ok()?;
                 Some(stream)
             }
         }

@@ -274,6 +274,7 @@ async fn a_head_that_cannot_be_read_names_the_fault() {
         assert_eq!(reply.status, status, "{lines:?}: {message}");
         assert_eq!(error["error"]["param"].as_str().unwrap_or_default(), param, "{lines:?}: {message}");
         assert!(message.contains(param), "{lines:?}: {message}");
+        assert!(reply.header("x-request-id").is_some_and(|id| id.starts_with("req_")), "{lines:?}");
         assert!(reply.closes() && connection.end().is_ended(), "{lines:?}");
     }
     let twice = format!("{post}content-length: 2\r\ncontent-length: 2\r\n\r\n{{}}");

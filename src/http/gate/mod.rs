@@ -108,15 +108,17 @@ impl Gate {
         let own = headers
             .get(&REQUEST_ID)
             .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
-        own.cloned().unwrap_or_else(|| {
-            let mut id = *b"req_0000000000000000";
-            let mut rest = self.next_id.fetch_add(1, Ordering::Relaxed);
-            for digit in id[4..].iter_mut().rev() {
-                *digit = b"0123456789abcdef"[(rest % 16) as usize];
-                rest /= 16;
-            }
-            HeaderValue::from_bytes(&id).expect("hexadecimal digits are a valid header: this is a bug")
-        })
+        own.cloned().unwrap_or_else(|| self.new_request_id())
+    }
+
+    fn new_request_id(&self) -> HeaderValue {
+        let mut id = *b"req_0000000000000000";
+        let mut rest = self.next_id.fetch_add(1, Ordering::Relaxed);
+        for digit in id[4..].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(rest % 16) as usize];
+            rest /= 16;
+        }
+        HeaderValue::from_bytes(&id).expect("hexadecimal digits are a valid header: this is a bug")
     }
 
     async fn admit(
@@ -244,10 +246,11 @@ impl Gated {
         Arc::clone(&self.gate.metrics)
     }
 
-    /// Counts an answer to what is no request.
-    pub(super) fn count_refusal(&self, status: StatusCode) {
+    /// Counts an answer to what is no request, and names it.
+    pub(super) fn count_refusal(&self, status: StatusCode) -> HeaderValue {
         let labels = RequestLabels { route: Arc::clone(&self.gate.no_route), status: status.as_u16() };
         self.gate.metrics.requests.get_or_create(&labels).inc();
+        self.gate.new_request_id()
     }
 
     /// Answers a request; a fault is an answer too.
