@@ -281,8 +281,9 @@ pub async fn serve(
         tracing::info!("stopping: requests under way are finished");
         readiness.set(State::Stopping);
     };
-    http::serve(server, router, &mut stops, on_stop).await;
+    let served = http::serve(server, router, &mut stops, on_stop).await;
     engine.close().await;
+    served?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -7,25 +7,32 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use super::connections::Connections;
 use super::serving::Serving;
+use crate::error::{Error, Kind, Result};
 
 /// How often connections are looked at that wait for a request.
 pub(super) const EXPIRY: Duration = Duration::from_millis(500);
+/// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
+pub(super) const BACKLOG: i32 = 4096;
 /// Between two log lines about connections that could not be accepted.
 const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// Accepts until `stopped` resolves, and serves on the runtime of the caller. The returned receiver resolves when the listener is
-/// closed, which without a stop is a fault that was logged.
+/// closed, to a fault if it could not go on accepting.
+///
+/// # Errors
+/// `Internal` if the thread cannot be started.
 pub(super) fn start(
     listener: TcpListener,
     connections: Arc<Connections>,
     serving: Serving,
     stopped: oneshot::Receiver<()>,
-) -> oneshot::Receiver<()> {
+) -> Result<oneshot::Receiver<std::io::Result<()>>> {
     let (closed, closes) = oneshot::channel();
     let runtime = Handle::current();
     let accepting = move || {
@@ -38,15 +45,14 @@ pub(super) fn start(
                 Ok(())
             })
         });
-        if let Err(error) = accepted {
-            tracing::error!(%error, "connections cannot be accepted");
-        }
-        drop(closed);
+        // The server may have given up waiting.
+        let _ = closed.send(accepted);
     };
-    if let Err(error) = std::thread::Builder::new().name("accept".into()).spawn(accepting) {
-        tracing::error!(%error, "connections cannot be accepted: start a thread");
-    }
-    closes
+    let thread = std::thread::Builder::new().name("accept".into()).spawn(accepting);
+    thread.map_err(|error| {
+        Error::new(Kind::Internal, "start the thread that accepts connections").source(error)
+    })?;
+    Ok(closes)
 }
 
 struct Acceptor {
@@ -63,7 +69,7 @@ impl Acceptor {
         loop {
             let (stream, peer) = tokio::select! {
                 biased;
-                _ = &mut stopped => return,
+                _ = &mut stopped => return self.accept_rest(),
                 _ = expiry.tick() => {
                     self.connections.expire();
                     continue;
@@ -75,6 +81,17 @@ impl Acceptor {
                 _ = &mut stopped => return,
                 connection = self.connections.enter(peer.ip()) => connection,
             };
+            self.runtime.spawn(self.serving.clone().serve(stream, connection));
+        }
+    }
+
+    /// Takes what the kernel has already accepted: closing the listener would reset these connections.
+    fn accept_rest(self) {
+        let Ok(listener) = self.listener.into_std() else { return };
+        for _ in 0..BACKLOG {
+            let Ok((stream, peer)) = listener.accept() else { return };
+            let entered = self.connections.enter(peer.ip()).now_or_never();
+            let Some(connection) = entered.filter(|_| stream.set_nonblocking(true).is_ok()) else { return };
             self.runtime.spawn(self.serving.clone().serve(stream, connection));
         }
     }

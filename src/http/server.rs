@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::acceptor::EXPIRY;
+use super::acceptor::{BACKLOG, EXPIRY};
 use super::connections::{Connections, Patience};
 use super::gate::Gated;
 use super::serving::Serving;
 use super::{Options, acceptor, descriptors};
 use crate::error::{Error, Kind, Result};
 
-/// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
 /// How long the rest of a head is waited for once the server stops.
 const LAST_HEAD: Duration = Duration::from_secs(2);
 
@@ -65,32 +63,50 @@ impl Server {
 
 /// Serves until the first of `stops`, then calls `on_stop` and finishes the requests under way, at most `drain_seconds`
 /// long and until the next of `stops`.
-pub async fn serve(server: Server, routes: Gated, stops: &mut mpsc::Receiver<()>, on_stop: impl FnOnce()) {
+///
+/// # Errors
+/// `Internal` if connections could not be accepted any more; requests under way were finished.
+pub async fn serve(
+    server: Server,
+    routes: Gated,
+    stops: &mut mpsc::Receiver<()>,
+    on_stop: impl FnOnce(),
+) -> Result<()> {
     let Server { listener, connections_max, patience, bytes_per_second_min, drain, .. } = server;
     let (keys, budget, metrics) = (routes.has_keys(), routes.budget(), routes.metrics());
     let connections = Arc::new(Connections::new(connections_max, keys, patience, budget, metrics));
     let serving = Serving::new(routes, bytes_per_second_min);
     let (stop, stopped) = oneshot::channel();
-    let mut closes = match listener.into_std() {
-        Ok(listener) => acceptor::start(listener, Arc::clone(&connections), serving, stopped),
-        Err(error) => {
-            tracing::error!(%error, "connections cannot be accepted");
-            return on_stop();
-        }
-    };
-    tokio::select! {
+    let listener = listener.into_std().map_err(unaccepted)?;
+    let mut closes = acceptor::start(listener, Arc::clone(&connections), serving, stopped)?;
+    let closed = tokio::select! {
         _ = stops.recv() => {
             drop(stop);
-            let _ = closes.await;
+            closes.await
         }
-        _ = &mut closes => {}
+        closed = &mut closes => closed,
+    };
+    // A thread that has ended without a word has panicked.
+    let accepted = closed.unwrap_or_else(|ended| Err(std::io::Error::other(ended))).map_err(unaccepted);
+    if let Err(error) = &accepted {
+        tracing::error!(%error, "stopping: connections cannot be accepted");
     }
     on_stop();
     connections.stop();
+    finish(&connections, stops, drain).await;
+    accepted
+}
+
+fn unaccepted(error: std::io::Error) -> Error {
+    Error::new(Kind::Internal, "accept connections").source(error)
+}
+
+/// Waits for the requests under way.
+async fn finish(connections: &Connections, stops: &mut mpsc::Receiver<()>, drain: Duration) {
     tokio::select! {
         () = connections.ended() => {}
-        never = end_waiting(&connections) => match never {},
-        _ = stops.recv() => tracing::warn!("told to stop once more: requests under way are cut off"),
+        never = end_waiting(connections) => match never {},
+        _ = stops.recv() => tracing::warn!("a second signal to stop: requests under way are cut off"),
         () = tokio::time::sleep(drain) => {
             tracing::warn!(seconds = drain.as_secs(), "requests under way did not finish in time and were cut off");
         }
