@@ -46,6 +46,11 @@ impl ByteBudget {
         Arc::new(ByteBudget { limit, reserved: AtomicUsize::new(0), metrics })
     }
 
+    /// The most that can be reserved.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Bytes that are reserved now.
     pub fn reserved(&self) -> usize {
         self.reserved.load(Ordering::Relaxed)

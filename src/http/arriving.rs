@@ -9,9 +9,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::connections::Connection;
+use super::connections::{Buffers, Connection};
 use super::pace::Pace;
-use crate::byte_budget::Reservation;
 use crate::error::{Error, Kind, Result};
 
 /// Over which the least rate is measured.
@@ -31,7 +30,7 @@ pub(super) struct Arriving {
     /// Bytes that have come.
     read: usize,
     /// What is held while the client is waited for. Most bodies come at once, with their head or behind it, and reserve nothing here.
-    buffers: Option<Reservation>,
+    buffers: Option<Buffers>,
 }
 
 impl Arriving {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::connections::Connection;
+use super::connections::{Buffers, Connection};
 use super::pace::Pace;
 use crate::byte_budget::Reservation;
 
@@ -45,7 +45,7 @@ pub(super) struct Socket {
     /// Bytes of a head that is still awaited.
     head_bytes: usize,
     /// What is held while the client is waited for, amid a long head or an answer that has reserved nothing.
-    buffers: Option<Reservation>,
+    buffers: Option<Buffers>,
 }
 
 struct HalfClosed {

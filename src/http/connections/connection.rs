@@ -9,8 +9,8 @@ use std::time::Instant;
 use hyper::body::Incoming;
 
 use super::Connections;
+use super::buffers::Buffers;
 use super::slot::{Phase, Slot, Word};
-use crate::byte_budget::Reservation;
 use crate::error::{Error, Kind, Result};
 
 /// What a connection may hold that waits amid a body, or amid an answer that has reserved nothing: what it reads into, a piece
@@ -104,18 +104,18 @@ impl Connection {
     }
 
     /// Reserves what the connection holds beyond an idle one while it waits for its client amid a head, a body or an answer, of
-    /// which so many bytes are here.
+    /// which so many bytes are here. Those that have shown no key share a part of the budget.
     ///
     /// # Errors
     /// `Overloaded`, `TooLarge`.
-    pub(in crate::http) fn hold_buffers(&self, held: &mut Option<Reservation>, bytes: usize) -> Result<()> {
+    pub(in crate::http) fn hold_buffers(&self, held: &mut Option<Buffers>, bytes: usize) -> Result<()> {
         let needed = match bytes {
             0 => return Ok(()),
             1..=FEW_BYTES => FEW_BYTES_COST,
             _ => BUFFERS_BYTES,
         };
-        let held = held.get_or_insert_with(|| self.connections.budget.empty());
-        if held.bytes() >= needed { Ok(()) } else { held.try_grow(needed - held.bytes()) }
+        let held = held.get_or_insert_with(|| Buffers::new(&self.connections));
+        held.cover(needed, self.has_shown_key())
     }
 
     /// Notes that all of the answer has been handed over. It has been sent once the socket is flushed.

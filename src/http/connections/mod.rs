@@ -3,6 +3,7 @@
 //! The one idea: each connection has a word that says what it does and since when. Its own task writes it, without a
 //! lock; the accept loop reads all of them when it needs a place, and marks the word of the one that goes.
 
+mod buffers;
 mod connection;
 mod slot;
 #[cfg(test)]
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+pub(super) use self::buffers::Buffers;
+use self::buffers::Keyless;
 pub(super) use self::connection::Connection;
 use self::slot::{Phase, Slot, Word};
 use crate::byte_budget::ByteBudget;
@@ -63,6 +66,7 @@ pub(super) struct Connections {
     is_stopping: AtomicBool,
     /// What all requests in flight may hold, and connections that wait amid one.
     budget: Arc<ByteBudget>,
+    keyless: Keyless,
     metrics: Arc<Metrics>,
 }
 
@@ -87,6 +91,7 @@ impl Connections {
             started: Instant::now(),
             freed: Notify::new(),
             is_stopping: AtomicBool::new(false),
+            keyless: Keyless::of(budget.limit()),
             budget,
             metrics,
         }

@@ -162,7 +162,7 @@ async fn connections_that_wait_amid_a_request_share_the_budget() {
     };
     let held: Vec<_> = std::iter::from_fn(|| hold(usize::MAX).ok()).collect();
     assert!(held.len() > 1 && places.budget.reserved() <= BUDGET);
-    assert_eq!(hold(1).unwrap_err().kind(), Kind::Overloaded);
+    assert_eq!(hold(1).map(drop).unwrap_err().kind(), Kind::Overloaded);
     assert!(hold(0).unwrap().is_none(), "nothing has come, so nothing is held");
     drop(held);
     let mut held = None;
@@ -171,6 +171,29 @@ async fn connections_that_wait_amid_a_request_share_the_budget() {
         assert_eq!(places.budget.reserved(), reserved, "{bytes}");
     }
     drop(held);
+    assert_eq!(places.budget.reserved(), 0);
+}
+
+#[tokio::test]
+async fn connections_without_a_key_leave_most_of_the_budget_to_those_with_one() {
+    let places = places(4, true);
+    let (stranger, client) = (enter(&places).await, enter(&places).await);
+    client.show_key();
+    let hold_all = |connection: &Connection| {
+        let hold = || {
+            let mut held = None;
+            connection.hold_buffers(&mut held, usize::MAX).map(|()| held)
+        };
+        let held: Vec<_> = std::iter::from_fn(|| hold().ok()).collect();
+        (held, hold().map(drop).unwrap_err().kind())
+    };
+    for _ in 0..3 {
+        let (strangers, refused) = hold_all(&stranger);
+        assert_eq!((places.budget.reserved(), refused), (BUDGET / 4, Kind::Overloaded));
+        let (clients, _) = hold_all(&client);
+        assert_eq!(places.budget.reserved(), BUDGET);
+        assert_eq!(clients.len(), 3 * strangers.len());
+    }
     assert_eq!(places.budget.reserved(), 0);
 }
 
