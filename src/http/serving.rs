@@ -1,8 +1,8 @@
-//! The life of one connection: it waits for its first bytes, answers requests, refuses what is none, and hears out a client
-//! that goes on sending.
+//! The life of one connection: it waits for its first bytes, answers requests, refuses what is none, and reads and
+//! drops what the client still sends.
 //!
 //! The one idea: each of these has its own state, and no state outlives its use. A connection that waits for its first bytes,
-//! and one that is only heard out, cost little more than their sockets.
+//! and one whose bytes are only dropped, cost little more than their sockets.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -63,7 +63,7 @@ impl Serving {
         if !has_bytes(&stream, &connection).await {
             return;
         }
-        // In a box, so that its memory is given back before the client is heard out.
+        // In a box, so that its memory is given back before the rest is read and dropped.
         let Some(stream) = Box::pin(self.answer(stream, Arc::clone(&connection))).await else { return };
         linger(&stream, &connection).await;
     }
@@ -84,15 +84,14 @@ impl Serving {
         let served = poll_fn(|cx| {
             connection.begin_turn();
             loop {
-                if !is_last && connection.is_stopping() {
-                    is_last = true;
-                    Pin::new(&mut requests).graceful_shutdown();
-                }
                 let served = Pin::new(&mut requests).poll(cx);
-                // The server may have been stopped before this task could be woken for it.
-                if served.is_ready() || is_last || !connection.is_stopping() {
+                // Asked behind the poll, which has read what had come: a request that had is answered.
+                let stays = is_last || !connection.is_stopping() || connection.has_begun_head();
+                if served.is_ready() || stays {
                     return served;
                 }
+                is_last = true;
+                Pin::new(&mut requests).graceful_shutdown();
             }
         });
         let served = served.await;
@@ -111,7 +110,7 @@ impl Serving {
     }
 }
 
-/// Waits for the first bytes of a client; false if the connection ends without them.
+/// Waits for the first bytes of a client; false if the connection ends without them, as it does once the server stops.
 async fn has_bytes(stream: &TcpStream, connection: &Connection) -> bool {
     let arrival = poll_fn(|cx| {
         connection.register(cx.waker());
@@ -120,7 +119,13 @@ async fn has_bytes(stream: &TcpStream, connection: &Connection) -> bool {
         }
         let mut byte = [0];
         // A new socket counts as readable until it has been tried.
-        stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|read| read.is_ok_and(|bytes| bytes > 0))
+        let peeked = stream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        if peeked.is_pending() && connection.is_stopping() {
+            // The kernel knows of bytes sooner than the runtime does.
+            let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
+            return Poll::Ready(peeked.is_ok_and(|bytes| bytes > 0));
+        }
+        peeked.map(|read| read.is_ok_and(|bytes| bytes > 0))
     });
     arrival.await
 }

@@ -1,7 +1,7 @@
 //! A connection's socket, as hyper reads and writes it: it ends for an evicted connection and for a peer that takes
 //! its answer too slowly, reserves what is held while a peer is waited for, and notices a client that has gone.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +13,6 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::connections::{Buffers, Connection};
 use super::pace::Pace;
-use crate::byte_budget::Reservation;
 
 /// Over which the least rate of a reader is measured. The kernel says that a buffer has room only when half of
 /// [`UNSENT_BYTES_MAX`] has left, so shorter periods would see no progress of a reader who is fast enough.
@@ -79,6 +78,18 @@ impl Socket {
     /// Whether what is written is hyper's own answer to what it could not parse: the client gets another, which says more.
     fn is_refusal(&self) -> bool {
         self.connection.awaits_request()
+    }
+
+    /// Reads what the kernel has, of which the runtime may not know yet.
+    fn read_now(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match (&*socket2::SockRef::from(&self.stream)).read(buffer.initialize_unfilled()) {
+            Ok(bytes) => {
+                buffer.advance(bytes);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 
     /// Reserves what is held while the client is waited for.
@@ -158,9 +169,15 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         self.has_more = false;
         let filled = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let mut read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() {
             self.connection.register(cx.waker());
+            if self.connection.is_stopping() {
+                read = self.read_now(buffer);
+            }
+        }
+        if read.is_pending() {
+            self.connection.note_head(self.head_bytes > 0);
             if self.connection.is_evicted() {
                 // The end of what is read ends a connection that waits for a request.
                 return Poll::Ready(Ok(()));

@@ -38,6 +38,8 @@ pub(in crate::http) struct Connection {
     is_held: AtomicBool,
     /// Whether a request was begun in the present turn.
     has_answered: AtomicBool,
+    /// Whether a part of a head has come, and the rest is waited for.
+    has_begun_head: AtomicBool,
 }
 
 impl Connection {
@@ -53,6 +55,7 @@ impl Connection {
             may_be_continued: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
+            has_begun_head: AtomicBool::new(false),
         }
     }
 
@@ -116,6 +119,16 @@ impl Connection {
         };
         let held = held.get_or_insert_with(|| Buffers::new(&self.connections));
         held.cover(needed, self.has_shown_key())
+    }
+
+    /// Notes, while the client is waited for, whether a part of a head has come.
+    pub(in crate::http) fn note_head(&self, has_begun: bool) {
+        self.has_begun_head.store(has_begun, Ordering::Relaxed);
+    }
+
+    /// Whether the rest of a head was waited for at the last read.
+    pub(in crate::http) fn has_begun_head(&self) -> bool {
+        self.has_begun_head.load(Ordering::Relaxed)
     }
 
     /// Notes that all of the answer has been handed over. It has been sent once the socket is flushed.

@@ -278,7 +278,8 @@ impl Gated {
         let mut response = answered.unwrap_or_else(|error| Problem(error).into_response());
         connection.answer(is_held(response.extensions()));
         gate.cors.describe(allowed, response.headers_mut());
-        if !is_taken || connection.is_reserve() || !end_body(&connection, expects).await {
+        let is_last = !is_taken || connection.is_reserve();
+        if is_last || !end_body(&connection, expects).await || connection.is_stopping() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let headers = response.headers_mut();
