@@ -91,7 +91,7 @@ pub(super) struct LookupAnswer {
     age: Option<u32>,
     /// Seconds until it ends; negative once it has.
     ttl: Option<i64>,
-    /// Whether it is due to be given anew.
+    /// Whether it is due to be replaced.
     stale: bool,
 }
 

@@ -65,7 +65,7 @@ pub struct Parts {
 /// Where the contract itself is served.
 const CONTRACT_ROUTE: &str = "/openapi.json";
 
-/// Headers that are written anew for the upstream.
+/// Headers that are written again for the upstream.
 const NOT_PASSED_ON: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CONTENT_TYPE, header::HOST];
 
 /// Where a model is described whose name has slashes.
