@@ -1,8 +1,8 @@
 //! How far a file holds what was acknowledged, written beside it: what does not verify before that place is damaged, and
 //! only what lies behind it may be a write that a crash cut off.
 //!
-//! The mark is written after what it speaks of was flushed, and is not flushed itself until the file is closed: it costs
-//! no flush for each write. So it may be older than the file after a loss of power, and never speaks of more than the
+//! The mark is written after the bytes it covers were flushed, and is not flushed itself until the file is closed: it costs
+//! no flush for each write. So it may be older than the file after a loss of power, and never covers more than the
 //! file had. It fits into one sector, so a crash leaves one mark or another, never a mixture.
 //!
 //! The byte table is in `docs/store-format.md` and changes together with this file.
@@ -35,7 +35,7 @@ pub(super) struct EndMark {
     /// Whether it was set since it was flushed last.
     is_dirty: bool,
     /// Set by the first write that failed: what the mark holds is unknown from then on.
-    is_off: bool,
+    has_failed: bool,
 }
 
 impl EndMark {
@@ -43,24 +43,24 @@ impl EndMark {
     pub(super) fn create(files: &dyn Files, path: &Path, owner: Owner) -> io::Result<EndMark> {
         remove_if_present(files, path)?;
         let file = files.create(path, MARK_BYTES as u64)?;
-        Ok(EndMark { file, owner, is_dirty: false, is_off: false })
+        Ok(EndMark { file, owner, is_dirty: false, has_failed: false })
     }
 
     /// The mark that is there, to be set.
     pub(super) fn open(files: &dyn Files, path: &Path, owner: Owner) -> io::Result<EndMark> {
-        Ok(EndMark { file: files.open(path)?, owner, is_dirty: false, is_off: false })
+        Ok(EndMark { file: files.open(path)?, owner, is_dirty: false, has_failed: false })
     }
 
     /// Notes that what lies before `end` was acknowledged; it must have been flushed.
     ///
     /// Cost: one write of 64 bytes, no flush.
     pub(super) fn set(&mut self, end: u64) {
-        if self.is_off {
+        if self.has_failed {
             return;
         }
         self.is_dirty = true;
         if let Err(error) = self.file.write_all_at(&encode(self.owner, end), 0) {
-            self.is_off = true;
+            self.has_failed = true;
             tracing::warn!(%error, "the mark of a file's end cannot be written; the file itself is as it should be");
         }
     }
@@ -68,7 +68,7 @@ impl EndMark {
     /// Makes the mark survive a loss of power. A failure costs no more than the mark.
     pub(super) fn sync(&mut self) {
         if std::mem::take(&mut self.is_dirty)
-            && !self.is_off
+            && !self.has_failed
             && let Err(error) = self.file.sync_data()
         {
             tracing::warn!(%error, "the mark of a file's end cannot be flushed");

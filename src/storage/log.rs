@@ -25,7 +25,9 @@ const LOG_BYTES_MAX: u64 = 8 << 30;
 /// What the name of the mark of a log's end ends with.
 pub(super) const MARK: &str = "end";
 /// What the names of files end with that hold what did not verify of a log.
-pub(super) const KEPT: &str = "damaged";
+pub(super) const DAMAGED_SUFFIX: &str = "damaged";
+/// Different contents of one place of a log of which there are copies at the same time.
+const COPIES_MAX: u32 = 8;
 
 /// A log that takes records.
 #[derive(Debug)]
@@ -49,7 +51,8 @@ impl Log {
         Ok(Log { file, owner, end: 0, mark })
     }
 
-    /// Reads a log. What does not verify of it is copied aside. The next record goes where what was acknowledged ends.
+    /// Reads a log. What does not verify of it is copied aside, if there is room. The next record goes where what was
+    /// acknowledged ends.
     ///
     /// # Errors
     /// `Io`, also if there is none: its name was durable before anything was acknowledged in it.
@@ -67,16 +70,14 @@ impl Log {
         let bytes = bytes_of(files, path)?;
         let replay = replay(&bytes, owner, acknowledged);
         for gap in &replay.gaps {
-            if let Err(error) = keep_aside(files, path, &bytes, gap) {
-                // Nothing of it is cut off now.
-                tracing::warn!(%error, "a damaged part of a log cannot be copied");
-            }
+            // Nothing of it is overwritten: it stays in the log too.
+            copy_aside(files, path, &bytes, gap);
         }
         let file = files.open(path).map_err(failed)?;
         if replay.torn_bytes > 0 {
             let torn = replay.end..bytes.len();
-            keep_aside(files, path, &bytes, &torn).map_err(failed)?;
-            // Records that were torn must not come to life behind new ones.
+            copy_aside(files, path, &bytes, &torn);
+            // Records that were torn must not be replayed behind new ones.
             let zeros = vec![0; torn.len()];
             file.write_all_at(&zeros, torn.start as u64).and_then(|()| file.sync_data()).map_err(failed)?;
         }
@@ -164,12 +165,47 @@ fn bytes_of(files: &dyn Files, path: &Path) -> Result<Bytes> {
     Ok(Bytes::from(read_all(files, path, LOG_BYTES_MAX).map_err(failed)?))
 }
 
+/// The number of the log to which a file belongs whose name ends with `what`: the log itself, its mark, or a copy of damaged
+/// bytes.
+pub(super) fn log_number(what: &str) -> Option<u64> {
+    match what.split_once('.')? {
+        (number, "log" | MARK) => number.parse().ok(),
+        (place, kind) if kind.strip_suffix(".tmp").unwrap_or(kind) == DAMAGED_SUFFIX => {
+            place.split_once('-')?.0.parse().ok()
+        }
+        _ => None,
+    }
+}
+
 /// Copies a part of a log that does not verify into a file beside it, unless an earlier start has.
-fn keep_aside(files: &dyn Files, log: &Path, bytes: &[u8], part: &Range<usize>) -> io::Result<()> {
-    let (Some(dir), Some(stem)) = (log.parent(), log.file_stem()) else { return Ok(()) };
-    let name = format!("{}-{}.{KEPT}", stem.to_string_lossy(), part.start);
+///
+/// A copy that cannot be written is no reason to refuse the log: a full disk cut off the write that is to be copied.
+fn copy_aside(files: &dyn Files, log: &Path, bytes: &[u8], part: &Range<usize>) {
     // Of a part that was cut off with its file nothing is left.
     let content = bytes.get(part.start..part.end.min(bytes.len())).unwrap_or_default();
-    let is_kept = read_all(files, &dir.join(&name), LOG_BYTES_MAX).is_ok_and(|kept| kept == content);
-    if is_kept || content.is_empty() { Ok(()) } else { publish(files, dir, &name, content) }
+    let (Some(dir), Some(stem)) = (log.parent(), log.file_stem()) else { return };
+    let place = format!("{}-{}", stem.to_string_lossy(), part.start);
+    if let Err(error) = copy_content(files, dir, &place, content) {
+        let (log, bytes) = (log.display(), content.len());
+        tracing::warn!(%error, %log, bytes, "a part of a log that does not verify cannot be copied");
+    }
+}
+
+/// A copy of other content at the same place stays: a crash while that was overwritten leaves less of it in the log.
+fn copy_content(files: &dyn Files, dir: &Path, place: &str, content: &[u8]) -> io::Result<()> {
+    if content.is_empty() {
+        return Ok(());
+    }
+    for copy in 0..COPIES_MAX {
+        let place = if copy == 0 { place.to_owned() } else { format!("{place}-{copy}") };
+        let name = format!("{place}.{DAMAGED_SUFFIX}");
+        match read_all(files, &dir.join(&name), LOG_BYTES_MAX) {
+            Ok(copied) if copied == content => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return publish(files, dir, &name, content);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "there are too many copies of this place"))
 }

@@ -188,7 +188,7 @@ impl OpenSegment {
         self.path.with_extension(MARK)
     }
 
-    /// Whose the mark is.
+    /// The segment's number and salt, as its mark stores them.
     pub(super) fn owner(&self) -> Owner {
         Owner { number: u64::from(self.header.number), salt: self.header.salt }
     }

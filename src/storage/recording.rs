@@ -98,6 +98,8 @@ struct State {
     log: Vec<Call>,
     /// Calls from this number on fail, as many as the last field says.
     fault: Option<(usize, Fault, usize)>,
+    /// Nothing is created with space, and no file grows.
+    is_full: bool,
 }
 
 impl RecordingFiles {
@@ -123,6 +125,11 @@ impl RecordingFiles {
     /// Makes `count` calls fail, from the `first`th on, counted from zero over calls of every kind.
     pub fn fail_at(&self, first: usize, fault: Fault, count: usize) {
         lock(&self.state).fault = Some((first, fault, count));
+    }
+
+    /// Fills the disk: what takes no more of it still works.
+    pub fn fill_disk(&self) {
+        lock(&self.state).is_full = true;
     }
 
     /// Calls so far, those that only read included.
@@ -189,6 +196,9 @@ impl Files for RecordingFiles {
         self.admit(&state)?;
         if state.names.contains_key(path) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        if state.is_full && bytes > 0 {
+            return Err(io::Error::from_raw_os_error(28));
         }
         let file = state.files.len();
         state.files.push(vec![0; usize::try_from(bytes).unwrap_or_default()]);
@@ -264,7 +274,13 @@ impl StoredFile for RecordedFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = lock(&self.files.state);
-        let admitted = self.files.admit(&state);
+        let length = state.files.get(self.file).map_or(0, Vec::len) as u64;
+        let admitted = match self.files.admit(&state) {
+            Ok(()) if state.is_full && offset.saturating_add(bytes.len() as u64) > length => {
+                Err(io::Error::from_raw_os_error(28))
+            }
+            admitted => admitted,
+        };
         let arrived = match &admitted {
             Ok(()) => bytes,
             Err(error) if error.raw_os_error() == Some(5) => bytes.get(..bytes.len() / 2).unwrap_or_default(),

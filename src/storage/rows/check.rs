@@ -9,7 +9,7 @@ use super::segment::RowSegment;
 use super::snapshot::SNAPSHOT;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::exists;
-use crate::storage::log::{KEPT, Log, mark_path};
+use crate::storage::log::{DAMAGED_SUFFIX, Log, mark_path};
 
 /// A file of a collection, checked.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl CheckOne<'_> {
         }
         self.check_log(&manifest);
         self.check_derived(&manifest);
-        self.note_kept()
+        self.note_copies()
     }
 
     fn add(&mut self, path: PathBuf, damage: Option<Error>) {
@@ -167,12 +167,16 @@ impl CheckOne<'_> {
     }
 
     /// What starts of the server have copied of logs that were damaged.
-    fn note_kept(&mut self) -> Result<()> {
+    fn note_copies(&mut self) -> Result<()> {
         let io = |error| Error::io("list the collections", error).with("collection", self.name);
         for file in self.place.files.list(&self.place.dir).map_err(io)? {
             let of_this = file.name.split_once('.').filter(|(name, _)| *name == self.name);
-            if of_this.is_some_and(|(_, what)| what.ends_with(KEPT)) {
-                self.note(file.name.into(), None, Some("was kept of a damaged log by a start; never read"));
+            if of_this.is_some_and(|(_, what)| what.ends_with(DAMAGED_SUFFIX)) {
+                self.note(
+                    file.name.into(),
+                    None,
+                    Some("a copy of what does not verify of a log; removed with the log"),
+                );
             }
         }
         Ok(())

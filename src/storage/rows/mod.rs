@@ -30,7 +30,7 @@ use self::build_record::BUILD;
 use self::place::{DROPPED, MANIFEST, MANIFEST_COPY};
 use self::snapshot::SNAPSHOT;
 use super::files::{exists, remove_if_present};
-use super::log::{Log, MARK};
+use super::log::{Log, log_number};
 use crate::error::{Error, Kind, Result};
 
 /// Random bytes that every checksum of a store begins with.
@@ -242,7 +242,8 @@ impl RowStore {
     fn remove_strays(&self, with_drafts: bool) {
         let Place { files, dir, .. } = &self.place;
         let belongs = |what: &str| match what.split_once('.') {
-            Some((number, "log" | MARK)) => number.parse() == Ok(self.manifest.log),
+            Some((_, "damaged.tmp")) => false,
+            Some(_) if let Some(number) = log_number(what) => number == self.manifest.log,
             Some((number, "rows")) => {
                 self.manifest.segments.iter().any(|listing| number.parse() == Ok(listing.number))
             }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use likewise::storage::ReadMode;
-use likewise::storage::recording::{Image, RecordingFiles};
-use likewise::storage::rows::{Place, RowStore};
+use likewise::storage::recording::{Fault, Image, RecordingFiles};
+use likewise::storage::rows::{LogFate, Place, RowStore};
 
 const NAME: &str = "points";
 const RECORD_BYTES: usize = 100;
@@ -156,4 +156,57 @@ fn a_mark_of_before_hides_no_record() {
     assert_eq!(damages(&files), [""; 0]);
     let (_, found, count) = reopened(&files);
     assert_eq!((found, count), (vec![1, 2], 0));
+}
+
+fn copies(files: &RecordingFiles) -> Vec<(String, Vec<u8>)> {
+    let image = files.live_image().into_iter();
+    let names = image.map(|(path, bytes)| (path.file_name().unwrap().to_string_lossy().into_owned(), bytes));
+    names.filter(|(name, _)| name.contains(".damaged")).collect()
+}
+
+/// A write that a full disk cut off must not keep the collection from opening: searches need no room.
+#[test]
+fn a_collection_opens_on_the_disk_whose_end_cut_off_its_last_write() {
+    for is_marked in [true, false] {
+        let files = RecordingFiles::from_image(&image(true));
+        let (mut store, ..) = reopened(&files);
+        files.fail_at(files.calls(), Fault::Io, 1);
+        store.append(&record(5)).unwrap_err();
+        drop(store);
+        let mut image = files.live_image();
+        assert!(image[&log()].len() > 4 * (HEAD_BYTES + RECORD_BYTES), "half of the record is there");
+        if !is_marked {
+            image.remove(&mark());
+        }
+        let files = RecordingFiles::from_image(&image);
+        files.fill_disk();
+        let (mut store, found, count) = reopened(&files);
+        assert_eq!((found, count), (vec![1, 2, 3, 4], 0));
+        assert_eq!(copies(&files), []);
+        store.append(&record(6)).unwrap_err();
+        drop(store);
+        assert_eq!(reopened(&files).1, [1, 2, 3, 4]);
+    }
+}
+
+/// A crash while torn bytes are overwritten leaves fewer of them in the log: the copy of all stays.
+#[test]
+fn a_copy_of_torn_bytes_is_not_replaced_and_goes_with_its_log() {
+    let mut torn = image(false);
+    let end = torn[&log()].len();
+    torn.get_mut(&log()).unwrap().extend([7; 50]);
+    let files = RecordingFiles::from_image(&torn);
+    drop(reopened(&files));
+    let mut crashed = files.live_image();
+    let half = [vec![0; 25], vec![7; 25]].concat();
+    crashed.get_mut(&log()).unwrap()[end..].copy_from_slice(&half);
+    crashed.insert(Path::new("/c").join(format!("{NAME}.0000000001-9.damaged.tmp")), vec![1]);
+    let files = RecordingFiles::from_image(&crashed);
+    let first = (format!("{NAME}.0000000001-{end}.damaged"), vec![7; 50]);
+    let second = (format!("{NAME}.0000000001-{end}-1.damaged"), half.clone());
+    let (mut store, ..) = reopened(&files);
+    assert_eq!(copies(&files), [second, first], "and no draft of one");
+    // What was deleted is gone once the log is.
+    store.publish(Vec::new(), 5, LogFate::Replaced).unwrap();
+    assert_eq!(copies(&files), []);
 }
