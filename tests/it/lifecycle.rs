@@ -7,6 +7,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::program::{Server, likewise, model_dir, output, until};
+use crate::raw::Raw;
+
+const PROBE: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 fn refused(program: &mut Command) -> String {
     let output = output(program);
@@ -34,6 +37,49 @@ async fn requests_under_way_finish_before_the_server_stops() {
     let body: serde_json::Value = serde_json::from_slice(&asking.await.unwrap()).unwrap();
     assert_eq!(body["data"].as_array().unwrap().len(), 60);
     assert!(server.wait().success());
+}
+
+#[tokio::test]
+async fn silent_connections_end_at_once_when_the_server_stops() {
+    let server = Server::start();
+    let mut silent: Vec<Raw> = (0..20).map(|_| Raw::connect(&server)).collect();
+    let mut idle = Raw::connect(&server);
+    assert_eq!(idle.send(PROBE).reply().unwrap().status, 200);
+    let stopped = std::time::Instant::now();
+    server.signal("TERM");
+    assert!(silent.iter_mut().all(Raw::is_ended) && idle.is_ended());
+    // The rest of a head would be waited for 2 seconds.
+    assert!(stopped.elapsed().as_millis() < 1500, "{:?}", stopped.elapsed());
+    assert!(server.wait().success());
+}
+
+#[tokio::test]
+async fn requests_that_came_before_a_stop_are_answered() {
+    for _ in 0..5 {
+        let server = Server::start();
+        let mut begun = Raw::connect(&server);
+        begun.send("GET /healthz HTTP/1.1\r\nhost: loc");
+        let mut idle: Vec<Raw> = (0..10).map(|_| Raw::connect(&server)).collect();
+        for connection in &mut idle {
+            assert_eq!(connection.send(PROBE).reply().unwrap().status, 200);
+        }
+        let mut new: Vec<Raw> = (0..40).map(|_| Raw::connect(&server)).collect();
+        for connection in new.iter_mut().chain(&mut idle) {
+            connection.send(PROBE);
+        }
+        server.signal("TERM");
+        // Its connection ends because the server stops.
+        let mut first = idle.remove(0);
+        assert!(first.reply().is_some() && first.is_ended());
+        begun.send("alhost\r\n\r\n");
+        new.extend(idle);
+        for connection in &mut new {
+            assert_eq!(connection.reply().map(|reply| reply.status), Some(200));
+            assert!(connection.is_ended());
+        }
+        assert_eq!(begun.reply().map(|reply| (reply.status, reply.closes())), Some((200, true)));
+        assert!(server.wait().success());
+    }
 }
 
 #[tokio::test]

@@ -142,6 +142,7 @@ impl Gate {
         }
         if !PROBE_ROUTES.contains(&route) {
             connection.settle()?;
+            self.spare_budget(connection)?;
         }
         request.extensions_mut().insert(self.tenant.clone());
         let place = if is_open || TELLING_ROUTES.contains(&route) {
@@ -193,6 +194,17 @@ impl Gate {
         let mut refused = Problem(Error::new(Kind::Overloaded, message)).into_response();
         refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         Ok(Some(refused))
+    }
+
+    /// Refuses a connection that has shown no key once half of the budget is used: clients that do not read public pages leave the
+    /// rest to those with a key.
+    fn spare_budget(&self, connection: &Connection) -> Result<()> {
+        if connection.has_shown_key() || self.budget.reserved() <= self.budget.limit() / 2 {
+            return Ok(());
+        }
+        let message = "the requests in flight use half of the memory that they may (http.inflight_bytes_max), and the rest is \
+            kept for clients with a key; retry later";
+        Err(Error::new(Kind::Overloaded, message))
     }
 
     /// How a body is coded that handlers want in clear. The coding of an object is a part of what is stored.
