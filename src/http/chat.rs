@@ -75,7 +75,7 @@ pub(super) struct AnswerCacheObject {
     ttl: Option<u32>,
     /// Oldest acceptable age of a cached answer, in seconds.
     s_maxage: Option<u32>,
-    /// Skip the read; ask anew and store.
+    /// Skip the read; ask again and store.
     #[serde(deserialize_with = "null_is_default")]
     no_cache: bool,
     /// Skip the write.
@@ -277,7 +277,7 @@ fn pieces_of(first: Bytes, mut replay: Box<dyn Replay>) -> impl Iterator<Item = 
     std::iter::once(first).chain(rest)
 }
 
-/// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is told before.
+/// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is reported before.
 fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item = Result<Frame<Bytes>>> {
     stream::unfold(Some(Rest::Live(live)), move |rest| async move {
         let mut live = match rest? {
@@ -298,8 +298,8 @@ fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item =
             Some(Err(error)) => {
                 tracing::warn!(%error, "a stream broke off");
                 let is_ours = error.kind() != Kind::Upstream;
-                let told = if is_ours { problem::event(&error) } else { Bytes::new() };
-                Some((Ok(Frame::data(told)), Some(Rest::Broken(error))))
+                let event = if is_ours { problem::event(&error) } else { Bytes::new() };
+                Some((Ok(Frame::data(event)), Some(Rest::Broken(error))))
             }
         }
     })
@@ -378,20 +378,23 @@ mod tests {
             age_seconds: 7,
             fresh_seconds: -2,
         };
-        let told = |outcome: Outcome| {
+        let status = |outcome: Outcome| {
             let mut headers = HeaderMap::new();
             describe(&outcome, &mut headers);
             headers[CACHE_STATUS].to_str().unwrap().to_owned()
         };
-        assert_eq!(told(Outcome::Hit(age(false, MatchKind::Exact))), "likewise; hit; ttl=-2; detail=memory");
         assert_eq!(
-            told(Outcome::Hit(age(true, MatchKind::Normalized))),
+            status(Outcome::Hit(age(false, MatchKind::Exact))),
+            "likewise; hit; ttl=-2; detail=memory"
+        );
+        assert_eq!(
+            status(Outcome::Hit(age(true, MatchKind::Normalized))),
             "likewise; hit; ttl=-2; detail=memory-normalized-stale"
         );
         let failed = Outcome::StaleIfError(age(true, MatchKind::Exact), Some(503));
-        assert_eq!(told(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
-        assert_eq!(told(Outcome::Coalesced), "likewise; fwd=miss; collapsed");
-        assert_eq!(told(Outcome::Bypass), "likewise; fwd=bypass");
+        assert_eq!(status(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
+        assert_eq!(status(Outcome::Coalesced), "likewise; fwd=miss; collapsed");
+        assert_eq!(status(Outcome::Bypass), "likewise; fwd=bypass");
     }
 
     #[test]

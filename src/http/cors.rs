@@ -83,16 +83,16 @@ impl Cors {
         }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let told = response.headers_mut();
-        told.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
         if let Some(asked) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-            told.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
         }
         if headers.get(REQUEST_PRIVATE).is_some_and(|asked| asked == "true") {
-            told.insert(ALLOW_PRIVATE, HeaderValue::from_static("true"));
+            headers.insert(ALLOW_PRIVATE, HeaderValue::from_static("true"));
         }
-        told.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(MAX_AGE_SECONDS));
-        told.insert(header::VARY, PREFLIGHT_VARY);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(MAX_AGE_SECONDS));
+        headers.insert(header::VARY, PREFLIGHT_VARY);
         Some(Ok(response))
     }
 

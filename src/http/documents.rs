@@ -185,7 +185,7 @@ pub(super) async fn upsert(
     request: HttpRequest,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let name = path(place, "name")?;
-    // Asked first, so that a wrong name is not told after a long upload.
+    // Asked first, so that a wrong name is not refused after a long upload.
     endpoint.collections.get(&name)?;
     let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
     let length = body.len();

@@ -23,7 +23,7 @@ use crate::upstream::{Call, Headers, Origin, is_hop_by_hop};
 /// The pattern of forwarded paths, for metrics.
 pub(super) const ROUTE: &str = "/v1/{*forwarded}";
 
-/// Methods that are passed on: others are for whoever is asked, and `TRACE` would show him our credential.
+/// Methods that are passed on: others are for this server, and `TRACE` would show the client our credential.
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// The same, as a header tells them.

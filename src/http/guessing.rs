@@ -14,7 +14,7 @@ const FREE: u32 = 10;
 /// What each further one adds to the time until it is answered.
 const STEP: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(2);
-/// So many in a window are told that their keys are wrong; further ones are told to come back when it is over.
+/// So many in a window learn that their keys are wrong; further ones are to come back when it is over.
 const TOLD: u32 = 100;
 /// Addresses that are counted at the same time; past it, the count that is oldest is dropped.
 const ADDRESSES_MAX: usize = 4096;
@@ -26,7 +26,7 @@ const COMPLAINT: Duration = Duration::from_secs(1);
 pub(super) struct Slowed {
     /// How long its answer waits.
     pub(super) delay: Duration,
-    /// Seconds until the count begins again, for those that are told to come back.
+    /// Seconds until the count begins again, for those that are to come back.
     pub(super) retry_after_seconds: Option<u64>,
 }
 

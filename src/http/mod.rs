@@ -72,7 +72,7 @@ pub struct Options {
     /// Bytes that all requests in flight may hold together: bodies, streams that are held for several readers, answers that are
     /// not sent yet. 0 takes an eighth of the memory of the machine or of its control group, at most 512 MiB.
     pub inflight_bytes_max: usize,
-    /// Requests worked on at the same time, those not counted that wait for an upstream; one more is told to come back.
+    /// Requests worked on at the same time, those not counted that wait for an upstream; one more gets 429.
     pub requests_max: usize,
     /// Connections open at the same time; for one more, the one that has been idle for longest makes room.
     pub connections_max: usize,

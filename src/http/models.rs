@@ -65,7 +65,7 @@ impl Names {
         std::iter::once(self.card.name.as_str()).chain(self.aliases.iter().map(String::as_str))
     }
 
-    /// Whether a model object of somebody else's is called as one of these.
+    /// Whether a model object of another server is called as one of these.
     fn names(&self, model: &RawValue) -> bool {
         #[derive(Deserialize)]
         struct Named<'a> {

@@ -70,7 +70,7 @@ pub(super) async fn no_key() -> Problem {
 
 /// Looks an object up.
 ///
-/// With `x-cache-lease-seconds`, one of many who miss is told to make the value: it gets `x-cache-lease`, which its PUT
+/// With `x-cache-lease-seconds`, one of many clients that miss is to make the value: it gets `x-cache-lease`, which its PUT
 /// carries. The others wait for that PUT, at most `x-cache-wait-ms`, or are served the stale object. The request's
 /// `Cache-Control` is honoured (RFC 9111).
 #[utoipa::path(
@@ -129,7 +129,7 @@ pub(super) async fn get(
 /// Stores an object.
 ///
 /// Answered when it is as durable as its namespace promises. With the lease under which it was made, or without one;
-/// then whoever holds the lease has lost it.
+/// then the holder of the lease has lost it.
 #[utoipa::path(
     put,
     path = "/v1/cache/{namespace}/{key}",
@@ -265,7 +265,7 @@ fn hit(object: Object, is_known: bool) -> Response {
 fn miss(lease: Option<Granted>, is_held: bool) -> Response {
     let message = match (lease, is_held) {
         (Some(_), _) => "the object is not cached; make it and put it with the lease",
-        (None, true) => "the object is not cached; somebody is still making it",
+        (None, true) => "the object is not cached; another client is still making it",
         (None, false) => "the object is not cached",
     };
     let mut response = Problem(Error::new(Kind::NotFound, message).param("key")).into_response();

@@ -132,7 +132,7 @@ struct ModelStats {
     embedded_texts: u64,
     /// Tokens read.
     embedded_tokens: u64,
-    /// Texts dropped unstarted because nobody waited for them any more.
+    /// Texts dropped unstarted because no client waited for them any more.
     dropped_texts: u64,
 }
 
@@ -198,7 +198,7 @@ struct AnswerStats {
     spent_tokens: u64,
     /// Dollars that these have cost, by the price table.
     spent_usd: f64,
-    /// Tokens of answers that nobody was asked for.
+    /// Tokens of answers that no upstream was asked for.
     saved_tokens: u64,
     /// Dollars that these would have cost, by the price table.
     saved_usd: f64,
@@ -234,7 +234,7 @@ pub(super) async fn stats(extract::State(operations): extract::State<Arc<Operati
 }
 
 impl Operations {
-    /// Gauges that a tier knows and nobody counts are read when they are asked for.
+    /// Gauges that a tier knows and that are not counted are read when they are asked for.
     fn observe_tiers(&self) {
         for (name, stats) in self.tiers.stats() {
             let labels = TierLabels { tier: name.as_str() };

@@ -43,7 +43,7 @@ fn of_origin(origin: &[u8]) -> Option<&[u8]> {
     Some(&origin[at + 3..])
 }
 
-/// Whether nobody else can have given this machine the name: an address, or a name that no public zone holds.
+/// Whether no other party can have given this machine the name: an address, or a name that no public zone holds.
 fn is_of_this_machine(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     let name = match host.strip_prefix('[') {
@@ -93,7 +93,7 @@ mod tests {
             ("origin", "http://localhost:8420"),
             ("sec-fetch-site", "same-origin")
         ]));
-        assert!(is_served(&[("host", "localhost:8420"), ("sec-fetch-site", "none")]), "typed by somebody");
+        assert!(is_served(&[("host", "localhost:8420"), ("sec-fetch-site", "none")]), "typed by a person");
     }
 
     #[test]

@@ -22,7 +22,7 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// How often a connection is looked at whose client sends no more while it waits for its answer.
 const LOOK: Duration = Duration::from_secs(1);
-/// The look at which such a client is told to go on waiting. A client that has left refuses that.
+/// The look at which such a client gets an interim answer. A client that has left refuses that.
 const PROBE_LOOK: u32 = 2;
 /// After so many looks at a client of a stream to which nothing could be sent meanwhile, it is taken for one that has left.
 const SILENT_LOOKS_MAX: u32 = 15;

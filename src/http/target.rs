@@ -24,8 +24,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// None for what is not below `/v1`, is this server's own, or might climb out of the upstream's own path: that is told
-    /// by its parts as whoever reads them might, spelled out and without parameters.
+    /// None for what is not below `/v1`, is this server's own, or might climb out of the upstream's own path: that is judged
+    /// by its parts as any reader might take them, spelled out and without parameters.
     pub(super) fn read(path: &str) -> Option<Target> {
         let path = path.strip_prefix("/v1/")?;
         let spelled_out = percent_decode_str(path).decode_utf8().ok()?;

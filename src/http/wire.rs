@@ -26,7 +26,7 @@ pub(super) const MODEL_NAME_BYTES_MAX: usize = 256;
 /// `InvalidInput` for malformed JSON, another encoding than UTF-8, a missing field or a wrong type.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     let body = body.strip_prefix(encoding::UTF8_MARK).unwrap_or(body);
-    // serde would also read the fields from a list, in an order that nobody has promised.
+    // serde would also read the fields from a list, in an order that is promised nowhere.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&first| first == b'[') {
         return Err(Error::new(crate::error::Kind::InvalidInput, "the body is a JSON object, not a list"));
     }
@@ -186,7 +186,7 @@ pub(super) struct CacheObject {
     pub(super) ttl: Option<u32>,
     /// Oldest acceptable age of a cached value, in seconds.
     pub(super) s_maxage: Option<u32>,
-    /// Skip the read; make the value anew and store it.
+    /// Skip the read; make the value again and store it.
     #[serde(deserialize_with = "null_is_default")]
     pub(super) no_cache: bool,
     /// Skip the write.
