@@ -2,7 +2,7 @@
 //! commit whose slot is damaged would be given up for the one before it.
 //!
 //! The copy is written whenever redb has flushed its file, and flushed itself only when the file is opened and when it is
-//! closed. It is believed if it was closed, or if the machine has not been started since it was written: then the system
+//! closed. It is used if it was closed, or if the machine has not been started since it was written: then the system
 //! has had all of it. It fits into one sector. The byte table is in `docs/store-format.md`.
 
 use std::io;
@@ -17,7 +17,7 @@ use redb::{BackendError, StorageBackend};
 use super::fields::{array_at, has_valid_trailer, lock, push_trailer, u32_at};
 use super::files::{Files, OsFiles, StoredFile, read_all};
 use super::redb_header::{
-    HEADER_BYTES, Header, has_damaged_slot, is_same_file, last_commit, with_commits_of,
+    HEADER_BYTES, Header, has_damaged_slot, is_initialized, is_same_file, last_commit, with_commits_of,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -180,7 +180,8 @@ impl StorageBackend for CopiedBackend {
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()?;
         let mut state = lock(&self.state);
-        if state.is_dirty {
+        // A new file is flushed once without its magic number: that is no header to read it with.
+        if state.is_dirty && is_initialized(&state.header) {
             state.is_dirty = false;
             self.write_copy(&mut state, false);
         }
@@ -262,7 +263,10 @@ fn read(path: &Path) -> Result<Option<Copy>> {
     match read_all(&OsFiles, path, COPY_BYTES as u64) {
         // A crash came before it was written first.
         Ok(bytes) if bytes.iter().all(|&byte| byte == 0) => Ok(None),
-        Ok(bytes) => decode(&bytes, boot()).map(Some).map_err(at),
+        Ok(bytes) => {
+            let copy = decode(&bytes, boot()).map_err(at)?;
+            Ok(Some(copy).filter(|copy| is_initialized(&copy.header)))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(at(corrupt())),
         Err(error) => Err(at(Error::io("read the copy of the records' header", error))),
@@ -342,6 +346,72 @@ mod tests {
             assert!(decode(&bytes[..at], None).is_err(), "{at} bytes");
         }
         assert_eq!(judge(&path).unwrap(), Judgement::Sound);
+    }
+
+    /// The bytes of a file, and of its copy if there was one.
+    type Image = (Vec<u8>, Option<Vec<u8>>);
+
+    /// A backend that keeps an image after each flush.
+    #[derive(Debug)]
+    struct Flushed {
+        backend: CopiedBackend,
+        path: PathBuf,
+        images: Arc<Mutex<Vec<Image>>>,
+    }
+
+    impl StorageBackend for Flushed {
+        fn len(&self) -> io::Result<u64> {
+            self.backend.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.backend.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.backend.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.backend.sync_data()?;
+            let image = (fs::read(&self.path)?, fs::read(path_of(&self.path)).ok());
+            lock(&self.images).push(image);
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.backend.write(offset, data)
+        }
+
+        fn close(&self) -> io::Result<()> {
+            self.backend.close()
+        }
+    }
+
+    #[test]
+    fn no_copy_that_an_earlier_flush_has_left_speaks_against_a_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.redb");
+        fs::write(&path, "").unwrap();
+        let images = Arc::default();
+        let backend = CopiedBackend::open(&path).unwrap();
+        let backend = Flushed { backend, path: path.clone(), images: Arc::clone(&images) };
+        let database = Database::builder().create_with_backend(backend).unwrap();
+        (0..3).for_each(|n| commit(&database, n));
+        drop(database);
+        let images = lock(&images).clone();
+        assert!(images.len() > 4, "{}", images.len());
+        for (file_at, (file, _)) in images.iter().enumerate() {
+            for (copy_at, (_, copy)) in images.iter().enumerate().take(file_at + 1) {
+                fs::write(&path, file).unwrap();
+                match copy {
+                    Some(copy) => fs::write(path_of(&path), copy).unwrap(),
+                    None => _ = fs::remove_file(path_of(&path)),
+                }
+                let judged = judge(&path).unwrap();
+                assert_eq!(judged, Judgement::Sound, "file of flush {file_at}, copy of flush {copy_at}");
+            }
+        }
     }
 
     #[test]

@@ -81,8 +81,12 @@ pub(super) fn recover(
     let (batch, segments, unsealed) = (Batch::new(), BTreeMap::new(), BTreeMap::new());
     let mut loading = Loading { files, manifest, batch, segments, unsealed, report };
     for segment in found {
-        if let Err(error) = loading.load(&segment) {
-            loading.report.ignored_files.push((segment_name(segment.header.number), error.to_string()));
+        match loading.load(&segment) {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::Format => return Err(error),
+            Err(error) => {
+                loading.report.ignored_files.push((segment_name(segment.header.number), error.to_string()));
+            }
         }
     }
     loading.seal_all_but_the_newest(now);
@@ -140,7 +144,9 @@ impl Loading<'_> {
         let listing = self.manifest.as_ref().and_then(|manifest| manifest.find(header.number));
         let is_whole = segment.slots_present == header.slot_count;
         let is_full = scanned.used_slots == header.slot_count;
-        if !is_whole || is_full || listing.is_some_and(|listing| listing.is_sealed) {
+        // A crash has cut off slots in between. The mark of flushed slots must never cover these.
+        let has_gaps = scanned.entries.len() < scanned.used_slots as usize;
+        if !is_whole || is_full || has_gaps || listing.is_some_and(|listing| listing.is_sealed) {
             self.rebuild_index(segment, &scanned.entries);
         } else {
             let next = Unsealed {

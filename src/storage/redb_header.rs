@@ -1,6 +1,6 @@
 //! The first bytes of redb's file: how it was closed, and its last two commits (`src/tree_store/page_store/header.rs` and
 //! `xxh3.rs` of redb 4.6). redb takes a commit that does not verify for one that a crash has cut off and goes back to the
-//! one before it, which was acknowledged; here it is told whether that is so.
+//! one before it, which was acknowledged; this module detects that case.
 
 use std::ops::Range;
 
@@ -8,6 +8,8 @@ use super::fields::{array_at, u64_at};
 
 /// Length of the header.
 pub(super) const HEADER_BYTES: usize = 320;
+/// The first bytes of a file. redb writes them with the second flush of a new file.
+const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 /// Where redb notes how its file was closed, and the bit that says it was not.
 pub(super) const CLOSED_AT: u64 = 9;
 pub(super) const NOT_CLOSED: u8 = 2;
@@ -21,6 +23,11 @@ const CHECKSUM_AT: usize = 112;
 
 /// The header of a file.
 pub(super) type Header = [u8; HEADER_BYTES];
+
+/// Whether a header is that of a file whose initialization was completed.
+pub(super) fn is_initialized(header: &Header) -> bool {
+    header.starts_with(&REDB_MAGIC)
+}
 
 /// The number of the last commit whose slot verifies.
 pub(super) fn last_commit(header: &Header) -> Option<u64> {

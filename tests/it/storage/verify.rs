@@ -137,6 +137,32 @@ fn a_torn_tail_is_no_damage() {
     assert!(report.to_string().contains("1 slots that a crash has cut off"), "{report}");
 }
 
+/// A server that starts behind a crash writes on, and its marks must not cover what the crash has cut off.
+#[test]
+fn slots_that_a_crash_has_cut_off_are_no_damage_after_the_next_start() {
+    let dir = TempDir::new("verify-torn-reopened");
+    let open = |n: std::ops::Range<u64>| {
+        let held = DataDirectory::open(dir.path()).unwrap();
+        let (store, recovery) = Fixture::new(OsFiles, small_options(64, 1088)).open(&held.vectors()).unwrap();
+        wait(store.put_many(n.map(|n| (key(n), entry(n, 1024, u32::MAX))).collect(), None)).unwrap();
+        Records::open(&held.records()).unwrap();
+        recovery.entries
+    };
+    open(0..5);
+    // As if slot 1 had not reached the disk, half of slot 3 had, and none had been flushed.
+    let path = dir.path().join("vectors/0000000001.seg");
+    let mut bytes = fs_err::read(&path).unwrap();
+    let slot = |n: usize| 4096 + n * 1088;
+    bytes[slot(1)..slot(2)].fill(0);
+    bytes[slot(3) + 512..slot(4)].fill(0);
+    fs_err::write(&path, bytes).unwrap();
+    fs_err::remove_file(path.with_extension("end")).unwrap();
+    assert_eq!(open(10..12), 3);
+    assert_eq!(open(12..14), 5);
+    let report = verify(dir.path()).unwrap();
+    assert!(report.is_whole(), "{report}");
+}
+
 #[test]
 fn the_process_that_holds_a_directory_is_named() {
     let dir = data("verify-holder");
