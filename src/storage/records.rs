@@ -120,7 +120,7 @@ impl Records {
         });
         let database = Arc::new(database.map_err(|error| failed("open the records", &path, error))?);
         let content = || encoded(&database, &path);
-        let (mirror, mirrored) = Mirror::open(dir, MIRRORED, content)?;
+        let (mirror, mirrored) = Mirror::open(Arc::new(OsFiles), dir, MIRRORED, content)?;
         let (queue, inbox) = mpsc::channel();
         let writer = Writer { database: database.clone(), path: path.clone(), mirror, failed: None };
         let writer = thread::Builder::new()
@@ -311,7 +311,7 @@ impl Writer {
             && let Err(error) =
                 encoded(&self.database, &self.path).and_then(|content| mirror.rewrite(&content))
         {
-            tracing::warn!(%error, "the copy of a table grows on: it cannot be written anew");
+            tracing::warn!(%error, "failed to rewrite the log of tokens");
         }
         if let Err(error) = mirror.append(&changes) {
             tracing::warn!(%error, "the copy of a table of the records is given up until the next start");

@@ -11,6 +11,7 @@ use super::{Report, State};
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::{RECORDS, records_in};
+use crate::storage::files::OsFiles;
 use crate::storage::header_copy::{self, Judgement};
 use crate::storage::log::mark_path;
 use crate::storage::mirror::{self, Found};
@@ -101,13 +102,16 @@ fn check_mirror(root: &Path, report: &mut Report) -> Result<()> {
     if !dir.join(RECORDS_NAME).exists() && !dir.is_dir() {
         return Ok(());
     }
-    match mirror::find(&dir, MIRRORED)? {
+    match mirror::find(&OsFiles, &dir, MIRRORED)? {
         None => report.add(name(1), State::Note, "missing; the next start writes it"),
         Some(Found { table: Err(error), .. }) if error.kind() == Kind::Format => return Err(error),
+        Some(Found { number, is_empty: true, .. }) => {
+            report.add(name(number), State::Note, "was left by a crash; the next start replaces it");
+        }
         Some(Found { number, table: Err(error), .. }) => {
             report.add(name(number), State::Damaged, error.to_string());
         }
-        Some(Found { number, is_marked, table: Ok(table) }) => {
+        Some(Found { number, is_marked, table: Ok(table), .. }) => {
             report.add(name(number), State::Whole, format!("{} records", table.len()));
             if !is_marked {
                 let what = "missing or empty: damage of the last record looks like a write that was cut off";

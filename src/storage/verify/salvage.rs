@@ -17,7 +17,7 @@ use redb::{
 use super::records::is_good;
 use crate::domain::Key;
 use crate::error::{Error, Result};
-use crate::storage::files::create_private_dir;
+use crate::storage::files::{OsFiles, create_private_dir};
 use crate::storage::header_copy::{self, Judgement};
 use crate::storage::mirror::{self, Table};
 use crate::storage::objects::{HEADS, OBJECTS, decode_head};
@@ -85,7 +85,8 @@ pub(super) fn salvage(path: &Path) -> Result<Salvaged> {
     }
     create_private_file(&to).map_err(io)?;
     let mut salvaged = Salvaged::default();
-    let mirrored = mirror::find(path.parent().unwrap_or(path), MIRRORED)?.and_then(|found| found.table.ok());
+    let mirrored =
+        mirror::find(&OsFiles, path.parent().unwrap_or(path), MIRRORED)?.and_then(|found| found.table.ok());
     let source = Source { path, header: header_copy::judge(path).ok().and_then(Judgement::header) };
     let written = guarded(|| {
         let target = Database::create(&to)?;
