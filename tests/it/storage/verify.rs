@@ -47,6 +47,22 @@ fn a_directory_that_was_closed_is_whole() {
     assert!(report.to_string().ends_with("10 files checked, 0 damaged"));
 }
 
+/// A crash between the creation of the log of tokens and its first record.
+#[test]
+fn an_empty_first_log_of_tokens_is_a_note_and_the_next_start_replaces_it() {
+    let dir = data("verify-empty-log");
+    let records = dir.path().join("records");
+    let log = records.join("versions.0000000001.log");
+    fs_err::write(&log, []).unwrap();
+    fs_err::remove_file(log.with_extension("end")).unwrap();
+    let report = verify(dir.path()).unwrap();
+    let found = report.findings.iter().find(|finding| dir.path().join(&finding.file) == log).unwrap();
+    assert_eq!((found.state, report.damaged()), (State::Note, 0), "{report}");
+    drop(Records::open(&records).unwrap());
+    assert!(!log.exists());
+    assert!(verify(dir.path()).unwrap().is_whole());
+}
+
 #[test]
 fn each_kind_of_damage_is_found_and_repaired_and_nothing_is_deleted() {
     type Damage = (&'static str, fn(&Path), u64);
