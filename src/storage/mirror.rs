@@ -72,11 +72,7 @@ impl Mirror {
         let mut held = None;
         match find(&*place.files, dir, table)? {
             Some(Found { table: Err(error), .. }) if error.kind() == Kind::Format => return Err(error),
-            Some(Found { table: Err(error), is_empty, .. }) => {
-                if !is_empty {
-                    warn(&error);
-                }
-            }
+            Some(Found { table: Err(error), is_empty: false, .. }) => warn(&error),
             Some(Found { number, table: Ok(found), .. }) => {
                 match Log::open(&*place.files, &place.log(number), number, SALT) {
                     Ok((log, replay)) => {
@@ -89,7 +85,7 @@ impl Mirror {
                 }
                 held = Some(found);
             }
-            None => {}
+            Some(Found { table: Err(_), .. }) | None => {}
         }
         match content().and_then(|content| place.create(&content)) {
             Ok(mirror) => {
