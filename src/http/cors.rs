@@ -83,16 +83,16 @@ impl Cors {
         }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        let allowed = response.headers_mut();
+        allowed.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
         if let Some(asked) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+            allowed.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
         }
         if headers.get(REQUEST_PRIVATE).is_some_and(|asked| asked == "true") {
-            headers.insert(ALLOW_PRIVATE, HeaderValue::from_static("true"));
+            allowed.insert(ALLOW_PRIVATE, HeaderValue::from_static("true"));
         }
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(MAX_AGE_SECONDS));
-        headers.insert(header::VARY, PREFLIGHT_VARY);
+        allowed.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(MAX_AGE_SECONDS));
+        allowed.insert(header::VARY, PREFLIGHT_VARY);
         Some(Ok(response))
     }
 
