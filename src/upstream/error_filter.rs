@@ -88,6 +88,9 @@ impl ErrorFilter {
         if self.is_passing || self.unit == Unit::None || (is_whole && !reports_error(&piece)) {
             return Ok(piece);
         }
+        if self.held.is_empty() && self.unit == Unit::Event && piece.len() > HELD_BYTES_MAX {
+            return self.push_long(piece);
+        }
         self.held.extend_from_slice(&piece);
         if self.unit == Unit::Unknown {
             self.unit = unit_of_beginning(&self.held);
@@ -106,9 +109,23 @@ impl ErrorFilter {
         Ok(concat(clean, rest))
     }
 
-    /// Takes `count` of the bytes that are held, without what they say about the key.
+    /// A piece that is long enough to be passed on without a copy, but for an event that begins at its end.
+    fn push_long(&mut self, mut piece: Bytes) -> Result<Bytes> {
+        let complete = last_event_end(&piece);
+        if piece.len() - complete <= HELD_BYTES_MAX {
+            self.held.extend_from_slice(&piece.split_off(complete));
+        }
+        self.clean(piece)
+    }
+
+    /// Takes `count` of the bytes that are held.
     fn take(&mut self, count: usize) -> Result<Bytes> {
         let bytes = self.held.split_to(count).freeze();
+        self.clean(bytes)
+    }
+
+    /// Bytes without what they say about the key.
+    fn clean(&self, bytes: Bytes) -> Result<Bytes> {
         if !reports_error(&bytes) {
             return Ok(bytes);
         }
