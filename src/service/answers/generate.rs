@@ -26,9 +26,9 @@ use crate::upstream::{Call, Reply};
 /// How long the connection may take to end a stream after the event that ends its answer.
 const END_WITHIN: Duration = Duration::from_millis(50);
 
-/// What each byte of half an event takes: the buffer that it is collected in doubles, and its former halves and the pieces that it
-/// arrived in stay with the allocator for a while.
-const HALF_EVENT_COST: usize = 4;
+/// What each byte of half an event takes: the buffer that it is collected in doubles, its former halves stay with the allocator for a
+/// while, and the connection to the upstream reads ahead of it.
+const HALF_EVENT_COST: usize = 6;
 
 /// How long a stream that is no longer collected waits for its slowest reader.
 const SPACE_WITHIN: Duration = Duration::from_secs(60);
