@@ -76,10 +76,11 @@ impl Acceptor {
                 }
                 accepted = self.accept() => accepted,
             };
+            // A connection that is accepted is served, also if the server stops just now, unless there is no place for it.
             let connection = tokio::select! {
                 biased;
-                _ = &mut stopped => return,
                 connection = self.connections.enter(peer.ip()) => connection,
+                _ = &mut stopped => return,
             };
             self.runtime.spawn(self.serving.clone().serve(stream, connection));
         }

@@ -28,7 +28,7 @@ const END_WITHIN: Duration = Duration::from_millis(50);
 
 /// What each byte of half an event takes: the buffer that it is collected in doubles, its former halves stay with the allocator for a
 /// while, and the connection to the upstream reads ahead of it.
-const HALF_EVENT_COST: usize = 6;
+const HALF_EVENT_COST: usize = 8;
 
 /// How long a stream that is no longer collected waits for its slowest reader.
 const SPACE_WITHIN: Duration = Duration::from_secs(60);
