@@ -42,57 +42,64 @@ struct Copy {
     is_current: bool,
 }
 
-/// What the copy says of a file's header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Judgement {
-    /// Nothing against it.
-    Sound,
-    /// Its last commit verifies, but not the one before it. This is what was there.
-    Blemished(Box<Header>),
-    /// Its last commit is damaged, or what it says of the whole file. This is what was there, as far as it is known.
+/// What the comparison of a file's header with its copy shows.
+#[derive(Debug, Clone)]
+pub(super) enum HeaderState {
+    /// No fault was found, or there is no copy.
+    Valid,
+    /// The copy cannot be read or does not verify: nothing is known of the header.
+    Unknown(Error),
+    /// The last commit verifies, but not the one before it. The header is the one that was there.
+    OlderSlotDamaged(Box<Header>),
+    /// The last commit or the description of the whole file is damaged. The header is the one that was there, as far as it
+    /// is known.
     Damaged(Box<Header>),
 }
 
-impl Judgement {
+impl HeaderState {
     /// The header to read the file with, if its own is damaged.
     pub(super) fn header(self) -> Option<Box<Header>> {
         match self {
-            Judgement::Sound => None,
-            Judgement::Blemished(header) | Judgement::Damaged(header) => Some(header),
+            HeaderState::Valid | HeaderState::Unknown(_) => None,
+            HeaderState::OlderSlotDamaged(header) | HeaderState::Damaged(header) => Some(header),
         }
     }
 }
 
-/// Judges the header of the file at `path` by its copy.
+/// Compares the header of the file at `path` with its copy.
 ///
 /// # Errors
-/// `Corrupt` for a copy that does not verify, `Format` for a newer one, `Io`.
-pub(super) fn judge(path: &Path) -> Result<Judgement> {
-    let Some(copy) = read(&path_of(path))? else { return Ok(Judgement::Sound) };
+/// `Io` if the file itself cannot be read, `Format` for a newer version of the copy.
+pub(super) fn check_header(path: &Path) -> Result<HeaderState> {
+    let copy = read(&path_of(path));
     let io = |error| Error::io("read the header of the records", error).with("path", path.display());
     let file = OsFiles.open(path).map_err(io)?;
     let mut found = [0; HEADER_BYTES];
     let present = file.bytes().map_err(io)?.min(HEADER_BYTES as u64) as usize;
     file.read_exact_at(&mut found[..present], 0).map_err(io)?;
-    Ok(copy.judge(&found))
+    match copy {
+        Ok(Some(copy)) => Ok(copy.check(&found)),
+        Ok(None) => Ok(HeaderState::Valid),
+        Err(error) if error.kind() == Kind::Format => Err(error),
+        Err(error) => Ok(HeaderState::Unknown(error)),
+    }
 }
 
 impl Copy {
-    fn judge(&self, found: &Header) -> Judgement {
-        let is_described = is_same_file(found, &self.header);
-        // A later commit is of a program that writes no copies, or was under way.
+    fn check(&self, found: &Header) -> HeaderState {
+        // A later commit is of a program that writes no copies, or was not yet acknowledged.
         let has_last = last_commit(found) >= last_commit(&self.header);
-        let header = match (is_described, has_last) {
+        let header = match (is_same_file(found, &self.header), has_last) {
             (true, true) if self.is_current && has_damaged_slot(found, &self.header) => {
-                return Judgement::Blemished(Box::new(self.header));
+                return HeaderState::OlderSlotDamaged(Box::new(self.header));
             }
-            (true, true) => return Judgement::Sound,
+            (true, true) => return HeaderState::Valid,
             (false, true) => with_commits_of(&self.header, found),
-            (_, false) if self.is_current => self.header,
-            (true, false) => return Judgement::Sound,
-            (false, false) => with_commits_of(&self.header, found),
+            // The file was flushed before the copy was written, so its last commit was acknowledged and is lost, also if
+            // the copy is not of the last flush.
+            (_, false) => self.header,
         };
-        Judgement::Damaged(Box::new(header))
+        HeaderState::Damaged(Box::new(header))
     }
 }
 
@@ -345,7 +352,7 @@ mod tests {
             assert!(decode(&damaged, None).is_err(), "byte {at}");
             assert!(decode(&bytes[..at], None).is_err(), "{at} bytes");
         }
-        assert_eq!(judge(&path).unwrap(), Judgement::Sound);
+        assert!(matches!(check_header(&path), Ok(HeaderState::Valid)));
     }
 
     /// The bytes of a file, and of its copy if there was one.
@@ -389,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn no_copy_that_an_earlier_flush_has_left_speaks_against_a_whole_file() {
+    fn no_copy_of_an_earlier_flush_marks_a_whole_file_as_damaged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file.redb");
         fs::write(&path, "").unwrap();
@@ -408,37 +415,61 @@ mod tests {
                     Some(copy) => fs::write(path_of(&path), copy).unwrap(),
                     None => _ = fs::remove_file(path_of(&path)),
                 }
-                let judged = judge(&path).unwrap();
-                assert_eq!(judged, Judgement::Sound, "file of flush {file_at}, copy of flush {copy_at}");
+                let state = check_header(&path).unwrap();
+                assert!(
+                    matches!(state, HeaderState::Valid),
+                    "file of flush {file_at}, copy of flush {copy_at}: {state:?}"
+                );
             }
         }
     }
 
+    fn is_damaged(state: &HeaderState, expected: &Header) -> bool {
+        matches!(state, HeaderState::Damaged(header) if **header == *expected)
+    }
+
     #[test]
-    fn a_damaged_header_is_told_and_a_later_one_is_believed() {
+    fn a_header_older_than_its_copy_is_damaged_and_a_later_one_is_valid() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file.redb");
         let headers = run(&path);
         let (earlier, last) = (headers[10], headers[20]);
         let current = |header| Copy { header, is_current: true };
         let stale = |header| Copy { header, is_current: false };
-        assert_eq!(current(earlier).judge(&last), Judgement::Sound, "a program without copies wrote on");
-        assert_eq!(stale(earlier).judge(&last), Judgement::Sound);
-        assert_eq!(current(last).judge(&earlier), Judgement::Damaged(Box::new(last)));
-        assert_eq!(stale(last).judge(&earlier), Judgement::Sound);
-        let found: Vec<Judgement> = [64, 192]
-            .map(|at| {
-                let mut damaged = last;
-                damaged[at..at + 128].fill(0);
-                current(last).judge(&damaged)
-            })
-            .into();
-        assert!(found.contains(&Judgement::Blemished(Box::new(last))), "the last commit but one");
-        assert!(found.contains(&Judgement::Damaged(Box::new(last))), "the last commit");
+        for copy in [current(earlier), stale(earlier)] {
+            assert!(matches!(copy.check(&last), HeaderState::Valid), "a program without copies wrote on");
+        }
+        for copy in [current(last), stale(last)] {
+            assert!(is_damaged(&copy.check(&earlier), &last), "an acknowledged commit is lost: {copy:?}");
+            assert!(is_damaged(&copy.check(&[0; HEADER_BYTES]), &last), "{copy:?}");
+        }
+        let found = [64, 192].map(|at| {
+            let mut damaged = last;
+            damaged[at..at + 128].fill(0);
+            current(last).check(&damaged)
+        });
+        let is_older = |state: &HeaderState| matches!(state, HeaderState::OlderSlotDamaged(h) if **h == last);
+        assert!(found.iter().any(is_older), "the last commit but one");
+        assert!(found.iter().any(|state| is_damaged(state, &last)), "the last commit");
         let mut damaged = last;
         damaged[0] ^= 1;
-        let Judgement::Damaged(repaired) = stale(earlier).judge(&damaged) else { panic!("it is damaged") };
+        let HeaderState::Damaged(repaired) = stale(earlier).check(&damaged) else { panic!("it is damaged") };
         assert_eq!((repaired[0], last_commit(&repaired)), (last[0], last_commit(&last)));
-        assert_eq!(current(last).judge(&[0; HEADER_BYTES]), Judgement::Damaged(Box::new(last)));
+    }
+
+    #[test]
+    fn an_error_of_the_file_is_not_one_of_its_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.redb");
+        run(&path);
+        let copy = fs::read(path_of(&path)).unwrap();
+        let mut damaged = copy.clone();
+        damaged[40] ^= 1;
+        fs::write(path_of(&path), damaged).unwrap();
+        assert!(matches!(check_header(&path), Ok(HeaderState::Unknown(_))), "the copy does not verify");
+        fs::write(path_of(&path), copy).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(check_header(&path).unwrap_err().kind(), Kind::Io);
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::fields::lock;
 use super::files::{FILE_MODE, OsFiles, create_private_dir, remove_if_present};
-use super::header_copy::{self, CopiedBackend, Judgement};
+use super::header_copy::{self, CopiedBackend, HeaderState};
 use super::mirror::{self, Mirror, Table};
 use crate::error::{Error, Kind, Result};
 
@@ -242,20 +242,22 @@ impl Drop for Records {
 /// Refuses a file whose header is not that of its last commit: redb would go back to an earlier one, which may hold what
 /// was deleted since.
 fn check_header(path: &Path) -> Result<()> {
-    if !path.exists() {
-        // A copy of the header of a file that has gone would speak against the next one.
+    let is_there = path
+        .try_exists()
+        .map_err(|error| Error::io("find the records", error).with("path", path.display()))?;
+    if !is_there {
+        // A copy of the header of a file that has gone would mark the next file as damaged.
         return remove_if_present(&OsFiles, &header_copy::path_of(path))
             .map_err(|error| Error::io("remove the copy of the records' header", error));
     }
-    match header_copy::judge(path) {
-        Ok(Judgement::Sound | Judgement::Blemished(_)) => Ok(()),
-        Ok(Judgement::Damaged(_)) => {
+    match header_copy::check_header(path)? {
+        HeaderState::Valid | HeaderState::OlderSlotDamaged(_) => Ok(()),
+        HeaderState::Damaged(_) => {
             let message = "open the records: their header is not that of the last commit";
             Err(Error::new(Kind::Corrupt, message).with("path", path.display()))
         }
-        Err(error) if error.kind() == Kind::Format => Err(error),
-        Err(error) => {
-            tracing::warn!(%error, "the header of the records is taken as it is");
+        HeaderState::Unknown(error) => {
+            tracing::warn!(%error, "the header of the records is used without a check by its copy");
             Ok(())
         }
     }
@@ -291,7 +293,7 @@ impl Writer {
             }
             for Write { room, done, .. } in group {
                 drop(room);
-                // Who no longer waits has lost nothing.
+                // A caller that has stopped waiting has lost nothing.
                 let _ = done.send(result.clone());
             }
         }

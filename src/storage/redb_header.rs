@@ -13,6 +13,9 @@ const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 /// Where redb notes how its file was closed, and the bit that says it was not.
 pub(super) const CLOSED_AT: u64 = 9;
 pub(super) const NOT_CLOSED: u8 = 2;
+/// Other bits of that byte: which slot redb reads first, and that it may not choose the other one.
+const PRIMARY: u8 = 1;
+const TWO_PHASE: u8 = 4;
 /// The magic number; page size and sizes of regions, which never change.
 const FIXED: [Range<usize>; 2] = [0..9, 12..24];
 /// Where what is said of the whole file ends, and the slots of two commits begin.
@@ -47,11 +50,14 @@ pub(super) fn is_same_file(a: &Header, b: &Header) -> bool {
     FIXED.into_iter().all(|part| a[part.clone()] == b[part])
 }
 
-/// The commits of one header in a file that another header describes, as if it had not been closed.
+/// The commits of one header in a file that another header describes, as if it had not been closed. redb reads the last
+/// commit that verifies: what `description` says of its own slots is not true of these.
 pub(super) fn with_commits_of(description: &Header, commits: &Header) -> Header {
     let mut header = *description;
     header[SLOTS_AT[0]..].copy_from_slice(&commits[SLOTS_AT[0]..]);
-    header[CLOSED_AT as usize] |= NOT_CLOSED;
+    let [first, second] = SLOTS_AT.map(|at| commit_in(&header[at..at + SLOT_BYTES]));
+    let flags = header[CLOSED_AT as usize] & !(PRIMARY | TWO_PHASE);
+    header[CLOSED_AT as usize] = flags | NOT_CLOSED | if second > first { PRIMARY } else { 0 };
     header
 }
 
@@ -141,6 +147,31 @@ mod tests {
                 let mut damaged = whole;
                 damaged[at + bit / 8] ^= 1 << (bit % 8);
                 assert_eq!(last_commit(&damaged), Some(commits[1 - slot]), "bit {bit} of slot {slot}");
+            }
+        }
+    }
+
+    #[test]
+    fn commits_of_another_header_are_read_from_the_last_that_verifies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let database = Database::create(&path).unwrap();
+        let mut headers = Vec::new();
+        for n in 0..4_u8 {
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(TABLE).unwrap().insert(&[n][..], &[n][..]).unwrap();
+            transaction.commit().unwrap();
+            headers.push(header_of(&path));
+        }
+        for commits in &headers {
+            for flags in 0..8 {
+                let mut description = headers[0];
+                description[CLOSED_AT as usize] = flags;
+                let header = with_commits_of(&description, commits);
+                let flags = header[CLOSED_AT as usize];
+                let primary = SLOTS_AT[usize::from(flags & PRIMARY)];
+                assert_eq!(commit_in(&header[primary..primary + SLOT_BYTES]), last_commit(commits));
+                assert_eq!(flags & (NOT_CLOSED | TWO_PHASE), NOT_CLOSED);
             }
         }
     }

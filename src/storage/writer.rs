@@ -132,7 +132,7 @@ impl Writer {
         let result = self.commit(&group);
         for Put { room, done, .. } in group {
             drop(room);
-            // Who no longer waits has lost nothing: the entries are in.
+            // A caller that has stopped waiting has lost nothing: the entries are in.
             let _ = done.send(result.clone());
         }
     }

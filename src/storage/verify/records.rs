@@ -12,7 +12,7 @@ use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::{RECORDS, records_in};
 use crate::storage::files::OsFiles;
-use crate::storage::header_copy::{self, Judgement};
+use crate::storage::header_copy::{self, HeaderState};
 use crate::storage::log::mark_path;
 use crate::storage::mirror::{self, Found};
 use crate::storage::objects::{HEADS, OBJECTS, decode_record};
@@ -72,22 +72,25 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
 
 /// Whether the header was reported as damaged; its copy is a file of its own.
 fn check_header(path: &Path, file: &Path, report: &mut Report) -> Result<bool> {
+    if path.is_dir() {
+        // Reported as misplaced; its copy may be that of the file that was there.
+        return Ok(true);
+    }
     let copy = header_copy::path_of(file);
-    match header_copy::judge(path) {
-        Ok(Judgement::Damaged(_)) => {
+    match header_copy::check_header(path)? {
+        HeaderState::Damaged(_) => {
             report.add(file, State::Damaged, "its header is not that of the last commit");
             return Ok(true);
         }
-        Ok(Judgement::Blemished(_)) => {
+        HeaderState::OlderSlotDamaged(_) => {
             report.add(file, State::Damaged, "the slot of its last commit but one does not verify");
             return Ok(true);
         }
-        Err(error) if error.kind() == Kind::Format => return Err(error),
-        Err(error) => report.add(copy, State::Damaged, error.to_string()),
-        Ok(Judgement::Sound) if header_copy::path_of(path).exists() => {
+        HeaderState::Unknown(error) => report.add(copy, State::Damaged, error.to_string()),
+        HeaderState::Valid if header_copy::path_of(path).exists() => {
             report.add(copy, State::Whole, "agrees with the records");
         }
-        Ok(Judgement::Sound) => report.add(copy, State::Note, "missing; the next start writes it"),
+        HeaderState::Valid => report.add(copy, State::Note, "missing; the next start writes it"),
     }
     Ok(false)
 }

@@ -18,7 +18,7 @@ use super::records::is_good;
 use crate::domain::Key;
 use crate::error::{Error, Result};
 use crate::storage::files::{OsFiles, create_private_dir};
-use crate::storage::header_copy::{self, Judgement};
+use crate::storage::header_copy::{self, HeaderState};
 use crate::storage::mirror::{self, Table};
 use crate::storage::objects::{HEADS, OBJECTS, decode_head};
 use crate::storage::overlay::Overlay;
@@ -87,7 +87,7 @@ pub(super) fn salvage(path: &Path) -> Result<Salvaged> {
     let mut salvaged = Salvaged::default();
     let mirrored =
         mirror::find(&OsFiles, path.parent().unwrap_or(path), MIRRORED)?.and_then(|found| found.table.ok());
-    let source = Source { path, header: header_copy::judge(path).ok().and_then(Judgement::header) };
+    let source = Source { path, header: header_copy::check_header(path).ok().and_then(HeaderState::header) };
     let written = guarded(|| {
         let target = Database::create(&to)?;
         fill(&source, &target, mirrored, &mut salvaged)
