@@ -1,6 +1,6 @@
 //! The segments of vectors: what is damage in them, and how it is taken out.
 
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use fs_err as fs;
@@ -13,10 +13,13 @@ use crate::storage::index_file::{self, IndexEntry, index_number};
 use crate::storage::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
 use crate::storage::open_segment::{OpenSegment, Scanned, mark_number};
 use crate::storage::options::ReadMode;
-use crate::storage::segment::{SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
+use crate::storage::segment::{HEADER_BYTES, SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
 
 /// What devices write whole: a write that a crash has cut off is whole or missing in each sector.
 const SECTOR_BYTES: usize = 512;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 << 10;
+const CREATION_CUT_OFF: &str = "a crash has cut off its creation; it holds nothing";
 
 pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
     let dir = vectors_in(root);
@@ -100,7 +103,12 @@ fn check_segment(
         Ok(segment) => segment,
         Err(error) if error.kind() == Kind::Format => return Err(error),
         Err(error) => {
-            report.add(file, State::Damaged, error.to_string());
+            let is_listed = manifest.is_none_or(|manifest| manifest.find(number).is_some());
+            if !is_listed && is_without_slots(&dir.join(&name))? {
+                report.add(file, State::Note, CREATION_CUT_OFF);
+            } else {
+                report.add(file, State::Damaged, error.to_string());
+            }
             return Ok(());
         }
     };
@@ -121,6 +129,13 @@ fn check_segment(
             return Ok(());
         }
     };
+    let (present, count) = (segment.slots_present, segment.header.slot_count);
+    // The file has its length before anything is stored in it.
+    if present < count && flushed_slots == 0 && scanned.used_slots == 0 {
+        report.add(file, State::Note, CREATION_CUT_OFF);
+        check_index(folder, &segment, &scanned.entries, report);
+        return Ok(());
+    }
     let bad = bad_slots(&segment, &scanned)?;
     let mut what = format!("{} entries", scanned.entries.len());
     if !bad.torn.is_empty() {
@@ -129,7 +144,6 @@ fn check_segment(
     if !bad.damaged.is_empty() {
         what += &format!(", {} slots that do not verify any more", bad.damaged.len());
     }
-    let (present, count) = (segment.slots_present, segment.header.slot_count);
     if present < count {
         what += &format!(", the file ends after {present} of {count} slots");
     }
@@ -153,6 +167,21 @@ fn check_segment(
     }
     check_index(folder, &segment, &scanned.entries, report);
     Ok(())
+}
+
+/// Whether a file has nothing but zeros in the place of slots: it never held an entry.
+fn is_without_slots(path: &Path) -> Result<bool> {
+    let failed = |error| Error::io("read a segment", error).with("path", path.display());
+    let mut file = fs::File::open(path).map_err(failed)?;
+    file.seek(SeekFrom::Start(HEADER_BYTES as u64)).map_err(failed)?;
+    let mut bytes = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut bytes).map_err(failed)? {
+            0 => return Ok(true),
+            count if bytes[..count].iter().any(|&byte| byte != 0) => return Ok(false),
+            _ => {}
+        }
+    }
 }
 
 /// How many slots were flushed, as the mark beside the segment says; zero if it does not.

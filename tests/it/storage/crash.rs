@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use likewise::storage::recording::{Arrived, Call, CrashPoint, Image, RecordingFiles};
-use likewise::storage::{Durability, VectorStore};
+use likewise::storage::verify::{State, verify};
+use likewise::storage::{DataDirectory, Durability, VectorStore};
 
 use super::{Fixture, entry, key, small_options, version_of, wait};
 
@@ -24,6 +25,8 @@ const KEYS: u64 = 12;
 const PAYLOAD_BYTES: usize = 960;
 const CHECKERS: usize = 4;
 const SUBSET_WRITES_MAX: usize = 8;
+/// One of so many images is written to real files, which `verify` checks.
+const VERIFIED_SHARE: u64 = 100;
 const NEVER: u32 = u32::MAX;
 
 /// Per key, the version that must be found, or a later one.
@@ -132,13 +135,14 @@ struct Case {
     image: Image,
     promise: Promise,
     last_version: u64,
+    is_verified: bool,
 }
 
 impl Case {
     /// Reopens the store from the image and holds it to its promise.
     fn check(&self) {
-        let fixture = fixture(&RecordingFiles::from_image(&self.image));
-        let (store, _) = fixture.open(Path::new(DIR)).unwrap();
+        let files = RecordingFiles::from_image(&self.image);
+        let (store, _) = fixture(&files).open(Path::new(DIR)).unwrap();
         for n in 0..KEYS {
             let found = store.get(&key(n)).unwrap().map(|found| version_of(&found));
             assert!(found.is_none_or(|found| found <= self.last_version));
@@ -146,7 +150,31 @@ impl Case {
                 assert!(found >= Some(*promised), "key {n}: promised {promised}, found {found:?}");
             }
         }
+        if self.is_verified {
+            // Two of the writes of the next process, so that its marks cover what lies before them.
+            let entries = (0..2).map(|n| (key(n), entry(self.last_version, PAYLOAD_BYTES, NEVER))).collect();
+            wait(store.put_many(entries, None)).unwrap();
+            drop(store);
+            assert_no_damage(&files.live_image());
+        }
     }
+}
+
+/// What a crash has left is no damage, also not once a process has written on.
+fn assert_no_damage(image: &Image) {
+    let dir = tempfile::tempdir().unwrap();
+    let vectors = DataDirectory::open(dir.path()).unwrap().vectors();
+    fs_err::create_dir_all(&vectors).unwrap();
+    for (path, bytes) in image {
+        fs_err::write(vectors.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let report = verify(dir.path()).unwrap();
+    let mut segments = 0;
+    for finding in report.findings.iter().filter(|finding| finding.file.starts_with("vectors")) {
+        assert_ne!(finding.state, State::Damaged, "{report}");
+        segments += usize::from(finding.file.extension().is_some_and(|suffix| suffix == "seg"));
+    }
+    assert!(segments > 0, "{report}");
 }
 
 struct Enumeration {
@@ -166,8 +194,9 @@ impl Enumeration {
         self.images.len() >= self.target
     }
 
-    /// Has an image checked, unless an equal one with an equal promise was.
-    fn check(&mut self, image: Image, promise: &Promise, last_version: u64) {
+    /// Has an image checked, unless an equal one with an equal promise was. A file that is shorter than it was flushed
+    /// opens, but is damaged: segments have their length from the start.
+    fn check(&mut self, image: Image, promise: &Promise, last_version: u64, is_shortened: bool) {
         self.enumerated += 1;
         let mut hasher = blake3::Hasher::new();
         for (path, bytes) in &image {
@@ -186,7 +215,8 @@ impl Enumeration {
         if self.random.below(500) == 0 {
             self.kept = Some((image.clone(), promise.clone()));
         }
-        let case = Case { image, promise: promise.clone(), last_version };
+        let is_verified = !is_shortened && self.random.below(VERIFIED_SHARE) == 0;
+        let case = Case { image, promise: promise.clone(), last_version, is_verified };
         self.checkers.send(case).expect("a checker ends early only if an image failed");
     }
 
@@ -195,10 +225,11 @@ impl Enumeration {
         let writes = point.pending().len();
         let names = point.pending_names();
         let all = vec![Arrived::All; writes];
-        self.check(point.image(&all, names), &promises.kill, last_version);
+        self.check(point.image(&all, names), &promises.kill, last_version, false);
         let mut power = |arrived: &[Arrived], names| {
             if !self.is_done() {
-                self.check(point.image(arrived, names), &promises.power, last_version);
+                let is_shortened = arrived.iter().any(|a| matches!(a, Arrived::UntilAndCut(_)));
+                self.check(point.image(arrived, names), &promises.power, last_version, is_shortened);
             }
         };
         for names in 0..=names {

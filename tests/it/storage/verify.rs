@@ -179,6 +179,31 @@ fn slots_that_a_crash_has_cut_off_are_no_damage_after_the_next_start() {
     assert!(report.is_whole(), "{report}");
 }
 
+/// A segment is in no manifest before it is whole on disk.
+#[test]
+fn a_segment_whose_creation_was_cut_off_is_no_damage_unless_it_holds_anything() {
+    let name = "vectors/0000000099.seg";
+    let found = |bytes: &[u8]| {
+        let dir = data("verify-creation");
+        fs_err::write(dir.path().join(name), bytes).unwrap();
+        let report = verify(dir.path()).unwrap();
+        report.findings.into_iter().find(|finding| finding.file == Path::new(name)).unwrap().state
+    };
+    let zeros = vec![0; 4096 + 64 * 128];
+    assert_eq!(found(&[]), State::Note);
+    assert_eq!(found(&zeros[..3072]), State::Note);
+    assert_eq!(found(&zeros), State::Note);
+    for at in [4096, zeros.len() - 1] {
+        let mut used = zeros.clone();
+        used[at] = 1;
+        assert_eq!(found(&used), State::Damaged, "byte {at}");
+    }
+    let dir = data("verify-creation-listed");
+    let listed = dir.path().join("vectors/0000000003.seg");
+    fs_err::write(&listed, vec![0; zeros.len()]).unwrap();
+    assert!(!verify(dir.path()).unwrap().is_whole(), "the manifest names it");
+}
+
 #[test]
 fn the_process_that_holds_a_directory_is_named() {
     let dir = data("verify-holder");
