@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # The benches' SQLite flushes with fdatasync, as it does wherever it was configured for its system; in one place, because
-# it is built anew when this changes.
+# it is rebuilt when this changes.
 export LIBSQLITE3_FLAGS := -DHAVE_FDATASYNC=1
 
 # A model directory or a name like owner/model; empty is the default model.
@@ -73,5 +73,5 @@ fuzz: ## Fuzz every decoder and stream assembly, SECONDS_EACH=60; 200,000 reques
 	@LIKEWISE_FUZZ_REQUESTS=200000 cargo test --locked --test it -- --nocapture random_load::whatever
 	@LIKEWISE_FACTORY_STRINGS=100000 cargo test --locked --package likewise-index --test factory -- --nocapture
 
-openapi: ## Write docs/openapi.json anew
+openapi: ## Regenerate docs/openapi.json
 	@cargo run --locked --quiet -- openapi > docs/openapi.json

@@ -1,4 +1,4 @@
-//! Somebody else's server, beside which ours is measured.
+//! A rival server, measured beside ours.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};

@@ -14,7 +14,7 @@ const WORD_DIM: usize = 50;
 /// Texts are taken so many lines apart, so that the first ones are as varied as all.
 const STEP: usize = 65_537;
 
-/// The file of the vectors, and the vectors; nothing if it would have to be made and nobody says of which texts.
+/// The file of the vectors, and the vectors; `None` if it does not exist and no texts are named to make it of.
 ///
 /// # Panics
 /// If they cannot be made or read.

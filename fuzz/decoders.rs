@@ -166,11 +166,11 @@ pub(crate) fn answer(data: &[u8]) {
     said.iter().for_each(|data| _ = assembly.push_data(data));
     let answer = assembly.finish().ok().and_then(|json| read_reply(&json));
     if let Some(answer) = answer.filter(|answer| answer.unstorable.is_none()) {
-        streams::check_replays(&answer, &streams::Told::read(&said));
+        streams::check_replays(&answer, &streams::Received::read(&said));
     }
 }
 
-/// A stream of a model, told by a script.
+/// A stream of a model, generated from a script.
 pub(crate) fn stream(data: &[u8]) {
     let _ = streams::check(data);
 }

@@ -28,10 +28,10 @@ const NO_WORDS: [&str; 10] = [
     "content_filter_offsets",
 ];
 
-/// What a client has been told.
+/// What a client has received.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Told {
-    choices: BTreeMap<u64, ToldChoice>,
+pub(crate) struct Received {
+    choices: BTreeMap<u64, ReceivedChoice>,
     usage: Option<Value>,
     /// Everything else: where it stood, and what it was.
     others: BTreeSet<(String, String)>,
@@ -39,7 +39,7 @@ pub(crate) struct Told {
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct ToldChoice {
+struct ReceivedChoice {
     texts: BTreeMap<String, String>,
     /// Texts of calls, by the call's place and name.
     calls: BTreeMap<(u64, String), String>,
@@ -57,15 +57,15 @@ pub(crate) fn check(data: &[u8]) -> bool {
     events.iter().for_each(|event| _ = assembly.push_data(event));
     let answer = assembly.finish().ok().and_then(|json| read_reply(&json));
     let Some(answer) = answer.filter(|answer| answer.unstorable.is_none()) else { return false };
-    check_replays(&answer, &Told::read(&events));
+    check_replays(&answer, &Received::read(&events));
     true
 }
 
 /// Whether both replays of an answer say the same, within bounds.
-pub(crate) fn check_replays(answer: &Answer, live: &Told) {
+pub(crate) fn check_replays(answer: &Answer, live: &Received) {
     assert!(!live.has_error, "an error is stored: {live:?}");
     let whole = as_json(&answer.json, NOW);
-    let hit = Told::read(&[String::from_utf8(as_chunk(&whole)).expect("JSON is UTF-8")]);
+    let hit = Received::read(&[String::from_utf8(as_chunk(&whole)).expect("JSON is UTF-8")]);
     assert_eq!(hit.without_snapshots(), live.without_snapshots(), "the whole answer, and what was said live");
     let Some(mut replay) = ChunkReplay::new(&answer.json, NOW, true) else { return };
     let stream = std::iter::from_fn(|| replay.next_bytes(1 << 16)).collect::<Vec<_>>().concat();
@@ -75,7 +75,7 @@ pub(crate) fn check_replays(answer: &Answer, live: &Told) {
         stream.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect();
     assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
     assert_eq!(
-        Told::read(&events).without_snapshots(),
+        Received::read(&events).without_snapshots(),
         live.without_snapshots(),
         "the stream, and what was said live"
     );
@@ -95,21 +95,21 @@ fn as_chunk(whole: &[u8]) -> Vec<u8> {
     serde_json::to_vec(&whole).expect("it was JSON")
 }
 
-impl Told {
-    pub(crate) fn read(events: &[String]) -> Told {
-        let mut told = Told::default();
+impl Received {
+    pub(crate) fn read(events: &[String]) -> Received {
+        let mut received = Received::default();
         let chunks = events.iter().filter_map(|event| serde_json::from_str::<Value>(event).ok());
         for chunk in chunks.filter(|chunk| chunk["type"] != "ping") {
             let Value::Object(mut chunk) = chunk else { continue };
-            told.has_error |= chunk.get("error").is_some_and(|error| !error.is_null());
-            told.usage = chunk.remove("usage").filter(|usage| !usage.is_null()).or(told.usage.take());
+            received.has_error |= chunk.get("error").is_some_and(|error| !error.is_null());
+            received.usage = chunk.remove("usage").filter(|usage| !usage.is_null()).or(received.usage.take());
             if let Some(Value::Array(choices)) = chunk.remove("choices") {
-                choices.into_iter().for_each(|choice| told.choice(choice));
+                choices.into_iter().for_each(|choice| received.choice(choice));
             }
-            words("", &Value::Object(chunk), &mut told.others);
+            words("", &Value::Object(chunk), &mut received.others);
         }
-        told.choices.values_mut().for_each(ToldChoice::renumber);
-        told
+        received.choices.values_mut().for_each(ReceivedChoice::renumber);
+        received
     }
 
     fn choice(&mut self, choice: Value) {
@@ -118,24 +118,24 @@ impl Told {
         let has_error =
             |members: &Map<String, Value>| members.get("error").is_some_and(|error| !error.is_null());
         self.has_error |= has_error(&choice) || choice.get("finish_reason") == Some(&json!("error"));
-        let told = self.choices.entry(index).or_default();
+        let received = self.choices.entry(index).or_default();
         if let Some(Value::Object(mut delta)) = choice.remove("delta") {
             self.has_error |= has_error(&delta);
-            told.delta(&mut delta);
+            received.delta(&mut delta);
         }
-        told.list("token_ids", choice.remove("token_ids"));
+        received.list("token_ids", choice.remove("token_ids"));
         if let Some(Value::Object(mut logprobs)) = choice.remove("logprobs") {
             for name in ["content", "refusal"] {
-                told.list(&format!("logprobs.{name}"), logprobs.remove(name));
+                received.list(&format!("logprobs.{name}"), logprobs.remove(name));
             }
-            words("logprobs", &Value::Object(logprobs), &mut told.others);
+            words("logprobs", &Value::Object(logprobs), &mut received.others);
         }
-        words("", &Value::Object(choice), &mut told.others);
+        words("", &Value::Object(choice), &mut received.others);
     }
 
     /// Without what says again what other words say: `message` and `text` beside a delta, whose words must be there.
-    fn without_snapshots(&self) -> Told {
-        let mut told = Told {
+    fn without_snapshots(&self) -> Received {
+        let mut received = Received {
             choices: BTreeMap::new(),
             usage: self.usage.clone(),
             others: self.others.clone(),
@@ -155,20 +155,20 @@ impl Told {
             }
             // Who speaks is the assistant, said or not.
             others.retain(|(path, _)| path != "delta.role");
-            let choice = ToldChoice {
+            let choice = ReceivedChoice {
                 texts: choice.texts.clone(),
                 calls: choice.calls.clone(),
                 lists: choice.lists.clone(),
                 details: choice.details.clone(),
                 others,
             };
-            told.choices.insert(*index, choice);
+            received.choices.insert(*index, choice);
         }
-        told
+        received
     }
 }
 
-impl ToldChoice {
+impl ReceivedChoice {
     fn delta(&mut self, delta: &mut Map<String, Value>) {
         for name in TEXTS {
             if let Some(Value::String(text)) = delta.get(name) {
@@ -241,7 +241,7 @@ impl ToldChoice {
         }
     }
 
-    /// Calls are told in their order, not by the numbers that they had; what says nothing is nothing.
+    /// Calls are identified by their order, not by the numbers that they had; an empty value counts as absent.
     fn renumber(&mut self) {
         let mut places: Vec<u64> = self.calls.keys().map(|(place, _)| *place).collect();
         places.dedup();

@@ -102,7 +102,7 @@ async fn hits(address: SocketAddr, count: usize) -> [Vec<Times>; 2] {
     times
 }
 
-/// Times of questions that nobody has asked before, of each server in turn.
+/// Times of questions that were not asked before, of each server in turn.
 async fn misses(servers: [SocketAddr; 2], streams: bool, asking: usize, each: usize) -> [Vec<Times>; 2] {
     let tasks = (0..asking).map(|who| {
         tokio::spawn(async move {

@@ -263,7 +263,7 @@ fn bare_flushes(path: &Path) -> f64 {
     let slot = [1; SLOT_BYTES];
     let mut offsets = (0..BARE_BYTES - SLOT_BYTES).step_by(SLOT_BYTES).cycle();
     per_second(|| {
-        let offset = offsets.next().expect("it begins anew") as u64;
+        let offset = offsets.next().expect("the iterator cycles") as u64;
         time(|| {
             file.file().write_all_at(&slot, offset).expect("the disk writes");
             file.sync_data().expect("the disk flushes");

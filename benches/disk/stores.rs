@@ -240,7 +240,7 @@ fn time_each(keys: &[Key], seen: &mut Seen<'_>, mut get: impl FnMut(&Key) -> Opt
 pub(crate) fn flush_call(kind: Kind) -> &'static str {
     match kind {
         Kind::Likewise | Kind::LikewisePread | Kind::Redb => "fdatasync",
-        // Its build must be told that the system has the cheaper call.
+        // Its build needs a flag that the system has the cheaper call.
         Kind::Sqlite if option_env!("LIBSQLITE3_FLAGS") == Some("-DHAVE_FDATASYNC=1") => "fdatasync",
         Kind::Sqlite => "fsync",
     }

@@ -166,10 +166,10 @@ async fn a_write_drops_the_cached_results_that_it_changes_and_no_others() {
     )
     .await;
     assert_eq!(hits().await, [true, true, false], "far from all, but the last has room");
-    let gone = post(&server, "points/documents/delete", json!({ "ids": ["up", "nobody"] })).await;
+    let gone = post(&server, "points/documents/delete", json!({ "ids": ["up", "absent"] })).await;
     assert_eq!(gone.body["documents"], 1);
     assert_eq!(hits().await, [true, false, false]);
-    let gone = post(&server, "points/documents/delete", json!({ "ids": ["nobody"] })).await;
+    let gone = post(&server, "points/documents/delete", json!({ "ids": ["absent"] })).await;
     assert_eq!(gone.body, json!({ "documents": 0, "version": 4 }));
     let gone = post(&server, "points/documents/delete", json!({ "tags": ["mixed"] })).await;
     assert_eq!(gone.body["documents"], 1);
@@ -340,8 +340,8 @@ async fn bad_input_is_refused_and_changes_nothing() {
     ask("points/search", json!({ "query": "x" }), 409, Some("query")).await;
     ask("texts/search", json!({ "query": "" }), 400, Some("query")).await;
     ask("texts/search", json!({ "query": "x", "cache": { "only-if-cached": true } }), 504, None).await;
-    ask("nobody/search", json!({ "vector": [1] }), 404, Some("name")).await;
-    ask("nobody/documents", json!({ "documents": [] }), 404, Some("name")).await;
+    ask("absent/search", json!({ "vector": [1] }), 404, Some("name")).await;
+    ask("absent/documents", json!({ "documents": [] }), 404, Some("name")).await;
     ask("points/documents/delete", json!({ "ids": ["east"], "tags": ["cold"] }), 400, Some("ids")).await;
     ask("points/documents/delete", json!({ "tags": ["a b"] }), 400, Some("tags")).await;
     for (name, body, status, param) in [
@@ -361,7 +361,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
             answer.body
         );
     }
-    let missing = server.get("/v1/collections/points/documents/nobody").await;
+    let missing = server.get("/v1/collections/points/documents/absent").await;
     assert_eq!((missing.status, missing.error().1), (404, Some("id")));
     let wrong = server.get("/v1/collections/points/documents/east?include=all").await;
     assert_eq!((wrong.status, wrong.error().1), (400, Some("include")));
@@ -473,7 +473,7 @@ async fn results_have_a_limit_and_texts_that_are_too_long_are_named() {
     }
 }
 
-/// Whoever leaves while a collection is made leaves one collection, and not half of another.
+/// A client that disconnects while a collection is created leaves one whole collection.
 #[tokio::test]
 async fn clients_that_leave_while_a_collection_is_made_break_nothing() {
     let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);

@@ -65,8 +65,8 @@ async fn documents_are_imported_and_exported_as_lines_and_as_an_array() {
     let all: String = (0..700).map(document).collect();
     fs_err::write(dir.path().join("points.jsonl"), &all).unwrap();
     succeeds(&["import", "points", &path("points.jsonl"), "--metric", "l2"]);
-    let told = succeeds(&["export", "points", "-", "--vectors"]);
-    assert_eq!(String::from_utf8_lossy(&told.stdout), all);
+    let exported = succeeds(&["export", "points", "-", "--vectors"]);
+    assert_eq!(String::from_utf8_lossy(&exported.stdout), all);
     succeeds(&["export", "points", &path("points.npy")]);
     let array = fs_err::read(dir.path().join("points.npy")).unwrap();
     assert_eq!(array.len(), 128 + 700 * 2 * 4);
@@ -98,7 +98,7 @@ async fn documents_are_imported_and_exported_as_lines_and_as_an_array() {
     fs_err::write(dir.path().join("ids.jsonl"), "\"0\"\n").unwrap();
     let refused = run(&server, &["import", "points", &path("points.npy")], "");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("700 vectors, and 1 lines"));
-    assert_eq!(run(&server, &["export", "nobody", "-"], "").status.code(), Some(3));
+    assert_eq!(run(&server, &["export", "absent", "-"], "").status.code(), Some(3));
     assert!(server.stop().success());
     let verified = output(Command::new(env!("CARGO_BIN_EXE_likewise")).arg("verify").arg(dir.path()));
     let table = String::from_utf8_lossy(&verified.stdout).into_owned();
@@ -130,9 +130,9 @@ fn an_import_waits_for_a_server_that_is_busy() {
     let file = dir.path().join("one.jsonl");
     fs_err::write(&file, "{\"id\": \"1\", \"text\": \"uno\"}\n").unwrap();
     let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
-    let told = output(program.args(["import", "points"]).arg(&file).env("LIKEWISE_URL", url));
-    let said = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert!(told.status.success() && said.contains("stored 1 documents"), "{said}");
+    let imported = output(program.args(["import", "points"]).arg(&file).env("LIKEWISE_URL", url));
+    let said = String::from_utf8_lossy(&imported.stderr).into_owned();
+    assert!(imported.status.success() && said.contains("stored 1 documents"), "{said}");
     busy.join().unwrap();
 }
 

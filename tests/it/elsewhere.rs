@@ -49,7 +49,7 @@ async fn another_model_may_take_other_shapes_and_its_refusal_is_passed_on() {
     assert_eq!(serde_json::from_str::<Value>(&upstream.seen().remove(0).body).unwrap(), images);
     upstream.next(Mode::Reply(404, vec![], r#"{"error":{"message":"no such model"}}"#.to_owned()));
     assert_eq!(ask(&server, &json!({ "model": "none", "input": "a" })).await.status, 404);
-    // What is wrong for a model of ours is told here.
+    // An input that is invalid for a local model is refused here.
     let images = json!({ "model": "all-MiniLM-L6-v2", "input": [{ "image": "data:," }] });
     let answer = ask(&server, &images).await;
     assert_eq!((answer.status, answer.error()), (400, ("invalid_input", Some("input[0]"))));

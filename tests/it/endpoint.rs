@@ -1,7 +1,7 @@
-//! An embeddings endpoint of a few lines, which stands for somebody else's model.
+//! An embeddings endpoint of a few lines, which stands for a remote model.
 //!
-//! No two of its vectors are equal: each tells its text and the call that made it. So an entry that was lost and made
-//! anew shows, and so does an entry that stands under another's key.
+//! No two of its vectors are equal: each encodes its text and the call that made it. So a test sees when an entry was lost and
+//! embedded again, and when an entry is stored under another's key.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -34,7 +34,7 @@ struct State {
     /// A word that is refused, with a status and a message.
     refused: Mutex<Option<(String, u16, String)>>,
     seen: Mutex<Vec<String>>,
-    /// Whoever answers passes it.
+    /// Each answer passes it.
     gate: Arc<tokio::sync::RwLock<()>>,
 }
 
@@ -62,7 +62,7 @@ impl Endpoint {
         self.state.texts.load(Ordering::SeqCst)
     }
 
-    /// Answers nobody until what it returns is dropped.
+    /// Holds all answers until the returned guard is dropped.
     pub(crate) async fn hold(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.state.gate).write_owned().await
     }

@@ -102,14 +102,14 @@ async fn bad_lines_are_told_and_nothing_is_left_half_made() {
     let file = own.file("bad.jsonl", format!("{many}{bad}"));
     let (code, said) = own.import("new", &file, &[]);
     assert_eq!(code, Some(1), "{said}");
-    for told in [
+    for expected in [
         "4 of 604 documents",
         "line 601: the id \"5\" is that of number 6 already",
         "line 602: read a line",
         "line 603: the vector has 3 numbers, the others have 2",
         "line 604: the vector is zero",
     ] {
-        assert!(said.contains(told), "{told}: {said}");
+        assert!(said.contains(expected), "{expected}: {said}");
     }
     assert_eq!(own.documents("new").await, None, "not even made");
     let (code, said) = own.import("new", &file, &["--continue"]);

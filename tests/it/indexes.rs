@@ -176,7 +176,7 @@ async fn writes_show_at_once_and_a_rebuilt_index_forgets_what_is_gone() {
     let document = json!({ "id": "new", "vector": encoded(&vector(5, 77)) });
     post(&server, "documents", json!({ "documents": [document] })).await;
     assert_eq!(results(&search(&server, 5, json!({})).await)[0].0, "new");
-    // More than a fifth: compacted, and indexed anew.
+    // More than a fifth: compacted, and indexed again.
     let ids: Vec<String> = (0..1000).map(|id| id.to_string()).collect();
     post(&server, "documents/delete", json!({ "ids": ids })).await;
     let left = describe(&server).await["documents"].as_u64().unwrap();
@@ -188,7 +188,7 @@ async fn writes_show_at_once_and_a_rebuilt_index_forgets_what_is_gone() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_opened_and_a_damaged_or_missing_one_is_made_anew() {
+async fn a_snapshot_is_opened_and_a_damaged_or_missing_one_is_rebuilt() {
     let fixture = Fixture::new().await;
     let server = fixture.with_index("HNSW16,SQ8").await;
     let found = results(&search(&server, 3, json!({})).await);

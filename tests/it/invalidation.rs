@@ -95,10 +95,10 @@ async fn softly_invalidated_objects_are_served_while_one_refreshes_them() {
         let lease = first.header("x-cache-lease").to_owned();
         let second = server.ask("GET", &path, &wants_lease, "").await;
         assert_eq!((second.status, second.header("x-cache-lease")), (200, ""), "one is enough");
-        let stored = server.ask("PUT", &path, &[("x-cache-lease", &lease)], "anew").await;
+        let stored = server.ask("PUT", &path, &[("x-cache-lease", &lease)], "fresh").await;
         assert_eq!(stored.status, 204, "{}", stored.body);
         let fresh = server.get(&path).await;
-        assert_eq!(fresh.body, "anew");
+        assert_eq!(fresh.body, "fresh");
         assert!(!fresh.header("cache-status").ends_with("-stale"));
     }
 }

@@ -129,7 +129,7 @@ async fn count_lost(server: &Server, ledger: &[Acknowledged]) -> usize {
 async fn has_all(server: &Server, acknowledged: &[Acknowledged]) -> bool {
     let url = format!("{}/v1/embeddings", server.url());
     let texts: Vec<String> = acknowledged.iter().map(|one| one.text.clone()).collect();
-    let (status, answer) = ask(server.client(), &url, &texts, true).await.expect("nobody kills this server");
+    let (status, answer) = ask(server.client(), &url, &texts, true).await.expect("this server is not killed");
     match status {
         200 => vectors(&answer)
             .iter()

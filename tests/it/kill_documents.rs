@@ -26,7 +26,7 @@ type Ledger = BTreeMap<u64, Vec<u64>>;
 
 /// A change as its client tells it: asked for, then acknowledged.
 #[derive(Debug)]
-struct Told {
+struct Report {
     /// Ids, all with one new version; 0 stands for deletion.
     ids: Vec<u64>,
     version: u64,
@@ -74,21 +74,21 @@ async fn nothing_acknowledged_is_lost_and_nothing_deleted_is_back() {
 
 /// Lets clients work, kills the server, and writes down what may be found; returns how many changes were acknowledged.
 async fn work_until_killed(server: Server, ledger: &mut Ledger, version: &mut u64, after: Duration) -> usize {
-    let (tell, mut told) = mpsc::unbounded_channel::<Told>();
+    let (reporter, mut reports) = mpsc::unbounded_channel::<Report>();
     for client in 0..CLIENTS {
-        let (http, url, tell) = (server.client().clone(), server.url().to_owned(), tell.clone());
+        let (http, url, reporter) = (server.client().clone(), server.url().to_owned(), reporter.clone());
         let first = *version + 1 + client * 1_000_000;
         tokio::spawn(async move {
             let mut version = first;
-            while change(&http, &url, client, version, &tell).await.is_some() {
+            while change(&http, &url, client, version, &reporter).await.is_some() {
                 version += 1;
             }
         });
     }
     *version += CLIENTS * 1_000_000;
-    drop(tell);
+    drop(reporter);
     let mut all = Vec::new();
-    while let Some(news) = told.recv().await {
+    while let Some(news) = reports.recv().await {
         let is_acknowledged = news.is_acknowledged;
         all.push(news);
         if is_acknowledged {
@@ -96,7 +96,7 @@ async fn work_until_killed(server: Server, ledger: &mut Ledger, version: &mut u6
         }
     }
     let working = async {
-        while let Some(news) = told.recv().await {
+        while let Some(news) = reports.recv().await {
             all.push(news);
         }
     };
@@ -104,11 +104,11 @@ async fn work_until_killed(server: Server, ledger: &mut Ledger, version: &mut u6
     assert!(outcome.is_err(), "the clients ended before the server was killed");
     server.kill();
     // What was answered before the end, and heard only now.
-    while let Some(news) = told.recv().await {
+    while let Some(news) = reports.recv().await {
         all.push(news);
     }
     let mut acknowledged = 0;
-    for Told { ids, version, is_acknowledged } in all {
+    for Report { ids, version, is_acknowledged } in all {
         acknowledged += usize::from(is_acknowledged);
         for id in ids {
             let versions = ledger.entry(id).or_insert_with(|| vec![0]);
@@ -128,7 +128,7 @@ async fn change(
     url: &str,
     client: u64,
     version: u64,
-    tell: &mpsc::UnboundedSender<Told>,
+    reporter: &mpsc::UnboundedSender<Report>,
 ) -> Option<()> {
     let random = splitmix(version);
     let ids: Vec<u64> = (0..random % 3 + 1).map(|at| client * IDS + (random / 8 + at) % IDS).collect();
@@ -140,7 +140,7 @@ async fn change(
             |name| json!({ "id": name, "text": text(version), "vector": [version % 1000, 1, 2, 3] });
         ("documents", json!({ "documents": names.into_iter().map(document).collect::<Vec<_>>() }), version)
     };
-    let say = |is_acknowledged| _ = tell.send(Told { ids: ids.clone(), version, is_acknowledged });
+    let say = |is_acknowledged| _ = reporter.send(Report { ids: ids.clone(), version, is_acknowledged });
     say(false);
     let request = http.post(format!("{url}/v1/collections/points/{path}")).body(body.to_string());
     let response = request.send().await.ok()?;
@@ -167,7 +167,7 @@ async fn check(server: &Server, ledger: &mut Ledger) {
         assert!(versions.contains(&now), "document {id}: {now} was found, {versions:?} may be");
         *versions = vec![now];
     }
-    assert!(found.is_empty(), "documents that nobody stored: {found:?}");
+    assert!(found.is_empty(), "documents that were never stored: {found:?}");
 }
 
 fn text(version: u64) -> String {

@@ -62,25 +62,25 @@ fn count(ledger: &[(u64, State)], wanted: State) -> usize {
 
 /// Lets clients work, kills the server, and returns what became of each object.
 async fn work_until_killed(server: Server, next: &Arc<AtomicU64>, after: Duration) -> Vec<(u64, State)> {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (reporter, mut reports) = mpsc::unbounded_channel();
     for _ in 0..CLIENTS {
         let (client, url) = (server.client().clone(), server.url().to_owned());
-        let (next, tell) = (Arc::clone(next), tell.clone());
+        let (next, reporter) = (Arc::clone(next), reporter.clone());
         tokio::spawn(async move {
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
-                if store_and_perhaps_invalidate(&client, &url, n, &tell).await.is_none() {
+                if store_and_perhaps_invalidate(&client, &url, n, &reporter).await.is_none() {
                     break;
                 }
             }
         });
     }
-    drop(tell);
+    drop(reporter);
     let mut last = std::collections::BTreeMap::new();
-    let (n, state) = told.recv().await.expect("the first request of a round is answered");
+    let (n, state) = reports.recv().await.expect("the first request of a round is answered");
     last.insert(n, state);
     let working = async {
-        while let Some((n, state)) = told.recv().await {
+        while let Some((n, state)) = reports.recv().await {
             last.insert(n, state);
         }
     };
@@ -88,7 +88,7 @@ async fn work_until_killed(server: Server, next: &Arc<AtomicU64>, after: Duratio
     assert!(outcome.is_err(), "the clients ended before the server was killed");
     server.kill();
     // What was answered before the end, and heard only now.
-    while let Some((n, state)) = told.recv().await {
+    while let Some((n, state)) = reports.recv().await {
         last.insert(n, state);
     }
     last.into_iter().collect()
@@ -99,12 +99,12 @@ async fn store_and_perhaps_invalidate(
     client: &reqwest::Client,
     url: &str,
     n: u64,
-    tell: &mpsc::UnboundedSender<(u64, State)>,
+    reporter: &mpsc::UnboundedSender<(u64, State)>,
 ) -> Option<()> {
     let object = format!("{url}/v1/cache/products/{n}");
     let put = client.put(&object).header("x-cache-tags", format!("tag:{n}")).body(value(n));
     expect(put, 204).await?;
-    let say = |state| _ = tell.send((n, state));
+    let say = |state| _ = reporter.send((n, state));
     say(State::Stored);
     let invalidate = |body: Value| client.post(format!("{url}/v1/invalidate")).body(body.to_string());
     let (request, status) = match n % 5 {

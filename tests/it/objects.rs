@@ -178,7 +178,7 @@ async fn cache_control_of_a_put_is_a_lifetime_and_that_of_a_get_asks_caches_to_c
 #[tokio::test]
 async fn keys_that_are_called_like_routes_are_keys() {
     let (server, _dir) = start().await;
-    // `.` and `..` alone cannot be told: clients resolve them before they send a path.
+    // `.` and `..` alone cannot be sent: clients resolve them before they send a path.
     for key in ["batch", "a%2Fb", "%2F", "delete", "healthz", "%00", "..%2F..%2Fx"] {
         let path = format!("/v1/cache/products/{key}");
         assert_eq!(put(&server, &path, &[], key).await.status, 204, "{key}");

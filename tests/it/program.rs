@@ -132,7 +132,7 @@ impl Server {
         Server::spawn_at(program, "127.0.0.1:0")
     }
 
-    /// As [`Server::spawn`], on an address that somebody must know before.
+    /// As [`Server::spawn`], on an address that must be known before.
     pub(crate) fn spawn_at(program: &mut Command, address: &str) -> Server {
         let client = client();
         program.args(["--listen", address]).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -234,7 +234,7 @@ impl Server {
 
     fn ended(&mut self) -> ExitStatus {
         let (pid, alive) = (self.child.id().to_string(), mpsc::channel::<()>());
-        // Whoever does not end is ended, which shows in the status.
+        // A process that does not end is killed, which shows in the status.
         let watch = std::thread::spawn(move || {
             if alive.1.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
                 let _ = Command::new("kill").args(["-KILL", &pid]).status();

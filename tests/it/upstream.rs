@@ -1,4 +1,4 @@
-//! A language model of a few lines behind OpenAI's interface, which stands for somebody else's.
+//! A language model of a few lines behind OpenAI's interface, which stands for a remote one.
 //!
 //! No two of its answers are equal: each tells the call that made it. What goes wrong goes wrong when the test says so, and
 //! what is slow is held by a gate, never by a clock.
@@ -69,9 +69,9 @@ struct State {
     answers: AtomicU64,
     modes: Mutex<Vec<Mode>>,
     usual: Mutex<Mode>,
-    /// Whoever answers passes it.
+    /// Each answer passes it.
     head: Gate,
-    /// Whoever streams passes it behind the first words.
+    /// Each stream passes it behind the first words.
     tail: Gate,
     cancelled: watch::Sender<u64>,
 }
@@ -134,17 +134,17 @@ impl Upstream {
         self.state.modes.lock().unwrap().push(mode);
     }
 
-    /// Answers nobody until what it returns is dropped.
+    /// Holds all answers until the returned guard is dropped.
     pub(crate) async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.state.head).write_owned().await
     }
 
-    /// Streams to nobody more than the first words until what it returns is dropped.
+    /// Holds all streams behind their first words until the returned guard is dropped.
     pub(crate) async fn hold_tail(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.state.tail).write_owned().await
     }
 
-    /// Waits until so many calls have been given up by whoever made them.
+    /// Waits until so many calls have been given up by their callers.
     pub(crate) async fn cancelled(&self, count: u64) {
         let cancelled = self.state.cancelled.subscribe();
         until("calls are given up", async || *cancelled.borrow() >= count).await;
@@ -277,7 +277,7 @@ fn whole(asked: &Value, call: u64, reason: Option<&str>) -> Value {
     })
 }
 
-/// The same as events, cut in other places than anybody else would cut it.
+/// The same as events, cut in unusual places.
 fn chunks(asked: &Value, whole: &Value) -> Vec<String> {
     let wants_usage = asked["stream_options"]["include_usage"] == true;
     let event = |choices: Value, usage: &Value| {

@@ -96,7 +96,7 @@ async fn write(server: &Server, ledger: &Ledger, writer: u64, is_over: &AtomicBo
     }
 }
 
-/// Searches by index and exactly, cached and anew, and holds every result against the ledger. Returns how often.
+/// Searches by index and exactly, cached and uncached, and holds every result against the ledger. Returns how often.
 async fn read(server: &Server, ledger: &Ledger, reader: u64, is_over: &AtomicBool) -> u64 {
     let (mut random, mut searches) = (reader, 0);
     while !is_over.load(Ordering::Relaxed) {

@@ -55,7 +55,7 @@ impl Fixture {
     }
 }
 
-/// Whether an answer says that the server is at fault. A request may ask for a cached value only, and be told that there is
+/// Whether an answer says that the server is at fault. A request may ask for a cached value only, and get the answer that there is
 /// none (RFC 9111, section 5.2.1.7), which an answer to HEAD says by its status alone.
 fn is_fault(request: &Request, answer: &Answer) -> bool {
     let says_so = String::from_utf8_lossy(&answer.body).contains("not_cached");
