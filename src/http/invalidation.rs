@@ -7,13 +7,13 @@ use axum::extract::{Extension, Request as HttpRequest, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body;
-use super::bounded::AtMost;
-use super::offload::parse_body;
-use super::problem::{ErrorBody, Problem};
 use crate::cache::Mode;
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body;
+use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::json::parse_body;
 use crate::service::Invalidation;
 use crate::service::invalidation::{NAMES_MAX, Target};
 

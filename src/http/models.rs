@@ -8,17 +8,18 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use utoipa::ToSchema;
 
-use super::chat::{credential, traces};
-use super::forward::{Forward, pass_on};
-use super::gate::Place;
-use super::headers::path;
-use super::problem::{ErrorBody, Problem};
-use super::wire::{ModelList, ModelObject, check_model_name};
 use crate::embed::ModelCard;
 use crate::error::{Error, Kind, Result};
+use crate::http::admission::Place;
+use crate::http::answers::chat::{credential, traces};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::model_name::check_model_name;
+use crate::http::extract::path::path;
+use crate::http::forward::{Forward, pass_on};
 
 /// The names under which the model is served. Shared by `Arc`.
 #[derive(Debug)]
@@ -87,6 +88,35 @@ impl Names {
             fingerprint: self.card.fingerprint.to_string(),
         }
     }
+}
+
+/// A model that can be asked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelObject {
+    /// The name to ask for.
+    pub(super) id: String,
+    /// `model`.
+    pub(super) object: &'static str,
+    /// When its weights were written, in seconds since 1970.
+    pub(super) created: u32,
+    /// `likewise`.
+    pub(super) owned_by: &'static str,
+    /// Length of its vectors.
+    pub(super) dimensions: usize,
+    /// Tokens that it reads; the rest of a longer text is cut.
+    pub(super) max_input_tokens: usize,
+    /// Hash of everything that can change a vector.
+    pub(super) fingerprint: String,
+}
+
+/// All models.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelList {
+    /// `list`.
+    pub(super) object: &'static str,
+    /// The models that embed here, then those of the upstreams as these describe them.
+    #[schema(value_type = Vec<ModelObject>)]
+    pub(super) data: Vec<Box<RawValue>>,
 }
 
 /// What the handlers need.

@@ -3,15 +3,12 @@
 
 use std::sync::LazyLock;
 
-use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use super::wire::parse;
 use crate::error::{Error, Kind, Result};
-use bytes::Bytes;
 
 /// Work on at most so many bytes takes about a millisecond, and a change of threads would cost more than it saves.
-const INLINE_BYTES_MAX: usize = 256 * 1024;
+pub(super) const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// Long work that runs at the same time: as much as there are cores. More would only take turns, and the runtime's own
 /// threads would wait for theirs among them.
@@ -40,15 +37,6 @@ pub(super) async fn offload<T: Send + 'static>(
     done.await.map_err(|died| Error::new(Kind::Internal, "work on a long body died").source(died))
 }
 
-/// Parses a JSON body as [`parse`] does; a long one off the runtime.
-///
-/// # Errors
-/// As [`parse`].
-pub(super) async fn parse_body<T: DeserializeOwned + Send + 'static>(body: &Bytes) -> Result<T> {
-    let body = body.clone();
-    offload(body.len(), move || parse(&body)).await?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,12 +56,5 @@ mod tests {
             assert_eq!(died.unwrap_err().kind(), Kind::Internal);
         }
         assert_eq!(offload(usize::MAX, || 1).await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_long_body_is_parsed_as_a_short_one() {
-        let list = format!("{{\"a\":{:?}}}", vec![1; INLINE_BYTES_MAX]);
-        let parsed: std::collections::HashMap<String, Vec<u8>> = parse_body(&list.into()).await.unwrap();
-        assert_eq!(parsed["a"].len(), INLINE_BYTES_MAX);
     }
 }

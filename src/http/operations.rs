@@ -11,10 +11,10 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problem::{ErrorBody, Problem};
 use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind};
+use crate::http::error_response::{ErrorBody, Problem};
 use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
 use crate::service::{Answers, Collections};
 

@@ -13,14 +13,6 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::cors::Cors;
-use super::gate::{self, Gate, Gated};
-use super::models::Names;
-use super::operations::{Operations, Readiness};
-use super::{
-    Options, answers, batch, chat, collections, documents, embeddings, forward, invalidation, models,
-    objects, operations, search, snapshots,
-};
 use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
 use crate::dialects::ParseCache;
@@ -28,6 +20,14 @@ use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::is_credential;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
+use crate::http::admission::cors::Cors;
+use crate::http::admission::{self, Gate, Gated};
+use crate::http::answers::{chat, direct};
+use crate::http::collections::{documents, search, snapshots};
+use crate::http::models::Names;
+use crate::http::objects::batch;
+use crate::http::operations::{Operations, Readiness};
+use crate::http::{Options, collections, embeddings, forward, invalidation, models, objects, operations};
 use crate::metrics::Metrics;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
@@ -83,7 +83,7 @@ struct Contract;
 /// # Errors
 /// `Config` if the keys cannot be read, if `http.cors` lists what is no origin, or if others can reach the address and there are none.
 pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
-    let keys = gate::read_keys(options)?;
+    let keys = admission::read_keys(options)?;
     if keys.is_empty() && !is_loopback(&options.listen) {
         return Err(Error::new(
             Kind::Config,
@@ -142,7 +142,7 @@ fn add_answers_of_the_gate(contract: &mut utoipa::openapi::OpenApi) {
         for operation in operations.into_iter().flatten() {
             let takes_body = operation.request_body.is_some();
             for (status, description) in answers {
-                if !gate::OPEN_ROUTES.contains(&route.as_str()) && (status == "403" || takes_body) {
+                if !admission::OPEN_ROUTES.contains(&route.as_str()) && (status == "403" || takes_body) {
                     let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
                     let answer =
                         ResponseBuilder::new().description(description).content("application/json", body);
@@ -275,9 +275,9 @@ fn chat_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {
 
 fn answer_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {
     OpenApiRouter::new()
-        .routes(routes!(answers::give))
-        .routes(routes!(answers::lookup))
-        .routes(routes!(answers::delete))
+        .routes(routes!(direct::give))
+        .routes(routes!(direct::lookup))
+        .routes(routes!(direct::delete))
 }
 
 fn model_routes() -> OpenApiRouter<Arc<models::Endpoint>> {

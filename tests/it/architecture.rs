@@ -84,7 +84,7 @@ const CRATE_USERS: [(&str, &[&str]); 13] = [
     ("redb", &["src/storage/"]),
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),
     ("lru", &["src/cache/memory/"]),
-    ("zstd", &["src/cache/compression.rs", "src/http/coding.rs", "src/decompression.rs"]),
+    ("zstd", &["src/cache/compression.rs", "src/http/content_coding.rs", "src/decompression.rs"]),
     ("likewise_index", &["src/search/"]),
     ("arc_swap", &["src/search/", "src/dialects/parse_cache.rs"]),
 ];

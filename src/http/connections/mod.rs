@@ -5,6 +5,9 @@
 
 mod buffers;
 mod connection;
+pub(super) mod min_rate;
+pub(super) mod request_body;
+pub(super) mod response_body;
 mod slot;
 #[cfg(test)]
 mod tests;

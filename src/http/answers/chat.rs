@@ -1,0 +1,428 @@
+//! `/v1/chat/completions`: asks once.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::body::Body as HttpBody;
+use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::answer_id::name_of;
+use crate::dialects::{ParseCache, Replay};
+use crate::domain::{Credential, Tag, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::http::admission::Place;
+use crate::http::error_response::{self, ErrorBody, Problem};
+use crate::http::extract::headers::{number, tags};
+use crate::http::extract::json::{null_is_default, object, parse};
+use crate::http::extract::{body, cache_control, text_encoding};
+use crate::http::offload::offload;
+use crate::http::reservation;
+use crate::http::response::chunked;
+use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING};
+use crate::service::answers::{
+    AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, MatchKind, Outcome, REPLAYED_BYTES,
+};
+use crate::service::{Answers, Directives};
+use crate::upstream::Headers;
+
+const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
+const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
+const TOKENS_SAVED: HeaderName = HeaderName::from_static("x-likewise-tokens-saved");
+const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-usd");
+
+/// Headers that name a request on its way and do not change its answer.
+const TRACES: [&str; 5] = ["traceparent", "tracestate", "baggage", "via", "x-client-request-id"];
+/// Room for the headers of an answer, those that the gate and the connection add included.
+const HEADERS: usize = 12;
+
+/// What the handlers need.
+pub(in crate::http) struct Endpoint {
+    pub(in crate::http) answers: Arc<Answers>,
+    pub(in crate::http) parse_cache: ParseCache,
+    /// Headers that are passed on and part of what is asked.
+    pub(in crate::http) forwarded_headers: Vec<HeaderName>,
+    pub(in crate::http) body_bytes_max: usize,
+}
+
+/// The body of a chat completion, as far as it is read here. Everything else is between the client and the model.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ChatRequest {
+    /// The model to ask.
+    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+    model: String,
+    /// The conversation; the last words of the user are the question.
+    #[schema(value_type = Vec<Object>)]
+    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+    messages: serde::de::IgnoredAny,
+    /// Whether to answer with a stream of events.
+    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+    stream: Option<bool>,
+    /// What the request says about the cache; not sent on.
+    #[serde(default, deserialize_with = "object")]
+    cache: Option<AnswerCacheObject>,
+}
+
+/// What a request says about the cache of answers.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AnswerCacheObject {
+    /// Lifetime of what is stored, in seconds.
+    ttl: Option<u32>,
+    /// Oldest acceptable age of a cached answer, in seconds.
+    s_maxage: Option<u32>,
+    /// Skip the read; ask again and store.
+    #[serde(deserialize_with = "null_is_default")]
+    no_cache: bool,
+    /// Skip the write.
+    #[serde(deserialize_with = "null_is_default")]
+    no_store: bool,
+    /// Answer from the cache, or with 504.
+    #[serde(deserialize_with = "null_is_default")]
+    only_if_cached: bool,
+    /// Answers of different namespaces are different answers.
+    namespace: Option<String>,
+    /// What the answer depends on.
+    #[serde(deserialize_with = "null_is_default")]
+    tags: Vec<String>,
+}
+
+impl AnswerCacheObject {
+    /// What the routes of answers say in fields of their own.
+    pub(in crate::http) fn of(
+        tags: Vec<String>,
+        ttl: Option<u32>,
+        namespace: Option<String>,
+    ) -> AnswerCacheObject {
+        AnswerCacheObject { ttl, namespace, tags, ..AnswerCacheObject::default() }
+    }
+
+    /// What body and headers say together; where both speak, the stricter holds. `tags_param` names the body's tags.
+    pub(super) fn with_headers(
+        self,
+        headers: &HeaderMap,
+        tags_param: &str,
+    ) -> Result<(Directives, Vec<Tag>)> {
+        let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid(tags_param, Tag::RULE));
+        let mut tags: Vec<Tag> = self.tags.iter().map(named).collect::<Result<_>>()?;
+        tags.extend(self::tags(headers)?);
+        let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+        let mut directives = Directives {
+            no_cache: self.no_cache,
+            no_store: self.no_store,
+            only_if_cached: self.only_if_cached,
+            age_seconds_max: self.s_maxage,
+            ttl_seconds: match (self.ttl, asked) {
+                (Some(one), Some(two)) => Some(one.min(two)),
+                (one, two) => one.or(two),
+            },
+            namespace: self.namespace,
+            ..Directives::default()
+        };
+        cache_control::apply(headers, &mut directives)?;
+        Ok((directives, tags))
+    }
+}
+
+/// Answers a conversation.
+///
+/// A question that was answered before, within the same conversation and with the same settings, is answered from the
+/// cache; one that is being answered is joined. As JSON or as a stream of events, whichever way it was answered first.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "answers",
+    params(
+        ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
+        ("x-cache-tags" = Option<String>, Header, description = "What the answer depends on, separated by commas"),
+        ("cache-control" = Option<String>, Header,
+            description = "no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached, stale-if-error"),
+    ),
+    request_body = ChatRequest,
+    responses(
+        (status = 200, description = "OpenAI's answer; with `stream`, its events",
+            content((Object = "application/json"), (String = "text/event-stream"))),
+        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it; nothing was sent"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "No upstream is configured, or none answers the model"),
+        (status = 413, body = ErrorBody),
+        (status = 429, body = ErrorBody, description = "Too many requests wait, here or at the upstream"),
+        (status = 502, body = ErrorBody, description = "The upstream cannot be reached or has broken off"),
+        (status = 504, body = ErrorBody, description = "The upstream took too long; or not cached, with only-if-cached"),
+    )
+)]
+pub(in crate::http) async fn create(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    Extension(place): Extension<Arc<Place>>,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = text_encoding::without_mark(body::read(body, endpoint.body_bytes_max).await?);
+    let is_remembered = !cache_control::forbids_storing(&head.headers);
+    let (own, text) = (Arc::clone(&endpoint), body.clone());
+    let read = move || {
+        let parsed =
+            if is_remembered { own.parse_cache.read(&text) } else { own.parse_cache.read_once(&text) };
+        parsed.map_err(|error| text_encoding::fault(&text).unwrap_or(error))
+    };
+    let parsed = offload(body.len(), read).await??;
+    let object = if parsed.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
+    let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
+    let takes_trailers = takes_trailers(&head.headers);
+    let ask = AnswerRequest {
+        parsed,
+        body,
+        query: head.uri.query().map(str::to_owned),
+        tenant,
+        credential: credential(&head.headers),
+        headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
+        traces: traces(&head.headers),
+        directives,
+        tags,
+    };
+    // Those who wait for a model must not keep out those whose answer is here.
+    place.leave();
+    Ok(respond(endpoint.answers.ask(ask).await?, takes_trailers))
+}
+
+/// What a request came with as its credential.
+pub(in crate::http) fn credential(headers: &HeaderMap) -> Option<Credential> {
+    Credential::of(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+}
+
+/// The headers that are passed on, by name.
+fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for name in names {
+        for value in headers.get_all(name) {
+            let fault = |_| Error::invalid(name.as_str(), format!("the header {name} is not ASCII"));
+            found.push((name.as_str().to_owned(), value.to_str().map_err(fault)?.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+pub(in crate::http) fn traces(headers: &HeaderMap) -> Headers {
+    let values = |name| headers.get_all(name).iter().map(move |value| (name, value));
+    let found = TRACES.into_iter().flat_map(values);
+    found.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect()
+}
+
+/// Whether the client reads fields behind a body (RFC 9110, section 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Writes an answer with the headers that tell how it came about. Of a stream it is known only at its end whether it is
+/// stored.
+fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
+    let timing = server_timing(&served);
+    let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
+    let is_events = matches!(served.body, Body::Live(_) | Body::Events(_) | Body::Replay(..));
+    let held = match &served.body {
+        Body::Replay(_, replay) => Some(replay.bytes_held_and_expected()),
+        Body::Whole(_) | Body::Events(_) | Body::Live(_) => None,
+    };
+    let has_trailer = takes_trailers && matches!(served.body, Body::Live(_)) && reason.is_none();
+    let mut response = Response::new(match served.body {
+        Body::Whole(bytes) | Body::Events(bytes) => HttpBody::from(bytes),
+        Body::Replay(first, replay) => chunked::body(pieces_of(first, replay)),
+        Body::Live(live) => HttpBody::new(StreamBody::new(frames_of(live, has_trailer))),
+    });
+    if let Some((source_bytes, bytes_expected)) = held {
+        reservation::holds(response.extensions_mut(), source_bytes, bytes_expected);
+    }
+    // Upstreams speak HTTP, so what they said can be said again.
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS + served.headers.len());
+    copy(&served.headers, headers);
+    if is_events {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    } else {
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    describe(&served.outcome, headers);
+    headers.insert(SERVER_TIMING, value(timing));
+    if let Some(id) = id {
+        headers.insert(ANSWER_ID, value(name_of(id)));
+    }
+    if let Some(saved) = saved {
+        headers.insert(TOKENS_SAVED, HeaderValue::from(saved.tokens));
+        if let Some(usd) = saved.usd {
+            headers.insert(COST_SAVED, value(format!("{usd:.6}")));
+        }
+    }
+    if let Some(reason) = reason {
+        headers.insert(REASON, HeaderValue::from_static(reason.label()));
+    }
+    if has_trailer {
+        headers.insert(header::TRAILER, HeaderValue::from_static("x-likewise-reason"));
+    }
+    response
+}
+
+/// What is left of a stream.
+enum Rest {
+    Live(EventStream),
+    Broken(Error),
+}
+
+/// A kept stream, written as it is read.
+fn pieces_of(first: Bytes, mut replay: Box<dyn Replay>) -> impl Iterator<Item = Bytes> {
+    let rest = std::iter::from_fn(move || replay.next_bytes(REPLAYED_BYTES));
+    std::iter::once(first).chain(rest)
+}
+
+/// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is reported before.
+fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item = Result<Frame<Bytes>>> {
+    stream::unfold(Some(Rest::Live(live)), move |rest| async move {
+        let mut live = match rest? {
+            Rest::Live(live) => live,
+            Rest::Broken(error) => {
+                // What has been said leaves before the connection ends.
+                tokio::task::yield_now().await;
+                return Some((Err(error), None));
+            }
+        };
+        match live.next().await.transpose() {
+            Some(Ok(bytes)) => Some((Ok(Frame::data(bytes)), Some(Rest::Live(live)))),
+            None => {
+                let reason = live.reason().filter(|_| has_trailer)?;
+                let value = HeaderValue::from_static(reason.label());
+                Some((Ok(Frame::trailers(HeaderMap::from_iter([(REASON, value)]))), None))
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a stream broke off");
+                let is_ours = error.kind() != Kind::Upstream;
+                let event = if is_ours { error_response::event(&error) } else { Bytes::new() };
+                Some((Ok(Frame::data(event)), Some(Rest::Broken(error))))
+            }
+        }
+    })
+}
+
+/// Adds headers of an upstream's reply.
+pub(in crate::http) fn copy(from: &Headers, headers: &mut HeaderMap) {
+    for (name, value) in from {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// RFC 9211, and the age of what was kept.
+fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
+    let mut status = String::with_capacity(64);
+    status.push_str("likewise; ");
+    match outcome {
+        Outcome::Hit(age) => {
+            let _ = write!(status, "hit; ttl={}; detail={}", age.fresh_seconds, age.tier);
+            describe_age(age, &mut status);
+            headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
+        }
+        Outcome::StaleIfError(age, failed) => {
+            status.push_str("fwd=stale");
+            if let Some(failed) = failed {
+                let _ = write!(status, "; fwd-status={failed}");
+            }
+            let _ = write!(status, "; ttl={}; detail=stale-if-error", age.fresh_seconds);
+            headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
+        }
+        Outcome::ForcedRefresh => status.push_str("fwd=request"),
+        Outcome::Miss => status.push_str("fwd=miss"),
+        Outcome::Coalesced => status.push_str("fwd=miss; collapsed"),
+        Outcome::Bypass => status.push_str("fwd=bypass"),
+    }
+    // Behind what caches on the way have said (RFC 9211, section 2).
+    headers.append(CACHE_STATUS, value(status));
+}
+
+fn describe_age(age: &HitInfo, status: &mut String) {
+    if age.match_kind == MatchKind::Normalized {
+        status.push_str("-normalized");
+    }
+    if age.is_stale {
+        status.push_str("-stale");
+    }
+}
+
+/// Where the time went, in the form of the W3C's Server Timing: milliseconds.
+fn server_timing(served: &AnswerResponse) -> String {
+    let mut text = String::with_capacity(64);
+    let _ = write!(text, "lookup;dur={}", Millis(served.lookup));
+    if let Some(upstream) = served.upstream {
+        let _ = write!(text, ", upstream;dur={}", Millis(upstream));
+    }
+    text
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("words and digits are a valid header: this is a bug")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::TierName;
+
+    #[test]
+    fn outcomes_are_told_as_rfc_9211_says() {
+        let age = |is_stale, match_kind| HitInfo {
+            tier: TierName::Memory,
+            is_stale,
+            match_kind,
+            age_seconds: 7,
+            fresh_seconds: -2,
+        };
+        let status = |outcome: Outcome| {
+            let mut headers = HeaderMap::new();
+            describe(&outcome, &mut headers);
+            headers[CACHE_STATUS].to_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            status(Outcome::Hit(age(false, MatchKind::Exact))),
+            "likewise; hit; ttl=-2; detail=memory"
+        );
+        assert_eq!(
+            status(Outcome::Hit(age(true, MatchKind::Normalized))),
+            "likewise; hit; ttl=-2; detail=memory-normalized-stale"
+        );
+        let failed = Outcome::StaleIfError(age(true, MatchKind::Exact), Some(503));
+        assert_eq!(status(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
+        assert_eq!(status(Outcome::Coalesced), "likewise; fwd=miss; collapsed");
+        assert_eq!(status(Outcome::Bypass), "likewise; fwd=bypass");
+    }
+
+    #[test]
+    fn a_null_of_the_cache_object_is_the_default() {
+        let body = br#"{"ttl":null,"s-maxage":null,"no-cache":null,"no-store":null,"only-if-cached":null,
+            "namespace":null,"tags":null}"#;
+        let (directives, tags) =
+            parse::<AnswerCacheObject>(body).unwrap().with_headers(&HeaderMap::new(), "cache.tags").unwrap();
+        assert!(directives == Directives::default() && tags.is_empty());
+    }
+
+    #[test]
+    fn body_and_headers_add_up_and_the_stricter_holds() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-cache-ttl", HeaderValue::from(60));
+        headers.insert("x-cache-tags", HeaderValue::from_static("b, c"));
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        let object =
+            AnswerCacheObject { ttl: Some(90), tags: vec!["a".into()], ..AnswerCacheObject::default() };
+        let (directives, tags) = object.with_headers(&headers, "cache.tags").unwrap();
+        assert_eq!((directives.ttl_seconds, directives.no_store), (Some(60), true));
+        assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+}

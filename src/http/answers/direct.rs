@@ -1,0 +1,249 @@
+//! `/v1/answers`: the cache of answers for applications that ask their model themselves.
+
+use std::sync::Arc;
+
+use axum::Json as AxumJson;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::answer_id::{key_of, name_of};
+use super::chat::{AnswerCacheObject, Endpoint, credential};
+use crate::domain::{Credential, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body;
+use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::json::parse_body;
+use crate::http::extract::path::path;
+use crate::request_identity::Json;
+use crate::service::Directives;
+use crate::service::answers::Question;
+use crate::service::objects::TAGS_MAX;
+
+/// Bytes that a question may have, and its scope.
+const FIELD_BYTES_MAX: usize = 1 << 20;
+
+/// An answer to be kept.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GiveRequest {
+    /// The question, in words.
+    prompt: String,
+    /// The answer, in words.
+    answer: String,
+    /// Everything that must be equal for two questions to share an answer: any JSON, the order of its members included.
+    #[schema(value_type = Option<serde_json::Value>)]
+    scope: Option<Box<RawValue>>,
+    /// What the answer depends on.
+    #[schema(value_type = Vec<String>)]
+    tags: Option<AtMost<String, TAGS_MAX>>,
+    /// Lifetime in seconds.
+    ttl: Option<u32>,
+    /// Answers of different namespaces are different answers.
+    namespace: Option<String>,
+}
+
+/// The name of a kept answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct GiveAnswer {
+    /// For `DELETE /v1/answers/{id}`.
+    id: String,
+}
+
+/// A question to be looked up.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LookupRequest {
+    /// The question, in words.
+    prompt: String,
+    /// As it was given.
+    #[schema(value_type = Option<serde_json::Value>)]
+    scope: Option<Box<RawValue>>,
+    /// What the answer must depend on at least.
+    #[schema(value_type = Vec<String>)]
+    tags: Option<AtMost<String, TAGS_MAX>>,
+    /// The namespace that it was given to.
+    namespace: Option<String>,
+}
+
+/// What was found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct LookupAnswer {
+    /// Whether there is an answer.
+    hit: bool,
+    /// How its question was found to be the same: `exact` or `normalized`.
+    layer: Option<&'static str>,
+    /// Its name.
+    id: Option<String>,
+    /// The answer.
+    answer: Option<String>,
+    /// How alike the questions are; 1 for equal ones.
+    similarity: Option<f64>,
+    /// How likely the answer is the right one; 1 for equal questions.
+    probability: Option<f64>,
+    /// Why there is none.
+    reason: Option<&'static str>,
+    /// Seconds since it was given.
+    age: Option<u32>,
+    /// Seconds until it ends; negative once it has.
+    ttl: Option<i64>,
+    /// Whether it is due to be replaced.
+    stale: bool,
+}
+
+/// Looks for the answer to a question.
+#[utoipa::path(
+    post,
+    path = "/v1/answers/lookup",
+    tag = "answers",
+    request_body = LookupRequest,
+    responses(
+        (status = 200, body = LookupAnswer, description = "Whether there is an answer, and which"),
+        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
+        (status = 401, body = ErrorBody),
+        (status = 413, body = ErrorBody),
+    )
+)]
+pub(in crate::http) async fn lookup(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    request: HttpRequest,
+) -> Result<AxumJson<LookupAnswer>, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let wire: LookupRequest = parse_body(&body).await?;
+    check_sizes(&wire.prompt, wire.scope.as_deref())?;
+    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace);
+    let asked = Asked::new(&head.headers, object)?;
+    let scope = scope(wire.scope.as_deref())?;
+    let known = endpoint.answers.lookup(&asked.question(&tenant, &wire.prompt, &scope)).await?;
+    let Some(known) = known else {
+        return Ok(AxumJson(LookupAnswer {
+            hit: false,
+            layer: None,
+            id: None,
+            answer: None,
+            similarity: None,
+            probability: None,
+            reason: Some("no answer to this question is kept"),
+            age: None,
+            ttl: None,
+            stale: false,
+        }));
+    };
+    Ok(AxumJson(LookupAnswer {
+        hit: true,
+        layer: Some(known.match_kind.label()),
+        id: Some(name_of(known.id)),
+        answer: Some(known.answer),
+        similarity: Some(1.0),
+        probability: Some(1.0),
+        reason: None,
+        age: Some(known.age_seconds),
+        ttl: Some(known.fresh_seconds),
+        stale: known.is_stale,
+    }))
+}
+
+/// Keeps an answer.
+#[utoipa::path(
+    post,
+    path = "/v1/answers",
+    tag = "answers",
+    request_body = GiveRequest,
+    responses(
+        (status = 201, body = GiveAnswer, description = "Kept, on disk too"),
+        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
+        (status = 401, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "Something that it depends on was invalidated meanwhile"),
+        (status = 413, body = ErrorBody),
+    )
+)]
+pub(in crate::http) async fn give(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    request: HttpRequest,
+) -> Result<(StatusCode, AxumJson<GiveAnswer>), Problem> {
+    // Before the first byte: what is invalidated while the body arrives was made before.
+    let stamp = endpoint.answers.stamp();
+    let (head, body) = request.into_parts();
+    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let wire: GiveRequest = parse_body(&body).await?;
+    check_sizes(&wire.prompt, wire.scope.as_deref())?;
+    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, wire.ttl, wire.namespace);
+    let asked = Asked::new(&head.headers, object)?;
+    if asked.directives.no_store {
+        return Err(Error::invalid("cache-control", "what is given is stored: leave out no-store").into());
+    }
+    let scope = scope(wire.scope.as_deref())?;
+    let question = asked.question(&tenant, &wire.prompt, &scope);
+    let id = endpoint.answers.store(&question, &wire.answer, stamp).await?;
+    Ok((StatusCode::CREATED, AxumJson(GiveAnswer { id: name_of(id) })))
+}
+
+/// Removes an answer, given or made; one that is being made is not kept.
+#[utoipa::path(
+    delete,
+    path = "/v1/answers/{id}",
+    tag = "answers",
+    params(("id" = String, Path, description = "Its name, as `x-likewise-answer-id` or a lookup tells it")),
+    responses(
+        (status = 204, description = "There is none, or none any more"),
+        (status = 400, body = ErrorBody, description = "It is no answer's name"),
+        (status = 401, body = ErrorBody),
+        (status = 503, body = ErrorBody, description = "The disk takes no more; hidden until the next start only"),
+    )
+)]
+pub(in crate::http) async fn delete(
+    State(endpoint): State<Arc<Endpoint>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, Problem> {
+    endpoint.answers.delete(key_of(&path(id, "id")?)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a request says beside its question.
+struct Asked {
+    directives: Directives,
+    tags: Vec<crate::domain::Tag>,
+    credential: Option<Credential>,
+}
+
+impl Asked {
+    fn new(headers: &HeaderMap, object: AnswerCacheObject) -> Result<Asked> {
+        let (directives, tags) = object.with_headers(headers, "tags")?;
+        Ok(Asked { directives, tags, credential: credential(headers) })
+    }
+
+    fn question<'a>(&'a self, tenant: &'a Tenant, prompt: &'a str, scope: &'a Json<'a>) -> Question<'a> {
+        Question {
+            tenant,
+            credential: self.credential.as_ref(),
+            prompt,
+            scope,
+            directives: &self.directives,
+            tags: &self.tags,
+        }
+    }
+}
+
+/// Refuses what would take long to normalize: that is done on the runtime.
+fn check_sizes(prompt: &str, scope: Option<&RawValue>) -> Result<()> {
+    for (field, bytes) in [("prompt", prompt.len()), ("scope", scope.map_or(0, |scope| scope.get().len()))] {
+        if bytes > FIELD_BYTES_MAX {
+            let message = format!("{field} has at most {FIELD_BYTES_MAX} bytes, got {bytes}");
+            return Err(Error::invalid(field, message));
+        }
+    }
+    Ok(())
+}
+
+fn scope(raw: Option<&RawValue>) -> Result<Json<'_>> {
+    let Some(raw) = raw else { return Ok(Json::Null) };
+    Json::parse(raw.get().as_bytes())
+        .map_err(|error| Error::new(Kind::InvalidInput, error.message()).param("scope"))
+}

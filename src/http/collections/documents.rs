@@ -1,0 +1,408 @@
+//! `/v1/collections/{name}/documents`: storing, reading and removing documents.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Extension, Path, Query, Request as HttpRequest, State};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use base64_simd::STANDARD;
+use bytes::Bytes;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::filter;
+use super::{Endpoint, Place};
+use crate::domain::{Tag, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body;
+use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::json::{parse, shortened};
+use crate::http::extract::path::{path, query};
+use crate::http::offload::offload;
+use crate::http::response::chunked::{self, PIECE_BYTES};
+use crate::search::{
+    Change, Document, DocumentRef, Filter, METADATA_BYTES_MAX, Receipt, TAGS_MAX, View, check_metadata,
+};
+use crate::service::collections::NewDocument;
+
+/// Documents that are looked up at a time for an export.
+const EXPORTED_AT_ONCE: usize = 16;
+/// Documents and ids of one request that are read at all.
+const DOCUMENTS_MAX: usize = 65_536;
+/// Tags of one list that are read at all.
+const TAGS_READ_MAX: usize = 1024;
+/// Numbers of one vector that are read at all.
+const NUMBERS_MAX: usize = 65_536;
+
+/// Documents to store.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpsertRequest {
+    /// Documents; each takes the place of the one with its id.
+    #[schema(value_type = Vec<DocumentInput>)]
+    documents: AtMost<DocumentInput, DOCUMENTS_MAX>,
+    /// Whether a text longer than the model reads is cut (default) or refused.
+    truncate: Option<bool>,
+}
+
+/// A document to store: with a text, which is embedded, or a vector, or both.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DocumentInput {
+    /// Its name in the collection, 1 to 512 bytes.
+    id: String,
+    /// What is embedded, unless there is a vector, and given back.
+    text: Option<String>,
+    /// Its vector.
+    #[schema(value_type = Option<Vec<f32>>)]
+    vector: Option<VectorInput>,
+    /// A JSON object; its texts, numbers and booleans can be filtered by.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Box<RawValue>>,
+    /// Names that invalidation and deletion speak of.
+    #[schema(value_type = Option<Vec<String>>)]
+    tags: Option<AtMost<String, TAGS_READ_MAX>>,
+}
+
+/// A vector: a list of numbers, or base64 of little-endian f32.
+#[derive(Debug)]
+pub(super) struct VectorInput(pub(in crate::http) Vec<f32>);
+
+impl<'de> Deserialize<'de> for VectorInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<VectorInput, D::Error> {
+        struct Numbers;
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = VectorInput;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of numbers, or base64 of little-endian f32")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<VectorInput, E> {
+                let bytes =
+                    STANDARD.decode_to_vec(text).map_err(|_| E::custom("the vector is not base64"))?;
+                let (numbers, rest) = bytes.as_chunks::<4>();
+                if !rest.is_empty() {
+                    return Err(E::custom("the vector's bytes are not a multiple of four"));
+                }
+                Ok(VectorInput(numbers.iter().map(|&number| f32::from_le_bytes(number)).collect()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<VectorInput, A::Error> {
+                let mut numbers = Vec::new();
+                // By way of doubles: a number that only an f32 cannot hold is found where its place can be named.
+                while let Some(number) = list.next_element::<f64>()? {
+                    if numbers.len() == NUMBERS_MAX {
+                        return Err(de::Error::custom(format!("a vector has at most {NUMBERS_MAX} numbers")));
+                    }
+                    numbers.push(number as f32);
+                }
+                Ok(VectorInput(numbers))
+            }
+        }
+        deserializer.deserialize_any(Numbers)
+    }
+}
+
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct WriteAnswer {
+    /// Documents stored or removed.
+    documents: usize,
+    /// The collection's version with it.
+    version: u64,
+}
+
+/// Which documents to remove: one of the three.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteRequest {
+    /// By their ids.
+    #[schema(value_type = Option<Vec<String>>)]
+    ids: Option<AtMost<String, DOCUMENTS_MAX>>,
+    /// All that carry one of these tags.
+    #[schema(value_type = Option<Vec<String>>)]
+    tags: Option<AtMost<String, TAGS_READ_MAX>>,
+    /// All that the filter means.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<Box<RawValue>>,
+}
+
+/// What an answer about documents is to hold besides what it always does.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::http) struct Include {
+    /// `vector`, or nothing.
+    include: Option<String>,
+}
+
+/// A document.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct DocumentObject {
+    /// Its name in the collection.
+    id: String,
+    /// Its text, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    /// Its metadata, as they were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Box<RawValue>>,
+    /// Its tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    /// Its vector, if it was asked for; under the cosine of unit length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<Vec<f32>>,
+}
+
+/// Stores documents: all of them, or none. Answered when they are on the disk, flushed, and found by every search.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{name}/documents",
+    tag = "collections",
+    params(("name" = String, Path)),
+    request_body = UpsertRequest,
+    responses(
+        (status = 200, body = WriteAnswer),
+        (status = 400, body = ErrorBody, description = "`param` names the row and the field; nothing was stored"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "A text in a collection of another model, or of none"),
+        (status = 413, body = ErrorBody),
+        (status = 429, body = ErrorBody, description = "The model's queue is full"),
+        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+    )
+)]
+pub(in crate::http) async fn upsert(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let name = path(place, "name")?;
+    // Asked first, so that a wrong name is not refused after a long upload.
+    endpoint.collections.get(&name)?;
+    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
+    let length = body.len();
+    let read = move || {
+        let wire: UpsertRequest = parse(&body)?;
+        let drafts = wire.documents.0.into_iter().enumerate().map(|(row, input)| draft(row, input));
+        Ok::<_, Error>((drafts.collect::<Result<Vec<_>>>()?, wire.truncate.unwrap_or(true)))
+    };
+    let (drafts, truncate) = offload(length, read).await??;
+    let receipt = endpoint.collections.upsert(&name, drafts, truncate, &tenant).await?;
+    Ok(Json(receipt.into()))
+}
+
+/// Removes documents.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{name}/documents/delete",
+    tag = "collections",
+    params(("name" = String, Path)),
+    request_body = DeleteRequest,
+    responses(
+        (status = 200, body = WriteAnswer, description = "How many there were"),
+        (status = 400, body = ErrorBody),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 413, body = ErrorBody),
+        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+    )
+)]
+pub(in crate::http) async fn delete(
+    State(endpoint): State<Arc<Endpoint>>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let name = path(place, "name")?;
+    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
+    let change = offload(body.len(), move || change(&body)).await??;
+    Ok(Json(endpoint.collections.delete(&name, change).await?.into()))
+}
+
+/// What a request removes.
+fn change(body: &[u8]) -> Result<Change> {
+    match parse(body)? {
+        DeleteRequest { ids: Some(ids), tags: None, filter: None } => Ok(Change::Delete(ids.0)),
+        DeleteRequest { ids: None, tags: Some(tags), filter: None } => {
+            if let Some(wrong) = tags.0.iter().find(|tag| Tag::named(tag).is_none()) {
+                return Err(Error::invalid("tags", format!("{:?}: {}", shortened(wrong), Tag::RULE)));
+            }
+            Ok(Change::DeleteMatching(Filter::Tagged(tags.0)))
+        }
+        DeleteRequest { ids: None, tags: None, filter: Some(filter) } => {
+            Ok(Change::DeleteMatching(filter::read(&filter)?))
+        }
+        DeleteRequest { .. } => Err(Error::invalid("ids", "give one of ids, tags and filter")),
+    }
+}
+
+/// What the path of a document names.
+#[derive(Deserialize)]
+pub(in crate::http) struct DocumentPath {
+    name: String,
+    /// The path of removals names none: with GET it is that of a document.
+    #[serde(default = "delete_as_id")]
+    id: String,
+}
+
+fn delete_as_id() -> String {
+    "delete".to_owned()
+}
+
+/// One document.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{name}/documents/{id}",
+    tag = "collections",
+    params(
+        ("name" = String, Path),
+        ("id" = String, Path, description = "Percent-encoded"),
+        ("include" = Option<String>, Query, description = "`vector`"),
+    ),
+    responses(
+        (status = 200, body = DocumentObject),
+        (status = 400, body = ErrorBody),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "There is no such collection, or no such document"),
+    )
+)]
+pub(in crate::http) async fn get_document(
+    State(endpoint): State<Arc<Endpoint>>,
+    place: Result<Path<DocumentPath>, PathRejection>,
+    include: Result<Query<Include>, QueryRejection>,
+) -> Result<Json<DocumentObject>, Problem> {
+    let DocumentPath { name, id } = path(place, "id")?;
+    let has_vector = query(include, "include")?.has_vector()?;
+    let view = endpoint.collections.get(&name)?.view();
+    let (document, vector) = view.get(&id).ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("there is no document {id:?} in {name}")).param("id")
+    })?;
+    Ok(Json(object(&document, has_vector.then_some(vector))))
+}
+
+/// All documents as JSON lines, in the order in which they were written, of one moment: writes that come meanwhile do not
+/// show.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{name}/documents",
+    tag = "collections",
+    params(("name" = String, Path), ("include" = Option<String>, Query, description = "`vector`")),
+    responses(
+        (status = 200, body = DocumentObject, content_type = "application/x-ndjson",
+            description = "A document a line; `x-likewise-documents` tells how many"),
+        (status = 400, body = ErrorBody),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+    )
+)]
+pub(in crate::http) async fn export(
+    State(endpoint): State<Arc<Endpoint>>,
+    place: Place,
+    include: Result<Query<Include>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let name = path(place, "name")?;
+    let has_vectors = query(include, "include")?.has_vector()?;
+    let view = endpoint.collections.get(&name)?.view();
+    let count = view.documents();
+    let mut next = Some((0, 0));
+    let lines = std::iter::from_fn(move || {
+        let (text, after) = lines(&view, next?, has_vectors);
+        next = after;
+        Some(Bytes::from(text))
+    });
+    let mut response = Response::new(chunked::body(lines));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert("x-likewise-documents", HeaderValue::from(count));
+    Ok(response)
+}
+
+/// Some documents as JSON lines, and where the next ones begin.
+fn lines(view: &View, from: (usize, usize), has_vectors: bool) -> (Vec<u8>, Option<(usize, usize)>) {
+    let (mut text, mut next) = (Vec::new(), Some(from));
+    while text.len() < PIECE_BYTES
+        && let Some(from) = next
+    {
+        let (documents, after) = view.page(from, EXPORTED_AT_ONCE);
+        for (document, vector) in documents {
+            let object = object(&document, has_vectors.then_some(vector));
+            serde_json::to_writer(&mut text, &object).expect("plain values into memory: this is a bug");
+            text.push(b'\n');
+        }
+        next = after;
+    }
+    (text, next)
+}
+
+impl Include {
+    fn has_vector(&self) -> Result<bool> {
+        match self.include.as_deref() {
+            None | Some("") => Ok(false),
+            Some("vector") => Ok(true),
+            Some(other) => {
+                Err(Error::invalid("include", format!("include is `vector` or left out, got {other:?}")))
+            }
+        }
+    }
+}
+
+impl From<Receipt> for WriteAnswer {
+    fn from(receipt: Receipt) -> WriteAnswer {
+        WriteAnswer { documents: receipt.documents, version: receipt.version }
+    }
+}
+
+fn draft(row: usize, input: DocumentInput) -> Result<NewDocument> {
+    let metadata = input.metadata.map(|raw| one_line(raw.get())).filter(|text| text != "null");
+    if let Some(text) = &metadata {
+        let fault = |message| Error::invalid(format!("documents[{row}].metadata"), message);
+        if text.len() > METADATA_BYTES_MAX {
+            return Err(fault(format!(
+                "metadata has at most {METADATA_BYTES_MAX} bytes, got {}",
+                text.len()
+            )));
+        }
+        check_metadata(text).map_err(fault)?;
+    }
+    let tags = input.tags.map_or_else(Vec::new, |tags| tags.0);
+    if tags.len() > TAGS_MAX {
+        let message = format!("a document has at most {TAGS_MAX} tags, got {}", tags.len());
+        return Err(Error::invalid(format!("documents[{row}].tags"), message));
+    }
+    let tag = |name: &String| {
+        let message = || format!("{:?}: {}", shortened(name), Tag::RULE);
+        Tag::named(name).ok_or_else(|| Error::invalid(format!("documents[{row}].tags"), message()))
+    };
+    Ok(NewDocument {
+        document: Document {
+            id: input.id,
+            text: input.text,
+            metadata: metadata.unwrap_or_default(),
+            tags: tags.iter().map(tag).collect::<Result<_>>()?,
+        },
+        vector: input.vector.map(|vector| vector.0),
+    })
+}
+
+/// JSON without line breaks, which stand only between its tokens: exports have a document a line.
+fn one_line(json: &str) -> String {
+    json.trim().replace(['\r', '\n'], " ")
+}
+
+fn object(document: &DocumentRef<'_>, vector: Option<&[f32]>) -> DocumentObject {
+    DocumentObject {
+        id: document.id.to_owned(),
+        text: document.text.map(str::to_owned),
+        metadata: RawValue::from_string(document.metadata.to_owned()).ok(),
+        tags: document.tags().map(str::to_owned).collect(),
+        vector: vector.map(<[f32]>::to_vec),
+    }
+}

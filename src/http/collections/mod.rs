@@ -1,0 +1,239 @@
+//! `/v1/collections`: making, describing and dropping collections.
+
+pub(super) mod documents;
+mod filter;
+pub(super) mod search;
+pub(super) mod snapshots;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request as HttpRequest, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::byte_budget::ByteBudget;
+use crate::error::{Error, Result};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body;
+use crate::http::extract::json::{parse, shortened};
+use crate::http::extract::path::path;
+use crate::http::models::Names;
+use crate::search::{Collection, Indexed, Metric, metric_name};
+use crate::service::Collections;
+use crate::service::collections::Spec;
+
+/// What the handlers need.
+pub(super) struct Endpoint {
+    pub(super) collections: Arc<Collections>,
+    pub(super) names: Arc<Names>,
+    pub(super) body_bytes_max: usize,
+    pub(super) budget: Arc<ByteBudget>,
+}
+
+/// The name of a collection in the path.
+pub(super) type Place = Result<Path<String>, PathRejection>;
+
+/// What a collection is to be. An empty body is a collection of the server's model.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CollectionSpec {
+    /// `cosine` (default), `inner_product` or `l2`.
+    metric: Option<String>,
+    /// The server's model, by its name; also the default.
+    model: Option<String>,
+    /// Length of the vectors. Without a model, clients bring the vectors.
+    dimensions: Option<usize>,
+    /// `auto` (default: none while it is small, then the server's), `exact`, or a factory string of FAISS: `CODES`,
+    /// `HNSW<links>`, `HNSW<links>,Flat`, `HNSW<links>,SQ8` or `IVF<lists>,CODES`, where `CODES` is `Flat`, `SQ4`, `SQ6`,
+    /// `SQ8`, `SQfp16`, `SQbf16`, `PQ<parts>` or `PQ<parts>x<bits>`. `links` is 4 to 64, `lists` 1 to 65536, `parts` 1 to
+    /// 256 and a divisor of the dimension, `bits` 4 to 8 (8 if left out).
+    index: Option<String>,
+}
+
+/// A collection.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CollectionObject {
+    /// Its name.
+    name: String,
+    /// Whether it could be opened; only then the rest is known.
+    is_available: bool,
+    /// How vectors are compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metric: Option<&'static str>,
+    /// Length of its vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
+    /// The model whose vectors it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    /// Documents in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    documents: Option<usize>,
+    /// Counts its changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    /// Rows that take room until the next compaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_rows: Option<usize>,
+    /// Segments on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segments: Option<usize>,
+    /// Bytes in memory, mapped files not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<usize>,
+    /// Which index it is to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<String>,
+    /// Rows of its index, gone ones included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    indexed_rows: Option<usize>,
+    /// Whether an index is being built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_indexing: Option<bool>,
+    /// Why no index is built; a snapshot that is asked for tries it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_error: Option<String>,
+    /// Queries whose results are cached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached_queries: Option<usize>,
+}
+
+/// All collections.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CollectionList {
+    /// `list`.
+    object: &'static str,
+    /// The collections, sorted by name.
+    data: Vec<CollectionObject>,
+}
+
+/// Makes a collection, or finds it as it is asked for.
+#[utoipa::path(
+    put,
+    path = "/v1/collections/{name}",
+    tag = "collections",
+    params(("name" = String, Path, description = "1 to 64 letters, digits, `-` and `_`")),
+    request_body = CollectionSpec,
+    responses(
+        (status = 200, body = CollectionObject, description = "It is there"),
+        (status = 201, body = CollectionObject, description = "It is new"),
+        (status = 400, body = ErrorBody),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "There is no such model"),
+        (status = 409, body = ErrorBody, description = "It is there with another metric, dimension, model or index"),
+        (status = 429, body = ErrorBody, description = "There are too many collections"),
+        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+    )
+)]
+pub(super) async fn create(
+    State(endpoint): State<Arc<Endpoint>>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let name = path(place, "name")?;
+    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
+    let wire: CollectionSpec = if body.is_empty() { CollectionSpec::default() } else { parse(&body)? };
+    let metric = match &wire.metric {
+        None => Metric::Cosine,
+        Some(name) => metric_name::read(name).ok_or_else(|| {
+            let name = shortened(name);
+            Error::invalid("metric", format!("there is no metric {name:?}: cosine, inner_product or l2"))
+        })?,
+    };
+    let model = wire
+        .model
+        .as_deref()
+        .map(|name| endpoint.names.resolve(name).map(|card| card.name.clone()))
+        .transpose()?;
+    let spec = Spec {
+        metric,
+        model,
+        dim: wire.dimensions,
+        index: wire.index.map(Indexed::from).unwrap_or_default(),
+    };
+    let (collection, is_new) = endpoint.collections.create(&name, spec).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(describe(name, Some(&collection)))).into_response())
+}
+
+/// Describes a collection.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{name}",
+    tag = "collections",
+    params(("name" = String, Path)),
+    responses(
+        (status = 200, body = CollectionObject),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 503, body = ErrorBody, description = "It could not be opened"),
+    )
+)]
+pub(super) async fn describe_one(
+    State(endpoint): State<Arc<Endpoint>>,
+    place: Place,
+) -> Result<Json<CollectionObject>, Problem> {
+    let name = path(place, "name")?;
+    let collection = endpoint.collections.get(&name)?;
+    Ok(Json(describe(name, Some(&collection))))
+}
+
+/// Lists all collections.
+#[utoipa::path(
+    get,
+    path = "/v1/collections",
+    tag = "collections",
+    responses((status = 200, body = CollectionList), (status = 401, body = ErrorBody))
+)]
+pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<CollectionList> {
+    let all = endpoint.collections.list().into_iter();
+    let data = all.map(|(name, collection)| describe(name, collection.as_deref())).collect();
+    Json(CollectionList { object: "list", data })
+}
+
+/// Drops a collection with everything in it, also one that is damaged.
+#[utoipa::path(
+    delete,
+    path = "/v1/collections/{name}",
+    tag = "collections",
+    params(("name" = String, Path)),
+    responses(
+        (status = 204, description = "It is gone, and its bytes are removed"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+    )
+)]
+pub(super) async fn drop_collection(
+    State(endpoint): State<Arc<Endpoint>>,
+    place: Place,
+) -> Result<StatusCode, Problem> {
+    let name = path(place, "name")?;
+    endpoint.collections.drop_collection(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn describe(name: String, collection: Option<&Collection>) -> CollectionObject {
+    let view = collection.map(Collection::view);
+    let settings = collection.map(Collection::settings);
+    CollectionObject {
+        name,
+        is_available: collection.is_some(),
+        metric: settings.map(|settings| metric_name::of(settings.metric)),
+        dimensions: settings.map(|settings| settings.dim),
+        model: settings.and_then(|settings| settings.model.as_ref()).map(|model| model.name.clone()),
+        documents: view.as_ref().map(|view| view.documents()),
+        version: view.as_ref().map(|view| view.version()),
+        dead_rows: view.as_ref().map(|view| view.dead_rows()),
+        segments: view.as_ref().map(|view| view.segments()),
+        memory_bytes: view.as_ref().map(|view| view.memory_bytes()),
+        index: settings.map(|settings| settings.index.clone().into()),
+        indexed_rows: view.as_ref().map(|view| view.indexed_rows()),
+        is_indexing: collection.map(Collection::is_indexing),
+        index_error: collection.and_then(Collection::index_error).map(|reason| reason.to_string()),
+        cached_queries: collection.map(Collection::watched),
+    }
+}

@@ -1,0 +1,344 @@
+//! `/v1/embeddings`.
+
+mod input;
+mod response;
+pub(super) mod wire;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use self::input::Input;
+use self::wire::{EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, InputTypeName};
+use crate::byte_budget::ByteBudget;
+use crate::cache::TierName;
+use crate::domain::{InputType, Tenant};
+use crate::embed::ModelCard;
+use crate::error::{Error, Kind, Result};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::directives::CacheObject;
+use crate::http::extract::json::parse;
+use crate::http::extract::{body, cache_control};
+use crate::http::forward::target::{Target, model_of};
+use crate::http::forward::{Forward, pass_on_to};
+use crate::http::models::Names;
+use crate::http::offload::offload;
+use crate::http::reservation::AnswerBytes;
+use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
+use crate::service::embeddings::{Request, Response as Served};
+use crate::service::{Directives, Embeddings};
+
+const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
+
+/// Room for the headers of an answer, those that the gate and the connection add included.
+const HEADERS: usize = 12;
+
+/// What the handler needs.
+pub(super) struct Endpoint {
+    pub(super) embeddings: Arc<Embeddings>,
+    pub(super) names: Arc<Names>,
+    /// Where other models are asked.
+    pub(super) forward: Arc<Forward>,
+    pub(super) body_bytes_max: usize,
+    pub(super) budget: Arc<ByteBudget>,
+}
+
+/// Embeds texts.
+///
+/// Vectors come in the order of the inputs. Texts that were embedded before are served from the cache; the headers
+/// `x-likewise-hits`, `-misses` and `-coalesced` tell how many. A model that is not served here is asked at its upstream,
+/// where one is configured; its answer is passed on as it came and is not cached.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    tag = "embeddings",
+    request_body = EmbeddingsRequest,
+    responses(
+        (status = 200, body = EmbeddingsAnswer),
+        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "The model is not served here, nor by an upstream"),
+        (status = 413, body = ErrorBody, description = "The body or the tokens are past a limit"),
+        (status = 422, body = ErrorBody, description = "A remote model refuses a text"),
+        (status = 429, body = ErrorBody, description = "The model's queue is full; see `retry-after`"),
+        (status = 504, body = ErrorBody, description = "Not cached, or not in time"),
+    )
+)]
+pub(super) async fn create(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let (reader, text) = (Arc::clone(&endpoint), body.clone());
+    let asked = match offload(body.len(), move || read(&reader, &text)).await? {
+        Read::Ours(asked) => asked?,
+        Read::Others(parsed) => {
+            return pass_on_others(&endpoint, HttpRequest::from_parts(head, body.into()), parsed).await;
+        }
+    };
+    let request = Request {
+        texts: asked.texts,
+        input_type: asked.input_type,
+        truncate: asked.truncate,
+        tenant,
+        directives: directives(&head.headers, asked.cache)?,
+    };
+    let (format, dim, native_dim) = (asked.format, asked.dim, endpoint.names.card().dim);
+    let answer_bytes = response::bytes_max(request.texts.len(), dim, format);
+    // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.
+    let vectors_bytes = request.texts.len() * native_dim * size_of::<f32>();
+    let held = AnswerBytes::reserve(&endpoint.budget, vectors_bytes + answer_bytes)?;
+    let served = endpoint.embeddings.embed(&request).await?;
+    let write = move || {
+        let card = endpoint.names.card();
+        answer(&served, &card.name, format, dim, card.dim)
+    };
+    Ok(held.attach(offload(answer_bytes, write).await?))
+}
+
+/// A body, by whose model it is for.
+enum Read {
+    Ours(Result<Asked>),
+    /// For another model, or not to be understood.
+    Others(Result<EmbeddingsRequest>),
+}
+
+/// What a body asks of the model that is served here.
+struct Asked {
+    texts: Vec<String>,
+    input_type: Option<InputType>,
+    truncate: bool,
+    format: EncodingFormat,
+    /// Length of the vectors.
+    dim: usize,
+    cache: CacheObject,
+}
+
+fn read(endpoint: &Endpoint, body: &[u8]) -> Read {
+    match parse::<EmbeddingsRequest>(body) {
+        Ok(wire) if endpoint.names.serves(&wire.model) => Read::Ours(Asked::new(wire, endpoint)),
+        parsed => Read::Others(parsed),
+    }
+}
+
+impl Asked {
+    fn new(wire: EmbeddingsRequest, endpoint: &Endpoint) -> Result<Asked> {
+        Ok(Asked {
+            dim: dim(&wire, endpoint.names.card())?,
+            texts: texts(wire.input, &endpoint.embeddings, endpoint.body_bytes_max)?,
+            input_type: wire.input_type.map(|name| match name {
+                InputTypeName::Query => InputType::Query,
+                InputTypeName::Document => InputType::Document,
+            }),
+            truncate: wire.truncate.unwrap_or(true),
+            format: wire.encoding_format,
+            cache: wire.cache.unwrap_or_default(),
+        })
+    }
+}
+
+/// Passes a request on whose model is not served here. It may have a shape that is known to its model only; then it is
+/// `parsed` as an error.
+///
+/// # Errors
+/// What is wrong with the request, where no upstream is configured or it names no other model.
+async fn pass_on_others(
+    endpoint: &Endpoint,
+    request: HttpRequest,
+    parsed: Result<EmbeddingsRequest>,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let (model, cache) = match parsed {
+        Ok(wire) if endpoint.forward.origin.is_some() => (wire.model, wire.cache),
+        Ok(wire) => return Err(endpoint.names.unknown(&wire.model).into()),
+        Err(error) => match model_of(&head.headers, &body).await {
+            Ok(Some(model)) if endpoint.forward.origin.is_some() && !endpoint.names.serves(&model) => {
+                (model, None)
+            }
+            Ok(_) | Err(_) => return Err(error.into()),
+        },
+    };
+    let body = match cache {
+        Some(cache) if cache.only_if_cached => {
+            return Err(Error::new(Kind::NotCached, "answers of this model are not cached").into());
+        }
+        Some(_) => without_cache(&body)?,
+        None => body,
+    };
+    let target = Target { path: "embeddings".to_owned(), model: Some(model) };
+    pass_on_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
+}
+
+/// A body without the member that is for this server.
+fn without_cache(body: &Bytes) -> Result<Bytes> {
+    let mut members: BTreeMap<String, &RawValue> = parse(body)?;
+    members.remove("cache");
+    let fault = |error| Error::new(Kind::Internal, "write a request for an upstream").source(error);
+    serde_json::to_vec(&members).map(Bytes::from).map_err(fault)
+}
+
+/// The texts of a request, in order. Those of token ids have together at most `bytes_max` bytes, as if they had been sent.
+fn texts(input: Input, embeddings: &Embeddings, bytes_max: usize) -> Result<Vec<String>> {
+    let texts = match input {
+        Input::Texts(texts) => texts,
+        Input::Tokens(lists) => decoded(&lists, embeddings, bytes_max)?,
+    };
+    if texts.is_empty() {
+        return Err(Error::invalid("input", "input is an empty list"));
+    }
+    match texts.iter().position(String::is_empty) {
+        Some(row) => Err(Error::invalid("input", format!("input[{row}] is an empty string"))),
+        None => Ok(texts),
+    }
+}
+
+fn decoded(lists: &[Vec<u32>], embeddings: &Embeddings, bytes_max: usize) -> Result<Vec<String>> {
+    let mut texts = Vec::with_capacity(lists.len());
+    let mut bytes = 0;
+    for (row, ids) in lists.iter().enumerate() {
+        if ids.is_empty() {
+            return Err(Error::invalid("input", format!("input[{row}] is an empty list of token ids")));
+        }
+        let text = embeddings.decode_tokens(ids)?;
+        bytes += text.len();
+        if bytes > bytes_max {
+            let message = format!("the texts of the token ids have together more than {bytes_max} bytes");
+            return Err(Error::new(Kind::TooLarge, message).param("input"));
+        }
+        texts.push(text);
+    }
+    Ok(texts)
+}
+
+/// The length of the vectors that the request asks for.
+fn dim(wire: &EmbeddingsRequest, card: &ModelCard) -> Result<usize> {
+    let Some(asked) = wire.dimensions else { return Ok(card.dim) };
+    let asked = usize::try_from(asked).unwrap_or(usize::MAX);
+    if card.matryoshka.allows(asked, card.dim) {
+        return Ok(asked);
+    }
+    Err(Error::invalid(
+        "dimensions",
+        format!("the vectors of `{}` have {} dimensions and cannot be cut to {asked}", card.name, card.dim),
+    ))
+}
+
+/// The body's `cache` object and the `Cache-Control` of RFC 9111; where both speak, the stricter holds.
+pub(super) fn directives(headers: &HeaderMap, object: CacheObject) -> Result<Directives> {
+    let mut directives = Directives {
+        no_cache: object.no_cache,
+        no_store: object.no_store,
+        only_if_cached: object.only_if_cached,
+        age_seconds_max: object.s_maxage,
+        ttl_seconds: object.ttl,
+        namespace: object.namespace,
+        ..Directives::default()
+    };
+    cache_control::apply(headers, &mut directives)?;
+    Ok(directives)
+}
+
+fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, native_dim: usize) -> Response {
+    let vectors = served.entries.iter().map(|entry| {
+        if dim == native_dim {
+            Cow::Borrowed(&*entry.value)
+        } else {
+            Cow::Owned(shortened(&entry.value, dim))
+        }
+    });
+    let json = response::write(vectors, dim, format, model, served.tokens);
+    let mut response = Response::new(Body::from(json));
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    describe(served, headers);
+    response
+}
+
+/// Headers that tell how the answer came about.
+fn describe(served: &Served, headers: &mut HeaderMap) {
+    let counts = served.counts;
+    headers.insert(HITS, HeaderValue::from(counts.hits));
+    headers.insert(MISSES, HeaderValue::from(counts.misses));
+    headers.insert(COALESCED, HeaderValue::from(counts.coalesced));
+    if served.truncated > 0 {
+        headers.insert(TRUNCATED, HeaderValue::from(served.truncated));
+    }
+    if served.tier.is_some() {
+        headers.insert(header::AGE, HeaderValue::from(served.age_seconds));
+    }
+    headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(served)));
+    let timing = HeaderValue::try_from(server_timing(served));
+    headers.insert(SERVER_TIMING, timing.expect("digits and words are a valid header: this is a bug"));
+}
+
+/// RFC 9211: one answer, so one verdict; a batch is a hit only if every text was.
+fn cache_status(served: &Served) -> &'static str {
+    match served.tier {
+        Some(TierName::Memory) => "likewise; hit; detail=memory",
+        Some(TierName::Disk) => "likewise; hit; detail=disk",
+        None if served.counts.misses == 0 => "likewise; fwd=miss; collapsed",
+        None if served.counts.hits == 0 => "likewise; fwd=miss",
+        None => "likewise; fwd=miss; detail=partial",
+    }
+}
+
+/// Where the time went, in the form of the W3C's Server Timing: milliseconds.
+fn server_timing(served: &Served) -> String {
+    let mut text = String::with_capacity(48);
+    let mut push = |name: &str, time: Duration| {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{name};dur={}", Millis(time));
+    };
+    push("lookup", served.lookup);
+    if served.tier.is_none() {
+        push("queue", served.queued);
+        push("inference", served.waiting - served.queued);
+    }
+    text
+}
+
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk))
+}
+
+/// The first `dim` numbers, brought back to unit length (Kusupati et al., "Matryoshka Representation Learning",
+/// 2022), as little-endian f32 like the vector they come from.
+fn shortened(bytes: &[u8], dim: usize) -> Vec<u8> {
+    let norm = floats(bytes).take(dim).map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let scale = if norm > 0.0 { norm } else { 1.0 };
+    floats(bytes).take(dim).flat_map(|x| ((f64::from(x) / scale) as f32).to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_control_and_the_cache_object_add_up() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store, max-age=60"));
+        let object = CacheObject { s_maxage: Some(70), no_cache: true, ..CacheObject::default() };
+        let directives = directives(&headers, object).unwrap();
+        assert!(directives.no_store && directives.no_cache);
+        assert_eq!(directives.age_seconds_max, Some(60));
+    }
+
+    #[test]
+    fn a_shortened_vector_has_unit_length() {
+        let bytes: Vec<u8> = [3.0_f32, 4.0, 12.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(floats(&shortened(&bytes, 2)).collect::<Vec<_>>(), [0.6, 0.8]);
+    }
+}

@@ -1,0 +1,57 @@
+//! Headers of requests that more than one handler reads.
+
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use axum::http::HeaderMap;
+
+use crate::domain::Tag;
+use crate::error::{Error, Result};
+
+/// The text of a header that may be given once.
+///
+/// # Errors
+/// `InvalidInput` if it is given twice or is not UTF-8.
+pub(in crate::http) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Error::invalid(name, format!("the header {name} is given twice")));
+    }
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(|text| Some(text.trim()))
+        .map_err(|error| Error::invalid(name, format!("the header {name} is not UTF-8")).source(error))
+}
+
+/// The number in a header that may be given once: digits only.
+///
+/// # Errors
+/// `InvalidInput` for anything else, and for a number that is too large for its type.
+pub(in crate::http) fn number<T>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>>
+where
+    T: FromStr<Err = ParseIntError>,
+{
+    let Some(text) = text(headers, name)? else { return Ok(None) };
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::invalid(name, format!("the header {name} is a whole number, got {text:?}")));
+    }
+    let too_large = |_| Error::invalid(name, format!("the number in the header {name} is too large: {text}"));
+    text.parse().map(Some).map_err(too_large)
+}
+
+/// The tags in `x-cache-tags`, which may be given several times.
+///
+/// # Errors
+/// `InvalidInput` for what cannot be a tag.
+pub(in crate::http) fn tags(headers: &HeaderMap) -> Result<Vec<Tag>> {
+    const NAME: &str = "x-cache-tags";
+    let mut tags = Vec::new();
+    for line in headers.get_all(NAME) {
+        let line = std::str::from_utf8(line.as_bytes())
+            .map_err(|error| Error::invalid(NAME, format!("the header {NAME} is not UTF-8")).source(error))?;
+        for name in line.split(',') {
+            tags.push(Tag::named(name.trim()).ok_or_else(|| Error::invalid(NAME, Tag::RULE))?);
+        }
+    }
+    Ok(tags)
+}

@@ -1,0 +1,161 @@
+//! Other routes below `/v1`, as far as they may be: passed on to the upstream, and its reply passed back, uncached.
+
+pub(super) mod target;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+
+use self::target::{Target, model_of};
+use crate::domain::is_credential;
+use crate::error::{Error, Kind};
+use crate::http::admission::Place;
+use crate::http::answers::chat::{copy, credential};
+use crate::http::error_response::Problem;
+use crate::http::extract::model_name::check_model_name;
+use crate::http::extract::{body, cache_control};
+use crate::http::response::headers::CACHE_STATUS;
+use crate::service::Directives;
+use crate::upstream::{Call, Headers, Origin, is_hop_by_hop};
+
+/// The pattern of forwarded paths, for metrics.
+pub(super) const ROUTE: &str = "/v1/{*forwarded}";
+
+/// Methods that are passed on: others are for this server, and `TRACE` would show the client our credential.
+const METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+/// The same, as a header tells them.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
+
+/// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
+/// one than was allowed here.
+const OURS: [&str; 13] = [
+    "accept-encoding",
+    "expect",
+    "host",
+    "x-cache-lease",
+    "x-cache-tags",
+    "x-cache-ttl",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+/// What the handler needs.
+pub(super) struct Forward {
+    /// None where no upstream is configured: then there is no such route.
+    pub(super) origin: Option<Arc<dyn Origin>>,
+    pub(super) body_bytes_max: usize,
+}
+
+/// Passes a request on, if it is one for an upstream.
+pub(super) async fn forward(
+    State(forward): State<Arc<Forward>>,
+    request: HttpRequest,
+) -> Result<Response<Body>, Problem> {
+    pass_on(&forward, request).await
+}
+
+/// Passes a request on whose method is not served here, if its path is one of upstreams too.
+pub(super) async fn other_method(
+    State(forward): State<Arc<Forward>>,
+    request: HttpRequest,
+) -> Result<Response<Body>, Problem> {
+    let is_theirs = Target::read(request.uri().path()).is_some();
+    if is_theirs && forward.origin.is_some() {
+        let mut response = pass_on(&forward, request).await?;
+        // Or the router would name its own methods.
+        response.headers_mut().entry(header::ALLOW).or_insert(ALLOW);
+        return Ok(response);
+    }
+    Err(Error::new(Kind::MethodNotAllowed, "the route does not take this method").into())
+}
+
+/// Passes a request on to the upstream of the model that its path or its body names.
+pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<Response<Body>, Problem> {
+    let target = Target::read(request.uri().path());
+    let target = target.ok_or_else(|| Error::new(Kind::NotFound, "there is no such route"))?;
+    pass_on_to(forward, target, request).await
+}
+
+/// As [`pass_on`], to where `target` says.
+pub(super) async fn pass_on_to(
+    forward: &Forward,
+    target: Target,
+    request: HttpRequest,
+) -> Result<Response<Body>, Problem> {
+    let fault = |message| Problem(Error::new(Kind::NotFound, message));
+    let none = "there is no such route here, and no upstream to ask: name one with --upstream";
+    let origin = forward.origin.as_ref().ok_or_else(|| fault(none))?;
+    if !METHODS.contains(request.method()) {
+        let error = Error::new(Kind::MethodNotAllowed, "the method is not passed on to upstreams");
+        return Ok(([(header::ALLOW, ALLOW)], Problem(error)).into_response());
+    }
+    let mut directives = Directives::default();
+    cache_control::apply(request.headers(), &mut directives)?;
+    if directives.only_if_cached {
+        return Err(Error::new(Kind::NotCached, "nothing of this route is in the cache").into());
+    }
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("/{}{query}", target.path);
+    // Before its body is read: what is refused in any case is not waited for.
+    let needs_clients_key = origin.needs_clients_key(request.method().as_str(), &path)?;
+    let named = target.model;
+    let (head, body) = request.into_parts();
+    let body = body::read(body, forward.body_bytes_max).await?;
+    let model = match named {
+        Some(named) => Some(named),
+        None => model_of(&head.headers, &body).await?,
+    };
+    model.as_deref().map_or(Ok(()), check_model_name)?;
+    let call = Call {
+        needs_clients_key,
+        may_repeat: matches!(head.method, Method::GET | Method::HEAD),
+        may_wait: true,
+        method: head.method.as_str().to_owned(),
+        path,
+        model,
+        headers: passed_on(&head.headers),
+        credential: credential(&head.headers),
+        body,
+    };
+    let is_of_client = call.credential.is_some();
+    if let Some(place) = head.extensions.get::<Arc<Place>>() {
+        place.leave();
+    }
+    let reply = origin.ask(call).await?;
+    let (status, headers) = (reply.status, reply.headers.clone());
+    let mut response = Body::from_stream(reply.into_body()).into_response();
+    // Upstreams speak HTTP, so what they said can be said again.
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    copy(&headers, response.headers_mut());
+    let headers = response.headers_mut();
+    // Behind what caches on the way have said (RFC 9211, section 2).
+    headers.append(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=bypass"));
+    if is_of_client {
+        // A cache in between knows `authorization`, and takes what came with another credential for everybody's.
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    // What an upstream says is no page of this server's, whatever a browser takes it for.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
+}
+
+fn passed_on(headers: &HeaderMap) -> Headers {
+    headers
+        .iter()
+        .filter(|(name, _)| !OURS.contains(&name.as_str()) && !is_credential(name.as_str()))
+        .filter(|(name, _)| !is_hop_by_hop(name, headers))
+        .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())))
+        .collect()
+}

@@ -1,0 +1,250 @@
+//! `/v1/cache/{namespace}/batch`: several objects in one request, as JSON.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use base64_simd::STANDARD;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{DEFAULT_CONTENT_TYPE, Endpoint, unknown_coding};
+use crate::cache::Stamp;
+use crate::domain::{ContentCoding, Tag, Tenant};
+use crate::error::{Error, Result};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body;
+use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::json::parse;
+use crate::http::offload::offload;
+use crate::http::reservation::AnswerBytes;
+use crate::service::Objects;
+use crate::service::objects::{
+    Address, BATCH_MAX, Batch, Condition, Draft, Object, TAGS_MAX, check_batch_len, check_value_bytes,
+};
+
+/// What is to be done; no key may be named twice.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchRequest {
+    /// Keys to look up.
+    #[schema(value_type = Option<Vec<String>>)]
+    get: Option<AtMost<String, BATCH_MAX>>,
+    /// Objects to store.
+    #[schema(value_type = Option<Vec<PutObject>>)]
+    put: Option<AtMost<PutObject, BATCH_MAX>>,
+    /// Keys to remove.
+    #[schema(value_type = Option<Vec<String>>)]
+    delete: Option<AtMost<String, BATCH_MAX>>,
+}
+
+/// An object to store: `value` or `value_base64`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PutObject {
+    /// Its key.
+    key: String,
+    /// The bytes, where they are text.
+    value: Option<String>,
+    /// The bytes in base64.
+    value_base64: Option<String>,
+    /// Their media type.
+    content_type: Option<String>,
+    /// How they are encoded: `gzip`, `deflate`, `br`, `zstd` or `compress`.
+    content_encoding: Option<String>,
+    /// Lifetime in seconds.
+    ttl: Option<u32>,
+    /// What the object depends on.
+    #[schema(value_type = Option<Vec<String>>)]
+    tags: Option<AtMost<String, TAGS_MAX>>,
+}
+
+/// What was done, in the order of the request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BatchAnswer {
+    /// The objects that were looked up.
+    get: Vec<GotObject>,
+    /// The objects that were stored.
+    put: Vec<StoredObject>,
+    /// How many of the removed were there.
+    deleted: usize,
+}
+
+/// An object that was looked up.
+#[derive(Debug, Serialize, ToSchema)]
+struct GotObject {
+    /// Its key.
+    key: String,
+    /// Whether it was there.
+    hit: bool,
+    /// What was there.
+    #[serde(flatten)]
+    object: Option<FoundObject>,
+}
+
+/// An object that was found.
+#[derive(Debug, Serialize, ToSchema)]
+struct FoundObject {
+    /// The bytes, where they are UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    /// The bytes in base64, where they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+    /// Their media type.
+    content_type: String,
+    /// How they are encoded, if they were stored so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<&'static str>,
+    /// The entity tag, without quotes.
+    etag: String,
+    /// Seconds since it was stored.
+    age: u32,
+    /// Seconds until it expires.
+    ttl: i64,
+}
+
+/// An object that was stored.
+#[derive(Debug, Serialize, ToSchema)]
+struct StoredObject {
+    /// Its key.
+    key: String,
+    /// The entity tag, without quotes.
+    etag: String,
+}
+
+/// Looks up, stores and removes several objects of one namespace.
+///
+/// Everything is checked before anything is changed.
+#[utoipa::path(
+    post,
+    path = "/v1/cache/{namespace}/batch",
+    tag = "objects",
+    params(("namespace" = String, Path, description = "A namespace or an alias of one")),
+    request_body = BatchRequest,
+    responses(
+        (status = 200, body = BatchAnswer),
+        (status = 400, body = ErrorBody, description = "A field is wrong; nothing was changed"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "The namespace is unknown, and namespaces are closed"),
+        (status = 409, body = ErrorBody, description = "Something was invalidated meanwhile"),
+        (status = 413, body = ErrorBody, description = "The body, a value, or what was found is past a limit; nothing was changed"),
+        (status = 415, body = ErrorBody, description = "A content_encoding is not known; nothing was changed"),
+        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+    )
+)]
+pub(in crate::http) async fn batch(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    namespace: Result<Path<String>, PathRejection>,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let stamp = endpoint.objects.stamp();
+    let Path(namespace) = namespace.map_err(|rejection| {
+        Error::invalid("namespace", format!("a namespace is UTF-8, percent-encoded: {rejection}"))
+    })?;
+    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
+    let (objects, bytes) = (Arc::clone(&endpoint.objects), body.len());
+    let read = move || Named::read(&body, &objects, &tenant, &namespace, stamp);
+    let Named { gets, puts, mut batch } = offload(bytes, read).await??;
+    batch.answer_bytes_max = endpoint.body_bytes_max;
+    let mut reservation = endpoint.budget.empty();
+    let done = endpoint.objects.batch(batch, &mut reservation).await?;
+    let bytes = done.gets.iter().flatten().map(|object| object.value.len()).sum();
+    let written = offload(bytes, move || {
+        let get = gets.into_iter().zip(done.gets).map(|(key, object)| got(key, object)).collect();
+        let stored = |(key, validator)| StoredObject { key, etag: format!("{validator:032x}") };
+        let put = puts.into_iter().zip(done.puts).map(stored).collect();
+        serde_json::to_vec(&BatchAnswer { get, put, deleted: done.deleted })
+    });
+    let json = written.await?.expect("an answer is made of texts and numbers: this is a bug");
+    let answer = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    Ok(AnswerBytes::reserved(reservation).attach(answer))
+}
+
+/// A batch with the keys as the request names them.
+struct Named {
+    gets: Vec<String>,
+    puts: Vec<String>,
+    batch: Batch,
+}
+
+impl Named {
+    fn read(body: &[u8], objects: &Objects, tenant: &Tenant, namespace: &str, stamp: Stamp) -> Result<Named> {
+        let BatchRequest { get, put, delete } = parse(body)?;
+        let (gets, deletes) = (get.unwrap_or_default().0, delete.unwrap_or_default().0);
+        let AtMost(drafts) = put.unwrap_or_default();
+        check_batch_len(gets.len() + drafts.len() + deletes.len())?;
+        let address = |key: &String, field: &str| {
+            let address = objects.address(tenant, namespace, key);
+            address
+                .map_err(|error| if error.param_name() == Some("key") { error.param(field) } else { error })
+        };
+        let addresses = |keys: &[String], field: &str| {
+            keys.iter().map(|key| address(key, field)).collect::<Result<Vec<Address>>>()
+        };
+        let puts: Vec<String> = drafts.iter().map(|put| put.key.clone()).collect();
+        let drafts = drafts.into_iter().map(|put| {
+            let address = address(&put.key, "put")?;
+            let draft = draft(put, stamp, address.value_bytes_max())?;
+            Ok((address, draft))
+        });
+        let drafts = drafts.collect::<Result<_>>()?;
+        let (found, removed) = (addresses(&gets, "get")?, addresses(&deletes, "delete")?);
+        let batch = Batch { gets: found, puts: drafts, deletes: removed, answer_bytes_max: 0 };
+        Ok(Named { gets, puts, batch })
+    }
+}
+
+fn draft(put: PutObject, stamp: Stamp, value_bytes_max: usize) -> Result<Draft> {
+    let key = put.key;
+    let fault = |what: &str| Error::invalid("put", format!("the object {key:?} {what}"));
+    let (value, content_type) = match (put.value, put.value_base64) {
+        (Some(text), None) => (text.into_bytes(), "text/plain; charset=utf-8"),
+        (None, Some(base64)) => {
+            // Three bytes in four letters, of which the last two may be padding.
+            check_value_bytes((base64.len() / 4 * 3).saturating_sub(2), value_bytes_max)?;
+            let bytes = STANDARD.decode_to_vec(base64);
+            (bytes.map_err(|_| fault("has a value_base64 that is not base64"))?, DEFAULT_CONTENT_TYPE)
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(fault("needs either a value or a value_base64"));
+        }
+    };
+    let tag = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid("put", Tag::RULE));
+    let coding = |name: &String| ContentCoding::named(name).ok_or_else(|| unknown_coding("put", name));
+    Ok(Draft {
+        stamp,
+        value: value.into(),
+        content_type: put.content_type.unwrap_or_else(|| content_type.to_owned()),
+        content_coding: put.content_encoding.as_ref().map(coding).transpose()?.unwrap_or_default(),
+        tags: put.tags.unwrap_or_default().0.iter().map(tag).collect::<Result<_>>()?,
+        ttl_seconds: put.ttl,
+        lease: None,
+        condition: Condition::default(),
+    })
+}
+
+fn got(key: String, object: Option<Object>) -> GotObject {
+    let hit = object.is_some();
+    let object = object.map(|object| {
+        let meta = &object.found.entry.meta;
+        let (value, value_base64) = match std::str::from_utf8(&object.value) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(STANDARD.encode_to_string(&object.value))),
+        };
+        FoundObject {
+            value,
+            value_base64,
+            content_type: meta.content_type.to_string(),
+            content_encoding: (meta.content_coding != ContentCoding::Identity)
+                .then(|| meta.content_coding.as_str()),
+            etag: format!("{:032x}", meta.validator),
+            age: object.age_seconds,
+            ttl: object.fresh_seconds,
+        }
+    });
+    GotObject { key, hit, object }
+}

@@ -1,0 +1,331 @@
+//! `/v1/cache/{namespace}/{key}`: bytes under a key.
+
+pub(super) mod batch;
+mod conditions;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use crate::byte_budget::ByteBudget;
+use crate::cache::{Lease, Verdict};
+use crate::domain::{ContentCoding, Tenant};
+use crate::error::{Error, Kind, Result};
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::cache_control::Storing;
+use crate::http::extract::headers::{number, tags, text};
+use crate::http::extract::{body, cache_control};
+use crate::http::response::headers::CACHE_STATUS;
+use crate::service::objects::{Address, Answer, Draft, Granted, Lookup, Object};
+use crate::service::{Directives, Objects};
+
+const LEASE: HeaderName = HeaderName::from_static("x-cache-lease");
+const LEASE_SECONDS: HeaderName = HeaderName::from_static("x-cache-lease-seconds");
+/// How long a request waits for another's lease if it does not say.
+const WAIT: Duration = Duration::from_secs(5);
+/// Room for the headers of an answer, those that the gate and the connection add included.
+const HEADERS: usize = 12;
+pub(super) const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
+
+/// What the handlers need.
+pub(super) struct Endpoint {
+    pub(super) objects: Arc<Objects>,
+    pub(super) body_bytes_max: usize,
+    pub(super) budget: Arc<ByteBudget>,
+}
+
+/// What the path of a request names.
+#[derive(Deserialize)]
+pub(super) struct Names {
+    namespace: String,
+    /// The path of batches names none: with other methods than POST it is that of a key.
+    #[serde(default = "batch_as_key")]
+    key: String,
+}
+
+fn batch_as_key() -> String {
+    "batch".to_owned()
+}
+
+type Place = Result<Path<Names>, PathRejection>;
+
+impl Endpoint {
+    fn address(&self, tenant: &Tenant, place: Place) -> Result<Address> {
+        let Path(Names { namespace, key }) = place.map_err(|rejection| {
+            Error::invalid("key", format!("namespace and key are UTF-8, percent-encoded: {rejection}"))
+        })?;
+        self.objects.address(tenant, &namespace, &key)
+    }
+}
+
+/// The answer to a path that has no key, or more than one segment behind the namespace.
+pub(super) async fn no_key() -> Problem {
+    let message =
+        "the path is /v1/cache/{namespace}/{key}, and a key has 1 to 1024 bytes; write a slash in it as %2F";
+    Problem(Error::invalid("key", message))
+}
+
+/// Looks an object up.
+///
+/// With `x-cache-lease-seconds`, one of many clients that miss is to make the value: it gets `x-cache-lease`, which its PUT
+/// carries. The others wait for that PUT, at most `x-cache-wait-ms`, or are served the stale object. The request's
+/// `Cache-Control` is honoured (RFC 9111).
+#[utoipa::path(
+    get,
+    path = "/v1/cache/{namespace}/{key}",
+    tag = "objects",
+    params(
+        ("namespace" = String, Path, description = "A namespace or an alias of one"),
+        ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
+        ("x-cache-lease-seconds" = Option<u32>, Header, description = "Asks for a lease where there is nothing fresh"),
+        ("x-cache-wait-ms" = Option<u64>, Header, description = "How long to wait for another's lease; 5000"),
+        ("if-match" = Option<String>, Header, description = "Answer 412 if it is none of these"),
+        ("if-none-match" = Option<String>, Header, description = "Answer 304 if it is still one of these"),
+        ("cache-control" = Option<String>, Header,
+            description = "no-cache, max-age, min-fresh, max-stale, stale-if-error, only-if-cached"),
+    ),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+            description = "The bytes, with their media type, `Content-Encoding` if they were put with one, `ETag`, `Age`, `Cache-Status`, and `Cache-Control: no-cache`: caches in between ask each time"),
+        (status = 304, description = "The client has it"),
+        (status = 400, body = ErrorBody, description = "A header is wrong; `param` names it"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "Not cached; perhaps with a lease"),
+        (status = 412, body = ErrorBody, description = "It is none of those of if-match"),
+        (status = 429, body = ErrorBody, description = "Too many leases are held"),
+        (status = 504, body = ErrorBody, description = "Not cached, with only-if-cached"),
+    )
+)]
+pub(super) async fn get(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let headers = request.headers();
+    let address = endpoint.address(&tenant, place)?;
+    let mut directives = Directives::default();
+    cache_control::apply(headers, &mut directives)?;
+    let lookup = Lookup {
+        // What makes an object is its application's, and only that knows whether it has failed.
+        directives: directives.after_failure(),
+        lease_seconds: number(headers, "x-cache-lease-seconds")?,
+        wait: number(headers, "x-cache-wait-ms")?.map_or(WAIT, Duration::from_millis),
+    };
+    let condition = conditions::read(headers)?;
+    match endpoint.objects.get(&address, &lookup).await? {
+        Answer::Hit(object) => {
+            condition.check_match(Some(&object.found))?;
+            let is_known = !condition.is_none_matched(Some(&object.found));
+            Ok(hit(*object, is_known))
+        }
+        Answer::Miss { lease, is_held } => Ok(miss(lease, is_held)),
+    }
+}
+
+/// Stores an object.
+///
+/// Answered when it is as durable as its namespace promises. With the lease under which it was made, or without one;
+/// then the holder of the lease has lost it.
+#[utoipa::path(
+    put,
+    path = "/v1/cache/{namespace}/{key}",
+    tag = "objects",
+    params(
+        ("namespace" = String, Path, description = "A namespace or an alias of one"),
+        ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
+        ("content-type" = Option<String>, Header, description = "Given back with the bytes"),
+        ("content-encoding" = Option<String>, Header,
+            description = "gzip, deflate, br, zstd or compress; the bytes are kept, and given back with it, as they are"),
+        ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
+        ("cache-control" = Option<String>, Header,
+            description = "s-maxage, or else max-age: the lifetime if there is no x-cache-ttl, shortened to what the namespace allows; no-store, max-age=0: checked, and not stored"),
+        ("x-cache-tags" = Option<String>, Header, description = "At most 64, separated by commas"),
+        ("x-cache-lease" = Option<String>, Header, description = "The lease under which the value was made"),
+        ("if-match" = Option<String>, Header, description = "Store only in the place of one of these; `*`: of any"),
+        ("if-none-match" = Option<String>, Header,
+            description = "Store only if it is none of these; `*`: if there is none. Conditions on dates are ignored"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 204, description = "Stored; `ETag` tells what"),
+        (status = 400, body = ErrorBody, description = "A header is wrong; `param` names it"),
+        (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody, description = "The namespace is unknown, and namespaces are closed"),
+        (status = 409, body = ErrorBody, description = "The lease has ended, or what the value was made from is no longer true"),
+        (status = 412, body = ErrorBody, description = "The stored object is not as the request demands"),
+        (status = 413, body = ErrorBody),
+        (status = 415, body = ErrorBody, description = "The content-encoding is not known"),
+        (status = 503, body = ErrorBody, description = "The disk takes no more; the object is not cached"),
+    )
+)]
+pub(super) async fn put(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    place: Place,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    // Before the first byte: what is invalidated while the body arrives was loaded before.
+    let stamp = endpoint.objects.stamp();
+    let (head, body) = request.into_parts();
+    let address = endpoint.address(&tenant, place)?;
+    let headers = &head.headers;
+    let ttl_seconds = ttl_seconds(headers, &address)?;
+    let draft = Draft {
+        stamp,
+        content_type: text(headers, "content-type")?.unwrap_or(DEFAULT_CONTENT_TYPE).to_owned(),
+        content_coding: content_coding(headers)?,
+        tags: tags(headers)?,
+        ttl_seconds: ttl_seconds.flatten(),
+        lease: lease(headers)?,
+        condition: conditions::read(headers)?,
+        value: body::read(body, address.value_bytes_max().min(endpoint.body_bytes_max)).await?,
+    };
+    if ttl_seconds.is_none() {
+        endpoint.objects.decline(&address, draft.lease, &draft.condition).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let validator = endpoint.objects.put(&address, draft).await?;
+    Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(validator))]).into_response())
+}
+
+/// Removes an object; with `x-cache-lease`, gives that lease back instead.
+#[utoipa::path(
+    delete,
+    path = "/v1/cache/{namespace}/{key}",
+    tag = "objects",
+    params(
+        ("namespace" = String, Path, description = "A namespace or an alias of one"),
+        ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
+        ("x-cache-lease" = Option<String>, Header, description = "The lease to give back; the object stays"),
+        ("if-match" = Option<String>, Header, description = "Remove only one of these"),
+        ("if-none-match" = Option<String>, Header, description = "Remove only if it is none of these"),
+    ),
+    responses(
+        (status = 204, description = "There is none, or none any more"),
+        (status = 400, body = ErrorBody),
+        (status = 401, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "The lease had ended"),
+        (status = 412, body = ErrorBody),
+        (status = 503, body = ErrorBody, description = "The disk takes no more; the object is hidden until the next start"),
+    )
+)]
+pub(super) async fn delete(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(tenant): Extension<Tenant>,
+    place: Place,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let address = endpoint.address(&tenant, place)?;
+    match lease(&headers)? {
+        Some(lease) => endpoint.objects.release(&address, lease)?,
+        None => _ = endpoint.objects.delete(&address, conditions::read(&headers)?).await?,
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn hit(object: Object, is_known: bool) -> Response {
+    let meta = &object.found.entry.meta;
+    let body = if is_known { Body::empty() } else { Body::from(object.value) };
+    let mut response = Response::new(body);
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    if !is_known {
+        if let Ok(content_type) = HeaderValue::from_str(&meta.content_type) {
+            headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        if meta.content_coding != ContentCoding::Identity {
+            let coding = HeaderValue::from_static(meta.content_coding.as_str());
+            headers.insert(header::CONTENT_ENCODING, coding);
+        }
+    }
+    // A cache in between cannot know of invalidations: it asks each time, and is answered 304.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::ETAG, etag(meta.validator));
+    headers.insert(header::AGE, HeaderValue::from(object.age_seconds));
+    let mut status = String::with_capacity(48);
+    let _ = write!(status, "likewise; hit; ttl={}; detail={}", object.fresh_seconds, object.found.tier);
+    if object.found.verdict != Verdict::Fresh {
+        status.push_str("-stale");
+    }
+    headers.insert(CACHE_STATUS, HeaderValue::try_from(status).expect("words and digits: this is a bug"));
+    if let Some(granted) = object.lease {
+        describe_lease(granted, headers);
+    }
+    response
+}
+
+/// Not found is how HTTP says it; the shape is that of every error.
+fn miss(lease: Option<Granted>, is_held: bool) -> Response {
+    let message = match (lease, is_held) {
+        (Some(_), _) => "the object is not cached; make it and put it with the lease",
+        (None, true) => "the object is not cached; another client is still making it",
+        (None, false) => "the object is not cached",
+    };
+    let mut response = Problem(Error::new(Kind::NotFound, message).param("key")).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=miss"));
+    // Caches in between may keep a 404 that says nothing of it (RFC 9110 section 15.1).
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(granted) = lease {
+        describe_lease(granted, headers);
+    }
+    if is_held {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
+    }
+    response
+}
+
+fn describe_lease(granted: Granted, headers: &mut HeaderMap) {
+    let text = format!("{:016x}", granted.lease.0);
+    headers.insert(LEASE, HeaderValue::try_from(text).expect("digits: this is a bug"));
+    headers.insert(LEASE_SECONDS, HeaderValue::from(granted.seconds));
+}
+
+fn etag(validator: u128) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{validator:032x}\"")).expect("digits in quotes: this is a bug")
+}
+
+fn lease(headers: &HeaderMap) -> Result<Option<Lease>> {
+    let Some(text) = text(headers, "x-cache-lease")? else { return Ok(None) };
+    let number = if text.len() == 16 { u64::from_str_radix(text, 16).ok() } else { None };
+    let lease = number.map(|number| Some(Lease(number)));
+    lease.ok_or_else(|| Error::invalid("x-cache-lease", "a lease is what x-cache-lease of an answer said"))
+}
+
+/// The lifetime that a put asks for: the inner none is that of the namespace, the outer one says that nothing is to be
+/// stored. `x-cache-ttl` is our own and must fit; a lifetime for HTTP caches is shortened to what is allowed, as any
+/// cache may.
+fn ttl_seconds(headers: &HeaderMap, address: &Address) -> Result<Option<Option<u32>>> {
+    let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+    Ok(match (cache_control::of_put(headers)?, asked) {
+        (Storing::Not, _) | (Storing::For(0), None) => None,
+        (Storing::AsUsual | Storing::For(_), Some(seconds)) => Some(Some(seconds)),
+        (Storing::For(seconds), None) => Some(Some(seconds.min(address.ttl_seconds_max()))),
+        (Storing::AsUsual, None) => Some(None),
+    })
+}
+
+/// How the body of a put is encoded.
+fn content_coding(headers: &HeaderMap) -> Result<ContentCoding> {
+    const NAME: &str = "content-encoding";
+    let Some(name) = text(headers, NAME)? else { return Ok(ContentCoding::Identity) };
+    ContentCoding::named(name).ok_or_else(|| unknown_coding(NAME, name))
+}
+
+/// The fault of a coding that is not kept.
+pub(super) fn unknown_coding(param: &str, name: &str) -> Error {
+    let known = ContentCoding::ALL.map(ContentCoding::as_str).join(", ");
+    let message = format!("the content coding is one of {known}, got {name:?}");
+    Error::new(Kind::UnsupportedCoding, message).param(param)
+}

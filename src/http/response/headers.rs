@@ -1,0 +1,28 @@
+//! Headers of responses that more than one handler writes.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::http::HeaderName;
+
+/// RFC 9211.
+pub(in crate::http) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// W3C Server Timing.
+pub(in crate::http) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// How many texts or queries of a request were found in the cache.
+pub(in crate::http) const HITS: HeaderName = HeaderName::from_static("x-likewise-hits");
+/// How many were worked on for it.
+pub(in crate::http) const MISSES: HeaderName = HeaderName::from_static("x-likewise-misses");
+/// How many were worked on once for several.
+pub(in crate::http) const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
+
+/// A time as Server Timing tells it: milliseconds, to the microsecond.
+pub(in crate::http) struct Millis(pub(in crate::http) Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let microseconds = self.0.as_micros();
+        write!(f, "{}.{:03}", microseconds / 1000, microseconds % 1000)
+    }
+}

@@ -1,0 +1,5 @@
+//! What responses of all features share: names of headers, bodies in chunks, compression.
+
+pub(super) mod chunked;
+pub(super) mod compression;
+pub(super) mod headers;
