@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Extension, Request as HttpRequest, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::cache::Mode;
 use crate::domain::{Tag, Tenant};
@@ -14,6 +15,7 @@ use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body;
 use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::json::parse_body;
+use crate::http::routes::Routes;
 use crate::service::Invalidation;
 use crate::service::invalidation::{NAMES_MAX, Target};
 
@@ -21,6 +23,11 @@ use crate::service::invalidation::{NAMES_MAX, Target};
 pub(super) struct Endpoint {
     pub(super) invalidation: Arc<Invalidation>,
     pub(super) body_bytes_max: usize,
+}
+
+/// The routes of this feature.
+pub(super) fn routes() -> Routes<Arc<Endpoint>> {
+    Routes::new().add(routes!(invalidate))
 }
 
 /// What to hide: `tags`, `namespace` with or without `keys`, `entity`, or `all`; exactly one of them.

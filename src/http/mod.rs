@@ -10,6 +10,7 @@ mod answers;
 mod collections;
 mod connections;
 mod content_coding;
+mod contract;
 mod embeddings;
 mod error_response;
 mod extract;
@@ -23,6 +24,7 @@ mod options;
 mod reservation;
 mod response;
 mod router;
+mod routes;
 mod server;
 
 pub use admission::{ApiKey, Gated};

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::embed::ModelCard;
 use crate::error::{Error, Kind, Result};
@@ -20,6 +21,7 @@ use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::path::path;
 use crate::http::forward::{Forward, pass_on};
+use crate::http::routes::{Access, Routes};
 
 /// The names under which the model is served. Shared by `Arc`.
 #[derive(Debug)]
@@ -123,6 +125,15 @@ pub(super) struct ModelList {
 pub(super) struct Endpoint {
     pub(super) names: Arc<Names>,
     pub(super) forward: Arc<Forward>,
+}
+
+/// The routes of this feature.
+pub(super) fn routes() -> Routes<Arc<Endpoint>> {
+    Routes::new()
+        .add(routes!(list))
+        .add(routes!(describe))
+        .add_undocumented(Access::Client, "/v1/models/{owner}/{*rest}", axum::routing::get(describe_below))
+        .beside_those_of_upstreams()
 }
 
 /// Lists the models: those that embed here, and those that the upstreams answer.

@@ -10,11 +10,13 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::cache::Tiers;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind};
 use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::routes::{Access, Routes};
 use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
 use crate::service::{Answers, Collections};
 
@@ -59,6 +61,15 @@ pub(super) struct Operations {
     pub(super) answers: Arc<Answers>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) started: Instant,
+}
+
+/// The routes of this feature.
+pub(super) fn routes() -> Routes<Arc<Operations>> {
+    Routes::new()
+        .add_for(Access::Probe, routes!(healthz))
+        .add_for(Access::Probe, routes!(readyz))
+        .add_for(Access::Monitoring, routes!(metrics))
+        .add_for(Access::Monitoring, routes!(stats))
 }
 
 /// Whether the process is alive.

@@ -1,18 +1,19 @@
-//! The routes, each with just what it needs, and the contract that is generated from them.
+//! The router: the routes of all features over what they need, behind admission.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
-use axum::response::IntoResponse;
-use axum::routing::{any, get};
-use utoipa::OpenApi as _;
-use utoipa::openapi::{Content, Ref, ResponseBuilder};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
+use super::admission::cors::Cors;
+use super::admission::{self, Gate, Gated};
+use super::models::Names;
+use super::operations::{Operations, Readiness};
+use super::routes::Table;
+use super::{
+    Options, answers, collections, contract, embeddings, forward, invalidation, models, objects, operations,
+};
 use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
 use crate::dialects::ParseCache;
@@ -20,14 +21,6 @@ use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::is_credential;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
-use crate::http::admission::cors::Cors;
-use crate::http::admission::{self, Gate, Gated};
-use crate::http::answers::{chat, direct};
-use crate::http::collections::{documents, search, snapshots};
-use crate::http::models::Names;
-use crate::http::objects::batch;
-use crate::http::operations::{Operations, Readiness};
-use crate::http::{Options, collections, embeddings, forward, invalidation, models, objects, operations};
 use crate::metrics::Metrics;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
@@ -62,23 +55,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
-/// Where the contract itself is served.
-const CONTRACT_ROUTE: &str = "/openapi.json";
-
 /// Headers that are written again for the upstream.
 const NOT_PASSED_ON: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CONTENT_TYPE, header::HOST];
 
-/// Where a model is described whose name has slashes.
-const MODELS_WITH_SLASHES: &str = "/v1/models/{owner}/{*rest}";
-
-#[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "Likewise",
-    description = "One server between an application and its models that never pays twice for the same work."
-))]
-struct Contract;
-
-/// Every route behind the gate.
+/// Every route behind admission.
 ///
 /// # Errors
 /// `Config` if the keys cannot be read, if `http.cors` lists what is no origin, or if others can reach the address and there are none.
@@ -91,17 +71,17 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
         )
         .with("listen", &options.listen));
     }
-    let contract = contract();
-    let own = contract.paths.paths.keys().map(String::as_str).chain([CONTRACT_ROUTE, MODELS_WITH_SLASHES]);
-    let patterns = own.chain(parts.origin.as_ref().map(|_| forward::ROUTE));
     let cors = Cors::new(&options.cors)?;
     let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics));
-    let gate = Gate::new(options, &keys, cors, patterns, budget, metrics);
-    let forward =
-        Arc::new(forward::Forward { origin: parts.origin.clone(), body_bytes_max: options.body_bytes_max });
-    let other_method = Arc::clone(&forward);
-    let routes = routes(parts, Arc::clone(&forward))?
-        .route(CONTRACT_ROUTE, get(serve_contract).with_state(Arc::from(json(&contract))))
+    let endpoints = Endpoints::new(options, parts)?;
+    let mut table = table(Some(&endpoints));
+    if endpoints.forward.origin.is_some() {
+        table.name_fallback(forward::ROUTE);
+    }
+    let gate = Gate::new(options, &keys, cors, table.matcher(), budget, metrics);
+    let (forward, other_method) = (Arc::clone(&endpoints.forward), endpoints.forward);
+    let routes = table
+        .into_router()
         .fallback(move |request| forward::forward(State(Arc::clone(&forward)), request))
         .method_not_allowed_fallback(move |request| {
             forward::other_method(State(Arc::clone(&other_method)), request)
@@ -111,107 +91,91 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
 
 /// The contract, as `/openapi.json` serves it and the repository keeps it.
 pub fn openapi() -> String {
-    json(&contract())
+    contract::json(&table(None))
 }
 
-fn contract() -> utoipa::openapi::OpenApi {
-    let mut contract = Contract::openapi();
-    contract.merge(embedding_routes().into_openapi());
-    contract.merge(object_routes().into_openapi());
-    contract.merge(invalidation_routes().into_openapi());
-    contract.merge(collection_routes().into_openapi());
-    contract.merge(chat_routes().into_openapi());
-    contract.merge(answer_routes().into_openapi());
-    contract.merge(model_routes().into_openapi());
-    contract.merge(operation_routes().into_openapi());
-    add_answers_of_the_gate(&mut contract);
-    contract
+/// All routes; without endpoints they are described, and not served.
+fn table(endpoints: Option<&Endpoints>) -> Table {
+    let mut table = Table::new(contract::frame());
+    table.add(contract::routes(), endpoints.map(|all| &all.contract));
+    table.add(operations::routes(), endpoints.map(|all| &all.operations));
+    table.add(embeddings::routes(), endpoints.map(|all| &all.embeddings));
+    table.add(objects::routes(), endpoints.map(|all| &all.objects));
+    table.add(invalidation::routes(), endpoints.map(|all| &all.invalidation));
+    table.add(collections::routes(), endpoints.map(|all| &all.collections));
+    table.add(models::routes(), endpoints.map(|all| &all.models));
+    table.add(answers::routes(), endpoints.map(|all| &all.answers));
+    // Without an upstream no model answers.
+    let has_upstream = |all: &&Endpoints| all.forward.origin.is_some();
+    table.add(answers::dialect_routes(), endpoints.filter(has_upstream).map(|all| &all.answers));
+    table
 }
 
-/// What every route but the open ones may answer before it is asked.
-fn add_answers_of_the_gate(contract: &mut utoipa::openapi::OpenApi) {
-    let answers = [
-        (
-            "403",
-            "Without keys: a page of another site asks, or the server is called by a name that is not this machine's",
-        ),
-        ("408", "The body stops coming"),
-    ];
-    for (route, item) in &mut contract.paths.paths {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
-            let takes_body = operation.request_body.is_some();
-            for (status, description) in answers {
-                if !admission::OPEN_ROUTES.contains(&route.as_str()) && (status == "403" || takes_body) {
-                    let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
-                    let answer =
-                        ResponseBuilder::new().description(description).content("application/json", body);
-                    operation.responses.responses.insert(status.to_owned(), answer.build().into());
-                }
-            }
-        }
+/// The state of each feature's handlers.
+struct Endpoints {
+    contract: Arc<str>,
+    operations: Arc<Operations>,
+    embeddings: Arc<embeddings::Endpoint>,
+    objects: Arc<objects::Endpoint>,
+    invalidation: Arc<invalidation::Endpoint>,
+    collections: Arc<collections::Endpoint>,
+    models: Arc<models::Endpoint>,
+    answers: Arc<answers::Endpoint>,
+    forward: Arc<forward::Forward>,
+}
+
+impl Endpoints {
+    fn new(options: &Options, parts: Parts) -> Result<Endpoints> {
+        let described = table(None);
+        let body_bytes_max = options.body_bytes_max;
+        let forward = Arc::new(forward::Forward {
+            origin: parts.origin,
+            own_segments: described.own_segments(),
+            body_bytes_max,
+        });
+        Ok(Endpoints {
+            contract: contract::json(&described).into(),
+            operations: Arc::new(Operations {
+                collections: Arc::clone(&parts.collections),
+                answers: Arc::clone(&parts.answers),
+                readiness: parts.readiness,
+                embedder: parts.embedder,
+                tiers: parts.tiers,
+                metrics: parts.metrics,
+                started: Instant::now(),
+            }),
+            embeddings: Arc::new(embeddings::Endpoint {
+                embeddings: parts.embeddings,
+                names: Arc::clone(&parts.names),
+                forward: Arc::clone(&forward),
+                body_bytes_max,
+                budget: Arc::clone(&parts.budget),
+            }),
+            objects: Arc::new(objects::Endpoint {
+                objects: parts.objects,
+                body_bytes_max,
+                budget: Arc::clone(&parts.budget),
+            }),
+            invalidation: Arc::new(invalidation::Endpoint {
+                invalidation: parts.invalidation,
+                body_bytes_max,
+            }),
+            collections: Arc::new(collections::Endpoint {
+                collections: parts.collections,
+                names: Arc::clone(&parts.names),
+                body_bytes_max,
+                budget: parts.budget,
+            }),
+            models: Arc::new(models::Endpoint { names: parts.names, forward: Arc::clone(&forward) }),
+            answers: Arc::new(answers::Endpoint {
+                parse_cache: ParseCache::new(&ChatCompletions, parts.answers.normalization()),
+                answers: parts.answers,
+                forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
+                body_bytes_max,
+            }),
+            forward,
+        })
     }
-}
-
-fn json(contract: &utoipa::openapi::OpenApi) -> String {
-    let mut json = contract.to_pretty_json().expect("the contract is made of plain values: this is a bug");
-    json.push('\n');
-    json
-}
-
-fn routes(parts: Parts, forward: Arc<forward::Forward>) -> Result<Router> {
-    let body_bytes_max = forward.body_bytes_max;
-    let has_upstream = parts.origin.is_some();
-    let answers = Arc::new(chat::Endpoint {
-        parse_cache: ParseCache::new(&ChatCompletions, parts.answers.normalization()),
-        answers: parts.answers,
-        forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
-        body_bytes_max,
-    });
-    let embeddings = Arc::new(embeddings::Endpoint {
-        embeddings: parts.embeddings,
-        names: Arc::clone(&parts.names),
-        forward: Arc::clone(&forward),
-        body_bytes_max,
-        budget: Arc::clone(&parts.budget),
-    });
-    let budget = Arc::clone(&parts.budget);
-    let objects = Arc::new(objects::Endpoint { objects: parts.objects, body_bytes_max, budget });
-    let invalidation = Arc::new(invalidation::Endpoint { invalidation: parts.invalidation, body_bytes_max });
-    let collections = Arc::new(collections::Endpoint {
-        collections: Arc::clone(&parts.collections),
-        names: Arc::clone(&parts.names),
-        body_bytes_max,
-        budget: parts.budget,
-    });
-    let models = Arc::new(models::Endpoint { names: parts.names, forward });
-    let operations = Arc::new(Operations {
-        collections: parts.collections,
-        answers: Arc::clone(&answers.answers),
-        readiness: parts.readiness,
-        embedder: parts.embedder,
-        tiers: parts.tiers,
-        metrics: parts.metrics,
-        started: Instant::now(),
-    });
-    let mut routes = Router::new()
-        .merge(Router::from(embedding_routes().with_state(embeddings)))
-        .merge(Router::from(object_routes().with_state(Arc::clone(&objects))))
-        .merge(key_routes().with_state(objects))
-        .merge(Router::from(invalidation_routes().with_state(invalidation)))
-        .route(
-            "/v1/collections/{name}/documents/delete",
-            get(documents::get_document).with_state(Arc::clone(&collections)),
-        )
-        .merge(Router::from(collection_routes().with_state(collections)))
-        .merge(Router::from(model_routes().with_state(Arc::clone(&models))))
-        .route(MODELS_WITH_SLASHES, get(models::describe_below).with_state(models))
-        .merge(Router::from(operation_routes().with_state(operations)))
-        .merge(Router::from(answer_routes().with_state(Arc::clone(&answers))));
-    if has_upstream {
-        routes = routes.merge(Router::from(chat_routes().with_state(answers)));
-    }
-    Ok(routes)
 }
 
 /// The names of headers that are passed on.
@@ -232,72 +196,47 @@ fn forwarded_headers(names: &[String]) -> Result<Vec<HeaderName>> {
     names.iter().map(read).collect()
 }
 
-fn embedding_routes() -> OpenApiRouter<Arc<embeddings::Endpoint>> {
-    OpenApiRouter::new().routes(routes!(embeddings::create))
-}
-
-fn object_routes() -> OpenApiRouter<Arc<objects::Endpoint>> {
-    OpenApiRouter::new()
-        .routes(routes!(objects::get, objects::put, objects::delete))
-        .routes(routes!(batch::batch))
-}
-
-/// Paths of objects that the contract describes as another's, and those that name no object.
-fn key_routes() -> Router<Arc<objects::Endpoint>> {
-    let batch_as_key = get(objects::get).put(objects::put).delete(objects::delete);
-    Router::new()
-        .route("/v1/cache/{namespace}/batch", batch_as_key)
-        .route("/v1/cache/{namespace}/", any(objects::no_key))
-        .route("/v1/cache/{namespace}/{key}/", any(objects::no_key))
-        .route("/v1/cache/{namespace}/{key}/{*rest}", any(objects::no_key))
-}
-
-fn invalidation_routes() -> OpenApiRouter<Arc<invalidation::Endpoint>> {
-    OpenApiRouter::new().routes(routes!(invalidation::invalidate))
-}
-
-fn collection_routes() -> OpenApiRouter<Arc<collections::Endpoint>> {
-    OpenApiRouter::new()
-        .routes(routes!(collections::list))
-        .routes(routes!(collections::create, collections::describe_one, collections::drop_collection))
-        .routes(routes!(documents::upsert, documents::export))
-        .routes(routes!(documents::delete))
-        .routes(routes!(documents::get_document))
-        .routes(routes!(search::search))
-        .routes(routes!(snapshots::take, snapshots::list))
-        .routes(routes!(snapshots::index_file))
-        .routes(routes!(snapshots::ids))
-}
-
-fn chat_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {
-    OpenApiRouter::new().routes(routes!(chat::create))
-}
-
-fn answer_routes() -> OpenApiRouter<Arc<chat::Endpoint>> {
-    OpenApiRouter::new()
-        .routes(routes!(direct::give))
-        .routes(routes!(direct::lookup))
-        .routes(routes!(direct::delete))
-}
-
-fn model_routes() -> OpenApiRouter<Arc<models::Endpoint>> {
-    OpenApiRouter::new().routes(routes!(models::list)).routes(routes!(models::describe))
-}
-
-fn operation_routes() -> OpenApiRouter<Arc<Operations>> {
-    OpenApiRouter::new()
-        .routes(routes!(operations::healthz))
-        .routes(routes!(operations::readyz))
-        .routes(routes!(operations::metrics))
-        .routes(routes!(operations::stats))
-}
-
-async fn serve_contract(State(contract): State<Arc<str>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], contract.to_string())
-}
-
 /// Whether only this machine can reach the address. A name that does not resolve here is taken as reachable.
 fn is_loopback(listen: &str) -> bool {
     use std::net::ToSocketAddrs as _;
     listen.to_socket_addrs().is_ok_and(|mut addresses| addresses.all(|address| address.ip().is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::forward::target::Target;
+    use crate::http::routes::Access;
+
+    /// Patterns of which this holds.
+    fn patterns(table: &Table, holds: impl Fn(Access) -> bool) -> Vec<String> {
+        let found = table.routes().iter().filter(|route| holds(route.access));
+        let mut patterns: Vec<String> = found.map(|route| route.pattern.to_string()).collect();
+        patterns.sort();
+        patterns
+    }
+
+    #[test]
+    fn only_these_routes_need_less_than_a_key_and_a_permit() {
+        let table = table(None);
+        assert_eq!(patterns(&table, |access| !access.needs_key()), ["/healthz", "/openapi.json", "/readyz"]);
+        assert_eq!(patterns(&table, |access| access == Access::Probe), ["/healthz", "/readyz"]);
+        assert_eq!(patterns(&table, |access| access == Access::Monitoring), ["/metrics", "/v1/stats"]);
+    }
+
+    #[test]
+    fn no_slip_in_a_route_is_forwarded() {
+        let table = table(None);
+        let own = table.own_segments();
+        let shared = ["/v1/chat/completions", "/v1/models", "/v1/models/{id}", "/v1/models/{owner}/{*rest}"];
+        for route in table.routes().iter().filter(|route| route.pattern.starts_with("/v1/")) {
+            let path = route.pattern.replace(['{', '}', '*'], "");
+            let slips = [format!("{path}/x"), path.replace('s', "%73")];
+            let is_forwarded = slips.iter().any(|slip| Target::read(slip, &own).is_some());
+            assert_eq!(is_forwarded, shared.contains(&&*route.pattern), "{slips:?}");
+        }
+        for unknown in ["/v1/files", "/v1/responses/r/cancel"] {
+            assert!(Target::read(unknown, &own).is_some(), "{unknown}");
+        }
+    }
 }

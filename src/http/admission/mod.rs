@@ -41,27 +41,19 @@ use crate::http::content_coding::{self, Coding};
 use crate::http::error_response::Problem;
 use crate::http::reservation::{BodyBytes, CountedBody, hold, is_held};
 use crate::http::response::compression;
+use crate::http::routes::{Access, Route};
 use crate::metrics::{Metrics, RequestLabels};
 
 /// No answer is anything but what its media type says (Fetch, section 3.5): what clients store must not run in a browser.
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Routes that probes and newcomers may ask without a key.
-pub(super) const OPEN_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
-/// Below it a PUT is one of an object, whatever its key is.
-const OBJECT_ROUTES: &str = "/v1/cache/";
-/// Routes of probes, which are answered beyond every limit.
-const PROBE_ROUTES: [&str; 2] = ["/healthz", "/readyz"];
-/// Routes that tell how the server fares, which is asked most when it is full.
-const TELLING_ROUTES: [&str; 2] = ["/metrics", "/v1/stats"];
-
 /// The gate. Shared by `Arc`.
 pub(super) struct Gate {
-    /// The pattern of every route, which is what metrics call it.
-    patterns: matchit::Router<Arc<str>>,
-    /// What metrics call a path that is no route.
-    no_route: Arc<str>,
+    /// Finds the route of a path.
+    routes: matchit::Router<Route>,
+    /// Stands for a path that is no route.
+    no_route: Route,
     keys: Keys,
     guesses: Guesses,
     cors: Cors,
@@ -76,22 +68,18 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new<'a>(
+    pub(super) fn new(
         options: &Options,
         keys: &[ApiKey],
         cors: Cors,
-        patterns: impl Iterator<Item = &'a str>,
+        routes: matchit::Router<Route>,
         budget: Arc<ByteBudget>,
         metrics: Arc<Metrics>,
     ) -> Gate {
-        let mut known = matchit::Router::new();
-        for pattern in patterns {
-            known.insert(pattern, pattern.into()).expect("the router took the same patterns: this is a bug");
-        }
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "request ids");
         Gate {
-            patterns: known,
-            no_route: "none".into(),
+            routes,
+            no_route: Route::none(),
             keys: Keys::new(keys),
             guesses: Guesses::default(),
             cors,
@@ -126,33 +114,32 @@ impl Gate {
 
     async fn admit(
         &self,
-        route: &str,
+        route: &Route,
         mut request: Request<Arriving>,
         connection: &Connection,
-        routes: &Routes,
+        handlers: &Handlers,
     ) -> Result<Response> {
         host_header::check(request.version(), request.headers())?;
         if let Some(answered) = self.cors.preflight(&request) {
             connection.settle()?;
             return answered;
         }
-        let is_open = OPEN_ROUTES.contains(&route);
-        if !is_open {
+        if route.access.needs_key() {
             let (headers, authority) = (request.headers(), request.uri().authority());
             if let Some(refused) = self.refuse(headers, authority, connection).await? {
                 return Ok(refused);
             }
         }
-        if !PROBE_ROUTES.contains(&route) {
+        if route.access != Access::Probe {
             connection.settle()?;
             self.spare_budget(connection)?;
         }
         request.extensions_mut().insert(self.tenant.clone());
-        let place = if is_open || TELLING_ROUTES.contains(&route) {
-            None
-        } else {
+        let place = if route.access.needs_permit() {
             let full = |_| Error::new(Kind::Overloaded, "too many requests are being answered");
             Some(Arc::clone(&self.places).try_acquire_owned().map_err(full)?)
+        } else {
+            None
         };
         let place = Arc::new(Place(Mutex::new(place)));
         request.extensions_mut().insert(Arc::clone(&place));
@@ -165,7 +152,7 @@ impl Gate {
             let seconds = self.timeout.as_secs();
             Error::new(Kind::Timeout, format!("the request took longer than {seconds} s"))
         };
-        let answered = within(self.timeout, routes.call(request)).await.map_err(late)?;
+        let answered = within(self.timeout, handlers.call(request)).await.map_err(late)?;
         let answered = answered.unwrap_or_else(|never| match never {});
         hold(&self.budget, compression::compress(answered, &method, accepted).await?)
     }
@@ -211,9 +198,9 @@ impl Gate {
     }
 
     /// How a body is coded that handlers want in clear. The coding of an object is a part of what is stored.
-    fn coding(route: &str, request: &Request<Arriving>) -> Result<Option<Coding>> {
-        let is_object = route.starts_with(OBJECT_ROUTES) && request.method() == Method::PUT;
-        if is_object { Ok(None) } else { content_coding::of_body(request.headers()) }
+    fn coding(route: &Route, request: &Request<Arriving>) -> Result<Option<Coding>> {
+        let is_stored = route.stores_content_coding && request.method() == Method::PUT;
+        if is_stored { Ok(None) } else { content_coding::of_body(request.headers()) }
     }
 
     /// The request as handlers get it: its body in clear, and counted.
@@ -233,18 +220,18 @@ impl Gate {
     }
 }
 
-type Routes = TowerToHyperService<Router>;
+type Handlers = TowerToHyperService<Router>;
 
 /// The routes behind the gate, as the connection loop calls them. Cheap to clone.
 #[derive(Clone)]
 pub struct Gated {
     gate: Arc<Gate>,
-    routes: Routes,
+    handlers: Handlers,
 }
 
 impl Gated {
-    pub(super) fn new(gate: Gate, routes: Router) -> Gated {
-        Gated { gate: Arc::new(gate), routes: TowerToHyperService::new(routes) }
+    pub(super) fn new(gate: Gate, handlers: Router) -> Gated {
+        Gated { gate: Arc::new(gate), handlers: TowerToHyperService::new(handlers) }
     }
 
     /// Whether requests need a key.
@@ -263,7 +250,8 @@ impl Gated {
 
     /// Counts an answer to what is no request, and names it.
     pub(super) fn count_refusal(&self, status: StatusCode) -> HeaderValue {
-        let labels = RequestLabels { route: Arc::clone(&self.gate.no_route), status: status.as_u16() };
+        let labels =
+            RequestLabels { route: Arc::clone(&self.gate.no_route.pattern), status: status.as_u16() };
         self.gate.metrics.requests.get_or_create(&labels).inc();
         self.gate.new_request_id()
     }
@@ -280,13 +268,12 @@ impl Gated {
         let is_taken = connection.begin(started, request.version() == Version::HTTP_11);
         let arrive = |body| Arriving::new(body, gate.bytes_per_second_min, Arc::clone(&connection));
         let request = request.map(arrive);
-        let route = gate.patterns.at(request.uri().path()).map_or(&gate.no_route, |found| found.value);
-        let route = Arc::clone(route);
+        let route = gate.routes.at(request.uri().path()).map_or(&gate.no_route, |found| found.value);
         let id = gate.request_id(request.headers());
         let expects = request.headers().contains_key(header::EXPECT);
         let allowed = gate.cors.allowed(request.headers());
         let answered = if is_taken {
-            gate.admit(&route, request, &connection, &self.routes).await
+            gate.admit(route, request, &connection, &self.handlers).await
         } else {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
@@ -300,7 +287,7 @@ impl Gated {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         headers.insert(REQUEST_ID, id);
-        let labels = RequestLabels { route, status: response.status().as_u16() };
+        let labels = RequestLabels { route: Arc::clone(&route.pattern), status: response.status().as_u16() };
         gate.metrics.requests.get_or_create(&labels).inc();
         gate.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
         response.map(|body| Leaving::new(body, connection))

@@ -14,8 +14,9 @@ use hyper::body::Frame;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::Endpoint;
 use super::answer_id::name_of;
-use crate::dialects::{ParseCache, Replay};
+use crate::dialects::Replay;
 use crate::domain::{Credential, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::admission::Place;
@@ -27,10 +28,10 @@ use crate::http::offload::offload;
 use crate::http::reservation;
 use crate::http::response::chunked;
 use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING};
+use crate::service::Directives;
 use crate::service::answers::{
     AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, MatchKind, Outcome, REPLAYED_BYTES,
 };
-use crate::service::{Answers, Directives};
 use crate::upstream::Headers;
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
@@ -42,15 +43,6 @@ const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-us
 const TRACES: [&str; 5] = ["traceparent", "tracestate", "baggage", "via", "x-client-request-id"];
 /// Room for the headers of an answer, those that the gate and the connection add included.
 const HEADERS: usize = 12;
-
-/// What the handlers need.
-pub(in crate::http) struct Endpoint {
-    pub(in crate::http) answers: Arc<Answers>,
-    pub(in crate::http) parse_cache: ParseCache,
-    /// Headers that are passed on and part of what is asked.
-    pub(in crate::http) forwarded_headers: Vec<HeaderName>,
-    pub(in crate::http) body_bytes_max: usize,
-}
 
 /// The body of a chat completion, as far as it is read here. Everything else is between the client and the model.
 #[derive(Deserialize, ToSchema)]

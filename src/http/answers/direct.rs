@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::Endpoint;
 use super::answer_id::{key_of, name_of};
-use super::chat::{AnswerCacheObject, Endpoint, credential};
+use super::chat::{AnswerCacheObject, credential};
 use crate::domain::{Credential, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};

@@ -2,6 +2,34 @@
 //!
 //! Contains: handlers, wire types, the headers of their responses. Must not contain: a decision about caching, the JSON of a reply.
 
-pub(super) mod answer_id;
+mod answer_id;
 pub(super) mod chat;
-pub(super) mod direct;
+mod direct;
+
+use std::sync::Arc;
+
+use axum::http::HeaderName;
+use utoipa_axum::routes;
+
+use crate::dialects::ParseCache;
+use crate::http::routes::Routes;
+use crate::service::Answers;
+
+/// What the handlers need.
+pub(super) struct Endpoint {
+    pub(super) answers: Arc<Answers>,
+    pub(super) parse_cache: ParseCache,
+    /// Headers that are passed on and part of what is asked.
+    pub(super) forwarded_headers: Vec<HeaderName>,
+    pub(super) body_bytes_max: usize,
+}
+
+/// The routes of the cache of answers, for applications that call their model themselves.
+pub(super) fn routes() -> Routes<Arc<Endpoint>> {
+    Routes::new().add(routes!(direct::give)).add(routes!(direct::lookup)).add(routes!(direct::delete))
+}
+
+/// The routes on which a model is called.
+pub(super) fn dialect_routes() -> Routes<Arc<Endpoint>> {
+    Routes::new().add(routes!(chat::create)).beside_those_of_upstreams()
+}

@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::http::extract::body;
 use crate::http::extract::json::{parse, shortened};
 use crate::http::extract::path::path;
 use crate::http::models::Names;
+use crate::http::routes::{Access, Routes};
 use crate::search::{Collection, Indexed, Metric, metric_name};
 use crate::service::Collections;
 use crate::service::collections::Spec;
@@ -32,6 +34,26 @@ pub(super) struct Endpoint {
     pub(super) names: Arc<Names>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
+}
+
+/// The routes of this feature.
+pub(super) fn routes() -> Routes<Arc<Endpoint>> {
+    Routes::new()
+        .add(routes!(list))
+        .add(routes!(create, describe_one, drop_collection))
+        .add(routes!(documents::upsert, documents::export))
+        .add(routes!(documents::delete))
+        .add(routes!(documents::get_document))
+        // `delete` is the id of a document for GET.
+        .add_undocumented(
+            Access::Client,
+            "/v1/collections/{name}/documents/delete",
+            axum::routing::get(documents::get_document),
+        )
+        .add(routes!(search::search))
+        .add(routes!(snapshots::take, snapshots::list))
+        .add(routes!(snapshots::index_file))
+        .add(routes!(snapshots::ids))
 }
 
 /// The name of a collection in the path.

@@ -19,6 +19,8 @@ use serde_json::value::RawValue;
 
 use self::input::Input;
 use self::wire::{EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, InputTypeName};
+use utoipa_axum::routes;
+
 use crate::byte_budget::ByteBudget;
 use crate::cache::TierName;
 use crate::domain::{InputType, Tenant};
@@ -34,6 +36,7 @@ use crate::http::models::Names;
 use crate::http::offload::offload;
 use crate::http::reservation::AnswerBytes;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
+use crate::http::routes::Routes;
 use crate::service::embeddings::{Request, Response as Served};
 use crate::service::{Directives, Embeddings};
 
@@ -50,6 +53,11 @@ pub(super) struct Endpoint {
     pub(super) forward: Arc<Forward>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
+}
+
+/// The routes of this feature.
+pub(super) fn routes() -> Routes<Arc<Endpoint>> {
+    Routes::new().add(routes!(create))
 }
 
 /// Embeds texts.

@@ -19,6 +19,7 @@ use crate::http::error_response::Problem;
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::{body, cache_control};
 use crate::http::response::headers::CACHE_STATUS;
+use crate::http::routes::OwnSegments;
 use crate::service::Directives;
 use crate::upstream::{Call, Headers, Origin, is_hop_by_hop};
 
@@ -53,6 +54,8 @@ const OURS: [&str; 13] = [
 pub(super) struct Forward {
     /// None where no upstream is configured: then there is no such route.
     pub(super) origin: Option<Arc<dyn Origin>>,
+    /// Below these segments nothing is passed on.
+    pub(super) own_segments: OwnSegments,
     pub(super) body_bytes_max: usize,
 }
 
@@ -69,7 +72,7 @@ pub(super) async fn other_method(
     State(forward): State<Arc<Forward>>,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
-    let is_theirs = Target::read(request.uri().path()).is_some();
+    let is_theirs = Target::read(request.uri().path(), &forward.own_segments).is_some();
     if is_theirs && forward.origin.is_some() {
         let mut response = pass_on(&forward, request).await?;
         // Or the router would name its own methods.
@@ -81,7 +84,7 @@ pub(super) async fn other_method(
 
 /// Passes a request on to the upstream of the model that its path or its body names.
 pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<Response<Body>, Problem> {
-    let target = Target::read(request.uri().path());
+    let target = Target::read(request.uri().path(), &forward.own_segments);
     let target = target.ok_or_else(|| Error::new(Kind::NotFound, "there is no such route"))?;
     pass_on_to(forward, target, request).await
 }

@@ -11,9 +11,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::http::extract::text_encoding;
-
-/// First parts of paths that are this server's own: a slip in one of them must not carry its body elsewhere.
-const OWN: [&str; 6] = ["answers", "cache", "collections", "embeddings", "invalidate", "stats"];
+use crate::http::routes::OwnSegments;
 
 /// Where a request goes.
 pub(in crate::http) struct Target {
@@ -24,9 +22,9 @@ pub(in crate::http) struct Target {
 }
 
 impl Target {
-    /// None for what is not below `/v1`, is this server's own, or might climb out of the upstream's own path: that is judged
-    /// by its parts as any reader might take them, spelled out and without parameters.
-    pub(in crate::http) fn read(path: &str) -> Option<Target> {
+    /// None for a path that is not below `/v1`, is this server's own, or might leave the upstream's own path. That is judged by its
+    /// segments as any reader might take them, decoded and without parameters.
+    pub(in crate::http) fn read(path: &str, own: &OwnSegments) -> Option<Target> {
         let path = path.strip_prefix("/v1/")?;
         let spelled_out = percent_decode_str(path).decode_utf8().ok()?;
         let parts = || spelled_out.split(['/', '\\']);
@@ -34,7 +32,7 @@ impl Target {
             let name = part.split(';').next().unwrap_or_default();
             !matches!(name.trim(), "" | "." | "..")
         };
-        if !parts().all(is_plain) || parts().next().is_some_and(|first| OWN.contains(&first)) {
+        if !parts().all(is_plain) || parts().next().is_some_and(|first| own.contains(first)) {
             return None;
         }
         let model = spelled_out.strip_prefix("models/").map(str::to_owned);
@@ -91,19 +89,21 @@ mod tests {
 
     #[test]
     fn no_path_climbs_out_of_the_upstreams_own() {
+        let own = OwnSegments::from(["answers", "cache", "embeddings"]);
+        let read = |path: &str| Target::read(path, &own);
         for path in ["models", "files/file-1/content", "a..b/c.d", "responses/x%2Fy", "a;b/c"] {
-            assert_eq!(Target::read(&format!("/v1/{path}")).map(|target| target.path).as_deref(), Some(path));
+            assert_eq!(read(&format!("/v1/{path}")).map(|target| target.path).as_deref(), Some(path));
         }
         for path in ["", "..", "a/../b", "a/%2e%2E/b", "./a", "a/.%2e", "a\\..\\b", "a%5C..", "x/..%2fy"] {
-            assert!(Target::read(&format!("/v1/{path}")).is_none(), "{path}");
+            assert!(read(&format!("/v1/{path}")).is_none(), "{path}");
         }
         for path in
             ["..;/a", "a//b", "files/", "/answers", "%61nswers", "cache%2Fp%2Fk", "embeddings/x", "%ff"]
         {
-            assert!(Target::read(&format!("/v1/{path}")).is_none(), "{path}");
+            assert!(read(&format!("/v1/{path}")).is_none(), "{path}");
         }
-        assert!(Target::read("/v2/files").is_none());
-        assert_eq!(Target::read("/v1/models/a%2Fb").unwrap().model.as_deref(), Some("a/b"));
+        assert!(read("/v2/files").is_none());
+        assert_eq!(read("/v1/models/a%2Fb").unwrap().model.as_deref(), Some("a/b"));
     }
 
     async fn read(content_type: &str, body: &str) -> Result<Option<String>> {

@@ -12,7 +12,9 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use serde::Deserialize;
+use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Lease, Verdict};
@@ -23,6 +25,7 @@ use crate::http::extract::cache_control::Storing;
 use crate::http::extract::headers::{number, tags, text};
 use crate::http::extract::{body, cache_control};
 use crate::http::response::headers::CACHE_STATUS;
+use crate::http::routes::{Access, Routes};
 use crate::service::objects::{Address, Answer, Draft, Granted, Lookup, Object};
 use crate::service::{Directives, Objects};
 
@@ -39,6 +42,20 @@ pub(super) struct Endpoint {
     pub(super) objects: Arc<Objects>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
+}
+
+/// The routes of this feature.
+pub(super) fn routes() -> Routes<Arc<Endpoint>> {
+    let batch_as_key = axum::routing::get(get).put(put).delete(delete);
+    Routes::new()
+        .add(routes!(get, put, delete))
+        .add(routes!(batch::batch))
+        // `batch` is a key for all methods but POST.
+        .add_undocumented(Access::Client, "/v1/cache/{namespace}/batch", batch_as_key)
+        .add_undocumented(Access::Client, "/v1/cache/{namespace}/", any(no_key))
+        .add_undocumented(Access::Client, "/v1/cache/{namespace}/{key}/", any(no_key))
+        .add_undocumented(Access::Client, "/v1/cache/{namespace}/{key}/{*rest}", any(no_key))
+        .storing_content_coding()
 }
 
 /// What the path of a request names.

@@ -1,0 +1,202 @@
+//! The table of routes.
+//!
+//! Contains: every route with what admission asks of its requests. Must not contain: a handler. The one idea: a route is added once, and
+//! the router, the contract, the names of routes in metrics, the routes that need no key and the paths that are never forwarded all
+//! derive from that. A route that says nothing else needs a key, and no path below its first segment is an upstream's.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::MethodRouter;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+/// What admission asks of a request before its handler is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A key, where there are keys, and a permit of `http.requests_max`.
+    Client,
+    /// A key. No permit: these numbers are read most when the server is full.
+    Monitoring,
+    /// Neither.
+    Public,
+    /// Neither, and the request is answered beyond every limit.
+    Probe,
+}
+
+impl Access {
+    pub(super) fn needs_key(self) -> bool {
+        matches!(self, Access::Client | Access::Monitoring)
+    }
+
+    pub(super) fn needs_permit(self) -> bool {
+        self == Access::Client
+    }
+}
+
+/// Who serves the other paths below the first segment of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Neighbors {
+    /// Nothing: such a path is a slip, and must not carry its body and the operator's key elsewhere.
+    None,
+    /// The upstreams.
+    OfUpstream,
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Its path with parameters, such as `/v1/models/{id}`: its name in metrics.
+    pub(super) pattern: Arc<str>,
+    pub(super) access: Access,
+    /// Whether a PUT stores its body as it was sent, with its content coding.
+    pub(super) stores_content_coding: bool,
+    neighbors: Neighbors,
+}
+
+impl Route {
+    /// A route that needs a key.
+    fn new(pattern: &str, access: Access) -> Route {
+        Route { pattern: pattern.into(), access, stores_content_coding: false, neighbors: Neighbors::None }
+    }
+
+    /// What holds for a path that is no route.
+    pub(super) fn none() -> Route {
+        Route::new("none", Access::Client)
+    }
+
+    /// The first segment of its path below `/v1`.
+    fn first_segment(&self) -> Option<&str> {
+        self.pattern.strip_prefix("/v1/")?.split('/').next()
+    }
+}
+
+/// The routes of one feature, over its state.
+pub(super) struct Routes<S> {
+    router: OpenApiRouter<S>,
+    routes: Vec<Route>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    pub(super) fn new() -> Routes<S> {
+        Routes { router: OpenApiRouter::new(), routes: Vec::new() }
+    }
+
+    /// Adds the handlers of one path, as `routes!` lists them.
+    pub(super) fn add(self, handlers: UtoipaMethodRouter<S>) -> Routes<S> {
+        self.add_for(Access::Client, handlers)
+    }
+
+    /// As [`Routes::add`], for routes that need less than a key and a permit.
+    pub(super) fn add_for(mut self, access: Access, handlers: UtoipaMethodRouter<S>) -> Routes<S> {
+        self.routes.extend(handlers.1.paths.keys().map(|pattern| Route::new(pattern, access)));
+        self.router = self.router.routes(handlers);
+        self
+    }
+
+    /// Adds a path that the contract does not describe.
+    pub(super) fn add_undocumented(
+        mut self,
+        access: Access,
+        pattern: &str,
+        handlers: MethodRouter<S>,
+    ) -> Routes<S> {
+        self.routes.push(Route::new(pattern, access));
+        self.router = self.router.route(pattern, handlers);
+        self
+    }
+
+    /// Says that upstreams serve other paths below the same first segments.
+    pub(super) fn beside_those_of_upstreams(mut self) -> Routes<S> {
+        self.routes.iter_mut().for_each(|route| route.neighbors = Neighbors::OfUpstream);
+        self
+    }
+
+    /// Says that a PUT stores its body as it was sent, with its content coding.
+    pub(super) fn storing_content_coding(mut self) -> Routes<S> {
+        self.routes.iter_mut().for_each(|route| route.stores_content_coding = true);
+        self
+    }
+}
+
+/// All routes.
+pub(super) struct Table {
+    router: Router,
+    contract: OpenApi,
+    routes: Vec<Route>,
+}
+
+impl Table {
+    /// A table without routes. `contract` is the frame of the contract.
+    pub(super) fn new(contract: OpenApi) -> Table {
+        Table { router: Router::new(), contract, routes: Vec::new() }
+    }
+
+    /// Adds the routes of a feature. Without a state they are described, and not served.
+    pub(super) fn add<S: Clone + Send + Sync + 'static>(&mut self, feature: Routes<S>, state: Option<&S>) {
+        let (router, contract) = feature.router.split_for_parts();
+        self.contract.merge(contract);
+        for route in feature.routes {
+            // A path may be documented for some methods and undocumented for others.
+            if !self.routes.contains(&route) {
+                self.routes.push(route);
+            }
+        }
+        if let Some(state) = state {
+            self.router = std::mem::take(&mut self.router).merge(router.with_state(state.clone()));
+        }
+    }
+
+    /// Names the paths that the fallback serves.
+    pub(super) fn name_fallback(&mut self, pattern: &str) {
+        self.routes.push(Route { neighbors: Neighbors::OfUpstream, ..Route::new(pattern, Access::Client) });
+    }
+
+    pub(super) fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The contract of the documented routes.
+    pub(super) fn contract(&self) -> OpenApi {
+        self.contract.clone()
+    }
+
+    /// Finds the route of a path.
+    pub(super) fn matcher(&self) -> matchit::Router<Route> {
+        let mut matcher = matchit::Router::new();
+        for route in &self.routes {
+            let inserted = matcher.insert(&*route.pattern, route.clone());
+            inserted.expect("the router took the same patterns, each with one access: this is a bug");
+        }
+        matcher
+    }
+
+    /// The segments below `/v1` under which nothing is forwarded.
+    pub(super) fn own_segments(&self) -> OwnSegments {
+        let own = self.routes.iter().filter(|route| route.neighbors == Neighbors::None);
+        OwnSegments(own.filter_map(Route::first_segment).map(str::to_owned).collect())
+    }
+
+    /// The router over all features that have a state.
+    pub(super) fn into_router(self) -> Router {
+        self.router
+    }
+}
+
+/// First segments of paths below `/v1` that are this server's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OwnSegments(BTreeSet<String>);
+
+impl OwnSegments {
+    pub(super) fn contains(&self, segment: &str) -> bool {
+        self.0.contains(segment)
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[&str; N]> for OwnSegments {
+    fn from(segments: [&str; N]) -> OwnSegments {
+        OwnSegments(segments.map(str::to_owned).into())
+    }
+}
