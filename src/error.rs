@@ -8,97 +8,73 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::labels::label_enum;
+
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, as a caller or an operator would sort it. [`Kind::code`] is its stable name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The request is malformed or breaks a rule; `param` names the field.
-    InvalidInput,
-    /// The request is larger than a limit.
-    TooLarge,
-    /// The body is encoded in a way that is not known here.
-    UnsupportedCoding,
-    /// The credential is missing or unknown.
-    Unauthorized,
-    /// Whoever asks may not, with or without a credential.
-    Forbidden,
-    /// The request did not arrive in time.
-    RequestTimeout,
-    /// The request has come from here, by way of others.
-    Loop,
-    /// The request is well formed, and the model refuses what it says.
-    Unprocessable,
-    /// The thing that was asked for does not exist.
-    NotFound,
-    /// The route exists, but not for this method.
-    MethodNotAllowed,
-    /// The model that was asked for is not served here.
-    ModelNotFound,
-    /// The request came too late: what it builds on has changed.
-    Conflict,
-    /// A condition that the request sets does not hold.
-    PreconditionFailed,
-    /// Only a cached value was acceptable, and there is none.
-    NotCached,
-    /// A queue is full; trying again later may work.
-    Overloaded,
-    /// The work took longer than its limit.
-    Timeout,
-    /// The server is starting, stopping, or has lost a part that it needs.
-    Unavailable,
-    /// A model behind us answered with an error or with nonsense.
-    Upstream,
-    /// The configuration cannot be used.
-    Config,
-    /// The model directory cannot be used.
-    Model,
-    /// Another process holds the data directory.
-    Locked,
-    /// The data on disk is of a format that this version does not read.
-    Format,
-    /// Bytes on disk are not what was written.
-    Corrupt,
-    /// The disk is full.
-    DiskFull,
-    /// The operating system refused an operation.
-    Io,
-    /// A defect of this program.
-    Internal,
+label_enum! {
+    /// The category of an error, for callers and operators. [`Kind::code`] is its stable name.
+    pub enum Kind {
+        /// The request is malformed or breaks a rule; `param` names the field.
+        InvalidInput = "invalid_input",
+        /// The request is larger than a limit.
+        TooLarge = "too_large",
+        /// The body is encoded in a way that is not known here.
+        UnsupportedCoding = "unsupported_coding",
+        /// The credential is missing or unknown.
+        Unauthorized = "invalid_api_key",
+        /// The request is not allowed, with or without a credential.
+        Forbidden = "forbidden",
+        /// The request did not arrive in time.
+        RequestTimeout = "request_timeout",
+        /// The request has come from here, by way of others.
+        Loop = "loop_detected",
+        /// The request is well formed, and the model refuses what it says.
+        Unprocessable = "unprocessable",
+        /// The thing that was asked for does not exist.
+        NotFound = "not_found",
+        /// The route exists, but not for this method.
+        MethodNotAllowed = "method_not_allowed",
+        /// The model that was asked for is not served here.
+        ModelNotFound = "model_not_found",
+        /// The request came too late: what it builds on has changed.
+        Conflict = "conflict",
+        /// A condition that the request sets does not hold.
+        PreconditionFailed = "precondition_failed",
+        /// Only a cached value was acceptable, and there is none.
+        NotCached = "not_cached",
+        /// A queue is full; trying again later may work.
+        Overloaded = "overloaded",
+        /// The work took longer than its limit.
+        Timeout = "timeout",
+        /// The server is starting, stopping, or has lost a part that it needs.
+        Unavailable = "unavailable",
+        /// A model behind us answered with an error or with nonsense.
+        Upstream = "upstream_error",
+        /// The configuration cannot be used.
+        Config = "config",
+        /// The model directory cannot be used.
+        Model = "model",
+        /// Another process holds the data directory.
+        Locked = "locked",
+        /// The data on disk is of a format that this version does not read.
+        Format = "format",
+        /// Bytes on disk are not what was written.
+        Corrupt = "corrupt",
+        /// The disk is full.
+        DiskFull = "disk_full",
+        /// The operating system refused an operation.
+        Io = "io",
+        /// A defect of this program.
+        Internal = "internal",
+    }
 }
 
 impl Kind {
     /// The stable name of the kind, as clients and dashboards see it.
     pub fn code(self) -> &'static str {
-        match self {
-            Kind::InvalidInput => "invalid_input",
-            Kind::TooLarge => "too_large",
-            Kind::UnsupportedCoding => "unsupported_coding",
-            Kind::Unauthorized => "invalid_api_key",
-            Kind::Forbidden => "forbidden",
-            Kind::RequestTimeout => "request_timeout",
-            Kind::Loop => "loop_detected",
-            Kind::Unprocessable => "unprocessable",
-            Kind::NotFound => "not_found",
-            Kind::MethodNotAllowed => "method_not_allowed",
-            Kind::ModelNotFound => "model_not_found",
-            Kind::Conflict => "conflict",
-            Kind::PreconditionFailed => "precondition_failed",
-            Kind::NotCached => "not_cached",
-            Kind::Overloaded => "overloaded",
-            Kind::Timeout => "timeout",
-            Kind::Unavailable => "unavailable",
-            Kind::Upstream => "upstream_error",
-            Kind::Config => "config",
-            Kind::Model => "model",
-            Kind::Locked => "locked",
-            Kind::Format => "format",
-            Kind::Corrupt => "corrupt",
-            Kind::DiskFull => "disk_full",
-            Kind::Io => "io",
-            Kind::Internal => "internal",
-        }
+        self.as_str()
     }
 }
 

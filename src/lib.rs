@@ -13,6 +13,7 @@ pub mod domain;
 pub mod embed;
 pub mod error;
 pub mod http;
+pub mod labels;
 pub mod metrics;
 pub mod pacing;
 mod raw_object;

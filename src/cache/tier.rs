@@ -9,24 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::policy::Namespace;
 use crate::domain::{Entry, EntryMeta, Key};
 use crate::error::Result;
+use crate::labels::label_enum;
 
-/// The name of a tier in headers, metrics and statistics. Ordered from the fastest to the slowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TierName {
-    /// The memory of this process.
-    Memory,
-    /// The files of this node.
-    Disk,
-}
-
-impl TierName {
-    /// The name as clients and dashboards see it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TierName::Memory => "memory",
-            TierName::Disk => "disk",
-        }
+label_enum! {
+    /// The name of a tier in headers, metrics and statistics. Ordered from the fastest to the slowest.
+    #[derive(PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum TierName {
+        /// The memory of this process.
+        Memory = "memory",
+        /// The files of this node.
+        Disk = "disk",
     }
 }
 

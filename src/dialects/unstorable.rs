@@ -1,4 +1,4 @@
-//! Why a reply is not stored as an answer, as far as the reply itself is the reason.
+//! Why a reply cannot be stored, if the reply itself is the reason.
 
 /// What is wrong with a reply as an answer to be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,21 +21,4 @@ pub enum Unstorable {
     Envelope,
     /// It is larger than `upstream.answer_bytes_max`.
     TooLarge,
-}
-
-impl Unstorable {
-    /// The word for it in headers and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Unstorable::UnknownMember => "unknown_member",
-            Unstorable::Uncertain => "uncertain",
-            Unstorable::Garbled => "garbled",
-            Unstorable::Error => "error",
-            Unstorable::Incomplete => "incomplete",
-            Unstorable::Unfinished => "unfinished",
-            Unstorable::Empty => "empty",
-            Unstorable::Envelope => "envelope",
-            Unstorable::TooLarge => "too_large",
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod credential;
 mod embedding;
 mod entry;
 mod key;
+mod lookup_outcome;
 mod subject;
 mod token_usage;
 
@@ -15,5 +16,6 @@ pub use credential::{Credential, is_credential};
 pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, ContentCoding, Entry, EntryMeta};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};
+pub use lookup_outcome::LookupOutcome;
 pub use subject::{Subject, Tag, TagVersion};
 pub use token_usage::TokenUsage;

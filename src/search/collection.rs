@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use likewise_index::Refused;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::build::{Cause, Failure};
+use super::build::{Failure, FailureCause};
 use super::change::{Change, Receipt};
 use super::indexing;
 use super::record::{self, Op};
@@ -293,7 +293,7 @@ fn not_built(
 ) -> (u32, Option<Arc<str>>) {
     let (begun, failure) = match plan {
         Ok(plan) => indexing::recall(store, plan.as_ref()),
-        Err(refused) => (0, Some(Failure::new(Cause::Refused, refused.to_string()))),
+        Err(refused) => (0, Some(Failure::new(FailureCause::Refused, refused.to_string()))),
     };
     if let Some(failure) = &failure {
         indexing::report(metrics, store.name(), failure);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
 
-use super::build::{Cause, Failure};
+use super::build::{Failure, FailureCause};
 use super::sealed::Sealed;
 use super::view::{Part, View};
 use super::watch::Effects;
@@ -42,11 +42,11 @@ pub(super) fn recall(store: &RowStore, plan: Option<&Plan>) -> (u32, Option<Fail
     };
     let begun = record.attempts;
     let failure = match record.reason {
-        reason if !reason.is_empty() => Some(Failure::new(Cause::Recorded, reason)),
+        reason if !reason.is_empty() => Some(Failure::new(FailureCause::Recorded, reason)),
         _ if begun < ATTEMPTS_MAX => None,
         _ => {
             let reason = format!("the server ended during each of {begun} builds");
-            Some(Failure::new(Cause::Interrupted, reason))
+            Some(Failure::new(FailureCause::Interrupted, reason))
         }
     };
     (begun, failure)
@@ -55,7 +55,7 @@ pub(super) fn recall(store: &RowStore, plan: Option<&Plan>) -> (u32, Option<Fail
 /// Says that an index is not built, where operators look.
 pub(super) fn report(metrics: &Metrics, collection: &str, failure: &Failure) {
     metrics.index_errors.inc();
-    metrics.index_failures.get_or_create(&CauseLabels { cause: failure.cause.name() }).inc();
+    metrics.index_failures.get_or_create(&CauseLabels { cause: failure.cause.as_str() }).inc();
     tracing::warn!(
         collection,
         "an index is not built, and is not tried again until a snapshot is asked for; searches are exact, or use the \
@@ -121,7 +121,7 @@ impl Writer {
         let built = match building.built.try_recv() {
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => {
-                Err(Failure::new(Cause::Crash, "the thread that waited for it has ended"))
+                Err(Failure::new(FailureCause::Crash, "the thread that waited for it has ended"))
             }
             Ok(built) => built,
         };
@@ -152,7 +152,7 @@ impl Writer {
         let Some(plan) = self.plan.clone() else { return };
         report(&self.metrics, self.store.name(), failure);
         self.shared.set_index_error(Some(Arc::clone(&failure.reason)));
-        if failure.cause == Cause::World {
+        if failure.cause == FailureCause::World {
             return self.forget_build();
         }
         let version = self.shared.view.load().version;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use likewise_index::{Cost, GRAMMAR, IndexSpec, Metric, Refused};
 use serde::{Deserialize, Serialize};
 
-use super::build::{self, Cause, End, Failure, Program, Task};
+use super::build::{self, End, Failure, FailureCause, Program, Task};
 use super::sealed::Engine;
 use super::settings::{Indexed, Settings};
 use super::view::Part;
@@ -184,7 +184,7 @@ impl Workshop {
             segments: order.parts.iter().map(covered).collect(),
         };
         let unreadable =
-            |error| Failure::new(Cause::Crash, "it wrote a file that cannot be read").source(error);
+            |error| Failure::new(FailureCause::Crash, "it wrote a file that cannot be read").source(error);
         Ok(Some(Built {
             engine: Engine::open(&file, self.indexing.nprobe).map_err(unreadable)?,
             file,

@@ -85,11 +85,7 @@ impl Invalidation {
             Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
             Resolved::Everything => versions.bump_everything(mode).await?,
         }
-        let mode = match mode {
-            Mode::Hard => "hard",
-            Mode::Soft => "soft",
-        };
-        self.metrics.invalidations.get_or_create(&ModeLabels { mode }).inc();
+        self.metrics.invalidations.get_or_create(&ModeLabels { mode: mode.as_str() }).inc();
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::domain::{ByPrefix, EntryMeta, Subject, TagVersion};
+use crate::labels::label_enum;
 use crate::storage::Change;
 use crate::sync::{PoisonError, RwLock, RwLockReadGuard};
 
@@ -11,13 +12,16 @@ use super::{EVERYTHING, TABLE};
 /// Tokens of soft invalidations that are remembered. What is older than these is not served stale either.
 pub(super) const OUTDATED_MAX: usize = 4;
 
-/// How an invalidation hides entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// They are misses at once.
-    Hard,
-    /// They are served stale while one request refreshes each.
-    Soft,
+label_enum! {
+    /// How an invalidation hides entries.
+    #[derive(Default)]
+    pub enum Mode {
+        /// They are misses at once.
+        #[default]
+        Hard = "hard",
+        /// They are served stale while one request refreshes each.
+        Soft = "soft",
+    }
 }
 
 /// How an entry stands to the invalidations so far.

@@ -256,7 +256,7 @@ fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
         }
     }
     if let Some(reason) = reason {
-        headers.insert(REASON, HeaderValue::from_static(reason.label()));
+        headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
     }
     if has_trailer {
         headers.insert(header::TRAILER, HeaderValue::from_static("x-likewise-reason"));
@@ -291,7 +291,7 @@ fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item =
             Some(Ok(bytes)) => Some((Ok(Frame::data(bytes)), Some(Rest::Live(live)))),
             None => {
                 let reason = live.reason().filter(|_| has_trailer)?;
-                let value = HeaderValue::from_static(reason.label());
+                let value = HeaderValue::from_static(reason.as_str());
                 Some((Ok(Frame::trailers(HeaderMap::from_iter([(REASON, value)]))), None))
             }
             Some(Err(error)) => {

@@ -138,7 +138,7 @@ pub(in crate::http) async fn lookup(
     };
     Ok(AxumJson(LookupAnswer {
         hit: true,
-        layer: Some(known.match_kind.label()),
+        layer: Some(known.match_kind.as_str()),
         id: Some(name_of(known.id)),
         answer: Some(known.answer),
         similarity: Some(1.0),

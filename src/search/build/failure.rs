@@ -4,50 +4,38 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind};
+use crate::labels::label_enum;
 
-/// What kept an index from being built, by its name in metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::search) enum Cause {
-    /// The index is none that may be built, or its rows are not such that FAISS builds it.
-    Refused,
-    /// It took more memory than it may.
-    Memory,
-    /// It took more time than it may.
-    Time,
-    /// The process that built it crashed.
-    Crash,
-    /// The server ended meanwhile, several times.
-    Interrupted,
-    /// A build before the start, as its record says.
-    Recorded,
-    /// The disk or the system: not remembered on disk, so that the next start tries again.
-    World,
+label_enum! {
+    /// Why an index was not built, in metrics.
+    pub(in crate::search) enum FailureCause {
+        /// The index is none that may be built, or FAISS refuses its rows.
+        Refused = "refused",
+        /// The build took more memory than its limit.
+        Memory = "memory",
+        /// The build took more time than its limit.
+        Time = "time",
+        /// The process that built it crashed.
+        Crash = "crash",
+        /// The server stopped during the build, several times.
+        Interrupted = "interrupted",
+        /// A build before the start failed, as its record says.
+        Recorded = "recorded",
+        /// The disk or the system failed. This is not recorded on disk, so that the next start tries again.
+        World = "system",
+    }
 }
 
 /// Why an index was not built, as clients may read it.
 #[derive(Debug, Clone)]
 pub(in crate::search) struct Failure {
-    pub(in crate::search) cause: Cause,
+    pub(in crate::search) cause: FailureCause,
     pub(in crate::search) reason: Arc<str>,
     source: Option<Error>,
 }
 
-impl Cause {
-    pub(in crate::search) fn name(self) -> &'static str {
-        match self {
-            Cause::Refused => "refused",
-            Cause::Memory => "memory",
-            Cause::Time => "time",
-            Cause::Crash => "crash",
-            Cause::Interrupted => "interrupted",
-            Cause::Recorded => "recorded",
-            Cause::World => "system",
-        }
-    }
-}
-
 impl Failure {
-    pub(in crate::search) fn new(cause: Cause, reason: impl Into<Arc<str>>) -> Failure {
+    pub(in crate::search) fn new(cause: FailureCause, reason: impl Into<Arc<str>>) -> Failure {
         Failure { cause, reason: reason.into(), source: None }
     }
 
@@ -75,7 +63,7 @@ impl fmt::Display for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let failure = Failure::new(Cause::World, "its file could not be stored");
+        let failure = Failure::new(FailureCause::World, "its file could not be stored");
         Failure { source: Some(error), ..failure }
     }
 }

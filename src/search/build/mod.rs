@@ -20,7 +20,7 @@ use likewise_index::{Cost, training};
 use serde::{Deserialize, Serialize};
 
 pub use child::build_index;
-pub(super) use failure::{Cause, Failure};
+pub(super) use failure::{Failure, FailureCause};
 
 /// How often a build is asked whether it is still wanted.
 const POLL: Duration = Duration::from_millis(50);
@@ -85,7 +85,7 @@ pub(super) fn run(
 ) -> Result<End, Failure> {
     let start = Instant::now();
     let (mut child, output) = spawn(program, limits).map_err(|error| {
-        Failure::new(Cause::World, "the process that builds could not be started").source(error)
+        Failure::new(FailureCause::World, "the process that builds could not be started").source(error)
     })?;
     let stdin = child.stdin.take();
     std::thread::scope(|scope| {
@@ -168,7 +168,7 @@ fn wait(
     let mut pause = Duration::from_millis(1);
     loop {
         let ended = child.try_wait().map_err(|error| {
-            Failure::new(Cause::World, "the process that builds could not be waited for").source(error)
+            Failure::new(FailureCause::World, "the process that builds could not be waited for").source(error)
         });
         match ended? {
             Some(status) => return Ok(Some(status)),
@@ -187,7 +187,7 @@ fn wait(
 }
 
 fn took_too_long(limits: Cost) -> Failure {
-    Failure::new(Cause::Time, format!("it took longer than {} s", limits.seconds))
+    Failure::new(FailureCause::Time, format!("it took longer than {} s", limits.seconds))
 }
 
 fn end(child: &mut Child) {
@@ -199,7 +199,8 @@ fn end(child: &mut Child) {
 /// What the end of a process says of the build.
 fn judge(status: ExitStatus, printed: &str, fed: io::Result<()>, limits: Cost) -> Result<End, Failure> {
     if status.success() {
-        let failed = |error| Failure::new(Cause::World, "its rows could not be handed over").source(error);
+        let failed =
+            |error| Failure::new(FailureCause::World, "its rows could not be handed over").source(error);
         return fed.map(|()| End::Built).map_err(failed);
     }
     let mib = limits.memory_bytes >> 20;
@@ -215,21 +216,22 @@ fn judge(status: ExitStatus, printed: &str, fed: io::Result<()>, limits: Cost) -
     .any(|sign| printed.contains(sign));
     let failure = match status.signal() {
         _ if is_out_of_memory => {
-            Failure::new(Cause::Memory, format!("it needed more than {mib} MiB of memory"))
+            Failure::new(FailureCause::Memory, format!("it needed more than {mib} MiB of memory"))
         }
         _ if printed.contains(child::UNWRITTEN) => {
-            Failure::new(Cause::World, "its file could not be written")
+            Failure::new(FailureCause::World, "its file could not be written")
         }
-        Some(9) => {
-            Failure::new(Cause::Memory, "it was ended by signal 9, as the system does when memory runs out")
-        }
-        Some(signal) => Failure::new(Cause::Crash, format!("it was ended by signal {signal}")),
+        Some(9) => Failure::new(
+            FailureCause::Memory,
+            "it was ended by signal 9, as the system does when memory runs out",
+        ),
+        Some(signal) => Failure::new(FailureCause::Crash, format!("it was ended by signal {signal}")),
         None if status.code() == Some(1) => {
             let said = printed.lines().next_back().unwrap_or_default();
             let said = said.strip_prefix("likewise: ").unwrap_or(said);
-            Failure::new(Cause::Refused, said.chars().take(300).collect::<String>())
+            Failure::new(FailureCause::Refused, said.chars().take(300).collect::<String>())
         }
-        None => Failure::new(Cause::Crash, format!("it ended with {status}")),
+        None => Failure::new(FailureCause::Crash, format!("it ended with {status}")),
     };
     Err(failure.printed(printed))
 }
@@ -244,7 +246,7 @@ mod tests {
         let start = || Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
         let mut child = start();
         let failure = wait(&mut child, Instant::now(), limits, || true).unwrap_err();
-        assert_eq!(failure.cause, Cause::Time);
+        assert_eq!(failure.cause, FailureCause::Time);
         assert_eq!(child.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
         let mut child = start();
         let limits = Cost { seconds: 1000, ..limits };

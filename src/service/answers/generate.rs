@@ -351,7 +351,7 @@ impl Generator {
     }
 
     fn count_not_stored(&self, reason: Reason) {
-        let reason = reason.label();
+        let reason = reason.as_str();
         self.answers.metrics.answers_not_kept.get_or_create(&ReasonLabels { reason }).inc();
     }
 }

@@ -1,61 +1,57 @@
-//! Why a reply was not stored as an answer: one word each, in headers, trailers and metrics.
+//! Why the cache was bypassed or a reply was not stored: one word each, in headers, trailers and metrics.
 
 use crate::dialects::Unstorable;
+use crate::labels::label_enum;
 
-/// Why a reply was not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The reply itself is the reason.
-    Unstorable(Unstorable),
-    /// The request's temperature is above `answers.temperature_max`.
-    Temperature,
-    /// A number of the request cannot be represented exactly.
-    Number,
-    /// The request sends `no-store`.
-    NoStore,
-    /// It calls tools, and `answers.cache_tool_calls` is off.
-    ToolCalls,
-    /// It is larger than its namespace allows.
-    TooLarge,
-    /// One of its tags was invalidated since the generation began.
-    Invalidated,
-    /// It was deleted while it was in flight.
-    Deleted,
-    /// The answer of a later generation was stored before.
-    Superseded,
-    /// The disk write failed: it is in memory only.
-    Disk,
-    /// The reply is a success and no chat completion.
-    NoAnswer,
-    /// The status of the reply is not a success.
-    Status,
-    /// The reply is compressed in a way that cannot be read.
-    Encoding,
-    /// All clients disconnected before its end.
-    Abandoned,
+label_enum! {
+    /// Why the cache was bypassed, or why a reply was not stored.
+    pub enum Reason {
+        /// The cache is bypassed: the request's temperature is above `answers.temperature_max`.
+        Temperature = "temperature",
+        /// The cache is bypassed: a number of the request cannot be represented exactly.
+        Number = "number",
+        /// The request sends `no-store`.
+        NoStore = "no_store",
+        /// The reply calls tools, and `answers.cache_tool_calls` is off.
+        ToolCalls = "tool_calls",
+        /// The reply is larger than `upstream.answer_bytes_max`, or than its namespace allows.
+        TooLarge = "too_large",
+        /// One of its tags was invalidated since the generation began.
+        Invalidated = "invalidated",
+        /// It was deleted while it was in flight.
+        Deleted = "deleted",
+        /// The answer of a later generation was stored before.
+        Superseded = "superseded",
+        /// The disk write failed: it is in memory only.
+        Disk = "disk",
+        /// The reply is a success and no answer.
+        NoAnswer = "no_answer",
+        /// The status of the reply is not a success.
+        Status = "status",
+        /// The reply is compressed in a way that cannot be read.
+        Encoding = "encoding",
+        /// All clients disconnected before its end.
+        Abandoned = "abandoned",
+        /// It has a member, or a type of a known one, for which no exact replay is known.
+        UnknownMember = "unknown_member",
+        /// The same member came twice, in ways that have no certain sum.
+        Uncertain = "uncertain",
+        /// An event is neither JSON nor UTF-8.
+        Garbled = "garbled",
+        /// The reply carries an error.
+        Error = "error",
+        /// The stream ended before its last event.
+        Incomplete = "incomplete",
+        /// A choice ended by a limit or a filter, or gives no reason.
+        Unfinished = "unfinished",
+        /// A choice has no content.
+        Empty = "empty",
+        /// A member that every chunk of a replay repeats is too long.
+        Envelope = "envelope",
+    }
 }
 
 impl Reason {
-    /// The label in headers and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Reason::Unstorable(unstorable) => unstorable.label(),
-            Reason::Temperature => "temperature",
-            Reason::Number => "number",
-            Reason::NoStore => "no_store",
-            Reason::ToolCalls => "tool_calls",
-            Reason::TooLarge => Unstorable::TooLarge.label(),
-            Reason::Invalidated => "invalidated",
-            Reason::Deleted => "deleted",
-            Reason::Superseded => "superseded",
-            Reason::Disk => "disk",
-            Reason::NoAnswer => "no_answer",
-            Reason::Status => "status",
-            Reason::Encoding => "encoding",
-            Reason::Abandoned => "abandoned",
-        }
-    }
-
     /// Whether the upstream sent a success that is no answer.
     pub(super) fn is_no_answer(self) -> bool {
         matches!(self, Reason::NoAnswer | Reason::Encoding)
@@ -64,6 +60,16 @@ impl Reason {
 
 impl From<Unstorable> for Reason {
     fn from(unstorable: Unstorable) -> Reason {
-        Reason::Unstorable(unstorable)
+        match unstorable {
+            Unstorable::UnknownMember => Reason::UnknownMember,
+            Unstorable::Uncertain => Reason::Uncertain,
+            Unstorable::Garbled => Reason::Garbled,
+            Unstorable::Error => Reason::Error,
+            Unstorable::Incomplete => Reason::Incomplete,
+            Unstorable::Unfinished => Reason::Unfinished,
+            Unstorable::Empty => Reason::Empty,
+            Unstorable::Envelope => Reason::Envelope,
+            Unstorable::TooLarge => Reason::TooLarge,
+        }
     }
 }

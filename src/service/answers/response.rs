@@ -9,6 +9,7 @@ use super::reason::Reason;
 use crate::cache::TierName;
 use crate::dialects::Replay;
 use crate::domain::{EntryMeta, Key};
+use crate::labels::label_enum;
 use crate::request_identity::Identity;
 use crate::upstream::Headers;
 
@@ -80,13 +81,14 @@ pub struct HitInfo {
     pub fresh_seconds: i64,
 }
 
-/// How a stored question matches the question of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MatchKind {
-    /// Word for word.
-    Exact,
-    /// Once both are normalized.
-    Normalized,
+label_enum! {
+    /// How a stored question matches the question of a request.
+    pub enum MatchKind {
+        /// Word for word.
+        Exact = "exact",
+        /// Once both are normalized.
+        Normalized = "normalized",
+    }
 }
 
 /// The cost of an answer.
@@ -102,14 +104,6 @@ impl MatchKind {
     /// How the entry that was found under the key of `identity` matches it.
     pub(super) fn of(found: &EntryMeta, identity: &Identity) -> MatchKind {
         if found.validator == identity.exact.half() { MatchKind::Exact } else { MatchKind::Normalized }
-    }
-
-    /// The label in headers and replies.
-    pub fn label(self) -> &'static str {
-        match self {
-            MatchKind::Exact => "exact",
-            MatchKind::Normalized => "normalized",
-        }
     }
 }
 
