@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use likewise::embed::{EmbedJob, Embedder, LocalEmbedder, Options, Priority};
-use likewise::metrics::Metrics;
+use likewise::metrics::unexported;
 use likewise_benches::{print_circumstances, spread};
 use tokenizers::{PaddingParams, Tokenizer, TruncationParams};
 use tokio::sync::oneshot;
@@ -29,7 +29,7 @@ fn main() {
     print_circumstances("cold_path");
     let dir = std::env::var("LIKEWISE_TEST_MODEL").expect("run this by `make bench NAME=cold_path`");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let own = LocalEmbedder::load(Path::new(&dir), "model", &Options::default(), Arc::new(Metrics::new()))
+    let own = LocalEmbedder::load(Path::new(&dir), "model", &Options::default(), unexported())
         .expect("the model loads");
     let candle = Candle::load(Path::new(&dir));
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use likewise::cache::{Budget, Eviction, MemoryOptions, MemoryTier};
 use likewise::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, UnixSeconds};
-use likewise::metrics::Metrics;
+use likewise::metrics::unexported;
 use likewise_benches::print_circumstances;
 
 /// Capacities in percent of a trace's distinct keys.
@@ -76,7 +76,7 @@ fn percent(keys: &[u32], is_hit: impl FnMut(u32) -> bool) -> f64 {
 fn tier(eviction: Eviction, capacity: usize, keys: &[u32]) -> f64 {
     let build = |bytes| {
         let options = MemoryOptions { budget: Budget::Bytes(bytes), eviction };
-        MemoryTier::new(&options, &Metrics::new()).expect("a budget")
+        MemoryTier::new(&options, &unexported()).expect("a budget")
     };
     // Short values for many entries, and longer ones where the smallest budget would hold too many.
     let value_bytes = (BUDGET_MIN / capacity).max(1536);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use likewise::metrics::Metrics;
+use likewise::metrics::unexported;
 use likewise::search::{
     Batch, Catalog, Change, Document, Filter, Indexed, Indexing, Metric, Options, Program, Query, Settings,
     Test, View, number,
@@ -137,7 +137,7 @@ fn grow(rows: usize, vectors: &Array2<f32>) -> Grown {
         let options = Options { threads: 1, index, ..Options::default() };
         let program =
             std::env::var_os("LIKEWISE_BINARY").expect("LIKEWISE_BINARY is not set: run `make bench`");
-        Catalog::open(place, options, Program::at(program), Arc::new(Metrics::new())).expect("a catalogue")
+        Catalog::open(place, options, Program::at(program), unexported()).expect("a catalogue")
     };
     let (stored_s, built_s) = {
         let catalog = open();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use likewise::cache::{Budget, Eviction, MemoryOptions, MemoryTier};
 use likewise::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, TagVersion, UnixSeconds};
-use likewise::metrics::{Metrics, resident_bytes};
+use likewise::metrics::{resident_bytes, unexported};
 use likewise_benches::print_circumstances;
 
 #[global_allocator]
@@ -54,7 +54,7 @@ fn main() {
 fn run(&(name, eviction, smallest, largest): &(&str, Eviction, f64, f64), seconds: u64) {
     let before = resident_bytes() as f64;
     let options = MemoryOptions { budget: Budget::Bytes(BUDGET), eviction };
-    let tier = MemoryTier::new(&options, &Metrics::new()).expect("a budget");
+    let tier = MemoryTier::new(&options, &unexported()).expect("a budget");
     let (is_over, operations) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut samples = Vec::new();
     std::thread::scope(|scope| {

@@ -11,7 +11,7 @@ use likewise::cache::{
     Versions,
 };
 use likewise::domain::{ContentCoding, SystemClock, Tag, Tenant};
-use likewise::metrics::Metrics;
+use likewise::metrics::unexported;
 use likewise::service::invalidation::Target;
 use likewise::service::objects::{Answer, Condition, Draft, Lookup};
 use likewise::service::{Invalidation, Objects};
@@ -77,12 +77,11 @@ async fn hits() {
 /// Fills memory with entries that carry one tag, invalidates it durably, and looks every entry up.
 async fn invalidations() {
     let data = tempfile::tempdir().expect("a temporary directory");
-    let metrics = Arc::new(Metrics::new());
     let records = Arc::new(Records::open(data.path()).expect("the records open"));
     let versions = Versions::open(records, 1_000_000).await.expect("the versions open");
     let freshness = Freshness::new(Arc::new(SystemClock), Arc::new(versions));
     let memory = MemoryOptions { budget: Budget::Bytes(4 << 30), ..MemoryOptions::default() };
-    let memory = Arc::new(MemoryTier::new(&memory, &metrics).expect("a budget"));
+    let memory = Arc::new(MemoryTier::new(&memory, &unexported()).expect("a budget"));
     let policy = PolicyOptions {
         tiers: Some(vec![TierName::Memory]),
         soft_share: Some(1.0),
@@ -92,8 +91,8 @@ async fn invalidations() {
     let namespaces = Arc::new(Namespaces::new(&policies, true).expect("a policy"));
     let cache = Arc::new(Cache::new(Arc::clone(&memory), Vec::new(), freshness.clone()));
     let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&cache)]));
-    let objects = Arc::new(Objects::new(cache, Arc::clone(&namespaces), Default::default(), &metrics));
-    let invalidation = Invalidation::new(Arc::clone(&objects), namespaces, tiers, freshness, metrics);
+    let objects = Arc::new(Objects::new(cache, Arc::clone(&namespaces), Default::default(), unexported()));
+    let invalidation = Invalidation::new(Arc::clone(&objects), namespaces, tiers, freshness, unexported());
     let (tenant, tag) = (Tenant::default(), Tag::named("season:winter").expect("a tag"));
 
     let (mut times, mut served) = (Vec::new(), 0);

@@ -1,5 +1,7 @@
 //! Builds every part in order, owns the background tasks, and stops them in the opposite order.
 
+mod metrics;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +15,16 @@ use crate::cache::{
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
-use crate::embed::{Embedder, LocalEmbedder, RemoteEmbedder};
+use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Names, Parts, Readiness, Server, State};
-use crate::metrics::Metrics;
 use crate::search::{Catalog, Program};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::storage::rows::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Upstream};
+
+pub use metrics::AppMetrics;
 
 /// The parts below HTTP: enough for a command that embeds without serving.
 pub struct Engine {
@@ -39,7 +42,7 @@ pub struct Engine {
     tiers: Arc<Tiers>,
     embedder: Arc<dyn Embedder>,
     budget: Arc<ByteBudget>,
-    metrics: Arc<Metrics>,
+    metrics: AppMetrics,
     stores: Stores,
     /// Moves the memory tier's budget, where it is automatic.
     pressure: Option<JoinHandle<()>>,
@@ -61,9 +64,9 @@ impl Engine {
     /// # Errors
     /// `Locked`, `Format`, `Corrupt`, `Io` about the data directory; `Model` about the model; `Config` about the options.
     pub async fn build(config: &Config) -> Result<Engine> {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = AppMetrics::register();
         let budget = byte_budget(config, &metrics);
-        let origin = Upstream::new(&config.upstream, Arc::clone(&budget), Arc::clone(&metrics))?;
+        let origin = Upstream::new(&config.upstream, Arc::clone(&budget), Arc::clone(&metrics.upstream))?;
         Engine::build_over(config, Arc::new(origin), budget, metrics).await
     }
 
@@ -75,26 +78,26 @@ impl Engine {
         config: &Config,
         origin: Arc<dyn Origin>,
         budget: Arc<ByteBudget>,
-        metrics: Arc<Metrics>,
+        metrics: AppMetrics,
     ) -> Result<Engine> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.allow_unknown_namespaces)?);
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
         let (embedder, stores) = tokio::task::block_in_place(|| {
-            beside(|| embedder(config, &metrics), || Stores::open(config, &directory, &clock, &metrics))
+            beside(|| embedder(config, &metrics.embed), || Stores::open(config, &directory, &clock, &metrics))
         });
         let (embedder, stores) = (embedder?, stores?);
         let tags_max = config.cache.tags_max(&Machine::read());
         let versions = Versions::open(Arc::clone(&stores.records), tags_max).await?;
         let freshness = Freshness::new(clock, Arc::new(versions));
-        let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics)?);
+        let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics.cache)?);
         let cache =
             |below: Arc<dyn Tier>| Arc::new(Cache::new(Arc::clone(&memory), vec![below], freshness.clone()));
         let vectors = Arc::clone(&stores.vectors);
-        let vectors = cache(Arc::new(VectorTier::new(vectors, config.cache.disk.bytes_max, &metrics)?));
+        let vectors = cache(Arc::new(VectorTier::new(vectors, config.cache.disk.bytes_max, &metrics.cache)?));
         let kept = Arc::clone(&stores.objects);
-        let kept = cache(Arc::new(ObjectTier::new(kept, config.cache.objects.bytes_max, &metrics)?));
+        let kept = cache(Arc::new(ObjectTier::new(kept, config.cache.objects.bytes_max, &metrics.cache)?));
         let results = Arc::new(Cache::new(Arc::clone(&memory), Vec::new(), freshness.clone()));
         let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
         let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&kept)]));
@@ -103,7 +106,7 @@ impl Engine {
             Arc::clone(&namespaces),
             Arc::clone(&embedder),
             config.embeddings.clone(),
-            &metrics,
+            Arc::clone(&metrics.texts),
         ));
         let answers = Arc::new(Answers::new(
             Arc::clone(&kept),
@@ -112,23 +115,28 @@ impl Engine {
             &config.upstream,
             config.answers.clone(),
             &budget,
-            &metrics,
+            Arc::clone(&metrics.answers),
         ));
-        let objects = Arc::new(Objects::new(kept, Arc::clone(&namespaces), config.objects.clone(), &metrics));
+        let objects = Arc::new(Objects::new(
+            kept,
+            Arc::clone(&namespaces),
+            config.objects.clone(),
+            Arc::clone(&metrics.objects),
+        ));
         let collections = Arc::new(Collections::new(
             Arc::clone(&stores.catalog),
             Arc::clone(&embeddings),
             results,
             Arc::clone(&namespaces),
             config.collections.clone(),
-            &metrics,
+            Arc::clone(&metrics.queries),
         ));
         let invalidation = Arc::new(Invalidation::new(
             Arc::clone(&objects),
             namespaces,
             Arc::clone(&tiers),
             freshness,
-            Arc::clone(&metrics),
+            Arc::clone(&metrics.invalidations),
         ));
         Ok(Engine {
             embeddings,
@@ -162,8 +170,8 @@ impl Engine {
 }
 
 /// What all requests in flight may hold on this machine.
-pub fn byte_budget(config: &Config, metrics: &Arc<Metrics>) -> Arc<ByteBudget> {
-    ByteBudget::new(config.http.inflight_bytes(Machine::read().total), Arc::clone(metrics))
+pub fn byte_budget(config: &Config, metrics: &AppMetrics) -> Arc<ByteBudget> {
+    ByteBudget::new(config.http.inflight_bytes(Machine::read().total), Arc::clone(&metrics.budget))
 }
 
 /// Looks every second how much memory is left.
@@ -181,14 +189,14 @@ impl Stores {
         config: &Config,
         directory: &DataDirectory,
         clock: &Arc<dyn Clock>,
-        metrics: &Arc<Metrics>,
+        metrics: &AppMetrics,
     ) -> Result<Stores> {
         let (vectors, recovery) = VectorStore::open(
             Arc::new(OsFiles),
             &directory.vectors(),
             &config.cache.disk,
             Arc::clone(clock),
-            Arc::clone(metrics),
+            Arc::clone(&metrics.storage),
         )?;
         tracing::info!(?recovery, "opened the disk tier");
         let records = Arc::new(Records::open(&directory.records())?);
@@ -196,12 +204,16 @@ impl Stores {
             Arc::clone(&records),
             &config.cache.objects,
             Arc::clone(clock),
-            Arc::clone(metrics),
+            Arc::clone(&metrics.storage),
         )?;
         let place =
             Place { files: Arc::new(OsFiles), dir: directory.collections(), read: config.cache.disk.read };
-        let catalog =
-            Arc::new(Catalog::open(place, config.search.clone(), Program::this(), Arc::clone(metrics))?);
+        let catalog = Arc::new(Catalog::open(
+            place,
+            config.search.clone(),
+            Program::this(),
+            Arc::clone(&metrics.search),
+        )?);
         Ok(Stores { vectors: Arc::new(vectors), objects: Arc::new(objects), records, catalog })
     }
 }
@@ -221,7 +233,7 @@ fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() ->
     })
 }
 
-fn embedder(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Embedder>> {
+fn embedder(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Arc<dyn Embedder>> {
     let dir = match (&config.model.dir, &config.embed.remote.base_url) {
         (Some(_), Some(_)) => {
             let message = "two models: give model.dir (or --model) or embed.remote.base_url, not both";
@@ -272,7 +284,7 @@ pub async fn serve(
             names: Arc::new(Names::new(card.clone(), config.model.aliases.clone())),
             readiness: Arc::clone(&readiness),
             budget: Arc::clone(&engine.budget),
-            metrics: Arc::clone(&engine.metrics),
+            metrics: engine.metrics.of_server(),
         },
     )?;
     readiness.set(State::Ready);

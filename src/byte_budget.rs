@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Gauge, ModuleMetrics, Registry};
 
 /// As few bytes are not counted: their sum is limited by the number of requests.
 pub const UNCOUNTED_BYTES: usize = 16 * 1024;
@@ -30,7 +30,23 @@ const KEPT_FREE_DIVISOR: usize = 4;
 pub struct ByteBudget {
     limit: usize,
     reserved: AtomicUsize,
-    metrics: Arc<Metrics>,
+    metrics: Arc<BudgetMetrics>,
+}
+
+/// The metrics of the budget.
+#[derive(Debug)]
+pub struct BudgetMetrics {
+    reserved_bytes: Gauge,
+    refused: Counter,
+}
+
+impl ModuleMetrics for BudgetMetrics {
+    fn register(registry: &mut Registry) -> BudgetMetrics {
+        BudgetMetrics {
+            reserved_bytes: registry.gauge("inflight_bytes", "Bytes reserved by requests in flight"),
+            refused: registry.counter("inflight_refused", "Reservations of bytes that were refused"),
+        }
+    }
 }
 
 /// Bytes of the budget, given back when it is dropped.
@@ -42,7 +58,7 @@ pub struct Reservation {
 
 impl ByteBudget {
     /// A budget of `limit` bytes.
-    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Arc<ByteBudget> {
+    pub fn new(limit: usize, metrics: Arc<BudgetMetrics>) -> Arc<ByteBudget> {
         Arc::new(ByteBudget { limit, reserved: AtomicUsize::new(0), metrics })
     }
 
@@ -71,15 +87,20 @@ impl ByteBudget {
         Ok(reservation)
     }
 
+    /// Counts a reservation that was refused before it was tried.
+    pub fn count_refused(&self) {
+        self.metrics.refused.inc();
+    }
+
     fn take(&self, bytes: usize, total: usize) -> Result<()> {
         let is_large = total > self.limit / LARGE_DIVISOR;
         let usable = if is_large { self.limit - self.limit / KEPT_FREE_DIVISOR } else { self.limit };
         let fits = |reserved: usize| reserved.checked_add(bytes).filter(|after| *after <= usable);
         if self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
-            self.metrics.inflight_bytes.inc_by(bytes as i64);
+            self.metrics.reserved_bytes.inc_by(bytes as i64);
             return Ok(());
         }
-        self.metrics.inflight_refused.inc();
+        self.count_refused();
         if total > usable {
             let message = format!(
                 "the request needs {total} bytes of memory, and all requests together may use {usable} (http.inflight_bytes_max)"
@@ -93,7 +114,7 @@ impl ByteBudget {
 
     fn give_back(&self, bytes: usize) {
         self.reserved.fetch_sub(bytes, Ordering::Relaxed);
-        self.metrics.inflight_bytes.dec_by(bytes as i64);
+        self.metrics.reserved_bytes.dec_by(bytes as i64);
     }
 }
 
@@ -168,7 +189,7 @@ mod tests {
     const LIMIT: usize = 16 * STEP_BYTES;
 
     fn budget() -> Arc<ByteBudget> {
-        ByteBudget::new(LIMIT, Arc::new(Metrics::new()))
+        ByteBudget::new(LIMIT, crate::metrics::unexported())
     }
 
     #[test]
@@ -178,8 +199,8 @@ mod tests {
         assert_eq!(budget.try_reserve(LIMIT / 2).unwrap_err().kind(), Kind::Overloaded);
         drop(first);
         assert!(budget.try_reserve(LIMIT / 2).is_ok());
-        assert_eq!((budget.reserved(), budget.metrics.inflight_bytes.get()), (0, 0));
-        assert_eq!(budget.metrics.inflight_refused.get(), 1);
+        assert_eq!((budget.reserved(), budget.metrics.reserved_bytes.get()), (0, 0));
+        assert_eq!(budget.metrics.refused.get(), 1);
     }
 
     #[test]

@@ -4,37 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
-use prometheus_client::metrics::counter::Counter;
 
 use super::blocking_readers::BlockingReaders;
 use super::compression;
+use super::metrics::{CacheMetrics, TierMetrics};
 use super::policy::Namespace;
 use super::tier::{Choice, Tier, TierName, TierStats};
 use crate::domain::{Codec, Entry, Key};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, TierLabels};
 use crate::storage::{ObjectStore, VectorStore};
 
-const LABELS: TierLabels = TierLabels { tier: "disk" };
-
-#[derive(Clone)]
-struct Counters {
-    hits: Counter,
-    misses: Counter,
-    errors: Counter,
-}
-
-impl Counters {
-    fn new(metrics: &Metrics) -> Counters {
-        Counters {
-            hits: metrics.tier_hits.get_or_create(&LABELS).clone(),
-            misses: metrics.tier_misses.get_or_create(&LABELS).clone(),
-            errors: metrics.tier_errors.get_or_create(&LABELS).clone(),
-        }
-    }
-
+impl TierMetrics {
     /// A read as tiers answer it: a fault is a miss.
-    fn count(&self, read: Result<Option<Entry>>) -> Option<Arc<Entry>> {
+    fn count_read(&self, read: Result<Option<Entry>>) -> Option<Arc<Entry>> {
         match read {
             Ok(Some(entry)) => {
                 self.hits.inc();
@@ -59,7 +41,7 @@ pub struct VectorTier {
     store: Arc<VectorStore>,
     bytes_max: u64,
     readers: BlockingReaders,
-    counters: Counters,
+    metrics: TierMetrics,
     has_warned: AtomicBool,
 }
 
@@ -68,19 +50,19 @@ impl VectorTier {
     ///
     /// # Errors
     /// `Io` if its threads cannot be started.
-    pub fn new(store: Arc<VectorStore>, bytes_max: u64, metrics: &Metrics) -> Result<VectorTier> {
+    pub fn new(store: Arc<VectorStore>, bytes_max: u64, metrics: &CacheMetrics) -> Result<VectorTier> {
         Ok(VectorTier {
             store,
             bytes_max,
             readers: BlockingReaders::start("vector")?,
-            counters: Counters::new(metrics),
+            metrics: metrics.tier(TierName::Disk),
             has_warned: AtomicBool::new(false),
         })
     }
 
     /// Logs the first failure of a kind that repeats with every request.
     fn warn_once(&self, error: &Error) {
-        self.counters.errors.inc();
+        self.metrics.errors.inc();
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "the disk tier cannot store vectors; they are served from memory only");
         }
@@ -101,10 +83,10 @@ impl Tier for VectorTier {
             let count = keys.len();
             // The table of keys is in memory: a cold text costs no trip to another thread.
             if !keys.iter().any(|key| self.store.contains(key)) {
-                self.counters.misses.inc_by(count as u64);
+                self.metrics.misses.inc_by(count as u64);
                 return vec![None; count];
             }
-            let (store, counters) = (Arc::clone(&self.store), self.counters.clone());
+            let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
             // A slot does not name its namespace; whoever asks for a key knows it.
             let subject = namespace.subject;
             let within = move |mut entry: Entry| {
@@ -112,7 +94,7 @@ impl Tier for VectorTier {
                 entry
             };
             let read = move || {
-                let read_one = |key| counters.count(store.get(key).map(|found| found.map(&within)));
+                let read_one = |key| metrics.count_read(store.get(key).map(|found| found.map(&within)));
                 keys.iter().map(read_one).collect()
             };
             self.readers.run(read).await.unwrap_or_else(|| vec![None; count])
@@ -175,7 +157,7 @@ pub struct ObjectTier {
     store: Arc<ObjectStore>,
     bytes_max: u64,
     readers: BlockingReaders,
-    counters: Counters,
+    metrics: TierMetrics,
 }
 
 impl ObjectTier {
@@ -183,9 +165,9 @@ impl ObjectTier {
     ///
     /// # Errors
     /// `Io` if its threads cannot be started.
-    pub fn new(store: Arc<ObjectStore>, bytes_max: u64, metrics: &Metrics) -> Result<ObjectTier> {
-        let counters = Counters::new(metrics);
-        Ok(ObjectTier { store, bytes_max, readers: BlockingReaders::start("object")?, counters })
+    pub fn new(store: Arc<ObjectStore>, bytes_max: u64, metrics: &CacheMetrics) -> Result<ObjectTier> {
+        let metrics = metrics.tier(TierName::Disk);
+        Ok(ObjectTier { store, bytes_max, readers: BlockingReaders::start("object")?, metrics })
     }
 }
 
@@ -202,16 +184,16 @@ impl Tier for ObjectTier {
         Box::pin(async move {
             let count = keys.len();
             if !keys.iter().any(|key| self.store.contains(key)) {
-                self.counters.misses.inc_by(count as u64);
+                self.metrics.misses.inc_by(count as u64);
                 return vec![None; count];
             }
-            let (store, counters) = (Arc::clone(&self.store), self.counters.clone());
+            let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
             let value_bytes_max = namespace.policy.value_bytes_max;
             let read_one = move |key: &Key| match store.get(key) {
                 Ok(Some(compressed)) => compression::decompress(value_bytes_max, compressed).map(Some),
                 other => other,
             };
-            let read = move || keys.iter().map(|key| counters.count(read_one(key))).collect();
+            let read = move || keys.iter().map(|key| metrics.count_read(read_one(key))).collect();
             self.readers.run(read).await.unwrap_or_else(|| vec![None; count])
         })
     }
@@ -224,14 +206,14 @@ impl Tier for ObjectTier {
         Box::pin(async move {
             let compress = |(key, entry)| (key, compression::compress(&namespace.policy, &entry));
             let compressed: Vec<_> = entries.into_iter().map(compress).collect();
-            self.store.put_many(&compressed).await.inspect_err(|_| _ = self.counters.errors.inc())
+            self.store.put_many(&compressed).await.inspect_err(|_| _ = self.metrics.errors.inc())
         })
     }
 
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            self.store.remove_many(&keys).await.inspect_err(|_| _ = self.counters.errors.inc())
-        })
+        Box::pin(
+            async move { self.store.remove_many(&keys).await.inspect_err(|_| _ = self.metrics.errors.inc()) },
+        )
     }
 
     fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>> {

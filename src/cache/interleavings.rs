@@ -15,7 +15,7 @@ use super::memory::{Budget, Eviction, MemoryOptions, MemoryTier};
 use super::versions::{Bump, Current, Mode, Standing, Version};
 use super::{Claim, Leases, SingleFlight, Stamp};
 use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, UnixSeconds};
-use crate::metrics::Metrics;
+use crate::metrics::unexported;
 
 const RUNS: usize = 3_000;
 /// Forced switches a run.
@@ -40,7 +40,7 @@ fn entry(current: &Current, stamp: Stamp, value: u64) -> Option<Arc<Entry>> {
 
 fn memory(bytes_max: u64) -> Arc<MemoryTier> {
     let options = MemoryOptions { budget: Budget::Bytes(bytes_max), eviction: Eviction::Lru };
-    Arc::new(MemoryTier::new(&options, &Metrics::new()).unwrap())
+    Arc::new(MemoryTier::new(&options, &unexported()).unwrap())
 }
 
 fn join_all(threads: Vec<thread::JoinHandle<()>>) {

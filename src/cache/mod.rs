@@ -13,6 +13,7 @@ mod freshness;
 mod interleavings;
 mod lease;
 mod memory;
+mod metrics;
 mod policy;
 mod single_flight;
 mod striped_locks;
@@ -26,6 +27,7 @@ pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
 pub use lease::{Claim, Lease, Leases};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
+pub use metrics::{CacheMetrics, TierMetrics};
 pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
 };

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
-use likewise::app::{Engine, byte_budget};
+use likewise::app::{AppMetrics, Engine, byte_budget};
 use likewise::config::Config;
 use likewise::dialects::Dialect as _;
 use likewise::dialects::chat_completions::ChatCompletions;
 use likewise::domain::{Credential, Tenant, TokenUsage};
 use likewise::error::{Error, Kind, Result};
-use likewise::metrics::Metrics;
 use likewise::service::answers::{AnswerRequest, MatchKind, Outcome};
 use likewise::service::{Answers, Directives};
 use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply};
@@ -148,7 +147,7 @@ impl EvaluateAnswers {
             takes: Duration::from_millis(self.upstream_ms),
             completion_tokens: self.completion_tokens,
         };
-        let metrics = Arc::new(Metrics::new());
+        let metrics = AppMetrics::register();
         let budget = byte_budget(&config, &metrics);
         let engine = Engine::build_over(&config, Arc::new(origin), budget, metrics).await?;
         let questions = drawn(&texts, self.requests, self.zipf, self.seed);

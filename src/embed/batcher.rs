@@ -13,12 +13,12 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::EmbedJob;
+use super::metrics::EmbedMetrics;
 use super::priority_queue::{Batch, BatchLimits, PriorityQueue};
 use super::rate::Rate;
 use super::tokenizer::{Tokenizer, Tokens};
 use crate::domain::{Embedding, is_usable};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
 
 /// What runs a pass: the encoder, or a stand-in in tests.
 pub(super) trait Model: Send + 'static {
@@ -94,7 +94,7 @@ struct Shared {
     queue_texts_max: usize,
     batch_tokens_max: usize,
     rate: Rate,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EmbedMetrics>,
 }
 
 /// The queue with its two threads. Dropping it drops what has not started and joins them.
@@ -112,7 +112,7 @@ impl Batcher {
         tokenizer: Tokenizer,
         mut model: impl Model,
         options: &super::Options,
-        metrics: Arc<Metrics>,
+        metrics: Arc<EmbedMetrics>,
     ) -> Result<Batcher> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -275,7 +275,7 @@ fn take_some(waiting: &mut PriorityQueue<EmbedJob>) -> Vec<EmbedJob> {
 }
 
 /// Texts with their tokens, and how many need no pass: nobody waits for them, or they have had their error.
-fn tokenize_some(works: Vec<EmbedJob>, tokenizer: &Tokenizer, metrics: &Metrics) -> (Vec<Ready>, usize) {
+fn tokenize_some(works: Vec<EmbedJob>, tokenizer: &Tokenizer, metrics: &EmbedMetrics) -> (Vec<Ready>, usize) {
     let taken = works.len();
     let mut ready = Vec::with_capacity(taken);
     for work in works {

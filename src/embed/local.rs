@@ -8,13 +8,13 @@ use futures_util::future::BoxFuture;
 
 use super::batcher::{Batcher, Model};
 use super::encoder::{Encoder, RECIPE};
+use super::metrics::EmbedMetrics;
 use super::model_dir::ModelDir;
 use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
 use super::tokenizer::{Tokenizer, Tokens};
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options};
 use crate::domain::{Fingerprint, KeyHasher, UnixSeconds};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
 
 /// A sentence-transformers model behind a batcher.
 pub struct LocalEmbedder {
@@ -31,7 +31,12 @@ impl LocalEmbedder {
     ///
     /// # Errors
     /// `Model`, naming the file; `Config` about the options.
-    pub fn load(dir: &Path, name: &str, options: &Options, metrics: Arc<Metrics>) -> Result<LocalEmbedder> {
+    pub fn load(
+        dir: &Path,
+        name: &str,
+        options: &Options,
+        metrics: Arc<EmbedMetrics>,
+    ) -> Result<LocalEmbedder> {
         let model = ModelDir::read(dir, name)?;
         let tokens_max = options.tokens_max.unwrap_or(model.tokens_max);
         if tokens_max > model.shape.positions {

@@ -7,6 +7,7 @@
 mod batcher;
 mod encoder;
 mod local;
+mod metrics;
 mod model_dir;
 mod priority_queue;
 mod prompts;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 pub use local::LocalEmbedder;
+pub use metrics::EmbedMetrics;
 pub use prompts::Prompts;
 pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
 pub use token_ids::TokenIds;

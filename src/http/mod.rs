@@ -16,6 +16,7 @@ mod error_response;
 mod extract;
 mod forward;
 mod invalidation;
+mod metrics;
 mod models;
 mod objects;
 mod offload;
@@ -28,6 +29,7 @@ mod routes;
 mod server;
 
 pub use admission::{ApiKey, Gated};
+pub use metrics::{HttpMetrics, ServerMetrics};
 pub use models::Names;
 pub use operations::{Readiness, State};
 pub use options::Options;

@@ -12,12 +12,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use crate::cache::Tiers;
+use crate::cache::{TierName, TierStats, Tiers};
 use crate::embed::Embedder;
 use crate::error::{Error, Kind};
 use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::metrics::ServerMetrics;
 use crate::http::routes::{Access, Routes};
-use crate::metrics::{Metrics, OutcomeLabels, TierLabels};
 use crate::service::{Answers, Collections};
 
 /// Where the server stands in its life.
@@ -59,7 +59,7 @@ pub(super) struct Operations {
     pub(super) tiers: Arc<Tiers>,
     pub(super) collections: Arc<Collections>,
     pub(super) answers: Arc<Answers>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: ServerMetrics,
     pub(super) started: Instant,
 }
 
@@ -102,9 +102,9 @@ pub(super) async fn readyz(
 pub(super) async fn metrics(
     extract::State(operations): extract::State<Arc<Operations>>,
 ) -> impl IntoResponse {
-    operations.observe_tiers();
+    operations.observe();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], operations.metrics.render())
+    ([(header::CONTENT_TYPE, content_type)], operations.metrics.registry.render())
 }
 
 /// The numbers of `/metrics` that matter most, as JSON.
@@ -245,33 +245,23 @@ pub(super) async fn stats(extract::State(operations): extract::State<Arc<Operati
 }
 
 impl Operations {
-    /// Gauges that a tier knows and that are not counted are read when they are asked for.
-    fn observe_tiers(&self) {
+    /// Sets the gauges whose values the tiers, the model and the system know.
+    fn observe(&self) {
         for (name, stats) in self.tiers.stats() {
-            let labels = TierLabels { tier: name.as_str() };
-            self.metrics.tier_entries.get_or_create(&labels).set(gauge(stats.entries));
-            self.metrics.tier_bytes.get_or_create(&labels).set(gauge(stats.bytes));
-            self.metrics.tier_is_on.get_or_create(&labels).set(i64::from(stats.is_on));
+            let tier = self.metrics.cache.tier(name);
+            tier.entries.set(gauge(stats.entries));
+            tier.bytes.set(gauge(stats.bytes));
+            tier.is_enabled.set(i64::from(stats.is_on));
         }
-        self.metrics.queued_texts.set(gauge(self.embedder.queued() as u64));
-        self.metrics.resident_bytes.set(crate::metrics::resident_bytes());
+        self.metrics.embed.queued_texts.set(gauge(self.embedder.queued() as u64));
+        self.metrics.http.resident_bytes.set(gauge(crate::metrics::resident_bytes()));
     }
 
     fn stats(&self) -> Stats {
-        let card = self.embedder.card();
-        let metrics = &self.metrics;
         Stats {
             uptime_seconds: self.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION"),
-            model: ModelStats {
-                name: card.name.clone(),
-                dimensions: card.dim,
-                queued_texts: self.embedder.queued(),
-                batches: metrics.batches.get(),
-                embedded_texts: metrics.embedded_texts.get(),
-                embedded_tokens: metrics.embedded_tokens.get(),
-                dropped_texts: metrics.dropped_texts.get(),
-            },
+            model: self.model_stats(),
             texts: self.text_stats(),
             objects: self.object_stats(),
             searches: self.search_stats(),
@@ -280,48 +270,60 @@ impl Operations {
         }
     }
 
+    fn model_stats(&self) -> ModelStats {
+        let (card, metrics) = (self.embedder.card(), &self.metrics.embed);
+        ModelStats {
+            name: card.name.clone(),
+            dimensions: card.dim,
+            queued_texts: self.embedder.queued(),
+            batches: metrics.batches.get(),
+            embedded_texts: metrics.embedded_texts.get(),
+            embedded_tokens: metrics.embedded_tokens.get(),
+            dropped_texts: metrics.dropped_texts.get(),
+        }
+    }
+
     fn text_stats(&self) -> TextStats {
-        let count = |outcome| self.metrics.texts.get_or_create(&OutcomeLabels { outcome }).get();
-        let (hits, misses, coalesced) = (count("hit"), count("miss"), count("coalesced"));
+        let metrics = &self.metrics.texts;
+        let (hits, misses, coalesced) = (metrics.hits.get(), metrics.misses.get(), metrics.coalesced.get());
         let all = hits + misses + coalesced;
         let saved_ratio = if all == 0 { 0.0 } else { (hits + coalesced) as f64 / all as f64 };
         TextStats { hits, misses, coalesced, saved_ratio }
     }
 
     fn object_stats(&self) -> ObjectStats {
-        let count = |outcome| self.metrics.objects.get_or_create(&OutcomeLabels { outcome }).get();
+        let metrics = &self.metrics.objects;
         ObjectStats {
-            hits: count("hit"),
-            stale: count("stale"),
-            misses: count("miss"),
-            coalesced: count("coalesced"),
+            hits: metrics.hits.get(),
+            stale: metrics.stale.get(),
+            misses: metrics.misses.get(),
+            coalesced: metrics.coalesced.get(),
         }
     }
 
     fn search_stats(&self) -> SearchStats {
-        let count = |outcome| self.metrics.searches.get_or_create(&OutcomeLabels { outcome }).get();
+        let metrics = &self.metrics.queries;
         let collections = self.collections.list();
         let documents = collections.iter().flat_map(|(_, collection)| collection);
         SearchStats {
-            hits: count("hit"),
-            misses: count("miss"),
-            coalesced: count("coalesced"),
+            hits: metrics.hits.get(),
+            misses: metrics.misses.get(),
+            coalesced: metrics.coalesced.get(),
             documents: documents.map(|collection| collection.view().documents()).sum(),
             collections: collections.len(),
         }
     }
 
     fn answer_stats(&self) -> AnswerStats {
-        let metrics = &self.metrics;
-        let count = |outcome| metrics.answers.get_or_create(&OutcomeLabels { outcome }).get();
+        let metrics = &self.metrics.answers;
         AnswerStats {
-            hits: count("hit"),
-            stale: count("stale"),
-            misses: count("miss"),
-            coalesced: count("coalesced"),
-            bypassed: count("bypass"),
+            hits: metrics.hits.get(),
+            stale: metrics.stale.get(),
+            misses: metrics.misses.get(),
+            coalesced: metrics.coalesced.get(),
+            bypassed: metrics.bypassed.get(),
             in_flight: self.answers.in_flight(),
-            retries: metrics.upstream_retries.get(),
+            retries: self.metrics.upstream.retries.get(),
             spent_tokens: metrics.spent_tokens.get(),
             spent_usd: metrics.spent_usd.get(),
             saved_tokens: metrics.saved_tokens.get(),
@@ -330,25 +332,21 @@ impl Operations {
     }
 
     fn tier_numbers(&self) -> Vec<TierNumbers> {
-        let metrics = &self.metrics;
-        self.tiers
-            .stats()
-            .into_iter()
-            .map(|(name, stats)| {
-                let labels = TierLabels { tier: name.as_str() };
-                TierNumbers {
-                    tier: name.as_str(),
-                    is_on: stats.is_on,
-                    entries: stats.entries,
-                    bytes: stats.bytes,
-                    bytes_max: stats.bytes_max,
-                    hits: metrics.tier_hits.get_or_create(&labels).get(),
-                    misses: metrics.tier_misses.get_or_create(&labels).get(),
-                    evictions: metrics.tier_evictions.get_or_create(&labels).get(),
-                    errors: metrics.tier_errors.get_or_create(&labels).get(),
-                }
-            })
-            .collect()
+        let numbers = |(name, stats): (TierName, TierStats)| {
+            let metrics = self.metrics.cache.tier(name);
+            TierNumbers {
+                tier: name.as_str(),
+                is_on: stats.is_on,
+                entries: stats.entries,
+                bytes: stats.bytes,
+                bytes_max: stats.bytes_max,
+                hits: metrics.hits.get(),
+                misses: metrics.misses.get(),
+                evictions: metrics.evictions.get(),
+                errors: metrics.errors.get(),
+            }
+        };
+        self.tiers.stats().into_iter().map(numbers).collect()
     }
 }
 

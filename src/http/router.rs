@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 
 use super::admission::cors::Cors;
 use super::admission::{self, Gate, Gated};
+use super::metrics::ServerMetrics;
 use super::models::Names;
 use super::operations::{Operations, Readiness};
 use super::routes::Table;
@@ -21,7 +22,6 @@ use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::is_credential;
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
 
@@ -51,8 +51,8 @@ pub struct Parts {
     pub readiness: Arc<Readiness>,
     /// Bytes that requests in flight may hold.
     pub budget: Arc<ByteBudget>,
-    /// All metrics.
-    pub metrics: Arc<Metrics>,
+    /// The metrics.
+    pub metrics: ServerMetrics,
 }
 
 /// Headers that are written again for the upstream.
@@ -72,7 +72,7 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
         .with("listen", &options.listen));
     }
     let cors = Cors::new(&options.cors)?;
-    let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics));
+    let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics.http));
     let endpoints = Endpoints::new(options, parts)?;
     let mut table = table(Some(&endpoints));
     if endpoints.forward.origin.is_some() {

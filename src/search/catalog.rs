@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use super::build::Program;
 use super::collection::Collection;
+use super::metrics::SearchMetrics;
 use super::nearest::Query;
 use super::results::Results;
 use super::settings::Settings;
@@ -16,7 +17,6 @@ use super::view::View;
 use super::workshop::{Indexing, Workshop};
 use super::writer::Tidying;
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
 use crate::storage::rows::Place;
 
 /// Bytes that the name of a collection may have.
@@ -67,7 +67,7 @@ pub struct Catalog {
     /// Searches that run: a thread that waits for a piece of one would begin another meanwhile, on its own stack.
     running: Arc<Semaphore>,
     workshop: Arc<Workshop>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SearchMetrics>,
 }
 
 impl Catalog {
@@ -76,7 +76,12 @@ impl Catalog {
     ///
     /// # Errors
     /// `Config` if the processor lacks what FAISS was built for, or the index to build is none that may be built; `Io`.
-    pub fn open(place: Place, options: Options, builder: Program, metrics: Arc<Metrics>) -> Result<Catalog> {
+    pub fn open(
+        place: Place,
+        options: Options,
+        builder: Program,
+        metrics: Arc<SearchMetrics>,
+    ) -> Result<Catalog> {
         check_processor().map_err(|missing| {
             let message = format!("FAISS was built for processors with {missing}, which this one lacks");
             Error::new(Kind::Config, message)

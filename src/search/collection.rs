@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::build::{Failure, FailureCause};
 use super::change::{Change, Receipt};
 use super::indexing;
+use super::metrics::SearchMetrics;
 use super::record::{self, Op};
 use super::replay::Replayed;
 use super::sealed::Sealed;
@@ -22,7 +23,6 @@ use super::workshop::{Plan, Workshop};
 use super::writer::{Order, Shared, Tidying, Writer};
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
 use crate::storage::RowStore;
 use crate::storage::rows::{Opened, Place};
 
@@ -57,7 +57,7 @@ impl Collection {
         settings: Settings,
         tidying: Tidying,
         workshop: &Arc<Workshop>,
-        metrics: &Arc<Metrics>,
+        metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         let encoded = serde_json::to_vec(&settings).map_err(|error| {
             Error::new(Kind::Internal, "write the settings of a collection").source(error)
@@ -77,7 +77,7 @@ impl Collection {
         name: &str,
         tidying: Tidying,
         workshop: &Arc<Workshop>,
-        metrics: &Arc<Metrics>,
+        metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         let Opened { mut store, segments, replay } = RowStore::open(place, name)?;
         let manifest = store.manifest().clone();
@@ -108,7 +108,7 @@ impl Collection {
         }
         replayed.flush(&mut view);
         if bad > 0 {
-            metrics.bad_rows.inc_by(bad);
+            metrics.corrupt_rows.inc_by(bad);
             tracing::error!(collection = name, bad, "rows of a collection are damaged; they are left out");
         }
         if replay.torn_bytes > 0 {
@@ -124,7 +124,7 @@ impl Collection {
         log_rows: usize,
         tidying: Tidying,
         workshop: &Arc<Workshop>,
-        metrics: &Arc<Metrics>,
+        metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         view.prepare();
         let plan = workshop.plan(&settings);
@@ -289,7 +289,7 @@ impl Collection {
 fn not_built(
     plan: &Result<Option<Plan>, Refused>,
     store: &RowStore,
-    metrics: &Metrics,
+    metrics: &SearchMetrics,
 ) -> (u32, Option<Arc<str>>) {
     let (begun, failure) = match plan {
         Ok(plan) => indexing::recall(store, plan.as_ref()),
@@ -302,7 +302,7 @@ fn not_built(
 }
 
 /// The index of the snapshot, if it can be used; else it is removed, and built anew when its turn comes.
-fn indexed(store: &mut RowStore, view: &View, nprobe: usize, metrics: &Metrics) -> Option<Sealed> {
+fn indexed(store: &mut RowStore, view: &View, nprobe: usize, metrics: &SearchMetrics) -> Option<Sealed> {
     let opened = store.snapshot().and_then(|snapshot| {
         snapshot.map(|snapshot| Sealed::open(snapshot, &view.parts, view.dim, nprobe)).transpose()
     });

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
 
 use super::build::{Failure, FailureCause};
+use super::metrics::SearchMetrics;
 use super::sealed::Sealed;
 use super::view::{Part, View};
 use super::watch::Effects;
 use super::workshop::{Built, Order, Plan};
 use super::writer::{DEAD_SHARE, Writer};
 use crate::error::{Error, Result};
-use crate::metrics::{CauseLabels, Metrics};
 use crate::storage::RowStore;
 use crate::storage::rows::{BuildRecord, Draft};
 
@@ -53,9 +53,9 @@ pub(super) fn recall(store: &RowStore, plan: Option<&Plan>) -> (u32, Option<Fail
 }
 
 /// Says that an index is not built, where operators look.
-pub(super) fn report(metrics: &Metrics, collection: &str, failure: &Failure) {
+pub(super) fn report(metrics: &SearchMetrics, collection: &str, failure: &Failure) {
     metrics.index_errors.inc();
-    metrics.index_failures.get_or_create(&CauseLabels { cause: failure.cause.as_str() }).inc();
+    metrics.index_failures.with(failure.cause).inc();
     tracing::warn!(
         collection,
         "an index is not built, and is not tried again until a snapshot is asked for; searches are exact, or use the \

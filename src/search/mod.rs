@@ -16,6 +16,7 @@ mod filter;
 mod indexing;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
+mod metrics;
 mod nearest;
 pub mod record;
 mod replay;
@@ -35,6 +36,7 @@ pub use collection::Collection;
 pub use document::{Document, DocumentRef, ID_BYTES_MAX, METADATA_BYTES_MAX, TAGS_MAX};
 pub use filter::{Filter, Scalar, Test, number};
 pub use likewise_index::{Metric, Unfit, Vectors, flat_header};
+pub use metrics::SearchMetrics;
 pub use nearest::{Query, check_bytes};
 pub use results::{Hit, Results};
 pub use settings::{Indexed, Model, Settings, metric_name};

@@ -11,13 +11,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Receipt, apply};
 use super::indexing::Building;
+use super::metrics::SearchMetrics;
 use super::record::{self, Op};
 use super::sealed::Sealed;
 use super::view::{Part, View};
 use super::watch::{Effects, Watch};
 use super::workshop::{Plan, Workshop};
 use crate::error::Result;
-use crate::metrics::Metrics;
 use crate::storage::RowStore;
 use crate::storage::rows::{Listing, LogFate, Row};
 
@@ -102,7 +102,7 @@ pub(super) struct Writer {
     pub(super) building: Option<Building>,
     /// Builds that have begun since the last one that ended well.
     pub(super) builds_begun: u32,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<SearchMetrics>,
 }
 
 type Reply = oneshot::Sender<Result<Receipt>>;

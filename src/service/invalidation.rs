@@ -9,7 +9,7 @@ use super::objects::Address;
 use crate::cache::{Choice, Freshness, Mode, Namespaces, Tiers, Verdict};
 use crate::domain::{EntryMeta, Subject, Tag, Tenant};
 use crate::error::{Error, Result};
-use crate::metrics::{Metrics, ModeLabels};
+use crate::metrics::{ByLabel, Counter, ModuleMetrics, Registry};
 
 /// Tags or keys that one request may name.
 pub const NAMES_MAX: usize = 1024;
@@ -55,7 +55,19 @@ pub struct Invalidation {
     namespaces: Arc<Namespaces>,
     tiers: Arc<Tiers>,
     freshness: Freshness,
-    metrics: Arc<Metrics>,
+    metrics: Arc<InvalidationMetrics>,
+}
+
+/// The metrics of invalidations.
+#[derive(Debug)]
+pub struct InvalidationMetrics {
+    invalidations: ByLabel<Mode, Counter>,
+}
+
+impl ModuleMetrics for InvalidationMetrics {
+    fn register(registry: &mut Registry) -> InvalidationMetrics {
+        InvalidationMetrics { invalidations: registry.by_label("invalidations", "Invalidations", "mode") }
+    }
 }
 
 impl Invalidation {
@@ -65,7 +77,7 @@ impl Invalidation {
         namespaces: Arc<Namespaces>,
         tiers: Arc<Tiers>,
         freshness: Freshness,
-        metrics: Arc<Metrics>,
+        metrics: Arc<InvalidationMetrics>,
     ) -> Invalidation {
         Invalidation { objects, namespaces, tiers, freshness, metrics }
     }
@@ -85,7 +97,7 @@ impl Invalidation {
             Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
             Resolved::Everything => versions.bump_everything(mode).await?,
         }
-        self.metrics.invalidations.get_or_create(&ModeLabels { mode: mode.as_str() }).inc();
+        self.metrics.invalidations.with(mode).inc();
         Ok(())
     }
 

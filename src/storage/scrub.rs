@@ -111,7 +111,7 @@ fn forget_bad_slots(shared: &Shared, segment: &OpenSegment, scanned: &Scanned) -
         location.segment != number
             || scanned.entries.binary_search_by_key(&location.slot, |entry| entry.slot).is_ok()
     });
-    shared.metrics.bad_slots.inc_by(lost);
+    shared.metrics.corrupt_slots.inc_by(lost);
     tracing::warn!(segment = number, slots = lost, "slots of a sealed segment do not verify any more");
     segment.note_entries(&scanned.entries);
     if let Err(error) = segment.write_index(shared.files.as_ref(), &scanned.entries) {

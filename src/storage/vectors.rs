@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::fields::lock;
 use super::files::Files;
+use super::metrics::StorageMetrics;
 use super::open_segment::OpenSegment;
 use super::options::{Durability, Options};
 use super::recovery::{Recovered, Recovery, recover};
@@ -21,9 +22,6 @@ use super::table::Table;
 use super::writer::{Message, Put, Writer};
 use crate::domain::{Clock, Entry, Key};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{KindLabels, Metrics, TierLabels};
-
-const TIER: TierLabels = TierLabels { tier: "disk" };
 
 /// Vectors on disk. Reading is done by the caller's thread, all writing by one thread that the store owns.
 ///
@@ -64,7 +62,7 @@ impl VectorStore {
         dir: &Path,
         options: &Options,
         clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<StorageMetrics>,
     ) -> Result<(VectorStore, Recovery)> {
         options.validate()?;
         files.create_dir(dir).map_err(|error| {
@@ -72,7 +70,7 @@ impl VectorStore {
         })?;
         let recovered = recover(files.as_ref(), dir, options, clock.now())?;
         let Recovered { table, segments, unsealed, next_number, report } = recovered;
-        metrics.bad_slots.inc_by(report.bad_slots);
+        metrics.corrupt_slots.inc_by(report.bad_slots);
         let shared = Arc::new(Shared {
             files,
             dir: dir.to_path_buf(),
@@ -141,7 +139,7 @@ impl VectorStore {
             Slot::Good(_) => Ok(None),
             Slot::Empty | Slot::Bad => {
                 if forget() {
-                    metrics.bad_slots.inc();
+                    metrics.corrupt_slots.inc();
                     tracing::warn!(segment = found.segment, slot = found.slot, "a slot does not verify");
                 }
                 Ok(None)
@@ -276,7 +274,7 @@ pub(super) struct Shared {
     pub dir: PathBuf,
     pub options: Options,
     pub clock: Arc<dyn Clock>,
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<StorageMetrics>,
     pub table: Table,
     segments: RwLock<BTreeMap<u32, Arc<OpenSegment>>>,
     is_on: AtomicBool,
@@ -319,12 +317,12 @@ impl Shared {
     }
 
     pub(super) fn count_evictions(&self, entries: u64) {
-        self.metrics.tier_evictions.get_or_create(&TIER).inc_by(entries);
+        self.metrics.evictions.inc_by(entries);
     }
 
     /// Notes a failure that nobody waits for.
     pub(super) fn count_background(&self, error: &Error) {
-        self.metrics.background_errors.get_or_create(&KindLabels { kind: error.kind().code() }).inc();
+        self.metrics.background_errors.with(error.kind()).inc();
         tracing::warn!(%error, "the disk tier goes on");
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::forwards::{Forwards, not_listed};
 use super::loop_detection::LoopMark;
+use super::metrics::UpstreamMetrics;
 use super::options::{Options, config};
 use super::query::without_credentials;
 use super::refusal::looked_through;
@@ -24,7 +25,6 @@ use super::routes::{Key, Route, Routes};
 use crate::byte_budget::ByteBudget;
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, StatusLabels};
 use crate::pacing::{self, retry_after};
 
 /// A client of all upstreams. Shared by `Arc`.
@@ -36,7 +36,7 @@ pub struct Upstream {
     places: Arc<Semaphore>,
     options: Options,
     budget: Arc<ByteBudget>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<UpstreamMetrics>,
 }
 
 /// A reply that is being read.
@@ -56,7 +56,11 @@ impl Upstream {
     ///
     /// # Errors
     /// `Config` for values out of range, addresses that are none, and keys that are missing or cannot be sent.
-    pub fn new(options: &Options, budget: Arc<ByteBudget>, metrics: Arc<Metrics>) -> Result<Upstream> {
+    pub fn new(
+        options: &Options,
+        budget: Arc<ByteBudget>,
+        metrics: Arc<UpstreamMetrics>,
+    ) -> Result<Upstream> {
         options.validate()?;
         // Fails only if a provider was installed before, which is then the one in use.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -130,7 +134,7 @@ impl Upstream {
                     return looked_through(route, reply).await;
                 }
             };
-            self.metrics.upstream_retries.inc();
+            self.metrics.retries.inc();
             tokio::time::sleep_until(next).await;
         }
     }
@@ -166,7 +170,7 @@ impl Upstream {
     async fn attempt(&self, request: Request) -> Result<Response, Failed> {
         let answered = self.http.execute(request).await;
         let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
-        self.metrics.upstream_replies.get_or_create(&StatusLabels { status }).inc();
+        self.metrics.count_reply(status);
         answered.map_err(|error| Failed {
             may_have_arrived: !error.is_connect(),
             error: Error::new(Kind::Upstream, "reach the upstream").source(error.without_url()),

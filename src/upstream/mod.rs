@@ -9,6 +9,7 @@ mod error_filter;
 mod forwards;
 mod hop_by_hop;
 mod loop_detection;
+mod metrics;
 mod models;
 mod options;
 mod prices;
@@ -21,6 +22,7 @@ mod routes;
 
 pub use client::Upstream;
 pub use hop_by_hop::is_hop_by_hop;
+pub use metrics::UpstreamMetrics;
 pub use options::{Options, PriceOptions, RouteOptions};
 pub use prices::Prices;
 pub use reply::{Call, Headers, Origin, Reply};

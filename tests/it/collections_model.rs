@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::future::join_all;
-use likewise::metrics::Metrics;
+use likewise::metrics::unexported;
 use likewise::search::{
     Batch, Catalog, Change, Document, Filter, Indexed, Metric, Options, Program, Query, Settings, Test,
     Tidying, number,
@@ -75,8 +75,7 @@ impl World {
         let tidying = Tidying { segment_bytes: 600, dead_rows_busy: 1, idle_ms: 1 };
         let options = Options { threads: 1, tidying, ..Options::default() };
         let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
-        Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), Arc::new(Metrics::new()))
-            .unwrap()
+        Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), unexported()).unwrap()
     }
 
     async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
@@ -302,8 +301,7 @@ async fn any_number_of_searches_at_once_is_answered() {
     let options = Options { threads: 2, searches_queued_max: 4096, ..Options::default() };
     let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
     let catalog = Arc::new(
-        Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), Arc::new(Metrics::new()))
-            .unwrap(),
+        Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), unexported()).unwrap(),
     );
     let settings = Settings { metric: Metric::L2, dim: 32, model: None, index: Indexed::Exact };
     let (collection, _) = catalog.create("points", settings).await.unwrap();

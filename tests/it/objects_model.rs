@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use likewise::cache::{
-    Cache, Freshness, Lease, MemoryOptions, MemoryTier, Mode, Namespaces, ObjectTier, PolicyOptions, Tier,
-    Tiers, Verdict, Versions,
+    Cache, CacheMetrics, Freshness, Lease, MemoryOptions, MemoryTier, Mode, Namespaces, ObjectTier,
+    PolicyOptions, Tier, Tiers, Verdict, Versions,
 };
 use likewise::domain::{Clock, ContentCoding, ManualClock, Tag, Tenant, UnixSeconds};
 use likewise::error::Kind;
-use likewise::metrics::Metrics;
+use likewise::metrics::unexported;
 use likewise::service::invalidation::Target;
 use likewise::service::objects::{Answer, Condition, Draft, Lookup};
 use likewise::service::{Directives, Invalidation, Objects};
@@ -181,12 +181,11 @@ struct World {
 
 impl World {
     async fn open(dir: &TempDir, clock: Arc<ManualClock>) -> World {
-        let metrics = Arc::new(Metrics::new());
+        let metrics: Arc<CacheMetrics> = unexported();
         let records = Arc::new(Records::open(dir.path()).unwrap());
         let as_clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let options = likewise::storage::objects::Options::default();
-        let store =
-            ObjectStore::open(Arc::clone(&records), &options, Arc::clone(&as_clock), Arc::clone(&metrics));
+        let store = ObjectStore::open(Arc::clone(&records), &options, Arc::clone(&as_clock), unexported());
         let versions = Versions::open(Arc::clone(&records), 1_000_000).await.unwrap();
         let freshness = Freshness::new(as_clock, Arc::new(versions));
         let memory = Arc::new(MemoryTier::new(&MemoryOptions::default(), &metrics).unwrap());
@@ -203,9 +202,9 @@ impl World {
         let namespaces = Arc::new(namespaces);
         let tiers = Arc::new(Tiers::new(Arc::clone(&memory), vec![Arc::clone(&cache)]));
         let options = likewise::service::objects::Options::default();
-        let objects = Arc::new(Objects::new(cache, Arc::clone(&namespaces), options, &metrics));
+        let objects = Arc::new(Objects::new(cache, Arc::clone(&namespaces), options, unexported()));
         let invalidation =
-            Invalidation::new(Arc::clone(&objects), namespaces, tiers, freshness, Arc::clone(&metrics));
+            Invalidation::new(Arc::clone(&objects), namespaces, tiers, freshness, unexported());
         World { objects, invalidation, memory, clock, records }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::metrics::Counter;
 use lru::LruCache;
-use prometheus_client::metrics::counter::Counter;
 
 use super::{Entries, weight};
 use crate::domain::{ByPrefix, Entry, EntryMeta, Key};

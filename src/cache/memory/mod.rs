@@ -8,7 +8,6 @@ mod weight;
 
 use std::sync::Arc;
 
-use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
 pub use budget::Budget;
@@ -16,10 +15,11 @@ pub use machine::Machine;
 
 use self::lru::Lru;
 use self::s3fifo::S3Fifo;
+use super::metrics::CacheMetrics;
 use super::tier::{TierName, TierStats};
 use crate::domain::{Entry, EntryMeta, Key};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, TierLabels};
+use crate::metrics::Counter;
 
 /// Which entries go when the budget asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -77,26 +77,20 @@ impl MemoryTier {
     ///
     /// # Errors
     /// `Config` if the budget is too small to hold anything.
-    pub fn new(options: &MemoryOptions, metrics: &Metrics) -> Result<MemoryTier> {
+    pub fn new(options: &MemoryOptions, metrics: &CacheMetrics) -> Result<MemoryTier> {
         let bytes_max = options.budget.bytes(&Machine::read());
         if bytes_max < MIB {
             return Err(
                 Error::new(Kind::Config, "cache.memory.budget must be at least 1 MiB").with("got", bytes_max)
             );
         }
-        let labels = TierLabels { tier: TierName::Memory.as_str() };
-        let evictions = metrics.tier_evictions.get_or_create(&labels).clone();
+        let metrics = metrics.tier(TierName::Memory);
         let shards = shards_for(bytes_max);
         let entries: Box<dyn Entries> = match options.eviction {
-            Eviction::S3Fifo => Box::new(S3Fifo::new(bytes_max, shards, evictions)?),
-            Eviction::Lru => Box::new(Lru::new(bytes_max, shards, evictions)),
+            Eviction::S3Fifo => Box::new(S3Fifo::new(bytes_max, shards, metrics.evictions)?),
+            Eviction::Lru => Box::new(Lru::new(bytes_max, shards, metrics.evictions)),
         };
-        Ok(MemoryTier {
-            entries,
-            budget: options.budget.clone(),
-            hits: metrics.tier_hits.get_or_create(&labels).clone(),
-            misses: metrics.tier_misses.get_or_create(&labels).clone(),
-        })
+        Ok(MemoryTier { entries, budget: options.budget.clone(), hits: metrics.hits, misses: metrics.misses })
     }
 
     /// The entry of `key`, whatever its age: the judge stands above.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use prometheus_client::metrics::counter::Counter;
+use crate::metrics::Counter;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync};
 
 use super::{Entries, weight};

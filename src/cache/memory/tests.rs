@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{Codec, KeyHasher, UnixSeconds};
+use crate::metrics::unexported;
 
 fn entry(bytes: usize) -> Arc<Entry> {
     let meta = EntryMeta::ending(Codec::Raw, UnixSeconds(0), UnixSeconds::NEVER);
@@ -18,7 +19,7 @@ fn key(n: u32) -> Key {
 
 fn tier(eviction: Eviction, bytes_max: u64) -> MemoryTier {
     let options = MemoryOptions { budget: Budget::Bytes(bytes_max), eviction };
-    MemoryTier::new(&options, &Metrics::new()).unwrap()
+    MemoryTier::new(&options, &unexported()).unwrap()
 }
 
 #[test]

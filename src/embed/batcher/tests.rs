@@ -39,7 +39,7 @@ struct Bench {
     batcher: Batcher,
     seen: mpsc::Receiver<Vec<Vec<u32>>>,
     permits: mpsc::Sender<()>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EmbedMetrics>,
 }
 
 fn bench(queue_texts_max: usize, batch_tokens_max: usize) -> Bench {

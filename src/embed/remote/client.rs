@@ -16,8 +16,8 @@ use super::pace::{Pace, limited};
 use super::refusal::{Cause, Failure, Said};
 use super::reply::{self, Vector};
 use crate::decompression::{Coding, decompressed};
+use crate::embed::EmbedMetrics;
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
 use crate::pacing::{self, LogLimit, retry_after};
 
 /// Bytes of an answer beyond its vectors.
@@ -40,7 +40,7 @@ pub(super) struct Client {
     options: RemoteOptions,
     pace: Pace,
     log: LogLimit,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EmbedMetrics>,
 }
 
 /// A credential, which no log may show.
@@ -82,7 +82,7 @@ pub(super) struct Limits {
 impl Client {
     /// # Errors
     /// `Config` for a key that is missing or cannot be sent.
-    pub(super) fn new(target: Target, options: &RemoteOptions, metrics: Arc<Metrics>) -> Result<Client> {
+    pub(super) fn new(target: Target, options: &RemoteOptions, metrics: Arc<EmbedMetrics>) -> Result<Client> {
         // Fails only if a provider was installed before, which is then the one in use.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -136,7 +136,7 @@ impl Client {
                     if Instant::now() + wait >= deadline {
                         return Err(of_endpoint(limited(wait)));
                     }
-                    self.metrics.upstream_retries.inc();
+                    self.metrics.retries.inc();
                     continue;
                 }
                 Err(Fault::Transient(failure, asked)) => {
@@ -163,7 +163,7 @@ impl Client {
                 }
             };
             admission.answered();
-            self.metrics.upstream_retries.inc();
+            self.metrics.retries.inc();
             tokio::time::sleep(wait).await;
         }
     }

@@ -25,6 +25,7 @@ pub use self::options::{Encoding, RemoteOptions};
 use self::refusal::{Cause, Failure};
 use self::reply::Vector;
 use self::split::Parts;
+use super::metrics::EmbedMetrics;
 use super::priority_queue::{Batch, BatchLimits, PriorityQueue};
 use super::prompts::{Family, family_of};
 use super::rate::Rate;
@@ -32,7 +33,6 @@ use super::token_ids::decode_cl100k;
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, TokenIds};
 use crate::domain::{Clock, Embedding, Fingerprint, KeyHasher, SystemClock};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::Metrics;
 
 /// Tokens that OpenAI's models read of a text, where the options say nothing else.
 const TOKENS_MAX: usize = 8191;
@@ -54,7 +54,7 @@ struct Shared {
     requests_max: usize,
     queue_texts_max: usize,
     rate: Rate,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EmbedMetrics>,
 }
 
 struct State {
@@ -68,7 +68,11 @@ impl RemoteEmbedder {
     ///
     /// # Errors
     /// `Config`, naming the key or the environment variable.
-    pub fn connect(name: Option<&str>, options: &Options, metrics: Arc<Metrics>) -> Result<RemoteEmbedder> {
+    pub fn connect(
+        name: Option<&str>,
+        options: &Options,
+        metrics: Arc<EmbedMetrics>,
+    ) -> Result<RemoteEmbedder> {
         let target = options.remote.target()?;
         if options.token_ids == TokenIds::Model {
             return Err(Error::new(

@@ -175,7 +175,7 @@ fn options(endpoint: &Endpoint) -> Options {
 
 struct Bench {
     embedder: RemoteEmbedder,
-    metrics: Arc<Metrics>,
+    metrics: Arc<EmbedMetrics>,
 }
 
 fn bench(options: &Options) -> Bench {
@@ -251,7 +251,7 @@ async fn being_told_to_slow_down_is_not_a_failure() {
     let endpoint = endpoint(pace).await;
     let bench = bench(&options(&endpoint));
     assert!(bench.embed(&["a"]).await[0].is_ok());
-    assert_eq!(bench.metrics.upstream_retries.get(), 4);
+    assert_eq!(bench.metrics.retries.get(), 4);
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn failures_that_pass_are_tried_again_and_others_told_to_every_waiter() {
     let bench = bench(&options(&endpoint));
     assert!(bench.embed(&["a"]).await[0].is_ok());
     assert!(bench.embed(&["a"]).await[0].is_ok());
-    assert_eq!(bench.metrics.upstream_retries.get(), 4);
+    assert_eq!(bench.metrics.retries.get(), 4);
     let down = self::endpoint(std::iter::repeat_n(Act::Answer(502, "", ""), 3)).await;
     let bench = self::bench(&options(&down));
     let kinds: Vec<_> =
@@ -305,7 +305,7 @@ async fn a_refusal_is_final_and_the_endpoints_words_are_for_the_operator() {
             (Kind::Upstream, format!("ask the remote model (status: {status})"))
         );
     }
-    assert_eq!(bench.metrics.upstream_retries.get(), 0);
+    assert_eq!(bench.metrics.retries.get(), 0);
 }
 
 #[tokio::test]

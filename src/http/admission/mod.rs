@@ -39,10 +39,10 @@ use crate::http::connections::request_body::{self, Arriving};
 use crate::http::connections::response_body::Leaving;
 use crate::http::content_coding::{self, Coding};
 use crate::http::error_response::Problem;
+use crate::http::metrics::{HttpMetrics, RequestLabels};
 use crate::http::reservation::{BodyBytes, CountedBody, hold, is_held};
 use crate::http::response::compression;
 use crate::http::routes::{Access, Route};
-use crate::metrics::{Metrics, RequestLabels};
 
 /// No answer is anything but what its media type says (Fetch, section 3.5): what clients store must not run in a browser.
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -63,7 +63,7 @@ pub(super) struct Gate {
     body_bytes_max: usize,
     timeout: Duration,
     bytes_per_second_min: u64,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HttpMetrics>,
     next_id: AtomicU64,
 }
 
@@ -74,7 +74,7 @@ impl Gate {
         cors: Cors,
         routes: matchit::Router<Route>,
         budget: Arc<ByteBudget>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<HttpMetrics>,
     ) -> Gate {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "request ids");
         Gate {
@@ -244,7 +244,7 @@ impl Gated {
         Arc::clone(&self.gate.budget)
     }
 
-    pub(super) fn metrics(&self) -> Arc<Metrics> {
+    pub(super) fn metrics(&self) -> Arc<HttpMetrics> {
         Arc::clone(&self.gate.metrics)
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::metrics::Metrics;
+use crate::http::metrics::HttpMetrics;
 
 /// A place among the requests that are worked on.
 pub(in crate::http) struct Place(pub(super) Mutex<Option<OwnedSemaphorePermit>>);
@@ -17,10 +17,10 @@ impl Place {
 }
 
 /// Counts a request as being answered for as long as it lives, also when its client leaves.
-pub(super) struct InFlight<'a>(&'a Metrics);
+pub(super) struct InFlight<'a>(&'a HttpMetrics);
 
 impl<'a> InFlight<'a> {
-    pub(super) fn new(metrics: &'a Metrics) -> InFlight<'a> {
+    pub(super) fn new(metrics: &'a HttpMetrics) -> InFlight<'a> {
         metrics.requests_in_flight.inc();
         InFlight(metrics)
     }

@@ -55,7 +55,7 @@ impl Buffers {
         }
         if !has_key {
             if !self.connections.keyless.take(missing) {
-                self.connections.metrics.inflight_refused.inc();
+                self.connections.budget.count_refused();
                 let message = "the connections that have shown no key use all memory that they may (a quarter of \
                     http.inflight_bytes_max); retry later";
                 return Err(Error::new(Kind::Overloaded, message));

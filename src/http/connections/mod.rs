@@ -24,7 +24,7 @@ use self::buffers::Keyless;
 pub(super) use self::connection::Connection;
 use self::slot::{Phase, Slot, Word};
 use crate::byte_budget::ByteBudget;
-use crate::metrics::Metrics;
+use crate::http::metrics::HttpMetrics;
 
 /// Places beyond the limit, from which probes are answered when all others are taken by connections that stay, and in
 /// which a client may show its key.
@@ -70,7 +70,7 @@ pub(super) struct Connections {
     /// What all requests in flight may hold, and connections that wait amid one.
     budget: Arc<ByteBudget>,
     keyless: Keyless,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HttpMetrics>,
 }
 
 impl Connections {
@@ -80,7 +80,7 @@ impl Connections {
         has_keys: bool,
         patience: Patience,
         budget: Arc<ByteBudget>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<HttpMetrics>,
     ) -> Connections {
         // As many again as the reserve, for evicted connections whose tasks have not ended yet.
         let slots: Box<[Slot]> = (0..limit + 2 * RESERVE).map(|_| Slot::default()).collect();

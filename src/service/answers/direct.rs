@@ -82,9 +82,9 @@ impl Answers {
             })
         });
         match &known {
-            Some(known) if known.is_stale => self.outcomes.stale.inc(),
-            Some(_) => self.outcomes.hits.inc(),
-            None => self.outcomes.misses.inc(),
+            Some(known) if known.is_stale => self.metrics.stale.inc(),
+            Some(_) => self.metrics.hits.inc(),
+            None => self.metrics.misses.inc(),
         };
         Ok(known)
     }

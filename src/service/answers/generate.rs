@@ -19,7 +19,6 @@ use crate::cache::{KeyGuard, Policy, Stamp, TierName};
 use crate::dialects::{Answer, Assembler, Dialect, Unstorable};
 use crate::domain::{Codec, Entry, EntryMeta, Key, Subject, TokenUsage};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::ReasonLabels;
 use crate::sse::{Event, Events};
 use crate::upstream::{Call, Reply};
 
@@ -78,7 +77,7 @@ impl Generator {
             biased;
             stored = self.generate(call, &generation) => stored,
             () = generation.abandoned(), if !finishes => {
-                self.answers.metrics.answers_abandoned.inc();
+                self.answers.metrics.abandoned.inc();
                 self.count_not_stored(Reason::Abandoned);
                 return false;
             }
@@ -351,8 +350,7 @@ impl Generator {
     }
 
     fn count_not_stored(&self, reason: Reason) {
-        let reason = reason.as_str();
-        self.answers.metrics.answers_not_kept.get_or_create(&ReasonLabels { reason }).inc();
+        self.answers.metrics.not_stored.with(reason).inc();
     }
 }
 

@@ -48,7 +48,7 @@ impl Answers {
         let body = self.replayed(record.answer, form)?;
         let age = self.age(found, resolved);
         if age.match_kind == MatchKind::Normalized {
-            self.metrics.answers_joined.inc();
+            self.metrics.normalized_hits.inc();
         }
         let saved = record.usage.map(|usage| self.saved(&resolved.model, usage));
         Some(AnswerResponse {

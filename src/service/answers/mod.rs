@@ -10,6 +10,7 @@ mod direct;
 mod generate;
 mod inflight;
 mod lookup;
+mod metrics;
 mod reason;
 mod refresh_backoff;
 mod replay_buffer;
@@ -21,7 +22,6 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use tokio::time::Instant;
 pub use broadcast::EventStream;
 pub use direct::{LookupHit, Question};
 pub use lookup::REPLAYED_BYTES;
+pub use metrics::AnswerMetrics;
 pub use reason::Reason;
 pub use response::{AnswerResponse, Body, HitInfo, MatchKind, Outcome, Saved};
 pub use stored_answer::StoredAnswer;
@@ -42,7 +43,6 @@ use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, StripedLocks, Ve
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Credential, Subject, Tag, Tenant, TokenUsage};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, OutcomeLabels};
 use crate::request_identity::{Identity, Normalization, Partition};
 use crate::upstream::{self, Headers, Origin, Prices};
 
@@ -139,16 +139,7 @@ pub struct Answers {
     request_usage: bool,
     /// Whether upstreams see the credentials of clients.
     forwards_client_keys: bool,
-    outcomes: Outcomes,
-    metrics: Arc<Metrics>,
-}
-
-struct Outcomes {
-    hits: Counter,
-    stale: Counter,
-    misses: Counter,
-    coalesced: Counter,
-    bypassed: Counter,
+    metrics: Arc<AnswerMetrics>,
 }
 
 impl Answers {
@@ -160,9 +151,8 @@ impl Answers {
         upstream: &upstream::Options,
         options: Options,
         budget: &Arc<ByteBudget>,
-        metrics: &Arc<Metrics>,
+        metrics: Arc<AnswerMetrics>,
     ) -> Answers {
-        let counter = |outcome| metrics.answers.get_or_create(&OutcomeLabels { outcome }).clone();
         Answers {
             cache,
             namespaces,
@@ -177,14 +167,7 @@ impl Answers {
             answer_bytes_max: upstream.answer_bytes_max,
             request_usage: upstream.request_usage,
             forwards_client_keys: upstream.forwards_any_client_key(),
-            outcomes: Outcomes {
-                hits: counter("hit"),
-                stale: counter("stale"),
-                misses: counter("miss"),
-                coalesced: counter("coalesced"),
-                bypassed: counter("bypass"),
-            },
-            metrics: Arc::clone(metrics),
+            metrics,
         }
     }
 
@@ -224,7 +207,7 @@ impl Answers {
             }
             None => (self.look_up_or_generate(&request, resolved, form, started).await, Outcome::Miss),
         };
-        self.outcomes.count(response.as_ref().map_or(&missed, |response| &response.outcome));
+        self.metrics.count(response.as_ref().map_or(&missed, |response| &response.outcome));
         response
     }
 
@@ -380,20 +363,6 @@ impl ResolvedRequest {
 impl ResponseForm {
     fn of(request: &ParsedRequest) -> ResponseForm {
         ResponseForm { dialect: request.dialect, streams: request.streams, wants_usage: request.wants_usage }
-    }
-}
-
-impl Outcomes {
-    fn count(&self, outcome: &Outcome) {
-        let counter = match outcome {
-            Outcome::Hit(age) if age.is_stale => &self.stale,
-            Outcome::Hit(_) => &self.hits,
-            Outcome::StaleIfError(..) => &self.stale,
-            Outcome::Miss | Outcome::ForcedRefresh => &self.misses,
-            Outcome::Coalesced => &self.coalesced,
-            Outcome::Bypass => &self.bypassed,
-        };
-        counter.inc();
     }
 }
 

@@ -89,7 +89,6 @@ struct Bench {
 impl Bench {
     async fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let metrics = crate::metrics::unexported();
         let clock = Arc::new(ManualClock::at(UnixSeconds(1_000_000)));
         let cache = Arc::new(Cache::in_memory(Arc::clone(&clock) as Arc<dyn Clock>, dir.path()).await);
         let options = std::collections::BTreeMap::from([(
@@ -100,9 +99,16 @@ impl Bench {
         let origin = Arc::new(Scripted { scripts: Mutex::default(), calls: Mutex::default() });
         let upstream = upstream::Options::default();
         let shared = Arc::clone(&origin) as Arc<dyn Origin>;
-        let budget = ByteBudget::new(usize::MAX, Arc::clone(&metrics));
-        let answers =
-            Answers::new(cache, namespaces, shared, &upstream, Options::default(), &budget, &metrics);
+        let budget = ByteBudget::new(usize::MAX, crate::metrics::unexported());
+        let answers = Answers::new(
+            cache,
+            namespaces,
+            shared,
+            &upstream,
+            Options::default(),
+            &budget,
+            crate::metrics::unexported(),
+        );
         Bench { answers: Arc::new(answers), origin, clock, _dir: dir }
     }
 
@@ -220,7 +226,7 @@ async fn stale_if_error_is_counted_as_stale() {
     let no_cache = Directives { no_cache: true, ..Directives::default() };
     bench.next(Script::Refuses(Kind::Upstream));
     bench.ask_with(no_cache).await.unwrap_err();
-    let outcomes = &bench.answers.outcomes;
+    let outcomes = &bench.answers.metrics;
     assert_eq!((outcomes.misses.get(), outcomes.stale.get(), outcomes.hits.get()), (2, 1, 0));
 }
 

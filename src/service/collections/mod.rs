@@ -4,6 +4,7 @@
 //! own cache, and one flight per query and version of the collection, in which the rows are searched and the results are cached.
 
 mod documents;
+mod metrics;
 mod query_vectors;
 mod recall;
 mod result_cache;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
 use super::Directives;
@@ -20,13 +20,13 @@ use super::embeddings::Embeddings;
 use crate::cache::{Cache, Landing, Namespaces, SEARCH_RESULTS, SingleFlight};
 use crate::domain::{Key, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, OutcomeLabels};
 use crate::search::{Catalog, Collection, Filter, Query, Results, check_bytes};
 
 use self::query_vectors::MissingQuery;
 use self::recall::Recall;
 use self::result_cache::{StoreContext, key, key_base, of_version};
 pub use documents::{NewDocument, Spec};
+pub use metrics::QueryMetrics;
 
 /// Larger results are looked through for tags and ids off the runtime.
 const STORED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
@@ -132,9 +132,7 @@ pub struct Collections {
     flights: Arc<SingleFlight<Results>>,
     options: Options,
     recall: Arc<Recall>,
-    hits: Counter,
-    misses: Counter,
-    coalesced: Counter,
+    metrics: Arc<QueryMetrics>,
 }
 
 /// How a query was answered.
@@ -153,20 +151,17 @@ impl Collections {
         cache: Arc<Cache>,
         namespaces: Arc<Namespaces>,
         options: Options,
-        metrics: &Metrics,
+        metrics: Arc<QueryMetrics>,
     ) -> Collections {
-        let counter = |outcome| metrics.searches.get_or_create(&OutcomeLabels { outcome }).clone();
         Collections {
             catalog,
             embeddings,
             cache,
             namespaces,
             flights: SingleFlight::new(),
-            recall: Arc::new(Recall::new(options.recall_sample, options.recall_target, metrics)),
+            recall: Arc::new(Recall::new(options.recall_sample, options.recall_target, &metrics)),
             options,
-            hits: counter("hit"),
-            misses: counter("miss"),
-            coalesced: counter("coalesced"),
+            metrics,
         }
     }
 
@@ -311,9 +306,9 @@ impl Collections {
         }
         // Results that were cached take no memory of their own, but their answer does.
         check_bytes(found.results.iter(), self.options.result_bytes_max)?;
-        self.hits.inc_by(found.hits as u64);
-        self.misses.inc_by(found.misses as u64);
-        self.coalesced.inc_by(found.coalesced as u64);
+        self.metrics.hits.inc_by(found.hits as u64);
+        self.metrics.misses.inc_by(found.misses as u64);
+        self.metrics.coalesced.inc_by(found.coalesced as u64);
         found.searching = started.elapsed() - embedding;
         Ok(found)
     }

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::Semaphore;
 
-use crate::metrics::Metrics;
+use super::metrics::QueryMetrics;
+use crate::metrics::Histogram;
 use crate::search::{Catalog, Query, Results, View};
 
 /// Samples whose mean is held against the target.
@@ -28,7 +28,7 @@ pub(super) struct Recall {
 }
 
 impl Recall {
-    pub(super) fn new(share: f64, target: f64, metrics: &Metrics) -> Recall {
+    pub(super) fn new(share: f64, target: f64, metrics: &QueryMetrics) -> Recall {
         Recall {
             every: if share > 0.0 { (1.0 / share).round().max(1.0) as u64 } else { 0 },
             target,

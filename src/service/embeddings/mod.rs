@@ -5,6 +5,7 @@
 //! hits, misses and other requests' flights it came from.
 
 mod making;
+mod metrics;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
+
+pub use metrics::TextMetrics;
 
 use self::making::{Making, Served};
 use super::Directives;
@@ -21,7 +23,6 @@ use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp, Tie
 use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Tenant};
 use crate::embed::{Embedder, ModelCard, Priority};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, OutcomeLabels};
 
 /// What one request may ask for. How long embeddings are kept is the policy of their namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,9 +104,7 @@ pub struct Embeddings {
     options: Options,
     /// The beginning of every key: what the keys are of, and of which model.
     key_base: KeyHasher,
-    hits: Counter,
-    misses: Counter,
-    coalesced: Counter,
+    metrics: Arc<TextMetrics>,
 }
 
 /// How one distinct text of a request was served.
@@ -136,22 +135,11 @@ impl Embeddings {
         namespaces: Arc<Namespaces>,
         embedder: Arc<dyn Embedder>,
         options: Options,
-        metrics: &Metrics,
+        metrics: Arc<TextMetrics>,
     ) -> Embeddings {
         let mut key_base = KeyHasher::new("likewise/embedding/v1");
         key_base.field(&embedder.card().fingerprint.0);
-        let counter = |outcome| metrics.texts.get_or_create(&OutcomeLabels { outcome }).clone();
-        Embeddings {
-            cache,
-            namespaces,
-            embedder,
-            flights: SingleFlight::new(),
-            options,
-            key_base,
-            hits: counter("hit"),
-            misses: counter("miss"),
-            coalesced: counter("coalesced"),
-        }
+        Embeddings { cache, namespaces, embedder, flights: SingleFlight::new(), options, key_base, metrics }
     }
 
     /// The model that embeds.
@@ -417,9 +405,9 @@ impl Embeddings {
                 None => counts.coalesced += 1,
             }
         }
-        self.hits.inc_by(counts.hits as u64);
-        self.misses.inc_by(counts.misses as u64);
-        self.coalesced.inc_by(counts.coalesced as u64);
+        self.metrics.hits.inc_by(counts.hits as u64);
+        self.metrics.misses.inc_by(counts.misses as u64);
+        self.metrics.coalesced.inc_by(counts.coalesced as u64);
 
         let entries: Vec<Arc<Entry>> =
             wanted.places.iter().map(|&place| Arc::clone(&outcomes[place].served.entry)).collect();

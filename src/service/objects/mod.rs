@@ -6,18 +6,19 @@
 mod batch;
 mod condition;
 mod draft;
+mod metrics;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use batch::{BATCH_MAX, Batch, Done, check_batch_len};
 pub use condition::{Condition, Validators};
 pub use draft::{Draft, check_value_bytes};
+pub use metrics::ObjectMetrics;
 
 use self::condition::is_present;
 
@@ -27,7 +28,6 @@ use crate::cache::{
 };
 use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tenant};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, OutcomeLabels};
 
 /// Bytes that a key may have.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -133,14 +133,7 @@ pub struct Objects {
     leases: Leases,
     key_locks: StripedLocks,
     options: Options,
-    outcomes: Outcomes,
-}
-
-struct Outcomes {
-    hits: Counter,
-    stale: Counter,
-    misses: Counter,
-    coalesced: Counter,
+    metrics: Arc<ObjectMetrics>,
 }
 
 impl Objects {
@@ -149,21 +142,15 @@ impl Objects {
         cache: Arc<Cache>,
         namespaces: Arc<Namespaces>,
         options: Options,
-        metrics: &Metrics,
+        metrics: Arc<ObjectMetrics>,
     ) -> Objects {
-        let counter = |outcome| metrics.objects.get_or_create(&OutcomeLabels { outcome }).clone();
         Objects {
             cache,
             namespaces,
             leases: Leases::new(options.leases_max),
             key_locks: StripedLocks::new(),
             options,
-            outcomes: Outcomes {
-                hits: counter("hit"),
-                stale: counter("stale"),
-                misses: counter("miss"),
-                coalesced: counter("coalesced"),
-            },
+            metrics,
         }
     }
 
@@ -221,7 +208,7 @@ impl Objects {
                 }
                 (Some(found), _) => return Ok(self.hit(found, has_waited, None)),
                 (None, None) if lookup.directives.only_if_cached => {
-                    self.outcomes.misses.inc();
+                    self.metrics.misses.inc();
                     return Err(Error::new(Kind::NotCached, "the object is not in the cache"));
                 }
                 (None, None) => return Ok(self.miss(None, false)),
@@ -402,9 +389,9 @@ impl Objects {
 
     fn hit(&self, found: Found, has_waited: bool, lease: Option<Granted>) -> Answer {
         match (found.verdict, has_waited) {
-            (Verdict::Fresh, true) => self.outcomes.coalesced.inc(),
-            (Verdict::Fresh, false) => self.outcomes.hits.inc(),
-            (Verdict::Stale | Verdict::Expired | Verdict::Gone, _) => self.outcomes.stale.inc(),
+            (Verdict::Fresh, true) => self.metrics.coalesced.inc(),
+            (Verdict::Fresh, false) => self.metrics.hits.inc(),
+            (Verdict::Stale | Verdict::Expired | Verdict::Gone, _) => self.metrics.stale.inc(),
         };
         let now = self.cache.freshness().now();
         let meta = &found.entry.meta;
@@ -418,7 +405,7 @@ impl Objects {
     }
 
     fn miss(&self, lease: Option<Granted>, is_held: bool) -> Answer {
-        self.outcomes.misses.inc();
+        self.metrics.misses.inc();
         Answer::Miss { lease, is_held }
     }
 

@@ -15,16 +15,15 @@ pub use head::{Head, decode_head, decode_record, encode_head};
 
 use self::index::{Index, Row};
 use super::fields::lock;
+use super::metrics::StorageMetrics;
 use super::records::{Change, Records};
 use crate::domain::{Clock, Entry, EntryMeta, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, TierLabels};
 
 /// The table of whole records.
 pub(super) const OBJECTS: &str = "objects";
 /// The table of heads.
 pub(super) const HEADS: &str = "object_heads";
-const TIER: TierLabels = TierLabels { tier: "disk" };
 
 /// Heads read at a time.
 const CHUNK: usize = 4096;
@@ -68,7 +67,7 @@ pub struct ObjectStore {
     index: Mutex<Index>,
     bytes_max: u64,
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<StorageMetrics>,
     is_on: AtomicBool,
 }
 
@@ -82,7 +81,7 @@ impl ObjectStore {
         records: Arc<Records>,
         options: &Options,
         clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<StorageMetrics>,
     ) -> Result<ObjectStore> {
         let mut index = Index::default();
         let mut bad = 0;
@@ -90,7 +89,7 @@ impl ObjectStore {
             bad += u64::from(head.is_none());
             index.put(row_of(key, head.as_ref()));
         })?;
-        metrics.bad_slots.inc_by(bad);
+        metrics.corrupt_slots.inc_by(bad);
         Ok(ObjectStore {
             records,
             index: Mutex::new(index),
@@ -116,7 +115,7 @@ impl ObjectStore {
         let Some(record) = self.records.get(OBJECTS, &key.0)? else { return Ok(None) };
         let entry = decode_record(key, &record);
         if entry.is_none() {
-            self.metrics.bad_slots.inc();
+            self.metrics.corrupt_slots.inc();
             tracing::warn!(?key, "an object's record does not verify");
         }
         Ok(entry)
@@ -226,7 +225,7 @@ impl ObjectStore {
         while index.bytes() > self.bytes_max
             && let Some(key) = index.take_one(now, &spared)
         {
-            self.metrics.tier_evictions.get_or_create(&TIER).inc();
+            self.metrics.evictions.inc();
             gone.push(key);
         }
         gone

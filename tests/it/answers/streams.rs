@@ -45,7 +45,7 @@ fn streamed(body: &Value) -> Value {
 
 async fn counted(server: &Server, reason: &str) -> u64 {
     let metrics = server.get("/metrics").await.body;
-    let name = format!("likewise_answers_not_kept_total{{reason=\"{reason}\"}} ");
+    let name = format!("likewise_answers_not_stored_total{{reason=\"{reason}\"}} ");
     let line = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&name));
     line.map_or(0, |count| count.parse().unwrap())
 }

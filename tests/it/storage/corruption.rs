@@ -152,7 +152,7 @@ fn with_rot(name: &str, read: ReadMode, check: impl Fn(&Fixture, &likewise::stor
         file.file().write_all_at(b"?", 4096 + slot * 128 + 100).unwrap();
     }
     check(&fixture, &store);
-    assert_eq!(fixture.metrics.bad_slots.get(), 2);
+    assert_eq!(fixture.metrics.corrupt_slots.get(), 2);
     assert_eq!(store.stats().entries, SLOTS - 1);
     let kept = (0..=SLOTS).filter(|&n| store.get(&key(n)).unwrap().is_some()).count() as u64;
     assert_eq!(kept, SLOTS - 1);

@@ -20,14 +20,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use likewise::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, ManualClock, UnixSeconds};
-use likewise::metrics::{self, Metrics};
-use likewise::storage::{Files, Options, Recovery, VectorStore};
+use likewise::metrics::unexported;
+use likewise::storage::{Files, Options, Recovery, StorageMetrics, VectorStore};
 
 /// Everything that a store is opened with.
 pub(super) struct Fixture {
     pub(super) files: Arc<dyn Files>,
     pub(super) clock: Arc<ManualClock>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<StorageMetrics>,
     pub(super) options: Options,
 }
 
@@ -36,7 +36,7 @@ impl Fixture {
         Fixture {
             files: Arc::new(files),
             clock: Arc::new(ManualClock::at(UnixSeconds(1000))),
-            metrics: metrics::unexported(),
+            metrics: unexported(),
             options,
         }
     }

@@ -139,7 +139,7 @@ fn run(operations: &[Operation]) {
         }
     }
     (0..KEYS).for_each(|n| oracle.check(&store, n));
-    assert_eq!(fixture.metrics.bad_slots.get(), 0);
+    assert_eq!(fixture.metrics.corrupt_slots.get(), 0);
 }
 
 #[test]

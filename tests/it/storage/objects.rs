@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use likewise::domain::{Codec, Entry, EntryMeta, ManualClock, Subject, TagVersion, UnixSeconds};
 use likewise::error::{Kind, Result};
-use likewise::metrics;
+use likewise::metrics::unexported;
 use likewise::storage::objects::Options;
 use likewise::storage::records::RECORDS_NAME;
 use likewise::storage::{ObjectStore, Records};
@@ -17,8 +17,7 @@ use super::{TempDir, bytes_of, key, wait};
 fn open(dir: &Path, bytes_max: u64) -> Result<(ObjectStore, Arc<ManualClock>)> {
     let clock = Arc::new(ManualClock::at(UnixSeconds(1000)));
     let records = Arc::new(Records::open(dir)?);
-    let store =
-        ObjectStore::open(records, &Options { bytes_max }, Arc::clone(&clock) as _, metrics::unexported())?;
+    let store = ObjectStore::open(records, &Options { bytes_max }, Arc::clone(&clock) as _, unexported())?;
     Ok((store, clock))
 }
 

@@ -1,0 +1,72 @@
+//! The metrics of requested answers.
+
+use super::reason::Reason;
+use super::response::Outcome;
+use crate::domain::LookupOutcome;
+use crate::metrics::{ByLabel, Counter, FloatCounter, ModuleMetrics, Registry};
+
+/// The metrics of requested answers.
+#[derive(Debug)]
+pub struct AnswerMetrics {
+    /// Answers found fresh.
+    pub hits: Counter,
+    /// Answers found stale, and served.
+    pub stale: Counter,
+    /// Answers generated for the request.
+    pub misses: Counter,
+    /// Answers generated for another request.
+    pub coalesced: Counter,
+    /// Requests that bypassed the cache.
+    pub bypassed: Counter,
+    /// Hits on an answer to another spelling of the question.
+    pub(super) normalized_hits: Counter,
+    /// Replies that were not stored, by reason.
+    pub(super) not_stored: ByLabel<Reason, Counter>,
+    /// Generations that were aborted because all their clients had left.
+    pub(super) abandoned: Counter,
+    /// Tokens that upstreams have used.
+    pub spent_tokens: Counter,
+    /// Dollars that upstreams have cost, by the price table.
+    pub spent_usd: FloatCounter,
+    /// Tokens served from the cache instead of the upstream.
+    pub saved_tokens: Counter,
+    /// Dollars that these would have cost, by the price table.
+    pub saved_usd: FloatCounter,
+}
+
+impl ModuleMetrics for AnswerMetrics {
+    fn register(registry: &mut Registry) -> AnswerMetrics {
+        let outcomes: ByLabel<LookupOutcome, Counter> =
+            registry.by_label("answers", "Requested answers", "outcome");
+        AnswerMetrics {
+            hits: outcomes.with(LookupOutcome::Hit),
+            stale: outcomes.with(LookupOutcome::Stale),
+            misses: outcomes.with(LookupOutcome::Miss),
+            coalesced: outcomes.with(LookupOutcome::Coalesced),
+            bypassed: outcomes.with(LookupOutcome::Bypass),
+            normalized_hits: registry
+                .counter("answers_normalized_hits", "Hits on another spelling of the question"),
+            not_stored: registry.by_label("answers_not_stored", "Replies not stored", "reason"),
+            abandoned: registry.counter("answers_abandoned", "Generations aborted because all clients left"),
+            spent_tokens: registry.counter("answers_spent_tokens", "Tokens used by upstreams"),
+            spent_usd: registry.float_counter("answers_spent_usd", "Dollars spent on upstreams"),
+            saved_tokens: registry.counter("answers_saved_tokens", "Tokens served from the cache"),
+            saved_usd: registry.float_counter("answers_saved_usd", "Dollars saved by the cache"),
+        }
+    }
+}
+
+impl AnswerMetrics {
+    /// Counts a lookup by its outcome.
+    pub(super) fn count(&self, outcome: &Outcome) {
+        let counter = match outcome {
+            Outcome::Hit(hit) if hit.is_stale => &self.stale,
+            Outcome::Hit(_) => &self.hits,
+            Outcome::StaleIfError(..) => &self.stale,
+            Outcome::Miss | Outcome::ForcedRefresh => &self.misses,
+            Outcome::Coalesced => &self.coalesced,
+            Outcome::Bypass => &self.bypassed,
+        };
+        counter.inc();
+    }
+}
