@@ -32,7 +32,7 @@ test: ## Set up everything and run all tests
 	@cargo test --locked --doc --quiet
 	@cargo test --locked --lib --features shuttle --quiet interleavings
 
-check: ## Check format, lints, licences, advisories and the house
+check: ## Check format, lints, licences, advisories and the architecture
 	@scripts/setup.sh check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings

@@ -177,13 +177,24 @@ fn assert_no_damage(image: &Image) {
     assert!(segments > 0, "{report}");
 }
 
+/// Where a workload starts.
+#[derive(Default)]
+struct Base {
+    image: Image,
+    /// What must be found in it.
+    promise: Promise,
+    is_shortened: bool,
+}
+
 struct Enumeration {
     target: usize,
     images: HashSet<blake3::Hash>,
     cases: HashSet<blake3::Hash>,
     enumerated: usize,
-    /// An image that the next workload may start from, with what must be found in it.
-    kept: Option<(Image, Promise)>,
+    /// An image that the next workload may start from.
+    kept: Option<Base>,
+    /// Whether the present workload started from an image with a shortened file.
+    is_base_shortened: bool,
     random: Random,
     /// Those who check; opening and closing a store is mostly waiting for its thread.
     checkers: SyncSender<Case>,
@@ -212,8 +223,9 @@ impl Enumeration {
         if !self.cases.insert(hasher.finalize()) {
             return;
         }
+        let is_shortened = is_shortened || self.is_base_shortened;
         if self.random.below(500) == 0 {
-            self.kept = Some((image.clone(), promise.clone()));
+            self.kept = Some(Base { image: image.clone(), promise: promise.clone(), is_shortened });
         }
         let is_verified = !is_shortened && self.random.below(VERIFIED_SHARE) == 0;
         let case = Case { image, promise: promise.clone(), last_version, is_verified };
@@ -315,19 +327,19 @@ fn enumerate_all(target: usize, checkers: SyncSender<Case>) {
         cases: HashSet::new(),
         enumerated: 0,
         kept: None,
+        is_base_shortened: false,
         random: Random::new(99),
         checkers,
     };
     let mut workloads = 0;
     while !enumeration.is_done() {
         let mut random = Random::new(workloads + 1);
-        let (base, promised) = match enumeration.kept.take() {
-            Some(kept) if workloads % 2 == 1 => kept,
-            Some(_) | None => (Image::new(), Promise::new()),
-        };
+        let kept = enumeration.kept.take().filter(|_| workloads % 2 == 1);
+        let base = kept.unwrap_or_default();
+        enumeration.is_base_shortened = base.is_shortened;
         // Versions only grow, so that a later workload cannot be mistaken for an earlier one.
-        let workload = run(&base, workloads * 1000, &mut random);
-        enumerate(&workload, promised, &mut enumeration);
+        let workload = run(&base.image, workloads * 1000, &mut random);
+        enumerate(&workload, base.promise, &mut enumeration);
         workloads += 1;
     }
     println!(
