@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::extract::{Extension, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -12,9 +12,8 @@ use crate::cache::Mode;
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body;
+use crate::http::extract::body::{BodyLimit, UnreadBody};
 use crate::http::extract::bounded_list::AtMost;
-use crate::http::extract::json::parse_body;
 use crate::http::routes::Routes;
 use crate::service::Invalidation;
 use crate::service::invalidation::{NAMES_MAX, Target};
@@ -23,6 +22,12 @@ use crate::service::invalidation::{NAMES_MAX, Target};
 pub(super) struct Endpoint {
     pub(super) invalidation: Arc<Invalidation>,
     pub(super) body_bytes_max: usize,
+}
+
+impl BodyLimit for Endpoint {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
 }
 
 /// The routes of this feature.
@@ -121,10 +126,9 @@ struct EntryCounts {
 pub(super) async fn invalidate(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    request: HttpRequest,
+    body: UnreadBody,
 ) -> Result<Json<InvalidateAnswer>, Problem> {
-    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let wire: InvalidateRequest = parse_body(&body).await?;
+    let wire: InvalidateRequest = body.json().await?;
     let (mode, dry_run) = (wire.mode.unwrap_or_default(), wire.dry_run.unwrap_or_default());
     let target = target(wire)?;
     let entries = if dry_run {

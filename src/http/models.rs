@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::extract::{Extension, FromRequestParts, Request as HttpRequest, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -16,10 +16,11 @@ use utoipa_axum::routes;
 use crate::embed::ModelCard;
 use crate::error::{Error, Kind, Result};
 use crate::http::admission::Place;
-use crate::http::answers::chat::{credential, traces};
 use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::credential::credential;
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::path::path;
+use crate::http::extract::trace_headers::trace_headers;
 use crate::http::forward::{Forward, pass_on};
 use crate::http::routes::{Access, Routes};
 
@@ -127,6 +128,29 @@ pub(super) struct Endpoint {
     pub(super) forward: Arc<Forward>,
 }
 
+/// The name of a model, in the path.
+pub(super) struct ModelName(String);
+
+impl<S: Sync> FromRequestParts<S> for ModelName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<ModelName, Problem> {
+        Ok(ModelName(path(head, "id").await?))
+    }
+}
+
+/// The name of a model whose slashes are not encoded, in the path.
+pub(super) struct NestedModelName(String);
+
+impl<S: Sync> FromRequestParts<S> for NestedModelName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<NestedModelName, Problem> {
+        let (owner, rest): (String, String) = path(head, "id").await?;
+        Ok(NestedModelName(format!("{owner}/{rest}")))
+    }
+}
+
 /// The routes of this feature.
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
     Routes::new()
@@ -149,7 +173,7 @@ pub(super) async fn list(
     let mut data = own.collect::<Result<Vec<_>>>()?;
     if let Some(origin) = &endpoint.forward.origin {
         place.leave();
-        let theirs = origin.models(credential(&headers), traces(&headers)).await?;
+        let theirs = origin.models(credential(&headers), trace_headers(&headers)).await?;
         // Whoever asks for a model that both have is answered here.
         data.extend(theirs.into_iter().filter(|model| !names.names(model)));
     }
@@ -166,20 +190,19 @@ pub(super) async fn list(
 )]
 pub(super) async fn describe(
     State(endpoint): State<Arc<Endpoint>>,
-    id: Result<Path<String>, PathRejection>,
+    ModelName(name): ModelName,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    described(&endpoint, &path(id, "id")?, request).await
+    described(&endpoint, &name, request).await
 }
 
 /// As [`describe`], for a name whose slashes are not encoded.
 pub(super) async fn describe_below(
     State(endpoint): State<Arc<Endpoint>>,
-    id: Result<Path<(String, String)>, PathRejection>,
+    NestedModelName(name): NestedModelName,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    let (owner, rest) = path(id, "id")?;
-    described(&endpoint, &format!("{owner}/{rest}"), request).await
+    described(&endpoint, &name, request).await
 }
 
 async fn described(endpoint: &Endpoint, id: &str, request: HttpRequest) -> Result<Response, Problem> {

@@ -1,10 +1,27 @@
 //! What clients call a kept answer: its key in hexadecimal digits.
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
 use crate::domain::Key;
 use crate::error::{Error, Result};
+use crate::http::error_response::Problem;
+use crate::http::extract::path::path;
 
 /// What every answer's name begins with.
 const NAME: &str = "ans_";
+
+/// The key of the answer that the path of a request names.
+pub(super) struct AnswerId(pub(super) Key);
+
+impl<S: Sync> FromRequestParts<S> for AnswerId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<AnswerId, Problem> {
+        let id: String = path(head, "id").await?;
+        Ok(AnswerId(key_of(&id)?))
+    }
+}
 
 /// The name of a key.
 pub(super) fn name_of(id: Key) -> String {
@@ -22,7 +39,7 @@ pub(super) fn name_of(id: Key) -> String {
 ///
 /// # Errors
 /// `InvalidInput` for what is no name.
-pub(super) fn key_of(name: &str) -> Result<Key> {
+fn key_of(name: &str) -> Result<Key> {
     let fault = || Error::invalid("id", "an answer's name is `ans_` and 64 hexadecimal digits");
     let digits = name
         .strip_prefix(NAME)

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::body::Body as HttpBody;
-use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
@@ -17,30 +17,29 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use super::answer_id::name_of;
 use crate::dialects::Replay;
-use crate::domain::{Credential, Tag, Tenant};
+use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
 use crate::http::admission::Place;
 use crate::http::error_response::{self, ErrorBody, Problem};
-use crate::http::extract::headers::{number, tags};
-use crate::http::extract::json::{null_is_default, object, parse};
-use crate::http::extract::{body, cache_control, text_encoding};
+use crate::http::extract::body::Received;
+use crate::http::extract::credential::credential;
+use crate::http::extract::directives::AnswerCacheObject;
+use crate::http::extract::json::{object, parse};
+use crate::http::extract::trace_headers::trace_headers;
+use crate::http::extract::{cache_control, text_encoding};
 use crate::http::offload::offload;
 use crate::http::reservation;
 use crate::http::response::chunked;
-use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING};
-use crate::service::Directives;
+use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING, append_all};
 use crate::service::answers::{
     AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, MatchKind, Outcome, REPLAYED_BYTES,
 };
-use crate::upstream::Headers;
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
 const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
 const TOKENS_SAVED: HeaderName = HeaderName::from_static("x-likewise-tokens-saved");
 const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-usd");
 
-/// Headers that name a request on its way and do not change its answer.
-const TRACES: [&str; 5] = ["traceparent", "tracestate", "baggage", "via", "x-client-request-id"];
 /// Room for the headers of an answer, those that the gate and the connection add included.
 const HEADERS: usize = 12;
 
@@ -60,67 +59,6 @@ pub(super) struct ChatRequest {
     /// What the request says about the cache; not sent on.
     #[serde(default, deserialize_with = "object")]
     cache: Option<AnswerCacheObject>,
-}
-
-/// What a request says about the cache of answers.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct AnswerCacheObject {
-    /// Lifetime of what is stored, in seconds.
-    ttl: Option<u32>,
-    /// Oldest acceptable age of a cached answer, in seconds.
-    s_maxage: Option<u32>,
-    /// Skip the read; ask again and store.
-    #[serde(deserialize_with = "null_is_default")]
-    no_cache: bool,
-    /// Skip the write.
-    #[serde(deserialize_with = "null_is_default")]
-    no_store: bool,
-    /// Answer from the cache, or with 504.
-    #[serde(deserialize_with = "null_is_default")]
-    only_if_cached: bool,
-    /// Answers of different namespaces are different answers.
-    namespace: Option<String>,
-    /// What the answer depends on.
-    #[serde(deserialize_with = "null_is_default")]
-    tags: Vec<String>,
-}
-
-impl AnswerCacheObject {
-    /// What the routes of answers say in fields of their own.
-    pub(in crate::http) fn of(
-        tags: Vec<String>,
-        ttl: Option<u32>,
-        namespace: Option<String>,
-    ) -> AnswerCacheObject {
-        AnswerCacheObject { ttl, namespace, tags, ..AnswerCacheObject::default() }
-    }
-
-    /// What body and headers say together; where both speak, the stricter holds. `tags_param` names the body's tags.
-    pub(super) fn with_headers(
-        self,
-        headers: &HeaderMap,
-        tags_param: &str,
-    ) -> Result<(Directives, Vec<Tag>)> {
-        let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid(tags_param, Tag::RULE));
-        let mut tags: Vec<Tag> = self.tags.iter().map(named).collect::<Result<_>>()?;
-        tags.extend(self::tags(headers)?);
-        let asked: Option<u32> = number(headers, "x-cache-ttl")?;
-        let mut directives = Directives {
-            no_cache: self.no_cache,
-            no_store: self.no_store,
-            only_if_cached: self.only_if_cached,
-            age_seconds_max: self.s_maxage,
-            ttl_seconds: match (self.ttl, asked) {
-                (Some(one), Some(two)) => Some(one.min(two)),
-                (one, two) => one.or(two),
-            },
-            namespace: self.namespace,
-            ..Directives::default()
-        };
-        cache_control::apply(headers, &mut directives)?;
-        Ok((directives, tags))
-    }
 }
 
 /// Answers a conversation.
@@ -154,10 +92,9 @@ pub(in crate::http) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
     Extension(place): Extension<Arc<Place>>,
-    request: HttpRequest,
+    Received { head, body }: Received,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let body = text_encoding::without_mark(body::read(body, endpoint.body_bytes_max).await?);
+    let body = text_encoding::without_mark(body.read().await?);
     let is_remembered = !cache_control::forbids_storing(&head.headers);
     let (own, text) = (Arc::clone(&endpoint), body.clone());
     let read = move || {
@@ -176,18 +113,13 @@ pub(in crate::http) async fn create(
         tenant,
         credential: credential(&head.headers),
         headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
-        traces: traces(&head.headers),
+        traces: trace_headers(&head.headers),
         directives,
         tags,
     };
     // Those who wait for a model must not keep out those whose answer is here.
     place.leave();
     Ok(respond(endpoint.answers.ask(ask).await?, takes_trailers))
-}
-
-/// What a request came with as its credential.
-pub(in crate::http) fn credential(headers: &HeaderMap) -> Option<Credential> {
-    Credential::of(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
 }
 
 /// The headers that are passed on, by name.
@@ -200,12 +132,6 @@ fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, S
         }
     }
     Ok(found)
-}
-
-pub(in crate::http) fn traces(headers: &HeaderMap) -> Headers {
-    let values = |name| headers.get_all(name).iter().map(move |value| (name, value));
-    let found = TRACES.into_iter().flat_map(values);
-    found.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect()
 }
 
 /// Whether the client reads fields behind a body (RFC 9110, section 10.1.4).
@@ -237,7 +163,7 @@ fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();
     headers.reserve(HEADERS + served.headers.len());
-    copy(&served.headers, headers);
+    append_all(&served.headers, headers);
     if is_events {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -302,15 +228,6 @@ fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item =
             }
         }
     })
-}
-
-/// Adds headers of an upstream's reply.
-pub(in crate::http) fn copy(from: &Headers, headers: &mut HeaderMap) {
-    for (name, value) in from {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
-            headers.append(name, value);
-        }
-    }
 }
 
 /// RFC 9211, and the age of what was kept.
@@ -394,27 +311,5 @@ mod tests {
         assert_eq!(status(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
         assert_eq!(status(Outcome::Coalesced), "likewise; fwd=miss; collapsed");
         assert_eq!(status(Outcome::Bypass), "likewise; fwd=bypass");
-    }
-
-    #[test]
-    fn a_null_of_the_cache_object_is_the_default() {
-        let body = br#"{"ttl":null,"s-maxage":null,"no-cache":null,"no-store":null,"only-if-cached":null,
-            "namespace":null,"tags":null}"#;
-        let (directives, tags) =
-            parse::<AnswerCacheObject>(body).unwrap().with_headers(&HeaderMap::new(), "cache.tags").unwrap();
-        assert!(directives == Directives::default() && tags.is_empty());
-    }
-
-    #[test]
-    fn body_and_headers_add_up_and_the_stricter_holds() {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-cache-ttl", HeaderValue::from(60));
-        headers.insert("x-cache-tags", HeaderValue::from_static("b, c"));
-        headers.insert("cache-control", HeaderValue::from_static("no-store"));
-        let object =
-            AnswerCacheObject { ttl: Some(90), tags: vec!["a".into()], ..AnswerCacheObject::default() };
-        let (directives, tags) = object.with_headers(&headers, "cache.tags").unwrap();
-        assert_eq!((directives.ttl_seconds, directives.no_store), (Some(60), true));
-        assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 }

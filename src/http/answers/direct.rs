@@ -3,23 +3,21 @@
 use std::sync::Arc;
 
 use axum::Json as AxumJson;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Endpoint;
-use super::answer_id::{key_of, name_of};
-use super::chat::{AnswerCacheObject, credential};
+use super::answer_id::{AnswerId, name_of};
 use crate::domain::{Credential, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body;
+use crate::http::extract::body::Received;
 use crate::http::extract::bounded_list::AtMost;
-use crate::http::extract::json::parse_body;
-use crate::http::extract::path::path;
+use crate::http::extract::credential::credential;
+use crate::http::extract::directives::AnswerCacheObject;
 use crate::request_identity::Json;
 use crate::service::Directives;
 use crate::service::answers::Question;
@@ -112,11 +110,9 @@ pub(in crate::http) struct LookupAnswer {
 pub(in crate::http) async fn lookup(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    request: HttpRequest,
+    Received { head, body }: Received,
 ) -> Result<AxumJson<LookupAnswer>, Problem> {
-    let (head, body) = request.into_parts();
-    let body = body::read(body, endpoint.body_bytes_max).await?;
-    let wire: LookupRequest = parse_body(&body).await?;
+    let wire: LookupRequest = body.json().await?;
     check_sizes(&wire.prompt, wire.scope.as_deref())?;
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace);
     let asked = Asked::new(&head.headers, object)?;
@@ -167,13 +163,11 @@ pub(in crate::http) async fn lookup(
 pub(in crate::http) async fn give(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    request: HttpRequest,
+    Received { head, body }: Received,
 ) -> Result<(StatusCode, AxumJson<GiveAnswer>), Problem> {
     // Before the first byte: what is invalidated while the body arrives was made before.
     let stamp = endpoint.answers.stamp();
-    let (head, body) = request.into_parts();
-    let body = body::read(body, endpoint.body_bytes_max).await?;
-    let wire: GiveRequest = parse_body(&body).await?;
+    let wire: GiveRequest = body.json().await?;
     check_sizes(&wire.prompt, wire.scope.as_deref())?;
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, wire.ttl, wire.namespace);
     let asked = Asked::new(&head.headers, object)?;
@@ -201,9 +195,9 @@ pub(in crate::http) async fn give(
 )]
 pub(in crate::http) async fn delete(
     State(endpoint): State<Arc<Endpoint>>,
-    id: Result<Path<String>, PathRejection>,
+    AnswerId(id): AnswerId,
 ) -> Result<StatusCode, Problem> {
-    endpoint.answers.delete(key_of(&path(id, "id")?)?).await?;
+    endpoint.answers.delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,7 +3,7 @@
 //! Contains: handlers, wire types, the headers of their responses. Must not contain: a decision about caching, the JSON of a reply.
 
 mod answer_id;
-pub(super) mod chat;
+mod chat;
 mod direct;
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use axum::http::HeaderName;
 use utoipa_axum::routes;
 
 use crate::dialects::ParseCache;
+use crate::http::extract::body::BodyLimit;
 use crate::http::routes::Routes;
 use crate::service::Answers;
 
@@ -22,6 +23,12 @@ pub(super) struct Endpoint {
     /// Headers that are passed on and part of what is asked.
     pub(super) forwarded_headers: Vec<HeaderName>,
     pub(super) body_bytes_max: usize,
+}
+
+impl BodyLimit for Endpoint {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
 }
 
 /// The routes of the cache of answers, for applications that call their model themselves.

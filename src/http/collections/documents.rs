@@ -3,27 +3,24 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, Request as HttpRequest, State};
+use axum::extract::{Extension, FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use base64_simd::STANDARD;
 use bytes::Bytes;
-use serde::de::{self, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::filter;
-use super::{Endpoint, Place};
+use super::vector_input::VectorInput;
+use super::{CollectionName, Endpoint, filter};
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body;
+use crate::http::extract::body::UnreadBody;
 use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::json::{parse, shortened};
 use crate::http::extract::path::{path, query};
-use crate::http::offload::offload;
 use crate::http::response::chunked::{self, PIECE_BYTES};
 use crate::search::{
     Change, Document, DocumentRef, Filter, METADATA_BYTES_MAX, Receipt, TAGS_MAX, View, check_metadata,
@@ -36,8 +33,6 @@ const EXPORTED_AT_ONCE: usize = 16;
 const DOCUMENTS_MAX: usize = 65_536;
 /// Tags of one list that are read at all.
 const TAGS_READ_MAX: usize = 1024;
-/// Numbers of one vector that are read at all.
-const NUMBERS_MAX: usize = 65_536;
 
 /// Documents to store.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -69,46 +64,6 @@ pub(super) struct DocumentInput {
     tags: Option<AtMost<String, TAGS_READ_MAX>>,
 }
 
-/// A vector: a list of numbers, or base64 of little-endian f32.
-#[derive(Debug)]
-pub(super) struct VectorInput(pub(in crate::http) Vec<f32>);
-
-impl<'de> Deserialize<'de> for VectorInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<VectorInput, D::Error> {
-        struct Numbers;
-        impl<'de> Visitor<'de> for Numbers {
-            type Value = VectorInput;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of numbers, or base64 of little-endian f32")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<VectorInput, E> {
-                let bytes =
-                    STANDARD.decode_to_vec(text).map_err(|_| E::custom("the vector is not base64"))?;
-                let (numbers, rest) = bytes.as_chunks::<4>();
-                if !rest.is_empty() {
-                    return Err(E::custom("the vector's bytes are not a multiple of four"));
-                }
-                Ok(VectorInput(numbers.iter().map(|&number| f32::from_le_bytes(number)).collect()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<VectorInput, A::Error> {
-                let mut numbers = Vec::new();
-                // By way of doubles: a number that only an f32 cannot hold is found where its place can be named.
-                while let Some(number) = list.next_element::<f64>()? {
-                    if numbers.len() == NUMBERS_MAX {
-                        return Err(de::Error::custom(format!("a vector has at most {NUMBERS_MAX} numbers")));
-                    }
-                    numbers.push(number as f32);
-                }
-                Ok(VectorInput(numbers))
-            }
-        }
-        deserializer.deserialize_any(Numbers)
-    }
-}
-
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct WriteAnswer {
@@ -133,12 +88,27 @@ pub(super) struct DeleteRequest {
     filter: Option<Box<RawValue>>,
 }
 
-/// What an answer about documents is to hold besides what it always does.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::http) struct Include {
-    /// `vector`, or nothing.
-    include: Option<String>,
+/// Whether the query of a request asks for vectors.
+pub(super) struct IncludesVector(bool);
+
+impl<S: Sync> FromRequestParts<S> for IncludesVector {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<IncludesVector, Problem> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Include {
+            include: Option<String>,
+        }
+        match query::<Include>(head, "include")?.include.as_deref() {
+            None | Some("") => Ok(IncludesVector(false)),
+            Some("vector") => Ok(IncludesVector(true)),
+            Some(other) => {
+                let message = format!("include is `vector` or left out, got {other:?}");
+                Err(Error::invalid("include", message).into())
+            }
+        }
+    }
 }
 
 /// A document.
@@ -182,20 +152,17 @@ pub(in crate::http) struct DocumentObject {
 pub(in crate::http) async fn upsert(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    place: Place,
-    request: HttpRequest,
+    CollectionName(name): CollectionName,
+    body: UnreadBody,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let name = path(place, "name")?;
-    // Asked first, so that a wrong name is not refused after a long upload.
+    // Before the body is read, so that a wrong name is not refused after a long upload.
     endpoint.collections.get(&name)?;
-    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let length = body.len();
-    let read = move || {
-        let wire: UpsertRequest = parse(&body)?;
+    let read = |body: &[u8]| {
+        let wire: UpsertRequest = parse(body)?;
         let drafts = wire.documents.0.into_iter().enumerate().map(|(row, input)| draft(row, input));
-        Ok::<_, Error>((drafts.collect::<Result<Vec<_>>>()?, wire.truncate.unwrap_or(true)))
+        Ok((drafts.collect::<Result<Vec<_>>>()?, wire.truncate.unwrap_or(true)))
     };
-    let (drafts, truncate) = offload(length, read).await??;
+    let (drafts, truncate) = body.parse(read).await?;
     let receipt = endpoint.collections.upsert(&name, drafts, truncate, &tenant).await?;
     Ok(Json(receipt.into()))
 }
@@ -218,12 +185,10 @@ pub(in crate::http) async fn upsert(
 )]
 pub(in crate::http) async fn delete(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
-    request: HttpRequest,
+    CollectionName(name): CollectionName,
+    body: UnreadBody,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let name = path(place, "name")?;
-    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let change = offload(body.len(), move || change(&body)).await??;
+    let change = body.parse(change).await?;
     Ok(Json(endpoint.collections.delete(&name, change).await?.into()))
 }
 
@@ -257,6 +222,14 @@ fn delete_as_id() -> String {
     "delete".to_owned()
 }
 
+impl<S: Sync> FromRequestParts<S> for DocumentPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<DocumentPath, Problem> {
+        Ok(path(head, "id").await?)
+    }
+}
+
 /// One document.
 #[utoipa::path(
     get,
@@ -276,11 +249,9 @@ fn delete_as_id() -> String {
 )]
 pub(in crate::http) async fn get_document(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Result<Path<DocumentPath>, PathRejection>,
-    include: Result<Query<Include>, QueryRejection>,
+    DocumentPath { name, id }: DocumentPath,
+    IncludesVector(has_vector): IncludesVector,
 ) -> Result<Json<DocumentObject>, Problem> {
-    let DocumentPath { name, id } = path(place, "id")?;
-    let has_vector = query(include, "include")?.has_vector()?;
     let view = endpoint.collections.get(&name)?.view();
     let (document, vector) = view.get(&id).ok_or_else(|| {
         Error::new(Kind::NotFound, format!("there is no document {id:?} in {name}")).param("id")
@@ -305,11 +276,9 @@ pub(in crate::http) async fn get_document(
 )]
 pub(in crate::http) async fn export(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
-    include: Result<Query<Include>, QueryRejection>,
+    CollectionName(name): CollectionName,
+    IncludesVector(has_vectors): IncludesVector,
 ) -> Result<Response, Problem> {
-    let name = path(place, "name")?;
-    let has_vectors = query(include, "include")?.has_vector()?;
     let view = endpoint.collections.get(&name)?.view();
     let count = view.documents();
     let mut next = Some((0, 0));
@@ -340,18 +309,6 @@ fn lines(view: &View, from: (usize, usize), has_vectors: bool) -> (Vec<u8>, Opti
         next = after;
     }
     (text, next)
-}
-
-impl Include {
-    fn has_vector(&self) -> Result<bool> {
-        match self.include.as_deref() {
-            None | Some("") => Ok(false),
-            Some("vector") => Ok(true),
-            Some(other) => {
-                Err(Error::invalid("include", format!("include is `vector` or left out, got {other:?}")))
-            }
-        }
-    }
 }
 
 impl From<Receipt> for WriteAnswer {

@@ -1,16 +1,17 @@
 //! `/v1/collections`: making, describing and dropping collections.
 
-pub(super) mod documents;
+mod documents;
 mod filter;
-pub(super) mod search;
-pub(super) mod snapshots;
+mod search;
+mod snapshots;
+mod vector_input;
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request as HttpRequest, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,7 +20,7 @@ use utoipa_axum::routes;
 use crate::byte_budget::ByteBudget;
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body;
+use crate::http::extract::body::{BodyLimit, UnreadBody};
 use crate::http::extract::json::{parse, shortened};
 use crate::http::extract::path::path;
 use crate::http::models::Names;
@@ -34,6 +35,12 @@ pub(super) struct Endpoint {
     pub(super) names: Arc<Names>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
+}
+
+impl BodyLimit for Endpoint {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
 }
 
 /// The routes of this feature.
@@ -56,8 +63,16 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         .add(routes!(snapshots::ids))
 }
 
-/// The name of a collection in the path.
-pub(super) type Place = Result<Path<String>, PathRejection>;
+/// The name of a collection, in the path.
+pub(super) struct CollectionName(String);
+
+impl<S: Sync> FromRequestParts<S> for CollectionName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<CollectionName, Problem> {
+        Ok(CollectionName(path(head, "name").await?))
+    }
+}
 
 /// What a collection is to be. An empty body is a collection of the server's model.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -153,11 +168,10 @@ pub(super) struct CollectionList {
 )]
 pub(super) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
-    request: HttpRequest,
+    CollectionName(name): CollectionName,
+    body: UnreadBody,
 ) -> Result<Response, Problem> {
-    let name = path(place, "name")?;
-    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
+    let body = body.read().await?;
     let wire: CollectionSpec = if body.is_empty() { CollectionSpec::default() } else { parse(&body)? };
     let metric = match &wire.metric {
         None => Metric::Cosine,
@@ -197,9 +211,8 @@ pub(super) async fn create(
 )]
 pub(super) async fn describe_one(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
+    CollectionName(name): CollectionName,
 ) -> Result<Json<CollectionObject>, Problem> {
-    let name = path(place, "name")?;
     let collection = endpoint.collections.get(&name)?;
     Ok(Json(describe(name, Some(&collection))))
 }
@@ -231,9 +244,8 @@ pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<Collecti
 )]
 pub(super) async fn drop_collection(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
+    CollectionName(name): CollectionName,
 ) -> Result<StatusCode, Problem> {
-    let name = path(place, "name")?;
     endpoint.collections.drop_collection(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,19 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::documents::VectorInput;
-use super::filter;
-use super::{Endpoint, Place};
+use super::vector_input::VectorInput;
+use super::{CollectionName, Endpoint, filter};
 use crate::domain::Tenant;
 use crate::error::{Error, Result};
-use crate::http::embeddings::directives;
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body;
+use crate::http::extract::body::Received;
 use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::{object, parse};
-use crate::http::extract::path::path;
-use crate::http::offload::offload;
 use crate::http::reservation::AnswerBytes;
 use crate::http::response::chunked::{self, PIECE_BYTES};
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
@@ -137,19 +133,15 @@ struct SearchResult {
 pub(in crate::http) async fn search(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    place: Place,
-    request: HttpRequest,
+    CollectionName(name): CollectionName,
+    Received { head, body }: Received,
 ) -> Result<Response, Problem> {
-    let name = path(place, "name")?;
-    let (head, body) = request.into_parts();
-    let body = body::read(body, endpoint.body_bytes_max).await?;
-    let length = body.len();
-    let read = move || {
-        let wire: SearchRequest = parse(&body)?;
+    let read = |body: &[u8]| {
+        let wire: SearchRequest = parse(body)?;
         let filter = wire.filter.as_deref().map(filter::read).transpose()?;
-        Ok::<_, Error>((wire, filter))
+        Ok((wire, filter))
     };
-    let (wire, filter) = offload(length, read).await??;
+    let (wire, filter) = body.parse(read).await?;
     let include = wire.include.map_or_else(|| vec![Field::Text, Field::Metadata], |fields| fields.0);
     let (input, is_batch) = input(wire.query, wire.vector, wire.queries, wire.vectors)?;
     let score_min = wire.min_score.map(|min| min as f32);
@@ -165,7 +157,7 @@ pub(in crate::http) async fn search(
         is_exact: wire.exact.unwrap_or(false),
         ef: wire.ef,
         tenant,
-        directives: directives(&head.headers, wire.cache.unwrap_or_default())?,
+        directives: wire.cache.unwrap_or_default().with_headers(&head.headers)?,
         fields: if is_batch { ["queries", "vectors"] } else { ["query", "vector"] },
     };
     let found = endpoint.collections.search(&name, search).await?;

@@ -11,10 +11,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Endpoint, Place};
+use super::{CollectionName, Endpoint};
 use crate::error::Result;
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::path::path;
 use crate::http::offload::offload;
 use crate::http::response::chunked;
 use crate::search::{Collection, View, flat_header};
@@ -74,9 +73,8 @@ pub(super) struct SnapshotObject {
 )]
 pub(in crate::http) async fn take(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
+    CollectionName(name): CollectionName,
 ) -> Result<(StatusCode, Json<SnapshotList>), Problem> {
-    let name = path(place, "name")?;
     let collection = endpoint.collections.get(&name)?;
     collection.index()?;
     Ok((StatusCode::ACCEPTED, Json(describe(&collection))))
@@ -92,9 +90,8 @@ pub(in crate::http) async fn take(
 )]
 pub(in crate::http) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
+    CollectionName(name): CollectionName,
 ) -> Result<Json<SnapshotList>, Problem> {
-    let name = path(place, "name")?;
     let collection = endpoint.collections.get(&name)?;
     Ok(Json(describe(&collection)))
 }
@@ -114,9 +111,8 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn index_file(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
+    CollectionName(name): CollectionName,
 ) -> Result<Response, Problem> {
-    let name = path(place, "name")?;
     let collection = endpoint.collections.get(&name)?;
     let view = collection.view();
     let (length, version, body) = match view.snapshot().cloned() {
@@ -153,9 +149,8 @@ pub(in crate::http) async fn index_file(
 )]
 pub(in crate::http) async fn ids(
     State(endpoint): State<Arc<Endpoint>>,
-    place: Place,
+    CollectionName(name): CollectionName,
 ) -> Result<Response, Problem> {
-    let name = path(place, "name")?;
     let view = endpoint.collections.get(&name)?.view();
     let version = view.snapshot().map_or(view.version(), |snapshot| snapshot.coverage().version);
     let lines = offload(view.documents() * ID_BYTES, move || id_lines(&view)).await?;

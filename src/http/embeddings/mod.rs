@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
@@ -27,9 +28,9 @@ use crate::domain::{InputType, Tenant};
 use crate::embed::ModelCard;
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::parse;
-use crate::http::extract::{body, cache_control};
 use crate::http::forward::target::{Target, model_of};
 use crate::http::forward::{Forward, pass_on_to};
 use crate::http::models::Names;
@@ -38,7 +39,7 @@ use crate::http::reservation::AnswerBytes;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::http::routes::Routes;
 use crate::service::embeddings::{Request, Response as Served};
-use crate::service::{Directives, Embeddings};
+use crate::service::Embeddings;
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
 
@@ -53,6 +54,12 @@ pub(super) struct Endpoint {
     pub(super) forward: Arc<Forward>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
+}
+
+impl BodyLimit for Endpoint {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
 }
 
 /// The routes of this feature.
@@ -84,15 +91,14 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 pub(super) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    request: HttpRequest,
+    Received { head, body }: Received,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let body = body::read(body, endpoint.body_bytes_max).await?;
+    let body = body.read().await?;
     let (reader, text) = (Arc::clone(&endpoint), body.clone());
     let asked = match offload(body.len(), move || read(&reader, &text)).await? {
         Read::Ours(asked) => asked?,
         Read::Others(parsed) => {
-            return pass_on_others(&endpoint, HttpRequest::from_parts(head, body.into()), parsed).await;
+            return pass_on_others(&endpoint, head, body, parsed).await;
         }
     };
     let request = Request {
@@ -100,7 +106,7 @@ pub(super) async fn create(
         input_type: asked.input_type,
         truncate: asked.truncate,
         tenant,
-        directives: directives(&head.headers, asked.cache)?,
+        directives: asked.cache.with_headers(&head.headers)?,
     };
     let (format, dim, native_dim) = (asked.format, asked.dim, endpoint.names.card().dim);
     let answer_bytes = response::bytes_max(request.texts.len(), dim, format);
@@ -163,11 +169,10 @@ impl Asked {
 /// What is wrong with the request, where no upstream is configured or it names no other model.
 async fn pass_on_others(
     endpoint: &Endpoint,
-    request: HttpRequest,
+    head: Parts,
+    body: Bytes,
     parsed: Result<EmbeddingsRequest>,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    let body = body::read(body, endpoint.body_bytes_max).await?;
     let (model, cache) = match parsed {
         Ok(wire) if endpoint.forward.origin.is_some() => (wire.model, wire.cache),
         Ok(wire) => return Err(endpoint.names.unknown(&wire.model).into()),
@@ -241,21 +246,6 @@ fn dim(wire: &EmbeddingsRequest, card: &ModelCard) -> Result<usize> {
         "dimensions",
         format!("the vectors of `{}` have {} dimensions and cannot be cut to {asked}", card.name, card.dim),
     ))
-}
-
-/// The body's `cache` object and the `Cache-Control` of RFC 9111; where both speak, the stricter holds.
-pub(super) fn directives(headers: &HeaderMap, object: CacheObject) -> Result<Directives> {
-    let mut directives = Directives {
-        no_cache: object.no_cache,
-        no_store: object.no_store,
-        only_if_cached: object.only_if_cached,
-        age_seconds_max: object.s_maxage,
-        ttl_seconds: object.ttl,
-        namespace: object.namespace,
-        ..Directives::default()
-    };
-    cache_control::apply(headers, &mut directives)?;
-    Ok(directives)
 }
 
 fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, native_dim: usize) -> Response {
@@ -333,16 +323,6 @@ fn shortened(bytes: &[u8], dim: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cache_control_and_the_cache_object_add_up() {
-        let mut headers = HeaderMap::new();
-        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store, max-age=60"));
-        let object = CacheObject { s_maxage: Some(70), no_cache: true, ..CacheObject::default() };
-        let directives = directives(&headers, object).unwrap();
-        assert!(directives.no_store && directives.no_cache);
-        assert_eq!(directives.age_seconds_max, Some(60));
-    }
 
     #[test]
     fn a_shortened_vector_has_unit_length() {

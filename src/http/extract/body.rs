@@ -1,15 +1,102 @@
-//! Reads a request's body, up to a limit.
+//! The body of a request, read up to a limit.
+
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
+use serde::de::DeserializeOwned;
 
+use super::json;
 use crate::error::{Error, Kind, Result};
+use crate::http::offload::offload;
 use crate::http::reservation::own_error;
 
 /// The blocks of a body of unknown length: of one size, so that those of a body that is refused serve the next one.
 const BLOCK_BYTES: usize = 64 * 1024;
+
+/// The state of handlers that read bodies.
+pub(in crate::http) trait BodyLimit {
+    /// The largest body that they take.
+    fn body_bytes_max(&self) -> usize;
+}
+
+impl<T: BodyLimit> BodyLimit for Arc<T> {
+    fn body_bytes_max(&self) -> usize {
+        T::body_bytes_max(self)
+    }
+}
+
+/// The body of a request before it is read: a handler first refuses what it can refuse without it.
+pub(in crate::http) struct UnreadBody {
+    body: Body,
+    bytes_max: usize,
+}
+
+/// A request whose body is not read yet.
+pub(in crate::http) struct Received {
+    pub(in crate::http) head: Parts,
+    pub(in crate::http) body: UnreadBody,
+}
+
+impl<S: BodyLimit + Sync> FromRequest<S> for UnreadBody {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> std::result::Result<UnreadBody, Infallible> {
+        Ok(UnreadBody { body: request.into_body(), bytes_max: state.body_bytes_max() })
+    }
+}
+
+impl<S: BodyLimit + Sync> FromRequest<S> for Received {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> std::result::Result<Received, Infallible> {
+        let (head, body) = request.into_parts();
+        Ok(Received { head, body: UnreadBody { body, bytes_max: state.body_bytes_max() } })
+    }
+}
+
+impl UnreadBody {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub(in crate::http) async fn read(self) -> Result<Bytes> {
+        read(self.body, self.bytes_max).await
+    }
+
+    /// Reads a body of at most so many bytes, and at most as many as any body.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub(in crate::http) async fn read_at_most(self, bytes_max: usize) -> Result<Bytes> {
+        read(self.body, self.bytes_max.min(bytes_max)).await
+    }
+
+    /// Reads the body and what it says, off the runtime if it is long.
+    ///
+    /// # Errors
+    /// As [`read`], and those of `parse`.
+    pub(in crate::http) async fn parse<T: Send + 'static>(
+        self,
+        parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let body = self.read().await?;
+        offload(body.len(), move || parse(&body)).await?
+    }
+
+    /// Reads the body as JSON.
+    ///
+    /// # Errors
+    /// As [`read`] and [`json::parse`].
+    pub(in crate::http) async fn json<T: DeserializeOwned + Send + 'static>(self) -> Result<T> {
+        self.parse(|body: &[u8]| json::parse(body)).await
+    }
+}
 
 /// The whole body.
 ///
@@ -112,6 +199,7 @@ fn broken(error: axum::Error) -> Error {
 mod tests {
     use super::*;
     use futures_util::stream;
+    use std::collections::HashMap;
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
@@ -130,6 +218,16 @@ mod tests {
             let pieces: Vec<_> = sizes.iter().map(|size| Ok::<_, Error>(rest.split_to(*size))).collect();
             let joined = read(Body::from_stream(stream::iter(pieces)), whole.len()).await.unwrap();
             assert!(joined == whole, "{} pieces", sizes.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_parsed_as_a_short_one() {
+        for length in [1, 1 << 20] {
+            let list = format!("{{\"a\":{:?}}}", vec![1; length]);
+            let body = UnreadBody { bytes_max: list.len(), body: list.into() };
+            let parsed: HashMap<String, Vec<u8>> = body.json().await.unwrap();
+            assert_eq!(parsed["a"].len(), length);
         }
     }
 

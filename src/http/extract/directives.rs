@@ -1,9 +1,15 @@
-//! Directives to the cache in the bodies of requests.
+//! Directives to the cache, in the body and the headers of a request.
 
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::cache_control;
+use super::headers::{self, number};
 use super::json::null_is_default;
+use crate::domain::Tag;
+use crate::error::{Error, Result};
+use crate::service::Directives;
 
 /// What a request says about the cache.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -24,4 +30,128 @@ pub(in crate::http) struct CacheObject {
     pub(in crate::http) only_if_cached: bool,
     /// Entries of different namespaces are different entries.
     pub(in crate::http) namespace: Option<String>,
+}
+
+impl CacheObject {
+    /// The directives of body and headers together; where both speak, the stricter holds.
+    ///
+    /// # Errors
+    /// `InvalidInput`, as [`cache_control::apply`].
+    pub(in crate::http) fn with_headers(self, headers: &HeaderMap) -> Result<Directives> {
+        let mut directives = Directives {
+            no_cache: self.no_cache,
+            no_store: self.no_store,
+            only_if_cached: self.only_if_cached,
+            age_seconds_max: self.s_maxage,
+            ttl_seconds: self.ttl,
+            namespace: self.namespace,
+            ..Directives::default()
+        };
+        cache_control::apply(headers, &mut directives)?;
+        Ok(directives)
+    }
+}
+
+/// What a request says about the cache of answers.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::http) struct AnswerCacheObject {
+    /// Lifetime of what is stored, in seconds.
+    ttl: Option<u32>,
+    /// Oldest acceptable age of a cached answer, in seconds.
+    s_maxage: Option<u32>,
+    /// Skip the read; ask again and store.
+    #[serde(deserialize_with = "null_is_default")]
+    no_cache: bool,
+    /// Skip the write.
+    #[serde(deserialize_with = "null_is_default")]
+    no_store: bool,
+    /// Answer from the cache, or with 504.
+    #[serde(deserialize_with = "null_is_default")]
+    only_if_cached: bool,
+    /// Answers of different namespaces are different answers.
+    namespace: Option<String>,
+    /// What the answer depends on.
+    #[serde(deserialize_with = "null_is_default")]
+    tags: Vec<String>,
+}
+
+impl AnswerCacheObject {
+    /// The directives of a route that has fields of its own for them.
+    pub(in crate::http) fn of(
+        tags: Vec<String>,
+        ttl: Option<u32>,
+        namespace: Option<String>,
+    ) -> AnswerCacheObject {
+        AnswerCacheObject { ttl, namespace, tags, ..AnswerCacheObject::default() }
+    }
+
+    /// The directives and tags of body and headers together; where both speak, the stricter holds. `tags_param` names the body's
+    /// tags.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the field or the header.
+    pub(in crate::http) fn with_headers(
+        self,
+        headers: &HeaderMap,
+        tags_param: &str,
+    ) -> Result<(Directives, Vec<Tag>)> {
+        let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid(tags_param, Tag::RULE));
+        let mut tags: Vec<Tag> = self.tags.iter().map(named).collect::<Result<_>>()?;
+        tags.extend(headers::tags(headers)?);
+        let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+        let mut directives = Directives {
+            no_cache: self.no_cache,
+            no_store: self.no_store,
+            only_if_cached: self.only_if_cached,
+            age_seconds_max: self.s_maxage,
+            ttl_seconds: match (self.ttl, asked) {
+                (Some(one), Some(two)) => Some(one.min(two)),
+                (one, two) => one.or(two),
+            },
+            namespace: self.namespace,
+            ..Directives::default()
+        };
+        cache_control::apply(headers, &mut directives)?;
+        Ok((directives, tags))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::extract::json::parse;
+    use axum::http::{HeaderValue, header};
+
+    #[test]
+    fn cache_control_and_the_cache_object_add_up() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store, max-age=60"));
+        let object = CacheObject { s_maxage: Some(70), no_cache: true, ..CacheObject::default() };
+        let directives = object.with_headers(&headers).unwrap();
+        assert!(directives.no_store && directives.no_cache);
+        assert_eq!(directives.age_seconds_max, Some(60));
+    }
+
+    #[test]
+    fn a_null_of_the_cache_object_is_the_default() {
+        let body = br#"{"ttl":null,"s-maxage":null,"no-cache":null,"no-store":null,"only-if-cached":null,
+            "namespace":null,"tags":null}"#;
+        let (directives, tags) =
+            parse::<AnswerCacheObject>(body).unwrap().with_headers(&HeaderMap::new(), "cache.tags").unwrap();
+        assert!(directives == Directives::default() && tags.is_empty());
+    }
+
+    #[test]
+    fn body_and_headers_add_up_and_the_stricter_holds() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-cache-ttl", HeaderValue::from(60));
+        headers.insert("x-cache-tags", HeaderValue::from_static("b, c"));
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        let object =
+            AnswerCacheObject { ttl: Some(90), tags: vec!["a".into()], ..AnswerCacheObject::default() };
+        let (directives, tags) = object.with_headers(&headers, "cache.tags").unwrap();
+        assert_eq!((directives.ttl_seconds, directives.no_store), (Some(60), true));
+        assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
 }

@@ -3,14 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytes::Bytes;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::text_encoding;
-use crate::error::{Error, Result};
-use crate::http::offload::offload;
+use crate::error::{Error, Kind, Result};
 
 /// Parses a JSON body, naming the field at fault. A byte order mark before it is skipped.
 ///
@@ -23,19 +21,10 @@ pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T
     let body = body.strip_prefix(text_encoding::UTF8_MARK).unwrap_or(body);
     // serde would also read the fields from a list, in an order that is promised nowhere.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&first| first == b'[') {
-        return Err(Error::new(crate::error::Kind::InvalidInput, "the body is a JSON object, not a list"));
+        return Err(Error::new(Kind::InvalidInput, "the body is a JSON object, not a list"));
     }
     // The path of a fault costs time to track, so it is tracked only once there is a fault.
     serde_json::from_slice(body).map_err(|_| fault::<T>(body))
-}
-
-/// Parses a JSON body as [`parse`] does; a long one off the runtime.
-///
-/// # Errors
-/// As [`parse`].
-pub(in crate::http) async fn parse_body<T: DeserializeOwned + Send + 'static>(body: &Bytes) -> Result<T> {
-    let body = body.clone();
-    offload(body.len(), move || parse(&body)).await?
 }
 
 /// A member that is `null` is the default, as if it were left out: many clients write out every field of their types.
@@ -75,18 +64,17 @@ where
 fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
-        return Error::new(crate::error::Kind::InvalidInput, "the body has text after its JSON");
+        return Error::new(Kind::InvalidInput, "the body has text after its JSON");
     };
     let path = error.path().to_string();
     let inner = error.into_inner();
     if inner.is_syntax() || inner.is_eof() {
-        let malformed =
-            || Error::new(crate::error::Kind::InvalidInput, format!("the body is not valid JSON: {inner}"));
+        let malformed = || Error::new(Kind::InvalidInput, format!("the body is not valid JSON: {inner}"));
         return text_encoding::fault(body).unwrap_or_else(malformed);
     }
     let fault = inner.to_string();
     let named = shortened(&field_at_fault(path.trim_start_matches('.'), &fault));
-    let error = Error::new(crate::error::Kind::InvalidInput, format!("wrong body: {}", shortened(&fault)));
+    let error = Error::new(Kind::InvalidInput, format!("wrong body: {}", shortened(&fault)));
     if named.is_empty() { error } else { error.param(named) }
 }
 
@@ -117,7 +105,6 @@ fn field_at_fault(path: &str, message: &str) -> String {
 mod tests {
     use super::*;
     use crate::http::embeddings::wire::{EmbeddingsRequest, EncodingFormat};
-    use crate::http::offload::INLINE_BYTES_MAX;
 
     fn param(body: &str) -> String {
         let error = parse::<EmbeddingsRequest>(body.as_bytes()).unwrap_err();
@@ -180,12 +167,5 @@ mod tests {
         let error = parse::<EmbeddingsRequest>(body.as_bytes()).unwrap_err();
         assert!(error.to_string().len() < 1000, "{}", error.to_string().len());
         assert!(error.param_name().is_some_and(|param| param.len() < 1000));
-    }
-
-    #[tokio::test]
-    async fn a_long_body_is_parsed_as_a_short_one() {
-        let list = format!("{{\"a\":{:?}}}", vec![1; INLINE_BYTES_MAX]);
-        let parsed: std::collections::HashMap<String, Vec<u8>> = parse_body(&list.into()).await.unwrap();
-        assert_eq!(parsed["a"].len(), INLINE_BYTES_MAX);
     }
 }

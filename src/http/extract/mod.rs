@@ -6,9 +6,11 @@
 pub(super) mod body;
 pub(super) mod bounded_list;
 pub(super) mod cache_control;
+pub(super) mod credential;
 pub(super) mod directives;
 pub(super) mod headers;
 pub(super) mod json;
 pub(super) mod model_name;
 pub(super) mod path;
 pub(super) mod text_encoding;
+pub(super) mod trace_headers;

@@ -1,24 +1,28 @@
 //! Paths and queries of requests.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// What stands in the path of a request.
+/// The parameters in the path of a request. `param` is the one that a fault is about.
 ///
 /// # Errors
 /// `InvalidInput` if it is not UTF-8, percent-encoded.
-pub(in crate::http) fn path<T>(place: Result<Path<T>, PathRejection>, param: &str) -> Result<T> {
+pub(in crate::http) async fn path<T: DeserializeOwned + Send>(head: &mut Parts, param: &str) -> Result<T> {
     let fault = |rejection| Error::invalid(param, format!("a path is UTF-8, percent-encoded: {rejection}"));
-    place.map(|Path(place)| place).map_err(fault)
+    let Path(parameters) = Path::from_request_parts(head, &()).await.map_err(fault)?;
+    Ok(parameters)
 }
 
-/// What stands behind the question mark of a request.
+/// The parameters behind the question mark of a request. `param` is the one that a fault is about.
 ///
 /// # Errors
-/// `InvalidInput` if it cannot be read.
-pub(in crate::http) fn query<T>(query: Result<Query<T>, QueryRejection>, param: &str) -> Result<T> {
-    let fault = |rejection: QueryRejection| Error::invalid(param, rejection.body_text());
-    query.map(|Query(query)| query).map_err(fault)
+/// `InvalidInput` if they cannot be read.
+pub(in crate::http) fn query<T: DeserializeOwned>(head: &Parts, param: &str) -> Result<T> {
+    let fault =
+        |rejection: axum::extract::rejection::QueryRejection| Error::invalid(param, rejection.body_text());
+    let Query(parameters) = Query::try_from_uri(&head.uri).map_err(fault)?;
+    Ok(parameters)
 }

@@ -14,11 +14,11 @@ use self::target::{Target, model_of};
 use crate::domain::is_credential;
 use crate::error::{Error, Kind};
 use crate::http::admission::Place;
-use crate::http::answers::chat::{copy, credential};
 use crate::http::error_response::Problem;
+use crate::http::extract::credential::credential;
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::{body, cache_control};
-use crate::http::response::headers::CACHE_STATUS;
+use crate::http::response::headers::{CACHE_STATUS, append_all};
 use crate::http::routes::OwnSegments;
 use crate::service::Directives;
 use crate::upstream::{Call, Headers, Origin, is_hop_by_hop};
@@ -140,7 +140,7 @@ pub(super) async fn pass_on_to(
     // Upstreams speak HTTP, so what they said can be said again.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     response.headers_mut().remove(header::CONTENT_TYPE);
-    copy(&headers, response.headers_mut());
+    append_all(&headers, response.headers_mut());
     let headers = response.headers_mut();
     // Behind what caches on the way have said (RFC 9211, section 2).
     headers.append(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=bypass"));

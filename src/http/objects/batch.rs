@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,10 @@ use crate::cache::Stamp;
 use crate::domain::{ContentCoding, Tag, Tenant};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body;
+use crate::http::extract::body::UnreadBody;
 use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::json::parse;
+use crate::http::extract::path::path;
 use crate::http::offload::offload;
 use crate::http::reservation::AnswerBytes;
 use crate::service::Objects;
@@ -115,6 +116,17 @@ struct StoredObject {
     etag: String,
 }
 
+/// The name of a namespace, in the path.
+pub(super) struct NamespaceName(String);
+
+impl<S: Sync> FromRequestParts<S> for NamespaceName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<NamespaceName, Problem> {
+        Ok(NamespaceName(path(head, "namespace").await?))
+    }
+}
+
 /// Looks up, stores and removes several objects of one namespace.
 ///
 /// Everything is checked before anything is changed.
@@ -138,17 +150,13 @@ struct StoredObject {
 pub(in crate::http) async fn batch(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    namespace: Result<Path<String>, PathRejection>,
-    request: HttpRequest,
+    NamespaceName(namespace): NamespaceName,
+    body: UnreadBody,
 ) -> Result<Response, Problem> {
     let stamp = endpoint.objects.stamp();
-    let Path(namespace) = namespace.map_err(|rejection| {
-        Error::invalid("namespace", format!("a namespace is UTF-8, percent-encoded: {rejection}"))
-    })?;
-    let body = body::read(request.into_body(), endpoint.body_bytes_max).await?;
-    let (objects, bytes) = (Arc::clone(&endpoint.objects), body.len());
-    let read = move || Named::read(&body, &objects, &tenant, &namespace, stamp);
-    let Named { gets, puts, mut batch } = offload(bytes, read).await??;
+    let objects = Arc::clone(&endpoint.objects);
+    let read = move |body: &[u8]| Named::read(body, &objects, &tenant, &namespace, stamp);
+    let Named { gets, puts, mut batch } = body.parse(read).await?;
     batch.answer_bytes_max = endpoint.body_bytes_max;
     let mut reservation = endpoint.budget.empty();
     let done = endpoint.objects.batch(batch, &mut reservation).await?;

@@ -1,6 +1,6 @@
 //! `/v1/cache/{namespace}/{key}`: bytes under a key.
 
-pub(super) mod batch;
+mod batch;
 mod conditions;
 
 use std::fmt::Write as _;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, Request as HttpRequest, State};
+use axum::extract::{Extension, FromRequestParts, Request as HttpRequest, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -21,9 +21,11 @@ use crate::cache::{Lease, Verdict};
 use crate::domain::{ContentCoding, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body::{BodyLimit, Received};
+use crate::http::extract::cache_control;
 use crate::http::extract::cache_control::Storing;
 use crate::http::extract::headers::{number, tags, text};
-use crate::http::extract::{body, cache_control};
+use crate::http::extract::path::path;
 use crate::http::response::headers::CACHE_STATUS;
 use crate::http::routes::{Access, Routes};
 use crate::service::objects::{Address, Answer, Draft, Granted, Lookup, Object};
@@ -44,6 +46,12 @@ pub(super) struct Endpoint {
     pub(super) budget: Arc<ByteBudget>,
 }
 
+impl BodyLimit for Endpoint {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+}
+
 /// The routes of this feature.
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
     let batch_as_key = axum::routing::get(get).put(put).delete(delete);
@@ -58,9 +66,9 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         .storing_content_coding()
 }
 
-/// What the path of a request names.
+/// The namespace and the key of an object, in the path.
 #[derive(Deserialize)]
-pub(super) struct Names {
+pub(super) struct ObjectPath {
     namespace: String,
     /// The path of batches names none: with other methods than POST it is that of a key.
     #[serde(default = "batch_as_key")]
@@ -71,14 +79,17 @@ fn batch_as_key() -> String {
     "batch".to_owned()
 }
 
-type Place = Result<Path<Names>, PathRejection>;
+impl<S: Sync> FromRequestParts<S> for ObjectPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<ObjectPath, Problem> {
+        Ok(path(head, "key").await?)
+    }
+}
 
 impl Endpoint {
-    fn address(&self, tenant: &Tenant, place: Place) -> Result<Address> {
-        let Path(Names { namespace, key }) = place.map_err(|rejection| {
-            Error::invalid("key", format!("namespace and key are UTF-8, percent-encoded: {rejection}"))
-        })?;
-        self.objects.address(tenant, &namespace, &key)
+    fn address(&self, tenant: &Tenant, path: &ObjectPath) -> Result<Address> {
+        self.objects.address(tenant, &path.namespace, &path.key)
     }
 }
 
@@ -123,11 +134,11 @@ pub(super) async fn no_key() -> Problem {
 pub(super) async fn get(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    place: Place,
+    path: ObjectPath,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let headers = request.headers();
-    let address = endpoint.address(&tenant, place)?;
+    let address = endpoint.address(&tenant, &path)?;
     let mut directives = Directives::default();
     cache_control::apply(headers, &mut directives)?;
     let lookup = Lookup {
@@ -186,13 +197,12 @@ pub(super) async fn get(
 pub(super) async fn put(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    place: Place,
-    request: HttpRequest,
+    path: ObjectPath,
+    Received { head, body }: Received,
 ) -> Result<Response, Problem> {
     // Before the first byte: what is invalidated while the body arrives was loaded before.
     let stamp = endpoint.objects.stamp();
-    let (head, body) = request.into_parts();
-    let address = endpoint.address(&tenant, place)?;
+    let address = endpoint.address(&tenant, &path)?;
     let headers = &head.headers;
     let ttl_seconds = ttl_seconds(headers, &address)?;
     let draft = Draft {
@@ -203,7 +213,7 @@ pub(super) async fn put(
         ttl_seconds: ttl_seconds.flatten(),
         lease: lease(headers)?,
         condition: conditions::read(headers)?,
-        value: body::read(body, address.value_bytes_max().min(endpoint.body_bytes_max)).await?,
+        value: body.read_at_most(address.value_bytes_max()).await?,
     };
     if ttl_seconds.is_none() {
         endpoint.objects.decline(&address, draft.lease, &draft.condition).await?;
@@ -237,10 +247,10 @@ pub(super) async fn put(
 pub(super) async fn delete(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    place: Place,
+    path: ObjectPath,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let address = endpoint.address(&tenant, place)?;
+    let address = endpoint.address(&tenant, &path)?;
     match lease(&headers)? {
         Some(lease) => endpoint.objects.release(&address, lease)?,
         None => _ = endpoint.objects.delete(&address, conditions::read(&headers)?).await?,

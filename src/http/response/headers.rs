@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::http::HeaderName;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::upstream::Headers;
 
 /// RFC 9211.
 pub(in crate::http) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -24,5 +26,14 @@ impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let microseconds = self.0.as_micros();
         write!(f, "{}.{:03}", microseconds / 1000, microseconds % 1000)
+    }
+}
+
+/// Adds headers of an upstream's reply.
+pub(in crate::http) fn append_all(from: &Headers, headers: &mut HeaderMap) {
+    for (name, value) in from {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
     }
 }

@@ -1,0 +1,50 @@
+//! Vectors in bodies.
+
+use std::fmt;
+
+use base64_simd::STANDARD;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Numbers of one vector that are read at all.
+const NUMBERS_MAX: usize = 65_536;
+
+/// A vector: a list of numbers, or base64 of little-endian f32.
+#[derive(Debug)]
+pub(super) struct VectorInput(pub(super) Vec<f32>);
+
+impl<'de> Deserialize<'de> for VectorInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<VectorInput, D::Error> {
+        struct Numbers;
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = VectorInput;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of numbers, or base64 of little-endian f32")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<VectorInput, E> {
+                let bytes =
+                    STANDARD.decode_to_vec(text).map_err(|_| E::custom("the vector is not base64"))?;
+                let (numbers, rest) = bytes.as_chunks::<4>();
+                if !rest.is_empty() {
+                    return Err(E::custom("the vector's bytes are not a multiple of four"));
+                }
+                Ok(VectorInput(numbers.iter().map(|&number| f32::from_le_bytes(number)).collect()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<VectorInput, A::Error> {
+                let mut numbers = Vec::new();
+                // By way of doubles: a number that only an f32 cannot hold is found where its place can be named.
+                while let Some(number) = list.next_element::<f64>()? {
+                    if numbers.len() == NUMBERS_MAX {
+                        return Err(de::Error::custom(format!("a vector has at most {NUMBERS_MAX} numbers")));
+                    }
+                    numbers.push(number as f32);
+                }
+                Ok(VectorInput(numbers))
+            }
+        }
+        deserializer.deserialize_any(Numbers)
+    }
+}
