@@ -161,7 +161,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 }
 
 /// Lists the models: those that embed here, and those that the upstreams answer.
-#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
+#[utoipa::path(get, path = "/v1/models", operation_id = "list_models", tag = "models", responses((status = 200, body = ModelList)))]
 pub(super) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(place): Extension<Arc<Place>>,
@@ -184,6 +184,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
+    operation_id = "get_model",
     tag = "models",
     params(("id" = String, Path, description = "Name of the model; slashes are allowed")),
     responses((status = 200, body = ModelObject), (status = 404, body = ErrorBody))

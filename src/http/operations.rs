@@ -73,7 +73,7 @@ pub(super) fn routes() -> Routes<Arc<Operations>> {
 }
 
 /// Whether the process is alive.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "get_health", tag = "operations", responses((status = 200, body = String)))]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -82,6 +82,7 @@ pub(super) async fn healthz() -> &'static str {
 #[utoipa::path(
     get,
     path = "/readyz",
+    operation_id = "get_readiness",
     tag = "operations",
     responses((status = 200, body = String), (status = 503, body = ErrorBody))
 )]
@@ -98,7 +99,7 @@ pub(super) async fn readyz(
 }
 
 /// Numbers in OpenMetrics format.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "operations", responses((status = 200, body = String)))]
 pub(super) async fn metrics(
     extract::State(operations): extract::State<Arc<Operations>>,
 ) -> impl IntoResponse {
@@ -239,7 +240,7 @@ struct TierNumbers {
 }
 
 /// Numbers as JSON.
-#[utoipa::path(get, path = "/v1/stats", tag = "operations", responses((status = 200, body = Stats)))]
+#[utoipa::path(get, path = "/v1/stats", operation_id = "get_stats", tag = "operations", responses((status = 200, body = Stats)))]
 pub(super) async fn stats(extract::State(operations): extract::State<Arc<Operations>>) -> Json<Stats> {
     Json(operations.stats())
 }

@@ -68,6 +68,7 @@ pub(super) struct ChatRequest {
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
+    operation_id = "create_chat_completion",
     tag = "answers",
     params(
         ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),

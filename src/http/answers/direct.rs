@@ -98,6 +98,7 @@ pub(in crate::http) struct LookupAnswer {
 #[utoipa::path(
     post,
     path = "/v1/answers/lookup",
+    operation_id = "lookup_answer",
     tag = "answers",
     request_body = LookupRequest,
     responses(
@@ -150,6 +151,7 @@ pub(in crate::http) async fn lookup(
 #[utoipa::path(
     post,
     path = "/v1/answers",
+    operation_id = "store_answer",
     tag = "answers",
     request_body = GiveRequest,
     responses(
@@ -184,6 +186,7 @@ pub(in crate::http) async fn give(
 #[utoipa::path(
     delete,
     path = "/v1/answers/{id}",
+    operation_id = "delete_answer",
     tag = "answers",
     params(("id" = String, Path, description = "Its name, as `x-likewise-answer-id` or a lookup tells it")),
     responses(

@@ -135,6 +135,7 @@ pub(in crate::http) struct DocumentObject {
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/documents",
+    operation_id = "upsert_documents",
     tag = "collections",
     params(("name" = String, Path)),
     request_body = UpsertRequest,
@@ -171,6 +172,7 @@ pub(in crate::http) async fn upsert(
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/documents/delete",
+    operation_id = "delete_documents",
     tag = "collections",
     params(("name" = String, Path)),
     request_body = DeleteRequest,
@@ -264,6 +266,7 @@ pub(in crate::http) async fn get_document(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/documents",
+    operation_id = "export_documents",
     tag = "collections",
     params(("name" = String, Path), ("include" = Option<String>, Query, description = "`vector`")),
     responses(

@@ -152,6 +152,7 @@ pub(super) struct CollectionList {
 #[utoipa::path(
     put,
     path = "/v1/collections/{name}",
+    operation_id = "create_collection",
     tag = "collections",
     params(("name" = String, Path, description = "1 to 64 letters, digits, `-` and `_`")),
     request_body = CollectionSpec,
@@ -200,6 +201,7 @@ pub(super) async fn create(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}",
+    operation_id = "get_collection",
     tag = "collections",
     params(("name" = String, Path)),
     responses(
@@ -221,6 +223,7 @@ pub(super) async fn describe_one(
 #[utoipa::path(
     get,
     path = "/v1/collections",
+    operation_id = "list_collections",
     tag = "collections",
     responses((status = 200, body = CollectionList), (status = 401, body = ErrorBody))
 )]
@@ -234,6 +237,7 @@ pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<Collecti
 #[utoipa::path(
     delete,
     path = "/v1/collections/{name}",
+    operation_id = "delete_collection",
     tag = "collections",
     params(("name" = String, Path)),
     responses(

@@ -116,6 +116,7 @@ struct SearchResult {
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/search",
+    operation_id = "search_documents",
     tag = "collections",
     params(("name" = String, Path)),
     request_body = SearchRequest,

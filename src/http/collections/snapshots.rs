@@ -61,6 +61,7 @@ pub(super) struct SnapshotObject {
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/snapshots",
+    operation_id = "create_snapshot",
     tag = "collections",
     params(("name" = String, Path)),
     responses(
@@ -84,6 +85,7 @@ pub(in crate::http) async fn take(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/snapshots",
+    operation_id = "list_snapshots",
     tag = "collections",
     params(("name" = String, Path)),
     responses((status = 200, body = SnapshotList), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
@@ -100,6 +102,7 @@ pub(in crate::http) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/index.faiss",
+    operation_id = "get_index_file",
     tag = "collections",
     params(("name" = String, Path)),
     responses(
@@ -138,6 +141,7 @@ pub(in crate::http) async fn index_file(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/ids.jsonl",
+    operation_id = "get_index_ids",
     tag = "collections",
     params(("name" = String, Path)),
     responses(

@@ -75,6 +75,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
+    operation_id = "create_embeddings",
     tag = "embeddings",
     request_body = EmbeddingsRequest,
     responses(

@@ -133,6 +133,7 @@ impl<S: Sync> FromRequestParts<S> for NamespaceName {
 #[utoipa::path(
     post,
     path = "/v1/cache/{namespace}/batch",
+    operation_id = "batch_objects",
     tag = "objects",
     params(("namespace" = String, Path, description = "A namespace or an alias of one")),
     request_body = BatchRequest,

@@ -108,6 +108,7 @@ pub(super) async fn no_key() -> Problem {
 #[utoipa::path(
     get,
     path = "/v1/cache/{namespace}/{key}",
+    operation_id = "get_object",
     tag = "objects",
     params(
         ("namespace" = String, Path, description = "A namespace or an alias of one"),
@@ -165,6 +166,7 @@ pub(super) async fn get(
 #[utoipa::path(
     put,
     path = "/v1/cache/{namespace}/{key}",
+    operation_id = "put_object",
     tag = "objects",
     params(
         ("namespace" = String, Path, description = "A namespace or an alias of one"),
@@ -227,6 +229,7 @@ pub(super) async fn put(
 #[utoipa::path(
     delete,
     path = "/v1/cache/{namespace}/{key}",
+    operation_id = "delete_object",
     tag = "objects",
     params(
         ("namespace" = String, Path, description = "A namespace or an alias of one"),
