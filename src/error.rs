@@ -3,11 +3,14 @@
 //! Faults of the world are [`Error`]s. Faults of the programmer are assertions. A miss, an empty result or a
 //! dropped request is a value, not an error.
 
+mod field_path;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::field_path::FieldPath;
 use crate::labels::label_enum;
 
 /// The result of everything that can fail.
@@ -83,10 +86,17 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     message: Arc<str>,
-    param: Option<Arc<str>>,
+    field: Option<Arc<Field>>,
     retry_after_seconds: Option<u32>,
     context: Vec<(&'static str, Arc<str>)>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// The field that an error is about.
+struct Field {
+    path: FieldPath,
+    /// Where the message names it.
+    message_at: Option<usize>,
 }
 
 impl Error {
@@ -95,7 +105,7 @@ impl Error {
         Error {
             kind,
             message: message.into().into(),
-            param: None,
+            field: None,
             retry_after_seconds: None,
             context: Vec::new(),
             source: None,
@@ -103,8 +113,15 @@ impl Error {
     }
 
     /// An error about one field of a request.
-    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Error {
-        Error::new(Kind::InvalidInput, message).param(param)
+    pub fn invalid(field: impl Into<FieldPath>, message: impl Into<String>) -> Error {
+        Error::new(Kind::InvalidInput, message).param(field)
+    }
+
+    /// An error whose message names the field at fault: `before`, the path, `after`.
+    pub fn naming(kind: Kind, field: impl Into<FieldPath>, before: &str, after: &str) -> Error {
+        let path = field.into();
+        let error = Error::new(kind, format!("{before}{path}{after}"));
+        Error { field: Some(Arc::new(Field { path, message_at: Some(before.len()) })), ..error }
     }
 
     /// An error of the operating system; a full disk is told apart from the rest.
@@ -115,10 +132,23 @@ impl Error {
         Error::new(kind, message).source(source)
     }
 
-    /// Names the field of the request that is at fault.
+    /// Names the field of the input that is at fault.
     #[must_use]
-    pub fn param(mut self, param: impl Into<String>) -> Error {
-        self.param = Some(param.into().into());
+    pub fn param(mut self, field: impl Into<FieldPath>) -> Error {
+        self.field = Some(Arc::new(Field { path: field.into(), message_at: None }));
+        self
+    }
+
+    /// Gives the field at fault another path, in the message too if that names it: the one that the caller's caller knows.
+    #[must_use]
+    pub fn map_field(mut self, map: impl FnOnce(FieldPath) -> FieldPath) -> Error {
+        let Some(field) = self.field.take() else { return self };
+        let path = map(field.path.clone());
+        if let Some(at) = field.message_at {
+            let (before, after) = (&self.message[..at], &self.message[at + field.path.as_str().len()..]);
+            self.message = format!("{before}{path}{after}").into();
+        }
+        self.field = Some(Arc::new(Field { path, message_at: field.message_at }));
         self
     }
 
@@ -159,9 +189,14 @@ impl Error {
         self.retry_after_seconds
     }
 
-    /// The field of the request that is at fault.
+    /// The field of the input that is at fault.
+    pub fn field(&self) -> Option<&FieldPath> {
+        self.field.as_deref().map(|field| &field.path)
+    }
+
+    /// The field of the input that is at fault, as clients read it.
     pub fn param_name(&self) -> Option<&str> {
-        self.param.as_deref()
+        self.field().map(FieldPath::as_str)
     }
 }
 
@@ -207,6 +242,20 @@ mod tests {
             .with("path", "/data/1.seg")
             .with("offset", 4096);
         assert_eq!(error.to_string(), "read segment (path: /data/1.seg, offset: 4096): disk on fire");
+    }
+
+    #[test]
+    fn a_field_is_renamed_in_the_message_that_names_it() {
+        let path = FieldPath::from("texts").element(1);
+        let error = Error::naming(Kind::InvalidInput, path.clone(), "number 3 of ", " is not finite");
+        assert_eq!(error.message(), "number 3 of texts[1] is not finite");
+        let error = error.map_field(|path| path.renamed("texts", "input"));
+        assert_eq!(
+            (error.message(), error.param_name()),
+            ("number 3 of input[1] is not finite", Some("input[1]"))
+        );
+        let error = Error::invalid(path, "of texts[1]").map_field(|path| path.renamed("texts", "input"));
+        assert_eq!((error.message(), error.param_name()), ("of texts[1]", Some("input[1]")));
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Leases {
         held.map(|held| held.stamp).ok_or_else(|| {
             let message =
                 "the lease has ended: its time was over, or the key was written or invalidated meanwhile";
-            Error::new(Kind::Conflict, message).param("x-cache-lease")
+            Error::new(Kind::Conflict, message).param("lease")
         })
     }
 
@@ -209,7 +209,7 @@ mod tests {
         held(leases.claim(key(), LASTS, Stamp::default())).ended(started + Duration::from_secs(60)).await;
         assert_eq!(started.elapsed().as_secs(), 5);
         let next = granted(leases.claim(key(), LASTS, Stamp::default()));
-        assert_eq!(leases.check(&key(), lost).unwrap_err().param_name(), Some("x-cache-lease"));
+        assert_eq!(leases.check(&key(), lost).unwrap_err().param_name(), Some("lease"));
         assert!(leases.check(&key(), next).is_ok());
         assert_eq!(leases.len(), 1);
     }

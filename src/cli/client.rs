@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use likewise::error::{Error, Kind, Result};
+use likewise::error::{Error, FieldPath, Kind, Result};
 use likewise::pacing::{backoff, retry_after};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
@@ -88,5 +88,5 @@ async fn answered(response: Response) -> Result<Response> {
     let message = said.as_ref().and_then(|said| said["error"]["message"].as_str()).unwrap_or(&body);
     let error = Error::new(kind, message).with("status", status);
     let param = said.as_ref().and_then(|said| said["error"]["param"].as_str());
-    Err(param.into_iter().fold(error, |error, param| error.param(param)))
+    Err(param.into_iter().fold(error, |error, param| error.param(FieldPath::parse(param))))
 }

@@ -181,7 +181,6 @@ async fn evaluate(
             ef: None,
             tenant: tenant.clone(),
             directives: Directives::default(),
-            fields: ["queries", "vectors"],
         };
         let found = collections.search(name, search).await?;
         for (query, results) in chunk.iter().zip(&found.results) {

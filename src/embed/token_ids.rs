@@ -47,14 +47,14 @@ pub(super) fn check_bytes(text: String, bytes_max: usize) -> Result<String> {
 
 fn too_large(bytes_max: usize) -> Error {
     let message = format!("the text of the token ids is longer than {bytes_max} bytes");
-    Error::new(Kind::TooLarge, message).param("input")
+    Error::new(Kind::TooLarge, message).param("ids")
 }
 
 fn out_of_range(ids: &[u32]) -> Error {
     let tokenizer = tiktoken_rs::cl100k_base_singleton();
     let unknown = ids.iter().find(|&&id| id >= CL100K_IDS || tokenizer.decode_bytes(&[id]).is_err());
     let id = unknown.map_or(String::new(), u32::to_string);
-    Error::invalid("input", format!("the token id {id} is not in the vocabulary of cl100k"))
+    Error::invalid("ids", format!("the token id {id} is not in the vocabulary of cl100k"))
 }
 
 #[cfg(test)]
@@ -88,6 +88,6 @@ mod tests {
     fn an_id_outside_the_vocabulary_is_named() {
         let error = decode_cl100k(&[15339, 100_300], 100).unwrap_err();
         assert!(error.to_string().contains("100300"), "{error}");
-        assert_eq!(error.param_name(), Some("input"));
+        assert_eq!(error.param_name(), Some("ids"));
     }
 }

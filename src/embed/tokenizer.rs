@@ -88,13 +88,10 @@ impl Tokenizer {
     /// `InvalidInput` naming the first id outside the vocabulary.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
         if let Some(id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
-            return Err(Error::invalid(
-                "input",
-                format!("the token id {id} is not in the model's vocabulary"),
-            ));
+            return Err(Error::invalid("ids", format!("the token id {id} is not in the model's vocabulary")));
         }
         self.inner.decode(ids, true).map_err(|error| {
-            Error::invalid("input", "token ids cannot be decoded")
+            Error::invalid("ids", "token ids cannot be decoded")
                 .source(std::io::Error::other(error.to_string()))
         })
     }

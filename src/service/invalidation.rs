@@ -149,7 +149,7 @@ impl Invalidation {
     }
 }
 
-fn check_count(field: &str, count: usize) -> Result<()> {
+fn check_count(field: &'static str, count: usize) -> Result<()> {
     if (1..=NAMES_MAX).contains(&count) {
         return Ok(());
     }

@@ -31,8 +31,9 @@ fn check_tags(tags: &[Tag]) -> Result<()> {
     Err(Error::invalid("tags", message))
 }
 
-/// The lifetime that a request asks for in the field `param`, or that of the policy.
-fn ttl_seconds(policy: &Policy, asked: Option<u32>, param: &str) -> Result<u32> {
+/// The lifetime that a request asks for, or that of the policy.
+fn ttl_seconds(policy: &Policy, asked: Option<u32>) -> Result<u32> {
+    let param = "ttl_seconds";
     let max = policy.ttl_seconds_max;
     match asked {
         Some(0) => Err(Error::invalid(param, "a ttl is at least 1 second; no-store keeps nothing")),

@@ -275,7 +275,7 @@ fn told(error: Error, stored: usize, is_made: bool) -> Error {
 
 /// The place of the document that the server refuses, in its request.
 fn place_at_fault(error: &Error) -> Option<usize> {
-    error.param_name()?.strip_prefix("documents[")?.split(']').next()?.parse().ok()
+    error.field()?.index_in("documents")
 }
 
 /// Whether all vectors are of length one.

@@ -127,7 +127,7 @@ fn sort_members(request: &mut Json<'_>) {
     }
 }
 
-fn flag(object: &Json<'_>, name: &str, param: &str) -> Result<bool> {
+fn flag(object: &Json<'_>, name: &str, param: &'static str) -> Result<bool> {
     match object.get(name) {
         None | Some(Json::Null) => Ok(false),
         Some(Json::Bool(value)) => Ok(*value),
@@ -146,7 +146,7 @@ fn temperature(request: &Json<'_>) -> Result<Option<f64>> {
 }
 
 /// Whether there is anything in a list of tools.
-fn offers(request: &Json<'_>, name: &str) -> Result<bool> {
+fn offers(request: &Json<'_>, name: &'static str) -> Result<bool> {
     match request.get(name) {
         None | Some(Json::Null) => Ok(false),
         Some(value) => match value.as_list() {

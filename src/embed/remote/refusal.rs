@@ -81,10 +81,10 @@ impl Said {
         let error = match &self.message {
             Some(message) if kind != Kind::Upstream => {
                 let message = redacted(message, is_secret);
-                Error::new(kind, format!("the remote model refuses the text: {message}")).param("input")
+                Error::new(kind, format!("the remote model refuses the text: {message}")).param("text")
             }
             None if kind != Kind::Upstream => {
-                Error::new(kind, "the remote model refuses the text").param("input")
+                Error::new(kind, "the remote model refuses the text").param("text")
             }
             Some(_) | None => Error::new(kind, "ask the remote model").with("status", self.status.as_u16()),
         };

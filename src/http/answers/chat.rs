@@ -24,6 +24,7 @@ use crate::http::error_response::{self, ErrorBody, Problem};
 use crate::http::extract::body::Received;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::AnswerCacheObject;
+use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::{object, parse};
 use crate::http::extract::trace_headers::trace_headers;
 use crate::http::extract::{cache_control, text_encoding};
@@ -42,6 +43,9 @@ const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-us
 
 /// Room for the headers of an answer, those that the gate and the connection add included.
 const HEADERS: usize = 12;
+
+/// Fields of the use case in the body of a request.
+const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "cache.ttl"), ("namespace", "cache.namespace")]);
 
 /// The body of a chat completion, as far as it is read here. Everything else is between the client and the model.
 #[derive(Deserialize, ToSchema)]
@@ -120,7 +124,8 @@ pub(in crate::http) async fn create(
     };
     // Those who wait for a model must not keep out those whose answer is here.
     place.leave();
-    Ok(respond(endpoint.answers.ask(ask).await?, takes_trailers))
+    let served = endpoint.answers.ask(ask).await.map_err(|error| FIELDS.apply(error))?;
+    Ok(respond(served, takes_trailers))
 }
 
 /// The headers that are passed on, by name.
@@ -128,7 +133,7 @@ fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, S
     let mut found = Vec::new();
     for name in names {
         for value in headers.get_all(name) {
-            let fault = |_| Error::invalid(name.as_str(), format!("the header {name} is not ASCII"));
+            let fault = |_| Error::invalid(name.to_string(), format!("the header {name} is not ASCII"));
             found.push((name.as_str().to_owned(), value.to_str().map_err(fault)?.to_owned()));
         }
     }

@@ -18,6 +18,7 @@ use crate::http::extract::body::Received;
 use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::AnswerCacheObject;
+use crate::http::extract::field_names::FieldNames;
 use crate::request_identity::Json;
 use crate::service::Directives;
 use crate::service::answers::Question;
@@ -25,6 +26,9 @@ use crate::service::objects::TAGS_MAX;
 
 /// Bytes that a question may have, and its scope.
 const FIELD_BYTES_MAX: usize = 1 << 20;
+
+/// Fields of a question in its request.
+const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "ttl")]);
 
 /// An answer to be kept.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -118,7 +122,8 @@ pub(in crate::http) async fn lookup(
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace);
     let asked = Asked::new(&head.headers, object)?;
     let scope = scope(wire.scope.as_deref())?;
-    let known = endpoint.answers.lookup(&asked.question(&tenant, &wire.prompt, &scope)).await?;
+    let known = endpoint.answers.lookup(&asked.question(&tenant, &wire.prompt, &scope)).await;
+    let known = known.map_err(|error| FIELDS.apply(error))?;
     let Some(known) = known else {
         return Ok(AxumJson(LookupAnswer {
             hit: false,
@@ -178,7 +183,8 @@ pub(in crate::http) async fn give(
     }
     let scope = scope(wire.scope.as_deref())?;
     let question = asked.question(&tenant, &wire.prompt, &scope);
-    let id = endpoint.answers.store(&question, &wire.answer, stamp).await?;
+    let id = endpoint.answers.store(&question, &wire.answer, stamp).await;
+    let id = id.map_err(|error| FIELDS.apply(error))?;
     Ok((StatusCode::CREATED, AxumJson(GiveAnswer { id: name_of(id) })))
 }
 

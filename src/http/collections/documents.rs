@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
 use crate::domain::{Tag, Tenant};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, FieldPath, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
 use crate::http::extract::bounded_list::AtMost;
@@ -321,9 +321,10 @@ impl From<Receipt> for WriteAnswer {
 }
 
 fn draft(row: usize, input: DocumentInput) -> Result<NewDocument> {
+    let field = |name: &'static str| FieldPath::from("documents").element(row).field(name);
     let metadata = input.metadata.map(|raw| one_line(raw.get())).filter(|text| text != "null");
     if let Some(text) = &metadata {
-        let fault = |message| Error::invalid(format!("documents[{row}].metadata"), message);
+        let fault = |message| Error::invalid(field("metadata"), message);
         if text.len() > METADATA_BYTES_MAX {
             return Err(fault(format!(
                 "metadata has at most {METADATA_BYTES_MAX} bytes, got {}",
@@ -335,11 +336,11 @@ fn draft(row: usize, input: DocumentInput) -> Result<NewDocument> {
     let tags = input.tags.map_or_else(Vec::new, |tags| tags.0);
     if tags.len() > TAGS_MAX {
         let message = format!("a document has at most {TAGS_MAX} tags, got {}", tags.len());
-        return Err(Error::invalid(format!("documents[{row}].tags"), message));
+        return Err(Error::invalid(field("tags"), message));
     }
     let tag = |name: &String| {
         let message = || format!("{:?}: {}", shortened(name), Tag::RULE);
-        Tag::named(name).ok_or_else(|| Error::invalid(format!("documents[{row}].tags"), message()))
+        Tag::named(name).ok_or_else(|| Error::invalid(field("tags"), message()))
     };
     Ok(NewDocument {
         document: Document {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FieldPath, Result};
 use crate::http::extract::json::shortened;
 use crate::search::{FIELD_BYTES_MAX, Filter, Scalar, Test, number};
 
@@ -34,7 +34,7 @@ pub(in crate::http) fn read(raw: &RawValue) -> Result<Filter> {
 }
 
 fn fault(at: &str, message: impl Into<String>) -> Error {
-    Error::invalid(at, format!("{at}: {}", message.into()))
+    Error::invalid(FieldPath::parse(at), format!("{at}: {}", message.into()))
 }
 
 /// Counts what it reads.

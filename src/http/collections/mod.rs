@@ -21,6 +21,7 @@ use crate::byte_budget::ByteBudget;
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
+use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::{parse, shortened};
 use crate::http::extract::path::path;
 use crate::http::models::Names;
@@ -73,6 +74,9 @@ impl<S: Sync> FromRequestParts<S> for CollectionName {
         Ok(CollectionName(path(head, "name").await?))
     }
 }
+
+/// Fields of a collection's spec in its request.
+const FIELDS: FieldNames = FieldNames(&[("dim", "dimensions")]);
 
 /// What a collection is to be. An empty body is a collection of the server's model.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -192,7 +196,8 @@ pub(super) async fn create(
         dim: wire.dimensions,
         index: wire.index.map(Indexed::from).unwrap_or_default(),
     };
-    let (collection, is_new) = endpoint.collections.create(&name, spec).await?;
+    let created = endpoint.collections.create(&name, spec).await;
+    let (collection, is_new) = created.map_err(|error| FIELDS.apply(error))?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(describe(name, Some(&collection)))).into_response())
 }

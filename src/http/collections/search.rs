@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
 use crate::domain::Tenant;
-use crate::error::{Error, Result};
+use crate::error::{Error, FieldPath, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
 use crate::http::extract::bounded_list::AtMost;
@@ -159,13 +159,27 @@ pub(in crate::http) async fn search(
         ef: wire.ef,
         tenant,
         directives: wire.cache.unwrap_or_default().with_headers(&head.headers)?,
-        fields: if is_batch { ["queries", "vectors"] } else { ["query", "vector"] },
     };
-    let found = endpoint.collections.search(&name, search).await?;
+    let found = endpoint.collections.search(&name, search).await;
+    let found = found.map_err(|error| error.map_field(|field| wire_field(field, is_batch)))?;
     // The results are held until they are written, and about as much again is written.
     let bytes: usize = found.results.iter().map(|results| results.bytes().len()).sum();
     let held = AnswerBytes::reserve(&endpoint.budget, bytes.saturating_mul(2))?;
     Ok(held.attach(answer(found, is_batch, include)))
+}
+
+/// The path in a request of a field of the use case, which knows only lists of texts and of vectors.
+fn wire_field(field: FieldPath, is_batch: bool) -> FieldPath {
+    let field = field.renamed("ttl_seconds", FieldPath::parse("cache.ttl"));
+    let names = if is_batch { ["queries", "vectors"] } else { ["query", "vector"] };
+    for (list, name) in ["texts", "vectors"].into_iter().zip(names) {
+        if field.is_in(list) {
+            // A single query is an element of no list.
+            let steps = if is_batch || field.index_in(list).is_none() { 1 } else { 2 };
+            return field.moved(steps, name.into());
+        }
+    }
+    field
 }
 
 fn input(

@@ -30,6 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::directives::CacheObject;
+use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
 use crate::http::forward::target::{Target, model_of};
 use crate::http::forward::{Forward, pass_on_to};
@@ -38,8 +39,8 @@ use crate::http::offload::offload;
 use crate::http::reservation::AnswerBytes;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::http::routes::Routes;
-use crate::service::embeddings::{Request, Response as Served};
 use crate::service::Embeddings;
+use crate::service::embeddings::{Request, Response as Served};
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
 
@@ -114,7 +115,7 @@ pub(super) async fn create(
     // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.
     let vectors_bytes = request.texts.len() * native_dim * size_of::<f32>();
     let held = AnswerBytes::reserve(&endpoint.budget, vectors_bytes + answer_bytes)?;
-    let served = endpoint.embeddings.embed(&request).await?;
+    let served = endpoint.embeddings.embed(&request).await.map_err(wire_field)?;
     let write = move || {
         let card = endpoint.names.card();
         answer(&served, &card.name, format, dim, card.dim)
@@ -161,6 +162,20 @@ impl Asked {
             cache: wire.cache.unwrap_or_default(),
         })
     }
+}
+
+/// Fields of the use case in the body of a request.
+const FIELDS: FieldNames = FieldNames(&[
+    ("texts", "input"),
+    ("ids", "input"),
+    ("ttl_seconds", "cache.ttl"),
+    ("namespace", "cache.namespace"),
+]);
+
+/// The error of the use case as clients read it: `param` is `input`, also where the message names an element of it.
+fn wire_field(error: Error) -> Error {
+    let error = FIELDS.apply(error);
+    if error.field().is_some_and(|field| field.is_in("input")) { error.param("input") } else { error }
 }
 
 /// Passes a request on whose model is not served here. It may have a shape that is known to its model only; then it is
@@ -225,7 +240,7 @@ fn decoded(lists: &[Vec<u32>], embeddings: &Embeddings, bytes_max: usize) -> Res
         if ids.is_empty() {
             return Err(Error::invalid("input", format!("input[{row}] is an empty list of token ids")));
         }
-        let text = embeddings.decode_tokens(ids)?;
+        let text = embeddings.decode_tokens(ids).map_err(wire_field)?;
         bytes += text.len();
         if bytes > bytes_max {
             let message = format!("the texts of the token ids have together more than {bytes_max} bytes");

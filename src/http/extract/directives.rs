@@ -94,7 +94,7 @@ impl AnswerCacheObject {
     pub(in crate::http) fn with_headers(
         self,
         headers: &HeaderMap,
-        tags_param: &str,
+        tags_param: &'static str,
     ) -> Result<(Directives, Vec<Tag>)> {
         let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid(tags_param, Tag::RULE));
         let mut tags: Vec<Tag> = self.tags.iter().map(named).collect::<Result<_>>()?;

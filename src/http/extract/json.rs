@@ -8,7 +8,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::text_encoding;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, FieldPath, Kind, Result};
 
 /// Parses a JSON body, naming the field at fault. A byte order mark before it is skipped.
 ///
@@ -75,7 +75,7 @@ fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
     let fault = inner.to_string();
     let named = shortened(&field_at_fault(path.trim_start_matches('.'), &fault));
     let error = Error::new(Kind::InvalidInput, format!("wrong body: {}", shortened(&fault)));
-    if named.is_empty() { error } else { error.param(named) }
+    if named.is_empty() { error } else { error.param(FieldPath::parse(&named)) }
 }
 
 /// The beginning of a text that repeats what the client sent: the client has all of it.

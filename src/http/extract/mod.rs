@@ -8,6 +8,7 @@ pub(super) mod bounded_list;
 pub(super) mod cache_control;
 pub(super) mod credential;
 pub(super) mod directives;
+pub(super) mod field_names;
 pub(super) mod headers;
 pub(super) mod json;
 pub(super) mod model_name;

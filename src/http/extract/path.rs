@@ -10,7 +10,10 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// `InvalidInput` if it is not UTF-8, percent-encoded.
-pub(in crate::http) async fn path<T: DeserializeOwned + Send>(head: &mut Parts, param: &str) -> Result<T> {
+pub(in crate::http) async fn path<T: DeserializeOwned + Send>(
+    head: &mut Parts,
+    param: &'static str,
+) -> Result<T> {
     let fault = |rejection| Error::invalid(param, format!("a path is UTF-8, percent-encoded: {rejection}"));
     let Path(parameters) = Path::from_request_parts(head, &()).await.map_err(fault)?;
     Ok(parameters)
@@ -20,7 +23,7 @@ pub(in crate::http) async fn path<T: DeserializeOwned + Send>(head: &mut Parts, 
 ///
 /// # Errors
 /// `InvalidInput` if they cannot be read.
-pub(in crate::http) fn query<T: DeserializeOwned>(head: &Parts, param: &str) -> Result<T> {
+pub(in crate::http) fn query<T: DeserializeOwned>(head: &Parts, param: &'static str) -> Result<T> {
     let fault =
         |rejection: axum::extract::rejection::QueryRejection| Error::invalid(param, rejection.body_text());
     let Query(parameters) = Query::try_from_uri(&head.uri).map_err(fault)?;

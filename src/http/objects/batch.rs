@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
 use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
 use crate::http::extract::path::path;
 use crate::http::offload::offload;
@@ -25,6 +26,15 @@ use crate::service::Objects;
 use crate::service::objects::{
     Address, BATCH_MAX, Batch, Condition, Draft, Object, TAGS_MAX, check_batch_len, check_value_bytes,
 };
+
+/// Fields of a batch in its request.
+const FIELDS: FieldNames = FieldNames(&[
+    ("gets", "get"),
+    ("puts", "put"),
+    ("deletes", "delete"),
+    ("ttl_seconds", "ttl"),
+    ("content_type", "content-type"),
+]);
 
 /// What is to be done; no key may be named twice.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -160,7 +170,8 @@ pub(in crate::http) async fn batch(
     let Named { gets, puts, mut batch } = body.parse(read).await?;
     batch.answer_bytes_max = endpoint.body_bytes_max;
     let mut reservation = endpoint.budget.empty();
-    let done = endpoint.objects.batch(batch, &mut reservation).await?;
+    let done = endpoint.objects.batch(batch, &mut reservation).await;
+    let done = done.map_err(|error| FIELDS.apply(error))?;
     let bytes = done.gets.iter().flatten().map(|object| object.value.len()).sum();
     let written = offload(bytes, move || {
         let get = gets.into_iter().zip(done.gets).map(|(key, object)| got(key, object)).collect();
@@ -186,12 +197,11 @@ impl Named {
         let (gets, deletes) = (get.unwrap_or_default().0, delete.unwrap_or_default().0);
         let AtMost(drafts) = put.unwrap_or_default();
         check_batch_len(gets.len() + drafts.len() + deletes.len())?;
-        let address = |key: &String, field: &str| {
+        let address = |key: &String, field: &'static str| {
             let address = objects.address(tenant, namespace, key);
-            address
-                .map_err(|error| if error.param_name() == Some("key") { error.param(field) } else { error })
+            address.map_err(|error| error.map_field(|path| path.renamed("key", field)))
         };
-        let addresses = |keys: &[String], field: &str| {
+        let addresses = |keys: &[String], field: &'static str| {
             keys.iter().map(|key| address(key, field)).collect::<Result<Vec<Address>>>()
         };
         let puts: Vec<String> = drafts.iter().map(|put| put.key.clone()).collect();

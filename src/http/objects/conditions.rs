@@ -33,7 +33,7 @@ fn validators(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) ->
     }
     let fault = || {
         let message = format!("the header {name} is `*` or a list of entity tags in double quotes");
-        Error::invalid(name.as_str(), message)
+        Error::invalid(name.to_string(), message)
     };
     let (mut is_any, mut tags, mut known) = (false, 0, Vec::new());
     for line in lines {

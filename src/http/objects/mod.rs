@@ -24,6 +24,7 @@ use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::cache_control;
 use crate::http::extract::cache_control::Storing;
+use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::headers::{number, tags, text};
 use crate::http::extract::path::path;
 use crate::http::response::headers::CACHE_STATUS;
@@ -65,6 +66,15 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         .add_undocumented(Access::Client, "/v1/cache/{namespace}/{key}/{*rest}", any(no_key))
         .storing_content_coding()
 }
+
+/// Fields of the use case in the headers of a request.
+const FIELDS: FieldNames = FieldNames(&[
+    ("lease_seconds", "x-cache-lease-seconds"),
+    ("wait", "x-cache-wait-ms"),
+    ("lease", "x-cache-lease"),
+    ("ttl_seconds", "x-cache-ttl"),
+    ("content_type", "content-type"),
+]);
 
 /// The namespace and the key of an object, in the path.
 #[derive(Deserialize)]
@@ -149,7 +159,7 @@ pub(super) async fn get(
         wait: number(headers, "x-cache-wait-ms")?.map_or(WAIT, Duration::from_millis),
     };
     let condition = conditions::read(headers)?;
-    match endpoint.objects.get(&address, &lookup).await? {
+    match endpoint.objects.get(&address, &lookup).await.map_err(|error| FIELDS.apply(error))? {
         Answer::Hit(object) => {
             condition.check_match(Some(&object.found))?;
             let is_known = !condition.is_none_matched(Some(&object.found));
@@ -218,10 +228,11 @@ pub(super) async fn put(
         value: body.read_at_most(address.value_bytes_max()).await?,
     };
     if ttl_seconds.is_none() {
-        endpoint.objects.decline(&address, draft.lease, &draft.condition).await?;
+        let declined = endpoint.objects.decline(&address, draft.lease, &draft.condition).await;
+        declined.map_err(|error| FIELDS.apply(error))?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let validator = endpoint.objects.put(&address, draft).await?;
+    let validator = endpoint.objects.put(&address, draft).await.map_err(|error| FIELDS.apply(error))?;
     Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(validator))]).into_response())
 }
 
@@ -255,7 +266,7 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let address = endpoint.address(&tenant, &path)?;
     match lease(&headers)? {
-        Some(lease) => endpoint.objects.release(&address, lease)?,
+        Some(lease) => endpoint.objects.release(&address, lease).map_err(|error| FIELDS.apply(error))?,
         None => _ = endpoint.objects.delete(&address, conditions::read(&headers)?).await?,
     }
     Ok(StatusCode::NO_CONTENT)
@@ -354,7 +365,7 @@ fn content_coding(headers: &HeaderMap) -> Result<ContentCoding> {
 }
 
 /// The fault of a coding that is not kept.
-pub(super) fn unknown_coding(param: &str, name: &str) -> Error {
+pub(super) fn unknown_coding(param: &'static str, name: &str) -> Error {
     let known = ContentCoding::ALL.map(ContentCoding::as_str).join(", ");
     let message = format!("the content coding is one of {known}, got {name:?}");
     Error::new(Kind::UnsupportedCoding, message).param(param)

@@ -29,7 +29,7 @@ impl Refusal {
         let fault = error.to_string();
         let names = |what: &str| fault.contains(what);
         let invalid =
-            |param: &str, message: String| (StatusCode::BAD_REQUEST, Error::invalid(param, message));
+            |param: &'static str, message: String| (StatusCode::BAD_REQUEST, Error::invalid(param, message));
         let (status, error) = if error.is_parse_too_large() {
             too_large(unparsed)
         } else if names("content-length") {

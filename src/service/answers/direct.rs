@@ -148,7 +148,7 @@ impl Answers {
         };
         let identity = of_text(&partition, question.scope, question.prompt, self.normalization());
         let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
-        let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds, "ttl")?;
+        let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds)?;
         Ok(ResolvedRequest {
             identity,
             namespace,

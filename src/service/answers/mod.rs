@@ -268,8 +268,8 @@ impl Answers {
         check_tags(&request.tags)?;
         self.origin.refuse_own(&request.traces)?;
         let upstream = self.origin.name(&request.parsed.model)?;
-        let namespace = self.namespaces.of_answers(&request.tenant, request.directives.namespace.as_deref());
-        let namespace = namespace.map_err(|error| error.param("cache.namespace"))?;
+        let namespace =
+            self.namespaces.of_answers(&request.tenant, request.directives.namespace.as_deref())?;
         let partition = Partition {
             tenant: &request.tenant,
             namespace: &namespace.name,
@@ -299,11 +299,7 @@ impl Answers {
             store_policy: StorePolicy {
                 tags,
                 reports_usage,
-                ttl_seconds: super::ttl_seconds(
-                    &namespace.policy,
-                    request.directives.ttl_seconds,
-                    "cache.ttl",
-                )?,
+                ttl_seconds: super::ttl_seconds(&namespace.policy, request.directives.ttl_seconds)?,
                 is_ttl_requested: request.directives.ttl_seconds.is_some(),
                 inherits_ttl: false,
             },

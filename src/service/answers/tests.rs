@@ -264,7 +264,7 @@ async fn a_lifetime_of_its_own_is_kept_within_limits() {
     bench.clock.advance(61);
     assert_eq!(text(&bench.ask().await), "answer 2");
     for ttl in [0, u32::MAX] {
-        assert_eq!(bench.ask_with(living(ttl)).await.unwrap_err().param_name(), Some("cache.ttl"));
+        assert_eq!(bench.ask_with(living(ttl)).await.unwrap_err().param_name(), Some("ttl_seconds"));
     }
 }
 

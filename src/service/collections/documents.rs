@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Collections;
 use super::query_vectors::prepare;
 use crate::domain::{InputType, Tenant};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{
     Batch, Change, Collection, Document, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX, Metric, Model, Receipt,
     Settings, TAGS_MAX,
@@ -52,14 +52,14 @@ impl Collections {
                 Some(dim) if dim != card.dim => {
                     let message =
                         format!("the vectors of {} have {} numbers, not {dim}", card.name, card.dim);
-                    return Err(Error::invalid("dimensions", message));
+                    return Err(Error::invalid("dim", message));
                 }
                 Some(_) | None => (Some(model()), card.dim),
             },
         };
         let max = self.options.dimensions_max;
         if !(1..=max).contains(&dim) {
-            return Err(Error::invalid("dimensions", format!("a vector has 1 to {max} numbers, got {dim}")));
+            return Err(Error::invalid("dim", format!("a vector has 1 to {max} numbers, got {dim}")));
         }
         let settings = Settings { metric: spec.metric, dim, model, index: spec.index };
         let (catalog, name) = (Arc::clone(&self.catalog), name.to_owned());
@@ -118,7 +118,7 @@ impl Collections {
             .map(|(row, draft)| Ok((row, text_of(row, draft)?)))
             .collect::<Result<_>>()?;
         if let Some((row, _)) = texts.first() {
-            self.check_model(&collection, &format!("documents[{row}].text"))?;
+            self.check_model(&collection, field_of(*row, "text"))?;
         }
         // Vectors that were brought are looked at before any text is embedded.
         let mut vectors = Vec::with_capacity(drafts.len());
@@ -126,17 +126,19 @@ impl Collections {
         for (row, draft) in drafts.into_iter().enumerate() {
             let mut vector = draft.vector;
             if let Some(vector) = &mut vector {
-                prepare(&collection, vector, &format!("documents[{row}].vector"))?;
+                prepare(&collection, vector, field_of(row, "vector"))?;
             }
             vectors.push(vector);
             documents.push(draft.document);
         }
         if !texts.is_empty() {
             let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
-            let name = |text: usize| format!("documents[{}].text", rows[text]);
-            let embedded = self.embed(texts, InputType::Document, truncate, tenant, name).await?;
+            let path = |text: usize| field_of(rows[text], "text");
+            let embedded = self.embed(texts, InputType::Document, truncate, tenant, path).await;
+            let embedded =
+                embedded.map_err(|error| error.map_field(|field| field.renamed("texts", "documents")))?;
             for (&row, mut vector) in rows.iter().zip(embedded) {
-                prepare(&collection, &mut vector, &format!("documents[{row}].text"))?;
+                prepare(&collection, &mut vector, field_of(row, "text"))?;
                 vectors[row] = Some(vector);
             }
         }
@@ -169,9 +171,7 @@ impl Collections {
         }
         let mut ids = HashSet::with_capacity(drafts.len());
         for (row, NewDocument { document, .. }) in drafts.iter().enumerate() {
-            let fault = |field: &str, message: String| {
-                Err(Error::invalid(format!("documents[{row}].{field}"), message))
-            };
+            let fault = |field, message: String| Err(Error::invalid(field_of(row, field), message));
             if !(1..=ID_BYTES_MAX).contains(&document.id.len()) {
                 let message = format!("an id has 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len());
                 return fault("id", message);
@@ -190,15 +190,20 @@ impl Collections {
     }
 }
 
+/// The field of a document in the order of the request.
+fn field_of(row: usize, field: &'static str) -> FieldPath {
+    FieldPath::from("documents").element(row).field(field)
+}
+
 fn text_of(row: usize, draft: &NewDocument) -> Result<String> {
     match draft.document.text.as_deref() {
         None => {
             let message = "a document has a text, a vector, or both";
-            Err(Error::invalid(format!("documents[{row}].text"), message))
+            Err(Error::invalid(field_of(row, "text"), message))
         }
         Some("") => {
             let message = "the text is empty, and there is no vector";
-            Err(Error::invalid(format!("documents[{row}].text"), message))
+            Err(Error::invalid(field_of(row, "text"), message))
         }
         Some(text) => Ok(text.to_owned()),
     }

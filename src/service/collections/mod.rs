@@ -98,8 +98,6 @@ pub struct Search {
     pub tenant: Tenant,
     /// What the request says about the cache.
     pub directives: Directives,
-    /// The fields that texts and vectors came in, for messages.
-    pub fields: [&'static str; 2],
 }
 
 /// Results in the order of the queries, and how they came about.
@@ -183,7 +181,7 @@ impl Collections {
         let name = search.directives.namespace.as_deref().unwrap_or(SEARCH_RESULTS);
         let namespace = self.namespaces.resolve(&search.tenant, name)?;
         let asked_ttl = search.directives.ttl_seconds;
-        let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl, "cache.ttl")?;
+        let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl)?;
         let context = StoreContext { namespace, ttl_seconds, stamp, tenant: search.tenant.clone() };
         let key_base = key_base(&collection, &search, self.ef(&search), &context.namespace);
         let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
@@ -325,8 +323,8 @@ impl Collections {
             return Err(Error::invalid("ef", format!("ef is from 1 to {ef_max}, got {ef}")));
         }
         let (count, field) = match &search.input {
-            Input::Texts(texts) => (texts.len(), search.fields[0]),
-            Input::Vectors(vectors) => (vectors.len(), search.fields[1]),
+            Input::Texts(texts) => (texts.len(), "texts"),
+            Input::Vectors(vectors) => (vectors.len(), "vectors"),
         };
         let max = self.options.queries_max;
         if !(1..=max).contains(&count) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Collections, Input, Search};
 use crate::domain::{Entry, InputType, Key, Tenant};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{Collection, Unfit};
 use crate::service::{Directives, embeddings};
 
@@ -33,17 +33,16 @@ impl Collections {
         match &search.input {
             Input::Texts(texts) => {
                 if let Some(row) = texts.iter().position(String::is_empty) {
-                    return Err(Error::invalid(search.fields[0], format!("text {row} is empty")));
+                    return Err(Error::invalid("texts", format!("text {row} is empty")));
                 }
-                self.check_model(collection, search.fields[0])?;
+                self.check_model(collection, "texts")?;
                 Ok(texts.iter().cloned().map(QueryInput::Text).collect())
             }
             Input::Vectors(vectors) => {
-                let field = search.fields[1];
                 let prepared = |(row, vector): (usize, &Vec<f32>)| {
-                    let name = if field == "vectors" { format!("vectors[{row}]") } else { field.to_owned() };
                     let mut vector = vector.clone();
-                    prepare(collection, &mut vector, &name).map(|()| QueryInput::Vector(vector))
+                    prepare(collection, &mut vector, FieldPath::from("vectors").element(row))
+                        .map(|()| QueryInput::Vector(vector))
                 };
                 vectors.iter().enumerate().map(prepared).collect()
             }
@@ -70,27 +69,24 @@ impl Collections {
         }
         if !texts.is_empty() {
             let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();
-            let field = search.fields[0];
-            let name = |text: usize| match field {
-                "queries" => format!("queries[{}]", places[text]),
-                _ => field.to_owned(),
-            };
-            let embedded = self.embed(texts, InputType::Query, true, &search.tenant, name).await?;
+            let path = |text: usize| FieldPath::from("texts").element(places[text]);
+            let embedded = self.embed(texts, InputType::Query, true, &search.tenant, path).await?;
             for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
-                prepare(collection, &mut vector, search.fields[0])?;
+                prepare(collection, &mut vector, "texts")?;
                 wanted.vector = vector;
             }
         }
         Ok(wanted)
     }
 
+    /// The vectors of texts. `path` is that of the field that a text came in.
     pub(super) async fn embed(
         &self,
         texts: Vec<String>,
         input_type: InputType,
         truncate: bool,
         tenant: &Tenant,
-        name: impl Fn(usize) -> String,
+        path: impl Fn(usize) -> FieldPath,
     ) -> Result<Vec<Vec<f32>>> {
         let request = embeddings::Request {
             texts,
@@ -99,7 +95,12 @@ impl Collections {
             tenant: tenant.clone(),
             directives: Directives::default(),
         };
-        let embedded = self.embeddings.embed(&request).await.map_err(|error| renamed(error, name))?;
+        let embedded = self.embeddings.embed(&request).await.map_err(|error| {
+            error.map_field(|field| match field.index_in("texts") {
+                Some(text) => field.moved(2, path(text)),
+                None => field,
+            })
+        })?;
         let vector = |entry: &Arc<Entry>| {
             entry.value.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect()
         };
@@ -107,7 +108,7 @@ impl Collections {
     }
 
     /// Refuses texts where the model that embeds is not the one whose vectors the collection holds.
-    pub(super) fn check_model(&self, collection: &Collection, param: &str) -> Result<()> {
+    pub(super) fn check_model(&self, collection: &Collection, field: impl Into<FieldPath>) -> Result<()> {
         let card = self.embeddings.card();
         let message = match &collection.settings().model {
             Some(model) if model.fingerprint == card.fingerprint.to_string() => return Ok(()),
@@ -118,39 +119,37 @@ impl Collections {
             ),
             None => "the collection has no model: it takes vectors only".to_owned(),
         };
-        Err(Error::new(Kind::Conflict, message).param(param))
+        Err(Error::new(Kind::Conflict, message).param(field))
     }
 }
 
-/// Makes a vector fit for a collection.
-pub(super) fn prepare(collection: &Collection, vector: &mut [f32], param: &str) -> Result<()> {
+/// Prepares the vector of a field for a collection: of its length, finite, and for the cosine of unit length.
+///
+/// # Errors
+/// `InvalidInput` naming the field.
+pub(super) fn prepare(
+    collection: &Collection,
+    vector: &mut [f32],
+    field: impl Into<FieldPath>,
+) -> Result<()> {
     let settings = collection.settings();
+    let fault = |before: &str, after: String| Error::naming(Kind::InvalidInput, field, before, &after);
     if vector.len() != settings.dim {
-        let message =
-            format!("{param} has {} numbers, the collection's vectors have {}", vector.len(), settings.dim);
-        return Err(Error::invalid(param, message));
+        let (got, dim) = (vector.len(), settings.dim);
+        return Err(fault("", format!(" has {got} numbers, the collection's vectors have {dim}")));
     }
-    settings.metric.prepare(vector).map_err(|unfit| {
-        let message = match unfit {
-            Unfit::NotFinite { at } => format!("number {at} of {param} is not a finite number"),
-            Unfit::Zero => format!("{param} is zero: it has no direction, which the cosine needs"),
-        };
-        Error::invalid(param, message)
-    })?;
+    match settings.metric.prepare(vector) {
+        Ok(()) => {}
+        Err(Unfit::NotFinite { at }) => {
+            return Err(fault(&format!("number {at} of "), " is not a finite number".into()));
+        }
+        Err(Unfit::Zero) => {
+            return Err(fault("", " is zero: it has no direction, which the cosine needs".into()));
+        }
+    }
     let square: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
     if square > NORM_MAX * NORM_MAX {
-        return Err(Error::invalid(
-            param,
-            format!("{param} is longer than {NORM_MAX:e}, and its scores would overflow"),
-        ));
+        return Err(fault("", format!(" is longer than {NORM_MAX:e}, and its scores would overflow")));
     }
     Ok(())
-}
-
-/// A fault that begins with the text's name among those to embed, `input[n]`, told of the field that the text came in.
-fn renamed(error: Error, name: impl Fn(usize) -> String) -> Error {
-    let named = error.message().strip_prefix("input[").and_then(|rest| rest.split_once(']'));
-    let Some((Ok(number), rest)) = named.map(|(number, rest)| (number.parse(), rest)) else { return error };
-    let name = name(number);
-    Error::new(error.kind(), format!("{name}{rest}")).param(name)
 }

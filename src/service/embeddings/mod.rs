@@ -22,7 +22,7 @@ use super::Directives;
 use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp, TierName};
 use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Tenant};
 use crate::embed::{Embedder, ModelCard, Priority};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, FieldPath, Kind, Result};
 
 /// What one request may ask for. How long embeddings are kept is the policy of their namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,9 +192,8 @@ impl Embeddings {
         match texts.iter().position(|text| text.len() > max) {
             None => Ok(()),
             Some(at) => {
-                let bytes = texts[at].len();
-                let message = format!("input[{at}] has {bytes} bytes, at most {max} are allowed");
-                Err(Error::new(Kind::TooLarge, message).param("input"))
+                let fault = format!(" has {} bytes, at most {max} are allowed", texts[at].len());
+                Err(Error::naming(Kind::TooLarge, element(at), "", &fault))
             }
         }
     }
@@ -202,9 +201,8 @@ impl Embeddings {
     /// A key for each text, equal ones joined.
     fn distinct(&self, request: &Request, prompt: &str) -> Result<Wanted> {
         let Directives { namespace, ttl_seconds, .. } = &request.directives;
-        let namespace = self.namespaces.of_embeddings(&request.tenant, namespace.as_deref());
-        let namespace = namespace.map_err(|error| error.param("cache.namespace"))?;
-        let ttl_seconds = super::ttl_seconds(&namespace.policy, *ttl_seconds, "cache.ttl")?;
+        let namespace = self.namespaces.of_embeddings(&request.tenant, namespace.as_deref())?;
+        let ttl_seconds = super::ttl_seconds(&namespace.policy, *ttl_seconds)?;
         let mut base = self.key_base.clone();
         base.field(request.tenant.as_str().as_bytes())
             .field(namespace.name.as_bytes())
@@ -335,11 +333,9 @@ impl Embeddings {
         }
         let total: usize = counts.iter().map(|&count| count.min(tokens_max)).sum();
         if total > self.options.request_tokens_max {
-            return Err(Error::new(
-                Kind::TooLarge,
-                format!("input has {total} tokens, at most {} are allowed", self.options.request_tokens_max),
-            )
-            .param("input"));
+            let max = self.options.request_tokens_max;
+            let fault = format!(" has {total} tokens, at most {max} are allowed");
+            return Err(Error::naming(Kind::TooLarge, TEXTS, "", &fault));
         }
         Ok(())
     }
@@ -443,15 +439,20 @@ fn lowest_tier(outcomes: &[Outcome]) -> Option<TierName> {
 
 /// A model that refuses a text does not know which one of its request it is.
 fn of_text(error: Error, text: usize) -> Error {
-    if error.param_name() != Some("input") {
+    if !error.field().is_some_and(|field| field.is_in("text")) {
         return error;
     }
-    Error::new(error.kind(), format!("input[{text}]: {}", error.message())).param("input")
+    Error::naming(error.kind(), element(text), "", &format!(": {}", error.message()))
+}
+
+/// The field of a request that a fault is about.
+const TEXTS: &str = "texts";
+
+fn element(text: usize) -> FieldPath {
+    FieldPath::from(TEXTS).element(text)
 }
 
 fn too_long(text: usize, tokens_max: usize) -> Error {
-    Error::invalid(
-        "input",
-        format!("input[{text}] has more tokens than the model reads, {tokens_max}, and truncate is false"),
-    )
+    let fault = format!(" has more tokens than the model reads, {tokens_max}, and truncate is false");
+    Error::naming(Kind::InvalidInput, element(text), "", &fault)
 }

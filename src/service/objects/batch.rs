@@ -83,7 +83,7 @@ impl Objects {
             if bytes > bytes_max {
                 let message =
                     format!("the objects have more than {bytes_max} bytes together: look fewer up at once");
-                return Err(Error::new(Kind::TooLarge, message).param("get"));
+                return Err(Error::new(Kind::TooLarge, message).param("gets"));
             }
             if bytes > UNCOUNTED_BYTES {
                 reservation.try_cover(bytes.saturating_mul(FOUND_COST))?;
@@ -109,16 +109,16 @@ fn check(batch: &Batch) -> Result<()> {
     let count = batch.gets.len() + batch.puts.len() + batch.deletes.len();
     check_batch_len(count)?;
     let mut seen = HashSet::with_capacity_and_hasher(count, ByPrefix);
-    let puts = batch.puts.iter().map(|(address, _)| ("put", address));
-    let all = batch.gets.iter().map(|address| ("get", address)).chain(puts);
-    for (field, address) in all.chain(batch.deletes.iter().map(|address| ("delete", address))) {
+    let puts = batch.puts.iter().map(|(address, _)| ("puts", address));
+    let all = batch.gets.iter().map(|address| ("gets", address)).chain(puts);
+    for (field, address) in all.chain(batch.deletes.iter().map(|address| ("deletes", address))) {
         if !seen.insert(address.key) {
             return Err(Error::invalid(field, "the batch names an object twice"));
         }
     }
     for (place, (address, draft)) in batch.puts.iter().enumerate() {
         let policy = &address.namespace.policy;
-        crate::service::ttl_seconds(policy, draft.ttl_seconds, "ttl")
+        crate::service::ttl_seconds(policy, draft.ttl_seconds)
             .and_then(|_| draft.check(policy.value_bytes_max))
             .map_err(|error| error.with("put", place))?;
     }

@@ -44,7 +44,7 @@ impl Draft {
         if self.content_type.len() > CONTENT_TYPE_BYTES_MAX || !self.content_type.bytes().all(is_header) {
             let message =
                 format!("a media type has at most {CONTENT_TYPE_BYTES_MAX} visible ASCII characters");
-            return Err(Error::invalid("content-type", message));
+            return Err(Error::invalid("content_type", message));
         }
         Ok(())
     }

@@ -235,7 +235,7 @@ impl Objects {
     /// Cancel safety: what has begun is finished.
     pub async fn put(self: &Arc<Self>, address: &Address, draft: Draft) -> Result<u128> {
         let policy = &address.namespace.policy;
-        let ttl_seconds = super::ttl_seconds(policy, draft.ttl_seconds, "x-cache-ttl")?;
+        let ttl_seconds = super::ttl_seconds(policy, draft.ttl_seconds)?;
         draft.check(policy.value_bytes_max)?;
         let stamp = match draft.lease {
             Some(lease) => self.leases.check(&address.key, lease)?,
@@ -362,11 +362,11 @@ impl Objects {
         let max = self.options.lease_seconds_max;
         if lookup.lease_seconds.is_some_and(|seconds| !(1..=max).contains(&seconds)) {
             let message = format!("a lease lasts from 1 to {max} seconds");
-            return Err(Error::invalid("x-cache-lease-seconds", message));
+            return Err(Error::invalid("lease_seconds", message));
         }
         let max = self.options.wait_ms_max;
         if lookup.wait > Duration::from_millis(max) {
-            return Err(Error::invalid("x-cache-wait-ms", format!("a request waits at most {max} ms")));
+            return Err(Error::invalid("wait", format!("a request waits at most {max} ms")));
         }
         Ok(())
     }
