@@ -68,7 +68,7 @@ impl Drop for Server {
 pub async fn serve_if_bare() {
     let Ok(prepared) = std::env::var(BARE) else { return };
     let prepared = Bytes::from(prepared);
-    // The floor: reads the body, returns the same bytes.
+    // The lower bound: reads the body, returns the same bytes.
     let handler = move |body: Bytes| {
         drop(body);
         let answer = prepared.clone();

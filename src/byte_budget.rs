@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn large_reservations_leave_room_for_small_ones() {
+    fn large_reservations_leave_bytes_for_small_ones() {
         let budget = budget();
         let _large = budget.try_reserve(LIMIT - LIMIT / KEPT_FREE_DIVISOR).unwrap();
         assert!(budget.try_reserve(LIMIT / LARGE_DIVISOR + 1).is_err());

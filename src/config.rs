@@ -1,7 +1,7 @@
 //! The configuration: the options of every module, from defaults, a file, the environment and flags, in that order.
 //!
-//! Every key of the file can be given by the environment as `LIKEWISE__SECTION__KEY`. A key that nobody knows is an
-//! error that names the nearest one that somebody does.
+//! Every key of the file can be given by the environment as `LIKEWISE__SECTION__KEY`. An unknown key is
+//! an error that names the nearest known key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -235,7 +235,7 @@ fn bad_value(error: config::ConfigError) -> Error {
     Error::new(Kind::Config, "read the configuration").source(error)
 }
 
-/// Refuses keys that no room has.
+/// Refuses keys that no module defines.
 fn refuse_unknown(merged: &config::Config) -> Result<()> {
     let known = known_keys();
     let given: serde_json::Value = merged.clone().try_deserialize().map_err(bad_value)?;
@@ -262,7 +262,8 @@ fn refuse_unknown(merged: &config::Config) -> Result<()> {
 const NAMESPACES: &str = "cache.namespaces.";
 const DEFAULT_NAMESPACE: &str = "cache.namespaces.default.";
 
-/// The operator may name namespaces as he likes; what is said of one is what can be said of `default`. With the name.
+/// The key of the same option of the namespace `default`, and the namespace's own name. Operators may choose any name for
+/// a namespace, and each namespace takes the options of `default`.
 fn as_of_default_namespace(key: &str) -> (String, Option<&str>) {
     match key.strip_prefix(NAMESPACES).and_then(|rest| rest.rsplit_once('.')) {
         Some((namespace, last)) => (format!("{DEFAULT_NAMESPACE}{last}"), Some(namespace)),

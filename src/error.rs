@@ -81,7 +81,7 @@ impl Kind {
     }
 }
 
-/// An error with its context. Clones share the cause, so that one failure can be told to many waiters.
+/// An error with its context. Clones share the cause, so that many waiters can receive one failure.
 #[derive(Clone)]
 pub struct Error {
     kind: Kind,
@@ -124,7 +124,7 @@ impl Error {
         Error { field: Some(Arc::new(Field { path, message_at: Some(before.len()) })), ..error }
     }
 
-    /// An error of the operating system; a full disk is told apart from the rest.
+    /// An error of the operating system; a full disk has a kind of its own.
     pub fn io(message: impl Into<String>, source: std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         let is_full = matches!(source.kind(), StorageFull | QuotaExceeded);
@@ -213,7 +213,7 @@ impl fmt::Display for Error {
         let mut cause = StdError::source(self);
         while let Some(error) = cause {
             write!(f, ": {error}")?;
-            // Our own Display already tells the causes below it.
+            // Our own Display already writes the causes below it.
             cause = if error.is::<Error>() { None } else { error.source() };
         }
         Ok(())

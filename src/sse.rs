@@ -22,7 +22,7 @@ pub struct Events {
 pub struct Event {
     /// Its bytes, the blank line included.
     pub bytes: Bytes,
-    /// Its data; none for comments and for empty data, which nobody is told.
+    /// Its data; none for comments and for empty data, which the SSE specification ignores.
     pub data: Option<String>,
     /// Whether its type says that something has gone wrong.
     pub is_error: bool,

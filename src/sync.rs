@@ -1,4 +1,4 @@
-//! The locks and atomics of rooms in which threads meet: those of the standard library, or, with the feature `shuttle`, ones
+//! The locks and atomics of modules that share state between threads: those of the standard library, or, with the feature `shuttle`, ones
 //! whose scheduler tries the orders in which they can (`interleavings.rs` of each module).
 
 #[cfg(not(feature = "shuttle"))]

@@ -35,7 +35,7 @@ const KEYS_A_ROUND: u32 = 100_000_000;
 const KEYS_A_WRITER: u32 = 1_000_000;
 /// Set for a copy of this program that writes until it is killed; holds the store's name.
 const KILLED: &str = "LIKEWISE_BENCH_KILLED";
-/// Set for a copy of this program that tells the memory of an open store; holds its directory.
+/// Set for a copy of this program that reports the memory of an open store; holds its directory.
 const MEMORY: &str = "LIKEWISE_BENCH_MEMORY";
 
 fn main() {
@@ -101,7 +101,7 @@ fn write_until_killed(kind: Kind, dir: &Path, entries: u32) {
     }
 }
 
-/// Writes in a process of its own, kills it, and tells how many entries it filled in a second.
+/// Writes in a process of its own, kills it, and returns how many entries it filled in a second.
 fn write_and_kill(store: &Measured, entries: u32) -> f64 {
     let mut writer = this_program()
         .arg(&store.dir)
@@ -271,7 +271,7 @@ fn bare_flushes(path: &Path) -> f64 {
     })
 }
 
-/// How often a second something can be done that tells how long it took; first it warms up.
+/// How often a second something can be done that returns how long it took; first it warms up.
 fn per_second(mut timed: impl FnMut() -> Duration) -> f64 {
     let mut rate_for = |limit: Duration| {
         let (mut count, mut busy) = (0_u32, Duration::ZERO);

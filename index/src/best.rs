@@ -68,11 +68,11 @@ impl Best {
 }
 
 /// A score that the k-th best of a query has at least, which the threads that search for it raise together.
-pub(crate) struct Floor(AtomicU32);
+pub(crate) struct SharedThreshold(AtomicU32);
 
-impl Floor {
-    pub(crate) fn new() -> Floor {
-        Floor(AtomicU32::new(ordered(f32::NEG_INFINITY)))
+impl SharedThreshold {
+    pub(crate) fn new() -> SharedThreshold {
+        SharedThreshold(AtomicU32::new(ordered(f32::NEG_INFINITY)))
     }
 
     pub(crate) fn get(&self) -> f32 {
@@ -99,12 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floors_rise_and_never_fall() {
-        let floor = Floor::new();
+    fn shared_thresholds_rise_and_never_fall() {
+        let shared_threshold = SharedThreshold::new();
         let steps = [(-5.0, -5.0), (-7.0, -5.0), (-0.5, -0.5), (1e-40, 1e-40), (0.0, 1e-40), (3.0, 3.0)];
         for (raise, expected) in steps {
-            floor.raise(raise);
-            assert_eq!(floor.get(), expected);
+            shared_threshold.raise(raise);
+            assert_eq!(shared_threshold.get(), expected);
         }
     }
 

@@ -261,8 +261,8 @@ mod tests {
     fn messages_name_no_source_file() {
         let said = "Error in virtual void faiss::Clustering::train(idx_t) at /home/x/faiss/Clustering.cpp:77: Error: \
             'nx >= k' failed: Number of training points (10) should be at least as large as number of clusters (64)";
-        let told = "Number of training points (10) should be at least as large as number of clusters (64)";
-        assert_eq!(without_place(said), told);
+        let message = "Number of training points (10) should be at least as large as number of clusters (64)";
+        assert_eq!(without_place(said), message);
         assert_eq!(
             without_place("Error in f at /a/b.cpp:5: could not open x for writing"),
             "could not open x for writing"

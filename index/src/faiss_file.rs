@@ -62,7 +62,7 @@ pub(crate) struct Sq8 {
 /// The arrays of a graph.
 #[derive(Clone, Debug)]
 pub(crate) struct GraphLayout {
-    /// Neighbours that a node has room for below each level.
+    /// How many neighbours of a node are stored below each level.
     pub(crate) below_level: Vec<usize>,
     /// i32 each: the number of levels of a node.
     pub(crate) levels: Range<usize>,

@@ -25,8 +25,8 @@ pub(crate) fn search(index: &Unchanged, queries: &[f32], dim: usize, k: usize) -
     assert!(dim > 0 && k > 0 && queries.len().is_multiple_of(dim), "whole queries");
     let count = queries.len() / dim;
     let (mut distances, mut rows) = (vec![0.0_f32; count * k], vec![-1_i64; count * k]);
-    // SAFETY: the pointers are to as many floats and numbers as FAISS is told of. FAISS's searches only read the index
-    // ("Threads and asynchronous calls" in its wiki), which nobody can change: `Unchanged` has no method that does.
+    // SAFETY: the lengths passed to FAISS are those of the arrays behind the pointers. FAISS's searches only read the index
+    // ("Threads and asynchronous calls" in its wiki), which does not change: `Unchanged` has no method that changes it.
     let code = unsafe {
         faiss_sys::faiss_Index_search(
             index.0.inner_ptr(),
@@ -53,7 +53,7 @@ pub(crate) fn search(index: &Unchanged, queries: &[f32], dim: usize, k: usize) -
 pub(crate) struct Unchanged(IndexImpl);
 
 impl Unchanged {
-    /// Takes an index that nobody else has.
+    /// Takes an index that has no other owner.
     pub(crate) fn new(index: IndexImpl) -> Unchanged {
         Unchanged(index)
     }

@@ -3,7 +3,7 @@
 //! The walk is that of Malkov and Yashunin ("Efficient and robust approximate nearest neighbor search using Hierarchical
 //! Navigable Small World graphs", 2016, algorithms 2 and 5): greedily down the levels, then the best `ef` nodes seen so
 //! far are widened until all of them are. Nodes are compared by their 8-bit codes, whole numbers against the query's
-//! weights; whoever searches scores the candidates again in f32.
+//! weights; the caller rescores the candidates in f32.
 
 use std::cell::RefCell;
 use std::io;

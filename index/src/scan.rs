@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-use crate::best::{Best, Floor};
+use crate::best::{Best, SharedThreshold};
 use crate::codes::CodedQuery;
 use crate::kernels::{self, Rows};
 use crate::{Bits, CodesView, Metric};
@@ -62,8 +62,8 @@ impl Scanner {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|thread| format!("scan-{thread}"))
-            // The panic has been reported; whoever waits for the work sees that it is gone. Without this it would be the end
-            // of the process.
+            // The panic has been reported, and the waiting caller receives an error. Without a handler the panic would abort
+            // the process.
             .panic_handler(drop)
             .build()
             .map_err(std::io::Error::other)?;
@@ -98,8 +98,8 @@ impl Scanner {
         if k == 0 {
             return vec![Vec::new(); queries.nrows()];
         }
-        let floors = (0..queries.nrows()).map(|_| Floor::new()).collect();
-        let search = Search { metric, blocks, queries: queries.view(), k, floors };
+        let thresholds = (0..queries.nrows()).map(|_| SharedThreshold::new()).collect();
+        let search = Search { metric, blocks, queries: queries.view(), k, thresholds };
         let multiplications =
             queries.len().saturating_mul(blocks.iter().map(|block| block.rows.nrows()).sum());
         if multiplications <= ALONE_MAX || self.pool.current_num_threads() == 1 {
@@ -129,7 +129,7 @@ struct Search<'a, 'b> {
     queries: ArrayView2<'a, f32>,
     k: usize,
     /// One a query.
-    floors: Vec<Floor>,
+    thresholds: Vec<SharedThreshold>,
 }
 
 /// Some rows of a block against some queries.
@@ -183,7 +183,7 @@ impl Search<'_, '_> {
 
     /// What all tasks found, by query.
     fn gather(&self, tasks: Vec<(Range<usize>, Vec<Found>)>) -> Vec<Vec<Found>> {
-        let mut gathered: Vec<Vec<Found>> = self.floors.iter().map(|_| Vec::new()).collect();
+        let mut gathered: Vec<Vec<Found>> = self.thresholds.iter().map(|_| Vec::new()).collect();
         for (queries, found) in tasks {
             gathered[queries].iter_mut().zip(found).for_each(|(query, found)| query.push(found));
         }
@@ -232,7 +232,7 @@ impl Search<'_, '_> {
             self.scan_floats(task, &mut found);
         }
         for (query, found) in task.queries.clone().zip(&found) {
-            self.floors[query].raise(found.exact.threshold());
+            self.thresholds[query].raise(found.exact.threshold());
         }
         found
     }
@@ -262,14 +262,14 @@ impl Search<'_, '_> {
             for ((query, found), scores) in
                 task.queries.clone().zip(&mut *found).zip(scores.chunks_exact(strip.len()))
             {
-                let floor = self.floors[query].get();
-                for_each_reaching(scores, found.exact.threshold().max(floor), |at| {
+                let shared_threshold = self.thresholds[query].get();
+                for_each_reaching(scores, found.exact.threshold().max(shared_threshold), |at| {
                     let row = strip.start + at;
                     if block.keep.is_none_or(|keep| keep.get(row)) {
                         let (block, row, score) = (task.block as u32, row as u32, scores[at]);
                         found.exact.offer(Neighbor { block, row, score });
                     }
-                    found.exact.threshold().max(floor)
+                    found.exact.threshold().max(shared_threshold)
                 });
             }
         }
@@ -296,7 +296,7 @@ impl Search<'_, '_> {
             }
         }
         for sieve in coded {
-            self.floors[sieve.query].raise(sieve.lower.threshold());
+            self.thresholds[sieve.query].raise(sieve.lower.threshold());
             match sieve.candidates {
                 Some(candidates) => found[sieve.query - task.queries.start].candidates = candidates,
                 None => rest.push(sieve.query),
@@ -315,9 +315,9 @@ impl Search<'_, '_> {
         let mut bounds = [0.0; STRIP_ROWS];
         let bounds = &mut bounds[..sums.len()];
         codes.upper_bounds(&sieve.coded, sums, bounds);
-        let floor = self.floors[sieve.query].get();
+        let shared_threshold = self.thresholds[sieve.query].get();
         let keep = self.blocks[task.block].keep;
-        for_each_reaching(bounds, sieve.lower.threshold().max(floor), |at| {
+        for_each_reaching(bounds, sieve.lower.threshold().max(shared_threshold), |at| {
             let row = start + at;
             if keep.is_none_or(|keep| keep.get(row)) {
                 let upper = if bounds[at].is_nan() { f32::INFINITY } else { bounds[at] };
@@ -326,10 +326,10 @@ impl Search<'_, '_> {
                 let score = codes.lower_bound(&sieve.coded, sums[at], at);
                 sieve.lower.offer(Neighbor { block, row, score });
             }
-            sieve.lower.threshold().max(floor)
+            sieve.lower.threshold().max(shared_threshold)
         });
         if candidates.len() > task.rows.len() / DENSE {
-            let threshold = sieve.lower.threshold().max(floor);
+            let threshold = sieve.lower.threshold().max(shared_threshold);
             candidates.retain(|candidate| candidate.upper >= threshold);
             if candidates.len() > task.rows.len() / (2 * DENSE) + self.k {
                 sieve.candidates = None;

@@ -217,7 +217,7 @@ fn rows_come_out_of_files_as_they_went_in() {
     }
 }
 
-/// FAISS gives ids from 0 on where it is not told others.
+/// FAISS gives ids from 0 on unless the caller passes others.
 fn build_with_ids(factory: &str, rows: &Array2<f32>) -> PathBuf {
     let Some(inner) = factory.strip_prefix("IDMap2,").or(factory.strip_prefix("IDMap,")) else {
         return build(factory, Metric::Cosine, rows);

@@ -139,7 +139,7 @@ impl EvaluateAnswers {
         self.validate()?;
         let texts = self.texts()?;
         let mut config: Config = self.sources.load()?;
-        // What is measured here is nobody's to keep.
+        // The measured server writes to a temporary directory, so that no cached answer outlives the run.
         config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
         config.answers.normalize_questions = self.mode == Mode::Normalized;
         config.cache.namespaces.entry("llm_responses".into()).or_default().ttl_seconds = Some(86_400);

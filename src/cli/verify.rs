@@ -18,7 +18,7 @@ const DAMAGED: u8 = 3;
 pub(super) struct Verify {
     /// The data directory.
     dir: PathBuf,
-    /// Move what is damaged into `damaged-<time>/` inside the directory, and make anew what can be made from the rest.
+    /// Move damaged files into `damaged-<time>/` inside the directory, and rebuild those that can be derived from the rest.
     #[arg(long)]
     repair: bool,
 }

@@ -83,7 +83,7 @@ impl Credential {
         Some(Credential(lines.into()))
     }
 
-    /// What tells it from all others.
+    /// The bytes that distinguish it from all other credentials.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_credential_and_each_of_its_lines_tells_clients_apart() {
+    fn each_credential_and_each_of_its_lines_distinguishes_clients() {
         assert_eq!(credential(&[("accept", "a")]), None);
         let all = [
             credential(&[("api-key", "a")]),

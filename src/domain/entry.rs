@@ -101,7 +101,8 @@ pub struct EntryMeta {
     pub content_type: Arc<str>,
     /// How the client that gave the value has encoded it.
     pub content_coding: ContentCoding,
-    /// Hash of media type and bytes as they were given, for conditional requests; 0 where nobody asks for it.
+    /// Hash of media type and bytes as the client sent them, for conditional requests; 0 for entries that no conditional
+    /// request can name.
     pub validator: u128,
 }
 

@@ -52,7 +52,7 @@ pub struct KeyHasher {
 
 /// Longer fields are hashed where they lie.
 const SHORT_BYTES_MAX: usize = 4096;
-/// Room for the fields of most keys.
+/// Bytes that hold the fields of most keys.
 const GATHERED_BYTES: usize = 256;
 
 impl KeyHasher {

@@ -220,7 +220,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops everything that waits, which tells those who wait for it, and refuses more.
+    /// Drops all queued jobs, which ends the wait of their callers with an error, and refuses more.
     fn die(&self) {
         let mut state = self.lock();
         state.is_dead = true;
@@ -274,7 +274,7 @@ fn take_some(waiting: &mut PriorityQueue<EmbedJob>) -> Vec<EmbedJob> {
     taken
 }
 
-/// Texts with their tokens, and how many need no pass: nobody waits for them, or they have had their error.
+/// Texts with their tokens, and how many need no pass: their callers have left, or have received an error.
 fn tokenize_some(works: Vec<EmbedJob>, tokenizer: &Tokenizer, metrics: &EmbedMetrics) -> (Vec<Ready>, usize) {
     let taken = works.len();
     let mut ready = Vec::with_capacity(taken);
@@ -285,7 +285,7 @@ fn tokenize_some(works: Vec<EmbedJob>, tokenizer: &Tokenizer, metrics: &EmbedMet
         }
         match tokenizer.encode(&work.text) {
             Ok(tokens) => ready.push(Ready { work, tokens }),
-            // Whoever waited may have left.
+            // The caller may have left.
             Err(error) => _ = work.reply.send(Err(error)),
         }
     }
@@ -330,7 +330,7 @@ fn run_pass(batch: Vec<Ready>, model: &mut impl Model, shared: &Shared) {
     metrics.batch_texts.observe(batch.len() as f64);
     metrics.inference_seconds.observe(took.as_secs_f64());
     match outcome {
-        // Whoever waited for a text may have left by now; the others have not.
+        // The callers of some texts may have left by now.
         Err(error) => batch.into_iter().for_each(|ready| _ = ready.work.reply.send(Err(error.clone()))),
         Ok(vectors) => {
             metrics.embedded_texts.inc_by(batch.len() as u64);

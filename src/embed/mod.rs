@@ -108,7 +108,7 @@ impl Matryoshka {
 /// Which work goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Somebody waits for it.
+    /// A caller waits for it.
     Interactive,
     /// Part of a large request or a job.
     Bulk,

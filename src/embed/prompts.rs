@@ -83,7 +83,7 @@ impl Family {
     }
 }
 
-/// The family of a model, by the first of its names that tells.
+/// The family of a model, by the first of its names that a family has.
 pub(super) fn family_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static Family> {
     names.into_iter().find_map(|name| {
         let name = name.to_lowercase();

@@ -32,8 +32,8 @@ impl Rate {
         *mean = if *mean > 0.0 { *mean + NEWEST * (seconds - *mean) } else { seconds };
     }
 
-    /// The error of a caller for whose texts there is no room: half of the queue will be worked through when it is
-    /// told to come back.
+    /// The error of a caller whose texts exceed the queue. Its retry hint is the time in which half of the queue is
+    /// worked through.
     pub(super) fn queue_full(&self, waiting: usize, max: usize) -> Error {
         let message = format!("the model's queue is full: {waiting} texts wait, at most {max} may");
         let mean = *self.seconds_per_text.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,7 +31,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json`. `lowercases` is sentence-transformers' own step before the tokenizer.
     ///
     /// # Errors
-    /// `Model` if the file cannot be read, or `tokens_max` leaves no room beside the special tokens.
+    /// `Model` if the file cannot be read, or `tokens_max` leaves no tokens beside the special ones.
     pub(super) fn from_json(json: &[u8], tokens_max: usize, lowercases: bool) -> Result<Tokenizer> {
         let fault = |error: tokenizers::Error| {
             Error::new(Kind::Model, "read tokenizer.json").source(std::io::Error::other(error.to_string()))

@@ -22,7 +22,7 @@ use crate::storage::rows::Place;
 /// Bytes that the name of a collection may have.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Options of the room.
+/// Options of collections and their search.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -144,7 +144,7 @@ impl Catalog {
         shelf.iter().map(|(name, opened)| (name.clone(), opened.as_ref().ok().cloned())).collect()
     }
 
-    /// Makes a collection; tells whether it is new. One that is there with the same settings is left as it is.
+    /// Creates a collection and returns whether it is new. An existing one with the same settings is left as it is.
     ///
     /// # Errors
     /// `InvalidInput` for a name that cannot be one; `Conflict` if it is there with other settings; `Overloaded` if there
@@ -212,12 +212,12 @@ impl Catalog {
             .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
     }
 
-    /// Results for each vector of a query in a view, on the room's threads.
+    /// Results for each vector of a query in a view, on the threads of the search.
     ///
     /// # Errors
     /// `Overloaded` if too many searches wait; `InvalidInput` for results that are too large together.
     ///
-    /// Cancel safety: a search that nobody waits for any more is not begun.
+    /// Cancel safety: a search whose caller has left is not begun.
     pub async fn search(&self, view: Arc<View>, query: Arc<Query>) -> Result<Vec<Results>> {
         let overloaded = |_| Error::new(Kind::Overloaded, "too many searches are waiting");
         let _place = self.searches.try_acquire().map_err(overloaded)?;

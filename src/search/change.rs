@@ -67,7 +67,7 @@ impl Op {
     }
 }
 
-/// Applies a change to rows; tells how many documents it stored or removed.
+/// Applies a change to rows and returns how many documents it stored or removed.
 pub(super) fn apply(view: &mut View, op: Op, effects: &mut Effects) -> usize {
     match op {
         Op::Upsert { vectors, documents } => {

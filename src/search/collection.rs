@@ -26,9 +26,9 @@ use crate::error::{Error, Kind, Result};
 use crate::storage::RowStore;
 use crate::storage::rows::{Opened, Place};
 
-/// What permits of the queue stand for.
+/// Bytes that one permit of the queue stands for.
 const PERMIT_BYTES: usize = 1024;
-/// Bytes of changes that wait for the writer, each counted as one KiB at least; who brings more waits for room.
+/// Bytes of changes that wait for the writer, each counted as one KiB at least. Further callers wait for permits.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
@@ -42,7 +42,7 @@ pub struct Collection {
     plan: Result<Option<Plan>, Refused>,
     shared: Arc<Shared>,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
-    room: Arc<Semaphore>,
+    queue_permits: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -137,7 +137,7 @@ impl Collection {
             is_indexing: AtomicBool::new(false),
             index_error: Mutex::new(index_error),
         });
-        // What is sent has taken its share of `room`, which is the limit.
+        // Unbounded, since each sent change holds its share of `queue_permits`.
         let (orders, inbox) = mpsc::channel();
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -162,7 +162,7 @@ impl Collection {
             plan,
             shared,
             orders: Mutex::new(Some(orders)),
-            room: Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES)),
+            queue_permits: Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES)),
             writer: Mutex::new(Some(writer)),
         })
     }
@@ -208,10 +208,11 @@ impl Collection {
     pub async fn change(&self, change: Change) -> Result<Receipt> {
         let dropped = || self.gone();
         let permits = change.bytes().div_ceil(PERMIT_BYTES).clamp(1, QUEUED_BYTES_MAX / PERMIT_BYTES) as u32;
-        let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| dropped())?;
+        let permit =
+            Arc::clone(&self.queue_permits).acquire_many_owned(permits).await.map_err(|_| dropped())?;
         let orders = self.sender().ok_or_else(dropped)?;
         let (reply, answer) = oneshot::channel();
-        orders.send(Order::Change { change, reply, _room: room }).map_err(|_| dropped())?;
+        orders.send(Order::Change { change, reply, _permit: permit }).map_err(|_| dropped())?;
         answer.await.map_err(|_| dropped())?
     }
 
@@ -252,7 +253,7 @@ impl Collection {
     /// Removes the collection and its bytes.
     ///
     /// # Errors
-    /// `NotFound` if somebody else has; `Io`.
+    /// `NotFound` if another caller has dropped it; `Io`.
     pub(super) async fn drop_collection(&self) -> Result<()> {
         let dropped = || self.gone();
         let orders = self.sender().ok_or_else(dropped)?;
@@ -301,14 +302,14 @@ fn not_built(
     (begun, failure.map(|failure| failure.reason))
 }
 
-/// The index of the snapshot, if it can be used; else it is removed, and built anew when its turn comes.
+/// The index of the snapshot, if it can be used; else it is removed, and rebuilt when its turn comes.
 fn indexed(store: &mut RowStore, view: &View, nprobe: usize, metrics: &SearchMetrics) -> Option<Sealed> {
     let opened = store.snapshot().and_then(|snapshot| {
         snapshot.map(|snapshot| Sealed::open(snapshot, &view.parts, view.dim, nprobe)).transpose()
     });
     opened.unwrap_or_else(|error| {
         metrics.index_errors.inc();
-        tracing::warn!(%error, "the snapshot of an index cannot be used; it is built anew, searches are exact until then");
+        tracing::warn!(%error, "the snapshot of an index cannot be used; it is rebuilt, searches are exact until then");
         if let Err(error) = store.drop_index() {
             tracing::warn!(%error, "the snapshot of an index cannot be removed");
         }

@@ -23,7 +23,7 @@ const GROWTH_SHARE: usize = 5;
 /// Builds that may begin, one after the other, without an end.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Tells drafts of indexes apart.
+/// Numbers the drafts of indexes.
 static BUILDS: AtomicU64 = AtomicU64::new(0);
 
 /// An index that is being built.

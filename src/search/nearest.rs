@@ -97,7 +97,7 @@ impl View {
         if kept <= ef.saturating_mul(ROWS_PER_WIDENED) {
             return None;
         }
-        // Whoever asks for less effort than the candidates take gets it.
+        // A query that asks for a smaller `ef` than the candidates need gets that `ef`.
         let candidates = (query.k * CANDIDATES_PER_RESULT).max(CANDIDATES_MIN).min(ef);
         Some(Walk { index, effort: Effort { ef, candidates }, is_whole: kept == all })
     }

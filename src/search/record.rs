@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(decode(3, &bytes), None);
         let mut whole = 0;
         for cut in 0..bytes.len() {
-            // A cut between two changes leaves whole ones; the log's checksum tells.
+            // A cut between two changes leaves whole ones; only the log's checksum detects it.
             whole += usize::from(decode(2, &bytes[..cut]).is_some());
         }
         assert_eq!(whole, 2);

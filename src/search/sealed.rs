@@ -1,7 +1,7 @@
 //! The index over sealed rows: it proposes rows, which are scored like all others.
 //!
 //! Its rows are those that were live when it was built, in the order of the view. What became of each since then is in
-//! `spots`; a row that is gone stays in the index and is proposed to nobody.
+//! `spots`; a row that is gone stays in the index and is never returned.
 
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@ pub(super) struct Part {
     live_rows: usize,
 }
 
-/// The rows of a collection at one moment. Parts and rows stand in the order in which they were written, so that equal
-/// scores are always told apart in one way, whatever has been merged meanwhile.
+/// The rows of a collection at one moment. Parts and rows stand in the order in which they were written, so that ties of
+/// scores always break the same way, whatever has been merged meanwhile.
 #[derive(Debug, Clone)]
 pub struct View {
     pub(super) metric: Metric,
@@ -104,7 +104,7 @@ impl Part {
     }
 
     fn kill(&mut self, row: usize) {
-        // Whoever calls it has found the row live.
+        // The caller has found the row live.
         Arc::make_mut(&mut self.live).set(row, false);
         self.live_rows -= 1;
     }
@@ -126,7 +126,7 @@ impl View {
         self.parts.iter().map(Part::live_rows).sum()
     }
 
-    /// Rows that take room and cannot be found.
+    /// Rows that take memory and cannot be found.
     pub fn dead_rows(&self) -> usize {
         self.parts.iter().map(Part::dead_rows).sum()
     }

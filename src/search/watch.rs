@@ -1,8 +1,8 @@
 //! Queries whose results are cached, watched for the writes that change them.
 //!
-//! A cached result is valid if every commit since its search left it as it was. A commit is held against the watched
-//! queries before anybody sees it; those that it changes are no longer watched, and a result that is not watched is not
-//! served. So a hit is exactly what a search at this moment would find.
+//! A cached result is valid if every commit since its search left it as it was. The writer compares each
+//! commit with the watched queries before it publishes the commit. Queries whose result the commit changes are no longer
+//! watched, and a result that is not watched is not served. So a hit is exactly what a search at this moment would find.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,8 +30,8 @@ const COMPARED_MAX: usize = 1 << 24;
 pub struct Watched {
     vector: Box<[f32]>,
     filter: Option<Arc<Filter>>,
-    /// What a new row must exceed to be among the results; none if any row would do, because there is room.
-    floor: Option<f32>,
+    /// The score that a new row must exceed to be among the results; none while there are fewer than `k` of them.
+    entry_score: Option<f32>,
     score_min: Option<f32>,
     /// Hashes of the ids that were found.
     ids: Box<[u64]>,
@@ -88,7 +88,7 @@ impl Watched {
         Watched {
             vector: vector.into(),
             filter,
-            floor: scores.last().copied().filter(|_| is_full),
+            entry_score: scores.last().copied().filter(|_| is_full),
             score_min,
             ids: results.iter().map(|hit| super::block::hash_id(hit.document.id)).collect(),
         }
@@ -121,8 +121,8 @@ impl Watched {
     fn would_find(&self, metric: Metric, vector: &[f32], document: &[u8], values: &Values) -> bool {
         let score = score(metric, &self.vector, vector);
         // A new row comes after all others, so an equal score does not reach the results.
-        let is_near =
-            self.floor.is_none_or(|floor| score > floor) && self.score_min.is_none_or(|min| score >= min);
+        let is_near = self.entry_score.is_none_or(|entry_score| score > entry_score)
+            && self.score_min.is_none_or(|min| score >= min);
         is_near
             && self.filter.as_ref().is_none_or(|filter| {
                 DocumentRef::decode(document).is_none_or(|document| filter.means(&document, values))
@@ -160,7 +160,7 @@ impl Watch {
         }
         state.bytes += bytes;
         state.watched.insert(key, Arc::new(watched));
-        // Under the lock: nobody may keep older results under this key afterwards.
+        // Under the lock: no other task may store older results under this key afterwards.
         store();
     }
 
@@ -225,7 +225,7 @@ mod tests {
         Watched::new(&[1.0], Some(Arc::new(filter)), 1, None, &Results::new(std::iter::empty()))
     }
 
-    /// Whoever sends long filters all day gets as much memory as anybody.
+    /// A client that sends long filters all day gets as much memory as any other.
     #[test]
     fn watched_queries_stay_within_their_bytes() {
         let watch = Watch::new(0);

@@ -52,7 +52,7 @@ pub(super) enum Order {
     Change {
         change: Change,
         reply: oneshot::Sender<Result<Receipt>>,
-        _room: OwnedSemaphorePermit,
+        _permit: OwnedSemaphorePermit,
     },
     Drop {
         reply: oneshot::Sender<Result<()>>,
@@ -67,7 +67,7 @@ pub(super) struct Shared {
     pub(super) view: ArcSwap<View>,
     pub(super) watch: Watch,
     pub(super) is_dropped: AtomicBool,
-    /// Set when nobody will ask any more.
+    /// Set when the last handle is gone.
     pub(super) is_closed: AtomicBool,
     /// Whether an index is being built, or will be next.
     pub(super) is_indexing: AtomicBool,
@@ -108,7 +108,7 @@ pub(super) struct Writer {
 type Reply = oneshot::Sender<Result<Receipt>>;
 
 impl Writer {
-    /// Works until nobody can ask any more, or the collection is dropped.
+    /// Works until all handles are gone, or the collection is dropped.
     pub(super) fn run(mut self) {
         let idle = Duration::from_millis(self.tidying.idle_ms);
         loop {
@@ -117,7 +117,7 @@ impl Writer {
                 Ok(Order::Drop { reply }) => {
                     return self.drop_collection(reply);
                 }
-                Ok(Order::Change { change, reply, _room }) => {
+                Ok(Order::Change { change, reply, _permit }) => {
                     if let Some(reply) = self.commit(change, reply) {
                         return self.drop_collection(reply);
                     }
@@ -138,7 +138,7 @@ impl Writer {
 
     fn drop_collection(self, reply: oneshot::Sender<Result<()>>) {
         self.shared.is_dropped.store(true, Ordering::Release);
-        // Whoever asked may have left; the collection is dropped all the same.
+        // The caller may have left; the collection is dropped all the same.
         let _ = reply.send(self.store.drop_collection());
     }
 
@@ -147,7 +147,7 @@ impl Writer {
     fn commit(&mut self, first: Change, reply: Reply) -> Option<oneshot::Sender<Result<()>>> {
         let mut view = View::clone(&self.shared.view.load());
         let mut effects = Effects::default();
-        let (mut ops, mut replies, mut rooms, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let (mut ops, mut replies, mut permits, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
         let (from, mut version) = (view.version + 1, view.version);
         let mut take = |change: Change, reply: Reply| {
             let op = change.into_op(&view);
@@ -162,15 +162,15 @@ impl Writer {
         take(first, reply);
         for _ in 1..GROUP_MAX {
             match self.inbox.try_recv() {
-                Ok(Order::Change { change, reply, _room: room }) => {
-                    rooms.push(room);
+                Ok(Order::Change { change, reply, _permit: permit }) => {
+                    permits.push(permit);
                     take(change, reply);
                 }
                 Ok(Order::Drop { reply }) => {
                     last = Some(reply);
                     break;
                 }
-                // It has been noted where whoever asked left it.
+                // Its caller has recorded the request in the shared state.
                 Ok(Order::Index) => {}
                 Err(_) => break,
             }
@@ -186,7 +186,7 @@ impl Writer {
             tracing::error!(%error, "a change of a collection could not be written");
         }
         for (reply, receipt) in replies {
-            // Whoever asked may have left.
+            // The caller may have left.
             let _ = reply.send(written.clone().map(|()| receipt));
         }
         last
@@ -245,7 +245,7 @@ impl Writer {
         self.replace(view, parts, LogFate::Replaced)
     }
 
-    /// Writes the first run of segments with dead rows anew, without these; the delta, when it alone has any left.
+    /// Rewrites the first run of segments with dead rows, without these; the delta, when it alone has any left.
     fn compact(&mut self, view: &View) -> Result<()> {
         let (sealed, delta) = view.parts.split_at(view.delta_from());
         let Some(from) = sealed.iter().position(|part| part.dead_rows() > 0) else { return self.seal(view) };

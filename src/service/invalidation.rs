@@ -37,7 +37,7 @@ pub enum Target {
 pub struct Counts {
     /// In memory.
     pub memory: u64,
-    /// On disk, as far as the disk tells. Those that are in memory too are counted in both.
+    /// On disk, as far as the disk tier can count. Entries that are in memory too are counted in both.
     pub disk: u64,
 }
 
@@ -114,7 +114,7 @@ impl Invalidation {
         let is_everything = matches!(resolved, Resolved::Everything);
         let is_meant: Box<dyn Fn(&EntryMeta) -> bool + Send + Sync> = match resolved {
             Resolved::Objects(addresses) => {
-                // A key is found once, and promoted: where it was before is not told.
+                // The lookup promotes each entry it finds, so its former tier is not known.
                 return Ok(Counts { memory: self.objects.count(&addresses).await, disk: 0 });
             }
             Resolved::Subjects(subjects) => {

@@ -165,7 +165,7 @@ async fn a_write_drops_the_cached_results_that_it_changes_and_no_others() {
         json!([{ "id": "down", "vector": [0, 0, -1], "metadata": { "kind": "axis" } }]),
     )
     .await;
-    assert_eq!(hits().await, [true, true, false], "far from all, but the last has room");
+    assert_eq!(hits().await, [true, true, false], "far from all, but the last has fewer than k results");
     let gone = post(&server, "points/documents/delete", json!({ "ids": ["up", "absent"] })).await;
     assert_eq!(gone.body["documents"], 1);
     assert_eq!(hits().await, [true, false, false]);

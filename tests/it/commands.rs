@@ -158,7 +158,7 @@ fn searches_are_judged_on_data_in_the_layout_of_beir() {
 }
 
 #[test]
-fn what_repeated_questions_would_cost_is_told() {
+fn the_cost_of_repeated_questions_is_reported() {
     let dir = TempDir::new().unwrap();
     let questions = dir.path().join("questions.txt");
     fs_err::write(&questions, "What is it?\nwhat is it\nWhere is it?\n\nWho is it?\n").unwrap();

@@ -94,7 +94,7 @@ async fn a_faiss_file_keeps_its_metric_and_conflicts_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_lines_are_told_and_nothing_is_left_half_made() {
+async fn bad_lines_are_reported_and_nothing_is_left_half_made() {
     let own = Imports::start().await;
     let line = |n: usize| format!("{{\"id\":\"{n}\",\"vector\":[{n},1]}}\n");
     let many: String = (0..600).map(line).collect();

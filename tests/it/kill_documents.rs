@@ -24,7 +24,7 @@ const IDS: u64 = 40;
 /// What a document may be: the versions that may be found, 0 for none.
 type Ledger = BTreeMap<u64, Vec<u64>>;
 
-/// A change as its client tells it: asked for, then acknowledged.
+/// A change as its client sees it: requested, then acknowledged.
 #[derive(Debug)]
 struct Report {
     /// Ids, all with one new version; 0 stands for deletion.

@@ -198,7 +198,7 @@ async fn a_full_disk_turns_the_disk_tier_off_and_the_server_goes_on() {
 }
 
 #[tokio::test]
-async fn work_that_nobody_waits_for_is_dropped_before_it_starts() {
+async fn abandoned_work_is_dropped_before_it_starts() {
     let server = Server::start();
     let texts =
         |n: usize| (0..1000).map(|i| format!("{n}-{i} {}", "muy largo ".repeat(60))).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! The server from outside, and the promises that no single room can test. One binary, so that it is linked once.
+//! The server from outside, and the guarantees that no single module can test. One binary, so that it is linked once.
 //!
 //! Tests start the real program on a free port with a data directory of their own and talk HTTP. The model is the
 //! real default model; `make test` fetches it and says where it is in `LIKEWISE_TEST_MODEL`.

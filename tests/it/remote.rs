@@ -31,7 +31,7 @@ async fn vectors_come_to_their_own_places_and_each_text_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_to_every_waiter_and_cached_by_none() {
+async fn a_failure_reaches_every_waiter_and_is_not_cached() {
     let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
     let server =
         Server::spawn(remote(dir.path(), &endpoint.url).env("LIKEWISE__EMBED__REMOTE__RETRIES_MAX", "1"));

@@ -116,12 +116,17 @@ impl Import {
             }
             batch.add(number, &document?)?;
             if batch.documents.len() == BATCH_DOCUMENTS || batch.bytes >= BATCH_BYTES {
-                stored +=
-                    self.send(&mut batch, checked).await.map_err(|error| told(error, stored, is_made))?;
+                stored += self
+                    .send(&mut batch, checked)
+                    .await
+                    .map_err(|error| with_stored_count(error, stored, is_made))?;
                 progress.set_position(stored as u64);
             }
         }
-        stored += self.send(&mut batch, checked).await.map_err(|error| told(error, stored, is_made))?;
+        stored += self
+            .send(&mut batch, checked)
+            .await
+            .map_err(|error| with_stored_count(error, stored, is_made))?;
         progress.finish_and_clear();
         Ok(stored)
     }
@@ -268,8 +273,8 @@ impl Batch {
     }
 }
 
-/// With what is stored already, where that stays.
-fn told(error: Error, stored: usize, is_made: bool) -> Error {
+/// Adds the count of documents that were stored before the error, unless the import removes them again.
+fn with_stored_count(error: Error, stored: usize, is_made: bool) -> Error {
     if is_made { error } else { error.with("stored_before", stored) }
 }
 

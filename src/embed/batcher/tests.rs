@@ -19,7 +19,7 @@ fn words() -> Tokenizer {
     Tokenizer::from_json(json.to_string().as_bytes(), 6, false).unwrap()
 }
 
-/// Tells each batch, then waits for a permit. A vector is the text's first id; 13 panics and 14 is not a number.
+/// Reports each batch, then waits for a permit. A vector is the text's first id; 13 panics and 14 is not a number.
 struct Stepped {
     seen: mpsc::Sender<Vec<Vec<u32>>>,
     permits: mpsc::Receiver<()>,
@@ -84,7 +84,7 @@ impl Bench {
         }
     }
 
-    /// Lets the running batch end and tells the next one.
+    /// Lets the running batch end and returns the next one.
     fn next(&self) -> Vec<Vec<u32>> {
         self.permits.send(()).unwrap();
         self.seen.recv().unwrap()
@@ -140,7 +140,7 @@ fn a_full_queue_takes_all_or_nothing() {
 }
 
 #[test]
-fn work_that_nobody_waits_for_is_dropped_before_it_starts() {
+fn abandoned_work_is_dropped_before_it_starts() {
     let bench = bench(100, 100);
     let _first = bench.occupy();
     let mut replies = bench.submit(Priority::Interactive, &["1", "2", "3"]);
@@ -169,7 +169,7 @@ fn a_vector_that_says_nothing_fails_alone_and_a_long_text_is_marked() {
 }
 
 #[test]
-fn a_model_that_panics_leaves_nobody_waiting() {
+fn a_model_that_panics_leaves_no_caller_waiting() {
     let bench = bench(100, 1);
     let first = bench.occupy();
     let replies = bench.submit(Priority::Interactive, &["13", "1"]);
@@ -184,7 +184,7 @@ fn a_model_that_panics_leaves_nobody_waiting() {
 }
 
 #[test]
-fn dropping_it_ends_the_threads_and_leaves_nobody_waiting() {
+fn dropping_it_ends_the_threads_and_leaves_no_caller_waiting() {
     let bench = bench(100, 1);
     let first = bench.occupy();
     let replies = bench.submit(Priority::Interactive, &["1", "2"]);

@@ -47,7 +47,7 @@ impl Encoder {
     /// memory.
     ///
     /// # Errors
-    /// `Internal` if a product fails or a vector is zero or not finite: such a vector must not reach anybody.
+    /// `Internal` if a product fails or a vector is zero or not finite: such a vector must not reach a caller.
     pub(super) fn embed(&self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>> {
         // Equal lengths next to each other, so that attention can join them.
         let mut order: Vec<usize> = (0..texts.len()).collect();

@@ -246,7 +246,7 @@ fn prompts(dir: &Path, family: Option<&Family>) -> Result<Prompts> {
         return refuse(format!("the default_prompt_name `{name}` is none of the prompts"));
     }
     if let Some(similarity) = json.similarity_fn_name.as_deref().filter(|name| *name != "cosine") {
-        // Vectors do not depend on it; collections are compared as they are told to.
+        // Vectors do not depend on it; each collection has a metric of its own.
         tracing::warn!(
             similarity,
             "the model was made for another comparison than cosine: say it as the metric of its collections"

@@ -37,7 +37,7 @@ use crate::error::{Error, Kind, Result};
 /// Tokens that OpenAI's models read of a text, where the options say nothing else.
 const TOKENS_MAX: usize = 8191;
 
-/// A model that another server runs. Dropping it ends its tasks; whoever still waits is told so.
+/// A model that another server runs. Dropping it ends its tasks; waiting callers receive an error.
 pub struct RemoteEmbedder {
     card: ModelCard,
     shared: Arc<Shared>,
@@ -45,7 +45,7 @@ pub struct RemoteEmbedder {
 
 struct Shared {
     state: Mutex<State>,
-    /// Tells the dispatcher of new work and of the end.
+    /// Wakes the dispatcher for new work and for the end.
     changed: Notify,
     /// True from the end on; requests in flight stop at it.
     end: watch::Sender<bool>,
@@ -142,7 +142,7 @@ impl Drop for RemoteEmbedder {
     }
 }
 
-/// However the dispatcher ends, nobody is left waiting for it.
+/// However the dispatcher ends, its waiting callers receive an error.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
@@ -285,7 +285,7 @@ fn gone() -> Error {
     Error::new(Kind::Unavailable, "the model does not answer any more")
 }
 
-/// All that is known of the identity of somebody else's model.
+/// The identity of a remote model, as far as the options state it.
 fn fingerprint(target: &Target) -> Fingerprint {
     let key = KeyHasher::new("likewise/remote-model/v1")
         .field(target.url.as_bytes())

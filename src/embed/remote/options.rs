@@ -30,7 +30,7 @@ pub struct RemoteOptions {
     pub timeout_ms: u64,
     /// Milliseconds that a batch may take with all its attempts and waits.
     pub deadline_ms: u64,
-    /// Attempts after the first that failed. Being told to slow down is not a failure.
+    /// Attempts after the first that failed. A reply that asks to slow down is not a failure.
     pub retries_max: u32,
     /// Milliseconds before the second attempt; each further wait is twice as long, and each varies by half.
     pub backoff_ms: u64,

@@ -69,7 +69,7 @@ impl Said {
         self.code.as_deref() == Some("insufficient_quota")
     }
 
-    /// The failure of the batch. `is_secret` tells words that no client may see.
+    /// The failure of the batch. `is_secret` recognizes words that no client may see.
     pub(super) fn failure(&self, is_secret: impl Fn(&str) -> bool) -> Failure {
         let cause = self.cause();
         let kind = match (cause, self.status) {

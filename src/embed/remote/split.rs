@@ -51,7 +51,7 @@ impl<T> Parts<T> {
             return Some((part, error));
         }
         if *extra < 2 {
-            // Which of the texts is refused is not known, so no sender may be told that it is his.
+            // The refused text is not known, so the error may not name the text of any sender.
             let message = "the remote model refuses too many texts of one batch to find them all";
             let error = if cause == Cause::Text { Error::new(Kind::Upstream, message) } else { error };
             return Some((part, error));

@@ -241,7 +241,7 @@ async fn a_long_text_rides_alone() {
 }
 
 #[tokio::test]
-async fn being_told_to_slow_down_is_not_a_failure() {
+async fn a_reply_that_asks_to_slow_down_is_not_a_failure() {
     let pace = [
         Act::Answer(429, "retry-after-ms: 1\r\n", ""),
         Act::Answer(429, "retry-after: 0\r\n", ""),
@@ -268,7 +268,7 @@ async fn a_rate_limit_ends_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn failures_that_pass_are_tried_again_and_others_told_to_every_waiter() {
+async fn transient_failures_are_retried_and_others_reach_every_waiter() {
     let endpoint = endpoint([
         Act::Answer(503, "", ""),
         Act::HangUp,
@@ -448,7 +448,7 @@ async fn unwanted_work_is_dropped_and_a_full_queue_refuses() {
 }
 
 #[tokio::test]
-async fn dropping_the_embedder_tells_who_waits() {
+async fn dropping_the_embedder_ends_every_wait() {
     let mut endpoint = endpoint([Act::Hang]).await;
     let mut options = options(&endpoint);
     options.remote.requests_max = 1;

@@ -35,13 +35,13 @@ pub struct NewDocument {
 }
 
 impl Collections {
-    /// Makes a collection, of the server's model unless the spec says otherwise; tells whether it is new.
+    /// Creates a collection, of the server's model unless the spec names another, and returns whether it is new.
     ///
     /// # Errors
     /// `InvalidInput` for a name or a dimension that cannot be one, `ModelNotFound`, `Conflict` if it is there and of
     /// another kind, `Overloaded` if there are too many, `Io`, `DiskFull`.
     ///
-    /// Cancel safety: what has begun is finished, before anybody else makes or drops a collection.
+    /// Cancel safety: a started call runs to its end, before another one creates or drops a collection.
     pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Collection>, bool)> {
         let card = self.embeddings.card();
         let model = || Model { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };

@@ -94,8 +94,8 @@ fn scores(results: &Results) -> Vec<f32> {
 
 /// The share of exact results that were found, both by their scores, best first; none if there are none.
 fn recall(exact: &[f32], found: &[f32]) -> Option<f64> {
-    let floor = exact.last()? - TIE;
-    let hits = found.iter().filter(|&&score| score >= floor).count();
+    let threshold = exact.last()? - TIE;
+    let hits = found.iter().filter(|&&score| score >= threshold).count();
     Some(hits.min(exact.len()) as f64 / exact.len() as f64)
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Served {
     pub(super) entry: Arc<Entry>,
     /// The tier it was found in; none if the model made it.
     pub(super) tier: Option<TierName>,
-    /// Whether it is to be made anew for those who come later.
+    /// Whether it must be recomputed for later requests.
     pub(super) is_stale: bool,
     /// How long its text waited for the model.
     pub(super) queued: Duration,
@@ -170,7 +170,7 @@ impl Making {
                 let entry = Arc::new(self.entry(&embedding, tokens));
                 if may_store {
                     let entries = vec![(key, Arc::clone(&entry))];
-                    // Whoever asked for the vector has it, also where no tier could keep it.
+                    // The callers receive the vector even if no tier could store it.
                     let _ = self.cache.put_many(&self.namespace, entries).await;
                 }
                 flight.land(Ok(Served { entry, tier: None, is_stale: false, queued: embedding.queued }));

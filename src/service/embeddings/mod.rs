@@ -28,7 +28,7 @@ use crate::error::{Error, FieldPath, Kind, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Bytes of one text; a longer one is refused before anybody has to read it.
+    /// Bytes of one text; a longer one is refused before it is tokenized.
     pub text_bytes_max: usize,
     /// Tokens that one request may send to the model, after truncation.
     pub request_tokens_max: usize,
@@ -162,7 +162,7 @@ impl Embeddings {
     /// the token limit, `Overloaded` if the model's queue is full, `NotCached` with `only_if_cached`, or the
     /// embedder's own error. A request that is refused has cached nothing.
     ///
-    /// Cancel safety: work that nobody waits for any more is dropped before it starts; started work is cached.
+    /// Cancel safety: work whose callers have all left is dropped before it starts; the result of started work is cached.
     pub async fn embed(&self, request: &Request) -> Result<Response> {
         let started = Instant::now();
         self.refuse_oversized(&request.texts)?;
@@ -370,7 +370,8 @@ impl Embeddings {
         }
     }
 
-    /// Makes anew what was served stale. Nobody waits for it, and others who are served it stale meanwhile join.
+    /// Recomputes in the background the vectors that were served stale. Requests that are served one of them stale
+    /// meanwhile join the same work.
     fn refresh(&self, request: &Request, prompt: &str, wanted: &Wanted, outcomes: &[Outcome]) {
         let stale: Vec<usize> =
             (0..outcomes.len()).filter(|&place| outcomes[place].served.is_stale).collect();
@@ -381,7 +382,7 @@ impl Embeddings {
         let texts = stale.iter().map(|&place| format!("{prompt}{}", request.texts[wanted.firsts[place]]));
         let making = self.making(request, wanted, false);
         let landings = making.take_off(&self.flights, false, keys.zip(texts));
-        // A flight that nobody waits for would be dropped.
+        // A flight without a waiter would be dropped.
         tokio::spawn(join_all(landings.into_iter().map(|(landing, _)| landing.wait())));
     }
 

@@ -1,7 +1,8 @@
-//! A cache for any kind of data: bytes under a key in a namespace, made by whoever asks for them first.
+//! A cache for any kind of data: bytes under a key in a namespace, produced by the client that asks for them first.
 //!
 //! The walk of a get: memory; then, under the lock of the key's stripe, the tiers below. The walk of a put: the same
-//! lock, the tokens of its tags, the tiers below, memory. Who is told to make a missing value holds a lease.
+//! lock, the tokens of its tags, the tiers below, memory. The client that must produce a missing value
+//! holds a lease.
 
 mod batch;
 mod condition;
@@ -84,7 +85,7 @@ pub struct Lookup {
     pub directives: Directives,
     /// Asks for a lease of so many seconds where the value is missing or stale.
     pub lease_seconds: Option<u32>,
-    /// How long to wait where somebody else holds the lease.
+    /// How long to wait while another client holds the lease.
     pub wait: Duration,
 }
 
@@ -121,7 +122,7 @@ pub enum Answer {
     Miss {
         /// Given where this request is the one that makes the value.
         lease: Option<Granted>,
-        /// Whether somebody else is making it.
+        /// Whether another client holds the lease.
         is_held: bool,
     },
 }
@@ -263,14 +264,14 @@ impl Objects {
             objects.check_condition(&address, &condition).await?;
             let validator = meta.validator;
             let stored = objects.store(&address, stamp, meta, &tags, value).await;
-            // Whoever waits finds the value, or is the next to make it.
+            // A waiting client finds the value, or gets the next lease.
             objects.leases.end(&address.key);
             stored.map(|()| validator)
         };
         finished(storing).await
     }
 
-    /// Removes an object; tells whether there was one.
+    /// Removes an object and returns whether there was one.
     ///
     /// # Errors
     /// `PreconditionFailed`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then the object is hidden until
@@ -315,7 +316,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Hides objects by their keys; tells how many there were.
+    /// Hides objects by their keys and returns how many there were.
     ///
     /// # Errors
     /// As [`Objects::delete`].
@@ -379,7 +380,7 @@ impl Objects {
         self.look_locked(address).await
     }
 
-    /// Looks in every tier. Whoever calls it holds the key's stripe, so nobody replaces what is promoted.
+    /// Looks in every tier. The caller holds the key's stripe, so no other task replaces the promoted entry.
     async fn look_locked(&self, address: &Address) -> Option<Found> {
         if let Some(found) = self.cache.peek(&address.key) {
             return Some(found);
@@ -409,7 +410,7 @@ impl Objects {
         Answer::Miss { lease, is_held }
     }
 
-    /// Whoever calls it holds the key's stripe.
+    /// The caller holds the key's stripe.
     async fn check_condition(&self, address: &Address, condition: &Condition) -> Result<()> {
         if condition.is_none() {
             return Ok(());
@@ -439,7 +440,7 @@ impl Objects {
     }
 }
 
-/// Does `work` to its end, also when nobody waits for it any more.
+/// Runs `work` to its end, even if the caller leaves.
 async fn finished<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     tokio::spawn(work).await.unwrap_or_else(|died| {
         Err(Error::new(Kind::Internal, "the task that changed the cache died").source(died))
