@@ -33,7 +33,7 @@ label_enum! {
         RequestTimeout = "request_timeout",
         /// The request has come from here, by way of others.
         Loop = "loop_detected",
-        /// The request is well formed, and the model refuses what it says.
+        /// The request is well formed, and the model refuses its content.
         Unprocessable = "unprocessable",
         /// The thing that was asked for does not exist.
         NotFound = "not_found",
@@ -100,7 +100,7 @@ struct Field {
 }
 
 impl Error {
-    /// An error of `kind`; `message` says what was attempted: lower case, no full stop.
+    /// An error of `kind`. `message` is what was attempted, in lower case without a full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error {
             kind,
@@ -152,7 +152,7 @@ impl Error {
         self
     }
 
-    /// Says when trying again may work: `wait` from now, in whole seconds, at least one.
+    /// Sets when a retry may work: `wait` from now, in whole seconds, at least one.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Error {
         let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);

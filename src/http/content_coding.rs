@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 
 use crate::error::{Error, Kind, Result};
 use crate::http::extract::body;
-use crate::http::reservation::BodyBytes;
+use crate::http::reservation::BodyReservation;
 
-/// What a request's body may be compressed with, as `accept-encoding` of an answer says it.
+/// The codings of request bodies, as `accept-encoding` of a response lists them.
 pub(super) const DECODED: HeaderValue = HeaderValue::from_static("gzip, zstd");
 
 /// A body may grow to a hundred times what was sent, and a short one to a megabyte: text compresses less, and what
@@ -76,7 +76,7 @@ fn unsupported(got: &str) -> Error {
 
 /// The body of a request in clear, of at most `bytes_max` bytes before and after. It is read and decoded when it is
 /// first polled, off the runtime, and `bytes` reserves what it expands to while it does, then what it has expanded to.
-pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize, bytes: BodyBytes) -> Body {
+pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize, bytes: BodyReservation) -> Body {
     let decode = async move {
         let coded = body::read(body, bytes_max).await?;
         let permit = CODERS.acquire().await.expect("it is never closed: this is a bug");
@@ -151,7 +151,7 @@ fn read_in_steps(
     }
 }
 
-/// How long the body will be by what it says itself; 0 if it does not say.
+/// The decoded length that the body declares; 0 if it declares none.
 fn declared_bytes(coded: &[u8], coding: Coding) -> u64 {
     match coding {
         // RFC 1952, section 2.3.1: the length of the last member, and nearly all have one.
@@ -226,7 +226,7 @@ mod tests {
             (unsized_zstd(&text(900_000)), Coding::Zstd, 900_000),
         ] {
             let lines = [(header::CONTENT_LENGTH, HeaderValue::from(coded.len()))];
-            let bytes = BodyBytes::admit(&budget, &HeaderMap::from_iter(lines), 1 << 20, true).unwrap();
+            let bytes = BodyReservation::admit(&budget, &HeaderMap::from_iter(lines), 1 << 20, true).unwrap();
             let clear = decoded(Body::from(coded), coding, 1 << 20, bytes.clone());
             let clear = axum::body::to_bytes(clear, usize::MAX).await.unwrap();
             assert_eq!(clear.len(), length);

@@ -93,8 +93,8 @@ pub(super) fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// Tells the operator of a fault. Those of others come in masses while one lasts, so of them one a second is logged, and only
-/// if there is more to say than the client learns.
+/// Logs a fault for the operator. Faults of other servers come in masses while an outage lasts, so of them one a second is logged,
+/// and only if the log shows more than the client reads.
 fn log(error: &Error, status: StatusCode) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let kind = error.kind().code();

@@ -1,9 +1,9 @@
 //! The HTTP face of the server: OpenAI's wire format over the use cases.
 //!
-//! What lives here: wire types, the one translation of errors to status codes, the gate that every request passes,
-//! handlers, the router, the connection loop. What must never: a decision about caching or models. The one idea: a
-//! handler parses, calls one use case, and writes its answer; everything that is the same for all routes is done once,
-//! in the gate.
+//! Contains: one module a feature, with its routes, handlers and wire types; what features share (`extract`, `response`); the table of
+//! routes; admission, which every request passes; the transport (`server`, `connections`). Must not contain: a decision about caching
+//! or models. The one idea: a handler parses, calls one use case, and writes its response; what is the same for all routes is done
+//! once, in admission.
 
 mod admission;
 mod answers;
@@ -28,7 +28,7 @@ mod router;
 mod routes;
 mod server;
 
-pub use admission::{ApiKey, Gated};
+pub use admission::{ApiKey, HttpService};
 pub use metrics::{HttpMetrics, ServerMetrics};
 pub use models::Names;
 pub use operations::{Readiness, State};

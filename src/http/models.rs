@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use crate::embed::ModelCard;
 use crate::error::{Error, Kind, Result};
-use crate::http::admission::Place;
+use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::credential::credential;
 use crate::http::extract::model_name::check_model_name;
@@ -164,7 +164,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 #[utoipa::path(get, path = "/v1/models", operation_id = "list_models", tag = "models", responses((status = 200, body = ModelList)))]
 pub(super) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(place): Extension<Arc<Place>>,
+    Extension(permit): Extension<Arc<ConcurrencyPermit>>,
     headers: HeaderMap,
 ) -> Result<Json<ModelList>, Problem> {
     let names = &endpoint.names;
@@ -172,7 +172,7 @@ pub(super) async fn list(
     let own = names.all().map(|id| to_raw_value(&names.object(id)).map_err(fault));
     let mut data = own.collect::<Result<Vec<_>>>()?;
     if let Some(origin) = &endpoint.forward.origin {
-        place.leave();
+        permit.release();
         let theirs = origin.models(credential(&headers), trace_headers(&headers)).await?;
         // Whoever asks for a model that both have is answered here.
         data.extend(theirs.into_iter().filter(|model| !names.names(model)));

@@ -29,7 +29,7 @@ pub struct Options {
     pub bytes_per_second_min: u64,
     /// How long requests under way may go on after the signal to stop.
     pub drain_seconds: u64,
-    /// Keys that clients may present; without any, everybody who reaches the address is served.
+    /// Keys that clients may present; without any, every client that reaches the address is served.
     pub api_keys: Vec<ApiKey>,
     /// A file with one key a line.
     pub api_keys_file: Option<std::path::PathBuf>,

@@ -1,4 +1,4 @@
-//! What one request holds of the byte budget: its body while it is read and worked on, then its answer until it is sent.
+//! What one request reserves of the byte budget: its body while it is read and worked on, then its response until it is sent.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,9 +21,9 @@ const STREAM_BYTES: usize = 256 * 1024;
 
 /// What a request has reserved for its body. None for bodies that are too small to be counted.
 #[derive(Clone)]
-pub(super) struct BodyBytes(Option<Arc<Mutex<Reservation>>>);
+pub(super) struct BodyReservation(Option<Arc<Mutex<Reservation>>>);
 
-impl BodyBytes {
+impl BodyReservation {
     /// Reserves what a body will need by its `content-length`; a body without one reserves as it comes. A body past its limit
     /// is not counted: it is refused, and read only to be dropped. One that is compressed is counted however short it is: what it
     /// expands to is reserved when it is known.
@@ -35,20 +35,20 @@ impl BodyBytes {
         headers: &HeaderMap,
         body_bytes_max: usize,
         is_coded: bool,
-    ) -> Result<BodyBytes> {
+    ) -> Result<BodyReservation> {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let declared: usize = match length {
             Some(declared) => declared,
             None if headers.contains_key(header::TRANSFER_ENCODING) => 0,
-            None => return Ok(BodyBytes(None)),
+            None => return Ok(BodyReservation(None)),
         };
         let is_counted =
             length.is_none() || is_coded || (UNCOUNTED_BYTES + 1..=body_bytes_max).contains(&declared);
         if !is_counted {
-            return Ok(BodyBytes(None));
+            return Ok(BodyReservation(None));
         }
         let reservation = budget.try_reserve(declared.saturating_mul(BODY_COST))?;
-        Ok(BodyBytes(Some(Arc::new(Mutex::new(reservation)))))
+        Ok(BodyReservation(Some(Arc::new(Mutex::new(reservation)))))
     }
 
     /// Reserves for a body of which `bytes` have come.
@@ -73,19 +73,19 @@ impl BodyBytes {
 }
 
 /// A body that reserves what it brings.
-pub(super) struct CountedBody<B> {
+pub(super) struct MeteredBody<B> {
     body: B,
-    bytes: BodyBytes,
+    bytes: BodyReservation,
     read: usize,
 }
 
-impl<B> CountedBody<B> {
-    pub(super) fn new(body: B, bytes: BodyBytes) -> CountedBody<B> {
-        CountedBody { body, bytes, read: 0 }
+impl<B> MeteredBody<B> {
+    pub(super) fn new(body: B, bytes: BodyReservation) -> MeteredBody<B> {
+        MeteredBody { body, bytes, read: 0 }
     }
 }
 
-impl<B> HttpBody for CountedBody<B>
+impl<B> HttpBody for MeteredBody<B>
 where
     B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Unpin,
 {
@@ -129,7 +129,7 @@ pub(super) fn own_error(error: axum::Error) -> std::result::Result<Error, axum::
 }
 
 /// What a large answer needs, reserved before the work for it is done.
-pub(super) struct AnswerBytes(Option<Reservation>);
+pub(super) struct ResponseReservation(Option<Reservation>);
 
 /// Marks an answer that has reserved what it needs.
 #[derive(Clone)]
@@ -139,7 +139,7 @@ struct IsHeld;
 #[derive(Clone)]
 struct Holds(usize);
 
-/// Says what an answer of unknown length holds until it is sent: what it is written from, and `bytes_expected` of it at most.
+/// Sets what a response of unknown length holds until it is sent: its source, and at most `bytes_expected` of itself.
 pub(super) fn holds(extensions: &mut Extensions, source_bytes: usize, bytes_expected: usize) {
     extensions.insert(Holds(source_bytes + bytes_expected.min(STREAM_BYTES)));
 }
@@ -154,26 +154,26 @@ pub(super) fn forget(extensions: &mut Extensions) {
     extensions.remove::<IsHeld>();
 }
 
-impl AnswerBytes {
+impl ResponseReservation {
     /// Reserves for an answer of about `bytes`, with what it is made of.
     ///
     /// # Errors
     /// `Overloaded`, `TooLarge`.
-    pub(super) fn reserve(budget: &Arc<ByteBudget>, bytes: usize) -> Result<AnswerBytes> {
+    pub(super) fn reserve(budget: &Arc<ByteBudget>, bytes: usize) -> Result<ResponseReservation> {
         let is_counted = bytes > UNCOUNTED_BYTES;
-        Ok(AnswerBytes(if is_counted { Some(budget.try_reserve(bytes)?) } else { None }))
+        Ok(ResponseReservation(if is_counted { Some(budget.try_reserve(bytes)?) } else { None }))
     }
 
     /// What was reserved while the answer was made.
-    pub(super) fn reserved(reservation: Reservation) -> AnswerBytes {
-        AnswerBytes(Some(reservation).filter(|reservation| reservation.bytes() > 0))
+    pub(super) fn reserved(reservation: Reservation) -> ResponseReservation {
+        ResponseReservation(Some(reservation).filter(|reservation| reservation.bytes() > 0))
     }
 
     /// The answer, holding what was reserved until it is sent.
     pub(super) fn attach(self, response: Response) -> Response {
         let Some(reservation) = self.0 else { return response };
         let reservation = Arc::new(reservation);
-        let mut response = response.map(|body| Body::new(HeldBody { body, reservation }));
+        let mut response = response.map(|body| Body::new(ReservedBody { body, reservation }));
         response.extensions_mut().insert(IsHeld);
         response
     }
@@ -192,16 +192,16 @@ pub(super) fn hold(budget: &Arc<ByteBudget>, response: Response) -> Result<Respo
     if bytes <= UNCOUNTED_BYTES {
         return Ok(response);
     }
-    Ok(AnswerBytes(Some(budget.try_reserve(bytes)?)).attach(response))
+    Ok(ResponseReservation(Some(budget.try_reserve(bytes)?)).attach(response))
 }
 
 /// An answer with what it has reserved. The connection takes pieces before it has sent them, so each piece holds the reservation.
-struct HeldBody {
+struct ReservedBody {
     body: Body,
     reservation: Arc<Reservation>,
 }
 
-impl HttpBody for HeldBody {
+impl HttpBody for ReservedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -241,7 +241,7 @@ mod tests {
     fn the_declared_length_decides() {
         let budget = ByteBudget::new(LIMIT, unexported());
         let admit = |declared: usize| {
-            BodyBytes::admit(
+            BodyReservation::admit(
                 &budget,
                 &headers(header::CONTENT_LENGTH, &declared.to_string()),
                 LIMIT / 2,
@@ -264,7 +264,8 @@ mod tests {
     fn a_body_of_unknown_length_reserves_as_it_comes() {
         let budget = ByteBudget::new(LIMIT, unexported());
         let bytes =
-            BodyBytes::admit(&budget, &headers(header::TRANSFER_ENCODING, "chunked"), LIMIT, false).unwrap();
+            BodyReservation::admit(&budget, &headers(header::TRANSFER_ENCODING, "chunked"), LIMIT, false)
+                .unwrap();
         bytes.cover(UNCOUNTED_BYTES).unwrap();
         assert_eq!(budget.reserved(), 0);
         bytes.cover(UNCOUNTED_BYTES + 1).unwrap();
@@ -277,7 +278,8 @@ mod tests {
     #[test]
     fn a_compressed_body_reserves_what_it_expands_to() {
         let budget = ByteBudget::new(LIMIT, unexported());
-        let bytes = BodyBytes::admit(&budget, &headers(header::CONTENT_LENGTH, "100"), LIMIT, true).unwrap();
+        let bytes =
+            BodyReservation::admit(&budget, &headers(header::CONTENT_LENGTH, "100"), LIMIT, true).unwrap();
         bytes.cover(LIMIT / 6).unwrap();
         assert!(budget.reserved() >= LIMIT / 6);
         assert_eq!(bytes.cover(LIMIT).unwrap_err().kind(), Kind::TooLarge);
@@ -293,7 +295,7 @@ mod tests {
         assert_eq!(budget.reserved(), UNCOUNTED_BYTES + 1);
         assert_eq!(answer(LIMIT).err().unwrap().kind(), Kind::TooLarge);
         drop((small, large));
-        let early = AnswerBytes::reserve(&budget, LIMIT / 2).unwrap();
+        let early = ResponseReservation::reserve(&budget, LIMIT / 2).unwrap();
         let early = hold(&budget, early.attach(Response::new(Body::from(vec![0; LIMIT / 4])))).unwrap();
         assert_eq!(budget.reserved(), LIMIT / 2, "once is enough");
         drop(early);

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 
 use super::admission::cors::Cors;
-use super::admission::{self, Gate, Gated};
+use super::admission::{self, Admission, HttpService};
 use super::metrics::ServerMetrics;
 use super::models::Names;
 use super::operations::{Operations, Readiness};
@@ -62,7 +62,7 @@ const NOT_PASSED_ON: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CONTENT
 ///
 /// # Errors
 /// `Config` if the keys cannot be read, if `http.cors` lists what is no origin, or if others can reach the address and there are none.
-pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
+pub fn router(options: &Options, parts: Parts) -> Result<HttpService> {
     let keys = admission::read_keys(options)?;
     if keys.is_empty() && !is_loopback(&options.listen) {
         return Err(Error::new(
@@ -78,7 +78,7 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
     if endpoints.forward.origin.is_some() {
         table.name_fallback(forward::ROUTE);
     }
-    let gate = Gate::new(options, &keys, cors, table.matcher(), budget, metrics);
+    let admission = Admission::new(options, &keys, cors, table.matcher(), budget, metrics);
     let (forward, other_method) = (Arc::clone(&endpoints.forward), endpoints.forward);
     let routes = table
         .into_router()
@@ -86,7 +86,7 @@ pub fn router(options: &Options, parts: Parts) -> Result<Gated> {
         .method_not_allowed_fallback(move |request| {
             forward::other_method(State(Arc::clone(&other_method)), request)
         });
-    Ok(Gated::new(gate, routes))
+    Ok(HttpService::new(admission, routes))
 }
 
 /// The contract, as `/openapi.json` serves it and the repository keeps it.

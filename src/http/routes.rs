@@ -2,7 +2,7 @@
 //!
 //! Contains: every route with what admission asks of its requests. Must not contain: a handler. The one idea: a route is added once, and
 //! the router, the contract, the names of routes in metrics, the routes that need no key and the paths that are never forwarded all
-//! derive from that. A route that says nothing else needs a key, and no path below its first segment is an upstream's.
+//! derive from that. By default a route needs a key, and no path below its first segment is an upstream's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -107,13 +107,13 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
-    /// Says that upstreams serve other paths below the same first segments.
+    /// Declares that upstreams serve other paths below the same first segments.
     pub(super) fn beside_those_of_upstreams(mut self) -> Routes<S> {
         self.routes.iter_mut().for_each(|route| route.neighbors = Neighbors::OfUpstream);
         self
     }
 
-    /// Says that a PUT stores its body as it was sent, with its content coding.
+    /// Declares that a PUT stores its body as it was sent, with its content coding.
     pub(super) fn storing_content_coding(mut self) -> Routes<S> {
         self.routes.iter_mut().for_each(|route| route.stores_content_coding = true);
         self

@@ -183,6 +183,22 @@ fn each_heavy_crate_is_named_in_few_files() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// A route beside the table would be missing from the contract, from admission, or from what is never forwarded.
+#[test]
+fn routes_are_in_the_table_only() {
+    const TABLE: &str = "src/http/routes.rs";
+    let builds_router = |text: &str| text.contains("Router::new(") || text.contains("OpenApiRouter");
+    let mut faults = Vec::new();
+    for path in sources(&root().join("src/http")) {
+        let place = place(&path);
+        let text = fs_err::read_to_string(&path).expect("a source file");
+        if builds_router(&text) != (place == TABLE) {
+            faults.push(place);
+        }
+    }
+    assert!(faults.is_empty(), "only {TABLE} builds a router: {}", faults.join(", "));
+}
+
 #[test]
 fn unsafe_code_is_in_named_files_only() {
     const FILES: [&str; 3] = ["src/storage/mapped_file.rs", "index/src/kernels/", "index/src/ffi.rs"];

@@ -1,7 +1,7 @@
-//! Tells the requests that a browser on this machine makes for pages of elsewhere.
+//! Refuses the requests that a browser on this machine makes for pages of other sites.
 //!
-//! Without keys everybody who reaches the address is served, and only this machine reaches it. But the pages that its browsers
-//! show come from anywhere, and must neither read what is kept here nor spend what the operator pays for.
+//! Without keys every client that reaches the address is served, and only this machine reaches it. But the pages in its browsers
+//! come from anywhere, and must neither read the cache nor spend the operator's money.
 
 use std::net::IpAddr;
 
@@ -10,9 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::error::{Error, Kind, Result};
 
-/// Refuses a request that a page of elsewhere may have made, unless its origin is listed.
+/// Refuses a request that a page of another site may have made, unless its origin is listed.
 ///
-/// Browsers tell by `sec-fetch-site` (W3C Fetch Metadata, section 2.3), older ones by `origin`. A page whose name was made to
+/// Browsers mark such requests by `sec-fetch-site` (W3C Fetch Metadata, section 2.3), older ones by `origin`. A page whose name was made to
 /// stand for this machine (DNS rebinding) is of this address to them, but its name is in `host`, or in the target of the
 /// request, whose `authority` stands for the header then (RFC 9112, section 3.2.2).
 ///

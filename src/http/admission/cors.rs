@@ -62,7 +62,7 @@ impl Cors {
         (self.is_any || self.origins.contains(origin)).then_some(origin)
     }
 
-    /// What `access-control-allow-origin` says to a request. Cost where no page asks: one look for a header.
+    /// The `access-control-allow-origin` of the response to a request. Cost without an origin: one look for a header.
     pub(in crate::http) fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = self.origin(headers)?;
         Some(if self.is_any { HeaderValue::from_static("*") } else { origin.clone() })
@@ -96,7 +96,7 @@ impl Cors {
         Some(Ok(response))
     }
 
-    /// Says on an answer who may read it: `allowed`, of [`Cors::allowed`].
+    /// Adds to a response which origin may read it: `allowed`, of [`Cors::allowed`].
     pub(in crate::http) fn describe(&self, allowed: Option<HeaderValue>, headers: &mut HeaderMap) {
         if !self.is_any && !self.origins.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("origin"));

@@ -38,8 +38,8 @@ impl Serialize for ApiKey {
     }
 }
 
-/// The keys in force, kept as hashes: `blake3::Hash` compares in constant time, and what is compared says nothing
-/// about the secret.
+/// The keys in force, stored as hashes: `blake3::Hash` compares in constant time, and a hash reveals nothing about the
+/// secret.
 pub(super) struct Keys(Vec<blake3::Hash>);
 
 impl Keys {
@@ -80,7 +80,7 @@ impl Keys {
             Error::new(Kind::Unauthorized, message)
         })?;
         let presented = blake3::hash(presented.trim_ascii());
-        // Every key is compared, so the time does not tell which one was near.
+        // Every key is compared, so the time does not depend on which one was near.
         let is_known = self.0.iter().fold(false, |known, key| known | (*key == presented));
         if is_known {
             return Ok(());

@@ -1,4 +1,5 @@
-//! What every request passes: a name, a place among those being answered, a credential, a deadline, a count.
+//! Admission: each request gets an id and a deadline, is checked for its host, origin and key, gets a concurrency permit and a
+//! reservation for its body, and is counted.
 
 mod browser_guard;
 pub(super) mod cors;
@@ -28,37 +29,37 @@ use self::cors::Cors;
 pub use self::keys::ApiKey;
 use self::keys::{KEY_HEADERS, Keys};
 use self::permit::InFlight;
-use self::wrong_keys::Guesses;
-pub(super) use self::{keys::read_keys, permit::Place};
+use self::wrong_keys::WrongKeys;
+pub(super) use self::{keys::read_keys, permit::ConcurrencyPermit};
 use crate::byte_budget::ByteBudget;
 use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
 use crate::http::Options;
 use crate::http::connections::Connection;
-use crate::http::connections::request_body::{self, Arriving};
-use crate::http::connections::response_body::Leaving;
+use crate::http::connections::request_body::{self, RequestBody};
+use crate::http::connections::response_body::ResponseBody;
 use crate::http::content_coding::{self, Coding};
 use crate::http::error_response::Problem;
 use crate::http::metrics::{HttpMetrics, RequestLabels};
-use crate::http::reservation::{BodyBytes, CountedBody, hold, is_held};
+use crate::http::reservation::{BodyReservation, MeteredBody, hold, is_held};
 use crate::http::response::compression;
 use crate::http::routes::{Access, Route};
 
-/// No answer is anything but what its media type says (Fetch, section 3.5): what clients store must not run in a browser.
+/// A browser takes no response for another media type (Fetch, section 3.5): an object that a client stored must not run there.
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The gate. Shared by `Arc`.
-pub(super) struct Gate {
+/// Admits requests. Shared by `Arc`.
+pub(super) struct Admission {
     /// Finds the route of a path.
     routes: matchit::Router<Route>,
     /// Stands for a path that is no route.
     no_route: Route,
     keys: Keys,
-    guesses: Guesses,
+    wrong_keys: WrongKeys,
     cors: Cors,
     tenant: Tenant,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     budget: Arc<ByteBudget>,
     body_bytes_max: usize,
     timeout: Duration,
@@ -67,7 +68,7 @@ pub(super) struct Gate {
     next_id: AtomicU64,
 }
 
-impl Gate {
+impl Admission {
     pub(super) fn new(
         options: &Options,
         keys: &[ApiKey],
@@ -75,16 +76,16 @@ impl Gate {
         routes: matchit::Router<Route>,
         budget: Arc<ByteBudget>,
         metrics: Arc<HttpMetrics>,
-    ) -> Gate {
+    ) -> Admission {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "request ids");
-        Gate {
+        Admission {
             routes,
             no_route: Route::none(),
             keys: Keys::new(keys),
-            guesses: Guesses::default(),
+            wrong_keys: WrongKeys::default(),
             cors,
             tenant: Tenant::default(),
-            places: Arc::new(Semaphore::new(options.requests_max)),
+            permits: Arc::new(Semaphore::new(options.requests_max)),
             budget,
             body_bytes_max: options.body_bytes_max,
             timeout: Duration::from_secs(options.request_timeout_seconds),
@@ -94,7 +95,7 @@ impl Gate {
         }
     }
 
-    /// The client's own name for the request, if it is short and plain, or a new one.
+    /// The client's own id of the request, if it is short and plain, or a new one.
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let own = headers
             .get(&REQUEST_ID)
@@ -115,7 +116,7 @@ impl Gate {
     async fn admit(
         &self,
         route: &Route,
-        mut request: Request<Arriving>,
+        mut request: Request<RequestBody>,
         connection: &Connection,
         handlers: &Handlers,
     ) -> Result<Response> {
@@ -135,17 +136,18 @@ impl Gate {
             self.spare_budget(connection)?;
         }
         request.extensions_mut().insert(self.tenant.clone());
-        let place = if route.access.needs_permit() {
+        let permit = if route.access.needs_permit() {
             let full = |_| Error::new(Kind::Overloaded, "too many requests are being answered");
-            Some(Arc::clone(&self.places).try_acquire_owned().map_err(full)?)
+            Some(Arc::clone(&self.permits).try_acquire_owned().map_err(full)?)
         } else {
             None
         };
-        let place = Arc::new(Place(Mutex::new(place)));
-        request.extensions_mut().insert(Arc::clone(&place));
-        let coding = Gate::coding(route, &request)?;
+        let permit = Arc::new(ConcurrencyPermit(Mutex::new(permit)));
+        request.extensions_mut().insert(Arc::clone(&permit));
+        let coding = Admission::coding(route, &request)?;
         // Held until the answer has reserved what it needs.
-        let bytes = BodyBytes::admit(&self.budget, request.headers(), self.body_bytes_max, coding.is_some())?;
+        let bytes =
+            BodyReservation::admit(&self.budget, request.headers(), self.body_bytes_max, coding.is_some())?;
         let request = self.decode(request, coding, &bytes);
         let (accepted, method) = (compression::accepted(request.headers()), request.method().clone());
         let late = |_| {
@@ -157,7 +159,7 @@ impl Gate {
         hold(&self.budget, compression::compress(answered, &method, accepted).await?)
     }
 
-    /// Refuses a request without a key of ours or, where there are none, one that a page of elsewhere may have made.
+    /// Refuses a request without a known key or, where there are no keys, one that a page of another site may have made.
     async fn refuse(
         &self,
         headers: &HeaderMap,
@@ -177,7 +179,9 @@ impl Gate {
             return Err(refusal);
         }
         self.metrics.wrong_keys.inc();
-        let Some(slowed) = self.guesses.count(connection.peer(), Instant::now()) else { return Err(refusal) };
+        let Some(slowed) = self.wrong_keys.count(connection.peer(), Instant::now()) else {
+            return Err(refusal);
+        };
         tokio::time::sleep(slowed.delay).await;
         let Some(seconds) = slowed.retry_after_seconds else { return Err(refusal) };
         let message = "too many wrong API keys have come from this address";
@@ -186,8 +190,8 @@ impl Gate {
         Ok(Some(refused))
     }
 
-    /// Refuses a connection that has shown no key once half of the budget is used: clients that do not read public pages leave the
-    /// rest to those with a key.
+    /// Refuses a connection that has shown no key once half of the budget is used: public pages that clients do not read leave the
+    /// rest to clients with a key.
     fn spare_budget(&self, connection: &Connection) -> Result<()> {
         if connection.has_shown_key() || self.budget.reserved() <= self.budget.limit() / 2 {
             return Ok(());
@@ -197,22 +201,27 @@ impl Gate {
         Err(Error::new(Kind::Overloaded, message))
     }
 
-    /// How a body is coded that handlers want in clear. The coding of an object is a part of what is stored.
-    fn coding(route: &Route, request: &Request<Arriving>) -> Result<Option<Coding>> {
+    /// The coding of a body that handlers need decoded. The coding of an object is stored with it.
+    fn coding(route: &Route, request: &Request<RequestBody>) -> Result<Option<Coding>> {
         let is_stored = route.stores_content_coding && request.method() == Method::PUT;
         if is_stored { Ok(None) } else { content_coding::of_body(request.headers()) }
     }
 
     /// The request as handlers get it: its body in clear, and counted.
-    fn decode(&self, request: Request<Arriving>, coding: Option<Coding>, bytes: &BodyBytes) -> Request<Body> {
+    fn decode(
+        &self,
+        request: Request<RequestBody>,
+        coding: Option<Coding>,
+        bytes: &BodyReservation,
+    ) -> Request<Body> {
         let (mut head, body) = request.into_parts();
         let body = match coding {
             _ if body.is_end_stream() => Body::empty(),
-            None => Body::new(CountedBody::new(body, bytes.clone())),
+            None => Body::new(MeteredBody::new(body, bytes.clone())),
             Some(coding) => {
                 head.headers.remove(header::CONTENT_ENCODING);
                 head.headers.remove(header::CONTENT_LENGTH);
-                let coded = Body::new(CountedBody::new(body, bytes.clone()));
+                let coded = Body::new(MeteredBody::new(body, bytes.clone()));
                 content_coding::decoded(coded, coding, self.body_bytes_max, bytes.clone())
             }
         };
@@ -222,64 +231,65 @@ impl Gate {
 
 type Handlers = TowerToHyperService<Router>;
 
-/// The routes behind the gate, as the connection loop calls them. Cheap to clone.
+/// The routes behind admission, as the connection loop calls them. Cheap to clone.
 #[derive(Clone)]
-pub struct Gated {
-    gate: Arc<Gate>,
+pub struct HttpService {
+    admission: Arc<Admission>,
     handlers: Handlers,
 }
 
-impl Gated {
-    pub(super) fn new(gate: Gate, handlers: Router) -> Gated {
-        Gated { gate: Arc::new(gate), handlers: TowerToHyperService::new(handlers) }
+impl HttpService {
+    pub(super) fn new(admission: Admission, handlers: Router) -> HttpService {
+        HttpService { admission: Arc::new(admission), handlers: TowerToHyperService::new(handlers) }
     }
 
     /// Whether requests need a key.
     pub(super) fn has_keys(&self) -> bool {
-        !self.gate.keys.is_empty()
+        !self.admission.keys.is_empty()
     }
 
     /// What all requests in flight may hold.
     pub(super) fn budget(&self) -> Arc<ByteBudget> {
-        Arc::clone(&self.gate.budget)
+        Arc::clone(&self.admission.budget)
     }
 
     pub(super) fn metrics(&self) -> Arc<HttpMetrics> {
-        Arc::clone(&self.gate.metrics)
+        Arc::clone(&self.admission.metrics)
     }
 
-    /// Counts an answer to what is no request, and names it.
+    /// Counts a response to a malformed request, and returns its request id.
     pub(super) fn count_refusal(&self, status: StatusCode) -> HeaderValue {
         let labels =
-            RequestLabels { route: Arc::clone(&self.gate.no_route.pattern), status: status.as_u16() };
-        self.gate.metrics.requests.get_or_create(&labels).inc();
-        self.gate.new_request_id()
+            RequestLabels { route: Arc::clone(&self.admission.no_route.pattern), status: status.as_u16() };
+        self.admission.metrics.requests.get_or_create(&labels).inc();
+        self.admission.new_request_id()
     }
 
-    /// Answers a request; a fault is an answer too.
+    /// Answers a request; an error is a response too.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
         connection: Arc<Connection>,
-    ) -> Response<Leaving> {
+    ) -> Response<ResponseBody> {
         let started = Instant::now();
-        let gate = &*self.gate;
-        let _in_flight = InFlight::new(&gate.metrics);
+        let admission = &*self.admission;
+        let _in_flight = InFlight::new(&admission.metrics);
         let is_taken = connection.begin(started, request.version() == Version::HTTP_11);
-        let arrive = |body| Arriving::new(body, gate.bytes_per_second_min, Arc::clone(&connection));
+        let arrive = |body| RequestBody::new(body, admission.bytes_per_second_min, Arc::clone(&connection));
         let request = request.map(arrive);
-        let route = gate.routes.at(request.uri().path()).map_or(&gate.no_route, |found| found.value);
-        let id = gate.request_id(request.headers());
+        let route =
+            admission.routes.at(request.uri().path()).map_or(&admission.no_route, |found| found.value);
+        let id = admission.request_id(request.headers());
         let expects = request.headers().contains_key(header::EXPECT);
-        let allowed = gate.cors.allowed(request.headers());
+        let allowed = admission.cors.allowed(request.headers());
         let answered = if is_taken {
-            gate.admit(route, request, &connection, &self.handlers).await
+            admission.admit(route, request, &connection, &self.handlers).await
         } else {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
         let mut response = answered.unwrap_or_else(|error| Problem(error).into_response());
         connection.answer(is_held(response.extensions()));
-        gate.cors.describe(allowed, response.headers_mut());
+        admission.cors.describe(allowed, response.headers_mut());
         let is_last = !is_taken || connection.is_reserve();
         if is_last || !end_body(&connection, expects).await || connection.is_stopping() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -288,13 +298,13 @@ impl Gated {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         headers.insert(REQUEST_ID, id);
         let labels = RequestLabels { route: Arc::clone(&route.pattern), status: response.status().as_u16() };
-        gate.metrics.requests.get_or_create(&labels).inc();
-        gate.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
-        response.map(|body| Leaving::new(body, connection))
+        admission.metrics.requests.get_or_create(&labels).inc();
+        admission.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+        response.map(|body| ResponseBody::new(body, connection))
     }
 }
 
-/// The result of work that ends in time. Most work is done when it is first looked at, and needs no timer.
+/// The result of work that ends in time. Most work is done at its first poll, and needs no timer.
 async fn within<T>(time: Duration, work: impl Future<Output = T>) -> std::result::Result<T, Elapsed> {
     let mut work = std::pin::pin!(work);
     match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
@@ -303,8 +313,8 @@ async fn within<T>(time: Duration, work: impl Future<Output = T>) -> std::result
     }
 }
 
-/// Ends a body that no handler has read; whether the connection can go on. A client that waits for leave to send it
-/// (`expect: 100-continue`) takes the answer for that leave's refusal, and may send the body or not.
+/// Ends a body that no handler has read; returns whether the connection can go on. A client that waits for permission to send it
+/// (`expect: 100-continue`) takes the response for a refusal, and may send the body or not.
 async fn end_body(connection: &Connection, expects: bool) -> bool {
     let Some(rest) = connection.take_rest() else { return true };
     let has_ended = !expects && request_body::discard(rest, connection).await;

@@ -1,4 +1,4 @@
-//! The requests that are being answered: a limit on those that are worked on, and a count of all.
+//! The limit on concurrent requests, and the count of those in flight.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,17 +6,17 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::http::metrics::HttpMetrics;
 
-/// A place among the requests that are worked on.
-pub(in crate::http) struct Place(pub(super) Mutex<Option<OwnedSemaphorePermit>>);
+/// A permit of `http.requests_max`.
+pub(in crate::http) struct ConcurrencyPermit(pub(super) Mutex<Option<OwnedSemaphorePermit>>);
 
-impl Place {
-    /// Leaves the place to another request: from here on this one only waits.
-    pub(in crate::http) fn leave(&self) {
+impl ConcurrencyPermit {
+    /// Releases the permit early: from here on the request only waits for an upstream.
+    pub(in crate::http) fn release(&self) {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
-/// Counts a request as being answered for as long as it lives, also when its client leaves.
+/// Counts a request as in flight until it is dropped, also when its client leaves.
 pub(super) struct InFlight<'a>(&'a HttpMetrics);
 
 impl<'a> InFlight<'a> {

@@ -1,4 +1,4 @@
-//! Slows those who guess keys, by address, and says so in the log.
+//! Throttles clients that guess keys, by address, and logs it.
 //!
 //! Only wrong keys are slowed: clients of one address, such as those behind one proxy, do not lock each other out.
 
@@ -9,35 +9,35 @@ use std::time::{Duration, Instant};
 
 /// Over which wrong keys of one address are counted.
 const WINDOW: Duration = Duration::from_secs(60);
-/// So many of them in a window are answered at once: a mistake, not a guess.
+/// So many in a window are answered at once: a mistake, not a guess.
 const FREE: u32 = 10;
 /// What each further one adds to the time until it is answered.
 const STEP: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(2);
-/// So many in a window learn that their keys are wrong; further ones are to come back when it is over.
-const TOLD: u32 = 100;
+/// After so many in a window, requests are refused with 429 until it ends.
+const REFUSED_MAX: u32 = 100;
 /// Addresses that are counted at the same time; past it, the count that is oldest is dropped.
 const ADDRESSES_MAX: usize = 4096;
 /// Between two log lines.
-const COMPLAINT: Duration = Duration::from_secs(1);
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What becomes of a wrong key.
+/// How a wrong key is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slowed {
-    /// How long its answer waits.
+pub(super) struct Throttle {
+    /// The delay of the response.
     pub(super) delay: Duration,
-    /// Seconds until the count begins again, for those that are to come back.
+    /// Seconds until the window ends, if the request is refused with 429.
     pub(in crate::http) retry_after_seconds: Option<u64>,
 }
 
 /// Counts wrong keys.
 #[derive(Default)]
-pub(super) struct Guesses(Mutex<Table>);
+pub(super) struct WrongKeys(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
     counts: HashMap<IpAddr, Count>,
-    complained: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,13 +46,13 @@ struct Count {
     since: Instant,
 }
 
-impl Guesses {
-    /// Counts a wrong key that came from `peer`; whether it is one too many.
-    pub(in crate::http) fn count(&self, peer: IpAddr, now: Instant) -> Option<Slowed> {
+impl WrongKeys {
+    /// Counts a wrong key that came from `peer`; returns how it is throttled.
+    pub(in crate::http) fn count(&self, peer: IpAddr, now: Instant) -> Option<Throttle> {
         let address = network(peer);
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if table.counts.len() >= ADDRESSES_MAX && !table.counts.contains_key(&address) {
-            table.make_room(now);
+            table.evict_oldest(now);
         }
         let count = table.counts.entry(address).or_insert(Count { wrong: 0, since: now });
         if now.duration_since(count.since) >= WINDOW {
@@ -60,19 +60,19 @@ impl Guesses {
         }
         count.wrong = count.wrong.saturating_add(1);
         let count = *count;
-        if table.complained.is_none_or(|at| now.duration_since(at) >= COMPLAINT) {
-            table.complained = Some(now);
+        if table.logged.is_none_or(|at| now.duration_since(at) >= LOG_INTERVAL) {
+            table.logged = Some(now);
             tracing::warn!(%address, count = count.wrong, "wrong API keys are presented");
         }
         let over = count.wrong.checked_sub(FREE).filter(|&over| over > 0)?;
         let left = WINDOW.saturating_sub(now.duration_since(count.since));
-        let retry_after_seconds = (count.wrong > TOLD).then_some(left.as_secs().max(1));
-        Some(Slowed { delay: STEP.saturating_mul(over).min(DELAY_MAX), retry_after_seconds })
+        let retry_after_seconds = (count.wrong > REFUSED_MAX).then_some(left.as_secs().max(1));
+        Some(Throttle { delay: STEP.saturating_mul(over).min(DELAY_MAX), retry_after_seconds })
     }
 }
 
 impl Table {
-    fn make_room(&mut self, now: Instant) {
+    fn evict_oldest(&mut self, now: Instant) {
         self.counts.retain(|_, count| now.duration_since(count.since) < WINDOW);
         if self.counts.len() >= ADDRESSES_MAX {
             let oldest = self.counts.iter().min_by_key(|(_, count)| count.since).map(|(address, _)| *address);
@@ -102,25 +102,25 @@ mod tests {
 
     #[test]
     fn the_more_wrong_keys_the_longer_the_wait() {
-        let (guesses, now) = (Guesses::default(), Instant::now());
+        let (wrong_keys, now) = (WrongKeys::default(), Instant::now());
         for n in 0..FREE {
-            assert_eq!(guesses.count(peer(1), now), None, "{n}");
+            assert_eq!(wrong_keys.count(peer(1), now), None, "{n}");
         }
-        let delays: Vec<_> = (0..100).map(|_| guesses.count(peer(1), now).unwrap().delay).collect();
+        let delays: Vec<_> = (0..100).map(|_| wrong_keys.count(peer(1), now).unwrap().delay).collect();
         assert!(delays.is_sorted() && delays[0] == STEP && delays[99] == DELAY_MAX);
-        let last = guesses.count(peer(1), now + WINDOW / 2).unwrap();
+        let last = wrong_keys.count(peer(1), now + WINDOW / 2).unwrap();
         assert_eq!(last.retry_after_seconds, Some(30));
-        assert_eq!(guesses.count(peer(2), now), None, "another address");
-        assert_eq!(guesses.count(peer(1), now + WINDOW), None, "a new window");
+        assert_eq!(wrong_keys.count(peer(2), now), None, "another address");
+        assert_eq!(wrong_keys.count(peer(1), now + WINDOW), None, "a new window");
     }
 
     #[test]
     fn the_table_is_bounded_and_drops_the_oldest() {
-        let (guesses, start) = (Guesses::default(), Instant::now());
+        let (wrong_keys, start) = (WrongKeys::default(), Instant::now());
         for n in 0..2 * ADDRESSES_MAX as u32 {
-            guesses.count(peer(n), start + Duration::from_millis(n.into()));
+            wrong_keys.count(peer(n), start + Duration::from_millis(n.into()));
         }
-        let table = guesses.0.lock().unwrap();
+        let table = wrong_keys.0.lock().unwrap();
         assert_eq!(table.counts.len(), ADDRESSES_MAX);
         assert!(!table.counts.contains_key(&peer(0)));
     }

@@ -19,7 +19,7 @@ use super::answer_id::name_of;
 use crate::dialects::Replay;
 use crate::domain::Tenant;
 use crate::error::{Error, Kind, Result};
-use crate::http::admission::Place;
+use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{self, ErrorBody, Problem};
 use crate::http::extract::body::Received;
 use crate::http::extract::credential::credential;
@@ -96,7 +96,7 @@ pub(super) struct ChatRequest {
 pub(in crate::http) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
-    Extension(place): Extension<Arc<Place>>,
+    Extension(permit): Extension<Arc<ConcurrencyPermit>>,
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
     let body = text_encoding::without_mark(body.read().await?);
@@ -123,7 +123,7 @@ pub(in crate::http) async fn create(
         tags,
     };
     // Those who wait for a model must not keep out those whose answer is here.
-    place.leave();
+    permit.release();
     let served = endpoint.answers.ask(ask).await.map_err(|error| FIELDS.apply(error))?;
     Ok(respond(served, takes_trailers))
 }

@@ -59,7 +59,7 @@ pub(super) struct DocumentInput {
     /// A JSON object; its texts, numbers and booleans can be filtered by.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
-    /// Names that invalidation and deletion speak of.
+    /// Names for invalidation and deletion.
     #[schema(value_type = Option<Vec<String>>)]
     tags: Option<AtMost<String, TAGS_READ_MAX>>,
 }

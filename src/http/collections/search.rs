@@ -21,7 +21,7 @@ use crate::http::extract::body::Received;
 use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::{object, parse};
-use crate::http::reservation::AnswerBytes;
+use crate::http::reservation::ResponseReservation;
 use crate::http::response::chunked::{self, PIECE_BYTES};
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::search::{Hit, Results};
@@ -164,7 +164,7 @@ pub(in crate::http) async fn search(
     let found = found.map_err(|error| error.map_field(|field| wire_field(field, is_batch)))?;
     // The results are held until they are written, and about as much again is written.
     let bytes: usize = found.results.iter().map(|results| results.bytes().len()).sum();
-    let held = AnswerBytes::reserve(&endpoint.budget, bytes.saturating_mul(2))?;
+    let held = ResponseReservation::reserve(&endpoint.budget, bytes.saturating_mul(2))?;
     Ok(held.attach(answer(found, is_batch, include)))
 }
 

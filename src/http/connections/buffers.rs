@@ -14,14 +14,14 @@ use crate::error::{Error, Kind, Result};
 const KEYLESS_DIVISOR: usize = 4;
 
 /// What all connections that have shown no key hold together.
-pub(super) struct Keyless {
+pub(super) struct KeylessBudget {
     limit: usize,
     held: AtomicUsize,
 }
 
-impl Keyless {
-    pub(super) fn of(budget_bytes: usize) -> Keyless {
-        Keyless { limit: budget_bytes / KEYLESS_DIVISOR, held: AtomicUsize::new(0) }
+impl KeylessBudget {
+    pub(super) fn of(budget_bytes: usize) -> KeylessBudget {
+        KeylessBudget { limit: budget_bytes / KEYLESS_DIVISOR, held: AtomicUsize::new(0) }
     }
 
     fn take(&self, bytes: usize) -> bool {

@@ -193,14 +193,14 @@ impl Connection {
         if !self.is_reserve() {
             return Ok(());
         }
-        let mut room = self.connections.room();
-        let is_full = room.regular >= self.connections.limit;
-        if is_full && !self.connections.make_room(&mut room, !self.has_shown_key()) {
+        let mut occupancy = self.connections.occupancy();
+        let is_full = occupancy.regular >= self.connections.limit;
+        if is_full && !self.connections.evict_longest(&mut occupancy, !self.has_shown_key()) {
             return Err(Error::new(Kind::Unavailable, "all connections of http.connections_max are in use"));
         }
         if self.slot().change(|word| Word(word.0 & !Word::IS_RESERVE)) {
-            room.reserve -= 1;
-            room.regular += 1;
+            occupancy.reserve -= 1;
+            occupancy.regular += 1;
         }
         Ok(())
     }
@@ -248,15 +248,15 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let slot = self.slot();
-        let mut room = self.connections.room();
+        let mut occupancy = self.connections.occupancy();
         let word = Word(slot.word.swap(Phase::Free as u64, Ordering::AcqRel));
         if word.phase() != Phase::Evicted {
-            *room.count(word) -= 1;
+            *occupancy.count(word) -= 1;
         }
         drop(slot.waker.take());
-        room.free.push(self.slot);
-        self.connections.metrics.connections.set(self.connections.taken(&room));
-        drop(room);
+        occupancy.free.push(self.slot);
+        self.connections.metrics.connections.set(self.connections.taken(&occupancy));
+        drop(occupancy);
         self.connections.freed.notify_one();
     }
 }

@@ -1,4 +1,4 @@
-//! A least rate at which a peer must move bytes, so that one that drips does not hold memory and a place for hours.
+//! The minimum rate at which a peer must send or read, so that a slow one does not hold memory and a slot for hours.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Watches one direction of a connection. The clock runs only while the server waits for the peer, and each period
 /// is judged on its own: a fast start is no credit for a later standstill.
-pub(in crate::http) struct Pace {
+pub(in crate::http) struct MinRate {
     period: Duration,
     bytes_min: u64,
     bytes: u64,
@@ -17,11 +17,11 @@ pub(in crate::http) struct Pace {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pace {
+impl MinRate {
     /// At least `bytes_per_second`, measured over `period`.
-    pub(in crate::http) fn new(bytes_per_second: u64, period: Duration) -> Pace {
+    pub(in crate::http) fn new(bytes_per_second: u64, period: Duration) -> MinRate {
         let bytes_min = bytes_per_second.saturating_mul(period.as_secs());
-        Pace { period, bytes_min, bytes: 0, is_running: false, timer: None }
+        MinRate { period, bytes_min, bytes: 0, is_running: false, timer: None }
     }
 
     /// Counts bytes that the peer has sent or taken.
@@ -30,7 +30,7 @@ impl Pace {
     }
 
     /// Ends the wait: the peer owes nothing.
-    pub(in crate::http) fn rest(&mut self) {
+    pub(in crate::http) fn pause(&mut self) {
         self.is_running = false;
     }
 
@@ -62,30 +62,30 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
 
-    async fn is_too_slow_after(pace: &mut Pace, wait: Duration) -> bool {
+    async fn is_too_slow_after(rate: &mut MinRate, wait: Duration) -> bool {
         tokio::time::advance(wait).await;
-        poll_fn(|cx| Poll::Ready(pace.is_too_slow(cx))).await
+        poll_fn(|cx| Poll::Ready(rate.is_too_slow(cx))).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_period_is_judged_on_its_own() {
         let second = Duration::from_secs(1);
-        let mut pace = Pace::new(10, 10 * second);
-        assert!(!is_too_slow_after(&mut pace, second).await);
-        pace.add(1_000_000);
-        assert!(!is_too_slow_after(&mut pace, 10 * second).await);
-        pace.add(99);
-        assert!(is_too_slow_after(&mut pace, 11 * second).await, "99 bytes of 100");
+        let mut rate = MinRate::new(10, 10 * second);
+        assert!(!is_too_slow_after(&mut rate, second).await);
+        rate.add(1_000_000);
+        assert!(!is_too_slow_after(&mut rate, 10 * second).await);
+        rate.add(99);
+        assert!(is_too_slow_after(&mut rate, 11 * second).await, "99 bytes of 100");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_rest_is_not_counted() {
         let second = Duration::from_secs(1);
-        let mut pace = Pace::new(10, 10 * second);
-        assert!(!is_too_slow_after(&mut pace, second).await);
-        pace.rest();
-        assert!(!is_too_slow_after(&mut pace, 3600 * second).await);
-        assert!(!is_too_slow_after(&mut pace, 9 * second).await);
-        assert!(is_too_slow_after(&mut pace, 2 * second).await);
+        let mut rate = MinRate::new(10, 10 * second);
+        assert!(!is_too_slow_after(&mut rate, second).await);
+        rate.pause();
+        assert!(!is_too_slow_after(&mut rate, 3600 * second).await);
+        assert!(!is_too_slow_after(&mut rate, 9 * second).await);
+        assert!(is_too_slow_after(&mut rate, 2 * second).await);
     }
 }

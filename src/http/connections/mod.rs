@@ -1,7 +1,7 @@
-//! The places of connections: which are taken, since when, and which connection makes room for a new one.
+//! The open connections: their limit, their timeouts, and which one is evicted for a new one.
 //!
-//! The one idea: each connection has a word that says what it does and since when. Its own task writes it, without a
-//! lock; the accept loop reads all of them when it needs a place, and marks the word of the one that goes.
+//! The one idea: each connection has a word with its phase and the begin of that phase. Its own task writes it, without a
+//! lock; the accept loop reads all words when it needs a slot, and marks the word of the connection that it evicts.
 
 mod buffers;
 mod connection;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 pub(super) use self::buffers::Buffers;
-use self::buffers::Keyless;
+use self::buffers::KeylessBudget;
 pub(super) use self::connection::Connection;
 use self::slot::{Phase, Slot, Word};
 use crate::byte_budget::ByteBudget;
@@ -35,13 +35,13 @@ const RESERVE_HEAD: Duration = Duration::from_secs(2);
 const EVICTION: Duration = Duration::from_millis(50);
 
 /// Which places are taken. An evicted connection counts no more, though its slot is taken until its task has ended.
-struct Room {
+struct Occupancy {
     free: Vec<usize>,
     regular: usize,
     reserve: usize,
 }
 
-impl Room {
+impl Occupancy {
     fn count(&mut self, word: Word) -> &mut usize {
         if word.is_reserve() { &mut self.reserve } else { &mut self.regular }
     }
@@ -49,7 +49,7 @@ impl Room {
 
 /// How long connections may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct HeadTimeouts {
     /// For the first head of a connection.
     pub(super) first_head: Duration,
     /// For each further one, the idle time before it included.
@@ -59,17 +59,17 @@ pub(super) struct Patience {
 /// All places. Shared by `Arc`.
 pub(super) struct Connections {
     slots: Box<[Slot]>,
-    room: Mutex<Room>,
+    occupancy: Mutex<Occupancy>,
     limit: usize,
     /// Where there are no keys, every connection counts as one that has shown one.
     flags: u64,
-    patience: Patience,
+    timeouts: HeadTimeouts,
     started: Instant,
     freed: Notify,
     is_stopping: AtomicBool,
     /// What all requests in flight may hold, and connections that wait amid one.
     budget: Arc<ByteBudget>,
-    keyless: Keyless,
+    keyless: KeylessBudget,
     metrics: Arc<HttpMetrics>,
 }
 
@@ -78,23 +78,23 @@ impl Connections {
     pub(super) fn new(
         limit: usize,
         has_keys: bool,
-        patience: Patience,
+        timeouts: HeadTimeouts,
         budget: Arc<ByteBudget>,
         metrics: Arc<HttpMetrics>,
     ) -> Connections {
         // As many again as the reserve, for evicted connections whose tasks have not ended yet.
         let slots: Box<[Slot]> = (0..limit + 2 * RESERVE).map(|_| Slot::default()).collect();
-        let room = Room { free: (0..slots.len()).rev().collect(), regular: 0, reserve: 0 };
+        let occupancy = Occupancy { free: (0..slots.len()).rev().collect(), regular: 0, reserve: 0 };
         Connections {
             slots,
-            room: Mutex::new(room),
+            occupancy: Mutex::new(occupancy),
             limit,
             flags: if has_keys { 0 } else { Word::HAS_KEY },
-            patience,
+            timeouts,
             started: Instant::now(),
             freed: Notify::new(),
             is_stopping: AtomicBool::new(false),
-            keyless: Keyless::of(budget.limit()),
+            keyless: KeylessBudget::of(budget.limit()),
             budget,
             metrics,
         }
@@ -114,28 +114,28 @@ impl Connections {
     }
 
     fn take_slot(&self) -> Option<usize> {
-        let mut room = self.room();
-        if room.regular >= self.limit {
+        let mut occupancy = self.occupancy();
+        if occupancy.regular >= self.limit {
             // A newcomer has shown no key yet, so it takes no place from those who have.
-            self.make_room(&mut room, self.flags == 0);
+            self.evict_longest(&mut occupancy, self.flags == 0);
         }
         let mut flags = self.flags;
-        if room.regular >= self.limit {
+        if occupancy.regular >= self.limit {
             flags |= Word::IS_RESERVE;
-            if room.reserve >= RESERVE {
-                self.make_room_in_reserve(&mut room);
+            if occupancy.reserve >= RESERVE {
+                self.evict_in_reserve(&mut occupancy);
             }
         }
-        let slot = room.free.pop()?;
+        let slot = occupancy.free.pop()?;
         let word = Word::new(Phase::New, flags, self.milliseconds(Instant::now()));
-        *room.count(word) += 1;
+        *occupancy.count(word) += 1;
         self.slots[slot].word.store(word.0, Ordering::Release);
-        self.metrics.connections.set(self.taken(&room));
+        self.metrics.connections.set(self.taken(&occupancy));
         Some(slot)
     }
 
     /// Evicts the connection that has waited longest; whether there was one.
-    fn make_room(&self, room: &mut Room, spares_keys: bool) -> bool {
+    fn evict_longest(&self, occupancy: &mut Occupancy, spares_keys: bool) -> bool {
         let rank = |slot: &Slot| {
             let word = slot.word();
             word.rank(spares_keys).map(|rank| (rank, word))
@@ -144,25 +144,25 @@ impl Connections {
         for _ in 0..4 {
             let longest = self.slots.iter().filter_map(|slot| rank(slot).map(|found| (found, slot)));
             let Some(((_, word), slot)) = longest.min_by_key(|((rank, _), _)| *rank) else { return false };
-            if self.evict(room, slot, word) {
+            if self.evict(occupancy, slot, word) {
                 return true;
             }
         }
         false
     }
 
-    fn make_room_in_reserve(&self, room: &mut Room) {
+    fn evict_in_reserve(&self, occupancy: &mut Occupancy) {
         let longest = self.slots.iter().map(|slot| (slot.word(), slot));
         let longest = longest.filter(|(word, _)| word.is_reserve() && word.phase() != Phase::Evicted);
         if let Some((word, slot)) = longest.min_by_key(|(word, _)| word.since()) {
-            self.evict(room, slot, word);
+            self.evict(occupancy, slot, word);
         }
     }
 
-    fn evict(&self, room: &mut Room, slot: &Slot, word: Word) -> bool {
+    fn evict(&self, occupancy: &mut Occupancy, slot: &Slot, word: Word) -> bool {
         let is_evicted = slot.evict(word);
         if is_evicted {
-            *room.count(word) -= 1;
+            *occupancy.count(word) -= 1;
             self.metrics.connections_evicted.inc();
         }
         is_evicted
@@ -171,17 +171,17 @@ impl Connections {
     /// Ends the connections that have waited for too long. To be called about every second.
     pub(super) fn expire(&self) {
         let now = self.milliseconds(Instant::now());
-        let mut room = self.room();
+        let mut occupancy = self.occupancy();
         for slot in &self.slots {
             let word = slot.word();
-            let patience = match word.phase() {
+            let timeouts = match word.phase() {
                 Phase::New if word.is_reserve() => RESERVE_HEAD,
-                Phase::New => self.patience.first_head,
-                Phase::Idle => self.patience.next_head,
+                Phase::New => self.timeouts.first_head,
+                Phase::Idle => self.timeouts.next_head,
                 Phase::Free | Phase::Busy | Phase::Evicted | Phase::Lingering => continue,
             };
-            if u128::from(now.saturating_sub(word.since())) >= patience.as_millis() && slot.evict(word) {
-                *room.count(word) -= 1;
+            if u128::from(now.saturating_sub(word.since())) >= timeouts.as_millis() && slot.evict(word) {
+                *occupancy.count(word) -= 1;
             }
         }
     }
@@ -196,11 +196,11 @@ impl Connections {
 
     /// Ends the connections on which no request has begun, though a part of its head may have come.
     pub(super) fn end_waiting(&self) {
-        let mut room = self.room();
+        let mut occupancy = self.occupancy();
         for slot in &self.slots {
             let word = slot.word();
             if matches!(word.phase(), Phase::New | Phase::Idle) && slot.evict(word) {
-                *room.count(word) -= 1;
+                *occupancy.count(word) -= 1;
             }
         }
     }
@@ -209,7 +209,7 @@ impl Connections {
     pub(super) async fn ended(&self) {
         loop {
             let freed = self.freed.notified();
-            if self.room().free.len() == self.slots.len() {
+            if self.occupancy().free.len() == self.slots.len() {
                 return;
             }
             freed.await;
@@ -218,15 +218,15 @@ impl Connections {
 
     /// Evicts a connection that waits, if there is one: file descriptors have run out.
     pub(super) fn relieve(&self) {
-        self.make_room(&mut self.room(), false);
+        self.evict_longest(&mut self.occupancy(), false);
     }
 
-    fn taken(&self, room: &Room) -> i64 {
-        i64::try_from(self.slots.len() - room.free.len()).unwrap_or(i64::MAX)
+    fn taken(&self, occupancy: &Occupancy) -> i64 {
+        i64::try_from(self.slots.len() - occupancy.free.len()).unwrap_or(i64::MAX)
     }
 
-    fn room(&self) -> MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    fn occupancy(&self) -> MutexGuard<'_, Occupancy> {
+        self.occupancy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Milliseconds since the start.

@@ -1,4 +1,5 @@
-//! A request's body on its way to its handler: it comes at a least rate, and what no handler read is handed back.
+//! The body of a request on its way to its handler: it must arrive at a minimum rate, and a part that no handler read goes back to the
+//! connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::min_rate::Pace;
+use super::min_rate::MinRate;
 use super::{Buffers, Connection};
 use crate::error::{Error, Kind, Result};
 
@@ -22,10 +23,10 @@ const REST_BYTES_MAX: u64 = 256 * 1024;
 const REST_WITHIN: Duration = Duration::from_millis(200);
 
 /// The body of a request, as handlers get it.
-pub(in crate::http) struct Arriving {
+pub(in crate::http) struct RequestBody {
     /// None at the end.
     body: Option<Incoming>,
-    pace: Pace,
+    rate: MinRate,
     connection: Arc<Connection>,
     /// Bytes that have come.
     read: usize,
@@ -33,15 +34,15 @@ pub(in crate::http) struct Arriving {
     buffers: Option<Buffers>,
 }
 
-impl Arriving {
+impl RequestBody {
     pub(in crate::http) fn new(
         body: Incoming,
         bytes_per_second_min: u64,
         connection: Arc<Connection>,
-    ) -> Arriving {
-        Arriving {
+    ) -> RequestBody {
+        RequestBody {
             body: Some(body).filter(|body| !body.is_end_stream()),
-            pace: Pace::new(bytes_per_second_min, PERIOD),
+            rate: MinRate::new(bytes_per_second_min, PERIOD),
             connection,
             read: 0,
             buffers: None,
@@ -51,11 +52,11 @@ impl Arriving {
     /// Waits for the client, unless it is too slow, or too many are waited for.
     fn wait(&mut self, cx: &mut Context<'_>) -> Result<()> {
         self.connection.hold_buffers(&mut self.buffers, self.read)?;
-        if self.pace.is_too_slow(cx) { Err(too_slow()) } else { Ok(()) }
+        if self.rate.is_too_slow(cx) { Err(too_slow()) } else { Ok(()) }
     }
 }
 
-impl Body for Arriving {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -69,7 +70,7 @@ impl Body for Arriving {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 this.read = this.read.saturating_add(bytes);
-                this.pace.add(bytes);
+                this.rate.add(bytes);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -97,7 +98,7 @@ impl Body for Arriving {
     }
 }
 
-impl Drop for Arriving {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(body) = self.body.take_if(|body| !body.is_end_stream()) {
             self.connection.hand_back(body);

@@ -1,4 +1,4 @@
-//! An answer's body on its way to the client.
+//! The body of a response on its way to the client.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use super::Connection;
 
-/// The body of an answer. Its drop says that all of it has been handed over, or that no more of it will be.
-pub(in crate::http) struct Leaving {
+/// The body of a response. Dropping it marks the response as handed over: as a whole, or as far as it will be.
+pub(in crate::http) struct ResponseBody {
     body: axum::body::Body,
     connection: Arc<Connection>,
 }
 
-impl Leaving {
-    pub(in crate::http) fn new(body: axum::body::Body, connection: Arc<Connection>) -> Leaving {
-        Leaving { body, connection }
+impl ResponseBody {
+    pub(in crate::http) fn new(body: axum::body::Body, connection: Arc<Connection>) -> ResponseBody {
+        ResponseBody { body, connection }
     }
 }
 
-impl Body for Leaving {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -41,7 +41,7 @@ impl Body for Leaving {
     }
 }
 
-impl Drop for Leaving {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         self.connection.end();
     }

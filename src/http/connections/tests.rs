@@ -5,8 +5,8 @@ use crate::metrics::unexported;
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 
-const PATIENCE: Patience =
-    Patience { first_head: Duration::from_secs(10), next_head: Duration::from_secs(75) };
+const PATIENCE: HeadTimeouts =
+    HeadTimeouts { first_head: Duration::from_secs(10), next_head: Duration::from_secs(75) };
 
 const BUDGET: usize = 1 << 20;
 
@@ -14,9 +14,9 @@ fn places(limit: usize, has_keys: bool) -> Arc<Connections> {
     patient_places(limit, has_keys, PATIENCE)
 }
 
-fn patient_places(limit: usize, has_keys: bool, patience: Patience) -> Arc<Connections> {
+fn patient_places(limit: usize, has_keys: bool, timeouts: HeadTimeouts) -> Arc<Connections> {
     let budget = ByteBudget::new(BUDGET, unexported());
-    Arc::new(Connections::new(limit, has_keys, patience, budget, unexported()))
+    Arc::new(Connections::new(limit, has_keys, timeouts, budget, unexported()))
 }
 
 /// A new connection, which is younger than all before it.
@@ -118,15 +118,15 @@ async fn places_come_back() {
         let third = enter(&places).await;
         assert!(pair[0].is_evicted() && !third.is_reserve());
     }
-    let room = places.room();
-    assert_eq!((room.regular, room.reserve, room.free.len()), (0, 0, places.slots.len()));
+    let occupancy = places.occupancy();
+    assert_eq!((occupancy.regular, occupancy.reserve, occupancy.free.len()), (0, 0, places.slots.len()));
 }
 
 #[tokio::test]
 async fn waiting_has_an_end() {
-    let no_time = Patience { first_head: Duration::ZERO, next_head: Duration::ZERO };
-    for (patience, is_over) in [(PATIENCE, false), (no_time, true)] {
-        let places = patient_places(3, true, patience);
+    let no_time = HeadTimeouts { first_head: Duration::ZERO, next_head: Duration::ZERO };
+    for (timeouts, is_over) in [(PATIENCE, false), (no_time, true)] {
+        let places = patient_places(3, true, timeouts);
         let [new, idle, busy] = [enter(&places).await, enter(&places).await, enter(&places).await];
         idle.begin_phase(Phase::Idle, Instant::now());
         busy.begin(Instant::now(), true);

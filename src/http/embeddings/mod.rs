@@ -36,7 +36,7 @@ use crate::http::forward::target::{Target, model_of};
 use crate::http::forward::{Forward, pass_on_to};
 use crate::http::models::Names;
 use crate::http::offload::offload;
-use crate::http::reservation::AnswerBytes;
+use crate::http::reservation::ResponseReservation;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::http::routes::Routes;
 use crate::service::Embeddings;
@@ -114,7 +114,7 @@ pub(super) async fn create(
     let answer_bytes = response::bytes_max(request.texts.len(), dim, format);
     // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.
     let vectors_bytes = request.texts.len() * native_dim * size_of::<f32>();
-    let held = AnswerBytes::reserve(&endpoint.budget, vectors_bytes + answer_bytes)?;
+    let held = ResponseReservation::reserve(&endpoint.budget, vectors_bytes + answer_bytes)?;
     let served = endpoint.embeddings.embed(&request).await.map_err(wire_field)?;
     let write = move || {
         let card = endpoint.names.card();

@@ -77,7 +77,7 @@ impl UnreadBody {
         read(self.body, self.bytes_max.min(bytes_max)).await
     }
 
-    /// Reads the body and what it says, off the runtime if it is long.
+    /// Reads the body and parses it, off the runtime if it is long.
     ///
     /// # Errors
     /// As [`read`], and those of `parse`.

@@ -1,11 +1,11 @@
-//! What a request's headers say about the cache.
+//! Directives to the cache in the headers of a request.
 
 use axum::http::{HeaderMap, header};
 
 use crate::error::{Error, Result};
 use crate::service::Directives;
 
-/// Adds the `Cache-Control` of a request (RFC 9111 section 5.2.1, RFC 5861 section 4) to `directives`. Where both speak,
+/// Adds the `Cache-Control` of a request (RFC 9111 section 5.2.1, RFC 5861 section 4) to `directives`. Where both set a limit,
 /// the stricter holds.
 ///
 /// # Errors
@@ -28,7 +28,7 @@ pub(in crate::http) fn forbids_storing(headers: &HeaderMap) -> bool {
         .any(|directive| directive.trim().eq_ignore_ascii_case("no-store"))
 }
 
-/// What the `Cache-Control` of a put says of the object that it brings, as one of an answer would (RFC 9111 section 5.2.2).
+/// The lifetime of an object in the `Cache-Control` of its PUT, which is read as that of a response (RFC 9111 section 5.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Storing {
     /// Nothing.
@@ -39,8 +39,8 @@ pub(in crate::http) enum Storing {
     Not,
 }
 
-/// Reads what a put says. Directives that tell browsers and private caches something, such as `private` or `immutable`,
-/// have no meaning here: a put is the word of the application itself.
+/// Reads the lifetime of a PUT. Directives for browsers and private caches, such as `private` or `immutable`, have no meaning here:
+/// the application itself sends the PUT.
 ///
 /// # Errors
 /// `InvalidInput` for a header that is not ASCII and for seconds that are none.
@@ -82,7 +82,7 @@ fn apply_one(directive: &str, directives: &mut Directives) -> Result<()> {
     Ok(())
 }
 
-/// The stricter of what was said before and what is said now.
+/// The stricter of two limits.
 fn tighten(limit: &mut Option<u32>, said: u32, stricter: fn(u32, u32) -> u32) {
     *limit = Some(limit.map_or(said, |before| stricter(before, said)));
 }

@@ -33,7 +33,7 @@ pub(in crate::http) struct CacheObject {
 }
 
 impl CacheObject {
-    /// The directives of body and headers together; where both speak, the stricter holds.
+    /// The directives of body and headers together; where both set a limit, the stricter holds.
     ///
     /// # Errors
     /// `InvalidInput`, as [`cache_control::apply`].
@@ -86,7 +86,7 @@ impl AnswerCacheObject {
         AnswerCacheObject { ttl, namespace, tags, ..AnswerCacheObject::default() }
     }
 
-    /// The directives and tags of body and headers together; where both speak, the stricter holds. `tags_param` names the body's
+    /// The directives and tags of body and headers together; where both set a limit, the stricter holds. `tags_param` names the body's
     /// tags.
     ///
     /// # Errors

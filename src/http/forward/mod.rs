@@ -13,7 +13,7 @@ use bytes::Bytes;
 use self::target::{Target, model_of};
 use crate::domain::is_credential;
 use crate::error::{Error, Kind};
-use crate::http::admission::Place;
+use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::Problem;
 use crate::http::extract::credential::credential;
 use crate::http::extract::model_name::check_model_name;
@@ -29,7 +29,7 @@ pub(super) const ROUTE: &str = "/v1/{*forwarded}";
 /// Methods that are passed on: others are for this server, and `TRACE` would show the client our credential.
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-/// The same, as a header tells them.
+/// The same, as a header lists them.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
@@ -89,7 +89,7 @@ pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<R
     pass_on_to(forward, target, request).await
 }
 
-/// As [`pass_on`], to where `target` says.
+/// As [`pass_on`], to `target`.
 pub(super) async fn pass_on_to(
     forward: &Forward,
     target: Target,
@@ -131,24 +131,24 @@ pub(super) async fn pass_on_to(
         body,
     };
     let is_of_client = call.credential.is_some();
-    if let Some(place) = head.extensions.get::<Arc<Place>>() {
-        place.leave();
+    if let Some(permit) = head.extensions.get::<Arc<ConcurrencyPermit>>() {
+        permit.release();
     }
     let reply = origin.ask(call).await?;
     let (status, headers) = (reply.status, reply.headers.clone());
     let mut response = Body::from_stream(reply.into_body()).into_response();
-    // Upstreams speak HTTP, so what they said can be said again.
+    // The upstream's status is valid HTTP; 502 if not.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     response.headers_mut().remove(header::CONTENT_TYPE);
     append_all(&headers, response.headers_mut());
     let headers = response.headers_mut();
-    // Behind what caches on the way have said (RFC 9211, section 2).
+    // Behind the entries of caches on the way (RFC 9211, section 2).
     headers.append(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=bypass"));
     if is_of_client {
-        // A cache in between knows `authorization`, and takes what came with another credential for everybody's.
+        // A cache in between knows `authorization`, and takes a response to another credential for a public one.
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
-    // What an upstream says is no page of this server's, whatever a browser takes it for.
+    // A browser must not take an upstream's response for a page of this server.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)

@@ -21,7 +21,7 @@ use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
 use crate::http::extract::path::path;
 use crate::http::offload::offload;
-use crate::http::reservation::AnswerBytes;
+use crate::http::reservation::ResponseReservation;
 use crate::service::Objects;
 use crate::service::objects::{
     Address, BATCH_MAX, Batch, Condition, Draft, Object, TAGS_MAX, check_batch_len, check_value_bytes,
@@ -181,7 +181,7 @@ pub(in crate::http) async fn batch(
     });
     let json = written.await?.expect("an answer is made of texts and numbers: this is a bug");
     let answer = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
-    Ok(AnswerBytes::reserved(reservation).attach(answer))
+    Ok(ResponseReservation::reserved(reservation).attach(answer))
 }
 
 /// A batch with the keys as the request names them.

@@ -34,7 +34,7 @@ use crate::service::{Directives, Objects};
 
 const LEASE: HeaderName = HeaderName::from_static("x-cache-lease");
 const LEASE_SECONDS: HeaderName = HeaderName::from_static("x-cache-lease-seconds");
-/// How long a request waits for another's lease if it does not say.
+/// How long a request waits for another's lease by default.
 const WAIT: Duration = Duration::from_secs(5);
 /// Room for the headers of an answer, those that the gate and the connection add included.
 const HEADERS: usize = 12;
@@ -306,7 +306,7 @@ fn hit(object: Object, is_known: bool) -> Response {
     response
 }
 
-/// Not found is how HTTP says it; the shape is that of every error.
+/// A miss is 404, in the shape of every error.
 fn miss(lease: Option<Granted>, is_held: bool) -> Response {
     let message = match (lease, is_held) {
         (Some(_), _) => "the object is not cached; make it and put it with the lease",
@@ -316,7 +316,7 @@ fn miss(lease: Option<Granted>, is_held: bool) -> Response {
     let mut response = Problem(Error::new(Kind::NotFound, message).param("key")).into_response();
     let headers = response.headers_mut();
     headers.insert(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=miss"));
-    // Caches in between may keep a 404 that says nothing of it (RFC 9110 section 15.1).
+    // Caches in between may store a 404 without this header (RFC 9110 section 15.1).
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(granted) = lease {
         describe_lease(granted, headers);

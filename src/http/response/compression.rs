@@ -111,7 +111,7 @@ fn is_worth_it(response: &Response) -> bool {
     is_whole && is_free && is_text(headers) && may_change()
 }
 
-/// Whether the media type says that compression gains something.
+/// Whether compression gains something for the media type.
 fn is_text(headers: &HeaderMap) -> bool {
     let Some(media_type) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;

@@ -19,7 +19,7 @@ pub(in crate::http) const MISSES: HeaderName = HeaderName::from_static("x-likewi
 /// How many were worked on once for several.
 pub(in crate::http) const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
 
-/// A time as Server Timing tells it: milliseconds, to the microsecond.
+/// A time in the form of Server Timing: milliseconds, to the microsecond.
 pub(in crate::http) struct Millis(pub(in crate::http) Duration);
 
 impl fmt::Display for Millis {

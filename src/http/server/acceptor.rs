@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use super::connection_loop::Serving;
+use super::connection_loop::ConnectionLoop;
 use crate::error::{Error, Kind, Result};
 use crate::http::connections::Connections;
 
@@ -20,7 +20,7 @@ pub(super) const EXPIRY: Duration = Duration::from_millis(500);
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
 /// Between two log lines about connections that could not be accepted.
-const COMPLAINT: Duration = Duration::from_secs(1);
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Accepts until `stopped` resolves, and serves on the runtime of the caller. The returned receiver resolves when the listener is
 /// closed, to a fault if it could not go on accepting.
@@ -30,7 +30,7 @@ const COMPLAINT: Duration = Duration::from_secs(1);
 pub(in crate::http) fn start(
     listener: TcpListener,
     connections: Arc<Connections>,
-    serving: Serving,
+    connection_loop: ConnectionLoop,
     stopped: oneshot::Receiver<()>,
 ) -> Result<oneshot::Receiver<std::io::Result<()>>> {
     let (closed, closes) = oneshot::channel();
@@ -39,7 +39,7 @@ pub(in crate::http) fn start(
         let accepted = Builder::new_current_thread().enable_all().build().and_then(|own| {
             own.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                Acceptor { listener, connections, serving, runtime, complained: None }
+                Acceptor { listener, connections, connection_loop, runtime, logged: None }
                     .accept_all(stopped)
                     .await;
                 Ok(())
@@ -58,9 +58,9 @@ pub(in crate::http) fn start(
 struct Acceptor {
     listener: tokio::net::TcpListener,
     connections: Arc<Connections>,
-    serving: Serving,
+    connection_loop: ConnectionLoop,
     runtime: Handle,
-    complained: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl Acceptor {
@@ -82,7 +82,7 @@ impl Acceptor {
                 connection = self.connections.enter(peer.ip()) => connection,
                 _ = &mut stopped => return,
             };
-            self.runtime.spawn(self.serving.clone().serve(stream, connection));
+            self.runtime.spawn(self.connection_loop.clone().serve(stream, connection));
         }
     }
 
@@ -93,7 +93,7 @@ impl Acceptor {
             let Ok((stream, peer)) = listener.accept() else { return };
             let entered = self.connections.enter(peer.ip()).now_or_never();
             let Some(connection) = entered.filter(|_| stream.set_nonblocking(true).is_ok()) else { return };
-            self.runtime.spawn(self.serving.clone().serve(stream, connection));
+            self.runtime.spawn(self.connection_loop.clone().serve(stream, connection));
         }
     }
 
@@ -108,8 +108,8 @@ impl Acceptor {
             match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok(accepted) => return accepted,
                 Err(error) => {
-                    if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
-                        self.complained = Some(Instant::now());
+                    if self.logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                        self.logged = Some(Instant::now());
                         tracing::warn!(%error, "a connection could not be accepted");
                     }
                     self.connections.relieve();

@@ -20,18 +20,16 @@ use socket2::SockRef;
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::protocol_error::Refusal;
+use super::protocol_error::{HEAD_BYTES_MAX, ProtocolError};
 use super::socket::Socket;
-use crate::http::admission::Gated;
+use crate::http::admission::HttpService;
 use crate::http::connections::Connection;
 
-/// Largest head of a request, its trailers included.
-pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// What a connection buffers of what it reads, and of what it has not sent yet.
 const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
-/// How long, and for how many bytes, a client is heard that goes on sending after it was answered: were the connection
-/// closed at once, the kernel would take the answer back (RFC 9112, section 9.6).
+/// How long, and for how many bytes, the server reads from a client that goes on sending after its response: if it closed the
+/// connection at once, the kernel would discard the response (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LINGER_BUFFER_BYTES: usize = 64 * 1024;
@@ -41,19 +39,19 @@ const MSG_TRUNC: i32 = 0x20;
 
 /// What serves connections. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Serving {
+pub(super) struct ConnectionLoop {
     protocol: http1::Builder,
-    routes: Gated,
+    routes: HttpService,
     bytes_per_second_min: u64,
 }
 
-impl Serving {
-    pub(in crate::http) fn new(routes: Gated, bytes_per_second_min: u64) -> Serving {
+impl ConnectionLoop {
+    pub(in crate::http) fn new(routes: HttpService, bytes_per_second_min: u64) -> ConnectionLoop {
         let mut protocol = http1::Builder::new();
         // The time for heads is watched by the accept loop, which costs a request no timer of its own.
         protocol.timer(TokioTimer::new()).header_read_timeout(None);
         protocol.half_close(true).max_header_size(HEAD_BYTES_MAX).max_buf_size(BUFFER_BYTES_MAX);
-        Serving { protocol, routes, bytes_per_second_min }
+        ConnectionLoop { protocol, routes, bytes_per_second_min }
     }
 
     /// Serves a connection to its end. One that breaks is its client's business.
@@ -70,7 +68,7 @@ impl Serving {
 
     /// Answers all requests. Returns the socket if the client is still sending.
     async fn answer(self, stream: TcpStream, connection: Arc<Connection>) -> Option<TcpStream> {
-        let Serving { protocol, routes, bytes_per_second_min } = self;
+        let ConnectionLoop { protocol, routes, bytes_per_second_min } = self;
         let socket = Socket::new(stream, bytes_per_second_min, Arc::clone(&connection));
         let service = service_fn(|request| {
             let (routes, connection) = (&routes, Arc::clone(&connection));
@@ -100,10 +98,11 @@ impl Serving {
         match served {
             Ok(()) => is_sending(&stream, &connection).then_some(stream),
             Err(error) => {
-                let refusal = Refusal::of(&error, &parts.read_buf).filter(|_| !connection.is_busy())?;
-                let id = routes.count_refusal(refusal.status());
+                let response =
+                    ProtocolError::of(&error, &parts.read_buf).filter(|_| !connection.is_busy())?;
+                let id = routes.count_refusal(response.status());
                 // An answer of this size fits the socket of a client to which nothing else is owed.
-                stream.try_write(&refusal.into_bytes(&id)).ok()?;
+                stream.try_write(&response.into_bytes(&id)).ok()?;
                 Some(stream)
             }
         }

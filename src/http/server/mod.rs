@@ -15,11 +15,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use self::acceptor::{BACKLOG, EXPIRY};
-use self::connection_loop::Serving;
+use self::connection_loop::ConnectionLoop;
 use crate::error::{Error, Kind, Result};
 use crate::http::Options;
-use crate::http::admission::Gated;
-use crate::http::connections::{Connections, Patience};
+use crate::http::admission::HttpService;
+use crate::http::connections::{Connections, HeadTimeouts};
 
 /// How long the rest of a head is waited for once the server stops.
 const LAST_HEAD: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     connections_max: usize,
-    patience: Patience,
+    timeouts: HeadTimeouts,
     bytes_per_second_min: u64,
     drain: Duration,
 }
@@ -52,7 +52,7 @@ impl Server {
             listener,
             address,
             connections_max: file_limit::connections_max(options.connections_max),
-            patience: Patience {
+            timeouts: HeadTimeouts {
                 first_head: Duration::from_secs(options.first_header_timeout_seconds),
                 next_head: Duration::from_secs(options.header_timeout_seconds),
             },
@@ -74,17 +74,17 @@ impl Server {
 /// `Internal` if connections could not be accepted any more; requests under way were finished.
 pub async fn serve(
     server: Server,
-    routes: Gated,
+    routes: HttpService,
     stops: &mut mpsc::Receiver<()>,
     on_stop: impl FnOnce(),
 ) -> Result<()> {
-    let Server { listener, connections_max, patience, bytes_per_second_min, drain, .. } = server;
+    let Server { listener, connections_max, timeouts, bytes_per_second_min, drain, .. } = server;
     let (keys, budget, metrics) = (routes.has_keys(), routes.budget(), routes.metrics());
-    let connections = Arc::new(Connections::new(connections_max, keys, patience, budget, metrics));
-    let serving = Serving::new(routes, bytes_per_second_min);
+    let connections = Arc::new(Connections::new(connections_max, keys, timeouts, budget, metrics));
+    let connection_loop = ConnectionLoop::new(routes, bytes_per_second_min);
     let (stop, stopped) = oneshot::channel();
     let listener = listener.into_std().map_err(unaccepted)?;
-    let mut closes = acceptor::start(listener, Arc::clone(&connections), serving, stopped)?;
+    let mut closes = acceptor::start(listener, Arc::clone(&connections), connection_loop, stopped)?;
     let closed = tokio::select! {
         _ = stops.recv() => {
             drop(stop);

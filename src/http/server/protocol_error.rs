@@ -5,22 +5,24 @@ use std::fmt::Write as _;
 
 use axum::http::{HeaderValue, StatusCode};
 
-use super::connection_loop::HEAD_BYTES_MAX;
 use crate::error::{Error, Kind};
 use crate::http::error_response;
 
+/// Largest head of a request, its trailers included.
+pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
+
 /// The answer to a head that cannot be parsed.
-pub(super) struct Refusal {
+pub(super) struct ProtocolError {
     status: StatusCode,
     error: Error,
 }
 
-impl Refusal {
+impl ProtocolError {
     /// None if nothing can be answered. `unparsed` is what was read of the connection and not parsed.
-    pub(in crate::http) fn of(error: &hyper::Error, unparsed: &[u8]) -> Option<Refusal> {
+    pub(in crate::http) fn of(error: &hyper::Error, unparsed: &[u8]) -> Option<ProtocolError> {
         if let Some(own) = own_error(error) {
             let error = Error::new(own.kind(), own.message().to_owned());
-            return Some(Refusal { status: error_response::status(own.kind()), error });
+            return Some(ProtocolError { status: error_response::status(own.kind()), error });
         }
         if !error.is_parse() {
             return None;
@@ -43,7 +45,7 @@ impl Refusal {
             let message = format!("the request cannot be read as HTTP/1.1: {fault}");
             (StatusCode::BAD_REQUEST, Error::new(Kind::InvalidInput, message))
         };
-        Some(Refusal { status, error })
+        Some(ProtocolError { status, error })
     }
 
     pub(in crate::http) fn status(&self) -> StatusCode {
@@ -107,8 +109,9 @@ mod tests {
     fn a_refusal_for_want_of_memory_says_when_to_come_back() {
         let id = HeaderValue::from_static("req_1");
         let answer = |kind: Kind| {
-            let refusal = Refusal { status: error_response::status(kind), error: Error::new(kind, "full") };
-            String::from_utf8(refusal.into_bytes(&id)).unwrap()
+            let fault =
+                ProtocolError { status: error_response::status(kind), error: Error::new(kind, "full") };
+            String::from_utf8(fault.into_bytes(&id)).unwrap()
         };
         let full = answer(Kind::Overloaded);
         assert!(full.starts_with("HTTP/1.1 429 ") && full.contains("\r\nretry-after: 1\r\n"), "{full}");

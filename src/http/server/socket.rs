@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::http::connections::min_rate::Pace;
+use crate::http::connections::min_rate::MinRate;
 use crate::http::connections::{Buffers, Connection};
 
-/// Over which the least rate of a reader is measured. The kernel says that a buffer has room only when half of
+/// Over which the least rate of a reader is measured. The kernel reports space in a buffer only when half of
 /// [`UNSENT_BYTES_MAX`] has left, so shorter periods would see no progress of a reader who is fast enough.
 const PERIOD: Duration = Duration::from_secs(30);
 /// What the kernel holds of an answer beyond what is under way to the client.
@@ -36,7 +36,7 @@ pub(super) struct Socket {
     stream: TcpStream,
     connection: Arc<Connection>,
     /// Runs while the peer takes nothing.
-    pace: Pace,
+    rate: MinRate,
     /// Runs from the moment on when the client sends no more, amid its request.
     half_closed: Option<HalfClosed>,
     /// Whether bytes of a next request hide the end of what the client sends.
@@ -66,7 +66,7 @@ impl Socket {
         Socket {
             stream,
             connection,
-            pace: Pace::new(bytes_per_second_min, PERIOD),
+            rate: MinRate::new(bytes_per_second_min, PERIOD),
             half_closed: None,
             has_more: false,
             head_bytes: 0,
@@ -79,8 +79,8 @@ impl Socket {
         self.stream
     }
 
-    /// Whether what is written is hyper's own answer to what it could not parse: the client gets another, which says more.
-    fn is_refusal(&self) -> bool {
+    /// Whether hyper writes its own response to what it could not parse. It is discarded: the client gets a more precise one.
+    fn discards_writes(&self) -> bool {
         self.connection.awaits_request()
     }
 
@@ -105,7 +105,7 @@ impl Socket {
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(bytes)) => {
-                self.pace.add(*bytes);
+                self.rate.add(*bytes);
                 self.head_bytes = 0;
                 if let Some(half_closed) = &mut self.half_closed {
                     half_closed.silent = 0;
@@ -117,7 +117,7 @@ impl Socket {
                 if self.connection.is_evicted() {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
                 }
-                if self.pace.is_too_slow(cx) {
+                if self.rate.is_too_slow(cx) {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 if !self.connection.is_held() {
@@ -130,8 +130,8 @@ impl Socket {
 
     /// Looks whether the client of the present request is still there.
     ///
-    /// A client that closes its sending side may wait for its answer, or may have left: the kernel tells the same of
-    /// both, until something is sent.
+    /// A client that closes its sending side may wait for its answer, or may have left: the kernel reports both
+    /// alike until something is sent.
     fn look_after_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.half_closed.is_none() && !self.has_more {
             let mut byte = [0];
@@ -154,7 +154,7 @@ impl Socket {
             if half_closed.count == PROBE_LOOK && self.connection.may_be_continued() {
                 let _ = self.stream.try_write(PROBE);
             }
-            // No interim answer can be sent amid an answer, so what is not sent tells nothing.
+            // No interim answer can be sent amid an answer, so a missing one proves nothing.
             if half_closed.silent >= SILENT_LOOKS_MAX && self.connection.is_answered() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
@@ -200,7 +200,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_refusal() {
+        if self.discards_writes() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
@@ -212,7 +212,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_refusal() {
+        if self.discards_writes() {
             return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
@@ -225,7 +225,7 @@ impl AsyncWrite for Socket {
 
     /// Hyper calls it whenever everything that it had to write is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pace.rest();
+        self.rate.pause();
         self.connection.flushed();
         if self.connection.is_evicted() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
