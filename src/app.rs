@@ -15,9 +15,9 @@ use crate::cache::{
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
-use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, RemoteEmbedder};
+use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, ModelRegistry, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
-use crate::http::{self, Names, Parts, Readiness, Server, State};
+use crate::http::{self, Parts, Readiness, Server, State};
 use crate::search::{Catalog, Program};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::storage::rows::Place;
@@ -40,7 +40,8 @@ pub struct Engine {
     pub invalidation: Arc<Invalidation>,
     origin: Arc<dyn Origin>,
     tiers: Arc<Tiers>,
-    embedder: Arc<dyn Embedder>,
+    /// The embedding models.
+    pub models: Arc<ModelRegistry>,
     budget: Arc<ByteBudget>,
     metrics: AppMetrics,
     stores: Stores,
@@ -84,10 +85,10 @@ impl Engine {
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.allow_unknown_namespaces)?);
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
-        let (embedder, stores) = tokio::task::block_in_place(|| {
-            beside(|| embedder(config, &metrics.embed), || Stores::open(config, &directory, &clock, &metrics))
+        let (models, stores) = tokio::task::block_in_place(|| {
+            beside(|| models(config, &metrics.embed), || Stores::open(config, &directory, &clock, &metrics))
         });
-        let (embedder, stores) = (embedder?, stores?);
+        let (models, stores) = (Arc::new(models?), stores?);
         let tags_max = config.cache.tags_max(&Machine::read());
         let versions = Versions::open(Arc::clone(&stores.records), tags_max).await?;
         let freshness = Freshness::new(clock, Arc::new(versions));
@@ -104,7 +105,6 @@ impl Engine {
         let embeddings = Arc::new(Embeddings::new(
             vectors,
             Arc::clone(&namespaces),
-            Arc::clone(&embedder),
             config.embeddings.clone(),
             Arc::clone(&metrics.texts),
         ));
@@ -125,6 +125,7 @@ impl Engine {
         ));
         let collections = Arc::new(Collections::new(
             Arc::clone(&stores.catalog),
+            Arc::clone(&models),
             Arc::clone(&embeddings),
             results,
             Arc::clone(&namespaces),
@@ -146,7 +147,7 @@ impl Engine {
             invalidation,
             origin,
             tiers,
-            embedder,
+            models,
             budget,
             metrics,
             stores,
@@ -233,6 +234,11 @@ fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() ->
     })
 }
 
+/// The models of the configuration.
+fn models(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<ModelRegistry> {
+    Ok(ModelRegistry::new(embedder(config, metrics)?, config.model.aliases.clone()))
+}
+
 fn embedder(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Arc<dyn Embedder>> {
     let dir = match (&config.model.dir, &config.embed.remote.base_url) {
         (Some(_), Some(_)) => {
@@ -267,7 +273,6 @@ pub async fn serve(
 ) -> Result<()> {
     let server = Server::bind(&config.http).await?;
     let engine = Engine::build(&config).await?;
-    let card = engine.embedder.card().clone();
     let readiness = Arc::new(Readiness::default());
     let router = http::router(
         &config.http,
@@ -279,16 +284,15 @@ pub async fn serve(
             answers: Arc::clone(&engine.answers),
             origin: config.upstream.is_configured().then(|| Arc::clone(&engine.origin)),
             forwarded_headers: config.upstream.forwarded_headers.clone(),
-            embedder: Arc::clone(&engine.embedder),
+            models: Arc::clone(&engine.models),
             tiers: Arc::clone(&engine.tiers),
-            names: Arc::new(Names::new(card.clone(), config.model.aliases.clone())),
             readiness: Arc::clone(&readiness),
             budget: Arc::clone(&engine.budget),
             metrics: engine.metrics.of_server(),
         },
     )?;
     readiness.set(State::Ready);
-    on_ready(server.address(), &card.name);
+    on_ready(server.address(), &engine.models.default_model().card().name);
     let on_stop = || {
         tracing::info!("stopping: requests under way are finished");
         readiness.set(State::Stopping);

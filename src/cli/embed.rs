@@ -2,10 +2,12 @@
 
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use likewise::app::Engine;
 use likewise::domain::{InputType, Tenant};
+use likewise::embed::ModelRegistry;
 use likewise::error::{Error, Kind, Result};
 use likewise::service::Directives;
 use likewise::service::embeddings::{Counts, Request};
@@ -108,7 +110,7 @@ impl Embed {
         let progress = super::bar(lines.len());
         let mut counts = Counts::default();
         for chunk in lines.chunks(CHUNK_TEXTS) {
-            let response = engine.embeddings.embed(&self.request(chunk)).await?;
+            let response = engine.embeddings.embed(&self.request(&engine.models, chunk)).await?;
             for (line, entry) in chunk.iter().zip(&response.entries) {
                 write_line(&mut output, line, &entry.value)?;
             }
@@ -133,8 +135,9 @@ impl Embed {
         })
     }
 
-    fn request(&self, lines: &[Line]) -> Request {
+    fn request(&self, models: &ModelRegistry, lines: &[Line]) -> Request {
         Request {
+            model: Arc::clone(models.default_model()),
             texts: lines.iter().map(|line| line.text.clone()).collect(),
             input_type: self.input_type.map(|purpose| match purpose {
                 Purpose::Query => InputType::Query,

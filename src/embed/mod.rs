@@ -12,6 +12,7 @@ mod model_dir;
 mod priority_queue;
 mod prompts;
 mod rate;
+mod registry;
 mod remote;
 mod token_ids;
 mod tokenizer;
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 pub use local::LocalEmbedder;
 pub use metrics::EmbedMetrics;
 pub use prompts::Prompts;
+pub use registry::ModelRegistry;
 pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
 pub use token_ids::TokenIds;
 

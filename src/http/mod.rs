@@ -30,7 +30,6 @@ mod server;
 
 pub use admission::{ApiKey, HttpService};
 pub use metrics::{HttpMetrics, ServerMetrics};
-pub use models::Names;
 pub use operations::{Readiness, State};
 pub use options::Options;
 pub use router::{Parts, openapi, router};

@@ -13,7 +13,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use crate::embed::ModelCard;
+use crate::embed::{ModelCard, ModelRegistry};
 use crate::error::{Error, Kind, Result};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{ErrorBody, Problem};
@@ -24,73 +24,9 @@ use crate::http::extract::trace_headers::trace_headers;
 use crate::http::forward::{Forward, pass_on};
 use crate::http::routes::{Access, Routes};
 
-/// The names under which the model is served. Shared by `Arc`.
-#[derive(Debug)]
-pub struct Names {
-    card: ModelCard,
-    aliases: Vec<String>,
-}
-
-impl Names {
-    /// The model of `card`, also called by `aliases`.
-    pub fn new(card: ModelCard, aliases: Vec<String>) -> Names {
-        Names { card, aliases }
-    }
-
-    /// The model called `name`.
-    ///
-    /// # Errors
-    /// `ModelNotFound`, with the names that are served.
-    pub(super) fn resolve(&self, name: &str) -> Result<&ModelCard> {
-        if self.serves(name) { Ok(&self.card) } else { Err(self.unknown(name)) }
-    }
-
-    /// The error of a request for a model that is not served.
-    pub(super) fn unknown(&self, name: &str) -> Error {
-        if let Err(error) = check_model_name(name) {
-            return error;
-        }
-        let served = self.all().collect::<Vec<_>>().join("`, `");
-        Error::new(Kind::ModelNotFound, format!("the model `{name}` is not served here; `{served}` is"))
-            .param("model")
-    }
-
-    /// The model.
-    pub(super) fn card(&self) -> &ModelCard {
-        &self.card
-    }
-
-    /// Whether the model is called `name`.
-    pub(super) fn serves(&self, name: &str) -> bool {
-        self.all().any(|known| known == name)
-    }
-
-    fn all(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.card.name.as_str()).chain(self.aliases.iter().map(String::as_str))
-    }
-
-    /// Whether a model object of another server is called as one of these.
-    fn names(&self, model: &RawValue) -> bool {
-        #[derive(Deserialize)]
-        struct Named<'a> {
-            #[serde(borrow)]
-            id: Cow<'a, str>,
-        }
-        let named = serde_json::from_str::<Named<'_>>(model.get());
-        named.is_ok_and(|named| self.serves(&named.id))
-    }
-
-    fn object(&self, id: &str) -> ModelObject {
-        ModelObject {
-            id: id.to_owned(),
-            object: "model",
-            created: self.card.created.0,
-            owned_by: "likewise",
-            dimensions: self.card.dim,
-            max_input_tokens: self.card.tokens_max,
-            fingerprint: self.card.fingerprint.to_string(),
-        }
-    }
+/// The error of a request for a model that is not served.
+pub(super) fn unknown(models: &ModelRegistry, name: &str) -> Error {
+    check_model_name(name).err().unwrap_or_else(|| models.unknown(name))
 }
 
 /// A model that can be asked for.
@@ -112,6 +48,32 @@ pub(super) struct ModelObject {
     pub(super) fingerprint: String,
 }
 
+impl ModelObject {
+    /// The model of `card` under the name `id`.
+    fn new(id: &str, card: &ModelCard) -> ModelObject {
+        ModelObject {
+            id: id.to_owned(),
+            object: "model",
+            created: card.created.0,
+            owned_by: "likewise",
+            dimensions: card.dim,
+            max_input_tokens: card.tokens_max,
+            fingerprint: card.fingerprint.to_string(),
+        }
+    }
+}
+
+/// Whether the name in a model object of another server is that of a model that is served here.
+fn is_served(models: &ModelRegistry, model: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+    }
+    let named = serde_json::from_str::<Named<'_>>(model.get());
+    named.is_ok_and(|named| models.find(&named.id).is_some())
+}
+
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelList {
@@ -124,7 +86,7 @@ pub(super) struct ModelList {
 
 /// What the handlers need.
 pub(super) struct Endpoint {
-    pub(super) names: Arc<Names>,
+    pub(super) models: Arc<ModelRegistry>,
     pub(super) forward: Arc<Forward>,
 }
 
@@ -167,15 +129,17 @@ pub(super) async fn list(
     Extension(permit): Extension<Arc<ConcurrencyPermit>>,
     headers: HeaderMap,
 ) -> Result<Json<ModelList>, Problem> {
-    let names = &endpoint.names;
+    let models = &endpoint.models;
     let fault = |error| Error::new(Kind::Internal, "describe a model").source(error);
-    let own = names.all().map(|id| to_raw_value(&names.object(id)).map_err(fault));
+    let own = models
+        .list()
+        .map(|(id, embedder)| to_raw_value(&ModelObject::new(id, embedder.card())).map_err(fault));
     let mut data = own.collect::<Result<Vec<_>>>()?;
     if let Some(origin) = &endpoint.forward.origin {
         permit.release();
         let theirs = origin.models(credential(&headers), trace_headers(&headers)).await?;
-        // Whoever asks for a model that both have is answered here.
-        data.extend(theirs.into_iter().filter(|model| !names.names(model)));
+        // A request for a model that both have is answered here.
+        data.extend(theirs.into_iter().filter(|model| !is_served(models, model)));
     }
     Ok(Json(ModelList { object: "list", data }))
 }
@@ -208,9 +172,9 @@ pub(super) async fn describe_below(
 
 async fn described(endpoint: &Endpoint, id: &str, request: HttpRequest) -> Result<Response, Problem> {
     check_model_name(id)?;
-    match endpoint.names.resolve(id) {
-        Ok(_) => Ok(Json(endpoint.names.object(id)).into_response()),
-        Err(_) if endpoint.forward.origin.is_some() => pass_on(&endpoint.forward, request).await,
-        Err(error) => Err(error.into()),
+    match endpoint.models.find(id) {
+        Some(embedder) => Ok(Json(ModelObject::new(id, embedder.card())).into_response()),
+        None if endpoint.forward.origin.is_some() => pass_on(&endpoint.forward, request).await,
+        None => Err(endpoint.models.unknown(id).into()),
     }
 }

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use crate::cache::{TierName, TierStats, Tiers};
-use crate::embed::Embedder;
+use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::metrics::ServerMetrics;
@@ -55,7 +55,7 @@ impl Readiness {
 /// What the probes and the numbers are read from.
 pub(super) struct Operations {
     pub(super) readiness: Arc<Readiness>,
-    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) models: Arc<ModelRegistry>,
     pub(super) tiers: Arc<Tiers>,
     pub(super) collections: Arc<Collections>,
     pub(super) answers: Arc<Answers>,
@@ -93,7 +93,9 @@ pub(super) async fn readyz(
     match operations.readiness.get() {
         State::Starting => unready("the server is starting"),
         State::Stopping => unready("the server is stopping"),
-        State::Ready if !operations.embedder.is_alive() => unready("the model's thread has died"),
+        State::Ready if !operations.models.embedders().all(|model| model.is_alive()) => {
+            unready("the model's thread has died")
+        }
         State::Ready => Ok("ready\n"),
     }
 }
@@ -254,7 +256,7 @@ impl Operations {
             tier.bytes.set(gauge(stats.bytes));
             tier.is_enabled.set(i64::from(stats.is_on));
         }
-        self.metrics.embed.queued_texts.set(gauge(self.embedder.queued() as u64));
+        self.metrics.embed.queued_texts.set(gauge(self.queued_texts() as u64));
         self.metrics.http.resident_bytes.set(gauge(crate::metrics::resident_bytes()));
     }
 
@@ -271,12 +273,17 @@ impl Operations {
         }
     }
 
+    /// Texts that wait for any model.
+    fn queued_texts(&self) -> usize {
+        self.models.embedders().map(|model| model.queued()).sum()
+    }
+
     fn model_stats(&self) -> ModelStats {
-        let (card, metrics) = (self.embedder.card(), &self.metrics.embed);
+        let (card, metrics) = (self.models.default_model().card(), &self.metrics.embed);
         ModelStats {
             name: card.name.clone(),
             dimensions: card.dim,
-            queued_texts: self.embedder.queued(),
+            queued_texts: self.queued_texts(),
             batches: metrics.batches.get(),
             embedded_texts: metrics.embedded_texts.get(),
             embedded_tokens: metrics.embedded_tokens.get(),

@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, HeaderName, header};
 use super::admission::cors::Cors;
 use super::admission::{self, Admission, HttpService};
 use super::metrics::ServerMetrics;
-use super::models::Names;
 use super::operations::{Operations, Readiness};
 use super::routes::Table;
 use super::{
@@ -20,7 +19,7 @@ use crate::cache::Tiers;
 use crate::dialects::ParseCache;
 use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::is_credential;
-use crate::embed::Embedder;
+use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
@@ -29,8 +28,8 @@ use crate::upstream::{Origin, is_hop_by_hop};
 pub struct Parts {
     /// Embeds.
     pub embeddings: Arc<Embeddings>,
-    /// The model, for probes and numbers.
-    pub embedder: Arc<dyn Embedder>,
+    /// The embedding models.
+    pub models: Arc<ModelRegistry>,
     /// Keeps objects.
     pub objects: Arc<Objects>,
     /// Hides what is no longer true.
@@ -45,8 +44,6 @@ pub struct Parts {
     pub forwarded_headers: Vec<String>,
     /// The tiers, for numbers.
     pub tiers: Arc<Tiers>,
-    /// The model's names.
-    pub names: Arc<Names>,
     /// What the readiness probe reads.
     pub readiness: Arc<Readiness>,
     /// Bytes that requests in flight may hold.
@@ -139,14 +136,14 @@ impl Endpoints {
                 collections: Arc::clone(&parts.collections),
                 answers: Arc::clone(&parts.answers),
                 readiness: parts.readiness,
-                embedder: parts.embedder,
+                models: Arc::clone(&parts.models),
                 tiers: parts.tiers,
                 metrics: parts.metrics,
                 started: Instant::now(),
             }),
             embeddings: Arc::new(embeddings::Endpoint {
                 embeddings: parts.embeddings,
-                names: Arc::clone(&parts.names),
+                models: Arc::clone(&parts.models),
                 forward: Arc::clone(&forward),
                 body_bytes_max,
                 budget: Arc::clone(&parts.budget),
@@ -162,11 +159,10 @@ impl Endpoints {
             }),
             collections: Arc::new(collections::Endpoint {
                 collections: parts.collections,
-                names: Arc::clone(&parts.names),
                 body_bytes_max,
                 budget: parts.budget,
             }),
-            models: Arc::new(models::Endpoint { names: parts.names, forward: Arc::clone(&forward) }),
+            models: Arc::new(models::Endpoint { models: parts.models, forward: Arc::clone(&forward) }),
             answers: Arc::new(answers::Endpoint {
                 parse_cache: ParseCache::new(&ChatCompletions, parts.answers.normalization()),
                 answers: parts.answers,

@@ -23,8 +23,8 @@ use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::{parse, shortened};
+use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::path::path;
-use crate::http::models::Names;
 use crate::http::routes::{Access, Routes};
 use crate::search::{Collection, Indexed, Metric, metric_name};
 use crate::service::Collections;
@@ -33,7 +33,6 @@ use crate::service::collections::Spec;
 /// What the handlers need.
 pub(super) struct Endpoint {
     pub(super) collections: Arc<Collections>,
-    pub(super) names: Arc<Names>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
 }
@@ -185,14 +184,10 @@ pub(super) async fn create(
             Error::invalid("metric", format!("there is no metric {name:?}: cosine, inner_product or l2"))
         })?,
     };
-    let model = wire
-        .model
-        .as_deref()
-        .map(|name| endpoint.names.resolve(name).map(|card| card.name.clone()))
-        .transpose()?;
+    wire.model.as_deref().map(check_model_name).transpose()?;
     let spec = Spec {
         metric,
-        model,
+        model: wire.model,
         dim: wire.dimensions,
         index: wire.index.map(Indexed::from).unwrap_or_default(),
     };

@@ -25,7 +25,7 @@ use utoipa_axum::routes;
 use crate::byte_budget::ByteBudget;
 use crate::cache::TierName;
 use crate::domain::{InputType, Tenant};
-use crate::embed::ModelCard;
+use crate::embed::{Embedder, ModelCard, ModelRegistry};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
@@ -34,7 +34,7 @@ use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
 use crate::http::forward::target::{Target, model_of};
 use crate::http::forward::{Forward, pass_on_to};
-use crate::http::models::Names;
+use crate::http::models::unknown;
 use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
@@ -50,7 +50,7 @@ const HEADERS: usize = 12;
 /// What the handler needs.
 pub(super) struct Endpoint {
     pub(super) embeddings: Arc<Embeddings>,
-    pub(super) names: Arc<Names>,
+    pub(super) models: Arc<ModelRegistry>,
     /// Where other models are asked.
     pub(super) forward: Arc<Forward>,
     pub(super) body_bytes_max: usize,
@@ -104,20 +104,21 @@ pub(super) async fn create(
         }
     };
     let request = Request {
+        model: asked.model,
         texts: asked.texts,
         input_type: asked.input_type,
         truncate: asked.truncate,
         tenant,
         directives: asked.cache.with_headers(&head.headers)?,
     };
-    let (format, dim, native_dim) = (asked.format, asked.dim, endpoint.names.card().dim);
+    let (format, dim, native_dim) = (asked.format, asked.dim, request.model.card().dim);
     let answer_bytes = response::bytes_max(request.texts.len(), dim, format);
     // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.
     let vectors_bytes = request.texts.len() * native_dim * size_of::<f32>();
     let held = ResponseReservation::reserve(&endpoint.budget, vectors_bytes + answer_bytes)?;
     let served = endpoint.embeddings.embed(&request).await.map_err(wire_field)?;
     let write = move || {
-        let card = endpoint.names.card();
+        let card = request.model.card();
         answer(&served, &card.name, format, dim, card.dim)
     };
     Ok(held.attach(offload(answer_bytes, write).await?))
@@ -130,8 +131,9 @@ enum Read {
     Others(Result<EmbeddingsRequest>),
 }
 
-/// What a body asks of the model that is served here.
+/// What a body asks of a model that is served here.
 struct Asked {
+    model: Arc<dyn Embedder>,
     texts: Vec<String>,
     input_type: Option<InputType>,
     truncate: bool,
@@ -143,16 +145,20 @@ struct Asked {
 
 fn read(endpoint: &Endpoint, body: &[u8]) -> Read {
     match parse::<EmbeddingsRequest>(body) {
-        Ok(wire) if endpoint.names.serves(&wire.model) => Read::Ours(Asked::new(wire, endpoint)),
-        parsed => Read::Others(parsed),
+        Ok(wire) => match endpoint.models.find(&wire.model) {
+            Some(model) => Read::Ours(Asked::new(wire, model, endpoint)),
+            None => Read::Others(Ok(wire)),
+        },
+        Err(error) => Read::Others(Err(error)),
     }
 }
 
 impl Asked {
-    fn new(wire: EmbeddingsRequest, endpoint: &Endpoint) -> Result<Asked> {
+    fn new(wire: EmbeddingsRequest, model: &Arc<dyn Embedder>, endpoint: &Endpoint) -> Result<Asked> {
         Ok(Asked {
-            dim: dim(&wire, endpoint.names.card())?,
-            texts: texts(wire.input, &endpoint.embeddings, endpoint.body_bytes_max)?,
+            model: Arc::clone(model),
+            dim: dim(&wire, model.card())?,
+            texts: texts(wire.input, &**model, endpoint)?,
             input_type: wire.input_type.map(|name| match name {
                 InputTypeName::Query => InputType::Query,
                 InputTypeName::Document => InputType::Document,
@@ -191,9 +197,11 @@ async fn pass_on_others(
 ) -> Result<Response, Problem> {
     let (model, cache) = match parsed {
         Ok(wire) if endpoint.forward.origin.is_some() => (wire.model, wire.cache),
-        Ok(wire) => return Err(endpoint.names.unknown(&wire.model).into()),
+        Ok(wire) => return Err(unknown(&endpoint.models, &wire.model).into()),
         Err(error) => match model_of(&head.headers, &body).await {
-            Ok(Some(model)) if endpoint.forward.origin.is_some() && !endpoint.names.serves(&model) => {
+            Ok(Some(model))
+                if endpoint.forward.origin.is_some() && endpoint.models.find(&model).is_none() =>
+            {
                 (model, None)
             }
             Ok(_) | Err(_) => return Err(error.into()),
@@ -218,11 +226,11 @@ fn without_cache(body: &Bytes) -> Result<Bytes> {
     serde_json::to_vec(&members).map(Bytes::from).map_err(fault)
 }
 
-/// The texts of a request, in order. Those of token ids have together at most `bytes_max` bytes, as if they had been sent.
-fn texts(input: Input, embeddings: &Embeddings, bytes_max: usize) -> Result<Vec<String>> {
+/// The texts of a request, in order. Those of token ids have together at most the bytes of a body, as if they had been sent.
+fn texts(input: Input, model: &dyn Embedder, endpoint: &Endpoint) -> Result<Vec<String>> {
     let texts = match input {
         Input::Texts(texts) => texts,
-        Input::Tokens(lists) => decoded(&lists, embeddings, bytes_max)?,
+        Input::Tokens(lists) => decoded(&lists, model, endpoint)?,
     };
     if texts.is_empty() {
         return Err(Error::invalid("input", "input is an empty list"));
@@ -233,14 +241,15 @@ fn texts(input: Input, embeddings: &Embeddings, bytes_max: usize) -> Result<Vec<
     }
 }
 
-fn decoded(lists: &[Vec<u32>], embeddings: &Embeddings, bytes_max: usize) -> Result<Vec<String>> {
+fn decoded(lists: &[Vec<u32>], model: &dyn Embedder, endpoint: &Endpoint) -> Result<Vec<String>> {
+    let bytes_max = endpoint.body_bytes_max;
     let mut texts = Vec::with_capacity(lists.len());
     let mut bytes = 0;
     for (row, ids) in lists.iter().enumerate() {
         if ids.is_empty() {
             return Err(Error::invalid("input", format!("input[{row}] is an empty list of token ids")));
         }
-        let text = embeddings.decode_tokens(ids).map_err(wire_field)?;
+        let text = endpoint.embeddings.decode_tokens(model, ids).map_err(wire_field)?;
         bytes += text.len();
         if bytes > bytes_max {
             let message = format!("the texts of the token ids have together more than {bytes_max} bytes");

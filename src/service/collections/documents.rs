@@ -35,7 +35,7 @@ pub struct NewDocument {
 }
 
 impl Collections {
-    /// Creates a collection, of the server's model unless the spec names another, and returns whether it is new.
+    /// Creates a collection, of the default model unless the spec names another, and returns whether it is new.
     ///
     /// # Errors
     /// `InvalidInput` for a name or a dimension that cannot be one, `ModelNotFound`, `Conflict` if it is there and of
@@ -43,7 +43,8 @@ impl Collections {
     ///
     /// Cancel safety: a started call runs to its end, before another one creates or drops a collection.
     pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Collection>, bool)> {
-        let card = self.embeddings.card();
+        let named = spec.model.as_deref().map(|name| self.models.get(name)).transpose()?;
+        let card = named.unwrap_or_else(|| self.models.default_model()).card();
         let model = || Model { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
         let (model, dim) = match (&spec.model, spec.dim) {
             (None, Some(dim)) => (None, dim),
@@ -117,9 +118,8 @@ impl Collections {
             .filter(|(_, draft)| draft.vector.is_none())
             .map(|(row, draft)| Ok((row, text_of(row, draft)?)))
             .collect::<Result<_>>()?;
-        if let Some((row, _)) = texts.first() {
-            self.check_model(&collection, field_of(*row, "text"))?;
-        }
+        let first_text = texts.first().map(|(row, _)| field_of(*row, "text"));
+        let model = first_text.map(|field| self.model_of(&collection, field)).transpose()?;
         // Vectors that were brought are looked at before any text is embedded.
         let mut vectors = Vec::with_capacity(drafts.len());
         let mut documents = Vec::with_capacity(drafts.len());
@@ -131,10 +131,10 @@ impl Collections {
             vectors.push(vector);
             documents.push(draft.document);
         }
-        if !texts.is_empty() {
+        if let Some(model) = model {
             let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
             let path = |text: usize| field_of(rows[text], "text");
-            let embedded = self.embed(texts, InputType::Document, truncate, tenant, path).await;
+            let embedded = self.embed(model, texts, InputType::Document, truncate, tenant, path).await;
             let embedded =
                 embedded.map_err(|error| error.map_field(|field| field.renamed("texts", "documents")))?;
             for (&row, mut vector) in rows.iter().zip(embedded) {

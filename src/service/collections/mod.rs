@@ -19,6 +19,7 @@ use super::Directives;
 use super::embeddings::Embeddings;
 use crate::cache::{Cache, Landing, Namespaces, SEARCH_RESULTS, SingleFlight};
 use crate::domain::{Key, Tenant};
+use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Catalog, Collection, Filter, Query, Results, check_bytes};
 
@@ -124,6 +125,7 @@ pub struct Found {
 /// The use case. Shared by `Arc`.
 pub struct Collections {
     catalog: Arc<Catalog>,
+    models: Arc<ModelRegistry>,
     embeddings: Arc<Embeddings>,
     cache: Arc<Cache>,
     namespaces: Arc<Namespaces>,
@@ -145,6 +147,7 @@ impl Collections {
     /// A use case over a catalogue, with results kept in `cache`.
     pub fn new(
         catalog: Arc<Catalog>,
+        models: Arc<ModelRegistry>,
         embeddings: Arc<Embeddings>,
         cache: Arc<Cache>,
         namespaces: Arc<Namespaces>,
@@ -153,6 +156,7 @@ impl Collections {
     ) -> Collections {
         Collections {
             catalog,
+            models,
             embeddings,
             cache,
             namespaces,

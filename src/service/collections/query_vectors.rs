@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Collections, Input, Search};
 use crate::domain::{Entry, InputType, Key, Tenant};
+use crate::embed::Embedder;
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{Collection, Unfit};
 use crate::service::{Directives, embeddings};
@@ -35,7 +36,7 @@ impl Collections {
                 if let Some(row) = texts.iter().position(String::is_empty) {
                     return Err(Error::invalid("texts", format!("text {row} is empty")));
                 }
-                self.check_model(collection, "texts")?;
+                self.model_of(collection, "texts")?;
                 Ok(texts.iter().cloned().map(QueryInput::Text).collect())
             }
             Input::Vectors(vectors) => {
@@ -70,7 +71,8 @@ impl Collections {
         if !texts.is_empty() {
             let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();
             let path = |text: usize| FieldPath::from("texts").element(places[text]);
-            let embedded = self.embed(texts, InputType::Query, true, &search.tenant, path).await?;
+            let model = self.model_of(collection, "texts")?;
+            let embedded = self.embed(model, texts, InputType::Query, true, &search.tenant, path).await?;
             for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
                 prepare(collection, &mut vector, "texts")?;
                 wanted.vector = vector;
@@ -82,6 +84,7 @@ impl Collections {
     /// The vectors of texts. `path` is that of the field that a text came in.
     pub(super) async fn embed(
         &self,
+        model: &Arc<dyn Embedder>,
         texts: Vec<String>,
         input_type: InputType,
         truncate: bool,
@@ -89,6 +92,7 @@ impl Collections {
         path: impl Fn(usize) -> FieldPath,
     ) -> Result<Vec<Vec<f32>>> {
         let request = embeddings::Request {
+            model: Arc::clone(model),
             texts,
             input_type: Some(input_type),
             truncate,
@@ -107,16 +111,25 @@ impl Collections {
         Ok(embedded.entries.iter().map(vector).collect())
     }
 
-    /// Refuses texts where the model that embeds is not the one whose vectors the collection holds.
-    pub(super) fn check_model(&self, collection: &Collection, field: impl Into<FieldPath>) -> Result<()> {
-        let card = self.embeddings.card();
+    /// The model whose vectors a collection holds.
+    ///
+    /// # Errors
+    /// `Conflict` at `field` if this server does not run the model, or if clients bring the vectors.
+    pub(super) fn model_of(
+        &self,
+        collection: &Collection,
+        field: impl Into<FieldPath>,
+    ) -> Result<&Arc<dyn Embedder>> {
         let message = match &collection.settings().model {
-            Some(model) if model.fingerprint == card.fingerprint.to_string() => return Ok(()),
-            Some(model) => format!(
-                "the collection holds vectors of the model {}, with another fingerprint than that of {}, which this \
-                 server runs",
-                model.name, card.name
-            ),
+            Some(model) => match self.models.with_fingerprint(&model.fingerprint) {
+                Some(embedder) => return Ok(embedder),
+                None => format!(
+                    "the collection holds vectors of the model {}, with another fingerprint than that of {}, which \
+                     this server runs",
+                    model.name,
+                    self.models.default_model().card().name
+                ),
+            },
             None => "the collection has no model: it takes vectors only".to_owned(),
         };
         Err(Error::new(Kind::Conflict, message).param(field))

@@ -21,7 +21,7 @@ use self::making::{Making, Served};
 use super::Directives;
 use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp, TierName};
 use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Tenant};
-use crate::embed::{Embedder, ModelCard, Priority};
+use crate::embed::{Embedder, Priority};
 use crate::error::{Error, FieldPath, Kind, Result};
 
 /// What one request may ask for. How long embeddings are kept is the policy of their namespace.
@@ -47,8 +47,10 @@ impl Default for Options {
 }
 
 /// A request for embeddings.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Request {
+    /// The model that embeds the texts.
+    pub model: Arc<dyn Embedder>,
     /// The texts, none of them empty.
     pub texts: Vec<String>,
     /// What the texts are for, which chooses the model's prompt.
@@ -99,11 +101,8 @@ pub struct Response {
 pub struct Embeddings {
     cache: Arc<Cache>,
     namespaces: Arc<Namespaces>,
-    embedder: Arc<dyn Embedder>,
     flights: Arc<SingleFlight<Served>>,
     options: Options,
-    /// The beginning of every key: what the keys are of, and of which model.
-    key_base: KeyHasher,
     metrics: Arc<TextMetrics>,
 }
 
@@ -129,30 +128,22 @@ struct Wanted {
 }
 
 impl Embeddings {
-    /// A use case over `cache` and `embedder`.
+    /// A use case over `cache`.
     pub fn new(
         cache: Arc<Cache>,
         namespaces: Arc<Namespaces>,
-        embedder: Arc<dyn Embedder>,
         options: Options,
         metrics: Arc<TextMetrics>,
     ) -> Embeddings {
-        let mut key_base = KeyHasher::new("likewise/embedding/v1");
-        key_base.field(&embedder.card().fingerprint.0);
-        Embeddings { cache, namespaces, embedder, flights: SingleFlight::new(), options, key_base, metrics }
+        Embeddings { cache, namespaces, flights: SingleFlight::new(), options, metrics }
     }
 
-    /// The model that embeds.
-    pub fn card(&self) -> &ModelCard {
-        self.embedder.card()
-    }
-
-    /// The text that OpenAI-style token ids stand for, at most as long as a text may be.
+    /// The text that OpenAI-style token ids stand for to a model, at most as long as a text may be.
     ///
     /// # Errors
     /// `InvalidInput` if an id is outside the vocabulary, `TooLarge` if the text is too long.
-    pub fn decode_tokens(&self, ids: &[u32]) -> Result<String> {
-        self.embedder.decode_tokens(ids, self.options.text_bytes_max)
+    pub fn decode_tokens(&self, model: &dyn Embedder, ids: &[u32]) -> Result<String> {
+        model.decode_tokens(ids, self.options.text_bytes_max)
     }
 
     /// Embeds texts, from the cache where it can.
@@ -166,7 +157,7 @@ impl Embeddings {
     pub async fn embed(&self, request: &Request) -> Result<Response> {
         let started = Instant::now();
         self.refuse_oversized(&request.texts)?;
-        let prompt = self.card().prompts.for_input(request.input_type);
+        let prompt = request.model.card().prompts.for_input(request.input_type);
         let wanted = self.distinct(request, prompt)?;
         let mut outcomes: Vec<Option<Outcome>> =
             wanted.keys.iter().map(|key| self.look_up(&request.directives, &wanted.namespace, key)).collect();
@@ -203,8 +194,9 @@ impl Embeddings {
         let Directives { namespace, ttl_seconds, .. } = &request.directives;
         let namespace = self.namespaces.of_embeddings(&request.tenant, namespace.as_deref())?;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, *ttl_seconds)?;
-        let mut base = self.key_base.clone();
-        base.field(request.tenant.as_str().as_bytes())
+        let mut base = KeyHasher::new("likewise/embedding/v1");
+        base.field(&request.model.card().fingerprint.0)
+            .field(request.tenant.as_str().as_bytes())
             .field(namespace.name.as_bytes())
             .field(prompt.as_bytes());
         let count = request.texts.len();
@@ -292,7 +284,7 @@ impl Embeddings {
     fn making(&self, request: &Request, wanted: &Wanted, reads_below: bool) -> Making {
         Making {
             cache: Arc::clone(&self.cache),
-            embedder: Arc::clone(&self.embedder),
+            embedder: Arc::clone(&request.model),
             namespace: wanted.namespace.clone(),
             reads_below,
             stores: !request.directives.no_store,
@@ -318,12 +310,12 @@ impl Embeddings {
         wanted: &Wanted,
         texts: &[String],
     ) -> Result<()> {
-        let tokens_max = self.card().tokens_max;
+        let tokens_max = request.model.card().tokens_max;
         let could_exceed = texts.len().saturating_mul(tokens_max) > self.options.request_tokens_max;
         if request.truncate && !could_exceed {
             return Ok(());
         }
-        let Some(counts) = self.embedder.count_tokens(texts.to_vec()).await? else {
+        let Some(counts) = request.model.count_tokens(texts.to_vec()).await? else {
             return Ok(());
         };
         if !request.truncate
@@ -346,7 +338,7 @@ impl Embeddings {
             return Ok(());
         }
         match outcomes.iter().position(|outcome| outcome.served.entry.meta.is_truncated) {
-            Some(place) => Err(too_long(wanted.firsts[place], self.card().tokens_max)),
+            Some(place) => Err(too_long(wanted.firsts[place], request.model.card().tokens_max)),
             None => Ok(()),
         }
     }
