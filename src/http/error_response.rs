@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use crate::error::{Error, Kind};
 use crate::http::content_coding;
+use crate::http::label_value::{ErrorCode, LabelValue};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,7 +30,8 @@ struct ErrorObject {
     /// The field at fault.
     param: Option<String>,
     /// The stable name of the kind of error.
-    code: &'static str,
+    #[schema(inline)]
+    code: ErrorCode,
 }
 
 /// An [`Error`] on its way to a client.
@@ -44,7 +46,7 @@ impl From<Error> for Problem {
 
 impl ErrorBody {
     fn new(message: String, status: StatusCode, error: &Error) -> ErrorBody {
-        let (family, code) = (family(status), error.kind().code());
+        let (family, code) = (family(status), LabelValue(error.kind()));
         ErrorBody {
             error: ErrorObject { message, family, param: error.param_name().map(str::to_owned), code },
         }

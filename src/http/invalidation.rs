@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use crate::cache::Mode;
 use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
 use crate::http::extract::bounded_list::AtMost;
+use crate::http::label_value::InvalidationMode;
 use crate::http::routes::Routes;
 use crate::service::Invalidation;
 use crate::service::invalidation::{NAMES_MAX, Target};
@@ -52,7 +52,8 @@ pub(super) struct InvalidateRequest {
     /// Everything.
     all: Option<bool>,
     /// Whether entries are misses at once (`hard`, the default) or served stale while one request refreshes each.
-    mode: Option<ModeName>,
+    #[schema(inline)]
+    mode: Option<InvalidationMode>,
     /// Counts what would be hidden, and hides nothing.
     dry_run: Option<bool>,
 }
@@ -76,20 +77,12 @@ enum EntityId {
     Number(i64),
 }
 
-/// How entries are hidden.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum ModeName {
-    #[default]
-    Hard,
-    Soft,
-}
-
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct InvalidateAnswer {
     /// How entries are hidden.
-    mode: ModeName,
+    #[schema(inline)]
+    mode: InvalidationMode,
     /// Whether this was only counted.
     dry_run: bool,
     /// With `dry_run`, what would be hidden.
@@ -135,11 +128,7 @@ pub(super) async fn invalidate(
         let counts = endpoint.invalidation.count(&tenant, &target).await?;
         Some(EntryCounts { memory: counts.memory, disk: counts.disk })
     } else {
-        let mode = match mode {
-            ModeName::Hard => Mode::Hard,
-            ModeName::Soft => Mode::Soft,
-        };
-        endpoint.invalidation.invalidate(&tenant, &target, mode).await?;
+        endpoint.invalidation.invalidate(&tenant, &target, mode.0).await?;
         None
     };
     Ok(Json(InvalidateAnswer { mode, dry_run, entries }))

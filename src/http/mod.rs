@@ -16,6 +16,7 @@ mod error_response;
 mod extract;
 mod forward;
 mod invalidation;
+mod label_value;
 mod metrics;
 mod models;
 mod objects;
@@ -27,6 +28,7 @@ mod response;
 mod router;
 mod routes;
 mod server;
+mod stats;
 
 pub use admission::{ApiKey, HttpService};
 pub use metrics::{HttpMetrics, ServerMetrics};

@@ -11,6 +11,7 @@ use super::admission::{self, Admission, HttpService};
 use super::metrics::ServerMetrics;
 use super::operations::{Operations, Readiness};
 use super::routes::Table;
+use super::stats::Statistics;
 use super::{
     Options, answers, collections, contract, embeddings, forward, invalidation, models, objects, operations,
 };
@@ -133,13 +134,15 @@ impl Endpoints {
         Ok(Endpoints {
             contract: contract::json(&described).into(),
             operations: Arc::new(Operations {
-                collections: Arc::clone(&parts.collections),
-                answers: Arc::clone(&parts.answers),
                 readiness: parts.readiness,
-                models: Arc::clone(&parts.models),
-                tiers: parts.tiers,
-                metrics: parts.metrics,
-                started: Instant::now(),
+                statistics: Statistics {
+                    collections: Arc::clone(&parts.collections),
+                    answers: Arc::clone(&parts.answers),
+                    models: Arc::clone(&parts.models),
+                    tiers: parts.tiers,
+                    metrics: parts.metrics,
+                    started: Instant::now(),
+                },
             }),
             embeddings: Arc::new(embeddings::Endpoint {
                 embeddings: parts.embeddings,

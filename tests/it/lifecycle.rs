@@ -192,7 +192,7 @@ async fn a_full_disk_turns_the_disk_tier_off_and_the_server_goes_on() {
     let again = server.embed(&["lleno 699", "nuevo"]).await;
     server.kill();
     assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
-    assert_eq!(stats["tiers"][1]["is_on"], false, "{stats}");
+    assert_eq!(stats["tiers"][1]["is_enabled"], false, "{stats}");
     assert!(metrics.as_str().unwrap().contains("likewise_tier_is_enabled{tier=\"disk\"} 0"));
     assert_eq!(again.counts(), (1, 1, 0));
 }

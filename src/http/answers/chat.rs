@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use super::answer_id::name_of;
 use crate::dialects::Replay;
-use crate::domain::Tenant;
+use crate::domain::{LookupOutcome, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{self, ErrorBody, Problem};
@@ -30,6 +30,7 @@ use crate::http::extract::trace_headers::trace_headers;
 use crate::http::extract::{cache_control, text_encoding};
 use crate::http::offload::offload;
 use crate::http::reservation;
+use crate::http::response::cache_status;
 use crate::http::response::chunked;
 use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING, append_all};
 use crate::service::answers::{
@@ -239,25 +240,28 @@ fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item =
 /// RFC 9211, and the age of what was kept.
 fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
     let mut status = String::with_capacity(64);
-    status.push_str("likewise; ");
+    status.push_str(match outcome {
+        Outcome::Hit(_) => cache_status::of(LookupOutcome::Hit),
+        Outcome::StaleIfError(..) => cache_status::STALE_IF_ERROR,
+        Outcome::ForcedRefresh => cache_status::FORCED_REFRESH,
+        Outcome::Miss => cache_status::of(LookupOutcome::Miss),
+        Outcome::Coalesced => cache_status::of(LookupOutcome::Coalesced),
+        Outcome::Bypass => cache_status::of(LookupOutcome::Bypass),
+    });
     match outcome {
         Outcome::Hit(age) => {
-            let _ = write!(status, "hit; ttl={}; detail={}", age.fresh_seconds, age.tier);
+            let _ = write!(status, "; ttl={}; detail={}", age.fresh_seconds, age.tier);
             describe_age(age, &mut status);
             headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
         }
         Outcome::StaleIfError(age, failed) => {
-            status.push_str("fwd=stale");
             if let Some(failed) = failed {
                 let _ = write!(status, "; fwd-status={failed}");
             }
             let _ = write!(status, "; ttl={}; detail=stale-if-error", age.fresh_seconds);
             headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
         }
-        Outcome::ForcedRefresh => status.push_str("fwd=request"),
-        Outcome::Miss => status.push_str("fwd=miss"),
-        Outcome::Coalesced => status.push_str("fwd=miss; collapsed"),
-        Outcome::Bypass => status.push_str("fwd=bypass"),
+        Outcome::ForcedRefresh | Outcome::Miss | Outcome::Coalesced | Outcome::Bypass => {}
     }
     // Behind what caches on the way have said (RFC 9211, section 2).
     headers.append(CACHE_STATUS, value(status));
@@ -265,10 +269,10 @@ fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
 
 fn describe_age(age: &HitInfo, status: &mut String) {
     if age.match_kind == MatchKind::Normalized {
-        status.push_str("-normalized");
+        let _ = write!(status, "-{}", age.match_kind.as_str());
     }
     if age.is_stale {
-        status.push_str("-stale");
+        let _ = write!(status, "-{}", LookupOutcome::Stale.as_str());
     }
 }
 

@@ -19,6 +19,7 @@ use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::AnswerCacheObject;
 use crate::http::extract::field_names::FieldNames;
+use crate::http::label_value::{LabelValue, MatchLayer};
 use crate::request_identity::Json;
 use crate::service::Directives;
 use crate::service::answers::Question;
@@ -79,7 +80,8 @@ pub(in crate::http) struct LookupAnswer {
     /// Whether there is an answer.
     hit: bool,
     /// How its question was found to be the same: `exact` or `normalized`.
-    layer: Option<&'static str>,
+    #[schema(inline)]
+    layer: Option<MatchLayer>,
     /// Its name.
     id: Option<String>,
     /// The answer.
@@ -140,7 +142,7 @@ pub(in crate::http) async fn lookup(
     };
     Ok(AxumJson(LookupAnswer {
         hit: true,
-        layer: Some(known.match_kind.as_str()),
+        layer: Some(LabelValue(known.match_kind)),
         id: Some(name_of(known.id)),
         answer: Some(known.answer),
         similarity: Some(1.0),

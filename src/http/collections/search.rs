@@ -14,7 +14,8 @@ use utoipa::ToSchema;
 
 use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
-use crate::domain::Tenant;
+use crate::cache::TierName;
+use crate::domain::{LookupOutcome, Tenant};
 use crate::error::{Error, FieldPath, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
@@ -22,6 +23,7 @@ use crate::http::extract::bounded_list::AtMost;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::{object, parse};
 use crate::http::reservation::ResponseReservation;
+use crate::http::response::cache_status;
 use crate::http::response::chunked::{self, PIECE_BYTES};
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::search::{Hit, Results};
@@ -231,10 +233,10 @@ fn answer(mut found: Found, is_batch: bool, include: Vec<Field>) -> Response {
 /// RFC 9211: one answer, so one verdict; a batch is a hit only if every query was.
 fn cache_status(found: &Found) -> &'static str {
     match (found.hits, found.misses, found.coalesced) {
-        (_, 0, 0) => "likewise; hit; detail=memory",
-        (0, 0, _) => "likewise; fwd=miss; collapsed",
-        (0, _, _) => "likewise; fwd=miss",
-        (..) => "likewise; fwd=miss; detail=partial",
+        (_, 0, 0) => cache_status::hit_in(TierName::Memory),
+        (0, 0, _) => cache_status::of(LookupOutcome::Coalesced),
+        (0, _, _) => cache_status::of(LookupOutcome::Miss),
+        (..) => cache_status::PARTIAL,
     }
 }
 

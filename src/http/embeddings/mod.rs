@@ -23,8 +23,7 @@ use self::wire::{EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, InputTypeN
 use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
-use crate::cache::TierName;
-use crate::domain::{InputType, Tenant};
+use crate::domain::{InputType, LookupOutcome, Tenant};
 use crate::embed::{Embedder, ModelCard, ModelRegistry};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
@@ -37,6 +36,7 @@ use crate::http::forward::{Forward, pass_on_to};
 use crate::http::models::unknown;
 use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
+use crate::http::response::cache_status;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::http::routes::Routes;
 use crate::service::Embeddings;
@@ -310,11 +310,10 @@ fn describe(served: &Served, headers: &mut HeaderMap) {
 /// RFC 9211: one answer, so one verdict; a batch is a hit only if every text was.
 fn cache_status(served: &Served) -> &'static str {
     match served.tier {
-        Some(TierName::Memory) => "likewise; hit; detail=memory",
-        Some(TierName::Disk) => "likewise; hit; detail=disk",
-        None if served.counts.misses == 0 => "likewise; fwd=miss; collapsed",
-        None if served.counts.hits == 0 => "likewise; fwd=miss",
-        None => "likewise; fwd=miss; detail=partial",
+        Some(tier) => cache_status::hit_in(tier),
+        None if served.counts.misses == 0 => cache_status::of(LookupOutcome::Coalesced),
+        None if served.counts.hits == 0 => cache_status::of(LookupOutcome::Miss),
+        None => cache_status::PARTIAL,
     }
 }
 

@@ -11,13 +11,14 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 
 use self::target::{Target, model_of};
-use crate::domain::is_credential;
+use crate::domain::{LookupOutcome, is_credential};
 use crate::error::{Error, Kind};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::Problem;
 use crate::http::extract::credential::credential;
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::{body, cache_control};
+use crate::http::response::cache_status;
 use crate::http::response::headers::{CACHE_STATUS, append_all};
 use crate::http::routes::OwnSegments;
 use crate::service::Directives;
@@ -143,7 +144,7 @@ pub(super) async fn pass_on_to(
     append_all(&headers, response.headers_mut());
     let headers = response.headers_mut();
     // Behind the entries of caches on the way (RFC 9211, section 2).
-    headers.append(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=bypass"));
+    headers.append(CACHE_STATUS, HeaderValue::from_static(cache_status::of(LookupOutcome::Bypass)));
     if is_of_client {
         // A cache in between knows `authorization`, and takes a response to another credential for a public one.
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));

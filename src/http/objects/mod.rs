@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Lease, Verdict};
-use crate::domain::{ContentCoding, Tenant};
+use crate::domain::{ContentCoding, LookupOutcome, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
@@ -27,6 +27,7 @@ use crate::http::extract::cache_control::Storing;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::headers::{number, tags, text};
 use crate::http::extract::path::path;
+use crate::http::response::cache_status;
 use crate::http::response::headers::CACHE_STATUS;
 use crate::http::routes::{Access, Routes};
 use crate::service::objects::{Address, Answer, Draft, Granted, Lookup, Object};
@@ -294,10 +295,10 @@ fn hit(object: Object, is_known: bool) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::ETAG, etag(meta.validator));
     headers.insert(header::AGE, HeaderValue::from(object.age_seconds));
-    let mut status = String::with_capacity(48);
-    let _ = write!(status, "likewise; hit; ttl={}; detail={}", object.fresh_seconds, object.found.tier);
+    let (mut status, hit) = (String::with_capacity(48), cache_status::of(LookupOutcome::Hit));
+    let _ = write!(status, "{hit}; ttl={}; detail={}", object.fresh_seconds, object.found.tier);
     if object.found.verdict != Verdict::Fresh {
-        status.push_str("-stale");
+        let _ = write!(status, "-{}", LookupOutcome::Stale.as_str());
     }
     headers.insert(CACHE_STATUS, HeaderValue::try_from(status).expect("words and digits: this is a bug"));
     if let Some(granted) = object.lease {
@@ -315,7 +316,7 @@ fn miss(lease: Option<Granted>, is_held: bool) -> Response {
     };
     let mut response = Problem(Error::new(Kind::NotFound, message).param("key")).into_response();
     let headers = response.headers_mut();
-    headers.insert(CACHE_STATUS, HeaderValue::from_static("likewise; fwd=miss"));
+    headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status::of(LookupOutcome::Miss)));
     // Caches in between may store a 404 without this header (RFC 9110 section 15.1).
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(granted) = lease {

@@ -1,0 +1,271 @@
+//! `/v1/stats`: the metrics that matter most, typed. They are read from the counters that `/metrics` exports.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::cache::{TierName, TierStats, Tiers};
+use crate::embed::ModelRegistry;
+use crate::http::label_value::{LabelValue, TierLabel};
+use crate::http::metrics::ServerMetrics;
+use crate::service::{Answers, Collections};
+
+/// The parts that statistics are read from.
+pub(super) struct Statistics {
+    pub(super) models: Arc<ModelRegistry>,
+    pub(super) tiers: Arc<Tiers>,
+    pub(super) collections: Arc<Collections>,
+    pub(super) answers: Arc<Answers>,
+    pub(super) metrics: ServerMetrics,
+    pub(super) started: Instant,
+}
+
+/// The metrics that matter most, as JSON.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// Seconds since the server started.
+    uptime_seconds: u64,
+    /// Version of the server.
+    version: &'static str,
+    /// The model that embeds.
+    model: ModelStats,
+    /// Requested texts, by outcome.
+    texts: TextStats,
+    /// Requested objects, by outcome.
+    objects: ObjectStats,
+    /// Queries, by outcome, and the collections.
+    searches: SearchStats,
+    /// Requested answers, by outcome, with their cost and savings.
+    answers: AnswerStats,
+    /// The tiers, memory first.
+    tiers: Vec<TierNumbers>,
+}
+
+/// Statistics of the model.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelStats {
+    /// Its name.
+    name: String,
+    /// Length of its vectors.
+    dimensions: usize,
+    /// Texts in its queue.
+    queued_texts: usize,
+    /// Forward passes.
+    batches: u64,
+    /// Texts embedded.
+    embedded_texts: u64,
+    /// Tokens read.
+    embedded_tokens: u64,
+    /// Texts dropped unstarted because no client waited for them any more.
+    dropped_texts: u64,
+}
+
+/// Requested texts, by outcome.
+#[derive(Debug, Serialize, ToSchema)]
+struct TextStats {
+    /// Found in a tier.
+    hits: u64,
+    /// Embedded for the request.
+    misses: u64,
+    /// Embedded for another request.
+    coalesced: u64,
+    /// Hits and coalesced texts among all; 0 before the first.
+    saved_ratio: f64,
+}
+
+/// Requested objects, by outcome.
+#[derive(Debug, Serialize, ToSchema)]
+struct ObjectStats {
+    /// Found fresh.
+    hits: u64,
+    /// Found stale, and served.
+    stale: u64,
+    /// Not found.
+    misses: u64,
+    /// Stored by another client while the request waited.
+    coalesced: u64,
+}
+
+/// Queries, by outcome, and the collections.
+#[derive(Debug, Serialize, ToSchema)]
+struct SearchStats {
+    /// Results were cached.
+    hits: u64,
+    /// Searched for the request.
+    misses: u64,
+    /// Searched for another request.
+    coalesced: u64,
+    /// Collections.
+    collections: usize,
+    /// Documents in all of them.
+    documents: usize,
+}
+
+/// Requested answers, by outcome, with their cost and savings.
+#[derive(Debug, Serialize, ToSchema)]
+struct AnswerStats {
+    /// Found fresh.
+    hits: u64,
+    /// Found stale, and served.
+    stale: u64,
+    /// Generated for the request.
+    misses: u64,
+    /// Generated for another request.
+    coalesced: u64,
+    /// The cache was bypassed.
+    bypassed: u64,
+    /// Generations in flight.
+    in_flight: usize,
+    /// Retries of requests to upstreams.
+    retries: u64,
+    /// Tokens that upstreams have used.
+    spent_tokens: u64,
+    /// Dollars that these have cost, by the price table.
+    spent_usd: f64,
+    /// Tokens served from the cache instead of the upstream.
+    saved_tokens: u64,
+    /// Dollars that these would have cost, by the price table.
+    saved_usd: f64,
+}
+
+/// Statistics of one tier.
+#[derive(Debug, Serialize, ToSchema)]
+struct TierNumbers {
+    /// Its name.
+    #[schema(inline)]
+    tier: TierLabel,
+    /// Whether it is enabled; a failure disables it until the next start.
+    is_enabled: bool,
+    /// Entries held.
+    entries: u64,
+    /// Bytes held.
+    bytes: u64,
+    /// Its budget in bytes.
+    bytes_max: u64,
+    /// Lookups that it answered.
+    hits: u64,
+    /// Lookups that it could not answer.
+    misses: u64,
+    /// Entries removed to keep the budget.
+    evictions: u64,
+    /// Failures that were answered as misses.
+    errors: u64,
+}
+
+impl Statistics {
+    /// Sets the gauges whose values the tiers, the model and the system know.
+    pub(super) fn observe(&self) {
+        for (name, stats) in self.tiers.stats() {
+            let tier = self.metrics.cache.tier(name);
+            tier.entries.set(gauge(stats.entries));
+            tier.bytes.set(gauge(stats.bytes));
+            tier.is_enabled.set(i64::from(stats.is_on));
+        }
+        self.metrics.embed.queued_texts.set(gauge(self.queued_texts() as u64));
+        self.metrics.http.resident_bytes.set(gauge(crate::metrics::resident_bytes()));
+    }
+
+    /// The statistics of this moment.
+    pub(super) fn read(&self) -> Stats {
+        Stats {
+            uptime_seconds: self.started.elapsed().as_secs(),
+            version: env!("CARGO_PKG_VERSION"),
+            model: self.model_stats(),
+            texts: self.text_stats(),
+            objects: self.object_stats(),
+            searches: self.search_stats(),
+            answers: self.answer_stats(),
+            tiers: self.tier_stats(),
+        }
+    }
+
+    /// Texts in the queues of all models.
+    fn queued_texts(&self) -> usize {
+        self.models.embedders().map(|model| model.queued()).sum()
+    }
+
+    fn model_stats(&self) -> ModelStats {
+        let (card, metrics) = (self.models.default_model().card(), &self.metrics.embed);
+        ModelStats {
+            name: card.name.clone(),
+            dimensions: card.dim,
+            queued_texts: self.queued_texts(),
+            batches: metrics.batches.get(),
+            embedded_texts: metrics.embedded_texts.get(),
+            embedded_tokens: metrics.embedded_tokens.get(),
+            dropped_texts: metrics.dropped_texts.get(),
+        }
+    }
+
+    fn text_stats(&self) -> TextStats {
+        let metrics = &self.metrics.texts;
+        let (hits, misses, coalesced) = (metrics.hits.get(), metrics.misses.get(), metrics.coalesced.get());
+        let all = hits + misses + coalesced;
+        let saved_ratio = if all == 0 { 0.0 } else { (hits + coalesced) as f64 / all as f64 };
+        TextStats { hits, misses, coalesced, saved_ratio }
+    }
+
+    fn object_stats(&self) -> ObjectStats {
+        let metrics = &self.metrics.objects;
+        ObjectStats {
+            hits: metrics.hits.get(),
+            stale: metrics.stale.get(),
+            misses: metrics.misses.get(),
+            coalesced: metrics.coalesced.get(),
+        }
+    }
+
+    fn search_stats(&self) -> SearchStats {
+        let metrics = &self.metrics.queries;
+        let collections = self.collections.list();
+        let documents = collections.iter().flat_map(|(_, collection)| collection);
+        SearchStats {
+            hits: metrics.hits.get(),
+            misses: metrics.misses.get(),
+            coalesced: metrics.coalesced.get(),
+            documents: documents.map(|collection| collection.view().documents()).sum(),
+            collections: collections.len(),
+        }
+    }
+
+    fn answer_stats(&self) -> AnswerStats {
+        let metrics = &self.metrics.answers;
+        AnswerStats {
+            hits: metrics.hits.get(),
+            stale: metrics.stale.get(),
+            misses: metrics.misses.get(),
+            coalesced: metrics.coalesced.get(),
+            bypassed: metrics.bypassed.get(),
+            in_flight: self.answers.in_flight(),
+            retries: self.metrics.upstream.retries.get(),
+            spent_tokens: metrics.spent_tokens.get(),
+            spent_usd: metrics.spent_usd.get(),
+            saved_tokens: metrics.saved_tokens.get(),
+            saved_usd: metrics.saved_usd.get(),
+        }
+    }
+
+    fn tier_stats(&self) -> Vec<TierNumbers> {
+        let read = |(name, stats): (TierName, TierStats)| {
+            let metrics = self.metrics.cache.tier(name);
+            TierNumbers {
+                tier: LabelValue(name),
+                is_enabled: stats.is_on,
+                entries: stats.entries,
+                bytes: stats.bytes,
+                bytes_max: stats.bytes_max,
+                hits: metrics.hits.get(),
+                misses: metrics.misses.get(),
+                evictions: metrics.evictions.get(),
+                errors: metrics.errors.get(),
+            }
+        };
+        self.tiers.stats().into_iter().map(read).collect()
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
