@@ -1,7 +1,7 @@
 //! Detects whether a sentence is a question, with or without its question mark.
 //!
-//! Few beginnings do for certain: `when it rains.` states, `Cuánto lo siento` exclaims, `do it now` orders. What is certain
-//! is told by the first words together, in English and Spanish; everything else may ask or not.
+//! Few beginnings do for certain: `when it rains.` states, `Cuánto lo siento` exclaims, `do it now` orders. The
+//! first words together decide, in English and Spanish; every other sentence counts as undecided.
 
 /// Words that open a question if a verb of [`VERBS`] follows.
 const OPENING: [&str; 9] = ["what", "which", "who", "whom", "whose", "where", "when", "why", "how"];
@@ -18,7 +18,7 @@ const CONTRACTED: [&str; 5] = ["what's", "who's", "where's", "how's", "when's"];
 /// Words that are verbs and open a question before anything.
 const VERBS_FIRST: [&str; 4] = ["are", "did", "does", "is"];
 
-/// Verbs that do so before somebody; before `it` they may be orders.
+/// Verbs that do so before a person; before `it` they may be orders.
 const VERBS_BEFORE_PERSONS: [&str; 3] = ["can", "could", "do"];
 const PERSONS: [&str; 5] = ["he", "i", "they", "we", "you"];
 

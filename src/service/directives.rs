@@ -5,7 +5,7 @@ use crate::cache::{Found, Freshness, Verdict};
 /// What a request says about the cache: the directives of RFC 9111 section 5.2.1 and RFC 5861 section 4, and our own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Directives {
-    /// Do not read the cache; make the value anew and store it.
+    /// Do not read the cache; compute the value again and store it.
     pub no_cache: bool,
     /// Do not store what is made.
     pub no_store: bool,
@@ -17,7 +17,7 @@ pub struct Directives {
     pub fresh_seconds_min: Option<u32>,
     /// How long a value may have been expired, in seconds.
     pub stale_seconds_max: Option<u32>,
-    /// The same, where making the value anew has failed.
+    /// The same, after computing the value again has failed.
     pub failed_stale_seconds_max: Option<u32>,
     /// Lifetime of what is stored, in seconds.
     pub ttl_seconds: Option<u32>,
@@ -26,8 +26,8 @@ pub struct Directives {
 }
 
 impl Directives {
-    /// Whether the request may be answered with what was found. An entry past its end is acceptable only to those who
-    /// say so, and only for as long as its policy lets it stand in for a failing origin.
+    /// Whether the request may be answered with what was found. An expired entry is accepted only if the request allows it,
+    /// and only as long as its policy lets it stand in for a failing origin.
     pub fn accept(&self, freshness: &Freshness, found: &Found) -> bool {
         let meta = &found.entry.meta;
         let now = freshness.now();
@@ -42,7 +42,7 @@ impl Directives {
         !self.no_cache && is_young && stays_fresh && is_alive
     }
 
-    /// What the request says once making the value anew has failed (RFC 5861 section 4).
+    /// What the request says once computing the value again has failed (RFC 5861 section 4).
     pub fn after_failure(self) -> Directives {
         Directives { stale_seconds_max: self.stale_seconds_max.max(self.failed_stale_seconds_max), ..self }
     }

@@ -306,8 +306,8 @@ fn late(option: &str, limit_ms: u64) -> Error {
     Error::new(Kind::Timeout, message)
 }
 
-/// Whether the next attempt may go better: as the upstream says, or else by its status. An error of its own may not be one
-/// of whoever `is_elsewhere`.
+/// Whether a retry may succeed: as the upstream says, or else by its status. With `is_elsewhere` the retry goes to another
+/// address, which may not have this one's fault.
 fn may_go_better(response: &Response, is_elsewhere: bool) -> bool {
     let status = response.status();
     let transient = [

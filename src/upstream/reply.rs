@@ -61,7 +61,7 @@ pub struct Reply {
     budget: Option<Arc<ByteBudget>>,
 }
 
-/// Whoever answers calls.
+/// A server that answers calls.
 pub trait Origin: Send + Sync {
     /// What the upstream of a model is called, for fingerprints.
     ///
@@ -234,7 +234,7 @@ impl Reply {
         })
     }
 
-    /// The body as it comes, for a reader of any pace. Whoever has not read it when it breaks off keeps nothing open.
+    /// The body as it comes, for a reader of any pace. Dropping it closes the connection.
     pub fn into_body(self) -> impl Stream<Item = Result<Bytes>> {
         let (pieces, taken) = mpsc::channel(1);
         tokio::spawn(read_ahead(self.body, self.deadline, pieces));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_nobody_reads_is_let_go() {
+    async fn an_abandoned_body_closes_its_connection() {
         let (held, watch) = tokio::sync::oneshot::channel::<()>();
         let pieces = stream::unfold(held, |held| async move { Some((Ok(Bytes::from("a")), held)) });
         let reply = Reply::new(200, Headers::new(), pieces.boxed())

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_upstream_is_told_of_once_in_a_while() {
+    fn a_failing_upstream_is_logged_once_in_a_while() {
         let options =
             Options { base_url: Some("http://a/v1".into()), forward_client_key: true, ..Options::default() };
         let routes = Routes::new(&options).unwrap();
