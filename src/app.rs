@@ -30,13 +30,13 @@ pub use metrics::AppMetrics;
 pub struct Engine {
     /// Embeds texts.
     pub embeddings: Arc<Embeddings>,
-    /// Keeps objects.
+    /// Stores objects.
     pub objects: Arc<Objects>,
     /// Searches collections.
     pub collections: Arc<Collections>,
-    /// Answers, once.
+    /// Answers questions, from the cache or an upstream.
     pub answers: Arc<Answers>,
-    /// Hides what is no longer true.
+    /// Invalidates entries.
     pub invalidation: Arc<Invalidation>,
     origin: Arc<dyn Origin>,
     tiers: Arc<Tiers>,
@@ -51,7 +51,7 @@ pub struct Engine {
     _directory: DataDirectory,
 }
 
-/// What keeps data on disk.
+/// The stores on disk.
 struct Stores {
     vectors: Arc<VectorStore>,
     objects: Arc<ObjectStore>,
@@ -170,12 +170,12 @@ impl Engine {
     }
 }
 
-/// What all requests in flight may hold on this machine.
+/// The byte budget of all requests in flight on this machine.
 pub fn byte_budget(config: &Config, metrics: &AppMetrics) -> Arc<ByteBudget> {
     ByteBudget::new(config.http.inflight_bytes(Machine::read().total), Arc::clone(&metrics.budget))
 }
 
-/// Looks every second how much memory is left.
+/// Adapts the memory tier's budget to the free memory, every second.
 async fn follow_pressure(memory: Arc<MemoryTier>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -219,8 +219,8 @@ impl Stores {
     }
 }
 
-/// Does two things at the same time, the first on a thread of its own within the runtime: a start is as long as the
-/// longer of them.
+/// Runs two functions at the same time, the first on a thread of its own within the runtime, so that a start takes as
+/// long as the slower one.
 fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
     let runtime = tokio::runtime::Handle::current();
     std::thread::scope(|scope| {
@@ -261,11 +261,11 @@ fn embedder(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Arc<dyn Embe
     Ok(Arc::new(LocalEmbedder::load(dir, &name, &config.embed, Arc::clone(metrics))?))
 }
 
-/// Serves until the first of `stops`; the next one ends the requests under way at once. `on_ready` learns the address
-/// once requests are welcome.
+/// Serves until the first of `stops`; the next one ends the requests in flight at once. `on_ready` gets the address
+/// once the server is ready.
 ///
 /// # Errors
-/// Whatever keeps the server from starting; see [`Engine::build`].
+/// Those of [`Engine::build`], and `Io` if the address cannot be bound.
 pub async fn serve(
     config: Config,
     on_ready: impl FnOnce(SocketAddr, &str),

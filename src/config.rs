@@ -15,31 +15,31 @@ use crate::{cache, embed, http, search, service, storage, upstream};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where data is kept.
+    /// The data directory.
     pub data: Data,
-    /// Which model embeds.
+    /// The embedding model.
     pub model: Model,
-    /// How it is run.
+    /// How the model runs.
     pub embed: embed::Options,
     /// The tiers.
     pub cache: Cache,
-    /// What one request for embeddings may ask.
+    /// Limits of requests for embeddings.
     pub embeddings: service::embeddings::Options,
-    /// What clients may ask of objects.
+    /// Limits of requests for objects, and of leases.
     pub objects: service::objects::Options,
     /// Collections.
     pub search: search::Options,
-    /// What one search may ask.
+    /// Limits and sampling of searches.
     pub collections: service::collections::Options,
     /// Upstreams of answers.
     pub upstream: upstream::Options,
-    /// What may become of answers.
+    /// Which answers are stored, and which requests share them.
     pub answers: service::answers::Options,
     /// The HTTP server.
     pub http: http::Options,
 }
 
-/// Where data is kept.
+/// The data directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
@@ -53,15 +53,15 @@ impl Default for Data {
     }
 }
 
-/// Which model embeds.
+/// The embedding model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
     /// The model's directory.
     pub dir: Option<PathBuf>,
-    /// The name under which it is served; by default the directory's.
+    /// The name in requests; by default that of the directory.
     pub name: Option<String>,
-    /// Other names that clients may ask for.
+    /// Other names of the model in requests.
     pub aliases: Vec<String>,
 }
 
@@ -84,16 +84,16 @@ pub struct Cache {
     pub invalidated_tags_max: usize,
 }
 
-/// Tags that are remembered at least: as many as one request may name.
+/// The least number of tags that are remembered: as many as one request may name.
 const TAGS_MIN: usize = 1024;
-/// About what a tag that was invalidated takes of memory: its row in a table that may be half empty, and the tokens
+/// About the memory of a tag that was invalidated: its row in a table that may be half empty, and the tokens
 /// that soft invalidations have replaced.
 const TAG_BYTES: u64 = 128;
 /// The part of the memory tier's budget that such tags may take, whatever their number is set to.
 const TAGS_SHARE: u64 = 4;
 
 impl Cache {
-    /// How many invalidated tags are remembered on a machine: as many as are configured, and fit beside its entries.
+    /// The number of invalidated tags that are remembered on a machine: the configured one, if they fit beside its entries.
     pub fn tags_max(&self, machine: &cache::Machine) -> usize {
         let fitting = self.memory.budget.bytes(machine) / TAGS_SHARE / TAG_BYTES;
         self.invalidated_tags_max.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(TAGS_MIN)
@@ -113,7 +113,7 @@ impl Default for Cache {
     }
 }
 
-/// What the command line says; it wins over file and environment.
+/// The options of the command line. They override file and environment.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `http.listen`.
@@ -179,7 +179,7 @@ impl Config {
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, TAGS_MIN as u64)?;
         self.upstream.validate()?;
-        // Or the request would end first, and nothing that was kept could stand in for a silent upstream.
+        // Otherwise the request would time out first, and no stale answer could replace that of a silent upstream.
         let timeout_ms = self.http.request_timeout_seconds.saturating_mul(1000);
         if self.upstream.is_configured() && self.upstream.total_ms >= timeout_ms {
             let message = format!(
@@ -189,13 +189,15 @@ impl Config {
             return Err(Error::new(Kind::Config, message));
         }
         if !(0.0..=f64::INFINITY).contains(&self.answers.temperature_max) {
-            return Err(Error::new(Kind::Config, "answers.temperature_max must be a number from 0 on"));
+            let message =
+                format!("answers.temperature_max must be at least 0, got {}", self.answers.temperature_max);
+            return Err(Error::new(Kind::Config, message));
         }
         at_most("answers.concurrent_refreshes_max", self.answers.concurrent_refreshes_max as u64, 1 << 20)?;
         let has_keys = !self.http.api_keys.is_empty() || self.http.api_keys_file.is_some();
         if has_keys && self.upstream.forwards_any_client_key() {
-            let message = "upstream.forward_client_key passes on what clients present, which with http.api_keys are keys of \
-                           this server";
+            let message = "upstream.forward_client_key must be false with http.api_keys: the keys of clients are keys of this \
+                           server";
             return Err(Error::new(Kind::Config, message));
         }
         cache::Namespaces::new(&self.cache.namespaces, self.cache.allow_unknown_namespaces).map(|_| ())
@@ -349,9 +351,9 @@ mod tests {
         let config = load("[cache.namespaces.shop]\nttl_seconds = 60\naliases = [\"tienda\"]").unwrap();
         assert_eq!(config.cache.namespaces["shop"].ttl_seconds, Some(60));
         let error = load("[cache.namespaces.shop]\nttl_second = 60").unwrap_err();
-        let said = error.to_string();
-        assert!(said.contains("`cache.namespaces.shop.ttl_second`"), "{said}");
-        assert!(said.contains("`cache.namespaces.shop.ttl_seconds`"), "{said}");
+        let message = error.to_string();
+        assert!(message.contains("`cache.namespaces.shop.ttl_second`"), "{message}");
+        assert!(message.contains("`cache.namespaces.shop.ttl_seconds`"), "{message}");
         let error = load("[cache.namespaces.products]\nttl_seconds = 0").unwrap_err();
         assert!(error.to_string().contains("cache.namespaces.products.ttl_seconds"), "{error}");
     }
@@ -375,12 +377,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_nothing_wrong() {
+    fn an_empty_file_is_the_default() {
         assert_eq!(load("").unwrap(), Config::default());
     }
 
     #[test]
-    fn flags_win_over_the_file() {
+    fn flags_override_the_file() {
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         fs_err::write(file.path(), "[http]\nlisten = \"127.0.0.1:1\"").unwrap();
         let overrides = Overrides { listen: Some("127.0.0.1:2".into()), ..Overrides::default() };
