@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use likewise::metrics::unexported;
 use likewise::search::{
-    Batch, Catalog, Change, Document, Filter, Indexed, Indexing, Metric, Options, Program, Query, Settings,
-    Test, View, number,
+    Catalog, Change, Document, DocumentBatch, Filter, Indexed, Indexing, Metric, Options, Program, Query,
+    Settings, Test, View, number,
 };
 use likewise::storage::rows::Place;
 use likewise::storage::{OsFiles, ReadMode};
@@ -211,7 +211,7 @@ async fn store(catalog: &Catalog, rows: usize, vectors: &Array2<f32>) {
     let (collection, _) = catalog.create("rows", settings).await.expect("a collection");
     let mut noise = noise();
     for from in (0..rows).step_by(BATCH) {
-        let mut batch = Batch::default();
+        let mut batch = DocumentBatch::default();
         for row in from..(from + BATCH).min(rows) {
             let mut vector = vectors.row(row % REAL).to_vec();
             if row >= REAL {

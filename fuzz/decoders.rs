@@ -14,7 +14,7 @@ use likewise::storage::manifest::Manifest;
 use likewise::storage::objects::{decode_head, decode_record, encode_head};
 use likewise::storage::rows;
 use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
-use likewise_index::{Effort, Graph, IndexSpec, Vectors, check_resident};
+use likewise_index::{Graph, IndexSpec, SearchParams, Vectors, check_faiss_index};
 
 #[path = "streams.rs"]
 pub(crate) mod streams;
@@ -40,11 +40,11 @@ pub(crate) fn faiss_file(data: &[u8]) {
             let _ = vectors.id(row);
         }
     }
-    let _ = check_resident(data);
+    let _ = check_faiss_index(data);
     if let Ok(graph) = Graph::open(data) {
-        let effort = Effort { ef: 8, candidates: 4 };
+        let params = SearchParams { ef: 8, candidates: 4 };
         let query = vec![0.5; graph.dim()];
-        let found = graph.search(&query, effort, Some(&|row| row % 2 == 0));
+        let found = graph.search(&query, params, Some(&|row| row % 2 == 0));
         assert!(found.iter().all(|&row| (row as usize) < graph.len() && row % 2 == 0));
     }
 }

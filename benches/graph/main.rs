@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use likewise::storage::{Files as _, FrozenFile, OsFiles};
 use likewise_benches::{percentile, print_circumstances, vectors};
-use likewise_index::{Block, Effort, Graph, IndexSpec, Metric, Recipe, Scanner, score};
+use likewise_index::{Block, BuildParams, Graph, IndexSpec, Metric, Scanner, SearchParams, score};
 use ndarray::{Array2, ArrayView2, s};
 use serde_json::Value;
 
@@ -113,13 +113,13 @@ fn measure(
     let (metric, dim) = (Metric::Cosine, rows.ncols());
     let file = dir.join(factory.replace(',', "-"));
     let spec = IndexSpec::parse(factory).expect("a kind that may be built");
-    let recipe = Recipe { spec, metric, dim, ef_construction: EF_CONSTRUCTION, threads: 2 };
+    let build_params = BuildParams { spec, metric, dim, ef_construction: EF_CONSTRUCTION, threads: 2 };
     let all: Array2<f32> = rows.to_owned();
     let slices: Vec<&[f32]> =
         (0..rows.nrows()).map(|row| &all.as_slice().expect("rows")[row * dim..][..dim]).collect();
     let start = Instant::now();
     if !file.exists() {
-        recipe.build(slices.iter().copied(), &file).expect("FAISS builds");
+        build_params.build(slices.iter().copied(), &file).expect("FAISS builds");
     }
     let build_s = start.elapsed().as_secs_f64();
     let bytes = fs_err::metadata(&file).expect("a file").len();
@@ -135,7 +135,7 @@ fn measure(
     reopened.sort_by(f64::total_cmp);
     let (graph, _) = open();
     let search = |query: &[f32], ef: usize| {
-        let candidates = graph.search(query, Effort { ef, candidates: CANDIDATES.min(ef) }, None);
+        let candidates = graph.search(query, SearchParams { ef, candidates: CANDIDATES.min(ef) }, None);
         let mut scores: Vec<f32> =
             candidates.iter().map(|&row| score(metric, query, slices[row as usize])).collect();
         scores.sort_unstable_by(|a, b| b.total_cmp(a));
@@ -195,7 +195,7 @@ fn print(line: &Line) {
     let at = |target: f64| {
         let reached = line.points.iter().filter(|(_, recall, _)| *recall >= target);
         let best = reached.max_by(|a, b| a.2.total_cmp(&b.2));
-        best.map_or("-".into(), |(effort, recall, qps)| format!("{qps:.0} ({effort}, {recall:.4})"))
+        best.map_or("-".into(), |(params, recall, qps)| format!("{qps:.0} ({effort}, {recall:.4})"))
     };
     let best = line.points.iter().map(|point| point.1).fold(0.0, f64::max);
     let [low, high] = TARGETS.map(at);

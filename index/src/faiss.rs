@@ -9,7 +9,7 @@ use ::faiss::index::{Index as _, IndexImpl};
 use ::faiss::{MetricType, index_factory};
 
 use crate::spec::IndexSpec;
-use crate::{Metric, ffi, resident_file};
+use crate::{Metric, faiss_check, ffi};
 
 /// Rows that FAISS is given at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -18,19 +18,19 @@ const MAPPED: i32 = 512;
 
 /// Why FAISS did not do what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failed(String);
+pub struct FaissError(String);
 
-impl fmt::Display for Failed {
+impl fmt::Display for FaissError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FAISS: {}", self.0)
     }
 }
 
-impl std::error::Error for Failed {}
+impl std::error::Error for FaissError {}
 
-impl From<::faiss::error::Error> for Failed {
-    fn from(error: ::faiss::error::Error) -> Failed {
-        Failed(without_place(&error.to_string()).to_owned())
+impl From<::faiss::error::Error> for FaissError {
+    fn from(error: ::faiss::error::Error) -> FaissError {
+        FaissError(without_place(&error.to_string()).to_owned())
     }
 }
 
@@ -44,7 +44,7 @@ fn without_place(message: &str) -> &str {
 
 /// What is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recipe {
+pub struct BuildParams {
     /// The kind of index.
     pub spec: IndexSpec,
     /// How vectors are compared.
@@ -57,7 +57,7 @@ pub struct Recipe {
     pub threads: usize,
 }
 
-impl Recipe {
+impl BuildParams {
     /// An empty index of this kind.
     ///
     /// A build may end the process, or never end: FAISS does not check what it computes with. So it runs in a process
@@ -65,13 +65,13 @@ impl Recipe {
     ///
     /// # Errors
     /// A kind that does not go with the dimension; what FAISS says.
-    pub fn begin(&self) -> Result<Builder, Failed> {
-        self.spec.check(self.dim).map_err(|refused| Failed(refused.to_string()))?;
+    pub fn begin(&self) -> Result<Builder, FaissError> {
+        self.spec.check(self.dim).map_err(|refused| FaissError(refused.to_string()))?;
         let metric = match self.metric {
             Metric::Cosine | Metric::InnerProduct => MetricType::InnerProduct,
             Metric::L2 => MetricType::L2,
         };
-        let dim = u32::try_from(self.dim).map_err(|_| Failed(format!("dimension {}", self.dim)))?;
+        let dim = u32::try_from(self.dim).map_err(|_| FaissError(format!("dimension {}", self.dim)))?;
         ffi::set_threads(self.threads);
         let index = index_factory(dim, self.spec.factory(), metric)?;
         if self.spec.is_graph() {
@@ -92,7 +92,7 @@ impl Recipe {
         &self,
         rows: impl ExactSizeIterator<Item = &'a [f32]> + Clone,
         file: &Path,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), FaissError> {
         let mut builder = self.begin()?;
         let training_rows = self.spec.training_rows(rows.len(), self.dim);
         if training_rows > 0 {
@@ -134,7 +134,7 @@ impl Builder {
     ///
     /// # Errors
     /// What FAISS says: too few rows.
-    pub fn train(&mut self, rows: &[f32]) -> Result<(), Failed> {
+    pub fn train(&mut self, rows: &[f32]) -> Result<(), FaissError> {
         Ok(self.index.train(rows)?)
     }
 
@@ -142,7 +142,7 @@ impl Builder {
     ///
     /// # Errors
     /// What FAISS says: it has learned nothing, no memory.
-    pub fn add(&mut self, rows: &[f32]) -> Result<(), Failed> {
+    pub fn add(&mut self, rows: &[f32]) -> Result<(), FaissError> {
         Ok(self.index.add(rows)?)
     }
 
@@ -150,43 +150,43 @@ impl Builder {
     ///
     /// # Errors
     /// What FAISS says: the file cannot be written.
-    pub fn write(&self, file: &Path) -> Result<(), Failed> {
+    pub fn write(&self, file: &Path) -> Result<(), FaissError> {
         Ok(io::write_index(&self.index, name(file)?)?)
     }
 }
 
 /// An index that FAISS searches in its mapped file. Nothing in it can be changed.
-pub struct Resident {
+pub struct FaissIndex {
     index: ffi::Unchanged,
     dim: usize,
     rows: usize,
     memory_bytes: usize,
 }
 
-impl fmt::Debug for Resident {
+impl fmt::Debug for FaissIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resident").field("dim", &self.dim).field("rows", &self.rows).finish_non_exhaustive()
     }
 }
 
-impl Resident {
+impl FaissIndex {
     /// Opens a file that [`Builder::write`] wrote. FAISS trusts what it reads, so every number that it computes places
     /// from is checked before. The file is mapped, and must not be written to any more. `nprobe` is how many lists a search
     /// of an inverted file visits.
     ///
     /// # Errors
     /// A file of another kind, or one that contradicts itself; what FAISS says.
-    pub fn open(file: &Path, content: &[u8], nprobe: usize) -> Result<Resident, Failed> {
-        let shape = resident_file::check(content).map_err(|malformed| Failed(malformed.to_string()))?;
+    pub fn open(file: &Path, content: &[u8], nprobe: usize) -> Result<FaissIndex, FaissError> {
+        let shape = faiss_check::check(content).map_err(|malformed| FaissError(malformed.to_string()))?;
         ffi::set_threads(1);
         let index = io::read_index_with_flags(name(file)?, IoFlags::from(MAPPED))?;
         // Of an index without lists FAISS refuses it, and there is nothing to set.
         let _ = ParameterSpace::new()?.set_index_parameter(&index, "nprobe", nprobe as f64);
         let (dim, rows) = (index.d() as usize, usize::try_from(index.ntotal()).unwrap_or(0));
         if (dim, rows) != (shape.dim, shape.rows) {
-            return Err(Failed("the file was read as another one".into()));
+            return Err(FaissError("the file was read as another one".into()));
         }
-        Ok(Resident { index: ffi::Unchanged::new(index), dim, rows, memory_bytes: shape.memory_bytes })
+        Ok(FaissIndex { index: ffi::Unchanged::new(index), dim, rows, memory_bytes: shape.memory_bytes })
     }
 
     /// Bytes of memory that it takes, mapped ones not counted.
@@ -216,14 +216,14 @@ impl Resident {
     ///
     /// # Panics
     /// If the query has another dimension.
-    pub fn search(&self, query: &[f32], k: usize) -> Result<Vec<u32>, Failed> {
+    pub fn search(&self, query: &[f32], k: usize) -> Result<Vec<u32>, FaissError> {
         assert_eq!(query.len(), self.dim, "a query of another dimension");
         let k = k.min(self.rows);
         if k == 0 {
             return Ok(Vec::new());
         }
         ffi::set_threads(1);
-        let rows = ffi::search(&self.index, query, self.dim, k).map_err(Failed)?;
+        let rows = ffi::search(&self.index, query, self.dim, k).map_err(FaissError)?;
         Ok(rows.into_iter().filter_map(|row| u32::try_from(row).ok()).collect())
     }
 }
@@ -249,8 +249,8 @@ fn joined<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     rows.flatten().copied().collect()
 }
 
-fn name(file: &Path) -> Result<&str, Failed> {
-    file.to_str().ok_or_else(|| Failed(format!("the path {} is not UTF-8", file.display())))
+fn name(file: &Path) -> Result<&str, FaissError> {
+    file.to_str().ok_or_else(|| FaissError(format!("the path {} is not UTF-8", file.display())))
 }
 
 #[cfg(test)]

@@ -36,11 +36,11 @@ pub(crate) struct Layout {
     pub(crate) metric: Metric,
     pub(crate) dim: usize,
     pub(crate) rows: usize,
-    pub(crate) content: Content,
+    pub(crate) content: GraphContent,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Content {
+pub(crate) enum GraphContent {
     /// Rows of f32.
     Flat { floats: Range<usize> },
     /// Rows of 8-bit codes.
@@ -82,7 +82,7 @@ impl Layout {
     /// # Errors
     /// A kind that is not read here, or lengths that do not fit.
     pub(crate) fn read(file: &[u8]) -> Result<Layout> {
-        let mut reader = Reader { file, at: 0 };
+        let mut reader = FileReader { file, at: 0 };
         let layout = reader.index(2)?;
         if reader.at != file.len() {
             return Err(Malformed(format!("{} bytes follow its end", file.len() - reader.at)));
@@ -91,12 +91,12 @@ impl Layout {
     }
 }
 
-pub(crate) struct Reader<'a> {
+pub(crate) struct FileReader<'a> {
     pub(crate) file: &'a [u8],
     pub(crate) at: usize,
 }
 
-impl Reader<'_> {
+impl FileReader<'_> {
     /// An index, with others nested in it at most so deep.
     fn index(&mut self, depth: usize) -> Result<Layout> {
         let tag = self.array::<4>()?;
@@ -112,17 +112,17 @@ impl Reader<'_> {
         let content = match &tag {
             b"IxFI" | b"IxF2" | b"IxFl" => {
                 let count = self.count()?;
-                Content::Flat { floats: self.array_of(count, 4, rows.checked_mul(dim), "floats")? }
+                GraphContent::Flat { floats: self.array_of(count, 4, rows.checked_mul(dim), "floats")? }
             }
-            b"IxSQ" => Content::Sq8(self.sq8(dim, rows)?),
+            b"IxSQ" => GraphContent::Sq8(self.sq8(dim, rows)?),
             b"IHNf" | b"IHNs" => {
                 let graph = self.graph(rows)?;
-                Content::Hnsw { graph, storage: nested(self)? }
+                GraphContent::Hnsw { graph, storage: nested(self)? }
             }
             b"IxMp" | b"IxM2" => {
                 let inner = nested(self)?;
                 let count = self.count()?;
-                Content::IdMap { ids: self.array_of(count, 8, Some(rows), "ids")?, inner }
+                GraphContent::IdMap { ids: self.array_of(count, 8, Some(rows), "ids")?, inner }
             }
             other => {
                 let tag = String::from_utf8_lossy(other).into_owned();
@@ -308,9 +308,9 @@ impl<'a> Vectors<'a> {
         let mut vectors = Vectors { file, layout: Layout::read(file)?, ids: None };
         loop {
             let inner = match vectors.layout.content {
-                Content::Flat { .. } | Content::Sq8(_) => return Ok(vectors),
-                Content::Hnsw { storage, .. } => *storage,
-                Content::IdMap { ids, inner } => {
+                GraphContent::Flat { .. } | GraphContent::Sq8(_) => return Ok(vectors),
+                GraphContent::Hnsw { storage, .. } => *storage,
+                GraphContent::IdMap { ids, inner } => {
                     vectors.ids = Some(ids);
                     *inner
                 }
@@ -352,15 +352,15 @@ impl<'a> Vectors<'a> {
     pub fn row(&self, row: usize) -> Vec<f32> {
         let dim = self.layout.dim;
         match &self.layout.content {
-            Content::Flat { floats } => {
+            GraphContent::Flat { floats } => {
                 let (floats, _) = self.file[floats.clone()].as_chunks::<4>();
                 floats[row * dim..][..dim].iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
             }
-            Content::Sq8(quantizer) => {
+            GraphContent::Sq8(quantizer) => {
                 let codes = &self.file[quantizer.codes.clone()][row * dim..][..dim];
                 quantizer.decode(codes).collect()
             }
-            Content::Hnsw { .. } | Content::IdMap { .. } => {
+            GraphContent::Hnsw { .. } | GraphContent::IdMap { .. } => {
                 unreachable!("`read` has gone through these: this is a bug")
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! The walk is that of Malkov and Yashunin ("Efficient and robust approximate nearest neighbor search using Hierarchical
 //! Navigable Small World graphs", 2016, algorithms 2 and 5): greedily down the levels, then the best `ef` nodes seen so
-//! far are widened until all of them are. Nodes are compared by their 8-bit codes, whole numbers against the query's
+//! far are expanded until all of them are. Nodes are compared by their 8-bit codes, whole numbers against the query's
 //! weights; the caller rescores the candidates in f32.
 
 use std::cell::RefCell;
@@ -10,7 +10,7 @@ use std::io;
 
 use crate::Metric;
 use crate::code_table::CodeTable;
-use crate::faiss_file::{Content, GraphLayout, Layout, Malformed, Sq8};
+use crate::faiss_file::{GraphContent, GraphLayout, Layout, Malformed, Sq8};
 use crate::kernels;
 
 /// Weights of a query go from minus this to this: two products with codes, and no more, fit 16 bits.
@@ -40,15 +40,15 @@ struct Codes8 {
 
 /// How far a search goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effort {
-    /// Nodes that are widened at least; more find more, and take as much longer.
+pub struct SearchParams {
+    /// Nodes that are expanded at least; more find more, and take as much longer.
     pub ef: usize,
     /// Candidates that are returned at most.
     pub candidates: usize,
 }
 
 /// A query as it is compared with codes.
-struct Weights {
+struct QueryWeights {
     weights: Vec<i8>,
     /// What a sum is multiplied by before the square of the row is taken off; 0 under the inner product.
     factor: f32,
@@ -59,7 +59,7 @@ struct Weights {
 struct Node {
     score: f32,
     row: u32,
-    is_widened: bool,
+    is_expanded: bool,
 }
 
 /// The best nodes so far, best first.
@@ -95,13 +95,13 @@ impl<B: AsRef<[u8]>> Graph<B> {
     /// A file of another kind than HNSW over flat rows or 8-bit codes, or one that contradicts itself.
     pub fn open(file: B) -> Result<Graph<B>, Malformed> {
         let Layout { metric, dim, rows, content } = Layout::read(file.as_ref())?;
-        let Content::Hnsw { graph: layout, storage } = content else {
+        let GraphContent::Hnsw { graph: layout, storage } = content else {
             return Err(Malformed("it holds no HNSW graph".into()));
         };
         let codes = match storage.content {
-            Content::Sq8(quantizer) => Codes8::of_file(file.as_ref(), quantizer, metric),
-            Content::Flat { floats } => Codes8::of_floats(&file.as_ref()[floats], dim, metric),
-            Content::Hnsw { .. } | Content::IdMap { .. } => {
+            GraphContent::Sq8(quantizer) => Codes8::of_file(file.as_ref(), quantizer, metric),
+            GraphContent::Flat { floats } => Codes8::of_floats(&file.as_ref()[floats], dim, metric),
+            GraphContent::Hnsw { .. } | GraphContent::IdMap { .. } => {
                 return Err(Malformed("a graph over rows that are not flat, nor 8-bit codes".into()));
             }
         };
@@ -135,21 +135,26 @@ impl<B: AsRef<[u8]>> Graph<B> {
     ///
     /// # Panics
     /// If the query has another dimension.
-    pub fn search(&self, query: &[f32], effort: Effort, keep: Option<&dyn Fn(u32) -> bool>) -> Vec<u32> {
+    pub fn search(
+        &self,
+        query: &[f32],
+        params: SearchParams,
+        keep: Option<&dyn Fn(u32) -> bool>,
+    ) -> Vec<u32> {
         assert_eq!(query.len(), self.dim, "a query of another dimension");
         let Some(entry) = self.layout.entry else { return Vec::new() };
         let weights = self.codes.quantizer.weights(query, self.metric);
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.begin(self.rows, effort.ef.max(effort.candidates));
+            scratch.begin(self.rows, params.ef.max(params.candidates));
             let nearest = self.descend(&weights, entry as u32, scratch);
-            self.widen(&weights, nearest, keep, scratch);
+            self.expand(&weights, nearest, keep, scratch);
             let found = if keep.is_some() { &scratch.kept } else { &scratch.pool };
-            found.nodes.iter().take(effort.candidates).map(|node| node.row).collect()
+            found.nodes.iter().take(params.candidates).map(|node| node.row).collect()
         })
     }
 
     /// Goes down the levels above the lowest, each time to the nearest node that can be reached.
-    fn descend(&self, weights: &Weights, entry: u32, scratch: &mut Scratch) -> Node {
+    fn descend(&self, weights: &QueryWeights, entry: u32, scratch: &mut Scratch) -> Node {
         scratch.fresh.clear();
         scratch.fresh.push(entry);
         self.score(weights, &scratch.fresh, &mut scratch.sums);
@@ -175,9 +180,9 @@ impl<B: AsRef<[u8]>> Graph<B> {
     }
 
     /// Fills the pool of the lowest level from a node near the query.
-    fn widen(
+    fn expand(
         &self,
-        weights: &Weights,
+        weights: &QueryWeights,
         from: Node,
         keep: Option<&dyn Fn(u32) -> bool>,
         scratch: &mut Scratch,
@@ -195,7 +200,7 @@ impl<B: AsRef<[u8]>> Graph<B> {
         offer(from, pool);
         let mut next = 0;
         while let Some(node) = pool.nodes.get_mut(next) {
-            if std::mem::replace(&mut node.is_widened, true) {
+            if std::mem::replace(&mut node.is_expanded, true) {
                 next += 1;
                 continue;
             }
@@ -209,15 +214,15 @@ impl<B: AsRef<[u8]>> Graph<B> {
         }
     }
 
-    fn node(&self, weights: &Weights, row: u32, sum: i32) -> Node {
+    fn node(&self, weights: &QueryWeights, row: u32, sum: i32) -> Node {
         let score = match self.codes.squares.get(row as usize) {
             Some(square) => weights.factor * sum as f32 - square,
             None => sum as f32,
         };
-        Node { score, row, is_widened: false }
+        Node { score, row, is_expanded: false }
     }
 
-    fn score(&self, weights: &Weights, rows: &[u32], sums: &mut Vec<i32>) {
+    fn score(&self, weights: &QueryWeights, rows: &[u32], sums: &mut Vec<i32>) {
         sums.resize(rows.len(), 0);
         kernels::byte_sums(&weights.weights, self.codes.table.bytes(), rows, sums);
     }
@@ -269,7 +274,7 @@ impl Codes8 {
 
 impl Sq8 {
     /// A query in whole numbers. What all rows have in common is left out.
-    fn weights(&self, query: &[f32], metric: Metric) -> Weights {
+    fn weights(&self, query: &[f32], metric: Metric) -> QueryWeights {
         let exact = || query.iter().zip(&self.span).map(|(x, span)| x * span / CODE_LEVEL);
         let largest = exact().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
         let scale = if largest > 0.0 { WEIGHT_LEVEL / largest } else { 0.0 };
@@ -280,7 +285,7 @@ impl Sq8 {
             // -|q - x|^2 = 2 q.x - |x|^2 - |q|^2
             Metric::L2 => 2.0 * largest / WEIGHT_LEVEL,
         };
-        Weights { weights, factor }
+        QueryWeights { weights, factor }
     }
 
     /// The squared length of each row, if the metric needs it.

@@ -7,26 +7,26 @@
 //! score, then block, then row. The one idea of the rest: an index only proposes rows, which are scored by [`score`] like
 //! all others; so it can miss a row, and never give one a wrong score.
 
-mod best;
 mod bits;
 mod code_table;
 mod codes;
 mod faiss;
+mod faiss_check;
 mod faiss_file;
 mod ffi;
 mod graph;
 mod kernels;
 mod metric;
-mod resident_file;
 mod scan;
 mod spec;
+mod top_k;
 
 pub use bits::Bits;
 pub use codes::{Codes, CodesView};
-pub use faiss::{Builder, Failed, Recipe, Resident, check_processor, training};
+pub use faiss::{BuildParams, Builder, FaissError, FaissIndex, check_processor, training};
+pub use faiss_check::check as check_faiss_index;
 pub use faiss_file::{Malformed, Vectors, flat_header};
-pub use graph::{Effort, Graph};
+pub use graph::{Graph, SearchParams};
 pub use metric::{Metric, Unfit, score, scores};
-pub use resident_file::check as check_resident;
 pub use scan::{Block, Neighbor, Scanner};
-pub use spec::{Cost, GRAMMAR, IndexSpec, Refused};
+pub use spec::{Cost, GRAMMAR, IndexSpec, SpecError};

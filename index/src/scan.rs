@@ -5,9 +5,9 @@ use std::ops::Range;
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-use crate::best::{Best, SharedThreshold};
 use crate::codes::CodedQuery;
 use crate::kernels::{self, Rows};
+use crate::top_k::{SharedThreshold, TopK};
 use crate::{Bits, CodesView, Metric};
 
 /// Rows of a task.
@@ -99,7 +99,7 @@ impl Scanner {
             return vec![Vec::new(); queries.nrows()];
         }
         let thresholds = (0..queries.nrows()).map(|_| SharedThreshold::new()).collect();
-        let search = Search { metric, blocks, queries: queries.view(), k, thresholds };
+        let search = ScanJob { metric, blocks, queries: queries.view(), k, thresholds };
         let multiplications =
             queries.len().saturating_mul(blocks.iter().map(|block| block.rows.nrows()).sum());
         if multiplications <= ALONE_MAX || self.pool.current_num_threads() == 1 {
@@ -123,7 +123,7 @@ fn check(metric: Metric, block: &Block<'_>, dim: usize) {
 }
 
 /// One search, seen by all its tasks.
-struct Search<'a, 'b> {
+struct ScanJob<'a, 'b> {
     metric: Metric,
     blocks: &'a [Block<'b>],
     queries: ArrayView2<'a, f32>,
@@ -133,16 +133,16 @@ struct Search<'a, 'b> {
 }
 
 /// Some rows of a block against some queries.
-struct Task {
+struct ScanTask {
     block: usize,
     rows: Range<usize>,
     queries: Range<usize>,
 }
 
 /// What a task found for one of its queries.
-struct Found {
+struct ScanHits {
     /// Rows with their scores.
-    exact: Best,
+    exact: TopK,
     /// Rows whose scores are only bounded so far.
     candidates: Vec<Candidate>,
 }
@@ -156,7 +156,7 @@ struct Candidate {
     upper: f32,
 }
 
-impl Search<'_, '_> {
+impl ScanJob<'_, '_> {
     fn alone(&self) -> Vec<Vec<Neighbor>> {
         let found = self.tasks().into_iter().map(|task| (task.queries.clone(), self.run(&task))).collect();
         self.gather(found).into_iter().enumerate().map(|(query, found)| self.finish(query, found)).collect()
@@ -169,12 +169,12 @@ impl Search<'_, '_> {
         gathered.map(|(query, found)| self.finish(query, found)).collect()
     }
 
-    fn tasks(&self) -> Vec<Task> {
+    fn tasks(&self) -> Vec<ScanTask> {
         let mut tasks = Vec::new();
         for (block, rows) in self.blocks.iter().map(|block| block.rows.nrows()).enumerate() {
             for rows in pieces(0..rows, TASK_ROWS) {
                 for queries in pieces(0..self.queries.nrows(), TASK_QUERIES) {
-                    tasks.push(Task { block, rows: rows.clone(), queries });
+                    tasks.push(ScanTask { block, rows: rows.clone(), queries });
                 }
             }
         }
@@ -182,8 +182,8 @@ impl Search<'_, '_> {
     }
 
     /// What all tasks found, by query.
-    fn gather(&self, tasks: Vec<(Range<usize>, Vec<Found>)>) -> Vec<Vec<Found>> {
-        let mut gathered: Vec<Vec<Found>> = self.thresholds.iter().map(|_| Vec::new()).collect();
+    fn gather(&self, tasks: Vec<(Range<usize>, Vec<ScanHits>)>) -> Vec<Vec<ScanHits>> {
+        let mut gathered: Vec<Vec<ScanHits>> = self.thresholds.iter().map(|_| Vec::new()).collect();
         for (queries, found) in tasks {
             gathered[queries].iter_mut().zip(found).for_each(|(query, found)| query.push(found));
         }
@@ -191,8 +191,8 @@ impl Search<'_, '_> {
     }
 
     /// Scores the candidates of a query, the most promising first, until no other can be among the k best.
-    fn finish(&self, query: usize, found: Vec<Found>) -> Vec<Neighbor> {
-        let mut best = Best::new(self.k);
+    fn finish(&self, query: usize, found: Vec<ScanHits>) -> Vec<Neighbor> {
+        let mut best = TopK::new(self.k);
         let mut candidates = Vec::new();
         for found in found {
             found.exact.into_sorted().into_iter().for_each(|neighbor| best.offer(neighbor));
@@ -211,11 +211,11 @@ impl Search<'_, '_> {
         best.into_sorted()
     }
 
-    fn run(&self, task: &Task) -> Vec<Found> {
-        let mut found: Vec<Found> = task
+    fn run(&self, task: &ScanTask) -> Vec<ScanHits> {
+        let mut found: Vec<ScanHits> = task
             .queries
             .clone()
-            .map(|_| Found { exact: Best::new(self.k), candidates: Vec::new() })
+            .map(|_| ScanHits { exact: TopK::new(self.k), candidates: Vec::new() })
             .collect();
         let block = &self.blocks[task.block];
         let (from, to) = (task.rows.start, task.rows.end);
@@ -238,7 +238,7 @@ impl Search<'_, '_> {
     }
 
     /// Scores the few kept rows one by one.
-    fn score_each(&self, task: &Task, keep: &Bits, found: &mut [Found]) {
+    fn score_each(&self, task: &ScanTask, keep: &Bits, found: &mut [ScanHits]) {
         let queries = Rows::new(&self.queries).slice(task.queries.clone());
         let rows = Rows::new(&self.blocks[task.block].rows);
         let mut scores = vec![0.0; queries.len()];
@@ -251,7 +251,7 @@ impl Search<'_, '_> {
     }
 
     /// Scores all rows.
-    fn scan_floats(&self, task: &Task, found: &mut [Found]) {
+    fn scan_floats(&self, task: &ScanTask, found: &mut [ScanHits]) {
         let queries = Rows::new(&self.queries).slice(task.queries.clone());
         let block = &self.blocks[task.block];
         let rows = Rows::new(&block.rows);
@@ -276,13 +276,13 @@ impl Search<'_, '_> {
     }
 
     /// Finds the rows whose scores by codes are so high that their scores may be among the k best.
-    fn scan_codes(&self, task: &Task, codes: CodesView<'_>, found: &mut [Found]) {
+    fn scan_codes(&self, task: &ScanTask, codes: CodesView<'_>, found: &mut [ScanHits]) {
         let all = Rows::new(&self.queries);
         let mut query_codes = Vec::new();
         let (mut coded, mut rest) = (Vec::new(), Vec::new());
         for query in task.queries.clone() {
             match CodedQuery::new(all.row(query), &mut query_codes) {
-                Some(query_codes) => coded.push(Sieve::new(query, query_codes, self.k)),
+                Some(query_codes) => coded.push(CandidateFilter::new(query, query_codes, self.k)),
                 None => rest.push(query),
             }
         }
@@ -291,66 +291,73 @@ impl Search<'_, '_> {
             let sums = &mut sums[..coded.len() * strip.len()];
             let strip_codes = codes.slice(strip.clone());
             strip_codes.sums(&query_codes, sums);
-            for (sieve, sums) in coded.iter_mut().zip(sums.chunks_exact(strip.len())) {
-                self.sift(task, sieve, &strip_codes, sums, task.rows.start + strip.start);
+            for (filter, sums) in coded.iter_mut().zip(sums.chunks_exact(strip.len())) {
+                self.filter_candidates(task, filter, &strip_codes, sums, task.rows.start + strip.start);
             }
         }
-        for sieve in coded {
-            self.thresholds[sieve.query].raise(sieve.lower.threshold());
-            match sieve.candidates {
-                Some(candidates) => found[sieve.query - task.queries.start].candidates = candidates,
-                None => rest.push(sieve.query),
+        for filter in coded {
+            self.thresholds[filter.query].raise(filter.lower.threshold());
+            match filter.candidates {
+                Some(candidates) => found[filter.query - task.queries.start].candidates = candidates,
+                None => rest.push(filter.query),
             }
         }
         for query in rest {
-            let alone = Task { block: task.block, rows: task.rows.clone(), queries: query..query + 1 };
+            let alone = ScanTask { block: task.block, rows: task.rows.clone(), queries: query..query + 1 };
             let at = query - task.queries.start;
             self.scan_floats(&alone, &mut found[at..at + 1]);
         }
     }
 
     /// Adds the rows of a strip, which starts at the row `start`, to the candidates of a query.
-    fn sift(&self, task: &Task, sieve: &mut Sieve, codes: &CodesView<'_>, sums: &[i32], start: usize) {
-        let Some(candidates) = &mut sieve.candidates else { return };
+    fn filter_candidates(
+        &self,
+        task: &ScanTask,
+        filter: &mut CandidateFilter,
+        codes: &CodesView<'_>,
+        sums: &[i32],
+        start: usize,
+    ) {
+        let Some(candidates) = &mut filter.candidates else { return };
         let mut bounds = [0.0; STRIP_ROWS];
         let bounds = &mut bounds[..sums.len()];
-        codes.upper_bounds(&sieve.coded, sums, bounds);
-        let shared_threshold = self.thresholds[sieve.query].get();
+        codes.upper_bounds(&filter.coded, sums, bounds);
+        let shared_threshold = self.thresholds[filter.query].get();
         let keep = self.blocks[task.block].keep;
-        for_each_reaching(bounds, sieve.lower.threshold().max(shared_threshold), |at| {
+        for_each_reaching(bounds, filter.lower.threshold().max(shared_threshold), |at| {
             let row = start + at;
             if keep.is_none_or(|keep| keep.get(row)) {
                 let upper = if bounds[at].is_nan() { f32::INFINITY } else { bounds[at] };
                 let (block, row) = (task.block as u32, row as u32);
                 candidates.push(Candidate { block, row, upper });
-                let score = codes.lower_bound(&sieve.coded, sums[at], at);
-                sieve.lower.offer(Neighbor { block, row, score });
+                let score = codes.lower_bound(&filter.coded, sums[at], at);
+                filter.lower.offer(Neighbor { block, row, score });
             }
-            sieve.lower.threshold().max(shared_threshold)
+            filter.lower.threshold().max(shared_threshold)
         });
         if candidates.len() > task.rows.len() / DENSE {
-            let threshold = sieve.lower.threshold().max(shared_threshold);
+            let threshold = filter.lower.threshold().max(shared_threshold);
             candidates.retain(|candidate| candidate.upper >= threshold);
             if candidates.len() > task.rows.len() / (2 * DENSE) + self.k {
-                sieve.candidates = None;
+                filter.candidates = None;
             }
         }
     }
 }
 
 /// What remains of the rows for one query.
-struct Sieve {
+struct CandidateFilter {
     query: usize,
     coded: CodedQuery,
     /// The k best lower bounds of scores.
-    lower: Best,
+    lower: TopK,
     /// Nothing once they were too many.
     candidates: Option<Vec<Candidate>>,
 }
 
-impl Sieve {
-    fn new(query: usize, coded: CodedQuery, k: usize) -> Sieve {
-        Sieve { query, coded, lower: Best::new(k), candidates: Some(Vec::new()) }
+impl CandidateFilter {
+    fn new(query: usize, coded: CodedQuery, k: usize) -> CandidateFilter {
+        CandidateFilter { query, coded, lower: TopK::new(k), candidates: Some(Vec::new()) }
     }
 }
 

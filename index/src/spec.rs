@@ -46,7 +46,7 @@ const CODE_ROUNDS: u64 = 25;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IndexSpec {
     structure: Structure,
-    codes: Codes,
+    codes: RowCodes,
 }
 
 /// How rows are found.
@@ -64,7 +64,7 @@ enum Structure {
 
 /// How rows are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Codes {
+enum RowCodes {
     Flat,
     /// By FAISS's name for it.
     Scalar(&'static str),
@@ -79,15 +79,15 @@ const SCALAR: [(&str, u64); 5] = [("SQ4", 4), ("SQ6", 6), ("SQ8", 8), ("SQfp16",
 
 /// Why a factory string is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(String);
+pub struct SpecError(String);
 
-impl fmt::Display for Refused {
+impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for SpecError {}
 
 /// What a build may take. More is a fault of the build, which is then ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +103,10 @@ impl IndexSpec {
     ///
     /// # Errors
     /// Everything that is not in the grammar, with what it is, or the bound that it breaks.
-    pub fn parse(text: &str) -> Result<IndexSpec, Refused> {
+    pub fn parse(text: &str) -> Result<IndexSpec, SpecError> {
         let unknown = || {
             let shown: String = text.chars().take(FACTORY_BYTES_MAX).collect();
-            Refused(format!("{shown:?} is not an index that can be built"))
+            SpecError(format!("{shown:?} is not an index that can be built"))
         };
         if text.len() > FACTORY_BYTES_MAX {
             return Err(unknown());
@@ -127,16 +127,16 @@ impl IndexSpec {
             (Structure::Lists { .. }, Some(codes)) => codes,
             (Structure::Scan, Some(_)) | (Structure::Lists { .. }, None) => return Err(unknown()),
         };
-        Ok(IndexSpec { structure, codes: Codes::parse(codes).ok_or_else(unknown)?? })
+        Ok(IndexSpec { structure, codes: RowCodes::parse(codes).ok_or_else(unknown)?? })
     }
 
     /// Whether such an index can hold vectors of this length.
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check(&self, dim: usize) -> Result<(), Refused> {
-        let refused = |message: String| Err(Refused(message));
-        if let Codes::Product { parts, .. } = self.codes
+    pub fn check(&self, dim: usize) -> Result<(), SpecError> {
+        let refused = |message: String| Err(SpecError(message));
+        if let RowCodes::Product { parts, .. } = self.codes
             && !dim.is_multiple_of(parts as usize)
         {
             return refused(format!(
@@ -148,7 +148,7 @@ impl IndexSpec {
                 let max = CENTROID_COMPONENTS_MAX / dim as u64;
                 refused(format!("IVF has at most {max} lists at dimension {dim}, got {lists}"))
             }
-            (Structure::Lists { lists }, Codes::Product { parts, bits })
+            (Structure::Lists { lists }, RowCodes::Product { parts, bits })
                 if table_bytes(lists, parts, bits) > TABLE_BYTES_MAX =>
             {
                 let max = TABLE_BYTES_MAX / table_bytes(1, parts, bits);
@@ -161,10 +161,10 @@ impl IndexSpec {
     /// The string that FAISS is given.
     pub fn factory(&self) -> String {
         let codes = match self.codes {
-            Codes::Flat => "Flat".to_owned(),
-            Codes::Scalar(name) => name.to_owned(),
+            RowCodes::Flat => "Flat".to_owned(),
+            RowCodes::Scalar(name) => name.to_owned(),
             // Without the training for polysemous codes, which no search here uses.
-            Codes::Product { parts, bits } => format!("PQ{parts}x{bits}np"),
+            RowCodes::Product { parts, bits } => format!("PQ{parts}x{bits}np"),
         };
         match self.structure {
             Structure::Scan => codes,
@@ -185,8 +185,10 @@ impl IndexSpec {
 
     /// Rows of so many that it is trained on; 0 if it needs no training.
     pub fn training_rows(&self, rows: usize, dim: usize) -> usize {
-        let is_trained =
-            !matches!((self.structure, self.codes), (Structure::Scan | Structure::Graph { .. }, Codes::Flat));
+        let is_trained = !matches!(
+            (self.structure, self.codes),
+            (Structure::Scan | Structure::Graph { .. }, RowCodes::Flat)
+        );
         let by_bytes = (TRAINING_BYTES_MAX / (4 * dim.max(1) as u64)).max(self.rows_min() as u64);
         let rows = (rows as u64).min(TRAINING_ROWS_MAX).min(by_bytes);
         if is_trained { rows as usize } else { 0 }
@@ -231,12 +233,12 @@ impl IndexSpec {
     /// Bytes for each row, and bytes besides.
     fn bytes(&self, dim: u64) -> (u64, u64) {
         let codes = match self.codes {
-            Codes::Flat => 4 * dim,
-            Codes::Scalar(name) => {
+            RowCodes::Flat => 4 * dim,
+            RowCodes::Scalar(name) => {
                 let bits = SCALAR.iter().find(|(known, _)| *known == name).map_or(16, |(_, bits)| *bits);
                 (dim * bits).div_ceil(8)
             }
-            Codes::Product { parts, bits } => u64::from(parts * bits).div_ceil(8),
+            RowCodes::Product { parts, bits } => u64::from(parts * bits).div_ceil(8),
         };
         let [_, code_centroids] = self.centroids();
         let centroids = code_centroids * dim * 4;
@@ -244,7 +246,7 @@ impl IndexSpec {
             (Structure::Scan, _) => (codes, centroids),
             // Twice the links on the lowest level; on the others together less than as many again. Offset, level, lock.
             (Structure::Graph { links }, _) => (codes + 16 * u64::from(links) + 64, centroids),
-            (Structure::Lists { lists }, Codes::Product { parts, bits }) => {
+            (Structure::Lists { lists }, RowCodes::Product { parts, bits }) => {
                 (codes + 8, centroids + u64::from(lists) * dim * 4 + table_bytes(lists, parts, bits))
             }
             // Residuals of rows are kept while codes are made.
@@ -259,32 +261,32 @@ impl IndexSpec {
             Structure::Scan | Structure::Graph { .. } => 0,
         };
         let codes = match self.codes {
-            Codes::Product { bits, .. } => 1 << bits,
-            Codes::Flat | Codes::Scalar(_) => 0,
+            RowCodes::Product { bits, .. } => 1 << bits,
+            RowCodes::Flat | RowCodes::Scalar(_) => 0,
         };
         [lists, codes]
     }
 }
 
-impl Codes {
+impl RowCodes {
     /// None for what is no name of codes.
-    fn parse(text: &str) -> Option<Result<Codes, Refused>> {
+    fn parse(text: &str) -> Option<Result<RowCodes, SpecError>> {
         if text == "Flat" {
-            return Some(Ok(Codes::Flat));
+            return Some(Ok(RowCodes::Flat));
         }
         if let Some((name, _)) = SCALAR.iter().find(|(name, _)| *name == text) {
-            return Some(Ok(Codes::Scalar(name)));
+            return Some(Ok(RowCodes::Scalar(name)));
         }
         let text = text.strip_prefix("PQ")?;
         let (parts, bits) = text.split_once('x').map_or((text, None), |(parts, bits)| (parts, Some(bits)));
         let parts = number(parts, PARTS, "parts")?;
         let bits = bits.map_or(Some(Ok(BITS_DEFAULT)), |bits| number(bits, BITS, "bits"))?;
-        Some(parts.and_then(|parts| Ok(Codes::Product { parts, bits: bits? })))
+        Some(parts.and_then(|parts| Ok(RowCodes::Product { parts, bits: bits? })))
     }
 }
 
 /// A number within its bounds; none for what is no number as it is written here.
-fn number(text: &str, bounds: std::ops::RangeInclusive<u32>, what: &str) -> Option<Result<u32, Refused>> {
+fn number(text: &str, bounds: std::ops::RangeInclusive<u32>, what: &str) -> Option<Result<u32, SpecError>> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let has_leading_zero = text.len() > 1 && text.starts_with('0');
     if text.is_empty() || !is_number || has_leading_zero {
@@ -292,7 +294,7 @@ fn number(text: &str, bounds: std::ops::RangeInclusive<u32>, what: &str) -> Opti
     }
     let (min, max) = (*bounds.start(), *bounds.end());
     let number = text.parse().ok().filter(|number| bounds.contains(number));
-    Some(number.ok_or_else(|| Refused(format!("{what} is {min} to {max}, got {text}"))))
+    Some(number.ok_or_else(|| SpecError(format!("{what} is {min} to {max}, got {text}"))))
 }
 
 fn table_bytes(lists: u32, parts: u32, bits: u32) -> u64 {

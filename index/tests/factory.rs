@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use likewise_index::{Effort, Graph, IndexSpec, Metric, Recipe, Resident, check_resident};
+use likewise_index::{BuildParams, FaissIndex, Graph, IndexSpec, Metric, SearchParams, check_faiss_index};
 
 const STRINGS: u64 = 300;
 /// Set in a process that builds.
@@ -268,16 +268,16 @@ fn a_process_that_builds() {
         let numbers: Vec<usize> = numbers.iter().map(|number| number.parse().unwrap()).collect();
         let (dim, metric, kind) = (numbers[0], METRICS[numbers[1]], numbers[2]);
         let spec = IndexSpec::parse(factory).unwrap();
-        let recipe = Recipe { spec, metric, dim, ef_construction: 40, threads: 1 };
+        let build_params = BuildParams { spec, metric, dim, ef_construction: 40, threads: 1 };
         if spec.rows_min() > LISTS_EACH_BUILT && (dim > 4 || !spec.rows_min().is_multiple_of(64)) {
             let rows = rows(ROWS, dim, kind, metric);
-            let failed = recipe.build(rows.iter().map(Vec::as_slice), &path).unwrap_err().to_string();
+            let failed = build_params.build(rows.iter().map(Vec::as_slice), &path).unwrap_err().to_string();
             assert!(failed.contains("should be at least as large as number of clusters"), "{line}: {failed}");
             println!("built {line}");
             continue;
         }
         let rows = rows(ROWS.max(spec.rows_min()), dim, kind, metric);
-        recipe
+        build_params
             .build(rows.iter().map(Vec::as_slice), &path)
             .unwrap_or_else(|failed| panic!("{line}: {failed}"));
         let content = fs_err::read(&path).unwrap();
@@ -285,13 +285,13 @@ fn a_process_that_builds() {
         assert!(peak_bytes() < limit, "{line}: {} bytes of {limit}", peak_bytes());
         if spec.is_graph() {
             let graph = Graph::open(&*content).unwrap_or_else(|malformed| panic!("{line}: {malformed}"));
-            let found = graph.search(&rows[0], Effort { ef: 20, candidates: 10 }, None);
-            assert!(!found.is_empty() && check_resident(&content).is_err(), "{line}");
+            let found = graph.search(&rows[0], SearchParams { ef: 20, candidates: 10 }, None);
+            assert!(!found.is_empty() && check_faiss_index(&content).is_err(), "{line}");
         } else {
-            let shape = check_resident(&content).unwrap_or_else(|malformed| panic!("{line}: {malformed}"));
+            let shape = check_faiss_index(&content).unwrap_or_else(|malformed| panic!("{line}: {malformed}"));
             assert_eq!((shape.dim, shape.rows), (dim, rows.len()), "{line}");
-            let resident = Resident::open(&path, &content, 8).unwrap();
-            let found = resident.search(&rows[0], 10).unwrap();
+            let faiss_index = FaissIndex::open(&path, &content, 8).unwrap();
+            let found = faiss_index.search(&rows[0], 10).unwrap();
             assert!(found.iter().all(|&row| (row as usize) < rows.len()), "{line}: {found:?}");
         }
         println!("built {line}");

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use likewise_index::{
-    Block, Effort, Graph, IndexSpec, Metric, Recipe, Resident, Scanner, Vectors, check_resident, flat_header,
+    Block, BuildParams, FaissIndex, Graph, IndexSpec, Metric, Scanner, SearchParams, Vectors,
+    check_faiss_index, flat_header,
 };
 use ndarray::{Array2, ArrayView2};
 
@@ -42,12 +43,12 @@ fn file(name: &str) -> PathBuf {
 
 fn build(factory: &str, metric: Metric, rows: &Array2<f32>) -> PathBuf {
     let path = file(&format!("{}-{metric:?}-{}", factory.replace(',', "_"), rows.len()));
-    recipe(factory, metric, rows.ncols()).build(slices(rows).into_iter(), &path).unwrap();
+    build_params(factory, metric, rows.ncols()).build(slices(rows).into_iter(), &path).unwrap();
     path
 }
 
-fn recipe(factory: &str, metric: Metric, dim: usize) -> Recipe {
-    Recipe { spec: IndexSpec::parse(factory).unwrap(), metric, dim, ef_construction: 100, threads: 2 }
+fn build_params(factory: &str, metric: Metric, dim: usize) -> BuildParams {
+    BuildParams { spec: IndexSpec::parse(factory).unwrap(), metric, dim, ef_construction: 100, threads: 2 }
 }
 
 fn slices(rows: &Array2<f32>) -> Vec<&[f32]> {
@@ -80,7 +81,7 @@ fn recall(
     found as f64 / (queries.nrows() * K) as f64
 }
 
-const EFFORT: Effort = Effort { ef: 100, candidates: 40 };
+const PARAMS: SearchParams = SearchParams { ef: 100, candidates: 40 };
 
 #[test]
 fn graphs_find_what_the_scan_finds() {
@@ -91,11 +92,11 @@ fn graphs_find_what_the_scan_finds() {
             let path = build(factory, metric, &rows);
             let graph = Graph::open(fs_err::read(&path).unwrap()).unwrap();
             assert_eq!((graph.len(), graph.dim()), (3000, 50));
-            let all = recall(metric, &rows, &queries, |_| true, |query| graph.search(query, EFFORT, None));
+            let all = recall(metric, &rows, &queries, |_| true, |query| graph.search(query, PARAMS, None));
             assert!(all >= 0.98, "{factory} {metric:?}: {all}");
             let keep = |row: u32| row % 3 == 1;
             let third =
-                recall(metric, &rows, &queries, keep, |query| graph.search(query, EFFORT, Some(&keep)));
+                recall(metric, &rows, &queries, keep, |query| graph.search(query, PARAMS, Some(&keep)));
             assert!(third >= 0.97, "{factory} {metric:?}, every third row: {third}");
             fs_err::remove_file(path).unwrap();
         }
@@ -108,9 +109,9 @@ fn other_kinds_are_searched_by_faiss_from_many_threads() {
     for factory in ["IVF32,SQ8", "IVF32,Flat", "SQ8", "SQbf16"] {
         let path = build(factory, Metric::Cosine, &rows);
         assert!(Graph::open(fs_err::read(&path).unwrap()).is_err());
-        let resident = Resident::open(&path, &fs_err::read(&path).unwrap(), 32).unwrap();
-        assert_eq!((resident.len(), resident.dim()), (3000, 32));
-        let search = |query: &[f32]| resident.search(query, 40).unwrap();
+        let faiss_index = FaissIndex::open(&path, &fs_err::read(&path).unwrap(), 32).unwrap();
+        assert_eq!((faiss_index.len(), faiss_index.dim()), (3000, 32));
+        let search = |query: &[f32]| faiss_index.search(query, 40).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -127,13 +128,14 @@ fn other_kinds_are_searched_by_faiss_from_many_threads() {
 fn builds_that_cannot_be_are_errors() {
     let few = vectors(10, 32, 7);
     let failed =
-        recipe("IVF64,Flat", Metric::L2, 32).build(slices(&few).into_iter(), &file("few")).unwrap_err();
+        build_params("IVF64,Flat", Metric::L2, 32).build(slices(&few).into_iter(), &file("few")).unwrap_err();
     let said = "Number of training points (10) should be at least as large as number of clusters (64)";
     assert_eq!(failed.to_string(), format!("FAISS: {said}"));
-    let failed = recipe("PQ5", Metric::L2, 32).build(slices(&few).into_iter(), &file("parts")).unwrap_err();
+    let failed =
+        build_params("PQ5", Metric::L2, 32).build(slices(&few).into_iter(), &file("parts")).unwrap_err();
     assert!(failed.to_string().contains("does not divide the dimension 32"), "{failed}");
     let nowhere = file("missing").join("file");
-    let failed = recipe("Flat", Metric::L2, 32).build(slices(&few).into_iter(), &nowhere).unwrap_err();
+    let failed = build_params("Flat", Metric::L2, 32).build(slices(&few).into_iter(), &nowhere).unwrap_err();
     assert!(!failed.to_string().contains(".cpp"), "{failed}");
 }
 
@@ -145,10 +147,10 @@ fn damaged_files_never_reach_faiss_or_do_no_harm_there() {
     for factory in ["Flat", "SQ4", "SQfp16", "PQ4", "IVF4,Flat", "IVF2,SQ6", "IVF3,PQ2x4"] {
         let path = build(factory, Metric::L2, &rows);
         let whole = fs_err::read(&path).unwrap();
-        assert_eq!(check_resident(&whole).map(|shape| (shape.dim, shape.rows)), Ok((8, 300)), "{factory}");
+        assert_eq!(check_faiss_index(&whole).map(|shape| (shape.dim, shape.rows)), Ok((8, 300)), "{factory}");
         for length in 0..whole.len() {
             assert!(
-                check_resident(&whole[..length]).is_err(),
+                check_faiss_index(&whole[..length]).is_err(),
                 "{factory}: {length} of {} bytes",
                 whole.len()
             );
@@ -157,12 +159,12 @@ fn damaged_files_never_reach_faiss_or_do_no_harm_there() {
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= [0x01, 0x80, 0xFF][at % 3];
-            if check_resident(&damaged).is_err() {
+            if check_faiss_index(&damaged).is_err() {
                 refused += 1;
             } else if at % 7 == 0 || at < 400 {
                 fs_err::write(&path, &damaged).unwrap();
-                if let Ok(resident) = Resident::open(&path, &damaged, 4) {
-                    let found = resident.search(&query, 20).unwrap_or_default();
+                if let Ok(faiss_index) = FaissIndex::open(&path, &damaged, 4) {
+                    let found = faiss_index.search(&query, 20).unwrap_or_default();
                     assert!(found.iter().all(|&row| row < 300), "{factory}: byte {at}");
                 }
             }
@@ -176,7 +178,7 @@ fn damaged_files_never_reach_faiss_or_do_no_harm_there() {
 fn an_empty_graph_finds_nothing() {
     let path = build("HNSW8,Flat", Metric::Cosine, &Array2::zeros((0, 16)));
     let graph = Graph::open(fs_err::read(&path).unwrap()).unwrap();
-    assert!(graph.is_empty() && graph.search(&[0.5; 16], EFFORT, None).is_empty());
+    assert!(graph.is_empty() && graph.search(&[0.5; 16], PARAMS, None).is_empty());
     fs_err::remove_file(path).unwrap();
 }
 
@@ -251,7 +253,7 @@ fn damaged_files_give_errors_or_other_neighbours_and_nothing_worse() {
                 match Graph::open(&damaged) {
                     Err(_) => refused += 1,
                     Ok(graph) => {
-                        let found = graph.search(rows.row(0).as_slice().unwrap(), EFFORT, None);
+                        let found = graph.search(rows.row(0).as_slice().unwrap(), PARAMS, None);
                         assert!(found.iter().all(|&row| row < 60));
                     }
                 }

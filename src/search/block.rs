@@ -8,8 +8,8 @@ use likewise_index::{Bits, Codes, Metric};
 use ndarray::ArrayView2;
 
 use super::document::DocumentRef;
-use super::fields::Fields;
 use super::filter::Filter;
+use super::metadata_index::MetadataIndex;
 use super::values::Values;
 use crate::storage::RowSegment;
 
@@ -28,41 +28,46 @@ pub(super) fn hash_id(id: &str) -> u64 {
 
 /// Rows with their documents, codes, and tables. Shared by `Arc`; nothing in it changes.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(super) struct RowBlock {
     dim: usize,
     metric: Metric,
-    rows: Rows,
+    rows: BlockRows,
     /// Made before the block is searched; a block that is merged away at once never needs them.
     codes: OnceLock<Codes>,
     /// Rows by the hash of their ids.
     ids: HashTable<u32>,
-    fields: OnceLock<Fields>,
+    fields: OnceLock<MetadataIndex>,
 }
 
 #[derive(Debug)]
-enum Rows {
+enum BlockRows {
     /// In a file.
     Sealed(Arc<RowSegment>),
     /// In memory, and in the log.
     Delta { vectors: Vec<f32>, documents: Vec<Arc<[u8]>> },
 }
 
-impl Block {
+impl RowBlock {
     /// Of a segment.
     ///
     /// Cost: hashes all ids.
-    pub(super) fn sealed(metric: Metric, dim: usize, segment: Arc<RowSegment>) -> Block {
-        Block::new(metric, dim, Rows::Sealed(segment))
+    pub(super) fn sealed(metric: Metric, dim: usize, segment: Arc<RowSegment>) -> RowBlock {
+        RowBlock::new(metric, dim, BlockRows::Sealed(segment))
     }
 
     /// Of rows in memory.
-    pub(super) fn delta(metric: Metric, dim: usize, vectors: Vec<f32>, documents: Vec<Arc<[u8]>>) -> Block {
+    pub(super) fn delta(
+        metric: Metric,
+        dim: usize,
+        vectors: Vec<f32>,
+        documents: Vec<Arc<[u8]>>,
+    ) -> RowBlock {
         assert_eq!(vectors.len(), documents.len() * dim, "a vector for each document");
-        Block::new(metric, dim, Rows::Delta { vectors, documents })
+        RowBlock::new(metric, dim, BlockRows::Delta { vectors, documents })
     }
 
-    fn new(metric: Metric, dim: usize, rows: Rows) -> Block {
-        let mut block = Block {
+    fn new(metric: Metric, dim: usize, rows: BlockRows) -> RowBlock {
+        let mut block = RowBlock {
             dim,
             metric,
             codes: OnceLock::new(),
@@ -96,23 +101,23 @@ impl Block {
 
     pub(super) fn len(&self) -> usize {
         match &self.rows {
-            Rows::Sealed(segment) => segment.rows(),
-            Rows::Delta { documents, .. } => documents.len(),
+            BlockRows::Sealed(segment) => segment.rows(),
+            BlockRows::Delta { documents, .. } => documents.len(),
         }
     }
 
     /// Its segment, if it has one.
     pub(super) fn segment(&self) -> Option<&Arc<RowSegment>> {
         match &self.rows {
-            Rows::Sealed(segment) => Some(segment),
-            Rows::Delta { .. } => None,
+            BlockRows::Sealed(segment) => Some(segment),
+            BlockRows::Delta { .. } => None,
         }
     }
 
     fn vectors(&self) -> &[f32] {
         match &self.rows {
-            Rows::Sealed(segment) => segment.vectors(),
-            Rows::Delta { vectors, .. } => vectors,
+            BlockRows::Sealed(segment) => segment.vectors(),
+            BlockRows::Delta { vectors, .. } => vectors,
         }
     }
 
@@ -127,8 +132,8 @@ impl Block {
 
     pub(super) fn document_bytes(&self, row: usize) -> &[u8] {
         match &self.rows {
-            Rows::Sealed(segment) => segment.document(row),
-            Rows::Delta { documents, .. } => &documents[row],
+            BlockRows::Sealed(segment) => segment.document(row),
+            BlockRows::Delta { documents, .. } => &documents[row],
         }
     }
 
@@ -155,22 +160,23 @@ impl Block {
             return rows;
         }
         let documents = || (0..self.len()).map(|row| DocumentRef::decode(self.document_bytes(row)));
-        let fields = self.fields.get_or_init(|| Fields::of(documents().map(Option::unwrap_or_default)));
+        let fields =
+            self.fields.get_or_init(|| MetadataIndex::of(documents().map(Option::unwrap_or_default)));
         let mut rows = fields.rows(filter);
         rows.and(live);
         rows
     }
 
     /// The same rows without codes, which an index over them makes superfluous.
-    pub(super) fn without_codes(&self) -> Block {
+    pub(super) fn without_codes(&self) -> RowBlock {
         let rows = match &self.rows {
-            Rows::Sealed(segment) => Rows::Sealed(Arc::clone(segment)),
-            Rows::Delta { vectors, documents } => {
-                Rows::Delta { vectors: vectors.clone(), documents: documents.clone() }
+            BlockRows::Sealed(segment) => BlockRows::Sealed(Arc::clone(segment)),
+            BlockRows::Delta { vectors, documents } => {
+                BlockRows::Delta { vectors: vectors.clone(), documents: documents.clone() }
             }
         };
         let (codes, fields) = (OnceLock::new(), OnceLock::new());
-        Block { dim: self.dim, metric: self.metric, rows, codes, ids: self.ids.clone(), fields }
+        RowBlock { dim: self.dim, metric: self.metric, rows, codes, ids: self.ids.clone(), fields }
     }
 
     /// Whether there are codes.
@@ -186,8 +192,8 @@ impl Block {
     /// About what it takes of memory, mapped pages not counted.
     pub(super) fn memory_bytes(&self) -> usize {
         let rows = match &self.rows {
-            Rows::Sealed(_) => self.len() * 16,
-            Rows::Delta { vectors, documents } => {
+            BlockRows::Sealed(_) => self.len() * 16,
+            BlockRows::Delta { vectors, documents } => {
                 vectors.len() * 4 + documents.iter().map(|document| document.len() + 32).sum::<usize>()
             }
         };

@@ -9,13 +9,13 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use super::build::Program;
 use super::collection::Collection;
+use super::index_builder::{IndexBuilder, Indexing};
 use super::metrics::SearchMetrics;
-use super::nearest::Query;
+use super::query::Query;
 use super::results::Results;
 use super::settings::Settings;
 use super::view::View;
-use super::workshop::{Indexing, Workshop};
-use super::writer::Tidying;
+use super::writer::CompactionOptions;
 use crate::error::{Error, Kind, Result};
 use crate::storage::rows::Place;
 
@@ -32,8 +32,8 @@ pub struct Options {
     pub threads: usize,
     /// Searches that may wait for a thread; more are refused.
     pub searches_queued_max: usize,
-    /// When log and segments are tidied up.
-    pub tidying: Tidying,
+    /// When the log becomes a segment, and when segments are compacted.
+    pub compaction: CompactionOptions,
     /// When and how collections are indexed.
     pub index: Indexing,
 }
@@ -44,7 +44,7 @@ impl Default for Options {
             collections_max: 256,
             threads: 0,
             searches_queued_max: 1024,
-            tidying: Tidying::default(),
+            compaction: CompactionOptions::default(),
             index: Indexing::default(),
         }
     }
@@ -66,7 +66,7 @@ pub struct Catalog {
     searches: Semaphore,
     /// Searches that run: a thread that waits for a piece of one would begin another meanwhile, on its own stack.
     running: Arc<Semaphore>,
-    workshop: Arc<Workshop>,
+    index_builder: Arc<IndexBuilder>,
     metrics: Arc<SearchMetrics>,
 }
 
@@ -92,10 +92,10 @@ impl Catalog {
         };
         let scanner =
             Scanner::new(threads).map_err(|error| Error::io("start the threads that search", error))?;
-        let workshop = Arc::new(Workshop::new(options.index.clone(), builder)?);
+        let index_builder = Arc::new(IndexBuilder::new(options.index.clone(), builder)?);
         let mut shelf = Shelf::new();
         for name in place.names()? {
-            let opened = Collection::open(&place, &name, options.tidying, &workshop, &metrics)
+            let opened = Collection::open(&place, &name, options.compaction, &index_builder, &metrics)
                 .map(Arc::new)
                 .inspect_err(|error| {
                     tracing::error!(%error, "a collection cannot be opened; the others are served");
@@ -110,7 +110,7 @@ impl Catalog {
             shelf: RwLock::new(shelf),
             changing: Mutex::new(()),
             scanner: Arc::new(scanner),
-            workshop,
+            index_builder,
             metrics,
         })
     }
@@ -133,7 +133,7 @@ impl Catalog {
         }
     }
 
-    /// Nodes that a graph widens for a search that does not say how many.
+    /// Nodes that a graph expands for a search that does not say how many.
     pub fn ef(&self) -> usize {
         self.options.index.ef
     }
@@ -162,7 +162,7 @@ impl Catalog {
                 return Err(Error::new(Kind::Conflict, message).param("name").with("it_has", there));
             }
         }
-        self.workshop.check(&settings)?;
+        self.index_builder.check(&settings)?;
         let max = self.options.collections_max;
         if self.list().len() >= max {
             return Err(Error::new(
@@ -171,8 +171,9 @@ impl Catalog {
             ));
         }
         let (place, owned, metrics) = (self.place.clone(), name.to_owned(), Arc::clone(&self.metrics));
-        let (tidying, workshop) = (self.options.tidying, Arc::clone(&self.workshop));
-        let create = move || Collection::create(&place, &owned, settings, tidying, &workshop, &metrics);
+        let (compaction, index_builder) = (self.options.compaction, Arc::clone(&self.index_builder));
+        let create =
+            move || Collection::create(&place, &owned, settings, compaction, &index_builder, &metrics);
         let made = tokio::task::spawn_blocking(create).await;
         let made = made.map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))??;
         let made = Arc::new(made);

@@ -3,15 +3,15 @@
 use super::block::hash_id;
 use super::document::DocumentRef;
 use super::filter::Filter;
+use super::query_watch::CommitEffects;
 use super::record::Op;
-use super::view::{Batch, View};
-use super::watch::Effects;
+use super::view::{DocumentBatch, View};
 
 /// A change of a collection: applied whole, or not at all.
 #[derive(Debug)]
 pub enum Change {
     /// Documents in the place of those with the same ids.
-    Upsert(Batch),
+    Upsert(DocumentBatch),
     /// Documents by their ids.
     Delete(Vec<String>),
     /// Documents that a filter means.
@@ -68,7 +68,7 @@ impl Op {
 }
 
 /// Applies a change to rows and returns how many documents it stored or removed.
-pub(super) fn apply(view: &mut View, op: Op, effects: &mut Effects) -> usize {
+pub(super) fn apply(view: &mut View, op: Op, effects: &mut CommitEffects) -> usize {
     match op {
         Op::Upsert { vectors, documents } => {
             effects.vectors.extend_from_slice(&vectors);

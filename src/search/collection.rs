@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use likewise_index::Refused;
+use likewise_index::SpecError;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::build::{Failure, FailureCause};
+use super::ann_index::AnnIndex;
+use super::build::{BuildFailure, FailureCause};
 use super::change::{Change, Receipt};
+use super::index_builder::{IndexBuilder, IndexPlan};
 use super::indexing;
 use super::metrics::SearchMetrics;
+use super::query_watch::{QueryWatch, WatchedQuery};
 use super::record::{self, Op};
 use super::replay::Replayed;
-use super::sealed::Sealed;
 use super::settings::Settings;
-use super::view::{Part, View};
-use super::watch::{Watch, Watched};
-use super::workshop::{Plan, Workshop};
-use super::writer::{Order, Shared, Tidying, Writer};
+use super::view::{SegmentView, View};
+use super::writer::{CollectionState, CollectionWriter, CompactionOptions, WriterCommand};
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::RowStore;
@@ -39,9 +39,9 @@ pub struct Collection {
     instance: u64,
     settings: Settings,
     /// The index that it is to have, or why it has none.
-    plan: Result<Option<Plan>, Refused>,
-    shared: Arc<Shared>,
-    orders: Mutex<Option<mpsc::Sender<Order>>>,
+    plan: Result<Option<IndexPlan>, SpecError>,
+    shared: Arc<CollectionState>,
+    commands: Mutex<Option<mpsc::Sender<WriterCommand>>>,
     queue_permits: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -55,8 +55,8 @@ impl Collection {
         place: &Place,
         name: &str,
         settings: Settings,
-        tidying: Tidying,
-        workshop: &Arc<Workshop>,
+        compaction: CompactionOptions,
+        index_builder: &Arc<IndexBuilder>,
         metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         let encoded = serde_json::to_vec(&settings).map_err(|error| {
@@ -65,7 +65,7 @@ impl Collection {
         let store = RowStore::create(place, name, settings.dim as u32, encoded)?;
         let view =
             View { metric: settings.metric, dim: settings.dim, parts: Vec::new(), index: None, version: 0 };
-        Collection::start(settings, store, view, 0, tidying, workshop, metrics)
+        Collection::start(settings, store, view, 0, compaction, index_builder, metrics)
     }
 
     /// The collection as it was when its last change was acknowledged.
@@ -75,8 +75,8 @@ impl Collection {
     pub(super) fn open(
         place: &Place,
         name: &str,
-        tidying: Tidying,
-        workshop: &Arc<Workshop>,
+        compaction: CompactionOptions,
+        index_builder: &Arc<IndexBuilder>,
         metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         let Opened { mut store, segments, replay } = RowStore::open(place, name)?;
@@ -90,11 +90,11 @@ impl Collection {
         let mut view = View { metric, dim, parts: Vec::new(), index: None, version };
         let mut bad = replay.damaged;
         for (segment, listing) in segments.into_iter().zip(&manifest.segments) {
-            let (part, bad_rows) = Part::sealed(settings.metric, settings.dim, segment, &listing.dead);
+            let (part, bad_rows) = SegmentView::sealed(settings.metric, settings.dim, segment, &listing.dead);
             bad += bad_rows as u64;
             view.parts.push(part);
         }
-        view.index = indexed(&mut store, &view, workshop.indexing.nprobe, metrics);
+        view.index = indexed(&mut store, &view, index_builder.indexing.nprobe, metrics);
         let mut replayed = Replayed::default();
         let mut log_rows = 0;
         for body in &replay.records {
@@ -114,7 +114,7 @@ impl Collection {
         if replay.torn_bytes > 0 {
             tracing::info!(collection = name, bytes = replay.torn_bytes, "cut off what was being written");
         }
-        Collection::start(settings, store, view, log_rows, tidying, workshop, metrics)
+        Collection::start(settings, store, view, log_rows, compaction, index_builder, metrics)
     }
 
     fn start(
@@ -122,15 +122,15 @@ impl Collection {
         store: RowStore,
         mut view: View,
         log_rows: usize,
-        tidying: Tidying,
-        workshop: &Arc<Workshop>,
+        compaction: CompactionOptions,
+        index_builder: &Arc<IndexBuilder>,
         metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         view.prepare();
-        let plan = workshop.plan(&settings);
+        let plan = index_builder.plan(&settings);
         let (builds_begun, index_error) = not_built(&plan, &store, metrics);
-        let shared = Arc::new(Shared {
-            watch: Watch::new(view.version),
+        let shared = Arc::new(CollectionState {
+            watch: QueryWatch::new(view.version),
             view: ArcSwap::from_pointee(view),
             is_dropped: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -138,16 +138,16 @@ impl Collection {
             index_error: Mutex::new(index_error),
         });
         // Unbounded, since each sent change holds its share of `queue_permits`.
-        let (orders, inbox) = mpsc::channel();
-        let writer = Writer {
+        let (commands, inbox) = mpsc::channel();
+        let writer = CollectionWriter {
             shared: Arc::clone(&shared),
             store,
             inbox,
             log_rows,
             is_compacting: false,
-            tidying,
+            compaction,
             plan: plan.clone().unwrap_or_default(),
-            workshop: Arc::clone(workshop),
+            index_builder: Arc::clone(index_builder),
             building: None,
             builds_begun,
             metrics: Arc::clone(metrics),
@@ -161,7 +161,7 @@ impl Collection {
             settings,
             plan,
             shared,
-            orders: Mutex::new(Some(orders)),
+            commands: Mutex::new(Some(commands)),
             queue_permits: Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES)),
             writer: Mutex::new(Some(writer)),
         })
@@ -194,7 +194,7 @@ impl Collection {
     }
 
     /// Lets `store` keep results under `key`, if they are still what a search finds.
-    pub fn admit(&self, version: u64, key: Key, watched: Watched, store: impl FnOnce()) {
+    pub fn admit(&self, version: u64, key: Key, watched: WatchedQuery, store: impl FnOnce()) {
         self.shared.watch.admit(version, key, watched, store);
     }
 
@@ -210,9 +210,9 @@ impl Collection {
         let permits = change.bytes().div_ceil(PERMIT_BYTES).clamp(1, QUEUED_BYTES_MAX / PERMIT_BYTES) as u32;
         let permit =
             Arc::clone(&self.queue_permits).acquire_many_owned(permits).await.map_err(|_| dropped())?;
-        let orders = self.sender().ok_or_else(dropped)?;
+        let commands = self.sender().ok_or_else(dropped)?;
         let (reply, answer) = oneshot::channel();
-        orders.send(Order::Change { change, reply, _permit: permit }).map_err(|_| dropped())?;
+        commands.send(WriterCommand::Change { change, reply, _permit: permit }).map_err(|_| dropped())?;
         answer.await.map_err(|_| dropped())?
     }
 
@@ -236,8 +236,8 @@ impl Collection {
             Ok(Some(_)) => {}
         }
         self.shared.is_indexing.store(true, Ordering::Release);
-        let orders = self.sender().ok_or_else(|| self.gone())?;
-        orders.send(Order::Index).map_err(|_| self.gone())
+        let commands = self.sender().ok_or_else(|| self.gone())?;
+        commands.send(WriterCommand::Index).map_err(|_| self.gone())
     }
 
     /// Whether an index is being built.
@@ -256,16 +256,16 @@ impl Collection {
     /// `NotFound` if another caller has dropped it; `Io`.
     pub(super) async fn drop_collection(&self) -> Result<()> {
         let dropped = || self.gone();
-        let orders = self.sender().ok_or_else(dropped)?;
+        let commands = self.sender().ok_or_else(dropped)?;
         let (reply, answer) = oneshot::channel();
-        orders.send(Order::Drop { reply }).map_err(|_| dropped())?;
+        commands.send(WriterCommand::Drop { reply }).map_err(|_| dropped())?;
         answer.await.map_err(|_| dropped())?
     }
 
     /// Ends the writer once it has made the changes that were sent. Blocks.
     pub(super) fn close(&self) {
         self.shared.is_closed.store(true, Ordering::Release);
-        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the writer of a collection has died");
@@ -281,20 +281,20 @@ impl Collection {
         }
     }
 
-    fn sender(&self) -> Option<mpsc::Sender<Order>> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn sender(&self) -> Option<mpsc::Sender<WriterCommand>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// How many builds have begun without an end, and why no index is built.
 fn not_built(
-    plan: &Result<Option<Plan>, Refused>,
+    plan: &Result<Option<IndexPlan>, SpecError>,
     store: &RowStore,
     metrics: &SearchMetrics,
 ) -> (u32, Option<Arc<str>>) {
     let (begun, failure) = match plan {
         Ok(plan) => indexing::recall(store, plan.as_ref()),
-        Err(refused) => (0, Some(Failure::new(FailureCause::Refused, refused.to_string()))),
+        Err(refused) => (0, Some(BuildFailure::new(FailureCause::SpecError, refused.to_string()))),
     };
     if let Some(failure) = &failure {
         indexing::report(metrics, store.name(), failure);
@@ -303,9 +303,9 @@ fn not_built(
 }
 
 /// The index of the snapshot, if it can be used; else it is removed, and rebuilt when its turn comes.
-fn indexed(store: &mut RowStore, view: &View, nprobe: usize, metrics: &SearchMetrics) -> Option<Sealed> {
+fn indexed(store: &mut RowStore, view: &View, nprobe: usize, metrics: &SearchMetrics) -> Option<AnnIndex> {
     let opened = store.snapshot().and_then(|snapshot| {
-        snapshot.map(|snapshot| Sealed::open(snapshot, &view.parts, view.dim, nprobe)).transpose()
+        snapshot.map(|snapshot| AnnIndex::open(snapshot, &view.parts, view.dim, nprobe)).transpose()
     });
     opened.unwrap_or_else(|error| {
         metrics.index_errors.inc();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
 
-use super::build::{Failure, FailureCause};
+use super::ann_index::AnnIndex;
+use super::build::{BuildFailure, FailureCause};
+use super::index_builder::{BuildOrder, Built, IndexPlan};
 use super::metrics::SearchMetrics;
-use super::sealed::Sealed;
-use super::view::{Part, View};
-use super::watch::Effects;
-use super::workshop::{Built, Order, Plan};
-use super::writer::{DEAD_SHARE, Writer};
+use super::query_watch::CommitEffects;
+use super::view::{SegmentView, View};
+use super::writer::{CollectionWriter, DEAD_SHARE};
 use crate::error::{Error, Result};
 use crate::storage::RowStore;
 use crate::storage::rows::{BuildRecord, Draft};
@@ -30,11 +30,11 @@ static BUILDS: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(super) struct Building {
     draft: Draft,
-    built: mpsc::Receiver<Result<Option<Built>, Failure>>,
+    built: mpsc::Receiver<Result<Option<Built>, BuildFailure>>,
 }
 
 /// What is known of earlier builds: how many have begun without an end, and why none is begun any more.
-pub(super) fn recall(store: &RowStore, plan: Option<&Plan>) -> (u32, Option<Failure>) {
+pub(super) fn recall(store: &RowStore, plan: Option<&IndexPlan>) -> (u32, Option<BuildFailure>) {
     let Some(record) =
         store.build_record().filter(|record| plan.is_some_and(|plan| plan.factory == record.factory))
     else {
@@ -42,18 +42,18 @@ pub(super) fn recall(store: &RowStore, plan: Option<&Plan>) -> (u32, Option<Fail
     };
     let begun = record.attempts;
     let failure = match record.reason {
-        reason if !reason.is_empty() => Some(Failure::new(FailureCause::Recorded, reason)),
+        reason if !reason.is_empty() => Some(BuildFailure::new(FailureCause::Recorded, reason)),
         _ if begun < ATTEMPTS_MAX => None,
         _ => {
             let reason = format!("the server ended during each of {begun} builds");
-            Some(Failure::new(FailureCause::Interrupted, reason))
+            Some(BuildFailure::new(FailureCause::Interrupted, reason))
         }
     };
     (begun, failure)
 }
 
 /// Says that an index is not built, where operators look.
-pub(super) fn report(metrics: &SearchMetrics, collection: &str, failure: &Failure) {
+pub(super) fn report(metrics: &SearchMetrics, collection: &str, failure: &BuildFailure) {
     metrics.index_errors.inc();
     metrics.index_failures.with(failure.cause).inc();
     tracing::warn!(
@@ -63,7 +63,7 @@ pub(super) fn report(metrics: &SearchMetrics, collection: &str, failure: &Failur
     );
 }
 
-impl Writer {
+impl CollectionWriter {
     /// Whether an index is missing, or has become one of other rows than the collection's.
     pub(super) fn is_index_due(&self, view: &View) -> bool {
         let rows = view.documents();
@@ -78,9 +78,9 @@ impl Writer {
             return false;
         }
         view.index.as_ref().is_none_or(|index| {
-            let live: usize = view.parts[..index.parts()].iter().map(Part::live_rows).sum();
+            let live: usize = view.parts[..index.parts()].iter().map(SegmentView::live_rows).sum();
             let (gone, fresh) = (index.rows() - live, rows - live);
-            index.is_outlived() || gone * DEAD_SHARE > index.rows() || fresh * GROWTH_SHARE > index.rows()
+            index.is_obsolete() || gone * DEAD_SHARE > index.rows() || fresh * GROWTH_SHARE > index.rows()
         })
     }
 
@@ -96,14 +96,14 @@ impl Writer {
         self.record_build(&plan, view.version, "")?;
         let draft = self.store.index_draft(BUILDS.fetch_add(1, Ordering::Relaxed));
         let parts = view.parts[..view.delta_from()].to_vec();
-        let order = Order { plan, parts, version: view.version, draft: draft.clone() };
+        let order = BuildOrder { plan, parts, version: view.version, draft: draft.clone() };
         let (done, built) = mpsc::sync_channel(1);
-        let (shared, workshop) = (Arc::clone(&self.shared), Arc::clone(&self.workshop));
+        let (shared, index_builder) = (Arc::clone(&self.shared), Arc::clone(&self.index_builder));
         let is_wanted =
             move || !shared.is_closed.load(Ordering::Acquire) && !shared.is_dropped.load(Ordering::Acquire);
         let build = move || {
             // The writer may have ended.
-            let _ = done.send(workshop.build(&order, is_wanted));
+            let _ = done.send(index_builder.build(&order, is_wanted));
         };
         std::thread::Builder::new()
             .name("index".into())
@@ -121,14 +121,14 @@ impl Writer {
         let built = match building.built.try_recv() {
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Disconnected) => {
-                Err(Failure::new(FailureCause::Crash, "the thread that waited for it has ended"))
+                Err(BuildFailure::new(FailureCause::Crash, "the thread that waited for it has ended"))
             }
             Ok(built) => built,
         };
         let draft = building.draft.clone();
         self.building = None;
-        let installed =
-            built.and_then(|built| built.map_or(Ok(()), |built| self.install(built).map_err(Failure::from)));
+        let installed = built
+            .and_then(|built| built.map_or(Ok(()), |built| self.install(built).map_err(BuildFailure::from)));
         if let Err(failure) = installed {
             draft.discard();
             self.give_up(&failure);
@@ -140,15 +140,15 @@ impl Writer {
     fn install(&mut self, built: Built) -> Result<()> {
         let view = self.shared.view.load_full();
         let snapshot = self.store.keep_index(built.file, built.coverage)?;
-        let index = Sealed::new(built.engine, snapshot, &view.parts, view.dim)?;
+        let index = AnnIndex::new(built.engine, snapshot, &view.parts, view.dim)?;
         self.metrics.index_builds.inc();
-        self.publish(View { index: Some(index), ..View::clone(&view) }, &Effects::default());
+        self.publish(View { index: Some(index), ..View::clone(&view) }, &CommitEffects::default());
         self.forget_build();
         Ok(())
     }
 
     /// Records a failed build, so that it is not begun again, neither now nor by the next start.
-    fn give_up(&mut self, failure: &Failure) {
+    fn give_up(&mut self, failure: &BuildFailure) {
         let Some(plan) = self.plan.clone() else { return };
         report(&self.metrics, self.store.name(), failure);
         self.shared.set_index_error(Some(Arc::clone(&failure.reason)));
@@ -161,7 +161,7 @@ impl Writer {
         }
     }
 
-    fn record_build(&mut self, plan: &Plan, version: u64, reason: &str) -> Result<()> {
+    fn record_build(&mut self, plan: &IndexPlan, version: u64, reason: &str) -> Result<()> {
         let (factory, reason) = (plan.factory.clone(), reason.to_owned());
         self.store.record_build(&BuildRecord { factory, version, attempts: self.builds_begun, reason })
     }

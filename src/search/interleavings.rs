@@ -10,8 +10,8 @@ use shuttle::thread;
 
 use super::block::hash_id;
 use super::document::Document;
+use super::query_watch::{CommitEffects, QueryWatch, WatchedQuery};
 use super::results::Results;
-use super::watch::{Effects, Watch, Watched};
 use crate::domain::{Key, KeyHasher};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -21,11 +21,11 @@ const RUNS: usize = 3_000;
 const DEPTH: usize = 3;
 
 /// A document of one number, which is its score too.
-type Row = (&'static str, f32);
+type ScoredId = (&'static str, f32);
 
 /// What each commit does, and what is the best document after it: one that changes nothing that was found, one that
 /// removes it, one that is better.
-const COMMITS: [(Option<Row>, Option<&str>, Row); 4] = [
+const COMMITS: [(Option<ScoredId>, Option<&str>, ScoredId); 4] = [
     (Some(("first", 5.0)), None, ("first", 5.0)),
     (Some(("worse", 3.0)), None, ("first", 5.0)),
     (None, Some("first"), ("worse", 3.0)),
@@ -36,8 +36,8 @@ fn document(id: &str) -> Vec<u8> {
     Document { id: id.to_owned(), ..Document::default() }.encode()
 }
 
-fn effects(row: Option<Row>, gone: Option<&str>) -> Effects {
-    Effects {
+fn effects(row: Option<ScoredId>, gone: Option<&str>) -> CommitEffects {
+    CommitEffects {
         vectors: row.iter().map(|row| row.1).collect(),
         documents: row.iter().map(|row| document(row.0).into()).collect(),
         gone: gone.into_iter().map(hash_id).collect(),
@@ -49,9 +49,9 @@ fn a_cached_result_is_what_a_search_finds_and_never_older_than_what_was_acknowle
     shuttle::check_pct(
         || {
             let key: Key = KeyHasher::new("test").finish();
-            let watch = Arc::new(Watch::new(1));
+            let watch = Arc::new(QueryWatch::new(1));
             let view = Arc::new(ArcSwap::from_pointee((1, COMMITS[0].2)));
-            let cache: Arc<Mutex<HashMap<Key, Row>>> = Arc::default();
+            let cache: Arc<Mutex<HashMap<Key, ScoredId>>> = Arc::default();
             let acknowledged = Arc::new(AtomicU64::new(1));
             let writer = {
                 let (watch, view, acknowledged) =
@@ -80,7 +80,7 @@ fn a_cached_result_is_what_a_search_finds_and_never_older_than_what_was_acknowle
                         thread::yield_now();
                         let found = document(best.0);
                         let results = Results::new([(best.1, &found[..], &[][..])].into_iter());
-                        let watched = Watched::new(&[1.0], None, 1, None, &results);
+                        let watched = WatchedQuery::new(&[1.0], None, 1, None, &results);
                         watch.admit(version, key, watched, || _ = cache.lock().unwrap().insert(key, best));
                     }
                 })

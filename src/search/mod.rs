@@ -1,32 +1,32 @@
 //! Collections of documents, searched by vector.
 //!
-//! What lives here: documents, filters, the view that readers search, the writer that makes the next one, the catalogue.
-//! What must never: HTTP, models, a cache of its own. The one idea: a collection is rows in the order in which they were
+//! Contains: documents, filters, the view that readers search, the writer that makes the next one, the catalogue.
+//! Must not contain: HTTP, models, a cache of its own. The one idea: a collection is rows in the order in which they were
 //! written. The store keeps them, a view shows those that are live, blocks of them are searched as they are; everything
-//! else (codes, tables of ids, fields turned round) is derived and can be made again.
+//! else (codes, tables of ids, metadata indexes) is derived and can be rebuilt.
 
+mod ann_index;
 mod block;
 mod build;
 mod catalog;
 mod change;
 mod collection;
 mod document;
-mod fields;
 mod filter;
+mod index_builder;
 mod indexing;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
+mod metadata_index;
 mod metrics;
-mod nearest;
+mod query;
+mod query_watch;
 pub mod record;
 mod replay;
 mod results;
-mod sealed;
 mod settings;
 mod values;
 mod view;
-mod watch;
-mod workshop;
 mod writer;
 
 pub use build::{Program, build_index};
@@ -35,13 +35,13 @@ pub use change::{Change, Receipt};
 pub use collection::Collection;
 pub use document::{Document, DocumentRef, ID_BYTES_MAX, METADATA_BYTES_MAX, TAGS_MAX};
 pub use filter::{Filter, Scalar, Test, number};
+pub use index_builder::Indexing;
 pub use likewise_index::{Metric, Unfit, Vectors, flat_header};
 pub use metrics::SearchMetrics;
-pub use nearest::{Query, check_bytes};
+pub use query::{Query, check_bytes};
+pub use query_watch::WatchedQuery;
 pub use results::{Hit, Results};
-pub use settings::{Indexed, Model, Settings, metric_name};
+pub use settings::{CollectionModel, Indexed, Settings, metric_name};
 pub use values::{FIELD_BYTES_MAX, check_metadata};
-pub use view::{Batch, View};
-pub use watch::Watched;
-pub use workshop::Indexing;
-pub use writer::Tidying;
+pub use view::{DocumentBatch, View};
+pub use writer::CompactionOptions;

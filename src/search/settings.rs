@@ -12,7 +12,7 @@ pub struct Settings {
     /// Length of its vectors.
     pub dim: usize,
     /// The model whose vectors it holds; none if clients bring vectors of their own.
-    pub model: Option<Model>,
+    pub model: Option<CollectionModel>,
     /// Which index it has.
     #[serde(default, skip_serializing_if = "Indexed::is_auto")]
     pub index: Indexed,
@@ -59,7 +59,7 @@ impl From<Indexed> for String {
 
 /// A model as a collection remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Model {
+pub struct CollectionModel {
     /// Its name when the collection was made.
     pub name: String,
     /// Its fingerprint, in hexadecimal digits.

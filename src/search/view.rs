@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use likewise_index::{Bits, Metric};
 
-use super::block::{Block, hash_id};
+use super::ann_index::AnnIndex;
+use super::block::{RowBlock, hash_id};
 use super::document::{Document, DocumentRef};
 use super::filter::Filter;
-use super::sealed::Sealed;
 use crate::storage::RowSegment;
 use crate::storage::rows::Snapshot;
 
 /// A block, and which of its rows are live.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) block: Arc<Block>,
+pub(super) struct SegmentView {
+    pub(super) block: Arc<RowBlock>,
     live: Arc<Bits>,
     live_rows: usize,
 }
@@ -25,9 +25,9 @@ pub(super) struct Part {
 pub struct View {
     pub(super) metric: Metric,
     pub(super) dim: usize,
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<SegmentView>,
     /// An index over the first of them.
-    pub(super) index: Option<Sealed>,
+    pub(super) index: Option<AnnIndex>,
     pub(super) version: u64,
 }
 
@@ -36,24 +36,29 @@ pub(super) type Cursor = (usize, usize);
 
 /// Vectors with their documents.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct DocumentBatch {
     /// Prepared vectors, one after the other.
     pub vectors: Vec<f32>,
     /// A document for each; no two with one id.
     pub documents: Vec<Document>,
 }
 
-impl Part {
+impl SegmentView {
     /// All rows of a block.
-    fn whole(block: Block) -> Part {
+    fn whole(block: RowBlock) -> SegmentView {
         let live = Arc::new(Bits::with_len(block.len(), true));
-        Part { live_rows: block.len(), block: Arc::new(block), live }
+        SegmentView { live_rows: block.len(), block: Arc::new(block), live }
     }
 
     /// A segment with its dead rows, one bit each as the manifest keeps them. Rows that cannot be read are dead too;
     /// returns how many.
-    pub(super) fn sealed(metric: Metric, dim: usize, segment: Arc<RowSegment>, dead: &[u8]) -> (Part, usize) {
-        let block = Block::sealed(metric, dim, Arc::clone(&segment));
+    pub(super) fn sealed(
+        metric: Metric,
+        dim: usize,
+        segment: Arc<RowSegment>,
+        dead: &[u8],
+    ) -> (SegmentView, usize) {
+        let block = RowBlock::sealed(metric, dim, Arc::clone(&segment));
         let mut live = Bits::with_len(block.len(), true);
         for row in 0..block.len() {
             if dead.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
@@ -66,7 +71,7 @@ impl Part {
         let before = live.count();
         unreadable.for_each(|row| live.set(row, false));
         let live_rows = live.count();
-        (Part { live_rows, live: Arc::new(live), block: Arc::new(block) }, before - live_rows)
+        (SegmentView { live_rows, live: Arc::new(live), block: Arc::new(block) }, before - live_rows)
     }
 
     pub(super) fn dead_rows(&self) -> usize {
@@ -123,12 +128,12 @@ impl View {
 
     /// How many documents there are.
     pub fn documents(&self) -> usize {
-        self.parts.iter().map(Part::live_rows).sum()
+        self.parts.iter().map(SegmentView::live_rows).sum()
     }
 
     /// Rows that take memory and cannot be found.
     pub fn dead_rows(&self) -> usize {
-        self.parts.iter().map(Part::dead_rows).sum()
+        self.parts.iter().map(SegmentView::dead_rows).sum()
     }
 
     /// Segments on disk.
@@ -140,17 +145,17 @@ impl View {
     pub fn memory_bytes(&self) -> usize {
         let parts: usize =
             self.parts.iter().map(|part| part.block.memory_bytes() + part.live.len() / 8).sum();
-        parts + self.index.as_ref().map_or(0, Sealed::memory_bytes)
+        parts + self.index.as_ref().map_or(0, AnnIndex::memory_bytes)
     }
 
     /// The snapshot of its index, if it has one.
     pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
-        self.index.as_ref().map(Sealed::snapshot)
+        self.index.as_ref().map(AnnIndex::snapshot)
     }
 
     /// Rows of the index, dead ones included; 0 without one.
     pub fn indexed_rows(&self) -> usize {
-        self.index.as_ref().map_or(0, Sealed::rows)
+        self.index.as_ref().map_or(0, AnnIndex::rows)
     }
 
     /// The ids of the rows of the index in their order, none for those that are gone; without an index, of all documents.
@@ -162,7 +167,7 @@ impl View {
             let part = &self.parts[part];
             part.live.get(row).then(|| part.block.document(row).id)
         };
-        index.spots().map(|spot| spot.and_then(id)).collect()
+        index.locations().map(|location| location.and_then(id)).collect()
     }
 
     /// The document with this id, and its vector.
@@ -233,7 +238,7 @@ impl View {
                 self.parts[part].kill(row);
             }
         }
-        self.parts.push(Part::whole(Block::delta(self.metric, self.dim, vectors, documents)));
+        self.parts.push(SegmentView::whole(RowBlock::delta(self.metric, self.dim, vectors, documents)));
     }
 
     /// Joins the blocks in memory so that each is larger than the next: a row is copied at most as often as the number of
@@ -250,14 +255,14 @@ impl View {
                 documents.push(Arc::from(document));
             }
             self.parts.truncate(self.parts.len() - 2);
-            self.parts.push(Part::whole(Block::delta(self.metric, self.dim, vectors, documents)));
+            self.parts.push(SegmentView::whole(RowBlock::delta(self.metric, self.dim, vectors, documents)));
         }
         self.parts.retain(|part| part.live_rows > 0 || part.block.segment().is_some());
     }
 
     /// Makes what searches need, so that no search has to wait for it. Parts that the index covers need no codes.
     pub(super) fn prepare(&mut self) {
-        let covered = self.index.as_ref().map_or(0, Sealed::parts);
+        let covered = self.index.as_ref().map_or(0, AnnIndex::parts);
         for (number, part) in self.parts.iter_mut().enumerate() {
             if number >= covered {
                 part.block.codes();

@@ -1,4 +1,4 @@
-//! The one who changes a collection: one thread, one log, one view after the other.
+//! The writer of a collection: one thread, one log, one view after the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -9,14 +9,14 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::ann_index::AnnIndex;
 use super::change::{Change, Receipt, apply};
+use super::index_builder::{IndexBuilder, IndexPlan};
 use super::indexing::Building;
 use super::metrics::SearchMetrics;
+use super::query_watch::{CommitEffects, QueryWatch};
 use super::record::{self, Op};
-use super::sealed::Sealed;
-use super::view::{Part, View};
-use super::watch::{Effects, Watch};
-use super::workshop::{Plan, Workshop};
+use super::view::{SegmentView, View};
 use crate::error::Result;
 use crate::storage::RowStore;
 use crate::storage::rows::{Listing, LogFate, Row};
@@ -28,10 +28,10 @@ const SEGMENT_ROWS_MAX: usize = 1 << 20;
 /// One dead row in so many rows is worth a compaction, and a new index.
 pub(super) const DEAD_SHARE: usize = 5;
 
-/// When log and segments are tidied up.
+/// When the log becomes a segment, and when segments are compacted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Tidying {
+pub struct CompactionOptions {
     /// Rows in log and memory become a segment past so many bytes; also the bytes of vectors in a segment.
     pub segment_bytes: usize,
     /// So many dead rows are worth a compaction while there are writes, if they are a fifth of all; fewer wait until
@@ -41,14 +41,14 @@ pub struct Tidying {
     pub idle_ms: u64,
 }
 
-impl Default for Tidying {
-    fn default() -> Tidying {
-        Tidying { segment_bytes: 32 << 20, dead_rows_busy: 4096, idle_ms: 1000 }
+impl Default for CompactionOptions {
+    fn default() -> CompactionOptions {
+        CompactionOptions { segment_bytes: 32 << 20, dead_rows_busy: 4096, idle_ms: 1000 }
     }
 }
 
 /// A change on its way to the writer.
-pub(super) enum Order {
+pub(super) enum WriterCommand {
     Change {
         change: Change,
         reply: oneshot::Sender<Result<Receipt>>,
@@ -63,9 +63,9 @@ pub(super) enum Order {
 
 /// What the writer makes and readers see.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct CollectionState {
     pub(super) view: ArcSwap<View>,
-    pub(super) watch: Watch,
+    pub(super) watch: QueryWatch,
     pub(super) is_dropped: AtomicBool,
     /// Set when the last handle is gone.
     pub(super) is_closed: AtomicBool,
@@ -75,7 +75,7 @@ pub(super) struct Shared {
     pub(super) index_error: Mutex<Option<Arc<str>>>,
 }
 
-impl Shared {
+impl CollectionState {
     pub(super) fn index_error(&self) -> Option<Arc<str>> {
         self.index_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -85,19 +85,19 @@ impl Shared {
     }
 }
 
-/// The one who changes a collection.
-pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
+/// The writer of a collection.
+pub(super) struct CollectionWriter {
+    pub(super) shared: Arc<CollectionState>,
     pub(super) store: RowStore,
-    pub(super) inbox: mpsc::Receiver<Order>,
+    pub(super) inbox: mpsc::Receiver<WriterCommand>,
     /// Rows in the log, dead ones included.
     pub(super) log_rows: usize,
     /// Set when dead rows have become too many, until none is left.
     pub(super) is_compacting: bool,
-    pub(super) tidying: Tidying,
+    pub(super) compaction: CompactionOptions,
     /// The index that the collection is to have.
-    pub(super) plan: Option<Plan>,
-    pub(super) workshop: Arc<Workshop>,
+    pub(super) plan: Option<IndexPlan>,
+    pub(super) index_builder: Arc<IndexBuilder>,
     /// An index that is being built.
     pub(super) building: Option<Building>,
     /// Builds that have begun since the last one that ended well.
@@ -105,26 +105,26 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<SearchMetrics>,
 }
 
-type Reply = oneshot::Sender<Result<Receipt>>;
+type ChangeReply = oneshot::Sender<Result<Receipt>>;
 
-impl Writer {
+impl CollectionWriter {
     /// Works until all handles are gone, or the collection is dropped.
     pub(super) fn run(mut self) {
-        let idle = Duration::from_millis(self.tidying.idle_ms);
+        let idle = Duration::from_millis(self.compaction.idle_ms);
         loop {
             match self.inbox.recv_timeout(idle) {
                 Err(RecvTimeoutError::Disconnected) => return self.leave(),
-                Ok(Order::Drop { reply }) => {
+                Ok(WriterCommand::Drop { reply }) => {
                     return self.drop_collection(reply);
                 }
-                Ok(Order::Change { change, reply, _permit }) => {
+                Ok(WriterCommand::Change { change, reply, _permit }) => {
                     if let Some(reply) = self.commit(change, reply) {
                         return self.drop_collection(reply);
                     }
-                    self.tidy(false);
+                    self.maintain(false);
                 }
-                Ok(Order::Index) => self.tidy(true),
-                Err(RecvTimeoutError::Timeout) => self.tidy(true),
+                Ok(WriterCommand::Index) => self.maintain(true),
+                Err(RecvTimeoutError::Timeout) => self.maintain(true),
             }
         }
     }
@@ -144,12 +144,12 @@ impl Writer {
 
     /// Makes a change and those that wait behind it, with one flush. Returns the order to drop the collection, if it
     /// came among them.
-    fn commit(&mut self, first: Change, reply: Reply) -> Option<oneshot::Sender<Result<()>>> {
+    fn commit(&mut self, first: Change, reply: ChangeReply) -> Option<oneshot::Sender<Result<()>>> {
         let mut view = View::clone(&self.shared.view.load());
-        let mut effects = Effects::default();
+        let mut effects = CommitEffects::default();
         let (mut ops, mut replies, mut permits, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
         let (from, mut version) = (view.version + 1, view.version);
-        let mut take = |change: Change, reply: Reply| {
+        let mut take = |change: Change, reply: ChangeReply| {
             let op = change.into_op(&view);
             let is_empty = matches!(&op, Op::Delete { ids } if ids.is_empty());
             if !is_empty {
@@ -162,16 +162,16 @@ impl Writer {
         take(first, reply);
         for _ in 1..GROUP_MAX {
             match self.inbox.try_recv() {
-                Ok(Order::Change { change, reply, _permit: permit }) => {
+                Ok(WriterCommand::Change { change, reply, _permit: permit }) => {
                     permits.push(permit);
                     take(change, reply);
                 }
-                Ok(Order::Drop { reply }) => {
+                Ok(WriterCommand::Drop { reply }) => {
                     last = Some(reply);
                     break;
                 }
                 // Its caller has recorded the request in the shared state.
-                Ok(Order::Index) => {}
+                Ok(WriterCommand::Index) => {}
                 Err(_) => break,
             }
         }
@@ -192,14 +192,14 @@ impl Writer {
         last
     }
 
-    pub(super) fn publish(&self, mut view: View, effects: &Effects) {
+    pub(super) fn publish(&self, mut view: View, effects: &CommitEffects) {
         view.prepare();
         let (metric, version) = (view.metric, view.version);
         self.shared.watch.publish(metric, version, effects, || self.shared.view.store(Arc::new(view)));
     }
 
-    /// Does one step of what keeps log and segments small. A step that fails is tried again later; nothing is lost by it.
-    fn tidy(&mut self, is_idle: bool) {
+    /// Runs one step of sealing, compaction or indexing. A failed step is retried later; it loses nothing.
+    fn maintain(&mut self, is_idle: bool) {
         if !self.store.is_on() {
             self.shared.is_indexing.store(false, Ordering::Release);
             return;
@@ -209,9 +209,9 @@ impl Writer {
         let dead = self.dead_rows(&view);
         let rows = view.documents() + dead;
         let has_many_dead = dead * DEAD_SHARE > rows;
-        let is_due = has_many_dead && (is_idle || dead >= self.tidying.dead_rows_busy);
+        let is_due = has_many_dead && (is_idle || dead >= self.compaction.dead_rows_busy);
         self.is_compacting = (self.is_compacting || is_due) && dead > 0;
-        let is_delta_full = self.store.log_bytes() as usize > self.tidying.segment_bytes;
+        let is_delta_full = self.store.log_bytes() as usize > self.compaction.segment_bytes;
         let step = if is_delta_full {
             self.seal(&view)
         } else if self.is_compacting && self.building.is_none() {
@@ -224,15 +224,15 @@ impl Writer {
         };
         if let Err(error) = step {
             self.metrics.compaction_errors.inc();
-            tracing::warn!(%error, "a collection could not be tidied up; it is tried again later");
+            tracing::warn!(%error, "a step of the compaction or indexing of a collection failed; it is retried later");
         }
     }
 
     /// Rows on the disk that cannot be found.
     fn dead_rows(&self, view: &View) -> usize {
         let (sealed, delta) = view.parts.split_at(view.delta_from());
-        let live: usize = delta.iter().map(Part::live_rows).sum();
-        sealed.iter().map(Part::dead_rows).sum::<usize>() + self.log_rows.saturating_sub(live)
+        let live: usize = delta.iter().map(SegmentView::live_rows).sum();
+        sealed.iter().map(SegmentView::dead_rows).sum::<usize>() + self.log_rows.saturating_sub(live)
     }
 
     /// Makes a segment of the delta, so that a new log can begin.
@@ -250,14 +250,14 @@ impl Writer {
         let (sealed, delta) = view.parts.split_at(view.delta_from());
         let Some(from) = sealed.iter().position(|part| part.dead_rows() > 0) else { return self.seal(view) };
         // Neighbours join as long as they make one segment.
-        let rows_max = (self.tidying.segment_bytes / (view.dim * 4)).clamp(1, SEGMENT_ROWS_MAX);
+        let rows_max = (self.compaction.segment_bytes / (view.dim * 4)).clamp(1, SEGMENT_ROWS_MAX);
         let mut rows = 0;
-        let fits = |part: &&Part| {
+        let fits = |part: &&SegmentView| {
             rows += part.live_rows();
             rows <= rows_max
         };
         // What the index covers and what it does not stay apart.
-        let covered = view.index.as_ref().map_or(0, Sealed::parts);
+        let covered = view.index.as_ref().map_or(0, AnnIndex::parts);
         let end = if from < covered { covered } else { sealed.len() };
         let to = from + sealed[from..end].iter().take_while(fits).count().max(1);
         let written = self.write(view, &sealed[from..to])?;
@@ -274,19 +274,22 @@ impl Writer {
     }
 
     /// A segment of the live rows of some parts; none if there are no such rows.
-    fn write(&mut self, view: &View, parts: &[Part]) -> Result<Option<Part>> {
-        let rows: Vec<Row<'_>> =
-            parts.iter().flat_map(Part::rows).map(|(vector, document)| Row { vector, document }).collect();
+    fn write(&mut self, view: &View, parts: &[SegmentView]) -> Result<Option<SegmentView>> {
+        let rows: Vec<Row<'_>> = parts
+            .iter()
+            .flat_map(SegmentView::rows)
+            .map(|(vector, document)| Row { vector, document })
+            .collect();
         if rows.is_empty() {
             return Ok(None);
         }
         let segment = self.store.write_segment(rows.iter().copied())?;
-        Ok(Some(Part::sealed(view.metric, view.dim, segment, &[]).0))
+        Ok(Some(SegmentView::sealed(view.metric, view.dim, segment, &[]).0))
     }
 
     /// Publishes other parts with the same live rows, on the disk and then for readers.
-    fn replace(&mut self, view: &View, parts: Vec<Part>, fate: LogFate) -> Result<()> {
-        let listing = |part: &Part| {
+    fn replace(&mut self, view: &View, parts: Vec<SegmentView>, fate: LogFate) -> Result<()> {
+        let listing = |part: &SegmentView| {
             let segment = part.block.segment()?;
             Some(Listing { number: segment.number(), rows: segment.rows() as u32, dead: part.dead_bits() })
         };
@@ -295,7 +298,7 @@ impl Writer {
         if fate == LogFate::Replaced {
             self.log_rows = 0;
         }
-        self.publish(View { parts, ..view.clone() }, &Effects::default());
+        self.publish(View { parts, ..view.clone() }, &CommitEffects::default());
         Ok(())
     }
 }

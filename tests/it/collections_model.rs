@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::future::join_all;
 use likewise::metrics::unexported;
 use likewise::search::{
-    Batch, Catalog, Change, Document, Filter, Indexed, Metric, Options, Program, Query, Settings, Test,
-    Tidying, number,
+    Catalog, Change, CompactionOptions, Document, DocumentBatch, Filter, Indexed, Metric, Options, Program,
+    Query, Settings, Test, number,
 };
 use likewise::storage::rows::Place;
 use likewise::storage::{OsFiles, ReadMode};
@@ -72,8 +72,8 @@ struct World {
 impl World {
     fn open(dir: &TempDir) -> Catalog {
         // So small that segments, compactions and merged blocks come all the time.
-        let tidying = Tidying { segment_bytes: 600, dead_rows_busy: 1, idle_ms: 1 };
-        let options = Options { threads: 1, tidying, ..Options::default() };
+        let compaction = CompactionOptions { segment_bytes: 600, dead_rows_busy: 1, idle_ms: 1 };
+        let options = Options { threads: 1, compaction, ..Options::default() };
         let place = Place { files: Arc::new(OsFiles), dir: dir.path().join("c"), read: ReadMode::Mmap };
         Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), unexported()).unwrap()
     }
@@ -84,7 +84,7 @@ impl World {
             Step::Upsert(documents) => {
                 let mut seen = BTreeSet::new();
                 let documents: Vec<_> = documents.into_iter().filter(|(id, ..)| seen.insert(*id)).collect();
-                let mut batch = Batch::default();
+                let mut batch = DocumentBatch::default();
                 for (id, x, y) in documents {
                     let point = [f32::from(x), f32::from(y)];
                     self.oracle.retain(|(known, _)| *known != id);
@@ -195,7 +195,7 @@ async fn the_bytes_of_a_deleted_document_are_gone_after_the_compaction() {
     let text = |n: usize| Some(format!("the secret of customer {n}."));
     for n in 0..40 {
         let documents = vec![Document { id: n.to_string(), text: text(n), ..Document::default() }];
-        let batch = Batch { vectors: vec![n as f32, 1.0], documents };
+        let batch = DocumentBatch { vectors: vec![n as f32, 1.0], documents };
         collection.change(Change::Upsert(batch)).await.unwrap();
     }
     let gone: Vec<usize> = (0..40).filter(|n| n % 3 == 0).collect();
@@ -307,7 +307,7 @@ async fn any_number_of_searches_at_once_is_answered() {
     let (collection, _) = catalog.create("points", settings).await.unwrap();
     let document = |id: usize| Document { id: id.to_string(), ..Document::default() };
     let vectors = (0..ROWS * 32).map(|at| (splitmix(at as u64) % 1000) as f32).collect();
-    let batch = Batch { vectors, documents: (0..ROWS).map(document).collect() };
+    let batch = DocumentBatch { vectors, documents: (0..ROWS).map(document).collect() };
     collection.change(Change::Upsert(batch)).await.unwrap();
     let search = |number: usize| {
         let (catalog, view) = (Arc::clone(&catalog), collection.view());

@@ -71,7 +71,7 @@ impl<'a> Rows<'a> {
 
 /// Instruction sets; a later one is faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Set {
+enum InstructionSet {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -86,24 +86,25 @@ enum Set {
 }
 
 /// The best set of this machine.
-static BEST: LazyLock<Set> = LazyLock::new(|| *sets().last().expect("every machine has the portable set"));
+static BEST: LazyLock<InstructionSet> =
+    LazyLock::new(|| *sets().last().expect("every machine has the portable set"));
 
 /// The sets of this machine.
-fn sets() -> Vec<Set> {
-    let mut sets = vec![Set::Portable];
+fn sets() -> Vec<InstructionSet> {
+    let mut sets = vec![InstructionSet::Portable];
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        sets.push(Set::Avx2);
+        sets.push(InstructionSet::Avx2);
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-            sets.push(Set::Avx512);
+            sets.push(InstructionSet::Avx512);
             if is_x86_feature_detected!("avx512vnni") {
-                sets.push(Set::Avx512Vnni);
+                sets.push(InstructionSet::Avx512Vnni);
             }
         }
     }
     #[cfg(target_arch = "aarch64")]
     if std::arch::is_aarch64_feature_detected!("neon") {
-        sets.push(Set::Neon);
+        sets.push(InstructionSet::Neon);
     }
     sets
 }
@@ -116,7 +117,7 @@ pub(crate) fn scores(metric: Metric, queries: Rows<'_>, rows: Rows<'_>, out: &mu
     scores_with(*BEST, metric, queries, rows, out);
 }
 
-fn scores_with(set: Set, metric: Metric, queries: Rows<'_>, rows: Rows<'_>, out: &mut [f32]) {
+fn scores_with(set: InstructionSet, metric: Metric, queries: Rows<'_>, rows: Rows<'_>, out: &mut [f32]) {
     assert_eq!(queries.dim, rows.dim, "queries and rows of different dimensions");
     assert_eq!(out.len(), queries.len() * rows.len(), "one score a pair");
     let is_distance = match metric {
@@ -124,17 +125,17 @@ fn scores_with(set: Set, metric: Metric, queries: Rows<'_>, rows: Rows<'_>, out:
         Metric::L2 => true,
     };
     let (queries, rows, dim) = (queries.floats, rows.floats, rows.dim);
-    let job = tile::Scores { is_distance, queries, rows, dim, out: out.as_mut_ptr() };
+    let job = tile::ScoreJob { is_distance, queries, rows, dim, out: out.as_mut_ptr() };
     // SAFETY: the set was found on this machine, `Rows` promises the vectors, and the length of `out` was checked.
     unsafe {
         match set {
-            Set::Portable => portable::scores(&job),
+            InstructionSet::Portable => portable::scores(&job),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => x86::avx2_scores(&job),
+            InstructionSet::Avx2 => x86::avx2_scores(&job),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 | Set::Avx512Vnni => x86::avx512_scores(&job),
+            InstructionSet::Avx512 | InstructionSet::Avx512Vnni => x86::avx512_scores(&job),
             #[cfg(target_arch = "aarch64")]
-            Set::Neon => neon::scores(&job),
+            InstructionSet::Neon => neon::scores(&job),
         }
     }
 }
@@ -148,7 +149,7 @@ pub(crate) fn code_sums(queries: &[i16], rows: &[i8], stride: usize, out: &mut [
     code_sums_with(*BEST, queries, rows, stride, out);
 }
 
-fn code_sums_with(set: Set, queries: &[i16], rows: &[i8], stride: usize, out: &mut [i32]) {
+fn code_sums_with(set: InstructionSet, queries: &[i16], rows: &[i8], stride: usize, out: &mut [i32]) {
     assert!(stride > 0 && stride.is_multiple_of(CODES_MULTIPLE), "codes are padded");
     let (queries_len, rows_len) = (queries.len() / stride, rows.len() / stride);
     assert!(queries.len() == queries_len * stride && rows.len() == rows_len * stride, "whole vectors");
@@ -158,15 +159,15 @@ fn code_sums_with(set: Set, queries: &[i16], rows: &[i8], stride: usize, out: &m
     // SAFETY: the set was found on this machine, and the lengths were checked.
     unsafe {
         match set {
-            Set::Portable => portable::code_sums(&job),
+            InstructionSet::Portable => portable::code_sums(&job),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => x86::avx2_code_sums(&job),
+            InstructionSet::Avx2 => x86::avx2_code_sums(&job),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => x86::avx512_code_sums(&job),
+            InstructionSet::Avx512 => x86::avx512_code_sums(&job),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512Vnni => x86::vnni_code_sums(&job),
+            InstructionSet::Avx512Vnni => x86::vnni_code_sums(&job),
             #[cfg(target_arch = "aarch64")]
-            Set::Neon => neon::code_sums(&job),
+            InstructionSet::Neon => neon::code_sums(&job),
         }
     }
 }
@@ -181,7 +182,7 @@ pub(crate) fn byte_sums(weights: &[i8], bytes: &[u8], rows: &[u32], out: &mut [i
     byte_sums_with(*BEST, weights, bytes, rows, out);
 }
 
-fn byte_sums_with(set: Set, weights: &[i8], bytes: &[u8], rows: &[u32], out: &mut [i32]) {
+fn byte_sums_with(set: InstructionSet, weights: &[i8], bytes: &[u8], rows: &[u32], out: &mut [i32]) {
     debug_assert!(weights.iter().all(|weight| (-64..=64).contains(weight)), "weights of 7 bits");
     assert_eq!(out.len(), rows.len(), "one sum a row");
     let rows_len = bytes.len() / weights.len().max(1);
@@ -189,12 +190,12 @@ fn byte_sums_with(set: Set, weights: &[i8], bytes: &[u8], rows: &[u32], out: &mu
     match set {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the sets were found on this machine and all have AVX2; the rows exist, as was checked.
-        Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe {
+        InstructionSet::Avx2 | InstructionSet::Avx512 | InstructionSet::Avx512Vnni => unsafe {
             x86::avx2_byte_sums(weights, bytes, rows, out)
         },
         #[cfg(target_arch = "aarch64")]
-        Set::Neon => portable::byte_sums(weights, bytes, rows, out),
-        Set::Portable => portable::byte_sums(weights, bytes, rows, out),
+        InstructionSet::Neon => portable::byte_sums(weights, bytes, rows, out),
+        InstructionSet::Portable => portable::byte_sums(weights, bytes, rows, out),
     }
 }
 
@@ -221,7 +222,12 @@ mod tests {
         Array2::from_shape_vec((rows, dim), noise(rows * dim, seed).collect()).unwrap()
     }
 
-    fn all_scores(set: Set, metric: Metric, queries: &Array2<f32>, rows: &Array2<f32>) -> Vec<f32> {
+    fn all_scores(
+        set: InstructionSet,
+        metric: Metric,
+        queries: &Array2<f32>,
+        rows: &Array2<f32>,
+    ) -> Vec<f32> {
         let mut out = vec![f32::NAN; queries.nrows() * rows.nrows()];
         scores_with(set, metric, Rows::new(&queries.view()), Rows::new(&rows.view()), &mut out);
         out

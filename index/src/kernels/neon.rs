@@ -2,12 +2,12 @@
 
 use std::arch::aarch64::*;
 
-use super::tile::{self, CodeSums, Scores, Set};
+use super::tile::{self, CodeSums, ScoreJob, SimdOps};
 
 /// 128-bit registers.
 pub(super) struct Neon;
 
-impl Set for Neon {
+impl SimdOps for Neon {
     type Floats = float32x4_t;
     type Sums = int32x4_t;
     type Codes = int16x8_t;
@@ -81,7 +81,7 @@ impl Set for Neon {
 /// # Safety
 /// As [`tile::scores`]; the processor has NEON.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn scores(job: &Scores) {
+pub(super) unsafe fn scores(job: &ScoreJob) {
     // SAFETY: the caller's promise is passed on. 32 registers: 24 sums, 6 rows, one query.
     unsafe { tile::scores::<Neon, 4, 6, 1>(job) }
 }

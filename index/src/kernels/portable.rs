@@ -1,13 +1,13 @@
 //! The instruction set that every machine has: plain Rust, in lanes that the compiler can put into registers.
 
-use super::tile::Set;
+use super::tile::SimdOps;
 
 /// Floats added side by side.
 const LANES: usize = 8;
 
 pub(super) struct Portable;
 
-impl Set for Portable {
+impl SimdOps for Portable {
     type Floats = [f32; LANES];
     type Sums = i32;
     type Codes = [i16; LANES];
@@ -80,7 +80,7 @@ impl Set for Portable {
 
 /// # Safety
 /// As [`super::tile::scores`].
-pub(super) unsafe fn scores(job: &super::tile::Scores) {
+pub(super) unsafe fn scores(job: &super::tile::ScoreJob) {
     // SAFETY: the caller's promise is passed on; no instructions are needed.
     unsafe { super::tile::scores::<Portable, 2, 2, 2>(job) }
 }

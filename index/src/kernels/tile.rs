@@ -2,14 +2,14 @@
 //!
 //! Both work on tiles of some queries by some rows whose sums stay in registers. A pair's sum is added in the same order
 //! in a tile of any shape: component `i` goes to lane `i % FLOATS`, then the lanes are added in the order of
-//! [`Set::sum`]. That is what makes every scan bit-equal to the score of a single pair.
+//! [`SimdOps::sum`]. That is what makes every scan bit-equal to the score of a single pair.
 
 /// Registers of one instruction set and what is done with them.
 ///
 /// # Safety
 /// All methods need a processor with the set, and inlining into a function that enables it; those that load need so many
 /// values as the constant says.
-pub(super) trait Set {
+pub(super) trait SimdOps {
     /// `FLOATS` floats.
     type Floats: Copy;
     /// Sums of products of codes.
@@ -52,7 +52,7 @@ const CODES_AHEAD_BYTES: usize = 2048;
 const FLOATS_MAX: usize = 16;
 
 /// Scores of all pairs of queries and rows; `out` is queries x rows.
-pub(super) struct Scores {
+pub(super) struct ScoreJob {
     pub(super) is_distance: bool,
     pub(super) queries: Floats,
     pub(super) rows: Floats,
@@ -83,7 +83,7 @@ pub(super) struct CodeSums {
 /// # Safety
 /// The processor has `A`, and the caller enables it. All vectors of the job can be read, and `out` can be written.
 #[inline(always)]
-pub(super) unsafe fn scores<A: Set, const Q: usize, const R: usize, const S: usize>(job: &Scores) {
+pub(super) unsafe fn scores<A: SimdOps, const Q: usize, const R: usize, const S: usize>(job: &ScoreJob) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         match (job.is_distance, job.queries.len < Q) {
@@ -98,7 +98,7 @@ pub(super) unsafe fn scores<A: Set, const Q: usize, const R: usize, const S: usi
 /// # Safety
 /// As [`scores`].
 #[inline(always)]
-unsafe fn score_tiles<A: Set, const D: bool, const Q: usize, const R: usize>(job: &Scores) {
+unsafe fn score_tiles<A: SimdOps, const D: bool, const Q: usize, const R: usize>(job: &ScoreJob) {
     let (queries, rows) = (job.queries.len, job.rows.len);
     let mut row = 0;
     while row + R <= rows {
@@ -129,8 +129,8 @@ unsafe fn score_tiles<A: Set, const D: bool, const Q: usize, const R: usize>(job
 /// As [`scores`]; the queries from `query` to `query + Q` and the rows from `row` to `row + R` exist.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "two arrays side by side, unrolled into registers")]
-unsafe fn score_tile<A: Set, const D: bool, const Q: usize, const R: usize>(
-    job: &Scores,
+unsafe fn score_tile<A: SimdOps, const D: bool, const Q: usize, const R: usize>(
+    job: &ScoreJob,
     query: usize,
     row: usize,
 ) {
@@ -181,7 +181,7 @@ unsafe fn score_tile<A: Set, const D: bool, const Q: usize, const R: usize>(
 /// # Safety
 /// The processor has `A`, and the caller enables it.
 #[inline(always)]
-unsafe fn step<A: Set, const D: bool>(sum: A::Floats, query: A::Floats, row: A::Floats) -> A::Floats {
+unsafe fn step<A: SimdOps, const D: bool>(sum: A::Floats, query: A::Floats, row: A::Floats) -> A::Floats {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         if D {
@@ -198,7 +198,7 @@ unsafe fn step<A: Set, const D: bool>(sum: A::Floats, query: A::Floats, row: A::
 /// # Safety
 /// The processor has `A`, and the caller enables it; `len < FLOATS` floats can be read.
 #[inline(always)]
-unsafe fn load_rest<A: Set>(from: *const f32, len: usize) -> A::Floats {
+unsafe fn load_rest<A: SimdOps>(from: *const f32, len: usize) -> A::Floats {
     let mut padded = [0.0; FLOATS_MAX];
     // SAFETY: `len < FLOATS <= FLOATS_MAX`.
     unsafe {
@@ -213,7 +213,7 @@ unsafe fn load_rest<A: Set>(from: *const f32, len: usize) -> A::Floats {
 /// The processor has `A`, and the caller enables it. `stride` is a multiple of `CODES`; all vectors of the job can be
 /// read, and `out` can be written. No sum of absolute products of a pair passes `i32::MAX`.
 #[inline(always)]
-pub(super) unsafe fn code_sums<A: Set, const Q: usize, const R: usize, const S: usize>(job: &CodeSums) {
+pub(super) unsafe fn code_sums<A: SimdOps, const Q: usize, const R: usize, const S: usize>(job: &CodeSums) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         if job.queries_len < Q {
@@ -227,7 +227,7 @@ pub(super) unsafe fn code_sums<A: Set, const Q: usize, const R: usize, const S: 
 /// # Safety
 /// As [`code_sums`].
 #[inline(always)]
-unsafe fn code_tiles<A: Set, const Q: usize, const R: usize>(job: &CodeSums) {
+unsafe fn code_tiles<A: SimdOps, const Q: usize, const R: usize>(job: &CodeSums) {
     let (queries, rows) = (job.queries_len, job.rows_len);
     let mut row = 0;
     while row + R <= rows {
@@ -258,7 +258,7 @@ unsafe fn code_tiles<A: Set, const Q: usize, const R: usize>(job: &CodeSums) {
 /// As [`code_sums`]; the queries from `query` to `query + Q` and the rows from `row` to `row + R` exist.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "two arrays side by side, unrolled into registers")]
-unsafe fn code_tile<A: Set, const Q: usize, const R: usize>(job: &CodeSums, query: usize, row: usize) {
+unsafe fn code_tile<A: SimdOps, const Q: usize, const R: usize>(job: &CodeSums, query: usize, row: usize) {
     // SAFETY: the vectors exist, and each has `stride` numbers, which is a multiple of the step.
     unsafe {
         let queries = job.queries.add(query * job.stride);

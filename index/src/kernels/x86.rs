@@ -2,12 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{self, CodeSums, Scores, Set};
+use super::tile::{self, CodeSums, ScoreJob, SimdOps};
 
 /// 256-bit registers.
 pub(super) struct Avx2;
 
-impl Set for Avx2 {
+impl SimdOps for Avx2 {
     type Floats = __m256;
     type Sums = __m256i;
     type Codes = __m256i;
@@ -92,7 +92,7 @@ impl Set for Avx2 {
 /// # Safety
 /// As [`tile::scores`]; the processor has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn avx2_scores(job: &Scores) {
+pub(super) unsafe fn avx2_scores(job: &ScoreJob) {
     // SAFETY: the caller's promise is passed on. 16 registers: 8 sums, 2 rows, one query, differences; more were spilled.
     unsafe { tile::scores::<Avx2, 4, 2, 1>(job) }
 }
@@ -108,7 +108,7 @@ pub(super) unsafe fn avx2_code_sums(job: &CodeSums) {
 /// 512-bit registers; the sums of codes with or without VNNI.
 pub(super) struct Avx512<const VNNI: bool>;
 
-impl<const VNNI: bool> Set for Avx512<VNNI> {
+impl<const VNNI: bool> SimdOps for Avx512<VNNI> {
     type Floats = __m512;
     type Sums = __m512i;
     type Codes = __m512i;
@@ -197,7 +197,7 @@ impl<const VNNI: bool> Set for Avx512<VNNI> {
 /// # Safety
 /// As [`tile::scores`]; the processor has AVX-512F.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn avx512_scores(job: &Scores) {
+pub(super) unsafe fn avx512_scores(job: &ScoreJob) {
     // SAFETY: the caller's promise is passed on. 32 registers: 24 sums, 6 rows, one query.
     unsafe { tile::scores::<Avx512<false>, 4, 6, 1>(job) }
 }

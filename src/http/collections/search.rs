@@ -62,7 +62,7 @@ pub(super) struct SearchRequest {
     min_score: Option<f64>,
     /// Whether the results must be exact, whatever index the collection has.
     exact: Option<bool>,
-    /// Nodes that a graph widens: more find more, and take as much longer.
+    /// Nodes that a graph expands: more find more, and take as much longer.
     ef: Option<usize>,
     /// What results hold besides id and score; text and metadata if it is left out.
     #[schema(value_type = Option<Vec<Field>>)]

@@ -2,9 +2,9 @@
 
 use std::io::Read;
 
-use likewise_index::{IndexSpec, Recipe};
+use likewise_index::{BuildParams, IndexSpec};
 
-use super::{HEAD_BYTES_MAX, PIECE_BYTES, Task};
+use super::{BuildTask, HEAD_BYTES_MAX, PIECE_BYTES};
 use crate::error::{Error, Kind, Result};
 
 /// What a process prints that cannot write its file.
@@ -22,9 +22,9 @@ pub fn build_index(input: &mut impl Read) -> Result<()> {
     let task = read_task(input)?;
     let refused = |error: &dyn std::fmt::Display| Error::invalid("index", error.to_string());
     let spec = IndexSpec::parse(&task.factory).map_err(|error| refused(&error))?;
-    let Task { metric, dim, ef_construction, threads, .. } = task;
-    let recipe = Recipe { spec, metric, dim, ef_construction, threads };
-    let mut builder = recipe.begin().map_err(|error| refused(&error))?;
+    let BuildTask { metric, dim, ef_construction, threads, .. } = task;
+    let build_params = BuildParams { spec, metric, dim, ef_construction, threads };
+    let mut builder = build_params.begin().map_err(|error| refused(&error))?;
     if task.training_rows > 0 {
         let rows = read_rows(input, task.training_rows, dim)?;
         builder.train(&rows).map_err(|error| refused(&error))?;
@@ -36,7 +36,7 @@ pub fn build_index(input: &mut impl Read) -> Result<()> {
     builder.write(&task.file).map_err(|error| Error::new(Kind::Io, UNWRITTEN).source(error))
 }
 
-fn read_task(input: &mut impl Read) -> Result<Task> {
+fn read_task(input: &mut impl Read) -> Result<BuildTask> {
     let io = |error| Error::io("read the index to build", error);
     let mut length = [0; 4];
     input.read_exact(&mut length).map_err(io)?;

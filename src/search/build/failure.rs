@@ -10,7 +10,7 @@ label_enum! {
     /// Why an index was not built, in metrics.
     pub(in crate::search) enum FailureCause {
         /// The index is none that may be built, or FAISS refuses its rows.
-        Refused = "refused",
+        SpecError = "refused",
         /// The build took more memory than its limit.
         Memory = "memory",
         /// The build took more time than its limit.
@@ -28,31 +28,34 @@ label_enum! {
 
 /// Why an index was not built, as clients may read it.
 #[derive(Debug, Clone)]
-pub(in crate::search) struct Failure {
+pub(in crate::search) struct BuildFailure {
     pub(in crate::search) cause: FailureCause,
     pub(in crate::search) reason: Arc<str>,
     source: Option<Error>,
 }
 
-impl Failure {
-    pub(in crate::search) fn new(cause: FailureCause, reason: impl Into<Arc<str>>) -> Failure {
-        Failure { cause, reason: reason.into(), source: None }
+impl BuildFailure {
+    pub(in crate::search) fn new(cause: FailureCause, reason: impl Into<Arc<str>>) -> BuildFailure {
+        BuildFailure { cause, reason: reason.into(), source: None }
     }
 
     /// With what only the log shows.
-    pub(in crate::search) fn source(self, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    pub(in crate::search) fn source(
+        self,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> BuildFailure {
         let source = Error::new(Kind::Internal, "build an index").source(error);
-        Failure { source: Some(source), ..self }
+        BuildFailure { source: Some(source), ..self }
     }
 
     /// With what the process has printed, for the log.
-    pub(super) fn printed(self, printed: &str) -> Failure {
+    pub(super) fn printed(self, printed: &str) -> BuildFailure {
         let source = Error::new(Kind::Internal, "build an index").with("it_printed", printed);
-        Failure { source: Some(source), ..self }
+        BuildFailure { source: Some(source), ..self }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for BuildFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             None => f.write_str(&self.reason),
@@ -61,9 +64,9 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        let failure = Failure::new(FailureCause::World, "its file could not be stored");
-        Failure { source: Some(error), ..failure }
+impl From<Error> for BuildFailure {
+    fn from(error: Error) -> BuildFailure {
+        let failure = BuildFailure::new(FailureCause::World, "its file could not be stored");
+        BuildFailure { source: Some(error), ..failure }
     }
 }

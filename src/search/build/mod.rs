@@ -20,7 +20,7 @@ use likewise_index::{Cost, training};
 use serde::{Deserialize, Serialize};
 
 pub use child::build_index;
-pub(super) use failure::{Failure, FailureCause};
+pub(super) use failure::{BuildFailure, FailureCause};
 
 /// How often a build is asked whether it is still wanted.
 const POLL: Duration = Duration::from_millis(50);
@@ -55,7 +55,7 @@ impl Program {
 /// What is to be built, as it is written to the process: its length (4 bytes), itself as JSON, then the rows that it is
 /// trained on, and all rows, as little-endian f32.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Task {
+pub(super) struct BuildTask {
     pub(super) factory: String,
     #[serde(with = "super::settings::metric_name")]
     pub(super) metric: likewise_index::Metric,
@@ -69,7 +69,7 @@ pub(super) struct Task {
 
 /// How a build ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum BuildEnd {
     Built,
     /// It was ended, because its index is no longer wanted.
     Unwanted,
@@ -78,14 +78,14 @@ pub(super) enum End {
 /// Builds an index of rows and waits for it. Blocks.
 pub(super) fn run(
     program: &Program,
-    task: &Task,
+    task: &BuildTask,
     rows: &[&[f32]],
     limits: Cost,
     is_wanted: impl Fn() -> bool,
-) -> Result<End, Failure> {
+) -> Result<BuildEnd, BuildFailure> {
     let start = Instant::now();
     let (mut child, output) = spawn(program, limits).map_err(|error| {
-        Failure::new(FailureCause::World, "the process that builds could not be started").source(error)
+        BuildFailure::new(FailureCause::World, "the process that builds could not be started").source(error)
     })?;
     let stdin = child.stdin.take();
     std::thread::scope(|scope| {
@@ -99,7 +99,7 @@ pub(super) fn run(
                 Err(RecvTimeoutError::Disconnected) => break String::new(),
                 Err(RecvTimeoutError::Timeout) if !is_wanted() => {
                     end(&mut child);
-                    return Ok(End::Unwanted);
+                    return Ok(BuildEnd::Unwanted);
                 }
                 Err(RecvTimeoutError::Timeout) if start.elapsed().as_secs() >= limits.seconds => {
                     end(&mut child);
@@ -108,7 +108,7 @@ pub(super) fn run(
                 Err(RecvTimeoutError::Timeout) => {}
             }
         };
-        let Some(status) = wait(&mut child, start, limits, is_wanted)? else { return Ok(End::Unwanted) };
+        let Some(status) = wait(&mut child, start, limits, is_wanted)? else { return Ok(BuildEnd::Unwanted) };
         let fed = feeder.join().unwrap_or(Ok(()));
         judge(status, &printed, fed, limits)
     })
@@ -131,7 +131,7 @@ fn spawn(program: &Program, limits: Cost) -> io::Result<(Child, PipeReader)> {
     Ok((command.spawn()?, output))
 }
 
-fn feed(to: &mut impl Write, task: &Task, rows: &[&[f32]]) -> io::Result<()> {
+fn feed(to: &mut impl Write, task: &BuildTask, rows: &[&[f32]]) -> io::Result<()> {
     let head = serde_json::to_vec(task)?;
     to.write_all(&(head.len() as u32).to_le_bytes())?;
     to.write_all(&head)?;
@@ -164,11 +164,12 @@ fn wait(
     start: Instant,
     limits: Cost,
     is_wanted: impl Fn() -> bool,
-) -> Result<Option<ExitStatus>, Failure> {
+) -> Result<Option<ExitStatus>, BuildFailure> {
     let mut pause = Duration::from_millis(1);
     loop {
         let ended = child.try_wait().map_err(|error| {
-            Failure::new(FailureCause::World, "the process that builds could not be waited for").source(error)
+            BuildFailure::new(FailureCause::World, "the process that builds could not be waited for")
+                .source(error)
         });
         match ended? {
             Some(status) => return Ok(Some(status)),
@@ -186,8 +187,8 @@ fn wait(
     }
 }
 
-fn took_too_long(limits: Cost) -> Failure {
-    Failure::new(FailureCause::Time, format!("it took longer than {} s", limits.seconds))
+fn took_too_long(limits: Cost) -> BuildFailure {
+    BuildFailure::new(FailureCause::Time, format!("it took longer than {} s", limits.seconds))
 }
 
 fn end(child: &mut Child) {
@@ -197,11 +198,16 @@ fn end(child: &mut Child) {
 }
 
 /// What the end of a process says of the build.
-fn judge(status: ExitStatus, printed: &str, fed: io::Result<()>, limits: Cost) -> Result<End, Failure> {
+fn judge(
+    status: ExitStatus,
+    printed: &str,
+    fed: io::Result<()>,
+    limits: Cost,
+) -> Result<BuildEnd, BuildFailure> {
     if status.success() {
         let failed =
-            |error| Failure::new(FailureCause::World, "its rows could not be handed over").source(error);
-        return fed.map(|()| End::Built).map_err(failed);
+            |error| BuildFailure::new(FailureCause::World, "its rows could not be handed over").source(error);
+        return fed.map(|()| BuildEnd::Built).map_err(failed);
     }
     let mib = limits.memory_bytes >> 20;
     // FAISS's C interface names no other exception than its own; what the library throws is for want of memory.
@@ -216,22 +222,22 @@ fn judge(status: ExitStatus, printed: &str, fed: io::Result<()>, limits: Cost) -
     .any(|sign| printed.contains(sign));
     let failure = match status.signal() {
         _ if is_out_of_memory => {
-            Failure::new(FailureCause::Memory, format!("it needed more than {mib} MiB of memory"))
+            BuildFailure::new(FailureCause::Memory, format!("it needed more than {mib} MiB of memory"))
         }
         _ if printed.contains(child::UNWRITTEN) => {
-            Failure::new(FailureCause::World, "its file could not be written")
+            BuildFailure::new(FailureCause::World, "its file could not be written")
         }
-        Some(9) => Failure::new(
+        Some(9) => BuildFailure::new(
             FailureCause::Memory,
             "it was ended by signal 9, as the system does when memory runs out",
         ),
-        Some(signal) => Failure::new(FailureCause::Crash, format!("it was ended by signal {signal}")),
+        Some(signal) => BuildFailure::new(FailureCause::Crash, format!("it was ended by signal {signal}")),
         None if status.code() == Some(1) => {
             let said = printed.lines().next_back().unwrap_or_default();
             let said = said.strip_prefix("likewise: ").unwrap_or(said);
-            Failure::new(FailureCause::Refused, said.chars().take(300).collect::<String>())
+            BuildFailure::new(FailureCause::SpecError, said.chars().take(300).collect::<String>())
         }
-        None => Failure::new(FailureCause::Crash, format!("it ended with {status}")),
+        None => BuildFailure::new(FailureCause::Crash, format!("it ended with {status}")),
     };
     Err(failure.printed(printed))
 }

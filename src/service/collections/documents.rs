@@ -8,8 +8,8 @@ use super::query_vectors::prepare;
 use crate::domain::{InputType, Tenant};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{
-    Batch, Change, Collection, Document, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX, Metric, Model, Receipt,
-    Settings, TAGS_MAX,
+    Change, Collection, CollectionModel, Document, DocumentBatch, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX,
+    Metric, Receipt, Settings, TAGS_MAX,
 };
 
 /// What a collection is to be.
@@ -45,7 +45,7 @@ impl Collections {
     pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Collection>, bool)> {
         let named = spec.model.as_deref().map(|name| self.models.get(name)).transpose()?;
         let card = named.unwrap_or_else(|| self.models.default_model()).card();
-        let model = || Model { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
+        let model = || CollectionModel { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
         let (model, dim) = match (&spec.model, spec.dim) {
             (None, Some(dim)) => (None, dim),
             (None, None) => (Some(model()), card.dim),
@@ -143,7 +143,7 @@ impl Collections {
             }
         }
         let vectors = vectors.into_iter().flatten().collect::<Vec<_>>().concat();
-        collection.change(Change::Upsert(Batch { vectors, documents })).await
+        collection.change(Change::Upsert(DocumentBatch { vectors, documents })).await
     }
 
     /// Removes documents. Ids that are not there are not an error.

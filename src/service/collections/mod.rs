@@ -46,7 +46,7 @@ pub struct Options {
     pub dimensions_max: usize,
     /// Bytes of the documents and vectors that one search finds, all queries together.
     pub result_bytes_max: usize,
-    /// Nodes that a search may let a graph widen.
+    /// Nodes that a search may let a graph expand.
     pub ef_max: usize,
     /// The share of the searches by index that are run again exactly, to know what indexes find.
     pub recall_sample: f64,
@@ -93,7 +93,7 @@ pub struct Search {
     pub has_vectors: bool,
     /// Whether the results must be exact, whatever index there is.
     pub is_exact: bool,
-    /// Nodes that a graph widens at least; the server's choice if it is left out.
+    /// Nodes that a graph expands at least; the server's choice if it is left out.
     pub ef: Option<usize>,
     /// Whose embeddings are used.
     pub tenant: Tenant,
@@ -337,7 +337,7 @@ impl Collections {
         Ok(())
     }
 
-    /// Nodes that a graph widens for a search; none if it must be exact.
+    /// Nodes that a graph expands for a search; none if it must be exact.
     fn ef(&self, search: &Search) -> Option<usize> {
         (!search.is_exact).then(|| search.ef.unwrap_or_else(|| self.catalog.ef()))
     }

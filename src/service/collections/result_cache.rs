@@ -6,7 +6,7 @@ use super::query_vectors::{MissingQuery, QueryInput};
 use super::{Collections, Outcome, Search};
 use crate::cache::{Namespace, Stamp, Verdict};
 use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tag, Tenant};
-use crate::search::{Collection, Query, Results, View, Watched};
+use crate::search::{Collection, Query, Results, View, WatchedQuery};
 use crate::service::Directives;
 
 /// How the results of a search are stored.
@@ -64,7 +64,8 @@ impl Collections {
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
         let entry = Arc::new(Entry { meta, value: Arc::clone(results.bytes()) });
-        let watched = Watched::new(&missing.vector, query.filter.clone(), query.k, query.score_min, results);
+        let watched =
+            WatchedQuery::new(&missing.vector, query.filter.clone(), query.k, query.score_min, results);
         let MissingQuery { key, .. } = missing;
         collection.admit(view.version(), key, watched, || self.cache.keep(key, entry));
     }

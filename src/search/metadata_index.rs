@@ -11,7 +11,7 @@ use super::values::Values;
 
 /// For each field, its values in order, each with its row. Built once for a block that is filtered.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(super) struct MetadataIndex {
     /// The place of each field in `columns`.
     places: HashMap<String, usize>,
     columns: Vec<Vec<(Scalar, u32)>>,
@@ -19,12 +19,12 @@ pub(super) struct Fields {
     rows: usize,
 }
 
-impl Fields {
+impl MetadataIndex {
     /// Of documents in the order of their rows.
     ///
     /// Cost: reads all metadata once, and sorts the values of each field.
-    pub(super) fn of<'a>(documents: impl Iterator<Item = DocumentRef<'a>>) -> Fields {
-        let mut fields = Fields::default();
+    pub(super) fn of<'a>(documents: impl Iterator<Item = DocumentRef<'a>>) -> MetadataIndex {
+        let mut fields = MetadataIndex::default();
         for (row, document) in (0..).zip(documents) {
             let (names, values) = Values::of(document.metadata).into_parts();
             let places: Vec<usize> = names.into_iter().map(|name| fields.place(name)).collect();
@@ -185,7 +185,7 @@ mod tests {
             let bytes: Vec<Vec<u8>> = documents.iter().map(Document::encode).collect();
             let documents: Vec<DocumentRef<'_>> =
                 bytes.iter().map(|bytes| DocumentRef::decode(bytes).unwrap()).collect();
-            let rows = Fields::of(documents.iter().copied()).rows(&filter);
+            let rows = MetadataIndex::of(documents.iter().copied()).rows(&filter);
             for (row, document) in documents.iter().enumerate() {
                 let values = Values::of(document.metadata);
                 prop_assert_eq!(rows.get(row), filter.means(document, &values), "{:?}", document);

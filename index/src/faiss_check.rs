@@ -4,7 +4,7 @@
 //! here. Of each, every length is checked against what it follows from, and every row in a list against the rows that
 //! there are; codes and centroids are any bytes. The format is that of `faiss/impl/index_write.cpp`, version 1.12.
 
-use crate::faiss_file::{Malformed, Reader, Result};
+use crate::faiss_file::{FileReader, Malformed, Result};
 
 /// FAISS's numbers of scalar quantizers (`ScalarQuantizer::QuantizerType`) with the bits of a component, and whether
 /// ranges of dimensions are stored.
@@ -19,7 +19,7 @@ const LISTS_MAX: usize = 65_536;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct IndexShape {
     /// Components of a row.
     pub dim: usize,
     /// Rows.
@@ -32,9 +32,9 @@ pub struct Shape {
 ///
 /// # Errors
 /// A kind that is never built here, or a file that contradicts itself.
-pub fn check(file: &[u8]) -> Result<Shape> {
-    let mut reader = Reader { file, at: 0 };
-    let shape = reader.resident()?;
+pub fn check(file: &[u8]) -> Result<IndexShape> {
+    let mut reader = FileReader { file, at: 0 };
+    let shape = reader.faiss_index()?;
     if reader.at != file.len() {
         return Err(Malformed(format!("{} bytes follow its end", file.len() - reader.at)));
     }
@@ -47,8 +47,8 @@ struct Product {
     bits: usize,
 }
 
-impl Reader<'_> {
-    fn resident(&mut self) -> Result<Shape> {
+impl FileReader<'_> {
+    fn faiss_index(&mut self) -> Result<IndexShape> {
         let tag = self.array::<4>()?;
         let (dim, rows, _) = self.header()?;
         let memory_bytes = match &tag {
@@ -62,7 +62,7 @@ impl Reader<'_> {
                 0
             }
         };
-        Ok(Shape { dim, rows, memory_bytes })
+        Ok(IndexShape { dim, rows, memory_bytes })
     }
 
     /// Rows that are scanned, after their header.

@@ -3,17 +3,17 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use likewise_index::{Bits, Effort, Neighbor, Scanner, score};
+use likewise_index::{Bits, Neighbor, Scanner, SearchParams, score};
 use ndarray::ArrayView2;
 
+use super::ann_index::AnnIndex;
 use super::filter::Filter;
 use super::results::Results;
-use super::sealed::Sealed;
 use super::view::View;
 use crate::error::{Error, Result};
 
-/// Rows that are scanned in about the time in which a graph widens one node.
-const ROWS_PER_WIDENED: usize = 20;
+/// Rows that are scanned in about the time in which a graph expands one node.
+const ROWS_PER_EXPANDED: usize = 20;
 /// Candidates of the index that are scored for each result, and at least: what its codes confuse is among them.
 const CANDIDATES_PER_RESULT: usize = 4;
 const CANDIDATES_MIN: usize = 40;
@@ -31,7 +31,7 @@ pub struct Query {
     pub score_min: Option<f32>,
     /// Whether results carry their vectors.
     pub has_vectors: bool,
-    /// Nodes that a graph widens at least; none if the index is not to be asked.
+    /// Nodes that a graph expands at least; none if the index is not to be asked.
     pub ef: Option<usize>,
     /// Bytes of all results together, at most.
     pub bytes_max: usize,
@@ -45,8 +45,8 @@ struct Kept<'a> {
 
 /// A search of the index.
 struct Walk<'a> {
-    index: &'a Sealed,
-    effort: Effort,
+    index: &'a AnnIndex,
+    params: SearchParams,
     is_whole: bool,
 }
 
@@ -82,7 +82,7 @@ impl View {
 
     /// Whether a search by the index would ask it: there is one, and no scan is as fast.
     pub fn asks_index(&self, ef: usize, k: usize) -> bool {
-        self.index.as_ref().is_some_and(|index| index.rows() > ef.max(k) * ROWS_PER_WIDENED)
+        self.index.as_ref().is_some_and(|index| index.rows() > ef.max(k) * ROWS_PER_EXPANDED)
     }
 
     /// How the index is searched; none where a scan is exact and takes no longer, or the index is not to be asked.
@@ -92,14 +92,14 @@ impl View {
         if kept < all / 2 && !index.takes_filters() {
             return None;
         }
-        // Of the nodes that a graph widens, so many times fewer are kept.
+        // Of the nodes that a graph expands, so many times fewer are kept.
         let ef = ef.max(query.k).saturating_mul(all) / kept.max(1);
-        if kept <= ef.saturating_mul(ROWS_PER_WIDENED) {
+        if kept <= ef.saturating_mul(ROWS_PER_EXPANDED) {
             return None;
         }
         // A query that asks for a smaller `ef` than the candidates need gets that `ef`.
         let candidates = (query.k * CANDIDATES_PER_RESULT).max(CANDIDATES_MIN).min(ef);
-        Some(Walk { index, effort: Effort { ef, candidates }, is_whole: kept == all })
+        Some(Walk { index, params: SearchParams { ef, candidates }, is_whole: kept == all })
     }
 
     /// Neighbours by the index, and by a scan of what it does not cover; none if it found too few.
@@ -114,7 +114,7 @@ impl View {
         let wanted = query.k.min(kept.rows.iter().sum());
         for (found, vector) in found.iter_mut().zip(query.vectors.chunks_exact(self.dim)) {
             let keep = (!walk.is_whole).then_some(&kept.bits[..]);
-            for (block, row) in walk.index.propose(vector, walk.effort, keep) {
+            for (block, row) in walk.index.propose(vector, walk.params, keep) {
                 let score = score(self.metric, vector, self.parts[block].block.vector(row));
                 found.push(Neighbor { block: block as u32, row: row as u32, score });
             }

@@ -27,7 +27,7 @@ const COMPARED_MAX: usize = 1 << 24;
 
 /// A query whose results are cached.
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedQuery {
     vector: Box<[f32]>,
     filter: Option<Arc<Filter>>,
     /// The score that a new row must exceed to be among the results; none while there are fewer than `k` of them.
@@ -39,7 +39,7 @@ pub struct Watched {
 
 /// What a commit did.
 #[derive(Debug, Default)]
-pub(super) struct Effects {
+pub(super) struct CommitEffects {
     /// Vectors of new rows, one after the other.
     pub(super) vectors: Vec<f32>,
     /// Their documents.
@@ -48,7 +48,7 @@ pub(super) struct Effects {
     pub(super) gone: HashSet<u64>,
 }
 
-impl Effects {
+impl CommitEffects {
     fn is_empty(&self) -> bool {
         self.documents.is_empty() && self.gone.is_empty()
     }
@@ -62,19 +62,19 @@ impl Effects {
 
 /// The watched queries of one collection.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    state: RwLock<State>,
+pub(super) struct QueryWatch {
+    state: RwLock<WatchState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WatchState {
     version: u64,
-    watched: HashMap<Key, Arc<Watched>, ByPrefix>,
+    watched: HashMap<Key, Arc<WatchedQuery>, ByPrefix>,
     /// What they take. What no longer is watched counts until all are dropped.
     bytes: usize,
 }
 
-impl Watched {
+impl WatchedQuery {
     /// The query with the results that were found for it.
     pub fn new(
         vector: &[f32],
@@ -82,10 +82,10 @@ impl Watched {
         k: usize,
         score_min: Option<f32>,
         results: &Results,
-    ) -> Watched {
+    ) -> WatchedQuery {
         let scores: Vec<f32> = results.iter().map(|hit| hit.score).collect();
         let is_full = scores.len() == k;
-        Watched {
+        WatchedQuery {
             vector: vector.into(),
             filter,
             entry_score: scores.last().copied().filter(|_| is_full),
@@ -97,7 +97,7 @@ impl Watched {
     /// About what it takes of memory.
     fn bytes(&self) -> usize {
         let filter = self.filter.as_ref().map_or(0, |filter| filter.bytes());
-        size_of::<Watched>() + 64 + self.vector.len() * 4 + self.ids.len() * 8 + filter
+        size_of::<WatchedQuery>() + 64 + self.vector.len() * 4 + self.ids.len() * 8 + filter
     }
 
     /// The length of its filter.
@@ -106,7 +106,7 @@ impl Watched {
     }
 
     /// `values` are those of the new rows, or empty if no watched query has a filter.
-    fn is_changed_by(&self, metric: Metric, effects: &Effects, values: &[Values]) -> bool {
+    fn is_changed_by(&self, metric: Metric, effects: &CommitEffects, values: &[Values]) -> bool {
         let none = Values::default();
         let row_values = |row: usize| values.get(row).unwrap_or(&none);
         self.ids.iter().any(|id| effects.gone.contains(id))
@@ -130,10 +130,10 @@ impl Watched {
     }
 }
 
-impl Watch {
+impl QueryWatch {
     /// Of a collection at `version`.
-    pub(super) fn new(version: u64) -> Watch {
-        Watch { state: RwLock::new(State { version, watched: HashMap::default(), bytes: 0 }) }
+    pub(super) fn new(version: u64) -> QueryWatch {
+        QueryWatch { state: RwLock::new(WatchState { version, watched: HashMap::default(), bytes: 0 }) }
     }
 
     /// What `look` finds, if the results under the key still hold; with the version at which they do.
@@ -144,7 +144,7 @@ impl Watch {
     }
 
     /// Watches a query and lets `store` keep its results, if no write has happened since they were found at `version`.
-    pub(super) fn admit(&self, version: u64, key: Key, watched: Watched, store: impl FnOnce()) {
+    pub(super) fn admit(&self, version: u64, key: Key, watched: WatchedQuery, store: impl FnOnce()) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.version != version {
             return;
@@ -165,14 +165,20 @@ impl Watch {
     }
 
     /// Makes a commit visible by `publish`, and forgets the results that it changes, in one step for all readers.
-    pub(super) fn publish(&self, metric: Metric, version: u64, effects: &Effects, publish: impl FnOnce()) {
+    pub(super) fn publish(
+        &self,
+        metric: Metric,
+        version: u64,
+        effects: &CommitEffects,
+        publish: impl FnOnce(),
+    ) {
         if effects.is_empty() {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.version = version;
             return publish();
         }
-        // Looked at without the lock, because it may take long; who is admitted meanwhile is looked at below.
-        let before: HashMap<Key, Arc<Watched>, ByPrefix> =
+        // Compared without the lock, because it may take long. Queries admitted meanwhile are dropped below.
+        let before: HashMap<Key, Arc<WatchedQuery>, ByPrefix> =
             self.state.read().unwrap_or_else(PoisonError::into_inner).watched.clone();
         let filters: usize = before.values().map(|watched| watched.filter_len()).sum();
         let has_many_rows = effects.documents.len() > ROWS_MAX;
@@ -191,7 +197,7 @@ impl Watch {
             state.watched.clear();
             state.bytes = 0;
         } else {
-            // In doubt a miss: who came meanwhile goes.
+            // A query admitted meanwhile was not compared, so it is dropped: a miss at worst.
             state
                 .watched
                 .retain(|key, watched| before.get(key).is_some_and(|known| Arc::ptr_eq(known, watched)));
@@ -220,15 +226,15 @@ mod tests {
     }
 
     /// A query whose filter is long.
-    fn watched(filter_bytes: usize) -> Watched {
+    fn watched(filter_bytes: usize) -> WatchedQuery {
         let filter = Filter::Field("name".into(), Test::In(vec![Scalar::Text("x".repeat(filter_bytes))]));
-        Watched::new(&[1.0], Some(Arc::new(filter)), 1, None, &Results::new(std::iter::empty()))
+        WatchedQuery::new(&[1.0], Some(Arc::new(filter)), 1, None, &Results::new(std::iter::empty()))
     }
 
     /// A client that sends long filters all day gets as much memory as any other.
     #[test]
     fn watched_queries_stay_within_their_bytes() {
-        let watch = Watch::new(0);
+        let watch = QueryWatch::new(0);
         for number in 0..200 {
             watch.admit(0, key(number), watched(FILTER_BYTES), || {});
             let held: usize =

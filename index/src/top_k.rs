@@ -33,15 +33,15 @@ impl PartialEq for Ranked {
 impl Eq for Ranked {}
 
 /// The k best neighbours among those offered, for a k of at least 1.
-pub(crate) struct Best {
+pub(crate) struct TopK {
     k: usize,
     /// The worst on top.
     heap: BinaryHeap<Ranked>,
 }
 
-impl Best {
-    pub(crate) fn new(k: usize) -> Best {
-        Best { k, heap: BinaryHeap::new() }
+impl TopK {
+    pub(crate) fn new(k: usize) -> TopK {
+        TopK { k, heap: BinaryHeap::new() }
     }
 
     pub(crate) fn offer(&mut self, neighbor: Neighbor) {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_lower_row_whatever_came_first() {
-        let mut best = Best::new(2);
+        let mut best = TopK::new(2);
         for (block, row, score) in [(1, 0, 0.0), (0, 9, -0.0), (0, 2, 0.0), (0, 3, -1.0)] {
             best.offer(Neighbor { block, row, score });
         }

@@ -1,14 +1,14 @@
-//! Where indexes are built: which index a collection is to have, and the one build at a time.
+//! The builder of indexes: it plans the index of each collection, and runs one build at a time.
 
 use std::sync::{Mutex, PoisonError};
 
-use likewise_index::{Cost, GRAMMAR, IndexSpec, Metric, Refused};
+use likewise_index::{Cost, GRAMMAR, IndexSpec, Metric, SpecError};
 use serde::{Deserialize, Serialize};
 
-use super::build::{self, End, Failure, FailureCause, Program, Task};
-use super::sealed::Engine;
+use super::ann_index::AnnEngine;
+use super::build::{self, BuildEnd, BuildFailure, BuildTask, FailureCause, Program};
 use super::settings::{Indexed, Settings};
-use super::view::Part;
+use super::view::SegmentView;
 use crate::error::{Error, Kind, Result};
 use crate::storage::rows::{Coverage, Covered, Draft, IndexFile};
 
@@ -27,7 +27,7 @@ pub struct Indexing {
     pub factory: String,
     /// For graphs: nodes looked at for each row that is added.
     pub ef_construction: usize,
-    /// For graphs: nodes widened by a search that does not say how many.
+    /// For graphs: nodes expanded by a search that does not say how many.
     pub ef: usize,
     /// For inverted files: lists visited by a search.
     pub nprobe: usize,
@@ -54,17 +54,17 @@ impl Default for Indexing {
     }
 }
 
-/// Where indexes are built, one at a time.
+/// Builds indexes, one at a time.
 #[derive(Debug)]
-pub(super) struct Workshop {
+pub(super) struct IndexBuilder {
     pub(super) indexing: Indexing,
     program: Program,
-    bench: Mutex<()>,
+    build_lock: Mutex<()>,
 }
 
 /// The index that a collection is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct IndexPlan {
     /// As it is named.
     pub(super) factory: String,
     pub(super) spec: IndexSpec,
@@ -75,10 +75,10 @@ pub(super) struct Plan {
 }
 
 /// An index to build.
-pub(super) struct Order {
-    pub(super) plan: Plan,
+pub(super) struct BuildOrder {
+    pub(super) plan: IndexPlan,
     /// The sealed parts of a view.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<SegmentView>,
     pub(super) version: u64,
     pub(super) draft: Draft,
 }
@@ -88,17 +88,17 @@ pub(super) struct Order {
 pub(super) struct Built {
     pub(super) file: IndexFile,
     pub(super) coverage: Coverage,
-    pub(super) engine: Engine,
+    pub(super) engine: AnnEngine,
 }
 
-impl Workshop {
+impl IndexBuilder {
     /// # Errors
     /// `Config` for a factory string that is not in the grammar.
-    pub(super) fn new(indexing: Indexing, program: Program) -> Result<Workshop> {
+    pub(super) fn new(indexing: Indexing, program: Program) -> Result<IndexBuilder> {
         let refused =
             |error| Error::new(Kind::Config, format!("search.index.factory: {error}; it is {GRAMMAR}"));
         IndexSpec::parse(&indexing.factory).map_err(refused)?;
-        Ok(Workshop { indexing, program, bench: Mutex::new(()) })
+        Ok(IndexBuilder { indexing, program, build_lock: Mutex::new(()) })
     }
 
     /// Whether the index that a collection names can be built.
@@ -121,7 +121,7 @@ impl Workshop {
     /// # Errors
     /// Why there is no such index: its name was accepted before this grammar, or its vectors are of a length that the
     /// server's index cannot have.
-    pub(super) fn plan(&self, settings: &Settings) -> Result<Option<Plan>, Refused> {
+    pub(super) fn plan(&self, settings: &Settings) -> Result<Option<IndexPlan>, SpecError> {
         let (factory, rows_min) = match &settings.index {
             Indexed::Exact => return Ok(None),
             Indexed::Auto => (&self.indexing.factory, self.indexing.rows_min),
@@ -131,7 +131,7 @@ impl Workshop {
         let spec = IndexSpec::parse(factory)?;
         spec.check(dim)?;
         let rows_min = rows_min.max(spec.rows_min());
-        Ok(Some(Plan { factory: factory.clone(), spec, metric, dim, rows_min }))
+        Ok(Some(IndexPlan { factory: factory.clone(), spec, metric, dim, rows_min }))
     }
 
     fn threads(&self) -> usize {
@@ -141,7 +141,7 @@ impl Workshop {
     }
 
     /// What a build may take: what is configured, or what follows from its rows.
-    fn limits(&self, plan: &Plan, rows: usize) -> Cost {
+    fn limits(&self, plan: &IndexPlan, rows: usize) -> Cost {
         let Indexing { ef_construction, build_seconds_max, build_memory_bytes_max, .. } = self.indexing;
         let cost = plan.spec.cost(rows, plan.dim, ef_construction, self.threads());
         let chosen = |configured, derived| if configured == 0 { derived } else { configured };
@@ -151,14 +151,19 @@ impl Workshop {
         }
     }
 
-    fn build_to_draft(&self, order: &Order, is_wanted: impl Fn() -> bool) -> Result<Option<Built>, Failure> {
-        let _turn = self.bench.lock().unwrap_or_else(PoisonError::into_inner);
+    fn build_to_draft(
+        &self,
+        order: &BuildOrder,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Option<Built>, BuildFailure> {
+        let _turn = self.build_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_wanted() {
             return Ok(None);
         }
-        let rows: Vec<&[f32]> = order.parts.iter().flat_map(Part::rows).map(|(vector, _)| vector).collect();
-        let Plan { factory, spec, metric, dim, .. } = &order.plan;
-        let task = Task {
+        let rows: Vec<&[f32]> =
+            order.parts.iter().flat_map(SegmentView::rows).map(|(vector, _)| vector).collect();
+        let IndexPlan { factory, spec, metric, dim, .. } = &order.plan;
+        let task = BuildTask {
             factory: factory.clone(),
             metric: *metric,
             dim: *dim,
@@ -170,11 +175,11 @@ impl Workshop {
         };
         let limits = self.limits(&order.plan, rows.len());
         let end = build::run(&self.program, &task, &rows, limits, &is_wanted)?;
-        if end == End::Unwanted || !is_wanted() {
+        if end == BuildEnd::Unwanted || !is_wanted() {
             return Ok(None);
         }
         let file = order.draft.finish()?;
-        let covered = |part: &Part| {
+        let covered = |part: &SegmentView| {
             let segment = part.block.segment().expect("parts of segments: this is a bug");
             Covered { number: segment.number(), rows: segment.rows() as u32, left_out: part.dead_bits() }
         };
@@ -183,10 +188,11 @@ impl Workshop {
             version: order.version,
             segments: order.parts.iter().map(covered).collect(),
         };
-        let unreadable =
-            |error| Failure::new(FailureCause::Crash, "it wrote a file that cannot be read").source(error);
+        let unreadable = |error| {
+            BuildFailure::new(FailureCause::Crash, "it wrote a file that cannot be read").source(error)
+        };
         Ok(Some(Built {
-            engine: Engine::open(&file, self.indexing.nprobe).map_err(unreadable)?,
+            engine: AnnEngine::open(&file, self.indexing.nprobe).map_err(unreadable)?,
             file,
             coverage,
         }))
@@ -196,9 +202,9 @@ impl Workshop {
     /// is its turn, and then for as long as it takes.
     pub(super) fn build(
         &self,
-        order: &Order,
+        order: &BuildOrder,
         is_wanted: impl Fn() -> bool,
-    ) -> Result<Option<Built>, Failure> {
+    ) -> Result<Option<Built>, BuildFailure> {
         let built = self.build_to_draft(order, is_wanted);
         if !matches!(built, Ok(Some(_))) {
             order.draft.discard();
