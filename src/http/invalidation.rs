@@ -12,7 +12,7 @@ use crate::domain::{Tag, Tenant};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
-use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::bounded_list::BoundedList;
 use crate::http::label_value::InvalidationMode;
 use crate::http::routes::Routes;
 use crate::service::Invalidation;
@@ -41,12 +41,12 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 pub(super) struct InvalidateRequest {
     /// Entries that carry any of these tags.
     #[schema(value_type = Option<Vec<String>>)]
-    tags: Option<AtMost<String, NAMES_MAX>>,
+    tags: Option<BoundedList<String, NAMES_MAX>>,
     /// All entries of this namespace, or with `keys` those objects.
     namespace: Option<String>,
     /// Objects of `namespace`.
     #[schema(value_type = Option<Vec<String>>)]
-    keys: Option<AtMost<String, NAMES_MAX>>,
+    keys: Option<BoundedList<String, NAMES_MAX>>,
     /// Entries that carry the tag `type:id`.
     entity: Option<Entity>,
     /// Everything.
@@ -138,11 +138,11 @@ fn target(wire: InvalidateRequest) -> Result<Target> {
     let one = "give exactly one of tags, namespace (with or without keys), entity, and all";
     let InvalidateRequest { tags, namespace, keys, entity, all, .. } = wire;
     match (tags, namespace, keys, entity, all) {
-        (Some(AtMost(tags)), None, None, None, None) => {
+        (Some(BoundedList(tags)), None, None, None, None) => {
             let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid("tags", Tag::RULE));
             tags.iter().map(named).collect::<Result<_>>().map(Target::Tags)
         }
-        (None, Some(namespace), Some(AtMost(keys)), None, None) => Ok(Target::Keys { namespace, keys }),
+        (None, Some(namespace), Some(BoundedList(keys)), None, None) => Ok(Target::Keys { namespace, keys }),
         (None, Some(namespace), None, None, None) => Ok(Target::Namespace(namespace)),
         (None, None, None, Some(entity), None) => {
             let id = match entity.id {

@@ -21,7 +21,7 @@ use crate::http::extract::credential::credential;
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::path::path;
 use crate::http::extract::trace_headers::trace_headers;
-use crate::http::forward::{Forward, pass_on};
+use crate::http::forward::{Forward, forward_request};
 use crate::http::routes::{Access, Routes};
 
 /// The error of a request for a model that is not served.
@@ -174,7 +174,7 @@ async fn described(endpoint: &Endpoint, id: &str, request: HttpRequest) -> Resul
     check_model_name(id)?;
     match endpoint.models.find(id) {
         Some(embedder) => Ok(Json(ModelObject::new(id, embedder.card())).into_response()),
-        None if endpoint.forward.origin.is_some() => pass_on(&endpoint.forward, request).await,
+        None if endpoint.forward.origin.is_some() => forward_request(&endpoint.forward, request).await,
         None => Err(endpoint.models.unknown(id).into()),
     }
 }

@@ -140,17 +140,17 @@ struct IsHeld;
 struct Holds(usize);
 
 /// Sets what a response of unknown length holds until it is sent: its source, and at most `bytes_expected` of itself.
-pub(super) fn holds(extensions: &mut Extensions, source_bytes: usize, bytes_expected: usize) {
+pub(super) fn expect_bytes(extensions: &mut Extensions, source_bytes: usize, bytes_expected: usize) {
     extensions.insert(Holds(source_bytes + bytes_expected.min(STREAM_BYTES)));
 }
 
 /// Whether an answer has reserved what it needs.
-pub(super) fn is_held(extensions: &Extensions) -> bool {
+pub(super) fn has_reservation(extensions: &Extensions) -> bool {
     extensions.get::<IsHeld>().is_some()
 }
 
 /// Forgets what was reserved for an answer, because its body was replaced.
-pub(super) fn forget(extensions: &mut Extensions) {
+pub(super) fn forget_reservation(extensions: &mut Extensions) {
     extensions.remove::<IsHeld>();
 }
 
@@ -183,9 +183,9 @@ impl ResponseReservation {
 ///
 /// # Errors
 /// `Overloaded`, `TooLarge`: then the answer is given up.
-pub(super) fn hold(budget: &Arc<ByteBudget>, response: Response) -> Result<Response> {
+pub(super) fn reserve_response(budget: &Arc<ByteBudget>, response: Response) -> Result<Response> {
     let bytes = match response.body().size_hint().exact() {
-        Some(_) | None if is_held(response.extensions()) => return Ok(response),
+        Some(_) | None if has_reservation(response.extensions()) => return Ok(response),
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         None => response.extensions().get::<Holds>().map_or(STREAM_BYTES, |holds| holds.0),
     };
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn an_answer_holds_its_bytes_until_it_is_dropped() {
         let budget = ByteBudget::new(LIMIT, unexported());
-        let answer = |bytes: usize| hold(&budget, Response::new(Body::from(vec![0; bytes])));
+        let answer = |bytes: usize| reserve_response(&budget, Response::new(Body::from(vec![0; bytes])));
         let small = answer(UNCOUNTED_BYTES).unwrap();
         assert_eq!(budget.reserved(), 0);
         let large = answer(UNCOUNTED_BYTES + 1).unwrap();
@@ -296,11 +296,12 @@ mod tests {
         assert_eq!(answer(LIMIT).err().unwrap().kind(), Kind::TooLarge);
         drop((small, large));
         let early = ResponseReservation::reserve(&budget, LIMIT / 2).unwrap();
-        let early = hold(&budget, early.attach(Response::new(Body::from(vec![0; LIMIT / 4])))).unwrap();
+        let early =
+            reserve_response(&budget, early.attach(Response::new(Body::from(vec![0; LIMIT / 4])))).unwrap();
         assert_eq!(budget.reserved(), LIMIT / 2, "once is enough");
         drop(early);
         let stream = Body::from_stream(futures_util::stream::empty::<Result<Bytes>>());
-        let stream = hold(&budget, Response::new(stream)).unwrap();
+        let stream = reserve_response(&budget, Response::new(stream)).unwrap();
         assert_eq!(budget.reserved(), STREAM_BYTES);
         drop(stream);
         assert_eq!(budget.reserved(), 0);

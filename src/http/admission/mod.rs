@@ -41,7 +41,7 @@ use crate::http::connections::response_body::ResponseBody;
 use crate::http::content_coding::{self, Coding};
 use crate::http::error_response::Problem;
 use crate::http::metrics::{HttpMetrics, RequestLabels};
-use crate::http::reservation::{BodyReservation, MeteredBody, hold, is_held};
+use crate::http::reservation::{BodyReservation, MeteredBody, has_reservation, reserve_response};
 use crate::http::response::compression;
 use crate::http::routes::{Access, Route};
 
@@ -156,7 +156,7 @@ impl Admission {
         };
         let answered = within(self.timeout, handlers.call(request)).await.map_err(late)?;
         let answered = answered.unwrap_or_else(|never| match never {});
-        hold(&self.budget, compression::compress(answered, &method, accepted).await?)
+        reserve_response(&self.budget, compression::compress(answered, &method, accepted).await?)
     }
 
     /// Refuses a request without a known key or, where there are no keys, one that a page of another site may have made.
@@ -288,7 +288,7 @@ impl HttpService {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
         let mut response = answered.unwrap_or_else(|error| Problem(error).into_response());
-        connection.answer(is_held(response.extensions()));
+        connection.answer(has_reservation(response.extensions()));
         admission.cors.describe(allowed, response.headers_mut());
         let is_last = !is_taken || connection.is_reserve();
         if is_last || !end_body(&connection, expects).await || connection.is_stopping() {

@@ -19,12 +19,12 @@ impl<S: Sync> FromRequestParts<S> for AnswerId {
 
     async fn from_request_parts(head: &mut Parts, _: &S) -> Result<AnswerId, Problem> {
         let id: String = path(head, "id").await?;
-        Ok(AnswerId(key_of(&id)?))
+        Ok(AnswerId(parse_id(&id)?))
     }
 }
 
 /// The name of a key.
-pub(super) fn name_of(id: Key) -> String {
+pub(super) fn format_id(id: Key) -> String {
     let mut name = String::with_capacity(NAME.len() + 64);
     name.push_str(NAME);
     for byte in id.0 {
@@ -39,7 +39,7 @@ pub(super) fn name_of(id: Key) -> String {
 ///
 /// # Errors
 /// `InvalidInput` for what is no name.
-fn key_of(name: &str) -> Result<Key> {
+fn parse_id(name: &str) -> Result<Key> {
     let fault = || Error::invalid("id", "an answer's name is `ans_` and 64 hexadecimal digits");
     let digits = name
         .strip_prefix(NAME)
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_name_stands_for_one_key() {
         let key = Key(std::array::from_fn(|at| at as u8 * 7));
-        assert_eq!(key_of(&name_of(key)).unwrap(), key);
+        assert_eq!(parse_id(&format_id(key)).unwrap(), key);
         for bad in [
             "",
             "ans_",
@@ -69,7 +69,7 @@ mod tests {
             &format!("ans_{}", "+1".repeat(32)),
             &format!("ans_{}", "é".repeat(32)),
         ] {
-            let result = key_of(bad);
+            let result = parse_id(bad);
             assert!(result.is_err_and(|error| error.param_name() == Some("id")), "{bad}");
         }
     }

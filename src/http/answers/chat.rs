@@ -15,7 +15,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::Endpoint;
-use super::answer_id::name_of;
+use super::answer_id::format_id;
 use crate::dialects::Replay;
 use crate::domain::{LookupOutcome, Tenant};
 use crate::error::{Error, Kind, Result};
@@ -164,7 +164,7 @@ fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
         Body::Live(live) => HttpBody::new(StreamBody::new(frames_of(live, has_trailer))),
     });
     if let Some((source_bytes, bytes_expected)) = held {
-        reservation::holds(response.extensions_mut(), source_bytes, bytes_expected);
+        reservation::expect_bytes(response.extensions_mut(), source_bytes, bytes_expected);
     }
     // Upstreams speak HTTP, so what they said can be said again.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -180,7 +180,7 @@ fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
     describe(&served.outcome, headers);
     headers.insert(SERVER_TIMING, value(timing));
     if let Some(id) = id {
-        headers.insert(ANSWER_ID, value(name_of(id)));
+        headers.insert(ANSWER_ID, value(format_id(id)));
     }
     if let Some(saved) = saved {
         headers.insert(TOKENS_SAVED, HeaderValue::from(saved.tokens));

@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Endpoint;
-use super::answer_id::{AnswerId, name_of};
+use super::answer_id::{AnswerId, format_id};
 use crate::domain::{Credential, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
-use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::AnswerCacheObject;
 use crate::http::extract::field_names::FieldNames;
@@ -44,7 +44,7 @@ pub(super) struct GiveRequest {
     scope: Option<Box<RawValue>>,
     /// What the answer depends on.
     #[schema(value_type = Vec<String>)]
-    tags: Option<AtMost<String, TAGS_MAX>>,
+    tags: Option<BoundedList<String, TAGS_MAX>>,
     /// Lifetime in seconds.
     ttl: Option<u32>,
     /// Answers of different namespaces are different answers.
@@ -69,7 +69,7 @@ pub(super) struct LookupRequest {
     scope: Option<Box<RawValue>>,
     /// What the answer must depend on at least.
     #[schema(value_type = Vec<String>)]
-    tags: Option<AtMost<String, TAGS_MAX>>,
+    tags: Option<BoundedList<String, TAGS_MAX>>,
     /// The namespace that it was given to.
     namespace: Option<String>,
 }
@@ -122,9 +122,9 @@ pub(in crate::http) async fn lookup(
     let wire: LookupRequest = body.json().await?;
     check_sizes(&wire.prompt, wire.scope.as_deref())?;
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace);
-    let asked = Asked::new(&head.headers, object)?;
+    let options = QuestionOptions::new(&head.headers, object)?;
     let scope = scope(wire.scope.as_deref())?;
-    let known = endpoint.answers.lookup(&asked.question(&tenant, &wire.prompt, &scope)).await;
+    let known = endpoint.answers.lookup(&options.question(&tenant, &wire.prompt, &scope)).await;
     let known = known.map_err(|error| FIELDS.apply(error))?;
     let Some(known) = known else {
         return Ok(AxumJson(LookupAnswer {
@@ -143,7 +143,7 @@ pub(in crate::http) async fn lookup(
     Ok(AxumJson(LookupAnswer {
         hit: true,
         layer: Some(LabelValue(known.match_kind)),
-        id: Some(name_of(known.id)),
+        id: Some(format_id(known.id)),
         answer: Some(known.answer),
         similarity: Some(1.0),
         probability: Some(1.0),
@@ -169,7 +169,7 @@ pub(in crate::http) async fn lookup(
         (status = 413, body = ErrorBody),
     )
 )]
-pub(in crate::http) async fn give(
+pub(in crate::http) async fn store(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
     Received { head, body }: Received,
@@ -179,15 +179,15 @@ pub(in crate::http) async fn give(
     let wire: GiveRequest = body.json().await?;
     check_sizes(&wire.prompt, wire.scope.as_deref())?;
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, wire.ttl, wire.namespace);
-    let asked = Asked::new(&head.headers, object)?;
-    if asked.directives.no_store {
+    let options = QuestionOptions::new(&head.headers, object)?;
+    if options.directives.no_store {
         return Err(Error::invalid("cache-control", "what is given is stored: leave out no-store").into());
     }
     let scope = scope(wire.scope.as_deref())?;
-    let question = asked.question(&tenant, &wire.prompt, &scope);
+    let question = options.question(&tenant, &wire.prompt, &scope);
     let id = endpoint.answers.store(&question, &wire.answer, stamp).await;
     let id = id.map_err(|error| FIELDS.apply(error))?;
-    Ok((StatusCode::CREATED, AxumJson(GiveAnswer { id: name_of(id) })))
+    Ok((StatusCode::CREATED, AxumJson(GiveAnswer { id: format_id(id) })))
 }
 
 /// Removes an answer, given or made; one that is being made is not kept.
@@ -213,16 +213,16 @@ pub(in crate::http) async fn delete(
 }
 
 /// What a request says beside its question.
-struct Asked {
+struct QuestionOptions {
     directives: Directives,
     tags: Vec<crate::domain::Tag>,
     credential: Option<Credential>,
 }
 
-impl Asked {
-    fn new(headers: &HeaderMap, object: AnswerCacheObject) -> Result<Asked> {
+impl QuestionOptions {
+    fn new(headers: &HeaderMap, object: AnswerCacheObject) -> Result<QuestionOptions> {
         let (directives, tags) = object.with_headers(headers, "tags")?;
-        Ok(Asked { directives, tags, credential: credential(headers) })
+        Ok(QuestionOptions { directives, tags, credential: credential(headers) })
     }
 
     fn question<'a>(&'a self, tenant: &'a Tenant, prompt: &'a str, scope: &'a Json<'a>) -> Question<'a> {

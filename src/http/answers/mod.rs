@@ -33,7 +33,7 @@ impl BodyLimit for Endpoint {
 
 /// The routes of the cache of answers, for applications that call their model themselves.
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
-    Routes::new().add(routes!(direct::give)).add(routes!(direct::lookup)).add(routes!(direct::delete))
+    Routes::new().add(routes!(direct::store)).add(routes!(direct::lookup)).add(routes!(direct::delete))
 }
 
 /// The routes on which a model is called.

@@ -18,10 +18,10 @@ use crate::domain::{Tag, Tenant};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
-use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::json::{parse, shortened};
 use crate::http::extract::path::{path, query};
-use crate::http::response::chunked::{self, PIECE_BYTES};
+use crate::http::response::chunked::{self, CHUNK_BYTES};
 use crate::search::{
     Change, Document, DocumentRef, Filter, METADATA_BYTES_MAX, Receipt, TAGS_MAX, View, check_metadata,
 };
@@ -40,7 +40,7 @@ const TAGS_READ_MAX: usize = 1024;
 pub(super) struct UpsertRequest {
     /// Documents; each takes the place of the one with its id.
     #[schema(value_type = Vec<DocumentInput>)]
-    documents: AtMost<DocumentInput, DOCUMENTS_MAX>,
+    documents: BoundedList<DocumentInput, DOCUMENTS_MAX>,
     /// Whether a text longer than the model reads is cut (default) or refused.
     truncate: Option<bool>,
 }
@@ -61,7 +61,7 @@ pub(super) struct DocumentInput {
     metadata: Option<Box<RawValue>>,
     /// Names for invalidation and deletion.
     #[schema(value_type = Option<Vec<String>>)]
-    tags: Option<AtMost<String, TAGS_READ_MAX>>,
+    tags: Option<BoundedList<String, TAGS_READ_MAX>>,
 }
 
 /// What was done.
@@ -79,10 +79,10 @@ pub(in crate::http) struct WriteAnswer {
 pub(super) struct DeleteRequest {
     /// By their ids.
     #[schema(value_type = Option<Vec<String>>)]
-    ids: Option<AtMost<String, DOCUMENTS_MAX>>,
+    ids: Option<BoundedList<String, DOCUMENTS_MAX>>,
     /// All that carry one of these tags.
     #[schema(value_type = Option<Vec<String>>)]
-    tags: Option<AtMost<String, TAGS_READ_MAX>>,
+    tags: Option<BoundedList<String, TAGS_READ_MAX>>,
     /// All that the filter means.
     #[schema(value_type = Option<Object>)]
     filter: Option<Box<RawValue>>,
@@ -300,7 +300,7 @@ pub(in crate::http) async fn export(
 /// Some documents as JSON lines, and where the next ones begin.
 fn lines(view: &View, from: (usize, usize), has_vectors: bool) -> (Vec<u8>, Option<(usize, usize)>) {
     let (mut text, mut next) = (Vec::new(), Some(from));
-    while text.len() < PIECE_BYTES
+    while text.len() < CHUNK_BYTES
         && let Some(from) = next
     {
         let (documents, after) = view.page(from, EXPORTED_AT_ONCE);

@@ -19,12 +19,12 @@ use crate::domain::{LookupOutcome, Tenant};
 use crate::error::{Error, FieldPath, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
-use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::{object, parse};
 use crate::http::reservation::ResponseReservation;
 use crate::http::response::cache_status;
-use crate::http::response::chunked::{self, PIECE_BYTES};
+use crate::http::response::chunked::{self, CHUNK_BYTES};
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::search::{Hit, Results};
 use crate::service::collections::{Found, Input, Search};
@@ -48,10 +48,10 @@ pub(super) struct SearchRequest {
     vector: Option<VectorInput>,
     /// Several texts; `results` is then a list of lists.
     #[schema(value_type = Option<Vec<String>>)]
-    queries: Option<AtMost<String, QUERIES_READ_MAX>>,
+    queries: Option<BoundedList<String, QUERIES_READ_MAX>>,
     /// Several vectors; `results` is then a list of lists.
     #[schema(value_type = Option<Vec<Vec<f32>>>)]
-    vectors: Option<AtMost<VectorInput, QUERIES_READ_MAX>>,
+    vectors: Option<BoundedList<VectorInput, QUERIES_READ_MAX>>,
     /// How many documents are wanted of each query; 10.
     k: Option<usize>,
     /// Which documents may be found, such as `{"brand": "acme", "price": {"$lt": 20}}`.
@@ -66,7 +66,7 @@ pub(super) struct SearchRequest {
     ef: Option<usize>,
     /// What results hold besides id and score; text and metadata if it is left out.
     #[schema(value_type = Option<Vec<Field>>)]
-    include: Option<AtMost<Field, FIELDS_READ_MAX>>,
+    include: Option<BoundedList<Field, FIELDS_READ_MAX>>,
     /// What the request says about the cache.
     #[serde(default, deserialize_with = "object")]
     cache: Option<CacheObject>,
@@ -187,8 +187,8 @@ fn wire_field(field: FieldPath, is_batch: bool) -> FieldPath {
 fn input(
     query: Option<String>,
     vector: Option<VectorInput>,
-    queries: Option<AtMost<String, QUERIES_READ_MAX>>,
-    vectors: Option<AtMost<VectorInput, QUERIES_READ_MAX>>,
+    queries: Option<BoundedList<String, QUERIES_READ_MAX>>,
+    vectors: Option<BoundedList<VectorInput, QUERIES_READ_MAX>>,
 ) -> Result<(Input, bool)> {
     match (query, vector, queries, vectors) {
         (Some(text), None, None, None) => Ok((Input::Texts(vec![text]), false)),
@@ -205,13 +205,14 @@ fn answer(mut found: Found, is_batch: bool, include: Vec<Field>) -> Response {
     let (queries, version) = (found.results.len(), found.version);
     let results = std::mem::take(&mut found.results);
     let bytes: usize = results.iter().map(|results| results.bytes().len()).sum();
-    let mut writing = Writing { results, include, is_batch, version, query: 0, at: 0, stage: Stage::Head };
+    let mut writer =
+        ResultsWriter { results, include, is_batch, version, query: 0, at: 0, stage: Stage::Head };
     let mut response = Response::new(if bytes <= AT_ONCE_BYTES_MAX {
         let mut json = Vec::with_capacity(256 + bytes * 2);
-        writing.write(&mut json, usize::MAX);
+        writer.write(&mut json, usize::MAX);
         Body::from(json)
     } else {
-        chunked::body(writing)
+        chunked::body(writer)
     });
     let headers = response.headers_mut();
     headers.reserve(10);
@@ -241,7 +242,7 @@ fn cache_status(found: &Found) -> &'static str {
 }
 
 /// An answer that is being written, in pieces or at once.
-struct Writing {
+struct ResultsWriter {
     results: Vec<Results>,
     include: Vec<Field>,
     is_batch: bool,
@@ -259,7 +260,7 @@ enum Stage {
     Done,
 }
 
-impl Writing {
+impl ResultsWriter {
     /// Writes on until there are `bytes` or more, or all is written.
     fn write(&mut self, json: &mut Vec<u8>, bytes: usize) {
         if self.stage == Stage::Head {
@@ -296,12 +297,12 @@ impl Writing {
     }
 }
 
-impl Iterator for Writing {
+impl Iterator for ResultsWriter {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
         let mut json = Vec::new();
-        self.write(&mut json, PIECE_BYTES);
+        self.write(&mut json, CHUNK_BYTES);
         (!json.is_empty()).then(|| json.into())
     }
 }
@@ -355,13 +356,13 @@ mod tests {
     use super::*;
     use serde_json::Value as Json;
 
-    fn writing(queries: usize, hits: usize, is_batch: bool) -> Writing {
+    fn writer(queries: usize, hits: usize, is_batch: bool) -> ResultsWriter {
         let document = [&0_u32.to_le_bytes()[..], &2_u32.to_le_bytes(), &[1, 0, 0, 0], b"a{}"].concat();
         let hit =
             [&1.5_f32.to_le_bytes()[..], &(document.len() as u32).to_le_bytes(), &[0; 4], &document].concat();
         let results = vec![Results::from_bytes(hit.repeat(hits).into()); queries];
         let include = vec![Field::Metadata];
-        Writing { results, include, is_batch, version: 7, query: 0, at: 0, stage: Stage::Head }
+        ResultsWriter { results, include, is_batch, version: 7, query: 0, at: 0, stage: Stage::Head }
     }
 
     #[test]
@@ -370,9 +371,9 @@ mod tests {
             [(1, 0, false), (1, 3, false), (3, 0, true), (2, 5000, true), (0, 0, true)]
         {
             let mut whole = Vec::new();
-            writing(queries, hits, is_batch).write(&mut whole, usize::MAX);
-            let pieces: Vec<Bytes> = writing(queries, hits, is_batch).collect();
-            assert!(pieces.iter().all(|piece| piece.len() < PIECE_BYTES + 100));
+            writer(queries, hits, is_batch).write(&mut whole, usize::MAX);
+            let pieces: Vec<Bytes> = writer(queries, hits, is_batch).collect();
+            assert!(pieces.iter().all(|piece| piece.len() < CHUNK_BYTES + 100));
             assert_eq!(pieces.concat(), whole);
             let json: Json = serde_json::from_slice(&whole).unwrap();
             let lists: Vec<&Json> = if is_batch {

@@ -19,11 +19,11 @@ use crate::http::response::chunked;
 use crate::search::{Collection, View, flat_header};
 
 /// Bytes of one piece of a file, about.
-const FILE_PIECE_BYTES: usize = 256 << 10;
+const FILE_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes that are read to find an id, about.
 const ID_BYTES: usize = 256;
 /// Rows of one piece of a table of ids.
-const PIECE_ROWS: usize = 4096;
+const CHUNK_ROWS: usize = 4096;
 /// The collection's version of which a file is true.
 const VERSION: &str = "x-likewise-version";
 
@@ -121,8 +121,8 @@ pub(in crate::http) async fn index_file(
     let (length, version, body) = match view.snapshot().cloned() {
         Some(snapshot) => {
             let (length, version) = (snapshot.bytes().len(), snapshot.coverage().version);
-            let pieces = (0..length).step_by(FILE_PIECE_BYTES).map(move |from| {
-                let to = (from + FILE_PIECE_BYTES).min(snapshot.bytes().len());
+            let pieces = (0..length).step_by(FILE_CHUNK_BYTES).map(move |from| {
+                let to = (from + FILE_CHUNK_BYTES).min(snapshot.bytes().len());
                 Bytes::copy_from_slice(&snapshot.bytes()[from..to])
             });
             (length, version, chunked::body(pieces))
@@ -173,14 +173,14 @@ fn id_lines(view: &View) -> Vec<Bytes> {
         line
     };
     let piece = |ids: &[Option<&str>]| Bytes::from(ids.iter().map(line).collect::<String>());
-    view.indexed_ids().chunks(PIECE_ROWS).map(piece).collect()
+    view.indexed_ids().chunks(CHUNK_ROWS).map(piece).collect()
 }
 
 /// All vectors of a view as FAISS keeps them: length, version, content.
 fn flat(collection: &Collection, view: &Arc<View>) -> (usize, u64, Body) {
     let dim = view.dim();
     let head = flat_header(collection.settings().metric, dim as u32, view.documents() as u64);
-    let rows_at_once = (FILE_PIECE_BYTES / (4 * dim)).max(1);
+    let rows_at_once = (FILE_CHUNK_BYTES / (4 * dim)).max(1);
     let (length, version, view) = (head.len() + view.documents() * dim * 4, view.version(), Arc::clone(view));
     let mut next = Some((0, 0));
     let pieces = std::iter::from_fn(move || {

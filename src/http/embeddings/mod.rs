@@ -32,7 +32,7 @@ use crate::http::extract::directives::CacheObject;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
 use crate::http::forward::target::{Target, model_of};
-use crate::http::forward::{Forward, pass_on_to};
+use crate::http::forward::{Forward, forward_to};
 use crate::http::models::unknown;
 use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
@@ -100,7 +100,7 @@ pub(super) async fn create(
     let asked = match offload(body.len(), move || read(&reader, &text)).await? {
         Read::Ours(asked) => asked?,
         Read::Others(parsed) => {
-            return pass_on_others(&endpoint, head, body, parsed).await;
+            return forward_others(&endpoint, head, body, parsed).await;
         }
     };
     let request = Request {
@@ -189,7 +189,7 @@ fn wire_field(error: Error) -> Error {
 ///
 /// # Errors
 /// What is wrong with the request, where no upstream is configured or it names no other model.
-async fn pass_on_others(
+async fn forward_others(
     endpoint: &Endpoint,
     head: Parts,
     body: Bytes,
@@ -215,7 +215,7 @@ async fn pass_on_others(
         None => body,
     };
     let target = Target { path: "embeddings".to_owned(), model: Some(model) };
-    pass_on_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
+    forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
 }
 
 /// A body without the member that is for this server.

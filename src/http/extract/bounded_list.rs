@@ -8,23 +8,23 @@ use serde::{Deserialize, Deserializer};
 
 /// A list of at most `MAX` elements. A longer one is refused while it is read, before its elements cost anything.
 #[derive(Debug)]
-pub(in crate::http) struct AtMost<T, const MAX: usize>(pub(in crate::http) Vec<T>);
+pub(in crate::http) struct BoundedList<T, const MAX: usize>(pub(in crate::http) Vec<T>);
 
-impl<T, const MAX: usize> Default for AtMost<T, MAX> {
+impl<T, const MAX: usize> Default for BoundedList<T, MAX> {
     fn default() -> Self {
-        AtMost(Vec::new())
+        BoundedList(Vec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for AtMost<T, MAX> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_seq(AtMostVisitor::<T, MAX>(PhantomData)).map(AtMost)
+        deserializer.deserialize_seq(BoundedListVisitor::<T, MAX>(PhantomData)).map(BoundedList)
     }
 }
 
-struct AtMostVisitor<T, const MAX: usize>(PhantomData<T>);
+struct BoundedListVisitor<T, const MAX: usize>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AtMostVisitor<T, MAX> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for BoundedListVisitor<T, MAX> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +55,7 @@ mod tests {
         #[derive(Debug, Deserialize)]
         struct Lists {
             #[serde(default)]
-            names: Option<AtMost<String, 2>>,
+            names: Option<BoundedList<String, 2>>,
         }
         let read = |body: &str| parse::<Lists>(body.as_bytes());
         assert_eq!(read(r#"{"names":["a","b"]}"#).unwrap().names.unwrap().0, ["a", "b"]);

@@ -30,13 +30,13 @@ pub(in crate::http) fn forbids_storing(headers: &HeaderMap) -> bool {
 
 /// The lifetime of an object in the `Cache-Control` of its PUT, which is read as that of a response (RFC 9111 section 5.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) enum Storing {
+pub(in crate::http) enum PutLifetime {
     /// Nothing.
-    AsUsual,
+    Default,
     /// It lives so many seconds: `s-maxage`, or else `max-age`.
-    For(u32),
+    Seconds(u32),
     /// It is not stored: `no-store`.
-    Not,
+    NoStore,
 }
 
 /// Reads the lifetime of a PUT. Directives for browsers and private caches, such as `private` or `immutable`, have no meaning here:
@@ -44,21 +44,21 @@ pub(in crate::http) enum Storing {
 ///
 /// # Errors
 /// `InvalidInput` for a header that is not ASCII and for seconds that are none.
-pub(in crate::http) fn of_put(headers: &HeaderMap) -> Result<Storing> {
+pub(in crate::http) fn of_put(headers: &HeaderMap) -> Result<PutLifetime> {
     let (mut shared, mut any) = (None, None);
     for value in headers.get_all(header::CACHE_CONTROL) {
         let value = value.to_str().map_err(|_| fault("it is not ASCII"))?;
         for directive in value.split(',') {
             let (name, argument) = directive.trim().split_once('=').unwrap_or((directive.trim(), ""));
             match name.trim().to_ascii_lowercase().as_str() {
-                "no-store" => return Ok(Storing::Not),
+                "no-store" => return Ok(PutLifetime::NoStore),
                 "s-maxage" => tighten(&mut shared, seconds("s-maxage", argument)?, u32::min),
                 "max-age" => tighten(&mut any, seconds("max-age", argument)?, u32::min),
                 _ => {}
             }
         }
     }
-    Ok(shared.or(any).map_or(Storing::AsUsual, Storing::For))
+    Ok(shared.or(any).map_or(PutLifetime::Default, PutLifetime::Seconds))
 }
 
 fn apply_one(directive: &str, directives: &mut Directives) -> Result<()> {
@@ -136,14 +136,14 @@ mod tests {
             of_put(&headers)
         };
         for (values, storing) in [
-            (&[][..], Storing::AsUsual),
-            (&["private, immutable, no-cache, min-fresh=x"], Storing::AsUsual),
-            (&["Max-Age=60"], Storing::For(60)),
-            (&["max-age=60, max-age=90"], Storing::For(60)),
-            (&["max-age=60", "s-maxage=\"90\""], Storing::For(90)),
-            (&["max-age=99999999999"], Storing::For(u32::MAX)),
-            (&["max-age=5, s-maxage=0"], Storing::For(0)),
-            (&["max-age=60, No-Store"], Storing::Not),
+            (&[][..], PutLifetime::Default),
+            (&["private, immutable, no-cache, min-fresh=x"], PutLifetime::Default),
+            (&["Max-Age=60"], PutLifetime::Seconds(60)),
+            (&["max-age=60, max-age=90"], PutLifetime::Seconds(60)),
+            (&["max-age=60", "s-maxage=\"90\""], PutLifetime::Seconds(90)),
+            (&["max-age=99999999999"], PutLifetime::Seconds(u32::MAX)),
+            (&["max-age=5, s-maxage=0"], PutLifetime::Seconds(0)),
+            (&["max-age=60, No-Store"], PutLifetime::NoStore),
         ] {
             assert_eq!(of(values).unwrap(), storing, "{values:?}");
         }

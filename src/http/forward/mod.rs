@@ -65,7 +65,7 @@ pub(super) async fn forward(
     State(forward): State<Arc<Forward>>,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
-    pass_on(&forward, request).await
+    forward_request(&forward, request).await
 }
 
 /// Passes a request on whose method is not served here, if its path is one of upstreams too.
@@ -75,7 +75,7 @@ pub(super) async fn other_method(
 ) -> Result<Response<Body>, Problem> {
     let is_theirs = Target::read(request.uri().path(), &forward.own_segments).is_some();
     if is_theirs && forward.origin.is_some() {
-        let mut response = pass_on(&forward, request).await?;
+        let mut response = forward_request(&forward, request).await?;
         // Or the router would name its own methods.
         response.headers_mut().entry(header::ALLOW).or_insert(ALLOW);
         return Ok(response);
@@ -84,14 +84,17 @@ pub(super) async fn other_method(
 }
 
 /// Passes a request on to the upstream of the model that its path or its body names.
-pub(super) async fn pass_on(forward: &Forward, request: HttpRequest) -> Result<Response<Body>, Problem> {
+pub(super) async fn forward_request(
+    forward: &Forward,
+    request: HttpRequest,
+) -> Result<Response<Body>, Problem> {
     let target = Target::read(request.uri().path(), &forward.own_segments);
     let target = target.ok_or_else(|| Error::new(Kind::NotFound, "there is no such route"))?;
-    pass_on_to(forward, target, request).await
+    forward_to(forward, target, request).await
 }
 
-/// As [`pass_on`], to `target`.
-pub(super) async fn pass_on_to(
+/// As [`forward_request`], to `target`.
+pub(super) async fn forward_to(
     forward: &Forward,
     target: Target,
     request: HttpRequest,

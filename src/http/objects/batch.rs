@@ -16,7 +16,7 @@ use crate::domain::{ContentCoding, Tag, Tenant};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
-use crate::http::extract::bounded_list::AtMost;
+use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
 use crate::http::extract::path::path;
@@ -42,13 +42,13 @@ const FIELDS: FieldNames = FieldNames(&[
 pub(super) struct BatchRequest {
     /// Keys to look up.
     #[schema(value_type = Option<Vec<String>>)]
-    get: Option<AtMost<String, BATCH_MAX>>,
+    get: Option<BoundedList<String, BATCH_MAX>>,
     /// Objects to store.
     #[schema(value_type = Option<Vec<PutObject>>)]
-    put: Option<AtMost<PutObject, BATCH_MAX>>,
+    put: Option<BoundedList<PutObject, BATCH_MAX>>,
     /// Keys to remove.
     #[schema(value_type = Option<Vec<String>>)]
-    delete: Option<AtMost<String, BATCH_MAX>>,
+    delete: Option<BoundedList<String, BATCH_MAX>>,
 }
 
 /// An object to store: `value` or `value_base64`.
@@ -69,7 +69,7 @@ struct PutObject {
     ttl: Option<u32>,
     /// What the object depends on.
     #[schema(value_type = Option<Vec<String>>)]
-    tags: Option<AtMost<String, TAGS_MAX>>,
+    tags: Option<BoundedList<String, TAGS_MAX>>,
 }
 
 /// What was done, in the order of the request.
@@ -166,8 +166,8 @@ pub(in crate::http) async fn batch(
 ) -> Result<Response, Problem> {
     let stamp = endpoint.objects.stamp();
     let objects = Arc::clone(&endpoint.objects);
-    let read = move |body: &[u8]| Named::read(body, &objects, &tenant, &namespace, stamp);
-    let Named { gets, puts, mut batch } = body.parse(read).await?;
+    let read = move |body: &[u8]| ParsedBatch::read(body, &objects, &tenant, &namespace, stamp);
+    let ParsedBatch { gets, puts, mut batch } = body.parse(read).await?;
     batch.answer_bytes_max = endpoint.body_bytes_max;
     let mut reservation = endpoint.budget.empty();
     let done = endpoint.objects.batch(batch, &mut reservation).await;
@@ -185,17 +185,23 @@ pub(in crate::http) async fn batch(
 }
 
 /// A batch with the keys as the request names them.
-struct Named {
+struct ParsedBatch {
     gets: Vec<String>,
     puts: Vec<String>,
     batch: Batch,
 }
 
-impl Named {
-    fn read(body: &[u8], objects: &Objects, tenant: &Tenant, namespace: &str, stamp: Stamp) -> Result<Named> {
+impl ParsedBatch {
+    fn read(
+        body: &[u8],
+        objects: &Objects,
+        tenant: &Tenant,
+        namespace: &str,
+        stamp: Stamp,
+    ) -> Result<ParsedBatch> {
         let BatchRequest { get, put, delete } = parse(body)?;
         let (gets, deletes) = (get.unwrap_or_default().0, delete.unwrap_or_default().0);
-        let AtMost(drafts) = put.unwrap_or_default();
+        let BoundedList(drafts) = put.unwrap_or_default();
         check_batch_len(gets.len() + drafts.len() + deletes.len())?;
         let address = |key: &String, field: &'static str| {
             let address = objects.address(tenant, namespace, key);
@@ -213,7 +219,7 @@ impl Named {
         let drafts = drafts.collect::<Result<_>>()?;
         let (found, removed) = (addresses(&gets, "get")?, addresses(&deletes, "delete")?);
         let batch = Batch { gets: found, puts: drafts, deletes: removed, answer_bytes_max: 0 };
-        Ok(Named { gets, puts, batch })
+        Ok(ParsedBatch { gets, puts, batch })
     }
 }
 

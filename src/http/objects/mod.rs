@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::cache_control;
-use crate::http::extract::cache_control::Storing;
+use crate::http::extract::cache_control::PutLifetime;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::headers::{number, tags, text};
 use crate::http::extract::path::path;
@@ -351,10 +351,10 @@ fn lease(headers: &HeaderMap) -> Result<Option<Lease>> {
 fn ttl_seconds(headers: &HeaderMap, address: &Address) -> Result<Option<Option<u32>>> {
     let asked: Option<u32> = number(headers, "x-cache-ttl")?;
     Ok(match (cache_control::of_put(headers)?, asked) {
-        (Storing::Not, _) | (Storing::For(0), None) => None,
-        (Storing::AsUsual | Storing::For(_), Some(seconds)) => Some(Some(seconds)),
-        (Storing::For(seconds), None) => Some(Some(seconds.min(address.ttl_seconds_max()))),
-        (Storing::AsUsual, None) => Some(None),
+        (PutLifetime::NoStore, _) | (PutLifetime::Seconds(0), None) => None,
+        (PutLifetime::Default | PutLifetime::Seconds(_), Some(seconds)) => Some(Some(seconds)),
+        (PutLifetime::Seconds(seconds), None) => Some(Some(seconds.min(address.ttl_seconds_max()))),
+        (PutLifetime::Default, None) => Some(None),
     })
 }
 

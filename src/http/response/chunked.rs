@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 
 /// Bytes of one piece, about: they are written in less than a millisecond.
-pub(in crate::http) const PIECE_BYTES: usize = 64 * 1024;
+pub(in crate::http) const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A body of these pieces, each made when there is room for it.
 pub(in crate::http) fn body(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {

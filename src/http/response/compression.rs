@@ -73,7 +73,7 @@ pub(in crate::http) async fn compress(
     let fault = |error| Error::new(Kind::Internal, "compress an answer").source(error);
     let plain = body.collect().await.map_err(fault)?.to_bytes();
     // The body that reserved is gone: what is sent instead makes a reservation of its own.
-    reservation::forget(&mut head.extensions);
+    reservation::forget_reservation(&mut head.extensions);
     let coded = if plain.len() <= INLINE_BYTES_MAX {
         encode(&plain, coding)
     } else {
