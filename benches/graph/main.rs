@@ -195,7 +195,7 @@ fn print(line: &Line) {
     let at = |target: f64| {
         let reached = line.points.iter().filter(|(_, recall, _)| *recall >= target);
         let best = reached.max_by(|a, b| a.2.total_cmp(&b.2));
-        best.map_or("-".into(), |(params, recall, qps)| format!("{qps:.0} ({effort}, {recall:.4})"))
+        best.map_or("-".into(), |(effort, recall, qps)| format!("{qps:.0} ({effort}, {recall:.4})"))
     };
     let best = line.points.iter().map(|point| point.1).fold(0.0, f64::max);
     let [low, high] = TARGETS.map(at);
