@@ -13,7 +13,7 @@ use likewise::search::{
     Catalog, Change, Document, DocumentBatch, Filter, Indexed, Indexing, Metric, Options, Program, Query,
     Settings, Test, View, number,
 };
-use likewise::storage::rows::Place;
+use likewise::storage::collections::Place;
 use likewise::storage::{OsFiles, ReadMode};
 use likewise_benches::{print_circumstances, vectors};
 use likewise_index::Scanner;

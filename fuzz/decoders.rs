@@ -8,12 +8,12 @@ use likewise::request_identity::{Json, Normalization};
 use likewise::search::{DocumentRef, Results, record};
 use likewise::service::answers::StoredAnswer;
 use likewise::sse::{Event, Events};
+use likewise::storage::collections;
 use likewise::storage::directory::decode_format;
-use likewise::storage::index_file;
-use likewise::storage::manifest::Manifest;
 use likewise::storage::objects::{decode_head, decode_record, encode_head};
-use likewise::storage::rows;
-use likewise::storage::segment::{HEADER_BYTES, Header, Slot};
+use likewise::storage::vectors::index_file;
+use likewise::storage::vectors::manifest::Manifest;
+use likewise::storage::vectors::segment::{HEADER_BYTES, Header, Slot};
 use likewise_index::{Graph, IndexSpec, SearchParams, Vectors, check_faiss_index};
 
 #[path = "streams.rs"]
@@ -122,14 +122,14 @@ pub(crate) fn object(data: &[u8]) {
 
 /// The manifest of a collection and the header of its segments, as they are and with a checksum that holds.
 pub(crate) fn rows(data: &[u8]) {
-    let _ = (rows::Manifest::decode(data), rows::Header::decode(data));
-    let _ = rows::BuildRecord::decode(&with_trailer(data.to_vec()), &[7; 16]);
-    if let Ok(manifest) = rows::Manifest::decode(&with_trailer(data.to_vec())) {
-        assert!(rows::Manifest::decode(&manifest.encode()).is_ok_and(|same| same == manifest));
+    let _ = (collections::Manifest::decode(data), collections::Header::decode(data));
+    let _ = collections::BuildRecord::decode(&with_trailer(data.to_vec()), &[7; 16]);
+    if let Ok(manifest) = collections::Manifest::decode(&with_trailer(data.to_vec())) {
+        assert!(collections::Manifest::decode(&manifest.encode()).is_ok_and(|same| same == manifest));
     }
     let mut page = data.to_vec();
-    page.resize(rows::HEADER_BYTES - 4, 0);
-    let _ = rows::Header::decode(&with_trailer(page));
+    page.resize(collections::HEADER_BYTES - 4, 0);
+    let _ = collections::Header::decode(&with_trailer(page));
 }
 
 /// A document, results, and a change of a collection.

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{self, Parts, Readiness, Server, State};
 use crate::search::{Catalog, Program};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
-use crate::storage::rows::Place;
+use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Upstream};
 

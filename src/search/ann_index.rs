@@ -9,7 +9,7 @@ use likewise_index::{Bits, FaissIndex, Graph, SearchParams};
 
 use super::view::SegmentView;
 use crate::error::{Error, Kind, Result};
-use crate::storage::rows::{IndexFile, Snapshot};
+use crate::storage::collections::{IndexFile, Snapshot};
 
 /// A row in a view's parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::settings::Settings;
 use super::view::View;
 use super::writer::CompactionOptions;
 use crate::error::{Error, Kind, Result};
-use crate::storage::rows::Place;
+use crate::storage::collections::Place;
 
 /// Bytes that the name of a collection may have.
 const NAME_BYTES_MAX: usize = 64;

@@ -24,7 +24,7 @@ use super::writer::{CollectionState, CollectionWriter, CompactionOptions, Writer
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::RowStore;
-use crate::storage::rows::{Opened, Place};
+use crate::storage::collections::{Opened, Place};
 
 /// Bytes that one permit of the queue stands for.
 const PERMIT_BYTES: usize = 1024;

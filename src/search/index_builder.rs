@@ -10,7 +10,7 @@ use super::build::{self, BuildEnd, BuildFailure, BuildTask, FailureCause, Progra
 use super::settings::{Indexed, Settings};
 use super::view::SegmentView;
 use crate::error::{Error, Kind, Result};
-use crate::storage::rows::{Coverage, Covered, Draft, IndexFile};
+use crate::storage::collections::{Coverage, Covered, Draft, IndexFile};
 
 /// Documents from which on a collection has the index that it names.
 const NAMED_ROWS_MIN: usize = 1024;

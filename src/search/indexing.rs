@@ -16,7 +16,7 @@ use super::view::{SegmentView, View};
 use super::writer::{CollectionWriter, DEAD_SHARE};
 use crate::error::{Error, Result};
 use crate::storage::RowStore;
-use crate::storage::rows::{BuildRecord, Draft};
+use crate::storage::collections::{BuildRecord, Draft};
 
 /// One row without index for so many with one is worth a new index.
 const GROWTH_SHARE: usize = 5;

@@ -9,7 +9,7 @@ use super::block::{RowBlock, hash_id};
 use super::document::{Document, DocumentRef};
 use super::filter::Filter;
 use crate::storage::RowSegment;
-use crate::storage::rows::Snapshot;
+use crate::storage::collections::Snapshot;
 
 /// A block, and which of its rows are live.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use super::record::{self, Op};
 use super::view::{SegmentView, View};
 use crate::error::Result;
 use crate::storage::RowStore;
-use crate::storage::rows::{Listing, LogFate, Row};
+use crate::storage::collections::{Listing, LogFate, Row};
 
 /// Changes that share a flush.
 const GROUP_MAX: usize = 256;

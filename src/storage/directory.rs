@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
-use super::files::{FILE_MODE, OsFiles, create_private_dir, publish, read_all};
 use crate::error::{Error, Kind, Result};
+use crate::storage::files::{FILE_MODE, OsFiles, create_private_dir, publish, read_all};
 
 /// The version of the data directory that is written.
 pub const FORMAT_VERSION: u32 = 1;

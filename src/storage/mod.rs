@@ -11,44 +11,21 @@
 //!
 //! `docs/store-format.md` shows every byte, `docs/durability.md` what survives which fault.
 
-mod active;
 mod codec;
+pub mod collections;
 pub mod directory;
-mod end_mark;
-mod fields;
 pub mod files;
-mod header_copy;
-pub mod index_file;
-mod log;
-pub mod manifest;
-mod mapped_file;
+mod le_bytes;
 mod metrics;
-mod mirror;
 pub mod objects;
-mod open_segment;
-mod options;
-mod overlay;
-mod range_checksums;
-pub mod recording;
 pub mod records;
-mod recovery;
-mod redb_header;
-pub mod rows;
-mod scrub;
-pub mod segment;
-mod table;
-mod vectors;
+pub mod vectors;
 pub mod verify;
-mod writer;
 
+pub use collections::{RowSegment, RowStore};
 pub use directory::DataDirectory;
-pub use files::{Files, OsFiles, StoredFile};
-pub use mapped_file::{FrozenFile, MappedFile};
+pub use files::{Files, FrozenFile, MappedFile, OsFiles, StoredFile};
 pub use metrics::StorageMetrics;
 pub use objects::ObjectStore;
-pub use options::{Durability, Options, ReadMode};
 pub use records::{Change, Records};
-pub use recovery::Recovery;
-pub use rows::{RowSegment, RowStore};
-pub use scrub::ScrubReport;
-pub use vectors::{Stats, VectorStore};
+pub use vectors::{Durability, Options, ReadMode, Recovery, ScrubReport, Stats, VectorStore};

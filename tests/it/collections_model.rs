@@ -12,7 +12,7 @@ use likewise::search::{
     Catalog, Change, CompactionOptions, Document, DocumentBatch, Filter, Indexed, Metric, Options, Program,
     Query, Settings, Test, number,
 };
-use likewise::storage::rows::Place;
+use likewise::storage::collections::Place;
 use likewise::storage::{OsFiles, ReadMode};
 use proptest::prelude::*;
 use serde_json::json;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::{ContentCoding, Entry, EntryMeta, Key, Subject, TagVersion, UnixSeconds};
 use crate::storage::codec::{codec_number, codec_of, coding_number, coding_of};
-use crate::storage::fields::{array_at, u16_at, u32_at, u64_at};
+use crate::storage::le_bytes::{array_at, u16_at, u32_at, u64_at};
 
 /// The version of heads that is written where the bytes of the object are as they are.
 const VERSION: u8 = 1;

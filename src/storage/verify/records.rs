@@ -12,13 +12,13 @@ use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::{RECORDS, records_in};
 use crate::storage::files::OsFiles;
-use crate::storage::header_copy::{self, HeaderState};
-use crate::storage::log::mark_path;
-use crate::storage::mirror::{self, Found};
+use crate::storage::files::log::mark_path;
 use crate::storage::objects::{HEADS, OBJECTS, decode_record};
-use crate::storage::overlay::Overlay;
+use crate::storage::records::header_copy::{self, HeaderState};
+use crate::storage::records::mirror::{self, Found};
+use crate::storage::records::overlay::Overlay;
+use crate::storage::records::redb_header::{CLOSED_AT, NOT_CLOSED};
 use crate::storage::records::{MIRRORED, RECORDS_NAME, definition, failed, guarded};
-use crate::storage::redb_header::{CLOSED_AT, NOT_CLOSED};
 
 pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
     check_mirror(root, report)?;

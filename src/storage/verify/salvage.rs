@@ -18,12 +18,12 @@ use super::records::is_good;
 use crate::domain::Key;
 use crate::error::{Error, Result};
 use crate::storage::files::{OsFiles, create_private_dir};
-use crate::storage::header_copy::{self, HeaderState};
-use crate::storage::mirror::{self, Table};
 use crate::storage::objects::{HEADS, OBJECTS, decode_head};
-use crate::storage::overlay::Overlay;
+use crate::storage::records::header_copy::{self, HeaderState};
+use crate::storage::records::mirror::{self, Table};
+use crate::storage::records::overlay::Overlay;
+use crate::storage::records::redb_header::{CLOSED_AT, Header, NOT_CLOSED};
 use crate::storage::records::{MIRRORED, create_private_file, definition, failed, guarded};
-use crate::storage::redb_header::{CLOSED_AT, Header, NOT_CLOSED};
 
 /// Records that are written back in one commit, and bytes of them.
 const COMMIT_RECORDS: usize = 4096;

@@ -9,11 +9,11 @@ use super::{Report, State};
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::vectors_in;
 use crate::storage::files::{Files, OsFiles, read_all};
-use crate::storage::index_file::{self, IndexEntry, index_number};
-use crate::storage::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
-use crate::storage::open_segment::{OpenSegment, Scanned, mark_number};
-use crate::storage::options::ReadMode;
-use crate::storage::segment::{HEADER_BYTES, SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
+use crate::storage::vectors::index_file::{self, IndexEntry, index_number};
+use crate::storage::vectors::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
+use crate::storage::vectors::options::ReadMode;
+use crate::storage::vectors::segment::{HEADER_BYTES, SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
+use crate::storage::vectors::segment_file::{OpenSegment, Scanned, mark_number};
 
 /// What devices write whole: a write that a crash has cut off is whole or missing in each sector.
 const SECTOR_BYTES: usize = 512;

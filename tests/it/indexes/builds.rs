@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use likewise::storage::rows::{Place, RowStore};
+use likewise::storage::collections::{Place, RowStore};
 use likewise::storage::{OsFiles, ReadMode};
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use likewise::storage::recording::{Image, RecordingFiles};
+use likewise::storage::files::recording::{Image, RecordingFiles};
 use likewise::storage::{OsFiles, ReadMode, Recovery};
 
 use super::{Fixture, TempDir, entry, key, small_options, version_of, wait};

@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use likewise::storage::recording::{Arrived, Call, CrashPoint, Image, RecordingFiles};
+use likewise::storage::files::recording::{Arrived, Call, CrashPoint, Image, RecordingFiles};
 use likewise::storage::verify::{State, verify};
 use likewise::storage::{DataDirectory, Durability, VectorStore};
 

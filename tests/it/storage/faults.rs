@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use likewise::error::Kind;
-use likewise::storage::recording::{Fault, RecordingFiles};
+use likewise::storage::files::recording::{Fault, RecordingFiles};
 use likewise::storage::{Durability, VectorStore};
 
 use super::{Fixture, entry, key, small_options, version_of, wait};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use likewise::storage::ReadMode;
-use likewise::storage::recording::{Fault, Image, RecordingFiles};
-use likewise::storage::rows::{LogFate, Place, RowStore};
+use likewise::storage::collections::{LogFate, Place, RowStore};
+use likewise::storage::files::recording::{Fault, Image, RecordingFiles};
 
 const NAME: &str = "points";
 const RECORD_BYTES: usize = 100;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use likewise::storage::recording::RecordingFiles;
+use likewise::storage::files::recording::RecordingFiles;
 use likewise::storage::{Durability, VectorStore};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use likewise::error::Kind;
+use likewise::storage::collections::{Listing, LogFate, Opened, Place, Row, RowSegment, RowStore};
 use likewise::storage::files::Listed;
-use likewise::storage::recording::{Arrived, Call, CrashPoint, Fault, Image, RecordingFiles};
-use likewise::storage::rows::{Listing, LogFate, Opened, Place, Row, RowSegment, RowStore};
+use likewise::storage::files::recording::{Arrived, Call, CrashPoint, Fault, Image, RecordingFiles};
 use likewise::storage::{Files, ReadMode, StoredFile};
 
 use super::crash::{Random, subsets};

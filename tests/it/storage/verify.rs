@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use likewise::error::Kind;
-use likewise::storage::rows::{Listing, LogFate, Place, Row, RowStore};
+use likewise::storage::collections::{Listing, LogFate, Place, Row, RowStore};
 use likewise::storage::verify::{Finding, State, repair, verify};
 use likewise::storage::{DataDirectory, OsFiles, ReadMode, Records};
 
