@@ -1,7 +1,8 @@
 // What each fuzz target does with its bytes. The targets include this file, and so does a test that runs the
 // committed corpus through it with the stable toolchain.
 
-use likewise::dialects::chat_completions::{ChunkAssembler, ChunkReplay, parse, read_reply};
+use likewise::dialects::chat_completions::{ChatCompletions, ChunkAssembler, parse, read_reply};
+use likewise::dialects::choices::ChunkReplay;
 use likewise::dialects::{Assembler as _, Replay as _};
 use likewise::domain::{Key, UnixSeconds};
 use likewise::request_identity::{Json, Normalization};
@@ -156,7 +157,7 @@ pub(crate) fn answer(data: &[u8]) {
         assert!(Json::parse(&canonical).is_ok_and(|same| same.canonical() == canonical));
     }
     if let Some(answer) = read_reply(data) {
-        let replay = ChunkReplay::new(&answer.json, UnixSeconds(5), true);
+        let replay = ChunkReplay::new::<ChatCompletions>(&answer.json, UnixSeconds(5), true);
         let _ = replay.map(|mut replay| std::iter::from_fn(|| replay.next_bytes(100)).count());
     }
     let whole = events(data.chunks(data.len().max(1)));

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use likewise::dialects::chat_completions::{ChunkAssembler, ChunkReplay, as_json, is_ping, read_reply};
+use likewise::dialects::chat_completions::{ChatCompletions, ChunkAssembler, read_reply};
+use likewise::dialects::choices::{ChunkReplay, as_json, is_ping};
 use likewise::dialects::{Answer, Assembler as _, Replay as _};
 use likewise::domain::UnixSeconds;
 use likewise::sse::Event;
@@ -64,10 +65,10 @@ pub(crate) fn check(data: &[u8]) -> bool {
 /// Whether both replays of an answer say the same, within bounds.
 pub(crate) fn check_replays(answer: &Answer, live: &Received) {
     assert!(!live.has_error, "an error is stored: {live:?}");
-    let whole = as_json(&answer.json, NOW);
+    let whole = as_json::<ChatCompletions>(&answer.json, NOW);
     let hit = Received::read(&[String::from_utf8(as_chunk(&whole)).expect("JSON is UTF-8")]);
     assert_eq!(hit.without_snapshots(), live.without_snapshots(), "the whole answer, and what was said live");
-    let Some(mut replay) = ChunkReplay::new(&answer.json, NOW, true) else { return };
+    let Some(mut replay) = ChunkReplay::new::<ChatCompletions>(&answer.json, NOW, true) else { return };
     let stream = std::iter::from_fn(|| replay.next_bytes(1 << 16)).collect::<Vec<_>>().concat();
     assert!(stream.len() <= answer.json.len() * 10, "{} of {}", stream.len(), answer.json.len());
     let stream = String::from_utf8(stream).expect("JSON is UTF-8");

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::error::{Error, Kind, Result};
 
 /// An object's members, in their order, each value as its text.
-pub(crate) struct RawObject<'a>(pub(crate) Vec<(String, &'a RawValue)>);
+pub struct RawObject<'a>(pub(crate) Vec<(String, &'a RawValue)>);
 
 impl<'a> RawObject<'a> {
     /// Reads an object. `None` if the text is none.

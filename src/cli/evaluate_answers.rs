@@ -11,14 +11,13 @@ use futures_util::stream;
 use likewise::app::{AppMetrics, Engine, byte_budget};
 use likewise::config::Config;
 use likewise::dialects::Dialect as _;
-use likewise::dialects::chat_completions::ChatCompletions;
+use likewise::dialects::chat_completions::{ChatCompletions, reply_in_words, request_in_words};
 use likewise::domain::{Credential, Tenant, TokenUsage};
 use likewise::error::{Error, Kind, Result};
 use likewise::service::answers::{AnswerRequest, MatchKind, Outcome};
 use likewise::service::{Answers, Directives};
 use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply};
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::json_lines::json_lines;
@@ -85,6 +84,15 @@ struct Simulated {
     completion_tokens: u32,
 }
 
+impl Simulated {
+    fn usage(&self, body: &[u8]) -> TokenUsage {
+        TokenUsage {
+            prompt_tokens: u32::try_from(body.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+            completion_tokens: self.completion_tokens,
+        }
+    }
+}
+
 impl Origin for Simulated {
     fn name(&self, _: &str) -> Result<Arc<str>> {
         Ok(MODEL.into())
@@ -93,18 +101,10 @@ impl Origin for Simulated {
     fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(async move {
             tokio::time::sleep(self.takes).await;
-            let message =
-                json!({ "role": "assistant", "content": "word ".repeat(self.completion_tokens as usize) });
-            let answer = json!({
-                "id": "chatcmpl-simulated", "object": "chat.completion", "created": 0, "model": MODEL,
-                "choices": [{ "index": 0, "finish_reason": "stop", "message": message }],
-                "usage": {
-                    "prompt_tokens": call.body.len() / BYTES_PER_TOKEN,
-                    "completion_tokens": self.completion_tokens,
-                },
-            });
+            let text = "word ".repeat(self.completion_tokens as usize);
+            let answer = reply_in_words(MODEL, &text, self.usage(&call.body));
             let headers: Headers = vec![("content-type".into(), "application/json".into())];
-            let body = stream::iter([Ok(answer.to_string().into())]);
+            let body = stream::iter([Ok(answer.into())]);
             Ok(Reply::new(200, headers, Box::pin(body)))
         })
     }
@@ -207,8 +207,7 @@ impl EvaluateAnswers {
     }
 
     async fn ask(&self, answers: &Arc<Answers>, question: &str, tally: &mut Tally) -> Result<()> {
-        let body =
-            json!({ "model": MODEL, "messages": [{ "role": "user", "content": question }] }).to_string();
+        let body = request_in_words(MODEL, question);
         let usage = TokenUsage {
             prompt_tokens: u32::try_from(body.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
             completion_tokens: self.completion_tokens,

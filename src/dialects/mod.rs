@@ -6,6 +6,8 @@
 //! their JSON.
 
 pub mod chat_completions;
+pub mod choices;
+pub mod completions;
 mod parse_cache;
 mod unstorable;
 
@@ -24,6 +26,9 @@ use crate::sse::Event;
 
 /// One API of language models.
 pub trait Dialect: fmt::Debug + Send + Sync {
+    /// The byte that names the dialect in stored answers (`docs/store-format.md`). It never changes.
+    fn record_code(&self) -> u8;
+
     /// The path of the API at an upstream, below its base URL.
     fn upstream_path(&self) -> &'static str;
 

@@ -19,6 +19,7 @@ use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
 use crate::dialects::ParseCache;
 use crate::dialects::chat_completions::ChatCompletions;
+use crate::dialects::completions::Completions;
 use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
@@ -105,7 +106,9 @@ fn table(endpoints: Option<&Endpoints>) -> Table {
     table.add(answers::routes(), endpoints.map(|all| &all.answers));
     // Without an upstream no model answers.
     let has_upstream = |all: &&Endpoints| all.forward.origin.is_some();
-    table.add(answers::dialect_routes(), endpoints.filter(has_upstream).map(|all| &all.answers));
+    let upstream = endpoints.filter(has_upstream);
+    table.add(answers::chat_routes(), upstream.map(|all| &all.answers));
+    table.add(answers::completions_routes(), upstream.map(|all| &all.completions));
     table
 }
 
@@ -119,6 +122,7 @@ struct Endpoints {
     collections: Arc<collections::Endpoint>,
     models: Arc<models::Endpoint>,
     answers: Arc<answers::Endpoint>,
+    completions: Arc<answers::Endpoint>,
     forward: Arc<forward::Forward>,
 }
 
@@ -131,6 +135,17 @@ impl Endpoints {
             own_segments: described.own_segments(),
             body_bytes_max,
         });
+        let normalization = parts.answers.normalization();
+        let answers = answers::Endpoint {
+            parse_cache: Arc::new(ParseCache::new(&ChatCompletions, normalization)),
+            answers: Arc::clone(&parts.answers),
+            forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
+            body_bytes_max,
+        };
+        let completions = answers::Endpoint {
+            parse_cache: Arc::new(ParseCache::new(&Completions, normalization)),
+            ..answers.clone()
+        };
         Ok(Endpoints {
             contract: contract::json(&described).into(),
             operations: Arc::new(Operations {
@@ -166,12 +181,8 @@ impl Endpoints {
                 budget: parts.budget,
             }),
             models: Arc::new(models::Endpoint { models: parts.models, forward: Arc::clone(&forward) }),
-            answers: Arc::new(answers::Endpoint {
-                parse_cache: ParseCache::new(&ChatCompletions, parts.answers.normalization()),
-                answers: parts.answers,
-                forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
-                body_bytes_max,
-            }),
+            answers: Arc::new(answers),
+            completions: Arc::new(completions),
             forward,
         })
     }
@@ -237,7 +248,13 @@ mod tests {
     fn no_slip_in_a_route_is_forwarded() {
         let table = table(None);
         let own = table.own_segments();
-        let shared = ["/v1/chat/completions", "/v1/models", "/v1/models/{id}", "/v1/models/{owner}/{*rest}"];
+        let shared = [
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/models",
+            "/v1/models/{id}",
+            "/v1/models/{owner}/{*rest}",
+        ];
         for route in table.routes().iter().filter(|route| route.pattern.starts_with("/v1/")) {
             let path = route.pattern.replace(['{', '}', '*'], "");
             let slips = [format!("{path}/x"), path.replace('s', "%73")];

@@ -316,7 +316,7 @@ mod tests {
         }
         let headers = vec![("content-type".to_owned(), Bytes::from_static(b"text/event-stream"))];
         let mut filter = ErrorFilter::new(KEY, &headers, |_| Error::new(Kind::Upstream, "refused"));
-        let event = Bytes::from_static(b"data: {\"choices\":[]}\n\n");
+        let event = Bytes::from_static(b"data: {\"delta\":[]}\n\n");
         let passed = filter.push(event.clone()).unwrap();
         assert_eq!((passed.as_ptr(), passed.len()), (event.as_ptr(), event.len()), "nothing is copied");
     }

@@ -9,10 +9,9 @@ use super::options::config;
 use crate::error::{Error, Result};
 
 /// What asks a model, lists models, or belongs to a response.
-pub(super) const DEFAULT: [&str; 24] = [
+pub(super) const DEFAULT: [&str; 23] = [
     "GET /models",
     "GET /models/**",
-    "POST /completions",
     "POST /embeddings",
     "POST /fim/completions",
     "POST /responses",
@@ -133,8 +132,8 @@ mod tests {
     fn what_asks_a_model_is_passed_on_by_default() {
         let by_default = forwards(&DEFAULT).unwrap();
         for (method, path) in [
-            ("POST", "/completions"),
-            ("POST", "/completions?api-version=1"),
+            ("POST", "/moderations"),
+            ("POST", "/moderations?api-version=1"),
             ("POST", "/responses"),
             ("GET", "/responses/resp_1"),
             ("HEAD", "/responses/resp_1"),
@@ -170,7 +169,7 @@ mod tests {
             "/realtime/sessions",
             "/realtime/client_secrets",
             "/messages/batches",
-            "/chat/completions",
+            "/fim",
             "/dashboard/billing/usage",
             "",
             "/",
@@ -181,8 +180,8 @@ mod tests {
         }
         for (method, path) in [
             ("DELETE", "/models/ft:m"),
-            ("GET", "/completions"),
-            ("post", "/completions"),
+            ("GET", "/moderations"),
+            ("post", "/moderations"),
             ("GET", "/responses"),
         ] {
             assert!(!by_default.lists(method, path), "{method} {path}");
@@ -231,7 +230,7 @@ mod tests {
         let some = forwards(&["* /files/*", "POST /a/**"]).unwrap();
         assert!(some.lists("PATCH", "/files/x") && !some.lists("GET", "/files/x/y"));
         assert!(some.lists("POST", "/a/b/c") && !some.lists("POST", "/a") && !some.lists("GET", "/a/b"));
-        assert!(!forwards(&[]).unwrap().lists("POST", "/completions"));
+        assert!(!forwards(&[]).unwrap().lists("POST", "/moderations"));
         for entry in [
             "",
             "POST",

@@ -165,7 +165,7 @@ mod tests {
             out.extend(redaction.rest());
             assert_eq!(String::from_utf8(out).unwrap(), expected, "{size}");
         }
-        let event = Bytes::from_static(b"data: {\"choices\":[]}\n\n");
+        let event = Bytes::from_static(b"data: {\"delta\":[]}\n\n");
         let same = Redaction::new(KEY).push(event.clone());
         assert_eq!((same.as_ptr(), same.len()), (event.as_ptr(), event.len()), "nothing is held or copied");
     }

@@ -202,7 +202,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         }
     };
     let call = state.answers.fetch_add(1, Ordering::SeqCst) + 1;
-    let whole = whole(&asked, call, reason);
+    let is_chat = head.uri.path().ends_with("/chat/completions");
+    let whole = if is_chat { whole(&asked, call, reason) } else { completion(&asked, call, reason) };
     if asked["stream"] != true {
         underway.finish();
         return Ok(reply(
@@ -211,7 +212,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
             whole.to_string(),
         ));
     }
-    let chunks = chunks(&asked, &whole);
+    let chunks = if is_chat { chunks(&asked, &whole) } else { completion_chunks(&asked, &whole) };
     let walk = stream::unfold((chunks.into_iter(), underway, 0), |(mut chunks, underway, at)| async move {
         if at == 2 {
             let gate = Arc::clone(&underway.state.tail);
@@ -337,4 +338,61 @@ fn first_words(asked: &Value) -> String {
     let chunk = json!({ "id": "c", "object": "chat.completion.chunk", "created": 1, "model": asked["model"],
         "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
     format!("data: {chunk}\n\n")
+}
+
+/// A completion of the API before chat completions.
+fn completion(asked: &Value, call: u64, reason: Option<&str>) -> Value {
+    let prompt = asked["prompt"].as_str().unwrap_or("tokens");
+    let choice = |index: u64| {
+        let text = format!(" Answer {call}.{index} to «{prompt}»: sí, 😀 and so on, word after word.");
+        let tokens: Vec<&str> = text.split_inclusive(' ').collect();
+        let logprobs = match asked["logprobs"].as_u64() {
+            Some(_) => {
+                json!({ "tokens": tokens, "token_logprobs": vec![-0.5; tokens.len()], "top_logprobs": null,
+                "text_offset": (0..tokens.len()).collect::<Vec<_>>() })
+            }
+            None => Value::Null,
+        };
+        json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason.unwrap_or("stop") })
+    };
+    let choices: Vec<Value> = (0..asked["n"].as_u64().unwrap_or(1)).map(choice).collect();
+    json!({ "id": format!("cmpl-{call}"), "object": "text_completion", "created": 1_700_000_000 + call,
+        "model": asked["model"], "choices": choices,
+        "usage": { "prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30 } })
+}
+
+/// The same as events.
+fn completion_chunks(asked: &Value, whole: &Value) -> Vec<String> {
+    let wants_usage = asked["stream_options"]["include_usage"] == true;
+    let event = |choices: Value, usage: &Value| {
+        let mut chunk = json!({ "id": whole["id"], "object": "text_completion", "created": whole["created"],
+            "model": whole["model"], "choices": choices });
+        if wants_usage {
+            chunk["usage"] = usage.clone();
+        }
+        format!("data: {chunk}\n\n")
+    };
+    let mut events = Vec::new();
+    for choice in whole["choices"].as_array().unwrap() {
+        let text = choice["text"].as_str().unwrap();
+        for (place, word) in text.split_inclusive(' ').enumerate() {
+            let one = |name: &str| vec![choice["logprobs"][name][place].clone()];
+            let logprobs = if choice["logprobs"].is_null() {
+                Value::Null
+            } else {
+                json!({ "tokens": one("tokens"), "token_logprobs": one("token_logprobs"), "top_logprobs": null,
+                    "text_offset": one("text_offset") })
+            };
+            let piece = json!({ "index": choice["index"], "text": word, "logprobs": logprobs, "finish_reason": null });
+            events.push(event(json!([piece]), &Value::Null));
+        }
+        let last = json!({ "index": choice["index"], "text": "", "logprobs": null,
+            "finish_reason": choice["finish_reason"] });
+        events.push(event(json!([last]), &Value::Null));
+    }
+    if wants_usage {
+        events.push(event(json!([]), &whole["usage"]));
+    }
+    events.push("data: [DONE]\n\n".into());
+    events
 }

@@ -1,52 +1,21 @@
-//! Reads a complete chat completion, and decides whether it may be stored.
-
-use std::collections::BTreeSet;
+//! A choice of a complete chat completion, and whether it may be stored.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::dialects::{Answer, Unstorable};
-use crate::raw_object::RawObject;
+use crate::dialects::Unstorable;
+use crate::dialects::choices::{ReplyChoice, ends_by_itself, is_one_of, says_something};
+use crate::domain::TokenUsage;
 
-/// What names one delivery of an answer and not the answer; replays get new ones.
-pub(super) const OF_DELIVERY: [&str; 2] = ["id", "created"];
-/// Members that replays repeat with every chunk.
-pub(super) const OF_ENVELOPE: [&str; 3] = ["model", "system_fingerprint", "service_tier"];
-/// How long one of these may be, as JSON. Names of models have at most so many bytes in requests too.
-pub(super) const ENVELOPE_BYTES_MAX: usize = 258;
 /// Calls that a message may have.
 pub(super) const CALLS_MAX: usize = 16_384;
-/// Choices that an answer may have.
-const CHOICES_MAX: u64 = 1024;
-
-/// Words for an end by the model's own decision, of any case. OpenAI: `stop`. Together: `eos`. Text Generation Inference and
-/// watsonx: `eos_token`, `stop_sequence`. Anthropic by way of gateways: `end_turn`, `stop_sequence`. Cohere: `COMPLETE`,
-/// `STOP_SEQUENCE`. Gemini by way of gateways: `STOP`, `FINISH_REASON_STOP`. AI21: `endoftext`. Titan: `FINISH`.
-const ENDS: [&str; 9] = [
-    "stop",
-    "eos",
-    "eos_token",
-    "stop_sequence",
-    "end_turn",
-    "complete",
-    "finish_reason_stop",
-    "endoftext",
-    "finish",
-];
-/// The same for an end by the call of a tool. Anthropic by way of gateways: `tool_use`. Cohere: `TOOL_CALL`.
+/// Finish reasons for an end by the call of a tool. Anthropic by way of gateways: `tool_use`. Cohere: `TOOL_CALL`.
 const CALLS: [&str; 4] = ["tool_calls", "function_call", "tool_use", "tool_call"];
 
 #[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(borrow)]
-    choices: Vec<Choice<'a>>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
+pub struct Choice<'a> {
     #[serde(borrow)]
     index: Option<&'a RawValue>,
     finish_reason: Option<String>,
@@ -79,22 +48,20 @@ struct Message<'a> {
     error: Option<IgnoredAny>,
 }
 
-impl Choice<'_> {
-    fn calls_tools(&self) -> bool {
-        self.message.calls_tools() || self.ends_by(&CALLS)
+impl ReplyChoice for Choice<'_> {
+    fn index(&self) -> Option<&RawValue> {
+        self.index
     }
 
-    fn ends_by(&self, reasons: &[&str]) -> bool {
-        let is_it = |known: &&str| {
-            self.finish_reason.as_deref().is_some_and(|reason| reason.eq_ignore_ascii_case(known))
-        };
-        reasons.iter().any(is_it)
+    fn calls_tools(&self) -> bool {
+        self.message.calls_tools() || is_one_of(self.finish_reason.as_deref(), &CALLS)
     }
 
     fn unstorable(&self) -> Option<Unstorable> {
-        if self.error.is_some() || self.message.error.is_some() || self.ends_by(&["error"]) {
+        let finish_reason = self.finish_reason.as_deref();
+        if self.error.is_some() || self.message.error.is_some() || is_one_of(finish_reason, &["error"]) {
             Some(Unstorable::Error)
-        } else if !self.ends_by(&ENDS) && !self.ends_by(&CALLS) {
+        } else if !ends_by_itself(finish_reason) && !is_one_of(finish_reason, &CALLS) {
             Some(Unstorable::Unfinished)
         } else if self.message.is_empty() {
             Some(Unstorable::Empty)
@@ -123,61 +90,22 @@ impl Message<'_> {
     }
 }
 
-/// Whether a value is neither blank text nor an empty list or object.
-fn says_something(json: &str) -> bool {
-    if json.starts_with('"') {
-        return serde_json::from_str::<String>(json).is_ok_and(|text| !text.trim().is_empty());
-    }
-    let inner = json.strip_prefix(['[', '{']).and_then(|rest| rest.strip_suffix([']', '}']));
-    json != "null" && inner.is_none_or(|inner| !inner.trim_ascii().is_empty())
-}
-
-/// The answer in the body of a reply. `None` for anything but a chat completion with at least one choice.
-pub fn read_reply(body: &[u8]) -> Option<Answer> {
-    let wire: Wire<'_> = serde_json::from_slice(body).ok()?;
-    let members = RawObject::read(body)?;
-    if wire.choices.is_empty() || members.get("error").is_some_and(|error| error != "null") {
-        return None;
-    }
-    let unstorable = wire.choices.iter().find_map(Choice::unstorable);
-    Some(Answer {
-        json: members.write_without(&OF_DELIVERY).into(),
-        // An answer that counts in a way of its own is an answer all the same.
-        usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
-        unstorable: unstorable.or_else(|| unstorable_envelope(&members, &wire.choices)),
-        calls_tools: wire.choices.iter().any(Choice::calls_tools),
+/// A complete reply of one choice in words, as a server in a simulation sends it.
+pub fn reply_in_words(model: &str, text: &str, usage: TokenUsage) -> String {
+    json!({
+        "id": "chatcmpl-simulated", "object": "chat.completion", "created": 0, "model": model,
+        "choices": [{ "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": text } }],
+        "usage": { "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens },
     })
-}
-
-/// Why an answer cannot be replayed whose choices can.
-fn unstorable_envelope(members: &RawObject<'_>, choices: &[Choice<'_>]) -> Option<Unstorable> {
-    let is_long = |name: &&str| members.get(name).is_some_and(|value| value.len() > ENVELOPE_BYTES_MAX);
-    if OF_ENVELOPE.iter().chain(&OF_DELIVERY).chain(&["object"]).any(is_long) {
-        return Some(Unstorable::Envelope);
-    }
-    if members.get("object").is_some_and(|object| object == "\"error\"") {
-        return Some(Unstorable::Error);
-    }
-    // A client that reads a stream adds up what has the same number.
-    let numbers = choices.iter().enumerate().map(|(place, choice)| number(place, choice.index));
-    let apart: BTreeSet<u64> = numbers.flatten().collect();
-    (apart.len() < choices.len()).then_some(Unstorable::UnknownMember)
-}
-
-/// The number of a choice; its place if it has none.
-pub(super) fn number(place: usize, index: Option<&RawValue>) -> Option<u64> {
-    let number = match index {
-        Some(index) => index.get().parse().ok()?,
-        None => place as u64,
-    };
-    (number < CHOICES_MAX).then_some(number)
+    .to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::TokenUsage;
-    use serde_json::{Value, json};
+    use crate::dialects::Answer;
+    use crate::dialects::chat_completions::read_reply;
+    use serde_json::Value;
 
     fn read(body: Value) -> Option<Answer> {
         read_reply(body.to_string().as_bytes())

@@ -1,31 +1,53 @@
 //! Chat completions (`POST /v1/chat/completions`), as OpenAI and the servers that follow it speak them.
 
-mod assembler;
 mod completion;
 #[cfg(test)]
 mod identity_tests;
 mod replay;
 mod request;
-mod usage_member;
+mod stream;
 
 use bytes::Bytes;
 
-pub use assembler::{ChunkAssembler, is_ping};
-pub use completion::read_reply;
-pub use replay::{ChunkReplay, as_json};
-pub use request::parse;
+pub use completion::reply_in_words;
+pub use request::{parse, request_in_words};
 
+use super::choices::{self, ChunkReplay, ReplyFormat};
 use super::{Answer, Assembler, Dialect, ParsedRequest, Replay};
 use crate::domain::UnixSeconds;
 use crate::error::Result;
-use crate::raw_object;
 use crate::request_identity::Normalization;
 
 /// The dialect.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ChatCompletions;
 
+/// Assembles the chunks of a stream.
+pub type ChunkAssembler = choices::ChunkAssembler<ChatCompletions>;
+
+/// The answer in the body of a reply. `None` for anything but a chat completion with at least one choice.
+pub fn read_reply(body: &[u8]) -> Option<Answer> {
+    choices::read_reply::<ChatCompletions>(body)
+}
+
+impl ReplyFormat for ChatCompletions {
+    const REPLY_OBJECT: &'static str = "chat.completion";
+    const CHUNK_OBJECT: &'static str = "chat.completion.chunk";
+    // None at all (Azure's first chunk), or as OpenAI and Perplexity call it.
+    const CHUNK_OBJECTS: &'static [&'static str] =
+        &["", "chat.completion.chunk", "chat.completion", "chat.completion.done"];
+    const ID_PREFIX: &'static str = "chatcmpl";
+
+    type Reply<'a> = completion::Choice<'a>;
+    type Assembled = stream::StreamedChoice;
+    type Replayed<'a> = replay::ReplayedMessage<'a>;
+}
+
 impl Dialect for ChatCompletions {
+    fn record_code(&self) -> u8 {
+        0
+    }
+
     fn upstream_path(&self) -> &'static str {
         "/chat/completions"
     }
@@ -35,18 +57,11 @@ impl Dialect for ChatCompletions {
     }
 
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes> {
-        let mut body = body.clone();
-        if request.has_directives {
-            body = raw_object::without(&body, request::DIRECTIVES)?;
-        }
-        if request.streams && requests_usage && !request.wants_usage {
-            body = usage_member::with_usage(&body)?;
-        }
-        Ok(body)
+        choices::request::upstream_body(request, body, requests_usage)
     }
 
     fn read_reply(&self, body: &[u8]) -> Option<Answer> {
-        completion::read_reply(body)
+        read_reply(body)
     }
 
     fn assembler(&self) -> Box<dyn Assembler> {
@@ -54,11 +69,11 @@ impl Dialect for ChatCompletions {
     }
 
     fn without_usage(&self, event: &Bytes) -> Option<Bytes> {
-        usage_member::without_usage(event)
+        choices::without_usage(event)
     }
 
     fn replay_json(&self, answer: &[u8], created: UnixSeconds) -> Vec<u8> {
-        as_json(answer, created)
+        choices::as_json::<ChatCompletions>(answer, created)
     }
 
     fn replay_events(
@@ -67,6 +82,6 @@ impl Dialect for ChatCompletions {
         created: UnixSeconds,
         wants_usage: bool,
     ) -> Option<Box<dyn Replay>> {
-        Some(Box::new(ChunkReplay::new(answer, created, wants_usage)?))
+        Some(Box::new(ChunkReplay::new::<ChatCompletions>(answer, created, wants_usage)?))
     }
 }

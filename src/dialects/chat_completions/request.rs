@@ -2,18 +2,14 @@
 
 use std::borrow::Cow;
 
+use serde_json::json;
+
 use super::ChatCompletions;
 use crate::dialects::ParsedRequest;
+use crate::dialects::choices::request::{Members, text_of};
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
 use crate::request_identity::{Json, Normalization, NormalizedQuestion};
-
-/// The member with the cache directives.
-pub(super) const DIRECTIVES: &str = "cache";
-/// Members that do not change the answer.
-const NO_IDENTITY: [&str; 2] = [DIRECTIVES, "stream"];
-/// Options of streams that do not change the answer.
-const NO_IDENTITY_OF_STREAMS: [&str; 2] = ["include_obfuscation", "include_usage"];
 
 /// Members of messages and of their parts that are read by their names, in whatever order they stand. An object with any other
 /// may be shown to the model as it is.
@@ -29,9 +25,6 @@ const OF_MESSAGES: [&str; 9] = [
     "tool_calls",
 ];
 const OF_PARTS: [&str; 6] = ["file", "image_url", "input_audio", "refusal", "text", "type"];
-
-/// The longest name of a model. Each chunk of a stream repeats it.
-const MODEL_BYTES_MAX: usize = 256;
 
 /// The last words of the user.
 #[derive(Debug)]
@@ -49,23 +42,10 @@ struct Question<'a> {
 /// # Errors
 /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
 pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
-    let mut scope = Json::parse(body)?;
-    if !matches!(scope, Json::Object(_)) {
-        return Err(Error::new(crate::error::Kind::InvalidInput, "the body is not a JSON object"));
-    }
-    let model = model(&scope)?.into();
-    let streams = flag(&scope, "stream", "stream")?;
-    let wants_usage = match scope.get("stream_options") {
-        None | Some(Json::Null) => false,
-        Some(options @ Json::Object(_)) => flag(options, "include_usage", "stream_options.include_usage")?,
-        Some(_) => return Err(Error::invalid("stream_options", "stream_options is an object")),
-    };
+    let Members { model, streams, wants_usage, temperature, has_directives, is_exact, mut scope } =
+        Members::parse(body)?;
     check_messages(&scope)?;
-    let temperature = temperature(&scope)?;
     let has_tools = offers(&scope, "tools")? | offers(&scope, "functions")?;
-    let has_directives = scope.get(DIRECTIVES).is_some();
-    let is_exact = scope.is_exact();
-    drop_delivery(&mut scope);
     sort_members(&mut scope);
     let question = take_question(&mut scope);
     let alone = question.as_ref().filter(|question| question.is_alone);
@@ -85,16 +65,6 @@ pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest>
     })
 }
 
-fn model<'a>(request: &'a Json<'_>) -> Result<&'a str> {
-    let model = request.get("model").and_then(Json::as_text).filter(|model| !model.is_empty());
-    let model = model.ok_or_else(|| Error::invalid("model", "model is the name of a model"))?;
-    if model.len() > MODEL_BYTES_MAX {
-        let message = format!("model has {} bytes, at most {MODEL_BYTES_MAX} are allowed", model.len());
-        return Err(Error::invalid("model", message));
-    }
-    Ok(model)
-}
-
 fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
     let place = match question {
         None => String::new(),
@@ -102,16 +72,6 @@ fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
         Some(Question { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
     };
     KeyHasher::new("likewise/request/chat/v2").field(place.as_bytes()).field(&rest.canonical()).finish()
-}
-
-/// Drops the members that say how the answer is delivered. Unknown options of streams stay.
-fn drop_delivery(request: &mut Json<'_>) {
-    NO_IDENTITY.iter().for_each(|name| _ = request.take(name));
-    let Some(options) = request.get_mut("stream_options") else { return };
-    NO_IDENTITY_OF_STREAMS.iter().for_each(|name| _ = options.take(name));
-    if matches!(options, Json::Null) || *options == Json::Object(Vec::new()) {
-        request.take("stream_options");
-    }
 }
 
 /// Sorts members where their order has no meaning: of the request, of its messages and of their parts. Elsewhere, as in a schema, it
@@ -124,24 +84,6 @@ fn sort_members(request: &mut Json<'_>) {
         if let Some(Json::List(parts)) = message.get_mut("content") {
             parts.iter_mut().filter(|part| part.has_only(&OF_PARTS)).for_each(Json::sort);
         }
-    }
-}
-
-fn flag(object: &Json<'_>, name: &str, param: &'static str) -> Result<bool> {
-    match object.get(name) {
-        None | Some(Json::Null) => Ok(false),
-        Some(Json::Bool(value)) => Ok(*value),
-        Some(_) => Err(Error::invalid(param, format!("{param} is true or false"))),
-    }
-}
-
-fn temperature(request: &Json<'_>) -> Result<Option<f64>> {
-    match request.get("temperature") {
-        None | Some(Json::Null) => Ok(None),
-        Some(value) => match value.as_number() {
-            Some(number) => Ok(Some(number)),
-            None => Err(Error::invalid("temperature", "temperature is a number")),
-        },
     }
 }
 
@@ -191,8 +133,9 @@ fn take_question<'a>(request: &mut Json<'a>) -> Option<Question<'a>> {
     }
 }
 
-fn text_of(json: Json<'_>) -> Option<Cow<'_, str>> {
-    if let Json::Text(text) = json { Some(text) } else { None }
+/// A request with one question, as a client in a simulation sends it.
+pub fn request_in_words(model: &str, question: &str) -> String {
+    json!({ "model": model, "messages": [{ "role": "user", "content": question }] }).to_string()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`: asks once.
+//! `/v1/chat/completions`, and what all routes of dialects share.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -49,19 +49,23 @@ const HEADERS: usize = 12;
 const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "cache.ttl"), ("namespace", "cache.namespace")]);
 
 /// The body of a chat completion, as far as it is read here. Everything else is between the client and the model.
-#[derive(Deserialize, ToSchema)]
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 pub(super) struct ChatRequest {
     /// The model to ask.
-    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
     model: String,
     /// The conversation; the last words of the user are the question.
     #[schema(value_type = Vec<Object>)]
-    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
     messages: serde::de::IgnoredAny,
     /// Whether to answer with a stream of events.
-    #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
     stream: Option<bool>,
-    /// What the request says about the cache; not sent on.
+    /// The cache directives; not forwarded to the upstream.
+    cache: Option<AnswerCacheObject>,
+}
+
+/// The member of a request with the cache directives.
+#[derive(Deserialize)]
+struct DirectivesMember {
     #[serde(default, deserialize_with = "object")]
     cache: Option<AnswerCacheObject>,
 }
@@ -98,6 +102,16 @@ pub(in crate::http) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(tenant): Extension<Tenant>,
     Extension(permit): Extension<Arc<ConcurrencyPermit>>,
+    received: Received,
+) -> Result<Response, Problem> {
+    answer(endpoint, tenant, permit, received).await
+}
+
+/// Answers a request of the endpoint's dialect.
+pub(super) async fn answer(
+    endpoint: Arc<Endpoint>,
+    tenant: Tenant,
+    permit: Arc<ConcurrencyPermit>,
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
     let body = text_encoding::without_mark(body.read().await?);
@@ -109,7 +123,7 @@ pub(in crate::http) async fn create(
         parsed.map_err(|error| text_encoding::fault(&text).unwrap_or(error))
     };
     let parsed = offload(body.len(), read).await??;
-    let object = if parsed.has_directives { parse::<ChatRequest>(&body)?.cache } else { None };
+    let object = if parsed.has_directives { parse::<DirectivesMember>(&body)?.cache } else { None };
     let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
     let takes_trailers = takes_trailers(&head.headers);
     let ask = AnswerRequest {

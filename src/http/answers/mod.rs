@@ -1,9 +1,10 @@
-//! Answers of language models: the routes of chat completions, and those of the cache of answers.
+//! Answers of language models: the routes of the dialects, and those of the cache of answers.
 //!
 //! Contains: handlers, wire types, the headers of their responses. Must not contain: a decision about caching, the JSON of a reply.
 
 mod answer_id;
 mod chat;
+mod completions;
 mod direct;
 
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use crate::http::extract::body::BodyLimit;
 use crate::http::routes::Routes;
 use crate::service::Answers;
 
-/// What the handlers need.
+/// What the handlers of one dialect need.
+#[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) answers: Arc<Answers>,
-    pub(super) parse_cache: ParseCache,
+    /// The cache of parsed requests, which names the dialect.
+    pub(super) parse_cache: Arc<ParseCache>,
     /// Headers that are passed on and part of what is asked.
     pub(super) forwarded_headers: Vec<HeaderName>,
     pub(super) body_bytes_max: usize,
@@ -36,7 +39,12 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
     Routes::new().add(routes!(direct::store)).add(routes!(direct::lookup)).add(routes!(direct::delete))
 }
 
-/// The routes on which a model is called.
-pub(super) fn dialect_routes() -> Routes<Arc<Endpoint>> {
+/// The route of chat completions.
+pub(super) fn chat_routes() -> Routes<Arc<Endpoint>> {
     Routes::new().add(routes!(chat::create)).beside_those_of_upstreams()
+}
+
+/// The route of completions.
+pub(super) fn completions_routes() -> Routes<Arc<Endpoint>> {
+    Routes::new().add(routes!(completions::create)).beside_those_of_upstreams()
 }

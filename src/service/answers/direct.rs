@@ -97,6 +97,7 @@ impl Answers {
     pub async fn store(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
         let resolved = self.resolve_question(question)?;
         let record = StoredAnswer {
+            dialect: 0,
             usage: None,
             was_usage_requested: false,
             is_text: true,

@@ -309,6 +309,7 @@ impl Generator {
         started: Instant,
     ) -> Result<PendingWrite<'_>, Reason> {
         let record = StoredAnswer {
+            dialect: self.dialect.record_code(),
             usage: answer.usage,
             was_usage_requested: self.resolved.store_policy.reports_usage,
             is_text: false,

@@ -110,8 +110,7 @@ impl Answers {
             return self.hit(&found, resolved, form, started);
         }
         let found = Some(found).filter(|found| self.may_stand_in(found, resolved, &request.directives))?;
-        let record = StoredAnswer::decode(&found.entry.value).filter(|record| !record.is_text)?;
-        let body = self.replayed(record.answer, form)?;
+        let body = self.replayed(replayable(&found, form)?.answer, form)?;
         let status = failed.as_ref().ok().map(|response| response.status);
         let outcome = Outcome::StaleIfError(self.age(&found, resolved), status);
         Some(AnswerResponse {
@@ -128,11 +127,18 @@ impl Answers {
 
 /// The stored answer, if it can be replayed in this form.
 pub(super) fn record_for(found: &Found, form: ResponseForm) -> Option<StoredAnswer<'_>> {
-    let record = StoredAnswer::decode(&found.entry.value).filter(|record| !record.is_text)?;
+    let record = replayable(found, form)?;
     // A JSON answer reports usage, and so does a stream whose client requested it, unless the upstream never does.
     let needs_usage = !form.streams || form.wants_usage;
     let reports_usage = record.usage.is_some() || record.was_usage_requested;
     (reports_usage || !needs_usage).then_some(record)
+}
+
+/// The stored answer, if it is of the dialect of this form.
+fn replayable(found: &Found, form: ResponseForm) -> Option<StoredAnswer<'_>> {
+    let is_of_dialect =
+        |record: &StoredAnswer<'_>| !record.is_text && record.dialect == form.dialect.record_code();
+    StoredAnswer::decode(&found.entry.value).filter(is_of_dialect)
 }
 
 fn carries(found: &Found, tags: &[Subject]) -> bool {

@@ -17,11 +17,13 @@ pub(super) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
 /// A stored answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredAnswer<'a> {
+    /// The dialect of the answer ([`crate::dialects::Dialect::record_code`]); 0 for a text.
+    pub dialect: u8,
     /// Token usage, if it is known.
     pub usage: Option<TokenUsage>,
     /// Whether the upstream was asked for token usage: if it is unknown all the same, the upstream does not report it.
     pub was_usage_requested: bool,
-    /// Whether the answer is a text that an application stored, and not a chat completion.
+    /// Whether the answer is a text that an application stored, and not a reply of an upstream.
     pub is_text: bool,
     /// Whether a request has set its TTL.
     pub is_ttl_requested: bool,
@@ -48,7 +50,7 @@ impl<'a> StoredAnswer<'a> {
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
         let mut out = Vec::with_capacity(self.bytes());
-        out.extend([VERSION, flags, 0, 0]);
+        out.extend([VERSION, flags, self.dialect, 0]);
         out.extend(usage.prompt_tokens.to_le_bytes());
         out.extend(usage.completion_tokens.to_le_bytes());
         out.extend(question_bytes.to_le_bytes());
@@ -72,6 +74,7 @@ impl<'a> StoredAnswer<'a> {
         let usage = TokenUsage { prompt_tokens: number(4), completion_tokens: number(8) };
         (head[0] == VERSION).then_some(())?;
         Some(StoredAnswer {
+            dialect: head[2],
             usage: (head[1] & HAS_USAGE != 0).then_some(usage),
             was_usage_requested: head[1] & WAS_USAGE_REQUESTED != 0,
             is_text: head[1] & IS_TEXT != 0,
@@ -92,6 +95,7 @@ mod tests {
         let usage = Some(TokenUsage { prompt_tokens: 3, completion_tokens: 5 });
         let was_usage_requested = true;
         let base = StoredAnswer {
+            dialect: 0,
             usage,
             was_usage_requested,
             is_text: false,
@@ -103,6 +107,7 @@ mod tests {
         for record in [
             base,
             StoredAnswer {
+                dialect: 7,
                 usage: None,
                 was_usage_requested: false,
                 is_text: true,

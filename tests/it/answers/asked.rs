@@ -140,9 +140,9 @@ async fn every_header_that_holds_a_credential_tells_clients_apart() {
     }
     // Nor in the query.
     server.ask("POST", &format!("{CHAT}?api-version=1&api-key=one"), &[], question("mine").to_string()).await;
-    server.ask("POST", "/v1/completions?key=one", &[], r#"{"model":"m"}"#).await;
+    server.ask("POST", "/v1/moderations?key=one", &[], r#"{"model":"m"}"#).await;
     let paths: Vec<String> = upstream.seen().into_iter().rev().take(2).map(|seen| seen.path).collect();
-    assert_eq!(paths, ["/v1/completions", "/v1/chat/completions?api-version=1"]);
+    assert_eq!(paths, ["/v1/moderations", "/v1/chat/completions?api-version=1"]);
     // A header that is no credential does not separate clients.
     assert!(is_hit(&asked(&[("idempotency-key", "1"), ("x-stainless-retry-count", "1")]).await));
     let given = async |key: &str, path: &str, body: Value| {
@@ -210,7 +210,7 @@ async fn the_operators_key_is_used_for_what_is_listed_only() {
     upstream.usually(Mode::Reply(200, vec![], "theirs".into()));
     let body = r#"{"model":"m"}"#;
     let listed = [
-        ("POST", "/v1/completions"),
+        ("POST", "/v1/fim/completions"),
         ("POST", "/v1/responses"),
         ("GET", "/v1/responses/resp_1"),
         ("HEAD", "/v1/responses/resp_1"),
@@ -260,7 +260,7 @@ async fn the_operators_key_is_used_for_what_is_listed_only() {
     }
     // Nor does a header make another request of it.
     for name in ["x-http-method-override", "x-original-url", "x-rewrite-url"] {
-        server.ask("POST", "/v1/completions", &[(name, "DELETE")], body).await;
+        server.ask("POST", "/v1/moderations", &[(name, "DELETE")], body).await;
         assert_eq!(upstream.seen().last().unwrap().header(name), None, "{name}");
     }
     assert_eq!(upstream.calls(), listed.len() + 3);
@@ -271,7 +271,7 @@ async fn the_operators_key_is_used_for_what_is_listed_only() {
     for (method, path) in [("GET", "/v1/files/f"), ("PATCH", "/v1/threads/a/b/c")] {
         assert_eq!(server.ask(method, path, &[], "").await.status, 200, "{method} {path}");
     }
-    assert!(is_not_listed(&server.ask("POST", "/v1/completions", &[], body).await));
+    assert!(is_not_listed(&server.ask("POST", "/v1/moderations", &[], body).await));
     assert!(!is_hit(&ask_listed(&server).await), "what is served here is no matter of the list");
 }
 

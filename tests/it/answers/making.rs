@@ -428,8 +428,8 @@ async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
         "made".into(),
     ));
     for _ in 0..2 {
-        let body = json!({ "model": "m", "prompt": "a" }).to_string();
-        let answer = server.ask("POST", "/v1/completions?a=b", &[("x-custom", "c")], body).await;
+        let body = json!({ "model": "m", "input": "a" }).to_string();
+        let answer = server.ask("POST", "/v1/moderations?a=b", &[("x-custom", "c")], body).await;
         assert_eq!(
             (answer.status, answer.body.as_str(), answer.header("request-id")),
             (201, Some("made"), "1")
@@ -437,7 +437,7 @@ async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
         assert_eq!((answer.header("content-type"), status(&answer)), ("text/plain", "fwd=bypass"));
     }
     let seen = upstream.seen().remove(1);
-    assert_eq!((seen.path.as_str(), seen.header("x-custom")), ("/v1/completions?a=b", Some("c")));
+    assert_eq!((seen.path.as_str(), seen.header("x-custom")), ("/v1/moderations?a=b", Some("c")));
     assert_eq!(seen.header("authorization"), Some("Bearer sk-ours"));
     assert_eq!(server.get("/v1/responses/r-1").await.status, 201);
     assert_eq!(server.get("/v1/models/own").await.status, 201);
@@ -457,7 +457,7 @@ async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
     }
     let kept_only = server.ask("GET", "/v1/responses/r-1", &[("cache-control", "only-if-cached")], "").await;
     assert_eq!(kept_only.status, 504, "nothing of it is kept, and nobody is asked");
-    let unclear = server.ask("POST", "/v1/completions", &[], r#"{"model":"a","model":"b"}"#).await;
+    let unclear = server.ask("POST", "/v1/moderations", &[], r#"{"model":"a","model":"b"}"#).await;
     assert_eq!((unclear.status, unclear.error()), (400, ("invalid_input", Some("model"))));
     assert_eq!(server.get("/nothing").await.status, 404);
     for slip in ["cache/products", "collections/a/document", "invalidate/all", "answers/a/b"] {

@@ -1,6 +1,7 @@
 //! Answers of language models: asked once. Each test is a promise, or a defect that such caches in the field have had.
 
 mod asked;
+mod dialects;
 mod kept;
 mod making;
 mod shown;

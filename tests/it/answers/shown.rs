@@ -39,7 +39,7 @@ async fn headers_of_an_upstream_pass_by_a_list() {
     let asked = async |server: &Server, place: usize| match place {
         0 => ask(server, &question("x")).await,
         1 => ask(server, &with(question("x"), json!({ "stream": true }))).await,
-        2 => server.ask("POST", "/v1/completions", &[], r#"{"model":"m"}"#).await,
+        2 => server.ask("POST", "/v1/moderations", &[], r#"{"model":"m"}"#).await,
         _ => server.get("/v1/models/m").await,
     };
     for code in [200, 302, 400, 429, 503] {
@@ -79,7 +79,7 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
     let asked = async |place: usize| match place {
         0 => ask(&server, &question("whose key?")).await,
         1 => ask(&server, &with(question("whose key?"), json!({ "stream": true }))).await,
-        2 => server.ask("POST", "/v1/completions", &[], r#"{"model":"m"}"#).await,
+        2 => server.ask("POST", "/v1/moderations", &[], r#"{"model":"m"}"#).await,
         _ => server.get("/v1/models/m").await,
     };
     for code in [401, 402, 403, 407] {

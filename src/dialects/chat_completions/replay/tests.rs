@@ -2,17 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::super::completion::OF_DELIVERY;
-use super::*;
-use crate::dialects::Assembler as _;
-use crate::dialects::chat_completions::{ChunkAssembler, read_reply};
+use crate::dialects::chat_completions::{ChatCompletions, ChunkAssembler, read_reply};
+use crate::dialects::choices::{ChunkReplay, as_json};
+use crate::dialects::{Assembler as _, Replay as _};
+use crate::domain::UnixSeconds;
 use crate::sse::Events;
 use proptest::prelude::*;
 
+const OF_DELIVERY: [&str; 2] = ["id", "created"];
 const NOW: UnixSeconds = UnixSeconds(7);
 
 fn as_events(json: &[u8], created: UnixSeconds, wants_usage: bool) -> Option<Vec<u8>> {
-    let mut replay = ChunkReplay::new(json, created, wants_usage)?;
+    let mut replay = ChunkReplay::new::<ChatCompletions>(json, created, wants_usage)?;
     Some(std::iter::from_fn(|| replay.next_bytes(1000)).collect::<Vec<_>>().concat())
 }
 
@@ -37,7 +38,7 @@ fn without_delivery(mut value: Value) -> Value {
 
 fn assert_round_trip(whole: &Value) -> Vec<Value> {
     let answer = read_reply(whole.to_string().as_bytes()).expect("an answer");
-    let json: Value = serde_json::from_slice(&as_json(&answer.json, NOW)).unwrap();
+    let json: Value = serde_json::from_slice(&as_json::<ChatCompletions>(&answer.json, NOW)).unwrap();
     assert_eq!(without_delivery(json.clone()), without_delivery(whole.clone()));
     assert_eq!(json["created"], 7);
     let (chunks, again) = read(&as_events(&answer.json, NOW, true).unwrap());
@@ -95,8 +96,8 @@ fn usage_is_told_to_those_who_ask() {
 
 #[test]
 fn two_deliveries_have_two_names() {
-    assert_ne!(as_json(b"{}", NOW), as_json(b"{}", NOW));
-    assert!(serde_json::from_slice::<Value>(&as_json(b"{}", NOW)).is_ok());
+    assert_ne!(as_json::<ChatCompletions>(b"{}", NOW), as_json::<ChatCompletions>(b"{}", NOW));
+    assert!(serde_json::from_slice::<Value>(&as_json::<ChatCompletions>(b"{}", NOW)).is_ok());
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_stream_is_at_most_ten_times_its_answer() {
 fn a_long_stream_is_written_as_it_is_read() {
     let message = json!({ "content": "word after word ".repeat(100_000) });
     let json = json!({ "choices": [{ "finish_reason": "stop", "message": message }] }).to_string();
-    let mut replay = ChunkReplay::new(json.as_bytes(), NOW, false).unwrap();
+    let mut replay = ChunkReplay::new::<ChatCompletions>(json.as_bytes(), NOW, false).unwrap();
     let pieces: Vec<usize> =
         std::iter::from_fn(|| replay.next_bytes(1 << 16)).map(|piece| piece.len()).collect();
     assert!(pieces.len() > 20 && replay.is_over(), "{} pieces", pieces.len());

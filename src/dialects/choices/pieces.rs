@@ -12,7 +12,7 @@ const PIECES_WITHOUT_SPACE: usize = 8;
 
 /// A text that goes out piece by piece, each in an entry of `choices`.
 #[derive(Debug)]
-pub(super) struct Text {
+pub struct Text {
     /// What each entry begins with, up to the text's piece.
     before: Vec<u8>,
     /// What follows the piece, up to the end of the entry.
@@ -26,7 +26,7 @@ pub(super) struct Text {
 
 /// The probabilities of a text, which go out with the words that they are of.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(in crate::dialects) struct Tokens {
     /// For each token where it ends in the text, and its JSON.
     list: Vec<(usize, Box<RawValue>)>,
     next: usize,
@@ -36,18 +36,23 @@ pub(super) struct Tokens {
 
 impl Text {
     /// A text between `before` and `after` of each entry.
-    pub(super) fn new(before: Vec<u8>, after: Vec<u8>, text: String, tokens: Option<Tokens>) -> Text {
+    pub(in crate::dialects) fn new(
+        before: Vec<u8>,
+        after: Vec<u8>,
+        text: String,
+        tokens: Option<Tokens>,
+    ) -> Text {
         Text { before, after, text, at: 0, tokens, entry: Vec::new() }
     }
 
     /// Bytes that are cut into pieces.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::dialects) fn bytes(&self) -> usize {
         let tokens = self.tokens.iter().flat_map(|tokens| &tokens.list);
         self.text.len() + tokens.map(|(_, json)| json.get().len()).sum::<usize>()
     }
 
     /// The next entry, with a piece of at least `piece_bytes` unless it is the last; none at the end.
-    pub(super) fn next_entry(&mut self, piece_bytes: usize) -> Option<&[u8]> {
+    pub(in crate::dialects) fn next_entry(&mut self, piece_bytes: usize) -> Option<&[u8]> {
         let first = self.tokens.as_ref().map(|tokens| tokens.next);
         let is_over = match &self.tokens {
             Some(tokens) => tokens.next == tokens.list.len(),
@@ -78,7 +83,11 @@ impl Text {
 
 impl Tokens {
     /// The tokens of a text; none if they do not spell it, as where one holds half a letter.
-    pub(super) fn read(text: &str, list: &RawValue, around: [&'static str; 2]) -> Option<Tokens> {
+    pub(in crate::dialects) fn read(
+        text: &str,
+        list: &RawValue,
+        around: [&'static str; 2],
+    ) -> Option<Tokens> {
         #[derive(Deserialize)]
         struct Token<'a> {
             #[serde(borrow)]

@@ -3,8 +3,8 @@
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::rules::{Rule, Rules, Type, add, says_nothing, within};
 use crate::dialects::Unstorable;
+use crate::dialects::choices::{Rule, Rules, Type, add, says_nothing, within};
 
 /// Members of a call beside its function.
 const OF_CALL: &Rules = &[

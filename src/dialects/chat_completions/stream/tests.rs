@@ -3,6 +3,11 @@
 use serde_json::json;
 
 use super::*;
+use crate::dialects::Assembler as _;
+use crate::dialects::chat_completions::ChunkAssembler;
+use crate::dialects::choices::is_ping;
+use crate::domain::TokenUsage;
+use crate::sse::Event;
 
 fn assemble(chunks: &[Value]) -> Option<Value> {
     summed(chunks).ok()

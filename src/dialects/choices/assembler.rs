@@ -3,28 +3,18 @@
 //! The shapes that can be replayed exactly are listed, each member with its type and its rule (`rules.rs`). Any other member
 //! or type, wherever it stands, means that there is no complete answer: the stream is broadcast and not stored.
 
-mod calls;
-mod choice;
-mod details;
-mod rules;
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use self::choice::Choice;
-use self::rules::{Rule, Rules, Type, add, says_nothing};
+use super::rules::{Rule, Rules, Type, add, says_nothing};
+use super::{AssembledChoice, ReplyFormat};
 use crate::dialects::{Assembler, Note, Unstorable};
 use crate::domain::TokenUsage;
 use crate::sse::Event;
 
 /// Choices, calls of one choice and entries of one list of details that an answer may have.
-pub(super) const PARTS_MAX: u64 = 1024;
-
-/// What a chunk may be called: nothing at all (Azure's first one), or as OpenAI and Perplexity call it.
-const OBJECTS: [&str; 4] = ["", "chat.completion.chunk", "chat.completion", "chat.completion.done"];
+pub(in crate::dialects) const PARTS_MAX: u64 = 1024;
 
 /// Members of a chunk beside `choices`, `usage`, `object` and `error`.
 const OF_CHUNK: &Rules = &[
@@ -59,16 +49,16 @@ const OF_CHUNK: &Rules = &[
 
 /// Assembles the chunks of a stream.
 #[derive(Debug, Default)]
-pub struct ChunkAssembler {
+pub struct ChunkAssembler<F: ReplyFormat> {
     whole: Map<String, Value>,
-    choices: BTreeMap<u64, Choice>,
+    choices: BTreeMap<u64, F::Assembled>,
     is_done: bool,
     /// The first reason why the stream has no certain sum.
     unstorable: Option<Unstorable>,
     has_given_up: bool,
 }
 
-impl Assembler for ChunkAssembler {
+impl<F: ReplyFormat> Assembler for ChunkAssembler<F> {
     fn push(&mut self, event: &Event) -> Note {
         if event.is_garbled {
             self.doubt(Unstorable::Garbled);
@@ -93,7 +83,7 @@ impl Assembler for ChunkAssembler {
     }
 
     fn has_ended(&self) -> bool {
-        !self.choices.is_empty() && self.choices.values().all(Choice::has_ended)
+        !self.choices.is_empty() && self.choices.values().all(AssembledChoice::has_ended)
     }
 
     fn usage(&self) -> Option<TokenUsage> {
@@ -104,7 +94,7 @@ impl Assembler for ChunkAssembler {
         self.doubt(Unstorable::TooLarge);
         self.has_given_up = true;
         self.whole.retain(|name, _| name == "usage");
-        self.choices.values_mut().for_each(Choice::give_up);
+        self.choices.values_mut().for_each(AssembledChoice::give_up);
     }
 
     fn finish(&mut self) -> Result<Vec<u8>, Unstorable> {
@@ -118,11 +108,11 @@ impl Assembler for ChunkAssembler {
             return Err(Unstorable::Empty);
         }
         let is_contiguous = self.choices.keys().copied().eq(0..self.choices.len() as u64);
-        if !is_contiguous || !self.choices.values().all(Choice::calls_are_whole) {
+        if !is_contiguous || !self.choices.values().all(AssembledChoice::is_whole) {
             return Err(Unstorable::Uncertain);
         }
         let mut whole = std::mem::take(&mut self.whole);
-        whole.insert("object".into(), "chat.completion".into());
+        whole.insert("object".into(), F::REPLY_OBJECT.into());
         let choices = std::mem::take(&mut self.choices);
         let choices = choices.into_iter().map(|(index, choice)| choice.finish(index)).collect();
         whole.insert("choices".into(), Value::Array(choices));
@@ -130,7 +120,7 @@ impl Assembler for ChunkAssembler {
     }
 }
 
-impl ChunkAssembler {
+impl<F: ReplyFormat> ChunkAssembler<F> {
     /// Adds the data of one event.
     pub fn push_data(&mut self, data: &str) -> Note {
         if data.trim() == "[DONE]" {
@@ -183,7 +173,7 @@ impl ChunkAssembler {
         }
         match chunk.remove("object") {
             None | Some(Value::Null) => {}
-            Some(Value::String(object)) if OBJECTS.contains(&object.as_str()) => {}
+            Some(Value::String(object)) if F::CHUNK_OBJECTS.contains(&object.as_str()) => {}
             Some(_) => return Err(Unstorable::UnknownMember),
         }
         chunk.into_iter().try_for_each(|(name, value)| add(&mut self.whole, OF_CHUNK, name, value))
@@ -197,13 +187,13 @@ impl ChunkAssembler {
 }
 
 /// The place that an `index` names.
-fn place(index: Option<Value>) -> Result<u64, Unstorable> {
+pub(in crate::dialects) fn place(index: Option<Value>) -> Result<u64, Unstorable> {
     let index = index.as_ref().and_then(Value::as_u64).filter(|index| *index < PARTS_MAX);
     index.ok_or(Unstorable::UnknownMember)
 }
 
 /// Whether `error` stands beside what is said, or instead of it.
-fn has_error(members: &Map<String, Value>) -> bool {
+pub(in crate::dialects) fn has_error(members: &Map<String, Value>) -> bool {
     members.get("error").is_some_and(|error| !error.is_null())
 }
 

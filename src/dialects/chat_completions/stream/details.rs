@@ -5,9 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::rules::{Rule, Rules, Type, add, says_nothing};
-use super::{PARTS_MAX, place};
 use crate::dialects::Unstorable;
+use crate::dialects::choices::{PARTS_MAX, Rule, Rules, Type, add, place, says_nothing};
 
 const OF_ENTRY: &Rules = &[
     ("type", Rule::Agree(Type::Text)),

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde_json::value::RawValue;
 
-use super::super::completion::{ENVELOPE_BYTES_MAX, OF_DELIVERY, OF_ENVELOPE};
-use super::choice::Choice;
 use super::pieces::Text;
+use super::reply::{ENVELOPE_BYTES_MAX, OF_DELIVERY, OF_ENVELOPE};
+use super::{ReplayedChoice, ReplyFormat};
 use crate::domain::UnixSeconds;
 use crate::raw_object::{RawObject, write_member};
 
@@ -29,7 +29,7 @@ pub(super) struct Plan {
 
 /// One or more chunks.
 #[derive(Debug)]
-pub(super) enum Step {
+pub enum Step {
     /// The entries of one chunk's `choices`.
     Entries(Vec<u8>),
     /// A text, in as many chunks as it has pieces.
@@ -49,12 +49,17 @@ pub(super) struct Frame {
 }
 
 impl Plan {
-    pub(super) fn read(json: &[u8], id: &str, created: UnixSeconds, wants_usage: bool) -> Option<Plan> {
+    pub(super) fn read<'a, F: ReplyFormat>(
+        json: &'a [u8],
+        id: &str,
+        created: UnixSeconds,
+        wants_usage: bool,
+    ) -> Option<Plan> {
         let members = RawObject::read(json)?;
-        let list: Vec<RawObject<'_>> = serde_json::from_str(members.get("choices")?).ok()?;
-        let choices = list.into_iter().enumerate().map(|(place, choice)| Choice::read(place, choice));
-        let choices = choices.collect::<Option<Vec<_>>>()?;
-        let frame = Frame::new(&members, id, created, wants_usage);
+        let list: Vec<RawObject<'a>> = serde_json::from_str(members.get("choices")?).ok()?;
+        let choices = list.into_iter().enumerate().map(|(place, choice)| F::Replayed::read(place, choice));
+        let choices = choices.collect::<Option<Vec<F::Replayed<'a>>>>()?;
+        let frame = Frame::new::<F>(&members, id, created, wants_usage);
         let mut steps = VecDeque::new();
         choices.iter().for_each(|choice| choice.add_steps(&mut steps));
         let room = Room::of(json.len(), &frame, &steps);
@@ -108,10 +113,15 @@ impl Room {
 }
 
 impl Frame {
-    fn new(members: &RawObject<'_>, id: &str, created: UnixSeconds, wants_usage: bool) -> Frame {
+    fn new<F: ReplyFormat>(
+        members: &RawObject<'_>,
+        id: &str,
+        created: UnixSeconds,
+        wants_usage: bool,
+    ) -> Frame {
+        let object = F::CHUNK_OBJECT;
         let mut head =
-            format!("data: {{\"id\":\"{id}\",\"object\":\"chat.completion.chunk\",\"created\":{created}")
-                .into_bytes();
+            format!("data: {{\"id\":\"{id}\",\"object\":\"{object}\",\"created\":{created}").into_bytes();
         let (mut once, mut usage) = (Vec::new(), None);
         for (name, value) in &members.0 {
             match name.as_str() {
@@ -153,7 +163,7 @@ impl Frame {
 }
 
 /// Where each chunk's envelope outweighs what it could carry, there is one chunk.
-fn all_at_once(choices: &[Choice<'_>]) -> Vec<u8> {
+fn all_at_once<'a>(choices: &[impl ReplayedChoice<'a>]) -> Vec<u8> {
     let mut entries = Vec::new();
     for (place, choice) in choices.iter().enumerate() {
         if place > 0 {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 /// How what is said of one member in several chunks becomes one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(in crate::dialects) enum Rule {
     /// Text that grows from chunk to chunk.
     Text,
     /// A list that grows by what each chunk holds.
@@ -24,7 +24,7 @@ pub(super) enum Rule {
 
 /// A type of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub(in crate::dialects) enum Type {
     Text,
     Number,
     Bool,
@@ -35,10 +35,10 @@ pub(super) enum Type {
 }
 
 /// Members with their rules.
-pub(super) type Rules = [(&'static str, Rule)];
+pub(in crate::dialects) type Rules = [(&'static str, Rule)];
 
 /// Adds a member to what is known, by its rule. What says nothing needs no rule.
-pub(super) fn add(
+pub(in crate::dialects) fn add(
     known: &mut Map<String, Value>,
     rules: &Rules,
     name: String,
@@ -63,7 +63,7 @@ pub(super) fn add(
 }
 
 /// Null and the empty say nothing.
-pub(super) fn says_nothing(value: &Value) -> bool {
+pub(in crate::dialects) fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
@@ -74,7 +74,7 @@ pub(super) fn says_nothing(value: &Value) -> bool {
 }
 
 /// The object called `name`, which is said member by member.
-pub(super) fn within(
+pub(in crate::dialects) fn within(
     known: &mut Map<String, Value>,
     name: String,
 ) -> Result<&mut Map<String, Value>, Unstorable> {

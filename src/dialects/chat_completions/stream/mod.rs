@@ -1,14 +1,20 @@
 //! One choice of a stream: its deltas, and what stands beside them.
 
+mod calls;
+mod details;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::calls::{Call, add_function, is_whole};
-use super::details::Details;
-use super::rules::{Rule, Rules, Type, add, says_nothing, within};
-use super::{has_error, place};
+use self::calls::{Call, add_function, is_whole};
+use self::details::Details;
 use crate::dialects::Unstorable;
+use crate::dialects::choices::{
+    AssembledChoice, Rule, Rules, Type, add, has_error, place, says_nothing, within,
+};
 
 /// Members of a choice beside `delta`, `message`, `text`, `logprobs`, `error` and `index`.
 const OF_CHOICE: &Rules = &[
@@ -66,20 +72,15 @@ const OF_PARTS: &Rules = &[("content", Rule::Once(Type::List))];
 const OF_LOGPROBS: &Rules = &[("content", Rule::List), ("refusal", Rule::List)];
 
 #[derive(Debug, Default)]
-pub(super) struct Choice {
+pub struct StreamedChoice {
     whole: Map<String, Value>,
     message: Map<String, Value>,
     calls: BTreeMap<u64, Call>,
     details: Details,
 }
 
-impl Choice {
-    /// Adds what a chunk says of this choice. Once `has_given_up`, only how it ended is of interest.
-    pub(super) fn add(
-        &mut self,
-        mut choice: Map<String, Value>,
-        has_given_up: bool,
-    ) -> Result<(), Unstorable> {
+impl AssembledChoice for StreamedChoice {
+    fn add(&mut self, mut choice: Map<String, Value>, has_given_up: bool) -> Result<(), Unstorable> {
         if has_error(&choice) {
             return Err(Unstorable::Error);
         }
@@ -116,13 +117,11 @@ impl Choice {
         choice.into_iter().try_for_each(|(name, value)| add(&mut self.whole, OF_CHOICE, name, value))
     }
 
-    /// Whether it has said how it ended.
-    pub(super) fn has_ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.whole.get("finish_reason").and_then(Value::as_str).is_some_and(|reason| !reason.is_empty())
     }
 
-    /// Lets go what would be needed for a whole answer.
-    pub(super) fn give_up(&mut self) {
+    fn give_up(&mut self) {
         self.whole.retain(|name, _| name == "finish_reason");
         self.message.clear();
         self.calls.clear();
@@ -130,11 +129,11 @@ impl Choice {
     }
 
     /// Whether the arguments of each function are one JSON value: two calls under one number would be none.
-    pub(super) fn calls_are_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         self.calls.values().all(Call::is_whole) && self.message.get("function_call").is_none_or(is_whole)
     }
 
-    pub(super) fn finish(mut self, index: u64) -> Value {
+    fn finish(mut self, index: u64) -> Value {
         if !self.calls.is_empty() {
             let calls = self.calls.into_values().map(Call::finish).collect();
             self.message.insert("tool_calls".into(), Value::Array(calls));
@@ -149,7 +148,9 @@ impl Choice {
         self.whole.entry("finish_reason").or_insert(Value::Null);
         Value::Object(self.whole)
     }
+}
 
+impl StreamedChoice {
     fn add_delta(&mut self, delta: Map<String, Value>) -> Result<(), Unstorable> {
         if has_error(&delta) {
             return Err(Unstorable::Error);

@@ -10,7 +10,7 @@ use crate::sse::Event;
 ///
 /// # Errors
 /// `InvalidInput` if it is no object.
-pub(super) fn with_usage(body: &[u8]) -> Result<Bytes> {
+pub(in crate::dialects) fn with_usage(body: &[u8]) -> Result<Bytes> {
     const OPTIONS: &str = "stream_options";
     const USAGE: &str = "include_usage";
     let members = members(body)?;
@@ -23,7 +23,7 @@ pub(super) fn with_usage(body: &[u8]) -> Result<Bytes> {
 }
 
 /// The event of a chunk without its token usage. `None` if it has none.
-pub(super) fn without_usage(event: &Bytes) -> Option<Bytes> {
+pub(in crate::dialects) fn without_usage(event: &Bytes) -> Option<Bytes> {
     const USAGE: &str = "usage";
     // A line break between the members of JSON is a space, and a text contains none.
     let data = Event::read(event.clone()).data?.replace('\n', " ");

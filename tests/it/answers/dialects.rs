@@ -1,0 +1,252 @@
+//! What holds for the answers of every dialect: one table of promises, run for each.
+
+use likewise::dialects::Dialect;
+use likewise::dialects::chat_completions::ChatCompletions;
+use likewise::dialects::completions::Completions;
+use likewise::sse::Events;
+use serde_json::{Value, json};
+
+use super::{CHAT, is_hit, normalized, question, quiet, start, start_in, status, with};
+use crate::program::{Answer, Server, until};
+use crate::upstream::{Mode, Upstream};
+
+/// A dialect as a client speaks it.
+#[derive(Clone, Copy)]
+struct Client {
+    dialect: &'static dyn Dialect,
+    path: &'static str,
+    question: fn(&str) -> Value,
+    /// What each choice says.
+    text: fn(&Value) -> &Value,
+}
+
+const CLIENTS: [Client; 2] = [
+    Client { dialect: &ChatCompletions, path: CHAT, question, text: |choice| &choice["message"]["content"] },
+    Client {
+        dialect: &Completions,
+        path: "/v1/completions",
+        question: |text| json!({ "model": "gpt-5", "prompt": text }),
+        text: |choice| &choice["text"],
+    },
+];
+
+impl Client {
+    async fn ask(self, server: &Server, body: &Value) -> Answer {
+        server.ask("POST", self.path, &[], body.to_string()).await
+    }
+
+    /// The complete answer of a stream.
+    fn accumulated(self, answer: &Answer) -> Value {
+        assert_eq!(answer.header("content-type"), "text/event-stream");
+        let (mut events, mut assembler) = (Events::default(), self.dialect.assembler());
+        events.push(answer.body.as_str().expect("a stream is no JSON").as_bytes());
+        while let Some(event) = events.next_event() {
+            assembler.push(&event);
+        }
+        serde_json::from_slice(&assembler.finish().expect("it adds up")).unwrap()
+    }
+}
+
+fn streamed(body: &Value) -> Value {
+    with(body.clone(), json!({ "stream": true, "stream_options": { "include_usage": true } }))
+}
+
+#[tokio::test]
+async fn a_request_is_answered_by_the_upstream_once() {
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[]).await;
+        let body = (client.question)("what is it?");
+        let first = client.ask(&server, &body).await;
+        assert_eq!((first.status, status(&first)), (200, "fwd=miss"));
+        assert_eq!(upstream.seen()[0].path, client.path);
+        let second = client.ask(&server, &body).await;
+        assert!(is_hit(&second) && second.header("cache-status").ends_with("; detail=memory"));
+        assert_eq!(second.header("x-likewise-tokens-saved"), "30");
+        assert_ne!(second.body["id"], first.body["id"], "a replay is another delivery");
+        assert_eq!(normalized(second.body), normalized(first.body));
+        assert_eq!(upstream.calls(), 1);
+        let stats = [server.stat("/answers/hits").await, server.stat("/answers/misses").await];
+        assert_eq!(stats, [1, 1]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_the_same_in_both_forms_of_its_dialect() {
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[]).await;
+        let logprobs = if client.path == CHAT { json!(true) } else { json!(1) };
+        let variants = [json!({}), json!({ "n": 3 }), json!({ "logprobs": logprobs, "n": 2 })];
+        for (place, variant) in variants.iter().enumerate() {
+            let one = with(with((client.question)("tell me"), variant.clone()), json!({ "seed": 1 }));
+            let miss = client.ask(&server, &one).await;
+            assert!(!is_hit(&miss));
+            let hit = client.ask(&server, &streamed(&one)).await;
+            assert!(is_hit(&hit), "{place}");
+            assert_eq!(normalized(client.accumulated(&hit)), normalized(miss.body), "{place}");
+
+            let two = with(one, json!({ "seed": 2 }));
+            let miss = client.ask(&server, &streamed(&two)).await;
+            assert!(!is_hit(&miss));
+            let (hit, whole) = (client.ask(&server, &streamed(&two)).await, client.ask(&server, &two).await);
+            assert!(is_hit(&hit) && is_hit(&whole), "{place}");
+            assert_eq!(
+                normalized(client.accumulated(&hit)),
+                normalized(client.accumulated(&miss)),
+                "{place}"
+            );
+            assert_eq!(normalized(whole.body), normalized(client.accumulated(&miss)), "{place}");
+        }
+        assert_eq!(upstream.calls(), 2 * variants.len());
+    }
+}
+
+#[tokio::test]
+async fn usage_is_requested_of_the_upstream_and_reported_on_request() {
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[]).await;
+        let body = with((client.question)("how much?"), json!({ "stream": true }));
+        let miss = client.ask(&server, &body).await;
+        assert!(upstream.seen()[0].body.contains("include_usage"));
+        assert!(!miss.body.as_str().unwrap().contains("\"usage\""), "{}", miss.body);
+        let hit = client.ask(&server, &streamed(&body)).await;
+        assert!(is_hit(&hit));
+        assert_eq!(client.accumulated(&hit)["usage"]["total_tokens"], 30);
+        assert_eq!(upstream.calls(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_is_no_complete_answer_is_never_stored() {
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+        let error = json!({ "error": { "message": "bad" } }).to_string();
+        let json = |status, body: &str| {
+            Mode::Reply(status, vec![("content-type", "application/json")], body.to_owned())
+        };
+        let modes = [
+            Mode::Ending("length"),
+            Mode::Ending("content_filter"),
+            json(400, &error),
+            json(500, &error),
+            json(200, &error),
+            json(200, "{}"),
+        ];
+        for (place, mode) in modes.into_iter().enumerate() {
+            let body = with((client.question)("fragile"), json!({ "seed": place }));
+            for form in [body.clone(), streamed(&body)] {
+                upstream.next(mode.clone());
+                assert_eq!(status(&client.ask(&server, &form).await), "fwd=miss", "{mode:?}");
+            }
+            assert!(!is_hit(&client.ask(&server, &body).await), "{mode:?} was stored");
+            assert!(is_hit(&client.ask(&server, &body).await), "{mode:?}");
+        }
+        // A stream without its end.
+        let body = streamed(&(client.question)("cut"));
+        upstream.next(Mode::Events(vec!["data: {\"model\":\"m\",\"choices\":[]}\n\n".into()]));
+        client.ask(&server, &body).await;
+        quiet(&server).await;
+        assert!(!is_hit(&client.ask(&server, &body).await));
+    }
+}
+
+#[tokio::test]
+async fn concurrent_requests_share_one_call() {
+    const REQUESTS: usize = 20;
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[]).await;
+        let held = upstream.hold().await;
+        let body = (client.question)("the same");
+        let requests = (0..REQUESTS).map(|n| {
+            let body = if n % 2 == 0 { streamed(&body) } else { body.clone() };
+            let server = &server;
+            async move { client.ask(server, &body).await }
+        });
+        let release = async {
+            until("most are in flight", async || super::in_flight(&server).await > REQUESTS as u64 / 2).await;
+            drop(held);
+        };
+        let (answers, ()) =
+            futures_util::future::join(futures_util::future::join_all(requests), release).await;
+        assert_eq!(upstream.calls(), 1);
+        let texts = answers.iter().map(|answer| {
+            let whole =
+                if answer.body.is_string() { client.accumulated(answer) } else { answer.body.clone() };
+            (client.text)(&whole["choices"][0]).clone()
+        });
+        let texts: Vec<Value> = texts.collect();
+        assert!(texts[0].is_string() && texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    }
+}
+
+#[tokio::test]
+async fn directives_and_tags_hold() {
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[]).await;
+        let cache = async |cache: Value| {
+            client.ask(&server, &with((client.question)("direct me"), json!({ "cache": cache }))).await
+        };
+        let refused = cache(json!({ "only-if-cached": true })).await;
+        assert_eq!((refused.status, refused.error().0), (504, "not_cached"));
+        assert!(!is_hit(&cache(json!({ "no-store": true })).await));
+        assert!(!is_hit(&cache(json!({ "tags": ["product:42"] })).await), "no-store has stored");
+        assert!(upstream.seen().iter().all(|seen| !seen.body.contains("\"cache\"")), "directives are ours");
+        assert!(is_hit(&cache(json!({})).await));
+        assert_eq!(status(&cache(json!({ "no-cache": true })).await), "fwd=request");
+        let invalidated = json!({ "tags": ["product:42"] }).to_string();
+        assert_eq!(server.ask("POST", "/v1/invalidate", &[], invalidated).await.status, 200);
+        assert!(!is_hit(&cache(json!({})).await));
+        let warm = with((client.question)("surprise me"), json!({ "temperature": 1.2 }));
+        let bypassed = client.ask(&server, &warm).await;
+        assert_eq!((status(&bypassed), bypassed.header("x-likewise-reason")), ("fwd=bypass", "temperature"));
+        let wrong = client.ask(&server, &with(warm, json!({ "cache": { "ttl": "long" } }))).await;
+        assert_eq!((wrong.status, wrong.error().1), (400, Some("cache.ttl")));
+    }
+}
+
+#[tokio::test]
+async fn a_stored_answer_survives_a_restart() {
+    for client in CLIENTS {
+        let (dir, upstream, server) = start(&[]).await;
+        let body = (client.question)("remember me");
+        let first = client.ask(&server, &body).await;
+        quiet(&server).await;
+        drop(server);
+        let server = start_in(dir.path(), &upstream, &[]);
+        let hit = client.ask(&server, &streamed(&body)).await;
+        assert!(is_hit(&hit), "{}", status(&hit));
+        assert_eq!(normalized(client.accumulated(&hit)), normalized(first.body));
+        assert_eq!(upstream.calls(), 1);
+    }
+}
+
+/// Prompts in words, lists of prompts and tokens are all cached, each as another request.
+#[tokio::test]
+async fn every_kind_of_prompt_is_cached() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let [_, completions] = CLIENTS;
+    let prompts =
+        [json!("one"), json!(["one"]), json!(["one", "two"]), json!([1, 2]), json!([[1, 2]]), json!("one ")];
+    for prompt in &prompts {
+        let body = json!({ "model": "m", "prompt": prompt });
+        assert!(!is_hit(&completions.ask(&server, &body).await), "{prompt}");
+        assert!(is_hit(&completions.ask(&server, &body).await), "{prompt}");
+    }
+    let body = json!({ "model": "m" });
+    assert!(!is_hit(&completions.ask(&server, &body).await));
+    assert_eq!(upstream.calls(), prompts.len() + 1);
+}
+
+/// The same body on two routes is two requests.
+#[tokio::test]
+async fn no_answer_is_replayed_by_another_dialect() {
+    let (_dir, upstream, server): (_, Upstream, _) = start(&[]).await;
+    let body = with(question("hi"), json!({ "prompt": "hi" }));
+    for client in CLIENTS {
+        assert!(!is_hit(&client.ask(&server, &body).await));
+    }
+    for client in CLIENTS {
+        let hit = client.ask(&server, &body).await;
+        assert!(is_hit(&hit) && (client.text)(&hit.body["choices"][0]).is_string(), "{}", hit.body);
+    }
+    assert_eq!(upstream.calls(), 2);
+}
