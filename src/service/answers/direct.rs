@@ -1,13 +1,12 @@
 //! Answers without the proxy: an application that calls its model itself stores and looks up answers here.
 
-use std::sync::Arc;
-
-use super::generate::StoreRequest;
-use super::inflight::Caller;
+use super::Answers;
+use super::inflight::{Caller, StorePolicy};
+use super::request::ResolvedRequest;
 use super::response::MatchKind;
+use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
-use super::{Answers, ResolvedRequest, StorePolicy};
-use crate::cache::{Stamp, TierName, Verdict};
+use crate::cache::{Policy, Stamp, TierName};
 use crate::domain::{Credential, Key, Subject, Tag, Tenant};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Json, Partition, of_text};
@@ -54,110 +53,116 @@ pub struct LookupHit {
     pub fresh_seconds: i64,
 }
 
-impl Answers {
-    /// The present point in the order of invalidations: an answer is stored only if none of its tags was invalidated since.
-    pub fn stamp(&self) -> Stamp {
-        self.cache.freshness().versions().stamp()
-    }
-
-    /// Looks up the answer to a question.
-    ///
-    /// # Errors
-    /// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
-    pub async fn lookup(&self, question: &Question<'_>) -> Result<Option<LookupHit>> {
-        let resolved = self.resolve_question(question)?;
-        let found = self.look(&resolved.namespace, &resolved.identity.key).await;
-        let found = found.filter(|found| self.accepts(found, &resolved, question.directives));
-        let known = found.and_then(|found| {
-            let record = StoredAnswer::decode(&found.entry.value).filter(|record| record.is_text)?;
-            let (meta, now) = (&found.entry.meta, self.cache.freshness().now());
-            Some(LookupHit {
-                id: resolved.identity.key,
-                answer: String::from_utf8_lossy(record.answer).into_owned(),
-                match_kind: MatchKind::of(meta, &resolved.identity),
-                tier: found.tier,
-                is_stale: found.verdict != Verdict::Fresh,
-                age_seconds: now.since(meta.created),
-                fresh_seconds: i64::from(meta.expires.0) - i64::from(now.0),
-            })
-        });
-        match &known {
-            Some(known) if known.is_stale => self.metrics.stale.inc(),
-            Some(_) => self.metrics.hits.inc(),
-            None => self.metrics.misses.inc(),
-        };
-        Ok(known)
-    }
-
-    /// Stores an answer of the application and returns its id.
-    ///
-    /// # Errors
-    /// As [`Answers::lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
-    /// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
-    pub async fn store(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
-        let resolved = self.resolve_question(question)?;
-        let record = StoredAnswer {
-            dialect: 0,
-            usage: None,
-            was_usage_requested: false,
-            is_text: true,
-            is_ttl_requested: question.directives.ttl_seconds.is_some(),
-            scope: resolved.identity.scope,
-            question: question.prompt,
-            answer: answer.as_bytes(),
-        };
-        super::check_size(record.bytes(), &resolved.namespace.policy)?;
-        let held = self.key_locks.lock(&[resolved.identity.key]).await;
-        let store_request =
-            StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, cost_us: 0 };
-        let kept = self.begin_store(&resolved, store_request, held).await;
-        let message = "a tag of the answer was invalidated since it was requested";
-        self.finish_store(&resolved, &kept.ok_or_else(|| Error::new(Kind::Conflict, message))?).await?;
-        Ok(resolved.identity.key)
-    }
-
-    /// Removes an answer, also one that is in flight.
-    ///
-    /// # Errors
-    /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
-    pub async fn delete(self: &Arc<Self>, id: Key) -> Result<()> {
-        let _held = self.key_locks.lock(&[id]).await;
-        self.inflight.forbid_store(&id);
-        self.cache.remove_many(&[id]).await
-    }
-
-    fn resolve_question(&self, question: &Question<'_>) -> Result<ResolvedRequest> {
-        if !(1..=PROMPT_BYTES_MAX).contains(&question.prompt.len()) {
-            return Err(Error::invalid("prompt", format!("a prompt has 1 to {PROMPT_BYTES_MAX} bytes")));
-        }
-        if !question.scope.is_exact() {
-            return Err(Error::invalid("scope", "a number in the scope cannot be represented exactly"));
-        }
-        check_tags(question.tags)?;
-        let directives = question.directives;
-        let namespace = self.namespaces.of_answers(question.tenant, directives.namespace.as_deref())?;
-        let partition = Partition {
-            tenant: question.tenant,
-            namespace: &namespace.name,
-            credential: question
-                .credential
-                .filter(|_| !self.options.share_across_keys)
-                .map(Credential::as_bytes),
-            upstream: NO_UPSTREAM,
-            query: None,
-            headers: &[],
-        };
-        let identity = of_text(&partition, question.scope, question.prompt, self.normalization());
-        let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
-        let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds)?;
-        Ok(ResolvedRequest {
-            identity,
-            namespace,
-            model: "".into(),
-            question: None,
-            caller: Caller::default(),
-            completed: 0,
-            store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },
+/// Looks up the answer to a question.
+///
+/// # Errors
+/// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
+pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result<Option<LookupHit>> {
+    let resolved = resolve_question(answers, question)?;
+    let found = answers.lookup.find(&resolved).await;
+    let found = found.filter(|found| answers.lookup.accepts(found, &resolved, question.directives));
+    let known = found.and_then(|found| {
+        let record = StoredAnswer::decode(&found.found.entry.value).filter(|record| record.is_text)?;
+        let hit = answers.lookup.hit_info(&found);
+        Some(LookupHit {
+            id: resolved.identity.key,
+            answer: String::from_utf8_lossy(record.answer).into_owned(),
+            match_kind: hit.match_kind,
+            tier: hit.tier,
+            is_stale: hit.is_stale,
+            age_seconds: hit.age_seconds,
+            fresh_seconds: hit.fresh_seconds,
         })
+    });
+    match &known {
+        Some(known) if known.is_stale => answers.metrics.stale.inc(),
+        Some(_) => answers.metrics.hits.inc(),
+        None => answers.metrics.misses.inc(),
+    };
+    Ok(known)
+}
+
+/// Stores an answer of the application and returns its id.
+///
+/// # Errors
+/// As [`lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
+/// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
+pub(super) async fn store(
+    answers: &Answers,
+    question: &Question<'_>,
+    answer: &str,
+    stamp: Stamp,
+) -> Result<Key> {
+    let resolved = resolve_question(answers, question)?;
+    let record = StoredAnswer {
+        dialect: 0,
+        usage: None,
+        was_usage_requested: false,
+        is_text: true,
+        is_ttl_requested: question.directives.ttl_seconds.is_some(),
+        scope: resolved.identity.scope,
+        question: question.prompt,
+        answer: answer.as_bytes(),
+    };
+    check_size(record.bytes(), &resolved.namespace.policy)?;
+    let held = answers.lookup.lock(&resolved.identity.key).await;
+    let store_request =
+        StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, cost_us: 0 };
+    let kept = begin_store(&answers.lookup, &resolved, store_request, held).await;
+    let message = "a tag of the answer was invalidated since it was requested";
+    kept.ok_or_else(|| Error::new(Kind::Conflict, message))?.finish().await?;
+    Ok(resolved.identity.key)
+}
+
+/// Removes an answer, also one that is in flight.
+///
+/// # Errors
+/// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
+pub(super) async fn delete(answers: &Answers, id: Key) -> Result<()> {
+    let _held = answers.lookup.lock(&id).await;
+    answers.inflight.forbid_store(&id);
+    answers.lookup.cache().remove_many(&[id]).await
+}
+
+fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<ResolvedRequest> {
+    if !(1..=PROMPT_BYTES_MAX).contains(&question.prompt.len()) {
+        return Err(Error::invalid("prompt", format!("a prompt has 1 to {PROMPT_BYTES_MAX} bytes")));
     }
+    if !question.scope.is_exact() {
+        return Err(Error::invalid("scope", "a number in the scope cannot be represented exactly"));
+    }
+    check_tags(question.tags)?;
+    let directives = question.directives;
+    let namespace = answers.namespaces.of_answers(question.tenant, directives.namespace.as_deref())?;
+    let partition = Partition {
+        tenant: question.tenant,
+        namespace: &namespace.name,
+        credential: question
+            .credential
+            .filter(|_| !answers.options.share_across_keys)
+            .map(Credential::as_bytes),
+        upstream: NO_UPSTREAM,
+        query: None,
+        headers: &[],
+    };
+    let identity = of_text(&partition, question.scope, question.prompt, answers.normalization());
+    let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
+    let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds)?;
+    Ok(ResolvedRequest {
+        identity,
+        namespace,
+        model: "".into(),
+        question: None,
+        caller: Caller::default(),
+        completed: 0,
+        store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },
+    })
+}
+
+fn check_size(bytes: usize, policy: &Policy) -> Result<()> {
+    if bytes <= policy.value_bytes_max {
+        return Ok(());
+    }
+    let max = policy.value_bytes_max;
+    Err(Error::new(Kind::TooLarge, format!("the answer has {bytes} bytes, at most {max} are allowed")))
 }

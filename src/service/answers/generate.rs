@@ -5,25 +5,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::Answers;
 use super::broadcast::{FullReply, GenerationState, Streamed};
-use super::inflight::{Generation, StorePolicy, Waiter};
+use super::inflight::{Generation, Waiter};
 use super::reason::Reason;
+use super::replay::record_for;
 use super::replay_buffer::UsageContent;
-use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
-use super::{Answers, ResolvedRequest};
+use super::request::{ResolvedRequest, ResponseForm};
+use super::store::{PendingWrite, StoreRequest, begin_store};
+use super::stored_answer::StoredAnswer;
+use super::stream_progress::StreamProgress;
 use crate::byte_budget::UNCOUNTED_BYTES;
-use crate::cache::{KeyGuard, Policy, Stamp, TierName};
-use crate::dialects::{Answer, Assembler, Dialect, Unstorable};
-use crate::domain::{Codec, Entry, EntryMeta, Key, Subject, TokenUsage};
+use crate::cache::Stamp;
+use crate::dialects::{Answer, Dialect, Unstorable};
+use crate::domain::TokenUsage;
 use crate::error::{Error, Kind, Result};
-use crate::sse::{Event, Events};
+use crate::service::Directives;
+use crate::sse::Event;
 use crate::upstream::{Call, Reply};
-
-/// How long the connection may take to end a stream after the event that ends its answer.
-const END_WITHIN: Duration = Duration::from_millis(50);
 
 /// What each byte of half an event takes: the buffer that it is collected in doubles, its former halves stay with the allocator for a
 /// while, and the connection to the upstream reads ahead of it.
@@ -31,9 +32,6 @@ const HALF_EVENT_COST: usize = 8;
 
 /// How long a stream that is no longer collected waits for its slowest reader.
 const SPACE_WITHIN: Duration = Duration::from_secs(60);
-
-/// Characters of an error in a stream that clients get.
-const FAULT_CHARS_MAX: usize = 500;
 
 /// The task that generates an answer.
 pub(super) struct Generator {
@@ -48,22 +46,6 @@ pub(super) struct Generator {
     pub(super) streams: bool,
     /// Why the answer must not be stored. `None` if it may be.
     pub(super) not_stored: Option<Reason>,
-}
-
-/// An answer that is in memory and not yet on the disk.
-pub(super) struct PendingWrite<'a> {
-    key: Key,
-    entry: Arc<Entry>,
-    /// No other task replaces it before it is on the disk.
-    _held: KeyGuard<'a>,
-}
-
-/// An answer to be stored: generated, or sent by an application.
-pub(super) struct StoreRequest<'a> {
-    pub(super) record: StoredAnswer<'a>,
-    pub(super) store_policy: StorePolicy,
-    pub(super) stamp: Stamp,
-    pub(super) cost_us: u32,
 }
 
 impl Generator {
@@ -83,16 +65,23 @@ impl Generator {
             }
         };
         if let Some(stored) = &stored
-            && let Err(error) = self.answers.finish_store(&self.resolved, stored).await
+            && let Err(error) = stored.finish().await
         {
             tracing::warn!(%error, "failed to write an answer to disk; it is in memory only");
             self.count_not_stored(Reason::Disk);
-            // Otherwise the previous answer would come back from the disk. If this fails too, the disk is no longer read.
-            let _ = self.answers.cache.remove_many(&[stored.key]).await;
-            self.answers.put_in_memory(&self.resolved, stored);
+            stored.keep_in_memory_only().await;
         }
         generation.remove();
         stored.is_some()
+    }
+
+    /// Whether the answer was stored since the request was looked up, fit for a response in this form.
+    pub(super) async fn has_completed(&self, form: ResponseForm, directives: &Directives) -> bool {
+        let lookup = &self.answers.lookup;
+        let found = lookup.find(&self.resolved).await;
+        found.is_some_and(|found| {
+            lookup.is_new(&found, &self.resolved, directives) && record_for(&found, form).is_some()
+        })
     }
 
     async fn generate(&self, call: Call, generation: &Generation) -> Option<PendingWrite<'_>> {
@@ -322,13 +311,14 @@ impl Generator {
             return Err(reason);
         }
         // A delete holds the stripe too: before the policy is closed it prevents the store, and later it removes the entry.
-        let held = self.answers.key_locks.lock(&[self.resolved.identity.key]).await;
+        let held = self.answers.lookup.lock(&self.resolved.identity.key).await;
         let store_policy = generation.close_store_policy()?;
         let record = StoredAnswer { is_ttl_requested: store_policy.is_ttl_requested, ..record };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         let store_request = StoreRequest { record, store_policy, stamp: self.stamp, cost_us };
-        let stored =
-            self.answers.begin_store(&self.resolved, store_request, held).await.ok_or(Reason::Invalidated)?;
+        let stored = begin_store(&self.answers.lookup, &self.resolved, store_request, held)
+            .await
+            .ok_or(Reason::Invalidated)?;
         generation.mark_stored(&stored.tags());
         Ok(stored)
     }
@@ -347,7 +337,7 @@ impl Generator {
     }
 
     fn count_spent(&self, usage: Option<TokenUsage>) {
-        usage.into_iter().for_each(|usage| self.answers.spent(&self.resolved.model, usage));
+        usage.into_iter().for_each(|usage| self.answers.costs.spent(&self.resolved.model, usage));
     }
 
     fn count_not_stored(&self, reason: Reason) {
@@ -355,141 +345,8 @@ impl Generator {
     }
 }
 
-/// A stream as it is read.
-struct StreamProgress {
-    events: Events,
-    dialect: &'static dyn Dialect,
-    assembler: Box<dyn Assembler>,
-    /// The event that ends the stream, held back until the answer is stored.
-    last: Option<Bytes>,
-    /// The error that the stream reported.
-    fault: Option<String>,
-    /// Until when a stream whose answer has ended is read.
-    end: Option<Instant>,
-    /// Whether it is too long to be collected.
-    is_too_long: bool,
-}
-
-impl StreamProgress {
-    fn new(dialect: &'static dyn Dialect) -> StreamProgress {
-        StreamProgress {
-            events: Events::default(),
-            dialect,
-            assembler: dialect.assembler(),
-            last: None,
-            fault: None,
-            end: None,
-            is_too_long: false,
-        }
-    }
-
-    /// The next bytes of a stream. After the end of the answer the stream is read to its own end, so that its connection can be
-    /// used again, for [`END_WITHIN`] at most; errors of the connection are ignored then.
-    async fn next_of(&mut self, reply: &mut Reply) -> Result<Option<Bytes>> {
-        if !self.assembler.is_done() {
-            return reply.next().await;
-        }
-        let end = *self.end.get_or_insert_with(|| Instant::now() + END_WITHIN);
-        Ok(tokio::time::timeout_at(end, reply.next()).await.ok().and_then(Result::ok).flatten())
-    }
-
-    /// The result of the stream, the reason if it is no answer, and the event that was held back.
-    fn finish(self) -> (Streamed, Option<Unstorable>, Option<Bytes>) {
-        let StreamProgress { dialect, mut assembler, last, fault, .. } = self;
-        let (usage, is_over) = (assembler.usage(), assembler.is_done() || assembler.has_ended());
-        let faulty = |message: String| Streamed::Faulty(Error::new(Kind::Upstream, message));
-        let answer =
-            assembler.finish().and_then(|json| dialect.read_reply(&json).ok_or(Unstorable::Uncertain));
-        let (streamed, unstorable) = match (fault, answer) {
-            (Some(fault), _) => {
-                let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
-                (faulty(format!("the upstream's stream ended in an error: {fault}")), Some(Unstorable::Error))
-            }
-            (None, Ok(answer)) => (Streamed::Answer(Arc::new(answer)), None),
-            (None, Err(unstorable)) if is_over => (Streamed::Uncertain(usage), Some(unstorable)),
-            (None, Err(_)) => {
-                let message = "the upstream's stream ended before its answer was complete";
-                (faulty(message.into()), Some(Unstorable::Incomplete))
-            }
-        };
-        (streamed, unstorable, last)
-    }
-}
-
 /// Notifies all waiters. A stored answer can be joined until it is on the disk; any other generation ends here, and the next
 /// request starts a new one.
 fn publish(generation: &Generation, stored: Option<&PendingWrite<'_>>, state: GenerationState) {
     if stored.is_some() { generation.broadcast().set_state(state) } else { generation.end(state) }
-}
-
-impl PendingWrite<'_> {
-    fn tags(&self) -> Vec<Subject> {
-        tags_of(&self.entry)
-    }
-}
-
-/// The tags of an answer.
-pub(super) fn tags_of(entry: &Entry) -> Vec<Subject> {
-    entry.meta.tags.iter().map(|version| version.tag).collect()
-}
-
-impl Answers {
-    /// Replaces the previous answer in memory and inherits its tags. `None` if one of the tags was invalidated since the
-    /// generation began. `held` is the key's stripe.
-    pub(super) async fn begin_store<'a>(
-        &'a self,
-        resolved: &ResolvedRequest,
-        store_request: StoreRequest<'_>,
-        held: KeyGuard<'a>,
-    ) -> Option<PendingWrite<'a>> {
-        let key = resolved.identity.key;
-        let mut store_policy = store_request.store_policy;
-        if let Some(before) = self.look_locked(&resolved.namespace, &key).await {
-            store_policy.depend_on(tags_of(&before.entry));
-        }
-        let versions = self.cache.freshness().versions();
-        let tokens = versions.admit(store_request.stamp, resolved.namespace.subject, &store_policy.tags)?;
-        let policy = &*resolved.namespace.policy;
-        // An inherited TTL was shortened by the jitter already; again and again it would approach zero.
-        let jitter_share = if store_policy.inherits_ttl { 0.0 } else { policy.jitter_share };
-        let policy = Policy { jitter_share, ..policy.clone() };
-        let lifetime = self.cache.freshness().lifetime(&policy, store_policy.ttl_seconds);
-        let usage = store_request.record.usage.unwrap_or_default();
-        let meta = EntryMeta {
-            soft_expires: lifetime.soft_expires,
-            stale_until: lifetime.stale_until,
-            cost_us: store_request.cost_us,
-            tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
-            namespace: resolved.namespace.subject,
-            epoch: tokens.epoch,
-            tags: tokens.tags,
-            content_type: CONTENT_TYPE.into(),
-            validator: resolved.identity.exact.half(),
-            ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
-        };
-        let entry = Arc::new(Entry { meta, value: store_request.record.encode().into() });
-        let stored = PendingWrite { key, entry, _held: held };
-        self.put_in_memory(resolved, &stored);
-        Some(stored)
-    }
-
-    /// Stores an answer in memory, if the policy of its namespace uses memory.
-    fn put_in_memory(&self, resolved: &ResolvedRequest, stored: &PendingWrite<'_>) {
-        if resolved.namespace.policy.uses(TierName::Memory) {
-            self.cache.keep(stored.key, Arc::clone(&stored.entry));
-        }
-    }
-
-    /// Writes a stored answer to the disk.
-    ///
-    /// # Errors
-    /// `Io`, `DiskFull`, `Unavailable`: then the answer is not in memory either.
-    pub(super) async fn finish_store(
-        &self,
-        resolved: &ResolvedRequest,
-        stored: &PendingWrite<'_>,
-    ) -> Result<()> {
-        let entries = vec![(stored.key, Arc::clone(&stored.entry))];
-        self.cache.put_many(&resolved.namespace, entries).await
-    }
 }

@@ -1,91 +1,65 @@
-//! Looks up stored answers, decides whether one may be served, and replays it in the requested form.
+//! Looks up stored answers in the tiers, and decides whether one may be served.
 
-use tokio::time::Instant;
+use std::sync::Arc;
 
-use super::response::{AnswerResponse, Body, HitInfo, MatchKind, Outcome};
-use super::{AnswerRequest, Answers, ResolvedRequest, ResponseForm, StoredAnswer};
-use crate::cache::{Found, Namespace, Verdict};
+use super::request::ResolvedRequest;
+use super::response::{HitInfo, MatchKind};
+use crate::cache::{Cache, Found, Freshness, KeyGuard, StripedLocks, Verdict};
 use crate::domain::{Key, Subject};
-use crate::error::Result;
 use crate::service::Directives;
-use crate::upstream::Headers;
 
-/// About so many bytes of a replay are produced at once.
-pub const REPLAYED_BYTES: usize = 64 * 1024;
+/// The lookup by identity.
+pub(super) struct Lookup {
+    cache: Arc<Cache>,
+    key_locks: StripedLocks,
+}
 
-impl Answers {
+/// A stored answer that was found.
+#[derive(Debug, Clone)]
+pub(super) struct Match {
+    pub(super) found: Found,
+    /// How its question matches.
+    pub(super) kind: MatchKind,
+}
+
+impl Lookup {
+    pub(super) fn new(cache: Arc<Cache>) -> Lookup {
+        Lookup { cache, key_locks: StripedLocks::new() }
+    }
+
     /// Looks in memory, then in the tiers below.
-    pub(super) async fn look(&self, namespace: &Namespace, key: &Key) -> Option<Found> {
-        if let Some(found) = self.cache.peek(key) {
-            return Some(found);
+    pub(super) async fn find(&self, resolved: &ResolvedRequest) -> Option<Match> {
+        if let Some(found) = self.cache.peek(&resolved.identity.key) {
+            return Some(Match::new(found, resolved));
         }
-        let _held = self.key_locks.lock(std::slice::from_ref(key)).await;
-        self.look_locked(namespace, key).await
+        let _held = self.lock(&resolved.identity.key).await;
+        self.find_locked(resolved).await
     }
 
     /// Looks in every tier. The caller holds the key's stripe, so that no other task replaces an entry while it is promoted.
-    pub(super) async fn look_locked(&self, namespace: &Namespace, key: &Key) -> Option<Found> {
-        if let Some(found) = self.cache.peek(key) {
-            return Some(found);
-        }
-        self.cache.fetch(namespace, std::slice::from_ref(key)).await.pop().flatten()
+    pub(super) async fn find_locked(&self, resolved: &ResolvedRequest) -> Option<Match> {
+        let key = &resolved.identity.key;
+        let found = match self.cache.peek(key) {
+            Some(found) => Some(found),
+            None => self.cache.fetch(&resolved.namespace, std::slice::from_ref(key)).await.pop().flatten(),
+        };
+        found.map(|found| Match::new(found, resolved))
     }
 
-    /// Whether an entry may be served. An entry without one of the request's tags would survive an invalidation of that tag.
-    pub(super) fn accepts(&self, found: &Found, resolved: &ResolvedRequest, directives: &Directives) -> bool {
-        directives.accept(self.cache.freshness(), found) && carries(found, &resolved.store_policy.tags)
+    /// Whether an answer may be served. One without a tag of the request would survive an invalidation of that tag.
+    pub(super) fn accepts(&self, found: &Match, resolved: &ResolvedRequest, directives: &Directives) -> bool {
+        directives.accept(self.freshness(), &found.found) && found.has_tags(&resolved.store_policy.tags)
     }
 
-    /// A hit in the requested form. `None` if the answer cannot be replayed in that form.
-    pub(super) fn hit(
-        &self,
-        found: &Found,
-        resolved: &ResolvedRequest,
-        form: ResponseForm,
-        started: Instant,
-    ) -> Option<AnswerResponse> {
-        let record = record_for(found, form)?;
-        let body = self.replayed(record.answer, form)?;
-        let age = self.age(found, resolved);
-        if age.match_kind == MatchKind::Normalized {
-            self.metrics.normalized_hits.inc();
-        }
-        let saved = record.usage.map(|usage| self.saved(&resolved.model, usage));
-        Some(AnswerResponse {
-            id: Some(resolved.identity.key),
-            saved,
-            lookup: started.elapsed(),
-            ..AnswerResponse::new(200, Headers::new(), body, Outcome::Hit(age))
-        })
+    /// Whether an answer may be served and needs no refresh.
+    pub(super) fn is_new(&self, found: &Match, resolved: &ResolvedRequest, directives: &Directives) -> bool {
+        found.is_fresh() && self.accepts(found, resolved, directives)
     }
 
-    /// Where it was found, and how old it is.
-    pub(super) fn age(&self, found: &Found, resolved: &ResolvedRequest) -> HitInfo {
-        let (meta, now) = (&found.entry.meta, self.cache.freshness().now());
-        HitInfo {
-            tier: found.tier,
-            is_stale: found.verdict != Verdict::Fresh,
-            match_kind: MatchKind::of(meta, &resolved.identity),
-            age_seconds: now.since(meta.created),
-            fresh_seconds: i64::from(meta.expires.0) - i64::from(now.0),
-        }
-    }
-
-    /// An answer as a new response, with the time of now.
-    pub(super) fn replayed(&self, json: &[u8], form: ResponseForm) -> Option<Body> {
-        let now = self.cache.freshness().now();
-        if form.streams {
-            let mut replay = form.dialect.replay_events(json, now, form.wants_usage)?;
-            let first = replay.next_bytes(REPLAYED_BYTES)?;
-            return Some(if replay.is_over() { Body::Events(first) } else { Body::Replay(first, replay) });
-        }
-        Some(Body::Whole(form.dialect.replay_json(json, now).into()))
-    }
-
-    /// Whether an answer that has ended may stand in for an upstream that fails (RFC 5861 section 4).
+    /// Whether an expired answer may stand in for an upstream that fails (RFC 5861 section 4).
     pub(super) fn may_stand_in(
         &self,
-        found: &Found,
+        found: &Match,
         resolved: &ResolvedRequest,
         directives: &Directives,
     ) -> bool {
@@ -95,52 +69,48 @@ impl Answers {
         self.accepts(found, resolved, &Directives { stale_seconds_max: limit, ..directives.clone() })
     }
 
-    /// The stale answer in the place of a failure, if it was not removed meanwhile.
-    pub(super) async fn stand_in(
-        &self,
-        request: &AnswerRequest,
-        resolved: &ResolvedRequest,
-        form: ResponseForm,
-        failed: &Result<AnswerResponse>,
-        started: Instant,
-    ) -> Option<AnswerResponse> {
-        let found = self.look(&resolved.namespace, &resolved.identity.key).await?;
-        if self.is_new(&found, resolved, &request.directives) {
-            // Another request has stored a fresh answer meanwhile.
-            return self.hit(&found, resolved, form, started);
+    /// Where an answer was found, and its age.
+    pub(super) fn hit_info(&self, found: &Match) -> HitInfo {
+        let (meta, now) = (&found.found.entry.meta, self.freshness().now());
+        HitInfo {
+            tier: found.found.tier,
+            is_stale: !found.is_fresh(),
+            match_kind: found.kind,
+            age_seconds: now.since(meta.created),
+            fresh_seconds: i64::from(meta.expires.0) - i64::from(now.0),
         }
-        let found = Some(found).filter(|found| self.may_stand_in(found, resolved, &request.directives))?;
-        let body = self.replayed(replayable(&found, form)?.answer, form)?;
-        let status = failed.as_ref().ok().map(|response| response.status);
-        let outcome = Outcome::StaleIfError(self.age(&found, resolved), status);
-        Some(AnswerResponse {
-            id: Some(resolved.identity.key),
-            ..AnswerResponse::new(200, Headers::new(), body, outcome)
-        })
     }
 
-    /// Whether an entry may be served and needs no refresh.
-    pub(super) fn is_new(&self, found: &Found, resolved: &ResolvedRequest, directives: &Directives) -> bool {
-        found.verdict == Verdict::Fresh && self.accepts(found, resolved, directives)
+    /// Holds the stripe of a key: no other task stores or removes its answer meanwhile.
+    pub(super) async fn lock(&self, key: &Key) -> KeyGuard<'_> {
+        self.key_locks.lock(std::slice::from_ref(key)).await
+    }
+
+    /// Returns once no stripe is held.
+    pub(super) async fn wait_for_locks(&self) {
+        self.key_locks.wait().await;
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub(super) fn freshness(&self) -> &Freshness {
+        self.cache.freshness()
     }
 }
 
-/// The stored answer, if it can be replayed in this form.
-pub(super) fn record_for(found: &Found, form: ResponseForm) -> Option<StoredAnswer<'_>> {
-    let record = replayable(found, form)?;
-    // A JSON answer reports usage, and so does a stream whose client requested it, unless the upstream never does.
-    let needs_usage = !form.streams || form.wants_usage;
-    let reports_usage = record.usage.is_some() || record.was_usage_requested;
-    (reports_usage || !needs_usage).then_some(record)
-}
+impl Match {
+    fn new(found: Found, resolved: &ResolvedRequest) -> Match {
+        let kind = MatchKind::of(&found.entry.meta, &resolved.identity);
+        Match { found, kind }
+    }
 
-/// The stored answer, if it is of the dialect of this form.
-fn replayable(found: &Found, form: ResponseForm) -> Option<StoredAnswer<'_>> {
-    let is_of_dialect =
-        |record: &StoredAnswer<'_>| !record.is_text && record.dialect == form.dialect.record_code();
-    StoredAnswer::decode(&found.entry.value).filter(is_of_dialect)
-}
+    pub(super) fn is_fresh(&self) -> bool {
+        self.found.verdict == Verdict::Fresh
+    }
 
-fn carries(found: &Found, tags: &[Subject]) -> bool {
-    tags.iter().all(|tag| found.entry.meta.tags.iter().any(|version| version.tag == *tag))
+    fn has_tags(&self, tags: &[Subject]) -> bool {
+        tags.iter().all(|tag| self.found.entry.meta.tags.iter().any(|version| version.tag == *tag))
+    }
 }

@@ -6,132 +6,72 @@
 
 mod broadcast;
 mod coalesce;
+mod costs;
 mod direct;
+mod flow;
 mod generate;
 mod inflight;
 mod lookup;
 mod metrics;
+mod options;
 mod reason;
 mod refresh_backoff;
+mod replay;
 mod replay_buffer;
+mod request;
 mod response;
+mod result;
+mod store;
 mod stored_answer;
+mod stream_progress;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use broadcast::EventStream;
 pub use direct::{LookupHit, Question};
-pub use lookup::REPLAYED_BYTES;
 pub use metrics::AnswerMetrics;
+pub use options::Options;
 pub use reason::Reason;
+pub use replay::REPLAYED_BYTES;
+pub use request::AnswerRequest;
 pub use response::{AnswerResponse, Body, HitInfo, MatchKind, Outcome, Saved};
 pub use stored_answer::StoredAnswer;
 
-use self::generate::tags_of;
+use self::broadcast::leader_died;
+use self::coalesce::not_stored;
+use self::costs::Costs;
+use self::flow::Flow;
 use self::inflight::{Caller, InflightTable, StorePolicy};
+use self::lookup::Lookup;
 use self::refresh_backoff::RefreshBackoff;
-use super::{Directives, check_tags};
+use self::request::{ResolvedRequest, ResponseForm};
+use self::result::{Awaited, RetryReason};
+use super::check_tags;
 use crate::byte_budget::ByteBudget;
-use crate::cache::{Cache, Found, Namespace, Namespaces, Policy, StripedLocks, Verdict};
-use crate::dialects::{Dialect, ParsedRequest};
-use crate::domain::{Credential, Subject, Tag, Tenant, TokenUsage};
+use crate::cache::{Cache, Namespaces, Stamp};
+use crate::dialects::ParsedRequest;
+use crate::domain::{Credential, Key, Subject};
 use crate::error::{Error, Kind, Result};
-use crate::request_identity::{Identity, Normalization, Partition};
-use crate::upstream::{self, Headers, Origin, Prices};
+use crate::request_identity::{Normalization, Partition};
+use crate::upstream::{self, Origin, Prices};
 
-/// Which answers are stored, and which requests share them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Requests above this temperature expect another answer each time: they bypass the cache.
-    pub temperature_max: f64,
-    /// Whether answers that call tools are stored, and requests that offer tools are coalesced.
-    pub cache_tool_calls: bool,
-    /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
-    /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.
-    pub normalize_questions: bool,
-    /// Whether requests with different credentials share answers.
-    pub share_across_keys: bool,
-    /// Whether a generation whose waiters have all left is completed and stored.
-    pub finish_abandoned: bool,
-    /// Concurrent refreshes of stale answers; further stale answers are refreshed by a later hit.
-    pub concurrent_refreshes_max: usize,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            temperature_max: 1.0,
-            cache_tool_calls: false,
-            normalize_questions: false,
-            share_across_keys: false,
-            finish_abandoned: false,
-            concurrent_refreshes_max: 64,
-        }
-    }
-}
-
-/// A request for an answer.
-#[derive(Debug)]
-pub struct AnswerRequest {
-    /// The parsed request.
-    pub parsed: Arc<ParsedRequest>,
-    /// Its body.
-    pub body: Bytes,
-    /// The query string, which is forwarded and part of the identity.
-    pub query: Option<String>,
-    /// The tenant that sent it.
-    pub tenant: Tenant,
-    /// The credential of the client.
-    pub credential: Option<Credential>,
-    /// Headers that are forwarded and part of the identity.
-    pub headers: Vec<(String, String)>,
-    /// Headers that are forwarded only.
-    pub traces: Headers,
-    /// Its cache directives.
-    pub directives: Directives,
-    /// The tags of the answer.
-    pub tags: Vec<Tag>,
-}
-
-/// A request with its namespace, identity and policy resolved.
-#[derive(Debug, Clone)]
-struct ResolvedRequest {
-    identity: Identity,
-    namespace: Namespace,
-    model: Arc<str>,
-    question: Option<Arc<str>>,
-    store_policy: StorePolicy,
-    caller: Caller,
-    /// Generations that were completed before the lookup ([`InflightTable::completed`]).
-    completed: u64,
-}
-
-/// The form that a client requests.
-#[derive(Debug, Clone, Copy)]
-struct ResponseForm {
-    dialect: &'static dyn Dialect,
-    streams: bool,
-    wants_usage: bool,
-}
+/// How many leaders a request waits for that died or left it no response.
+const LEADERS_MAX: usize = 3;
 
 /// The use case. Shared by `Arc`.
 pub struct Answers {
-    cache: Arc<Cache>,
+    lookup: Lookup,
     namespaces: Arc<Namespaces>,
     origin: Arc<dyn Origin>,
-    prices: Prices,
+    costs: Costs,
     inflight: Arc<InflightTable>,
     /// The byte budget of all requests in flight.
     budget: Arc<ByteBudget>,
-    key_locks: StripedLocks,
     refreshes: Arc<Semaphore>,
     refresh_backoff: RefreshBackoff,
     options: Options,
@@ -154,13 +94,12 @@ impl Answers {
         metrics: Arc<AnswerMetrics>,
     ) -> Answers {
         Answers {
-            cache,
+            lookup: Lookup::new(cache),
             namespaces,
             origin,
-            prices: Prices::new(&upstream.prices),
+            costs: Costs { prices: Prices::new(&upstream.prices), metrics: Arc::clone(&metrics) },
             inflight: InflightTable::new(Arc::clone(budget)),
             budget: Arc::clone(budget),
-            key_locks: StripedLocks::new(),
             refreshes: Arc::new(Semaphore::new(options.concurrent_refreshes_max)),
             refresh_backoff: RefreshBackoff::default(),
             options,
@@ -183,7 +122,7 @@ impl Answers {
 
     /// Waits until every stored answer is on the disk: its stripe is held until then.
     pub async fn close(&self) {
-        self.key_locks.wait().await;
+        self.lookup.wait_for_locks().await;
     }
 
     /// Answers a request: from the cache, by joining a generation in flight, or by calling the upstream.
@@ -196,72 +135,118 @@ impl Answers {
     /// Cancel safety: dropping this future does not affect other waiters. A generation without waiters is aborted.
     pub async fn ask(self: &Arc<Self>, request: AnswerRequest) -> Result<AnswerResponse> {
         let started = Instant::now();
-        let (resolved, form) = (self.resolve(&request)?, ResponseForm::of(&request.parsed));
+        let resolved = self.resolve(&request)?;
+        let form = ResponseForm::of(&request.parsed);
+        let flow = Flow { answers: self, request: &request, resolved, form, started };
         let (response, missed) = match self.bypass(&request.parsed) {
-            Some(reason) => {
-                let response = self.call_upstream(&request, &resolved, form, reason, started).await;
-                (
-                    response.map(|response| AnswerResponse { reason: Some(reason), ..response }),
-                    Outcome::Bypass,
-                )
-            }
-            None => (self.look_up_or_generate(&request, resolved, form, started).await, Outcome::Miss),
+            Some(reason) => (self.call_upstream(&flow, reason).await, Outcome::Bypass),
+            None => (self.look_up_or_generate(flow).await, Outcome::Miss),
         };
         self.metrics.count(response.as_ref().map_or(&missed, |response| &response.outcome));
         response
     }
 
     /// Calls the upstream without a lookup and stores nothing.
-    async fn call_upstream(
-        self: &Arc<Self>,
-        request: &AnswerRequest,
-        resolved: &ResolvedRequest,
-        form: ResponseForm,
-        reason: Reason,
-        started: Instant,
-    ) -> Result<AnswerResponse> {
-        if request.directives.only_if_cached {
+    async fn call_upstream(&self, flow: &Flow<'_>, reason: Reason) -> Result<AnswerResponse> {
+        if flow.request.directives.only_if_cached {
             return Err(not_cached());
         }
-        let waiter = self.lead_unshared(request, resolved, Some(reason))?;
-        Ok(self.await_result(waiter, form, resolved, Outcome::Bypass, started).await??)
+        let waiter = flow.lead_unshared(Some(reason))?;
+        let response = flow.await_result(waiter, Outcome::Bypass).await.into_response()?;
+        Ok(AnswerResponse { reason: Some(reason), ..response })
     }
 
-    async fn look_up_or_generate(
-        self: &Arc<Self>,
-        request: &AnswerRequest,
-        mut resolved: ResolvedRequest,
-        form: ResponseForm,
-        started: Instant,
-    ) -> Result<AnswerResponse> {
-        resolved.completed = self.inflight.completed(&resolved.identity.key);
-        let found = self.look(&resolved.namespace, &resolved.identity.key).await;
+    /// Looks up the answer, else generates it; an expired one stands in for an upstream that fails.
+    async fn look_up_or_generate(&self, mut flow: Flow<'_>) -> Result<AnswerResponse> {
+        let directives = &flow.request.directives;
+        flow.resolved.completed = self.inflight.completed(&flow.resolved.identity.key);
+        let found = self.lookup.find(&flow.resolved).await;
         if let Some(found) =
-            found.as_ref().filter(|found| self.accepts(found, &resolved, &request.directives))
-            && let Some(response) = self.hit(found, &resolved, form, started)
+            found.as_ref().filter(|found| self.lookup.accepts(found, &flow.resolved, directives))
+            && let Some(response) = flow.hit(found)
         {
-            if found.verdict != Verdict::Fresh && !request.directives.only_if_cached {
-                resolved.inherit(Some(found.clone()), &request.directives);
-                self.refresh(request, &resolved);
+            if !found.is_fresh() && !directives.only_if_cached {
+                flow.resolved.inherit(Some(found), directives);
+                flow.refresh();
             }
             return Ok(response);
         }
-        if request.directives.only_if_cached {
+        if directives.only_if_cached {
             return Err(not_cached());
         }
-        let looked = started.elapsed();
-        let stands_in =
-            found.as_ref().is_some_and(|found| self.may_stand_in(found, &resolved, &request.directives));
+        let looked_up = flow.started.elapsed();
+        let stands_in = found.as_ref().is_some_and(|found| flow.may_stand_in(found));
         // With a stale answer at hand there is no wait before a retry; another address may still be tried.
-        resolved.caller.may_wait = !stands_in;
-        resolved.inherit(found, &request.directives);
+        flow.resolved.caller.may_wait = !stands_in;
+        flow.resolved.inherit(found.as_ref(), directives);
+        drop(found);
         // Boxed, so that the future of a hit stays small.
-        let made = Box::pin(self.generate_or_join(request, &resolved, form, started)).await;
-        let fails = stands_in && is_failure(&made);
-        let stand_in =
-            if fails { self.stand_in(request, &resolved, form, &made, started).await } else { None };
-        let response = stand_in.map_or(made, Ok)?;
-        Ok(AnswerResponse { lookup: looked, upstream: Some(started.elapsed() - looked), ..response })
+        let generated = Box::pin(self.join_or_generate(&flow)).await;
+        let fails = stands_in && is_failure(&generated);
+        let stand_in = if fails { flow.stand_in(&generated).await } else { None };
+        let response = stand_in.map_or(generated, Ok)?;
+        Ok(AnswerResponse {
+            lookup: looked_up,
+            upstream: Some(flow.started.elapsed() - looked_up),
+            ..response
+        })
+    }
+
+    /// Joins the generation of the answer or leads one. A request whose result cannot be shared sends a call of its own.
+    async fn join_or_generate(&self, flow: &Flow<'_>) -> Result<AnswerResponse> {
+        let mut last_reason = RetryReason::LeaderDied;
+        for _ in 0..LEADERS_MAX {
+            let (waiter, outcome) = flow.join_or_lead()?;
+            last_reason = match flow.await_result(waiter, outcome).await {
+                Awaited::Response(response) => return Ok(flow.named(response)),
+                Awaited::Failed(error) => return Err(error),
+                Awaited::Retry(reason) => reason,
+            };
+            if last_reason == RetryReason::AlreadyStored
+                && let Some(response) = flow.completed_meanwhile().await
+            {
+                return Ok(response);
+            }
+        }
+        match last_reason {
+            RetryReason::LeaderDied => Err(leader_died()),
+            RetryReason::AlreadyStored | RetryReason::NotShareable => {
+                // The shared results do not fit this request.
+                let waiter = flow.lead_unshared(not_stored(&flow.request.directives))?;
+                let response = flow.await_result(waiter, Outcome::Miss).await.into_response()?;
+                Ok(flow.named(response))
+            }
+        }
+    }
+
+    /// The present point in the order of invalidations: an answer is stored only if none of its tags was invalidated since.
+    pub fn stamp(&self) -> Stamp {
+        self.lookup.freshness().versions().stamp()
+    }
+
+    /// Looks up the answer to a question in words.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
+    pub async fn lookup(&self, question: &Question<'_>) -> Result<Option<LookupHit>> {
+        direct::lookup(self, question).await
+    }
+
+    /// Stores an answer of the application and returns its id.
+    ///
+    /// # Errors
+    /// As [`Answers::lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
+    /// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
+    pub async fn store(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
+        direct::store(self, question, answer, stamp).await
+    }
+
+    /// Removes an answer, also one that is in flight.
+    ///
+    /// # Errors
+    /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
+    pub async fn delete(&self, id: Key) -> Result<()> {
+        direct::delete(self, id).await
     }
 
     fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
@@ -318,48 +303,6 @@ impl Answers {
             None
         }
     }
-
-    fn price(&self, model: &str, usage: TokenUsage) -> Saved {
-        let tokens = u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens);
-        Saved { tokens, usd: self.prices.cost_usd(model, usage) }
-    }
-
-    /// Counts the cost that a cached answer has saved.
-    fn saved(&self, model: &str, usage: TokenUsage) -> Saved {
-        let saved = self.price(model, usage);
-        self.metrics.saved_tokens.inc_by(saved.tokens);
-        self.metrics.saved_usd.inc_by(saved.usd.unwrap_or_default());
-        saved
-    }
-
-    /// Counts the cost of an answer.
-    fn spent(&self, model: &str, usage: TokenUsage) {
-        let spent = self.price(model, usage);
-        self.metrics.spent_tokens.inc_by(spent.tokens);
-        self.metrics.spent_usd.inc_by(spent.usd.unwrap_or_default());
-    }
-}
-
-impl ResolvedRequest {
-    /// A replacement inherits the tags of the answer it replaces, and its requested TTL unless this request sets one.
-    fn inherit(&mut self, before: Option<Found>, directives: &Directives) {
-        let Some(before) = before else { return };
-        self.store_policy.depend_on(tags_of(&before.entry));
-        let was_requested =
-            StoredAnswer::decode(&before.entry.value).is_some_and(|record| record.is_ttl_requested);
-        if directives.ttl_seconds.is_none() && was_requested {
-            let meta = &before.entry.meta;
-            self.store_policy.ttl_seconds = meta.expires.since(meta.created).max(1);
-            self.store_policy.is_ttl_requested = true;
-            self.store_policy.inherits_ttl = true;
-        }
-    }
-}
-
-impl ResponseForm {
-    fn of(request: &ParsedRequest) -> ResponseForm {
-        ResponseForm { dialect: request.dialect, streams: request.streams, wants_usage: request.wants_usage }
-    }
 }
 
 fn not_cached() -> Error {
@@ -378,12 +321,4 @@ fn is_failure(made: &Result<AnswerResponse>) -> bool {
             matches!(error.kind(), Kind::Upstream | Kind::Timeout | Kind::Overloaded | Kind::Internal)
         }
     }
-}
-
-fn check_size(bytes: usize, policy: &Policy) -> Result<()> {
-    if bytes <= policy.value_bytes_max {
-        return Ok(());
-    }
-    let max = policy.value_bytes_max;
-    Err(Error::new(Kind::TooLarge, format!("the answer has {bytes} bytes, at most {max} are allowed")))
 }

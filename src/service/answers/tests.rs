@@ -2,17 +2,19 @@
 
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::coalesce::LEADERS_MAX;
 use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
+use crate::dialects::Dialect as _;
 use crate::dialects::chat_completions::ChatCompletions;
-use crate::domain::{Clock, ManualClock, UnixSeconds};
-use crate::upstream::{Call, Reply as Head};
+use crate::domain::{Clock, ManualClock, Tenant, UnixSeconds};
+use crate::service::Directives;
+use crate::upstream::{Call, Headers, Reply as Head};
 
 /// What an upstream does with one call.
 enum Script {

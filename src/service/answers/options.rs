@@ -1,0 +1,35 @@
+//! The options of the cache of answers.
+
+use serde::{Deserialize, Serialize};
+
+/// Which answers are stored, and which requests share them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Requests above this temperature expect another answer each time: they bypass the cache.
+    pub temperature_max: f64,
+    /// Whether answers that call tools are stored, and requests that offer tools are coalesced.
+    pub cache_tool_calls: bool,
+    /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
+    /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.
+    pub normalize_questions: bool,
+    /// Whether requests with different credentials share answers.
+    pub share_across_keys: bool,
+    /// Whether a generation whose waiters have all left is completed and stored.
+    pub finish_abandoned: bool,
+    /// Concurrent refreshes of stale answers; further stale answers are refreshed by a later hit.
+    pub concurrent_refreshes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            temperature_max: 1.0,
+            cache_tool_calls: false,
+            normalize_questions: false,
+            share_across_keys: false,
+            finish_abandoned: false,
+            concurrent_refreshes_max: 64,
+        }
+    }
+}

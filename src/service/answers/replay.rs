@@ -1,0 +1,36 @@
+//! Replays stored answers in the form that a client requests.
+
+use super::lookup::Match;
+use super::request::ResponseForm;
+use super::response::Body;
+use super::stored_answer::StoredAnswer;
+use crate::domain::UnixSeconds;
+
+/// About so many bytes of a replay are produced at once.
+pub const REPLAYED_BYTES: usize = 64 * 1024;
+
+/// An answer as a new response, created now. `None` if the form cannot represent it exactly.
+pub(super) fn replayed(json: &[u8], form: ResponseForm, now: UnixSeconds) -> Option<Body> {
+    if form.streams {
+        let mut replay = form.dialect.replay_events(json, now, form.wants_usage)?;
+        let first = replay.next_bytes(REPLAYED_BYTES)?;
+        return Some(if replay.is_over() { Body::Events(first) } else { Body::Replay(first, replay) });
+    }
+    Some(Body::Whole(form.dialect.replay_json(json, now).into()))
+}
+
+/// The stored answer, if it can be replayed in this form.
+pub(super) fn record_for(found: &Match, form: ResponseForm) -> Option<StoredAnswer<'_>> {
+    let record = record_of_dialect(found, form)?;
+    // A JSON answer reports usage, and so does a stream whose client requested it, unless the upstream never does.
+    let needs_usage = !form.streams || form.wants_usage;
+    let reports_usage = record.usage.is_some() || record.was_usage_requested;
+    (reports_usage || !needs_usage).then_some(record)
+}
+
+/// The stored answer, if it is of the dialect of this form.
+pub(super) fn record_of_dialect(found: &Match, form: ResponseForm) -> Option<StoredAnswer<'_>> {
+    let is_of_dialect =
+        |record: &StoredAnswer<'_>| !record.is_text && record.dialect == form.dialect.record_code();
+    StoredAnswer::decode(&found.found.entry.value).filter(is_of_dialect)
+}

@@ -1,0 +1,103 @@
+//! Stores an answer: in memory first, then on the disk.
+
+use std::sync::Arc;
+
+use super::inflight::StorePolicy;
+use super::lookup::Lookup;
+use super::request::ResolvedRequest;
+use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
+use crate::cache::{Cache, KeyGuard, Policy, Stamp, TierName};
+use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
+use crate::error::Result;
+
+/// An answer that is in memory and not yet on the disk.
+pub(super) struct PendingWrite<'a> {
+    key: Key,
+    entry: Arc<Entry>,
+    cache: &'a Cache,
+    resolved: &'a ResolvedRequest,
+    /// No other task replaces it before it is on the disk.
+    _held: KeyGuard<'a>,
+}
+
+/// An answer to be stored: generated, or sent by an application.
+pub(super) struct StoreRequest<'a> {
+    pub(super) record: StoredAnswer<'a>,
+    pub(super) store_policy: StorePolicy,
+    pub(super) stamp: Stamp,
+    pub(super) cost_us: u32,
+}
+
+/// Replaces the previous answer in memory and inherits its tags. `None` if one of the tags was invalidated since the
+/// generation began. `held` is the key's stripe.
+pub(super) async fn begin_store<'a>(
+    lookup: &'a Lookup,
+    resolved: &'a ResolvedRequest,
+    store_request: StoreRequest<'_>,
+    held: KeyGuard<'a>,
+) -> Option<PendingWrite<'a>> {
+    let key = resolved.identity.key;
+    let mut store_policy = store_request.store_policy;
+    if let Some(before) = lookup.find_locked(resolved).await {
+        store_policy.depend_on(tags_of(&before.found.entry));
+    }
+    let versions = lookup.freshness().versions();
+    let tokens = versions.admit(store_request.stamp, resolved.namespace.subject, &store_policy.tags)?;
+    let policy = &*resolved.namespace.policy;
+    // An inherited TTL was shortened by the jitter already; again and again it would approach zero.
+    let jitter_share = if store_policy.inherits_ttl { 0.0 } else { policy.jitter_share };
+    let policy = Policy { jitter_share, ..policy.clone() };
+    let lifetime = lookup.freshness().lifetime(&policy, store_policy.ttl_seconds);
+    let usage = store_request.record.usage.unwrap_or_default();
+    let meta = EntryMeta {
+        soft_expires: lifetime.soft_expires,
+        stale_until: lifetime.stale_until,
+        cost_us: store_request.cost_us,
+        tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
+        namespace: resolved.namespace.subject,
+        epoch: tokens.epoch,
+        tags: tokens.tags,
+        content_type: CONTENT_TYPE.into(),
+        validator: resolved.identity.exact.half(),
+        ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
+    };
+    let entry = Arc::new(Entry { meta, value: store_request.record.encode().into() });
+    let stored = PendingWrite { key, entry, cache: lookup.cache(), resolved, _held: held };
+    stored.put_in_memory();
+    Some(stored)
+}
+
+impl PendingWrite<'_> {
+    /// The tags of the answer.
+    pub(super) fn tags(&self) -> Vec<Subject> {
+        tags_of(&self.entry)
+    }
+
+    /// Stores the answer in memory, if the policy of its namespace uses memory.
+    fn put_in_memory(&self) {
+        if self.resolved.namespace.policy.uses(TierName::Memory) {
+            self.cache.keep(self.key, Arc::clone(&self.entry));
+        }
+    }
+
+    /// Writes the answer to the disk.
+    ///
+    /// # Errors
+    /// `Io`, `DiskFull`, `Unavailable`: then the answer is not in memory either.
+    pub(super) async fn finish(&self) -> Result<()> {
+        let entries = vec![(self.key, Arc::clone(&self.entry))];
+        self.cache.put_many(&self.resolved.namespace, entries).await
+    }
+
+    /// Keeps the answer in memory only, after the disk has refused it.
+    pub(super) async fn keep_in_memory_only(&self) {
+        // Otherwise the previous answer would come back from the disk. If this fails too, the disk is no longer read.
+        let _ = self.cache.remove_many(&[self.key]).await;
+        self.put_in_memory();
+    }
+}
+
+/// The tags of an answer.
+pub(super) fn tags_of(entry: &Entry) -> Vec<Subject> {
+    entry.meta.tags.iter().map(|version| version.tag).collect()
+}
