@@ -36,7 +36,7 @@ impl TierMetrics {
 }
 
 /// Vectors on disk. Only entries with [`Codec::F32`] are kept here. They can be made again, so a write that fails is
-/// counted and costs nobody his answer.
+/// counted and costs no client its answer.
 pub struct VectorTier {
     store: Arc<VectorStore>,
     bytes_max: u64,
@@ -87,7 +87,7 @@ impl Tier for VectorTier {
                 return vec![None; count];
             }
             let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
-            // A slot does not name its namespace; whoever asks for a key knows it.
+            // A slot does not name its namespace; the caller that looks up a key knows it.
             let subject = namespace.subject;
             let within = move |mut entry: Entry| {
                 entry.meta.namespace = subject;
@@ -152,7 +152,7 @@ impl Tier for VectorTier {
     }
 }
 
-/// Objects on disk. Somebody was promised that they are kept, so a write that fails is told.
+/// Objects on disk. Clients were promised that they are kept, so a write that fails is an error.
 pub struct ObjectTier {
     store: Arc<ObjectStore>,
     bytes_max: u64,

@@ -48,7 +48,7 @@ fn join_all(threads: Vec<thread::JoinHandle<()>>) {
 }
 
 #[test]
-fn one_makes_what_many_want_and_nobody_is_left_hanging() {
+fn one_leader_computes_and_every_follower_is_notified() {
     shuttle::check_pct(
         || {
             let flights = SingleFlight::<u64>::new();
@@ -82,7 +82,7 @@ fn one_makes_what_many_want_and_nobody_is_left_hanging() {
 }
 
 #[test]
-fn a_flight_is_abandoned_only_when_nobody_waits() {
+fn a_flight_is_abandoned_only_without_waiters() {
     shuttle::check_pct(
         || {
             let flights = SingleFlight::<u64>::new();
@@ -188,7 +188,7 @@ fn what_was_loaded_before_an_invalidation_is_not_served_after_it() {
 }
 
 #[test]
-fn the_budget_holds_whoever_puts_and_removes() {
+fn the_budget_holds_under_concurrent_puts_and_removals() {
     // One shard with room for eight of twelve.
     const BYTES: usize = 120 * 1024;
     shuttle::check_pct(

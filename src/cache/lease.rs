@@ -1,4 +1,4 @@
-//! Leases: of many clients that want the same missing value, one is told to make it and the others wait for it.
+//! Leases: of many clients that want the same missing value, one gets the lease to compute it and the others wait for it.
 //!
 //! Single-flight is for values that this process makes. A lease is for values that a client makes: it may die, so its
 //! right ends by itself and passes on.
@@ -30,7 +30,7 @@ pub struct Lease(pub u64);
 pub enum Claim {
     /// Make the value.
     Granted(Lease),
-    /// Somebody else is making it.
+    /// Another client holds the lease.
     Held(Waiting),
 }
 
@@ -103,7 +103,7 @@ impl Leases {
         })
     }
 
-    /// Ends the lease of `key`, whoever holds it, and wakes those who wait.
+    /// Ends the lease of `key` for any holder, and wakes its waiters.
     pub fn end(&self, key: &Key) {
         let mut shard = self.shard(key);
         if shard.remove(key).is_some() {
@@ -112,12 +112,12 @@ impl Leases {
         }
     }
 
-    /// Leases that are held, ended ones that nobody has asked about included.
+    /// Leases that are held, expired ones that were not looked up since included.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whether nobody holds a lease.
+    /// Whether no lease is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -177,12 +177,12 @@ mod tests {
     }
 
     fn granted(claim: Result<Claim>) -> Lease {
-        let Claim::Granted(lease) = claim.unwrap() else { panic!("somebody holds it") };
+        let Claim::Granted(lease) = claim.unwrap() else { panic!("it is held") };
         lease
     }
 
     fn held(claim: Result<Claim>) -> Waiting {
-        let Claim::Held(waiting) = claim.unwrap() else { panic!("nobody holds it") };
+        let Claim::Held(waiting) = claim.unwrap() else { panic!("it is not held") };
         waiting
     }
 
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_longer_than_he_said() {
+    async fn no_client_waits_longer_than_it_asked() {
         let leases = Leases::new(10);
         granted(leases.claim(key(), LASTS, Stamp::default()));
         let started = Instant::now();

@@ -119,7 +119,7 @@ impl Cache {
     /// durable as it was promised.
     ///
     /// # Errors
-    /// The first of a tier whose entries somebody was promised; then the entries are not in memory either.
+    /// The first error of a tier whose writes are acknowledged; then the entries are not in memory either.
     pub async fn put_many(&self, namespace: &Namespace, entries: Vec<(Key, Arc<Entry>)>) -> Result<()> {
         for tier in self.below_for(namespace) {
             if let Err(error) = tier.put_many(namespace, entries.clone()).await {
@@ -141,7 +141,7 @@ impl Cache {
     /// Forgets entries in every tier.
     ///
     /// # Errors
-    /// The first of a tier whose entries somebody was promised; in memory they are gone all the same.
+    /// The first error of a tier whose writes are acknowledged; the entries are removed from memory nevertheless.
     pub async fn remove_many(&self, keys: &[Key]) -> Result<()> {
         keys.iter().for_each(|key| self.memory.remove(key));
         for tier in &self.below {

@@ -71,19 +71,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<V: Clone> Flight<V> {
-    /// Tells every waiter the outcome. The value must be in the cache before: whoever joins from now on flies anew.
+    /// Sends every waiter the outcome. The value must be in the cache before: a later caller begins another flight.
     pub fn land(mut self, outcome: Result<V>) {
         self.end(outcome);
     }
 
-    /// Returns once nobody waits any more; from then on the flight is off the board and the duty is void.
+    /// Returns once no caller waits any more; from then on the flight is out of the table and need not be finished.
     ///
     /// Cancel safety: may be dropped and called again.
     pub async fn abandoned(&mut self) {
         loop {
             self.outcome.closed().await;
             let mut shard = self.all.shard(&self.key);
-            // Somebody may have joined between the wake-up and the lock.
+            // A caller may have joined between the wake-up and the lock.
             if self.outcome.receiver_count() == 0 {
                 shard.remove(&self.key);
                 self.has_landed = true;
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_to_every_waiter_and_kept_by_none() {
+    async fn a_failure_reaches_every_waiter_and_is_not_kept() {
         let flights = SingleFlight::<u32>::new();
         let (first, duty) = flights.join(key());
         let (second, _) = flights.join(key());
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_maker_that_dies_leaves_nobody_hanging() {
+    async fn a_leader_that_panics_leaves_no_waiter_hanging() {
         let flights = SingleFlight::<u32>::new();
         let (landing, duty) = flights.join(key());
         drop(duty);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flight_that_nobody_waits_for_is_abandoned() {
+    async fn a_flight_without_waiters_is_abandoned() {
         let flights = SingleFlight::<u32>::new();
         let (first, duty) = flights.join(key());
         let (second, _) = flights.join(key());

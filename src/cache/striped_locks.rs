@@ -1,6 +1,6 @@
 //! Order among those who change one key: a fixed number of locks, shared by keys.
 //!
-//! Between reading an entry from a lower tier and promoting it, nobody may replace or remove it, or the promoted one
+//! Between reading an entry from a lower tier and promoting it, no caller may replace or remove it, or the promoted one
 //! would be the old one. Immutable values need no such order.
 
 use tokio::sync::{Mutex, MutexGuard};
@@ -23,7 +23,7 @@ impl StripedLocks {
         StripedLocks((0..STRIPES).map(|_| Mutex::default()).collect())
     }
 
-    /// Waits until nobody else holds a stripe of `keys`. Stripes are taken in one order, so two who want several never
+    /// Waits until no other caller holds a stripe of `keys`. Stripes are taken in one order, so two callers that want several never
     /// wait for each other.
     pub async fn lock(&self, keys: &[Key]) -> KeyGuard<'_> {
         let mut places: Vec<usize> = keys.iter().map(|key| key.prefix() as usize % STRIPES).collect();

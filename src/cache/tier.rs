@@ -62,7 +62,7 @@ pub trait Tier: Send + Sync {
     /// or the tier itself, promises.
     ///
     /// # Errors
-    /// Only from a tier whose entries somebody was promised; one of values that can be made again counts the fault.
+    /// Only from a tier whose writes are acknowledged; a tier of values that can be computed again counts the fault.
     fn put_many<'a>(
         &'a self,
         namespace: &'a Namespace,

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_format_file_is_read_strictly_and_a_newer_one_is_told() {
+    fn the_format_file_is_read_strictly_and_a_newer_one_is_reported() {
         assert_eq!(decode_format(b"likewise 1\n").unwrap(), 1);
         let newer = decode_format(b"likewise 2\n").unwrap_err();
         assert_eq!(newer.kind(), Kind::Format);

@@ -7,7 +7,7 @@
 //! The one idea: nothing that was written is ever written again. A segment is preallocated, filled from front to back,
 //! sealed, and at last unlinked as a whole; a slot becomes visible only after it is as durable as its writer was
 //! promised; and a reader trusts no byte before the checksum, the segment's salt and the full key agree. So a crash can
-//! lose what nobody was promised, but it cannot make a wrong value.
+//! lose what was not acknowledged, but it cannot make a wrong value.
 //!
 //! `docs/store-format.md` shows every byte, `docs/durability.md` what survives which fault.
 

@@ -11,7 +11,7 @@ pub struct Machine {
     pub available: u64,
 }
 
-/// What is assumed where nobody tells: enough to start with.
+/// What is assumed where the system does not report it: enough to start with.
 const UNKNOWN: Machine = Machine { total: 2 << 30, available: 1 << 30 };
 
 impl Machine {

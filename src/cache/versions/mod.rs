@@ -164,7 +164,7 @@ fn reconcile(
     Ok(changes)
 }
 
-/// A number that nobody has had before; never 0.
+/// A number that was not used before; never 0.
 pub(super) fn random() -> Result<u64> {
     let token = getrandom::u64()
         .map_err(|error| Error::new(Kind::Io, "draw a random number").source(std::io::Error::from(error)))?;
@@ -207,10 +207,10 @@ mod tests {
         block(versions.bump(&[TAG], Mode::Hard)).unwrap();
         assert_eq!(versions.standing(&tagged), Standing::Revoked);
         assert_eq!(versions.standing(&other), Standing::Current);
-        let anew = entry(&versions, &[TAG, OTHER]);
-        assert_eq!(versions.standing(&anew), Standing::Current);
+        let fresh = entry(&versions, &[TAG, OTHER]);
+        assert_eq!(versions.standing(&fresh), Standing::Current);
         block(versions.bump(&[NAMESPACE], Mode::Hard)).unwrap();
-        assert_eq!(versions.standing(&anew), Standing::Revoked);
+        assert_eq!(versions.standing(&fresh), Standing::Revoked);
         let last = entry(&versions, &[]);
         block(versions.bump_everything(Mode::Hard)).unwrap();
         assert_eq!(versions.standing(&last), Standing::Revoked);
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_restart_forgets_no_invalidation_and_revives_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (old, anew) = {
+        let (old, fresh) = {
             let versions = open(&dir, 100);
             let old = entry(&versions, &[TAG]);
             block(versions.bump(&[TAG], Mode::Hard)).unwrap();
@@ -262,10 +262,10 @@ mod tests {
         };
         let versions = open(&dir, 100);
         assert_eq!(versions.standing(&old), Standing::Revoked);
-        assert_eq!(versions.standing(&anew), Standing::Current);
+        assert_eq!(versions.standing(&fresh), Standing::Current);
         let elsewhere = tempfile::tempdir().unwrap();
         let lost = open(&elsewhere, 100);
-        assert_eq!(lost.standing(&anew), Standing::Revoked, "without its tokens an entry is a miss");
+        assert_eq!(lost.standing(&fresh), Standing::Revoked, "without its tokens an entry is a miss");
     }
 
     #[test]
@@ -278,10 +278,10 @@ mod tests {
         }
         assert_eq!(versions.standing(&never_touched), Standing::Revoked);
         assert_eq!(versions.subjects(), 1);
-        let anew = entry(&versions, &[Subject(13)]);
+        let fresh = entry(&versions, &[Subject(13)]);
         drop(versions);
         let versions = open(&dir, 3);
-        assert_eq!((versions.subjects(), versions.standing(&anew)), (1, Standing::Current));
+        assert_eq!((versions.subjects(), versions.standing(&fresh)), (1, Standing::Current));
     }
 
     /// What the records have lost is taken from the copy of the tokens; what is in one of both only is invalidated.
@@ -309,10 +309,10 @@ mod tests {
         let versions = open(&dir, 100);
         assert_eq!(versions.standing(&after), Standing::Revoked, "it is in the copy only");
         assert_eq!(versions.standing(&shown), Standing::Current);
-        let anew = entry(&versions, &[OTHER]);
+        let fresh = entry(&versions, &[OTHER]);
         drop(versions);
         let versions = open(&dir, 100);
-        assert_eq!(versions.standing(&anew), Standing::Current, "both agree again");
+        assert_eq!(versions.standing(&fresh), Standing::Current, "both agree again");
         assert_eq!(versions.standing(&shown), Standing::Current);
     }
 }

@@ -310,7 +310,7 @@ mod tests {
     use crate::cache::TierName;
 
     #[test]
-    fn outcomes_are_told_as_rfc_9211_says() {
+    fn outcomes_are_written_as_rfc_9211_says() {
         let age = |is_stale, match_kind| HitInfo {
             tier: TierName::Memory,
             is_stale,

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encodings_are_told_by_marks_and_zeros() {
+    fn encodings_are_detected_by_marks_and_zeros() {
         let wide = |text: &str, to: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to).collect::<Vec<u8>>();
         for text in ["{}", "\u{feff}{}", "[1]"] {
             assert_eq!(of(&wide(text, u16::to_le_bytes)), Some("UTF-16, little endian"), "{text}");

@@ -73,7 +73,7 @@ impl Draft {
         &self.path
     }
 
-    /// What was written to it, as nobody will change it any more.
+    /// What was written to it; it does not change any more.
     ///
     /// Cost: flushes the file and reads it once; the store's thread need not wait for that.
     ///
@@ -253,7 +253,7 @@ impl RowStore {
     /// Cost: reads the file once.
     ///
     /// # Errors
-    /// `Corrupt`, `Format`, `Io`: the index has to be built anew.
+    /// `Corrupt`, `Format`, `Io`: the index has to be rebuilt.
     pub fn snapshot(&self) -> Result<Option<Arc<Snapshot>>> {
         if !self.place.has_snapshot(&self.name) {
             return Ok(None);

@@ -1,5 +1,5 @@
 //! Read-only mappings: one that gives out copies, of files that still grow; one that gives out references, of files that
-//! nobody writes to any more.
+//! no process writes to any more.
 #![expect(unsafe_code, reason = "reading out of a mapping is the one thing std cannot do safely")]
 
 use std::io;
@@ -52,7 +52,7 @@ impl MappedFile {
     }
 }
 
-/// The bytes of a file that nobody writes to, shortens or extends any more, for as long as any process has it open.
+/// The bytes of a file that no process writes to, shortens or extends any more, for as long as any process has it open.
 ///
 /// What [`MappedFile`] says of devices that fail holds here too.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl FrozenFile {
 
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is readable over its whole length and lives as long as the reference. Nobody writes to the
+        // SAFETY: the mapping is readable over its whole length and lives as long as the reference. No process writes to the
         // file while it is mapped: the store publishes such files complete and never opens them for writing again, and
         // the data directory's lock keeps other servers out.
         unsafe { slice::from_raw_parts(self.0.as_ptr(), self.0.len()) }

@@ -62,7 +62,7 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     fn bytes(&self) -> io::Result<u64>;
     /// A read-only mapping of the first `bytes`, or `None` where files cannot be mapped.
     fn map(&self, bytes: u64) -> io::Result<Option<MappedFile>>;
-    /// The same of a file that nobody writes to any more.
+    /// The same of a file that is not written to any more.
     fn map_frozen(&self, bytes: u64) -> io::Result<Option<FrozenFile>>;
 }
 

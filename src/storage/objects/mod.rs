@@ -51,7 +51,7 @@ impl Default for Options {
 /// The store in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Objects, ended ones that nobody has met yet included.
+    /// Objects, expired ones that were not removed yet included.
     pub entries: u64,
     /// What they take of the budget.
     pub bytes: u64,
@@ -61,7 +61,7 @@ pub struct Stats {
 
 /// Objects on disk. Reading is done by the caller's thread, writing by the thread of the records.
 ///
-/// Whoever writes and reads one key at the same time orders that by a lock of its own.
+/// A caller that writes and reads one key at the same time orders that by a lock of its own.
 pub struct ObjectStore {
     records: Arc<Records>,
     index: Mutex<Index>,

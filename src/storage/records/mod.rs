@@ -84,7 +84,7 @@ impl Pending {
     ///
     /// Errors: as [`Records::write`].
     ///
-    /// Cancel safety: the changes are made whether or not anybody waits.
+    /// Cancel safety: the changes are made also if the future is dropped.
     pub async fn durable(self) -> Result<()> {
         self.0.await.unwrap_or_else(|_| Err(stopped()))
     }
@@ -163,7 +163,7 @@ impl Records {
         self.room.clone().acquire_many_owned(permits).await.map(Room).map_err(|_| stopped())
     }
 
-    /// Queues changes and returns at once: whoever submits under a lock of its own knows that the changes are made in
+    /// Queues changes and returns at once: a caller that submits under a lock of its own knows that the changes are made in
     /// the order in which the lock was held.
     ///
     /// Errors: `Unavailable` once the records are closed.

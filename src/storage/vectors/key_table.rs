@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_use_is_noted_and_the_one_before_is_told() {
+    fn a_use_is_noted_and_the_one_before_is_returned() {
         let table = Table::new();
         table.insert(location(1, 1, 1));
         assert_eq!(table.find_used(1, UnixSeconds(5)).unwrap().last_used, UnixSeconds(0));

@@ -52,7 +52,7 @@ pub struct VectorStore {
 /// The store in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Entries that can be found, expired ones that nobody has met yet included.
+    /// Entries that can be found, expired ones that were not removed yet included.
     pub entries: u64,
     /// Segments.
     pub segments: u64,
@@ -65,7 +65,7 @@ pub struct Stats {
 }
 
 impl VectorStore {
-    /// Opens the store in `dir`, which is created if it is missing. Whoever opens it holds the data directory's lock.
+    /// Opens the store in `dir`, which is created if it is missing. The caller holds the data directory's lock.
     ///
     /// Errors: `Config` for options out of range, `Io` if the directory cannot be used, `Format` if something in it
     /// was written by a newer version. Damage is no error: it is in the report, and what it hit is missing.
@@ -244,7 +244,7 @@ impl VectorStore {
 
     /// Ends the store as [`VectorStore::shutdown`] does, without blocking the runtime while the writer works.
     ///
-    /// Cancel safety: the store ends whether or not anybody waits for it.
+    /// Cancel safety: the store ends also if the future is dropped.
     pub async fn close(&self) {
         let (done, ended) = oneshot::channel();
         if self.queue.send(Message::Stop(Some(done))).is_ok() {
@@ -334,7 +334,7 @@ impl Shared {
         self.metrics.evictions.inc_by(entries);
     }
 
-    /// Notes a failure that nobody waits for.
+    /// Notes a failure that no caller waits for.
     pub(super) fn count_background(&self, error: &Error) {
         self.metrics.background_errors.with(error.kind()).inc();
         tracing::warn!(%error, "the disk tier goes on");

@@ -2,7 +2,7 @@
 //!
 //! A sealed segment with a good index file is not read at all. Every other segment is scanned, and a slot counts only
 //! if checksum, salt, number and place hold. Damage is counted and left where it is; only index files and the
-//! manifest, which are derived, are written anew.
+//! manifest, which are derived, are rewritten.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,9 +28,9 @@ pub struct Recovery {
     pub entries: u64,
     /// Slots that hold something that does not verify.
     pub bad_slots: u64,
-    /// Index files that were missing or bad, and were written anew.
+    /// Index files that were missing or bad, and were rewritten.
     pub rebuilt_indexes: u64,
-    /// Whether the manifest was missing or bad, or did not agree with the segments, and was written anew.
+    /// Whether the manifest was missing or bad, or did not agree with the segments, and was rewritten.
     pub is_manifest_rebuilt: bool,
     /// Segments that the manifest names and that are not there.
     pub missing_segments: Vec<u32>,

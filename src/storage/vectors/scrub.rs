@@ -65,7 +65,7 @@ impl Scrubber {
     }
 }
 
-/// Waits unless told to stop. Returns whether to go on.
+/// Waits unless it has to stop. Returns whether to go on.
 fn wait((is_stopped, changed): &(Mutex<bool>, Condvar), pause: Duration) -> bool {
     let (guard, _) = changed
         .wait_timeout_while(lock(is_stopped), pause, |is_stopped| !*is_stopped)

@@ -267,7 +267,7 @@ pub struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// The entry, in no namespace: whoever asks for it knows which. Vectors carry no tags and expire at one moment, so
+    /// The entry, in no namespace: the caller knows which. Vectors carry no tags and expire at one moment, so
     /// that all three expiries are the same.
     ///
     /// Cost: copies the payload.
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_bit_is_told_from_a_slot_that_was_cut_off() {
+    fn one_wrong_bit_is_distinguished_from_a_slot_that_was_cut_off() {
         let header = header();
         let mut whole = Vec::new();
         header.encode_slot(3, &Key([8; 32]), &entry(), &mut whole);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_a_newer_version_is_told_apart_from_damage() {
+    fn a_header_of_a_newer_version_is_distinguished_from_damage() {
         let mut page = header().encode();
         page.truncate(HEADER_BYTES - 4);
         page[8] = 2;

@@ -90,7 +90,7 @@ impl Writer {
         }
     }
 
-    /// Serves until told to stop or until nobody can ask any more, and flushes at the end.
+    /// Serves until it gets the message to stop or all senders are dropped, and flushes at the end.
     pub(super) fn run(mut self) {
         let done = loop {
             match self.next_message() {
@@ -104,7 +104,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.flush_due_in().is_some_and(|wait| wait.is_zero()) {
-                // Told by metric and log; the writes were acknowledged under `async`.
+                // Reported by metric and log; the writes were acknowledged under `async`.
                 let _ = self.flush();
             }
         };
@@ -165,7 +165,7 @@ impl Writer {
         group
     }
 
-    /// Writes, flushes if anybody was promised that, publishes. After an error nothing of the group is visible.
+    /// Writes, flushes if a caller was promised that, publishes. After an error nothing of the group is visible.
     fn commit(&mut self, group: &[Put]) -> Result<()> {
         self.shared.check_is_on()?;
         let mut staged = Vec::new();

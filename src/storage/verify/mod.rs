@@ -194,8 +194,8 @@ fn check(root: &Path) -> Result<Report> {
     records::check(root, &mut report)?;
     // What a file is said to be that is none at all adds nothing.
     let (misplaced, others) = report.findings.split_at(misplaced);
-    let is_told = |finding: &&Finding| !misplaced.iter().any(|known| known.file == finding.file);
-    let others: Vec<Finding> = others.iter().filter(is_told).cloned().collect();
+    let is_new = |finding: &&Finding| !misplaced.iter().any(|known| known.file == finding.file);
+    let others: Vec<Finding> = others.iter().filter(is_new).cloned().collect();
     report.findings.truncate(misplaced.len());
     report.findings.extend(others);
     Ok(report)

@@ -302,7 +302,7 @@ fn every_image_that_a_power_cut_leaves_reopens_with_what_was_promised() {
     let target =
         std::env::var("LIKEWISE_CRASH_IMAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
     let (checkers, cases) = mpsc::sync_channel(64);
-    // Theirs alone: when the last checker has failed, nobody waits for room any more.
+    // Owned by the checkers alone: when the last one has failed, the sender does not wait for it.
     let cases = Arc::new(Mutex::new(cases));
     thread::scope(|scope| {
         for _ in 0..CHECKERS {

@@ -1,4 +1,4 @@
-//! Goal: damage of a collection's log is told from a write that a crash cut off, and takes nothing else with it: neither
+//! Goal: damage of a collection's log is distinguished from a write that a crash cut off, and takes nothing else with it: neither
 //! whole records behind it, nor its own bytes.
 //!
 //! Method: logs in recorded files are damaged and reopened, and go on.

@@ -156,7 +156,7 @@ fn every_flipped_byte_is_an_error_a_bad_row_or_a_damaged_record() {
     let workload = run(7);
     let image = workload.files.live_image();
     let whole = workload.states.last().unwrap();
-    let mut told = 0;
+    let mut reported = 0;
     for (path, bytes) in &image {
         for at in 0..bytes.len() {
             let mut image = image.clone();
@@ -164,19 +164,19 @@ fn every_flipped_byte_is_an_error_a_bad_row_or_a_damaged_record() {
             match RowStore::open(&place(&RecordingFiles::from_image(&image)), NAME) {
                 Err(error) => {
                     assert!(matches!(error.kind(), Kind::Corrupt | Kind::Format | Kind::Io), "{error}");
-                    told += 1;
+                    reported += 1;
                 }
                 Ok(opened) => {
                     let found = state(&opened);
                     let bad: usize = opened.segments.iter().map(|segment| segment.bad_rows().len()).sum();
-                    let is_told = bad > 0 || opened.replay.damaged > 0 || opened.replay.torn_bytes > 0;
-                    assert!(is_told || found == *whole, "{}, byte {at}", path.display());
-                    told += usize::from(is_told);
+                    let is_reported = bad > 0 || opened.replay.damaged > 0 || opened.replay.torn_bytes > 0;
+                    assert!(is_reported || found == *whole, "{}, byte {at}", path.display());
+                    reported += usize::from(is_reported);
                 }
             }
         }
     }
-    assert!(told > 1000, "{told}");
+    assert!(reported > 1000, "{reported}");
 }
 
 #[test]
@@ -215,8 +215,8 @@ fn a_write_that_fails_is_refused_and_loses_nothing() {
     }
 }
 
-/// A drop that failed half way is finished before another collection takes the name; one that cannot be is nobody
-/// else's matter.
+/// A drop that failed half way is finished before another collection takes the name; one that cannot be finished
+/// concerns no other name.
 #[test]
 fn what_is_left_of_a_dropped_collection_does_not_take_the_next_one_with_it() {
     let files = RecordingFiles::new();
@@ -237,7 +237,7 @@ fn what_is_left_of_a_dropped_collection_does_not_take_the_next_one_with_it() {
     );
 }
 
-/// A file that cannot be removed takes nobody else's collections away.
+/// A file that cannot be removed takes no other collection away.
 #[test]
 fn a_drop_that_cannot_be_finished_does_not_hide_the_other_collections() {
     let files = RecordingFiles::new();
@@ -256,7 +256,7 @@ fn a_drop_that_cannot_be_finished_does_not_hide_the_other_collections() {
     assert!(!is_left("gone.dropped") && !is_left("gone.0000000001.rows"));
 }
 
-/// An index is written while the collection goes on; one that was being written when the process ended is nobody's.
+/// An index is written while the collection goes on; one that was being written when the process ended belongs to no collection.
 #[test]
 fn the_draft_of_an_index_outlives_a_sealed_log_and_not_a_restart() {
     let files = RecordingFiles::new();

@@ -287,9 +287,9 @@ fn what_is_no_file_is_reported_and_moved_aside() {
             fs_err::write(path.join("inside"), "kept").unwrap();
         }
         let report = verify(dir.path()).unwrap();
-        let is_told =
+        let is_reported =
             |finding: &&Finding| finding.file == Path::new(&file) && finding.state == State::Damaged;
-        assert_eq!(report.findings.iter().filter(is_told).count(), 1, "{file}\n{report}");
+        assert_eq!(report.findings.iter().filter(is_reported).count(), 1, "{file}\n{report}");
         let (_, after) = repair(dir.path()).unwrap();
         assert!(after.is_whole(), "{file}\n{after}");
         assert!(is_empty || kept(dir.path(), &file).join("inside").is_file(), "{file} is moved aside");

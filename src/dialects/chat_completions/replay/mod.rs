@@ -163,13 +163,13 @@ impl<'a> ReplayedMessage<'a> {
 
     fn texts(&self) -> Texts {
         let logprobs = self.logprobs.and_then(|logprobs| RawObject::read(logprobs.get().as_bytes()));
-        let (mut named, mut told) = (Vec::new(), Vec::new());
+        let (mut named, mut sent) = (Vec::new(), Vec::new());
         for name in TEXTS {
             let value = self.message.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
             let Some(text) = value.and_then(growing) else { continue };
             let tokens = logprobs.as_ref().and_then(|logprobs| tokens(name, &text, logprobs));
             if tokens.is_some() {
-                told.push(name);
+                sent.push(name);
             }
             let mut before = self.open();
             before.extend_from_slice(format!(",\"delta\":{{\"{name}\":").as_bytes());
@@ -177,7 +177,7 @@ impl<'a> ReplayedMessage<'a> {
             named.push((name, Text::new(before, after("}", has_null), text, tokens)));
         }
         let logprobs = match (logprobs, self.logprobs) {
-            (Some(logprobs), _) => rest_of(logprobs, &told),
+            (Some(logprobs), _) => rest_of(logprobs, &sent),
             (None, Some(other)) => other.get().to_owned(),
             (None, None) => String::new(),
         };
@@ -230,8 +230,8 @@ impl<'a> ReplayedMessage<'a> {
     }
 }
 
-/// The tokens of a text, if they are told and spell it. As the model sends them: what says nothing of the whole says nothing
-/// of a piece.
+/// The tokens of a text, if the answer has them and they spell it. As models send them: members of `logprobs` that are null in
+/// the whole are null in every chunk.
 fn tokens(name: &str, text: &str, logprobs: &RawObject<'_>) -> Option<Tokens> {
     let is_null = |name| logprobs.get(name) == Some("null");
     let around: [&'static str; 2] = match name {
@@ -245,12 +245,12 @@ fn tokens(name: &str, text: &str, logprobs: &RawObject<'_>) -> Option<Tokens> {
 }
 
 /// What does not go out with words: lists that do not spell the text, and empty ones.
-fn rest_of(logprobs: RawObject<'_>, told: &[&str]) -> String {
+fn rest_of(logprobs: RawObject<'_>, sent: &[&str]) -> String {
     let is_null = |(name, value): &(String, &RawValue)| {
         ["content", "refusal"].contains(&name.as_str()) && value.get() == "null"
     };
-    let rest: Vec<_> = logprobs.0.into_iter().filter(|(name, _)| !told.contains(&name.as_str())).collect();
-    if !told.is_empty() && rest.iter().all(is_null) {
+    let rest: Vec<_> = logprobs.0.into_iter().filter(|(name, _)| !sent.contains(&name.as_str())).collect();
+    if !sent.is_empty() && rest.iter().all(is_null) {
         return "null".into();
     }
     String::from_utf8_lossy(&RawObject(rest).write_without(&[])).into_owned()

@@ -77,9 +77,9 @@ fn an_answer_of_every_kind_is_the_same_in_both_forms() {
     ])));
     assert!(chunks.len() > 20, "not one giant chunk");
     let of_second = chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == 1);
-    let told: Vec<&Value> = of_second.map(|choice| &choice["logprobs"]).collect();
+    let replayed: Vec<&Value> = of_second.map(|choice| &choice["logprobs"]).collect();
     let piece = |text| json!({ "content": [token(text)], "refusal": null });
-    assert_eq!(told, [&Value::Null, &piece("ab"), &piece(" c"), &Value::Null]);
+    assert_eq!(replayed, [&Value::Null, &piece("ab"), &piece(" c"), &Value::Null]);
     assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
     let last = chunks.last().unwrap();
     assert_eq!((&last["choices"], &last["usage"]["total_tokens"]), (&json!([]), &json!(3)));
@@ -87,7 +87,7 @@ fn an_answer_of_every_kind_is_the_same_in_both_forms() {
 }
 
 #[test]
-fn usage_is_told_to_those_who_ask() {
+fn usage_is_sent_to_clients_that_request_it() {
     let whole = answer(json!([{ "index": 0, "finish_reason": "stop", "message": { "content": "a" } }]));
     let answer = read_reply(whole.to_string().as_bytes()).unwrap();
     let (chunks, _) = read(&as_events(&answer.json, NOW, false).unwrap());
@@ -180,14 +180,14 @@ fn a_stream_is_at_most_ten_times_its_answer() {
                 again["choices"].as_array().unwrap().len(),
                 whole["choices"].as_array().unwrap().len()
             );
-            for (told, kept) in
+            for (replayed, kept) in
                 again["choices"].as_array().unwrap().iter().zip(whole["choices"].as_array().unwrap())
             {
                 for name in ["content", "reasoning", "tool_calls", "reasoning_details"] {
-                    assert_eq!(told["message"][name], kept["message"][name], "{place}: {name}");
+                    assert_eq!(replayed["message"][name], kept["message"][name], "{place}: {name}");
                 }
                 if place != 12 {
-                    assert_eq!(told["logprobs"], kept["logprobs"], "{place}");
+                    assert_eq!(replayed["logprobs"], kept["logprobs"], "{place}");
                 }
             }
         }

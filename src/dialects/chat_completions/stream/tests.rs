@@ -108,10 +108,10 @@ fn what_cannot_be_summed_up_is_no_answer() {
 }
 
 #[test]
-fn what_is_told_bit_by_bit_is_put_together() {
-    let beside = |name: &str, told: Value| {
+fn members_that_come_in_pieces_are_joined() {
+    let beside = |name: &str, value: Value| {
         let mut chunk = chunk(json!({ "role": "assistant", "content": "a" }), Value::Null);
-        chunk[name] = told;
+        chunk[name] = value;
         chunk
     };
     let end = chunk(json!({}), "stop".into());
@@ -123,9 +123,9 @@ fn what_is_told_bit_by_bit_is_put_together() {
     let whole = assemble(&groq).unwrap();
     assert_eq!(whole["x_groq"], json!({ "id": "r", "usage": { "total_tokens": 3 } }));
     assert_eq!(whole["choices"][0]["message"]["content"], "aa");
-    let filters = |told: Value| {
+    let filters = |value: Value| {
         let mut chunk = end.clone();
-        chunk["choices"][0]["content_filter_results"] = told;
+        chunk["choices"][0]["content_filter_results"] = value;
         chunk
     };
     let safe = json!({ "hate": { "filtered": false, "severity": "safe" } });
