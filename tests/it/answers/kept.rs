@@ -65,12 +65,12 @@ async fn an_answer_is_the_same_in_both_forms_whichever_came_first() {
 }
 
 #[tokio::test]
-async fn what_a_stream_used_is_told_only_to_those_who_ask() {
+async fn usage_of_a_stream_reaches_only_clients_that_request_it() {
     let (_dir, upstream, server) = start(&[]).await;
     let body = with(question("how much?"), json!({ "stream": true }));
     let miss = ask(&server, &body).await;
     assert!(upstream.seen()[0].body.contains("include_usage"), "the model is asked");
-    // Nor are they shown that somebody asked.
+    // Nor does it show that another client requested it.
     assert!(!miss.body.as_str().unwrap().contains("\"usage\""), "{}", miss.body);
     assert!(accumulated(&ask(&server, &body).await).get("usage").is_none());
     let asked = with(body, json!({ "stream_options": { "include_usage": true } }));
@@ -112,7 +112,7 @@ async fn the_query_of_the_address_is_part_of_the_question() {
 }
 
 #[tokio::test]
-async fn whoever_asks_otherwise_gets_an_answer_of_his_own() {
+async fn a_request_that_differs_gets_an_answer_of_its_own() {
     let (_dir, upstream, server) = start(&[]).await;
     let base = question("which one is it?");
     let others = [
@@ -159,7 +159,7 @@ async fn lists_of_parts_are_questions_too() {
 }
 
 #[tokio::test]
-async fn credentials_share_nothing_unless_told_to() {
+async fn credentials_share_nothing_unless_configured() {
     let bearer = |key: &str| format!("Bearer {key}");
     let ask_as = async |server: &Server, key: &str| {
         server.ask("POST", CHAT, &[("authorization", &bearer(key))], question("mine").to_string()).await
@@ -210,7 +210,7 @@ async fn warm_requests_and_tools_pass_by_unless_switched_on() {
     }
     let kept_only = ask(&server, &with(warm.clone(), json!({ "cache": { "only-if-cached": true } }))).await;
     assert_eq!((kept_only.status, upstream.calls()), (504, 2));
-    // What it cost is counted all the same, as a stream too, and told only to those who ask.
+    // What it cost is counted all the same, as a stream too, and shown only to clients that request it.
     let spent = server.stat("/answers/spent_tokens").await;
     let streamed = ask(&server, &with(warm.clone(), json!({ "stream": true }))).await;
     assert!(accumulated(&streamed).get("usage").is_none());
@@ -260,11 +260,11 @@ async fn directives_are_obeyed() {
     assert!(!is_hit(&cache(json!({})).await), "no-store has stored");
     let old = cache(json!({ "only-if-cached": true })).await;
     assert!(is_hit(&old));
-    let anew = cache(json!({ "no-cache": true })).await;
-    assert_eq!(status(&anew), "fwd=request");
+    let refresh = cache(json!({ "no-cache": true })).await;
+    assert_eq!(status(&refresh), "fwd=request");
     let replaced = cache(json!({})).await;
     assert!(is_hit(&replaced));
-    assert_eq!(replaced.body["choices"], anew.body["choices"], "no-cache refreshes what is kept");
+    assert_eq!(replaced.body["choices"], refresh.body["choices"], "no-cache refreshes what is kept");
     assert_ne!(replaced.body["choices"], old.body["choices"]);
     assert!(is_hit(&cache(json!({ "s-maxage": 3600 })).await));
     let by_header =
@@ -290,17 +290,17 @@ async fn what_an_answer_depends_on_hides_it() {
     assert!(is_hit(&ask(&server, &body).await), "what it depended on before is carried on");
     invalidate(json!({ "tags": ["brand:7"] })).await;
     assert!(!is_hit(&ask(&server, &body).await));
-    // Softly: served once more while it is made anew.
+    // Softly: served once more while it is generated again.
     let calls = upstream.calls();
     invalidate(json!({ "tags": ["product:42"], "mode": "soft" })).await;
     let stale = ask(&server, &body).await;
     assert!(is_hit(&stale) && stale.header("cache-status").ends_with("-stale"), "{}", status(&stale));
-    until("it is made anew", async || upstream.calls() > calls).await;
+    until("it is generated again", async || upstream.calls() > calls).await;
     quiet(&server).await;
     let fresh = ask(&server, &body).await;
     assert!(is_hit(&fresh) && !fresh.header("cache-status").ends_with("-stale"));
     assert_ne!(fresh.body["choices"], stale.body["choices"]);
-    assert_eq!(upstream.calls(), calls + 1, "one request makes it anew");
+    assert_eq!(upstream.calls(), calls + 1, "one request refreshes it");
     // What is invalidated while it is made is not kept.
     let other = with(question("stock?"), json!({ "cache": { "tags": ["product:42"] } }));
     let held = upstream.hold().await;
@@ -320,7 +320,7 @@ async fn what_an_answer_depends_on_hides_it() {
 }
 
 #[tokio::test]
-async fn whoever_asks_after_an_invalidation_gets_no_answer_from_before_it() {
+async fn a_request_after_an_invalidation_gets_no_answer_from_before_it() {
     let (_dir, upstream, server) = start(&[]).await;
     let body = with(question("price?"), json!({ "cache": { "tags": ["product:42"] } }));
     for streams in [false, true] {
@@ -331,7 +331,7 @@ async fn whoever_asks_after_an_invalidation_gets_no_answer_from_before_it() {
             let tags = json!({ "tags": ["product:42"] }).to_string();
             assert_eq!(server.ask("POST", "/v1/invalidate", &[], tags).await.status, 200);
             let let_go = async {
-                until("it is made anew", async || upstream.calls() > calls + 1).await;
+                until("it is generated again", async || upstream.calls() > calls + 1).await;
                 drop(held);
             };
             futures_util::future::join(ask(&server, &body), let_go).await.0
@@ -343,7 +343,7 @@ async fn whoever_asks_after_an_invalidation_gets_no_answer_from_before_it() {
     }
 }
 
-/// Whoever has an answer in hand, if an old one, does not wait for an upstream that asks for time.
+/// A request that can be answered with a stale answer does not wait for an upstream that asks for time.
 #[tokio::test]
 async fn an_old_answer_stands_in_at_once_for_an_upstream_that_fails() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "3")]).await;
@@ -367,7 +367,7 @@ async fn one_answer_can_be_removed_by_its_name() {
     let (_dir, _upstream, server) = start(&[]).await;
     let (miss, hit) = (ask(&server, &question("wrong?")).await, ask(&server, &question("wrong?")).await);
     let name = miss.header("x-likewise-answer-id");
-    assert_eq!(hit.header("x-likewise-answer-id"), name, "it is told from the first time on");
+    assert_eq!(hit.header("x-likewise-answer-id"), name, "it is shown from the first time on");
     let path = format!("/v1/answers/{name}");
     assert_eq!(server.ask("DELETE", &path, &[], "").await.status, 204);
     assert!(!is_hit(&ask(&server, &question("wrong?")).await));
@@ -389,32 +389,32 @@ async fn answers_survive_a_kill() {
     assert_eq!(upstream.calls(), 1);
 }
 
-/// Whoever asks for an answer anew may not say again what it depends on.
+/// A request that refreshes an answer need not repeat its tags.
 #[tokio::test]
 async fn what_takes_the_place_of_an_answer_depends_on_the_same() {
     let (_dir, upstream, server) = start(&[]).await;
     let body = question("how much is it?");
     let tagged = with(body.clone(), json!({ "cache": { "tags": ["product:42"] } }));
-    let anew = with(body.clone(), json!({ "cache": { "no-cache": true } }));
+    let refresh = with(body.clone(), json!({ "cache": { "no-cache": true } }));
     let invalidate = async || {
         let answer = server.ask("POST", "/v1/invalidate", &[], r#"{"tags":["product:42"]}"#).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
     };
     assert!(!is_hit(&ask(&server, &tagged).await));
-    // It is being made anew while what it depends on changes.
+    // It is being generated again while what it depends on changes.
     let held = upstream.hold().await;
     let change = async {
-        until("it is asked for anew", async || upstream.calls() == 2).await;
+        until("it is requested again", async || upstream.calls() == 2).await;
         invalidate().await;
         drop(held);
     };
-    let (old, ()) = futures_util::future::join(ask(&server, &anew), change).await;
+    let (old, ()) = futures_util::future::join(ask(&server, &refresh), change).await;
     assert_eq!(status(&old), "fwd=request");
     quiet(&server).await;
     assert!(!is_hit(&ask(&server, &body).await), "it was made before the change");
     assert!(!is_hit(&ask(&server, &tagged).await));
-    // Made anew in peace, it is found, and hidden by the next change.
-    assert!(!is_hit(&ask(&server, &anew).await));
+    // Generated again without a change, it is found, and hidden by the next change.
+    assert!(!is_hit(&ask(&server, &refresh).await));
     assert!(is_hit(&ask(&server, &body).await));
     invalidate().await;
     assert!(!is_hit(&ask(&server, &body).await));

@@ -51,7 +51,7 @@ async fn streams_go_through_as_they_come_also_to_those_who_join() {
     let mut leader = open(&server, &body).await;
     let first = leader.next().await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(&first).contains("assistant"));
-    // The model is still speaking, and whoever joins now hears it from its first word.
+    // The model is still speaking, and a follower that joins now gets it from its first word.
     let mut follower = open(&server, &body).await;
     let joined = follower.next().await.unwrap().unwrap();
     assert!(joined.starts_with(&first) || first.starts_with(&joined));
@@ -119,7 +119,7 @@ async fn those_who_wait_take_no_place_from_others() {
     for (n, body) in slow.iter().enumerate() {
         waiting.push(ask(&server, body));
         tokio::select! {
-            answer = waiting.next() => panic!("nobody is answered yet: {answer:?}"),
+            answer = waiting.next() => panic!("no answer is expected yet: {answer:?}"),
             () = until("it waits", async || upstream.calls() == 2 + n) => {}
         }
     }
@@ -129,7 +129,7 @@ async fn those_who_wait_take_no_place_from_others() {
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 }
 
-/// When all places are taken is when somebody looks at the numbers.
+/// An operator looks at the numbers when all places are taken.
 #[tokio::test]
 async fn a_full_server_still_tells_how_it_fares() {
     let (_dir, _upstream, server) = start(&[("LIKEWISE__HTTP__REQUESTS_MAX", "1")]).await;
@@ -137,13 +137,14 @@ async fn a_full_server_still_tells_how_it_fares() {
     let address = server.url().strip_prefix("http://").unwrap();
     let mut unfinished = tokio::net::TcpStream::connect(address).await.unwrap();
     unfinished.write_all(head.as_bytes()).await.unwrap();
-    until("it is being answered, beside whoever looks", async || in_flight(&server).await == 2).await;
+    until("it is being answered, beside the request for the numbers", async || in_flight(&server).await == 2)
+        .await;
     assert_eq!(server.get("/v1/models").await.status, 429, "all places are taken");
     for path in ["/metrics", "/v1/stats", "/healthz"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
     drop(unfinished);
-    until("nobody else is answered", async || in_flight(&server).await == 1).await;
+    until("no other request is answered", async || in_flight(&server).await == 1).await;
     assert_eq!(server.get("/v1/models").await.status, 200);
 }
 
@@ -217,14 +218,14 @@ async fn a_stream_too_long_to_be_collected_goes_through() {
         let heard = ask(&server, &body).await;
         let text = accumulated(&heard)["choices"][0]["message"]["content"].clone();
         assert!(text.as_str().unwrap().ends_with("word 999 word 1000 "));
-        assert!(!heard.body.as_str().unwrap().contains("usage"), "nobody has asked for it");
+        assert!(!heard.body.as_str().unwrap().contains("usage"), "no client has requested it");
         assert!(!is_hit(&heard));
     }
     quiet(&server).await;
     assert_eq!((upstream.calls(), server.stat("/answers/spent_tokens").await), (2, 14));
 }
 
-/// Somebody mistypes an address.
+/// An address of the configuration is wrong.
 #[tokio::test]
 async fn a_server_that_is_its_own_upstream_says_so() {
     let dir = TempDir::new().unwrap();
@@ -239,7 +240,7 @@ async fn a_server_that_is_its_own_upstream_says_so() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_to_all_who_wait() {
+async fn a_failure_reaches_all_waiters() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
     let held = upstream.hold().await;
     let error = json!({ "error": { "message": "slow down", "type": "rate_limit_error" } }).to_string();
@@ -251,18 +252,22 @@ async fn a_failure_is_told_to_all_who_wait() {
     });
     let let_go = async {
         until("all are in flight", async || in_flight(&server).await >= 21).await;
-        // They are in the server; that they have joined shows by what they are told.
+        // They are in the server; that they have joined shows by their answers.
         drop(held);
     };
     let (answers, ()) = futures_util::future::join(futures_util::future::join_all(asks), let_go).await;
-    let told =
+    let received =
         answers.iter().filter(|answer| answer.status == 429 && answer.header("retry-after") == "9").count();
-    assert!(told >= 2 && told + upstream.calls() > 20, "{told} of 20 were told, {} calls", upstream.calls());
+    assert!(
+        received >= 2 && received + upstream.calls() > 20,
+        "{received} of 20 failed together, {} calls",
+        upstream.calls()
+    );
 }
 
-/// What an upstream refuses because of who asks, or in which form, is not told to others who ask the same.
+/// A refusal that depends on the caller or on the form of its request does not reach other callers.
 #[tokio::test]
-async fn a_refusal_is_told_to_those_it_was_meant_for() {
+async fn a_refusal_reaches_only_the_callers_it_concerns() {
     const ASKING: usize = 20;
     let shared = [
         ("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true"),
@@ -289,16 +294,16 @@ async fn a_refusal_is_told_to_those_it_was_meant_for() {
             until("all are in flight", async || in_flight(&server).await > ASKING as u64).await;
             drop(held);
         };
-        let (told, ()) = futures_util::future::join(futures_util::future::join_all(asks), let_go).await;
+        let (received, ()) = futures_util::future::join(futures_util::future::join_all(asks), let_go).await;
         let refused: Vec<usize> =
-            told.iter().filter(|(_, told)| *told == status).map(|(kind, _)| *kind).collect();
-        assert!(!refused.is_empty() && refused.iter().all(|kind| *kind == refused[0]), "{told:?}");
-        assert!(told.iter().all(|(_, told)| [status, 200].contains(told)), "{told:?}");
+            received.iter().filter(|(_, received)| *received == status).map(|(kind, _)| *kind).collect();
+        assert!(!refused.is_empty() && refused.iter().all(|kind| *kind == refused[0]), "{received:?}");
+        assert!(received.iter().all(|(_, received)| [status, 200].contains(received)), "{received:?}");
     }
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_stopped_unless_it_is_to_be_finished() {
+async fn a_generation_without_waiters_is_aborted_unless_it_is_to_be_finished() {
     let (_dir, upstream, server) = start(&[]).await;
     let held = upstream.hold_tail().await;
     let body = with(question("leave"), json!({ "stream": true }));
@@ -369,32 +374,32 @@ async fn an_error_of_one_address_may_not_be_one_of_the_next() {
     program.arg("--config").arg(dir.path().join("config.toml"));
     let server = Server::spawn(&mut program);
     one.next(Mode::Reply(500, vec![], "{}".into()));
-    assert_eq!(ask(&server, &question("anybody")).await.status, 200);
+    assert_eq!(ask(&server, &question("works?")).await.status, 200);
     assert_eq!((one.calls(), two.calls()), (1, 1));
     [&one, &two].iter().for_each(|each| each.next(Mode::Reply(500, vec![], "{}".into())));
-    assert_eq!(ask(&server, &question("nobody")).await.status, 500);
+    assert_eq!(ask(&server, &question("fails?")).await.status, 500);
     assert_eq!((one.calls(), two.calls()), (2, 2), "neither is asked twice");
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_down_or_silent_is_told_in_the_shape_of_every_error() {
+async fn an_upstream_that_is_down_or_silent_is_reported_in_the_shape_of_every_error() {
     let dir = TempDir::new().unwrap();
     let mut program = likewise("serve", dir.path());
     program.args(["--upstream", "http://127.0.0.1:9/v1"]).env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1");
     let server = Server::spawn(&mut program);
-    let down = ask(&server, &question("anybody?")).await;
+    let down = ask(&server, &question("is it there?")).await;
     assert_eq!((down.status, down.error().0), (502, "upstream_error"));
 
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__TOTAL_MS", "200")]).await;
     let held = upstream.hold().await;
-    let late = ask(&server, &question("anybody?")).await;
+    let late = ask(&server, &question("is it there?")).await;
     assert_eq!((late.status, late.error().0), (504, "timeout"));
     let message = late.body["error"]["message"].as_str().unwrap();
     assert!(message.contains("200 ms (upstream.total_ms)"), "{message}");
     drop(held);
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__IDLE_MS", "200")]).await;
     let held = upstream.hold_tail().await;
-    let body = with(question("anybody?"), json!({ "stream": true }));
+    let body = with(question("is it there?"), json!({ "stream": true }));
     let mut silent = open(&server, &body).await;
     let mut heard = Vec::new();
     let last = loop {
@@ -405,16 +410,16 @@ async fn an_upstream_that_is_down_or_silent_is_told_in_the_shape_of_every_error(
     };
     assert!(matches!(last, Some(Err(_))), "a silent stream is cut off");
     let heard = String::from_utf8(heard).unwrap();
-    let told = heard.trim_end().rsplit("data: ").next().unwrap();
-    let told: Value = serde_json::from_str(told).expect("an event that tells why");
-    assert_eq!(told["error"]["code"], "timeout", "{told}");
+    let received = heard.trim_end().rsplit("data: ").next().unwrap();
+    let received: Value = serde_json::from_str(received).expect("an event with an error");
+    assert_eq!(received["error"]["code"], "timeout", "{received}");
     // Nor does it stand behind half an event.
     upstream.next(Mode::Silent("data: {\"choices\":[".into()));
     let body = with(question("half a word?"), json!({ "stream": true }));
     let mut silent = open(&server, &body).await;
-    let told = silent.next().await.unwrap().unwrap();
-    let told = std::str::from_utf8(&told).unwrap().strip_prefix("data: ").unwrap();
-    assert_eq!(serde_json::from_str::<Value>(told).unwrap()["error"]["code"], "timeout");
+    let received = silent.next().await.unwrap().unwrap();
+    let received = std::str::from_utf8(&received).unwrap().strip_prefix("data: ").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(received).unwrap()["error"]["code"], "timeout");
     assert!(matches!(silent.next().await, Some(Err(_))));
     drop(held);
 }
@@ -456,7 +461,7 @@ async fn other_routes_are_passed_on_uncached_and_none_without_an_upstream() {
         assert_eq!(server.ask(method, CHAT, &[], "").await.status, 405, "{method}");
     }
     let kept_only = server.ask("GET", "/v1/responses/r-1", &[("cache-control", "only-if-cached")], "").await;
-    assert_eq!(kept_only.status, 504, "nothing of it is kept, and nobody is asked");
+    assert_eq!(kept_only.status, 504, "nothing of it is kept, and the upstream is not called");
     let unclear = server.ask("POST", "/v1/moderations", &[], r#"{"model":"a","model":"b"}"#).await;
     assert_eq!((unclear.status, unclear.error()), (400, ("invalid_input", Some("model"))));
     assert_eq!(server.get("/nothing").await.status, 404);

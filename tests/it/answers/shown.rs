@@ -87,9 +87,9 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
             upstream.next(Mode::Reply(code, vec![("content-type", "application/json")], error.to_string()));
             let answer = asked(place).await;
             assert_eq!((answer.status, answer.error().0), (502, "upstream_error"), "{code} {place}");
-            let told = answer.body.to_string();
-            assert!(told.contains("this server's key"), "{told}");
-            assert!(!["Incorrect", "sk-", "rs.", "acme"].iter().any(|part| told.contains(part)), "{told}");
+            let shown = answer.body.to_string();
+            assert!(shown.contains("this server's key"), "{shown}");
+            assert!(!["Incorrect", "sk-", "rs.", "acme"].iter().any(|part| shown.contains(part)), "{shown}");
         }
     }
     // Some services have another status for it.
@@ -106,10 +106,10 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
         for place in 0..4 {
             let kind = if events { "text/event-stream" } else { "application/json" };
             upstream.next(Mode::Reply(200, vec![("content-type", kind)], said.clone()));
-            let told = asked(place).await.body.to_string();
+            let shown = asked(place).await.body.to_string();
             assert!(
-                !["Incorrect", "not valid", "sk-", "acme"].iter().any(|part| told.contains(part)),
-                "{told}"
+                !["Incorrect", "not valid", "sk-", "acme"].iter().any(|part| shown.contains(part)),
+                "{shown}"
             );
         }
     }
@@ -117,9 +117,9 @@ async fn what_an_upstream_says_of_the_operators_key_stays_here() {
     let event = format!("data: {}\n\n", json!({ "error": { "message": said } }));
     let (first, rest) = event.split_at(event.find("API").expect("it is there"));
     upstream.next(Mode::Events(vec![first.into(), rest.into()]));
-    let told = asked(1).await.body.to_string();
-    assert!(!["Incorrect", "sk-", "acme"].iter().any(|part| told.contains(part)), "{told}");
-    // Other errors are told, without the key.
+    let shown = asked(1).await.body.to_string();
+    assert!(!["Incorrect", "sk-", "acme"].iter().any(|part| shown.contains(part)), "{shown}");
+    // Other errors are passed on, without the key.
     let said = "quota of sk-ours (sk-***rs, key sk-...rs) is used up";
     let error = json!({ "error": { "message": said, "code": "insufficient_quota" } });
     for code in [400, 404, 429, 500, 503] {

@@ -208,7 +208,7 @@ async fn each_reply_that_is_not_stored_has_its_reason() {
     assert_eq!((counted(&server, "no_store").await, counted(&server, "temperature").await), (1, 1));
 }
 
-/// What a client that reads trailers is told, and what one is that does not.
+/// What a client gets that reads trailers, and what one that does not.
 #[tokio::test]
 async fn the_reason_of_a_stream_comes_behind_it() {
     let (_dir, upstream, server) = start(&[]).await;
@@ -230,9 +230,9 @@ async fn the_reason_of_a_stream_comes_behind_it() {
         reply
     };
     let trailers = "te: gzip, trailers\r\n";
-    let told = raw("one?", trailers, Mode::Ending("length")).await;
-    assert!(told.contains("trailer: x-likewise-reason\r\n"), "{told}");
-    assert!(told.ends_with("0\r\nx-likewise-reason: unfinished\r\n\r\n"), "{told}");
+    let received = raw("one?", trailers, Mode::Ending("length")).await;
+    assert!(received.contains("trailer: x-likewise-reason\r\n"), "{received}");
+    assert!(received.ends_with("0\r\nx-likewise-reason: unfinished\r\n\r\n"), "{received}");
     let untold = raw("two?", "", Mode::Ending("length")).await;
     assert!(!untold.contains("x-likewise-reason") && untold.ends_with("0\r\n\r\n"), "{untold}");
     let stored = raw("three?", trailers, Mode::Answer).await;
@@ -256,8 +256,8 @@ async fn events_of_no_type_or_another_are_events() {
         let body = with(streamed(&question("untyped")), json!({ "seed": place }));
         upstream.next(Mode::Reply(200, headers, events.clone()));
         let live = ask(&server, &body).await;
-        let told = (live.header("content-type"), live.body.as_str());
-        assert_eq!(told, ("text/event-stream", Some(&*events)), "{place}");
+        let received = (live.header("content-type"), live.body.as_str());
+        assert_eq!(received, ("text/event-stream", Some(&*events)), "{place}");
         let again = ask(&server, &body).await;
         assert!(is_hit(&again), "{place}");
         assert_eq!(accumulated(&again)["choices"][0]["message"]["content"], "hola");
@@ -271,7 +271,7 @@ async fn events_of_no_type_or_another_are_events() {
 }
 
 #[tokio::test]
-async fn members_beside_the_usage_are_told_alike() {
+async fn members_beside_the_usage_are_replayed_alike() {
     let (_dir, upstream, server) = start(&[]).await;
     let usage = json!({ "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3 });
     let last = json!({ "id": "c", "model": "m", "choices": [], "usage": usage, "citations": ["http://x.example/1"] });
