@@ -39,3 +39,4 @@ mod storage;
 mod surface;
 mod upstream;
 mod verify;
+mod vocabulary;
