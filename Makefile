@@ -37,7 +37,7 @@ check: ## Check format, lints, licences, advisories and the architecture
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	cargo deny --log-level error check bans licenses sources
-	cargo test --locked --quiet --test it -- architecture:: advisories::
+	cargo test --locked --quiet --test it -- architecture:: advisories:: vocabulary::
 
 bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, objects, search)
 	@scripts/setup.sh run
