@@ -22,7 +22,7 @@ trap 'kill -KILL $upstream 2>/dev/null || true; rm -rf "$data"' EXIT
 exec 4< "$data/upstream"
 read -r -t 60 address <&4 || { echo "client_tests: the upstream did not start" >&2; exit 1; }
 
-LIKEWISE__MODEL__NAME=all-MiniLM-L6-v2 LIKEWISE__ANSWERS__CACHE_TOOL_CALLS=true LIKEWISE__SEARCH__TIDYING__IDLE_MS=50 \
+LIKEWISE__MODEL__NAME=all-MiniLM-L6-v2 LIKEWISE__ANSWERS__CACHE_TOOL_CALLS=true LIKEWISE__SEARCH__COMPACTION__IDLE_MS=50 \
     "$1" serve --listen 127.0.0.1:0 --data-dir "$data/data" --model "$2" --upstream "$address" \
     > "$data/announcement" &
 server=$!

@@ -33,7 +33,7 @@ impl Fixture {
     fn start(&self) -> Server {
         let mut program = remote(self.dir.path(), &self.endpoint.url);
         program
-            .env("LIKEWISE__SEARCH__TIDYING__IDLE_MS", "10")
+            .env("LIKEWISE__SEARCH__COMPACTION__IDLE_MS", "10")
             .env("LIKEWISE__COLLECTIONS__RECALL_SAMPLE", "1");
         Server::spawn(&mut program)
     }

@@ -42,8 +42,8 @@ async fn nothing_acknowledged_is_lost_and_nothing_deleted_is_back() {
         let mut program = remote(dir.path(), &endpoint.url);
         // Segments, compactions, new logs and indexes come all the time.
         program
-            .env("LIKEWISE__SEARCH__TIDYING__SEGMENT_BYTES", "20000")
-            .env("LIKEWISE__SEARCH__TIDYING__DEAD_ROWS_BUSY", "20")
+            .env("LIKEWISE__SEARCH__COMPACTION__SEGMENT_BYTES", "20000")
+            .env("LIKEWISE__SEARCH__COMPACTION__DEAD_ROWS_BUSY", "20")
             .env("LIKEWISE__SEARCH__INDEX__ROWS_MIN", "20")
             .env("LIKEWISE__SEARCH__INDEX__FACTORY", "HNSW4");
         Server::spawn(&mut program)

@@ -60,7 +60,7 @@ async fn a_damaged_collection_is_found_and_what_it_still_holds_comes_back() {
     // Each request is in a segment of its own, or in the log.
     let start = || {
         let mut program = remote(dir.path(), &endpoint.url);
-        Server::spawn(program.env("LIKEWISE__SEARCH__TIDYING__SEGMENT_BYTES", "4000"))
+        Server::spawn(program.env("LIKEWISE__SEARCH__COMPACTION__SEGMENT_BYTES", "4000"))
     };
     let server = start();
     let made = server.ask("PUT", "/v1/collections/k", &[], r#"{"dimensions":4,"metric":"l2"}"#).await;

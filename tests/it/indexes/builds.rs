@@ -18,7 +18,7 @@ const SLOW: (&str, &str) = ("LIKEWISE__SEARCH__INDEX__EF_CONSTRUCTION", "20000")
 
 fn start(fixture: &Fixture, environment: &[(&str, &str)]) -> Server {
     let mut program = remote(fixture.dir.path(), &fixture.endpoint.url);
-    program.env("LIKEWISE__SEARCH__TIDYING__IDLE_MS", "10").envs(environment.iter().copied());
+    program.env("LIKEWISE__SEARCH__COMPACTION__IDLE_MS", "10").envs(environment.iter().copied());
     Server::spawn(&mut program)
 }
 
