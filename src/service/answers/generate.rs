@@ -28,7 +28,7 @@ use crate::upstream::{Call, Reply};
 
 /// What each byte of half an event takes: the buffer that it is collected in doubles, its former halves stay with the allocator for a
 /// while, and the connection to the upstream reads ahead of it.
-const HALF_EVENT_COST: usize = 8;
+const HALF_EVENT_COST: usize = 12;
 
 /// How long a stream that is no longer collected waits for its slowest reader.
 const SPACE_WITHIN: Duration = Duration::from_secs(60);
