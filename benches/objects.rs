@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use likewise::cache::{
-    Budget, Cache, Freshness, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions, TierName, Tiers,
-    Versions,
+    Budget, Cache, Freshness, InvalidationTokens, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions,
+    TierName, Tiers,
 };
 use likewise::domain::{ContentCoding, SystemClock, Tag, Tenant};
 use likewise::metrics::unexported;
@@ -78,8 +78,8 @@ async fn hits() {
 async fn invalidations() {
     let data = tempfile::tempdir().expect("a temporary directory");
     let records = Arc::new(Records::open(data.path()).expect("the records open"));
-    let versions = Versions::open(records, 1_000_000).await.expect("the versions open");
-    let freshness = Freshness::new(Arc::new(SystemClock), Arc::new(versions));
+    let tokens = InvalidationTokens::open(records, 1_000_000).await.expect("the tokens open");
+    let freshness = Freshness::new(Arc::new(SystemClock), Arc::new(tokens));
     let memory = MemoryOptions { budget: Budget::Bytes(4 << 30), ..MemoryOptions::default() };
     let memory = Arc::new(MemoryTier::new(&memory, &unexported()).expect("a budget"));
     let policy = PolicyOptions {

@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
-    Cache, Freshness, Machine, MemoryTier, Namespaces, ObjectTier, Tier, Tiers, VectorTier, Versions,
+    Cache, Freshness, InvalidationTokens, Machine, MemoryTier, Namespaces, ObjectTier, Tier, Tiers,
+    VectorTier,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -90,8 +91,8 @@ impl Engine {
         });
         let (models, stores) = (Arc::new(models?), stores?);
         let tags_max = config.cache.tags_max(&Machine::read());
-        let versions = Versions::open(Arc::clone(&stores.records), tags_max).await?;
-        let freshness = Freshness::new(clock, Arc::new(versions));
+        let tokens = InvalidationTokens::open(Arc::clone(&stores.records), tags_max).await?;
+        let freshness = Freshness::new(clock, Arc::new(tokens));
         let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics.cache)?);
         let cache =
             |below: Arc<dyn Tier>| Arc::new(Cache::new(Arc::clone(&memory), vec![below], freshness.clone()));

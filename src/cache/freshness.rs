@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::invalidation_tokens::{InvalidationTokens, Standing};
 use super::policy::Policy;
-use super::versions::{Standing, Versions};
 use crate::domain::{Clock, EntryMeta, UnixSeconds};
 
 /// What may be done with an entry. Later ones are worse.
@@ -32,23 +32,23 @@ pub struct Lifetime {
     pub stale_until: UnixSeconds,
 }
 
-/// Judges entries of every tier by one clock and one table of versions.
+/// Judges entries of every tier by one clock and one table of tokens.
 #[derive(Clone)]
 pub struct Freshness {
     clock: Arc<dyn Clock>,
-    versions: Arc<Versions>,
+    tokens: Arc<InvalidationTokens>,
 }
 
 impl Freshness {
-    /// A judge that reads `clock` and `versions`.
-    pub fn new(clock: Arc<dyn Clock>, versions: Arc<Versions>) -> Freshness {
-        Freshness { clock, versions }
+    /// A judge that reads `clock` and `tokens`.
+    pub fn new(clock: Arc<dyn Clock>, tokens: Arc<InvalidationTokens>) -> Freshness {
+        Freshness { clock, tokens }
     }
 
     /// Whether the entry may be served now.
     pub fn judge(&self, meta: &EntryMeta) -> Verdict {
         let by_time = self.judge_time(meta);
-        match self.versions.standing(meta) {
+        match self.tokens.standing(meta) {
             Standing::Current => by_time,
             Standing::Outdated => by_time.max(Verdict::Stale),
             Standing::Revoked => Verdict::Gone,
@@ -79,9 +79,9 @@ impl Freshness {
         }
     }
 
-    /// What is current.
-    pub fn versions(&self) -> &Arc<Versions> {
-        &self.versions
+    /// The current tokens.
+    pub fn tokens(&self) -> &Arc<InvalidationTokens> {
+        &self.tokens
     }
 
     /// The present second.
@@ -136,8 +136,8 @@ mod tests {
 
     async fn judge(clock: &Arc<ManualClock>, dir: &tempfile::TempDir) -> Freshness {
         let records = Arc::new(Records::open(dir.path()).unwrap());
-        let versions = Versions::open(records, 100).await.unwrap();
-        Freshness::new(Arc::clone(clock) as Arc<dyn Clock>, Arc::new(versions))
+        let tokens = InvalidationTokens::open(records, 100).await.unwrap();
+        Freshness::new(Arc::clone(clock) as Arc<dyn Clock>, Arc::new(tokens))
     }
 
     fn policy(name: &str) -> Arc<Policy> {
@@ -147,8 +147,8 @@ mod tests {
 
     fn meta(freshness: &Freshness, lifetime: Lifetime) -> EntryMeta {
         let Lifetime { created, soft_expires, expires, stale_until } = lifetime;
-        let tokens = freshness.versions().admit(freshness.versions().stamp(), crate::domain::Subject(0), &[]);
-        let epoch = tokens.unwrap().epoch;
+        let admitted = freshness.tokens().admit(freshness.tokens().stamp(), crate::domain::Subject(0), &[]);
+        let epoch = admitted.unwrap().epoch;
         EntryMeta { soft_expires, stale_until, epoch, ..EntryMeta::ending(Codec::Raw, created, expires) }
     }
 

@@ -11,8 +11,8 @@ use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
+use super::invalidation_tokens::{Bump, Mode, Standing, TokenHistory, TokenTable};
 use super::memory::{Budget, Eviction, MemoryOptions, MemoryTier};
-use super::versions::{Bump, Current, Mode, Standing, Version};
 use super::{Claim, Leases, SingleFlight, Stamp};
 use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, UnixSeconds};
 use crate::metrics::unexported;
@@ -27,7 +27,7 @@ fn key(n: u8) -> Key {
     KeyHasher::new("test").field(&[n]).finish()
 }
 
-fn entry(current: &Current, stamp: Stamp, value: u64) -> Option<Arc<Entry>> {
+fn entry(current: &TokenTable, stamp: Stamp, value: u64) -> Option<Arc<Entry>> {
     let tokens = current.admit(stamp, NAMESPACE, &[TAG])?;
     let meta = EntryMeta {
         namespace: NAMESPACE,
@@ -148,8 +148,8 @@ fn a_lease_has_one_holder_and_its_end_wakes_all() {
 fn what_was_loaded_before_an_invalidation_is_not_served_after_it() {
     shuttle::check_pct(
         || {
-            let version = Version::starting(7);
-            let current = Arc::new(Current::new(version, Default::default(), 8));
+            let version = TokenHistory::starting(7);
+            let current = Arc::new(TokenTable::new(version, Default::default(), 8));
             let memory = memory(1 << 20);
             let origin = Arc::new(AtomicU64::new(0));
             let fills = || {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::versions::{Stamp, random};
+use super::invalidation_tokens::{Stamp, random};
 use crate::domain::{ByPrefix, Key};
 use crate::error::{Error, Kind, Result};
 use crate::sync::atomic::{AtomicUsize, Ordering};

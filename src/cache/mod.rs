@@ -1,6 +1,6 @@
 //! The tiers together: a value is looked for in memory first, then in the tiers below, and found once.
 //!
-//! Contains: the tiers, the one judge of freshness that stands above all of them with the versions of tags and
+//! Contains: the tiers, the one judge of freshness that stands above all of them with the tokens of tags and
 //! namespaces, the policies of namespaces, single-flight and leases. Must not contain: a model, HTTP, or a second opinion
 //! on whether an entry may be served. The one idea: tiers are dumb stores of [`Entry`]s by [`Key`]; every entry that
 //! leaves this module has passed [`Freshness::judge`], whichever tier held it.
@@ -11,6 +11,7 @@ mod disk;
 mod freshness;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
+mod invalidation_tokens;
 mod lease;
 mod memory;
 mod metrics;
@@ -19,12 +20,12 @@ mod single_flight;
 mod striped_locks;
 mod tier;
 mod tiers;
-mod versions;
 
 use std::sync::Arc;
 
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
+pub use invalidation_tokens::{EntryTokens, InvalidationTokens, Mode, Stamp, Standing};
 pub use lease::{Claim, Lease, Leases};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
@@ -35,7 +36,6 @@ pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::{KeyGuard, StripedLocks};
 pub use tier::{Choice, Tier, TierName, TierStats};
 pub use tiers::Tiers;
-pub use versions::{Mode, Stamp, Standing, Tokens, Versions};
 
 use crate::domain::{Entry, EntryMeta, Key};
 use crate::error::Result;
@@ -185,9 +185,9 @@ impl Cache {
     #[cfg(test)]
     pub(crate) async fn in_memory(clock: Arc<dyn crate::domain::Clock>, dir: &std::path::Path) -> Cache {
         let records = Arc::new(crate::storage::Records::open(dir).expect("an empty directory"));
-        let versions = Versions::open(records, 1024).await.expect("no records");
+        let tokens = InvalidationTokens::open(records, 1024).await.expect("no records");
         let memory = MemoryTier::new(&MemoryOptions::default(), &crate::metrics::unexported());
-        let freshness = Freshness::new(clock, Arc::new(versions));
+        let freshness = Freshness::new(clock, Arc::new(tokens));
         Cache::new(Arc::new(memory.expect("the default budget")), Vec::new(), freshness)
     }
 }

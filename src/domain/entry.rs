@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Subject, TagVersion, UnixSeconds};
+use super::{Subject, TagToken, UnixSeconds};
 
 /// How the bytes of a value are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,7 +94,7 @@ pub struct EntryMeta {
     /// The namespace's epoch when the entry's loader began.
     pub epoch: u64,
     /// The tags that the entry carries, with their tokens.
-    pub tags: Box<[TagVersion]>,
+    pub tags: Box<[TagToken]>,
     /// How to read the value.
     pub codec: Codec,
     /// The value's media type; empty where the codec says it all.

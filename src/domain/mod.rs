@@ -17,5 +17,5 @@ pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, ContentCoding, Entry, EntryMeta};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};
 pub use lookup_outcome::LookupOutcome;
-pub use subject::{Subject, Tag, TagVersion};
+pub use subject::{Subject, Tag, TagToken};
 pub use token_usage::TokenUsage;

@@ -60,7 +60,7 @@ impl Tag {
 
 /// A tag as it stood when the entry's loader began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TagVersion {
+pub struct TagToken {
     /// The tag.
     pub tag: Subject,
     /// Its token at that time; compared for equality, never for order.

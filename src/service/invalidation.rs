@@ -1,6 +1,6 @@
 //! Hides what is no longer true: by tags, keys, namespace, or everything.
 //!
-//! No tier is searched, except for keys and for counting: an entry whose stored versions are not current is a miss.
+//! No tier is searched, except for keys and for counting: an entry whose stored tokens are not current is a miss.
 
 use std::sync::Arc;
 
@@ -90,12 +90,12 @@ impl Invalidation {
     /// then nothing changes. `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then the target is hidden until
     /// the next start only.
     pub async fn invalidate(&self, tenant: &Tenant, target: &Target, mode: Mode) -> Result<()> {
-        let versions = self.freshness.versions();
+        let tokens = self.freshness.tokens();
         match self.resolve(tenant, target)? {
-            Resolved::Subjects(subjects) => versions.bump(&subjects, mode).await?,
-            Resolved::Namespace(subject) => versions.bump(&[subject], mode).await?,
+            Resolved::Subjects(subjects) => tokens.bump(&subjects, mode).await?,
+            Resolved::Namespace(subject) => tokens.bump(&[subject], mode).await?,
             Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
-            Resolved::Everything => versions.bump_everything(mode).await?,
+            Resolved::Everything => tokens.bump_everything(mode).await?,
         }
         self.metrics.invalidations.with(mode).inc();
         Ok(())

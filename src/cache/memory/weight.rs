@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Entry, Key, TagVersion};
+use crate::domain::{Entry, Key, TagToken};
 
 /// Two counters in front of what an `Arc` holds.
 const ARC_BYTES: usize = 16;
@@ -13,7 +13,7 @@ const SLOT_BYTES: usize = 2 * (size_of::<Key>() + size_of::<Arc<Entry>>() + 24);
 
 /// Bytes of the budget that an entry takes.
 pub(super) fn of(entry: &Entry) -> u64 {
-    let tags = entry.meta.tags.len() * size_of::<TagVersion>();
+    let tags = entry.meta.tags.len() * size_of::<TagToken>();
     let blocks = [
         ARC_BYTES + size_of::<Entry>(),
         ARC_BYTES + entry.value.len(),

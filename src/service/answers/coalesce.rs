@@ -133,9 +133,9 @@ impl Flow<'_> {
 
     /// Whether an answer that was begun at a stamp, and has these tags, is still valid.
     fn is_current(&self) -> impl Fn(Stamp, &[Subject]) -> bool {
-        let (versions, namespace) =
-            (self.answers.lookup.freshness().versions(), self.resolved.namespace.subject);
-        move |stamp, tags| versions.admit(stamp, namespace, tags).is_some()
+        let (current, namespace) =
+            (self.answers.lookup.freshness().tokens(), self.resolved.namespace.subject);
+        move |stamp, tags| current.admit(stamp, namespace, tags).is_some()
     }
 }
 

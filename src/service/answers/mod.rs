@@ -221,7 +221,7 @@ impl Answers {
 
     /// The present point in the order of invalidations: an answer is stored only if none of its tags was invalidated since.
     pub fn stamp(&self) -> Stamp {
-        self.lookup.freshness().versions().stamp()
+        self.lookup.freshness().tokens().stamp()
     }
 
     /// Looks up the answer to a question in words.

@@ -41,8 +41,8 @@ pub(super) async fn begin_store<'a>(
     if let Some(before) = lookup.find_locked(resolved).await {
         store_policy.depend_on(tags_of(&before.found.entry));
     }
-    let versions = lookup.freshness().versions();
-    let tokens = versions.admit(store_request.stamp, resolved.namespace.subject, &store_policy.tags)?;
+    let current = lookup.freshness().tokens();
+    let tokens = current.admit(store_request.stamp, resolved.namespace.subject, &store_policy.tags)?;
     let policy = &*resolved.namespace.policy;
     // An inherited TTL was shortened by the jitter already; again and again it would approach zero.
     let jitter_share = if store_policy.inherits_ttl { 0.0 } else { policy.jitter_share };

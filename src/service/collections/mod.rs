@@ -181,7 +181,7 @@ impl Collections {
         let asked = self.query_inputs(&collection, &search)?;
         let started = Instant::now();
         // Before anything is looked for: what is invalidated from here on is not kept.
-        let stamp = self.cache.freshness().versions().stamp();
+        let stamp = self.cache.freshness().tokens().stamp();
         let name = search.directives.namespace.as_deref().unwrap_or(SEARCH_RESULTS);
         let namespace = self.namespaces.resolve(&search.tenant, name)?;
         let asked_ttl = search.directives.ttl_seconds;

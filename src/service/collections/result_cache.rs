@@ -55,7 +55,7 @@ impl Collections {
             .collect();
         tags.sort_unstable();
         tags.dedup();
-        let Some(tokens) = freshness.versions().admit(*stamp, namespace.subject, &tags) else { return };
+        let Some(tokens) = freshness.tokens().admit(*stamp, namespace.subject, &tags) else { return };
         let lifetime = freshness.lifetime(&namespace.policy, *ttl_seconds);
         let meta = EntryMeta {
             namespace: namespace.subject,

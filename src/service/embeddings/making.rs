@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::cache::{
-    Cache, Flight, Found, Landing, Namespace, SingleFlight, Stamp, TierName, Tokens, Verdict,
+    Cache, EntryTokens, Flight, Found, Landing, Namespace, SingleFlight, Stamp, TierName, Verdict,
 };
 use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher};
 use crate::embed::{EmbedJob, Embedder, Priority};
@@ -164,8 +164,8 @@ impl Making {
         match outcome {
             Err(error) => flight.land(Err(error)),
             Ok(embedding) => {
-                let versions = self.cache.freshness().versions();
-                let tokens = versions.admit(self.stamp, self.namespace.subject, &[]);
+                let current = self.cache.freshness().tokens();
+                let tokens = current.admit(self.stamp, self.namespace.subject, &[]);
                 let may_store = self.stores && tokens.is_some();
                 let entry = Arc::new(self.entry(&embedding, tokens));
                 if may_store {
@@ -178,7 +178,7 @@ impl Making {
         }
     }
 
-    fn entry(&self, embedding: &Embedding, tokens: Option<Tokens>) -> Entry {
+    fn entry(&self, embedding: &Embedding, tokens: Option<EntryTokens>) -> Entry {
         let lifetime = self.cache.freshness().lifetime(&self.namespace.policy, self.ttl_seconds);
         let value: Vec<u8> = embedding.vector.iter().flat_map(|x| x.to_le_bytes()).collect();
         let meta = EntryMeta {

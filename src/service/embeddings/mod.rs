@@ -203,7 +203,7 @@ impl Embeddings {
         let mut wanted = Wanted {
             namespace,
             ttl_seconds,
-            stamp: self.cache.freshness().versions().stamp(),
+            stamp: self.cache.freshness().tokens().stamp(),
             keys: Vec::with_capacity(count),
             firsts: Vec::with_capacity(count),
             places: Vec::with_capacity(count),

@@ -176,7 +176,7 @@ impl Objects {
 
     /// The present point in the order of invalidations, for [`Draft::stamp`].
     pub fn stamp(&self) -> Stamp {
-        self.cache.freshness().versions().stamp()
+        self.cache.freshness().tokens().stamp()
     }
 
     /// Looks an object up. Where it is missing or stale, one of many who ask for a lease is given it; the others are
@@ -426,8 +426,8 @@ impl Objects {
         tags: &[Subject],
         value: Arc<[u8]>,
     ) -> Result<()> {
-        let versions = self.cache.freshness().versions();
-        let tokens = versions.admit(stamp, address.namespace.subject, tags).ok_or_else(|| {
+        let current = self.cache.freshness().tokens();
+        let tokens = current.admit(stamp, address.namespace.subject, tags).ok_or_else(|| {
             Error::new(
                 Kind::Conflict,
                 "something that the object depends on was invalidated while it was made",

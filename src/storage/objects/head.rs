@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{ContentCoding, Entry, EntryMeta, Key, Subject, TagVersion, UnixSeconds};
+use crate::domain::{ContentCoding, Entry, EntryMeta, Key, Subject, TagToken, UnixSeconds};
 use crate::storage::codec::{codec_number, codec_of, coding_number, coding_of};
 use crate::storage::le_bytes::{array_at, u16_at, u32_at, u64_at};
 
@@ -75,7 +75,7 @@ pub fn decode_head(key: &Key, bytes: &[u8]) -> Option<Head> {
         _ => return None,
     };
     let moment = |at| u32_at(bytes, at).map(UnixSeconds);
-    let version = |at| Some(TagVersion { tag: Subject(u64_at(bytes, at)?), token: u64_at(bytes, at + 8)? });
+    let version = |at| Some(TagToken { tag: Subject(u64_at(bytes, at)?), token: u64_at(bytes, at + 8)? });
     let meta = EntryMeta {
         soft_expires: moment(8)?,
         stale_until: moment(16)?,
@@ -120,7 +120,7 @@ mod tests {
             is_truncated: true,
             namespace: Subject(7),
             epoch: 8,
-            tags: [9, 10].map(|n| TagVersion { tag: Subject(n), token: n + 100 }).into(),
+            tags: [9, 10].map(|n| TagToken { tag: Subject(n), token: n + 100 }).into(),
             content_type: "text/plain; charset=utf-8".into(),
             validator: 11 << 100,
             last_used: UnixSeconds(1),

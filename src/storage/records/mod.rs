@@ -30,7 +30,7 @@ use crate::storage::le_bytes::lock;
 /// The name of the database's file.
 pub const RECORDS_NAME: &str = "records.redb";
 
-/// The table of which there is a copy: the tokens that invalidations replace, which `src/cache/versions/` keeps. Without
+/// The table of which there is a copy: the tokens that invalidations replace, which `src/cache/invalidation_tokens/` keeps. Without
 /// them nothing that was stored, vectors too, can be shown not to be hidden.
 pub(crate) const MIRRORED: &str = "versions";
 

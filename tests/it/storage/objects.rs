@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use likewise::domain::{Codec, Entry, EntryMeta, ManualClock, Subject, TagVersion, UnixSeconds};
+use likewise::domain::{Codec, Entry, EntryMeta, ManualClock, Subject, TagToken, UnixSeconds};
 use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
 use likewise::storage::objects::Options;
@@ -25,7 +25,7 @@ fn object(version: u64, bytes: usize, ends: u32) -> Arc<Entry> {
     let mut value = bytes_of(version, bytes);
     value[..8].copy_from_slice(&version.to_le_bytes());
     let meta = EntryMeta {
-        tags: [TagVersion { tag: Subject(version), token: 2 }].into(),
+        tags: [TagToken { tag: Subject(version), token: 2 }].into(),
         content_type: "text/plain".into(),
         validator: u128::from(version) << 64,
         namespace: Subject(3),

@@ -1,8 +1,8 @@
-//! The tokens in memory, behind one lock: what judges and loaders ask.
+//! The tokens in memory, behind one lock. Judges and loaders read them.
 
 use std::collections::HashMap;
 
-use crate::domain::{ByPrefix, EntryMeta, Subject, TagVersion};
+use crate::domain::{ByPrefix, EntryMeta, Subject, TagToken};
 use crate::labels::label_enum;
 use crate::storage::Change;
 use crate::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -41,16 +41,16 @@ pub struct Stamp(u64);
 
 /// The tokens that a new entry carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tokens {
+pub struct EntryTokens {
     /// The epoch of its namespace.
     pub epoch: u64,
     /// Its tags.
-    pub tags: Box<[TagVersion]>,
+    pub tags: Box<[TagToken]>,
 }
 
 /// The tokens of one subject, or of everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::cache) struct Version {
+pub(in crate::cache) struct TokenHistory {
     token: u64,
     /// Tokens before soft invalidations, the latest first.
     outdated: Box<[u64]>,
@@ -58,14 +58,14 @@ pub(in crate::cache) struct Version {
     bumped: u64,
 }
 
-pub(in crate::cache) type Subjects = HashMap<Subject, Version, ByPrefix>;
+pub(in crate::cache) type Subjects = HashMap<Subject, TokenHistory, ByPrefix>;
 
 #[derive(Debug)]
 struct State {
-    everything: Version,
+    everything: TokenHistory,
     subjects: Subjects,
     /// Stands for every subject that was never invalidated.
-    untouched: Version,
+    untouched: TokenHistory,
     /// Invalidations so far in this process.
     bumps: u64,
 }
@@ -82,22 +82,26 @@ pub(in crate::cache) struct Bump<'a> {
 
 /// All tokens.
 #[derive(Debug)]
-pub(in crate::cache) struct Current {
+pub(in crate::cache) struct TokenTable {
     state: RwLock<State>,
     subjects_max: usize,
 }
 
-impl Current {
+impl TokenTable {
     /// The tokens as they were read, at most `subjects_max` of subjects.
-    pub(in crate::cache) fn new(everything: Version, subjects: Subjects, subjects_max: usize) -> Current {
-        let untouched = Version::default();
-        Current { state: RwLock::new(State { everything, subjects, untouched, bumps: 0 }), subjects_max }
+    pub(in crate::cache) fn new(
+        everything: TokenHistory,
+        subjects: Subjects,
+        subjects_max: usize,
+    ) -> TokenTable {
+        let untouched = TokenHistory::default();
+        TokenTable { state: RwLock::new(State { everything, subjects, untouched, bumps: 0 }), subjects_max }
     }
 
     /// How an entry stands. Costs one shared lock and a probe for the namespace and for each tag.
     pub(in crate::cache) fn standing(&self, meta: &EntryMeta) -> Standing {
         let state = self.state();
-        let tags = meta.tags.iter().map(|version| state.version(version.tag).standing_of(version.token));
+        let tags = meta.tags.iter().map(|tag| state.history(tag.tag).standing_of(tag.token));
         tags.fold(state.epoch_standing(meta.namespace, meta.epoch), Ord::max)
     }
 
@@ -113,14 +117,14 @@ impl Current {
         stamp: Stamp,
         namespace: Subject,
         tags: &[Subject],
-    ) -> Option<Tokens> {
+    ) -> Option<EntryTokens> {
         let state = self.state();
-        let is_unchanged = |subject: &Subject| state.version(*subject).bumped <= stamp.0;
+        let is_unchanged = |subject: &Subject| state.history(*subject).bumped <= stamp.0;
         if state.everything.bumped > stamp.0 || !is_unchanged(&namespace) || !tags.iter().all(is_unchanged) {
             return None;
         }
-        let version = |&tag: &Subject| TagVersion { tag, token: state.version(tag).token };
-        Some(Tokens { epoch: state.epoch(namespace), tags: tags.iter().map(version).collect() })
+        let tag_token = |&tag: &Subject| TagToken { tag, token: state.history(tag).token };
+        Some(EntryTokens { epoch: state.epoch(namespace), tags: tags.iter().map(tag_token).collect() })
     }
 
     /// Gives subjects new tokens. `submit` gets what is to be written under the lock, so that memory and disk agree on
@@ -137,7 +141,7 @@ impl Current {
         submit(changes)
     }
 
-    /// Gives everything a new token. `submit` as in [`Current::bump`].
+    /// Gives everything a new token. `submit` as in [`TokenTable::bump`].
     pub(in crate::cache) fn bump_everything<T>(
         &self,
         token: u64,
@@ -162,17 +166,17 @@ impl Current {
 }
 
 impl State {
-    fn version(&self, subject: Subject) -> &Version {
+    fn history(&self, subject: Subject) -> &TokenHistory {
         self.subjects.get(&subject).unwrap_or(&self.untouched)
     }
 
     /// The token of a namespace and that of everything in one number.
     fn epoch(&self, namespace: Subject) -> u64 {
-        self.everything.token ^ self.version(namespace).token
+        self.everything.token ^ self.history(namespace).token
     }
 
     fn epoch_standing(&self, namespace: Subject, epoch: u64) -> Standing {
-        let own = self.version(namespace);
+        let own = self.history(namespace);
         if epoch == self.everything.token ^ own.token {
             return Standing::Current;
         }
@@ -183,9 +187,9 @@ impl State {
 
     /// Gives a subject a new token.
     fn replace(&mut self, subject: Subject, token: u64, mode: Mode) -> Change {
-        let version = self.version(subject).next(token, mode, self.bumps);
-        let change = Change::put(TABLE, subject.0.to_le_bytes(), version.encode());
-        self.subjects.insert(subject, version);
+        let history = self.history(subject).next(token, mode, self.bumps);
+        let change = Change::put(TABLE, subject.0.to_le_bytes(), history.encode());
+        self.subjects.insert(subject, history);
         change
     }
 
@@ -203,10 +207,10 @@ impl State {
     }
 }
 
-impl Version {
+impl TokenHistory {
     /// Of something with a token from the start.
-    pub(in crate::cache) fn starting(token: u64) -> Version {
-        Version { token, ..Version::default() }
+    pub(in crate::cache) fn starting(token: u64) -> TokenHistory {
+        TokenHistory { token, ..TokenHistory::default() }
     }
 
     fn standing_of(&self, token: u64) -> Standing {
@@ -219,14 +223,14 @@ impl Version {
         }
     }
 
-    fn next(&self, token: u64, mode: Mode, bumped: u64) -> Version {
+    fn next(&self, token: u64, mode: Mode, bumped: u64) -> TokenHistory {
         let outdated = match mode {
             Mode::Hard => Box::default(),
             Mode::Soft => {
                 std::iter::once(&self.token).chain(&self.outdated).take(OUTDATED_MAX).copied().collect()
             }
         };
-        Version { token, outdated, bumped }
+        TokenHistory { token, outdated, bumped }
     }
 
     /// The token, then the outdated ones: eight little-endian bytes each.
@@ -234,10 +238,10 @@ impl Version {
         std::iter::once(&self.token).chain(&self.outdated).flat_map(|token| token.to_le_bytes()).collect()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Version> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<TokenHistory> {
         let (tokens, rest) = bytes.as_chunks::<8>();
         let mut tokens = tokens.iter().map(|&token| u64::from_le_bytes(token));
         let token = tokens.next().filter(|_| rest.is_empty())?;
-        Some(Version { token, outdated: tokens.take(OUTDATED_MAX).collect(), bumped: 0 })
+        Some(TokenHistory { token, outdated: tokens.take(OUTDATED_MAX).collect(), bumped: 0 })
     }
 }
