@@ -1,8 +1,8 @@
-//! The queue before a local model: bounded, cut by tokens, interactive work first.
+//! The bounded queue of a local model: batches limited by tokens, interactive jobs first.
 //!
-//! Two threads. The tokenizing one turns waiting texts into tokens while the model's one runs a pass, so the model
-//! never waits for a tokenizer. A pass takes whole texts up to a budget of tokens; nothing is padded, so texts of any
-//! lengths share a pass at no cost.
+//! Two threads. One tokenizes waiting texts while the other runs a forward pass, so the model never waits for the
+//! tokenizer. A pass takes whole texts up to a budget of tokens. Nothing is padded, so texts of different lengths share a
+//! pass at no cost.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,40 +14,40 @@ use tokio::sync::oneshot;
 
 use super::EmbedJob;
 use super::metrics::EmbedMetrics;
-use super::priority_queue::{Batch, BatchLimits, PriorityQueue};
-use super::rate::Rate;
-use super::tokenizer::{Tokenizer, Tokens};
+use super::priority_queue::{BatchLimits, PriorityQueue, TakenBatch};
+use super::throughput::Throughput;
+use super::tokenizer::{TokenizedText, Tokenizer};
 use crate::domain::{Embedding, is_usable};
 use crate::error::{Error, Kind, Result};
 
-/// What runs a pass: the encoder, or a stand-in in tests.
-pub(super) trait Model: Send + 'static {
-    /// One vector for each text, in their order.
-    fn embed(&mut self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>>;
+/// A forward pass: that of the encoder, or of a fake in tests.
+pub(super) trait ForwardPass: Send + 'static {
+    /// The vector of each text, in order.
+    fn embed(&mut self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>>;
 }
 
-/// Texts that the tokenizing thread takes at a time; the model sees them as soon as they are done.
+/// Texts that are tokenized at a time; the model can take them as soon as all of them are done.
 const TOKENIZED_AT_ONCE: usize = 32;
-/// Bytes after which it takes no further text at a time.
+/// Bytes after which no further text is added to those that are tokenized at a time.
 const TOKENIZED_BYTES_AT_ONCE: usize = 256 * 1024;
 
-/// A text with its tokens, waiting for a pass.
-struct Ready {
-    work: EmbedJob,
-    tokens: Tokens,
+/// A job whose text is tokenized, waiting for a pass.
+struct TokenizedJob {
+    job: EmbedJob,
+    tokens: TokenizedText,
 }
 
-/// Texts to be counted, not embedded.
-struct Counting {
+/// Texts whose tokens are counted, without a pass.
+struct CountJob {
     texts: Vec<String>,
-    /// Of the first texts.
+    /// The counts of the first texts.
     counts: Vec<usize>,
     reply: oneshot::Sender<Result<Vec<usize>>>,
 }
 
-impl Counting {
-    /// Counts some more texts, so that those to be embedded need not wait for all. None once all are counted.
-    fn advance(mut self, tokenizer: &Tokenizer) -> Option<Counting> {
+impl CountJob {
+    /// Counts the next texts, and no more, so that jobs need not wait for all of them. `None` once all are counted.
+    fn advance(mut self, tokenizer: &Tokenizer) -> Option<CountJob> {
         if self.reply.is_closed() {
             return None;
         }
@@ -74,32 +74,32 @@ impl Counting {
     }
 }
 
-struct State {
+struct BatcherState {
     waiting: PriorityQueue<EmbedJob>,
-    counting: VecDeque<Counting>,
-    ready: PriorityQueue<Ready>,
+    counting: VecDeque<CountJob>,
+    ready: PriorityQueue<TokenizedJob>,
     /// Texts submitted and not yet in a pass, those being tokenized included.
     queued: usize,
     is_closing: bool,
-    /// A thread has died: nothing will be answered any more.
+    /// A thread has panicked; all jobs fail.
     is_dead: bool,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    /// Something waits for the tokenizing thread, or the end has come.
+struct BatcherShared {
+    state: Mutex<BatcherState>,
+    /// Wakes the tokenizing thread: a job or a count waits, or the batcher closes.
     waiting: Condvar,
-    /// Something waits for the model's thread, or the end has come.
+    /// Wakes the model's thread: a tokenized job waits, or the batcher closes.
     ready: Condvar,
     queue_texts_max: usize,
     batch_tokens_max: usize,
-    rate: Rate,
+    throughput: Throughput,
     metrics: Arc<EmbedMetrics>,
 }
 
-/// The queue with its two threads. Dropping it drops what has not started and joins them.
+/// The queue with its two threads. Dropping it drops jobs that have not started and joins the threads.
 pub(super) struct Batcher {
-    shared: Arc<Shared>,
+    shared: Arc<BatcherShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -110,12 +110,12 @@ impl Batcher {
     /// `Io` if the operating system has no threads left.
     pub(super) fn start(
         tokenizer: Tokenizer,
-        mut model: impl Model,
+        mut model: impl ForwardPass,
         options: &super::Options,
         metrics: Arc<EmbedMetrics>,
     ) -> Result<Batcher> {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
+        let shared = Arc::new(BatcherShared {
+            state: Mutex::new(BatcherState {
                 waiting: PriorityQueue::new(),
                 counting: VecDeque::new(),
                 ready: PriorityQueue::new(),
@@ -127,7 +127,7 @@ impl Batcher {
             ready: Condvar::new(),
             queue_texts_max: options.queue_texts_max,
             batch_tokens_max: options.batch_tokens_max,
-            rate: Rate::new(1),
+            throughput: Throughput::new(1),
             metrics,
         });
         let mut batcher = Batcher { shared, threads: Vec::new() };
@@ -136,29 +136,29 @@ impl Batcher {
         Ok(batcher)
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {
+    fn spawn(&mut self, name: &str, body: impl FnOnce(&BatcherShared) + Send + 'static) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let body = move || {
-            // The panic itself has been printed by the hook; what remains is to tell those who wait.
-            if catch_unwind(AssertUnwindSafe(|| work(&shared))).is_err() {
+        let guarded = move || {
+            // The panic hook has printed the panic; the waiting callers still need their error.
+            if catch_unwind(AssertUnwindSafe(|| body(&shared))).is_err() {
                 shared.die();
             }
         };
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-        self.threads.push(thread.map_err(|error| Error::io("start a thread of the batcher", error))?);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
+        self.threads.push(thread.map_err(|error| Error::io("cannot start a thread of the batcher", error))?);
         Ok(())
     }
 
-    /// Queues all of `work` or none.
+    /// Queues all of `job` or none.
     ///
     /// # Errors
     /// `Overloaded` if the queue would grow past its limit, `Unavailable` if a thread has died.
-    pub(super) fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
+    pub(super) fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
         let mut state = self.shared.lock();
-        self.shared.admit(&state, work.len())?;
-        state.queued += work.len();
-        for one in work {
-            state.waiting.push(one.priority, one);
+        self.shared.admit(&state, jobs.len())?;
+        state.queued += jobs.len();
+        for job in jobs {
+            state.waiting.push(job.priority, job);
         }
         drop(state);
         self.shared.waiting.notify_one();
@@ -174,7 +174,7 @@ impl Batcher {
         let mut state = self.shared.lock();
         let counting: usize = state.counting.iter().map(|counting| counting.texts.len()).sum();
         self.shared.admit(&state, counting + texts.len())?;
-        state.counting.push_back(Counting { texts, counts: Vec::new(), reply });
+        state.counting.push_back(CountJob { texts, counts: Vec::new(), reply });
         drop(state);
         self.shared.waiting.notify_one();
         Ok(counts)
@@ -197,30 +197,30 @@ impl Drop for Batcher {
         self.shared.waiting.notify_all();
         self.shared.ready.notify_all();
         for thread in self.threads.drain(..) {
-            // Its panic, if any, was caught inside.
+            // A panic was caught inside the thread.
             let _ = thread.join();
         }
     }
 }
 
-impl Shared {
-    /// Whether `more` texts may wait.
-    fn admit(&self, state: &State, more: usize) -> Result<()> {
+impl BatcherShared {
+    /// Checks that `more` texts may be queued.
+    fn admit(&self, state: &BatcherState, more: usize) -> Result<()> {
         if state.is_dead || state.is_closing {
-            return Err(Error::new(Kind::Unavailable, "the model does not answer any more"));
+            return Err(Error::new(Kind::Unavailable, "the model has stopped"));
         }
         if state.queued + more > self.queue_texts_max {
-            return Err(self.rate.queue_full(state.queued, self.queue_texts_max));
+            return Err(self.throughput.queue_full(state.queued, self.queue_texts_max));
         }
         Ok(())
     }
 
-    /// A poisoned lock is taken all the same: no code of ours panics while it holds it.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Ignores poisoning: no holder of this lock panics.
+    fn lock(&self) -> MutexGuard<'_, BatcherState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops all queued jobs, which ends the wait of their callers with an error, and refuses more.
+    /// Drops all queued jobs, so their callers receive an error, and refuses new ones.
     fn die(&self) {
         let mut state = self.lock();
         state.is_dead = true;
@@ -235,20 +235,20 @@ impl Shared {
 }
 
 /// The tokenizing thread.
-fn tokenize(shared: &Shared, tokenizer: &Tokenizer) {
+fn tokenize(shared: &BatcherShared, tokenizer: &Tokenizer) {
     let mut state = shared.lock();
     loop {
         if state.is_closing || state.is_dead {
             return;
         }
         let counting = state.counting.pop_front();
-        let taken = take_some(&mut state.waiting);
+        let taken = take_untokenized(&mut state.waiting);
         if counting.is_none() && taken.is_empty() {
             state = shared.waiting.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
         drop(state);
-        let (ready, gone) = tokenize_some(taken, tokenizer, &shared.metrics);
+        let (ready, gone) = tokenize_jobs(taken, tokenizer, &shared.metrics);
         let counting = counting.and_then(|counting| counting.advance(tokenizer));
         state = shared.lock();
         if state.is_dead {
@@ -256,37 +256,41 @@ fn tokenize(shared: &Shared, tokenizer: &Tokenizer) {
         }
         state.counting.extend(counting);
         state.queued -= gone;
-        for one in ready {
-            state.ready.push(one.work.priority, one);
+        for tokenized in ready {
+            state.ready.push(tokenized.job.priority, tokenized);
         }
         shared.ready.notify_one();
     }
 }
 
 /// The next texts to tokenize, interactive before bulk.
-fn take_some(waiting: &mut PriorityQueue<EmbedJob>) -> Vec<EmbedJob> {
+fn take_untokenized(waiting: &mut PriorityQueue<EmbedJob>) -> Vec<EmbedJob> {
     let (mut taken, mut bytes) = (Vec::new(), 0);
     while taken.len() < TOKENIZED_AT_ONCE && bytes < TOKENIZED_BYTES_AT_ONCE {
-        let Some(work) = waiting.pop() else { break };
-        bytes += work.text.len();
-        taken.push(work);
+        let Some(job) = waiting.pop() else { break };
+        bytes += job.text.len();
+        taken.push(job);
     }
     taken
 }
 
-/// Texts with their tokens, and how many need no pass: their callers have left, or have received an error.
-fn tokenize_some(works: Vec<EmbedJob>, tokenizer: &Tokenizer, metrics: &EmbedMetrics) -> (Vec<Ready>, usize) {
-    let taken = works.len();
+/// Tokenizes jobs. Also returns how many need no pass: their callers have left, or have received an error.
+fn tokenize_jobs(
+    jobs: Vec<EmbedJob>,
+    tokenizer: &Tokenizer,
+    metrics: &EmbedMetrics,
+) -> (Vec<TokenizedJob>, usize) {
+    let taken = jobs.len();
     let mut ready = Vec::with_capacity(taken);
-    for work in works {
-        if work.is_unwanted() {
+    for job in jobs {
+        if job.is_unwanted() {
             metrics.dropped_texts.inc();
             continue;
         }
-        match tokenizer.encode(&work.text) {
-            Ok(tokens) => ready.push(Ready { work, tokens }),
+        match tokenizer.encode(&job.text) {
+            Ok(tokens) => ready.push(TokenizedJob { job, tokens }),
             // The caller may have left.
-            Err(error) => _ = work.reply.send(Err(error)),
+            Err(error) => _ = job.reply.send(Err(error)),
         }
     }
     let gone = taken - ready.len();
@@ -294,7 +298,7 @@ fn tokenize_some(works: Vec<EmbedJob>, tokenizer: &Tokenizer, metrics: &EmbedMet
 }
 
 /// The model's thread.
-fn run_passes(shared: &Shared, model: &mut impl Model) {
+fn run_passes(shared: &BatcherShared, model: &mut impl ForwardPass) {
     let mut state = shared.lock();
     loop {
         if state.is_closing || state.is_dead {
@@ -305,9 +309,9 @@ fn run_passes(shared: &Shared, model: &mut impl Model) {
             continue;
         }
         let budget = BatchLimits { items: usize::MAX, cost: shared.batch_tokens_max };
-        let tokens = |ready: &Ready| ready.tokens.ids.len();
-        let Batch { items: batch, dropped } =
-            state.ready.take_batch(budget, tokens, |ready| ready.work.is_unwanted());
+        let tokens = |ready: &TokenizedJob| ready.tokens.ids.len();
+        let TakenBatch { items: batch, dropped } =
+            state.ready.take_batch(budget, tokens, |ready| ready.job.is_unwanted());
         state.queued -= batch.len() + dropped;
         drop(state);
         shared.metrics.dropped_texts.inc_by(dropped as u64);
@@ -318,35 +322,35 @@ fn run_passes(shared: &Shared, model: &mut impl Model) {
     }
 }
 
-fn run_pass(batch: Vec<Ready>, model: &mut impl Model, shared: &Shared) {
+fn run_pass(batch: Vec<TokenizedJob>, model: &mut impl ForwardPass, shared: &BatcherShared) {
     let metrics = &shared.metrics;
     let started = Instant::now();
-    let texts: Vec<&Tokens> = batch.iter().map(|ready| &ready.tokens).collect();
+    let texts: Vec<&TokenizedText> = batch.iter().map(|ready| &ready.tokens).collect();
     let total: usize = texts.iter().map(|tokens| tokens.ids.len()).sum();
     let outcome = model.embed(&texts);
     let took = started.elapsed();
-    shared.rate.observe(batch.len(), took);
+    shared.throughput.observe(batch.len(), took);
     metrics.batches.inc();
     metrics.batch_texts.observe(batch.len() as f64);
     metrics.inference_seconds.observe(took.as_secs_f64());
     match outcome {
-        // The callers of some texts may have left by now.
-        Err(error) => batch.into_iter().for_each(|ready| _ = ready.work.reply.send(Err(error.clone()))),
+        // The receiver is closed if its caller has left.
+        Err(error) => batch.into_iter().for_each(|ready| _ = ready.job.reply.send(Err(error.clone()))),
         Ok(vectors) => {
             metrics.embedded_texts.inc_by(batch.len() as u64);
             metrics.embedded_tokens.inc_by(total as u64);
-            for (Ready { work, tokens }, vector) in batch.into_iter().zip(vectors) {
+            for (TokenizedJob { job, tokens }, vector) in batch.into_iter().zip(vectors) {
                 let share = tokens.ids.len() as f64 / total as f64;
                 let embedding = is_usable(&vector).then(|| Embedding {
                     vector: vector.into(),
                     tokens: u32::try_from(tokens.ids.len()).unwrap_or(u32::MAX),
                     is_truncated: tokens.is_truncated,
                     cost_us: (took.as_secs_f64() * 1e6 * share) as u32,
-                    queued: started.saturating_duration_since(work.since),
+                    queued: started.saturating_duration_since(job.since),
                 });
                 let unusable =
-                    || Error::new(Kind::Internal, "the model made a vector that is zero or not finite");
-                let _ = work.reply.send(embedding.ok_or_else(unusable));
+                    || Error::new(Kind::Internal, "cannot use the model's vector: it is zero or not finite");
+                let _ = job.reply.send(embedding.ok_or_else(unusable));
             }
         }
     }

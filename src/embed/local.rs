@@ -6,12 +6,12 @@ use std::time::UNIX_EPOCH;
 
 use futures_util::future::BoxFuture;
 
-use super::batcher::{Batcher, Model};
+use super::batcher::{Batcher, ForwardPass};
 use super::encoder::{Encoder, RECIPE};
 use super::metrics::EmbedMetrics;
 use super::model_dir::ModelDir;
 use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
-use super::tokenizer::{Tokenizer, Tokens};
+use super::tokenizer::{TokenizedText, Tokenizer};
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options};
 use crate::domain::{Fingerprint, KeyHasher, UnixSeconds};
 use crate::error::{Error, Kind, Result};
@@ -25,12 +25,12 @@ pub struct LocalEmbedder {
 }
 
 impl LocalEmbedder {
-    /// Loads the model of a directory and starts its threads. `name` is how it is served.
+    /// Loads the model of a directory and starts its threads. It is served under `name`.
     ///
-    /// Cost: reads and hashes the weights, and keeps them as f32: four bytes a parameter.
+    /// Cost: reads and hashes the weights; holds them as f32, four bytes a parameter.
     ///
     /// # Errors
-    /// `Model`, naming the file; `Config` about the options.
+    /// `ForwardPass`, naming the file; `Config` about the options.
     pub fn load(
         dir: &Path,
         name: &str,
@@ -49,8 +49,8 @@ impl LocalEmbedder {
         if !model.includes_prompt && !prompts.is_empty() {
             return Err(Error::new(
                 Kind::Model,
-                "the model's pooling leaves out the prompt (include_prompt: false), which is not supported; set \
-                 embed.prompts to empty texts to embed without prompts",
+                "cannot use the model: its pooling leaves out the prompt (include_prompt: false), which is not \
+                 supported; set embed.prompts to empty texts to embed without prompts",
             ));
         }
         let tokenizer_path = model.dir.join("tokenizer.json");
@@ -58,10 +58,13 @@ impl LocalEmbedder {
         let tokenizer = Tokenizer::from_json(&tokenizer_json, tokens_max, model.lowercases)
             .map_err(|error| error.with("path", tokenizer_path.display()))?;
         if tokenizer.vocabulary() > model.shape.vocabulary {
-            return Err(Error::new(Kind::Model, "the tokenizer has more tokens than the model has words")
-                .with("tokenizer", tokenizer.vocabulary())
-                .with("model", model.shape.vocabulary)
-                .with("path", tokenizer_path.display()));
+            return Err(Error::new(
+                Kind::Model,
+                "cannot use the model: its tokenizer has more tokens than its vocabulary",
+            )
+            .with("tokenizer", tokenizer.vocabulary())
+            .with("model", model.shape.vocabulary)
+            .with("path", tokenizer_path.display()));
         }
         let weights_path = model.transformer.join("model.safetensors");
         let weights = read(&weights_path)?;
@@ -85,10 +88,10 @@ impl LocalEmbedder {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs_err::read(path).map_err(|error| Error::new(Kind::Model, "read the model").source(error))
+    fs_err::read(path).map_err(|error| Error::new(Kind::Model, "cannot read the model").source(error))
 }
 
-/// When a file was written; 0 where the file system does not tell.
+/// When a file was written; 0 if the file system does not record it.
 fn modified(path: &Path) -> UnixSeconds {
     let time = fs_err::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let seconds =
@@ -96,7 +99,7 @@ fn modified(path: &Path) -> UnixSeconds {
     UnixSeconds(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
-/// Everything that can change a vector: contents, not names. Prompts are not part of it; they enter keys themselves.
+/// The hash of everything that can change a vector: contents, not names. Prompts are part of each key instead.
 fn fingerprint(model: &ModelDir, tokens_max: usize, tokenizer: &[u8], weights: &[u8]) -> Fingerprint {
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(weights);
@@ -112,8 +115,8 @@ fn fingerprint(model: &ModelDir, tokens_max: usize, tokenizer: &[u8], weights: &
     Fingerprint(key.0)
 }
 
-impl Model for Encoder {
-    fn embed(&mut self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>> {
+impl ForwardPass for Encoder {
+    fn embed(&mut self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
         Encoder::embed(self, texts)
     }
 }
@@ -123,16 +126,14 @@ impl Embedder for LocalEmbedder {
         &self.card
     }
 
-    fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
-        self.batcher.submit(work)
+    fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
+        self.batcher.submit(jobs)
     }
 
     fn count_tokens(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
         Box::pin(async move {
             let counts = self.batcher.count(texts)?.await;
-            counts
-                .unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, "the model does not answer any more")))
-                .map(Some)
+            counts.unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, "the model has stopped"))).map(Some)
         })
     }
 

@@ -17,7 +17,7 @@ pub struct EmbedMetrics {
     pub inference_seconds: Histogram,
     /// Texts in the queue of the model.
     pub queued_texts: Gauge,
-    /// Texts dropped before they were started, because all their waiters had left.
+    /// Texts dropped before their pass, since all their callers had left.
     pub dropped_texts: Counter,
     /// Retries of calls of a remote model.
     pub retries: Counter,

@@ -1,8 +1,8 @@
-//! Texts to vectors: reading models, tokenizing, forward passes, and the queue before them.
+//! Embedding models: their directories, tokenizers, forward passes, and the queue before them.
 //!
 //! Contains: sentence-transformers directories, the tokenizer, the encoder, the batcher, and the client of remote
 //! models. Must not contain: a cache, or a request. The one idea: an [`Embedder`] is a bounded queue with a model
-//! behind it. Each text is answered by a reply of its own, so that no caller waits for the text of another.
+//! behind it. Each text has its own reply, so no caller waits for the text of another caller.
 
 mod batcher;
 mod encoder;
@@ -11,9 +11,9 @@ mod metrics;
 mod model_dir;
 mod priority_queue;
 mod prompts;
-mod rate;
 mod registry;
 mod remote;
+mod throughput;
 mod token_ids;
 mod tokenizer;
 
@@ -39,19 +39,19 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Tokens of one forward pass. Larger passes embed a corpus no faster, and keep single texts waiting.
+    /// Tokens of one forward pass. Larger passes embed a corpus no faster and delay single texts.
     pub batch_tokens_max: usize,
-    /// Texts that may wait for the model; more are refused.
+    /// Texts in the queue of the model; more are refused.
     pub queue_texts_max: usize,
-    /// Tokens that the model reads of one text, instead of what its directory says.
+    /// Tokens of a text that the model reads. If absent, its directory decides.
     pub tokens_max: Option<usize>,
-    /// What token ids in requests are: `cl100k`, as OpenAI's clients send them, or `model`, the model's own.
+    /// The vocabulary of token ids in requests: `cl100k`, as OpenAI's clients send them, or `model`, the model's own.
     pub token_ids: TokenIds,
-    /// Texts put before the input, instead of what the model's directory or family says.
+    /// Texts put before inputs. If absent, the model's directory or family decides.
     pub prompts: Prompts,
-    /// Whether the model was trained so that its vectors can be cut (Matryoshka), instead of what its family says.
+    /// Whether the model's vectors can be truncated (Matryoshka). If absent, its family decides.
     pub is_matryoshka: Option<bool>,
-    /// A model that another server runs, instead of a local one.
+    /// A model on another server, instead of a local one.
     pub remote: RemoteOptions,
 }
 
@@ -69,12 +69,12 @@ impl Default for Options {
     }
 }
 
-/// What is known of a model.
+/// The properties of a model.
 #[derive(Debug, Clone)]
 pub struct ModelCard {
     /// The name under which it is served.
     pub name: String,
-    /// Hash of everything that can change a vector, but for the prompt, which enters the key by itself.
+    /// The hash of everything that can change a vector except the prompt, which is part of each key.
     pub fingerprint: Fingerprint,
     /// Length of its vectors.
     pub dim: usize,
@@ -82,23 +82,23 @@ pub struct ModelCard {
     pub tokens_max: usize,
     /// Texts put before inputs.
     pub prompts: Prompts,
-    /// Which shorter vectors may be made of its own.
+    /// Which truncations of its vectors are valid.
     pub matryoshka: Matryoshka,
     /// When its weights were written.
     pub created: UnixSeconds,
 }
 
-/// Whether the beginning of a vector is a vector too (Kusupati et al., "Matryoshka Representation Learning", 2022).
+/// Which truncated vectors are valid embeddings (Kusupati et al., "Matryoshka Representation Learning", 2022).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matryoshka {
-    /// The model was not trained so: only its own length is a vector.
+    /// None: the model was not trained so.
     No,
-    /// Any beginning will do.
+    /// Of any length.
     Any,
 }
 
 impl Matryoshka {
-    /// Whether a vector of `native` numbers may be cut to `asked`.
+    /// Whether a vector of `native` numbers may be truncated to `asked`.
     pub fn allows(self, asked: usize, native: usize) -> bool {
         match self {
             Matryoshka::No => asked == native,
@@ -107,7 +107,7 @@ impl Matryoshka {
     }
 }
 
-/// Which work goes first.
+/// The priority of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     /// A caller waits for it.
@@ -121,13 +121,13 @@ pub enum Priority {
 pub struct EmbedJob {
     /// The text, its prompt included.
     pub text: String,
-    /// Which work goes first.
+    /// The priority in the queue.
     pub priority: Priority,
-    /// Where the vector goes. Dropped without an answer if the text was dropped before it was started.
+    /// Receives the vector. Dropped without a reply if the job was dropped before its start.
     pub reply: oneshot::Sender<Result<Embedding>>,
-    /// Set once no caller waits for the vector. A text that is not started by then is dropped.
+    /// Set once no caller waits for the vector. A job that has not started then is dropped.
     pub is_abandoned: Arc<AtomicBool>,
-    /// When it was asked for; the time until it is started is its time in the queue.
+    /// When it was submitted; its time in the queue ends at its start.
     pub since: Instant,
 }
 
@@ -139,33 +139,32 @@ impl EmbedJob {
 
 /// A model behind a bounded queue. Shared by `Arc`.
 pub trait Embedder: Send + Sync + 'static {
-    /// What is known of the model.
+    /// The properties of the model.
     fn card(&self) -> &ModelCard;
 
-    /// Queues all of `work` or none of it. Returns at once.
+    /// Queues all of `jobs` or none. Returns at once.
     ///
     /// # Errors
-    /// `Overloaded` if the queue would grow past its limit, `Unavailable` if the model's thread has died.
-    fn submit(&self, work: Vec<EmbedJob>) -> Result<()>;
+    /// `Overloaded` if the queue would grow past its limit, `Unavailable` if the model's thread has panicked.
+    fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()>;
 
-    /// Tokens of each text, special tokens included, of which a text that is cut has one more than the model reads; none
-    /// if only the model's owner can tell.
-    /// The work is done on its own threads.
+    /// Tokens of each text, special tokens included; for a truncated text one more than the model reads. `None` if the model
+    /// is remote. Runs on threads of the embedder.
     ///
     /// # Errors
     /// Those of [`Embedder::submit`].
     fn count_tokens(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>>;
 
-    /// The text that token ids stand for, at most `bytes_max` bytes of it. Bytes that are not UTF-8, as at the edge of a
-    /// chunk cut by tokens, become U+FFFD.
+    /// Decodes token ids to a text of at most `bytes_max` bytes. Bytes that are not UTF-8, as at the ends of a chunk of
+    /// tokens, become U+FFFD.
     ///
     /// # Errors
-    /// `InvalidInput` naming the first id that is not in the vocabulary, `TooLarge` if the text is longer.
+    /// `InvalidInput` naming the first id outside the vocabulary, `TooLarge` if the text is longer.
     fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String>;
 
-    /// Texts that wait for the model.
+    /// Texts in the queue.
     fn queued(&self) -> usize;
 
-    /// Whether the model still answers.
+    /// Whether the model still replies: none of its threads has panicked.
     fn is_alive(&self) -> bool;
 }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::Priority;
 
-/// Of so many batches, one begins with the oldest bulk item: bulk work is slow under interactive load, never stuck.
-const BULK_TURN: u64 = 8;
+/// Every eighth batch begins with the oldest bulk item: interactive load slows bulk items down and never starves them.
+const BULK_FIRST_EVERY: u64 = 8;
 
 /// The limits of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -16,12 +16,12 @@ pub(super) struct BatchLimits {
     pub(super) cost: usize,
 }
 
-/// A batch.
+/// A batch that was taken from the queue.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Batch<T> {
+pub(super) struct TakenBatch<T> {
     /// The items, in order.
     pub(super) items: Vec<T>,
-    /// Items that were dropped because their caller has left.
+    /// Items that were dropped, since their callers have left.
     pub(super) dropped: usize,
 }
 
@@ -58,27 +58,27 @@ impl<T> PriorityQueue<T> {
         self.interactive.pop_front().or_else(|| self.bulk.pop_front())
     }
 
-    /// Takes everything out.
+    /// Removes all items.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = T> {
         self.interactive.drain(..).chain(self.bulk.drain(..))
     }
 
-    /// The next batch: oldest first, interactive before bulk, within the limits, at least one item whatever it costs.
+    /// The next batch: oldest first, interactive before bulk, within the limits, with at least one item even if that exceeds the cost.
     pub(super) fn take_batch(
         &mut self,
         limits: BatchLimits,
         cost: impl Fn(&T) -> usize,
         is_unwanted: impl Fn(&T) -> bool,
-    ) -> Batch<T> {
-        let bulk_begins = self.batches % BULK_TURN == BULK_TURN - 1;
+    ) -> TakenBatch<T> {
+        let bulk_begins = self.batches % BULK_FIRST_EVERY == BULK_FIRST_EVERY - 1;
         let (mut batch, mut total, mut dropped) = (Vec::new(), 0_usize, 0);
         while batch.len() < limits.items {
             let bulk_is_next = self.interactive.is_empty() || (bulk_begins && batch.is_empty());
             let takes_bulk = bulk_is_next && !self.bulk.is_empty();
-            let lane = if takes_bulk { &mut self.bulk } else { &mut self.interactive };
-            let Some(next) = lane.front() else { break };
+            let queue = if takes_bulk { &mut self.bulk } else { &mut self.interactive };
+            let Some(next) = queue.front() else { break };
             if is_unwanted(next) {
-                lane.pop_front();
+                queue.pop_front();
                 dropped += 1;
                 continue;
             }
@@ -86,12 +86,12 @@ impl<T> PriorityQueue<T> {
             if !batch.is_empty() && total > limits.cost {
                 break;
             }
-            batch.extend(lane.pop_front());
+            batch.extend(queue.pop_front());
         }
         if !batch.is_empty() {
             self.batches += 1;
         }
-        Batch { items: batch, dropped }
+        TakenBatch { items: batch, dropped }
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     fn unwanted_items_are_dropped_and_cost_nothing() {
         let mut queue = queue(&[1, 2, 3], &[4, 5]);
         let batch = queue.take_batch(BatchLimits { items: 9, cost: 100 }, |item| *item, |item| item % 2 == 0);
-        assert_eq!(batch, Batch { items: vec![1, 3, 5], dropped: 2 });
+        assert_eq!(batch, TakenBatch { items: vec![1, 3, 5], dropped: 2 });
         assert!(queue.is_empty());
     }
 }

@@ -1,10 +1,10 @@
-//! What asymmetric models want before their inputs.
+//! Prompts: texts that asymmetric models expect before their inputs.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::InputType;
 
-/// Texts put before inputs; none means nothing is put there.
+/// Prompts by the type of the input. `None` means no prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Prompts {
@@ -12,7 +12,7 @@ pub struct Prompts {
     pub query: Option<String>,
     /// Before documents.
     pub document: Option<String>,
-    /// Before inputs whose type the request does not tell.
+    /// Before inputs whose type the request does not state.
     pub default: Option<String>,
 }
 
@@ -27,14 +27,14 @@ impl Prompts {
         prompt.as_deref().unwrap_or_default()
     }
 
-    /// Whether nothing is put before any input.
+    /// Whether no input has a prompt.
     pub(super) fn is_empty(&self) -> bool {
         [&self.query, &self.document, &self.default]
             .iter()
             .all(|prompt| prompt.as_ref().is_none_or(String::is_empty))
     }
 
-    /// These prompts, and where one is missing that of `other`.
+    /// These prompts; a missing one is taken from `other`.
     pub(super) fn or(self, other: Prompts) -> Prompts {
         Prompts {
             query: self.query.or(other.query),
@@ -44,20 +44,20 @@ impl Prompts {
     }
 }
 
-/// What is known of a family of models and not written in its directories.
+/// Facts about a family of models that its directories do not state.
 pub(super) struct Family {
     /// A part of the model's name, in lower case.
     name_part: &'static str,
     query: &'static str,
     document: &'static str,
-    /// Whether vectors are brought to unit length where the directory does not say so.
+    /// Whether vectors are normalized to unit length if the directory has no `modules.json`.
     pub(super) normalizes: bool,
     pub(super) is_matryoshka: bool,
 }
 
-/// The first match counts, so longer names stand before their beginnings. Sources: the model cards of
-/// `intfloat/*e5*`, `BAAI/bge-*`, `nomic-ai/nomic-embed-text-*` and `thenlper/gte-*`. gte takes no prompt; it is listed
-/// so that the table says so.
+/// The first match counts, so a name precedes its own prefixes. Sources: the model cards of
+/// `intfloat/*e5*`, `BAAI/bge-*`, `nomic-ai/nomic-embed-text-*` and `thenlper/gte-*`. gte has no
+/// prompts; its row records that.
 const FAMILIES: [Family; 6] = [
     family("nomic-embed-text-v1.5", "search_query: ", "search_document: ").matryoshka(),
     family("nomic-embed-text", "search_query: ", "search_document: "),

@@ -1,4 +1,4 @@
-//! The embedding models of this server, by the names under which requests ask for them.
+//! The registry of embedding models, by the names under which they are served.
 
 use std::sync::Arc;
 
@@ -47,10 +47,10 @@ impl ModelRegistry {
         self.embedders().find(|embedder| embedder.card().fingerprint.to_string() == fingerprint)
     }
 
-    /// The error of a request for a model that is not served: it names those that are.
+    /// The error of a request for a model that is not served. It names the served ones.
     pub fn unknown(&self, name: &str) -> Error {
         let served = self.list().map(|(name, _)| name).collect::<Vec<_>>().join("`, `");
-        Error::new(Kind::ModelNotFound, format!("the model `{name}` is not served here; `{served}` is"))
+        Error::new(Kind::ModelNotFound, format!("the model `{name}` is not served; available: `{served}`"))
             .param("model")
     }
 

@@ -1,24 +1,24 @@
-//! Token ids in place of text: OpenAI's clients send ids of their own tokenizer, whatever model is asked for.
+//! Token ids as input: OpenAI's clients send ids of their own tokenizer to every model.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
-/// Whose ids requests carry.
+/// The vocabulary of the token ids in requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenIds {
-    /// Those of `text-embedding-3-*` and `ada-002`; LangChain sends them by default.
+    /// The vocabulary of `text-embedding-3-*` and `ada-002`; LangChain's default.
     #[default]
     Cl100k,
-    /// Those of the model that is served.
+    /// The vocabulary of the served model.
     Model,
 }
 
 /// One past the last id of cl100k, special tokens included.
 const CL100K_IDS: u32 = 100_277;
 
-/// Ids that are decoded before the length of their text is looked at: one id may stand for 128 bytes.
+/// Ids that are decoded between two checks of the length: one id may stand for 128 bytes.
 const DECODED_AT_ONCE: usize = 4096;
 
 /// The text of cl100k ids.
@@ -46,7 +46,7 @@ pub(super) fn check_bytes(text: String, bytes_max: usize) -> Result<String> {
 }
 
 fn too_large(bytes_max: usize) -> Error {
-    let message = format!("the text of the token ids is longer than {bytes_max} bytes");
+    let message = format!("the text of the token ids must have at most {bytes_max} bytes");
     Error::new(Kind::TooLarge, message).param("ids")
 }
 
@@ -54,7 +54,7 @@ fn out_of_range(ids: &[u32]) -> Error {
     let tokenizer = tiktoken_rs::cl100k_base_singleton();
     let unknown = ids.iter().find(|&&id| id >= CL100K_IDS || tokenizer.decode_bytes(&[id]).is_err());
     let id = unknown.map_or(String::new(), u32::to_string);
-    Error::invalid("ids", format!("the token id {id} is not in the vocabulary of cl100k"))
+    Error::invalid("ids", format!("token ids must be in the vocabulary of cl100k, got {id}"))
 }
 
 #[cfg(test)]

@@ -38,8 +38,7 @@ const TEXTS: [&str; 14] = [
 const ENDINGS: [&str; 8] = ["rs", "md", "toml", "py", "mjs", "sh", "", "json"];
 
 /// Names of several types that their modules distinguish, as in `storage::Options`. The list may only become shorter.
-const QUALIFIED: [&str; 69] = [
-    "Admission",
+const QUALIFIED: [&str; 60] = [
     "Answer",
     "Batch",
     "Body",
@@ -55,7 +54,6 @@ const QUALIFIED: [&str; 69] = [
     "Draft",
     "Element",
     "Endpoint",
-    "Fault",
     "Field",
     "Found",
     "Header",
@@ -67,10 +65,8 @@ const QUALIFIED: [&str; 69] = [
     "Lookup",
     "Manifest",
     "Message",
-    "Model",
     "Options",
     "Outcome",
-    "Parts",
     "Pending",
     "Place",
     "Put",
@@ -79,8 +75,6 @@ const QUALIFIED: [&str; 69] = [
     "Reader",
     "Records",
     "Replay",
-    "Reply",
-    "Request",
     "Result",
     "Room",
     "Route",
@@ -89,9 +83,7 @@ const QUALIFIED: [&str; 69] = [
     "Rows",
     "Rules",
     "Salvaged",
-    "Shape",
     "Shard",
-    "Shared",
     "Slot",
     "Snapshot",
     "Source",
@@ -103,7 +95,6 @@ const QUALIFIED: [&str; 69] = [
     "Target",
     "Text",
     "Tokens",
-    "Usage",
     "Vector",
     "What",
     "Writer",

@@ -25,8 +25,8 @@ struct Stepped {
     permits: mpsc::Receiver<()>,
 }
 
-impl Model for Stepped {
-    fn embed(&mut self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>> {
+impl ForwardPass for Stepped {
+    fn embed(&mut self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
         self.seen.send(texts.iter().map(|tokens| tokens.ids.clone()).collect()).unwrap();
         self.permits.recv().unwrap();
         assert!(texts.iter().all(|tokens| tokens.ids[0] != 13), "asked to panic");

@@ -1,9 +1,9 @@
-//! Element-wise steps done in place, in one pass over the rows: bias, or bias and activation.
+//! Fused element-wise operations in place: bias, or bias and activation, in one pass over the rows.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result};
 use rayon::prelude::*;
 
-/// Rows handed to a thread at a time; fewer are not worth the hand-over.
+/// Rows of one task of the thread pool; fewer do not pay for its overhead.
 const ROWS_PER_TASK: usize = 16;
 
 /// `x + bias`.

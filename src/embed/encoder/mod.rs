@@ -1,9 +1,8 @@
 //! The BERT and XLM-R encoder, without padding.
 //!
-//! The tokens of all texts of a batch stand one after the other in one matrix (`tokens x hidden`), so that every linear
-//! layer is one matrix product without a padded row. Attention alone looks at texts: those of equal length are joined
-//! to one product, so it needs no mask either. A text therefore meets only its own tokens, and its vector does not
-//! depend on the batch that it rode in, but for the rounding of the matrix product.
+//! The tokens of all texts of a batch are concatenated in one matrix (`tokens x hidden`), so every linear layer is one matrix
+//! product without padded rows. Attention runs once for each length of texts, so it needs no mask. A text attends only to its
+//! own tokens: its vector does not depend on its batch, except for the rounding of the matrix products.
 //!
 //! Architecture: Devlin et al., "BERT", 2018; layer by layer as in `transformers` `models/bert/modeling_bert.py` (v4.57),
 //! with RoBERTa's positions.
@@ -16,8 +15,8 @@ use candle_nn::ops::{layer_norm, softmax_last_dim};
 
 use self::fused::{AddBias, Gelu, GeluTanh, Relu};
 use self::weights::{Layer, Linear, Norm, Weights};
-use super::model_dir::{Activation, Pooling, Shape};
-use super::tokenizer::Tokens;
+use super::model_dir::{Activation, EncoderShape, Pooling};
+use super::tokenizer::TokenizedText;
 use crate::error::{Error, Kind, Result};
 
 /// The numeric recipe, part of the model's fingerprint: change it whenever vectors change beyond rounding.
@@ -25,7 +24,7 @@ pub(super) const RECIPE: &str = "f32-packed-1";
 
 /// An encoder with its weights in memory.
 pub(super) struct Encoder {
-    shape: Shape,
+    shape: EncoderShape,
     pooling: Pooling,
     normalizes: bool,
     weights: Weights,
@@ -36,7 +35,12 @@ impl Encoder {
     ///
     /// # Errors
     /// `Model` if a tensor is missing, misshapen or not finite.
-    pub(super) fn new(bytes: &[u8], shape: Shape, pooling: Pooling, normalizes: bool) -> Result<Encoder> {
+    pub(super) fn new(
+        bytes: &[u8],
+        shape: EncoderShape,
+        pooling: Pooling,
+        normalizes: bool,
+    ) -> Result<Encoder> {
         let weights = Weights::read(bytes, &shape)?;
         Ok(Encoder { shape, pooling, normalizes, weights })
     }
@@ -48,15 +52,15 @@ impl Encoder {
     ///
     /// # Errors
     /// `Internal` if a product fails or a vector is zero or not finite: such a vector must not reach a caller.
-    pub(super) fn embed(&self, texts: &[&Tokens]) -> Result<Vec<Vec<f32>>> {
-        // Equal lengths next to each other, so that attention can join them.
+    pub(super) fn embed(&self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
+        // Sorted by length: attention runs once for each length.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| texts[text].ids.len());
         let ids: Vec<&[u32]> = order.iter().map(|&text| texts[text].ids.as_slice()).collect();
         let hidden = self
             .forward(&ids)
             .and_then(|hidden| hidden.flatten_all()?.to_vec1::<f32>())
-            .map_err(|error| Error::new(Kind::Internal, "run the encoder").source(error))?;
+            .map_err(|error| Error::new(Kind::Internal, "cannot run the encoder").source(error))?;
 
         let mut vectors = vec![Vec::new(); texts.len()];
         let mut rows = hidden.chunks_exact(self.shape.hidden);
@@ -96,7 +100,7 @@ impl Encoder {
     }
 
     /// Self-attention, group by group: `tokens x hidden` to `tokens x hidden`.
-    fn attend(&self, hidden: &Tensor, layer: &Layer, groups: &[Group]) -> CandleResult<Tensor> {
+    fn attend(&self, hidden: &Tensor, layer: &Layer, groups: &[EqualLengths]) -> CandleResult<Tensor> {
         let (heads, width) = (self.shape.heads, self.shape.hidden / self.shape.heads);
         let projected = linear(hidden, &layer.query_key_value)?;
         let mut contexts = Vec::with_capacity(groups.len());
@@ -134,7 +138,10 @@ impl Encoder {
         };
         let norm = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
         if !norm.is_finite() || norm == 0.0 {
-            return Err(Error::new(Kind::Internal, "the model made a vector that is zero or not finite"));
+            return Err(Error::new(
+                Kind::Internal,
+                "cannot use the model's vector: it is zero or not finite",
+            ));
         }
         if self.normalizes {
             vector.iter_mut().for_each(|x| *x /= norm);
@@ -153,15 +160,15 @@ fn linear(x: &Tensor, linear: &Linear) -> CandleResult<Tensor> {
     Ok(y)
 }
 
-/// Neighbouring texts of equal length.
-struct Group {
+/// Consecutive texts of equal length.
+struct EqualLengths {
     texts: usize,
     length: usize,
 }
 
-fn groups(texts: &[&[u32]]) -> Vec<Group> {
+fn groups(texts: &[&[u32]]) -> Vec<EqualLengths> {
     texts
         .chunk_by(|one, two| one.len() == two.len())
-        .map(|group| Group { texts: group.len(), length: group[0].len() })
+        .map(|group| EqualLengths { texts: group.len(), length: group[0].len() })
         .collect()
 }

@@ -1,17 +1,17 @@
-//! The weights of the encoder, read once and laid out as the forward pass wants them.
+//! The weights of the encoder, in the layout of the forward pass.
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
-use super::super::model_dir::Shape;
+use super::super::model_dir::EncoderShape;
 use crate::error::{Error, Kind, Result};
 
 /// All weights, in f32.
 pub(super) struct Weights {
     /// `vocabulary x hidden`.
     pub(super) words: Tensor,
-    /// `positions x hidden`, with the vector of token type 0 already added: we never use another type.
+    /// `positions x hidden`, with the vector of token type 0 added: no other type is used.
     pub(super) positions: Tensor,
     pub(super) norm: Norm,
     pub(super) layers: Vec<Layer>,
@@ -40,28 +40,28 @@ pub(super) struct Norm {
     pub(super) bias: Tensor,
 }
 
-/// Names that a model's tensors may begin with; sentence-transformers writes none.
+/// Prefixes of the names of tensors; sentence-transformers writes none.
 const PREFIXES: [&str; 4] = ["", "bert.", "roberta.", "model."];
 
 impl Weights {
-    pub(super) fn read(bytes: &[u8], shape: &Shape) -> Result<Weights> {
+    pub(super) fn read(bytes: &[u8], shape: &EncoderShape) -> Result<Weights> {
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-            .map_err(|error| Error::new(Kind::Model, "the weights are malformed").source(error))?;
+            .map_err(|error| Error::new(Kind::Model, "cannot parse the weights").source(error))?;
         let first = "embeddings.word_embeddings.weight";
         let prefix = PREFIXES.into_iter().find(|prefix| tensors.contains_key(&format!("{prefix}{first}")));
         let prefix = prefix.ok_or_else(|| missing(first))?;
-        let mut source = Source { tensors, prefix };
+        let mut tensors = NamedTensors { tensors, prefix };
         let h = shape.hidden;
-        let words = source.take(first, &[shape.vocabulary, h])?;
-        let mut positions = source
+        let words = tensors.take(first, &[shape.vocabulary, h])?;
+        let mut positions = tensors
             .take("embeddings.position_embeddings.weight", &[shape.positions + shape.first_position, h])?;
         if let Some(types) =
-            source.tensors.remove(&format!("{prefix}embeddings.token_type_embeddings.weight"))
+            tensors.tensors.remove(&format!("{prefix}embeddings.token_type_embeddings.weight"))
         {
             positions = add_first_row(&positions, &types).map_err(malformed)?;
         }
-        let norm = source.norm("embeddings.LayerNorm", h)?;
-        let layers = (0..shape.layers).map(|n| source.layer(n, shape)).collect::<Result<_>>()?;
+        let norm = tensors.norm("embeddings.LayerNorm", h)?;
+        let layers = (0..shape.layers).map(|n| tensors.layer(n, shape)).collect::<Result<_>>()?;
         Ok(Weights { words, positions, norm, layers })
     }
 }
@@ -70,19 +70,19 @@ fn add_first_row(positions: &Tensor, types: &Tensor) -> CandleResult<Tensor> {
     positions.broadcast_add(&types.narrow(0, 0, 1)?.to_dtype(DType::F32)?)
 }
 
-/// Tensors by name, taken out one by one.
-struct Source {
+/// Tensors by name; each is taken once.
+struct NamedTensors {
     tensors: HashMap<String, Tensor>,
     prefix: &'static str,
 }
 
-impl Source {
+impl NamedTensors {
     /// The tensor `name` as contiguous f32.
     fn take(&mut self, name: &str, dims: &[usize]) -> Result<Tensor> {
         let full = format!("{}{name}", self.prefix);
         let tensor = self.tensors.remove(&full).ok_or_else(|| missing(&full))?;
         if tensor.dims() != dims {
-            return Err(Error::new(Kind::Model, "a tensor of the weights has the wrong shape")
+            return Err(Error::new(Kind::Model, "cannot use the weights: a tensor has the wrong shape")
                 .with("tensor", &full)
                 .with("expected", format!("{dims:?}"))
                 .with("got", format!("{:?}", tensor.dims())));
@@ -91,9 +91,8 @@ impl Source {
         let sum =
             tensor.abs().and_then(|t| t.sum_all()).and_then(|t| t.to_scalar::<f32>()).map_err(malformed)?;
         if !sum.is_finite() {
-            return Err(
-                Error::new(Kind::Model, "a tensor of the weights is not finite").with("tensor", &full)
-            );
+            return Err(Error::new(Kind::Model, "cannot use the weights: a tensor is not finite")
+                .with("tensor", &full));
         }
         Ok(tensor)
     }
@@ -111,7 +110,7 @@ impl Source {
         Ok(Linear { weight: transposed(&weight).map_err(malformed)?, bias })
     }
 
-    fn layer(&mut self, n: usize, shape: &Shape) -> Result<Layer> {
+    fn layer(&mut self, n: usize, shape: &EncoderShape) -> Result<Layer> {
         let (h, inner) = (shape.hidden, shape.feed_forward);
         let name = |part: &str| format!("encoder.layer.{n}.{part}");
         let query = self.linear(&name("attention.self.query"), h, h)?;
@@ -133,7 +132,7 @@ fn transposed(weight: &Tensor) -> CandleResult<Tensor> {
     weight.t()?.contiguous()
 }
 
-/// One linear layer that makes query, key and value at once.
+/// One linear layer for query, key and value together.
 fn joined(query: &Linear, key: &Linear, value: &Linear, scale: f64) -> CandleResult<Linear> {
     let scaled = |tensor: &Tensor| tensor.affine(scale, 0.0);
     Ok(Linear {
@@ -143,9 +142,9 @@ fn joined(query: &Linear, key: &Linear, value: &Linear, scale: f64) -> CandleRes
 }
 
 fn missing(name: &str) -> Error {
-    Error::new(Kind::Model, "a tensor is missing in the weights").with("tensor", name)
+    Error::new(Kind::Model, "cannot use the weights: a tensor is missing").with("tensor", name)
 }
 
 fn malformed(error: candle_core::Error) -> Error {
-    Error::new(Kind::Model, "lay out the weights").source(error)
+    Error::new(Kind::Model, "cannot convert the weights").source(error)
 }

@@ -1,7 +1,7 @@
-//! A model as sentence-transformers keeps it: a directory of small JSON files around the weights.
+//! A model directory of sentence-transformers: small JSON files beside the weights.
 //!
-//! What a file does not say is what sentence-transformers would take; what we cannot do is refused by name, because a
-//! guessed module gives plausible and wrong vectors.
+//! Defaults are those of sentence-transformers. An unsupported module or option is refused by name: vectors that a guess
+//! gives are plausible and wrong.
 
 mod pooling;
 mod tokenizer_config;
@@ -29,7 +29,7 @@ pub(super) enum Activation {
 
 /// The encoder's shape, from `config.json`.
 #[derive(Debug, Clone)]
-pub(super) struct Shape {
+pub(super) struct EncoderShape {
     pub(super) hidden: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
@@ -48,7 +48,7 @@ pub(super) struct ModelDir {
     pub(super) dir: PathBuf,
     /// Where the transformer's files are; usually `dir` itself.
     pub(super) transformer: PathBuf,
-    pub(super) shape: Shape,
+    pub(super) shape: EncoderShape,
     pub(super) pooling: Pooling,
     /// Whether the tokens of a prompt are pooled too.
     pub(super) includes_prompt: bool,
@@ -106,15 +106,14 @@ struct SentenceTransformersJson {
 }
 
 impl ModelDir {
-    /// Reads the directory. `name` is what the model is called, to find its family.
+    /// Reads the directory. The model's family is found by `name`.
     ///
     /// # Errors
-    /// `Model`, naming the file that is missing, malformed or asks for something that is not built.
+    /// `Model`, naming the file that is missing, malformed or needs an unsupported feature.
     pub(super) fn read(dir: &Path, name: &str) -> Result<ModelDir> {
         if !dir.is_dir() {
-            return Err(
-                Error::new(Kind::Model, "the model directory does not exist").with("path", dir.display())
-            );
+            return Err(Error::new(Kind::Model, "cannot read the model directory: it does not exist")
+                .with("path", dir.display()));
         }
         let modules = modules(dir)?;
         let transformer = dir.join(&modules.transformer);
@@ -142,11 +141,11 @@ impl ModelDir {
     }
 }
 
-/// The modules that we know, from `modules.json`.
+/// The supported modules of `modules.json`.
 struct Modules {
     transformer: String,
     pooling: Option<String>,
-    /// None where there is no `modules.json` to tell.
+    /// `None` without a `modules.json`.
     normalizes: Option<bool>,
 }
 
@@ -158,7 +157,7 @@ fn modules(dir: &Path) -> Result<Modules> {
     let list: Vec<ModuleJson> = required(&path)?;
     let mut modules = Modules { transformer: String::new(), pooling: None, normalizes: Some(false) };
     for (place, module) in list.into_iter().enumerate() {
-        // The package has moved its modules between releases; their names have stayed.
+        // The package has moved its modules between releases and kept their names.
         let name =
             module.kind.strip_prefix("sentence_transformers.").and_then(|kind| kind.rsplit('.').next());
         match (place, name) {
@@ -168,22 +167,22 @@ fn modules(dir: &Path) -> Result<Modules> {
             _ => {
                 return Err(Error::new(
                     Kind::Model,
-                    format!("the module `{}` is not supported", module.kind),
+                    format!("cannot use the model: the module `{}` is not supported", module.kind),
                 )
                 .with("path", path.display()));
             }
         }
     }
     if modules.pooling.is_none() {
-        let message = "there is no pooling module, so the model has no vector of a text";
+        let message = "cannot use the model: it has no pooling module";
         return Err(Error::new(Kind::Model, message).with("path", path.display()));
     }
     Ok(modules)
 }
 
-fn shape(config: &ConfigJson, path: &Path) -> Result<Shape> {
+fn shape(config: &ConfigJson, path: &Path) -> Result<EncoderShape> {
     let refuse = |what: &str, got: &str| {
-        Err(Error::new(Kind::Model, format!("the {what} `{got}` is not supported"))
+        Err(Error::new(Kind::Model, format!("cannot use the model: the {what} `{got}` is not supported"))
             .with("path", path.display()))
     };
     let first_position = match config.model_type.as_str() {
@@ -217,7 +216,7 @@ fn shape(config: &ConfigJson, path: &Path) -> Result<Shape> {
     if config.max_position_embeddings <= first_position {
         return refuse("max_position_embeddings", &config.max_position_embeddings.to_string());
     }
-    Ok(Shape {
+    Ok(EncoderShape {
         hidden: config.hidden_size,
         layers: config.num_hidden_layers,
         heads,
@@ -230,15 +229,15 @@ fn shape(config: &ConfigJson, path: &Path) -> Result<Shape> {
     })
 }
 
-/// What sentence-transformers takes: its own setting, else the tokenizer's, and never more than there are positions.
-fn tokens_max(sentence: &SentenceBertJson, tokenizer: &TokenizerConfig, shape: &Shape) -> usize {
+/// As in sentence-transformers: its own setting, else the tokenizer's, at most the number of positions.
+fn tokens_max(sentence: &SentenceBertJson, tokenizer: &TokenizerConfig, shape: &EncoderShape) -> usize {
     sentence.max_seq_length.or(tokenizer.tokens_max()).unwrap_or(shape.positions).min(shape.positions)
 }
 
 fn prompts(dir: &Path, family: Option<&Family>) -> Result<Prompts> {
     let path = dir.join("config_sentence_transformers.json");
     let json: SentenceTransformersJson = optional(&path)?;
-    let refuse = |what: String| Err(Error::new(Kind::Model, what).with("path", path.display()));
+    let refuse = |what: String| Err(unsupported(&what, &path));
     if let Some(kind) = json.model_type.as_deref().filter(|kind| *kind != "SentenceTransformer") {
         return refuse(format!("the model_type `{kind}` is not supported"));
     }
@@ -246,10 +245,10 @@ fn prompts(dir: &Path, family: Option<&Family>) -> Result<Prompts> {
         return refuse(format!("the default_prompt_name `{name}` is none of the prompts"));
     }
     if let Some(similarity) = json.similarity_fn_name.as_deref().filter(|name| *name != "cosine") {
-        // Vectors do not depend on it; each collection has a metric of its own.
+        // Vectors do not depend on it; each collection has its own metric.
         tracing::warn!(
             similarity,
-            "the model was made for another comparison than cosine: say it as the metric of its collections"
+            "the model was trained for another similarity than cosine: set it as the metric of its collections"
         );
     }
     let named = |names: &[&str]| {
@@ -263,7 +262,7 @@ fn prompts(dir: &Path, family: Option<&Family>) -> Result<Prompts> {
     Ok(own.or(family.map(Family::prompts).unwrap_or_default()))
 }
 
-/// Names of the same file, by the model that it was first written for (sentence-transformers, `Transformer.load`).
+/// Names of one file, by the model that it was first written for (sentence-transformers, `Transformer.load`).
 const SENTENCE_CONFIGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -275,10 +274,11 @@ const SENTENCE_CONFIGS: [&str; 7] = [
 ];
 
 fn sentence(transformer: &Path) -> Result<SentenceBertJson> {
-    // transformers would add its weights to the model's.
+    // transformers would add an adapter's weights to the model's.
     let adapter = transformer.join("adapter_config.json");
     if adapter.exists() {
-        return Err(Error::new(Kind::Model, "adapters are not supported").with("path", adapter.display()));
+        return Err(Error::new(Kind::Model, "cannot use the model: adapters are not supported")
+            .with("path", adapter.display()));
     }
     let mut paths = SENTENCE_CONFIGS.iter().map(|name| transformer.join(name));
     paths.find(|path| path.exists()).map_or(Ok(SentenceBertJson::default()), |path| required(&path))
@@ -286,12 +286,17 @@ fn sentence(transformer: &Path) -> Result<SentenceBertJson> {
 
 fn required<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs_err::read_to_string(path)
-        .map_err(|error| Error::new(Kind::Model, "read the model directory").source(error))?;
+        .map_err(|error| Error::new(Kind::Model, "cannot read the model directory").source(error))?;
     serde_json::from_str(&text).map_err(|error| {
-        Error::new(Kind::Model, "a file of the model directory is malformed")
+        Error::new(Kind::Model, "cannot parse a file of the model directory")
             .with("path", path.display())
             .source(error)
     })
+}
+
+/// The error of a model that needs an unsupported feature.
+fn unsupported(what: &str, path: &Path) -> Error {
+    Error::new(Kind::Model, format!("cannot use the model: {what}")).with("path", path.display())
 }
 
 fn optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {

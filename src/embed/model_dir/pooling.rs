@@ -1,4 +1,4 @@
-//! The pooling module of a model directory. Each of its members changes vectors, so one that is not known is refused.
+//! The pooling module of a model directory. Each member changes vectors, so an unknown one is refused.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::required;
-use crate::error::{Error, Kind, Result};
+use super::{required, unsupported};
+use crate::error::Result;
 
 /// How the vectors of the tokens become the vector of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +59,11 @@ impl Default for PoolingJson {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Module {
     pub(super) pooling: Pooling,
-    /// Whether the tokens of a prompt count.
+    /// Whether the tokens of a prompt are pooled too.
     pub(super) includes_prompt: bool,
 }
 
-/// What sentence-transformers takes where there is no module.
+/// The default of sentence-transformers without a module.
 pub(super) const MEAN: Module = Module { pooling: Pooling::Mean, includes_prompt: true };
 
 /// Reads the module in `folder` of a model whose vectors have `hidden` numbers.
@@ -73,7 +73,7 @@ pub(super) const MEAN: Module = Module { pooling: Pooling::Mean, includes_prompt
 pub(super) fn read(folder: &Path, hidden: usize) -> Result<Module> {
     let path = folder.join("config.json");
     let json: PoolingJson = required(&path)?;
-    let refuse = |what: String| Err(Error::new(Kind::Model, what).with("path", path.display()));
+    let refuse = |what: String| Err(unsupported(&what, &path));
     if let Some((name, value)) = json.others.iter().find(|(_, value)| !is_unset(value)) {
         return refuse(format!("the pooling option `{name}`: {value} is not supported"));
     }
@@ -93,7 +93,7 @@ pub(super) fn read(folder: &Path, hidden: usize) -> Result<Module> {
 }
 
 impl PoolingJson {
-    /// The mode, or all of them: their vectors would be joined.
+    /// The mode, or all modes joined by `+`, as their vectors would be concatenated.
     fn mode(&self) -> String {
         if let Some(mode) = &self.pooling_mode {
             return mode.to_lowercase();
@@ -118,6 +118,7 @@ fn is_unset(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn read_text(text: &str) -> Result<Module> {
         let dir = tempfile::tempdir().unwrap();
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn what_would_give_other_vectors_is_refused_by_name() {
         for (text, word) in [
-            // The mean is on where nothing is said of it.
+            // The mean is on by default.
             (r#"{"pooling_mode_cls_token":true}"#, "cls+mean"),
             (r#"{"pooling_mode_max_tokens":true,"pooling_mode_mean_tokens":false}"#, "`max`"),
             (r#"{"pooling_mode_mean_tokens":false}"#, "mode ``"),
@@ -152,14 +153,14 @@ mod tests {
             (r#"{"pooling_mode_new":true}"#, "pooling_mode_new"),
             (r#"{"layers":[1,2]}"#, "layers"),
             (r#"{"word_embedding_dimension":16}"#, "word_embedding_dimension is 16"),
-            (r#"{"pooling_mode":["cls","mean"]}"#, "malformed"),
-            (r#"{"include_prompt":"no"}"#, "malformed"),
+            (r#"{"pooling_mode":["cls","mean"]}"#, "cannot parse"),
+            (r#"{"include_prompt":"no"}"#, "cannot parse"),
         ] {
             let error = read_text(text).unwrap_err();
-            let said = error.to_string();
+            let message = error.to_string();
             assert!(
-                error.kind() == Kind::Model && said.contains(word) && said.contains("config.json"),
-                "{text}: {said}"
+                error.kind() == Kind::Model && message.contains(word) && message.contains("config.json"),
+                "{text}: {message}"
             );
         }
     }

@@ -58,17 +58,17 @@ fn modules_are_read_and_their_folders_may_be_absent() {
 fn what_is_not_built_is_refused_by_name() {
     let dense = r#"[{"path":"","type":"sentence_transformers.models.Transformer"},
         {"path":"2_Dense","type":"sentence_transformers.models.Dense"}]"#;
-    let said = refused(&[("config.json", CONFIG), ("modules.json", dense)]);
-    assert!(said.contains("models.Dense") && said.contains("modules.json"), "{said}");
-    let said = refused(&[("config.json", &CONFIG.replace("\"bert\"", "\"mpnet\""))]);
-    assert!(said.contains("mpnet") && said.contains("config.json"), "{said}");
-    let said = refused(&[("config.json", &CONFIG.replace("gelu", "swish"))]);
-    assert!(said.contains("swish"), "{said}");
+    let message = refused(&[("config.json", CONFIG), ("modules.json", dense)]);
+    assert!(message.contains("models.Dense") && message.contains("modules.json"), "{message}");
+    let message = refused(&[("config.json", &CONFIG.replace("\"bert\"", "\"mpnet\""))]);
+    assert!(message.contains("mpnet") && message.contains("config.json"), "{message}");
+    let message = refused(&[("config.json", &CONFIG.replace("gelu", "swish"))]);
+    assert!(message.contains("swish"), "{message}");
     let modules = dense.replace("2_Dense", "1_Pooling").replace("Dense", "Pooling");
     let both = r#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}"#;
-    let said =
+    let message =
         refused(&[("config.json", CONFIG), ("modules.json", &modules), ("1_Pooling/config.json", both)]);
-    assert!(said.contains("cls+mean"), "{said}");
+    assert!(message.contains("cls+mean"), "{message}");
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn other_fields_that_change_vectors_are_obeyed_or_refused() {
     for member in
         [r#""is_decoder":true"#, r#""pruned_heads":{"0":[1]}"#, r#""quantization_config":{"bits":4}"#]
     {
-        let said = refused(&[("config.json", &with(member))]);
-        assert!(said.contains(member.split('"').nth(1).unwrap()), "{said}");
+        let message = refused(&[("config.json", &with(member))]);
+        assert!(message.contains(member.split('"').nth(1).unwrap()), "{message}");
     }
     let harmless = with(r#""is_decoder":false,"pruned_heads":{},"quantization_config":null"#);
     assert!(read(&[("config.json", &harmless)], "m").is_ok());
@@ -99,8 +99,8 @@ fn other_fields_that_change_vectors_are_obeyed_or_refused() {
         (r#"{"model_type":"SparseEncoder"}"#, "SparseEncoder"),
         (r#"{"prompts":{"query":"q"},"default_prompt_name":"other"}"#, "default_prompt_name `other`"),
     ] {
-        let said = refused(&[("config.json", CONFIG), ("config_sentence_transformers.json", own)]);
-        assert!(said.contains(word), "{said}");
+        let message = refused(&[("config.json", CONFIG), ("config_sentence_transformers.json", own)]);
+        assert!(message.contains(word), "{message}");
     }
     let dot = (
         "config_sentence_transformers.json",

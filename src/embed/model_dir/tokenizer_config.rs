@@ -1,13 +1,13 @@
-//! `tokenizer_config.json`, which may contradict `tokenizer.json`: transformers follows the former, this program reads
-//! the latter, so a contradiction is refused.
+//! `tokenizer_config.json`. It may contradict `tokenizer.json`: transformers follows the former, this program the latter,
+//! so a contradiction is refused.
 
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::optional;
-use crate::error::{Error, Kind, Result};
+use super::{optional, unsupported};
+use crate::error::Result;
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -25,11 +25,11 @@ impl TokenizerConfig {
     /// Reads the file of `folder` and compares it with the `tokenizer.json` of `dir`.
     ///
     /// # Errors
-    /// `Model`, naming the file, where the two contradict each other or long texts are cut at their beginning.
+    /// `Model`, naming the file, if the two contradict each other or truncation is on the left.
     pub(super) fn read(folder: &Path, dir: &Path) -> Result<TokenizerConfig> {
         let path = folder.join("tokenizer_config.json");
         let config: TokenizerConfig = optional(&path)?;
-        let refuse = |what: String| Err(Error::new(Kind::Model, what).with("path", path.display()));
+        let refuse = |what: String| Err(unsupported(&what, &path));
         if let Some(side) = config.truncation_side.as_deref().filter(|side| *side != "right") {
             return refuse(format!("the truncation_side `{side}` is not supported"));
         }
@@ -44,12 +44,12 @@ impl TokenizerConfig {
         Ok(config)
     }
 
-    /// The longest text in tokens, where the file limits it.
+    /// The longest text in tokens, if the file limits it.
     pub(super) fn tokens_max(&self) -> Option<usize> {
         self.model_max_length.filter(|max| (1.0..=1e6).contains(max)).map(|max| max as usize)
     }
 
-    /// Options of the normalizer and of the step after it, as this file and `tokenizer.json` say them.
+    /// Options of normalizer and pre-tokenizer: their names, the values of this file, those of `tokenizer.json`.
     fn steps(&self, tokenizer: &Steps) -> [(&'static str, Option<bool>, Option<bool>); 4] {
         let normalizer = |name| option(&tokenizer.normalizer, "BertNormalizer", name);
         [
@@ -116,8 +116,8 @@ mod tests {
             (r#"{"add_prefix_space":true}"#, ROBERTA, "add_prefix_space"),
             (r#"{"truncation_side":"left"}"#, BERT, "truncation_side"),
         ] {
-            let said = read(config, tokenizer).err().expect("it is refused").to_string();
-            assert!(said.contains(word) && said.contains("tokenizer_config.json"), "{said}");
+            let message = read(config, tokenizer).err().expect("it is refused").to_string();
+            assert!(message.contains(word) && message.contains("tokenizer_config.json"), "{message}");
         }
     }
 }

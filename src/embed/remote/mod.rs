@@ -1,16 +1,16 @@
 //! A model behind any OpenAI-compatible embeddings endpoint.
 //!
-//! Remote models are not deterministic: the same text asked for twice may differ in the fourth digit. What comes back
-//! is checked (count, places, width, finite and not zero) and never mended: a text with a bad vector gets an error.
-//! Rate limits are pacing, not failure: every request in flight waits as the endpoint asks, until its deadline.
-//! Texts of different clients share a batch, so a refused batch is split until the refused text stands alone.
+//! Remote models are not deterministic: two vectors of one text may differ in the fourth digit. Replies are checked (count,
+//! indexes, dimensions, finite and not zero) and never repaired: a text with an invalid vector gets an error.
+//! A rate limit is not a failure: every request in flight waits as long as the endpoint asks, until its deadline.
+//! Texts of different clients share a batch, so a refused batch is split until the refused text is alone in its part.
 
+mod batch_split;
 mod client;
+mod error_reply;
 mod options;
-mod pace;
-mod refusal;
+mod rate_limit;
 mod reply;
-mod split;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -19,52 +19,54 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use self::batch_split::BatchSplit;
 use self::client::{Client, Limits};
-use self::options::Target;
+use self::error_reply::{Failure, FailureCause};
+use self::options::RemoteModel;
 pub use self::options::{Encoding, RemoteOptions};
-use self::refusal::{Cause, Failure};
-use self::reply::Vector;
-use self::split::Parts;
+use self::reply::RemoteVector;
 use super::metrics::EmbedMetrics;
-use super::priority_queue::{Batch, BatchLimits, PriorityQueue};
+use super::priority_queue::{BatchLimits, PriorityQueue, TakenBatch};
 use super::prompts::{Family, family_of};
-use super::rate::Rate;
+use super::throughput::Throughput;
 use super::token_ids::decode_cl100k;
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, TokenIds};
 use crate::domain::{Clock, Embedding, Fingerprint, KeyHasher, SystemClock};
 use crate::error::{Error, Kind, Result};
 
-/// Tokens that OpenAI's models read of a text, where the options say nothing else.
+/// Tokens of a text that OpenAI's models read; the default of `embed.tokens_max`.
 const TOKENS_MAX: usize = 8191;
 
-/// A model that another server runs. Dropping it ends its tasks; waiting callers receive an error.
+/// A model on another server. Dropping it ends its tasks; waiting callers receive an error.
 pub struct RemoteEmbedder {
     card: ModelCard,
-    shared: Arc<Shared>,
+    shared: Arc<RemoteShared>,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    /// Wakes the dispatcher for new work and for the end.
+struct RemoteShared {
+    state: Mutex<RemoteQueue>,
+    /// Wakes the dispatcher for new jobs and for the shutdown.
     changed: Notify,
-    /// True from the end on; requests in flight stop at it.
+    /// True from the shutdown on; it cancels requests in flight.
     end: watch::Sender<bool>,
     client: Client,
     budget: BatchLimits,
     requests_max: usize,
     queue_texts_max: usize,
-    rate: Rate,
+    throughput: Throughput,
     metrics: Arc<EmbedMetrics>,
 }
 
-struct State {
+struct RemoteQueue {
     waiting: PriorityQueue<EmbedJob>,
     is_alive: bool,
 }
 
 impl RemoteEmbedder {
-    /// The model that `options.remote` describes, served under `name` or its own. Nothing is asked of the endpoint
-    /// yet. Must be called within a runtime, which then carries the requests.
+    /// The model that `options.remote` describes, served under `name` or its own. Sends no request yet.
+    ///
+    /// # Panics
+    /// Outside a runtime: the dispatcher is a task of it.
     ///
     /// # Errors
     /// `Config`, naming the key or the environment variable.
@@ -73,11 +75,11 @@ impl RemoteEmbedder {
         options: &Options,
         metrics: Arc<EmbedMetrics>,
     ) -> Result<RemoteEmbedder> {
-        let target = options.remote.target()?;
+        let target = options.remote.remote_model()?;
         if options.token_ids == TokenIds::Model {
             return Err(Error::new(
                 Kind::Config,
-                "embed.token_ids cannot be \"model\": the tokenizer of a remote model is not known here",
+                "embed.token_ids must be \"cl100k\" for a remote model, whose tokenizer is unknown",
             ));
         }
         let family = family_of([target.model.as_str()]);
@@ -93,15 +95,15 @@ impl RemoteEmbedder {
             created: SystemClock.now(),
         };
         let remote = &options.remote;
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State { waiting: PriorityQueue::new(), is_alive: true }),
+        let shared = Arc::new(RemoteShared {
+            state: Mutex::new(RemoteQueue { waiting: PriorityQueue::new(), is_alive: true }),
             changed: Notify::new(),
             end: watch::Sender::new(false),
             client: Client::new(target, remote, Arc::clone(&metrics))?,
             budget: BatchLimits { items: remote.batch_texts_max, cost: remote.batch_bytes_max },
             requests_max: remote.requests_max,
             queue_texts_max: options.queue_texts_max,
-            rate: Rate::new(remote.requests_max),
+            throughput: Throughput::new(remote.requests_max),
             metrics,
         });
         Handle::current().spawn(dispatch(Arc::clone(&shared)));
@@ -114,11 +116,11 @@ impl Embedder for RemoteEmbedder {
         &self.card
     }
 
-    fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
-        self.shared.submit(work)
+    fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
+        self.shared.submit(jobs)
     }
 
-    /// None: the tokenizer of a remote model is not known, and a guess is no count.
+    /// Always `None`: the tokenizer of a remote model is unknown.
     fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
         Box::pin(std::future::ready(Ok(None)))
     }
@@ -142,8 +144,8 @@ impl Drop for RemoteEmbedder {
     }
 }
 
-/// However the dispatcher ends, its waiting callers receive an error.
-struct EndOnDrop(Arc<Shared>);
+/// Fails the waiting callers when the dispatcher ends, also by a panic.
+struct EndOnDrop(Arc<RemoteShared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
@@ -151,8 +153,8 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// Cuts batches and sends them, as many at once as the options allow, until the end.
-async fn dispatch(shared: Arc<Shared>) {
+/// The dispatcher: takes batches and sends them, up to `requests_max` at a time, until the shutdown.
+async fn dispatch(shared: Arc<RemoteShared>) {
     let guard = EndOnDrop(Arc::clone(&shared));
     let requests = Arc::new(Semaphore::new(shared.requests_max));
     while let Ok(permit) = Arc::clone(&requests).acquire_owned().await {
@@ -162,27 +164,27 @@ async fn dispatch(shared: Arc<Shared>) {
     drop(guard);
 }
 
-/// Sends one batch, in parts where the endpoint refuses it, and answers each of its texts. The permit is held until then.
-async fn run(shared: Arc<Shared>, batch: Vec<EmbedJob>, permit: OwnedSemaphorePermit) {
+/// Sends one batch, split into parts if the endpoint refuses it, and replies to each job. The permit is held until then.
+async fn run(shared: Arc<RemoteShared>, batch: Vec<EmbedJob>, permit: OwnedSemaphorePermit) {
     let mut limits = shared.client.limits();
-    let mut parts = Parts::new(batch);
+    let mut parts = BatchSplit::new(batch);
     while let Some(mut part) = parts.next() {
         let count = part.len();
-        part.retain(|work| !work.is_unwanted());
+        part.retain(|job| !job.is_unwanted());
         shared.metrics.dropped_texts.inc_by((count - part.len()) as u64);
         if part.is_empty() {
             continue;
         }
         let started = Instant::now();
-        match shared.ask(&part, limits).await {
+        match shared.send_part(&part, limits).await {
             Ok(vectors) => shared.deliver(part, vectors, started),
             Err(failure) => {
                 let was_split = parts.is_split;
                 if let Some((part, error)) = parts.split(part, failure) {
-                    // A caller that waited for a text may have left by now; the others have not.
-                    part.into_iter().for_each(|work| _ = work.reply.send(Err(error.clone())));
+                    // The receiver is closed if its caller has left.
+                    part.into_iter().for_each(|job| _ = job.reply.send(Err(error.clone())));
                 } else if !was_split {
-                    // Once: the whole may have used up its time and its attempts.
+                    // At the first split only: the whole batch may have used up its deadline and its retries.
                     limits = Limits { retries_max: limits.retries_max.min(1), ..shared.client.limits() };
                 }
             }
@@ -191,37 +193,41 @@ async fn run(shared: Arc<Shared>, batch: Vec<EmbedJob>, permit: OwnedSemaphorePe
     drop(permit);
 }
 
-impl Shared {
-    /// A poisoned lock is taken all the same: no code of ours panics while it holds it.
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl RemoteShared {
+    /// Ignores poisoning: no holder of this lock panics.
+    fn lock(&self) -> MutexGuard<'_, RemoteQueue> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, work: Vec<EmbedJob>) -> Result<()> {
+    fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
         let mut state = self.lock();
         if !state.is_alive {
-            return Err(gone());
+            return Err(model_has_died());
         }
         let (waiting, max) = (state.waiting.len(), self.queue_texts_max);
-        if waiting + work.len() > max {
-            return Err(self.rate.queue_full(waiting, max));
+        if waiting + jobs.len() > max {
+            return Err(self.throughput.queue_full(waiting, max));
         }
-        for one in work {
-            state.waiting.push(one.priority, one);
+        for job in jobs {
+            state.waiting.push(job.priority, job);
         }
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Asks the endpoint for one part of a batch, until the end.
-    async fn ask(&self, part: &[EmbedJob], limits: Limits) -> Result<Vec<Result<Vector>>, Failure> {
-        let texts: Vec<&str> = part.iter().map(|work| work.text.as_str()).collect();
+    /// Sends one part of a batch; the shutdown cancels it.
+    async fn send_part(
+        &self,
+        part: &[EmbedJob],
+        limits: Limits,
+    ) -> Result<Vec<Result<RemoteVector>>, Failure> {
+        let texts: Vec<&str> = part.iter().map(|job| job.text.as_str()).collect();
         let mut end = self.end.subscribe();
         let started = Instant::now();
         let answered = tokio::select! {
             answered = self.client.embed(&texts, limits) => answered,
-            _ = end.wait_for(|is_end| *is_end) => Err(Failure { error: gone(), cause: Cause::Endpoint }),
+            _ = end.wait_for(|is_end| *is_end) => Err(Failure { error: model_has_died(), cause: FailureCause::Endpoint }),
         };
         self.metrics.inference_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.batches.inc();
@@ -229,28 +235,28 @@ impl Shared {
         answered
     }
 
-    fn deliver(&self, part: Vec<EmbedJob>, vectors: Vec<Result<Vector>>, started: Instant) {
+    fn deliver(&self, part: Vec<EmbedJob>, vectors: Vec<Result<RemoteVector>>, started: Instant) {
         let took = started.elapsed();
-        self.rate.observe(part.len(), took);
+        self.throughput.observe(part.len(), took);
         let cost_us = took.as_micros() / part.len() as u128;
-        for (work, vector) in part.into_iter().zip(vectors) {
+        for (job, vector) in part.into_iter().zip(vectors) {
             let embedding = vector.map(|vector| Embedding {
                 vector: vector.numbers.into(),
                 tokens: vector.tokens,
                 is_truncated: false,
                 cost_us: u32::try_from(cost_us).unwrap_or(u32::MAX),
-                queued: started.saturating_duration_since(work.since),
+                queued: started.saturating_duration_since(job.since),
             });
             if let Ok(embedding) = &embedding {
                 self.metrics.embedded_texts.inc();
                 self.metrics.embedded_tokens.inc_by(embedding.tokens.into());
             }
-            // A caller that waited for a text may have left by now; the others have not.
-            let _ = work.reply.send(embedding);
+            // The receiver is closed if its caller has left.
+            let _ = job.reply.send(embedding);
         }
     }
 
-    /// Waits for work; none after the end.
+    /// Waits for the next batch. `None` after the shutdown.
     async fn next_batch(&self) -> Option<Vec<EmbedJob>> {
         loop {
             {
@@ -258,14 +264,14 @@ impl Shared {
                 if !state.is_alive {
                     return None;
                 }
-                let Batch { items: batch, dropped } =
-                    state.waiting.take_batch(self.budget, |work| work.text.len(), EmbedJob::is_unwanted);
+                let TakenBatch { items: batch, dropped } =
+                    state.waiting.take_batch(self.budget, |job| job.text.len(), EmbedJob::is_unwanted);
                 self.metrics.dropped_texts.inc_by(dropped as u64);
                 if !batch.is_empty() {
                     return Some(batch);
                 }
             }
-            // A notice that came since then is kept for the one who waits.
+            // `Notify` stores a permit, so a notification between the lock and this line is not lost.
             self.changed.notified().await;
         }
     }
@@ -277,16 +283,16 @@ impl Shared {
         drop(state);
         self.end.send_replace(true);
         self.changed.notify_one();
-        waiting.into_iter().for_each(|work| _ = work.reply.send(Err(gone())));
+        waiting.into_iter().for_each(|job| _ = job.reply.send(Err(model_has_died())));
     }
 }
 
-fn gone() -> Error {
-    Error::new(Kind::Unavailable, "the model does not answer any more")
+fn model_has_died() -> Error {
+    Error::new(Kind::Unavailable, "the model has stopped")
 }
 
-/// The identity of a remote model, as far as the options state it.
-fn fingerprint(target: &Target) -> Fingerprint {
+/// The fingerprint of a remote model: its address, name and dimensions. Its weights are unknown.
+fn fingerprint(target: &RemoteModel) -> Fingerprint {
     let key = KeyHasher::new("likewise/remote-model/v1")
         .field(target.url.as_bytes())
         .field(target.model.as_bytes())

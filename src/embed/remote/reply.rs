@@ -1,4 +1,4 @@
-//! Reads what an embeddings endpoint answers. Everything in it is doubted.
+//! Parses replies of an embeddings endpoint. Every value is checked.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use crate::domain::is_usable;
 use crate::error::{Error, Kind, Result};
 
 #[derive(Deserialize)]
-struct Reply {
+struct EmbeddingsReply {
     data: Vec<Item>,
     #[serde(default)]
-    usage: Option<Usage>,
+    usage: Option<TokenUsage>,
 }
 
 #[derive(Deserialize)]
@@ -22,11 +22,11 @@ struct Item {
     embedding: Numbers,
 }
 
-/// Numbers of a vector that are held while it is read: a model has at most so many dimensions, and one more shows that there
-/// are too many.
+/// Numbers of a vector that are kept while it is parsed: one more than the largest supported dimension, which shows that
+/// there are too many.
 const NUMBERS_MAX: usize = (1 << 16) + 1;
 
-/// A vector as it came. An enum without tags would be read into a tree of values first, of many times its bytes.
+/// A vector as it was sent. Not an untagged enum: serde would buffer it as a tree of values of many times its size.
 enum Numbers {
     Base64(String),
     Floats(Vec<f32>),
@@ -55,15 +55,15 @@ impl<'de> Visitor<'de> for NumbersVisitor {
         Ok(Numbers::Base64(text))
     }
 
-    /// An absent vector is one without numbers, and so an error of its text alone.
+    /// A null vector becomes an empty one: an error of its text only.
     fn visit_unit<E: de::Error>(self) -> std::result::Result<Numbers, E> {
         Ok(Numbers::Floats(Vec::new()))
     }
 
-    /// A null is what some servers write for a number that is none.
+    /// Some servers write null for NaN.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Numbers, A::Error> {
         let mut numbers = Vec::new();
-        // As f64, since one that f32 cannot hold is to be an error of its text alone.
+        // As f64: a number out of the range of f32 is an error of its text only.
         while let Some(number) = list.next_element::<Option<f64>>()? {
             if numbers.len() < NUMBERS_MAX {
                 numbers.push(number.map_or(f32::NAN, |number| number as f32));
@@ -74,41 +74,44 @@ impl<'de> Visitor<'de> for NumbersVisitor {
 }
 
 #[derive(Deserialize)]
-struct Usage {
-    /// Any JSON: a wrong count is no reason to do without the vectors.
+struct TokenUsage {
+    /// Any JSON: an invalid count must not fail the vectors.
     #[serde(default)]
     prompt_tokens: serde_json::Value,
 }
 
-/// What an endpoint made of one text.
+/// The vector of one text.
 #[derive(Debug)]
-pub(super) struct Vector {
+pub(super) struct RemoteVector {
     pub(super) numbers: Vec<f32>,
-    /// The text's share of the request's tokens, estimated by its length: endpoints count requests only.
+    /// The text's share of the request's tokens by its length: endpoints count per request only.
     pub(super) tokens: u32,
 }
 
-/// The vectors of texts of these `lengths` in bytes, by their places, from the body of an answer.
+/// Parses the body of a reply: the vectors of texts of these `lengths` in bytes, in the order of the texts.
 ///
-/// An answer that lost a text or gave one twice is refused as a whole, since then no place can be trusted; a vector of
-/// another width than `dim`, not finite or zero is an error of its text alone.
+/// A reply with a missing or repeated index is refused whole, since then no index can be trusted. A vector whose length is not
+/// `dim`, or that is not finite or zero, is an error of its text only.
 ///
 /// # Errors
 /// `Upstream`.
-pub(super) fn read(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Result<Vector>>> {
-    let reply: Reply = serde_json::from_slice(body)
-        .map_err(|error| Error::new(Kind::Upstream, "read the remote model's answer").source(error))?;
+pub(super) fn parse(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Result<RemoteVector>>> {
+    let reply: EmbeddingsReply = serde_json::from_slice(body)
+        .map_err(|error| Error::new(Kind::Upstream, "cannot read the remote model's reply").source(error))?;
     if reply.data.len() != lengths.len() {
-        return Err(Error::new(Kind::Upstream, "read the remote model's answer: it lost count of the texts")
-            .with("texts", lengths.len())
-            .with("vectors", reply.data.len()));
+        return Err(Error::new(
+            Kind::Upstream,
+            "cannot read the remote model's reply: it has another number of vectors than texts",
+        )
+        .with("texts", lengths.len())
+        .with("vectors", reply.data.len()));
     }
-    let mut places: Vec<Option<Numbers>> = lengths.iter().map(|_| None).collect();
+    let mut slots: Vec<Option<Numbers>> = lengths.iter().map(|_| None).collect();
     for item in reply.data {
-        match places.get_mut(item.index) {
-            Some(place @ None) => *place = Some(item.embedding),
+        match slots.get_mut(item.index) {
+            Some(slot @ None) => *slot = Some(item.embedding),
             Some(Some(_)) | None => {
-                let message = "read the remote model's answer: an index is there twice or out of range";
+                let message = "cannot read the remote model's reply: an index is repeated or out of range";
                 return Err(Error::new(Kind::Upstream, message).with("index", item.index));
             }
         }
@@ -116,11 +119,11 @@ pub(super) fn read(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Res
     let tokens = reply.usage.and_then(|usage| usage.prompt_tokens.as_u64()).unwrap_or(0);
     let total = lengths.iter().sum::<usize>().max(1);
     let share = |length: usize| {
-        // In 128 bits, since an endpoint may state any number.
+        // In 128 bits: an endpoint may send any number.
         u32::try_from(u128::from(tokens) * length as u128 / total as u128).unwrap_or(u32::MAX)
     };
-    // As many items as places and no place twice: every place is filled.
-    Ok(places
+    // As many items as texts and no index twice: every slot is filled.
+    Ok(slots
         .into_iter()
         .flatten()
         .zip(lengths)
@@ -128,30 +131,39 @@ pub(super) fn read(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Res
         .collect())
 }
 
-fn vector(numbers: Numbers, dim: usize, tokens: u32) -> Result<Vector> {
+fn vector(numbers: Numbers, dim: usize, tokens: u32) -> Result<RemoteVector> {
     let numbers = match numbers {
         Numbers::Floats(numbers) => numbers,
         Numbers::Base64(text) => decode(&text)?,
     };
     if numbers.len() != dim {
-        return Err(Error::new(Kind::Upstream, "use the remote model's vector: it has another width")
-            .with("expected", dim)
-            .with("found", numbers.len()));
+        return Err(Error::new(
+            Kind::Upstream,
+            "cannot use the remote model's vector: it has another length",
+        )
+        .with("expected", dim)
+        .with("got", numbers.len()));
     }
     if !is_usable(&numbers) {
-        return Err(Error::new(Kind::Upstream, "use the remote model's vector: it is not finite or is zero"));
+        return Err(Error::new(
+            Kind::Upstream,
+            "cannot use the remote model's vector: it is zero or not finite",
+        ));
     }
-    Ok(Vector { numbers, tokens })
+    Ok(RemoteVector { numbers, tokens })
 }
 
 /// Little-endian single precision in base64.
 fn decode(text: &str) -> Result<Vec<f32>> {
-    let bytes = STANDARD
-        .decode_to_vec(text)
-        .map_err(|error| Error::new(Kind::Upstream, "decode the remote model's vector").source(error))?;
+    let bytes = STANDARD.decode_to_vec(text).map_err(|error| {
+        Error::new(Kind::Upstream, "cannot decode the remote model's vector").source(error)
+    })?;
     let (numbers, rest) = bytes.as_chunks();
     if !rest.is_empty() {
-        return Err(Error::new(Kind::Upstream, "decode the remote model's vector: it ends within a number"));
+        return Err(Error::new(
+            Kind::Upstream,
+            "cannot decode the remote model's vector: it ends within a number",
+        ));
     }
     Ok(numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
@@ -161,17 +173,17 @@ mod tests {
     use super::*;
 
     fn refusal(body: &str) -> Error {
-        let error = read(body.as_bytes(), &[1, 1], 2).unwrap_err();
+        let error = parse(body.as_bytes(), &[1, 1], 2).unwrap_err();
         assert_eq!(error.kind(), Kind::Upstream);
         error
     }
 
     #[test]
-    fn vectors_come_to_their_own_places_in_either_form() {
+    fn vectors_come_to_their_own_slots_in_either_form() {
         // 1.0 and -2.0 in little-endian bytes: 00 00 80 3f 00 00 00 c0.
         let body = r#"{"data": [{"index": 1, "embedding": [3, 4e0]}, {"index": 0, "embedding": "AACAPwAAAMA="}],
             "usage": {"prompt_tokens": 8, "total_tokens": 8}}"#;
-        let vectors = read(body.as_bytes(), &[1, 3], 2).unwrap();
+        let vectors = parse(body.as_bytes(), &[1, 3], 2).unwrap();
         let vectors: Vec<(Vec<f32>, u32)> =
             vectors.into_iter().map(|vector| vector.unwrap()).map(|v| (v.numbers, v.tokens)).collect();
         assert_eq!(vectors, [(vec![1.0, -2.0], 2), (vec![3.0, 4.0], 6)]);
@@ -185,13 +197,13 @@ mod tests {
             let body = format!(
                 r#"{{"data": [{{"index": 0, "embedding": [1, 2]}}], "usage": {{"prompt_tokens": {count}}}}}"#
             );
-            let vectors = read(body.as_bytes(), &[5], 2).unwrap();
+            let vectors = parse(body.as_bytes(), &[5], 2).unwrap();
             assert_eq!(vectors[0].as_ref().unwrap().tokens, tokens, "{count}");
         }
     }
 
     #[test]
-    fn an_answer_whose_places_cannot_be_trusted_is_refused() {
+    fn an_answer_whose_slots_cannot_be_trusted_is_refused() {
         refusal(r#"{"data": [{"index": 0, "embedding": [1, 2]}]}"#);
         refusal(r#"{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 0, "embedding": [1, 2]}]}"#);
         refusal(r#"{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 2, "embedding": [1, 2]}]}"#);
@@ -220,7 +232,7 @@ mod tests {
             let body = format!(
                 r#"{{"data": [{{"index": 0, "embedding": {bad}}}, {{"index": 1, "embedding": [1, 2]}}]}}"#
             );
-            let vectors = read(body.as_bytes(), &[1, 1], 2).unwrap();
+            let vectors = parse(body.as_bytes(), &[1, 1], 2).unwrap();
             assert_eq!(vectors[0].as_ref().unwrap_err().kind(), Kind::Upstream, "{bad}");
             assert!(vectors[1].is_ok());
         }

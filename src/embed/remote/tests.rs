@@ -1,4 +1,4 @@
-//! Goal: whatever an endpoint does, each waiter hears of it, and nothing wrong gets through. Method: an endpoint of a
+//! Goal: each caller receives a vector or an error for every behaviour of an endpoint, and no wrong vector. Method: an endpoint of a
 //! few lines over a plain socket, scripted answer by answer; waits are one millisecond.
 
 use std::collections::VecDeque;
@@ -35,7 +35,7 @@ enum Act {
     Bad(u16, &'static str),
 }
 
-/// An endpoint and what it has been asked.
+/// An endpoint with the requests that it has received.
 struct Endpoint {
     url: String,
     asked: Arc<StdMutex<Vec<serde_json::Value>>>,
@@ -302,7 +302,7 @@ async fn a_refusal_is_final_and_the_endpoints_words_are_for_the_operator() {
         let error = bench.refusal().await;
         assert_eq!(
             (error.kind(), error.to_string()),
-            (Kind::Upstream, format!("ask the remote model (status: {status})"))
+            (Kind::Upstream, format!("cannot embed by the remote model (status: {status})"))
         );
     }
     assert_eq!(bench.metrics.retries.get(), 0);
@@ -315,7 +315,7 @@ async fn a_bad_text_fails_alone() {
     for (status, body, kind, words) in [
         (400, too_long, Kind::InvalidInput, "is too long, see ***"),
         (413, too_long, Kind::TooLarge, "is too long, see ***"),
-        (422, "", Kind::Unprocessable, "refuses the text"),
+        (422, "", Kind::Unprocessable, "refused the text"),
         (451, too_long, Kind::Upstream, "status: 451"),
         (500, "out of memory", Kind::Upstream, "status: 500"),
         (200, r#"{"data": []}"#, Kind::Upstream, "lost count"),
@@ -350,7 +350,10 @@ async fn a_fault_of_the_operators_is_not_searched_for_in_the_texts() {
         let endpoint = endpoint([Act::Answer(status, "", body)]).await;
         let bench = bench(&options(&endpoint));
         for result in bench.embed(&["a", "b", "c"]).await {
-            assert_eq!(result.unwrap_err().to_string(), format!("ask the remote model (status: {status})"));
+            assert_eq!(
+                result.unwrap_err().to_string(),
+                format!("cannot embed by the remote model (status: {status})")
+            );
         }
         assert_eq!(endpoint.asked.lock().unwrap().len(), 1);
     }

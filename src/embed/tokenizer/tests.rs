@@ -103,7 +103,7 @@ fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
 }
 
 /// As all texts were cut before: by the tokens of the whole.
-fn cut_of_whole(tokenizer: &Tokenizer, text: &str) -> Tokens {
+fn cut_of_whole(tokenizer: &Tokenizer, text: &str) -> TokenizedText {
     let mut ids = tokenizer.all_ids(text).unwrap();
     let is_truncated = ids.len() > TOKENS_MAX;
     if is_truncated {
@@ -111,7 +111,7 @@ fn cut_of_whole(tokenizer: &Tokenizer, text: &str) -> Tokens {
         ids.truncate(TOKENS_MAX - tokenizer.suffix);
         ids.extend(end);
     }
-    Tokens { ids, is_truncated }
+    TokenizedText { ids, is_truncated }
 }
 
 /// A text of pieces, by a generator with a seed.
@@ -155,7 +155,7 @@ fn a_long_text_is_cut_to_the_tokens_of_the_whole() {
             assert_eq!(tokenizer.encode(&text).unwrap(), whole, "{kind}, seed {seed}: {text:?}");
             let all = tokenizer.all_ids(&text).unwrap().len();
             assert_eq!(tokenizer.count(&text).unwrap(), all.min(TOKENS_MAX + 1), "{kind}, seed {seed}");
-            cut_early += usize::from(tokenizer.beginning(&text).unwrap().len() < all);
+            cut_early += usize::from(tokenizer.prefix(&text).unwrap().len() < all);
         }
         assert!(cut_early > 100, "{kind}: only {cut_early} texts were not tokenized whole");
     }
@@ -165,13 +165,13 @@ fn a_long_text_is_cut_to_the_tokens_of_the_whole() {
 fn only_a_beginning_of_a_long_text_is_tokenized() {
     let long = "the thing ".repeat(100_000);
     for (kind, tokenizer) in tokenizers() {
-        let ids = tokenizer.beginning(&long).unwrap().len();
+        let ids = tokenizer.prefix(&long).unwrap().len();
         assert!(
             ids > TOKENS_MAX && ids < 2 * TOKENS_MAX * BYTES_PER_TOKEN,
             "{kind}: {ids} of a million bytes"
         );
         // No space anywhere.
-        let ids = tokenizer.beginning(&"中文".repeat(100_000)).unwrap().len();
+        let ids = tokenizer.prefix(&"中文".repeat(100_000)).unwrap().len();
         assert!(
             ids > TOKENS_MAX && ids < 20 * TOKENS_MAX * BYTES_PER_TOKEN,
             "{kind}: {ids} of a million bytes"
@@ -181,10 +181,10 @@ fn only_a_beginning_of_a_long_text_is_tokenized() {
 
 #[test]
 fn a_beginning_ends_before_a_space_where_there_is_one() {
-    assert_eq!(cut("abcdef gh ij", 5), Some(("abcdef", true)));
-    assert_eq!(cut("abcd  ef gh ij", 5), Some(("abcd  ef", true)));
-    assert_eq!(cut("abcde fghijk", 5), Some(("abcde", true)));
-    assert_eq!(cut("abcdefghijkl", 5), Some(("abcdefghij", false)));
-    assert_eq!(cut("ééééééé", 5), Some(("ééééé", false)));
-    assert_eq!(cut("abcde fghi", 5), None);
+    assert_eq!(prefix_of("abcdef gh ij", 5), Some(("abcdef", true)));
+    assert_eq!(prefix_of("abcd  ef gh ij", 5), Some(("abcd  ef", true)));
+    assert_eq!(prefix_of("abcde fghijk", 5), Some(("abcde", true)));
+    assert_eq!(prefix_of("abcdefghijkl", 5), Some(("abcdefghij", false)));
+    assert_eq!(prefix_of("ééééééé", 5), Some(("ééééé", false)));
+    assert_eq!(prefix_of("abcde fghi", 5), None);
 }

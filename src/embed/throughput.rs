@@ -1,4 +1,4 @@
-//! How fast a model works through its queue, and so when a caller that was refused should come back.
+//! The throughput of a model, from which the retry hint of a full queue derives.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -8,36 +8,35 @@ use crate::error::{Error, Kind};
 
 /// Weight of the newest pass in the mean.
 const NEWEST: f64 = 0.2;
-/// OpenAI's clients take no longer wait than this from a header.
+/// OpenAI's clients ignore a longer `retry-after`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A moving mean of the time that one text takes.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(super) struct Throughput {
     /// Passes that run at the same time.
-    lanes: usize,
+    concurrent_passes: usize,
     /// Zero before the first pass.
     seconds_per_text: Mutex<f64>,
 }
 
-impl Rate {
-    pub(super) fn new(lanes: usize) -> Rate {
-        Rate { lanes, seconds_per_text: Mutex::new(0.0) }
+impl Throughput {
+    pub(super) fn new(concurrent_passes: usize) -> Throughput {
+        Throughput { concurrent_passes, seconds_per_text: Mutex::new(0.0) }
     }
 
-    /// Adds a pass over `texts` texts.
+    /// Records a pass over `texts` texts.
     pub(super) fn observe(&self, texts: usize, took: Duration) {
         let seconds = took.as_secs_f64() / texts.max(1) as f64;
         let mut mean = self.seconds_per_text.lock().unwrap_or_else(PoisonError::into_inner);
         *mean = if *mean > 0.0 { *mean + NEWEST * (seconds - *mean) } else { seconds };
     }
 
-    /// The error of a caller whose texts exceed the queue. Its retry hint is the time in which half of the queue is
-    /// worked through.
+    /// The error of a caller whose texts exceed the queue. Its retry hint is the time that half of the queue takes.
     pub(super) fn queue_full(&self, waiting: usize, max: usize) -> Error {
-        let message = format!("the model's queue is full: {waiting} texts wait, at most {max} may");
+        let message = format!("the model's queue is full: {waiting} texts wait, the limit is {max}");
         let mean = *self.seconds_per_text.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = mean * waiting as f64 / 2.0 / self.lanes.max(1) as f64;
+        let seconds = mean * waiting as f64 / 2.0 / self.concurrent_passes.max(1) as f64;
         let wait = Duration::try_from_secs_f64(seconds).unwrap_or(WAIT_MAX).min(WAIT_MAX);
         Error::new(Kind::Overloaded, message).retry_after(wait)
     }
@@ -47,13 +46,13 @@ impl Rate {
 mod tests {
     use super::*;
 
-    fn wait(rate: &Rate, waiting: usize) -> Option<u32> {
+    fn wait(rate: &Throughput, waiting: usize) -> Option<u32> {
         rate.queue_full(waiting, waiting).retry_after_seconds()
     }
 
     #[test]
     fn the_wait_follows_the_measured_rate() {
-        let rate = Rate::new(1);
+        let rate = Throughput::new(1);
         assert_eq!(wait(&rate, 8192), Some(1), "nothing is known yet");
         rate.observe(32, Duration::from_millis(320));
         assert_eq!(wait(&rate, 2000), Some(10));
@@ -63,7 +62,7 @@ mod tests {
             rate.observe(1, Duration::from_secs(3600));
         }
         assert_eq!(wait(&rate, 8192), Some(60));
-        let wide = Rate::new(4);
+        let wide = Throughput::new(4);
         wide.observe(1, Duration::from_millis(10));
         assert_eq!(wait(&wide, 8000), Some(10));
     }
