@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use likewise::domain::TenantId;
 use likewise::metrics::unexported;
 use likewise::search::{
     Catalog, Change, Document, DocumentBatch, Filter, Indexed, Indexing, Metric, Options, Program, Query,
@@ -144,7 +145,7 @@ fn grow(rows: usize, vectors: &Array2<f32>) -> Grown {
         let start = Instant::now();
         runtime.block_on(store(&catalog, rows, vectors));
         let stored_s = start.elapsed().as_secs_f64();
-        let collection = catalog.get("rows").expect("it is there");
+        let collection = catalog.get(&TenantId::default(), "rows").expect("it is there");
         let start = Instant::now();
         collection.index().expect("an index is allowed");
         while collection.is_indexing() {
@@ -160,7 +161,7 @@ fn grow(rows: usize, vectors: &Array2<f32>) -> Grown {
     let catalog = open();
     let opened_s = start.elapsed().as_secs_f64();
     let memory = private_mib() - before;
-    let collection = catalog.get("rows").expect("it is there");
+    let collection = catalog.get(&TenantId::default(), "rows").expect("it is there");
     let view = collection.view();
     assert_eq!(view.indexed_rows(), rows, "the snapshot was opened");
     let scanner = Scanner::new(1).expect("one thread");
@@ -208,7 +209,7 @@ fn grow(rows: usize, vectors: &Array2<f32>) -> Grown {
 async fn store(catalog: &Catalog, rows: usize, vectors: &Array2<f32>) {
     let settings =
         Settings { metric: Metric::Cosine, dim: vectors.ncols(), model: None, index: Indexed::Auto };
-    let (collection, _) = catalog.create("rows", settings).await.expect("a collection");
+    let (collection, _) = catalog.create(&TenantId::default(), "rows", settings).await.expect("a collection");
     let mut noise = noise();
     for from in (0..rows).step_by(BATCH) {
         let mut batch = DocumentBatch::default();

@@ -10,7 +10,7 @@ use likewise::cache::{
     Budget, Cache, Freshness, InvalidationTokens, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions,
     TierName, Tiers,
 };
-use likewise::domain::{ContentCoding, SystemClock, Tag, Tenant};
+use likewise::domain::{ContentCoding, Principal, SystemClock, Tag};
 use likewise::metrics::unexported;
 use likewise::service::invalidation::Target;
 use likewise::service::objects::{Answer, Condition, Draft, Lookup};
@@ -93,12 +93,12 @@ async fn invalidations() {
     let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&cache)]));
     let objects = Arc::new(Objects::new(cache, Arc::clone(&namespaces), Default::default(), unexported()));
     let invalidation = Invalidation::new(Arc::clone(&objects), namespaces, tiers, freshness, unexported());
-    let (tenant, tag) = (Tenant::default(), Tag::named("season:winter").expect("a tag"));
+    let (principal, tag) = (Principal::default(), Tag::named("season:winter").expect("a tag"));
 
     let (mut times, mut served) = (Vec::new(), 0);
     for round in 0..ROUNDS {
         for n in 0..ENTRIES {
-            let address = objects.address(&tenant, "bench", &n.to_string()).expect("an address");
+            let address = objects.address(&principal, "bench", &n.to_string()).expect("an address");
             let draft = Draft {
                 stamp: objects.stamp(),
                 value: format!("{round} {n}").into(),
@@ -111,12 +111,12 @@ async fn invalidations() {
             };
             objects.put(&address, draft).await.expect("memory takes it");
         }
-        assert_eq!(count_served(&objects, &tenant).await, ENTRIES, "all are served before");
+        assert_eq!(count_served(&objects, &principal).await, ENTRIES, "all are served before");
         let started = Instant::now();
         let target = Target::Tags(vec![tag.clone()]);
-        invalidation.invalidate(&tenant, &target, Mode::Hard).await.expect("the disk takes it");
+        invalidation.invalidate(&principal, &target, Mode::Hard).await.expect("the disk takes it");
         times.push(started.elapsed().as_secs_f64() * 1e3);
-        served += count_served(&objects, &tenant).await;
+        served += count_served(&objects, &principal).await;
     }
     let ms = spread(times);
     println!("\ninvalidation by a tag that {ENTRIES} entries carry, durable; {ROUNDS} rounds");
@@ -125,10 +125,10 @@ async fn invalidations() {
     println!("| {:.3} | {:.3}-{:.3} | {served} |", ms.median, ms.min, ms.max);
 }
 
-async fn count_served(objects: &Objects, tenant: &Tenant) -> usize {
+async fn count_served(objects: &Objects, principal: &Principal) -> usize {
     let mut served = 0;
     for n in 0..ENTRIES {
-        let address = objects.address(tenant, "bench", &n.to_string()).expect("an address");
+        let address = objects.address(principal, "bench", &n.to_string()).expect("an address");
         let answer = objects.get(&address, &Lookup::default()).await.expect("a lookup");
         served += usize::from(matches!(answer, Answer::Hit(_)));
     }

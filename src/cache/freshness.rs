@@ -131,7 +131,7 @@ fn jitter(share: f64, ttl_seconds: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::cache::policy::Namespaces;
-    use crate::domain::{CLOCK_STEP_SECONDS_MAX, Codec, ManualClock, Tenant};
+    use crate::domain::{CLOCK_STEP_SECONDS_MAX, Codec, ManualClock, TenantId};
     use crate::storage::Records;
 
     async fn judge(clock: &Arc<ManualClock>, dir: &tempfile::TempDir) -> Freshness {
@@ -142,7 +142,7 @@ mod tests {
 
     fn policy(name: &str) -> Arc<Policy> {
         let namespaces = Namespaces::new(&Default::default(), true).unwrap();
-        namespaces.resolve(&Tenant::default(), name).unwrap().policy
+        namespaces.resolve(&TenantId::default(), name).unwrap().policy
     }
 
     fn meta(freshness: &Freshness, lifetime: Lifetime) -> EntryMeta {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::tier::TierName;
-use crate::domain::{Subject, Tenant};
+use crate::domain::{Subject, TenantId};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Durability;
 
@@ -243,7 +243,7 @@ impl Namespaces {
     ///
     /// # Errors
     /// `InvalidInput` for what cannot be a name, `NotFound` for one without a policy where namespaces are closed.
-    pub fn resolve(&self, tenant: &Tenant, name: &str) -> Result<Namespace> {
+    pub fn resolve(&self, tenant: &TenantId, name: &str) -> Result<Namespace> {
         check_name(name)?;
         let name = self.aliases.get(name).map_or(name, |own| own);
         let (name, policy) = match self.known.get_key_value(name) {
@@ -258,7 +258,7 @@ impl Namespaces {
     ///
     /// # Errors
     /// As [`Namespaces::resolve`].
-    pub fn of_embeddings(&self, tenant: &Tenant, name: Option<&str>) -> Result<Namespace> {
+    pub fn of_embeddings(&self, tenant: &TenantId, name: Option<&str>) -> Result<Namespace> {
         self.of_family(tenant, name, EMBEDDINGS)
     }
 
@@ -266,11 +266,11 @@ impl Namespaces {
     ///
     /// # Errors
     /// As [`Namespaces::resolve`].
-    pub fn of_answers(&self, tenant: &Tenant, name: Option<&str>) -> Result<Namespace> {
+    pub fn of_answers(&self, tenant: &TenantId, name: Option<&str>) -> Result<Namespace> {
         self.of_family(tenant, name, LLM_RESPONSES)
     }
 
-    fn of_family(&self, tenant: &Tenant, name: Option<&str>, family: &str) -> Result<Namespace> {
+    fn of_family(&self, tenant: &TenantId, name: Option<&str>, family: &str) -> Result<Namespace> {
         let mut namespace = self.resolve(tenant, name.unwrap_or(family))?;
         if !self.known.contains_key(&namespace.name) {
             namespace.policy = Arc::clone(&self.known[family]);
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn an_alias_is_the_namespace_itself() {
-        let tenant = Tenant::default();
+        let tenant = TenantId::default();
         let namespaces = namespaces(false);
         let products = namespaces.resolve(&tenant, "products").unwrap();
         let productos = namespaces.resolve(&tenant, "productos").unwrap();
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_unknown_namespace_is_served_by_default_or_refused() {
-        let tenant = Tenant::default();
+        let tenant = TenantId::default();
         assert_eq!(namespaces(true).resolve(&tenant, "new").unwrap().policy.ttl_seconds, 3600);
         let refused = namespaces(false).resolve(&tenant, "new").unwrap_err();
         assert_eq!((refused.kind(), refused.param_name()), (Kind::NotFound, Some("namespace")));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use likewise::app::Engine;
-use likewise::domain::{InputType, Tenant};
+use likewise::domain::{InputType, Principal};
 use likewise::embed::ModelRegistry;
 use likewise::error::{Error, Kind, Result};
 use likewise::service::Directives;
@@ -144,7 +144,7 @@ impl Embed {
                 Purpose::Document => InputType::Document,
             }),
             truncate: true,
-            tenant: Tenant::default(),
+            principal: Arc::new(Principal::default()),
             directives: Directives::default(),
         }
     }

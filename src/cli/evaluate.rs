@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 use fs_err::File;
 use likewise::app::Engine;
-use likewise::domain::Tenant;
+use likewise::domain::Principal;
 use likewise::error::{Error, Kind, Result};
 use likewise::search::{Document, Indexed, Metric};
 use likewise::service::collections::{Input, NewDocument, Search, Spec};
@@ -94,7 +94,7 @@ impl EvaluateSearch {
         let engine = Engine::build(&search.sources.load()?).await?;
         let name = format!("evaluate-{}", std::process::id());
         let outcome = evaluate(&engine.collections, &name, &corpus, &judged, &judgements).await;
-        let dropped = engine.collections.drop_collection(&name).await;
+        let dropped = engine.collections.drop_collection(&Principal::default(), &name).await;
         engine.close().await;
         let said = outcome?;
         dropped?;
@@ -148,8 +148,8 @@ async fn evaluate(
     judgements: &Judgements,
 ) -> Result<String> {
     let spec = Spec { metric: Metric::Cosine, model: None, dim: None, index: Indexed::Exact };
-    collections.create(name, spec).await?;
-    let tenant = Tenant::default();
+    collections.create(&Principal::default(), name, spec).await?;
+    let principal = Arc::new(Principal::default());
     let progress = super::bar(corpus.len());
     for chunk in corpus.chunks(CHUNK) {
         let draft = |text: &Text| NewDocument {
@@ -163,7 +163,7 @@ async fn evaluate(
         // A text without a word has nothing to embed.
         let drafts: Vec<NewDocument> =
             chunk.iter().map(draft).filter(|draft| draft.document.text.as_deref() != Some("")).collect();
-        collections.upsert(name, drafts, true, &tenant).await?;
+        collections.upsert(&principal, name, drafts, true).await?;
         progress.inc(chunk.len() as u64);
     }
     progress.finish_and_clear();
@@ -179,7 +179,7 @@ async fn evaluate(
             has_vectors: false,
             is_exact: true,
             ef: None,
-            tenant: tenant.clone(),
+            principal: Arc::clone(&principal),
             directives: Directives::default(),
         };
         let found = collections.search(name, search).await?;

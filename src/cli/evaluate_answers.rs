@@ -12,7 +12,7 @@ use likewise::app::{AppMetrics, Engine, byte_budget};
 use likewise::config::Config;
 use likewise::dialects::Dialect as _;
 use likewise::dialects::chat_completions::{ChatCompletions, reply_in_words, request_in_words};
-use likewise::domain::{Credential, Tenant, TokenUsage};
+use likewise::domain::{Credential, TokenUsage};
 use likewise::error::{Error, Kind, Result};
 use likewise::service::answers::{AnswerRequest, MatchKind, Outcome};
 use likewise::service::{Answers, Directives};
@@ -216,7 +216,7 @@ impl EvaluateAnswers {
             parsed: ChatCompletions.parse(body.as_bytes(), answers.normalization())?.into(),
             body: body.clone().into(),
             query: None,
-            tenant: Tenant::default(),
+            principal: Arc::default(),
             credential: None,
             headers: Vec::new(),
             traces: Headers::new(),

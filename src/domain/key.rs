@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 
 /// The identity of an entry: BLAKE3-256 over length-prefixed fields.
 ///
@@ -126,28 +125,6 @@ impl fmt::Display for Fingerprint {
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Fingerprint({self})")
-    }
-}
-
-/// Whose entry it is. Tenants never share entries.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Tenant(Arc<str>);
-
-impl Tenant {
-    /// The tenant called `name`.
-    pub fn named(name: impl Into<Arc<str>>) -> Tenant {
-        Tenant(name.into())
-    }
-
-    /// The name, as it enters keys.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Default for Tenant {
-    fn default() -> Tenant {
-        Tenant::named("default")
     }
 }
 

@@ -8,6 +8,7 @@ mod embedding;
 mod entry;
 mod key;
 mod lookup_outcome;
+mod principal;
 mod subject;
 mod token_usage;
 
@@ -15,7 +16,8 @@ pub use clock::{CLOCK_STEP_SECONDS_MAX, Clock, ManualClock, SystemClock, UnixSec
 pub use credential::{Credential, is_credential};
 pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, ContentCoding, Entry, EntryMeta};
-pub use key::{ByPrefix, Fingerprint, Key, KeyHasher, Tenant};
+pub use key::{ByPrefix, Fingerprint, Key, KeyHasher};
 pub use lookup_outcome::LookupOutcome;
+pub use principal::{KeyId, Principal, TenantId};
 pub use subject::{Subject, Tag, TagToken};
 pub use token_usage::TokenUsage;

@@ -1,6 +1,6 @@
 //! What an invalidation can speak of, and how entries remember how it stood.
 
-use super::{KeyHasher, Tenant};
+use super::{KeyHasher, TenantId};
 
 /// Bytes that the name of a tag may have.
 const TAG_BYTES_MAX: usize = 128;
@@ -13,16 +13,16 @@ pub struct Subject(pub u64);
 
 impl Subject {
     /// The tag called `tag`.
-    pub fn tag(tenant: &Tenant, tag: &Tag) -> Subject {
+    pub fn tag(tenant: &TenantId, tag: &Tag) -> Subject {
         Subject::of("likewise/tag/v1", tenant, &tag.0)
     }
 
     /// The namespace called `name`.
-    pub fn namespace(tenant: &Tenant, name: &str) -> Subject {
+    pub fn namespace(tenant: &TenantId, name: &str) -> Subject {
         Subject::of("likewise/namespace/v1", tenant, name)
     }
 
-    fn of(domain: &str, tenant: &Tenant, name: &str) -> Subject {
+    fn of(domain: &str, tenant: &TenantId, name: &str) -> Subject {
         let key = KeyHasher::new(domain).field(tenant.as_str().as_bytes()).field(name.as_bytes()).finish();
         Subject(key.prefix())
     }
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn a_tag_and_a_namespace_of_one_name_are_two_subjects() {
-        let tenant = Tenant::default();
+        let tenant = TenantId::default();
         let tag = Subject::tag(&tenant, &Tag::named("products").unwrap());
         assert_ne!(tag, Subject::namespace(&tenant, "products"));
-        assert_ne!(tag, Subject::tag(&Tenant::named("other"), &Tag::named("products").unwrap()));
+        assert_ne!(tag, Subject::tag(&TenantId::named("other").unwrap(), &Tag::named("products").unwrap()));
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use crate::domain::{Tag, Tenant};
+use crate::domain::{Principal, Tag};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
@@ -118,17 +118,17 @@ struct EntryCounts {
 )]
 pub(super) async fn invalidate(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     body: UnreadBody,
 ) -> Result<Json<InvalidateAnswer>, Problem> {
     let wire: InvalidateRequest = body.json().await?;
     let (mode, dry_run) = (wire.mode.unwrap_or_default(), wire.dry_run.unwrap_or_default());
     let target = target(wire)?;
     let entries = if dry_run {
-        let counts = endpoint.invalidation.count(&tenant, &target).await?;
+        let counts = endpoint.invalidation.count(&principal, &target).await?;
         Some(EntryCounts { memory: counts.memory, disk: counts.disk })
     } else {
-        endpoint.invalidation.invalidate(&tenant, &target, mode.0).await?;
+        endpoint.invalidation.invalidate(&principal, &target, mode.0).await?;
         None
     };
     Ok(Json(InvalidateAnswer { mode, dry_run, entries }))

@@ -9,6 +9,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use utoipa_axum::routes;
 
+use crate::domain::Principal;
 use crate::error::{Error, Kind};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::routes::{Access, Routes};
@@ -101,6 +102,9 @@ pub(super) async fn metrics(
 
 /// Statistics as JSON.
 #[utoipa::path(get, path = "/v1/stats", operation_id = "get_stats", tag = "operations", responses((status = 200, body = Stats)))]
-pub(super) async fn stats(extract::State(operations): extract::State<Arc<Operations>>) -> Json<Stats> {
-    Json(operations.statistics.read())
+pub(super) async fn stats(
+    extract::State(operations): extract::State<Arc<Operations>>,
+    extract::Extension(principal): extract::Extension<Arc<Principal>>,
+) -> Json<Stats> {
+    Json(operations.statistics.read(&principal))
 }

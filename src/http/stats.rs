@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::cache::{TierName, TierStats, Tiers};
+use crate::domain::Principal;
 use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
 use crate::http::metrics::ServerMetrics;
@@ -168,14 +169,14 @@ impl Statistics {
     }
 
     /// The statistics of this moment.
-    pub(super) fn read(&self) -> Stats {
+    pub(super) fn read(&self, principal: &Principal) -> Stats {
         Stats {
             uptime_seconds: self.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION"),
             model: self.model_stats(),
             texts: self.text_stats(),
             objects: self.object_stats(),
-            searches: self.search_stats(),
+            searches: self.search_stats(principal),
             answers: self.answer_stats(),
             tiers: self.tier_stats(),
         }
@@ -217,9 +218,9 @@ impl Statistics {
         }
     }
 
-    fn search_stats(&self) -> SearchStats {
+    fn search_stats(&self, principal: &Principal) -> SearchStats {
         let metrics = &self.metrics.queries;
-        let collections = self.collections.list();
+        let collections = self.collections.list(principal);
         let documents = collections.iter().flat_map(|(_, collection)| collection);
         SearchStats {
             hits: metrics.hits.get(),

@@ -2,13 +2,13 @@
 
 use super::json::Json;
 use super::normalization::{Normalization, NormalizedQuestion};
-use crate::domain::{Key, KeyHasher, Tenant};
+use crate::domain::{Key, KeyHasher, TenantId};
 
 /// Everything outside the body that must be equal for two requests to share an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Partition<'a> {
     /// The tenant.
-    pub tenant: &'a Tenant,
+    pub tenant: &'a TenantId,
     /// The namespace of the answer.
     pub namespace: &'a str,
     /// The credential that the request came with, where answers are not shared between credentials.

@@ -1,4 +1,4 @@
-//! All collections by name.
+//! All collections by tenant and name.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,6 +16,7 @@ use super::results::Results;
 use super::settings::Settings;
 use super::view::View;
 use super::writer::CompactionOptions;
+use crate::domain::TenantId;
 use crate::error::{Error, Kind, Result};
 use crate::storage::collections::Place;
 
@@ -50,15 +51,57 @@ impl Default for Options {
     }
 }
 
-/// A collection, or why it could not be opened or dropped.
-type Shelf = BTreeMap<String, Result<Arc<Collection>>>;
+/// What separates tenant and name in the names of files; it can be in neither.
+const TENANT_END: char = '@';
+
+/// The collections of one tenant by name: each a collection, or why it could not be opened or dropped.
+type TenantCollections = BTreeMap<String, Result<Arc<Collection>>>;
+
+/// The collections of all tenants.
+#[derive(Debug, Default)]
+struct CollectionTable(BTreeMap<TenantId, TenantCollections>);
+
+impl CollectionTable {
+    fn get(&self, tenant: &TenantId, name: &str) -> Option<&Result<Arc<Collection>>> {
+        self.0.get(tenant)?.get(name)
+    }
+
+    fn insert(&mut self, tenant: &TenantId, name: &str, opened: Result<Arc<Collection>>) {
+        self.0.entry(tenant.clone()).or_default().insert(name.to_owned(), opened);
+    }
+
+    fn remove(&mut self, tenant: &TenantId, name: &str) {
+        if let Some(of_tenant) = self.0.get_mut(tenant) {
+            of_tenant.remove(name);
+        }
+    }
+
+    /// Collections of all tenants.
+    fn len(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+}
+
+/// The name that the files of a collection begin with. Those of the default tenant have the name of the collection only.
+fn stored_name(tenant: &TenantId, name: &str) -> String {
+    if tenant.is_default() { name.to_owned() } else { format!("{}{TENANT_END}{name}", tenant.as_str()) }
+}
+
+/// The tenant and the name of a collection by the [`stored_name`] of its files.
+fn owner_of(stored: &str) -> (TenantId, &str) {
+    let split = stored.split_once(TENANT_END);
+    split
+        .and_then(|(tenant, name)| Some((TenantId::named(tenant)?, name)))
+        .filter(|(tenant, _)| !tenant.is_default())
+        .unwrap_or_else(|| (TenantId::default(), stored))
+}
 
 /// All collections. Shared by `Arc`.
 #[derive(Debug)]
 pub struct Catalog {
     place: Place,
     options: Options,
-    shelf: RwLock<Shelf>,
+    table: RwLock<CollectionTable>,
     /// Held by who makes or drops a collection.
     changing: Mutex<()>,
     scanner: Arc<Scanner>,
@@ -93,21 +136,22 @@ impl Catalog {
         let scanner =
             Scanner::new(threads).map_err(|error| Error::io("start the threads that search", error))?;
         let index_builder = Arc::new(IndexBuilder::new(options.index.clone(), builder)?);
-        let mut shelf = Shelf::new();
-        for name in place.names()? {
-            let opened = Collection::open(&place, &name, options.compaction, &index_builder, &metrics)
+        let mut table = CollectionTable::default();
+        for stored in place.names()? {
+            let opened = Collection::open(&place, &stored, options.compaction, &index_builder, &metrics)
                 .map(Arc::new)
                 .inspect_err(|error| {
                     tracing::error!(%error, "a collection cannot be opened; the others are served");
                 });
-            shelf.insert(name, opened);
+            let (tenant, name) = owner_of(&stored);
+            table.insert(&tenant, name, opened);
         }
         Ok(Catalog {
             searches: Semaphore::new(options.searches_queued_max),
             running: Arc::new(Semaphore::new(threads)),
             place,
             options,
-            shelf: RwLock::new(shelf),
+            table: RwLock::new(table),
             changing: Mutex::new(()),
             scanner: Arc::new(scanner),
             index_builder,
@@ -115,13 +159,13 @@ impl Catalog {
         })
     }
 
-    /// A collection.
+    /// A collection of a tenant.
     ///
     /// # Errors
     /// `NotFound`; `Unavailable` if it could not be opened.
-    pub fn get(&self, name: &str) -> Result<Arc<Collection>> {
-        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
-        match shelf.get(name) {
+    pub fn get(&self, tenant: &TenantId, name: &str) -> Result<Arc<Collection>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        match table.get(tenant, name) {
             Some(Ok(collection)) => Ok(Arc::clone(collection)),
             // Why is in the log: it names files of the server.
             Some(Err(_)) => {
@@ -138,10 +182,11 @@ impl Catalog {
         self.options.index.ef
     }
 
-    /// The names of all collections with what can be served of them.
-    pub fn list(&self) -> Vec<(String, Option<Arc<Collection>>)> {
-        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
-        shelf.iter().map(|(name, opened)| (name.clone(), opened.as_ref().ok().cloned())).collect()
+    /// The names of all collections of a tenant with what can be served of them.
+    pub fn list(&self, tenant: &TenantId) -> Vec<(String, Option<Arc<Collection>>)> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = table.0.get(tenant).into_iter().flatten();
+        of_tenant.map(|(name, opened)| (name.clone(), opened.as_ref().ok().cloned())).collect()
     }
 
     /// Creates a collection and returns whether it is new. An existing one with the same settings is left as it is.
@@ -149,10 +194,15 @@ impl Catalog {
     /// # Errors
     /// `InvalidInput` for a name that cannot be one; `Conflict` if it is there with other settings; `Overloaded` if there
     /// are too many; `Io`, `DiskFull`.
-    pub async fn create(&self, name: &str, settings: Settings) -> Result<(Arc<Collection>, bool)> {
+    pub async fn create(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        settings: Settings,
+    ) -> Result<(Arc<Collection>, bool)> {
         check_name(name)?;
         let _changing = self.changing.lock().await;
-        match self.get(name) {
+        match self.get(tenant, name) {
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error),
             Ok(there) if *there.settings() == settings => return Ok((there, false)),
@@ -164,21 +214,22 @@ impl Catalog {
         }
         self.index_builder.check(&settings)?;
         let max = self.options.collections_max;
-        if self.list().len() >= max {
+        if self.table.read().unwrap_or_else(PoisonError::into_inner).len() >= max {
             return Err(Error::new(
                 Kind::Overloaded,
                 format!("there are {max} collections, and no more are allowed"),
             ));
         }
-        let (place, owned, metrics) = (self.place.clone(), name.to_owned(), Arc::clone(&self.metrics));
+        let (place, stored, metrics) =
+            (self.place.clone(), stored_name(tenant, name), Arc::clone(&self.metrics));
         let (compaction, index_builder) = (self.options.compaction, Arc::clone(&self.index_builder));
         let create =
-            move || Collection::create(&place, &owned, settings, compaction, &index_builder, &metrics);
+            move || Collection::create(&place, &stored, settings, compaction, &index_builder, &metrics);
         let made = tokio::task::spawn_blocking(create).await;
         let made = made.map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))??;
         let made = Arc::new(made);
-        let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
-        shelf.insert(name.to_owned(), Ok(Arc::clone(&made)));
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.insert(tenant, name, Ok(Arc::clone(&made)));
         Ok((made, true))
     }
 
@@ -186,29 +237,29 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound`; `Io`: it serves no more requests, and may be dropped again.
-    pub async fn drop_collection(&self, name: &str) -> Result<()> {
+    pub async fn drop_collection(&self, tenant: &TenantId, name: &str) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let opened = match self.get(name) {
+        let opened = match self.get(tenant, name) {
             Ok(collection) => Some(collection),
             Err(error) if error.kind() == Kind::Unavailable => None,
             Err(error) => return Err(error),
         };
-        self.shelf.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.table.write().unwrap_or_else(PoisonError::into_inner).remove(tenant, name);
         let dropped = match opened {
             Some(collection) => collection.drop_collection().await,
-            None => self.drop_damaged(name).await,
+            None => self.drop_damaged(stored_name(tenant, name)).await,
         };
         if let Err(error) = &dropped {
             // Its files may still be there, under a name that is free only without them.
-            let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
-            shelf.insert(name.to_owned(), Err(error.clone()));
+            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            table.insert(tenant, name, Err(error.clone()));
         }
         dropped
     }
 
-    async fn drop_damaged(&self, name: &str) -> Result<()> {
-        let (place, name) = (self.place.clone(), name.to_owned());
-        tokio::task::spawn_blocking(move || place.drop_collection(&name))
+    async fn drop_damaged(&self, stored: String) -> Result<()> {
+        let place = self.place.clone();
+        tokio::task::spawn_blocking(move || place.drop_collection(&stored))
             .await
             .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
     }
@@ -238,11 +289,12 @@ impl Catalog {
 
     /// Ends the writers once they have made what was sent to them. Blocks.
     pub fn close(&self) {
-        for (_, collection) in self.list() {
-            if let Some(collection) = collection {
-                collection.close();
-            }
-        }
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let opened = table.0.values().flat_map(BTreeMap::values).flatten();
+        let opened: Vec<Arc<Collection>> = opened.map(Arc::clone).collect();
+        // A writer may take long to end, and the list is read meanwhile.
+        drop(table);
+        opened.iter().for_each(|collection| collection.close());
     }
 }
 

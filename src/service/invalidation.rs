@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Objects;
 use super::objects::Address;
 use crate::cache::{Choice, Freshness, Mode, Namespaces, Tiers, Verdict};
-use crate::domain::{EntryMeta, Subject, Tag, Tenant};
+use crate::domain::{EntryMeta, Principal, Subject, Tag};
 use crate::error::{Error, Result};
 use crate::metrics::{ByLabel, Counter, ModuleMetrics, Registry};
 
@@ -89,9 +89,9 @@ impl Invalidation {
     /// `InvalidInput` for too many or malformed names, `NotFound` for an unknown namespace where namespaces are closed;
     /// then nothing changes. `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then the target is hidden until
     /// the next start only.
-    pub async fn invalidate(&self, tenant: &Tenant, target: &Target, mode: Mode) -> Result<()> {
+    pub async fn invalidate(&self, principal: &Principal, target: &Target, mode: Mode) -> Result<()> {
         let tokens = self.freshness.tokens();
-        match self.resolve(tenant, target)? {
+        match self.resolve(principal, target)? {
             Resolved::Subjects(subjects) => tokens.bump(&subjects, mode).await?,
             Resolved::Namespace(subject) => tokens.bump(&[subject], mode).await?,
             Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
@@ -109,8 +109,8 @@ impl Invalidation {
     /// As for invalidating; `Io`, `Corrupt` if the disk cannot be read.
     ///
     /// Cost: visits every entry in memory and every object's head on disk, except for keys.
-    pub async fn count(&self, tenant: &Tenant, target: &Target) -> Result<Counts> {
-        let resolved = self.resolve(tenant, target)?;
+    pub async fn count(&self, principal: &Principal, target: &Target) -> Result<Counts> {
+        let resolved = self.resolve(principal, target)?;
         let is_everything = matches!(resolved, Resolved::Everything);
         let is_meant: Box<dyn Fn(&EntryMeta) -> bool + Send + Sync> = match resolved {
             Resolved::Objects(addresses) => {
@@ -130,7 +130,8 @@ impl Invalidation {
         Ok(Counts { memory, disk: if is_everything { disk + unknown } else { disk } })
     }
 
-    fn resolve(&self, tenant: &Tenant, target: &Target) -> Result<Resolved> {
+    fn resolve(&self, principal: &Principal, target: &Target) -> Result<Resolved> {
+        let tenant = &principal.tenant;
         match target {
             Target::Tags(tags) => {
                 check_count("tags", tags.len())?;
@@ -138,7 +139,7 @@ impl Invalidation {
             }
             Target::Keys { namespace, keys } => {
                 check_count("keys", keys.len())?;
-                let address = |key: &String| self.objects.address(tenant, namespace, key);
+                let address = |key: &String| self.objects.address(principal, namespace, key);
                 keys.iter().map(address).collect::<Result<_>>().map(Resolved::Objects)
             }
             Target::Namespace(name) => {

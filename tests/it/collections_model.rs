@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::future::join_all;
+use likewise::domain::TenantId;
 use likewise::metrics::unexported;
 use likewise::search::{
     Catalog, Change, CompactionOptions, Document, DocumentBatch, Filter, Indexed, Metric, Options, Program,
@@ -79,7 +80,7 @@ impl World {
     }
 
     async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
-        let collection = self.catalog.get("points").unwrap();
+        let collection = self.catalog.get(&TenantId::default(), "points").unwrap();
         match step {
             Step::Upsert(documents) => {
                 let mut seen = BTreeSet::new();
@@ -139,7 +140,7 @@ impl World {
                 self.catalog = World::open(&self.dir);
             }
         }
-        let view = self.catalog.get("points").unwrap().view();
+        let view = self.catalog.get(&TenantId::default(), "points").unwrap().view();
         let ids: Vec<String> = view.iter().map(|(document, _)| document.id.to_owned()).collect();
         let expected: Vec<String> = self.oracle.iter().map(|(id, _)| id.to_string()).collect();
         prop_assert_eq!((ids, view.version()), (expected, self.version));
@@ -172,7 +173,7 @@ proptest! {
             let dir = TempDir::new().unwrap();
             let catalog = World::open(&dir);
             let settings = Settings { metric: Metric::L2, dim: DIM, model: None, index: Indexed::Exact };
-            catalog.create("points", settings).await.unwrap();
+            catalog.create(&TenantId::default(), "points", settings).await.unwrap();
             let mut world = World { dir, catalog, oracle: Oracle::new(), version: 0 };
             for step in steps {
                 world.take(step).await?;
@@ -188,10 +189,14 @@ async fn the_bytes_of_a_deleted_document_are_gone_after_the_compaction() {
     let dir = TempDir::new().unwrap();
     let catalog = World::open(&dir);
     catalog
-        .create("points", Settings { metric: Metric::L2, dim: DIM, model: None, index: Indexed::Exact })
+        .create(
+            &TenantId::default(),
+            "points",
+            Settings { metric: Metric::L2, dim: DIM, model: None, index: Indexed::Exact },
+        )
         .await
         .unwrap();
-    let collection = catalog.get("points").unwrap();
+    let collection = catalog.get(&TenantId::default(), "points").unwrap();
     let text = |n: usize| Some(format!("the secret of customer {n}."));
     for n in 0..40 {
         let documents = vec![Document { id: n.to_string(), text: text(n), ..Document::default() }];
@@ -304,7 +309,7 @@ async fn any_number_of_searches_at_once_is_answered() {
         Catalog::open(place, options, Program::at(env!("CARGO_BIN_EXE_likewise")), unexported()).unwrap(),
     );
     let settings = Settings { metric: Metric::L2, dim: 32, model: None, index: Indexed::Exact };
-    let (collection, _) = catalog.create("points", settings).await.unwrap();
+    let (collection, _) = catalog.create(&TenantId::default(), "points", settings).await.unwrap();
     let document = |id: usize| Document { id: id.to_string(), ..Document::default() };
     let vectors = (0..ROWS * 32).map(|at| (splitmix(at as u64) % 1000) as f32).collect();
     let batch = DocumentBatch { vectors, documents: (0..ROWS).map(document).collect() };

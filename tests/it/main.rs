@@ -37,6 +37,7 @@ mod raw;
 mod remote;
 mod storage;
 mod surface;
+mod tenants;
 mod upstream;
 mod verify;
 mod vocabulary;

@@ -11,7 +11,7 @@ use likewise::cache::{
     Cache, CacheMetrics, Freshness, InvalidationTokens, Lease, MemoryOptions, MemoryTier, Mode, Namespaces,
     ObjectTier, PolicyOptions, Tier, Tiers, Verdict,
 };
-use likewise::domain::{Clock, ContentCoding, ManualClock, Tag, Tenant, UnixSeconds};
+use likewise::domain::{Clock, ContentCoding, ManualClock, Principal, Tag, UnixSeconds};
 use likewise::error::Kind;
 use likewise::metrics::unexported;
 use likewise::service::invalidation::Target;
@@ -282,7 +282,7 @@ impl History<'_> {
                     What::Namespace => Target::Namespace(namespace),
                     What::Everything => Target::Everything,
                 };
-                world.invalidation.invalidate(&Tenant::default(), &target, mode).await.unwrap();
+                world.invalidation.invalidate(&Principal::default(), &target, mode).await.unwrap();
                 self.oracle.invalidate(what, mode);
             }
             Step::Advance { seconds } => {
@@ -373,7 +373,7 @@ impl History<'_> {
     }
 
     fn address(&self, world: &World, key: usize) -> likewise::service::objects::Address {
-        world.objects.address(&Tenant::default(), &self.namespace, KEYS[key]).unwrap()
+        world.objects.address(&Principal::default(), &self.namespace, KEYS[key]).unwrap()
     }
 
     /// Tags of other histories are other tags.

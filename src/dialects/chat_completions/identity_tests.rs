@@ -1,12 +1,12 @@
 //! Which requests share an identity, and which do not.
 
 use super::parse;
-use crate::domain::Tenant;
+use crate::domain::TenantId;
 use crate::request_identity::{Identity, Json, Normalization, NormalizedQuestion, Partition, of_text};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-fn partition(tenant: &Tenant) -> Partition<'_> {
+fn partition(tenant: &TenantId) -> Partition<'_> {
     Partition {
         tenant,
         namespace: "llm_responses",
@@ -26,7 +26,7 @@ fn identity_by(partition: &Partition<'_>, body: &str, normalization: Normalizati
 }
 
 fn identity(body: &str) -> Identity {
-    identity_in(&partition(&Tenant::default()), body)
+    identity_in(&partition(&TenantId::default()), body)
 }
 
 fn base() -> Value {
@@ -205,7 +205,7 @@ fn how_an_answer_travels_never_separates() {
 
 #[test]
 fn no_other_partition_shares_an_answer() {
-    let (body, tenant, other) = (base().to_string(), Tenant::default(), Tenant::named("other"));
+    let (body, tenant, other) = (base().to_string(), TenantId::default(), TenantId::named("other").unwrap());
     let headers = [("openai-project".to_owned(), "p".to_owned())];
     let base = partition(&tenant);
     let whole = identity_in(&base, &body);
@@ -237,7 +237,7 @@ fn a_question_is_not_mistaken_for_its_place() {
 /// Whatever the system prompt asks about the form of the user's text.
 #[test]
 fn by_default_only_composition_and_surrounding_space_join() {
-    let tenant = Tenant::default();
+    let tenant = TenantId::default();
     let ask = |text: &str| {
         let messages =
             json!([{ "role": "system", "content": "翻译成英文" }, { "role": "user", "content": text }]);
@@ -287,7 +287,7 @@ fn the_order_of_members_is_meaning_wherever_a_schema_may_stand() {
         assert_ne!(body(["answer", "reasoning"]).key, body(["reasoning", "answer"]).key, "{place}");
         assert_eq!(body(["answer", "reasoning"]), body(["answer", "reasoning"]), "{place}");
     }
-    let tenant = Tenant::default();
+    let tenant = TenantId::default();
     let given = |scope: &str| {
         of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), "hi", Normalization::default())
     };
@@ -318,7 +318,7 @@ fn spellings_are_joined_only_where_nothing_else_may_be_about_them() {
     assert_ne!(ask(shop, parts(one)), ask(shop, parts(two)));
     let part = |text: &str| json!([{ "type": "text", "text": text }]);
     assert_eq!(ask(shop, part(one)), ask(shop, part(two)));
-    let tenant = Tenant::default();
+    let tenant = TenantId::default();
     let look = |scope: &str, text: &str| {
         of_text(&partition(&tenant), &Json::parse(scope.as_bytes()).unwrap(), text, Normalization::WordLists)
             .key
@@ -331,7 +331,7 @@ fn spellings_are_joined_only_where_nothing_else_may_be_about_them() {
 fn what_was_joined_by_other_rules_is_not_found() {
     let body =
         json!({ "model": "m", "messages": [{ "role": "user", "content": "What is it?" }] }).to_string();
-    let tenant = Tenant::default();
+    let tenant = TenantId::default();
     let by = |normalization| identity_by(&partition(&tenant), &body, normalization);
     assert_ne!(by(Normalization::Minimal).key, by(Normalization::WordLists).key);
     assert_eq!(by(Normalization::Minimal).exact, by(Normalization::WordLists).exact);

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::Completions;
 use crate::dialects::Dialect;
 use crate::dialects::chat_completions::ChatCompletions;
-use crate::domain::Tenant;
+use crate::domain::TenantId;
 use crate::request_identity::{Identity, Normalization, Partition};
 
 fn identity_by(dialect: &dyn Dialect, body: &str) -> Identity {
-    let tenant = Tenant::default();
+    let tenant = TenantId::default();
     let partition = Partition {
         tenant: &tenant,
         namespace: "llm_responses",

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, header};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::{KeyId, Principal, TenantId};
 use crate::error::{Error, Kind, Result};
 
 /// Headers that hold nothing but a key, as clients of Azure, Anthropic and Google send them.
@@ -38,13 +40,15 @@ impl Serialize for ApiKey {
     }
 }
 
-/// The keys in force, stored as hashes: `blake3::Hash` compares in constant time, and a hash reveals nothing about the
-/// secret.
-pub(super) struct Keys(Vec<blake3::Hash>);
+/// The keys in force with their principals. Keys are stored as hashes: `blake3::Hash` compares in constant time, and the
+/// comparison reveals nothing of the secret.
+pub(super) struct Keys(Vec<(blake3::Hash, Arc<Principal>)>);
 
 impl Keys {
     pub(super) fn new(keys: &[ApiKey]) -> Keys {
-        Keys(keys.iter().map(|key| blake3::hash(key.0.as_bytes())).collect())
+        let principal = |id| Principal { tenant: TenantId::default(), key: Some(KeyId(id)) };
+        let known = |(id, key): (usize, &ApiKey)| (blake3::hash(key.0.as_bytes()), Arc::new(principal(id)));
+        Keys(keys.iter().enumerate().map(known).collect())
     }
 
     /// Whether requests need no key.
@@ -52,40 +56,44 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// Whether the request presents a key of ours.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<()> {
-        let mut is_admitted = false;
+    /// The principal of the key that a request presents; of several, the first.
+    ///
+    /// # Errors
+    /// `Unauthorized` without a key, and if any of the presented ones is unknown.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<&Arc<Principal>> {
+        let mut admitted = None;
         for value in headers.get_all(header::AUTHORIZATION) {
-            self.check(header::AUTHORIZATION, bearer(value.as_bytes()))?;
-            is_admitted = true;
+            let principal = self.check(header::AUTHORIZATION, bearer(value.as_bytes()))?;
+            admitted = admitted.or(Some(principal));
         }
         for name in KEY_HEADERS {
             for value in headers.get_all(&name) {
-                self.check(name.clone(), Some(value.as_bytes()))?;
-                is_admitted = true;
+                let principal = self.check(name.clone(), Some(value.as_bytes()))?;
+                admitted = admitted.or(Some(principal));
             }
         }
-        if is_admitted {
-            return Ok(());
-        }
         let message = "no API key: send `Authorization: Bearer KEY`, or KEY as `api-key` or `x-api-key`";
-        Err(Error::new(Kind::Unauthorized, message))
+        admitted.ok_or_else(|| Error::new(Kind::Unauthorized, message))
     }
 
     /// Refuses a key that is not one of ours. A request with several is refused for any of them: which one it is for is a
     /// guess.
-    fn check(&self, header: HeaderName, presented: Option<&[u8]>) -> Result<()> {
+    fn check(&self, header: HeaderName, presented: Option<&[u8]>) -> Result<&Arc<Principal>> {
         let presented = presented.ok_or_else(|| {
             let message = "the header `authorization` holds no key: send `Authorization: Bearer KEY`";
             Error::new(Kind::Unauthorized, message)
         })?;
         let presented = blake3::hash(presented.trim_ascii());
         // Every key is compared, so the time does not depend on which one was near.
-        let is_known = self.0.iter().fold(false, |known, key| known | (*key == presented));
-        if is_known {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Unauthorized, format!("the API key in the header `{header}` is not known here")))
+        let known = self.0.iter().fold(
+            None,
+            |known, (key, principal)| {
+                if *key == presented { Some(principal) } else { known }
+            },
+        );
+        known.ok_or_else(|| {
+            Error::new(Kind::Unauthorized, format!("the API key in the header `{header}` is not known here"))
+        })
     }
 }
 

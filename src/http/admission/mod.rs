@@ -32,7 +32,7 @@ use self::permit::InFlight;
 use self::wrong_keys::WrongKeys;
 pub(super) use self::{keys::read_keys, permit::ConcurrencyPermit};
 use crate::byte_budget::ByteBudget;
-use crate::domain::Tenant;
+use crate::domain::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::http::Options;
 use crate::http::connections::Connection;
@@ -49,6 +49,12 @@ use crate::http::routes::{Access, Route};
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The sender of a request, or the response that refuses it.
+enum Authenticated {
+    As(Arc<Principal>),
+    Refused(Response),
+}
+
 /// Admits requests. Shared by `Arc`.
 pub(super) struct Admission {
     /// Finds the route of a path.
@@ -58,7 +64,8 @@ pub(super) struct Admission {
     keys: Keys,
     wrong_keys: WrongKeys,
     cors: Cors,
-    tenant: Tenant,
+    /// The sender of a request that needs no key.
+    anonymous: Arc<Principal>,
     permits: Arc<Semaphore>,
     budget: Arc<ByteBudget>,
     body_bytes_max: usize,
@@ -84,7 +91,7 @@ impl Admission {
             keys: Keys::new(keys),
             wrong_keys: WrongKeys::default(),
             cors,
-            tenant: Tenant::default(),
+            anonymous: Arc::default(),
             permits: Arc::new(Semaphore::new(options.requests_max)),
             budget,
             body_bytes_max: options.body_bytes_max,
@@ -125,17 +132,19 @@ impl Admission {
             connection.settle()?;
             return answered;
         }
+        let mut principal = Arc::clone(&self.anonymous);
         if route.access.needs_key() {
             let (headers, authority) = (request.headers(), request.uri().authority());
-            if let Some(refused) = self.refuse(headers, authority, connection).await? {
-                return Ok(refused);
+            match self.authenticate(headers, authority, connection).await? {
+                Authenticated::As(sender) => principal = sender,
+                Authenticated::Refused(refused) => return Ok(refused),
             }
         }
         if route.access != Access::Probe {
             connection.settle()?;
             self.spare_budget(connection)?;
         }
-        request.extensions_mut().insert(self.tenant.clone());
+        request.extensions_mut().insert(principal);
         let permit = if route.access.needs_permit() {
             let full = |_| Error::new(Kind::Overloaded, "too many requests are being answered");
             Some(Arc::clone(&self.permits).try_acquire_owned().map_err(full)?)
@@ -159,20 +168,25 @@ impl Admission {
         reserve_response(&self.budget, compression::compress(answered, &method, accepted).await?)
     }
 
-    /// Refuses a request without a known key or, where there are no keys, one that a page of another site may have made.
-    async fn refuse(
+    /// The principal of a request. Without a known key it is refused; where there are no keys, if a page of another site may
+    /// have sent it.
+    async fn authenticate(
         &self,
         headers: &HeaderMap,
         authority: Option<&Authority>,
         connection: &Connection,
-    ) -> Result<Option<Response>> {
+    ) -> Result<Authenticated> {
         if self.keys.is_empty() {
             let is_listed = self.cors.origin(headers).is_some();
-            return browser_guard::refuse(headers, authority, is_listed).map(|()| None);
+            browser_guard::refuse(headers, authority, is_listed)?;
+            return Ok(Authenticated::As(Arc::clone(&self.anonymous)));
         }
-        let Err(refusal) = self.keys.admit(headers) else {
-            connection.show_key();
-            return Ok(None);
+        let refusal = match self.keys.admit(headers) {
+            Ok(principal) => {
+                connection.show_key();
+                return Ok(Authenticated::As(Arc::clone(principal)));
+            }
+            Err(refusal) => refusal,
         };
         let is_guess = |name: &HeaderName| headers.contains_key(name);
         if !is_guess(&header::AUTHORIZATION) && !KEY_HEADERS.iter().any(is_guess) {
@@ -187,7 +201,7 @@ impl Admission {
         let message = "too many wrong API keys have come from this address";
         let mut refused = Problem(Error::new(Kind::Overloaded, message)).into_response();
         refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        Ok(Some(refused))
+        Ok(Authenticated::Refused(refused))
     }
 
     /// Refuses a connection that has shown no key once half of the budget is used: public pages that clients do not read leave the

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use super::answer_id::format_id;
 use crate::dialects::Replay;
-use crate::domain::{LookupOutcome, Tenant};
+use crate::domain::{LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{self, ErrorBody, Problem};
@@ -100,17 +100,17 @@ struct DirectivesMember {
 )]
 pub(in crate::http) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     Extension(permit): Extension<Arc<ConcurrencyPermit>>,
     received: Received,
 ) -> Result<Response, Problem> {
-    answer(endpoint, tenant, permit, received).await
+    answer(endpoint, principal, permit, received).await
 }
 
 /// Answers a request of the endpoint's dialect.
 pub(super) async fn answer(
     endpoint: Arc<Endpoint>,
-    tenant: Tenant,
+    principal: Arc<Principal>,
     permit: Arc<ConcurrencyPermit>,
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
@@ -130,7 +130,7 @@ pub(super) async fn answer(
         parsed,
         body,
         query: head.uri.query().map(str::to_owned),
-        tenant,
+        principal,
         credential: credential(&head.headers),
         headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
         traces: trace_headers(&head.headers),

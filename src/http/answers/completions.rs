@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use super::chat::answer;
-use crate::domain::Tenant;
+use crate::domain::Principal;
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
@@ -59,9 +59,9 @@ pub(super) struct CompletionRequest {
 )]
 pub(in crate::http) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     Extension(permit): Extension<Arc<ConcurrencyPermit>>,
     received: Received,
 ) -> Result<Response, Problem> {
-    answer(endpoint, tenant, permit, received).await
+    answer(endpoint, principal, permit, received).await
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use super::answer_id::{AnswerId, format_id};
-use crate::domain::{Credential, Tenant};
+use crate::domain::{Credential, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
@@ -116,7 +116,7 @@ pub(in crate::http) struct LookupAnswer {
 )]
 pub(in crate::http) async fn lookup(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     Received { head, body }: Received,
 ) -> Result<AxumJson<LookupAnswer>, Problem> {
     let wire: LookupRequest = body.json().await?;
@@ -124,7 +124,7 @@ pub(in crate::http) async fn lookup(
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace);
     let options = QuestionOptions::new(&head.headers, object)?;
     let scope = scope(wire.scope.as_deref())?;
-    let known = endpoint.answers.lookup(&options.question(&tenant, &wire.prompt, &scope)).await;
+    let known = endpoint.answers.lookup(&options.question(&principal, &wire.prompt, &scope)).await;
     let known = known.map_err(|error| FIELDS.apply(error))?;
     let Some(known) = known else {
         return Ok(AxumJson(LookupAnswer {
@@ -171,7 +171,7 @@ pub(in crate::http) async fn lookup(
 )]
 pub(in crate::http) async fn store(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     Received { head, body }: Received,
 ) -> Result<(StatusCode, AxumJson<GiveAnswer>), Problem> {
     // Before the first byte: what is invalidated while the body arrives was made before.
@@ -184,7 +184,7 @@ pub(in crate::http) async fn store(
         return Err(Error::invalid("cache-control", "what is given is stored: leave out no-store").into());
     }
     let scope = scope(wire.scope.as_deref())?;
-    let question = options.question(&tenant, &wire.prompt, &scope);
+    let question = options.question(&principal, &wire.prompt, &scope);
     let id = endpoint.answers.store(&question, &wire.answer, stamp).await;
     let id = id.map_err(|error| FIELDS.apply(error))?;
     Ok((StatusCode::CREATED, AxumJson(GiveAnswer { id: format_id(id) })))
@@ -225,9 +225,14 @@ impl QuestionOptions {
         Ok(QuestionOptions { directives, tags, credential: credential(headers) })
     }
 
-    fn question<'a>(&'a self, tenant: &'a Tenant, prompt: &'a str, scope: &'a Json<'a>) -> Question<'a> {
+    fn question<'a>(
+        &'a self,
+        principal: &'a Principal,
+        prompt: &'a str,
+        scope: &'a Json<'a>,
+    ) -> Question<'a> {
         Question {
-            tenant,
+            principal,
             credential: self.credential.as_ref(),
             prompt,
             scope,

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
-use crate::domain::{Tag, Tenant};
+use crate::domain::{Principal, Tag};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
@@ -152,19 +152,19 @@ pub(in crate::http) struct DocumentObject {
 )]
 pub(in crate::http) async fn upsert(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
     body: UnreadBody,
 ) -> Result<Json<WriteAnswer>, Problem> {
     // Before the body is read, so that a wrong name is not refused after a long upload.
-    endpoint.collections.get(&name)?;
+    endpoint.collections.get(&principal, &name)?;
     let read = |body: &[u8]| {
         let wire: UpsertRequest = parse(body)?;
         let drafts = wire.documents.0.into_iter().enumerate().map(|(row, input)| draft(row, input));
         Ok((drafts.collect::<Result<Vec<_>>>()?, wire.truncate.unwrap_or(true)))
     };
     let (drafts, truncate) = body.parse(read).await?;
-    let receipt = endpoint.collections.upsert(&name, drafts, truncate, &tenant).await?;
+    let receipt = endpoint.collections.upsert(&principal, &name, drafts, truncate).await?;
     Ok(Json(receipt.into()))
 }
 
@@ -187,11 +187,12 @@ pub(in crate::http) async fn upsert(
 )]
 pub(in crate::http) async fn delete(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
     body: UnreadBody,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let change = body.parse(change).await?;
-    Ok(Json(endpoint.collections.delete(&name, change).await?.into()))
+    Ok(Json(endpoint.collections.delete(&principal, &name, change).await?.into()))
 }
 
 /// What a request removes.
@@ -251,10 +252,11 @@ impl<S: Sync> FromRequestParts<S> for DocumentPath {
 )]
 pub(in crate::http) async fn get_document(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     DocumentPath { name, id }: DocumentPath,
     IncludesVector(has_vector): IncludesVector,
 ) -> Result<Json<DocumentObject>, Problem> {
-    let view = endpoint.collections.get(&name)?.view();
+    let view = endpoint.collections.get(&principal, &name)?.view();
     let (document, vector) = view.get(&id).ok_or_else(|| {
         Error::new(Kind::NotFound, format!("there is no document {id:?} in {name}")).param("id")
     })?;
@@ -279,10 +281,11 @@ pub(in crate::http) async fn get_document(
 )]
 pub(in crate::http) async fn export(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
     IncludesVector(has_vectors): IncludesVector,
 ) -> Result<Response, Problem> {
-    let view = endpoint.collections.get(&name)?.view();
+    let view = endpoint.collections.get(&principal, &name)?.view();
     let count = view.documents();
     let mut next = Some((0, 0));
     let lines = std::iter::from_fn(move || {

@@ -9,7 +9,7 @@ mod vector_input;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
+use crate::domain::Principal;
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
@@ -172,6 +173,7 @@ pub(super) struct CollectionList {
 )]
 pub(super) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
     body: UnreadBody,
 ) -> Result<Response, Problem> {
@@ -191,7 +193,7 @@ pub(super) async fn create(
         dim: wire.dimensions,
         index: wire.index.map(Indexed::from).unwrap_or_default(),
     };
-    let created = endpoint.collections.create(&name, spec).await;
+    let created = endpoint.collections.create(&principal, &name, spec).await;
     let (collection, is_new) = created.map_err(|error| FIELDS.apply(error))?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(describe(name, Some(&collection)))).into_response())
@@ -213,9 +215,10 @@ pub(super) async fn create(
 )]
 pub(super) async fn describe_one(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
 ) -> Result<Json<CollectionObject>, Problem> {
-    let collection = endpoint.collections.get(&name)?;
+    let collection = endpoint.collections.get(&principal, &name)?;
     Ok(Json(describe(name, Some(&collection))))
 }
 
@@ -227,8 +230,11 @@ pub(super) async fn describe_one(
     tag = "collections",
     responses((status = 200, body = CollectionList), (status = 401, body = ErrorBody))
 )]
-pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<CollectionList> {
-    let all = endpoint.collections.list().into_iter();
+pub(super) async fn list(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
+) -> Json<CollectionList> {
+    let all = endpoint.collections.list(&principal).into_iter();
     let data = all.map(|(name, collection)| describe(name, collection.as_deref())).collect();
     Json(CollectionList { object: "list", data })
 }
@@ -248,9 +254,10 @@ pub(super) async fn list(State(endpoint): State<Arc<Endpoint>>) -> Json<Collecti
 )]
 pub(super) async fn drop_collection(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
 ) -> Result<StatusCode, Problem> {
-    endpoint.collections.drop_collection(&name).await?;
+    endpoint.collections.drop_collection(&principal, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

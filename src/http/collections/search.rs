@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
 use crate::cache::TierName;
-use crate::domain::{LookupOutcome, Tenant};
+use crate::domain::{LookupOutcome, Principal};
 use crate::error::{Error, FieldPath, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
@@ -135,7 +135,7 @@ struct SearchResult {
 )]
 pub(in crate::http) async fn search(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
@@ -159,7 +159,7 @@ pub(in crate::http) async fn search(
         has_vectors: include.contains(&Field::Vector),
         is_exact: wire.exact.unwrap_or(false),
         ef: wire.ef,
-        tenant,
+        principal,
         directives: wire.cache.unwrap_or_default().with_headers(&head.headers)?,
     };
     let found = endpoint.collections.search(&name, search).await;

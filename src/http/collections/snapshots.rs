@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{CollectionName, Endpoint};
+use crate::domain::Principal;
 use crate::error::Result;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::offload::offload;
@@ -74,9 +75,10 @@ pub(super) struct SnapshotObject {
 )]
 pub(in crate::http) async fn take(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
 ) -> Result<(StatusCode, Json<SnapshotList>), Problem> {
-    let collection = endpoint.collections.get(&name)?;
+    let collection = endpoint.collections.get(&principal, &name)?;
     collection.index()?;
     Ok((StatusCode::ACCEPTED, Json(describe(&collection))))
 }
@@ -92,9 +94,10 @@ pub(in crate::http) async fn take(
 )]
 pub(in crate::http) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
 ) -> Result<Json<SnapshotList>, Problem> {
-    let collection = endpoint.collections.get(&name)?;
+    let collection = endpoint.collections.get(&principal, &name)?;
     Ok(Json(describe(&collection)))
 }
 
@@ -114,9 +117,10 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn index_file(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
 ) -> Result<Response, Problem> {
-    let collection = endpoint.collections.get(&name)?;
+    let collection = endpoint.collections.get(&principal, &name)?;
     let view = collection.view();
     let (length, version, body) = match view.snapshot().cloned() {
         Some(snapshot) => {
@@ -153,9 +157,10 @@ pub(in crate::http) async fn index_file(
 )]
 pub(in crate::http) async fn ids(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     CollectionName(name): CollectionName,
 ) -> Result<Response, Problem> {
-    let view = endpoint.collections.get(&name)?.view();
+    let view = endpoint.collections.get(&principal, &name)?.view();
     let version = view.snapshot().map_or(view.version(), |snapshot| snapshot.coverage().version);
     let lines = offload(view.documents() * ID_BYTES, move || id_lines(&view)).await?;
     let mut response = Response::new(chunked::body(lines.into_iter()));

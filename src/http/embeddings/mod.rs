@@ -23,7 +23,7 @@ use self::wire::{EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, InputTypeN
 use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
-use crate::domain::{InputType, LookupOutcome, Tenant};
+use crate::domain::{InputType, LookupOutcome, Principal};
 use crate::embed::{Embedder, ModelCard, ModelRegistry};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
@@ -92,7 +92,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 )]
 pub(super) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
     let body = body.read().await?;
@@ -108,7 +108,7 @@ pub(super) async fn create(
         texts: asked.texts,
         input_type: asked.input_type,
         truncate: asked.truncate,
-        tenant,
+        principal,
         directives: asked.cache.with_headers(&head.headers)?,
     };
     let (format, dim, native_dim) = (asked.format, asked.dim, request.model.card().dim);

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{DEFAULT_CONTENT_TYPE, Endpoint, unknown_coding};
 use crate::cache::Stamp;
-use crate::domain::{ContentCoding, Tag, Tenant};
+use crate::domain::{ContentCoding, Principal, Tag};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
@@ -160,13 +160,13 @@ impl<S: Sync> FromRequestParts<S> for NamespaceName {
 )]
 pub(in crate::http) async fn batch(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     NamespaceName(namespace): NamespaceName,
     body: UnreadBody,
 ) -> Result<Response, Problem> {
     let stamp = endpoint.objects.stamp();
     let objects = Arc::clone(&endpoint.objects);
-    let read = move |body: &[u8]| ParsedBatch::read(body, &objects, &tenant, &namespace, stamp);
+    let read = move |body: &[u8]| ParsedBatch::read(body, &objects, &principal, &namespace, stamp);
     let ParsedBatch { gets, puts, mut batch } = body.parse(read).await?;
     batch.answer_bytes_max = endpoint.body_bytes_max;
     let mut reservation = endpoint.budget.empty();
@@ -195,7 +195,7 @@ impl ParsedBatch {
     fn read(
         body: &[u8],
         objects: &Objects,
-        tenant: &Tenant,
+        principal: &Principal,
         namespace: &str,
         stamp: Stamp,
     ) -> Result<ParsedBatch> {
@@ -204,7 +204,7 @@ impl ParsedBatch {
         let BoundedList(drafts) = put.unwrap_or_default();
         check_batch_len(gets.len() + drafts.len() + deletes.len())?;
         let address = |key: &String, field: &'static str| {
-            let address = objects.address(tenant, namespace, key);
+            let address = objects.address(principal, namespace, key);
             address.map_err(|error| error.map_field(|path| path.renamed("key", field)))
         };
         let addresses = |keys: &[String], field: &'static str| {

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Lease, Verdict};
-use crate::domain::{ContentCoding, LookupOutcome, Tenant};
+use crate::domain::{ContentCoding, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
@@ -99,8 +99,8 @@ impl<S: Sync> FromRequestParts<S> for ObjectPath {
 }
 
 impl Endpoint {
-    fn address(&self, tenant: &Tenant, path: &ObjectPath) -> Result<Address> {
-        self.objects.address(tenant, &path.namespace, &path.key)
+    fn address(&self, principal: &Principal, path: &ObjectPath) -> Result<Address> {
+        self.objects.address(principal, &path.namespace, &path.key)
     }
 }
 
@@ -145,12 +145,12 @@ pub(super) async fn no_key() -> Problem {
 )]
 pub(super) async fn get(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     path: ObjectPath,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let headers = request.headers();
-    let address = endpoint.address(&tenant, &path)?;
+    let address = endpoint.address(&principal, &path)?;
     let mut directives = Directives::default();
     cache_control::apply(headers, &mut directives)?;
     let lookup = Lookup {
@@ -209,13 +209,13 @@ pub(super) async fn get(
 )]
 pub(super) async fn put(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     path: ObjectPath,
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
     // Before the first byte: what is invalidated while the body arrives was loaded before.
     let stamp = endpoint.objects.stamp();
-    let address = endpoint.address(&tenant, &path)?;
+    let address = endpoint.address(&principal, &path)?;
     let headers = &head.headers;
     let ttl_seconds = ttl_seconds(headers, &address)?;
     let draft = Draft {
@@ -261,11 +261,11 @@ pub(super) async fn put(
 )]
 pub(super) async fn delete(
     State(endpoint): State<Arc<Endpoint>>,
-    Extension(tenant): Extension<Tenant>,
+    Extension(principal): Extension<Arc<Principal>>,
     path: ObjectPath,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let address = endpoint.address(&tenant, &path)?;
+    let address = endpoint.address(&principal, &path)?;
     match lease(&headers)? {
         Some(lease) => endpoint.objects.release(&address, lease).map_err(|error| FIELDS.apply(error))?,
         None => _ = endpoint.objects.delete(&address, conditions::read(&headers)?).await?,

@@ -7,7 +7,7 @@ use super::response::MatchKind;
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
 use crate::cache::{Policy, Stamp, TierName};
-use crate::domain::{Credential, Key, Subject, Tag, Tenant};
+use crate::domain::{Credential, Key, Principal, Subject, Tag};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
@@ -20,8 +20,8 @@ const PROMPT_BYTES_MAX: usize = 1 << 20;
 /// A question in words.
 #[derive(Debug)]
 pub struct Question<'a> {
-    /// Whose it is.
-    pub tenant: &'a Tenant,
+    /// The sender.
+    pub principal: &'a Principal,
     /// The credential that it came with, where answers are not shared between credentials.
     pub credential: Option<&'a Credential>,
     /// The question.
@@ -133,9 +133,10 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
     }
     check_tags(question.tags)?;
     let directives = question.directives;
-    let namespace = answers.namespaces.of_answers(question.tenant, directives.namespace.as_deref())?;
+    let namespace =
+        answers.namespaces.of_answers(&question.principal.tenant, directives.namespace.as_deref())?;
     let partition = Partition {
-        tenant: question.tenant,
+        tenant: &question.principal.tenant,
         namespace: &namespace.name,
         credential: question
             .credential
@@ -146,7 +147,7 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
         headers: &[],
     };
     let identity = of_text(&partition, question.scope, question.prompt, answers.normalization());
-    let tags = question.tags.iter().map(|tag| Subject::tag(question.tenant, tag)).collect();
+    let tags = question.tags.iter().map(|tag| Subject::tag(&question.principal.tenant, tag)).collect();
     let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds)?;
     Ok(ResolvedRequest {
         identity,

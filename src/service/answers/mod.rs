@@ -254,9 +254,9 @@ impl Answers {
         self.origin.refuse_own(&request.traces)?;
         let upstream = self.origin.name(&request.parsed.model)?;
         let namespace =
-            self.namespaces.of_answers(&request.tenant, request.directives.namespace.as_deref())?;
+            self.namespaces.of_answers(&request.principal.tenant, request.directives.namespace.as_deref())?;
         let partition = Partition {
-            tenant: &request.tenant,
+            tenant: &request.principal.tenant,
             namespace: &namespace.name,
             credential: request
                 .credential
@@ -268,7 +268,7 @@ impl Answers {
             headers: &request.headers,
         };
         let identity = request.parsed.identity(&partition);
-        let tags = request.tags.iter().map(|tag| Subject::tag(&request.tenant, tag)).collect();
+        let tags = request.tags.iter().map(|tag| Subject::tag(&request.principal.tenant, tag)).collect();
         // A JSON answer always reports usage; a stream does on request.
         let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.request_usage;
         Ok(ResolvedRequest {

@@ -10,7 +10,7 @@ use super::store::tags_of;
 use super::stored_answer::StoredAnswer;
 use crate::cache::Namespace;
 use crate::dialects::{Dialect, ParsedRequest};
-use crate::domain::{Credential, Tag, Tenant};
+use crate::domain::{Credential, Principal, Tag};
 use crate::request_identity::Identity;
 use crate::service::Directives;
 use crate::upstream::Headers;
@@ -24,8 +24,8 @@ pub struct AnswerRequest {
     pub body: Bytes,
     /// The query string, which is forwarded and part of the identity.
     pub query: Option<String>,
-    /// The tenant that sent it.
-    pub tenant: Tenant,
+    /// The sender.
+    pub principal: Arc<Principal>,
     /// The credential of the client.
     pub credential: Option<Credential>,
     /// Headers that are forwarded and part of the identity.

@@ -12,7 +12,7 @@ use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
 use crate::dialects::Dialect as _;
 use crate::dialects::chat_completions::ChatCompletions;
-use crate::domain::{Clock, ManualClock, Tenant, UnixSeconds};
+use crate::domain::{Clock, ManualClock, UnixSeconds};
 use crate::service::Directives;
 use crate::upstream::{Call, Headers, Reply as Head};
 
@@ -129,7 +129,7 @@ impl Bench {
             parsed: ChatCompletions.parse(&body, Normalization::default()).unwrap().into(),
             body: body.clone(),
             query: None,
-            tenant: Tenant::default(),
+            principal: Arc::default(),
             credential: None,
             headers: Vec::new(),
             traces: Headers::new(),

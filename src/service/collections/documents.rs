@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Collections;
 use super::query_vectors::prepare;
-use crate::domain::{InputType, Tenant};
+use crate::domain::{InputType, Principal};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{
     Change, Collection, CollectionModel, Document, DocumentBatch, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX,
@@ -42,7 +42,12 @@ impl Collections {
     /// another kind, `Overloaded` if there are too many, `Io`, `DiskFull`.
     ///
     /// Cancel safety: a started call runs to its end, before another one creates or drops a collection.
-    pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Collection>, bool)> {
+    pub async fn create(
+        &self,
+        principal: &Principal,
+        name: &str,
+        spec: Spec,
+    ) -> Result<(Arc<Collection>, bool)> {
         let named = spec.model.as_deref().map(|name| self.models.get(name)).transpose()?;
         let card = named.unwrap_or_else(|| self.models.default_model()).card();
         let model = || CollectionModel { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
@@ -63,23 +68,23 @@ impl Collections {
             return Err(Error::invalid("dim", format!("a vector has 1 to {max} numbers, got {dim}")));
         }
         let settings = Settings { metric: spec.metric, dim, model, index: spec.index };
-        let (catalog, name) = (Arc::clone(&self.catalog), name.to_owned());
-        tokio::spawn(async move { catalog.create(&name, settings).await })
+        let (catalog, tenant, name) = (Arc::clone(&self.catalog), principal.tenant.clone(), name.to_owned());
+        tokio::spawn(async move { catalog.create(&tenant, &name, settings).await })
             .await
             .map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))?
     }
 
-    /// A collection.
+    /// A collection of the sender's tenant.
     ///
     /// # Errors
     /// `NotFound`; `Unavailable` if it could not be opened.
-    pub fn get(&self, name: &str) -> Result<Arc<Collection>> {
-        self.catalog.get(name)
+    pub fn get(&self, principal: &Principal, name: &str) -> Result<Arc<Collection>> {
+        self.catalog.get(&principal.tenant, name)
     }
 
-    /// All collections, sorted by name; without its content one that could not be opened.
-    pub fn list(&self) -> Vec<(String, Option<Arc<Collection>>)> {
-        self.catalog.list()
+    /// All collections of the sender's tenant, sorted by name; without its content one that could not be opened.
+    pub fn list(&self, principal: &Principal) -> Vec<(String, Option<Arc<Collection>>)> {
+        self.catalog.list(&principal.tenant)
     }
 
     /// Drops a collection with everything in it.
@@ -88,9 +93,9 @@ impl Collections {
     /// `NotFound`, `Io`.
     ///
     /// Cancel safety: what has begun is finished.
-    pub async fn drop_collection(&self, name: &str) -> Result<()> {
-        let (catalog, name) = (Arc::clone(&self.catalog), name.to_owned());
-        tokio::spawn(async move { catalog.drop_collection(&name).await })
+    pub async fn drop_collection(&self, principal: &Principal, name: &str) -> Result<()> {
+        let (catalog, tenant, name) = (Arc::clone(&self.catalog), principal.tenant.clone(), name.to_owned());
+        tokio::spawn(async move { catalog.drop_collection(&tenant, &name).await })
             .await
             .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
     }
@@ -105,12 +110,12 @@ impl Collections {
     /// Cancel safety: documents that were sent to the disk are stored.
     pub async fn upsert(
         &self,
+        principal: &Arc<Principal>,
         name: &str,
         drafts: Vec<NewDocument>,
         truncate: bool,
-        tenant: &Tenant,
     ) -> Result<Receipt> {
-        let collection = self.catalog.get(name)?;
+        let collection = self.catalog.get(&principal.tenant, name)?;
         self.check_drafts(&drafts)?;
         let texts: Vec<(usize, String)> = drafts
             .iter()
@@ -134,7 +139,7 @@ impl Collections {
         if let Some(model) = model {
             let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
             let path = |text: usize| field_of(rows[text], "text");
-            let embedded = self.embed(model, texts, InputType::Document, truncate, tenant, path).await;
+            let embedded = self.embed(model, texts, InputType::Document, truncate, principal, path).await;
             let embedded =
                 embedded.map_err(|error| error.map_field(|field| field.renamed("texts", "documents")))?;
             for (&row, mut vector) in rows.iter().zip(embedded) {
@@ -152,7 +157,7 @@ impl Collections {
     /// `InvalidInput` for too many ids, `NotFound`, `Io`, `DiskFull`, `Unavailable`.
     ///
     /// Cancel safety: what was sent to the disk is removed.
-    pub async fn delete(&self, name: &str, change: Change) -> Result<Receipt> {
+    pub async fn delete(&self, principal: &Principal, name: &str, change: Change) -> Result<Receipt> {
         let max = self.options.documents_max;
         if let Change::Delete(ids) = &change
             && ids.len() > max
@@ -160,7 +165,7 @@ impl Collections {
             let message = format!("at most {max} documents are removed at once, got {}", ids.len());
             return Err(Error::invalid("ids", message));
         }
-        self.catalog.get(name)?.change(change).await
+        self.catalog.get(&principal.tenant, name)?.change(change).await
     }
 
     fn check_drafts(&self, drafts: &[NewDocument]) -> Result<()> {

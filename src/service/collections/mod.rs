@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::Directives;
 use super::embeddings::Embeddings;
 use crate::cache::{Cache, Landing, Namespaces, SEARCH_RESULTS, SingleFlight};
-use crate::domain::{Key, Tenant};
+use crate::domain::{Key, Principal};
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Catalog, Collection, Filter, Query, Results, check_bytes};
@@ -95,8 +95,8 @@ pub struct Search {
     pub is_exact: bool,
     /// Nodes that a graph expands at least; the server's choice if it is left out.
     pub ef: Option<usize>,
-    /// Whose embeddings are used.
-    pub tenant: Tenant,
+    /// The sender, whose tenant's collection is searched.
+    pub principal: Arc<Principal>,
     /// What the request says about the cache.
     pub directives: Directives,
 }
@@ -176,17 +176,18 @@ impl Collections {
     ///
     /// Cancel safety: a search that was begun is finished, and its results are kept.
     pub async fn search(self: &Arc<Self>, name: &str, search: Search) -> Result<Found> {
-        let collection = self.catalog.get(name)?;
+        let collection = self.catalog.get(&search.principal.tenant, name)?;
         self.check(&search)?;
         let asked = self.query_inputs(&collection, &search)?;
         let started = Instant::now();
         // Before anything is looked for: what is invalidated from here on is not kept.
         let stamp = self.cache.freshness().tokens().stamp();
         let name = search.directives.namespace.as_deref().unwrap_or(SEARCH_RESULTS);
-        let namespace = self.namespaces.resolve(&search.tenant, name)?;
+        let namespace = self.namespaces.resolve(&search.principal.tenant, name)?;
         let asked_ttl = search.directives.ttl_seconds;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl)?;
-        let context = StoreContext { namespace, ttl_seconds, stamp, tenant: search.tenant.clone() };
+        let context =
+            StoreContext { namespace, ttl_seconds, stamp, principal: Arc::clone(&search.principal) };
         let key_base = key_base(&collection, &search, self.ef(&search), &context.namespace);
         let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
         let mut outcomes: Vec<Option<Outcome>> =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Collections, Input, Search};
-use crate::domain::{Entry, InputType, Key, Tenant};
+use crate::domain::{Entry, InputType, Key, Principal};
 use crate::embed::Embedder;
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{Collection, Unfit};
@@ -72,7 +72,7 @@ impl Collections {
             let places: Vec<usize> = wanted.iter().map(|wanted| wanted.place).collect();
             let path = |text: usize| FieldPath::from("texts").element(places[text]);
             let model = self.model_of(collection, "texts")?;
-            let embedded = self.embed(model, texts, InputType::Query, true, &search.tenant, path).await?;
+            let embedded = self.embed(model, texts, InputType::Query, true, &search.principal, path).await?;
             for (wanted, mut vector) in wanted.iter_mut().zip(embedded) {
                 prepare(collection, &mut vector, "texts")?;
                 wanted.vector = vector;
@@ -88,7 +88,7 @@ impl Collections {
         texts: Vec<String>,
         input_type: InputType,
         truncate: bool,
-        tenant: &Tenant,
+        principal: &Arc<Principal>,
         path: impl Fn(usize) -> FieldPath,
     ) -> Result<Vec<Vec<f32>>> {
         let request = embeddings::Request {
@@ -96,7 +96,7 @@ impl Collections {
             texts,
             input_type: Some(input_type),
             truncate,
-            tenant: tenant.clone(),
+            principal: Arc::clone(principal),
             directives: Directives::default(),
         };
         let embedded = self.embeddings.embed(&request).await.map_err(|error| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::query_vectors::{MissingQuery, QueryInput};
 use super::{Collections, Outcome, Search};
 use crate::cache::{Namespace, Stamp, Verdict};
-use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tag, Tenant};
+use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Principal, Subject, Tag};
 use crate::search::{Collection, Query, Results, View, WatchedQuery};
 use crate::service::Directives;
 
@@ -15,8 +15,8 @@ pub(super) struct StoreContext {
     pub(super) ttl_seconds: u32,
     /// When the search began, in the order of invalidations.
     pub(super) stamp: Stamp,
-    /// The tenant of the documents' tags.
-    pub(super) tenant: Tenant,
+    /// The sender, whose tenant has the documents' tags.
+    pub(super) principal: Arc<Principal>,
 }
 
 impl Collections {
@@ -47,11 +47,11 @@ impl Collections {
         results: &Results,
     ) {
         let freshness = self.cache.freshness();
-        let StoreContext { namespace, ttl_seconds, stamp, tenant } = context;
+        let StoreContext { namespace, ttl_seconds, stamp, principal } = context;
         let mut tags: Vec<Subject> = results
             .iter()
             .flat_map(|hit| hit.document.tags().filter_map(Tag::named).collect::<Vec<_>>())
-            .map(|tag| Subject::tag(tenant, &tag))
+            .map(|tag| Subject::tag(&principal.tenant, &tag))
             .collect();
         tags.sort_unstable();
         tags.dedup();

@@ -20,7 +20,7 @@ pub use metrics::TextMetrics;
 use self::making::{Making, Served};
 use super::Directives;
 use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp, TierName};
-use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Tenant};
+use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Principal};
 use crate::embed::{Embedder, Priority};
 use crate::error::{Error, FieldPath, Kind, Result};
 
@@ -57,8 +57,8 @@ pub struct Request {
     pub input_type: Option<InputType>,
     /// Whether a text longer than the model reads is cut; otherwise it is refused.
     pub truncate: bool,
-    /// Whose entries are used.
-    pub tenant: Tenant,
+    /// The sender, whose tenant's entries are used.
+    pub principal: Arc<Principal>,
     /// What the request says about the cache.
     pub directives: Directives,
 }
@@ -192,11 +192,11 @@ impl Embeddings {
     /// A key for each text, equal ones joined.
     fn distinct(&self, request: &Request, prompt: &str) -> Result<Wanted> {
         let Directives { namespace, ttl_seconds, .. } = &request.directives;
-        let namespace = self.namespaces.of_embeddings(&request.tenant, namespace.as_deref())?;
+        let namespace = self.namespaces.of_embeddings(&request.principal.tenant, namespace.as_deref())?;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, *ttl_seconds)?;
         let mut base = KeyHasher::new("likewise/embedding/v1");
         base.field(&request.model.card().fingerprint.0)
-            .field(request.tenant.as_str().as_bytes())
+            .field(request.principal.tenant.as_str().as_bytes())
             .field(namespace.name.as_bytes())
             .field(prompt.as_bytes());
         let count = request.texts.len();

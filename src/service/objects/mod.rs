@@ -27,7 +27,7 @@ use super::Directives;
 use crate::cache::{
     Cache, Claim, Found, Lease, Leases, Mode, Namespace, Namespaces, Stamp, StripedLocks, Verdict,
 };
-use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, Tenant};
+use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Principal, Subject, TenantId};
 use crate::error::{Error, Kind, Result};
 
 /// Bytes that a key may have.
@@ -58,7 +58,7 @@ impl Default for Options {
 pub struct Address {
     namespace: Namespace,
     key: Key,
-    tenant: Tenant,
+    tenant: TenantId,
 }
 
 impl Address {
@@ -160,7 +160,8 @@ impl Objects {
     /// # Errors
     /// `InvalidInput` for a key of no or too many bytes and for what cannot name a namespace, `NotFound` for an unknown
     /// namespace where namespaces are closed.
-    pub fn address(&self, tenant: &Tenant, namespace: &str, key: &str) -> Result<Address> {
+    pub fn address(&self, principal: &Principal, namespace: &str, key: &str) -> Result<Address> {
+        let tenant = &principal.tenant;
         let namespace = self.namespaces.resolve(tenant, namespace)?;
         if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
             let message = format!("a key has 1 to {KEY_BYTES_MAX} bytes, got {}", key.len());
