@@ -13,7 +13,7 @@ use super::invalidation_tokens::{Stamp, random};
 use crate::domain::{ByPrefix, Key};
 use crate::error::{Error, Kind, Result};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard, ignore_poison};
 
 const SHARDS: usize = 64;
 /// A shard is rid of its ended leases whenever it has grown by so many.
@@ -142,7 +142,7 @@ impl Leases {
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, KeyGuard, ByPrefix>> {
         let shard = &self.shards[usize::from(key.0[31]) % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(shard.lock())
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard, ignore_poison};
 
 const SHARDS: usize = 64;
 
@@ -52,7 +52,7 @@ impl<V: Clone> SingleFlight<V> {
 
     /// Flights in the air.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| ignore_poison(shard.lock()).len()).sum()
     }
 
     /// Whether nothing is being made.
@@ -61,13 +61,8 @@ impl<V: Clone> SingleFlight<V> {
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, watch::Sender<Outcome<V>>>> {
-        lock(&self.shards[usize::from(key.0[0]) % SHARDS])
+        ignore_poison(self.shards[usize::from(key.0[0]) % SHARDS].lock())
     }
-}
-
-/// A poisoned lock is taken all the same: the map is whole after any of the single calls made under it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<V: Clone> Flight<V> {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use super::throughput::Throughput;
 use super::tokenizer::{TokenizedText, Tokenizer};
 use crate::domain::{Embedding, is_usable};
 use crate::error::{Error, Kind, Result};
+use crate::sync::{ignore_poison, lock};
 
 /// A forward pass: that of the encoder, or of a fake in tests.
 pub(super) trait ForwardPass: Send + 'static {
@@ -154,7 +155,7 @@ impl Batcher {
     /// # Errors
     /// `Overloaded` if the queue would grow past its limit, `Unavailable` if a thread has died.
     pub(super) fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared.state);
         self.shared.admit(&state, jobs.len())?;
         state.queued += jobs.len();
         for job in jobs {
@@ -171,7 +172,7 @@ impl Batcher {
     /// As for [`Batcher::submit`].
     pub(super) fn count(&self, texts: Vec<String>) -> Result<oneshot::Receiver<Result<Vec<usize>>>> {
         let (reply, counts) = oneshot::channel();
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared.state);
         let counting: usize = state.counting.iter().map(|counting| counting.texts.len()).sum();
         self.shared.admit(&state, counting + texts.len())?;
         state.counting.push_back(CountJob { texts, counts: Vec::new(), reply });
@@ -182,18 +183,18 @@ impl Batcher {
 
     /// Texts that wait for a pass.
     pub(super) fn queued(&self) -> usize {
-        self.shared.lock().queued
+        lock(&self.shared.state).queued
     }
 
     /// Whether both threads still run.
     pub(super) fn is_alive(&self) -> bool {
-        !self.shared.lock().is_dead
+        !lock(&self.shared.state).is_dead
     }
 }
 
 impl Drop for Batcher {
     fn drop(&mut self) {
-        self.shared.lock().is_closing = true;
+        lock(&self.shared.state).is_closing = true;
         self.shared.waiting.notify_all();
         self.shared.ready.notify_all();
         for thread in self.threads.drain(..) {
@@ -215,14 +216,9 @@ impl BatcherShared {
         Ok(())
     }
 
-    /// Ignores poisoning: no holder of this lock panics.
-    fn lock(&self) -> MutexGuard<'_, BatcherState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Drops all queued jobs, so their callers receive an error, and refuses new ones.
     fn die(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.is_dead = true;
         state.queued = 0;
         state.waiting.drain().for_each(drop);
@@ -236,7 +232,7 @@ impl BatcherShared {
 
 /// The tokenizing thread.
 fn tokenize(shared: &BatcherShared, tokenizer: &Tokenizer) {
-    let mut state = shared.lock();
+    let mut state = lock(&shared.state);
     loop {
         if state.is_closing || state.is_dead {
             return;
@@ -244,13 +240,13 @@ fn tokenize(shared: &BatcherShared, tokenizer: &Tokenizer) {
         let counting = state.counting.pop_front();
         let taken = take_untokenized(&mut state.waiting);
         if counting.is_none() && taken.is_empty() {
-            state = shared.waiting.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = ignore_poison(shared.waiting.wait(state));
             continue;
         }
         drop(state);
         let (ready, gone) = tokenize_jobs(taken, tokenizer, &shared.metrics);
         let counting = counting.and_then(|counting| counting.advance(tokenizer));
-        state = shared.lock();
+        state = lock(&shared.state);
         if state.is_dead {
             return;
         }
@@ -299,13 +295,13 @@ fn tokenize_jobs(
 
 /// The model's thread.
 fn run_passes(shared: &BatcherShared, model: &mut impl ForwardPass) {
-    let mut state = shared.lock();
+    let mut state = lock(&shared.state);
     loop {
         if state.is_closing || state.is_dead {
             return;
         }
         if state.ready.is_empty() {
-            state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = ignore_poison(shared.ready.wait(state));
             continue;
         }
         let budget = BatchLimits { items: usize::MAX, cost: shared.batch_tokens_max };
@@ -318,7 +314,7 @@ fn run_passes(shared: &BatcherShared, model: &mut impl ForwardPass) {
         if !batch.is_empty() {
             run_pass(batch, model, shared);
         }
-        state = shared.lock();
+        state = lock(&shared.state);
     }
 }
 

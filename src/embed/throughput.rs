@@ -1,10 +1,10 @@
 //! The throughput of a model, from which the retry hint of a full queue derives.
 
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
+use crate::sync::lock;
 
 /// Weight of the newest pass in the mean.
 const NEWEST: f64 = 0.2;
@@ -28,14 +28,14 @@ impl Throughput {
     /// Records a pass over `texts` texts.
     pub(super) fn observe(&self, texts: usize, took: Duration) {
         let seconds = took.as_secs_f64() / texts.max(1) as f64;
-        let mut mean = self.seconds_per_text.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mean = lock(&self.seconds_per_text);
         *mean = if *mean > 0.0 { *mean + NEWEST * (seconds - *mean) } else { seconds };
     }
 
     /// The error of a caller whose texts exceed the queue. Its retry hint is the time that half of the queue takes.
     pub(super) fn queue_full(&self, waiting: usize, max: usize) -> Error {
         let message = format!("the model's queue is full: {waiting} texts wait, the limit is {max}");
-        let mean = *self.seconds_per_text.lock().unwrap_or_else(PoisonError::into_inner);
+        let mean = *lock(&self.seconds_per_text);
         let seconds = mean * waiting as f64 / 2.0 / self.concurrent_passes.max(1) as f64;
         let wait = Duration::try_from_secs_f64(seconds).unwrap_or(WAIT_MAX).min(WAIT_MAX);
         Error::new(Kind::Overloaded, message).retry_after(wait)

@@ -1,6 +1,6 @@
 //! Errors as clients see them: OpenAI's shape, and the one place where a kind becomes a status code.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::error::{Error, Kind};
 use crate::http::content_coding;
 use crate::http::label_value::{ErrorCode, LabelValue};
+use crate::sync::lock;
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Serialize, ToSchema)]
@@ -108,7 +109,7 @@ fn log(error: &Error, status: StatusCode) {
     if said == error.message() {
         return;
     }
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = lock(&LAST);
     if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
         *last = Some(Instant::now());
         tracing::warn!(error = said, kind, "a request failed");

@@ -1,7 +1,7 @@
 //! What one request reserves of the byte budget: its body while it is read and worked on, then its response until it is sent.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
@@ -12,6 +12,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::byte_budget::{ByteBudget, Reservation, UNCOUNTED_BYTES};
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
 /// What a request may hold for each byte of its body: the body, what is parsed from it, and what a handler makes of that.
 const BODY_COST: usize = 3;
@@ -60,7 +61,7 @@ impl BodyReservation {
         if bytes <= UNCOUNTED_BYTES {
             return Ok(());
         }
-        let mut reservation = reservation.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reservation = lock(reservation);
         reservation.try_cover(bytes.saturating_mul(BODY_COST))
     }
 
@@ -68,7 +69,7 @@ impl BodyReservation {
     pub(super) fn shrink_to(&self, bytes: usize) {
         let Some(reservation) = &self.0 else { return };
         let needed = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes.saturating_mul(BODY_COST) };
-        reservation.lock().unwrap_or_else(PoisonError::into_inner).shrink_to(needed);
+        lock(reservation).shrink_to(needed);
     }
 }
 

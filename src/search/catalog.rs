@@ -1,7 +1,7 @@
 //! All collections by tenant and name.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use likewise_index::{Scanner, check_processor};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use super::writer::CompactionOptions;
 use crate::domain::TenantId;
 use crate::error::{Error, Kind, Result};
 use crate::storage::collections::Place;
+use crate::sync::ignore_poison;
 
 /// Bytes that the name of a collection may have.
 const NAME_BYTES_MAX: usize = 64;
@@ -164,7 +165,7 @@ impl Catalog {
     /// # Errors
     /// `NotFound`; `Unavailable` if it could not be opened.
     pub fn get(&self, tenant: &TenantId, name: &str) -> Result<Arc<Collection>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = ignore_poison(self.table.read());
         match table.get(tenant, name) {
             Some(Ok(collection)) => Ok(Arc::clone(collection)),
             // Why is in the log: it names files of the server.
@@ -184,7 +185,7 @@ impl Catalog {
 
     /// The names of all collections of a tenant with what can be served of them.
     pub fn list(&self, tenant: &TenantId) -> Vec<(String, Option<Arc<Collection>>)> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = ignore_poison(self.table.read());
         let of_tenant = table.0.get(tenant).into_iter().flatten();
         of_tenant.map(|(name, opened)| (name.clone(), opened.as_ref().ok().cloned())).collect()
     }
@@ -214,7 +215,7 @@ impl Catalog {
         }
         self.index_builder.check(&settings)?;
         let max = self.options.collections_max;
-        if self.table.read().unwrap_or_else(PoisonError::into_inner).len() >= max {
+        if ignore_poison(self.table.read()).len() >= max {
             return Err(Error::new(
                 Kind::Overloaded,
                 format!("there are {max} collections, and no more are allowed"),
@@ -228,7 +229,7 @@ impl Catalog {
         let made = tokio::task::spawn_blocking(create).await;
         let made = made.map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))??;
         let made = Arc::new(made);
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = ignore_poison(self.table.write());
         table.insert(tenant, name, Ok(Arc::clone(&made)));
         Ok((made, true))
     }
@@ -244,14 +245,14 @@ impl Catalog {
             Err(error) if error.kind() == Kind::Unavailable => None,
             Err(error) => return Err(error),
         };
-        self.table.write().unwrap_or_else(PoisonError::into_inner).remove(tenant, name);
+        ignore_poison(self.table.write()).remove(tenant, name);
         let dropped = match opened {
             Some(collection) => collection.drop_collection().await,
             None => self.drop_damaged(stored_name(tenant, name)).await,
         };
         if let Err(error) = &dropped {
             // Its files may still be there, under a name that is free only without them.
-            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            let mut table = ignore_poison(self.table.write());
             table.insert(tenant, name, Err(error.clone()));
         }
         dropped
@@ -289,7 +290,7 @@ impl Catalog {
 
     /// Ends the writers once they have made what was sent to them. Blocks.
     pub fn close(&self) {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = ignore_poison(self.table.read());
         let opened = table.0.values().flat_map(BTreeMap::values).flatten();
         let opened: Vec<Arc<Collection>> = opened.map(Arc::clone).collect();
         // A writer may take long to end, and the list is read meanwhile.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,7 @@ use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::RowStore;
 use crate::storage::collections::{Opened, Place};
+use crate::sync::lock;
 
 /// Bytes that one permit of the queue stands for.
 const PERMIT_BYTES: usize = 1024;
@@ -265,8 +266,8 @@ impl Collection {
     /// Ends the writer once it has made the changes that were sent. Blocks.
     pub(super) fn close(&self) {
         self.shared.is_closed.store(true, Ordering::Release);
-        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(lock(&self.commands).take());
+        let writer = lock(&self.writer).take();
         if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the writer of a collection has died");
         }
@@ -282,7 +283,7 @@ impl Collection {
     }
 
     fn sender(&self) -> Option<mpsc::Sender<WriterCommand>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.commands).clone()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The builder of indexes: it plans the index of each collection, and runs one build at a time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use likewise_index::{Cost, GRAMMAR, IndexSpec, Metric, SpecError};
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use super::settings::{Indexed, Settings};
 use super::view::SegmentView;
 use crate::error::{Error, Kind, Result};
 use crate::storage::collections::{Coverage, Covered, Draft, IndexFile};
+use crate::sync::lock;
 
 /// Documents from which on a collection has the index that it names.
 const NAMED_ROWS_MIN: usize = 1024;
@@ -156,7 +157,7 @@ impl IndexBuilder {
         order: &BuildOrder,
         is_wanted: impl Fn() -> bool,
     ) -> Result<Option<Built>, BuildFailure> {
-        let _turn = self.build_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.build_lock);
         if !is_wanted() {
             return Ok(None);
         }

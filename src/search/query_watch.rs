@@ -14,7 +14,7 @@ use super::filter::Filter;
 use super::results::Results;
 use super::values::Values;
 use crate::domain::{ByPrefix, Key};
-use crate::sync::{PoisonError, RwLock};
+use crate::sync::{RwLock, ignore_poison};
 
 /// Cached results of one collection; past that all are dropped.
 const WATCHED_MAX: usize = 4096;
@@ -138,14 +138,14 @@ impl QueryWatch {
 
     /// What `look` finds, if the results under the key still hold; with the version at which they do.
     pub(super) fn look<T>(&self, key: &Key, look: impl FnOnce() -> Option<T>) -> Option<(T, u64)> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = ignore_poison(self.state.read());
         let found = state.watched.contains_key(key).then(look)??;
         Some((found, state.version))
     }
 
     /// Watches a query and lets `store` keep its results, if no write has happened since they were found at `version`.
     pub(super) fn admit(&self, version: u64, key: Key, watched: WatchedQuery, store: impl FnOnce()) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = ignore_poison(self.state.write());
         if state.version != version {
             return;
         }
@@ -173,13 +173,13 @@ impl QueryWatch {
         publish: impl FnOnce(),
     ) {
         if effects.is_empty() {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut state = ignore_poison(self.state.write());
             state.version = version;
             return publish();
         }
         // Compared without the lock, because it may take long. Queries admitted meanwhile are dropped below.
         let before: HashMap<Key, Arc<WatchedQuery>, ByPrefix> =
-            self.state.read().unwrap_or_else(PoisonError::into_inner).watched.clone();
+            ignore_poison(self.state.read()).watched.clone();
         let filters: usize = before.values().map(|watched| watched.filter_len()).sum();
         let has_many_rows = effects.documents.len() > ROWS_MAX;
         let values = if filters > 0 && !has_many_rows { effects.values() } else { Vec::new() };
@@ -192,7 +192,7 @@ impl QueryWatch {
                 before.iter().filter(|(_, watched)| watched.is_changed_by(metric, effects, &values));
             changed.map(|(key, _)| key).collect()
         };
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = ignore_poison(self.state.write());
         if drops_all {
             state.watched.clear();
             state.bytes = 0;
@@ -209,7 +209,7 @@ impl QueryWatch {
 
     /// Queries that are watched.
     pub(super) fn len(&self) -> usize {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).watched.len()
+        ignore_poison(self.state.read()).watched.len()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use super::view::{SegmentView, View};
 use crate::error::Result;
 use crate::storage::RowStore;
 use crate::storage::collections::{Listing, LogFate, Row};
+use crate::sync::lock;
 
 /// Changes that share a flush.
 const GROUP_MAX: usize = 256;
@@ -77,11 +78,11 @@ pub(super) struct CollectionState {
 
 impl CollectionState {
     pub(super) fn index_error(&self) -> Option<Arc<str>> {
-        self.index_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.index_error).clone()
     }
 
     pub(super) fn set_index_error(&self, reason: Option<Arc<str>>) {
-        *self.index_error.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *lock(&self.index_error) = reason;
     }
 }
 

@@ -1,7 +1,5 @@
 //! Fixed-width little-endian fields inside a byte slice. Reading never panics, whatever the slice holds.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 /// The `N` bytes at `at`, if the slice is that long.
 pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
@@ -33,9 +31,4 @@ pub(crate) fn has_valid_trailer(bytes: &[u8]) -> bool {
 pub(crate) fn push_trailer(bytes: &mut Vec<u8>) {
     let checksum = crc32c::crc32c(bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
-}
-
-/// The lock, also after a thread died while holding it: every section that it guards leaves its data whole.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::domain::{ByPrefix, EntryMeta, Subject, TagToken};
 use crate::labels::label_enum;
 use crate::storage::Change;
-use crate::sync::{PoisonError, RwLock, RwLockReadGuard};
+use crate::sync::{RwLock, RwLockReadGuard, ignore_poison};
 
 use super::{EVERYTHING, TABLE};
 
@@ -130,7 +130,7 @@ impl TokenTable {
     /// Gives subjects new tokens. `submit` gets what is to be written under the lock, so that memory and disk agree on
     /// which of two invalidations came last.
     pub(in crate::cache) fn bump<T>(&self, bump: Bump<'_>, submit: impl FnOnce(Vec<Change>) -> T) -> T {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = ignore_poison(self.state.write());
         let mut changes = Vec::with_capacity(bump.subjects.len() + 1);
         if state.subjects.len() + bump.subjects.len() > self.subjects_max {
             changes.extend(state.start_over(bump.spare));
@@ -148,7 +148,7 @@ impl TokenTable {
         mode: Mode,
         submit: impl FnOnce(Change) -> T,
     ) -> T {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = ignore_poison(self.state.write());
         state.bumps += 1;
         let bumps = state.bumps;
         state.everything = state.everything.next(token, mode, bumps);
@@ -161,7 +161,7 @@ impl TokenTable {
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.read())
     }
 }
 

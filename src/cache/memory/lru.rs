@@ -8,7 +8,7 @@ use lru::LruCache;
 use super::{Entries, weight};
 use crate::domain::{ByPrefix, Entry, EntryMeta, Key};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard, ignore_poison};
 
 /// The entries of a shard and what they weigh together.
 struct Shard {
@@ -32,7 +32,7 @@ impl Lru {
 
     /// By the last byte: a table within a shard goes by the first ones.
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[usize::from(key.0[31]) % self.shards.len()])
+        ignore_poison(self.shards[usize::from(key.0[31]) % self.shards.len()].lock())
     }
 
     /// What has to go from a shard for its budget to hold. The caller drops it when the lock is released.
@@ -47,10 +47,6 @@ impl Lru {
         self.evictions.inc_by(gone.len() as u64);
         gone
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Entries for Lru {
@@ -87,14 +83,14 @@ impl Entries for Lru {
 
     fn visit(&self, visit: &mut dyn FnMut(&EntryMeta)) {
         for shard in &self.shards {
-            lock(shard).entries.iter().for_each(|(_, entry)| visit(&entry.meta));
+            ignore_poison(shard.lock()).entries.iter().for_each(|(_, entry)| visit(&entry.meta));
         }
     }
 
     fn set_budget(&self, bytes_max: u64) {
         self.shard_bytes_max.store(bytes_max / self.shards.len() as u64, Ordering::Relaxed);
         for shard in &self.shards {
-            let mut shard = lock(shard);
+            let mut shard = ignore_poison(shard.lock());
             let gone = self.evict(&mut shard);
             drop(shard);
             drop(gone);
@@ -102,11 +98,11 @@ impl Entries for Lru {
     }
 
     fn len(&self) -> u64 {
-        self.shards.iter().map(|shard| lock(shard).entries.len() as u64).sum()
+        self.shards.iter().map(|shard| ignore_poison(shard.lock()).entries.len() as u64).sum()
     }
 
     fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| lock(shard).bytes).sum()
+        self.shards.iter().map(|shard| ignore_poison(shard.lock()).bytes).sum()
     }
 
     fn bytes_max(&self) -> u64 {

@@ -79,7 +79,7 @@ impl Bench {
 
     /// Waits until `count` texts are tokenized and lie ready.
     fn until_ready(&self, count: usize) {
-        while self.batcher.shared.lock().ready.len() != count {
+        while crate::sync::lock(&self.batcher.shared.state).ready.len() != count {
             std::thread::yield_now();
         }
     }

@@ -12,7 +12,7 @@ mod options;
 mod rate_limit;
 mod reply;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
@@ -33,6 +33,7 @@ use super::token_ids::decode_cl100k;
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, TokenIds};
 use crate::domain::{Clock, Embedding, Fingerprint, KeyHasher, SystemClock};
 use crate::error::{Error, Kind, Result};
+use crate::sync::lock;
 
 /// Tokens of a text that OpenAI's models read; the default of `embed.tokens_max`.
 const TOKENS_MAX: usize = 8191;
@@ -130,11 +131,11 @@ impl Embedder for RemoteEmbedder {
     }
 
     fn queued(&self) -> usize {
-        self.shared.lock().waiting.len()
+        lock(&self.shared.state).waiting.len()
     }
 
     fn is_alive(&self) -> bool {
-        self.shared.lock().is_alive
+        lock(&self.shared.state).is_alive
     }
 }
 
@@ -194,13 +195,8 @@ async fn run(shared: Arc<RemoteShared>, batch: Vec<EmbedJob>, permit: OwnedSemap
 }
 
 impl RemoteShared {
-    /// Ignores poisoning: no holder of this lock panics.
-    fn lock(&self) -> MutexGuard<'_, RemoteQueue> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if !state.is_alive {
             return Err(model_has_died());
         }
@@ -260,7 +256,7 @@ impl RemoteShared {
     async fn next_batch(&self) -> Option<Vec<EmbedJob>> {
         loop {
             {
-                let mut state = self.lock();
+                let mut state = lock(&self.state);
                 if !state.is_alive {
                     return None;
                 }
@@ -277,7 +273,7 @@ impl RemoteShared {
     }
 
     fn end(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.is_alive = false;
         let waiting: Vec<EmbedJob> = state.waiting.drain().collect();
         drop(state);

@@ -1,10 +1,11 @@
 //! The limit on concurrent requests, and the count of those in flight.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::http::metrics::HttpMetrics;
+use crate::sync::lock;
 
 /// A permit of `http.requests_max`.
 pub(in crate::http) struct ConcurrencyPermit(pub(super) Mutex<Option<OwnedSemaphorePermit>>);
@@ -12,7 +13,7 @@ pub(in crate::http) struct ConcurrencyPermit(pub(super) Mutex<Option<OwnedSemaph
 impl ConcurrencyPermit {
     /// Releases the permit early: from here on the request only waits for an upstream.
     pub(in crate::http) fn release(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock(&self.0).take());
     }
 }
 

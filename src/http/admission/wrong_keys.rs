@@ -4,8 +4,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// Over which wrong keys of one address are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -50,7 +52,7 @@ impl WrongKeys {
     /// Counts a wrong key that came from `peer`; returns how it is throttled.
     pub(in crate::http) fn count(&self, peer: IpAddr, now: Instant) -> Option<Throttle> {
         let address = network(peer);
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         if table.counts.len() >= ADDRESSES_MAX && !table.counts.contains_key(&address) {
             table.evict_oldest(now);
         }

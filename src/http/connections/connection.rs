@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use super::Connections;
 use super::buffers::Buffers;
 use super::slot::{Phase, Slot, Word};
 use crate::error::{Error, Kind, Result};
+use crate::sync::lock;
 
 /// What a connection may hold that waits amid a body, or amid an answer that has reserved nothing: what it reads into, a piece
 /// that its handler has not taken, and as much of a body or an answer as is not counted.
@@ -222,7 +223,7 @@ impl Connection {
 
     /// Takes back a body that was not read to its end.
     pub(in crate::http) fn hand_back(&self, body: Incoming) {
-        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        *lock(&self.rest) = Some(body);
         self.has_rest.store(true, Ordering::Release);
     }
 
@@ -231,7 +232,7 @@ impl Connection {
         if !self.has_rest.load(Ordering::Acquire) {
             return None;
         }
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.rest).take()
     }
 
     /// Whether a body was handed back, and the connection did not go on: its client may still be sending.

@@ -14,7 +14,7 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -25,6 +25,7 @@ pub(super) use self::connection::Connection;
 use self::slot::{Phase, Slot, Word};
 use crate::byte_budget::ByteBudget;
 use crate::http::metrics::HttpMetrics;
+use crate::sync::lock;
 
 /// Places beyond the limit, from which probes are answered when all others are taken by connections that stay, and in
 /// which a client may show its key.
@@ -226,7 +227,7 @@ impl Connections {
     }
 
     fn occupancy(&self) -> MutexGuard<'_, Occupancy> {
-        self.occupancy.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.occupancy)
     }
 
     /// Milliseconds since the start.

@@ -1,7 +1,7 @@
 //! Broadcasts one generation to its subscribers: the events of its stream from the first one on, and how it ended.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
@@ -12,6 +12,7 @@ use crate::byte_budget::ByteBudget;
 use crate::dialects::{Answer, Dialect};
 use crate::domain::TokenUsage;
 use crate::error::{Error, Kind, Result};
+use crate::sync::lock;
 use crate::upstream::Headers;
 
 /// About so many bytes are returned at once, so that a reader that joins a long answer late does not copy all of it.
@@ -352,11 +353,6 @@ fn too_slow() -> Error {
 /// The error of a request whose leaders have all died.
 pub(super) fn leader_died() -> Error {
     Error::new(Kind::Internal, "internal error: the task that generated this answer ended without a result")
-}
-
-/// A poisoned lock is taken all the same: what it guards is whole after any of the single calls made under it.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::broadcast::{Broadcast, GenerationState, Subscriber, lock};
+use super::broadcast::{Broadcast, GenerationState, Subscriber};
 use super::reason::Reason;
 use crate::byte_budget::ByteBudget;
 use crate::cache::Stamp;
 use crate::domain::{ByPrefix, Credential, Key, Subject};
 use crate::service::objects::TAGS_MAX;
+use crate::sync::lock;
 
 const SHARDS: usize = 64;
 

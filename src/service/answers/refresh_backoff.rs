@@ -1,9 +1,10 @@
 //! Answers whose last refresh failed. They are not refreshed for a while; otherwise each hit would call the upstream.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::domain::{ByPrefix, Key, UnixSeconds};
+use crate::sync::lock;
 
 /// Seconds without a refresh after one that failed.
 pub(super) const BACKOFF_SECONDS: u32 = 10;
@@ -17,7 +18,7 @@ pub(super) struct RefreshBackoff(Mutex<HashMap<Key, UnixSeconds, ByPrefix>>);
 impl RefreshBackoff {
     /// Records that a refresh of `key` failed.
     pub(super) fn record_failure(&self, key: Key, now: UnixSeconds) {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = lock(&self.0);
         if ends.len() >= ANSWERS_MAX {
             ends.retain(|_, end| *end > now);
         }
@@ -28,7 +29,7 @@ impl RefreshBackoff {
 
     /// Whether `key` is not to be refreshed now.
     pub(super) fn is_active(&self, key: &Key, now: UnixSeconds) -> bool {
-        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = lock(&self.0);
         ends.get(key).is_some_and(|end| *end > now)
     }
 }

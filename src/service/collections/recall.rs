@@ -1,13 +1,14 @@
 //! How much of the exact results the indexes find: a share of the live searches is run again exactly, in the background.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
 use super::metrics::QueryMetrics;
 use crate::metrics::Histogram;
 use crate::search::{Catalog, Query, Results, View};
+use crate::sync::lock;
 
 /// Samples whose mean is held against the target.
 const WINDOW: u32 = 100;
@@ -74,7 +75,7 @@ impl Recall {
 
     fn note(&self, recall: f64) {
         self.recall.observe(recall);
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = lock(&self.window);
         let (sum, count) = (window.0 + recall, window.1 + 1);
         *window = if count < WINDOW { (sum, count) } else { (0.0, 0) };
         let mean = sum / f64::from(count);

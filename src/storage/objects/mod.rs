@@ -16,9 +16,9 @@ pub use head::{Head, decode_head, decode_record, encode_head};
 use self::index::{Index, Row};
 use crate::domain::{Clock, Entry, EntryMeta, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
-use crate::storage::le_bytes::lock;
 use crate::storage::metrics::StorageMetrics;
 use crate::storage::records::{Change, Records};
+use crate::sync::lock;
 
 /// The table of whole records.
 pub(super) const OBJECTS: &str = "objects";

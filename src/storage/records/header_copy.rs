@@ -19,7 +19,8 @@ use super::redb_header::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::{Files, OsFiles, StoredFile, read_all};
-use crate::storage::le_bytes::{array_at, has_valid_trailer, lock, push_trailer, u32_at};
+use crate::storage::le_bytes::{array_at, has_valid_trailer, push_trailer, u32_at};
+use crate::sync::lock;
 
 const MAGIC: [u8; 8] = *b"LKWSHEAD";
 const VERSION: u32 = 1;

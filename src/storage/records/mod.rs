@@ -25,7 +25,7 @@ use self::header_copy::{CopiedBackend, HeaderState};
 use self::mirror::{Mirror, Table};
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::{FILE_MODE, OsFiles, create_private_dir, remove_if_present};
-use crate::storage::le_bytes::lock;
+use crate::sync::lock;
 
 /// The name of the database's file.
 pub const RECORDS_NAME: &str = "records.redb";

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use fs_err as fs;
 use redb::StorageBackend;
 
-use crate::storage::le_bytes::lock;
+use crate::sync::lock;
 
 /// What is kept of the file at a time.
 const PAGE_BYTES: u64 = 4096;

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::domain::UnixSeconds;
-use crate::storage::le_bytes::lock;
+use crate::sync::lock;
 
 /// Shards bound what one insertion may have to move when its shard grows.
 const SHARDS: usize = 64;

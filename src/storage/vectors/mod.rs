@@ -16,13 +16,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::storage::files::Files;
-use crate::storage::le_bytes::lock;
 use crate::storage::metrics::StorageMetrics;
 pub use options::{Durability, Options, ReadMode};
 pub use recovery::Recovery;
@@ -36,6 +35,7 @@ use self::segment_file::OpenSegment;
 use self::writer::{Message, Put, Writer};
 use crate::domain::{Clock, Entry, Key};
 use crate::error::{Error, Kind, Result};
+use crate::sync::{ignore_poison, lock};
 
 /// Vectors on disk. Reading is done by the caller's thread, all writing by one thread that the store owns.
 ///
@@ -302,11 +302,11 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn segments(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Arc<OpenSegment>>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.segments.read())
     }
 
     pub(super) fn segments_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u32, Arc<OpenSegment>>> {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.segments.write())
     }
 
     pub(super) fn is_on(&self) -> bool {

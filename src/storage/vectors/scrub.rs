@@ -1,14 +1,14 @@
 //! The scrubber: it reads sealed segments at a limited rate, to find rot before a reader does.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Shared;
 use super::segment_file::{OpenSegment, Scanned};
 use crate::error::{Error, Result};
-use crate::storage::le_bytes::lock;
+use crate::sync::{ignore_poison, lock};
 
 /// Bytes that are read at once, and after which the rate is kept.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -67,9 +67,8 @@ impl Scrubber {
 
 /// Waits unless it has to stop. Returns whether to go on.
 fn wait((is_stopped, changed): &(Mutex<bool>, Condvar), pause: Duration) -> bool {
-    let (guard, _) = changed
-        .wait_timeout_while(lock(is_stopped), pause, |is_stopped| !*is_stopped)
-        .unwrap_or_else(PoisonError::into_inner);
+    let waited = changed.wait_timeout_while(lock(is_stopped), pause, |is_stopped| !*is_stopped);
+    let (guard, _) = ignore_poison(waited);
     !*guard
 }
 

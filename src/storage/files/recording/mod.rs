@@ -19,7 +19,7 @@ pub use crash_point::{Arrived, CrashPoint, Pending};
 use self::crash_point::apply;
 use super::{Files, Listed, StoredFile};
 use super::{FrozenFile, MappedFile};
-use crate::storage::le_bytes::lock;
+use crate::sync::lock;
 
 /// Files as they would be found after a restart.
 pub type Image = BTreeMap<PathBuf, Vec<u8>>;
