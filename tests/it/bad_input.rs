@@ -97,10 +97,10 @@ async fn a_null_is_as_good_as_nothing() {
     let bodies = [
         (
             "/v1/embeddings",
-            json!({ "model": "all-MiniLM-L6-v2", "input": "a", "encoding_format": null, "dimensions": null,
+            json!({ "model": "fake-model", "input": "a", "encoding_format": null, "dimensions": null,
             "input_type": null, "truncate": null, "user": null, "cache": cache }),
         ),
-        ("/v1/embeddings", json!({ "model": "all-MiniLM-L6-v2", "input": "a", "cache": null })),
+        ("/v1/embeddings", json!({ "model": "fake-model", "input": "a", "cache": null })),
         (
             "/v1/answers",
             json!({ "prompt": "p", "answer": "a", "scope": null, "tags": null, "ttl": null,
@@ -128,7 +128,7 @@ async fn a_null_is_as_good_as_nothing() {
 #[tokio::test]
 async fn a_byte_order_mark_is_skipped_and_other_encodings_are_named() {
     let server = Server::start();
-    let body = r#"{"model":"all-MiniLM-L6-v2","input":"café"}"#;
+    let body = r#"{"model":"fake-model","input":"café"}"#;
     assert_eq!(server.post_raw(format!("\u{feff}{body}")).await.status, 200);
     let marked = format!("\u{feff}{body}");
     let little: Vec<u8> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -263,7 +263,7 @@ async fn a_key_is_accepted_in_every_header_that_clients_put_it_in() {
 /// A browser on this machine shows pages from elsewhere, and what they ask would be the operator's to pay.
 #[tokio::test]
 async fn pages_of_other_sites_are_served_only_with_keys() {
-    let body = || json!({ "model": "all-MiniLM-L6-v2", "input": "a" }).to_string();
+    let body = || json!({ "model": "fake-model", "input": "a" }).to_string();
     let from = async |server: &Server, site, key| {
         let headers = [("sec-fetch-site", site), ("content-type", "text/plain"), ("authorization", key)];
         server.ask("POST", "/v1/embeddings", &headers, body()).await

@@ -177,7 +177,7 @@ async fn cache_directives_are_obeyed() {
         .client()
         .post(format!("{}/v1/embeddings", server.url()))
         .header("cache-control", "no-cache")
-        .body(r#"{"model":"all-MiniLM-L6-v2","input":"tetera"}"#)
+        .body(r#"{"model":"fake-model","input":"tetera"}"#)
         .send()
         .await
         .unwrap();

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
-use crate::program::{Answer, Server, likewise, remote, until};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::{Answer, Server, likewise, until};
 
 fn start_in(dir: &TempDir) -> Server {
     Server::spawn(&mut likewise("serve", dir.path()))
@@ -82,7 +82,7 @@ async fn texts_are_found_by_what_they_mean_and_still_after_a_restart() {
     for (field, value) in [
         ("metric", json!("cosine")),
         ("dimensions", json!(384)),
-        ("model", json!("all-MiniLM-L6-v2")),
+        ("model", json!("fake-model")),
         ("documents", json!(3)),
         ("version", json!(1)),
     ] {
@@ -351,7 +351,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
         ("new", json!({ "dimensions": 0 }), 400, "dimensions"),
         ("new", json!({ "dimensions": 100_000 }), 400, "dimensions"),
         ("new", json!({ "model": "gpt" }), 404, "model"),
-        ("new", json!({ "model": "all-MiniLM-L6-v2", "dimensions": 3 }), 400, "dimensions"),
+        ("new", json!({ "model": "fake-model", "dimensions": 3 }), 400, "dimensions"),
     ] {
         let answer = server.ask("PUT", &format!("/v1/collections/{name}"), &[], body.to_string()).await;
         assert_eq!(

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
-use crate::program::{Answer, Server, remote};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::{Answer, Server};
 
 /// What a probe may take on a machine that is busy with other tests, in a build that is not optimised.
 const PROBE_MAX: Duration = Duration::from_secs(5);

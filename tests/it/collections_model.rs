@@ -19,9 +19,9 @@ use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, remote};
 use crate::kill::splitmix;
-use crate::program::{Server, remote, until};
+use crate::program::{Server, until};
 
 const DIM: usize = 2;
 const IDS: u8 = 12;

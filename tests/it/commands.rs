@@ -6,8 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
-use crate::program::{Server, model_dir, output, remote};
+use crate::endpoint::{Endpoint, remote};
+use crate::model;
+use crate::program::{Server, output};
 
 fn run(server: &Server, arguments: &[&str], input: &str) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
@@ -137,27 +138,6 @@ fn an_import_waits_for_a_server_that_is_busy() {
 }
 
 #[test]
-fn searches_are_judged_on_data_in_the_layout_of_beir() {
-    let dir = TempDir::new().unwrap();
-    let write = |name: &str, text: &str| fs_err::write(dir.path().join(name), text).unwrap();
-    let corpus = [("a", "coffee machine"), ("b", "winter scarf"), ("c", "running shoes")];
-    let corpus =
-        corpus.map(|(id, text)| format!("{{\"_id\": \"{id}\", \"title\": \"\", \"text\": \"{text}\"}}\n"));
-    write("corpus.jsonl", &corpus.concat());
-    write(
-        "queries.jsonl",
-        "{\"_id\": \"1\", \"text\": \"espresso\"}\n{\"_id\": \"2\", \"text\": \"cold neck\"}\n",
-    );
-    write("qrels.tsv", "query-id\tcorpus-id\tscore\n1\ta\t1\n2\tb\t2\n");
-    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
-    program.args(["evaluate", "search"]).arg(dir.path()).arg("--model").arg(model_dir());
-    let judged = output(program.arg("--data-dir").arg(dir.path().join("data")));
-    let said = String::from_utf8_lossy(&judged.stdout).into_owned();
-    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
-    assert!(said.contains("3 documents, 2 judged queries") && said.contains("nDCG@10 1.0000"), "{said}");
-}
-
-#[test]
 fn the_cost_of_repeated_questions_is_reported() {
     let dir = TempDir::new().unwrap();
     let questions = dir.path().join("questions.txt");
@@ -165,7 +145,7 @@ fn the_cost_of_repeated_questions_is_reported() {
     let evaluate = |mode: &str| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
         program.args(["evaluate", "answers"]).arg(&questions).args(["--mode", mode, "--requests", "300"]);
-        program.args(["--upstream-ms", "0", "--model"]).arg(model_dir()).env("LIKEWISE_LOG", "warn");
+        program.args(["--upstream-ms", "0", "--model"]).arg(model::dir()).env("LIKEWISE_LOG", "warn");
         let done = output(&mut program);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()

@@ -16,7 +16,7 @@ fn keyed(method: &str, path: &str, more: &str) -> String {
 
 fn embeddings(texts: usize) -> String {
     let texts: Vec<String> = (0..texts).map(|n| format!("text {n}")).collect();
-    let body = json!({ "model": "all-MiniLM-L6-v2", "input": texts }).to_string();
+    let body = json!({ "model": "fake-model", "input": texts }).to_string();
     format!("POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 

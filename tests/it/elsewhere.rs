@@ -50,7 +50,7 @@ async fn another_model_may_take_other_shapes_and_its_refusal_is_passed_on() {
     upstream.next(Mode::Reply(404, vec![], r#"{"error":{"message":"no such model"}}"#.to_owned()));
     assert_eq!(ask(&server, &json!({ "model": "none", "input": "a" })).await.status, 404);
     // An input that is invalid for a local model is refused here.
-    let images = json!({ "model": "all-MiniLM-L6-v2", "input": [{ "image": "data:," }] });
+    let images = json!({ "model": "fake-model", "input": [{ "image": "data:," }] });
     let answer = ask(&server, &images).await;
     assert_eq!((answer.status, answer.error()), (400, ("invalid_input", Some("input[0]"))));
     let nameless = json!({ "input": "a" });

@@ -4,6 +4,8 @@
 //! embedded again, and when an entry is stored under another's key.
 
 use std::convert::Infallible;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +20,20 @@ use tokio::net::TcpListener;
 pub(crate) const DIM: usize = 384;
 
 type Answer = Response<axum::body::Body>;
+
+/// The server with a model behind the endpoint at `url`, and `dir` as its data directory.
+pub(crate) fn remote(dir: &Path, url: &str) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    program.arg("serve").arg("--data-dir").arg(dir);
+    program
+        .env("LIKEWISE__EMBED__REMOTE__BASE_URL", url)
+        .env("LIKEWISE__EMBED__REMOTE__MODEL", "mock")
+        .env("LIKEWISE__EMBED__REMOTE__DIM", DIM.to_string())
+        .env("LIKEWISE__EMBED__REMOTE__BACKOFF_MS", "1")
+        .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576")
+        .env("LIKEWISE_LOG", "warn");
+    program
+}
 
 /// The endpoint. It ends with the runtime of its test.
 pub(crate) struct Endpoint {

@@ -6,8 +6,9 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
-use crate::program::{Server, model_dir, output, remote};
+use crate::endpoint::{Endpoint, remote};
+use crate::model;
+use crate::program::{Server, output};
 
 struct Imports {
     server: Server,
@@ -176,7 +177,7 @@ fn texts_are_embedded_without_their_byte_order_marks() {
     fs_err::write(&file, "\u{feff}uno\r\n\u{feff}\r\n\u{feff}dos\n").unwrap();
     let embed = |file: &PathBuf| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
-        program.arg("embed").arg(file).arg("--model").arg(model_dir());
+        program.arg("embed").arg(file).arg("--model").arg(model::dir());
         output(program.arg("--data-dir").arg(dir.path().join("data")).env("LIKEWISE_LOG", "warn"))
     };
     let done = embed(&file);

@@ -11,9 +11,9 @@ use base64_simd::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, remote};
 use crate::kill::splitmix;
-use crate::program::{Answer, Server, output, remote, until};
+use crate::program::{Answer, Server, output, until};
 
 const DIM: usize = 24;
 const ROWS: u64 = 3000;

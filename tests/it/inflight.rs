@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::endpoint::Endpoint;
-use crate::program::{Server, remote, until};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::{Server, until};
 
 const BUDGET: u64 = 64 << 20;
 /// What a connection takes that waits for its next request: the buffers that hyper begins with, and what describes it.

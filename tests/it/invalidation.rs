@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
-use crate::program::{Answer, Server, remote};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::{Answer, Server};
 
 fn start_in(dir: &TempDir, endpoint: &Endpoint) -> Server {
     Server::spawn(&mut remote(dir.path(), &endpoint.url))

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::endpoint::{Endpoint, vector};
-use crate::program::{Server, remote};
+use crate::endpoint::{Endpoint, remote, vector};
+use crate::program::Server;
 
 const WRITERS: usize = 8;
 const TEXTS_PER_REQUEST: u64 = 4;

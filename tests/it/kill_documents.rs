@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, remote};
 use crate::kill::{number_from, splitmix};
-use crate::program::{Server, remote};
+use crate::program::Server;
 
 const CLIENTS: u64 = 8;
 const ACKNOWLEDGED_MIN: usize = 5_000;

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, remote};
 use crate::kill::{number_from, splitmix};
-use crate::program::{Server, remote};
+use crate::program::Server;
 
 const CLIENTS: usize = 8;
 const INVALIDATED_MIN: usize = 2_000;

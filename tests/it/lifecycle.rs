@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::program::{Server, likewise, model_dir, output, until};
+use crate::model;
+use crate::program::{Server, likewise, output, until};
 use crate::raw::Raw;
 
 const PROBE: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -26,7 +27,7 @@ async fn requests_under_way_finish_before_the_server_stops() {
         let request = server
             .client()
             .post(format!("{}/v1/embeddings", server.url()))
-            .body(json!({ "model": "all-MiniLM-L6-v2", "input": texts }).to_string());
+            .body(json!({ "model": "fake-model", "input": texts }).to_string());
         async move { request.send().await.unwrap().bytes().await.unwrap() }
     });
     // The request is under way once its texts are queued or being embedded.
@@ -122,7 +123,7 @@ fn a_model_that_cannot_be_used_is_named() {
     assert!(said.contains("nowhere"), "{said}");
     let broken = |file: &str, change: &dyn Fn(&Path)| {
         let model = dir.path().join(file.replace('/', "-"));
-        copy(&model_dir(), &model);
+        copy(&model::dir(), &model);
         change(&model.join(file));
         let said = serve(&model);
         assert!(said.contains(file), "{file}: {said}");
@@ -206,7 +207,7 @@ async fn abandoned_work_is_dropped_before_it_starts() {
         let request = server
             .client()
             .post(format!("{}/v1/embeddings", server.url()))
-            .body(json!({ "model": "all-MiniLM-L6-v2", "input": texts(n) }).to_string());
+            .body(json!({ "model": "fake-model", "input": texts(n) }).to_string());
         let asking = tokio::spawn(request.send());
         until("texts are queued", async || server.stat("/model/queued_texts").await > 0).await;
         asking.abort();

@@ -1,7 +1,7 @@
 //! The server from outside, and the guarantees that no single module can test. One binary, so that it is linked once.
 //!
-//! Tests start the real program on a free port with a data directory of their own and talk HTTP. The model is the
-//! real default model; `make test` fetches it and says where it is in `LIKEWISE_TEST_MODEL`.
+//! Tests start the real program on a free port with a data directory of their own and talk HTTP. They need neither the
+//! network nor a model: `model` makes one. What needs a real model is in `tests/real_model`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
 mod advisories;
@@ -10,7 +10,6 @@ mod architecture;
 mod bad_input;
 mod batch;
 mod cache;
-mod clients;
 mod collections;
 mod collections_limits;
 mod collections_model;
@@ -20,7 +19,6 @@ mod contract;
 mod elsewhere;
 mod endpoint;
 mod floods;
-mod golden;
 mod imports;
 mod indexes;
 mod inflight;
@@ -29,6 +27,7 @@ mod kill;
 mod kill_documents;
 mod kill_objects;
 mod lifecycle;
+mod model;
 mod objects;
 mod objects_model;
 mod program;

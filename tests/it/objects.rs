@@ -4,8 +4,8 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
-use crate::program::{Answer, Server, remote, until};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::{Answer, Server, until};
 
 /// A server on `dir`; no request here needs its model.
 async fn start_in(dir: &TempDir, environment: &[(&str, &str)]) -> Server {

@@ -1,13 +1,15 @@
 //! Starts, asks and ends the real program.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::model;
 
 /// Nothing that a test waits for may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,33 +24,12 @@ pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waited in vain until {what}");
 }
 
-/// The directory of the default model.
-pub(crate) fn model_dir() -> PathBuf {
-    let dir = std::env::var_os("LIKEWISE_TEST_MODEL")
-        .expect("LIKEWISE_TEST_MODEL is not set: run `make test`, or set it to $(scripts/fetch_model.sh)");
-    PathBuf::from(dir)
-}
-
-/// The program with the default model and `dir` as its data directory.
+/// The program with the model of the tests and `dir` as its data directory.
 pub(crate) fn likewise(command: &str, dir: &Path) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
-    program.arg(command).arg("--data-dir").arg(dir).arg("--model").arg(model_dir());
+    program.arg(command).arg("--data-dir").arg(dir).arg("--model").arg(model::dir());
     program
-        .env("LIKEWISE__MODEL__NAME", "all-MiniLM-L6-v2")
-        .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576")
-        .env("LIKEWISE_LOG", "warn");
-    program
-}
-
-/// The server with a model behind the endpoint at `url`, and `dir` as its data directory.
-pub(crate) fn remote(dir: &Path, url: &str) -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
-    program.arg("serve").arg("--data-dir").arg(dir);
-    program
-        .env("LIKEWISE__EMBED__REMOTE__BASE_URL", url)
-        .env("LIKEWISE__EMBED__REMOTE__MODEL", "mock")
-        .env("LIKEWISE__EMBED__REMOTE__DIM", crate::endpoint::DIM.to_string())
-        .env("LIKEWISE__EMBED__REMOTE__BACKOFF_MS", "1")
+        .env("LIKEWISE__MODEL__NAME", model::NAME)
         .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576")
         .env("LIKEWISE_LOG", "warn");
     program
@@ -181,7 +162,7 @@ impl Server {
 
     /// Posts `fields` and the model's name to `/v1/embeddings`.
     pub(crate) async fn post(&self, mut fields: Value) -> Answer {
-        fields["model"] = "all-MiniLM-L6-v2".into();
+        fields["model"] = model::NAME.into();
         self.post_raw(fields.to_string()).await
     }
 

@@ -3,8 +3,8 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::endpoint::{Endpoint, vector};
-use crate::program::{Server, output, remote, until};
+use crate::endpoint::{Endpoint, remote, vector};
+use crate::program::{Server, output, until};
 
 fn start(dir: &TempDir, endpoint: &Endpoint) -> Server {
     Server::spawn(&mut remote(dir.path(), &endpoint.url))

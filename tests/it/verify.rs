@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::endpoint::Endpoint;
-use crate::program::{Server, output, remote};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::{Server, output};
 use serde_json::{Value, json};
 
 fn verify(dir: &Path, flags: &[&str]) -> (Option<i32>, String) {

@@ -11,7 +11,8 @@ use likewise::storage::{OsFiles, ReadMode};
 use serde_json::{Value, json};
 
 use super::{DIM, Fixture, ROWS, describe, encoded, indexed, make, post, recall, upsert, vector};
-use crate::program::{Server, remote, until};
+use crate::endpoint::remote;
+use crate::program::{Server, until};
 
 /// So slow that a build is seen while it runs.
 const SLOW: (&str, &str) = ("LIKEWISE__SEARCH__INDEX__EF_CONSTRUCTION", "20000");

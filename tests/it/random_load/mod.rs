@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use self::requests::{Random, Request, request};
 use self::wire::{Answer, Client};
-use crate::endpoint::Endpoint;
-use crate::program::{Server, remote};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::Server;
 
 /// Requests of the short run.
 const REQUESTS: usize = 4_000;

@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
-use crate::program::model_dir;
+use crate::model;
 
 /// Runs the tests of one client; what they print.
 fn run(client: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/client_tests.sh");
     let output = Command::new(script)
         .arg(env!("CARGO_BIN_EXE_likewise"))
-        .arg(model_dir())
+        .arg(model::dir())
         .arg(client)
         .output()
         .expect("the script starts");

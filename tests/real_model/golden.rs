@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{Server, model_dir};
+use crate::model;
+use crate::program::Server;
 
 /// Smallest cosine to the vector of sentence-transformers.
 const COSINE_MIN: f64 = 0.99999;
@@ -42,7 +43,7 @@ async fn vectors(model: &Path, environment: &[(&str, &str)], texts: &[String]) -
     settings.extend(environment);
     let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_likewise"));
     program.arg("serve").arg("--data-dir").arg(dir.path()).envs(settings);
-    program.env("LIKEWISE__MODEL__ALIASES", "all-MiniLM-L6-v2");
+    program.env("LIKEWISE__MODEL__ALIASES", model::NAME);
     let server = Server::spawn(&mut program);
     server.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await.vectors()
 }
@@ -63,7 +64,7 @@ fn assert_golden(own: &[Vec<f32>], golden: &[Vec<f32>], texts: &[String]) {
 #[tokio::test]
 async fn the_default_models_vectors_are_those_of_sentence_transformers() {
     let texts = texts();
-    let own = vectors(&model_dir(), &[], &texts).await;
+    let own = vectors(&model::dir(), &[], &texts).await;
     assert_golden(&own, &golden("all-MiniLM-L6-v2.f32", 384), &texts);
 }
 
@@ -71,10 +72,10 @@ async fn the_default_models_vectors_are_those_of_sentence_transformers() {
 async fn a_text_alone_and_in_any_batch_is_the_same_vector() {
     // Every fourth text: all languages and lengths are among them, and a pass for each text stays affordable.
     let texts: Vec<String> = texts().into_iter().step_by(4).collect();
-    let whole = vectors(&model_dir(), &[], &texts).await;
+    let whole = vectors(&model::dir(), &[], &texts).await;
     // Every text is over the budget of a pass, so it rides alone.
-    let alone = vectors(&model_dir(), &[("LIKEWISE__EMBED__BATCH_TOKENS_MAX", "1")], &texts).await;
-    let one_pass = vectors(&model_dir(), &[("LIKEWISE__EMBED__BATCH_TOKENS_MAX", "100000")], &texts).await;
+    let alone = vectors(&model::dir(), &[("LIKEWISE__EMBED__BATCH_TOKENS_MAX", "1")], &texts).await;
+    let one_pass = vectors(&model::dir(), &[("LIKEWISE__EMBED__BATCH_TOKENS_MAX", "100000")], &texts).await;
     let difference = |one: &[Vec<f32>], two: &[Vec<f32>]| {
         let pairs = one.iter().flatten().zip(two.iter().flatten());
         pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
