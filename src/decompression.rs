@@ -15,7 +15,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// A way in which a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Coding {
+pub(crate) enum ReplyCoding {
     /// RFC 1952.
     Gzip,
     /// RFC 1950, or RFC 1951 without its header.
@@ -26,28 +26,28 @@ pub(crate) enum Coding {
     Other,
 }
 
-impl Coding {
+impl ReplyCoding {
     /// How a body is compressed whose `content-encoding` lines these are; `None` if it is not.
-    pub(crate) fn of<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<Coding> {
+    pub(crate) fn of<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<ReplyCoding> {
         let mut lines = lines.into_iter();
         let (first, more) = (lines.next()?, lines.next());
         let coding = match first.trim_ascii().to_ascii_lowercase().as_slice() {
             b"" | b"identity" => None,
-            b"gzip" | b"x-gzip" => Some(Coding::Gzip),
-            b"deflate" => Some(Coding::Deflate),
-            b"zstd" => Some(Coding::Zstd),
-            _ => Some(Coding::Other),
+            b"gzip" | b"x-gzip" => Some(ReplyCoding::Gzip),
+            b"deflate" => Some(ReplyCoding::Deflate),
+            b"zstd" => Some(ReplyCoding::Zstd),
+            _ => Some(ReplyCoding::Other),
         };
-        if more.is_some() { Some(Coding::Other) } else { coding }
+        if more.is_some() { Some(ReplyCoding::Other) } else { coding }
     }
 }
 
 /// The body as it was before it was compressed. Breaks off where it cannot be read.
 pub(crate) fn decompressed(
     body: BoxStream<'static, Result<Bytes>>,
-    coding: Coding,
+    coding: ReplyCoding,
 ) -> BoxStream<'static, Result<Bytes>> {
-    let begun = Body { body, coding, decoder: None, buffer: vec![0; PIECE_BYTES] };
+    let begun = Decompressing { body, coding, decoder: None, buffer: vec![0; PIECE_BYTES] };
     let pieces = stream::unfold(Some(begun), |body| async move {
         let mut body = body?;
         match body.next().await.transpose()? {
@@ -58,15 +58,15 @@ pub(crate) fn decompressed(
     pieces.boxed()
 }
 
-struct Body {
+struct Decompressing {
     body: BoxStream<'static, Result<Bytes>>,
-    coding: Coding,
+    coding: ReplyCoding,
     /// None until something has come: an empty body is one of no bytes.
     decoder: Option<Decoder>,
     buffer: Vec<u8>,
 }
 
-impl Body {
+impl Decompressing {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(decoder) = &mut self.decoder {
@@ -107,20 +107,20 @@ struct Feed {
 }
 
 impl Decoder {
-    fn new(coding: Coding, bytes: Bytes) -> std::io::Result<Decoder> {
+    fn new(coding: ReplyCoding, bytes: Bytes) -> std::io::Result<Decoder> {
         // By RFC 9110 `deflate` has zlib's header, which some servers leave out (RFC 1950 section 2.2: CM is 8).
         let has_header = bytes.first().is_some_and(|first| first & 0x0f == 8 && first >> 4 <= 7);
         let feed = Feed { bytes, is_over: false };
         Ok(match coding {
-            Coding::Gzip => Decoder::Gzip(MultiGzDecoder::new(feed)),
-            Coding::Deflate if has_header => Decoder::Zlib(ZlibDecoder::new(feed)),
-            Coding::Deflate => Decoder::Deflate(DeflateDecoder::new(feed)),
-            Coding::Zstd => {
+            ReplyCoding::Gzip => Decoder::Gzip(MultiGzDecoder::new(feed)),
+            ReplyCoding::Deflate if has_header => Decoder::Zlib(ZlibDecoder::new(feed)),
+            ReplyCoding::Deflate => Decoder::Deflate(DeflateDecoder::new(feed)),
+            ReplyCoding::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(feed)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
                 Decoder::Zstd(decoder)
             }
-            Coding::Other => return Err(ErrorKind::Unsupported.into()),
+            ReplyCoding::Other => return Err(ErrorKind::Unsupported.into()),
         })
     }
 
@@ -205,11 +205,11 @@ mod tests {
         let text = TEXT.repeat(1000);
         let zstd = zstd::encode_all(text.as_bytes(), 3).unwrap();
         let codings = [
-            (Coding::Gzip, gzip(text.as_bytes())),
-            (Coding::Gzip, [gzip(&text.as_bytes()[..100]), gzip(&text.as_bytes()[100..])].concat()),
-            (Coding::Deflate, zlib(text.as_bytes())),
-            (Coding::Deflate, raw(text.as_bytes())),
-            (Coding::Zstd, zstd),
+            (ReplyCoding::Gzip, gzip(text.as_bytes())),
+            (ReplyCoding::Gzip, [gzip(&text.as_bytes()[..100]), gzip(&text.as_bytes()[100..])].concat()),
+            (ReplyCoding::Deflate, zlib(text.as_bytes())),
+            (ReplyCoding::Deflate, raw(text.as_bytes())),
+            (ReplyCoding::Zstd, zstd),
         ];
         for (coding, bytes) in codings {
             for step in [1, 7, bytes.len()] {
@@ -234,14 +234,14 @@ mod tests {
         encoder.flush().unwrap();
         let begun = encoder.get_ref().clone();
         let open = stream::iter([Ok(Bytes::from(begun))]).chain(stream::pending()).boxed();
-        assert_eq!(decompressed(open, Coding::Gzip).next().await.unwrap().unwrap(), TEXT);
+        assert_eq!(decompressed(open, ReplyCoding::Gzip).next().await.unwrap().unwrap(), TEXT);
     }
 
     #[tokio::test]
     async fn what_grows_without_end_comes_in_pieces() {
         let bomb = gzip(&vec![0; 50 << 20]);
         assert!(bomb.len() < 60_000);
-        let mut body = decompressed(body(&bomb, bomb.len()), Coding::Gzip);
+        let mut body = decompressed(body(&bomb, bomb.len()), ReplyCoding::Gzip);
         for _ in 0..10 {
             assert!(body.next().await.unwrap().unwrap().len() <= PIECE_BYTES);
         }
@@ -249,11 +249,11 @@ mod tests {
 
     #[test]
     fn a_coding_is_known_by_its_name() {
-        let of = |lines: &[&str]| Coding::of(lines.iter().map(|line| line.as_bytes()));
+        let of = |lines: &[&str]| ReplyCoding::of(lines.iter().map(|line| line.as_bytes()));
         assert_eq!(of(&[]), None);
         assert_eq!([of(&["identity"]), of(&[""])], [None, None]);
-        assert_eq!([of(&["GZIP "]), of(&["x-gzip"])], [Some(Coding::Gzip); 2]);
-        assert_eq!([of(&["deflate"]), of(&["zstd"])], [Some(Coding::Deflate), Some(Coding::Zstd)]);
-        assert_eq!([of(&["br"]), of(&["gzip, gzip"]), of(&["gzip", "gzip"])], [Some(Coding::Other); 3]);
+        assert_eq!([of(&["GZIP "]), of(&["x-gzip"])], [Some(ReplyCoding::Gzip); 2]);
+        assert_eq!([of(&["deflate"]), of(&["zstd"])], [Some(ReplyCoding::Deflate), Some(ReplyCoding::Zstd)]);
+        assert_eq!([of(&["br"]), of(&["gzip, gzip"]), of(&["gzip", "gzip"])], [Some(ReplyCoding::Other); 3]);
     }
 }

@@ -86,14 +86,14 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     message: Arc<str>,
-    field: Option<Arc<Field>>,
+    field: Option<Arc<ErrorField>>,
     retry_after_seconds: Option<u32>,
     context: Vec<(&'static str, Arc<str>)>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The field that an error is about.
-struct Field {
+struct ErrorField {
     path: FieldPath,
     /// Where the message names it.
     message_at: Option<usize>,
@@ -121,7 +121,7 @@ impl Error {
     pub fn naming(kind: Kind, field: impl Into<FieldPath>, before: &str, after: &str) -> Error {
         let path = field.into();
         let error = Error::new(kind, format!("{before}{path}{after}"));
-        Error { field: Some(Arc::new(Field { path, message_at: Some(before.len()) })), ..error }
+        Error { field: Some(Arc::new(ErrorField { path, message_at: Some(before.len()) })), ..error }
     }
 
     /// An error of the operating system; a full disk has a kind of its own.
@@ -135,7 +135,7 @@ impl Error {
     /// Names the field of the input that is at fault.
     #[must_use]
     pub fn param(mut self, field: impl Into<FieldPath>) -> Error {
-        self.field = Some(Arc::new(Field { path: field.into(), message_at: None }));
+        self.field = Some(Arc::new(ErrorField { path: field.into(), message_at: None }));
         self
     }
 
@@ -148,7 +148,7 @@ impl Error {
             let (before, after) = (&self.message[..at], &self.message[at + field.path.as_str().len()..]);
             self.message = format!("{before}{path}{after}").into();
         }
-        self.field = Some(Arc::new(Field { path, message_at: field.message_at }));
+        self.field = Some(Arc::new(ErrorField { path, message_at: field.message_at }));
         self
     }
 

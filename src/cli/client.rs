@@ -14,7 +14,7 @@ const WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30
 
 /// Which server to ask.
 #[derive(Debug, Args)]
-pub(super) struct Target {
+pub(super) struct ServerArgs {
     /// Where the server listens.
     #[arg(long, value_name = "URL", env = "LIKEWISE_URL", default_value = "http://127.0.0.1:8420")]
     url: String,
@@ -23,7 +23,7 @@ pub(super) struct Target {
     api_key: Option<String>,
 }
 
-impl Target {
+impl ServerArgs {
     /// A request to the path whose segments are `segments`; they are percent-encoded here.
     pub(super) fn request(&self, method: Method, segments: &[&str]) -> Result<RequestBuilder> {
         let bad_url =

@@ -49,7 +49,7 @@ enum Purpose {
 }
 
 /// One line of the input.
-struct Line {
+struct TextLine {
     id: serde_json::Value,
     text: String,
 }
@@ -83,7 +83,7 @@ impl Embed {
     }
 
     /// All lines, checked before the model is asked for anything.
-    fn read(&self) -> Result<Vec<Line>> {
+    fn read(&self) -> Result<Vec<TextLine>> {
         let reader: Box<dyn BufRead> = if self.is_standard_input() {
             Box::new(io::stdin().lock())
         } else {
@@ -105,7 +105,7 @@ impl Embed {
         lines_of(reader).map(parsed).collect()
     }
 
-    async fn embed(&self, engine: &Engine, lines: &[Line]) -> Result<Counts> {
+    async fn embed(&self, engine: &Engine, lines: &[TextLine]) -> Result<Counts> {
         let mut output = self.open_output()?;
         let progress = super::bar(lines.len());
         let mut counts = Counts::default();
@@ -135,7 +135,7 @@ impl Embed {
         })
     }
 
-    fn request(&self, models: &ModelRegistry, lines: &[Line]) -> Request {
+    fn request(&self, models: &ModelRegistry, lines: &[TextLine]) -> Request {
         Request {
             model: Arc::clone(models.default_model()),
             texts: lines.iter().map(|line| line.text.clone()).collect(),
@@ -150,9 +150,9 @@ impl Embed {
     }
 }
 
-fn parse(format: Format, index: usize, line: String) -> Result<Line> {
+fn parse(format: Format, index: usize, line: String) -> Result<TextLine> {
     if format == Format::Plain {
-        return Ok(Line { id: index.into(), text: line });
+        return Ok(TextLine { id: index.into(), text: line });
     }
     let fault = |error: Error| error.with("line", index + 1);
     let json: JsonLine = serde_json::from_str(&line)
@@ -160,10 +160,10 @@ fn parse(format: Format, index: usize, line: String) -> Result<Line> {
     if json.text.is_empty() {
         return Err(fault(Error::invalid("text", "text is an empty string")));
     }
-    Ok(Line { id: json.id.unwrap_or_else(|| index.into()), text: json.text })
+    Ok(TextLine { id: json.id.unwrap_or_else(|| index.into()), text: json.text })
 }
 
-fn write_line(output: &mut dyn Write, line: &Line, vector: &[u8]) -> Result<()> {
+fn write_line(output: &mut dyn Write, line: &TextLine, vector: &[u8]) -> Result<()> {
     let numbers: Vec<f32> =
         vector.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     let json = serde_json::json!({ "id": line.id, "text": line.text, "embedding": numbers });

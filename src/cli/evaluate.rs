@@ -27,11 +27,11 @@ const CHUNK: usize = 256;
 #[derive(Debug, Args)]
 pub(super) struct Evaluate {
     #[command(subcommand)]
-    what: What,
+    what: Evaluation,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Evaluation {
     /// Search: nDCG, recall and reciprocal rank of the first ten results, over a corpus in the layout of BEIR.
     Search(EvaluateSearch),
     Answers(super::evaluate_answers::EvaluateAnswers),
@@ -50,7 +50,7 @@ struct EvaluateSearch {
 }
 
 #[derive(Deserialize)]
-struct Text {
+struct BeirText {
     #[serde(rename = "_id")]
     id: String,
     #[serde(default)]
@@ -73,8 +73,8 @@ struct Scores {
 impl Evaluate {
     pub(super) async fn run(self) -> Result<()> {
         match self.what {
-            What::Search(search) => search.run().await,
-            What::Answers(answers) => answers.run().await,
+            Evaluation::Search(search) => search.run().await,
+            Evaluation::Answers(answers) => answers.run().await,
         }
     }
 }
@@ -85,7 +85,8 @@ impl EvaluateSearch {
         let (corpus, queries) =
             (texts(&search.dir.join("corpus.jsonl"))?, texts(&search.dir.join("queries.jsonl"))?);
         let judgements = judgements(&search.qrels())?;
-        let judged: Vec<&Text> = queries.iter().filter(|query| judgements.contains_key(&query.id)).collect();
+        let judged: Vec<&BeirText> =
+            queries.iter().filter(|query| judgements.contains_key(&query.id)).collect();
         if judged.is_empty() {
             return Err(
                 Error::new(Kind::InvalidInput, "no query is judged").with("file", search.qrels().display())
@@ -111,7 +112,7 @@ impl EvaluateSearch {
     }
 }
 
-fn texts(path: &Path) -> Result<Vec<Text>> {
+fn texts(path: &Path) -> Result<Vec<BeirText>> {
     json_lines(path)?.collect()
 }
 
@@ -143,8 +144,8 @@ fn open(path: &Path) -> Result<BufReader<File>> {
 async fn evaluate(
     collections: &Arc<Collections>,
     name: &str,
-    corpus: &[Text],
-    judged: &[&Text],
+    corpus: &[BeirText],
+    judged: &[&BeirText],
     judgements: &Judgements,
 ) -> Result<String> {
     let spec = Spec { metric: Metric::Cosine, model: None, dim: None, index: Indexed::Exact };
@@ -152,7 +153,7 @@ async fn evaluate(
     let principal = Arc::new(Principal::default());
     let progress = super::bar(corpus.len());
     for chunk in corpus.chunks(CHUNK) {
-        let draft = |text: &Text| NewDocument {
+        let draft = |text: &BeirText| NewDocument {
             document: Document {
                 id: text.id.clone(),
                 text: Some(format!("{} {}", text.title, text.text).trim().to_owned()),
@@ -169,7 +170,7 @@ async fn evaluate(
     progress.finish_and_clear();
     let (mut sums, started) = (Scores::default(), Instant::now());
     // One without a word finds nothing, which counts.
-    let asked: Vec<&&Text> = judged.iter().filter(|query| !query.text.is_empty()).collect();
+    let asked: Vec<&&BeirText> = judged.iter().filter(|query| !query.text.is_empty()).collect();
     for chunk in asked.chunks(CHUNK) {
         let search = Search {
             input: Input::Texts(chunk.iter().map(|query| query.text.clone()).collect()),

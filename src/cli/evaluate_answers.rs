@@ -74,17 +74,17 @@ enum Mode {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct QuestionLine {
     text: String,
 }
 
 /// An upstream that answers everything.
-struct Simulated {
+struct SimulatedUpstream {
     takes: Duration,
     completion_tokens: u32,
 }
 
-impl Simulated {
+impl SimulatedUpstream {
     fn usage(&self, body: &[u8]) -> TokenUsage {
         TokenUsage {
             prompt_tokens: u32::try_from(body.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
@@ -93,7 +93,7 @@ impl Simulated {
     }
 }
 
-impl Origin for Simulated {
+impl Origin for SimulatedUpstream {
     fn name(&self, _: &str) -> Result<Arc<str>> {
         Ok(MODEL.into())
     }
@@ -143,7 +143,7 @@ impl EvaluateAnswers {
         config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
         config.answers.normalize_questions = self.mode == Mode::Normalized;
         config.cache.namespaces.entry("llm_responses".into()).or_default().ttl_seconds = Some(86_400);
-        let origin = Simulated {
+        let origin = SimulatedUpstream {
             takes: Duration::from_millis(self.upstream_ms),
             completion_tokens: self.completion_tokens,
         };
@@ -174,7 +174,9 @@ impl EvaluateAnswers {
     fn texts(&self) -> Result<Vec<String>> {
         let is_json = self.file.extension().is_some_and(|extension| extension == "jsonl");
         let mut texts: Vec<String> = if is_json {
-            json_lines(&self.file)?.map(|line| line.map(|Line { text }| text)).collect::<Result<_>>()?
+            json_lines(&self.file)?
+                .map(|line| line.map(|QuestionLine { text }| text))
+                .collect::<Result<_>>()?
         } else {
             let unreadable = |error| Error::new(Kind::Config, "read the questions").source(error);
             fs_err::read_to_string(&self.file).map_err(unreadable)?.lines().map(str::to_owned).collect()

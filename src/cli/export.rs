@@ -9,14 +9,14 @@ use likewise::error::{Error, Kind, Result};
 use reqwest::{Method, Response};
 use serde_json::{Map, Value};
 
-use super::client::{Target, answer};
+use super::client::{ServerArgs, answer};
 use super::npy;
 
 /// Write the documents of a collection of a running server, as they are at one moment.
 #[derive(Debug, Args)]
 pub(super) struct Export {
     #[command(flatten)]
-    target: Target,
+    target: ServerArgs,
     /// The collection.
     collection: String,
     /// Where the JSON lines go, `-` for standard output. A name that ends in `.npy` gets the vectors as f32, and

@@ -7,13 +7,13 @@ use clap::Args;
 use likewise::error::{Error, Kind, Result};
 use reqwest::Method;
 
-use super::client::{Target, answer};
+use super::client::{ServerArgs, answer};
 
 /// Print an object of a running server. Exits with 3 if it is not cached.
 #[derive(Debug, Args)]
 pub(super) struct Get {
     #[command(flatten)]
-    target: Target,
+    target: ServerArgs,
     /// The namespace, such as `products`.
     namespace: String,
     /// The key.

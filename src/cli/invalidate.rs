@@ -5,15 +5,15 @@ use likewise::error::{Error, Kind, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Target, answer};
+use super::client::{ServerArgs, answer};
 
 /// Hide entries of a running server: by tags, by entity, by namespace and keys, or all.
 #[derive(Debug, Args)]
 pub(super) struct Invalidate {
     #[command(flatten)]
-    target: Target,
+    target: ServerArgs,
     #[command(flatten)]
-    what: What,
+    what: InvalidationArgs,
     /// Objects of the namespace, instead of all of it.
     #[arg(long = "key", value_name = "KEY", requires = "namespace")]
     keys: Vec<String>,
@@ -27,7 +27,7 @@ pub(super) struct Invalidate {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct What {
+struct InvalidationArgs {
     /// Entries that carry this tag; may be given several times.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
@@ -53,7 +53,7 @@ impl Invalidate {
     }
 
     fn body(&self) -> Result<Value> {
-        let What { tags, entity, namespace, all } = &self.what;
+        let InvalidationArgs { tags, entity, namespace, all } = &self.what;
         let mut body = match (entity, namespace) {
             (Some(entity), _) => {
                 let (kind, id) = entity.split_once(':').ok_or_else(|| {

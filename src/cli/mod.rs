@@ -45,7 +45,7 @@ enum Command {
     Embed(embed::Embed),
     Verify(verify::Verify),
     Get(get::Get),
-    Put(put::Put),
+    Put(put::PutFile),
     Invalidate(invalidate::Invalidate),
     Import(import::Import),
     Export(export::Export),

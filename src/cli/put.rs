@@ -7,13 +7,13 @@ use clap::Args;
 use likewise::error::{Error, Result};
 use reqwest::Method;
 
-use super::client::{Target, answer};
+use super::client::{ServerArgs, answer};
 
 /// Store an object in a running server.
 #[derive(Debug, Args)]
-pub(super) struct Put {
+pub(super) struct PutFile {
     #[command(flatten)]
-    target: Target,
+    target: ServerArgs,
     /// The namespace, such as `products`.
     namespace: String,
     /// The key.
@@ -31,7 +31,7 @@ pub(super) struct Put {
     tags: Vec<String>,
 }
 
-impl Put {
+impl PutFile {
     pub(super) async fn run(self) -> Result<()> {
         let bytes = self.read()?;
         let request = self.target.request(Method::PUT, &["v1", "cache", &self.namespace, &self.key])?;

@@ -7,7 +7,7 @@ use likewise::error::{Error, Kind, Result};
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::client::{Target, answer};
+use super::client::{ServerArgs, answer};
 
 /// How often the server is asked whether it is done.
 const POLL: Duration = Duration::from_millis(200);
@@ -16,20 +16,20 @@ const POLL: Duration = Duration::from_millis(200);
 #[derive(Debug, Args)]
 pub(super) struct TakeSnapshot {
     #[command(flatten)]
-    target: Target,
+    target: ServerArgs,
     /// The collection.
     collection: String,
 }
 
 #[derive(Deserialize)]
 struct Snapshots {
-    data: Vec<Snapshot>,
+    data: Vec<SnapshotInfo>,
     is_indexing: bool,
     error: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Snapshot {
+struct SnapshotInfo {
     number: u64,
     factory: String,
     rows: usize,
@@ -45,7 +45,7 @@ impl TakeSnapshot {
             match now.data.pop() {
                 _ if now.is_indexing => tokio::time::sleep(POLL).await,
                 Some(made) if before.is_none_or(|before| made.number != before) => {
-                    let Snapshot { number, factory, rows, bytes, version } = made;
+                    let SnapshotInfo { number, factory, rows, bytes, version } = made;
                     eprintln!(
                         "snapshot {number}: {factory} of {rows} rows at version {version}, {bytes} bytes"
                     );

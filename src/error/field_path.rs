@@ -5,7 +5,7 @@ use std::fmt;
 
 /// A step from an input, or from one of its fields, to a field within it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+enum PathStep {
     Field(Cow<'static, str>),
     Element(usize),
 }
@@ -14,7 +14,7 @@ enum Step {
 /// them gives the path that its own caller knows, by [`FieldPath::renamed`] and [`Error::map_field`](super::Error::map_field).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPath {
-    steps: Vec<Step>,
+    steps: Vec<PathStep>,
     text: String,
 }
 
@@ -22,27 +22,27 @@ impl FieldPath {
     /// An element of the list at this path.
     #[must_use]
     pub fn element(mut self, index: usize) -> FieldPath {
-        self.push(Step::Element(index));
+        self.push(PathStep::Element(index));
         self
     }
 
     /// A field of the object at this path.
     #[must_use]
     pub fn field(mut self, name: impl Into<Cow<'static, str>>) -> FieldPath {
-        self.push(Step::Field(name.into()));
+        self.push(PathStep::Field(name.into()));
         self
     }
 
     /// Whether this is the path of the field `name` of the input, or of something within it.
     pub fn is_in(&self, name: &str) -> bool {
-        matches!(self.steps.first(), Some(Step::Field(first)) if first == name)
+        matches!(self.steps.first(), Some(PathStep::Field(first)) if first == name)
     }
 
     /// The index of the element of the list `name` that this is the path of, or of something within it.
     pub fn index_in(&self, name: &str) -> Option<usize> {
         match self.steps.get(1) {
-            Some(Step::Element(index)) if self.is_in(name) => Some(*index),
-            Some(Step::Element(_) | Step::Field(_)) | None => None,
+            Some(PathStep::Element(index)) if self.is_in(name) => Some(*index),
+            Some(PathStep::Element(_) | PathStep::Field(_)) | None => None,
         }
     }
 
@@ -84,15 +84,15 @@ impl FieldPath {
         path
     }
 
-    fn push(&mut self, step: Step) {
+    fn push(&mut self, step: PathStep) {
         match &step {
-            Step::Field(name) => {
+            PathStep::Field(name) => {
                 if !self.text.is_empty() {
                     self.text.push('.');
                 }
                 self.text.push_str(name);
             }
-            Step::Element(index) => self.text.push_str(&format!("[{index}]")),
+            PathStep::Element(index) => self.text.push_str(&format!("[{index}]")),
         }
         self.steps.push(step);
     }
@@ -101,13 +101,13 @@ impl FieldPath {
 /// A field of the input, by its name.
 impl From<&'static str> for FieldPath {
     fn from(name: &'static str) -> FieldPath {
-        FieldPath { steps: vec![Step::Field(name.into())], text: name.to_owned() }
+        FieldPath { steps: vec![PathStep::Field(name.into())], text: name.to_owned() }
     }
 }
 
 impl From<String> for FieldPath {
     fn from(name: String) -> FieldPath {
-        FieldPath { text: name.clone(), steps: vec![Step::Field(name.into())] }
+        FieldPath { text: name.clone(), steps: vec![PathStep::Field(name.into())] }
     }
 }
 

@@ -11,7 +11,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, ResponseBuilder};
 
-use super::routes::{Access, Routes, Table};
+use super::routes::{Access, RouteTable, Routes};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
@@ -38,7 +38,7 @@ async fn serve(State(document): State<Arc<str>>) -> impl IntoResponse {
 }
 
 /// The document of a table as JSON.
-pub(super) fn json(table: &Table) -> String {
+pub(super) fn json(table: &RouteTable) -> String {
     let mut contract = table.contract();
     let keyed = table.routes().iter().filter(|route| route.access.needs_key());
     add_admission(&mut contract, &keyed.map(|route| &*route.pattern).collect());

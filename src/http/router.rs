@@ -10,7 +10,7 @@ use super::admission::cors::Cors;
 use super::admission::{self, Admission, HttpService};
 use super::metrics::ServerMetrics;
 use super::operations::{Operations, Readiness};
-use super::routes::Table;
+use super::routes::RouteTable;
 use super::stats::Statistics;
 use super::{
     Options, answers, collections, contract, embeddings, forward, invalidation, models, objects, operations,
@@ -94,8 +94,8 @@ pub fn openapi() -> String {
 }
 
 /// All routes; without endpoints they are described, and not served.
-fn table(endpoints: Option<&Endpoints>) -> Table {
-    let mut table = Table::new(contract::frame());
+fn table(endpoints: Option<&Endpoints>) -> RouteTable {
+    let mut table = RouteTable::new(contract::frame());
     table.add(contract::routes(), endpoints.map(|all| &all.contract));
     table.add(operations::routes(), endpoints.map(|all| &all.operations));
     table.add(embeddings::routes(), endpoints.map(|all| &all.embeddings));
@@ -215,11 +215,11 @@ fn is_loopback(listen: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::forward::target::Target;
+    use crate::http::forward::target::ForwardTarget;
     use crate::http::routes::Access;
 
     /// Patterns of which this holds.
-    fn patterns(table: &Table, holds: impl Fn(Access) -> bool) -> Vec<String> {
+    fn patterns(table: &RouteTable, holds: impl Fn(Access) -> bool) -> Vec<String> {
         let found = table.routes().iter().filter(|route| holds(route.access));
         let mut patterns: Vec<String> = found.map(|route| route.pattern.to_string()).collect();
         patterns.sort();
@@ -258,11 +258,11 @@ mod tests {
         for route in table.routes().iter().filter(|route| route.pattern.starts_with("/v1/")) {
             let path = route.pattern.replace(['{', '}', '*'], "");
             let slips = [format!("{path}/x"), path.replace('s', "%73")];
-            let is_forwarded = slips.iter().any(|slip| Target::read(slip, &own).is_some());
+            let is_forwarded = slips.iter().any(|slip| ForwardTarget::read(slip, &own).is_some());
             assert_eq!(is_forwarded, shared.contains(&&*route.pattern), "{slips:?}");
         }
         for unknown in ["/v1/files", "/v1/responses/r/cancel"] {
-            assert!(Target::read(unknown, &own).is_some(), "{unknown}");
+            assert!(ForwardTarget::read(unknown, &own).is_some(), "{unknown}");
         }
     }
 }

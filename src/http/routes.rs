@@ -121,16 +121,16 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 }
 
 /// All routes.
-pub(super) struct Table {
+pub(super) struct RouteTable {
     router: Router,
     contract: OpenApi,
     routes: Vec<Route>,
 }
 
-impl Table {
+impl RouteTable {
     /// A table without routes. `contract` is the frame of the contract.
-    pub(super) fn new(contract: OpenApi) -> Table {
-        Table { router: Router::new(), contract, routes: Vec::new() }
+    pub(super) fn new(contract: OpenApi) -> RouteTable {
+        RouteTable { router: Router::new(), contract, routes: Vec::new() }
     }
 
     /// Adds the routes of a feature. Without a state they are described, and not served.

@@ -51,7 +51,7 @@ impl<'a> Json<'a> {
     pub fn parse(text: &'a [u8]) -> Result<Json<'a>> {
         let left = Cell::new(VALUES_MAX);
         let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let json = Reader { left: &left }.deserialize(&mut deserializer);
+        let json = ValueReader { left: &left }.deserialize(&mut deserializer);
         let json = json.and_then(|json| deserializer.end().map(|()| json));
         json.map_err(|error| {
             Error::new(
@@ -197,11 +197,11 @@ fn twice<'m>(members: &'m [(Cow<'_, str>, Json<'_>)]) -> Option<&'m str> {
 
 /// Reads one value, as long as fewer than so many have been read.
 #[derive(Clone, Copy)]
-struct Reader<'c> {
+struct ValueReader<'c> {
     left: &'c Cell<u32>,
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for ValueReader<'_> {
     type Value = Json<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
@@ -212,7 +212,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for ValueReader<'_> {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

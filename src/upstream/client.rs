@@ -21,7 +21,7 @@ use super::query::without_credentials;
 use super::refusal::looked_through;
 use super::reply::{Call, Headers, Origin, Reply, may_be_events};
 use super::response_headers::passed_on;
-use super::routes::{Key, Route, Routes};
+use super::routes::{RouteCredential, UpstreamRoute, UpstreamRoutes};
 use crate::byte_budget::ByteBudget;
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
@@ -30,7 +30,7 @@ use crate::pacing::{self, retry_after};
 /// A client of all upstreams. Shared by `Arc`.
 pub struct Upstream {
     http: reqwest::Client,
-    routes: Routes,
+    routes: UpstreamRoutes,
     forwards: Forwards,
     loop_mark: LoopMark,
     places: Arc<Semaphore>,
@@ -40,7 +40,7 @@ pub struct Upstream {
 }
 
 /// A reply that is being read.
-struct Body {
+struct ReplyBody {
     response: Response,
     deadline: Instant,
     /// How long the call may last, which makes the deadline.
@@ -72,7 +72,7 @@ impl Upstream {
             .map_err(|error| config("the client cannot be set up").source(error))?;
         Ok(Upstream {
             http,
-            routes: Routes::new(options)?,
+            routes: UpstreamRoutes::new(options)?,
             forwards: Forwards::new(&options.forwards)?,
             loop_mark: LoopMark::new(),
             places: Arc::new(Semaphore::new(options.requests_max)),
@@ -83,17 +83,17 @@ impl Upstream {
     }
 
     /// All routes.
-    pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<UpstreamRoute>> {
         self.routes.all()
     }
 
     /// Whether requests that name no model go there.
-    pub(super) fn is_of_none(&self, route: &Arc<Route>) -> bool {
+    pub(super) fn is_of_none(&self, route: &Arc<UpstreamRoute>) -> bool {
         self.routes.of_none().is_some_and(|known| Arc::ptr_eq(known, route))
     }
 
     /// The route of a model.
-    pub(super) fn route_of(&self, model: &str) -> Result<&Arc<Route>> {
+    pub(super) fn route_of(&self, model: &str) -> Result<&Arc<UpstreamRoute>> {
         self.routes.of_model(model)
     }
 
@@ -104,14 +104,14 @@ impl Upstream {
                 self.routes.of_none().ok_or_else(|| Error::new(Kind::NotFound, "there is no upstream"))?
             }
         };
-        if call.needs_clients_key && !matches!(route.key, Key::Clients) {
+        if call.needs_clients_key && !matches!(route.key, RouteCredential::Clients) {
             return Err(not_listed(&call.method, &call.path));
         }
         self.call_on(route, call).await
     }
 
     /// Asks one upstream.
-    pub(super) async fn call_on(&self, route: &Arc<Route>, call: Call) -> Result<Reply> {
+    pub(super) async fn call_on(&self, route: &Arc<UpstreamRoute>, call: Call) -> Result<Reply> {
         self.loop_mark.refuse_own(&call.headers)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Error::new(Kind::Overloaded, "too many requests wait for upstreams")
@@ -139,7 +139,7 @@ impl Upstream {
         }
     }
 
-    fn request(&self, route: &Route, base_url: &str, call: &Call) -> Result<Request> {
+    fn request(&self, route: &UpstreamRoute, base_url: &str, call: &Call) -> Result<Request> {
         let fault = |what: &str| Error::new(Kind::InvalidInput, format!("{what} cannot be passed on"));
         let method =
             Method::from_bytes(call.method.as_bytes()).map_err(|error| fault("the method").source(error))?;
@@ -154,13 +154,13 @@ impl Upstream {
         let (via, mark) = self.loop_mark.mark();
         headers.append(via, HeaderValue::from_str(mark).map_err(|error| fault("the mark").source(error))?);
         match (&route.key, &call.credential) {
-            (Key::Ours(key), _) => _ = headers.insert(AUTHORIZATION, key.clone()),
-            (Key::Clients, Some(credential)) => show(credential, &mut headers),
-            (Key::Clients, None) | (Key::None, _) => {}
+            (RouteCredential::Ours(key), _) => _ = headers.insert(AUTHORIZATION, key.clone()),
+            (RouteCredential::Clients, Some(credential)) => show(credential, &mut headers),
+            (RouteCredential::Clients, None) | (RouteCredential::None, _) => {}
         }
         let path = match &route.key {
-            Key::Clients => Cow::Borrowed(call.path.as_str()),
-            Key::Ours(_) | Key::None => without_credentials(&call.path),
+            RouteCredential::Clients => Cow::Borrowed(call.path.as_str()),
+            RouteCredential::Ours(_) | RouteCredential::None => without_credentials(&call.path),
         };
         let request = self.http.request(method, format!("{base_url}{path}"));
         let request = request.headers(headers).body(call.body.clone()).build();
@@ -213,7 +213,7 @@ impl Upstream {
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
         let (status, headers) = (response.status().as_u16(), passed_on(response.headers()));
         let idle_ms = may_be_events(&headers).then_some(self.options.idle_ms);
-        let body = Body { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
+        let body = ReplyBody { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
         let pieces = stream::unfold(Some(body), |body| async move {
             let mut body = body?;
             match body.next().await.transpose()? {
@@ -239,7 +239,7 @@ impl Origin for Upstream {
         if self.forwards.lists(method, path) {
             return Ok(false);
         }
-        let may_be_asked = self.routes().any(|route| matches!(route.key, Key::Clients));
+        let may_be_asked = self.routes().any(|route| matches!(route.key, RouteCredential::Clients));
         if may_be_asked { Ok(true) } else { Err(not_listed(method, path)) }
     }
 
@@ -259,7 +259,7 @@ impl Origin for Upstream {
     }
 }
 
-impl Body {
+impl ReplyBody {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         let idle = self.idle_ms.map(|idle_ms| (Instant::now() + Duration::from_millis(idle_ms), idle_ms));
         let (limit, option, limit_ms) = match idle {
@@ -288,7 +288,7 @@ impl From<Failed> for Error {
 }
 
 /// Tells the operator which upstream fails, at most once a second.
-fn warn_of_failure(route: &Route, base_url: &str, outcome: &Result<Response, Failed>) {
+fn warn_of_failure(route: &UpstreamRoute, base_url: &str, outcome: &Result<Response, Failed>) {
     let failed = match outcome {
         Ok(response) if response.status().is_server_error() => response.status().to_string(),
         Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => response.status().to_string(),

@@ -10,7 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::client::Upstream;
 use super::reply::{Call, Headers};
-use super::routes::{Key, Route};
+use super::routes::{RouteCredential, UpstreamRoute};
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 
@@ -40,7 +40,7 @@ struct Unseen<'a> {
 }
 
 /// The models that the configuration names.
-fn unseen(route: &Route) -> Vec<Box<RawValue>> {
+fn unseen(route: &UpstreamRoute) -> Vec<Box<RawValue>> {
     let unseen = |id| Unseen { id, object: "model", created: 0, owned_by: "upstream" };
     route.whole_names().filter_map(|id| to_raw_value(&unseen(id)).ok()).collect()
 }
@@ -54,12 +54,12 @@ impl Upstream {
 
     async fn models_of(
         &self,
-        route: &Arc<Route>,
+        route: &Arc<UpstreamRoute>,
         credential: Option<&Credential>,
         traces: &Headers,
     ) -> Vec<Box<RawValue>> {
         // A client's credential is for one upstream: others that take one must not see it.
-        if matches!(route.key, Key::Clients) && !self.is_of_none(route) {
+        if matches!(route.key, RouteCredential::Clients) && !self.is_of_none(route) {
             return unseen(route);
         }
         let listed = tokio::time::timeout(WITHIN, self.list_of(route, credential, traces)).await;
@@ -78,7 +78,7 @@ impl Upstream {
 
     async fn list_of(
         &self,
-        route: &Arc<Route>,
+        route: &Arc<UpstreamRoute>,
         credential: Option<&Credential>,
         traces: &Headers,
     ) -> Result<Vec<Box<RawValue>>> {
@@ -101,7 +101,7 @@ impl Upstream {
     }
 
     /// Whether requests for a model that `route` describes are routed there.
-    fn asks_at(&self, model: &RawValue, route: &Arc<Route>) -> bool {
+    fn asks_at(&self, model: &RawValue, route: &Arc<UpstreamRoute>) -> bool {
         let named = serde_json::from_str::<Named<'_>>(model.get());
         named.is_ok_and(|named| self.route_of(&named.id).is_ok_and(|known| Arc::ptr_eq(known, route)))
     }

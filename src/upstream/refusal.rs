@@ -11,7 +11,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use super::error_filter::ErrorFilter;
 use super::redaction::redacted;
 use super::reply::Reply;
-use super::routes::{Key, Route};
+use super::routes::{RouteCredential, UpstreamRoute};
 use crate::error::{Error, Kind, Result};
 
 /// Statuses by which an upstream refuses who asks, or asks for money.
@@ -40,11 +40,11 @@ const LOGGED_CHARS_MAX: usize = 500;
 /// # Errors
 /// `Upstream` instead of a refusal of this server's key, and for an error that is too long to be looked through; as
 /// [`Reply::next`].
-pub(super) async fn looked_through(route: &Arc<Route>, mut reply: Reply) -> Result<Reply> {
+pub(super) async fn looked_through(route: &Arc<UpstreamRoute>, mut reply: Reply) -> Result<Reply> {
     let key = match &route.key {
-        Key::Clients => return Ok(reply),
-        Key::None => None,
-        Key::Ours(_) => route.key.secret(),
+        RouteCredential::Clients => return Ok(reply),
+        RouteCredential::None => None,
+        RouteCredential::Ours(_) => route.key.secret(),
     };
     match key {
         _ if REFUSALS.contains(&reply.status) => {
@@ -69,7 +69,7 @@ pub(super) async fn looked_through(route: &Arc<Route>, mut reply: Reply) -> Resu
 }
 
 /// Logs what the upstream said, and returns the error for clients.
-fn refused(route: &Route, status: u16, said: &[u8]) -> Error {
+fn refused(route: &UpstreamRoute, status: u16, said: &[u8]) -> Error {
     let said = String::from_utf8_lossy(said);
     let said = route.key.secret().map_or(said.clone().into_owned(), |key| said.replace(key, "***"));
     let said: String = said.chars().take(LOGGED_CHARS_MAX).collect();
@@ -78,8 +78,10 @@ fn refused(route: &Route, status: u16, said: &[u8]) -> Error {
         tracing::error!(upstream, status, said, "an upstream refuses this server's key");
     }
     let message = match route.key {
-        Key::None => "the upstream refuses this server, which has no key for it",
-        Key::Ours(_) | Key::Clients => "the upstream refused this server's key or account",
+        RouteCredential::None => "the upstream refuses this server, which has no key for it",
+        RouteCredential::Ours(_) | RouteCredential::Clients => {
+            "the upstream refused this server's key or account"
+        }
     };
     Error::new(Kind::Upstream, message)
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::byte_budget::{ByteBudget, UNCOUNTED_BYTES};
-use crate::decompression::{Coding, decompressed};
+use crate::decompression::{ReplyCoding, decompressed};
 use crate::domain::Credential;
 use crate::error::{Error, Kind, Result};
 use crate::sse::begins_events;
@@ -152,7 +152,7 @@ impl Reply {
     /// The same with a body that is not compressed, unless in a way that cannot be read here.
     pub fn decoded(mut self) -> Reply {
         match coding_of(&self.headers) {
-            None | Some(Coding::Other) => self,
+            None | Some(ReplyCoding::Other) => self,
             Some(coding) => {
                 self.headers.retain(|(name, _)| name != "content-encoding");
                 self.forget_bytes();
@@ -254,9 +254,9 @@ impl Reply {
 }
 
 /// How a body with these headers is compressed; `None` if it is not.
-fn coding_of(headers: &Headers) -> Option<Coding> {
+fn coding_of(headers: &Headers) -> Option<ReplyCoding> {
     let lines = headers.iter().filter(|(name, _)| name == "content-encoding");
-    Coding::of(lines.map(|(_, value)| &value[..]))
+    ReplyCoding::of(lines.map(|(_, value)| &value[..]))
 }
 
 /// Whether the body may be a stream of events: it is named so, or in no way that says more than text.

@@ -19,24 +19,24 @@ const SCHEME: &str = "Bearer ";
 
 /// All routes.
 #[derive(Debug)]
-pub(super) struct Routes(Vec<Arc<Route>>);
+pub(super) struct UpstreamRoutes(Vec<Arc<UpstreamRoute>>);
 
 /// An upstream for some models.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(super) struct UpstreamRoute {
     models: Vec<String>,
     /// At least one, none with a slash at its end.
     pub(super) base_urls: Vec<String>,
     /// What the route is called in fingerprints.
     pub(super) name: Arc<str>,
-    pub(super) key: Key,
+    pub(super) key: RouteCredential,
     /// When its last failure was logged, in milliseconds since the route was made.
     warned_ms: AtomicU64,
     made: Instant,
 }
 
 /// What stands in the `Authorization` of a call.
-pub(super) enum Key {
+pub(super) enum RouteCredential {
     /// Nothing.
     None,
     /// A key of ours.
@@ -45,32 +45,34 @@ pub(super) enum Key {
     Clients,
 }
 
-impl Key {
+impl RouteCredential {
     /// A key of ours, without its scheme.
     pub(super) fn secret(&self) -> Option<&str> {
         match self {
-            Key::Ours(value) => value.to_str().ok()?.strip_prefix(SCHEME).filter(|key| !key.is_empty()),
-            Key::None | Key::Clients => None,
+            RouteCredential::Ours(value) => {
+                value.to_str().ok()?.strip_prefix(SCHEME).filter(|key| !key.is_empty())
+            }
+            RouteCredential::None | RouteCredential::Clients => None,
         }
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for RouteCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Key::None => "none",
-            Key::Ours(_) => "***",
-            Key::Clients => "the client's",
+            RouteCredential::None => "none",
+            RouteCredential::Ours(_) => "***",
+            RouteCredential::Clients => "the client's",
         })
     }
 }
 
-impl Routes {
+impl UpstreamRoutes {
     /// The routes of the options, that of every other model last.
     ///
     /// # Errors
     /// `Config`, naming the key, for what is no address and for a key that is named but not set.
-    pub(super) fn new(options: &Options) -> Result<Routes> {
+    pub(super) fn new(options: &Options) -> Result<UpstreamRoutes> {
         let mut routes = Vec::new();
         for (place, route) in options.routes.iter().enumerate() {
             let at = format!("routes[{place}]");
@@ -79,7 +81,7 @@ impl Routes {
             }
             check_names(&format!("{at}.models"), &route.models)?;
             let key = key(&at, route.forward_client_key, route.api_key_env.as_deref())?;
-            routes.push(Arc::new(Route::new(&at, route.models.clone(), &route.base_urls, key)?));
+            routes.push(Arc::new(UpstreamRoute::new(&at, route.models.clone(), &route.base_urls, key)?));
         }
         if let Some(base_url) = &options.base_url {
             let named = options.api_key_env.as_deref();
@@ -90,14 +92,15 @@ impl Routes {
                 options.forward_client_key,
                 if by_default { Some(KEY_ENV) } else { named },
             )?;
-            let route = Route::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?;
+            let route =
+                UpstreamRoute::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?;
             routes.push(Arc::new(route));
         }
-        Ok(Routes(routes))
+        Ok(UpstreamRoutes(routes))
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<UpstreamRoute>> {
         self.0.iter()
     }
 
@@ -105,7 +108,7 @@ impl Routes {
     ///
     /// # Errors
     /// `ModelNotFound`.
-    pub(super) fn of_model(&self, model: &str) -> Result<&Arc<Route>> {
+    pub(super) fn of_model(&self, model: &str) -> Result<&Arc<UpstreamRoute>> {
         let route = self.0.iter().find(|route| route.models.iter().any(|pattern| names(pattern, model)));
         route.ok_or_else(|| {
             Error::new(Kind::ModelNotFound, format!("no upstream answers the model `{model}`")).param("model")
@@ -113,19 +116,24 @@ impl Routes {
     }
 
     /// The route of requests that name no model: that of every model, or else the first.
-    pub(super) fn of_none(&self) -> Option<&Arc<Route>> {
+    pub(super) fn of_none(&self) -> Option<&Arc<UpstreamRoute>> {
         self.0.iter().find(|route| route.models.iter().any(|pattern| pattern == "*")).or(self.0.first())
     }
 }
 
-impl Route {
-    fn new(at: &str, models: Vec<String>, base_urls: &[String], key: Key) -> Result<Route> {
+impl UpstreamRoute {
+    fn new(
+        at: &str,
+        models: Vec<String>,
+        base_urls: &[String],
+        key: RouteCredential,
+    ) -> Result<UpstreamRoute> {
         base_urls.iter().try_for_each(|base_url| check_url(at, base_url))?;
         let base_urls: Vec<String> =
             base_urls.iter().map(|base_url| base_url.trim_end_matches('/').to_owned()).collect();
         let name = Arc::from(base_urls[0].as_str());
         tracing::info!(?models, ?base_urls, ?key, "an upstream");
-        Ok(Route { models, name, base_urls, key, warned_ms: AtomicU64::new(0), made: Instant::now() })
+        Ok(UpstreamRoute { models, name, base_urls, key, warned_ms: AtomicU64::new(0), made: Instant::now() })
     }
 
     /// Whether a failure may be logged: once a second at most.
@@ -163,22 +171,22 @@ fn check_names(at: &str, models: &[String]) -> Result<()> {
     }
 }
 
-fn key(at: &str, forward_client_key: bool, variable: Option<&str>) -> Result<Key> {
+fn key(at: &str, forward_client_key: bool, variable: Option<&str>) -> Result<RouteCredential> {
     if forward_client_key {
         return match variable {
             Some(_) => {
                 Err(config(&format!("{at}: forward_client_key and api_key_env are two keys; give one")))
             }
-            None => Ok(Key::Clients),
+            None => Ok(RouteCredential::Clients),
         };
     }
-    let Some(variable) = variable else { return Ok(Key::None) };
+    let Some(variable) = variable else { return Ok(RouteCredential::None) };
     let fault = |what: &str| config(&format!("{at}: the environment variable `{variable}` {what}"));
     let key = std::env::var(variable).map_err(|_| fault("is not set or not UTF-8"))?;
     let mut value = HeaderValue::try_from(format!("{SCHEME}{}", key.trim()))
         .map_err(|_| fault("holds characters that no header may have"))?;
     value.set_sensitive(true);
-    Ok(Key::Ours(value))
+    Ok(RouteCredential::Ours(value))
 }
 
 #[cfg(test)]
@@ -198,14 +206,14 @@ mod tests {
             routes: vec![route("small", "http://small/v1"), route("big-*", "http://big/v1")],
             ..Options::default()
         };
-        let routes = Routes::new(&options).unwrap();
+        let routes = UpstreamRoutes::new(&options).unwrap();
         let name = |model| &*routes.of_model(model).unwrap().name;
         assert_eq!(
             (name("small"), name("big-2"), name("x")),
             ("http://small/v1", "http://big/v1", "http://rest/v1")
         );
         assert_eq!(&*routes.of_none().unwrap().name, "http://rest/v1");
-        let closed = Routes::new(&Options { base_url: None, ..options }).unwrap();
+        let closed = UpstreamRoutes::new(&Options { base_url: None, ..options }).unwrap();
         let error = closed.of_model("x").unwrap_err();
         assert_eq!((error.kind(), error.param_name()), (Kind::ModelNotFound, Some("model")));
     }
@@ -213,7 +221,9 @@ mod tests {
     #[test]
     fn two_keys_and_stars_in_the_middle_are_refused() {
         let refused = |route: RouteOptions| {
-            Routes::new(&Options { routes: vec![route], ..Options::default() }).unwrap_err().to_string()
+            UpstreamRoutes::new(&Options { routes: vec![route], ..Options::default() })
+                .unwrap_err()
+                .to_string()
         };
         for name in ["a*b", "a**"] {
             assert!(refused(route(name, "http://a/v1")).contains("routes[0].models"), "{name}");
@@ -230,7 +240,7 @@ mod tests {
     fn a_failing_upstream_is_logged_once_in_a_while() {
         let options =
             Options { base_url: Some("http://a/v1".into()), forward_client_key: true, ..Options::default() };
-        let routes = Routes::new(&options).unwrap();
+        let routes = UpstreamRoutes::new(&options).unwrap();
         let route = routes.of_none().unwrap();
         assert!(route.may_warn() && !route.may_warn());
     }
@@ -239,10 +249,10 @@ mod tests {
     fn what_cannot_be_an_upstream_is_refused_and_no_credential_is_shown() {
         for url in ["x", "ftp://a/", "http://a/?b", "http://a/#b"] {
             let options = Options { routes: vec![route("m", url)], ..Options::default() };
-            assert!(Routes::new(&options).unwrap_err().to_string().contains("routes[0]"), "{url}");
+            assert!(UpstreamRoutes::new(&options).unwrap_err().to_string().contains("routes[0]"), "{url}");
         }
         let options = Options { routes: vec![route("m", "http://user:secret@a/")], ..Options::default() };
-        assert!(!Routes::new(&options).unwrap_err().to_string().contains("secret"));
-        assert_eq!(format!("{:?}", Key::Ours(HeaderValue::from_static("Bearer sk"))), "***");
+        assert!(!UpstreamRoutes::new(&options).unwrap_err().to_string().contains("secret"));
+        assert_eq!(format!("{:?}", RouteCredential::Ours(HeaderValue::from_static("Bearer sk"))), "***");
     }
 }

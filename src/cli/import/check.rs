@@ -7,7 +7,7 @@ use likewise::domain::Tag;
 use likewise::error::{Error, Kind, Result};
 use likewise::search::{ID_BYTES_MAX, METADATA_BYTES_MAX, Metric, TAGS_MAX, Unfit, check_metadata};
 
-use super::rows::{Document, Rows};
+use super::rows::{ImportedDocument, NumberedDocuments};
 
 /// Faults that are shown; the others are counted.
 const SHOWN_MAX: usize = 10;
@@ -16,7 +16,7 @@ const NORM_MAX: f64 = 1e18;
 
 /// What documents must be to be stored.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(super) struct DocumentRules {
     pub(super) metric: Metric,
     /// Length of the vectors; that of the first one if it is not known yet.
     pub(super) dimensions: Option<usize>,
@@ -26,7 +26,7 @@ pub(super) struct Rules {
 
 /// What was found of the documents.
 #[derive(Debug, Default)]
-pub(super) struct Checked {
+pub(super) struct CheckReport {
     /// Documents that can be stored.
     pub(super) good: usize,
     /// The numbers of those that cannot.
@@ -41,10 +41,10 @@ pub(super) struct Checked {
     pub(super) longest: Option<(usize, String)>,
 }
 
-impl Checked {
+impl CheckReport {
     /// Reads all documents.
-    pub(super) fn of(rows: Rows<'_>, mut rules: Rules) -> Checked {
-        let mut checked = Checked::default();
+    pub(super) fn of(rows: NumberedDocuments<'_>, mut rules: DocumentRules) -> CheckReport {
+        let mut checked = CheckReport::default();
         let mut ids: HashMap<String, usize> = HashMap::new();
         for (number, document) in rows {
             let document = match document {
@@ -68,7 +68,7 @@ impl Checked {
         checked
     }
 
-    fn take(&mut self, number: usize, document: Document, ids: &mut HashMap<String, usize>) {
+    fn take(&mut self, number: usize, document: ImportedDocument, ids: &mut HashMap<String, usize>) {
         match ids.entry(document.id) {
             Entry::Occupied(first) => {
                 let fault = format!("the id {:?} is that of number {} already", first.key(), first.get());
@@ -121,7 +121,7 @@ impl Checked {
 }
 
 /// Checks one document; what is wrong is said in words.
-fn check(document: &Document, rules: &mut Rules) -> Result<(), String> {
+fn check(document: &ImportedDocument, rules: &mut DocumentRules) -> Result<(), String> {
     if !(1..=ID_BYTES_MAX).contains(&document.id.len()) {
         return Err(format!("an id has 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len()));
     }
@@ -151,7 +151,7 @@ fn check(document: &Document, rules: &mut Rules) -> Result<(), String> {
     }
 }
 
-fn check_vector(mut numbers: Vec<f32>, rules: &mut Rules) -> Result<(), String> {
+fn check_vector(mut numbers: Vec<f32>, rules: &mut DocumentRules) -> Result<(), String> {
     let dimensions = rules.dimensions.unwrap_or(numbers.len());
     if numbers.len() != dimensions || numbers.is_empty() {
         return Err(format!("the vector has {} numbers, the others have {dimensions}", numbers.len()));
@@ -172,10 +172,10 @@ fn check_vector(mut numbers: Vec<f32>, rules: &mut Rules) -> Result<(), String> 
 mod tests {
     use super::*;
 
-    fn checked(lines: &[&str], embeds: Option<bool>) -> Checked {
-        let read = |(place, line): (usize, &&str)| (place + 1, Document::read(line));
-        let rules = Rules { metric: Metric::Cosine, dimensions: None, embeds };
-        Checked::of(Box::new(lines.iter().enumerate().map(read)), rules)
+    fn checked(lines: &[&str], embeds: Option<bool>) -> CheckReport {
+        let read = |(place, line): (usize, &&str)| (place + 1, ImportedDocument::read(line));
+        let rules = DocumentRules { metric: Metric::Cosine, dimensions: None, embeds };
+        CheckReport::of(Box::new(lines.iter().enumerate().map(read)), rules)
     }
 
     #[test]

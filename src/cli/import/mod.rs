@@ -13,9 +13,9 @@ use likewise::search::{Metric, metric_name};
 use reqwest::{Method, Response};
 use serde_json::{Map, Value, json};
 
-use self::check::{Checked, Rules};
-use self::rows::{Document, Source};
-use super::client::{Target, answer, answer_when_ready};
+use self::check::{CheckReport, DocumentRules};
+use self::rows::{ImportSource, ImportedDocument};
+use super::client::{ServerArgs, answer, answer_when_ready};
 
 /// Documents of one request.
 const BATCH_DOCUMENTS: usize = 256;
@@ -30,7 +30,7 @@ const UNIT_TOLERANCE: f64 = 1e-3;
 #[derive(Debug, Args)]
 pub(super) struct Import {
     #[command(flatten)]
-    target: Target,
+    target: ServerArgs,
     /// The collection. It is made if it is missing: of the server's model, or, if the first document brings a vector, of
     /// vectors of that length.
     collection: String,
@@ -66,7 +66,7 @@ impl Existing {
 
 /// Documents on their way, with their numbers.
 #[derive(Default)]
-struct Batch {
+struct PendingDocuments {
     numbers: Vec<usize>,
     documents: Vec<String>,
     bytes: usize,
@@ -74,12 +74,12 @@ struct Batch {
 
 impl Import {
     pub(super) async fn run(self) -> Result<()> {
-        let source = Source::open(&self.file, self.ids.as_ref())?;
+        let source = ImportSource::open(&self.file, self.ids.as_ref())?;
         let existing = self.existing().await?;
         let metric = self.metric(&source, existing.as_ref())?;
         let embeds = existing.as_ref().and_then(Existing::embeds);
         let dimensions = existing.as_ref().and_then(|existing| existing.dimensions);
-        let mut checked = Checked::of(source.rows()?.0, Rules { metric, dimensions, embeds });
+        let mut checked = CheckReport::of(source.rows()?.0, DocumentRules { metric, dimensions, embeds });
         if !self.r#continue {
             checked.all_good(source.unit())?;
         }
@@ -106,10 +106,10 @@ impl Import {
     }
 
     /// Sends all good documents; returns how many were stored.
-    async fn store(&self, source: &Source, checked: &mut Checked, is_made: bool) -> Result<usize> {
+    async fn store(&self, source: &ImportSource, checked: &mut CheckReport, is_made: bool) -> Result<usize> {
         let (rows, _) = source.rows()?;
         let progress = super::bar(checked.good);
-        let (mut batch, mut stored) = (Batch::default(), 0);
+        let (mut batch, mut stored) = (PendingDocuments::default(), 0);
         for (number, document) in rows {
             if checked.bad.contains(&number) {
                 continue;
@@ -132,7 +132,7 @@ impl Import {
     }
 
     /// Sends a batch, which is empty then. With `--continue`, documents that the server refuses are left out.
-    async fn send(&self, batch: &mut Batch, checked: &mut Checked) -> Result<usize> {
+    async fn send(&self, batch: &mut PendingDocuments, checked: &mut CheckReport) -> Result<usize> {
         while !batch.documents.is_empty() {
             let body = format!(r#"{{"documents":[{}]}}"#, batch.documents.join(","));
             let path = ["v1", "collections", &self.collection, "documents"];
@@ -173,7 +173,7 @@ impl Import {
     ///
     /// # Errors
     /// `InvalidInput` for an unknown name; `Conflict` if file, collection and `--metric` do not agree.
-    fn metric(&self, source: &Source, existing: Option<&Existing>) -> Result<Metric> {
+    fn metric(&self, source: &ImportSource, existing: Option<&Existing>) -> Result<Metric> {
         let asked = match &self.metric {
             None => None,
             Some(name) => Some(metric_name::read(name).ok_or_else(|| {
@@ -211,7 +211,7 @@ impl Import {
     ///
     /// # Errors
     /// `InvalidInput` if the vectors do not fit the server's model; what the server says.
-    async fn make(&self, metric: Metric, checked: &Checked) -> Result<Option<String>> {
+    async fn make(&self, metric: Metric, checked: &CheckReport) -> Result<Option<String>> {
         if checked.good == 0 && self.r#continue {
             let message = format!("no document can be stored\n{}", checked.report("number").trim_end());
             return Err(Error::new(Kind::InvalidInput, message));
@@ -235,7 +235,7 @@ impl Import {
     }
 
     /// Embeds the longest text, if the server may refuse it, before anything is stored.
-    async fn refuse_long_text(&self, model: Option<&str>, checked: &mut Checked) -> Result<()> {
+    async fn refuse_long_text(&self, model: Option<&str>, checked: &mut CheckReport) -> Result<()> {
         let longest = checked.longest.take().filter(|(_, text)| text.len() > TEXT_BYTES_SURE);
         let (Some(model), Some((number, text)), false) = (model, longest, self.r#continue) else {
             return Ok(());
@@ -262,8 +262,8 @@ impl Import {
     }
 }
 
-impl Batch {
-    fn add(&mut self, number: usize, document: &Document) -> Result<()> {
+impl PendingDocuments {
+    fn add(&mut self, number: usize, document: &ImportedDocument) -> Result<()> {
         let document = serde_json::to_string(document)
             .map_err(|error| Error::new(Kind::Internal, "write a document").source(error))?;
         self.bytes += document.len();
@@ -284,8 +284,8 @@ fn place_at_fault(error: &Error) -> Option<usize> {
 }
 
 /// Whether all vectors are of length one.
-fn are_units(source: &Source) -> Result<bool> {
-    let is_unit = |document: Result<Document>| {
+fn are_units(source: &ImportSource) -> Result<bool> {
+    let is_unit = |document: Result<ImportedDocument>| {
         let numbers = document.ok().and_then(|document| document.vector?.numbers().ok()).unwrap_or_default();
         let square: f64 = numbers.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
         (square.sqrt() - 1.0).abs() <= UNIT_TOLERANCE

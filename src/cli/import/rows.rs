@@ -17,12 +17,12 @@ use crate::cli::npy;
 /// A document as a line says it, and as the server reads it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a document is a JSON object")]
-pub(super) struct Document {
+pub(super) struct ImportedDocument {
     pub(super) id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) vector: Option<Vector>,
+    pub(super) vector: Option<VectorField>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) metadata: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,20 +32,20 @@ pub(super) struct Document {
 /// Numbers, or base64 of little-endian f32.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a vector is a list of numbers, or base64 of little-endian f32")]
-pub(super) enum Vector {
+pub(super) enum VectorField {
     Numbers(Vec<f64>),
     Base64(String),
 }
 
 /// Documents with the numbers of their lines or rows, which count from 1.
-pub(super) type Rows<'a> = Box<dyn Iterator<Item = (usize, Result<Document>)> + 'a>;
+pub(super) type NumberedDocuments<'a> = Box<dyn Iterator<Item = (usize, Result<ImportedDocument>)> + 'a>;
 
 /// What lines say of the rows of another file; nothing of a row that is left out.
-type Described<'a> = Box<dyn Iterator<Item = (usize, Result<Option<Document>>)> + 'a>;
+type RowDescriptions<'a> = Box<dyn Iterator<Item = (usize, Result<Option<ImportedDocument>>)> + 'a>;
 
 /// The files of an import.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct ImportSource {
     file: PathBuf,
     /// Where the documents of rows are described.
     ids: PathBuf,
@@ -55,17 +55,17 @@ pub(super) struct Source {
     index: Vec<u8>,
 }
 
-impl Document {
+impl ImportedDocument {
     /// A document of which only the id is known.
-    fn named(id: String) -> Document {
-        Document { id, text: None, vector: None, metadata: None, tags: None }
+    fn named(id: String) -> ImportedDocument {
+        ImportedDocument { id, text: None, vector: None, metadata: None, tags: None }
     }
 
     /// The document of a line.
     ///
     /// # Errors
     /// `InvalidInput`.
-    pub(super) fn read(line: &str) -> Result<Document> {
+    pub(super) fn read(line: &str) -> Result<ImportedDocument> {
         let fault = |what: String| Error::new(Kind::InvalidInput, format!("read a line: {what}"));
         // serde would also read the fields from a list.
         if line.trim_start().starts_with('[') {
@@ -75,15 +75,15 @@ impl Document {
     }
 
     /// The text of an id, a document, or `null`.
-    fn described(line: &str) -> Result<Option<Document>> {
+    fn described(line: &str) -> Result<Option<ImportedDocument>> {
         if line.trim() == "null" {
             return Ok(None);
         }
         if line.trim_start().starts_with('"') {
             let fault = |error| Error::new(Kind::InvalidInput, format!("read a line: {error}"));
-            return serde_json::from_str(line).map(|id| Some(Document::named(id))).map_err(fault);
+            return serde_json::from_str(line).map(|id| Some(ImportedDocument::named(id))).map_err(fault);
         }
-        let document = Document::read(line)?;
+        let document = ImportedDocument::read(line)?;
         if document.vector.is_some() {
             let message = "the line has a vector, and so has the row that it describes";
             return Err(Error::new(Kind::InvalidInput, message));
@@ -91,18 +91,18 @@ impl Document {
         Ok(Some(document))
     }
 
-    fn with_vector(mut self, bytes: &[u8]) -> Document {
-        self.vector = Some(Vector::Base64(STANDARD.encode_to_string(bytes)));
+    fn with_vector(mut self, bytes: &[u8]) -> ImportedDocument {
+        self.vector = Some(VectorField::Base64(STANDARD.encode_to_string(bytes)));
         self
     }
 }
 
-impl Vector {
+impl VectorField {
     /// Its numbers; `Err` says what is wrong.
     pub(super) fn numbers(&self) -> std::result::Result<Vec<f32>, String> {
         match self {
-            Vector::Numbers(numbers) => Ok(numbers.iter().map(|&number| number as f32).collect()),
-            Vector::Base64(text) => {
+            VectorField::Numbers(numbers) => Ok(numbers.iter().map(|&number| number as f32).collect()),
+            VectorField::Base64(text) => {
                 let bytes = STANDARD.decode_to_vec(text).map_err(|_| "the vector is not base64")?;
                 let (numbers, rest) = bytes.as_chunks::<4>();
                 if !rest.is_empty() {
@@ -114,12 +114,12 @@ impl Vector {
     }
 }
 
-impl Source {
+impl ImportSource {
     /// Opens what is to be imported; by its first bytes, whatever it is called.
     ///
     /// # Errors
     /// `Config` if it cannot be opened; `InvalidInput` for a kind of file that is not read.
-    pub(super) fn open(file: &Path, ids: Option<&PathBuf>) -> Result<Source> {
+    pub(super) fn open(file: &Path, ids: Option<&PathBuf>) -> Result<ImportSource> {
         let kind = file_kind::of_file(file)?;
         if !file.is_file() {
             let message = "the documents are read twice, which a pipe does not allow: name a file";
@@ -142,7 +142,7 @@ impl Source {
         };
         let ids_are_named = ids.is_some();
         let ids = ids.cloned().unwrap_or_else(|| file.with_file_name("ids.jsonl"));
-        Ok(Source { file: file.to_owned(), ids, ids_are_named, kind, index })
+        Ok(ImportSource { file: file.to_owned(), ids, ids_are_named, kind, index })
     }
 
     /// What the rows are counted by, for messages.
@@ -165,11 +165,11 @@ impl Source {
     ///
     /// # Errors
     /// `Config`, `InvalidInput` if the files do not fit each other.
-    pub(super) fn rows(&self) -> Result<(Rows<'_>, usize)> {
+    pub(super) fn rows(&self) -> Result<(NumberedDocuments<'_>, usize)> {
         match self.kind {
             FileKind::Lines => {
                 let read = |(number, line): (usize, Result<String>)| {
-                    (number, line.and_then(|line| Document::read(&line)))
+                    (number, line.and_then(|line| ImportedDocument::read(&line)))
                 };
                 Ok((Box::new(lines(&self.file)?.map(read)), count(&self.file)?))
             }
@@ -178,7 +178,7 @@ impl Source {
         }
     }
 
-    fn of_npy(&self) -> Result<(Rows<'_>, usize)> {
+    fn of_npy(&self) -> Result<(NumberedDocuments<'_>, usize)> {
         let file = File::open(&self.file)
             .map_err(|error| Error::new(Kind::Config, "open the vectors").source(error))?;
         let io = |error| Error::io("read the vectors", error);
@@ -189,7 +189,7 @@ impl Source {
         shape.check(length - file.stream_position().map_err(io)?).map_err(named)?;
         // An array without rows may say that they have any length.
         let mut vector = vec![0; if shape.rows == 0 { 0 } else { shape.columns * 4 }];
-        let read = move |(row, document): (usize, Result<Option<Document>>)| {
+        let read = move |(row, document): (usize, Result<Option<ImportedDocument>>)| {
             let document = file
                 .read_exact(&mut vector)
                 .map_err(io)
@@ -200,20 +200,21 @@ impl Source {
         Ok((Box::new(self.described(shape.rows)?.filter_map(read)), shape.rows))
     }
 
-    fn of_faiss(&self) -> Result<(Rows<'_>, usize)> {
+    fn of_faiss(&self) -> Result<(NumberedDocuments<'_>, usize)> {
         let vectors = self.vectors()?;
         let rows = vectors.len();
         let ids: Option<Vec<i64>> = (0..rows).map(|row| vectors.id(row)).collect();
-        let described: Described<'_> = match ids.filter(|_| !self.ids_are_named) {
+        let described: RowDescriptions<'_> = match ids.filter(|_| !self.ids_are_named) {
             Some(ids) => {
-                let named =
-                    |(place, id): (usize, i64)| (place + 1, Ok(Some(Document::named(id.to_string()))));
+                let named = |(place, id): (usize, i64)| {
+                    (place + 1, Ok(Some(ImportedDocument::named(id.to_string()))))
+                };
                 Box::new(ids.into_iter().enumerate().map(named))
             }
             None => self.described(rows)?,
         };
-        let read = move |(row, document): (usize, Result<Option<Document>>)| {
-            let with_vector = |document: Document| {
+        let read = move |(row, document): (usize, Result<Option<ImportedDocument>>)| {
+            let with_vector = |document: ImportedDocument| {
                 let bytes: Vec<u8> = vectors.row(row - 1).into_iter().flat_map(f32::to_le_bytes).collect();
                 document.with_vector(&bytes)
             };
@@ -229,14 +230,14 @@ impl Source {
     }
 
     /// What the documents of rows hold besides their vectors, with the numbers of the rows.
-    fn described(&self, rows: usize) -> Result<Described<'_>> {
+    fn described(&self, rows: usize) -> Result<RowDescriptions<'_>> {
         let count = count(&self.ids)?;
         if count != rows {
             let message = format!("{rows} vectors, and {count} lines in {}", self.ids.display());
             return Err(Error::new(Kind::InvalidInput, message));
         }
         let read = |(place, (_, line)): (usize, (usize, Result<String>))| {
-            (place + 1, line.and_then(|line| Document::described(&line)))
+            (place + 1, line.and_then(|line| ImportedDocument::described(&line)))
         };
         Ok(Box::new(lines(&self.ids)?.enumerate().map(read)))
     }

@@ -20,13 +20,13 @@ pub struct Choice<'a> {
     index: Option<&'a RawValue>,
     finish_reason: Option<String>,
     #[serde(borrow)]
-    message: Message<'a>,
+    message: ChoiceMessage<'a>,
     error: Option<IgnoredAny>,
     delta: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-struct Message<'a> {
+struct ChoiceMessage<'a> {
     #[serde(borrow)]
     content: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -76,7 +76,7 @@ impl ReplyChoice for Choice<'_> {
     }
 }
 
-impl Message<'_> {
+impl ChoiceMessage<'_> {
     fn calls_tools(&self) -> bool {
         self.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty()) || self.function_call.is_some()
     }

@@ -28,7 +28,7 @@ const OF_PARTS: [&str; 6] = ["file", "image_url", "input_audio", "refusal", "tex
 
 /// The last words of the user.
 #[derive(Debug)]
-struct Question<'a> {
+struct UserQuestion<'a> {
     text: Cow<'a, str>,
     /// Which message, and which of its parts.
     place: (usize, Option<usize>),
@@ -65,11 +65,11 @@ pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest>
     })
 }
 
-fn fingerprint(question: Option<&Question<'_>>, rest: &Json<'_>) -> Key {
+fn fingerprint(question: Option<&UserQuestion<'_>>, rest: &Json<'_>) -> Key {
     let place = match question {
         None => String::new(),
-        Some(Question { place: (message, None), .. }) => format!("{message}"),
-        Some(Question { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
+        Some(UserQuestion { place: (message, None), .. }) => format!("{message}"),
+        Some(UserQuestion { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
     };
     KeyHasher::new("likewise/request/chat/v2").field(place.as_bytes()).field(&rest.canonical()).finish()
 }
@@ -113,21 +113,21 @@ fn check_messages(request: &Json<'_>) -> Result<()> {
 }
 
 /// Takes the last words of the user out of the request.
-fn take_question<'a>(request: &mut Json<'a>) -> Option<Question<'a>> {
+fn take_question<'a>(request: &mut Json<'a>) -> Option<UserQuestion<'a>> {
     let Json::List(messages) = request.get_mut("messages")? else { return None };
     let is_user = |message: &Json<'a>| message.get("role").and_then(Json::as_text) == Some("user");
     let message = messages.iter().rposition(is_user)?;
     match messages[message].get_mut("content")? {
         content @ Json::Text(_) => {
             let text = text_of(std::mem::take(content))?;
-            Some(Question { text, place: (message, None), is_alone: true })
+            Some(UserQuestion { text, place: (message, None), is_alone: true })
         }
         Json::List(parts) => {
             let is_text = |part: &Json<'a>| part.get("text").and_then(Json::as_text).is_some();
             let part = parts.iter().rposition(is_text)?;
             let is_alone = parts.iter().position(is_text) == Some(part);
             let text = text_of(std::mem::take(parts[part].get_mut("text")?))?;
-            Some(Question { text, place: (message, Some(part)), is_alone })
+            Some(UserQuestion { text, place: (message, Some(part)), is_alone })
         }
         Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => None,
     }

@@ -62,7 +62,7 @@ impl Plan {
         let frame = Frame::new::<F>(&members, id, created, wants_usage);
         let mut steps = VecDeque::new();
         choices.iter().for_each(|choice| choice.add_steps(&mut steps));
-        let room = Room::of(json.len(), &frame, &steps);
+        let room = EventBudget::of(json.len(), &frame, &steps);
         let piece_bytes = match room.piece_bytes() {
             Some(bytes) => bytes,
             None => {
@@ -75,7 +75,7 @@ impl Plan {
 }
 
 /// How much a stream may have beside what it carries.
-struct Room {
+struct EventBudget {
     /// Bytes for chunks that carry text, beside the text.
     for_texts: Option<usize>,
     chunk_bytes: usize,
@@ -83,8 +83,8 @@ struct Room {
     answer_bytes: usize,
 }
 
-impl Room {
-    fn of(answer_bytes: usize, frame: &Frame, steps: &VecDeque<Step>) -> Room {
+impl EventBudget {
+    fn of(answer_bytes: usize, frame: &Frame, steps: &VecDeque<Step>) -> EventBudget {
         let chunk_bytes = frame.bytes() + ENTRY_BYTES;
         let text_bytes = |step: &Step| match step {
             Step::Text(text) => text.bytes(),
@@ -92,7 +92,7 @@ impl Room {
         };
         // Each text may end with a piece that is short. The usage and the end are two more.
         let needed = (steps.len() + 2) * chunk_bytes;
-        Room {
+        EventBudget {
             for_texts: ((TIMES_MAX - 1) * answer_bytes).checked_sub(needed).filter(|bytes| *bytes > 0),
             chunk_bytes,
             text_bytes: steps.iter().map(text_bytes).sum(),

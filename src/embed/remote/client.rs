@@ -15,7 +15,7 @@ use super::error_reply::{ErrorReply, Failure, FailureCause};
 use super::options::{Encoding, RemoteModel, RemoteOptions};
 use super::rate_limit::{RateLimit, rate_limited};
 use super::reply::{self, RemoteVector};
-use crate::decompression::{Coding, decompressed};
+use crate::decompression::{ReplyCoding, decompressed};
 use crate::embed::EmbedMetrics;
 use crate::error::{Error, Kind, Result};
 use crate::pacing::{self, LogLimit, retry_after};
@@ -36,7 +36,7 @@ const INLINE_BYTES: usize = 64 * 1024;
 pub(super) struct Client {
     http: reqwest::Client,
     target: RemoteModel,
-    key: Option<ApiKey>,
+    key: Option<EndpointKey>,
     options: RemoteOptions,
     rate_limit: RateLimit,
     log: LogLimit,
@@ -44,16 +44,16 @@ pub(super) struct Client {
 }
 
 /// A credential. Its `Debug` output is masked.
-struct ApiKey(HeaderValue);
+struct EndpointKey(HeaderValue);
 
-impl fmt::Debug for ApiKey {
+impl fmt::Debug for EndpointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }
 
 #[derive(Serialize)]
-struct RequestBody<'a> {
+struct RemoteRequest<'a> {
     model: &'a str,
     input: &'a [&'a str],
     encoding_format: Encoding,
@@ -179,7 +179,7 @@ impl Client {
 
     /// Sends one request and parses its reply.
     async fn attempt(&self, texts: &[&str]) -> Result<Vec<Result<RemoteVector>>, AttemptError> {
-        let body = RequestBody {
+        let body = RemoteRequest {
             model: &self.target.model,
             input: texts,
             encoding_format: self.options.encoding,
@@ -187,7 +187,7 @@ impl Client {
         };
         let request = self.http.post(&self.target.url).json(&body).header(ACCEPT_ENCODING, "identity");
         let request = match &self.key {
-            Some(ApiKey(key)) => request.header(AUTHORIZATION, key.clone()),
+            Some(EndpointKey(key)) => request.header(AUTHORIZATION, key.clone()),
             None => request,
         };
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
@@ -265,7 +265,7 @@ impl Client {
     }
 
     fn shows_key(&self, word: &str) -> bool {
-        let key = self.key.as_ref().and_then(|ApiKey(key)| key.to_str().ok());
+        let key = self.key.as_ref().and_then(|EndpointKey(key)| key.to_str().ok());
         let key = key.and_then(|key| key.strip_prefix("Bearer ")).filter(|key| !key.is_empty());
         key.is_some_and(|key| word.contains(key))
     }
@@ -276,14 +276,14 @@ impl Client {
     /// `AttemptError::Final` if it is longer than `bytes_max`.
     async fn read_body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, AttemptError> {
         let lines = response.headers().get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
-        let coding = Coding::of(lines);
+        let coding = ReplyCoding::of(lines);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
             append(&mut body, &chunk, bytes_max).map_err(AttemptError::Final)?;
         }
         match coding {
             None => Ok(body),
-            Some(Coding::Other) => {
+            Some(ReplyCoding::Other) => {
                 self.warn("compressed", "unsupported content-encoding");
                 let error = "cannot read the remote model's reply: its content-encoding is not supported";
                 Err(AttemptError::Final(endpoint_failure(Error::new(Kind::Upstream, error))))
@@ -310,7 +310,7 @@ fn append(body: &mut Vec<u8>, piece: &[u8], bytes_max: usize) -> Result<(), Fail
     Ok(())
 }
 
-async fn decompress(body: Vec<u8>, coding: Coding, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+async fn decompress(body: Vec<u8>, coding: ReplyCoding, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let whole = stream::once(std::future::ready(Ok(Bytes::from(body)))).boxed();
     let (mut pieces, mut plain) = (decompressed(whole, coding), Vec::new());
     while let Some(piece) = pieces.next().await {
@@ -324,7 +324,7 @@ fn endpoint_failure(error: Error) -> Failure {
     Failure { error, cause: FailureCause::Endpoint }
 }
 
-fn read_key(variable: &str) -> Result<ApiKey> {
+fn read_key(variable: &str) -> Result<EndpointKey> {
     let config = |what: &str| {
         Error::new(
             Kind::Config,
@@ -335,7 +335,7 @@ fn read_key(variable: &str) -> Result<ApiKey> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))
         .map_err(|_| config("it contains characters that are invalid in a header"))?;
     value.set_sensitive(true);
-    Ok(ApiKey(value))
+    Ok(EndpointKey(value))
 }
 
 #[cfg(test)]
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_key_is_never_shown() {
-        let secret = ApiKey(HeaderValue::from_static("Bearer sk-1"));
+        let secret = EndpointKey(HeaderValue::from_static("Bearer sk-1"));
         assert_eq!(format!("{secret:?}"), "***");
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 struct EmbeddingsReply {
     data: Vec<Item>,
     #[serde(default)]
-    usage: Option<TokenUsage>,
+    usage: Option<ReplyUsage>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ impl<'de> Visitor<'de> for NumbersVisitor {
 }
 
 #[derive(Deserialize)]
-struct TokenUsage {
+struct ReplyUsage {
     /// Any JSON: an invalid count must not fail the vectors.
     #[serde(default)]
     prompt_tokens: serde_json::Value,

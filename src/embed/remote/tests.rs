@@ -318,8 +318,8 @@ async fn a_bad_text_fails_alone() {
         (422, "", Kind::Unprocessable, "refused the text"),
         (451, too_long, Kind::Upstream, "status: 451"),
         (500, "out of memory", Kind::Upstream, "status: 500"),
-        (200, r#"{"data": []}"#, Kind::Upstream, "lost count"),
-        (200, nan, Kind::Upstream, "answer"),
+        (200, r#"{"data": []}"#, Kind::Upstream, "number of vectors"),
+        (200, nan, Kind::Upstream, "reply"),
     ] {
         let endpoint = endpoint([Act::Bad(status, body)]).await;
         let mut options = options(&endpoint);

@@ -34,16 +34,16 @@ pub(super) struct Throttle {
 
 /// Counts wrong keys.
 #[derive(Default)]
-pub(super) struct WrongKeys(Mutex<Table>);
+pub(super) struct WrongKeys(Mutex<WrongKeyTable>);
 
 #[derive(Default)]
-struct Table {
-    counts: HashMap<IpAddr, Count>,
+struct WrongKeyTable {
+    counts: HashMap<IpAddr, AddressCount>,
     logged: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
-struct Count {
+struct AddressCount {
     wrong: u32,
     since: Instant,
 }
@@ -56,9 +56,9 @@ impl WrongKeys {
         if table.counts.len() >= ADDRESSES_MAX && !table.counts.contains_key(&address) {
             table.evict_oldest(now);
         }
-        let count = table.counts.entry(address).or_insert(Count { wrong: 0, since: now });
+        let count = table.counts.entry(address).or_insert(AddressCount { wrong: 0, since: now });
         if now.duration_since(count.since) >= WINDOW {
-            *count = Count { wrong: 0, since: now };
+            *count = AddressCount { wrong: 0, since: now };
         }
         count.wrong = count.wrong.saturating_add(1);
         let count = *count;
@@ -73,7 +73,7 @@ impl WrongKeys {
     }
 }
 
-impl Table {
+impl WrongKeyTable {
     fn evict_oldest(&mut self, now: Instant) {
         self.counts.retain(|_, count| now.duration_since(count.since) < WINDOW);
         if self.counts.len() >= ADDRESSES_MAX {

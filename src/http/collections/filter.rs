@@ -30,7 +30,7 @@ pub(in crate::http) fn read(raw: &RawValue) -> Result<Filter> {
         return Err(fault("filter", format!("a filter has at most {BYTES_MAX} bytes, got {}", json.len())));
     }
     let value: Value = serde_json::from_str(json).map_err(|error| fault("filter", error.to_string()))?;
-    Reader { filters: 0, values: 0 }.filter(&value, "filter", DEPTH_MAX)
+    FilterParser { filters: 0, values: 0 }.filter(&value, "filter", DEPTH_MAX)
 }
 
 fn fault(at: &str, message: impl Into<String>) -> Error {
@@ -38,12 +38,12 @@ fn fault(at: &str, message: impl Into<String>) -> Error {
 }
 
 /// Counts what it reads.
-struct Reader {
+struct FilterParser {
     filters: usize,
     values: usize,
 }
 
-impl Reader {
+impl FilterParser {
     fn filter(&mut self, value: &Value, at: &str, depth: usize) -> Result<Filter> {
         let Value::Object(members) = value else { return Err(fault(at, "a filter is an object")) };
         if depth == 0 {

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::Connections;
 use super::buffers::Buffers;
-use super::slot::{Phase, Slot, Word};
+use super::slot::{ConnectionPhase, ConnectionSlot, PackedState};
 use crate::error::{Error, Kind, Result};
 use crate::sync::lock;
 
@@ -65,13 +65,13 @@ impl Connection {
         self.peer
     }
 
-    pub(super) fn slot(&self) -> &Slot {
+    pub(super) fn slot(&self) -> &ConnectionSlot {
         &self.connections.slots[self.slot]
     }
 
-    pub(super) fn begin_phase(&self, phase: Phase, now: Instant) -> bool {
+    pub(super) fn begin_phase(&self, phase: ConnectionPhase, now: Instant) -> bool {
         let now = self.connections.milliseconds(now);
-        self.slot().change(|word| Word::new(phase, word.flags(), now))
+        self.slot().change(|word| PackedState::new(phase, word.flags(), now))
     }
 
     /// Notes that the runtime has begun to serve the connection again.
@@ -93,7 +93,7 @@ impl Connection {
         self.is_answered.store(false, Ordering::Relaxed);
         self.has_ended.store(false, Ordering::Relaxed);
         self.may_be_continued.store(may_be_continued, Ordering::Relaxed);
-        self.begin_phase(Phase::Busy, now)
+        self.begin_phase(ConnectionPhase::Busy, now)
     }
 
     /// Notes that the head of the answer is known, and whether the answer has reserved what it needs until it is sent.
@@ -140,23 +140,23 @@ impl Connection {
     /// Called when everything that was handed over has been sent.
     pub(in crate::http) fn flushed(&self) {
         if self.has_ended.swap(false, Ordering::Relaxed) {
-            self.begin_phase(Phase::Idle, Instant::now());
+            self.begin_phase(ConnectionPhase::Idle, Instant::now());
         }
     }
 
     /// Notes that only the end of what the client sends is still waited for.
     pub(in crate::http) fn linger(&self) {
-        self.begin_phase(Phase::Lingering, Instant::now());
+        self.begin_phase(ConnectionPhase::Lingering, Instant::now());
     }
 
     /// Whether a request is being answered.
     pub(in crate::http) fn is_busy(&self) -> bool {
-        self.slot().word().phase() == Phase::Busy
+        self.slot().word().phase() == ConnectionPhase::Busy
     }
 
     /// Whether a request is awaited.
     pub(in crate::http) fn awaits_request(&self) -> bool {
-        matches!(self.slot().word().phase(), Phase::New | Phase::Idle)
+        matches!(self.slot().word().phase(), ConnectionPhase::New | ConnectionPhase::Idle)
     }
 
     /// Whether the head of the answer is known.
@@ -172,7 +172,9 @@ impl Connection {
     /// Notes that the connection has shown a key.
     pub(in crate::http) fn show_key(&self) {
         if !self.slot().word().has_key() {
-            self.slot().change(|word| Word::new(word.phase(), word.flags() | Word::HAS_KEY, word.since()));
+            self.slot().change(|word| {
+                PackedState::new(word.phase(), word.flags() | PackedState::HAS_KEY, word.since())
+            });
         }
     }
 
@@ -199,7 +201,7 @@ impl Connection {
         if is_full && !self.connections.evict_longest(&mut occupancy, !self.has_shown_key()) {
             return Err(Error::new(Kind::Unavailable, "all connections of http.connections_max are in use"));
         }
-        if self.slot().change(|word| Word(word.0 & !Word::IS_RESERVE)) {
+        if self.slot().change(|word| PackedState(word.0 & !PackedState::IS_RESERVE)) {
             occupancy.reserve -= 1;
             occupancy.regular += 1;
         }
@@ -212,7 +214,7 @@ impl Connection {
     }
 
     pub(in crate::http) fn is_evicted(&self) -> bool {
-        self.slot().word().phase() == Phase::Evicted
+        self.slot().word().phase() == ConnectionPhase::Evicted
     }
 
     /// The task to wake when the connection is evicted and when the server stops. Check [`Connection::is_evicted`] and
@@ -250,8 +252,8 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let slot = self.slot();
         let mut occupancy = self.connections.occupancy();
-        let word = Word(slot.word.swap(Phase::Free as u64, Ordering::AcqRel));
-        if word.phase() != Phase::Evicted {
+        let word = PackedState(slot.word.swap(ConnectionPhase::Free as u64, Ordering::AcqRel));
+        if word.phase() != ConnectionPhase::Evicted {
             *occupancy.count(word) -= 1;
         }
         drop(slot.waker.take());

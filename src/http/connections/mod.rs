@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 pub(super) use self::buffers::Buffers;
 use self::buffers::KeylessBudget;
 pub(super) use self::connection::Connection;
-use self::slot::{Phase, Slot, Word};
+use self::slot::{ConnectionPhase, ConnectionSlot, PackedState};
 use crate::byte_budget::ByteBudget;
 use crate::http::metrics::HttpMetrics;
 use crate::sync::lock;
@@ -43,7 +43,7 @@ struct Occupancy {
 }
 
 impl Occupancy {
-    fn count(&mut self, word: Word) -> &mut usize {
+    fn count(&mut self, word: PackedState) -> &mut usize {
         if word.is_reserve() { &mut self.reserve } else { &mut self.regular }
     }
 }
@@ -59,7 +59,7 @@ pub(super) struct HeadTimeouts {
 
 /// All places. Shared by `Arc`.
 pub(super) struct Connections {
-    slots: Box<[Slot]>,
+    slots: Box<[ConnectionSlot]>,
     occupancy: Mutex<Occupancy>,
     limit: usize,
     /// Where there are no keys, every connection counts as one that has shown one.
@@ -84,13 +84,14 @@ impl Connections {
         metrics: Arc<HttpMetrics>,
     ) -> Connections {
         // As many again as the reserve, for evicted connections whose tasks have not ended yet.
-        let slots: Box<[Slot]> = (0..limit + 2 * RESERVE).map(|_| Slot::default()).collect();
+        let slots: Box<[ConnectionSlot]> =
+            (0..limit + 2 * RESERVE).map(|_| ConnectionSlot::default()).collect();
         let occupancy = Occupancy { free: (0..slots.len()).rev().collect(), regular: 0, reserve: 0 };
         Connections {
             slots,
             occupancy: Mutex::new(occupancy),
             limit,
-            flags: if has_keys { 0 } else { Word::HAS_KEY },
+            flags: if has_keys { 0 } else { PackedState::HAS_KEY },
             timeouts,
             started: Instant::now(),
             freed: Notify::new(),
@@ -122,13 +123,13 @@ impl Connections {
         }
         let mut flags = self.flags;
         if occupancy.regular >= self.limit {
-            flags |= Word::IS_RESERVE;
+            flags |= PackedState::IS_RESERVE;
             if occupancy.reserve >= RESERVE {
                 self.evict_in_reserve(&mut occupancy);
             }
         }
         let slot = occupancy.free.pop()?;
-        let word = Word::new(Phase::New, flags, self.milliseconds(Instant::now()));
+        let word = PackedState::new(ConnectionPhase::New, flags, self.milliseconds(Instant::now()));
         *occupancy.count(word) += 1;
         self.slots[slot].word.store(word.0, Ordering::Release);
         self.metrics.connections.set(self.taken(&occupancy));
@@ -137,7 +138,7 @@ impl Connections {
 
     /// Evicts the connection that has waited longest; whether there was one.
     fn evict_longest(&self, occupancy: &mut Occupancy, spares_keys: bool) -> bool {
-        let rank = |slot: &Slot| {
+        let rank = |slot: &ConnectionSlot| {
             let word = slot.word();
             word.rank(spares_keys).map(|rank| (rank, word))
         };
@@ -154,13 +155,14 @@ impl Connections {
 
     fn evict_in_reserve(&self, occupancy: &mut Occupancy) {
         let longest = self.slots.iter().map(|slot| (slot.word(), slot));
-        let longest = longest.filter(|(word, _)| word.is_reserve() && word.phase() != Phase::Evicted);
+        let longest =
+            longest.filter(|(word, _)| word.is_reserve() && word.phase() != ConnectionPhase::Evicted);
         if let Some((word, slot)) = longest.min_by_key(|(word, _)| word.since()) {
             self.evict(occupancy, slot, word);
         }
     }
 
-    fn evict(&self, occupancy: &mut Occupancy, slot: &Slot, word: Word) -> bool {
+    fn evict(&self, occupancy: &mut Occupancy, slot: &ConnectionSlot, word: PackedState) -> bool {
         let is_evicted = slot.evict(word);
         if is_evicted {
             *occupancy.count(word) -= 1;
@@ -176,10 +178,13 @@ impl Connections {
         for slot in &self.slots {
             let word = slot.word();
             let timeouts = match word.phase() {
-                Phase::New if word.is_reserve() => RESERVE_HEAD,
-                Phase::New => self.timeouts.first_head,
-                Phase::Idle => self.timeouts.next_head,
-                Phase::Free | Phase::Busy | Phase::Evicted | Phase::Lingering => continue,
+                ConnectionPhase::New if word.is_reserve() => RESERVE_HEAD,
+                ConnectionPhase::New => self.timeouts.first_head,
+                ConnectionPhase::Idle => self.timeouts.next_head,
+                ConnectionPhase::Free
+                | ConnectionPhase::Busy
+                | ConnectionPhase::Evicted
+                | ConnectionPhase::Lingering => continue,
             };
             if u128::from(now.saturating_sub(word.since())) >= timeouts.as_millis() && slot.evict(word) {
                 *occupancy.count(word) -= 1;
@@ -200,7 +205,7 @@ impl Connections {
         let mut occupancy = self.occupancy();
         for slot in &self.slots {
             let word = slot.word();
-            if matches!(word.phase(), Phase::New | Phase::Idle) && slot.evict(word) {
+            if matches!(word.phase(), ConnectionPhase::New | ConnectionPhase::Idle) && slot.evict(word) {
                 *occupancy.count(word) -= 1;
             }
         }

@@ -6,7 +6,7 @@ use futures_util::task::AtomicWaker;
 
 /// What a connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum ConnectionPhase {
     /// There is none.
     Free = 0,
     /// No request has come yet.
@@ -24,51 +24,51 @@ pub(super) enum Phase {
 /// What is known of a connection, in one word: the phase, whether it has shown a key, whether it is one of the
 /// reserve, and the milliseconds from the start of the server to the begin of the phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Word(pub(super) u64);
+pub(super) struct PackedState(pub(super) u64);
 
-impl Word {
+impl PackedState {
     pub(super) const HAS_KEY: u64 = 8;
     pub(super) const IS_RESERVE: u64 = 16;
     const SINCE: u32 = 8;
 
-    pub(super) fn new(phase: Phase, flags: u64, since: u64) -> Word {
-        Word(phase as u64 | flags | since << Word::SINCE)
+    pub(super) fn new(phase: ConnectionPhase, flags: u64, since: u64) -> PackedState {
+        PackedState(phase as u64 | flags | since << PackedState::SINCE)
     }
 
-    pub(super) fn phase(self) -> Phase {
+    pub(super) fn phase(self) -> ConnectionPhase {
         match self.0 & 7 {
-            0 => Phase::Free,
-            1 => Phase::New,
-            2 => Phase::Idle,
-            3 => Phase::Busy,
-            5 => Phase::Lingering,
-            _ => Phase::Evicted,
+            0 => ConnectionPhase::Free,
+            1 => ConnectionPhase::New,
+            2 => ConnectionPhase::Idle,
+            3 => ConnectionPhase::Busy,
+            5 => ConnectionPhase::Lingering,
+            _ => ConnectionPhase::Evicted,
         }
     }
 
     pub(super) fn flags(self) -> u64 {
-        self.0 & (Word::HAS_KEY | Word::IS_RESERVE)
+        self.0 & (PackedState::HAS_KEY | PackedState::IS_RESERVE)
     }
 
     pub(super) fn has_key(self) -> bool {
-        self.0 & Word::HAS_KEY != 0
+        self.0 & PackedState::HAS_KEY != 0
     }
 
     pub(super) fn is_reserve(self) -> bool {
-        self.0 & Word::IS_RESERVE != 0
+        self.0 & PackedState::IS_RESERVE != 0
     }
 
     pub(super) fn since(self) -> u64 {
-        self.0 >> Word::SINCE
+        self.0 >> PackedState::SINCE
     }
 
     pub(super) fn is_waiting(self) -> bool {
-        matches!(self.phase(), Phase::New | Phase::Idle | Phase::Lingering)
+        matches!(self.phase(), ConnectionPhase::New | ConnectionPhase::Idle | ConnectionPhase::Lingering)
     }
 
     /// How soon the connection makes room: the smaller first. None if it stays.
     pub(super) fn rank(self, spares_keys: bool) -> Option<(u8, u64)> {
-        if self.is_reserve() || matches!(self.phase(), Phase::Free | Phase::Evicted) {
+        if self.is_reserve() || matches!(self.phase(), ConnectionPhase::Free | ConnectionPhase::Evicted) {
             return None;
         }
         let class = match (self.has_key(), self.is_waiting()) {
@@ -85,26 +85,27 @@ impl Word {
 /// A place. On a cache line of its own: its word is written for each request.
 #[derive(Default)]
 #[repr(align(64))]
-pub(super) struct Slot {
+pub(super) struct ConnectionSlot {
     pub(super) word: AtomicU64,
     /// The task of the connection.
     pub(super) waker: AtomicWaker,
 }
 
-impl Slot {
-    pub(super) fn word(&self) -> Word {
-        Word(self.word.load(Ordering::Acquire))
+impl ConnectionSlot {
+    pub(super) fn word(&self) -> PackedState {
+        PackedState(self.word.load(Ordering::Acquire))
     }
 
     /// Changes the word, unless the connection has been evicted.
-    pub(super) fn change(&self, next: impl Fn(Word) -> Word) -> bool {
-        let change = |word| (Word(word).phase() != Phase::Evicted).then(|| next(Word(word)).0);
+    pub(super) fn change(&self, next: impl Fn(PackedState) -> PackedState) -> bool {
+        let change =
+            |word| (PackedState(word).phase() != ConnectionPhase::Evicted).then(|| next(PackedState(word)).0);
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
     }
 
     /// Evicts the connection, if its word is still this one: a request that has begun meanwhile is answered.
-    pub(super) fn evict(&self, word: Word) -> bool {
-        let evicted = Word::new(Phase::Evicted, word.flags(), word.since());
+    pub(super) fn evict(&self, word: PackedState) -> bool {
+        let evicted = PackedState::new(ConnectionPhase::Evicted, word.flags(), word.since());
         let is_evicted =
             self.word.compare_exchange(word.0, evicted.0, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if is_evicted {

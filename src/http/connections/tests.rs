@@ -24,7 +24,7 @@ async fn enter(places: &Arc<Connections>) -> Connection {
     static NEXT: AtomicU64 = AtomicU64::new(1000);
     let connection = places.enter(Ipv4Addr::LOCALHOST.into()).await;
     let since = NEXT.fetch_add(1, Ordering::Relaxed);
-    connection.slot().change(|word| Word::new(word.phase(), word.flags(), since));
+    connection.slot().change(|word| PackedState::new(word.phase(), word.flags(), since));
     connection
 }
 
@@ -33,7 +33,10 @@ async fn fill(places: &Arc<Connections>, count: usize) -> Vec<Connection> {
     let mut filled = Vec::new();
     for n in 0..count {
         let connection = enter(places).await;
-        connection.slot().word.store(Word::new(Phase::Idle, places.flags, n as u64).0, Ordering::Release);
+        connection
+            .slot()
+            .word
+            .store(PackedState::new(ConnectionPhase::Idle, places.flags, n as u64).0, Ordering::Release);
         filled.push(connection);
     }
     filled
@@ -128,7 +131,7 @@ async fn waiting_has_an_end() {
     for (timeouts, is_over) in [(PATIENCE, false), (no_time, true)] {
         let places = patient_places(3, true, timeouts);
         let [new, idle, busy] = [enter(&places).await, enter(&places).await, enter(&places).await];
-        idle.begin_phase(Phase::Idle, Instant::now());
+        idle.begin_phase(ConnectionPhase::Idle, Instant::now());
         busy.begin(Instant::now(), true);
         places.expire();
         let evicted = [new, idle, busy].map(|connection| connection.is_evicted());
@@ -141,7 +144,7 @@ async fn a_stop_ends_those_that_wait_and_leaves_those_that_are_answered() {
     let places = places(4, true);
     let [new, idle, busy, lingering] =
         [enter(&places).await, enter(&places).await, enter(&places).await, enter(&places).await];
-    idle.begin_phase(Phase::Idle, Instant::now());
+    idle.begin_phase(ConnectionPhase::Idle, Instant::now());
     busy.begin(Instant::now(), true);
     lingering.linger();
     places.end_waiting();

@@ -45,11 +45,11 @@ impl<'de> Visitor<'de> for InputVisitor {
         let mut ids_left = TOKEN_IDS_MAX;
         match list.next_element_seed(First(&mut ids_left))? {
             None => Ok(Input::Texts(Vec::new())),
-            Some(Element::Text(text)) => Ok(Input::Texts(texts(text, &mut list)?)),
-            Some(Element::Id(id)) => {
+            Some(InputElement::Text(text)) => Ok(Input::Texts(texts(text, &mut list)?)),
+            Some(InputElement::Id(id)) => {
                 Ok(Input::Tokens(vec![rest_of_ids(vec![id], &mut list, &mut ids_left)?]))
             }
-            Some(Element::Ids(ids)) => Ok(Input::Tokens(id_lists(ids, &mut list, &mut ids_left)?)),
+            Some(InputElement::Ids(ids)) => Ok(Input::Tokens(id_lists(ids, &mut list, &mut ids_left)?)),
         }
     }
 }
@@ -102,7 +102,7 @@ fn take_id<E: de::Error>(ids_left: &mut usize) -> Result<(), E> {
 }
 
 /// An element of `input`.
-enum Element {
+enum InputElement {
     Text(String),
     Id(u32),
     Ids(Vec<u32>),
@@ -112,36 +112,36 @@ enum Element {
 struct First<'a>(&'a mut usize);
 
 impl<'de> DeserializeSeed<'de> for First<'_> {
-    type Value = Element;
+    type Value = InputElement;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Element, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<InputElement, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for First<'_> {
-    type Value = Element;
+    type Value = InputElement;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string, a token id, or a list of token ids")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Element, E> {
-        Ok(Element::Text(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<InputElement, E> {
+        Ok(InputElement::Text(text.to_owned()))
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Element, E> {
-        Ok(Element::Text(text))
+    fn visit_string<E: de::Error>(self, text: String) -> Result<InputElement, E> {
+        Ok(InputElement::Text(text))
     }
 
-    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element, E> {
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<InputElement, E> {
         take_id::<E>(self.0)?;
         let id = u32::try_from(id).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(id), &self))?;
-        Ok(Element::Id(id))
+        Ok(InputElement::Id(id))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Element, A::Error> {
-        rest_of_ids(Vec::new(), &mut list, self.0).map(Element::Ids)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<InputElement, A::Error> {
+        rest_of_ids(Vec::new(), &mut list, self.0).map(InputElement::Ids)
     }
 }
 

@@ -31,7 +31,7 @@ use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
-use crate::http::forward::target::{Target, model_of};
+use crate::http::forward::target::{ForwardTarget, model_of};
 use crate::http::forward::{Forward, forward_to};
 use crate::http::models::unknown;
 use crate::http::offload::offload;
@@ -214,7 +214,7 @@ async fn forward_others(
         Some(_) => without_cache(&body)?,
         None => body,
     };
-    let target = Target { path: "embeddings".to_owned(), model: Some(model) };
+    let target = ForwardTarget { path: "embeddings".to_owned(), model: Some(model) };
     forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
 }
 

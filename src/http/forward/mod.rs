@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 
-use self::target::{Target, model_of};
+use self::target::{ForwardTarget, model_of};
 use crate::domain::{LookupOutcome, is_credential};
 use crate::error::{Error, Kind};
 use crate::http::admission::ConcurrencyPermit;
@@ -73,7 +73,7 @@ pub(super) async fn other_method(
     State(forward): State<Arc<Forward>>,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
-    let is_theirs = Target::read(request.uri().path(), &forward.own_segments).is_some();
+    let is_theirs = ForwardTarget::read(request.uri().path(), &forward.own_segments).is_some();
     if is_theirs && forward.origin.is_some() {
         let mut response = forward_request(&forward, request).await?;
         // Or the router would name its own methods.
@@ -88,7 +88,7 @@ pub(super) async fn forward_request(
     forward: &Forward,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
-    let target = Target::read(request.uri().path(), &forward.own_segments);
+    let target = ForwardTarget::read(request.uri().path(), &forward.own_segments);
     let target = target.ok_or_else(|| Error::new(Kind::NotFound, "there is no such route"))?;
     forward_to(forward, target, request).await
 }
@@ -96,7 +96,7 @@ pub(super) async fn forward_request(
 /// As [`forward_request`], to `target`.
 pub(super) async fn forward_to(
     forward: &Forward,
-    target: Target,
+    target: ForwardTarget,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
     let fault = |message| Problem(Error::new(Kind::NotFound, message));

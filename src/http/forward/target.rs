@@ -14,17 +14,17 @@ use crate::http::extract::text_encoding;
 use crate::http::routes::OwnSegments;
 
 /// Where a request goes.
-pub(in crate::http) struct Target {
+pub(in crate::http) struct ForwardTarget {
     /// The path below the upstream's own, as it came.
     pub(in crate::http) path: String,
     /// The model that it names.
     pub(in crate::http) model: Option<String>,
 }
 
-impl Target {
+impl ForwardTarget {
     /// None for a path that is not below `/v1`, is this server's own, or might leave the upstream's own path. That is judged by its
     /// segments as any reader might take them, decoded and without parameters.
-    pub(in crate::http) fn read(path: &str, own: &OwnSegments) -> Option<Target> {
+    pub(in crate::http) fn read(path: &str, own: &OwnSegments) -> Option<ForwardTarget> {
         let path = path.strip_prefix("/v1/")?;
         let spelled_out = percent_decode_str(path).decode_utf8().ok()?;
         let parts = || spelled_out.split(['/', '\\']);
@@ -36,7 +36,7 @@ impl Target {
             return None;
         }
         let model = spelled_out.strip_prefix("models/").map(str::to_owned);
-        Some(Target { path: path.to_owned(), model })
+        Some(ForwardTarget { path: path.to_owned(), model })
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn no_path_climbs_out_of_the_upstreams_own() {
         let own = OwnSegments::from(["answers", "cache", "embeddings"]);
-        let read = |path: &str| Target::read(path, &own);
+        let read = |path: &str| ForwardTarget::read(path, &own);
         for path in ["models", "files/file-1/content", "a..b/c.d", "responses/x%2Fy", "a;b/c"] {
             assert_eq!(read(&format!("/v1/{path}")).map(|target| target.path).as_deref(), Some(path));
         }

@@ -40,9 +40,9 @@ fn validators(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) ->
         let mut rest = line.as_bytes();
         while let Some(element) = next_element(&mut rest).ok_or_else(fault)? {
             match element {
-                Element::Any if is_any => return Err(fault()),
-                Element::Any => is_any = true,
-                Element::Tag { is_weak, text } => {
+                EntityTag::Any if is_any => return Err(fault()),
+                EntityTag::Any => is_any = true,
+                EntityTag::Tag { is_weak, text } => {
                     tags += 1;
                     let is_comparable = !is_weak || comparison == Comparison::Weak;
                     known.extend(own(text).filter(|_| is_comparable));
@@ -59,14 +59,14 @@ fn validators(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) ->
 
 /// An element of a list of entity tags.
 #[derive(Debug, PartialEq, Eq)]
-enum Element<'a> {
+enum EntityTag<'a> {
     Any,
     Tag { is_weak: bool, text: &'a [u8] },
 }
 
 /// Takes the next element off a header line, and the comma behind it. The inner none is the end of the line, the outer
 /// one a fault. Empty elements are passed over (RFC 9110 section 5.6.1.2), and commas within quotes are part of a tag.
-fn next_element<'a>(rest: &mut &'a [u8]) -> Option<Option<Element<'a>>> {
+fn next_element<'a>(rest: &mut &'a [u8]) -> Option<Option<EntityTag<'a>>> {
     let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
     let start = rest.iter().position(|byte| !is_between(byte));
     let Some(text) = start.map(|start| &rest[start..]) else {
@@ -74,7 +74,7 @@ fn next_element<'a>(rest: &mut &'a [u8]) -> Option<Option<Element<'a>>> {
         return Some(None);
     };
     let (element, behind) = if let Some(behind) = text.strip_prefix(b"*") {
-        (Element::Any, behind)
+        (EntityTag::Any, behind)
     } else {
         let (is_weak, quoted) = match text.strip_prefix(b"W/") {
             Some(quoted) => (true, quoted),
@@ -82,7 +82,7 @@ fn next_element<'a>(rest: &mut &'a [u8]) -> Option<Option<Element<'a>>> {
         };
         let opened = quoted.strip_prefix(b"\"")?;
         let end = opened.iter().position(|&byte| byte == b'"')?;
-        (Element::Tag { is_weak, text: &opened[..end] }, &opened[end + 1..])
+        (EntityTag::Tag { is_weak, text: &opened[..end] }, &opened[end + 1..])
     };
     let comma = behind.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
     match comma.map(|at| behind[at]) {

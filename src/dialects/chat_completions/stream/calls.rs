@@ -19,9 +19,9 @@ const OF_FUNCTION: &Rules =
     &[("name", Rule::Once(Type::Text)), ("arguments", Rule::Text), ("input", Rule::Text)];
 
 #[derive(Debug, Default)]
-pub(super) struct Call(Map<String, Value>);
+pub(super) struct StreamedToolCall(Map<String, Value>);
 
-impl Call {
+impl StreamedToolCall {
     pub(super) fn add(&mut self, call: Map<String, Value>) -> Result<(), Unstorable> {
         for (name, value) in call {
             match (name.as_str(), value) {

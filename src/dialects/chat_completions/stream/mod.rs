@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use self::calls::{Call, add_function, is_whole};
+use self::calls::{StreamedToolCall, add_function, is_whole};
 use self::details::Details;
 use crate::dialects::Unstorable;
 use crate::dialects::choices::{
@@ -75,7 +75,7 @@ const OF_LOGPROBS: &Rules = &[("content", Rule::List), ("refusal", Rule::List)];
 pub struct StreamedChoice {
     whole: Map<String, Value>,
     message: Map<String, Value>,
-    calls: BTreeMap<u64, Call>,
+    calls: BTreeMap<u64, StreamedToolCall>,
     details: Details,
 }
 
@@ -130,12 +130,13 @@ impl AssembledChoice for StreamedChoice {
 
     /// Whether the arguments of each function are one JSON value: two calls under one number would be none.
     fn is_whole(&self) -> bool {
-        self.calls.values().all(Call::is_whole) && self.message.get("function_call").is_none_or(is_whole)
+        self.calls.values().all(StreamedToolCall::is_whole)
+            && self.message.get("function_call").is_none_or(is_whole)
     }
 
     fn finish(mut self, index: u64) -> Value {
         if !self.calls.is_empty() {
-            let calls = self.calls.into_values().map(Call::finish).collect();
+            let calls = self.calls.into_values().map(StreamedToolCall::finish).collect();
             self.message.insert("tool_calls".into(), Value::Array(calls));
         }
         if let Some(details) = self.details.finish() {
