@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use likewise::cache::{
     Budget, Cache, Freshness, InvalidationTokens, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions,
-    TierName, Tiers,
+    Tiers,
 };
-use likewise::domain::{ContentCoding, Principal, SystemClock, Tag};
+use likewise::domain::{ContentCoding, Principal, SystemClock, Tag, TierName};
 use likewise::metrics::unexported;
 use likewise::service::invalidation::Target;
 use likewise::service::objects::{Answer, Condition, Draft, Lookup};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::byte_budget::BudgetMetrics;
-use crate::cache::{CacheMetrics, TierName};
+use crate::cache::CacheMetrics;
+use crate::domain::TierName;
 use crate::embed::EmbedMetrics;
 use crate::http::{HttpMetrics, ServerMetrics};
 use crate::metrics::{ModuleMetrics, Registry};

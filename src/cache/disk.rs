@@ -9,8 +9,8 @@ use super::blocking_readers::BlockingReaders;
 use super::compression;
 use super::metrics::{CacheMetrics, TierMetrics};
 use super::policy::Namespace;
-use super::tier::{Choice, Tier, TierName, TierStats};
-use crate::domain::{Codec, Entry, Key};
+use super::tier::{Choice, Tier, TierStats};
+use crate::domain::{Codec, Entry, Key, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::{ObjectStore, VectorStore};
 

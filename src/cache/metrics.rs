@@ -1,6 +1,6 @@
 //! The metrics of the tiers.
 
-use super::tier::TierName;
+use crate::domain::TierName;
 use crate::metrics::{ByLabel, Counter, Gauge, ModuleMetrics, Registry};
 
 /// The metrics of all tiers.

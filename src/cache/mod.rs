@@ -34,10 +34,10 @@ pub use policy::{
 };
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::{KeyGuard, StripedLocks};
-pub use tier::{Choice, Tier, TierName, TierStats};
+pub use tier::{Choice, Tier, TierStats};
 pub use tiers::Tiers;
 
-use crate::domain::{Entry, EntryMeta, Key};
+use crate::domain::{Entry, EntryMeta, Key, TierName};
 use crate::error::Result;
 
 /// An entry with the tier that held it, and what may be done with it.

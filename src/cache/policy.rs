@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::tier::TierName;
+use crate::domain::TierName;
 use crate::domain::{Subject, TenantId};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Durability;

@@ -1,33 +1,11 @@
 //! What every storage level can do.
 
-use std::fmt;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
-
 use super::policy::Namespace;
-use crate::domain::{Entry, EntryMeta, Key};
+use crate::domain::{Entry, EntryMeta, Key, TierName};
 use crate::error::Result;
-use crate::labels::label_enum;
-
-label_enum! {
-    /// The name of a tier in headers, metrics and statistics. Ordered from the fastest to the slowest.
-    #[derive(PartialOrd, Ord, Serialize, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    pub enum TierName {
-        /// The memory of this process.
-        Memory = "memory",
-        /// The files of this node.
-        Disk = "disk",
-    }
-}
-
-impl fmt::Display for TierName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use futures_util::future::BoxFuture;
 
 /// Numbers of one tier, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

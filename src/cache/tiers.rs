@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Cache, Choice, MemoryTier, TierName, TierStats};
+use super::{Cache, Choice, MemoryTier, TierStats};
+use crate::domain::TierName;
 use crate::error::Result;
 
 /// The memory tier, which all kinds share, and the caches of each kind. Shared by `Arc`.

@@ -1,6 +1,7 @@
 //! Plain values that every module uses: keys, fingerprints, embeddings, entries, tenants, time.
 //!
-//! No I/O, no serialization, no locks. What is written to a disk or a wire is encoded by the module that writes it.
+//! No I/O, no serialization, no locks. What is written to a disk or a wire is encoded by the module that writes it; only the
+//! words of closed lists serialize by themselves.
 
 mod clock;
 mod credential;
@@ -10,6 +11,7 @@ mod key;
 mod lookup_outcome;
 mod principal;
 mod subject;
+mod tier_name;
 mod token_usage;
 
 pub use clock::{CLOCK_STEP_SECONDS_MAX, Clock, ManualClock, SystemClock, UnixSeconds};
@@ -20,4 +22,5 @@ pub use key::{ByPrefix, Fingerprint, Key, KeyHasher};
 pub use lookup_outcome::LookupOutcome;
 pub use principal::{KeyId, Principal, TenantId};
 pub use subject::{Subject, Tag, TagToken};
+pub use tier_name::TierName;
 pub use token_usage::TokenUsage;

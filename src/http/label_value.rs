@@ -9,7 +9,8 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::cache::{Mode, TierName};
+use crate::cache::Mode;
+use crate::domain::TierName;
 use crate::error::Kind;
 use crate::labels::Label;
 use crate::service::answers::MatchKind;

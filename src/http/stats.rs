@@ -6,8 +6,8 @@ use std::time::Instant;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::cache::{TierName, TierStats, Tiers};
-use crate::domain::Principal;
+use crate::cache::{TierStats, Tiers};
+use crate::domain::{Principal, TierName};
 use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
 use crate::http::metrics::ServerMetrics;

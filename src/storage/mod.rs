@@ -24,8 +24,8 @@ pub mod verify;
 
 pub use collections::{RowSegment, RowStore};
 pub use directory::DataDirectory;
-pub use files::{Files, FrozenFile, MappedFile, OsFiles, StoredFile};
+pub use files::{Files, FrozenFile, MappedFile, OsFiles, ReadMode, StoredFile};
 pub use metrics::StorageMetrics;
 pub use objects::ObjectStore;
 pub use records::{Change, Records};
-pub use vectors::{Durability, Options, ReadMode, Recovery, ScrubReport, Stats, VectorStore};
+pub use vectors::{Durability, Options, Recovery, ScrubReport, Stats, VectorStore};

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::MIB;
 use super::machine::Machine;
 
+pub(super) const MIB: u64 = 1024 * 1024;
 /// An automatic budget begins at this share of the machine's memory, and never takes more than the second.
 const AUTO_SHARE: f64 = 0.25;
 const AUTO_SHARE_MAX: f64 = 0.5;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::metrics::Counter;
 use lru::LruCache;
 
-use super::{Entries, weight};
+use super::entries::Entries;
+use super::weight;
 use crate::domain::{ByPrefix, Entry, EntryMeta, Key};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, ignore_poison};

@@ -1,6 +1,7 @@
 //! The memory tier: a byte budget that holds at every moment.
 
 mod budget;
+mod entries;
 mod lru;
 mod machine;
 mod s3fifo;
@@ -13,11 +14,13 @@ use serde::{Deserialize, Serialize};
 pub use budget::Budget;
 pub use machine::Machine;
 
+use self::budget::MIB;
+use self::entries::Entries;
 use self::lru::Lru;
 use self::s3fifo::S3Fifo;
 use super::metrics::CacheMetrics;
-use super::tier::{TierName, TierStats};
-use crate::domain::{Entry, EntryMeta, Key};
+use super::tier::TierStats;
+use crate::domain::{Entry, EntryMeta, Key, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Counter;
 
@@ -42,27 +45,8 @@ pub struct MemoryOptions {
     pub eviction: Eviction,
 }
 
-const MIB: u64 = 1024 * 1024;
-
 /// An entry that would fill more than this share of a shard is not admitted: it would push out many for one.
 const SHARD_SHARE: u64 = 8;
-
-/// Entries by key under one budget, in shards.
-trait Entries: Send + Sync {
-    fn get(&self, key: &Key) -> Option<Arc<Entry>>;
-    /// Stores an entry that fits into a shard; others go until the budget holds, before this returns.
-    fn put(&self, key: Key, entry: Arc<Entry>);
-    fn remove(&self, key: &Key);
-    /// Removes what is held under the key if it is this very entry.
-    fn remove_same(&self, key: &Key, entry: &Arc<Entry>);
-    /// Visits every entry, a shard at a time.
-    fn visit(&self, visit: &mut dyn FnMut(&EntryMeta));
-    fn set_budget(&self, bytes_max: u64);
-    fn len(&self) -> u64;
-    fn bytes(&self) -> u64;
-    fn bytes_max(&self) -> u64;
-    fn shard_bytes_max(&self) -> u64;
-}
 
 /// Entries in memory. A get takes one lock of one shard.
 pub struct MemoryTier {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::metrics::Counter;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync};
 
-use super::{Entries, weight};
+use super::entries::Entries;
+use super::weight;
 use crate::domain::{ByPrefix, Entry, EntryMeta, Key};
 use crate::error::{Error, Kind, Result};
 

@@ -307,7 +307,7 @@ fn value(text: String) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::TierName;
+    use crate::domain::TierName;
 
     #[test]
     fn outcomes_are_written_as_rfc_9211_says() {

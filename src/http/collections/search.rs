@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
-use crate::cache::TierName;
+use crate::domain::TierName;
 use crate::domain::{LookupOutcome, Principal};
 use crate::error::{Error, FieldPath, Result};
 use crate::http::error_response::{ErrorBody, Problem};

@@ -1,7 +1,9 @@
 //! The values of the header `Cache-Status` (RFC 9211), in one table.
 
-use crate::cache::TierName;
-use crate::domain::LookupOutcome;
+use std::sync::LazyLock;
+
+use crate::domain::{LookupOutcome, TierName};
+use crate::labels::Label as _;
 
 /// Some of the texts or queries of a request were hits.
 pub(in crate::http) const PARTIAL: &str = "likewise; fwd=miss; detail=partial";
@@ -21,17 +23,16 @@ pub(in crate::http) const fn of(outcome: LookupOutcome) -> &'static str {
 }
 
 /// The value for hits whose lowest tier is `tier`.
-pub(in crate::http) const fn hit_in(tier: TierName) -> &'static str {
-    match tier {
-        TierName::Memory => "likewise; hit; detail=memory",
-        TierName::Disk => "likewise; hit; detail=disk",
-    }
+pub(in crate::http) fn hit_in(tier: TierName) -> &'static str {
+    static VALUES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        TierName::WORDS.iter().map(|tier| format!("likewise; hit; detail={tier}")).collect()
+    });
+    &VALUES[tier as usize]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::Label;
 
     #[test]
     fn values_have_the_words_of_outcomes_and_tiers() {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::broadcast::EventStream;
 use super::reason::Reason;
-use crate::cache::TierName;
 use crate::dialects::Replay;
+use crate::domain::TierName;
 use crate::domain::{EntryMeta, Key};
 use crate::labels::label_enum;
 use crate::request_identity::Identity;

@@ -6,8 +6,8 @@ use super::inflight::StorePolicy;
 use super::lookup::Lookup;
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
-use crate::cache::{Cache, KeyGuard, Policy, Stamp, TierName};
-use crate::domain::{Codec, Entry, EntryMeta, Key, Subject};
+use crate::cache::{Cache, KeyGuard, Policy, Stamp};
+use crate::domain::{Codec, Entry, EntryMeta, Key, Subject, TierName};
 use crate::error::Result;
 
 /// An answer that is in memory and not yet on the disk.

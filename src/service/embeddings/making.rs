@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::cache::{
-    Cache, EntryTokens, Flight, Found, Landing, Namespace, SingleFlight, Stamp, TierName, Verdict,
-};
-use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher};
+use crate::cache::{Cache, EntryTokens, Flight, Found, Landing, Namespace, SingleFlight, Stamp, Verdict};
+use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher, TierName};
 use crate::embed::{EmbedJob, Embedder, Priority};
 use crate::error::Result;
 

@@ -19,8 +19,8 @@ pub use metrics::TextMetrics;
 
 use self::making::{Making, Served};
 use super::Directives;
-use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp, TierName};
-use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Principal};
+use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp};
+use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Principal, TierName};
 use crate::embed::{Embedder, Priority};
 use crate::error::{Error, FieldPath, Kind, Result};
 

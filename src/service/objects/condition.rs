@@ -85,7 +85,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cache::TierName;
+    use crate::domain::TierName;
     use crate::domain::{Codec, Entry, EntryMeta, UnixSeconds};
 
     fn found(verdict: Verdict) -> Found {

@@ -3,7 +3,9 @@
 //!
 //! The byte table is in `docs/store-format.md` and changes together with this file.
 
-use super::{Place, RowStore, Salt};
+use super::place::{BUILD, Place};
+use super::salt::Salt;
+use super::store::RowStore;
 use crate::error::{Error, Result};
 use crate::storage::files::{publish, read_all, remove_if_present};
 use crate::storage::le_bytes::{array_at, has_valid_trailer, push_trailer, u32_at, u64_at};
@@ -12,8 +14,6 @@ const MAGIC: [u8; 8] = *b"LKWSBLDS";
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 48;
 const RECORD_BYTES_MAX: u64 = 64 << 10;
-/// The name of the record.
-pub(super) const BUILD: &str = "build";
 
 /// Builds of an index that have not ended in an index.
 #[derive(Debug, Clone, PartialEq, Eq)]

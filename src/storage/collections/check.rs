@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::build_record::BUILD;
 use super::manifest::{Listing, Manifest};
-use super::place::{DROPPED, MANIFEST, MANIFEST_COPY, Place};
+use super::place::{BUILD, DROPPED, MANIFEST, MANIFEST_COPY, Place, SNAPSHOT};
 use super::segment::RowSegment;
-use super::snapshot::SNAPSHOT;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::exists;
 use crate::storage::files::log::{DAMAGED_SUFFIX, Log, mark_path};

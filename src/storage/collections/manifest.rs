@@ -1,6 +1,6 @@
 //! The manifest of a store of rows: what it is of, which segments and which log belong to it, and which rows are dead.
 
-use super::Salt;
+use super::salt::Salt;
 use crate::error::{Error, Kind, Result};
 use crate::storage::le_bytes::{array_at, has_valid_trailer, push_trailer, u32_at, u64_at};
 

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::error::{Error, Result};
+use crate::storage::files::ReadMode;
 use crate::storage::files::{Files, Listed, publish, read_all, remove_if_present, stage};
-use crate::storage::vectors::options::ReadMode;
 
 pub(super) const MANIFEST: &str = "manifest";
 /// A second copy of the manifest, from which a damaged one is restored.
 pub(super) const MANIFEST_COPY: &str = "manifest-copy";
+/// The name of a snapshot's manifest.
+pub(super) const SNAPSHOT: &str = "snapshot";
+/// The name of the record.
+pub(super) const BUILD: &str = "build";
 /// What the manifest of a collection that is being dropped is called.
 pub(super) const DROPPED: &str = "dropped";
 

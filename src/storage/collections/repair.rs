@@ -5,12 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::build_record::BUILD;
 use super::manifest::{Listing, MANIFEST_BYTES_MAX, Manifest};
-use super::place::{MANIFEST, MANIFEST_COPY, Place};
+use super::place::{BUILD, MANIFEST, MANIFEST_COPY, Place, SNAPSHOT};
 use super::salvage::Salvaged;
 use super::segment::RowSegment;
-use super::snapshot::SNAPSHOT;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::log::{Log, Replay, mark_path};
 use crate::storage::files::{publish, read_all};

@@ -5,12 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Salt;
+use super::salt::Salt;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::FrozenFile;
+use crate::storage::files::ReadMode;
 use crate::storage::files::{Files, StoredFile};
 use crate::storage::le_bytes::{array_at, has_valid_trailer, push_trailer, u32_at, u64_at};
-use crate::storage::vectors::options::ReadMode;
 
 const MAGIC: [u8; 8] = *b"LKWSROWS";
 /// The version of segments that is written.

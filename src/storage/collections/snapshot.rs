@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Place, RowStore, Salt};
+use super::place::{Place, SNAPSHOT};
+use super::salt::Salt;
+use super::store::RowStore;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::FrozenFile;
 use crate::storage::files::{Files, StoredFile, exists, publish, read_all, remove_if_present};
@@ -19,8 +21,6 @@ const VERSION: u32 = 1;
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 const HEAD_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 16;
-/// The name of a snapshot's manifest.
-pub(super) const SNAPSHOT: &str = "snapshot";
 
 /// What an index is of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ pub(crate) mod end_mark;
 pub(crate) mod log;
 mod mapped_file;
 mod range_checksums;
+mod read_mode;
 pub mod recording;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use rustix::fs::{FallocateFlags, Mode};
 
 pub use mapped_file::{FrozenFile, MappedFile};
+pub use read_mode::ReadMode;
 
 /// One file of a listed directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Change;
+use super::change::Change;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::log::{Log, Replay, log_number};
 use crate::storage::files::{Files, remove_if_present};

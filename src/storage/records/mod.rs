@@ -3,6 +3,7 @@
 //! One thread writes. Changes that arrive during a commit share the next one, so that many writers pay one fsync. Changes
 //! of one table, on which the meaning of everything else that is stored depends, are written to a copy of it first.
 
+mod change;
 pub(crate) mod header_copy;
 pub(crate) mod mirror;
 pub(crate) mod overlay;
@@ -21,6 +22,7 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::change::Change;
 use self::header_copy::{CopiedBackend, HeaderState};
 use self::mirror::{Mirror, Table};
 use crate::error::{Error, Kind, Result};
@@ -42,33 +44,6 @@ const GROUP_WAIT: Duration = Duration::from_millis(2);
 const QUEUE_BYTES_MAX: u32 = 64 << 20;
 /// What redb may keep of its pages in memory.
 const CACHE_BYTES: usize = 16 << 20;
-
-/// One change of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The table's name; a table begins with its first record.
-    pub table: String,
-    /// The record's key.
-    pub key: Vec<u8>,
-    /// What is put there, or `None` to delete it.
-    pub value: Option<Vec<u8>>,
-}
-
-impl Change {
-    /// Puts a record.
-    pub fn put(table: &str, key: impl Into<Vec<u8>>, value: Vec<u8>) -> Change {
-        Change { table: table.into(), key: key.into(), value: Some(value) }
-    }
-
-    /// Deletes a record, if it is there.
-    pub fn delete(table: &str, key: impl Into<Vec<u8>>) -> Change {
-        Change { table: table.into(), key: key.into(), value: None }
-    }
-
-    fn bytes(&self) -> usize {
-        self.table.len() + self.key.len() + self.value.as_ref().map_or(0, Vec::len) + size_of::<Change>()
-    }
-}
 
 /// Room in the queue of changes, given back when they are made.
 #[derive(Debug)]

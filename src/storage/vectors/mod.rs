@@ -9,33 +9,31 @@ pub(crate) mod recovery;
 mod scrub;
 pub mod segment;
 pub(crate) mod segment_file;
+mod shared;
 mod writer;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::storage::files::Files;
 use crate::storage::metrics::StorageMetrics;
-pub use options::{Durability, Options, ReadMode};
+pub use options::{Durability, Options};
 pub use recovery::Recovery;
 pub use scrub::ScrubReport;
 
-use self::key_table::Table;
 use self::recovery::{Recovered, recover};
 use self::scrub::{Scrubber, scrub};
 use self::segment::{HEADER_BYTES, SEGMENT_BYTES_MAX, Slot, slot_bytes};
-use self::segment_file::OpenSegment;
+use self::shared::Shared;
 use self::writer::{Message, Put, Writer};
 use crate::domain::{Clock, Entry, Key};
 use crate::error::{Error, Kind, Result};
-use crate::sync::{ignore_poison, lock};
+use crate::sync::lock;
 
 /// Vectors on disk. Reading is done by the caller's thread, all writing by one thread that the store owns.
 ///
@@ -279,65 +277,6 @@ impl VectorStore {
 impl Drop for VectorStore {
     fn drop(&mut self) {
         self.shutdown();
-    }
-}
-
-/// What readers, writer and scrubber share.
-pub(super) struct Shared {
-    pub files: Arc<dyn Files>,
-    pub dir: PathBuf,
-    pub options: Options,
-    pub clock: Arc<dyn Clock>,
-    pub metrics: Arc<StorageMetrics>,
-    pub table: Table,
-    segments: RwLock<BTreeMap<u32, Arc<OpenSegment>>>,
-    is_on: AtomicBool,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("dir", &self.dir).field("is_on", &self.is_on()).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    pub(super) fn segments(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Arc<OpenSegment>>> {
-        ignore_poison(self.segments.read())
-    }
-
-    pub(super) fn segments_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u32, Arc<OpenSegment>>> {
-        ignore_poison(self.segments.write())
-    }
-
-    pub(super) fn is_on(&self) -> bool {
-        self.is_on.load(Ordering::Acquire)
-    }
-
-    pub(super) fn check_is_on(&self) -> Result<()> {
-        if self.is_on() {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Unavailable, "the disk tier has turned itself off until the next start"))
-    }
-
-    pub(super) fn turn_off(&self, error: &Error) {
-        if self.is_on.swap(false, Ordering::AcqRel) {
-            tracing::warn!(%error, "the disk tier has turned itself off; the server goes on without it");
-        }
-    }
-
-    pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.segments().values().map(|segment| segment.bytes.load(Ordering::Relaxed)).sum()
-    }
-
-    pub(super) fn count_evictions(&self, entries: u64) {
-        self.metrics.evictions.inc_by(entries);
-    }
-
-    /// Notes a failure that no caller waits for.
-    pub(super) fn count_background(&self, error: &Error) {
-        self.metrics.background_errors.with(error.kind()).inc();
-        tracing::warn!(%error, "the disk tier goes on");
     }
 }
 

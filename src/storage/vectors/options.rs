@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::segment::{HEADER_BYTES, SEGMENT_BYTES_MAX};
 use crate::error::{Error, Kind, Result};
+use crate::storage::files::ReadMode;
 
 /// What an acknowledged write has survived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -14,17 +15,6 @@ pub enum Durability {
     /// It survives the death of the process; a power cut takes at most the last flush interval.
     #[default]
     Async,
-}
-
-/// How slots are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReadMode {
-    /// Copied out of a read-only mapping: fastest, but a device that fails to deliver a page kills the process.
-    #[default]
-    Mmap,
-    /// Read by a system call: one to two microseconds more, and a failing device is an error.
-    Pread,
 }
 
 /// Options of the store of vectors.

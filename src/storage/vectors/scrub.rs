@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::Shared;
 use super::segment_file::{OpenSegment, Scanned};
+use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::sync::{ignore_poison, lock};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::index_file::{self, IndexEntry};
-use super::options::ReadMode;
 use super::segment::{HEADER_BYTES, Header, Slot, number_in, segment_name};
 use crate::domain::UnixSeconds;
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::MappedFile;
+use crate::storage::files::ReadMode;
 use crate::storage::files::end_mark::{self, Owner};
 use crate::storage::files::{Files, StoredFile, publish};
 

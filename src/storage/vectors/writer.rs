@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::Shared;
 use super::active::Active;
 use super::index_file::IndexEntry;
 use super::key_table::Location;
@@ -17,6 +16,7 @@ use super::options::Durability;
 use super::recovery::Unsealed;
 use super::segment::{Header, Slot, slot_bytes};
 use super::segment_file::{OpenSegment, publish_manifest};
+use super::shared::Shared;
 use crate::domain::{Entry, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
 use crate::storage::files::remove_if_present;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::{Report, State};
+use super::report::{Report, State};
 use crate::error::{Error, Result};
 use crate::storage::directory::{COLLECTIONS, FORMAT_NAME, RECORDS, VECTORS, records_in, vectors_in};
 use crate::storage::records::RECORDS_NAME;

@@ -6,14 +6,13 @@ use fs_err as fs;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
 use super::layout::is_used;
-use super::salvage::Source;
-use super::{Report, State};
-use crate::domain::Key;
+use super::report::{Report, State};
+use super::salvage::{Source, is_good};
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::{RECORDS, records_in};
 use crate::storage::files::OsFiles;
 use crate::storage::files::log::mark_path;
-use crate::storage::objects::{HEADS, OBJECTS, decode_record};
+use crate::storage::objects::{HEADS, OBJECTS};
 use crate::storage::records::header_copy::{self, HeaderState};
 use crate::storage::records::mirror::{self, Found};
 use crate::storage::records::overlay::Overlay;
@@ -158,10 +157,4 @@ fn count_bad_objects(database: &Database) -> Result<u64, redb::Error> {
         good += u64::from(is_good(key.value(), record.value(), head.as_ref().map(|head| head.value())));
     }
     Ok(objects.len()?.max(heads.len()?).saturating_sub(good))
-}
-
-/// Whether a record verifies and begins with the head that the other table has of it.
-pub(super) fn is_good(key: &[u8], record: &[u8], head: Option<&[u8]>) -> bool {
-    let Ok(key) = <[u8; 32]>::try_from(key).map(Key) else { return false };
-    head.is_some_and(|head| record.starts_with(head)) && decode_record(&key, record).is_some()
 }

@@ -14,11 +14,10 @@ use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableHandle as _,
 };
 
-use super::records::is_good;
 use crate::domain::Key;
 use crate::error::{Error, Result};
 use crate::storage::files::{OsFiles, create_private_dir};
-use crate::storage::objects::{HEADS, OBJECTS, decode_head};
+use crate::storage::objects::{HEADS, OBJECTS, decode_head, decode_record};
 use crate::storage::records::header_copy::{self, HeaderState};
 use crate::storage::records::mirror::{self, Table};
 use crate::storage::records::overlay::Overlay;
@@ -333,4 +332,10 @@ impl<'a> Batch<'a> {
         self.commit()?;
         Ok(self.count)
     }
+}
+
+/// Whether a record verifies and begins with the head that the other table has of it.
+pub(super) fn is_good(key: &[u8], record: &[u8], head: Option<&[u8]>) -> bool {
+    let Ok(key) = <[u8; 32]>::try_from(key).map(Key) else { return false };
+    head.is_some_and(|head| record.starts_with(head)) && decode_record(&key, record).is_some()
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::{Report, State};
+use super::report::{Report, State};
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::vectors_in;
+use crate::storage::files::ReadMode;
 use crate::storage::files::{Files, OsFiles, read_all};
 use crate::storage::vectors::index_file::{self, IndexEntry, index_number};
 use crate::storage::vectors::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
-use crate::storage::vectors::options::ReadMode;
 use crate::storage::vectors::segment::{HEADER_BYTES, SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
 use crate::storage::vectors::segment_file::{OpenSegment, Scanned, mark_number};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Call, Image};
+use super::call::{Call, Image};
 
 /// A moment at which the power may fail: what is certain then, and what is pending.
 #[derive(Debug, Clone)]

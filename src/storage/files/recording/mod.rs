@@ -5,6 +5,7 @@
 //! be there. A name is durable once its directory was flushed; until then any first part of the pending changes may
 //! have happened. A failed flush leaves its writes undecided for ever, whatever later flushes say.
 
+mod call;
 mod crash_point;
 
 use std::collections::BTreeMap;
@@ -14,64 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+pub use call::{Call, Image};
 pub use crash_point::{Arrived, CrashPoint, Pending};
 
 use self::crash_point::apply;
 use super::{Files, Listed, StoredFile};
 use super::{FrozenFile, MappedFile};
 use crate::sync::lock;
-
-/// Files as they would be found after a restart.
-pub type Image = BTreeMap<PathBuf, Vec<u8>>;
-
-/// One recorded call that changed something, or a mark that a test left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
-    /// A file was created with this length.
-    Create {
-        /// Its name.
-        path: PathBuf,
-        /// Which file the name means.
-        file: usize,
-        /// Its length.
-        bytes: u64,
-    },
-    /// Bytes were written.
-    Write {
-        /// To which file.
-        file: usize,
-        /// Where.
-        offset: u64,
-        /// What.
-        bytes: Arc<[u8]>,
-    },
-    /// A file was flushed.
-    Sync {
-        /// Which.
-        file: usize,
-    },
-    /// A flush failed.
-    FailedSync {
-        /// Of which file.
-        file: usize,
-    },
-    /// A name was changed.
-    Rename {
-        /// From this.
-        from: PathBuf,
-        /// To this.
-        to: PathBuf,
-    },
-    /// A name was removed.
-    Remove {
-        /// This one.
-        path: PathBuf,
-    },
-    /// The directory was flushed.
-    SyncDir,
-    /// A test's own mark: something was acknowledged.
-    Mark(u64),
-}
 
 /// How a call is made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,22 @@
+//! What both kinds of eviction implement.
+
+use std::sync::Arc;
+
+use crate::domain::{Entry, EntryMeta, Key};
+
+/// Entries by key under one budget, in shards.
+pub(super) trait Entries: Send + Sync {
+    fn get(&self, key: &Key) -> Option<Arc<Entry>>;
+    /// Stores an entry that fits into a shard; others go until the budget holds, before this returns.
+    fn put(&self, key: Key, entry: Arc<Entry>);
+    fn remove(&self, key: &Key);
+    /// Removes what is held under the key if it is this very entry.
+    fn remove_same(&self, key: &Key, entry: &Arc<Entry>);
+    /// Visits every entry, a shard at a time.
+    fn visit(&self, visit: &mut dyn FnMut(&EntryMeta));
+    fn set_budget(&self, bytes_max: u64);
+    fn len(&self) -> u64;
+    fn bytes(&self) -> u64;
+    fn bytes_max(&self) -> u64;
+    fn shard_bytes_max(&self) -> u64;
+}
