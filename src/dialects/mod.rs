@@ -1,13 +1,14 @@
 //! The formats in which clients and upstreams speak of answers: one dialect per API.
 //!
-//! Contains: the parsing of requests, the reading of complete replies, the assembly of streams into complete answers, and their replay
-//! in either form. Must not contain: transport, a decision about caching, I/O, an async function. The one idea: everything that
+//! Contains: the parsing of requests, the reading of complete replies, the assembly of streams into complete answers, their replay in
+//! either form, and the shape of errors. Must not contain: transport, a decision about caching, I/O, an async function. The one idea: everything that
 //! differs between two APIs of language models is behind [`Dialect`], so that the use case knows neither a path nor a member of
 //! their JSON.
 
 pub mod chat_completions;
 pub mod choices;
 pub mod completions;
+mod error_reply;
 mod parse_cache;
 mod unstorable;
 
@@ -16,10 +17,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use error_reply::{ErrorClass, ErrorReply};
 pub use parse_cache::ParseCache;
 pub use unstorable::Unstorable;
 
-use crate::domain::{Key, TokenUsage, UnixSeconds};
+use crate::domain::{Key, KeyHeader, TokenUsage, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::{Identity, Normalization, NormalizedQuestion, Partition, of_request};
 use crate::sse::Event;
@@ -31,6 +33,9 @@ pub trait Dialect: fmt::Debug + Send + Sync {
 
     /// The path of the API at an upstream, below its base URL.
     fn upstream_path(&self) -> &'static str;
+
+    /// The header in which an upstream expects the operator's key.
+    fn key_header(&self) -> KeyHeader;
 
     /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `normalization` decides
     /// which questions share an identity.
@@ -65,6 +70,12 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         created: UnixSeconds,
         wants_usage: bool,
     ) -> Option<Box<dyn Replay>>;
+
+    /// The body of an error response.
+    fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8>;
+
+    /// An error as an event of a stream that has begun.
+    fn error_event(&self, error: &ErrorReply<'_>) -> Vec<u8>;
 }
 
 /// Assembles the events of a stream into a complete answer.

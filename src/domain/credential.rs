@@ -57,6 +57,20 @@ const OF_THIS_SERVER: [&str; 3] = ["cookie", "cookie2", "proxy-authorization"];
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential(Bytes);
 
+/// The header in which an API expects a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHeader {
+    /// The name of the header, in lower case.
+    pub name: &'static str,
+    /// What precedes the key in its value.
+    pub prefix: &'static str,
+}
+
+impl KeyHeader {
+    /// `authorization: Bearer KEY` (RFC 6750), as in OpenAI's API.
+    pub const BEARER: KeyHeader = KeyHeader { name: "authorization", prefix: "Bearer " };
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

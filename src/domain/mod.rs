@@ -15,7 +15,7 @@ mod tier_name;
 mod token_usage;
 
 pub use clock::{CLOCK_STEP_SECONDS_MAX, Clock, ManualClock, SystemClock, UnixSeconds};
-pub use credential::{Credential, is_credential};
+pub use credential::{Credential, KeyHeader, is_credential};
 pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, ContentCoding, Entry, EntryMeta};
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher};

@@ -1,4 +1,5 @@
-//! Errors as clients see them: OpenAI's shape, and the one place where a kind becomes a status code.
+//! Errors as clients see them, and the one place where a kind becomes a status code. Routes of a dialect have errors of its shape,
+//! all others those of OpenAI's.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -6,27 +7,29 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::dialects::{Dialect, ErrorClass, ErrorReply, choices};
 use crate::error::{Error, Kind};
 use crate::http::content_coding;
-use crate::http::label_value::{ErrorCode, LabelValue};
+use crate::http::label_value::ErrorCode;
 use crate::sync::lock;
 
-/// The body of every answer that is not a success.
-#[derive(Debug, Serialize, ToSchema)]
+/// The body of every response that is not a success.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 pub(super) struct ErrorBody {
     error: ErrorObject,
 }
 
 /// What went wrong.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 struct ErrorObject {
     /// One sentence.
     message: String,
     /// The family of errors that OpenAI's clients know.
-    #[serde(rename = "type")]
+    #[schema(rename = "type")]
     family: &'static str,
     /// The field at fault.
     param: Option<String>,
@@ -45,24 +48,39 @@ impl From<Error> for Problem {
     }
 }
 
-impl ErrorBody {
-    fn new(message: String, status: StatusCode, error: &Error) -> ErrorBody {
-        let (family, code) = (family(status), LabelValue(error.kind()));
-        ErrorBody {
-            error: ErrorObject { message, family, param: error.param_name().map(str::to_owned), code },
-        }
+/// The error of a response, from which the dialect of the route writes the body again.
+#[derive(Debug, Clone)]
+struct ReportedError {
+    error: Error,
+    message: String,
+}
+
+/// What a dialect writes of an error.
+fn error_reply<'a>(error: &'a Error, message: &'a str, status: StatusCode) -> ErrorReply<'a> {
+    ErrorReply { message, class: class(status), param: error.param_name(), code: error.kind().code() }
+}
+
+/// An error as an event of a stream that has begun.
+pub(super) fn event(error: &Error, dialect: &dyn Dialect) -> Bytes {
+    dialect.error_event(&error_reply(error, error.message(), status(error.kind()))).into()
+}
+
+/// An error as the body of a response to a request that is no HTTP, and so has no route.
+pub(super) fn json(error: &Error, status: StatusCode) -> Vec<u8> {
+    choices::error_body(&error_reply(error, error.message(), status))
+}
+
+/// The response of a route in `dialect`, an error in its shape.
+pub(super) fn in_dialect(mut response: Response, dialect: Option<&'static dyn Dialect>) -> Response {
+    if response.status().is_success() {
+        return response;
     }
-}
-
-/// An error as an event of a stream that has begun: OpenAI's clients raise it.
-pub(super) fn event(error: &Error) -> Bytes {
-    format!("data: {}\n\n", json(error, status(error.kind()))).into()
-}
-
-/// An error as the body of an answer that no handler gives.
-pub(super) fn json(error: &Error, status: StatusCode) -> String {
-    let body = ErrorBody::new(error.message().to_owned(), status, error);
-    serde_json::to_string(&body).expect("an error is made of texts: this is a bug")
+    let Some(dialect) = dialect else { return response };
+    let status = response.status();
+    if let Some(ReportedError { error, message }) = response.extensions_mut().remove() {
+        *response.body_mut() = dialect.error_body(&error_reply(&error, &message, status)).into();
+    }
+    response
 }
 
 /// The status code of a kind.
@@ -116,12 +134,12 @@ fn log(error: &Error, status: StatusCode) {
     }
 }
 
-fn family(status: StatusCode) -> &'static str {
+fn class(status: StatusCode) -> ErrorClass {
     match status {
-        StatusCode::UNAUTHORIZED => "authentication_error",
-        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-        status if status.is_client_error() => "invalid_request_error",
-        _ => "server_error",
+        StatusCode::UNAUTHORIZED => ErrorClass::Authentication,
+        StatusCode::TOO_MANY_REQUESTS => ErrorClass::RateLimit,
+        status if status.is_client_error() => ErrorClass::InvalidRequest,
+        _ => ErrorClass::Server,
     }
 }
 
@@ -131,23 +149,24 @@ pub(super) fn retry_after_seconds(error: &Error, status: StatusCode) -> Option<u
     error.retry_after_seconds().or(helps.then_some(1))
 }
 
-/// OpenAI's clients try a 5xx again by themselves; a cache that was asked not to compute will not do better, nor will a loop.
+/// Tells OpenAI's clients not to retry a 5xx. A retry of `only-if-cached`, or of a request in a loop, fails alike.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Problem(error) = self;
         let status = status(error.kind());
-        // Context and causes of what the server, or one behind it, did wrong name files, machines and keys: they are for the
-        // operator's log. The client learns the kind and the attempt.
+        // Context and causes of a server error name files, machines and keys, so they are logged only. The client gets the kind
+        // and the message.
         let message = if status.is_server_error() {
             log(&error, status);
             error.message().to_owned()
         } else {
             error.to_string()
         };
-        let body = ErrorBody::new(message, status, &error);
-        let mut response = (status, axum::Json(body)).into_response();
+        let body = choices::error_body(&error_reply(&error, &message, status));
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (status, [(header::CONTENT_TYPE, json)], body).into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = retry_after_seconds(&error, status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -156,12 +175,13 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if error.kind() == Kind::UnsupportedCoding {
-            // RFC 9110, section 12.5.3: what would have been understood.
+            // RFC 9110, section 12.5.3: the codings that are decoded.
             headers.insert(header::ACCEPT_ENCODING, content_coding::DECODED);
         }
         if matches!(error.kind(), Kind::NotCached | Kind::Loop) {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
+        response.extensions_mut().insert(ReportedError { error, message });
         response
     }
 }
@@ -169,6 +189,7 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::chat_completions::ChatCompletions;
 
     fn all() -> [Kind; 24] {
         [
@@ -204,7 +225,7 @@ mod tests {
         for kind in all() {
             let cause = std::io::Error::other("open /srv/data/1.seg: denied");
             let error = Error::new(kind, "read a segment").with("path", "/srv/data/1.seg").source(cause);
-            let (event, response) = (event(&error), Problem(error).into_response());
+            let (event, response) = (event(&error, &ChatCompletions), Problem(error).into_response());
             let is_server_error = response.status().is_server_error();
             let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
             let body = String::from_utf8(body.to_vec()).unwrap();

@@ -119,7 +119,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         .add(routes!(list))
         .add(routes!(describe))
         .add_undocumented(Access::Client, "/v1/models/{owner}/{*rest}", axum::routing::get(describe_below))
-        .beside_those_of_upstreams()
+        .forwarding_unknown_paths()
 }
 
 /// Lists the models: those that embed here, and those that the upstreams answer.

@@ -17,9 +17,6 @@ use super::{
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
-use crate::dialects::ParseCache;
-use crate::dialects::chat_completions::ChatCompletions;
-use crate::dialects::completions::Completions;
 use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
@@ -104,11 +101,13 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table.add(collections::routes(), endpoints.map(|all| &all.collections));
     table.add(models::routes(), endpoints.map(|all| &all.models));
     table.add(answers::routes(), endpoints.map(|all| &all.answers));
-    // Without an upstream no model answers.
+    // A dialect is served only with an upstream.
     let has_upstream = |all: &&Endpoints| all.forward.origin.is_some();
     let upstream = endpoints.filter(has_upstream);
-    table.add(answers::chat_routes(), upstream.map(|all| &all.answers));
-    table.add(answers::completions_routes(), upstream.map(|all| &all.completions));
+    for (dialect, routes) in answers::dialect_routes() {
+        let endpoint = upstream.map(|all| Arc::new(all.answers.for_dialect(dialect)));
+        table.add(routes.in_dialect(dialect), endpoint.as_ref());
+    }
     table
 }
 
@@ -122,7 +121,6 @@ struct Endpoints {
     collections: Arc<collections::Endpoint>,
     models: Arc<models::Endpoint>,
     answers: Arc<answers::Endpoint>,
-    completions: Arc<answers::Endpoint>,
     forward: Arc<forward::Forward>,
 }
 
@@ -135,16 +133,10 @@ impl Endpoints {
             own_segments: described.own_segments(),
             body_bytes_max,
         });
-        let normalization = parts.answers.normalization();
         let answers = answers::Endpoint {
-            parse_cache: Arc::new(ParseCache::new(&ChatCompletions, normalization)),
             answers: Arc::clone(&parts.answers),
             forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
             body_bytes_max,
-        };
-        let completions = answers::Endpoint {
-            parse_cache: Arc::new(ParseCache::new(&Completions, normalization)),
-            ..answers.clone()
         };
         Ok(Endpoints {
             contract: contract::json(&described).into(),
@@ -182,7 +174,6 @@ impl Endpoints {
             }),
             models: Arc::new(models::Endpoint { models: parts.models, forward: Arc::clone(&forward) }),
             answers: Arc::new(answers),
-            completions: Arc::new(completions),
             forward,
         })
     }

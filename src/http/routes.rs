@@ -12,6 +12,8 @@ use axum::routing::MethodRouter;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
+use crate::dialects::Dialect;
+
 /// What admission asks of a request before its handler is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -35,30 +37,43 @@ impl Access {
     }
 }
 
-/// Who serves the other paths below the first segment of a route.
+/// How requests are answered whose path is no route but has the first segment of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Neighbors {
-    /// Nothing: such a path is a slip, and must not carry its body and the operator's key elsewhere.
-    None,
-    /// The upstreams.
-    OfUpstream,
+enum UnknownPaths {
+    /// By an error: such a path is a mistake, and its body and the operator's key must not be sent to an upstream.
+    Refused,
+    /// By an upstream.
+    Forwarded,
 }
 
 /// One route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Route {
     /// Its path with parameters, such as `/v1/models/{id}`: its name in metrics.
     pub(super) pattern: Arc<str>,
     pub(super) access: Access,
     /// Whether a PUT stores its body as it was sent, with its content coding.
     pub(super) stores_content_coding: bool,
-    neighbors: Neighbors,
+    unknown_paths: UnknownPaths,
+    /// The API that its clients speak. `None` for an API of this server.
+    pub(super) dialect: Option<&'static dyn Dialect>,
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Route) -> bool {
+        let code = |route: &Route| route.dialect.map(Dialect::record_code);
+        let parts =
+            |route: &Route| (route.access, route.stores_content_coding, route.unknown_paths, code(route));
+        self.pattern == other.pattern && parts(self) == parts(other)
+    }
 }
 
 impl Route {
     /// A route that needs a key.
     fn new(pattern: &str, access: Access) -> Route {
-        Route { pattern: pattern.into(), access, stores_content_coding: false, neighbors: Neighbors::None }
+        let pattern = pattern.into();
+        let unknown_paths = UnknownPaths::Refused;
+        Route { pattern, access, stores_content_coding: false, unknown_paths, dialect: None }
     }
 
     /// What holds for a path that is no route.
@@ -107,10 +122,16 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
-    /// Declares that upstreams serve other paths below the same first segments.
-    pub(super) fn beside_those_of_upstreams(mut self) -> Routes<S> {
-        self.routes.iter_mut().for_each(|route| route.neighbors = Neighbors::OfUpstream);
+    /// Declares that other paths below the same first segments are forwarded to upstreams.
+    pub(super) fn forwarding_unknown_paths(mut self) -> Routes<S> {
+        self.routes.iter_mut().for_each(|route| route.unknown_paths = UnknownPaths::Forwarded);
         self
+    }
+
+    /// Declares the API that clients of the routes speak: errors have its shape, and unknown paths are forwarded.
+    pub(super) fn in_dialect(mut self, dialect: &'static dyn Dialect) -> Routes<S> {
+        self.routes.iter_mut().for_each(|route| route.dialect = Some(dialect));
+        self.forwarding_unknown_paths()
     }
 
     /// Declares that a PUT stores its body as it was sent, with its content coding.
@@ -150,7 +171,8 @@ impl RouteTable {
 
     /// Names the paths that the fallback serves.
     pub(super) fn name_fallback(&mut self, pattern: &str) {
-        self.routes.push(Route { neighbors: Neighbors::OfUpstream, ..Route::new(pattern, Access::Client) });
+        self.routes
+            .push(Route { unknown_paths: UnknownPaths::Forwarded, ..Route::new(pattern, Access::Client) });
     }
 
     pub(super) fn routes(&self) -> &[Route] {
@@ -174,7 +196,7 @@ impl RouteTable {
 
     /// The segments below `/v1` under which nothing is forwarded.
     pub(super) fn own_segments(&self) -> OwnSegments {
-        let own = self.routes.iter().filter(|route| route.neighbors == Neighbors::None);
+        let own = self.routes.iter().filter(|route| route.unknown_paths == UnknownPaths::Refused);
         OwnSegments(own.filter_map(Route::first_segment).map(str::to_owned).collect())
     }
 

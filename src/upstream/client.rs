@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -154,13 +154,18 @@ impl Upstream {
         let (via, mark) = self.loop_mark.mark();
         headers.append(via, HeaderValue::from_str(mark).map_err(|error| fault("the mark").source(error))?);
         match (&route.key, &call.credential) {
-            (RouteCredential::Ours(key), _) => _ = headers.insert(AUTHORIZATION, key.clone()),
+            (RouteCredential::Operators(key), _) => {
+                let mut value = HeaderValue::from_str(&format!("{}{key}", call.key_header.prefix))
+                    .map_err(|error| fault("the key").source(error))?;
+                value.set_sensitive(true);
+                headers.insert(HeaderName::from_static(call.key_header.name), value);
+            }
             (RouteCredential::Clients, Some(credential)) => show(credential, &mut headers),
             (RouteCredential::Clients, None) | (RouteCredential::None, _) => {}
         }
         let path = match &route.key {
             RouteCredential::Clients => Cow::Borrowed(call.path.as_str()),
-            RouteCredential::Ours(_) | RouteCredential::None => without_credentials(&call.path),
+            RouteCredential::Operators(_) | RouteCredential::None => without_credentials(&call.path),
         };
         let request = self.http.request(method, format!("{base_url}{path}"));
         let request = request.headers(headers).body(call.body.clone()).build();

@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::client::Upstream;
 use super::reply::{Call, Headers};
 use super::routes::{RouteCredential, UpstreamRoute};
-use crate::domain::Credential;
+use crate::domain::{Credential, KeyHeader};
 use crate::error::{Error, Kind, Result};
 
 /// How long a list is waited for, and its bytes at most.
@@ -87,6 +87,7 @@ impl Upstream {
             path: "/models".into(),
             model: None,
             headers: traces.clone(),
+            key_header: KeyHeader::BEARER,
             credential: credential.cloned(),
             body: Bytes::new(),
             needs_clients_key: false,

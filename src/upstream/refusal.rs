@@ -44,7 +44,7 @@ pub(super) async fn looked_through(route: &Arc<UpstreamRoute>, mut reply: Reply)
     let key = match &route.key {
         RouteCredential::Clients => return Ok(reply),
         RouteCredential::None => None,
-        RouteCredential::Ours(_) => route.key.secret(),
+        RouteCredential::Operators(_) => route.key.secret(),
     };
     match key {
         _ if REFUSALS.contains(&reply.status) => {
@@ -79,7 +79,7 @@ fn refused(route: &UpstreamRoute, status: u16, said: &[u8]) -> Error {
     }
     let message = match route.key {
         RouteCredential::None => "the upstream refuses this server, which has no key for it",
-        RouteCredential::Ours(_) | RouteCredential::Clients => {
+        RouteCredential::Operators(_) | RouteCredential::Clients => {
             "the upstream refused this server's key or account"
         }
     };

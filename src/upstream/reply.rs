@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::byte_budget::{ByteBudget, UNCOUNTED_BYTES};
 use crate::decompression::{ReplyCoding, decompressed};
-use crate::domain::Credential;
+use crate::domain::{Credential, KeyHeader};
 use crate::error::{Error, Kind, Result};
 use crate::sse::begins_events;
 
@@ -36,6 +36,8 @@ pub struct Call {
     pub model: Option<String>,
     /// Headers that are passed on.
     pub headers: Headers,
+    /// The header in which the upstream expects the operator's key.
+    pub key_header: KeyHeader,
     /// What the client sent as its credential; passed on only where the route says so.
     pub credential: Option<Credential>,
     /// The body.

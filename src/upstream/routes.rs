@@ -14,9 +14,6 @@ use crate::error::{Error, Kind, Result};
 /// The variable that OpenAI's own clients read.
 const KEY_ENV: &str = "OPENAI_API_KEY";
 
-/// What stands before a key.
-const SCHEME: &str = "Bearer ";
-
 /// All routes.
 #[derive(Debug)]
 pub(super) struct UpstreamRoutes(Vec<Arc<UpstreamRoute>>);
@@ -35,23 +32,21 @@ pub(super) struct UpstreamRoute {
     made: Instant,
 }
 
-/// What stands in the `Authorization` of a call.
+/// The credential of the calls of a route.
 pub(super) enum RouteCredential {
-    /// Nothing.
+    /// None.
     None,
-    /// A key of ours.
-    Ours(HeaderValue),
-    /// Whatever the client sent.
+    /// The operator's key.
+    Operators(Box<str>),
+    /// The credential of the client.
     Clients,
 }
 
 impl RouteCredential {
-    /// A key of ours, without its scheme.
+    /// The operator's key.
     pub(super) fn secret(&self) -> Option<&str> {
         match self {
-            RouteCredential::Ours(value) => {
-                value.to_str().ok()?.strip_prefix(SCHEME).filter(|key| !key.is_empty())
-            }
+            RouteCredential::Operators(key) => Some(&**key).filter(|key| !key.is_empty()),
             RouteCredential::None | RouteCredential::Clients => None,
         }
     }
@@ -61,7 +56,7 @@ impl fmt::Debug for RouteCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             RouteCredential::None => "none",
-            RouteCredential::Ours(_) => "***",
+            RouteCredential::Operators(_) => "***",
             RouteCredential::Clients => "the client's",
         })
     }
@@ -183,10 +178,9 @@ fn key(at: &str, forward_client_key: bool, variable: Option<&str>) -> Result<Rou
     let Some(variable) = variable else { return Ok(RouteCredential::None) };
     let fault = |what: &str| config(&format!("{at}: the environment variable `{variable}` {what}"));
     let key = std::env::var(variable).map_err(|_| fault("is not set or not UTF-8"))?;
-    let mut value = HeaderValue::try_from(format!("{SCHEME}{}", key.trim()))
-        .map_err(|_| fault("holds characters that no header may have"))?;
-    value.set_sensitive(true);
-    Ok(RouteCredential::Ours(value))
+    let key = key.trim();
+    HeaderValue::from_str(key).map_err(|_| fault("contains characters that are invalid in a header"))?;
+    Ok(RouteCredential::Operators(key.into()))
 }
 
 #[cfg(test)]
@@ -253,6 +247,6 @@ mod tests {
         }
         let options = Options { routes: vec![route("m", "http://user:secret@a/")], ..Options::default() };
         assert!(!UpstreamRoutes::new(&options).unwrap_err().to_string().contains("secret"));
-        assert_eq!(format!("{:?}", RouteCredential::Ours(HeaderValue::from_static("Bearer sk"))), "***");
+        assert_eq!(format!("{:?}", RouteCredential::Operators("sk".into())), "***");
     }
 }

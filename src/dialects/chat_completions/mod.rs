@@ -13,8 +13,8 @@ pub use completion::reply_in_words;
 pub use request::{parse, request_in_words};
 
 use super::choices::{self, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ParsedRequest, Replay};
-use crate::domain::UnixSeconds;
+use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::Normalization;
 
@@ -52,6 +52,10 @@ impl Dialect for ChatCompletions {
         "/chat/completions"
     }
 
+    fn key_header(&self) -> KeyHeader {
+        KeyHeader::BEARER
+    }
+
     fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
         request::parse(body, normalization)
     }
@@ -83,5 +87,13 @@ impl Dialect for ChatCompletions {
         wants_usage: bool,
     ) -> Option<Box<dyn Replay>> {
         Some(Box::new(ChunkReplay::new::<ChatCompletions>(answer, created, wants_usage)?))
+    }
+
+    fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {
+        choices::error_body(error)
+    }
+
+    fn error_event(&self, error: &ErrorReply<'_>) -> Vec<u8> {
+        choices::error_event(error)
     }
 }

@@ -5,6 +5,7 @@
 //! [`ReplyFormat`], and everything around the choices is here.
 
 mod assembler;
+mod error;
 mod pieces;
 mod plan;
 mod replay;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value};
 
 pub use assembler::{ChunkAssembler, is_ping};
 pub(super) use assembler::{PARTS_MAX, has_error, place};
+pub use error::{error_body, error_event};
 pub(super) use pieces::{Text, Tokens};
 pub use plan::Step;
 pub use replay::{ChunkReplay, as_json};

@@ -11,8 +11,8 @@ mod tests;
 use bytes::Bytes;
 
 use super::choices::{self, ChunkAssembler, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ParsedRequest, Replay};
-use crate::domain::UnixSeconds;
+use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::Normalization;
 
@@ -40,6 +40,10 @@ impl Dialect for Completions {
 
     fn upstream_path(&self) -> &'static str {
         "/completions"
+    }
+
+    fn key_header(&self) -> KeyHeader {
+        KeyHeader::BEARER
     }
 
     fn parse(&self, body: &[u8], _: Normalization) -> Result<ParsedRequest> {
@@ -73,5 +77,13 @@ impl Dialect for Completions {
         wants_usage: bool,
     ) -> Option<Box<dyn Replay>> {
         Some(Box::new(ChunkReplay::new::<Completions>(answer, created, wants_usage)?))
+    }
+
+    fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {
+        choices::error_body(error)
+    }
+
+    fn error_event(&self, error: &ErrorReply<'_>) -> Vec<u8> {
+        choices::error_event(error)
     }
 }

@@ -39,7 +39,7 @@ use crate::http::connections::Connection;
 use crate::http::connections::request_body::{self, RequestBody};
 use crate::http::connections::response_body::ResponseBody;
 use crate::http::content_coding::{self, Coding};
-use crate::http::error_response::Problem;
+use crate::http::error_response::{self, Problem};
 use crate::http::metrics::{HttpMetrics, RequestLabels};
 use crate::http::reservation::{BodyReservation, MeteredBody, has_reservation, reserve_response};
 use crate::http::response::compression;
@@ -137,7 +137,9 @@ impl Admission {
             let (headers, authority) = (request.headers(), request.uri().authority());
             match self.authenticate(headers, authority, connection).await? {
                 Authenticated::As(sender) => principal = sender,
-                Authenticated::Refused(refused) => return Ok(refused),
+                Authenticated::Refused(refused) => {
+                    return Ok(error_response::in_dialect(refused, route.dialect));
+                }
             }
         }
         if route.access != Access::Probe {
@@ -165,6 +167,7 @@ impl Admission {
         };
         let answered = within(self.timeout, handlers.call(request)).await.map_err(late)?;
         let answered = answered.unwrap_or_else(|never| match never {});
+        let answered = error_response::in_dialect(answered, route.dialect);
         reserve_response(&self.budget, compression::compress(answered, &method, accepted).await?)
     }
 
@@ -301,7 +304,9 @@ impl HttpService {
         } else {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
-        let mut response = answered.unwrap_or_else(|error| Problem(error).into_response());
+        let mut response = answered.unwrap_or_else(|error| {
+            error_response::in_dialect(Problem(error).into_response(), route.dialect)
+        });
         connection.answer(has_reservation(response.extensions()));
         admission.cors.describe(allowed, response.headers_mut());
         let is_last = !is_taken || connection.is_reserve();

@@ -6,11 +6,12 @@ use axum::extract::{Extension, State};
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::Endpoint;
-use super::chat::answer;
+use super::DialectEndpoint;
+use super::contract::{CacheHeaders, DialectResponses};
+use super::dialect_handler::answer;
 use crate::domain::Principal;
 use crate::http::admission::ConcurrencyPermit;
-use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::error_response::Problem;
 use crate::http::extract::body::Received;
 use crate::http::extract::directives::AnswerCacheObject;
 
@@ -38,27 +39,12 @@ pub(super) struct CompletionRequest {
     path = "/v1/completions",
     operation_id = "create_completion",
     tag = "answers",
-    params(
-        ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
-        ("x-cache-tags" = Option<String>, Header, description = "What the answer depends on, separated by commas"),
-        ("cache-control" = Option<String>, Header,
-            description = "no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached, stale-if-error"),
-    ),
+    params(CacheHeaders),
     request_body = CompletionRequest,
-    responses(
-        (status = 200, description = "OpenAI's answer; with `stream`, its events",
-            content((Object = "application/json"), (String = "text/event-stream"))),
-        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it; nothing was sent"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "No upstream is configured, or none answers the model"),
-        (status = 413, body = ErrorBody),
-        (status = 429, body = ErrorBody, description = "Too many requests wait, here or at the upstream"),
-        (status = 502, body = ErrorBody, description = "The upstream cannot be reached or has broken off"),
-        (status = 504, body = ErrorBody, description = "The upstream took too long; or not cached, with only-if-cached"),
-    )
+    responses(DialectResponses)
 )]
 pub(in crate::http) async fn create(
-    State(endpoint): State<Arc<Endpoint>>,
+    State(endpoint): State<Arc<DialectEndpoint>>,
     Extension(principal): Extension<Arc<Principal>>,
     Extension(permit): Extension<Arc<ConcurrencyPermit>>,
     received: Received,

@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 
 use self::target::{ForwardTarget, model_of};
-use crate::domain::{LookupOutcome, is_credential};
+use crate::domain::{KeyHeader, LookupOutcome, is_credential};
 use crate::error::{Error, Kind};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::Problem;
@@ -131,6 +131,8 @@ pub(super) async fn forward_to(
         path,
         model,
         headers: passed_on(&head.headers),
+        // The routes of other APIs are forwarded as OpenAI's.
+        key_header: KeyHeader::BEARER,
         credential: credential(&head.headers),
         body,
     };

@@ -72,8 +72,9 @@ impl ProtocolError {
             write!(answer, "{name}: {value}\r\n").expect("a string takes everything: this is a bug");
         }
         answer.push_str("\r\n");
-        answer.push_str(&body);
-        answer.into_bytes()
+        let mut answer = answer.into_bytes();
+        answer.extend_from_slice(&body);
+        answer
     }
 }
 

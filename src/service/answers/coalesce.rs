@@ -98,6 +98,7 @@ impl Flow<'_> {
             },
             model: Some(parsed.model.to_string()),
             headers: own.chain(request.traces.iter().cloned()).chain([json("content-type")]).collect(),
+            key_header: parsed.dialect.key_header(),
             credential: request.credential.clone(),
             body,
             needs_clients_key: false,

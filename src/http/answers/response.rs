@@ -1,40 +1,26 @@
-//! `/v1/chat/completions`, and what all routes of dialects share.
+//! Writes the response to a request for an answer.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use axum::body::Body as HttpBody;
-use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
-use super::Endpoint;
 use super::answer_id::format_id;
-use crate::dialects::Replay;
-use crate::domain::{LookupOutcome, Principal};
+use crate::dialects::{Dialect, Replay};
+use crate::domain::LookupOutcome;
 use crate::error::{Error, Kind, Result};
-use crate::http::admission::ConcurrencyPermit;
-use crate::http::error_response::{self, ErrorBody, Problem};
-use crate::http::extract::body::Received;
-use crate::http::extract::credential::credential;
-use crate::http::extract::directives::AnswerCacheObject;
-use crate::http::extract::field_names::FieldNames;
-use crate::http::extract::json::{object, parse};
-use crate::http::extract::trace_headers::trace_headers;
-use crate::http::extract::{cache_control, text_encoding};
-use crate::http::offload::offload;
+use crate::http::error_response;
 use crate::http::reservation;
 use crate::http::response::cache_status;
 use crate::http::response::chunked;
 use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING, append_all};
 use crate::service::answers::{
-    AnswerRequest, AnswerResponse, Body, EventStream, HitInfo, MatchKind, Outcome, REPLAYED_BYTES,
+    AnswerResponse, Body, EventStream, HitInfo, MatchKind, Outcome, REPLAYED_BYTES,
 };
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
@@ -42,128 +28,16 @@ const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
 const TOKENS_SAVED: HeaderName = HeaderName::from_static("x-likewise-tokens-saved");
 const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-usd");
 
-/// Room for the headers of an answer, those that the gate and the connection add included.
+/// Capacity for the headers of a response, with those that admission and the connection add.
 const HEADERS: usize = 12;
 
-/// Fields of the use case in the body of a request.
-const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "cache.ttl"), ("namespace", "cache.namespace")]);
-
-/// The body of a chat completion, as far as it is read here. Everything else is between the client and the model.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
-pub(super) struct ChatRequest {
-    /// The model to ask.
-    model: String,
-    /// The conversation; the last words of the user are the question.
-    #[schema(value_type = Vec<Object>)]
-    messages: serde::de::IgnoredAny,
-    /// Whether to answer with a stream of events.
-    stream: Option<bool>,
-    /// The cache directives; not forwarded to the upstream.
-    cache: Option<AnswerCacheObject>,
-}
-
-/// The member of a request with the cache directives.
-#[derive(Deserialize)]
-struct DirectivesMember {
-    #[serde(default, deserialize_with = "object")]
-    cache: Option<AnswerCacheObject>,
-}
-
-/// Answers a conversation.
-///
-/// A question that was answered before, within the same conversation and with the same settings, is answered from the
-/// cache; one that is being answered is joined. As JSON or as a stream of events, whichever way it was answered first.
-#[utoipa::path(
-    post,
-    path = "/v1/chat/completions",
-    operation_id = "create_chat_completion",
-    tag = "answers",
-    params(
-        ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
-        ("x-cache-tags" = Option<String>, Header, description = "What the answer depends on, separated by commas"),
-        ("cache-control" = Option<String>, Header,
-            description = "no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached, stale-if-error"),
-    ),
-    request_body = ChatRequest,
-    responses(
-        (status = 200, description = "OpenAI's answer; with `stream`, its events",
-            content((Object = "application/json"), (String = "text/event-stream"))),
-        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it; nothing was sent"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "No upstream is configured, or none answers the model"),
-        (status = 413, body = ErrorBody),
-        (status = 429, body = ErrorBody, description = "Too many requests wait, here or at the upstream"),
-        (status = 502, body = ErrorBody, description = "The upstream cannot be reached or has broken off"),
-        (status = 504, body = ErrorBody, description = "The upstream took too long; or not cached, with only-if-cached"),
-    )
-)]
-pub(in crate::http) async fn create(
-    State(endpoint): State<Arc<Endpoint>>,
-    Extension(principal): Extension<Arc<Principal>>,
-    Extension(permit): Extension<Arc<ConcurrencyPermit>>,
-    received: Received,
-) -> Result<Response, Problem> {
-    answer(endpoint, principal, permit, received).await
-}
-
-/// Answers a request of the endpoint's dialect.
-pub(super) async fn answer(
-    endpoint: Arc<Endpoint>,
-    principal: Arc<Principal>,
-    permit: Arc<ConcurrencyPermit>,
-    Received { head, body }: Received,
-) -> Result<Response, Problem> {
-    let body = text_encoding::without_mark(body.read().await?);
-    let is_remembered = !cache_control::forbids_storing(&head.headers);
-    let (own, text) = (Arc::clone(&endpoint), body.clone());
-    let read = move || {
-        let parsed =
-            if is_remembered { own.parse_cache.read(&text) } else { own.parse_cache.read_once(&text) };
-        parsed.map_err(|error| text_encoding::fault(&text).unwrap_or(error))
-    };
-    let parsed = offload(body.len(), read).await??;
-    let object = if parsed.has_directives { parse::<DirectivesMember>(&body)?.cache } else { None };
-    let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
-    let takes_trailers = takes_trailers(&head.headers);
-    let ask = AnswerRequest {
-        parsed,
-        body,
-        query: head.uri.query().map(str::to_owned),
-        principal,
-        credential: credential(&head.headers),
-        headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
-        traces: trace_headers(&head.headers),
-        directives,
-        tags,
-    };
-    // Those who wait for a model must not keep out those whose answer is here.
-    permit.release();
-    let served = endpoint.answers.ask(ask).await.map_err(|error| FIELDS.apply(error))?;
-    Ok(respond(served, takes_trailers))
-}
-
-/// The headers that are passed on, by name.
-fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    for name in names {
-        for value in headers.get_all(name) {
-            let fault = |_| Error::invalid(name.to_string(), format!("the header {name} is not ASCII"));
-            found.push((name.as_str().to_owned(), value.to_str().map_err(fault)?.to_owned()));
-        }
-    }
-    Ok(found)
-}
-
-/// Whether the client reads fields behind a body (RFC 9110, section 10.1.4).
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case("trailers"))
-}
-
-/// Writes an answer with the headers that tell how it came about. Of a stream it is known only at its end whether it is
-/// stored.
-fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
+/// Writes a response with the headers that describe its outcome. Whether a stream is stored is known at its end only, so its reason
+/// is in the trailer.
+pub(super) fn respond(
+    served: AnswerResponse,
+    dialect: &'static dyn Dialect,
+    takes_trailers: bool,
+) -> Response {
     let timing = server_timing(&served);
     let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
     let is_events = matches!(served.body, Body::Live(_) | Body::Events(_) | Body::Replay(..));
@@ -175,12 +49,12 @@ fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
     let mut response = Response::new(match served.body {
         Body::Whole(bytes) | Body::Events(bytes) => HttpBody::from(bytes),
         Body::Replay(first, replay) => chunked::body(pieces_of(first, replay)),
-        Body::Live(live) => HttpBody::new(StreamBody::new(frames_of(live, has_trailer))),
+        Body::Live(live) => HttpBody::new(StreamBody::new(frames_of(live, dialect, has_trailer))),
     });
     if let Some((source_bytes, bytes_expected)) = held {
         reservation::expect_bytes(response.extensions_mut(), source_bytes, bytes_expected);
     }
-    // Upstreams speak HTTP, so what they said can be said again.
+    // The upstream's status is valid HTTP; 502 if not.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();
     headers.reserve(HEADERS + served.headers.len());
@@ -211,25 +85,29 @@ fn respond(served: AnswerResponse, takes_trailers: bool) -> Response {
     response
 }
 
-/// What is left of a stream.
+/// The rest of a stream.
 enum Rest {
     Live(EventStream),
     Broken(Error),
 }
 
-/// A kept stream, written as it is read.
+/// A stored stream, written as it is read.
 fn pieces_of(first: Bytes, mut replay: Box<dyn Replay>) -> impl Iterator<Item = Bytes> {
     let rest = std::iter::from_fn(move || replay.next_bytes(REPLAYED_BYTES));
     std::iter::once(first).chain(rest)
 }
 
-/// A break ends the connection, so that no client takes the part for the whole. One that is due to this server is reported before.
-fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item = Result<Frame<Bytes>>> {
+/// A failure ends the connection, so that no client takes a part for the whole. One of this server is reported as an event before.
+fn frames_of(
+    live: EventStream,
+    dialect: &'static dyn Dialect,
+    has_trailer: bool,
+) -> impl stream::Stream<Item = Result<Frame<Bytes>>> {
     stream::unfold(Some(Rest::Live(live)), move |rest| async move {
         let mut live = match rest? {
             Rest::Live(live) => live,
             Rest::Broken(error) => {
-                // What has been said leaves before the connection ends.
+                // The event is sent before the connection ends.
                 tokio::task::yield_now().await;
                 return Some((Err(error), None));
             }
@@ -244,14 +122,14 @@ fn frames_of(live: EventStream, has_trailer: bool) -> impl stream::Stream<Item =
             Some(Err(error)) => {
                 tracing::warn!(%error, "a stream broke off");
                 let is_ours = error.kind() != Kind::Upstream;
-                let event = if is_ours { error_response::event(&error) } else { Bytes::new() };
+                let event = if is_ours { error_response::event(&error, dialect) } else { Bytes::new() };
                 Some((Ok(Frame::data(event)), Some(Rest::Broken(error))))
             }
         }
     })
 }
 
-/// RFC 9211, and the age of what was kept.
+/// Writes `cache-status` (RFC 9211) and `age`.
 fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
     let mut status = String::with_capacity(64);
     status.push_str(match outcome {
@@ -277,7 +155,7 @@ fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
         }
         Outcome::ForcedRefresh | Outcome::Miss | Outcome::Coalesced | Outcome::Bypass => {}
     }
-    // Behind what caches on the way have said (RFC 9211, section 2).
+    // Behind the entries of caches on the way (RFC 9211, section 2).
     headers.append(CACHE_STATUS, value(status));
 }
 
@@ -290,7 +168,7 @@ fn describe_age(age: &HitInfo, status: &mut String) {
     }
 }
 
-/// Where the time went, in the form of the W3C's Server Timing: milliseconds.
+/// The durations in milliseconds, in the form of the W3C's Server Timing.
 fn server_timing(served: &AnswerResponse) -> String {
     let mut text = String::with_capacity(64);
     let _ = write!(text, "lookup;dur={}", Millis(served.lookup));

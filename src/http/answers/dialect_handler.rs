@@ -1,0 +1,88 @@
+//! The handler that the routes of all dialects share.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::DialectEndpoint;
+use super::response::respond;
+use crate::domain::Principal;
+use crate::error::{Error, Result};
+use crate::http::admission::ConcurrencyPermit;
+use crate::http::error_response::Problem;
+use crate::http::extract::body::Received;
+use crate::http::extract::credential::credential;
+use crate::http::extract::directives::AnswerCacheObject;
+use crate::http::extract::field_names::FieldNames;
+use crate::http::extract::json::{object, parse};
+use crate::http::extract::trace_headers::trace_headers;
+use crate::http::extract::{cache_control, text_encoding};
+use crate::http::offload::offload;
+use crate::service::answers::AnswerRequest;
+
+/// Fields of the use case in the body of a request.
+const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "cache.ttl"), ("namespace", "cache.namespace")]);
+
+/// The member of a request with the cache directives.
+#[derive(Deserialize)]
+struct DirectivesMember {
+    #[serde(default, deserialize_with = "object")]
+    cache: Option<AnswerCacheObject>,
+}
+
+/// Answers a request of the endpoint's dialect.
+pub(super) async fn answer(
+    endpoint: Arc<DialectEndpoint>,
+    principal: Arc<Principal>,
+    permit: Arc<ConcurrencyPermit>,
+    Received { head, body }: Received,
+) -> Result<Response, Problem> {
+    let body = text_encoding::without_mark(body.read().await?);
+    let is_remembered = !cache_control::forbids_storing(&head.headers);
+    let (own, text) = (Arc::clone(&endpoint), body.clone());
+    let read = move || {
+        let parsed =
+            if is_remembered { own.parse_cache.read(&text) } else { own.parse_cache.read_once(&text) };
+        parsed.map_err(|error| text_encoding::fault(&text).unwrap_or(error))
+    };
+    let parsed = offload(body.len(), read).await??;
+    let object = if parsed.has_directives { parse::<DirectivesMember>(&body)?.cache } else { None };
+    let (directives, tags) = object.unwrap_or_default().with_headers(&head.headers, "cache.tags")?;
+    let takes_trailers = takes_trailers(&head.headers);
+    let dialect = parsed.dialect;
+    let request = AnswerRequest {
+        parsed,
+        body,
+        query: head.uri.query().map(str::to_owned),
+        principal,
+        credential: credential(&head.headers),
+        headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
+        traces: trace_headers(&head.headers),
+        directives,
+        tags,
+    };
+    // A request that waits for a model must not delay cache hits of other requests.
+    permit.release();
+    let response = endpoint.answers.ask(request).await.map_err(|error| FIELDS.apply(error))?;
+    Ok(respond(response, dialect, takes_trailers))
+}
+
+/// The headers that are forwarded, by name.
+fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for name in names {
+        for value in headers.get_all(name) {
+            let fault = |_| Error::invalid(name.to_string(), format!("the header {name} must be ASCII"));
+            found.push((name.as_str().to_owned(), value.to_str().map_err(fault)?.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the client accepts trailers (RFC 9110, section 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case("trailers"))
+}
