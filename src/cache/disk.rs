@@ -10,7 +10,7 @@ use super::compression;
 use super::metrics::{CacheMetrics, TierMetrics};
 use super::policy::Namespace;
 use super::tier::{Choice, Tier, TierStats};
-use crate::domain::{Codec, Entry, Key, TierName};
+use crate::domain::{Codec, Entry, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::{ObjectStore, VectorStore};
 
@@ -88,9 +88,9 @@ impl Tier for VectorTier {
             }
             let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
             // A slot does not name its namespace; the caller that looks up a key knows it.
-            let subject = namespace.subject;
+            let id = namespace.id;
             let within = move |mut entry: Entry| {
-                entry.meta.namespace = subject;
+                entry.meta.namespace = id;
                 entry
             };
             let read = move || {
@@ -124,6 +124,10 @@ impl Tier for VectorTier {
             keys.iter().for_each(|key| _ = self.store.remove(key));
             Ok(())
         })
+    }
+
+    fn namespace_of(&self, _: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
+        Box::pin(async { Ok(None) })
     }
 
     fn count(&self, _: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
@@ -214,6 +218,14 @@ impl Tier for ObjectTier {
         Box::pin(
             async move { self.store.remove_many(&keys).await.inspect_err(|_| _ = self.metrics.errors.inc()) },
         )
+    }
+
+    fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
+        Box::pin(async move {
+            let store = Arc::clone(&self.store);
+            let read = self.readers.run(move || store.meta(&key)).await;
+            read.unwrap_or(Ok(None)).map(|meta| meta.map(|meta| meta.namespace))
+        })
     }
 
     fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>> {

@@ -147,7 +147,7 @@ mod tests {
 
     fn meta(freshness: &Freshness, lifetime: Lifetime) -> EntryMeta {
         let Lifetime { created, soft_expires, expires, stale_until } = lifetime;
-        let admitted = freshness.tokens().admit(freshness.tokens().stamp(), crate::domain::Subject(0), &[]);
+        let admitted = freshness.tokens().admit(freshness.tokens().stamp(), Default::default(), &[]);
         let epoch = admitted.unwrap().epoch;
         EntryMeta { soft_expires, stale_until, epoch, ..EntryMeta::ending(Codec::Raw, created, expires) }
     }

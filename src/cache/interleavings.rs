@@ -14,23 +14,25 @@ use shuttle::thread;
 use super::invalidation_tokens::{Bump, Mode, Standing, TokenHistory, TokenTable};
 use super::memory::{Budget, Eviction, MemoryOptions, MemoryTier};
 use super::{Claim, Leases, SingleFlight, Stamp};
-use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, UnixSeconds};
+use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, NamespaceId, Subject, UnixSeconds};
 use crate::metrics::unexported;
 
 const RUNS: usize = 3_000;
 /// Forced switches a run.
 const DEPTH: usize = 3;
 const TAG: Subject = Subject(1);
-const NAMESPACE: Subject = Subject(2);
+fn namespace() -> NamespaceId {
+    NamespaceId::from_parts(Subject(2), false)
+}
 
 fn key(n: u8) -> Key {
     KeyHasher::new("test").field(&[n]).finish()
 }
 
 fn entry(current: &TokenTable, stamp: Stamp, value: u64) -> Option<Arc<Entry>> {
-    let tokens = current.admit(stamp, NAMESPACE, &[TAG])?;
+    let tokens = current.admit(stamp, namespace(), &[TAG])?;
     let meta = EntryMeta {
-        namespace: NAMESPACE,
+        namespace: namespace(),
         epoch: tokens.epoch,
         tags: tokens.tags,
         ..EntryMeta::ending(Codec::Raw, UnixSeconds(0), UnixSeconds::NEVER)

@@ -37,7 +37,7 @@ pub use striped_locks::{KeyGuard, StripedLocks};
 pub use tier::{Choice, Tier, TierStats};
 pub use tiers::Tiers;
 
-use crate::domain::{Entry, EntryMeta, Key, TierName};
+use crate::domain::{Entry, EntryMeta, Key, NamespaceId, TierName};
 use crate::error::Result;
 
 /// An entry with the tier that held it, and what may be done with it.
@@ -148,6 +148,23 @@ impl Cache {
             tier.remove_many(keys.to_vec()).await?;
         }
         Ok(())
+    }
+
+    /// The namespace of an entry, in whatever tier it is. `None` without an entry, and for those on a tier that does not
+    /// store namespaces.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` if a tier cannot be read.
+    pub async fn namespace_of(&self, key: &Key) -> Result<Option<NamespaceId>> {
+        if let Some(namespace) = self.memory.namespace_of(key) {
+            return Ok(Some(namespace));
+        }
+        for tier in &self.below {
+            if let Some(namespace) = tier.namespace_of(*key).await? {
+                return Ok(Some(namespace));
+            }
+        }
+        Ok(None)
     }
 
     /// How many entries below memory are chosen, in the tiers that can tell; and how many those hold that cannot.

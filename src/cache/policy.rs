@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::TierName;
-use crate::domain::{Subject, TenantId};
+use crate::domain::{NamespaceId, TenantId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Durability;
 
@@ -85,8 +84,8 @@ pub struct PolicyOptions {
 pub struct Namespace {
     /// Its own name, never an alias.
     pub name: Arc<str>,
-    /// What invalidations call it.
-    pub subject: Subject,
+    /// Its tenant and name, as entries and invalidations name them.
+    pub id: NamespaceId,
     /// What holds for its entries.
     pub policy: Arc<Policy>,
 }
@@ -250,8 +249,8 @@ impl Namespaces {
             Some((name, policy)) => (Arc::clone(name), policy),
             None => (Arc::from(name), self.unknown.as_ref().ok_or_else(|| unknown(name))?),
         };
-        let subject = Subject::namespace(tenant, &name);
-        Ok(Namespace { name, subject, policy: Arc::clone(policy) })
+        let id = NamespaceId::of(tenant, &name);
+        Ok(Namespace { name, id, policy: Arc::clone(policy) })
     }
 
     /// The namespace of embeddings that a request names; one without a policy of its own is kept as embeddings are.
@@ -312,7 +311,7 @@ mod tests {
         let namespaces = namespaces(false);
         let products = namespaces.resolve(&tenant, "products").unwrap();
         let productos = namespaces.resolve(&tenant, "productos").unwrap();
-        assert_eq!((&products.name, products.subject), (&productos.name, productos.subject));
+        assert_eq!((&products.name, products.id), (&productos.name, productos.id));
         let shop = namespaces.resolve(&tenant, "tienda").unwrap();
         assert_eq!((&*shop.name, shop.policy.ttl_seconds), ("shop", 5));
         assert_eq!(shop.policy.stale_if_error_seconds, 600, "what is left out is as by default");

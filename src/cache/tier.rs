@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::policy::Namespace;
-use crate::domain::{Entry, EntryMeta, Key, TierName};
+use crate::domain::{Entry, EntryMeta, Key, NamespaceId, TierName};
 use crate::error::Result;
 use futures_util::future::BoxFuture;
 
@@ -52,6 +52,12 @@ pub trait Tier: Send + Sync {
     /// # Errors
     /// As [`Tier::put_many`].
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>>;
+
+    /// The namespace of an entry. `None` without an entry, and if the tier does not store namespaces.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` if the tier cannot be read.
+    fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>>;
 
     /// How many entries are chosen; none if the tier does not keep what choices are made by.
     ///

@@ -2,8 +2,8 @@
 //!
 //! An application that asks the same asks it with the same bytes. Reading a body, ordering its members and hashing them
 //! costs more than everything else that a hit does, so what was read is remembered under the bytes themselves, all of which
-//! are compared. It holds nothing of whose request it was: that enters the identity afterwards. Requests that say something
-//! about the cache are not remembered: it may be that nothing of them is to be.
+//! are compared. Tenants share no parsed request: the time of a response would show a tenant which bodies another one sends.
+//! Requests with cache directives are not remembered: it may be that nothing of them is to be.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 
 use super::{Dialect, ParsedRequest};
+use crate::domain::TenantId;
 use crate::error::Result;
 use crate::request_identity::Normalization;
 
@@ -30,6 +31,7 @@ pub struct ParseCache {
 
 #[derive(Debug)]
 struct Parsed {
+    tenant: TenantId,
     body: Box<[u8]>,
     request: Arc<ParsedRequest>,
 }
@@ -49,17 +51,18 @@ impl ParseCache {
         self.dialect.parse(body, self.normalization).map(Arc::new)
     }
 
-    /// Parses a request, or returns what the same bytes were parsed to.
+    /// Parses a request, or returns what the same bytes of the tenant were parsed to.
     ///
     /// # Errors
     /// As [`Dialect::parse`]. What is faulty is not remembered.
-    pub fn read(&self, body: &[u8]) -> Result<Arc<ParsedRequest>> {
+    pub fn read(&self, tenant: &TenantId, body: &[u8]) -> Result<Arc<ParsedRequest>> {
         if body.len() > BODY_BYTES_MAX {
             return self.read_once(body);
         }
-        let place = &self.places[self.hasher.hash_one(body) as usize % PLACES];
+        let place = &self.places[self.hasher.hash_one((tenant, body)) as usize % PLACES];
         if let Some(parsed) = &*place.load()
             && *parsed.body == *body
+            && parsed.tenant == *tenant
         {
             return Ok(Arc::clone(&parsed.request));
         }
@@ -67,7 +70,11 @@ impl ParseCache {
         if request.has_directives {
             return Ok(request);
         }
-        place.store(Some(Arc::new(Parsed { body: body.into(), request: Arc::clone(&request) })));
+        place.store(Some(Arc::new(Parsed {
+            tenant: tenant.clone(),
+            body: body.into(),
+            request: Arc::clone(&request),
+        })));
         Ok(request)
     }
 }
@@ -81,6 +88,10 @@ mod tests {
         format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{question}"}}]}}"#)
     }
 
+    fn own() -> TenantId {
+        TenantId::default()
+    }
+
     fn question(request: &ParsedRequest) -> &str {
         request.question.as_deref().unwrap()
     }
@@ -88,25 +99,34 @@ mod tests {
     #[test]
     fn equal_bytes_are_read_once_and_no_others_are_taken_for_them() {
         let cache = ParseCache::new(&ChatCompletions, Normalization::default());
-        let first = cache.read(body("one").as_bytes()).unwrap();
-        assert!(Arc::ptr_eq(&first, &cache.read(body("one").as_bytes()).unwrap()));
+        let first = cache.read(&own(), body("one").as_bytes()).unwrap();
+        assert!(Arc::ptr_eq(&first, &cache.read(&own(), body("one").as_bytes()).unwrap()));
         // More bodies than there are places: each place is replaced, and no body is taken for another.
         for n in 0..2 * PLACES {
             let words = format!("number {n}");
-            assert_eq!(question(&cache.read(body(&words).as_bytes()).unwrap()), words);
+            assert_eq!(question(&cache.read(&own(), body(&words).as_bytes()).unwrap()), words);
         }
-        assert_eq!(question(&cache.read(body("one").as_bytes()).unwrap()), "one");
+        assert_eq!(question(&cache.read(&own(), body("one").as_bytes()).unwrap()), "one");
+    }
+
+    #[test]
+    fn tenants_share_no_parsed_request() {
+        let cache = ParseCache::new(&ChatCompletions, Normalization::default());
+        let acme = TenantId::named("acme").unwrap();
+        let [ours, theirs] =
+            [&own(), &acme].map(|tenant| cache.read(tenant, body("one").as_bytes()).unwrap());
+        assert!(!Arc::ptr_eq(&ours, &theirs));
     }
 
     #[test]
     fn faults_long_bodies_and_directives_are_not_remembered() {
         let cache = ParseCache::new(&ChatCompletions, Normalization::default());
         for _ in 0..2 {
-            assert_eq!(cache.read(b"{}").unwrap_err().param_name(), Some("model"));
+            assert_eq!(cache.read(&own(), b"{}").unwrap_err().param_name(), Some("model"));
         }
         let directed = body("a").replacen('{', r#"{"cache":{"no-store":true},"#, 1);
         for body in [body(&"a".repeat(BODY_BYTES_MAX)), directed] {
-            let [one, two] = [(); 2].map(|()| cache.read(body.as_bytes()).unwrap());
+            let [one, two] = [(); 2].map(|()| cache.read(&own(), body.as_bytes()).unwrap());
             assert!(!Arc::ptr_eq(&one, &two) && one.question == two.question);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Subject, TagToken, UnixSeconds};
+use super::{NamespaceId, TagToken, UnixSeconds};
 
 /// How the bytes of a value are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,7 +90,7 @@ pub struct EntryMeta {
     /// Whether the model read only the beginning of the text.
     pub is_truncated: bool,
     /// The namespace.
-    pub namespace: Subject,
+    pub namespace: NamespaceId,
     /// The namespace's epoch when the entry's loader began.
     pub epoch: u64,
     /// The tags that the entry carries, with their tokens.
@@ -118,7 +118,7 @@ impl EntryMeta {
             cost_us: 0,
             tokens: 0,
             is_truncated: false,
-            namespace: Subject(0),
+            namespace: NamespaceId::default(),
             epoch: 0,
             tags: Box::default(),
             codec,

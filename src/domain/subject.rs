@@ -8,7 +8,7 @@ const TAG_BYTES_MAX: usize = 128;
 /// A tag or a namespace of a tenant, as 64 bits of its hash.
 ///
 /// Two subjects that share their hash are invalidated together: that costs misses, and never serves anything wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject(pub u64);
 
 impl Subject {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Objects;
 use super::objects::Address;
 use crate::cache::{Choice, Freshness, Mode, Namespaces, Tiers, Verdict};
-use crate::domain::{EntryMeta, Principal, Subject, Tag};
+use crate::domain::{EntryMeta, NamespaceId, Principal, Subject, Tag};
 use crate::error::{Error, Result};
 use crate::metrics::{ByLabel, Counter, ModuleMetrics, Registry};
 
@@ -28,7 +28,7 @@ pub enum Target {
     },
     /// All entries of a namespace.
     Namespace(String),
-    /// All entries.
+    /// All entries of the tenant.
     Everything,
 }
 
@@ -44,9 +44,10 @@ pub struct Counts {
 /// A target with its names resolved.
 enum Resolved {
     Subjects(Vec<Subject>),
-    Namespace(Subject),
+    Namespace(NamespaceId),
     Objects(Vec<Address>),
-    Everything,
+    /// Everything of a tenant by its subject, which the default tenant does not have.
+    Everything(Option<Subject>),
 }
 
 /// The use case. Shared by `Arc`.
@@ -93,9 +94,10 @@ impl Invalidation {
         let tokens = self.freshness.tokens();
         match self.resolve(principal, target)? {
             Resolved::Subjects(subjects) => tokens.bump(&subjects, mode).await?,
-            Resolved::Namespace(subject) => tokens.bump(&[subject], mode).await?,
+            Resolved::Namespace(namespace) => tokens.bump(&[namespace.subject()], mode).await?,
             Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
-            Resolved::Everything => tokens.bump_everything(mode).await?,
+            Resolved::Everything(None) => tokens.bump_everything(mode).await?,
+            Resolved::Everything(Some(tenant)) => tokens.bump(&[tenant], mode).await?,
         }
         self.metrics.invalidations.with(mode).inc();
         Ok(())
@@ -103,7 +105,8 @@ impl Invalidation {
 
     /// Counts what [`Invalidation::invalidate`] would hide, and hides nothing.
     ///
-    /// Embeddings on disk do not keep their namespace; they are counted for everything only.
+    /// Embeddings on disk do not store their namespace. They are counted for everything of the default tenant only, and
+    /// then with those of other tenants.
     ///
     /// # Errors
     /// As for invalidating; `Io`, `Corrupt` if the disk cannot be read.
@@ -111,7 +114,7 @@ impl Invalidation {
     /// Cost: visits every entry in memory and every object's head on disk, except for keys.
     pub async fn count(&self, principal: &Principal, target: &Target) -> Result<Counts> {
         let resolved = self.resolve(principal, target)?;
-        let is_everything = matches!(resolved, Resolved::Everything);
+        let has_unknown = matches!(resolved, Resolved::Everything(None));
         let is_meant: Box<dyn Fn(&EntryMeta) -> bool + Send + Sync> = match resolved {
             Resolved::Objects(addresses) => {
                 // The lookup promotes each entry it finds, so its former tier is not known.
@@ -120,14 +123,14 @@ impl Invalidation {
             Resolved::Subjects(subjects) => {
                 Box::new(move |meta| meta.tags.iter().any(|version| subjects.contains(&version.tag)))
             }
-            Resolved::Namespace(subject) => Box::new(move |meta| meta.namespace == subject),
-            Resolved::Everything => Box::new(|_| true),
+            Resolved::Namespace(namespace) => Box::new(move |meta| meta.namespace == namespace),
+            Resolved::Everything(tenant) => Box::new(move |meta| meta.namespace.tenant() == tenant),
         };
         let freshness = self.freshness.clone();
         let choice: Choice = Arc::new(move |meta| is_meant(meta) && freshness.judge(meta) != Verdict::Gone);
         let (disk, unknown) = self.tiers.count_below(&choice).await?;
         let memory = self.tiers.count_memory(choice).await;
-        Ok(Counts { memory, disk: if is_everything { disk + unknown } else { disk } })
+        Ok(Counts { memory, disk: if has_unknown { disk + unknown } else { disk } })
     }
 
     fn resolve(&self, principal: &Principal, target: &Target) -> Result<Resolved> {
@@ -142,10 +145,8 @@ impl Invalidation {
                 let address = |key: &String| self.objects.address(principal, namespace, key);
                 keys.iter().map(address).collect::<Result<_>>().map(Resolved::Objects)
             }
-            Target::Namespace(name) => {
-                Ok(Resolved::Namespace(self.namespaces.resolve(tenant, name)?.subject))
-            }
-            Target::Everything => Ok(Resolved::Everything),
+            Target::Namespace(name) => Ok(Resolved::Namespace(self.namespaces.resolve(tenant, name)?.id)),
+            Target::Everything => Ok(Resolved::Everything(NamespaceId::tenant_subject(tenant))),
         }
     }
 }

@@ -99,6 +99,12 @@ impl World {
         self.objects.put(&address, draft).await.unwrap();
     }
 
+    /// Entries of a tenant in memory and on disk.
+    async fn count(&self, principal: &Principal) -> (u64, u64) {
+        let counts = self.invalidation.count(principal, &Target::Everything).await.unwrap();
+        (counts.memory, counts.disk)
+    }
+
     async fn get(&self, principal: &Principal) -> Option<Bytes> {
         let address = self.objects.address(principal, "shop", "price").unwrap();
         match self.objects.get(&address, &Lookup::default()).await.unwrap() {
@@ -125,8 +131,25 @@ async fn objects_and_invalidations_reach_one_tenant_only() {
         assert_eq!(world.get(&own).await.unwrap(), "ours", "{target:?}");
     }
 
+    for mode in [Mode::Soft, Mode::Hard] {
+        world.put(&acme, "theirs").await;
+        assert_eq!((world.count(&own).await, world.count(&acme).await), ((1, 1), (1, 1)));
+        world.invalidation.invalidate(&acme, &Target::Everything, mode).await.unwrap();
+        let expected = (mode == Mode::Soft).then_some("theirs".into());
+        assert_eq!((world.get(&acme).await, world.get(&own).await.unwrap()), (expected, "ours".into()));
+    }
+    assert_eq!((world.count(&own).await, world.count(&acme).await), ((1, 1), (0, 0)));
+
     world.put(&acme, "theirs").await;
     let address = world.objects.address(&own, "shop", "price").unwrap();
     assert!(world.objects.delete(&address, Condition::default()).await.unwrap());
     assert_eq!((world.get(&own).await, world.get(&acme).await.unwrap()), (None, Bytes::from("theirs")));
+
+    world.put(&own, "ours").await;
+    world.invalidation.invalidate(&own, &Target::Everything, Mode::Hard).await.unwrap();
+    drop(world);
+    let reopened = World::open(&dir).await;
+    assert_eq!(reopened.get(&own).await, None);
+    assert_eq!(reopened.count(&acme).await, (0, 1), "on disk it is known as the tenant's");
+    assert_eq!(reopened.get(&acme).await.unwrap(), "theirs");
 }

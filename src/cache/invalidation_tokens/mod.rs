@@ -4,24 +4,29 @@
 //! began, so an entry made before an invalidation shows it by itself, in whatever tier and after whatever restart.
 //! Tokens are compared for equality only: no clock and no counter can make an old entry current again.
 //!
-//! A subject that was never invalidated has the token 0. The epoch of an entry holds the token of everything too, and
-//! that one is random from the first start on: if all tokens are lost, every entry is a miss.
+//! A subject that was never invalidated has the token 0. The epoch of an entry holds a second token too. For the default
+//! tenant it is that of everything, for all other tenants a common one and that of all that the tenant has. The token of
+//! everything and the common one are random from the first start on: if all tokens are lost, every entry is a miss.
 
 mod table;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::Vacant;
 use std::sync::Arc;
 
 use self::table::Subjects;
 pub(super) use self::table::{Bump, TokenHistory, TokenTable};
 pub use self::table::{EntryTokens, Mode, Stamp, Standing};
-use crate::domain::{EntryMeta, Subject};
+use crate::domain::{EntryMeta, NamespaceId, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Change, Records};
 
 const TABLE: &str = "versions";
 /// The record of everything; those of subjects have keys of eight bytes.
 const EVERYTHING: &[u8] = b"everything";
+/// The record of all that tenants other than the default one have: a subject that no entry carries, as programs from
+/// before there were tenants read it.
+const OTHER_TENANTS: Subject = Subject(u64::from_le_bytes(*b"tenants*"));
 /// Records read at a time when opening.
 const CHUNK: usize = 4096;
 /// About what a change costs in the queue of the records.
@@ -56,6 +61,10 @@ impl InvalidationTokens {
                 history
             }
         };
+        if let Vacant(missing) = subjects.entry(OTHER_TENANTS) {
+            let history = missing.insert(TokenHistory::starting(random()?));
+            records.put(TABLE, &OTHER_TENANTS.0.to_le_bytes(), &history.encode()).await?;
+        }
         Ok(InvalidationTokens { table: TokenTable::new(everything, subjects, subjects_max), records })
     }
 
@@ -70,7 +79,7 @@ impl InvalidationTokens {
     }
 
     /// As [`TokenTable::admit`].
-    pub fn admit(&self, stamp: Stamp, namespace: Subject, tags: &[Subject]) -> Option<EntryTokens> {
+    pub fn admit(&self, stamp: Stamp, namespace: NamespaceId, tags: &[Subject]) -> Option<EntryTokens> {
         self.table.admit(stamp, namespace, tags)
     }
 
@@ -79,13 +88,13 @@ impl InvalidationTokens {
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable`: entries are hidden until the next start, and may come back after it.
     pub async fn bump(&self, subjects: &[Subject], mode: Mode) -> Result<()> {
-        let room = self.records.reserve((subjects.len() + 1) * CHANGE_BYTES).await?;
+        let room = self.records.reserve((subjects.len() + 2) * CHANGE_BYTES).await?;
         let tokens = subjects.iter().map(|_| random()).collect::<Result<Vec<u64>>>()?;
-        let bump = Bump { subjects, tokens, spare: random()?, mode };
+        let bump = Bump { subjects, tokens, spares: [random()?, random()?], mode };
         self.table.bump(bump, |changes| self.records.submit(room, changes))?.durable().await
     }
 
-    /// Invalidates everything. Otherwise as [`InvalidationTokens::bump`].
+    /// Invalidates everything that the default tenant has. Otherwise as [`InvalidationTokens::bump`].
     ///
     /// # Errors
     /// As [`InvalidationTokens::bump`].
@@ -175,11 +184,14 @@ pub(super) fn random() -> Result<u64> {
 mod tests {
     use super::table::OUTDATED_MAX;
     use super::*;
-    use crate::domain::{Codec, UnixSeconds};
+    use crate::domain::{Codec, TenantId, UnixSeconds};
 
     const TAG: Subject = Subject(1);
     const OTHER: Subject = Subject(2);
-    const NAMESPACE: Subject = Subject(3);
+
+    fn namespace() -> NamespaceId {
+        NamespaceId::of(&TenantId::default(), "shop")
+    }
 
     fn block<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -190,9 +202,13 @@ mod tests {
     }
 
     fn entry(current: &InvalidationTokens, tags: &[Subject]) -> EntryMeta {
-        let tokens = current.admit(current.stamp(), NAMESPACE, tags).unwrap();
+        entry_in(namespace(), current, tags)
+    }
+
+    fn entry_in(namespace: NamespaceId, current: &InvalidationTokens, tags: &[Subject]) -> EntryMeta {
+        let tokens = current.admit(current.stamp(), namespace, tags).unwrap();
         EntryMeta {
-            namespace: NAMESPACE,
+            namespace,
             epoch: tokens.epoch,
             tags: tokens.tags,
             ..EntryMeta::ending(Codec::Raw, UnixSeconds(0), UnixSeconds::NEVER)
@@ -209,7 +225,7 @@ mod tests {
         assert_eq!(tokens.standing(&other), Standing::Current);
         let fresh = entry(&tokens, &[TAG, OTHER]);
         assert_eq!(tokens.standing(&fresh), Standing::Current);
-        block(tokens.bump(&[NAMESPACE], Mode::Hard)).unwrap();
+        block(tokens.bump(&[namespace().subject()], Mode::Hard)).unwrap();
         assert_eq!(tokens.standing(&fresh), Standing::Revoked);
         let last = entry(&tokens, &[]);
         block(tokens.bump_everything(Mode::Hard)).unwrap();
@@ -220,7 +236,7 @@ mod tests {
     fn a_soft_invalidation_outdates_and_a_hard_one_after_it_revokes() {
         let dir = tempfile::tempdir().unwrap();
         let tokens = open(&dir, 100);
-        for subject in [TAG, NAMESPACE] {
+        for subject in [TAG, namespace().subject()] {
             let old = entry(&tokens, &[TAG]);
             block(tokens.bump(&[subject], Mode::Soft)).unwrap();
             block(tokens.bump(&[subject], Mode::Soft)).unwrap();
@@ -244,11 +260,11 @@ mod tests {
         let tokens = open(&dir, 100);
         let before = tokens.stamp();
         block(tokens.bump(&[TAG], Mode::Soft)).unwrap();
-        assert_eq!(tokens.admit(before, NAMESPACE, &[TAG]), None);
-        assert!(tokens.admit(before, NAMESPACE, &[OTHER]).is_some());
-        assert!(tokens.admit(tokens.stamp(), NAMESPACE, &[TAG]).is_some());
+        assert_eq!(tokens.admit(before, namespace(), &[TAG]), None);
+        assert!(tokens.admit(before, namespace(), &[OTHER]).is_some());
+        assert!(tokens.admit(tokens.stamp(), namespace(), &[TAG]).is_some());
         block(tokens.bump_everything(Mode::Hard)).unwrap();
-        assert_eq!(tokens.admit(before, NAMESPACE, &[]), None);
+        assert_eq!(tokens.admit(before, namespace(), &[]), None);
     }
 
     #[test]
@@ -269,7 +285,59 @@ mod tests {
     }
 
     #[test]
-    fn too_many_subjects_invalidate_everything_and_are_forgotten() {
+    fn an_invalidation_of_everything_reaches_one_tenant_in_every_mode_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let [acme, globex] = ["acme", "globex"].map(|name| TenantId::named(name).unwrap());
+        let all_of = |tenant| NamespaceId::tenant_subject(tenant).unwrap();
+        let [of_acme, of_globex] = [&acme, &globex].map(|tenant| NamespaceId::of(tenant, "shop"));
+        let tokens = open(&dir, 100);
+        let (own, theirs) = (entry(&tokens, &[]), entry_in(of_globex, &tokens, &[]));
+        let standing = |tokens: &InvalidationTokens, old: &EntryMeta| {
+            [&own, old, &theirs].map(|meta| tokens.standing(meta))
+        };
+        use Standing::{Current, Outdated, Revoked};
+        let old = entry_in(of_acme, &tokens, &[]);
+        let stamp = tokens.stamp();
+        block(tokens.bump(&[all_of(&acme)], Mode::Soft)).unwrap();
+        assert_eq!(standing(&tokens, &old), [Current, Outdated, Current]);
+        assert_eq!(tokens.admit(stamp, of_acme, &[]), None);
+        assert!(
+            tokens.admit(stamp, of_globex, &[]).is_some() && tokens.admit(stamp, namespace(), &[]).is_some()
+        );
+        block(tokens.bump(&[of_acme.subject()], Mode::Soft)).unwrap();
+        assert_eq!(standing(&tokens, &old), [Current, Outdated, Current]);
+        block(tokens.bump(&[all_of(&acme)], Mode::Hard)).unwrap();
+        assert_eq!(standing(&tokens, &old), [Current, Revoked, Current]);
+        let fresh = entry_in(of_acme, &tokens, &[]);
+        drop(tokens);
+        let tokens = open(&dir, 100);
+        assert_eq!(standing(&tokens, &old), [Current, Revoked, Current]);
+        block(tokens.bump_everything(Mode::Hard)).unwrap();
+        assert_eq!(standing(&tokens, &fresh), [Revoked, Current, Current]);
+    }
+
+    #[test]
+    fn too_many_subjects_bring_back_nothing_of_any_tenant() {
+        let dir = tempfile::tempdir().unwrap();
+        let acme = TenantId::named("acme").unwrap();
+        let (tokens, of_acme) = (open(&dir, 3), NamespaceId::of(&acme, "shop"));
+        let hidden = entry_in(of_acme, &tokens, &[]);
+        block(tokens.bump(&[of_acme.tenant().unwrap()], Mode::Hard)).unwrap();
+        let stamp = tokens.stamp();
+        block(tokens.bump(&[10, 11, 12].map(Subject), Mode::Hard)).unwrap();
+        assert_eq!(tokens.subjects(), 3, "the token of the tenant is forgotten");
+        assert_eq!((tokens.standing(&hidden), tokens.admit(stamp, of_acme, &[])), (Standing::Revoked, None));
+        let fresh = entry_in(of_acme, &tokens, &[]);
+        drop(tokens);
+        let tokens = open(&dir, 3);
+        let standing = [&hidden, &fresh].map(|meta| tokens.standing(meta));
+        assert_eq!(standing, [Standing::Revoked, Standing::Current]);
+        let lost = open(&tempfile::tempdir().unwrap(), 3);
+        assert_eq!(lost.standing(&hidden), Standing::Revoked, "without its tokens an entry is a miss");
+    }
+
+    #[test]
+    fn too_many_subjects_invalidate_invalidate_everything_and_are_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let tokens = open(&dir, 3);
         let never_touched = entry(&tokens, &[]);

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{ByPrefix, EntryMeta, Subject, TagToken};
+use crate::domain::{ByPrefix, EntryMeta, NamespaceId, Subject, TagToken};
 use crate::labels::label_enum;
 use crate::storage::Change;
 use crate::sync::{RwLock, RwLockReadGuard, ignore_poison};
 
-use super::{EVERYTHING, TABLE};
+use super::{EVERYTHING, OTHER_TENANTS, TABLE};
 
 /// Tokens of soft invalidations that are remembered. What is older than these is not served stale either.
 pub(super) const OUTDATED_MAX: usize = 4;
@@ -62,7 +62,10 @@ pub(in crate::cache) type Subjects = HashMap<Subject, TokenHistory, ByPrefix>;
 
 #[derive(Debug)]
 struct State {
+    /// Of all that the default tenant has.
     everything: TokenHistory,
+    /// Of all that the other tenants have. No invalidation replaces it, unless the subjects are too many.
+    other_tenants: TokenHistory,
     subjects: Subjects,
     /// Stands for every subject that was never invalidated.
     untouched: TokenHistory,
@@ -75,8 +78,8 @@ pub(in crate::cache) struct Bump<'a> {
     pub(in crate::cache) subjects: &'a [Subject],
     /// A new token for each.
     pub(in crate::cache) tokens: Vec<u64>,
-    /// A new token of everything, should the subjects be too many.
-    pub(in crate::cache) spare: u64,
+    /// New tokens of everything, for the default tenant and for the others, should the subjects be too many.
+    pub(in crate::cache) spares: [u64; 2],
     pub(in crate::cache) mode: Mode,
 }
 
@@ -88,17 +91,20 @@ pub(in crate::cache) struct TokenTable {
 }
 
 impl TokenTable {
-    /// The tokens as they were read, at most `subjects_max` of subjects.
+    /// The tokens as they were read, at most `subjects_max` of subjects. Those of [`OTHER_TENANTS`] are among the subjects.
     pub(in crate::cache) fn new(
         everything: TokenHistory,
-        subjects: Subjects,
+        mut subjects: Subjects,
         subjects_max: usize,
     ) -> TokenTable {
+        let other_tenants = subjects.remove(&OTHER_TENANTS).unwrap_or_default();
         let untouched = TokenHistory::default();
-        TokenTable { state: RwLock::new(State { everything, subjects, untouched, bumps: 0 }), subjects_max }
+        let state = State { everything, other_tenants, subjects, untouched, bumps: 0 };
+        TokenTable { state: RwLock::new(state), subjects_max }
     }
 
-    /// How an entry stands. Costs one shared lock and a probe for the namespace and for each tag.
+    /// How an entry stands. Costs one shared lock and a probe for the namespace, for each tag, and for another tenant than
+    /// the default one.
     pub(in crate::cache) fn standing(&self, meta: &EntryMeta) -> Standing {
         let state = self.state();
         let tags = meta.tags.iter().map(|tag| state.history(tag.tag).standing_of(tag.token));
@@ -115,12 +121,15 @@ impl TokenTable {
     pub(in crate::cache) fn admit(
         &self,
         stamp: Stamp,
-        namespace: Subject,
+        namespace: NamespaceId,
         tags: &[Subject],
     ) -> Option<EntryTokens> {
         let state = self.state();
         let is_unchanged = |subject: &Subject| state.history(*subject).bumped <= stamp.0;
-        if state.everything.bumped > stamp.0 || !is_unchanged(&namespace) || !tags.iter().all(is_unchanged) {
+        if state.tenant_bumped(namespace) > stamp.0
+            || !is_unchanged(&namespace.subject())
+            || !tags.iter().all(is_unchanged)
+        {
             return None;
         }
         let tag_token = |&tag: &Subject| TagToken { tag, token: state.history(tag).token };
@@ -133,7 +142,7 @@ impl TokenTable {
         let mut state = ignore_poison(self.state.write());
         let mut changes = Vec::with_capacity(bump.subjects.len() + 1);
         if state.subjects.len() + bump.subjects.len() > self.subjects_max {
-            changes.extend(state.start_over(bump.spare));
+            changes.extend(state.start_over(bump.spares));
         }
         state.bumps += 1;
         let tokens = bump.subjects.iter().zip(bump.tokens);
@@ -141,7 +150,7 @@ impl TokenTable {
         submit(changes)
     }
 
-    /// Gives everything a new token. `submit` as in [`TokenTable::bump`].
+    /// Gives everything that the default tenant has a new token. `submit` as in [`TokenTable::bump`].
     pub(in crate::cache) fn bump_everything<T>(
         &self,
         token: u64,
@@ -170,18 +179,34 @@ impl State {
         self.subjects.get(&subject).unwrap_or(&self.untouched)
     }
 
-    /// The token of a namespace and that of everything in one number.
-    fn epoch(&self, namespace: Subject) -> u64 {
-        self.everything.token ^ self.history(namespace).token
+    /// The tokens of all that the tenant of a namespace has, and what the epochs of its entries hold besides.
+    fn tenant(&self, namespace: NamespaceId) -> (&TokenHistory, u64) {
+        match namespace.tenant() {
+            None => (&self.everything, 0),
+            Some(tenant) => (self.history(tenant), self.other_tenants.token),
+        }
     }
 
-    fn epoch_standing(&self, namespace: Subject, epoch: u64) -> Standing {
-        let own = self.history(namespace);
-        if epoch == self.everything.token ^ own.token {
+    /// The last invalidation of all that the tenant of a namespace has.
+    fn tenant_bumped(&self, namespace: NamespaceId) -> u64 {
+        let base = if namespace.is_of_other_tenant() { self.other_tenants.bumped } else { 0 };
+        self.tenant(namespace).0.bumped.max(base)
+    }
+
+    /// The token of a namespace and that of all that its tenant has in one number.
+    fn epoch(&self, namespace: NamespaceId) -> u64 {
+        let (tenant, base) = self.tenant(namespace);
+        base ^ tenant.token ^ self.history(namespace.subject()).token
+    }
+
+    fn epoch_standing(&self, namespace: NamespaceId, epoch: u64) -> Standing {
+        let (tenant, base) = self.tenant(namespace);
+        let (own, epoch) = (self.history(namespace.subject()), epoch ^ base);
+        if epoch == tenant.token ^ own.token {
             return Standing::Current;
         }
         let mut own_tokens = std::iter::once(own.token).chain(own.outdated.iter().copied());
-        let is_known = own_tokens.any(|own| self.everything.standing_of(epoch ^ own) != Standing::Revoked);
+        let is_known = own_tokens.any(|own| tenant.standing_of(epoch ^ own) != Standing::Revoked);
         if is_known { Standing::Outdated } else { Standing::Revoked }
     }
 
@@ -194,16 +219,20 @@ impl State {
     }
 
     /// Forgets every subject, which is right only together with a new token of everything.
-    fn start_over(&mut self, token: u64) -> Vec<Change> {
+    fn start_over(&mut self, [everything, other_tenants]: [u64; 2]) -> Vec<Change> {
         tracing::warn!(
             subjects = self.subjects.len(),
             "too many tags were invalidated: everything is, instead"
         );
         self.bumps += 1;
-        self.everything = self.everything.next(token, Mode::Hard, self.bumps);
-        let everything = Change::put(TABLE, EVERYTHING, self.everything.encode());
+        self.everything = self.everything.next(everything, Mode::Hard, self.bumps);
+        self.other_tenants = self.other_tenants.next(other_tenants, Mode::Hard, self.bumps);
+        let replaced = [
+            Change::put(TABLE, EVERYTHING, self.everything.encode()),
+            Change::put(TABLE, OTHER_TENANTS.0.to_le_bytes(), self.other_tenants.encode()),
+        ];
         let forgotten = self.subjects.drain().map(|(subject, _)| subject.0.to_le_bytes());
-        std::iter::once(everything).chain(forgotten.map(|key| Change::delete(TABLE, key))).collect()
+        replaced.into_iter().chain(forgotten.map(|key| Change::delete(TABLE, key))).collect()
     }
 }
 

@@ -20,7 +20,7 @@ use self::lru::Lru;
 use self::s3fifo::S3Fifo;
 use super::metrics::CacheMetrics;
 use super::tier::TierStats;
-use crate::domain::{Entry, EntryMeta, Key, TierName};
+use crate::domain::{Entry, EntryMeta, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Counter;
 
@@ -75,6 +75,11 @@ impl MemoryTier {
             Eviction::Lru => Box::new(Lru::new(bytes_max, shards, metrics.evictions)),
         };
         Ok(MemoryTier { entries, budget: options.budget.clone(), hits: metrics.hits, misses: metrics.misses })
+    }
+
+    /// The namespace of the entry of `key`. It is not counted as a lookup.
+    pub fn namespace_of(&self, key: &Key) -> Option<NamespaceId> {
+        self.entries.get(key).map(|entry| entry.meta.namespace)
     }
 
     /// The entry of `key`, whatever its age: the judge stands above.

@@ -41,10 +41,13 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let body = text_encoding::without_mark(body.read().await?);
     let is_remembered = !cache_control::forbids_storing(&head.headers);
-    let (own, text) = (Arc::clone(&endpoint), body.clone());
+    let (own, sender, text) = (Arc::clone(&endpoint), Arc::clone(&principal), body.clone());
     let read = move || {
-        let parsed =
-            if is_remembered { own.parse_cache.read(&text) } else { own.parse_cache.read_once(&text) };
+        let parsed = if is_remembered {
+            own.parse_cache.read(&sender.tenant, &text)
+        } else {
+            own.parse_cache.read_once(&text)
+        };
         parsed.map_err(|error| text_encoding::fault(&text).unwrap_or(error))
     };
     let parsed = offload(body.len(), read).await??;

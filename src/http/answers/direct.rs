@@ -206,9 +206,10 @@ pub(in crate::http) async fn store(
 )]
 pub(in crate::http) async fn delete(
     State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
     AnswerId(id): AnswerId,
 ) -> Result<StatusCode, Problem> {
-    endpoint.answers.delete(id).await?;
+    endpoint.answers.delete(&principal, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

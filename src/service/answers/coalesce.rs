@@ -126,6 +126,7 @@ impl Flow<'_> {
     fn generation_request(&self) -> GenerationRequest {
         GenerationRequest {
             key: self.resolved.identity.key,
+            tenant: self.resolved.namespace.id.tenant(),
             stamp: self.answers.stamp(),
             store_policy: self.resolved.store_policy.clone(),
             caller: self.resolved.caller.clone(),
@@ -134,8 +135,7 @@ impl Flow<'_> {
 
     /// Whether an answer that was begun at a stamp, and has these tags, is still valid.
     fn is_current(&self) -> impl Fn(Stamp, &[Subject]) -> bool {
-        let (current, namespace) =
-            (self.answers.lookup.freshness().tokens(), self.resolved.namespace.subject);
+        let (current, namespace) = (self.answers.lookup.freshness().tokens(), self.resolved.namespace.id);
         move |stamp, tags| current.admit(stamp, namespace, tags).is_some()
     }
 }

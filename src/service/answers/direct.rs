@@ -7,7 +7,7 @@ use super::response::MatchKind;
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
 use crate::cache::{Policy, Stamp};
-use crate::domain::{Credential, Key, Principal, Subject, Tag, TierName};
+use crate::domain::{Credential, Key, NamespaceId, Principal, Subject, Tag, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
@@ -114,13 +114,19 @@ pub(super) async fn store(
     Ok(resolved.identity.key)
 }
 
-/// Removes an answer, also one that is in flight.
+/// Removes an answer of the sender's tenant, also one that is in flight. Ids are hashes without a secret, so that the id of
+/// another tenant's answer may be known: it names nothing here.
 ///
 /// # Errors
 /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
-pub(super) async fn delete(answers: &Answers, id: Key) -> Result<()> {
+pub(super) async fn delete(answers: &Answers, principal: &Principal, id: Key) -> Result<()> {
     let _held = answers.lookup.lock(&id).await;
-    answers.inflight.forbid_store(&id);
+    let tenant = NamespaceId::tenant_subject(&principal.tenant);
+    answers.inflight.forbid_store(&id, tenant);
+    let owner = answers.lookup.cache().namespace_of(&id).await?;
+    if owner.is_some_and(|namespace| namespace.tenant() != tenant) {
+        return Ok(());
+    }
     answers.lookup.cache().remove_many(&[id]).await
 }
 

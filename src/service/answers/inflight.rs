@@ -37,6 +37,8 @@ struct Shard {
 #[derive(Debug, Clone)]
 pub(super) struct GenerationRequest {
     pub(super) key: Key,
+    /// The tenant whose answer it generates, as in [`crate::domain::NamespaceId::tenant`].
+    pub(super) tenant: Option<Subject>,
     /// When the generation begins, in the order of invalidations.
     pub(super) stamp: Stamp,
     pub(super) store_policy: StorePolicy,
@@ -84,6 +86,7 @@ struct Agreement {
 struct InflightEntry {
     /// Its place in the order in which generations begin.
     began: u64,
+    tenant: Option<Subject>,
     stamp: Stamp,
     leader: Arc<Caller>,
     agreement: Mutex<Agreement>,
@@ -216,6 +219,7 @@ impl InflightTable {
         let leader = Arc::new(request.caller);
         let entry = Arc::new(InflightEntry {
             began: self.begun.fetch_add(1, Ordering::Relaxed),
+            tenant: request.tenant,
             stamp: request.stamp,
             leader: Arc::clone(&leader),
             agreement: Mutex::new(Agreement {
@@ -228,9 +232,13 @@ impl InflightTable {
         (Waiter { leader, subscriber }, Generation { entry, inflight: Arc::clone(self), key: request.key })
     }
 
-    /// Prevents the generations of `key` from storing their answers, and further requests from joining them.
-    pub(super) fn forbid_store(&self, key: &Key) {
+    /// Prevents the generations of `key` from storing their answers, and further requests from joining them. Generations of
+    /// another tenant than `tenant` are left alone.
+    pub(super) fn forbid_store(&self, key: &Key, tenant: Option<Subject>) {
         let mut shard = self.shard(key);
+        if shard.all(key).any(|generation| generation.tenant != tenant) {
+            return;
+        }
         let open = shard.open.remove(key);
         shard.closed.extend(open.map(|open| (*key, open)));
         shard.all(key).for_each(|generation| lock(&generation.agreement).forbidden = Some(Reason::Deleted));

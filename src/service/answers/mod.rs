@@ -55,7 +55,7 @@ use super::check_tags;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Cache, Namespaces, Stamp};
 use crate::dialects::ParsedRequest;
-use crate::domain::{Credential, Key, Subject};
+use crate::domain::{Credential, Key, Principal, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Normalization, Partition};
 use crate::upstream::{self, Origin, Prices};
@@ -241,12 +241,12 @@ impl Answers {
         direct::store(self, question, answer, stamp).await
     }
 
-    /// Removes an answer, also one that is in flight.
+    /// Removes an answer of the sender's tenant, also one that is in flight. That of another tenant is left as it is.
     ///
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
-    pub async fn delete(&self, id: Key) -> Result<()> {
-        direct::delete(self, id).await
+    pub async fn delete(&self, principal: &Principal, id: Key) -> Result<()> {
+        direct::delete(self, principal, id).await
     }
 
     fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {

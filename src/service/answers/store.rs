@@ -42,7 +42,7 @@ pub(super) async fn begin_store<'a>(
         store_policy.depend_on(tags_of(&before.found.entry));
     }
     let current = lookup.freshness().tokens();
-    let tokens = current.admit(store_request.stamp, resolved.namespace.subject, &store_policy.tags)?;
+    let tokens = current.admit(store_request.stamp, resolved.namespace.id, &store_policy.tags)?;
     let policy = &*resolved.namespace.policy;
     // An inherited TTL was shortened by the jitter already; again and again it would approach zero.
     let jitter_share = if store_policy.inherits_ttl { 0.0 } else { policy.jitter_share };
@@ -54,7 +54,7 @@ pub(super) async fn begin_store<'a>(
         stale_until: lifetime.stale_until,
         cost_us: store_request.cost_us,
         tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
-        namespace: resolved.namespace.subject,
+        namespace: resolved.namespace.id,
         epoch: tokens.epoch,
         tags: tokens.tags,
         content_type: CONTENT_TYPE.into(),

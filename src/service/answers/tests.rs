@@ -12,7 +12,8 @@ use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
 use crate::dialects::Dialect as _;
 use crate::dialects::chat_completions::ChatCompletions;
-use crate::domain::{Clock, ManualClock, UnixSeconds};
+use crate::domain::{Clock, ManualClock, Principal, TenantId, UnixSeconds};
+use crate::request_identity::Json;
 use crate::service::Directives;
 use crate::upstream::{Call, Headers, Reply as Head};
 
@@ -123,13 +124,17 @@ impl Bench {
     }
 
     async fn ask_with(&self, directives: Directives) -> Result<AnswerResponse> {
+        self.ask_as(Arc::default(), directives).await
+    }
+
+    async fn ask_as(&self, principal: Arc<Principal>, directives: Directives) -> Result<AnswerResponse> {
         let body =
             Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"what is it?"}]}"#);
         let ask = AnswerRequest {
             parsed: ChatCompletions.parse(&body, Normalization::default()).unwrap().into(),
             body: body.clone(),
             query: None,
-            principal: Arc::default(),
+            principal,
             credential: None,
             headers: Vec::new(),
             traces: Headers::new(),
@@ -244,6 +249,51 @@ async fn an_old_answer_does_for_errors_only_as_long_as_the_request_says() {
     bench.next(Script::Says(503, "{}"));
     assert_eq!(text(&bench.ask_with(if_error(100)).await.unwrap()), "answer 1");
     assert_eq!(text(&bench.ask_with(if_error(100)).await.unwrap()), "answer 4", "the upstream is well");
+}
+
+fn acme() -> Arc<Principal> {
+    Arc::new(Principal { tenant: TenantId::named("acme").unwrap(), key: None })
+}
+
+#[tokio::test]
+async fn tenants_that_ask_one_question_at_a_time_wait_for_generations_of_their_own() {
+    let bench = Bench::new().await;
+    let asked = || bench.ask_as(acme(), Directives::default());
+    let (ours, theirs, again) = futures_util::future::join3(bench.ask(), asked(), asked()).await;
+    let (theirs, again) = (theirs.unwrap(), again.unwrap());
+    assert_eq!((text(&theirs), bench.calls()), (text(&again), 2));
+    assert_ne!(text(&ours), text(&theirs));
+    let hits = (text(&bench.ask().await), text(&asked().await.unwrap()));
+    assert_eq!((hits, bench.calls()), ((text(&ours), text(&theirs)), 2));
+}
+
+#[tokio::test]
+async fn the_id_of_an_answer_names_nothing_to_another_tenant() {
+    let bench = Bench::new().await;
+    let (own, acme, directives) = (Principal::default(), acme(), Directives::default());
+    let scope = Json::parse(b"{}").unwrap();
+    let ask = |principal| Question {
+        principal,
+        credential: None,
+        prompt: "what is it?",
+        scope: &scope,
+        directives: &directives,
+        tags: &[],
+    };
+    let known = async |principal| {
+        let found = bench.answers.lookup(&ask(principal)).await.unwrap();
+        found.map(|found| found.answer)
+    };
+    let stamp = bench.answers.stamp();
+    let id = bench.answers.store(&ask(&acme), "theirs", stamp).await.unwrap();
+    assert_eq!(known(&own).await, None);
+    let own_id = bench.answers.store(&ask(&own), "ours", stamp).await.unwrap();
+    for (principal, foreign) in [(&own, id), (&*acme, own_id)] {
+        bench.answers.delete(principal, foreign).await.unwrap();
+    }
+    assert_eq!((known(&own).await, known(&acme).await), (Some("ours".into()), Some("theirs".into())));
+    bench.answers.delete(&acme, id).await.unwrap();
+    assert_eq!((known(&own).await, known(&acme).await), (Some("ours".into()), None));
 }
 
 #[tokio::test]

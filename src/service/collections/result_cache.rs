@@ -55,10 +55,10 @@ impl Collections {
             .collect();
         tags.sort_unstable();
         tags.dedup();
-        let Some(tokens) = freshness.tokens().admit(*stamp, namespace.subject, &tags) else { return };
+        let Some(tokens) = freshness.tokens().admit(*stamp, namespace.id, &tags) else { return };
         let lifetime = freshness.lifetime(&namespace.policy, *ttl_seconds);
         let meta = EntryMeta {
-            namespace: namespace.subject,
+            namespace: namespace.id,
             epoch: tokens.epoch,
             tags: tokens.tags,
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)

@@ -163,7 +163,7 @@ impl Making {
             Err(error) => flight.land(Err(error)),
             Ok(embedding) => {
                 let current = self.cache.freshness().tokens();
-                let tokens = current.admit(self.stamp, self.namespace.subject, &[]);
+                let tokens = current.admit(self.stamp, self.namespace.id, &[]);
                 let may_store = self.stores && tokens.is_some();
                 let entry = Arc::new(self.entry(&embedding, tokens));
                 if may_store {
@@ -185,7 +185,7 @@ impl Making {
             cost_us: embedding.cost_us,
             tokens: embedding.tokens,
             is_truncated: embedding.is_truncated,
-            namespace: self.namespace.subject,
+            namespace: self.namespace.id,
             epoch: tokens.map_or(0, |tokens| tokens.epoch),
             ..EntryMeta::ending(Codec::F32, lifetime.created, lifetime.expires)
         };

@@ -248,7 +248,7 @@ impl Objects {
         let meta = EntryMeta {
             soft_expires: lifetime.soft_expires,
             stale_until: lifetime.stale_until,
-            namespace: address.namespace.subject,
+            namespace: address.namespace.id,
             validator: draft.validator(),
             content_type: draft.content_type.into(),
             content_coding: draft.content_coding,
@@ -428,7 +428,7 @@ impl Objects {
         value: Arc<[u8]>,
     ) -> Result<()> {
         let current = self.cache.freshness().tokens();
-        let tokens = current.admit(stamp, address.namespace.subject, tags).ok_or_else(|| {
+        let tokens = current.admit(stamp, address.namespace.id, tags).ok_or_else(|| {
             Error::new(
                 Kind::Conflict,
                 "something that the object depends on was invalidated while it was made",

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{ContentCoding, Entry, EntryMeta, Key, Subject, TagToken, UnixSeconds};
+use crate::domain::{ContentCoding, Entry, EntryMeta, Key, NamespaceId, Subject, TagToken, UnixSeconds};
 use crate::storage::codec::{codec_number, codec_of, coding_number, coding_of};
 use crate::storage::le_bytes::{array_at, u16_at, u32_at, u64_at};
 
@@ -15,6 +15,7 @@ const VERSION_CODED: u8 = 2;
 const FIXED_BYTES: usize = 72;
 const TAG_BYTES: usize = 16;
 const FLAG_TRUNCATED: u8 = 1;
+const FLAG_OTHER_TENANT: u8 = 2;
 
 /// A head, and what it says of the value that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,9 @@ pub fn encode_head(key: &Key, entry: &Entry) -> Option<Vec<u8>> {
     let mut head =
         Vec::with_capacity(FIXED_BYTES + meta.tags.len() * TAG_BYTES + meta.content_type.len() + 4);
     let version = if meta.content_coding == ContentCoding::Identity { VERSION } else { VERSION_CODED };
-    let (flags, coding) = (u8::from(meta.is_truncated) * FLAG_TRUNCATED, coding_number(meta.content_coding));
+    let is_of_other_tenant = u8::from(meta.namespace.is_of_other_tenant());
+    let flags = (u8::from(meta.is_truncated) * FLAG_TRUNCATED) | (is_of_other_tenant * FLAG_OTHER_TENANT);
+    let coding = coding_number(meta.content_coding);
     head.extend([version, codec_number(meta.codec), flags, coding]);
     for moment in [meta.created, meta.soft_expires, meta.expires, meta.stale_until] {
         head.extend(moment.0.to_le_bytes());
@@ -46,7 +49,7 @@ pub fn encode_head(key: &Key, entry: &Entry) -> Option<Vec<u8>> {
     head.extend(crc32c::crc32c(&entry.value).to_le_bytes());
     head.extend(u16::try_from(meta.tags.len()).ok()?.to_le_bytes());
     head.extend(u16::try_from(meta.content_type.len()).ok()?.to_le_bytes());
-    head.extend(meta.namespace.0.to_le_bytes());
+    head.extend(meta.namespace.subject().0.to_le_bytes());
     head.extend(meta.epoch.to_le_bytes());
     head.extend(meta.validator.to_le_bytes());
     for version in &meta.tags {
@@ -74,6 +77,7 @@ pub fn decode_head(key: &Key, bytes: &[u8]) -> Option<Head> {
         VERSION_CODED => coding_of(*bytes.get(3)?)?,
         _ => return None,
     };
+    let flags = *bytes.get(2)?;
     let moment = |at| u32_at(bytes, at).map(UnixSeconds);
     let version = |at| Some(TagToken { tag: Subject(u64_at(bytes, at)?), token: u64_at(bytes, at + 8)? });
     let meta = EntryMeta {
@@ -81,8 +85,8 @@ pub fn decode_head(key: &Key, bytes: &[u8]) -> Option<Head> {
         stale_until: moment(16)?,
         cost_us: u32_at(bytes, 20)?,
         tokens: u32_at(bytes, 24)?,
-        is_truncated: bytes.get(2)? & FLAG_TRUNCATED != 0,
-        namespace: Subject(u64_at(bytes, 40)?),
+        is_truncated: flags & FLAG_TRUNCATED != 0,
+        namespace: NamespaceId::from_parts(Subject(u64_at(bytes, 40)?), flags & FLAG_OTHER_TENANT != 0),
         epoch: u64_at(bytes, 48)?,
         validator: u128::from_le_bytes(array_at(bytes, 56)?),
         tags: (0..tags).map(|n| version(FIXED_BYTES + n * TAG_BYTES)).collect::<Option<_>>()?,
@@ -118,7 +122,7 @@ mod tests {
             cost_us: 5,
             tokens: 6,
             is_truncated: true,
-            namespace: Subject(7),
+            namespace: NamespaceId::from_parts(Subject(7), true),
             epoch: 8,
             tags: [9, 10].map(|n| TagToken { tag: Subject(n), token: n + 100 }).into(),
             content_type: "text/plain; charset=utf-8".into(),

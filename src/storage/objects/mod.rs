@@ -121,6 +121,17 @@ impl ObjectStore {
         Ok(entry)
     }
 
+    /// The metadata of the object of the key. Blocks. `None` for a head that does not verify.
+    ///
+    /// Errors: `Io`, `Corrupt`.
+    pub fn meta(&self, key: &Key) -> Result<Option<EntryMeta>> {
+        if !self.contains(key) {
+            return Ok(None);
+        }
+        let head = self.records.get(HEADS, &key.0)?;
+        Ok(head.and_then(|head| decode_head(key, &head)).map(|head| head.meta))
+    }
+
     /// Writes objects, all or none, each in the place of the one of its key, and returns when they survive a loss of
     /// power. Objects that have ended, and those that end soonest, make room.
     ///

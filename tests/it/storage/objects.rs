@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use likewise::domain::{Codec, Entry, EntryMeta, ManualClock, Subject, TagToken, UnixSeconds};
+use likewise::domain::{Codec, Entry, EntryMeta, ManualClock, NamespaceId, Subject, TagToken, UnixSeconds};
 use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
 use likewise::storage::objects::Options;
@@ -21,6 +21,10 @@ fn open(dir: &Path, bytes_max: u64) -> Result<(ObjectStore, Arc<ManualClock>)> {
     Ok((store, clock))
 }
 
+fn namespace(n: u64) -> NamespaceId {
+    NamespaceId::from_parts(Subject(n), false)
+}
+
 fn object(version: u64, bytes: usize, ends: u32) -> Arc<Entry> {
     let mut value = bytes_of(version, bytes);
     value[..8].copy_from_slice(&version.to_le_bytes());
@@ -28,7 +32,7 @@ fn object(version: u64, bytes: usize, ends: u32) -> Arc<Entry> {
         tags: [TagToken { tag: Subject(version), token: 2 }].into(),
         content_type: "text/plain".into(),
         validator: u128::from(version) << 64,
-        namespace: Subject(3),
+        namespace: namespace(3),
         epoch: 4,
         ..EntryMeta::ending(Codec::Raw, UnixSeconds(1000), UnixSeconds(ends))
     };
@@ -53,8 +57,10 @@ fn objects_are_found_replaced_counted_and_removed_also_after_a_restart() {
     assert_eq!(store.get(&key(3)).unwrap(), Some((*object(33, 5000, 9000)).clone()));
     assert_eq!(store.get(&key(4)).unwrap(), None);
     assert_eq!(store.count(&|meta| meta.tags[0].tag == Subject(33)).unwrap(), 1);
-    assert_eq!(store.count(&|meta| meta.namespace == Subject(3)).unwrap(), 9);
-    assert_eq!(store.count(&|meta| meta.namespace == Subject(5)).unwrap(), 0);
+    assert_eq!(store.count(&|meta| meta.namespace == namespace(3)).unwrap(), 9);
+    assert_eq!(store.count(&|meta| meta.namespace == namespace(5)).unwrap(), 0);
+    assert_eq!(store.meta(&key(3)).unwrap(), Some(object(33, 5000, 9000).meta.clone()));
+    assert_eq!(store.meta(&key(4)).unwrap(), None);
 }
 
 #[test]

@@ -16,7 +16,13 @@ fn usage() -> StorePolicy {
 }
 
 fn request(store_policy: StorePolicy) -> GenerationRequest {
-    GenerationRequest { key: KEY, stamp: Stamp::default(), store_policy, caller: Caller::default() }
+    GenerationRequest {
+        key: KEY,
+        tenant: None,
+        stamp: Stamp::default(),
+        store_policy,
+        caller: Caller::default(),
+    }
 }
 
 fn join_if(
@@ -136,7 +142,10 @@ async fn no_generation_of_a_deleted_key_is_stored() {
     let (_one, open) = join(&inflight, usage());
     let (_two, unshared) = inflight.lead_unshared(request(usage()));
     let (_three, other) = inflight.lead_unshared(GenerationRequest { key: Key([2; 32]), ..request(usage()) });
-    inflight.forbid_store(&KEY);
+    inflight.forbid_store(&KEY, Some(Subject(1)));
+    let (_four, is_joined) = join(&inflight, usage());
+    assert!(is_joined.is_none(), "another tenant deletes nothing");
+    inflight.forbid_store(&KEY, None);
     assert_eq!(open.unwrap().close_store_policy().unwrap_err(), Reason::Deleted);
     assert_eq!(unshared.close_store_policy().unwrap_err(), Reason::Deleted);
     assert!(other.close_store_policy().is_ok());
