@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use likewise::cache::{
-    Budget, Cache, Freshness, InvalidationTokens, MemoryOptions, MemoryTier, Mode, Namespaces, PolicyOptions,
-    Tiers,
+    Budget, Cache, Freshness, InvalidationTokens, LocalTokenLog, MemoryOptions, MemoryTier, Mode, Namespaces,
+    PolicyOptions, Tiers,
 };
 use likewise::domain::{ContentCoding, Principal, SystemClock, Tag, TierName};
 use likewise::metrics::unexported;
@@ -78,7 +78,9 @@ async fn hits() {
 async fn invalidations() {
     let data = tempfile::tempdir().expect("a temporary directory");
     let records = Arc::new(Records::open(data.path()).expect("the records open"));
-    let tokens = InvalidationTokens::open(records, 1_000_000).await.expect("the tokens open");
+    let tokens = InvalidationTokens::open(Arc::new(LocalTokenLog::new(records)), 1_000_000)
+        .await
+        .expect("the tokens open");
     let freshness = Freshness::new(Arc::new(SystemClock), Arc::new(tokens));
     let memory = MemoryOptions { budget: Budget::Bytes(4 << 30), ..MemoryOptions::default() };
     let memory = Arc::new(MemoryTier::new(&memory, &unexported()).expect("a budget"));

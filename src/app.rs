@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
-    Cache, Freshness, InvalidationTokens, Machine, MemoryTier, Namespaces, ObjectTier, Tier, Tiers,
-    VectorTier,
+    Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, ObjectTier, Tier,
+    Tiers, VectorTier,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -91,7 +91,9 @@ impl Engine {
         });
         let (models, stores) = (Arc::new(models?), stores?);
         let tags_max = config.cache.tags_max(&Machine::read());
-        let tokens = InvalidationTokens::open(Arc::clone(&stores.records), tags_max).await?;
+        let tokens =
+            InvalidationTokens::open(Arc::new(LocalTokenLog::new(Arc::clone(&stores.records))), tags_max)
+                .await?;
         let freshness = Freshness::new(clock, Arc::new(tokens));
         let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics.cache)?);
         let cache =

@@ -130,13 +130,14 @@ fn jitter(share: f64, ttl_seconds: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::invalidation_tokens::LocalTokenLog;
     use crate::cache::policy::Namespaces;
     use crate::domain::{CLOCK_STEP_SECONDS_MAX, Codec, ManualClock, TenantId};
     use crate::storage::Records;
 
     async fn judge(clock: &Arc<ManualClock>, dir: &tempfile::TempDir) -> Freshness {
         let records = Arc::new(Records::open(dir.path()).unwrap());
-        let tokens = InvalidationTokens::open(records, 100).await.unwrap();
+        let tokens = InvalidationTokens::open(Arc::new(LocalTokenLog::new(records)), 100).await.unwrap();
         Freshness::new(Arc::clone(clock) as Arc<dyn Clock>, Arc::new(tokens))
     }
 

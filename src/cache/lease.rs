@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::invalidation_tokens::{Stamp, random};
+use super::invalidation_tokens::Stamp;
+use super::random::random_id;
 use crate::domain::{ByPrefix, Key};
 use crate::error::{Error, Kind, Result};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +79,7 @@ impl Leases {
         {
             return Ok(Claim::Held(Waiting { ended: held.ended.subscribe(), until: held.until }));
         }
-        let lease = Lease(random()?);
+        let lease = Lease(random_id()?);
         if !shard.contains_key(&key) {
             if shard.len() % SWEEP_EVERY == SWEEP_EVERY - 1 {
                 self.drop_ended(&mut shard, now);

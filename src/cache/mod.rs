@@ -16,6 +16,7 @@ mod lease;
 mod memory;
 mod metrics;
 mod policy;
+mod random;
 mod single_flight;
 mod striped_locks;
 mod tier;
@@ -25,7 +26,10 @@ use std::sync::Arc;
 
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
-pub use invalidation_tokens::{EntryTokens, InvalidationTokens, Mode, Stamp, Standing};
+pub use invalidation_tokens::{
+    EntryTokens, InvalidationTokens, LoadedTokens, LocalTokenLog, Mode, QueueChanges, Stamp, Standing,
+    TokenChange, TokenHistory, TokenLog,
+};
 pub use lease::{Claim, Lease, Leases};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
@@ -202,7 +206,8 @@ impl Cache {
     #[cfg(test)]
     pub(crate) async fn in_memory(clock: Arc<dyn crate::domain::Clock>, dir: &std::path::Path) -> Cache {
         let records = Arc::new(crate::storage::Records::open(dir).expect("an empty directory"));
-        let tokens = InvalidationTokens::open(records, 1024).await.expect("no records");
+        let tokens =
+            InvalidationTokens::open(Arc::new(LocalTokenLog::new(records)), 1024).await.expect("no records");
         let memory = MemoryTier::new(&MemoryOptions::default(), &crate::metrics::unexported());
         let freshness = Freshness::new(clock, Arc::new(tokens));
         Cache::new(Arc::new(memory.expect("the default budget")), Vec::new(), freshness)

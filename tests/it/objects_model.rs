@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use likewise::cache::{
-    Cache, CacheMetrics, Freshness, InvalidationTokens, Lease, MemoryOptions, MemoryTier, Mode, Namespaces,
-    ObjectTier, PolicyOptions, Tier, Tiers, Verdict,
+    Cache, CacheMetrics, Freshness, InvalidationTokens, Lease, LocalTokenLog, MemoryOptions, MemoryTier,
+    Mode, Namespaces, ObjectTier, PolicyOptions, Tier, Tiers, Verdict,
 };
 use likewise::domain::{Clock, ContentCoding, ManualClock, Principal, Tag, UnixSeconds};
 use likewise::error::Kind;
@@ -186,7 +186,9 @@ impl World {
         let as_clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let options = likewise::storage::objects::Options::default();
         let store = ObjectStore::open(Arc::clone(&records), &options, Arc::clone(&as_clock), unexported());
-        let tokens = InvalidationTokens::open(Arc::clone(&records), 1_000_000).await.unwrap();
+        let tokens = InvalidationTokens::open(Arc::new(LocalTokenLog::new(Arc::clone(&records))), 1_000_000)
+            .await
+            .unwrap();
         let freshness = Freshness::new(as_clock, Arc::new(tokens));
         let memory = Arc::new(MemoryTier::new(&MemoryOptions::default(), &metrics).unwrap());
         let disk = ObjectTier::new(Arc::new(store.unwrap()), options.bytes_max, &metrics).unwrap();

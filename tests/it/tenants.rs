@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use likewise::cache::{
-    Cache, CacheMetrics, Freshness, InvalidationTokens, MemoryOptions, MemoryTier, Mode, Namespaces,
-    ObjectTier, Tier, Tiers,
+    Cache, CacheMetrics, Freshness, InvalidationTokens, LocalTokenLog, MemoryOptions, MemoryTier, Mode,
+    Namespaces, ObjectTier, Tier, Tiers,
 };
 use likewise::domain::{ContentCoding, Principal, SystemClock, Tag, TenantId};
 use likewise::error::Kind;
@@ -66,7 +66,8 @@ struct World {
 impl World {
     async fn open(dir: &TempDir) -> World {
         let (records, clock) = (Arc::new(Records::open(dir.path()).unwrap()), Arc::new(SystemClock));
-        let tokens = InvalidationTokens::open(Arc::clone(&records), 100).await.unwrap();
+        let tokens =
+            InvalidationTokens::open(Arc::new(LocalTokenLog::new(Arc::clone(&records))), 100).await.unwrap();
         let freshness = Freshness::new(clock.clone(), Arc::new(tokens));
         let metrics: Arc<CacheMetrics> = unexported();
         let memory = Arc::new(MemoryTier::new(&MemoryOptions::default(), &metrics).unwrap());

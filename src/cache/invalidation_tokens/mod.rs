@@ -8,64 +8,37 @@
 //! tenant it is that of everything, for all other tenants a common one and that of all that the tenant has. The token of
 //! everything and the common one are random from the first start on: if all tokens are lost, every entry is a miss.
 
+mod history;
+mod local_log;
 mod table;
+mod token_log;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry::Vacant;
 use std::sync::Arc;
 
-use self::table::Subjects;
-pub(super) use self::table::{Bump, TokenHistory, TokenTable};
-pub use self::table::{EntryTokens, Mode, Stamp, Standing};
+pub use self::history::{Mode, Standing, TokenHistory};
+pub use self::local_log::LocalTokenLog;
+pub(super) use self::table::{Bump, TokenTable};
+pub use self::table::{EntryTokens, Stamp};
+pub use self::token_log::{LoadedTokens, QueueChanges, TokenChange, TokenLog};
+use super::random::random_id;
 use crate::domain::{EntryMeta, NamespaceId, Subject};
-use crate::error::{Error, Kind, Result};
-use crate::storage::{Change, Records};
+use crate::error::Result;
 
-const TABLE: &str = "versions";
-/// The record of everything; those of subjects have keys of eight bytes.
-const EVERYTHING: &[u8] = b"everything";
-/// The record of all that tenants other than the default one have: a subject that no entry carries, as programs from
-/// before there were tenants read it.
-const OTHER_TENANTS: Subject = Subject(u64::from_le_bytes(*b"tenants*"));
-/// Records read at a time when opening.
-const CHUNK: usize = 4096;
-/// About what a change costs in the queue of the records.
-const CHANGE_BYTES: usize = 128;
-
-/// All tokens: in memory for judging, in the records for the next start. Shared by `Arc`.
+/// All tokens: in memory for judging, in the log for the next start. Shared by `Arc`.
 #[derive(Debug)]
 pub struct InvalidationTokens {
     table: TokenTable,
-    records: Arc<Records>,
+    log: Arc<dyn TokenLog>,
 }
 
 impl InvalidationTokens {
-    /// The tokens among `records`, at most `subjects_max` of them. Blocks.
+    /// The tokens of `log`, at most `subjects_max` of subjects. Blocks.
     ///
     /// # Errors
-    /// `Io`, `DiskFull`, `Corrupt` from the records.
-    pub async fn open(records: Arc<Records>, subjects_max: usize) -> Result<InvalidationTokens> {
-        let (mut everything, mut subjects) = read_all(&records)?;
-        if let Some(copy) = records.take_mirrored() {
-            let changes = reconcile(copy, &mut everything, &mut subjects)?;
-            if !changes.is_empty() {
-                tracing::warn!(subjects = changes.len(), "invalidations were taken from their copy");
-                records.write(changes).await?;
-            }
-        }
-        let everything = match everything {
-            Some(history) => history,
-            None => {
-                let history = TokenHistory::starting(random()?);
-                records.put(TABLE, EVERYTHING, &history.encode()).await?;
-                history
-            }
-        };
-        if let Vacant(missing) = subjects.entry(OTHER_TENANTS) {
-            let history = missing.insert(TokenHistory::starting(random()?));
-            records.put(TABLE, &OTHER_TENANTS.0.to_le_bytes(), &history.encode()).await?;
-        }
-        Ok(InvalidationTokens { table: TokenTable::new(everything, subjects, subjects_max), records })
+    /// As [`TokenLog::load`].
+    pub async fn open(log: Arc<dyn TokenLog>, subjects_max: usize) -> Result<InvalidationTokens> {
+        let LoadedTokens { everything, subjects } = log.load().await?;
+        Ok(InvalidationTokens { table: TokenTable::new(everything, subjects, subjects_max), log })
     }
 
     /// As [`TokenTable::standing`].
@@ -88,10 +61,10 @@ impl InvalidationTokens {
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable`: entries are hidden until the next start, and may come back after it.
     pub async fn bump(&self, subjects: &[Subject], mode: Mode) -> Result<()> {
-        let room = self.records.reserve((subjects.len() + 2) * CHANGE_BYTES).await?;
-        let tokens = subjects.iter().map(|_| random()).collect::<Result<Vec<u64>>>()?;
-        let bump = Bump { subjects, tokens, spares: [random()?, random()?], mode };
-        self.table.bump(bump, |changes| self.records.submit(room, changes))?.durable().await
+        let queue = self.log.append(subjects.len() + 2).await?;
+        let tokens = subjects.iter().map(|_| random_id()).collect::<Result<Vec<u64>>>()?;
+        let bump = Bump { subjects, tokens, spares: [random_id()?, random_id()?], mode };
+        self.table.bump(bump, queue)?.await
     }
 
     /// Invalidates everything that the default tenant has. Otherwise as [`InvalidationTokens::bump`].
@@ -99,12 +72,9 @@ impl InvalidationTokens {
     /// # Errors
     /// As [`InvalidationTokens::bump`].
     pub async fn bump_everything(&self, mode: Mode) -> Result<()> {
-        let room = self.records.reserve(CHANGE_BYTES).await?;
-        let token = random()?;
-        self.table
-            .bump_everything(token, mode, |change| self.records.submit(room, vec![change]))?
-            .durable()
-            .await
+        let queue = self.log.append(1).await?;
+        let token = random_id()?;
+        self.table.bump_everything(token, mode, |change| queue(vec![change]))?.await
     }
 
     /// Subjects with a token of their own.
@@ -113,78 +83,15 @@ impl InvalidationTokens {
     }
 }
 
-/// The tokens of everything, if they are there, and those of subjects.
-fn read_all(records: &Records) -> Result<(Option<TokenHistory>, Subjects)> {
-    let (mut everything, mut subjects) = (None, Subjects::default());
-    let mut from = Vec::new();
-    loop {
-        let chunk = records.range(TABLE, &from, CHUNK)?;
-        let Some((last, _)) = chunk.last() else { return Ok((everything, subjects)) };
-        from.clone_from(last);
-        from.push(0);
-        for (key, value) in &chunk {
-            let corrupt = || Error::new(Kind::Corrupt, "read the tokens of tags");
-            let history = TokenHistory::decode(value).ok_or_else(corrupt)?;
-            if key == EVERYTHING {
-                everything = Some(history);
-            } else {
-                let subject = key.as_slice().try_into().map_err(|_| corrupt())?;
-                subjects.insert(Subject(u64::from_le_bytes(subject)), history);
-            }
-        }
-    }
-}
-
-/// Sets right what differs from the copy of the tokens, and returns what is to be written for it.
-///
-/// Without a token of everything the table was lost, and the copy takes its place. Where both differ, an invalidation got
-/// into one of them only: a new token makes it hold, whichever was the later one.
-fn reconcile(
-    mut copy: HashMap<Vec<u8>, Vec<u8>>,
-    everything: &mut Option<TokenHistory>,
-    subjects: &mut Subjects,
-) -> Result<Vec<Change>> {
-    let is_lost = everything.is_none() && copy.contains_key(EVERYTHING);
-    let renewed = |copied: Option<&Vec<u8>>| match copied.and_then(|bytes| TokenHistory::decode(bytes)) {
-        Some(history) if is_lost => Ok(history),
-        _ => random().map(TokenHistory::starting),
-    };
-    let mut changes = Vec::new();
-    let copied = copy.remove(EVERYTHING);
-    if everything.as_ref().map(TokenHistory::encode) != copied {
-        let history = renewed(copied.as_ref())?;
-        changes.push(Change::put(TABLE, EVERYTHING, history.encode()));
-        *everything = Some(history);
-    }
-    for (subject, history) in subjects.iter_mut() {
-        let key = subject.0.to_le_bytes();
-        let copied = copy.remove(&key[..]);
-        if copied.as_ref() != Some(&history.encode()) {
-            *history = renewed(copied.as_ref())?;
-            changes.push(Change::put(TABLE, key, history.encode()));
-        }
-    }
-    for (key, copied) in copy {
-        let Ok(subject) = <[u8; 8]>::try_from(key.as_slice()) else { continue };
-        let history = renewed(Some(&copied))?;
-        changes.push(Change::put(TABLE, subject, history.encode()));
-        subjects.insert(Subject(u64::from_le_bytes(subject)), history);
-    }
-    Ok(changes)
-}
-
-/// A number that was not used before; never 0.
-pub(super) fn random() -> Result<u64> {
-    let token = getrandom::u64()
-        .map_err(|error| Error::new(Kind::Io, "draw a random number").source(std::io::Error::from(error)))?;
-    Ok(token.max(1))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::table::OUTDATED_MAX;
+    use super::history::OUTDATED_MAX;
+    use futures_util::future::BoxFuture;
+
     use super::*;
     use crate::domain::{Codec, TenantId, UnixSeconds};
+    use crate::error::{Error, Kind};
+    use crate::storage::Records;
 
     const TAG: Subject = Subject(1);
     const OTHER: Subject = Subject(2);
@@ -198,7 +105,8 @@ mod tests {
     }
 
     fn open(dir: &tempfile::TempDir, subjects_max: usize) -> InvalidationTokens {
-        block(InvalidationTokens::open(Arc::new(Records::open(dir.path()).unwrap()), subjects_max)).unwrap()
+        let records = Arc::new(Records::open(dir.path()).unwrap());
+        block(InvalidationTokens::open(Arc::new(LocalTokenLog::new(records)), subjects_max)).unwrap()
     }
 
     fn entry(current: &InvalidationTokens, tags: &[Subject]) -> EntryMeta {
@@ -382,5 +290,33 @@ mod tests {
         let tokens = open(&dir, 100);
         assert_eq!(tokens.standing(&fresh), Standing::Current, "both agree again");
         assert_eq!(tokens.standing(&shown), Standing::Current);
+    }
+
+    /// Holds no tokens, and appends nothing.
+    #[derive(Debug)]
+    struct FailingLog;
+
+    impl TokenLog for FailingLog {
+        fn load(&self) -> BoxFuture<'_, Result<LoadedTokens>> {
+            let everything = TokenHistory::starting(1);
+            Box::pin(async { Ok(LoadedTokens { everything, subjects: Default::default() }) })
+        }
+
+        fn append(&self, _: usize) -> BoxFuture<'_, Result<QueueChanges>> {
+            let failed = || Error::new(Kind::Io, "append tokens");
+            let queue: QueueChanges = Box::new(move |_| Ok(Box::pin(async move { Err(failed()) })));
+            Box::pin(async { Ok(queue) })
+        }
+    }
+
+    #[test]
+    fn an_invalidation_that_cannot_be_made_durable_is_an_error_and_hides_until_the_next_start() {
+        let tokens = block(InvalidationTokens::open(Arc::new(FailingLog), 100)).unwrap();
+        let old = entry(&tokens, &[TAG]);
+        assert_eq!(block(tokens.bump(&[TAG], Mode::Hard)).unwrap_err().kind(), Kind::Io);
+        assert_eq!(tokens.standing(&old), Standing::Revoked);
+        let old = entry(&tokens, &[TAG]);
+        assert!(block(tokens.bump_everything(Mode::Hard)).is_err());
+        assert_eq!(tokens.standing(&old), Standing::Revoked);
     }
 }

@@ -1,39 +1,9 @@
 //! The tokens in memory, behind one lock. Judges and loaders read them.
 
-use std::collections::HashMap;
-
-use crate::domain::{ByPrefix, EntryMeta, NamespaceId, Subject, TagToken};
-use crate::labels::label_enum;
-use crate::storage::Change;
+use super::history::{Mode, Standing, TokenHistory};
+use super::token_log::{OTHER_TENANTS, Subjects, TokenChange};
+use crate::domain::{EntryMeta, NamespaceId, Subject, TagToken};
 use crate::sync::{RwLock, RwLockReadGuard, ignore_poison};
-
-use super::{EVERYTHING, OTHER_TENANTS, TABLE};
-
-/// Tokens of soft invalidations that are remembered. What is older than these is not served stale either.
-pub(super) const OUTDATED_MAX: usize = 4;
-
-label_enum! {
-    /// How an invalidation hides entries.
-    #[derive(Default)]
-    pub enum Mode {
-        /// They are misses at once.
-        #[default]
-        Hard = "hard",
-        /// They are served stale while one request refreshes each.
-        Soft = "soft",
-    }
-}
-
-/// How an entry stands to the invalidations so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    /// Nothing that it depends on was invalidated.
-    Current,
-    /// Something was invalidated softly.
-    Outdated,
-    /// Something was invalidated.
-    Revoked,
-}
 
 /// A point in the order of invalidations. Loaders take one before they begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,18 +17,6 @@ pub struct EntryTokens {
     /// Its tags.
     pub tags: Box<[TagToken]>,
 }
-
-/// The tokens of one subject, or of everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::cache) struct TokenHistory {
-    token: u64,
-    /// Tokens before soft invalidations, the latest first.
-    outdated: Box<[u64]>,
-    /// The invalidation that made it, in the order of this process; 0 for those before.
-    bumped: u64,
-}
-
-pub(in crate::cache) type Subjects = HashMap<Subject, TokenHistory, ByPrefix>;
 
 #[derive(Debug)]
 struct State {
@@ -138,7 +96,7 @@ impl TokenTable {
 
     /// Gives subjects new tokens. `submit` gets what is to be written under the lock, so that memory and disk agree on
     /// which of two invalidations came last.
-    pub(in crate::cache) fn bump<T>(&self, bump: Bump<'_>, submit: impl FnOnce(Vec<Change>) -> T) -> T {
+    pub(in crate::cache) fn bump<T>(&self, bump: Bump<'_>, submit: impl FnOnce(Vec<TokenChange>) -> T) -> T {
         let mut state = ignore_poison(self.state.write());
         let mut changes = Vec::with_capacity(bump.subjects.len() + 1);
         if state.subjects.len() + bump.subjects.len() > self.subjects_max {
@@ -155,13 +113,13 @@ impl TokenTable {
         &self,
         token: u64,
         mode: Mode,
-        submit: impl FnOnce(Change) -> T,
+        submit: impl FnOnce(TokenChange) -> T,
     ) -> T {
         let mut state = ignore_poison(self.state.write());
         state.bumps += 1;
         let bumps = state.bumps;
         state.everything = state.everything.next(token, mode, bumps);
-        submit(Change::put(TABLE, EVERYTHING, state.everything.encode()))
+        submit(TokenChange::Everything(state.everything.clone()))
     }
 
     /// Subjects with a token of their own.
@@ -211,15 +169,14 @@ impl State {
     }
 
     /// Gives a subject a new token.
-    fn replace(&mut self, subject: Subject, token: u64, mode: Mode) -> Change {
+    fn replace(&mut self, subject: Subject, token: u64, mode: Mode) -> TokenChange {
         let history = self.history(subject).next(token, mode, self.bumps);
-        let change = Change::put(TABLE, subject.0.to_le_bytes(), history.encode());
-        self.subjects.insert(subject, history);
-        change
+        self.subjects.insert(subject, history.clone());
+        TokenChange::Subject(subject, history)
     }
 
     /// Forgets every subject, which is right only together with a new token of everything.
-    fn start_over(&mut self, [everything, other_tenants]: [u64; 2]) -> Vec<Change> {
+    fn start_over(&mut self, [everything, other_tenants]: [u64; 2]) -> Vec<TokenChange> {
         tracing::warn!(
             subjects = self.subjects.len(),
             "too many tags were invalidated: everything is, instead"
@@ -228,49 +185,10 @@ impl State {
         self.everything = self.everything.next(everything, Mode::Hard, self.bumps);
         self.other_tenants = self.other_tenants.next(other_tenants, Mode::Hard, self.bumps);
         let replaced = [
-            Change::put(TABLE, EVERYTHING, self.everything.encode()),
-            Change::put(TABLE, OTHER_TENANTS.0.to_le_bytes(), self.other_tenants.encode()),
+            TokenChange::Everything(self.everything.clone()),
+            TokenChange::Subject(OTHER_TENANTS, self.other_tenants.clone()),
         ];
-        let forgotten = self.subjects.drain().map(|(subject, _)| subject.0.to_le_bytes());
-        replaced.into_iter().chain(forgotten.map(|key| Change::delete(TABLE, key))).collect()
-    }
-}
-
-impl TokenHistory {
-    /// Of something with a token from the start.
-    pub(in crate::cache) fn starting(token: u64) -> TokenHistory {
-        TokenHistory { token, ..TokenHistory::default() }
-    }
-
-    fn standing_of(&self, token: u64) -> Standing {
-        if token == self.token {
-            Standing::Current
-        } else if self.outdated.contains(&token) {
-            Standing::Outdated
-        } else {
-            Standing::Revoked
-        }
-    }
-
-    fn next(&self, token: u64, mode: Mode, bumped: u64) -> TokenHistory {
-        let outdated = match mode {
-            Mode::Hard => Box::default(),
-            Mode::Soft => {
-                std::iter::once(&self.token).chain(&self.outdated).take(OUTDATED_MAX).copied().collect()
-            }
-        };
-        TokenHistory { token, outdated, bumped }
-    }
-
-    /// The token, then the outdated ones: eight little-endian bytes each.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        std::iter::once(&self.token).chain(&self.outdated).flat_map(|token| token.to_le_bytes()).collect()
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Option<TokenHistory> {
-        let (tokens, rest) = bytes.as_chunks::<8>();
-        let mut tokens = tokens.iter().map(|&token| u64::from_le_bytes(token));
-        let token = tokens.next().filter(|_| rest.is_empty())?;
-        Some(TokenHistory { token, outdated: tokens.take(OUTDATED_MAX).collect(), bumped: 0 })
+        let forgotten = self.subjects.drain().map(|(subject, _)| TokenChange::Forget(subject));
+        replaced.into_iter().chain(forgotten).collect()
     }
 }
