@@ -25,7 +25,7 @@ use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Upstream};
 
-pub use metrics::AppMetrics;
+use self::metrics::AppMetrics;
 
 /// The parts below HTTP: enough for a command that embeds without serving.
 pub struct Engine {
@@ -52,6 +52,40 @@ pub struct Engine {
     _directory: DataDirectory,
 }
 
+/// What an engine does not make of its configuration alone.
+pub struct Environment {
+    origin: Arc<dyn Origin>,
+    /// The clock that all entries live by.
+    pub clock: Arc<dyn Clock>,
+    budget: Arc<ByteBudget>,
+    metrics: AppMetrics,
+}
+
+impl Environment {
+    /// The upstream of the configuration and the clock of the machine.
+    ///
+    /// # Errors
+    /// `Config` about the options of the upstream.
+    pub fn new(config: &Config) -> Result<Environment> {
+        let (budget, metrics) = Environment::budget(config);
+        let origin = Upstream::new(&config.upstream, Arc::clone(&budget), Arc::clone(&metrics.upstream))?;
+        Ok(Environment { origin: Arc::new(origin), clock: Arc::new(SystemClock), budget, metrics })
+    }
+
+    /// `origin` in place of the upstream of the configuration.
+    pub fn over(config: &Config, origin: Arc<dyn Origin>) -> Environment {
+        let (budget, metrics) = Environment::budget(config);
+        Environment { origin, clock: Arc::new(SystemClock), budget, metrics }
+    }
+
+    /// The byte budget of all requests in flight on this machine, with the metrics that it counts in.
+    fn budget(config: &Config) -> (Arc<ByteBudget>, AppMetrics) {
+        let metrics = AppMetrics::register();
+        let bytes_max = config.http.inflight_bytes(Machine::read().total);
+        (ByteBudget::new(bytes_max, Arc::clone(&metrics.budget)), metrics)
+    }
+}
+
 /// The stores on disk.
 struct Stores {
     vectors: Arc<VectorStore>,
@@ -66,23 +100,15 @@ impl Engine {
     /// # Errors
     /// `Locked`, `Format`, `Corrupt`, `Io` about the data directory; `Model` about the model; `Config` about the options.
     pub async fn build(config: &Config) -> Result<Engine> {
-        let metrics = AppMetrics::register();
-        let budget = byte_budget(config, &metrics);
-        let origin = Upstream::new(&config.upstream, Arc::clone(&budget), Arc::clone(&metrics.upstream))?;
-        Engine::build_over(config, Arc::new(origin), budget, metrics).await
+        Engine::build_in(config, Environment::new(config)?).await
     }
 
-    /// As [`Engine::build`], with answers from `origin`.
+    /// As [`Engine::build`], in an environment that stands for the real one.
     ///
     /// # Errors
     /// As [`Engine::build`].
-    pub async fn build_over(
-        config: &Config,
-        origin: Arc<dyn Origin>,
-        budget: Arc<ByteBudget>,
-        metrics: AppMetrics,
-    ) -> Result<Engine> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    pub async fn build_in(config: &Config, environment: Environment) -> Result<Engine> {
+        let Environment { origin, clock, budget, metrics } = environment;
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.allow_unknown_namespaces)?);
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
@@ -171,11 +197,6 @@ impl Engine {
         self.stores.vectors.close().await;
         tokio::task::block_in_place(|| self.stores.records.shutdown());
     }
-}
-
-/// The byte budget of all requests in flight on this machine.
-pub fn byte_budget(config: &Config, metrics: &AppMetrics) -> Arc<ByteBudget> {
-    ByteBudget::new(config.http.inflight_bytes(Machine::read().total), Arc::clone(&metrics.budget))
 }
 
 /// Adapts the memory tier's budget to the free memory, every second.

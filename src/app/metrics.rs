@@ -18,7 +18,7 @@ use crate::storage::StorageMetrics;
 use crate::upstream::UpstreamMetrics;
 
 /// The metrics of all modules.
-pub struct AppMetrics {
+pub(super) struct AppMetrics {
     registry: Arc<Registry>,
     http: Arc<HttpMetrics>,
     pub(super) budget: Arc<BudgetMetrics>,
@@ -36,7 +36,7 @@ pub struct AppMetrics {
 
 impl AppMetrics {
     /// Registers the metrics of every module.
-    pub fn register() -> AppMetrics {
+    pub(super) fn register() -> AppMetrics {
         let mut registry = Registry::new();
         let cache = CacheMetrics::register(&mut registry);
         let evictions = cache.tier(TierName::Disk).evictions;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
-use likewise::app::{AppMetrics, Engine, byte_budget};
+use likewise::app::{Engine, Environment};
 use likewise::config::Config;
 use likewise::dialects::Dialect as _;
 use likewise::dialects::chat_completions::{ChatCompletions, reply_in_words, request_in_words};
@@ -147,9 +147,8 @@ impl EvaluateAnswers {
             takes: Duration::from_millis(self.upstream_ms),
             completion_tokens: self.completion_tokens,
         };
-        let metrics = AppMetrics::register();
-        let budget = byte_budget(&config, &metrics);
-        let engine = Engine::build_over(&config, Arc::new(origin), budget, metrics).await?;
+        let environment = Environment::over(&config, Arc::new(origin));
+        let engine = Engine::build_in(&config, environment).await?;
         let questions = drawn(&texts, self.requests, self.zipf, self.seed);
         let outcome = self.ask_all(&engine.answers, &questions).await;
         engine.close().await;
