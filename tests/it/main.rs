@@ -16,6 +16,7 @@ mod collections_model;
 mod commands;
 mod connections;
 mod contract;
+mod data_directories;
 mod elsewhere;
 mod endpoint;
 mod floods;

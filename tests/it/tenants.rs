@@ -1,23 +1,29 @@
 //! Two tenants with the same names of collections, keys and tags reach their own data only: the catalogue, objects and
-//! invalidations are called with principals of either, over one data directory.
+//! invalidations are called with principals of either, over one data directory; embeddings and searches too, with a fake model.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
+use likewise::app::Engine;
 use likewise::cache::{
     Cache, CacheMetrics, Freshness, InvalidationTokens, LocalTokenLog, MemoryOptions, MemoryTier, Mode,
     Namespaces, ObjectTier, Tier, Tiers,
 };
+use likewise::config::Config;
 use likewise::domain::{ContentCoding, Principal, SystemClock, Tag, TenantId};
-use likewise::error::Kind;
+use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
-use likewise::search::{Catalog, Indexed, Metric, Options, Program, Settings};
+use likewise::search::{Catalog, Change, Document, Indexed, Metric, Options, Program, Settings};
+use likewise::service::collections::{Input, NewDocument, Search, Spec};
 use likewise::service::invalidation::Target;
 use likewise::service::objects::{Answer, Condition, Draft, Lookup};
-use likewise::service::{Invalidation, Objects};
+use likewise::service::{Directives, Invalidation, Objects, embeddings};
 use likewise::storage::collections::Place;
 use likewise::storage::{ObjectStore, OsFiles, ReadMode, Records};
 use tempfile::TempDir;
+
+use crate::endpoint::{DIM, Endpoint};
 
 fn principals() -> [Principal; 2] {
     let acme = TenantId::named("acme").unwrap();
@@ -153,4 +159,116 @@ async fn objects_and_invalidations_reach_one_tenant_only() {
     assert_eq!(reopened.get(&own).await, None);
     assert_eq!(reopened.count(&acme).await, (0, 1), "on disk it is known as the tenant's");
     assert_eq!(reopened.get(&acme).await.unwrap(), "theirs");
+}
+
+/// The use cases over a data directory, with a model behind the endpoint.
+async fn engine(dir: &TempDir, endpoint: &Endpoint) -> Engine {
+    let mut config = Config::default();
+    config.data.dir = dir.path().to_owned();
+    config.cache.disk.segment_bytes = 1 << 20;
+    config.embed.remote.base_url = Some(endpoint.url.clone());
+    config.embed.remote.model = Some("mock".into());
+    config.embed.remote.dim = Some(DIM);
+    Engine::build(&config).await.unwrap()
+}
+
+fn if_cached() -> Directives {
+    Directives { only_if_cached: true, ..Directives::default() }
+}
+
+async fn embed(engine: &Engine, principal: &Principal, directives: Directives) -> Result<Vec<u8>> {
+    let request = embeddings::Request {
+        model: Arc::clone(engine.models.default_model()),
+        texts: vec!["one".into()],
+        input_type: None,
+        truncate: true,
+        principal: Arc::new(principal.clone()),
+        directives,
+    };
+    engine.embeddings.embed(&request).await.map(|response| response.entries[0].value.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embeddings_are_those_of_a_tenant_in_memory_and_on_disk() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let [own, acme] = principals();
+    let is_cached = async |engine: &Engine| {
+        let [ours, theirs] =
+            [embed(engine, &own, if_cached()).await, embed(engine, &acme, if_cached()).await];
+        for missed in [&ours, &theirs].into_iter().filter_map(|embedded| embedded.as_ref().err()) {
+            assert_eq!(missed.kind(), Kind::NotCached);
+        }
+        (ours.is_ok(), theirs.is_ok())
+    };
+    let open = engine(&dir, &endpoint).await;
+    let both = [&own, &acme].map(|principal| embed(&open, principal, Directives::default()));
+    let [ours, theirs] = <[_; 2]>::try_from(join_all(both).await).unwrap().map(Result::unwrap);
+    assert_eq!(endpoint.texts(), 2, "neither waits for the vector of the other");
+    assert_ne!(ours, theirs, "each vector has the number of its call");
+    open.invalidation.invalidate(&acme, &Target::Everything, Mode::Hard).await.unwrap();
+    assert_eq!(is_cached(&open).await, (true, false));
+    open.close().await;
+
+    let open = engine(&dir, &endpoint).await;
+    assert_eq!(is_cached(&open).await, (true, false), "on disk too");
+    embed(&open, &acme, Directives::default()).await.unwrap();
+    open.invalidation.invalidate(&own, &Target::Everything, Mode::Hard).await.unwrap();
+    assert_eq!(is_cached(&open).await, (false, true));
+    open.close().await;
+
+    let open = engine(&dir, &endpoint).await;
+    assert_eq!(is_cached(&open).await, (false, true), "on disk too");
+    let namespace = Target::Namespace("embeddings".into());
+    open.invalidation.invalidate(&own, &namespace, Mode::Hard).await.unwrap();
+    assert_eq!(is_cached(&open).await, (false, true));
+    open.close().await;
+}
+
+async fn search(engine: &Engine, principal: &Principal) -> (usize, Vec<Option<String>>) {
+    let search = Search {
+        input: Input::Vectors(vec![vec![1.0, 0.0]]),
+        k: 10,
+        filter: None,
+        score_min: None,
+        has_vectors: false,
+        is_exact: true,
+        ef: None,
+        principal: Arc::new(principal.clone()),
+        directives: Directives::default(),
+    };
+    let found = engine.collections.search("points", search).await.unwrap();
+    let texts = found.results[0].iter().map(|hit| hit.document.text.map(str::to_owned)).collect();
+    (found.hits, texts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_and_their_cached_results_are_those_of_a_tenant() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let open = engine(&dir, &endpoint).await;
+    let principals = principals();
+    let [own, acme] = &principals;
+    for (principal, text) in [(own, "ours"), (acme, "theirs")] {
+        let spec = Spec { metric: Metric::L2, model: None, dim: Some(2), index: Indexed::Exact };
+        open.collections.create(principal, "points", spec).await.unwrap();
+        let tags = vec![season()];
+        let document = Document { id: "a".into(), text: Some(text.into()), tags, ..Document::default() };
+        let draft = NewDocument { document, vector: Some(vec![1.0, 0.0]) };
+        let principal = Arc::new(principal.clone());
+        open.collections.upsert(&principal, "points", vec![draft], true).await.unwrap();
+    }
+    let texts = async || (search(&open, own).await, search(&open, acme).await);
+    let found = |hits, text: &str| (hits, vec![Some(text.to_owned())]);
+    assert_eq!(texts().await, (found(0, "ours"), found(0, "theirs")));
+    assert_eq!(texts().await, (found(1, "ours"), found(1, "theirs")));
+    for target in [Target::Tags(vec![season()]), Target::Everything] {
+        open.invalidation.invalidate(acme, &target, Mode::Hard).await.unwrap();
+        assert_eq!(texts().await, (found(1, "ours"), found(0, "theirs")), "{target:?}");
+    }
+    let ids = Change::Delete(vec!["a".into()]);
+    open.collections.delete(own, "points", ids).await.unwrap();
+    assert_eq!(texts().await, ((0, vec![]), found(1, "theirs")));
+    open.collections.drop_collection(own, "points").await.unwrap();
+    assert_eq!(search(&open, acme).await, found(1, "theirs"));
+    assert_eq!(open.collections.get(own, "points").unwrap_err().kind(), Kind::NotFound);
+    open.close().await;
 }
