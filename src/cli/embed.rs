@@ -10,7 +10,7 @@ use likewise::domain::{InputType, Principal};
 use likewise::embed::ModelRegistry;
 use likewise::error::{Error, Kind, Result};
 use likewise::service::Directives;
-use likewise::service::embeddings::{Counts, Request};
+use likewise::service::embeddings::{LookupCounts, Request};
 use serde::Deserialize;
 
 use super::file_kind::{self, FileKind};
@@ -105,10 +105,10 @@ impl Embed {
         lines_of(reader).map(parsed).collect()
     }
 
-    async fn embed(&self, engine: &Engine, lines: &[TextLine]) -> Result<Counts> {
+    async fn embed(&self, engine: &Engine, lines: &[TextLine]) -> Result<LookupCounts> {
         let mut output = self.open_output()?;
         let progress = super::bar(lines.len());
-        let mut counts = Counts::default();
+        let mut counts = LookupCounts::default();
         for chunk in lines.chunks(CHUNK_TEXTS) {
             let response = engine.embeddings.embed(&self.request(&engine.models, chunk)).await?;
             for (line, entry) in chunk.iter().zip(&response.entries) {

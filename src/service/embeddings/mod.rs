@@ -1,130 +1,43 @@
-//! Texts in, vectors out, each text embedded once.
+//! Embeddings of texts: each text is embedded once.
 //!
-//! The walk of a request: a key per text, equal texts joined; memory; then one flight per missing key, in which the
-//! tiers below are asked and the rest goes to the embedder. Every vector ends at its own place, whatever mixture of
-//! hits, misses and other requests' flights it came from.
+//! The flow of a request: a key for each distinct text → memory → for each missing key one flight, which looks in the tiers below and
+//! then submits the text to the embedder. Vectors are returned in the order of the texts.
 
-mod making;
+mod distinct_texts;
+mod flights;
 mod metrics;
+mod request;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 
 pub use metrics::TextMetrics;
+pub use request::{LookupCounts, Options, Request, Response};
 
-use self::making::{Making, Served};
+use self::distinct_texts::DistinctTexts;
+use self::flights::{FlightLeader, ServedEntry};
 use super::Directives;
-use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight, Stamp};
-use crate::domain::{ByPrefix, Entry, InputType, Key, KeyHasher, Principal, TierName};
+use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight};
+use crate::domain::{Entry, Key, TierName};
 use crate::embed::{Embedder, Priority};
 use crate::error::{Error, FieldPath, Kind, Result};
-
-/// What one request may ask for. How long embeddings are kept is the policy of their namespace.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Bytes of one text; a longer one is refused before it is tokenized.
-    pub text_bytes_max: usize,
-    /// Tokens that one request may send to the model, after truncation.
-    pub request_tokens_max: usize,
-    /// Requests with at most this many texts go before larger ones.
-    pub interactive_texts_max: usize,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            text_bytes_max: 1024 * 1024,
-            request_tokens_max: 4 * 1024 * 1024,
-            interactive_texts_max: 16,
-        }
-    }
-}
-
-/// A request for embeddings.
-#[derive(Clone)]
-pub struct Request {
-    /// The model that embeds the texts.
-    pub model: Arc<dyn Embedder>,
-    /// The texts, none of them empty.
-    pub texts: Vec<String>,
-    /// What the texts are for, which chooses the model's prompt.
-    pub input_type: Option<InputType>,
-    /// Whether a text longer than the model reads is cut; otherwise it is refused.
-    pub truncate: bool,
-    /// The sender, whose tenant's entries are used.
-    pub principal: Arc<Principal>,
-    /// What the request says about the cache.
-    pub directives: Directives,
-}
-
-/// How the texts of a request were served; the three add up to the number of texts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Found in a tier.
-    pub hits: usize,
-    /// Embedded for this request.
-    pub misses: usize,
-    /// Embedded once for several: an equal text of this request, or another request's flight.
-    pub coalesced: usize,
-}
-
-/// Vectors in the order of the texts, and how they came about.
-#[derive(Debug, Clone)]
-pub struct Response {
-    /// One entry for each text; the value is the vector as little-endian f32.
-    pub entries: Vec<Arc<Entry>>,
-    /// Hits, misses and coalesced texts.
-    pub counts: Counts,
-    /// The lowest tier that was needed, where every text was a hit.
-    pub tier: Option<TierName>,
-    /// Age of the oldest entry in seconds, where every text was a hit.
-    pub age_seconds: u32,
-    /// Tokens of all texts.
-    pub tokens: u64,
-    /// Texts that the model read only in part.
-    pub truncated: usize,
-    /// Time spent looking in memory.
-    pub lookup: Duration,
-    /// Time spent waiting for flights: lower tiers, queue and model.
-    pub waiting: Duration,
-    /// Of it, the longest time that a text waited for the model to be free.
-    pub queued: Duration,
-}
 
 /// The use case. Shared by `Arc`.
 pub struct Embeddings {
     cache: Arc<Cache>,
     namespaces: Arc<Namespaces>,
-    flights: Arc<SingleFlight<Served>>,
+    flights: Arc<SingleFlight<ServedEntry>>,
     options: Options,
     metrics: Arc<TextMetrics>,
 }
 
 /// How one distinct text of a request was served.
-struct Outcome {
-    served: Served,
-    /// Whether this request led the flight that the entry came from.
+struct ServedText {
+    served: ServedEntry,
+    /// Whether this request led the flight that returned the entry.
     has_led: bool,
-}
-
-/// The distinct texts of a request, and where their embeddings are kept.
-struct Wanted {
-    namespace: Namespace,
-    /// Lifetime of what this request stores.
-    ttl_seconds: u32,
-    /// When the request began, in the order of invalidations.
-    stamp: Stamp,
-    keys: Vec<Key>,
-    /// For each key, its first place in the request.
-    firsts: Vec<usize>,
-    /// For each text of the request, the place of its key.
-    places: Vec<usize>,
 }
 
 impl Embeddings {
@@ -138,7 +51,7 @@ impl Embeddings {
         Embeddings { cache, namespaces, flights: SingleFlight::new(), options, metrics }
     }
 
-    /// The text that OpenAI-style token ids stand for to a model, at most as long as a text may be.
+    /// Decodes token ids to a text, by the vocabulary of `model`.
     ///
     /// # Errors
     /// `InvalidInput` if an id is outside the vocabulary, `TooLarge` if the text is too long.
@@ -146,85 +59,67 @@ impl Embeddings {
         model.decode_tokens(ids, self.options.text_bytes_max)
     }
 
-    /// Embeds texts, from the cache where it can.
+    /// Embeds texts: from the cache, by joining flights, or by the model.
     ///
     /// # Errors
-    /// `InvalidInput` for a text that is too long with `truncate` off or a lifetime past the limit, `TooLarge` past
-    /// the token limit, `Overloaded` if the model's queue is full, `NotCached` with `only_if_cached`, or the
-    /// embedder's own error. A request that is refused has cached nothing.
+    /// `InvalidInput` for a text of too many tokens without `truncate` and for a TTL past its limit; `TooLarge` past the limits of
+    /// bytes and tokens; `Overloaded` if the model's queue is full; `NotCached` with `only_if_cached`; the errors of the embedder. A
+    /// refused request stores nothing.
     ///
-    /// Cancel safety: work whose callers have all left is dropped before it starts; the result of started work is cached.
+    /// Cancel safety: a job whose callers have all left is dropped before it starts; the vector of a started one is stored.
     pub async fn embed(&self, request: &Request) -> Result<Response> {
         let started = Instant::now();
-        self.refuse_oversized(&request.texts)?;
+        self.check_bytes(&request.texts)?;
         let prompt = request.model.card().prompts.for_input(request.input_type);
-        let wanted = self.distinct(request, prompt)?;
-        let mut outcomes: Vec<Option<Outcome>> =
-            wanted.keys.iter().map(|key| self.look_up(&request.directives, &wanted.namespace, key)).collect();
+        let distinct = self.distinct(request, prompt)?;
+        let mut outcomes: Vec<Option<ServedText>> = distinct
+            .keys
+            .iter()
+            .map(|key| self.look_up(&request.directives, &distinct.namespace, key))
+            .collect();
         let lookup = started.elapsed();
 
         if outcomes.iter().any(Option::is_none) {
-            self.fill(request, prompt, &wanted, &mut outcomes).await?;
+            self.fill(request, prompt, &distinct, &mut outcomes).await?;
         }
-        let outcomes: Vec<Outcome> = outcomes
+        let outcomes: Vec<ServedText> = outcomes
             .into_iter()
             .map(|outcome| outcome.expect("every text was found or filled: this is a bug"))
             .collect();
-        self.refuse_truncated(request, &wanted, &outcomes)?;
+        self.check_truncation(request, &distinct, &outcomes)?;
         if request.directives == Directives::default() {
-            self.renew(&wanted, &outcomes);
-            self.refresh(request, prompt, &wanted, &outcomes);
+            self.renew(&distinct, &outcomes);
+            self.refresh(request, prompt, &distinct, &outcomes);
         }
-        Ok(self.respond(&wanted, &outcomes, lookup, started.elapsed() - lookup))
+        Ok(self.respond(&distinct, &outcomes, lookup, started.elapsed() - lookup))
     }
 
-    fn refuse_oversized(&self, texts: &[String]) -> Result<()> {
+    fn check_bytes(&self, texts: &[String]) -> Result<()> {
         let max = self.options.text_bytes_max;
         match texts.iter().position(|text| text.len() > max) {
             None => Ok(()),
             Some(at) => {
-                let fault = format!(" has {} bytes, at most {max} are allowed", texts[at].len());
+                let fault = format!(" must have at most {max} bytes, got {}", texts[at].len());
                 Err(Error::naming(Kind::TooLarge, element(at), "", &fault))
             }
         }
     }
 
-    /// A key for each text, equal ones joined.
-    fn distinct(&self, request: &Request, prompt: &str) -> Result<Wanted> {
+    /// The distinct texts of a request with their keys.
+    fn distinct(&self, request: &Request, prompt: &str) -> Result<DistinctTexts> {
         let Directives { namespace, ttl_seconds, .. } = &request.directives;
         let namespace = self.namespaces.of_embeddings(&request.principal.tenant, namespace.as_deref())?;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, *ttl_seconds)?;
-        let mut base = KeyHasher::new("likewise/embedding/v1");
-        base.field(&request.model.card().fingerprint.0)
-            .field(request.principal.tenant.as_str().as_bytes())
-            .field(namespace.name.as_bytes())
-            .field(prompt.as_bytes());
-        let count = request.texts.len();
-        let mut wanted = Wanted {
+        Ok(DistinctTexts::new(
+            request,
+            prompt,
             namespace,
             ttl_seconds,
-            stamp: self.cache.freshness().tokens().stamp(),
-            keys: Vec::with_capacity(count),
-            firsts: Vec::with_capacity(count),
-            places: Vec::with_capacity(count),
-        };
-        let mut seen = HashMap::with_capacity_and_hasher(count, ByPrefix);
-        for (first, text) in request.texts.iter().enumerate() {
-            let key = base.clone().field(text.as_bytes()).finish();
-            let place = match seen.entry(key) {
-                Slot::Occupied(place) => *place.get(),
-                Slot::Vacant(slot) => {
-                    wanted.keys.push(key);
-                    wanted.firsts.push(first);
-                    *slot.insert(wanted.keys.len() - 1)
-                }
-            };
-            wanted.places.push(place);
-        }
-        Ok(wanted)
+            self.cache.freshness().tokens().stamp(),
+        ))
     }
 
-    fn look_up(&self, directives: &Directives, namespace: &Namespace, key: &Key) -> Option<Outcome> {
+    fn look_up(&self, directives: &Directives, namespace: &Namespace, key: &Key) -> Option<ServedText> {
         if directives.no_cache {
             return None;
         }
@@ -232,64 +127,67 @@ impl Embeddings {
         self.accept(directives, found)
     }
 
-    /// A found entry as an outcome, if it satisfies this request.
-    fn accept(&self, directives: &Directives, found: Found) -> Option<Outcome> {
+    /// A found entry, if it satisfies the directives of the request.
+    fn accept(&self, directives: &Directives, found: Found) -> Option<ServedText> {
         let is_accepted = directives.accept(self.cache.freshness(), &found);
-        is_accepted.then(|| Outcome { served: Served::found(found), has_led: false })
+        is_accepted.then(|| ServedText { served: ServedEntry::found(found), has_led: false })
     }
 
-    /// Fills the outcomes that memory could not.
+    /// Serves the texts that are not in memory.
     async fn fill(
         &self,
         request: &Request,
         prompt: &str,
-        wanted: &Wanted,
-        outcomes: &mut [Option<Outcome>],
+        distinct: &DistinctTexts,
+        outcomes: &mut [Option<ServedText>],
     ) -> Result<()> {
         let directives = &request.directives;
-        // A flight serves whatever age the tiers below hold; a request with conditions of its own looks for itself.
+        // A flight accepts entries of any age. A request with conditions looks in the tiers itself.
         if directives.only_if_cached || (directives.is_conditional() && !directives.no_cache) {
-            let open = open_places(outcomes);
-            let keys: Vec<Key> = open.iter().map(|&place| wanted.keys[place]).collect();
-            for (place, found) in open.into_iter().zip(self.cache.fetch(&wanted.namespace, &keys).await) {
+            let missing = missing_of(outcomes);
+            let keys: Vec<Key> = missing.iter().map(|&place| distinct.keys[place]).collect();
+            for (place, found) in missing.into_iter().zip(self.cache.fetch(&distinct.namespace, &keys).await)
+            {
                 outcomes[place] = found.and_then(|found| self.accept(directives, found));
             }
         }
-        let open = open_places(outcomes);
-        if open.is_empty() {
+        let missing = missing_of(outcomes);
+        if missing.is_empty() {
             return Ok(());
         }
         if directives.only_if_cached {
             return Err(Error::new(
                 Kind::NotCached,
-                format!("{} of {} texts are not in the cache", open.len(), outcomes.len()),
+                format!("{} of {} texts are not in the cache", missing.len(), outcomes.len()),
             ));
         }
-        let texts: Vec<String> =
-            open.iter().map(|&place| format!("{prompt}{}", request.texts[wanted.firsts[place]])).collect();
-        self.check_lengths(request, &open, wanted, &texts).await?;
+        let texts: Vec<String> = missing
+            .iter()
+            .map(|&place| format!("{prompt}{}", request.texts[distinct.first_texts[place]]))
+            .collect();
+        self.check_tokens(request, &missing, distinct, &texts).await?;
 
         let reads_below = !directives.no_cache && !directives.is_conditional();
-        let making = self.making(request, wanted, reads_below);
+        let leader = self.flight_leader(request, distinct, reads_below);
         let is_plain = *directives == Directives::default();
-        let keys = open.iter().map(|&place| wanted.keys[place]);
-        let landings = making.take_off(&self.flights, is_plain, keys.zip(texts));
-        for (place, (landing, has_led)) in open.into_iter().zip(landings) {
-            let served = landing.wait().await.map_err(|error| of_text(error, wanted.firsts[place]))?;
-            outcomes[place] = Some(Outcome { served, has_led });
+        let keys = missing.iter().map(|&place| distinct.keys[place]);
+        let landings = leader.join_or_lead(&self.flights, is_plain, keys.zip(texts));
+        for (place, (landing, has_led)) in missing.into_iter().zip(landings) {
+            let served = landing.wait().await.map_err(|error| in_text(error, distinct.first_texts[place]))?;
+            outcomes[place] = Some(ServedText { served, has_led });
         }
         Ok(())
     }
 
-    fn making(&self, request: &Request, wanted: &Wanted, reads_below: bool) -> Making {
-        Making {
+    fn flight_leader(&self, request: &Request, distinct: &DistinctTexts, reads_below: bool) -> FlightLeader {
+        FlightLeader {
             cache: Arc::clone(&self.cache),
             embedder: Arc::clone(&request.model),
-            namespace: wanted.namespace.clone(),
+            namespace: distinct.namespace.clone(),
             reads_below,
             stores: !request.directives.no_store,
-            ttl_seconds: wanted.ttl_seconds,
-            stamp: wanted.stamp,
+            ttl_seconds: distinct.ttl_seconds,
+            stamp: distinct.stamp,
             priority: self.priority(request),
         }
     }
@@ -302,12 +200,12 @@ impl Embeddings {
         }
     }
 
-    /// Refuses a request before any of its texts is queued: what is refused must not be cached.
-    async fn check_lengths(
+    /// Checks the tokens before any text is queued: a refused request must store nothing.
+    async fn check_tokens(
         &self,
         request: &Request,
-        open: &[usize],
-        wanted: &Wanted,
+        missing: &[usize],
+        distinct: &DistinctTexts,
         texts: &[String],
     ) -> Result<()> {
         let tokens_max = request.model.card().tokens_max;
@@ -321,76 +219,81 @@ impl Embeddings {
         if !request.truncate
             && let Some(at) = counts.iter().position(|&count| count > tokens_max)
         {
-            return Err(too_long(wanted.firsts[open[at]], tokens_max));
+            return Err(too_long(distinct.first_texts[missing[at]], tokens_max));
         }
         let total: usize = counts.iter().map(|&count| count.min(tokens_max)).sum();
         if total > self.options.request_tokens_max {
             let max = self.options.request_tokens_max;
-            let fault = format!(" has {total} tokens, at most {max} are allowed");
+            let fault = format!(" must have at most {max} tokens, got {total}");
             return Err(Error::naming(Kind::TooLarge, TEXTS, "", &fault));
         }
         Ok(())
     }
 
-    /// A cached vector of a cut text is no answer to a request that forbids cutting.
-    fn refuse_truncated(&self, request: &Request, wanted: &Wanted, outcomes: &[Outcome]) -> Result<()> {
+    /// Refuses cached vectors of truncated texts if the request forbids truncation.
+    fn check_truncation(
+        &self,
+        request: &Request,
+        distinct: &DistinctTexts,
+        outcomes: &[ServedText],
+    ) -> Result<()> {
         if request.truncate {
             return Ok(());
         }
         match outcomes.iter().position(|outcome| outcome.served.entry.meta.is_truncated) {
-            Some(place) => Err(too_long(wanted.firsts[place], request.model.card().tokens_max)),
+            Some(place) => Err(too_long(distinct.first_texts[place], request.model.card().tokens_max)),
             None => Ok(()),
         }
     }
 
-    /// Moves the end of entries that were used, where it is due. The disk learns of it in the background.
-    fn renew(&self, wanted: &Wanted, outcomes: &[Outcome]) {
+    /// Extends the lifetime of entries that were hit, if that is due. The tiers are written in the background.
+    fn renew(&self, distinct: &DistinctTexts, outcomes: &[ServedText]) {
         let freshness = self.cache.freshness();
         let due: Vec<(Key, Arc<Entry>)> = outcomes
             .iter()
-            .zip(&wanted.keys)
+            .zip(&distinct.keys)
             .filter(|(outcome, _)| outcome.served.tier.is_some() && !outcome.served.is_stale)
             .filter_map(|(outcome, key)| {
                 let entry = &outcome.served.entry;
-                let expires = freshness.renewal(&entry.meta, wanted.ttl_seconds)?;
+                let expires = freshness.renewal(&entry.meta, distinct.ttl_seconds)?;
                 Some((*key, Arc::new(entry.ending(expires))))
             })
             .collect();
         if !due.is_empty() {
-            let (cache, namespace) = (Arc::clone(&self.cache), wanted.namespace.clone());
+            let (cache, namespace) = (Arc::clone(&self.cache), distinct.namespace.clone());
             tokio::spawn(async move { cache.put_many(&namespace, due).await });
         }
     }
 
-    /// Recomputes in the background the vectors that were served stale. Requests that are served one of them stale
-    /// meanwhile join the same work.
-    fn refresh(&self, request: &Request, prompt: &str, wanted: &Wanted, outcomes: &[Outcome]) {
+    /// Recomputes stale vectors in the background. Concurrent requests for the same texts join the same flights.
+    fn refresh(&self, request: &Request, prompt: &str, distinct: &DistinctTexts, outcomes: &[ServedText]) {
         let stale: Vec<usize> =
             (0..outcomes.len()).filter(|&place| outcomes[place].served.is_stale).collect();
         if stale.is_empty() {
             return;
         }
-        let keys = stale.iter().map(|&place| wanted.keys[place]);
-        let texts = stale.iter().map(|&place| format!("{prompt}{}", request.texts[wanted.firsts[place]]));
-        let making = self.making(request, wanted, false);
-        let landings = making.take_off(&self.flights, false, keys.zip(texts));
-        // A flight without a waiter would be dropped.
+        let keys = stale.iter().map(|&place| distinct.keys[place]);
+        let texts =
+            stale.iter().map(|&place| format!("{prompt}{}", request.texts[distinct.first_texts[place]]));
+        let leader = self.flight_leader(request, distinct, false);
+        let landings = leader.join_or_lead(&self.flights, false, keys.zip(texts));
+        // A flight without a follower would be abandoned.
         tokio::spawn(join_all(landings.into_iter().map(|(landing, _)| landing.wait())));
     }
 
     fn respond(
         &self,
-        wanted: &Wanted,
-        outcomes: &[Outcome],
+        distinct: &DistinctTexts,
+        outcomes: &[ServedText],
         lookup: Duration,
         waiting: Duration,
     ) -> Response {
-        let mut counts = Counts::default();
-        for (text, &place) in wanted.places.iter().enumerate() {
-            let Outcome { served, has_led } = &outcomes[place];
+        let mut counts = LookupCounts::default();
+        for (text, &place) in distinct.key_of_text.iter().enumerate() {
+            let ServedText { served, has_led } = &outcomes[place];
             match served.tier {
                 Some(_) => counts.hits += 1,
-                None if *has_led && wanted.firsts[place] == text => counts.misses += 1,
+                None if *has_led && distinct.first_texts[place] == text => counts.misses += 1,
                 None => counts.coalesced += 1,
             }
         }
@@ -399,7 +302,7 @@ impl Embeddings {
         self.metrics.coalesced.inc_by(counts.coalesced as u64);
 
         let entries: Vec<Arc<Entry>> =
-            wanted.places.iter().map(|&place| Arc::clone(&outcomes[place].served.entry)).collect();
+            distinct.key_of_text.iter().map(|&place| Arc::clone(&outcomes[place].served.entry)).collect();
         let freshness = self.cache.freshness();
         Response {
             counts,
@@ -410,7 +313,7 @@ impl Embeddings {
             entries,
             lookup,
             waiting,
-            // A flight that others lead may have begun to queue before this request came.
+            // A flight that another request leads may have been queued before this request began.
             queued: outcomes
                 .iter()
                 .map(|outcome| outcome.served.queued)
@@ -421,24 +324,24 @@ impl Embeddings {
     }
 }
 
-fn open_places(outcomes: &[Option<Outcome>]) -> Vec<usize> {
+fn missing_of(outcomes: &[Option<ServedText>]) -> Vec<usize> {
     (0..outcomes.len()).filter(|&place| outcomes[place].is_none()).collect()
 }
 
-/// The slowest tier that served a text, or none if a model had to.
-fn lowest_tier(outcomes: &[Outcome]) -> Option<TierName> {
+/// The slowest tier that served a text. `None` if the model embedded one.
+fn lowest_tier(outcomes: &[ServedText]) -> Option<TierName> {
     outcomes.iter().try_fold(TierName::Memory, |lowest, outcome| Some(lowest.max(outcome.served.tier?)))
 }
 
-/// A model that refuses a text does not know which one of its request it is.
-fn of_text(error: Error, text: usize) -> Error {
+/// Names the text in an error of a model, which does not know its position in the request.
+fn in_text(error: Error, text: usize) -> Error {
     if !error.field().is_some_and(|field| field.is_in("text")) {
         return error;
     }
     Error::naming(error.kind(), element(text), "", &format!(": {}", error.message()))
 }
 
-/// The field of a request that a fault is about.
+/// The field of a request that errors name.
 const TEXTS: &str = "texts";
 
 fn element(text: usize) -> FieldPath {
@@ -446,6 +349,6 @@ fn element(text: usize) -> FieldPath {
 }
 
 fn too_long(text: usize, tokens_max: usize) -> Error {
-    let fault = format!(" has more tokens than the model reads, {tokens_max}, and truncate is false");
+    let fault = format!(" must have at most {tokens_max} tokens if truncate is false");
     Error::naming(Kind::InvalidInput, element(text), "", &fault)
 }

@@ -1,4 +1,4 @@
-//! The flights of a request: who makes the missing vectors, from where, and what is kept of them.
+//! The flights of a request: a leader looks in the tiers, submits the text to the embedder, and stores the vector.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,62 +12,62 @@ use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher, TierName
 use crate::embed::{EmbedJob, Embedder, Priority};
 use crate::error::Result;
 
-/// What a flight lands with.
+/// The result of a flight.
 #[derive(Debug, Clone)]
-pub(super) struct Served {
+pub(super) struct ServedEntry {
     pub(super) entry: Arc<Entry>,
-    /// The tier it was found in; none if the model made it.
+    /// The tier that held it. `None` if the model embedded the text.
     pub(super) tier: Option<TierName>,
-    /// Whether it must be recomputed for later requests.
+    /// Whether it is due for a refresh.
     pub(super) is_stale: bool,
-    /// How long its text waited for the model.
+    /// How long its text was queued.
     pub(super) queued: Duration,
 }
 
-impl Served {
-    pub(super) fn found(found: Found) -> Served {
+impl ServedEntry {
+    pub(super) fn found(found: Found) -> ServedEntry {
         let is_stale = found.verdict == Verdict::Stale;
-        Served { entry: found.entry, tier: Some(found.tier), is_stale, queued: Duration::ZERO }
+        ServedEntry { entry: found.entry, tier: Some(found.tier), is_stale, queued: Duration::ZERO }
     }
 }
 
-/// How the missing vectors of one request are made.
-pub(super) struct Making {
+/// Leads the flights of one request.
+pub(super) struct FlightLeader {
     pub(super) cache: Arc<Cache>,
     pub(super) embedder: Arc<dyn Embedder>,
     pub(super) namespace: Namespace,
     pub(super) reads_below: bool,
     pub(super) stores: bool,
     pub(super) ttl_seconds: u32,
-    /// Taken before the making began: nothing is stored that was invalidated since.
+    /// Taken before the flights began: a vector is not stored if its namespace was invalidated since.
     pub(super) stamp: Stamp,
     pub(super) priority: Priority,
 }
 
-/// A vector that this request has the duty to make.
-struct Led {
+/// A flight that this request leads.
+struct LedFlight {
     key: Key,
     text: String,
-    flight: Flight<Served>,
+    flight: Flight<ServedEntry>,
 }
 
-impl Making {
-    /// Joins or starts a flight for each text. The flights that this request leads go on in a task of their own, so
-    /// that a client that leaves does not take the vectors of others with it.
+impl FlightLeader {
+    /// Joins or leads a flight for each text. A separate task runs the flights that this request leads, so a client that
+    /// disconnects does not cancel those of its followers.
     ///
-    /// Returns a landing for each text and whether this request leads its flight.
-    pub(super) fn take_off(
+    /// Returns the landing of each text, and whether this request leads its flight.
+    pub(super) fn join_or_lead(
         self,
-        flights: &Arc<SingleFlight<Served>>,
+        flights: &Arc<SingleFlight<ServedEntry>>,
         is_plain: bool,
         texts: impl Iterator<Item = (Key, String)>,
-    ) -> Vec<(Landing<Served>, bool)> {
+    ) -> Vec<(Landing<ServedEntry>, bool)> {
         let mut led = Vec::new();
         let landings = texts
             .map(|(key, text)| {
-                let (landing, duty) = flights.join(if is_plain { key } else { self.conditional(key) });
+                let (landing, duty) = flights.join(if is_plain { key } else { self.flight_key(key) });
                 let has_led = duty.is_some();
-                led.extend(duty.map(|flight| Led { key, text, flight }));
+                led.extend(duty.map(|flight| LedFlight { key, text, flight }));
                 (landing, has_led)
             })
             .collect();
@@ -77,8 +77,8 @@ impl Making {
         landings
     }
 
-    /// Requests share a flight only if they agree on what may be read and what is stored.
-    fn conditional(&self, key: Key) -> Key {
+    /// The key of a flight with conditions: requests share it only if they agree on reading, storing and the TTL.
+    fn flight_key(&self, key: Key) -> Key {
         KeyHasher::new("likewise/flight/v1")
             .field(&key.0)
             .field(&[u8::from(self.reads_below), u8::from(self.stores)])
@@ -86,66 +86,64 @@ impl Making {
             .finish()
     }
 
-    async fn lead(self, led: Vec<Led>) {
-        let led = if self.reads_below { self.land_what_is_stored(led).await } else { led };
-        let mut works = Vec::with_capacity(led.len());
-        let mut makers = Vec::with_capacity(led.len());
-        for Led { key, text, flight } in led {
+    async fn lead(self, led: Vec<LedFlight>) {
+        let led = if self.reads_below { self.land_stored(led).await } else { led };
+        let mut jobs = Vec::with_capacity(led.len());
+        let mut waiting = Vec::with_capacity(led.len());
+        for LedFlight { key, text, flight } in led {
             let (reply, answer) = oneshot::channel();
             let is_abandoned = Arc::new(AtomicBool::new(false));
-            works.push(EmbedJob {
+            jobs.push(EmbedJob {
                 text,
                 priority: self.priority,
                 reply,
                 is_abandoned: Arc::clone(&is_abandoned),
                 since: Instant::now(),
             });
-            makers.push((key, flight, answer, is_abandoned));
+            waiting.push((key, flight, answer, is_abandoned));
         }
-        if works.is_empty() {
+        if jobs.is_empty() {
             return;
         }
-        if let Err(error) = self.embedder.submit(works) {
-            for (_, flight, _, _) in makers {
+        if let Err(error) = self.embedder.submit(jobs) {
+            for (_, flight, _, _) in waiting {
                 flight.land(Err(error.clone()));
             }
             return;
         }
-        join_all(
-            makers
-                .into_iter()
-                .map(|(key, flight, answer, is_abandoned)| self.finish(key, flight, answer, is_abandoned)),
-        )
+        join_all(waiting.into_iter().map(|(key, flight, answer, is_abandoned)| {
+            self.store_and_land(key, flight, answer, is_abandoned)
+        }))
         .await;
     }
 
     /// Lands the flights whose entry is in a tier, and returns the others.
-    async fn land_what_is_stored(&self, led: Vec<Led>) -> Vec<Led> {
+    async fn land_stored(&self, led: Vec<LedFlight>) -> Vec<LedFlight> {
         let mut missing = Vec::with_capacity(led.len());
         let mut unseen = Vec::with_capacity(led.len());
         for one in led {
-            // An earlier flight of this key may have landed between our look in memory and our take-off.
+            // An earlier flight of this key may have landed since the lookup in memory.
             match self.cache.peek_within(&one.key, &self.namespace.policy).filter(is_alive) {
-                Some(found) => one.flight.land(Ok(Served::found(found))),
+                Some(found) => one.flight.land(Ok(ServedEntry::found(found))),
                 None => unseen.push(one),
             }
         }
         let keys: Vec<Key> = unseen.iter().map(|one| one.key).collect();
         for (one, found) in unseen.into_iter().zip(self.cache.fetch(&self.namespace, &keys).await) {
             match found.filter(is_alive) {
-                Some(found) => one.flight.land(Ok(Served::found(found))),
+                Some(found) => one.flight.land(Ok(ServedEntry::found(found))),
                 None => missing.push(one),
             }
         }
         missing
     }
 
-    /// Waits for one vector, stores it, and lands its flight. If all who waited leave, the embedder may drop the
-    /// text before it starts on it; once it has started, the vector is cached for the next who asks.
-    async fn finish(
+    /// Waits for one vector, stores it, and lands its flight. If all followers leave, the embedder drops a text that has not started;
+    /// the vector of a started one is stored for later requests.
+    async fn store_and_land(
         &self,
         key: Key,
-        mut flight: Flight<Served>,
+        mut flight: Flight<ServedEntry>,
         mut answer: oneshot::Receiver<Result<Embedding>>,
         is_abandoned: Arc<AtomicBool>,
     ) {
@@ -157,7 +155,7 @@ impl Making {
                 (&mut answer).await
             }
         };
-        // An embedder that drops a reply has dropped the text; the flight, if it is still up, says so when it drops.
+        // The embedder has dropped the text. Dropping the flight notifies its followers.
         let Ok(outcome) = outcome else { return };
         match outcome {
             Err(error) => flight.land(Err(error)),
@@ -171,7 +169,7 @@ impl Making {
                     // The callers receive the vector even if no tier could store it.
                     let _ = self.cache.put_many(&self.namespace, entries).await;
                 }
-                flight.land(Ok(Served { entry, tier: None, is_stale: false, queued: embedding.queued }));
+                flight.land(Ok(ServedEntry { entry, tier: None, is_stale: false, queued: embedding.queued }));
             }
         }
     }
@@ -193,7 +191,7 @@ impl Making {
     }
 }
 
-/// Whether the entry may be served to those who set no conditions.
+/// Whether the entry may be served to requests without conditions.
 fn is_alive(found: &Found) -> bool {
     matches!(found.verdict, Verdict::Fresh | Verdict::Stale)
 }
