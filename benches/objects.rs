@@ -13,7 +13,7 @@ use likewise::cache::{
 use likewise::domain::{ContentCoding, Principal, SystemClock, Tag, TierName};
 use likewise::metrics::unexported;
 use likewise::service::invalidation::Target;
-use likewise::service::objects::{Answer, Condition, Draft, Lookup};
+use likewise::service::objects::{Condition, GetOptions, GetOutcome, ObjectDraft};
 use likewise::service::{Invalidation, Objects};
 use likewise::storage::Records;
 use likewise_benches::beside::{Server, compare, serve_if_bare};
@@ -101,7 +101,7 @@ async fn invalidations() {
     for round in 0..ROUNDS {
         for n in 0..ENTRIES {
             let address = objects.address(&principal, "bench", &n.to_string()).expect("an address");
-            let draft = Draft {
+            let draft = ObjectDraft {
                 stamp: objects.stamp(),
                 value: format!("{round} {n}").into(),
                 content_type: "text/plain".into(),
@@ -131,8 +131,8 @@ async fn count_served(objects: &Objects, principal: &Principal) -> usize {
     let mut served = 0;
     for n in 0..ENTRIES {
         let address = objects.address(principal, "bench", &n.to_string()).expect("an address");
-        let answer = objects.get(&address, &Lookup::default()).await.expect("a lookup");
-        served += usize::from(matches!(answer, Answer::Hit(_)));
+        let answer = objects.get(&address, &GetOptions::default()).await.expect("a lookup");
+        served += usize::from(matches!(answer, GetOutcome::Hit(_)));
     }
     served
 }

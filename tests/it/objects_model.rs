@@ -15,7 +15,7 @@ use likewise::domain::{Clock, ContentCoding, ManualClock, Principal, Tag, UnixSe
 use likewise::error::Kind;
 use likewise::metrics::unexported;
 use likewise::service::invalidation::Target;
-use likewise::service::objects::{Answer, Condition, Draft, Lookup};
+use likewise::service::objects::{Condition, GetOptions, GetOutcome, ObjectDraft};
 use likewise::service::{Directives, Invalidation, Objects};
 use likewise::storage::{ObjectStore, Records};
 use proptest::prelude::*;
@@ -326,7 +326,7 @@ impl History<'_> {
         lease: Option<Lease>,
     ) -> Result<(), Kind> {
         self.next_value += 1;
-        let draft = Draft {
+        let draft = ObjectDraft {
             stamp: world.objects.stamp(),
             value: self.next_value.to_string().into(),
             content_type: "text/plain".into(),
@@ -340,7 +340,7 @@ impl History<'_> {
     }
 
     async fn get(&mut self, world: &World, key: usize, wants_lease: bool, takes_expired: bool) {
-        let lookup = Lookup {
+        let lookup = GetOptions {
             directives: Directives {
                 stale_seconds_max: takes_expired.then_some(u32::MAX),
                 ..Directives::default()
@@ -353,13 +353,13 @@ impl History<'_> {
         let is_served = verdict < Verdict::Expired || (verdict == Verdict::Expired && takes_expired);
         let is_leased = wants_lease && verdict != Verdict::Fresh && self.oracle.lease(key).is_none();
         let lease = match &answer {
-            Answer::Hit(object) => {
+            GetOutcome::Hit(object) => {
                 assert!(is_served, "{key}: served {object:?}, the oracle says {verdict:?}");
                 assert_eq!(object.found.verdict, verdict);
                 assert_eq!(object.value, self.oracle.held[&key].value.to_string());
                 object.lease
             }
-            Answer::Miss { lease, is_held } => {
+            GetOutcome::Miss { lease, is_held } => {
                 assert!(!is_served, "{key}: a miss, the oracle has {:?}", self.oracle.held.get(&key));
                 assert_eq!(*is_held, wants_lease && !is_leased);
                 *lease

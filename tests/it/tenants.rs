@@ -17,7 +17,7 @@ use likewise::metrics::unexported;
 use likewise::search::{Catalog, Change, Document, Indexed, Metric, Options, Program, Settings};
 use likewise::service::collections::{Input, NewDocument, Search, Spec};
 use likewise::service::invalidation::Target;
-use likewise::service::objects::{Answer, Condition, Draft, Lookup};
+use likewise::service::objects::{Condition, GetOptions, GetOutcome, ObjectDraft};
 use likewise::service::{Directives, Invalidation, Objects, embeddings};
 use likewise::storage::collections::Place;
 use likewise::storage::{ObjectStore, OsFiles, ReadMode, Records};
@@ -93,7 +93,7 @@ impl World {
 
     async fn put(&self, principal: &Principal, value: &'static str) {
         let address = self.objects.address(principal, "shop", "price").unwrap();
-        let draft = Draft {
+        let draft = ObjectDraft {
             stamp: self.objects.stamp(),
             value: Bytes::from_static(value.as_bytes()),
             content_type: "text/plain".into(),
@@ -114,9 +114,9 @@ impl World {
 
     async fn get(&self, principal: &Principal) -> Option<Bytes> {
         let address = self.objects.address(principal, "shop", "price").unwrap();
-        match self.objects.get(&address, &Lookup::default()).await.unwrap() {
-            Answer::Hit(object) => Some(object.value),
-            Answer::Miss { .. } => None,
+        match self.objects.get(&address, &GetOptions::default()).await.unwrap() {
+            GetOutcome::Hit(object) => Some(object.value),
+            GetOutcome::Miss { .. } => None,
         }
     }
 }

@@ -38,23 +38,19 @@ const TEXTS: [&str; 14] = [
 const ENDINGS: [&str; 8] = ["rs", "md", "toml", "py", "mjs", "sh", "", "json"];
 
 /// Names of several types that their modules distinguish, as in `storage::Options`. The list may only become shorter.
-const QUALIFIED: [&str; 34] = [
-    "Answer",
+const QUALIFIED: [&str; 30] = [
     "Batch",
     "Cache",
     "Call",
     "Change",
     "Choice",
     "ChunkAssembler",
-    "Counts",
-    "Draft",
     "Endpoint",
     "Found",
     "Header",
     "Input",
     "KeyGuard",
     "Listing",
-    "Lookup",
     "Manifest",
     "Options",
     "Outcome",

@@ -24,7 +24,8 @@ use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
 use crate::service::Objects;
 use crate::service::objects::{
-    Address, BATCH_MAX, Batch, Condition, Draft, Object, TAGS_MAX, check_batch_len, check_value_bytes,
+    Address, BATCH_MAX, Condition, Object, ObjectBatch, ObjectDraft, TAGS_MAX, check_batch_len,
+    check_value_bytes,
 };
 
 /// Fields of a batch in its request.
@@ -188,7 +189,7 @@ pub(in crate::http) async fn batch(
 struct ParsedBatch {
     gets: Vec<String>,
     puts: Vec<String>,
-    batch: Batch,
+    batch: ObjectBatch,
 }
 
 impl ParsedBatch {
@@ -218,12 +219,12 @@ impl ParsedBatch {
         });
         let drafts = drafts.collect::<Result<_>>()?;
         let (found, removed) = (addresses(&gets, "get")?, addresses(&deletes, "delete")?);
-        let batch = Batch { gets: found, puts: drafts, deletes: removed, answer_bytes_max: 0 };
+        let batch = ObjectBatch { gets: found, puts: drafts, deletes: removed, answer_bytes_max: 0 };
         Ok(ParsedBatch { gets, puts, batch })
     }
 }
 
-fn draft(put: PutObject, stamp: Stamp, value_bytes_max: usize) -> Result<Draft> {
+fn draft(put: PutObject, stamp: Stamp, value_bytes_max: usize) -> Result<ObjectDraft> {
     let key = put.key;
     let fault = |what: &str| Error::invalid("put", format!("the object {key:?} {what}"));
     let (value, content_type) = match (put.value, put.value_base64) {
@@ -240,7 +241,7 @@ fn draft(put: PutObject, stamp: Stamp, value_bytes_max: usize) -> Result<Draft> 
     };
     let tag = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid("put", Tag::RULE));
     let coding = |name: &String| ContentCoding::named(name).ok_or_else(|| unknown_coding("put", name));
-    Ok(Draft {
+    Ok(ObjectDraft {
         stamp,
         value: value.into(),
         content_type: put.content_type.unwrap_or_else(|| content_type.to_owned()),

@@ -30,7 +30,7 @@ use crate::http::extract::path::path;
 use crate::http::response::cache_status;
 use crate::http::response::headers::CACHE_STATUS;
 use crate::http::routes::{Access, Routes};
-use crate::service::objects::{Address, Answer, Draft, Granted, Lookup, Object};
+use crate::service::objects::{Address, GetOptions, GetOutcome, GrantedLease, Object, ObjectDraft};
 use crate::service::{Directives, Objects};
 
 const LEASE: HeaderName = HeaderName::from_static("x-cache-lease");
@@ -153,7 +153,7 @@ pub(super) async fn get(
     let address = endpoint.address(&principal, &path)?;
     let mut directives = Directives::default();
     cache_control::apply(headers, &mut directives)?;
-    let lookup = Lookup {
+    let lookup = GetOptions {
         // What makes an object is its application's, and only that knows whether it has failed.
         directives: directives.after_failure(),
         lease_seconds: number(headers, "x-cache-lease-seconds")?,
@@ -161,12 +161,12 @@ pub(super) async fn get(
     };
     let condition = conditions::read(headers)?;
     match endpoint.objects.get(&address, &lookup).await.map_err(|error| FIELDS.apply(error))? {
-        Answer::Hit(object) => {
+        GetOutcome::Hit(object) => {
             condition.check_match(Some(&object.found))?;
             let is_known = !condition.is_none_matched(Some(&object.found));
             Ok(hit(*object, is_known))
         }
-        Answer::Miss { lease, is_held } => Ok(miss(lease, is_held)),
+        GetOutcome::Miss { lease, is_held } => Ok(miss(lease, is_held)),
     }
 }
 
@@ -218,7 +218,7 @@ pub(super) async fn put(
     let address = endpoint.address(&principal, &path)?;
     let headers = &head.headers;
     let ttl_seconds = ttl_seconds(headers, &address)?;
-    let draft = Draft {
+    let draft = ObjectDraft {
         stamp,
         content_type: text(headers, "content-type")?.unwrap_or(DEFAULT_CONTENT_TYPE).to_owned(),
         content_coding: content_coding(headers)?,
@@ -308,7 +308,7 @@ fn hit(object: Object, is_known: bool) -> Response {
 }
 
 /// A miss is 404, in the shape of every error.
-fn miss(lease: Option<Granted>, is_held: bool) -> Response {
+fn miss(lease: Option<GrantedLease>, is_held: bool) -> Response {
     let message = match (lease, is_held) {
         (Some(_), _) => "the object is not cached; make it and put it with the lease",
         (None, true) => "the object is not cached; another client is still making it",
@@ -328,7 +328,7 @@ fn miss(lease: Option<Granted>, is_held: bool) -> Response {
     response
 }
 
-fn describe_lease(granted: Granted, headers: &mut HeaderMap) {
+fn describe_lease(granted: GrantedLease, headers: &mut HeaderMap) {
     let text = format!("{:016x}", granted.lease.0);
     headers.insert(LEASE, HeaderValue::try_from(text).expect("digits: this is a bug"));
     headers.insert(LEASE_SECONDS, HeaderValue::from(granted.seconds));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::broadcast::{GenerationState, Streamed, leader_died};
+use super::broadcast::{FullReply, GenerationState, Streamed, Subscriber, leader_died};
 use super::flow::Flow;
 use super::inflight::Waiter;
 use super::response::{AnswerResponse, Body, Outcome, Saved};
@@ -48,70 +48,39 @@ impl Awaited {
 impl Flow<'_> {
     /// Waits for the result of a generation and returns it in the requested form.
     pub(super) async fn await_result(&self, waiter: Waiter, outcome: Outcome) -> Awaited {
-        let (form, resolved) = (self.form, &self.resolved);
         let Waiter { leader, mut subscriber } = waiter;
         let mut state = subscriber.begun().await;
-        if matches!(state, GenerationState::Streaming(_)) && !form.streams {
+        if matches!(state, GenerationState::Streaming(_)) && !self.form.streams {
             // A client that requested JSON needs the complete answer.
             subscriber.skip_events();
             state = subscriber.ended().await;
         }
-        let shares_failure_of = |status| resolved.caller.shares_failure_of(&leader, status);
+        let caller = &self.resolved.caller;
         // Only callers with the leader's credential get the upstream's headers.
-        let is_known = resolved.caller.credential == leader.credential;
-        let headers = |headers: &Headers| if is_known { headers.clone() } else { Headers::new() };
-        // A follower was saved the cost of the answer.
-        let joined = outcome == Outcome::Coalesced;
-        let saved = |usage: Option<TokenUsage>| {
-            usage.filter(|_| joined).map(|usage| self.answers.costs.saved(&resolved.model, usage))
-        };
+        let sees_headers = caller.credential == leader.credential;
+        let shares_failure_of = |status| caller.shares_failure_of(&leader, status);
+        let result = SharedResult { flow: self, outcome, sees_headers };
         let response = match state {
-            GenerationState::Streaming(upstream) => {
-                let live = subscriber.into_events(form.dialect, form.wants_usage, self.meter(joined));
-                AnswerResponse::new(200, headers(&upstream), Body::Live(live), outcome)
-            }
+            GenerationState::Streaming(headers) => result.live(subscriber, &headers),
             // The events of a stream that has ended are still held for its subscribers.
-            GenerationState::Streamed(upstream, streamed, reason) if form.streams => {
-                let price = |usage| self.answers.costs.price(&resolved.model, usage);
-                let saved: Option<Saved> = streamed.usage().filter(|_| joined).map(price);
-                let live = subscriber.into_events(form.dialect, form.wants_usage, self.meter(joined));
-                AnswerResponse {
-                    saved,
-                    reason,
-                    ..AnswerResponse::new(200, headers(&upstream), Body::Live(live), outcome)
+            GenerationState::Streamed(headers, streamed, reason) if self.form.streams => {
+                let price = |usage| self.answers.costs.price(&self.resolved.model, usage);
+                let saved: Option<Saved> = streamed.usage().filter(|_| result.is_follower()).map(price);
+                AnswerResponse { saved, reason, ..result.live(subscriber, &headers) }
+            }
+            GenerationState::Streamed(headers, Streamed::Answer(answer), reason) => {
+                match self.replayed(&answer.json) {
+                    Some(body) => {
+                        AnswerResponse { reason, ..result.complete(200, &headers, body, answer.usage) }
+                    }
+                    None => return Awaited::Retry(RetryReason::NotShareable),
                 }
             }
-            GenerationState::Streamed(upstream, Streamed::Answer(answer), reason) => {
-                let Some(body) = self.replayed(&answer.json) else {
-                    return Awaited::Retry(RetryReason::NotShareable);
-                };
-                let saved = saved(answer.usage);
-                AnswerResponse {
-                    saved,
-                    reason,
-                    ..AnswerResponse::new(200, headers(&upstream), body, outcome)
-                }
-            }
-            GenerationState::Full(whole) => {
-                let answer = whole.answer.as_ref();
-                // An answer that cannot be replayed as events is returned as it arrived.
-                let events = answer.filter(|_| form.streams).and_then(|answer| self.replayed(&answer.json));
-                let body = events.unwrap_or_else(|| Body::Whole(whole.body.clone()));
-                let saved = saved(answer.and_then(|answer| answer.usage));
-                let reason = whole.not_stored;
-                AnswerResponse {
-                    saved,
-                    reason,
-                    ..AnswerResponse::new(whole.status, headers(&whole.headers), body, outcome)
-                }
-            }
-            GenerationState::PassedThrough(whole) if shares_failure_of(Some(whole.status)) => {
-                let reason = whole.not_stored;
-                let body = Body::Whole(whole.body.clone());
-                AnswerResponse {
-                    reason,
-                    ..AnswerResponse::new(whole.status, headers(&whole.headers), body, outcome)
-                }
+            GenerationState::Full(reply) => result.full(&reply),
+            GenerationState::PassedThrough(reply) if shares_failure_of(Some(reply.status)) => {
+                let body = Body::Whole(reply.body.clone());
+                let response = result.complete(reply.status, &reply.headers, body, None);
+                AnswerResponse { reason: reply.not_stored, ..response }
             }
             GenerationState::Failed(error) if shares_failure_of(None) => return Awaited::Failed(error),
             GenerationState::Streamed(_, Streamed::Faulty(error), _) => return Awaited::Failed(error),
@@ -127,11 +96,62 @@ impl Flow<'_> {
         };
         Awaited::Response(AnswerResponse { upstream: Some(self.started.elapsed()), ..response })
     }
+}
+
+/// The result of a generation, as one of its waiters gets it.
+struct SharedResult<'a> {
+    flow: &'a Flow<'a>,
+    outcome: Outcome,
+    sees_headers: bool,
+}
+
+impl SharedResult<'_> {
+    fn is_follower(&self) -> bool {
+        self.outcome == Outcome::Coalesced
+    }
+
+    fn headers(&self, headers: &Headers) -> Headers {
+        if self.sees_headers { headers.clone() } else { Headers::new() }
+    }
+
+    /// The events as they arrive.
+    fn live(&self, subscriber: Subscriber, headers: &Headers) -> AnswerResponse {
+        let form = self.flow.form;
+        let events = subscriber.into_events(form.dialect, form.wants_usage, self.meter());
+        AnswerResponse::new(200, self.headers(headers), Body::Live(events), self.outcome.clone())
+    }
+
+    /// A complete body. A follower was saved the cost of its answer.
+    fn complete(
+        &self,
+        status: u16,
+        headers: &Headers,
+        body: Body,
+        usage: Option<TokenUsage>,
+    ) -> AnswerResponse {
+        let saved = |usage| self.flow.answers.costs.saved(&self.flow.resolved.model, usage);
+        let saved = usage.filter(|_| self.is_follower()).map(saved);
+        AnswerResponse {
+            saved,
+            ..AnswerResponse::new(status, self.headers(headers), body, self.outcome.clone())
+        }
+    }
+
+    /// A complete reply, in the requested form. An answer that cannot be replayed as events is returned as it arrived.
+    fn full(&self, reply: &FullReply) -> AnswerResponse {
+        let answer = reply.answer.as_ref();
+        let events = answer.filter(|_| self.flow.form.streams);
+        let events = events.and_then(|answer| self.flow.replayed(&answer.json));
+        let body = events.unwrap_or_else(|| Body::Whole(reply.body.clone()));
+        let usage = answer.and_then(|answer| answer.usage);
+        let response = self.complete(reply.status, &reply.headers, body, usage);
+        AnswerResponse { reason: reply.not_stored, ..response }
+    }
 
     /// Records the tokens that a follower was saved, once it has read the whole stream.
-    fn meter(&self, joined: bool) -> Option<Box<dyn FnOnce(TokenUsage) + Send + Sync>> {
-        let (answers, model) = (Arc::clone(self.answers), Arc::clone(&self.resolved.model));
-        joined.then(|| Box::new(move |usage| _ = answers.costs.saved(&model, usage)) as Box<_>)
+    fn meter(&self) -> Option<Box<dyn FnOnce(TokenUsage) + Send + Sync>> {
+        let (answers, model) = (Arc::clone(self.flow.answers), Arc::clone(&self.flow.resolved.model));
+        self.is_follower().then(|| Box::new(move |usage| _ = answers.costs.saved(&model, usage)) as Box<_>)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
 
-use super::{Address, Answer, Condition, Draft, Lookup, Object, Objects};
+use super::{Address, Condition, GetOptions, GetOutcome, Object, ObjectDraft, Objects};
 use crate::byte_budget::{Reservation, UNCOUNTED_BYTES};
 use crate::domain::ByPrefix;
 use crate::error::{Error, Kind, Result};
@@ -16,42 +16,45 @@ pub const BATCH_MAX: usize = 1024;
 /// Lookups of a batch that are under way at the same time.
 const LOOKUPS_AT_ONCE: usize = 32;
 
-/// What each byte of a found object may hold until the answer is sent: the object, its text, and its place in the answer.
+/// Bytes that each byte of a found object may need until the response is sent: the object, its text, and its copy in the response.
 const FOUND_COST: usize = 3;
 
-/// What is to be done; no object is named twice.
+/// A batch. No object is named twice.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct ObjectBatch {
     /// Objects to look up.
     pub gets: Vec<Address>,
     /// Objects to store.
-    pub puts: Vec<(Address, Draft)>,
+    pub puts: Vec<(Address, ObjectDraft)>,
     /// Objects to remove.
     pub deletes: Vec<Address>,
     /// Bytes that the objects which are looked up may have together.
     pub answer_bytes_max: usize,
 }
 
-/// What was done, in the order of the batch.
+/// The results, in the order of the batch.
 #[derive(Debug)]
-pub struct Done {
+pub struct BatchResult {
     /// The objects that were found.
     pub gets: Vec<Option<Object>>,
-    /// The validators of what was stored.
+    /// The validators of the stored objects.
     pub puts: Vec<u128>,
-    /// How many of the removed were there.
+    /// How many objects existed and were removed.
     pub deleted: usize,
 }
 
 impl Objects {
-    /// Does a batch. Everything in it is checked before anything is changed; objects that are stored together share
-    /// their flushes.
+    /// Runs a batch. All of it is checked before the first change. Objects that are stored together share their flushes.
     ///
     /// # Errors
     /// As [`Objects::get`], [`Objects::put`] and [`Objects::delete`]; `InvalidInput` too for an empty batch, one past
-    /// [`BATCH_MAX`], and an object named twice; `TooLarge` if what is found is too much; `Overloaded` if `reservation`, which grows by
-    /// what is found, is refused. After an error of the disk some may be stored and others not.
-    pub async fn batch(self: &Arc<Self>, batch: Batch, reservation: &mut Reservation) -> Result<Done> {
+    /// [`BATCH_MAX`], and an object named twice; `TooLarge` if the found objects have too many bytes; `Overloaded` if `reservation`,
+    /// which grows by the found objects, is refused. After an error of the disk some objects may be stored and others not.
+    pub async fn batch(
+        self: &Arc<Self>,
+        batch: ObjectBatch,
+        reservation: &mut Reservation,
+    ) -> Result<BatchResult> {
         check(&batch)?;
         let gets = self.get_many(&batch.gets, batch.answer_bytes_max, reservation).await?;
         let puts =
@@ -59,30 +62,29 @@ impl Objects {
         let puts = try_join_all(puts).await?;
         let deletes = batch.deletes.iter().map(|address| self.delete(address, Condition::default()));
         let deleted = try_join_all(deletes).await?.into_iter().filter(|&was_there| was_there).count();
-        Ok(Done { gets, puts, deleted })
+        Ok(BatchResult { gets, puts, deleted })
     }
 
-    /// Looks objects up, some at a time, so that a batch that finds too much ends before it holds all of it.
+    /// Looks objects up, some at a time, so that a batch of too many bytes ends before all of them are held.
     async fn get_many(
         &self,
         addresses: &[Address],
         bytes_max: usize,
         reservation: &mut Reservation,
     ) -> Result<Vec<Option<Object>>> {
-        let lookup = Lookup::default();
+        let options = GetOptions::default();
         let (mut found, mut bytes) = (Vec::with_capacity(addresses.len()), 0);
         for some in addresses.chunks(LOOKUPS_AT_ONCE) {
-            for answer in join_all(some.iter().map(|address| self.get(address, &lookup))).await {
+            for answer in join_all(some.iter().map(|address| self.get(address, &options))).await {
                 let object = match answer? {
-                    Answer::Hit(object) => Some(*object),
-                    Answer::Miss { .. } => None,
+                    GetOutcome::Hit(object) => Some(*object),
+                    GetOutcome::Miss { .. } => None,
                 };
                 bytes += object.as_ref().map_or(0, |object| object.value.len());
                 found.push(object);
             }
             if bytes > bytes_max {
-                let message =
-                    format!("the objects have more than {bytes_max} bytes together: look fewer up at once");
+                let message = format!("the objects of gets must have at most {bytes_max} bytes together");
                 return Err(Error::new(Kind::TooLarge, message).param("gets"));
             }
             if bytes > UNCOUNTED_BYTES {
@@ -93,7 +95,7 @@ impl Objects {
     }
 }
 
-/// Refuses a batch of no or too many objects. Asked before their keys are hashed.
+/// Refuses a batch of no or too many objects. Called before their keys are hashed.
 ///
 /// # Errors
 /// `InvalidInput`.
@@ -101,11 +103,11 @@ pub fn check_batch_len(count: usize) -> Result<()> {
     if (1..=BATCH_MAX).contains(&count) {
         return Ok(());
     }
-    let message = format!("a batch names from 1 to {BATCH_MAX} objects, got {count}");
+    let message = format!("a batch must name 1 to {BATCH_MAX} objects, got {count}");
     Err(Error::invalid("batch", message))
 }
 
-fn check(batch: &Batch) -> Result<()> {
+fn check(batch: &ObjectBatch) -> Result<()> {
     let count = batch.gets.len() + batch.puts.len() + batch.deletes.len();
     check_batch_len(count)?;
     let mut seen = HashSet::with_capacity_and_hasher(count, ByPrefix);
@@ -113,7 +115,7 @@ fn check(batch: &Batch) -> Result<()> {
     let all = batch.gets.iter().map(|address| ("gets", address)).chain(puts);
     for (field, address) in all.chain(batch.deletes.iter().map(|address| ("deletes", address))) {
         if !seen.insert(address.key) {
-            return Err(Error::invalid(field, "the batch names an object twice"));
+            return Err(Error::invalid(field, format!("{field} must not repeat an object of the batch")));
         }
     }
     for (place, (address, draft)) in batch.puts.iter().enumerate() {

@@ -12,16 +12,16 @@ const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// An object to be stored.
 #[derive(Debug, Clone)]
-pub struct Draft {
-    /// When its loading began; [`super::Objects::stamp`] before the first byte is read. A lease says better.
+pub struct ObjectDraft {
+    /// When its loading began: [`super::Objects::stamp`] before the first byte is read. That of a lease takes precedence.
     pub stamp: Stamp,
     /// The bytes.
     pub value: Bytes,
     /// Their media type.
     pub content_type: String,
-    /// How the client has encoded them.
+    /// Their content coding.
     pub content_coding: ContentCoding,
-    /// What it depends on.
+    /// Its tags.
     pub tags: Vec<Tag>,
     /// Its lifetime, if not that of its namespace.
     pub ttl_seconds: Option<u32>,
@@ -31,7 +31,7 @@ pub struct Draft {
     pub condition: Condition,
 }
 
-impl Draft {
+impl ObjectDraft {
     /// Refuses what cannot be stored.
     ///
     /// # Errors
@@ -70,6 +70,6 @@ pub fn check_value_bytes(bytes: usize, bytes_max: usize) -> Result<()> {
     if bytes <= bytes_max {
         return Ok(());
     }
-    let message = format!("the value has {bytes} bytes, at most {bytes_max} are allowed");
+    let message = format!("the value must have at most {bytes_max} bytes, got {bytes}");
     Err(Error::new(Kind::TooLarge, message))
 }
