@@ -11,7 +11,7 @@ use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::error_reply::{ErrorReply, Failure, FailureCause};
+use super::error_reply::{Failure, FailureCause, RefusedReply};
 use super::options::{Encoding, RemoteModel, RemoteOptions};
 use super::rate_limit::{RateLimit, rate_limited};
 use super::reply::{self, RemoteVector};
@@ -243,7 +243,7 @@ impl Client {
     async fn refused(&self, status: StatusCode, response: Response) -> AttemptError {
         let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
         let body = self.read_body(response, ERROR_BYTES).await.unwrap_or_default();
-        let reply = ErrorReply::read(status, &body);
+        let reply = RefusedReply::read(status, &body);
         self.warn(status.as_str(), &reply.for_log(|word| self.shows_key(word)));
         match status {
             StatusCode::TOO_MANY_REQUESTS if !reply.is_used_up() => return AttemptError::RateLimited(asked),

@@ -28,16 +28,16 @@ pub(super) struct Failure {
 }
 
 /// A reply whose status is not 2xx.
-pub(super) struct ErrorReply {
+pub(super) struct RefusedReply {
     status: StatusCode,
     /// The endpoint's message in one line, truncated.
     message: Option<String>,
     code: Option<String>,
 }
 
-impl ErrorReply {
+impl RefusedReply {
     /// Parses the body of an error in any of the known shapes.
-    pub(super) fn read(status: StatusCode, body: &[u8]) -> ErrorReply {
+    pub(super) fn read(status: StatusCode, body: &[u8]) -> RefusedReply {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |pointer: &&str| json.pointer(pointer).and_then(Value::as_str);
         // The shapes of OpenAI, Ollama, TEI, FastAPI and its validation, and RFC 9457.
@@ -55,7 +55,7 @@ impl ErrorReply {
             words.join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
         });
         let code = ["/error/code", "/code"].iter().find_map(text).map(str::to_owned);
-        ErrorReply { status, message, code }
+        RefusedReply { status, message, code }
     }
 
     /// The message for the log, without the key.
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn failure(status: u16, body: &str) -> Failure {
-        let reply = ErrorReply::read(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+        let reply = RefusedReply::read(StatusCode::from_u16(status).unwrap(), body.as_bytes());
         reply.failure(|word| word.contains("host.internal") || word.contains("k3y"))
     }
 
@@ -193,7 +193,7 @@ mod tests {
         let reply = failure(400, body).error.to_string();
         assert!(reply.ends_with(": see *** at *** with Bearer *** or *** *** end"), "{reply}");
         let reply =
-            ErrorReply::read(StatusCode::BAD_REQUEST, body.as_bytes()).for_log(|word| word.contains("k3y"));
+            RefusedReply::read(StatusCode::BAD_REQUEST, body.as_bytes()).for_log(|word| word.contains("k3y"));
         assert!(
             reply.starts_with("see (https://a.b/c) at host.internal:80") && reply.ends_with("*** end"),
             "{reply}"
