@@ -21,7 +21,7 @@ use likewise::request_identity::Json;
 use likewise::service::answers::{AnswerRequest, Body, Question};
 use likewise::service::collections::{Input, Search};
 use likewise::service::invalidation::Target;
-use likewise::service::objects::{Answer, Lookup};
+use likewise::service::objects::{GetOptions, GetOutcome};
 use likewise::service::{Directives, embeddings};
 use likewise::upstream::Headers;
 use serde_json::{Value, json};
@@ -67,9 +67,9 @@ impl Opened {
 
     async fn object(&self, namespace: &str, key: &str) -> Option<(Bytes, ContentCoding)> {
         let address = self.0.objects.address(&Principal::default(), namespace, key).unwrap();
-        match self.0.objects.get(&address, &Lookup::default()).await.unwrap() {
-            Answer::Hit(object) => Some((object.value, object.found.entry.meta.content_coding)),
-            Answer::Miss { .. } => None,
+        match self.0.objects.get(&address, &GetOptions::default()).await.unwrap() {
+            GetOutcome::Hit(object) => Some((object.value, object.found.entry.meta.content_coding)),
+            GetOutcome::Miss { .. } => None,
         }
     }
 
