@@ -49,7 +49,7 @@ pub(super) struct InvalidateRequest {
     keys: Option<BoundedList<String, NAMES_MAX>>,
     /// Entries that carry the tag `type:id`.
     entity: Option<Entity>,
-    /// Everything.
+    /// Everything that the tenant of the API key has.
     all: Option<bool>,
     /// Whether entries are misses at once (`hard`, the default) or served stale while one request refreshes each.
     #[schema(inline)]

@@ -127,3 +127,26 @@ pub(in crate::http) fn read_keys(options: &crate::http::Options) -> Result<Vec<A
     }
     Ok(keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_principal_of_a_request_names_its_first_key_and_never_the_secret() {
+        let keys = Keys::new(&["secret-one", "secret-two"].map(|secret| ApiKey(secret.to_owned())));
+        let admit = |headers: &[(HeaderName, &str)]| {
+            let headers =
+                headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+            keys.admit(&headers).cloned()
+        };
+        let [bearer, second] =
+            [(header::AUTHORIZATION, "Bearer secret-two"), (KEY_HEADERS[1].clone(), "secret-one")];
+        let principal = admit(&[bearer.clone(), second]).unwrap();
+        let expected = Principal { tenant: TenantId::default(), key: Some(KeyId(1)) };
+        assert_eq!(*principal, expected);
+        assert!(!format!("{principal:?}").contains("secret"));
+        let wrong = admit(&[bearer, (KEY_HEADERS[0].clone(), "secret-three")]);
+        assert_eq!(wrong.unwrap_err().kind(), Kind::Unauthorized);
+    }
+}
