@@ -1,11 +1,16 @@
-//! Answers of language models: asked once. Each test is a promise, or a defect that such caches in the field have had.
+//! The cache of answers of language models. Each test is a guarantee, or a defect that caches of answers in the field have had.
 
-mod asked;
+mod caching;
+mod coalescing;
+mod credentials;
 mod dialects;
-mod kept;
-mod making;
-mod shown;
+mod direct;
+mod forwarding;
+mod identity;
+mod invalidation;
+mod redaction;
 mod streams;
+mod upstream_failures;
 
 use std::path::Path;
 

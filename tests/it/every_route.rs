@@ -1,4 +1,4 @@
-//! What holds on every route: compressed bodies and answers, pages of other origins, wrong keys.
+//! Goal: every route treats content codings, pages of other origins and wrong keys alike. Method: one route of each kind, over a socket.
 
 use std::io::{Read, Write};
 

@@ -1,5 +1,5 @@
-//! Goal: embedding models that are not served here are their upstream's, as `/v1/models` says. Method: the program before an
-//! upstream that shows what reached it.
+//! Goal: requests for embedding models of an upstream are forwarded to it. Method: the program before an upstream that records its
+//! requests.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -1,4 +1,5 @@
-//! What a client sees of an upstream: its answer, and neither the operator's key nor what is meant for browsers and machines.
+//! Goal: clients see an upstream's answer, and neither the operator's key nor headers for browsers and proxies. Method: an upstream with
+//! hostile replies.
 
 use serde_json::json;
 
@@ -34,7 +35,7 @@ const SHOWN: [(&str, &str); 7] = [
 ];
 
 #[tokio::test]
-async fn headers_of_an_upstream_pass_by_a_list() {
+async fn only_listed_headers_of_an_upstream_are_forwarded() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
     let asked = async |server: &Server, place: usize| match place {
         0 => ask(server, &question("x")).await,
@@ -70,7 +71,7 @@ async fn headers_of_an_upstream_pass_by_a_list() {
 
 /// Services repeat the ends of a key that they refuse.
 #[tokio::test]
-async fn what_an_upstream_says_of_the_operators_key_stays_here() {
+async fn an_upstreams_message_about_the_operators_key_reaches_no_client() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
     let said =
         "Incorrect API key provided: sk-***rs. Account acme. You can find your API key at https://x.example.";
@@ -158,7 +159,7 @@ async fn a_reply_to_a_credential_is_private() {
 
 /// The key is the client's, and so is what is said of it.
 #[tokio::test]
-async fn what_an_upstream_says_of_a_clients_key_is_for_that_client() {
+async fn an_upstreams_message_about_a_clients_key_reaches_that_client_only() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true")]).await;
     let said = json!({ "error": { "message": "Incorrect API key provided: sk-***ne" } });
     for code in [401, 403] {
@@ -171,7 +172,7 @@ async fn what_an_upstream_says_of_a_clients_key_is_for_that_client() {
 
 /// An old answer is better than none while the operator looks for a new key.
 #[tokio::test]
-async fn an_old_answer_stands_in_for_an_upstream_that_refuses_the_key() {
+async fn a_stale_answer_is_served_if_an_upstream_refuses_the_key() {
     let (_dir, upstream, server) = start(&[]).await;
     let body = with(question("price?"), json!({ "cache": { "ttl": 1 } }));
     let first = ask(&server, &body).await;

@@ -1,4 +1,5 @@
-//! What is kept is the answer to the same question, to the same asker, for as long as it is true.
+//! Goal: an equal request of the same client is answered from the cache for as long as the answer is valid. Method: the program before an
+//! upstream that counts its calls.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::program::{Server, until};
 use crate::upstream::Mode;
 
 #[tokio::test]
-async fn a_question_is_asked_once() {
+async fn an_equal_request_is_a_hit() {
     let (_dir, upstream, server) = start(&[]).await;
     let first = ask(&server, &question("what is it?")).await;
     assert_eq!((first.status, status(&first)), (200, "fwd=miss"));
@@ -29,7 +30,7 @@ async fn a_question_is_asked_once() {
 }
 
 #[tokio::test]
-async fn an_answer_is_the_same_in_both_forms_whichever_came_first() {
+async fn an_answer_is_replayed_in_either_form() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__ANSWERS__CACHE_TOOL_CALLS", "true")]).await;
     let tools = json!([{ "type": "function", "function": { "name": "weather" } }]);
     let questions = [
@@ -83,7 +84,7 @@ async fn usage_of_a_stream_reaches_only_clients_that_request_it() {
 
 /// A model that never tells what it used is asked once all the same.
 #[tokio::test]
-async fn an_answer_that_does_not_tell_what_it_used_is_found_in_both_forms() {
+async fn an_answer_without_usage_is_replayed_in_either_form() {
     let (_dir, upstream, server) = start(&[]).await;
     let message = json!({ "role": "assistant", "content": "brief" });
     let whole = json!({ "id": "a", "object": "chat.completion", "created": 1, "model": "gpt-5",
@@ -101,7 +102,7 @@ async fn an_answer_that_does_not_tell_what_it_used_is_found_in_both_forms() {
 
 /// Some upstreams choose the version of their interface by it.
 #[tokio::test]
-async fn the_query_of_the_address_is_part_of_the_question() {
+async fn the_query_string_is_part_of_the_identity() {
     let (_dir, upstream, server) = start(&[]).await;
     let ask = async |version: u64| {
         let path = format!("{CHAT}?api-version={version}");
@@ -112,7 +113,7 @@ async fn the_query_of_the_address_is_part_of_the_question() {
 }
 
 #[tokio::test]
-async fn a_request_that_differs_gets_an_answer_of_its_own() {
+async fn a_request_that_differs_is_a_miss() {
     let (_dir, upstream, server) = start(&[]).await;
     let base = question("which one is it?");
     let others = [
@@ -146,7 +147,7 @@ async fn a_request_that_differs_gets_an_answer_of_its_own() {
 }
 
 #[tokio::test]
-async fn lists_of_parts_are_questions_too() {
+async fn a_list_of_parts_is_a_question() {
     let (_dir, upstream, server) = start(&[]).await;
     let parts = |url: &str| {
         let content = json!([{ "type": "text", "text": "what is this?" }, { "type": "image_url", "image_url": { "url": url } }]);
@@ -183,7 +184,7 @@ async fn credentials_share_nothing_unless_configured() {
 }
 
 #[tokio::test]
-async fn what_is_not_understood_goes_through_untouched() {
+async fn unknown_members_are_forwarded_unchanged() {
     let (_dir, upstream, server) = start(&[]).await;
     let body = r#"{"messages":[{"role":"user","content":"h\u00e9"}], "x":[ 1.50, 1e2 ],"model":"m"}"#;
     server.ask("POST", CHAT, &[("traceparent", "00-1-2-03"), ("cookie", "c")], body).await;
@@ -201,7 +202,7 @@ async fn what_is_not_understood_goes_through_untouched() {
 }
 
 #[tokio::test]
-async fn warm_requests_and_tools_pass_by_unless_switched_on() {
+async fn high_temperatures_and_tools_bypass_the_cache_unless_configured() {
     let (_dir, upstream, server) = start(&[]).await;
     let warm = with(question("surprise me"), json!({ "temperature": 1.2 }));
     for _ in 0..2 {
@@ -249,7 +250,7 @@ async fn warm_requests_and_tools_pass_by_unless_switched_on() {
 }
 
 #[tokio::test]
-async fn directives_are_obeyed() {
+async fn cache_directives_are_followed() {
     let (_dir, upstream, server) = start(&[]).await;
     let cache =
         async |cache: Value| ask(&server, &with(question("direct me"), json!({ "cache": cache }))).await;
@@ -272,80 +273,9 @@ async fn directives_are_obeyed() {
     assert_eq!(status(&by_header), "fwd=request");
 }
 
-#[tokio::test]
-async fn what_an_answer_depends_on_hides_it() {
-    let (_dir, upstream, server) = start(&[]).await;
-    let body = with(question("price?"), json!({ "cache": { "tags": ["product:42"] } }));
-    let invalidate = async |what: Value| {
-        assert_eq!(server.ask("POST", "/v1/invalidate", &[], what.to_string()).await.status, 200);
-    };
-    assert!(!is_hit(&ask(&server, &body).await));
-    assert!(is_hit(&ask(&server, &body).await));
-    invalidate(json!({ "tags": ["product:42"] })).await;
-    let second = ask(&server, &body).await;
-    assert!(!is_hit(&second), "what was invalidated is not served");
-    // Who says that the answer depends on more gets one that does.
-    let more = server.ask("POST", CHAT, &[("x-cache-tags", "brand:7")], question("price?").to_string()).await;
-    assert!(!is_hit(&more));
-    assert!(is_hit(&ask(&server, &body).await), "what it depended on before is carried on");
-    invalidate(json!({ "tags": ["brand:7"] })).await;
-    assert!(!is_hit(&ask(&server, &body).await));
-    // Softly: served once more while it is generated again.
-    let calls = upstream.calls();
-    invalidate(json!({ "tags": ["product:42"], "mode": "soft" })).await;
-    let stale = ask(&server, &body).await;
-    assert!(is_hit(&stale) && stale.header("cache-status").ends_with("-stale"), "{}", status(&stale));
-    until("it is generated again", async || upstream.calls() > calls).await;
-    quiet(&server).await;
-    let fresh = ask(&server, &body).await;
-    assert!(is_hit(&fresh) && !fresh.header("cache-status").ends_with("-stale"));
-    assert_ne!(fresh.body["choices"], stale.body["choices"]);
-    assert_eq!(upstream.calls(), calls + 1, "one request refreshes it");
-    // What is invalidated while it is made is not kept.
-    let other = with(question("stock?"), json!({ "cache": { "tags": ["product:42"] } }));
-    let held = upstream.hold().await;
-    let calls = upstream.calls();
-    let during = async {
-        until("it is being made", async || upstream.calls() > calls).await;
-        invalidate(json!({ "entity": { "type": "product", "id": 42 } })).await;
-        drop(held);
-    };
-    let (first, ()) = futures_util::future::join(ask(&server, &other), during).await;
-    assert!(
-        !is_hit(&first) && !is_hit(&ask(&server, &other).await),
-        "what was asked before an invalidation was kept"
-    );
-    invalidate(json!({ "namespace": "llm_responses" })).await;
-    assert!(!is_hit(&ask(&server, &body).await));
-}
-
-#[tokio::test]
-async fn a_request_after_an_invalidation_gets_no_answer_from_before_it() {
-    let (_dir, upstream, server) = start(&[]).await;
-    let body = with(question("price?"), json!({ "cache": { "tags": ["product:42"] } }));
-    for streams in [false, true] {
-        let body = with(body.clone(), json!({ "stream": streams, "seed": u8::from(streams) }));
-        let (held, calls) = (upstream.hold().await, upstream.calls());
-        let after = async {
-            until("it is being made", async || upstream.calls() > calls).await;
-            let tags = json!({ "tags": ["product:42"] }).to_string();
-            assert_eq!(server.ask("POST", "/v1/invalidate", &[], tags).await.status, 200);
-            let let_go = async {
-                until("it is generated again", async || upstream.calls() > calls + 1).await;
-                drop(held);
-            };
-            futures_util::future::join(ask(&server, &body), let_go).await.0
-        };
-        let (before, after) = futures_util::future::join(ask(&server, &body), after).await;
-        assert_ne!(before.body, after.body);
-        assert_eq!(status(&after), "fwd=miss");
-        assert!(is_hit(&ask(&server, &body).await), "the second is kept");
-    }
-}
-
 /// A request that can be answered with a stale answer does not wait for an upstream that asks for time.
 #[tokio::test]
-async fn an_old_answer_stands_in_at_once_for_an_upstream_that_fails() {
+async fn a_stale_answer_is_served_at_once_if_the_upstream_fails() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "3")]).await;
     let body = with(question("price?"), json!({ "cache": { "ttl": 1 } }));
     let first = ask(&server, &body).await;
@@ -363,19 +293,6 @@ async fn an_old_answer_stands_in_at_once_for_an_upstream_that_fails() {
 }
 
 #[tokio::test]
-async fn one_answer_can_be_removed_by_its_name() {
-    let (_dir, _upstream, server) = start(&[]).await;
-    let (miss, hit) = (ask(&server, &question("wrong?")).await, ask(&server, &question("wrong?")).await);
-    let name = miss.header("x-likewise-answer-id");
-    assert_eq!(hit.header("x-likewise-answer-id"), name, "it is shown from the first time on");
-    let path = format!("/v1/answers/{name}");
-    assert_eq!(server.ask("DELETE", &path, &[], "").await.status, 204);
-    assert!(!is_hit(&ask(&server, &question("wrong?")).await));
-    let bad = server.ask("DELETE", "/v1/answers/x", &[], "").await;
-    assert_eq!((bad.status, bad.error().1), (400, Some("id")));
-}
-
-#[tokio::test]
 async fn answers_survive_a_kill() {
     let (dir, upstream, server) = start(&[]).await;
     let body = with(question("remember"), json!({ "stream": true }));
@@ -389,39 +306,8 @@ async fn answers_survive_a_kill() {
     assert_eq!(upstream.calls(), 1);
 }
 
-/// A request that refreshes an answer need not repeat its tags.
 #[tokio::test]
-async fn what_takes_the_place_of_an_answer_depends_on_the_same() {
-    let (_dir, upstream, server) = start(&[]).await;
-    let body = question("how much is it?");
-    let tagged = with(body.clone(), json!({ "cache": { "tags": ["product:42"] } }));
-    let refresh = with(body.clone(), json!({ "cache": { "no-cache": true } }));
-    let invalidate = async || {
-        let answer = server.ask("POST", "/v1/invalidate", &[], r#"{"tags":["product:42"]}"#).await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-    };
-    assert!(!is_hit(&ask(&server, &tagged).await));
-    // It is being generated again while what it depends on changes.
-    let held = upstream.hold().await;
-    let change = async {
-        until("it is requested again", async || upstream.calls() == 2).await;
-        invalidate().await;
-        drop(held);
-    };
-    let (old, ()) = futures_util::future::join(ask(&server, &refresh), change).await;
-    assert_eq!(status(&old), "fwd=request");
-    quiet(&server).await;
-    assert!(!is_hit(&ask(&server, &body).await), "it was made before the change");
-    assert!(!is_hit(&ask(&server, &tagged).await));
-    // Generated again without a change, it is found, and hidden by the next change.
-    assert!(!is_hit(&ask(&server, &refresh).await));
-    assert!(is_hit(&ask(&server, &body).await));
-    invalidate().await;
-    assert!(!is_hit(&ask(&server, &body).await));
-}
-
-#[tokio::test]
-async fn bad_requests_are_refused_before_anything_is_sent() {
+async fn invalid_requests_are_refused_before_the_upstream_is_called() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__HTTP__BODY_BYTES_MAX", "4096")]).await;
     let base = || question("x");
     let cases = [
@@ -448,47 +334,4 @@ async fn bad_requests_are_refused_before_anything_is_sent() {
         assert_eq!((answer.status, answer.error().1), (code, param), "{shown}: {}", answer.body);
     }
     assert_eq!(upstream.calls(), 0);
-}
-
-#[tokio::test]
-async fn answers_can_be_given_and_found_without_an_upstream() {
-    let server = Server::start();
-    let post = async |path: &str, body: Value| server.ask("POST", path, &[], body.to_string()).await;
-    let scope = json!({ "model": "m", "shop": [1, 2.0] });
-    let lookup = async |prompt: &str, scope: &Value| {
-        let answer = post("/v1/answers/lookup", json!({ "prompt": prompt, "scope": scope })).await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        answer.body
-    };
-    let missing = lookup("¿Cuánto cuesta?", &scope).await;
-    assert_eq!((&missing["hit"], &missing["answer"]), (&json!(false), &Value::Null));
-    assert!(missing["reason"].is_string());
-    let given = json!({ "prompt": "¿Cuánto cuesta?", "answer": "19,90 €", "scope": scope, "tags": ["product:42"], "ttl": 60 });
-    let given = post("/v1/answers", given).await;
-    assert_eq!(given.status, 201, "{}", given.body);
-    let exact = lookup("¿Cuánto cuesta?", &json!({ "shop": [1, 2], "model": "m" })).await;
-    assert_eq!(
-        (&exact["layer"], &exact["answer"], &exact["id"]),
-        (&json!("exact"), &json!("19,90 €"), &given.body["id"])
-    );
-    assert_eq!(lookup(" ¿Cua\u{301}nto cuesta?\n", &scope).await["layer"], "normalized");
-    assert_eq!(lookup("cuánto cuesta", &scope).await["hit"], false, "a mark may be what is asked about");
-    assert_eq!(lookup("cuanto cuesta", &scope).await["hit"], false, "an accent makes another word");
-    assert_eq!(lookup("¿Cuánto cuesta?", &json!({ "model": "n" })).await["hit"], false);
-    let invalidated = post("/v1/invalidate", json!({ "tags": ["product:42"] })).await;
-    assert_eq!(invalidated.status, 200);
-    assert_eq!(lookup("¿Cuánto cuesta?", &scope).await["hit"], false);
-    let unstored = [("cache-control", "no-store")];
-    let refused = server.ask("POST", "/v1/answers", &unstored, r#"{"prompt":"a","answer":"b"}"#).await;
-    assert_eq!((refused.status, refused.error().1), (400, Some("cache-control")));
-    for (body, param) in [
-        (json!({ "prompt": "", "answer": "a" }), "prompt"),
-        (json!({ "prompt": "a" }), "answer"),
-        (json!({ "prompt": "a", "answer": "a", "ttl": 0 }), "ttl"),
-        (json!({ "prompt": "a", "answer": "a", "tags": ["x y"] }), "tags"),
-        (json!({ "prompt": "a", "answer": "a", "scope": { "seed": 1e300 } }), "scope"),
-    ] {
-        let refused = post("/v1/answers", body.clone()).await;
-        assert_eq!((refused.status, refused.error().1), (400, Some(param)), "{body}");
-    }
 }

@@ -1,4 +1,5 @@
-//! What belongs to a question: the words of it as they are, the order of a schema, and who asks.
+//! Goal: clients with different credentials share no answer, and only the listed requests carry the operator's key. Method: requests with
+//! each kind of credential before an upstream that records their headers.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -7,103 +8,9 @@ use super::{CHAT, ask, is_hit, question, start};
 use crate::program::{Answer, likewise, output};
 use crate::upstream::{Mode, Upstream};
 
-fn asks(system: &str, text: &str) -> Value {
-    json!({ "model": "gpt-5", "messages": [{ "role": "system", "content": system }, { "role": "user", "content": text }] })
-}
-
-/// System prompts about the form of what the user writes, in words and languages that no list holds.
-#[tokio::test]
-async fn spellings_of_a_question_are_questions_of_their_own() {
-    let (_dir, upstream, server) = start(&[]).await;
-    let prompts = [
-        "Answer YES if the line ends with a question mark, otherwise NO.",
-        "Check the orthography of the user.",
-        "Point out any typo.",
-        "Is the first word in lower case or upper case?",
-        "Antworte JA, wenn die Frage mit einem Fragezeichen endet.",
-        "Wiederhole die Frage.",
-        "翻译成英文",
-        "Ripeti ciò che dice l'utente.",
-        "Traduis en anglais.",
-        "ユーザーの文をそのまま返してください。",
-        "Say it back to me.",
-        "be kind",
-    ];
-    for prompt in prompts {
-        let calls = upstream.calls();
-        for text in ["What is it?", "what is it?", "What is it", "what is it", "What is it.", "What is  it?"]
-        {
-            assert!(!is_hit(&ask(&server, &asks(prompt, text)).await), "{prompt}: {text}");
-        }
-        assert_eq!(upstream.calls(), calls + 6);
-        assert!(is_hit(&ask(&server, &asks(prompt, "What is it?")).await));
-    }
-    for (one, two) in [
-        ("Does this end with a question mark?", "Does this end with a question mark"),
-        ("Does my question start with a capital?", "does my question start with a capital?"),
-    ] {
-        assert!(!is_hit(&ask(&server, &question(one)).await));
-        assert!(!is_hit(&ask(&server, &question(two)).await), "{two}");
-    }
-}
-
-#[tokio::test]
-async fn composed_letters_and_space_around_a_question_join_by_default() {
-    let (_dir, upstream, server) = start(&[]).await;
-    assert!(!is_hit(&ask(&server, &question("¿Cómo es?")).await));
-    for text in ["¿Co\u{301}mo es?", "  ¿Cómo es?", "¿Cómo es?\n", "\t¿Co\u{301}mo es?\u{a0}"] {
-        let answer = ask(&server, &question(text)).await;
-        assert!(is_hit(&answer) && answer.header("cache-status").ends_with("-normalized"), "{text:?}");
-    }
-    assert_eq!(upstream.calls(), 1);
-}
-
-#[tokio::test]
-async fn closed_lists_join_only_where_they_are_switched_on() {
-    let (_dir, _upstream, server) = start(&[("LIKEWISE__ANSWERS__NORMALIZE_QUESTIONS", "true")]).await;
-    assert!(!is_hit(&ask(&server, &question("What is it?")).await));
-    let joined = ask(&server, &question("what is it")).await;
-    assert!(is_hit(&joined) && joined.header("cache-status").ends_with("detail=memory-normalized"));
-    assert!(!is_hit(&ask(&server, &asks("Correct what the user writes.", "What is it?")).await));
-    assert!(!is_hit(&ask(&server, &asks("Correct what the user writes.", "what is it")).await));
-    // What was joined by the lists is not found without them.
-    let (dir, upstream, first) = start(&[("LIKEWISE__ANSWERS__NORMALIZE_QUESTIONS", "true")]).await;
-    assert!(!is_hit(&ask(&first, &question("what is it")).await));
-    super::quiet(&first).await;
-    first.kill();
-    let server = super::start_in(dir.path(), &upstream, &[]);
-    assert!(!is_hit(&ask(&server, &question("What is it?")).await));
-}
-
-/// Models write the properties of a schema in its order.
-#[tokio::test]
-async fn the_order_of_a_schema_is_part_of_the_question() {
-    let (_dir, upstream, server) = start(&[]).await;
-    let places = [
-        r#""response_format":{"type":"json_schema","json_schema":{"name":"x","schema":SCHEMA}}"#,
-        r#""tools":[{"type":"function","function":{"name":"x","parameters":SCHEMA}}]"#,
-        r#""functions":[{"name":"x","parameters":SCHEMA}]"#,
-        r#""guided_json":SCHEMA"#,
-        r#""x_unheard_of":{"deep":[SCHEMA]}"#,
-    ];
-    let asked = async |place: &str, [one, two]: [&str; 2]| {
-        let schema = format!(r#"{{"type":"object","properties":{{"{one}":{{}},"{two}":{{}}}}}}"#);
-        let messages = r#""messages":[{"role":"user","content":"hi"}]"#;
-        let body = format!(r#"{{"model":"m",{messages},{}}}"#, place.replace("SCHEMA", &schema));
-        server.ask("POST", CHAT, &[], body).await
-    };
-    for place in places {
-        let calls = upstream.calls();
-        assert!(!is_hit(&asked(place, ["reasoning", "answer"]).await), "{place}");
-        assert!(!is_hit(&asked(place, ["answer", "reasoning"]).await), "{place}");
-        assert!(is_hit(&asked(place, ["reasoning", "answer"]).await), "{place}");
-        assert_eq!(upstream.calls(), calls + 2);
-    }
-}
-
 /// Services put keys into headers of their own.
 #[tokio::test]
-async fn every_header_that_holds_a_credential_tells_clients_apart() {
+async fn every_header_with_a_credential_distinguishes_clients() {
     let (_dir, upstream, server) = start(&[]).await;
     let asked = async |headers: &[(&str, &str)]| {
         server.ask("POST", CHAT, headers, question("mine").to_string()).await
@@ -155,7 +62,7 @@ async fn every_header_that_holds_a_credential_tells_clients_apart() {
 }
 
 #[tokio::test]
-async fn a_credential_is_passed_on_only_where_clients_keys_are() {
+async fn a_clients_credential_is_forwarded_only_if_configured() {
     let credentials =
         [("api-key", "a-key"), ("x-api-key", "x-key"), ("x-goog-api-key", "g-key"), ("cookie", "c-key")];
     let everywhere = async |server: &crate::program::Server| {
@@ -186,7 +93,7 @@ async fn a_credential_is_passed_on_only_where_clients_keys_are() {
 }
 
 #[test]
-fn a_credential_is_no_header_to_be_forwarded() {
+fn a_credential_cannot_be_a_forwarded_header() {
     for name in ["api-key", "X-Api-Key", "authorization", "cookie", "ocp-apim-subscription-key"] {
         let dir = TempDir::new().unwrap();
         let mut program = likewise("serve", dir.path());
@@ -205,7 +112,7 @@ fn is_not_listed(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn the_operators_key_is_used_for_what_is_listed_only() {
+async fn the_operators_key_is_used_for_listed_requests_only() {
     let (_dir, upstream, server) = start(&[]).await;
     upstream.usually(Mode::Reply(200, vec![], "theirs".into()));
     let body = r#"{"model":"m"}"#;
@@ -281,7 +188,7 @@ async fn ask_listed(server: &crate::program::Server) -> Answer {
 
 /// Which upstream is asked decides whose key it is, and a model is named in a path, in JSON or in a form.
 #[tokio::test]
-async fn the_list_does_not_bind_where_clients_keys_are_passed_on() {
+async fn the_list_does_not_apply_if_clients_keys_are_forwarded() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true")]).await;
     upstream.usually(Mode::Reply(200, vec![], "theirs".into()));
     let mine = [("authorization", "Bearer mine")];
