@@ -144,8 +144,9 @@ impl Config {
             .with_list_parse_key("upstream.forwards");
         let mut builder = config::Config::builder();
         if let Some(path) = file {
-            let text = fs_err::read_to_string(path)
-                .map_err(|error| Error::new(Kind::Config, "read the configuration file").source(error))?;
+            let text = fs_err::read_to_string(path).map_err(|error| {
+                Error::new(Kind::Config, "cannot read the configuration file").source(error)
+            })?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
         builder = builder.add_source(environment);
@@ -234,7 +235,7 @@ fn at_most(key: &'static str, value: u64, max: u64) -> Result<()> {
 }
 
 fn bad_value(error: config::ConfigError) -> Error {
-    Error::new(Kind::Config, "read the configuration").source(error)
+    Error::new(Kind::Config, "cannot read the configuration").source(error)
 }
 
 /// Refuses keys that no module defines.

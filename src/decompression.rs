@@ -90,7 +90,7 @@ impl Decompressing {
 }
 
 fn fault(error: std::io::Error) -> Error {
-    Error::new(Kind::Upstream, "decompress the reply").source(error)
+    Error::new(Kind::Upstream, "cannot decompress the reply").source(error)
 }
 
 enum Decoder {

@@ -1,4 +1,4 @@
-//! One error for the whole program: a closed kind, what was attempted, where, and the cause.
+//! One error for the whole program: a closed kind, what failed, where, and the cause.
 //!
 //! Faults of the world are [`Error`]s. Faults of the programmer are assertions. A miss, an empty result or a
 //! dropped request is a value, not an error.
@@ -100,7 +100,8 @@ struct ErrorField {
 }
 
 impl Error {
-    /// An error of `kind`. `message` is what was attempted, in lower case without a full stop.
+    /// An error of `kind`. `message` is in lower case without a full stop. Of a fault of input it says what the field must be, of any
+    /// other fault what failed: `cannot read segment`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error {
             kind,
@@ -179,7 +180,7 @@ impl Error {
         self.kind
     }
 
-    /// What was attempted, without context and cause.
+    /// The message, without context and cause.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -238,10 +239,10 @@ mod tests {
 
     #[test]
     fn display_is_one_line_with_context_and_causes() {
-        let error = Error::io("read segment", std::io::Error::other("disk on fire"))
+        let error = Error::io("cannot read segment", std::io::Error::other("disk on fire"))
             .with("path", "/data/1.seg")
             .with("offset", 4096);
-        assert_eq!(error.to_string(), "read segment (path: /data/1.seg, offset: 4096): disk on fire");
+        assert_eq!(error.to_string(), "cannot read segment (path: /data/1.seg, offset: 4096): disk on fire");
     }
 
     #[test]
@@ -260,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_has_its_own_kind() {
-        let error = Error::io("write slot", std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let error = Error::io("cannot write slot", std::io::Error::from(std::io::ErrorKind::StorageFull));
         assert_eq!(error.kind(), Kind::DiskFull);
     }
 }

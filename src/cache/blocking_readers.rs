@@ -32,7 +32,7 @@ impl BlockingReaders {
                 std::thread::Builder::new()
                     .name(format!("{name}-reader-{n}"))
                     .spawn(move || serve(&inbox))
-                    .map_err(|error| Error::io("start a disk reader", error))
+                    .map_err(|error| Error::io("cannot start a disk reader", error))
             })
             .collect::<Result<_>>()?;
         Ok(BlockingReaders { queue: Some(queue), threads })

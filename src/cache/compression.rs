@@ -49,7 +49,7 @@ pub(super) fn decompress(value_bytes_max: usize, entry: Entry) -> Result<Entry> 
         Codec::Raw | Codec::F32 => Ok(entry),
         Codec::Zstd => {
             let value = decompress_bytes(&entry.value, value_bytes_max)
-                .map_err(|error| Error::new(Kind::Corrupt, "decompress a value").source(error))?;
+                .map_err(|error| Error::new(Kind::Corrupt, "cannot decompress a value").source(error))?;
             Ok(Entry { meta: EntryMeta { codec: Codec::Raw, ..entry.meta }, value: value.into() })
         }
     }

@@ -217,7 +217,7 @@ impl Namespaces {
         let mut known: HashMap<Arc<str>, Arc<Policy>> = HashMap::new();
         for name in built_in.keys().chain(options.keys()) {
             check_name(name)
-                .map_err(|error| Error::new(Kind::Config, "read cache.namespaces").source(error))?;
+                .map_err(|error| Error::new(Kind::Config, "cannot read cache.namespaces").source(error))?;
             let policy = Policy::built_in(name).unwrap_or_else(|| base.clone());
             let policy = policy.with(options.get(name).unwrap_or(&nothing));
             policy.validate(name)?;

@@ -22,7 +22,7 @@ pub(super) struct BuildIndex {
 
 impl BuildIndex {
     pub(super) fn run(self) -> Result<()> {
-        let os = |error: rustix::io::Errno| Error::io("limit the process that builds", error.into());
+        let os = |error: rustix::io::Errno| Error::io("cannot limit the process that builds", error.into());
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(os)?;
         if rustix::process::getppid() != Pid::from_raw(self.parent) {
             // It has ended before it was listened for.

@@ -34,7 +34,7 @@ impl ServerArgs {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A redirect would carry the key to somewhere else.
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
-        let client = client.map_err(|error| Error::new(Kind::Config, "set up HTTP").source(error))?;
+        let client = client.map_err(|error| Error::new(Kind::Config, "cannot set up HTTP").source(error))?;
         let request = client.request(method, url);
         Ok(match &self.api_key {
             Some(key) => request.bearer_auth(key),
@@ -68,7 +68,8 @@ pub(super) async fn answer_when_ready(request: impl Fn() -> Result<RequestBuilde
 }
 
 async fn send(request: RequestBuilder) -> Result<Response> {
-    let unreachable = |error| Error::new(Kind::Unavailable, "ask the server; is it running?").source(error);
+    let unreachable =
+        |error| Error::new(Kind::Unavailable, "cannot reach the server; is it running?").source(error);
     request.send().await.map_err(unreachable)
 }
 

@@ -92,7 +92,7 @@ impl Embed {
                 return Err(Error::new(Kind::InvalidInput, message).with("file", self.file.display()));
             }
             let file = fs_err::File::open(&self.file)
-                .map_err(|error| Error::new(Kind::Config, "open the texts").source(error))?;
+                .map_err(|error| Error::new(Kind::Config, "cannot open the texts").source(error))?;
             Box::new(BufReader::new(file))
         };
         let format = self.format.unwrap_or_else(|| {
@@ -119,7 +119,7 @@ impl Embed {
             counts.coalesced += response.counts.coalesced;
             progress.inc(chunk.len() as u64);
         }
-        output.flush().map_err(|error| Error::io("write the vectors", error))?;
+        output.flush().map_err(|error| Error::io("cannot write the vectors", error))?;
         progress.finish_and_clear();
         Ok(counts)
     }
@@ -129,7 +129,7 @@ impl Embed {
             None => Box::new(BufWriter::new(io::stdout())),
             Some(path) => {
                 let file = fs_err::File::create(path)
-                    .map_err(|error| Error::new(Kind::Config, "create the output").source(error))?;
+                    .map_err(|error| Error::new(Kind::Config, "cannot create the output").source(error))?;
                 Box::new(BufWriter::new(file))
             }
         })
@@ -156,7 +156,7 @@ fn parse(format: Format, index: usize, line: String) -> Result<TextLine> {
     }
     let fault = |error: Error| error.with("line", index + 1);
     let json: JsonLine = serde_json::from_str(&line)
-        .map_err(|error| fault(Error::invalid("text", "read a line as JSON").source(error)))?;
+        .map_err(|error| fault(Error::invalid("text", "cannot read a line as JSON").source(error)))?;
     if json.text.is_empty() {
         return Err(fault(Error::invalid("text", "text is an empty string")));
     }
@@ -167,5 +167,5 @@ fn write_line(output: &mut dyn Write, line: &TextLine, vector: &[u8]) -> Result<
     let numbers: Vec<f32> =
         vector.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     let json = serde_json::json!({ "id": line.id, "text": line.text, "embedding": numbers });
-    writeln!(output, "{json}").map_err(|error| Error::io("write the vectors", error))
+    writeln!(output, "{json}").map_err(|error| Error::io("cannot write the vectors", error))
 }

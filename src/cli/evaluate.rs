@@ -136,8 +136,8 @@ fn judgements(path: &Path) -> Result<Judgements> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
-    let file =
-        File::open(path).map_err(|error| Error::new(Kind::Config, "open the judged data").source(error))?;
+    let file = File::open(path)
+        .map_err(|error| Error::new(Kind::Config, "cannot open the judged data").source(error))?;
     Ok(BufReader::new(file))
 }
 

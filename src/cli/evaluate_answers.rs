@@ -154,7 +154,7 @@ impl EvaluateAnswers {
         engine.close().await;
         let removed = fs_err::remove_dir_all(&config.data.dir);
         let tally = outcome?;
-        removed.map_err(|error| Error::io("remove the data of the evaluation", error))?;
+        removed.map_err(|error| Error::io("cannot remove the data of the evaluation", error))?;
         super::say(&self.report(texts.len(), tally));
         Ok(())
     }
@@ -177,7 +177,7 @@ impl EvaluateAnswers {
                 .map(|line| line.map(|QuestionLine { text }| text))
                 .collect::<Result<_>>()?
         } else {
-            let unreadable = |error| Error::new(Kind::Config, "read the questions").source(error);
+            let unreadable = |error| Error::new(Kind::Config, "cannot read the questions").source(error);
             fs_err::read_to_string(&self.file).map_err(unreadable)?.lines().map(str::to_owned).collect()
         };
         texts.retain(|text| !text.trim().is_empty());

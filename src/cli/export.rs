@@ -117,11 +117,11 @@ impl Export {
 }
 
 fn create(path: &std::path::Path) -> Result<File> {
-    File::create(path).map_err(|error| Error::new(Kind::Config, "create the output").source(error))
+    File::create(path).map_err(|error| Error::new(Kind::Config, "cannot create the output").source(error))
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::io("write the documents", error)
+    Error::io("cannot write the documents", error)
 }
 
 /// Hands out the lines of an answer as they come; returns how many there were.
@@ -132,7 +132,7 @@ async fn each_line(
 ) -> Result<usize> {
     let progress = super::bar(count);
     let (mut rest, mut lines) = (Vec::new(), 0);
-    let broken = |error| Error::new(Kind::Upstream, "read the server's answer").source(error);
+    let broken = |error| Error::new(Kind::Upstream, "cannot read the server's answer").source(error);
     while let Some(piece) = response.chunk().await.map_err(broken)? {
         rest.extend_from_slice(&piece);
         let mut from = 0;

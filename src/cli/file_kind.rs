@@ -56,7 +56,7 @@ const HEAD_BYTES: u64 = 512;
 /// # Errors
 /// `Config` if it cannot be opened; `InvalidInput` naming a kind that is not read.
 pub(super) fn of_file(path: &Path) -> Result<FileKind> {
-    let open = |error| Error::new(Kind::Config, "open a file").source(error);
+    let open = |error| Error::new(Kind::Config, "cannot open a file").source(error);
     let mut head = Vec::new();
     let file = File::open(path).map_err(open)?;
     if !file.metadata().map_err(open)?.is_file() {

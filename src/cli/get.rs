@@ -26,14 +26,16 @@ pub(super) struct Get {
 impl Get {
     pub(super) async fn run(self) -> Result<()> {
         let request = self.target.request(Method::GET, &["v1", "cache", &self.namespace, &self.key])?;
-        let read = |error| Error::new(Kind::Upstream, "read the server's answer").source(error);
+        let read = |error| Error::new(Kind::Upstream, "cannot read the server's answer").source(error);
         let bytes = answer(request).await?.bytes().await.map_err(read)?;
         match &self.output {
-            Some(path) => fs_err::write(path, &bytes).map_err(|error| Error::io("write the object", error)),
+            Some(path) => {
+                fs_err::write(path, &bytes).map_err(|error| Error::io("cannot write the object", error))
+            }
             None => {
                 let mut stdout = std::io::stdout().lock();
                 let written = stdout.write_all(&bytes).and_then(|()| stdout.flush());
-                written.map_err(|error| Error::io("write the object", error))
+                written.map_err(|error| Error::io("cannot write the object", error))
             }
         }
     }

@@ -46,8 +46,8 @@ impl Invalidate {
     pub(super) async fn run(self) -> Result<()> {
         let request = self.target.request(Method::POST, &["v1", "invalidate"])?;
         let said = answer(request.body(self.body()?.to_string())).await?.text().await;
-        let said =
-            said.map_err(|error| Error::new(Kind::Upstream, "read the server's answer").source(error))?;
+        let said = said
+            .map_err(|error| Error::new(Kind::Upstream, "cannot read the server's answer").source(error))?;
         super::say(&format!("{said}\n"));
         Ok(())
     }

@@ -22,7 +22,7 @@ pub(super) fn json_lines<T: DeserializeOwned>(
         let fault = |error: Error| error.with("file", &shown).with("line", number);
         let line = line.map_err(fault)?;
         let parsed = serde_json::from_str(&line);
-        parsed.map_err(|error| fault(Error::new(Kind::InvalidInput, format!("read a line: {error}"))))
+        parsed.map_err(|error| fault(Error::new(Kind::InvalidInput, format!("cannot read a line: {error}"))))
     };
     Ok(lines(path)?.map(read))
 }
@@ -37,13 +37,14 @@ pub(super) fn count(path: &Path) -> Result<usize> {
 /// # Errors
 /// `Config` if the file cannot be opened; a line that cannot be read is `InvalidInput` in its place.
 pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = (usize, Result<String>)> + use<>> {
-    let file = File::open(path).map_err(|error| Error::new(Kind::Config, "open a file").source(error))?;
+    let file =
+        File::open(path).map_err(|error| Error::new(Kind::Config, "cannot open a file").source(error))?;
     Ok(lines_of(BufReader::new(file)))
 }
 
 /// The same of what is open.
 pub(super) fn lines_of<R: BufRead>(reader: R) -> impl Iterator<Item = (usize, Result<String>)> + use<R> {
-    let unreadable = |error| Error::new(Kind::InvalidInput, "read a line").source(error);
+    let unreadable = |error| Error::new(Kind::InvalidInput, "cannot read a line").source(error);
     let unmarked = move |(place, line): (usize, std::io::Result<String>)| {
         (place + 1, line.map(|line| line.trim_start_matches(MARK).to_owned()).map_err(unreadable))
     };

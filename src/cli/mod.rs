@@ -137,7 +137,7 @@ fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
         .enable_all()
         .thread_name("runtime")
         .build()
-        .map_err(|error| Error::io("start the runtime", error))?
+        .map_err(|error| Error::io("cannot start the runtime", error))?
         .block_on(work)
 }
 

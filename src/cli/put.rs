@@ -52,6 +52,6 @@ impl PutFile {
         } else {
             fs_err::read(&self.file)
         };
-        read.map_err(|error| Error::io("read the object", error))
+        read.map_err(|error| Error::io("cannot read the object", error))
     }
 }

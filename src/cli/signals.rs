@@ -72,5 +72,5 @@ fn end_within(grace: Duration) {
 
 fn receive(number: i32) -> Result<tokio::signal::unix::Signal> {
     signal(SignalKind::from_raw(number))
-        .map_err(|error| Error::io("listen for a signal", error).with("number", number))
+        .map_err(|error| Error::io("cannot listen for a signal", error).with("number", number))
 }

@@ -62,7 +62,7 @@ impl TakeSnapshot {
 
     async fn ask(&self, method: Method) -> Result<Snapshots> {
         let path = ["v1", "collections", &self.collection, "snapshots"];
-        let read = |error| Error::new(Kind::Upstream, "read the server's answer").source(error);
+        let read = |error| Error::new(Kind::Upstream, "cannot read the server's answer").source(error);
         answer(self.target.request(method, &path)?).await?.json().await.map_err(read)
     }
 }

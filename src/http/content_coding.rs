@@ -88,7 +88,7 @@ pub(super) fn decoded(body: Body, coding: Coding, bytes_max: usize, bytes: BodyR
             bytes.shrink_to(clear.len());
             Ok::<_, Error>(clear)
         });
-        decoding.await.map_err(|error| Error::new(Kind::Internal, "decode a body").source(error))?
+        decoding.await.map_err(|error| Error::new(Kind::Internal, "cannot decode a body").source(error))?
     };
     Body::from_stream(futures_util::stream::once(decode))
 }

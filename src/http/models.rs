@@ -130,7 +130,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<ModelList>, Problem> {
     let models = &endpoint.models;
-    let fault = |error| Error::new(Kind::Internal, "describe a model").source(error);
+    let fault = |error| Error::new(Kind::Internal, "cannot describe a model").source(error);
     let own = models
         .list()
         .map(|(id, embedder)| to_raw_value(&ModelObject::new(id, embedder.card())).map_err(fault));

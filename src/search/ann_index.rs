@@ -66,7 +66,7 @@ impl AnnIndex {
         parts: &[SegmentView],
         dim: usize,
     ) -> Result<AnnIndex> {
-        let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("open an index: {what}"));
+        let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("cannot open an index: {what}"));
         let coverage = snapshot.coverage();
         let mut locations = Vec::new();
         for (number, covered) in coverage.segments.iter().enumerate() {
@@ -228,7 +228,7 @@ impl AnnEngine {
         }
         // Of a kind that only FAISS reads, once all that it takes on trust has been checked.
         let opened = FaissIndex::open(file.path(), file.as_ref(), nprobe);
-        let failed = |error| Error::new(Kind::Corrupt, "open an index").source(error);
+        let failed = |error| Error::new(Kind::Corrupt, "cannot open an index").source(error);
         opened.map(AnnEngine::Faiss).map_err(failed)
     }
 

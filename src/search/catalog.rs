@@ -134,8 +134,8 @@ impl Catalog {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let scanner =
-            Scanner::new(threads).map_err(|error| Error::io("start the threads that search", error))?;
+        let scanner = Scanner::new(threads)
+            .map_err(|error| Error::io("cannot start the threads that search", error))?;
         let index_builder = Arc::new(IndexBuilder::new(options.index.clone(), builder)?);
         let mut table = CollectionTable::default();
         for stored in place.names()? {
@@ -227,7 +227,8 @@ impl Catalog {
         let create =
             move || Collection::create(&place, &stored, settings, compaction, &index_builder, &metrics);
         let made = tokio::task::spawn_blocking(create).await;
-        let made = made.map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))??;
+        let made =
+            made.map_err(|died| Error::new(Kind::Internal, "cannot make a collection").source(died))??;
         let made = Arc::new(made);
         let mut table = ignore_poison(self.table.write());
         table.insert(tenant, name, Ok(Arc::clone(&made)));
@@ -262,7 +263,7 @@ impl Catalog {
         let place = self.place.clone();
         tokio::task::spawn_blocking(move || place.drop_collection(&stored))
             .await
-            .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
+            .map_err(|died| Error::new(Kind::Internal, "cannot drop a collection").source(died))?
     }
 
     /// Results for each vector of a query in a view, on the threads of the search.
@@ -274,7 +275,8 @@ impl Catalog {
     pub async fn search(&self, view: Arc<View>, query: Arc<Query>) -> Result<Vec<Results>> {
         let overloaded = |_| Error::new(Kind::Overloaded, "too many searches are waiting");
         let _place = self.searches.try_acquire().map_err(overloaded)?;
-        let closed = |error| Error::new(Kind::Internal, "wait for a thread that searches").source(error);
+        let closed =
+            |error| Error::new(Kind::Internal, "cannot wait for a thread that searches").source(error);
         let turn = Arc::clone(&self.running).acquire_owned().await.map_err(closed)?;
         let (reply, answer) = oneshot::channel();
         let scanner = Arc::clone(&self.scanner);

@@ -61,7 +61,7 @@ impl Collection {
         metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         let encoded = serde_json::to_vec(&settings).map_err(|error| {
-            Error::new(Kind::Internal, "write the settings of a collection").source(error)
+            Error::new(Kind::Internal, "cannot write the settings of a collection").source(error)
         })?;
         let store = RowStore::create(place, name, settings.dim as u32, encoded)?;
         let view =
@@ -83,7 +83,7 @@ impl Collection {
         let Opened { mut store, segments, replay } = RowStore::open(place, name)?;
         let manifest = store.manifest().clone();
         let settings: Settings = serde_json::from_slice(&manifest.settings).map_err(|error| {
-            Error::new(Kind::Corrupt, "read the settings of a collection")
+            Error::new(Kind::Corrupt, "cannot read the settings of a collection")
                 .with("collection", name)
                 .source(error)
         })?;
@@ -156,7 +156,7 @@ impl Collection {
         let writer = std::thread::Builder::new()
             .name("collection".into())
             .spawn(|| writer.run())
-            .map_err(|error| Error::io("start the writer of a collection", error))?;
+            .map_err(|error| Error::io("cannot start the writer of a collection", error))?;
         Ok(Collection {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             settings,

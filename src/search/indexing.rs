@@ -108,7 +108,7 @@ impl CollectionWriter {
         std::thread::Builder::new()
             .name("index".into())
             .spawn(build)
-            .map_err(|error| Error::io("start the thread that builds an index", error))?;
+            .map_err(|error| Error::io("cannot start the thread that builds an index", error))?;
         self.shared.set_index_error(None);
         self.shared.is_indexing.store(true, Ordering::Release);
         self.building = Some(Building { draft, built });

@@ -36,7 +36,7 @@ impl DataDirectory {
     /// Errors: `Locked` if another process holds it, `Io` if it cannot be created or written, `Format` if it was
     /// written by a newer version, `Corrupt` if its format file is damaged.
     pub fn open(root: &Path) -> Result<DataDirectory> {
-        create_private_dir(root).map_err(|error| Error::io("create the data directory", error))?;
+        create_private_dir(root).map_err(|error| Error::io("cannot create the data directory", error))?;
         warn_if_open_to_others(root);
         let lock = Lock::take(root)?;
         check_format(root)?;
@@ -102,7 +102,7 @@ impl Lock {
             .write(true)
             .mode(FILE_MODE)
             .open(&path)
-            .map_err(|error| Error::io("write to the data directory", error))?;
+            .map_err(|error| Error::io("cannot write to the data directory", error))?;
         match file.file().try_lock() {
             Ok(()) => {
                 write_holder(&file);
@@ -120,7 +120,7 @@ impl Lock {
                 })
             }
             Err(std::fs::TryLockError::Error(error)) => {
-                Err(Error::io("lock the data directory", error).with("path", path.display()))
+                Err(Error::io("cannot lock the data directory", error).with("path", path.display()))
             }
         }
     }
@@ -169,22 +169,24 @@ fn check_format(root: &Path) -> Result<()> {
             upgrade(version).map_err(|error| error.with("path", path.display()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(root),
-        Err(error) => Err(Error::io("read the format of the data directory", error)),
+        Err(error) => Err(Error::io("cannot read the format of the data directory", error)),
     }
 }
 
 /// Writes the format file of this version.
 pub(super) fn write_format(root: &Path) -> Result<()> {
     publish(&OsFiles, root, FORMAT_NAME, format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes())
-        .map_err(|error| Error::io("write the format of the data directory", error))
+        .map_err(|error| Error::io("cannot write the format of the data directory", error))
 }
 
 /// The version that a format file names.
 ///
 /// Errors: `Corrupt` if it is not a format file, `Format` if the version is newer than this code.
 pub fn decode_format(bytes: &[u8]) -> Result<u32> {
-    let corrupt =
-        || Error::new(Kind::Corrupt, "read the format of the data directory").with("expected", "likewise 1");
+    let corrupt = || {
+        Error::new(Kind::Corrupt, "cannot read the format of the data directory")
+            .with("expected", "likewise 1")
+    };
     let text = str::from_utf8(bytes).map_err(|_| corrupt())?;
     let digits =
         text.strip_prefix(FORMAT_PREFIX).and_then(|rest| rest.strip_suffix('\n')).ok_or_else(corrupt)?;

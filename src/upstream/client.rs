@@ -178,7 +178,7 @@ impl Upstream {
         self.metrics.count_reply(status);
         answered.map_err(|error| Failed {
             may_have_arrived: !error.is_connect(),
-            error: Error::new(Kind::Upstream, "reach the upstream").source(error.without_url()),
+            error: Error::new(Kind::Upstream, "cannot reach the upstream").source(error.without_url()),
         })
     }
 
@@ -274,7 +274,8 @@ impl ReplyBody {
         let next = tokio::time::timeout_at(limit, self.response.chunk()).await;
         let next = next.map_err(|_| late(option, limit_ms))?;
         next.map_err(|error| {
-            Error::new(Kind::Upstream, "read the upstream's answer to its end").source(error.without_url())
+            Error::new(Kind::Upstream, "cannot read the upstream's answer to its end")
+                .source(error.without_url())
         })
     }
 }

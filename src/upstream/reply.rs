@@ -221,7 +221,7 @@ impl Reply {
         let mut reservation = self.budget.as_ref().map(ByteBudget::empty);
         while let Some(bytes) = self.next().await? {
             if whole.len() + bytes.len() > bytes_max {
-                let error = Error::new(Kind::Upstream, "read the upstream's answer: it is too long");
+                let error = Error::new(Kind::Upstream, "cannot read the upstream's answer: it is too long");
                 return Err(error.with("bytes_max", bytes_max));
             }
             whole.extend_from_slice(&bytes);

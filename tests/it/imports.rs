@@ -106,7 +106,7 @@ async fn bad_lines_are_reported_and_nothing_is_left_half_made() {
     for expected in [
         "4 of 604 documents",
         "line 601: the id \"5\" is that of number 6 already",
-        "line 602: read a line",
+        "line 602: cannot read a line",
         "line 603: the vector has 3 numbers, the others have 2",
         "line 604: the vector is zero",
     ] {

@@ -91,7 +91,7 @@ fn read_all(records: &Records) -> Result<(Option<TokenHistory>, Subjects)> {
         from.clone_from(last);
         from.push(0);
         for (key, value) in &chunk {
-            let corrupt = || Error::new(Kind::Corrupt, "read the tokens of tags");
+            let corrupt = || Error::new(Kind::Corrupt, "cannot read the tokens of tags");
             let history = TokenHistory::decode(value).ok_or_else(corrupt)?;
             if key == EVERYTHING {
                 everything = Some(history);

@@ -303,7 +303,7 @@ mod tests {
         }
 
         fn append(&self, _: usize) -> BoxFuture<'_, Result<QueueChanges>> {
-            let failed = || Error::new(Kind::Io, "append tokens");
+            let failed = || Error::new(Kind::Io, "cannot append tokens");
             let queue: QueueChanges = Box::new(move |_| Ok(Box::pin(async move { Err(failed()) })));
             Box::pin(async { Ok(queue) })
         }

@@ -265,7 +265,7 @@ impl Import {
 impl PendingDocuments {
     fn add(&mut self, number: usize, document: &ImportedDocument) -> Result<()> {
         let document = serde_json::to_string(document)
-            .map_err(|error| Error::new(Kind::Internal, "write a document").source(error))?;
+            .map_err(|error| Error::new(Kind::Internal, "cannot write a document").source(error))?;
         self.bytes += document.len();
         self.numbers.push(number);
         self.documents.push(document);
@@ -294,6 +294,6 @@ fn are_units(source: &ImportSource) -> Result<bool> {
 }
 
 async fn json_of(response: Response) -> Result<Value> {
-    let broken = |error| Error::new(Kind::Upstream, "read the server's answer").source(error);
+    let broken = |error| Error::new(Kind::Upstream, "cannot read the server's answer").source(error);
     response.json().await.map_err(broken)
 }

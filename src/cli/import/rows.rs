@@ -66,7 +66,7 @@ impl ImportedDocument {
     /// # Errors
     /// `InvalidInput`.
     pub(super) fn read(line: &str) -> Result<ImportedDocument> {
-        let fault = |what: String| Error::new(Kind::InvalidInput, format!("read a line: {what}"));
+        let fault = |what: String| Error::new(Kind::InvalidInput, format!("cannot read a line: {what}"));
         // serde would also read the fields from a list.
         if line.trim_start().starts_with('[') {
             return Err(fault("a list, and a document is a JSON object".into()));
@@ -80,7 +80,7 @@ impl ImportedDocument {
             return Ok(None);
         }
         if line.trim_start().starts_with('"') {
-            let fault = |error| Error::new(Kind::InvalidInput, format!("read a line: {error}"));
+            let fault = |error| Error::new(Kind::InvalidInput, format!("cannot read a line: {error}"));
             return serde_json::from_str(line).map(|id| Some(ImportedDocument::named(id))).map_err(fault);
         }
         let document = ImportedDocument::read(line)?;
@@ -137,7 +137,7 @@ impl ImportSource {
         }
         let index = match kind {
             FileKind::Faiss => fs_err::read(file)
-                .map_err(|error| Error::new(Kind::Config, "open the vectors").source(error))?,
+                .map_err(|error| Error::new(Kind::Config, "cannot open the vectors").source(error))?,
             FileKind::Lines | FileKind::Npy => Vec::new(),
         };
         let ids_are_named = ids.is_some();
@@ -180,8 +180,8 @@ impl ImportSource {
 
     fn of_npy(&self) -> Result<(NumberedDocuments<'_>, usize)> {
         let file = File::open(&self.file)
-            .map_err(|error| Error::new(Kind::Config, "open the vectors").source(error))?;
-        let io = |error| Error::io("read the vectors", error);
+            .map_err(|error| Error::new(Kind::Config, "cannot open the vectors").source(error))?;
+        let io = |error| Error::io("cannot read the vectors", error);
         let length = file.metadata().map_err(io)?.len();
         let mut file = BufReader::new(file);
         let named = |error: Error| error.with("file", self.file.display());
@@ -225,7 +225,9 @@ impl ImportSource {
 
     fn vectors(&self) -> Result<Vectors<'_>> {
         Vectors::read(&self.index).map_err(|error| {
-            Error::new(Kind::InvalidInput, "read the vectors").with("file", self.file.display()).source(error)
+            Error::new(Kind::InvalidInput, "cannot read the vectors")
+                .with("file", self.file.display())
+                .source(error)
         })
     }
 

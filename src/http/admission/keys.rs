@@ -108,7 +108,7 @@ pub(in crate::http) fn read_keys(options: &crate::http::Options) -> Result<Vec<A
     let mut keys = options.api_keys.clone();
     if let Some(path) = &options.api_keys_file {
         let text = fs_err::read_to_string(path)
-            .map_err(|error| Error::new(Kind::Config, "read http.api_keys_file").source(error))?;
+            .map_err(|error| Error::new(Kind::Config, "cannot read http.api_keys_file").source(error))?;
         keys.extend(
             text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| ApiKey(line.into())),
         );

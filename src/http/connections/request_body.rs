@@ -75,7 +75,7 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.body = None;
-                let broken = Error::new(Kind::InvalidInput, "read the body").source(error);
+                let broken = Error::new(Kind::InvalidInput, "cannot read the body").source(error);
                 Poll::Ready(Some(Err(broken)))
             }
             Poll::Ready(None) => {

@@ -222,7 +222,7 @@ async fn forward_others(
 fn without_cache(body: &Bytes) -> Result<Bytes> {
     let mut members: BTreeMap<String, &RawValue> = parse(body)?;
     members.remove("cache");
-    let fault = |error| Error::new(Kind::Internal, "write a request for an upstream").source(error);
+    let fault = |error| Error::new(Kind::Internal, "cannot write a request for an upstream").source(error);
     serde_json::to_vec(&members).map(Bytes::from).map_err(fault)
 }
 

@@ -191,7 +191,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>> {
 
 /// A body that ended in an error: of the client's connection, or of this server.
 fn broken(error: axum::Error) -> Error {
-    let of_client = |error| Error::new(Kind::InvalidInput, "read the body").source(error);
+    let of_client = |error| Error::new(Kind::InvalidInput, "cannot read the body").source(error);
     own_error(error).unwrap_or_else(of_client)
 }
 

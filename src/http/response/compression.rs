@@ -70,7 +70,7 @@ pub(in crate::http) async fn compress(
     }
     let Some(coding) = coding.filter(|_| method != Method::HEAD) else { return Ok(response) };
     let (mut head, body) = response.into_parts();
-    let fault = |error| Error::new(Kind::Internal, "compress an answer").source(error);
+    let fault = |error| Error::new(Kind::Internal, "cannot compress an answer").source(error);
     let plain = body.collect().await.map_err(fault)?.to_bytes();
     // The body that reserved is gone: what is sent instead makes a reservation of its own.
     reservation::forget_reservation(&mut head.extensions);
@@ -84,7 +84,9 @@ pub(in crate::http) async fn compress(
             let _permit = permit;
             encode(&plain, coding)
         });
-        encoding.await.map_err(|error| Error::new(Kind::Internal, "compress an answer").source(error))?
+        encoding
+            .await
+            .map_err(|error| Error::new(Kind::Internal, "cannot compress an answer").source(error))?
     };
     let body = match coded.filter(|coded| coded.len() < plain.len()) {
         Some(coded) => {

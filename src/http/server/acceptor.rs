@@ -50,7 +50,7 @@ pub(in crate::http) fn start(
     };
     let thread = std::thread::Builder::new().name("accept".into()).spawn(accepting);
     thread.map_err(|error| {
-        Error::new(Kind::Internal, "start the thread that accepts connections").source(error)
+        Error::new(Kind::Internal, "cannot start the thread that accepts connections").source(error)
     })?;
     Ok(closes)
 }

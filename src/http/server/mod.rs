@@ -42,7 +42,7 @@ impl Server {
     /// `Config` if the address cannot be bound.
     pub async fn bind(options: &Options) -> Result<Server> {
         let fault = |error| {
-            Error::new(Kind::Config, "bind http.listen").with("listen", &options.listen).source(error)
+            Error::new(Kind::Config, "cannot bind http.listen").with("listen", &options.listen).source(error)
         };
         let listener = TcpListener::bind(&options.listen).await.map_err(fault)?;
         // The default is 128: a burst of clients would wait for the second try of the kernel, a second later, and so would probes.
@@ -104,7 +104,7 @@ pub async fn serve(
 }
 
 fn unaccepted(error: std::io::Error) -> Error {
-    Error::new(Kind::Internal, "accept connections").source(error)
+    Error::new(Kind::Internal, "cannot accept connections").source(error)
 }
 
 /// Waits for the requests under way.

@@ -8,7 +8,7 @@ use super::{BuildTask, HEAD_BYTES_MAX, PIECE_BYTES};
 use crate::error::{Error, Kind, Result};
 
 /// What a process prints that cannot write its file.
-pub(super) const UNWRITTEN: &str = "write the file of an index";
+pub(super) const UNWRITTEN: &str = "cannot write the file of an index";
 /// Rows that FAISS is given at a time.
 const CHUNK_ROWS: usize = 4096;
 
@@ -37,7 +37,7 @@ pub fn build_index(input: &mut impl Read) -> Result<()> {
 }
 
 fn read_task(input: &mut impl Read) -> Result<BuildTask> {
-    let io = |error| Error::io("read the index to build", error);
+    let io = |error| Error::io("cannot read the index to build", error);
     let mut length = [0; 4];
     input.read_exact(&mut length).map_err(io)?;
     let length = u32::from_le_bytes(length);
@@ -47,7 +47,7 @@ fn read_task(input: &mut impl Read) -> Result<BuildTask> {
     let mut head = vec![0; length as usize];
     input.read_exact(&mut head).map_err(io)?;
     serde_json::from_slice(&head)
-        .map_err(|error| Error::new(Kind::InvalidInput, "read the index to build").source(error))
+        .map_err(|error| Error::new(Kind::InvalidInput, "cannot read the index to build").source(error))
 }
 
 /// Rows one after the other.
@@ -57,7 +57,7 @@ fn read_rows(input: &mut impl Read, rows: usize, dim: usize) -> Result<Vec<f32>>
     let mut piece = vec![0; PIECE_BYTES];
     while left > 0 {
         let piece = &mut piece[..(4 * left).min(PIECE_BYTES)];
-        input.read_exact(piece).map_err(|error| Error::io("read the rows of an index", error))?;
+        input.read_exact(piece).map_err(|error| Error::io("cannot read the rows of an index", error))?;
         let (components, _) = piece.as_chunks::<4>();
         floats.extend(components.iter().map(|&bytes| f32::from_le_bytes(bytes)));
         left -= components.len();

@@ -44,13 +44,13 @@ impl BuildFailure {
         self,
         error: impl std::error::Error + Send + Sync + 'static,
     ) -> BuildFailure {
-        let source = Error::new(Kind::Internal, "build an index").source(error);
+        let source = Error::new(Kind::Internal, "cannot build an index").source(error);
         BuildFailure { source: Some(source), ..self }
     }
 
     /// With what the process has printed, for the log.
     pub(super) fn printed(self, printed: &str) -> BuildFailure {
-        let source = Error::new(Kind::Internal, "build an index").with("it_printed", printed);
+        let source = Error::new(Kind::Internal, "cannot build an index").with("it_printed", printed);
         BuildFailure { source: Some(source), ..self }
     }
 }

@@ -207,7 +207,8 @@ impl Generator {
                 self.on_event(event, generation, progress);
             }
             if progress.events.unread_bytes() > bytes_max {
-                let message = "read the upstream's stream: an event is too long (upstream.answer_bytes_max)";
+                let message =
+                    "cannot read the upstream's stream: an event is too long (upstream.answer_bytes_max)";
                 return Err(Error::new(Kind::Upstream, message).with("bytes_max", bytes_max));
             }
             // A part of an event is held here until the rest of it has arrived.

@@ -71,7 +71,7 @@ impl Collections {
         let (catalog, tenant, name) = (Arc::clone(&self.catalog), principal.tenant.clone(), name.to_owned());
         tokio::spawn(async move { catalog.create(&tenant, &name, settings).await })
             .await
-            .map_err(|died| Error::new(Kind::Internal, "make a collection").source(died))?
+            .map_err(|died| Error::new(Kind::Internal, "cannot make a collection").source(died))?
     }
 
     /// A collection of the sender's tenant.
@@ -97,7 +97,7 @@ impl Collections {
         let (catalog, tenant, name) = (Arc::clone(&self.catalog), principal.tenant.clone(), name.to_owned());
         tokio::spawn(async move { catalog.drop_collection(&tenant, &name).await })
             .await
-            .map_err(|died| Error::new(Kind::Internal, "drop a collection").source(died))?
+            .map_err(|died| Error::new(Kind::Internal, "cannot drop a collection").source(died))?
     }
 
     /// Stores documents in the place of those with the same ids: all of them, or none. A text that is longer than the model

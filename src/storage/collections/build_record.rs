@@ -94,8 +94,9 @@ impl RowStore {
     /// # Errors
     /// `Io`.
     pub fn forget_build(&mut self) -> Result<()> {
-        remove_if_present(&*self.place.files, &self.place.path(&self.name, BUILD))
-            .map_err(|error| Error::io("remove the record of a build", error).with("collection", &self.name))
+        remove_if_present(&*self.place.files, &self.place.path(&self.name, BUILD)).map_err(|error| {
+            Error::io("cannot remove the record of a build", error).with("collection", &self.name)
+        })
     }
 }
 

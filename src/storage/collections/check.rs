@@ -43,7 +43,7 @@ impl Place {
     /// # Errors
     /// `Io`.
     pub(super) fn orphans(&self) -> Result<Vec<String>> {
-        let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
+        let io = |error| Error::io("cannot list the collections", error).with("path", self.dir.display());
         let listed = self.files.list(&self.dir).map_err(io)?;
         let has_head = |name: &str| {
             let heads = [MANIFEST, MANIFEST_COPY, DROPPED].map(|what| format!("{name}.{what}"));
@@ -166,7 +166,7 @@ impl CheckOne<'_> {
 
     /// What starts of the server have copied of logs that were damaged.
     fn note_copies(&mut self) -> Result<()> {
-        let io = |error| Error::io("list the collections", error).with("collection", self.name);
+        let io = |error| Error::io("cannot list the collections", error).with("collection", self.name);
         for file in self.place.files.list(&self.place.dir).map_err(io)? {
             let of_this = file.name.split_once('.').filter(|(name, _)| *name == self.name);
             if of_this.is_some_and(|(_, what)| what.ends_with(DAMAGED_SUFFIX)) {

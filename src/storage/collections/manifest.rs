@@ -71,14 +71,15 @@ impl Manifest {
     /// # Errors
     /// `Format` for a version that is newer than this code, `Corrupt` for everything else.
     pub fn decode(bytes: &[u8]) -> Result<Manifest> {
-        let corrupt = || Error::new(Kind::Corrupt, "read the manifest of a collection");
+        let corrupt = || Error::new(Kind::Corrupt, "cannot read the manifest of a collection");
         if array_at(bytes, 0) != Some(MAGIC) || !has_valid_trailer(bytes) {
             return Err(corrupt());
         }
         match u32_at(bytes, 8) {
             Some(VERSION) => Manifest::try_decode(&bytes[..bytes.len() - 4]).ok_or_else(corrupt),
             Some(newer) if newer > VERSION => {
-                Err(Error::new(Kind::Format, "read the manifest of a collection").with("version", newer))
+                Err(Error::new(Kind::Format, "cannot read the manifest of a collection")
+                    .with("version", newer))
             }
             _ => Err(corrupt()),
         }

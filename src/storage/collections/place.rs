@@ -42,7 +42,7 @@ impl Place {
     /// # Errors
     /// `Io`.
     pub fn names(&self) -> Result<Vec<String>> {
-        let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
+        let io = |error| Error::io("cannot list the collections", error).with("path", self.dir.display());
         self.files.create_dir(&self.dir).map_err(io)?;
         let listed = self.files.list(&self.dir).map_err(io)?;
         let dropped = listed.iter().filter_map(|file| file.name.split_once('.'));
@@ -60,7 +60,7 @@ impl Place {
     /// # Errors
     /// `Io`.
     pub(super) fn all_names(&self) -> Result<Vec<String>> {
-        let io = |error| Error::io("list the collections", error).with("path", self.dir.display());
+        let io = |error| Error::io("cannot list the collections", error).with("path", self.dir.display());
         Ok(names_in(&self.files.list(&self.dir).map_err(io)?))
     }
 
@@ -70,7 +70,7 @@ impl Place {
     /// # Errors
     /// `Io`: it may be there or gone at the next start.
     pub fn drop_collection(&self, name: &str) -> Result<()> {
-        let io = |error| Error::io("drop a collection", error).with("collection", name);
+        let io = |error| Error::io("cannot drop a collection", error).with("collection", name);
         let manifest = self.path(name, MANIFEST);
         let marked = if self.files.open(&manifest).is_ok() {
             let renamed = self.files.rename(&manifest, &self.path(name, DROPPED));
@@ -88,8 +88,9 @@ impl Place {
 
     /// Removes all files of a collection, the mark that it is dropped last.
     pub(super) fn remove_files(&self, name: &str) -> Result<()> {
-        let io =
-            |error| Error::io("remove the files of a dropped collection", error).with("collection", name);
+        let io = |error| {
+            Error::io("cannot remove the files of a dropped collection", error).with("collection", name)
+        };
         for file in self.files.list(&self.dir).map_err(io)? {
             if file.name.split_once('.').is_some_and(|(of, rest)| of == name && rest != DROPPED) {
                 remove_if_present(&*self.files, &self.dir.join(file.name)).map_err(io)?;
@@ -122,7 +123,7 @@ impl Place {
     pub(super) fn manifest(&self, name: &str, what: &str) -> Result<Manifest> {
         let at = |error: Error| error.with("collection", name);
         let bytes = read_all(&*self.files, &self.path(name, what), MANIFEST_BYTES_MAX)
-            .map_err(|error| at(Error::io("read the manifest of a collection", error)))?;
+            .map_err(|error| at(Error::io("cannot read the manifest of a collection", error)))?;
         Manifest::decode(&bytes).map_err(at)
     }
 
@@ -134,7 +135,7 @@ impl Place {
         let bytes = manifest.encode();
         let write = |what: &str| stage(&*self.files, &self.dir, &format!("{name}.{what}"), &bytes);
         let staged = write(MANIFEST).map_err(|error| {
-            Error::io("write the manifest of a collection", error).with("collection", name)
+            Error::io("cannot write the manifest of a collection", error).with("collection", name)
         })?;
         let copy = write(MANIFEST_COPY).inspect_err(|error| warn_of_copy(name, error)).ok();
         Ok(Staged {

@@ -29,7 +29,7 @@ impl Place {
 
 impl Place {
     fn move_aside(&self, aside: &Path, file: &Path) -> Result<()> {
-        let io = |error| Error::io("move a damaged file aside", error).with("path", file.display());
+        let io = |error| Error::io("cannot move a damaged file aside", error).with("path", file.display());
         self.files.create_dir(aside).map_err(io)?;
         match self.files.rename(file, &aside.join(file.file_name().unwrap_or_default())) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -118,7 +118,7 @@ impl Repair<'_> {
 
     /// A number that no file of the collection has, nor any above it: strays count too.
     fn number_free(&self) -> Result<u64> {
-        let io = |error| Error::io("list the collections", error);
+        let io = |error| Error::io("cannot list the collections", error);
         let listed = self.place.files.list(&self.place.dir).map_err(io)?;
         let number = |file: &str| -> Option<u64> {
             let (name, rest) = file.split_once('.')?;
@@ -154,7 +154,7 @@ impl Repair<'_> {
     }
 
     fn copy_aside(&self, what: &str) -> Result<()> {
-        let io = |error| Error::io("copy a damaged file aside", error).with("collection", self.name);
+        let io = |error| Error::io("cannot copy a damaged file aside", error).with("collection", self.name);
         let files = &*self.place.files;
         let bytes = match read_all(files, &self.place.path(self.name, what), MANIFEST_BYTES_MAX) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

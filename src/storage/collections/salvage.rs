@@ -26,7 +26,7 @@ impl Salvaged {
     ) -> Result<Salvaged> {
         let bytes = match read_all(files, path, isize::MAX as u64) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Salvaged::default()),
-            read => read.map_err(|error| Error::io("read a damaged segment of rows", error))?,
+            read => read.map_err(|error| Error::io("cannot read a damaged segment of rows", error))?,
         };
         let header = Header {
             number: listing.number,

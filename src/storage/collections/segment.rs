@@ -57,7 +57,7 @@ impl Header {
     /// # Errors
     /// `Format` for a version that is newer than this code, `Corrupt` for everything else.
     pub fn decode(bytes: &[u8]) -> Result<Header> {
-        let corrupt = || Error::new(Kind::Corrupt, "read the header of a segment of rows");
+        let corrupt = || Error::new(Kind::Corrupt, "cannot read the header of a segment of rows");
         let header =
             bytes.get(..HEADER_BYTES).filter(|header| has_valid_trailer(header)).ok_or_else(corrupt)?;
         if array_at(header, 0) != Some(MAGIC) {
@@ -66,7 +66,8 @@ impl Header {
         match u32_at(header, 8) {
             Some(VERSION) => Header::try_decode(header).ok_or_else(corrupt),
             Some(newer) if newer > VERSION => {
-                Err(Error::new(Kind::Format, "read the header of a segment of rows").with("version", newer))
+                Err(Error::new(Kind::Format, "cannot read the header of a segment of rows")
+                    .with("version", newer))
             }
             _ => Err(corrupt()),
         }
@@ -154,7 +155,7 @@ impl RowSegment {
             // The first error is the one that matters; a name that stays is removed at the next start.
             let _ = files.remove(path);
         }
-        let file = written.map_err(|error| Error::io("write a segment of rows", error))?;
+        let file = written.map_err(|error| Error::io("cannot write a segment of rows", error))?;
         RowSegment::read(&*file, header, read).map_err(|error| error.with("path", path.display()))
     }
 
@@ -172,7 +173,7 @@ impl RowSegment {
         salt: Salt,
     ) -> Result<RowSegment> {
         let at = |error: Error| error.with("path", path.display());
-        let io = |error| Error::io("open a segment of rows", error);
+        let io = |error| Error::io("cannot open a segment of rows", error);
         let file = files.open(path).map_err(io).map_err(at)?;
         let mut header = vec![0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(io).map_err(at)?;
@@ -184,7 +185,7 @@ impl RowSegment {
     }
 
     fn read(file: &dyn StoredFile, header: Header, read: ReadMode) -> Result<RowSegment> {
-        let io = |error| Error::io("read a segment of rows", error);
+        let io = |error| Error::io("cannot read a segment of rows", error);
         let corrupt = || Error::new(Kind::Corrupt, "the table of a segment of rows is damaged");
         let length = header.file_bytes().filter(|&length| length <= isize::MAX as u64).ok_or_else(corrupt)?;
         if file.bytes().map_err(io)? < length {

@@ -80,7 +80,7 @@ impl Draft {
     /// # Errors
     /// `Io`, `DiskFull`.
     pub fn finish(&self) -> Result<IndexFile> {
-        let io = |error| Error::io("flush an index", error).with("path", self.path.display());
+        let io = |error| Error::io("cannot flush an index", error).with("path", self.path.display());
         let file = self.files.open(&self.path).map_err(io)?;
         file.sync_data().map_err(io)?;
         let bytes = file.bytes().map_err(io)?;
@@ -171,7 +171,8 @@ impl Manifest {
     }
 
     fn decode(bytes: &[u8], salt: &Salt) -> Result<Manifest> {
-        let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("read a snapshot's manifest: {what}"));
+        let corrupt =
+            |what: &str| Error::new(Kind::Corrupt, format!("cannot read a snapshot's manifest: {what}"));
         let cut = || corrupt("it ends early");
         if !has_valid_trailer(bytes) || array_at::<8>(bytes, 0) != Some(MAGIC) {
             return Err(corrupt("its checksum does not hold"));
@@ -216,7 +217,7 @@ impl Place {
     }
 
     fn snapshot_manifest(&self, name: &str, salt: &Salt) -> Result<Manifest> {
-        let io = |error| Error::io("read a snapshot's manifest", error).with("collection", name);
+        let io = |error| Error::io("cannot read a snapshot's manifest", error).with("collection", name);
         let manifest = read_all(&*self.files, &self.path(name, SNAPSHOT), MANIFEST_BYTES_MAX).map_err(io)?;
         Manifest::decode(&manifest, salt)
     }
@@ -233,7 +234,7 @@ impl Place {
     }
 
     pub(super) fn open_snapshot(&self, name: &str, salt: &Salt) -> Result<Snapshot> {
-        let io = |error| Error::io("open a snapshot", error).with("collection", name);
+        let io = |error| Error::io("cannot open a snapshot", error).with("collection", name);
         let manifest = self.snapshot_manifest(name, salt)?;
         let path = self.snapshot(name, manifest.number);
         let file = self.files.open(&path).map_err(io)?;
@@ -276,7 +277,7 @@ impl RowStore {
     /// `Io`, `DiskFull`: the snapshot before, if there is one, still holds, or there is none.
     pub fn keep_index(&mut self, mut file: IndexFile, coverage: Coverage) -> Result<Arc<Snapshot>> {
         self.check_on()?;
-        let io = |error| Error::io("keep a snapshot", error).with("collection", &self.name);
+        let io = |error| Error::io("cannot keep a snapshot", error).with("collection", &self.name);
         let number = self.index_before + 1;
         let path = self.place.snapshot(&self.name, number);
         let Place { files, dir, .. } = &self.place;
@@ -298,7 +299,7 @@ impl RowStore {
     /// # Errors
     /// `Io`.
     pub fn drop_index(&mut self) -> Result<()> {
-        let io = |error| Error::io("remove a snapshot", error).with("collection", &self.name);
+        let io = |error| Error::io("cannot remove a snapshot", error).with("collection", &self.name);
         remove_if_present(&*self.place.files, &self.place.path(&self.name, SNAPSHOT)).map_err(io)?;
         self.index = None;
         self.remove_strays(false);

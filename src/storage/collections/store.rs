@@ -57,7 +57,7 @@ impl RowStore {
     /// # Errors
     /// `Io`, `DiskFull`.
     pub fn create(place: &Place, name: &str, dim: u32, settings: Vec<u8>) -> Result<RowStore> {
-        let io = |error| Error::io("create a collection", error).with("collection", name);
+        let io = |error| Error::io("cannot create a collection", error).with("collection", name);
         place.files.create_dir(&place.dir).map_err(io)?;
         // Else the next start would take the new collection for the one that was dropped.
         if exists(&*place.files, &place.path(name, DROPPED)).map_err(io)? {

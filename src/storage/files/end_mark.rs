@@ -87,7 +87,7 @@ pub(crate) fn read(files: &dyn Files, path: &Path, owner: Owner) -> Result<Optio
         Ok(bytes) => decode(&bytes, owner).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(corrupt("it is too long")),
-        Err(error) => Err(Error::io("read the mark of a file's end", error)),
+        Err(error) => Err(Error::io("cannot read the mark of a file's end", error)),
     }
     .map_err(|error| error.with("path", path.display()))
 }
@@ -123,7 +123,7 @@ fn decode(bytes: &[u8], owner: Owner) -> Result<u64> {
 }
 
 fn corrupt(what: &str) -> Error {
-    Error::new(Kind::Corrupt, format!("read the mark of a file's end: {what}"))
+    Error::new(Kind::Corrupt, format!("cannot read the mark of a file's end: {what}"))
 }
 
 #[cfg(test)]

@@ -213,9 +213,12 @@ impl ObjectStore {
     /// The row, the head and the whole record of an entry.
     fn record(&self, key: &Key, entry: &Entry) -> Result<(Row, Vec<u8>, Vec<u8>)> {
         let too_large = || {
-            Error::new(Kind::TooLarge, "store an object that would fill an eighth of the disk's budget")
-                .with("bytes", entry.value.len())
-                .with("budget", self.bytes_max)
+            Error::new(
+                Kind::TooLarge,
+                "cannot store an object that would fill an eighth of the disk's budget",
+            )
+            .with("bytes", entry.value.len())
+            .with("budget", self.bytes_max)
         };
         let head = encode_head(key, entry).ok_or_else(too_large)?;
         let bytes = bytes_taken(head.len(), entry.value.len());

@@ -73,7 +73,7 @@ impl HeaderState {
 /// `Io` if the file itself cannot be read, `Format` for a newer version of the copy.
 pub(crate) fn check_header(path: &Path) -> Result<HeaderState> {
     let copy = read(&path_of(path));
-    let io = |error| Error::io("read the header of the records", error).with("path", path.display());
+    let io = |error| Error::io("cannot read the header of the records", error).with("path", path.display());
     let file = OsFiles.open(path).map_err(io)?;
     let mut found = [0; HEADER_BYTES];
     let present = file.bytes().map_err(io)?.min(HEADER_BYTES as u64) as usize;
@@ -277,7 +277,7 @@ fn read(path: &Path) -> Result<Option<Copy>> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(at(corrupt())),
-        Err(error) => Err(at(Error::io("read the copy of the records' header", error))),
+        Err(error) => Err(at(Error::io("cannot read the copy of the records' header", error))),
     }
 }
 
@@ -299,7 +299,7 @@ fn decode(bytes: &[u8], boot: Option<[u8; 16]>) -> Result<Copy> {
 }
 
 fn corrupt() -> Error {
-    Error::new(Kind::Corrupt, "read the copy of the records' header: it does not verify")
+    Error::new(Kind::Corrupt, "cannot read the copy of the records' header: it does not verify")
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ impl Place {
         let number = highest.saturating_add(1);
         let mut log = Log::create(&*self.files, &self.log(number), number, SALT)?;
         log.append(content)?;
-        let io = |error| Error::io("flush the folder of the records", error);
+        let io = |error| Error::io("cannot flush the folder of the records", error);
         self.files.sync_dir(&self.dir).map_err(io)?;
         let snapshot_bytes = content.len() as u64;
         Ok(Mirror { place: self.clone(), log, snapshot_bytes, is_stale: false })
@@ -184,7 +184,7 @@ impl Place {
     /// # Errors
     /// `Io`: some may be there at the next start.
     fn remove(&self, is_chosen: impl Fn(u64) -> bool) -> Result<()> {
-        let io = |error| Error::io("remove the copy of a table", error).with("table", &self.table);
+        let io = |error| Error::io("cannot remove the copy of a table", error).with("table", &self.table);
         let listed = self.files.list(&self.dir).map_err(io)?;
         let mut chosen: Vec<(u64, PathBuf)> = listed
             .iter()
@@ -283,9 +283,9 @@ fn apply(record: &[u8], table: &mut Table) -> Option<()> {
 
 /// The numbers of the logs of a table's copies, ascending.
 fn numbers(files: &dyn Files, dir: &Path, table: &str) -> Result<Vec<u64>> {
-    let listed = files
-        .list(dir)
-        .map_err(|error| Error::io("list the folder of the records", error).with("path", dir.display()))?;
+    let listed = files.list(dir).map_err(|error| {
+        Error::io("cannot list the folder of the records", error).with("path", dir.display())
+    })?;
     let number = |name: &str| -> Option<u64> {
         let number = name.strip_prefix(table)?.strip_prefix('.')?.strip_suffix(".log")?.parse().ok()?;
         // Others are not our names.

@@ -90,15 +90,16 @@ impl Records {
     /// Errors: `Corrupt` if the file is damaged (`likewise verify --repair` moves it aside), `Locked` if another
     /// process has it open, `Io` and `DiskFull` from the file system.
     pub fn open(dir: &Path) -> Result<Records> {
-        create_private_dir(dir).map_err(|error| Error::io("create the directory of the records", error))?;
+        create_private_dir(dir)
+            .map_err(|error| Error::io("cannot create the directory of the records", error))?;
         let path = dir.join(RECORDS_NAME);
         check_header(&path)?;
-        create_private_file(&path).map_err(|error| Error::io("create the records", error))?;
+        create_private_file(&path).map_err(|error| Error::io("cannot create the records", error))?;
         let database = guarded(|| {
             let backend = CopiedBackend::open(&path)?;
             Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
         });
-        let database = Arc::new(database.map_err(|error| failed("open the records", &path, error))?);
+        let database = Arc::new(database.map_err(|error| failed("cannot open the records", &path, error))?);
         let content = || encoded(&database, &path);
         let (mirror, mirrored) = Mirror::open(Arc::new(OsFiles), dir, MIRRORED, content)?;
         let (queue, inbox) = mpsc::channel();
@@ -106,7 +107,7 @@ impl Records {
         let writer = thread::Builder::new()
             .name("storage-records".into())
             .spawn(move || writer.run(&inbox))
-            .map_err(|error| Error::io("start the writer of the records", error))?;
+            .map_err(|error| Error::io("cannot start the writer of the records", error))?;
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
         let (queue, writer, mirrored) =
             (Mutex::new(Some(queue)), Mutex::new(Some(writer)), Mutex::new(mirrored));
@@ -209,7 +210,8 @@ impl Records {
                 Err(error) => Err(error.into()),
             }
         };
-        guarded(attempt).map_err(|error| failed("read a record", &self.path, error).with("table", table))
+        guarded(attempt)
+            .map_err(|error| failed("cannot read a record", &self.path, error).with("table", table))
     }
 }
 
@@ -224,16 +226,16 @@ impl Drop for Records {
 fn check_header(path: &Path) -> Result<()> {
     let is_there = path
         .try_exists()
-        .map_err(|error| Error::io("find the records", error).with("path", path.display()))?;
+        .map_err(|error| Error::io("cannot find the records", error).with("path", path.display()))?;
     if !is_there {
         // A copy of the header of a file that has gone would mark the next file as damaged.
         return remove_if_present(&OsFiles, &header_copy::path_of(path))
-            .map_err(|error| Error::io("remove the copy of the records' header", error));
+            .map_err(|error| Error::io("cannot remove the copy of the records' header", error));
     }
     match header_copy::check_header(path)? {
         HeaderState::Valid | HeaderState::OlderSlotDamaged(_) => Ok(()),
         HeaderState::Damaged(_) => {
-            let message = "open the records: their header is not that of the last commit";
+            let message = "cannot open the records: their header is not that of the last commit";
             Err(Error::new(Kind::Corrupt, message).with("path", path.display()))
         }
         HeaderState::Unknown(error) => {
@@ -261,11 +263,13 @@ impl Writer {
         while let Ok(first) = inbox.recv() {
             let group = gather(first, inbox);
             let result = match &self.failed {
-                Some(error) => Err(Error::new(Kind::Unavailable, "write records after a failed write")
-                    .with("path", self.path.display())
-                    .source(error.clone())),
+                Some(error) => {
+                    Err(Error::new(Kind::Unavailable, "cannot write records after a failed write")
+                        .with("path", self.path.display())
+                        .source(error.clone()))
+                }
                 None => self.mirror(&group).and_then(|()| {
-                    self.commit(&group).map_err(|error| failed("write records", &self.path, error))
+                    self.commit(&group).map_err(|error| failed("cannot write records", &self.path, error))
                 }),
             };
             if let (Err(error), None) = (&result, &self.failed) {
@@ -353,7 +357,7 @@ fn encoded(database: &Database, path: &Path) -> Result<Vec<u8>> {
         }
         Ok(bytes)
     });
-    encoded.map_err(|error| failed("read the table of which there is a copy", path, error))
+    encoded.map_err(|error| failed("cannot read a table that has a copy", path, error))
 }
 
 pub(crate) fn definition(table: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {

@@ -62,7 +62,7 @@ pub fn encode(segment: &Header, entries: &[IndexEntry]) -> Vec<u8> {
 /// Errors: `Corrupt` if anything disagrees: checksum, version, salt, number, count, order.
 pub fn decode(bytes: &[u8], segment: &Header) -> Result<Vec<IndexEntry>> {
     try_decode(bytes, segment)
-        .ok_or_else(|| Error::new(Kind::Corrupt, "read index file").with("segment", segment.number))
+        .ok_or_else(|| Error::new(Kind::Corrupt, "cannot read index file").with("segment", segment.number))
 }
 
 fn try_decode(bytes: &[u8], segment: &Header) -> Option<Vec<IndexEntry>> {

@@ -62,15 +62,15 @@ impl Manifest {
     ///
     /// Errors: `Format` for a version that is newer than this code, `Corrupt` for everything else.
     pub fn decode(bytes: &[u8]) -> Result<Manifest> {
-        let corrupt = || Error::new(Kind::Corrupt, "read manifest");
+        let corrupt = || Error::new(Kind::Corrupt, "cannot read manifest");
         if array_at(bytes, 0) != Some(MAGIC) || !has_valid_trailer(bytes) {
             return Err(corrupt());
         }
         match u32_at(bytes, 8) {
             Some(VERSION) => Manifest::try_decode(bytes).ok_or_else(corrupt),
-            Some(version) => {
-                Err(Error::new(Kind::Format, "read manifest").with("version", version).with("reads", VERSION))
-            }
+            Some(version) => Err(Error::new(Kind::Format, "cannot read manifest")
+                .with("version", version)
+                .with("reads", VERSION)),
             None => Err(corrupt()),
         }
     }

@@ -78,7 +78,7 @@ impl VectorStore {
     ) -> Result<(VectorStore, Recovery)> {
         options.validate()?;
         files.create_dir(dir).map_err(|error| {
-            Error::io("create the directory of the disk tier", error).with("path", dir.display())
+            Error::io("cannot create the directory of the disk tier", error).with("path", dir.display())
         })?;
         let recovered = recover(files.as_ref(), dir, options, clock.now())?;
         let Recovered { table, segments, unsealed, next_number, report } = recovered;
@@ -98,7 +98,7 @@ impl VectorStore {
         let started = thread::Builder::new()
             .name("storage-writer".into())
             .spawn(move || writer.run())
-            .map_err(|error| Error::io("start the writer of the disk tier", error))?;
+            .map_err(|error| Error::io("cannot start the writer of the disk tier", error))?;
         let scrubber = Scrubber::start(&shared)?;
         let room = usize::try_from(options.queue_bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
         let store = VectorStore {

@@ -73,10 +73,8 @@ fn in_range(key: &'static str, value: u64, min: u64, max: u64) -> Result<()> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(Error::new(Kind::Config, format!("use {key} of the disk tier"))
-        .with("value", value)
-        .with("at_least", min)
-        .with("at_most", max))
+    let range = if max == u64::MAX { format!("at least {min}") } else { format!("{min} to {max}") };
+    Err(Error::new(Kind::Config, format!("cache.disk.{key} must be {range}, got {value}")))
 }
 
 #[cfg(test)]

@@ -66,8 +66,9 @@ pub(crate) fn recover(
     options: &Options,
     now: UnixSeconds,
 ) -> Result<Recovered> {
-    let listed =
-        files.list(dir).map_err(|error| Error::io("list segments", error).with("path", dir.display()))?;
+    let listed = files
+        .list(dir)
+        .map_err(|error| Error::io("cannot list segments", error).with("path", dir.display()))?;
     let mut report = Recovery::default();
     let manifest = read_manifest(files, dir, &listed, &mut report)?;
     let mut found = Vec::new();
@@ -164,7 +165,7 @@ impl Loading<'_> {
     /// Seals a segment and writes its index file. What its slots hold must be durable before the index says so.
     fn rebuild_index(&mut self, segment: &OpenSegment, entries: &[IndexEntry]) {
         segment.seal(segment.header.created);
-        let flushed = segment.file.sync_data().map_err(|error| Error::io("flush segment", error));
+        let flushed = segment.file.sync_data().map_err(|error| Error::io("cannot flush segment", error));
         match flushed.and_then(|()| segment.write_index(self.files, entries)) {
             Ok(()) => self.report.rebuilt_indexes += 1,
             Err(error) => {
@@ -230,7 +231,7 @@ fn read_manifest(
         return Ok(None);
     }
     let manifest = read_all(files, &dir.join(MANIFEST_NAME), MANIFEST_BYTES_MAX)
-        .map_err(|error| Error::io("read manifest", error))
+        .map_err(|error| Error::io("cannot read manifest", error))
         .and_then(|bytes| Manifest::decode(&bytes));
     match manifest {
         Ok(manifest) => Ok(Some(manifest)),
@@ -270,11 +271,11 @@ fn open_one(
     let segment = OpenSegment::open(files, dir.join(segment_name(number)), options.read)?;
     let mistaken = |what: &str| Err(Error::new(Kind::Corrupt, what).with("path", segment.path.display()));
     if segment.header.number != number {
-        return mistaken("use a segment under another segment's name");
+        return mistaken("cannot use a segment under another segment's name");
     }
     match manifest.and_then(|manifest| manifest.find(number)) {
         Some(listing) if listing.salt != segment.header.salt => {
-            mistaken("use a segment that is not the one in the manifest")
+            mistaken("cannot use a segment that is not the one in the manifest")
         }
         Some(_) | None => Ok(segment),
     }

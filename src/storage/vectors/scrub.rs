@@ -50,7 +50,7 @@ impl Scrubber {
                     });
                 }
             })
-            .map_err(|error| Error::io("start the scrubber", error))?;
+            .map_err(|error| Error::io("cannot start the scrubber", error))?;
         Ok(Some(Scrubber { stop, thread: Mutex::new(Some(thread)) }))
     }
 

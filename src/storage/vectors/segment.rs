@@ -87,13 +87,13 @@ impl Header {
     ///
     /// Errors: `Format` for a version that is newer than this code, `Corrupt` for everything else.
     pub fn decode(page: &[u8]) -> Result<Header> {
-        let corrupt = || Error::new(Kind::Corrupt, "read segment header");
+        let corrupt = || Error::new(Kind::Corrupt, "cannot read segment header");
         if page.len() != HEADER_BYTES || array_at(page, 0) != Some(MAGIC) || !has_valid_trailer(page) {
             return Err(corrupt());
         }
         let version = u32_at(page, 8).ok_or_else(corrupt)?;
         if version != VERSION {
-            return Err(Error::new(Kind::Format, "read segment header")
+            return Err(Error::new(Kind::Format, "cannot read segment header")
                 .with("version", version)
                 .with("reads", VERSION));
         }

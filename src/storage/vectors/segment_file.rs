@@ -60,7 +60,7 @@ impl OpenSegment {
         read: ReadMode,
     ) -> Result<OpenSegment> {
         let path = dir.join(segment_name(header.number));
-        let failed = |error| Error::io("create segment", error).with("path", path.display());
+        let failed = |error| Error::io("cannot create segment", error).with("path", path.display());
         let file = files.create(&path, header.file_bytes()).map_err(failed)?;
         file.write_all_at(&header.encode(), 0).map_err(failed)?;
         file.sync_data().map_err(failed)?;
@@ -72,11 +72,11 @@ impl OpenSegment {
     /// Opens an existing file. A file that is shorter than its header says is read by system call only, because
     /// touching a mapping past the end of its file kills the process.
     pub(crate) fn open(files: &dyn Files, path: PathBuf, read: ReadMode) -> Result<OpenSegment> {
-        let failed = |error| Error::io("open segment", error).with("path", path.display());
+        let failed = |error| Error::io("cannot open segment", error).with("path", path.display());
         let file = files.open(&path).map_err(failed)?;
         let bytes = file.bytes().map_err(failed)?;
         if bytes < HEADER_BYTES as u64 {
-            return Err(Error::new(Kind::Corrupt, "read segment header")
+            return Err(Error::new(Kind::Corrupt, "cannot read segment header")
                 .with("path", path.display())
                 .with("bytes", bytes));
         }
@@ -96,7 +96,7 @@ impl OpenSegment {
         let is_mapped = read == ReadMode::Mmap && bytes >= header.file_bytes();
         let map = if is_mapped {
             file.map(header.file_bytes())
-                .map_err(|error| Error::io("map segment", error).with("path", path.display()))?
+                .map_err(|error| Error::io("cannot map segment", error).with("path", path.display()))?
         } else {
             None
         };
@@ -124,7 +124,7 @@ impl OpenSegment {
             return Ok(());
         }
         self.file.read_exact_at(buffer, offset).map_err(|error| {
-            Error::io("read slot", error).with("path", self.path.display()).with("offset", offset)
+            Error::io("cannot read slot", error).with("path", self.path.display()).with("offset", offset)
         })
     }
 
@@ -157,7 +157,7 @@ impl OpenSegment {
         let mut bytes = vec![0; slot_bytes.saturating_mul(count as usize)];
         self.file
             .read_exact_at(&mut bytes, self.header.slot_offset(first))
-            .map_err(|error| Error::io("scan segment", error).with("path", self.path.display()))?;
+            .map_err(|error| Error::io("cannot scan segment", error).with("path", self.path.display()))?;
         for (slot, bytes) in (first..).zip(bytes.chunks_exact(slot_bytes)) {
             match self.header.decode_slot(slot, bytes) {
                 Slot::Empty if slot >= scanned.flushed_slots => continue,
@@ -178,7 +178,7 @@ impl OpenSegment {
         let written = crate::storage::files::remove_if_present(files, &path)
             .and_then(|()| files.create(&path, bytes.len() as u64))
             .and_then(|file| file.write_all_at(&bytes, 0));
-        written.map_err(|error| Error::io("write index file", error).with("path", path.display()))?;
+        written.map_err(|error| Error::io("cannot write index file", error).with("path", path.display()))?;
         self.bytes.store(self.file_bytes.saturating_add(bytes.len() as u64), Ordering::Relaxed);
         Ok(())
     }

@@ -220,7 +220,7 @@ impl Writer {
         staged: &mut Vec<Location>,
     ) -> Result<usize> {
         let Some(active) = self.active.get_mut(&payload_bytes) else {
-            return Err(Error::new(Kind::Internal, "write without a segment"));
+            return Err(Error::new(Kind::Internal, "cannot write slots: there is no open segment"));
         };
         let slots_max = usize::try_from(GROUP_BYTES / slot_bytes(payload_bytes)).unwrap_or(1).max(1);
         let count = entries.len().min(active.room()).min(slots_max);
@@ -243,7 +243,7 @@ impl Writer {
         active.next_slot += count as u32;
         active.is_dirty = true;
         self.dirty_since.get_or_insert_with(Instant::now);
-        result.map_err(|error| self.fail(Some(payload_bytes), Error::io("write slots", error)))?;
+        result.map_err(|error| self.fail(Some(payload_bytes), Error::io("cannot write slots", error)))?;
         Ok(count)
     }
 
@@ -256,7 +256,7 @@ impl Writer {
             if let Some(active) = self.active.get_mut(&payload_bytes)
                 && let Err(error) = active.flush()
             {
-                result = Err(self.fail(Some(payload_bytes), Error::io("flush segment", error)));
+                result = Err(self.fail(Some(payload_bytes), Error::io("cannot flush segment", error)));
             }
         }
         result
@@ -294,7 +294,7 @@ impl Writer {
         let taken_max = self.next_number.saturating_add(TAKEN_NAMES_MAX);
         loop {
             let number = u32::try_from(self.next_number).map_err(|_| {
-                Error::new(Kind::Internal, "number another segment").with("next", self.next_number)
+                Error::new(Kind::Internal, "cannot number another segment").with("next", self.next_number)
             })?;
             self.next_number += 1;
             let Shared { files, dir, options, .. } = &*self.shared;
@@ -313,7 +313,7 @@ impl Writer {
         if active.is_dirty
             && let Err(error) = active.flush()
         {
-            return Err(self.fail(Some(payload_bytes), Error::io("flush segment", error)));
+            return Err(self.fail(Some(payload_bytes), Error::io("cannot flush segment", error)));
         }
         if let Some(mut active) = self.active.remove(&payload_bytes) {
             active.sync_mark();
@@ -372,7 +372,7 @@ impl Writer {
             .and_then(|()| remove_if_present(files.as_ref(), &victim.index_path()))
             .and_then(|()| remove_if_present(files.as_ref(), &victim.mark_path()));
         removed.map_err(|error| {
-            let error = Error::io("remove segment", error).with("path", victim.path.display());
+            let error = Error::io("cannot remove segment", error).with("path", victim.path.display());
             self.fail(None, error)
         })
     }

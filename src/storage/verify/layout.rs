@@ -48,7 +48,7 @@ pub(super) fn misplaced(root: &Path) -> Result<Vec<PathBuf>> {
 
 /// The names in `dir` of which `is_misplaced` says so, given whether they are something else than a file.
 fn misplaced_in(dir: &Path, is_misplaced: impl Fn(&str, bool) -> bool) -> Result<Vec<PathBuf>> {
-    let io = |error| Error::io("list a directory", error).with("path", dir.display());
+    let io = |error| Error::io("cannot list a directory", error).with("path", dir.display());
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();

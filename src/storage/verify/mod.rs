@@ -79,7 +79,8 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
     }
     let vectors = vectors_in(root);
     if layout::is_used(root) {
-        create_private_dir(&vectors).map_err(|error| Error::io("create the folder of the vectors", error))?;
+        create_private_dir(&vectors)
+            .map_err(|error| Error::io("cannot create the folder of the vectors", error))?;
         recover(&OsFiles, &vectors, &Options::default(), SystemClock.now())?;
     }
     let place = collections_at(root);
@@ -95,7 +96,7 @@ pub fn repair(root: &Path) -> Result<(Report, Report)> {
 
 fn lock_existing(root: &Path) -> Result<Lock> {
     if !root.is_dir() {
-        return Err(Error::new(Kind::NotFound, "find the data directory").with("path", root.display()));
+        return Err(Error::new(Kind::NotFound, "cannot find the data directory").with("path", root.display()));
     }
     Lock::take(root)
 }
@@ -106,14 +107,15 @@ fn move_aside(root: &Path, aside: &Path, file: &Path) -> Result<()> {
         return Ok(());
     }
     let to = place_aside(aside, file)?;
-    fs::rename(&from, &to).map_err(|error| Error::io("move a damaged file aside", error))
+    fs::rename(&from, &to).map_err(|error| Error::io("cannot move a damaged file aside", error))
 }
 
 /// Where a damaged file goes.
 fn place_aside(aside: &Path, file: &Path) -> Result<PathBuf> {
     let to = aside.join(file);
     let (Some(folder), Some(name)) = (to.parent(), to.file_name()) else { return Ok(to) };
-    create_private_dir(folder).map_err(|error| Error::io("create a folder for damaged files", error))?;
+    create_private_dir(folder)
+        .map_err(|error| Error::io("cannot create a folder for damaged files", error))?;
     Ok(layout::unused(folder, name))
 }
 

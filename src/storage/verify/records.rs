@@ -32,7 +32,7 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let bytes = fs::metadata(&path)
-        .map_err(|error| Error::io("read the records", error).with("path", path.display()))?
+        .map_err(|error| Error::io("cannot read the records", error).with("path", path.display()))?
         .len();
     if bytes == 0 && is_used(root) {
         report.add(file, State::Damaged, "empty");
@@ -47,7 +47,7 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         Ok((is_whole, count_bad_objects(&database)?))
     });
     let ends_within_a_page = Overlay::ends_within_a_page(&path)
-        .map_err(|error| Error::io("read the records", error).with("path", path.display()))?;
+        .map_err(|error| Error::io("cannot read the records", error).with("path", path.display()))?;
     match checked {
         Ok(_) if ends_within_a_page => report.add(file, State::Damaged, "it ends within a page"),
         Ok((_, bad)) if bad > 0 => {
@@ -59,7 +59,7 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         }
         Ok((false, _)) => report.add(file, State::Note, "was left by a crash; the next start settles it"),
         Err(error) => {
-            let error = failed("check the records", &path, error);
+            let error = failed("cannot check the records", &path, error);
             if matches!(error.kind(), Kind::Locked | Kind::Format) {
                 return Err(error);
             }
@@ -133,7 +133,7 @@ fn was_closed(path: &Path) -> Result<bool> {
             found
         })
     });
-    read.map_err(|error| Error::io("read the records", error).with("path", path.display()))?;
+    read.map_err(|error| Error::io("cannot read the records", error).with("path", path.display()))?;
     Ok(byte & NOT_CLOSED == 0)
 }
 

@@ -75,7 +75,7 @@ impl fmt::Display for Salvaged {
 /// place. A file of which nothing can be read leaves an empty one.
 pub(super) fn salvage(path: &Path) -> Result<Salvaged> {
     let to = draft_of(path);
-    let io = |error| Error::io("write salvaged records", error).with("path", to.display());
+    let io = |error| Error::io("cannot write salvaged records", error).with("path", to.display());
     if let Some(folder) = to.parent() {
         create_private_dir(folder).map_err(io)?;
     }
@@ -91,13 +91,13 @@ pub(super) fn salvage(path: &Path) -> Result<Salvaged> {
         let target = Database::create(&to)?;
         fill(&source, &target, mirrored, &mut salvaged)
     });
-    written.map_err(|error| failed("write salvaged records", &to, error))?;
+    written.map_err(|error| failed("cannot write salvaged records", &to, error))?;
     Ok(salvaged)
 }
 
 /// Gives the salvaged records their name.
 pub(super) fn publish_salvaged(path: &Path) -> Result<()> {
-    let io = |error| Error::io("put salvaged records in place", error).with("path", path.display());
+    let io = |error| Error::io("cannot put salvaged records in place", error).with("path", path.display());
     fs::rename(draft_of(path), path).map_err(io)?;
     let folder = path.parent().unwrap_or(path);
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)

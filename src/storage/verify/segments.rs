@@ -27,7 +27,7 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let folder = Path::new("vectors");
-    let listed = OsFiles.list(&dir).map_err(|error| Error::io("list segments", error))?;
+    let listed = OsFiles.list(&dir).map_err(|error| Error::io("cannot list segments", error))?;
     let manifest = check_manifest(&dir, &folder.join(MANIFEST_NAME), report)?;
     let mut numbers = Vec::new();
     for file in &listed {
@@ -75,7 +75,7 @@ fn check_manifest(dir: &Path, name: &Path, report: &mut Report) -> Result<Option
         return Ok(None);
     }
     let manifest = read_all(&OsFiles, &path, MANIFEST_BYTES_MAX)
-        .map_err(|error| Error::io("read manifest", error))
+        .map_err(|error| Error::io("cannot read manifest", error))
         .and_then(|bytes| Manifest::decode(&bytes));
     match manifest {
         Ok(manifest) => {
@@ -171,7 +171,7 @@ fn check_segment(
 
 /// Whether a file has nothing but zeros in the place of slots: it never held an entry.
 fn is_without_slots(path: &Path) -> Result<bool> {
-    let failed = |error| Error::io("read a segment", error).with("path", path.display());
+    let failed = |error| Error::io("cannot read a segment", error).with("path", path.display());
     let mut file = fs::File::open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(HEADER_BYTES as u64)).map_err(failed)?;
     let mut bytes = vec![0; READ_BYTES];

@@ -45,7 +45,7 @@ impl Log {
     /// # Errors
     /// `Io`, `DiskFull`.
     pub(crate) fn create(files: &dyn Files, path: &Path, number: u64, salt: [u8; 16]) -> Result<Log> {
-        let file = files.create(path, 0).map_err(|error| Error::io("create a log", error))?;
+        let file = files.create(path, 0).map_err(|error| Error::io("cannot create a log", error))?;
         let owner = Owner { number, salt };
         let mark = create_mark(files, path, owner);
         Ok(Log { file, owner, end: 0, mark })
@@ -57,7 +57,7 @@ impl Log {
     /// # Errors
     /// `Io`, also if there is none: its name was durable before anything was acknowledged in it.
     pub(crate) fn open(files: &dyn Files, path: &Path, number: u64, salt: [u8; 16]) -> Result<(Log, Replay)> {
-        let failed = |error| Error::io("read a log", error).with("path", path.display());
+        let failed = |error| Error::io("cannot read a log", error).with("path", path.display());
         let owner = Owner { number, salt };
         let acknowledged = match end_mark::read(files, &mark_path(path), owner) {
             Err(error) if error.kind() == Kind::Format => return Err(error),
@@ -125,7 +125,7 @@ impl Log {
     ///
     /// Cost: one write, one flush, and one write of the mark.
     pub(crate) fn append(&mut self, body: &[u8]) -> Result<()> {
-        let failed = |error| Error::io("append to a log", error);
+        let failed = |error| Error::io("cannot append to a log", error);
         let length = u32::try_from(body.len())
             .map_err(|_| Error::new(Kind::TooLarge, "a record of a log has less than 4 GiB"))?;
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
@@ -161,7 +161,7 @@ fn create_mark(files: &dyn Files, log: &Path, owner: Owner) -> Option<EndMark> {
 }
 
 fn bytes_of(files: &dyn Files, path: &Path) -> Result<Bytes> {
-    let failed = |error| Error::io("read a log", error).with("path", path.display());
+    let failed = |error| Error::io("cannot read a log", error).with("path", path.display());
     Ok(Bytes::from(read_all(files, path, LOG_BYTES_MAX).map_err(failed)?))
 }
 
