@@ -170,7 +170,7 @@ fn what_was_loaded_before_an_invalidation_is_not_served_after_it() {
             for mode in [Mode::Soft, Mode::Hard] {
                 let present = origin.fetch_add(1, Ordering::SeqCst) + 1;
                 tokens += 2;
-                let bump = Bump { subjects: &[TAG], tokens: vec![tokens], spare: tokens + 1, mode };
+                let bump = Bump { subjects: &[TAG], tokens: vec![tokens], spares: [tokens + 1; 2], mode };
                 current.bump(bump, |changes| assert_eq!(changes.len(), 1));
                 if let Some(entry) = memory.get(&key(1)) {
                     let value = u64::from_le_bytes(entry.value[..].try_into().unwrap());
