@@ -1,6 +1,7 @@
 // What each fuzz target does with its bytes. The targets include this file, and so does a test that runs the
 // committed corpus through it with the stable toolchain.
 
+use likewise::cache::entry_codec;
 use likewise::dialects::chat_completions::{ChatCompletions, ChunkAssembler, parse, read_reply};
 use likewise::dialects::choices::ChunkReplay;
 use likewise::dialects::{Assembler as _, Replay as _};
@@ -11,7 +12,7 @@ use likewise::service::answers::StoredAnswer;
 use likewise::sse::{Event, Events};
 use likewise::storage::collections;
 use likewise::storage::directory::decode_format;
-use likewise::storage::objects::{decode_head, decode_record, encode_head};
+use likewise::storage::objects::Record;
 use likewise::storage::vectors::index_file;
 use likewise::storage::vectors::manifest::Manifest;
 use likewise::storage::vectors::segment::{HEADER_BYTES, Header, Slot};
@@ -103,7 +104,8 @@ pub(crate) fn manifest(data: &[u8]) {
 /// An object's record, as it is and with checksums that hold.
 pub(crate) fn object(data: &[u8]) {
     let key = Key([7; 32]);
-    let _ = (decode_head(&key, data), decode_record(&key, data));
+    let decode = |bytes: &[u8]| entry_codec::decode(&Record::read(&key, bytes.to_vec())?);
+    let _ = (entry_codec::decode_head(data), decode(data));
     let mut record = data.to_vec();
     record.resize(record.len().max(40), 0);
     let count = |at: usize| usize::from(u16::from_le_bytes([record[at], record[at + 1]]));
@@ -115,9 +117,9 @@ pub(crate) fn object(data: &[u8]) {
     record[32..36].copy_from_slice(&value_checksum.to_le_bytes());
     let head_checksum = crc32c::crc32c_append(crc32c::crc32c(&key.0), &record[..head_end]);
     record[head_end..head_end + 4].copy_from_slice(&head_checksum.to_le_bytes());
-    if let Some(entry) = decode_record(&key, &record) {
-        let again = encode_head(&key, &entry).expect("it fitted before");
-        assert!(decode_head(&key, &again).is_some_and(|head| head.meta == entry.meta));
+    if let Some(entry) = decode(&record) {
+        let again = entry_codec::encode(&key, &entry).expect("it fitted before");
+        assert!(entry_codec::decode(&again).is_some_and(|same| same == entry));
     }
 }
 

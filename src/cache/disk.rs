@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 
 use super::blocking_readers::BlockingReaders;
-use super::compression;
 use super::metrics::{CacheMetrics, TierMetrics};
 use super::policy::Namespace;
 use super::tier::{Choice, Tier, TierStats};
+use super::{compression, entry_codec};
 use crate::domain::{Codec, Entry, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
+use crate::storage::objects::Record;
 use crate::storage::{ObjectStore, VectorStore};
 
 impl TierMetrics {
@@ -175,6 +176,20 @@ impl ObjectTier {
     }
 }
 
+fn encoded(key: &Key, entry: &Entry) -> Result<Record> {
+    entry_codec::encode(key, entry).ok_or_else(|| {
+        let message =
+            "cannot store an object with more tags or a longer content type than a record has room for";
+        Error::new(Kind::TooLarge, message).with("bytes", entry.value.len())
+    })
+}
+
+fn decoded(key: &Key, record: &Record) -> Result<Entry> {
+    entry_codec::decode(record).ok_or_else(|| {
+        Error::new(Kind::Corrupt, "cannot decode the record of an object").with("key", format!("{key:?}"))
+    })
+}
+
 impl Tier for ObjectTier {
     fn name(&self) -> TierName {
         TierName::Disk
@@ -193,9 +208,9 @@ impl Tier for ObjectTier {
             }
             let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
             let value_bytes_max = namespace.policy.value_bytes_max;
-            let read_one = move |key: &Key| match store.get(key) {
-                Ok(Some(compressed)) => compression::decompress(value_bytes_max, compressed).map(Some),
-                other => other,
+            let read_one = move |key: &Key| match store.get(key)? {
+                Some(record) => compression::decompress(value_bytes_max, decoded(key, &record)?).map(Some),
+                None => Ok(None),
             };
             let read = move || keys.iter().map(|key| metrics.count_read(read_one(key))).collect();
             self.readers.run(read).await.unwrap_or_else(|| vec![None; count])
@@ -208,9 +223,13 @@ impl Tier for ObjectTier {
         entries: Vec<(Key, Arc<Entry>)>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let compress = |(key, entry)| (key, compression::compress(&namespace.policy, &entry));
-            let compressed: Vec<_> = entries.into_iter().map(compress).collect();
-            self.store.put_many(&compressed).await.inspect_err(|_| _ = self.metrics.errors.inc())
+            let encode =
+                |(key, entry)| Ok((key, encoded(&key, &compression::compress(&namespace.policy, &entry))?));
+            let put = async {
+                let records = entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
+                self.store.put_many(records).await
+            };
+            put.await.inspect_err(|_| _ = self.metrics.errors.inc())
         })
     }
 
@@ -223,15 +242,21 @@ impl Tier for ObjectTier {
     fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
         Box::pin(async move {
             let store = Arc::clone(&self.store);
-            let read = self.readers.run(move || store.meta(&key)).await;
-            read.unwrap_or(Ok(None)).map(|meta| meta.map(|meta| meta.namespace))
+            let read = self.readers.run(move || store.head(&key)).await;
+            let namespace = |head: Vec<u8>| entry_codec::decode_head(&head).map(|meta| meta.namespace);
+            Ok(read.unwrap_or(Ok(None))?.and_then(namespace))
         })
     }
 
     fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(async move {
             let store = Arc::clone(&self.store);
-            let counted = self.readers.run(move || store.count(&*choice)).await;
+            let counted = self
+                .readers
+                .run(move || {
+                    store.count(&|head| entry_codec::decode_head(head).is_some_and(|meta| choice(&meta)))
+                })
+                .await;
             counted.unwrap_or(Ok(0)).map(Some)
         })
     }

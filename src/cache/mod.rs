@@ -8,6 +8,7 @@
 mod blocking_readers;
 mod compression;
 mod disk;
+pub mod entry_codec;
 mod freshness;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;

@@ -11,11 +11,11 @@
 //!
 //! `docs/store-format.md` shows every byte, `docs/durability.md` what survives which fault.
 
-mod codec;
+pub(crate) mod codec;
 pub mod collections;
 pub mod directory;
 pub mod files;
-mod le_bytes;
+pub(crate) mod le_bytes;
 mod metrics;
 pub mod objects;
 pub mod records;

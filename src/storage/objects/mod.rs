@@ -1,9 +1,10 @@
-//! The store of objects: entries of any length with all their metadata, as small records, always durable.
+//! The store of objects: entries of any length as small records, always durable. `src/cache/entry_codec.rs` encodes them; the
+//! store reads the frame only.
 //!
 //! Each object is one record, head and value together, and its head once more in a table of heads, which is what is
 //! read when the store opens and when entries are counted. Both are written in one transaction.
 
-mod head;
+mod frame;
 mod index;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +12,10 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-pub use head::{Head, decode_head, decode_record, encode_head};
+pub use frame::{HEAD_FIXED_BYTES, Record, RecordFrame, TAG_BYTES};
 
 use self::index::{Index, Row};
-use crate::domain::{Clock, Entry, EntryMeta, Key, UnixSeconds};
+use crate::domain::{Clock, Key, UnixSeconds};
 use crate::error::{Error, Kind, Result};
 use crate::storage::metrics::StorageMetrics;
 use crate::storage::records::{Change, Records};
@@ -86,8 +87,9 @@ impl ObjectStore {
         let mut index = Index::default();
         let mut bad = 0;
         each_head(&records, |key, head| {
-            bad += u64::from(head.is_none());
-            index.put(row_of(key, head.as_ref()));
+            let frame = RecordFrame::read(&key, head);
+            bad += u64::from(frame.is_none());
+            index.put(row_of(key, frame.as_ref()));
         })?;
         metrics.corrupt_slots.inc_by(bad);
         Ok(ObjectStore {
@@ -105,31 +107,31 @@ impl ObjectStore {
         self.is_on() && lock(&self.index).contains(key)
     }
 
-    /// The object of the key. Blocks. A record that does not verify is a miss and is counted.
+    /// The record of the key. Blocks. One that does not verify is a miss and is counted.
     ///
     /// Errors: `Io`, `Corrupt`.
-    pub fn get(&self, key: &Key) -> Result<Option<Entry>> {
+    pub fn get(&self, key: &Key) -> Result<Option<Record>> {
         if !self.contains(key) {
             return Ok(None);
         }
-        let Some(record) = self.records.get(OBJECTS, &key.0)? else { return Ok(None) };
-        let entry = decode_record(key, &record);
-        if entry.is_none() {
+        let Some(bytes) = self.records.get(OBJECTS, &key.0)? else { return Ok(None) };
+        let record = Record::read(key, bytes);
+        if record.is_none() {
             self.metrics.corrupt_slots.inc();
             tracing::warn!(?key, "an object's record does not verify");
         }
-        Ok(entry)
+        Ok(record)
     }
 
-    /// The metadata of the object of the key. Blocks. `None` for a head that does not verify.
+    /// The head of the record of the key. Blocks. `None` for one that does not verify.
     ///
     /// Errors: `Io`, `Corrupt`.
-    pub fn meta(&self, key: &Key) -> Result<Option<EntryMeta>> {
+    pub fn head(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         if !self.contains(key) {
             return Ok(None);
         }
         let head = self.records.get(HEADS, &key.0)?;
-        Ok(head.and_then(|head| decode_head(key, &head)).map(|head| head.meta))
+        Ok(head.filter(|head| RecordFrame::read(key, head).is_some()))
     }
 
     /// Writes objects, all or none, each in the place of the one of its key, and returns when they survive a loss of
@@ -139,20 +141,17 @@ impl ObjectStore {
     /// and `Corrupt` if the write failed, which turns the store off; `Unavailable` once it is off.
     ///
     /// Cancel safety: dropping the future before it has room in the queue changes nothing; after that, everything.
-    pub async fn put_many(&self, entries: &[(Key, Arc<Entry>)]) -> Result<()> {
+    pub async fn put_many(&self, records: Vec<(Key, Record)>) -> Result<()> {
         self.check_is_on()?;
-        let records =
-            entries.iter().map(|(key, entry)| self.record(key, entry)).collect::<Result<Vec<_>>>()?;
-        let bytes = records.iter().map(|(row, _, _)| row.bytes as usize).sum();
-        let room = self.records.reserve(bytes).await?;
+        let rows = records.iter().map(|(key, record)| self.row(key, record)).collect::<Result<Vec<Row>>>()?;
+        let room = self.records.reserve(rows.iter().map(|row| row.bytes as usize).sum()).await?;
         let pending = {
             let mut index = lock(&self.index);
-            let rows: Vec<Row> = records.iter().map(|(row, _, _)| *row).collect();
             let gone = self.make_room(&mut index, &rows);
             let mut changes: Vec<Change> = gone.iter().flat_map(deletions).collect();
-            for (row, head, record) in records {
-                changes.push(Change::put(HEADS, row.key.0, head));
-                changes.push(Change::put(OBJECTS, row.key.0, record));
+            for (key, record) in records {
+                changes.push(Change::put(HEADS, key.0, record.head().to_vec()));
+                changes.push(Change::put(OBJECTS, key.0, record.into_bytes()));
             }
             // Submitted under the lock, so that the table and the disk see changes of one key in one order.
             self.records.submit(room, changes)
@@ -178,15 +177,15 @@ impl ObjectStore {
         self.settle(pending?.durable().await)
     }
 
-    /// How many objects `is_wanted`. Blocks.
+    /// How many objects have a head that `is_wanted`, among those that verify. Blocks.
     ///
     /// Errors: `Io`, `Corrupt`.
     ///
     /// Cost: reads every head.
-    pub fn count(&self, is_wanted: &dyn Fn(&EntryMeta) -> bool) -> Result<u64> {
+    pub fn count(&self, is_wanted: &dyn Fn(&[u8]) -> bool) -> Result<u64> {
         let mut count = 0;
-        each_head(&self.records, |_, head| {
-            count += u64::from(head.is_some_and(|head| is_wanted(&head.meta)));
+        each_head(&self.records, |key, head| {
+            count += u64::from(RecordFrame::read(&key, head).is_some() && is_wanted(head));
         })?;
         Ok(count)
     }
@@ -210,24 +209,17 @@ impl ObjectStore {
         Err(Error::new(Kind::Unavailable, "the store of objects has turned itself off until the next start"))
     }
 
-    /// The row, the head and the whole record of an entry.
-    fn record(&self, key: &Key, entry: &Entry) -> Result<(Row, Vec<u8>, Vec<u8>)> {
-        let too_large = || {
-            Error::new(
-                Kind::TooLarge,
-                "cannot store an object that would fill an eighth of the disk's budget",
-            )
-            .with("bytes", entry.value.len())
-            .with("budget", self.bytes_max)
-        };
-        let head = encode_head(key, entry).ok_or_else(too_large)?;
-        let bytes = bytes_taken(head.len(), entry.value.len());
-        if u64::from(bytes) > self.bytes_max / BUDGET_SHARE {
-            return Err(too_large());
+    fn row(&self, key: &Key, record: &Record) -> Result<Row> {
+        let row = row_of(*key, Some(record.frame()));
+        if u64::from(row.bytes) <= self.bytes_max / BUDGET_SHARE {
+            return Ok(row);
         }
-        let row = Row { key: *key, created: entry.meta.created, end: entry.meta.stale_until, bytes };
-        let record = [head.as_slice(), &entry.value].concat();
-        Ok((row, head, record))
+        Err(Error::new(
+            Kind::TooLarge,
+            "cannot store an object that would fill an eighth of the disk's budget",
+        )
+        .with("bytes", record.value().len())
+        .with("budget", self.bytes_max))
     }
 
     /// Enters rows into the table and returns the keys that had to go for them.
@@ -266,20 +258,20 @@ fn bytes_taken(head_bytes: usize, value_bytes: usize) -> u32 {
 }
 
 /// A head that does not verify ends at once: it is the first to make room.
-fn row_of(key: Key, head: Option<&Head>) -> Row {
-    match head {
-        Some(head) => Row {
+fn row_of(key: Key, frame: Option<&RecordFrame>) -> Row {
+    match frame {
+        Some(frame) => Row {
             key,
-            created: head.meta.created,
-            end: head.meta.stale_until,
-            bytes: bytes_taken(head.bytes, head.value_bytes as usize),
+            created: frame.created,
+            end: frame.end,
+            bytes: bytes_taken(frame.head_bytes, frame.value_bytes as usize),
         },
         None => Row { key, created: UnixSeconds(0), end: UnixSeconds(0), bytes: bytes_taken(0, 0) },
     }
 }
 
 /// Visits every head, in chunks, so that no long read holds back what writers free.
-fn each_head(records: &Records, mut visit: impl FnMut(Key, Option<Head>)) -> Result<()> {
+fn each_head(records: &Records, mut visit: impl FnMut(Key, &[u8])) -> Result<()> {
     let mut from = Vec::new();
     loop {
         let chunk = records.range(HEADS, &from, CHUNK)?;
@@ -289,7 +281,7 @@ fn each_head(records: &Records, mut visit: impl FnMut(Key, Option<Head>)) -> Res
         for (key, head) in &chunk {
             // A key of another length was written by no version of this program.
             if let Ok(key) = <[u8; 32]>::try_from(key.as_slice()) {
-                visit(Key(key), decode_head(&Key(key), head));
+                visit(Key(key), head);
             }
         }
     }

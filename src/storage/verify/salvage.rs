@@ -17,7 +17,7 @@ use redb::{
 use crate::domain::Key;
 use crate::error::{Error, Result};
 use crate::storage::files::{OsFiles, create_private_dir};
-use crate::storage::objects::{HEADS, OBJECTS, decode_head, decode_record};
+use crate::storage::objects::{HEADS, OBJECTS, RecordFrame};
 use crate::storage::records::header_copy::{self, HeaderState};
 use crate::storage::records::mirror::{self, Table};
 use crate::storage::records::overlay::Overlay;
@@ -256,7 +256,7 @@ fn fill_objects(
 /// The head that a record begins with.
 fn head_in<'a>(key: &[u8], record: &'a [u8]) -> Option<&'a [u8]> {
     let key = Key(<[u8; 32]>::try_from(key).ok()?);
-    record.get(..decode_head(&key, record)?.bytes)
+    record.get(..RecordFrame::read(&key, record)?.head_bytes)
 }
 
 /// Reads a table forwards until something in the way cannot be read, then backwards to it. Returns the records for which
@@ -337,5 +337,5 @@ impl<'a> Batch<'a> {
 /// Whether a record verifies and begins with the head that the other table has of it.
 pub(super) fn is_good(key: &[u8], record: &[u8], head: Option<&[u8]>) -> bool {
     let Ok(key) = <[u8; 32]>::try_from(key).map(Key) else { return false };
-    head.is_some_and(|head| record.starts_with(head)) && decode_record(&key, record).is_some()
+    head.is_some_and(|head| record.starts_with(head)) && RecordFrame::of_record(&key, record).is_some()
 }

@@ -4,10 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use likewise::domain::{Codec, Entry, EntryMeta, ManualClock, NamespaceId, Subject, TagToken, UnixSeconds};
+use likewise::cache::entry_codec;
+use likewise::domain::{
+    Codec, Entry, EntryMeta, Key, ManualClock, NamespaceId, Subject, TagToken, UnixSeconds,
+};
 use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
-use likewise::storage::objects::Options;
+use likewise::storage::objects::{Options, Record};
 use likewise::storage::records::RECORDS_NAME;
 use likewise::storage::{ObjectStore, Records};
 
@@ -39,8 +42,24 @@ fn object(version: u64, bytes: usize, ends: u32) -> Arc<Entry> {
     Arc::new(Entry { meta, value: value.into() })
 }
 
+fn record(n: u64, object: &Entry) -> (Key, Record) {
+    (key(n), entry_codec::encode(&key(n), object).unwrap())
+}
+
 fn put(store: &ObjectStore, n: u64, object: Arc<Entry>) -> Result<()> {
-    wait(store.put_many(&[(key(n), object)]))
+    wait(store.put_many(vec![record(n, &object)]))
+}
+
+fn get(store: &ObjectStore, n: u64) -> Result<Option<Entry>> {
+    Ok(store.get(&key(n))?.map(|record| entry_codec::decode(&record).unwrap()))
+}
+
+fn meta(store: &ObjectStore, n: u64) -> Option<EntryMeta> {
+    store.head(&key(n)).unwrap().map(|head| entry_codec::decode_head(&head).unwrap())
+}
+
+fn count(store: &ObjectStore, is_wanted: impl Fn(&EntryMeta) -> bool) -> u64 {
+    store.count(&|head| is_wanted(&entry_codec::decode_head(head).unwrap())).unwrap()
 }
 
 #[test]
@@ -48,19 +67,19 @@ fn objects_are_found_replaced_counted_and_removed_also_after_a_restart() {
     let dir = TempDir::new("objects");
     {
         let (store, _) = open(dir.path(), 1 << 30).unwrap();
-        wait(store.put_many(&(0..10).map(|n| (key(n), object(n, 100, 9000))).collect::<Vec<_>>())).unwrap();
+        wait(store.put_many((0..10).map(|n| record(n, &object(n, 100, 9000))).collect())).unwrap();
         put(&store, 3, object(33, 5000, 9000)).unwrap();
         wait(store.remove_many(&[key(4), key(400)])).unwrap();
     }
     let (store, _) = open(dir.path(), 1 << 30).unwrap();
     assert_eq!(store.stats().entries, 9);
-    assert_eq!(store.get(&key(3)).unwrap(), Some((*object(33, 5000, 9000)).clone()));
-    assert_eq!(store.get(&key(4)).unwrap(), None);
-    assert_eq!(store.count(&|meta| meta.tags[0].tag == Subject(33)).unwrap(), 1);
-    assert_eq!(store.count(&|meta| meta.namespace == namespace(3)).unwrap(), 9);
-    assert_eq!(store.count(&|meta| meta.namespace == namespace(5)).unwrap(), 0);
-    assert_eq!(store.meta(&key(3)).unwrap(), Some(object(33, 5000, 9000).meta.clone()));
-    assert_eq!(store.meta(&key(4)).unwrap(), None);
+    assert_eq!(get(&store, 3).unwrap(), Some((*object(33, 5000, 9000)).clone()));
+    assert_eq!(get(&store, 4).unwrap(), None);
+    assert_eq!(count(&store, |meta| meta.tags[0].tag == Subject(33)), 1);
+    assert_eq!(count(&store, |meta| meta.namespace == namespace(3)), 9);
+    assert_eq!(count(&store, |meta| meta.namespace == namespace(5)), 0);
+    assert_eq!(meta(&store, 3), Some(object(33, 5000, 9000).meta.clone()));
+    assert_eq!(meta(&store, 4), None);
 }
 
 #[test]
@@ -70,7 +89,7 @@ fn the_budget_holds_and_what_ends_soonest_goes_first() {
     for n in 0..300 {
         put(&store, n, object(n, 1000, if n.is_multiple_of(2) { 2000 } else { 9000 })).unwrap();
         assert!(store.stats().bytes <= 100_000, "after {n}: {:?}", store.stats());
-        assert!(store.get(&key(n)).unwrap().is_some(), "what was just put is there");
+        assert!(get(&store, n).unwrap().is_some(), "what was just put is there");
     }
     let lasting = (0..300).filter(|n| n % 2 == 1 && store.contains(&key(*n))).count();
     let passing = (0..300).filter(|n| n % 2 == 0 && store.contains(&key(*n))).count();
@@ -101,7 +120,7 @@ fn a_flipped_byte_is_a_value_or_a_miss_or_a_file_that_does_not_open() {
         let Ok((store, _)) = open(dir.path(), 1 << 30) else { continue };
         opened += 1;
         for n in 0..64 {
-            match store.get(&key(n)) {
+            match get(&store, n) {
                 Ok(Some(found)) => assert_eq!(found, *object(n, 500, 9000), "byte {at}"),
                 Ok(None) | Err(_) => missed += 1,
             }
@@ -125,12 +144,12 @@ fn a_full_disk_turns_the_store_off_and_loses_nothing() {
     assert_eq!(error.kind(), Kind::DiskFull);
     assert!(acknowledged >= 20, "{acknowledged}");
     assert!(!store.stats().is_on);
-    assert_eq!(store.get(&key(0)).unwrap(), None, "what the disk holds is not known");
+    assert_eq!(get(&store, 0).unwrap(), None, "what the disk holds is not known");
     assert_eq!(put(&store, 0, object(0, 8, 9000)).unwrap_err().kind(), Kind::Unavailable);
     drop(store);
     let (store, _) = open(dir.path(), 1 << 30).unwrap();
     for n in 0..acknowledged {
-        let found = store.get(&key(n)).unwrap();
+        let found = get(&store, n).unwrap();
         assert!(found.is_some_and(|found| found == *object(n, 30_000, 9000)), "object {n}");
     }
 }
