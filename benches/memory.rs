@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use likewise::cache::{Budget, Eviction, MemoryOptions, MemoryTier};
-use likewise::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Subject, TagToken, UnixSeconds};
+use likewise::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, TagToken, UnixSeconds};
 use likewise::metrics::{resident_bytes, unexported};
 use likewise_benches::print_circumstances;
 
@@ -116,7 +116,7 @@ fn work(
 /// An entry with a random number of tags, with a media type or without.
 fn entry(random: u64, size: impl Fn(f64) -> usize) -> Arc<Entry> {
     let bytes = size((random >> 32) as f64 / f64::from(u32::MAX));
-    let tags = (0..random % 5).map(|n| TagToken { tag: Subject(n), token: random }).collect();
+    let tags = (0..random % 5).map(|n| TagToken { tag: InvalidationId(n), token: random }).collect();
     let content_type = if random & 8 == 0 { "" } else { "application/json" };
     let meta = EntryMeta {
         tags,

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
 use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, ModelRegistry, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
-use crate::http::{self, Parts, Readiness, Server, State};
+use crate::http::{self, Readiness, RouterParts, Server, State};
 use crate::search::{Catalog, Program};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::storage::collections::Place;
@@ -300,7 +300,7 @@ pub async fn serve(
     let readiness = Arc::new(Readiness::default());
     let router = http::router(
         &config.http,
-        Parts {
+        RouterParts {
             embeddings: Arc::clone(&engine.embeddings),
             objects: Arc::clone(&engine.objects),
             invalidation: Arc::clone(&engine.invalidation),

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use crate::domain::{ContentCoding, Entry, EntryMeta, Key, NamespaceId, Subject, TagToken, UnixSeconds};
+use crate::domain::{
+    ContentCoding, Entry, EntryMeta, InvalidationId, Key, NamespaceId, TagToken, UnixSeconds,
+};
 use crate::storage::codec::{codec_number, codec_of};
 use crate::storage::le_bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::storage::objects::{HEAD_FIXED_BYTES, Record, TAG_BYTES};
@@ -35,7 +37,7 @@ pub fn encode(key: &Key, entry: &Entry) -> Option<Record> {
     head.extend([0; 8]);
     head.extend(u16::try_from(meta.tags.len()).ok()?.to_le_bytes());
     head.extend(u16::try_from(meta.content_type.len()).ok()?.to_le_bytes());
-    head.extend(meta.namespace.subject().0.to_le_bytes());
+    head.extend(meta.namespace.invalidation_id().0.to_le_bytes());
     head.extend(meta.epoch.to_le_bytes());
     head.extend(meta.validator.to_le_bytes());
     for tag in &meta.tags {
@@ -63,14 +65,14 @@ pub fn decode_head(head: &[u8]) -> Option<EntryMeta> {
     };
     let flags = *head.get(2)?;
     let moment = |at| u32_at(head, at).map(UnixSeconds);
-    let tag = |at| Some(TagToken { tag: Subject(u64_at(head, at)?), token: u64_at(head, at + 8)? });
+    let tag = |at| Some(TagToken { tag: InvalidationId(u64_at(head, at)?), token: u64_at(head, at + 8)? });
     Some(EntryMeta {
         soft_expires: moment(8)?,
         stale_until: moment(16)?,
         cost_us: u32_at(head, 20)?,
         tokens: u32_at(head, 24)?,
         is_truncated: flags & FLAG_TRUNCATED != 0,
-        namespace: NamespaceId::from_parts(Subject(u64_at(head, 40)?), flags & FLAG_OTHER_TENANT != 0),
+        namespace: NamespaceId::from_parts(InvalidationId(u64_at(head, 40)?), flags & FLAG_OTHER_TENANT != 0),
         epoch: u64_at(head, 48)?,
         validator: u128::from_le_bytes(array_at(head, 56)?),
         tags: (0..tags).map(|n| tag(HEAD_FIXED_BYTES + n * TAG_BYTES)).collect::<Option<_>>()?,
@@ -107,9 +109,9 @@ mod tests {
             cost_us: 5,
             tokens: 6,
             is_truncated: true,
-            namespace: NamespaceId::from_parts(Subject(7), true),
+            namespace: NamespaceId::from_parts(InvalidationId(7), true),
             epoch: 8,
-            tags: [9, 10].map(|n| TagToken { tag: Subject(n), token: n + 100 }).into(),
+            tags: [9, 10].map(|n| TagToken { tag: InvalidationId(n), token: n + 100 }).into(),
             content_type: "text/plain; charset=utf-8".into(),
             validator: 11 << 100,
             last_used: UnixSeconds(1),

@@ -14,15 +14,15 @@ use shuttle::thread;
 use super::invalidation_tokens::{Bump, Mode, Standing, TokenHistory, TokenTable};
 use super::memory::{Budget, Eviction, MemoryOptions, MemoryTier};
 use super::{Claim, Leases, SingleFlight, Stamp};
-use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, NamespaceId, Subject, UnixSeconds};
+use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, NamespaceId, UnixSeconds};
 use crate::metrics::unexported;
 
 const RUNS: usize = 3_000;
 /// Forced switches a run.
 const DEPTH: usize = 3;
-const TAG: Subject = Subject(1);
+const TAG: InvalidationId = InvalidationId(1);
 fn namespace() -> NamespaceId {
-    NamespaceId::from_parts(Subject(2), false)
+    NamespaceId::from_parts(InvalidationId(2), false)
 }
 
 fn key(n: u8) -> Key {
@@ -170,7 +170,8 @@ fn what_was_loaded_before_an_invalidation_is_not_served_after_it() {
             for mode in [Mode::Soft, Mode::Hard] {
                 let present = origin.fetch_add(1, Ordering::SeqCst) + 1;
                 tokens += 2;
-                let bump = Bump { subjects: &[TAG], tokens: vec![tokens], spares: [tokens + 1; 2], mode };
+                let bump =
+                    Bump { invalidation_ids: &[TAG], tokens: vec![tokens], spares: [tokens + 1; 2], mode };
                 current.bump(bump, |changes| assert_eq!(changes.len(), 1));
                 if let Some(entry) = memory.get(&key(1)) {
                     let value = u64::from_le_bytes(entry.value[..].try_into().unwrap());

@@ -11,7 +11,7 @@ mod key;
 mod lookup_outcome;
 mod namespace_id;
 mod principal;
-mod subject;
+mod tag;
 mod tier_name;
 mod token_usage;
 
@@ -23,6 +23,6 @@ pub use key::{ByPrefix, Fingerprint, Key, KeyHasher};
 pub use lookup_outcome::LookupOutcome;
 pub use namespace_id::NamespaceId;
 pub use principal::{KeyId, Principal, TenantId};
-pub use subject::{Subject, Tag, TagToken};
+pub use tag::{InvalidationId, Tag, TagToken};
 pub use tier_name::TierName;
 pub use token_usage::TokenUsage;

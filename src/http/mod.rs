@@ -34,5 +34,5 @@ pub use admission::{ApiKey, HttpService};
 pub use metrics::{HttpMetrics, ServerMetrics};
 pub use operations::{Readiness, State};
 pub use options::Options;
-pub use router::{Parts, openapi, router};
+pub use router::{RouterParts, openapi, router};
 pub use server::{Server, serve};

@@ -24,7 +24,7 @@ use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
 
 /// What the routes are built over.
-pub struct Parts {
+pub struct RouterParts {
     /// Embeds.
     pub embeddings: Arc<Embeddings>,
     /// The embedding models.
@@ -58,7 +58,7 @@ const NOT_PASSED_ON: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CONTENT
 ///
 /// # Errors
 /// `Config` if the keys cannot be read, if `http.cors` lists what is no origin, or if others can reach the address and there are none.
-pub fn router(options: &Options, parts: Parts) -> Result<HttpService> {
+pub fn router(options: &Options, parts: RouterParts) -> Result<HttpService> {
     let keys = admission::read_keys(options)?;
     if keys.is_empty() && !is_loopback(&options.listen) {
         return Err(Error::new(
@@ -125,7 +125,7 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    fn new(options: &Options, parts: Parts) -> Result<Endpoints> {
+    fn new(options: &Options, parts: RouterParts) -> Result<Endpoints> {
         let described = table(None);
         let body_bytes_max = options.body_bytes_max;
         let forward = Arc::new(forward::Forward {

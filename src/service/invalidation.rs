@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Objects;
 use super::objects::Address;
 use crate::cache::{Choice, Freshness, Mode, Namespaces, Tiers, Verdict};
-use crate::domain::{EntryMeta, NamespaceId, Principal, Subject, Tag};
+use crate::domain::{EntryMeta, InvalidationId, NamespaceId, Principal, Tag};
 use crate::error::{Error, Result};
 use crate::metrics::{ByLabel, Counter, ModuleMetrics, Registry};
 
@@ -43,11 +43,11 @@ pub struct Counts {
 
 /// A target with its names resolved.
 enum Resolved {
-    Subjects(Vec<Subject>),
+    Subjects(Vec<InvalidationId>),
     Namespace(NamespaceId),
     Objects(Vec<Address>),
-    /// Everything of a tenant by its subject, which the default tenant does not have.
-    Everything(Option<Subject>),
+    /// Everything of a tenant by its invalidation id, which the default tenant does not have.
+    Everything(Option<InvalidationId>),
 }
 
 /// The use case. Shared by `Arc`.
@@ -93,8 +93,8 @@ impl Invalidation {
     pub async fn invalidate(&self, principal: &Principal, target: &Target, mode: Mode) -> Result<()> {
         let tokens = self.freshness.tokens();
         match self.resolve(principal, target)? {
-            Resolved::Subjects(subjects) => tokens.bump(&subjects, mode).await?,
-            Resolved::Namespace(namespace) => tokens.bump(&[namespace.subject()], mode).await?,
+            Resolved::Subjects(invalidation_ids) => tokens.bump(&invalidation_ids, mode).await?,
+            Resolved::Namespace(namespace) => tokens.bump(&[namespace.invalidation_id()], mode).await?,
             Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
             Resolved::Everything(None) => tokens.bump_everything(mode).await?,
             Resolved::Everything(Some(tenant)) => tokens.bump(&[tenant], mode).await?,
@@ -120,8 +120,8 @@ impl Invalidation {
                 // The lookup promotes each entry it finds, so its former tier is not known.
                 return Ok(Counts { memory: self.objects.count(&addresses).await, disk: 0 });
             }
-            Resolved::Subjects(subjects) => {
-                Box::new(move |meta| meta.tags.iter().any(|version| subjects.contains(&version.tag)))
+            Resolved::Subjects(invalidation_ids) => {
+                Box::new(move |meta| meta.tags.iter().any(|version| invalidation_ids.contains(&version.tag)))
             }
             Resolved::Namespace(namespace) => Box::new(move |meta| meta.namespace == namespace),
             Resolved::Everything(tenant) => Box::new(move |meta| meta.namespace.tenant() == tenant),
@@ -138,7 +138,7 @@ impl Invalidation {
         match target {
             Target::Tags(tags) => {
                 check_count("tags", tags.len())?;
-                Ok(Resolved::Subjects(tags.iter().map(|tag| Subject::tag(tenant, tag)).collect()))
+                Ok(Resolved::Subjects(tags.iter().map(|tag| InvalidationId::tag(tenant, tag)).collect()))
             }
             Target::Keys { namespace, keys } => {
                 check_count("keys", keys.len())?;
@@ -146,7 +146,7 @@ impl Invalidation {
                 keys.iter().map(address).collect::<Result<_>>().map(Resolved::Objects)
             }
             Target::Namespace(name) => Ok(Resolved::Namespace(self.namespaces.resolve(tenant, name)?.id)),
-            Target::Everything => Ok(Resolved::Everything(NamespaceId::tenant_subject(tenant))),
+            Target::Everything => Ok(Resolved::Everything(NamespaceId::tenant_id_bits(tenant))),
         }
     }
 }

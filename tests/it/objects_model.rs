@@ -142,20 +142,23 @@ impl Oracle {
     }
 
     fn invalidate(&mut self, what: What, mode: Mode) {
-        let subject = match what {
+        let invalidation_id = match what {
             What::Key(key) => return self.invalidate_key(key, mode),
             What::Tag(tag) => tag,
             What::Namespace => NAMESPACE,
             What::Everything => EVERYTHING,
         };
-        for held in self.held.values_mut().filter(|held| subject >= NAMESPACE || held.tags.contains(&subject))
+        for held in self
+            .held
+            .values_mut()
+            .filter(|held| invalidation_id >= NAMESPACE || held.tags.contains(&invalidation_id))
         {
             match mode {
                 Mode::Hard => held.is_revoked = true,
-                Mode::Soft => *held.outdated.entry(subject).or_default() += 1,
+                Mode::Soft => *held.outdated.entry(invalidation_id).or_default() += 1,
             }
         }
-        self.leases.values_mut().for_each(|lease| _ = lease.doomed.insert(subject));
+        self.leases.values_mut().for_each(|lease| _ = lease.doomed.insert(invalidation_id));
     }
 
     fn invalidate_key(&mut self, key: usize, mode: Mode) {
@@ -302,7 +305,9 @@ impl History<'_> {
         let stored = self.put(world, key, tags, None, Some(lease)).await;
         let held = self.oracle.lease(key).filter(|held| held.lease == lease).cloned();
         let is_doomed = |doomed: &BTreeSet<usize>| {
-            doomed.iter().any(|&subject| subject >= NAMESPACE || tags & (1 << subject) != 0)
+            doomed
+                .iter()
+                .any(|&invalidation_id| invalidation_id >= NAMESPACE || tags & (1 << invalidation_id) != 0)
         };
         match held {
             None => assert_eq!(stored, Err(Kind::Conflict), "the lease has ended"),

@@ -38,7 +38,7 @@ const TEXTS: [&str; 14] = [
 const ENDINGS: [&str; 8] = ["rs", "md", "toml", "py", "mjs", "sh", "", "json"];
 
 /// Names of several types that their modules distinguish, as in `storage::Options`. The list may only become shorter.
-const QUALIFIED: [&str; 30] = [
+const QUALIFIED: [&str; 29] = [
     "Batch",
     "Cache",
     "Call",
@@ -56,7 +56,6 @@ const QUALIFIED: [&str; 30] = [
     "Outcome",
     "Pending",
     "Place",
-    "Read",
     "Records",
     "Replay",
     "Result",

@@ -1,4 +1,4 @@
-//! The present and the former tokens of a subject.
+//! The present and the former tokens of an invalidation id.
 
 use crate::labels::label_enum;
 
@@ -28,7 +28,7 @@ pub enum Standing {
     Revoked,
 }
 
-/// The tokens of one subject, or of everything.
+/// The tokens of one invalidation id, or of everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenHistory {
     pub(super) token: u64,

@@ -9,12 +9,12 @@ use futures_util::future::BoxFuture;
 use super::history::TokenHistory;
 use super::token_log::{LoadedTokens, OTHER_TENANTS, QueueChanges, Subjects, TokenChange, TokenLog};
 use crate::cache::random::random_id;
-use crate::domain::Subject;
+use crate::domain::InvalidationId;
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Change, Records};
 
 const TABLE: &str = "versions";
-/// The record of everything; those of subjects have keys of eight bytes.
+/// The record of everything; those of invalidation ids have keys of eight bytes.
 const EVERYTHING: &[u8] = b"everything";
 /// Records read at a time when opening.
 const CHUNK: usize = 4096;
@@ -35,11 +35,14 @@ impl LocalTokenLog {
 impl TokenLog for LocalTokenLog {
     fn load(&self) -> BoxFuture<'_, Result<LoadedTokens>> {
         Box::pin(async {
-            let (mut everything, mut subjects) = read_all(&self.0)?;
+            let (mut everything, mut invalidation_ids) = read_all(&self.0)?;
             if let Some(copy) = self.0.take_mirrored() {
-                let changes = reconcile(copy, &mut everything, &mut subjects)?;
+                let changes = reconcile(copy, &mut everything, &mut invalidation_ids)?;
                 if !changes.is_empty() {
-                    tracing::warn!(subjects = changes.len(), "invalidations were taken from their copy");
+                    tracing::warn!(
+                        invalidation_ids = changes.len(),
+                        "invalidations were taken from their copy"
+                    );
                     self.0.write(changes).await?;
                 }
             }
@@ -51,11 +54,11 @@ impl TokenLog for LocalTokenLog {
                     history
                 }
             };
-            if let Vacant(missing) = subjects.entry(OTHER_TENANTS) {
+            if let Vacant(missing) = invalidation_ids.entry(OTHER_TENANTS) {
                 let history = missing.insert(TokenHistory::starting(random_id()?));
                 self.0.put(TABLE, &OTHER_TENANTS.0.to_le_bytes(), &history.encode()).await?;
             }
-            Ok(LoadedTokens { everything, subjects })
+            Ok(LoadedTokens { everything, invalidation_ids })
         })
     }
 
@@ -74,20 +77,20 @@ impl TokenLog for LocalTokenLog {
 fn record_of(change: &TokenChange) -> Change {
     match change {
         TokenChange::Everything(history) => Change::put(TABLE, EVERYTHING, history.encode()),
-        TokenChange::Subject(subject, history) => {
-            Change::put(TABLE, subject.0.to_le_bytes(), history.encode())
+        TokenChange::InvalidationId(invalidation_id, history) => {
+            Change::put(TABLE, invalidation_id.0.to_le_bytes(), history.encode())
         }
-        TokenChange::Forget(subject) => Change::delete(TABLE, subject.0.to_le_bytes()),
+        TokenChange::Forget(invalidation_id) => Change::delete(TABLE, invalidation_id.0.to_le_bytes()),
     }
 }
 
-/// The tokens of everything, if they are there, and those of subjects.
+/// The tokens of everything, if they are there, and those of invalidation ids.
 fn read_all(records: &Records) -> Result<(Option<TokenHistory>, Subjects)> {
-    let (mut everything, mut subjects) = (None, Subjects::default());
+    let (mut everything, mut invalidation_ids) = (None, Subjects::default());
     let mut from = Vec::new();
     loop {
         let chunk = records.range(TABLE, &from, CHUNK)?;
-        let Some((last, _)) = chunk.last() else { return Ok((everything, subjects)) };
+        let Some((last, _)) = chunk.last() else { return Ok((everything, invalidation_ids)) };
         from.clone_from(last);
         from.push(0);
         for (key, value) in &chunk {
@@ -96,8 +99,8 @@ fn read_all(records: &Records) -> Result<(Option<TokenHistory>, Subjects)> {
             if key == EVERYTHING {
                 everything = Some(history);
             } else {
-                let subject = key.as_slice().try_into().map_err(|_| corrupt())?;
-                subjects.insert(Subject(u64::from_le_bytes(subject)), history);
+                let invalidation_id = key.as_slice().try_into().map_err(|_| corrupt())?;
+                invalidation_ids.insert(InvalidationId(u64::from_le_bytes(invalidation_id)), history);
             }
         }
     }
@@ -110,7 +113,7 @@ fn read_all(records: &Records) -> Result<(Option<TokenHistory>, Subjects)> {
 fn reconcile(
     mut copy: HashMap<Vec<u8>, Vec<u8>>,
     everything: &mut Option<TokenHistory>,
-    subjects: &mut Subjects,
+    invalidation_ids: &mut Subjects,
 ) -> Result<Vec<Change>> {
     let is_lost = everything.is_none() && copy.contains_key(EVERYTHING);
     let renewed = |copied: Option<&Vec<u8>>| match copied.and_then(|bytes| TokenHistory::decode(bytes)) {
@@ -124,8 +127,8 @@ fn reconcile(
         changes.push(Change::put(TABLE, EVERYTHING, history.encode()));
         *everything = Some(history);
     }
-    for (subject, history) in subjects.iter_mut() {
-        let key = subject.0.to_le_bytes();
+    for (invalidation_id, history) in invalidation_ids.iter_mut() {
+        let key = invalidation_id.0.to_le_bytes();
         let copied = copy.remove(&key[..]);
         if copied.as_ref() != Some(&history.encode()) {
             *history = renewed(copied.as_ref())?;
@@ -133,10 +136,10 @@ fn reconcile(
         }
     }
     for (key, copied) in copy {
-        let Ok(subject) = <[u8; 8]>::try_from(key.as_slice()) else { continue };
+        let Ok(invalidation_id) = <[u8; 8]>::try_from(key.as_slice()) else { continue };
         let history = renewed(Some(&copied))?;
-        changes.push(Change::put(TABLE, subject, history.encode()));
-        subjects.insert(Subject(u64::from_le_bytes(subject)), history);
+        changes.push(Change::put(TABLE, invalidation_id, history.encode()));
+        invalidation_ids.insert(InvalidationId(u64::from_le_bytes(invalidation_id)), history);
     }
     Ok(changes)
 }

@@ -4,7 +4,7 @@
 //! began, so an entry made before an invalidation shows it by itself, in whatever tier and after whatever restart.
 //! Tokens are compared for equality only: no clock and no counter can make an old entry current again.
 //!
-//! A subject that was never invalidated has the token 0. The epoch of an entry holds a second token too. For the default
+//! An invalidation id that was never invalidated has the token 0. The epoch of an entry holds a second token too. For the default
 //! tenant it is that of everything, for all other tenants a common one and that of all that the tenant has. The token of
 //! everything and the common one are random from the first start on: if all tokens are lost, every entry is a miss.
 
@@ -21,7 +21,7 @@ pub(super) use self::table::{Bump, TokenTable};
 pub use self::table::{EntryTokens, Stamp};
 pub use self::token_log::{LoadedTokens, QueueChanges, TokenChange, TokenLog};
 use super::random::random_id;
-use crate::domain::{EntryMeta, NamespaceId, Subject};
+use crate::domain::{EntryMeta, InvalidationId, NamespaceId};
 use crate::error::Result;
 
 /// All tokens: in memory for judging, in the log for the next start. Shared by `Arc`.
@@ -32,13 +32,16 @@ pub struct InvalidationTokens {
 }
 
 impl InvalidationTokens {
-    /// The tokens of `log`, at most `subjects_max` of subjects. Blocks.
+    /// The tokens of `log`, at most `invalidation_ids_max` of invalidation ids. Blocks.
     ///
     /// # Errors
     /// As [`TokenLog::load`].
-    pub async fn open(log: Arc<dyn TokenLog>, subjects_max: usize) -> Result<InvalidationTokens> {
-        let LoadedTokens { everything, subjects } = log.load().await?;
-        Ok(InvalidationTokens { table: TokenTable::new(everything, subjects, subjects_max), log })
+    pub async fn open(log: Arc<dyn TokenLog>, invalidation_ids_max: usize) -> Result<InvalidationTokens> {
+        let LoadedTokens { everything, invalidation_ids } = log.load().await?;
+        Ok(InvalidationTokens {
+            table: TokenTable::new(everything, invalidation_ids, invalidation_ids_max),
+            log,
+        })
     }
 
     /// As [`TokenTable::standing`].
@@ -52,18 +55,23 @@ impl InvalidationTokens {
     }
 
     /// As [`TokenTable::admit`].
-    pub fn admit(&self, stamp: Stamp, namespace: NamespaceId, tags: &[Subject]) -> Option<EntryTokens> {
+    pub fn admit(
+        &self,
+        stamp: Stamp,
+        namespace: NamespaceId,
+        tags: &[InvalidationId],
+    ) -> Option<EntryTokens> {
         self.table.admit(stamp, namespace, tags)
     }
 
-    /// Invalidates what carries one of the subjects: hidden at once, and for good once this returns.
+    /// Invalidates what carries one of the invalidation ids: hidden at once, and for good once this returns.
     ///
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable`: entries are hidden until the next start, and may come back after it.
-    pub async fn bump(&self, subjects: &[Subject], mode: Mode) -> Result<()> {
-        let queue = self.log.append(subjects.len() + 2).await?;
-        let tokens = subjects.iter().map(|_| random_id()).collect::<Result<Vec<u64>>>()?;
-        let bump = Bump { subjects, tokens, spares: [random_id()?, random_id()?], mode };
+    pub async fn bump(&self, invalidation_ids: &[InvalidationId], mode: Mode) -> Result<()> {
+        let queue = self.log.append(invalidation_ids.len() + 2).await?;
+        let tokens = invalidation_ids.iter().map(|_| random_id()).collect::<Result<Vec<u64>>>()?;
+        let bump = Bump { invalidation_ids, tokens, spares: [random_id()?, random_id()?], mode };
         self.table.bump(bump, queue)?.await
     }
 
@@ -78,8 +86,8 @@ impl InvalidationTokens {
     }
 
     /// Subjects with a token of their own.
-    pub fn subjects(&self) -> usize {
-        self.table.subjects()
+    pub fn invalidation_ids(&self) -> usize {
+        self.table.invalidation_ids()
     }
 }
 
@@ -93,8 +101,8 @@ mod tests {
     use crate::error::{Error, Kind};
     use crate::storage::Records;
 
-    const TAG: Subject = Subject(1);
-    const OTHER: Subject = Subject(2);
+    const TAG: InvalidationId = InvalidationId(1);
+    const OTHER: InvalidationId = InvalidationId(2);
 
     fn namespace() -> NamespaceId {
         NamespaceId::of(&TenantId::default(), "shop")
@@ -104,16 +112,16 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
-    fn open(dir: &tempfile::TempDir, subjects_max: usize) -> InvalidationTokens {
+    fn open(dir: &tempfile::TempDir, invalidation_ids_max: usize) -> InvalidationTokens {
         let records = Arc::new(Records::open(dir.path()).unwrap());
-        block(InvalidationTokens::open(Arc::new(LocalTokenLog::new(records)), subjects_max)).unwrap()
+        block(InvalidationTokens::open(Arc::new(LocalTokenLog::new(records)), invalidation_ids_max)).unwrap()
     }
 
-    fn entry(current: &InvalidationTokens, tags: &[Subject]) -> EntryMeta {
+    fn entry(current: &InvalidationTokens, tags: &[InvalidationId]) -> EntryMeta {
         entry_in(namespace(), current, tags)
     }
 
-    fn entry_in(namespace: NamespaceId, current: &InvalidationTokens, tags: &[Subject]) -> EntryMeta {
+    fn entry_in(namespace: NamespaceId, current: &InvalidationTokens, tags: &[InvalidationId]) -> EntryMeta {
         let tokens = current.admit(current.stamp(), namespace, tags).unwrap();
         EntryMeta {
             namespace,
@@ -124,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalidation_reaches_what_carries_its_subject_and_nothing_else() {
+    fn an_invalidation_reaches_what_carries_its_id_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let tokens = open(&dir, 100);
         let (tagged, other) = (entry(&tokens, &[TAG]), entry(&tokens, &[OTHER]));
@@ -133,7 +141,7 @@ mod tests {
         assert_eq!(tokens.standing(&other), Standing::Current);
         let fresh = entry(&tokens, &[TAG, OTHER]);
         assert_eq!(tokens.standing(&fresh), Standing::Current);
-        block(tokens.bump(&[namespace().subject()], Mode::Hard)).unwrap();
+        block(tokens.bump(&[namespace().invalidation_id()], Mode::Hard)).unwrap();
         assert_eq!(tokens.standing(&fresh), Standing::Revoked);
         let last = entry(&tokens, &[]);
         block(tokens.bump_everything(Mode::Hard)).unwrap();
@@ -144,13 +152,13 @@ mod tests {
     fn a_soft_invalidation_outdates_and_a_hard_one_after_it_revokes() {
         let dir = tempfile::tempdir().unwrap();
         let tokens = open(&dir, 100);
-        for subject in [TAG, namespace().subject()] {
+        for invalidation_id in [TAG, namespace().invalidation_id()] {
             let old = entry(&tokens, &[TAG]);
-            block(tokens.bump(&[subject], Mode::Soft)).unwrap();
-            block(tokens.bump(&[subject], Mode::Soft)).unwrap();
+            block(tokens.bump(&[invalidation_id], Mode::Soft)).unwrap();
+            block(tokens.bump(&[invalidation_id], Mode::Soft)).unwrap();
             assert_eq!(tokens.standing(&old), Standing::Outdated);
             assert_eq!(tokens.standing(&entry(&tokens, &[TAG])), Standing::Current);
-            block(tokens.bump(&[subject], Mode::Hard)).unwrap();
+            block(tokens.bump(&[invalidation_id], Mode::Hard)).unwrap();
             assert_eq!(tokens.standing(&old), Standing::Revoked);
         }
         let old = entry(&tokens, &[TAG]);
@@ -196,7 +204,7 @@ mod tests {
     fn an_invalidation_of_everything_reaches_one_tenant_in_every_mode_and_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let [acme, globex] = ["acme", "globex"].map(|name| TenantId::named(name).unwrap());
-        let all_of = |tenant| NamespaceId::tenant_subject(tenant).unwrap();
+        let all_of = |tenant| NamespaceId::tenant_id_bits(tenant).unwrap();
         let [of_acme, of_globex] = [&acme, &globex].map(|tenant| NamespaceId::of(tenant, "shop"));
         let tokens = open(&dir, 100);
         let (own, theirs) = (entry(&tokens, &[]), entry_in(of_globex, &tokens, &[]));
@@ -212,7 +220,7 @@ mod tests {
         assert!(
             tokens.admit(stamp, of_globex, &[]).is_some() && tokens.admit(stamp, namespace(), &[]).is_some()
         );
-        block(tokens.bump(&[of_acme.subject()], Mode::Soft)).unwrap();
+        block(tokens.bump(&[of_acme.invalidation_id()], Mode::Soft)).unwrap();
         assert_eq!(standing(&tokens, &old), [Current, Outdated, Current]);
         block(tokens.bump(&[all_of(&acme)], Mode::Hard)).unwrap();
         assert_eq!(standing(&tokens, &old), [Current, Revoked, Current]);
@@ -225,15 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn too_many_subjects_bring_back_nothing_of_any_tenant() {
+    fn too_many_ids_bring_back_nothing_of_any_tenant() {
         let dir = tempfile::tempdir().unwrap();
         let acme = TenantId::named("acme").unwrap();
         let (tokens, of_acme) = (open(&dir, 3), NamespaceId::of(&acme, "shop"));
         let hidden = entry_in(of_acme, &tokens, &[]);
         block(tokens.bump(&[of_acme.tenant().unwrap()], Mode::Hard)).unwrap();
         let stamp = tokens.stamp();
-        block(tokens.bump(&[10, 11, 12].map(Subject), Mode::Hard)).unwrap();
-        assert_eq!(tokens.subjects(), 3, "the token of the tenant is forgotten");
+        block(tokens.bump(&[10, 11, 12].map(InvalidationId), Mode::Hard)).unwrap();
+        assert_eq!(tokens.invalidation_ids(), 3, "the token of the tenant is forgotten");
         assert_eq!((tokens.standing(&hidden), tokens.admit(stamp, of_acme, &[])), (Standing::Revoked, None));
         let fresh = entry_in(of_acme, &tokens, &[]);
         drop(tokens);
@@ -245,19 +253,19 @@ mod tests {
     }
 
     #[test]
-    fn too_many_subjects_invalidate_invalidate_everything_and_are_forgotten() {
+    fn too_many_ids_invalidate_invalidate_everything_and_are_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let tokens = open(&dir, 3);
         let never_touched = entry(&tokens, &[]);
         for n in 10..14 {
-            block(tokens.bump(&[Subject(n)], Mode::Hard)).unwrap();
+            block(tokens.bump(&[InvalidationId(n)], Mode::Hard)).unwrap();
         }
         assert_eq!(tokens.standing(&never_touched), Standing::Revoked);
-        assert_eq!(tokens.subjects(), 1);
-        let fresh = entry(&tokens, &[Subject(13)]);
+        assert_eq!(tokens.invalidation_ids(), 1);
+        let fresh = entry(&tokens, &[InvalidationId(13)]);
         drop(tokens);
         let tokens = open(&dir, 3);
-        assert_eq!((tokens.subjects(), tokens.standing(&fresh)), (1, Standing::Current));
+        assert_eq!((tokens.invalidation_ids(), tokens.standing(&fresh)), (1, Standing::Current));
     }
 
     /// What the records have lost is taken from the copy of the tokens; what is in one of both only is invalidated.
@@ -299,7 +307,7 @@ mod tests {
     impl TokenLog for FailingLog {
         fn load(&self) -> BoxFuture<'_, Result<LoadedTokens>> {
             let everything = TokenHistory::starting(1);
-            Box::pin(async { Ok(LoadedTokens { everything, subjects: Default::default() }) })
+            Box::pin(async { Ok(LoadedTokens { everything, invalidation_ids: Default::default() }) })
         }
 
         fn append(&self, _: usize) -> BoxFuture<'_, Result<QueueChanges>> {

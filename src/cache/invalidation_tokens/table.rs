@@ -2,7 +2,7 @@
 
 use super::history::{Mode, Standing, TokenHistory};
 use super::token_log::{OTHER_TENANTS, Subjects, TokenChange};
-use crate::domain::{EntryMeta, NamespaceId, Subject, TagToken};
+use crate::domain::{EntryMeta, InvalidationId, NamespaceId, TagToken};
 use crate::sync::{RwLock, RwLockReadGuard, ignore_poison};
 
 /// A point in the order of invalidations. Loaders take one before they begin.
@@ -22,21 +22,21 @@ pub struct EntryTokens {
 struct State {
     /// Of all that the default tenant has.
     everything: TokenHistory,
-    /// Of all that the other tenants have. No invalidation replaces it, unless the subjects are too many.
+    /// Of all that the other tenants have. No invalidation replaces it, unless the invalidation ids are too many.
     other_tenants: TokenHistory,
-    subjects: Subjects,
-    /// Stands for every subject that was never invalidated.
+    invalidation_ids: Subjects,
+    /// Stands for every invalidation id that was never invalidated.
     untouched: TokenHistory,
     /// Invalidations so far in this process.
     bumps: u64,
 }
 
-/// Some subjects to be invalidated.
+/// Some invalidation ids to be invalidated.
 pub(in crate::cache) struct Bump<'a> {
-    pub(in crate::cache) subjects: &'a [Subject],
+    pub(in crate::cache) invalidation_ids: &'a [InvalidationId],
     /// A new token for each.
     pub(in crate::cache) tokens: Vec<u64>,
-    /// New tokens of everything, for the default tenant and for the others, should the subjects be too many.
+    /// New tokens of everything, for the default tenant and for the others, should the invalidation ids be too many.
     pub(in crate::cache) spares: [u64; 2],
     pub(in crate::cache) mode: Mode,
 }
@@ -45,20 +45,20 @@ pub(in crate::cache) struct Bump<'a> {
 #[derive(Debug)]
 pub(in crate::cache) struct TokenTable {
     state: RwLock<State>,
-    subjects_max: usize,
+    invalidation_ids_max: usize,
 }
 
 impl TokenTable {
-    /// The tokens as they were read, at most `subjects_max` of subjects. Those of [`OTHER_TENANTS`] are among the subjects.
+    /// The tokens as they were read, at most `invalidation_ids_max` of invalidation ids. Those of [`OTHER_TENANTS`] are among the invalidation ids.
     pub(in crate::cache) fn new(
         everything: TokenHistory,
-        mut subjects: Subjects,
-        subjects_max: usize,
+        mut invalidation_ids: Subjects,
+        invalidation_ids_max: usize,
     ) -> TokenTable {
-        let other_tenants = subjects.remove(&OTHER_TENANTS).unwrap_or_default();
+        let other_tenants = invalidation_ids.remove(&OTHER_TENANTS).unwrap_or_default();
         let untouched = TokenHistory::default();
-        let state = State { everything, other_tenants, subjects, untouched, bumps: 0 };
-        TokenTable { state: RwLock::new(state), subjects_max }
+        let state = State { everything, other_tenants, invalidation_ids, untouched, bumps: 0 };
+        TokenTable { state: RwLock::new(state), invalidation_ids_max }
     }
 
     /// How an entry stands. Costs one shared lock and a probe for the namespace, for each tag, and for another tenant than
@@ -80,31 +80,33 @@ impl TokenTable {
         &self,
         stamp: Stamp,
         namespace: NamespaceId,
-        tags: &[Subject],
+        tags: &[InvalidationId],
     ) -> Option<EntryTokens> {
         let state = self.state();
-        let is_unchanged = |subject: &Subject| state.history(*subject).bumped <= stamp.0;
+        let is_unchanged =
+            |invalidation_id: &InvalidationId| state.history(*invalidation_id).bumped <= stamp.0;
         if state.tenant_bumped(namespace) > stamp.0
-            || !is_unchanged(&namespace.subject())
+            || !is_unchanged(&namespace.invalidation_id())
             || !tags.iter().all(is_unchanged)
         {
             return None;
         }
-        let tag_token = |&tag: &Subject| TagToken { tag, token: state.history(tag).token };
+        let tag_token = |&tag: &InvalidationId| TagToken { tag, token: state.history(tag).token };
         Some(EntryTokens { epoch: state.epoch(namespace), tags: tags.iter().map(tag_token).collect() })
     }
 
-    /// Gives subjects new tokens. `submit` gets what is to be written under the lock, so that memory and disk agree on
+    /// Gives invalidation ids new tokens. `submit` gets what is to be written under the lock, so that memory and disk agree on
     /// which of two invalidations came last.
     pub(in crate::cache) fn bump<T>(&self, bump: Bump<'_>, submit: impl FnOnce(Vec<TokenChange>) -> T) -> T {
         let mut state = ignore_poison(self.state.write());
-        let mut changes = Vec::with_capacity(bump.subjects.len() + 1);
-        if state.subjects.len() + bump.subjects.len() > self.subjects_max {
+        let mut changes = Vec::with_capacity(bump.invalidation_ids.len() + 1);
+        if state.invalidation_ids.len() + bump.invalidation_ids.len() > self.invalidation_ids_max {
             changes.extend(state.start_over(bump.spares));
         }
         state.bumps += 1;
-        let tokens = bump.subjects.iter().zip(bump.tokens);
-        changes.extend(tokens.map(|(&subject, token)| state.replace(subject, token, bump.mode)));
+        let tokens = bump.invalidation_ids.iter().zip(bump.tokens);
+        changes
+            .extend(tokens.map(|(&invalidation_id, token)| state.replace(invalidation_id, token, bump.mode)));
         submit(changes)
     }
 
@@ -123,8 +125,8 @@ impl TokenTable {
     }
 
     /// Subjects with a token of their own.
-    pub(in crate::cache) fn subjects(&self) -> usize {
-        self.state().subjects.len()
+    pub(in crate::cache) fn invalidation_ids(&self) -> usize {
+        self.state().invalidation_ids.len()
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -133,8 +135,8 @@ impl TokenTable {
 }
 
 impl State {
-    fn history(&self, subject: Subject) -> &TokenHistory {
-        self.subjects.get(&subject).unwrap_or(&self.untouched)
+    fn history(&self, invalidation_id: InvalidationId) -> &TokenHistory {
+        self.invalidation_ids.get(&invalidation_id).unwrap_or(&self.untouched)
     }
 
     /// The tokens of all that the tenant of a namespace has, and what the epochs of its entries hold besides.
@@ -154,12 +156,12 @@ impl State {
     /// The token of a namespace and that of all that its tenant has in one number.
     fn epoch(&self, namespace: NamespaceId) -> u64 {
         let (tenant, base) = self.tenant(namespace);
-        base ^ tenant.token ^ self.history(namespace.subject()).token
+        base ^ tenant.token ^ self.history(namespace.invalidation_id()).token
     }
 
     fn epoch_standing(&self, namespace: NamespaceId, epoch: u64) -> Standing {
         let (tenant, base) = self.tenant(namespace);
-        let (own, epoch) = (self.history(namespace.subject()), epoch ^ base);
+        let (own, epoch) = (self.history(namespace.invalidation_id()), epoch ^ base);
         if epoch == tenant.token ^ own.token {
             return Standing::Current;
         }
@@ -168,17 +170,17 @@ impl State {
         if is_known { Standing::Outdated } else { Standing::Revoked }
     }
 
-    /// Gives a subject a new token.
-    fn replace(&mut self, subject: Subject, token: u64, mode: Mode) -> TokenChange {
-        let history = self.history(subject).next(token, mode, self.bumps);
-        self.subjects.insert(subject, history.clone());
-        TokenChange::Subject(subject, history)
+    /// Gives an invalidation id a new token.
+    fn replace(&mut self, invalidation_id: InvalidationId, token: u64, mode: Mode) -> TokenChange {
+        let history = self.history(invalidation_id).next(token, mode, self.bumps);
+        self.invalidation_ids.insert(invalidation_id, history.clone());
+        TokenChange::InvalidationId(invalidation_id, history)
     }
 
-    /// Forgets every subject, which is right only together with a new token of everything.
+    /// Forgets every invalidation id, which is right only together with a new token of everything.
     fn start_over(&mut self, [everything, other_tenants]: [u64; 2]) -> Vec<TokenChange> {
         tracing::warn!(
-            subjects = self.subjects.len(),
+            invalidation_ids = self.invalidation_ids.len(),
             "too many tags were invalidated: everything is, instead"
         );
         self.bumps += 1;
@@ -186,9 +188,10 @@ impl State {
         self.other_tenants = self.other_tenants.next(other_tenants, Mode::Hard, self.bumps);
         let replaced = [
             TokenChange::Everything(self.everything.clone()),
-            TokenChange::Subject(OTHER_TENANTS, self.other_tenants.clone()),
+            TokenChange::InvalidationId(OTHER_TENANTS, self.other_tenants.clone()),
         ];
-        let forgotten = self.subjects.drain().map(|(subject, _)| TokenChange::Forget(subject));
+        let forgotten =
+            self.invalidation_ids.drain().map(|(invalidation_id, _)| TokenChange::Forget(invalidation_id));
         replaced.into_iter().chain(forgotten).collect()
     }
 }

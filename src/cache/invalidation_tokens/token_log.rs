@@ -6,20 +6,20 @@ use std::fmt::Debug;
 use futures_util::future::BoxFuture;
 
 use super::history::TokenHistory;
-use crate::domain::{ByPrefix, Subject};
+use crate::domain::{ByPrefix, InvalidationId};
 use crate::error::Result;
 
-/// The record of all that tenants other than the default one have: a subject that no entry carries, as programs from
+/// The record of all that tenants other than the default one have: an invalidation id that no entry carries, as programs from
 /// before there were tenants read it.
-pub(super) const OTHER_TENANTS: Subject = Subject(u64::from_le_bytes(*b"tenants*"));
+pub(super) const OTHER_TENANTS: InvalidationId = InvalidationId(u64::from_le_bytes(*b"tenants*"));
 
-pub(in crate::cache) type Subjects = HashMap<Subject, TokenHistory, ByPrefix>;
+pub(in crate::cache) type Subjects = HashMap<InvalidationId, TokenHistory, ByPrefix>;
 
 /// The tokens that a log holds.
 #[derive(Debug)]
 pub struct LoadedTokens {
     pub(in crate::cache) everything: TokenHistory,
-    pub(in crate::cache) subjects: Subjects,
+    pub(in crate::cache) invalidation_ids: Subjects,
 }
 
 /// A change of the tokens.
@@ -27,10 +27,10 @@ pub struct LoadedTokens {
 pub enum TokenChange {
     /// Everything has new tokens.
     Everything(TokenHistory),
-    /// A subject has new tokens.
-    Subject(Subject, TokenHistory),
-    /// A subject has no tokens of its own.
-    Forget(Subject),
+    /// An invalidation id has new tokens.
+    InvalidationId(InvalidationId, TokenHistory),
+    /// An invalidation id has no tokens of its own.
+    Forget(InvalidationId),
 }
 
 /// Queues changes at once, in the order of the calls. The future returns when they are durable; they are made also if it is

@@ -40,7 +40,7 @@ use crate::http::response::cache_status;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::http::routes::Routes;
 use crate::service::Embeddings;
-use crate::service::embeddings::{Request, Response as Served};
+use crate::service::embeddings::{Request, Response as EmbeddedTexts};
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
 
@@ -98,8 +98,8 @@ pub(super) async fn create(
     let body = body.read().await?;
     let (reader, text) = (Arc::clone(&endpoint), body.clone());
     let asked = match offload(body.len(), move || read(&reader, &text)).await? {
-        Read::Ours(asked) => asked?,
-        Read::Others(parsed) => {
+        ParsedBody::Served(asked) => asked?,
+        ParsedBody::Forwarded(parsed) => {
             return forward_others(&endpoint, head, body, parsed).await;
         }
     };
@@ -125,14 +125,14 @@ pub(super) async fn create(
 }
 
 /// A body, by whose model it is for.
-enum Read {
-    Ours(Result<Asked>),
+enum ParsedBody {
+    Served(Result<ServedRequest>),
     /// For another model, or not to be understood.
-    Others(Result<EmbeddingsRequest>),
+    Forwarded(Result<EmbeddingsRequest>),
 }
 
 /// What a body asks of a model that is served here.
-struct Asked {
+struct ServedRequest {
     model: Arc<dyn Embedder>,
     texts: Vec<String>,
     input_type: Option<InputType>,
@@ -143,19 +143,19 @@ struct Asked {
     cache: CacheObject,
 }
 
-fn read(endpoint: &Endpoint, body: &[u8]) -> Read {
+fn read(endpoint: &Endpoint, body: &[u8]) -> ParsedBody {
     match parse::<EmbeddingsRequest>(body) {
         Ok(wire) => match endpoint.models.find(&wire.model) {
-            Some(model) => Read::Ours(Asked::new(wire, model, endpoint)),
-            None => Read::Others(Ok(wire)),
+            Some(model) => ParsedBody::Served(ServedRequest::new(wire, model, endpoint)),
+            None => ParsedBody::Forwarded(Ok(wire)),
         },
-        Err(error) => Read::Others(Err(error)),
+        Err(error) => ParsedBody::Forwarded(Err(error)),
     }
 }
 
-impl Asked {
-    fn new(wire: EmbeddingsRequest, model: &Arc<dyn Embedder>, endpoint: &Endpoint) -> Result<Asked> {
-        Ok(Asked {
+impl ServedRequest {
+    fn new(wire: EmbeddingsRequest, model: &Arc<dyn Embedder>, endpoint: &Endpoint) -> Result<ServedRequest> {
+        Ok(ServedRequest {
             model: Arc::clone(model),
             dim: dim(&wire, model.card())?,
             texts: texts(wire.input, &**model, endpoint)?,
@@ -273,7 +273,13 @@ fn dim(wire: &EmbeddingsRequest, card: &ModelCard) -> Result<usize> {
     ))
 }
 
-fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, native_dim: usize) -> Response {
+fn answer(
+    served: &EmbeddedTexts,
+    model: &str,
+    format: EncodingFormat,
+    dim: usize,
+    native_dim: usize,
+) -> Response {
     let vectors = served.entries.iter().map(|entry| {
         if dim == native_dim {
             Cow::Borrowed(&*entry.value)
@@ -291,7 +297,7 @@ fn answer(served: &Served, model: &str, format: EncodingFormat, dim: usize, nati
 }
 
 /// Headers that tell how the answer came about.
-fn describe(served: &Served, headers: &mut HeaderMap) {
+fn describe(served: &EmbeddedTexts, headers: &mut HeaderMap) {
     let counts = served.counts;
     headers.insert(HITS, HeaderValue::from(counts.hits));
     headers.insert(MISSES, HeaderValue::from(counts.misses));
@@ -308,7 +314,7 @@ fn describe(served: &Served, headers: &mut HeaderMap) {
 }
 
 /// RFC 9211: one answer, so one verdict; a batch is a hit only if every text was.
-fn cache_status(served: &Served) -> &'static str {
+fn cache_status(served: &EmbeddedTexts) -> &'static str {
     match served.tier {
         Some(tier) => cache_status::hit_in(tier),
         None if served.counts.misses == 0 => cache_status::of(LookupOutcome::Coalesced),
@@ -318,7 +324,7 @@ fn cache_status(served: &Served) -> &'static str {
 }
 
 /// Where the time went, in the form of the W3C's Server Timing: milliseconds.
-fn server_timing(served: &Served) -> String {
+fn server_timing(served: &EmbeddedTexts) -> String {
     let mut text = String::with_capacity(48);
     let mut push = |name: &str, time: Duration| {
         let separator = if text.is_empty() { "" } else { ", " };

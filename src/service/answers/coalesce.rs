@@ -12,7 +12,7 @@ use super::reason::Reason;
 use super::request::ResolvedRequest;
 use super::response::Outcome;
 use crate::cache::Stamp;
-use crate::domain::Subject;
+use crate::domain::InvalidationId;
 use crate::error::Result;
 use crate::service::Directives;
 use crate::upstream::Call;
@@ -134,7 +134,7 @@ impl Flow<'_> {
     }
 
     /// Whether an answer that was begun at a stamp, and has these tags, is still valid.
-    fn is_current(&self) -> impl Fn(Stamp, &[Subject]) -> bool {
+    fn is_current(&self) -> impl Fn(Stamp, &[InvalidationId]) -> bool {
         let (current, namespace) = (self.answers.lookup.freshness().tokens(), self.resolved.namespace.id);
         move |stamp, tags| current.admit(stamp, namespace, tags).is_some()
     }

@@ -7,7 +7,7 @@ use super::response::MatchKind;
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
 use crate::cache::{Policy, Stamp};
-use crate::domain::{Credential, Key, NamespaceId, Principal, Subject, Tag, TierName};
+use crate::domain::{Credential, InvalidationId, Key, NamespaceId, Principal, Tag, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
@@ -121,7 +121,7 @@ pub(super) async fn store(
 /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
 pub(super) async fn delete(answers: &Answers, principal: &Principal, id: Key) -> Result<()> {
     let _held = answers.lookup.lock(&id).await;
-    let tenant = NamespaceId::tenant_subject(&principal.tenant);
+    let tenant = NamespaceId::tenant_id_bits(&principal.tenant);
     answers.inflight.forbid_store(&id, tenant);
     let owner = answers.lookup.cache().namespace_of(&id).await?;
     if owner.is_some_and(|namespace| namespace.tenant() != tenant) {
@@ -153,7 +153,7 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
         headers: &[],
     };
     let identity = of_text(&partition, question.scope, question.prompt, answers.normalization());
-    let tags = question.tags.iter().map(|tag| Subject::tag(&question.principal.tenant, tag)).collect();
+    let tags = question.tags.iter().map(|tag| InvalidationId::tag(&question.principal.tenant, tag)).collect();
     let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds)?;
     Ok(ResolvedRequest {
         identity,

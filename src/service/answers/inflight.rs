@@ -8,7 +8,7 @@ use super::broadcast::{Broadcast, GenerationState, Subscriber};
 use super::reason::Reason;
 use crate::byte_budget::ByteBudget;
 use crate::cache::Stamp;
-use crate::domain::{ByPrefix, Credential, Key, Subject};
+use crate::domain::{ByPrefix, Credential, InvalidationId, Key};
 use crate::service::objects::TAGS_MAX;
 use crate::sync::lock;
 
@@ -38,7 +38,7 @@ struct Shard {
 pub(super) struct GenerationRequest {
     pub(super) key: Key,
     /// The tenant whose answer it generates, as in [`crate::domain::NamespaceId::tenant`].
-    pub(super) tenant: Option<Subject>,
+    pub(super) tenant: Option<InvalidationId>,
     /// When the generation begins, in the order of invalidations.
     pub(super) stamp: Stamp,
     pub(super) store_policy: StorePolicy,
@@ -62,7 +62,7 @@ pub(super) struct Caller {
 #[derive(Debug, Clone, Default)]
 pub(super) struct StorePolicy {
     /// The tags of the answer. A follower may add tags until the answer is stored.
-    pub(super) tags: Vec<Subject>,
+    pub(super) tags: Vec<InvalidationId>,
     /// Whether the answer will report its token usage.
     pub(super) reports_usage: bool,
     /// The TTL. A follower may shorten it until the answer is stored.
@@ -86,7 +86,7 @@ struct Agreement {
 struct InflightEntry {
     /// Its place in the order in which generations begin.
     began: u64,
-    tenant: Option<Subject>,
+    tenant: Option<InvalidationId>,
     stamp: Stamp,
     leader: Arc<Caller>,
     agreement: Mutex<Agreement>,
@@ -126,7 +126,7 @@ impl Caller {
 
 impl StorePolicy {
     /// Adds tags, up to their limit.
-    pub(super) fn depend_on(&mut self, tags: impl IntoIterator<Item = Subject>) {
+    pub(super) fn depend_on(&mut self, tags: impl IntoIterator<Item = InvalidationId>) {
         for tag in tags {
             if self.tags.len() < TAGS_MAX && !self.tags.contains(&tag) {
                 self.tags.push(tag);
@@ -136,10 +136,15 @@ impl StorePolicy {
 }
 
 impl InflightEntry {
-    fn is_current(&self, requested: &StorePolicy, is_current: impl Fn(Stamp, &[Subject]) -> bool) -> bool {
+    fn is_current(
+        &self,
+        requested: &StorePolicy,
+        is_current: impl Fn(Stamp, &[InvalidationId]) -> bool,
+    ) -> bool {
         let agreement = lock(&self.agreement);
         // A tag of the follower may have been invalidated since too.
-        let tags: Vec<Subject> = agreement.store_policy.tags.iter().chain(&requested.tags).copied().collect();
+        let tags: Vec<InvalidationId> =
+            agreement.store_policy.tags.iter().chain(&requested.tags).copied().collect();
         is_current(self.stamp, &tags)
     }
 
@@ -179,7 +184,7 @@ impl InflightTable {
     pub(super) fn join(
         self: &Arc<Self>,
         request: GenerationRequest,
-        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+        is_current: impl Fn(Stamp, &[InvalidationId]) -> bool,
     ) -> Option<(Waiter, Option<Generation>)> {
         let mut shard = self.shard(&request.key);
         if let Some(generation) = shard.current(&request, is_current) {
@@ -193,7 +198,7 @@ impl InflightTable {
     pub(super) fn lead(
         self: &Arc<Self>,
         request: GenerationRequest,
-        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+        is_current: impl Fn(Stamp, &[InvalidationId]) -> bool,
     ) -> Option<(Waiter, Generation)> {
         let mut shard = self.shard(&request.key);
         let is_in_flight = shard.current(&request, is_current).is_some();
@@ -234,7 +239,7 @@ impl InflightTable {
 
     /// Prevents the generations of `key` from storing their answers, and further requests from joining them. Generations of
     /// another tenant than `tenant` are left alone.
-    pub(super) fn forbid_store(&self, key: &Key, tenant: Option<Subject>) {
+    pub(super) fn forbid_store(&self, key: &Key, tenant: Option<InvalidationId>) {
         let mut shard = self.shard(key);
         if shard.all(key).any(|generation| generation.tenant != tenant) {
             return;
@@ -267,7 +272,7 @@ impl Shard {
     fn current(
         &self,
         request: &GenerationRequest,
-        is_current: impl Fn(Stamp, &[Subject]) -> bool,
+        is_current: impl Fn(Stamp, &[InvalidationId]) -> bool,
     ) -> Option<&Arc<InflightEntry>> {
         self.open
             .get(&request.key)
@@ -309,7 +314,7 @@ impl Generation {
     ///
     /// The caller holds the stripe of the key since before [`Generation::close_store_policy`], so that no other generation of
     /// the key comes between the two.
-    pub(super) fn mark_stored(&self, tags: &[Subject]) {
+    pub(super) fn mark_stored(&self, tags: &[InvalidationId]) {
         let shard = self.inflight.shard(&self.key);
         for generation in shard.all(&self.key) {
             let mut state = lock(&generation.agreement);

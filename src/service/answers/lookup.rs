@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::request::ResolvedRequest;
 use super::response::{HitInfo, MatchKind};
 use crate::cache::{Cache, Found, Freshness, KeyGuard, StripedLocks, Verdict};
-use crate::domain::{Key, Subject};
+use crate::domain::{InvalidationId, Key};
 use crate::service::Directives;
 
 /// The lookup by identity.
@@ -110,7 +110,7 @@ impl Match {
         self.found.verdict == Verdict::Fresh
     }
 
-    fn has_tags(&self, tags: &[Subject]) -> bool {
+    fn has_tags(&self, tags: &[InvalidationId]) -> bool {
         tags.iter().all(|tag| self.found.entry.meta.tags.iter().any(|version| version.tag == *tag))
     }
 }

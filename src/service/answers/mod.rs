@@ -55,7 +55,7 @@ use super::check_tags;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Cache, Namespaces, Stamp};
 use crate::dialects::ParsedRequest;
-use crate::domain::{Credential, Key, Principal, Subject};
+use crate::domain::{Credential, InvalidationId, Key, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Normalization, Partition};
 use crate::upstream::{self, Origin, Prices};
@@ -268,7 +268,8 @@ impl Answers {
             headers: &request.headers,
         };
         let identity = request.parsed.identity(&partition);
-        let tags = request.tags.iter().map(|tag| Subject::tag(&request.principal.tenant, tag)).collect();
+        let tags =
+            request.tags.iter().map(|tag| InvalidationId::tag(&request.principal.tenant, tag)).collect();
         // A JSON answer always reports usage; a stream does on request.
         let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.request_usage;
         Ok(ResolvedRequest {

@@ -7,7 +7,7 @@ use super::lookup::Lookup;
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
 use crate::cache::{Cache, KeyGuard, Policy, Stamp};
-use crate::domain::{Codec, Entry, EntryMeta, Key, Subject, TierName};
+use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, TierName};
 use crate::error::Result;
 
 /// An answer that is in memory and not yet on the disk.
@@ -69,7 +69,7 @@ pub(super) async fn begin_store<'a>(
 
 impl PendingWrite<'_> {
     /// The tags of the answer.
-    pub(super) fn tags(&self) -> Vec<Subject> {
+    pub(super) fn tags(&self) -> Vec<InvalidationId> {
         tags_of(&self.entry)
     }
 
@@ -98,6 +98,6 @@ impl PendingWrite<'_> {
 }
 
 /// The tags of an answer.
-pub(super) fn tags_of(entry: &Entry) -> Vec<Subject> {
+pub(super) fn tags_of(entry: &Entry) -> Vec<InvalidationId> {
     entry.meta.tags.iter().map(|version| version.tag).collect()
 }

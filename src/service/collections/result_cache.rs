@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::query_vectors::{MissingQuery, QueryInput};
 use super::{Collections, Outcome, Search};
 use crate::cache::{Namespace, Stamp, Verdict};
-use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Principal, Subject, Tag};
+use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, Principal, Tag};
 use crate::search::{Collection, Query, Results, View, WatchedQuery};
 use crate::service::Directives;
 
@@ -48,10 +48,10 @@ impl Collections {
     ) {
         let freshness = self.cache.freshness();
         let StoreContext { namespace, ttl_seconds, stamp, principal } = context;
-        let mut tags: Vec<Subject> = results
+        let mut tags: Vec<InvalidationId> = results
             .iter()
             .flat_map(|hit| hit.document.tags().filter_map(Tag::named).collect::<Vec<_>>())
-            .map(|tag| Subject::tag(&principal.tenant, &tag))
+            .map(|tag| InvalidationId::tag(&principal.tenant, &tag))
             .collect();
         tags.sort_unstable();
         tags.dedup();

@@ -23,7 +23,7 @@ pub use request::{Address, GetOptions, GetOutcome, GrantedLease, KEY_BYTES_MAX, 
 
 use self::condition::is_present;
 use crate::cache::{Cache, Claim, Found, Lease, Leases, Mode, Namespaces, Stamp, StripedLocks, Verdict};
-use crate::domain::{Codec, Entry, EntryMeta, Key, KeyHasher, Principal, Subject};
+use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, Principal};
 use crate::error::{Error, Kind, Result};
 
 /// The use case. Shared by `Arc`.
@@ -152,7 +152,8 @@ impl Objects {
             content_coding: draft.content_coding,
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
-        let tags: Vec<Subject> = draft.tags.iter().map(|tag| Subject::tag(&address.tenant, tag)).collect();
+        let tags: Vec<InvalidationId> =
+            draft.tags.iter().map(|tag| InvalidationId::tag(&address.tenant, tag)).collect();
         let (objects, address, condition) = (Arc::clone(self), address.clone(), draft.condition);
         let storing = async move {
             let _held = objects.key_locks.lock(&[address.key]).await;
@@ -322,7 +323,7 @@ impl Objects {
         address: &Address,
         stamp: Stamp,
         mut meta: EntryMeta,
-        tags: &[Subject],
+        tags: &[InvalidationId],
         value: Arc<[u8]>,
     ) -> Result<()> {
         let current = self.cache.freshness().tokens();

@@ -86,6 +86,9 @@ mod tests {
         assert!(Options::default().validate().is_ok());
         let error = Options { group_commit_ms: 3, ..Options::default() }.validate().unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
-        assert!(error.to_string().contains("group_commit_ms") && error.to_string().contains("must be 0 to 2, got 3"));
+        assert!(
+            error.to_string().contains("group_commit_ms")
+                && error.to_string().contains("must be 0 to 2, got 3")
+        );
     }
 }

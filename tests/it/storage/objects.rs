@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use likewise::cache::entry_codec;
 use likewise::domain::{
-    Codec, Entry, EntryMeta, Key, ManualClock, NamespaceId, Subject, TagToken, UnixSeconds,
+    Codec, Entry, EntryMeta, InvalidationId, Key, ManualClock, NamespaceId, TagToken, UnixSeconds,
 };
 use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
@@ -25,14 +25,14 @@ fn open(dir: &Path, bytes_max: u64) -> Result<(ObjectStore, Arc<ManualClock>)> {
 }
 
 fn namespace(n: u64) -> NamespaceId {
-    NamespaceId::from_parts(Subject(n), false)
+    NamespaceId::from_parts(InvalidationId(n), false)
 }
 
 fn object(version: u64, bytes: usize, ends: u32) -> Arc<Entry> {
     let mut value = bytes_of(version, bytes);
     value[..8].copy_from_slice(&version.to_le_bytes());
     let meta = EntryMeta {
-        tags: [TagToken { tag: Subject(version), token: 2 }].into(),
+        tags: [TagToken { tag: InvalidationId(version), token: 2 }].into(),
         content_type: "text/plain".into(),
         validator: u128::from(version) << 64,
         namespace: namespace(3),
@@ -75,7 +75,7 @@ fn objects_are_found_replaced_counted_and_removed_also_after_a_restart() {
     assert_eq!(store.stats().entries, 9);
     assert_eq!(get(&store, 3).unwrap(), Some((*object(33, 5000, 9000)).clone()));
     assert_eq!(get(&store, 4).unwrap(), None);
-    assert_eq!(count(&store, |meta| meta.tags[0].tag == Subject(33)), 1);
+    assert_eq!(count(&store, |meta| meta.tags[0].tag == InvalidationId(33)), 1);
     assert_eq!(count(&store, |meta| meta.namespace == namespace(3)), 9);
     assert_eq!(count(&store, |meta| meta.namespace == namespace(5)), 0);
     assert_eq!(meta(&store, 3), Some(object(33, 5000, 9000).meta.clone()));

@@ -77,7 +77,7 @@ async fn a_request_after_an_invalidation_starts_a_new_generation() {
 async fn followers_add_tags_until_the_policy_is_closed() {
     let inflight = inflight();
     let tagged = |tags: &[u64]| StorePolicy {
-        tags: tags.iter().map(|&n| Subject(n)).collect(),
+        tags: tags.iter().map(|&n| InvalidationId(n)).collect(),
         ..StorePolicy::default()
     };
     let (_first, generation) = join(&inflight, tagged(&[1]));
@@ -85,7 +85,7 @@ async fn followers_add_tags_until_the_policy_is_closed() {
     assert!(join_if(&inflight, usage(), true).is_none(), "it will not report usage");
     let _second = join(&inflight, tagged(&[2, 1]));
     let store_policy = generation.close_store_policy().unwrap();
-    assert_eq!(store_policy.tags, [Subject(1), Subject(2)]);
+    assert_eq!(store_policy.tags, [InvalidationId(1), InvalidationId(2)]);
     assert!(join_if(&inflight, tagged(&[3]), true).is_none(), "too late for a tag");
     assert!(join_if(&inflight, tagged(&[2]), true).is_some());
 }
@@ -142,7 +142,7 @@ async fn no_generation_of_a_deleted_key_is_stored() {
     let (_one, open) = join(&inflight, usage());
     let (_two, unshared) = inflight.lead_unshared(request(usage()));
     let (_three, other) = inflight.lead_unshared(GenerationRequest { key: Key([2; 32]), ..request(usage()) });
-    inflight.forbid_store(&KEY, Some(Subject(1)));
+    inflight.forbid_store(&KEY, Some(InvalidationId(1)));
     let (_four, is_joined) = join(&inflight, usage());
     assert!(is_joined.is_none(), "another tenant deletes nothing");
     inflight.forbid_store(&KEY, None);
@@ -160,10 +160,10 @@ async fn an_older_answer_does_not_replace_a_newer_one() {
     let (_two, older) = inflight.lead_unshared(request(usage()));
     let (_three, newer) = inflight.lead_unshared(request(usage()));
     assert!(older.close_store_policy().is_ok());
-    older.mark_stored(&[Subject(7)]);
+    older.mark_stored(&[InvalidationId(7)]);
     assert_eq!(oldest.unwrap().close_store_policy().unwrap_err(), Reason::Superseded);
     let store_policy = newer.close_store_policy().unwrap();
-    assert_eq!(store_policy.tags, [Subject(7)], "a later answer inherits the tags");
+    assert_eq!(store_policy.tags, [InvalidationId(7)], "a later answer inherits the tags");
 }
 
 #[tokio::test]

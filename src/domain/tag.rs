@@ -1,4 +1,4 @@
-//! What an invalidation can speak of, and how entries remember how it stood.
+//! Tags, and what entries store of the tags and namespaces by which they are invalidated.
 
 use super::{KeyHasher, TenantId};
 
@@ -7,34 +7,33 @@ const TAG_BYTES_MAX: usize = 128;
 
 /// A tag or a namespace of a tenant, as 64 bits of its hash.
 ///
-/// Two subjects that share their hash are invalidated together: that costs misses, and never serves anything wrong.
+/// Two tags of the same hash are invalidated together: that costs misses, and never serves a wrong value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Subject(pub u64);
+pub struct InvalidationId(pub u64);
 
-impl Subject {
+impl InvalidationId {
     /// The tag called `tag`.
-    pub fn tag(tenant: &TenantId, tag: &Tag) -> Subject {
-        Subject::of("likewise/tag/v1", tenant, &tag.0)
+    pub fn tag(tenant: &TenantId, tag: &Tag) -> InvalidationId {
+        InvalidationId::of("likewise/tag/v1", tenant, &tag.0)
     }
 
     /// The namespace called `name`.
-    pub fn namespace(tenant: &TenantId, name: &str) -> Subject {
-        Subject::of("likewise/namespace/v1", tenant, name)
+    pub fn namespace(tenant: &TenantId, name: &str) -> InvalidationId {
+        InvalidationId::of("likewise/namespace/v1", tenant, name)
     }
 
-    fn of(domain: &str, tenant: &TenantId, name: &str) -> Subject {
+    fn of(domain: &str, tenant: &TenantId, name: &str) -> InvalidationId {
         let key = KeyHasher::new(domain).field(tenant.as_str().as_bytes()).field(name.as_bytes()).finish();
-        Subject(key.prefix())
+        InvalidationId(key.prefix())
     }
 }
 
-/// The name of a tag, such as `product:42`: visible characters without commas and quotes, so that it can stand in a
-/// header's list.
+/// The name of a tag, such as `product:42`: visible characters without commas and quotes, so that a list in a header can contain it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tag(String);
 
 impl Tag {
-    /// What the name of a tag must be, for messages.
+    /// The rule for names of tags, for messages.
     pub const RULE: &'static str =
         "a tag has 1 to 128 bytes, without spaces, control characters, commas and double quotes";
 
@@ -58,11 +57,11 @@ impl Tag {
     }
 }
 
-/// A tag as it stood when the entry's loader began.
+/// A tag with its token when the loading of an entry began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagToken {
     /// The tag.
-    pub tag: Subject,
+    pub tag: InvalidationId,
     /// Its token at that time; compared for equality, never for order.
     pub token: u64,
 }
@@ -86,10 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_and_a_namespace_of_one_name_are_two_subjects() {
+    fn a_tag_and_a_namespace_of_one_name_differ() {
         let tenant = TenantId::default();
-        let tag = Subject::tag(&tenant, &Tag::named("products").unwrap());
-        assert_ne!(tag, Subject::namespace(&tenant, "products"));
-        assert_ne!(tag, Subject::tag(&TenantId::named("other").unwrap(), &Tag::named("products").unwrap()));
+        let tag = InvalidationId::tag(&tenant, &Tag::named("products").unwrap());
+        assert_ne!(tag, InvalidationId::namespace(&tenant, "products"));
+        assert_ne!(
+            tag,
+            InvalidationId::tag(&TenantId::named("other").unwrap(), &Tag::named("products").unwrap())
+        );
     }
 }
