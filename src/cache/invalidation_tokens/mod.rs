@@ -85,7 +85,7 @@ impl InvalidationTokens {
         self.table.bump_everything(token, mode, |change| queue(vec![change]))?.await
     }
 
-    /// Subjects with a token of their own.
+    /// Invalidation ids with a token of their own.
     pub fn invalidation_ids(&self) -> usize {
         self.table.invalidation_ids()
     }

@@ -1,7 +1,7 @@
 //! The tokens in memory, behind one lock. Judges and loaders read them.
 
 use super::history::{Mode, Standing, TokenHistory};
-use super::token_log::{OTHER_TENANTS, Subjects, TokenChange};
+use super::token_log::{InvalidationIds, OTHER_TENANTS, TokenChange};
 use crate::domain::{EntryMeta, InvalidationId, NamespaceId, TagToken};
 use crate::sync::{RwLock, RwLockReadGuard, ignore_poison};
 
@@ -24,7 +24,7 @@ struct State {
     everything: TokenHistory,
     /// Of all that the other tenants have. No invalidation replaces it, unless the invalidation ids are too many.
     other_tenants: TokenHistory,
-    invalidation_ids: Subjects,
+    invalidation_ids: InvalidationIds,
     /// Stands for every invalidation id that was never invalidated.
     untouched: TokenHistory,
     /// Invalidations so far in this process.
@@ -52,7 +52,7 @@ impl TokenTable {
     /// The tokens as they were read, at most `invalidation_ids_max` of invalidation ids. Those of [`OTHER_TENANTS`] are among the invalidation ids.
     pub(in crate::cache) fn new(
         everything: TokenHistory,
-        mut invalidation_ids: Subjects,
+        mut invalidation_ids: InvalidationIds,
         invalidation_ids_max: usize,
     ) -> TokenTable {
         let other_tenants = invalidation_ids.remove(&OTHER_TENANTS).unwrap_or_default();
@@ -124,7 +124,7 @@ impl TokenTable {
         submit(TokenChange::Everything(state.everything.clone()))
     }
 
-    /// Subjects with a token of their own.
+    /// Invalidation ids with a token of their own.
     pub(in crate::cache) fn invalidation_ids(&self) -> usize {
         self.state().invalidation_ids.len()
     }

@@ -13,13 +13,13 @@ use crate::error::Result;
 /// before there were tenants read it.
 pub(super) const OTHER_TENANTS: InvalidationId = InvalidationId(u64::from_le_bytes(*b"tenants*"));
 
-pub(in crate::cache) type Subjects = HashMap<InvalidationId, TokenHistory, ByPrefix>;
+pub(in crate::cache) type InvalidationIds = HashMap<InvalidationId, TokenHistory, ByPrefix>;
 
 /// The tokens that a log holds.
 #[derive(Debug)]
 pub struct LoadedTokens {
     pub(in crate::cache) everything: TokenHistory,
-    pub(in crate::cache) invalidation_ids: Subjects,
+    pub(in crate::cache) invalidation_ids: InvalidationIds,
 }
 
 /// A change of the tokens.
