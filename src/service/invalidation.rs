@@ -43,7 +43,7 @@ pub struct Counts {
 
 /// A target with its names resolved.
 enum Resolved {
-    Subjects(Vec<InvalidationId>),
+    InvalidationIds(Vec<InvalidationId>),
     Namespace(NamespaceId),
     Objects(Vec<Address>),
     /// Everything of a tenant by its invalidation id, which the default tenant does not have.
@@ -93,7 +93,7 @@ impl Invalidation {
     pub async fn invalidate(&self, principal: &Principal, target: &Target, mode: Mode) -> Result<()> {
         let tokens = self.freshness.tokens();
         match self.resolve(principal, target)? {
-            Resolved::Subjects(invalidation_ids) => tokens.bump(&invalidation_ids, mode).await?,
+            Resolved::InvalidationIds(invalidation_ids) => tokens.bump(&invalidation_ids, mode).await?,
             Resolved::Namespace(namespace) => tokens.bump(&[namespace.invalidation_id()], mode).await?,
             Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
             Resolved::Everything(None) => tokens.bump_everything(mode).await?,
@@ -120,7 +120,7 @@ impl Invalidation {
                 // The lookup promotes each entry it finds, so its former tier is not known.
                 return Ok(Counts { memory: self.objects.count(&addresses).await, disk: 0 });
             }
-            Resolved::Subjects(invalidation_ids) => {
+            Resolved::InvalidationIds(invalidation_ids) => {
                 Box::new(move |meta| meta.tags.iter().any(|version| invalidation_ids.contains(&version.tag)))
             }
             Resolved::Namespace(namespace) => Box::new(move |meta| meta.namespace == namespace),
@@ -138,7 +138,9 @@ impl Invalidation {
         match target {
             Target::Tags(tags) => {
                 check_count("tags", tags.len())?;
-                Ok(Resolved::Subjects(tags.iter().map(|tag| InvalidationId::tag(tenant, tag)).collect()))
+                Ok(Resolved::InvalidationIds(
+                    tags.iter().map(|tag| InvalidationId::tag(tenant, tag)).collect(),
+                ))
             }
             Target::Keys { namespace, keys } => {
                 check_count("keys", keys.len())?;

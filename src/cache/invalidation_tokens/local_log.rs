@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::history::TokenHistory;
-use super::token_log::{LoadedTokens, OTHER_TENANTS, QueueChanges, Subjects, TokenChange, TokenLog};
+use super::token_log::{InvalidationIds, LoadedTokens, OTHER_TENANTS, QueueChanges, TokenChange, TokenLog};
 use crate::cache::random::random_id;
 use crate::domain::InvalidationId;
 use crate::error::{Error, Kind, Result};
@@ -85,8 +85,8 @@ fn record_of(change: &TokenChange) -> Change {
 }
 
 /// The tokens of everything, if they are there, and those of invalidation ids.
-fn read_all(records: &Records) -> Result<(Option<TokenHistory>, Subjects)> {
-    let (mut everything, mut invalidation_ids) = (None, Subjects::default());
+fn read_all(records: &Records) -> Result<(Option<TokenHistory>, InvalidationIds)> {
+    let (mut everything, mut invalidation_ids) = (None, InvalidationIds::default());
     let mut from = Vec::new();
     loop {
         let chunk = records.range(TABLE, &from, CHUNK)?;
@@ -113,7 +113,7 @@ fn read_all(records: &Records) -> Result<(Option<TokenHistory>, Subjects)> {
 fn reconcile(
     mut copy: HashMap<Vec<u8>, Vec<u8>>,
     everything: &mut Option<TokenHistory>,
-    invalidation_ids: &mut Subjects,
+    invalidation_ids: &mut InvalidationIds,
 ) -> Result<Vec<Change>> {
     let is_lost = everything.is_none() && copy.contains_key(EVERYTHING);
     let renewed = |copied: Option<&Vec<u8>>| match copied.and_then(|bytes| TokenHistory::decode(bytes)) {
