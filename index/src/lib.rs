@@ -17,7 +17,9 @@ mod ffi;
 mod graph;
 mod kernels;
 mod metric;
+mod neighbor;
 mod scan;
+mod score;
 mod spec;
 mod top_k;
 
@@ -27,6 +29,8 @@ pub use faiss::{BuildParams, Builder, FaissError, FaissIndex, check_processor, t
 pub use faiss_check::check as check_faiss_index;
 pub use faiss_file::{Malformed, Vectors, flat_header};
 pub use graph::{Graph, SearchParams};
-pub use metric::{Metric, Unfit, score, scores};
-pub use scan::{Block, Neighbor, Scanner};
+pub use metric::{Metric, Unfit};
+pub use neighbor::Neighbor;
+pub use scan::{Block, Scanner};
+pub use score::{score, scores};
 pub use spec::{Cost, GRAMMAR, IndexSpec, SpecError};

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::codes::CodedQuery;
 use crate::kernels::{self, Rows};
+use crate::neighbor::Neighbor;
 use crate::top_k::{SharedThreshold, TopK};
 use crate::{Bits, CodesView, Metric};
 
@@ -34,17 +35,6 @@ pub struct Block<'a> {
     pub codes: Option<CodesView<'a>>,
     /// The rows that may be found; without it, all.
     pub keep: Option<&'a Bits>,
-}
-
-/// A row that was found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Neighbor {
-    /// Position of its block among those searched.
-    pub block: u32,
-    /// Its row in the block.
-    pub row: u32,
-    /// Its score; higher is nearer.
-    pub score: f32,
 }
 
 /// Searches on threads of its own.

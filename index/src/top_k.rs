@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{self, AtomicU32};
 
-use crate::Neighbor;
+use crate::neighbor::Neighbor;
 
 /// A neighbour in the order of results: a smaller one comes first.
 struct Ranked(Neighbor);

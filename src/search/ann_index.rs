@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use likewise_index::{Bits, FaissIndex, Graph, SearchParams};
 
-use super::view::SegmentView;
+use super::segment_view::SegmentView;
 use crate::error::{Error, Kind, Result};
 use crate::storage::collections::{IndexFile, Snapshot};
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ann_index::AnnEngine;
 use super::build::{self, BuildEnd, BuildFailure, BuildTask, FailureCause, Program};
+use super::segment_view::SegmentView;
 use super::settings::{Indexed, Settings};
-use super::view::SegmentView;
 use crate::error::{Error, Kind, Result};
 use crate::storage::collections::{Coverage, Covered, Draft, IndexFile};
 use crate::sync::lock;

@@ -6,7 +6,8 @@ use std::ops::Bound;
 use likewise_index::Bits;
 
 use super::document::DocumentRef;
-use super::filter::{Filter, Scalar, Test};
+use super::filter::{Filter, Test};
+use super::scalar::Scalar;
 use super::values::Values;
 
 /// For each field, its values in order, each with its row. Built once for a block that is filtered.
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
     use crate::domain::Tag;
     use crate::search::document::Document;
-    use crate::search::filter::number;
+    use crate::search::scalar::number;
     use proptest::prelude::*;
 
     fn scalar() -> impl Strategy<Value = Scalar> {

@@ -215,7 +215,8 @@ impl QueryWatch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::{Scalar, Test};
+    use super::super::filter::Test;
+    use super::super::scalar::Scalar;
     use super::*;
     use crate::domain::KeyHasher;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::filter::{Scalar, number};
+use super::scalar::{Scalar, number};
 
 /// Bytes that the name of a field may have, those of the objects around it included: `outer.inner`.
 pub const FIELD_BYTES_MAX: usize = 512;

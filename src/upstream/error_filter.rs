@@ -10,10 +10,22 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::redaction::{Redaction, find, redacted};
-use super::refusal::is_of_key;
 use super::reply::{Headers, is_events};
 use crate::error::{Error, Result};
 use crate::sse::begins_events;
+
+/// What services say that refuse a key by another status: codes, and words where they have none.
+const OF_KEYS: [&str; 9] = [
+    "invalid_api_key",
+    "api_key_invalid",
+    "authentication_error",
+    "invalid_authentication",
+    "incorrect api key",
+    "invalid api key",
+    "invalid x-api-key",
+    "api key not valid",
+    "api key is invalid",
+];
 
 /// A unit with more bytes is no error and is passed on as it arrives.
 const HELD_BYTES_MAX: usize = 16 * 1024;
@@ -242,6 +254,12 @@ fn reports_error(bytes: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Whether an error is about the key.
+pub(super) fn is_of_key(said: &[u8]) -> bool {
+    let said = String::from_utf8_lossy(said).to_lowercase();
+    OF_KEYS.iter().any(|words| said.contains(words))
 }
 
 #[cfg(test)]

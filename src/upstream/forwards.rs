@@ -5,8 +5,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::options::config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// What asks a model, lists models, or belongs to a response.
 pub(super) const DEFAULT: [&str; 23] = [
@@ -58,8 +57,8 @@ impl Forwards {
     pub(super) fn new(list: &[String]) -> Result<Forwards> {
         let read = |(place, entry): (usize, &String)| {
             Pattern::read(entry).ok_or_else(|| {
-                config(&format!(
-                    "forwards[{place}] must be a method and a path below /v1, as in `POST /images/*`, where `*` stands for \
+                Error::new(Kind::Config, format!(
+                    "upstream.forwards[{place}] must be a method and a path below /v1, as in `POST /images/*`, where `*` stands for \
                      one part and a final `**` for any rest, got `{entry}`"
                 ))
             })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::error_filter::ErrorFilter;
+use super::error_filter::{ErrorFilter, is_of_key};
 use super::redaction::redacted;
 use super::reply::Reply;
 use super::routes::{RouteCredential, UpstreamRoute};
@@ -16,19 +16,6 @@ use crate::error::{Error, Kind, Result};
 
 /// Statuses by which an upstream refuses who asks, or asks for money.
 const REFUSALS: [u16; 4] = [401, 402, 403, 407];
-
-/// What services say that refuse a key by another status: codes, and words where they have none.
-const OF_KEYS: [&str; 9] = [
-    "invalid_api_key",
-    "api_key_invalid",
-    "authentication_error",
-    "invalid_authentication",
-    "incorrect api key",
-    "invalid api key",
-    "invalid x-api-key",
-    "api key not valid",
-    "api key is invalid",
-];
 
 /// Bytes of an error that is read to be looked through.
 const ERROR_BYTES_MAX: usize = 1 << 20;
@@ -84,12 +71,6 @@ fn refused(route: &UpstreamRoute, status: u16, said: &[u8]) -> Error {
         }
     };
     Error::new(Kind::Upstream, message)
-}
-
-/// Whether an error is about the key.
-pub(super) fn is_of_key(said: &[u8]) -> bool {
-    let said = String::from_utf8_lossy(said).to_lowercase();
-    OF_KEYS.iter().any(|words| said.contains(words))
 }
 
 fn without_key(mut reply: Reply, body: Bytes, key: &str) -> Reply {

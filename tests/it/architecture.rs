@@ -213,6 +213,21 @@ fn unsafe_code_is_in_named_files_only() {
     }
 }
 
+/// The program contains nothing of the failing file layer.
+#[test]
+fn only_tests_use_the_recording_files() {
+    let mut users = 0;
+    for path in sources(&root().join("src")) {
+        let place = place(&path);
+        let text = fs_err::read_to_string(&path).expect("a source file");
+        let own = text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
+        users += usize::from(text.contains("RecordingFiles"));
+        let is_allowed = place.starts_with("src/storage/files/recording/") || place.ends_with("tests.rs");
+        assert!(is_allowed || !own.contains("RecordingFiles"), "{place} names the recording files");
+    }
+    assert!(users > 3, "only {users} files name them");
+}
+
 #[test]
 fn the_reader_of_imports_sees_them() {
     let text = "use crate::{cache, embed};\nuse crate::error::Error;\nlet x = crate::http::serve();";

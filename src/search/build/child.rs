@@ -4,7 +4,7 @@ use std::io::Read;
 
 use likewise_index::{BuildParams, IndexSpec};
 
-use super::{BuildTask, HEAD_BYTES_MAX, PIECE_BYTES};
+use super::task::{BuildTask, HEAD_BYTES_MAX, PIECE_BYTES};
 use crate::error::{Error, Kind, Result};
 
 /// What a process prints that cannot write its file.

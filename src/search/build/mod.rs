@@ -7,6 +7,7 @@
 
 mod child;
 mod failure;
+mod task;
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader, Read as _, Write};
@@ -17,22 +18,19 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use likewise_index::{Cost, training};
-use serde::{Deserialize, Serialize};
 
 pub use child::build_index;
 pub(super) use failure::{BuildFailure, FailureCause};
+pub(super) use task::BuildTask;
+
+use self::task::PIECE_BYTES;
 
 /// How often a build is asked whether it is still wanted.
 const POLL: Duration = Duration::from_millis(50);
 /// What is read of the end of what a build prints.
 const OUTPUT_BYTES_MAX: usize = 2048;
-/// Bytes that are written to the pipe at a time.
-const PIECE_BYTES: usize = 256 << 10;
 /// Where the system looks for libraries first: ld.so(8).
 const LIBRARIES: &str = "LD_LIBRARY_PATH";
-/// The longest head of a task.
-const HEAD_BYTES_MAX: u32 = 64 << 10;
-
 /// The program that builds indexes: it takes these arguments, then `--parent PID --memory-bytes N`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
@@ -50,21 +48,6 @@ impl Program {
     pub fn at(path: impl Into<PathBuf>) -> Program {
         Program { path: path.into(), arguments: vec!["build-index".into()] }
     }
-}
-
-/// What is to be built, as it is written to the process: its length (4 bytes), itself as JSON, then the rows that it is
-/// trained on, and all rows, as little-endian f32.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct BuildTask {
-    pub(super) factory: String,
-    #[serde(with = "super::settings::metric_name")]
-    pub(super) metric: likewise_index::Metric,
-    pub(super) dim: usize,
-    pub(super) rows: usize,
-    pub(super) training_rows: usize,
-    pub(super) ef_construction: usize,
-    pub(super) threads: usize,
-    pub(super) file: PathBuf,
 }
 
 /// How a build ended that did not fail.
