@@ -107,8 +107,7 @@ impl ByteBudget {
             );
             return Err(Error::new(Kind::TooLarge, message));
         }
-        let message =
-            "the requests in flight use all memory that they may (http.inflight_bytes_max); retry later";
+        let message = "the requests in flight use all of http.inflight_bytes_max; retry later";
         Err(Error::new(Kind::Overloaded, message))
     }
 

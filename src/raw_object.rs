@@ -81,7 +81,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
 /// # Errors
 /// `InvalidInput` if it is no object.
 pub(crate) fn members(body: &[u8]) -> Result<RawObject<'_>> {
-    RawObject::read(body).ok_or_else(|| Error::new(Kind::InvalidInput, "the body is not a JSON object"))
+    RawObject::read(body).ok_or_else(|| Error::new(Kind::InvalidInput, "the body must be a JSON object"))
 }
 
 /// The body of a request without the member `name`.

@@ -27,7 +27,7 @@ impl ServerArgs {
     /// A request to the path whose segments are `segments`; they are percent-encoded here.
     pub(super) fn request(&self, method: Method, segments: &[&str]) -> Result<RequestBuilder> {
         let bad_url =
-            || Error::new(Kind::InvalidInput, "--url is not an HTTP address").with("url", &self.url);
+            || Error::new(Kind::InvalidInput, "--url must be an HTTP address").with("url", &self.url);
         let mut url = Url::parse(&self.url).map_err(|error| bad_url().source(error))?;
         url.path_segments_mut().map_err(|()| bad_url())?.pop_if_empty().extend(segments);
         // Fails only if a provider is installed already, which is as good.

@@ -158,7 +158,7 @@ fn parse(format: Format, index: usize, line: String) -> Result<TextLine> {
     let json: JsonLine = serde_json::from_str(&line)
         .map_err(|error| fault(Error::invalid("text", "cannot read a line as JSON").source(error)))?;
     if json.text.is_empty() {
-        return Err(fault(Error::invalid("text", "text is an empty string")));
+        return Err(fault(Error::invalid("text", "text must not be empty")));
     }
     Ok(TextLine { id: json.id.unwrap_or_else(|| index.into()), text: json.text })
 }

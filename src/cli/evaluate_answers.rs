@@ -162,7 +162,7 @@ impl EvaluateAnswers {
     fn validate(&self) -> Result<()> {
         let fault = |message: &str| Err(Error::new(Kind::InvalidInput, message));
         if self.requests == 0 || self.concurrency == 0 {
-            return fault("--requests and --concurrency are at least 1");
+            return fault("--requests and --concurrency must be at least 1");
         }
         if !self.zipf.is_finite() || self.zipf < 0.0 {
             return fault("--zipf is 0 or more");

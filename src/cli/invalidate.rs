@@ -57,7 +57,7 @@ impl Invalidate {
         let mut body = match (entity, namespace) {
             (Some(entity), _) => {
                 let (kind, id) = entity.split_once(':').ok_or_else(|| {
-                    Error::new(Kind::InvalidInput, "--entity is TYPE:ID").with("entity", entity)
+                    Error::new(Kind::InvalidInput, "--entity must be TYPE:ID").with("entity", entity)
                 })?;
                 json!({ "entity": { "type": kind, "id": id } })
             }

@@ -51,7 +51,7 @@ pub(super) fn header(shape: Shape) -> Vec<u8> {
 /// `InvalidInput` for anything but two dimensions of little-endian f32, row by row.
 pub(super) fn read_header(file: &mut impl Read) -> Result<Shape> {
     let fault = |message: &str| Error::new(Kind::InvalidInput, message);
-    let cut = |error| fault("the .npy file is cut short").source(error);
+    let cut = |error| fault("cannot read the .npy file: it is truncated").source(error);
     let mut start = [0; 8];
     file.read_exact(&mut start).map_err(cut)?;
     if !start.starts_with(MAGIC) {

@@ -35,7 +35,7 @@ pub struct Tag(String);
 impl Tag {
     /// The rule for names of tags, for messages.
     pub const RULE: &'static str =
-        "a tag has 1 to 128 bytes, without spaces, control characters, commas and double quotes";
+        "a tag must have 1 to 128 bytes, without spaces, control characters, commas and double quotes";
 
     /// The tag called `name`; none if a tag cannot be called so ([`Tag::RULE`]).
     pub fn named(name: &str) -> Option<Tag> {

@@ -154,8 +154,10 @@ fn target(wire: InvalidateRequest) -> Result<Target> {
             tag.map(|tag| Target::Tags(vec![tag])).ok_or_else(|| Error::invalid("entity", rule))
         }
         (None, None, None, None, Some(true)) => Ok(Target::Everything),
-        (None, None, None, None, Some(false)) => Err(Error::invalid("all", "all is true or left out")),
-        (None, None, Some(_), None, None) => Err(Error::invalid("namespace", "keys need their namespace")),
+        (None, None, None, None, Some(false)) => Err(Error::invalid("all", "all must be true or absent")),
+        (None, None, Some(_), None, None) => {
+            Err(Error::invalid("namespace", "keys must come with their namespace"))
+        }
         (None, None, None, None, None) => Err(Error::invalid("tags", one)),
         (_, _, _, _, Some(_)) => Err(Error::invalid("all", one)),
         (_, _, _, Some(_), _) => Err(Error::invalid("entity", one)),

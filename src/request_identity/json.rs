@@ -54,10 +54,7 @@ impl<'a> Json<'a> {
         let json = ValueReader { left: &left }.deserialize(&mut deserializer);
         let json = json.and_then(|json| deserializer.end().map(|()| json));
         json.map_err(|error| {
-            Error::new(
-                Kind::InvalidInput,
-                format!("the body is not JSON that can be read one way only: {error}"),
-            )
+            Error::new(Kind::InvalidInput, format!("the body must be unambiguous JSON: {error}"))
         })
     }
 

@@ -98,12 +98,14 @@ pub fn check_metadata(metadata: &str) -> Result<(), String> {
     let values = Values::of_fields(fields);
     if values.has_long_names {
         return Err(format!(
-            "the name of a field has at most {FIELD_BYTES_MAX} bytes, those of the objects around it included"
+            "the name of a field must have at most {FIELD_BYTES_MAX} bytes, those of the objects around it included"
         ));
     }
     if values.len() > VALUES_MAX {
         let count = values.len();
-        return Err(format!("metadata has at most {VALUES_MAX} values, list members included, got {count}"));
+        return Err(format!(
+            "metadata must have at most {VALUES_MAX} values, list members included, got {count}"
+        ));
     }
     Ok(())
 }

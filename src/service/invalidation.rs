@@ -157,5 +157,5 @@ fn check_count(field: &'static str, count: usize) -> Result<()> {
     if (1..=NAMES_MAX).contains(&count) {
         return Ok(());
     }
-    Err(Error::invalid(field, format!("{field} has from 1 to {NAMES_MAX} elements, got {count}")))
+    Err(Error::invalid(field, format!("{field} must have 1 to {NAMES_MAX} elements, got {count}")))
 }

@@ -27,7 +27,7 @@ fn check_tags(tags: &[Tag]) -> Result<()> {
     if tags.len() <= objects::TAGS_MAX {
         return Ok(());
     }
-    let message = format!("an entry has at most {} tags, got {}", objects::TAGS_MAX, tags.len());
+    let message = format!("an entry must have at most {} tags, got {}", objects::TAGS_MAX, tags.len());
     Err(Error::invalid("tags", message))
 }
 
@@ -36,9 +36,9 @@ fn ttl_seconds(policy: &Policy, asked: Option<u32>) -> Result<u32> {
     let param = "ttl_seconds";
     let max = policy.ttl_seconds_max;
     match asked {
-        Some(0) => Err(Error::invalid(param, "a ttl is at least 1 second; no-store keeps nothing")),
+        Some(0) => Err(Error::invalid(param, "the TTL must be at least 1 second; no-store stores nothing")),
         Some(ttl) if ttl > max => {
-            Err(Error::invalid(param, format!("a ttl is at most {max} seconds here, got {ttl}")))
+            Err(Error::invalid(param, format!("the TTL must be at most {max} seconds, got {ttl}")))
         }
         Some(ttl) => Ok(ttl),
         None => Ok(policy.ttl_seconds),

@@ -140,7 +140,7 @@ impl Upstream {
     }
 
     fn request(&self, route: &UpstreamRoute, base_url: &str, call: &Call) -> Result<Request> {
-        let fault = |what: &str| Error::new(Kind::InvalidInput, format!("{what} cannot be passed on"));
+        let fault = |what: &str| Error::new(Kind::InvalidInput, format!("cannot forward {what}"));
         let method =
             Method::from_bytes(call.method.as_bytes()).map_err(|error| fault("the method").source(error))?;
         let mut headers = HeaderMap::with_capacity(call.headers.len() + 2);

@@ -123,18 +123,21 @@ impl CheckReport {
 /// Checks one document; what is wrong is said in words.
 fn check(document: &ImportedDocument, rules: &mut DocumentRules) -> Result<(), String> {
     if !(1..=ID_BYTES_MAX).contains(&document.id.len()) {
-        return Err(format!("an id has 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len()));
+        return Err(format!("id must have 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len()));
     }
     let metadata = document.metadata.as_ref().map(|raw| raw.get()).filter(|&raw| raw != "null");
     if let Some(metadata) = metadata {
         if metadata.len() > METADATA_BYTES_MAX {
-            return Err(format!("metadata has at most {METADATA_BYTES_MAX} bytes, got {}", metadata.len()));
+            return Err(format!(
+                "metadata must have at most {METADATA_BYTES_MAX} bytes, got {}",
+                metadata.len()
+            ));
         }
         check_metadata(metadata)?;
     }
     let tags = document.tags.as_deref().unwrap_or_default();
     if tags.len() > TAGS_MAX {
-        return Err(format!("a document has at most {TAGS_MAX} tags, got {}", tags.len()));
+        return Err(format!("a document must have at most {TAGS_MAX} tags, got {}", tags.len()));
     }
     if let Some(tag) = tags.iter().find(|tag| Tag::named(tag).is_none()) {
         let shown: String = tag.chars().take(100).collect();
@@ -143,7 +146,7 @@ fn check(document: &ImportedDocument, rules: &mut DocumentRules) -> Result<(), S
     match (&document.vector, document.text.as_deref()) {
         (Some(vector), _) => check_vector(vector.numbers()?, rules),
         (None, None) => Err("a document has a text, a vector, or both".into()),
-        (None, Some("")) => Err("the text is empty, and there is no vector".into()),
+        (None, Some("")) => Err("text must not be empty without a vector".into()),
         (None, Some(_)) if rules.embeds == Some(false) => {
             Err("a text without a vector, and the collection has no model".into())
         }

@@ -93,7 +93,7 @@ fn offers(request: &Json<'_>, name: &'static str) -> Result<bool> {
         None | Some(Json::Null) => Ok(false),
         Some(value) => match value.as_list() {
             Some(list) => Ok(!list.is_empty()),
-            None => Err(Error::invalid(name, format!("{name} is a list"))),
+            None => Err(Error::invalid(name, format!("{name} must be a list"))),
         },
     }
 }
@@ -101,7 +101,7 @@ fn offers(request: &Json<'_>, name: &'static str) -> Result<bool> {
 fn check_messages(request: &Json<'_>) -> Result<()> {
     let fault = |message: &str| Err(Error::invalid("messages", message));
     let Some(messages) = request.get("messages").and_then(Json::as_list) else {
-        return fault("messages is a list of messages");
+        return fault("messages must be a list of messages");
     };
     if messages.is_empty() {
         return fault("messages is an empty list");

@@ -41,7 +41,7 @@ impl Members<'_> {
     pub(in crate::dialects) fn parse(body: &[u8]) -> Result<Members<'_>> {
         let mut scope = Json::parse(body)?;
         if !matches!(scope, Json::Object(_)) {
-            return Err(Error::new(Kind::InvalidInput, "the body is not a JSON object"));
+            return Err(Error::new(Kind::InvalidInput, "the body must be a JSON object"));
         }
         let model = model(&scope)?.into();
         let streams = flag(&scope, "stream", "stream")?;
@@ -75,15 +75,15 @@ fn wants_usage(request: &Json<'_>) -> Result<bool> {
     match request.get("stream_options") {
         None | Some(Json::Null) => Ok(false),
         Some(options @ Json::Object(_)) => flag(options, "include_usage", "stream_options.include_usage"),
-        Some(_) => Err(Error::invalid("stream_options", "stream_options is an object")),
+        Some(_) => Err(Error::invalid("stream_options", "stream_options must be an object")),
     }
 }
 
 fn model<'a>(request: &'a Json<'_>) -> Result<&'a str> {
     let model = request.get("model").and_then(Json::as_text).filter(|model| !model.is_empty());
-    let model = model.ok_or_else(|| Error::invalid("model", "model is the name of a model"))?;
+    let model = model.ok_or_else(|| Error::invalid("model", "model must be the name of a model"))?;
     if model.len() > MODEL_BYTES_MAX {
-        let message = format!("model has {} bytes, at most {MODEL_BYTES_MAX} are allowed", model.len());
+        let message = format!("model must have at most {MODEL_BYTES_MAX} bytes, got {}", model.len());
         return Err(Error::invalid("model", message));
     }
     Ok(model)
@@ -103,7 +103,7 @@ fn flag(object: &Json<'_>, name: &str, param: &'static str) -> Result<bool> {
     match object.get(name) {
         None | Some(Json::Null) => Ok(false),
         Some(Json::Bool(value)) => Ok(*value),
-        Some(_) => Err(Error::invalid(param, format!("{param} is true or false"))),
+        Some(_) => Err(Error::invalid(param, format!("{param} must be true or false"))),
     }
 }
 
@@ -112,7 +112,7 @@ fn temperature(request: &Json<'_>) -> Result<Option<f64>> {
         None | Some(Json::Null) => Ok(None),
         Some(value) => match value.as_number() {
             Some(number) => Ok(Some(number)),
-            None => Err(Error::invalid("temperature", "temperature is a number")),
+            None => Err(Error::invalid("temperature", "temperature must be a number")),
         },
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<()> {
 }
 
 fn fault(got: &str) -> Error {
-    Error::invalid("host", format!("a request has one host header with a host and perhaps a port, {got}"))
+    Error::invalid("host", format!("host must be one header with a host and perhaps a port, {got}"))
 }
 
 /// A name or an address, and perhaps a port (RFC 3986, sections 3.2.2 and 3.2.3). The name may be empty.

@@ -122,7 +122,7 @@ pub(in crate::http) fn read_keys(options: &crate::http::Options) -> Result<Vec<A
             ));
         }
         if !seen.insert(key.0.as_str()) {
-            return Err(Error::new(Kind::Config, "an API key is configured twice"));
+            return Err(Error::new(Kind::Config, "an API key must not be configured twice"));
         }
     }
     Ok(keys)

@@ -40,7 +40,7 @@ pub(super) fn format_id(id: Key) -> String {
 /// # Errors
 /// `InvalidInput` for what is no name.
 fn parse_id(name: &str) -> Result<Key> {
-    let fault = || Error::invalid("id", "an answer's name is `ans_` and 64 hexadecimal digits");
+    let fault = || Error::invalid("id", "id must be `ans_` and 64 hexadecimal digits");
     let digits = name
         .strip_prefix(NAME)
         .filter(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))

@@ -181,7 +181,7 @@ pub(in crate::http) async fn store(
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, wire.ttl, wire.namespace);
     let options = QuestionOptions::new(&head.headers, object)?;
     if options.directives.no_store {
-        return Err(Error::invalid("cache-control", "what is given is stored: leave out no-store").into());
+        return Err(Error::invalid("cache-control", "cache-control must not contain no-store").into());
     }
     let scope = scope(wire.scope.as_deref())?;
     let question = options.question(&principal, &wire.prompt, &scope);
@@ -247,7 +247,7 @@ impl QuestionOptions {
 fn check_sizes(prompt: &str, scope: Option<&RawValue>) -> Result<()> {
     for (field, bytes) in [("prompt", prompt.len()), ("scope", scope.map_or(0, |scope| scope.get().len()))] {
         if bytes > FIELD_BYTES_MAX {
-            let message = format!("{field} has at most {FIELD_BYTES_MAX} bytes, got {bytes}");
+            let message = format!("{field} must have at most {FIELD_BYTES_MAX} bytes, got {bytes}");
             return Err(Error::invalid(field, message));
         }
     }

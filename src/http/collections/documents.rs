@@ -208,7 +208,9 @@ fn change(body: &[u8]) -> Result<Change> {
         DeleteRequest { ids: None, tags: None, filter: Some(filter) } => {
             Ok(Change::DeleteMatching(filter::read(&filter)?))
         }
-        DeleteRequest { .. } => Err(Error::invalid("ids", "give one of ids, tags and filter")),
+        DeleteRequest { .. } => {
+            Err(Error::invalid("ids", "exactly one of ids, tags and filter must be given"))
+        }
     }
 }
 
@@ -330,7 +332,7 @@ fn draft(row: usize, input: DocumentInput) -> Result<NewDocument> {
         let fault = |message| Error::invalid(field("metadata"), message);
         if text.len() > METADATA_BYTES_MAX {
             return Err(fault(format!(
-                "metadata has at most {METADATA_BYTES_MAX} bytes, got {}",
+                "metadata must have at most {METADATA_BYTES_MAX} bytes, got {}",
                 text.len()
             )));
         }
@@ -338,7 +340,7 @@ fn draft(row: usize, input: DocumentInput) -> Result<NewDocument> {
     }
     let tags = input.tags.map_or_else(Vec::new, |tags| tags.0);
     if tags.len() > TAGS_MAX {
-        let message = format!("a document has at most {TAGS_MAX} tags, got {}", tags.len());
+        let message = format!("a document must have at most {TAGS_MAX} tags, got {}", tags.len());
         return Err(Error::invalid(field("tags"), message));
     }
     let tag = |name: &String| {

@@ -27,7 +27,10 @@ const VALUES_MAX: usize = 4096;
 pub(in crate::http) fn read(raw: &RawValue) -> Result<Filter> {
     let json = raw.get();
     if json.len() > BYTES_MAX {
-        return Err(fault("filter", format!("a filter has at most {BYTES_MAX} bytes, got {}", json.len())));
+        return Err(fault(
+            "filter",
+            format!("a filter must have at most {BYTES_MAX} bytes, got {}", json.len()),
+        ));
     }
     let value: Value = serde_json::from_str(json).map_err(|error| fault("filter", error.to_string()))?;
     FilterParser { filters: 0, values: 0 }.filter(&value, "filter", DEPTH_MAX)

@@ -183,7 +183,7 @@ pub(super) async fn create(
         None => Metric::Cosine,
         Some(name) => metric_name::read(name).ok_or_else(|| {
             let name = shortened(name);
-            Error::invalid("metric", format!("there is no metric {name:?}: cosine, inner_product or l2"))
+            Error::invalid("metric", format!("metric must be cosine, inner_product or l2, got {name:?}"))
         })?,
     };
     wire.model.as_deref().map(check_model_name).transpose()?;

@@ -149,7 +149,7 @@ pub(in crate::http) async fn search(
     let (input, is_batch) = input(wire.query, wire.vector, wire.queries, wire.vectors)?;
     let score_min = wire.min_score.map(|min| min as f32);
     if score_min.is_some_and(|min| !min.is_finite()) {
-        return Err(Error::invalid("min_score", "min_score is a finite number").into());
+        return Err(Error::invalid("min_score", "min_score must be a finite number").into());
     }
     let search = Search {
         input,
@@ -197,7 +197,7 @@ fn input(
         (None, None, None, Some(vectors)) => {
             Ok((Input::Vectors(vectors.0.into_iter().map(|vector| vector.0).collect()), true))
         }
-        _ => Err(Error::invalid("query", "give one of query, vector, queries and vectors")),
+        _ => Err(Error::invalid("query", "exactly one of query, vector, queries and vectors must be given")),
     }
 }
 

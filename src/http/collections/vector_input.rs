@@ -38,7 +38,9 @@ impl<'de> Deserialize<'de> for VectorInput {
                 // By way of doubles: a number that only an f32 cannot hold is found where its place can be named.
                 while let Some(number) = list.next_element::<f64>()? {
                     if numbers.len() == NUMBERS_MAX {
-                        return Err(de::Error::custom(format!("a vector has at most {NUMBERS_MAX} numbers")));
+                        return Err(de::Error::custom(format!(
+                            "a vector must have at most {NUMBERS_MAX} numbers"
+                        )));
                     }
                     numbers.push(number as f32);
                 }

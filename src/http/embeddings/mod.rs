@@ -233,10 +233,10 @@ fn texts(input: Input, model: &dyn Embedder, endpoint: &Endpoint) -> Result<Vec<
         Input::Tokens(lists) => decoded(&lists, model, endpoint)?,
     };
     if texts.is_empty() {
-        return Err(Error::invalid("input", "input is an empty list"));
+        return Err(Error::invalid("input", "input must not be an empty list"));
     }
     match texts.iter().position(String::is_empty) {
-        Some(row) => Err(Error::invalid("input", format!("input[{row}] is an empty string"))),
+        Some(row) => Err(Error::invalid("input", format!("input[{row}] must not be an empty string"))),
         None => Ok(texts),
     }
 }
@@ -247,7 +247,10 @@ fn decoded(lists: &[Vec<u32>], model: &dyn Embedder, endpoint: &Endpoint) -> Res
     let mut bytes = 0;
     for (row, ids) in lists.iter().enumerate() {
         if ids.is_empty() {
-            return Err(Error::invalid("input", format!("input[{row}] is an empty list of token ids")));
+            return Err(Error::invalid(
+                "input",
+                format!("input[{row}] must not be an empty list of token ids"),
+            ));
         }
         let text = endpoint.embeddings.decode_tokens(model, ids).map_err(wire_field)?;
         bytes += text.len();

@@ -175,7 +175,7 @@ impl Blocks {
 
 /// The connection reads the rest after the answer, since most clients read no answer before they have sent everything.
 fn too_large(bytes_max: usize) -> Error {
-    Error::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"))
+    Error::new(Kind::TooLarge, format!("the body must have at most {bytes_max} bytes"))
 }
 
 /// The next bytes; none at the end.

@@ -16,11 +16,11 @@ pub(in crate::http) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> R
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Error::invalid(name, format!("the header {name} is given twice")));
+        return Err(Error::invalid(name, format!("the header {name} must be given once")));
     }
     let text = std::str::from_utf8(value.as_bytes());
     text.map(|text| Some(text.trim()))
-        .map_err(|error| Error::invalid(name, format!("the header {name} is not UTF-8")).source(error))
+        .map_err(|error| Error::invalid(name, format!("the header {name} must be UTF-8")).source(error))
 }
 
 /// The number in a header that may be given once: digits only.
@@ -33,7 +33,7 @@ where
 {
     let Some(text) = text(headers, name)? else { return Ok(None) };
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Error::invalid(name, format!("the header {name} is a whole number, got {text:?}")));
+        return Err(Error::invalid(name, format!("the header {name} must be a whole number, got {text:?}")));
     }
     let too_large = |_| Error::invalid(name, format!("the number in the header {name} is too large: {text}"));
     text.parse().map(Some).map_err(too_large)
@@ -47,8 +47,9 @@ pub(in crate::http) fn tags(headers: &HeaderMap) -> Result<Vec<Tag>> {
     const NAME: &str = "x-cache-tags";
     let mut tags = Vec::new();
     for line in headers.get_all(NAME) {
-        let line = std::str::from_utf8(line.as_bytes())
-            .map_err(|error| Error::invalid(NAME, format!("the header {NAME} is not UTF-8")).source(error))?;
+        let line = std::str::from_utf8(line.as_bytes()).map_err(|error| {
+            Error::invalid(NAME, format!("the header {NAME} must be UTF-8")).source(error)
+        })?;
         for name in line.split(',') {
             tags.push(Tag::named(name.trim()).ok_or_else(|| Error::invalid(NAME, Tag::RULE))?);
         }

@@ -21,7 +21,7 @@ pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T
     let body = body.strip_prefix(text_encoding::UTF8_MARK).unwrap_or(body);
     // serde would also read the fields from a list, in an order that is promised nowhere.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&first| first == b'[') {
-        return Err(Error::new(Kind::InvalidInput, "the body is a JSON object, not a list"));
+        return Err(Error::new(Kind::InvalidInput, "the body must be a JSON object, not a list"));
     }
     // The path of a fault costs time to track, so it is tracked only once there is a fault.
     serde_json::from_slice(body).map_err(|_| fault::<T>(body))
@@ -64,7 +64,7 @@ where
 fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
-        return Error::new(Kind::InvalidInput, "the body has text after its JSON");
+        return Error::new(Kind::InvalidInput, "the body must end after its JSON");
     };
     let path = error.path().to_string();
     let inner = error.into_inner();
@@ -74,7 +74,7 @@ fn fault<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Error {
     }
     let fault = inner.to_string();
     let named = shortened(&field_at_fault(path.trim_start_matches('.'), &fault));
-    let error = Error::new(Kind::InvalidInput, format!("wrong body: {}", shortened(&fault)));
+    let error = Error::new(Kind::InvalidInput, format!("invalid body: {}", shortened(&fault)));
     if named.is_empty() { error } else { error.param(FieldPath::parse(&named)) }
 }
 

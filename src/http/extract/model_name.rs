@@ -14,6 +14,7 @@ pub(in crate::http) fn check_model_name(name: &str) -> Result<()> {
     if name.len() <= MODEL_NAME_BYTES_MAX {
         return Ok(());
     }
-    let message = format!("a model's name has at most {MODEL_NAME_BYTES_MAX} bytes, got {}", name.len());
+    let message =
+        format!("a model's name must have at most {MODEL_NAME_BYTES_MAX} bytes, got {}", name.len());
     Err(Error::invalid("model", message))
 }

@@ -14,7 +14,8 @@ pub(in crate::http) async fn path<T: DeserializeOwned + Send>(
     head: &mut Parts,
     param: &'static str,
 ) -> Result<T> {
-    let fault = |rejection| Error::invalid(param, format!("a path is UTF-8, percent-encoded: {rejection}"));
+    let fault =
+        |rejection| Error::invalid(param, format!("the path must be percent-encoded UTF-8: {rejection}"));
     let Path(parameters) = Path::from_request_parts(head, &()).await.map_err(fault)?;
     Ok(parameters)
 }

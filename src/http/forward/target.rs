@@ -65,7 +65,8 @@ pub(in crate::http) async fn model_of(headers: &HeaderMap, body: &Bytes) -> Resu
     if !body.trim_ascii_start().starts_with(b"{") {
         return Ok(None);
     }
-    let fault = |error| Error::invalid("model", "the body is no JSON object with one `model`").source(error);
+    let fault =
+        |error| Error::invalid("model", "the body must be a JSON object with one `model`").source(error);
     Ok(serde_json::from_slice::<Named>(body).map_err(fault)?.model)
 }
 

@@ -342,7 +342,9 @@ fn lease(headers: &HeaderMap) -> Result<Option<Lease>> {
     let Some(text) = text(headers, "x-cache-lease")? else { return Ok(None) };
     let number = if text.len() == 16 { u64::from_str_radix(text, 16).ok() } else { None };
     let lease = number.map(|number| Some(Lease(number)));
-    lease.ok_or_else(|| Error::invalid("x-cache-lease", "a lease is what x-cache-lease of an answer said"))
+    lease.ok_or_else(|| {
+        Error::invalid("x-cache-lease", "x-cache-lease must be the value of x-cache-lease of a response")
+    })
 }
 
 /// The lifetime that a put asks for: the inner none is that of the namespace, the outer one says that nothing is to be

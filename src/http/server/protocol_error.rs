@@ -35,11 +35,10 @@ impl ProtocolError {
         let (status, error) = if error.is_parse_too_large() {
             too_large(unparsed)
         } else if names("content-length") {
-            let message =
-                "content-length is one number of decimal digits below 2^64; if given twice, both are equal";
+            let message = "content-length must be one number of decimal digits below 2^64; if given twice, both must be equal";
             invalid("content-length", message.into())
         } else if names("transfer-encoding") {
-            let message = "transfer-encoding ends in `chunked`, and is known to HTTP/1.1 only";
+            let message = "transfer-encoding must end in `chunked`, in HTTP/1.1 only";
             invalid("transfer-encoding", message.into())
         } else {
             let message = format!("the request cannot be read as HTTP/1.1: {fault}");
@@ -90,7 +89,7 @@ fn too_large(unparsed: &[u8]) -> (StatusCode, Error) {
             format!("the head of the request has more than {HEAD_BYTES_MAX} bytes or more than 100 headers");
         return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Error::new(Kind::TooLarge, message));
     }
-    let message = "content-length is larger than a body can be";
+    let message = "content-length must be at most the limit of a body";
     (StatusCode::PAYLOAD_TOO_LARGE, Error::new(Kind::TooLarge, message).param("content-length"))
 }
 

@@ -132,10 +132,10 @@ pub(super) async fn delete(answers: &Answers, principal: &Principal, id: Key) ->
 
 fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<ResolvedRequest> {
     if !(1..=PROMPT_BYTES_MAX).contains(&question.prompt.len()) {
-        return Err(Error::invalid("prompt", format!("a prompt has 1 to {PROMPT_BYTES_MAX} bytes")));
+        return Err(Error::invalid("prompt", format!("prompt must have 1 to {PROMPT_BYTES_MAX} bytes")));
     }
     if !question.scope.is_exact() {
-        return Err(Error::invalid("scope", "a number in the scope cannot be represented exactly"));
+        return Err(Error::invalid("scope", "the numbers of scope must be representable exactly"));
     }
     check_tags(question.tags)?;
     let directives = question.directives;
@@ -171,5 +171,5 @@ fn check_size(bytes: usize, policy: &Policy) -> Result<()> {
         return Ok(());
     }
     let max = policy.value_bytes_max;
-    Err(Error::new(Kind::TooLarge, format!("the answer has {bytes} bytes, at most {max} are allowed")))
+    Err(Error::new(Kind::TooLarge, format!("answer must have at most {max} bytes, got {bytes}")))
 }

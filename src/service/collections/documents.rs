@@ -65,7 +65,7 @@ impl Collections {
         };
         let max = self.options.dimensions_max;
         if !(1..=max).contains(&dim) {
-            return Err(Error::invalid("dim", format!("a vector has 1 to {max} numbers, got {dim}")));
+            return Err(Error::invalid("dim", format!("dim must be 1 to {max}, got {dim}")));
         }
         let settings = Settings { metric: spec.metric, dim, model, index: spec.index };
         let (catalog, tenant, name) = (Arc::clone(&self.catalog), principal.tenant.clone(), name.to_owned());
@@ -178,17 +178,17 @@ impl Collections {
         for (row, NewDocument { document, .. }) in drafts.iter().enumerate() {
             let fault = |field, message: String| Err(Error::invalid(field_of(row, field), message));
             if !(1..=ID_BYTES_MAX).contains(&document.id.len()) {
-                let message = format!("an id has 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len());
+                let message = format!("id must have 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len());
                 return fault("id", message);
             }
             if !ids.insert(document.id.as_str()) {
                 return fault("id", format!("the id {:?} is there twice in one request", document.id));
             }
             if document.metadata.len() > METADATA_BYTES_MAX {
-                return fault("metadata", format!("metadata has at most {METADATA_BYTES_MAX} bytes"));
+                return fault("metadata", format!("metadata must have at most {METADATA_BYTES_MAX} bytes"));
             }
             if document.tags.len() > TAGS_MAX {
-                return fault("tags", format!("a document has at most {TAGS_MAX} tags"));
+                return fault("tags", format!("a document must have at most {TAGS_MAX} tags"));
             }
         }
         Ok(())
@@ -207,7 +207,7 @@ fn text_of(row: usize, draft: &NewDocument) -> Result<String> {
             Err(Error::invalid(field_of(row, "text"), message))
         }
         Some("") => {
-            let message = "the text is empty, and there is no vector";
+            let message = "text must not be empty without a vector";
             Err(Error::invalid(field_of(row, "text"), message))
         }
         Some(text) => Ok(text.to_owned()),

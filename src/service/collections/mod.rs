@@ -319,13 +319,13 @@ impl Collections {
     fn check(&self, search: &Search) -> Result<()> {
         let k_max = self.options.k_max;
         if !(1..=k_max).contains(&search.k) {
-            return Err(Error::invalid("k", format!("k is from 1 to {k_max}, got {}", search.k)));
+            return Err(Error::invalid("k", format!("k must be 1 to {k_max}, got {}", search.k)));
         }
         let ef_max = self.options.ef_max;
         if let Some(ef) = search.ef
             && !(1..=ef_max).contains(&ef)
         {
-            return Err(Error::invalid("ef", format!("ef is from 1 to {ef_max}, got {ef}")));
+            return Err(Error::invalid("ef", format!("ef must be 1 to {ef_max}, got {ef}")));
         }
         let (count, field) = match &search.input {
             Input::Texts(texts) => (texts.len(), "texts"),
@@ -333,7 +333,7 @@ impl Collections {
         };
         let max = self.options.queries_max;
         if !(1..=max).contains(&count) {
-            return Err(Error::invalid(field, format!("a search has 1 to {max} queries, got {count}")));
+            return Err(Error::invalid(field, format!("a search must have 1 to {max} queries, got {count}")));
         }
         Ok(())
     }

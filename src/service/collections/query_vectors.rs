@@ -34,7 +34,7 @@ impl Collections {
         match &search.input {
             Input::Texts(texts) => {
                 if let Some(row) = texts.iter().position(String::is_empty) {
-                    return Err(Error::invalid("texts", format!("text {row} is empty")));
+                    return Err(Error::invalid("texts", format!("text {row} must not be empty")));
                 }
                 self.model_of(collection, "texts")?;
                 Ok(texts.iter().cloned().map(QueryInput::Text).collect())

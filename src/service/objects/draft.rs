@@ -43,7 +43,7 @@ impl ObjectDraft {
         let is_header = |byte: u8| (b' '..=b'~').contains(&byte);
         if self.content_type.len() > CONTENT_TYPE_BYTES_MAX || !self.content_type.bytes().all(is_header) {
             let message =
-                format!("a media type has at most {CONTENT_TYPE_BYTES_MAX} visible ASCII characters");
+                format!("a media type must have at most {CONTENT_TYPE_BYTES_MAX} visible ASCII characters");
             return Err(Error::invalid("content_type", message));
         }
         Ok(())
