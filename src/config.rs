@@ -22,7 +22,7 @@ pub struct Config {
     /// How the model runs.
     pub embed: embed::Options,
     /// The tiers.
-    pub cache: Cache,
+    pub cache: CacheConfig,
     /// Limits of requests for embeddings.
     pub embeddings: service::embeddings::Options,
     /// Limits of requests for objects, and of leases.
@@ -68,7 +68,7 @@ pub struct Model {
 /// The tiers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cache {
+pub struct CacheConfig {
     /// The memory tier.
     pub memory: cache::MemoryOptions,
     /// The disk tier of vectors.
@@ -92,7 +92,7 @@ const TAG_BYTES: u64 = 128;
 /// The part of the memory tier's budget that such tags may take, whatever their number is set to.
 const TAGS_SHARE: u64 = 4;
 
-impl Cache {
+impl CacheConfig {
     /// The number of invalidated tags that are remembered on a machine: the configured one, if they fit beside its entries.
     pub fn tags_max(&self, machine: &cache::Machine) -> usize {
         let fitting = self.memory.budget.bytes(machine) / TAGS_SHARE / TAG_BYTES;
@@ -100,9 +100,9 @@ impl Cache {
     }
 }
 
-impl Default for Cache {
-    fn default() -> Cache {
-        Cache {
+impl Default for CacheConfig {
+    fn default() -> CacheConfig {
+        CacheConfig {
             memory: cache::MemoryOptions::default(),
             disk: storage::Options::default(),
             objects: storage::objects::Options::default(),
@@ -309,7 +309,7 @@ mod tests {
         let machine = cache::Machine { total: 1 << 40, available: 1 << 40 };
         let tags_max = |bytes, invalidated_tags_max| {
             let memory = cache::MemoryOptions { budget: cache::Budget::Bytes(bytes), ..Default::default() };
-            Cache { memory, invalidated_tags_max, ..Cache::default() }.tags_max(&machine)
+            CacheConfig { memory, invalidated_tags_max, ..CacheConfig::default() }.tags_max(&machine)
         };
         assert_eq!(tags_max(512 << 20, 1_000_000), 1_000_000, "the defaults");
         assert_eq!(tags_max(64 << 20, 1_000_000), 131_072);

@@ -14,9 +14,9 @@ use likewise::dialects::Dialect as _;
 use likewise::dialects::chat_completions::{ChatCompletions, reply_in_words, request_in_words};
 use likewise::domain::{Credential, TokenUsage};
 use likewise::error::{Error, Kind, Result};
-use likewise::service::answers::{AnswerRequest, MatchKind, Outcome};
+use likewise::service::answers::{AnswerOutcome, AnswerRequest, MatchKind};
 use likewise::service::{Answers, Directives};
-use likewise::upstream::{Call, Headers, Origin, PriceOptions, Prices, Reply};
+use likewise::upstream::{Headers, Origin, PriceOptions, Prices, Reply, UpstreamCall};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -98,7 +98,7 @@ impl Origin for SimulatedUpstream {
         Ok(MODEL.into())
     }
 
-    fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>> {
+    fn ask(&self, call: UpstreamCall) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(async move {
             tokio::time::sleep(self.takes).await;
             let text = "word ".repeat(self.completion_tokens as usize);
@@ -229,10 +229,10 @@ impl EvaluateAnswers {
         tally.took.push(started.elapsed());
         tally.all = sum(tally.all, usage);
         match served.outcome {
-            Outcome::Hit(hit) if hit.match_kind == MatchKind::Normalized => tally.normalized += 1,
-            Outcome::Hit(_) | Outcome::StaleIfError(..) => tally.exact += 1,
-            Outcome::Coalesced => tally.coalesced += 1,
-            Outcome::Miss | Outcome::ForcedRefresh | Outcome::Bypass => {
+            AnswerOutcome::Hit(hit) if hit.match_kind == MatchKind::Normalized => tally.normalized += 1,
+            AnswerOutcome::Hit(_) | AnswerOutcome::StaleIfError(..) => tally.exact += 1,
+            AnswerOutcome::Coalesced => tally.coalesced += 1,
+            AnswerOutcome::Miss | AnswerOutcome::ForcedRefresh | AnswerOutcome::Bypass => {
                 tally.misses += 1;
                 tally.asked = sum(tally.asked, usage);
             }

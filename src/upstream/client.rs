@@ -19,7 +19,7 @@ use super::metrics::UpstreamMetrics;
 use super::options::{Options, config};
 use super::query::without_credentials;
 use super::refusal::looked_through;
-use super::reply::{Call, Headers, Origin, Reply, may_be_events};
+use super::reply::{Headers, Origin, Reply, UpstreamCall, may_be_events};
 use super::response_headers::passed_on;
 use super::routes::{RouteCredential, UpstreamRoute, UpstreamRoutes};
 use crate::byte_budget::ByteBudget;
@@ -97,7 +97,7 @@ impl Upstream {
         self.routes.of_model(model)
     }
 
-    async fn call(&self, call: Call) -> Result<Reply> {
+    async fn call(&self, call: UpstreamCall) -> Result<Reply> {
         let route = match &call.model {
             Some(model) => self.routes.of_model(model)?,
             None => {
@@ -111,7 +111,7 @@ impl Upstream {
     }
 
     /// Asks one upstream.
-    pub(super) async fn call_on(&self, route: &Arc<UpstreamRoute>, call: Call) -> Result<Reply> {
+    pub(super) async fn call_on(&self, route: &Arc<UpstreamRoute>, call: UpstreamCall) -> Result<Reply> {
         self.loop_mark.refuse_own(&call.headers)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Error::new(Kind::Overloaded, "too many requests wait for upstreams")
@@ -139,7 +139,7 @@ impl Upstream {
         }
     }
 
-    fn request(&self, route: &UpstreamRoute, base_url: &str, call: &Call) -> Result<Request> {
+    fn request(&self, route: &UpstreamRoute, base_url: &str, call: &UpstreamCall) -> Result<Request> {
         let fault = |what: &str| Error::new(Kind::InvalidInput, format!("cannot forward {what}"));
         let method =
             Method::from_bytes(call.method.as_bytes()).map_err(|error| fault("the method").source(error))?;
@@ -189,7 +189,7 @@ impl Upstream {
         attempts: u32,
         outcome: &Result<Response, Failed>,
         not_before: &mut [Instant],
-        call: &Call,
+        call: &UpstreamCall,
     ) -> Option<Instant> {
         if attempts > self.options.retries_max {
             return None;
@@ -236,7 +236,7 @@ impl Origin for Upstream {
         self.routes.of_model(model).map(|route| Arc::clone(&route.name))
     }
 
-    fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>> {
+    fn ask(&self, call: UpstreamCall) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(self.call(call))
     }
 

@@ -25,4 +25,4 @@ pub use hop_by_hop::is_hop_by_hop;
 pub use metrics::UpstreamMetrics;
 pub use options::{Options, PriceOptions, RouteOptions};
 pub use prices::Prices;
-pub use reply::{Call, Headers, Origin, Reply};
+pub use reply::{Headers, Origin, Reply, UpstreamCall};

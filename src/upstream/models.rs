@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::client::Upstream;
-use super::reply::{Call, Headers};
+use super::reply::{Headers, UpstreamCall};
 use super::routes::{RouteCredential, UpstreamRoute};
 use crate::domain::{Credential, KeyHeader};
 use crate::error::{Error, Kind, Result};
@@ -82,7 +82,7 @@ impl Upstream {
         credential: Option<&Credential>,
         traces: &Headers,
     ) -> Result<Vec<Box<RawValue>>> {
-        let call = Call {
+        let call = UpstreamCall {
             method: "GET".into(),
             path: "/models".into(),
             model: None,

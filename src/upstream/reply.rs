@@ -27,7 +27,7 @@ pub type Headers = Vec<(String, Bytes)>;
 
 /// What is asked of an upstream.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct UpstreamCall {
     /// The method, such as `POST`.
     pub method: String,
     /// The path below `/v1`, with its query.
@@ -78,7 +78,7 @@ pub trait Origin: Send + Sync {
     /// upstream refuses is a reply, not an error.
     ///
     /// Cancel safety: dropping the future, or the reply, ends the call.
-    fn ask(&self, call: Call) -> BoxFuture<'_, Result<Reply>>;
+    fn ask(&self, call: UpstreamCall) -> BoxFuture<'_, Result<Reply>>;
 
     /// Whether a route that is not served here may be asked only of an upstream that sees its clients' credentials, since it
     /// is not one of those that a key of ours is used for. `path` is that below `/v1`, as it came.

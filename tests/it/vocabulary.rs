@@ -38,22 +38,17 @@ const TEXTS: [&str; 14] = [
 const ENDINGS: [&str; 8] = ["rs", "md", "toml", "py", "mjs", "sh", "", "json"];
 
 /// Names of several types that their modules distinguish, as in `storage::Options`. The list may only become shorter.
-const QUALIFIED: [&str; 29] = [
+const QUALIFIED: [&str; 23] = [
     "Batch",
-    "Cache",
-    "Call",
     "Change",
-    "Choice",
     "ChunkAssembler",
     "Endpoint",
     "Found",
     "Header",
-    "Input",
     "KeyGuard",
     "Listing",
     "Manifest",
     "Options",
-    "Outcome",
     "Pending",
     "Place",
     "Records",
@@ -64,7 +59,6 @@ const QUALIFIED: [&str; 29] = [
     "Shard",
     "State",
     "Stats",
-    "StreamedChoice",
     "Table",
     "Writer",
     "Written",

@@ -15,7 +15,7 @@ pub(super) const CALLS_MAX: usize = 16_384;
 const CALLS: [&str; 4] = ["tool_calls", "function_call", "tool_use", "tool_call"];
 
 #[derive(Deserialize)]
-pub struct Choice<'a> {
+pub struct MessageChoice<'a> {
     #[serde(borrow)]
     index: Option<&'a RawValue>,
     finish_reason: Option<String>,
@@ -48,7 +48,7 @@ struct ChoiceMessage<'a> {
     error: Option<IgnoredAny>,
 }
 
-impl ReplyChoice for Choice<'_> {
+impl ReplyChoice for MessageChoice<'_> {
     fn index(&self) -> Option<&RawValue> {
         self.index
     }

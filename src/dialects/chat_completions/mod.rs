@@ -38,7 +38,7 @@ impl ReplyFormat for ChatCompletions {
         &["", "chat.completion.chunk", "chat.completion", "chat.completion.done"];
     const ID_PREFIX: &'static str = "chatcmpl";
 
-    type Reply<'a> = completion::Choice<'a>;
+    type Reply<'a> = completion::MessageChoice<'a>;
     type Assembled = stream::StreamedChoice;
     type Replayed<'a> = replay::ReplayedMessage<'a>;
 }

@@ -38,7 +38,7 @@ const OF_LOGPROBS: &Rules = &[
 
 /// A choice of a complete reply.
 #[derive(Deserialize)]
-pub struct Choice<'a> {
+pub struct TextChoice<'a> {
     #[serde(borrow)]
     index: Option<&'a RawValue>,
     finish_reason: Option<String>,
@@ -49,11 +49,11 @@ pub struct Choice<'a> {
 
 /// A choice that is assembled from chunks.
 #[derive(Debug, Default)]
-pub struct StreamedChoice {
+pub struct StreamedTextChoice {
     whole: Map<String, Value>,
 }
 
-impl ReplyChoice for Choice<'_> {
+impl ReplyChoice for TextChoice<'_> {
     fn index(&self) -> Option<&RawValue> {
         self.index
     }
@@ -78,7 +78,7 @@ impl ReplyChoice for Choice<'_> {
     }
 }
 
-impl AssembledChoice for StreamedChoice {
+impl AssembledChoice for StreamedTextChoice {
     fn add(&mut self, mut entry: Map<String, Value>, has_given_up: bool) -> Result<(), Unstorable> {
         if has_error(&entry) {
             return Err(Unstorable::Error);

@@ -28,8 +28,8 @@ impl ReplyFormat for Completions {
         &["", "text_completion", "text_completion.chunk", "completion.chunk"];
     const ID_PREFIX: &'static str = "cmpl";
 
-    type Reply<'a> = choice::Choice<'a>;
-    type Assembled = choice::StreamedChoice;
+    type Reply<'a> = choice::TextChoice<'a>;
+    type Assembled = choice::StreamedTextChoice;
     type Replayed<'a> = replay::ReplayedText<'a>;
 }
 

@@ -20,7 +20,7 @@ use crate::http::response::cache_status;
 use crate::http::response::chunked;
 use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING, append_all};
 use crate::service::answers::{
-    AnswerResponse, Body, EventStream, HitInfo, MatchKind, Outcome, REPLAYED_BYTES,
+    AnswerOutcome, AnswerResponse, Body, EventStream, HitInfo, MatchKind, REPLAYED_BYTES,
 };
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
@@ -130,30 +130,33 @@ fn frames_of(
 }
 
 /// Writes `cache-status` (RFC 9211) and `age`.
-fn describe(outcome: &Outcome, headers: &mut HeaderMap) {
+fn describe(outcome: &AnswerOutcome, headers: &mut HeaderMap) {
     let mut status = String::with_capacity(64);
     status.push_str(match outcome {
-        Outcome::Hit(_) => cache_status::of(LookupOutcome::Hit),
-        Outcome::StaleIfError(..) => cache_status::STALE_IF_ERROR,
-        Outcome::ForcedRefresh => cache_status::FORCED_REFRESH,
-        Outcome::Miss => cache_status::of(LookupOutcome::Miss),
-        Outcome::Coalesced => cache_status::of(LookupOutcome::Coalesced),
-        Outcome::Bypass => cache_status::of(LookupOutcome::Bypass),
+        AnswerOutcome::Hit(_) => cache_status::of(LookupOutcome::Hit),
+        AnswerOutcome::StaleIfError(..) => cache_status::STALE_IF_ERROR,
+        AnswerOutcome::ForcedRefresh => cache_status::FORCED_REFRESH,
+        AnswerOutcome::Miss => cache_status::of(LookupOutcome::Miss),
+        AnswerOutcome::Coalesced => cache_status::of(LookupOutcome::Coalesced),
+        AnswerOutcome::Bypass => cache_status::of(LookupOutcome::Bypass),
     });
     match outcome {
-        Outcome::Hit(age) => {
+        AnswerOutcome::Hit(age) => {
             let _ = write!(status, "; ttl={}; detail={}", age.fresh_seconds, age.tier);
             describe_age(age, &mut status);
             headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
         }
-        Outcome::StaleIfError(age, failed) => {
+        AnswerOutcome::StaleIfError(age, failed) => {
             if let Some(failed) = failed {
                 let _ = write!(status, "; fwd-status={failed}");
             }
             let _ = write!(status, "; ttl={}; detail=stale-if-error", age.fresh_seconds);
             headers.insert(header::AGE, HeaderValue::from(age.age_seconds));
         }
-        Outcome::ForcedRefresh | Outcome::Miss | Outcome::Coalesced | Outcome::Bypass => {}
+        AnswerOutcome::ForcedRefresh
+        | AnswerOutcome::Miss
+        | AnswerOutcome::Coalesced
+        | AnswerOutcome::Bypass => {}
     }
     // Behind the entries of caches on the way (RFC 9211, section 2).
     headers.append(CACHE_STATUS, value(status));
@@ -196,22 +199,22 @@ mod tests {
             age_seconds: 7,
             fresh_seconds: -2,
         };
-        let status = |outcome: Outcome| {
+        let status = |outcome: AnswerOutcome| {
             let mut headers = HeaderMap::new();
             describe(&outcome, &mut headers);
             headers[CACHE_STATUS].to_str().unwrap().to_owned()
         };
         assert_eq!(
-            status(Outcome::Hit(age(false, MatchKind::Exact))),
+            status(AnswerOutcome::Hit(age(false, MatchKind::Exact))),
             "likewise; hit; ttl=-2; detail=memory"
         );
         assert_eq!(
-            status(Outcome::Hit(age(true, MatchKind::Normalized))),
+            status(AnswerOutcome::Hit(age(true, MatchKind::Normalized))),
             "likewise; hit; ttl=-2; detail=memory-normalized-stale"
         );
-        let failed = Outcome::StaleIfError(age(true, MatchKind::Exact), Some(503));
+        let failed = AnswerOutcome::StaleIfError(age(true, MatchKind::Exact), Some(503));
         assert_eq!(status(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
-        assert_eq!(status(Outcome::Coalesced), "likewise; fwd=miss; collapsed");
-        assert_eq!(status(Outcome::Bypass), "likewise; fwd=bypass");
+        assert_eq!(status(AnswerOutcome::Coalesced), "likewise; fwd=miss; collapsed");
+        assert_eq!(status(AnswerOutcome::Bypass), "likewise; fwd=bypass");
     }
 }

@@ -27,7 +27,7 @@ use crate::http::response::cache_status;
 use crate::http::response::chunked::{self, CHUNK_BYTES};
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::search::{Hit, Results};
-use crate::service::collections::{Found, Input, Search};
+use crate::service::collections::{Input, Search, SearchOutcome};
 
 const K: usize = 10;
 /// Queries of one request that are read at all.
@@ -201,7 +201,7 @@ fn input(
     }
 }
 
-fn answer(mut found: Found, is_batch: bool, include: Vec<Field>) -> Response {
+fn answer(mut found: SearchOutcome, is_batch: bool, include: Vec<Field>) -> Response {
     let (queries, version) = (found.results.len(), found.version);
     let results = std::mem::take(&mut found.results);
     let bytes: usize = results.iter().map(|results| results.bytes().len()).sum();
@@ -232,7 +232,7 @@ fn answer(mut found: Found, is_batch: bool, include: Vec<Field>) -> Response {
 }
 
 /// RFC 9211: one answer, so one verdict; a batch is a hit only if every query was.
-fn cache_status(found: &Found) -> &'static str {
+fn cache_status(found: &SearchOutcome) -> &'static str {
     match (found.hits, found.misses, found.coalesced) {
         (_, 0, 0) => cache_status::hit_in(TierName::Memory),
         (0, 0, _) => cache_status::of(LookupOutcome::Coalesced),

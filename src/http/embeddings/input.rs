@@ -12,13 +12,13 @@ const TOKEN_IDS_MAX: usize = 4 << 20;
 
 /// What to embed: a text, a list of texts, a list of token ids, or a list of such lists.
 #[derive(Debug)]
-pub(in crate::http) enum Input {
+pub(in crate::http) enum EmbeddingInput {
     Texts(Vec<String>),
     Tokens(Vec<Vec<u32>>),
 }
 
-impl<'de> Deserialize<'de> for Input {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Input, D::Error> {
+impl<'de> Deserialize<'de> for EmbeddingInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EmbeddingInput, D::Error> {
         deserializer.deserialize_any(InputVisitor)
     }
 }
@@ -26,30 +26,32 @@ impl<'de> Deserialize<'de> for Input {
 struct InputVisitor;
 
 impl<'de> Visitor<'de> for InputVisitor {
-    type Value = Input;
+    type Value = EmbeddingInput;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string, a list of strings, a list of token ids, or a list of lists of token ids")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Input, E> {
-        Ok(Input::Texts(vec![text.to_owned()]))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<EmbeddingInput, E> {
+        Ok(EmbeddingInput::Texts(vec![text.to_owned()]))
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Input, E> {
-        Ok(Input::Texts(vec![text]))
+    fn visit_string<E: de::Error>(self, text: String) -> Result<EmbeddingInput, E> {
+        Ok(EmbeddingInput::Texts(vec![text]))
     }
 
     /// The first element says what the list is of; an element of another kind is an error.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Input, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<EmbeddingInput, A::Error> {
         let mut ids_left = TOKEN_IDS_MAX;
         match list.next_element_seed(First(&mut ids_left))? {
-            None => Ok(Input::Texts(Vec::new())),
-            Some(InputElement::Text(text)) => Ok(Input::Texts(texts(text, &mut list)?)),
+            None => Ok(EmbeddingInput::Texts(Vec::new())),
+            Some(InputElement::Text(text)) => Ok(EmbeddingInput::Texts(texts(text, &mut list)?)),
             Some(InputElement::Id(id)) => {
-                Ok(Input::Tokens(vec![rest_of_ids(vec![id], &mut list, &mut ids_left)?]))
+                Ok(EmbeddingInput::Tokens(vec![rest_of_ids(vec![id], &mut list, &mut ids_left)?]))
             }
-            Some(InputElement::Ids(ids)) => Ok(Input::Tokens(id_lists(ids, &mut list, &mut ids_left)?)),
+            Some(InputElement::Ids(ids)) => {
+                Ok(EmbeddingInput::Tokens(id_lists(ids, &mut list, &mut ids_left)?))
+            }
         }
     }
 }
@@ -172,20 +174,22 @@ impl<'de> Visitor<'de> for IdList<'_> {
 mod tests {
     use super::*;
 
-    fn read(input: &str) -> Result<Input, String> {
+    fn read(input: &str) -> Result<EmbeddingInput, String> {
         serde_json::from_str(input).map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_four_shapes_of_input_are_read() {
-        assert!(matches!(read(r#""a""#).unwrap(), Input::Texts(texts) if texts == ["a"]));
-        assert!(matches!(read(r#""\u00e9""#).unwrap(), Input::Texts(texts) if texts == ["é"]));
-        assert!(matches!(read(r#"["a","\u00e9"]"#).unwrap(), Input::Texts(texts) if texts == ["a", "é"]));
-        assert!(matches!(read("[1,2]").unwrap(), Input::Tokens(ids) if ids == [vec![1, 2]]));
+        assert!(matches!(read(r#""a""#).unwrap(), EmbeddingInput::Texts(texts) if texts == ["a"]));
+        assert!(matches!(read(r#""\u00e9""#).unwrap(), EmbeddingInput::Texts(texts) if texts == ["é"]));
         assert!(
-            matches!(read("[[1],[2,3],[]]").unwrap(), Input::Tokens(ids) if ids == [vec![1], vec![2, 3], vec![]])
+            matches!(read(r#"["a","\u00e9"]"#).unwrap(), EmbeddingInput::Texts(texts) if texts == ["a", "é"])
         );
-        assert!(matches!(read("[]").unwrap(), Input::Texts(texts) if texts.is_empty()));
+        assert!(matches!(read("[1,2]").unwrap(), EmbeddingInput::Tokens(ids) if ids == [vec![1, 2]]));
+        assert!(
+            matches!(read("[[1],[2,3],[]]").unwrap(), EmbeddingInput::Tokens(ids) if ids == [vec![1], vec![2, 3], vec![]])
+        );
+        assert!(matches!(read("[]").unwrap(), EmbeddingInput::Texts(texts) if texts.is_empty()));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use self::input::Input;
+use self::input::EmbeddingInput;
 use self::wire::{EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, InputTypeName};
 use utoipa_axum::routes;
 
@@ -227,10 +227,10 @@ fn without_cache(body: &Bytes) -> Result<Bytes> {
 }
 
 /// The texts of a request, in order. Those of token ids have together at most the bytes of a body, as if they had been sent.
-fn texts(input: Input, model: &dyn Embedder, endpoint: &Endpoint) -> Result<Vec<String>> {
+fn texts(input: EmbeddingInput, model: &dyn Embedder, endpoint: &Endpoint) -> Result<Vec<String>> {
     let texts = match input {
-        Input::Texts(texts) => texts,
-        Input::Tokens(lists) => decoded(&lists, model, endpoint)?,
+        EmbeddingInput::Texts(texts) => texts,
+        EmbeddingInput::Tokens(lists) => decoded(&lists, model, endpoint)?,
     };
     if texts.is_empty() {
         return Err(Error::invalid("input", "input must not be an empty list"));

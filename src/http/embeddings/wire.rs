@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::input::Input;
+use super::input::EmbeddingInput;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::{null_is_default, object};
 
@@ -14,7 +14,7 @@ pub(in crate::http) struct EmbeddingsRequest {
     pub(in crate::http) model: String,
     /// What to embed.
     #[schema(value_type = InputSchema)]
-    pub(in crate::http) input: Input,
+    pub(in crate::http) input: EmbeddingInput,
     /// How vectors are written: `float` (default) or `base64` (little-endian f32).
     #[serde(default, deserialize_with = "null_is_default")]
     pub(in crate::http) encoding_format: EncodingFormat,
@@ -32,7 +32,7 @@ pub(in crate::http) struct EmbeddingsRequest {
 
 /// The four shapes of `input`, for the contract only.
 #[derive(ToSchema)]
-#[schema(as = Input)]
+#[schema(as = EmbeddingInput)]
 #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 enum InputSchema {
     #[schema(title = "text")]

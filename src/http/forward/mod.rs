@@ -22,7 +22,7 @@ use crate::http::response::cache_status;
 use crate::http::response::headers::{CACHE_STATUS, append_all};
 use crate::http::routes::OwnSegments;
 use crate::service::Directives;
-use crate::upstream::{Call, Headers, Origin, is_hop_by_hop};
+use crate::upstream::{Headers, Origin, UpstreamCall, is_hop_by_hop};
 
 /// The pattern of forwarded paths, for metrics.
 pub(super) const ROUTE: &str = "/v1/{*forwarded}";
@@ -123,7 +123,7 @@ pub(super) async fn forward_to(
         None => model_of(&head.headers, &body).await?,
     };
     model.as_deref().map_or(Ok(()), check_model_name)?;
-    let call = Call {
+    let call = UpstreamCall {
         needs_clients_key,
         may_repeat: matches!(head.method, Method::GET | Method::HEAD),
         may_wait: true,

@@ -10,12 +10,12 @@ use super::generate::Generator;
 use super::inflight::{GenerationRequest, Waiter};
 use super::reason::Reason;
 use super::request::ResolvedRequest;
-use super::response::Outcome;
+use super::response::AnswerOutcome;
 use crate::cache::Stamp;
 use crate::domain::InvalidationId;
 use crate::error::Result;
 use crate::service::Directives;
-use crate::upstream::Call;
+use crate::upstream::UpstreamCall;
 
 impl Flow<'_> {
     /// Refreshes a stale answer in the background, unless it is in flight, too many refreshes run, or the last one just failed.
@@ -45,18 +45,19 @@ impl Flow<'_> {
     }
 
     /// Joins the generation of the answer, leads it, or leads an unshared one; and the outcome if that succeeds.
-    pub(super) fn join_or_lead(&self) -> Result<(Waiter, Outcome)> {
+    pub(super) fn join_or_lead(&self) -> Result<(Waiter, AnswerOutcome)> {
         let (answers, directives) = (self.answers, &self.request.directives);
         let offers_tools = self.request.parsed.has_tools && !answers.options.cache_tool_calls;
         if directives.no_cache || directives.no_store || offers_tools {
-            let outcome = if directives.no_cache { Outcome::ForcedRefresh } else { Outcome::Miss };
+            let outcome =
+                if directives.no_cache { AnswerOutcome::ForcedRefresh } else { AnswerOutcome::Miss };
             return Ok((self.lead_unshared(not_stored(directives))?, outcome));
         }
         let generation_request = self.generation_request();
         let stamp = generation_request.stamp;
         match answers.inflight.join(generation_request, self.is_current()) {
-            Some((waiter, None)) => Ok((waiter, Outcome::Coalesced)),
-            None => Ok((self.lead_unshared(None)?, Outcome::Miss)),
+            Some((waiter, None)) => Ok((waiter, AnswerOutcome::Coalesced)),
+            None => Ok((self.lead_unshared(None)?, AnswerOutcome::Miss)),
             Some((waiter, Some(generation))) => {
                 let generator = self.generator(stamp, None)?;
                 let (form, directives) = (self.form, directives.clone());
@@ -69,7 +70,7 @@ impl Flow<'_> {
                         generator.run(generation, None).await;
                     }
                 });
-                Ok((waiter, Outcome::Miss))
+                Ok((waiter, AnswerOutcome::Miss))
             }
         }
     }
@@ -90,7 +91,7 @@ impl Flow<'_> {
         let path = parsed.dialect.upstream_path();
         let own = request.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone())));
         let json = |name: &str| (name.to_owned(), Bytes::from_static(b"application/json"));
-        let call = Call {
+        let call = UpstreamCall {
             method: "POST".into(),
             path: match &request.query {
                 Some(query) => format!("{path}?{query}"),

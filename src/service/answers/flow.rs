@@ -8,7 +8,7 @@ use super::Answers;
 use super::lookup::Match;
 use super::replay::{record_for, record_of_dialect, replayed};
 use super::request::{AnswerRequest, ResolvedRequest, ResponseForm};
-use super::response::{AnswerResponse, Body, MatchKind, Outcome};
+use super::response::{AnswerOutcome, AnswerResponse, Body, MatchKind};
 use crate::error::Result;
 use crate::upstream::Headers;
 
@@ -35,7 +35,7 @@ impl Flow<'_> {
             id: Some(self.resolved.identity.key),
             saved,
             lookup: self.started.elapsed(),
-            ..AnswerResponse::new(200, Headers::new(), body, Outcome::Hit(hit))
+            ..AnswerResponse::new(200, Headers::new(), body, AnswerOutcome::Hit(hit))
         })
     }
 
@@ -65,7 +65,7 @@ impl Flow<'_> {
         let found = Some(found).filter(|found| self.may_stand_in(found))?;
         let body = self.replayed(record_of_dialect(&found, self.form)?.answer)?;
         let status = failed.as_ref().ok().map(|response| response.status);
-        let outcome = Outcome::StaleIfError(self.answers.lookup.hit_info(&found), status);
+        let outcome = AnswerOutcome::StaleIfError(self.answers.lookup.hit_info(&found), status);
         Some(AnswerResponse {
             id: Some(self.resolved.identity.key),
             ..AnswerResponse::new(200, Headers::new(), body, outcome)

@@ -24,7 +24,7 @@ use crate::domain::TokenUsage;
 use crate::error::{Error, Kind, Result};
 use crate::service::Directives;
 use crate::sse::Event;
-use crate::upstream::{Call, Reply};
+use crate::upstream::{Reply, UpstreamCall};
 
 /// What each byte of half an event takes: the buffer that it is collected in doubles, its former halves stay with the allocator for a
 /// while, and the connection to the upstream reads ahead of it.
@@ -40,7 +40,7 @@ pub(super) struct Generator {
     /// When it began, in the order of invalidations.
     pub(super) stamp: Stamp,
     /// The call of the upstream. `None` once it was made.
-    pub(super) call: Option<Call>,
+    pub(super) call: Option<UpstreamCall>,
     pub(super) dialect: &'static dyn Dialect,
     /// Whether the call requests a stream.
     pub(super) streams: bool,
@@ -84,7 +84,7 @@ impl Generator {
         })
     }
 
-    async fn generate(&self, call: Call, generation: &Generation) -> Option<PendingWrite<'_>> {
+    async fn generate(&self, call: UpstreamCall, generation: &Generation) -> Option<PendingWrite<'_>> {
         let started = Instant::now();
         let mut reply = match self.answers.origin.ask(call).await {
             Ok(reply) => reply,

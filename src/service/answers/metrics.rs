@@ -1,7 +1,7 @@
 //! The metrics of requested answers.
 
 use super::reason::Reason;
-use super::response::Outcome;
+use super::response::AnswerOutcome;
 use crate::domain::LookupOutcome;
 use crate::metrics::{ByLabel, Counter, FloatCounter, ModuleMetrics, Registry};
 
@@ -58,14 +58,14 @@ impl ModuleMetrics for AnswerMetrics {
 
 impl AnswerMetrics {
     /// Counts a lookup by its outcome.
-    pub(super) fn count(&self, outcome: &Outcome) {
+    pub(super) fn count(&self, outcome: &AnswerOutcome) {
         let counter = match outcome {
-            Outcome::Hit(hit) if hit.is_stale => &self.stale,
-            Outcome::Hit(_) => &self.hits,
-            Outcome::StaleIfError(..) => &self.stale,
-            Outcome::Miss | Outcome::ForcedRefresh => &self.misses,
-            Outcome::Coalesced => &self.coalesced,
-            Outcome::Bypass => &self.bypassed,
+            AnswerOutcome::Hit(hit) if hit.is_stale => &self.stale,
+            AnswerOutcome::Hit(_) => &self.hits,
+            AnswerOutcome::StaleIfError(..) => &self.stale,
+            AnswerOutcome::Miss | AnswerOutcome::ForcedRefresh => &self.misses,
+            AnswerOutcome::Coalesced => &self.coalesced,
+            AnswerOutcome::Bypass => &self.bypassed,
         };
         counter.inc();
     }

@@ -39,7 +39,7 @@ pub use options::Options;
 pub use reason::Reason;
 pub use replay::REPLAYED_BYTES;
 pub use request::AnswerRequest;
-pub use response::{AnswerResponse, Body, HitInfo, MatchKind, Outcome, Saved};
+pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
 pub use stored_answer::StoredAnswer;
 
 use self::broadcast::leader_died;
@@ -139,8 +139,8 @@ impl Answers {
         let form = ResponseForm::of(&request.parsed);
         let flow = Flow { answers: self, request: &request, resolved, form, started };
         let (response, missed) = match self.bypass(&request.parsed) {
-            Some(reason) => (self.call_upstream(&flow, reason).await, Outcome::Bypass),
-            None => (self.look_up_or_generate(flow).await, Outcome::Miss),
+            Some(reason) => (self.call_upstream(&flow, reason).await, AnswerOutcome::Bypass),
+            None => (self.look_up_or_generate(flow).await, AnswerOutcome::Miss),
         };
         self.metrics.count(response.as_ref().map_or(&missed, |response| &response.outcome));
         response
@@ -152,7 +152,7 @@ impl Answers {
             return Err(not_cached());
         }
         let waiter = flow.lead_unshared(Some(reason))?;
-        let response = flow.await_result(waiter, Outcome::Bypass).await.into_response()?;
+        let response = flow.await_result(waiter, AnswerOutcome::Bypass).await.into_response()?;
         Ok(AnswerResponse { reason: Some(reason), ..response })
     }
 
@@ -213,7 +213,7 @@ impl Answers {
             RetryReason::AlreadyStored | RetryReason::NotShareable => {
                 // The shared results do not fit this request.
                 let waiter = flow.lead_unshared(not_stored(&flow.request.directives))?;
-                let response = flow.await_result(waiter, Outcome::Miss).await.into_response()?;
+                let response = flow.await_result(waiter, AnswerOutcome::Miss).await.into_response()?;
                 Ok(flow.named(response))
             }
         }

@@ -23,7 +23,7 @@ pub struct AnswerResponse {
     /// The body.
     pub body: Body,
     /// The outcome of the lookup.
-    pub outcome: Outcome,
+    pub outcome: AnswerOutcome,
     /// Why the cache was bypassed, or the answer is not stored.
     pub reason: Option<Reason>,
     /// The id of the stored answer.
@@ -51,7 +51,7 @@ pub enum Body {
 
 /// The outcome of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AnswerOutcome {
     /// The answer was in the cache.
     Hit(HitInfo),
     /// The answer was not in the cache: the upstream was called.
@@ -108,7 +108,7 @@ impl MatchKind {
 }
 
 impl AnswerResponse {
-    pub(super) fn new(status: u16, headers: Headers, body: Body, outcome: Outcome) -> AnswerResponse {
+    pub(super) fn new(status: u16, headers: Headers, body: Body, outcome: AnswerOutcome) -> AnswerResponse {
         AnswerResponse {
             status,
             headers,

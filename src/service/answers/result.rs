@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::broadcast::{FullReply, GenerationState, Streamed, Subscriber, leader_died};
 use super::flow::Flow;
 use super::inflight::Waiter;
-use super::response::{AnswerResponse, Body, Outcome, Saved};
+use super::response::{AnswerOutcome, AnswerResponse, Body, Saved};
 use crate::domain::TokenUsage;
 use crate::error::{Error, Kind, Result};
 use crate::upstream::Headers;
@@ -47,7 +47,7 @@ impl Awaited {
 
 impl Flow<'_> {
     /// Waits for the result of a generation and returns it in the requested form.
-    pub(super) async fn await_result(&self, waiter: Waiter, outcome: Outcome) -> Awaited {
+    pub(super) async fn await_result(&self, waiter: Waiter, outcome: AnswerOutcome) -> Awaited {
         let Waiter { leader, mut subscriber } = waiter;
         let mut state = subscriber.begun().await;
         if matches!(state, GenerationState::Streaming(_)) && !self.form.streams {
@@ -101,13 +101,13 @@ impl Flow<'_> {
 /// The result of a generation, as one of its waiters gets it.
 struct SharedResult<'a> {
     flow: &'a Flow<'a>,
-    outcome: Outcome,
+    outcome: AnswerOutcome,
     sees_headers: bool,
 }
 
 impl SharedResult<'_> {
     fn is_follower(&self) -> bool {
-        self.outcome == Outcome::Coalesced
+        self.outcome == AnswerOutcome::Coalesced
     }
 
     fn headers(&self, headers: &Headers) -> Headers {

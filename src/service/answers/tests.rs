@@ -15,7 +15,7 @@ use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::{Clock, ManualClock, Principal, TenantId, UnixSeconds};
 use crate::request_identity::Json;
 use crate::service::Directives;
-use crate::upstream::{Call, Headers, Reply as Head};
+use crate::upstream::{Headers, Reply as Head, UpstreamCall};
 
 /// What an upstream does with one call.
 enum Script {
@@ -35,7 +35,7 @@ impl Origin for Scripted {
         Ok("scripted".into())
     }
 
-    fn ask(&self, _: Call) -> BoxFuture<'_, Result<Head>> {
+    fn ask(&self, _: UpstreamCall) -> BoxFuture<'_, Result<Head>> {
         let mut calls = self.calls.lock().unwrap();
         *calls += 1;
         let (call, script) = (*calls, self.scripts.lock().unwrap().pop());
@@ -171,7 +171,7 @@ async fn hits_do_not_extend_the_ttl() {
     // 1610 of 1800 seconds: still fresh. At 1620 it is due: it is served once more and refreshed.
     bench.clock.advance(10);
     let stale = bench.ask().await;
-    let Outcome::Hit(age) = &stale.outcome else { panic!("{:?}", stale.outcome) };
+    let AnswerOutcome::Hit(age) = &stale.outcome else { panic!("{:?}", stale.outcome) };
     assert_eq!((text(&stale), age.is_stale, age.age_seconds), ("answer 1".into(), true, 1620));
     assert_eq!(text(&bench.ask().await), "answer 2");
     assert_eq!(bench.calls(), 2);
@@ -186,13 +186,13 @@ async fn an_expired_answer_is_served_if_the_upstream_fails() {
     bench.clock.advance(1900);
     bench.next(Script::Refuses(Kind::Upstream));
     let response = bench.ask().await;
-    let Outcome::StaleIfError(age, None) = &response.outcome else { panic!("{:?}", response.outcome) };
+    let AnswerOutcome::StaleIfError(age, None) = &response.outcome else { panic!("{:?}", response.outcome) };
     assert_eq!((age.age_seconds, age.fresh_seconds), (1900, -100));
     // A success that is no answer is a failure too.
     for status in [500, 503, 429, 200] {
         bench.next(Script::Says(status, "{}"));
         let response = bench.ask().await;
-        assert!(matches!(response.outcome, Outcome::StaleIfError(_, Some(code)) if code == status));
+        assert!(matches!(response.outcome, AnswerOutcome::StaleIfError(_, Some(code)) if code == status));
         assert_eq!((response.status, text(&response)), (200, "answer 1".into()));
     }
     // A refusal of the model is an answer, and a forced refresh wants no old one.
@@ -327,14 +327,14 @@ async fn a_forced_refresh_does_not_lengthen_a_lifetime() {
     bench.ask_with(living(60)).await.unwrap();
     let left = async || {
         let response = bench.ask().await;
-        let Outcome::Hit(age) = &response.outcome else { panic!("{:?}", response.outcome) };
+        let AnswerOutcome::Hit(age) = &response.outcome else { panic!("{:?}", response.outcome) };
         age.fresh_seconds
     };
     bench.clock.advance(55);
     assert_eq!(left().await, 5, "due, and refreshed by a request without a TTL");
     assert_eq!(left().await, 60);
     bench.clock.advance(61);
-    assert_eq!(bench.ask().await.outcome, Outcome::Miss);
+    assert_eq!(bench.ask().await.outcome, AnswerOutcome::Miss);
     assert_eq!(left().await, 60, "nor does one who comes when it has ended");
     bench.clock.advance(55);
     bench.ask_with(living(600)).await.unwrap();

@@ -103,7 +103,7 @@ pub struct Search {
 
 /// Results in the order of the queries, and how they came about.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct SearchOutcome {
     /// Results of each query, best first.
     pub results: Vec<Results>,
     /// The version of the collection of which they are true; the oldest, if a write came between.
@@ -136,7 +136,7 @@ pub struct Collections {
 }
 
 /// How a query was answered.
-enum Outcome {
+enum QueryOutcome {
     /// Results, the version of which they are true, their age in seconds.
     Hit(Results, u64, u32),
     /// The flight, the version that it searches, whether this request leads it.
@@ -175,7 +175,7 @@ impl Collections {
     /// `only_if_cached`; `Overloaded`; what embedding may say.
     ///
     /// Cancel safety: a search that was begun is finished, and its results are kept.
-    pub async fn search(self: &Arc<Self>, name: &str, search: Search) -> Result<Found> {
+    pub async fn search(self: &Arc<Self>, name: &str, search: Search) -> Result<SearchOutcome> {
         let collection = self.catalog.get(&search.principal.tenant, name)?;
         self.check(&search)?;
         let asked = self.query_inputs(&collection, &search)?;
@@ -190,7 +190,7 @@ impl Collections {
             StoreContext { namespace, ttl_seconds, stamp, principal: Arc::clone(&search.principal) };
         let key_base = key_base(&collection, &search, self.ef(&search), &context.namespace);
         let keys: Vec<Key> = asked.iter().map(|asked| key(&key_base, asked)).collect();
-        let mut outcomes: Vec<Option<Outcome>> =
+        let mut outcomes: Vec<Option<QueryOutcome>> =
             keys.iter().map(|key| self.cached(&collection, &search.directives, key)).collect();
         let mut missing = Vec::new();
         for (place, (key, asked)) in keys.into_iter().zip(asked).enumerate() {
@@ -217,14 +217,14 @@ impl Collections {
         search: &Search,
         context: StoreContext,
         wanted: Vec<MissingQuery>,
-        outcomes: &mut [Option<Outcome>],
+        outcomes: &mut [Option<QueryOutcome>],
     ) {
         let view = collection.view();
         let (mut flights, mut led) = (Vec::new(), Vec::new());
         for wanted in wanted {
             // A flight is of one version, so that a search after a write does not get results from before it.
             let (landing, flight) = self.flights.join(of_version(&wanted.key, view.version()));
-            outcomes[wanted.place] = Some(Outcome::Waiting(landing, view.version(), flight.is_some()));
+            outcomes[wanted.place] = Some(QueryOutcome::Waiting(landing, view.version(), flight.is_some()));
             if let Some(flight) = flight {
                 flights.push(flight);
                 led.push(wanted);
@@ -271,11 +271,11 @@ impl Collections {
 
     async fn gather(
         &self,
-        outcomes: Vec<Option<Outcome>>,
+        outcomes: Vec<Option<QueryOutcome>>,
         embedding: Duration,
         started: Instant,
-    ) -> Result<Found> {
-        let mut found = Found {
+    ) -> Result<SearchOutcome> {
+        let mut found = SearchOutcome {
             results: Vec::with_capacity(outcomes.len()),
             version: u64::MAX,
             hits: 0,
@@ -287,8 +287,8 @@ impl Collections {
         };
         let landed = |outcome| async {
             match outcome {
-                Outcome::Hit(results, version, age) => Ok((results, version, Some(age), false)),
-                Outcome::Waiting(landing, version, has_led) => {
+                QueryOutcome::Hit(results, version, age) => Ok((results, version, Some(age), false)),
+                QueryOutcome::Waiting(landing, version, has_led) => {
                     landing.wait().await.map(|results| (results, version, None, has_led))
                 }
             }

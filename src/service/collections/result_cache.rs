@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::query_vectors::{MissingQuery, QueryInput};
-use super::{Collections, Outcome, Search};
+use super::{Collections, QueryOutcome, Search};
 use crate::cache::{Namespace, Stamp, Verdict};
 use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, Principal, Tag};
 use crate::search::{Collection, Query, Results, View, WatchedQuery};
@@ -26,7 +26,7 @@ impl Collections {
         collection: &Collection,
         directives: &Directives,
         key: &Key,
-    ) -> Option<Outcome> {
+    ) -> Option<QueryOutcome> {
         let freshness = self.cache.freshness();
         let peek = || self.cache.peek(key).filter(|found| found.verdict == Verdict::Fresh);
         let (found, version) = collection.cached(key, peek)?;
@@ -34,7 +34,7 @@ impl Collections {
             return None;
         }
         let age = freshness.age_seconds(&found.entry.meta);
-        Some(Outcome::Hit(Results::from_bytes(Arc::clone(&found.entry.value)), version, age))
+        Some(QueryOutcome::Hit(Results::from_bytes(Arc::clone(&found.entry.value)), version, age))
     }
 
     pub(super) fn store(
