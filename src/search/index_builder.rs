@@ -1,6 +1,7 @@
 //! The builder of indexes: it plans the index of each collection, and runs one build at a time.
 
 use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 
 use likewise_index::{Cost, GRAMMAR, IndexSpec, Metric, SpecError};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,13 @@ use super::settings::{Indexed, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::storage::collections::{Coverage, Covered, Draft, IndexFile};
 use crate::sync::lock;
+
+/// An index that is being built.
+#[derive(Debug)]
+pub(super) struct RunningBuild {
+    pub(super) draft: Draft,
+    pub(super) built: Receiver<Result<Option<Built>, BuildFailure>>,
+}
 
 /// Documents from which on a collection has the index that it names.
 const NAMED_ROWS_MIN: usize = 1024;

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, TryRecvError};
 
 use super::ann_index::AnnIndex;
 use super::build::{BuildFailure, FailureCause};
-use super::index_builder::{BuildOrder, Built, IndexPlan};
+use super::index_builder::{BuildOrder, Built, IndexPlan, RunningBuild};
 use super::metrics::SearchMetrics;
 use super::query_watch::CommitEffects;
 use super::segment_view::SegmentView;
@@ -17,7 +17,7 @@ use super::view::View;
 use super::writer::{CollectionWriter, DEAD_SHARE};
 use crate::error::{Error, Result};
 use crate::storage::RowStore;
-use crate::storage::collections::{BuildRecord, Draft};
+use crate::storage::collections::BuildRecord;
 
 /// One row without index for so many with one is worth a new index.
 const GROWTH_SHARE: usize = 5;
@@ -26,13 +26,6 @@ const ATTEMPTS_MAX: u32 = 3;
 
 /// Numbers the drafts of indexes.
 static BUILDS: AtomicU64 = AtomicU64::new(0);
-
-/// An index that is being built.
-#[derive(Debug)]
-pub(super) struct Building {
-    draft: Draft,
-    built: mpsc::Receiver<Result<Option<Built>, BuildFailure>>,
-}
 
 /// What is known of earlier builds: how many have begun without an end, and why none is begun any more.
 pub(super) fn recall(store: &RowStore, plan: Option<&IndexPlan>) -> (u32, Option<BuildFailure>) {
@@ -112,7 +105,7 @@ impl CollectionWriter {
             .map_err(|error| Error::io("cannot start the thread that builds an index", error))?;
         self.shared.set_index_error(None);
         self.shared.is_indexing.store(true, Ordering::Release);
-        self.building = Some(Building { draft, built });
+        self.building = Some(RunningBuild { draft, built });
         Ok(())
     }
 

@@ -11,8 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::ann_index::AnnIndex;
 use super::change::{Change, Receipt, apply};
-use super::index_builder::{IndexBuilder, IndexPlan};
-use super::indexing::Building;
+use super::index_builder::{IndexBuilder, IndexPlan, RunningBuild};
 use super::metrics::SearchMetrics;
 use super::query_watch::{CommitEffects, QueryWatch};
 use super::record::{self, Op};
@@ -101,7 +100,7 @@ pub(super) struct CollectionWriter {
     pub(super) plan: Option<IndexPlan>,
     pub(super) index_builder: Arc<IndexBuilder>,
     /// An index that is being built.
-    pub(super) building: Option<Building>,
+    pub(super) building: Option<RunningBuild>,
     /// Builds that have begun since the last one that ended well.
     pub(super) builds_begun: u32,
     pub(super) metrics: Arc<SearchMetrics>,

@@ -10,6 +10,7 @@ mod architecture;
 mod bad_input;
 mod batch;
 mod cache;
+mod circles;
 mod collections;
 mod collections_limits;
 mod collections_model;

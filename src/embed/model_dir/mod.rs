@@ -3,14 +3,15 @@
 //! Defaults are those of sentence-transformers. An unsupported module or option is refused by name: vectors that a guess
 //! gives are plausible and wrong.
 
+mod json_file;
 mod pooling;
 mod tokenizer_config;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use self::json_file::{optional, required, unsupported};
 pub(super) use self::pooling::Pooling;
 use self::tokenizer_config::TokenizerConfig;
 use super::prompts::{Family, Prompts, family_of};
@@ -282,25 +283,6 @@ fn sentence(transformer: &Path) -> Result<SentenceBertJson> {
     }
     let mut paths = SENTENCE_CONFIGS.iter().map(|name| transformer.join(name));
     paths.find(|path| path.exists()).map_or(Ok(SentenceBertJson::default()), |path| required(&path))
-}
-
-fn required<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs_err::read_to_string(path)
-        .map_err(|error| Error::new(Kind::Model, "cannot read the model directory").source(error))?;
-    serde_json::from_str(&text).map_err(|error| {
-        Error::new(Kind::Model, "cannot parse a file of the model directory")
-            .with("path", path.display())
-            .source(error)
-    })
-}
-
-/// The error of a model that needs an unsupported feature.
-fn unsupported(what: &str, path: &Path) -> Error {
-    Error::new(Kind::Model, format!("cannot use the model: {what}")).with("path", path.display())
-}
-
-fn optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
-    if path.exists() { required(path) } else { Ok(T::default()) }
 }
 
 #[cfg(test)]

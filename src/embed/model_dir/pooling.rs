@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{required, unsupported};
+use super::json_file::{required, unsupported};
 use crate::error::Result;
 
 /// How the vectors of the tokens become the vector of the text.

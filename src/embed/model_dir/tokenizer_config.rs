@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{optional, unsupported};
+use super::json_file::{optional, unsupported};
 use crate::error::Result;
 
 #[derive(Deserialize, Default)]
