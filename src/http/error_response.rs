@@ -34,7 +34,6 @@ struct ErrorObject {
     /// The field at fault.
     param: Option<String>,
     /// The stable name of the kind of error.
-    #[schema(inline)]
     code: ErrorCode,
 }
 

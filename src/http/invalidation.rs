@@ -52,7 +52,6 @@ pub(super) struct InvalidateRequest {
     /// Everything that the tenant of the API key has.
     all: Option<bool>,
     /// Whether entries are misses at once (`hard`, the default) or served stale while one request refreshes each.
-    #[schema(inline)]
     mode: Option<InvalidationMode>,
     /// Counts what would be hidden, and hides nothing.
     dry_run: Option<bool>,
@@ -81,7 +80,6 @@ enum EntityId {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct InvalidateAnswer {
     /// How entries are hidden.
-    #[schema(inline)]
     mode: InvalidationMode,
     /// Whether this was only counted.
     dry_run: bool,
@@ -106,14 +104,14 @@ struct EntryCounts {
 #[utoipa::path(
     post,
     path = "/v1/invalidate",
+    operation_id = "invalidate",
     tag = "invalidation",
     request_body = InvalidateRequest,
     responses(
-        (status = 200, body = InvalidateAnswer),
-        (status = 400, body = ErrorBody, description = "A field is wrong; nothing was hidden"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "The namespace is unknown, and namespaces are closed"),
-        (status = 503, body = ErrorBody, description = "The disk takes no more; hidden until the next start only"),
+        (status = 200, body = InvalidateAnswer, description = "The entries are hidden, or counted with `dry_run`"),
+        (status = 400, body = ErrorBody, description = "A field is invalid; nothing was hidden"),
+        (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
+        (status = 503, body = ErrorBody, description = "The disk refuses writes: the entries are hidden until the next start only"),
     )
 )]
 pub(super) async fn invalidate(

@@ -1,5 +1,6 @@
 //! Words of the contract in JSON and in the OpenAPI document.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -13,10 +14,10 @@ use crate::cache::Mode;
 use crate::domain::TierName;
 use crate::error::Kind;
 use crate::labels::Label;
-use crate::service::answers::MatchKind;
+use crate::service::answers::{MatchKind, Reason};
 
 /// A word of a closed list, as a member of a JSON object. In types that derive `ToSchema`, such a member has an alias
-/// without arguments for its type and is `#[schema(inline)]`.
+/// without arguments for its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct LabelValue<L>(pub(super) L);
 
@@ -28,6 +29,30 @@ pub(super) type MatchLayer = LabelValue<MatchKind>;
 pub(super) type InvalidationMode = LabelValue<Mode>;
 /// The name of a tier.
 pub(super) type TierLabel = LabelValue<TierName>;
+/// Why the cache was bypassed, or why a reply was not stored.
+pub(super) type ReasonLabel = LabelValue<Reason>;
+
+/// A closed list that the OpenAPI document has as a schema of its own.
+pub(super) trait NamedLabel: Label {
+    /// The name of the schema.
+    const SCHEMA: &'static str;
+}
+
+impl NamedLabel for Kind {
+    const SCHEMA: &'static str = "ErrorCode";
+}
+
+impl NamedLabel for MatchKind {
+    const SCHEMA: &'static str = "MatchKind";
+}
+
+impl NamedLabel for Mode {
+    const SCHEMA: &'static str = "InvalidationMode";
+}
+
+impl NamedLabel for TierName {
+    const SCHEMA: &'static str = "Tier";
+}
 
 impl<L: Label> Serialize for LabelValue<L> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -62,7 +87,11 @@ impl<L: Label> PartialSchema for LabelValue<L> {
     }
 }
 
-impl<L: Label> ToSchema for LabelValue<L> {}
+impl<L: NamedLabel> ToSchema for LabelValue<L> {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed(L::SCHEMA)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -74,7 +103,6 @@ mod tests {
     use super::*;
     use crate::domain::LookupOutcome;
     use crate::metrics::{ByLabel, Counter, Registry};
-    use crate::service::answers::Reason;
 
     /// Each word is the same in metrics, headers, JSON and the OpenAPI document, and stands for one variant.
     fn check<L: Label + PartialEq + fmt::Debug>() {

@@ -123,7 +123,17 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 }
 
 /// Lists the models: those that embed here, and those that the upstreams answer.
-#[utoipa::path(get, path = "/v1/models", operation_id = "list_models", tag = "models", responses((status = 200, body = ModelList)))]
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    operation_id = "listModels",
+    tag = "models",
+    responses(
+        (status = 200, body = ModelList, description = "The models of this server, then those of its upstreams"),
+        (status = 502, body = ErrorBody, description = "An upstream cannot be reached, or its list is invalid"),
+        (status = 504, body = ErrorBody, description = "An upstream did not respond in time"),
+    )
+)]
 pub(super) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(permit): Extension<Arc<ConcurrencyPermit>>,
@@ -148,10 +158,16 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
-    operation_id = "get_model",
+    operation_id = "getModel",
     tag = "models",
     params(("id" = String, Path, description = "Name of the model; slashes are allowed")),
-    responses((status = 200, body = ModelObject), (status = 404, body = ErrorBody))
+    responses(
+        (status = 200, body = ModelObject, description = "The model; one of an upstream as the upstream describes it"),
+        (status = 400, body = ErrorBody, description = "The name is invalid"),
+        (status = 404, body = ErrorBody, description = "Neither this server nor an upstream has the model"),
+        (status = 502, body = ErrorBody, description = "The upstream cannot be reached"),
+        (status = 504, body = ErrorBody, description = "The upstream did not respond in time"),
+    )
 )]
 pub(super) async fn describe(
     State(endpoint): State<Arc<Endpoint>>,

@@ -63,7 +63,15 @@ pub(super) fn routes() -> Routes<Arc<Operations>> {
 }
 
 /// Whether the process is alive.
-#[utoipa::path(get, path = "/healthz", operation_id = "get_health", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealth",
+    tag = "operations",
+    responses(
+        (status = 200, body = String, description = "The process is alive"),
+    )
+)]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -72,9 +80,12 @@ pub(super) async fn healthz() -> &'static str {
 #[utoipa::path(
     get,
     path = "/readyz",
-    operation_id = "get_readiness",
+    operation_id = "getReadiness",
     tag = "operations",
-    responses((status = 200, body = String), (status = 503, body = ErrorBody))
+    responses(
+        (status = 200, body = String, description = "The server takes requests"),
+        (status = 503, body = ErrorBody, description = "The server is starting or stopping, or the thread of a model has ended"),
+    )
 )]
 pub(super) async fn readyz(
     extract::State(operations): extract::State<Arc<Operations>>,
@@ -91,7 +102,15 @@ pub(super) async fn readyz(
 }
 
 /// Metrics in OpenMetrics format.
-#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    tag = "operations",
+    responses(
+        (status = 200, body = String, content_type = "application/openmetrics-text", description = "The metrics, in the OpenMetrics text format"),
+    )
+)]
 pub(super) async fn metrics(
     extract::State(operations): extract::State<Arc<Operations>>,
 ) -> impl IntoResponse {
@@ -101,7 +120,15 @@ pub(super) async fn metrics(
 }
 
 /// Statistics as JSON.
-#[utoipa::path(get, path = "/v1/stats", operation_id = "get_stats", tag = "operations", responses((status = 200, body = Stats)))]
+#[utoipa::path(
+    get,
+    path = "/v1/stats",
+    operation_id = "getStats",
+    tag = "operations",
+    responses(
+        (status = 200, body = Stats, description = "The statistics"),
+    )
+)]
 pub(super) async fn stats(
     extract::State(operations): extract::State<Arc<Operations>>,
     extract::Extension(principal): extract::Extension<Arc<Principal>>,

@@ -226,16 +226,6 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_has_an_id_of_its_own() {
-        let contract: serde_json::Value = serde_json::from_str(&openapi()).unwrap();
-        let paths = contract["paths"].as_object().unwrap().values();
-        let operations = paths.flat_map(|path| path.as_object().unwrap().values());
-        let ids: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
-        let distinct: std::collections::HashSet<&&str> = ids.iter().collect();
-        assert!(!ids.is_empty() && distinct.len() == ids.len(), "{ids:?}");
-    }
-
-    #[test]
     fn no_slip_in_a_route_is_forwarded() {
         let table = table(None);
         let own = table.own_segments();

@@ -135,7 +135,6 @@ struct AnswerStats {
 #[derive(Debug, Serialize, ToSchema)]
 struct TierNumbers {
     /// Its name.
-    #[schema(inline)]
     tier: TierLabel,
     /// Whether it is enabled; a failure disables it until the next start.
     is_enabled: bool,

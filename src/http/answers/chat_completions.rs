@@ -37,7 +37,7 @@ pub(super) struct ChatRequest {
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
-    operation_id = "create_chat_completion",
+    operation_id = "createChatCompletion",
     tag = "answers",
     params(CacheHeaders),
     request_body = ChatRequest,

@@ -37,7 +37,7 @@ pub(super) struct CompletionRequest {
 #[utoipa::path(
     post,
     path = "/v1/completions",
-    operation_id = "create_completion",
+    operation_id = "createCompletion",
     tag = "answers",
     params(CacheHeaders),
     request_body = CompletionRequest,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use utoipa::openapi::header::Header;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, ToSchema as _};
@@ -13,10 +14,10 @@ use crate::http::error_response::ErrorBody;
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes the headers in the OpenAPI document")]
 pub(super) struct CacheHeaders {
-    /// Lifetime in seconds
+    /// The lifetime of the stored answer in seconds
     #[param(rename = "x-cache-ttl")]
     ttl: Option<u32>,
-    /// What the answer depends on, separated by commas
+    /// The tags of the answer, separated by commas
     #[param(rename = "x-cache-tags")]
     tags: Option<String>,
     /// no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached, stale-if-error
@@ -28,23 +29,42 @@ pub(super) struct CacheHeaders {
 pub(super) struct DialectResponses;
 
 /// The status codes of errors, with their descriptions.
-const ERRORS: [(&str, &str); 7] = [
-    ("400", "A field is wrong; `param` names it; nothing was sent"),
-    ("401", ""),
-    ("404", "No upstream is configured, or none answers the model"),
-    ("413", ""),
-    ("429", "Too many requests wait, here or at the upstream"),
-    ("502", "The upstream cannot be reached or has broken off"),
-    ("504", "The upstream took too long; or not cached, with only-if-cached"),
+const ERRORS: [(&str, &str); 6] = [
+    ("400", "A field is invalid: `param` names it. Nothing was sent to an upstream"),
+    ("404", "No upstream is configured, or none has the model"),
+    (
+        "429",
+        "The upstream refuses more requests, or this server is at a limit of requests or bytes in flight",
+    ),
+    ("502", "The upstream cannot be reached, or its connection broke"),
+    ("503", "The upstream is not available"),
+    (
+        "504",
+        "The upstream did not respond in time; or the answer is not cached, and the request sends `only-if-cached`",
+    ),
+];
+
+/// The headers of a response that is an answer.
+const HEADERS: [&str; 7] = [
+    "age",
+    "cache-status",
+    "server-timing",
+    "x-likewise-answer-id",
+    "x-likewise-cost-saved-usd",
+    "x-likewise-reason",
+    "x-likewise-tokens-saved",
 ];
 
 impl IntoResponses for DialectResponses {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let content = |kind| Content::new(Some(ObjectBuilder::new().schema_type(kind)));
         let answer = ResponseBuilder::new()
-            .description("OpenAI's answer; with `stream`, its events")
+            .description(
+                "The answer as the API of the upstream describes it; with `stream`, its server-sent events",
+            )
             .content("application/json", content(Type::Object))
             .content("text/event-stream", content(Type::String));
+        let answer = HEADERS.iter().fold(answer, |answer, name| answer.header(*name, Header::default()));
         let error = |description: &str| {
             let body = Content::new(Some(Ref::from_schema_name(ErrorBody::name())));
             ResponseBuilder::new().description(description).content("application/json", body)

@@ -80,7 +80,6 @@ pub(in crate::http) struct LookupAnswer {
     /// Whether there is an answer.
     hit: bool,
     /// How its question was found to be the same: `exact` or `normalized`.
-    #[schema(inline)]
     layer: Option<MatchLayer>,
     /// Its name.
     id: Option<String>,
@@ -104,14 +103,12 @@ pub(in crate::http) struct LookupAnswer {
 #[utoipa::path(
     post,
     path = "/v1/answers/lookup",
-    operation_id = "lookup_answer",
+    operation_id = "lookupAnswer",
     tag = "answers",
     request_body = LookupRequest,
     responses(
-        (status = 200, body = LookupAnswer, description = "Whether there is an answer, and which"),
-        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
-        (status = 401, body = ErrorBody),
-        (status = 413, body = ErrorBody),
+        (status = 200, body = LookupAnswer, description = "Whether an answer is stored, and which one"),
+        (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
     )
 )]
 pub(in crate::http) async fn lookup(
@@ -158,15 +155,15 @@ pub(in crate::http) async fn lookup(
 #[utoipa::path(
     post,
     path = "/v1/answers",
-    operation_id = "store_answer",
+    operation_id = "storeAnswer",
     tag = "answers",
     request_body = GiveRequest,
     responses(
-        (status = 201, body = GiveAnswer, description = "Kept, on disk too"),
-        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
-        (status = 401, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "Something that it depends on was invalidated meanwhile"),
-        (status = 413, body = ErrorBody),
+        (status = 201, body = GiveAnswer, description = "The answer is stored, on disk too"),
+        (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
+        (status = 409, body = ErrorBody, description = "One of its tags, or its namespace, was invalidated while the request was read"),
+        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: the answer is not stored on disk"),
     )
 )]
 pub(in crate::http) async fn store(
@@ -194,14 +191,13 @@ pub(in crate::http) async fn store(
 #[utoipa::path(
     delete,
     path = "/v1/answers/{id}",
-    operation_id = "delete_answer",
+    operation_id = "deleteAnswer",
     tag = "answers",
     params(("id" = String, Path, description = "Its name, as `x-likewise-answer-id` or a lookup tells it")),
     responses(
-        (status = 204, description = "There is none, or none any more"),
-        (status = 400, body = ErrorBody, description = "It is no answer's name"),
-        (status = 401, body = ErrorBody),
-        (status = 503, body = ErrorBody, description = "The disk takes no more; hidden until the next start only"),
+        (status = 204, description = "No such answer is stored any more"),
+        (status = 400, body = ErrorBody, description = "The id is not that of an answer"),
+        (status = 503, body = ErrorBody, description = "The disk refuses writes: the answer is hidden until the next start only"),
     )
 )]
 pub(in crate::http) async fn delete(

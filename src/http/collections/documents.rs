@@ -135,19 +135,20 @@ pub(in crate::http) struct DocumentObject {
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/documents",
-    operation_id = "upsert_documents",
+    operation_id = "upsertDocuments",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     request_body = UpsertRequest,
     responses(
-        (status = 200, body = WriteAnswer),
-        (status = 400, body = ErrorBody, description = "`param` names the row and the field; nothing was stored"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "A text in a collection of another model, or of none"),
-        (status = 413, body = ErrorBody),
-        (status = 429, body = ErrorBody, description = "The model's queue is full"),
-        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+        (status = 200, body = WriteAnswer, description = "The documents are stored and flushed to disk"),
+        (status = 400, body = ErrorBody, description = "A field is invalid: `param` names the row and the field. Nothing was stored"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
+        (status = 409, body = ErrorBody, description = "A document has a text, and the collection has no model or one that is not loaded"),
+        (status = 422, body = ErrorBody, description = "A remote model refuses a text"),
+        (status = 429, body = ErrorBody, description = "The queue of the model is full, or the server is at a limit of requests or bytes in flight"),
+        (status = 502, body = ErrorBody, description = "A remote model cannot be reached"),
+        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: nothing was stored"),
+        (status = 504, body = ErrorBody, description = "The model did not embed the texts in time"),
     )
 )]
 pub(in crate::http) async fn upsert(
@@ -172,17 +173,15 @@ pub(in crate::http) async fn upsert(
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/documents/delete",
-    operation_id = "delete_documents",
+    operation_id = "deleteDocuments",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     request_body = DeleteRequest,
     responses(
-        (status = 200, body = WriteAnswer, description = "How many there were"),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
-        (status = 413, body = ErrorBody),
-        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+        (status = 200, body = WriteAnswer, description = "How many documents were removed"),
+        (status = 400, body = ErrorBody, description = "A field is invalid; nothing was removed"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
+        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: nothing was removed"),
     )
 )]
 pub(in crate::http) async fn delete(
@@ -239,16 +238,16 @@ impl<S: Sync> FromRequestParts<S> for DocumentPath {
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/documents/{id}",
+    operation_id = "getDocument",
     tag = "collections",
     params(
-        ("name" = String, Path),
-        ("id" = String, Path, description = "Percent-encoded"),
-        ("include" = Option<String>, Query, description = "`vector`"),
+        ("name" = String, Path, description = "The name of the collection"),
+        ("id" = String, Path, description = "The id of the document, percent-encoded"),
+        ("include" = Option<String>, Query, description = "`vector` adds the vector to each document"),
     ),
     responses(
-        (status = 200, body = DocumentObject),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
+        (status = 200, body = DocumentObject, description = "The document"),
+        (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "There is no such collection, or no such document"),
     )
 )]
@@ -270,15 +269,13 @@ pub(in crate::http) async fn get_document(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/documents",
-    operation_id = "export_documents",
+    operation_id = "exportDocuments",
     tag = "collections",
-    params(("name" = String, Path), ("include" = Option<String>, Query, description = "`vector`")),
+    params(("name" = String, Path, description = "The name of the collection"), ("include" = Option<String>, Query, description = "`vector` adds the vector to each document")),
     responses(
-        (status = 200, body = DocumentObject, content_type = "application/x-ndjson",
-            description = "A document a line; `x-likewise-documents` tells how many"),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
+        (status = 200, body = DocumentObject, content_type = "application/x-ndjson", headers(("x-likewise-documents")), description = "One document per line"),
+        (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
     )
 )]
 pub(in crate::http) async fn export(

@@ -156,19 +156,18 @@ pub(super) struct CollectionList {
 #[utoipa::path(
     put,
     path = "/v1/collections/{name}",
-    operation_id = "create_collection",
+    operation_id = "createCollection",
     tag = "collections",
-    params(("name" = String, Path, description = "1 to 64 letters, digits, `-` and `_`")),
+    params(("name" = String, Path, description = "The name of the collection: 1 to 64 letters, digits, `-` and `_`")),
     request_body = CollectionSpec,
     responses(
-        (status = 200, body = CollectionObject, description = "It is there"),
-        (status = 201, body = CollectionObject, description = "It is new"),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
+        (status = 200, body = CollectionObject, description = "The collection existed already, with these settings"),
+        (status = 201, body = CollectionObject, description = "The collection was created"),
+        (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "There is no such model"),
-        (status = 409, body = ErrorBody, description = "It is there with another metric, dimension, model or index"),
-        (status = 429, body = ErrorBody, description = "There are too many collections"),
-        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+        (status = 409, body = ErrorBody, description = "The collection exists with another metric, dimension, model or index"),
+        (status = 429, body = ErrorBody, description = "There are too many collections, or the server is at a limit of requests or bytes in flight"),
+        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: the collection was not created"),
     )
 )]
 pub(super) async fn create(
@@ -203,14 +202,14 @@ pub(super) async fn create(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}",
-    operation_id = "get_collection",
+    operation_id = "getCollection",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     responses(
-        (status = 200, body = CollectionObject),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
-        (status = 503, body = ErrorBody, description = "It could not be opened"),
+        (status = 200, body = CollectionObject, description = "The collection"),
+        (status = 400, body = ErrorBody, description = "The name is invalid"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
+        (status = 503, body = ErrorBody, description = "The server could not open the collection"),
     )
 )]
 pub(super) async fn describe_one(
@@ -226,9 +225,11 @@ pub(super) async fn describe_one(
 #[utoipa::path(
     get,
     path = "/v1/collections",
-    operation_id = "list_collections",
+    operation_id = "listCollections",
     tag = "collections",
-    responses((status = 200, body = CollectionList), (status = 401, body = ErrorBody))
+    responses(
+        (status = 200, body = CollectionList, description = "The collections, sorted by name"),
+    )
 )]
 pub(super) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
@@ -243,13 +244,13 @@ pub(super) async fn list(
 #[utoipa::path(
     delete,
     path = "/v1/collections/{name}",
-    operation_id = "delete_collection",
+    operation_id = "deleteCollection",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     responses(
-        (status = 204, description = "It is gone, and its bytes are removed"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
+        (status = 204, description = "The collection and its files are removed"),
+        (status = 400, body = ErrorBody, description = "The name is invalid"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
     )
 )]
 pub(super) async fn drop_collection(

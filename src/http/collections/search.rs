@@ -118,19 +118,20 @@ struct SearchResult {
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/search",
-    operation_id = "search_documents",
+    operation_id = "searchDocuments",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     request_body = SearchRequest,
     responses(
-        (status = 200, body = SearchAnswer),
-        (status = 400, body = ErrorBody, description = "`param` names the field"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "A text in a collection of another model, or of none"),
-        (status = 413, body = ErrorBody),
-        (status = 429, body = ErrorBody, description = "Too many searches are waiting, or the model's queue is full"),
-        (status = 504, body = ErrorBody, description = "Not cached, with only-if-cached"),
+        (status = 200, body = SearchAnswer, headers(("x-likewise-hits"), ("x-likewise-misses"), ("x-likewise-coalesced"), ("age"), ("cache-status"), ("server-timing")), description = "The nearest documents"),
+        (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
+        (status = 409, body = ErrorBody, description = "The query is a text, and the collection has no model or one that is not loaded"),
+        (status = 422, body = ErrorBody, description = "A remote model refuses a text"),
+        (status = 429, body = ErrorBody, description = "Too many searches wait, the queue of the model is full, or the server is at a limit of requests or bytes in flight"),
+        (status = 502, body = ErrorBody, description = "A remote model cannot be reached"),
+        (status = 503, body = ErrorBody, description = "The server could not open the collection"),
+        (status = 504, body = ErrorBody, description = "The result is not cached and the request sends `only-if-cached`, or the search took too long"),
     )
 )]
 pub(in crate::http) async fn search(

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{CollectionName, Endpoint};
 use crate::domain::Principal;
 use crate::error::Result;
+use crate::http::contract::schemas::Binary;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::offload::offload;
 use crate::http::response::chunked;
@@ -62,15 +63,15 @@ pub(super) struct SnapshotObject {
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/snapshots",
-    operation_id = "create_snapshot",
+    operation_id = "createSnapshot",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     responses(
-        (status = 202, body = SnapshotList, description = "It is being made"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
+        (status = 202, body = SnapshotList, description = "The server builds the index; the list shows its end"),
+        (status = 400, body = ErrorBody, description = "The name is invalid"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
         (status = 409, body = ErrorBody, description = "The collection can have no index, or has too few documents for it"),
-        (status = 503, body = ErrorBody, description = "The collection takes no writes"),
+        (status = 503, body = ErrorBody, description = "The collection refuses writes"),
     )
 )]
 pub(in crate::http) async fn take(
@@ -87,10 +88,14 @@ pub(in crate::http) async fn take(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/snapshots",
-    operation_id = "list_snapshots",
+    operation_id = "listSnapshots",
     tag = "collections",
-    params(("name" = String, Path)),
-    responses((status = 200, body = SnapshotList), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
+    params(("name" = String, Path, description = "The name of the collection")),
+    responses(
+        (status = 200, body = SnapshotList, description = "The current snapshot, if there is one"),
+        (status = 400, body = ErrorBody, description = "The name is invalid"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
+    )
 )]
 pub(in crate::http) async fn list(
     State(endpoint): State<Arc<Endpoint>>,
@@ -105,14 +110,13 @@ pub(in crate::http) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/index.faiss",
-    operation_id = "get_index_file",
+    operation_id = "getIndexFile",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
-            description = "`x-likewise-version` is that of the rows in it"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
+        (status = 200, body = inline(Binary), content_type = "application/octet-stream", headers(("x-likewise-version")), description = "A file that `faiss.read_index` opens"),
+        (status = 400, body = ErrorBody, description = "The name is invalid"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
     )
 )]
 pub(in crate::http) async fn index_file(
@@ -145,14 +149,13 @@ pub(in crate::http) async fn index_file(
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/ids.jsonl",
-    operation_id = "get_index_ids",
+    operation_id = "getIndexIds",
     tag = "collections",
-    params(("name" = String, Path)),
+    params(("name" = String, Path, description = "The name of the collection")),
     responses(
-        (status = 200, body = String, content_type = "application/x-ndjson",
-            description = "`x-likewise-version` is that of the rows in `index.faiss`"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody),
+        (status = 200, body = String, content_type = "application/x-ndjson", headers(("x-likewise-version")), description = "One id per line"),
+        (status = 400, body = ErrorBody, description = "The name is invalid"),
+        (status = 404, body = ErrorBody, description = "There is no such collection"),
     )
 )]
 pub(in crate::http) async fn ids(

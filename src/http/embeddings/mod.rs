@@ -76,18 +76,19 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
-    operation_id = "create_embeddings",
+    operation_id = "createEmbeddings",
     tag = "embeddings",
     request_body = EmbeddingsRequest,
     responses(
-        (status = 200, body = EmbeddingsAnswer),
-        (status = 400, body = ErrorBody, description = "A field is wrong; `param` names it"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "The model is not served here, nor by an upstream"),
-        (status = 413, body = ErrorBody, description = "The body or the tokens are past a limit"),
+        (status = 200, body = EmbeddingsAnswer, headers(("x-likewise-hits"), ("x-likewise-misses"), ("x-likewise-coalesced"), ("x-likewise-truncated"), ("age"), ("cache-status"), ("server-timing")), description = "One vector for each input, in the order of the inputs"),
+        (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, description = "Neither this server nor an upstream has the model"),
+        (status = 413, body = ErrorBody, description = "The body, or the number of tokens, exceeds a limit"),
         (status = 422, body = ErrorBody, description = "A remote model refuses a text"),
-        (status = 429, body = ErrorBody, description = "The model's queue is full; see `retry-after`"),
-        (status = 504, body = ErrorBody, description = "Not cached, or not in time"),
+        (status = 429, body = ErrorBody, description = "The queue of the model is full, or the server is at a limit of requests or bytes in flight"),
+        (status = 502, body = ErrorBody, description = "The upstream or the remote model cannot be reached"),
+        (status = 503, body = ErrorBody, description = "The model is not available"),
+        (status = 504, body = ErrorBody, description = "A vector is not cached and the request sends `only-if-cached`, or the model took too long"),
     )
 )]
 pub(super) async fn create(

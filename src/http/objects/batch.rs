@@ -144,19 +144,18 @@ impl<S: Sync> FromRequestParts<S> for NamespaceName {
 #[utoipa::path(
     post,
     path = "/v1/cache/{namespace}/batch",
-    operation_id = "batch_objects",
+    operation_id = "batchObjects",
     tag = "objects",
     params(("namespace" = String, Path, description = "A namespace or an alias of one")),
     request_body = BatchRequest,
     responses(
-        (status = 200, body = BatchAnswer),
-        (status = 400, body = ErrorBody, description = "A field is wrong; nothing was changed"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "The namespace is unknown, and namespaces are closed"),
-        (status = 409, body = ErrorBody, description = "Something was invalidated meanwhile"),
-        (status = 413, body = ErrorBody, description = "The body, a value, or what was found is past a limit; nothing was changed"),
-        (status = 415, body = ErrorBody, description = "A content_encoding is not known; nothing was changed"),
-        (status = 503, body = ErrorBody, description = "The disk takes no more"),
+        (status = 200, body = BatchAnswer, description = "What was found, stored and removed"),
+        (status = 400, body = ErrorBody, description = "A field is invalid; nothing was changed"),
+        (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
+        (status = 409, body = ErrorBody, description = "A tag, a key or the namespace was invalidated while the request was read"),
+        (status = 413, body = ErrorBody, description = "The body, a value, or the objects found exceed a limit; nothing was changed"),
+        (status = 415, body = ErrorBody, description = "A `content_encoding` is unknown; nothing was changed"),
+        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: nothing was stored"),
     )
 )]
 pub(in crate::http) async fn batch(

@@ -20,6 +20,7 @@ use crate::byte_budget::ByteBudget;
 use crate::cache::{Lease, Verdict};
 use crate::domain::{ContentCoding, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
+use crate::http::contract::schemas::Binary;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::cache_control;
@@ -119,28 +120,26 @@ pub(super) async fn no_key() -> Problem {
 #[utoipa::path(
     get,
     path = "/v1/cache/{namespace}/{key}",
-    operation_id = "get_object",
+    operation_id = "getObject",
     tag = "objects",
     params(
-        ("namespace" = String, Path, description = "A namespace or an alias of one"),
-        ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
-        ("x-cache-lease-seconds" = Option<u32>, Header, description = "Asks for a lease where there is nothing fresh"),
-        ("x-cache-wait-ms" = Option<u64>, Header, description = "How long to wait for another's lease; 5000"),
-        ("if-match" = Option<String>, Header, description = "Answer 412 if it is none of these"),
-        ("if-none-match" = Option<String>, Header, description = "Answer 304 if it is still one of these"),
+        ("namespace" = String, Path, description = "The namespace, or an alias of it"),
+        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded"),
+        ("x-cache-lease-seconds" = Option<u32>, Header, description = "Requests a lease of this length if no fresh object is cached"),
+        ("x-cache-wait-ms" = Option<u64>, Header, description = "How long to wait while another client holds the lease; 5000 by default"),
+        ("if-match" = Option<String>, Header, description = "Respond 412 if the object is none of these"),
+        ("if-none-match" = Option<String>, Header, description = "Respond 304 if the object is one of these"),
         ("cache-control" = Option<String>, Header,
             description = "no-cache, max-age, min-fresh, max-stale, stale-if-error, only-if-cached"),
     ),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
-            description = "The bytes, with their media type, `Content-Encoding` if they were put with one, `ETag`, `Age`, `Cache-Status`, and `Cache-Control: no-cache`: caches in between ask each time"),
-        (status = 304, description = "The client has it"),
-        (status = 400, body = ErrorBody, description = "A header is wrong; `param` names it"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "Not cached; perhaps with a lease"),
-        (status = 412, body = ErrorBody, description = "It is none of those of if-match"),
-        (status = 429, body = ErrorBody, description = "Too many leases are held"),
-        (status = 504, body = ErrorBody, description = "Not cached, with only-if-cached"),
+        (status = 200, content((inline(Binary) = "application/octet-stream"), (inline(Binary) = "*/*")), headers(("content-encoding"), ("etag"), ("cache-control"), ("x-cache-lease"), ("x-cache-lease-seconds"), ("age"), ("cache-status")), description = "The bytes as they were stored, with their media type and content coding"),
+        (status = 304, headers(("etag"), ("cache-control"), ("age"), ("cache-status")), description = "The client holds the current object"),
+        (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, headers(("cache-status"), ("cache-control"), ("x-cache-lease"), ("x-cache-lease-seconds"), ("retry-after")), description = "The object is not cached. With `x-cache-lease` the client holds the lease; with `retry-after` another client does"),
+        (status = 412, body = ErrorBody, description = "The object is none of those in `if-match`"),
+        (status = 429, body = ErrorBody, description = "Too many leases are held, or the server is at a limit of requests or bytes in flight"),
+        (status = 504, body = ErrorBody, description = "The object is not cached, and the request sends `only-if-cached`"),
     )
 )]
 pub(super) async fn get(
@@ -177,34 +176,32 @@ pub(super) async fn get(
 #[utoipa::path(
     put,
     path = "/v1/cache/{namespace}/{key}",
-    operation_id = "put_object",
+    operation_id = "putObject",
     tag = "objects",
     params(
-        ("namespace" = String, Path, description = "A namespace or an alias of one"),
-        ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
-        ("content-type" = Option<String>, Header, description = "Given back with the bytes"),
+        ("namespace" = String, Path, description = "The namespace, or an alias of it"),
+        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded"),
         ("content-encoding" = Option<String>, Header,
-            description = "gzip, deflate, br, zstd or compress; the bytes are kept, and given back with it, as they are"),
+            description = "gzip, deflate, br, zstd or compress; the server stores and returns the bytes with this coding, as they are"),
         ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
         ("cache-control" = Option<String>, Header,
-            description = "s-maxage, or else max-age: the lifetime if there is no x-cache-ttl, shortened to what the namespace allows; no-store, max-age=0: checked, and not stored"),
-        ("x-cache-tags" = Option<String>, Header, description = "At most 64, separated by commas"),
-        ("x-cache-lease" = Option<String>, Header, description = "The lease under which the value was made"),
-        ("if-match" = Option<String>, Header, description = "Store only in the place of one of these; `*`: of any"),
+            description = "s-maxage, else max-age: the lifetime without x-cache-ttl, at most that of the namespace; no-store or max-age=0: the server checks the request and stores nothing"),
+        ("x-cache-tags" = Option<String>, Header, description = "The tags of the object, separated by commas; at most 64"),
+        ("x-cache-lease" = Option<String>, Header, description = "The lease under which the client made the value"),
+        ("if-match" = Option<String>, Header, description = "Store only if the cached object is one of these; `*`: any"),
         ("if-none-match" = Option<String>, Header,
-            description = "Store only if it is none of these; `*`: if there is none. Conditions on dates are ignored"),
+            description = "Store only if the cached object is none of these; `*`: if none is cached. Conditions on dates have no effect"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = inline(Binary), content_type = "application/octet-stream",
+        description = "The bytes, with any `content-type`: the server stores and returns it with them"),
     responses(
-        (status = 204, description = "Stored; `ETag` tells what"),
-        (status = 400, body = ErrorBody, description = "A header is wrong; `param` names it"),
-        (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody, description = "The namespace is unknown, and namespaces are closed"),
-        (status = 409, body = ErrorBody, description = "The lease has ended, or what the value was made from is no longer true"),
-        (status = 412, body = ErrorBody, description = "The stored object is not as the request demands"),
-        (status = 413, body = ErrorBody),
-        (status = 415, body = ErrorBody, description = "The content-encoding is not known"),
-        (status = 503, body = ErrorBody, description = "The disk takes no more; the object is not cached"),
+        (status = 204, headers(("etag")), description = "The object is stored; without an `etag` the request declined to store it"),
+        (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
+        (status = 409, body = ErrorBody, description = "The lease has ended, or the key, a tag or the namespace was invalidated since the value was made"),
+        (status = 412, body = ErrorBody, description = "The stored object does not meet `if-match` or `if-none-match`"),
+        (status = 413, body = ErrorBody, description = "The body exceeds the limit of the server or of the namespace"),
+        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: the object is not cached"),
     )
 )]
 pub(super) async fn put(
@@ -241,22 +238,22 @@ pub(super) async fn put(
 #[utoipa::path(
     delete,
     path = "/v1/cache/{namespace}/{key}",
-    operation_id = "delete_object",
+    operation_id = "deleteObject",
     tag = "objects",
     params(
-        ("namespace" = String, Path, description = "A namespace or an alias of one"),
-        ("key" = String, Path, description = "1 to 1024 bytes, percent-encoded"),
-        ("x-cache-lease" = Option<String>, Header, description = "The lease to give back; the object stays"),
-        ("if-match" = Option<String>, Header, description = "Remove only one of these"),
-        ("if-none-match" = Option<String>, Header, description = "Remove only if it is none of these"),
+        ("namespace" = String, Path, description = "The namespace, or an alias of it"),
+        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded"),
+        ("x-cache-lease" = Option<String>, Header, description = "The lease to end; the object stays"),
+        ("if-match" = Option<String>, Header, description = "Remove only if the cached object is one of these"),
+        ("if-none-match" = Option<String>, Header, description = "Remove only if the cached object is none of these"),
     ),
     responses(
-        (status = 204, description = "There is none, or none any more"),
-        (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "The lease had ended"),
-        (status = 412, body = ErrorBody),
-        (status = 503, body = ErrorBody, description = "The disk takes no more; the object is hidden until the next start"),
+        (status = 204, description = "No such object is cached any more; with `x-cache-lease`, the lease has ended"),
+        (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
+        (status = 409, body = ErrorBody, description = "The lease had ended before"),
+        (status = 412, body = ErrorBody, description = "The stored object does not meet `if-match` or `if-none-match`"),
+        (status = 503, body = ErrorBody, description = "The disk refuses writes: the object is hidden until the next start only"),
     )
 )]
 pub(super) async fn delete(

@@ -1,0 +1,182 @@
+//! The contract: the OpenAPI document of the documented routes.
+//!
+//! Contains: what all operations share. Must not contain: the schema of one feature. The one idea: a handler's attribute lists the
+//! responses and headers of that handler, and this module adds those of admission and the descriptions of headers.
+
+mod headers;
+pub(super) mod schemas;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use utoipa::OpenApi as _;
+use utoipa::ToSchema as _;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi, Ref, ResponseBuilder};
+
+use super::error_response::ErrorBody;
+use super::routes::{Access, RouteTable, Routes};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Likewise",
+    description = "One server between an application and its models that never pays twice for the same work."
+))]
+struct Contract;
+
+/// What the document calls the API key.
+const KEY_SCHEME: &str = "api_key";
+
+/// The document without routes.
+pub(super) fn frame() -> OpenApi {
+    Contract::openapi()
+}
+
+/// The route of the document itself. Its state is the document as JSON.
+pub(super) fn routes() -> Routes<Arc<str>> {
+    Routes::new().add_undocumented(Access::Public, "/openapi.json", get(serve))
+}
+
+async fn serve(State(document): State<Arc<str>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+}
+
+/// The document of a table as JSON.
+pub(super) fn json(table: &RouteTable) -> String {
+    let mut contract = table.contract();
+    let access = table.routes().iter().map(|route| (&*route.pattern, route.access)).collect();
+    add_admission(&mut contract, &access);
+    let mut json = contract.to_pretty_json().expect("the contract is made of plain values: this is a bug");
+    json.push('\n');
+    json
+}
+
+/// What a route needs for admission to refuse a request with a response.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Key,
+    Permit,
+    Body,
+}
+
+/// The responses of admission. The attribute of a handler has the status code too where the handler adds causes of its own.
+const REFUSALS: [(Need, &str, &str); 8] = [
+    (Need::Key, "401", "The server has keys, and the request has none of them"),
+    (
+        Need::Key,
+        "403",
+        "The server has no keys, and the request comes from a page of another site or names the server by a foreign host name",
+    ),
+    (Need::Key, "500", "The server failed; its log has the cause"),
+    (Need::Body, "408", "The client sends the body too slowly"),
+    (Need::Body, "413", "The body exceeds a limit of the server"),
+    (Need::Body, "415", "The server does not decode the content coding of the body"),
+    (Need::Permit, "429", "The server is at a limit of requests or bytes in flight"),
+    (Need::Permit, "504", "The response took longer than `http.request_timeout_seconds`"),
+];
+
+/// Adds the credential that routes take, the responses with which admission refuses requests, and the headers of all responses.
+fn add_admission(contract: &mut OpenApi, access: &HashMap<&str, Access>) {
+    let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    contract.components.get_or_insert_default().add_security_scheme(KEY_SCHEME, scheme);
+    for (pattern, item) in &mut contract.paths.paths {
+        let access = access[pattern.as_str()];
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            if access.needs_key() {
+                // The empty requirement stands for a server without keys.
+                let key = SecurityRequirement::new(KEY_SCHEME, Vec::<String>::new());
+                operation.security = Some(vec![key, SecurityRequirement::default()]);
+            }
+            add_refusals(operation, access);
+            headers::describe(&mut operation.responses);
+        }
+    }
+}
+
+fn add_refusals(operation: &mut Operation, access: Access) {
+    for (need, status, description) in REFUSALS {
+        let is_needed = match need {
+            Need::Key => access.needs_key(),
+            Need::Permit => access.needs_permit(),
+            Need::Body => access.needs_key() && operation.request_body.is_some(),
+        };
+        if is_needed {
+            let body = Content::new(Some(Ref::from_schema_name(ErrorBody::name())));
+            let response = ResponseBuilder::new().description(description).content("application/json", body);
+            let responses = &mut operation.responses.responses;
+            responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use serde_json::Value;
+
+    use crate::http::openapi;
+
+    /// The operations of the document, with their paths.
+    fn operations(contract: &Value) -> Vec<(&str, &Value)> {
+        let paths = contract["paths"].as_object().unwrap().iter();
+        let of_path = |(path, item)| {
+            let (path, item): (&String, &Value) = (path, item);
+            item.as_object().unwrap().values().map(move |operation| (&**path, operation))
+        };
+        paths.flat_map(of_path).collect()
+    }
+
+    #[test]
+    fn each_operation_has_a_camel_case_id_of_its_own() {
+        let contract: Value = serde_json::from_str(&openapi()).unwrap();
+        let operations = operations(&contract);
+        let ids: Vec<&str> =
+            operations.iter().map(|(_, operation)| operation["operationId"].as_str().unwrap()).collect();
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "{ids:?}");
+        assert!(ids.len() > 20, "{ids:?}");
+        for id in ids {
+            let is_camel_case = id.starts_with(|first: char| first.is_ascii_lowercase())
+                && id.chars().all(|letter| letter.is_ascii_alphanumeric());
+            assert!(is_camel_case, "{id}");
+        }
+    }
+
+    #[test]
+    fn each_response_parameter_and_header_has_a_description() {
+        let contract: Value = serde_json::from_str(&openapi()).unwrap();
+        let check = |value: &Value, place: &str| {
+            let description = value["description"].as_str().unwrap_or_default();
+            assert!(!description.trim().is_empty(), "no description: {place}: {value}");
+        };
+        for (path, operation) in operations(&contract) {
+            assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{path}");
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                check(parameter, path);
+            }
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                check(response, &format!("{path} {status}"));
+                let headers = response["headers"].as_object().unwrap();
+                headers.iter().for_each(|(name, header)| check(header, name));
+            }
+        }
+    }
+
+    #[test]
+    fn each_status_code_of_an_error_has_the_body_of_errors() {
+        let contract: Value = serde_json::from_str(&openapi()).unwrap();
+        let body = serde_json::json!({ "schema": { "$ref": "#/components/schemas/ErrorBody" } });
+        for (path, operation) in operations(&contract) {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let is_error = status.starts_with(['4', '5']);
+                assert_eq!(response["content"]["application/json"] == body, is_error, "{path} {status}");
+            }
+        }
+    }
+}
