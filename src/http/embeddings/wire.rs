@@ -32,7 +32,7 @@ pub(in crate::http) struct EmbeddingsRequest {
 
 /// The four shapes of `input`, for the contract only.
 #[derive(ToSchema)]
-#[schema(as = EmbeddingInput)]
+#[schema(as = Input)]
 #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 enum InputSchema {
     #[schema(title = "text")]
