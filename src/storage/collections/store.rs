@@ -64,8 +64,9 @@ impl RowStore {
             place.remove_files(name)?;
         }
         let mut salt = Salt::default();
-        getrandom::fill(&mut salt)
-            .map_err(|error| Error::new(Kind::Io, "draw a salt").source(std::io::Error::from(error)))?;
+        getrandom::fill(&mut salt).map_err(|error| {
+            Error::new(Kind::Io, "cannot draw a salt").source(std::io::Error::from(error))
+        })?;
         let manifest =
             Manifest { salt, next_number: 2, log: 1, version: 0, dim, settings, segments: Vec::new() };
         let path = place.log(name, manifest.log);

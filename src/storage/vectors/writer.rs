@@ -289,7 +289,7 @@ impl Writer {
     fn create(&mut self, payload_bytes: u32, now: UnixSeconds) -> Result<Arc<OpenSegment>> {
         let mut salt = [0; 16];
         if let Err(error) = getrandom::fill(&mut salt) {
-            return Err(self.fail(None, Error::new(Kind::Io, "draw a salt").with("cause", error)));
+            return Err(self.fail(None, Error::new(Kind::Io, "cannot draw a salt").with("cause", error)));
         }
         let taken_max = self.next_number.saturating_add(TAKEN_NAMES_MAX);
         loop {
