@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::dialects::{Dialect, ErrorClass, ErrorReply, choices};
 use crate::error::{Error, Kind};
 use crate::http::content_coding;
-use crate::http::label_value::ErrorCode;
+use crate::http::label_value::{ErrorCode, ErrorTypeLabel};
 use crate::sync::lock;
 
 /// The body of every response that is not a success.
@@ -26,14 +26,15 @@ pub(super) struct ErrorBody {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 struct ErrorObject {
-    /// One sentence.
+    /// What is wrong, for people.
     message: String,
-    /// The family of errors that OpenAI's clients know.
+    /// The class of the error, by which the clients of OpenAI raise it.
     #[schema(rename = "type")]
-    family: &'static str,
-    /// The field at fault.
+    class: ErrorTypeLabel,
+    /// The field or header that is invalid.
+    #[schema(required)]
     param: Option<String>,
-    /// The stable name of the kind of error.
+    /// The kind of the error, for programs.
     code: ErrorCode,
 }
 

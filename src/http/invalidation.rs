@@ -39,7 +39,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InvalidateRequest {
-    /// Entries that carry any of these tags.
+    /// Entries that have any of these tags.
     #[schema(value_type = Option<Vec<String>>)]
     tags: Option<BoundedList<String, NAMES_MAX>>,
     /// All entries of this namespace, or with `keys` those objects.
@@ -47,13 +47,13 @@ pub(super) struct InvalidateRequest {
     /// Objects of `namespace`.
     #[schema(value_type = Option<Vec<String>>)]
     keys: Option<BoundedList<String, NAMES_MAX>>,
-    /// Entries that carry the tag `type:id`.
+    /// Entries that have the tag `type:id`.
     entity: Option<Entity>,
-    /// Everything that the tenant of the API key has.
+    /// All entries of the tenant of the API key.
     all: Option<bool>,
     /// Whether entries are misses at once (`hard`, the default) or served stale while one request refreshes each.
     mode: Option<InvalidationMode>,
-    /// Counts what would be hidden, and hides nothing.
+    /// Only counts the entries.
     dry_run: Option<bool>,
 }
 
@@ -76,15 +76,16 @@ enum EntityId {
     Number(i64),
 }
 
-/// What was done.
+/// The effect of an invalidation.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct InvalidateAnswer {
     /// How entries are hidden.
     mode: InvalidationMode,
-    /// Whether this was only counted.
+    /// Whether the entries were only counted.
     dry_run: bool,
-    /// With `dry_run`, what would be hidden.
+    /// With `dry_run`, the number of entries.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     entries: Option<EntryCounts>,
 }
 

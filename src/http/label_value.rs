@@ -11,6 +11,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::cache::Mode;
+use crate::dialects::choices::ErrorType;
 use crate::domain::TierName;
 use crate::error::Kind;
 use crate::labels::Label;
@@ -32,6 +33,9 @@ pub(super) type TierLabel = LabelValue<TierName>;
 /// Why the cache was bypassed, or why a reply was not stored.
 pub(super) type ReasonLabel = LabelValue<Reason>;
 
+/// The class of an error.
+pub(super) type ErrorTypeLabel = LabelValue<ErrorType>;
+
 /// A closed list that the OpenAPI document has as a schema of its own.
 pub(super) trait NamedLabel: Label {
     /// The name of the schema.
@@ -40,6 +44,14 @@ pub(super) trait NamedLabel: Label {
 
 impl NamedLabel for Kind {
     const SCHEMA: &'static str = "ErrorCode";
+}
+
+impl NamedLabel for ErrorType {
+    const SCHEMA: &'static str = "ErrorType";
+}
+
+impl NamedLabel for Reason {
+    const SCHEMA: &'static str = "Reason";
 }
 
 impl NamedLabel for MatchKind {
@@ -130,6 +142,7 @@ mod tests {
         check::<Kind>();
         check::<MatchKind>();
         check::<Reason>();
+        check::<ErrorType>();
     }
 
     #[test]

@@ -29,22 +29,28 @@ pub(super) fn unknown(models: &ModelRegistry, name: &str) -> Error {
     check_model_name(name).err().unwrap_or_else(|| models.unknown(name))
 }
 
-/// A model that can be asked for.
+/// A model. One of an upstream is as the upstream describes it, and may have an `id` only.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelObject {
-    /// The name to ask for.
+    /// The name of the model.
     pub(super) id: String,
     /// `model`.
+    #[schema(required = false)]
     pub(super) object: &'static str,
     /// When its weights were written, in seconds since 1970.
+    #[schema(required = false)]
     pub(super) created: u32,
-    /// `likewise`.
+    /// `likewise`, or what the upstream sends.
+    #[schema(required = false)]
     pub(super) owned_by: &'static str,
     /// Length of its vectors.
+    #[schema(required = false)]
     pub(super) dimensions: usize,
-    /// Tokens that it reads; the rest of a longer text is cut.
+    /// The number of tokens that it reads of a text.
+    #[schema(required = false)]
     pub(super) max_input_tokens: usize,
-    /// Hash of everything that can change a vector.
+    /// A hash of all that determines its vectors.
+    #[schema(required = false)]
     pub(super) fingerprint: String,
 }
 

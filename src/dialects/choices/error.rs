@@ -3,6 +3,32 @@
 use serde::Serialize;
 
 use crate::dialects::{ErrorClass, ErrorReply};
+use crate::labels::label_enum;
+
+label_enum! {
+    /// The `type` of an error.
+    pub enum ErrorType {
+        /// The request has no valid key.
+        Authentication = "authentication_error",
+        /// A limit is reached; a retry may succeed.
+        RateLimit = "rate_limit_error",
+        /// The request cannot succeed as it is.
+        InvalidRequest = "invalid_request_error",
+        /// The server or its upstream failed.
+        Server = "server_error",
+    }
+}
+
+impl From<ErrorClass> for ErrorType {
+    fn from(class: ErrorClass) -> ErrorType {
+        match class {
+            ErrorClass::Authentication => ErrorType::Authentication,
+            ErrorClass::RateLimit => ErrorType::RateLimit,
+            ErrorClass::InvalidRequest => ErrorType::InvalidRequest,
+            ErrorClass::Server => ErrorType::Server,
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Envelope<'a> {
@@ -21,12 +47,7 @@ struct ErrorMember<'a> {
 /// The body of an error response.
 pub fn error_body(error: &ErrorReply<'_>) -> Vec<u8> {
     let ErrorReply { message, param, code, .. } = *error;
-    let class = match error.class {
-        ErrorClass::Authentication => "authentication_error",
-        ErrorClass::RateLimit => "rate_limit_error",
-        ErrorClass::InvalidRequest => "invalid_request_error",
-        ErrorClass::Server => "server_error",
-    };
+    let class = ErrorType::from(error.class).as_str();
     serde_json::to_vec(&Envelope { error: ErrorMember { message, class, param, code } })
         .expect("an error is made of texts: this is a bug")
 }

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 pub use assembler::{ChunkAssembler, is_ping};
 pub(super) use assembler::{PARTS_MAX, has_error, place};
-pub use error::{error_body, error_event};
+pub use error::{ErrorType, error_body, error_event};
 pub(super) use pieces::{Text, Tokens};
 pub use plan::Step;
 pub use replay::{ChunkReplay, as_json};

@@ -31,19 +31,19 @@ const FIELD_BYTES_MAX: usize = 1 << 20;
 /// Fields of a question in its request.
 const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "ttl")]);
 
-/// An answer to be kept.
+/// An answer to store.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GiveRequest {
-    /// The question, in words.
+    /// The question.
     prompt: String,
-    /// The answer, in words.
+    /// The answer.
     answer: String,
-    /// Everything that must be equal for two questions to share an answer: any JSON, the order of its members included.
+    /// Any JSON. Two questions share an answer only if their scopes are equal, the order of members included.
     #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
-    /// What the answer depends on.
-    #[schema(value_type = Vec<String>)]
+    /// The tags of the answer.
+    #[schema(value_type = Option<Vec<String>>)]
     tags: Option<BoundedList<String, TAGS_MAX>>,
     /// Lifetime in seconds.
     ttl: Option<u32>,
@@ -51,7 +51,7 @@ pub(super) struct GiveRequest {
     namespace: Option<String>,
 }
 
-/// The name of a kept answer.
+/// The id of a stored answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct GiveAnswer {
     /// For `DELETE /v1/answers/{id}`.
@@ -62,44 +62,52 @@ pub(in crate::http) struct GiveAnswer {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LookupRequest {
-    /// The question, in words.
+    /// The question.
     prompt: String,
-    /// As it was given.
+    /// The scope with which the answer was stored.
     #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
-    /// What the answer must depend on at least.
-    #[schema(value_type = Vec<String>)]
+    /// Tags that the answer must have.
+    #[schema(value_type = Option<Vec<String>>)]
     tags: Option<BoundedList<String, TAGS_MAX>>,
-    /// The namespace that it was given to.
+    /// The namespace of the answer.
     namespace: Option<String>,
 }
 
-/// What was found.
+/// The result of a lookup.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct LookupAnswer {
-    /// Whether there is an answer.
+    /// Whether an answer is stored.
     hit: bool,
-    /// How its question was found to be the same: `exact` or `normalized`.
+    /// How the question matches the stored one.
+    #[schema(required)]
     layer: Option<MatchLayer>,
-    /// Its name.
+    /// The id of the answer.
+    #[schema(required)]
     id: Option<String>,
     /// The answer.
+    #[schema(required)]
     answer: Option<String>,
     /// How alike the questions are; 1 for equal ones.
+    #[schema(required)]
     similarity: Option<f64>,
     /// How likely the answer is the right one; 1 for equal questions.
+    #[schema(required)]
     probability: Option<f64>,
-    /// Why there is none.
+    /// Why no answer is returned.
+    #[schema(required)]
     reason: Option<&'static str>,
-    /// Seconds since it was given.
+    /// Seconds since the answer was stored.
+    #[schema(required)]
     age: Option<u32>,
-    /// Seconds until it ends; negative once it has.
+    /// Seconds until the answer expires; negative after that.
+    #[schema(required)]
     ttl: Option<i64>,
-    /// Whether it is due to be replaced.
+    /// Whether the answer is stale.
     stale: bool,
 }
 
-/// Looks for the answer to a question.
+/// Looks up the answer to a question.
 #[utoipa::path(
     post,
     path = "/v1/answers/lookup",
@@ -151,7 +159,7 @@ pub(in crate::http) async fn lookup(
     }))
 }
 
-/// Keeps an answer.
+/// Stores an answer.
 #[utoipa::path(
     post,
     path = "/v1/answers",
@@ -187,13 +195,13 @@ pub(in crate::http) async fn store(
     Ok((StatusCode::CREATED, AxumJson(GiveAnswer { id: format_id(id) })))
 }
 
-/// Removes an answer, given or made; one that is being made is not kept.
+/// Removes an answer. A generation in flight under this id is not stored.
 #[utoipa::path(
     delete,
     path = "/v1/answers/{id}",
     operation_id = "deleteAnswer",
     tag = "answers",
-    params(("id" = String, Path, description = "Its name, as `x-likewise-answer-id` or a lookup tells it")),
+    params(("id" = String, Path, description = "The id of the answer, as `x-likewise-answer-id` or a lookup returns it", pattern = "^ans_[0-9A-Fa-f]{64}$")),
     responses(
         (status = 204, description = "No such answer is stored any more"),
         (status = 400, body = ErrorBody, description = "The id is not that of an answer"),

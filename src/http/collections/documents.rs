@@ -49,27 +49,26 @@ pub(super) struct UpsertRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DocumentInput {
-    /// Its name in the collection, 1 to 512 bytes.
+    /// Its id in the collection, 1 to 512 bytes.
     id: String,
-    /// What is embedded, unless there is a vector, and given back.
+    /// Its text. The server embeds it unless the document has a vector, and returns it.
     text: Option<String>,
     /// Its vector.
-    #[schema(value_type = Option<Vec<f32>>)]
     vector: Option<VectorInput>,
-    /// A JSON object; its texts, numbers and booleans can be filtered by.
+    /// A JSON object. Filters read its strings, numbers and booleans.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
-    /// Names for invalidation and deletion.
+    /// Tags, by which documents are invalidated and deleted.
     #[schema(value_type = Option<Vec<String>>)]
     tags: Option<BoundedList<String, TAGS_READ_MAX>>,
 }
 
-/// What was done.
+/// The effect of a write.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct WriteAnswer {
-    /// Documents stored or removed.
+    /// The number of documents stored or removed.
     documents: usize,
-    /// The collection's version with it.
+    /// The version of the collection after the write.
     version: u64,
 }
 
@@ -77,13 +76,13 @@ pub(in crate::http) struct WriteAnswer {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteRequest {
-    /// By their ids.
+    /// The documents with these ids.
     #[schema(value_type = Option<Vec<String>>)]
     ids: Option<BoundedList<String, DOCUMENTS_MAX>>,
-    /// All that carry one of these tags.
+    /// All documents that have one of these tags.
     #[schema(value_type = Option<Vec<String>>)]
     tags: Option<BoundedList<String, TAGS_READ_MAX>>,
-    /// All that the filter means.
+    /// All documents that the filter selects.
     #[schema(value_type = Option<Object>)]
     filter: Option<Box<RawValue>>,
 }
@@ -114,30 +113,34 @@ impl<S: Sync> FromRequestParts<S> for IncludesVector {
 /// A document.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct DocumentObject {
-    /// Its name in the collection.
+    /// Its id in the collection.
     id: String,
     /// Its text, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     text: Option<String>,
-    /// Its metadata, as they were given.
+    /// Its metadata, as the client sent them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Object, required = false)]
     metadata: Option<Box<RawValue>>,
     /// Its tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
-    /// Its vector, if it was asked for; under the cosine of unit length.
+    /// Its vector, if the request includes it; of unit length if the metric is the cosine.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     vector: Option<Vec<f32>>,
 }
 
-/// Stores documents: all of them, or none. Answered when they are on the disk, flushed, and found by every search.
+/// Stores documents: all of them, or none.
+///
+/// The response is sent once they are flushed to disk and every search finds them.
 #[utoipa::path(
     post,
     path = "/v1/collections/{name}/documents",
     operation_id = "upsertDocuments",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     request_body = UpsertRequest,
     responses(
         (status = 200, body = WriteAnswer, description = "The documents are stored and flushed to disk"),
@@ -175,7 +178,7 @@ pub(in crate::http) async fn upsert(
     path = "/v1/collections/{name}/documents/delete",
     operation_id = "deleteDocuments",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     request_body = DeleteRequest,
     responses(
         (status = 200, body = WriteAnswer, description = "How many documents were removed"),
@@ -234,14 +237,14 @@ impl<S: Sync> FromRequestParts<S> for DocumentPath {
     }
 }
 
-/// One document.
+/// Returns one document.
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/documents/{id}",
     operation_id = "getDocument",
     tag = "collections",
     params(
-        ("name" = String, Path, description = "The name of the collection"),
+        ("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("id" = String, Path, description = "The id of the document, percent-encoded"),
         ("include" = Option<String>, Query, description = "`vector` adds the vector to each document"),
     ),
@@ -264,16 +267,17 @@ pub(in crate::http) async fn get_document(
     Ok(Json(object(&document, has_vector.then_some(vector))))
 }
 
-/// All documents as JSON lines, in the order in which they were written, of one moment: writes that come meanwhile do not
-/// show.
+/// Exports all documents as JSON lines, in the order of their writes.
+///
+/// The export is a snapshot: it has no write that began after it.
 #[utoipa::path(
     get,
     path = "/v1/collections/{name}/documents",
     operation_id = "exportDocuments",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection"), ("include" = Option<String>, Query, description = "`vector` adds the vector to each document")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("include" = Option<String>, Query, description = "`vector` adds the vector to each document")),
     responses(
-        (status = 200, body = DocumentObject, content_type = "application/x-ndjson", headers(("x-likewise-documents")), description = "One document per line"),
+        (status = 200, body = String, content_type = "application/x-ndjson", headers(("x-likewise-documents")), description = "One `DocumentObject` per line"),
         (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "There is no such collection"),
     )

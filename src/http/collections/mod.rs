@@ -14,7 +14,9 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
@@ -78,11 +80,24 @@ impl<S: Sync> FromRequestParts<S> for CollectionName {
 /// Fields of a collection's spec in its request.
 const FIELDS: FieldNames = FieldNames(&[("dim", "dimensions")]);
 
-/// What a collection is to be. An empty body is a collection of the server's model.
+/// The name of a metric, for the contract.
+struct MetricName;
+
+impl PartialSchema for MetricName {
+    fn schema() -> RefOr<Schema> {
+        let names = metric_name::NAMES.iter().map(|(_, name)| *name);
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for MetricName {}
+
+/// The settings of a new collection. Without them a collection has the model of the server.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct CollectionSpec {
-    /// `cosine` (default), `inner_product` or `l2`.
+    /// How vectors are compared; the cosine by default.
+    #[schema(value_type = Option<MetricName>)]
     metric: Option<String>,
     /// The server's model, by its name; also the default.
     model: Option<String>,
@@ -100,46 +115,59 @@ pub(super) struct CollectionSpec {
 pub(super) struct CollectionObject {
     /// Its name.
     name: String,
-    /// Whether it could be opened; only then the rest is known.
+    /// Whether the server could open it. The other members are present only then.
     is_available: bool,
     /// How vectors are compared.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MetricName, required = false)]
     metric: Option<&'static str>,
     /// Length of its vectors.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     dimensions: Option<usize>,
     /// The model whose vectors it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     model: Option<String>,
     /// Documents in it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     documents: Option<usize>,
     /// Counts its changes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     version: Option<u64>,
-    /// Rows that take room until the next compaction.
+    /// Rows of removed documents, until the next compaction.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     dead_rows: Option<usize>,
     /// Segments on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     segments: Option<usize>,
     /// Bytes in memory, mapped files not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     memory_bytes: Option<usize>,
-    /// Which index it is to have.
+    /// The index of its settings.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     index: Option<String>,
-    /// Rows of its index, gone ones included.
+    /// Rows of its index, those of removed documents included.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     indexed_rows: Option<usize>,
     /// Whether an index is being built.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     is_indexing: Option<bool>,
-    /// Why no index is built; a snapshot that is asked for tries it again.
+    /// Why the server builds no index; a request for a snapshot builds it again.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     index_error: Option<String>,
     /// Queries whose results are cached.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     cached_queries: Option<usize>,
 }
 
@@ -152,14 +180,14 @@ pub(super) struct CollectionList {
     data: Vec<CollectionObject>,
 }
 
-/// Makes a collection, or finds it as it is asked for.
+/// Creates a collection, or returns it if it exists with these settings.
 #[utoipa::path(
     put,
     path = "/v1/collections/{name}",
     operation_id = "createCollection",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection: 1 to 64 letters, digits, `-` and `_`")),
-    request_body = CollectionSpec,
+    params(("name" = String, Path, description = "The name of the collection: 1 to 64 letters, digits, `-` and `_`", pattern = "^[A-Za-z0-9_-]{1,64}$")),
+    request_body = Option<CollectionSpec>,
     responses(
         (status = 200, body = CollectionObject, description = "The collection existed already, with these settings"),
         (status = 201, body = CollectionObject, description = "The collection was created"),
@@ -177,7 +205,8 @@ pub(super) async fn create(
     body: UnreadBody,
 ) -> Result<Response, Problem> {
     let body = body.read().await?;
-    let wire: CollectionSpec = if body.is_empty() { CollectionSpec::default() } else { parse(&body)? };
+    let wire: Option<CollectionSpec> = if body.is_empty() { None } else { parse(&body)? };
+    let wire = wire.unwrap_or_default();
     let metric = match &wire.metric {
         None => Metric::Cosine,
         Some(name) => metric_name::read(name).ok_or_else(|| {
@@ -204,7 +233,7 @@ pub(super) async fn create(
     path = "/v1/collections/{name}",
     operation_id = "getCollection",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses(
         (status = 200, body = CollectionObject, description = "The collection"),
         (status = 400, body = ErrorBody, description = "The name is invalid"),
@@ -240,13 +269,13 @@ pub(super) async fn list(
     Json(CollectionList { object: "list", data })
 }
 
-/// Drops a collection with everything in it, also one that is damaged.
+/// Removes a collection with its documents, a damaged one too.
 #[utoipa::path(
     delete,
     path = "/v1/collections/{name}",
     operation_id = "deleteCollection",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses(
         (status = 204, description = "The collection and its files are removed"),
         (status = 400, body = ErrorBody, description = "The name is invalid"),

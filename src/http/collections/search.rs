@@ -43,36 +43,35 @@ const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct SearchRequest {
     /// A text, embedded by the collection's model.
     query: Option<String>,
-    /// A vector: numbers, or base64 of little-endian f32.
-    #[schema(value_type = Option<Vec<f32>>)]
+    /// A vector.
     vector: Option<VectorInput>,
     /// Several texts; `results` is then a list of lists.
     #[schema(value_type = Option<Vec<String>>)]
     queries: Option<BoundedList<String, QUERIES_READ_MAX>>,
     /// Several vectors; `results` is then a list of lists.
-    #[schema(value_type = Option<Vec<Vec<f32>>>)]
+    #[schema(value_type = Option<Vec<VectorInput>>)]
     vectors: Option<BoundedList<VectorInput, QUERIES_READ_MAX>>,
-    /// How many documents are wanted of each query; 10.
+    /// The number of results for each query; 10 by default.
     k: Option<usize>,
-    /// Which documents may be found, such as `{"brand": "acme", "price": {"$lt": 20}}`.
+    /// The documents to search, such as `{"brand": "acme", "price": {"$lt": 20}}`.
     #[schema(value_type = Option<Object>)]
     filter: Option<Box<RawValue>>,
-    /// Scores below it are not results.
+    /// The lowest score of a result.
     #[schema(value_type = Option<f32>)]
     min_score: Option<f64>,
     /// Whether the results must be exact, whatever index the collection has.
     exact: Option<bool>,
-    /// Nodes that a graph expands: more find more, and take as much longer.
+    /// The number of nodes that a graph index expands: more nodes find more, and take longer.
     ef: Option<usize>,
-    /// What results hold besides id and score; text and metadata if it is left out.
+    /// The fields of results besides id and score; text and metadata by default.
     #[schema(value_type = Option<Vec<Field>>)]
     include: Option<BoundedList<Field, FIELDS_READ_MAX>>,
-    /// What the request says about the cache.
+    /// The cache directives of the request.
     #[serde(default, deserialize_with = "object")]
     cache: Option<CacheObject>,
 }
 
-/// What a result may hold besides id and score.
+/// A field of a result besides id and score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Field {
@@ -84,30 +83,44 @@ enum Field {
 
 // `write` writes answers; these are their shape, for the contract.
 
-/// What was found.
+/// The results of a search.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SearchAnswer {
-    /// The nearest documents, best first; a list of such lists where there are several queries.
-    results: Vec<SearchResult>,
-    /// The version of the collection of which they are true.
+    /// The nearest documents, best first; with `queries` or `vectors`, a list of such lists.
+    results: Vec<QueryResult>,
+    /// The version of the collection that was searched.
     version: u64,
+}
+
+/// A result of the only query, or the results of one of several queries.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+enum QueryResult {
+    /// With `query` or `vector`.
+    One(SearchResult),
+    /// With `queries` or `vectors`.
+    Each(Vec<SearchResult>),
 }
 
 /// A document that was found.
 #[derive(Serialize, ToSchema)]
 struct SearchResult {
-    /// Its name in the collection.
+    /// Its id in the collection.
     id: String,
     /// How near it is, higher is nearer: the cosine, the inner product, or minus the squared distance.
     score: f32,
     /// Its text.
+    #[schema(nullable = false)]
     text: Option<String>,
     /// Its metadata.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Object, required = false)]
     metadata: Option<serde_json::Value>,
     /// Its tags.
+    #[schema(nullable = false)]
     tags: Option<Vec<String>>,
     /// Its vector.
+    #[schema(nullable = false)]
     vector: Option<Vec<f32>>,
 }
 
@@ -120,7 +133,7 @@ struct SearchResult {
     path = "/v1/collections/{name}/search",
     operation_id = "searchDocuments",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     request_body = SearchRequest,
     responses(
         (status = 200, body = SearchAnswer, headers(("x-likewise-hits"), ("x-likewise-misses"), ("x-likewise-coalesced"), ("age"), ("cache-status"), ("server-timing")), description = "The nearest documents"),

@@ -40,6 +40,7 @@ pub(in crate::http) struct SnapshotList {
     is_indexing: bool,
     /// Why the last one could not be made.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     error: Option<String>,
 }
 
@@ -65,7 +66,7 @@ pub(super) struct SnapshotObject {
     path = "/v1/collections/{name}/snapshots",
     operation_id = "createSnapshot",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses(
         (status = 202, body = SnapshotList, description = "The server builds the index; the list shows its end"),
         (status = 400, body = ErrorBody, description = "The name is invalid"),
@@ -90,7 +91,7 @@ pub(in crate::http) async fn take(
     path = "/v1/collections/{name}/snapshots",
     operation_id = "listSnapshots",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses(
         (status = 200, body = SnapshotList, description = "The current snapshot, if there is one"),
         (status = 400, body = ErrorBody, description = "The name is invalid"),
@@ -112,7 +113,7 @@ pub(in crate::http) async fn list(
     path = "/v1/collections/{name}/index.faiss",
     operation_id = "getIndexFile",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses(
         (status = 200, body = inline(Binary), content_type = "application/octet-stream", headers(("x-likewise-version")), description = "A file that `faiss.read_index` opens"),
         (status = 400, body = ErrorBody, description = "The name is invalid"),
@@ -151,7 +152,7 @@ pub(in crate::http) async fn index_file(
     path = "/v1/collections/{name}/ids.jsonl",
     operation_id = "getIndexIds",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses(
         (status = 200, body = String, content_type = "application/x-ndjson", headers(("x-likewise-version")), description = "One id per line"),
         (status = 400, body = ErrorBody, description = "The name is invalid"),

@@ -5,6 +5,9 @@ use std::fmt;
 use base64_simd::STANDARD;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema, SchemaFormat};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Numbers of one vector that are read at all.
 const NUMBERS_MAX: usize = 65_536;
@@ -12,6 +15,19 @@ const NUMBERS_MAX: usize = 65_536;
 /// A vector: a list of numbers, or base64 of little-endian f32.
 #[derive(Debug)]
 pub(super) struct VectorInput(pub(super) Vec<f32>);
+
+impl PartialSchema for VectorInput {
+    fn schema() -> RefOr<Schema> {
+        let float = SchemaFormat::KnownFormat(KnownFormat::Float);
+        let number = ObjectBuilder::new().schema_type(Type::Number).format(Some(float));
+        let numbers = ArrayBuilder::new().items(number).min_items(Some(1)).max_items(Some(NUMBERS_MAX));
+        let base64 = ObjectBuilder::new().schema_type(Type::String).content_encoding("base64");
+        let shapes = OneOfBuilder::new().item(numbers).item(base64);
+        shapes.description(Some("A vector: a list of numbers, or base64 of little-endian f32.")).into()
+    }
+}
+
+impl ToSchema for VectorInput {}
 
 impl<'de> Deserialize<'de> for VectorInput {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<VectorInput, D::Error> {

@@ -1,10 +1,10 @@
 //! The headers of responses: one table with their schemas and descriptions.
 
-use utoipa::PartialSchema as _;
-use utoipa::openapi::RefOr;
+use utoipa::ToSchema as _;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::response::Responses;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::{Ref, RefOr};
 
 use crate::http::label_value::ReasonLabel;
 
@@ -81,6 +81,6 @@ fn schema(value: Value) -> RefOr<Schema> {
         Value::Text => of_type(Type::String).into(),
         Value::Count => of_type(Type::Integer).minimum(Some(0)).into(),
         Value::Dollars => of_type(Type::Number).minimum(Some(0)).into(),
-        Value::Reason => ReasonLabel::schema(),
+        Value::Reason => Ref::from_schema_name(ReasonLabel::name()).into(),
     }
 }

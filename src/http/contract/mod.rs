@@ -20,13 +20,17 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, OpenApi, Ref, ResponseBuilder};
 
 use super::error_response::ErrorBody;
+use super::label_value::ReasonLabel;
 use super::routes::{Access, RouteTable, Routes};
 
 #[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "Likewise",
-    description = "One server between an application and its models that never pays twice for the same work."
-))]
+#[openapi(
+    info(
+        title = "Likewise",
+        description = "One server between an application and its models that never pays twice for the same work."
+    ),
+    components(schemas(ReasonLabel))
+)]
 struct Contract;
 
 /// What the document calls the API key.

@@ -1,9 +1,13 @@
 //! The `input` of a request for embeddings, whose limits are checked while it is read.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::schema::{Array, ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema, SchemaFormat};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Texts or token lists in one request; OpenAI's limit.
 pub(super) const INPUTS_MAX: usize = 2048;
@@ -21,6 +25,36 @@ impl<'de> Deserialize<'de> for EmbeddingInput {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<EmbeddingInput, D::Error> {
         deserializer.deserialize_any(InputVisitor)
     }
+}
+
+impl PartialSchema for EmbeddingInput {
+    fn schema() -> RefOr<Schema> {
+        let list = |items: RefOr<Schema>, max: usize| -> Array {
+            ArrayBuilder::new().items(items).min_items(Some(1)).max_items(Some(max)).build()
+        };
+        let ids = || list(token_id().into(), TOKEN_IDS_MAX);
+        let text = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).build();
+        let shapes = OneOfBuilder::new()
+            .item(text())
+            .item(list(text().into(), INPUTS_MAX))
+            .item(ids())
+            .item(list(ids().into(), INPUTS_MAX));
+        shapes
+            .description(Some("A text, a list of texts, a list of token ids, or a list of such lists."))
+            .into()
+    }
+}
+
+impl ToSchema for EmbeddingInput {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Input")
+    }
+}
+
+/// The schema of a token id.
+fn token_id() -> Object {
+    let id = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX));
+    id.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64))).build()
 }
 
 struct InputVisitor;

@@ -12,8 +12,7 @@ use crate::http::extract::json::{null_is_default, object};
 pub(in crate::http) struct EmbeddingsRequest {
     /// Name of the model, as `/v1/models` lists it.
     pub(in crate::http) model: String,
-    /// What to embed.
-    #[schema(value_type = InputSchema)]
+    /// The texts to embed, or their token ids.
     pub(in crate::http) input: EmbeddingInput,
     /// How vectors are written: `float` (default) or `base64` (little-endian f32).
     #[serde(default, deserialize_with = "null_is_default")]
@@ -21,28 +20,13 @@ pub(in crate::http) struct EmbeddingsRequest {
     /// Length of the vectors; other than the model's own only if the model was trained for it (Matryoshka).
     #[schema(minimum = 1)]
     pub(in crate::http) dimensions: Option<u32>,
-    /// What the texts are for; chooses the model's prompt.
+    /// The use of the texts, which selects the prompt of the model.
     pub(in crate::http) input_type: Option<InputTypeName>,
     /// Whether a text longer than the model reads is cut (default) or refused.
     pub(in crate::http) truncate: Option<bool>,
-    /// What the request says about the cache.
+    /// The cache directives of the request.
     #[serde(default, deserialize_with = "object")]
     pub(in crate::http) cache: Option<CacheObject>,
-}
-
-/// The four shapes of `input`, for the contract only.
-#[derive(ToSchema)]
-#[schema(as = Input)]
-#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
-enum InputSchema {
-    #[schema(title = "text")]
-    Text(String),
-    #[schema(title = "texts, at most 2048")]
-    Texts(Vec<String>),
-    #[schema(title = "token ids")]
-    Tokens(Vec<u32>),
-    #[schema(title = "lists of token ids, at most 2048")]
-    TokenLists(Vec<Vec<u32>>),
 }
 
 /// How vectors are written.
@@ -54,7 +38,7 @@ pub(in crate::http) enum EncodingFormat {
     Base64,
 }
 
-/// What a text is for.
+/// The use of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::http) enum InputTypeName {

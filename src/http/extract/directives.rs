@@ -11,7 +11,7 @@ use crate::domain::Tag;
 use crate::error::{Error, Result};
 use crate::service::Directives;
 
-/// What a request says about the cache.
+/// The cache directives of a request.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::http) struct CacheObject {
@@ -19,13 +19,13 @@ pub(in crate::http) struct CacheObject {
     pub(in crate::http) ttl: Option<u32>,
     /// Oldest acceptable age of a cached value, in seconds.
     pub(in crate::http) s_maxage: Option<u32>,
-    /// Skip the read; make the value again and store it.
+    /// Skip the lookup; compute the value and store it.
     #[serde(deserialize_with = "null_is_default")]
     pub(in crate::http) no_cache: bool,
-    /// Skip the write.
+    /// Do not store the value.
     #[serde(deserialize_with = "null_is_default")]
     pub(in crate::http) no_store: bool,
-    /// Answer from the cache, or with 504.
+    /// Respond from the cache, else with 504.
     #[serde(deserialize_with = "null_is_default")]
     pub(in crate::http) only_if_cached: bool,
     /// Entries of different namespaces are different entries.
@@ -52,7 +52,7 @@ impl CacheObject {
     }
 }
 
-/// What a request says about the cache of answers.
+/// The cache directives of a request for an answer.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::http) struct AnswerCacheObject {
@@ -60,18 +60,18 @@ pub(in crate::http) struct AnswerCacheObject {
     ttl: Option<u32>,
     /// Oldest acceptable age of a cached answer, in seconds.
     s_maxage: Option<u32>,
-    /// Skip the read; ask again and store.
+    /// Skip the lookup; generate the answer and store it.
     #[serde(deserialize_with = "null_is_default")]
     no_cache: bool,
-    /// Skip the write.
+    /// Do not store the value.
     #[serde(deserialize_with = "null_is_default")]
     no_store: bool,
-    /// Answer from the cache, or with 504.
+    /// Respond from the cache, else with 504.
     #[serde(deserialize_with = "null_is_default")]
     only_if_cached: bool,
     /// Answers of different namespaces are different answers.
     namespace: Option<String>,
-    /// What the answer depends on.
+    /// The tags of the answer.
     #[serde(deserialize_with = "null_is_default")]
     tags: Vec<String>,
 }

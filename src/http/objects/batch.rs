@@ -37,7 +37,7 @@ const FIELDS: FieldNames = FieldNames(&[
     ("content_type", "content-type"),
 ]);
 
-/// What is to be done; no key may be named twice.
+/// Keys to look up, objects to store and keys to remove. No key may occur twice.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {
@@ -58,64 +58,68 @@ pub(super) struct BatchRequest {
 struct PutObject {
     /// Its key.
     key: String,
-    /// The bytes, where they are text.
+    /// The bytes, if they are text.
     value: Option<String>,
     /// The bytes in base64.
+    #[schema(content_encoding = "base64")]
     value_base64: Option<String>,
     /// Their media type.
     content_type: Option<String>,
-    /// How they are encoded: `gzip`, `deflate`, `br`, `zstd` or `compress`.
+    /// Their content coding: `gzip`, `deflate`, `br`, `zstd` or `compress`.
     content_encoding: Option<String>,
     /// Lifetime in seconds.
     ttl: Option<u32>,
-    /// What the object depends on.
+    /// The tags of the object.
     #[schema(value_type = Option<Vec<String>>)]
     tags: Option<BoundedList<String, TAGS_MAX>>,
 }
 
-/// What was done, in the order of the request.
+/// What was found, stored and removed, in the order of the request.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BatchAnswer {
     /// The objects that were looked up.
     get: Vec<GotObject>,
     /// The objects that were stored.
     put: Vec<StoredObject>,
-    /// How many of the removed were there.
+    /// The number of removed objects.
     deleted: usize,
 }
 
-/// An object that was looked up.
-#[derive(Debug, Serialize, ToSchema)]
+/// A key that was looked up. Only a hit has the members besides `key` and `hit`.
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct GotObject {
-    /// Its key.
+    /// The key.
     key: String,
-    /// Whether it was there.
+    /// Whether the object is cached.
     hit: bool,
-    /// What was there.
-    #[serde(flatten)]
-    object: Option<FoundObject>,
-}
-
-/// An object that was found.
-#[derive(Debug, Serialize, ToSchema)]
-struct FoundObject {
-    /// The bytes, where they are UTF-8.
+    /// The bytes, if they are UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     value: Option<String>,
-    /// The bytes in base64, where they are not.
+    /// The bytes in base64, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, content_encoding = "base64")]
     value_base64: Option<String>,
     /// Their media type.
-    content_type: String,
-    /// How they are encoded, if they were stored so.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    content_type: Option<String>,
+    /// Their content coding, if they were stored with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     content_encoding: Option<&'static str>,
     /// The entity tag, without quotes.
-    etag: String,
-    /// Seconds since it was stored.
-    age: u32,
-    /// Seconds until it expires.
-    ttl: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    etag: Option<String>,
+    /// Seconds since the object was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    age: Option<u32>,
+    /// Seconds until the object expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    ttl: Option<i64>,
 }
 
 /// An object that was stored.
@@ -253,23 +257,22 @@ fn draft(put: PutObject, stamp: Stamp, value_bytes_max: usize) -> Result<ObjectD
 }
 
 fn got(key: String, object: Option<Object>) -> GotObject {
-    let hit = object.is_some();
-    let object = object.map(|object| {
-        let meta = &object.found.entry.meta;
-        let (value, value_base64) = match std::str::from_utf8(&object.value) {
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(STANDARD.encode_to_string(&object.value))),
-        };
-        FoundObject {
-            value,
-            value_base64,
-            content_type: meta.content_type.to_string(),
-            content_encoding: (meta.content_coding != ContentCoding::Identity)
-                .then(|| meta.content_coding.as_str()),
-            etag: format!("{:032x}", meta.validator),
-            age: object.age_seconds,
-            ttl: object.fresh_seconds,
-        }
-    });
-    GotObject { key, hit, object }
+    let Some(object) = object else { return GotObject { key, ..GotObject::default() } };
+    let meta = &object.found.entry.meta;
+    let (value, value_base64) = match std::str::from_utf8(&object.value) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode_to_string(&object.value))),
+    };
+    let is_coded = meta.content_coding != ContentCoding::Identity;
+    GotObject {
+        key,
+        hit: true,
+        value,
+        value_base64,
+        content_type: Some(meta.content_type.to_string()),
+        content_encoding: is_coded.then(|| meta.content_coding.as_str()),
+        etag: Some(format!("{:032x}", meta.validator)),
+        age: Some(object.age_seconds),
+        ttl: Some(object.fresh_seconds),
+    }
 }

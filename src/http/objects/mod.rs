@@ -124,7 +124,7 @@ pub(super) async fn no_key() -> Problem {
     tag = "objects",
     params(
         ("namespace" = String, Path, description = "The namespace, or an alias of it"),
-        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded"),
+        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded", min_length = 1, max_length = 1024),
         ("x-cache-lease-seconds" = Option<u32>, Header, description = "Requests a lease of this length if no fresh object is cached"),
         ("x-cache-wait-ms" = Option<u64>, Header, description = "How long to wait while another client holds the lease; 5000 by default"),
         ("if-match" = Option<String>, Header, description = "Respond 412 if the object is none of these"),
@@ -180,7 +180,7 @@ pub(super) async fn get(
     tag = "objects",
     params(
         ("namespace" = String, Path, description = "The namespace, or an alias of it"),
-        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded"),
+        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded", min_length = 1, max_length = 1024),
         ("content-encoding" = Option<String>, Header,
             description = "gzip, deflate, br, zstd or compress; the server stores and returns the bytes with this coding, as they are"),
         ("x-cache-ttl" = Option<u32>, Header, description = "Lifetime in seconds"),
@@ -242,7 +242,7 @@ pub(super) async fn put(
     tag = "objects",
     params(
         ("namespace" = String, Path, description = "The namespace, or an alias of it"),
-        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded"),
+        ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded", min_length = 1, max_length = 1024),
         ("x-cache-lease" = Option<String>, Header, description = "The lease to end; the object stays"),
         ("if-match" = Option<String>, Header, description = "Remove only if the cached object is one of these"),
         ("if-none-match" = Option<String>, Header, description = "Remove only if the cached object is none of these"),
