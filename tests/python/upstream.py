@@ -39,6 +39,13 @@ def whole(asked, call):
     }
 
 
+def text_completion(asked, call):
+    choice = {"index": 0, "text": f"Text {call}, word after word.", "logprobs": None, "finish_reason": "stop"}
+    frame = {"id": f"cmpl-{call}", "object": "text_completion", "created": 1_700_000_000 + call}
+    usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+    return frame | {"model": asked["model"], "choices": [choice], "usage": usage}
+
+
 def token(text):
     return {"token": text, "logprob": -0.0312, "bytes": list(text.encode()), "top_logprobs": []}
 
@@ -93,14 +100,23 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/embeddings"):
             error = {"message": "no such model", "type": "invalid_request_error", "param": "model"}
             return self.reply(404, json.dumps({"error": error | {"code": "model_not_found"}}))
-        answer = whole(asked, call)
+        try:
+            if self.path.endswith("/chat/completions"):
+                answer = whole(asked, call)
+                events = [*chunks(asked, answer)]
+            else:
+                answer = text_completion(asked, call)
+                events = [answer]
+        except (LookupError, TypeError, AttributeError) as fault:
+            error = {"message": f"invalid request: {fault!r}", "type": "invalid_request_error", "param": None}
+            return self.reply(400, json.dumps({"error": error | {"code": None}}))
         if not asked.get("stream"):
             return self.reply(200, json.dumps(answer))
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for chunk in [*map(json.dumps, chunks(asked, answer)), "[DONE]"]:
+        for chunk in [*map(json.dumps, events), "[DONE]"]:
             data = f"data: {chunk}\n\n".encode()
             self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
