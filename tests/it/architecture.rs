@@ -19,7 +19,7 @@ const MODULES: [(&str, &[&str]); 21] = [
     ("embed", &["domain", "error", "metrics", "pacing", "decompression", "sync"]),
     ("search", &["storage", "domain", "error", "labels", "metrics", "sync"]),
     ("request_identity", &["domain", "error"]),
-    ("dialects", &["request_identity", "raw_object", "sse", "domain", "error"]),
+    ("dialects", &["request_identity", "raw_object", "sse", "domain", "error", "labels"]),
     ("upstream", &["sse", "domain", "error", "metrics", "pacing", "byte_budget", "decompression"]),
     (
         "service",
