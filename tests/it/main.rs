@@ -18,6 +18,7 @@ mod commands;
 mod connections;
 mod contract;
 mod data_directories;
+mod docs;
 mod endpoint;
 mod every_route;
 mod floods;
