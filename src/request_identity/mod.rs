@@ -4,6 +4,7 @@
 //! function. The one idea: every difference counts unless it is known not to. The scope holds everything that must be equal for two
 //! questions to share an answer, unknown members included; only the last words of the user are compared by more than their bytes.
 
+mod composition;
 mod identity;
 mod json;
 mod normalization;

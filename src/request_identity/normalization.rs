@@ -4,14 +4,9 @@ use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization as _;
 
+use super::composition::{COMBINING_MIN, QUESTION_BYTES_MAX, is_itself_composed};
 use super::json::Json;
 use super::normalize::normalize_within;
-
-/// Longer texts are documents, not questions, and compared by their bytes.
-pub(super) const QUESTION_BYTES_MAX: usize = 2048;
-
-/// Letters below it are composed: the first that may join the one before it (Unicode Annex 15, section 9).
-pub(super) const COMBINING_MIN: char = '\u{300}';
 
 /// Which differences between questions are ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,11 +55,6 @@ fn composed(text: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Borrowed(inner));
     }
     Some(inner.nfc().collect())
-}
-
-/// Whether NFC leaves a letter that stands alone as it is.
-pub(super) fn is_itself_composed(c: char) -> bool {
-    c < COMBINING_MIN || std::iter::once(c).nfc().eq([c])
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::cell::Cell;
 
 use unicode_normalization::UnicodeNormalization as _;
 
+use super::composition::{COMBINING_MIN, QUESTION_BYTES_MAX, is_itself_composed};
 use super::json::Json;
-use super::normalization::{COMBINING_MIN, QUESTION_BYTES_MAX, is_itself_composed};
 use super::question_detection::{asks, is_asking};
 use super::text_operations::mentions_text_operations;
 

@@ -10,7 +10,7 @@ mod stream;
 use bytes::Bytes;
 
 pub use completion::reply_in_words;
-pub use request::{parse, request_in_words};
+pub use request::request_in_words;
 
 use super::choices::{self, ChunkReplay, ReplyFormat};
 use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
@@ -24,6 +24,14 @@ pub struct ChatCompletions;
 
 /// Assembles the chunks of a stream.
 pub type ChunkAssembler = choices::ChunkAssembler<ChatCompletions>;
+
+/// Parses a request. `normalization` says which questions are one.
+///
+/// # Errors
+/// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
+pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
+    request::parse(&ChatCompletions, body, normalization)
+}
 
 /// The answer in the body of a reply. `None` for anything but a chat completion with at least one choice.
 pub fn read_reply(body: &[u8]) -> Option<Answer> {
@@ -57,7 +65,7 @@ impl Dialect for ChatCompletions {
     }
 
     fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
-        request::parse(body, normalization)
+        parse(body, normalization)
     }
 
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes> {

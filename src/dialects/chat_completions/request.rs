@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
-use super::ChatCompletions;
-use crate::dialects::ParsedRequest;
 use crate::dialects::choices::request::{Members, text_of};
+use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
 use crate::request_identity::{Json, Normalization, NormalizedQuestion};
@@ -36,12 +35,16 @@ struct UserQuestion<'a> {
     is_alone: bool,
 }
 
-/// Reads a request. Only what is needed here is checked; the rest is between the client and the model. `normalization` says
+/// Reads a request of `dialect`. Only what is needed here is checked; the rest is between the client and the model. `normalization` says
 /// which questions are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
-pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
+pub(super) fn parse(
+    dialect: &'static dyn Dialect,
+    body: &[u8],
+    normalization: Normalization,
+) -> Result<ParsedRequest> {
     let Members { model, streams, wants_usage, temperature, has_directives, is_exact, mut scope } =
         Members::parse(body)?;
     check_messages(&scope)?;
@@ -50,7 +53,7 @@ pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest>
     let question = take_question(&mut scope);
     let alone = question.as_ref().filter(|question| question.is_alone);
     Ok(ParsedRequest {
-        dialect: &ChatCompletions,
+        dialect,
         scope_domain: "likewise/scope/chat/v2",
         model,
         streams,
@@ -141,6 +144,7 @@ pub fn request_in_words(model: &str, question: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::chat_completions::parse;
 
     fn param(body: &str) -> String {
         parse(body.as_bytes(), Normalization::default())

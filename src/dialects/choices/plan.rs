@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use serde_json::value::RawValue;
 
-use super::pieces::Text;
 use super::reply::{ENVELOPE_BYTES_MAX, OF_DELIVERY, OF_ENVELOPE};
+use super::step::Step;
 use super::{ReplayedChoice, ReplyFormat};
 use crate::domain::UnixSeconds;
 use crate::raw_object::{RawObject, write_member};
@@ -25,15 +25,6 @@ pub(super) struct Plan {
     pub(super) piece_bytes: usize,
     /// About how many bytes it will have.
     pub(super) bytes_expected: usize,
-}
-
-/// One or more chunks.
-#[derive(Debug)]
-pub enum Step {
-    /// The entries of one chunk's `choices`.
-    Entries(Vec<u8>),
-    /// A text, in as many chunks as it has pieces.
-    Text(Text),
 }
 
 /// What every chunk repeats.

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::ReplyFormat;
-use super::plan::{Plan, Step};
+use super::plan::Plan;
+use super::step::Step;
 use crate::dialects::Replay;
 use crate::domain::UnixSeconds;
 

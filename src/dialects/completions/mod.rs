@@ -47,7 +47,7 @@ impl Dialect for Completions {
     }
 
     fn parse(&self, body: &[u8], _: Normalization) -> Result<ParsedRequest> {
-        request::parse(body)
+        request::parse(&Completions, body)
     }
 
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes> {
