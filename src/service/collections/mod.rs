@@ -5,143 +5,37 @@
 
 mod documents;
 mod metrics;
+mod options;
+mod query;
 mod query_vectors;
 mod recall;
 mod result_cache;
+mod state;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 
-use super::Directives;
 use super::embeddings::Embeddings;
-use crate::cache::{Cache, Landing, Namespaces, SEARCH_RESULTS, SingleFlight};
-use crate::domain::{Key, Principal};
+use crate::cache::{Cache, Namespaces, SEARCH_RESULTS, SingleFlight};
+use crate::domain::Key;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
-use crate::search::{Catalog, Collection, Filter, Query, Results, check_bytes};
+use crate::search::{Catalog, Collection, Query, check_bytes};
 
+use self::query::QueryOutcome;
 use self::query_vectors::MissingQuery;
 use self::recall::Recall;
 use self::result_cache::{StoreContext, key, key_base, of_version};
 pub use documents::{NewDocument, Spec};
 pub use metrics::QueryMetrics;
+pub use options::Options;
+pub use query::{Input, Search, SearchOutcome};
+pub use state::Collections;
 
 /// Larger results are looked through for tags and ids off the runtime.
 const STORED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
-
-/// What one request may ask for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Results of one query.
-    pub k_max: usize,
-    /// Queries of one request.
-    pub queries_max: usize,
-    /// Documents of one request that writes or removes.
-    pub documents_max: usize,
-    /// Numbers that a vector may have.
-    pub dimensions_max: usize,
-    /// Bytes of the documents and vectors that one search finds, all queries together.
-    pub result_bytes_max: usize,
-    /// Nodes that a search may let a graph expand.
-    pub ef_max: usize,
-    /// The share of the searches by index that are run again exactly, to know what indexes find.
-    pub recall_sample: f64,
-    /// The share of the exact results below which there is a warning.
-    pub recall_target: f64,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            k_max: 1000,
-            queries_max: 256,
-            documents_max: 4096,
-            dimensions_max: 8192,
-            result_bytes_max: 64 << 20,
-            ef_max: 8192,
-            recall_sample: 0.005,
-            recall_target: 0.95,
-        }
-    }
-}
-
-/// What a search is by.
-#[derive(Debug, Clone)]
-pub enum Input {
-    /// Texts, embedded by the collection's model.
-    Texts(Vec<String>),
-    /// Vectors as they are, all of the collection's length.
-    Vectors(Vec<Vec<f32>>),
-}
-
-/// A search.
-#[derive(Debug, Clone)]
-pub struct Search {
-    /// Of what the nearest documents are wanted.
-    pub input: Input,
-    /// How many results each query is to have at most.
-    pub k: usize,
-    /// Which documents may be found.
-    pub filter: Option<Filter>,
-    /// Scores below it are not results.
-    pub score_min: Option<f32>,
-    /// Whether results carry their vectors.
-    pub has_vectors: bool,
-    /// Whether the results must be exact, whatever index there is.
-    pub is_exact: bool,
-    /// Nodes that a graph expands at least; the server's choice if it is left out.
-    pub ef: Option<usize>,
-    /// The sender, whose tenant's collection is searched.
-    pub principal: Arc<Principal>,
-    /// What the request says about the cache.
-    pub directives: Directives,
-}
-
-/// Results in the order of the queries, and how they came about.
-#[derive(Debug, Clone)]
-pub struct SearchOutcome {
-    /// Results of each query, best first.
-    pub results: Vec<Results>,
-    /// The version of the collection of which they are true; the oldest, if a write came between.
-    pub version: u64,
-    /// Queries whose results were cached.
-    pub hits: usize,
-    /// Queries searched for this request.
-    pub misses: usize,
-    /// Queries searched once for several.
-    pub coalesced: usize,
-    /// Age of the oldest cached results in seconds.
-    pub age_seconds: u32,
-    /// Time spent on embeddings.
-    pub embedding: Duration,
-    /// Time spent on results.
-    pub searching: Duration,
-}
-
-/// The use case. Shared by `Arc`.
-pub struct Collections {
-    catalog: Arc<Catalog>,
-    models: Arc<ModelRegistry>,
-    embeddings: Arc<Embeddings>,
-    cache: Arc<Cache>,
-    namespaces: Arc<Namespaces>,
-    flights: Arc<SingleFlight<Results>>,
-    options: Options,
-    recall: Arc<Recall>,
-    metrics: Arc<QueryMetrics>,
-}
-
-/// How a query was answered.
-enum QueryOutcome {
-    /// Results, the version of which they are true, their age in seconds.
-    Hit(Results, u64, u32),
-    /// The flight, the version that it searches, whether this request leads it.
-    Waiting(Landing<Results>, u64, bool),
-}
 
 impl Collections {
     /// A use case over a catalogue, with results kept in `cache`.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::query::QueryOutcome;
 use super::query_vectors::{MissingQuery, QueryInput};
-use super::{Collections, QueryOutcome, Search};
+use super::{Collections, Search};
 use crate::cache::{Namespace, Stamp, Verdict};
 use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, Principal, Tag};
 use crate::search::{Collection, Query, Results, View, WatchedQuery};
