@@ -7,6 +7,7 @@
 
 mod admission;
 mod answers;
+mod api_key;
 mod collections;
 mod connections;
 mod content_coding;
@@ -30,7 +31,8 @@ mod routes;
 mod server;
 mod stats;
 
-pub use admission::{ApiKey, HttpService};
+pub use admission::HttpService;
+pub use api_key::ApiKey;
 pub use metrics::{HttpMetrics, ServerMetrics};
 pub use operations::{Readiness, State};
 pub use options::Options;

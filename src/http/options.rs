@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ApiKey;
+use super::api_key::ApiKey;
 
 /// Options of the HTTP server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,14 +1,13 @@
 //! The API keys that clients may present.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, header};
-use serde::{Deserialize, Serialize};
 
 use crate::domain::{KeyId, Principal, TenantId};
 use crate::error::{Error, Kind, Result};
+use crate::http::api_key::ApiKey;
 
 /// Headers that hold nothing but a key, as clients of Azure, Anthropic and Google send them.
 pub(super) const KEY_HEADERS: [HeaderName; 3] = [
@@ -16,29 +15,6 @@ pub(super) const KEY_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-goog-api-key"),
 ];
-
-/// A secret that a client presents as `Authorization: Bearer`, or in one of [`KEY_HEADERS`]. It never shows itself in logs or dumps.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
-pub struct ApiKey(String);
-
-impl From<String> for ApiKey {
-    fn from(secret: String) -> ApiKey {
-        ApiKey(secret)
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for ApiKey {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
 
 /// The keys in force with their principals. Keys are stored as hashes: `blake3::Hash` compares in constant time, and the
 /// comparison reveals nothing of the secret.

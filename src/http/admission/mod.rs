@@ -26,7 +26,6 @@ use tokio::sync::Semaphore;
 use tokio::time::error::Elapsed;
 
 use self::cors::Cors;
-pub use self::keys::ApiKey;
 use self::keys::{KEY_HEADERS, Keys};
 use self::permit::InFlight;
 use self::wrong_keys::WrongKeys;
@@ -35,6 +34,7 @@ use crate::byte_budget::ByteBudget;
 use crate::domain::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::http::Options;
+use crate::http::api_key::ApiKey;
 use crate::http::connections::Connection;
 use crate::http::connections::request_body::{self, RequestBody};
 use crate::http::connections::response_body::ResponseBody;

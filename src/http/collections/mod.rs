@@ -1,6 +1,7 @@
 //! `/v1/collections`: making, describing and dropping collections.
 
 mod documents;
+mod endpoint;
 mod filter;
 mod search;
 mod snapshots;
@@ -9,9 +10,8 @@ mod vector_input;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, FromRequestParts, State};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -19,32 +19,18 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::routes;
 
-use crate::byte_budget::ByteBudget;
+use self::endpoint::CollectionName;
+pub(super) use self::endpoint::Endpoint;
 use crate::domain::Principal;
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body::{BodyLimit, UnreadBody};
+use crate::http::extract::body::UnreadBody;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::{parse, shortened};
 use crate::http::extract::model_name::check_model_name;
-use crate::http::extract::path::path;
 use crate::http::routes::{Access, Routes};
 use crate::search::{Collection, Indexed, Metric, metric_name};
-use crate::service::Collections;
 use crate::service::collections::Spec;
-
-/// What the handlers need.
-pub(super) struct Endpoint {
-    pub(super) collections: Arc<Collections>,
-    pub(super) body_bytes_max: usize,
-    pub(super) budget: Arc<ByteBudget>,
-}
-
-impl BodyLimit for Endpoint {
-    fn body_bytes_max(&self) -> usize {
-        self.body_bytes_max
-    }
-}
 
 /// The routes of this feature.
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
@@ -64,17 +50,6 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         .add(routes!(snapshots::take, snapshots::list))
         .add(routes!(snapshots::index_file))
         .add(routes!(snapshots::ids))
-}
-
-/// The name of a collection, in the path.
-pub(super) struct CollectionName(String);
-
-impl<S: Sync> FromRequestParts<S> for CollectionName {
-    type Rejection = Problem;
-
-    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<CollectionName, Problem> {
-        Ok(CollectionName(path(head, "name").await?))
-    }
 }
 
 /// Fields of a collection's spec in its request.

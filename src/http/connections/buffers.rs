@@ -4,31 +4,11 @@
 //! from the holders of keys what their requests need.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::Connections;
 use crate::byte_budget::Reservation;
 use crate::error::{Error, Kind, Result};
-
-/// The share of the budget for connections that have shown no key.
-const KEYLESS_DIVISOR: usize = 4;
-
-/// What all connections that have shown no key hold together.
-pub(super) struct KeylessBudget {
-    limit: usize,
-    held: AtomicUsize,
-}
-
-impl KeylessBudget {
-    pub(super) fn of(budget_bytes: usize) -> KeylessBudget {
-        KeylessBudget { limit: budget_bytes / KEYLESS_DIVISOR, held: AtomicUsize::new(0) }
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let fits = |held: usize| held.checked_add(bytes).filter(|after| *after <= self.limit);
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-    }
-}
 
 /// What one connection holds, given back when it is dropped.
 pub(in crate::http) struct Buffers {

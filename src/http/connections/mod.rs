@@ -5,10 +5,12 @@
 
 mod buffers;
 mod connection;
+mod keyless_budget;
 pub(super) mod min_rate;
 pub(super) mod request_body;
 pub(super) mod response_body;
 mod slot;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +22,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 pub(super) use self::buffers::Buffers;
-use self::buffers::KeylessBudget;
 pub(super) use self::connection::Connection;
+use self::keyless_budget::KeylessBudget;
 use self::slot::{ConnectionPhase, ConnectionSlot, PackedState};
+use self::table::Occupancy;
+pub(super) use self::table::{Connections, HeadTimeouts};
 use crate::byte_budget::ByteBudget;
 use crate::http::metrics::HttpMetrics;
 use crate::sync::lock;
@@ -34,45 +38,6 @@ pub(super) const RESERVE: usize = 64;
 const RESERVE_HEAD: Duration = Duration::from_secs(2);
 /// How long the accept loop waits for an evicted connection to end before it looks again.
 const EVICTION: Duration = Duration::from_millis(50);
-
-/// Which places are taken. An evicted connection counts no more, though its slot is taken until its task has ended.
-struct Occupancy {
-    free: Vec<usize>,
-    regular: usize,
-    reserve: usize,
-}
-
-impl Occupancy {
-    fn count(&mut self, word: PackedState) -> &mut usize {
-        if word.is_reserve() { &mut self.reserve } else { &mut self.regular }
-    }
-}
-
-/// How long connections may wait.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HeadTimeouts {
-    /// For the first head of a connection.
-    pub(super) first_head: Duration,
-    /// For each further one, the idle time before it included.
-    pub(super) next_head: Duration,
-}
-
-/// All places. Shared by `Arc`.
-pub(super) struct Connections {
-    slots: Box<[ConnectionSlot]>,
-    occupancy: Mutex<Occupancy>,
-    limit: usize,
-    /// Where there are no keys, every connection counts as one that has shown one.
-    flags: u64,
-    timeouts: HeadTimeouts,
-    started: Instant,
-    freed: Notify,
-    is_stopping: AtomicBool,
-    /// What all requests in flight may hold, and connections that wait amid one.
-    budget: Arc<ByteBudget>,
-    keyless: KeylessBudget,
-    metrics: Arc<HttpMetrics>,
-}
 
 impl Connections {
     /// `limit` places and the reserve.

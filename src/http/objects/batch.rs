@@ -10,7 +10,8 @@ use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{DEFAULT_CONTENT_TYPE, Endpoint, unknown_coding};
+use super::content::{DEFAULT_CONTENT_TYPE, unknown_coding};
+use super::endpoint::Endpoint;
 use crate::cache::Stamp;
 use crate::domain::{ContentCoding, Principal, Tag};
 use crate::error::{Error, Result};

@@ -2,6 +2,8 @@
 
 mod batch;
 mod conditions;
+mod content;
+mod endpoint;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,13 +18,14 @@ use axum::routing::any;
 use serde::Deserialize;
 use utoipa_axum::routes;
 
-use crate::byte_budget::ByteBudget;
+use self::content::{DEFAULT_CONTENT_TYPE, unknown_coding};
+pub(super) use self::endpoint::Endpoint;
 use crate::cache::{Lease, Verdict};
 use crate::domain::{ContentCoding, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::http::contract::schemas::Binary;
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::body::{BodyLimit, Received};
+use crate::http::extract::body::Received;
 use crate::http::extract::cache_control;
 use crate::http::extract::cache_control::PutLifetime;
 use crate::http::extract::field_names::FieldNames;
@@ -31,8 +34,8 @@ use crate::http::extract::path::path;
 use crate::http::response::cache_status;
 use crate::http::response::headers::CACHE_STATUS;
 use crate::http::routes::{Access, Routes};
+use crate::service::Directives;
 use crate::service::objects::{Address, GetOptions, GetOutcome, GrantedLease, Object, ObjectDraft};
-use crate::service::{Directives, Objects};
 
 const LEASE: HeaderName = HeaderName::from_static("x-cache-lease");
 const LEASE_SECONDS: HeaderName = HeaderName::from_static("x-cache-lease-seconds");
@@ -40,20 +43,6 @@ const LEASE_SECONDS: HeaderName = HeaderName::from_static("x-cache-lease-seconds
 const WAIT: Duration = Duration::from_secs(5);
 /// Room for the headers of an answer, those that the gate and the connection add included.
 const HEADERS: usize = 12;
-pub(super) const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
-
-/// What the handlers need.
-pub(super) struct Endpoint {
-    pub(super) objects: Arc<Objects>,
-    pub(super) body_bytes_max: usize,
-    pub(super) budget: Arc<ByteBudget>,
-}
-
-impl BodyLimit for Endpoint {
-    fn body_bytes_max(&self) -> usize {
-        self.body_bytes_max
-    }
-}
 
 /// The routes of this feature.
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
@@ -362,11 +351,4 @@ fn content_coding(headers: &HeaderMap) -> Result<ContentCoding> {
     const NAME: &str = "content-encoding";
     let Some(name) = text(headers, NAME)? else { return Ok(ContentCoding::Identity) };
     ContentCoding::named(name).ok_or_else(|| unknown_coding(NAME, name))
-}
-
-/// The fault of a coding that is not kept.
-pub(super) fn unknown_coding(param: &'static str, name: &str) -> Error {
-    let known = ContentCoding::ALL.map(ContentCoding::as_str).join(", ");
-    let message = format!("the content coding is one of {known}, got {name:?}");
-    Error::new(Kind::UnsupportedCoding, message).param(param)
 }

@@ -1,0 +1,51 @@
+//! What the handlers of answers need.
+
+use std::sync::Arc;
+
+use axum::http::HeaderName;
+
+use crate::dialects::{Dialect, ParseCache};
+use crate::http::extract::body::BodyLimit;
+use crate::service::Answers;
+
+/// What the handlers of answers need.
+#[derive(Clone)]
+pub(in crate::http) struct Endpoint {
+    pub(in crate::http) answers: Arc<Answers>,
+    /// Headers that are forwarded and part of the identity of a request.
+    pub(in crate::http) forwarded_headers: Vec<HeaderName>,
+    pub(in crate::http) body_bytes_max: usize,
+}
+
+impl Endpoint {
+    /// What the handler of a dialect needs.
+    pub(in crate::http) fn for_dialect(&self, dialect: &'static dyn Dialect) -> DialectEndpoint {
+        DialectEndpoint {
+            answers: Arc::clone(&self.answers),
+            parse_cache: ParseCache::new(dialect, self.answers.normalization()),
+            forwarded_headers: self.forwarded_headers.clone(),
+            body_bytes_max: self.body_bytes_max,
+        }
+    }
+}
+
+impl BodyLimit for Endpoint {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+}
+
+/// What the handler of one dialect needs.
+pub(in crate::http) struct DialectEndpoint {
+    pub(super) answers: Arc<Answers>,
+    /// The cache of parsed requests, which knows the dialect.
+    pub(super) parse_cache: ParseCache,
+    pub(super) forwarded_headers: Vec<HeaderName>,
+    pub(super) body_bytes_max: usize,
+}
+
+impl BodyLimit for DialectEndpoint {
+    fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
+    }
+}
