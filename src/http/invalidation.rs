@@ -40,12 +40,12 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 #[serde(deny_unknown_fields)]
 pub(super) struct InvalidateRequest {
     /// Entries that have any of these tags.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 1024)]
     tags: Option<BoundedList<String, NAMES_MAX>>,
     /// All entries of this namespace, or with `keys` those objects.
     namespace: Option<String>,
     /// Objects of `namespace`.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 1024)]
     keys: Option<BoundedList<String, NAMES_MAX>>,
     /// Entries that have the tag `type:id`.
     entity: Option<Entity>,

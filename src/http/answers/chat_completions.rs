@@ -20,6 +20,7 @@ use crate::http::extract::directives::AnswerCacheObject;
 #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 pub(super) struct ChatRequest {
     /// The model to ask.
+    #[schema(min_length = 1)]
     model: String,
     /// The conversation; the last words of the user are the question.
     #[schema(value_type = Vec<Object>)]

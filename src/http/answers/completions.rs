@@ -20,6 +20,7 @@ use crate::http::extract::directives::AnswerCacheObject;
 #[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
 pub(super) struct CompletionRequest {
     /// The model to ask.
+    #[schema(min_length = 1)]
     model: String,
     /// The text to continue, a list of texts, or tokens.
     #[schema(value_type = Option<serde_json::Value>)]

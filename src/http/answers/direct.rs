@@ -36,6 +36,7 @@ const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "ttl")]);
 #[serde(deny_unknown_fields)]
 pub(super) struct GiveRequest {
     /// The question.
+    #[schema(min_length = 1)]
     prompt: String,
     /// The answer.
     answer: String,
@@ -43,7 +44,7 @@ pub(super) struct GiveRequest {
     #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
     /// The tags of the answer.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
     tags: Option<BoundedList<String, TAGS_MAX>>,
     /// Lifetime in seconds.
     ttl: Option<u32>,
@@ -63,12 +64,13 @@ pub(in crate::http) struct GiveAnswer {
 #[serde(deny_unknown_fields)]
 pub(super) struct LookupRequest {
     /// The question.
+    #[schema(min_length = 1)]
     prompt: String,
     /// The scope with which the answer was stored.
     #[schema(value_type = Option<serde_json::Value>)]
     scope: Option<Box<RawValue>>,
     /// Tags that the answer must have.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
     tags: Option<BoundedList<String, TAGS_MAX>>,
     /// The namespace of the answer.
     namespace: Option<String>,

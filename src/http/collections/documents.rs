@@ -39,7 +39,7 @@ const TAGS_READ_MAX: usize = 1024;
 #[serde(deny_unknown_fields)]
 pub(super) struct UpsertRequest {
     /// Documents; each takes the place of the one with its id.
-    #[schema(value_type = Vec<DocumentInput>)]
+    #[schema(value_type = Vec<DocumentInput>, min_items = 1, max_items = 4096)]
     documents: BoundedList<DocumentInput, DOCUMENTS_MAX>,
     /// Whether a text longer than the model reads is cut (default) or refused.
     truncate: Option<bool>,
@@ -246,7 +246,7 @@ impl<S: Sync> FromRequestParts<S> for DocumentPath {
     params(
         ("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("id" = String, Path, description = "The id of the document, percent-encoded"),
-        ("include" = Option<String>, Query, description = "`vector` adds the vector to each document"),
+        ("include" = Option<String>, Query, pattern = "^(vector)?$", description = "`vector` adds the vector to each document"),
     ),
     responses(
         (status = 200, body = DocumentObject, description = "The document"),
@@ -275,7 +275,7 @@ pub(in crate::http) async fn get_document(
     path = "/v1/collections/{name}/documents",
     operation_id = "exportDocuments",
     tag = "collections",
-    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("include" = Option<String>, Query, description = "`vector` adds the vector to each document")),
+    params(("name" = String, Path, description = "The name of the collection", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("include" = Option<String>, Query, pattern = "^(vector)?$", description = "`vector` adds the vector to each document")),
     responses(
         (status = 200, body = String, content_type = "application/x-ndjson", headers(("x-likewise-documents")), description = "One `DocumentObject` per line"),
         (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),

@@ -52,6 +52,7 @@ pub(super) struct SearchRequest {
     #[schema(value_type = Option<Vec<VectorInput>>)]
     vectors: Option<BoundedList<VectorInput, QUERIES_READ_MAX>>,
     /// The number of results for each query; 10 by default.
+    #[schema(minimum = 1, maximum = 1000)]
     k: Option<usize>,
     /// The documents to search, such as `{"brand": "acme", "price": {"$lt": 20}}`.
     #[schema(value_type = Option<Object>)]

@@ -126,6 +126,8 @@ mod tests {
     use serde_json::Value;
 
     use crate::http::openapi;
+    use crate::service::invalidation::NAMES_MAX;
+    use crate::service::objects::{BATCH_MAX, TAGS_MAX};
 
     /// The operations of the document, with their paths.
     fn operations(contract: &Value) -> Vec<(&str, &Value)> {
@@ -169,6 +171,24 @@ mod tests {
                 let headers = response["headers"].as_object().unwrap();
                 headers.iter().for_each(|(name, header)| check(header, name));
             }
+        }
+    }
+
+    #[test]
+    fn limits_of_lists_are_those_of_the_types() {
+        let contract: Value = serde_json::from_str(&openapi()).unwrap();
+        let list = |name: &str, field: &str| {
+            contract["components"]["schemas"][name]["properties"][field]["maxItems"].as_u64().unwrap()
+                as usize
+        };
+        for name in ["GiveRequest", "LookupRequest", "PutObject"] {
+            assert_eq!(list(name, "tags"), TAGS_MAX, "{name}");
+        }
+        for field in ["get", "put", "delete"] {
+            assert_eq!(list("BatchRequest", field), BATCH_MAX, "{field}");
+        }
+        for field in ["tags", "keys"] {
+            assert_eq!(list("InvalidateRequest", field), NAMES_MAX, "{field}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::http::extract::json::{null_is_default, object};
 #[derive(Debug, Deserialize, ToSchema)]
 pub(in crate::http) struct EmbeddingsRequest {
     /// Name of the model, as `/v1/models` lists it.
+    #[schema(min_length = 1)]
     pub(in crate::http) model: String,
     /// The texts to embed, or their token ids.
     pub(in crate::http) input: EmbeddingInput,

@@ -43,13 +43,13 @@ const FIELDS: FieldNames = FieldNames(&[
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {
     /// Keys to look up.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 1024)]
     get: Option<BoundedList<String, BATCH_MAX>>,
     /// Objects to store.
-    #[schema(value_type = Option<Vec<PutObject>>)]
+    #[schema(value_type = Option<Vec<PutObject>>, max_items = 1024)]
     put: Option<BoundedList<PutObject, BATCH_MAX>>,
     /// Keys to remove.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 1024)]
     delete: Option<BoundedList<String, BATCH_MAX>>,
 }
 
@@ -58,6 +58,7 @@ pub(super) struct BatchRequest {
 #[serde(deny_unknown_fields)]
 struct PutObject {
     /// Its key.
+    #[schema(min_length = 1, max_length = 1024)]
     key: String,
     /// The bytes, if they are text.
     value: Option<String>,
@@ -71,7 +72,7 @@ struct PutObject {
     /// Lifetime in seconds.
     ttl: Option<u32>,
     /// The tags of the object.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
     tags: Option<BoundedList<String, TAGS_MAX>>,
 }
 
