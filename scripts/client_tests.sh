@@ -33,7 +33,7 @@ read -r -t 60 line <&3 || { echo "client_tests: the server did not start" >&2; e
 export LIKEWISE_URL="${line#listening on }" LIKEWISE_BINARY="$1" OMP_NUM_THREADS=1
 case "$3" in
     python) "$PYTHON" -m pytest --quiet -p no:cacheprovider tests/python ;;
-    node) NODE_PATH="$CACHE/test-node/node_modules" node --test --test-reporter=tap tests/node/answers.test.cjs ;;
+    node) NODE_PATH="$CACHE/test-node/node_modules" node --test --test-reporter=tap tests/node/*.test.cjs ;;
     *) echo "client_tests: python or node" >&2; exit 1 ;;
 esac
 

@@ -1,4 +1,5 @@
-//! Programs of others against the real server: the official `openai` clients for Python and Node, unmodified, and FAISS.
+//! Programs of others against the real server: the official `openai` clients for Python and Node, unmodified, FAISS, and the tools that
+//! read the OpenAPI document.
 
 use std::process::Command;
 

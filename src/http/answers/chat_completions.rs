@@ -11,6 +11,7 @@ use super::contract::{CacheHeaders, DialectResponses};
 use super::dialect_handler::answer;
 use crate::domain::Principal;
 use crate::http::admission::ConcurrencyPermit;
+use crate::http::contract::schemas::JsonObject;
 use crate::http::error_response::Problem;
 use crate::http::extract::body::Received;
 use crate::http::extract::directives::AnswerCacheObject;
@@ -23,7 +24,7 @@ pub(super) struct ChatRequest {
     #[schema(min_length = 1)]
     model: String,
     /// The conversation; the last words of the user are the question.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<JsonObject>)]
     messages: serde::de::IgnoredAny,
     /// Whether to answer with a stream of events.
     stream: Option<bool>,

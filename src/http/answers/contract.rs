@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoParams, IntoResponses, ToSchema as _};
+use utoipa::{IntoParams, IntoResponses, PartialSchema as _, ToSchema as _};
 
+use crate::http::contract::schemas::JsonObject;
 use crate::http::error_response::ErrorBody;
 
 /// The headers with cache directives.
@@ -57,13 +58,13 @@ const HEADERS: [&str; 7] = [
 
 impl IntoResponses for DialectResponses {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let content = |kind| Content::new(Some(ObjectBuilder::new().schema_type(kind)));
+        let events = ObjectBuilder::new().schema_type(Type::String);
         let answer = ResponseBuilder::new()
             .description(
                 "The answer as the API of the upstream describes it; with `stream`, its server-sent events",
             )
-            .content("application/json", content(Type::Object))
-            .content("text/event-stream", content(Type::String));
+            .content("application/json", Content::new(Some(JsonObject::schema())))
+            .content("text/event-stream", Content::new(Some(events)));
         let answer = HEADERS.iter().fold(answer, |answer, name| answer.header(*name, Header::default()));
         let error = |description: &str| {
             let body = Content::new(Some(Ref::from_schema_name(ErrorBody::name())));

@@ -16,6 +16,7 @@ use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
 use crate::domain::{Principal, Tag};
 use crate::error::{Error, FieldPath, Kind, Result};
+use crate::http::contract::schemas::JsonObject;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
 use crate::http::extract::bounded_list::BoundedList;
@@ -56,7 +57,7 @@ pub(super) struct DocumentInput {
     /// Its vector.
     vector: Option<VectorInput>,
     /// A JSON object. Filters read its strings, numbers and booleans.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<JsonObject>)]
     metadata: Option<Box<RawValue>>,
     /// Tags, by which documents are invalidated and deleted.
     #[schema(value_type = Option<Vec<String>>)]
@@ -83,7 +84,7 @@ pub(super) struct DeleteRequest {
     #[schema(value_type = Option<Vec<String>>)]
     tags: Option<BoundedList<String, TAGS_READ_MAX>>,
     /// All documents that the filter selects.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<JsonObject>)]
     filter: Option<Box<RawValue>>,
 }
 
@@ -121,7 +122,7 @@ pub(in crate::http) struct DocumentObject {
     text: Option<String>,
     /// Its metadata, as the client sent them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object, required = false)]
+    #[schema(value_type = JsonObject, required = false)]
     metadata: Option<Box<RawValue>>,
     /// Its tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]

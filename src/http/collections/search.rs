@@ -17,6 +17,7 @@ use super::{CollectionName, Endpoint, filter};
 use crate::domain::TierName;
 use crate::domain::{LookupOutcome, Principal};
 use crate::error::{Error, FieldPath, Result};
+use crate::http::contract::schemas::JsonObject;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
 use crate::http::extract::bounded_list::BoundedList;
@@ -55,7 +56,7 @@ pub(super) struct SearchRequest {
     #[schema(minimum = 1, maximum = 1000)]
     k: Option<usize>,
     /// The documents to search, such as `{"brand": "acme", "price": {"$lt": 20}}`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<JsonObject>)]
     filter: Option<Box<RawValue>>,
     /// The lowest score of a result.
     #[schema(value_type = Option<f32>)]
@@ -115,7 +116,7 @@ struct SearchResult {
     #[schema(nullable = false)]
     text: Option<String>,
     /// Its metadata.
-    #[schema(value_type = Object, required = false)]
+    #[schema(value_type = JsonObject, required = false)]
     metadata: Option<serde_json::Value>,
     /// Its tags.
     #[schema(nullable = false)]

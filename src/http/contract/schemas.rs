@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 /// Bytes of any kind.
@@ -20,5 +20,21 @@ impl PartialSchema for Binary {
 impl ToSchema for Binary {
     fn name() -> Cow<'static, str> {
         Cow::Borrowed("Binary")
+    }
+}
+
+/// A JSON object with any members.
+pub(in crate::http) struct JsonObject;
+
+impl PartialSchema for JsonObject {
+    fn schema() -> RefOr<Schema> {
+        let any = ObjectBuilder::new().schema_type(Type::Object);
+        any.additional_properties(Some(AdditionalProperties::FreeForm(true))).into()
+    }
+}
+
+impl ToSchema for JsonObject {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("JsonObject")
     }
 }
