@@ -190,6 +190,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
     use crate::dialects::chat_completions::ChatCompletions;
+    use crate::labels::Label as _;
 
     fn all() -> [Kind; 24] {
         [
@@ -218,6 +219,21 @@ mod tests {
             Kind::Io,
             Kind::Internal,
         ]
+    }
+
+    #[test]
+    fn the_reference_has_each_kind_with_its_code_and_status() {
+        let page = include_str!("../../docs/reference/errors.md");
+        for kind in Kind::ALL {
+            let start = format!("| {kind:?} | `{}` | {}", kind.code(), status(*kind).as_u16());
+            assert!(page.lines().any(|line| line.starts_with(&start)), "no row `{start}`");
+        }
+        let is_row = |line: &&str| line.starts_with("| ") && line.contains("` | ");
+        assert_eq!(
+            page.lines().filter(is_row).count(),
+            1 + Kind::ALL.len(),
+            "the head of the table, and a row each"
+        );
     }
 
     #[tokio::test]

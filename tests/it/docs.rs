@@ -13,6 +13,8 @@ use crate::upstream::Upstream;
 /// The model that the pages ask for, and the address at which they find the server.
 const MODEL: &str = "all-MiniLM-L6-v2";
 const ADDRESS: &str = "http://127.0.0.1:8420";
+/// The program, as the pages call it.
+const PROGRAM: &str = "target/release/likewise";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -131,9 +133,10 @@ fn masked(line: &str) -> String {
 /// Runs a block as a reader would, and returns the lines of its output.
 async fn run(server: &Server, block: &str) -> Vec<String> {
     assert!(block.contains(ADDRESS), "{block}");
-    let script = block.replace(ADDRESS, server.url());
+    let script = block.replace(ADDRESS, server.url()).replace(PROGRAM, env!("CARGO_BIN_EXE_likewise"));
     let mut shell = Command::new("bash");
-    shell.args(["-euc", &script]).stdin(Stdio::null()).env("no_proxy", "127.0.0.1");
+    shell.args(["-euc", &script]).stdin(Stdio::null()).current_dir(root());
+    shell.env("LIKEWISE_URL", server.url()).env("no_proxy", "127.0.0.1");
     let output = tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{block}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(masked).collect()
@@ -167,6 +170,46 @@ async fn follow(page: &str) -> usize {
 async fn commands_give_what_the_pages_show() {
     assert_eq!(follow("README.md").await, 2);
     assert_eq!(follow("docs/getting-started.md").await, 12);
+    assert_eq!(follow("docs/guides/objects.md").await, 4);
+    for page in ["invalidation", "llm-answers", "search"] {
+        assert_eq!(follow(&format!("docs/guides/{page}.md")).await, 1, "{page}");
+    }
+}
+
+/// The headers of the first column of a table.
+fn documented_headers(page: &str) -> HashSet<&str> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+    let cells = rows.map(|(cell, _)| cell);
+    cells.flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`'))).collect()
+}
+
+#[test]
+fn one_table_has_all_headers_of_the_contract() {
+    let contract: serde_json::Value = serde_json::from_str(&likewise::http::openapi()).unwrap();
+    let page = read("docs/reference/headers.md");
+    let documented = documented_headers(&page);
+    let mut names = HashSet::new();
+    let operations =
+        contract["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+    for operation in operations {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let sent = parameters.filter(|parameter| parameter["in"] == "header");
+        names.extend(sent.map(|parameter| parameter["name"].as_str().unwrap().to_owned()));
+        let responses = operation["responses"].as_object().unwrap().values();
+        names.extend(
+            responses
+                .filter_map(|response| response["headers"].as_object())
+                .flat_map(|all| all.keys().cloned()),
+        );
+    }
+    let missing: Vec<_> = names.iter().filter(|name| !documented.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "not in the table: {missing:?}");
+    assert!(names.len() > 25, "only {} headers were read", names.len());
+    let reasons = contract["components"]["schemas"]["Reason"]["enum"].as_array().unwrap();
+    assert!(reasons.len() > 10);
+    let missing: Vec<_> =
+        reasons.iter().filter(|word| !page.contains(&format!("`{}`", word.as_str().unwrap()))).collect();
+    assert!(missing.is_empty(), "not in the list: {missing:?}");
 }
 
 #[test]
