@@ -28,6 +28,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use likewise::config::{Config, Overrides};
 use likewise::error::{Error, Kind, Result};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// One server between an application and its models that never pays twice for the same work.
 #[derive(Debug, Parser)]
@@ -91,6 +92,8 @@ pub(crate) fn run() -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // The line of a span has its outcome and its time.
+        .with_span_events(FmtSpan::CLOSE)
         .init();
     let outcome = match cli.command {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use tracing::instrument;
+
 use super::Objects;
 use super::objects::Address;
 use crate::cache::{Choice, Freshness, Mode, Namespaces, Tiers, Verdict};
@@ -90,6 +92,7 @@ impl Invalidation {
     /// `InvalidInput` for too many or malformed names, `NotFound` for an unknown namespace where namespaces are closed;
     /// then nothing changes. `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then the target is hidden until
     /// the next start only.
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn invalidate(&self, principal: &Principal, target: &Target, mode: Mode) -> Result<()> {
         let tokens = self.freshness.tokens();
         match self.resolve(principal, target)? {
@@ -112,6 +115,7 @@ impl Invalidation {
     /// As for invalidating; `Io`, `Corrupt` if the disk cannot be read.
     ///
     /// Cost: visits every entry in memory and every object's head on disk, except for keys.
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn count(&self, principal: &Principal, target: &Target) -> Result<Counts> {
         let resolved = self.resolve(principal, target)?;
         let has_unknown = matches!(resolved, Resolved::Everything(None));

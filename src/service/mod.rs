@@ -10,6 +10,7 @@ mod directives;
 pub mod embeddings;
 pub mod invalidation;
 pub mod objects;
+mod spans;
 
 pub use answers::Answers;
 pub use collections::Collections;

@@ -38,6 +38,7 @@ mod program;
 mod random_load;
 mod raw;
 mod remote;
+mod spans;
 mod storage;
 mod tenants;
 mod upstream;

@@ -24,6 +24,7 @@ use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio::time::error::Elapsed;
+use tracing::{Instrument as _, debug_span, field};
 
 use self::cors::Cors;
 use self::keys::{KEY_HEADERS, Keys};
@@ -297,10 +298,13 @@ impl HttpService {
         let route =
             admission.routes.at(request.uri().path()).map_or(&admission.no_route, |found| found.value);
         let id = admission.request_id(request.headers());
+        let span = debug_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method(),
+            route = %route.pattern, status = field::Empty);
         let expects = request.headers().contains_key(header::EXPECT);
         let allowed = admission.cors.allowed(request.headers());
         let answered = if is_taken {
-            admission.admit(route, request, &connection, &self.handlers).await
+            let admitted = admission.admit(route, request, &connection, &self.handlers);
+            admitted.instrument(span.clone()).await
         } else {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
@@ -317,6 +321,7 @@ impl HttpService {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         headers.insert(REQUEST_ID, id);
         let labels = RequestLabels { route: Arc::clone(&route.pattern), status: response.status().as_u16() };
+        span.record("status", labels.status);
         admission.metrics.requests.get_or_create(&labels).inc();
         admission.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
         response.map(|body| ResponseBody::new(body, connection))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::Instrument as _;
 
 use super::broadcast::GenerationState;
 use super::flow::Flow;
@@ -63,13 +64,14 @@ impl Flow<'_> {
                 let (form, directives) = (self.form, directives.clone());
                 let may_have_completed =
                     answers.inflight.completed(&self.resolved.identity.key) != self.resolved.completed;
-                tokio::spawn(async move {
+                let generating = async move {
                     if may_have_completed && generator.has_completed(form, &directives).await {
                         generation.end(GenerationState::AlreadyStored);
                     } else {
                         generator.run(generation, None).await;
                     }
-                });
+                };
+                tokio::spawn(generating.in_current_span());
                 Ok((waiter, AnswerOutcome::Miss))
             }
         }
@@ -80,7 +82,7 @@ impl Flow<'_> {
         let generation_request = self.generation_request();
         let generator = self.generator(generation_request.stamp, not_stored)?;
         let (waiter, generation) = self.answers.inflight.lead_unshared(generation_request);
-        tokio::spawn(generator.run(generation, None));
+        tokio::spawn(generator.run(generation, None).in_current_span());
         Ok(waiter)
     }
 

@@ -1,7 +1,6 @@
 //! The metrics of requested answers.
 
 use super::reason::Reason;
-use super::response::AnswerOutcome;
 use crate::domain::LookupOutcome;
 use crate::metrics::{ByLabel, Counter, FloatCounter, ModuleMetrics, Registry};
 
@@ -58,14 +57,13 @@ impl ModuleMetrics for AnswerMetrics {
 
 impl AnswerMetrics {
     /// Counts a lookup by its outcome.
-    pub(super) fn count(&self, outcome: &AnswerOutcome) {
+    pub(super) fn count(&self, outcome: LookupOutcome) {
         let counter = match outcome {
-            AnswerOutcome::Hit(hit) if hit.is_stale => &self.stale,
-            AnswerOutcome::Hit(_) => &self.hits,
-            AnswerOutcome::StaleIfError(..) => &self.stale,
-            AnswerOutcome::Miss | AnswerOutcome::ForcedRefresh => &self.misses,
-            AnswerOutcome::Coalesced => &self.coalesced,
-            AnswerOutcome::Bypass => &self.bypassed,
+            LookupOutcome::Hit => &self.hits,
+            LookupOutcome::Stale => &self.stale,
+            LookupOutcome::Miss => &self.misses,
+            LookupOutcome::Coalesced => &self.coalesced,
+            LookupOutcome::Bypass => &self.bypassed,
         };
         counter.inc();
     }

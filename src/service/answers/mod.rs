@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::instrument;
 
 pub use broadcast::EventStream;
 pub use direct::{LookupHit, Question};
@@ -52,10 +53,11 @@ use self::refresh_backoff::RefreshBackoff;
 use self::request::{ResolvedRequest, ResponseForm};
 use self::result::{Awaited, RetryReason};
 use super::check_tags;
+use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{Cache, Namespaces, Stamp};
 use crate::dialects::ParsedRequest;
-use crate::domain::{Credential, InvalidationId, Key, Principal};
+use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Normalization, Partition};
 use crate::upstream::{self, Origin, Prices};
@@ -133,16 +135,19 @@ impl Answers {
     /// upstream. A reply with an error status is a response here, not an error.
     ///
     /// Cancel safety: dropping this future does not affect other waiters. A generation without waiters is aborted.
+    #[instrument(level = "debug", skip_all, fields(model = %request.parsed.model, outcome), err(level = "debug"))]
     pub async fn ask(self: &Arc<Self>, request: AnswerRequest) -> Result<AnswerResponse> {
         let started = Instant::now();
         let resolved = self.resolve(&request)?;
         let form = ResponseForm::of(&request.parsed);
         let flow = Flow { answers: self, request: &request, resolved, form, started };
         let (response, missed) = match self.bypass(&request.parsed) {
-            Some(reason) => (self.call_upstream(&flow, reason).await, AnswerOutcome::Bypass),
-            None => (self.look_up_or_generate(flow).await, AnswerOutcome::Miss),
+            Some(reason) => (self.call_upstream(&flow, reason).await, LookupOutcome::Bypass),
+            None => (self.look_up_or_generate(flow).await, LookupOutcome::Miss),
         };
-        self.metrics.count(response.as_ref().map_or(&missed, |response| &response.outcome));
+        let outcome = response.as_ref().map_or(missed, |response| response.outcome.lookup());
+        self.metrics.count(outcome);
+        record_outcome(outcome);
         response
     }
 
@@ -228,6 +233,7 @@ impl Answers {
     ///
     /// # Errors
     /// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn lookup(&self, question: &Question<'_>) -> Result<Option<LookupHit>> {
         direct::lookup(self, question).await
     }
@@ -237,6 +243,7 @@ impl Answers {
     /// # Errors
     /// As [`Answers::lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
     /// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn store(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
         direct::store(self, question, answer, stamp).await
     }
@@ -245,6 +252,7 @@ impl Answers {
     ///
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn delete(&self, principal: &Principal, id: Key) -> Result<()> {
         direct::delete(self, principal, id).await
     }

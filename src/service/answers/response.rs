@@ -7,8 +7,7 @@ use bytes::Bytes;
 use super::broadcast::EventStream;
 use super::reason::Reason;
 use crate::dialects::Replay;
-use crate::domain::TierName;
-use crate::domain::{EntryMeta, Key};
+use crate::domain::{EntryMeta, Key, LookupOutcome, TierName};
 use crate::labels::label_enum;
 use crate::request_identity::Identity;
 use crate::upstream::Headers;
@@ -104,6 +103,20 @@ impl MatchKind {
     /// How the entry that was found under the key of `identity` matches it.
     pub(super) fn of(found: &EntryMeta, identity: &Identity) -> MatchKind {
         if found.validator == identity.exact.half() { MatchKind::Exact } else { MatchKind::Normalized }
+    }
+}
+
+impl AnswerOutcome {
+    /// The outcome without its details.
+    pub(super) fn lookup(&self) -> LookupOutcome {
+        match self {
+            AnswerOutcome::Hit(hit) if hit.is_stale => LookupOutcome::Stale,
+            AnswerOutcome::Hit(_) => LookupOutcome::Hit,
+            AnswerOutcome::StaleIfError(..) => LookupOutcome::Stale,
+            AnswerOutcome::Miss | AnswerOutcome::ForcedRefresh => LookupOutcome::Miss,
+            AnswerOutcome::Coalesced => LookupOutcome::Coalesced,
+            AnswerOutcome::Bypass => LookupOutcome::Bypass,
+        }
     }
 }
 

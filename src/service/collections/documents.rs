@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tracing::instrument;
+
 use super::Collections;
 use super::query_vectors::prepare;
 use crate::domain::{InputType, Principal};
@@ -42,6 +44,7 @@ impl Collections {
     /// another kind, `Overloaded` if there are too many, `Io`, `DiskFull`.
     ///
     /// Cancel safety: a started call runs to its end, before another one creates or drops a collection.
+    #[instrument(level = "debug", skip_all, fields(collection = name), err(level = "debug"))]
     pub async fn create(
         &self,
         principal: &Principal,
@@ -93,6 +96,7 @@ impl Collections {
     /// `NotFound`, `Io`.
     ///
     /// Cancel safety: what has begun is finished.
+    #[instrument(level = "debug", skip_all, fields(collection = name), err(level = "debug"))]
     pub async fn drop_collection(&self, principal: &Principal, name: &str) -> Result<()> {
         let (catalog, tenant, name) = (Arc::clone(&self.catalog), principal.tenant.clone(), name.to_owned());
         tokio::spawn(async move { catalog.drop_collection(&tenant, &name).await })
@@ -108,6 +112,7 @@ impl Collections {
     /// what embedding may say; `Io`, `DiskFull`, `Unavailable` if the disk did not take them.
     ///
     /// Cancel safety: documents that were sent to the disk are stored.
+    #[instrument(level = "debug", skip_all, fields(collection = name), err(level = "debug"))]
     pub async fn upsert(
         &self,
         principal: &Arc<Principal>,
@@ -157,6 +162,7 @@ impl Collections {
     /// `InvalidInput` for too many ids, `NotFound`, `Io`, `DiskFull`, `Unavailable`.
     ///
     /// Cancel safety: what was sent to the disk is removed.
+    #[instrument(level = "debug", skip_all, fields(collection = name), err(level = "debug"))]
     pub async fn delete(&self, principal: &Principal, name: &str, change: Change) -> Result<Receipt> {
         let max = self.options.documents_max;
         if let Change::Delete(ids) = &change

@@ -16,8 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tracing::instrument;
 
 use super::embeddings::Embeddings;
+use super::spans::record_counts;
 use crate::cache::{Cache, Namespaces, SEARCH_RESULTS, SingleFlight};
 use crate::domain::Key;
 use crate::embed::ModelRegistry;
@@ -69,6 +71,7 @@ impl Collections {
     /// `only_if_cached`; `Overloaded`; what embedding may say.
     ///
     /// Cancel safety: a search that was begun is finished, and its results are kept.
+    #[instrument(level = "debug", skip_all, fields(collection = name, hits, misses, coalesced), err(level = "debug"))]
     pub async fn search(self: &Arc<Self>, name: &str, search: Search) -> Result<SearchOutcome> {
         let collection = self.catalog.get(&search.principal.tenant, name)?;
         self.check(&search)?;
@@ -203,6 +206,7 @@ impl Collections {
         }
         // Results that were cached take no memory of their own, but their answer does.
         check_bytes(found.results.iter(), self.options.result_bytes_max)?;
+        record_counts(found.hits, found.misses, found.coalesced);
         self.metrics.hits.inc_by(found.hits as u64);
         self.metrics.misses.inc_by(found.misses as u64);
         self.metrics.coalesced.inc_by(found.coalesced as u64);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use crate::cache::{Cache, EntryTokens, Flight, Found, Landing, Namespace, SingleFlight, Stamp, Verdict};
 use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher, TierName};
@@ -72,7 +73,7 @@ impl FlightLeader {
             })
             .collect();
         if !led.is_empty() {
-            tokio::spawn(self.lead(led));
+            tokio::spawn(self.lead(led).in_current_span());
         }
         landings
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tracing::instrument;
 
 pub use metrics::TextMetrics;
 pub use request::{LookupCounts, Options, Request, Response};
@@ -19,6 +20,7 @@ pub use request::{LookupCounts, Options, Request, Response};
 use self::distinct_texts::DistinctTexts;
 use self::flights::{FlightLeader, ServedEntry};
 use super::Directives;
+use super::spans::record_counts;
 use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight};
 use crate::domain::{Entry, Key, TierName};
 use crate::embed::{Embedder, Priority};
@@ -67,6 +69,7 @@ impl Embeddings {
     /// refused request stores nothing.
     ///
     /// Cancel safety: a job whose callers have all left is dropped before it starts; the vector of a started one is stored.
+    #[instrument(level = "debug", skip_all, fields(model = %request.model.card().name, hits, misses, coalesced), err(level = "debug"))]
     pub async fn embed(&self, request: &Request) -> Result<Response> {
         let started = Instant::now();
         self.check_bytes(&request.texts)?;
@@ -297,6 +300,7 @@ impl Embeddings {
                 None => counts.coalesced += 1,
             }
         }
+        record_counts(counts.hits, counts.misses, counts.coalesced);
         self.metrics.hits.inc_by(counts.hits as u64);
         self.metrics.misses.inc_by(counts.misses as u64);
         self.metrics.coalesced.inc_by(counts.coalesced as u64);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
+use tracing::instrument;
 
 use super::{Address, Condition, GetOptions, GetOutcome, Object, ObjectDraft, Objects};
 use crate::byte_budget::{Reservation, UNCOUNTED_BYTES};
@@ -50,6 +51,7 @@ impl Objects {
     /// As [`Objects::get`], [`Objects::put`] and [`Objects::delete`]; `InvalidInput` too for an empty batch, one past
     /// [`BATCH_MAX`], and an object named twice; `TooLarge` if the found objects have too many bytes; `Overloaded` if `reservation`,
     /// which grows by the found objects, is refused. After an error of the disk some objects may be stored and others not.
+    #[instrument(level = "debug", skip_all, fields(gets = batch.gets.len(), puts = batch.puts.len(), deletes = batch.deletes.len()), err(level = "debug"))]
     pub async fn batch(
         self: &Arc<Self>,
         batch: ObjectBatch,

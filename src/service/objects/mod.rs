@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::{Instrument as _, instrument};
 
 pub use batch::{BATCH_MAX, BatchResult, ObjectBatch, check_batch_len};
 pub use condition::{Condition, Validators};
@@ -22,8 +23,9 @@ pub use metrics::ObjectMetrics;
 pub use request::{Address, GetOptions, GetOutcome, GrantedLease, KEY_BYTES_MAX, Object, Options, TAGS_MAX};
 
 use self::condition::is_present;
+use super::spans::record_outcome;
 use crate::cache::{Cache, Claim, Found, Lease, Leases, Mode, Namespaces, Stamp, StripedLocks, Verdict};
-use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, Principal};
+use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
 
 /// The use case. Shared by `Arc`.
@@ -87,6 +89,7 @@ impl Objects {
     /// `only_if_cached`.
     ///
     /// Cancel safety: the lease of a request that was cancelled expires.
+    #[instrument(level = "debug", skip_all, fields(namespace = %address.namespace.name, outcome), err(level = "debug"))]
     pub async fn get(&self, address: &Address, options: &GetOptions) -> Result<GetOutcome> {
         self.check_options(options)?;
         let limit = Instant::now() + options.wait;
@@ -133,6 +136,7 @@ impl Objects {
     /// tier failed. Then the object is not stored.
     ///
     /// Cancel safety: once begun, it runs to its end.
+    #[instrument(level = "debug", skip_all, fields(namespace = %address.namespace.name, bytes = draft.value.len()), err(level = "debug"))]
     pub async fn put(self: &Arc<Self>, address: &Address, draft: ObjectDraft) -> Result<u128> {
         let policy = &address.namespace.policy;
         let ttl_seconds = super::ttl_seconds(policy, draft.ttl_seconds)?;
@@ -178,6 +182,7 @@ impl Objects {
     /// start only.
     ///
     /// Cancel safety: once begun, it runs to its end.
+    #[instrument(level = "debug", skip_all, fields(namespace = %address.namespace.name), err(level = "debug"))]
     pub async fn delete(self: &Arc<Self>, address: &Address, condition: Condition) -> Result<bool> {
         let (objects, address) = (Arc::clone(self), address.clone());
         to_completion(async move {
@@ -289,11 +294,15 @@ impl Objects {
     }
 
     fn hit(&self, found: Found, has_waited: bool, lease: Option<GrantedLease>) -> GetOutcome {
-        match (found.verdict, has_waited) {
-            (Verdict::Fresh, true) => self.metrics.coalesced.inc(),
-            (Verdict::Fresh, false) => self.metrics.hits.inc(),
-            (Verdict::Stale | Verdict::Expired | Verdict::Gone, _) => self.metrics.stale.inc(),
+        let (outcome, counter) = match (found.verdict, has_waited) {
+            (Verdict::Fresh, true) => (LookupOutcome::Coalesced, &self.metrics.coalesced),
+            (Verdict::Fresh, false) => (LookupOutcome::Hit, &self.metrics.hits),
+            (Verdict::Stale | Verdict::Expired | Verdict::Gone, _) => {
+                (LookupOutcome::Stale, &self.metrics.stale)
+            }
         };
+        counter.inc();
+        record_outcome(outcome);
         let now = self.cache.freshness().now();
         let meta = &found.entry.meta;
         GetOutcome::Hit(Box::new(Object {
@@ -307,6 +316,7 @@ impl Objects {
 
     fn miss(&self, lease: Option<GrantedLease>, is_held: bool) -> GetOutcome {
         self.metrics.misses.inc();
+        record_outcome(LookupOutcome::Miss);
         GetOutcome::Miss { lease, is_held }
     }
 
@@ -344,7 +354,7 @@ impl Objects {
 async fn to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    tokio::spawn(work).await.unwrap_or_else(|died| {
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|died| {
         Err(Error::new(Kind::Internal, "cannot change the cache: the task has panicked").source(died))
     })
 }
