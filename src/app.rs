@@ -116,29 +116,15 @@ impl Engine {
             beside(|| models(config, &metrics.embed), || Stores::open(config, &directory, &clock, &metrics))
         });
         let (models, stores) = (Arc::new(models?), stores?);
-        let tags_max = config.cache.tags_max(&Machine::read());
-        let tokens =
-            InvalidationTokens::open(Arc::new(LocalTokenLog::new(Arc::clone(&stores.records))), tags_max)
-                .await?;
-        let freshness = Freshness::new(clock, Arc::new(tokens));
-        let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics.cache)?);
-        let cache =
-            |below: Arc<dyn Tier>| Arc::new(Cache::new(Arc::clone(&memory), vec![below], freshness.clone()));
-        let vectors = Arc::clone(&stores.vectors);
-        let vectors = cache(Arc::new(VectorTier::new(vectors, config.cache.disk.bytes_max, &metrics.cache)?));
-        let kept = Arc::clone(&stores.objects);
-        let kept = cache(Arc::new(ObjectTier::new(kept, config.cache.objects.bytes_max, &metrics.cache)?));
-        let results = Arc::new(Cache::new(Arc::clone(&memory), Vec::new(), freshness.clone()));
-        let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
-        let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&kept)]));
+        let caches = Caches::open(config, &stores, clock, &metrics).await?;
         let embeddings = Arc::new(Embeddings::new(
-            vectors,
+            caches.vectors,
             Arc::clone(&namespaces),
             config.embeddings.clone(),
             Arc::clone(&metrics.texts),
         ));
         let answers = Arc::new(Answers::new(
-            Arc::clone(&kept),
+            Arc::clone(&caches.objects),
             Arc::clone(&namespaces),
             Arc::clone(&origin),
             &config.upstream,
@@ -147,7 +133,7 @@ impl Engine {
             Arc::clone(&metrics.answers),
         ));
         let objects = Arc::new(Objects::new(
-            kept,
+            caches.objects,
             Arc::clone(&namespaces),
             config.objects.clone(),
             Arc::clone(&metrics.objects),
@@ -156,7 +142,7 @@ impl Engine {
             Arc::clone(&stores.catalog),
             Arc::clone(&models),
             Arc::clone(&embeddings),
-            results,
+            caches.results,
             Arc::clone(&namespaces),
             config.collections.clone(),
             Arc::clone(&metrics.queries),
@@ -164,8 +150,8 @@ impl Engine {
         let invalidation = Arc::new(Invalidation::new(
             Arc::clone(&objects),
             namespaces,
-            Arc::clone(&tiers),
-            freshness,
+            Arc::clone(&caches.tiers),
+            caches.freshness,
             Arc::clone(&metrics.invalidations),
         ));
         Ok(Engine {
@@ -175,12 +161,12 @@ impl Engine {
             answers,
             invalidation,
             origin,
-            tiers,
+            tiers: caches.tiers,
             models,
             budget,
             metrics,
             stores,
-            pressure,
+            pressure: caches.pressure,
             _directory: directory,
         })
     }
@@ -196,6 +182,43 @@ impl Engine {
         self.tiers.flush().await;
         self.stores.vectors.close().await;
         tokio::task::block_in_place(|| self.stores.records.shutdown());
+    }
+}
+
+/// The caches over the stores, which share the memory tier.
+struct Caches {
+    vectors: Arc<Cache>,
+    /// Objects and answers.
+    objects: Arc<Cache>,
+    /// Search results, in memory only.
+    results: Arc<Cache>,
+    tiers: Arc<Tiers>,
+    freshness: Freshness,
+    pressure: Option<JoinHandle<()>>,
+}
+
+impl Caches {
+    async fn open(
+        config: &Config,
+        stores: &Stores,
+        clock: Arc<dyn Clock>,
+        metrics: &AppMetrics,
+    ) -> Result<Caches> {
+        let token_log = Arc::new(LocalTokenLog::new(Arc::clone(&stores.records)));
+        let tokens = InvalidationTokens::open(token_log, config.cache.tags_max(&Machine::read())).await?;
+        let freshness = Freshness::new(clock, Arc::new(tokens));
+        let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics.cache)?);
+        let cache = |below| Arc::new(Cache::new(Arc::clone(&memory), below, freshness.clone()));
+        let options = &config.cache;
+        let vectors = VectorTier::new(Arc::clone(&stores.vectors), options.disk.bytes_max, &metrics.cache)?;
+        let objects =
+            ObjectTier::new(Arc::clone(&stores.objects), options.objects.bytes_max, &metrics.cache)?;
+        let vectors = cache(vec![Arc::new(vectors) as Arc<dyn Tier>]);
+        let objects = cache(vec![Arc::new(objects)]);
+        let results = cache(Vec::new());
+        let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
+        let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&objects)]));
+        Ok(Caches { vectors, objects, results, tiers, freshness, pressure })
     }
 }
 
