@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 use super::file_kind::{self, FileKind};
 use super::json_lines::lines_of;
+use super::sources::Sources;
+use super::terminal;
 
 /// Texts sent through the cache at a time: enough for the model to sort by length, few enough that progress shows.
 const CHUNK_TEXTS: usize = 512;
@@ -22,7 +24,7 @@ const CHUNK_TEXTS: usize = 512;
 #[derive(Debug, Args)]
 pub(super) struct Embed {
     #[command(flatten)]
-    sources: super::Sources,
+    sources: Sources,
     /// Texts, one a line: plain, or JSON objects with `text` and optionally `id`. `-` reads standard input.
     file: PathBuf,
     /// Where the JSON lines go; standard output by default.
@@ -107,7 +109,7 @@ impl Embed {
 
     async fn embed(&self, engine: &Engine, lines: &[TextLine]) -> Result<LookupCounts> {
         let mut output = self.open_output()?;
-        let progress = super::bar(lines.len());
+        let progress = terminal::bar(lines.len());
         let mut counts = LookupCounts::default();
         for chunk in lines.chunks(CHUNK_TEXTS) {
             let response = engine.embeddings.embed(&self.request(&engine.models, chunk)).await?;

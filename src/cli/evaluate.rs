@@ -17,6 +17,8 @@ use likewise::service::{Collections, Directives};
 use serde::Deserialize;
 
 use super::json_lines::json_lines;
+use super::sources::Sources;
+use super::terminal;
 
 /// How deep results are judged.
 const K: usize = 10;
@@ -40,7 +42,7 @@ enum Evaluation {
 #[derive(Debug, Args)]
 struct EvaluateSearch {
     #[command(flatten)]
-    sources: super::Sources,
+    sources: Sources,
     /// A directory with `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and the judgements.
     dir: PathBuf,
     /// The judgements: query, document and grade, with tabs between and a header; by default `qrels.tsv` of the directory,
@@ -99,7 +101,7 @@ impl EvaluateSearch {
         engine.close().await;
         let said = outcome?;
         dropped?;
-        super::say(&said);
+        terminal::say(&said);
         Ok(())
     }
 
@@ -151,7 +153,7 @@ async fn evaluate(
     let spec = Spec { metric: Metric::Cosine, model: None, dim: None, index: Indexed::Exact };
     collections.create(&Principal::default(), name, spec).await?;
     let principal = Arc::new(Principal::default());
-    let progress = super::bar(corpus.len());
+    let progress = terminal::bar(corpus.len());
     for chunk in corpus.chunks(CHUNK) {
         let draft = |text: &BeirText| NewDocument {
             document: Document {

@@ -21,6 +21,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json_lines::json_lines;
+use super::sources::Sources;
+use super::terminal;
 
 /// The model that the questions are put to.
 const MODEL: &str = "simulated";
@@ -32,7 +34,7 @@ const BYTES_PER_TOKEN: usize = 4;
 #[derive(Debug, Args)]
 pub(super) struct EvaluateAnswers {
     #[command(flatten)]
-    sources: super::Sources,
+    sources: Sources,
     /// Texts, one a line: plain, or JSON objects with `text`.
     file: PathBuf,
     /// How questions are found to be the same.
@@ -155,7 +157,7 @@ impl EvaluateAnswers {
         let removed = fs_err::remove_dir_all(&config.data.dir);
         let tally = outcome?;
         removed.map_err(|error| Error::io("cannot remove the data of the evaluation", error))?;
-        super::say(&self.report(texts.len(), tally));
+        terminal::say(&self.report(texts.len(), tally));
         Ok(())
     }
 
@@ -193,7 +195,7 @@ impl EvaluateAnswers {
     /// Asks all questions in their order, some at a time.
     async fn ask_all(&self, answers: &Arc<Answers>, questions: &[&str]) -> Result<Tally> {
         let next = AtomicUsize::new(0);
-        let progress = super::bar(questions.len());
+        let progress = terminal::bar(questions.len());
         let askers = (0..self.concurrency).map(|_| async {
             let mut tally = Tally::default();
             while let Some(question) = questions.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::client::{ServerArgs, answer};
 use super::npy;
+use super::terminal;
 
 /// Write the documents of a collection of a running server, as they are at one moment.
 #[derive(Debug, Args)]
@@ -130,7 +131,7 @@ async fn each_line(
     count: usize,
     mut take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<usize> {
-    let progress = super::bar(count);
+    let progress = terminal::bar(count);
     let (mut rest, mut lines) = (Vec::new(), 0);
     let broken = |error| Error::new(Kind::Upstream, "cannot read the server's answer").source(error);
     while let Some(piece) = response.chunk().await.map_err(broken)? {

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{ServerArgs, answer};
+use super::terminal;
 
 /// Hide entries of a running server: by tags, by entity, by namespace and keys, or all.
 #[derive(Debug, Args)]
@@ -48,7 +49,7 @@ impl Invalidate {
         let said = answer(request.body(self.body()?.to_string())).await?.text().await;
         let said = said
             .map_err(|error| Error::new(Kind::Upstream, "cannot read the server's answer").source(error))?;
-        super::say(&format!("{said}\n"));
+        terminal::say(&format!("{said}\n"));
         Ok(())
     }
 

@@ -16,16 +16,14 @@ mod put;
 mod serve;
 mod signals;
 mod snapshot;
+mod sources;
+mod terminal;
 mod verify;
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use likewise::config::{Config, Overrides};
+use clap::{Parser, Subcommand};
 use likewise::error::{Error, Kind, Result};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -58,32 +56,6 @@ enum Command {
     BuildIndex(build_index::BuildIndex),
 }
 
-/// Where the configuration comes from.
-#[derive(Debug, Args)]
-struct Sources {
-    /// Configuration file (TOML). Every key can also be given as LIKEWISE__SECTION__KEY.
-    #[arg(long, value_name = "FILE", env = "LIKEWISE_CONFIG")]
-    config: Option<PathBuf>,
-    /// Data directory; one process at a time.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Directory of the embedding model (sentence-transformers layout).
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-}
-
-impl Sources {
-    fn load(&self) -> Result<Config> {
-        self.load_with(Overrides::default())
-    }
-
-    /// With what the command says beside its sources.
-    fn load_with(&self, overrides: Overrides) -> Result<Config> {
-        let overrides = Overrides { data_dir: self.data_dir.clone(), model: self.model.clone(), ..overrides };
-        Config::load(self.config.as_deref(), &overrides)
-    }
-}
-
 /// Runs the command and turns its error into one line and an exit code.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -108,7 +80,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Evaluate(evaluate) => on_runtime(evaluate.run()).map(|()| ExitCode::SUCCESS),
         Command::BuildIndex(build) => build.run().map(|()| ExitCode::SUCCESS),
         Command::Openapi => {
-            say(&likewise::http::openapi());
+            terminal::say(&likewise::http::openapi());
             Ok(ExitCode::SUCCESS)
         }
     };
@@ -119,20 +91,6 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(exit_code(error.kind()))
         }
     }
-}
-
-/// Writes to standard output. A reader that has gone away is no reason to end.
-fn say(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-}
-
-fn bar(texts: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len}, {per_sec}, {eta} left")
-        .expect("the template is constant: this is a bug");
-    let bar = ProgressBar::new(texts as u64).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {

@@ -9,11 +9,13 @@ use likewise::config::Overrides;
 use likewise::error::Result;
 
 use super::signals;
+use super::sources::Sources;
+use super::terminal;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]
-    sources: super::Sources,
+    sources: Sources,
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
@@ -31,7 +33,7 @@ impl Serve {
         let stops = signals::listen(Duration::from_secs(config.http.drain_seconds), &has_started)?;
         let announce = |address, model: &str| {
             has_started.store(true, Ordering::Release);
-            super::say(&format!(
+            terminal::say(&format!(
                 "listening on http://{address}\n\
                  try: curl -s http://{address}/v1/embeddings -H 'content-type: application/json' \
                  -d '{{\"model\":\"{model}\",\"input\":\"una camiseta azul\"}}'\n"

@@ -7,6 +7,8 @@ use clap::Args;
 use likewise::error::Result;
 use likewise::storage::verify::{repair, verify};
 
+use super::terminal;
+
 /// The exit code for damage, apart from those of commands that could not do their work.
 const DAMAGED: u8 = 3;
 
@@ -27,12 +29,12 @@ impl Verify {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let report = if self.repair {
             let (before, after) = repair(&self.dir)?;
-            super::say(&format!("before:\n{before}\n\nafter:\n"));
+            terminal::say(&format!("before:\n{before}\n\nafter:\n"));
             after
         } else {
             verify(&self.dir)?
         };
-        super::say(&format!("{report}\n"));
+        terminal::say(&format!("{report}\n"));
         Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
     }
 }

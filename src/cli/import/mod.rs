@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use self::check::{CheckReport, DocumentRules};
 use self::rows::{ImportSource, ImportedDocument};
 use super::client::{ServerArgs, answer, answer_when_ready};
+use super::terminal;
 
 /// Documents of one request.
 const BATCH_DOCUMENTS: usize = 256;
@@ -108,7 +109,7 @@ impl Import {
     /// Sends all good documents; returns how many were stored.
     async fn store(&self, source: &ImportSource, checked: &mut CheckReport, is_made: bool) -> Result<usize> {
         let (rows, _) = source.rows()?;
-        let progress = super::bar(checked.good);
+        let progress = terminal::bar(checked.good);
         let (mut batch, mut stored) = (PendingDocuments::default(), 0);
         for (number, document) in rows {
             if checked.bad.contains(&number) {
