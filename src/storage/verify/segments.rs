@@ -8,8 +8,7 @@ use fs_err as fs;
 use super::report::{Report, State};
 use crate::error::{Error, Kind, Result};
 use crate::storage::directory::vectors_in;
-use crate::storage::files::ReadMode;
-use crate::storage::files::{Files, OsFiles, read_all};
+use crate::storage::files::{Files, OsFiles, ReadMode, read_all};
 use crate::storage::vectors::index_file::{self, IndexEntry, index_number};
 use crate::storage::vectors::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
 use crate::storage::vectors::segment::{HEADER_BYTES, SLOT_HEADER_BYTES, Slot, segment_name, segment_number};
@@ -97,30 +96,10 @@ fn check_segment(
     manifest: Option<&Manifest>,
     report: &mut Report,
 ) -> Result<()> {
-    let name = segment_name(number);
-    let file = folder.join(&name);
-    let segment = match OpenSegment::open(&OsFiles, dir.join(&name), ReadMode::Pread) {
-        Ok(segment) => segment,
-        Err(error) if error.kind() == Kind::Format => return Err(error),
-        Err(error) => {
-            let is_listed = manifest.is_none_or(|manifest| manifest.find(number).is_some());
-            if !is_listed && is_without_slots(&dir.join(&name))? {
-                report.add(file, State::Note, CREATION_CUT_OFF);
-            } else {
-                report.add(file, State::Damaged, error.to_string());
-            }
-            return Ok(());
-        }
+    let file = folder.join(segment_name(number));
+    let Some(segment) = open_segment(dir, &file, number, manifest, report)? else {
+        return Ok(());
     };
-    let listing = manifest.and_then(|manifest| manifest.find(number));
-    if segment.header.number != number {
-        report.add(file, State::Damaged, format!("is segment {} under another name", segment.header.number));
-        return Ok(());
-    }
-    if listing.is_some_and(|listing| listing.salt != segment.header.salt) {
-        report.add(file, State::Damaged, "is not the segment that the manifest names");
-        return Ok(());
-    }
     let flushed_slots = check_mark(folder, &segment, report)?;
     let scanned = match segment.scan(flushed_slots.min(segment.slots_present)) {
         Ok(scanned) => scanned,
@@ -129,14 +108,54 @@ fn check_segment(
             return Ok(());
         }
     };
-    let (present, count) = (segment.slots_present, segment.header.slot_count);
     // The file has its length before anything is stored in it.
-    if present < count && flushed_slots == 0 && scanned.used_slots == 0 {
+    if segment.slots_present < segment.header.slot_count && flushed_slots == 0 && scanned.used_slots == 0 {
         report.add(file, State::Note, CREATION_CUT_OFF);
-        check_index(folder, &segment, &scanned.entries, report);
-        return Ok(());
+    } else {
+        report_slots(&file, &segment, &scanned, flushed_slots, report)?;
     }
-    let bad = bad_slots(&segment, &scanned)?;
+    check_index(folder, &segment, &scanned.entries, report);
+    Ok(())
+}
+
+/// Opens the segment of this number. `None` if it cannot be checked further; then the report says why.
+fn open_segment(
+    dir: &Path,
+    file: &Path,
+    number: u32,
+    manifest: Option<&Manifest>,
+    report: &mut Report,
+) -> Result<Option<OpenSegment>> {
+    let path = dir.join(segment_name(number));
+    let listing = manifest.and_then(|manifest| manifest.find(number));
+    let (state, what) = match OpenSegment::open(&OsFiles, path.clone(), ReadMode::Pread) {
+        Err(error) if error.kind() == Kind::Format => return Err(error),
+        Err(_) if manifest.is_some() && listing.is_none() && is_without_slots(&path)? => {
+            (State::Note, CREATION_CUT_OFF.to_owned())
+        }
+        Err(error) => (State::Damaged, error.to_string()),
+        Ok(segment) if segment.header.number != number => {
+            (State::Damaged, format!("is segment {} under another name", segment.header.number))
+        }
+        Ok(segment) if listing.is_some_and(|listing| listing.salt != segment.header.salt) => {
+            (State::Damaged, "is not the segment that the manifest names".to_owned())
+        }
+        Ok(segment) => return Ok(Some(segment)),
+    };
+    report.add(file, state, what);
+    Ok(None)
+}
+
+/// Reports the slots of a segment: those in use, those that a crash has cut off, the damaged and the missing ones.
+fn report_slots(
+    file: &Path,
+    segment: &OpenSegment,
+    scanned: &Scanned,
+    flushed_slots: u32,
+    report: &mut Report,
+) -> Result<()> {
+    let (present, count) = (segment.slots_present, segment.header.slot_count);
+    let bad = bad_slots(segment, scanned)?;
     let mut what = format!("{} entries", scanned.entries.len());
     if !bad.torn.is_empty() {
         what += &format!(", {} slots that a crash has cut off and that are not used", bad.torn.len());
@@ -148,24 +167,17 @@ fn check_segment(
         what += &format!(", the file ends after {present} of {count} slots");
     }
     let slots: Vec<u32> = bad.damaged.into_iter().chain(present..count).collect();
-    let is_clean = scanned.bad_slots == 0;
-    report.add(
-        file,
-        if !slots.is_empty() {
-            State::Damaged
-        } else if is_clean {
-            State::Whole
-        } else {
-            State::Note
-        },
-        what,
-    );
+    let state = match (slots.is_empty(), scanned.bad_slots) {
+        (false, _) => State::Damaged,
+        (true, 0) => State::Whole,
+        (true, _) => State::Note,
+    };
+    report.add(file, state, what);
     if let Some(finding) = report.findings.last_mut() {
         finding.slots = slots;
         finding.flushed_slots = flushed_slots;
         finding.entries = scanned.entries.len();
     }
-    check_index(folder, &segment, &scanned.entries, report);
     Ok(())
 }
 
