@@ -21,6 +21,7 @@ mod replay_buffer;
 mod request;
 mod response;
 mod result;
+mod state;
 mod store;
 mod stored_answer;
 mod stream_progress;
@@ -41,6 +42,7 @@ pub use reason::Reason;
 pub use replay::REPLAYED_BYTES;
 pub use request::AnswerRequest;
 pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
+pub use state::Answers;
 pub use stored_answer::StoredAnswer;
 
 use self::broadcast::leader_died;
@@ -64,25 +66,6 @@ use crate::upstream::{self, Origin, Prices};
 
 /// How many leaders a request waits for that died or left it no response.
 const LEADERS_MAX: usize = 3;
-
-/// The use case. Shared by `Arc`.
-pub struct Answers {
-    lookup: Lookup,
-    namespaces: Arc<Namespaces>,
-    origin: Arc<dyn Origin>,
-    costs: Costs,
-    inflight: Arc<InflightTable>,
-    /// The byte budget of all requests in flight.
-    budget: Arc<ByteBudget>,
-    refreshes: Arc<Semaphore>,
-    refresh_backoff: RefreshBackoff,
-    options: Options,
-    answer_bytes_max: usize,
-    request_usage: bool,
-    /// Whether upstreams see the credentials of clients.
-    forwards_client_keys: bool,
-    metrics: Arc<AnswerMetrics>,
-}
 
 impl Answers {
     /// A use case over `cache`, for the upstreams behind `origin`, which `upstream` configures.

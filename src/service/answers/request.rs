@@ -5,9 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::inflight::{Caller, StorePolicy};
-use super::lookup::Match;
-use super::store::tags_of;
-use super::stored_answer::StoredAnswer;
 use crate::cache::Namespace;
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Credential, Principal, Tag};
@@ -57,22 +54,6 @@ pub(super) struct ResponseForm {
     pub(super) dialect: &'static dyn Dialect,
     pub(super) streams: bool,
     pub(super) wants_usage: bool,
-}
-
-impl ResolvedRequest {
-    /// A replacement inherits the tags of the answer it replaces, and its requested TTL unless this request sets one.
-    pub(super) fn inherit(&mut self, before: Option<&Match>, directives: &Directives) {
-        let Some(Match { found: before, .. }) = before else { return };
-        self.store_policy.depend_on(tags_of(&before.entry));
-        let was_requested =
-            StoredAnswer::decode(&before.entry.value).is_some_and(|record| record.is_ttl_requested);
-        if directives.ttl_seconds.is_none() && was_requested {
-            let meta = &before.entry.meta;
-            self.store_policy.ttl_seconds = meta.expires.since(meta.created).max(1);
-            self.store_policy.is_ttl_requested = true;
-            self.store_policy.inherits_ttl = true;
-        }
-    }
 }
 
 impl ResponseForm {

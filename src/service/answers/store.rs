@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::inflight::StorePolicy;
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Match};
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
 use crate::cache::{Cache, KeyGuard, Policy, Stamp};
 use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, TierName};
 use crate::error::Result;
+use crate::service::Directives;
 
 /// An answer that is in memory and not yet on the disk.
 pub(super) struct PendingWrite<'a> {
@@ -65,6 +66,22 @@ pub(super) async fn begin_store<'a>(
     let stored = PendingWrite { key, entry, cache: lookup.cache(), resolved, _held: held };
     stored.put_in_memory();
     Some(stored)
+}
+
+impl ResolvedRequest {
+    /// A replacement inherits the tags of the answer it replaces, and its requested TTL unless this request sets one.
+    pub(super) fn inherit(&mut self, before: Option<&Match>, directives: &Directives) {
+        let Some(Match { found: before, .. }) = before else { return };
+        self.store_policy.depend_on(tags_of(&before.entry));
+        let was_requested =
+            StoredAnswer::decode(&before.entry.value).is_some_and(|record| record.is_ttl_requested);
+        if directives.ttl_seconds.is_none() && was_requested {
+            let meta = &before.entry.meta;
+            self.store_policy.ttl_seconds = meta.expires.since(meta.created).max(1);
+            self.store_policy.is_ttl_requested = true;
+            self.store_policy.inherits_ttl = true;
+        }
+    }
 }
 
 impl PendingWrite<'_> {

@@ -1,0 +1,34 @@
+//! The use case with everything that it works on.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::costs::Costs;
+use super::inflight::InflightTable;
+use super::lookup::Lookup;
+use super::metrics::AnswerMetrics;
+use super::options::Options;
+use super::refresh_backoff::RefreshBackoff;
+use crate::byte_budget::ByteBudget;
+use crate::cache::Namespaces;
+use crate::upstream::Origin;
+
+/// The use case. Shared by `Arc`.
+pub struct Answers {
+    pub(super) lookup: Lookup,
+    pub(super) namespaces: Arc<Namespaces>,
+    pub(super) origin: Arc<dyn Origin>,
+    pub(super) costs: Costs,
+    pub(super) inflight: Arc<InflightTable>,
+    /// The byte budget of all requests in flight.
+    pub(super) budget: Arc<ByteBudget>,
+    pub(super) refreshes: Arc<Semaphore>,
+    pub(super) refresh_backoff: RefreshBackoff,
+    pub(super) options: Options,
+    pub(super) answer_bytes_max: usize,
+    pub(super) request_usage: bool,
+    /// Whether upstreams see the credentials of clients.
+    pub(super) forwards_client_keys: bool,
+    pub(super) metrics: Arc<AnswerMetrics>,
+}
