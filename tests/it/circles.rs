@@ -42,7 +42,8 @@ fn paths(tree: &str, before: &[String], found: &mut Vec<ModulePath>) {
     let head = head.split(" as ").next().unwrap();
     let parts = head.split("::").map(str::trim).filter(|part| !part.is_empty()).map(String::from);
     let path: ModulePath = before.iter().cloned().chain(parts).collect();
-    let Some(list) = list else { return found.push(path) };
+    // What follows the last comma of a list is no path.
+    let Some(list) = list else { return found.extend((!tree.is_empty()).then_some(path)) };
     let (mut depth, mut from) = (0, 0);
     for (at, c) in list.char_indices() {
         match c {
@@ -68,10 +69,10 @@ fn imports(module: &ModulePath, text: &str) -> Vec<ModulePath> {
             paths(tree, &[], &mut found);
         }
     }
-    found.iter().filter_map(|path| absolute(module, path)).collect()
+    found.iter().filter_map(|path| absolute(module, text, path)).collect()
 }
 
-fn absolute(module: &ModulePath, path: &[String]) -> Option<ModulePath> {
+fn absolute(module: &ModulePath, text: &str, path: &[String]) -> Option<ModulePath> {
     match path.first()?.as_str() {
         "crate" => Some(path[1..].to_vec()),
         "self" => Some([module, &path[1..]].concat()),
@@ -79,6 +80,7 @@ fn absolute(module: &ModulePath, path: &[String]) -> Option<ModulePath> {
             let ups = path.iter().take_while(|part| *part == "super").count();
             Some([&module[..module.len().checked_sub(ups)?], &path[ups..]].concat())
         }
+        first if text.contains(&format!("mod {first};\n")) => Some([module, path].concat()),
         _ => None,
     }
 }
@@ -137,8 +139,8 @@ fn a_tree_of_imports_has_all_its_paths() {
     let module = vec!["a".to_owned(), "b".to_owned()];
     let found = imports(
         &module,
-        "use crate::x::{self, y::{Z, W}};\nuse super::v::T;\nfn f() {}\npub use self::c::D;\n",
+        "mod e;\nuse crate::x::{self, y::{Z, W,\n}};\nuse super::v::T;\nfn f() {}\npub use self::c::D;\npub use e::F;\n",
     );
     let found: Vec<_> = found.iter().map(|path| path.join("::")).collect();
-    assert_eq!(found, ["x::self", "x::y::Z", "x::y::W", "a::v::T", "a::b::c::D"]);
+    assert_eq!(found, ["x::self", "x::y::Z", "x::y::W", "a::v::T", "a::b::c::D", "a::b::e::F"]);
 }
