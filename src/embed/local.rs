@@ -30,7 +30,7 @@ impl LocalEmbedder {
     /// Cost: reads and hashes the weights; holds them as f32, four bytes a parameter.
     ///
     /// # Errors
-    /// `ForwardPass`, naming the file; `Config` about the options.
+    /// `Model`, naming the file; `Config` about the options.
     pub fn load(
         dir: &Path,
         name: &str,

@@ -264,7 +264,7 @@ fn is_torn(offset: u64, payload_bytes: u32, slot: &[u8]) -> bool {
 /// Copies the segment at `path` to `copy`, then clears `slots` of it, and makes the file as long as its header says. Of the
 /// first `flushed_slots` none may be empty.
 pub(super) fn clear_slots(path: &Path, copy: &Path, slots: &[u32], flushed_slots: u32) -> Result<()> {
-    let failed = |error| Error::io("clear damaged slots", error).with("path", path.display());
+    let failed = |error| Error::io("cannot clear damaged slots", error).with("path", path.display());
     fs::copy(path, copy).map_err(failed)?;
     let segment = OpenSegment::open(&OsFiles, path.to_path_buf(), ReadMode::Pread)?;
     let (header, file) = (&segment.header, &segment.file);
