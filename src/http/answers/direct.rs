@@ -173,7 +173,7 @@ pub(in crate::http) async fn lookup(
         (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
         (status = 409, body = ErrorBody, description = "One of its tags, or its namespace, was invalidated while the request was read"),
-        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: the answer is not stored on disk"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: the answer is not stored on disk"),
     )
 )]
 pub(in crate::http) async fn store(

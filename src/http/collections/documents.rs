@@ -151,7 +151,7 @@ pub(in crate::http) struct DocumentObject {
         (status = 422, body = ErrorBody, description = "A remote model refuses a text"),
         (status = 429, body = ErrorBody, description = "The queue of the model is full, or the server is at a limit of requests or bytes in flight"),
         (status = 502, body = ErrorBody, description = "A remote model cannot be reached"),
-        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: nothing was stored"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: nothing was stored"),
         (status = 504, body = ErrorBody, description = "The model did not embed the texts in time"),
     )
 )]
@@ -185,7 +185,7 @@ pub(in crate::http) async fn upsert(
         (status = 200, body = WriteAnswer, description = "How many documents were removed"),
         (status = 400, body = ErrorBody, description = "A field is invalid; nothing was removed"),
         (status = 404, body = ErrorBody, description = "There is no such collection"),
-        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: nothing was removed"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: nothing was removed"),
     )
 )]
 pub(in crate::http) async fn delete(

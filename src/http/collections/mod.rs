@@ -170,7 +170,7 @@ pub(super) struct CollectionList {
         (status = 404, body = ErrorBody, description = "There is no such model"),
         (status = 409, body = ErrorBody, description = "The collection exists with another metric, dimension, model or index"),
         (status = 429, body = ErrorBody, description = "There are too many collections, or the server is at a limit of requests or bytes in flight"),
-        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: the collection was not created"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: the collection was not created"),
     )
 )]
 pub(super) async fn create(

@@ -161,7 +161,7 @@ impl<S: Sync> FromRequestParts<S> for NamespaceName {
         (status = 409, body = ErrorBody, description = "A tag, a key or the namespace was invalidated while the request was read"),
         (status = 413, body = ErrorBody, description = "The body, a value, or the objects found exceed a limit; nothing was changed"),
         (status = 415, body = ErrorBody, description = "A `content_encoding` is unknown; nothing was changed"),
-        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: nothing was stored"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: nothing was stored"),
     )
 )]
 pub(in crate::http) async fn batch(

@@ -190,7 +190,7 @@ pub(super) async fn get(
         (status = 409, body = ErrorBody, description = "The lease has ended, or the key, a tag or the namespace was invalidated since the value was made"),
         (status = 412, body = ErrorBody, description = "The stored object does not meet `if-match` or `if-none-match`"),
         (status = 413, body = ErrorBody, description = "The body exceeds the limit of the server or of the namespace"),
-        (status = 503, body = ErrorBody, description = "The disk is full or refuses writes: the object is not cached"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: the object is not cached"),
     )
 )]
 pub(super) async fn put(
