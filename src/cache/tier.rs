@@ -59,7 +59,7 @@ pub trait Tier: Send + Sync {
     /// `Io`, `Corrupt` if the tier cannot be read.
     fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>>;
 
-    /// How many entries are chosen; none if the tier does not keep what choices are made by.
+    /// How many entries are chosen; `None` if the tier does not store the metadata by which they are chosen.
     ///
     /// # Errors
     /// `Io`, `Corrupt` if the tier cannot be read.

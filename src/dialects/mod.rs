@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+// Routes that no dialect owns have errors of OpenAI's shape.
+pub use choices::{ErrorType, error_body};
 pub use error_reply::{ErrorClass, ErrorReply};
 pub use parse_cache::ParseCache;
 pub use unstorable::Unstorable;

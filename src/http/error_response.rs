@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use utoipa::ToSchema;
 
-use crate::dialects::{Dialect, ErrorClass, ErrorReply, choices};
+use crate::dialects::{self, Dialect, ErrorClass, ErrorReply};
 use crate::error::{Error, Kind};
 use crate::http::content_coding;
 use crate::http::label_value::{ErrorCode, ErrorTypeLabel};
@@ -67,7 +67,7 @@ pub(super) fn event(error: &Error, dialect: &dyn Dialect) -> Bytes {
 
 /// An error as the body of a response to a request that is no HTTP, and so has no route.
 pub(super) fn json(error: &Error, status: StatusCode) -> Vec<u8> {
-    choices::error_body(&error_reply(error, error.message(), status))
+    dialects::error_body(&error_reply(error, error.message(), status))
 }
 
 /// The response of a route in `dialect`, an error in its shape.
@@ -164,7 +164,7 @@ impl IntoResponse for Problem {
         } else {
             error.to_string()
         };
-        let body = choices::error_body(&error_reply(&error, &message, status));
+        let body = dialects::error_body(&error_reply(&error, &message, status));
         let json = HeaderValue::from_static("application/json");
         let mut response = (status, [(header::CONTENT_TYPE, json)], body).into_response();
         let headers = response.headers_mut();

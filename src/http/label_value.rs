@@ -11,7 +11,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::cache::Mode;
-use crate::dialects::choices::ErrorType;
+use crate::dialects::ErrorType;
 use crate::domain::TierName;
 use crate::error::Kind;
 use crate::labels::Label;
