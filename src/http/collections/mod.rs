@@ -3,6 +3,7 @@
 mod documents;
 mod endpoint;
 mod filter;
+mod results_writer;
 mod search;
 mod snapshots;
 mod vector_input;

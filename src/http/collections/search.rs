@@ -7,15 +7,14 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::results_writer::{Field, ResultsWriter};
 use super::vector_input::VectorInput;
 use super::{CollectionName, Endpoint, filter};
-use crate::domain::TierName;
-use crate::domain::{LookupOutcome, Principal};
+use crate::domain::{LookupOutcome, Principal, TierName};
 use crate::error::{Error, FieldPath, Result};
 use crate::http::contract::schemas::JsonObject;
 use crate::http::error_response::{ErrorBody, Problem};
@@ -25,9 +24,8 @@ use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::{object, parse};
 use crate::http::reservation::ResponseReservation;
 use crate::http::response::cache_status;
-use crate::http::response::chunked::{self, CHUNK_BYTES};
+use crate::http::response::chunked;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
-use crate::search::{Hit, Results};
 use crate::service::collections::{Input, Search, SearchOutcome};
 
 const K: usize = 10;
@@ -73,17 +71,7 @@ pub(super) struct SearchRequest {
     cache: Option<CacheObject>,
 }
 
-/// A field of a result besides id and score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Field {
-    Text,
-    Metadata,
-    Tags,
-    Vector,
-}
-
-// `write` writes answers; these are their shape, for the contract.
+// `ResultsWriter` writes answers; these are their shape, for the contract.
 
 /// The results of a search.
 #[derive(Serialize, ToSchema)]
@@ -221,8 +209,7 @@ fn answer(mut found: SearchOutcome, is_batch: bool, include: Vec<Field>) -> Resp
     let (queries, version) = (found.results.len(), found.version);
     let results = std::mem::take(&mut found.results);
     let bytes: usize = results.iter().map(|results| results.bytes().len()).sum();
-    let mut writer =
-        ResultsWriter { results, include, is_batch, version, query: 0, at: 0, stage: Stage::Head };
+    let mut writer = ResultsWriter::new(results, include, is_batch, version);
     let mut response = Response::new(if bytes <= AT_ONCE_BYTES_MAX {
         let mut json = Vec::with_capacity(256 + bytes * 2);
         writer.write(&mut json, usize::MAX);
@@ -254,159 +241,5 @@ fn cache_status(found: &SearchOutcome) -> &'static str {
         (0, 0, _) => cache_status::of(LookupOutcome::Coalesced),
         (0, _, _) => cache_status::of(LookupOutcome::Miss),
         (..) => cache_status::PARTIAL,
-    }
-}
-
-/// An answer that is being written, in pieces or at once.
-struct ResultsWriter {
-    results: Vec<Results>,
-    include: Vec<Field>,
-    is_batch: bool,
-    version: u64,
-    /// Which results are next, and where among their bytes.
-    query: usize,
-    at: usize,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Head,
-    Results,
-    Done,
-}
-
-impl ResultsWriter {
-    /// Writes on until there are `bytes` or more, or all is written.
-    fn write(&mut self, json: &mut Vec<u8>, bytes: usize) {
-        if self.stage == Stage::Head {
-            self.stage = Stage::Results;
-            json.extend_from_slice(br#"{"results":"#);
-            json.extend(self.is_batch.then_some(b'['));
-        }
-        while self.stage == Stage::Results && json.len() < bytes {
-            self.write_next(json);
-        }
-    }
-
-    /// Writes one result, or the end of a list.
-    fn write_next(&mut self, json: &mut Vec<u8>) {
-        let Some(results) = self.results.get(self.query) else {
-            self.stage = Stage::Done;
-            json.extend(self.is_batch.then_some(b']'));
-            json.extend_from_slice(br#","version":"#);
-            value(json, &self.version);
-            return json.push(b'}');
-        };
-        if self.at == 0 {
-            json.extend((self.query > 0).then_some(b','));
-            json.push(b'[');
-        }
-        if let Some((hit, next)) = results.at(self.at) {
-            json.extend((self.at > 0).then_some(b','));
-            write_hit(json, &hit, &self.include);
-            self.at = next;
-        } else {
-            json.push(b']');
-            (self.query, self.at) = (self.query + 1, 0);
-        }
-    }
-}
-
-impl Iterator for ResultsWriter {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let mut json = Vec::new();
-        self.write(&mut json, CHUNK_BYTES);
-        (!json.is_empty()).then(|| json.into())
-    }
-}
-
-fn write_hit(json: &mut Vec<u8>, hit: &Hit<'_>, include: &[Field]) {
-    json.extend_from_slice(br#"{"id":"#);
-    value(json, hit.document.id);
-    json.extend_from_slice(br#","score":"#);
-    value(json, &hit.score);
-    if include.contains(&Field::Text)
-        && let Some(text) = hit.document.text
-    {
-        json.extend_from_slice(br#","text":"#);
-        value(json, text);
-    }
-    if include.contains(&Field::Metadata) && !hit.document.metadata.is_empty() {
-        // It was a JSON object when it came in, and is kept as it was.
-        json.extend_from_slice(br#","metadata":"#);
-        json.extend_from_slice(hit.document.metadata.as_bytes());
-    }
-    if include.contains(&Field::Tags) {
-        json.extend_from_slice(br#","tags":"#);
-        separated(json, hit.document.tags(), value);
-    }
-    if include.contains(&Field::Vector) {
-        json.extend_from_slice(br#","vector":"#);
-        let numbers = hit.vector.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number));
-        separated(json, numbers, |json, number| value(json, &number));
-    }
-    json.push(b'}');
-}
-
-/// A JSON list.
-fn separated<T>(json: &mut Vec<u8>, items: impl Iterator<Item = T>, mut item: impl FnMut(&mut Vec<u8>, T)) {
-    json.push(b'[');
-    for (place, each) in items.enumerate() {
-        if place > 0 {
-            json.push(b',');
-        }
-        item(json, each);
-    }
-    json.push(b']');
-}
-
-fn value<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(json, value).expect("a plain value into memory: this is a bug");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value as Json;
-
-    fn writer(queries: usize, hits: usize, is_batch: bool) -> ResultsWriter {
-        let document = [&0_u32.to_le_bytes()[..], &2_u32.to_le_bytes(), &[1, 0, 0, 0], b"a{}"].concat();
-        let hit =
-            [&1.5_f32.to_le_bytes()[..], &(document.len() as u32).to_le_bytes(), &[0; 4], &document].concat();
-        let results = vec![Results::from_bytes(hit.repeat(hits).into()); queries];
-        let include = vec![Field::Metadata];
-        ResultsWriter { results, include, is_batch, version: 7, query: 0, at: 0, stage: Stage::Head }
-    }
-
-    #[test]
-    fn an_answer_in_pieces_is_the_answer_at_once() {
-        for (queries, hits, is_batch) in
-            [(1, 0, false), (1, 3, false), (3, 0, true), (2, 5000, true), (0, 0, true)]
-        {
-            let mut whole = Vec::new();
-            writer(queries, hits, is_batch).write(&mut whole, usize::MAX);
-            let pieces: Vec<Bytes> = writer(queries, hits, is_batch).collect();
-            assert!(pieces.iter().all(|piece| piece.len() < CHUNK_BYTES + 100));
-            assert_eq!(pieces.concat(), whole);
-            let json: Json = serde_json::from_slice(&whole).unwrap();
-            let lists: Vec<&Json> = if is_batch {
-                json["results"].as_array().unwrap().iter().collect()
-            } else {
-                vec![&json["results"]]
-            };
-            assert_eq!(lists.len(), queries);
-            let hit = serde_json::json!({ "id": "a", "score": 1.5, "text": "", "metadata": {} });
-            let hit = |found: &Json| found["id"] == hit["id"] && found["metadata"] == hit["metadata"];
-            for list in lists {
-                assert!(
-                    list.as_array().unwrap().len() == hits && list.as_array().unwrap().iter().all(hit),
-                    "{list}"
-                );
-            }
-            assert_eq!(json["version"], 7);
-        }
     }
 }
