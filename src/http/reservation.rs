@@ -65,6 +65,24 @@ impl BodyReservation {
         reservation.try_cover(bytes.saturating_mul(BODY_COST))
     }
 
+    /// Reserves for what is parsed from a body besides.
+    ///
+    /// # Errors
+    /// `Overloaded`, `TooLarge`.
+    pub(super) fn cover_parsed(&self, body: &[u8], parsed_bytes: impl FnOnce(&[u8]) -> usize) -> Result<()> {
+        let Some(reservation) = &self.0 else { return Ok(()) };
+        if body.len() <= UNCOUNTED_BYTES {
+            return Ok(());
+        }
+        let bytes = body.len().saturating_mul(BODY_COST).saturating_add(parsed_bytes(body));
+        lock(reservation).try_cover(bytes)
+    }
+
+    /// Whether anything is reserved.
+    pub(super) fn is_counted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Gives back what a body does not need whose length is known now.
     pub(super) fn shrink_to(&self, bytes: usize) {
         let Some(reservation) = &self.0 else { return };

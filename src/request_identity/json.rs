@@ -16,9 +16,18 @@ const DOUBLE_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 /// From here on a number that was written as an integer may have been rounded while it was read.
 const ROUNDED_MIN: f64 = 9_223_372_036_854_775_808.0;
 
-/// Values that a text may hold. A value of two bytes becomes 32, and half as many again while its list grows: 6 MB at most, which a
-/// body of its size reserves.
+/// Values that a text may hold.
 const VALUES_MAX: u32 = 1 << 17;
+
+/// What a value takes in memory, and half as much again while its list grows.
+const VALUE_BYTES: usize = 48;
+
+/// Bytes that [`Json::parse`] takes for the values of a text, at most. Each value follows a bracket, a brace or a comma, also those in
+/// strings are counted.
+pub fn parsed_bytes_max(text: &[u8]) -> usize {
+    let before_values = text.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    (before_values + 1).min(VALUES_MAX as usize) * VALUE_BYTES
+}
 
 /// Objects with more members are searched for a name that stands twice by sorting their names.
 const PAIRS_MAX: usize = 8;
@@ -341,6 +350,17 @@ mod tests {
             let error = Json::parse(text.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("has `a` twice"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_a_text_is_parsed_to_is_within_its_bound() {
+        assert!(std::mem::size_of::<Json<'_>>() * 3 / 2 <= VALUE_BYTES);
+        for (text, values) in [("1", 1), ("[]", 2), ("[[],{}]", 4), (r#"{"a":1,"b":[2,3]}"#, 5)] {
+            let bound = parsed_bytes_max(text.as_bytes());
+            assert!(bound >= values * VALUE_BYTES && bound <= (values + 1) * VALUE_BYTES, "{text}: {bound}");
+        }
+        let most = parsed_bytes_max(",".repeat(1 << 20).as_bytes());
+        assert_eq!(most, VALUES_MAX as usize * VALUE_BYTES);
     }
 
     #[test]

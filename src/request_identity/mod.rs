@@ -13,5 +13,5 @@ mod question_detection;
 mod text_operations;
 
 pub use identity::{Identity, Partition, of_request, of_text};
-pub use json::Json;
+pub use json::{Json, parsed_bytes_max};
 pub use normalization::{Normalization, NormalizedQuestion};

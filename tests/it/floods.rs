@@ -226,14 +226,20 @@ async fn bodies_that_expand_stay_within_the_budget() {
 async fn many_small_values_are_refused_within_the_budget() {
     let fixture = start().await;
     let question = question("a", false).to_string();
-    let values = format!("{},\"x\":[{}[]]}}", question.trim_end_matches('}'), "[],".repeat(900_000));
-    let numbers = format!("{{\"model\":\"mock\",\"input\":[{}1]}}", "[1],".repeat(900_000));
-    let requests =
-        [post("/v1/chat/completions", "", values.as_bytes()), post("/v1/embeddings", "", numbers.as_bytes())];
+    let of_values =
+        |count: usize| format!("{},\"x\":[{}[]]}}", question.trim_end_matches('}'), "[],".repeat(count));
+    let ids = format!("{{\"model\":\"mock\",\"input\":[{}1]}}", "[1],".repeat(900_000));
+    // The second is short for the memory that its values take.
+    let (many, allowed, refused) = (of_values(900_000), of_values(131_000), of_values(140_000));
+    let requests = [&many, &allowed].map(|body| post("/v1/chat/completions", "", body.as_bytes()));
+    let requests = [requests[0].clone(), requests[1].clone(), post("/v1/embeddings", "", ids.as_bytes())];
     let answered =
         async |sent: &mut [Client]| _ = join_all(sent.iter().map(|client| client.stream.readable())).await;
     let statuses = flood_until(&fixture, &requests, 20, answered).await;
-    assert!(statuses.len() == 20 && statuses.contains(&400), "{statuses:?}");
+    assert!(statuses.len() == 20 && statuses.contains(&429), "{statuses:?}");
+    for (body, status) in [(refused, 400), (allowed, 200)] {
+        assert_eq!(fixture.server.ask("POST", "/v1/chat/completions", &[], body).await.status, status);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -160,6 +160,9 @@ impl Admission {
         // Held until the answer has reserved what it needs.
         let bytes =
             BodyReservation::admit(&self.budget, request.headers(), self.body_bytes_max, coding.is_some())?;
+        if bytes.is_counted() {
+            request.extensions_mut().insert(bytes.clone());
+        }
         let request = self.decode(request, coding, &bytes);
         let (accepted, method) = (compression::accepted(request.headers()), request.method().clone());
         let late = |_| {

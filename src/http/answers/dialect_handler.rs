@@ -20,6 +20,8 @@ use crate::http::extract::json::{object, parse};
 use crate::http::extract::trace_headers::trace_headers;
 use crate::http::extract::{cache_control, text_encoding};
 use crate::http::offload::offload;
+use crate::http::reservation::BodyReservation;
+use crate::request_identity::parsed_bytes_max;
 use crate::service::answers::AnswerRequest;
 
 /// Fields of the use case in the body of a request.
@@ -40,6 +42,9 @@ pub(super) async fn answer(
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
     let body = text_encoding::without_mark(body.read().await?);
+    if let Some(reservation) = head.extensions.get::<BodyReservation>() {
+        reservation.cover_parsed(&body, parsed_bytes_max)?;
+    }
     let is_remembered = !cache_control::forbids_storing(&head.headers);
     let (own, sender, text) = (Arc::clone(&endpoint), Arc::clone(&principal), body.clone());
     let read = move || {
