@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of a client against a server of its own, which asks an upstream of its own.
 #
-#   scripts/client_tests.sh BINARY MODEL_DIR python|node
+#   scripts/client_tests.sh BINARY MODEL_DIR python|node [FILE of tests/python]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,8 +31,9 @@ trap 'kill -KILL $server $upstream 2>/dev/null || true; rm -rf "$data"' EXIT
 exec 3< "$data/announcement"
 read -r -t 60 line <&3 || { echo "client_tests: the server did not start" >&2; exit 1; }
 export LIKEWISE_URL="${line#listening on }" LIKEWISE_BINARY="$1" OMP_NUM_THREADS=1
+[ $# -gt 3 ] || set -- "$@" tests/python
 case "$3" in
-    python) "$PYTHON" -m pytest --quiet -p no:cacheprovider tests/python ;;
+    python) "$PYTHON" -m pytest --quiet -p no:cacheprovider "${@:4}" ;;
     node) NODE_PATH="$CACHE/test-node/node_modules" node --test --test-reporter=tap tests/node/*.test.cjs ;;
     *) echo "client_tests: python or node" >&2; exit 1 ;;
 esac
