@@ -73,5 +73,6 @@ fuzz: ## Fuzz every decoder and stream assembly, SECONDS_EACH=60; 200,000 reques
 	@LIKEWISE_FUZZ_REQUESTS=200000 cargo test --locked --test it -- --nocapture random_load::whatever
 	@LIKEWISE_FACTORY_STRINGS=100000 cargo test --locked --package likewise-index --test factory -- --nocapture
 
-openapi: ## Regenerate docs/openapi.json
+openapi: ## Regenerate docs/openapi.json, and the pages of docs/reference that are made from the code
 	@cargo run --locked --quiet -- openapi > docs/openapi.json
+	@LIKEWISE_WRITE_REFERENCE=1 cargo test --locked --quiet --test it -- docs::generated

@@ -19,6 +19,7 @@ use crate::domain::{Clock, SystemClock};
 use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, ModelRegistry, RemoteEmbedder};
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Readiness, RouterParts, Server, State};
+use crate::metrics::MetricDescription;
 use crate::search::{Catalog, Program};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
 use crate::storage::collections::Place;
@@ -50,6 +51,11 @@ pub struct Engine {
     pressure: Option<JoinHandle<()>>,
     // Held until the end: the directory stays locked for as long as anything may write to it.
     _directory: DataDirectory,
+}
+
+/// The metrics of the program, for `docs/reference/metrics.md`.
+pub fn metric_descriptions() -> Vec<MetricDescription> {
+    AppMetrics::register().descriptions()
 }
 
 /// What an engine does not make of its configuration alone.

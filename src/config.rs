@@ -39,6 +39,10 @@ pub struct Config {
     pub http: http::Options,
 }
 
+/// The lists that the environment can give, separated by commas.
+pub const LISTS: [&str; 5] =
+    ["http.api_keys", "http.cors", "model.aliases", "upstream.forwarded_headers", "upstream.forwards"];
+
 /// The data directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -136,12 +140,9 @@ impl Config {
             .prefix_separator("__")
             .separator("__")
             .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("http.api_keys")
-            .with_list_parse_key("http.cors")
-            .with_list_parse_key("model.aliases")
-            .with_list_parse_key("upstream.forwarded_headers")
-            .with_list_parse_key("upstream.forwards");
+            .list_separator(",");
+        let environment =
+            LISTS.iter().fold(environment, |environment, key| environment.with_list_parse_key(key));
         let mut builder = config::Config::builder();
         if let Some(path) = file {
             let text = fs_err::read_to_string(path).map_err(|error| {

@@ -9,21 +9,43 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::TypedMetric;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::family::Family;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{self, Metric, Unit};
 
 use crate::labels::Label;
+
+/// What the names of all metrics begin with.
+const PREFIX: &str = "likewise";
 
 /// A counter of fractions.
 pub type FloatCounter = Counter<f64, AtomicU64>;
 
 /// Everything that `/metrics` exports.
 #[derive(Debug)]
-pub struct Registry(registry::Registry);
+pub struct Registry {
+    exported: registry::Registry,
+    descriptions: Vec<MetricDescription>,
+}
+
+/// The labels of a metric, each with its values if they are a closed list.
+pub type LabelDescriptions = Vec<(&'static str, &'static [&'static str])>;
+
+/// A metric as `docs/reference/metrics.md` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricDescription {
+    /// The name under which it is exported.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: LabelDescriptions,
+    /// What it counts.
+    pub help: String,
+}
 
 /// The metrics of one module.
 pub trait ModuleMetrics: Sized {
@@ -45,64 +67,89 @@ impl Registry {
         reason = "a second registry exports other numbers: say so at the call"
     )]
     pub fn new() -> Registry {
-        Registry(registry::Registry::with_prefix("likewise"))
+        Registry { exported: registry::Registry::with_prefix(PREFIX), descriptions: Vec::new() }
     }
 
     /// A counter.
     pub fn counter(&mut self, name: &str, help: &str) -> Counter {
-        self.add(name, help, Counter::default())
+        self.add(name, help, Vec::new(), Counter::default())
     }
 
     /// A counter of fractions.
     pub fn float_counter(&mut self, name: &str, help: &str) -> FloatCounter {
-        self.add(name, help, FloatCounter::default())
+        self.add(name, help, Vec::new(), FloatCounter::default())
     }
 
     /// A gauge.
     pub fn gauge(&mut self, name: &str, help: &str) -> Gauge {
-        self.add(name, help, Gauge::default())
+        self.add(name, help, Vec::new(), Gauge::default())
     }
 
     /// A histogram with these upper bounds of its buckets.
     pub fn histogram(&mut self, name: &str, help: &str, buckets: impl IntoIterator<Item = f64>) -> Histogram {
-        self.add(name, help, Histogram::new(buckets))
+        self.add(name, help, Vec::new(), Histogram::new(buckets))
     }
 
     /// A histogram of times, from 0.1 ms to a minute. Its name ends in `_seconds`.
     pub fn seconds(&mut self, name: &str, help: &str) -> Histogram {
         let metric = Histogram::new(exponential_buckets(0.000_1, 2.0, 20));
-        self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        self.describe(&format!("{name}_seconds"), help, Vec::new(), Histogram::TYPE);
+        self.exported.register_with_unit(name, help, Unit::Seconds, metric.clone());
         metric
     }
 
-    /// A metric for each set of labels.
-    pub fn family<S, M>(&mut self, name: &str, help: &str) -> Family<S, M>
+    /// A metric for each set of labels. `labels` are the fields of `S`.
+    pub fn family<S, M>(&mut self, name: &str, help: &str, labels: &[&'static str]) -> Family<S, M>
     where
         S: EncodeLabelSet + Clone + Eq + std::hash::Hash + fmt::Debug + Send + Sync + 'static,
         M: Metric + TypedMetric + Default,
     {
-        self.add(name, help, Family::default())
+        let labels = labels.iter().map(|label| (*label, &[][..])).collect();
+        self.add(name, help, labels, Family::default())
     }
 
     /// A metric for each variant of `L`, under the label `label`.
     pub fn by_label<L, M>(&mut self, name: &str, help: &str, label: &'static str) -> ByLabel<L, M>
     where
+        L: Label,
         M: Metric + TypedMetric + Default,
     {
-        ByLabel { family: self.family(name, help), name: label, labels: PhantomData }
+        let family = self.add(name, help, vec![(label, L::WORDS)], Family::default());
+        ByLabel { family, name: label, labels: PhantomData }
+    }
+
+    /// The metrics, in the order of their registration.
+    pub fn descriptions(&self) -> &[MetricDescription] {
+        &self.descriptions
     }
 
     /// The metrics in OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.0)
+        prometheus_client::encoding::text::encode(&mut text, &self.exported)
             .expect("writing to a string cannot fail: this is a bug");
         text
     }
 
-    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
-        self.0.register(name, help, metric.clone());
+    fn add<M>(&mut self, name: &str, help: &str, labels: LabelDescriptions, metric: M) -> M
+    where
+        M: Metric + TypedMetric + Clone,
+    {
+        self.describe(name, help, labels, M::TYPE);
+        self.exported.register(name, help, metric.clone());
         metric
+    }
+
+    fn describe(&mut self, name: &str, help: &str, labels: LabelDescriptions, kind: MetricType) {
+        let (kind, suffix) = match kind {
+            MetricType::Counter => ("counter", "_total"),
+            MetricType::Gauge => ("gauge", ""),
+            MetricType::Histogram => ("histogram", ""),
+            MetricType::Info => ("info", "_info"),
+            MetricType::Unknown => ("unknown", ""),
+        };
+        let name = format!("{PREFIX}_{name}{suffix}");
+        self.descriptions.push(MetricDescription { name, kind, labels, help: help.to_owned() });
     }
 }
 
@@ -163,5 +210,8 @@ mod tests {
         let text = registry.render();
         assert!(text.contains("likewise_turns_total{side=\"left\"} 2\n"), "{text}");
         assert!(!text.contains(Side::Right.as_str()), "{text}");
+        let description = &registry.descriptions()[0];
+        assert_eq!((description.name.as_str(), description.kind), ("likewise_turns_total", "counter"));
+        assert_eq!(description.labels, [("side", Side::WORDS)]);
     }
 }

@@ -7,7 +7,7 @@ use crate::cache::CacheMetrics;
 use crate::domain::TierName;
 use crate::embed::EmbedMetrics;
 use crate::http::{HttpMetrics, ServerMetrics};
-use crate::metrics::{ModuleMetrics, Registry};
+use crate::metrics::{MetricDescription, ModuleMetrics, Registry};
 use crate::search::SearchMetrics;
 use crate::service::answers::AnswerMetrics;
 use crate::service::collections::QueryMetrics;
@@ -55,6 +55,10 @@ impl AppMetrics {
             upstream: of_module(&mut registry),
             registry: Arc::new(registry),
         }
+    }
+
+    pub(super) fn descriptions(&self) -> Vec<MetricDescription> {
+        self.registry.descriptions().to_vec()
     }
 
     /// The metrics that the HTTP server counts and exports.

@@ -66,7 +66,7 @@ pub(super) struct RequestLabels {
 impl ModuleMetrics for HttpMetrics {
     fn register(registry: &mut Registry) -> HttpMetrics {
         HttpMetrics {
-            requests: registry.family("http_requests", "Answered HTTP requests"),
+            requests: registry.family("http_requests", "Answered HTTP requests", &["route", "status"]),
             request_seconds: registry.seconds("http_request", "Time to answer"),
             requests_in_flight: registry.gauge("http_requests_in_flight", "Requests being answered"),
             connections: registry.gauge("http_connections", "Open connections"),

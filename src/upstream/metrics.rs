@@ -21,7 +21,11 @@ impl ModuleMetrics for UpstreamMetrics {
     fn register(registry: &mut Registry) -> UpstreamMetrics {
         UpstreamMetrics {
             retries: registry.counter("upstream_retries", "Retries of requests"),
-            replies: registry.family("upstream_replies", "Attempts, by the status of the reply"),
+            replies: registry.family(
+                "upstream_replies",
+                "Attempts, by the status of the reply; 0 if there was none",
+                &["status"],
+            ),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use likewise::config::{Config, Overrides};
 
 mod commands;
+mod generated;
 mod links;
 mod tables;
 
