@@ -35,7 +35,7 @@ def masked(text):
 
 
 def test_programs_were_found():
-    assert len(PROGRAMS) >= 4
+    assert len(PROGRAMS) >= 8
 
 
 @pytest.mark.parametrize("program, shown", PROGRAMS)

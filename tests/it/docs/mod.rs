@@ -13,9 +13,11 @@ mod tables;
 /// The language of blocks that `commands` runs.
 const RUN: &str = "sh";
 /// The languages of blocks, and what becomes of them.
-const LANGUAGES: [(&str, &str); 6] = [
+const LANGUAGES: [(&str, &str); 8] = [
     (RUN, "run, and compared with the `text` behind it"),
     ("python", "run by `tests/python/test_docs.py`"),
+    ("python,no-run", "needs a package that is not installed beside the others"),
+    ("js", "run by `tests/node/docs.test.cjs`"),
     ("sh,no-run", "needs what a test has not: root, a secret, the network, a build, an hour"),
     ("text", "shown: what a command prints, a layout"),
     ("json", "parsed"),
