@@ -21,13 +21,12 @@ help: ## List the commands
 
 run: ## Set up everything and serve on 127.0.0.1:8420 (MODEL=DIRECTORY or OWNER/NAME, ARGS="...")
 	@scripts/setup.sh run
-	@model="$$(scripts/fetch_model.sh $(MODEL))"; \
-	cargo build --release --locked --bin likewise; \
-	exec "$$(scripts/target_dir.sh)/release/likewise" serve --model "$$model" $(ARGS)
+	@cargo build --release --locked --bin likewise; \
+	exec "$$(scripts/target_dir.sh)/release/likewise" serve $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 test: ## Set up everything and run all tests
 	@scripts/setup.sh test
-	@LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
+	@LIKEWISE_TEST_MODEL="$$(cargo run --locked --quiet -- fetch)" \
 	cargo test --locked --package likewise --package likewise-index --lib --bins --tests
 	@cargo test --locked --doc --quiet
 	@cargo test --locked --lib --features shuttle --quiet interleavings
@@ -49,7 +48,7 @@ bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk,
 	LIKEWISE_BENCH_CACHE="$$cache/bench" LIKEWISE_PEERS_PYTHON="$$cache/peers-venv/bin/python" \
 	LIKEWISE_LITELLM="$$cache/litellm-venv/bin/litellm" \
 	LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
-	LIKEWISE_TEST_MODEL="$$(scripts/fetch_model.sh)" \
+	LIKEWISE_TEST_MODEL="$$("$$(scripts/target_dir.sh)/release/likewise" fetch)" \
 	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
 
 soak: ## Search for five minutes while indexes come and go; send random mixed requests for an hour; load the memory tier for ten

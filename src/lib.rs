@@ -15,6 +15,7 @@ pub mod error;
 pub mod http;
 pub mod labels;
 pub mod metrics;
+pub mod model_fetch;
 pub mod pacing;
 mod raw_object;
 pub mod request_identity;

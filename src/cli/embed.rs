@@ -64,7 +64,7 @@ struct JsonLine {
 
 impl Embed {
     pub(super) async fn run(self) -> Result<()> {
-        let config = self.sources.load()?;
+        let config = self.sources.load().await?;
         let lines = self.read()?;
         let engine = Engine::build(&config).await?;
         let outcome = self.embed(&engine, &lines).await;

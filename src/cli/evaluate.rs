@@ -94,7 +94,7 @@ impl EvaluateSearch {
                 Error::new(Kind::InvalidInput, "no query is judged").with("file", search.qrels().display())
             );
         }
-        let engine = Engine::build(&search.sources.load()?).await?;
+        let engine = Engine::build(&search.sources.load().await?).await?;
         let name = format!("evaluate-{}", std::process::id());
         let outcome = evaluate(&engine.collections, &name, &corpus, &judged, &judgements).await;
         let dropped = engine.collections.drop_collection(&Principal::default(), &name).await;

@@ -140,7 +140,7 @@ impl EvaluateAnswers {
     pub(super) async fn run(self) -> Result<()> {
         self.validate()?;
         let texts = self.texts()?;
-        let mut config: Config = self.sources.load()?;
+        let mut config: Config = self.sources.load().await?;
         // The measured server writes to a temporary directory, so that no cached answer outlives the run.
         config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
         config.answers.normalize_questions = self.mode == Mode::Normalized;

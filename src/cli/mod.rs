@@ -6,11 +6,13 @@ mod embed;
 mod evaluate;
 mod evaluate_answers;
 mod export;
+mod fetch;
 mod file_kind;
 mod get;
 mod import;
 mod invalidate;
 mod json_lines;
+mod model;
 mod npy;
 mod put;
 mod serve;
@@ -42,6 +44,7 @@ enum Command {
     Serve(serve::Serve),
     /// Embed the lines of a file through the cache; JSON lines come out.
     Embed(embed::Embed),
+    Fetch(fetch::Fetch),
     Verify(verify::Verify),
     Get(get::Get),
     Put(put::PutFile),
@@ -70,6 +73,7 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
         Command::Embed(embed) => on_runtime(embed.run()).map(|()| ExitCode::SUCCESS),
+        Command::Fetch(fetch) => on_runtime(fetch.run()).map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),
         Command::Get(get) => on_runtime(get.run()).map(|()| ExitCode::SUCCESS),
         Command::Put(put) => on_runtime(put.run()).map(|()| ExitCode::SUCCESS),

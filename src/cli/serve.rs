@@ -8,6 +8,7 @@ use clap::Args;
 use likewise::config::Overrides;
 use likewise::error::Result;
 
+use super::model;
 use super::signals;
 use super::sources::Sources;
 use super::terminal;
@@ -28,9 +29,10 @@ impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         likewise::storage::files::restrict_new_files();
         let overrides = Overrides { listen: self.listen, upstream: self.upstream, ..Overrides::default() };
-        let config = self.sources.load_with(overrides)?;
+        let mut config = self.sources.load_with(overrides)?;
         let has_started = Arc::new(AtomicBool::new(false));
         let stops = signals::listen(Duration::from_secs(config.http.drain_seconds), &has_started)?;
+        model::resolve(&mut config).await?;
         let announce = |address, model: &str| {
             has_started.store(true, Ordering::Release);
             terminal::say(&format!(

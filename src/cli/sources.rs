@@ -6,6 +6,8 @@ use clap::Args;
 use likewise::config::{Config, Overrides};
 use likewise::error::Result;
 
+use super::model;
+
 /// Where the configuration comes from.
 #[derive(Debug, Args)]
 pub(super) struct Sources {
@@ -15,14 +17,18 @@ pub(super) struct Sources {
     /// Data directory; one process at a time.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Directory of the embedding model (sentence-transformers layout).
-    #[arg(long, value_name = "DIR")]
+    /// Embedding model: a directory in the layout of sentence-transformers, or a model of the Hugging Face hub as OWNER/NAME, which
+    /// is fetched once. By default all-MiniLM-L6-v2.
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
 }
 
 impl Sources {
-    pub(super) fn load(&self) -> Result<Config> {
-        self.load_with(Overrides::default())
+    /// With the model, which is fetched if need be.
+    pub(super) async fn load(&self) -> Result<Config> {
+        let mut config = self.load_with(Overrides::default())?;
+        model::resolve(&mut config).await?;
+        Ok(config)
     }
 
     /// With what the command says beside its sources.

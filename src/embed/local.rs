@@ -87,6 +87,14 @@ impl LocalEmbedder {
     }
 }
 
+/// Checks the small files of a model's directory: whether a model of its kind can be used. The weights need not be there yet.
+///
+/// # Errors
+/// `Model`, naming the file that is missing, malformed or needs an unsupported feature.
+pub fn check_model_dir(dir: &Path, name: &str) -> Result<()> {
+    ModelDir::read(dir, name).map(|_| ())
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs_err::read(path).map_err(|error| Error::new(Kind::Model, "cannot read the model").source(error))
 }

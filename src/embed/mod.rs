@@ -25,7 +25,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-pub use local::LocalEmbedder;
+pub use local::{LocalEmbedder, check_model_dir};
 pub use metrics::EmbedMetrics;
 pub use prompts::Prompts;
 pub use registry::ModelRegistry;

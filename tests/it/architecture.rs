@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules it may import besides itself.
-const MODULES: [(&str, &[&str]); 21] = [
+const MODULES: [(&str, &[&str]); 22] = [
     ("labels", &[]),
     ("error", &["labels"]),
     ("metrics", &["labels"]),
@@ -17,6 +17,7 @@ const MODULES: [(&str, &[&str]); 21] = [
     ("storage", &["domain", "error", "labels", "metrics", "sync"]),
     ("cache", &["storage", "domain", "error", "labels", "metrics", "sync"]),
     ("embed", &["domain", "error", "metrics", "pacing", "decompression", "sync"]),
+    ("model_fetch", &["embed", "error", "pacing"]),
     ("search", &["storage", "domain", "error", "labels", "metrics", "sync"]),
     ("request_identity", &["domain", "error"]),
     ("dialects", &["request_identity", "raw_object", "sse", "domain", "error", "labels"]),
@@ -78,19 +79,21 @@ const MODULES: [(&str, &[&str]); 21] = [
 ];
 
 /// Crates that only few files may name.
-const CRATE_USERS: [(&str, &[&str]); 13] = [
+const CRATE_USERS: [(&str, &[&str]); 15] = [
     ("axum", &["src/http/"]),
     ("hyper", &["src/http/"]),
     ("candle_core", &["src/embed/"]),
     ("candle_nn", &["src/embed/"]),
     ("tokenizers", &["src/embed/"]),
-    ("reqwest", &["src/embed/remote", "src/upstream/", "src/cli/"]),
+    ("reqwest", &["src/embed/remote", "src/upstream/", "src/model_fetch/", "src/cli/"]),
     ("memmap2", &["src/storage/files/mapped_file.rs"]),
     ("redb", &["src/storage/"]),
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),
     ("lru", &["src/cache/memory/"]),
     ("zstd", &["src/cache/compression.rs", "src/http/content_coding.rs", "src/decompression.rs"]),
     ("likewise_index", &["src/search/"]),
+    ("ring::digest", &["src/model_fetch/digest.rs"]),
+    ("zip", &["src/model_fetch/package.rs"]),
     ("arc_swap", &["src/search/", "src/dialects/parse_cache.rs"]),
 ];
 

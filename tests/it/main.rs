@@ -32,6 +32,7 @@ mod kill_documents;
 mod kill_objects;
 mod lifecycle;
 mod model;
+mod model_fetch;
 mod objects;
 mod objects_model;
 mod program;

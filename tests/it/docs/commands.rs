@@ -17,9 +17,8 @@ use crate::upstream::Upstream;
 /// The model that the pages ask for, and the address at which they find the server.
 const MODEL: &str = "all-MiniLM-L6-v2";
 const ADDRESS: &str = "http://127.0.0.1:8420";
-/// The program, and the default model, as the pages call them.
+/// The program, as the pages call it.
 const PROGRAM: &str = "target/release/likewise";
-const DEFAULT_MODEL: &str = "\"$(scripts/fetch_model.sh)\"";
 
 /// A line without the numbers that differ from run to run: those behind `=`, such as lifetimes and durations.
 fn masked(line: &str) -> String {
@@ -55,7 +54,6 @@ impl Reader {
         assert!(block.contains(ADDRESS) || block.contains(PROGRAM), "runs nothing of ours: {block}");
         let script =
             block.replace(ADDRESS, self.server.url()).replace(PROGRAM, env!("CARGO_BIN_EXE_likewise"));
-        let script = script.replace(DEFAULT_MODEL, &model::dir().to_string_lossy());
         let mut shell = shell(script, self.dir.path(), self.server.url());
         let output = tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();
         assert!(output.status.success(), "{block}: {}", String::from_utf8_lossy(&output.stderr));
@@ -67,6 +65,8 @@ fn shell(script: String, dir: &Path, url: &str) -> Command {
     let mut shell = Command::new("bash");
     shell.args(["-euc", &script]).stdin(Stdio::null()).current_dir(dir);
     shell.env("LIKEWISE_URL", url).env("no_proxy", "127.0.0.1");
+    // In place of the default model, which would be fetched.
+    shell.env("LIKEWISE__MODEL__DIR", model::dir());
     shell
 }
 
