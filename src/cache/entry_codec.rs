@@ -1,5 +1,5 @@
 //! The encoding of entries in tiers below memory: a head with everything but the value, then the value. Pure functions; the
-//! byte table is in `docs/store-format.md` and changes together with this file. Lengths and checksums are those of
+//! byte table is in `docs/internals/store-format.md` and changes together with this file. Lengths and checksums are those of
 //! [`Record`].
 
 use std::sync::Arc;

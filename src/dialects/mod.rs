@@ -30,7 +30,7 @@ use crate::sse::Event;
 
 /// One API of language models.
 pub trait Dialect: fmt::Debug + Send + Sync {
-    /// The byte that names the dialect in stored answers (`docs/store-format.md`). It never changes.
+    /// The byte that names the dialect in stored answers (`docs/internals/store-format.md`). It never changes.
     fn record_code(&self) -> u8;
 
     /// The path of the API at an upstream, below its base URL.

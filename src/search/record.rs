@@ -1,4 +1,4 @@
-//! A record of a collection's log: the changes of one commit. The byte table is in `docs/store-format.md` and changes
+//! A record of a collection's log: the changes of one commit. The byte table is in `docs/internals/store-format.md` and changes
 //! together with this file.
 
 use std::sync::Arc;

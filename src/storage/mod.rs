@@ -9,7 +9,7 @@
 //! promised; and a reader trusts no byte before the checksum, the segment's salt and the full key agree. So a crash can
 //! lose what was not acknowledged, but it cannot make a wrong value.
 //!
-//! `docs/store-format.md` shows every byte, `docs/durability.md` what survives which fault.
+//! `docs/internals/store-format.md` shows every byte, `docs/internals/durability.md` what survives which fault.
 
 pub(crate) mod codec;
 pub mod collections;

@@ -1,6 +1,6 @@
 //! The encoding of a stored answer: what a replay needs to know, the question, the answer.
 //!
-//! `docs/store-format.md` has the table. Little-endian; bytes of another version, or cut short, are not decoded.
+//! `docs/internals/store-format.md` has the table. Little-endian; bytes of another version, or cut short, are not decoded.
 
 use crate::domain::{Key, TokenUsage};
 

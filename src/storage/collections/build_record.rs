@@ -1,7 +1,7 @@
 //! What is known of the builds of a collection's index that did not end well, so that a start does not begin again what
 //! has failed before. Derived: a collection without the record, or with a damaged one, is whole.
 //!
-//! The byte table is in `docs/store-format.md` and changes together with this file.
+//! The byte table is in `docs/internals/store-format.md` and changes together with this file.
 
 use super::place::{BUILD, Place};
 use super::salt::Salt;

@@ -1,5 +1,5 @@
 //! A segment of rows: vectors that are scanned in place, and beside each the bytes of its document. Written once, whole;
-//! the byte table is in `docs/store-format.md` and changes together with this file.
+//! the byte table is in `docs/internals/store-format.md` and changes together with this file.
 
 use std::io;
 use std::path::Path;

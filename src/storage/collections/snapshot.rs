@@ -1,7 +1,7 @@
 //! Snapshots of a collection's index: a file that FAISS wrote, and a manifest that says what it is of. Both are derived: a
 //! collection without them, or with damaged ones, is whole.
 //!
-//! The byte table is in `docs/store-format.md` and changes together with this file.
+//! The byte table is in `docs/internals/store-format.md` and changes together with this file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! no flush for each write. So it may be older than the file after a loss of power, and never covers more than the
 //! file had. It fits into one sector, so a crash leaves one mark or another, never a mixture.
 //!
-//! The byte table is in `docs/store-format.md` and changes together with this file.
+//! The byte table is in `docs/internals/store-format.md` and changes together with this file.
 
 use std::io;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! The frame of an object's record: what the store reads of a head without knowing what else it says. The byte table is in
-//! `docs/store-format.md` and changes together with this file and `src/cache/entry_codec.rs`, which writes the rest.
+//! `docs/internals/store-format.md` and changes together with this file and `src/cache/entry_codec.rs`, which writes the rest.
 
 use std::ops::RangeInclusive;
 

@@ -3,7 +3,7 @@
 //!
 //! The copy is written whenever redb has flushed its file, and flushed itself only when the file is opened and when it is
 //! closed. It is used if it was closed, or if the machine has not been started since it was written: then the system
-//! has had all of it. It fits into one sector. The byte table is in `docs/store-format.md`.
+//! has had all of it. It fits into one sector. The byte table is in `docs/internals/store-format.md`.
 
 use std::io;
 use std::ops::Bound;

@@ -1,7 +1,7 @@
 //! A second copy of one table of the small records, as a log of its changes, in a file of its own.
 //!
 //! The one idea: a change is flushed here before it is committed there, so a copy that verifies lacks nothing that was
-//! acknowledged, and what was lost of the table is brought back from it. The byte table is in `docs/store-format.md`.
+//! acknowledged, and what was lost of the table is brought back from it. The byte table is in `docs/internals/store-format.md`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

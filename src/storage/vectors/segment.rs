@@ -1,5 +1,5 @@
 //! The bytes of a segment: a header page, then slots of one size. Pure functions; the byte tables are in
-//! `docs/store-format.md` and change together with this file.
+//! `docs/internals/store-format.md` and change together with this file.
 
 use std::sync::Arc;
 

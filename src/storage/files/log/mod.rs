@@ -2,7 +2,7 @@
 //!
 //! Records are appended and flushed; none is written twice. Beside the log lies the mark of its end, which says how much
 //! of it was acknowledged: what does not verify before that is damaged, and stays where it is; what lies behind it was
-//! being written when the process or the machine died. The byte tables are in `docs/store-format.md`.
+//! being written when the process or the machine died. The byte tables are in `docs/internals/store-format.md`.
 
 mod replay;
 
