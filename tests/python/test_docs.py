@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 ADDRESS = "http://127.0.0.1:8420"
@@ -44,3 +45,16 @@ def test_a_program_of_a_page_runs(program, shown, capsys):
     printed = iter(masked(capsys.readouterr().out))
     for line in masked(shown):
         assert line in printed, f"not printed: {line}"
+
+
+def test_alerts_are_rules_of_prometheus():
+    (group,) = yaml.safe_load((ROOT / "examples" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    assert len(group["rules"]) > 8
+    for rule in group["rules"]:
+        assert rule.keys() <= {"alert", "expr", "for", "annotations"} and rule["annotations"]["summary"]
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+def test_yaml_of_the_pages_is_read():
+    blocks = [text for page in pages() for language, text in BLOCK.findall(page.read_text(encoding="utf-8")) if language == "yaml"]
+    assert blocks and all(isinstance(yaml.safe_load(block), dict) for block in blocks)

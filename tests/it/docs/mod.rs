@@ -13,12 +13,16 @@ mod tables;
 /// The language of blocks that `commands` runs.
 const RUN: &str = "sh";
 /// The languages of blocks, and what becomes of them.
-const LANGUAGES: [(&str, &str); 8] = [
+const LANGUAGES: [(&str, &str); 12] = [
     (RUN, "run, and compared with the `text` behind it"),
     ("python", "run by `tests/python/test_docs.py`"),
     ("python,no-run", "needs a package that is not installed beside the others"),
     ("js", "run by `tests/node/docs.test.cjs`"),
     ("sh,no-run", "needs what a test has not: root, a secret, the network, a build, an hour"),
+    ("yaml", "parsed by `tests/python/test_docs.py`"),
+    ("nginx", "shown: a configuration of nginx"),
+    ("caddyfile", "shown: a configuration of Caddy"),
+    ("ini", "shown: a unit of systemd"),
     ("text", "shown: what a command prints, a layout"),
     ("json", "parsed"),
     ("toml", "parsed as a configuration"),
