@@ -8,11 +8,11 @@ use futures_util::future::BoxFuture;
 use super::blocking_readers::BlockingReaders;
 use super::metrics::{CacheMetrics, TierMetrics};
 use super::policy::Namespace;
-use super::tier::{Choice, Tier, TierStats};
+use super::tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 use super::{compression, entry_codec};
-use crate::domain::{Codec, Entry, Key, NamespaceId, TierName};
+use crate::domain::{Codec, Entry, EntryNames, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
-use crate::storage::objects::Record;
+use crate::storage::objects::{NamespaceCount, Record, ScannedObject};
 use crate::storage::{ObjectStore, VectorStore};
 
 impl TierMetrics {
@@ -120,6 +120,28 @@ impl Tier for VectorTier {
         })
     }
 
+    fn put_named<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        key: Key,
+        entry: Arc<Entry>,
+        _: &'a EntryNames,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.put_many(namespace, vec![(key, entry)])
+    }
+
+    fn scan(&self, _: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn named(&self, _: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceCount> {
+        Vec::new()
+    }
+
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             keys.iter().for_each(|key| _ = self.store.remove(key));
@@ -184,6 +206,17 @@ fn encoded(key: &Key, entry: &Entry) -> Result<Record> {
     })
 }
 
+/// `None` if a newer program has encoded the head.
+fn scanned(object: ScannedObject) -> Option<ScannedEntry> {
+    let ScannedObject { position, names, head, value_bytes } = object;
+    Some(ScannedEntry { position, names, meta: entry_codec::decode_head(&head)?, value_bytes })
+}
+
+/// A reader whose thread has ended.
+fn reader_stopped() -> Error {
+    Error::new(Kind::Unavailable, "cannot read the disk: its readers have stopped")
+}
+
 fn decoded(key: &Key, record: &Record) -> Result<Entry> {
     entry_codec::decode(record).ok_or_else(|| {
         Error::new(Kind::Corrupt, "cannot decode the record of an object").with("key", format!("{key:?}"))
@@ -233,6 +266,46 @@ impl Tier for ObjectTier {
         })
     }
 
+    fn put_named<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        key: Key,
+        entry: Arc<Entry>,
+        names: &'a EntryNames,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let put = async {
+                let record = encoded(&key, &compression::compress(&namespace.policy, &entry))?;
+                self.store.put_named(key, record, names).await
+            };
+            put.await.inspect_err(|_| _ = self.metrics.errors.inc())
+        })
+    }
+
+    fn scan(&self, request: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
+        Box::pin(async move {
+            let store = Arc::clone(&self.store);
+            let read = move || {
+                let part = store.scan(&request.scope, request.after, request.records)?;
+                let entries = part.objects.into_iter().filter_map(scanned).collect();
+                Ok(Some(EntryScan { entries, records: part.records, last: part.last }))
+            };
+            self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
+        })
+    }
+
+    fn named(&self, key: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
+        Box::pin(async move {
+            let store = Arc::clone(&self.store);
+            let read = move || Ok(store.named(&key)?.and_then(scanned));
+            self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
+        })
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceCount> {
+        self.store.namespaces()
+    }
+
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
         Box::pin(
             async move { self.store.remove_many(&keys).await.inspect_err(|_| _ = self.metrics.errors.inc()) },
@@ -250,14 +323,25 @@ impl Tier for ObjectTier {
 
     fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(async move {
-            let store = Arc::clone(&self.store);
-            let counted = self
-                .readers
-                .run(move || {
-                    store.count(&|head| entry_codec::decode_head(head).is_some_and(|meta| choice(&meta)))
-                })
-                .await;
-            counted.unwrap_or(Ok(0)).map(Some)
+            let (mut count, mut after) = (0, None);
+            loop {
+                // A part at a time, so that lookups come in between.
+                let (store, choice) = (Arc::clone(&self.store), Arc::clone(&choice));
+                let read = move || {
+                    let mut chosen = 0;
+                    let is_chosen = |meta| choice(&meta);
+                    let last = store.visit_heads(after, &mut |head| {
+                        chosen += u64::from(entry_codec::decode_head(head).is_some_and(is_chosen));
+                    })?;
+                    Ok((chosen, last))
+                };
+                let part = self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))?;
+                count += part.0;
+                after = part.1;
+                if after.is_none() {
+                    return Ok(Some(count));
+                }
+            }
         })
     }
 

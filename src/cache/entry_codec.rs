@@ -9,14 +9,13 @@ use crate::domain::{
 };
 use crate::storage::codec::{codec_number, codec_of};
 use crate::storage::le_bytes::{array_at, u16_at, u32_at, u64_at};
-use crate::storage::objects::{HEAD_FIXED_BYTES, Record, TAG_BYTES};
+use crate::storage::objects::{FLAG_OTHER_TENANT, HEAD_FIXED_BYTES, Record, TAG_BYTES};
 
 /// The version of heads that is written where the bytes of the object are as they are.
 const VERSION: u8 = 1;
 /// The version of heads that name a content coding: a program that knows only version 1 would serve the bytes without it.
 const VERSION_CODED: u8 = 2;
 const FLAG_TRUNCATED: u8 = 1;
-const FLAG_OTHER_TENANT: u8 = 2;
 
 /// The record of an entry; `None` if a count does not fit into its field.
 pub fn encode(key: &Key, entry: &Entry) -> Option<Record> {

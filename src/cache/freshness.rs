@@ -55,6 +55,11 @@ impl Freshness {
         }
     }
 
+    /// Whether the entry was invalidated, and may not be served stale either.
+    pub fn is_revoked(&self, meta: &EntryMeta) -> bool {
+        self.tokens.standing(meta) == Standing::Revoked
+    }
+
     /// Whether an entry of a namespace with this policy may be served now. An entry whose end lies further off than any
     /// that could be given it now was stored, or its end moved, while the clock was ahead: how old it is is not known.
     pub fn judge_within(&self, meta: &EntryMeta, policy: &Policy) -> Verdict {

@@ -25,6 +25,7 @@ mod tiers;
 
 use std::sync::Arc;
 
+pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
 pub use invalidation_tokens::{
@@ -39,10 +40,10 @@ pub use policy::{
 };
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::{KeyGuard, StripedLocks};
-pub use tier::{Choice, Tier, TierStats};
+pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 pub use tiers::Tiers;
 
-use crate::domain::{Entry, EntryMeta, Key, NamespaceId, TierName};
+use crate::domain::{Entry, EntryMeta, EntryNames, Key, NamespaceId, TierName};
 use crate::error::Result;
 
 /// An entry with the tier that held it, and what may be done with it.
@@ -136,6 +137,61 @@ impl Cache {
             entries.into_iter().for_each(|(key, entry)| self.memory.put(key, entry));
         }
         Ok(())
+    }
+
+    /// Stores an entry with the names by which it is listed. Otherwise as [`Cache::put_many`], which leaves the names of an entry
+    /// as they are.
+    ///
+    /// # Errors
+    /// As [`Cache::put_many`].
+    pub async fn put_named(
+        &self,
+        namespace: &Namespace,
+        key: Key,
+        entry: Arc<Entry>,
+        names: &EntryNames,
+    ) -> Result<()> {
+        for tier in self.below_for(namespace) {
+            if let Err(error) = tier.put_named(namespace, key, Arc::clone(&entry), names).await {
+                self.memory.remove(&key);
+                return Err(error);
+            }
+        }
+        if namespace.policy.uses(TierName::Memory) {
+            self.memory.put(key, entry);
+        }
+        Ok(())
+    }
+
+    /// Reads a part of a scan over the entries of the first tier that stores names. `None` without such a tier.
+    ///
+    /// # Errors
+    /// As [`Tier::scan`].
+    pub async fn scan(&self, request: ScanRequest) -> Result<Option<EntryScan>> {
+        for tier in &self.below {
+            if let Some(scan) = tier.scan(request).await? {
+                return Ok(Some(scan));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry of a key as a scan meets it.
+    ///
+    /// # Errors
+    /// As [`Tier::scan`].
+    pub async fn named(&self, key: Key) -> Result<Option<ScannedEntry>> {
+        for tier in &self.below {
+            if let Some(entry) = tier.named(key).await? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The namespaces that have entries below memory, in no order.
+    pub fn namespaces_below(&self) -> Vec<NamespaceCount> {
+        self.below.iter().flat_map(|tier| tier.namespaces()).collect()
     }
 
     /// Keeps an entry in memory only. Never blocks; costs one lock of a shard.

@@ -253,6 +253,17 @@ impl Namespaces {
         Ok(Namespace { name, id, policy: Arc::clone(policy) })
     }
 
+    /// The names of the namespaces that have a policy of their own, in no order, with their aliases.
+    pub fn declared(&self) -> impl Iterator<Item = (Arc<str>, Vec<String>)> {
+        self.known.keys().map(|name| {
+            let is_own = |alias: &(&String, &Arc<str>)| alias.1 == name;
+            let mut aliases: Vec<String> =
+                self.aliases.iter().filter(is_own).map(|(alias, _)| alias.clone()).collect();
+            aliases.sort();
+            (Arc::clone(name), aliases)
+        })
+    }
+
     /// The namespace of embeddings that a request names; one without a policy of its own is kept as embeddings are.
     ///
     /// # Errors

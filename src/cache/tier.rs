@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::policy::Namespace;
-use crate::domain::{Entry, EntryMeta, Key, NamespaceId, TierName};
+use crate::domain::{Entry, EntryMeta, EntryNames, Key, NamespaceId, TierName};
 use crate::error::Result;
+use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 use futures_util::future::BoxFuture;
 
 /// Numbers of one tier, read at one moment.
@@ -18,6 +19,41 @@ pub struct TierStats {
     pub bytes_max: u64,
     /// Whether the tier takes part; a tier that failed for good is off.
     pub is_on: bool,
+}
+
+/// An entry as a scan meets it: everything but its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScannedEntry {
+    /// Where it stands in the order of scans.
+    pub position: Position,
+    /// Its names.
+    pub names: EntryNames,
+    /// Its metadata.
+    pub meta: EntryMeta,
+    /// Length of its value as stored.
+    pub value_bytes: u32,
+}
+
+/// A part of a scan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EntryScan {
+    /// The entries of the part.
+    pub entries: Vec<ScannedEntry>,
+    /// Records that were read for it.
+    pub records: usize,
+    /// The last position of the part. `None` if the scan is at its end.
+    pub last: Option<Position>,
+}
+
+/// Which part of a scan is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanRequest {
+    /// Which entries are scanned.
+    pub scope: ScanScope,
+    /// Behind which position the part begins.
+    pub after: Option<Position>,
+    /// How many records are read.
+    pub records: usize,
 }
 
 /// Chooses entries by their metadata.
@@ -46,6 +82,33 @@ pub trait Tier: Send + Sync {
         namespace: &'a Namespace,
         entries: Vec<(Key, Arc<Entry>)>,
     ) -> BoxFuture<'a, Result<()>>;
+
+    /// Stores an entry with the names by which it is listed. [`Tier::put_many`] leaves the names of an entry as they are.
+    ///
+    /// # Errors
+    /// As [`Tier::put_many`].
+    fn put_named<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        key: Key,
+        entry: Arc<Entry>,
+        names: &'a EntryNames,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Reads a part of a scan over the entries that have names. `None` if the tier does not store names.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` if the tier cannot be read; `Unavailable` once it is off.
+    fn scan(&self, request: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>>;
+
+    /// The entry of a key as a scan meets it. `None` if the tier does not store names.
+    ///
+    /// # Errors
+    /// As [`Tier::scan`].
+    fn named(&self, key: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>>;
+
+    /// The namespaces that have entries, in no order; none if the tier does not store namespaces.
+    fn namespaces(&self) -> Vec<NamespaceCount>;
 
     /// Forgets entries.
     ///

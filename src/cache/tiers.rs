@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Cache, Choice, MemoryTier, TierStats};
-use crate::domain::TierName;
+use super::{Cache, Choice, EntryScan, MemoryTier, ScanRequest, ScannedEntry, TierStats};
+use crate::domain::{Key, TierName};
 use crate::error::Result;
+use crate::storage::objects::NamespaceCount;
 
 /// The memory tier, which all kinds share, and the caches of each kind. Shared by `Arc`.
 pub struct Tiers {
@@ -55,6 +56,37 @@ impl Tiers {
             unknown += of_those;
         }
         Ok((chosen, unknown))
+    }
+
+    /// Reads a part of a scan over the first tier that stores names. `None` without such a tier.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` if the tier cannot be read; `Unavailable` once it is off.
+    pub async fn scan(&self, request: ScanRequest) -> Result<Option<EntryScan>> {
+        for cache in &self.caches {
+            if let Some(scan) = cache.scan(request).await? {
+                return Ok(Some(scan));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry of a key as a scan meets it.
+    ///
+    /// # Errors
+    /// As [`Tiers::scan`].
+    pub async fn named(&self, key: Key) -> Result<Option<ScannedEntry>> {
+        for cache in &self.caches {
+            if let Some(entry) = cache.named(key).await? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The namespaces that have entries below memory, in no order.
+    pub fn namespaces_below(&self) -> Vec<NamespaceCount> {
+        self.caches.iter().flat_map(|cache| cache.namespaces_below()).collect()
     }
 
     /// Makes everything that was stored survive a loss of power.

@@ -7,6 +7,7 @@ mod clock;
 mod credential;
 mod embedding;
 mod entry;
+mod entry_names;
 mod key;
 mod lookup_outcome;
 mod namespace_id;
@@ -19,6 +20,7 @@ pub use clock::{CLOCK_STEP_SECONDS_MAX, Clock, ManualClock, SystemClock, UnixSec
 pub use credential::{Credential, KeyHeader, is_credential};
 pub use embedding::{Embedding, InputType, is_usable};
 pub use entry::{Codec, ContentCoding, Entry, EntryMeta};
+pub use entry_names::EntryNames;
 pub use key::{ByPrefix, Fingerprint, Key, KeyHasher};
 pub use lookup_outcome::LookupOutcome;
 pub use namespace_id::NamespaceId;

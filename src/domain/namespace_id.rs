@@ -10,7 +10,7 @@ const TENANT_BITS: u64 = !0 << 24;
 /// One of the default tenant is the 64 bits of its [`InvalidationId`], as it was before there were other tenants. One of another
 /// tenant is 40 bits of the tenant's invalidation id and 24 bits of its own. Packed: with more than these nine bytes the entries
 /// in memory would be of the next size class of the allocator.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(Rust, packed)]
 pub struct NamespaceId {
     invalidation_id: InvalidationId,

@@ -3,18 +3,21 @@
 
 use std::ops::RangeInclusive;
 
-use crate::domain::{Key, UnixSeconds};
-use crate::storage::le_bytes::{u16_at, u32_at};
+use crate::domain::{InvalidationId, Key, NamespaceId, UnixSeconds};
+use crate::storage::le_bytes::{u16_at, u32_at, u64_at};
 
 /// Length of a head without tags, content type and checksum.
 pub const HEAD_FIXED_BYTES: usize = 72;
 /// Length of a tag in a head.
 pub const TAG_BYTES: usize = 16;
+/// The bit of the flags of a head whose namespace is of another tenant than the default one.
+pub const FLAG_OTHER_TENANT: u8 = 2;
 
 /// The versions of heads that this program reads.
 const VERSIONS: RangeInclusive<u8> = 1..=2;
 const VALUE_BYTES_AT: usize = 28;
 const VALUE_CHECKSUM_AT: usize = 32;
+const NAMESPACE_AT: usize = 40;
 
 /// What a head says of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub struct RecordFrame {
     pub created: UnixSeconds,
     /// From here on no client is served it.
     pub end: UnixSeconds,
+    /// The namespace.
+    pub namespace: NamespaceId,
     /// Length of the head.
     pub head_bytes: usize,
     /// Length of the value.
@@ -45,6 +50,10 @@ impl RecordFrame {
         Some(RecordFrame {
             created: UnixSeconds(u32_at(bytes, 4)?),
             end: UnixSeconds(u32_at(bytes, 16)?),
+            namespace: NamespaceId::from_parts(
+                InvalidationId(u64_at(bytes, NAMESPACE_AT)?),
+                bytes.get(2)? & FLAG_OTHER_TENANT != 0,
+            ),
             head_bytes: end + 4,
             value_bytes: u32_at(bytes, VALUE_BYTES_AT)?,
             value_checksum: u32_at(bytes, VALUE_CHECKSUM_AT)?,

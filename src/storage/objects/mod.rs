@@ -2,20 +2,27 @@
 //! store reads the frame only.
 //!
 //! Each object is one record, head and value together, and its head once more in a table of heads, which is what is
-//! read when the store opens and when entries are counted. Both are written in one transaction.
+//! read when the store opens and when entries are counted. Its names, if it has some, are in a third table, which is in the
+//! order of namespaces. All are written in one transaction.
 
 mod frame;
 mod index;
+mod names;
+mod namespace_counts;
+mod scan;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-pub use frame::{HEAD_FIXED_BYTES, Record, RecordFrame, TAG_BYTES};
+pub use frame::{FLAG_OTHER_TENANT, HEAD_FIXED_BYTES, Record, RecordFrame, TAG_BYTES};
+pub use names::{Position, ScanScope, decode as decode_names};
+pub use namespace_counts::NamespaceCount;
+pub use scan::{ScanPart, ScannedObject};
 
-use self::index::{Index, Row};
-use crate::domain::{Clock, Key, UnixSeconds};
+use self::index::{Index, Removed, Row};
+use crate::domain::{Clock, EntryNames, Key, NamespaceId, UnixSeconds};
 use crate::error::{Error, Kind, Result};
 use crate::storage::metrics::StorageMetrics;
 use crate::storage::records::{Change, Records};
@@ -25,6 +32,8 @@ use crate::sync::lock;
 pub(super) const OBJECTS: &str = "objects";
 /// The table of heads.
 pub(super) const HEADS: &str = "object_heads";
+/// The table of names.
+pub(super) const NAMES: &str = "object_names";
 
 /// Heads read at a time.
 const CHUNK: usize = 4096;
@@ -32,6 +41,8 @@ const CHUNK: usize = 4096;
 const SWEPT_PER_PUT: usize = 8;
 /// What a record takes besides head and value: both keys and both rows of the tables.
 const OVERHEAD_BYTES: usize = 128;
+/// What names take besides their bytes: their key and their row of the table.
+const NAMES_OVERHEAD_BYTES: usize = 64;
 /// An object that would fill more than this share of the budget is refused: it would push out many for one.
 const BUDGET_SHARE: u64 = 8;
 
@@ -77,7 +88,7 @@ impl ObjectStore {
     ///
     /// Errors: `Io`, `Corrupt`. A head that does not verify is no error: its object is a miss and goes first.
     ///
-    /// Cost: reads every head.
+    /// Cost: reads every head and the lengths of all names.
     pub fn open(
         records: Arc<Records>,
         options: &Options,
@@ -92,6 +103,7 @@ impl ObjectStore {
             index.put(row_of(key, frame.as_ref()));
         })?;
         metrics.corrupt_slots.inc_by(bad);
+        enter_names(&records, &mut index)?;
         Ok(ObjectStore {
             records,
             index: Mutex::new(index),
@@ -142,13 +154,35 @@ impl ObjectStore {
     ///
     /// Cancel safety: dropping the future before it has room in the queue changes nothing; after that, everything.
     pub async fn put_many(&self, records: Vec<(Key, Record)>) -> Result<()> {
+        self.write(records, None).await
+    }
+
+    /// Writes one object and its names. Otherwise as [`ObjectStore::put_many`], which leaves the names of an object as they are.
+    pub async fn put_named(&self, key: Key, record: Record, names: &EntryNames) -> Result<()> {
+        let position = Position::of(record.frame().namespace, &key);
+        let names = names::encode(&position, names).ok_or_else(|| {
+            Error::new(Kind::TooLarge, "cannot store an object with a longer name than a record has room for")
+        })?;
+        self.write(vec![(key, record)], Some((position, names))).await
+    }
+
+    async fn write(&self, records: Vec<(Key, Record)>, names: Option<(Position, Vec<u8>)>) -> Result<()> {
         self.check_is_on()?;
         let rows = records.iter().map(|(key, record)| self.row(key, record)).collect::<Result<Vec<Row>>>()?;
-        let room = self.records.reserve(rows.iter().map(|row| row.bytes as usize).sum()).await?;
+        let names_bytes = names.as_ref().map_or(0, |(_, names)| names.len() + NAMES_OVERHEAD_BYTES);
+        let bytes = rows.iter().map(|row| row.bytes as usize).sum::<usize>() + names_bytes;
+        let room = self.records.reserve(bytes).await?;
         let pending = {
             let mut index = lock(&self.index);
+            rows.iter().for_each(|row| index.put(*row));
+            if let Some((position, names)) = &names {
+                index.put_names(&position.key(), position.namespace(), names_taken(names.len()));
+            }
             let gone = self.make_room(&mut index, &rows);
             let mut changes: Vec<Change> = gone.iter().flat_map(deletions).collect();
+            if let Some((position, names)) = names {
+                changes.push(Change::put(NAMES, position.as_bytes().to_vec(), names));
+            }
             for (key, record) in records {
                 changes.push(Change::put(HEADS, key.0, record.head().to_vec()));
                 changes.push(Change::put(OBJECTS, key.0, record.into_bytes()));
@@ -167,8 +201,8 @@ impl ObjectStore {
         let room = self.records.reserve(keys.len() * OVERHEAD_BYTES).await?;
         let pending = {
             let mut index = lock(&self.index);
-            let known = keys.iter().filter(|key| index.remove(key).is_some());
-            let changes: Vec<Change> = known.flat_map(deletions).collect();
+            let removed = keys.iter().filter_map(|key| index.remove(key));
+            let changes: Vec<Change> = removed.flat_map(|removed| deletions(&removed)).collect();
             if changes.is_empty() {
                 return Ok(());
             }
@@ -177,17 +211,23 @@ impl ObjectStore {
         self.settle(pending?.durable().await)
     }
 
-    /// How many objects have a head that `is_wanted`, among those that verify. Blocks.
+    /// Visits the heads that verify, of the next objects behind `after` in the order of their keys. Returns the last key, or `None`
+    /// at the end. Blocks.
     ///
     /// Errors: `Io`, `Corrupt`.
     ///
-    /// Cost: reads every head.
-    pub fn count(&self, is_wanted: &dyn Fn(&[u8]) -> bool) -> Result<u64> {
-        let mut count = 0;
-        each_head(&self.records, |key, head| {
-            count += u64::from(RecordFrame::read(&key, head).is_some() && is_wanted(head));
-        })?;
-        Ok(count)
+    /// Cost: reads 4096 heads.
+    pub fn visit_heads(&self, after: Option<Key>, visit: &mut dyn FnMut(&[u8])) -> Result<Option<Key>> {
+        chunk_of_heads(&self.records, after, |key, head| {
+            if RecordFrame::read(&key, head).is_some() {
+                visit(head);
+            }
+        })
+    }
+
+    /// The namespaces that have objects, in no order. Looks into memory only.
+    pub fn namespaces(&self) -> Vec<NamespaceCount> {
+        lock(&self.index).namespaces().all().copied().collect()
     }
 
     /// Whether the store takes part. A failed write turns it off until it is opened again, because what the disk holds
@@ -222,17 +262,16 @@ impl ObjectStore {
         .with("budget", self.bytes_max))
     }
 
-    /// Enters rows into the table and returns the keys that had to go for them.
-    fn make_room(&self, index: &mut Index, rows: &[Row]) -> Vec<Key> {
-        rows.iter().for_each(|row| index.put(*row));
+    /// Removes objects for which there is no room beside `rows`, and some that have ended.
+    fn make_room(&self, index: &mut Index, rows: &[Row]) -> Vec<Removed> {
         let spared: Vec<Key> = rows.iter().map(|row| row.key).collect();
         let now = self.clock.now();
         let mut gone = index.take_ended(SWEPT_PER_PUT * rows.len(), now, &spared);
         while index.bytes() > self.bytes_max
-            && let Some(key) = index.take_one(now, &spared)
+            && let Some(removed) = index.take_one(now, &spared)
         {
             self.metrics.evictions.inc();
-            gone.push(key);
+            gone.push(removed);
         }
         gone
     }
@@ -247,9 +286,16 @@ impl ObjectStore {
     }
 }
 
-/// Deletes an object and its head.
-fn deletions(key: &Key) -> [Change; 2] {
-    [HEADS, OBJECTS].map(|table| Change::delete(table, key.0))
+/// Deletes an object, its head and its names.
+fn deletions(removed: &Removed) -> impl Iterator<Item = Change> + use<> {
+    let Removed { key, namespace, has_names } = *removed;
+    let names = has_names.then(|| Change::delete(NAMES, Position::of(namespace, &key).as_bytes()));
+    [HEADS, OBJECTS].into_iter().map(move |table| Change::delete(table, key.0)).chain(names)
+}
+
+/// What names take of the budget.
+fn names_taken(bytes: usize) -> u16 {
+    u16::try_from(bytes + NAMES_OVERHEAD_BYTES).unwrap_or(u16::MAX)
 }
 
 /// What an object takes of the budget: its head lies in both tables.
@@ -265,24 +311,64 @@ fn row_of(key: Key, frame: Option<&RecordFrame>) -> Row {
             created: frame.created,
             end: frame.end,
             bytes: bytes_taken(frame.head_bytes, frame.value_bytes as usize),
+            namespace: frame.namespace,
         },
-        None => Row { key, created: UnixSeconds(0), end: UnixSeconds(0), bytes: bytes_taken(0, 0) },
+        None => Row {
+            key,
+            created: UnixSeconds(0),
+            end: UnixSeconds(0),
+            bytes: bytes_taken(0, 0),
+            namespace: NamespaceId::default(),
+        },
     }
 }
 
 /// Visits every head, in chunks, so that no long read holds back what writers free.
 fn each_head(records: &Records, mut visit: impl FnMut(Key, &[u8])) -> Result<()> {
+    let mut after = None;
+    loop {
+        after = chunk_of_heads(records, after, &mut visit)?;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Visits a chunk of heads behind `after`. Returns the last key, or `None` at the end.
+fn chunk_of_heads(
+    records: &Records,
+    after: Option<Key>,
+    mut visit: impl FnMut(Key, &[u8]),
+) -> Result<Option<Key>> {
+    let from = after.map_or_else(Vec::new, |Key(key)| [&key[..], &[0]].concat());
+    let chunk = records.range(HEADS, &from, CHUNK)?;
+    let mut last = None;
+    for (key, head) in &chunk {
+        // A key of another length was written by no version of this program.
+        if let Ok(key) = <[u8; 32]>::try_from(key.as_slice()) {
+            visit(Key(key), head);
+            last = Some(Key(key));
+        }
+    }
+    Ok(last)
+}
+
+/// Enters what names take. Those of no object were left by a program that knows of no names: they are removed.
+fn enter_names(records: &Records, index: &mut Index) -> Result<()> {
     let mut from = Vec::new();
     loop {
-        let chunk = records.range(HEADS, &from, CHUNK)?;
+        let chunk = records.range_lengths(NAMES, &from, CHUNK)?;
         let Some((last, _)) = chunk.last() else { return Ok(()) };
         from.clone_from(last);
         from.push(0);
-        for (key, head) in &chunk {
-            // A key of another length was written by no version of this program.
-            if let Ok(key) = <[u8; 32]>::try_from(key.as_slice()) {
-                visit(Key(key), head);
+        let mut orphans = Vec::new();
+        for (key, bytes) in chunk {
+            let is_entered = Position::from_bytes(&key)
+                .is_some_and(|at| index.put_names(&at.key(), at.namespace(), names_taken(bytes)));
+            if !is_entered {
+                orphans.push(Change::delete(NAMES, key));
             }
         }
+        records.submit_now(orphans)?;
     }
 }

@@ -45,6 +45,9 @@ const QUEUE_BYTES_MAX: u32 = 64 << 20;
 /// What redb may keep of its pages in memory.
 const CACHE_BYTES: usize = 16 << 20;
 
+/// A table as transactions that read see it.
+type BytesTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// Room in the queue of changes, given back when they are made.
 #[derive(Debug)]
 pub struct Room(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
@@ -63,6 +66,17 @@ impl Pending {
     pub async fn durable(self) -> Result<()> {
         self.0.await.unwrap_or_else(|_| Err(stopped()))
     }
+}
+
+/// A record with the record of another table that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinedRecord {
+    /// The key of the record.
+    pub key: Vec<u8>,
+    /// The record.
+    pub value: Vec<u8>,
+    /// The record of the other table, if there is one.
+    pub joined: Option<Vec<u8>>,
 }
 
 /// Small records on disk. Reading is done by the caller's thread, all writing by one thread that the store owns.
@@ -150,6 +164,21 @@ impl Records {
         Ok(Pending(outcome))
     }
 
+    /// As [`Records::submit`], for changes that may be lost: there are none if the queue is full.
+    ///
+    /// Errors: `Unavailable` once the records are closed.
+    pub fn submit_now(&self, changes: Vec<Change>) -> Result<()> {
+        let bytes = changes.iter().map(Change::bytes).sum::<usize>();
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES_MAX);
+        if !changes.is_empty()
+            && let Ok(room) = self.room.clone().try_acquire_many_owned(permits)
+        {
+            // They are made also if no caller waits.
+            let _ = self.submit(Room(room), changes)?;
+        }
+        Ok(())
+    }
+
     /// Puts one record. Otherwise as [`Records::write`].
     pub async fn put(&self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
         self.write(vec![Change::put(table, key, value.into())]).await
@@ -186,6 +215,49 @@ impl Records {
         Ok(found.unwrap_or_default())
     }
 
+    /// As [`Records::range`], each record with that of the table `joined` whose key is `key_of` its key, in one consistent view.
+    /// Blocks.
+    ///
+    /// Errors: `Io`, `Corrupt`.
+    pub fn range_joined(
+        &self,
+        table: &str,
+        from: &[u8],
+        limit: usize,
+        joined: &str,
+        key_of: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Result<Vec<JoinedRecord>> {
+        let found = self.read_both(table, joined, |table, joined| {
+            let mut records = Vec::new();
+            for record in table.range(from..)?.take(limit) {
+                let (key, value) = record?;
+                let joined = joined.get(key_of(key.value()).as_slice())?;
+                records.push(JoinedRecord {
+                    key: key.value().to_vec(),
+                    value: value.value().to_vec(),
+                    joined: joined.map(|value| value.value().to_vec()),
+                });
+            }
+            Ok(records)
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// As [`Records::range`], with the lengths of the values instead of the values.
+    ///
+    /// Errors: `Io`, `Corrupt`.
+    pub fn range_lengths(&self, table: &str, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, usize)>> {
+        let found = self.read(table, |table| {
+            let mut records = Vec::new();
+            for record in table.range(from..)?.take(limit) {
+                let (key, value) = record?;
+                records.push((key.value().to_vec(), value.value().len()));
+            }
+            Ok(records)
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
     /// Writes what is queued and ends the writer's thread. Blocks. Later writes are refused.
     pub fn shutdown(&self) {
         lock(&self.queue).take();
@@ -200,7 +272,7 @@ impl Records {
     fn read<T>(
         &self,
         table: &str,
-        read: impl FnOnce(&redb::ReadOnlyTable<&[u8], &[u8]>) -> Result<T, redb::StorageError>,
+        read: impl FnOnce(&BytesTable) -> Result<T, redb::StorageError>,
     ) -> Result<Option<T>> {
         let attempt = || -> Result<Option<T>, redb::Error> {
             let transaction = self.database.begin_read()?;
@@ -208,6 +280,29 @@ impl Records {
                 Ok(table) => Ok(Some(read(&table)?)),
                 Err(TableError::TableDoesNotExist(_)) => Ok(None),
                 Err(error) => Err(error.into()),
+            }
+        };
+        guarded(attempt)
+            .map_err(|error| failed("cannot read a record", &self.path, error).with("table", table))
+    }
+
+    /// Reads from two tables in one consistent view; `None` if one of them does not exist.
+    fn read_both<T>(
+        &self,
+        table: &str,
+        other: &str,
+        read: impl FnOnce(&BytesTable, &BytesTable) -> Result<T, redb::StorageError>,
+    ) -> Result<Option<T>> {
+        let attempt = || -> Result<Option<T>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let open = |name| match transaction.open_table(definition(name)) {
+                Ok(table) => Ok(Some(table)),
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match (open(table)?, open(other)?) {
+                (Some(table), Some(other)) => Ok(Some(read(&table, &other)?)),
+                (None, _) | (_, None) => Ok(None),
             }
         };
         guarded(attempt)

@@ -59,7 +59,14 @@ fn meta(store: &ObjectStore, n: u64) -> Option<EntryMeta> {
 }
 
 fn count(store: &ObjectStore, is_wanted: impl Fn(&EntryMeta) -> bool) -> u64 {
-    store.count(&|head| is_wanted(&entry_codec::decode_head(head).unwrap())).unwrap()
+    let (mut count, mut after) = (0, None);
+    loop {
+        let mut visit = |head: &[u8]| count += u64::from(is_wanted(&entry_codec::decode_head(head).unwrap()));
+        after = store.visit_heads(after, &mut visit).unwrap();
+        if after.is_none() {
+            return count;
+        }
+    }
 }
 
 #[test]
