@@ -102,6 +102,7 @@ async fn invalidations() {
         for n in 0..ENTRIES {
             let address = objects.address(&principal, "bench", &n.to_string()).expect("an address");
             let draft = ObjectDraft {
+                key: n.to_string(),
                 stamp: objects.stamp(),
                 value: format!("{round} {n}").into(),
                 content_type: "text/plain".into(),

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{self, Readiness, RouterParts, Server, State};
 use crate::metrics::MetricDescription;
 use crate::search::{Catalog, Program};
-use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Upstream};
@@ -40,6 +40,8 @@ pub struct Engine {
     pub answers: Arc<Answers>,
     /// Invalidates entries.
     pub invalidation: Arc<Invalidation>,
+    /// Lists what is cached.
+    pub listing: Arc<Listing>,
     origin: Arc<dyn Origin>,
     tiers: Arc<Tiers>,
     /// The embedding models.
@@ -153,6 +155,11 @@ impl Engine {
             config.collections.clone(),
             Arc::clone(&metrics.queries),
         ));
+        let listing = Arc::new(Listing::new(
+            Arc::clone(&caches.tiers),
+            Arc::clone(&namespaces),
+            caches.freshness.clone(),
+        ));
         let invalidation = Arc::new(Invalidation::new(
             Arc::clone(&objects),
             namespaces,
@@ -166,6 +173,7 @@ impl Engine {
             collections,
             answers,
             invalidation,
+            listing,
             origin,
             tiers: caches.tiers,
             models,
@@ -333,6 +341,7 @@ pub async fn serve(
             embeddings: Arc::clone(&engine.embeddings),
             objects: Arc::clone(&engine.objects),
             invalidation: Arc::clone(&engine.invalidation),
+            listing: Arc::clone(&engine.listing),
             collections: Arc::clone(&engine.collections),
             answers: Arc::clone(&engine.answers),
             origin: config.upstream.is_configured().then(|| Arc::clone(&engine.origin)),

@@ -12,6 +12,7 @@ mod get;
 mod import;
 mod invalidate;
 mod json_lines;
+mod list;
 mod model;
 mod npy;
 mod put;
@@ -49,6 +50,7 @@ enum Command {
     Get(get::Get),
     Put(put::PutFile),
     Invalidate(invalidate::Invalidate),
+    List(list::ListCached),
     Import(import::Import),
     Export(export::Export),
     Snapshot(snapshot::TakeSnapshot),
@@ -78,6 +80,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Get(get) => on_runtime(get.run()).map(|()| ExitCode::SUCCESS),
         Command::Put(put) => on_runtime(put.run()).map(|()| ExitCode::SUCCESS),
         Command::Invalidate(invalidate) => on_runtime(invalidate.run()).map(|()| ExitCode::SUCCESS),
+        Command::List(list) => on_runtime(list.run()).map(|()| ExitCode::SUCCESS),
         Command::Import(import) => on_runtime(import.run()).map(|()| ExitCode::SUCCESS),
         Command::Export(export) => on_runtime(export.run()).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(snapshot) => on_runtime(snapshot.run()).map(|()| ExitCode::SUCCESS),

@@ -8,19 +8,20 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use crate::domain::{Principal, Tag};
+use crate::domain::{NamespaceId, Principal, Tag};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
 use crate::http::extract::bounded_list::BoundedList;
-use crate::http::label_value::InvalidationMode;
+use crate::http::label_value::{EntryKindLabel, InvalidationMode, LabelValue};
 use crate::http::routes::Routes;
-use crate::service::Invalidation;
-use crate::service::invalidation::{NAMES_MAX, Target};
+use crate::service::invalidation::{Counts, GroupCount, NAMES_MAX, Target};
+use crate::service::{Invalidation, Listing};
 
 /// What the handler needs.
 pub(super) struct Endpoint {
     pub(super) invalidation: Arc<Invalidation>,
+    pub(super) listing: Arc<Listing>,
     pub(super) body_bytes_max: usize,
 }
 
@@ -96,6 +97,24 @@ struct EntryCounts {
     memory: u64,
     /// On disk. Embeddings there do not keep their namespace: they are counted for `all` only.
     disk: u64,
+    /// The same by kind and namespace, the largest first; of all but the 100 largest, those of one kind together. Objects named by
+    /// their keys are not among them.
+    groups: Vec<CountedGroup>,
+}
+
+/// Entries of one kind in one namespace.
+#[derive(Debug, Serialize, ToSchema)]
+struct CountedGroup {
+    /// What they are.
+    kind: EntryKindLabel,
+    /// Their namespace. Absent for those of several, and where no entry on disk stores its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    namespace: Option<String>,
+    /// In memory.
+    memory: u64,
+    /// On disk.
+    disk: u64,
 }
 
 /// Hides entries.
@@ -125,12 +144,25 @@ pub(super) async fn invalidate(
     let target = target(wire)?;
     let entries = if dry_run {
         let counts = endpoint.invalidation.count(&principal, &target).await?;
-        Some(EntryCounts { memory: counts.memory, disk: counts.disk })
+        Some(describe(&endpoint.listing, &principal, counts).await?)
     } else {
         endpoint.invalidation.invalidate(&principal, &target, mode.0).await?;
         None
     };
     Ok(Json(InvalidateAnswer { mode, dry_run, entries }))
+}
+
+async fn describe(listing: &Listing, principal: &Principal, counts: Counts) -> Result<EntryCounts> {
+    let namespaces: Vec<NamespaceId> = counts.groups.iter().filter_map(|group| group.namespace).collect();
+    let names = listing.names_of(principal, namespaces).await?;
+    let group = |GroupCount { namespace, kind, memory, disk }: GroupCount| CountedGroup {
+        kind: LabelValue(kind),
+        namespace: namespace.and_then(|id| names.get(&id)).map(|name| name.as_ref().to_owned()),
+        memory,
+        disk,
+    };
+    let groups = counts.groups.into_iter().map(group).collect();
+    Ok(EntryCounts { memory: counts.memory, disk: counts.disk, groups })
 }
 
 fn target(wire: InvalidateRequest) -> Result<Target> {

@@ -16,6 +16,7 @@ use crate::domain::TierName;
 use crate::error::Kind;
 use crate::labels::Label;
 use crate::service::answers::{MatchKind, Reason};
+use crate::service::listing::EntryKind;
 
 /// A word of a closed list, as a member of a JSON object. In types that derive `ToSchema`, such a member has an alias
 /// without arguments for its type.
@@ -28,6 +29,8 @@ pub(super) type ErrorCode = LabelValue<Kind>;
 pub(super) type MatchLayer = LabelValue<MatchKind>;
 /// How an invalidation hides entries.
 pub(super) type InvalidationMode = LabelValue<Mode>;
+/// What an entry is.
+pub(super) type EntryKindLabel = LabelValue<EntryKind>;
 /// The name of a tier.
 pub(super) type TierLabel = LabelValue<TierName>;
 /// Why the cache was bypassed, or why a reply was not stored.
@@ -60,6 +63,10 @@ impl NamedLabel for MatchKind {
 
 impl NamedLabel for Mode {
     const SCHEMA: &'static str = "InvalidationMode";
+}
+
+impl NamedLabel for EntryKind {
+    const SCHEMA: &'static str = "EntryKind";
 }
 
 impl NamedLabel for TierName {
@@ -143,6 +150,7 @@ mod tests {
         check::<MatchKind>();
         check::<Reason>();
         check::<ErrorType>();
+        check::<EntryKind>();
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod extract;
 mod forward;
 mod invalidation;
 mod label_value;
+mod listing;
 mod metrics;
 mod models;
 mod objects;

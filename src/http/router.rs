@@ -13,14 +13,15 @@ use super::operations::{Operations, Readiness};
 use super::routes::RouteTable;
 use super::stats::Statistics;
 use super::{
-    Options, answers, collections, contract, embeddings, forward, invalidation, models, objects, operations,
+    Options, answers, collections, contract, embeddings, forward, invalidation, listing, models, objects,
+    operations,
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
 use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
-use crate::service::{Answers, Collections, Embeddings, Invalidation, Objects};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
 
 /// What the routes are built over.
@@ -33,6 +34,8 @@ pub struct RouterParts {
     pub objects: Arc<Objects>,
     /// Hides what is no longer true.
     pub invalidation: Arc<Invalidation>,
+    /// Lists what is cached.
+    pub listing: Arc<Listing>,
     /// Searches collections.
     pub collections: Arc<Collections>,
     /// Answers, once.
@@ -97,6 +100,7 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table.add(operations::routes(), endpoints.map(|all| &all.operations));
     table.add(embeddings::routes(), endpoints.map(|all| &all.embeddings));
     table.add(objects::routes(), endpoints.map(|all| &all.objects));
+    table.add(listing::routes(), endpoints.map(|all| &all.listing));
     table.add(invalidation::routes(), endpoints.map(|all| &all.invalidation));
     table.add(collections::routes(), endpoints.map(|all| &all.collections));
     table.add(models::routes(), endpoints.map(|all| &all.models));
@@ -117,6 +121,7 @@ struct Endpoints {
     operations: Arc<Operations>,
     embeddings: Arc<embeddings::Endpoint>,
     objects: Arc<objects::Endpoint>,
+    listing: Arc<listing::Endpoint>,
     invalidation: Arc<invalidation::Endpoint>,
     collections: Arc<collections::Endpoint>,
     models: Arc<models::Endpoint>,
@@ -158,6 +163,10 @@ impl Endpoints {
                 body_bytes_max,
                 budget: Arc::clone(&parts.budget),
             }),
+            listing: Arc::new(listing::Endpoint {
+                listing: Arc::clone(&parts.listing),
+                objects: Arc::clone(&parts.objects),
+            }),
             objects: Arc::new(objects::Endpoint {
                 objects: parts.objects,
                 body_bytes_max,
@@ -165,6 +174,7 @@ impl Endpoints {
             }),
             invalidation: Arc::new(invalidation::Endpoint {
                 invalidation: parts.invalidation,
+                listing: parts.listing,
                 body_bytes_max,
             }),
             collections: Arc::new(collections::Endpoint {

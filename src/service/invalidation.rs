@@ -2,13 +2,15 @@
 //!
 //! No tier is searched, except for keys and for counting: an entry whose stored tokens are not current is a miss.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::instrument;
 
 use super::Objects;
+use super::listing::{CountedGroups, EntryGroup, EntryKind, count_groups};
 use super::objects::Address;
-use crate::cache::{Choice, Freshness, Mode, Namespaces, Tiers, Verdict};
+use crate::cache::{Freshness, Mode, Namespaces, Tiers, Verdict};
 use crate::domain::{EntryMeta, InvalidationId, NamespaceId, Principal, Tag};
 use crate::error::{Error, Result};
 use crate::metrics::{ByLabel, Counter, ModuleMetrics, Registry};
@@ -34,12 +36,31 @@ pub enum Target {
     Everything,
 }
 
+/// Groups that one count may name.
+pub const GROUPS_MAX: usize = 100;
+
 /// Entries that an invalidation would hide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// In memory.
     pub memory: u64,
     /// On disk, as far as the disk tier can count. Entries that are in memory too are counted in both.
+    pub disk: u64,
+    /// The same by kind and namespace, at most [`GROUPS_MAX`] of them, the largest first; of smaller groups, those of one kind
+    /// together. Objects named by their keys are in no group.
+    pub groups: Vec<GroupCount>,
+}
+
+/// Entries of one kind in one namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupCount {
+    /// Their namespace. `None` for those of several, and of one that the disk does not store.
+    pub namespace: Option<NamespaceId>,
+    /// What they are.
+    pub kind: EntryKind,
+    /// In memory.
+    pub memory: u64,
+    /// On disk.
     pub disk: u64,
 }
 
@@ -119,22 +140,22 @@ impl Invalidation {
     pub async fn count(&self, principal: &Principal, target: &Target) -> Result<Counts> {
         let resolved = self.resolve(principal, target)?;
         let has_unknown = matches!(resolved, Resolved::Everything(None));
-        let is_meant: Box<dyn Fn(&EntryMeta) -> bool + Send + Sync> = match resolved {
+        let is_meant: Arc<dyn Fn(&EntryMeta) -> bool + Send + Sync> = match resolved {
             Resolved::Objects(addresses) => {
                 // The lookup promotes each entry it finds, so its former tier is not known.
-                return Ok(Counts { memory: self.objects.count(&addresses).await, disk: 0 });
+                return Ok(Counts { memory: self.objects.count(&addresses).await, ..Counts::default() });
             }
             Resolved::InvalidationIds(invalidation_ids) => {
-                Box::new(move |meta| meta.tags.iter().any(|version| invalidation_ids.contains(&version.tag)))
+                Arc::new(move |meta| meta.tags.iter().any(|version| invalidation_ids.contains(&version.tag)))
             }
-            Resolved::Namespace(namespace) => Box::new(move |meta| meta.namespace == namespace),
-            Resolved::Everything(tenant) => Box::new(move |meta| meta.namespace.tenant() == tenant),
+            Resolved::Namespace(namespace) => Arc::new(move |meta| meta.namespace == namespace),
+            Resolved::Everything(tenant) => Arc::new(move |meta| meta.namespace.tenant() == tenant),
         };
         let freshness = self.freshness.clone();
-        let choice: Choice = Arc::new(move |meta| is_meant(meta) && freshness.judge(meta) != Verdict::Gone);
-        let (disk, unknown) = self.tiers.count_below(&choice).await?;
-        let memory = self.tiers.count_memory(choice).await;
-        Ok(Counts { memory, disk: if has_unknown { disk + unknown } else { disk } })
+        let is_chosen =
+            Arc::new(move |meta: &EntryMeta| is_meant(meta) && freshness.judge(meta) != Verdict::Gone);
+        let counted = count_groups(&self.tiers, &self.freshness, is_chosen).await?;
+        Ok(Counts::of(&counted, if has_unknown { counted.unknown } else { 0 }))
     }
 
     fn resolve(&self, principal: &Principal, target: &Target) -> Result<Resolved> {
@@ -154,6 +175,35 @@ impl Invalidation {
             Target::Namespace(name) => Ok(Resolved::Namespace(self.namespaces.resolve(tenant, name)?.id)),
             Target::Everything => Ok(Resolved::Everything(NamespaceId::tenant_id_bits(tenant))),
         }
+    }
+}
+
+impl Counts {
+    /// `embeddings` are those on disk, whose namespace is not stored.
+    fn of(counted: &CountedGroups, embeddings: u64) -> Counts {
+        let mut sums: BTreeMap<EntryGroup, (u64, u64)> = BTreeMap::new();
+        counted.memory.iter().for_each(|(group, count)| sums.entry(*group).or_default().0 += count.served);
+        counted.disk.iter().for_each(|(group, count)| sums.entry(*group).or_default().1 += count.served);
+        let group = |(group, (memory, disk)): (EntryGroup, (u64, u64))| GroupCount {
+            namespace: Some(group.namespace),
+            kind: group.kind,
+            memory,
+            disk,
+        };
+        let mut groups: Vec<GroupCount> = sums.into_iter().map(group).collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.memory + group.disk));
+        let mut small: BTreeMap<EntryKind, (u64, u64)> = BTreeMap::new();
+        for group in groups.split_off(groups.len().min(GROUPS_MAX)) {
+            let sum = small.entry(group.kind).or_default();
+            *sum = (sum.0 + group.memory, sum.1 + group.disk);
+        }
+        if embeddings > 0 {
+            small.entry(EntryKind::Embedding).or_default().1 += embeddings;
+        }
+        let rest = |(kind, (memory, disk))| GroupCount { namespace: None, kind, memory, disk };
+        groups.extend(small.into_iter().map(rest));
+        let sum = |of: fn(&GroupCount) -> u64| groups.iter().map(of).sum();
+        Counts { memory: sum(|group| group.memory), disk: sum(|group| group.disk), groups }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod collections;
 mod directives;
 pub mod embeddings;
 pub mod invalidation;
+pub mod listing;
 pub mod objects;
 mod spans;
 
@@ -17,6 +18,7 @@ pub use collections::Collections;
 pub use directives::Directives;
 pub use embeddings::Embeddings;
 pub use invalidation::Invalidation;
+pub use listing::Listing;
 pub use objects::Objects;
 
 use crate::cache::Policy;

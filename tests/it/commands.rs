@@ -1,4 +1,4 @@
-//! `likewise get`, `put`, `invalidate`, `import`, `export` and `evaluate`, as scripts use them.
+//! `likewise get`, `put`, `invalidate`, `list`, `import`, `export` and `evaluate`, as scripts use them.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -45,6 +45,39 @@ async fn objects_are_put_got_and_invalidated_from_scripts() {
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(run(&server, &["invalidate", "--tag", "x", "--all"], "").status.code(), Some(2));
     assert_eq!(run(&server, &["invalidate"], "").status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn namespaces_and_entries_are_listed_from_scripts() {
+    let server = Server::start();
+    for n in 0..3 {
+        let put = ["put", "products", &format!("tea/{n}"), "-", "--tags", "x,y", "--ttl", "60"];
+        assert!(run(&server, &put, "green").status.success());
+    }
+    assert!(run(&server, &["put", "products", "a\u{1}b", "-"], "x").status.success());
+    let listed = |arguments: &[&str]| {
+        let done = run(&server, arguments, "");
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        let mut lines: Vec<String> =
+            String::from_utf8(done.stdout).unwrap().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let first = |line: &String| line.split('\t').next().unwrap().to_owned();
+    let keys: Vec<String> = listed(&["list", "productos"]).iter().map(first).collect();
+    assert_eq!(keys, ["\"a\\u{1}b\"", "tea/0", "tea/1", "tea/2"]);
+    let tea = listed(&["list", "products", "--prefix", "tea/"]);
+    assert!(tea.len() == 3 && tea[0].starts_with("tea/0\t5\t") && tea[0].ends_with("\tx,y"), "{tea:?}");
+    let tagged = listed(&["list", "--tag", "y", "--json"]);
+    let entry: serde_json::Value = serde_json::from_str(&tagged[0]).unwrap();
+    assert_eq!((tagged.len(), &entry["namespace"]), (3, &"products".into()));
+    let namespaces = listed(&["list"]);
+    assert!(namespaces.iter().any(|line| line.starts_with("products\t4\t")), "{namespaces:?}");
+    assert!(listed(&["list", "--json"]).iter().all(|line| line.starts_with('{')));
+    let refused = run(&server, &["list", "a b"], "");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("namespace"));
+    assert_eq!(run(&server, &["list", "products", "--tag", "x"], "").status.code(), Some(2));
 }
 
 #[tokio::test]

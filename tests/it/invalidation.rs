@@ -18,6 +18,13 @@ async fn put(server: &Server, key: &str, tags: &str) {
     assert_eq!(stored.status, 204, "{}", stored.body);
 }
 
+/// The entries that a dry run has counted in memory and on disk.
+fn tiers(counted: &Answer) -> (u64, u64) {
+    let entries = &counted.body["entries"];
+    let count = |tier: &str| entries[tier].as_u64().unwrap_or_else(|| panic!("{}", counted.body));
+    (count("memory"), count("disk"))
+}
+
 /// Which of the keys are served.
 async fn served<'a>(server: &Server, keys: &[&'a str]) -> Vec<&'a str> {
     let mut served = Vec::new();
@@ -49,9 +56,9 @@ async fn each_target_hides_what_it_speaks_of_and_nothing_else_and_for_good() {
         put(&server, key, tags).await;
     }
     let counted = invalidate(&server, json!({ "tags": ["x"], "dry_run": true })).await;
-    assert_eq!(counted.body["entries"], json!({ "memory": 2, "disk": 2 }));
+    assert_eq!(tiers(&counted), (2, 2));
     let counted = invalidate(&server, json!({ "namespace": "productos", "dry_run": true })).await;
-    assert_eq!(counted.body["entries"], json!({ "memory": 5, "disk": 5 }));
+    assert_eq!(tiers(&counted), (5, 5));
     assert_eq!(served(&server, &all).await, all, "counting hides nothing");
 
     hide(&server, json!({ "tags": ["y", "unknown"] })).await;

@@ -332,6 +332,7 @@ impl History<'_> {
     ) -> Result<(), Kind> {
         self.next_value += 1;
         let draft = ObjectDraft {
+            key: key.to_string(),
             stamp: world.objects.stamp(),
             value: self.next_value.to_string().into(),
             content_type: "text/plain".into(),

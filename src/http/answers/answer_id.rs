@@ -24,7 +24,7 @@ impl<S: Sync> FromRequestParts<S> for AnswerId {
 }
 
 /// The name of a key.
-pub(super) fn format_id(id: Key) -> String {
+pub(in crate::http) fn format_id(id: Key) -> String {
     let mut name = String::with_capacity(NAME.len() + 64);
     name.push_str(NAME);
     for byte in id.0 {

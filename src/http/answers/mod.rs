@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use utoipa_axum::routes;
 
+pub(super) use self::answer_id::format_id;
 pub(super) use self::endpoint::{DialectEndpoint, Endpoint};
 use crate::dialects::Dialect;
 use crate::dialects::chat_completions::ChatCompletions;

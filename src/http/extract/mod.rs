@@ -13,5 +13,6 @@ pub(super) mod headers;
 pub(super) mod json;
 pub(super) mod model_name;
 pub(super) mod path;
+pub(super) mod query;
 pub(super) mod text_encoding;
 pub(super) mod trace_headers;

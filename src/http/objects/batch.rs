@@ -248,6 +248,7 @@ fn draft(put: PutObject, stamp: Stamp, value_bytes_max: usize) -> Result<ObjectD
     let coding = |name: &String| ContentCoding::named(name).ok_or_else(|| unknown_coding("put", name));
     Ok(ObjectDraft {
         stamp,
+        key,
         value: value.into(),
         content_type: put.content_type.unwrap_or_else(|| content_type.to_owned()),
         content_coding: put.content_encoding.as_ref().map(coding).transpose()?.unwrap_or_default(),

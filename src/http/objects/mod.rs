@@ -206,6 +206,7 @@ pub(super) async fn put(
     let ttl_seconds = ttl_seconds(headers, &address)?;
     let draft = ObjectDraft {
         stamp,
+        key: path.key,
         content_type: text(headers, "content-type")?.unwrap_or(DEFAULT_CONTENT_TYPE).to_owned(),
         content_coding: content_coding(headers)?,
         tags: tags(headers)?,

@@ -34,6 +34,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::instrument;
 
+pub(in crate::service) use self::stored_answer::CONTENT_TYPE as ANSWER_CONTENT_TYPE;
 pub use broadcast::EventStream;
 pub use direct::{LookupHit, Question};
 pub use metrics::AnswerMetrics;

@@ -7,7 +7,7 @@ use super::lookup::{Lookup, Match};
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
 use crate::cache::{Cache, KeyGuard, Policy, Stamp};
-use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, TierName};
+use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, TierName};
 use crate::error::Result;
 use crate::service::Directives;
 
@@ -102,8 +102,10 @@ impl PendingWrite<'_> {
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable`: then the answer is not in memory either.
     pub(super) async fn finish(&self) -> Result<()> {
-        let entries = vec![(self.key, Arc::clone(&self.entry))];
-        self.cache.put_many(&self.resolved.namespace, entries).await
+        let namespace = &self.resolved.namespace;
+        let names =
+            EntryNames { namespace: Arc::clone(&namespace.name), key: String::new(), tags: Vec::new() };
+        self.cache.put_named(namespace, self.key, Arc::clone(&self.entry), &names).await
     }
 
     /// Keeps the answer in memory only, after the disk has refused it.

@@ -12,7 +12,7 @@ const WAS_USAGE_REQUESTED: u8 = 4;
 const IS_TTL_REQUESTED: u8 = 8;
 
 /// The media type of stored answers, by which tiers decide whether to compress.
-pub(super) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
+pub(in crate::service) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
 
 /// A stored answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,9 @@
 //! The flow of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding, from its
 //! own cache, and one flight per query and version of the collection, in which the rows are searched and the results are cached.
 
-mod document_ids;
 mod documents;
-mod listing;
 mod metrics;
 mod options;
-mod patch;
 mod query;
 mod query_vectors;
 mod recall;
@@ -29,13 +26,11 @@ use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Catalog, Collection, Query, check_bytes};
 
-use self::document_ids::DocumentIds;
 use self::query::QueryOutcome;
 use self::query_vectors::MissingQuery;
 use self::recall::Recall;
 use self::result_cache::{StoreContext, key, key_base, of_version};
-pub use documents::{NewDocument, Spec, UpsertOutcome};
-pub use listing::{DocumentCount, LIMIT_MAX, Selection};
+pub use documents::{NewDocument, Spec};
 pub use metrics::QueryMetrics;
 pub use options::Options;
 pub use query::{Input, Search, SearchOutcome};
@@ -63,7 +58,6 @@ impl Collections {
             namespaces,
             flights: SingleFlight::new(),
             recall: Arc::new(Recall::new(options.recall_sample, options.recall_target, &metrics)),
-            document_ids: DocumentIds::default(),
             options,
             metrics,
         }

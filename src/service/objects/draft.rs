@@ -15,6 +15,8 @@ const CONTENT_TYPE_BYTES_MAX: usize = 255;
 pub struct ObjectDraft {
     /// When its loading began: [`super::Objects::stamp`] before the first byte is read. That of a lease takes precedence.
     pub stamp: Stamp,
+    /// The key as its client writes it, by which the object is listed.
+    pub key: String,
     /// The bytes.
     pub value: Bytes,
     /// Their media type.

@@ -25,7 +25,9 @@ pub use request::{Address, GetOptions, GetOutcome, GrantedLease, KEY_BYTES_MAX, 
 use self::condition::is_present;
 use super::spans::record_outcome;
 use crate::cache::{Cache, Claim, Found, Lease, Leases, Mode, Namespaces, Stamp, StripedLocks, Verdict};
-use crate::domain::{Codec, Entry, EntryMeta, InvalidationId, Key, KeyHasher, LookupOutcome, Principal};
+use crate::domain::{
+    Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, KeyHasher, LookupOutcome, Principal,
+};
 use crate::error::{Error, Kind, Result};
 
 /// The use case. Shared by `Arc`.
@@ -156,6 +158,11 @@ impl Objects {
             content_coding: draft.content_coding,
             ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
         };
+        let names = EntryNames {
+            namespace: Arc::clone(&address.namespace.name),
+            key: draft.key,
+            tags: draft.tags.iter().map(|tag| tag.as_str().to_owned()).collect(),
+        };
         let tags: Vec<InvalidationId> =
             draft.tags.iter().map(|tag| InvalidationId::tag(&address.tenant, tag)).collect();
         let (objects, address, condition) = (Arc::clone(self), address.clone(), draft.condition);
@@ -167,7 +174,7 @@ impl Objects {
             }
             objects.check_condition(&address, &condition).await?;
             let validator = meta.validator;
-            let stored = objects.store(&address, stamp, meta, &tags, value).await;
+            let stored = objects.store(&address, stamp, meta, &tags, value, &names).await;
             // A waiting client finds the value, or gets the next lease.
             objects.leases.end(&address.key);
             stored.map(|()| validator)
@@ -335,6 +342,7 @@ impl Objects {
         mut meta: EntryMeta,
         tags: &[InvalidationId],
         value: Arc<[u8]>,
+        names: &EntryNames,
     ) -> Result<()> {
         let current = self.cache.freshness().tokens();
         let tokens = current.admit(stamp, address.namespace.id, tags).ok_or_else(|| {
@@ -346,7 +354,7 @@ impl Objects {
         meta.epoch = tokens.epoch;
         meta.tags = tokens.tags;
         let entry = Arc::new(Entry { meta, value });
-        self.cache.put_many(&address.namespace, vec![(address.key, entry)]).await
+        self.cache.put_named(&address.namespace, address.key, entry, names).await
     }
 }
 
