@@ -1,6 +1,7 @@
 //! Builds every part in order, owns the background tasks, and stops them in the opposite order.
 
 mod metrics;
+mod startup_advice;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,7 +109,8 @@ impl Engine {
     /// # Errors
     /// `Locked`, `Format`, `Corrupt`, `Io` about the data directory; `Model` about the model; `Config` about the options.
     pub async fn build(config: &Config) -> Result<Engine> {
-        Engine::build_in(config, Environment::new(config)?).await
+        let environment = Environment::new(config).map_err(|error| startup_advice::advise(config, error))?;
+        Engine::build_in(config, environment).await
     }
 
     /// As [`Engine::build`], in an environment that stands for the real one.
@@ -116,10 +118,15 @@ impl Engine {
     /// # Errors
     /// As [`Engine::build`].
     pub async fn build_in(config: &Config, environment: Environment) -> Result<Engine> {
+        Engine::assemble(config, environment).await.map_err(|error| startup_advice::advise(config, error))
+    }
+
+    async fn assemble(config: &Config, environment: Environment) -> Result<Engine> {
         let Environment { origin, clock, budget, metrics } = environment;
         let namespaces =
             Arc::new(Namespaces::new(&config.cache.namespaces, config.cache.allow_unknown_namespaces)?);
-        let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))?;
+        let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))
+            .map_err(|error| advise_on_access(config, error))?;
         let (models, stores) = tokio::task::block_in_place(|| {
             beside(|| models(config, &metrics.embed), || Stores::open(config, &directory, &clock, &metrics))
         });
@@ -295,6 +302,17 @@ fn beside<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() ->
     })
 }
 
+/// Most faults of opening a directory are of its permissions or its name.
+fn advise_on_access(config: &Config, error: Error) -> Error {
+    if error.kind() != Kind::Io {
+        return error;
+    }
+    let dir = config.data.dir.display();
+    error.advise(format!(
+        "give --data-dir a directory that this user can write to, or make {dir} one: `mkdir -p {dir}`, `chown -R $USER {dir}`"
+    ))
+}
+
 /// The models of the configuration.
 fn models(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<ModelRegistry> {
     Ok(ModelRegistry::new(embedder(config, metrics)?, config.model.aliases.clone()))
@@ -303,12 +321,12 @@ fn models(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<ModelRegistry>
 fn embedder(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Arc<dyn Embedder>> {
     let dir = match (&config.model.dir, &config.embed.remote.base_url) {
         (Some(_), Some(_)) => {
-            let message = "two models: give model.dir (or --model) or embed.remote.base_url, not both";
+            let message = "two models: give model.dir (--model) or embed.remote.base_url, not both";
             return Err(Error::new(Kind::Config, message));
         }
         (None, None) => {
             let message =
-                "no model: give --model DIR, or model.dir or embed.remote.base_url in the configuration";
+                "no model: give --model MODEL, or model.dir or embed.remote.base_url in the configuration";
             return Err(Error::new(Kind::Config, message));
         }
         (None, Some(_)) => {

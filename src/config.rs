@@ -136,6 +136,16 @@ impl Config {
     /// # Errors
     /// `Config`, naming the key and what is wrong with it.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config> {
+        Config::read(file, overrides).map_err(|error| {
+            let file = file.map_or_else(|| "the file of --config".into(), |path| path.display().to_string());
+            error.advise(format!(
+                "correct the option in {file}, in its variable LIKEWISE__SECTION__KEY or on the command line; \
+                 examples/config.toml has every option"
+            ))
+        })
+    }
+
+    fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Config> {
         let environment = config::Environment::with_prefix("LIKEWISE")
             .prefix_separator("__")
             .separator("__")
@@ -146,7 +156,9 @@ impl Config {
         let mut builder = config::Config::builder();
         if let Some(path) = file {
             let text = fs_err::read_to_string(path).map_err(|error| {
-                Error::new(Kind::Config, "cannot read the configuration file").source(error)
+                let advice =
+                    "give --config (or LIKEWISE_CONFIG) the name of a readable file, or leave it out";
+                Error::new(Kind::Config, "cannot read the configuration file").source(error).advise(advice)
             })?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }

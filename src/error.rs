@@ -89,6 +89,7 @@ pub struct Error {
     field: Option<Arc<ErrorField>>,
     retry_after_seconds: Option<u32>,
     context: Vec<(&'static str, Arc<str>)>,
+    advice: Option<Arc<str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -109,6 +110,7 @@ impl Error {
             field: None,
             retry_after_seconds: None,
             context: Vec::new(),
+            advice: None,
             source: None,
         }
     }
@@ -168,6 +170,13 @@ impl Error {
         self
     }
 
+    /// Says what an operator types to correct the fault, unless that is said already: where it arose, more is known.
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<String>) -> Error {
+        self.advice.get_or_insert_with(|| advice.into().into());
+        self
+    }
+
     /// Sets the cause.
     #[must_use]
     pub fn source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
@@ -178,6 +187,11 @@ impl Error {
     /// The kind.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// What an operator types to correct the fault, if that is known.
+    pub fn advice(&self) -> Option<&str> {
+        self.advice.as_deref()
     }
 
     /// The message, without context and cause.
@@ -201,7 +215,7 @@ impl Error {
     }
 }
 
-/// One line: message, context in brackets, then the chain of causes.
+/// One line: message, context in brackets, then the chain of causes, then what to do.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -217,7 +231,7 @@ impl fmt::Display for Error {
             // Our own Display already writes the causes below it.
             cause = if error.is::<Error>() { None } else { error.source() };
         }
-        Ok(())
+        self.advice.iter().try_for_each(|advice| write!(f, " -> {advice}"))
     }
 }
 
@@ -243,6 +257,15 @@ mod tests {
             .with("path", "/data/1.seg")
             .with("offset", 4096);
         assert_eq!(error.to_string(), "cannot read segment (path: /data/1.seg, offset: 4096): disk on fire");
+    }
+
+    #[test]
+    fn the_first_advice_is_shown_last() {
+        let error = Error::new(Kind::Config, "cannot bind").advise("give another port").advise("give up");
+        assert_eq!(
+            error.source(std::io::Error::other("busy")).to_string(),
+            "cannot bind: busy -> give another port"
+        );
     }
 
     #[test]

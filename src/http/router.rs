@@ -68,7 +68,11 @@ pub fn router(options: &Options, parts: RouterParts) -> Result<HttpService> {
             Kind::Config,
             "http.listen is not a loopback address, so http.api_keys or http.api_keys_file must be set",
         )
-        .with("listen", &options.listen));
+        .with("listen", &options.listen)
+        .advise(
+            "give --listen 127.0.0.1:8420 for this machine only, or set keys first: \
+             export LIKEWISE__HTTP__API_KEYS=$(openssl rand -hex 24)",
+        ));
     }
     let cors = Cors::new(&options.cors)?;
     let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics.http));

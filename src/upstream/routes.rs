@@ -11,6 +11,9 @@ use reqwest::header::HeaderValue;
 use super::options::{Options, config, names};
 use crate::error::{Error, Kind, Result};
 
+const EXAMPLE: &str =
+    "give the address of the API with its version, such as --upstream https://api.openai.com/v1";
+
 /// The variable that OpenAI's own clients read.
 const KEY_ENV: &str = "OPENAI_API_KEY";
 
@@ -146,9 +149,10 @@ impl UpstreamRoute {
 
 fn check_url(at: &str, base_url: &str) -> Result<()> {
     let fault = |what: &str| config(&format!("{at}: {base_url:?} {what}"));
-    let url = Url::parse(base_url).map_err(|error| fault("is not an address").source(error))?;
+    let url =
+        Url::parse(base_url).map_err(|error| fault("is not an address").source(error).advise(EXAMPLE))?;
     if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
-        return Err(fault("must be http or https, without query and fragment"));
+        return Err(fault("must be http or https, without query and fragment").advise(EXAMPLE));
     }
     if !url.username().is_empty() || url.password().is_some() {
         // Not repeated in the message: it would show the credential.
@@ -177,7 +181,10 @@ fn key(at: &str, forward_client_key: bool, variable: Option<&str>) -> Result<Rou
     }
     let Some(variable) = variable else { return Ok(RouteCredential::None) };
     let fault = |what: &str| config(&format!("{at}: the environment variable `{variable}` {what}"));
-    let key = std::env::var(variable).map_err(|_| fault("is not set or not UTF-8"))?;
+    let key = std::env::var(variable).map_err(|_| {
+        fault("is not set or not UTF-8")
+            .advise(format!("type `export {variable}=...` before the server starts"))
+    })?;
     let key = key.trim();
     HeaderValue::from_str(key).map_err(|_| fault("contains characters that are invalid in a header"))?;
     Ok(RouteCredential::Operators(key.into()))

@@ -41,6 +41,7 @@ mod random_load;
 mod raw;
 mod remote;
 mod spans;
+mod startup;
 mod storage;
 mod tenants;
 mod upstream;

@@ -331,7 +331,10 @@ fn read_key(variable: &str) -> Result<EndpointKey> {
             format!("cannot read the remote model's key from the environment variable `{variable}`: {what}"),
         )
     };
-    let key = std::env::var(variable).map_err(|_| config("it is not set or not UTF-8"))?;
+    let key = std::env::var(variable).map_err(|_| {
+        config("it is not set or not UTF-8")
+            .advise(format!("type `export {variable}=...` before the server starts"))
+    })?;
     let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))
         .map_err(|_| config("it contains characters that are invalid in a header"))?;
     value.set_sensitive(true);

@@ -84,7 +84,8 @@ pub(in crate::http) fn read_keys(options: &crate::http::Options) -> Result<Vec<A
     let mut keys = options.api_keys.clone();
     if let Some(path) = &options.api_keys_file {
         let text = fs_err::read_to_string(path)
-            .map_err(|error| Error::new(Kind::Config, "cannot read http.api_keys_file").source(error))?;
+            .map_err(|error| Error::new(Kind::Config, "cannot read http.api_keys_file").source(error))
+            .map_err(|error| error.advise("write a file with one key a line and give its name"))?;
         keys.extend(
             text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| ApiKey(line.into())),
         );
@@ -95,10 +96,12 @@ pub(in crate::http) fn read_keys(options: &crate::http::Options) -> Result<Vec<A
             return Err(Error::new(
                 Kind::Config,
                 "an API key of http.api_keys must have at least 8 characters",
-            ));
+            )
+            .advise("make a long one with: openssl rand -hex 24"));
         }
         if !seen.insert(key.0.as_str()) {
-            return Err(Error::new(Kind::Config, "an API key must not be configured twice"));
+            return Err(Error::new(Kind::Config, "an API key must not be configured twice")
+                .advise("take one of the two out of http.api_keys or http.api_keys_file"));
         }
     }
     Ok(keys)

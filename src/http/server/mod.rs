@@ -3,6 +3,7 @@
 mod acceptor;
 mod connection_loop;
 mod file_limit;
+mod port_holder;
 mod protocol_error;
 mod socket;
 
@@ -41,8 +42,10 @@ impl Server {
     /// # Errors
     /// `Config` if the address cannot be bound.
     pub async fn bind(options: &Options) -> Result<Server> {
-        let fault = |error| {
-            Error::new(Kind::Config, "cannot bind http.listen").with("listen", &options.listen).source(error)
+        let fault = |error: std::io::Error| {
+            let advice = bind_advice(&options.listen, error.kind());
+            let fault = Error::new(Kind::Config, "cannot bind http.listen").with("listen", &options.listen);
+            fault.source(error).advise(advice)
         };
         let listener = TcpListener::bind(&options.listen).await.map_err(fault)?;
         // The default is 128: a burst of clients would wait for the second try of the kernel, a second later, and so would probes.
@@ -65,6 +68,28 @@ impl Server {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// What to type where an address cannot be bound.
+fn bind_advice(listen: &str, kind: std::io::ErrorKind) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    if kind == AddrInUse {
+        return match port_holder::of_address(listen) {
+            Some((pid, name)) => format!(
+                "process {pid} ({name}) listens there: stop it with `kill {pid}`, or give --listen 127.0.0.1:0 for a free port"
+            ),
+            None => {
+                "another process listens there: stop it, or give --listen 127.0.0.1:0 for a free port".into()
+            }
+        };
+    }
+    if kind == AddrNotAvailable {
+        return "give --listen an address of this machine, such as 127.0.0.1:8420, or 0.0.0.0:8420 for all of them".into();
+    }
+    if kind == PermissionDenied {
+        return "give --listen a port above 1023, such as 127.0.0.1:8420".into();
+    }
+    "give --listen an address and a port, such as 127.0.0.1:8420".into()
 }
 
 /// Serves until the first of `stops`, then calls `on_stop` and finishes the requests under way, at most `drain_seconds`
