@@ -50,13 +50,15 @@ impl Readiness {
 /// The parts that the probes, metrics and statistics read.
 pub(super) struct Operations {
     pub(super) readiness: Arc<Readiness>,
-    pub(super) statistics: Statistics,
+    pub(super) statistics: Arc<Statistics>,
 }
 
 /// The routes of this feature.
 pub(super) fn routes() -> Routes<Arc<Operations>> {
     Routes::new()
         .add_for(Access::Probe, routes!(healthz))
+        // Its name in other servers.
+        .add_undocumented(Access::Probe, "/health", axum::routing::get(healthz))
         .add_for(Access::Probe, routes!(readyz))
         .add_for(Access::Monitoring, routes!(metrics))
         .add_for(Access::Monitoring, routes!(stats))

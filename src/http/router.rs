@@ -13,8 +13,8 @@ use super::operations::{Operations, Readiness};
 use super::routes::RouteTable;
 use super::stats::Statistics;
 use super::{
-    Options, answers, collections, contract, embeddings, forward, invalidation, listing, models, objects,
-    operations,
+    Options, answers, collections, contract, embeddings, forward, home, invalidation, listing, models,
+    objects, operations,
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::Tiers;
@@ -76,7 +76,7 @@ pub fn router(options: &Options, parts: RouterParts) -> Result<HttpService> {
     }
     let cors = Cors::new(&options.cors)?;
     let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics.http));
-    let endpoints = Endpoints::new(options, parts)?;
+    let endpoints = Endpoints::new(options, !keys.is_empty(), parts)?;
     let mut table = table(Some(&endpoints));
     if endpoints.forward.origin.is_some() {
         table.name_fallback(forward::ROUTE);
@@ -101,6 +101,7 @@ pub fn openapi() -> String {
 fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     let mut table = RouteTable::new(contract::frame());
     table.add(contract::routes(), endpoints.map(|all| &all.contract));
+    table.add(home::routes(), endpoints.map(|all| &all.home));
     table.add(operations::routes(), endpoints.map(|all| &all.operations));
     table.add(embeddings::routes(), endpoints.map(|all| &all.embeddings));
     table.add(objects::routes(), endpoints.map(|all| &all.objects));
@@ -122,6 +123,7 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
 /// The state of each feature's handlers.
 struct Endpoints {
     contract: Arc<str>,
+    home: Arc<home::HomeEndpoint>,
     operations: Arc<Operations>,
     embeddings: Arc<embeddings::Endpoint>,
     objects: Arc<objects::Endpoint>,
@@ -134,12 +136,13 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    fn new(options: &Options, parts: RouterParts) -> Result<Endpoints> {
+    fn new(options: &Options, has_keys: bool, parts: RouterParts) -> Result<Endpoints> {
         let described = table(None);
         let body_bytes_max = options.body_bytes_max;
         let forward = Arc::new(forward::Forward {
             origin: parts.origin,
             own_segments: described.own_segments(),
+            near_routes: described.near_routes(),
             body_bytes_max,
         });
         let answers = answers::Endpoint {
@@ -147,19 +150,18 @@ impl Endpoints {
             forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
             body_bytes_max,
         };
+        let statistics = Arc::new(Statistics {
+            collections: Arc::clone(&parts.collections),
+            answers: Arc::clone(&parts.answers),
+            models: Arc::clone(&parts.models),
+            tiers: parts.tiers,
+            metrics: parts.metrics,
+            started: Instant::now(),
+        });
         Ok(Endpoints {
             contract: contract::json(&described).into(),
-            operations: Arc::new(Operations {
-                readiness: parts.readiness,
-                statistics: Statistics {
-                    collections: Arc::clone(&parts.collections),
-                    answers: Arc::clone(&parts.answers),
-                    models: Arc::clone(&parts.models),
-                    tiers: parts.tiers,
-                    metrics: parts.metrics,
-                    started: Instant::now(),
-                },
-            }),
+            home: Arc::new(home::HomeEndpoint { statistics: Arc::clone(&statistics), has_keys }),
+            operations: Arc::new(Operations { readiness: parts.readiness, statistics }),
             embeddings: Arc::new(embeddings::Endpoint {
                 embeddings: parts.embeddings,
                 models: Arc::clone(&parts.models),
@@ -234,8 +236,12 @@ mod tests {
     #[test]
     fn only_these_routes_need_less_than_a_key_and_a_permit() {
         let table = table(None);
-        assert_eq!(patterns(&table, |access| !access.needs_key()), ["/healthz", "/openapi.json", "/readyz"]);
-        assert_eq!(patterns(&table, |access| access == Access::Probe), ["/healthz", "/readyz"]);
+        assert_eq!(
+            patterns(&table, |access| !access.needs_key()),
+            ["/", "/health", "/healthz", "/openapi.json", "/readyz"]
+        );
+        assert_eq!(patterns(&table, |access| access == Access::Probe), ["/health", "/healthz", "/readyz"]);
+        assert_eq!(patterns(&table, |access| access == Access::OptionalKey), ["/"]);
         assert_eq!(patterns(&table, |access| access == Access::Monitoring), ["/metrics", "/v1/stats"]);
     }
 

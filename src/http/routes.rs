@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::MethodRouter;
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, PathItem};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::dialects::Dialect;
+use crate::http::near_routes::NearRoutes;
 
 /// What admission asks of a request before its handler is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) enum Access {
     Client,
     /// A key. No permit: these numbers are read most when the server is full.
     Monitoring,
+    /// Neither. A key that is sent is checked, and the handler learns whether there was one.
+    OptionalKey,
     /// Neither.
     Public,
     /// Neither, and the request is answered beyond every limit.
@@ -30,6 +33,11 @@ pub(super) enum Access {
 impl Access {
     pub(super) fn needs_key(self) -> bool {
         matches!(self, Access::Client | Access::Monitoring)
+    }
+
+    /// Whether a key that is sent is checked.
+    pub(super) fn takes_key(self) -> bool {
+        self.needs_key() || self == Access::OptionalKey
     }
 
     pub(super) fn needs_permit(self) -> bool {
@@ -55,6 +63,8 @@ pub(super) struct Route {
     /// Whether a PUT stores its body as it was sent, with its content coding.
     pub(super) stores_content_coding: bool,
     unknown_paths: UnknownPaths,
+    /// Whether it stands for all paths that are forwarded.
+    pub(super) is_fallback: bool,
     /// The API that its clients speak. `None` for an API of this server.
     pub(super) dialect: Option<&'static dyn Dialect>,
 }
@@ -73,7 +83,14 @@ impl Route {
     fn new(pattern: &str, access: Access) -> Route {
         let pattern = pattern.into();
         let unknown_paths = UnknownPaths::Refused;
-        Route { pattern, access, stores_content_coding: false, unknown_paths, dialect: None }
+        Route {
+            pattern,
+            access,
+            stores_content_coding: false,
+            unknown_paths,
+            is_fallback: false,
+            dialect: None,
+        }
     }
 
     /// What holds for a path that is no route.
@@ -171,8 +188,11 @@ impl RouteTable {
 
     /// Names the paths that the fallback serves.
     pub(super) fn name_fallback(&mut self, pattern: &str) {
-        self.routes
-            .push(Route { unknown_paths: UnknownPaths::Forwarded, ..Route::new(pattern, Access::Client) });
+        self.routes.push(Route {
+            unknown_paths: UnknownPaths::Forwarded,
+            is_fallback: true,
+            ..Route::new(pattern, Access::Client)
+        });
     }
 
     pub(super) fn routes(&self) -> &[Route] {
@@ -194,6 +214,19 @@ impl RouteTable {
         matcher
     }
 
+    /// The patterns with the methods that the contract describes.
+    pub(super) fn near_routes(&self) -> NearRoutes {
+        let documented = &self.contract.paths.paths;
+        let mut patterns: Vec<Arc<str>> =
+            self.routes.iter().map(|route| Arc::clone(&route.pattern)).collect();
+        patterns.sort();
+        patterns.dedup();
+        NearRoutes::new(patterns.into_iter().map(|pattern| {
+            let methods = documented.get(&*pattern).map(methods).unwrap_or_default();
+            (pattern, methods)
+        }))
+    }
+
     /// The segments below `/v1` under which nothing is forwarded.
     pub(super) fn own_segments(&self) -> OwnSegments {
         let own = self.routes.iter().filter(|route| route.unknown_paths == UnknownPaths::Refused);
@@ -204,6 +237,17 @@ impl RouteTable {
     pub(super) fn into_router(self) -> Router {
         self.router
     }
+}
+
+fn methods(item: &PathItem) -> Vec<&'static str> {
+    let operations = [
+        ("GET", &item.get),
+        ("POST", &item.post),
+        ("PUT", &item.put),
+        ("PATCH", &item.patch),
+        ("DELETE", &item.delete),
+    ];
+    operations.into_iter().filter(|(_, operation)| operation.is_some()).map(|(method, _)| method).collect()
 }
 
 /// First segments of paths below `/v1` that are this server's own.

@@ -154,6 +154,17 @@ struct TierNumbers {
     errors: u64,
 }
 
+/// Lookups by outcome.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct LookupNumbers {
+    /// Found in the cache, fresh or stale.
+    pub(super) hits: u64,
+    /// Computed for another request at the same time.
+    pub(super) coalesced: u64,
+    /// Not found.
+    pub(super) misses: u64,
+}
+
 impl Statistics {
     /// Sets the gauges whose values the tiers, the model and the system know.
     pub(super) fn observe(&self) {
@@ -179,6 +190,34 @@ impl Statistics {
             answers: self.answer_stats(),
             tiers: self.tier_stats(),
         }
+    }
+
+    /// Lookups of texts, answers, objects and queries.
+    pub(super) fn lookups(&self) -> [LookupNumbers; 4] {
+        let (texts, answers, objects, searches) =
+            (&self.metrics.texts, &self.metrics.answers, &self.metrics.objects, &self.metrics.queries);
+        [
+            LookupNumbers {
+                hits: texts.hits.get(),
+                coalesced: texts.coalesced.get(),
+                misses: texts.misses.get(),
+            },
+            LookupNumbers {
+                hits: answers.hits.get() + answers.stale.get(),
+                coalesced: answers.coalesced.get(),
+                misses: answers.misses.get(),
+            },
+            LookupNumbers {
+                hits: objects.hits.get() + objects.stale.get(),
+                coalesced: objects.coalesced.get(),
+                misses: objects.misses.get(),
+            },
+            LookupNumbers {
+                hits: searches.hits.get(),
+                coalesced: searches.coalesced.get(),
+                misses: searches.misses.get(),
+            },
+        ]
     }
 
     /// Texts in the queues of all models.

@@ -21,6 +21,7 @@ mod data_directories;
 mod docs;
 mod endpoint;
 mod every_route;
+mod first_page;
 mod floods;
 mod forwarded_embeddings;
 mod imports;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::Service as _;
@@ -55,6 +55,10 @@ enum Authenticated {
     As(Arc<Principal>),
     Refused(Response),
 }
+
+/// Marks a request for a route with [`Access::OptionalKey`] whose sender may see what other routes show.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authorized;
 
 /// Admits requests. Shared by `Arc`.
 pub(super) struct Admission {
@@ -103,6 +107,29 @@ impl Admission {
         }
     }
 
+    /// Serves a route of this server by its path with a slash at its end, which some clients add. A request that removes or stores
+    /// something keeps it: there the slash may be all that is left of a path whose last part was empty.
+    fn drop_final_slash(&self, request: &mut Request<RequestBody>) {
+        let path = request.uri().path();
+        let Some(shorter) = path.strip_suffix('/').filter(|shorter| !shorter.is_empty()) else { return };
+        let is_own = |path: &str| self.routes.at(path).is_ok_and(|found| !found.value.is_fallback);
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::POST);
+        if !is_safe || is_own(path) || !is_own(shorter) {
+            return;
+        }
+        let target = match request.uri().query() {
+            Some(query) => format!("{shorter}?{query}"),
+            None => shorter.to_owned(),
+        };
+        let mut parts = request.uri().clone().into_parts();
+        if let Ok(target) = target.parse() {
+            parts.path_and_query = Some(target);
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+    }
+
     /// The client's own id of the request, if it is short and plain, or a new one.
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let own = headers
@@ -141,6 +168,19 @@ impl Admission {
                 Authenticated::Refused(refused) => {
                     return Ok(error_response::in_dialect(refused, route.dialect));
                 }
+            }
+        }
+        if route.access == Access::OptionalKey {
+            let (headers, authority) = (request.headers(), request.uri().authority());
+            let has_credential = has_credential(headers);
+            match self.authenticate(headers, authority, connection).await {
+                Ok(Authenticated::As(sender)) => {
+                    principal = sender;
+                    request.extensions_mut().insert(Authorized);
+                }
+                Ok(Authenticated::Refused(refused)) => return Ok(refused),
+                Err(refusal) if has_credential => return Err(refusal),
+                Err(_) => {}
             }
         }
         if route.access != Access::Probe {
@@ -195,8 +235,7 @@ impl Admission {
             }
             Err(refusal) => refusal,
         };
-        let is_guess = |name: &HeaderName| headers.contains_key(name);
-        if !is_guess(&header::AUTHORIZATION) && !KEY_HEADERS.iter().any(is_guess) {
+        if !has_credential(headers) {
             return Err(refusal);
         }
         self.metrics.wrong_keys.inc();
@@ -250,6 +289,11 @@ impl Admission {
     }
 }
 
+fn has_credential(headers: &HeaderMap) -> bool {
+    let has = |name: &HeaderName| headers.contains_key(name);
+    has(&header::AUTHORIZATION) || KEY_HEADERS.iter().any(has)
+}
+
 type Handlers = TowerToHyperService<Router>;
 
 /// The routes behind admission, as the connection loop calls them. Cheap to clone.
@@ -297,7 +341,8 @@ impl HttpService {
         let _in_flight = InFlight::new(&admission.metrics);
         let is_taken = connection.begin(started, request.version() == Version::HTTP_11);
         let arrive = |body| RequestBody::new(body, admission.bytes_per_second_min, Arc::clone(&connection));
-        let request = request.map(arrive);
+        let mut request = request.map(arrive);
+        admission.drop_final_slash(&mut request);
         let route =
             admission.routes.at(request.uri().path()).map_or(&admission.no_route, |found| found.value);
         let id = admission.request_id(request.headers());

@@ -92,7 +92,7 @@ fn add_admission(contract: &mut OpenApi, access: &HashMap<&str, Access>) {
         let access = access[pattern.as_str()];
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
         for operation in operations.into_iter().flatten() {
-            if access.needs_key() {
+            if access.takes_key() {
                 // The empty requirement stands for a server without keys.
                 let key = SecurityRequirement::new(KEY_SCHEME, Vec::<String>::new());
                 operation.security = Some(vec![key, SecurityRequirement::default()]);
@@ -106,7 +106,7 @@ fn add_admission(contract: &mut OpenApi, access: &HashMap<&str, Access>) {
 fn add_refusals(operation: &mut Operation, access: Access) {
     for (need, status, description) in REFUSALS {
         let is_needed = match need {
-            Need::Key => access.needs_key(),
+            Need::Key => access.needs_key() || (access.takes_key() && status == "401"),
             Need::Permit => access.needs_permit(),
             Need::Body => access.needs_key() && operation.request_body.is_some(),
         };

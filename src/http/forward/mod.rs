@@ -18,6 +18,7 @@ use crate::http::error_response::Problem;
 use crate::http::extract::credential::credential;
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::{body, cache_control};
+use crate::http::near_routes::NearRoutes;
 use crate::http::response::cache_status;
 use crate::http::response::headers::{CACHE_STATUS, append_all};
 use crate::http::routes::OwnSegments;
@@ -57,7 +58,15 @@ pub(super) struct Forward {
     pub(super) origin: Option<Arc<dyn Origin>>,
     /// Below these segments nothing is passed on.
     pub(super) own_segments: OwnSegments,
+    /// Names the route that an unknown path may have meant.
+    pub(super) near_routes: NearRoutes,
     pub(super) body_bytes_max: usize,
+}
+
+impl Forward {
+    fn not_found(&self, request: &HttpRequest) -> String {
+        self.near_routes.not_found(request.method(), request.uri().path())
+    }
 }
 
 /// Passes a request on, if it is one for an upstream.
@@ -80,7 +89,8 @@ pub(super) async fn other_method(
         response.headers_mut().entry(header::ALLOW).or_insert(ALLOW);
         return Ok(response);
     }
-    Err(Error::new(Kind::MethodNotAllowed, "the route does not take this method").into())
+    let message = forward.near_routes.other_method(request.method(), request.uri().path());
+    Err(Error::new(Kind::MethodNotAllowed, message).into())
 }
 
 /// Passes a request on to the upstream of the model that its path or its body names.
@@ -88,8 +98,9 @@ pub(super) async fn forward_request(
     forward: &Forward,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
-    let target = ForwardTarget::read(request.uri().path(), &forward.own_segments);
-    let target = target.ok_or_else(|| Error::new(Kind::NotFound, "there is no such route"))?;
+    let Some(target) = ForwardTarget::read(request.uri().path(), &forward.own_segments) else {
+        return Err(Error::new(Kind::NotFound, forward.not_found(&request)).into());
+    };
     forward_to(forward, target, request).await
 }
 
@@ -99,9 +110,11 @@ pub(super) async fn forward_to(
     target: ForwardTarget,
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
-    let fault = |message| Problem(Error::new(Kind::NotFound, message));
-    let none = "there is no such route here, and no upstream to ask: name one with --upstream";
-    let origin = forward.origin.as_ref().ok_or_else(|| fault(none))?;
+    let Some(origin) = &forward.origin else {
+        let not_found = forward.not_found(&request);
+        let message = format!("{not_found} (there is no upstream to ask either: name one with --upstream)");
+        return Err(Error::new(Kind::NotFound, message).into());
+    };
     if !METHODS.contains(request.method()) {
         let error = Error::new(Kind::MethodNotAllowed, "the method is not passed on to upstreams");
         return Ok(([(header::ALLOW, ALLOW)], Problem(error)).into_response());

@@ -31,10 +31,12 @@ async fn other_routes_are_forwarded_uncached_if_there_is_an_upstream() {
     assert_eq!(server.get("/v1/responses/r-1").await.status, 201);
     assert_eq!(server.get("/v1/models/own").await.status, 201);
     assert_eq!(server.ask("PUT", "/v1/invalidate", &[], "").await.status, 405);
-    for path in ["a/%2e%2E/%2e%2e/admin", "..;/admin", "/answers", "%61nswers", "embeddings/"] {
+    for path in ["a/%2e%2E/%2e%2e/admin", "..;/admin", "/answers", "%61nswers", "embeddings//"] {
         let answer = server.ask("POST", &format!("/v1/{path}"), &[], "ours").await;
         assert_eq!(answer.status, 404, "{path}: no path climbs out, and what is ours stays here");
     }
+    let answer = server.ask("POST", "/v1/embeddings/", &[], "ours").await;
+    assert_eq!(answer.status, 400, "a slash at its end is no other route");
     for method in ["TRACE", "OPTIONS", "BREW"] {
         let refused = server.ask(method, "/v1/files", &[], "").await;
         assert_eq!(
