@@ -370,7 +370,8 @@ pub async fn serve(
             budget: Arc::clone(&engine.budget),
             metrics: engine.metrics.of_server(),
         },
-    )?;
+    )
+    .map_err(|error| startup_advice::advise(&config, error))?;
     readiness.set(State::Ready);
     on_ready(server.address(), &engine.models.default_model().card().name);
     let on_stop = || {

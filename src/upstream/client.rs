@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::base_url;
 use super::forwards::{Forwards, not_listed};
 use super::loop_detection::LoopMark;
 use super::metrics::UpstreamMetrics;
@@ -131,7 +132,8 @@ impl Upstream {
                 Some(_) | None => {
                     warn_of_failure(route, base_url, &outcome);
                     let reply = self.reply(outcome?, deadline, place);
-                    return looked_through(route, reply).await;
+                    let reply = looked_through(route, reply).await?;
+                    return base_url::explained(base_url, &call.path, reply).await;
                 }
             };
             self.metrics.retries.inc();

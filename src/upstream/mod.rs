@@ -4,6 +4,7 @@
 //! prices. Must not contain: a decision about caching, the JSON of answers. The one idea: a reply is passed on as it arrives, but for the
 //! operator's key.
 
+mod base_url;
 mod client;
 mod error_filter;
 mod forwards;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
+use super::base_url;
 use super::options::{Options, config, names};
 use crate::error::{Error, Kind, Result};
 
@@ -131,6 +132,9 @@ impl UpstreamRoute {
             base_urls.iter().map(|base_url| base_url.trim_end_matches('/').to_owned()).collect();
         let name = Arc::from(base_urls[0].as_str());
         tracing::info!(?models, ?base_urls, ?key, "an upstream");
+        for (url, advice) in base_urls.iter().filter_map(|url| Some((url, base_url::advice(url)?))) {
+            tracing::warn!(upstream = url, "the address of an upstream is probably mistaken: {advice}");
+        }
         Ok(UpstreamRoute { models, name, base_urls, key, warned_ms: AtomicU64::new(0), made: Instant::now() })
     }
 
