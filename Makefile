@@ -14,7 +14,7 @@ MODEL ?=
 ARGS ?=
 SECONDS_EACH ?= 60
 
-.PHONY: help run test check bench soak crash kill fuzz openapi
+.PHONY: help run test check book bench soak crash kill fuzz openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,12 +31,18 @@ test: ## Set up everything and run all tests
 	@cargo test --locked --doc --quiet
 	@cargo test --locked --lib --features shuttle --quiet interleavings
 
-check: ## Check format, lints, licences, advisories and the architecture
+check: ## Check format, lints, licences, advisories, the architecture and the book
 	@scripts/setup.sh check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	cargo test --locked --quiet --test it -- architecture:: advisories:: vocabulary::
+	@$(MAKE) --no-print-directory book
+
+book: ## Build docs/ as a book, and check its links
+	@scripts/setup.sh book
+	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
+	python3 scripts/book.py "$$cache/book-venv/bin/mdbook" "$$(scripts/target_dir.sh)/book"
 
 bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, objects, search)
 	@scripts/setup.sh run

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh run      to build and serve
 #   scripts/setup.sh check    to check the source
+#   scripts/setup.sh book     to build the book of docs/
 #   scripts/setup.sh test     to run all tests
 #   scripts/setup.sh peers    to run the benches' rivals that are Python packages
 #   scripts/setup.sh litellm  the same for LiteLLM, which wants an environment of its own
@@ -74,8 +75,9 @@ node_packages() {
 case "${1:-}" in
     run) packages build-essential pkg-config cmake libopenblas-serial-dev python3 python3-venv python3-pip curl && rust ;;
     check) packages build-essential pkg-config cmake libopenblas-serial-dev && rust && cargo_deny ;;
+    book) packages python3 python3-venv python3-pip && python_venv book-venv docs/requirements.txt ;;
     test) packages build-essential pkg-config cmake libopenblas-serial-dev python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     litellm) packages python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
-    *) fail "usage: scripts/setup.sh run|check|test|peers|litellm" ;;
+    *) fail "usage: scripts/setup.sh run|check|book|test|peers|litellm" ;;
 esac
