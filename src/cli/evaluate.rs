@@ -11,7 +11,7 @@ use fs_err::File;
 use likewise::app::Engine;
 use likewise::domain::Principal;
 use likewise::error::{Error, Kind, Result};
-use likewise::search::{Document, Indexed, Metric};
+use likewise::search::{Indexed, Metric};
 use likewise::service::collections::{Input, NewDocument, Search, Spec};
 use likewise::service::{Collections, Directives};
 use serde::Deserialize;
@@ -156,16 +156,13 @@ async fn evaluate(
     let progress = terminal::bar(corpus.len());
     for chunk in corpus.chunks(CHUNK) {
         let draft = |text: &BeirText| NewDocument {
-            document: Document {
-                id: text.id.clone(),
-                text: Some(format!("{} {}", text.title, text.text).trim().to_owned()),
-                ..Document::default()
-            },
-            vector: None,
+            id: Some(text.id.clone()),
+            text: Some(format!("{} {}", text.title, text.text).trim().to_owned()),
+            ..NewDocument::default()
         };
         // A text without a word has nothing to embed.
         let drafts: Vec<NewDocument> =
-            chunk.iter().map(draft).filter(|draft| draft.document.text.as_deref() != Some("")).collect();
+            chunk.iter().map(draft).filter(|draft| draft.text.as_deref() != Some("")).collect();
         collections.upsert(&principal, name, drafts, true).await?;
         progress.inc(chunk.len() as u64);
     }

@@ -37,6 +37,8 @@ pub(super) struct RowBlock {
     /// Rows by the hash of their ids.
     ids: HashTable<u32>,
     fields: OnceLock<MetadataIndex>,
+    /// Rows in the order of their ids. Made for the first page of documents.
+    by_id: OnceLock<Box<[u32]>>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl RowBlock {
             rows,
             ids: HashTable::new(),
             fields: OnceLock::new(),
+            by_id: OnceLock::new(),
         };
         let mut ids = HashTable::with_capacity(block.len());
         for row in 0..block.len() {
@@ -149,6 +152,18 @@ impl RowBlock {
         rows.filter(move |&row| self.document(row).id == id)
     }
 
+    /// Its rows in the order of their ids, without those that do not decode. The first call sorts them.
+    pub(super) fn by_id(&self) -> &[u32] {
+        self.by_id.get_or_init(|| {
+            let id = |row: usize| Some(DocumentRef::decode(self.document_bytes(row))?.id);
+            // By their ids beside them: each comparison would decode two documents otherwise.
+            let mut rows: Vec<(&str, u32)> =
+                (0..self.len()).filter_map(|row| Some((id(row)?, row as u32))).collect();
+            rows.sort_unstable();
+            rows.into_iter().map(|(_, row)| row).collect()
+        })
+    }
+
     /// The live rows that a filter means.
     pub(super) fn filtered(&self, live: &Bits, filter: &Filter) -> Bits {
         if self.len() < FIELDS_ROWS_MIN && filter.len() < FIELDS_FILTER_MIN && self.fields.get().is_none() {
@@ -175,8 +190,15 @@ impl RowBlock {
                 BlockRows::Delta { vectors: vectors.clone(), documents: documents.clone() }
             }
         };
-        let (codes, fields) = (OnceLock::new(), OnceLock::new());
-        RowBlock { dim: self.dim, metric: self.metric, rows, codes, ids: self.ids.clone(), fields }
+        RowBlock {
+            dim: self.dim,
+            metric: self.metric,
+            rows,
+            codes: OnceLock::new(),
+            ids: self.ids.clone(),
+            fields: OnceLock::new(),
+            by_id: self.by_id.clone(),
+        }
     }
 
     /// Whether there are codes.
@@ -197,6 +219,7 @@ impl RowBlock {
                 vectors.len() * 4 + documents.iter().map(|document| document.len() + 32).sum::<usize>()
             }
         };
-        rows + self.codes.get().map_or(0, Codes::memory_bytes) + self.ids.capacity() * 5
+        let by_id = self.by_id.get().map_or(0, |rows| rows.len() * 4);
+        rows + by_id + self.codes.get().map_or(0, Codes::memory_bytes) + self.ids.capacity() * 5
     }
 }

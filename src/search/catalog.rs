@@ -9,7 +9,9 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use super::build::Program;
 use super::collection::Collection;
+use super::filter::Filter;
 use super::index_builder::{IndexBuilder, Indexing};
+use super::listing::{DocumentPage, PageQuery};
 use super::metrics::SearchMetrics;
 use super::query::Query;
 use super::results::Results;
@@ -273,6 +275,31 @@ impl Catalog {
     ///
     /// Cancel safety: a search whose caller has left is not begun.
     pub async fn search(&self, view: Arc<View>, query: Arc<Query>) -> Result<Vec<Results>> {
+        self.run(move |scanner| view.search(scanner, &query)).await?
+    }
+
+    /// A page of the documents of a view, on the threads of the search.
+    ///
+    /// # Errors
+    /// `Overloaded` if too many searches wait.
+    ///
+    /// Cancel safety: as [`Catalog::search`].
+    pub async fn page(&self, view: Arc<View>, query: PageQuery) -> Result<DocumentPage> {
+        self.run(move |_| view.page_of(&query)).await
+    }
+
+    /// How many documents of a view a filter selects, on the threads of the search.
+    ///
+    /// # Errors
+    /// `Overloaded` if too many searches wait.
+    ///
+    /// Cancel safety: as [`Catalog::search`].
+    pub async fn count(&self, view: Arc<View>, filter: Filter) -> Result<usize> {
+        self.run(move |_| view.count(&filter)).await
+    }
+
+    /// Runs work on the threads of the search.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Scanner) -> T + Send + 'static) -> Result<T> {
         let overloaded = |_| Error::new(Kind::Overloaded, "too many searches are waiting");
         let _place = self.searches.try_acquire().map_err(overloaded)?;
         let closed =
@@ -284,10 +311,10 @@ impl Catalog {
             let _turn = turn;
             if !reply.is_closed() {
                 // The asker may leave meanwhile.
-                let _ = reply.send(view.search(&scanner, &query));
+                let _ = reply.send(work(&scanner));
             }
         });
-        answer.await.map_err(|died| Error::new(Kind::Internal, "a search died").source(died))?
+        answer.await.map_err(|died| Error::new(Kind::Internal, "a search died").source(died))
     }
 
     /// Ends the writers once they have made what was sent to them. Blocks.

@@ -131,7 +131,7 @@ impl View {
         ids.collect()
     }
 
-    fn find(&self, id: &str) -> Option<(usize, usize)> {
+    pub(super) fn find(&self, id: &str) -> Option<Cursor> {
         let hash = hash_id(id);
         // The latest blocks hold what is asked for most.
         let parts = self.parts.iter().enumerate().rev();

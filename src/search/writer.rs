@@ -151,14 +151,14 @@ impl CollectionWriter {
         let (mut ops, mut replies, mut permits, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
         let (from, mut version) = (view.version + 1, view.version);
         let mut take = |change: Change, reply: ChangeReply| {
-            let op = change.into_op(&view);
-            let is_empty = matches!(&op, Op::Delete { ids } if ids.is_empty());
-            if !is_empty {
-                version += 1;
-                ops.push(op.clone());
-            }
-            let documents = apply(&mut view, op, &mut effects);
-            replies.push((reply, Receipt { documents, version }));
+            let receipt = change.into_op(&view).map(|op| {
+                if !op.is_empty() {
+                    version += 1;
+                    ops.push(op.clone());
+                }
+                Receipt { documents: apply(&mut view, op, &mut effects), version }
+            });
+            replies.push((reply, receipt));
         };
         take(first, reply);
         for _ in 1..GROUP_MAX {
@@ -188,7 +188,7 @@ impl CollectionWriter {
         }
         for (reply, receipt) in replies {
             // The caller may have left.
-            let _ = reply.send(written.clone().map(|()| receipt));
+            let _ = reply.send(receipt.and_then(|receipt| written.clone().map(|()| receipt)));
         }
         last
     }

@@ -18,7 +18,7 @@ const MODULES: [(&str, &[&str]); 22] = [
     ("cache", &["storage", "domain", "error", "labels", "metrics", "sync"]),
     ("embed", &["domain", "error", "metrics", "pacing", "decompression", "sync"]),
     ("model_fetch", &["embed", "error", "pacing"]),
-    ("search", &["storage", "domain", "error", "labels", "metrics", "sync"]),
+    ("search", &["storage", "domain", "error", "labels", "metrics", "sync", "raw_object"]),
     ("request_identity", &["domain", "error"]),
     ("dialects", &["request_identity", "raw_object", "sse", "domain", "error", "labels"]),
     ("upstream", &["sse", "domain", "error", "metrics", "pacing", "byte_budget", "decompression"]),

@@ -287,7 +287,6 @@ async fn bad_input_is_refused_and_changes_nothing() {
         (json!([{ "id": "a", "vector": [1, 1, 1], "tags": ["a b"] }]), "documents[0].tags"),
         (json!([{ "id": "a", "vector": "%%" }]), "documents[0].vector"),
         (json!([{ "id": "a", "vector": [1, 1, 1] }, { "id": 7 }]), "documents[1].id"),
-        (json!([{ "id": "a", "vector": [1, 1, 1] }, { "vector": [1, 1, 1] }]), "documents[1].id"),
         (json!([{ "id": "a", "vector": [1, "one", 1] }]), "documents[0].vector[1]"),
         (json!([{ "id": "a", "vector": [1, 1, 1], "tag": "x" }]), "documents[0].tag"),
         (json!([[]]), "documents[0]"),

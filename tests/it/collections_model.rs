@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 use likewise::domain::TenantId;
+use likewise::error::Kind;
 use likewise::metrics::unexported;
 use likewise::search::{
-    Catalog, Change, CompactionOptions, Document, DocumentBatch, Filter, Indexed, Metric, Options, Program,
-    Query, Settings, Test, number,
+    Catalog, Change, CompactionOptions, Document, DocumentBatch, DocumentPatch, Filter, Indexed, Metric,
+    Options, PageQuery, Program, Query, Settings, Test, View, number,
 };
 use likewise::storage::collections::Place;
 use likewise::storage::{OsFiles, ReadMode};
@@ -31,6 +32,12 @@ enum Step {
     /// Ids, each with coordinates on a coarse grid, so that many scores are equal.
     Upsert(Vec<(u8, i8, i8)>),
     Delete(Vec<u8>),
+    /// Another first coordinate in the metadata alone, or in the vector too.
+    Patch {
+        id: u8,
+        x: i8,
+        has_vector: bool,
+    },
     /// Those whose first coordinate is at least so much.
     DeleteFrom(i8),
     Search {
@@ -49,6 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => documents.prop_map(Step::Upsert),
         2 => prop::collection::vec(0..IDS, 1..4).prop_map(Step::Delete),
         1 => grid().prop_map(Step::DeleteFrom),
+        4 => (0..IDS, grid(), any::<bool>()).prop_map(|(id, x, has_vector)| Step::Patch { id, x, has_vector }),
         6 => (grid(), grid(), 1..8_usize, prop::option::of(grid()))
             .prop_map(|(x, y, k, from)| Step::Search { x, y, k, from }),
         1 => Just(Step::Restart),
@@ -56,8 +64,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-/// The documents in the order in which they were written last: id, and coordinates.
-type Oracle = Vec<(u8, [f32; DIM])>;
+/// The documents in the order in which they were written last.
+type Oracle = Vec<Known>;
+
+/// A document as it must be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Known {
+    id: u8,
+    point: [f32; DIM],
+    /// The metadata.
+    x: i8,
+}
 
 fn filter(from: i8) -> Filter {
     Filter::Field("x".into(), Test::Range(Bound::Included(number(from.into())), Bound::Unbounded))
@@ -88,8 +105,8 @@ impl World {
                 let mut batch = DocumentBatch::default();
                 for (id, x, y) in documents {
                     let point = [f32::from(x), f32::from(y)];
-                    self.oracle.retain(|(known, _)| *known != id);
-                    self.oracle.push((id, point));
+                    self.oracle.retain(|known| known.id != id);
+                    self.oracle.push(Known { id, point, x });
                     batch.vectors.extend(point);
                     let metadata = format!(r#"{{"x":{x}}}"#);
                     batch.documents.push(Document { id: id.to_string(), metadata, ..Document::default() });
@@ -101,12 +118,13 @@ impl World {
             }
             Step::Delete(ids) => {
                 let change = Change::Delete(ids.iter().map(u8::to_string).collect());
-                self.delete(change, &collection, |(id, _)| ids.contains(id)).await?;
+                self.delete(change, &collection, |known| ids.contains(&known.id)).await?;
             }
             Step::DeleteFrom(from) => {
                 let change = Change::DeleteMatching(filter(from));
-                self.delete(change, &collection, |(_, [x, _])| *x >= f32::from(from)).await?;
+                self.delete(change, &collection, |known| known.x >= from).await?;
             }
+            Step::Patch { id, x, has_vector } => self.patch(&collection, id, x, has_vector).await?,
             Step::Search { x, y, k, from } => {
                 let point = [f32::from(x), f32::from(y)];
                 let query = Query {
@@ -122,10 +140,9 @@ impl World {
                 let found: Vec<(String, f32)> =
                     found[0].iter().map(|hit| (hit.document.id.to_owned(), hit.score)).collect();
                 let distance = |[a, b]: [f32; DIM]| -((a - point[0]).powi(2) + (b - point[1]).powi(2));
-                let kept =
-                    self.oracle.iter().filter(|(_, [x, _])| from.is_none_or(|from| *x >= f32::from(from)));
+                let kept = self.oracle.iter().filter(|known| from.is_none_or(|from| known.x >= from));
                 let mut expected: Vec<(String, f32)> =
-                    kept.map(|(id, point)| (id.to_string(), distance(*point))).collect();
+                    kept.map(|known| (known.id.to_string(), distance(known.point))).collect();
                 expected.sort_by(|(_, a), (_, b)| b.total_cmp(a));
                 expected.truncate(k);
                 // Minus zero is zero.
@@ -142,8 +159,71 @@ impl World {
         }
         let view = self.catalog.get(&TenantId::default(), "points").unwrap().view();
         let ids: Vec<String> = view.iter().map(|(document, _)| document.id.to_owned()).collect();
-        let expected: Vec<String> = self.oracle.iter().map(|(id, _)| id.to_string()).collect();
+        let expected: Vec<String> = self.oracle.iter().map(|known| known.id.to_string()).collect();
         prop_assert_eq!((ids, view.version()), (expected, self.version));
+        if self.version.is_multiple_of(3) { self.list(&view).await } else { Ok(()) }
+    }
+
+    /// Pages through the documents that a filter selects, and counts them.
+    async fn list(&self, view: &Arc<View>) -> Result<(), TestCaseError> {
+        let from = (self.version % 4) as i8 - 2;
+        let (mut listed, mut after, limit) = (Vec::new(), None, 1 + self.version as usize % 5);
+        loop {
+            let query = PageQuery {
+                after: after.take(),
+                limit,
+                filter: Some(filter(from)),
+                has_vectors: true,
+                bytes_max: 1 << 20,
+            };
+            let page = self.catalog.page(Arc::clone(view), query).await.unwrap();
+            prop_assert!(page.documents().len() <= limit);
+            listed.extend(page.documents().map(|(document, vector)| {
+                (document.id.to_owned(), document.metadata.to_owned(), vector.to_vec())
+            }));
+            after = page.next().map(str::to_owned);
+            if after.is_none() {
+                break;
+            }
+        }
+        let kept = self.oracle.iter().filter(|known| known.x >= from);
+        let mut expected: Vec<_> = kept
+            .map(|known| (known.id.to_string(), format!(r#"{{"x":{}}}"#, known.x), known.point.to_vec()))
+            .collect();
+        expected.sort_by(|(one, ..), (two, ..)| one.cmp(two));
+        prop_assert_eq!(self.catalog.count(Arc::clone(view), filter(from)).await.unwrap(), expected.len());
+        prop_assert_eq!(listed, expected);
+        Ok(())
+    }
+
+    async fn patch(
+        &mut self,
+        collection: &likewise::search::Collection,
+        id: u8,
+        x: i8,
+        has_vector: bool,
+    ) -> Result<(), TestCaseError> {
+        let place = self.oracle.iter().position(|known| known.id == id);
+        let point = place.map_or([0.0; DIM], |place| self.oracle[place].point);
+        let point = if has_vector { [f32::from(x), point[1]] } else { point };
+        let patch = DocumentPatch {
+            vector: has_vector.then(|| point.to_vec()),
+            metadata: Some(format!(r#"{{"x":{x}}}"#)),
+            ..DocumentPatch::default()
+        };
+        let done = collection.change(Change::Patch(id.to_string(), patch)).await;
+        let Some(place) = place else {
+            prop_assert_eq!(done.unwrap_err().kind(), Kind::NotFound);
+            return Ok(());
+        };
+        let changes = has_vector || self.oracle[place].x != x;
+        if changes {
+            self.oracle.remove(place);
+            self.oracle.push(Known { id, point, x });
+        }
+        self.version += u64::from(changes);
+        let receipt = done.unwrap();
+        prop_assert_eq!((receipt.documents, receipt.version), (usize::from(changes), self.version));
         Ok(())
     }
 
@@ -151,7 +231,7 @@ impl World {
         &mut self,
         change: Change,
         collection: &likewise::search::Collection,
-        is_gone: impl Fn(&(u8, [f32; DIM])) -> bool,
+        is_gone: impl Fn(&Known) -> bool,
     ) -> Result<(), TestCaseError> {
         let before = self.oracle.len();
         self.oracle.retain(|document| !is_gone(document));

@@ -19,6 +19,7 @@ mod connections;
 mod contract;
 mod data_directories;
 mod docs;
+mod documents;
 mod endpoint;
 mod every_route;
 mod first_page;

@@ -14,8 +14,8 @@ use likewise::config::Config;
 use likewise::domain::{ContentCoding, Principal, SystemClock, Tag, TenantId};
 use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
-use likewise::search::{Catalog, Change, Document, Indexed, Metric, Options, Program, Settings};
-use likewise::service::collections::{Input, NewDocument, Search, Spec};
+use likewise::search::{Catalog, Change, DocumentPatch, Indexed, Metric, Options, Program, Settings};
+use likewise::service::collections::{Input, NewDocument, Search, Selection, Spec};
 use likewise::service::invalidation::Target;
 use likewise::service::listing::{Page, PageRequest};
 use likewise::service::objects::{Condition, GetOptions, GetOutcome, ObjectDraft};
@@ -298,8 +298,8 @@ async fn searches_and_their_cached_results_are_those_of_a_tenant() {
         let spec = Spec { metric: Metric::L2, model: None, dim: Some(2), index: Indexed::Exact };
         open.collections.create(principal, "points", spec).await.unwrap();
         let tags = vec![season()];
-        let document = Document { id: "a".into(), text: Some(text.into()), tags, ..Document::default() };
-        let draft = NewDocument { document, vector: Some(vec![1.0, 0.0]) };
+        let (id, text, vector) = (Some("a".into()), Some(text.into()), Some(vec![1.0, 0.0]));
+        let draft = NewDocument { id, text, vector, tags, ..NewDocument::default() };
         let principal = Arc::new(principal.clone());
         open.collections.upsert(&principal, "points", vec![draft], true).await.unwrap();
     }
@@ -311,11 +311,27 @@ async fn searches_and_their_cached_results_are_those_of_a_tenant() {
         open.invalidation.invalidate(acme, &target, Mode::Hard).await.unwrap();
         assert_eq!(texts().await, (found(1, "ours"), found(0, "theirs")), "{target:?}");
     }
+    let listed = async |principal: &Principal| {
+        let selection = Selection::Page { after: None, limit: None, filter: None };
+        let page = open.collections.documents(principal, "points", selection, false).await.unwrap();
+        let texts: Vec<String> =
+            page.documents().filter_map(|(document, _)| Some(document.text?.into())).collect();
+        (texts, open.collections.count(principal, "points", None).await.unwrap().documents)
+    };
+    let patch = DocumentPatch {
+        text: Some(Some("patched".into())),
+        vector: Some(vec![1.0, 0.0]),
+        ..DocumentPatch::default()
+    };
+    open.collections.patch(&Arc::new(acme.clone()), "points", "a".into(), patch).await.unwrap();
+    assert_eq!(texts().await, (found(1, "ours"), found(0, "patched")));
     let ids = Change::Delete(vec!["a".into()]);
     open.collections.delete(own, "points", ids).await.unwrap();
-    assert_eq!(texts().await, ((0, vec![]), found(1, "theirs")));
+    assert_eq!(texts().await, ((0, vec![]), found(1, "patched")));
+    assert_eq!(listed(own).await, (vec![], 0));
+    assert_eq!(listed(acme).await, (vec!["patched".to_owned()], 1));
     open.collections.drop_collection(own, "points").await.unwrap();
-    assert_eq!(search(&open, acme).await, found(1, "theirs"));
+    assert_eq!(search(&open, acme).await, found(1, "patched"));
     assert_eq!(open.collections.get(own, "points").unwrap_err().kind(), Kind::NotFound);
     open.close().await;
 }

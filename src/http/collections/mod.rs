@@ -1,8 +1,11 @@
 //! `/v1/collections`: making, describing and dropping collections.
 
+mod document;
+mod document_list;
 mod documents;
 mod endpoint;
 mod filter;
+mod include;
 mod results_writer;
 mod search;
 mod snapshots;
@@ -35,18 +38,16 @@ use crate::service::collections::Spec;
 
 /// The routes of this feature.
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
+    let delete_as_id = axum::routing::get(document::get).patch(document::patch).delete(document::delete);
     Routes::new()
         .add(routes!(list))
         .add(routes!(create, describe_one, drop_collection))
-        .add(routes!(documents::upsert, documents::export))
+        .add(routes!(documents::upsert, document_list::list))
+        .add(routes!(document_list::count))
         .add(routes!(documents::delete))
-        .add(routes!(documents::get_document))
-        // `delete` is the id of a document for GET.
-        .add_undocumented(
-            Access::Client,
-            "/v1/collections/{name}/documents/delete",
-            axum::routing::get(documents::get_document),
-        )
+        .add(routes!(document::get, document::patch, document::delete))
+        // `delete` is the id of a document for all methods but POST.
+        .add_undocumented(Access::Client, "/v1/collections/{name}/documents/delete", delete_as_id)
         .add(routes!(search::search))
         .add(routes!(snapshots::take, snapshots::list))
         .add(routes!(snapshots::index_file))

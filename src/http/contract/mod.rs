@@ -90,7 +90,7 @@ fn add_admission(contract: &mut OpenApi, access: &HashMap<&str, Access>) {
     contract.components.get_or_insert_default().add_security_scheme(KEY_SCHEME, scheme);
     for (pattern, item) in &mut contract.paths.paths {
         let access = access[pattern.as_str()];
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             if access.takes_key() {
                 // The empty requirement stands for a server without keys.

@@ -7,7 +7,7 @@ use tracing::instrument;
 
 use super::Collections;
 use super::query_vectors::prepare;
-use crate::domain::{InputType, Principal};
+use crate::domain::{InputType, Principal, Tag};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{
     Change, Collection, CollectionModel, Document, DocumentBatch, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX,
@@ -28,12 +28,27 @@ pub struct Spec {
 }
 
 /// A document to be stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NewDocument {
-    /// The document.
-    pub document: Document,
+    /// Its id; the server makes one for a document without.
+    pub id: Option<String>,
+    /// Its text.
+    pub text: Option<String>,
+    /// A JSON object; empty if there is none.
+    pub metadata: String,
+    /// Its tags.
+    pub tags: Vec<Tag>,
     /// Its vector; without one its text is embedded.
     pub vector: Option<Vec<f32>>,
+}
+
+/// The effect of storing documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpsertOutcome {
+    /// How many were stored, and the version.
+    pub receipt: Receipt,
+    /// The ids of all of them in their order, if the server made one of these.
+    pub ids: Option<Vec<String>>,
 }
 
 impl Collections {
@@ -105,7 +120,7 @@ impl Collections {
     }
 
     /// Stores documents in the place of those with the same ids: all of them, or none. A text that is longer than the model
-    /// reads is embedded as far as it does, or refused if it must not be cut.
+    /// reads is embedded as far as it does, or refused if it must not be cut. A document without an id gets one.
     ///
     /// # Errors
     /// `InvalidInput` naming the row and the field; `Conflict` for a text in a collection of another model; `NotFound`;
@@ -119,9 +134,10 @@ impl Collections {
         name: &str,
         drafts: Vec<NewDocument>,
         truncate: bool,
-    ) -> Result<Receipt> {
+    ) -> Result<UpsertOutcome> {
         let collection = self.catalog.get(&principal.tenant, name)?;
         self.check_drafts(&drafts)?;
+        let (drafts, ids) = self.with_ids(drafts)?;
         let texts: Vec<(usize, String)> = drafts
             .iter()
             .enumerate()
@@ -139,7 +155,12 @@ impl Collections {
                 prepare(&collection, vector, field_of(row, "vector"))?;
             }
             vectors.push(vector);
-            documents.push(draft.document);
+            documents.push(Document {
+                id: draft.id.unwrap_or_default(),
+                text: draft.text,
+                metadata: draft.metadata,
+                tags: draft.tags,
+            });
         }
         if let Some(model) = model {
             let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
@@ -153,7 +174,8 @@ impl Collections {
             }
         }
         let vectors = vectors.into_iter().flatten().collect::<Vec<_>>().concat();
-        collection.change(Change::Upsert(DocumentBatch { vectors, documents })).await
+        let receipt = collection.change(Change::Upsert(DocumentBatch { vectors, documents })).await?;
+        Ok(UpsertOutcome { receipt, ids })
     }
 
     /// Removes documents. Ids that are not there are not an error.
@@ -174,6 +196,20 @@ impl Collections {
         self.catalog.get(&principal.tenant, name)?.change(change).await
     }
 
+    /// The documents, each with an id; and the ids, if one is new.
+    fn with_ids(&self, mut drafts: Vec<NewDocument>) -> Result<(Vec<NewDocument>, Option<Vec<String>>)> {
+        let missing = drafts.iter().filter(|draft| draft.id.is_none()).count();
+        if missing == 0 {
+            return Ok((drafts, None));
+        }
+        let mut made = self.document_ids.take(missing)?.into_iter();
+        for draft in drafts.iter_mut().filter(|draft| draft.id.is_none()) {
+            draft.id = made.next();
+        }
+        let ids = drafts.iter().filter_map(|draft| draft.id.clone()).collect();
+        Ok((drafts, Some(ids)))
+    }
+
     fn check_drafts(&self, drafts: &[NewDocument]) -> Result<()> {
         let max = self.options.documents_max;
         if !(1..=max).contains(&drafts.len()) {
@@ -181,19 +217,20 @@ impl Collections {
             return Err(Error::invalid("documents", message));
         }
         let mut ids = HashSet::with_capacity(drafts.len());
-        for (row, NewDocument { document, .. }) in drafts.iter().enumerate() {
+        for (row, draft) in drafts.iter().enumerate() {
             let fault = |field, message: String| Err(Error::invalid(field_of(row, field), message));
-            if !(1..=ID_BYTES_MAX).contains(&document.id.len()) {
-                let message = format!("id must have 1 to {ID_BYTES_MAX} bytes, got {}", document.id.len());
-                return fault("id", message);
+            if let Some(id) = &draft.id {
+                if !(1..=ID_BYTES_MAX).contains(&id.len()) {
+                    return fault("id", format!("id must have 1 to {ID_BYTES_MAX} bytes, got {}", id.len()));
+                }
+                if !ids.insert(id.as_str()) {
+                    return fault("id", format!("the id {id:?} is there twice in one request"));
+                }
             }
-            if !ids.insert(document.id.as_str()) {
-                return fault("id", format!("the id {:?} is there twice in one request", document.id));
-            }
-            if document.metadata.len() > METADATA_BYTES_MAX {
+            if draft.metadata.len() > METADATA_BYTES_MAX {
                 return fault("metadata", format!("metadata must have at most {METADATA_BYTES_MAX} bytes"));
             }
-            if document.tags.len() > TAGS_MAX {
+            if draft.tags.len() > TAGS_MAX {
                 return fault("tags", format!("a document must have at most {TAGS_MAX} tags"));
             }
         }
@@ -207,7 +244,7 @@ fn field_of(row: usize, field: &'static str) -> FieldPath {
 }
 
 fn text_of(row: usize, draft: &NewDocument) -> Result<String> {
-    match draft.document.text.as_deref() {
+    match draft.text.as_deref() {
         None => {
             let message = "a document has a text, a vector, or both";
             Err(Error::invalid(field_of(row, "text"), message))

@@ -3,9 +3,12 @@
 //! The flow of a search: the cached results of the text or vector, if no write has changed them; else the text's embedding, from its
 //! own cache, and one flight per query and version of the collection, in which the rows are searched and the results are cached.
 
+mod document_ids;
 mod documents;
+mod listing;
 mod metrics;
 mod options;
+mod patch;
 mod query;
 mod query_vectors;
 mod recall;
@@ -26,11 +29,13 @@ use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Catalog, Collection, Query, check_bytes};
 
+use self::document_ids::DocumentIds;
 use self::query::QueryOutcome;
 use self::query_vectors::MissingQuery;
 use self::recall::Recall;
 use self::result_cache::{StoreContext, key, key_base, of_version};
-pub use documents::{NewDocument, Spec};
+pub use documents::{NewDocument, Spec, UpsertOutcome};
+pub use listing::{DocumentCount, LIMIT_MAX, Selection};
 pub use metrics::QueryMetrics;
 pub use options::Options;
 pub use query::{Input, Search, SearchOutcome};
@@ -58,6 +63,7 @@ impl Collections {
             namespaces,
             flights: SingleFlight::new(),
             recall: Arc::new(Recall::new(options.recall_sample, options.recall_target, &metrics)),
+            document_ids: DocumentIds::default(),
             options,
             metrics,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::document_ids::DocumentIds;
 use super::metrics::QueryMetrics;
 use super::options::Options;
 use super::recall::Recall;
@@ -18,6 +19,7 @@ pub struct Collections {
     pub(super) cache: Arc<Cache>,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) flights: Arc<SingleFlight<Results>>,
+    pub(super) document_ids: DocumentIds,
     pub(super) options: Options,
     pub(super) recall: Arc<Recall>,
     pub(super) metrics: Arc<QueryMetrics>,

@@ -250,14 +250,28 @@ fn collections(random: &mut Random) -> Template {
             }
             ("POST", format!("{base}/search"), Some(body))
         }
-        7 => (
-            "POST",
-            format!("{base}/documents/delete"),
-            Some(json!({ "ids": [random.below(2_000).to_string()] })),
-        ),
+        7 => {
+            let id = random.below(2_000).to_string();
+            let metadata = json!({ "price": random.below(100), "brand": null, "new": { "a": "b" } });
+            match random.below(3) {
+                0 => ("DELETE", format!("{base}/documents/{id}"), None),
+                1 => ("PATCH", format!("{base}/documents/{id}"), Some(json!({ "metadata": metadata }))),
+                _ => ("POST", format!("{base}/documents/delete"), Some(json!({ "ids": [id] }))),
+            }
+        }
         8 => {
-            let below =
-                random.pick(&["", "/documents", "/documents/1", "/snapshots", "/ids.jsonl", "/index.faiss"]);
+            let below = random.pick(&[
+                "",
+                "/documents",
+                "/documents?limit=50&after=1&include=vector",
+                "/documents?limit=5&filter=%7B%22brand%22%3A%22b%22%7D",
+                "/documents?ids=1&ids=2",
+                "/documents/1",
+                "/count?filter=%7B%22price%22%3A%7B%22%24lt%22%3A9%7D%7D",
+                "/snapshots",
+                "/ids.jsonl",
+                "/index.faiss",
+            ]);
             ("GET", format!("{base}{below}"), None)
         }
         _ if random.one_in(8) => ("DELETE", base, None),

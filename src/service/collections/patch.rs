@@ -1,0 +1,61 @@
+//! Partial updates of documents.
+
+use std::sync::Arc;
+
+use tracing::instrument;
+
+use super::Collections;
+use super::query_vectors::prepare;
+use crate::domain::{InputType, Principal};
+use crate::error::{Error, Result};
+use crate::search::{Change, Collection, DocumentPatch, Receipt};
+
+impl Collections {
+    /// Changes some members of a document. A new text without a vector is embedded, as far as the model reads it; other changes leave
+    /// the vector as it is. Patches of one document at the same time are all applied, one after the other.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidInput` naming the member; `Conflict` for a text in a collection without a model or of one that is not
+    /// loaded; what embedding may say; `Io`, `DiskFull`, `Unavailable` if the disk did not take the change.
+    ///
+    /// Cancel safety: a patch that was sent to the disk is stored.
+    #[instrument(level = "debug", skip_all, fields(collection = name), err(level = "debug"))]
+    pub async fn patch(
+        &self,
+        principal: &Arc<Principal>,
+        name: &str,
+        id: String,
+        mut patch: DocumentPatch,
+    ) -> Result<Receipt> {
+        let collection = self.catalog.get(&principal.tenant, name)?;
+        if let Some(vector) = &mut patch.vector {
+            prepare(&collection, vector, "vector")?;
+        } else if let Some(Some(text)) = &patch.text {
+            // Before a text is embedded for nothing; the writer looks for the document again.
+            let is_missing = collection.view().get(&id).is_none();
+            if !is_missing {
+                patch.vector = Some(self.document_vector(&collection, text, principal).await?);
+            }
+        }
+        collection.change(Change::Patch(id, patch)).await
+    }
+
+    async fn document_vector(
+        &self,
+        collection: &Collection,
+        text: &str,
+        principal: &Arc<Principal>,
+    ) -> Result<Vec<f32>> {
+        if text.is_empty() {
+            return Err(Error::invalid("text", "text must not be empty without a vector"));
+        }
+        let model = self.model_of(collection, "text")?;
+        let texts = vec![text.to_owned()];
+        let embedded =
+            self.embed(model, texts, InputType::Document, true, principal, |_| "text".into()).await;
+        let embedded = embedded.map_err(|error| error.map_field(|field| field.renamed("texts", "text")))?;
+        let mut vector = embedded.concat();
+        prepare(collection, &mut vector, "text")?;
+        Ok(vector)
+    }
+}
