@@ -318,6 +318,19 @@ fn models(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<ModelRegistry>
     Ok(ModelRegistry::new(embedder(config, metrics)?, config.model.aliases.clone()))
 }
 
+/// The model of the configuration alone, to try it.
+///
+/// # Panics
+/// Outside a runtime.
+///
+/// # Errors
+/// `Model` about the model; `Config` about the options.
+pub fn load_embedder(config: &Config) -> Result<Arc<dyn Embedder>> {
+    let metrics = AppMetrics::register().embed;
+    let loaded = tokio::task::block_in_place(|| embedder(config, &metrics));
+    loaded.map_err(|error| startup_advice::advise(config, error))
+}
+
 fn embedder(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Arc<dyn Embedder>> {
     let dir = match (&config.model.dir, &config.embed.remote.base_url) {
         (Some(_), Some(_)) => {

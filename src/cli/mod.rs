@@ -2,6 +2,7 @@
 
 mod build_index;
 mod client;
+mod doctor;
 mod embed;
 mod evaluate;
 mod evaluate_answers;
@@ -46,6 +47,7 @@ enum Command {
     /// Embed the lines of a file through the cache; JSON lines come out.
     Embed(embed::Embed),
     Fetch(fetch::Fetch),
+    Doctor(doctor::Doctor),
     Verify(verify::Verify),
     Get(get::Get),
     Put(put::PutFile),
@@ -64,7 +66,9 @@ enum Command {
 /// Runs the command and turns its error into one line and an exit code.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("LIKEWISE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // The report of the doctor says what a log would.
+    let level = if matches!(cli.command, Command::Doctor(_)) { "off" } else { "info" };
+    let filter = EnvFilter::try_from_env("LIKEWISE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -75,6 +79,7 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
         Command::Embed(embed) => on_runtime(embed.run()).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(doctor) => on_runtime(doctor.run()),
         Command::Fetch(fetch) => on_runtime(fetch.run()).map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),
         Command::Get(get) => on_runtime(get.run()).map(|()| ExitCode::SUCCESS),
@@ -100,7 +105,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+fn on_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("runtime")

@@ -34,6 +34,15 @@ pub(super) async fn fetch(reference: &ModelReference) -> Result<std::path::PathB
     }
 }
 
+/// The directory of a model that needs no fetch.
+pub(super) fn cached(reference: &ModelReference) -> Result<Option<std::path::PathBuf>> {
+    if let ModelReference::Directory(dir) = reference {
+        return Ok(Some(dir.clone()));
+    }
+    let settings = FetchSettings::from_environment(|name| std::env::var(name).ok())?;
+    Ok(ModelFetcher::new(settings, Package::DEFAULT).cached(reference))
+}
+
 /// Shows a fetch on standard error: lines, and a bar where a person looks.
 #[derive(Default)]
 struct Bar {

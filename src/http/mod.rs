@@ -39,5 +39,5 @@ pub use api_key::ApiKey;
 pub use metrics::{HttpMetrics, ServerMetrics};
 pub use operations::{Readiness, State};
 pub use options::Options;
-pub use router::{RouterParts, openapi, router};
+pub use router::{RouterParts, check_keys, openapi, router};
 pub use server::{Server, serve};

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 
 use super::admission::cors::Cors;
 use super::admission::{self, Admission, HttpService};
+use super::api_key::ApiKey;
 use super::metrics::ServerMetrics;
 use super::operations::{Operations, Readiness};
 use super::routes::RouteTable;
@@ -62,18 +63,7 @@ const NOT_PASSED_ON: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CONTENT
 /// # Errors
 /// `Config` if the keys cannot be read, if `http.cors` lists what is no origin, or if others can reach the address and there are none.
 pub fn router(options: &Options, parts: RouterParts) -> Result<HttpService> {
-    let keys = admission::read_keys(options)?;
-    if keys.is_empty() && !is_loopback(&options.listen) {
-        return Err(Error::new(
-            Kind::Config,
-            "http.listen is not a loopback address, so http.api_keys or http.api_keys_file must be set",
-        )
-        .with("listen", &options.listen)
-        .advise(
-            "give --listen 127.0.0.1:8420 for this machine only, or set keys first: \
-             export LIKEWISE__HTTP__API_KEYS=$(openssl rand -hex 24)",
-        ));
-    }
+    let keys = checked_keys(options)?;
     let cors = Cors::new(&options.cors)?;
     let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics.http));
     let endpoints = Endpoints::new(options, !keys.is_empty(), parts)?;
@@ -90,6 +80,30 @@ pub fn router(options: &Options, parts: RouterParts) -> Result<HttpService> {
             forward::other_method(State(Arc::clone(&other_method)), request)
         });
     Ok(HttpService::new(admission, routes))
+}
+
+/// Checks the keys of the options, and that there are some where others can reach the address. Returns their number.
+///
+/// # Errors
+/// As [`router`].
+pub fn check_keys(options: &Options) -> Result<usize> {
+    checked_keys(options).map(|keys| keys.len())
+}
+
+fn checked_keys(options: &Options) -> Result<Vec<ApiKey>> {
+    let keys = admission::read_keys(options)?;
+    if keys.is_empty() && !is_loopback(&options.listen) {
+        return Err(Error::new(
+            Kind::Config,
+            "http.listen is not a loopback address, so http.api_keys or http.api_keys_file must be set",
+        )
+        .with("listen", &options.listen)
+        .advise(
+            "give --listen 127.0.0.1:8420 for this machine only, or set keys first: \
+             export LIKEWISE__HTTP__API_KEYS=$(openssl rand -hex 24)",
+        ));
+    }
+    Ok(keys)
 }
 
 /// The contract, as `/openapi.json` serves it and the repository keeps it.

@@ -37,6 +37,18 @@ impl ModelFetcher {
         ModelFetcher { settings, default }
     }
 
+    /// The directory of a model that needs no fetch. `None` if it is not on this machine.
+    pub fn cached(&self, reference: &ModelReference) -> Option<PathBuf> {
+        let (name, weights_sha256) = match reference {
+            ModelReference::Directory(dir) => return Some(dir.clone()),
+            ModelReference::Default => (self.default.model.to_owned(), Some(self.default.weights_sha256)),
+            ModelReference::Hub(repo) => (repo.to_string(), None),
+        };
+        let cache = ModelCache::new(&self.settings.cache_dir);
+        let place = cache.place(&name);
+        place.is_complete(weights_sha256).then(|| place.dir())
+    }
+
     /// The directory of a model. It is fetched if it is not in the cache.
     ///
     /// # Errors

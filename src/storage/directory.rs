@@ -64,6 +64,56 @@ impl DataDirectory {
     }
 }
 
+/// Whether a data directory is in use, as [`inspect`] finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirectoryUse {
+    /// By no process.
+    Free {
+        /// The version of its format. `None` for a directory in which no server has been.
+        format: Option<u32>,
+    },
+    /// By a process, whose number is known if it has written itself down.
+    Held {
+        /// Its number.
+        process: Option<u32>,
+    },
+}
+
+/// Looks at a data directory and changes nothing in it. `None` if it does not exist.
+///
+/// Its lock is shared for an instant: a process that holds it is not disturbed.
+///
+/// Errors: `Format` if it was written by a newer version, `Corrupt` if its format file is damaged, `Io` if it cannot be read.
+pub fn inspect(root: &Path) -> Result<Option<DirectoryUse>> {
+    if !root.exists() {
+        return Ok(None);
+    }
+    let unreadable = |error| Error::io("cannot read the data directory", error);
+    fs::read_dir(root).map_err(unreadable)?;
+    match fs::File::open(root.join(LOCK_NAME)) {
+        Ok(file) => match file.file().try_lock_shared() {
+            Ok(()) => file.file().unlock().map_err(unreadable)?,
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Ok(Some(DirectoryUse::Held { process: holder(&file) }));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(unreadable(error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unreadable(error)),
+    }
+    let path = root.join(FORMAT_NAME);
+    match read_all(&OsFiles, &path, FORMAT_BYTES_MAX) {
+        Ok(bytes) => {
+            let version = decode_format(&bytes).map_err(|error| error.with("path", path.display()))?;
+            Ok(Some(DirectoryUse::Free { format: Some(version) }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Some(DirectoryUse::Free { format: None }))
+        }
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
 /// The name of the folder of the vectors.
 pub(super) const VECTORS: &str = "vectors";
 

@@ -19,6 +19,7 @@ mod connections;
 mod contract;
 mod data_directories;
 mod docs;
+mod doctor;
 mod documents;
 mod endpoint;
 mod every_route;
