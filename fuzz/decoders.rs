@@ -5,14 +5,14 @@ use likewise::cache::entry_codec;
 use likewise::dialects::chat_completions::{ChatCompletions, ChunkAssembler, parse, read_reply};
 use likewise::dialects::choices::ChunkReplay;
 use likewise::dialects::{Assembler as _, Replay as _};
-use likewise::domain::{Key, UnixSeconds};
+use likewise::domain::{Key, NamespaceId, UnixSeconds};
 use likewise::request_identity::{Json, Normalization};
 use likewise::search::{DocumentRef, Results, record};
 use likewise::service::answers::StoredAnswer;
 use likewise::sse::{Event, Events};
 use likewise::storage::collections;
 use likewise::storage::directory::decode_format;
-use likewise::storage::objects::Record;
+use likewise::storage::objects::{Position, Record, decode_names};
 use likewise::storage::vectors::index_file;
 use likewise::storage::vectors::manifest::Manifest;
 use likewise::storage::vectors::segment::{HEADER_BYTES, Header, Slot};
@@ -101,11 +101,15 @@ pub(crate) fn manifest(data: &[u8]) {
     }
 }
 
-/// An object's record, as it is and with checksums that hold.
+/// An object's record, and its names, as they are and with checksums that hold.
 pub(crate) fn object(data: &[u8]) {
     let key = Key([7; 32]);
     let decode = |bytes: &[u8]| entry_codec::decode(&Record::read(&key, bytes.to_vec())?);
     let _ = (entry_codec::decode_head(data), decode(data));
+    let position = Position::of(NamespaceId::default(), &key);
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(position.as_bytes()), data);
+    let _ = decode_names(&position, data);
+    let _ = decode_names(&position, &[data, &checksum.to_le_bytes()].concat());
     let mut record = data.to_vec();
     record.resize(record.len().max(40), 0);
     let count = |at: usize| usize::from(u16::from_le_bytes([record[at], record[at + 1]]));

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use likewise::cache::entry_codec;
 use likewise::domain::{
-    Codec, Entry, EntryMeta, InvalidationId, Key, ManualClock, NamespaceId, TagToken, UnixSeconds,
+    Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, ManualClock, NamespaceId, TagToken, UnixSeconds,
 };
 use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
-use likewise::storage::objects::{Options, Record};
+use likewise::storage::objects::{Options, Position, Record, ScanScope};
 use likewise::storage::records::RECORDS_NAME;
 use likewise::storage::{ObjectStore, Records};
 
@@ -159,4 +159,78 @@ fn a_full_disk_turns_the_store_off_and_loses_nothing() {
         let found = get(&store, n).unwrap();
         assert!(found.is_some_and(|found| found == *object(n, 30_000, 9000)), "object {n}");
     }
+}
+
+fn put_named(store: &ObjectStore, n: u64, bytes: usize) {
+    let names = EntryNames { namespace: "shop".into(), key: format!("key {n}"), tags: vec!["a".into()] };
+    let (key, record) = record(n, &object(n, bytes, 9000));
+    wait(store.put_named(key, record, &names)).unwrap();
+}
+
+/// The names of all objects, read in parts of three records.
+fn scanned(store: &ObjectStore) -> Vec<String> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let part = store.scan(&ScanScope::Namespace(namespace(3)), after, 3).unwrap();
+        assert!(part.objects.len() <= 3 && part.objects.is_sorted_by_key(|object| object.position));
+        found.extend(part.objects.into_iter().map(|object| object.names.key));
+        after = part.last;
+        if after.is_none() {
+            found.sort();
+            return found;
+        }
+    }
+}
+
+/// Records in the table of names.
+fn stored_names(dir: &Path) -> usize {
+    Records::open(dir).unwrap().range("object_names", &[], 10_000).unwrap().len()
+}
+
+#[test]
+fn names_are_scanned_once_and_leave_with_their_object() {
+    let dir = TempDir::new("object-names");
+    let bytes = {
+        let (store, _) = open(dir.path(), 1 << 30).unwrap();
+        (0..10).for_each(|n| put_named(&store, n, 100));
+        put(&store, 3, object(33, 500, 9000)).unwrap();
+        put(&store, 10, object(10, 100, 9000)).unwrap();
+        wait(store.remove_many(&[key(4)])).unwrap();
+        let names: Vec<String> = [0, 1, 2, 3, 5, 6, 7, 8, 9].map(|n| format!("key {n}")).into();
+        assert_eq!(scanned(&store), names, "what is rewritten keeps its names; what has none is not scanned");
+        let other = ScanScope::Namespace(namespace(4));
+        assert!(store.scan(&other, None, 100).unwrap().objects.is_empty());
+        let count = store.namespaces();
+        assert_eq!((count.len(), count[0].entries, count[0].bytes), (1, 10, store.stats().bytes));
+        store.stats().bytes
+    };
+    assert_eq!(stored_names(dir.path()), 9);
+    let (store, _) = open(dir.path(), 1 << 30).unwrap();
+    assert_eq!(
+        (scanned(&store).len(), store.stats().bytes),
+        (9, bytes),
+        "names are counted after a restart too"
+    );
+}
+
+#[test]
+fn evicted_objects_leave_no_names_and_names_of_no_object_are_removed_at_the_next_start() {
+    let dir = TempDir::new("object-names");
+    {
+        let (store, _) = open(dir.path(), 100_000).unwrap();
+        (0..200).for_each(|n| put_named(&store, n, 1000));
+        let entries = store.stats().entries;
+        assert!((20..100).contains(&entries), "{entries}");
+        assert_eq!(scanned(&store).len() as u64, entries);
+    }
+    let before = stored_names(dir.path());
+    {
+        let records = Records::open(dir.path()).unwrap();
+        for (n, of) in [(1000, 3), (199, 4)] {
+            let position = Position::of(namespace(of), &key(n));
+            wait(records.put("object_names", position.as_bytes(), b"left")).unwrap();
+        }
+    }
+    drop(open(dir.path(), 100_000).unwrap());
+    assert_eq!(stored_names(dir.path()), before);
 }
