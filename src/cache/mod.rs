@@ -14,6 +14,7 @@ mod freshness;
 mod interleavings;
 mod invalidation_tokens;
 mod lease;
+mod lookup_counters;
 mod memory;
 mod metrics;
 mod policy;
@@ -33,6 +34,7 @@ pub use invalidation_tokens::{
     TokenChange, TokenHistory, TokenLog,
 };
 pub use lease::{Claim, Lease, Leases};
+pub use lookup_counters::{CounterId, LookupCounters, OutcomeCounters, OutcomeCounts};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
 pub use policy::{

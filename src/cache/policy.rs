@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::lookup_counters::{CounterId, LookupCounters, OutcomeCounters};
 use crate::domain::{NamespaceId, TenantId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Durability;
@@ -97,6 +98,7 @@ pub struct Namespaces {
     aliases: HashMap<String, Arc<str>>,
     /// For names that have no policy of their own; none where such names are refused.
     unknown: Option<Arc<Policy>>,
+    lookups: LookupCounters,
 }
 
 impl Policy {
@@ -235,7 +237,12 @@ impl Namespaces {
                 }
             }
         }
-        Ok(Namespaces { known, aliases, unknown: is_open.then(|| Arc::new(base)) })
+        let lookups = LookupCounters::default();
+        for name in known.keys() {
+            // From the start on, so that no other name takes its place.
+            lookups.of(CounterId::of_namespace(NamespaceId::of(&TenantId::default(), name)), name);
+        }
+        Ok(Namespaces { known, aliases, unknown: is_open.then(|| Arc::new(base)), lookups })
     }
 
     /// The namespace called `name`, or that of which it is an alias.
@@ -251,6 +258,16 @@ impl Namespaces {
         };
         let id = NamespaceId::of(tenant, &name);
         Ok(Namespace { name, id, policy: Arc::clone(policy) })
+    }
+
+    /// Counts the lookups in a namespace.
+    pub fn lookups_in(&self, namespace: &Namespace) -> &OutcomeCounters {
+        self.lookups.of(CounterId::of_namespace(namespace.id), &namespace.name)
+    }
+
+    /// The lookups in each namespace.
+    pub fn lookups(&self) -> &LookupCounters {
+        &self.lookups
     }
 
     /// The names of the namespaces that have a policy of their own, in no order, with their aliases.

@@ -167,6 +167,8 @@ impl Endpoints {
         let statistics = Arc::new(Statistics {
             collections: Arc::clone(&parts.collections),
             answers: Arc::clone(&parts.answers),
+            embeddings: Arc::clone(&parts.embeddings),
+            listing: Arc::clone(&parts.listing),
             models: Arc::clone(&parts.models),
             tiers: parts.tiers,
             metrics: parts.metrics,
@@ -186,6 +188,7 @@ impl Endpoints {
             listing: Arc::new(listing::Endpoint {
                 listing: Arc::clone(&parts.listing),
                 objects: Arc::clone(&parts.objects),
+                budget: Arc::clone(&parts.budget),
             }),
             objects: Arc::new(objects::Endpoint {
                 objects: parts.objects,

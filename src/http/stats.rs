@@ -1,17 +1,20 @@
 //! `/v1/stats`: the metrics that matter most, typed. They are read from the counters that `/metrics` exports.
 
+mod by_name;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use self::by_name::{ModelLookups, NamespaceStats};
 use crate::cache::{TierStats, Tiers};
 use crate::domain::{Principal, TierName};
 use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
 use crate::http::metrics::ServerMetrics;
-use crate::service::{Answers, Collections};
+use crate::service::{Answers, Collections, Embeddings, Listing};
 
 /// The parts that statistics are read from.
 pub(super) struct Statistics {
@@ -19,6 +22,8 @@ pub(super) struct Statistics {
     pub(super) tiers: Arc<Tiers>,
     pub(super) collections: Arc<Collections>,
     pub(super) answers: Arc<Answers>,
+    pub(super) embeddings: Arc<Embeddings>,
+    pub(super) listing: Arc<Listing>,
     pub(super) metrics: ServerMetrics,
     pub(super) started: Instant,
 }
@@ -40,6 +45,10 @@ pub(super) struct Stats {
     searches: SearchStats,
     /// Requested answers, by outcome, with their cost and savings.
     answers: AnswerStats,
+    /// Lookups and entries by namespace, of 256 names at most; the last element is that of all others.
+    namespaces: Vec<NamespaceStats>,
+    /// Requests by the model that they name, of 256 names at most each; the last element of each list is that of all others.
+    models: ModelLookups,
     /// The tiers, memory first.
     tiers: Vec<TierNumbers>,
 }
@@ -188,6 +197,8 @@ impl Statistics {
             objects: self.object_stats(),
             searches: self.search_stats(principal),
             answers: self.answer_stats(),
+            namespaces: self.listing.statistics(principal).into_iter().map(NamespaceStats::of).collect(),
+            models: ModelLookups::of(&self.embeddings, &self.answers),
             tiers: self.tier_stats(),
         }
     }

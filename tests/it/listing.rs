@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::model;
 use crate::program::{Answer, Server, until};
 
 const KEYS: usize = 3000;
@@ -216,6 +217,39 @@ async fn a_tag_lists_objects_and_answers_and_a_dry_run_counts_them_by_kind_and_n
     };
     assert_eq!(embeddings(json!("embeddings"), "memory"), Some(json!(2)), "{everything}");
     assert_eq!(embeddings(Value::Null, "disk"), Some(json!(2)), "{everything}");
+}
+
+#[tokio::test]
+async fn statistics_count_lookups_by_namespace_and_model() {
+    let server = Server::start();
+    put(&server, "products/a", &[], "x").await;
+    put(&server, "open/a", &[], "x").await;
+    for (path, status) in [("products/a", 200), ("productos/a", 200), ("products/b", 404), ("open/a", 200)] {
+        assert_eq!(server.get(&format!("/v1/cache/{path}")).await.status, status);
+    }
+    let body = json!({ "get": ["a", "b"] }).to_string();
+    assert_eq!(server.ask("POST", "/v1/cache/open/batch", &[], body).await.status, 200);
+    server.embed(&["one", "two", "one"]).await;
+    server.embed(&["one"]).await;
+    let lookup = json!({ "prompt": "p" }).to_string();
+    assert_eq!(server.ask("POST", "/v1/answers/lookup", &[], lookup).await.status, 200);
+    let stats = server.get("/v1/stats").await.body;
+    let namespaces = stats["namespaces"].as_array().unwrap();
+    let of = |namespace: &str| {
+        let found = namespaces.iter().find(|element| element["name"] == namespace);
+        let count =
+            |name| found.and_then(|element| element[name].as_u64()).unwrap_or_else(|| panic!("{stats}"));
+        (count("hits"), count("misses"), count("entries"))
+    };
+    assert_eq!((of("products"), of("open"), of("llm_responses")), ((2, 1, 1), (2, 1, 1), (0, 1, 0)));
+    assert_eq!(of("embeddings"), (1, 2, 0));
+    let model = &stats["models"]["embeddings"][0];
+    assert_eq!(
+        (&model["name"], &model["hits"], &model["misses"]),
+        (&model::NAME.into(), &1.into(), &2.into())
+    );
+    let others = namespaces.last().unwrap();
+    assert_eq!((&others["name"], &others["hits"]), (&Value::Null, &0.into()));
 }
 
 #[tokio::test]

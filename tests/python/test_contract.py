@@ -121,4 +121,5 @@ def test_random_requests_get_the_responses_of_the_contract(tmp_path):
         str(TOOLS / "schemathesis"), "--config-file", str(HERE / "schemathesis.toml"), "run", f"{URL}/openapi.json",
         directory=tmp_path, PYTHONPATH=str(HERE),
     )
-    assert "Tested: 33" in out, out
+    operations = sum(len(path) for path in served()["paths"].values())
+    assert operations > 30 and f"Tested: {operations}" in out, out

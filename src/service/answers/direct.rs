@@ -7,7 +7,7 @@ use super::response::MatchKind;
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
 use crate::cache::{Policy, Stamp};
-use crate::domain::{Credential, InvalidationId, Key, NamespaceId, Principal, Tag, TierName};
+use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, NamespaceId, Principal, Tag, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Json, Partition, of_text};
 use crate::service::{Directives, check_tags};
@@ -74,11 +74,13 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
             fresh_seconds: hit.fresh_seconds,
         })
     });
-    match &known {
-        Some(known) if known.is_stale => answers.metrics.stale.inc(),
-        Some(_) => answers.metrics.hits.inc(),
-        None => answers.metrics.misses.inc(),
+    let outcome = match &known {
+        Some(known) if known.is_stale => LookupOutcome::Stale,
+        Some(_) => LookupOutcome::Hit,
+        None => LookupOutcome::Miss,
     };
+    answers.metrics.count(outcome);
+    answers.namespaces.lookups_in(&resolved.namespace).add(outcome, 1);
     Ok(known)
 }
 

@@ -58,7 +58,7 @@ use self::result::{Awaited, RetryReason};
 use super::check_tags;
 use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
-use crate::cache::{Cache, Namespaces, Stamp};
+use crate::cache::{Cache, CounterId, LookupCounters, Namespaces, Stamp};
 use crate::dialects::ParsedRequest;
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
@@ -93,12 +93,18 @@ impl Answers {
             request_usage: upstream.request_usage,
             forwards_client_keys: upstream.forwards_any_client_key(),
             metrics,
+            models: LookupCounters::default(),
         }
     }
 
     /// Which spellings of a question are one. Requests are to be read by it.
     pub fn normalization(&self) -> Normalization {
         if self.options.normalize_questions { Normalization::WordLists } else { Normalization::Minimal }
+    }
+
+    /// Requests for answers by the model that they name.
+    pub fn lookups_by_model(&self) -> &LookupCounters {
+        &self.models
     }
 
     /// Generations in flight.
@@ -123,6 +129,7 @@ impl Answers {
     pub async fn ask(self: &Arc<Self>, request: AnswerRequest) -> Result<AnswerResponse> {
         let started = Instant::now();
         let resolved = self.resolve(&request)?;
+        let in_namespace = self.namespaces.lookups_in(&resolved.namespace);
         let form = ResponseForm::of(&request.parsed);
         let flow = Flow { answers: self, request: &request, resolved, form, started };
         let (response, missed) = match self.bypass(&request.parsed) {
@@ -131,6 +138,9 @@ impl Answers {
         };
         let outcome = response.as_ref().map_or(missed, |response| response.outcome.lookup());
         self.metrics.count(outcome);
+        in_namespace.add(outcome, 1);
+        let model = &request.parsed.model;
+        self.models.of(CounterId::of_model(model), model).add(outcome, 1);
         record_outcome(outcome);
         response
     }

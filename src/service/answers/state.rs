@@ -11,7 +11,7 @@ use super::metrics::AnswerMetrics;
 use super::options::Options;
 use super::refresh_backoff::RefreshBackoff;
 use crate::byte_budget::ByteBudget;
-use crate::cache::Namespaces;
+use crate::cache::{LookupCounters, Namespaces};
 use crate::upstream::Origin;
 
 /// The use case. Shared by `Arc`.
@@ -31,4 +31,6 @@ pub struct Answers {
     /// Whether upstreams see the credentials of clients.
     pub(super) forwards_client_keys: bool,
     pub(super) metrics: Arc<AnswerMetrics>,
+    /// Requests by model.
+    pub(super) models: LookupCounters,
 }

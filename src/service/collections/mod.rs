@@ -24,7 +24,7 @@ use tracing::instrument;
 use super::embeddings::Embeddings;
 use super::spans::record_counts;
 use crate::cache::{Cache, Namespaces, SEARCH_RESULTS, SingleFlight};
-use crate::domain::Key;
+use crate::domain::{Key, LookupOutcome};
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Catalog, Collection, Query, check_bytes};
@@ -87,6 +87,7 @@ impl Collections {
         let stamp = self.cache.freshness().tokens().stamp();
         let name = search.directives.namespace.as_deref().unwrap_or(SEARCH_RESULTS);
         let namespace = self.namespaces.resolve(&search.principal.tenant, name)?;
+        let lookups = self.namespaces.lookups_in(&namespace);
         let asked_ttl = search.directives.ttl_seconds;
         let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl)?;
         let context =
@@ -110,7 +111,11 @@ impl Collections {
             embedding = started.elapsed();
             self.search_missing(&collection, &search, context, wanted, &mut outcomes);
         }
-        self.gather(outcomes, embedding, started).await
+        let found = self.gather(outcomes, embedding, started).await?;
+        lookups.add(LookupOutcome::Hit, found.hits as u64);
+        lookups.add(LookupOutcome::Miss, found.misses as u64);
+        lookups.add(LookupOutcome::Coalesced, found.coalesced as u64);
+        Ok(found)
     }
 
     /// Joins a flight for each of the missing queries, and leads those that are not in flight.

@@ -21,8 +21,8 @@ use self::distinct_texts::DistinctTexts;
 use self::flights::{FlightLeader, ServedEntry};
 use super::Directives;
 use super::spans::record_counts;
-use crate::cache::{Cache, Found, Namespace, Namespaces, SingleFlight};
-use crate::domain::{Entry, Key, TierName};
+use crate::cache::{Cache, CounterId, Found, LookupCounters, Namespace, Namespaces, SingleFlight};
+use crate::domain::{Entry, Key, LookupOutcome, TierName};
 use crate::embed::{Embedder, Priority};
 use crate::error::{Error, FieldPath, Kind, Result};
 
@@ -33,6 +33,7 @@ pub struct Embeddings {
     flights: Arc<SingleFlight<ServedEntry>>,
     options: Options,
     metrics: Arc<TextMetrics>,
+    models: LookupCounters,
 }
 
 /// How one distinct text of a request was served.
@@ -50,7 +51,19 @@ impl Embeddings {
         options: Options,
         metrics: Arc<TextMetrics>,
     ) -> Embeddings {
-        Embeddings { cache, namespaces, flights: SingleFlight::new(), options, metrics }
+        Embeddings {
+            cache,
+            namespaces,
+            flights: SingleFlight::new(),
+            options,
+            metrics,
+            models: LookupCounters::default(),
+        }
+    }
+
+    /// Requested texts by model.
+    pub fn lookups_by_model(&self) -> &LookupCounters {
+        &self.models
     }
 
     /// Decodes token ids to a text, by the vocabulary of `model`.
@@ -94,7 +107,7 @@ impl Embeddings {
             self.renew(&distinct, &outcomes);
             self.refresh(request, prompt, &distinct, &outcomes);
         }
-        Ok(self.respond(&distinct, &outcomes, lookup, started.elapsed() - lookup))
+        Ok(self.respond(request, &distinct, &outcomes, lookup, started.elapsed() - lookup))
     }
 
     fn check_bytes(&self, texts: &[String]) -> Result<()> {
@@ -286,6 +299,7 @@ impl Embeddings {
 
     fn respond(
         &self,
+        request: &Request,
         distinct: &DistinctTexts,
         outcomes: &[ServedText],
         lookup: Duration,
@@ -304,6 +318,13 @@ impl Embeddings {
         self.metrics.hits.inc_by(counts.hits as u64);
         self.metrics.misses.inc_by(counts.misses as u64);
         self.metrics.coalesced.inc_by(counts.coalesced as u64);
+        let model = &request.model.card().name;
+        let by_model = self.models.of(CounterId::of_model(model), model);
+        for by_name in [self.namespaces.lookups_in(&distinct.namespace), by_model] {
+            by_name.add(LookupOutcome::Hit, counts.hits as u64);
+            by_name.add(LookupOutcome::Miss, counts.misses as u64);
+            by_name.add(LookupOutcome::Coalesced, counts.coalesced as u64);
+        }
 
         let entries: Vec<Arc<Entry>> =
             distinct.key_of_text.iter().map(|&place| Arc::clone(&outcomes[place].served.entry)).collect();

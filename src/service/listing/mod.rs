@@ -7,6 +7,7 @@ mod counts;
 mod kind;
 mod namespaces;
 mod page;
+mod statistics;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub use kind::EntryKind;
 pub use namespaces::{NAMESPACES_MAX, NamespaceSummary, TenantNamespaces};
 pub use page::{ENTRIES_MAX, ListedEntry, Page, PageRequest};
 
+pub use statistics::NamespaceStatistics;
+
 use super::objects::Address;
 pub use crate::cache::Position;
 use crate::cache::{
@@ -32,6 +35,10 @@ use crate::error::{Error, Kind, Result};
 const RECORDS_MAX: usize = 10_000;
 /// Records that are read at a time: lookups of other requests come in between.
 const PART_RECORDS: usize = 512;
+/// The same of a page with a small limit.
+const PART_RECORDS_MIN: usize = 64;
+/// Bytes that a page has at most, but for its last entry.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a page waits for others that read.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -104,17 +111,19 @@ impl Listing {
         is_wanted: impl Fn(&ScannedEntry) -> bool,
     ) -> Result<Page> {
         request.check(&scope)?;
-        let mut page = Page { entries: Vec::new(), scanned: 0, next: request.after };
+        let mut page = Page { entries: Vec::new(), scanned: 0, bytes: 0, next: request.after };
+        let records = request.limit.clamp(PART_RECORDS_MIN, PART_RECORDS);
         while page.scanned < RECORDS_MAX {
-            let part = self.read(ScanRequest { scope, after: page.next, records: PART_RECORDS }).await?;
+            let part = self.read(ScanRequest { scope, after: page.next, records }).await?;
             page.scanned += part.records;
             page.next = part.last;
             let mut entries = part.entries.into_iter();
             while let Some(entry) = entries.next() {
                 let position = entry.position;
                 let listed = if is_wanted(&entry) { self.judged(&principal.tenant, entry) } else { None };
+                page.bytes += listed.as_ref().map_or(0, ListedEntry::bytes);
                 page.entries.extend(listed);
-                if page.entries.len() == request.limit {
+                if page.entries.len() == request.limit || page.bytes >= PAGE_BYTES_MAX {
                     let is_end = page.next.is_none() && entries.len() == 0;
                     page.next = (!is_end).then_some(position);
                     return Ok(page);

@@ -23,6 +23,8 @@ pub struct Page {
     pub entries: Vec<ListedEntry>,
     /// Records that were read for it.
     pub scanned: usize,
+    /// Bytes that its entries take as they are sent, about.
+    pub bytes: usize,
     /// Where the next page begins. `None` if this is the last one. A page that is not full may have a next one: it reads a bounded
     /// number of records.
     pub next: Option<Position>,
@@ -41,6 +43,18 @@ pub struct ListedEntry {
     pub age_seconds: u32,
     /// Seconds until it expires.
     pub ttl_seconds: u32,
+}
+
+/// Bytes of an entry as it is sent, but for its names.
+const ENTRY_BYTES: usize = 384;
+
+impl ListedEntry {
+    /// Bytes that the entry takes as it is sent, about.
+    pub(super) fn bytes(&self) -> usize {
+        let (names, meta) = (&self.entry.names, &self.entry.meta);
+        let tags: usize = names.tags.iter().map(String::len).sum();
+        ENTRY_BYTES + names.namespace.len() + names.key.len() + tags + meta.content_type.len()
+    }
 }
 
 impl PageRequest {

@@ -110,19 +110,19 @@ impl Objects {
             };
             match (accepted, claim) {
                 (Some(found), Some((Claim::Granted(lease), seconds))) => {
-                    return Ok(self.hit(found, has_waited, Some(GrantedLease { lease, seconds })));
+                    return Ok(self.hit(address, found, has_waited, Some(GrantedLease { lease, seconds })));
                 }
-                (Some(found), _) => return Ok(self.hit(found, has_waited, None)),
+                (Some(found), _) => return Ok(self.hit(address, found, has_waited, None)),
                 (None, None) if options.directives.only_if_cached => {
-                    self.metrics.misses.inc();
+                    self.count_miss(address);
                     return Err(Error::new(Kind::NotCached, "the object is not in the cache"));
                 }
-                (None, None) => return Ok(self.miss(None, false)),
+                (None, None) => return Ok(self.miss(address, None, false)),
                 (None, Some((Claim::Granted(lease), seconds))) => {
-                    return Ok(self.miss(Some(GrantedLease { lease, seconds }), false));
+                    return Ok(self.miss(address, Some(GrantedLease { lease, seconds }), false));
                 }
                 (None, Some((Claim::Held(_), _))) if Instant::now() >= limit => {
-                    return Ok(self.miss(None, true));
+                    return Ok(self.miss(address, None, true));
                 }
                 (None, Some((Claim::Held(waiting), _))) => waiting.ended(limit).await,
             }
@@ -300,7 +300,13 @@ impl Objects {
         self.cache.fetch(&address.namespace, &[address.key]).await.pop().flatten()
     }
 
-    fn hit(&self, found: Found, has_waited: bool, lease: Option<GrantedLease>) -> GetOutcome {
+    fn hit(
+        &self,
+        address: &Address,
+        found: Found,
+        has_waited: bool,
+        lease: Option<GrantedLease>,
+    ) -> GetOutcome {
         let (outcome, counter) = match (found.verdict, has_waited) {
             (Verdict::Fresh, true) => (LookupOutcome::Coalesced, &self.metrics.coalesced),
             (Verdict::Fresh, false) => (LookupOutcome::Hit, &self.metrics.hits),
@@ -309,6 +315,7 @@ impl Objects {
             }
         };
         counter.inc();
+        self.namespaces.lookups_in(&address.namespace).add(outcome, 1);
         record_outcome(outcome);
         let now = self.cache.freshness().now();
         let meta = &found.entry.meta;
@@ -321,8 +328,13 @@ impl Objects {
         }))
     }
 
-    fn miss(&self, lease: Option<GrantedLease>, is_held: bool) -> GetOutcome {
+    fn count_miss(&self, address: &Address) {
         self.metrics.misses.inc();
+        self.namespaces.lookups_in(&address.namespace).add(LookupOutcome::Miss, 1);
+    }
+
+    fn miss(&self, address: &Address, lease: Option<GrantedLease>, is_held: bool) -> GetOutcome {
+        self.count_miss(address);
         record_outcome(LookupOutcome::Miss);
         GetOutcome::Miss { lease, is_held }
     }
