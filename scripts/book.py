@@ -144,4 +144,5 @@ def main(mdbook, home):
     print(f"{home / 'html' / 'index.html'}: {chapters} chapters, {links} links")
 
 
-main(sys.argv[1], Path(sys.argv[2]))
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

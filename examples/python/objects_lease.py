@@ -16,7 +16,6 @@ KEY = os.environ.get("LIKEWISE_API_KEY", "unused")
 http = httpx.Client(
     base_url=os.environ.get("LIKEWISE_URL", "http://127.0.0.1:8420"),
     headers={"authorization": f"Bearer {KEY}"},
-    limits=httpx.Limits(max_connections=THREADS),
     timeout=60,
 )
 loads = []
@@ -37,17 +36,16 @@ def get_or_load(product, load):
         return found.content
     # Without a lease the wait was not long enough: the holder of the lease is still loading.
     lease = found.headers.get("x-cache-lease")
-    under = {"x-cache-lease": lease} if lease else {}
+    headers = {"x-cache-lease": lease} if lease else {}
     try:
         value = load(product)
     except BaseException:
         if lease:
-            http.delete(path, headers=under)  # The next client may load it at once.
+            http.delete(path, headers=headers)  # The next client may load it at once.
         raise
-    tags = {"x-cache-tags": f"product:{product}", "x-cache-ttl": "600"}
+    headers |= {"x-cache-tags": f"product:{product}", "x-cache-ttl": "600"}
     # 409: the product was invalidated while it was loaded, so this value is not stored.
-    stored = http.put(path, content=value, headers=under | tags)
-    assert stored.status_code in (204, 409), stored.text
+    assert http.put(path, content=value, headers=headers).status_code in (204, 409)
     return value
 
 
