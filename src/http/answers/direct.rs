@@ -47,6 +47,7 @@ pub(super) struct GiveRequest {
     #[schema(value_type = Option<Vec<String>>, max_items = 64)]
     tags: Option<BoundedList<String, TAGS_MAX>>,
     /// Lifetime in seconds.
+    #[schema(minimum = 1)]
     ttl: Option<u32>,
     /// Answers of different namespaces are different answers.
     namespace: Option<String>,

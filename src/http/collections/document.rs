@@ -99,7 +99,7 @@ pub(super) struct DocumentPatchInput {
     metadata: Option<Box<RawValue>>,
     /// New tags, in the place of the old ones. `null` removes them.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
     tags: Option<Option<BoundedList<String, TAGS_READ_MAX>>>,
 }
 

@@ -41,6 +41,7 @@ pub(super) struct UpsertRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct DocumentInput {
     /// Its id in the collection, 1 to 512 bytes. The server makes one for a document without an id.
+    #[schema(min_length = 1, max_length = 512)]
     id: Option<String>,
     /// Its text. The server embeds it unless the document has a vector, and returns it.
     text: Option<String>,
@@ -50,7 +51,7 @@ pub(super) struct DocumentInput {
     #[schema(value_type = Option<JsonObject>)]
     metadata: Option<Box<RawValue>>,
     /// Tags, by which documents are invalidated and deleted.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
     tags: Option<BoundedList<String, TAGS_READ_MAX>>,
 }
 
@@ -72,10 +73,10 @@ pub(in crate::http) struct WriteAnswer {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteRequest {
     /// The documents with these ids.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 4096)]
     ids: Option<BoundedList<String, DOCUMENTS_MAX>>,
     /// All documents that have one of these tags.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, max_items = 1024)]
     tags: Option<BoundedList<String, TAGS_READ_MAX>>,
     /// All documents that the filter selects.
     #[schema(value_type = Option<JsonObject>)]

@@ -79,6 +79,7 @@ pub(super) struct CollectionSpec {
     /// The server's model, by its name; also the default.
     model: Option<String>,
     /// Length of the vectors. Without a model, clients bring the vectors.
+    #[schema(minimum = 1, maximum = 8192)]
     dimensions: Option<usize>,
     /// `auto` (default: none while it is small, then the server's), `exact`, or a factory string of FAISS: `CODES`,
     /// `HNSW<links>`, `HNSW<links>,Flat`, `HNSW<links>,SQ8` or `IVF<lists>,CODES`, where `CODES` is `Flat`, `SQ4`, `SQ6`,

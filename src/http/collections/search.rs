@@ -45,10 +45,10 @@ pub(super) struct SearchRequest {
     /// A vector.
     vector: Option<VectorInput>,
     /// Several texts; `results` is then a list of lists.
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 256)]
     queries: Option<BoundedList<String, QUERIES_READ_MAX>>,
     /// Several vectors; `results` is then a list of lists.
-    #[schema(value_type = Option<Vec<VectorInput>>)]
+    #[schema(value_type = Option<Vec<VectorInput>>, min_items = 1, max_items = 256)]
     vectors: Option<BoundedList<VectorInput, QUERIES_READ_MAX>>,
     /// The number of results for each query; 10 by default.
     #[schema(minimum = 1, maximum = 1000)]
@@ -62,9 +62,10 @@ pub(super) struct SearchRequest {
     /// Whether the results must be exact, whatever index the collection has.
     exact: Option<bool>,
     /// The number of nodes that a graph index expands: more nodes find more, and take longer.
+    #[schema(minimum = 1, maximum = 8192)]
     ef: Option<usize>,
     /// The fields of results besides id and score; text and metadata by default.
-    #[schema(value_type = Option<Vec<Field>>)]
+    #[schema(value_type = Option<Vec<Field>>, max_items = 16)]
     include: Option<BoundedList<Field, FIELDS_READ_MAX>>,
     /// The cache directives of the request.
     #[serde(default, deserialize_with = "object")]

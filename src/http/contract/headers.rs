@@ -2,7 +2,7 @@
 
 use utoipa::ToSchema as _;
 use utoipa::openapi::header::{Header, HeaderBuilder};
-use utoipa::openapi::response::Responses;
+use utoipa::openapi::response::{Response, Responses};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr};
 
@@ -18,7 +18,7 @@ enum Value {
 }
 
 /// Headers with their descriptions. The attributes of handlers name headers of this table.
-const HEADERS: [(&str, Value, &str); 23] = [
+const HEADERS: [(&str, Value, &str); 24] = [
     ("accept-encoding", Value::Text, "The content codings of request bodies that the server decodes"),
     ("age", Value::Count, "Seconds since the cached value was stored (RFC 9111)"),
     ("cache-control", Value::Text, "How caches between client and server may use the response (RFC 9111)"),
@@ -27,10 +27,15 @@ const HEADERS: [(&str, Value, &str); 23] = [
         Value::Text,
         "Whether the cache had the value, in which tier, and for how long (RFC 9211)",
     ),
-    ("content-encoding", Value::Text, "The content coding with which the object was stored"),
+    (
+        "content-encoding",
+        Value::Text,
+        "The content coding of the body: that with which an object was stored; of other bodies `zstd` or `gzip`, if the request accepts it",
+    ),
     ("etag", Value::Text, "The entity tag of the object: equal tags are equal bytes"),
     ("retry-after", Value::Count, "Seconds after which a retry may succeed"),
     ("server-timing", Value::Text, "Durations in milliseconds (W3C Server Timing)"),
+    ("vary", Value::Text, "`accept-encoding`, of a body that is compressed for requests that accept it"),
     ("www-authenticate", Value::Text, "The scheme of the key: `Bearer`"),
     ("x-cache-lease", Value::Text, "The lease that the client now holds; its PUT sends it"),
     ("x-cache-lease-seconds", Value::Count, "Seconds until the lease ends"),
@@ -59,11 +64,25 @@ fn of_status(status: &str) -> &'static [&'static str] {
     }
 }
 
+/// The headers of a response that is compressed for requests that accept it.
+const COMPRESSION_HEADERS: [&str; 2] = ["content-encoding", "vary"];
+
+/// Whether a long response is compressed: a success with text that has no entity tag. Errors are short.
+fn is_compressed(status: &str, response: &Response) -> bool {
+    let mut media_types = response.content.keys();
+    status.starts_with('2')
+        && !response.headers.contains_key("etag")
+        && media_types.any(|media_type| {
+            media_type == "application/json" || media_type == "application/openmetrics-text"
+        })
+}
+
 /// Adds the headers that go with a status code, and describes those that the attributes name.
 pub(super) fn describe(responses: &mut Responses) {
     for (status, response) in &mut responses.responses {
         let RefOr::T(response) = response else { continue };
-        for name in of_status(status) {
+        let of_compression = if is_compressed(status, response) { &COMPRESSION_HEADERS[..] } else { &[] };
+        for name in of_status(status).iter().chain(of_compression) {
             response.headers.insert((*name).to_owned(), RefOr::T(Header::default()));
         }
         for (name, header) in &mut response.headers {

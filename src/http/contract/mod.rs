@@ -15,9 +15,10 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::OpenApi as _;
 use utoipa::ToSchema as _;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter};
+use utoipa::openapi::schema::{Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
 
 use super::error_response::ErrorBody;
 use super::label_value::ReasonLabel;
@@ -98,7 +99,20 @@ fn add_admission(contract: &mut OpenApi, access: &HashMap<&str, Access>) {
                 operation.security = Some(vec![key, SecurityRequirement::default()]);
             }
             add_refusals(operation, access);
+            operation.parameters.iter_mut().flatten().for_each(remove_null);
             headers::describe(&mut operation.responses);
+        }
+    }
+}
+
+/// A header or a query has no `null`: a parameter that may be left out is not one that may be `null`.
+fn remove_null(parameter: &mut RefOr<Parameter>) {
+    if let RefOr::T(Parameter { schema: Some(RefOr::T(Schema::Object(object))), .. }) = parameter
+        && let SchemaType::Array(types) = &mut object.schema_type
+    {
+        types.retain(|kind| *kind != Type::Null);
+        if let [only] = &types[..] {
+            object.schema_type = SchemaType::Type(only.clone());
         }
     }
 }
@@ -126,6 +140,8 @@ mod tests {
     use serde_json::Value;
 
     use crate::http::openapi;
+    use crate::search::{self, ID_BYTES_MAX};
+    use crate::service::collections::{self, LIMIT_MAX};
     use crate::service::invalidation::NAMES_MAX;
     use crate::service::objects::{BATCH_MAX, TAGS_MAX};
 
@@ -189,6 +205,46 @@ mod tests {
         }
         for field in ["tags", "keys"] {
             assert_eq!(list("InvalidateRequest", field), NAMES_MAX, "{field}");
+        }
+    }
+
+    #[test]
+    fn limits_of_collections_are_the_default_options() {
+        let contract: Value = serde_json::from_str(&openapi()).unwrap();
+        let limit = |name: &str, field: &str, keyword: &str| {
+            let schema = &contract["components"]["schemas"][name]["properties"][field];
+            let limit = schema[keyword].as_u64().unwrap_or_else(|| panic!("{name}.{field}: {schema}"));
+            usize::try_from(limit).unwrap()
+        };
+        let options = collections::Options::default();
+        for (name, field, keyword, expected) in [
+            ("UpsertRequest", "documents", "maxItems", options.documents_max),
+            ("DeleteRequest", "ids", "maxItems", options.documents_max),
+            ("SearchRequest", "k", "maximum", options.k_max),
+            ("SearchRequest", "ef", "maximum", options.ef_max),
+            ("SearchRequest", "queries", "maxItems", options.queries_max),
+            ("SearchRequest", "vectors", "maxItems", options.queries_max),
+            ("CollectionSpec", "dimensions", "maximum", options.dimensions_max),
+            ("DocumentInput", "id", "maxLength", ID_BYTES_MAX),
+            ("DocumentInput", "tags", "maxItems", search::TAGS_MAX),
+            ("DocumentPatchInput", "tags", "maxItems", search::TAGS_MAX),
+        ] {
+            assert_eq!(limit(name, field, keyword), expected, "{name}.{field}");
+        }
+        let list = &contract["paths"]["/v1/collections/{name}/documents"]["get"]["parameters"];
+        let parameter =
+            |name: &str| list.as_array().unwrap().iter().find(|known| known["name"] == name).unwrap();
+        assert_eq!(parameter("limit")["schema"]["maximum"], LIMIT_MAX);
+        assert_eq!(parameter("ids")["schema"]["maxItems"], LIMIT_MAX);
+    }
+
+    #[test]
+    fn no_parameter_may_be_null() {
+        let contract: Value = serde_json::from_str(&openapi()).unwrap();
+        for (path, operation) in operations(&contract) {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                assert!(!parameter["schema"].to_string().contains("null"), "{path}: {parameter}");
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use crate::service::Directives;
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::http) struct CacheObject {
     /// Lifetime of what is stored, in seconds.
+    #[schema(minimum = 1)]
     pub(in crate::http) ttl: Option<u32>,
     /// Oldest acceptable age of a cached value, in seconds.
     pub(in crate::http) s_maxage: Option<u32>,
@@ -57,6 +58,7 @@ impl CacheObject {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::http) struct AnswerCacheObject {
     /// Lifetime of what is stored, in seconds.
+    #[schema(minimum = 1)]
     ttl: Option<u32>,
     /// Oldest acceptable age of a cached answer, in seconds.
     s_maxage: Option<u32>,

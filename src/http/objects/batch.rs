@@ -70,6 +70,7 @@ struct PutObject {
     /// Their content coding: `gzip`, `deflate`, `br`, `zstd` or `compress`.
     content_encoding: Option<String>,
     /// Lifetime in seconds.
+    #[schema(minimum = 1)]
     ttl: Option<u32>,
     /// The tags of the object.
     #[schema(value_type = Option<Vec<String>>, max_items = 64)]
@@ -152,7 +153,7 @@ impl<S: Sync> FromRequestParts<S> for NamespaceName {
     path = "/v1/cache/{namespace}/batch",
     operation_id = "batchObjects",
     tag = "objects",
-    params(("namespace" = String, Path, description = "A namespace or an alias of one")),
+    params(("namespace" = String, Path, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]{1,128}$", description = "A namespace or an alias of one")),
     request_body = BatchRequest,
     responses(
         (status = 200, body = BatchAnswer, description = "What was found, stored and removed"),
