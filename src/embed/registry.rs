@@ -50,8 +50,10 @@ impl ModelRegistry {
     /// The error of a request for a model that is not served. It names the served ones.
     pub fn unknown(&self, name: &str) -> Error {
         let served = self.list().map(|(name, _)| name).collect::<Vec<_>>().join("`, `");
-        Error::new(Kind::ModelNotFound, format!("the model `{name}` is not served; available: `{served}`"))
-            .param("model")
+        let message = format!(
+            "the model `{name}` is not served; available: `{served}`; model.aliases in the configuration adds names"
+        );
+        Error::new(Kind::ModelNotFound, message).param("model")
     }
 
     /// The model of requests that name none.
