@@ -14,7 +14,7 @@ MODEL ?=
 ARGS ?=
 SECONDS_EACH ?= 60
 
-.PHONY: help run test check book bench soak crash kill fuzz openapi
+.PHONY: help run test check book dist bench soak crash kill fuzz openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,13 +49,13 @@ bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk,
 	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|objects|search"; exit 1; }
 	@[[ ! "$(NAME)" =~ ^(flat|graph|search)$$ ]] || scripts/setup.sh peers || echo "going on without the Python packages" >&2
 	@[ "$(NAME)" != answers ] || scripts/setup.sh litellm || echo "going on without LiteLLM" >&2
-	@cargo build --release --locked --bin likewise
+	@cargo build --profile dist --locked --bin likewise
 	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
 	LIKEWISE_BENCH_CACHE="$$cache/bench" LIKEWISE_PEERS_PYTHON="$$cache/peers-venv/bin/python" \
 	LIKEWISE_LITELLM="$$cache/litellm-venv/bin/litellm" \
-	LIKEWISE_BINARY="$$(scripts/target_dir.sh)/release/likewise" \
-	LIKEWISE_TEST_MODEL="$$("$$(scripts/target_dir.sh)/release/likewise" fetch)" \
-	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
+	LIKEWISE_BINARY="$$(scripts/target_dir.sh)/dist/likewise" \
+	LIKEWISE_TEST_MODEL="$$("$$(scripts/target_dir.sh)/dist/likewise" fetch)" \
+	cargo bench --profile dist --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
 
 soak: ## Search for five minutes while indexes come and go; send random mixed requests for an hour; load the memory tier for ten
 	@scripts/setup.sh test
@@ -77,6 +77,10 @@ fuzz: ## Fuzz every decoder and stream assembly, SECONDS_EACH=60; 200,000 reques
 	@scripts/fuzz.sh $(SECONDS_EACH)
 	@LIKEWISE_FUZZ_REQUESTS=200000 cargo test --locked --test it -- --nocapture random_load::whatever
 	@LIKEWISE_FACTORY_STRINGS=100000 cargo test --locked --package likewise-index --test factory -- --nocapture
+
+dist: ## Build what can be downloaded, in dist/: a stripped binary and a Python wheel that carries it
+	@scripts/setup.sh dist
+	@scripts/dist.sh
 
 openapi: ## Regenerate docs/openapi.json, and the pages of docs/reference that are made from the code
 	@cargo run --locked --quiet -- openapi > docs/openapi.json

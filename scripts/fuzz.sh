@@ -9,8 +9,6 @@ host="$(rustc -vV | sed -n 's/^host: //p')"
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1 --cfg fuzzing"
-# So many links with link-time optimisation would take longer than the fuzzing.
-export CARGO_PROFILE_RELEASE_LTO=off
 # With a target named, the flags reach our code and its libraries, but no build script.
 cargo build --locked --quiet --release --package likewise-fuzz --bins --target "$host" --target-dir "$target"
 for name in fuzz/fuzz_targets/*.rs; do

@@ -4,6 +4,7 @@
 #   scripts/setup.sh run      to build and serve
 #   scripts/setup.sh check    to check the source
 #   scripts/setup.sh book     to build the book of docs/
+#   scripts/setup.sh dist     to build what can be downloaded
 #   scripts/setup.sh test     to run all tests
 #   scripts/setup.sh peers    to run the benches' rivals that are Python packages
 #   scripts/setup.sh litellm  the same for LiteLLM, which wants an environment of its own
@@ -14,6 +15,8 @@ cd "$(dirname "$0")/.."
 
 readonly CACHE="${LIKEWISE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/likewise}"
 readonly CARGO_DENY_VERSION=0.20.2
+# A compiler for C and C++, and what FAISS needs.
+readonly BUILD_PACKAGES=(build-essential cmake libopenblas-serial-dev)
 
 say() { echo "setup: $*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -73,11 +76,12 @@ node_packages() {
 }
 
 case "${1:-}" in
-    run) packages build-essential pkg-config cmake libopenblas-serial-dev python3 python3-venv python3-pip curl && rust ;;
-    check) packages build-essential pkg-config cmake libopenblas-serial-dev && rust && cargo_deny ;;
+    run) packages "${BUILD_PACKAGES[@]}" && rust ;;
+    check) packages "${BUILD_PACKAGES[@]}" && rust && cargo_deny ;;
     book) packages python3 python3-venv python3-pip && python_venv book-venv docs/requirements.txt ;;
-    test) packages build-essential pkg-config cmake libopenblas-serial-dev python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
+    dist) packages "${BUILD_PACKAGES[@]}" libgfortran-12-dev python3 python3-pip && rust ;;
+    test) packages "${BUILD_PACKAGES[@]}" python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     litellm) packages python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
-    *) fail "usage: scripts/setup.sh run|check|book|test|peers|litellm" ;;
+    *) fail "usage: scripts/setup.sh run|check|book|dist|test|peers|litellm" ;;
 esac

@@ -2,4 +2,4 @@
 # Prints the directory that cargo builds into.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo metadata --format-version 1 --no-deps --locked | python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])'
+cargo metadata --format-version 1 --no-deps --locked | sed -E 's/.*"target_directory":"([^"]+)".*/\1/'
