@@ -32,8 +32,9 @@ pub struct Receipt {
 }
 
 impl Change {
-    /// About what it takes of memory.
-    pub(super) fn bytes(&self) -> usize {
+    /// About the memory that it takes until it is written: that of a patch includes the document that it changes, which the writer
+    /// copies.
+    pub(super) fn bytes(&self, view: &View) -> usize {
         match self {
             Change::Upsert(batch) => {
                 let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -42,7 +43,12 @@ impl Change {
                     documents.map(|document| text(&document.text) + document.metadata.len() + 128);
                 batch.vectors.len() * 4 + documents.sum::<usize>()
             }
-            Change::Patch(id, patch) => id.len() + patch.bytes() + 128,
+            Change::Patch(id, patch) => {
+                let present = view.get(id).map_or(0, |(document, vector)| {
+                    document.text.map_or(0, str::len) + document.metadata.len() + vector.len() * 4
+                });
+                present + id.len() + patch.bytes() + 128
+            }
             Change::Delete(ids) => ids.iter().map(|id| id.len() + 24).sum(),
             Change::DeleteMatching(_) => 0,
         }
@@ -51,7 +57,8 @@ impl Change {
     /// The rows to write in the collection as it is now.
     ///
     /// # Errors
-    /// `NotFound` or `InvalidInput` for a patch of a missing document, or with too long a result.
+    /// `NotFound` for a patch of a missing document, and for one with a text and no vector; `InvalidInput` for a patch whose result is
+    /// too long.
     pub(super) fn into_op(self, view: &View) -> Result<Op> {
         let present = |ids: Vec<String>| ids.into_iter().filter(|id| view.get(id).is_some()).collect();
         Ok(match self {
@@ -70,6 +77,11 @@ impl Change {
 fn patched(view: &View, id: &str, patch: DocumentPatch) -> Result<Op> {
     let missing = || Error::new(Kind::NotFound, format!("there is no document {id:?}")).param("id");
     let (document, vector) = view.get(id).ok_or_else(missing)?;
+    if matches!(patch.text, Some(Some(_))) && patch.vector.is_none() {
+        // A text is embedded before it is sent here if the document is present. This document was stored after that look: its vector
+        // is not that of the text.
+        return Err(missing());
+    }
     let patched = patch.apply(&document)?;
     if patch.vector.is_none() && patched == document.to_document() {
         return Ok(Op::Upsert { vectors: Vec::new(), documents: Vec::new() });
@@ -84,6 +96,16 @@ impl Op {
         match self {
             Op::Upsert { documents, .. } => documents.is_empty(),
             Op::Delete { ids } => ids.is_empty(),
+        }
+    }
+
+    /// Bytes of its rows and ids, in memory and in the log.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Op::Upsert { vectors, documents } => {
+                vectors.len() * 4 + documents.iter().map(|document| document.len()).sum::<usize>()
+            }
+            Op::Delete { ids } => ids.iter().map(String::len).sum(),
         }
     }
 
@@ -116,5 +138,46 @@ pub(super) fn apply(view: &mut View, op: Op, effects: &mut CommitEffects) -> usi
             effects.gone.extend(removed.iter().map(|id| hash_id(id)));
             removed.len()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use likewise_index::Metric;
+
+    use super::*;
+    use crate::search::document::Document;
+
+    /// One document with a long text.
+    fn view() -> View {
+        let mut view = View { metric: Metric::L2, dim: 2, parts: Vec::new(), index: None, version: 0 };
+        let document = Document { id: "d".into(), text: Some("x".repeat(100_000)), ..Document::default() };
+        view.add(vec![1.0, 2.0], vec![document.encode().into()]);
+        view
+    }
+
+    #[test]
+    fn a_new_text_is_not_stored_with_the_vector_of_the_old_one() {
+        let patch = |text: Option<&str>, vector: Option<Vec<f32>>| {
+            let patch =
+                DocumentPatch { text: Some(text.map(str::to_owned)), vector, ..DocumentPatch::default() };
+            Change::Patch("d".into(), patch).into_op(&view())
+        };
+        assert_eq!(patch(Some("new"), None).unwrap_err().kind(), Kind::NotFound);
+        let Op::Upsert { vectors, .. } = patch(Some("new"), Some(vec![3.0, 4.0])).unwrap() else {
+            panic!("a patch stores a document");
+        };
+        assert_eq!(vectors, [3.0, 4.0]);
+        let Op::Upsert { vectors, .. } = patch(None, None).unwrap() else {
+            panic!("a patch stores a document");
+        };
+        assert_eq!(vectors, [1.0, 2.0], "the vector stays when the text is removed");
+    }
+
+    #[test]
+    fn the_memory_of_a_patch_includes_the_document() {
+        let bytes = |id: &str| Change::Patch(id.into(), DocumentPatch::default()).bytes(&view());
+        assert!(bytes("d") > 100_000);
+        assert!(bytes("missing") < 1000);
     }
 }

@@ -209,7 +209,9 @@ impl Collection {
     /// Cancel safety: a change that was sent is made.
     pub async fn change(&self, change: Change) -> Result<Receipt> {
         let dropped = || self.gone();
-        let permits = change.bytes().div_ceil(PERMIT_BYTES).clamp(1, QUEUED_BYTES_MAX / PERMIT_BYTES) as u32;
+        let permits =
+            change.bytes(&self.view()).div_ceil(PERMIT_BYTES).clamp(1, QUEUED_BYTES_MAX / PERMIT_BYTES)
+                as u32;
         let permit =
             Arc::clone(&self.queue_permits).acquire_many_owned(permits).await.map_err(|_| dropped())?;
         let commands = self.sender().ok_or_else(dropped)?;

@@ -24,6 +24,9 @@ use crate::sync::lock;
 
 /// Changes that share a flush.
 const GROUP_MAX: usize = 256;
+/// Bytes of the rows of a group: it ends with the change that reaches them, and the next changes make the next group. A patch makes a
+/// row of the whole document, so that the sizes of changes do not bound this.
+const GROUP_BYTES_MAX: usize = 64 << 20;
 /// Rows of a segment, whatever their length.
 const SEGMENT_ROWS_MAX: usize = 1 << 20;
 /// One dead row in so many rows is worth a compaction, and a new index.
@@ -150,22 +153,26 @@ impl CollectionWriter {
         let mut effects = CommitEffects::default();
         let (mut ops, mut replies, mut permits, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
         let (from, mut version) = (view.version + 1, view.version);
+        let mut bytes = 0;
+        // Takes a change into the group, and returns whether there is room for another.
         let mut take = |change: Change, reply: ChangeReply| {
             let receipt = change.into_op(&view).map(|op| {
                 if !op.is_empty() {
                     version += 1;
+                    bytes += op.bytes();
                     ops.push(op.clone());
                 }
                 Receipt { documents: apply(&mut view, op, &mut effects), version }
             });
             replies.push((reply, receipt));
+            bytes < GROUP_BYTES_MAX && replies.len() < GROUP_MAX
         };
-        take(first, reply);
-        for _ in 1..GROUP_MAX {
+        let mut has_room = take(first, reply);
+        while has_room {
             match self.inbox.try_recv() {
                 Ok(WriterCommand::Change { change, reply, _permit: permit }) => {
                     permits.push(permit);
-                    take(change, reply);
+                    has_room = take(change, reply);
                 }
                 Ok(WriterCommand::Drop { reply }) => {
                     last = Some(reply);
@@ -301,5 +308,89 @@ impl CollectionWriter {
         }
         self.publish(View { parts, ..view.clone() }, &CommitEffects::default());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use likewise_index::Metric;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::metrics::{ModuleMetrics as _, Registry};
+    use crate::search::build::Program;
+    use crate::search::document::Document;
+    use crate::search::document_patch::DocumentPatch;
+    use crate::search::index_builder::Indexing;
+    use crate::search::view::DocumentBatch;
+    use crate::storage::ReadMode;
+    use crate::storage::collections::Place;
+    use crate::storage::files::recording::RecordingFiles;
+
+    /// The writer of an empty collection in memory.
+    fn writer(inbox: mpsc::Receiver<WriterCommand>) -> CollectionWriter {
+        let place =
+            Place { files: Arc::new(RecordingFiles::default()), dir: "/c".into(), read: ReadMode::Pread };
+        let view = View { metric: Metric::L2, dim: 1, parts: Vec::new(), index: None, version: 0 };
+        CollectionWriter {
+            shared: Arc::new(CollectionState {
+                watch: QueryWatch::new(0),
+                view: ArcSwap::from_pointee(view),
+                is_dropped: AtomicBool::new(false),
+                is_closed: AtomicBool::new(false),
+                is_indexing: AtomicBool::new(false),
+                index_error: Mutex::new(None),
+            }),
+            store: RowStore::create(&place, "c", 1, Vec::new()).unwrap(),
+            inbox,
+            log_rows: 0,
+            is_compacting: false,
+            compaction: CompactionOptions::default(),
+            plan: None,
+            index_builder: Arc::new(IndexBuilder::new(Indexing::default(), Program::this()).unwrap()),
+            building: None,
+            builds_begun: 0,
+            metrics: Arc::new(SearchMetrics::register(&mut Registry::new())),
+        }
+    }
+
+    #[test]
+    fn a_group_of_patches_ends_at_its_bytes_and_the_rest_make_the_next_one() {
+        let (commands, inbox) = mpsc::channel();
+        let mut writer = writer(inbox);
+        let text = Some("x".repeat(GROUP_BYTES_MAX / 3));
+        let documents = vec![Document { id: "d".into(), text, ..Document::default() }];
+        let (reply, mut stored) = oneshot::channel();
+        writer.commit(Change::Upsert(DocumentBatch { vectors: vec![1.0], documents }), reply);
+        assert!(stored.try_recv().unwrap().is_ok());
+
+        let permits = Arc::new(Semaphore::new(4));
+        let patch = |n: usize| {
+            let metadata = Some(format!(r#"{{"n":{n}}}"#));
+            Change::Patch("d".into(), DocumentPatch { metadata, ..DocumentPatch::default() })
+        };
+        let mut answers = Vec::new();
+        for n in 1..=4 {
+            let (reply, answer) = oneshot::channel();
+            let _permit = Arc::clone(&permits).try_acquire_owned().unwrap();
+            assert!(commands.send(WriterCommand::Change { change: patch(n), reply, _permit }).is_ok());
+            answers.push(answer);
+        }
+        let (reply, mut first) = oneshot::channel();
+        writer.commit(patch(0), reply);
+        assert_eq!(first.try_recv().unwrap().unwrap().version, 2);
+        let versions = |answers: &mut Vec<oneshot::Receiver<Result<Receipt>>>| {
+            let version = |answer: &mut oneshot::Receiver<Result<Receipt>>| {
+                answer.try_recv().ok().map(|receipt| receipt.unwrap().version)
+            };
+            answers.iter_mut().map(version).collect::<Vec<_>>()
+        };
+        assert_eq!(versions(&mut answers), [Some(3), Some(4), None, None], "three documents make a group");
+
+        let shared = Arc::clone(&writer.shared);
+        drop(commands);
+        writer.run();
+        assert_eq!(versions(&mut answers.split_off(2)), [Some(5), Some(6)]);
+        assert_eq!(shared.view.load().get("d").unwrap().0.metadata, r#"{"n":4}"#);
     }
 }

@@ -31,7 +31,7 @@ impl Collections {
         if let Some(vector) = &mut patch.vector {
             prepare(&collection, vector, "vector")?;
         } else if let Some(Some(text)) = &patch.text {
-            // Before a text is embedded for nothing; the writer looks for the document again.
+            // A text of a missing document is not embedded. The writer refuses it, even if the document is stored meanwhile.
             let is_missing = collection.view().get(&id).is_none();
             if !is_missing {
                 patch.vector = Some(self.document_vector(&collection, text, principal).await?);
