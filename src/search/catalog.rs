@@ -300,7 +300,8 @@ impl Catalog {
 
     /// Runs work on the threads of the search.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Scanner) -> T + Send + 'static) -> Result<T> {
-        let overloaded = |_| Error::new(Kind::Overloaded, "too many searches are waiting");
+        let overloaded =
+            |_| Error::new(Kind::Overloaded, "too many searches, counts and pages of documents are waiting");
         let _place = self.searches.try_acquire().map_err(overloaded)?;
         let closed =
             |error| Error::new(Kind::Internal, "cannot wait for a thread that searches").source(error);
@@ -310,11 +311,14 @@ impl Catalog {
         self.scanner.spawn(move || {
             let _turn = turn;
             if !reply.is_closed() {
-                // The asker may leave meanwhile.
+                // The caller may have left meanwhile.
                 let _ = reply.send(work(&scanner));
             }
         });
-        answer.await.map_err(|died| Error::new(Kind::Internal, "a search died").source(died))
+        answer.await.map_err(|died| {
+            Error::new(Kind::Internal, "the thread of a search, count or page of documents has panicked")
+                .source(died)
+        })
     }
 
     /// Ends the writers once they have made what was sent to them. Blocks.

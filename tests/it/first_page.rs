@@ -153,6 +153,12 @@ async fn a_slash_at_the_end_of_a_route_is_ignored_unless_something_could_be_lost
     assert!(server.ask("PUT", "/v1/collections/kept", &[], spec).await.status < 300);
     assert!(matches!(server.ask("DELETE", "/v1/collections/kept/", &[], "").await.status, 404 | 405));
     assert_eq!(server.get("/v1/collections/kept").await.status, 200);
+    // An empty id does not export the collection.
+    for method in ["GET", "PATCH", "DELETE"] {
+        let refused = server.ask(method, "/v1/collections/kept/documents/", &[], "").await;
+        assert_eq!((refused.status, refused.error().1), (404, Some("id")), "{method}: {}", refused.body);
+    }
+    assert_eq!(server.get("/v1/collections/kept/count/").await.body["documents"], 0);
 }
 
 /// An upstream that knows no route and reports what it was asked.

@@ -107,14 +107,16 @@ impl Admission {
         }
     }
 
-    /// Serves a route of this server by its path with a slash at its end, which some clients add. A request that removes or stores
-    /// something keeps it: there the slash may be all that is left of a path whose last part was empty.
+    /// Serves a route of this server by its path with a slash at its end, which some clients add. A PUT, PATCH or DELETE keeps the
+    /// slash: it may be all that is left of a path whose last part was empty, and the request would store or remove more than it
+    /// names. A POST loses it, since no route whose path ends with a parameter takes a POST. A path that is a route with its slash is
+    /// served as that route.
     fn drop_final_slash(&self, request: &mut Request<RequestBody>) {
         let path = request.uri().path();
         let Some(shorter) = path.strip_suffix('/').filter(|shorter| !shorter.is_empty()) else { return };
         let is_own = |path: &str| self.routes.at(path).is_ok_and(|found| !found.value.is_fallback);
-        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::POST);
-        if !is_safe || is_own(path) || !is_own(shorter) {
+        let may_drop_slash = matches!(*request.method(), Method::GET | Method::HEAD | Method::POST);
+        if !may_drop_slash || is_own(path) || !is_own(shorter) {
             return;
         }
         let target = match request.uri().query() {

@@ -37,6 +37,13 @@ fn delete_as_id() -> String {
     "delete".to_owned()
 }
 
+/// The answer to a path with an empty id.
+pub(super) async fn no_id() -> Problem {
+    let message = "the path is /v1/collections/{name}/documents/{id}, and the id is empty; all documents are at \
+        /v1/collections/{name}/documents";
+    Problem(Error::new(Kind::NotFound, message).param("id"))
+}
+
 impl<S: Sync> FromRequestParts<S> for DocumentPath {
     type Rejection = Problem;
 

@@ -17,6 +17,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -48,6 +49,8 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         .add(routes!(document::get, document::patch, document::delete))
         // `delete` is the id of a document for all methods but POST.
         .add_undocumented(Access::Client, "/v1/collections/{name}/documents/delete", delete_as_id)
+        // Not the list of documents, which exports all of them: the path of one document with an empty id.
+        .add_undocumented(Access::Client, "/v1/collections/{name}/documents/", any(document::no_id))
         .add(routes!(search::search))
         .add(routes!(snapshots::take, snapshots::list))
         .add(routes!(snapshots::index_file))
