@@ -413,6 +413,13 @@ async fn bad_lists_and_patches_are_refused_and_change_nothing() {
         let refused = server.get(&format!("{POINTS}/count?{query}")).await;
         assert_eq!((refused.status, refused.error().1), (400, Some(param)), "{query}: {}", refused.body);
     }
+    // A query has one reader: its faults have one wording, here and where a single document is read.
+    for path in ["documents?x=1", "count?x=1", "documents/a?x=1"] {
+        let refused = server.get(&format!("{POINTS}/{path}")).await;
+        assert_eq!((refused.status, refused.error().1), (400, Some("x")), "{path}: {}", refused.body);
+        let message = refused.body["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with("unknown query parameter \"x\"; known: "), "{message}");
+    }
     let deep = (0..150).fold(json!({}), |inner, _| json!({ "inner": inner }));
     let half = "y".repeat(40_000);
     for (path, body, status, param) in [

@@ -16,10 +16,9 @@ use super::document::DocumentObject;
 use super::include::Include;
 use super::{CollectionName, Endpoint, filter};
 use crate::domain::Principal;
-use crate::error::{Error, FieldPath, Result};
+use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::extract::json::shortened;
-use crate::http::extract::path::query;
+use crate::http::extract::query::QueryFields;
 use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
 use crate::http::response::chunked::{self, CHUNK_BYTES};
@@ -60,77 +59,44 @@ pub(super) struct ListParameters {
     include: Include,
 }
 
-/// The parameters as they come.
-#[derive(Debug, Default)]
-struct RawParameters {
-    limit: Option<String>,
-    after: Option<String>,
-    filter: Option<String>,
-    include: Option<String>,
-    ids: Vec<String>,
-}
+/// The parameters as text.
+struct RawParameters(QueryFields);
 
 impl RawParameters {
     /// Those of a request that has only parameters called as one of `names`.
-    fn read(head: &Parts, names: &[&str]) -> Result<RawParameters> {
-        let mut read = RawParameters::default();
-        for (name, value) in query::<Vec<(String, String)>>(head, "query")? {
-            let place = match name.as_str() {
-                "limit" => &mut read.limit,
-                "after" => &mut read.after,
-                "filter" => &mut read.filter,
-                "include" => &mut read.include,
-                _ => &mut None,
-            };
-            let name = shortened(&name);
-            if !names.contains(&name.as_str()) {
-                let message = format!("unknown parameter {name:?}; there are {}", names.join(", "));
-                return Err(Error::invalid(FieldPath::parse(&name), message));
-            }
-            if name == "ids" {
-                read.ids.push(value);
-            } else if place.replace(value).is_some() {
-                let message = format!("the parameter {name} must be given once");
-                return Err(Error::invalid(FieldPath::parse(&name), message));
-            }
-        }
-        Ok(read)
+    fn read(head: &Parts, names: &'static [&'static str]) -> Result<RawParameters> {
+        QueryFields::read_with_list(head, names, Some("ids")).map(RawParameters)
     }
 
     fn filter(&self) -> Result<Option<Filter>> {
-        let Some(text) = &self.filter else { return Ok(None) };
+        let Some(text) = self.0.text("filter") else { return Ok(None) };
         let fault = |error| Error::invalid("filter", format!("filter must be a JSON object: {error}"));
-        let raw = RawValue::from_string(text.clone()).map_err(fault)?;
+        let raw = RawValue::from_string(text.to_owned()).map_err(fault)?;
         filter::read(&raw).map(Some)
     }
 
-    fn limit(&self) -> Result<Option<usize>> {
-        let fault = |text: &String| {
-            Error::invalid("limit", format!("limit must be a number, got {:?}", shortened(text)))
-        };
-        self.limit.as_ref().map(|text| text.parse().map_err(|_| fault(text))).transpose()
-    }
-
     fn after(&self) -> Result<Option<String>> {
-        let bytes = self.after.as_ref().map_or(0, String::len);
+        let Some(after) = self.0.text("after") else { return Ok(None) };
+        let bytes = after.len();
         if bytes > ID_BYTES_MAX {
             let message = format!("after must be an id of at most {ID_BYTES_MAX} bytes, got {bytes}");
             return Err(Error::invalid("after", message));
         }
-        Ok(self.after.clone())
+        Ok(Some(after.to_owned()))
     }
 
     /// Which documents are listed; `None` if no parameter selects any.
-    fn selection(self) -> Result<Option<Selection>> {
-        let (limit, after, filter) = (self.limit()?, self.after()?, self.filter()?);
+    fn selection(&self) -> Result<Option<Selection>> {
+        let (limit, after, filter) = (self.0.number("limit")?, self.after()?, self.filter()?);
         let is_page = limit.is_some() || after.is_some() || filter.is_some();
-        if self.ids.is_empty() {
+        let ids = self.0.list("ids");
+        if ids.is_empty() {
             return Ok(is_page.then_some(Selection::Page { after, limit, filter }));
         }
         if is_page {
             return Err(Error::invalid("ids", "ids cannot be given with limit, after or filter"));
         }
-        Ok(Some(Selection::Ids(self.ids)))
+        Ok(Some(Selection::Ids(ids)))
     }
 }
 
@@ -139,7 +105,7 @@ impl<S: Sync> FromRequestParts<S> for ListParameters {
 
     async fn from_request_parts(head: &mut Parts, _: &S) -> Result<ListParameters, Problem> {
         let raw = RawParameters::read(head, &["limit", "after", "ids", "filter", "include"])?;
-        let include = Include::read(raw.include.as_deref().unwrap_or_default())?;
+        let include = Include::read(raw.0.text("include").unwrap_or_default())?;
         Ok(ListParameters { selection: raw.selection()?, include })
     }
 }

@@ -2,12 +2,11 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::http::error_response::Problem;
 use crate::http::extract::json::shortened;
-use crate::http::extract::path::query;
+use crate::http::extract::query::QueryFields;
 
 /// The members of documents that a response has besides the id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +58,8 @@ impl<S: Sync> FromRequestParts<S> for Include {
     type Rejection = Problem;
 
     async fn from_request_parts(head: &mut Parts, _: &S) -> Result<Include, Problem> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Parameters {
-            include: Option<String>,
-        }
-        let list = query::<Parameters>(head, "include")?.include;
-        Ok(Include::read(&list.unwrap_or_default())?)
+        let fields = QueryFields::read(head, &["include"])?;
+        Ok(Include::read(fields.text("include").unwrap_or_default())?)
     }
 }
 

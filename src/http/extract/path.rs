@@ -24,7 +24,7 @@ pub(in crate::http) async fn path<T: DeserializeOwned + Send>(
 ///
 /// # Errors
 /// `InvalidInput` if they cannot be read.
-pub(in crate::http) fn query<T: DeserializeOwned>(head: &Parts, param: &'static str) -> Result<T> {
+pub(super) fn query<T: DeserializeOwned>(head: &Parts, param: &'static str) -> Result<T> {
     let fault =
         |rejection: axum::extract::rejection::QueryRejection| Error::invalid(param, rejection.body_text());
     let Query(parameters) = Query::try_from_uri(&head.uri).map_err(fault)?;

@@ -2,6 +2,7 @@
 
 use axum::http::request::Parts;
 
+use super::json::shortened;
 use super::path::query;
 use crate::error::{Error, FieldPath, Result};
 
@@ -17,13 +18,24 @@ impl QueryFields {
     /// # Errors
     /// `InvalidInput` for a parameter that is not known, or is given twice.
     pub(in crate::http) fn read(head: &Parts, known: &'static [&'static str]) -> Result<QueryFields> {
+        QueryFields::read_with_list(head, known, None)
+    }
+
+    /// As [`QueryFields::read`]; the parameter `list`, one of those that are known, may be given many times.
+    pub(in crate::http) fn read_with_list(
+        head: &Parts,
+        known: &'static [&'static str],
+        list: Option<&'static str>,
+    ) -> Result<QueryFields> {
         let fields: Vec<(String, String)> = query(head, "query")?;
         for (place, (name, _)) in fields.iter().enumerate() {
             if !known.contains(&name.as_str()) {
+                let name = shortened(name);
                 let message = format!("unknown query parameter {name:?}; known: {}", known.join(", "));
-                return Err(Error::invalid(FieldPath::parse(name), message));
+                return Err(Error::invalid(FieldPath::parse(&name), message));
             }
-            if fields[..place].iter().any(|(other, _)| other == name) {
+            let is_list = list == Some(name.as_str());
+            if !is_list && fields[..place].iter().any(|(other, _)| other == name) {
                 let message = format!("the query parameter {name} must be given once");
                 return Err(Error::invalid(FieldPath::parse(name), message));
             }
@@ -37,6 +49,12 @@ impl QueryFields {
         self.fields.iter().find(|(field, _)| field == name).map(|(_, text)| text.as_str())
     }
 
+    /// The values of a parameter that may be given many times, in their order.
+    pub(in crate::http) fn list(&self, name: &'static str) -> Vec<String> {
+        debug_assert!(self.known.contains(&name), "{name}");
+        self.fields.iter().filter(|(field, _)| field == name).map(|(_, text)| text.clone()).collect()
+    }
+
     /// The number of a parameter: digits only.
     ///
     /// # Errors
@@ -45,7 +63,8 @@ impl QueryFields {
         let Some(text) = self.text(name) else { return Ok(None) };
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = if is_number { text.parse().ok() } else { None };
-        let fault = || Error::invalid(name, format!("{name} must be a whole number, got {text:?}"));
+        let fault =
+            || Error::invalid(name, format!("{name} must be a whole number, got {:?}", shortened(text)));
         number.map(Some).ok_or_else(fault)
     }
 }
@@ -72,6 +91,32 @@ mod tests {
         for bad in ["", "-1", "+1", "1.5", "x", "99999999999999999999999"] {
             let error = fields(&format!("?limit={bad}")).unwrap().number("limit").unwrap_err();
             assert_eq!(error.param_name(), Some("limit"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_list_may_be_given_many_times() {
+        let read = |query: &str, list| {
+            let request = Request::builder().uri(format!("/x?{query}")).body(()).unwrap();
+            QueryFields::read_with_list(&request.into_parts().0, &["ids", "limit"], list)
+        };
+        let fields = read("ids=b&limit=1&ids=a&ids=b", Some("ids")).unwrap();
+        assert_eq!(fields.list("ids"), ["b", "a", "b"]);
+        assert_eq!(fields.number("limit").unwrap(), Some(1));
+        assert_eq!(read("", Some("ids")).unwrap().list("ids"), [""; 0]);
+        for (query, list, param) in [("ids=a&ids=b", None, "ids"), ("limit=1&limit=1", Some("ids"), "limit")]
+        {
+            assert_eq!(read(query, list).err().unwrap().param_name(), Some(param), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_fault_repeats_the_beginning_of_a_long_text_only() {
+        let long = "x".repeat(50_000);
+        let unknown = fields(&format!("?{long}=1")).err().unwrap();
+        let number = fields(&format!("?limit={long}")).unwrap().number("limit").unwrap_err();
+        for error in [unknown, number] {
+            assert!(error.to_string().len() < 1000 && error.param_name().unwrap().len() < 400);
         }
     }
 }
