@@ -17,7 +17,7 @@ use redb::{
 use crate::domain::Key;
 use crate::error::{Error, Result};
 use crate::storage::files::{OsFiles, create_private_dir};
-use crate::storage::objects::{HEADS, OBJECTS, RecordFrame};
+use crate::storage::objects::{HEADS, NAMES, OBJECTS, RecordFrame};
 use crate::storage::records::header_copy::{self, HeaderState};
 use crate::storage::records::mirror::{self, Table};
 use crate::storage::records::overlay::Overlay;
@@ -122,7 +122,9 @@ fn fill(
     for table in tables.iter().filter(|&table| table != OBJECTS && table != HEADS) {
         match verified(from, &tables, table) {
             Some(database) => {
-                salvaged.others += copy(&database, table, target)?;
+                let count = copy(&database, table, target)?;
+                // Names are parts of objects.
+                salvaged.others += if table == NAMES { 0 } else { count };
                 has_versions |= table == MIRRORED;
             }
             None => salvaged.lost.push(table.clone()),
