@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::domain::{LookupOutcome, NamespaceId};
+use crate::domain::{LookupOutcome, NamespaceId, TenantId};
 
 /// Names that one table counts at most.
 const SLOTS: usize = 256;
@@ -31,8 +31,11 @@ pub struct OutcomeCounts {
 pub struct OutcomeCounters([AtomicU64; 5]);
 
 impl OutcomeCounters {
-    /// Counts lookups.
+    /// Counts lookups. No lookup costs no write to memory that threads share.
     pub fn add(&self, outcome: LookupOutcome, count: u64) {
+        if count == 0 {
+            return;
+        }
         self.0[outcome as usize].fetch_add(count, Ordering::Relaxed);
     }
 
@@ -61,10 +64,10 @@ impl CounterId {
         CounterId { hash: id.invalidation_id().0, is_of_other_tenant: id.is_of_other_tenant() }
     }
 
-    /// Of a model.
-    pub fn of_model(name: &str) -> CounterId {
+    /// Of a model that a tenant names.
+    pub fn of_model(tenant: &TenantId, name: &str) -> CounterId {
         let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
+        (tenant.as_str(), name).hash(&mut hasher);
         CounterId { hash: hasher.finish(), is_of_other_tenant: false }
     }
 }
@@ -127,11 +130,11 @@ mod tests {
 
     #[test]
     fn each_lookup_is_counted_once_and_the_number_of_names_is_bounded() {
-        let counters = LookupCounters::default();
+        let (counters, tenant) = (LookupCounters::default(), TenantId::default());
         for n in 0..3 * SLOTS {
             let name = format!("model-{n}");
-            counters.of(CounterId::of_model(&name), &name).add(LookupOutcome::Hit, 2);
-            counters.of(CounterId::of_model(&name), &name).add(LookupOutcome::Miss, 1);
+            counters.of(CounterId::of_model(&tenant, &name), &name).add(LookupOutcome::Hit, 2);
+            counters.of(CounterId::of_model(&tenant, &name), &name).add(LookupOutcome::Miss, 1);
         }
         let named: Vec<_> = counters.named().collect();
         assert!((SLOTS / 2..=SLOTS).contains(&named.len()), "{}", named.len());
@@ -143,12 +146,13 @@ mod tests {
 
     #[test]
     fn a_name_of_two_tenants_is_counted_apart() {
-        use crate::domain::TenantId;
         let counters = LookupCounters::default();
         for tenant in [TenantId::default(), TenantId::named("acme").unwrap()] {
-            let id = CounterId::of_namespace(NamespaceId::of(&tenant, "shop"));
-            counters.of(id, "shop").add(LookupOutcome::Stale, 1);
+            let namespace = CounterId::of_namespace(NamespaceId::of(&tenant, "shop"));
+            for id in [namespace, CounterId::of_model(&tenant, "shop")] {
+                counters.of(id, "shop").add(LookupOutcome::Stale, 1);
+            }
         }
-        assert_eq!(counters.named().map(|(.., counts)| counts.stale).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!(counters.named().map(|(.., counts)| counts.stale).collect::<Vec<_>>(), [1, 1, 1, 1]);
     }
 }

@@ -198,7 +198,7 @@ impl Statistics {
             searches: self.search_stats(principal),
             answers: self.answer_stats(),
             namespaces: self.listing.statistics(principal).into_iter().map(NamespaceStats::of).collect(),
-            models: ModelLookups::of(&self.embeddings, &self.answers),
+            models: ModelLookups::of(&principal.tenant, &self.embeddings, &self.answers),
             tiers: self.tier_stats(),
         }
     }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::cache::{LookupCounters, OutcomeCounts};
+use crate::cache::{CounterId, LookupCounters, OutcomeCounts};
+use crate::domain::TenantId;
 use crate::service::listing::NamespaceStatistics;
 use crate::service::{Answers, Embeddings};
 
@@ -27,7 +28,7 @@ pub(super) struct NamespaceStats {
 pub(super) struct ModelLookups {
     /// Requested texts.
     embeddings: Vec<ModelLookup>,
-    /// Requested answers.
+    /// Requests that got an answer.
     answers: Vec<ModelLookup>,
 }
 
@@ -73,19 +74,20 @@ impl NamespaceStats {
 }
 
 impl ModelLookups {
-    pub(super) fn of(embeddings: &Embeddings, answers: &Answers) -> ModelLookups {
+    pub(super) fn of(tenant: &TenantId, embeddings: &Embeddings, answers: &Answers) -> ModelLookups {
         ModelLookups {
-            embeddings: ModelLookup::all(embeddings.lookups_by_model()),
-            answers: ModelLookup::all(answers.lookups_by_model()),
+            embeddings: ModelLookup::all(tenant, embeddings.lookups_by_model()),
+            answers: ModelLookup::all(tenant, answers.lookups_by_model()),
         }
     }
 }
 
 impl ModelLookup {
-    /// Sorted by name, then those of all other names.
-    fn all(counters: &LookupCounters) -> Vec<ModelLookup> {
+    /// Those of the tenant sorted by name, then those of all names without a place, of all tenants.
+    fn all(tenant: &TenantId, counters: &LookupCounters) -> Vec<ModelLookup> {
         let of = |name, counts| ModelLookup { name, lookups: LookupStats::of(counts) };
-        let named = counters.named().map(|(_, name, counts)| of(Some(name.as_ref().to_owned()), counts));
+        let own = counters.named().filter(|(id, name, _)| *id == CounterId::of_model(tenant, name));
+        let named = own.map(|(_, name, counts)| of(Some(name.as_ref().to_owned()), counts));
         let mut all: Vec<ModelLookup> = named.collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.push(of(None, counters.others()));

@@ -102,7 +102,7 @@ impl Answers {
         if self.options.normalize_questions { Normalization::WordLists } else { Normalization::Minimal }
     }
 
-    /// Requests for answers by the model that they name.
+    /// Answered requests by the model that they name.
     pub fn lookups_by_model(&self) -> &LookupCounters {
         &self.models
     }
@@ -139,8 +139,11 @@ impl Answers {
         let outcome = response.as_ref().map_or(missed, |response| response.outcome.lookup());
         self.metrics.count(outcome);
         in_namespace.add(outcome, 1);
-        let model = &request.parsed.model;
-        self.models.of(CounterId::of_model(model), model).add(outcome, 1);
+        // A model is any name until an answer came back: wrong names must not take the places of the table.
+        if response.as_ref().is_ok_and(is_answer) {
+            let model = &request.parsed.model;
+            self.models.of(CounterId::of_model(&request.principal.tenant, model), model).add(outcome, 1);
+        }
         record_outcome(outcome);
         response
     }
@@ -310,6 +313,11 @@ impl Answers {
 
 fn not_cached() -> Error {
     Error::new(Kind::NotCached, "the answer is not in the cache")
+}
+
+/// Whether the response answers the question.
+fn is_answer(response: &AnswerResponse) -> bool {
+    (200..300).contains(&response.status) && !response.reason.is_some_and(Reason::is_no_answer)
 }
 
 /// Whether the upstream failed in a way that may be temporary.

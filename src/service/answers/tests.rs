@@ -237,6 +237,31 @@ async fn stale_if_error_is_counted_as_stale() {
     assert_eq!((outcomes.misses.get(), outcomes.stale.get(), outcomes.hits.get()), (2, 1, 0));
 }
 
+/// A client can send any name of a model; the table of names is bounded.
+#[tokio::test]
+async fn a_request_is_counted_by_its_model_and_tenant_once_it_has_an_answer() {
+    let bench = Bench::new().await;
+    let named = || {
+        let named = bench.answers.lookups_by_model().named();
+        let mut counts: Vec<_> = named.map(|(id, _, counts)| (id, counts.misses, counts.hits)).collect();
+        counts.sort_by_key(|(_, misses, hits)| (*misses, *hits));
+        counts
+    };
+    bench.next(Script::Refuses(Kind::Upstream));
+    bench.ask_with(Directives::default()).await.unwrap_err();
+    for (status, body) in [(404, "{}"), (200, "{}")] {
+        bench.next(Script::Says(status, body));
+        assert_eq!(bench.ask().await.status, status);
+    }
+    assert_eq!(named(), []);
+    for _ in 0..3 {
+        bench.ask().await;
+    }
+    bench.ask_as(acme(), Directives::default()).await.unwrap();
+    let id = |principal: &Principal| CounterId::of_model(&principal.tenant, "m");
+    assert_eq!(named(), [(id(&acme()), 1, 0), (id(&Principal::default()), 1, 2)]);
+}
+
 /// RFC 5861: only an upstream that fails makes an old answer do.
 #[tokio::test]
 async fn an_old_answer_does_for_errors_only_as_long_as_the_request_says() {

@@ -319,7 +319,7 @@ impl Embeddings {
         self.metrics.misses.inc_by(counts.misses as u64);
         self.metrics.coalesced.inc_by(counts.coalesced as u64);
         let model = &request.model.card().name;
-        let by_model = self.models.of(CounterId::of_model(model), model);
+        let by_model = self.models.of(CounterId::of_model(&request.principal.tenant, model), model);
         for by_name in [self.namespaces.lookups_in(&distinct.namespace), by_model] {
             by_name.add(LookupOutcome::Hit, counts.hits as u64);
             by_name.add(LookupOutcome::Miss, counts.misses as u64);
