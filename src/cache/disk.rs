@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use super::blocking_readers::BlockingReaders;
 use super::metrics::{CacheMetrics, TierMetrics};
@@ -14,6 +16,9 @@ use crate::domain::{Codec, Entry, EntryNames, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::objects::{NamespaceCount, Record, ScannedObject};
 use crate::storage::{ObjectStore, VectorStore};
+
+/// How long a part of a scan or a count waits for parts of others.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 
 impl TierMetrics {
     /// A read as tiers answer it: a fault is a miss.
@@ -184,6 +189,8 @@ pub struct ObjectTier {
     store: Arc<ObjectStore>,
     bytes_max: u64,
     readers: BlockingReaders,
+    /// One part of one scan or count is read at a time: of the two readers, one stays free for lookups.
+    turn: Semaphore,
     metrics: TierMetrics,
 }
 
@@ -194,7 +201,22 @@ impl ObjectTier {
     /// `Io` if its threads cannot be started.
     pub fn new(store: Arc<ObjectStore>, bytes_max: u64, metrics: &CacheMetrics) -> Result<ObjectTier> {
         let metrics = metrics.tier(TierName::Disk);
-        Ok(ObjectTier { store, bytes_max, readers: BlockingReaders::start("object")?, metrics })
+        let readers = BlockingReaders::start("object")?;
+        Ok(ObjectTier { store, bytes_max, readers, turn: Semaphore::new(1), metrics })
+    }
+
+    /// Reads a part of a scan or of a count in its turn. `Overloaded` if the turn does not come.
+    async fn read_part<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Ok(Ok(_turn)) = tokio::time::timeout(TURN_WAIT, self.turn.acquire()).await else {
+            return Err(Error::new(
+                Kind::Overloaded,
+                "too many listings and counts read the disk; try again later",
+            ));
+        };
+        self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
     }
 }
 
@@ -290,7 +312,7 @@ impl Tier for ObjectTier {
                 let entries = part.objects.into_iter().filter_map(scanned).collect();
                 Ok(Some(EntryScan { entries, records: part.records, last: part.last }))
             };
-            self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
+            self.read_part(read).await
         })
     }
 
@@ -335,7 +357,7 @@ impl Tier for ObjectTier {
                     })?;
                     Ok((chosen, last))
                 };
-                let part = self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))?;
+                let part = self.read_part(read).await?;
                 count += part.0;
                 after = part.1;
                 if after.is_none() {

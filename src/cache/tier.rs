@@ -98,7 +98,7 @@ pub trait Tier: Send + Sync {
     /// Reads a part of a scan over the entries that have names. `None` if the tier does not store names.
     ///
     /// # Errors
-    /// `Io`, `Corrupt` if the tier cannot be read; `Unavailable` once it is off.
+    /// `Io`, `Corrupt` if the tier cannot be read; `Unavailable` once it is off; `Overloaded` if too many scans and counts wait.
     fn scan(&self, request: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>>;
 
     /// The entry of a key as a scan meets it. `None` if the tier does not store names.
@@ -125,7 +125,7 @@ pub trait Tier: Send + Sync {
     /// How many entries are chosen; `None` if the tier does not store the metadata by which they are chosen.
     ///
     /// # Errors
-    /// `Io`, `Corrupt` if the tier cannot be read.
+    /// `Io`, `Corrupt` if the tier cannot be read; `Overloaded` if too many scans and counts wait.
     fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>>;
 
     /// Makes everything stored so far survive a loss of power.

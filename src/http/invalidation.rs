@@ -144,7 +144,7 @@ pub(super) async fn invalidate(
     let target = target(wire)?;
     let entries = if dry_run {
         let counts = endpoint.invalidation.count(&principal, &target).await?;
-        Some(describe(&endpoint.listing, &principal, counts).await?)
+        Some(describe(&endpoint.listing, &principal, counts).await)
     } else {
         endpoint.invalidation.invalidate(&principal, &target, mode.0).await?;
         None
@@ -152,9 +152,9 @@ pub(super) async fn invalidate(
     Ok(Json(InvalidateAnswer { mode, dry_run, entries }))
 }
 
-async fn describe(listing: &Listing, principal: &Principal, counts: Counts) -> Result<EntryCounts> {
+async fn describe(listing: &Listing, principal: &Principal, counts: Counts) -> EntryCounts {
     let namespaces: Vec<NamespaceId> = counts.groups.iter().filter_map(|group| group.namespace).collect();
-    let names = listing.names_of(principal, namespaces).await?;
+    let names = listing.names_of(principal, namespaces).await;
     let group = |GroupCount { namespace, kind, memory, disk }: GroupCount| CountedGroup {
         kind: LabelValue(kind),
         namespace: namespace.and_then(|id| names.get(&id)).map(|name| name.as_ref().to_owned()),
@@ -162,7 +162,7 @@ async fn describe(listing: &Listing, principal: &Principal, counts: Counts) -> R
         disk,
     };
     let groups = counts.groups.into_iter().map(group).collect();
-    Ok(EntryCounts { memory: counts.memory, disk: counts.disk, groups })
+    EntryCounts { memory: counts.memory, disk: counts.disk, groups }
 }
 
 fn target(wire: InvalidateRequest) -> Result<Target> {

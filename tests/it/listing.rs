@@ -60,6 +60,17 @@ async fn keys(server: &Server, path: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn an_object_is_listed_with_its_key_and_tags_whatever_its_content_type() {
+    let server = Server::start();
+    let headers = [("content-type", "application/vnd.likewise.answer+json"), ("x-cache-tags", "season")];
+    put(&server, "shop/tea", &headers, "v").await;
+    let page = page(&server, "/v1/cache/shop").await;
+    let listed = &page["data"][0];
+    assert_eq!((&listed["kind"], &listed["key"]), (&json!("object"), &json!("tea")), "{page}");
+    assert_eq!(listed["tags"], json!(["season"]), "{page}");
+}
+
+#[tokio::test]
 async fn what_is_cached_throughout_is_listed_once_while_others_write_and_delete() {
     let server = Server::start();
     for first in (0..KEYS).step_by(1000) {

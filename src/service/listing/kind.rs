@@ -1,6 +1,6 @@
 //! What an entry is.
 
-use crate::domain::{Codec, EntryMeta};
+use crate::domain::{Codec, EntryMeta, EntryNames};
 use crate::labels::label_enum;
 use crate::service::answers::ANSWER_CONTENT_TYPE;
 
@@ -20,7 +20,13 @@ label_enum! {
 }
 
 impl EntryKind {
-    /// The kind of an entry with this metadata.
+    /// The kind of an entry that is stored with names. Only an object has a key.
+    pub(super) fn of_named(names: &EntryNames) -> EntryKind {
+        if names.key.is_empty() { EntryKind::Answer } else { EntryKind::Object }
+    }
+
+    /// The kind of an entry with this metadata, for counts. The content type of an object is its client's choice, so an object may be
+    /// counted as an answer.
     pub(in crate::service) fn of(meta: &EntryMeta) -> EntryKind {
         if meta.codec == Codec::F32 {
             EntryKind::Embedding

@@ -10,9 +10,7 @@ mod page;
 mod statistics;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::instrument;
 
 pub(super) use counts::{CountedGroups, count_groups};
@@ -29,7 +27,7 @@ use crate::cache::{
     EntryScan, Freshness, Namespace, Namespaces, ScanRequest, ScanScope, ScannedEntry, Tiers, Verdict,
 };
 use crate::domain::{InvalidationId, NamespaceId, Principal, Tag, TenantId};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
 /// Records that one page reads at most.
 const RECORDS_MAX: usize = 10_000;
@@ -39,22 +37,18 @@ const PART_RECORDS: usize = 512;
 const PART_RECORDS_MIN: usize = 64;
 /// Bytes that a page has at most, but for its last entry.
 const PAGE_BYTES_MAX: usize = 1 << 20;
-/// How long a page waits for others that read.
-const WAIT: Duration = Duration::from_secs(10);
 
 /// The use case. Shared by `Arc`.
 pub struct Listing {
     tiers: Arc<Tiers>,
     namespaces: Arc<Namespaces>,
     freshness: Freshness,
-    /// One part of one listing is read at a time: the disk has two readers, and one stays free for lookups.
-    turn: Semaphore,
 }
 
 impl Listing {
     /// A use case over all tiers.
     pub fn new(tiers: Arc<Tiers>, namespaces: Arc<Namespaces>, freshness: Freshness) -> Listing {
-        Listing { tiers, namespaces, freshness, turn: Semaphore::new(1) }
+        Listing { tiers, namespaces, freshness }
     }
 
     /// The entries of a namespace whose key begins with `prefix`, in the order of the disk. Answers have no key: an empty prefix
@@ -138,7 +132,7 @@ impl Listing {
 
     /// The entry as a lookup would serve it now. `None` if no lookup would.
     fn judged(&self, tenant: &TenantId, entry: ScannedEntry) -> Option<ListedEntry> {
-        let kind = EntryKind::of(&entry.meta);
+        let kind = EntryKind::of_named(&entry.names);
         let namespace = self.namespace_of(tenant, kind, &entry)?;
         let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
         let now = self.freshness.now();
@@ -167,16 +161,6 @@ impl Listing {
     }
 
     async fn read(&self, request: ScanRequest) -> Result<EntryScan> {
-        let _turn = self.turn().await?;
         Ok(self.tiers.scan(request).await?.unwrap_or_default())
-    }
-
-    async fn turn(&self) -> Result<SemaphorePermit<'_>> {
-        match tokio::time::timeout(WAIT, self.turn.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => {
-                Err(Error::new(Kind::Overloaded, "too many listings are being read; try again later"))
-            }
-        }
     }
 }

@@ -72,10 +72,7 @@ impl Listing {
     pub async fn namespaces(&self, principal: &Principal) -> Result<TenantNamespaces> {
         let tenant = NamespaceId::tenant_id_bits(&principal.tenant);
         let is_own = Arc::new(move |meta: &EntryMeta| meta.namespace.tenant() == tenant);
-        let counted = {
-            let _turn = self.turn().await?;
-            count_groups(&self.tiers, &self.freshness, is_own).await?
-        };
+        let counted = count_groups(&self.tiers, &self.freshness, is_own).await?;
         let bytes = self.tiers.namespaces_below().into_iter().filter(|count| count.id.tenant() == tenant);
         let mut summaries = summaries(&counted, bytes);
         let mut list = TenantNamespaces::default();
@@ -97,26 +94,29 @@ impl Listing {
         Ok(list)
     }
 
-    /// The names of namespaces, as far as they are declared or an entry on disk has them.
-    ///
-    /// # Errors
-    /// As [`Listing::namespaces`].
+    /// The names of namespaces, as far as they are declared or an entry on disk has them. The first name that the disk cannot be
+    /// read for ends the search: the others have none.
     pub async fn names_of(
         &self,
         principal: &Principal,
         ids: impl IntoIterator<Item = NamespaceId>,
-    ) -> Result<HashMap<NamespaceId, Arc<str>>> {
+    ) -> HashMap<NamespaceId, Arc<str>> {
         let declared = self.namespaces.declared();
         let mut names: HashMap<NamespaceId, Arc<str>> =
             declared.map(|(name, _)| (NamespaceId::of(&principal.tenant, &name), name)).collect();
         for id in ids {
-            if !names.contains_key(&id)
-                && let Some(name) = self.stored_name(id, &principal.tenant).await?
-            {
-                names.insert(id, name);
+            if names.contains_key(&id) {
+                continue;
+            }
+            match self.stored_name(id, &principal.tenant).await {
+                Ok(name) => names.extend(name.map(|name| (id, name))),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot look up names of namespaces");
+                    break;
+                }
             }
         }
-        Ok(names)
+        names
     }
 
     /// The name of a namespace as its first entry on disk has it.
