@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what can be downloaded, in dist/:
 #
-#   likewise                     the server, stripped; it needs glibc and nothing else
+#   likewise                     the server, stripped; it needs glibc and libgcc_s, which every Debian has
 #   likewise_server-*.whl        a Python wheel that carries it
 #   SHA256SUMS
 #
@@ -40,10 +40,10 @@ mkdir -p "$archives" dist
 static_libraries "$archives"
 
 cargo rustc --profile dist --locked --bin likewise -- \
-    -L "native=$archives" -C link-arg=-static-libgcc -C link-arg=-lgfortran -C link-arg=-lquadmath
+    -L "native=$archives" -C link-arg=-lgfortran -C link-arg=-lquadmath
 cp "$target/dist/likewise" dist/likewise
 
-foreign=$(objdump -p dist/likewise | awk '$1 == "NEEDED" { print $2 }' | grep -vE '^(libc|libm|ld-linux-x86-64)\.so\.' || true)
+foreign=$(objdump -p dist/likewise | awk '$1 == "NEEDED" { print $2 }' | grep -vE '^(libc|libm|libgcc_s|ld-linux-x86-64)\.so\.' || true)
 [ -z "$foreign" ] || fail "the binary needs libraries that other machines may lack: $foreign"
 glibc=$(glibc_of dist/likewise)
 [ "$(printf '%s\n' "$glibc" "$GLIBC_MAX" | sort -V | tail -1)" = "$GLIBC_MAX" ] ||

@@ -100,6 +100,23 @@ impl NearRoutes {
         }
     }
 
+    /// What is wrong with a request that only an upstream could answer, where there is none.
+    pub(super) fn needs_upstream(&self, method: &Method, path: &str) -> String {
+        const REMEDY: &str = "start the server with --upstream URL, or set upstream.base_url";
+        match self.at(path).filter(|_| path.len() <= PATH_BYTES_MAX) {
+            Some(route) => format!("`{}` needs an upstream: {REMEDY}", route.name(method)),
+            None => format!("{} (to pass it on, {REMEDY})", self.not_found(method, path)),
+        }
+    }
+
+    /// What is wrong with a request that is not passed on, for the reason `refusal`.
+    pub(super) fn not_passed_on(&self, method: &Method, path: &str, refusal: &str) -> String {
+        match self.nearest(method, path).filter(|_| path.len() <= PATH_BYTES_MAX) {
+            Some(near) => format!("did you mean `{}`? {refusal}", near.name(method)),
+            None => refusal.to_owned(),
+        }
+    }
+
     /// What is wrong with a request whose route does not take its method.
     pub(super) fn other_method(&self, method: &Method, path: &str) -> String {
         let route = self.at(path).filter(|route| !route.methods.is_empty());
@@ -205,6 +222,20 @@ mod tests {
         }
         let long = format!("/{}", "v1/".repeat(100_000));
         assert!(!routes.not_found(&Method::GET, &long).contains("v1/v1"));
+    }
+
+    #[test]
+    fn a_route_of_upstreams_says_what_it_needs() {
+        let routes = routes();
+        let said = routes.needs_upstream(&Method::POST, "/v1/chat/completions");
+        assert!(said.starts_with("`POST /v1/chat/completions` needs an upstream: start"), "{said}");
+        let said = routes.needs_upstream(&Method::POST, "/v1/embedings");
+        assert!(said.contains("did you mean `POST /v1/embeddings`? (to pass it on, start"), "{said}");
+        let said = routes.not_passed_on(&Method::POST, "/v1/embedings", "it is refused");
+        assert_eq!(said, "did you mean `POST /v1/embeddings`? it is refused");
+        assert_eq!(routes.not_passed_on(&Method::GET, "/v1/files", "it is refused"), "it is refused");
+        let long = format!("/v1/{}", "a".repeat(100_000));
+        assert!(routes.needs_upstream(&Method::POST, &long).len() < 300);
     }
 
     #[test]

@@ -119,7 +119,11 @@ async fn unknown_routes_name_the_nearest_one() {
         assert!(said.contains(near) && said.contains(path), "{method} {path}: {said}");
     }
     let answer = server.ask("POST", "/v1/chat/completions", &[], "{}").await;
-    assert!(message(&answer).contains("name one with --upstream"), "{}", answer.body);
+    assert!(
+        message(&answer).contains("needs an upstream: start the server with --upstream URL"),
+        "{}",
+        answer.body
+    );
     let answer = server.ask("GET", "/v1/embeddings", &[], "").await;
     assert_eq!((answer.status, message(&answer)), (405, "`/v1/embeddings` takes POST, not GET"));
     let long = server.get(&format!("/{}", "a/".repeat(3000))).await;

@@ -67,6 +67,12 @@ impl Forward {
     fn not_found(&self, request: &HttpRequest) -> String {
         self.near_routes.not_found(request.method(), request.uri().path())
     }
+
+    fn not_passed_on(&self, request: &HttpRequest, refusal: Error) -> Error {
+        let (method, path) = (request.method(), request.uri().path());
+        let message = self.near_routes.not_passed_on(method, path, refusal.message());
+        Error::new(refusal.kind(), message)
+    }
 }
 
 /// Passes a request on, if it is one for an upstream.
@@ -111,8 +117,7 @@ pub(super) async fn forward_to(
     request: HttpRequest,
 ) -> Result<Response<Body>, Problem> {
     let Some(origin) = &forward.origin else {
-        let not_found = forward.not_found(&request);
-        let message = format!("{not_found} (there is no upstream to ask either: name one with --upstream)");
+        let message = forward.near_routes.needs_upstream(request.method(), request.uri().path());
         return Err(Error::new(Kind::NotFound, message).into());
     };
     if !METHODS.contains(request.method()) {
@@ -127,7 +132,9 @@ pub(super) async fn forward_to(
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("/{}{query}", target.path);
     // Before its body is read: what is refused in any case is not waited for.
-    let needs_clients_key = origin.needs_clients_key(request.method().as_str(), &path)?;
+    let needs_clients_key = origin
+        .needs_clients_key(request.method().as_str(), &path)
+        .map_err(|refusal| forward.not_passed_on(&request, refusal))?;
     let named = target.model;
     let (head, body) = request.into_parts();
     let body = body::read(body, forward.body_bytes_max).await?;
