@@ -6,7 +6,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class WheelHook(BuildHookInterface):
-    """Reads `LIKEWISE_BINARY`, a path, and `LIKEWISE_PLATFORM`, a platform tag such as `manylinux_2_34_x86_64` (PEP 600)."""
+    """Reads `LIKEWISE_BINARY`, a path, and `LIKEWISE_PLATFORM`, a platform tag such as `manylinux_2_36_x86_64` (PEP 600)."""
 
     def initialize(self, version: str, build_data: dict) -> None:
         build_data["pure_python"] = False
