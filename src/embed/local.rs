@@ -53,19 +53,7 @@ impl LocalEmbedder {
                  supported; set embed.prompts to empty texts to embed without prompts",
             ));
         }
-        let tokenizer_path = model.dir.join("tokenizer.json");
-        let tokenizer_json = read(&tokenizer_path)?;
-        let tokenizer = Tokenizer::from_json(&tokenizer_json, tokens_max, model.lowercases)
-            .map_err(|error| error.with("path", tokenizer_path.display()))?;
-        if tokenizer.vocabulary() > model.shape.vocabulary {
-            return Err(Error::new(
-                Kind::Model,
-                "cannot use the model: its tokenizer has more tokens than its vocabulary",
-            )
-            .with("tokenizer", tokenizer.vocabulary())
-            .with("model", model.shape.vocabulary)
-            .with("path", tokenizer_path.display()));
-        }
+        let (tokenizer, tokenizer_json) = read_tokenizer(&model, tokens_max)?;
         let weights_path = model.transformer.join("model.safetensors");
         let weights = read(&weights_path)?;
         let fingerprint = fingerprint(&model, tokens_max, &tokenizer_json, &weights);
@@ -89,10 +77,29 @@ impl LocalEmbedder {
 
 /// Checks the small files of a model's directory: whether a model of its kind can be used. The weights need not be there yet.
 ///
+/// Cost: builds the tokenizer, up to a second for the largest vocabularies.
+///
 /// # Errors
 /// `Model`, naming the file that is missing, malformed or needs an unsupported feature.
 pub fn check_model_dir(dir: &Path, name: &str) -> Result<()> {
-    ModelDir::read(dir, name).map(|_| ())
+    let model = ModelDir::read(dir, name)?;
+    read_tokenizer(&model, model.tokens_max).map(|_| ())
+}
+
+/// The tokenizer of a model, and the bytes of its file.
+fn read_tokenizer(model: &ModelDir, tokens_max: usize) -> Result<(Tokenizer, Vec<u8>)> {
+    let path = model.dir.join("tokenizer.json");
+    let json = read(&path)?;
+    let tokenizer = Tokenizer::from_json(&json, tokens_max, model.lowercases)
+        .map_err(|error| error.with("path", path.display()))?;
+    if tokenizer.vocabulary() <= model.shape.vocabulary {
+        return Ok((tokenizer, json));
+    }
+    let message = "cannot use the model: its tokenizer has more tokens than its vocabulary";
+    Err(Error::new(Kind::Model, message)
+        .with("tokenizer", tokenizer.vocabulary())
+        .with("model", model.shape.vocabulary)
+        .with("path", path.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

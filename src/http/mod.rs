@@ -40,4 +40,4 @@ pub use metrics::{HttpMetrics, ServerMetrics};
 pub use operations::{Readiness, State};
 pub use options::Options;
 pub use router::{RouterParts, check_keys, openapi, router};
-pub use server::{Server, serve};
+pub use server::{Server, port_holder, serve};

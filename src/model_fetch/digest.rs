@@ -27,21 +27,28 @@ impl FileDigest {
         }
     }
 
-    /// What the file at `path` hashes to, with this digest's function, and whether that is this digest.
-    pub(super) fn check(&self, path: &Path) -> Result<(bool, String)> {
-        let (mut context, expected) = match self {
-            FileDigest::Sha256(expected) => (Context::new(&SHA256), expected),
-            FileDigest::GitBlob(expected) => {
+    /// Its hexadecimal digits.
+    pub(super) fn digits(&self) -> &str {
+        match self {
+            FileDigest::Sha256(digits) | FileDigest::GitBlob(digits) => digits,
+        }
+    }
+
+    /// What the file at `path` hashes to, if that is another digest.
+    pub(super) fn mismatch(&self, path: &Path) -> Result<Option<String>> {
+        let mut context = match self {
+            FileDigest::Sha256(_) => Context::new(&SHA256),
+            FileDigest::GitBlob(_) => {
                 let bytes =
                     fs_err::metadata(path).map_err(|error| Error::io("cannot read a download", error))?.len();
                 let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
                 context.update(format!("blob {bytes}\0").as_bytes());
-                (context, expected)
+                context
             }
         };
         update(&mut context, path)?;
         let found = hex(context.finish().as_ref());
-        Ok((found.eq_ignore_ascii_case(expected), found))
+        Ok((!found.eq_ignore_ascii_case(self.digits())).then_some(found))
     }
 }
 
@@ -81,10 +88,10 @@ mod tests {
         let digests =
             [format!("\"{sha256_of_file}\""), "W/\"0967ef424bce6791893e9a57bb952f80fd536e93\"".into()];
         for digest in digests.iter().map(|etag| FileDigest::of_etag(etag).unwrap()) {
-            assert!(digest.check(file.path()).unwrap().0, "{digest:?}");
+            assert_eq!(digest.mismatch(file.path()).unwrap(), None, "{digest:?}");
         }
         assert_eq!(FileDigest::of_etag("\"abc\""), None);
-        let other = FileDigest::Sha256("0".repeat(64)).check(file.path()).unwrap();
-        assert_eq!(other, (false, sha256_of_file.into()));
+        let other = FileDigest::Sha256("0".repeat(64)).mismatch(file.path()).unwrap();
+        assert_eq!(other.as_deref(), Some(sha256_of_file));
     }
 }

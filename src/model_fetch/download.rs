@@ -73,16 +73,15 @@ pub(super) async fn download(
     loop {
         let before = size(&part);
         let failure = match attempt.run().await {
-            Ok(()) if attempt.is_genuine()? => return finish(&part, path),
-            // What an earlier attempt left may have been of another version.
-            Ok(()) if before > 0 && !was_discarded => {
-                was_discarded = true;
-                remove(&part)?;
-                continue;
-            }
             Ok(()) => {
+                let Some(mismatch) = attempt.hash_mismatch()? else { return finish(&part, path) };
                 remove(&part)?;
-                return Err(attempt.forged());
+                // What an earlier attempt left may have been of another version.
+                if before > 0 && !was_discarded {
+                    was_discarded = true;
+                    continue;
+                }
+                return Err(mismatch);
             }
             Err(AttemptFailure::Final(error)) => return Err(error),
             Err(AttemptFailure::Transient(error, wait)) => (error, wait),
@@ -184,19 +183,19 @@ impl Attempt<'_> {
         self.counted = self.counted.max(written);
     }
 
-    fn is_genuine(&self) -> Result<bool> {
-        let Some(digest) = &self.digest else { return Ok(true) };
-        tokio::task::block_in_place(|| digest.check(self.part)).map(|(is_genuine, _)| is_genuine)
-    }
-
-    fn forged(&self) -> Error {
+    /// The error about a part whose hash is not the announced one.
+    fn hash_mismatch(&self) -> Result<Option<Error>> {
+        let Some(digest) = &self.digest else { return Ok(None) };
+        let found = tokio::task::block_in_place(|| digest.mismatch(self.part))?;
+        let Some(found) = found else { return Ok(None) };
         let message = format!(
             "{} of {} has another hash than announced; nothing was installed. Try again; if it happens again, a proxy \
              or mirror changes the file",
             self.file.name,
             self.source.name()
         );
-        Error::new(Kind::Corrupt, message)
+        let error = Error::new(Kind::Corrupt, message);
+        Ok(Some(error.with("expected", digest.digits()).with("got", found)))
     }
 
     fn too_long(&self) -> Error {

@@ -78,7 +78,7 @@ pub(super) async fn fetch(
     let files = hub.needed(&revision)?;
     let bytes = files.iter().map(|file| file.bytes()).sum::<Option<u64>>();
     let work = slot.work_dir(&revision.sha)?;
-    slot.require_room(bytes.unwrap_or(0))?;
+    slot.require_room(bytes.unwrap_or(0), &work)?;
     progress.started(&repo.to_string(), hub.source.name(), bytes);
     let (weights, small): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_weights());
     for file in &small {
@@ -108,15 +108,16 @@ impl Hub<'_> {
             return Err(self.refused(response.status(), response.headers()));
         }
         let body = self.source.text(response, LIST_BYTES_MAX).await?;
-        let strange = || {
+        let unexpected_answer = || {
             let message = format!("{} does not answer like the hub; correct HF_ENDPOINT", self.source.name());
             Error::new(Kind::Upstream, message)
         };
-        let revision: RevisionJson = serde_json::from_str(&body).map_err(|error| strange().source(error))?;
+        let revision: RevisionJson =
+            serde_json::from_str(&body).map_err(|error| unexpected_answer().source(error))?;
         // It becomes a part of addresses and of the name of a directory.
         let is_commit = (7..=64).contains(&revision.sha.len())
             && revision.sha.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_commit { Ok(revision) } else { Err(strange()) }
+        if is_commit { Ok(revision) } else { Err(unexpected_answer()) }
     }
 
     /// The files that the server reads.

@@ -68,7 +68,7 @@ impl ModelFetcher {
         let weights_sha256 =
             matches!(reference, ModelReference::Default).then_some(self.default.weights_sha256);
         let place = cache.place(&name);
-        if place.is_complete(weights_sha256) {
+        if place.is_complete_and_marked(weights_sha256) {
             return Ok(place.dir());
         }
         let slot = place.lock(progress)?;

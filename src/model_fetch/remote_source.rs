@@ -57,6 +57,11 @@ impl RemoteSource {
         self.base.as_str().trim_end_matches('/')
     }
 
+    /// Whether requests to it have credentials.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// Asks for `url`, from byte `from` on, and follows redirects.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +20,10 @@ const FORMAT_PREFIX: &str = "likewise ";
 /// The longest format file that is read.
 pub(super) const FORMAT_BYTES_MAX: u64 = 4096;
 const LOCK_NAME: &str = "LOCK";
+/// How often the lock is tried: [`inspect`] shares it for an instant.
+const LOCK_TRIES: u32 = 20;
+/// The time between two tries.
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 /// The longest lock file that is read.
 const LOCK_BYTES_MAX: u64 = 32;
 
@@ -81,7 +86,7 @@ pub enum DirectoryUse {
 
 /// Looks at a data directory and changes nothing in it. `None` if it does not exist.
 ///
-/// Its lock is shared for an instant: a process that holds it is not disturbed.
+/// Its lock is shared for an instant: a process that holds it is not disturbed, and one that wants it waits that long.
 ///
 /// Errors: `Format` if it was written by a newer version, `Corrupt` if its format file is damaged, `Io` if it cannot be read.
 pub fn inspect(root: &Path) -> Result<Option<DirectoryUse>> {
@@ -153,7 +158,8 @@ impl Lock {
             .mode(FILE_MODE)
             .open(&path)
             .map_err(|error| Error::io("cannot write to the data directory", error))?;
-        match file.file().try_lock() {
+        let wait = || std::thread::sleep(LOCK_WAIT);
+        match lock(&file, wait) {
             Ok(()) => {
                 write_holder(&file);
                 Ok(Lock(file))
@@ -174,6 +180,17 @@ impl Lock {
             }
         }
     }
+}
+
+/// Locks a file, with `wait` between the tries.
+fn lock(file: &fs::File, mut wait: impl FnMut()) -> std::result::Result<(), std::fs::TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match file.file().try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => wait(),
+            done => return done,
+        }
+    }
+    file.file().try_lock()
 }
 
 /// Writes down which process holds the lock, for the message to others. A failure costs that message its number only.
@@ -273,6 +290,23 @@ fn upgrade(version: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_shared_for_an_instant_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOCK_NAME);
+        let open = || fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let (looking, starting) = (open(), open());
+        looking.file().try_lock_shared().unwrap();
+        let mut waits = 0;
+        lock(&starting, || {
+            waits += 1;
+            looking.file().unlock().unwrap();
+        })
+        .unwrap();
+        assert_eq!(waits, 1);
+        assert!(matches!(lock(&looking, || ()), Err(std::fs::TryLockError::WouldBlock)));
+    }
 
     #[test]
     fn the_format_file_is_read_strictly_and_a_newer_one_is_reported() {

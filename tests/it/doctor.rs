@@ -95,7 +95,15 @@ async fn a_running_server_is_reported_and_not_disturbed() {
     let address = server.url().strip_prefix("http://").unwrap().to_owned();
     let mut program = likewise("doctor", dir.path());
     let report = Report::of(program.args(["--listen", &address]));
-    report.has("data", "warn", &format!("in use by process {}", server.pid()), "--data-dir");
+    let own = format!("in use by process {}, the server of this configuration", server.pid());
+    report.has("data", "warn", &own, "another --data-dir");
+    report.has("listen", "warn", &own, "another --listen");
+    assert!(report.ok, "{:#?}", report.checks);
+    let report = Report::of(&mut doctor(dir.path()));
+    report.has("data", "fail", &format!("in use by process {}", server.pid()), "stop that process");
+    assert!(!report.ok);
+    let other = TempDir::new().unwrap();
+    let report = Report::of(likewise("doctor", other.path()).args(["--listen", &address]));
     report.has("listen", "fail", "cannot bind", &format!("kill {}", server.pid()));
     assert!(!report.ok);
     assert_eq!(contents(dir.path()), before);

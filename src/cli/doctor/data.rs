@@ -23,8 +23,9 @@ const POOR_FILE_SYSTEMS: [(i64, &str); 7] = [
 /// Bytes beside the tiers: records, logs, collections.
 const BESIDE_BYTES: u64 = 256 << 20;
 
-pub(super) fn checks(dir: &Path, cache: &CacheConfig) -> Vec<Check> {
-    let mut checks = vec![state(dir)];
+/// `listener` is the process that listens on the address of this configuration.
+pub(super) fn checks(dir: &Path, cache: &CacheConfig, listener: Option<u32>) -> Vec<Check> {
+    let mut checks = vec![state(dir, listener)];
     // What is not there yet will be on the disk of the nearest directory that is.
     let Some(existing) = dir.ancestors().map(as_current).find(|dir| dir.exists()) else { return checks };
     checks.push(access(dir, existing));
@@ -38,7 +39,15 @@ fn as_current(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-fn state(dir: &Path) -> Check {
+/// The process that uses the directory.
+pub(super) fn holder(dir: &Path) -> Option<u32> {
+    match inspect(dir) {
+        Ok(Some(DirectoryUse::Held { process })) => process,
+        _ => None,
+    }
+}
+
+fn state(dir: &Path, listener: Option<u32>) -> Check {
     let shown = dir.display();
     match inspect(dir) {
         Ok(None) => Check::ok("data", format!("{shown} does not exist yet, and will be made")),
@@ -47,11 +56,16 @@ fn state(dir: &Path) -> Check {
             DirectoryUse::Free { format: Some(version) } => {
                 Check::ok("data", format!("{shown}, of format {version}, is free"))
             }
+            DirectoryUse::Held { process: Some(process) } if listener == Some(process) => {
+                let detail =
+                    format!("{shown} is in use by process {process}, the server of this configuration");
+                Check::warn("data", detail, "nothing: it runs; a second server needs another --data-dir")
+            }
             DirectoryUse::Held { process } => {
                 let process =
                     process.map_or_else(|| "a process".into(), |process| format!("process {process}"));
-                let advice = "nothing, if that is the server; another one needs another --data-dir";
-                Check::warn("data", format!("{shown} is in use by {process}"), advice)
+                let advice = "stop that process, or give --data-dir another directory";
+                Check::fail("data", format!("{shown} is in use by {process}"), advice)
             }
         },
         Err(error) => {

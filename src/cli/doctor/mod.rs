@@ -105,8 +105,10 @@ impl Doctor {
             Ok(config) => {
                 checks.push(Check::ok("config", "every option is known and in its range"));
                 checks.extend(machine::checks_of(&config));
-                checks.extend(data::checks(&config.data.dir, &config.cache));
-                checks.extend(network::checks(&config).await);
+                // The server of this configuration is the process that has both its directory and its address.
+                let server = data::holder(&config.data.dir);
+                checks.extend(data::checks(&config.data.dir, &config.cache, network::listener(&config)));
+                checks.extend(network::checks(&config, server).await);
                 checks.extend(model::checks(config).await);
             }
         }

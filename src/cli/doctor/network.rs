@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use likewise::config::Config;
 use likewise::error::Kind;
-use likewise::http::{Server, check_keys};
+use likewise::http::{Server, check_keys, port_holder};
 use likewise::upstream::{UpstreamProbe, probe};
 
 use super::Check;
@@ -12,8 +12,9 @@ use super::Check;
 /// By how many seconds the clock of an upstream may differ.
 const SKEW_SECONDS_MAX: u64 = 120;
 
-pub(super) async fn checks(config: &Config) -> Vec<Check> {
-    let mut checks = vec![listen(config).await, keys(config)];
+/// `server` is the process that uses the data directory of this configuration.
+pub(super) async fn checks(config: &Config, server: Option<u32>) -> Vec<Check> {
+    let mut checks = vec![listen(config, server).await, keys(config)];
     match probe(&config.upstream).await {
         Err(error) => checks.push(Check::fault("upstream", &error)),
         Ok(probes) if probes.is_empty() => {
@@ -24,9 +25,20 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     checks
 }
 
-async fn listen(config: &Config) -> Check {
+/// The process that listens on the address.
+pub(super) fn listener(config: &Config) -> Option<u32> {
+    port_holder(&config.http.listen).map(|(process, _)| process)
+}
+
+async fn listen(config: &Config, server: Option<u32>) -> Check {
     match Server::bind(&config.http).await {
         Ok(server) => Check::ok("listen", format!("{} is free", server.address())),
+        Err(_) if server.is_some() && listener(config) == server => {
+            let process = server.unwrap_or_default();
+            let listen = &config.http.listen;
+            let detail = format!("{listen} is in use by process {process}, the server of this configuration");
+            Check::warn("listen", detail, "nothing: it runs; a second server needs another --listen")
+        }
         Err(error) => Check::fault("listen", &error),
     }
 }

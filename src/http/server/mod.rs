@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::acceptor::{BACKLOG, EXPIRY};
 use self::connection_loop::ConnectionLoop;
+pub use self::port_holder::port_holder;
 use crate::error::{Error, Kind, Result};
 use crate::http::Options;
 use crate::http::admission::HttpService;
@@ -74,7 +75,7 @@ impl Server {
 fn bind_advice(listen: &str, kind: std::io::ErrorKind) -> String {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     if kind == AddrInUse {
-        return match port_holder::of_address(listen) {
+        return match port_holder(listen) {
             Some((pid, name)) => format!(
                 "process {pid} ({name}) listens there: stop it with `kill {pid}`, or give --listen 127.0.0.1:0 for a free port"
             ),
