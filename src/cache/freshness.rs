@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::invalidation_tokens::{InvalidationTokens, Standing};
 use super::policy::Policy;
+use super::replication::Trust;
 use crate::domain::{Clock, EntryMeta, UnixSeconds};
 
 /// What may be done with an entry. Later ones are worse.
@@ -13,6 +14,8 @@ pub enum Verdict {
     Fresh,
     /// Serve it, and let one request refresh it (RFC 5861, stale-while-revalidate).
     Stale,
+    /// It would be served, but other nodes may have changed it: serve it flagged where its policy allows, and do not refresh it.
+    Unverified,
     /// Treat it as a miss, unless the origin fails (RFC 5861, stale-if-error).
     Expired,
     /// Treat it as a miss.
@@ -37,22 +40,33 @@ pub struct Lifetime {
 pub struct Freshness {
     clock: Arc<dyn Clock>,
     tokens: Arc<InvalidationTokens>,
+    trust: Arc<Trust>,
 }
 
 impl Freshness {
-    /// A judge that reads `clock` and `tokens`.
+    /// A judge that reads `clock` and `tokens`, of entries that no other node can change.
     pub fn new(clock: Arc<dyn Clock>, tokens: Arc<InvalidationTokens>) -> Freshness {
-        Freshness { clock, tokens }
+        Freshness { clock, tokens, trust: Arc::new(Trust::of_single_node()) }
+    }
+
+    /// The same judge of entries that other nodes change too.
+    #[must_use]
+    pub fn of_shared(self, trust: Arc<Trust>) -> Freshness {
+        Freshness { trust, ..self }
     }
 
     /// Whether the entry may be served now.
     pub fn judge(&self, meta: &EntryMeta) -> Verdict {
         let by_time = self.judge_time(meta);
         match self.tokens.standing(meta) {
-            Standing::Current => by_time,
-            Standing::Outdated => by_time.max(Verdict::Stale),
+            Standing::Current => self.judge_trust(by_time),
+            Standing::Outdated => self.judge_trust(by_time.max(Verdict::Stale)),
             Standing::Revoked => Verdict::Gone,
         }
+    }
+
+    fn judge_trust(&self, verdict: Verdict) -> Verdict {
+        if self.trust.is_held() { verdict } else { verdict.max(Verdict::Unverified) }
     }
 
     /// Whether the entry was invalidated, and may not be served stale either.
@@ -82,6 +96,11 @@ impl Freshness {
         } else {
             Verdict::Gone
         }
+    }
+
+    /// Until when entries that other nodes change are known to be unchanged.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// The current tokens.

@@ -19,12 +19,14 @@ mod memory;
 mod metrics;
 mod policy;
 mod random;
+mod replication;
 mod single_flight;
 mod striped_locks;
 mod tier;
 mod tiers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
@@ -39,7 +41,9 @@ pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
 pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
+    WhenUnverified,
 };
+pub use replication::Trust;
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::{KeyGuard, StripedLocks};
 pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
@@ -47,6 +51,9 @@ pub use tiers::Tiers;
 
 use crate::domain::{Entry, EntryMeta, EntryNames, Key, NamespaceId, TierName};
 use crate::error::Result;
+
+/// How long a lookup waits for the changes of other nodes.
+const VERIFY_WITHIN: Duration = Duration::from_millis(100);
 
 /// An entry with the tier that held it, and what may be done with it.
 #[derive(Debug, Clone)]
@@ -57,6 +64,13 @@ pub struct Found {
     pub tier: TierName,
     /// What the judge says; never [`Verdict::Gone`].
     pub verdict: Verdict,
+}
+
+impl Found {
+    /// Whether it is known that no other node has changed the entry.
+    pub fn is_verified(&self) -> bool {
+        self.verdict != Verdict::Unverified
+    }
 }
 
 /// The tiers of one kind of value behind one door. Shared by `Arc`. Kinds share the memory tier and the judge.
@@ -97,6 +111,32 @@ impl Cache {
         Some(Found { entry, tier: TierName::Memory, verdict })
     }
 
+    /// Looks in memory, then in the tiers below. If it is not known whether other nodes have changed the entry, waits for the changes
+    /// at most [`VERIFY_WITHIN`].
+    pub async fn find(&self, namespace: &Namespace, key: &Key) -> Option<Found> {
+        let found = match self.peek(key) {
+            Some(found) if !found.is_verified() => {
+                self.freshness.trust().verify(VERIFY_WITHIN).await;
+                self.peek(key)
+            }
+            found => found,
+        };
+        match found {
+            Some(found) => self.admit_unverified(namespace, found),
+            None => self.fetch(namespace, std::slice::from_ref(key)).await.pop().flatten(),
+        }
+    }
+
+    /// An entry of which it is not known whether it was changed is found only if its policy allows it.
+    fn admit_unverified(&self, namespace: &Namespace, found: Found) -> Option<Found> {
+        let policy = &namespace.policy;
+        let may_serve = || {
+            policy.unverified == WhenUnverified::Stale
+                && self.freshness.trust().lapsed().as_secs() < u64::from(policy.stale_if_error_seconds)
+        };
+        (found.is_verified() || may_serve()).then_some(found)
+    }
+
     /// Looks in the tiers below memory, in order, and promotes what it finds. The results stand in the order of
     /// `keys`. A tier that fails is counted by itself and answers with misses.
     pub async fn fetch(&self, namespace: &Namespace, keys: &[Key]) -> Vec<Option<Found>> {
@@ -117,7 +157,7 @@ impl Cache {
                 if namespace.policy.uses(TierName::Memory) {
                     self.memory.put(keys[i], Arc::clone(&entry));
                 }
-                found[i] = Some(Found { entry, tier: tier.name(), verdict });
+                found[i] = self.admit_unverified(namespace, Found { entry, tier: tier.name(), verdict });
             }
         }
         found
@@ -257,8 +297,13 @@ impl Cache {
         }
     }
 
-    fn below_for<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<dyn Tier>> {
-        self.below.iter().filter(|tier| namespace.policy.uses(tier.name()))
+    /// The tiers below memory in the order in which entries of the namespace are looked for.
+    fn below_for<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<dyn Tier>> {
+        let tier_of = |name| self.below.iter().find(move |tier| tier.name() == name);
+        namespace.policy.tiers.iter().filter_map(move |&name| tier_of(name))
     }
 
     /// A cache in memory only, for the tests of use cases. Its tokens lie in `dir`.

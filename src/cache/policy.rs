@@ -31,6 +31,16 @@ pub enum Compression {
     Zstd,
 }
 
+/// How lookups are answered while it is not known whether other nodes have changed or invalidated an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenUnverified {
+    /// With a miss.
+    Miss,
+    /// With the entry, flagged as stale, for as long as the policy lets stale entries stand in for an origin that fails.
+    Stale,
+}
+
 /// What holds for all entries of a namespace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -44,7 +54,7 @@ pub struct Policy {
     pub jitter_share: f64,
     /// How long an entry may be served after its end when the origin fails.
     pub stale_if_error_seconds: u32,
-    /// Where entries are kept, in the order in which they are looked for.
+    /// Where entries are kept, in the order in which they are looked for. Redis is left out where none is configured.
     pub tiers: Vec<TierName>,
     /// What an acknowledged vector survives; the disk tier's own by default. Objects always survive a loss of power.
     pub durability: Option<Durability>,
@@ -52,6 +62,8 @@ pub struct Policy {
     pub value_bytes_max: usize,
     /// How values are compressed.
     pub compression: Compression,
+    /// How lookups are answered while Redis is not reachable.
+    pub unverified: WhenUnverified,
 }
 
 /// What the configuration says of a namespace. What it leaves out is as by default.
@@ -78,6 +90,8 @@ pub struct PolicyOptions {
     pub value_bytes_max: Option<usize>,
     /// See [`Policy::compression`].
     pub compression: Option<Compression>,
+    /// See [`Policy::unverified`].
+    pub unverified: Option<WhenUnverified>,
 }
 
 /// A namespace of a tenant.
@@ -110,16 +124,18 @@ impl Policy {
             soft_share: 0.9,
             jitter_share: 0.05,
             stale_if_error_seconds: 600,
-            tiers: vec![TierName::Memory, TierName::Disk],
+            tiers: vec![TierName::Memory, TierName::Redis, TierName::Disk],
             durability: None,
             value_bytes_max: 1 << 20,
             compression: Compression::Zstd,
+            unverified: WhenUnverified::Stale,
         };
         // An embedding is immutable under its key: it does not grow stale, and no origin is flooded when many end.
         let lasting = Policy {
             soft_share: 1.0,
             jitter_share: 0.0,
             stale_if_error_seconds: 0,
+            tiers: vec![TierName::Memory, TierName::Disk, TierName::Redis],
             compression: Compression::None,
             ..object.clone()
         };
@@ -143,6 +159,7 @@ impl Policy {
             durability: options.durability.or(self.durability),
             value_bytes_max: options.value_bytes_max.unwrap_or(self.value_bytes_max),
             compression: options.compression.unwrap_or(self.compression),
+            unverified: options.unverified.unwrap_or(self.unverified),
         }
     }
 
@@ -159,11 +176,13 @@ impl Policy {
         if !(0.0..=0.5).contains(&self.jitter_share) {
             return fault("jitter_share", "from 0 to 0.5");
         }
-        let mut tiers = self.tiers.clone();
-        tiers.sort();
-        tiers.dedup();
-        if tiers.is_empty() || tiers != self.tiers {
-            return fault("tiers", "some of \"memory\" and \"disk\", in this order, each once");
+        let is_repeated = |(at, tier)| self.tiers[..at].contains(tier);
+        let memory = self.tiers.iter().position(|&tier| tier == TierName::Memory);
+        if self.tiers.is_empty()
+            || memory.is_some_and(|at| at > 0)
+            || self.tiers.iter().enumerate().any(is_repeated)
+        {
+            return fault("tiers", "some of \"memory\", \"disk\" and \"redis\", each once, memory first");
         }
         if self.value_bytes_max == 0 {
             return fault("value_bytes_max", "at least 1");
@@ -190,6 +209,7 @@ impl PolicyOptions {
             durability: policy.durability,
             value_bytes_max: Some(policy.value_bytes_max),
             compression: Some(policy.compression),
+            unverified: Some(policy.unverified),
         }
     }
 

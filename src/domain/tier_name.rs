@@ -15,6 +15,8 @@ label_enum! {
         Memory = "memory",
         /// The files of this node.
         Disk = "disk",
+        /// The Redis or Valkey that nodes share.
+        Redis = "redis",
     }
 }
 

@@ -35,7 +35,7 @@ impl Directives {
         let is_young = self.age_seconds_max.is_none_or(|max| now.since(meta.created) < max);
         let stays_fresh = self.fresh_seconds_min.is_none_or(|min| meta.expires.since(now) >= min);
         let is_alive = match found.verdict {
-            Verdict::Fresh | Verdict::Stale => true,
+            Verdict::Fresh | Verdict::Stale | Verdict::Unverified => true,
             Verdict::Expired => self.stale_seconds_max.is_some_and(|max| now.since(meta.expires) <= max),
             Verdict::Gone => false,
         };

@@ -29,7 +29,7 @@ impl Lookup {
 
     /// Looks in memory, then in the tiers below.
     pub(super) async fn find(&self, resolved: &ResolvedRequest) -> Option<Match> {
-        if let Some(found) = self.cache.peek(&resolved.identity.key) {
+        if let Some(found) = self.cache.peek(&resolved.identity.key).filter(Found::is_verified) {
             return Some(Match::new(found, resolved));
         }
         let _held = self.lock(&resolved.identity.key).await;
@@ -38,11 +38,7 @@ impl Lookup {
 
     /// Looks in every tier. The caller holds the key's stripe, so that no other task replaces an entry while it is promoted.
     pub(super) async fn find_locked(&self, resolved: &ResolvedRequest) -> Option<Match> {
-        let key = &resolved.identity.key;
-        let found = match self.cache.peek(key) {
-            Some(found) => Some(found),
-            None => self.cache.fetch(&resolved.namespace, std::slice::from_ref(key)).await.pop().flatten(),
-        };
+        let found = self.cache.find(&resolved.namespace, &resolved.identity.key).await;
         found.map(|found| Match::new(found, resolved))
     }
 
@@ -108,6 +104,11 @@ impl Match {
 
     pub(super) fn is_fresh(&self) -> bool {
         self.found.verdict == Verdict::Fresh
+    }
+
+    /// Whether it is to be refreshed. Nothing is gained by that while it is not known what other nodes have changed.
+    pub(super) fn is_due(&self) -> bool {
+        !self.is_fresh() && self.found.is_verified()
     }
 
     fn has_tags(&self, tags: &[InvalidationId]) -> bool {

@@ -167,7 +167,7 @@ impl Answers {
             found.as_ref().filter(|found| self.lookup.accepts(found, &flow.resolved, directives))
             && let Some(response) = flow.hit(found)
         {
-            if !found.is_fresh() && !directives.only_if_cached {
+            if found.is_due() && !directives.only_if_cached {
                 flow.resolved.inherit(Some(found), directives);
                 flow.refresh();
             }

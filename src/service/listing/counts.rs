@@ -78,7 +78,7 @@ fn tally(
 impl TierCounts {
     fn count(&mut self, freshness: &Freshness, meta: &EntryMeta) {
         let counter = match freshness.judge(meta) {
-            Verdict::Fresh | Verdict::Stale | Verdict::Expired => &mut self.served,
+            Verdict::Fresh | Verdict::Stale | Verdict::Unverified | Verdict::Expired => &mut self.served,
             Verdict::Gone if freshness.is_revoked(meta) => &mut self.invalidated,
             Verdict::Gone => &mut self.ended,
         };

@@ -137,9 +137,9 @@ impl Listing {
         let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
         let now = self.freshness.now();
         match verdict {
-            Verdict::Fresh | Verdict::Stale => Some(ListedEntry {
+            Verdict::Fresh | Verdict::Stale | Verdict::Unverified => Some(ListedEntry {
                 kind,
-                is_stale: verdict == Verdict::Stale,
+                is_stale: verdict != Verdict::Fresh,
                 age_seconds: now.since(entry.meta.created),
                 ttl_seconds: entry.meta.expires.since(now),
                 entry,

@@ -67,7 +67,7 @@ impl Condition {
 /// fails.
 pub(super) fn is_present(found: &Found) -> bool {
     match found.verdict {
-        Verdict::Fresh | Verdict::Stale => true,
+        Verdict::Fresh | Verdict::Stale | Verdict::Unverified => true,
         Verdict::Expired | Verdict::Gone => false,
     }
 }

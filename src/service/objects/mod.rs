@@ -285,7 +285,7 @@ impl Objects {
     }
 
     async fn find(&self, address: &Address) -> Option<Found> {
-        if let Some(found) = self.cache.peek(&address.key) {
+        if let Some(found) = self.cache.peek(&address.key).filter(Found::is_verified) {
             return Some(found);
         }
         let _held = self.key_locks.lock(&[address.key]).await;
@@ -294,10 +294,7 @@ impl Objects {
 
     /// Looks in every tier. The caller holds the key's stripe, so no other task replaces the promoted entry.
     async fn find_locked(&self, address: &Address) -> Option<Found> {
-        if let Some(found) = self.cache.peek(&address.key) {
-            return Some(found);
-        }
-        self.cache.fetch(&address.namespace, &[address.key]).await.pop().flatten()
+        self.cache.find(&address.namespace, &address.key).await
     }
 
     fn hit(
@@ -310,7 +307,7 @@ impl Objects {
         let (outcome, counter) = match (found.verdict, has_waited) {
             (Verdict::Fresh, true) => (LookupOutcome::Coalesced, &self.metrics.coalesced),
             (Verdict::Fresh, false) => (LookupOutcome::Hit, &self.metrics.hits),
-            (Verdict::Stale | Verdict::Expired | Verdict::Gone, _) => {
+            (Verdict::Stale | Verdict::Unverified | Verdict::Expired | Verdict::Gone, _) => {
                 (LookupOutcome::Stale, &self.metrics.stale)
             }
         };

@@ -1,0 +1,158 @@
+//! Until when this node is known to have seen every change of the nodes that it shares entries with.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// The end of what is trusted without an end.
+const FOREVER: u64 = u64::MAX;
+
+/// Until when local copies may be served as fresh. Shared by `Arc`.
+///
+/// Each shard of the shared log is read by a follower. A reading that finds nothing unapplied proves that everything from before
+/// it was sent is applied; from then on this node is trusted for [`Trust::suspect_after`]. The time is monotonic and goes on
+/// while the process is stopped, so a process that is continued trusts nothing that it missed.
+#[derive(Debug)]
+pub struct Trust {
+    since: Instant,
+    suspect_after: Duration,
+    /// The earliest end of all shards, in nanoseconds after `since`.
+    until: AtomicU64,
+    shards: Box<[AtomicU64]>,
+    /// Whether the shared log answers, and wakes those who wait for it.
+    connected: watch::Sender<bool>,
+}
+
+impl Trust {
+    /// Of a node that shares nothing: it makes all changes itself.
+    pub fn of_single_node() -> Trust {
+        Trust::new(0, Duration::MAX, FOREVER)
+    }
+
+    /// Of a node that follows `shards` shards of a shared log and has read none of them.
+    pub fn of_follower(shards: usize, suspect_after: Duration) -> Trust {
+        Trust::new(shards, suspect_after, 0)
+    }
+
+    fn new(shards: usize, suspect_after: Duration, until: u64) -> Trust {
+        Trust {
+            since: Instant::now(),
+            suspect_after,
+            until: AtomicU64::new(until),
+            shards: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            connected: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether local copies may be served as fresh. Costs one atomic load, and with a shared log the reading of a clock.
+    pub fn is_held(&self) -> bool {
+        let until = self.until.load(Ordering::Acquire);
+        until == FOREVER || self.nanos() < until
+    }
+
+    /// How long local copies have not been trusted.
+    pub fn lapsed(&self) -> Duration {
+        let until = self.until.load(Ordering::Acquire);
+        Duration::from_nanos(self.nanos().saturating_sub(until))
+    }
+
+    /// All changes of a shard from before `as_of` are applied.
+    pub fn confirm(&self, shard: usize, as_of: Instant) {
+        let until = as_of.saturating_duration_since(self.since).saturating_add(self.suspect_after);
+        self.shards[shard].store(u64::try_from(until.as_nanos()).unwrap_or(FOREVER - 1), Ordering::Release);
+        self.settle(true);
+    }
+
+    /// Local copies are not trusted until a shard is confirmed again.
+    pub fn revoke(&self, shard: usize) {
+        self.shards[shard].store(0, Ordering::Release);
+        self.settle(true);
+    }
+
+    /// The shared log does not answer: it is useless to wait for it.
+    pub fn disconnect(&self) {
+        self.connected.send_replace(false);
+    }
+
+    fn settle(&self, is_connected: bool) {
+        let ends = self.shards.iter().map(|end| end.load(Ordering::Acquire));
+        self.until.store(ends.min().unwrap_or(FOREVER), Ordering::Release);
+        self.connected.send_replace(is_connected);
+    }
+
+    /// Returns whether local copies are trusted, after a wait of at most `limit` for the followers if they are not.
+    pub async fn verify(&self, limit: Duration) -> bool {
+        if self.is_held() {
+            return true;
+        }
+        let mut connected = self.connected.subscribe();
+        let renewed = async {
+            while *connected.borrow_and_update() {
+                if self.is_held() || connected.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // Past the limit the entry is judged as it stands.
+        let _ = tokio::time::timeout(limit, renewed).await;
+        self.is_held()
+    }
+
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(FOREVER - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUSPECT_AFTER: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_node_is_always_trusted_and_a_follower_from_its_first_reading_on() {
+        assert!(Trust::of_single_node().is_held());
+        let trust = Trust::of_follower(2, SUSPECT_AFTER);
+        assert!(!trust.is_held());
+        trust.confirm(0, Instant::now());
+        assert!(!trust.is_held(), "one of two shards");
+        trust.confirm(1, Instant::now());
+        assert!(trust.is_held());
+        trust.revoke(0);
+        assert!(!trust.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trust_ends_by_itself_and_counts_from_when_the_reading_was_sent() {
+        let trust = Trust::of_follower(1, SUSPECT_AFTER);
+        let sent = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        trust.confirm(0, sent);
+        assert!(trust.is_held());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!trust.is_held());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(trust.lapsed(), Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_verifies_waits_for_a_reading_and_not_for_a_log_that_does_not_answer() {
+        let trust = std::sync::Arc::new(Trust::of_follower(1, SUSPECT_AFTER));
+        let before = Instant::now();
+        assert!(!trust.verify(Duration::from_secs(60)).await);
+        assert_eq!(Instant::now(), before, "not connected");
+        trust.revoke(0);
+        let waiting = tokio::spawn({
+            let trust = std::sync::Arc::clone(&trust);
+            async move { trust.verify(Duration::from_secs(60)).await }
+        });
+        tokio::task::yield_now().await;
+        trust.confirm(0, Instant::now());
+        assert!(waiting.await.unwrap());
+        trust.revoke(0);
+        assert!(!trust.verify(Duration::from_millis(100)).await, "the limit");
+    }
+}
