@@ -10,6 +10,7 @@ mod export;
 mod fetch;
 mod file_kind;
 mod get;
+mod health;
 mod import;
 mod invalidate;
 mod json_lines;
@@ -49,6 +50,7 @@ enum Command {
     Fetch(fetch::Fetch),
     Doctor(doctor::Doctor),
     Verify(verify::Verify),
+    Health(health::Health),
     Get(get::Get),
     Put(put::PutFile),
     Invalidate(invalidate::Invalidate),
@@ -82,6 +84,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Doctor(doctor) => on_runtime(doctor.run()),
         Command::Fetch(fetch) => on_runtime(fetch.run()).map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),
+        Command::Health(health) => on_runtime(health.run()).map(|()| ExitCode::SUCCESS),
         Command::Get(get) => on_runtime(get.run()).map(|()| ExitCode::SUCCESS),
         Command::Put(put) => on_runtime(put.run()).map(|()| ExitCode::SUCCESS),
         Command::Invalidate(invalidate) => on_runtime(invalidate.run()).map(|()| ExitCode::SUCCESS),

@@ -48,6 +48,19 @@ async fn objects_are_put_got_and_invalidated_from_scripts() {
 }
 
 #[tokio::test]
+async fn the_health_of_a_server_is_an_exit_code() {
+    let server = Server::start();
+    let healthy = run(&server, &["health"], "");
+    assert_eq!((healthy.status.code(), &*healthy.stdout), (Some(0), &b"ready\n"[..]));
+    let url = server.url().to_owned();
+    assert!(server.stop().success());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    let gone = output(program.args(["health", "--url", &url]));
+    let said = String::from_utf8_lossy(&gone.stderr);
+    assert!(gone.status.code() == Some(1) && said.contains("cannot reach the server"), "{said}");
+}
+
+#[tokio::test]
 async fn namespaces_and_entries_are_listed_from_scripts() {
     let server = Server::start();
     for n in 0..3 {
@@ -74,6 +87,16 @@ async fn namespaces_and_entries_are_listed_from_scripts() {
     let namespaces = listed(&["list"]);
     assert!(namespaces.iter().any(|line| line.starts_with("products\t4\t")), "{namespaces:?}");
     assert!(listed(&["list", "--json"]).iter().all(|line| line.starts_with('{')));
+    let nothing = |arguments: &[&str]| {
+        let done = run(&server, arguments, "");
+        assert!(done.status.success() && done.stdout.is_empty(), "{done:?}");
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let said = nothing(&["list", "unheard-of"]);
+    assert!(said.contains("namespace `unheard-of`: it is empty, or unknown; `likewise list`"), "{said}");
+    assert!(nothing(&["list", "products", "--prefix", "coffee"]).contains("begins with `coffee`"));
+    assert!(nothing(&["list", "--tag", "none", "--json"]).contains("carries the tag `none`"));
+    assert!(run(&server, &["list", "products"], "").stderr.is_empty());
     let refused = run(&server, &["list", "a b"], "");
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("namespace"));
