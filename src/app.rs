@@ -381,6 +381,7 @@ pub async fn serve(
             tiers: Arc::clone(&engine.tiers),
             readiness: Arc::clone(&readiness),
             budget: Arc::clone(&engine.budget),
+            queue_texts_max: config.embed.queue_texts_max,
             metrics: engine.metrics.of_server(),
         },
     )

@@ -24,6 +24,9 @@ const PREFIX: &str = "likewise";
 /// A counter of fractions.
 pub type FloatCounter = Counter<f64, AtomicU64>;
 
+/// A gauge of fractions.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+
 /// Everything that `/metrics` exports.
 #[derive(Debug)]
 pub struct Registry {
@@ -83,6 +86,11 @@ impl Registry {
     /// A gauge.
     pub fn gauge(&mut self, name: &str, help: &str) -> Gauge {
         self.add(name, help, Vec::new(), Gauge::default())
+    }
+
+    /// A gauge of fractions.
+    pub fn float_gauge(&mut self, name: &str, help: &str) -> FloatGauge {
+        self.add(name, help, Vec::new(), FloatGauge::default())
     }
 
     /// A histogram with these upper bounds of its buckets.

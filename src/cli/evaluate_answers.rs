@@ -122,6 +122,10 @@ impl Origin for SimulatedUpstream {
     fn refuse_own(&self, _: &Headers) -> Result<()> {
         Ok(())
     }
+
+    fn share_under_way(&self) -> f64 {
+        0.0
+    }
 }
 
 /// What became of the questions.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
+use tokio::sync::Semaphore;
 
 use super::admission::cors::Cors;
 use super::admission::{self, Admission, HttpService};
@@ -12,7 +13,7 @@ use super::api_key::ApiKey;
 use super::metrics::ServerMetrics;
 use super::operations::{Operations, Readiness};
 use super::routes::RouteTable;
-use super::stats::Statistics;
+use super::stats::{LoadLimits, Statistics};
 use super::{
     Options, answers, collections, contract, embeddings, forward, home, invalidation, listing, models,
     objects, operations,
@@ -51,6 +52,8 @@ pub struct RouterParts {
     pub readiness: Arc<Readiness>,
     /// Bytes that requests in flight may hold.
     pub budget: Arc<ByteBudget>,
+    /// Texts that may wait for a model.
+    pub queue_texts_max: usize,
     /// The metrics.
     pub metrics: ServerMetrics,
 }
@@ -66,12 +69,13 @@ pub fn router(options: &Options, parts: RouterParts) -> Result<HttpService> {
     let keys = checked_keys(options)?;
     let cors = Cors::new(&options.cors)?;
     let (budget, metrics) = (Arc::clone(&parts.budget), Arc::clone(&parts.metrics.http));
-    let endpoints = Endpoints::new(options, !keys.is_empty(), parts)?;
+    let permits = Arc::new(Semaphore::new(options.requests_max));
+    let endpoints = Endpoints::new(options, !keys.is_empty(), &permits, parts)?;
     let mut table = table(Some(&endpoints));
     if endpoints.forward.origin.is_some() {
         table.name_fallback(forward::ROUTE);
     }
-    let admission = Admission::new(options, &keys, cors, table.matcher(), budget, metrics);
+    let admission = Admission::new(options, &keys, cors, table.matcher(), permits, budget, metrics);
     let (forward, other_method) = (Arc::clone(&endpoints.forward), endpoints.forward);
     let routes = table
         .into_router()
@@ -150,8 +154,20 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    fn new(options: &Options, has_keys: bool, parts: RouterParts) -> Result<Endpoints> {
+    fn new(
+        options: &Options,
+        has_keys: bool,
+        permits: &Arc<Semaphore>,
+        parts: RouterParts,
+    ) -> Result<Endpoints> {
         let described = table(None);
+        let limits = LoadLimits {
+            permits: Arc::clone(permits),
+            requests_max: options.requests_max,
+            budget: Arc::clone(&parts.budget),
+            origin: parts.origin.clone(),
+            queue_texts_max: parts.queue_texts_max,
+        };
         let body_bytes_max = options.body_bytes_max;
         let forward = Arc::new(forward::Forward {
             origin: parts.origin,
@@ -172,6 +188,7 @@ impl Endpoints {
             models: Arc::clone(&parts.models),
             tiers: parts.tiers,
             metrics: parts.metrics,
+            limits,
             started: Instant::now(),
         });
         Ok(Endpoints {

@@ -1,6 +1,7 @@
 //! `/v1/stats`: the metrics that matter most, typed. They are read from the counters that `/metrics` exports.
 
 mod by_name;
+mod load;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +10,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use self::by_name::{ModelLookups, NamespaceStats};
+pub(super) use self::load::LoadLimits;
+use self::load::LoadStats;
 use crate::cache::{TierStats, Tiers};
 use crate::domain::{Principal, TierName};
 use crate::embed::ModelRegistry;
@@ -25,6 +28,7 @@ pub(super) struct Statistics {
     pub(super) embeddings: Arc<Embeddings>,
     pub(super) listing: Arc<Listing>,
     pub(super) metrics: ServerMetrics,
+    pub(super) limits: LoadLimits,
     pub(super) started: Instant,
 }
 
@@ -35,6 +39,8 @@ pub(super) struct Stats {
     uptime_seconds: u64,
     /// Version of the server.
     version: &'static str,
+    /// How much of its limits the server uses.
+    load: LoadStats,
     /// The model that embeds.
     model: ModelStats,
     /// Requested texts, by outcome.
@@ -184,6 +190,7 @@ impl Statistics {
             tier.is_enabled.set(i64::from(stats.is_on));
         }
         self.metrics.embed.queued_texts.set(gauge(self.queued_texts() as u64));
+        self.load().export(&self.metrics.http);
         self.metrics.http.resident_bytes.set(gauge(crate::metrics::resident_bytes()));
     }
 
@@ -192,6 +199,7 @@ impl Statistics {
         Stats {
             uptime_seconds: self.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION"),
+            load: self.load(),
             model: self.model_stats(),
             texts: self.text_stats(),
             objects: self.object_stats(),
@@ -229,6 +237,12 @@ impl Statistics {
                 misses: searches.misses.get(),
             },
         ]
+    }
+
+    fn load(&self) -> LoadStats {
+        let longest_queue = self.models.embedders().map(|model| model.queued()).max().unwrap_or(0);
+        let searches = self.collections.share_of_searches();
+        LoadStats::new(&self.limits, &self.metrics.http, longest_queue, searches)
     }
 
     /// Texts in the queues of all models.

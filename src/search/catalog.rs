@@ -298,6 +298,12 @@ impl Catalog {
         self.run(move |_| view.count(&filter)).await
     }
 
+    /// Searches that wait or run, as a share of those that may; 1 if the next one is refused.
+    pub fn share_of_searches(&self) -> f64 {
+        let places_max = self.options.searches_queued_max;
+        (places_max - self.searches.available_permits()) as f64 / places_max as f64
+    }
+
     /// Runs work on the threads of the search.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Scanner) -> T + Send + 'static) -> Result<T> {
         let overloaded =

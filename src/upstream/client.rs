@@ -93,6 +93,11 @@ impl Upstream {
         self.routes.of_none().is_some_and(|known| Arc::ptr_eq(known, route))
     }
 
+    /// Counts a list of models that an upstream did not give.
+    pub(super) fn count_failed_list(&self) {
+        self.metrics.failed_model_lists.inc();
+    }
+
     /// The route of a model.
     pub(super) fn route_of(&self, model: &str) -> Result<&Arc<UpstreamRoute>> {
         self.routes.of_model(model)
@@ -263,6 +268,11 @@ impl Origin for Upstream {
 
     fn refuse_own(&self, headers: &Headers) -> Result<()> {
         self.loop_mark.refuse_own(headers)
+    }
+
+    fn share_under_way(&self) -> f64 {
+        let places_max = self.options.requests_max;
+        (places_max - self.places.available_permits()) as f64 / places_max as f64
     }
 }
 

@@ -9,6 +9,8 @@ use crate::metrics::{Counter, Family, ModuleMetrics, Registry};
 pub struct UpstreamMetrics {
     /// Retries of requests.
     pub retries: Counter,
+    /// Lists of models that an upstream did not give.
+    pub(super) failed_model_lists: Counter,
     replies: Family<StatusLabels, Counter>,
 }
 
@@ -21,6 +23,10 @@ impl ModuleMetrics for UpstreamMetrics {
     fn register(registry: &mut Registry) -> UpstreamMetrics {
         UpstreamMetrics {
             retries: registry.counter("upstream_retries", "Retries of requests"),
+            failed_model_lists: registry.counter(
+                "upstream_failed_model_lists",
+                "Lists of models that an upstream did not give; /v1/models had only those of the configuration",
+            ),
             replies: registry.family(
                 "upstream_replies",
                 "Attempts, by the status of the reply; 0 if there was none",

@@ -1,6 +1,7 @@
 //! What upstreams say that can be asked of them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +17,17 @@ use crate::error::{Error, Kind, Result};
 
 /// How long a list is waited for, and its bytes at most.
 const WITHIN: Duration = Duration::from_secs(5);
-const BYTES_MAX: usize = 4 << 20;
+pub(super) const LIST_BYTES_MAX: usize = 4 << 20;
 
 /// OpenAI's list of models; the rest of what it says of one is left as it is.
 #[derive(Deserialize)]
 struct List {
     data: Vec<Box<RawValue>>,
+}
+
+/// The models of a list, if `body` is one.
+pub(super) fn read_list(body: &[u8]) -> Option<Vec<Box<RawValue>>> {
+    serde_json::from_slice::<List>(body).ok().map(|list| list.data)
 }
 
 #[derive(Deserialize)]
@@ -64,14 +70,33 @@ impl Upstream {
         }
         let listed = tokio::time::timeout(WITHIN, self.list_of(route, credential, traces)).await;
         let late = || Error::new(Kind::Timeout, "it took too long");
-        match listed.unwrap_or_else(|_| Err(late())) {
+        let listed = listed.unwrap_or_else(|_| Err(late()));
+        self.report_listing(route, listed.as_ref().err());
+        match listed {
             Ok(mut models) => {
                 models.retain(|model| self.asks_at(model, route));
                 models
             }
-            Err(error) => {
-                tracing::warn!(%error, upstream = &*route.name, "an upstream does not list its models");
-                unseen(route)
+            Err(_) => unseen(route),
+        }
+    }
+
+    /// Counts a list that could not be read, and logs the first one of a row and the end of the row. A client's wrong credential
+    /// is no failure of the upstream.
+    fn report_listing(&self, route: &UpstreamRoute, error: Option<&Error>) {
+        match error {
+            Some(error) if error.kind() == Kind::Unauthorized => {}
+            Some(error) => {
+                self.count_failed_list();
+                if route.lists_models.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(%error, upstream = &*route.name,
+                        "an upstream does not list its models: /v1/models has only those of the configuration");
+                }
+            }
+            None => {
+                if !route.lists_models.swap(true, Ordering::Relaxed) {
+                    tracing::info!(upstream = &*route.name, "an upstream lists its models again");
+                }
             }
         }
     }
@@ -95,10 +120,11 @@ impl Upstream {
             may_wait: false,
         };
         let mut reply = self.call_on(route, call).await?;
-        let body = reply.whole(BYTES_MAX).await?;
-        let list = serde_json::from_slice::<List>(&body).ok().filter(|_| reply.is_success());
-        let fault = || Error::new(Kind::Upstream, "it is no list of models").with("status", reply.status);
-        Ok(list.ok_or_else(fault)?.data)
+        let body = reply.whole(LIST_BYTES_MAX).await?;
+        let is_refused = matches!(route.key, RouteCredential::Clients) && matches!(reply.status, 401 | 403);
+        let kind = if is_refused { Kind::Unauthorized } else { Kind::Upstream };
+        let fault = || Error::new(kind, "it is no list of models").with("status", reply.status);
+        read_list(&body).filter(|_| reply.is_success()).ok_or_else(fault)
     }
 
     /// Whether requests for a model that `route` describes are routed there.

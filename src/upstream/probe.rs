@@ -2,10 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{DATE, HeaderMap};
+use futures_util::stream::{self, StreamExt as _};
+use reqwest::header::{ACCEPT_ENCODING, DATE, HeaderMap};
 
 use super::base_url;
+use super::models::{LIST_BYTES_MAX, read_list};
 use super::options::Options;
+use super::reply::Reply;
+use super::response_headers::passed_on;
 use super::routes::{RouteCredential, UpstreamRoutes};
 use crate::error::{Error, Kind, Result};
 
@@ -18,6 +22,8 @@ pub struct UpstreamProbe {
     pub base_url: String,
     /// The status of `GET /models`.
     pub status: Result<u16>,
+    /// Whether its body is a list of models.
+    pub lists_models: bool,
     /// The upstream's clock.
     pub date: Option<SystemTime>,
     /// What to type instead of the address, if it is probably mistaken.
@@ -44,13 +50,14 @@ pub async fn probe(options: &Options) -> Result<Vec<UpstreamProbe>> {
     let mut probes = Vec::new();
     for route in UpstreamRoutes::new(options)?.all() {
         for base_url in &route.base_urls {
-            let (status, date) = match ask(&client, base_url, route.key.secret()).await {
-                Ok((status, date)) => (Ok(status), date),
-                Err(error) => (Err(error), None),
+            let (status, date, lists_models) = match ask(&client, base_url, route.key.secret()).await {
+                Ok(ModelsReply { status, date, is_list }) => (Ok(status), date, is_list),
+                Err(error) => (Err(error), None, false),
             };
             probes.push(UpstreamProbe {
                 base_url: base_url.clone(),
                 status,
+                lists_models,
                 date,
                 advice: base_url::advice(base_url),
                 has_key: route.key.secret().is_some(),
@@ -61,17 +68,39 @@ pub async fn probe(options: &Options) -> Result<Vec<UpstreamProbe>> {
     Ok(probes)
 }
 
-async fn ask(
-    client: &reqwest::Client,
-    base_url: &str,
-    key: Option<&str>,
-) -> Result<(u16, Option<SystemTime>)> {
-    let request = client.get(format!("{base_url}/models"));
+/// The reply to `GET /models`.
+struct ModelsReply {
+    status: u16,
+    date: Option<SystemTime>,
+    is_list: bool,
+}
+
+async fn ask(client: &reqwest::Client, base_url: &str, key: Option<&str>) -> Result<ModelsReply> {
+    let request = client.get(format!("{base_url}/models")).header(ACCEPT_ENCODING, "identity");
     let request = key.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
     let response = request.send().await.map_err(|error| {
         Error::new(Kind::Unavailable, format!("cannot reach {base_url}")).source(error.without_url())
     })?;
-    Ok((response.status().as_u16(), date(response.headers())))
+    let (status, date) = (response.status(), date(response.headers()));
+    let is_list = status.is_success() && is_list(response).await;
+    Ok(ModelsReply { status: status.as_u16(), date, is_list })
+}
+
+/// Whether the body is a list of models, read as the server reads it. A body that breaks off is none.
+async fn is_list(response: reqwest::Response) -> bool {
+    let (status, headers) = (response.status().as_u16(), passed_on(response.headers()));
+    let pieces = stream::unfold(Some(response), |response| async move {
+        let mut response = response?;
+        let broken = |error: reqwest::Error| {
+            Error::new(Kind::Upstream, "cannot read the list of models").source(error.without_url())
+        };
+        match response.chunk().await.transpose()? {
+            Ok(bytes) => Some((Ok(bytes), Some(response))),
+            Err(error) => Some((Err(broken(error)), None)),
+        }
+    });
+    let mut reply = Reply::new(status, headers, pieces.boxed()).decoded();
+    reply.whole(LIST_BYTES_MAX).await.is_ok_and(|body| read_list(&body).is_some())
 }
 
 fn date(headers: &HeaderMap) -> Option<SystemTime> {

@@ -103,6 +103,9 @@ pub trait Origin: Send + Sync {
     /// # Errors
     /// `Loop`.
     fn refuse_own(&self, headers: &Headers) -> Result<()>;
+
+    /// Calls under way, as a share of those that may be; 1 if the next one is refused.
+    fn share_under_way(&self) -> f64;
 }
 
 impl fmt::Debug for Reply {

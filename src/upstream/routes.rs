@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use reqwest::Url;
@@ -31,6 +31,8 @@ pub(super) struct UpstreamRoute {
     /// What the route is called in fingerprints.
     pub(super) name: Arc<str>,
     pub(super) key: RouteCredential,
+    /// Whether it listed its models when it was asked last.
+    pub(super) lists_models: AtomicBool,
     /// When its last failure was logged, in milliseconds since the route was made.
     warned_ms: AtomicU64,
     made: Instant,
@@ -135,7 +137,15 @@ impl UpstreamRoute {
         for (url, advice) in base_urls.iter().filter_map(|url| Some((url, base_url::advice(url)?))) {
             tracing::warn!(upstream = url, "the address of an upstream is probably mistaken: {advice}");
         }
-        Ok(UpstreamRoute { models, name, base_urls, key, warned_ms: AtomicU64::new(0), made: Instant::now() })
+        Ok(UpstreamRoute {
+            models,
+            name,
+            base_urls,
+            key,
+            lists_models: AtomicBool::new(true),
+            warned_ms: AtomicU64::new(0),
+            made: Instant::now(),
+        })
     }
 
     /// Whether a failure may be logged: once a second at most.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::model;
 use crate::program::{Server, likewise, output};
-use crate::upstream::Upstream;
+use crate::upstream::{Mode, Upstream};
 
 /// A report: whether nothing fails, and the verdict, detail and advice of each check.
 struct Report {
@@ -89,7 +89,8 @@ fn a_machine_on_which_a_server_would_start_passes_and_nothing_is_made() {
 #[tokio::test]
 async fn a_running_server_is_reported_and_not_disturbed() {
     let dir = TempDir::new().unwrap();
-    let server = Server::start_in(dir.path(), &[]);
+    // Everything is flushed when it is acknowledged, so the server itself changes nothing afterwards.
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__CACHE__DISK__DURABILITY", "sync")]);
     server.embed(&["uno"]).await;
     let before = contents(dir.path());
     let address = server.url().strip_prefix("http://").unwrap().to_owned();
@@ -167,7 +168,14 @@ async fn upstreams_are_asked_for_their_models() {
         }
         tokio::task::block_in_place(|| Report::of(&mut program))
     };
+    upstream.usually(Mode::Reply(200, vec![], r#"{"object":"list","data":[{"id":"m"}]}"#.into()));
     report(&upstream.url, Some("sk-ours")).has("upstream", "ok", "lists its models", "");
+    for other in ["", "<html>a page of a proxy</html>", r#"{"object":"list"}"#, r#"{"data":{}}"#] {
+        upstream.next(Mode::Reply(200, vec![], other.into()));
+        let found = report(&upstream.url, Some("sk-ours"));
+        found.has("upstream", "warn", "no list of models", "usually ends in /v1");
+        assert!(found.ok, "a warning is no failure");
+    }
     let without = upstream.url.trim_end_matches("/v1");
     report(without, Some("sk-ours")).has(
         "upstream",

@@ -35,6 +35,7 @@ mod kill_documents;
 mod kill_objects;
 mod lifecycle;
 mod listing;
+mod load;
 mod model;
 mod model_fetch;
 mod objects;

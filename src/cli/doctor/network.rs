@@ -67,7 +67,12 @@ fn of_probe(probe: &UpstreamProbe) -> Vec<Check> {
             &error.clone().advise("start the upstream, or correct --upstream; HTTPS_PROXY sets a proxy"),
         ),
         Err(error) => Check::fault("upstream", error),
-        Ok(200..=299) => Check::ok("upstream", format!("{url} lists its models")),
+        Ok(200..=299) if probe.lists_models => Check::ok("upstream", format!("{url} lists its models")),
+        Ok(status @ 200..=299) => Check::warn(
+            "upstream",
+            format!("{url} answers {status} to GET /models with what is no list of models"),
+            "correct --upstream, which usually ends in /v1; if it is right, clients see only the models of upstream.routes",
+        ),
         Ok(401 | 403) if probe.asks_with_client_keys => {
             Check::ok("upstream", format!("{url} asks for a key, which clients bring"))
         }

@@ -86,6 +86,7 @@ impl Admission {
         keys: &[ApiKey],
         cors: Cors,
         routes: matchit::Router<Route>,
+        permits: Arc<Semaphore>,
         budget: Arc<ByteBudget>,
         metrics: Arc<HttpMetrics>,
     ) -> Admission {
@@ -97,7 +98,7 @@ impl Admission {
             wrong_keys: WrongKeys::default(),
             cors,
             anonymous: Arc::default(),
-            permits: Arc::new(Semaphore::new(options.requests_max)),
+            permits,
             budget,
             body_bytes_max: options.body_bytes_max,
             timeout: Duration::from_secs(options.request_timeout_seconds),

@@ -51,6 +51,7 @@ impl Connections {
         // As many again as the reserve, for evicted connections whose tasks have not ended yet.
         let slots: Box<[ConnectionSlot]> =
             (0..limit + 2 * RESERVE).map(|_| ConnectionSlot::default()).collect();
+        metrics.connections_max.set(i64::try_from(limit).unwrap_or(i64::MAX));
         let occupancy = Occupancy { free: (0..slots.len()).rev().collect(), regular: 0, reserve: 0 };
         Connections {
             slots,
@@ -136,9 +137,10 @@ impl Connections {
         is_evicted
     }
 
-    /// Ends the connections that have waited for too long. To be called about every second.
+    /// Ends the connections that have waited for too long, and counts the busy ones. To be called about every second.
     pub(super) fn expire(&self) {
         let now = self.milliseconds(Instant::now());
+        let mut busy = 0;
         let mut occupancy = self.occupancy();
         for slot in &self.slots {
             let word = slot.word();
@@ -146,15 +148,17 @@ impl Connections {
                 ConnectionPhase::New if word.is_reserve() => RESERVE_HEAD,
                 ConnectionPhase::New => self.timeouts.first_head,
                 ConnectionPhase::Idle => self.timeouts.next_head,
-                ConnectionPhase::Free
-                | ConnectionPhase::Busy
-                | ConnectionPhase::Evicted
-                | ConnectionPhase::Lingering => continue,
+                ConnectionPhase::Busy => {
+                    busy += i64::from(!word.is_reserve());
+                    continue;
+                }
+                ConnectionPhase::Free | ConnectionPhase::Evicted | ConnectionPhase::Lingering => continue,
             };
             if u128::from(now.saturating_sub(word.since())) >= timeouts.as_millis() && slot.evict(word) {
                 *occupancy.count(word) -= 1;
             }
         }
+        self.metrics.connections_busy.set(busy);
     }
 
     /// Lets each connection end with its present request.

@@ -64,6 +64,10 @@ impl Origin for Scripted {
     fn refuse_own(&self, _: &Headers) -> Result<()> {
         Ok(())
     }
+
+    fn share_under_way(&self) -> f64 {
+        0.0
+    }
 }
 
 trait Boxed {

@@ -247,6 +247,11 @@ impl Collections {
         Ok(())
     }
 
+    /// Searches that wait or run, as a share of those that may; 1 if the next one is refused.
+    pub fn share_of_searches(&self) -> f64 {
+        self.catalog.share_of_searches()
+    }
+
     /// Nodes that a graph expands for a search; none if it must be exact.
     fn ef(&self, search: &Search) -> Option<usize> {
         (!search.is_exact).then(|| search.ef.unwrap_or_else(|| self.catalog.ef()))

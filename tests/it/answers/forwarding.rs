@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{CHAT, ask, question, start, status, with};
+use crate::inflight::metric;
 use crate::program::{Server, likewise};
 use crate::upstream::{Mode, Upstream};
 
@@ -104,10 +105,14 @@ async fn a_request_reaches_the_upstream_of_its_model() {
     };
     one.usually(Mode::Reply(500, vec![], "no".into()));
     two.usually(described(&["big-1", "small", "big-2"]));
+    let failed_lists = async || metric(&server, "likewise_upstream_failed_model_lists_total").await;
+    assert_eq!(failed_lists().await, 0);
     assert_eq!(listed().await, [r#""fake-model""#, r#""small""#, r#""big-1""#, r#""big-2""#]);
+    assert_eq!(failed_lists().await, 1);
     one.usually(described(&["small", "other"]));
     two.usually(Mode::Reply(200, vec![], "[]".into()));
     assert_eq!(listed().await, [r#""fake-model""#, r#""small""#]);
+    assert_eq!(failed_lists().await, 2, "a body that is no list is none");
     two.usually(Mode::Reply(200, vec![], "a big one".into()));
     assert_eq!(server.get("/v1/models/big-2").await.body, "a big one");
     assert_eq!(server.get("/v1/models/big-2/of/many").await.body, "a big one");
