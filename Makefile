@@ -14,7 +14,7 @@ MODEL ?=
 ARGS ?=
 SECONDS_EACH ?= 60
 
-.PHONY: help run test check book dist bench soak crash kill fuzz openapi
+.PHONY: help run test check book dist image bench soak crash kill fuzz openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -81,6 +81,11 @@ fuzz: ## Fuzz every decoder and stream assembly, SECONDS_EACH=60; 200,000 reques
 dist: ## Build what can be downloaded, in dist/: a stripped binary and a Python wheel that carries it
 	@scripts/setup.sh dist
 	@scripts/dist.sh
+
+image: ## Build the image over a debootstrap, without a registry, and check that it serves as in a container (needs root, and dist/)
+	@scripts/setup.sh image
+	@[ -x dist/likewise ] || { echo "make dist builds dist/likewise first"; exit 1; }
+	@scripts/check_image.py dist/likewise "$$(dist/likewise fetch)"
 
 openapi: ## Regenerate docs/openapi.json, and the pages of docs/reference that are made from the code
 	@cargo run --locked --quiet -- openapi > docs/openapi.json

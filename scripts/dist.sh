@@ -5,6 +5,8 @@
 #   likewise_server-*.whl        a Python wheel that carries it
 #   SHA256SUMS
 #
+# With --program-only the server alone, for the image (Dockerfile).
+#
 # BLAS, LAPACK, OpenMP and the C++ and Fortran runtimes are linked statically: the linker takes them from a directory that
 # holds their archives only. Prints sizes, and the oldest glibc that the binary runs on.
 set -euo pipefail
@@ -12,6 +14,8 @@ cd "$(dirname "$0")/.."
 
 # The oldest glibc that is promised: that of Debian 12, whose runtime of C++ is linked statically.
 readonly GLIBC_MAX=2.36
+
+readonly PROGRAM_ONLY="${1:-}"
 
 say() { echo "dist: $*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -48,6 +52,8 @@ foreign=$(objdump -p dist/likewise | awk '$1 == "NEEDED" { print $2 }' | grep -v
 glibc=$(glibc_of dist/likewise)
 [ "$(printf '%s\n' "$glibc" "$GLIBC_MAX" | sort -V | tail -1)" = "$GLIBC_MAX" ] ||
     fail "the binary needs glibc $glibc; $GLIBC_MAX was promised"
+
+[ "$PROGRAM_ONLY" != --program-only ] || { say "version $version, needs glibc $glibc"; exit 0; }
 
 LIKEWISE_VERSION="$version" LIKEWISE_BINARY="$PWD/dist/likewise" \
     LIKEWISE_PLATFORM="manylinux_${GLIBC_MAX/./_}_$(uname -m)" \

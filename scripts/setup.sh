@@ -5,6 +5,7 @@
 #   scripts/setup.sh check    to check the source
 #   scripts/setup.sh book     to build the book of docs/
 #   scripts/setup.sh dist     to build what can be downloaded
+#   scripts/setup.sh image    to build and check the image
 #   scripts/setup.sh test     to run all tests
 #   scripts/setup.sh peers    to run the benches' rivals that are Python packages
 #   scripts/setup.sh litellm  the same for LiteLLM, which wants an environment of its own
@@ -80,8 +81,9 @@ case "${1:-}" in
     check) packages "${BUILD_PACKAGES[@]}" && rust && cargo_deny ;;
     book) packages python3 python3-venv python3-pip && python_venv book-venv docs/requirements.txt ;;
     dist) packages "${BUILD_PACKAGES[@]}" libgfortran-12-dev python3 python3-pip && rust ;;
+    image) packages buildah debootstrap uidmap python3 ;;
     test) packages "${BUILD_PACKAGES[@]}" python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     litellm) packages python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
-    *) fail "usage: scripts/setup.sh run|check|book|dist|test|peers|litellm" ;;
+    *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|peers|litellm" ;;
 esac
