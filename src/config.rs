@@ -31,6 +31,8 @@ pub struct Config {
     pub search: search::Options,
     /// Limits and sampling of searches.
     pub collections: service::collections::Options,
+    /// The tier that nodes share.
+    pub redis: cache::redis::RedisOptions,
     /// Upstreams of answers.
     pub upstream: upstream::Options,
     /// Which answers are stored, and which requests share them.
@@ -40,8 +42,14 @@ pub struct Config {
 }
 
 /// The lists that the environment can give, separated by commas.
-pub const LISTS: [&str; 5] =
-    ["http.api_keys", "http.cors", "model.aliases", "upstream.forwarded_headers", "upstream.forwards"];
+pub const LISTS: [&str; 6] = [
+    "http.api_keys",
+    "http.cors",
+    "model.aliases",
+    "redis.urls",
+    "upstream.forwarded_headers",
+    "upstream.forwards",
+];
 
 /// The data directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +136,8 @@ pub struct Overrides {
     pub model: Option<PathBuf>,
     /// `upstream.base_url`.
     pub upstream: Option<String>,
+    /// `redis.url`.
+    pub redis: Option<String>,
 }
 
 impl Config {
@@ -192,6 +202,7 @@ impl Config {
         at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, TAGS_MIN as u64)?;
+        self.redis.validate()?;
         self.upstream.validate()?;
         // Otherwise the request would time out first, and no stale answer could replace that of a silent upstream.
         let timeout_ms = self.http.request_timeout_seconds.saturating_mul(1000);
@@ -226,6 +237,7 @@ impl Overrides {
             ("data.dir", self.data_dir.as_ref().map(path)),
             ("model.dir", self.model.as_ref().map(path)),
             ("upstream.base_url", self.upstream.clone()),
+            ("redis.url", self.redis.clone()),
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))

@@ -19,6 +19,7 @@ mod memory;
 mod metrics;
 mod policy;
 mod random;
+pub mod redis;
 mod replication;
 mod single_flight;
 mod striped_locks;

@@ -23,12 +23,20 @@ pub(super) struct Serve {
     /// Where chat completions are answered, such as https://api.openai.com/v1; its key is in OPENAI_API_KEY.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+    /// Redis or Valkey that nodes share, such as redis://127.0.0.1:6379. A password is better given as LIKEWISE__REDIS__URL.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         likewise::storage::files::restrict_new_files();
-        let overrides = Overrides { listen: self.listen, upstream: self.upstream, ..Overrides::default() };
+        let overrides = Overrides {
+            listen: self.listen,
+            upstream: self.upstream,
+            redis: self.redis,
+            ..Overrides::default()
+        };
         let mut config = self.sources.load_with(overrides)?;
         let has_started = Arc::new(AtomicBool::new(false));
         let stops = signals::listen(Duration::from_secs(config.http.drain_seconds), &has_started)?;

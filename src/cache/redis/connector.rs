@@ -1,0 +1,71 @@
+//! The task that opens connections, and replaces those that do not serve.
+//!
+//! redis-rs replaces a connection only once it has broken, and a silent one never; nor does it ask Sentinels again. So this
+//! task asks the server each second, and whenever a call has failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::ConnectionAddr;
+use tokio::time::Instant;
+
+use super::link::Link;
+use super::options::RedisMode;
+use super::state::ClientState;
+use crate::pacing;
+
+/// The wait before a connection is opened again, first and at most.
+const WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A connection that has lasted for so long was a good one.
+const SETTLED: Duration = Duration::from_secs(1);
+/// How often a connection is checked without being asked to.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a server may take for a check, which measures whether it lives rather than whether it is fast.
+const CHECK_MAX: Duration = Duration::from_secs(1);
+
+/// Keeps a connection open until it is aborted.
+pub(super) async fn run(shared: Arc<ClientState>) {
+    let mut attempts = 0;
+    loop {
+        match shared.servers.connect().await {
+            Ok((link, address)) => {
+                let since = Instant::now();
+                shared.connected(link.clone());
+                watch(&shared, &link, address).await;
+                if since.elapsed() >= SETTLED {
+                    attempts = 0;
+                }
+                shared.disconnected();
+            }
+            Err(error) => shared.warn_once(&error),
+        }
+        attempts += 1;
+        tokio::time::sleep(pacing::backoff(attempts, WAIT.0, WAIT.1)).await;
+    }
+}
+
+/// Returns when the connection has to be replaced.
+async fn watch(shared: &ClientState, link: &Link, address: Option<ConnectionAddr>) {
+    loop {
+        let is_doubted = tokio::time::timeout(CHECK_INTERVAL, shared.doubted()).await.is_ok();
+        // A cluster's client does not say whether it knows the servers that took over; a new one does.
+        let is_cluster = shared.servers.mode() == RedisMode::Cluster;
+        if shared.is_broken() || (is_doubted && is_cluster) || !is_alive(link).await {
+            return;
+        }
+        if let Some(address) = &address
+            && shared.servers.primary().await.is_ok_and(|primary| primary != *address)
+        {
+            return;
+        }
+    }
+}
+
+async fn is_alive(link: &Link) -> bool {
+    let ping = redis::cmd("PING");
+    match tokio::time::timeout(CHECK_MAX, link.clone().command(&ping)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => !error.breaks_connection(),
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,27 @@
+//! Redis or Valkey, which many nodes share.
+//!
+//! Contains: the connections to the servers and what bounds each call, the breaker, the names of keys, the encoding of
+//! entries. Must not contain: a second opinion on freshness. The one idea: a call of a request has a limit of its own and
+//! never waits for a connection, so a Redis that is silent costs a request that limit, a few times, and then nothing.
+
+mod breaker;
+mod call_error;
+mod client;
+mod connector;
+mod dedicated;
+mod keys;
+mod link;
+mod metrics;
+mod options;
+mod script;
+mod servers;
+mod state;
+
+pub use breaker::BreakerState;
+pub use call_error::CallError;
+pub use client::RedisClient;
+pub use dedicated::DedicatedConnection;
+pub use keys::KeySpace;
+pub use metrics::{CallOutcome, RedisMetrics};
+pub use options::{BreakerOptions, RedisMode, RedisOptions, RedisUrl};
+pub use script::LuaScript;

@@ -1,0 +1,194 @@
+//! What calls, dedicated connections and the connector share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::RedisError;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, BreakerState, CallEnd, Permission};
+use super::call_error::CallError;
+use super::keys::KeySpace;
+use super::link::Link;
+use super::metrics::RedisMetrics;
+use super::options::{RedisMode, RedisOptions};
+use super::servers::Servers;
+use crate::pacing;
+use crate::sync::{Mutex, ignore_poison};
+
+/// What calls, dedicated connections and the connector share.
+pub(super) struct ClientState {
+    pub(super) servers: Servers,
+    pub(super) keys: KeySpace,
+    pub(super) response_max: Duration,
+    link: ArcSwapOption<Link>,
+    /// Number of the connection. A dedicated connection of an earlier number is opened again, perhaps to another server.
+    generation: AtomicU64,
+    /// Rung by calls that failed.
+    doubt: Notify,
+    /// Whether a call has shown that the connection cannot serve.
+    is_broken: AtomicBool,
+    has_warned: AtomicBool,
+    calls: Semaphore,
+    breaker: Mutex<Breaker>,
+    started: Instant,
+    metrics: Arc<RedisMetrics>,
+}
+
+impl ClientState {
+    pub(super) fn new(servers: Servers, options: &RedisOptions, metrics: Arc<RedisMetrics>) -> ClientState {
+        ClientState {
+            servers,
+            keys: KeySpace::new(&options.prefix, options.mode == RedisMode::Cluster),
+            response_max: Duration::from_millis(options.response_ms_max),
+            link: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            doubt: Notify::new(),
+            is_broken: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
+            calls: Semaphore::new(options.calls_max),
+            breaker: Mutex::new(Breaker::new(options.breaker.clone(), pacing::random)),
+            started: Instant::now(),
+            metrics,
+        }
+    }
+
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.link.load_full()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn breaker_state(&self) -> BreakerState {
+        ignore_poison(self.breaker.lock()).state()
+    }
+
+    /// The right to make a call, counted against their limit.
+    pub(super) fn admit(&self) -> Result<Ticket<'_>, CallError> {
+        let permit = self.calls.try_acquire().map_err(|_| CallError::TooMany)?;
+        match self.with_breaker(None, |breaker, now| breaker.admit(now)) {
+            Permission::Refused => Err(CallError::BreakerOpen),
+            admission @ (Permission::Call | Permission::Probe) => {
+                Ok(Ticket { shared: self, admission: Some(admission), _permit: permit })
+            }
+        }
+    }
+
+    /// Counts a call in the metrics.
+    pub(super) fn count(&self, error: Option<&CallError>) {
+        match error {
+            None => _ = self.metrics.answered.inc(),
+            Some(error) => self.metrics.count(error.label()),
+        }
+    }
+
+    /// Makes the connector check the connection, or replace it where the error shows that it cannot serve.
+    fn doubt(&self, error: &CallError) {
+        if error.breaks_connection() {
+            self.is_broken.store(true, Ordering::Release);
+        }
+        self.doubt.notify_one();
+    }
+
+    /// Waits until a call has failed.
+    pub(super) async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire)
+    }
+
+    /// Takes a connection for the calls that follow; a server has answered on it.
+    pub(super) fn connected(&self, link: Link) {
+        self.is_broken.store(false, Ordering::Release);
+        self.link.store(Some(Arc::new(link)));
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.metrics.connections.inc();
+        self.metrics.is_connected.set(1);
+        if self.has_warned.swap(false, Ordering::AcqRel) {
+            tracing::info!("connected to Redis again");
+        }
+        self.with_breaker(None, |breaker, _| breaker.probe_now());
+    }
+
+    /// Gives up the connection. That of a cluster is used until there is another: it may serve for the servers that are left.
+    pub(super) fn disconnected(&self) {
+        if self.servers.mode() != RedisMode::Cluster {
+            self.link.store(None);
+            self.metrics.is_connected.set(0);
+        }
+    }
+
+    /// Logs that no connection can be opened, once until there is one.
+    pub(super) fn warn_once(&self, error: &RedisError) {
+        if !self.has_warned.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%error, "cannot connect to Redis; entries are served from this node, and it is tried again");
+        }
+    }
+
+    /// Changes the breaker; a change of its state is counted and logged, with its cause.
+    fn with_breaker<T>(
+        &self,
+        cause: Option<&CallError>,
+        change: impl FnOnce(&mut Breaker, Duration) -> T,
+    ) -> T {
+        let now = self.started.elapsed();
+        let mut breaker = ignore_poison(self.breaker.lock());
+        let before = breaker.state();
+        let result = change(&mut breaker, now);
+        let after = breaker.state();
+        if before != after {
+            // Under the lock, so that states are counted in their order.
+            self.metrics.breaker_is(after);
+            drop(breaker);
+            log_transition(before, after, cause);
+        }
+        result
+    }
+}
+
+fn log_transition(before: BreakerState, after: BreakerState, cause: Option<&CallError>) {
+    match (before, after, cause) {
+        (BreakerState::Closed, BreakerState::Open, Some(error)) => {
+            tracing::warn!(%error, "Redis fails; it is not asked until a probe succeeds");
+        }
+        (_, BreakerState::Closed, _) => tracing::info!("Redis answers again"),
+        // Probes that fail repeat with each wait.
+        (_, BreakerState::Open | BreakerState::HalfOpen, _) => {}
+    }
+}
+
+/// The right to make a call. Dropped without an outcome, it counts for nothing.
+pub(super) struct Ticket<'a> {
+    shared: &'a ClientState,
+    admission: Option<Permission>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Ticket<'_> {
+    /// Counts the outcome of the call.
+    pub(super) fn record(mut self, error: Option<&CallError>) {
+        let Some(admission) = self.admission.take() else { return };
+        let outcome = error.map_or(CallEnd::Answered, CallError::outcome);
+        self.shared.with_breaker(error, |breaker, now| breaker.record(admission, outcome, now));
+        if let Some(error) = error
+            && outcome != CallEnd::Answered
+        {
+            self.shared.doubt(error);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if let Some(admission) = self.admission {
+            self.shared.with_breaker(None, |breaker, _| breaker.abandon(admission));
+        }
+    }
+}
