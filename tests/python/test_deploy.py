@@ -18,6 +18,8 @@ KUBERNETES = DEPLOY / "kubernetes"
 VERSIONS = ["1.30", "1.37"]
 # Read by kustomize and by Helm, not by a cluster.
 NOT_MANIFESTS = {"kustomization.yaml", "prometheus-adapter.yaml"}
+# Variables of the program that are no options.
+OTHER_VARIABLES = {"LIKEWISE_CONFIG", "LIKEWISE_CACHE_DIR", "LIKEWISE_LOG", "LIKEWISE_REDIS_MAC_KEY"}
 
 
 def read(path):
@@ -45,6 +47,18 @@ def pod(stateful_set):
 
 NODE = pod(named("StatefulSet", "likewise"))
 COMPOSE = yaml.safe_load(read("deploy/compose.yaml"))
+
+
+def options():
+    """Every option of the example, those that are commented out included, as it is called in the environment."""
+    section, found = "", set()
+    for line in read("examples/config.toml").splitlines():
+        if table := re.fullmatch(r"\[([\w.]+)\]", line):
+            section = table[1]
+        elif option := re.match(r"(?:# )?(\w+) = ", line):
+            found.add("__".join(["LIKEWISE", *section.split("."), option[1]]).upper())
+    assert len(found) > 100
+    return found
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -127,12 +141,41 @@ def test_the_user_and_the_toolchain_are_those_of_the_image():
     assert f"ARG RUST_VERSION={channel}\n" in dockerfile
 
 
+def test_the_context_of_the_image_has_what_cargo_reads():
+    included = {line.removeprefix("!") for line in read(".dockerignore").splitlines() if line.startswith("!")}
+    members = tomllib.loads(read("Cargo.toml"))["workspace"]["members"]
+    # .cargo/config.toml says for which processors FAISS is compiled: without it the image would be slow, and nothing would fail.
+    assert included >= {".cargo", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", *members} - {"."}
+
+
 def test_the_metrics_of_the_autoscaler_are_exported():
     exported = set(re.findall(r"`(likewise_\w+)`", read("docs/reference/metrics.md")))
     metrics = named("HorizontalPodAutoscaler", "likewise")["spec"]["metrics"]
     scaled_by = {metric["pods"]["metric"]["name"] for metric in metrics if metric["type"] == "Pods"}
     rules = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
     assert scaled_by == {rule["name"]["as"] for rule in rules} == {"likewise_load_ratio"} & exported
+
+
+def test_every_variable_is_an_option():
+    known = options() | OTHER_VARIABLES
+    variables = {variable["name"] for variable in NODE["containers"][0]["env"]}
+    for node in ("node-1", "node-2"):
+        variables |= COMPOSE["services"][node]["environment"].keys()
+    variables |= set(re.findall(r"\b(LIKEWISE_\w+)=", read("Dockerfile")))
+    own = {variable for variable in variables if variable.startswith("LIKEWISE")}
+    assert len(own) >= 6 and own <= known, own - known
+
+
+def test_options_of_the_config_map_exist():
+    known = options()
+    config = tomllib.loads(named("ConfigMap", "likewise")["data"]["config.toml"])
+
+    def flat(table, path):
+        for key, value in table.items():
+            yield from flat(value, [*path, key]) if isinstance(value, dict) else ["__".join([*path, key]).upper()]
+
+    found = set(flat(config, ["LIKEWISE"]))
+    assert found and found <= known, found - known
 
 
 def test_secrets_are_empty_until_they_are_set():

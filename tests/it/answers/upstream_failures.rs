@@ -128,6 +128,29 @@ async fn a_stream_too_long_to_be_held_is_forwarded() {
     assert_eq!((upstream.calls(), server.stat("/answers/spent_tokens").await), (2, 14));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_list_of_models_is_logged_once_until_there_is_one_again() {
+    let (dir, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    let log = dir.path().join("log");
+    let mut program = likewise("serve", &dir.path().join("data"));
+    program.arg("--upstream").arg(&upstream.url).env("OPENAI_API_KEY", "sk-ours").env("LIKEWISE_LOG", "info");
+    program.stderr(fs_err::File::create(&log).unwrap().into_parts().0);
+    let server = tokio::task::block_in_place(|| Server::spawn(&mut program));
+    let list = async |reply: &str| {
+        upstream.next(Mode::Reply(200, vec![], reply.into()));
+        assert_eq!(server.get("/v1/models").await.status, 200);
+        let said = fs_err::read_to_string(&log).unwrap();
+        let count = |what: &str| said.matches(what).count();
+        (count("an upstream does not list its models"), count("an upstream lists its models again"))
+    };
+    assert_eq!(list("{\"data\":[]}").await, (0, 0));
+    assert_eq!(list("no").await, (1, 0));
+    assert_eq!(list("no").await, (1, 0));
+    assert_eq!(list("{\"data\":[]}").await, (1, 1));
+    assert_eq!(list("no").await, (2, 1));
+    assert_eq!(crate::inflight::metric(&server, "likewise_upstream_failed_model_lists_total").await, 3);
+}
+
 /// An address of the configuration is wrong.
 #[tokio::test]
 async fn a_server_that_is_its_own_upstream_reports_a_loop() {
