@@ -2,6 +2,7 @@
 // committed corpus through it with the stable toolchain.
 
 use likewise::cache::entry_codec;
+use likewise::cache::redis::{ClockOffset, Envelope};
 use likewise::dialects::chat_completions::{ChatCompletions, ChunkAssembler, parse, read_reply};
 use likewise::dialects::choices::ChunkReplay;
 use likewise::dialects::{Assembler as _, Replay as _};
@@ -205,4 +206,28 @@ fn with_trailer(mut bytes: Vec<u8>) -> Vec<u8> {
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
+}
+
+/// An entry of Redis, from anything that can write there: as it is, and with a checksum that holds.
+pub(crate) fn envelope(data: &[u8]) {
+    let (key, offset) = (Key([7; 32]), ClockOffset::from_millis(-3000));
+    let authenticated = Envelope::authenticated("a key of sixteen").expect("long enough");
+    assert!(authenticated.open(&key, data, offset).is_none(), "a tag was forged");
+    let plain = Envelope::unauthenticated();
+    let sealed = [data, &checksum(&key, data)].concat();
+    for bytes in [data, &sealed] {
+        if let Some(read) = plain.open(&key, bytes, offset) {
+            let again =
+                plain.seal(&key, read.write_id, &read.entry, offset).expect("counts that were read fit");
+            assert!(plain.open(&key, &again, offset) == Some(read));
+        }
+    }
+}
+
+/// That of an envelope without authentication.
+fn checksum(key: &Key, data: &[u8]) -> [u8; 8] {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(&key.0);
+    hasher.update(data);
+    hasher.digest().to_le_bytes()
 }

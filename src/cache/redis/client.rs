@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::breaker::{BreakerState, CallEnd};
 use super::call_error::{CallError, checked};
+use super::clock_offset::ClockOffset;
 use super::connector;
 use super::dedicated::DedicatedConnection;
 use super::keys::KeySpace;
@@ -64,6 +65,11 @@ impl RedisClient {
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
         self.shared.link().is_some()
+    }
+
+    /// How far the clock of Redis is ahead, as measured within the last second while there is a connection.
+    pub fn clock_offset(&self) -> ClockOffset {
+        self.shared.clock_offset()
     }
 
     /// The state of the breaker.

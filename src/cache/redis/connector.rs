@@ -4,11 +4,12 @@
 //! task asks the server each second, and whenever a call has failed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::ConnectionAddr;
 use tokio::time::Instant;
 
+use super::clock_offset::ClockOffset;
 use super::link::Link;
 use super::options::RedisMode;
 use super::state::ClientState;
@@ -30,6 +31,7 @@ pub(super) async fn run(shared: Arc<ClientState>) {
         match shared.servers.connect().await {
             Ok((link, address)) => {
                 let since = Instant::now();
+                _ = is_alive(&shared, &link).await;
                 shared.connected(link.clone());
                 watch(&shared, &link, address).await;
                 if since.elapsed() >= SETTLED {
@@ -50,7 +52,7 @@ async fn watch(shared: &ClientState, link: &Link, address: Option<ConnectionAddr
         let is_doubted = tokio::time::timeout(CHECK_INTERVAL, shared.doubted()).await.is_ok();
         // A cluster's client does not say whether it knows the servers that took over; a new one does.
         let is_cluster = shared.servers.mode() == RedisMode::Cluster;
-        if shared.is_broken() || (is_doubted && is_cluster) || !is_alive(link).await {
+        if shared.is_broken() || (is_doubted && is_cluster) || !is_alive(shared, link).await {
             return;
         }
         if let Some(address) = &address
@@ -61,10 +63,15 @@ async fn watch(shared: &ClientState, link: &Link, address: Option<ConnectionAddr
     }
 }
 
-async fn is_alive(link: &Link) -> bool {
-    let ping = redis::cmd("PING");
-    match tokio::time::timeout(CHECK_MAX, link.clone().command(&ping)).await {
-        Ok(Ok(_)) => true,
+/// Whether the server answers. Its answer is its time.
+async fn is_alive(shared: &ClientState, link: &Link) -> bool {
+    let (time, sent) = (redis::cmd("TIME"), Instant::now());
+    match tokio::time::timeout(CHECK_MAX, link.clone().command(&time)).await {
+        Ok(Ok(reply)) => {
+            let left_server = SystemTime::now() - sent.elapsed() / 2;
+            ClockOffset::of_reply(reply, left_server).inspect(|&offset| shared.set_clock_offset(offset));
+            true
+        }
         Ok(Err(error)) => !error.breaks_connection(),
         Err(_) => false,
     }

@@ -1,4 +1,4 @@
-//! The names of keys in Redis. `docs/internals/redis-keys.md` lists them with their types.
+//! The names of keys in Redis. `docs/internals/redis-format.md` lists them with their types.
 
 use std::fmt::Write as _;
 

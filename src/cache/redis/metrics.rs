@@ -34,6 +34,8 @@ pub struct RedisMetrics {
     breaker_state: Gauge,
     pub(super) is_connected: Gauge,
     pub(super) connections: Counter,
+    pub(super) entries_rejected: Counter,
+    pub(super) values_too_long: Counter,
 }
 
 impl ModuleMetrics for RedisMetrics {
@@ -55,6 +57,14 @@ impl ModuleMetrics for RedisMetrics {
             is_connected: registry.gauge("redis_is_connected", "1 while there is a connection to Redis"),
             connections: registry
                 .counter("redis_connections", "Connections to Redis that were opened for requests"),
+            entries_rejected: registry.counter(
+                "redis_entries_rejected",
+                "Entries in Redis that were damaged, forged, moved, or sealed with another key; answered as misses",
+            ),
+            values_too_long: registry.counter(
+                "redis_values_too_long",
+                "Values that stayed on this node because they are longer than redis.value_bytes_max",
+            ),
         }
     }
 }

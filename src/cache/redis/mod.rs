@@ -7,8 +7,10 @@
 mod breaker;
 mod call_error;
 mod client;
+mod clock_offset;
 mod connector;
 mod dedicated;
+pub mod envelope;
 mod keys;
 mod link;
 mod metrics;
@@ -16,12 +18,16 @@ mod options;
 mod script;
 mod servers;
 mod state;
+mod tier;
 
 pub use breaker::BreakerState;
 pub use call_error::CallError;
 pub use client::RedisClient;
+pub use clock_offset::ClockOffset;
 pub use dedicated::DedicatedConnection;
+pub use envelope::Envelope;
 pub use keys::KeySpace;
 pub use metrics::{CallOutcome, RedisMetrics};
 pub use options::{BreakerOptions, RedisMode, RedisOptions, RedisUrl};
 pub use script::LuaScript;
+pub use tier::{RedisEntries, RedisTier, RedisTierParts};

@@ -1,7 +1,7 @@
 //! What calls, dedicated connections and the connector share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::breaker::{Breaker, BreakerState, CallEnd, Permission};
 use super::call_error::CallError;
+use super::clock_offset::ClockOffset;
 use super::keys::KeySpace;
 use super::link::Link;
 use super::metrics::RedisMetrics;
@@ -35,6 +36,8 @@ pub(super) struct ClientState {
     calls: Semaphore,
     breaker: Mutex<Breaker>,
     started: Instant,
+    /// In milliseconds, as last measured.
+    clock_offset: AtomicI64,
     metrics: Arc<RedisMetrics>,
 }
 
@@ -52,6 +55,7 @@ impl ClientState {
             calls: Semaphore::new(options.calls_max),
             breaker: Mutex::new(Breaker::new(options.breaker.clone(), pacing::random)),
             started: Instant::now(),
+            clock_offset: AtomicI64::new(0),
             metrics,
         }
     }
@@ -66,6 +70,14 @@ impl ClientState {
 
     pub(super) fn breaker_state(&self) -> BreakerState {
         ignore_poison(self.breaker.lock()).state()
+    }
+
+    pub(super) fn clock_offset(&self) -> ClockOffset {
+        ClockOffset::from_millis(self.clock_offset.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_clock_offset(&self, offset: ClockOffset) {
+        self.clock_offset.store(offset.as_millis(), Ordering::Relaxed);
     }
 
     /// The right to make a call, counted against their limit.
