@@ -1,5 +1,6 @@
 //! What the commands that ask a running server share.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -33,14 +34,23 @@ impl ServerArgs {
         // Fails only if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A redirect would carry the key to somewhere else.
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
-        let client = client.map_err(|error| Error::new(Kind::Config, "cannot set up HTTP").source(error))?;
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        // No proxy has a server of this machine.
+        let client = if is_loopback(&url) { client.no_proxy() } else { client };
+        let client =
+            client.build().map_err(|error| Error::new(Kind::Config, "cannot set up HTTP").source(error))?;
         let request = client.request(method, url);
         Ok(match &self.api_key {
             Some(key) => request.bearer_auth(key),
             None => request,
         })
     }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The answer, if it is a success; otherwise the server's own words.

@@ -52,6 +52,10 @@ async fn the_health_of_a_server_is_an_exit_code() {
     let server = Server::start();
     let healthy = run(&server, &["health"], "");
     assert_eq!((healthy.status.code(), &*healthy.stdout), (Some(0), &b"ready\n"[..]));
+    let mut behind_a_proxy = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    behind_a_proxy.args(["health", "--url", server.url()]).env_remove("NO_PROXY").env_remove("no_proxy");
+    let nothing = "http://127.0.0.1:9";
+    assert!(output(behind_a_proxy.env("HTTP_PROXY", nothing).env("http_proxy", nothing)).status.success());
     let url = server.url().to_owned();
     assert!(server.stop().success());
     let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
