@@ -18,6 +18,8 @@ readonly CACHE="${LIKEWISE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/likewise}"
 readonly CARGO_DENY_VERSION=0.20.2
 # A compiler for C and C++, and what FAISS needs.
 readonly BUILD_PACKAGES=(build-essential cmake libopenblas-serial-dev)
+# Servers that the tests start; Valkey comes with the Python packages. `openssl` makes their certificates.
+readonly REDIS_PACKAGES=(redis-server redis-sentinel redis-tools openssl)
 
 say() { echo "setup: $*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -82,7 +84,7 @@ case "${1:-}" in
     book) packages python3 python3-venv python3-pip && python_venv book-venv docs/requirements.txt ;;
     dist) packages "${BUILD_PACKAGES[@]}" libgfortran-12-dev python3 python3-pip && rust ;;
     image) packages buildah debootstrap uidmap python3 ;;
-    test) packages "${BUILD_PACKAGES[@]}" python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
+    test) packages "${BUILD_PACKAGES[@]}" "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     litellm) packages python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
     *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|peers|litellm" ;;

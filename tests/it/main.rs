@@ -43,6 +43,7 @@ mod objects_model;
 mod program;
 mod random_load;
 mod raw;
+mod redis;
 mod remote;
 mod spans;
 mod startup;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
-use redis::{ConnectionAddr, Pipeline, RedisError, Value};
+use redis::{ConnectionAddr, Pipeline, RedisError, RedisResult, Value};
 
 use super::call_error::{CallError, checked};
 use super::state::ClientState;
@@ -84,11 +84,20 @@ impl DedicatedConnection {
         let generation = self.shared.generation();
         match self.open.take() {
             Some(open) if open.generation == generation => Ok(open),
-            Some(_) | None => {
-                let seed = self.opened;
-                self.opened = self.opened.wrapping_add(1);
-                let connection = self.shared.servers.connect_dedicated(self.address.as_ref(), seed).await?;
-                Ok(Open { connection, generation })
+            Some(_) | None => Ok(Open { connection: self.connect().await?, generation }),
+        }
+    }
+
+    /// Of a cluster the next seed is asked if one is away.
+    async fn connect(&mut self) -> RedisResult<MultiplexedConnection> {
+        let mut left = if self.address.is_none() { self.shared.servers.seeds() } else { 1 };
+        loop {
+            let seed = self.opened;
+            self.opened = self.opened.wrapping_add(1);
+            left -= 1;
+            match self.shared.servers.connect_dedicated(self.address.as_ref(), seed).await {
+                Err(_) if left > 0 => {}
+                opened => return opened,
             }
         }
     }

@@ -80,6 +80,11 @@ impl Servers {
         self.mode
     }
 
+    /// How many seeds a dedicated connection may be opened to.
+    pub(super) fn seeds(&self) -> usize {
+        if self.mode == RedisMode::Cluster { self.nodes.len() } else { 1 }
+    }
+
     /// A connection for many calls, on which a server has answered, and the server's address if it may change.
     pub(super) async fn connect(&self) -> RedisResult<(Link, Option<ConnectionAddr>)> {
         match self.mode {

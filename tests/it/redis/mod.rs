@@ -1,0 +1,10 @@
+//! Goal: nodes find in Redis what they stored there, in every arrangement of servers; and a Redis that is away, silent or
+//! hostile costs misses, never an error and never long. Method: the tier of the program against real servers, which
+//! the tests stop, kill, promote and fill with forgeries.
+
+mod faults;
+mod forgeries;
+mod node;
+mod round_trips;
+mod servers;
+mod topologies;
