@@ -1,7 +1,7 @@
 //! The encoding of entries in Redis. Pure functions; the byte table is in `docs/internals/redis-format.md` and changes together with
 //! this file.
 //!
-//! Whoever can write to Redis can write anything, so nothing is believed before the end holds: a checksum, or with a key
+//! What can write to Redis can write anything, so nothing is believed before the end holds: a checksum, or with a key
 //! that only nodes have, a tag that authenticates the entry under its key.
 
 use std::fmt;

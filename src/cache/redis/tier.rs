@@ -160,8 +160,8 @@ impl RedisTier {
         }
     }
 
-    fn decoder(&self, namespace: &Namespace, keys: Vec<Key>, values: Vec<Option<Vec<u8>>>) -> Decoder {
-        Decoder {
+    fn decoder(&self, namespace: &Namespace, keys: Vec<Key>, values: Vec<Option<Vec<u8>>>) -> ValueDecoder {
+        ValueDecoder {
             envelope: self.envelope.clone(),
             offset: self.client.clock_offset(),
             of_vectors: (self.entries == RedisEntries::Embeddings).then_some(namespace.id),
@@ -206,7 +206,7 @@ impl RedisTier {
 }
 
 /// Decodes values, on whatever thread.
-struct Decoder {
+struct ValueDecoder {
     envelope: Envelope,
     offset: ClockOffset,
     /// The namespace of embeddings: whichever stored it, the caller that looks up a key knows it.
@@ -223,7 +223,7 @@ enum Decoded {
     Rejected,
 }
 
-impl Decoder {
+impl ValueDecoder {
     fn bytes(&self) -> usize {
         self.values.iter().flatten().map(Vec::len).sum()
     }

@@ -31,7 +31,7 @@ impl From<ErrorClass> for ErrorType {
 }
 
 #[derive(Serialize)]
-struct Envelope<'a> {
+struct ErrorEnvelope<'a> {
     error: ErrorMember<'a>,
 }
 
@@ -48,7 +48,7 @@ struct ErrorMember<'a> {
 pub fn error_body(error: &ErrorReply<'_>) -> Vec<u8> {
     let ErrorReply { message, param, code, .. } = *error;
     let class = ErrorType::from(error.class).as_str();
-    serde_json::to_vec(&Envelope { error: ErrorMember { message, class, param, code } })
+    serde_json::to_vec(&ErrorEnvelope { error: ErrorMember { message, class, param, code } })
         .expect("an error is made of texts: this is a bug")
 }
 
