@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
-    Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, ObjectTier, Tier,
-    Tiers, VectorTier,
+    Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, ObjectTier,
+    Replication, SharedNode, SharedTier, Tier, Tiers, VectorTier,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -52,6 +52,9 @@ pub struct Engine {
     stores: Stores,
     /// Moves the memory tier's budget, where it is automatic.
     pressure: Option<JoinHandle<()>>,
+    shared: Option<Arc<SharedTier>>,
+    /// Follows the other nodes for as long as it is held.
+    replication: Option<Replication>,
     // Held until the end: the directory stays locked for as long as anything may write to it.
     _directory: DataDirectory,
 }
@@ -188,6 +191,8 @@ impl Engine {
             metrics,
             stores,
             pressure: caches.pressure,
+            shared: caches.shared,
+            replication: caches.replication,
             _directory: directory,
         })
     }
@@ -197,6 +202,7 @@ impl Engine {
         if let Some(pressure) = &self.pressure {
             pressure.abort();
         }
+        drop(self.replication);
         let catalog = Arc::clone(&self.stores.catalog);
         tokio::task::block_in_place(|| catalog.close());
         self.answers.close().await;
@@ -216,6 +222,9 @@ struct Caches {
     tiers: Arc<Tiers>,
     freshness: Freshness,
     pressure: Option<JoinHandle<()>>,
+    /// What nodes share, if they share a Redis.
+    shared: Option<Arc<SharedTier>>,
+    replication: Option<Replication>,
 }
 
 impl Caches {
@@ -225,21 +234,38 @@ impl Caches {
         clock: Arc<dyn Clock>,
         metrics: &AppMetrics,
     ) -> Result<Caches> {
-        let token_log = Arc::new(LocalTokenLog::new(Arc::clone(&stores.records)));
-        let tokens = InvalidationTokens::open(token_log, config.cache.tags_max(&Machine::read())).await?;
-        let freshness = Freshness::new(clock, Arc::new(tokens));
-        let memory = Arc::new(MemoryTier::new(&config.cache.memory, &metrics.cache)?);
-        let cache = |below| Arc::new(Cache::new(Arc::clone(&memory), below, freshness.clone()));
         let options = &config.cache;
+        let node =
+            SharedNode::open(&config.redis, &stores.records, &clock, &metrics.redis, &metrics.cache).await?;
+        let token_log = match &node {
+            Some(node) => node.token_log(),
+            None => Arc::new(LocalTokenLog::new(Arc::clone(&stores.records))),
+        };
+        let tokens = InvalidationTokens::open(token_log, options.tags_max(&Machine::read())).await?;
+        let tokens = Arc::new(tokens);
+        let freshness = Freshness::new(clock, Arc::clone(&tokens));
+        let memory = Arc::new(MemoryTier::new(&options.memory, &metrics.cache)?);
+        let cache = |below| Cache::new(Arc::clone(&memory), below, freshness.clone());
         let vectors = VectorTier::new(Arc::clone(&stores.vectors), options.disk.bytes_max, &metrics.cache)?;
         let objects =
             ObjectTier::new(Arc::clone(&stores.objects), options.objects.bytes_max, &metrics.cache)?;
-        let vectors = cache(vec![Arc::new(vectors) as Arc<dyn Tier>]);
-        let objects = cache(vec![Arc::new(objects)]);
-        let results = cache(Vec::new());
+        let objects = Arc::new(objects);
+        let mut of_vectors = vec![Arc::new(vectors) as Arc<dyn Tier>];
+        of_vectors.extend(node.as_ref().map(SharedNode::embeddings));
+        let vectors = Arc::new(cache(of_vectors));
+        let of_objects = cache(vec![Arc::clone(&objects) as Arc<dyn Tier>]);
+        let (shared, objects, replication) = match node {
+            None => (None, Arc::new(of_objects), None),
+            Some(node) => {
+                let (shared, cache) = (Arc::clone(node.shared()), Arc::new(of_objects.of_node(&node)));
+                let metrics = Arc::clone(&metrics.replication);
+                (Some(shared), cache, Some(node.follow(tokens, Arc::clone(&memory), objects, metrics)?))
+            }
+        };
+        let results = Arc::new(cache(Vec::new()));
         let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
         let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&objects)]));
-        Ok(Caches { vectors, objects, results, tiers, freshness, pressure })
+        Ok(Caches { vectors, objects, results, tiers, freshness, pressure, shared, replication })
     }
 }
 
@@ -379,6 +405,7 @@ pub async fn serve(
             forwarded_headers: config.upstream.forwarded_headers.clone(),
             models: Arc::clone(&engine.models),
             tiers: Arc::clone(&engine.tiers),
+            shared: engine.shared.clone(),
             readiness: Arc::clone(&readiness),
             budget: Arc::clone(&engine.budget),
             queue_texts_max: config.embed.queue_texts_max,

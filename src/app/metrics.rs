@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::byte_budget::BudgetMetrics;
-use crate::cache::CacheMetrics;
+use crate::cache::{CacheMetrics, RedisMetrics, ReplicationMetrics};
 use crate::domain::TierName;
 use crate::embed::EmbedMetrics;
 use crate::http::{HttpMetrics, ServerMetrics};
@@ -28,6 +28,8 @@ pub(super) struct AppMetrics {
     pub(super) answers: Arc<AnswerMetrics>,
     pub(super) invalidations: Arc<InvalidationMetrics>,
     pub(super) cache: Arc<CacheMetrics>,
+    pub(super) redis: Arc<RedisMetrics>,
+    pub(super) replication: Arc<ReplicationMetrics>,
     pub(super) storage: Arc<StorageMetrics>,
     pub(super) search: Arc<SearchMetrics>,
     pub(super) embed: Arc<EmbedMetrics>,
@@ -49,6 +51,8 @@ impl AppMetrics {
             answers: of_module(&mut registry),
             invalidations: of_module(&mut registry),
             cache: Arc::new(cache),
+            redis: of_module(&mut registry),
+            replication: of_module(&mut registry),
             storage: Arc::new(StorageMetrics::register(&mut registry).with_evictions(evictions)),
             search: of_module(&mut registry),
             embed: of_module(&mut registry),

@@ -1,7 +1,7 @@
 //! The disk tiers: the stores of this node behind the interface of a tier, read on threads of their own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -12,7 +12,7 @@ use super::metrics::{CacheMetrics, TierMetrics};
 use super::policy::Namespace;
 use super::tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 use super::{compression, entry_codec};
-use crate::domain::{Codec, Entry, EntryNames, Key, NamespaceId, TierName};
+use crate::domain::{Codec, Entry, EntryMeta, EntryNames, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::objects::{NamespaceCount, Record, ScannedObject};
 use crate::storage::{ObjectStore, VectorStore};
@@ -192,6 +192,8 @@ pub struct ObjectTier {
     /// One part of one scan or count is read at a time: of the two readers, one stays free for lookups.
     turn: Semaphore,
     metrics: TierMetrics,
+    /// Combined with the epoch of each entry that is stored; see [`ObjectTier::set_salt`].
+    salt: AtomicU64,
 }
 
 impl ObjectTier {
@@ -202,7 +204,36 @@ impl ObjectTier {
     pub fn new(store: Arc<ObjectStore>, bytes_max: u64, metrics: &CacheMetrics) -> Result<ObjectTier> {
         let metrics = metrics.tier(TierName::Disk);
         let readers = BlockingReaders::start("object")?;
-        Ok(ObjectTier { store, bytes_max, readers, turn: Semaphore::new(1), metrics })
+        let (turn, salt) = (Semaphore::new(1), AtomicU64::new(0));
+        Ok(ObjectTier { store, bytes_max, readers, turn, metrics, salt })
+    }
+
+    /// Changes what is combined with the epoch of each entry. The judge hides every entry that was stored with another salt, so all
+    /// entries are hidden at once by a new random one. 0 until then.
+    pub fn set_salt(&self, salt: u64) {
+        self.salt.store(salt, Ordering::Release);
+    }
+
+    fn salt(&self) -> u64 {
+        self.salt.load(Ordering::Acquire)
+    }
+
+    /// The entry of a key as it is stored, compressed or not.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`.
+    pub async fn stored(&self, key: Key) -> Result<Option<Entry>> {
+        let (store, salt) = (Arc::clone(&self.store), self.salt());
+        let read = move || match store.get(&key)? {
+            Some(record) => decoded(&key, &record, salt).map(Some),
+            None => Ok(None),
+        };
+        self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
+    }
+
+    /// Whether there is an entry of the key, of any age.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.store.contains(key)
     }
 
     /// Reads a part of a scan or of a count in its turn. `Overloaded` if the turn does not come.
@@ -220,18 +251,30 @@ impl ObjectTier {
     }
 }
 
-fn encoded(key: &Key, entry: &Entry) -> Result<Record> {
-    entry_codec::encode(key, entry).ok_or_else(|| {
+fn encoded(key: &Key, entry: &Entry, salt: u64) -> Result<Record> {
+    let salted = (salt != 0)
+        .then(|| Entry { meta: with_salt(entry.meta.clone(), salt), value: Arc::clone(&entry.value) });
+    entry_codec::encode(key, salted.as_ref().unwrap_or(entry)).ok_or_else(|| {
         let message =
             "cannot store an object with more tags or a longer content type than a record has room for";
         Error::new(Kind::TooLarge, message).with("bytes", entry.value.len())
     })
 }
 
+/// Combines the epoch with the salt, or takes it out again.
+fn with_salt(meta: EntryMeta, salt: u64) -> EntryMeta {
+    EntryMeta { epoch: meta.epoch ^ salt, ..meta }
+}
+
 /// `None` if a newer program has encoded the head.
-fn scanned(object: ScannedObject) -> Option<ScannedEntry> {
+fn scanned(object: ScannedObject, salt: u64) -> Option<ScannedEntry> {
     let ScannedObject { position, names, head, value_bytes } = object;
-    Some(ScannedEntry { position, names, meta: entry_codec::decode_head(&head)?, value_bytes })
+    Some(ScannedEntry {
+        position,
+        names,
+        meta: with_salt(entry_codec::decode_head(&head)?, salt),
+        value_bytes,
+    })
 }
 
 /// A reader whose thread has ended.
@@ -239,10 +282,11 @@ fn reader_stopped() -> Error {
     Error::new(Kind::Unavailable, "cannot read the disk: its readers have stopped")
 }
 
-fn decoded(key: &Key, record: &Record) -> Result<Entry> {
-    entry_codec::decode(record).ok_or_else(|| {
+fn decoded(key: &Key, record: &Record, salt: u64) -> Result<Entry> {
+    let Entry { meta, value } = entry_codec::decode(record).ok_or_else(|| {
         Error::new(Kind::Corrupt, "cannot decode the record of an object").with("key", format!("{key:?}"))
-    })
+    })?;
+    Ok(Entry { meta: with_salt(meta, salt), value })
 }
 
 impl Tier for ObjectTier {
@@ -262,9 +306,11 @@ impl Tier for ObjectTier {
                 return vec![None; count];
             }
             let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
-            let value_bytes_max = namespace.policy.value_bytes_max;
+            let (value_bytes_max, salt) = (namespace.policy.value_bytes_max, self.salt());
             let read_one = move |key: &Key| match store.get(key)? {
-                Some(record) => compression::decompress(value_bytes_max, decoded(key, &record)?).map(Some),
+                Some(record) => {
+                    compression::decompress(value_bytes_max, decoded(key, &record, salt)?).map(Some)
+                }
                 None => Ok(None),
             };
             let read = move || keys.iter().map(|key| metrics.count_read(read_one(key))).collect();
@@ -278,8 +324,10 @@ impl Tier for ObjectTier {
         entries: Vec<(Key, Arc<Entry>)>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let encode =
-                |(key, entry)| Ok((key, encoded(&key, &compression::compress(&namespace.policy, &entry))?));
+            let salt = self.salt();
+            let encode = |(key, entry)| {
+                Ok((key, encoded(&key, &compression::compress(&namespace.policy, &entry), salt)?))
+            };
             let put = async {
                 let records = entries.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
                 self.store.put_many(records).await
@@ -297,7 +345,7 @@ impl Tier for ObjectTier {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let put = async {
-                let record = encoded(&key, &compression::compress(&namespace.policy, &entry))?;
+                let record = encoded(&key, &compression::compress(&namespace.policy, &entry), self.salt())?;
                 self.store.put_named(key, record, names).await
             };
             put.await.inspect_err(|_| _ = self.metrics.errors.inc())
@@ -306,10 +354,10 @@ impl Tier for ObjectTier {
 
     fn scan(&self, request: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
         Box::pin(async move {
-            let store = Arc::clone(&self.store);
+            let (store, salt) = (Arc::clone(&self.store), self.salt());
             let read = move || {
                 let part = store.scan(&request.scope, request.after, request.records)?;
-                let entries = part.objects.into_iter().filter_map(scanned).collect();
+                let entries = part.objects.into_iter().filter_map(|object| scanned(object, salt)).collect();
                 Ok(Some(EntryScan { entries, records: part.records, last: part.last }))
             };
             self.read_part(read).await
@@ -318,8 +366,8 @@ impl Tier for ObjectTier {
 
     fn named(&self, key: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
         Box::pin(async move {
-            let store = Arc::clone(&self.store);
-            let read = move || Ok(store.named(&key)?.and_then(scanned));
+            let (store, salt) = (Arc::clone(&self.store), self.salt());
+            let read = move || Ok(store.named(&key)?.and_then(|object| scanned(object, salt)));
             self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
         })
     }
@@ -348,10 +396,10 @@ impl Tier for ObjectTier {
             let (mut count, mut after) = (0, None);
             loop {
                 // A part at a time, so that lookups come in between.
-                let (store, choice) = (Arc::clone(&self.store), Arc::clone(&choice));
+                let (store, choice, salt) = (Arc::clone(&self.store), Arc::clone(&choice), self.salt());
                 let read = move || {
                     let mut chosen = 0;
-                    let is_chosen = |meta| choice(&meta);
+                    let is_chosen = |meta| choice(&with_salt(meta, salt));
                     let last = store.visit_heads(after, &mut |head| {
                         chosen += u64::from(entry_codec::decode_head(head).is_some_and(is_chosen));
                     })?;

@@ -6,6 +6,7 @@
 //! leaves this module has passed [`Freshness::judge`], whichever tier held it.
 
 mod blocking_readers;
+mod change_log;
 mod compression;
 mod disk;
 pub mod entry_codec;
@@ -33,8 +34,8 @@ pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
 pub use invalidation_tokens::{
-    EntryTokens, InvalidationTokens, LoadedTokens, LocalTokenLog, Mode, QueueChanges, Stamp, Standing,
-    TokenChange, TokenHistory, TokenLog,
+    EntryTokens, InvalidationTokens, LoadedTokens, LocalTokenLog, Mode, Propagation, QueueChanges, Queued,
+    Stamp, Standing, TokenChange, TokenHistory, TokenLog,
 };
 pub use lease::{Claim, Lease, Leases};
 pub use lookup_counters::{CounterId, LookupCounters, OutcomeCounters, OutcomeCounts};
@@ -44,7 +45,8 @@ pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
     WhenUnverified,
 };
-pub use replication::Trust;
+pub use redis::{BreakerState, RedisMetrics, Replaces};
+pub use replication::{Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust};
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::{KeyGuard, StripedLocks};
 pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
@@ -52,6 +54,8 @@ pub use tiers::Tiers;
 
 use crate::domain::{Entry, EntryMeta, EntryNames, Key, NamespaceId, TierName};
 use crate::error::Result;
+use redis::Current;
+use replication::{KeyChanges, Published};
 
 /// How long a lookup waits for the changes of other nodes.
 const VERIFY_WITHIN: Duration = Duration::from_millis(100);
@@ -79,12 +83,39 @@ pub struct Cache {
     memory: Arc<MemoryTier>,
     below: Vec<Arc<dyn Tier>>,
     freshness: Freshness,
+    /// Where other nodes change entries too.
+    shared: Option<Shared>,
+}
+
+/// An entry to be stored.
+struct Put<'a> {
+    key: Key,
+    entry: Arc<Entry>,
+    /// `None` leaves those of the entry that it replaces.
+    names: Option<&'a EntryNames>,
+    replaces: Replaces,
+}
+
+/// The tier through which nodes change each other's entries.
+struct Shared {
+    tier: Arc<SharedTier>,
+    changes: Arc<KeyChanges>,
 }
 
 impl Cache {
     /// A cache of `memory` above the tiers `below`.
     pub fn new(memory: Arc<MemoryTier>, below: Vec<Arc<dyn Tier>>, freshness: Freshness) -> Cache {
-        Cache { memory, below, freshness }
+        Cache { memory, below, freshness, shared: None }
+    }
+
+    /// The same over a tier in which other nodes change entries too.
+    #[must_use]
+    pub fn of_node(mut self, node: &SharedNode) -> Cache {
+        let (tier, changes) = (Arc::clone(node.shared()), Arc::clone(node.changes()));
+        self.below.push(Arc::clone(&tier) as Arc<dyn Tier>);
+        self.freshness = self.freshness.of_shared(Arc::clone(&tier.trust));
+        self.shared = Some(Shared { tier, changes });
+        self
     }
 
     /// The judge of this cache, which also makes the lifetimes of new entries.
@@ -141,6 +172,7 @@ impl Cache {
     /// Looks in the tiers below memory, in order, and promotes what it finds. The results stand in the order of
     /// `keys`. A tier that fails is counted by itself and answers with misses.
     pub async fn fetch(&self, namespace: &Namespace, keys: &[Key]) -> Vec<Option<Found>> {
+        let changes: Vec<u64> = keys.iter().map(|key| self.changes_of(key)).collect();
         let mut found: Vec<Option<Found>> = vec![None; keys.len()];
         for tier in self.below_for(namespace) {
             let open: Vec<usize> = (0..keys.len()).filter(|&i| found[i].is_none()).collect();
@@ -152,16 +184,29 @@ impl Cache {
             for (&i, entry) in open.iter().zip(entries) {
                 let Some(entry) = entry else { continue };
                 let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
-                if verdict == Verdict::Gone {
-                    continue;
+                if verdict != Verdict::Gone && self.promote(namespace, keys[i], &entry, changes[i]) {
+                    found[i] = self.admit_unverified(namespace, Found { entry, tier: tier.name(), verdict });
                 }
-                if namespace.policy.uses(TierName::Memory) {
-                    self.memory.put(keys[i], Arc::clone(&entry));
-                }
-                found[i] = self.admit_unverified(namespace, Found { entry, tier: tier.name(), verdict });
             }
         }
         found
+    }
+
+    /// Keeps an entry that was read below memory. Returns whether no other node has changed it since `changes` were counted.
+    fn promote(&self, namespace: &Namespace, key: Key, entry: &Arc<Entry>, changes: u64) -> bool {
+        if namespace.policy.uses(TierName::Memory) {
+            self.memory.put(key, Arc::clone(entry));
+        }
+        // Compared after it was kept: whoever counts a change then removes what is kept.
+        let is_unchanged = self.changes_of(&key) == changes;
+        if !is_unchanged {
+            self.memory.remove_same(&key, entry);
+        }
+        is_unchanged
+    }
+
+    fn changes_of(&self, key: &Key) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.changes.count(key))
     }
 
     /// Stores entries in every tier of their namespace, the lowest first: an entry is visible only after it is as
@@ -169,8 +214,20 @@ impl Cache {
     ///
     /// # Errors
     /// The first error of a tier whose writes are acknowledged; then the entries are not in memory either.
-    pub async fn put_many(&self, namespace: &Namespace, entries: Vec<(Key, Arc<Entry>)>) -> Result<()> {
-        for tier in self.below_for(namespace) {
+    pub async fn put_many(
+        &self,
+        namespace: &Namespace,
+        entries: Vec<(Key, Arc<Entry>)>,
+    ) -> Result<Propagation> {
+        if let Some(shared) = self.shared_for(namespace) {
+            let mut propagation = Propagation::Complete;
+            for (key, entry) in entries {
+                let put = Put { key, entry, names: None, replaces: Replaces::Any };
+                propagation = propagation.max(self.put_shared(shared, namespace, put).await?);
+            }
+            return Ok(propagation);
+        }
+        for tier in self.below_for(namespace).rev() {
             if let Err(error) = tier.put_many(namespace, entries.clone()).await {
                 entries.iter().for_each(|(key, _)| self.memory.remove(key));
                 return Err(error);
@@ -179,31 +236,110 @@ impl Cache {
         if namespace.policy.uses(TierName::Memory) {
             entries.into_iter().for_each(|(key, entry)| self.memory.put(key, entry));
         }
-        Ok(())
+        Ok(Propagation::Complete)
     }
 
     /// Stores an entry with the names by which it is listed. Otherwise as [`Cache::put_many`], which leaves the names of an entry
     /// as they are.
     ///
     /// # Errors
-    /// As [`Cache::put_many`].
+    /// As [`Cache::put_many`]; `PreconditionFailed` if other nodes share the entry, and it is not the one that is to be replaced.
     pub async fn put_named(
         &self,
         namespace: &Namespace,
         key: Key,
         entry: Arc<Entry>,
         names: &EntryNames,
-    ) -> Result<()> {
-        for tier in self.below_for(namespace) {
-            if let Err(error) = tier.put_named(namespace, key, Arc::clone(&entry), names).await {
-                self.memory.remove(&key);
+        replaces: Replaces,
+    ) -> Result<Propagation> {
+        let put = Put { key, entry, names: Some(names), replaces };
+        if let Some(shared) = self.shared_for(namespace) {
+            return self.put_shared(shared, namespace, put).await;
+        }
+        self.put_own(namespace, &put).await?;
+        self.keep_in(namespace, put);
+        Ok(Propagation::Complete)
+    }
+
+    /// Stores an entry that other nodes change too: in Redis first, whose order decides which of two nodes' entries is the later one.
+    async fn put_shared(&self, shared: &Shared, namespace: &Namespace, put: Put<'_>) -> Result<Propagation> {
+        let write = shared.tier.begin(put.key);
+        let published = shared.tier.publish(Some(namespace), put.key, Some(&put.entry), put.replaces).await?;
+        if let Err(error) = self.put_own(namespace, &put).await {
+            // What this node cannot keep is not stored; other nodes are not served it either.
+            let _ = shared.tier.publish(None, put.key, None, Replaces::Any).await;
+            return Err(error);
+        }
+        let key = put.key;
+        self.keep_in(namespace, put);
+        if let Published::Event(number) = published
+            && !write.end(number)
+        {
+            self.drop_own(namespace, &key).await?;
+        }
+        Ok(published.propagation())
+    }
+
+    /// Stores an entry in the tiers of this node below memory.
+    async fn put_own(&self, namespace: &Namespace, put: &Put<'_>) -> Result<()> {
+        for tier in self.own_below(namespace) {
+            let entry = Arc::clone(&put.entry);
+            let stored = match put.names {
+                Some(names) => tier.put_named(namespace, put.key, entry, names).await,
+                None => tier.put_many(namespace, vec![(put.key, entry)]).await,
+            };
+            if let Err(error) = stored {
+                self.memory.remove(&put.key);
                 return Err(error);
             }
         }
-        if namespace.policy.uses(TierName::Memory) {
-            self.memory.put(key, entry);
+        Ok(())
+    }
+
+    /// Another node's write came after the one that was just stored here.
+    async fn drop_own(&self, namespace: &Namespace, key: &Key) -> Result<()> {
+        self.memory.remove(key);
+        for tier in self.own_below(namespace) {
+            tier.remove_many(vec![*key]).await?;
         }
         Ok(())
+    }
+
+    fn keep_in(&self, namespace: &Namespace, put: Put<'_>) {
+        if namespace.policy.uses(TierName::Memory) {
+            self.memory.put(put.key, put.entry);
+        }
+    }
+
+    /// What other nodes change too, if entries of the namespace are shared.
+    fn shared_for(&self, namespace: &Namespace) -> Option<&Shared> {
+        self.shared.as_ref().filter(|_| namespace.policy.uses(TierName::Redis))
+    }
+
+    /// The tiers of this node below memory, the lowest first.
+    fn own_below<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<dyn Tier>> {
+        let is_own = |tier: &&Arc<dyn Tier>| self.shared.is_none() || tier.name() != TierName::Redis;
+        self.below_for(namespace).rev().filter(is_own)
+    }
+
+    /// The entry that may be replaced under a condition, and what must then be replaced: the one in Redis, if other nodes share it.
+    ///
+    /// # Errors
+    /// `Unavailable` if Redis cannot be asked.
+    pub async fn find_to_replace(
+        &self,
+        namespace: &Namespace,
+        key: &Key,
+    ) -> Result<(Option<Found>, Replaces)> {
+        let Some(shared) = self.shared_for(namespace) else {
+            return Ok((self.find(namespace, key).await, Replaces::Any));
+        };
+        let Some(Current { entry, write_id }) = shared.tier.current(namespace, key).await? else {
+            return Ok((self.find(namespace, key).await, Replaces::Nothing));
+        };
+        let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
+        let found = Found { entry, tier: TierName::Redis, verdict };
+        Ok((Some(found).filter(|found| found.verdict != Verdict::Gone), Replaces::Write(write_id)))
     }
 
     /// Reads a part of a scan over the entries of the first tier that stores names. `None` without such a tier.
@@ -246,12 +382,30 @@ impl Cache {
     ///
     /// # Errors
     /// The first error of a tier whose writes are acknowledged; the entries are removed from memory nevertheless.
-    pub async fn remove_many(&self, keys: &[Key]) -> Result<()> {
+    pub async fn remove_many(&self, keys: &[Key]) -> Result<Propagation> {
+        self.remove_if(keys, Replaces::Any).await
+    }
+
+    /// As [`Cache::remove_many`], if other nodes have not replaced what is to be removed.
+    ///
+    /// # Errors
+    /// As [`Cache::remove_many`]; `PreconditionFailed` if other nodes share the entries, and one is not the one to be removed.
+    pub async fn remove_if(&self, keys: &[Key], replaces: Replaces) -> Result<Propagation> {
+        let mut propagation = Propagation::Complete;
+        if replaces == Replaces::Any {
+            keys.iter().for_each(|key| self.memory.remove(key));
+        }
+        if let Some(shared) = &self.shared {
+            for key in keys {
+                let published = shared.tier.publish(None, *key, None, replaces).await?;
+                propagation = propagation.max(published.propagation());
+            }
+        }
         keys.iter().for_each(|key| self.memory.remove(key));
-        for tier in &self.below {
+        for tier in self.below.iter().filter(|tier| self.shared.is_none() || tier.name() != TierName::Redis) {
             tier.remove_many(keys.to_vec()).await?;
         }
-        Ok(())
+        Ok(propagation)
     }
 
     /// The namespace of an entry, in whatever tier it is. `None` without an entry, and for those on a tier that does not

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, State};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
+use crate::cache::Propagation;
 use crate::domain::{NamespaceId, Principal, Tag};
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, UnreadBody};
 use crate::http::extract::bounded_list::BoundedList;
-use crate::http::label_value::{EntryKindLabel, InvalidationMode, LabelValue};
+use crate::http::label_value::{EntryKindLabel, InvalidationMode, LabelValue, PropagationLabel};
 use crate::http::routes::Routes;
 use crate::service::invalidation::{Counts, GroupCount, NAMES_MAX, Target};
 use crate::service::{Invalidation, Listing};
@@ -88,6 +90,11 @@ pub(super) struct InvalidateAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     entries: Option<EntryCounts>,
+    /// Without `dry_run`, whether other nodes have the invalidation: every one applies it before it serves entries as fresh again. A
+    /// pending one waits, durably, until Redis is reachable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    propagation: Option<PropagationLabel>,
 }
 
 /// Entries in each tier; one that is in both is counted in both.
@@ -129,6 +136,7 @@ struct CountedGroup {
     request_body = InvalidateRequest,
     responses(
         (status = 200, body = InvalidateAnswer, description = "The entries are hidden, or counted with `dry_run`"),
+        (status = 202, body = InvalidateAnswer, description = "The entries are hidden on this node; other nodes follow once Redis is reachable"),
         (status = 400, body = ErrorBody, description = "A field is invalid; nothing was hidden"),
         (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
         (status = 503, body = ErrorBody, description = "The disk refuses writes: the entries are hidden until the next start only"),
@@ -138,18 +146,23 @@ pub(super) async fn invalidate(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(principal): Extension<Arc<Principal>>,
     body: UnreadBody,
-) -> Result<Json<InvalidateAnswer>, Problem> {
+) -> Result<(StatusCode, Json<InvalidateAnswer>), Problem> {
     let wire: InvalidateRequest = body.json().await?;
     let (mode, dry_run) = (wire.mode.unwrap_or_default(), wire.dry_run.unwrap_or_default());
     let target = target(wire)?;
-    let entries = if dry_run {
+    if dry_run {
         let counts = endpoint.invalidation.count(&principal, &target).await?;
-        Some(describe(&endpoint.listing, &principal, counts).await)
-    } else {
-        endpoint.invalidation.invalidate(&principal, &target, mode.0).await?;
-        None
+        let entries = Some(describe(&endpoint.listing, &principal, counts).await);
+        let answer = InvalidateAnswer { mode, dry_run, entries, propagation: None };
+        return Ok((StatusCode::OK, Json(answer)));
+    }
+    let propagation = endpoint.invalidation.invalidate(&principal, &target, mode.0).await?;
+    let status = match propagation {
+        Propagation::Complete => StatusCode::OK,
+        Propagation::Pending => StatusCode::ACCEPTED,
     };
-    Ok(Json(InvalidateAnswer { mode, dry_run, entries }))
+    let propagation = Some(LabelValue(propagation));
+    Ok((status, Json(InvalidateAnswer { mode, dry_run, entries: None, propagation })))
 }
 
 async fn describe(listing: &Listing, principal: &Principal, counts: Counts) -> EntryCounts {

@@ -10,7 +10,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::cache::Mode;
+use crate::cache::{BreakerState, Mode, Propagation};
 use crate::dialects::ErrorType;
 use crate::domain::TierName;
 use crate::error::Kind;
@@ -31,6 +31,10 @@ pub(super) type MatchLayer = LabelValue<MatchKind>;
 pub(super) type InvalidationMode = LabelValue<Mode>;
 /// What an entry is.
 pub(super) type EntryKindLabel = LabelValue<EntryKind>;
+/// How far a change has come.
+pub(super) type PropagationLabel = LabelValue<Propagation>;
+/// Whether calls are made to Redis.
+pub(super) type BreakerLabel = LabelValue<BreakerState>;
 /// The name of a tier.
 pub(super) type TierLabel = LabelValue<TierName>;
 /// Why the cache was bypassed, or why a reply was not stored.
@@ -63,6 +67,14 @@ impl NamedLabel for MatchKind {
 
 impl NamedLabel for Mode {
     const SCHEMA: &'static str = "InvalidationMode";
+}
+
+impl NamedLabel for BreakerState {
+    const SCHEMA: &'static str = "BreakerState";
+}
+
+impl NamedLabel for Propagation {
+    const SCHEMA: &'static str = "Propagation";
 }
 
 impl NamedLabel for EntryKind {
@@ -151,6 +163,8 @@ mod tests {
         check::<Reason>();
         check::<ErrorType>();
         check::<EntryKind>();
+        check::<Propagation>();
+        check::<BreakerState>();
     }
 
     #[test]

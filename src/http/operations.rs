@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use axum::Json;
 use axum::extract;
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use crate::domain::Principal;
 use crate::error::{Error, Kind};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::routes::{Access, Routes};
-use crate::http::stats::{Statistics, Stats};
+use crate::http::stats::{RedisStats, Statistics, Stats};
 
 /// Where the server stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,20 +80,37 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// Whether requests are welcome, and with `verbose` in which state.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReadinessReport {
+    /// `ready`: the server takes requests.
+    #[schema(pattern = "^ready$")]
+    status: &'static str,
+    /// How this node stands to Redis, if one is configured. A node that cannot reach it is ready too: it is slower, not wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    redis: Option<RedisStats>,
+}
+
 /// Whether requests are welcome.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "getReadiness",
     tag = "operations",
+    params(("verbose" = Option<String>, Query, description = "With any value, or none: the answer is JSON and says how the node stands to Redis")),
     responses(
-        (status = 200, body = String, description = "The server takes requests"),
+        (status = 200, description = "The server takes requests", content(
+            (String = "text/plain"),
+            (ReadinessReport = "application/json"),
+        )),
         (status = 503, body = ErrorBody, description = "The server is starting or stopping, or the thread of a model has ended"),
     )
 )]
 pub(super) async fn readyz(
     extract::State(operations): extract::State<Arc<Operations>>,
-) -> Result<&'static str, Problem> {
+    extract::RawQuery(query): extract::RawQuery,
+) -> Result<Response, Problem> {
     let unready = |why| Err(Problem(Error::new(Kind::Unavailable, why)));
     match operations.readiness.get() {
         State::Starting => unready("the server is starting"),
@@ -99,8 +118,17 @@ pub(super) async fn readyz(
         State::Ready if !operations.statistics.models.embedders().all(|model| model.is_alive()) => {
             unready("the model's thread has died")
         }
-        State::Ready => Ok("ready\n"),
+        State::Ready if is_verbose(query.as_deref().unwrap_or_default()) => {
+            let redis = operations.statistics.redis();
+            Ok(Json(ReadinessReport { status: "ready", redis }).into_response())
+        }
+        State::Ready => Ok("ready\n".into_response()),
     }
+}
+
+/// Probes of other servers are asked with parameters of their own, so none is refused.
+fn is_verbose(query: &str) -> bool {
+    query.split('&').any(|field| field.split('=').next() == Some("verbose"))
 }
 
 /// Metrics in OpenMetrics format.

@@ -19,7 +19,7 @@ use super::{
     objects, operations,
 };
 use crate::byte_budget::ByteBudget;
-use crate::cache::Tiers;
+use crate::cache::{SharedTier, Tiers};
 use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
@@ -48,6 +48,8 @@ pub struct RouterParts {
     pub forwarded_headers: Vec<String>,
     /// The tiers, for numbers.
     pub tiers: Arc<Tiers>,
+    /// What nodes share, if they share a Redis.
+    pub shared: Option<Arc<SharedTier>>,
     /// What the readiness probe reads.
     pub readiness: Arc<Readiness>,
     /// Bytes that requests in flight may hold.
@@ -187,6 +189,7 @@ impl Endpoints {
             listing: Arc::clone(&parts.listing),
             models: Arc::clone(&parts.models),
             tiers: parts.tiers,
+            shared: parts.shared,
             metrics: parts.metrics,
             limits,
             started: Instant::now(),

@@ -2,6 +2,7 @@
 
 mod by_name;
 mod load;
+mod redis;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,8 @@ use utoipa::ToSchema;
 use self::by_name::{ModelLookups, NamespaceStats};
 pub(super) use self::load::LoadLimits;
 use self::load::LoadStats;
-use crate::cache::{TierStats, Tiers};
+pub(super) use self::redis::RedisStats;
+use crate::cache::{SharedTier, TierStats, Tiers};
 use crate::domain::{Principal, TierName};
 use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
@@ -23,6 +25,8 @@ use crate::service::{Answers, Collections, Embeddings, Listing};
 pub(super) struct Statistics {
     pub(super) models: Arc<ModelRegistry>,
     pub(super) tiers: Arc<Tiers>,
+    /// What nodes share, if they share a Redis.
+    pub(super) shared: Option<Arc<SharedTier>>,
     pub(super) collections: Arc<Collections>,
     pub(super) answers: Arc<Answers>,
     pub(super) embeddings: Arc<Embeddings>,
@@ -57,6 +61,10 @@ pub(super) struct Stats {
     models: ModelLookups,
     /// The tiers, memory first.
     tiers: Vec<TierNumbers>,
+    /// How this node stands to Redis, if one is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    redis: Option<RedisStats>,
 }
 
 /// Statistics of the model.
@@ -208,6 +216,7 @@ impl Statistics {
             namespaces: self.listing.statistics(principal).into_iter().map(NamespaceStats::of).collect(),
             models: ModelLookups::of(&principal.tenant, &self.embeddings, &self.answers),
             tiers: self.tier_stats(),
+            redis: self.redis(),
         }
     }
 
@@ -243,6 +252,11 @@ impl Statistics {
         let longest_queue = self.models.embedders().map(|model| model.queued()).max().unwrap_or(0);
         let searches = self.collections.share_of_searches();
         LoadStats::new(&self.limits, &self.metrics.http, longest_queue, searches)
+    }
+
+    /// How this node stands to Redis, if one is configured.
+    pub(super) fn redis(&self) -> Option<RedisStats> {
+        self.shared.as_ref().map(|shared| RedisStats::of(shared.status()))
     }
 
     /// Texts in the queues of all models.

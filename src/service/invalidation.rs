@@ -10,7 +10,7 @@ use tracing::instrument;
 use super::Objects;
 use super::listing::{CountedGroups, EntryGroup, EntryKind, count_groups};
 use super::objects::Address;
-use crate::cache::{Freshness, Mode, Namespaces, Tiers, Verdict};
+use crate::cache::{Freshness, Mode, Namespaces, Propagation, Tiers, Verdict};
 use crate::domain::{EntryMeta, InvalidationId, NamespaceId, Principal, Tag};
 use crate::error::{Error, Result};
 use crate::metrics::{ByLabel, Counter, ModuleMetrics, Registry};
@@ -114,17 +114,22 @@ impl Invalidation {
     /// then nothing changes. `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then the target is hidden until
     /// the next start only.
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
-    pub async fn invalidate(&self, principal: &Principal, target: &Target, mode: Mode) -> Result<()> {
+    pub async fn invalidate(
+        &self,
+        principal: &Principal,
+        target: &Target,
+        mode: Mode,
+    ) -> Result<Propagation> {
         let tokens = self.freshness.tokens();
-        match self.resolve(principal, target)? {
+        let propagation = match self.resolve(principal, target)? {
             Resolved::InvalidationIds(invalidation_ids) => tokens.bump(&invalidation_ids, mode).await?,
             Resolved::Namespace(namespace) => tokens.bump(&[namespace.invalidation_id()], mode).await?,
-            Resolved::Objects(addresses) => _ = self.objects.invalidate(addresses, mode).await?,
+            Resolved::Objects(addresses) => self.objects.invalidate(addresses, mode).await?,
             Resolved::Everything(None) => tokens.bump_everything(mode).await?,
             Resolved::Everything(Some(tenant)) => tokens.bump(&[tenant], mode).await?,
-        }
+        };
         self.metrics.invalidations.with(mode).inc();
-        Ok(())
+        Ok(propagation)
     }
 
     /// Counts what [`Invalidation::invalidate`] would hide, and hides nothing.

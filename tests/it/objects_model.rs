@@ -275,7 +275,7 @@ impl History<'_> {
             }
             Step::Delete { key } => {
                 let address = self.address(world, key);
-                let was_there = world.objects.delete(&address, Condition::default()).await.unwrap();
+                let was_there = world.objects.delete(&address, Condition::default()).await.unwrap().was_there;
                 assert_eq!(was_there, matches!(self.oracle.verdict(key), Verdict::Fresh | Verdict::Stale));
                 self.oracle.invalidate_key(key, Mode::Hard);
             }

@@ -153,7 +153,7 @@ async fn objects_and_invalidations_reach_one_tenant_only() {
 
     world.put(&acme, "theirs").await;
     let address = world.objects.address(&own, "shop", "price").unwrap();
-    assert!(world.objects.delete(&address, Condition::default()).await.unwrap());
+    assert!(world.objects.delete(&address, Condition::default()).await.unwrap().was_there);
     assert_eq!((world.get(&own).await, world.get(&acme).await.unwrap()), (None, Bytes::from("theirs")));
 
     world.put(&own, "ours").await;

@@ -3,7 +3,7 @@
 use crate::labels::label_enum;
 
 /// Tokens of soft invalidations that are remembered. What is older than these is not served stale either.
-pub(super) const OUTDATED_MAX: usize = 4;
+pub(in crate::cache) const OUTDATED_MAX: usize = 4;
 
 label_enum! {
     /// How an invalidation hides entries.
@@ -44,6 +44,16 @@ impl TokenHistory {
         TokenHistory { token, ..TokenHistory::default() }
     }
 
+    /// The current token.
+    pub(in crate::cache) fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Whether the last invalidation was a soft one.
+    pub(in crate::cache) fn has_outdated(&self) -> bool {
+        !self.outdated.is_empty()
+    }
+
     pub(super) fn standing_of(&self, token: u64) -> Standing {
         if token == self.token {
             Standing::Current
@@ -65,11 +75,11 @@ impl TokenHistory {
     }
 
     /// The token, then the outdated ones: eight little-endian bytes each.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::cache) fn encode(&self) -> Vec<u8> {
         std::iter::once(&self.token).chain(&self.outdated).flat_map(|token| token.to_le_bytes()).collect()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<TokenHistory> {
+    pub(in crate::cache) fn decode(bytes: &[u8]) -> Option<TokenHistory> {
         let (tokens, rest) = bytes.as_chunks::<8>();
         let mut tokens = tokens.iter().map(|&token| u64::from_le_bytes(token));
         let token = tokens.next().filter(|_| rest.is_empty())?;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::history::TokenHistory;
-use super::token_log::{InvalidationIds, LoadedTokens, OTHER_TENANTS, QueueChanges, TokenChange, TokenLog};
+use super::token_log::{
+    InvalidationIds, LoadedTokens, OTHER_TENANTS, Propagation, QueueChanges, Queued, TokenChange, TokenLog,
+};
 use crate::cache::random::random_id;
 use crate::domain::InvalidationId;
 use crate::error::{Error, Kind, Result};
@@ -19,7 +21,7 @@ const EVERYTHING: &[u8] = b"everything";
 /// Records read at a time when opening.
 const CHUNK: usize = 4096;
 /// About what a change costs in the queue of the records.
-const CHANGE_BYTES: usize = 128;
+pub(in crate::cache) const CHANGE_BYTES: usize = 128;
 
 /// Tokens in the small records of this node.
 #[derive(Debug)]
@@ -66,15 +68,17 @@ impl TokenLog for LocalTokenLog {
         Box::pin(async move {
             let room = self.0.reserve(changes * CHANGE_BYTES).await?;
             let records = Arc::clone(&self.0);
-            Ok(Box::new(move |changes: Vec<TokenChange>| {
+            Ok(Box::new(move |changes: Vec<TokenChange>, _| {
                 let pending = records.submit(room, changes.iter().map(record_of).collect())?;
-                Ok(Box::pin(pending.durable()) as BoxFuture<'static, Result<()>>)
+                let durable = async { pending.durable().await.map(|()| Propagation::Complete) };
+                Ok(Box::pin(durable) as Queued)
             }) as QueueChanges)
         })
     }
 }
 
-fn record_of(change: &TokenChange) -> Change {
+/// The record of a change.
+pub(in crate::cache) fn record_of(change: &TokenChange) -> Change {
     match change {
         TokenChange::Everything(history) => Change::put(TABLE, EVERYTHING, history.encode()),
         TokenChange::InvalidationId(invalidation_id, history) => {

@@ -15,11 +15,14 @@ mod token_log;
 
 use std::sync::Arc;
 
+pub(super) use self::history::OUTDATED_MAX;
 pub use self::history::{Mode, Standing, TokenHistory};
 pub use self::local_log::LocalTokenLog;
-pub(super) use self::table::{Bump, TokenTable};
+pub(super) use self::local_log::{CHANGE_BYTES, record_of};
+pub(super) use self::table::{Applied, Bump, Subject, TokenTable};
 pub use self::table::{EntryTokens, Stamp};
-pub use self::token_log::{LoadedTokens, QueueChanges, TokenChange, TokenLog};
+pub(super) use self::token_log::OTHER_TENANTS;
+pub use self::token_log::{LoadedTokens, Propagation, QueueChanges, Queued, TokenChange, TokenLog};
 use super::random::random_id;
 use crate::domain::{EntryMeta, InvalidationId, NamespaceId};
 use crate::error::Result;
@@ -38,10 +41,13 @@ impl InvalidationTokens {
     /// As [`TokenLog::load`].
     pub async fn open(log: Arc<dyn TokenLog>, invalidation_ids_max: usize) -> Result<InvalidationTokens> {
         let LoadedTokens { everything, invalidation_ids } = log.load().await?;
-        Ok(InvalidationTokens {
-            table: TokenTable::new(everything, invalidation_ids, invalidation_ids_max),
-            log,
-        })
+        let table = TokenTable::new(everything, invalidation_ids, invalidation_ids_max, log.is_shared());
+        Ok(InvalidationTokens { table, log })
+    }
+
+    /// The table, for the follower of a shared log.
+    pub(super) fn table(&self) -> &TokenTable {
+        &self.table
     }
 
     /// As [`TokenTable::standing`].
@@ -68,21 +74,22 @@ impl InvalidationTokens {
     ///
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable`: entries are hidden until the next start, and may come back after it.
-    pub async fn bump(&self, invalidation_ids: &[InvalidationId], mode: Mode) -> Result<()> {
+    pub async fn bump(&self, invalidation_ids: &[InvalidationId], mode: Mode) -> Result<Propagation> {
         let queue = self.log.append(invalidation_ids.len() + 2).await?;
         let tokens = invalidation_ids.iter().map(|_| random_id()).collect::<Result<Vec<u64>>>()?;
-        let bump = Bump { invalidation_ids, tokens, spares: [random_id()?, random_id()?], mode };
-        self.table.bump(bump, queue)?.await
+        let (spares, nonce) = ([random_id()?, random_id()?], random_id()?);
+        let bump = Bump { invalidation_ids, tokens, spares, mode, nonce };
+        self.table.bump(bump, |changes| queue(changes, nonce))?.await
     }
 
     /// Invalidates everything that the default tenant has. Otherwise as [`InvalidationTokens::bump`].
     ///
     /// # Errors
     /// As [`InvalidationTokens::bump`].
-    pub async fn bump_everything(&self, mode: Mode) -> Result<()> {
+    pub async fn bump_everything(&self, mode: Mode) -> Result<Propagation> {
         let queue = self.log.append(1).await?;
-        let token = random_id()?;
-        self.table.bump_everything(token, mode, |change| queue(vec![change]))?.await
+        let (token, nonce) = (random_id()?, random_id()?);
+        self.table.bump_everything(token, mode, nonce, |changes| queue(changes, nonce))?.await
     }
 
     /// Invalidation ids with a token of their own.
@@ -93,7 +100,6 @@ impl InvalidationTokens {
 
 #[cfg(test)]
 mod tests {
-    use super::history::OUTDATED_MAX;
     use futures_util::future::BoxFuture;
 
     use super::*;
@@ -312,7 +318,7 @@ mod tests {
 
         fn append(&self, _: usize) -> BoxFuture<'_, Result<QueueChanges>> {
             let failed = || Error::new(Kind::Io, "cannot append tokens");
-            let queue: QueueChanges = Box::new(move |_| Ok(Box::pin(async move { Err(failed()) })));
+            let queue: QueueChanges = Box::new(move |_, _| Ok(Box::pin(async move { Err(failed()) })));
             Box::pin(async { Ok(queue) })
         }
     }

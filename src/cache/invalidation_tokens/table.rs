@@ -1,7 +1,9 @@
 //! The tokens in memory, behind one lock. Judges and loaders read them.
 
+use std::collections::HashMap;
+
 use super::history::{Mode, Standing, TokenHistory};
-use super::token_log::{InvalidationIds, OTHER_TENANTS, TokenChange};
+use super::token_log::{InvalidationIds, LoadedTokens, OTHER_TENANTS, TokenChange};
 use crate::domain::{EntryMeta, InvalidationId, NamespaceId, TagToken};
 use crate::sync::{RwLock, RwLockReadGuard, ignore_poison};
 
@@ -29,6 +31,27 @@ struct State {
     untouched: TokenHistory,
     /// Invalidations so far in this process.
     bumps: u64,
+    /// Invalidations of this node that its follower has not read in the shared log, by what they invalidate. Empty without one.
+    unread: HashMap<Subject, Vec<u64>>,
+}
+
+/// What has tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::cache) enum Subject {
+    /// All that the default tenant has.
+    Everything,
+    /// An invalidation id; [`OTHER_TENANTS`] among them.
+    Id(InvalidationId),
+}
+
+/// What came of changes that were read in the shared log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::cache) struct Applied {
+    /// The changes of this table, to be written down.
+    pub(in crate::cache) changes: Vec<TokenChange>,
+    /// Subjects that this node has invalidated at the same time: their entries may carry the token of an invalidation that another node's one
+    /// does not know. They are to be invalidated once more.
+    pub(in crate::cache) contested: Vec<Subject>,
 }
 
 /// Some invalidation ids to be invalidated.
@@ -39,6 +62,8 @@ pub(in crate::cache) struct Bump<'a> {
     /// New tokens of everything, for the default tenant and for the others, should the invalidation ids be too many.
     pub(in crate::cache) spares: [u64; 2],
     pub(in crate::cache) mode: Mode,
+    /// Names the invalidation in the shared log.
+    pub(in crate::cache) nonce: u64,
 }
 
 /// All tokens.
@@ -46,6 +71,8 @@ pub(in crate::cache) struct Bump<'a> {
 pub(in crate::cache) struct TokenTable {
     state: RwLock<State>,
     invalidation_ids_max: usize,
+    /// Whether the tokens are those of a shared log.
+    is_shared: bool,
 }
 
 impl TokenTable {
@@ -54,11 +81,13 @@ impl TokenTable {
         everything: TokenHistory,
         mut invalidation_ids: InvalidationIds,
         invalidation_ids_max: usize,
+        is_shared: bool,
     ) -> TokenTable {
         let other_tenants = invalidation_ids.remove(&OTHER_TENANTS).unwrap_or_default();
         let untouched = TokenHistory::default();
-        let state = State { everything, other_tenants, invalidation_ids, untouched, bumps: 0 };
-        TokenTable { state: RwLock::new(state), invalidation_ids_max }
+        let unread = HashMap::new();
+        let state = State { everything, other_tenants, invalidation_ids, untouched, bumps: 0, unread };
+        TokenTable { state: RwLock::new(state), invalidation_ids_max, is_shared }
     }
 
     /// How an entry stands. Costs one shared lock and a probe for the namespace, for each tag, and for another tenant than
@@ -107,6 +136,9 @@ impl TokenTable {
         let tokens = bump.invalidation_ids.iter().zip(bump.tokens);
         changes
             .extend(tokens.map(|(&invalidation_id, token)| state.replace(invalidation_id, token, bump.mode)));
+        if self.is_shared {
+            state.expect(&changes, bump.nonce);
+        }
         submit(changes)
     }
 
@@ -115,13 +147,117 @@ impl TokenTable {
         &self,
         token: u64,
         mode: Mode,
-        submit: impl FnOnce(TokenChange) -> T,
+        nonce: u64,
+        submit: impl FnOnce(Vec<TokenChange>) -> T,
     ) -> T {
         let mut state = ignore_poison(self.state.write());
         state.bumps += 1;
         let bumps = state.bumps;
         state.everything = state.everything.next(token, mode, bumps);
-        submit(TokenChange::Everything(state.everything.clone()))
+        let changes = vec![TokenChange::Everything(state.everything.clone())];
+        if self.is_shared {
+            state.expect(&changes, nonce);
+        }
+        submit(changes)
+    }
+
+    /// Gives subjects of an invalidation, which may be in the shared log already, other tokens and another name: an invalidation of another
+    /// node that came in between must not be undone by sending it twice. Returns the new tokens.
+    pub(in crate::cache) fn renew(
+        &self,
+        subjects: &[(Subject, Mode)],
+        tokens: &[u64],
+        [old_nonce, nonce]: [u64; 2],
+    ) -> Vec<TokenChange> {
+        let mut state = ignore_poison(self.state.write());
+        state.bumps += 1;
+        let bumps = state.bumps;
+        let renew = |(&(subject, mode), &token): (&(Subject, Mode), &u64)| {
+            state.has_read_last(subject, old_nonce);
+            match subject {
+                Subject::Everything => {
+                    state.everything = state.everything.next(token, mode, bumps);
+                    TokenChange::Everything(state.everything.clone())
+                }
+                Subject::Id(OTHER_TENANTS) => {
+                    state.other_tenants = state.other_tenants.next(token, mode, bumps);
+                    TokenChange::InvalidationId(OTHER_TENANTS, state.other_tenants.clone())
+                }
+                Subject::Id(id) => state.replace(id, token, mode),
+            }
+        };
+        let changes: Vec<TokenChange> = subjects.iter().zip(tokens).map(renew).collect();
+        state.expect(&changes, nonce);
+        changes
+    }
+
+    /// Invalidations of this node are not in the shared log yet: they are expected there.
+    pub(in crate::cache) fn expect(&self, subjects: impl Iterator<Item = Subject>, nonce: u64) {
+        let mut state = ignore_poison(self.state.write());
+        subjects.for_each(|subject| state.unread.entry(subject).or_default().push(nonce));
+    }
+
+    /// Takes over changes that were read in the shared log. `own` is the name of the invalidation if this node has made it.
+    ///
+    /// What is loaded meanwhile is admitted only if none of its tokens differs.
+    pub(in crate::cache) fn apply(
+        &self,
+        starts_over: bool,
+        changes: Vec<TokenChange>,
+        own: Option<u64>,
+    ) -> Applied {
+        let mut state = ignore_poison(self.state.write());
+        state.bumps += 1;
+        let mut applied = Applied::default();
+        if starts_over && own.is_none() {
+            state.forget_ids(&mut applied);
+        }
+        for change in changes {
+            let Some(subject) = change.subject() else { continue };
+            match own {
+                Some(nonce) if !state.has_read_last(subject, nonce) => {}
+                None if state.unread.contains_key(&subject) => applied.contested.push(subject),
+                Some(_) | None => applied.changes.extend(state.set(change)),
+            }
+        }
+        applied
+    }
+
+    /// Takes over all tokens of the shared log, of which events are lost. Nothing that is being loaded is admitted.
+    pub(in crate::cache) fn reload(&self, loaded: LoadedTokens) -> Applied {
+        let mut guard = ignore_poison(self.state.write());
+        let state = &mut *guard;
+        state.bumps += 1;
+        let mut applied = Applied { contested: state.unread.keys().copied().collect(), ..Applied::default() };
+        let is_forgotten = |id: &InvalidationId| {
+            !loaded.invalidation_ids.contains_key(id) && !state.unread.contains_key(&Subject::Id(*id))
+        };
+        let forgotten = state.invalidation_ids.extract_if(|id, _| is_forgotten(id));
+        applied.changes.extend(forgotten.map(|(id, _)| TokenChange::Forget(id)));
+        let ids = loaded.invalidation_ids.into_iter();
+        let ids = ids.map(|(id, history)| TokenChange::InvalidationId(id, history));
+        for change in std::iter::once(TokenChange::Everything(loaded.everything)).chain(ids) {
+            if change.subject().is_some_and(|subject| !state.unread.contains_key(&subject)) {
+                applied.changes.extend(state.set(change));
+            }
+        }
+        state.everything.bumped = state.bumps;
+        state.other_tenants.bumped = state.bumps;
+        applied
+    }
+
+    /// All tokens, as the shared log is seeded with them.
+    pub(in crate::cache) fn all(&self) -> Vec<TokenChange> {
+        let state = self.state();
+        let ids = state.invalidation_ids.iter();
+        let ids = ids.map(|(&id, history)| TokenChange::InvalidationId(id, history.clone()));
+        [
+            TokenChange::Everything(state.everything.clone()),
+            TokenChange::InvalidationId(OTHER_TENANTS, state.other_tenants.clone()),
+        ]
+        .into_iter()
+        .chain(ids)
+        .collect()
     }
 
     /// Invalidation ids with a token of their own.
@@ -135,6 +271,50 @@ impl TokenTable {
 }
 
 impl State {
+    /// The changes of an invalidation of this node are to be read in the shared log.
+    fn expect(&mut self, changes: &[TokenChange], nonce: u64) {
+        for subject in changes.iter().filter_map(TokenChange::subject) {
+            self.unread.entry(subject).or_default().push(nonce);
+        }
+    }
+
+    /// An invalidation of this node was read. Returns whether no later one of the subject is still expected.
+    fn has_read_last(&mut self, subject: Subject, nonce: u64) -> bool {
+        let Some(unread) = self.unread.get_mut(&subject) else { return true };
+        unread.retain(|&expected| expected != nonce);
+        let is_last = unread.is_empty();
+        if is_last {
+            self.unread.remove(&subject);
+        }
+        is_last
+    }
+
+    /// Another node has forgotten all invalidation ids.
+    fn forget_ids(&mut self, applied: &mut Applied) {
+        let forgotten =
+            self.invalidation_ids.extract_if(|id, _| !self.unread.contains_key(&Subject::Id(*id)));
+        applied.changes.extend(forgotten.map(|(id, _)| TokenChange::Forget(id)));
+        applied.contested.extend(self.unread.keys().copied());
+    }
+
+    /// Takes a change over. Returns it unless nothing differs.
+    fn set(&mut self, change: TokenChange) -> Option<TokenChange> {
+        let bumped = self.bumps;
+        let (known, history) = match &change {
+            TokenChange::Everything(history) => (&mut self.everything, history),
+            TokenChange::InvalidationId(OTHER_TENANTS, history) => (&mut self.other_tenants, history),
+            TokenChange::InvalidationId(id, history) => {
+                (self.invalidation_ids.entry(*id).or_default(), history)
+            }
+            TokenChange::Forget(_) => return None,
+        };
+        if (known.token, &known.outdated) == (history.token, &history.outdated) {
+            return None;
+        }
+        *known = TokenHistory { bumped, ..history.clone() };
+        Some(change)
+    }
+
     fn history(&self, invalidation_id: InvalidationId) -> &TokenHistory {
         self.invalidation_ids.get(&invalidation_id).unwrap_or(&self.untouched)
     }
@@ -193,5 +373,147 @@ impl State {
         let forgotten =
             self.invalidation_ids.drain().map(|(invalidation_id, _)| TokenChange::Forget(invalidation_id));
         replaced.into_iter().chain(forgotten).collect()
+    }
+}
+
+impl TokenChange {
+    /// What has new tokens. `None` for what is forgotten.
+    pub(in crate::cache) fn subject(&self) -> Option<Subject> {
+        match self {
+            TokenChange::Everything(_) => Some(Subject::Everything),
+            TokenChange::InvalidationId(id, _) => Some(Subject::Id(*id)),
+            TokenChange::Forget(_) => None,
+        }
+    }
+
+    /// Its new tokens. `None` for what is forgotten.
+    pub(in crate::cache) fn history(&self) -> Option<&TokenHistory> {
+        match self {
+            TokenChange::Everything(history) | TokenChange::InvalidationId(_, history) => Some(history),
+            TokenChange::Forget(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Codec, TenantId, UnixSeconds};
+
+    const TAG: InvalidationId = InvalidationId(1);
+    const OTHER: InvalidationId = InvalidationId(2);
+
+    fn shop() -> NamespaceId {
+        NamespaceId::of(&TenantId::default(), "shop")
+    }
+
+    fn table() -> TokenTable {
+        TokenTable::new(TokenHistory::starting(7), InvalidationIds::default(), 100, true)
+    }
+
+    fn entry(table: &TokenTable) -> EntryMeta {
+        let tokens = table.admit(table.stamp(), shop(), &[TAG]).unwrap();
+        EntryMeta {
+            namespace: shop(),
+            epoch: tokens.epoch,
+            tags: tokens.tags,
+            ..EntryMeta::ending(Codec::Raw, UnixSeconds(0), UnixSeconds::NEVER)
+        }
+    }
+
+    fn bump(table: &TokenTable, token: u64, nonce: u64) -> Vec<TokenChange> {
+        let bump =
+            Bump { invalidation_ids: &[TAG], tokens: vec![token], spares: [1, 2], mode: Mode::Hard, nonce };
+        table.bump(bump, |changes| changes)
+    }
+
+    fn of_tag(token: u64) -> Vec<TokenChange> {
+        vec![TokenChange::InvalidationId(TAG, TokenHistory::starting(token))]
+    }
+
+    #[test]
+    fn a_change_of_another_node_hides_entries_and_refuses_what_was_being_loaded() {
+        let table = table();
+        let (old, stamp) = (entry(&table), table.stamp());
+        let applied = table.apply(false, of_tag(11), None);
+        assert_eq!((applied.changes, applied.contested), (of_tag(11), vec![]));
+        assert_eq!(table.standing(&old), Standing::Revoked);
+        assert_eq!(table.admit(stamp, shop(), &[TAG]), None);
+        assert_eq!(table.standing(&entry(&table)), Standing::Current);
+        assert_eq!(table.apply(false, of_tag(11), None), Applied::default(), "nothing differs");
+    }
+
+    #[test]
+    fn a_change_of_this_node_is_read_back_without_effect_and_a_later_one_stays() {
+        let table = table();
+        bump(&table, 11, 101);
+        bump(&table, 12, 102);
+        let fresh = entry(&table);
+        assert_eq!(table.apply(false, of_tag(11), Some(101)), Applied::default());
+        assert_eq!(table.standing(&fresh), Standing::Current, "the token of the later one");
+        assert_eq!(table.apply(false, of_tag(12), Some(102)), Applied::default());
+        assert_eq!(table.standing(&fresh), Standing::Current);
+        table.apply(false, of_tag(13), None);
+        assert_eq!(table.standing(&fresh), Standing::Revoked);
+    }
+
+    /// The entry was loaded after this node's invalidation and before the other node's one, which came first in the log.
+    #[test]
+    fn an_invalidation_of_another_node_before_an_unread_one_is_contested() {
+        let table = table();
+        bump(&table, 11, 101);
+        let loaded = entry(&table);
+        let applied = table.apply(false, of_tag(21), None);
+        assert_eq!(applied.contested, [Subject::Id(TAG)]);
+        let again = bump(&table, 31, 103);
+        assert_eq!(table.standing(&loaded), Standing::Revoked);
+        table.apply(false, of_tag(11), Some(101));
+        table.apply(false, again, Some(103));
+        assert_eq!(table.standing(&loaded), Standing::Revoked);
+    }
+
+    #[test]
+    fn an_invalidation_that_may_have_been_sent_is_sent_with_another_token() {
+        let table = table();
+        bump(&table, 11, 101);
+        let loaded = entry(&table);
+        let renewed = table.renew(&[(Subject::Id(TAG), Mode::Hard)], &[12], [101, 102]);
+        assert_eq!(renewed[0].history().map(TokenHistory::token), Some(12));
+        assert_eq!(table.standing(&loaded), Standing::Revoked);
+        let fresh = entry(&table);
+        table.apply(false, of_tag(11), Some(101));
+        assert_eq!(table.standing(&fresh), Standing::Current, "the first sending was read late");
+        table.apply(false, of_tag(12), Some(102));
+        assert_eq!(table.standing(&fresh), Standing::Current);
+    }
+
+    #[test]
+    fn all_tokens_are_taken_over_but_those_of_unread_invalidations() {
+        let table = table();
+        bump(&table, 11, 101);
+        table.apply(false, vec![TokenChange::InvalidationId(OTHER, TokenHistory::starting(5))], None);
+        let (fresh, stamp) = (entry(&table), table.stamp());
+        let ids = [(TAG, TokenHistory::starting(99)), (OTHER_TENANTS, TokenHistory::starting(3))];
+        let loaded = LoadedTokens {
+            everything: TokenHistory::starting(7),
+            invalidation_ids: ids.into_iter().collect(),
+        };
+        let applied = table.reload(loaded);
+        assert_eq!(applied.contested, [Subject::Id(TAG)]);
+        assert!(applied.changes.contains(&TokenChange::Forget(OTHER)), "{:?}", applied.changes);
+        assert_eq!(table.standing(&fresh), Standing::Current);
+        assert_eq!(table.admit(stamp, shop(), &[]), None, "what is being loaded is not admitted");
+        assert_eq!(table.invalidation_ids(), 1);
+    }
+
+    #[test]
+    fn another_node_that_starts_over_hides_everything() {
+        let table = table();
+        bump(&table, 11, 101);
+        let old = entry(&table);
+        let everything = vec![TokenChange::Everything(TokenHistory::starting(8))];
+        let applied = table.apply(true, everything, None);
+        assert_eq!(applied.contested, [Subject::Id(TAG)]);
+        assert_eq!(table.standing(&old), Standing::Revoked);
     }
 }

@@ -8,10 +8,11 @@ use futures_util::future::BoxFuture;
 use super::history::TokenHistory;
 use crate::domain::{ByPrefix, InvalidationId};
 use crate::error::Result;
+use crate::labels::label_enum;
 
 /// The record of all that tenants other than the default one have: an invalidation id that no entry carries, as programs from
 /// before there were tenants read it.
-pub(super) const OTHER_TENANTS: InvalidationId = InvalidationId(u64::from_le_bytes(*b"tenants*"));
+pub(in crate::cache) const OTHER_TENANTS: InvalidationId = InvalidationId(u64::from_le_bytes(*b"tenants*"));
 
 pub(in crate::cache) type InvalidationIds = HashMap<InvalidationId, TokenHistory, ByPrefix>;
 
@@ -23,7 +24,7 @@ pub struct LoadedTokens {
 }
 
 /// A change of the tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenChange {
     /// Everything has new tokens.
     Everything(TokenHistory),
@@ -33,9 +34,23 @@ pub enum TokenChange {
     Forget(InvalidationId),
 }
 
-/// Queues changes at once, in the order of the calls. The future returns when they are durable; they are made also if it is
-/// dropped.
-pub type QueueChanges = Box<dyn FnOnce(Vec<TokenChange>) -> Result<BoxFuture<'static, Result<()>>> + Send>;
+label_enum! {
+    /// How far a change has come.
+    #[derive(PartialOrd, Ord)]
+    pub enum Propagation {
+        /// Every node applies it before it serves entries as fresh again.
+        Complete = "complete",
+        /// It waits, durably, until other nodes can be reached.
+        Pending = "pending",
+    }
+}
+
+/// The future of queued changes.
+pub type Queued = BoxFuture<'static, Result<Propagation>>;
+
+/// Queues the changes of one invalidation at once, in the order of the calls. The number names the invalidation. The future returns
+/// when the changes are durable here, and the other nodes have them or cannot be reached; they are made also if it is dropped.
+pub type QueueChanges = Box<dyn FnOnce(Vec<TokenChange>, u64) -> Result<Queued> + Send>;
 
 /// The durable copy of all tokens. The table in memory judges; the log is loaded at the start and receives each change.
 pub trait TokenLog: Debug + Send + Sync {
@@ -45,6 +60,11 @@ pub trait TokenLog: Debug + Send + Sync {
     /// # Errors
     /// `Io`, `DiskFull`, `Corrupt`.
     fn load(&self) -> BoxFuture<'_, Result<LoadedTokens>>;
+
+    /// Whether other nodes write to the log too.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Waits for room in the queue for so many changes. The caller queues them under the lock of its table, so that memory and
     /// log agree on which of two invalidations came last.

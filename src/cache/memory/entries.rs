@@ -14,6 +14,8 @@ pub(super) trait Entries: Send + Sync {
     fn remove_same(&self, key: &Key, entry: &Arc<Entry>);
     /// Visits every entry, a shard at a time.
     fn visit(&self, visit: &mut dyn FnMut(&EntryMeta));
+    /// Removes the chosen entries, a shard at a time.
+    fn remove_where(&self, choice: &dyn Fn(&EntryMeta) -> bool);
     fn set_budget(&self, bytes_max: u64);
     fn len(&self) -> u64;
     fn bytes(&self) -> u64;

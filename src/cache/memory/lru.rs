@@ -88,6 +88,18 @@ impl Entries for Lru {
         }
     }
 
+    fn remove_where(&self, choice: &dyn Fn(&EntryMeta) -> bool) {
+        for shard in &self.shards {
+            let mut shard = ignore_poison(shard.lock());
+            let chosen = shard.entries.iter().filter(|(_, entry)| choice(&entry.meta));
+            let keys: Vec<Key> = chosen.map(|(key, _)| *key).collect();
+            let gone: Vec<Arc<Entry>> = keys.iter().filter_map(|key| shard.entries.pop(key)).collect();
+            shard.bytes -= gone.iter().map(|entry| weight::of(entry)).sum::<u64>();
+            drop(shard);
+            drop(gone);
+        }
+    }
+
     fn set_budget(&self, bytes_max: u64) {
         self.shard_bytes_max.store(bytes_max / self.shards.len() as u64, Ordering::Relaxed);
         for shard in &self.shards {

@@ -120,6 +120,11 @@ impl MemoryTier {
         count
     }
 
+    /// Forgets the chosen entries. Locks shard by shard.
+    pub fn remove_where(&self, choice: &dyn Fn(&EntryMeta) -> bool) {
+        self.entries.remove_where(choice);
+    }
+
     /// Whether the budget is to be moved with the pressure on the machine's memory.
     pub fn follows_pressure(&self) -> bool {
         self.budget == Budget::Auto

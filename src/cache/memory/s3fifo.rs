@@ -71,6 +71,10 @@ impl Entries for S3Fifo {
         self.0.iter().for_each(|(_, entry)| visit(&entry.meta));
     }
 
+    fn remove_where(&self, choice: &dyn Fn(&EntryMeta) -> bool) {
+        self.0.retain(|_, entry| !choice(&entry.meta));
+    }
+
     fn set_budget(&self, bytes_max: u64) {
         self.0.set_capacity(bytes_max);
     }

@@ -17,6 +17,7 @@ mod metrics;
 mod options;
 mod script;
 mod servers;
+mod shared_log;
 mod state;
 mod tier;
 
@@ -30,4 +31,7 @@ pub use keys::KeySpace;
 pub use metrics::{CallOutcome, RedisMetrics};
 pub use options::{BreakerOptions, RedisMode, RedisOptions, RedisUrl};
 pub use script::LuaScript;
+pub use shared_log::Replaces;
+pub(in crate::cache) use shared_log::{SharedLog, TOKENS_SHARD, Write, Written};
+pub(in crate::cache) use tier::Current;
 pub use tier::{RedisEntries, RedisTier, RedisTierParts};

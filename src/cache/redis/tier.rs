@@ -11,7 +11,7 @@ use super::breaker::BreakerState;
 use super::call_error::CallError;
 use super::client::RedisClient;
 use super::clock_offset::ClockOffset;
-use super::envelope::Envelope;
+use super::envelope::{Envelope, Enveloped};
 use super::metrics::RedisMetrics;
 use crate::cache::blocking_readers::BlockingReaders;
 use crate::cache::compression;
@@ -358,5 +358,48 @@ impl RedisTier {
                 None
             }
         }
+    }
+}
+
+/// The entry that Redis holds now, with the id of the write that stored it.
+#[derive(Debug)]
+pub(in crate::cache) struct Current {
+    pub(in crate::cache) entry: Arc<Entry>,
+    pub(in crate::cache) write_id: u64,
+}
+
+impl RedisTier {
+    /// The bytes of a stored entry, and the milliseconds that it has left. `None` if it has ended, or is too long for Redis.
+    pub(in crate::cache) fn sealed(&self, key: &Key, stored: &Entry) -> Option<(Vec<u8>, u64)> {
+        if stored.value.len() > self.value_bytes_max {
+            self.redis_metrics.values_too_long.inc();
+            return None;
+        }
+        let left_seconds = stored.meta.stale_until.since(self.clock.now());
+        let write_id = random_id().ok().filter(|_| left_seconds > 0)?;
+        let sealed = self.envelope.seal(key, write_id, stored, self.client.clock_offset())?;
+        Some((sealed, u64::from(left_seconds) * 1000))
+    }
+
+    /// The entry of a key, and nothing for one that cannot be read.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(in crate::cache) async fn current(
+        &self,
+        namespace: &Namespace,
+        key: &Key,
+    ) -> Result<Option<Current>, CallError> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.name_of(key));
+        let Value::BulkString(bytes) = self.client.command(&get, self.client.response_max()).await? else {
+            return Ok(None);
+        };
+        let opened = self.envelope.open(key, &bytes, self.client.clock_offset());
+        let current = opened.and_then(|Enveloped { write_id, entry }| {
+            let entry = compression::decompress(namespace.policy.value_bytes_max, entry).ok()?;
+            Some(Current { entry: Arc::new(entry), write_id })
+        });
+        Ok(current)
     }
 }

@@ -1,8 +1,23 @@
-//! What nodes that share a Redis know of each other's changes.
+//! What nodes that share a Redis do so that each knows the others' changes.
 //!
-//! Contains: until when this node is known to have seen all changes. Must not contain: commands of Redis, or an opinion
-//! on whether an entry may be served.
+//! Contains: until when this node is known to have applied all changes, the changes of its own that wait, and what must not be kept or
+//! dropped meanwhile. Must not contain: commands of Redis, or an opinion on whether an entry may be served.
 
+mod inflight_writes;
+mod key_changes;
+mod metrics;
+mod node;
+mod node_state;
+mod outbox;
+mod replicator;
+mod shared_tier;
+mod shared_token_log;
 mod trust;
 
+pub(in crate::cache) use key_changes::KeyChanges;
+pub use metrics::ReplicationMetrics;
+pub use node::SharedNode;
+pub use replicator::Replication;
+pub(in crate::cache) use shared_tier::Published;
+pub use shared_tier::{SharedStatus, SharedTier};
 pub use trust::Trust;

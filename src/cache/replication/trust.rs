@@ -72,6 +72,23 @@ impl Trust {
         self.settle(true);
     }
 
+    /// Whether a shard is confirmed.
+    pub fn is_shard_held(&self, shard: usize) -> bool {
+        self.nanos() < self.shards[shard].load(Ordering::Acquire)
+    }
+
+    /// Whether the shared log has answered last.
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// Returns once the shared log answers.
+    pub async fn connected(&self) {
+        let mut connected = self.connected.subscribe();
+        // The sender lives as long as this value.
+        let _ = connected.wait_for(|&is_connected| is_connected).await;
+    }
+
     /// The shared log does not answer: it is useless to wait for it.
     pub fn disconnect(&self) {
         self.connected.send_replace(false);

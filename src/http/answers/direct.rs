@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json as AxumJson;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -20,6 +21,7 @@ use crate::http::extract::credential::credential;
 use crate::http::extract::directives::AnswerCacheObject;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::label_value::{LabelValue, MatchLayer};
+use crate::http::response::headers::describe_propagation;
 use crate::request_identity::Json;
 use crate::service::Directives;
 use crate::service::answers::Question;
@@ -206,7 +208,7 @@ pub(in crate::http) async fn store(
     tag = "answers",
     params(("id" = String, Path, description = "The id of the answer, as `x-likewise-answer-id` or a lookup returns it", pattern = "^ans_[0-9A-Fa-f]{64}$")),
     responses(
-        (status = 204, description = "No such answer is stored any more"),
+        (status = 204, headers(("x-likewise-propagation")), description = "No such answer is stored any more"),
         (status = 400, body = ErrorBody, description = "The id is not that of an answer"),
         (status = 503, body = ErrorBody, description = "The disk refuses writes: the answer is hidden until the next start only"),
     )
@@ -215,9 +217,11 @@ pub(in crate::http) async fn delete(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(principal): Extension<Arc<Principal>>,
     AnswerId(id): AnswerId,
-) -> Result<StatusCode, Problem> {
-    endpoint.answers.delete(&principal, id).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, Problem> {
+    let propagation = endpoint.answers.delete(&principal, id).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    describe_propagation(propagation, response.headers_mut());
+    Ok(response)
 }
 
 /// What a request says beside its question.

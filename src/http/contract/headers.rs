@@ -18,7 +18,7 @@ enum Value {
 }
 
 /// Headers with their descriptions. The attributes of handlers name headers of this table.
-const HEADERS: [(&str, Value, &str); 24] = [
+const HEADERS: [(&str, Value, &str); 25] = [
     ("accept-encoding", Value::Text, "The content codings of request bodies that the server decodes"),
     ("age", Value::Count, "Seconds since the cached value was stored (RFC 9111)"),
     ("cache-control", Value::Text, "How caches between client and server may use the response (RFC 9111)"),
@@ -45,6 +45,11 @@ const HEADERS: [(&str, Value, &str); 24] = [
     ("x-likewise-documents", Value::Count, "The number of lines"),
     ("x-likewise-hits", Value::Count, "Texts or queries found in the cache"),
     ("x-likewise-misses", Value::Count, "Texts or queries computed for this request"),
+    (
+        "x-likewise-propagation",
+        Value::Text,
+        "`pending` if the change waits until Redis, through which other nodes get it, is reachable",
+    ),
     ("x-likewise-reason", Value::Reason, "Why the cache was bypassed, or why the reply was not stored"),
     ("x-likewise-tokens-saved", Value::Count, "Tokens that the upstream would have used"),
     ("x-likewise-truncated", Value::Count, "Texts that the model did not read to their end"),

@@ -23,6 +23,7 @@ use crate::http::extract::json::parse;
 use crate::http::extract::path::path;
 use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
+use crate::http::response::headers::describe_propagation;
 use crate::service::Objects;
 use crate::service::objects::{
     Address, BATCH_MAX, Condition, Object, ObjectBatch, ObjectDraft, TAGS_MAX, check_batch_len,
@@ -156,7 +157,7 @@ impl<S: Sync> FromRequestParts<S> for NamespaceName {
     params(("namespace" = String, Path, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]{1,128}$", description = "A namespace or an alias of one")),
     request_body = BatchRequest,
     responses(
-        (status = 200, body = BatchAnswer, description = "What was found, stored and removed"),
+        (status = 200, body = BatchAnswer, headers(("x-likewise-propagation")), description = "What was found, stored and removed"),
         (status = 400, body = ErrorBody, description = "A field is invalid; nothing was changed"),
         (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
         (status = 409, body = ErrorBody, description = "A tag, a key or the namespace was invalidated while the request was read"),
@@ -180,6 +181,7 @@ pub(in crate::http) async fn batch(
     let done = endpoint.objects.batch(batch, &mut reservation).await;
     let done = done.map_err(|error| FIELDS.apply(error))?;
     let bytes = done.gets.iter().flatten().map(|object| object.value.len()).sum();
+    let propagation = done.propagation;
     let written = offload(bytes, move || {
         let get = gets.into_iter().zip(done.gets).map(|(key, object)| got(key, object)).collect();
         let stored = |(key, validator)| StoredObject { key, etag: format!("{validator:032x}") };
@@ -187,7 +189,8 @@ pub(in crate::http) async fn batch(
         serde_json::to_vec(&BatchAnswer { get, put, deleted: done.deleted })
     });
     let json = written.await?.expect("an answer is made of texts and numbers: this is a bug");
-    let answer = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    let mut answer = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    describe_propagation(propagation, answer.headers_mut());
     Ok(ResponseReservation::reserved(reservation).attach(answer))
 }
 

@@ -32,7 +32,7 @@ use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::headers::{number, tags, text};
 use crate::http::extract::path::path;
 use crate::http::response::cache_status;
-use crate::http::response::headers::CACHE_STATUS;
+use crate::http::response::headers::{CACHE_STATUS, describe_propagation};
 use crate::http::routes::{Access, Routes};
 use crate::service::Directives;
 use crate::service::objects::{Address, GetOptions, GetOutcome, GrantedLease, Object, ObjectDraft};
@@ -183,13 +183,13 @@ pub(super) async fn get(
     request_body(content = inline(Binary), content_type = "application/octet-stream",
         description = "The bytes, with any `content-type`: the server stores and returns it with them"),
     responses(
-        (status = 204, headers(("etag")), description = "The object is stored; without an `etag` the request declined to store it"),
+        (status = 204, headers(("etag"), ("x-likewise-propagation")), description = "The object is stored; without an `etag` the request declined to store it"),
         (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
         (status = 409, body = ErrorBody, description = "The lease has ended, or the key, a tag or the namespace was invalidated since the value was made"),
         (status = 412, body = ErrorBody, description = "The stored object does not meet `if-match` or `if-none-match`"),
         (status = 413, body = ErrorBody, description = "The body exceeds the limit of the server or of the namespace"),
-        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: the object is not cached"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk, or Redis, which a condition needs, is not reachable: the object is not cached"),
     )
 )]
 pub(super) async fn put(
@@ -219,8 +219,11 @@ pub(super) async fn put(
         declined.map_err(|error| FIELDS.apply(error))?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let validator = endpoint.objects.put(&address, draft).await.map_err(|error| FIELDS.apply(error))?;
-    Ok((StatusCode::NO_CONTENT, [(header::ETAG, etag(validator))]).into_response())
+    let stored = endpoint.objects.put(&address, draft).await.map_err(|error| FIELDS.apply(error))?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(header::ETAG, etag(stored.validator));
+    describe_propagation(stored.propagation, response.headers_mut());
+    Ok(response)
 }
 
 /// Removes an object; with `x-cache-lease`, gives that lease back instead.
@@ -237,12 +240,12 @@ pub(super) async fn put(
         ("if-none-match" = Option<String>, Header, pattern = r#"^[ \t,]*(\*[ \t,]*|(W/)?"[^"]*"([ \t]*,[ \t,]*(W/)?"[^"]*")*[ \t,]*)?$"#, description = "Remove only if the cached object is none of these"),
     ),
     responses(
-        (status = 204, description = "No such object is cached any more; with `x-cache-lease`, the lease has ended"),
+        (status = 204, headers(("x-likewise-propagation")), description = "No such object is cached any more; with `x-cache-lease`, the lease has ended"),
         (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
         (status = 409, body = ErrorBody, description = "The lease had ended before"),
         (status = 412, body = ErrorBody, description = "The stored object does not meet `if-match` or `if-none-match`"),
-        (status = 503, body = ErrorBody, description = "The disk refuses writes: the object is hidden until the next start only"),
+        (status = 503, body = ErrorBody, description = "The disk refuses writes: the object is hidden until the next start only. Or Redis, which a condition needs, is not reachable: the object is not removed"),
     )
 )]
 pub(super) async fn delete(
@@ -250,13 +253,17 @@ pub(super) async fn delete(
     Extension(principal): Extension<Arc<Principal>>,
     path: ObjectPath,
     headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let address = endpoint.address(&principal, &path)?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
     match lease(&headers)? {
         Some(lease) => endpoint.objects.release(&address, lease).map_err(|error| FIELDS.apply(error))?,
-        None => _ = endpoint.objects.delete(&address, conditions::read(&headers)?).await?,
+        None => {
+            let removed = endpoint.objects.delete(&address, conditions::read(&headers)?).await?;
+            describe_propagation(removed.propagation, response.headers_mut());
+        }
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(response)
 }
 
 fn hit(object: Object, is_known: bool) -> Response {

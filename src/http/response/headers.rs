@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::cache::Propagation;
 use crate::upstream::Headers;
 
 /// RFC 9211.
@@ -18,6 +19,16 @@ pub(in crate::http) const HITS: HeaderName = HeaderName::from_static("x-likewise
 pub(in crate::http) const MISSES: HeaderName = HeaderName::from_static("x-likewise-misses");
 /// How many were worked on once for several.
 pub(in crate::http) const COALESCED: HeaderName = HeaderName::from_static("x-likewise-coalesced");
+
+/// That a change waits until other nodes can be reached.
+const PROPAGATION: HeaderName = HeaderName::from_static("x-likewise-propagation");
+
+/// Says of a change that it waits, if it does.
+pub(in crate::http) fn describe_propagation(propagation: Propagation, headers: &mut HeaderMap) {
+    if propagation == Propagation::Pending {
+        headers.insert(PROPAGATION, HeaderValue::from_static(propagation.as_str()));
+    }
+}
 
 /// A time in the form of Server Timing: milliseconds, to the microsecond.
 pub(in crate::http) struct Millis(pub(in crate::http) Duration);

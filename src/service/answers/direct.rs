@@ -6,7 +6,7 @@ use super::request::ResolvedRequest;
 use super::response::MatchKind;
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
-use crate::cache::{Policy, Stamp};
+use crate::cache::{Policy, Propagation, Stamp};
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, NamespaceId, Principal, Tag, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{Json, Partition, of_text};
@@ -121,13 +121,13 @@ pub(super) async fn store(
 ///
 /// # Errors
 /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
-pub(super) async fn delete(answers: &Answers, principal: &Principal, id: Key) -> Result<()> {
+pub(super) async fn delete(answers: &Answers, principal: &Principal, id: Key) -> Result<Propagation> {
     let _held = answers.lookup.lock(&id).await;
     let tenant = NamespaceId::tenant_id_bits(&principal.tenant);
     answers.inflight.forbid_store(&id, tenant);
     let owner = answers.lookup.cache().namespace_of(&id).await?;
     if owner.is_some_and(|namespace| namespace.tenant() != tenant) {
-        return Ok(());
+        return Ok(Propagation::Complete);
     }
     answers.lookup.cache().remove_many(&[id]).await
 }

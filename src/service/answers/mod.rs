@@ -58,7 +58,7 @@ use self::result::{Awaited, RetryReason};
 use super::check_tags;
 use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
-use crate::cache::{Cache, CounterId, LookupCounters, Namespaces, Stamp};
+use crate::cache::{Cache, CounterId, LookupCounters, Namespaces, Propagation, Stamp};
 use crate::dialects::ParsedRequest;
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
@@ -250,7 +250,7 @@ impl Answers {
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
-    pub async fn delete(&self, principal: &Principal, id: Key) -> Result<()> {
+    pub async fn delete(&self, principal: &Principal, id: Key) -> Result<Propagation> {
         direct::delete(self, principal, id).await
     }
 

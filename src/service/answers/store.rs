@@ -6,7 +6,7 @@ use super::inflight::StorePolicy;
 use super::lookup::{Lookup, Match};
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
-use crate::cache::{Cache, KeyGuard, Policy, Stamp};
+use crate::cache::{Cache, KeyGuard, Policy, Replaces, Stamp};
 use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, TierName};
 use crate::error::Result;
 use crate::service::Directives;
@@ -105,7 +105,8 @@ impl PendingWrite<'_> {
         let namespace = &self.resolved.namespace;
         let names =
             EntryNames { namespace: Arc::clone(&namespace.name), key: String::new(), tags: Vec::new() };
-        self.cache.put_named(namespace, self.key, Arc::clone(&self.entry), &names).await
+        let entry = Arc::clone(&self.entry);
+        self.cache.put_named(namespace, self.key, entry, &names, Replaces::Any).await.map(|_| ())
     }
 
     /// Keeps the answer in memory only, after the disk has refused it.

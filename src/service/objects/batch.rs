@@ -8,6 +8,7 @@ use tracing::instrument;
 
 use super::{Address, Condition, GetOptions, GetOutcome, Object, ObjectDraft, Objects};
 use crate::byte_budget::{Reservation, UNCOUNTED_BYTES};
+use crate::cache::Propagation;
 use crate::domain::ByPrefix;
 use crate::error::{Error, Kind, Result};
 
@@ -42,6 +43,8 @@ pub struct BatchResult {
     pub puts: Vec<u128>,
     /// How many objects existed and were removed.
     pub deleted: usize,
+    /// Whether other nodes have all changes.
+    pub propagation: Propagation,
 }
 
 impl Objects {
@@ -63,8 +66,15 @@ impl Objects {
             batch.puts.into_iter().map(|(address, draft)| async move { self.put(&address, draft).await });
         let puts = try_join_all(puts).await?;
         let deletes = batch.deletes.iter().map(|address| self.delete(address, Condition::default()));
-        let deleted = try_join_all(deletes).await?.into_iter().filter(|&was_there| was_there).count();
-        Ok(BatchResult { gets, puts, deleted })
+        let deleted = try_join_all(deletes).await?;
+        let propagations = puts.iter().map(|put| put.propagation);
+        let propagations = propagations.chain(deleted.iter().map(|removed| removed.propagation));
+        Ok(BatchResult {
+            gets,
+            propagation: propagations.max().unwrap_or(Propagation::Complete),
+            puts: puts.iter().map(|put| put.validator).collect(),
+            deleted: deleted.iter().filter(|removed| removed.was_there).count(),
+        })
     }
 
     /// Looks objects up, some at a time, so that a batch of too many bytes ends before all of them are held.

@@ -20,15 +20,32 @@ pub use batch::{BATCH_MAX, BatchResult, ObjectBatch, check_batch_len};
 pub use condition::{Condition, Validators};
 pub use draft::{ObjectDraft, check_value_bytes};
 pub use metrics::ObjectMetrics;
-pub use request::{Address, GetOptions, GetOutcome, GrantedLease, KEY_BYTES_MAX, Object, Options, TAGS_MAX};
+pub use request::{
+    Address, DeleteOutcome, GetOptions, GetOutcome, GrantedLease, KEY_BYTES_MAX, Object, Options, PutOutcome,
+    TAGS_MAX,
+};
 
 use self::condition::is_present;
 use super::spans::record_outcome;
-use crate::cache::{Cache, Claim, Found, Lease, Leases, Mode, Namespaces, Stamp, StripedLocks, Verdict};
+use crate::cache::{
+    Cache, Claim, Found, Lease, Leases, Mode, Namespaces, Propagation, Replaces, Stamp, StripedLocks, Verdict,
+};
 use crate::domain::{
     Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, KeyHasher, LookupOutcome, Principal,
 };
 use crate::error::{Error, Kind, Result};
+
+/// How often a change under a condition is tried while other nodes replace what it replaces.
+const CHANGES_TRIED_MAX: usize = 3;
+
+/// An entry that is not yet admitted.
+struct Draft {
+    stamp: Stamp,
+    meta: EntryMeta,
+    tags: Vec<InvalidationId>,
+    value: Arc<[u8]>,
+    names: EntryNames,
+}
 
 /// The use case. Shared by `Arc`.
 pub struct Objects {
@@ -130,7 +147,7 @@ impl Objects {
         }
     }
 
-    /// Stores an object and returns its validator once it is as durable as its namespace requires.
+    /// Stores an object and returns once it is as durable as its namespace requires, and other nodes have it or cannot be reached.
     ///
     /// # Errors
     /// `InvalidInput` for a TTL past its limit, too many tags or an invalid media type; `TooLarge`; `Conflict` for a lease that has
@@ -139,7 +156,7 @@ impl Objects {
     ///
     /// Cancel safety: once begun, it runs to its end.
     #[instrument(level = "debug", skip_all, fields(namespace = %address.namespace.name, bytes = draft.value.len()), err(level = "debug"))]
-    pub async fn put(self: &Arc<Self>, address: &Address, draft: ObjectDraft) -> Result<u128> {
+    pub async fn put(self: &Arc<Self>, address: &Address, draft: ObjectDraft) -> Result<PutOutcome> {
         let policy = &address.namespace.policy;
         let ttl_seconds = super::ttl_seconds(policy, draft.ttl_seconds)?;
         draft.check(policy.value_bytes_max)?;
@@ -172,17 +189,19 @@ impl Objects {
                 // It may have ended while this waited for the lock.
                 objects.leases.check(&address.key, lease)?;
             }
-            objects.check_condition(&address, &condition).await?;
             let validator = meta.validator;
-            let stored = objects.store(&address, stamp, meta, &tags, value, &names).await;
-            // A waiting client finds the value, or gets the next lease.
-            objects.leases.end(&address.key);
-            stored.map(|()| validator)
+            let stored =
+                objects.store_if(&address, &condition, Draft { stamp, meta, tags, value, names }).await;
+            // A waiting client finds the value, or gets the next lease. A condition that does not hold leaves the lease.
+            if !stored.as_ref().is_err_and(|error| error.kind() == Kind::PreconditionFailed) {
+                objects.leases.end(&address.key);
+            }
+            stored.map(|propagation| PutOutcome { validator, propagation })
         };
         to_completion(storing).await
     }
 
-    /// Removes an object and returns whether there was one.
+    /// Removes an object.
     ///
     /// # Errors
     /// `PreconditionFailed`; `Io`, `DiskFull`, `Unavailable` if the disk tier failed: then the object is hidden until the next
@@ -190,17 +209,60 @@ impl Objects {
     ///
     /// Cancel safety: once begun, it runs to its end.
     #[instrument(level = "debug", skip_all, fields(namespace = %address.namespace.name), err(level = "debug"))]
-    pub async fn delete(self: &Arc<Self>, address: &Address, condition: Condition) -> Result<bool> {
+    pub async fn delete(self: &Arc<Self>, address: &Address, condition: Condition) -> Result<DeleteOutcome> {
         let (objects, address) = (Arc::clone(self), address.clone());
         to_completion(async move {
             let _held = objects.key_locks.lock(&[address.key]).await;
-            let found = objects.find_locked(&address).await;
-            condition.check(found.as_ref())?;
-            objects.leases.end(&address.key);
-            objects.cache.remove_many(&[address.key]).await?;
-            Ok(found.is_some_and(|found| is_present(&found)))
+            let before = if condition.is_none() { objects.find_locked(&address).await } else { None };
+            let (replaced, propagation) = objects.remove_if(&address, &condition).await?;
+            let was_there = before.or(replaced).is_some_and(|found| is_present(&found));
+            Ok(DeleteOutcome { was_there, propagation })
         })
         .await
+    }
+
+    /// Stores an entry if the condition holds of what it replaces. The caller holds the key's stripe.
+    async fn store_if(&self, address: &Address, condition: &Condition, draft: Draft) -> Result<Propagation> {
+        let Draft { stamp, meta, tags, value, names } = draft;
+        let mut tries = 0;
+        loop {
+            let (_, replaces) = self.replaced(address, condition).await?;
+            let entry = self.admitted(address, stamp, meta.clone(), &tags, Arc::clone(&value))?;
+            let (namespace, key) = (&address.namespace, address.key);
+            let stored = self.cache.put_named(namespace, key, entry, &names, replaces).await;
+            tries += 1;
+            if !is_overtaken(&stored) || tries == CHANGES_TRIED_MAX {
+                return stored;
+            }
+        }
+    }
+
+    /// Removes an entry if the condition holds of it, and returns it; `None` without a condition. The caller holds the key's stripe.
+    async fn remove_if(
+        &self,
+        address: &Address,
+        condition: &Condition,
+    ) -> Result<(Option<Found>, Propagation)> {
+        let mut tries = 0;
+        loop {
+            let (found, replaces) = self.replaced(address, condition).await?;
+            self.leases.end(&address.key);
+            let removed = self.cache.remove_if(&[address.key], replaces).await;
+            tries += 1;
+            if !is_overtaken(&removed) || tries == CHANGES_TRIED_MAX {
+                return Ok((found, removed?));
+            }
+        }
+    }
+
+    /// What a change replaces, if the condition holds of it. Without a condition it is not looked up.
+    async fn replaced(&self, address: &Address, condition: &Condition) -> Result<(Option<Found>, Replaces)> {
+        if condition.is_none() {
+            return Ok((None, Replaces::Any));
+        }
+        let (found, replaces) = self.cache.find_to_replace(&address.namespace, &address.key).await?;
+        condition.check(found.as_ref())?;
+        Ok((found, replaces))
     }
 
     /// Accepts a put without storing its value (`no-store`): a stored object remains, and the lease is released.
@@ -214,7 +276,7 @@ impl Objects {
         condition: &Condition,
     ) -> Result<()> {
         let _held = self.key_locks.lock(&[address.key]).await;
-        self.check_condition(address, condition).await?;
+        self.replaced(address, condition).await?;
         lease.map_or(Ok(()), |lease| self.release(address, lease))
     }
 
@@ -228,36 +290,41 @@ impl Objects {
         Ok(())
     }
 
-    /// Hides objects by their keys and returns how many there were.
+    /// Hides objects by their keys.
     ///
     /// # Errors
     /// As [`Objects::delete`].
     ///
     /// Cancel safety: once begun, it runs to its end.
-    pub(super) async fn invalidate(self: &Arc<Self>, addresses: Vec<Address>, mode: Mode) -> Result<u64> {
+    pub(super) async fn invalidate(
+        self: &Arc<Self>,
+        addresses: Vec<Address>,
+        mode: Mode,
+    ) -> Result<Propagation> {
         let objects = Arc::clone(self);
         to_completion(async move {
             let keys: Vec<Key> = addresses.iter().map(|address| address.key).collect();
             let _held = objects.key_locks.lock(&keys).await;
-            let mut count = 0;
+            let mut propagation = Propagation::Complete;
             for address in &addresses {
-                let found = objects.find_locked(address).await;
                 objects.leases.end(&address.key);
-                if let (Mode::Soft, Some(found)) = (mode, &found) {
+                if mode == Mode::Soft
+                    && let Some(found) = objects.find_locked(address).await
+                {
                     let now = objects.cache.freshness().now();
                     let meta = EntryMeta {
                         soft_expires: found.entry.meta.soft_expires.min(now),
                         ..found.entry.meta.clone()
                     };
                     let entry = Arc::new(Entry { meta, value: Arc::clone(&found.entry.value) });
-                    objects.cache.put_many(&address.namespace, vec![(address.key, entry)]).await?;
+                    let put = objects.cache.put_many(&address.namespace, vec![(address.key, entry)]).await?;
+                    propagation = propagation.max(put);
                 }
-                count += u64::from(found.is_some_and(|found| is_present(&found)));
             }
             if mode == Mode::Hard {
-                objects.cache.remove_many(&keys).await?;
+                propagation = objects.cache.remove_many(&keys).await?;
             }
-            Ok(count)
+            Ok(propagation)
         })
         .await
     }
@@ -336,23 +403,14 @@ impl Objects {
         GetOutcome::Miss { lease, is_held }
     }
 
-    /// The caller holds the key's stripe.
-    async fn check_condition(&self, address: &Address, condition: &Condition) -> Result<()> {
-        if condition.is_none() {
-            return Ok(());
-        }
-        condition.check(self.find_locked(address).await.as_ref())
-    }
-
-    async fn store(
+    fn admitted(
         &self,
         address: &Address,
         stamp: Stamp,
         mut meta: EntryMeta,
         tags: &[InvalidationId],
         value: Arc<[u8]>,
-        names: &EntryNames,
-    ) -> Result<()> {
+    ) -> Result<Arc<Entry>> {
         let current = self.cache.freshness().tokens();
         let tokens = current.admit(stamp, address.namespace.id, tags).ok_or_else(|| {
             Error::new(
@@ -362,9 +420,13 @@ impl Objects {
         })?;
         meta.epoch = tokens.epoch;
         meta.tags = tokens.tags;
-        let entry = Arc::new(Entry { meta, value });
-        self.cache.put_named(&address.namespace, address.key, entry, names).await
+        Ok(Arc::new(Entry { meta, value }))
     }
+}
+
+/// Whether another node has replaced what a change was to replace, so that its condition is to be checked again.
+fn is_overtaken(changed: &Result<Propagation>) -> bool {
+    changed.as_ref().is_err_and(|error| error.kind() == Kind::PreconditionFailed)
 }
 
 /// Runs `work` to its end, also if the caller is cancelled.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Found, Lease, Namespace};
+use crate::cache::{Found, Lease, Namespace, Propagation};
 use crate::domain::{Key, TenantId};
 use crate::service::Directives;
 
@@ -104,4 +104,22 @@ pub enum GetOutcome {
         /// Whether another client holds the lease.
         is_held: bool,
     },
+}
+
+/// An object that was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PutOutcome {
+    /// Its validator.
+    pub validator: u128,
+    /// Whether other nodes have it.
+    pub propagation: Propagation,
+}
+
+/// What came of a delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeleteOutcome {
+    /// Whether there was an object.
+    pub was_there: bool,
+    /// Whether it is removed from other nodes.
+    pub propagation: Propagation,
 }

@@ -1,0 +1,32 @@
+-- Gives subjects new tokens, with one event. Returns its number.
+-- KEYS: state, events, tokens.
+-- ARGV: nonce, node, events at most, whether all invalidation ids are forgotten first ("1"), soft tokens that are remembered,
+--       then for each subject: subject ("" is everything), token, "s" for a soft invalidation.
+local previous = redis.call('HGET', KEYS[1], 'nonce')
+if not previous then return redis.error_reply('LIKEWISE no state') end
+local payload = string.char(1)
+if ARGV[4] == '1' then
+  payload = string.char(2)
+  local everything = redis.call('HGET', KEYS[3], 'everything')
+  redis.call('DEL', KEYS[3])
+  if everything then redis.call('HSET', KEYS[3], 'everything', everything) end
+end
+local parts = { payload }
+for at = 6, #ARGV, 3 do
+  local subject, token = ARGV[at], ARGV[at + 1]
+  local field = subject
+  if subject == '' then field = 'everything' end
+  local history = token
+  if ARGV[at + 2] == 's' then
+    -- What was never invalidated has the token 0.
+    local current = redis.call('HGET', KEYS[3], field) or string.rep('\0', 8)
+    history = token .. string.sub(current, 1, 8 * tonumber(ARGV[5]))
+  end
+  redis.call('HSET', KEYS[3], field, history)
+  parts[#parts + 1] = string.char(#subject) .. subject .. string.char(#history / 8) .. history
+end
+local number = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+redis.call('HSET', KEYS[1], 'nonce', ARGV[1])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], string.format('%.0f-0', number),
+  'e', ARGV[1] .. previous .. ARGV[2] .. table.concat(parts))
+return number

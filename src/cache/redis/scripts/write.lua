@@ -1,0 +1,22 @@
+-- Replaces or removes the value of a key, together with its event. Returns the number of the event, -1 if the value is not the one that is
+-- to be replaced, -2 if the shard has events that the caller does not know.
+-- KEYS: state, events, object.
+-- ARGV: nonce, node, payload of the event, events at most, value ("" removes it), milliseconds that it lives,
+--       write id of the value that is replaced ("-" for none, "" for any), number of the last event ("" for any).
+local previous = redis.call('HGET', KEYS[1], 'nonce')
+if not previous then return redis.error_reply('LIKEWISE no state') end
+if ARGV[8] ~= '' and redis.call('HGET', KEYS[1], 'seq') ~= ARGV[8] then return -2 end
+if ARGV[7] ~= '' then
+  local id = redis.call('GETRANGE', KEYS[3], 8, 15)
+  if (ARGV[7] == '-' and id ~= '') or (ARGV[7] ~= '-' and id ~= ARGV[7]) then return -1 end
+end
+local number = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+redis.call('HSET', KEYS[1], 'nonce', ARGV[1])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], string.format('%.0f-0', number),
+  'e', ARGV[1] .. previous .. ARGV[2] .. ARGV[3])
+if ARGV[5] == '' then
+  redis.call('DEL', KEYS[3])
+else
+  redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
+end
+return number

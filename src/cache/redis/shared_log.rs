@@ -1,0 +1,401 @@
+//! The log of changes that nodes share, in Redis: one stream a shard, with the number and the name of its last event.
+//!
+//! Every change is one script, so that a value and its event are there together or not at all.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+
+use super::breaker::BreakerState;
+use super::call_error::CallError;
+use super::client::RedisClient;
+use super::dedicated::DedicatedConnection;
+use super::script::LuaScript;
+use crate::cache::change_log::{Cursor, Event, KIND_KEY, NewToken, NodeId, Reading, ShardState};
+use crate::cache::invalidation_tokens::{
+    LoadedTokens, Mode, OTHER_TENANTS, OUTDATED_MAX, Subject, TokenChange, TokenHistory,
+};
+use crate::domain::{InvalidationId, Key};
+use crate::error::{Error, Kind, Result};
+
+static OPEN: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/open.lua")));
+static WRITE: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/write.lua")));
+static FORK: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/fork.lua")));
+static INVALIDATE: LazyLock<LuaScript> =
+    LazyLock::new(|| LuaScript::new(include_str!("scripts/invalidate.lua")));
+
+/// Events of one reading.
+const EVENTS_MAX: usize = 512;
+/// Tokens of one command.
+const CHUNK: usize = 1000;
+/// The fields of the state of a shard.
+const STATE_FIELDS: [&str; 3] = ["seq", "nonce", "generation"];
+/// How long a seed of tokens that nothing has used remains.
+const SEED_MS: u64 = 60_000;
+/// How long a call may take that no request waits for.
+const BACKGROUND_MAX: Duration = Duration::from_secs(5);
+/// The shard that has the tokens.
+pub(in crate::cache) const TOKENS_SHARD: u8 = 0;
+/// The field of the token of all that the default tenant has.
+const EVERYTHING: &[u8] = b"everything";
+
+/// What a write may replace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Replaces {
+    /// Anything, or nothing.
+    #[default]
+    Any,
+    /// What this write has written.
+    Write(u64),
+    /// Nothing.
+    Nothing,
+}
+
+/// A value to be written with its event.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cache) struct Write<'a> {
+    pub(in crate::cache) key: Key,
+    /// The envelope and the milliseconds that it lives. `None` removes the value.
+    pub(in crate::cache) value: Option<(&'a [u8], u64)>,
+    pub(in crate::cache) replaces: Replaces,
+    /// The last event of the shard that this node has applied, if the write must not come after another one.
+    pub(in crate::cache) after: Option<u64>,
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cache) enum Written {
+    /// It is the event of this number.
+    Done(u64),
+    /// Redis holds another value than the one that was to be replaced.
+    Conflict,
+    /// The shard has events that this node has not applied.
+    Behind,
+}
+
+/// The log.
+pub(in crate::cache) struct SharedLog {
+    client: RedisClient,
+    node: NodeId,
+    events_max: u64,
+    /// The generation of the values of each shard, as this node knows it.
+    generations: Box<[AtomicU64]>,
+}
+
+impl SharedLog {
+    pub(in crate::cache) fn new(client: RedisClient, node: NodeId, events_max: u64) -> SharedLog {
+        let generations = (0..client.keys().shards()).map(|_| AtomicU64::new(0)).collect();
+        SharedLog { client, node, events_max, generations }
+    }
+
+    /// This node.
+    pub(in crate::cache) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Whether calls are made.
+    pub(in crate::cache) fn breaker_state(&self) -> BreakerState {
+        self.client.breaker_state()
+    }
+
+    /// The connection for the readings of a shard.
+    pub(in crate::cache) fn reader(&self, shard: u8) -> DedicatedConnection {
+        self.client.dedicated(shard)
+    }
+
+    pub(in crate::cache) fn shards(&self) -> u8 {
+        self.client.keys().shards()
+    }
+
+    pub(in crate::cache) fn shard_of(&self, key: &Key) -> u8 {
+        self.client.keys().shard_of(key)
+    }
+
+    /// The generation of the values of a shard, as this node knows it.
+    pub(in crate::cache) fn generation(&self, shard: u8) -> u64 {
+        self.generations[usize::from(shard)].load(Ordering::Acquire)
+    }
+
+    /// This node knows the generation of a shard, and has hidden its copies of values from before.
+    pub(in crate::cache) fn set_generation(&self, shard: u8, generation: u64) {
+        self.generations[usize::from(shard)].store(generation, Ordering::Release);
+    }
+
+    /// Gives the values of a shard a new generation, if the shard is as in `state`. What was written before is then not served by
+    /// any node. Returns whether the shard was as in `state`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(in crate::cache) async fn fork(
+        &self,
+        shard: u8,
+        state: ShardState,
+        generation: u64,
+    ) -> Result<bool, CallError> {
+        let names = [self.client.keys().state(shard)];
+        let arguments: [Vec<u8>; 3] = [
+            state.cursor.number.to_string().into(),
+            state.cursor.nonce.to_le_bytes().into(),
+            generation.to_le_bytes().into(),
+        ];
+        let reply = self.run(&FORK, &names, &arguments, BACKGROUND_MAX).await?;
+        Ok(number(&reply) == Some(1))
+    }
+
+    /// Reads the events behind a cursor, and waits for one at most `wait`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(in crate::cache) async fn read(
+        &self,
+        reader: &mut DedicatedConnection,
+        cursor: Cursor,
+        wait: Duration,
+    ) -> Result<Reading, CallError> {
+        let (keys, shard) = (self.client.keys(), reader.shard());
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("HMGET").arg(keys.state(shard)).arg(&STATE_FIELDS);
+        let read = pipeline.cmd("XREAD").arg("COUNT").arg(EVENTS_MAX);
+        if !wait.is_zero() {
+            read.arg("BLOCK").arg(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        }
+        read.arg("STREAMS").arg(keys.events(shard)).arg(format!("{}-0", cursor.number));
+        let replies = reader.pipeline(&pipeline, wait + self.client.response_max().max(BLOCKED_MIN)).await?;
+        let [state, events] = replies.as_slice() else { return Ok(Reading::lost()) };
+        let (Some(state), events) = (state_of(state), events_of(events)) else { return Ok(Reading::lost()) };
+        let is_full = events.len() == EVENTS_MAX;
+        Ok(Reading { last: Some(state.cursor), generation: state.generation, is_full, events })
+    }
+
+    /// The last event of a shard. One without state is begun, with these tokens if it is the shard that has them; whether it was begun.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(in crate::cache) async fn open(
+        &self,
+        shard: u8,
+        nonce: u64,
+        tokens: impl FnOnce() -> Vec<TokenChange>,
+    ) -> Result<(ShardState, bool), CallError> {
+        let keys = self.client.keys();
+        let (state, has_tokens) = (keys.state(shard), shard == TOKENS_SHARD);
+        let tokens_key = if has_tokens { keys.tokens() } else { format!("{state}:tokens") };
+        let mut known = Pipeline::new();
+        known.cmd("HMGET").arg(&state).arg(&STATE_FIELDS);
+        known.cmd("HEXISTS").arg(&tokens_key).arg(EVERYTHING);
+        if let [state, found] = self.client.pipeline(&known, BACKGROUND_MAX).await?.as_slice()
+            && let Some(state) = state_of(state)
+            && (number(found) == Some(1) || !has_tokens)
+        {
+            return Ok((state, false));
+        }
+        let seed = format!("{tokens_key}:seed:{nonce:016x}");
+        if has_tokens {
+            self.write_seed(&seed, tokens()).await?;
+        }
+        let names = [state, keys.events(shard), tokens_key, seed];
+        let has_tokens = if has_tokens { b"1" } else { b"0" };
+        let arguments: [Vec<u8>; 2] = [nonce.to_le_bytes().into(), has_tokens.into()];
+        let reply = self.run(&OPEN, &names, &arguments, BACKGROUND_MAX).await?;
+        let was_begun = matches!(&reply, Value::Array(parts) if parts.get(3).and_then(number) == Some(1));
+        Ok((state_of(&reply).unwrap_or_default(), was_begun))
+    }
+
+    async fn write_seed(&self, seed: &str, tokens: Vec<TokenChange>) -> Result<(), CallError> {
+        for chunk in tokens.chunks(CHUNK) {
+            let mut pipeline = Pipeline::new();
+            let set = pipeline.cmd("HSET").arg(seed);
+            for change in chunk {
+                if let (Some(subject), Some(history)) = (change.subject(), change.history()) {
+                    set.arg(field_of(subject)).arg(history.encode());
+                }
+            }
+            pipeline.cmd("PEXPIRE").arg(seed).arg(SEED_MS);
+            self.client.pipeline(&pipeline, BACKGROUND_MAX).await?;
+        }
+        Ok(())
+    }
+
+    /// All tokens. `None` if those of everything are missing.
+    ///
+    /// # Errors
+    /// As [`CallError`]; `Corrupt` if they are not tokens.
+    pub(in crate::cache) async fn load_tokens(&self) -> Result<Option<LoadedTokens>> {
+        let (mut everything, mut ids) = (None, std::collections::HashMap::default());
+        let mut at = b"0".to_vec();
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(self.client.keys().tokens()).arg(&at[..]).arg("COUNT").arg(CHUNK);
+            let reply = self.client.command(&scan, BACKGROUND_MAX).await?;
+            let (next, pairs) = scanned(&reply).ok_or_else(corrupt)?;
+            for pair in pairs.chunks(2) {
+                let [Value::BulkString(field), Value::BulkString(history)] = pair else {
+                    return Err(corrupt());
+                };
+                let history = TokenHistory::decode(history).ok_or_else(corrupt)?;
+                match field.as_slice() {
+                    EVERYTHING => everything = Some(history),
+                    id => {
+                        let id = id.try_into().map_err(|_| corrupt())?;
+                        ids.insert(InvalidationId(u64::from_le_bytes(id)), history);
+                    }
+                }
+            }
+            at = next;
+            if at == b"0" {
+                break;
+            }
+        }
+        let is_whole = ids.contains_key(&OTHER_TENANTS);
+        Ok(everything
+            .filter(|_| is_whole)
+            .map(|everything| LoadedTokens { everything, invalidation_ids: ids }))
+    }
+
+    /// Gives subjects new tokens. Returns the number of the event.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(in crate::cache) async fn invalidate(
+        &self,
+        starts_over: bool,
+        nonce: u64,
+        tokens: &[NewToken],
+        limit: Duration,
+    ) -> Result<u64, CallError> {
+        let keys = self.client.keys();
+        let names = [keys.state(TOKENS_SHARD), keys.events(TOKENS_SHARD), keys.tokens()];
+        let mut arguments: Vec<Vec<u8>> = vec![
+            nonce.to_le_bytes().into(),
+            self.node.0.to_le_bytes().into(),
+            self.events_max.to_string().into(),
+            if starts_over { b"1".into() } else { b"0".into() },
+            OUTDATED_MAX.to_string().into(),
+        ];
+        for token in tokens {
+            arguments.push(token.subject.bytes());
+            arguments.push(token.token.to_le_bytes().into());
+            arguments.push(if token.mode == Mode::Soft { b"s".into() } else { b"h".into() });
+        }
+        let reply = self.run(&INVALIDATE, &names, &arguments, limit).await?;
+        Ok(number(&reply).and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
+    }
+
+    /// Writes a value with its event.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(in crate::cache) async fn write(
+        &self,
+        write: &Write<'_>,
+        nonce: u64,
+        limit: Duration,
+    ) -> Result<Written, CallError> {
+        let (keys, key) = (self.client.keys(), &write.key);
+        let shard = keys.shard_of(key);
+        let names = [keys.state(shard), keys.events(shard), keys.object(key)];
+        let (value, lives_ms) = write.value.unwrap_or_default();
+        let arguments: [Vec<u8>; 8] = [
+            nonce.to_le_bytes().into(),
+            self.node.0.to_le_bytes().into(),
+            event_of(KIND_KEY, key),
+            self.events_max.to_string().into(),
+            value.into(),
+            lives_ms.to_string().into(),
+            write.replaces.argument(),
+            write.after.map(|number| number.to_string().into()).unwrap_or_default(),
+        ];
+        let reply = self.run(&WRITE, &names, &arguments, limit).await?;
+        Ok(match number(&reply) {
+            Some(-2) => Written::Behind,
+            Some(number @ 1..) => Written::Done(number.unsigned_abs()),
+            Some(_) | None => Written::Conflict,
+        })
+    }
+
+    async fn run(
+        &self,
+        script: &LuaScript,
+        names: &[String],
+        arguments: &[Vec<u8>],
+        limit: Duration,
+    ) -> Result<Value, CallError> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+        self.client.script(script, &names, &arguments, limit).await
+    }
+}
+
+/// The least time for the reply to a reading, however short the limit of requests is.
+const BLOCKED_MIN: Duration = Duration::from_millis(250);
+
+impl Replaces {
+    fn argument(self) -> Vec<u8> {
+        match self {
+            Replaces::Any => Vec::new(),
+            Replaces::Nothing => b"-".into(),
+            Replaces::Write(id) => id.to_le_bytes().into(),
+        }
+    }
+}
+
+/// Kind and payload of an event that names a key.
+fn event_of(kind: u8, key: &Key) -> Vec<u8> {
+    [&[kind][..], &key.0].concat()
+}
+
+fn field_of(subject: Subject) -> Vec<u8> {
+    match subject {
+        Subject::Everything => EVERYTHING.into(),
+        Subject::Id(_) => subject.bytes(),
+    }
+}
+
+fn corrupt() -> Error {
+    Error::new(Kind::Corrupt, "cannot read the tokens in Redis")
+}
+
+/// A number, as it is or in digits.
+fn number(value: &Value) -> Option<i64> {
+    if let Value::Int(number) = value {
+        return Some(*number);
+    }
+    let Value::BulkString(digits) = value else { return None };
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The number, the nonce and the generation at the beginning of a reply.
+fn state_of(reply: &Value) -> Option<ShardState> {
+    let Value::Array(parts) = reply else { return None };
+    let [seq, Value::BulkString(nonce), Value::BulkString(generation), ..] = parts.as_slice() else {
+        return None;
+    };
+    let number_of = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
+    let cursor = Cursor { number: u64::try_from(number(seq)?).ok()?, nonce: number_of(nonce)? };
+    Some(ShardState { cursor, generation: number_of(generation)? })
+}
+
+/// The next place and the fields and values of a reply to `HSCAN`.
+fn scanned(reply: &Value) -> Option<(Vec<u8>, &[Value])> {
+    let Value::Array(parts) = reply else { return None };
+    let [Value::BulkString(next), Value::Array(pairs)] = parts.as_slice() else { return None };
+    Some((next.clone(), pairs))
+}
+
+/// The events of a reply to `XREAD`. Bytes that are no event leave a hole, which is a gap.
+fn events_of(reply: &Value) -> Vec<Event> {
+    let Value::Array(streams) = reply else { return Vec::new() };
+    let Some(Value::Array(stream)) = streams.first() else { return Vec::new() };
+    let Some(Value::Array(entries)) = stream.get(1) else { return Vec::new() };
+    entries.iter().filter_map(event_of_entry).collect()
+}
+
+fn event_of_entry(entry: &Value) -> Option<Event> {
+    let Value::Array(parts) = entry else { return None };
+    let [Value::BulkString(id), Value::Array(fields)] = parts.as_slice() else { return None };
+    let number = std::str::from_utf8(id).ok()?.strip_suffix("-0")?.parse().ok()?;
+    let [_, Value::BulkString(bytes)] = fields.as_slice() else { return None };
+    Event::decode(number, bytes)
+}

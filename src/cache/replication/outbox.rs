@@ -1,0 +1,392 @@
+//! Changes of this node that have not reached the shared log. They wait in the small records, and leave in their order.
+//!
+//! A record of the table `outbox` has eight big-endian bytes of its place in the order as its key. Its value:
+//!
+//! ```text
+//! kind 1, 2  nonce[8] (mode[1], subject length[1], subject, token[8])*   invalidations; kind 2 forgets all invalidation ids first
+//! kind 3     key[32]                                                     the value of a key was replaced or removed
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::cache::change_log::NewToken;
+use crate::cache::invalidation_tokens::{Mode, Subject, TokenChange};
+use crate::domain::{ByPrefix, Key};
+use crate::error::{Error, Kind, Result};
+use crate::storage::le_bytes::{array_at, u64_at};
+use crate::storage::{Change, Records};
+use crate::sync::lock;
+
+const TABLE: &str = "outbox";
+/// Changes that wait at most; more are refused.
+const CHANGES_MAX: usize = 1 << 20;
+/// Records read at a time when opening.
+const CHUNK: usize = 4096;
+const KIND_TOKENS: u8 = 1;
+const KIND_START_OVER: u8 = 2;
+const KIND_KEY: u8 = 3;
+
+/// A change on its way to the shared log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cache) enum Outgoing {
+    /// An invalidation.
+    Tokens { starts_over: bool, nonce: u64, tokens: Vec<NewToken> },
+    /// The value of a key was replaced or removed while the shared log could not be reached.
+    Key(Key),
+}
+
+/// The first change of the order.
+#[derive(Debug, Clone)]
+pub(in crate::cache) struct Next {
+    pub(in crate::cache) place: u64,
+    pub(in crate::cache) change: Outgoing,
+    /// Whether it may be in the log already, without this node knowing.
+    pub(in crate::cache) was_sent: bool,
+    /// What is known of the key.
+    pub(in crate::cache) key_state: KeyState,
+}
+
+/// What is known of a key whose change waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cache) enum KeyState {
+    /// No other node has changed it.
+    #[default]
+    Uncontested,
+    /// Another node has changed it: neither is known to be the later one.
+    Contested,
+    /// A later change of this node is in the log.
+    Superseded,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    place: u64,
+    change: Outgoing,
+    was_sent: bool,
+    /// Notified when the change is in the log.
+    sent: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_place: u64,
+    waiting: VecDeque<Waiting>,
+    /// The keys among them.
+    keys: HashMap<Key, KeyState, ByPrefix>,
+}
+
+/// The changes that wait. Shared by `Arc`.
+#[derive(Debug)]
+pub(in crate::cache) struct Outbox {
+    records: Arc<Records>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Outbox {
+    /// The changes among `records`. Blocks.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`.
+    pub(in crate::cache) fn open(records: Arc<Records>) -> Result<Outbox> {
+        let (mut state, mut from) = (State::default(), Vec::new());
+        loop {
+            let chunk = records.range(TABLE, &from, CHUNK)?;
+            let Some((last, _)) = chunk.last() else { break };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in &chunk {
+                let corrupt = || Error::new(Kind::Corrupt, "cannot read the changes for other nodes");
+                let place = place_of(key).ok_or_else(corrupt)?;
+                let change = Outgoing::decode(value).ok_or_else(corrupt)?;
+                // Whether it was sent before the process ended is not known.
+                state.push(place, change, true, None);
+            }
+        }
+        Ok(Outbox { records, state: Mutex::new(state), changed: Notify::new() })
+    }
+
+    /// Refuses further changes once too many wait.
+    ///
+    /// # Errors
+    /// `Overloaded`.
+    pub(in crate::cache) fn check_room(&self) -> Result<()> {
+        if lock(&self.state).waiting.len() < CHANGES_MAX {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Overloaded, "too many changes wait for Redis; try again once it is reachable"))
+    }
+
+    /// Adds a change behind all others. It is durable once the record is written that is returned with a receiver of its arrival.
+    pub(in crate::cache) fn push(&self, change: Outgoing) -> (Change, oneshot::Receiver<()>) {
+        let (sent, arrival) = oneshot::channel();
+        let mut state = lock(&self.state);
+        let place = state.next_place;
+        let record = record(place, &change);
+        state.push(place, change, false, Some(sent));
+        drop(state);
+        self.changed.notify_one();
+        (record, arrival)
+    }
+
+    /// Adds the change of a key and returns when it is durable. Keys that wait already are not added twice.
+    ///
+    /// # Errors
+    /// `Overloaded`; `Io`, `DiskFull`, `Unavailable` from the records.
+    pub(in crate::cache) async fn push_key(&self, key: Key) -> Result<()> {
+        if self.wait_again(&key) {
+            return Ok(());
+        }
+        self.check_room()?;
+        let (record, _) = self.push(Outgoing::Key(key));
+        self.records.write(vec![record]).await
+    }
+
+    /// Whether a change of the key waits already, which is then made whatever came in between.
+    fn wait_again(&self, key: &Key) -> bool {
+        let mut state = lock(&self.state);
+        let waiting = state.keys.get_mut(key);
+        waiting
+            .map(|known| {
+                if *known == KeyState::Superseded {
+                    *known = KeyState::Uncontested
+                }
+            })
+            .is_some()
+    }
+
+    /// What is known of a key whose change waits.
+    pub(in crate::cache) fn key_state(&self, key: &Key) -> Option<KeyState> {
+        lock(&self.state).keys.get(key).copied()
+    }
+
+    /// Whether a change of the key waits: what Redis holds under it is not the value of this node.
+    pub(in crate::cache) fn holds(&self, key: &Key) -> bool {
+        lock(&self.state).keys.get(key).is_some_and(|state| *state != KeyState::Superseded)
+    }
+
+    /// Another node has changed the key.
+    pub(in crate::cache) fn contest(&self, key: &Key) {
+        lock(&self.state).keys.get_mut(key).into_iter().for_each(|state| *state = KeyState::Contested);
+    }
+
+    /// Other nodes may have changed every key.
+    pub(in crate::cache) fn contest_all(&self) {
+        lock(&self.state).keys.values_mut().for_each(|state| *state = KeyState::Contested);
+    }
+
+    /// A later change of the key is in the log: the one that waits is not to be made.
+    pub(in crate::cache) fn supersede(&self, key: &Key) {
+        lock(&self.state).keys.get_mut(key).into_iter().for_each(|state| *state = KeyState::Superseded);
+    }
+
+    /// The invalidations that wait: their subjects and names.
+    pub(in crate::cache) fn invalidations(&self) -> Vec<(Vec<Subject>, u64)> {
+        let subjects = |waiting: &Waiting| match &waiting.change {
+            Outgoing::Tokens { nonce, tokens, .. } => {
+                Some((tokens.iter().map(|token| token.subject).collect(), *nonce))
+            }
+            Outgoing::Key(_) => None,
+        };
+        lock(&self.state).waiting.iter().filter_map(subjects).collect()
+    }
+
+    /// Changes that wait.
+    pub(in crate::cache) fn len(&self) -> usize {
+        lock(&self.state).waiting.len()
+    }
+
+    /// The first change; returns when there is one.
+    ///
+    /// Cancel safety: takes nothing.
+    pub(in crate::cache) async fn next(&self) -> Next {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(next) = self.first() {
+                return next;
+            }
+            changed.await;
+        }
+    }
+
+    fn first(&self) -> Option<Next> {
+        let state = lock(&self.state);
+        let waiting = state.waiting.front()?;
+        let key_state = match &waiting.change {
+            Outgoing::Key(key) => state.keys.get(key).copied().unwrap_or_default(),
+            Outgoing::Tokens { .. } => KeyState::Uncontested,
+        };
+        Some(Next {
+            place: waiting.place,
+            change: waiting.change.clone(),
+            was_sent: waiting.was_sent,
+            key_state,
+        })
+    }
+
+    /// The first change may be in the log, but this node does not know it.
+    pub(in crate::cache) fn mark_sent(&self) {
+        lock(&self.state).waiting.front_mut().into_iter().for_each(|first| first.was_sent = true);
+    }
+
+    /// Puts another change in the place of the first one, and returns its record.
+    pub(in crate::cache) fn replace_first(&self, change: Outgoing) -> Option<Change> {
+        let mut state = lock(&self.state);
+        let first = state.waiting.front_mut()?;
+        let record = record(first.place, &change);
+        (first.change, first.was_sent) = (change, false);
+        Some(record)
+    }
+
+    /// The first change is in the log. Its record goes with the next ones that are written.
+    pub(in crate::cache) fn pop(&self, place: u64) {
+        let mut state = lock(&self.state);
+        if state.waiting.front().is_none_or(|first| first.place != place) {
+            return;
+        }
+        let Some(first) = state.waiting.pop_front() else { return };
+        if let Outgoing::Key(key) = &first.change {
+            state.keys.remove(key);
+        }
+        drop(state);
+        // A caller that does not wait any more has answered that the change is pending.
+        first.sent.into_iter().for_each(|sent| _ = sent.send(()));
+        // If it is lost, the change is made once more after the next start, which hides more and shows nothing.
+        let _ = self.records.submit_now(vec![Change::delete(TABLE, key_of(place))]);
+    }
+}
+
+impl State {
+    fn push(&mut self, place: u64, change: Outgoing, was_sent: bool, sent: Option<oneshot::Sender<()>>) {
+        self.next_place = self.next_place.max(place + 1);
+        if let Outgoing::Key(key) = &change {
+            self.keys.entry(*key).or_default();
+        }
+        self.waiting.push_back(Waiting { place, change, was_sent, sent });
+    }
+}
+
+/// The key of a record: the most significant byte first, so that records are in the order of their places.
+fn key_of(place: u64) -> [u8; 8] {
+    let mut key = place.to_le_bytes();
+    key.reverse();
+    key
+}
+
+fn place_of(key: &[u8]) -> Option<u64> {
+    let mut key = <[u8; 8]>::try_from(key).ok()?;
+    key.reverse();
+    Some(u64::from_le_bytes(key))
+}
+
+fn record(place: u64, change: &Outgoing) -> Change {
+    Change::put(TABLE, key_of(place), change.encode())
+}
+
+impl Outgoing {
+    /// The invalidation that has made these changes of the table.
+    pub(in crate::cache) fn of_changes(changes: &[TokenChange], nonce: u64) -> Outgoing {
+        let starts_over = changes.iter().any(|change| matches!(change, TokenChange::Forget(_)));
+        let tokens = changes.iter().filter_map(NewToken::of_change).collect();
+        Outgoing::Tokens { starts_over, nonce, tokens }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Outgoing::Key(key) => [&[KIND_KEY][..], &key.0].concat(),
+            Outgoing::Tokens { starts_over, nonce, tokens } => {
+                let mut bytes = vec![if *starts_over { KIND_START_OVER } else { KIND_TOKENS }];
+                bytes.extend(nonce.to_le_bytes());
+                for token in tokens {
+                    let subject = token.subject.bytes();
+                    bytes.extend([u8::from(token.mode == Mode::Soft), subject.len() as u8]);
+                    bytes.extend(subject);
+                    bytes.extend(token.token.to_le_bytes());
+                }
+                bytes
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Outgoing> {
+        match bytes.split_first()? {
+            (&KIND_KEY, key) => Some(Outgoing::Key(Key(key.try_into().ok()?))),
+            (kind @ (&KIND_TOKENS | &KIND_START_OVER), rest) => {
+                let (nonce, mut rest) = (u64_at(rest, 0)?, rest.get(8..)?);
+                let mut tokens = Vec::new();
+                while !rest.is_empty() {
+                    let [mode, subject_bytes] = array_at(rest, 0)?;
+                    let (subject, after) = rest[2..].split_at_checked(subject_bytes.into())?;
+                    let subject = Subject::of_bytes(subject)?;
+                    let mode = if mode == 0 { Mode::Hard } else { Mode::Soft };
+                    tokens.push(NewToken { subject, token: u64_at(after, 0)?, mode });
+                    rest = &after[8..];
+                }
+                Some(Outgoing::Tokens { starts_over: *kind == KIND_START_OVER, nonce, tokens })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::InvalidationId;
+
+    const KEY: Key = Key([1; 32]);
+
+    fn tokens(nonce: u64) -> Outgoing {
+        let token = |subject, mode| NewToken { subject, token: 7, mode };
+        let tokens =
+            vec![token(Subject::Everything, Mode::Hard), token(Subject::Id(InvalidationId(9)), Mode::Soft)];
+        Outgoing::Tokens { starts_over: nonce == 2, nonce, tokens }
+    }
+
+    fn outbox(dir: &tempfile::TempDir) -> Outbox {
+        Outbox::open(Arc::new(Records::open(dir.path()).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn changes_come_back_as_they_were_and_cut_ones_do_not() {
+        for change in [tokens(1), tokens(2), Outgoing::Key(KEY)] {
+            let bytes = change.encode();
+            assert_eq!(Outgoing::decode(&bytes).as_ref(), Some(&change));
+            for cut in 0..bytes.len() {
+                assert_ne!(Outgoing::decode(&bytes[..cut]).as_ref(), Some(&change), "cut at {cut}");
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn changes_leave_in_their_order_and_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = outbox(&dir);
+        let (record, arrival) = first.push(tokens(1));
+        first.records.write(vec![record]).await.unwrap();
+        first.push_key(KEY).await.unwrap();
+        first.push_key(KEY).await.unwrap();
+        assert_eq!((first.len(), first.holds(&KEY)), (2, true), "a key waits once");
+        let next = first.next().await;
+        assert_eq!((next.change, next.was_sent), (tokens(1), false));
+        first.pop(next.place);
+        arrival.await.unwrap();
+        first.contest(&KEY);
+        assert_eq!(first.next().await.key_state, KeyState::Contested);
+        first.supersede(&KEY);
+        assert_eq!(first.next().await.key_state, KeyState::Superseded);
+        first.records.shutdown();
+        drop(first);
+        let second = outbox(&dir);
+        let next = second.next().await;
+        assert!(next.was_sent, "it is not known");
+        assert_eq!(next.change, Outgoing::Key(KEY));
+        let (_record, _) = second.push(tokens(2));
+        second.pop(next.place);
+        assert_eq!(second.next().await.change, tokens(2));
+        assert!(!second.holds(&KEY));
+    }
+}

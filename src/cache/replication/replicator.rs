@@ -1,0 +1,339 @@
+//! Keeps this node and the shared log equal: a follower a shard applies what other nodes changed, and one sender sends what waits in
+//! the outbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::key_changes::KeyChanges;
+use super::metrics::ReplicationMetrics;
+use super::node_state::NodeState;
+use super::outbox::{KeyState, Next, Outgoing};
+use super::shared_tier::SharedTier;
+use crate::cache::change_log::{Cursor, Event, Gap, NewToken, ShardState, SharedChange};
+use crate::cache::disk::ObjectTier;
+use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Mode, Subject, TokenChange, record_of};
+use crate::cache::memory::MemoryTier;
+use crate::cache::random::random_id;
+use crate::cache::redis::{CallError, DedicatedConnection, Replaces, TOKENS_SHARD, Write, Written};
+use crate::cache::tier::Tier as _;
+use crate::domain::{Codec, Key};
+use crate::error::{Error, Kind, Result};
+use crate::storage::Change;
+
+/// How long a follower waits for the next event.
+const WAIT_MAX: Duration = Duration::from_millis(250);
+/// The pauses after a failure: the first, and the longest.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long the sender waits for Redis, and for the follower.
+const SEND_WITHIN: Duration = Duration::from_secs(1);
+/// How often the change of a key is sent again because other nodes have written meanwhile. Then it counts as contested.
+const TRIES_MAX: usize = 50;
+
+/// The copies of this node, which the changes of other nodes concern.
+pub(super) struct LocalCopies {
+    pub(super) memory: Arc<MemoryTier>,
+    pub(super) disk: Arc<ObjectTier>,
+    pub(super) changes: Arc<KeyChanges>,
+}
+
+/// What keeps this node and the shared log equal.
+pub(super) struct Replicator {
+    shared: Arc<SharedTier>,
+    tokens: Arc<InvalidationTokens>,
+    copies: LocalCopies,
+    node: NodeState,
+    /// The number of the last event of each shard that was applied.
+    positions: Box<[watch::Sender<u64>]>,
+    suspect_after: Duration,
+    metrics: Arc<ReplicationMetrics>,
+}
+
+/// The tasks of a replicator. Dropping it ends them.
+#[derive(Debug)]
+pub struct Replication(Vec<JoinHandle<()>>);
+
+impl Drop for Replication {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Replicator {
+    pub(super) fn new(
+        shared: Arc<SharedTier>,
+        tokens: Arc<InvalidationTokens>,
+        copies: LocalCopies,
+        node: NodeState,
+        suspect_after: Duration,
+        metrics: Arc<ReplicationMetrics>,
+    ) -> Replicator {
+        let positions = (0..shared.log.shards()).map(|_| watch::Sender::new(0)).collect();
+        for (subjects, nonce) in shared.outbox.invalidations() {
+            tokens.table().expect(subjects.into_iter(), nonce);
+        }
+        Replicator { shared, tokens, copies, node, positions, suspect_after, metrics }
+    }
+
+    /// Starts the tasks. Blocks shortly, to read the cursors.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt` from the small records.
+    pub(super) fn start(self) -> Result<Replication> {
+        let replicator = Arc::new(self);
+        let mut tasks = Vec::new();
+        for shard in 0..replicator.shared.log.shards() {
+            let known = replicator.node.cursor(shard)?;
+            let cursor = known.map(|known| known.cursor);
+            replicator.shared.log.set_generation(shard, known.unwrap_or_default().generation);
+            tasks.push(tokio::spawn(Arc::clone(&replicator).follow(shard, cursor)));
+        }
+        tasks.push(tokio::spawn(Arc::clone(&replicator).send()));
+        Ok(Replication(tasks))
+    }
+
+    async fn follow(self: Arc<Self>, shard: u8, mut cursor: Option<Cursor>) {
+        let mut reader = self.shared.log.reader(shard);
+        let mut pause = PAUSE;
+        loop {
+            let step = match cursor {
+                Some(at) => self.step(&mut reader, at).await,
+                None => self.join(shard, None, false).await,
+            };
+            match step {
+                Ok(at) => (cursor, pause) = (Some(at), PAUSE),
+                Err(error) => {
+                    self.note_disconnected(&error);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+            self.observe();
+        }
+    }
+
+    fn observe(&self) {
+        self.metrics.outbox.set(i64::try_from(self.shared.outbox.len()).unwrap_or(i64::MAX));
+        self.metrics.is_trusted.set(self.shared.trust.is_held().into());
+    }
+
+    fn note_disconnected(&self, error: &Error) {
+        if self.shared.trust.is_connected() {
+            tracing::warn!(%error, "cannot follow the changes of other nodes");
+        }
+        self.shared.trust.disconnect();
+    }
+
+    /// Reads once and applies what was read.
+    async fn step(&self, reader: &mut DedicatedConnection, at: Cursor) -> Result<Cursor> {
+        let shard = reader.shard();
+        let is_held = self.shared.trust.is_shard_held(shard.into());
+        let wait = if is_held { WAIT_MAX.min(self.suspect_after / 4) } else { Duration::ZERO };
+        let sent = Instant::now();
+        let reading = self.shared.log.read(reader, at, wait).await?;
+        let mut next = at;
+        let advanced = next.advance(&reading);
+        let is_forked = advanced == Err(Gap::Forked);
+        let (Ok(is_complete), true) = (advanced, reading.generation == self.shared.log.generation(shard))
+        else {
+            self.metrics.gaps.inc();
+            return self.join(shard, Some(at), is_forked).await;
+        };
+        self.apply(shard, &reading.events, next).await?;
+        self.positions[usize::from(shard)].send_replace(next.number);
+        if is_complete {
+            self.shared.trust.confirm(shard.into(), sent);
+        }
+        Ok(next)
+    }
+
+    async fn apply(&self, shard: u8, events: &[Event], cursor: Cursor) -> Result<()> {
+        let (mut outdated, mut records) = (Vec::new(), Vec::new());
+        for event in events {
+            let is_own = event.node == self.node.id;
+            match &event.change {
+                Some(SharedChange::Key(key)) if is_own => self.shared.inflight.note_own(key, event.number),
+                Some(SharedChange::Key(key)) => outdated.extend(self.drop_from_memory(key, event.number)),
+                Some(SharedChange::Tokens { starts_over, changes }) => {
+                    let own = is_own.then_some(event.nonce);
+                    let applied = self.tokens.table().apply(*starts_over, changes.clone(), own);
+                    records.extend(self.settle(applied).await?);
+                }
+                None => {
+                    let message = "an event of another node is of a kind that this program does not know";
+                    return Err(Error::new(Kind::Format, message).with("number", event.number));
+                }
+            }
+            self.metrics.events.inc();
+        }
+        if !outdated.is_empty() {
+            self.copies.disk.remove_many(outdated).await?;
+        }
+        if !events.is_empty() {
+            let generation = self.shared.log.generation(shard);
+            self.node.write_soon(shard, ShardState { cursor, generation }, records);
+        }
+        Ok(())
+    }
+
+    /// Drops the copy in memory of a key that another node has changed. Returns the key if the copy on disk is to be dropped too.
+    fn drop_from_memory(&self, key: &Key, number: u64) -> Option<Key> {
+        let is_older = self.shared.inflight.note_foreign(key, number);
+        self.shared.outbox.contest(key);
+        self.copies.changes.add(key);
+        self.copies.memory.remove(key);
+        (is_older && self.copies.disk.contains(key)).then_some(*key)
+    }
+
+    /// The records of applied changes. What this node has invalidated at the same time is invalidated once more.
+    async fn settle(&self, applied: Applied) -> Result<Vec<Change>> {
+        let id = |subject: &Subject| match subject {
+            Subject::Id(id) => Some(*id),
+            Subject::Everything => None,
+        };
+        let ids: Vec<_> = applied.contested.iter().filter_map(id).collect();
+        if !ids.is_empty() {
+            self.tokens.bump(&ids, Mode::Hard).await?;
+        }
+        if applied.contested.contains(&Subject::Everything) {
+            self.tokens.bump_everything(Mode::Hard).await?;
+        }
+        Ok(applied.changes.iter().map(record_of).collect())
+    }
+
+    /// Begins to follow a shard: for the first time, or after a gap. Everything that may have been changed unseen is hidden. If the log
+    /// went back, its values may have too: they are hidden from all nodes.
+    async fn join(&self, shard: u8, before: Option<Cursor>, is_forked: bool) -> Result<Cursor> {
+        self.shared.trust.revoke(shard.into());
+        let all = || self.tokens.table().all();
+        let (mut state, was_begun) = self.shared.log.open(shard, random_id()?, all).await?;
+        if is_forked && !was_begun {
+            let generation = random_id()?;
+            if !self.shared.log.fork(shard, state, generation).await? {
+                // The cursor stays where it is, so that the next reading finds the fork again.
+                return Err(Error::new(Kind::Conflict, "other nodes write to Redis, which has lost changes"));
+            }
+            state.generation = generation;
+        }
+        let mut records = Vec::new();
+        if !was_begun && shard == TOKENS_SHARD {
+            records = self.reload_tokens(before.is_some()).await?;
+        }
+        if before.is_some() || !was_begun {
+            self.hide_copies().await?;
+        }
+        self.shared.log.set_generation(shard, state.generation);
+        tracing::info!(shard, was_begun, is_gap = before.is_some(), "following the changes of other nodes");
+        self.node.write(shard, state, records).await?;
+        Ok(state.cursor)
+    }
+
+    /// Takes over the tokens of Redis. After a gap, what differs is invalidated once more: an invalidation that only this node knows may have
+    /// been lost with the data of Redis.
+    async fn reload_tokens(&self, is_gap: bool) -> Result<Vec<Change>> {
+        let loaded = self.shared.log.load_tokens().await?.ok_or_else(|| {
+            Error::new(Kind::Unavailable, "the tokens in Redis are lost; they are written again")
+        })?;
+        let mut applied = self.tokens.table().reload(loaded);
+        if is_gap {
+            applied.contested.extend(applied.changes.iter().filter_map(TokenChange::subject));
+        }
+        self.settle(applied).await
+    }
+
+    /// Hides the copies of all entries that other nodes may have changed. Costs a write on disk, and a visit of each entry in memory.
+    async fn hide_copies(&self) -> Result<()> {
+        self.copies.changes.add_all();
+        self.shared.outbox.contest_all();
+        self.shared.inflight.forget();
+        self.copies.disk.set_salt(self.node.renew_salt().await?);
+        self.copies.memory.remove_where(&|meta| meta.codec != Codec::F32);
+        Ok(())
+    }
+
+    async fn send(self: Arc<Self>) {
+        loop {
+            let next = self.shared.outbox.next().await;
+            self.shared.trust.connected().await;
+            match self.send_one(&next).await {
+                Ok(()) => self.shared.outbox.pop(next.place),
+                Err(error) => {
+                    tracing::debug!(%error, "a change for other nodes waits");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn send_one(&self, next: &Next) -> Result<()> {
+        match &next.change {
+            Outgoing::Key(key) => self.send_key(key, next.key_state).await,
+            Outgoing::Tokens { starts_over, nonce, tokens } if next.was_sent => {
+                let (nonce, tokens) = self.renew(*starts_over, *nonce, tokens)?;
+                self.send_tokens(*starts_over, nonce, &tokens).await
+            }
+            Outgoing::Tokens { starts_over, nonce, tokens } => {
+                self.send_tokens(*starts_over, *nonce, tokens).await
+            }
+        }
+    }
+
+    async fn send_tokens(&self, starts_over: bool, nonce: u64, tokens: &[NewToken]) -> Result<()> {
+        let sent = self.shared.log.invalidate(starts_over, nonce, tokens, SEND_WITHIN).await;
+        if sent.as_ref().is_err_and(CallError::may_have_happened) {
+            self.shared.outbox.mark_sent();
+        }
+        Ok(sent.map(|_| ())?)
+    }
+
+    /// Other tokens for an invalidation that may be in the log already.
+    fn renew(&self, starts_over: bool, old: u64, tokens: &[NewToken]) -> Result<(u64, Vec<NewToken>)> {
+        let subjects: Vec<_> = tokens.iter().map(|token| (token.subject, token.mode)).collect();
+        let drawn = subjects.iter().map(|_| random_id()).collect::<Result<Vec<_>>>()?;
+        let nonce = random_id()?;
+        let changes = self.tokens.table().renew(&subjects, &drawn, [old, nonce]);
+        let renew = |(token, &drawn): (&NewToken, &u64)| NewToken { token: drawn, ..*token };
+        let tokens: Vec<NewToken> = tokens.iter().zip(&drawn).map(renew).collect();
+        let outgoing = Outgoing::Tokens { starts_over, nonce, tokens: tokens.clone() };
+        let record = self.shared.outbox.replace_first(outgoing);
+        self.node.write_records_soon(changes.iter().map(record_of).chain(record).collect());
+        Ok((nonce, tokens))
+    }
+
+    /// Sends the change of a key: the value that this node has, unless another node has changed it too.
+    async fn send_key(&self, key: &Key, state: KeyState) -> Result<()> {
+        if state == KeyState::Superseded {
+            return Ok(());
+        }
+        let shard = self.shared.log.shard_of(key);
+        let mut position = self.positions[usize::from(shard)].subscribe();
+        for _ in 0..TRIES_MAX {
+            let after = *position.borrow_and_update();
+            let is_contested = self.shared.outbox.key_state(key) == Some(KeyState::Contested);
+            let stored = if is_contested { None } else { self.copies.disk.stored(*key).await? };
+            let value = stored.and_then(|entry| self.shared.sealed(key, entry));
+            let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
+            let write = Write { key: *key, value, replaces: Replaces::Any, after: Some(after) };
+            match self.shared.log.write(&write, random_id()?, SEND_WITHIN).await? {
+                Written::Done(_) if is_contested => return self.drop_copy(key).await,
+                Written::Done(_) => return Ok(()),
+                Written::Conflict | Written::Behind => {
+                    // The follower reads what came in between; a silent one is noticed by the next call.
+                    let _ = tokio::time::timeout(SEND_WITHIN, position.changed()).await;
+                }
+            }
+        }
+        self.shared.outbox.contest(key);
+        Err(Error::new(Kind::Conflict, "other nodes write too often to compare a waiting change with theirs"))
+    }
+
+    async fn drop_copy(&self, key: &Key) -> Result<()> {
+        self.copies.changes.add(key);
+        self.copies.memory.remove(key);
+        self.copies.disk.remove_many(vec![*key]).await
+    }
+}

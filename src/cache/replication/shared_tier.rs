@@ -1,0 +1,259 @@
+//! The tier of entries that other nodes change too: objects and answers in Redis. Each write is an event for the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::inflight_writes::{InflightWrite, InflightWrites};
+use super::outbox::Outbox;
+use super::trust::Trust;
+use crate::cache::compression;
+use crate::cache::invalidation_tokens::Propagation;
+use crate::cache::policy::Namespace;
+use crate::cache::random::random_id;
+use crate::cache::redis::{BreakerState, Current, RedisTier, Replaces, SharedLog, Write, Written};
+use crate::cache::tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
+use crate::domain::{Entry, EntryNames, Key, NamespaceId, TierName};
+use crate::error::{Error, Kind, Result};
+use crate::storage::objects::NamespaceCount;
+
+/// Objects and answers in Redis. Shared by `Arc`.
+pub struct SharedTier {
+    pub(super) tier: Arc<RedisTier>,
+    pub(super) log: Arc<SharedLog>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(in crate::cache) trust: Arc<Trust>,
+    pub(super) inflight: InflightWrites,
+    /// How long a write waits for Redis.
+    pub(super) limit: Duration,
+}
+
+/// How a node stands to Redis and the other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedStatus {
+    /// This node.
+    pub node: u64,
+    /// Whether Redis answers, so that changes of other nodes are applied and those of this node are sent.
+    pub is_connected: bool,
+    /// Whether calls are made to Redis.
+    pub breaker: BreakerState,
+    /// Whether this node is known to have applied all changes of other nodes.
+    pub is_trusted: bool,
+    /// Milliseconds since that was known. 0 while it is.
+    pub unverified_ms: u64,
+    /// Changes of this node that wait.
+    pub outbox: usize,
+}
+
+/// A write that Redis has, or that waits in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cache) enum Published {
+    /// It is the event of this number.
+    Event(u64),
+    /// It waits until Redis can be reached.
+    Waiting,
+}
+
+impl Published {
+    pub(in crate::cache) fn propagation(self) -> Propagation {
+        match self {
+            Published::Event(_) => Propagation::Complete,
+            Published::Waiting => Propagation::Pending,
+        }
+    }
+}
+
+impl SharedTier {
+    pub(in crate::cache) fn new(
+        tier: Arc<RedisTier>,
+        log: Arc<SharedLog>,
+        outbox: Arc<Outbox>,
+        trust: Arc<Trust>,
+        limit: Duration,
+    ) -> SharedTier {
+        SharedTier { tier, log, outbox, trust, inflight: InflightWrites::default(), limit }
+    }
+
+    /// How this node stands to Redis and the other nodes now.
+    pub fn status(&self) -> SharedStatus {
+        let is_trusted = self.trust.is_held();
+        let lapsed = if is_trusted { Duration::ZERO } else { self.trust.lapsed() };
+        SharedStatus {
+            node: self.log.node().0,
+            is_connected: self.trust.is_connected(),
+            breaker: self.log.breaker_state(),
+            is_trusted,
+            unverified_ms: u64::try_from(lapsed.as_millis()).unwrap_or(u64::MAX),
+            outbox: self.outbox.len(),
+        }
+    }
+
+    /// A write of a key begins: until its end it decides whether an event of another node is later.
+    pub(in crate::cache) fn begin(&self, key: Key) -> InflightWrite<'_> {
+        self.inflight.begin(key)
+    }
+
+    /// Writes an entry with its event; `None` removes it. What cannot reach Redis waits in the outbox, if it may replace anything.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` if Redis holds another entry than the one that is to be replaced; `Unavailable` if that cannot be known;
+    /// `Overloaded`, and the errors of the small records.
+    pub(in crate::cache) async fn publish(
+        &self,
+        namespace: Option<&Namespace>,
+        key: Key,
+        entry: Option<&Arc<Entry>>,
+        replaces: Replaces,
+    ) -> Result<Published> {
+        let entry =
+            entry.zip(namespace).map(|(entry, namespace)| compression::compress(&namespace.policy, entry));
+        let value = entry.and_then(|entry| self.sealed(&key, Entry::clone(&entry)));
+        let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
+        let write = Write { key, value, replaces, after: None };
+        let written = match self.trust.is_connected() {
+            true => self.log.write(&write, random_id()?, self.limit).await.ok(),
+            false => None,
+        };
+        match written {
+            Some(Written::Done(number)) => {
+                self.outbox.supersede(&key);
+                Ok(Published::Event(number))
+            }
+            Some(Written::Conflict | Written::Behind) => Err(changed_meanwhile()),
+            None if replaces != Replaces::Any => Err(unreachable()),
+            None => {
+                self.outbox.push_key(key).await?;
+                // An event of another node that was read while this write was open may be a later one.
+                if self.inflight.has_foreign(&key) {
+                    self.outbox.contest(&key);
+                }
+                Ok(Published::Waiting)
+            }
+        }
+    }
+
+    /// The entry that Redis holds now, for a write that replaces only this one.
+    ///
+    /// # Errors
+    /// `Unavailable` if Redis cannot be asked, or changes of this node wait.
+    pub(in crate::cache) async fn current(
+        &self,
+        namespace: &Namespace,
+        key: &Key,
+    ) -> Result<Option<Current>> {
+        if !self.trust.is_connected() || self.outbox.holds(key) {
+            return Err(unreachable());
+        }
+        let current = self.tier.current(namespace, key).await?;
+        Ok(current
+            .map(|Current { entry, write_id }| Current { entry: self.of_generation(key, entry), write_id }))
+    }
+
+    /// The bytes of a stored entry, and the milliseconds that it has left.
+    pub(super) fn sealed(&self, key: &Key, mut stored: Entry) -> Option<(Vec<u8>, u64)> {
+        stored.meta.epoch ^= self.log.generation(self.log.shard_of(key));
+        self.tier.sealed(key, &stored)
+    }
+
+    /// An entry as it was before the generation of its shard was combined with its epoch: the judge hides one of another generation.
+    fn of_generation(&self, key: &Key, mut entry: Arc<Entry>) -> Arc<Entry> {
+        Arc::make_mut(&mut entry).meta.epoch ^= self.log.generation(self.log.shard_of(key));
+        entry
+    }
+}
+
+fn unreachable() -> Error {
+    Error::new(
+        Kind::Unavailable,
+        "Redis is not reachable: a write with a condition could replace another node's; try again later",
+    )
+}
+
+/// The same as what a condition that does not hold gives: the caller looks again.
+fn changed_meanwhile() -> Error {
+    Error::new(Kind::PreconditionFailed, "another node has changed the stored object meanwhile")
+}
+
+impl Tier for SharedTier {
+    fn name(&self) -> TierName {
+        TierName::Redis
+    }
+
+    fn get_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        keys: Vec<Key>,
+    ) -> BoxFuture<'a, Vec<Option<Arc<Entry>>>> {
+        Box::pin(async move {
+            let found = self.tier.get_many(namespace, keys.clone()).await;
+            // What Redis holds under a key that waits in the outbox is older than what this node has.
+            let is_current = |key: &Key| !self.outbox.holds(key);
+            let of_generation = |(entry, key): (Option<_>, &Key)| {
+                entry.filter(|_| is_current(key)).map(|entry| self.of_generation(key, entry))
+            };
+            found.into_iter().zip(&keys).map(of_generation).collect()
+        })
+    }
+
+    fn put_many<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        entries: Vec<(Key, Arc<Entry>)>,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            for (key, entry) in entries {
+                self.publish(Some(namespace), key, Some(&entry), Replaces::Any).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn put_named<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        key: Key,
+        entry: Arc<Entry>,
+        _: &'a EntryNames,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.put_many(namespace, vec![(key, entry)])
+    }
+
+    fn scan(&self, _: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn named(&self, _: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceCount> {
+        Vec::new()
+    }
+
+    fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            for key in keys {
+                self.publish(None, key, None, Replaces::Any).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
+        self.tier.namespace_of(key)
+    }
+
+    fn count(&self, _: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
+        // Other nodes count what they share.
+        Box::pin(async { Ok(Some(0)) })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn stats(&self) -> TierStats {
+        self.tier.stats()
+    }
+}
