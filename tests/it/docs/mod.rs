@@ -8,10 +8,13 @@ use likewise::config::{Config, Overrides};
 mod commands;
 mod generated;
 mod links;
+mod several_nodes;
 mod tables;
 
 /// The language of blocks that `commands` runs.
 const RUN: &str = "sh";
+/// The page whose commands start servers of their own; `several_nodes` follows it.
+const SEVERAL_NODES: &str = "docs/guides/several-nodes.md";
 /// The languages of blocks, and what becomes of them.
 const LANGUAGES: [(&str, &str); 12] = [
     (RUN, "run, and compared with the `text` behind it"),
