@@ -87,7 +87,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a call may be made. Each admission but `Refused` is given to [`Breaker::record`] or to [`Breaker::abandon`].
+    /// Whether a call may be made. Each permission but `Refused` is given to [`Breaker::record`] or to [`Breaker::abandon`].
     pub(super) fn admit(&mut self, now: Duration) -> Permission {
         if matches!(self.phase, Phase::Open { until } if until <= now) {
             self.phase = Phase::HalfOpen { is_probing: false };
@@ -104,9 +104,9 @@ impl Breaker {
     }
 
     /// Counts the outcome of a call.
-    pub(super) fn record(&mut self, admission: Permission, outcome: CallEnd, now: Duration) {
+    pub(super) fn record(&mut self, permission: Permission, outcome: CallEnd, now: Duration) {
         let is_failure = outcome != CallEnd::Answered;
-        match (&self.phase, admission) {
+        match (&self.phase, permission) {
             (Phase::HalfOpen { .. }, Permission::Probe) if is_failure => self.open(now),
             (Phase::HalfOpen { .. }, Permission::Probe) => self.close(),
             (Phase::Closed, Permission::Call) => {
@@ -121,8 +121,8 @@ impl Breaker {
     }
 
     /// Forgets a call whose caller has left before its outcome. The next one probes in its place.
-    pub(super) fn abandon(&mut self, admission: Permission) {
-        if let (Phase::HalfOpen { is_probing }, Permission::Probe) = (&mut self.phase, admission) {
+    pub(super) fn abandon(&mut self, permission: Permission) {
+        if let (Phase::HalfOpen { is_probing }, Permission::Probe) = (&mut self.phase, permission) {
             *is_probing = false;
         }
     }
@@ -190,11 +190,11 @@ mod tests {
     }
 
     fn call(breaker: &mut Breaker, outcome: CallEnd, now: Duration) -> Permission {
-        let admission = breaker.admit(now);
-        if admission != Permission::Refused {
-            breaker.record(admission, outcome, now);
+        let permission = breaker.admit(now);
+        if permission != Permission::Refused {
+            breaker.record(permission, outcome, now);
         }
-        admission
+        permission
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::error::Result;
 /// drops a call leaves nothing behind.
 #[derive(Clone)]
 pub struct RedisClient {
-    shared: Arc<ClientState>,
+    state: Arc<ClientState>,
     _connector: Arc<AbortOnDrop>,
 }
 
@@ -47,39 +47,39 @@ impl RedisClient {
     /// `Config`, naming the key that cannot be used. That no server answers is no error.
     pub fn start(options: &RedisOptions, metrics: Arc<RedisMetrics>) -> Result<Option<RedisClient>> {
         let Some(servers) = Servers::new(options)? else { return Ok(None) };
-        let shared = Arc::new(ClientState::new(servers, options, metrics));
-        let connector = Arc::new(AbortOnDrop(tokio::spawn(connector::run(Arc::clone(&shared)))));
-        Ok(Some(RedisClient { shared, _connector: connector }))
+        let state = Arc::new(ClientState::new(servers, options, metrics));
+        let connector = Arc::new(AbortOnDrop(tokio::spawn(connector::run(Arc::clone(&state)))));
+        Ok(Some(RedisClient { state, _connector: connector }))
     }
 
     /// The names of keys, and the number of shards.
     pub fn keys(&self) -> &KeySpace {
-        &self.shared.keys
+        &self.state.keys
     }
 
     /// How long a request waits for Redis: the limit of reads that a request makes.
     pub fn response_max(&self) -> Duration {
-        self.shared.response_max
+        self.state.response_max
     }
 
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
-        self.shared.link().is_some()
+        self.state.link().is_some()
     }
 
     /// How far the clock of Redis is ahead, as measured within the last second while there is a connection.
     pub fn clock_offset(&self) -> ClockOffset {
-        self.shared.clock_offset()
+        self.state.clock_offset()
     }
 
     /// The state of the breaker.
     pub fn breaker_state(&self) -> BreakerState {
-        self.shared.breaker_state()
+        self.state.breaker_state()
     }
 
     /// A connection for one caller, to the server that has a shard. It is opened by its first call.
     pub fn dedicated(&self, shard: u8) -> DedicatedConnection {
-        DedicatedConnection::new(Arc::clone(&self.shared), shard)
+        DedicatedConnection::new(Arc::clone(&self.state), shard)
     }
 
     /// The reply to a command whose keys have one hash slot.
@@ -116,7 +116,7 @@ impl RedisClient {
 
     /// The replies to commands of any hash slots, each for itself: a server that is silent costs the replies of the others nothing.
     /// All of them count as one call, which has failed if most of them have.
-    pub async fn batch(&self, commands: &[Cmd], limit: Duration) -> Vec<Result<Value, CallError>> {
+    pub async fn batch(&self, commands: Vec<Cmd>, limit: Duration) -> Vec<Result<Value, CallError>> {
         // What stays without a reply has timed out.
         let mut replies: Vec<Result<Value, CallError>> = vec![Err(CallError::TimedOut); commands.len()];
         let places = &mut replies;
@@ -149,8 +149,8 @@ impl RedisClient {
         F: Future<Output = Result<T, CallError>>,
     {
         let made = async {
-            let ticket = self.shared.admit()?;
-            let result = match self.shared.link() {
+            let ticket = self.state.admit()?;
+            let result = match self.state.link() {
                 Some(link) => work(Link::clone(&link)).await,
                 None => Err(CallError::NotConnected),
             };
@@ -158,7 +158,7 @@ impl RedisClient {
             result
         };
         let result = made.await;
-        self.shared.count(result.as_ref().err());
+        self.state.count(result.as_ref().err());
         result
     }
 }

@@ -25,21 +25,21 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps a connection open until it is aborted.
-pub(super) async fn run(shared: Arc<ClientState>) {
+pub(super) async fn run(state: Arc<ClientState>) {
     let mut attempts = 0;
     loop {
-        match shared.servers.connect().await {
+        match state.servers.connect().await {
             Ok((link, address)) => {
                 let since = Instant::now();
-                _ = is_alive(&shared, &link).await;
-                shared.connected(link.clone());
-                watch(&shared, &link, address).await;
+                _ = is_alive(&state, &link).await;
+                state.connected(link.clone());
+                watch(&state, &link, address).await;
                 if since.elapsed() >= SETTLED {
                     attempts = 0;
                 }
-                shared.disconnected();
+                state.disconnected();
             }
-            Err(error) => shared.warn_once(&error),
+            Err(error) => state.warn_once(&error),
         }
         attempts += 1;
         tokio::time::sleep(pacing::backoff(attempts, WAIT.0, WAIT.1)).await;
@@ -47,16 +47,16 @@ pub(super) async fn run(shared: Arc<ClientState>) {
 }
 
 /// Returns when the connection has to be replaced.
-async fn watch(shared: &ClientState, link: &Link, address: Option<ConnectionAddr>) {
+async fn watch(state: &ClientState, link: &Link, address: Option<ConnectionAddr>) {
     loop {
-        let is_doubted = tokio::time::timeout(CHECK_INTERVAL, shared.doubted()).await.is_ok();
+        let is_doubted = tokio::time::timeout(CHECK_INTERVAL, state.doubted()).await.is_ok();
         // A cluster's client does not say whether it knows the servers that took over; a new one does.
-        let is_cluster = shared.servers.mode() == RedisMode::Cluster;
-        if shared.is_broken() || (is_doubted && is_cluster) || !is_alive(shared, link).await {
+        let is_cluster = state.servers.mode() == RedisMode::Cluster;
+        if state.is_broken() || (is_doubted && is_cluster) || !is_alive(state, link).await {
             return;
         }
         if let Some(address) = &address
-            && shared.servers.primary().await.is_ok_and(|primary| primary != *address)
+            && state.servers.primary().await.is_ok_and(|primary| primary != *address)
         {
             return;
         }
@@ -64,12 +64,12 @@ async fn watch(shared: &ClientState, link: &Link, address: Option<ConnectionAddr
 }
 
 /// Whether the server answers. Its answer is its time.
-async fn is_alive(shared: &ClientState, link: &Link) -> bool {
+async fn is_alive(state: &ClientState, link: &Link) -> bool {
     let (time, sent) = (redis::cmd("TIME"), Instant::now());
     match tokio::time::timeout(CHECK_MAX, link.clone().command(&time)).await {
         Ok(Ok(reply)) => {
             let left_server = SystemTime::now() - sent.elapsed() / 2;
-            ClockOffset::of_reply(reply, left_server).inspect(|&offset| shared.set_clock_offset(offset));
+            ClockOffset::of_reply(reply, left_server).inspect(|&offset| state.set_clock_offset(offset));
             true
         }
         Ok(Err(error)) => !error.breaks_connection(),

@@ -18,7 +18,7 @@ const REDIRECTIONS_MAX: usize = 3;
 /// be taken for those of other commands. Neither the breaker nor the limit of calls applies, and no metric counts it: its caller asks at
 /// its own pace.
 pub struct DedicatedConnection {
-    shared: Arc<ClientState>,
+    state: Arc<ClientState>,
     shard: u8,
     open: Option<Open>,
     /// Which server of a cluster has the shard, as another has said.
@@ -34,8 +34,8 @@ struct Open {
 }
 
 impl DedicatedConnection {
-    pub(super) fn new(shared: Arc<ClientState>, shard: u8) -> DedicatedConnection {
-        DedicatedConnection { shared, shard, open: None, address: None, opened: usize::from(shard) }
+    pub(super) fn new(state: Arc<ClientState>, shard: u8) -> DedicatedConnection {
+        DedicatedConnection { state, shard, open: None, address: None, opened: usize::from(shard) }
     }
 
     /// The shard.
@@ -69,7 +69,7 @@ impl DedicatedConnection {
 
     fn redirected(&self, error: &RedisError) -> Option<ConnectionAddr> {
         let (named, _) = error.redirect_node()?;
-        self.shared.servers.redirected(named, self.address.as_ref(), self.opened.wrapping_sub(1))
+        self.state.servers.redirected(named, self.address.as_ref(), self.opened.wrapping_sub(1))
     }
 
     async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, CallError> {
@@ -81,7 +81,7 @@ impl DedicatedConnection {
     }
 
     async fn take_open(&mut self) -> Result<Open, CallError> {
-        let generation = self.shared.generation();
+        let generation = self.state.generation();
         match self.open.take() {
             Some(open) if open.generation == generation => Ok(open),
             Some(_) | None => Ok(Open { connection: self.connect().await?, generation }),
@@ -90,12 +90,12 @@ impl DedicatedConnection {
 
     /// Of a cluster the next seed is asked if one is away.
     async fn connect(&mut self) -> RedisResult<MultiplexedConnection> {
-        let mut left = if self.address.is_none() { self.shared.servers.seeds() } else { 1 };
+        let mut left = if self.address.is_none() { self.state.servers.seeds() } else { 1 };
         loop {
             let seed = self.opened;
             self.opened = self.opened.wrapping_add(1);
             left -= 1;
-            match self.shared.servers.connect_dedicated(self.address.as_ref(), seed).await {
+            match self.state.servers.connect_dedicated(self.address.as_ref(), seed).await {
                 Err(_) if left > 0 => {}
                 opened => return opened,
             }

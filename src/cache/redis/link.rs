@@ -34,10 +34,10 @@ impl Link {
     }
 
     /// Sends commands to whichever servers they belong to, and puts each reply into its place as soon as it is there.
-    pub(super) async fn each(self, commands: &[Cmd], places: &mut [Result<Value, CallError>]) {
+    pub(super) async fn each(self, commands: Vec<Cmd>, places: &mut [Result<Value, CallError>]) {
         if let Link::Single(_) = &self {
             let mut pipeline = Pipeline::with_capacity(commands.len());
-            commands.iter().for_each(|command| _ = pipeline.add_command(command.clone()));
+            commands.into_iter().for_each(|command| _ = pipeline.add_command(command));
             match self.pipeline(&pipeline).await {
                 Ok(replies) => {
                     replies.into_iter().zip(places).for_each(|(reply, place)| *place = checked(reply));
@@ -46,11 +46,11 @@ impl Link {
             }
             return;
         }
-        let reply = |(at, command)| {
+        let reply = |(at, command): (usize, Cmd)| {
             let link = self.clone();
-            async move { (at, link.command(command).await) }
+            async move { (at, link.command(&command).await) }
         };
-        let mut replies: FuturesUnordered<_> = commands.iter().enumerate().map(reply).collect();
+        let mut replies: FuturesUnordered<_> = commands.into_iter().enumerate().map(reply).collect();
         while let Some((at, reply)) = replies.next().await {
             places[at] = reply;
         }

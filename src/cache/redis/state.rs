@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
 use redis::RedisError;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -82,12 +83,15 @@ impl ClientState {
 
     /// The right to make a call, counted against their limit.
     pub(super) fn admit(&self) -> Result<Ticket<'_>, CallError> {
-        let permit = self.calls.try_acquire().map_err(|_| CallError::TooMany)?;
+        let place = self.calls.try_acquire().map_err(|_| CallError::TooMany)?;
         match self.with_breaker(None, |breaker, now| breaker.admit(now)) {
             Permission::Refused => Err(CallError::BreakerOpen),
-            admission @ (Permission::Call | Permission::Probe) => {
-                Ok(Ticket { shared: self, admission: Some(admission), _permit: permit })
-            }
+            permission @ (Permission::Call | Permission::Probe) => Ok(Ticket {
+                state: self,
+                permission: Some(permission),
+                generation: self.generation(),
+                _place: place,
+            }),
         }
     }
 
@@ -100,7 +104,12 @@ impl ClientState {
     }
 
     /// Makes the connector check the connection, or replace it where the error shows that it cannot serve.
-    fn doubt(&self, error: &CallError) {
+    fn doubt(&self, generation: u64, error: &CallError) {
+        let is_of_this = generation == self.generation() && !matches!(error, CallError::NotConnected);
+        if !is_of_this {
+            // Of a connection that was replaced meanwhile, or of none.
+            return;
+        }
         if error.breaks_connection() {
             self.is_broken.store(true, Ordering::Release);
         }
@@ -119,6 +128,8 @@ impl ClientState {
     /// Takes a connection for the calls that follow; a server has answered on it.
     pub(super) fn connected(&self, link: Link) {
         self.is_broken.store(false, Ordering::Release);
+        // What was said of the one before.
+        _ = self.doubt.notified().now_or_never();
         self.link.store(Some(Arc::new(link)));
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.metrics.connections.inc();
@@ -178,29 +189,31 @@ fn log_transition(before: BreakerState, after: BreakerState, cause: Option<&Call
 
 /// The right to make a call. Dropped without an outcome, it counts for nothing.
 pub(super) struct Ticket<'a> {
-    shared: &'a ClientState,
-    admission: Option<Permission>,
-    _permit: SemaphorePermit<'a>,
+    state: &'a ClientState,
+    permission: Option<Permission>,
+    /// That of the connection when the call began.
+    generation: u64,
+    _place: SemaphorePermit<'a>,
 }
 
 impl Ticket<'_> {
     /// Counts the outcome of the call.
     pub(super) fn record(mut self, error: Option<&CallError>) {
-        let Some(admission) = self.admission.take() else { return };
+        let Some(permission) = self.permission.take() else { return };
         let outcome = error.map_or(CallEnd::Answered, CallError::outcome);
-        self.shared.with_breaker(error, |breaker, now| breaker.record(admission, outcome, now));
+        self.state.with_breaker(error, |breaker, now| breaker.record(permission, outcome, now));
         if let Some(error) = error
             && outcome != CallEnd::Answered
         {
-            self.shared.doubt(error);
+            self.state.doubt(self.generation, error);
         }
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if let Some(admission) = self.admission {
-            self.shared.with_breaker(None, |breaker, _| breaker.abandon(admission));
+        if let Some(permission) = self.permission {
+            self.state.with_breaker(None, |breaker, _| breaker.abandon(permission));
         }
     }
 }

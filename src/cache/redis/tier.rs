@@ -123,7 +123,7 @@ impl RedisTier {
             command
         };
         let commands: Vec<Cmd> = groups.iter().map(mget).collect();
-        let replies = self.client.batch(&commands, self.limit(keys.len())).await;
+        let replies = self.client.batch(commands, self.limit(keys.len())).await;
         let mut values = vec![None; keys.len()];
         for (group, reply) in groups.iter().zip(replies) {
             match reply {
@@ -192,11 +192,12 @@ impl RedisTier {
         Some(command)
     }
 
-    async fn write(&self, commands: &[Cmd]) {
+    async fn write(&self, commands: Vec<Cmd>) {
         if commands.is_empty() {
             return;
         }
-        for reply in self.client.batch(commands, self.limit(commands.len())).await {
+        let limit = self.limit(commands.len());
+        for reply in self.client.batch(commands, limit).await {
             match reply {
                 Ok(_) => self.has_warned.store(false, Ordering::Release),
                 Err(error) => self.count_fault(&error),
@@ -286,7 +287,7 @@ impl Tier for RedisTier {
             let now = self.clock.now();
             let set = |(key, entry): &(Key, Arc<Entry>)| self.set(namespace, key, entry, now);
             let commands: Vec<Cmd> = entries.iter().filter_map(set).collect();
-            self.write(&commands).await;
+            self.write(commands).await;
             Ok(())
         })
     }
@@ -317,7 +318,7 @@ impl Tier for RedisTier {
         Box::pin(async move {
             let unlink = |key: &Key| redis::cmd("UNLINK").arg(self.name_of(key)).clone();
             let commands: Vec<Cmd> = keys.iter().map(unlink).collect();
-            self.write(&commands).await;
+            self.write(commands).await;
             Ok(())
         })
     }
