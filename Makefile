@@ -44,10 +44,10 @@ book: ## Build docs/ as a book, and check its links
 	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
 	python3 scripts/book.py "$$cache/book-venv/bin/mdbook" "$$(scripts/target_dir.sh)/book"
 
-bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, objects, search)
+bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, objects, redis, search)
 	@scripts/setup.sh run
-	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|objects|search"; exit 1; }
-	@[[ ! "$(NAME)" =~ ^(flat|graph|search)$$ ]] || scripts/setup.sh peers || echo "going on without the Python packages" >&2
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|objects|redis|search"; exit 1; }
+	@[[ ! "$(NAME)" =~ ^(flat|graph|redis|search)$$ ]] || scripts/setup.sh peers || echo "going on without the Python packages" >&2
 	@[ "$(NAME)" != answers ] || scripts/setup.sh litellm || echo "going on without LiteLLM" >&2
 	@cargo build --profile dist --locked --bin likewise
 	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
