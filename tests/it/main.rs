@@ -16,6 +16,7 @@ mod collections_limits;
 mod collections_model;
 mod commands;
 mod connections;
+mod consistency;
 mod contract;
 mod data_directories;
 mod docs;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
-use self::requests::{Random, Request, request};
+pub(crate) use self::requests::Random;
+use self::requests::{Request, request};
 use self::wire::{Answer, Client};
 use crate::endpoint::{Endpoint, remote};
 use crate::program::Server;

@@ -6,5 +6,5 @@ mod faults;
 mod forgeries;
 mod node;
 mod round_trips;
-mod servers;
-mod topologies;
+pub(crate) mod servers;
+pub(crate) mod topologies;

@@ -63,7 +63,8 @@ impl RedisServer {
                 let plain = if arguments.iter().any(|argument| argument == "--tls-port") { 0 } else { port };
                 let port =
                     ["--port".into(), plain.to_string(), "--dir".into(), dir.path().display().to_string()];
-                arguments.extend(common.map(String::from).into_iter().chain(port));
+                // The last of two equal options holds.
+                arguments = common.map(String::from).into_iter().chain(port).chain(arguments).collect();
             }
             let url = format!("redis://127.0.0.1:{port}/");
             let mut server = RedisServer { program, child: None, port, dir, arguments, url, root_cert: None };
