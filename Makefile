@@ -13,8 +13,9 @@ MODEL ?=
 # More arguments for the server: make run ARGS="--listen 127.0.0.1:9000".
 ARGS ?=
 SECONDS_EACH ?= 60
+CONSISTENCY_COLUMNS := scenario | reads | hits | stale and unflagged | for how many ms: p50 / p95 / p99 / max | stale after the suspicion time | flagged | failed | went back | own writes missed | lost sets | diverged
 
-.PHONY: help run test check book dist image bench soak crash kill fuzz openapi
+.PHONY: help run test check book dist image bench soak crash kill consistency fuzz openapi
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,7 +71,14 @@ crash: ## Reopen a million images of what a loss of power leaves
 kill: ## Kill the server a thousand times under writers; 50,000 acknowledged vectors at least
 	@scripts/setup.sh test
 	@LIKEWISE_KILL_ROUNDS=1000 LIKEWISE_KILL_ACKNOWLEDGED=50000 \
-	cargo test --locked --test it -- --nocapture kill::
+	cargo test --locked --test it -- --nocapture kill:: kill_nodes::
+
+consistency: ## Judge what three nodes serve while Redis and the network fail, a minute for each of ten scenarios
+	@scripts/setup.sh test
+	@cargo test --locked --test it --no-run --quiet
+	@echo '| $(CONSISTENCY_COLUMNS) |'; echo '|---|---|---|---|---|---|---|---|---|---|---|---|'
+	@LIKEWISE_CONSISTENCY=long cargo test --locked --test it --quiet -- --nocapture --test-threads=1 consistency:: \
+	| grep '^|'
 
 fuzz: ## Fuzz every decoder and stream assembly, SECONDS_EACH=60; 200,000 requests to every route; 100,000 strings to FAISS
 	@scripts/setup.sh test

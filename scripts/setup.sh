@@ -84,7 +84,7 @@ case "${1:-}" in
     book) packages python3 python3-venv python3-pip && python_venv book-venv docs/requirements.txt ;;
     dist) packages "${BUILD_PACKAGES[@]}" libgfortran-12-dev python3 python3-pip && rust ;;
     image) packages buildah debootstrap uidmap python3 ;;
-    test) packages "${BUILD_PACKAGES[@]}" "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
+    test) packages "${BUILD_PACKAGES[@]}" "${REDIS_PACKAGES[@]}" libfaketime python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     litellm) packages python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
     *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|peers|litellm" ;;
