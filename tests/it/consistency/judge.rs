@@ -124,7 +124,7 @@ impl Verdicts {
                 continue;
             }
             let done = order.written.get(&from).map_or(Micros::MAX, Write::done);
-            let since = order.known_to_all.first_after(done);
+            let since = order.replaced.first_after(done);
             if since.is_some_and(|since| since < write.start) {
                 self.violation(|v| &mut v.lost_sets, "the value had been replaced", &[write]);
             }
@@ -176,6 +176,8 @@ struct Order {
     writes: Vec<Write>,
     written: BTreeMap<Version, Write>,
     known_to_all: Ends,
+    /// The same without invalidations: what is stored under a token of before is hidden by it, too.
+    replaced: Ends,
     /// What each node has acknowledged itself, also what it has not passed on.
     known_to: BTreeMap<Node, Ends>,
 }
@@ -189,6 +191,9 @@ impl Order {
             writes: writes.to_vec(),
             written: writes.iter().filter_map(written).collect(),
             known_to_all: Ends::of(writes, |write| write.outcome == Outcome::Propagated),
+            replaced: Ends::of(writes, |write| {
+                write.outcome == Outcome::Propagated && write.change != Change::Invalidate
+            }),
             known_to: nodes.into_iter().map(|node| (node, of_node(node))).collect(),
         }
     }

@@ -137,6 +137,8 @@ fn lost_compare_and_sets_are_found() {
     assert_eq!(violations(&judge(&concurrent, &[])), [0; 6]);
     let refused = [first, set(1, (20, 30), 1, 2), Write { outcome: Outcome::Refused, ..twice[2] }];
     assert_eq!(violations(&judge(&refused, &[])), [0; 6]);
+    let invalidated = [first, write(1, (20, 30), Change::Invalidate), set(2, (40, 50), 1, 3)];
+    assert_eq!(violations(&judge(&invalidated, &[])), [0; 6], "its value is hidden, too");
     let chain = [first, set(1, (20, 30), 1, 2), set(2, (40, 50), 2, 3)];
     assert_eq!(violations(&judge(&chain, &[])), [0; 6]);
 }
