@@ -272,9 +272,12 @@ impl Cache {
         }
         let key = put.key;
         self.keep_in(namespace, put);
-        if let Published::Event(number) = published
-            && !write.end(number)
-        {
+        let is_last = match published {
+            Published::Event(number) => write.end(number),
+            // Another node's write was read meanwhile: neither is known to be the later one.
+            Published::Waiting => !shared.tier.is_contested(&key),
+        };
+        if !is_last {
             self.drop_own(namespace, &key).await?;
         }
         Ok(published.propagation())

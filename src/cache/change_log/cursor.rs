@@ -76,6 +76,13 @@ impl Cursor {
 }
 
 impl ShardState {
+    /// Whether the shard has all events up to `known`, as far as its last event shows it.
+    pub(in crate::cache) fn continues(self, known: ShardState) -> bool {
+        let (at, known_at) = (self.cursor, known.cursor);
+        let is_ahead = at.number > known_at.number;
+        self.generation == known.generation && (is_ahead || at == known_at)
+    }
+
     const BYTES: usize = 24;
 
     pub(in crate::cache) fn encode(self) -> Vec<u8> {
@@ -124,6 +131,16 @@ mod tests {
         assert_eq!(at.advance(&full), Ok(false));
         let state = ShardState { cursor: at, generation: 7 };
         assert_eq!((at, ShardState::decode(&state.encode())), (cursor(6, 60), Some(state)));
+    }
+
+    #[test]
+    fn a_state_continues_from_a_known_one_of_its_generation() {
+        let state = |number, nonce, generation| ShardState { cursor: cursor(number, nonce), generation };
+        let known = state(3, 30, 1);
+        assert!(state(3, 30, 1).continues(known) && state(4, 40, 1).continues(known));
+        for other in [state(2, 20, 1), state(3, 31, 1), state(4, 40, 2)] {
+            assert!(!other.continues(known), "{other:?}");
+        }
     }
 
     #[test]

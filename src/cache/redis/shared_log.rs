@@ -2,8 +2,8 @@
 //!
 //! Every change is one script, so that a value and its event are there together or not at all.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use redis::{Pipeline, Value};
@@ -13,12 +13,15 @@ use super::call_error::CallError;
 use super::client::RedisClient;
 use super::dedicated::DedicatedConnection;
 use super::script::LuaScript;
+use super::tier::RedisTier;
 use crate::cache::change_log::{Cursor, Event, KIND_KEY, NewToken, NodeId, Reading, ShardState};
 use crate::cache::invalidation_tokens::{
     LoadedTokens, Mode, OTHER_TENANTS, OUTDATED_MAX, Subject, TokenChange, TokenHistory,
 };
-use crate::domain::{InvalidationId, Key};
+use crate::cache::policy::Namespace;
+use crate::domain::{Entry, InvalidationId, Key};
 use crate::error::{Error, Kind, Result};
+use crate::sync::lock;
 
 static OPEN: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/open.lua")));
 static WRITE: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/write.lua")));
@@ -80,14 +83,14 @@ pub(in crate::cache) struct SharedLog {
     client: RedisClient,
     node: NodeId,
     events_max: u64,
-    /// The generation of the values of each shard, as this node knows it.
-    generations: Box<[AtomicU64]>,
+    /// The state of each shard as of the last event that this node has applied.
+    states: Box<[Mutex<ShardState>]>,
 }
 
 impl SharedLog {
     pub(in crate::cache) fn new(client: RedisClient, node: NodeId, events_max: u64) -> SharedLog {
-        let generations = (0..client.keys().shards()).map(|_| AtomicU64::new(0)).collect();
-        SharedLog { client, node, events_max, generations }
+        let states = (0..client.keys().shards()).map(|_| Mutex::default()).collect();
+        SharedLog { client, node, events_max, states }
     }
 
     /// This node.
@@ -113,14 +116,44 @@ impl SharedLog {
         self.client.keys().shard_of(key)
     }
 
-    /// The generation of the values of a shard, as this node knows it.
-    pub(in crate::cache) fn generation(&self, shard: u8) -> u64 {
-        self.generations[usize::from(shard)].load(Ordering::Acquire)
+    /// The state of a shard as of the last event that this node has applied.
+    pub(in crate::cache) fn known(&self, shard: u8) -> ShardState {
+        *lock(&self.states[usize::from(shard)])
     }
 
-    /// This node knows the generation of a shard, and has hidden its copies of values from before.
-    pub(in crate::cache) fn set_generation(&self, shard: u8, generation: u64) {
-        self.generations[usize::from(shard)].store(generation, Ordering::Release);
+    /// The generation of the values of a shard, as this node knows it.
+    pub(in crate::cache) fn generation(&self, shard: u8) -> u64 {
+        self.known(shard).generation
+    }
+
+    /// This node has applied all events up to this state, and hidden its copies of values of other generations.
+    pub(in crate::cache) fn set_state(&self, shard: u8, state: ShardState) {
+        *lock(&self.states[usize::from(shard)]) = state;
+    }
+
+    /// The entries of keys that other nodes change too. Those of a shard that lacks events which this node has applied are left out: they
+    /// may be from before.
+    pub(in crate::cache) async fn get_many(
+        &self,
+        tier: &RedisTier,
+        namespace: &Namespace,
+        keys: Vec<Key>,
+    ) -> Vec<Option<Arc<Entry>>> {
+        let shards: BTreeSet<u8> = keys.iter().map(|key| self.shard_of(key)).collect();
+        let known: Vec<ShardState> = shards.iter().map(|&shard| self.known(shard)).collect();
+        let state = |&shard: &u8| {
+            let mut get = redis::cmd("HMGET");
+            get.arg(self.client.keys().state(shard)).arg(&STATE_FIELDS);
+            get
+        };
+        let of_keys: Vec<u8> = keys.iter().map(|key| self.shard_of(key)).collect();
+        let (entries, states) = tier.get_checked(namespace, keys, shards.iter().map(state).collect()).await;
+        let continues = |(reply, known): (Result<Value, CallError>, ShardState)| {
+            reply.ok().as_ref().and_then(state_of).is_some_and(|state| state.continues(known))
+        };
+        let current: Vec<bool> = states.into_iter().zip(known).map(continues).collect();
+        let is_current = |shard: u8| shards.iter().position(|&of| of == shard).is_some_and(|at| current[at]);
+        entries.into_iter().zip(of_keys).map(|(entry, shard)| entry.filter(|_| is_current(shard))).collect()
     }
 
     /// Gives the values of a shard a new generation, if the shard is as in `state`. What was written before is then not served by
@@ -297,7 +330,8 @@ impl SharedLog {
         let shard = keys.shard_of(key);
         let names = [keys.state(shard), keys.events(shard), keys.object(key)];
         let (value, lives_ms) = write.value.unwrap_or_default();
-        let arguments: [Vec<u8>; 8] = [
+        let known = self.known(shard);
+        let arguments: [Vec<u8>; 11] = [
             nonce.to_le_bytes().into(),
             self.node.0.to_le_bytes().into(),
             event_of(KIND_KEY, key),
@@ -306,10 +340,14 @@ impl SharedLog {
             lives_ms.to_string().into(),
             write.replaces.argument(),
             write.after.map(|number| number.to_string().into()).unwrap_or_default(),
+            known.cursor.number.to_string().into(),
+            known.cursor.nonce.to_le_bytes().into(),
+            known.generation.to_le_bytes().into(),
         ];
         let reply = self.run(&WRITE, &names, &arguments, limit).await?;
         Ok(match number(&reply) {
             Some(-2) => Written::Behind,
+            Some(-3) => return Err(CallError::NotConnected),
             Some(number @ 1..) => Written::Done(number.unsigned_abs()),
             Some(_) | None => Written::Conflict,
         })

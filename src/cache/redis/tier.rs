@@ -114,16 +114,21 @@ impl RedisTier {
         slots.iter().flat_map(|slot| slot.chunks(KEYS_PER_COMMAND)).map(<[usize]>::to_vec).collect()
     }
 
-    /// The bytes that Redis has of each key.
-    async fn read(&self, keys: &[Key]) -> Vec<Option<Vec<u8>>> {
+    /// The bytes that Redis has of each key, and then the replies to `checks`.
+    async fn read(
+        &self,
+        keys: &[Key],
+        checks: Vec<Cmd>,
+    ) -> (Vec<Option<Vec<u8>>>, Vec<Result<Value, CallError>>) {
         let groups = self.groups(keys);
         let mget = |group: &Vec<usize>| {
             let mut command = redis::cmd("MGET");
             group.iter().for_each(|&at| _ = command.arg(self.name_of(&keys[at])));
             command
         };
-        let commands: Vec<Cmd> = groups.iter().map(mget).collect();
-        let replies = self.client.batch(commands, self.limit(keys.len())).await;
+        let commands: Vec<Cmd> = groups.iter().map(mget).chain(checks).collect();
+        let mut replies = self.client.batch(commands, self.limit(keys.len())).await;
+        let checked = replies.split_off(groups.len());
         let mut values = vec![None; keys.len()];
         for (group, reply) in groups.iter().zip(replies) {
             match reply {
@@ -138,7 +143,27 @@ impl RedisTier {
                 Err(error) => self.count_fault(&error),
             }
         }
-        values
+        (values, checked)
+    }
+
+    /// The entries of keys, and the replies to `checks`, which a server is asked after them.
+    pub(super) async fn get_checked(
+        &self,
+        namespace: &Namespace,
+        keys: Vec<Key>,
+        checks: Vec<Cmd>,
+    ) -> (Vec<Option<Arc<Entry>>>, Vec<Result<Value, CallError>>) {
+        let count = keys.len();
+        let (values, checked) = self.read(&keys, checks).await;
+        let decoder = self.decoder(namespace, keys, values);
+        let decoded = if decoder.bytes() <= INLINE_BYTES_MAX {
+            decoder.decode()
+        } else {
+            self.readers.run(move || decoder.decode()).await.unwrap_or_default()
+        };
+        let mut entries: Vec<_> = decoded.into_iter().map(|decoded| self.count_read(decoded)).collect();
+        entries.resize(count, None);
+        (entries, checked)
     }
 
     fn limit(&self, keys: usize) -> Duration {
@@ -263,19 +288,7 @@ impl Tier for RedisTier {
         namespace: &'a Namespace,
         keys: Vec<Key>,
     ) -> BoxFuture<'a, Vec<Option<Arc<Entry>>>> {
-        Box::pin(async move {
-            let count = keys.len();
-            let values = self.read(&keys).await;
-            let decoder = self.decoder(namespace, keys, values);
-            let decoded = if decoder.bytes() <= INLINE_BYTES_MAX {
-                decoder.decode()
-            } else {
-                self.readers.run(move || decoder.decode()).await.unwrap_or_default()
-            };
-            let mut entries: Vec<_> = decoded.into_iter().map(|decoded| self.count_read(decoded)).collect();
-            entries.resize(count, None);
-            entries
-        })
+        Box::pin(async move { self.get_checked(namespace, keys, Vec::new()).await.0 })
     }
 
     fn put_many<'a>(

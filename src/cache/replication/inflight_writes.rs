@@ -17,8 +17,17 @@ struct KeyWrites {
     open: usize,
     /// The number of the last event of this node.
     own: u64,
+    /// The number of the last event of this node that its follower has read.
+    own_read: u64,
     /// The number of the last event of another node.
     foreign: u64,
+}
+
+impl KeyWrites {
+    /// Whether nothing of this node is under way, so that each further event is the latest.
+    fn is_settled(&self) -> bool {
+        self.open == 0 && self.own <= self.own_read
+    }
 }
 
 /// The keys that this node writes now, or whose events its follower has not read. Shared by `Arc`.
@@ -53,14 +62,21 @@ impl InflightWrites {
         lock(&self.0).get(key).is_some_and(|known| known.foreign > 0)
     }
 
-    /// The follower has read an event of this node.
-    pub(in crate::cache) fn note_own(&self, key: &Key, number: u64) {
-        if let Entry::Occupied(known) = lock(&self.0).entry(*key)
-            && known.get().open == 0
-            && known.get().own <= number
-        {
+    /// Whether a write of the key is open.
+    pub(in crate::cache) fn is_open(&self, key: &Key) -> bool {
+        lock(&self.0).get(key).is_some_and(|known| known.open > 0)
+    }
+
+    /// The follower has read an event of this node. Returns whether the local copy of the key is to be dropped: its write was given up
+    /// without a reply, and what it has written is in Redis alone.
+    pub(in crate::cache) fn note_own(&self, key: &Key, number: u64) -> bool {
+        let mut writes = lock(&self.0);
+        let Entry::Occupied(mut known) = writes.entry(*key) else { return true };
+        known.get_mut().own_read = number;
+        if known.get().is_settled() {
             known.remove();
         }
+        false
     }
 
     /// Forgets what is not being written: the log has lost events.
@@ -90,7 +106,7 @@ impl Drop for InflightWrite<'_> {
     fn drop(&mut self) {
         if let Entry::Occupied(mut known) = lock(&self.writes.0).entry(self.key) {
             known.get_mut().open -= 1;
-            if known.get().open == 0 && known.get().own == 0 {
+            if known.get().is_settled() {
                 known.remove();
             }
         }
@@ -111,13 +127,29 @@ mod tests {
         assert!(!writes.note_foreign(&KEY, 4), "the open write decides");
         assert!(write.end(5), "the other one came before");
         assert!(!writes.note_foreign(&KEY, 4), "read late, and still older");
-        writes.note_own(&KEY, 5);
+        assert!(!writes.note_own(&KEY, 5));
         assert!(writes.note_foreign(&KEY, 6));
         let write = writes.begin(KEY);
         assert!(!writes.note_foreign(&KEY, 8));
         assert!(!write.end(7), "the other one came after");
-        writes.note_own(&KEY, 7);
+        assert!(!writes.note_own(&KEY, 7));
         assert!(lock(&writes.0).is_empty());
+    }
+
+    #[test]
+    fn a_write_whose_event_is_read_before_its_reply_leaves_nothing_behind() {
+        let writes = InflightWrites::default();
+        let write = writes.begin(KEY);
+        assert!(!writes.note_own(&KEY, 3) && writes.is_open(&KEY));
+        assert!(write.end(3));
+        assert!(lock(&writes.0).is_empty());
+    }
+
+    #[test]
+    fn the_event_of_a_write_that_was_given_up_outdates_the_copy() {
+        let writes = InflightWrites::default();
+        drop(writes.begin(KEY));
+        assert!(writes.note_own(&KEY, 3));
     }
 
     #[test]

@@ -45,8 +45,8 @@ pub(in crate::cache) struct Next {
     pub(in crate::cache) change: Outgoing,
     /// Whether it may be in the log already, without this node knowing.
     pub(in crate::cache) was_sent: bool,
-    /// What is known of the key.
-    pub(in crate::cache) key_state: KeyState,
+    /// Changes of its key so far.
+    pub(in crate::cache) key_changes: u64,
 }
 
 /// What is known of a key whose change waits.
@@ -70,12 +70,20 @@ struct Waiting {
     sent: Option<oneshot::Sender<()>>,
 }
 
+/// A key among them.
+#[derive(Debug, Clone, Copy, Default)]
+struct WaitingKey {
+    state: KeyState,
+    /// Changes of the key so far; the first change must not be taken for sent if there was one since it was read.
+    changes: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     next_place: u64,
     waiting: VecDeque<Waiting>,
     /// The keys among them.
-    keys: HashMap<Key, KeyState, ByPrefix>,
+    keys: HashMap<Key, WaitingKey, ByPrefix>,
 }
 
 /// The changes that wait. Shared by `Arc`.
@@ -148,39 +156,45 @@ impl Outbox {
     /// Whether a change of the key waits already, which is then made whatever came in between.
     fn wait_again(&self, key: &Key) -> bool {
         let mut state = lock(&self.state);
-        let waiting = state.keys.get_mut(key);
-        waiting
-            .map(|known| {
-                if *known == KeyState::Superseded {
-                    *known = KeyState::Uncontested
-                }
-            })
-            .is_some()
+        let Some(waiting) = state.keys.get_mut(key) else { return false };
+        waiting.changes += 1;
+        if waiting.state == KeyState::Superseded {
+            waiting.state = KeyState::Uncontested;
+        }
+        true
     }
 
     /// What is known of a key whose change waits.
     pub(in crate::cache) fn key_state(&self, key: &Key) -> Option<KeyState> {
-        lock(&self.state).keys.get(key).copied()
+        lock(&self.state).keys.get(key).map(|waiting| waiting.state)
     }
 
     /// Whether a change of the key waits: what Redis holds under it is not the value of this node.
     pub(in crate::cache) fn holds(&self, key: &Key) -> bool {
-        lock(&self.state).keys.get(key).is_some_and(|state| *state != KeyState::Superseded)
+        self.key_state(key).is_some_and(|state| state != KeyState::Superseded)
     }
 
     /// Another node has changed the key.
     pub(in crate::cache) fn contest(&self, key: &Key) {
-        lock(&self.state).keys.get_mut(key).into_iter().for_each(|state| *state = KeyState::Contested);
+        lock(&self.state)
+            .keys
+            .get_mut(key)
+            .into_iter()
+            .for_each(|waiting| waiting.state = KeyState::Contested);
     }
 
     /// Other nodes may have changed every key.
     pub(in crate::cache) fn contest_all(&self) {
-        lock(&self.state).keys.values_mut().for_each(|state| *state = KeyState::Contested);
+        lock(&self.state).keys.values_mut().for_each(|waiting| waiting.state = KeyState::Contested);
     }
 
     /// A later change of the key is in the log: the one that waits is not to be made.
     pub(in crate::cache) fn supersede(&self, key: &Key) {
-        lock(&self.state).keys.get_mut(key).into_iter().for_each(|state| *state = KeyState::Superseded);
+        lock(&self.state)
+            .keys
+            .get_mut(key)
+            .into_iter()
+            .for_each(|waiting| waiting.state = KeyState::Superseded);
     }
 
     /// The invalidations that wait: their subjects and names.
@@ -215,15 +229,15 @@ impl Outbox {
     fn first(&self) -> Option<Next> {
         let state = lock(&self.state);
         let waiting = state.waiting.front()?;
-        let key_state = match &waiting.change {
-            Outgoing::Key(key) => state.keys.get(key).copied().unwrap_or_default(),
-            Outgoing::Tokens { .. } => KeyState::Uncontested,
+        let key_changes = match &waiting.change {
+            Outgoing::Key(key) => state.keys.get(key).map_or(0, |waiting| waiting.changes),
+            Outgoing::Tokens { .. } => 0,
         };
         Some(Next {
             place: waiting.place,
             change: waiting.change.clone(),
             was_sent: waiting.was_sent,
-            key_state,
+            key_changes,
         })
     }
 
@@ -241,10 +255,18 @@ impl Outbox {
         Some(record)
     }
 
-    /// The first change is in the log. Its record goes with the next ones that are written.
-    pub(in crate::cache) fn pop(&self, place: u64) {
+    /// The first change is in the log. Its record goes with the next ones that are written. If its key was changed since it was read, it
+    /// stays.
+    pub(in crate::cache) fn pop(&self, sent: &Next) {
         let mut state = lock(&self.state);
-        if state.waiting.front().is_none_or(|first| first.place != place) {
+        let is_changed = match &sent.change {
+            Outgoing::Key(key) => {
+                state.keys.get(key).is_some_and(|waiting| waiting.changes != sent.key_changes)
+            }
+            Outgoing::Tokens { .. } => false,
+        };
+        let place = sent.place;
+        if is_changed || state.waiting.front().is_none_or(|first| first.place != place) {
             return;
         }
         let Some(first) = state.waiting.pop_front() else { return };
@@ -371,21 +393,25 @@ mod tests {
         first.push_key(KEY).await.unwrap();
         assert_eq!((first.len(), first.holds(&KEY)), (2, true), "a key waits once");
         let next = first.next().await;
-        assert_eq!((next.change, next.was_sent), (tokens(1), false));
-        first.pop(next.place);
+        assert_eq!((&next.change, next.was_sent), (&tokens(1), false));
+        first.pop(&next);
         arrival.await.unwrap();
         first.contest(&KEY);
-        assert_eq!(first.next().await.key_state, KeyState::Contested);
+        assert_eq!(first.key_state(&KEY), Some(KeyState::Contested));
         first.supersede(&KEY);
-        assert_eq!(first.next().await.key_state, KeyState::Superseded);
+        assert_eq!(first.key_state(&KEY), Some(KeyState::Superseded));
+        let next = first.next().await;
+        first.push_key(KEY).await.unwrap();
+        first.pop(&next);
+        assert_eq!((first.len(), first.holds(&KEY)), (1, true), "changed since it was read");
         first.records.shutdown();
         drop(first);
         let second = outbox(&dir);
         let next = second.next().await;
         assert!(next.was_sent, "it is not known");
-        assert_eq!(next.change, Outgoing::Key(KEY));
+        assert_eq!(&next.change, &Outgoing::Key(KEY));
         let (_record, _) = second.push(tokens(2));
-        second.pop(next.place);
+        second.pop(&next);
         assert_eq!(second.next().await.change, tokens(2));
         assert!(!second.holds(&KEY));
     }

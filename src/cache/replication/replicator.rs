@@ -89,7 +89,7 @@ impl Replicator {
         for shard in 0..replicator.shared.log.shards() {
             let known = replicator.node.cursor(shard)?;
             let cursor = known.map(|known| known.cursor);
-            replicator.shared.log.set_generation(shard, known.unwrap_or_default().generation);
+            replicator.shared.log.set_state(shard, known.unwrap_or_default());
             tasks.push(tokio::spawn(Arc::clone(&replicator).follow(shard, cursor)));
         }
         tasks.push(tokio::spawn(Arc::clone(&replicator).send()));
@@ -144,6 +144,7 @@ impl Replicator {
             return self.join(shard, Some(at), is_forked).await;
         };
         self.apply(shard, &reading.events, next).await?;
+        self.shared.log.set_state(shard, ShardState { cursor: next, generation: reading.generation });
         self.positions[usize::from(shard)].send_replace(next.number);
         if is_complete {
             self.shared.trust.confirm(shard.into(), sent);
@@ -156,8 +157,8 @@ impl Replicator {
         for event in events {
             let is_own = event.node == self.node.id;
             match &event.change {
-                Some(SharedChange::Key(key)) if is_own => self.shared.inflight.note_own(key, event.number),
-                Some(SharedChange::Key(key)) => outdated.extend(self.drop_from_memory(key, event.number)),
+                Some(SharedChange::Key(key)) if is_own => outdated.extend(self.on_own(key, event.number)),
+                Some(SharedChange::Key(key)) => outdated.extend(self.on_foreign(key, event.number)),
                 Some(SharedChange::Tokens { starts_over, changes }) => {
                     let own = is_own.then_some(event.nonce);
                     let applied = self.tokens.table().apply(*starts_over, changes.clone(), own);
@@ -180,13 +181,26 @@ impl Replicator {
         Ok(())
     }
 
-    /// Drops the copy in memory of a key that another node has changed. Returns the key if the copy on disk is to be dropped too.
-    fn drop_from_memory(&self, key: &Key, number: u64) -> Option<Key> {
+    /// Another node has changed a key. Returns the key if the copy on disk is to be dropped.
+    fn on_foreign(&self, key: &Key, number: u64) -> Option<Key> {
         let is_older = self.shared.inflight.note_foreign(key, number);
         self.shared.outbox.contest(key);
+        self.drop_from_memory(key);
+        (is_older && self.copies.disk.contains(key)).then_some(*key)
+    }
+
+    /// A write of this node is in the log. Returns the key if the copy on disk is to be dropped.
+    fn on_own(&self, key: &Key, number: u64) -> Option<Key> {
+        if !self.shared.inflight.note_own(key, number) {
+            return None;
+        }
+        self.drop_from_memory(key);
+        self.copies.disk.contains(key).then_some(*key)
+    }
+
+    fn drop_from_memory(&self, key: &Key) {
         self.copies.changes.add(key);
         self.copies.memory.remove(key);
-        (is_older && self.copies.disk.contains(key)).then_some(*key)
     }
 
     /// The records of applied changes. What this node has invalidated at the same time is invalidated once more.
@@ -226,7 +240,7 @@ impl Replicator {
         if before.is_some() || !was_begun {
             self.hide_copies().await?;
         }
-        self.shared.log.set_generation(shard, state.generation);
+        self.shared.log.set_state(shard, state);
         tracing::info!(shard, was_begun, is_gap = before.is_some(), "following the changes of other nodes");
         self.node.write(shard, state, records).await?;
         Ok(state.cursor)
@@ -260,7 +274,7 @@ impl Replicator {
             let next = self.shared.outbox.next().await;
             self.shared.trust.connected().await;
             match self.send_one(&next).await {
-                Ok(()) => self.shared.outbox.pop(next.place),
+                Ok(()) => self.shared.outbox.pop(&next),
                 Err(error) => {
                     tracing::debug!(%error, "a change for other nodes waits");
                     tokio::time::sleep(PAUSE).await;
@@ -271,7 +285,7 @@ impl Replicator {
 
     async fn send_one(&self, next: &Next) -> Result<()> {
         match &next.change {
-            Outgoing::Key(key) => self.send_key(key, next.key_state).await,
+            Outgoing::Key(key) => self.send_key(key).await,
             Outgoing::Tokens { starts_over, nonce, tokens } if next.was_sent => {
                 let (nonce, tokens) = self.renew(*starts_over, *nonce, tokens)?;
                 self.send_tokens(*starts_over, nonce, &tokens).await
@@ -305,23 +319,27 @@ impl Replicator {
     }
 
     /// Sends the change of a key: the value that this node has, unless another node has changed it too.
-    async fn send_key(&self, key: &Key, state: KeyState) -> Result<()> {
-        if state == KeyState::Superseded {
-            return Ok(());
-        }
+    async fn send_key(&self, key: &Key) -> Result<()> {
         let shard = self.shared.log.shard_of(key);
         let mut position = self.positions[usize::from(shard)].subscribe();
         for _ in 0..TRIES_MAX {
             let after = *position.borrow_and_update();
-            let is_contested = self.shared.outbox.key_state(key) == Some(KeyState::Contested);
-            let stored = if is_contested { None } else { self.copies.disk.stored(*key).await? };
-            let value = stored.and_then(|entry| self.shared.sealed(key, entry));
-            let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
-            let write = Write { key: *key, value, replaces: Replaces::Any, after: Some(after) };
-            match self.shared.log.write(&write, random_id()?, SEND_WITHIN).await? {
-                Written::Done(_) if is_contested => return self.drop_copy(key).await,
-                Written::Done(_) => return Ok(()),
+            let state = self.shared.outbox.key_state(key);
+            if state == Some(KeyState::Superseded) {
+                return Ok(());
+            }
+            if self.shared.inflight.is_open(key) {
+                return Err(Error::new(Kind::Conflict, "the key is being written"));
+            }
+            let write = self.shared.begin(*key);
+            let is_contested = state == Some(KeyState::Contested);
+            match self.send_value(key, after, is_contested).await? {
+                Written::Done(number) => {
+                    let is_last = write.end(number);
+                    return if is_last && !is_contested { Ok(()) } else { self.drop_copy(key).await };
+                }
                 Written::Conflict | Written::Behind => {
+                    drop(write);
                     // The follower reads what came in between; a silent one is noticed by the next call.
                     let _ = tokio::time::timeout(SEND_WITHIN, position.changed()).await;
                 }
@@ -331,9 +349,17 @@ impl Replicator {
         Err(Error::new(Kind::Conflict, "other nodes write too often to compare a waiting change with theirs"))
     }
 
+    /// Writes the value of a key that this node has; a contested one is removed.
+    async fn send_value(&self, key: &Key, after: u64, is_contested: bool) -> Result<Written> {
+        let stored = if is_contested { None } else { self.copies.disk.stored(*key).await? };
+        let value = stored.and_then(|entry| self.shared.sealed(key, entry));
+        let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
+        let write = Write { key: *key, value, replaces: Replaces::Any, after: Some(after) };
+        Ok(self.shared.log.write(&write, random_id()?, SEND_WITHIN).await?)
+    }
+
     async fn drop_copy(&self, key: &Key) -> Result<()> {
-        self.copies.changes.add(key);
-        self.copies.memory.remove(key);
+        self.drop_from_memory(key);
         self.copies.disk.remove_many(vec![*key]).await
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::inflight_writes::{InflightWrite, InflightWrites};
-use super::outbox::Outbox;
+use super::outbox::{KeyState, Outbox};
 use super::trust::Trust;
 use crate::cache::compression;
 use crate::cache::invalidation_tokens::Propagation;
@@ -133,6 +133,11 @@ impl SharedTier {
         }
     }
 
+    /// Whether another node has changed a key whose change waits.
+    pub(in crate::cache) fn is_contested(&self, key: &Key) -> bool {
+        self.outbox.key_state(key) == Some(KeyState::Contested)
+    }
+
     /// The entry that Redis holds now, for a write that replaces only this one.
     ///
     /// # Errors
@@ -186,7 +191,7 @@ impl Tier for SharedTier {
         keys: Vec<Key>,
     ) -> BoxFuture<'a, Vec<Option<Arc<Entry>>>> {
         Box::pin(async move {
-            let found = self.tier.get_many(namespace, keys.clone()).await;
+            let found = self.log.get_many(&self.tier, namespace, keys.clone()).await;
             // What Redis holds under a key that waits in the outbox is older than what this node has.
             let is_current = |key: &Key| !self.outbox.holds(key);
             let of_generation = |(entry, key): (Option<_>, &Key)| {

@@ -2,10 +2,14 @@
 -- to be replaced, -2 if the shard has events that the caller does not know.
 -- KEYS: state, events, object.
 -- ARGV: nonce, node, payload of the event, events at most, value ("" removes it), milliseconds that it lives,
---       write id of the value that is replaced ("-" for none, "" for any), number of the last event ("" for any).
-local previous = redis.call('HGET', KEYS[1], 'nonce')
+--       write id of the value that is replaced ("-" for none, "" for any), number of the last event ("" for any),
+--       number, nonce and generation that the caller knows.
+local state = redis.call('HMGET', KEYS[1], 'seq', 'nonce', 'generation')
+local previous = state[2]
 if not previous then return redis.error_reply('LIKEWISE no state') end
-if ARGV[8] ~= '' and redis.call('HGET', KEYS[1], 'seq') ~= ARGV[8] then return -2 end
+local behind = tonumber(state[1]) - tonumber(ARGV[9])
+if behind < 0 or (behind == 0 and previous ~= ARGV[10]) or state[3] ~= ARGV[11] then return -3 end
+if ARGV[8] ~= '' and state[1] ~= ARGV[8] then return -2 end
 if ARGV[7] ~= '' then
   local id = redis.call('GETRANGE', KEYS[3], 8, 15)
   if (ARGV[7] == '-' and id ~= '') or (ARGV[7] ~= '-' and id ~= ARGV[7]) then return -1 end
