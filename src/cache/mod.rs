@@ -30,6 +30,8 @@ mod tiers;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::redis::{BreakerState, RedisMetrics, Replaces};
+pub use self::replication::{Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust};
 pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
@@ -45,17 +47,15 @@ pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
     WhenUnverified,
 };
-pub use redis::{BreakerState, RedisMetrics, Replaces};
-pub use replication::{Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust};
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::{KeyGuard, StripedLocks};
 pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 pub use tiers::Tiers;
 
+use self::redis::Current;
+use self::replication::{KeyChanges, Published};
 use crate::domain::{Entry, EntryMeta, EntryNames, Key, NamespaceId, TierName};
 use crate::error::Result;
-use redis::Current;
-use replication::{KeyChanges, Published};
 
 /// How long a lookup waits for the changes of other nodes.
 const VERIFY_WITHIN: Duration = Duration::from_millis(100);
@@ -84,11 +84,11 @@ pub struct Cache {
     below: Vec<Arc<dyn Tier>>,
     freshness: Freshness,
     /// Where other nodes change entries too.
-    shared: Option<Shared>,
+    shared: Option<SharedParts>,
 }
 
 /// An entry to be stored.
-struct Put<'a> {
+struct EntryPut<'a> {
     key: Key,
     entry: Arc<Entry>,
     /// `None` leaves those of the entry that it replaces.
@@ -97,7 +97,7 @@ struct Put<'a> {
 }
 
 /// The tier through which nodes change each other's entries.
-struct Shared {
+struct SharedParts {
     tier: Arc<SharedTier>,
     changes: Arc<KeyChanges>,
 }
@@ -114,7 +114,7 @@ impl Cache {
         let (tier, changes) = (Arc::clone(node.shared()), Arc::clone(node.changes()));
         self.below.push(Arc::clone(&tier) as Arc<dyn Tier>);
         self.freshness = self.freshness.of_shared(Arc::clone(&tier.trust));
-        self.shared = Some(Shared { tier, changes });
+        self.shared = Some(SharedParts { tier, changes });
         self
     }
 
@@ -197,7 +197,7 @@ impl Cache {
         if namespace.policy.uses(TierName::Memory) {
             self.memory.put(key, Arc::clone(entry));
         }
-        // Compared after it was kept: whoever counts a change then removes what is kept.
+        // Compared after it was kept: the follower counts a change and then removes what is kept.
         let is_unchanged = self.changes_of(&key) == changes;
         if !is_unchanged {
             self.memory.remove_same(&key, entry);
@@ -222,7 +222,7 @@ impl Cache {
         if let Some(shared) = self.shared_for(namespace) {
             let mut propagation = Propagation::Complete;
             for (key, entry) in entries {
-                let put = Put { key, entry, names: None, replaces: Replaces::Any };
+                let put = EntryPut { key, entry, names: None, replaces: Replaces::Any };
                 propagation = propagation.max(self.put_shared(shared, namespace, put).await?);
             }
             return Ok(propagation);
@@ -252,7 +252,7 @@ impl Cache {
         names: &EntryNames,
         replaces: Replaces,
     ) -> Result<Propagation> {
-        let put = Put { key, entry, names: Some(names), replaces };
+        let put = EntryPut { key, entry, names: Some(names), replaces };
         if let Some(shared) = self.shared_for(namespace) {
             return self.put_shared(shared, namespace, put).await;
         }
@@ -262,7 +262,12 @@ impl Cache {
     }
 
     /// Stores an entry that other nodes change too: in Redis first, whose order decides which of two nodes' entries is the later one.
-    async fn put_shared(&self, shared: &Shared, namespace: &Namespace, put: Put<'_>) -> Result<Propagation> {
+    async fn put_shared(
+        &self,
+        shared: &SharedParts,
+        namespace: &Namespace,
+        put: EntryPut<'_>,
+    ) -> Result<Propagation> {
         let write = shared.tier.begin(put.key);
         let published = shared.tier.publish(Some(namespace), put.key, Some(&put.entry), put.replaces).await?;
         if let Err(error) = self.put_own(namespace, &put).await {
@@ -284,7 +289,7 @@ impl Cache {
     }
 
     /// Stores an entry in the tiers of this node below memory.
-    async fn put_own(&self, namespace: &Namespace, put: &Put<'_>) -> Result<()> {
+    async fn put_own(&self, namespace: &Namespace, put: &EntryPut<'_>) -> Result<()> {
         for tier in self.own_below(namespace) {
             let entry = Arc::clone(&put.entry);
             let stored = match put.names {
@@ -308,14 +313,14 @@ impl Cache {
         Ok(())
     }
 
-    fn keep_in(&self, namespace: &Namespace, put: Put<'_>) {
+    fn keep_in(&self, namespace: &Namespace, put: EntryPut<'_>) {
         if namespace.policy.uses(TierName::Memory) {
             self.memory.put(put.key, put.entry);
         }
     }
 
     /// What other nodes change too, if entries of the namespace are shared.
-    fn shared_for(&self, namespace: &Namespace) -> Option<&Shared> {
+    fn shared_for(&self, namespace: &Namespace) -> Option<&SharedParts> {
         self.shared.as_ref().filter(|_| namespace.policy.uses(TierName::Redis))
     }
 

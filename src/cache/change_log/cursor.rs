@@ -1,11 +1,11 @@
 //! Where a follower stands in a shard of the shared log, and whether what it reads next continues from there.
 
-use super::event::{Event, Nonce};
+use super::event::{LogEvent, Nonce};
 use crate::storage::le_bytes::u64_at;
 
 /// The last event that was applied. 0 before the first one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cache) struct Cursor {
+pub(in crate::cache) struct LogCursor {
     pub(in crate::cache) number: u64,
     pub(in crate::cache) nonce: Nonce,
 }
@@ -14,7 +14,7 @@ pub(in crate::cache) struct Cursor {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::cache) struct ShardState {
     /// Its last event.
-    pub(in crate::cache) cursor: Cursor,
+    pub(in crate::cache) cursor: LogCursor,
     /// The generation of its values.
     pub(in crate::cache) generation: u64,
 }
@@ -23,11 +23,11 @@ pub(in crate::cache) struct ShardState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cache) struct Reading {
     /// The last event of the shard, when the reading began. `None` if the shard has no state: it is new, or its data are lost.
-    pub(in crate::cache) last: Option<Cursor>,
+    pub(in crate::cache) last: Option<LogCursor>,
     /// Names the values of the shard. It is replaced when changes were lost: values from before are not served.
     pub(in crate::cache) generation: u64,
     /// Events behind the cursor, at least those up to `last` unless they are too many for one reading.
-    pub(in crate::cache) events: Vec<Event>,
+    pub(in crate::cache) events: Vec<LogEvent>,
     /// Whether there may be more events than the reading could hold.
     pub(in crate::cache) is_full: bool,
 }
@@ -48,7 +48,7 @@ impl Reading {
     }
 }
 
-impl Cursor {
+impl LogCursor {
     /// Moves behind the events of a reading.
     ///
     /// Returns whether everything up to the beginning of the reading is applied.
@@ -65,7 +65,7 @@ impl Cursor {
             if event.previous != at.nonce {
                 return Err(Gap::Forked);
             }
-            at = Cursor { number: event.number, nonce: event.nonce };
+            at = LogCursor { number: event.number, nonce: event.nonce };
         }
         if at.number < last.number && !reading.is_full {
             return Err(Gap::Trimmed);
@@ -91,7 +91,7 @@ impl ShardState {
     }
 
     pub(in crate::cache) fn decode(bytes: &[u8]) -> Option<ShardState> {
-        let cursor = Cursor { number: u64_at(bytes, 0)?, nonce: u64_at(bytes, 8)? };
+        let cursor = LogCursor { number: u64_at(bytes, 0)?, nonce: u64_at(bytes, 8)? };
         let generation = u64_at(bytes, 16).filter(|_| bytes.len() == ShardState::BYTES)?;
         Some(ShardState { cursor, generation })
     }
@@ -102,14 +102,14 @@ mod tests {
     use super::super::event::NodeId;
     use super::*;
 
-    fn cursor(number: u64, nonce: u64) -> Cursor {
-        Cursor { number, nonce }
+    fn cursor(number: u64, nonce: u64) -> LogCursor {
+        LogCursor { number, nonce }
     }
 
     /// Events with these numbers and nonces, each behind the nonce before it.
-    fn reading(last: Cursor, mut previous: u64, events: &[(u64, u64)]) -> Reading {
+    fn reading(last: LogCursor, mut previous: u64, events: &[(u64, u64)]) -> Reading {
         let event = |&(number, nonce): &(u64, u64)| {
-            let event = Event { number, nonce, previous, node: NodeId(1), change: None };
+            let event = LogEvent { number, nonce, previous, node: NodeId(1), change: None };
             previous = nonce;
             event
         };

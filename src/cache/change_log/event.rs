@@ -34,7 +34,7 @@ pub(in crate::cache) enum SharedChange {
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cache) struct Event {
+pub(in crate::cache) struct LogEvent {
     /// Its number; those of a shard are contiguous.
     pub(in crate::cache) number: u64,
     pub(in crate::cache) nonce: Nonce,
@@ -52,9 +52,9 @@ const KIND_TOKENS: u8 = 1;
 const KIND_START_OVER: u8 = 2;
 const HEAD_BYTES: usize = 25;
 
-impl Event {
+impl LogEvent {
     /// The event of these bytes; `None` for bytes that are too short for one.
-    pub(in crate::cache) fn decode(number: u64, bytes: &[u8]) -> Option<Event> {
+    pub(in crate::cache) fn decode(number: u64, bytes: &[u8]) -> Option<LogEvent> {
         let payload = bytes.get(HEAD_BYTES..)?;
         let change = match bytes[HEAD_BYTES - 1] {
             kind @ (KIND_TOKENS | KIND_START_OVER) => decode_tokens(payload)
@@ -62,7 +62,7 @@ impl Event {
             KIND_KEY => array_at(payload, 0).map(|key| SharedChange::Key(Key(key))),
             _ => None,
         };
-        Some(Event {
+        Some(LogEvent {
             number,
             nonce: u64_at(bytes, 0)?,
             previous: u64_at(bytes, 8)?,
@@ -114,11 +114,11 @@ mod tests {
 
     #[test]
     fn events_come_back_with_their_numbers_and_changes() {
-        let event = Event::decode(42, &bytes(KIND_KEY, &[1; 32])).unwrap();
+        let event = LogEvent::decode(42, &bytes(KIND_KEY, &[1; 32])).unwrap();
         assert_eq!((event.number, event.nonce, event.previous, event.node), (42, 7, 6, NodeId(5)));
         assert_eq!(event.change, Some(SharedChange::Key(Key([1; 32]))));
         for (kind, starts_over) in [(KIND_TOKENS, false), (KIND_START_OVER, true)] {
-            let change = Event::decode(1, &bytes(kind, &tokens())).unwrap().change;
+            let change = LogEvent::decode(1, &bytes(kind, &tokens())).unwrap().change;
             let history = |bytes: &[u8]| TokenHistory::decode(bytes).unwrap();
             let soft = [2_u64, 3].iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>();
             let changes = vec![
@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_event_are_none_and_an_unknown_kind_has_no_change() {
-        assert_eq!(Event::decode(1, &[0; HEAD_BYTES - 1]), None);
-        assert_eq!(Event::decode(1, &bytes(99, &[1; 32])).unwrap().change, None);
+        assert_eq!(LogEvent::decode(1, &[0; HEAD_BYTES - 1]), None);
+        assert_eq!(LogEvent::decode(1, &bytes(99, &[1; 32])).unwrap().change, None);
         for cut in 1..tokens().len() {
-            let change = Event::decode(1, &bytes(KIND_TOKENS, &tokens()[..cut])).unwrap().change;
+            let change = LogEvent::decode(1, &bytes(KIND_TOKENS, &tokens()[..cut])).unwrap().change;
             let whole = matches!(&change, Some(SharedChange::Tokens { changes, .. }) if changes.len() == 1);
             assert!(change.is_none() || whole, "cut at {cut}");
         }
-        assert_eq!(Event::decode(1, &bytes(KIND_KEY, &[1; 31])).unwrap().change, None);
+        assert_eq!(LogEvent::decode(1, &bytes(KIND_KEY, &[1; 31])).unwrap().change, None);
     }
 }

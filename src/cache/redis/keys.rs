@@ -50,31 +50,11 @@ impl KeySpace {
         self.of_shard(self.shard_of(key), &format!("o:{}", hex(key)))
     }
 
-    /// String: the lease of an object, in its shard.
-    pub fn lease(&self, key: &Key) -> String {
-        self.of_shard(self.shard_of(key), &format!("l:{}", hex(key)))
-    }
-
-    /// String: which node makes what is missing under a key.
-    pub fn flight(&self, key: &Key) -> String {
-        format!("{}:f:{}", self.prefix, hex(key))
-    }
-
     /// String: an embedding. Those of a cluster are in all hash slots.
     pub fn embedding(&self, key: &Key) -> String {
         let mut name = String::with_capacity(self.prefix.len() + 3 + 64);
         _ = write!(name, "{}:v:{}", self.prefix, hex(key));
         name
-    }
-
-    /// String: a sign that a node is there.
-    pub fn node(&self, id: &str) -> String {
-        format!("{}:node:{id}", self.prefix)
-    }
-
-    /// Set: the ids of nodes.
-    pub fn nodes(&self) -> String {
-        format!("{}:nodes", self.prefix)
     }
 
     fn of_shard(&self, shard: u8, rest: &str) -> String {
@@ -98,10 +78,7 @@ mod tests {
         assert_eq!(keys.events(0), "{p:0}:events");
         assert_eq!(keys.tokens(), "{p:0}:tokens");
         assert_eq!(keys.object(&key), format!("{{p:0}}:o:{hex}"));
-        assert_eq!(keys.lease(&key), format!("{{p:0}}:l:{hex}"));
-        assert_eq!(keys.flight(&key), format!("p:f:{hex}"));
         assert_eq!(keys.embedding(&key), format!("p:v:{hex}"));
-        assert_eq!((keys.node("n1"), keys.nodes()), ("p:node:n1".into(), "p:nodes".into()));
     }
 
     #[test]

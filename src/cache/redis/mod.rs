@@ -32,6 +32,6 @@ pub use metrics::{CallOutcome, RedisMetrics};
 pub use options::{BreakerOptions, RedisMode, RedisOptions, RedisUrl};
 pub use script::LuaScript;
 pub use shared_log::Replaces;
-pub(in crate::cache) use shared_log::{SharedLog, TOKENS_SHARD, Write, Written};
+pub(in crate::cache) use shared_log::{SharedLog, SharedWrite, TOKENS_SHARD, Written};
 pub(in crate::cache) use tier::Current;
 pub use tier::{RedisEntries, RedisTier, RedisTierParts};

@@ -14,7 +14,7 @@ use super::client::RedisClient;
 use super::dedicated::DedicatedConnection;
 use super::script::LuaScript;
 use super::tier::RedisTier;
-use crate::cache::change_log::{Cursor, Event, KIND_KEY, NewToken, NodeId, Reading, ShardState};
+use crate::cache::change_log::{KIND_KEY, LogCursor, LogEvent, NewToken, NodeId, Reading, ShardState};
 use crate::cache::invalidation_tokens::{
     LoadedTokens, Mode, OTHER_TENANTS, OUTDATED_MAX, Subject, TokenChange, TokenHistory,
 };
@@ -58,7 +58,7 @@ pub enum Replaces {
 
 /// A value to be written with its event.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cache) struct Write<'a> {
+pub(in crate::cache) struct SharedWrite<'a> {
     pub(in crate::cache) key: Key,
     /// The envelope and the milliseconds that it lives. `None` removes the value.
     pub(in crate::cache) value: Option<(&'a [u8], u64)>,
@@ -184,7 +184,7 @@ impl SharedLog {
     pub(in crate::cache) async fn read(
         &self,
         reader: &mut DedicatedConnection,
-        cursor: Cursor,
+        cursor: LogCursor,
         wait: Duration,
     ) -> Result<Reading, CallError> {
         let (keys, shard) = (self.client.keys(), reader.shard());
@@ -322,7 +322,7 @@ impl SharedLog {
     /// [`CallError`].
     pub(in crate::cache) async fn write(
         &self,
-        write: &Write<'_>,
+        write: &SharedWrite<'_>,
         nonce: u64,
         limit: Duration,
     ) -> Result<Written, CallError> {
@@ -411,7 +411,7 @@ fn state_of(reply: &Value) -> Option<ShardState> {
         return None;
     };
     let number_of = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
-    let cursor = Cursor { number: u64::try_from(number(seq)?).ok()?, nonce: number_of(nonce)? };
+    let cursor = LogCursor { number: u64::try_from(number(seq)?).ok()?, nonce: number_of(nonce)? };
     Some(ShardState { cursor, generation: number_of(generation)? })
 }
 
@@ -423,17 +423,17 @@ fn scanned(reply: &Value) -> Option<(Vec<u8>, &[Value])> {
 }
 
 /// The events of a reply to `XREAD`. Bytes that are no event leave a hole, which is a gap.
-fn events_of(reply: &Value) -> Vec<Event> {
+fn events_of(reply: &Value) -> Vec<LogEvent> {
     let Value::Array(streams) = reply else { return Vec::new() };
     let Some(Value::Array(stream)) = streams.first() else { return Vec::new() };
     let Some(Value::Array(entries)) = stream.get(1) else { return Vec::new() };
     entries.iter().filter_map(event_of_entry).collect()
 }
 
-fn event_of_entry(entry: &Value) -> Option<Event> {
+fn event_of_entry(entry: &Value) -> Option<LogEvent> {
     let Value::Array(parts) = entry else { return None };
     let [Value::BulkString(id), Value::Array(fields)] = parts.as_slice() else { return None };
     let number = std::str::from_utf8(id).ok()?.strip_suffix("-0")?.parse().ok()?;
     let [_, Value::BulkString(bytes)] = fields.as_slice() else { return None };
-    Event::decode(number, bytes)
+    LogEvent::decode(number, bytes)
 }

@@ -105,7 +105,7 @@ fn cursor_key(shard: u8) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::change_log::Cursor;
+    use crate::cache::change_log::LogCursor;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_node_keeps_its_id_its_cursors_and_its_salt() {
@@ -113,7 +113,7 @@ mod tests {
         let open = || Arc::new(Records::open(dir.path()).unwrap());
         let state = NodeState::open(open()).await.unwrap();
         assert_eq!((state.cursor(0).unwrap(), state.salt().unwrap()), (None, 0));
-        let cursor = Cursor { number: 3, nonce: 4 };
+        let cursor = LogCursor { number: 3, nonce: 4 };
         let cursor = ShardState { cursor, generation: 5 };
         state.write(2, cursor, Vec::new()).await.unwrap();
         let (id, salt) = (state.id, state.renew_salt().await.unwrap());

@@ -40,7 +40,7 @@ pub(in crate::cache) enum Outgoing {
 
 /// The first change of the order.
 #[derive(Debug, Clone)]
-pub(in crate::cache) struct Next {
+pub(in crate::cache) struct NextChange {
     pub(in crate::cache) place: u64,
     pub(in crate::cache) change: Outgoing,
     /// Whether it may be in the log already, without this node knowing.
@@ -62,7 +62,7 @@ pub(in crate::cache) enum KeyState {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingChange {
     place: u64,
     change: Outgoing,
     was_sent: bool,
@@ -81,7 +81,7 @@ struct WaitingKey {
 #[derive(Debug, Default)]
 struct State {
     next_place: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingChange>,
     /// The keys among them.
     keys: HashMap<Key, WaitingKey, ByPrefix>,
 }
@@ -199,7 +199,7 @@ impl Outbox {
 
     /// The invalidations that wait: their subjects and names.
     pub(in crate::cache) fn invalidations(&self) -> Vec<(Vec<Subject>, u64)> {
-        let subjects = |waiting: &Waiting| match &waiting.change {
+        let subjects = |waiting: &WaitingChange| match &waiting.change {
             Outgoing::Tokens { nonce, tokens, .. } => {
                 Some((tokens.iter().map(|token| token.subject).collect(), *nonce))
             }
@@ -216,7 +216,7 @@ impl Outbox {
     /// The first change; returns when there is one.
     ///
     /// Cancel safety: takes nothing.
-    pub(in crate::cache) async fn next(&self) -> Next {
+    pub(in crate::cache) async fn next(&self) -> NextChange {
         loop {
             let changed = self.changed.notified();
             if let Some(next) = self.first() {
@@ -226,14 +226,14 @@ impl Outbox {
         }
     }
 
-    fn first(&self) -> Option<Next> {
+    fn first(&self) -> Option<NextChange> {
         let state = lock(&self.state);
         let waiting = state.waiting.front()?;
         let key_changes = match &waiting.change {
             Outgoing::Key(key) => state.keys.get(key).map_or(0, |waiting| waiting.changes),
             Outgoing::Tokens { .. } => 0,
         };
-        Some(Next {
+        Some(NextChange {
             place: waiting.place,
             change: waiting.change.clone(),
             was_sent: waiting.was_sent,
@@ -257,7 +257,7 @@ impl Outbox {
 
     /// The first change is in the log. Its record goes with the next ones that are written. If its key was changed since it was read, it
     /// stays.
-    pub(in crate::cache) fn pop(&self, sent: &Next) {
+    pub(in crate::cache) fn pop(&self, sent: &NextChange) {
         let mut state = lock(&self.state);
         let is_changed = match &sent.change {
             Outgoing::Key(key) => {
@@ -287,7 +287,7 @@ impl State {
         if let Outgoing::Key(key) = &change {
             self.keys.entry(*key).or_default();
         }
-        self.waiting.push_back(Waiting { place, change, was_sent, sent });
+        self.waiting.push_back(WaitingChange { place, change, was_sent, sent });
     }
 }
 

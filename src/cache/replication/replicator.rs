@@ -11,14 +11,14 @@ use tokio::time::Instant;
 use super::key_changes::KeyChanges;
 use super::metrics::ReplicationMetrics;
 use super::node_state::NodeState;
-use super::outbox::{KeyState, Next, Outgoing};
+use super::outbox::{KeyState, NextChange, Outgoing};
 use super::shared_tier::SharedTier;
-use crate::cache::change_log::{Cursor, Event, Gap, NewToken, ShardState, SharedChange};
+use crate::cache::change_log::{Gap, LogCursor, LogEvent, NewToken, ShardState, SharedChange};
 use crate::cache::disk::ObjectTier;
 use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Mode, Subject, TokenChange, record_of};
 use crate::cache::memory::MemoryTier;
 use crate::cache::random::random_id;
-use crate::cache::redis::{CallError, DedicatedConnection, Replaces, TOKENS_SHARD, Write, Written};
+use crate::cache::redis::{CallError, DedicatedConnection, Replaces, SharedWrite, TOKENS_SHARD, Written};
 use crate::cache::tier::Tier as _;
 use crate::domain::{Codec, Key};
 use crate::error::{Error, Kind, Result};
@@ -96,7 +96,7 @@ impl Replicator {
         Ok(Replication(tasks))
     }
 
-    async fn follow(self: Arc<Self>, shard: u8, mut cursor: Option<Cursor>) {
+    async fn follow(self: Arc<Self>, shard: u8, mut cursor: Option<LogCursor>) {
         let mut reader = self.shared.log.reader(shard);
         let mut pause = PAUSE;
         loop {
@@ -129,7 +129,7 @@ impl Replicator {
     }
 
     /// Reads once and applies what was read.
-    async fn step(&self, reader: &mut DedicatedConnection, at: Cursor) -> Result<Cursor> {
+    async fn step(&self, reader: &mut DedicatedConnection, at: LogCursor) -> Result<LogCursor> {
         let shard = reader.shard();
         let is_held = self.shared.trust.is_shard_held(shard.into());
         let wait = if is_held { WAIT_MAX.min(self.suspect_after / 4) } else { Duration::ZERO };
@@ -152,7 +152,7 @@ impl Replicator {
         Ok(next)
     }
 
-    async fn apply(&self, shard: u8, events: &[Event], cursor: Cursor) -> Result<()> {
+    async fn apply(&self, shard: u8, events: &[LogEvent], cursor: LogCursor) -> Result<()> {
         let (mut outdated, mut records) = (Vec::new(), Vec::new());
         for event in events {
             let is_own = event.node == self.node.id;
@@ -221,7 +221,7 @@ impl Replicator {
 
     /// Begins to follow a shard: for the first time, or after a gap. Everything that may have been changed unseen is hidden. If the log
     /// went back, its values may have too: they are hidden from all nodes.
-    async fn join(&self, shard: u8, before: Option<Cursor>, is_forked: bool) -> Result<Cursor> {
+    async fn join(&self, shard: u8, before: Option<LogCursor>, is_forked: bool) -> Result<LogCursor> {
         self.shared.trust.revoke(shard.into());
         let all = || self.tokens.table().all();
         let (mut state, was_begun) = self.shared.log.open(shard, random_id()?, all).await?;
@@ -283,7 +283,7 @@ impl Replicator {
         }
     }
 
-    async fn send_one(&self, next: &Next) -> Result<()> {
+    async fn send_one(&self, next: &NextChange) -> Result<()> {
         match &next.change {
             Outgoing::Key(key) => self.send_key(key).await,
             Outgoing::Tokens { starts_over, nonce, tokens } if next.was_sent => {
@@ -354,7 +354,7 @@ impl Replicator {
         let stored = if is_contested { None } else { self.copies.disk.stored(*key).await? };
         let value = stored.and_then(|entry| self.shared.sealed(key, entry));
         let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
-        let write = Write { key: *key, value, replaces: Replaces::Any, after: Some(after) };
+        let write = SharedWrite { key: *key, value, replaces: Replaces::Any, after: Some(after) };
         Ok(self.shared.log.write(&write, random_id()?, SEND_WITHIN).await?)
     }
 

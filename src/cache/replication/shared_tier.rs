@@ -12,7 +12,7 @@ use crate::cache::compression;
 use crate::cache::invalidation_tokens::Propagation;
 use crate::cache::policy::Namespace;
 use crate::cache::random::random_id;
-use crate::cache::redis::{BreakerState, Current, RedisTier, Replaces, SharedLog, Write, Written};
+use crate::cache::redis::{BreakerState, Current, RedisTier, Replaces, SharedLog, SharedWrite, Written};
 use crate::cache::tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 use crate::domain::{Entry, EntryNames, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
@@ -110,7 +110,7 @@ impl SharedTier {
             entry.zip(namespace).map(|(entry, namespace)| compression::compress(&namespace.policy, entry));
         let value = entry.and_then(|entry| self.sealed(&key, Entry::clone(&entry)));
         let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
-        let write = Write { key, value, replaces, after: None };
+        let write = SharedWrite { key, value, replaces, after: None };
         let written = match self.trust.is_connected() {
             true => self.log.write(&write, random_id()?, self.limit).await.ok(),
             false => None,
@@ -191,13 +191,15 @@ impl Tier for SharedTier {
         keys: Vec<Key>,
     ) -> BoxFuture<'a, Vec<Option<Arc<Entry>>>> {
         Box::pin(async move {
+            // What Redis holds under a key that waits in the outbox is older than what this node has. One that leaves the outbox while
+            // Redis is read was read too early.
+            let was_current: Vec<bool> = keys.iter().map(|key| !self.outbox.holds(key)).collect();
             let found = self.log.get_many(&self.tier, namespace, keys.clone()).await;
-            // What Redis holds under a key that waits in the outbox is older than what this node has.
-            let is_current = |key: &Key| !self.outbox.holds(key);
-            let of_generation = |(entry, key): (Option<_>, &Key)| {
-                entry.filter(|_| is_current(key)).map(|entry| self.of_generation(key, entry))
+            let of_generation = |((entry, key), was_current): ((Option<_>, &Key), bool)| {
+                let entry = entry.filter(|_| was_current && !self.outbox.holds(key));
+                entry.map(|entry| self.of_generation(key, entry))
             };
-            found.into_iter().zip(&keys).map(of_generation).collect()
+            found.into_iter().zip(&keys).zip(was_current).map(of_generation).collect()
         })
     }
 

@@ -39,7 +39,7 @@ use crate::error::{Error, Kind, Result};
 const CHANGES_TRIED_MAX: usize = 3;
 
 /// An entry that is not yet admitted.
-struct Draft {
+struct EntryDraft {
     stamp: Stamp,
     meta: EntryMeta,
     tags: Vec<InvalidationId>,
@@ -191,7 +191,7 @@ impl Objects {
             }
             let validator = meta.validator;
             let stored =
-                objects.store_if(&address, &condition, Draft { stamp, meta, tags, value, names }).await;
+                objects.store_if(&address, &condition, EntryDraft { stamp, meta, tags, value, names }).await;
             // A waiting client finds the value, or gets the next lease. A condition that does not hold leaves the lease.
             if !stored.as_ref().is_err_and(|error| error.kind() == Kind::PreconditionFailed) {
                 objects.leases.end(&address.key);
@@ -222,8 +222,13 @@ impl Objects {
     }
 
     /// Stores an entry if the condition holds of what it replaces. The caller holds the key's stripe.
-    async fn store_if(&self, address: &Address, condition: &Condition, draft: Draft) -> Result<Propagation> {
-        let Draft { stamp, meta, tags, value, names } = draft;
+    async fn store_if(
+        &self,
+        address: &Address,
+        condition: &Condition,
+        draft: EntryDraft,
+    ) -> Result<Propagation> {
+        let EntryDraft { stamp, meta, tags, value, names } = draft;
         let mut tries = 0;
         loop {
             let (_, replaces) = self.replaced(address, condition).await?;
