@@ -287,7 +287,7 @@ impl SharedLog {
             .map(|everything| LoadedTokens { everything, invalidation_ids: ids }))
     }
 
-    /// Gives subjects new tokens. Returns the number of the event.
+    /// Gives subjects new tokens. Returns what they have then.
     ///
     /// # Errors
     /// [`CallError`].
@@ -297,7 +297,7 @@ impl SharedLog {
         nonce: u64,
         tokens: &[NewToken],
         limit: Duration,
-    ) -> Result<u64, CallError> {
+    ) -> Result<Vec<TokenChange>, CallError> {
         let keys = self.client.keys();
         let names = [keys.state(TOKENS_SHARD), keys.events(TOKENS_SHARD), keys.tokens()];
         let mut arguments: Vec<Vec<u8>> = vec![
@@ -313,7 +313,13 @@ impl SharedLog {
             arguments.push(if token.mode == Mode::Soft { b"s".into() } else { b"h".into() });
         }
         let reply = self.run(&INVALIDATE, &names, &arguments, limit).await?;
-        Ok(number(&reply).and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
+        let Value::Array(parts) = &reply else { return Ok(Vec::new()) };
+        let Some(Value::Array(histories)) = parts.get(1) else { return Ok(Vec::new()) };
+        let change = |(token, history): (&NewToken, &Value)| {
+            let Value::BulkString(history) = history else { return None };
+            TokenChange::of_subject(&token.subject.bytes(), TokenHistory::decode(history)?)
+        };
+        Ok(tokens.iter().zip(histories).filter_map(change).collect())
     }
 
     /// Writes a value with its event.

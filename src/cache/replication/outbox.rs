@@ -43,8 +43,6 @@ pub(in crate::cache) enum Outgoing {
 pub(in crate::cache) struct NextChange {
     pub(in crate::cache) place: u64,
     pub(in crate::cache) change: Outgoing,
-    /// Whether it may be in the log already, without this node knowing.
-    pub(in crate::cache) was_sent: bool,
     /// Changes of its key so far.
     pub(in crate::cache) key_changes: u64,
 }
@@ -65,7 +63,6 @@ pub(in crate::cache) enum KeyState {
 struct WaitingChange {
     place: u64,
     change: Outgoing,
-    was_sent: bool,
     /// Notified when the change is in the log.
     sent: Option<oneshot::Sender<()>>,
 }
@@ -110,8 +107,7 @@ impl Outbox {
                 let corrupt = || Error::new(Kind::Corrupt, "cannot read the changes for other nodes");
                 let place = place_of(key).ok_or_else(corrupt)?;
                 let change = Outgoing::decode(value).ok_or_else(corrupt)?;
-                // Whether it was sent before the process ended is not known.
-                state.push(place, change, true, None);
+                state.push(place, change, None);
             }
         }
         Ok(Outbox { records, state: Mutex::new(state), changed: Notify::new() })
@@ -134,7 +130,7 @@ impl Outbox {
         let mut state = lock(&self.state);
         let place = state.next_place;
         let record = record(place, &change);
-        state.push(place, change, false, Some(sent));
+        state.push(place, change, Some(sent));
         drop(state);
         self.changed.notify_one();
         (record, arrival)
@@ -233,26 +229,7 @@ impl Outbox {
             Outgoing::Key(key) => state.keys.get(key).map_or(0, |waiting| waiting.changes),
             Outgoing::Tokens { .. } => 0,
         };
-        Some(NextChange {
-            place: waiting.place,
-            change: waiting.change.clone(),
-            was_sent: waiting.was_sent,
-            key_changes,
-        })
-    }
-
-    /// The first change may be in the log, but this node does not know it.
-    pub(in crate::cache) fn mark_sent(&self) {
-        lock(&self.state).waiting.front_mut().into_iter().for_each(|first| first.was_sent = true);
-    }
-
-    /// Puts another change in the place of the first one, and returns its record.
-    pub(in crate::cache) fn replace_first(&self, change: Outgoing) -> Option<Change> {
-        let mut state = lock(&self.state);
-        let first = state.waiting.front_mut()?;
-        let record = record(first.place, &change);
-        (first.change, first.was_sent) = (change, false);
-        Some(record)
+        Some(NextChange { place: waiting.place, change: waiting.change.clone(), key_changes })
     }
 
     /// The first change is in the log. Its record goes with the next ones that are written. If its key was changed since it was read, it
@@ -282,12 +259,12 @@ impl Outbox {
 }
 
 impl State {
-    fn push(&mut self, place: u64, change: Outgoing, was_sent: bool, sent: Option<oneshot::Sender<()>>) {
+    fn push(&mut self, place: u64, change: Outgoing, sent: Option<oneshot::Sender<()>>) {
         self.next_place = self.next_place.max(place + 1);
         if let Outgoing::Key(key) = &change {
             self.keys.entry(*key).or_default();
         }
-        self.waiting.push_back(WaitingChange { place, change, was_sent, sent });
+        self.waiting.push_back(WaitingChange { place, change, sent });
     }
 }
 
@@ -393,7 +370,7 @@ mod tests {
         first.push_key(KEY).await.unwrap();
         assert_eq!((first.len(), first.holds(&KEY)), (2, true), "a key waits once");
         let next = first.next().await;
-        assert_eq!((&next.change, next.was_sent), (&tokens(1), false));
+        assert_eq!(next.change, tokens(1));
         first.pop(&next);
         arrival.await.unwrap();
         first.contest(&KEY);
@@ -408,8 +385,7 @@ mod tests {
         drop(first);
         let second = outbox(&dir);
         let next = second.next().await;
-        assert!(next.was_sent, "it is not known");
-        assert_eq!(&next.change, &Outgoing::Key(KEY));
+        assert_eq!(next.change, Outgoing::Key(KEY));
         let (_record, _) = second.push(tokens(2));
         second.pop(&next);
         assert_eq!(second.next().await.change, tokens(2));

@@ -18,7 +18,7 @@ use crate::cache::disk::ObjectTier;
 use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Mode, Subject, TokenChange, record_of};
 use crate::cache::memory::MemoryTier;
 use crate::cache::random::random_id;
-use crate::cache::redis::{CallError, DedicatedConnection, Replaces, SharedWrite, TOKENS_SHARD, Written};
+use crate::cache::redis::{DedicatedConnection, Replaces, SharedWrite, TOKENS_SHARD, Written};
 use crate::cache::tier::Tier as _;
 use crate::domain::{Codec, Key};
 use crate::error::{Error, Kind, Result};
@@ -286,36 +286,21 @@ impl Replicator {
     async fn send_one(&self, next: &NextChange) -> Result<()> {
         match &next.change {
             Outgoing::Key(key) => self.send_key(key).await,
-            Outgoing::Tokens { starts_over, nonce, tokens } if next.was_sent => {
-                let (nonce, tokens) = self.renew(*starts_over, *nonce, tokens)?;
-                self.send_tokens(*starts_over, nonce, &tokens).await
-            }
             Outgoing::Tokens { starts_over, nonce, tokens } => {
                 self.send_tokens(*starts_over, *nonce, tokens).await
             }
         }
     }
 
+    /// Sends an invalidation, with tokens that no entry carries: entries that were made here meanwhile carry the tokens that this node has
+    /// drawn, and an invalidation of another node may have come in between, or this one may be in the log already.
     async fn send_tokens(&self, starts_over: bool, nonce: u64, tokens: &[NewToken]) -> Result<()> {
-        let sent = self.shared.log.invalidate(starts_over, nonce, tokens, SEND_WITHIN).await;
-        if sent.as_ref().is_err_and(CallError::may_have_happened) {
-            self.shared.outbox.mark_sent();
-        }
-        Ok(sent.map(|_| ())?)
-    }
-
-    /// Other tokens for an invalidation that may be in the log already.
-    fn renew(&self, starts_over: bool, old: u64, tokens: &[NewToken]) -> Result<(u64, Vec<NewToken>)> {
-        let subjects: Vec<_> = tokens.iter().map(|token| (token.subject, token.mode)).collect();
-        let drawn = subjects.iter().map(|_| random_id()).collect::<Result<Vec<_>>>()?;
-        let nonce = random_id()?;
-        let changes = self.tokens.table().renew(&subjects, &drawn, [old, nonce]);
-        let renew = |(token, &drawn): (&NewToken, &u64)| NewToken { token: drawn, ..*token };
-        let tokens: Vec<NewToken> = tokens.iter().zip(&drawn).map(renew).collect();
-        let outgoing = Outgoing::Tokens { starts_over, nonce, tokens: tokens.clone() };
-        let record = self.shared.outbox.replace_first(outgoing);
-        self.node.write_records_soon(changes.iter().map(record_of).chain(record).collect());
-        Ok((nonce, tokens))
+        let redraw = |token: &NewToken| Ok(NewToken { token: random_id()?, ..*token });
+        let tokens = tokens.iter().map(redraw).collect::<Result<Vec<_>>>()?;
+        let changes = self.shared.log.invalidate(starts_over, nonce, &tokens, SEND_WITHIN).await?;
+        let applied = self.tokens.table().publish(changes, nonce);
+        self.node.write_records_soon(applied.iter().map(record_of).collect());
+        Ok(())
     }
 
     /// Sends the change of a key: the value that this node has, unless another node has changed it too.

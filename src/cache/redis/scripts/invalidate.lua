@@ -1,4 +1,4 @@
--- Gives subjects new tokens, with one event. Returns its number.
+-- Gives subjects new tokens, with one event. Returns its number, and the tokens of each subject.
 -- KEYS: state, events, tokens.
 -- ARGV: nonce, node, events at most, whether all invalidation ids are forgotten first ("1"), soft tokens that are remembered,
 --       then for each subject: subject ("" is everything), token, "s" for a soft invalidation.
@@ -11,7 +11,7 @@ if ARGV[4] == '1' then
   redis.call('DEL', KEYS[3])
   if everything then redis.call('HSET', KEYS[3], 'everything', everything) end
 end
-local parts = { payload }
+local parts, histories = { payload }, {}
 for at = 6, #ARGV, 3 do
   local subject, token = ARGV[at], ARGV[at + 1]
   local field = subject
@@ -23,10 +23,11 @@ for at = 6, #ARGV, 3 do
     history = token .. string.sub(current, 1, 8 * tonumber(ARGV[5]))
   end
   redis.call('HSET', KEYS[3], field, history)
+  histories[#histories + 1] = history
   parts[#parts + 1] = string.char(#subject) .. subject .. string.char(#history / 8) .. history
 end
 local number = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 redis.call('HSET', KEYS[1], 'nonce', ARGV[1])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], string.format('%.0f-0', number),
   'e', ARGV[1] .. previous .. ARGV[2] .. table.concat(parts))
-return number
+return { number, histories }
