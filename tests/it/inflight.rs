@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::MutexGuard;
 
 use crate::endpoint::{Endpoint, remote};
-use crate::program::{Server, until};
+use crate::program::{MACHINE, Server, until};
 
 const BUDGET: u64 = 64 << 20;
 /// What a connection takes that waits for its next request: the buffers that hyper begins with, and what describes it.
@@ -38,6 +39,8 @@ pub(crate) struct Fixture {
     idle_bytes: u64,
     /// What the resident set may grow by.
     growth_bytes_max: u64,
+    /// A server that starves holds longer what it has reserved no more.
+    _machine: MutexGuard<'static, ()>,
 }
 
 impl Fixture {
@@ -47,6 +50,7 @@ impl Fixture {
 
     /// A server with a budget and a model behind it, for a load of so many connections.
     pub(crate) async fn start_with(budget: u64, connections: u64, upstream: &str) -> Fixture {
+        let machine = MACHINE.lock().await;
         let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
         let mut program = remote(&dir.path().join("data"), &endpoint.url);
         program.arg("--upstream").arg(upstream).env("OPENAI_API_KEY", "sk-ours");
@@ -59,7 +63,7 @@ impl Fixture {
         assert_eq!(server.post_raw(texts).await.status, 200);
         let idle_bytes = server.private_bytes();
         let growth_bytes_max = budget + budget / 4 + connections * CONNECTION_BYTES;
-        Fixture { _dir: dir, _endpoint: endpoint, server, idle_bytes, growth_bytes_max }
+        Fixture { _dir: dir, _endpoint: endpoint, server, idle_bytes, growth_bytes_max, _machine: machine }
     }
 
     pub(crate) fn address(&self) -> &str {

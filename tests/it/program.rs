@@ -14,6 +14,9 @@ use crate::model;
 /// Nothing that a test waits for may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Held by tests that measure memory, and by those that keep all processors busy for long, so that they do not run at the same time.
+pub(crate) static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Waits until something is so.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let wait = async {

@@ -26,6 +26,7 @@ use self::history::{History, Key};
 use self::judge::Verdicts;
 use self::load::{Load, Rates};
 use self::scenarios::{Form, Scenario};
+use crate::program::MACHINE;
 
 const SHORT: Form = Form {
     before: Duration::from_millis(500),
@@ -55,6 +56,7 @@ fn seed() -> u64 {
 
 /// Runs a load while something happens, and returns what was recorded.
 async fn record(mut field: Field, rates: Rates, act: impl AsyncFnOnce(&mut Field)) -> History {
+    let _machine = MACHINE.lock().await;
     let client = Arc::new(Client::new(field.urls(), KEYS));
     let load = Load::start(&client, rates, seed()).await;
     act(&mut field).await;
@@ -73,15 +75,6 @@ async fn judge(scenario: Scenario) {
     assert!(faults.is_empty(), "seed {}: {row}\n{}", seed(), faults.join("\n"));
     scenario.check(&history);
     assert!(found.hits > 400 && found.hits > found.reads / 5, "too few reads find something: {row}");
-}
-
-/// Scenarios whose gate is not passed yet: `docs/consistency.md` names what was found.
-async fn judge_if_long(scenario: Scenario) {
-    if is_long() {
-        judge(scenario).await;
-    } else {
-        println!("{} is only in the long form", scenario.name());
-    }
 }
 
 fn micros(time: Duration) -> u64 {
@@ -115,7 +108,7 @@ async fn restart_empty() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failover() {
-    judge_if_long(Scenario::Failover).await;
+    judge(Scenario::Failover).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,5 +128,5 @@ async fn skewed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slot_moved() {
-    judge_if_long(Scenario::SlotMoved).await;
+    judge(Scenario::SlotMoved).await;
 }
