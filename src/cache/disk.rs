@@ -135,32 +135,11 @@ impl Tier for VectorTier {
         self.put_many(namespace, vec![(key, entry)])
     }
 
-    fn scan(&self, _: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn named(&self, _: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn namespaces(&self) -> Vec<NamespaceCount> {
-        Vec::new()
-    }
-
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             keys.iter().for_each(|key| _ = self.store.remove(key));
             Ok(())
         })
-    }
-
-    fn namespace_of(&self, _: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn count(&self, _: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
-        // A slot keeps neither namespace nor tags.
-        Box::pin(async { Ok(None) })
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
@@ -413,11 +392,6 @@ impl Tier for ObjectTier {
                 }
             }
         })
-    }
-
-    fn flush(&self) -> BoxFuture<'_, ()> {
-        // Objects are durable before they are acknowledged.
-        Box::pin(async {})
     }
 
     fn stats(&self) -> TierStats {

@@ -342,8 +342,12 @@ impl Cache {
         let Some(shared) = self.shared_for(namespace) else {
             return Ok((self.find(namespace, key).await, Replaces::Any));
         };
+        let applied = shared.tier.applied(key);
         let Some(Current { entry, write_id }) = shared.tier.current(namespace, key).await? else {
-            return Ok((self.find(namespace, key).await, Replaces::Nothing));
+            // Redis has evicted it, it is too long for Redis, or it was removed and this node has not read the event.
+            let found = self.find(namespace, key).await;
+            let replaces = if found.is_some() { Replaces::NothingSince(applied) } else { Replaces::Nothing };
+            return Ok((found, replaces));
         };
         let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
         let found = Found { entry, tier: TierName::Redis, verdict };

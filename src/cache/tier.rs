@@ -60,7 +60,7 @@ pub struct ScanRequest {
 pub type Choice = Arc<dyn Fn(&EntryMeta) -> bool + Send + Sync>;
 
 /// A storage level below memory: asynchronous and in batches. A fault while reading is counted, logged where it is
-/// handled, and answered as a miss.
+/// handled, and answered as a miss. Questions that a tier without names and metadata cannot answer have a default.
 pub trait Tier: Send + Sync {
     /// Which level this is.
     fn name(&self) -> TierName;
@@ -99,16 +99,22 @@ pub trait Tier: Send + Sync {
     ///
     /// # Errors
     /// `Io`, `Corrupt` if the tier cannot be read; `Unavailable` once it is off; `Overloaded` if too many scans and counts wait.
-    fn scan(&self, request: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>>;
+    fn scan(&self, _: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// The entry of a key as a scan meets it. `None` if the tier does not store names.
     ///
     /// # Errors
     /// As [`Tier::scan`].
-    fn named(&self, key: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>>;
+    fn named(&self, _: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// The namespaces that have entries, in no order; none if the tier does not store namespaces.
-    fn namespaces(&self) -> Vec<NamespaceCount>;
+    fn namespaces(&self) -> Vec<NamespaceCount> {
+        Vec::new()
+    }
 
     /// Forgets entries.
     ///
@@ -120,16 +126,23 @@ pub trait Tier: Send + Sync {
     ///
     /// # Errors
     /// `Io`, `Corrupt` if the tier cannot be read.
-    fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>>;
+    fn namespace_of(&self, _: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// How many entries are chosen; `None` if the tier does not store the metadata by which they are chosen.
     ///
     /// # Errors
     /// `Io`, `Corrupt` if the tier cannot be read; `Overloaded` if too many scans and counts wait.
-    fn count(&self, choice: Choice) -> BoxFuture<'_, Result<Option<u64>>>;
+    fn count(&self, _: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// Makes everything stored so far survive a loss of power.
-    fn flush(&self) -> BoxFuture<'_, ()>;
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        // Nothing to do where what is stored was durable before it was acknowledged, or need not be.
+        Box::pin(async {})
+    }
 
     /// Numbers of this moment.
     fn stats(&self) -> TierStats;

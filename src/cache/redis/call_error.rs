@@ -26,11 +26,6 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the command may have been carried out nevertheless.
-    pub fn may_have_happened(&self) -> bool {
-        matches!(self, CallError::TimedOut | CallError::Failed(_))
-    }
-
     /// Whether the connection is of no use to later calls.
     pub(super) fn breaks_connection(&self) -> bool {
         match self {

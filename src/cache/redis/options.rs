@@ -36,10 +36,6 @@ pub struct RedisOptions {
     pub suspect_after_ms: u64,
     /// Events that are held in Redis, for nodes that are behind.
     pub events_max: u64,
-    /// Whether identical requests at several nodes wait for one of them.
-    pub single_flight: bool,
-    /// The address at which other nodes reach this one, such as `http://10.0.0.5:8420`.
-    pub advertise: Option<String>,
     /// When Redis is not asked at all.
     pub breaker: BreakerOptions,
 }
@@ -139,8 +135,6 @@ impl Default for RedisOptions {
             value_bytes_max: 1 << 20,
             suspect_after_ms: 2000,
             events_max: 200_000,
-            single_flight: false,
-            advertise: None,
             breaker: BreakerOptions::default(),
         }
     }
@@ -181,16 +175,6 @@ impl RedisOptions {
         {
             let rule = format!("1 to {PREFIX_BYTES_MAX} of the characters a-z, A-Z, 0-9 and _-.:");
             return Err(config("prefix", &rule));
-        }
-        if self
-            .advertise
-            .as_ref()
-            .is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
-        {
-            return Err(config(
-                "advertise",
-                "the address of this node for the others, such as http://10.0.0.5:8420",
-            ));
         }
         in_range("connect_ms_max", self.connect_ms_max, 1, MINUTE_MS)?;
         in_range("response_ms_max", self.response_ms_max, 1, MINUTE_MS)?;
@@ -330,10 +314,6 @@ mod tests {
             (
                 RedisOptions { prefix: "a{b}".into(), ..RedisOptions::default() },
                 "redis.prefix must be 1 to 64",
-            ),
-            (
-                RedisOptions { advertise: Some("10.0.0.5".into()), ..RedisOptions::default() },
-                "redis.advertise must be",
             ),
         ];
         for (options, message) in faults {

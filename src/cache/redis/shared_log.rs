@@ -54,6 +54,8 @@ pub enum Replaces {
     Write(u64),
     /// Nothing.
     Nothing,
+    /// Nothing, and there is no event of the shard after this one: what this node has is not changed by one that it has not read.
+    NothingSince(u64),
 }
 
 /// A value to be written with its event.
@@ -233,7 +235,8 @@ impl SharedLog {
         let arguments: [Vec<u8>; 2] = [nonce.to_le_bytes().into(), has_tokens.into()];
         let reply = self.run(&OPEN, &names, &arguments, BACKGROUND_MAX).await?;
         let was_begun = matches!(&reply, Value::Array(parts) if parts.get(3).and_then(number) == Some(1));
-        Ok((state_of(&reply).unwrap_or_default(), was_begun))
+        // A reply of another shape is that of no server that this program knows.
+        Ok((state_of(&reply).ok_or(CallError::NotConnected)?, was_begun))
     }
 
     async fn write_seed(&self, seed: &str, tokens: Vec<TokenChange>) -> Result<(), CallError> {
@@ -345,7 +348,11 @@ impl SharedLog {
             value.into(),
             lives_ms.to_string().into(),
             write.replaces.argument(),
-            write.after.map(|number| number.to_string().into()).unwrap_or_default(),
+            write
+                .after
+                .or(write.replaces.since())
+                .map(|number| number.to_string().into())
+                .unwrap_or_default(),
             known.cursor.number.to_string().into(),
             known.cursor.nonce.to_le_bytes().into(),
             known.generation.to_le_bytes().into(),
@@ -376,10 +383,17 @@ impl SharedLog {
 const BLOCKED_MIN: Duration = Duration::from_millis(250);
 
 impl Replaces {
+    fn since(self) -> Option<u64> {
+        match self {
+            Replaces::NothingSince(number) => Some(number),
+            Replaces::Any | Replaces::Write(_) | Replaces::Nothing => None,
+        }
+    }
+
     fn argument(self) -> Vec<u8> {
         match self {
             Replaces::Any => Vec::new(),
-            Replaces::Nothing => b"-".into(),
+            Replaces::Nothing | Replaces::NothingSince(_) => b"-".into(),
             Replaces::Write(id) => id.to_le_bytes().into(),
         }
     }

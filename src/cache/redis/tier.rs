@@ -18,10 +18,9 @@ use crate::cache::compression;
 use crate::cache::metrics::{CacheMetrics, TierMetrics};
 use crate::cache::policy::Namespace;
 use crate::cache::random::random_id;
-use crate::cache::tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
+use crate::cache::tier::{Tier, TierStats};
 use crate::domain::{Clock, Codec, Entry, EntryNames, Key, NamespaceId, TierName, UnixSeconds};
 use crate::error::Result;
-use crate::storage::objects::NamespaceCount;
 
 /// Keys of one command: a server runs no other meanwhile.
 const KEYS_PER_COMMAND: usize = 128;
@@ -315,18 +314,6 @@ impl Tier for RedisTier {
         self.put_many(namespace, vec![(key, entry)])
     }
 
-    fn scan(&self, _: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn named(&self, _: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn namespaces(&self) -> Vec<NamespaceCount> {
-        Vec::new()
-    }
-
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let unlink = |key: &Key| redis::cmd("UNLINK").arg(self.name_of(key)).clone();
@@ -334,18 +321,6 @@ impl Tier for RedisTier {
             self.write(commands).await;
             Ok(())
         })
-    }
-
-    fn namespace_of(&self, _: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn count(&self, _: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn flush(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
     }
 
     fn stats(&self) -> TierStats {

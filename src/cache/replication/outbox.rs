@@ -75,6 +75,15 @@ struct WaitingKey {
     changes: u64,
 }
 
+impl WaitingKey {
+    /// Another node has changed the key. A later change of this node that is in the log stands.
+    fn contest(&mut self) {
+        if self.state == KeyState::Uncontested {
+            self.state = KeyState::Contested;
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     next_place: u64,
@@ -172,16 +181,12 @@ impl Outbox {
 
     /// Another node has changed the key.
     pub(in crate::cache) fn contest(&self, key: &Key) {
-        lock(&self.state)
-            .keys
-            .get_mut(key)
-            .into_iter()
-            .for_each(|waiting| waiting.state = KeyState::Contested);
+        lock(&self.state).keys.get_mut(key).into_iter().for_each(WaitingKey::contest);
     }
 
     /// Other nodes may have changed every key.
     pub(in crate::cache) fn contest_all(&self) {
-        lock(&self.state).keys.values_mut().for_each(|waiting| waiting.state = KeyState::Contested);
+        lock(&self.state).keys.values_mut().for_each(WaitingKey::contest);
     }
 
     /// A later change of the key is in the log: the one that waits is not to be made.
@@ -376,6 +381,7 @@ mod tests {
         first.contest(&KEY);
         assert_eq!(first.key_state(&KEY), Some(KeyState::Contested));
         first.supersede(&KEY);
+        first.contest(&KEY);
         assert_eq!(first.key_state(&KEY), Some(KeyState::Superseded));
         let next = first.next().await;
         first.push_key(KEY).await.unwrap();

@@ -138,8 +138,10 @@ impl Replicator {
         let mut next = at;
         let advanced = next.advance(&reading);
         let is_forked = advanced == Err(Gap::Forked);
-        let (Ok(is_complete), true) = (advanced, reading.generation == self.shared.log.generation(shard))
-        else {
+        let is_of_generation = reading.generation == self.shared.log.generation(shard);
+        // What a change of a kind that this program does not know concerns is not known either.
+        let is_known = reading.events.iter().all(|event| event.change.is_some());
+        let (Ok(is_complete), true) = (advanced, is_of_generation && is_known) else {
             self.metrics.gaps.inc();
             return self.join(shard, Some(at), is_forked).await;
         };
@@ -164,15 +166,13 @@ impl Replicator {
                     let applied = self.tokens.table().apply(*starts_over, changes.clone(), own);
                     records.extend(self.settle(applied).await?);
                 }
-                None => {
-                    let message = "an event of another node is of a kind that this program does not know";
-                    return Err(Error::new(Kind::Format, message).with("number", event.number));
-                }
+                // A gap, before anything is applied.
+                None => {}
             }
             self.metrics.events.inc();
         }
         if !outdated.is_empty() {
-            self.copies.disk.remove_many(outdated).await?;
+            self.drop_copies(&outdated).await?;
         }
         if !events.is_empty() {
             let generation = self.shared.log.generation(shard);
@@ -261,10 +261,11 @@ impl Replicator {
 
     /// Hides the copies of all entries that other nodes may have changed. Costs a write on disk, and a visit of each entry in memory.
     async fn hide_copies(&self) -> Result<()> {
-        self.copies.changes.add_all();
         self.shared.outbox.contest_all();
         self.shared.inflight.forget();
         self.copies.disk.set_salt(self.node.renew_salt().await?);
+        // Counted after the disk is hidden, so that no copy that was read there before is kept in memory after it is cleared.
+        self.copies.changes.add_all();
         self.copies.memory.remove_where(&|meta| meta.codec != Codec::F32);
         Ok(())
     }
@@ -321,7 +322,7 @@ impl Replicator {
             match self.send_value(key, after, is_contested).await? {
                 Written::Done(number) => {
                     let is_last = write.end(number);
-                    return if is_last && !is_contested { Ok(()) } else { self.drop_copy(key).await };
+                    return if is_last && !is_contested { Ok(()) } else { self.drop_copies(&[*key]).await };
                 }
                 Written::Conflict | Written::Behind => {
                     drop(write);
@@ -343,8 +344,10 @@ impl Replicator {
         Ok(self.shared.log.write(&write, random_id()?, SEND_WITHIN).await?)
     }
 
-    async fn drop_copy(&self, key: &Key) -> Result<()> {
-        self.drop_from_memory(key);
-        self.copies.disk.remove_many(vec![*key]).await
+    /// Drops the copies of keys. Those in memory last: until it is removed, a lookup may read one on disk and keep it in memory.
+    async fn drop_copies(&self, keys: &[Key]) -> Result<()> {
+        self.copies.disk.remove_many(keys.to_vec()).await?;
+        keys.iter().for_each(|key| self.drop_from_memory(key));
+        Ok(())
     }
 }

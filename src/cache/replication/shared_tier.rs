@@ -13,10 +13,9 @@ use crate::cache::invalidation_tokens::Propagation;
 use crate::cache::policy::Namespace;
 use crate::cache::random::random_id;
 use crate::cache::redis::{BreakerState, Current, RedisTier, Replaces, SharedLog, SharedWrite, Written};
-use crate::cache::tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
-use crate::domain::{Entry, EntryNames, Key, NamespaceId, TierName};
+use crate::cache::tier::{Tier, TierStats};
+use crate::domain::{Entry, EntryNames, Key, TierName};
 use crate::error::{Error, Kind, Result};
-use crate::storage::objects::NamespaceCount;
 
 /// Objects and answers in Redis. Shared by `Arc`.
 pub struct SharedTier {
@@ -133,6 +132,11 @@ impl SharedTier {
         }
     }
 
+    /// The number of the last event of a key's shard that this node has applied.
+    pub(in crate::cache) fn applied(&self, key: &Key) -> u64 {
+        self.log.known(self.log.shard_of(key)).cursor.number
+    }
+
     /// Whether another node has changed a key whose change waits.
     pub(in crate::cache) fn is_contested(&self, key: &Key) -> bool {
         self.outbox.key_state(key) == Some(KeyState::Contested)
@@ -226,18 +230,6 @@ impl Tier for SharedTier {
         self.put_many(namespace, vec![(key, entry)])
     }
 
-    fn scan(&self, _: ScanRequest) -> BoxFuture<'_, Result<Option<EntryScan>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn named(&self, _: Key) -> BoxFuture<'_, Result<Option<ScannedEntry>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn namespaces(&self) -> Vec<NamespaceCount> {
-        Vec::new()
-    }
-
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             for key in keys {
@@ -245,19 +237,6 @@ impl Tier for SharedTier {
             }
             Ok(())
         })
-    }
-
-    fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
-        self.tier.namespace_of(key)
-    }
-
-    fn count(&self, _: Choice) -> BoxFuture<'_, Result<Option<u64>>> {
-        // Other nodes count what they share.
-        Box::pin(async { Ok(Some(0)) })
-    }
-
-    fn flush(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
     }
 
     fn stats(&self) -> TierStats {

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, ignore_poison};
 
 /// The end of what is trusted without an end.
 const FOREVER: u64 = u64::MAX;
@@ -21,7 +22,8 @@ pub struct Trust {
     suspect_after: Duration,
     /// The earliest end of all shards, in nanoseconds after `since`.
     until: AtomicU64,
-    shards: Box<[AtomicU64]>,
+    /// The end of each shard. Held while the earliest is computed, so that no follower undoes what another has revoked.
+    shards: Mutex<Box<[u64]>>,
     /// Whether the shared log answers, and wakes those who wait for it.
     connected: watch::Sender<bool>,
 }
@@ -42,7 +44,7 @@ impl Trust {
             since: Instant::now(),
             suspect_after,
             until: AtomicU64::new(until),
-            shards: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            shards: Mutex::new(vec![0; shards].into()),
             connected: watch::Sender::new(false),
         }
     }
@@ -62,19 +64,18 @@ impl Trust {
     /// All changes of a shard from before `as_of` are applied.
     pub fn confirm(&self, shard: usize, as_of: Instant) {
         let until = as_of.saturating_duration_since(self.since).saturating_add(self.suspect_after);
-        self.shards[shard].store(u64::try_from(until.as_nanos()).unwrap_or(FOREVER - 1), Ordering::Release);
-        self.settle(true);
+        self.set_end(shard, u64::try_from(until.as_nanos()).unwrap_or(FOREVER - 1));
+        self.connected.send_replace(true);
     }
 
     /// Local copies are not trusted until a shard is confirmed again.
     pub fn revoke(&self, shard: usize) {
-        self.shards[shard].store(0, Ordering::Release);
-        self.settle(true);
+        self.set_end(shard, 0);
     }
 
     /// Whether a shard is confirmed.
     pub fn is_shard_held(&self, shard: usize) -> bool {
-        self.nanos() < self.shards[shard].load(Ordering::Acquire)
+        self.nanos() < ignore_poison(self.shards.lock())[shard]
     }
 
     /// Whether the shared log has answered last.
@@ -94,10 +95,10 @@ impl Trust {
         self.connected.send_replace(false);
     }
 
-    fn settle(&self, is_connected: bool) {
-        let ends = self.shards.iter().map(|end| end.load(Ordering::Acquire));
-        self.until.store(ends.min().unwrap_or(FOREVER), Ordering::Release);
-        self.connected.send_replace(is_connected);
+    fn set_end(&self, shard: usize, end: u64) {
+        let mut ends = ignore_poison(self.shards.lock());
+        ends[shard] = end;
+        self.until.store(ends.iter().copied().min().unwrap_or(FOREVER), Ordering::Release);
     }
 
     /// Returns whether local copies are trusted, after a wait of at most `limit` for the followers if they are not.
@@ -161,6 +162,7 @@ mod tests {
         let before = Instant::now();
         assert!(!trust.verify(Duration::from_secs(60)).await);
         assert_eq!(Instant::now(), before, "not connected");
+        trust.confirm(0, Instant::now());
         trust.revoke(0);
         let waiting = tokio::spawn({
             let trust = std::sync::Arc::clone(&trust);

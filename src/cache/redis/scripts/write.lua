@@ -1,5 +1,5 @@
 -- Replaces or removes the value of a key, together with its event. Returns the number of the event, -1 if the value is not the one that is
--- to be replaced, -2 if the shard has events that the caller does not know.
+-- to be replaced, -2 if the shard has events that the caller does not know, -3 if it lacks events that the caller knows.
 -- KEYS: state, events, object.
 -- ARGV: nonce, node, payload of the event, events at most, value ("" removes it), milliseconds that it lives,
 --       write id of the value that is replaced ("-" for none, "" for any), number of the last event ("" for any),
