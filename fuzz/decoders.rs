@@ -210,7 +210,7 @@ fn with_trailer(mut bytes: Vec<u8>) -> Vec<u8> {
 
 /// An entry of Redis, from anything that can write there: as it is, and with a checksum that holds.
 pub(crate) fn envelope(data: &[u8]) {
-    let (key, offset) = (Key([7; 32]), ClockOffset::from_millis(-3000));
+    let (key, offset) = (Key([7; 32]), ClockOffset::from_micros(-3_000_000));
     let authenticated = Envelope::authenticated("a key of sixteen").expect("long enough");
     assert!(authenticated.open(&key, data, offset).is_none(), "a tag was forged");
     let plain = Envelope::unauthenticated();

@@ -109,7 +109,8 @@ mod tests {
     /// Events with these numbers and nonces, each behind the nonce before it.
     fn reading(last: LogCursor, mut previous: u64, events: &[(u64, u64)]) -> Reading {
         let event = |&(number, nonce): &(u64, u64)| {
-            let event = LogEvent { number, nonce, previous, node: NodeId(1), change: None };
+            let event =
+                LogEvent { number, nonce, previous, node: NodeId(1), written_at_micros: 0, change: None };
             previous = nonce;
             event
         };

@@ -1,11 +1,11 @@
 //! The events of the shared log: what one node changed, as the others read it.
 //!
 //! ```text
-//! nonce[8] previous nonce[8] node[8] kind[1] payload
+//! nonce[8] previous nonce[8] node[8] written at[8] kind[1] payload
 //! kind 1, 2  (subject length[1], subject, number of tokens[1], tokens[8 each])*   kind 2 forgets all invalidation ids first
 //! kind 3     key[32]    its value was replaced or removed
 //! ```
-//! The subject of all that the default tenant has is empty; that of an invalidation id is its eight bytes.
+//! An event is written at a moment of the clock of Redis, in microseconds since 1970. The subject of all that the default tenant has is empty; that of an invalidation id is its eight bytes.
 
 use crate::cache::invalidation_tokens::{TokenChange, TokenHistory};
 use crate::domain::{InvalidationId, Key};
@@ -42,6 +42,8 @@ pub(in crate::cache) struct LogEvent {
     pub(in crate::cache) previous: Nonce,
     /// The node that made the change.
     pub(in crate::cache) node: NodeId,
+    /// When Redis appended it, by the clock of Redis, in microseconds since 1970.
+    pub(in crate::cache) written_at_micros: u64,
     /// `None` if a newer program has encoded it.
     pub(in crate::cache) change: Option<SharedChange>,
 }
@@ -50,7 +52,7 @@ pub(in crate::cache) struct LogEvent {
 pub(in crate::cache) const KIND_KEY: u8 = 3;
 const KIND_TOKENS: u8 = 1;
 const KIND_START_OVER: u8 = 2;
-const HEAD_BYTES: usize = 25;
+const HEAD_BYTES: usize = 33;
 
 impl LogEvent {
     /// The event of these bytes; `None` for bytes that are too short for one.
@@ -67,6 +69,7 @@ impl LogEvent {
             nonce: u64_at(bytes, 0)?,
             previous: u64_at(bytes, 8)?,
             node: NodeId(u64_at(bytes, 16)?),
+            written_at_micros: u64_at(bytes, 24)?,
             change,
         })
     }
@@ -102,7 +105,7 @@ mod tests {
     use super::*;
 
     fn bytes(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let head = [7_u64, 6, 5].iter().flat_map(|number| number.to_le_bytes());
+        let head = [7_u64, 6, 5, 4].iter().flat_map(|number| number.to_le_bytes());
         head.chain([kind]).chain(payload.iter().copied()).collect()
     }
 
@@ -116,6 +119,7 @@ mod tests {
     fn events_come_back_with_their_numbers_and_changes() {
         let event = LogEvent::decode(42, &bytes(KIND_KEY, &[1; 32])).unwrap();
         assert_eq!((event.number, event.nonce, event.previous, event.node), (42, 7, 6, NodeId(5)));
+        assert_eq!(event.written_at_micros, 4);
         assert_eq!(event.change, Some(SharedChange::Key(Key([1; 32]))));
         for (kind, starts_over) in [(KIND_TOKENS, false), (KIND_START_OVER, true)] {
             let change = LogEvent::decode(1, &bytes(kind, &tokens())).unwrap().change;

@@ -194,10 +194,10 @@ mod tests {
     #[test]
     fn an_entry_comes_back_as_it_was_at_nodes_with_different_clocks() {
         for envelope in envelopes() {
-            let bytes = envelope.seal(&KEY, 42, &entry(), ClockOffset::from_millis(300_000)).unwrap();
+            let bytes = envelope.seal(&KEY, 42, &entry(), ClockOffset::from_micros(300_000_000)).unwrap();
             let Enveloped { write_id, entry } = envelope.open(&KEY, &bytes, OFFSET).unwrap();
             assert_eq!((write_id, entry.meta.expires), (42, UnixSeconds(3300)));
-            let same = envelope.open(&KEY, &bytes, ClockOffset::from_millis(300_000)).unwrap();
+            let same = envelope.open(&KEY, &bytes, ClockOffset::from_micros(300_000_000)).unwrap();
             assert_eq!(same.entry, self::entry());
         }
     }

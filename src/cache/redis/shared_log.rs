@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::{Pipeline, Value};
 
@@ -103,6 +103,11 @@ impl SharedLog {
     /// Whether calls are made.
     pub(in crate::cache) fn breaker_state(&self) -> BreakerState {
         self.client.breaker_state()
+    }
+
+    /// This moment by the clock of Redis, in microseconds since 1970. As exact as the clocks were compared within the last second.
+    pub(in crate::cache) fn redis_micros(&self) -> u64 {
+        self.client.clock_offset().redis_micros(SystemTime::now())
     }
 
     /// The connection for the readings of a shard.

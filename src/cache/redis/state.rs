@@ -37,7 +37,7 @@ pub(super) struct ClientState {
     calls: Semaphore,
     breaker: Mutex<Breaker>,
     started: Instant,
-    /// In milliseconds, as last measured.
+    /// In microseconds, as last measured.
     clock_offset: AtomicI64,
     metrics: Arc<RedisMetrics>,
 }
@@ -74,11 +74,11 @@ impl ClientState {
     }
 
     pub(super) fn clock_offset(&self) -> ClockOffset {
-        ClockOffset::from_millis(self.clock_offset.load(Ordering::Relaxed))
+        ClockOffset::from_micros(self.clock_offset.load(Ordering::Relaxed))
     }
 
     pub(super) fn set_clock_offset(&self, offset: ClockOffset) {
-        self.clock_offset.store(offset.as_millis(), Ordering::Relaxed);
+        self.clock_offset.store(offset.as_micros(), Ordering::Relaxed);
     }
 
     /// The right to make a call, counted against their limit.

@@ -1,12 +1,14 @@
 //! The metrics of replication.
 
-use crate::metrics::{Counter, Gauge, ModuleMetrics, Registry};
+use crate::metrics::{Counter, Gauge, Histogram, ModuleMetrics, Registry};
 
 /// The metrics of replication.
 #[derive(Debug)]
 pub struct ReplicationMetrics {
     /// Events that were applied.
     pub events: Counter,
+    /// From the moment when Redis had a change of another node until it was applied here.
+    pub lag: Histogram,
     /// Times that the log did not continue.
     pub gaps: Counter,
     /// Changes that wait in the outbox.
@@ -19,6 +21,10 @@ impl ModuleMetrics for ReplicationMetrics {
     fn register(registry: &mut Registry) -> ReplicationMetrics {
         ReplicationMetrics {
             events: registry.counter("redis_events_applied", "Changes of all nodes that this node has applied"),
+            lag: registry.seconds(
+                "invalidation_lag",
+                "Time from the moment when Redis had a change of another node until this node had applied it",
+            ),
             gaps: registry.counter(
                 "redis_gaps",
                 "Times that changes of other nodes were lost, and all objects and answers of this node were hidden",

@@ -174,11 +174,21 @@ impl Replicator {
         if !outdated.is_empty() {
             self.drop_copies(&outdated).await?;
         }
+        self.observe_lag(events);
         if !events.is_empty() {
             let generation = self.shared.log.generation(shard);
             self.node.write_soon(shard, ShardState { cursor, generation }, records);
         }
         Ok(())
+    }
+
+    /// How long the changes of other nodes have taken until here.
+    fn observe_lag(&self, events: &[LogEvent]) {
+        let now = self.shared.log.redis_micros();
+        for event in events.iter().filter(|event| event.node != self.node.id) {
+            let lag = Duration::from_micros(now.saturating_sub(event.written_at_micros));
+            self.metrics.lag.observe(lag.as_secs_f64());
+        }
     }
 
     /// Another node has changed a key. Returns the key if the copy on disk is to be dropped.

@@ -14,10 +14,12 @@ if ARGV[7] ~= '' then
   local id = redis.call('GETRANGE', KEYS[3], 8, 15)
   if (ARGV[7] == '-' and id ~= '') or (ARGV[7] ~= '-' and id ~= ARGV[7]) then return -1 end
 end
+local time = redis.call('TIME')
+local written_at = struct.pack('<I8', time[1] * 1000000 + time[2])
 local number = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 redis.call('HSET', KEYS[1], 'nonce', ARGV[1])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], string.format('%.0f-0', number),
-  'e', ARGV[1] .. previous .. ARGV[2] .. ARGV[3])
+  'e', ARGV[1] .. previous .. ARGV[2] .. written_at .. ARGV[3])
 if ARGV[5] == '' then
   redis.call('DEL', KEYS[3])
 else
