@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
-    Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, ObjectTier,
-    Replication, SharedNode, SharedTier, Tier, Tiers, VectorTier,
+    Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, NodeRegistry,
+    ObjectTier, Replication, SharedNode, SharedTier, Tier, Tiers, VectorTier,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -21,6 +21,7 @@ use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, ModelRegistry, RemoteE
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Readiness, RouterParts, Server, State};
 use crate::metrics::MetricDescription;
+use crate::nodes::Nodes;
 use crate::search::{Catalog, Program};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::storage::collections::Place;
@@ -53,6 +54,7 @@ pub struct Engine {
     /// Moves the memory tier's budget, where it is automatic.
     pressure: Option<JoinHandle<()>>,
     shared: Option<Arc<SharedTier>>,
+    nodes: Arc<Nodes>,
     /// Follows the other nodes for as long as it is held.
     replication: Option<Replication>,
     // Held until the end: the directory stays locked for as long as anything may write to it.
@@ -177,6 +179,8 @@ impl Engine {
             caches.freshness,
             Arc::clone(&metrics.invalidations),
         ));
+        let shared = caches.registry.zip(caches.shared.clone());
+        let nodes = Arc::new(Nodes::new(config.nodes.clone(), shared, Arc::clone(&metrics.nodes)));
         Ok(Engine {
             embeddings,
             objects,
@@ -192,6 +196,7 @@ impl Engine {
             stores,
             pressure: caches.pressure,
             shared: caches.shared,
+            nodes,
             replication: caches.replication,
             _directory: directory,
         })
@@ -224,6 +229,7 @@ struct Caches {
     pressure: Option<JoinHandle<()>>,
     /// What nodes share, if they share a Redis.
     shared: Option<Arc<SharedTier>>,
+    registry: Option<NodeRegistry>,
     replication: Option<Replication>,
 }
 
@@ -237,6 +243,7 @@ impl Caches {
         let options = &config.cache;
         let node =
             SharedNode::open(&config.redis, &stores.records, &clock, &metrics.redis, &metrics.cache).await?;
+        let registry = node.as_ref().map(|node| node.registry().clone());
         let token_log = match &node {
             Some(node) => node.token_log(),
             None => Arc::new(LocalTokenLog::new(Arc::clone(&stores.records))),
@@ -265,7 +272,7 @@ impl Caches {
         let results = Arc::new(cache(Vec::new()));
         let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
         let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&objects)]));
-        Ok(Caches { vectors, objects, results, tiers, freshness, pressure, shared, replication })
+        Ok(Caches { vectors, objects, results, tiers, freshness, pressure, shared, registry, replication })
     }
 }
 
@@ -406,6 +413,7 @@ pub async fn serve(
             models: Arc::clone(&engine.models),
             tiers: Arc::clone(&engine.tiers),
             shared: engine.shared.clone(),
+            nodes: Arc::clone(&engine.nodes),
             readiness: Arc::clone(&readiness),
             budget: Arc::clone(&engine.budget),
             queue_texts_max: config.embed.queue_texts_max,

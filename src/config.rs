@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::{cache, embed, http, search, service, storage, upstream};
+use crate::{cache, embed, http, nodes, search, service, storage, upstream};
 
 /// Everything that can be configured. `examples/config.toml` documents the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub collections: service::collections::Options,
     /// The tier that nodes share.
     pub redis: cache::redis::RedisOptions,
+    /// The nodes that share it.
+    pub nodes: nodes::Options,
     /// Upstreams of answers.
     pub upstream: upstream::Options,
     /// Which answers are stored, and which requests share them.
@@ -203,6 +205,7 @@ impl Config {
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, TAGS_MIN as u64)?;
         self.redis.validate()?;
+        self.nodes.validate()?;
         self.upstream.validate()?;
         // Otherwise the request would time out first, and no stale answer could replace that of a silent upstream.
         let timeout_ms = self.http.request_timeout_seconds.saturating_mul(1000);

@@ -16,6 +16,7 @@ pub mod http;
 pub mod labels;
 pub mod metrics;
 pub mod model_fetch;
+pub mod nodes;
 pub mod pacing;
 mod raw_object;
 pub mod request_identity;

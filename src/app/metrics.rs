@@ -8,6 +8,7 @@ use crate::domain::TierName;
 use crate::embed::EmbedMetrics;
 use crate::http::{HttpMetrics, ServerMetrics};
 use crate::metrics::{MetricDescription, ModuleMetrics, Registry};
+use crate::nodes::NodeMetrics;
 use crate::search::SearchMetrics;
 use crate::service::answers::AnswerMetrics;
 use crate::service::collections::QueryMetrics;
@@ -30,6 +31,7 @@ pub(super) struct AppMetrics {
     pub(super) cache: Arc<CacheMetrics>,
     pub(super) redis: Arc<RedisMetrics>,
     pub(super) replication: Arc<ReplicationMetrics>,
+    pub(super) nodes: Arc<NodeMetrics>,
     pub(super) storage: Arc<StorageMetrics>,
     pub(super) search: Arc<SearchMetrics>,
     pub(super) embed: Arc<EmbedMetrics>,
@@ -53,6 +55,7 @@ impl AppMetrics {
             cache: Arc::new(cache),
             redis: of_module(&mut registry),
             replication: of_module(&mut registry),
+            nodes: of_module(&mut registry),
             storage: Arc::new(StorageMetrics::register(&mut registry).with_evictions(evictions)),
             search: of_module(&mut registry),
             embed: of_module(&mut registry),

@@ -30,7 +30,9 @@ mod tiers;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::redis::{BreakerState, RedisMetrics, Replaces};
+pub use self::redis::{
+    BreakerState, Located, NodeRegistry, RedisMetrics, RegisteredNode, RegisteredNodes, Replaces,
+};
 pub use self::replication::{Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust};
 pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};

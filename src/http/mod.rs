@@ -23,6 +23,7 @@ mod listing;
 mod metrics;
 mod models;
 mod near_routes;
+mod nodes;
 mod objects;
 mod offload;
 mod operations;

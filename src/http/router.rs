@@ -15,7 +15,7 @@ use super::operations::{Operations, Readiness};
 use super::routes::RouteTable;
 use super::stats::{LoadLimits, Statistics};
 use super::{
-    Options, answers, collections, contract, embeddings, forward, home, invalidation, listing, models,
+    Options, answers, collections, contract, embeddings, forward, home, invalidation, listing, models, nodes,
     objects, operations,
 };
 use crate::byte_budget::ByteBudget;
@@ -23,6 +23,7 @@ use crate::cache::{SharedTier, Tiers};
 use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
+use crate::nodes::Nodes;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
 
@@ -50,6 +51,8 @@ pub struct RouterParts {
     pub tiers: Arc<Tiers>,
     /// What nodes share, if they share a Redis.
     pub shared: Option<Arc<SharedTier>>,
+    /// The nodes that share it.
+    pub nodes: Arc<Nodes>,
     /// What the readiness probe reads.
     pub readiness: Arc<Readiness>,
     /// Bytes that requests in flight may hold.
@@ -63,7 +66,7 @@ pub struct RouterParts {
 /// Headers that are written again for the upstream.
 const NOT_PASSED_ON: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::CONTENT_TYPE, header::HOST];
 
-/// Every route behind admission.
+/// Every route behind admission. From now on the node announces itself to others.
 ///
 /// # Errors
 /// `Config` if the keys cannot be read, if `http.cors` lists what is no origin, or if others can reach the address and there are none.
@@ -123,6 +126,7 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table.add(contract::routes(), endpoints.map(|all| &all.contract));
     table.add(home::routes(), endpoints.map(|all| &all.home));
     table.add(operations::routes(), endpoints.map(|all| &all.operations));
+    table.add(nodes::routes(), endpoints.map(|all| &all.nodes));
     table.add(embeddings::routes(), endpoints.map(|all| &all.embeddings));
     table.add(objects::routes(), endpoints.map(|all| &all.objects));
     table.add(listing::routes(), endpoints.map(|all| &all.listing));
@@ -145,6 +149,7 @@ struct Endpoints {
     contract: Arc<str>,
     home: Arc<home::HomeEndpoint>,
     operations: Arc<Operations>,
+    nodes: Arc<Nodes>,
     embeddings: Arc<embeddings::Endpoint>,
     objects: Arc<objects::Endpoint>,
     listing: Arc<listing::Endpoint>,
@@ -194,9 +199,12 @@ impl Endpoints {
             limits,
             started: Instant::now(),
         });
+        let measured = Arc::clone(&statistics);
+        parts.nodes.announce(move || measured.of_node());
         Ok(Endpoints {
             contract: contract::json(&described).into(),
             home: Arc::new(home::HomeEndpoint { statistics: Arc::clone(&statistics), has_keys }),
+            nodes: parts.nodes,
             operations: Arc::new(Operations { readiness: parts.readiness, statistics }),
             embeddings: Arc::new(embeddings::Endpoint {
                 embeddings: parts.embeddings,
@@ -279,7 +287,10 @@ mod tests {
         );
         assert_eq!(patterns(&table, |access| access == Access::Probe), ["/health", "/healthz", "/readyz"]);
         assert_eq!(patterns(&table, |access| access == Access::OptionalKey), ["/"]);
-        assert_eq!(patterns(&table, |access| access == Access::Monitoring), ["/metrics", "/v1/stats"]);
+        assert_eq!(
+            patterns(&table, |access| access == Access::Monitoring),
+            ["/metrics", "/v1/nodes", "/v1/stats"]
+        );
     }
 
     #[test]

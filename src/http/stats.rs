@@ -19,6 +19,7 @@ use crate::domain::{Principal, TierName};
 use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
 use crate::http::metrics::ServerMetrics;
+use crate::nodes::NodeNumbers;
 use crate::service::{Answers, Collections, Embeddings, Listing};
 
 /// The parts that statistics are read from.
@@ -252,6 +253,18 @@ impl Statistics {
         let longest_queue = self.models.embedders().map(|model| model.queued()).max().unwrap_or(0);
         let searches = self.collections.share_of_searches();
         LoadStats::new(&self.limits, &self.metrics.http, longest_queue, searches)
+    }
+
+    /// What this node announces to others.
+    pub(super) fn of_node(&self) -> NodeNumbers {
+        let memory = self.tiers.stats().into_iter().find(|(name, _)| *name == TierName::Memory);
+        let (entries, memory_bytes) = memory.map_or((0, 0), |(_, stats)| (stats.entries, stats.bytes));
+        NodeNumbers {
+            entries,
+            memory_bytes,
+            collections: self.collections.names().len() as u64,
+            load_ratio: self.load().ratio(),
+        }
     }
 
     /// How this node stands to Redis, if one is configured.

@@ -192,6 +192,20 @@ impl Catalog {
         of_tenant.map(|(name, opened)| (name.clone(), opened.as_ref().ok().cloned())).collect()
     }
 
+    /// The tenants and names of all collections, also of those that cannot be served.
+    pub fn names(&self) -> Vec<(TenantId, String)> {
+        let table = ignore_poison(self.table.read());
+        let of_tenant = |(tenant, collections): (&TenantId, &TenantCollections)| {
+            collections.keys().map(|name| (tenant.clone(), name.clone())).collect::<Vec<_>>()
+        };
+        table.0.iter().flat_map(of_tenant).collect()
+    }
+
+    /// Whether a tenant has a collection of this name, also one that cannot be served.
+    pub fn has(&self, tenant: &TenantId, name: &str) -> bool {
+        ignore_poison(self.table.read()).get(tenant, name).is_some()
+    }
+
     /// Creates a collection and returns whether it is new. An existing one with the same settings is left as it is.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules it may import besides itself.
-const MODULES: [(&str, &[&str]); 22] = [
+const MODULES: [(&str, &[&str]); 23] = [
     ("labels", &[]),
     ("error", &["labels"]),
     ("metrics", &["labels"]),
@@ -22,6 +22,7 @@ const MODULES: [(&str, &[&str]); 22] = [
     ("request_identity", &["domain", "error"]),
     ("dialects", &["request_identity", "raw_object", "sse", "domain", "error", "labels"]),
     ("upstream", &["sse", "domain", "error", "metrics", "pacing", "byte_budget", "decompression"]),
+    ("nodes", &["cache", "domain", "error", "labels", "metrics", "sync"]),
     (
         "service",
         &[
@@ -47,6 +48,7 @@ const MODULES: [(&str, &[&str]); 22] = [
             "cache",
             "dialects",
             "embed",
+            "nodes",
             "request_identity",
             "search",
             "upstream",
@@ -58,7 +60,7 @@ const MODULES: [(&str, &[&str]); 22] = [
             "sync",
         ],
     ),
-    ("config", &["service", "cache", "embed", "search", "storage", "upstream", "http", "error"]),
+    ("config", &["service", "cache", "embed", "nodes", "search", "storage", "upstream", "http", "error"]),
     (
         "app",
         &[
@@ -67,6 +69,7 @@ const MODULES: [(&str, &[&str]); 22] = [
             "service",
             "cache",
             "embed",
+            "nodes",
             "search",
             "storage",
             "upstream",

@@ -45,6 +45,21 @@ impl KeySpace {
         self.of_shard(0, "tokens")
     }
 
+    /// Sorted set: the ids of nodes by the time when they were seen.
+    pub fn nodes(&self) -> String {
+        self.of_shard(0, "nodes")
+    }
+
+    /// Hash: what each node has announced.
+    pub fn node_reports(&self) -> String {
+        self.of_shard(0, "reports")
+    }
+
+    /// Hash: the node that has each collection.
+    pub fn collections(&self) -> String {
+        self.of_shard(0, "collections")
+    }
+
     /// String: an object or answer, in its shard.
     pub fn object(&self, key: &Key) -> String {
         self.of_shard(self.shard_of(key), &format!("o:{}", hex(key)))
@@ -77,6 +92,9 @@ mod tests {
         assert_eq!(keys.state(0), "{p:0}:state");
         assert_eq!(keys.events(0), "{p:0}:events");
         assert_eq!(keys.tokens(), "{p:0}:tokens");
+        assert_eq!(keys.nodes(), "{p:0}:nodes");
+        assert_eq!(keys.node_reports(), "{p:0}:reports");
+        assert_eq!(keys.collections(), "{p:0}:collections");
         assert_eq!(keys.object(&key), format!("{{p:0}}:o:{hex}"));
         assert_eq!(keys.embedding(&key), format!("p:v:{hex}"));
     }

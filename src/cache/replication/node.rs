@@ -16,7 +16,8 @@ use crate::cache::invalidation_tokens::{InvalidationTokens, TokenLog};
 use crate::cache::memory::MemoryTier;
 use crate::cache::metrics::CacheMetrics;
 use crate::cache::redis::{
-    Envelope, RedisClient, RedisEntries, RedisMetrics, RedisOptions, RedisTier, RedisTierParts, SharedLog,
+    Envelope, NodeRegistry, RedisClient, RedisEntries, RedisMetrics, RedisOptions, RedisTier, RedisTierParts,
+    SharedLog,
 };
 use crate::cache::tier::Tier;
 use crate::domain::Clock;
@@ -27,6 +28,7 @@ use crate::storage::Records;
 pub struct SharedNode {
     embeddings: Arc<RedisTier>,
     shared: Arc<SharedTier>,
+    registry: NodeRegistry,
     changes: Arc<KeyChanges>,
     state: NodeState,
     records: Arc<Records>,
@@ -63,10 +65,11 @@ impl SharedNode {
             RedisTier::new(client.clone(), entries, parts).map(Arc::new)
         };
         let (embeddings, objects) = (tier(RedisEntries::Embeddings)?, tier(RedisEntries::Objects)?);
+        let registry = NodeRegistry::new(client.clone(), state.id.0);
         let log = Arc::new(SharedLog::new(client.clone(), state.id, options.events_max));
         let shared = Arc::new(SharedTier::new(objects, log, outbox, trust, limit));
         let (changes, records) = (Arc::new(KeyChanges::new()), Arc::clone(records));
-        Ok(Some(SharedNode { embeddings, shared, changes, state, records, suspect_after }))
+        Ok(Some(SharedNode { embeddings, shared, registry, changes, state, records, suspect_after }))
     }
 
     /// Where the tokens of this node are durable, and go to the others.
@@ -84,6 +87,11 @@ impl SharedNode {
     /// The tier of objects and answers in Redis.
     pub fn shared(&self) -> &Arc<SharedTier> {
         &self.shared
+    }
+
+    /// The nodes that share the Redis.
+    pub fn registry(&self) -> &NodeRegistry {
+        &self.registry
     }
 
     /// Counts the keys that other nodes have changed.

@@ -88,6 +88,16 @@ impl SharedTier {
         }
     }
 
+    /// The number of the last event of each shard that this node has applied.
+    pub fn positions(&self) -> Vec<u64> {
+        (0..self.log.shards()).map(|shard| self.log.known(shard).cursor.number).collect()
+    }
+
+    /// The age from which on all changes of other nodes are applied here.
+    pub fn behind(&self) -> Duration {
+        self.trust.behind()
+    }
+
     /// A write of a key begins: until its end it decides whether an event of another node is later.
     pub(in crate::cache) fn begin(&self, key: Key) -> InflightWrite<'_> {
         self.inflight.begin(key)

@@ -61,6 +61,17 @@ impl Trust {
         Duration::from_nanos(self.nanos().saturating_sub(until))
     }
 
+    /// The age from which on all changes of all shards are applied.
+    pub fn behind(&self) -> Duration {
+        match self.until.load(Ordering::Acquire) {
+            FOREVER => Duration::ZERO,
+            until => {
+                let confirmed = Duration::from_nanos(until).saturating_sub(self.suspect_after);
+                Duration::from_nanos(self.nanos()).saturating_sub(confirmed)
+            }
+        }
+    }
+
     /// All changes of a shard from before `as_of` are applied.
     pub fn confirm(&self, shard: usize, as_of: Instant) {
         let until = as_of.saturating_duration_since(self.since).saturating_add(self.suspect_after);

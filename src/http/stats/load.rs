@@ -59,6 +59,10 @@ impl LoadStats {
         load.with_ratio()
     }
 
+    pub(super) fn ratio(&self) -> f64 {
+        self.ratio
+    }
+
     fn shares(&self) -> [(LoadLimit, f64); 6] {
         [
             (LoadLimit::Requests, self.requests),

@@ -7,7 +7,7 @@ use tracing::instrument;
 
 use super::Collections;
 use super::query_vectors::prepare;
-use crate::domain::{InputType, Principal, Tag};
+use crate::domain::{InputType, Principal, Tag, TenantId};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{
     Change, Collection, CollectionModel, Document, DocumentBatch, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX,
@@ -103,6 +103,16 @@ impl Collections {
     /// All collections of the sender's tenant, sorted by name; without its content one that could not be opened.
     pub fn list(&self, principal: &Principal) -> Vec<(String, Option<Arc<Collection>>)> {
         self.catalog.list(&principal.tenant)
+    }
+
+    /// The tenants and names of all collections.
+    pub fn names(&self) -> Vec<(TenantId, String)> {
+        self.catalog.names()
+    }
+
+    /// Whether the tenant has a collection of this name here.
+    pub fn has(&self, tenant: &TenantId, name: &str) -> bool {
+        self.catalog.has(tenant, name)
     }
 
     /// Drops a collection with everything in it.

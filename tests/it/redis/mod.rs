@@ -5,6 +5,7 @@
 mod faults;
 mod forgeries;
 mod node;
+mod nodes;
 mod round_trips;
 pub(crate) mod servers;
 pub(crate) mod topologies;

@@ -1,0 +1,187 @@
+//! Which nodes share the Redis, and which of them has a collection.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::call_error::CallError;
+use super::client::RedisClient;
+use super::keys::KeySpace;
+use super::script::LuaScript;
+use crate::domain::Key;
+
+static ANNOUNCE: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/announce.lua")));
+static LOCATE: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/locate.lua")));
+static HOLD: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/hold.lua")));
+static RELEASE: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/release.lua")));
+
+/// For calls that no request waits for.
+const BACKGROUND_MAX: Duration = Duration::from_secs(1);
+/// Nodes that Redis remembers; of more, those that were silent for longest are forgotten.
+const NODES_MAX: usize = 256;
+/// Collections of one call.
+const HELD_AT_ONCE: usize = 256;
+
+/// Which nodes share the Redis, and which of them has a collection. Clones share the connection.
+#[derive(Clone)]
+pub struct NodeRegistry {
+    client: RedisClient,
+    node: u64,
+}
+
+/// A node as Redis knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredNode {
+    /// Its id.
+    pub id: u64,
+    /// Since when it has been silent, by the clock of Redis.
+    pub silent: Duration,
+    /// What it has announced.
+    pub report: Vec<u8>,
+}
+
+/// All nodes, as one that announces itself learns them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredNodes {
+    /// Whether the announcing node was known before. If it had announced itself, Redis has lost what it knew.
+    pub was_known: bool,
+    /// All nodes, the announcing one too.
+    pub nodes: Vec<RegisteredNode>,
+}
+
+/// Where a collection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// Whether the asking node is known. If not, Redis may have lost what it knew.
+    pub is_asker_known: bool,
+    /// The node that has it, or has taken it now.
+    pub owner: Option<RegisteredNode>,
+}
+
+impl NodeRegistry {
+    pub(in crate::cache) fn new(client: RedisClient, node: u64) -> NodeRegistry {
+        NodeRegistry { client, node }
+    }
+
+    /// This node.
+    pub fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// Announces this node, and returns all.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn announce(
+        &self,
+        report: &[u8],
+        forget_after: Duration,
+    ) -> Result<RegisteredNodes, CallError> {
+        let keys = self.client.keys();
+        let (nodes, reports) = (keys.nodes(), keys.node_reports());
+        let (id, forget_after_ms) = (hex(self.node), forget_after.as_millis().to_string());
+        let nodes_max = NODES_MAX.to_string();
+        let arguments = [id.as_bytes(), report, forget_after_ms.as_bytes(), nodes_max.as_bytes()];
+        let reply = self.client.script(&ANNOUNCE, &[&nodes, &reports], &arguments, BACKGROUND_MAX).await?;
+        registered(&reply).ok_or(CallError::NotConnected)
+    }
+
+    /// The node that has a collection. With `takes`, this node takes one that no node has.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn locate(&self, collection: &Key, takes: bool) -> Result<Located, CallError> {
+        let keys = self.client.keys();
+        let names = [keys.collections(), keys.nodes(), keys.node_reports()];
+        let id = hex(self.node);
+        let takes: &[u8] = if takes { b"1" } else { b"0" };
+        let arguments = [&collection.0[..], id.as_bytes(), takes];
+        let limit = self.client.response_max();
+        let reply =
+            self.client.script(&LOCATE, &names.each_ref().map(String::as_str), &arguments, limit).await?;
+        located(&reply).ok_or(CallError::NotConnected)
+    }
+
+    /// Records the collections that this node has. Returns how many of them another node has too.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn hold(&self, collections: &[Key]) -> Result<u64, CallError> {
+        let keys = self.client.keys();
+        let (names, id) = ([keys.collections(), keys.nodes()], hex(self.node));
+        let mut others = 0;
+        for chunk in collections.chunks(HELD_AT_ONCE) {
+            let arguments: Vec<&[u8]> =
+                std::iter::once(id.as_bytes()).chain(chunk.iter().map(|key| &key.0[..])).collect();
+            let names = names.each_ref().map(String::as_str);
+            let reply = self.client.script(&HOLD, &names, &arguments, BACKGROUND_MAX).await?;
+            others += number(&reply).unwrap_or(0);
+        }
+        Ok(others)
+    }
+
+    /// Records that this node has a collection no longer.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn release(&self, collection: &Key) -> Result<(), CallError> {
+        let (names, id) = (self.client.keys().collections(), hex(self.node));
+        let arguments = [id.as_bytes(), &collection.0[..]];
+        self.client.script(&RELEASE, &[&names], &arguments, BACKGROUND_MAX).await.map(|_| ())
+    }
+
+    /// The number of the last event of each shard; none of a shard that cannot be read.
+    pub async fn newest(&self) -> Vec<Option<u64>> {
+        let keys: &KeySpace = self.client.keys();
+        let read = |shard| {
+            let mut get = redis::cmd("HGET");
+            get.arg(keys.state(shard)).arg("seq");
+            get
+        };
+        let replies = self.client.batch((0..keys.shards()).map(read).collect(), BACKGROUND_MAX).await;
+        replies.into_iter().map(|reply| reply.ok().as_ref().and_then(number)).collect()
+    }
+}
+
+fn hex(node: u64) -> String {
+    format!("{node:016x}")
+}
+
+fn number(value: &Value) -> Option<u64> {
+    if let Value::Int(number) = value {
+        return u64::try_from(*number).ok();
+    }
+    let Value::BulkString(digits) = value else { return None };
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// A node of these three replies. A clock that was set back shows no silence.
+fn node(id: &Value, silent_ms: &Value, report: &Value) -> Option<RegisteredNode> {
+    let (Value::BulkString(id), Value::BulkString(report)) = (id, report) else { return None };
+    let id = u64::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+    let silent = Duration::from_millis(number(silent_ms).unwrap_or(0));
+    Some(RegisteredNode { id, silent, report: report.clone() })
+}
+
+fn registered(reply: &Value) -> Option<RegisteredNodes> {
+    let Value::Array(parts) = reply else { return None };
+    let [was_known, Value::Array(nodes)] = parts.as_slice() else { return None };
+    let of_reply = |reply: &Value| {
+        let Value::Array(parts) = reply else { return None };
+        let [id, silent_ms, report] = parts.as_slice() else { return None };
+        node(id, silent_ms, report)
+    };
+    let nodes = nodes.iter().filter_map(of_reply).collect();
+    Some(RegisteredNodes { was_known: number(was_known) == Some(1), nodes })
+}
+
+fn located(reply: &Value) -> Option<Located> {
+    let Value::Array(parts) = reply else { return None };
+    let (is_asker_known, owner) = match parts.as_slice() {
+        [is_known] => (is_known, None),
+        [is_known, id, silent_ms, report] => (is_known, Some(node(id, silent_ms, report)?)),
+        _ => return None,
+    };
+    Some(Located { is_asker_known: number(is_asker_known) == Some(1), owner })
+}

@@ -1,0 +1,23 @@
+//! The metrics of nodes.
+
+use crate::metrics::{Gauge, ModuleMetrics, Registry};
+
+/// The metrics of nodes.
+#[derive(Debug)]
+pub struct NodeMetrics {
+    pub(super) nodes: Gauge,
+    pub(super) events_behind: Gauge,
+}
+
+impl ModuleMetrics for NodeMetrics {
+    fn register(registry: &mut Registry) -> NodeMetrics {
+        NodeMetrics {
+            nodes: registry
+                .gauge("nodes", "Nodes that share the Redis and were seen lately, this one included"),
+            events_behind: registry.gauge(
+                "redis_events_behind",
+                "Changes of other nodes that are in Redis and that this node has yet to apply",
+            ),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The nodes that share a Redis: which there are, what each has, and which of them has a collection.
+//!
+//! Contains: what a node announces, what it knows of the others, and the transport of requests from node to node. Must not
+//! contain: commands of Redis, routes, or an opinion on entries. The one idea: what is known of other nodes is a hint, except where a
+//! collection is: a node that cannot find that out says so.
+
+mod directory;
+mod metrics;
+mod options;
+mod report;
+
+pub use directory::{NodeStatus, Nodes};
+pub use metrics::NodeMetrics;
+pub use options::Options;
+pub use report::NodeNumbers;

@@ -1,0 +1,78 @@
+//! The options of nodes.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// Options of the nodes that share a Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// How often a node announces itself.
+    pub heartbeat_ms: u64,
+    /// After how long without a sign of it a node is forgotten, with what it had.
+    pub forget_after_seconds: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { heartbeat_ms: 1000, forget_after_seconds: 86_400 }
+    }
+}
+
+/// Announcements that a node may miss before it counts as away.
+const MISSED_MAX: u32 = 3;
+
+impl Options {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// `Config`, naming the key.
+    pub fn validate(&self) -> Result<()> {
+        between("nodes.heartbeat_ms", self.heartbeat_ms, 10, 60_000)?;
+        let heartbeats_seconds = self.alive_within().as_secs() + 1;
+        between(
+            "nodes.forget_after_seconds",
+            self.forget_after_seconds,
+            heartbeats_seconds,
+            u64::from(u32::MAX),
+        )
+    }
+
+    pub(super) fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// A node that was silent for longer counts as away.
+    pub(super) fn alive_within(&self) -> Duration {
+        self.heartbeat() * MISSED_MAX
+    }
+
+    pub(super) fn forget_after(&self) -> Duration {
+        Duration::from_secs(self.forget_after_seconds)
+    }
+}
+
+fn between(key: &str, value: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Config, format!("{key} must be {min} to {max}, got {value}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_not_forgotten_while_it_counts_as_there() {
+        let with =
+            |heartbeat_ms, forget_after_seconds| Options { heartbeat_ms, forget_after_seconds }.validate();
+        assert!(with(1000, 86_400).is_ok() && with(1000, 4).is_ok());
+        for (heartbeat_ms, forget_after_seconds) in [(1000, 3), (0, 86_400), (60_001, 86_400)] {
+            assert_eq!(with(heartbeat_ms, forget_after_seconds).unwrap_err().kind(), Kind::Config);
+        }
+    }
+}

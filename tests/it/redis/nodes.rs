@@ -1,0 +1,118 @@
+//! Nodes that share a Redis know of each other: which there are, how far behind each is, and what it has.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::servers::{Program, RedisServer};
+use crate::endpoint::{Endpoint, remote};
+use crate::program::{Server, until};
+
+/// So often a node announces itself here.
+const HEARTBEAT_MS: &str = "100";
+
+/// A node, with the directory that it can be started on again.
+pub(super) struct NodeUnderTest {
+    // First, so that it ends before its directory does.
+    pub(super) server: Server,
+    _dir: TempDir,
+}
+
+/// Starts a node that shares `redis`, with more environment.
+pub(super) fn start(endpoint: &Endpoint, redis: &RedisServer, environment: &[(&str, &str)]) -> NodeUnderTest {
+    let dir = TempDir::new().unwrap();
+    let mut program = remote(&dir.path().join("data"), &endpoint.url);
+    program.args(["--redis", redis.url()]).env("LIKEWISE__NODES__HEARTBEAT_MS", HEARTBEAT_MS);
+    // Servers share two processors with all tests.
+    program.env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000").envs(environment.iter().copied());
+    NodeUnderTest { server: Server::spawn(&mut program), _dir: dir }
+}
+
+/// The nodes that a node knows of, itself first.
+pub(super) async fn known_to(server: &Server) -> Vec<Value> {
+    let answer = server.get("/v1/nodes").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["data"].as_array().unwrap().clone()
+}
+
+/// Waits until a node knows of so many others that are there.
+pub(super) async fn until_it_knows(server: &Server, others: usize) {
+    until("the nodes know of each other", async || {
+        let known = known_to(server).await;
+        known.iter().filter(|node| node["is_self"] == false && node["is_alive"] == true).count() == others
+    })
+    .await;
+}
+
+async fn metric(server: &Server, name: &str) -> f64 {
+    let text = server.client().get(format!("{}/metrics", server.url())).send().await.unwrap();
+    let text = text.text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_redis_is_alone() {
+    let server = Server::start();
+    let answer = server.get("/v1/nodes").await;
+    assert_eq!((answer.status, &answer.body["is_current"]), (200, &json!(true)));
+    let nodes = answer.body["data"].as_array().unwrap();
+    assert_eq!(nodes.len(), 1);
+    assert_eq!((&nodes[0]["is_self"], &nodes[0]["id"]), (&json!(true), &json!("0000000000000000")));
+    assert_eq!(nodes[0]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_know_who_is_there_how_far_behind_it_is_and_what_it_has() {
+    let (endpoint, redis) = (Endpoint::start().await, RedisServer::start(Program::Redis));
+    let (a, b) = (start(&endpoint, &redis, &[]), start(&endpoint, &redis, &[]));
+    until_it_knows(&a.server, 1).await;
+    until_it_knows(&b.server, 1).await;
+    let (of_a, of_b) = (known_to(&a.server).await, known_to(&b.server).await);
+    assert_eq!((&of_a[0]["id"], &of_a[1]["id"]), (&of_b[1]["id"], &of_b[0]["id"]));
+    assert_ne!(of_a[0]["id"], of_a[1]["id"]);
+    let stats = a.server.get("/v1/stats").await.body;
+    assert_eq!(stats["redis"]["node"], of_a[0]["id"]);
+
+    for n in 0..20 {
+        let stored = a.server.ask("PUT", &format!("/v1/cache/products/{n}"), &[], "x").await;
+        assert_eq!(stored.status, 204, "{}", stored.body);
+    }
+    until("the other node has applied each change", async || {
+        metric(&b.server, "likewise_invalidation_lag_seconds_count").await >= 20.0
+    })
+    .await;
+    // A change of its own has no lag.
+    assert_eq!(metric(&a.server, "likewise_invalidation_lag_seconds_count").await, 0.0);
+    let lag = metric(&b.server, "likewise_invalidation_lag_seconds_sum").await;
+    assert!(lag < 20.0 * 5.0, "the clocks are compared: {lag} s for 20 changes");
+    until("what a node has is announced", async || {
+        let known = known_to(&b.server).await;
+        known[1]["entries"].as_u64() >= Some(20) && known[1]["events_behind"] == 0
+    })
+    .await;
+    assert_eq!(metric(&b.server, "likewise_redis_events_behind").await, 0.0);
+    assert_eq!(metric(&b.server, "likewise_nodes").await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_ends_without_notice_is_away_and_one_without_redis_knows_the_others_as_they_were() {
+    let (endpoint, mut redis) = (Endpoint::start().await, RedisServer::start(Program::Valkey));
+    let (a, b) = (start(&endpoint, &redis, &[]), start(&endpoint, &redis, &[]));
+    until_it_knows(&a.server, 1).await;
+    let id = known_to(&a.server).await[1]["id"].clone();
+    b.server.kill();
+    until_it_knows(&a.server, 0).await;
+    let known = known_to(&a.server).await;
+    assert_eq!((known.len(), &known[1]["id"]), (2, &id), "it is remembered");
+    assert!(known[1]["seen_ms_ago"].as_u64() > Some(300));
+    assert_eq!(metric(&a.server, "likewise_nodes").await, 1.0);
+
+    redis.kill();
+    until("the node says that it does not know", async || {
+        a.server.get("/v1/nodes").await.body["is_current"] == false
+    })
+    .await;
+    assert_eq!(known_to(&a.server).await[1]["id"], id);
+    redis.restart();
+    until("the node knows again", async || a.server.get("/v1/nodes").await.body["is_current"] == true).await;
+}
