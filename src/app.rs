@@ -180,7 +180,7 @@ impl Engine {
             Arc::clone(&metrics.invalidations),
         ));
         let shared = caches.registry.zip(caches.shared.clone());
-        let nodes = Arc::new(Nodes::new(config.nodes.clone(), shared, Arc::clone(&metrics.nodes)));
+        let nodes = Arc::new(Nodes::new(config.nodes.clone(), shared, Arc::clone(&metrics.nodes))?);
         Ok(Engine {
             embeddings,
             objects,

@@ -43,6 +43,8 @@ label_enum! {
         ModelNotFound = "model_not_found",
         /// The request came too late: what it builds on has changed.
         Conflict = "conflict",
+        /// Another node has what the request is about.
+        OnOtherNode = "on_other_node",
         /// A condition that the request sets does not hold.
         PreconditionFailed = "precondition_failed",
         /// Only a cached value was acceptable, and there is none.

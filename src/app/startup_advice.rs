@@ -31,6 +31,7 @@ pub(super) fn advise(config: &Config, error: Error) -> Error {
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Conflict
+        | Kind::OnOtherNode
         | Kind::PreconditionFailed
         | Kind::NotCached
         | Kind::Overloaded

@@ -133,6 +133,7 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Conflict
+        | Kind::OnOtherNode
         | Kind::PreconditionFailed
         | Kind::Overloaded
         | Kind::Timeout

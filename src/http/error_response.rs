@@ -97,6 +97,7 @@ pub(super) fn status(kind: Kind) -> StatusCode {
         Kind::NotFound | Kind::ModelNotFound => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::Conflict => StatusCode::CONFLICT,
+        Kind::OnOtherNode => StatusCode::MISDIRECTED_REQUEST,
         Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         Kind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         // RFC 9111 section 5.2.1.7 asks for 504 where only a stored response is acceptable and there is none.
@@ -192,7 +193,7 @@ mod tests {
     use crate::dialects::chat_completions::ChatCompletions;
     use crate::labels::Label as _;
 
-    fn all() -> [Kind; 24] {
+    fn all() -> [Kind; 25] {
         [
             Kind::InvalidInput,
             Kind::TooLarge,
@@ -204,6 +205,7 @@ mod tests {
             Kind::MethodNotAllowed,
             Kind::ModelNotFound,
             Kind::Conflict,
+            Kind::OnOtherNode,
             Kind::PreconditionFailed,
             Kind::NotCached,
             Kind::Overloaded,

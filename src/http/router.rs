@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
+use axum::middleware::from_fn_with_state;
 use tokio::sync::Semaphore;
 
 use super::admission::cors::Cors;
@@ -23,7 +24,7 @@ use crate::cache::{SharedTier, Tiers};
 use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
-use crate::nodes::Nodes;
+use crate::nodes::{LocalNode, Nodes};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
 
@@ -131,7 +132,10 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table.add(objects::routes(), endpoints.map(|all| &all.objects));
     table.add(listing::routes(), endpoints.map(|all| &all.listing));
     table.add(invalidation::routes(), endpoints.map(|all| &all.invalidation));
-    table.add(collections::routes(), endpoints.map(|all| &all.collections));
+    table.add_within(collections::routes(), endpoints.map(|all| &all.collections), |router| {
+        let Some(all) = endpoints else { return router };
+        router.route_layer(from_fn_with_state(Arc::clone(&all.elsewhere), collections::pass_on))
+    });
     table.add(models::routes(), endpoints.map(|all| &all.models));
     table.add(answers::routes(), endpoints.map(|all| &all.answers));
     // A dialect is served only with an upstream.
@@ -155,6 +159,7 @@ struct Endpoints {
     listing: Arc<listing::Endpoint>,
     invalidation: Arc<invalidation::Endpoint>,
     collections: Arc<collections::Endpoint>,
+    elsewhere: Arc<collections::Elsewhere>,
     models: Arc<models::Endpoint>,
     answers: Arc<answers::Endpoint>,
     forward: Arc<forward::Forward>,
@@ -199,12 +204,11 @@ impl Endpoints {
             limits,
             started: Instant::now(),
         });
-        let measured = Arc::clone(&statistics);
-        parts.nodes.announce(move || measured.of_node());
+        parts.nodes.announce(Arc::clone(&statistics) as Arc<dyn LocalNode>);
         Ok(Endpoints {
             contract: contract::json(&described).into(),
             home: Arc::new(home::HomeEndpoint { statistics: Arc::clone(&statistics), has_keys }),
-            nodes: parts.nodes,
+            nodes: Arc::clone(&parts.nodes),
             operations: Arc::new(Operations { readiness: parts.readiness, statistics }),
             embeddings: Arc::new(embeddings::Endpoint {
                 embeddings: parts.embeddings,
@@ -226,6 +230,11 @@ impl Endpoints {
             invalidation: Arc::new(invalidation::Endpoint {
                 invalidation: parts.invalidation,
                 listing: parts.listing,
+                body_bytes_max,
+            }),
+            elsewhere: Arc::new(collections::Elsewhere {
+                collections: Arc::clone(&parts.collections),
+                nodes: Arc::clone(&parts.nodes),
                 body_bytes_max,
             }),
             collections: Arc::new(collections::Endpoint {

@@ -173,6 +173,16 @@ impl RouteTable {
 
     /// Adds the routes of a feature. Without a state they are described, and not served.
     pub(super) fn add<S: Clone + Send + Sync + 'static>(&mut self, feature: Routes<S>, state: Option<&S>) {
+        self.add_within(feature, state, |router| router);
+    }
+
+    /// As [`RouteTable::add`], with something around the handlers.
+    pub(super) fn add_within<S: Clone + Send + Sync + 'static>(
+        &mut self,
+        feature: Routes<S>,
+        state: Option<&S>,
+        wrap: impl FnOnce(Router) -> Router,
+    ) {
         let (router, contract) = feature.router.split_for_parts();
         self.contract.merge(contract);
         for route in feature.routes {
@@ -182,7 +192,8 @@ impl RouteTable {
             }
         }
         if let Some(state) = state {
-            self.router = std::mem::take(&mut self.router).merge(router.with_state(state.clone()));
+            let routes = wrap(router.with_state(state.clone()));
+            self.router = std::mem::take(&mut self.router).merge(routes);
         }
     }
 

@@ -15,11 +15,11 @@ pub(super) use self::load::LoadLimits;
 use self::load::LoadStats;
 pub(super) use self::redis::RedisStats;
 use crate::cache::{SharedTier, TierStats, Tiers};
-use crate::domain::{Principal, TierName};
+use crate::domain::{Principal, TenantId, TierName};
 use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
 use crate::http::metrics::ServerMetrics;
-use crate::nodes::NodeNumbers;
+use crate::nodes::{LocalNode, NodeNumbers};
 use crate::service::{Answers, Collections, Embeddings, Listing};
 
 /// The parts that statistics are read from.
@@ -255,18 +255,6 @@ impl Statistics {
         LoadStats::new(&self.limits, &self.metrics.http, longest_queue, searches)
     }
 
-    /// What this node announces to others.
-    pub(super) fn of_node(&self) -> NodeNumbers {
-        let memory = self.tiers.stats().into_iter().find(|(name, _)| *name == TierName::Memory);
-        let (entries, memory_bytes) = memory.map_or((0, 0), |(_, stats)| (stats.entries, stats.bytes));
-        NodeNumbers {
-            entries,
-            memory_bytes,
-            collections: self.collections.names().len() as u64,
-            load_ratio: self.load().ratio(),
-        }
-    }
-
     /// How this node stands to Redis, if one is configured.
     pub(super) fn redis(&self) -> Option<RedisStats> {
         self.shared.as_ref().map(|shared| RedisStats::of(shared.status()))
@@ -354,6 +342,23 @@ impl Statistics {
             }
         };
         self.tiers.stats().into_iter().map(read).collect()
+    }
+}
+
+impl LocalNode for Statistics {
+    fn numbers(&self) -> NodeNumbers {
+        let memory = self.tiers.stats().into_iter().find(|(name, _)| *name == TierName::Memory);
+        let (entries, memory_bytes) = memory.map_or((0, 0), |(_, stats)| (stats.entries, stats.bytes));
+        NodeNumbers {
+            entries,
+            memory_bytes,
+            collections: self.collections.names().len() as u64,
+            load_ratio: self.load().ratio(),
+        }
+    }
+
+    fn collections(&self) -> Vec<(TenantId, String)> {
+        self.collections.names()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What this node announces, and what it knows of the others.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -7,23 +8,37 @@ use tokio::time::Instant;
 
 use super::metrics::NodeMetrics;
 use super::options::Options;
+use super::places::Owners;
 use super::report::{NodeNumbers, NodeReport};
+use super::transport::Transport;
 use crate::cache::{NodeRegistry, RegisteredNode, SharedTier};
-use crate::domain::{Clock as _, SystemClock, UnixSeconds};
+use crate::domain::{Clock as _, SystemClock, TenantId, UnixSeconds};
 use crate::error::{Error, Result};
 use crate::sync::lock;
 
-/// Measures what a node announces.
-type Measure = Box<dyn Fn() -> NodeNumbers + Send + Sync>;
+/// What a node has, measured when it announces itself.
+pub trait LocalNode: Send + Sync {
+    /// What it announces.
+    fn numbers(&self) -> NodeNumbers;
+
+    /// The tenants and names of its collections.
+    fn collections(&self) -> Vec<(TenantId, String)>;
+}
 
 /// The nodes that share a Redis, or this node alone. Shared by `Arc`.
 pub struct Nodes {
-    id: u64,
+    pub(super) id: u64,
     options: Options,
-    shared: Option<RegistryParts>,
+    pub(super) shared: Option<RegistryParts>,
     started_at: UnixSeconds,
-    measure: OnceLock<Measure>,
+    local: OnceLock<Arc<dyn LocalNode>>,
     known: Mutex<Known>,
+    /// Held while this node announces itself.
+    announced: tokio::sync::Mutex<Announced>,
+    /// When this node was seen, as Redis has acknowledged last. 0 before.
+    acknowledged_ms: AtomicU64,
+    pub(super) owners: Owners,
+    pub(super) transport: Transport,
     metrics: Arc<NodeMetrics>,
 }
 
@@ -39,6 +54,15 @@ struct Known {
     nodes: Vec<RegisteredNode>,
     /// When Redis has named them.
     as_of: Option<Instant>,
+    /// When it was noticed that Redis has lost what it knew.
+    lost: Option<Instant>,
+}
+
+/// What this node has announced.
+#[derive(Debug, Default)]
+struct Announced {
+    /// Whether Redis has the names of its collections.
+    has_collections: bool,
 }
 
 /// A node as others see it.
@@ -70,30 +94,37 @@ pub struct NodeStatus {
 
 impl Nodes {
     /// The nodes that share what `shared` reaches; this node alone without it.
+    ///
+    /// # Errors
+    /// `Config` about the options.
     pub fn new(
         options: Options,
         shared: Option<(NodeRegistry, Arc<SharedTier>)>,
         metrics: Arc<NodeMetrics>,
-    ) -> Nodes {
+    ) -> Result<Nodes> {
         metrics.nodes.set(1);
+        let transport = Transport::new(&options)?;
         let shared = shared.map(|(registry, tier)| RegistryParts { registry, tier });
         // Without Redis no other node can mistake it.
         let id = shared.as_ref().map_or(0, |shared| shared.registry.node());
-        Nodes {
+        Ok(Nodes {
             id,
             options,
             shared,
             started_at: SystemClock.now(),
-            measure: OnceLock::new(),
+            local: OnceLock::new(),
             known: Mutex::default(),
+            announced: tokio::sync::Mutex::default(),
+            acknowledged_ms: AtomicU64::new(0),
+            owners: Owners::default(),
+            transport,
             metrics,
-        }
+        })
     }
 
-    /// Announces this node from now on, with what `measure` returns, until the last owner drops these nodes. Must be called
-    /// once, within a runtime.
-    pub fn announce(self: &Arc<Self>, measure: impl Fn() -> NodeNumbers + Send + Sync + 'static) {
-        _ = self.measure.set(Box::new(measure));
+    /// Announces this node from now on, until the last owner drops these nodes. Must be called once, within a runtime.
+    pub fn announce(self: &Arc<Self>, local: Arc<dyn LocalNode>) {
+        _ = self.local.set(local);
         if self.shared.is_some() {
             tokio::spawn(keep_announcing(Arc::downgrade(self)));
         }
@@ -124,15 +155,26 @@ impl Nodes {
     }
 
     /// Whether a node was seen lately when Redis named it.
-    fn is_alive(&self, node: &RegisteredNode) -> bool {
+    pub(super) fn is_alive(&self, node: &RegisteredNode) -> bool {
         node.silent <= self.options.alive_within()
+    }
+
+    /// Whether Redis has lost what it knew, so lately that not all nodes have noticed.
+    pub(super) fn is_recovering(&self) -> bool {
+        lock(&self.known).lost.is_some_and(|lost| lost.elapsed() <= self.options.alive_within())
+    }
+
+    /// Redis has acknowledged that it has seen this node.
+    pub(super) fn acknowledged(&self, at_ms: u64) {
+        self.acknowledged_ms.store(at_ms, Ordering::Release);
     }
 
     /// Announces this node once.
     ///
     /// # Errors
     /// `Unavailable`, `Timeout` if Redis cannot be reached.
-    async fn beat(&self, shared: &RegistryParts) -> Result<()> {
+    pub(super) async fn beat(&self, shared: &RegistryParts) -> Result<()> {
+        let mut own = self.announced.lock().await;
         let newest = shared.registry.newest().await;
         // Read later, so that a node that has applied everything is not behind.
         let positions = shared.tier.positions();
@@ -147,18 +189,35 @@ impl Nodes {
         let announced = announced.map_err(Error::from)?;
         let alive = announced.nodes.iter().filter(|node| self.is_alive(node)).count();
         self.metrics.nodes.set(i64::try_from(alive).unwrap_or(i64::MAX));
-        *lock(&self.known) = Known { nodes: announced.nodes, as_of: Some(Instant::now()) };
+        let acknowledged = self.acknowledged_ms.swap(announced.now_ms, Ordering::AcqRel);
+        let is_lost = announced.seen_before_ms < acknowledged;
+        own.has_collections &= !is_lost && announced.seen_before_ms > 0;
+        self.learn(announced.nodes, is_lost);
+        if !own.has_collections {
+            let names = self.local.get().map(|local| local.collections()).unwrap_or_default();
+            self.hold(shared, names).await?;
+            own.has_collections = true;
+        }
         Ok(())
+    }
+
+    fn learn(&self, nodes: Vec<RegisteredNode>, is_lost: bool) {
+        if is_lost {
+            tracing::warn!("Redis has lost which node has which collection; nodes announce theirs again");
+        }
+        let mut known = lock(&self.known);
+        let (now, lost) = (Instant::now(), known.lost);
+        *known = Known { nodes, as_of: Some(now), lost: if is_lost { Some(now) } else { lost } };
     }
 
     fn report(&self, events_behind: Option<u64>) -> NodeReport {
         let shared = self.shared.as_ref();
         let behind = shared.map_or(Duration::ZERO, |shared| shared.tier.behind());
         NodeReport {
-            address: None,
+            address: self.options.advertise.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.started_at.0,
-            numbers: self.measure.get().map(|measure| measure()).unwrap_or_default(),
+            numbers: self.local.get().map(|local| local.numbers()).unwrap_or_default(),
             positions: Vec::new(),
             events_behind,
             behind_ms: u64::try_from(behind.as_millis()).unwrap_or(u64::MAX),

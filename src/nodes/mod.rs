@@ -7,9 +7,13 @@
 mod directory;
 mod metrics;
 mod options;
+mod places;
 mod report;
+mod transport;
 
-pub use directory::{NodeStatus, Nodes};
+pub use directory::{LocalNode, NodeStatus, Nodes};
 pub use metrics::NodeMetrics;
 pub use options::Options;
+pub use places::{CollectionOwner, CollectionPlace, on_other_node};
 pub use report::NodeNumbers;
+pub use transport::{FORWARDED_BY, NodeReply, NodeRequest};

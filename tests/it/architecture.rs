@@ -88,7 +88,10 @@ const CRATE_USERS: [(&str, &[&str]); 16] = [
     ("candle_core", &["src/embed/"]),
     ("candle_nn", &["src/embed/"]),
     ("tokenizers", &["src/embed/"]),
-    ("reqwest", &["src/embed/remote", "src/upstream/", "src/model_fetch/", "src/cli/"]),
+    (
+        "reqwest",
+        &["src/embed/remote", "src/nodes/transport.rs", "src/upstream/", "src/model_fetch/", "src/cli/"],
+    ),
     ("memmap2", &["src/storage/files/mapped_file.rs"]),
     ("redb", &["src/storage/"]),
     ("quick_cache", &["src/cache/memory/s3fifo.rs"]),

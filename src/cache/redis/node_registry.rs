@@ -44,8 +44,10 @@ pub struct RegisteredNode {
 /// All nodes, as one that announces itself learns them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredNodes {
-    /// Whether the announcing node was known before. If it had announced itself, Redis has lost what it knew.
-    pub was_known: bool,
+    /// When the announcing node was seen before; 0 if it was not known. If that is earlier than Redis has said then, Redis has lost what it knew.
+    pub seen_before_ms: u64,
+    /// The time of Redis, in milliseconds since 1970.
+    pub now_ms: u64,
     /// All nodes, the announcing one too.
     pub nodes: Vec<RegisteredNode>,
 }
@@ -55,7 +57,9 @@ pub struct RegisteredNodes {
 pub struct Located {
     /// Whether the asking node is known. If not, Redis may have lost what it knew.
     pub is_asker_known: bool,
-    /// The node that has it, or has taken it now.
+    /// The time of Redis, if the asking node has taken it now.
+    pub taken_at_ms: Option<u64>,
+    /// The node that has it.
     pub owner: Option<RegisteredNode>,
 }
 
@@ -166,22 +170,23 @@ fn node(id: &Value, silent_ms: &Value, report: &Value) -> Option<RegisteredNode>
 
 fn registered(reply: &Value) -> Option<RegisteredNodes> {
     let Value::Array(parts) = reply else { return None };
-    let [was_known, Value::Array(nodes)] = parts.as_slice() else { return None };
+    let [seen_before, now, Value::Array(nodes)] = parts.as_slice() else { return None };
     let of_reply = |reply: &Value| {
         let Value::Array(parts) = reply else { return None };
         let [id, silent_ms, report] = parts.as_slice() else { return None };
         node(id, silent_ms, report)
     };
     let nodes = nodes.iter().filter_map(of_reply).collect();
-    Some(RegisteredNodes { was_known: number(was_known) == Some(1), nodes })
+    Some(RegisteredNodes { seen_before_ms: number(seen_before)?, now_ms: number(now)?, nodes })
 }
 
 fn located(reply: &Value) -> Option<Located> {
     let Value::Array(parts) = reply else { return None };
-    let (is_asker_known, owner) = match parts.as_slice() {
-        [is_known] => (is_known, None),
-        [is_known, id, silent_ms, report] => (is_known, Some(node(id, silent_ms, report)?)),
-        _ => return None,
+    let [is_known, taken_at, owner @ ..] = parts.as_slice() else { return None };
+    let owner = match owner {
+        [id, silent_ms, report] => Some(node(id, silent_ms, report)?),
+        _ => None,
     };
-    Some(Located { is_asker_known: number(is_asker_known) == Some(1), owner })
+    let taken_at_ms = number(taken_at).filter(|&taken_at| taken_at > 0);
+    Some(Located { is_asker_known: number(is_known) == Some(1), taken_at_ms, owner })
 }

@@ -3,6 +3,7 @@
 mod document;
 mod document_list;
 mod documents;
+mod elsewhere;
 mod endpoint;
 mod filter;
 mod include;
@@ -24,6 +25,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::routes;
 
+pub(super) use self::elsewhere::{Elsewhere, pass_on};
 use self::endpoint::CollectionName;
 pub(super) use self::endpoint::Endpoint;
 use crate::domain::Principal;

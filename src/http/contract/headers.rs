@@ -18,7 +18,7 @@ enum Value {
 }
 
 /// Headers with their descriptions. The attributes of handlers name headers of this table.
-const HEADERS: [(&str, Value, &str); 25] = [
+const HEADERS: [(&str, Value, &str); 26] = [
     ("accept-encoding", Value::Text, "The content codings of request bodies that the server decodes"),
     ("age", Value::Count, "Seconds since the cached value was stored (RFC 9111)"),
     ("cache-control", Value::Text, "How caches between client and server may use the response (RFC 9111)"),
@@ -45,6 +45,11 @@ const HEADERS: [(&str, Value, &str); 25] = [
     ("x-likewise-documents", Value::Count, "The number of lines"),
     ("x-likewise-hits", Value::Count, "Texts or queries found in the cache"),
     ("x-likewise-misses", Value::Count, "Texts or queries computed for this request"),
+    (
+        "x-likewise-node",
+        Value::Text,
+        "The node that has answered, if the request was passed on to another one",
+    ),
     (
         "x-likewise-propagation",
         Value::Text,
@@ -80,6 +85,14 @@ fn is_compressed(status: &str, response: &Response) -> bool {
         && media_types.any(|media_type| {
             media_type == "application/json" || media_type == "application/openmetrics-text"
         })
+}
+
+/// Adds the header of responses that another node may have sent.
+pub(super) fn add_node(responses: &mut Responses) {
+    for response in responses.responses.values_mut() {
+        let RefOr::T(response) = response else { continue };
+        response.headers.insert("x-likewise-node".to_owned(), RefOr::T(Header::default()));
+    }
 }
 
 /// Adds the headers that go with a status code, and describes those that the attributes name.

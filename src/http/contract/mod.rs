@@ -67,10 +67,11 @@ enum Need {
     Key,
     Permit,
     Body,
+    OtherNode,
 }
 
 /// The responses of admission. The attribute of a handler has the status code too where the handler adds causes of its own.
-const REFUSALS: [(Need, &str, &str); 8] = [
+const REFUSALS: [(Need, &str, &str); 10] = [
     (Need::Key, "401", "The server has keys, and the request has none of them"),
     (
         Need::Key,
@@ -81,16 +82,29 @@ const REFUSALS: [(Need, &str, &str); 8] = [
     (Need::Body, "408", "The client sends the body too slowly"),
     (Need::Body, "413", "The body exceeds a limit of the server"),
     (Need::Body, "415", "The server does not decode the content coding of the body"),
+    (
+        Need::OtherNode,
+        "421",
+        "Another node has the collection, and no address to which the request could be passed on",
+    ),
+    (
+        Need::OtherNode,
+        "503",
+        "Another node has the collection and cannot be reached, or which one has it cannot be found out",
+    ),
     (Need::Permit, "429", "The server is at a limit of requests or bytes in flight"),
     (Need::Permit, "504", "The response took longer than `http.request_timeout_seconds`"),
 ];
+
+/// What the paths begin with whose requests may be for another node.
+const OF_ONE_NODE: &str = "/v1/collections/{name}";
 
 /// Adds the credential that routes take, the responses with which admission refuses requests, and the headers of all responses.
 fn add_admission(contract: &mut OpenApi, access: &HashMap<&str, Access>) {
     let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     contract.components.get_or_insert_default().add_security_scheme(KEY_SCHEME, scheme);
     for (pattern, item) in &mut contract.paths.paths {
-        let access = access[pattern.as_str()];
+        let (access, is_elsewhere) = (access[pattern.as_str()], pattern.starts_with(OF_ONE_NODE));
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             if access.takes_key() {
@@ -98,7 +112,10 @@ fn add_admission(contract: &mut OpenApi, access: &HashMap<&str, Access>) {
                 let key = SecurityRequirement::new(KEY_SCHEME, Vec::<String>::new());
                 operation.security = Some(vec![key, SecurityRequirement::default()]);
             }
-            add_refusals(operation, access);
+            add_refusals(operation, access, is_elsewhere);
+            if is_elsewhere {
+                headers::add_node(&mut operation.responses);
+            }
             operation.parameters.iter_mut().flatten().for_each(remove_null);
             headers::describe(&mut operation.responses);
         }
@@ -117,11 +134,12 @@ fn remove_null(parameter: &mut RefOr<Parameter>) {
     }
 }
 
-fn add_refusals(operation: &mut Operation, access: Access) {
+fn add_refusals(operation: &mut Operation, access: Access, is_elsewhere: bool) {
     for (need, status, description) in REFUSALS {
         let is_needed = match need {
             Need::Key => access.needs_key() || (access.takes_key() && status == "401"),
             Need::Permit => access.needs_permit(),
+            Need::OtherNode => is_elsewhere,
             Need::Body => access.needs_key() && operation.request_body.is_some(),
         };
         if is_needed {

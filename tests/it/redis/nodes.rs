@@ -1,9 +1,12 @@
 //! Nodes that share a Redis know of each other: which there are, how far behind each is, and what it has.
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::servers::{Program, RedisServer};
+use super::servers::{Program, RedisServer, free_port};
 use crate::endpoint::{Endpoint, remote};
 use crate::program::{Server, until};
 
@@ -14,17 +17,40 @@ const HEARTBEAT_MS: &str = "100";
 pub(super) struct NodeUnderTest {
     // First, so that it ends before its directory does.
     pub(super) server: Server,
-    _dir: TempDir,
+    pub(super) dir: TempDir,
 }
 
 /// Starts a node that shares `redis`, with more environment.
 pub(super) fn start(endpoint: &Endpoint, redis: &RedisServer, environment: &[(&str, &str)]) -> NodeUnderTest {
     let dir = TempDir::new().unwrap();
-    let mut program = remote(&dir.path().join("data"), &endpoint.url);
+    let server = Server::spawn(&mut program(dir.path(), endpoint, redis, environment));
+    NodeUnderTest { server, dir }
+}
+
+/// A node that others reach at its address.
+pub(super) fn start_advertised(endpoint: &Endpoint, redis: &RedisServer) -> NodeUnderTest {
+    let (dir, address) = (TempDir::new().unwrap(), format!("127.0.0.1:{}", free_port()));
+    let server = start_at(dir.path(), &address, endpoint, redis);
+    NodeUnderTest { server, dir }
+}
+
+/// A node on a directory and an address that others know.
+pub(super) fn start_at(dir: &Path, address: &str, endpoint: &Endpoint, redis: &RedisServer) -> Server {
+    let url = format!("http://{address}");
+    Server::spawn_at(&mut program(dir, endpoint, redis, &[("LIKEWISE__NODES__ADVERTISE", &url)]), address)
+}
+
+pub(super) fn program(
+    dir: &Path,
+    endpoint: &Endpoint,
+    redis: &RedisServer,
+    environment: &[(&str, &str)],
+) -> Command {
+    let mut program = remote(&dir.join("data"), &endpoint.url);
     program.args(["--redis", redis.url()]).env("LIKEWISE__NODES__HEARTBEAT_MS", HEARTBEAT_MS);
     // Servers share two processors with all tests.
     program.env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000").envs(environment.iter().copied());
-    NodeUnderTest { server: Server::spawn(&mut program), _dir: dir }
+    program
 }
 
 /// The nodes that a node knows of, itself first.

@@ -198,7 +198,7 @@ fn pause() {
     std::thread::park_timeout(LOOK_EVERY);
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
