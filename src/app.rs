@@ -21,7 +21,7 @@ use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, ModelRegistry, RemoteE
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Readiness, RouterParts, Server, State};
 use crate::metrics::MetricDescription;
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, WarmUp};
 use crate::search::{Catalog, Program};
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::storage::collections::Place;
@@ -55,6 +55,7 @@ pub struct Engine {
     pressure: Option<JoinHandle<()>>,
     shared: Option<Arc<SharedTier>>,
     nodes: Arc<Nodes>,
+    warm_up: WarmUp,
     /// Follows the other nodes for as long as it is held.
     replication: Option<Replication>,
     // Held until the end: the directory stays locked for as long as anything may write to it.
@@ -137,6 +138,12 @@ impl Engine {
         });
         let (models, stores) = (Arc::new(models?), stores?);
         let caches = Caches::open(config, &stores, clock, &metrics).await?;
+        let warm_up = WarmUp {
+            tiers: Arc::clone(&caches.tiers),
+            embeddings: Arc::clone(&caches.vectors),
+            objects: Arc::clone(&caches.objects),
+            namespaces: Arc::clone(&namespaces),
+        };
         let embeddings = Arc::new(Embeddings::new(
             caches.vectors,
             Arc::clone(&namespaces),
@@ -197,6 +204,7 @@ impl Engine {
             pressure: caches.pressure,
             shared: caches.shared,
             nodes,
+            warm_up,
             replication: caches.replication,
             _directory: directory,
         })
@@ -422,6 +430,7 @@ pub async fn serve(
     )
     .map_err(|error| startup_advice::advise(&config, error))?;
     readiness.set(State::Ready);
+    engine.nodes.warm_up(engine.warm_up.clone());
     on_ready(server.address(), &engine.models.default_model().card().name);
     let on_stop = || {
         tracing::info!("stopping: requests under way are finished");

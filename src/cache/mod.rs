@@ -11,6 +11,7 @@ mod compression;
 mod disk;
 pub mod entry_codec;
 mod freshness;
+mod hot_keys;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 mod invalidation_tokens;
@@ -37,6 +38,7 @@ pub use self::replication::{Replication, ReplicationMetrics, SharedNode, SharedS
 pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
+pub use hot_keys::{HotKey, HotKeys};
 pub use invalidation_tokens::{
     EntryTokens, InvalidationTokens, LoadedTokens, LocalTokenLog, Mode, Propagation, QueueChanges, Queued,
     Stamp, Standing, TokenChange, TokenHistory, TokenLog,

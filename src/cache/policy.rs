@@ -280,6 +280,18 @@ impl Namespaces {
         Ok(Namespace { name, id, policy: Arc::clone(policy) })
     }
 
+    /// The namespace of entries that were found in memory. One without a policy of its own has the name of the default one. `None`
+    /// if such namespaces are refused.
+    pub fn of_id(&self, id: NamespaceId, is_of_embeddings: bool) -> Option<Namespace> {
+        let has_id = |name: &str| NamespaceId::of(&TenantId::default(), name) == id;
+        let (name, policy) = match self.known.iter().find(|(name, _)| has_id(name)) {
+            Some((name, policy)) => (Arc::clone(name), policy),
+            None if is_of_embeddings => (DEFAULT.into(), &self.known[EMBEDDINGS]),
+            None => (DEFAULT.into(), self.unknown.as_ref()?),
+        };
+        Some(Namespace { name, id, policy: Arc::clone(policy) })
+    }
+
     /// Counts the lookups in a namespace.
     pub fn lookups_in(&self, namespace: &Namespace) -> &OutcomeCounters {
         self.lookups.of(CounterId::of_namespace(namespace.id), &namespace.name)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cache, Choice, EntryScan, MemoryTier, ScanRequest, ScannedEntry, TierStats};
+use super::{Cache, Choice, EntryScan, HotKey, MemoryTier, ScanRequest, ScannedEntry, TierStats};
 use crate::domain::{Key, TierName};
 use crate::error::Result;
 use crate::storage::objects::NamespaceCount;
@@ -36,6 +36,11 @@ impl Tiers {
             }
         }
         all
+    }
+
+    /// As [`MemoryTier::sample_hits`].
+    pub fn sample_hits(&self, hits_max: usize) -> Vec<HotKey> {
+        self.memory.sample_hits(hits_max)
     }
 
     /// How many entries in memory are chosen. Visits all of them, on a thread for blocking work.

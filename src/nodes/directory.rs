@@ -28,7 +28,7 @@ pub trait LocalNode: Send + Sync {
 /// The nodes that share a Redis, or this node alone. Shared by `Arc`.
 pub struct Nodes {
     pub(super) id: u64,
-    options: Options,
+    pub(super) options: Options,
     pub(super) shared: Option<RegistryParts>,
     started_at: UnixSeconds,
     local: OnceLock<Arc<dyn LocalNode>>,
@@ -39,13 +39,20 @@ pub struct Nodes {
     acknowledged_ms: AtomicU64,
     pub(super) owners: Owners,
     pub(super) transport: Transport,
-    metrics: Arc<NodeMetrics>,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 /// Where nodes meet.
 pub(super) struct RegistryParts {
     pub(super) registry: NodeRegistry,
     tier: Arc<SharedTier>,
+}
+
+impl RegistryParts {
+    /// Whether this node is known to have applied all changes of other nodes.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.tier.status().is_trusted
+    }
 }
 
 /// What is known of other nodes.
@@ -157,6 +164,15 @@ impl Nodes {
     /// Whether a node was seen lately when Redis named it.
     pub(super) fn is_alive(&self, node: &RegisteredNode) -> bool {
         node.silent <= self.options.alive_within()
+    }
+
+    /// The ids of the nodes that were seen last; `None` before Redis has named any.
+    pub(super) fn seen_last(&self, nodes_max: usize) -> Option<Vec<u64>> {
+        let known = lock(&self.known);
+        known.as_of?;
+        let mut nodes: Vec<&RegisteredNode> = known.nodes.iter().collect();
+        nodes.sort_by_key(|node| node.silent);
+        Some(nodes.into_iter().take(nodes_max).map(|node| node.id).collect())
     }
 
     /// Whether Redis has lost what it knew, so lately that not all nodes have noticed.

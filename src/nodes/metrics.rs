@@ -1,12 +1,13 @@
 //! The metrics of nodes.
 
-use crate::metrics::{Gauge, ModuleMetrics, Registry};
+use crate::metrics::{Counter, Gauge, ModuleMetrics, Registry};
 
 /// The metrics of nodes.
 #[derive(Debug)]
 pub struct NodeMetrics {
     pub(super) nodes: Gauge,
     pub(super) events_behind: Gauge,
+    pub(super) warmed_entries: Counter,
 }
 
 impl ModuleMetrics for NodeMetrics {
@@ -17,6 +18,10 @@ impl ModuleMetrics for NodeMetrics {
             events_behind: registry.gauge(
                 "redis_events_behind",
                 "Changes of other nodes that are in Redis and that this node has yet to apply",
+            ),
+            warmed_entries: registry.counter(
+                "node_warmed_entries",
+                "Entries that this node took into memory when it began, because other nodes use them most",
             ),
         }
     }

@@ -10,6 +10,7 @@ mod options;
 mod places;
 mod report;
 mod transport;
+mod warm_up;
 
 pub use directory::{LocalNode, NodeStatus, Nodes};
 pub use metrics::NodeMetrics;
@@ -17,3 +18,4 @@ pub use options::Options;
 pub use places::{CollectionOwner, CollectionPlace, on_other_node};
 pub use report::NodeNumbers;
 pub use transport::{FORWARDED_BY, NodeReply, NodeRequest};
+pub use warm_up::WarmUp;

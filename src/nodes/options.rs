@@ -23,6 +23,8 @@ pub struct Options {
     pub forward_ms_max: u64,
     /// Requests that wait for other nodes at the same time; one more gets 429.
     pub forwards_max: usize,
+    /// Keys that a node publishes as those that it uses most, and that a node looks for when it begins; 0 for none.
+    pub warm_keys_max: usize,
 }
 
 impl Default for Options {
@@ -34,6 +36,7 @@ impl Default for Options {
             connect_ms_max: 1000,
             forward_ms_max: 60_000,
             forwards_max: 256,
+            warm_keys_max: 2000,
         }
     }
 }
@@ -51,6 +54,7 @@ impl Options {
         between("nodes.connect_ms_max", self.connect_ms_max, 1, 60_000)?;
         between("nodes.forward_ms_max", self.forward_ms_max, 1, 3_600_000)?;
         between("nodes.forwards_max", self.forwards_max as u64, 1, 1 << 20)?;
+        between("nodes.warm_keys_max", self.warm_keys_max as u64, 0, 10_000)?;
         between("nodes.heartbeat_ms", self.heartbeat_ms, 10, 60_000)?;
         let heartbeats_seconds = self.alive_within().as_secs() + 1;
         between(

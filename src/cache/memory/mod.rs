@@ -2,6 +2,7 @@
 
 mod budget;
 mod entries;
+mod hit_sample;
 mod lru;
 mod machine;
 mod s3fifo;
@@ -16,8 +17,10 @@ pub use machine::Machine;
 
 use self::budget::MIB;
 use self::entries::Entries;
+use self::hit_sample::HitSample;
 use self::lru::Lru;
 use self::s3fifo::S3Fifo;
+use super::hot_keys::HotKey;
 use super::metrics::CacheMetrics;
 use super::tier::TierStats;
 use crate::domain::{Entry, EntryMeta, Key, NamespaceId, TierName};
@@ -54,6 +57,7 @@ pub struct MemoryTier {
     budget: Budget,
     hits: Counter,
     misses: Counter,
+    sample: HitSample,
 }
 
 impl MemoryTier {
@@ -74,7 +78,8 @@ impl MemoryTier {
             Eviction::S3Fifo => Box::new(S3Fifo::new(bytes_max, shards, metrics.evictions)?),
             Eviction::Lru => Box::new(Lru::new(bytes_max, shards, metrics.evictions)),
         };
-        Ok(MemoryTier { entries, budget: options.budget.clone(), hits: metrics.hits, misses: metrics.misses })
+        let (budget, sample) = (options.budget.clone(), HitSample::new());
+        Ok(MemoryTier { entries, budget, hits: metrics.hits, misses: metrics.misses, sample })
     }
 
     /// The namespace of the entry of `key`. It is not counted as a lookup.
@@ -85,12 +90,19 @@ impl MemoryTier {
     /// The entry of `key`, whatever its age: the judge stands above.
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         let entry = self.entries.get(key);
-        if entry.is_some() {
-            self.hits.inc()
-        } else {
-            self.misses.inc()
-        };
+        match &entry {
+            Some(entry) => {
+                self.hits.inc();
+                self.sample.note(key, entry);
+            }
+            None => _ = self.misses.inc(),
+        }
         entry
+    }
+
+    /// A sample of the hits since the last call. The next one has at most `hits_max`.
+    pub fn sample_hits(&self, hits_max: usize) -> Vec<HotKey> {
+        self.sample.next_interval(hits_max)
     }
 
     /// Stores an entry, pushing out others if the budget asks for it. An entry too big for the budget is refused,

@@ -60,6 +60,11 @@ impl KeySpace {
         self.of_shard(0, "collections")
     }
 
+    /// String: the keys that a node uses most.
+    pub fn hot_keys(&self, node: u64) -> String {
+        self.of_shard(0, &format!("hot:{node:016x}"))
+    }
+
     /// String: an object or answer, in its shard.
     pub fn object(&self, key: &Key) -> String {
         self.of_shard(self.shard_of(key), &format!("o:{}", hex(key)))
@@ -94,6 +99,7 @@ mod tests {
         assert_eq!(keys.tokens(), "{p:0}:tokens");
         assert_eq!(keys.nodes(), "{p:0}:nodes");
         assert_eq!(keys.node_reports(), "{p:0}:reports");
+        assert_eq!(keys.hot_keys(0xab), "{p:0}:hot:00000000000000ab");
         assert_eq!(keys.collections(), "{p:0}:collections");
         assert_eq!(keys.object(&key), format!("{{p:0}}:o:{hex}"));
         assert_eq!(keys.embedding(&key), format!("p:v:{hex}"));

@@ -135,6 +135,28 @@ impl NodeRegistry {
         self.client.script(&RELEASE, &[&names], &arguments, BACKGROUND_MAX).await.map(|_| ())
     }
 
+    /// Publishes the keys that this node uses most, for so long.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn publish_hot_keys(&self, keys: &[u8], held: Duration) -> Result<(), CallError> {
+        let held_ms = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        let mut set = redis::cmd("SET");
+        set.arg(self.client.keys().hot_keys(self.node)).arg(keys).arg("PX").arg(held_ms);
+        self.client.command(&set, BACKGROUND_MAX).await.map(|_| ())
+    }
+
+    /// The keys that a node has published; nothing if there are none.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn hot_keys(&self, node: u64) -> Result<Vec<u8>, CallError> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.client.keys().hot_keys(node));
+        let reply = self.client.command(&get, BACKGROUND_MAX).await?;
+        Ok(if let Value::BulkString(keys) = reply { keys } else { Vec::new() })
+    }
+
     /// The number of the last event of each shard; none of a shard that cannot be read.
     pub async fn newest(&self) -> Vec<Option<u64>> {
         let keys: &KeySpace = self.client.keys();

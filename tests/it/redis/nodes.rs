@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::servers::{Program, RedisServer, free_port};
+use super::topologies::RedisCluster;
 use crate::endpoint::{Endpoint, remote};
 use crate::program::{Server, until};
 
@@ -141,4 +142,54 @@ async fn a_node_that_ends_without_notice_is_away_and_one_without_redis_knows_the
     assert_eq!(known_to(&a.server).await[1]["id"], id);
     redis.restart();
     until("the node knows again", async || a.server.get("/v1/nodes").await.body["is_current"] == true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_has_what_others_use_most_in_memory() {
+    const OBJECTS: usize = 50;
+    let (endpoint, redis) = (Endpoint::start().await, RedisServer::start(Program::Valkey));
+    let a = start(&endpoint, &redis, &[]);
+    let path = |n: usize| format!("/v1/cache/products/{n}");
+    let text = r#"{"model": "mock", "input": "a text that is asked for often"}"#;
+    for n in 0..OBJECTS {
+        assert_eq!(a.server.ask("PUT", &path(n), &[], "x").await.status, 204);
+    }
+    let id = known_to(&a.server).await[0]["id"].as_str().unwrap().to_owned();
+    // Each key of a list has 42 bytes.
+    until("the keys that are used are published", async || {
+        for n in 0..OBJECTS {
+            assert_eq!(a.server.get(&path(n)).await.status, 200);
+        }
+        assert_eq!(a.server.post_raw(text).await.status, 200);
+        redis.ask::<usize>(&format!("STRLEN {{likewise:0}}:hot:{id}")) >= 42 * (OBJECTS + 1)
+    })
+    .await;
+    let b = start(&endpoint, &redis, &[]);
+    until("they are in its memory", async || {
+        metric(&b.server, "likewise_node_warmed_entries_total").await >= OBJECTS as f64 + 1.0
+    })
+    .await;
+    for n in 0..OBJECTS {
+        let found = b.server.get(&path(n)).await;
+        assert!(found.header("cache-status").ends_with("detail=memory"), "{}", found.header("cache-status"));
+    }
+    let found = b.server.post_raw(text).await;
+    assert!(found.header("cache-status").ends_with("detail=memory"), "{}", found.header("cache-status"));
+    let off = start(&endpoint, &redis, &[("LIKEWISE__NODES__WARM_KEYS_MAX", "0")]);
+    until_it_knows(&off.server, 2).await;
+    assert_eq!(metric(&off.server, "likewise_node_warmed_entries_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_meet_in_a_cluster_too() {
+    let (endpoint, cluster) = (Endpoint::start().await, RedisCluster::start(Program::Valkey));
+    let environment = [("LIKEWISE__REDIS__MODE", "cluster")];
+    let nodes = [0, 1].map(|seed| start(&endpoint, &cluster.nodes[seed], &environment));
+    for node in &nodes {
+        until_it_knows(&node.server, 1).await;
+    }
+    let made = nodes[0].server.ask("PUT", "/v1/collections/c", &[], r#"{"dimensions": 2}"#).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    assert_eq!(nodes[1].server.get("/v1/collections/c").await.status, 421);
+    until("each shard is applied", async || known_to(&nodes[1].server).await[1]["events_behind"] == 0).await;
 }
