@@ -42,10 +42,31 @@ pub struct Waiting {
     until: Instant,
 }
 
+/// Which nodes know of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cache) enum LeaseScope {
+    /// This node alone.
+    Node,
+    /// All nodes; this one has granted it.
+    Shared,
+    /// All nodes; another one has granted it.
+    Elsewhere,
+}
+
+/// A lease that a client presents, and that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldLease {
+    pub(in crate::cache) lease: Lease,
+    /// A point in the order of invalidations before its holder began.
+    pub stamp: Stamp,
+    pub(in crate::cache) scope: LeaseScope,
+}
+
 /// A lease as this side keeps it. Dropping it wakes those who wait.
 #[derive(Debug)]
 struct KeyGuard {
     lease: Lease,
+    scope: LeaseScope,
     until: Instant,
     /// When its holder began, in the order of invalidations.
     stamp: Stamp,
@@ -86,22 +107,43 @@ impl Leases {
             }
             self.count_one(&mut shard, now)?;
         }
-        shard.insert(key, KeyGuard { lease, until: now + lasts, stamp, ended: watch::Sender::new(()) });
+        let scope = LeaseScope::Node;
+        let ended = watch::Sender::new(());
+        shard.insert(key, KeyGuard { lease, scope, until: now + lasts, stamp, ended });
         Ok(Claim::Granted(lease))
     }
 
-    /// When the holder of `lease` began. The lease stays.
+    /// All nodes know of a lease that was granted here.
+    pub(in crate::cache) fn mark_shared(&self, key: &Key, lease: Lease) {
+        let mut shard = self.shard(key);
+        let own = shard.get_mut(key).filter(|held| held.lease == lease);
+        own.into_iter().for_each(|own| own.scope = LeaseScope::Shared);
+    }
+
+    /// A client of another node has the lease that was granted here, for `left`. Those who wait here wait for that one. Returns at once if
+    /// the lease has ended meanwhile.
+    pub(in crate::cache) fn mark_elsewhere(&self, key: &Key, lease: Lease, left: Duration) -> Waiting {
+        let until = Instant::now() + left;
+        let mut shard = self.shard(key);
+        match shard.get_mut(key).filter(|held| held.lease == lease) {
+            Some(held) => {
+                held.scope = LeaseScope::Elsewhere;
+                held.until = until;
+                Waiting { ended: held.ended.subscribe(), until }
+            }
+            None => Waiting { ended: watch::Sender::new(()).subscribe(), until },
+        }
+    }
+
+    /// A lease that was granted here. It stays.
     ///
     /// # Errors
     /// `Conflict` if it is not, or no longer, the lease of `key`.
-    pub fn check(&self, key: &Key, lease: Lease) -> Result<Stamp> {
+    pub fn check(&self, key: &Key, lease: Lease) -> Result<HeldLease> {
         let shard = self.shard(key);
         let held = shard.get(key).filter(|held| held.lease == lease && held.until > Instant::now());
-        held.map(|held| held.stamp).ok_or_else(|| {
-            let message =
-                "the lease has ended: its time was over, or the key was written or invalidated meanwhile";
-            Error::new(Kind::Conflict, message).param("lease")
-        })
+        let held = held.map(|held| HeldLease { lease, stamp: held.stamp, scope: held.scope });
+        held.ok_or_else(lease_ended)
     }
 
     /// Ends the lease of `key` for any holder, and wakes its waiters.
@@ -162,6 +204,11 @@ impl Waiting {
         // The sender is dropped with the lease, and never sends.
         let _ = self.ended.changed().await;
     }
+}
+
+pub(in crate::cache) fn lease_ended() -> Error {
+    let message = "the lease has ended: its time was over, or the key was written or invalidated meanwhile";
+    Error::new(Kind::Conflict, message).param("lease")
 }
 
 #[cfg(test)]

@@ -21,20 +21,26 @@ mod memory;
 mod metrics;
 mod policy;
 mod random;
+mod read;
 pub mod redis;
 mod replication;
+mod shared_flights;
+mod shared_leases;
 mod single_flight;
 mod striped_locks;
 mod tier;
 mod tiers;
+mod write;
+mod write_condition;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use self::redis::{
     BreakerState, Located, NodeRegistry, RedisMetrics, RegisteredNode, RegisteredNodes, Replaces,
 };
-pub use self::replication::{Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust};
+pub use self::replication::{
+    KeyEvent, Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust,
+};
 pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
 pub use freshness::{Freshness, Lifetime, Verdict};
@@ -43,7 +49,7 @@ pub use invalidation_tokens::{
     EntryTokens, InvalidationTokens, LoadedTokens, LocalTokenLog, Mode, Propagation, QueueChanges, Queued,
     Stamp, Standing, TokenChange, TokenHistory, TokenLog,
 };
-pub use lease::{Claim, Lease, Leases};
+pub use lease::{Claim, HeldLease, Lease, Leases};
 pub use lookup_counters::{CounterId, LookupCounters, OutcomeCounters, OutcomeCounts};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
@@ -51,18 +57,17 @@ pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
     WhenUnverified,
 };
+pub use shared_flights::{FlightClaim, FlightElsewhere, SharedFlight};
+pub use shared_leases::SharedLeases;
 pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::{KeyGuard, StripedLocks};
 pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 pub use tiers::Tiers;
+pub use write_condition::WriteCondition;
 
-use self::redis::Current;
-use self::replication::{KeyChanges, Published};
-use crate::domain::{Entry, EntryMeta, EntryNames, Key, NamespaceId, TierName};
+use self::replication::KeyChanges;
+use crate::domain::{Entry, Key, NamespaceId, TierName};
 use crate::error::Result;
-
-/// How long a lookup waits for the changes of other nodes.
-const VERIFY_WITHIN: Duration = Duration::from_millis(100);
 
 /// An entry with the tier that held it, and what may be done with it.
 #[derive(Debug, Clone)]
@@ -89,15 +94,6 @@ pub struct Cache {
     freshness: Freshness,
     /// Where other nodes change entries too.
     shared: Option<SharedParts>,
-}
-
-/// An entry to be stored.
-struct EntryPut<'a> {
-    key: Key,
-    entry: Arc<Entry>,
-    /// `None` leaves those of the entry that it replaces.
-    names: Option<&'a EntryNames>,
-    replaces: Replaces,
 }
 
 /// The tier through which nodes change each other's entries.
@@ -127,235 +123,10 @@ impl Cache {
         &self.freshness
     }
 
-    /// Looks in memory only. Never blocks; costs one hash probe, one reference count and the judge's probes.
-    pub fn peek(&self, key: &Key) -> Option<Found> {
-        self.peek_judged(key, |freshness, meta| freshness.judge(meta))
-    }
-
-    /// As [`Cache::peek`], for entries whose end is moved when they are used: it must be one that `policy` allows.
-    pub fn peek_within(&self, key: &Key, policy: &Policy) -> Option<Found> {
-        self.peek_judged(key, |freshness, meta| freshness.judge_within(meta, policy))
-    }
-
-    fn peek_judged(&self, key: &Key, judge: impl FnOnce(&Freshness, &EntryMeta) -> Verdict) -> Option<Found> {
-        let entry = self.memory.get(key)?;
-        let verdict = judge(&self.freshness, &entry.meta);
-        if verdict == Verdict::Gone {
-            self.memory.remove_same(key, &entry);
-            return None;
-        }
-        Some(Found { entry, tier: TierName::Memory, verdict })
-    }
-
-    /// Looks in memory, then in the tiers below. If it is not known whether other nodes have changed the entry, waits for the changes
-    /// at most [`VERIFY_WITHIN`].
-    pub async fn find(&self, namespace: &Namespace, key: &Key) -> Option<Found> {
-        let found = match self.peek(key) {
-            Some(found) if !found.is_verified() => {
-                self.freshness.trust().verify(VERIFY_WITHIN).await;
-                self.peek(key)
-            }
-            found => found,
-        };
-        match found {
-            Some(found) => self.admit_unverified(namespace, found),
-            None => self.fetch(namespace, std::slice::from_ref(key)).await.pop().flatten(),
-        }
-    }
-
-    /// An entry of which it is not known whether it was changed is found only if its policy allows it.
-    fn admit_unverified(&self, namespace: &Namespace, found: Found) -> Option<Found> {
-        let policy = &namespace.policy;
-        let may_serve = || {
-            policy.unverified == WhenUnverified::Stale
-                && self.freshness.trust().lapsed().as_secs() < u64::from(policy.stale_if_error_seconds)
-        };
-        (found.is_verified() || may_serve()).then_some(found)
-    }
-
-    /// Looks in the tiers below memory, in order, and promotes what it finds. The results stand in the order of
-    /// `keys`. A tier that fails is counted by itself and answers with misses.
-    pub async fn fetch(&self, namespace: &Namespace, keys: &[Key]) -> Vec<Option<Found>> {
-        let changes: Vec<u64> = keys.iter().map(|key| self.changes_of(key)).collect();
-        let mut found: Vec<Option<Found>> = vec![None; keys.len()];
-        for tier in self.below_for(namespace) {
-            let open: Vec<usize> = (0..keys.len()).filter(|&i| found[i].is_none()).collect();
-            if open.is_empty() {
-                break;
-            }
-            let wanted: Vec<Key> = open.iter().map(|&i| keys[i]).collect();
-            let entries = tier.get_many(namespace, wanted).await;
-            for (&i, entry) in open.iter().zip(entries) {
-                let Some(entry) = entry else { continue };
-                let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
-                if verdict != Verdict::Gone && self.promote(namespace, keys[i], &entry, changes[i]) {
-                    found[i] = self.admit_unverified(namespace, Found { entry, tier: tier.name(), verdict });
-                }
-            }
-        }
-        found
-    }
-
-    /// Keeps an entry that was read below memory. Returns whether no other node has changed it since `changes` were counted.
-    fn promote(&self, namespace: &Namespace, key: Key, entry: &Arc<Entry>, changes: u64) -> bool {
-        if namespace.policy.uses(TierName::Memory) {
-            self.memory.put(key, Arc::clone(entry));
-        }
-        // Compared after it was kept: the follower counts a change and then removes what is kept.
-        let is_unchanged = self.changes_of(&key) == changes;
-        if !is_unchanged {
-            self.memory.remove_same(&key, entry);
-        }
-        is_unchanged
-    }
-
-    fn changes_of(&self, key: &Key) -> u64 {
-        self.shared.as_ref().map_or(0, |shared| shared.changes.count(key))
-    }
-
-    /// Stores entries in every tier of their namespace, the lowest first: an entry is visible only after it is as
-    /// durable as it was promised.
-    ///
-    /// # Errors
-    /// The first error of a tier whose writes are acknowledged; then the entries are not in memory either.
-    pub async fn put_many(
-        &self,
-        namespace: &Namespace,
-        entries: Vec<(Key, Arc<Entry>)>,
-    ) -> Result<Propagation> {
-        if let Some(shared) = self.shared_for(namespace) {
-            let mut propagation = Propagation::Complete;
-            for (key, entry) in entries {
-                let put = EntryPut { key, entry, names: None, replaces: Replaces::Any };
-                propagation = propagation.max(self.put_shared(shared, namespace, put).await?);
-            }
-            return Ok(propagation);
-        }
-        for tier in self.below_for(namespace).rev() {
-            if let Err(error) = tier.put_many(namespace, entries.clone()).await {
-                entries.iter().for_each(|(key, _)| self.memory.remove(key));
-                return Err(error);
-            }
-        }
-        if namespace.policy.uses(TierName::Memory) {
-            entries.into_iter().for_each(|(key, entry)| self.memory.put(key, entry));
-        }
-        Ok(Propagation::Complete)
-    }
-
-    /// Stores an entry with the names by which it is listed. Otherwise as [`Cache::put_many`], which leaves the names of an entry
-    /// as they are.
-    ///
-    /// # Errors
-    /// As [`Cache::put_many`]; `PreconditionFailed` if other nodes share the entry, and it is not the one that is to be replaced.
-    pub async fn put_named(
-        &self,
-        namespace: &Namespace,
-        key: Key,
-        entry: Arc<Entry>,
-        names: &EntryNames,
-        replaces: Replaces,
-    ) -> Result<Propagation> {
-        let put = EntryPut { key, entry, names: Some(names), replaces };
-        if let Some(shared) = self.shared_for(namespace) {
-            return self.put_shared(shared, namespace, put).await;
-        }
-        self.put_own(namespace, &put).await?;
-        self.keep_in(namespace, put);
-        Ok(Propagation::Complete)
-    }
-
-    /// Stores an entry that other nodes change too: in Redis first, whose order decides which of two nodes' entries is the later one.
-    async fn put_shared(
-        &self,
-        shared: &SharedParts,
-        namespace: &Namespace,
-        put: EntryPut<'_>,
-    ) -> Result<Propagation> {
-        let write = shared.tier.begin(put.key);
-        let published = shared.tier.publish(Some(namespace), put.key, Some(&put.entry), put.replaces).await?;
-        if let Err(error) = self.put_own(namespace, &put).await {
-            // What this node cannot keep is not stored; other nodes are not served it either.
-            let _ = shared.tier.publish(None, put.key, None, Replaces::Any).await;
-            return Err(error);
-        }
-        let key = put.key;
-        self.keep_in(namespace, put);
-        let is_last = match published {
-            Published::Event(number) => write.end(number),
-            // Another node's write was read meanwhile: neither is known to be the later one.
-            Published::Waiting => !shared.tier.is_contested(&key),
-        };
-        if !is_last {
-            self.drop_own(namespace, &key).await?;
-        }
-        Ok(published.propagation())
-    }
-
-    /// Stores an entry in the tiers of this node below memory.
-    async fn put_own(&self, namespace: &Namespace, put: &EntryPut<'_>) -> Result<()> {
-        for tier in self.own_below(namespace) {
-            let entry = Arc::clone(&put.entry);
-            let stored = match put.names {
-                Some(names) => tier.put_named(namespace, put.key, entry, names).await,
-                None => tier.put_many(namespace, vec![(put.key, entry)]).await,
-            };
-            if let Err(error) = stored {
-                self.memory.remove(&put.key);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Another node's write came after the one that was just stored here.
-    async fn drop_own(&self, namespace: &Namespace, key: &Key) -> Result<()> {
-        self.memory.remove(key);
-        for tier in self.own_below(namespace) {
-            tier.remove_many(vec![*key]).await?;
-        }
-        Ok(())
-    }
-
-    fn keep_in(&self, namespace: &Namespace, put: EntryPut<'_>) {
-        if namespace.policy.uses(TierName::Memory) {
-            self.memory.put(put.key, put.entry);
-        }
-    }
-
-    /// What other nodes change too, if entries of the namespace are shared.
-    fn shared_for(&self, namespace: &Namespace) -> Option<&SharedParts> {
-        self.shared.as_ref().filter(|_| namespace.policy.uses(TierName::Redis))
-    }
-
-    /// The tiers of this node below memory, the lowest first.
-    fn own_below<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<dyn Tier>> {
-        let is_own = |tier: &&Arc<dyn Tier>| self.shared.is_none() || tier.name() != TierName::Redis;
-        self.below_for(namespace).rev().filter(is_own)
-    }
-
-    /// The entry that may be replaced under a condition, and what must then be replaced: the one in Redis, if other nodes share it.
-    ///
-    /// # Errors
-    /// `Unavailable` if Redis cannot be asked.
-    pub async fn find_to_replace(
-        &self,
-        namespace: &Namespace,
-        key: &Key,
-    ) -> Result<(Option<Found>, Replaces)> {
-        let Some(shared) = self.shared_for(namespace) else {
-            return Ok((self.find(namespace, key).await, Replaces::Any));
-        };
-        let applied = shared.tier.applied(key);
-        let Some(Current { entry, write_id }) = shared.tier.current(namespace, key).await? else {
-            // Redis has evicted it, it is too long for Redis, or it was removed and this node has not read the event.
-            let found = self.find(namespace, key).await;
-            let replaces = if found.is_some() { Replaces::NothingSince(applied) } else { Replaces::Nothing };
-            return Ok((found, replaces));
-        };
-        let verdict = self.freshness.judge_within(&entry.meta, &namespace.policy);
-        let found = Found { entry, tier: TierName::Redis, verdict };
-        Ok((Some(found).filter(|found| found.verdict != Verdict::Gone), Replaces::Write(write_id)))
+    /// The leases of its keys, at most `leases_max` on this node.
+    pub fn leases(&self, leases_max: usize) -> SharedLeases {
+        let shared = self.shared.as_ref().map(|shared| Arc::clone(&shared.tier));
+        SharedLeases::new(leases_max, self.freshness.clone(), shared)
     }
 
     /// Reads a part of a scan over the entries of the first tier that stores names. `None` without such a tier.
@@ -387,41 +158,6 @@ impl Cache {
     /// The namespaces that have entries below memory, in no order.
     pub fn namespaces_below(&self) -> Vec<NamespaceCount> {
         self.below.iter().flat_map(|tier| tier.namespaces()).collect()
-    }
-
-    /// Keeps an entry in memory only. Never blocks; costs one lock of a shard.
-    pub fn keep(&self, key: Key, entry: Arc<Entry>) {
-        self.memory.put(key, entry);
-    }
-
-    /// Forgets entries in every tier.
-    ///
-    /// # Errors
-    /// The first error of a tier whose writes are acknowledged; the entries are removed from memory nevertheless.
-    pub async fn remove_many(&self, keys: &[Key]) -> Result<Propagation> {
-        self.remove_if(keys, Replaces::Any).await
-    }
-
-    /// As [`Cache::remove_many`], if other nodes have not replaced what is to be removed.
-    ///
-    /// # Errors
-    /// As [`Cache::remove_many`]; `PreconditionFailed` if other nodes share the entries, and one is not the one to be removed.
-    pub async fn remove_if(&self, keys: &[Key], replaces: Replaces) -> Result<Propagation> {
-        let mut propagation = Propagation::Complete;
-        if replaces == Replaces::Any {
-            keys.iter().for_each(|key| self.memory.remove(key));
-        }
-        if let Some(shared) = &self.shared {
-            for key in keys {
-                let published = shared.tier.publish(None, *key, None, replaces).await?;
-                propagation = propagation.max(published.propagation());
-            }
-        }
-        keys.iter().for_each(|key| self.memory.remove(key));
-        for tier in self.below.iter().filter(|tier| self.shared.is_none() || tier.name() != TierName::Redis) {
-            tier.remove_many(keys.to_vec()).await?;
-        }
-        Ok(propagation)
     }
 
     /// The namespace of an entry, in whatever tier it is. `None` without an entry, and for those on a tier that does not

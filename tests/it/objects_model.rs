@@ -268,7 +268,7 @@ impl History<'_> {
                 let Some(&lease) = self.given.get(&key) else { return };
                 let address = self.address(world, key);
                 let is_held = self.oracle.lease(key).is_some_and(|held| held.lease == lease);
-                assert_eq!(world.objects.release(&address, lease).is_ok(), is_held);
+                assert_eq!(world.objects.release(&address, lease).await.is_ok(), is_held);
                 if is_held {
                     self.oracle.leases.remove(&key);
                 }

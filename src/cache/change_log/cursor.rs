@@ -19,6 +19,14 @@ pub(in crate::cache) struct ShardState {
     pub(in crate::cache) generation: u64,
 }
 
+/// A place in a shard that nodes compare: those of two generations are places in different logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cache) struct LogPosition {
+    pub(in crate::cache) generation: u64,
+    /// The number of an event.
+    pub(in crate::cache) number: u64,
+}
+
 /// What one reading of a shard has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cache) struct Reading {
@@ -81,6 +89,11 @@ impl ShardState {
         let (at, known_at) = (self.cursor, known.cursor);
         let is_ahead = at.number > known_at.number;
         self.generation == known.generation && (is_ahead || at == known_at)
+    }
+
+    /// The place of the last event.
+    pub(in crate::cache) fn position(self) -> LogPosition {
+        LogPosition { generation: self.generation, number: self.cursor.number }
     }
 
     const BYTES: usize = 24;

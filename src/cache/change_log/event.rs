@@ -4,6 +4,7 @@
 //! nonce[8] previous nonce[8] node[8] written at[8] kind[1] payload
 //! kind 1, 2  (subject length[1], subject, number of tokens[1], tokens[8 each])*   kind 2 forgets all invalidation ids first
 //! kind 3     key[32]    its value was replaced or removed
+//! kind 4     key[32]    its lease has ended without a value
 //! ```
 //! An event is written at a moment of the clock of Redis, in microseconds since 1970. The subject of all that the default tenant has is empty; that of an invalidation id is its eight bytes.
 
@@ -30,6 +31,8 @@ pub(in crate::cache) enum SharedChange {
     },
     /// The value of a key was replaced or removed.
     Key(Key),
+    /// The lease of a key has ended, and its value has not changed.
+    LeaseEnded(Key),
 }
 
 /// One event.
@@ -50,6 +53,8 @@ pub(in crate::cache) struct LogEvent {
 
 /// The kind of an event whose value was replaced or removed.
 pub(in crate::cache) const KIND_KEY: u8 = 3;
+/// The kind of an event of a lease that has ended without a value.
+pub(in crate::cache) const KIND_LEASE_ENDED: u8 = 4;
 const KIND_TOKENS: u8 = 1;
 const KIND_START_OVER: u8 = 2;
 const HEAD_BYTES: usize = 33;
@@ -62,6 +67,7 @@ impl LogEvent {
             kind @ (KIND_TOKENS | KIND_START_OVER) => decode_tokens(payload)
                 .map(|changes| SharedChange::Tokens { starts_over: kind == KIND_START_OVER, changes }),
             KIND_KEY => array_at(payload, 0).map(|key| SharedChange::Key(Key(key))),
+            KIND_LEASE_ENDED => array_at(payload, 0).map(|key| SharedChange::LeaseEnded(Key(key))),
             _ => None,
         };
         Some(LogEvent {
@@ -121,6 +127,8 @@ mod tests {
         assert_eq!((event.number, event.nonce, event.previous, event.node), (42, 7, 6, NodeId(5)));
         assert_eq!(event.written_at_micros, 4);
         assert_eq!(event.change, Some(SharedChange::Key(Key([1; 32]))));
+        let ended = LogEvent::decode(42, &bytes(KIND_LEASE_ENDED, &[1; 32])).unwrap().change;
+        assert_eq!(ended, Some(SharedChange::LeaseEnded(Key([1; 32]))));
         for (kind, starts_over) in [(KIND_TOKENS, false), (KIND_START_OVER, true)] {
             let change = LogEvent::decode(1, &bytes(kind, &tokens())).unwrap().change;
             let history = |bytes: &[u8]| TokenHistory::decode(bytes).unwrap();

@@ -4,6 +4,6 @@ mod cursor;
 mod event;
 mod new_token;
 
-pub(super) use cursor::{Gap, LogCursor, Reading, ShardState};
-pub(super) use event::{KIND_KEY, LogEvent, NodeId, SharedChange};
+pub(super) use cursor::{Gap, LogCursor, LogPosition, Reading, ShardState};
+pub(super) use event::{KIND_KEY, KIND_LEASE_ENDED, LogEvent, NodeId, SharedChange};
 pub(super) use new_token::NewToken;

@@ -32,7 +32,15 @@ struct State {
     /// Invalidations so far in this process.
     bumps: u64,
     /// Invalidations of this node that its follower has not read in the shared log, by what they invalidate. Empty without one.
-    unread: HashMap<Subject, Vec<u64>>,
+    unread: HashMap<Subject, Vec<UnreadInvalidation>>,
+}
+
+/// An invalidation of this node that its follower has not read in the shared log.
+#[derive(Debug)]
+struct UnreadInvalidation {
+    nonce: u64,
+    /// Invalidations before it. `None` if an earlier process has made it.
+    before: Option<u64>,
 }
 
 /// What has tokens.
@@ -128,6 +136,7 @@ impl TokenTable {
     /// which of two invalidations came last.
     pub(in crate::cache) fn bump<T>(&self, bump: Bump<'_>, submit: impl FnOnce(Vec<TokenChange>) -> T) -> T {
         let mut state = ignore_poison(self.state.write());
+        let before = state.bumps;
         let mut changes = Vec::with_capacity(bump.invalidation_ids.len() + 1);
         if state.invalidation_ids.len() + bump.invalidation_ids.len() > self.invalidation_ids_max {
             changes.extend(state.start_over(bump.spares));
@@ -137,7 +146,7 @@ impl TokenTable {
         changes
             .extend(tokens.map(|(&invalidation_id, token)| state.replace(invalidation_id, token, bump.mode)));
         if self.is_shared {
-            state.expect(&changes, bump.nonce);
+            state.expect(&changes, bump.nonce, before);
         }
         submit(changes)
     }
@@ -151,12 +160,13 @@ impl TokenTable {
         submit: impl FnOnce(Vec<TokenChange>) -> T,
     ) -> T {
         let mut state = ignore_poison(self.state.write());
+        let before = state.bumps;
         state.bumps += 1;
         let bumps = state.bumps;
         state.everything = state.everything.next(token, mode, bumps);
         let changes = vec![TokenChange::Everything(state.everything.clone())];
         if self.is_shared {
-            state.expect(&changes, nonce);
+            state.expect(&changes, nonce, before);
         }
         submit(changes)
     }
@@ -169,17 +179,28 @@ impl TokenTable {
         let mut applied = Vec::new();
         for change in changes {
             let expected = change.subject().and_then(|subject| state.unread.get(&subject));
-            if expected.is_some_and(|nonces| nonces.iter().all(|&expected| expected == nonce)) {
+            if expected.is_some_and(|unread| unread.iter().all(|expected| expected.nonce == nonce)) {
                 applied.extend(state.set(change));
             }
         }
         applied
     }
 
-    /// Invalidations of this node are not in the shared log yet: they are expected there.
+    /// Invalidations of an earlier process are not in the shared log yet: they are expected there.
     pub(in crate::cache) fn expect(&self, subjects: impl Iterator<Item = Subject>, nonce: u64) {
         let mut state = ignore_poison(self.state.write());
-        subjects.for_each(|subject| state.unread.entry(subject).or_default().push(nonce));
+        for subject in subjects {
+            state.unread.entry(subject).or_default().push(UnreadInvalidation { nonce, before: None });
+        }
+    }
+
+    /// A point before every invalidation that is not read in the shared log: what is loaded from then on may be from before one of
+    /// them. `None` if an earlier process has made one.
+    pub(in crate::cache) fn stamp_as_read(&self) -> Option<Stamp> {
+        let state = self.state();
+        let mut unread = state.unread.values().flatten();
+        let earliest = unread.try_fold(state.bumps, |earliest, unread| Some(earliest.min(unread.before?)));
+        earliest.map(Stamp)
     }
 
     /// Takes over changes that were read in the shared log. `own` is the name of the invalidation if this node has made it.
@@ -199,10 +220,15 @@ impl TokenTable {
         }
         for change in changes {
             let Some(subject) = change.subject() else { continue };
+            let is_unread = state.unread.contains_key(&subject);
             match own {
-                Some(nonce) if !state.has_read_last(subject, nonce) => {}
-                None if state.unread.contains_key(&subject) => applied.contested.push(subject),
+                Some(nonce) if is_unread && !state.has_read_last(subject, nonce) => {}
+                None if is_unread => applied.contested.push(subject),
                 Some(_) | None => applied.changes.extend(state.set(change)),
+            }
+            if !is_unread {
+                // An earlier process may have known it: what began before it is refused nevertheless.
+                state.mark_bumped(subject);
             }
         }
         applied
@@ -257,16 +283,17 @@ impl TokenTable {
 
 impl State {
     /// The changes of an invalidation of this node are to be read in the shared log.
-    fn expect(&mut self, changes: &[TokenChange], nonce: u64) {
+    fn expect(&mut self, changes: &[TokenChange], nonce: u64, before: u64) {
         for subject in changes.iter().filter_map(TokenChange::subject) {
-            self.unread.entry(subject).or_default().push(nonce);
+            let unread = UnreadInvalidation { nonce, before: Some(before) };
+            self.unread.entry(subject).or_default().push(unread);
         }
     }
 
     /// An invalidation of this node was read. Returns whether no later one of the subject is still expected.
     fn has_read_last(&mut self, subject: Subject, nonce: u64) -> bool {
         let Some(unread) = self.unread.get_mut(&subject) else { return true };
-        unread.retain(|&expected| expected != nonce);
+        unread.retain(|expected| expected.nonce != nonce);
         let is_last = unread.is_empty();
         if is_last {
             self.unread.remove(&subject);
@@ -298,6 +325,15 @@ impl State {
         }
         *known = TokenHistory { bumped, ..history.clone() };
         Some(change)
+    }
+
+    fn mark_bumped(&mut self, subject: Subject) {
+        let history = match subject {
+            Subject::Everything => Some(&mut self.everything),
+            Subject::Id(OTHER_TENANTS) => Some(&mut self.other_tenants),
+            Subject::Id(id) => self.invalidation_ids.get_mut(&id),
+        };
+        history.into_iter().for_each(|history| history.bumped = self.bumps);
     }
 
     fn history(&self, invalidation_id: InvalidationId) -> &TokenHistory {
@@ -478,6 +514,25 @@ mod tests {
             Standing::Current,
             "a later one of this node is not in the log yet"
         );
+    }
+
+    /// A lease of another node that is older than this node's invalidation in the log must not pass for a younger one.
+    #[test]
+    fn what_is_loaded_from_a_point_of_the_log_on_is_from_before_every_unread_invalidation() {
+        let table = table();
+        assert_eq!(table.stamp_as_read(), Some(table.stamp()));
+        bump(&table, 11, 101);
+        bump(&table, 12, 102);
+        let as_read = table.stamp_as_read().unwrap();
+        assert_eq!(table.admit(as_read, shop(), &[TAG]), None);
+        table.publish(of_tag(21), 101);
+        table.apply(false, of_tag(21), Some(101));
+        let as_read = table.stamp_as_read().unwrap();
+        assert_eq!(table.admit(as_read, shop(), &[TAG]), None, "the second is not read");
+        table.apply(false, of_tag(22), Some(102));
+        assert_eq!(table.stamp_as_read(), Some(table.stamp()));
+        table.expect([Subject::Id(TAG)].into_iter(), 100);
+        assert_eq!(table.stamp_as_read(), None, "an earlier process has made it");
     }
 
     #[test]

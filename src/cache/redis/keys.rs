@@ -70,6 +70,11 @@ impl KeySpace {
         self.of_shard(self.shard_of(key), &format!("o:{}", hex(key)))
     }
 
+    /// String: the lease to make an object or answer, in its shard.
+    pub fn lease(&self, key: &Key) -> String {
+        self.of_shard(self.shard_of(key), &format!("l:{}", hex(key)))
+    }
+
     /// String: an embedding. Those of a cluster are in all hash slots.
     pub fn embedding(&self, key: &Key) -> String {
         let mut name = String::with_capacity(self.prefix.len() + 3 + 64);
@@ -102,6 +107,7 @@ mod tests {
         assert_eq!(keys.hot_keys(0xab), "{p:0}:hot:00000000000000ab");
         assert_eq!(keys.collections(), "{p:0}:collections");
         assert_eq!(keys.object(&key), format!("{{p:0}}:o:{hex}"));
+        assert_eq!(keys.lease(&key), format!("{{p:0}}:l:{hex}"));
         assert_eq!(keys.embedding(&key), format!("p:v:{hex}"));
     }
 

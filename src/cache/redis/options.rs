@@ -36,8 +36,23 @@ pub struct RedisOptions {
     pub suspect_after_ms: u64,
     /// Events that are held in Redis, for nodes that are behind.
     pub events_max: u64,
+    /// What only one node makes at a time, while others that want the same wait for it.
+    pub single_flight: SingleFlightScope,
     /// When Redis is not asked at all.
     pub breaker: BreakerOptions,
+}
+
+/// What only one of all nodes makes at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SingleFlightScope {
+    /// Each node makes what it misses.
+    Off,
+    /// Answers of language models.
+    #[default]
+    Answers,
+    /// Embeddings too.
+    All,
 }
 
 /// When Redis is not asked at all, because it has failed too often.
@@ -135,6 +150,7 @@ impl Default for RedisOptions {
             value_bytes_max: 1 << 20,
             suspect_after_ms: 2000,
             events_max: 200_000,
+            single_flight: SingleFlightScope::default(),
             breaker: BreakerOptions::default(),
         }
     }

@@ -5,6 +5,14 @@ use redis::{Cmd, RedisError, ServerErrorKind, Value};
 use super::call_error::CallError;
 use super::link::Link;
 
+/// The code of a script that appends an event.
+macro_rules! appending {
+    ($path:literal) => {
+        concat!(include_str!("scripts/append.lua"), include_str!($path))
+    };
+}
+pub(super) use appending;
+
 /// A script in Lua, called by its hash.
 #[derive(Debug)]
 pub struct LuaScript {

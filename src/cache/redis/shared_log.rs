@@ -12,22 +12,23 @@ use super::breaker::BreakerState;
 use super::call_error::CallError;
 use super::client::RedisClient;
 use super::dedicated::DedicatedConnection;
-use super::script::LuaScript;
+use super::script::{LuaScript, appending};
 use super::tier::RedisTier;
 use crate::cache::change_log::{KIND_KEY, LogCursor, LogEvent, NewToken, NodeId, Reading, ShardState};
 use crate::cache::invalidation_tokens::{
     LoadedTokens, Mode, OTHER_TENANTS, OUTDATED_MAX, Subject, TokenChange, TokenHistory,
 };
+use crate::cache::lease::Lease;
 use crate::cache::policy::Namespace;
 use crate::domain::{Entry, InvalidationId, Key};
 use crate::error::{Error, Kind, Result};
 use crate::sync::lock;
 
 static OPEN: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/open.lua")));
-static WRITE: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/write.lua")));
+static WRITE: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(appending!("scripts/write.lua")));
 static FORK: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/fork.lua")));
 static INVALIDATE: LazyLock<LuaScript> =
-    LazyLock::new(|| LuaScript::new(include_str!("scripts/invalidate.lua")));
+    LazyLock::new(|| LuaScript::new(appending!("scripts/invalidate.lua")));
 
 /// Events of one reading.
 const EVENTS_MAX: usize = 512;
@@ -67,6 +68,8 @@ pub(in crate::cache) struct SharedWrite<'a> {
     pub(in crate::cache) replaces: Replaces,
     /// The last event of the shard that this node has applied, if the write must not come after another one.
     pub(in crate::cache) after: Option<u64>,
+    /// The lease of the key that the writer holds.
+    pub(in crate::cache) lease: Option<Lease>,
 }
 
 /// What came of a write.
@@ -78,13 +81,15 @@ pub(in crate::cache) enum Written {
     Conflict,
     /// The shard has events that this node has not applied.
     Behind,
+    /// The lease of the writer has ended.
+    LeaseEnded,
 }
 
 /// The log.
 pub(in crate::cache) struct SharedLog {
-    client: RedisClient,
-    node: NodeId,
-    events_max: u64,
+    pub(super) client: RedisClient,
+    pub(super) node: NodeId,
+    pub(super) events_max: u64,
     /// The state of each shard as of the last event that this node has applied.
     states: Box<[Mutex<ShardState>]>,
 }
@@ -342,10 +347,10 @@ impl SharedLog {
     ) -> Result<Written, CallError> {
         let (keys, key) = (self.client.keys(), &write.key);
         let shard = keys.shard_of(key);
-        let names = [keys.state(shard), keys.events(shard), keys.object(key)];
+        let names = [keys.state(shard), keys.events(shard), keys.object(key), keys.lease(key)];
         let (value, lives_ms) = write.value.unwrap_or_default();
         let known = self.known(shard);
-        let arguments: [Vec<u8>; 11] = [
+        let arguments: [Vec<u8>; 12] = [
             nonce.to_le_bytes().into(),
             self.node.0.to_le_bytes().into(),
             event_of(KIND_KEY, key),
@@ -361,17 +366,19 @@ impl SharedLog {
             known.cursor.number.to_string().into(),
             known.cursor.nonce.to_le_bytes().into(),
             known.generation.to_le_bytes().into(),
+            write.lease.map(|lease| lease.0.to_le_bytes().into()).unwrap_or_default(),
         ];
         let reply = self.run(&WRITE, &names, &arguments, limit).await?;
         Ok(match number(&reply) {
             Some(-2) => Written::Behind,
             Some(-3) => return Err(CallError::NotConnected),
+            Some(-4) => Written::LeaseEnded,
             Some(number @ 1..) => Written::Done(number.unsigned_abs()),
             Some(_) | None => Written::Conflict,
         })
     }
 
-    async fn run(
+    pub(super) async fn run(
         &self,
         script: &LuaScript,
         names: &[String],
@@ -405,7 +412,7 @@ impl Replaces {
 }
 
 /// Kind and payload of an event that names a key.
-fn event_of(kind: u8, key: &Key) -> Vec<u8> {
+pub(super) fn event_of(kind: u8, key: &Key) -> Vec<u8> {
     [&[kind][..], &key.0].concat()
 }
 
@@ -421,7 +428,7 @@ fn corrupt() -> Error {
 }
 
 /// A number, as it is or in digits.
-fn number(value: &Value) -> Option<i64> {
+pub(super) fn number(value: &Value) -> Option<i64> {
     if let Value::Int(number) = value {
         return Some(*number);
     }

@@ -5,16 +5,20 @@
 
 mod inflight_writes;
 mod key_changes;
+mod key_events;
 mod metrics;
 mod node;
 mod node_state;
 mod outbox;
 mod replicator;
+mod shared_leases;
 mod shared_tier;
 mod shared_token_log;
+mod token_positions;
 mod trust;
 
 pub(in crate::cache) use key_changes::KeyChanges;
+pub use key_events::KeyEvent;
 pub use metrics::ReplicationMetrics;
 pub use node::SharedNode;
 pub use replicator::Replication;

@@ -67,7 +67,7 @@ impl SharedNode {
         let (embeddings, objects) = (tier(RedisEntries::Embeddings)?, tier(RedisEntries::Objects)?);
         let registry = NodeRegistry::new(client.clone(), state.id.0);
         let log = Arc::new(SharedLog::new(client.clone(), state.id, options.events_max));
-        let shared = Arc::new(SharedTier::new(objects, log, outbox, trust, limit));
+        let shared = Arc::new(SharedTier::new(objects, log, outbox, trust, limit, options.single_flight));
         let (changes, records) = (Arc::new(KeyChanges::new()), Arc::clone(records));
         Ok(Some(SharedNode { embeddings, shared, registry, changes, state, records, suspect_after }))
     }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::key_changes::KeyChanges;
+use super::key_events::KeyEvent;
 use super::metrics::ReplicationMetrics;
 use super::node_state::NodeState;
 use super::outbox::{KeyState, NextChange, Outgoing};
@@ -89,7 +90,11 @@ impl Replicator {
         for shard in 0..replicator.shared.log.shards() {
             let known = replicator.node.cursor(shard)?;
             let cursor = known.map(|known| known.cursor);
-            replicator.shared.log.set_state(shard, known.unwrap_or_default());
+            let known = known.unwrap_or_default();
+            replicator.shared.log.set_state(shard, known);
+            if shard == TOKENS_SHARD {
+                replicator.shared.positions.restart(known.position());
+            }
             tasks.push(tokio::spawn(Arc::clone(&replicator).follow(shard, cursor)));
         }
         tasks.push(tokio::spawn(Arc::clone(&replicator).send()));
@@ -155,13 +160,19 @@ impl Replicator {
     }
 
     async fn apply(&self, shard: u8, events: &[LogEvent], cursor: LogCursor) -> Result<()> {
-        let (mut outdated, mut records) = (Vec::new(), Vec::new());
+        let (mut outdated, mut records, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
             let is_own = event.node == self.node.id;
             match &event.change {
                 Some(SharedChange::Key(key)) if is_own => outdated.extend(self.on_own(key, event.number)),
-                Some(SharedChange::Key(key)) => outdated.extend(self.on_foreign(key, event.number)),
+                Some(SharedChange::Key(key)) => {
+                    outdated.extend(self.on_foreign(key, event.number));
+                    foreign.push((key, KeyEvent::Changed(event.number)));
+                }
+                Some(SharedChange::LeaseEnded(key)) if !is_own => foreign.push((key, KeyEvent::LeaseEnded)),
+                Some(SharedChange::LeaseEnded(_)) => {}
                 Some(SharedChange::Tokens { starts_over, changes }) => {
+                    self.shared.positions.note(event.number, self.tokens.table().stamp_as_read());
                     let own = is_own.then_some(event.nonce);
                     let applied = self.tokens.table().apply(*starts_over, changes.clone(), own);
                     records.extend(self.settle(applied).await?);
@@ -174,6 +185,8 @@ impl Replicator {
         if !outdated.is_empty() {
             self.drop_copies(&outdated).await?;
         }
+        // What they make others look for is no longer here.
+        foreign.into_iter().for_each(|(key, event)| self.shared.events.send(key, event));
         self.observe_lag(events);
         if !events.is_empty() {
             let generation = self.shared.log.generation(shard);
@@ -244,8 +257,11 @@ impl Replicator {
             state.generation = generation;
         }
         let mut records = Vec::new();
-        if !was_begun && shard == TOKENS_SHARD {
-            records = self.reload_tokens(before.is_some()).await?;
+        if shard == TOKENS_SHARD {
+            self.shared.positions.restart(state.position());
+            if !was_begun {
+                records = self.reload_tokens(before.is_some()).await?;
+            }
         }
         if before.is_some() || !was_begun {
             self.hide_copies().await?;
@@ -334,7 +350,7 @@ impl Replicator {
                     let is_last = write.end(number);
                     return if is_last && !is_contested { Ok(()) } else { self.drop_copies(&[*key]).await };
                 }
-                Written::Conflict | Written::Behind => {
+                Written::Conflict | Written::Behind | Written::LeaseEnded => {
                     drop(write);
                     // The follower reads what came in between; a silent one is noticed by the next call.
                     let _ = tokio::time::timeout(SEND_WITHIN, position.changed()).await;
@@ -350,7 +366,8 @@ impl Replicator {
         let stored = if is_contested { None } else { self.copies.disk.stored(*key).await? };
         let value = stored.and_then(|entry| self.shared.sealed(key, entry));
         let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
-        let write = SharedWrite { key: *key, value, replaces: Replaces::Any, after: Some(after) };
+        let write =
+            SharedWrite { key: *key, value, replaces: Replaces::Any, after: Some(after), lease: None };
         Ok(self.shared.log.write(&write, random_id()?, SEND_WITHIN).await?)
     }
 

@@ -6,16 +6,25 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::inflight_writes::{InflightWrite, InflightWrites};
+use super::key_events::KeyEvents;
 use super::outbox::{KeyState, Outbox};
+use super::token_positions::TokenPositions;
 use super::trust::Trust;
 use crate::cache::compression;
 use crate::cache::invalidation_tokens::Propagation;
+use crate::cache::lease::{LeaseScope, lease_ended};
 use crate::cache::policy::Namespace;
 use crate::cache::random::random_id;
-use crate::cache::redis::{BreakerState, Current, RedisTier, Replaces, SharedLog, SharedWrite, Written};
+use crate::cache::redis::{
+    BreakerState, Current, RedisTier, Replaces, SharedLog, SharedWrite, SingleFlightScope, Written,
+};
 use crate::cache::tier::{Tier, TierStats};
+use crate::cache::write_condition::WriteCondition;
 use crate::domain::{Entry, EntryNames, Key, TierName};
 use crate::error::{Error, Kind, Result};
+
+/// How long a write under a lease waits for a connection: a node that was stopped has one again after this time.
+const RECONNECTS_WITHIN: Duration = Duration::from_millis(250);
 
 /// Objects and answers in Redis. Shared by `Arc`.
 pub struct SharedTier {
@@ -24,8 +33,14 @@ pub struct SharedTier {
     pub(super) outbox: Arc<Outbox>,
     pub(in crate::cache) trust: Arc<Trust>,
     pub(super) inflight: InflightWrites,
+    /// Informs use cases of what other nodes change.
+    pub(in crate::cache) events: KeyEvents,
+    /// Where the invalidations of the log stand.
+    pub(in crate::cache) positions: TokenPositions,
     /// How long a write waits for Redis.
     pub(super) limit: Duration,
+    /// What only one node makes at a time.
+    pub(in crate::cache) single_flight: SingleFlightScope,
 }
 
 /// How a node stands to Redis and the other nodes.
@@ -70,8 +85,10 @@ impl SharedTier {
         outbox: Arc<Outbox>,
         trust: Arc<Trust>,
         limit: Duration,
+        single_flight: SingleFlightScope,
     ) -> SharedTier {
-        SharedTier { tier, log, outbox, trust, inflight: InflightWrites::default(), limit }
+        let (inflight, events, positions) = Default::default();
+        SharedTier { tier, log, outbox, trust, inflight, events, positions, limit, single_flight }
     }
 
     /// How this node stands to Redis and the other nodes now.
@@ -106,20 +123,26 @@ impl SharedTier {
     /// Writes an entry with its event; `None` removes it. What cannot reach Redis waits in the outbox, if it may replace anything.
     ///
     /// # Errors
-    /// `PreconditionFailed` if Redis holds another entry than the one that is to be replaced; `Unavailable` if that cannot be known;
-    /// `Overloaded`, and the errors of the small records.
+    /// `PreconditionFailed` if Redis holds another entry than the one that is to be replaced; `Conflict` if the lease has ended;
+    /// `Unavailable` if that cannot be known; `Overloaded`, and the errors of the small records.
     pub(in crate::cache) async fn publish(
         &self,
         namespace: Option<&Namespace>,
         key: Key,
         entry: Option<&Arc<Entry>>,
-        replaces: Replaces,
+        condition: WriteCondition,
     ) -> Result<Published> {
         let entry =
             entry.zip(namespace).map(|(entry, namespace)| compression::compress(&namespace.policy, entry));
         let value = entry.and_then(|entry| self.sealed(&key, Entry::clone(&entry)));
         let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
-        let write = SharedWrite { key, value, replaces, after: None };
+        let WriteCondition { replaces, lease } = condition;
+        let known = lease.filter(|held| held.scope != LeaseScope::Node);
+        let write = SharedWrite { key, value, replaces, after: None, lease: known.map(|held| held.lease) };
+        if known.is_some() {
+            // What another node has made meanwhile must not be replaced only because this one was stopped for a while.
+            let _ = tokio::time::timeout(RECONNECTS_WITHIN, self.trust.connected()).await;
+        }
         let written = match self.trust.is_connected() {
             true => self.log.write(&write, random_id()?, self.limit).await.ok(),
             false => None,
@@ -130,7 +153,8 @@ impl SharedTier {
                 Ok(Published::Event(number))
             }
             Some(Written::Conflict | Written::Behind) => Err(changed_meanwhile()),
-            None if replaces != Replaces::Any => Err(unreachable()),
+            Some(Written::LeaseEnded) => Err(lease_ended()),
+            None if replaces != Replaces::Any || is_elsewhere(&condition) => Err(unreachable()),
             None => {
                 self.outbox.push_key(key).await?;
                 // An event of another node that was read while this write was open may be a later one.
@@ -182,6 +206,11 @@ impl SharedTier {
     }
 }
 
+/// Whether only Redis knows that the lease of a write has not ended.
+fn is_elsewhere(condition: &WriteCondition) -> bool {
+    condition.lease.is_some_and(|held| held.scope == LeaseScope::Elsewhere)
+}
+
 fn unreachable() -> Error {
     Error::new(
         Kind::Unavailable,
@@ -224,7 +253,7 @@ impl Tier for SharedTier {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             for (key, entry) in entries {
-                self.publish(Some(namespace), key, Some(&entry), Replaces::Any).await?;
+                self.publish(Some(namespace), key, Some(&entry), WriteCondition::default()).await?;
             }
             Ok(())
         })
@@ -243,7 +272,7 @@ impl Tier for SharedTier {
     fn remove_many(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             for key in keys {
-                self.publish(None, key, None, Replaces::Any).await?;
+                self.publish(None, key, None, WriteCondition::default()).await?;
             }
             Ok(())
         })

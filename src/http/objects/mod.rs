@@ -257,7 +257,9 @@ pub(super) async fn delete(
     let address = endpoint.address(&principal, &path)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     match lease(&headers)? {
-        Some(lease) => endpoint.objects.release(&address, lease).map_err(|error| FIELDS.apply(error))?,
+        Some(lease) => {
+            endpoint.objects.release(&address, lease).await.map_err(|error| FIELDS.apply(error))?
+        }
         None => {
             let removed = endpoint.objects.delete(&address, conditions::read(&headers)?).await?;
             describe_propagation(removed.propagation, response.headers_mut());

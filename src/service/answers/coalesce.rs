@@ -38,7 +38,7 @@ impl Flow<'_> {
         waiter.subscriber.skip_events();
         let answers = Arc::clone(answers);
         tokio::spawn(async move {
-            if !generator.run(generation, Some(waiter)).await {
+            if generator.refresh_among_nodes(generation, waiter).await {
                 answers.refresh_backoff.record_failure(key, answers.lookup.freshness().now());
             }
             drop(place);
@@ -68,7 +68,7 @@ impl Flow<'_> {
                     if may_have_completed && generator.has_completed(form, &directives).await {
                         generation.end(GenerationState::AlreadyStored);
                     } else {
-                        generator.run(generation, None).await;
+                        generator.run_among_nodes(generation, form, &directives).await;
                     }
                 };
                 tokio::spawn(generating.in_current_span());
@@ -119,6 +119,7 @@ impl Flow<'_> {
                 resolved.clone()
             },
             stamp,
+            lease: None,
             call: Some(call),
             dialect: parsed.dialect,
             streams: parsed.streams,
@@ -131,6 +132,7 @@ impl Flow<'_> {
             key: self.resolved.identity.key,
             tenant: self.resolved.namespace.id.tenant(),
             stamp: self.answers.stamp(),
+            applied_event: self.answers.lookup.cache().applied_event(&self.resolved.identity.key),
             store_policy: self.resolved.store_policy.clone(),
             caller: self.resolved.caller.clone(),
         }

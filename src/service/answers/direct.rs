@@ -109,7 +109,7 @@ pub(super) async fn store(
     check_size(record.bytes(), &resolved.namespace.policy)?;
     let held = answers.lookup.lock(&resolved.identity.key).await;
     let store_request =
-        StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, cost_us: 0 };
+        StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, lease: None, cost_us: 0 };
     let kept = begin_store(&answers.lookup, &resolved, store_request, held).await;
     let message = "a tag of the answer was invalidated since it was requested";
     kept.ok_or_else(|| Error::new(Kind::Conflict, message))?.finish().await?;

@@ -18,7 +18,7 @@ use super::store::{PendingWrite, StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
 use super::stream_progress::StreamProgress;
 use crate::byte_budget::UNCOUNTED_BYTES;
-use crate::cache::Stamp;
+use crate::cache::{HeldLease, Stamp};
 use crate::dialects::{Answer, Dialect, Unstorable};
 use crate::domain::TokenUsage;
 use crate::error::{Error, Kind, Result};
@@ -39,6 +39,8 @@ pub(super) struct Generator {
     pub(super) resolved: ResolvedRequest,
     /// When it began, in the order of invalidations.
     pub(super) stamp: Stamp,
+    /// The lease of this node, without which the answer must not be stored.
+    pub(super) lease: Option<HeldLease>,
     /// The call of the upstream. `None` once it was made.
     pub(super) call: Option<UpstreamCall>,
     pub(super) dialect: &'static dyn Dialect,
@@ -67,12 +69,21 @@ impl Generator {
         if let Some(stored) = &stored
             && let Err(error) = stored.finish().await
         {
-            tracing::warn!(%error, "failed to write an answer to disk; it is in memory only");
-            self.count_not_stored(Reason::Disk);
-            stored.keep_in_memory_only().await;
+            self.on_not_written(stored, &error).await;
         }
         generation.remove();
         stored.is_some()
+    }
+
+    async fn on_not_written(&self, stored: &PendingWrite<'_>, error: &Error) {
+        if error.kind() == Kind::Conflict {
+            // The lease has ended: another node has replaced or removed the answer.
+            self.count_not_stored(Reason::Superseded);
+            return stored.forget();
+        }
+        tracing::warn!(%error, "failed to write an answer to disk; it is in memory only");
+        self.count_not_stored(Reason::Disk);
+        stored.keep_in_memory_only().await;
     }
 
     /// Whether the answer was stored since the request was looked up, fit for a response in this form.
@@ -316,7 +327,8 @@ impl Generator {
         let store_policy = generation.close_store_policy()?;
         let record = StoredAnswer { is_ttl_requested: store_policy.is_ttl_requested, ..record };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let store_request = StoreRequest { record, store_policy, stamp: self.stamp, cost_us };
+        let store_request =
+            StoreRequest { record, store_policy, stamp: self.stamp, lease: self.lease, cost_us };
         let stored = begin_store(&self.answers.lookup, &self.resolved, store_request, held)
             .await
             .ok_or(Reason::Invalidated)?;

@@ -41,6 +41,8 @@ pub(super) struct GenerationRequest {
     pub(super) tenant: Option<InvalidationId>,
     /// When the generation begins, in the order of invalidations.
     pub(super) stamp: Stamp,
+    /// The last event of other nodes that is applied.
+    pub(super) applied_event: u64,
     pub(super) store_policy: StorePolicy,
     pub(super) caller: Caller,
 }
@@ -88,6 +90,8 @@ struct InflightEntry {
     began: u64,
     tenant: Option<InvalidationId>,
     stamp: Stamp,
+    /// The last event of other nodes before it began.
+    last_event: AtomicU64,
     leader: Arc<Caller>,
     agreement: Mutex<Agreement>,
     broadcast: Arc<Broadcast>,
@@ -226,6 +230,7 @@ impl InflightTable {
             began: self.begun.fetch_add(1, Ordering::Relaxed),
             tenant: request.tenant,
             stamp: request.stamp,
+            last_event: AtomicU64::new(request.applied_event),
             leader: Arc::clone(&leader),
             agreement: Mutex::new(Agreement {
                 store_policy: request.store_policy,
@@ -247,6 +252,20 @@ impl InflightTable {
         let open = shard.open.remove(key);
         shard.closed.extend(open.map(|open| (*key, open)));
         shard.all(key).for_each(|generation| lock(&generation.agreement).forbidden = Some(Reason::Deleted));
+    }
+
+    /// Another node has replaced or removed the answer: generations that began before do not store theirs, and no further request joins
+    /// them.
+    pub(super) fn supersede(&self, key: &Key, event: u64) {
+        let mut shard = self.shard(key);
+        let is_before = |generation: &InflightEntry| generation.last_event.load(Ordering::Relaxed) < event;
+        if shard.open.get(key).is_some_and(|open| is_before(open)) {
+            let open = shard.open.remove(key);
+            shard.closed.extend(open.map(|open| (*key, open)));
+        }
+        for generation in shard.all(key).filter(|generation| is_before(generation)) {
+            lock(&generation.agreement).forbidden.get_or_insert(Reason::Superseded);
+        }
     }
 
     /// Generations in flight.
@@ -291,6 +310,11 @@ impl Generation {
     /// The sending half.
     pub(super) fn broadcast(&self) -> &Broadcast {
         &self.entry.broadcast
+    }
+
+    /// It begins after this event of other nodes.
+    pub(super) fn note_event(&self, number: u64) {
+        self.entry.last_event.fetch_max(number, Ordering::Relaxed);
     }
 
     /// Ends with a result that is not stored: the next request starts a new generation.

@@ -13,6 +13,7 @@ mod generate;
 mod inflight;
 mod lookup;
 mod metrics;
+mod node_flight;
 mod options;
 mod reason;
 mod refresh_backoff;
@@ -58,7 +59,7 @@ use self::result::{Awaited, RetryReason};
 use super::check_tags;
 use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
-use crate::cache::{Cache, CounterId, LookupCounters, Namespaces, Propagation, Stamp};
+use crate::cache::{Cache, CounterId, KeyEvent, LookupCounters, Namespaces, Propagation, Stamp};
 use crate::dialects::ParsedRequest;
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
@@ -79,12 +80,18 @@ impl Answers {
         budget: &Arc<ByteBudget>,
         metrics: Arc<AnswerMetrics>,
     ) -> Answers {
+        let inflight = InflightTable::new(Arc::clone(budget));
+        let changed = Arc::clone(&inflight);
+        cache.on_key_event(move |key, event| match event {
+            KeyEvent::Changed(number) => changed.supersede(key, number),
+            KeyEvent::LeaseEnded => {}
+        });
         Answers {
             lookup: Lookup::new(cache),
             namespaces,
             origin,
             costs: Costs { prices: Prices::new(&upstream.prices), metrics: Arc::clone(&metrics) },
-            inflight: InflightTable::new(Arc::clone(budget)),
+            inflight,
             budget: Arc::clone(budget),
             refreshes: Arc::new(Semaphore::new(options.concurrent_refreshes_max)),
             refresh_backoff: RefreshBackoff::default(),

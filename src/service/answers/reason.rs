@@ -20,7 +20,7 @@ label_enum! {
         Invalidated = "invalidated",
         /// It was deleted while it was in flight.
         Deleted = "deleted",
-        /// The answer of a later generation was stored before.
+        /// The answer of a later generation was stored before, or another node has replaced or removed it.
         Superseded = "superseded",
         /// The disk write failed: it is in memory only.
         Disk = "disk",

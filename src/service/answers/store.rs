@@ -6,7 +6,7 @@ use super::inflight::StorePolicy;
 use super::lookup::{Lookup, Match};
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
-use crate::cache::{Cache, KeyGuard, Policy, Replaces, Stamp};
+use crate::cache::{Cache, HeldLease, KeyGuard, Policy, Stamp, WriteCondition};
 use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, TierName};
 use crate::error::Result;
 use crate::service::Directives;
@@ -17,6 +17,7 @@ pub(super) struct PendingWrite<'a> {
     entry: Arc<Entry>,
     cache: &'a Cache,
     resolved: &'a ResolvedRequest,
+    lease: Option<HeldLease>,
     /// No other task replaces it before it is on the disk.
     _held: KeyGuard<'a>,
 }
@@ -26,6 +27,8 @@ pub(super) struct StoreRequest<'a> {
     pub(super) record: StoredAnswer<'a>,
     pub(super) store_policy: StorePolicy,
     pub(super) stamp: Stamp,
+    /// The lease under which it was generated.
+    pub(super) lease: Option<HeldLease>,
     pub(super) cost_us: u32,
 }
 
@@ -63,7 +66,8 @@ pub(super) async fn begin_store<'a>(
         ..EntryMeta::ending(Codec::Raw, lifetime.created, lifetime.expires)
     };
     let entry = Arc::new(Entry { meta, value: store_request.record.encode().into() });
-    let stored = PendingWrite { key, entry, cache: lookup.cache(), resolved, _held: held };
+    let lease = store_request.lease;
+    let stored = PendingWrite { key, entry, cache: lookup.cache(), resolved, lease, _held: held };
     stored.put_in_memory();
     Some(stored)
 }
@@ -100,13 +104,19 @@ impl PendingWrite<'_> {
     /// Writes the answer to the disk.
     ///
     /// # Errors
-    /// `Io`, `DiskFull`, `Unavailable`: then the answer is not in memory either.
+    /// `Io`, `DiskFull`, `Unavailable`: then the answer is not in memory either. `Conflict` if the lease has ended.
     pub(super) async fn finish(&self) -> Result<()> {
         let namespace = &self.resolved.namespace;
         let names =
             EntryNames { namespace: Arc::clone(&namespace.name), key: String::new(), tags: Vec::new() };
         let entry = Arc::clone(&self.entry);
-        self.cache.put_named(namespace, self.key, entry, &names, Replaces::Any).await.map(|_| ())
+        let condition = WriteCondition { lease: self.lease, ..WriteCondition::default() };
+        self.cache.put_named(namespace, self.key, entry, &names, condition).await.map(|_| ())
+    }
+
+    /// Forgets an answer that another node has replaced or removed.
+    pub(super) fn forget(&self) {
+        self.cache.forget_kept(&self.key, &self.entry);
     }
 
     /// Keeps the answer in memory only, after the disk has refused it.

@@ -4,9 +4,12 @@
 
 mod elsewhere;
 mod faults;
+mod flights;
 mod forgeries;
+mod leases;
 mod node;
 mod nodes;
 mod round_trips;
 pub(crate) mod servers;
 pub(crate) mod topologies;
+pub(crate) mod two_nodes;

@@ -26,10 +26,5 @@ for at = 6, #ARGV, 3 do
   histories[#histories + 1] = history
   parts[#parts + 1] = string.char(#subject) .. subject .. string.char(#history / 8) .. history
 end
-local time = redis.call('TIME')
-local written_at = struct.pack('<I8', time[1] * 1000000 + time[2])
-local number = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-redis.call('HSET', KEYS[1], 'nonce', ARGV[1])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], string.format('%.0f-0', number),
-  'e', ARGV[1] .. previous .. ARGV[2] .. written_at .. table.concat(parts))
+local number = append(KEYS[1], KEYS[2], previous, ARGV[1], ARGV[2], table.concat(parts), ARGV[3])
 return { number, histories }

@@ -20,6 +20,7 @@ fn request(store_policy: StorePolicy) -> GenerationRequest {
         key: KEY,
         tenant: None,
         stamp: Stamp::default(),
+        applied_event: 0,
         store_policy,
         caller: Caller::default(),
     }

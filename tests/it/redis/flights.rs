@@ -1,0 +1,157 @@
+//! A question that is asked at several nodes at once is sent to the upstream once; the death of the node that does it hands over.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::two_nodes::TwoNodes;
+use crate::program::{Answer, until};
+use crate::upstream::Mode;
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn question(text: &str) -> String {
+    json!({ "model": "gpt-5", "messages": [{ "role": "user", "content": text }] }).to_string()
+}
+
+async fn ask(nodes: &TwoNodes, node: usize, text: &str) -> Answer {
+    nodes.node(node).ask("POST", CHAT, &[], question(text)).await
+}
+
+/// The words of an answer, which name the call that made it.
+fn words(answer: &Answer) -> Value {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["choices"][0]["message"]["content"].clone()
+}
+
+#[tokio::test]
+async fn a_question_at_both_nodes_is_one_call() {
+    let nodes = TwoNodes::start(&[]).await;
+    let held = nodes.upstream.hold().await;
+    let asking = join_all((0..200).map(|n| ask(&nodes, n % 2, "how late is it?")));
+    let releasing = async {
+        until("the question is sent", async || nodes.upstream.calls() >= 1).await;
+        drop(held);
+    };
+    let (answers, ()) = tokio::join!(asking, releasing);
+    assert!(answers.iter().all(|answer| words(answer) == words(&answers[0])));
+    assert_eq!(nodes.upstream.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_fails_hands_over_and_one_that_is_off_flies_alone() {
+    let nodes = TwoNodes::start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+    let held = nodes.upstream.hold().await;
+    nodes.upstream.next(Mode::Reply(400, Vec::new(), r#"{"error":{"message":"no"}}"#.into()));
+    let asking = async { tokio::join!(ask(&nodes, 0, "one"), ask(&nodes, 1, "one")) };
+    let releasing = async {
+        until("the question is sent", async || nodes.upstream.calls() >= 1).await;
+        drop(held);
+    };
+    let (answers, ()) = tokio::join!(asking, releasing);
+    let mut statuses = [answers.0.status, answers.1.status];
+    statuses.sort_unstable();
+    assert_eq!((statuses, nodes.upstream.calls()), ([200, 400], 2));
+
+    let off = TwoNodes::start(&[("LIKEWISE__REDIS__SINGLE_FLIGHT", "off")]).await;
+    let held = off.upstream.hold().await;
+    let asking = async { tokio::join!(ask(&off, 0, "one"), ask(&off, 1, "one")) };
+    let releasing = async {
+        until("both ask", async || off.upstream.calls() == 2).await;
+        drop(held);
+    };
+    let ((first, second), ()) = tokio::join!(asking, releasing);
+    assert_eq!((first.status, second.status), (200, 200));
+}
+
+#[tokio::test]
+async fn the_death_of_a_node_hands_over() {
+    let mut nodes = TwoNodes::start(&[]).await;
+    let held = nodes.upstream.hold().await;
+    let first = nodes.node(0).client().post(format!("{}{CHAT}", nodes.node(0).url())).body(question("one"));
+    let first = tokio::spawn(first.header("content-type", "application/json").send());
+    until("the question is sent", async || nodes.upstream.calls() == 1).await;
+    nodes.kill(0);
+    let second = ask(&nodes, 1, "one");
+    let releasing = async {
+        until("the other node takes over", async || nodes.upstream.calls() == 2).await;
+        drop(held);
+    };
+    let (answer, ()) = tokio::join!(second, releasing);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(first.await.unwrap().is_err());
+}
+
+/// A node is stopped while it waits for the upstream, for longer than its flight lasts. What it then gets is not stored over the answer
+/// of the node that took over.
+#[tokio::test]
+async fn a_node_that_was_stopped_overwrites_nothing() {
+    let nodes = TwoNodes::start(&[]).await;
+    let held = nodes.upstream.hold().await;
+    let first = ask(&nodes, 0, "one");
+    let stopping = async {
+        until("the question is sent", async || nodes.upstream.calls() == 1).await;
+        nodes.node(0).signal("STOP");
+        let second = ask(&nodes, 1, "one");
+        let releasing = async {
+            until("the other node takes over", async || nodes.upstream.calls() == 2).await;
+            drop(held);
+        };
+        let (second, ()) = tokio::join!(second, releasing);
+        nodes.node(0).signal("CONT");
+        second
+    };
+    let (first, second) = tokio::join!(first, stopping);
+    assert_ne!(words(&first), words(&second));
+    for node in [0, 1] {
+        until("the node serves the answer that is stored", async || {
+            words(&ask(&nodes, node, "one").await) == words(&second)
+        })
+        .await;
+    }
+    assert_eq!(nodes.upstream.calls(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_deleted_at_another_node_while_it_is_generated_is_not_stored() {
+    for scope in ["answers", "off"] {
+        let nodes = TwoNodes::start(&[("LIKEWISE__REDIS__SINGLE_FLIGHT", scope)]).await;
+        let id = ask(&nodes, 0, "one").await.header("x-likewise-answer-id").to_owned();
+        assert!(!id.is_empty());
+        let path = format!("/v1/answers/{id}");
+        assert_eq!(nodes.node(0).ask("DELETE", &path, &[], "").await.status, 204);
+        let held = nodes.upstream.hold().await;
+        let asking = ask(&nodes, 0, "one");
+        let deleting = async {
+            until("the question is sent", async || nodes.upstream.calls() == 2).await;
+            let deleted = nodes.node(1).ask("DELETE", &path, &[], "").await;
+            assert_eq!(deleted.status, 204, "{}", deleted.body);
+            // The other node has read the event once it has read a later one.
+            nodes.put(1, "/v1/cache/products/marker", &[], "1").await;
+            until("the other node has read the events", async || {
+                nodes.get(0, "/v1/cache/products/marker", &[]).await.status == 200
+            })
+            .await;
+            drop(held);
+        };
+        let (answer, ()) = tokio::join!(asking, deleting);
+        assert_eq!(answer.status, 200);
+        for node in [0, 1] {
+            let headers = [("cache-control", "only-if-cached")];
+            let cached = nodes.node(node).ask("POST", CHAT, &headers, question("one")).await;
+            assert_eq!(cached.status, 504, "{scope}, node {node}: {}", cached.body);
+        }
+    }
+}
+
+/// As long as Redis is away each node asks for itself, at once.
+#[tokio::test]
+async fn without_redis_each_node_asks() {
+    let mut nodes = TwoNodes::start(&[]).await;
+    nodes.redis.kill();
+    let begun = std::time::Instant::now();
+    let answers = tokio::join!(ask(&nodes, 0, "one"), ask(&nodes, 1, "one"));
+    assert_eq!((answers.0.status, answers.1.status, nodes.upstream.calls()), (200, 200, 2));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
