@@ -133,8 +133,13 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table.add(listing::routes(), endpoints.map(|all| &all.listing));
     table.add(invalidation::routes(), endpoints.map(|all| &all.invalidation));
     table.add_within(collections::routes(), endpoints.map(|all| &all.collections), |router| {
-        let Some(all) = endpoints else { return router };
-        router.route_layer(from_fn_with_state(Arc::clone(&all.elsewhere), collections::pass_on))
+        // A node that shares nothing has all collections that there are.
+        match endpoints.filter(|all| all.elsewhere.nodes.are_shared()) {
+            None => router,
+            Some(all) => {
+                router.route_layer(from_fn_with_state(Arc::clone(&all.elsewhere), collections::pass_on))
+            }
+        }
     });
     table.add(models::routes(), endpoints.map(|all| &all.models));
     table.add(answers::routes(), endpoints.map(|all| &all.answers));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::directory::{Nodes, RegistryParts};
+use super::metrics::ForwardOutcome;
 use super::report::NodeReport;
 use super::transport::{NodeReply, NodeRequest};
 use crate::cache::RegisteredNode;
@@ -162,17 +163,33 @@ impl Nodes {
         owner: &CollectionOwner,
         request: NodeRequest,
     ) -> Result<NodeReply> {
-        if !owner.is_alive {
-            let message = format!("the collection is on node {:016x}, which is away", owner.id);
-            return Err(Error::new(Kind::Unavailable, message));
-        }
-        let Some(address) = &owner.address else { return Err(on_other_node(owner)) };
-        let reply = self.transport.ask(self.id, owner.id, address, request).await;
+        let reply = match &owner.address {
+            _ if !owner.is_alive => {
+                self.metrics.forwards.with(ForwardOutcome::Refused).inc();
+                let message = format!("the collection is on node {:016x}, which is away", owner.id);
+                return Err(Error::new(Kind::Unavailable, message));
+            }
+            None => {
+                self.metrics.forwards.with(ForwardOutcome::Refused).inc();
+                return Err(on_other_node(owner));
+            }
+            Some(address) => self.transport.ask(self.id, owner.id, address, request).await,
+        };
+        self.metrics.forwards.with(outcome(&reply)).inc();
         if reply.as_ref().is_ok_and(|reply| matches!(reply.status.as_u16(), 404 | 421)) {
             // The collection may be somewhere else by now.
             self.owners.remove(&id_of(tenant, name));
         }
         reply
+    }
+}
+
+fn outcome(reply: &Result<NodeReply>) -> ForwardOutcome {
+    match reply.as_ref().map_err(Error::kind) {
+        Ok(_) => ForwardOutcome::Answered,
+        Err(Kind::Timeout) => ForwardOutcome::TimedOut,
+        Err(Kind::Overloaded) => ForwardOutcome::Refused,
+        Err(_) => ForwardOutcome::Unreachable,
     }
 }
 

@@ -44,9 +44,6 @@ pub(in crate::http) async fn pass_on(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if !elsewhere.nodes.are_shared() {
-        return Ok(next.run(request).await);
-    }
     let (mut head, body) = request.into_parts();
     let Some(named) = named(&mut head).await else {
         return Ok(next.run(Request::from_parts(head, body)).await);

@@ -4,12 +4,13 @@
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use super::nodes::{NodeUnderTest, known_to, start, start_advertised, start_at, until_it_knows};
+use super::nodes::{NodeUnderTest, known_to, metric, start, start_advertised, start_at, until_it_knows};
 use super::servers::{Program, RedisServer};
 use crate::endpoint::Endpoint;
 use crate::program::{Answer, Server, until};
 
 const POINTS: &str = "/v1/collections/points";
+const SEARCH_PATH: &str = "/v1/collections/points/search";
 
 struct Pair {
     // Before what they are connected to, so that they end first.
@@ -192,6 +193,34 @@ async fn the_collections_of_a_node_that_is_away_are_unavailable_and_its_return_h
         answer.status == 200
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_falls_silent_is_waited_for_by_few_and_not_for_long() {
+    let (endpoint, redis) = (Endpoint::start().await, RedisServer::start(Program::Redis));
+    let a = start_advertised(&endpoint, &redis);
+    make_points(&a.server).await;
+    // It believes for longer than the test takes that the other is there.
+    let patient = [
+        ("LIKEWISE__NODES__HEARTBEAT_MS", "60000"),
+        ("LIKEWISE__NODES__FORWARD_MS_MAX", "1000"),
+        ("LIKEWISE__NODES__FORWARDS_MAX", "1"),
+    ];
+    let b = start(&endpoint, &redis, &patient);
+    let search = || b.server.ask("POST", SEARCH_PATH, &[], r#"{"vectors": [[3, 1]]}"#);
+    assert_eq!(search().await.status, 200);
+    a.server.signal("STOP");
+    let (one, other) = tokio::join!(search(), search());
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [429, 504], "{} {}", one.body, other.body);
+    a.server.signal("CONT");
+    until("it answers again", async || search().await.status == 200).await;
+    for (outcome, count) in [("timed_out", 1.0), ("refused", 1.0)] {
+        let name = format!("likewise_node_forwards_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(metric(&b.server, &name).await, count, "{name}");
+    }
+    assert!(metric(&b.server, "likewise_node_forwards_total{outcome=\"answered\"}").await >= 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,7 +70,7 @@ pub(super) async fn until_it_knows(server: &Server, others: usize) {
     .await;
 }
 
-async fn metric(server: &Server, name: &str) -> f64 {
+pub(super) async fn metric(server: &Server, name: &str) -> f64 {
     let text = server.client().get(format!("{}/metrics", server.url())).send().await.unwrap();
     let text = text.text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
