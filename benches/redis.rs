@@ -1,5 +1,6 @@
-//! What does a hit in Redis cost? Embeddings of 384 numbers by the tier's own interface, beside `redis-benchmark`, which only
-//! sends and counts, and redis-py: one connection, the same server, the same number of keys in flight, in turn.
+//! What does a hit in Redis cost? Embeddings of 384 numbers and objects of as many bytes by the tier's own interface, beside
+//! `redis-benchmark`, which only sends and counts, redis-py, and LangChain's cache of embeddings: one connection, the same server, the
+//! same number of keys in flight, in turn.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use likewise::cache::redis::{
     Envelope, RedisClient, RedisEntries, RedisOptions, RedisTier, RedisTierParts, RedisUrl,
 };
-use likewise::cache::{Namespaces, PolicyOptions, Tier as _};
+use likewise::cache::{Namespace, Namespaces, PolicyOptions, Tier as _};
 use likewise::domain::{Clock as _, Codec, Entry, EntryMeta, Key, SystemClock, TenantId};
 use likewise::metrics::unexported;
 use likewise_benches::{print_circumstances, spread};
@@ -18,44 +19,49 @@ const DEPTHS: [usize; 3] = [1, 16, 128];
 const DIMENSIONS: u16 = 384;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
-/// Commands of a round of `redis-benchmark` for each key in flight.
-const COMMANDS: usize = 20_000;
+/// Commands of a round of `redis-benchmark`: about as long as one of the others, at each depth.
+const COMMANDS: [usize; 3] = [60_000, 400_000, 1_000_000];
 
 #[tokio::main]
 async fn main() {
     print_circumstances("redis");
     let server = Server::start();
-    let tier = tier(server.port).await;
-    println!("embeddings of {DIMENSIONS} numbers, {ROUNDS} rounds in turn; hits/s");
-    println!("| keys of a call | redis-benchmark | min-max | tier | min-max | ratio | redis-py | min-max |");
-    println!("|---|---|---|---|---|---|---|---|");
-    for depth in DEPTHS {
-        let mut rounds: [Vec<f64>; 3] = Default::default();
+    let embeddings = Subject::new(server.port, RedisEntries::Embeddings).await;
+    let objects = Subject::new(server.port, RedisEntries::Objects).await;
+    println!("values of {} bytes, one connection, {ROUNDS} rounds in turn", value_bytes());
+    println!(
+        "| keys of a call | read by | hits/s | min-max | share of redis-benchmark |\n|---|---|---|---|---|"
+    );
+    for (depth, commands) in DEPTHS.into_iter().zip(COMMANDS) {
+        let mut rounds: [(&str, Vec<f64>); 5] = [
+            ("redis-benchmark", Vec::new()),
+            ("tier, embeddings", Vec::new()),
+            ("tier, objects", Vec::new()),
+            ("redis-py", Vec::new()),
+            ("LangChain", Vec::new()),
+        ];
         for _ in 0..ROUNDS {
-            rounds[0].push(redis_benchmark(server.port, depth));
-            rounds[1].push(hits(&tier, depth).await);
-            rounds[2].extend(redis_py(server.port, depth));
+            rounds[0].1.push(redis_benchmark(server.port, depth, commands));
+            rounds[1].1.push(embeddings.hits(depth).await);
+            rounds[2].1.push(objects.hits(depth).await);
+            rounds[3].1.extend(peer("redis-py", server.port, depth));
+            rounds[4].1.extend(peer("langchain", server.port, depth));
         }
-        let [bare, own, peer] = rounds;
-        let (bare, own) = (spread(bare), spread(own));
-        let peer = match peer.is_empty() {
-            true => "not installed | ".into(),
-            false => {
-                let peer = spread(peer);
-                format!("{:.0} | {:.0}-{:.0}", peer.median, peer.min, peer.max)
+        let bare = spread(rounds[0].1.clone()).median;
+        for (name, rounds) in rounds {
+            if rounds.is_empty() {
+                println!("SKIPPED: {name} is not installed");
+                continue;
             }
-        };
-        println!(
-            "| {depth} | {:.0} | {:.0}-{:.0} | {:.0} | {:.0}-{:.0} | {:.2} | {peer} |",
-            bare.median,
-            bare.min,
-            bare.max,
-            own.median,
-            own.min,
-            own.max,
-            own.median / bare.median
-        );
+            let own = spread(rounds);
+            let share = own.median / bare;
+            println!("| {depth} | {name} | {:.0} | {:.0}-{:.0} | {share:.2} |", own.median, own.min, own.max);
+        }
     }
+}
+
+fn value_bytes() -> usize {
+    usize::from(DIMENSIONS) * 4
 }
 
 /// A server of Debian's, ended with the benchmark.
@@ -89,27 +95,69 @@ impl Drop for Server {
     }
 }
 
-async fn tier(port: u16) -> RedisTier {
-    let options = RedisOptions {
-        url: Some(RedisUrl::from(format!("redis://127.0.0.1:{port}"))),
-        response_ms_max: 1000,
-        ..RedisOptions::default()
-    };
-    let redis_metrics = unexported();
-    let client = RedisClient::start(&options, Arc::clone(&redis_metrics))
-        .expect("options that hold")
-        .expect("an address");
-    while !client.is_connected() {
-        tokio::task::yield_now().await;
+/// A tier with the namespace of its entries.
+struct Subject {
+    tier: RedisTier,
+    namespace: Namespace,
+    codec: Codec,
+}
+
+impl Subject {
+    async fn new(port: u16, entries: RedisEntries) -> Subject {
+        let options = RedisOptions {
+            url: Some(RedisUrl::from(format!("redis://127.0.0.1:{port}"))),
+            response_ms_max: 1000,
+            ..RedisOptions::default()
+        };
+        let redis_metrics = unexported();
+        let client = RedisClient::start(&options, Arc::clone(&redis_metrics))
+            .expect("options that hold")
+            .expect("an address");
+        while !client.is_connected() {
+            tokio::task::yield_now().await;
+        }
+        let parts = RedisTierParts {
+            envelope: Envelope::unauthenticated(),
+            value_bytes_max: options.value_bytes_max,
+            clock: Arc::new(SystemClock),
+            metrics: &unexported(),
+            redis_metrics,
+        };
+        let namespaces = Namespaces::new(&PolicyOptions::built_in(), true).expect("built-in policies hold");
+        let (name, codec) = match entries {
+            RedisEntries::Embeddings => ("embeddings", Codec::F32),
+            RedisEntries::Objects => ("products", Codec::Raw),
+        };
+        Subject {
+            tier: RedisTier::new(client, entries, parts).expect("its threads start"),
+            namespace: namespaces.resolve(&TenantId::default(), name).expect("a namespace"),
+            codec,
+        }
     }
-    let parts = RedisTierParts {
-        envelope: Envelope::unauthenticated(),
-        value_bytes_max: options.value_bytes_max,
-        clock: Arc::new(SystemClock),
-        metrics: &unexported(),
-        redis_metrics,
-    };
-    RedisTier::new(client, RedisEntries::Embeddings, parts).expect("its threads start")
+
+    /// Looks the same keys up again and again, one call after the other.
+    async fn hits(&self, depth: usize) -> f64 {
+        let now = SystemClock.now();
+        let entry = |number: usize| {
+            let meta = EntryMeta::ending(self.codec, now, now.plus(3600));
+            (key(number), Arc::new(Entry { meta, value: value().into() }))
+        };
+        let entries = (0..depth).map(entry).collect();
+        self.tier.put_many(&self.namespace, entries).await.expect("writes cost no error");
+        let keys: Vec<Key> = (0..depth).map(key).collect();
+        let (begun, mut found) = (Instant::now(), 0);
+        while begun.elapsed() < ROUND {
+            let entries = self.tier.get_many(&self.namespace, keys.clone()).await;
+            assert!(entries.iter().all(Option::is_some), "each is a hit");
+            found += entries.len();
+        }
+        found as f64 / begun.elapsed().as_secs_f64()
+    }
+}
+
+/// A vector whose bytes no compression shortens.
+fn value() -> Vec<u8> {
+    (0..DIMENSIONS).flat_map(|n| (f32::from(n) * 1.7).sin().to_le_bytes()).collect()
 }
 
 fn key(number: usize) -> Key {
@@ -118,32 +166,11 @@ fn key(number: usize) -> Key {
     key
 }
 
-/// Looks the same keys up again and again, one call after the other.
-async fn hits(tier: &RedisTier, depth: usize) -> f64 {
-    let namespaces = Namespaces::new(&PolicyOptions::built_in(), true).expect("built-in policies hold");
-    let namespace = namespaces.resolve(&TenantId::default(), "embeddings").expect("a built-in namespace");
-    let now = SystemClock.now();
-    let entry = |number: usize| {
-        let vector: Vec<u8> = (0..DIMENSIONS).flat_map(|n| f32::from(n).to_le_bytes()).collect();
-        let meta = EntryMeta::ending(Codec::F32, now, now.plus(3600));
-        (key(number), Arc::new(Entry { meta, value: vector.into() }))
-    };
-    tier.put_many(&namespace, (0..depth).map(entry).collect()).await.expect("writes cost no error");
-    let keys: Vec<Key> = (0..depth).map(key).collect();
-    let (begun, mut found) = (Instant::now(), 0);
-    while begun.elapsed() < ROUND {
-        let entries = tier.get_many(&namespace, keys.clone()).await;
-        assert!(entries.iter().all(Option::is_some), "each is a hit");
-        found += entries.len();
-    }
-    found as f64 / begun.elapsed().as_secs_f64()
-}
-
-fn redis_benchmark(port: u16, depth: usize) -> f64 {
-    let (port, depth, count) = (port.to_string(), depth.to_string(), (COMMANDS * depth).to_string());
-    let bytes = (usize::from(DIMENSIONS) * 4).to_string();
+fn redis_benchmark(port: u16, depth: usize, commands: usize) -> f64 {
+    let numbers = [usize::from(port), depth, commands, value_bytes()].map(|number| number.to_string());
+    let [port, depth, commands, bytes] = numbers.each_ref().map(String::as_str);
     let arguments =
-        ["-p", &port, "-c", "1", "-P", &depth, "-n", &count, "-d", &bytes, "-t", "set,get", "--csv"];
+        ["-p", port, "-c", "1", "-P", depth, "-n", commands, "-d", bytes, "-t", "set,get", "--csv"];
     let output = Command::new("redis-benchmark").args(arguments).output();
     let output = output.expect("redis-benchmark starts; scripts/setup.sh peers installs it");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -151,12 +178,11 @@ fn redis_benchmark(port: u16, depth: usize) -> f64 {
     line.split('"').nth(3).and_then(|number| number.parse().ok()).expect("requests a second")
 }
 
-/// `None` without the Python package.
-fn redis_py(port: u16, depth: usize) -> Option<f64> {
+/// `None` without the Python packages.
+fn peer(which: &str, port: u16, depth: usize) -> Option<f64> {
     let python = std::env::var_os("LIKEWISE_PEERS_PYTHON")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/redis_hits.py");
-    let seconds = ROUND.as_secs_f64().to_string();
-    let output =
-        Command::new(python).args([script, &port.to_string(), &depth.to_string(), &seconds]).output().ok()?;
+    let numbers = [port.to_string(), depth.to_string(), ROUND.as_secs_f64().to_string()];
+    let output = Command::new(python).args([script, which]).args(numbers).output().ok()?;
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
