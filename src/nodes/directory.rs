@@ -61,15 +61,17 @@ struct Known {
     nodes: Vec<RegisteredNode>,
     /// When Redis has named them.
     as_of: Option<Instant>,
-    /// When it was noticed that Redis has lost what it knew.
+    /// When it was noticed that Redis may have lost what it knew.
     lost: Option<Instant>,
+    /// The connection over which Redis was asked last.
+    connection: u64,
 }
 
 /// What this node has announced.
 #[derive(Debug, Default)]
 struct Announced {
-    /// Whether Redis has the names of its collections.
-    has_collections: bool,
+    /// The connection over which Redis was given the names of its collections. 0 before.
+    held_over: u64,
 }
 
 /// A node as others see it.
@@ -175,9 +177,20 @@ impl Nodes {
         Some(nodes.into_iter().take(nodes_max).map(|node| node.id).collect())
     }
 
-    /// Whether Redis has lost what it knew, so lately that not all nodes have noticed.
-    pub(super) fn is_recovering(&self) -> bool {
-        lock(&self.known).lost.is_some_and(|lost| lost.elapsed() <= self.options.alive_within())
+    /// Whether Redis may have lost what it knew, so lately that not all nodes have given it their collections again. Another
+    /// connection may lead to a replica that has taken over and lacks the last changes.
+    pub(super) fn is_recovering(&self, shared: &RegistryParts) -> bool {
+        self.note_connection(shared.registry.connection());
+        lock(&self.known).lost.is_some_and(|lost| lost.elapsed() <= self.options.recovered_within())
+    }
+
+    fn note_connection(&self, connection: u64) {
+        let mut known = lock(&self.known);
+        if known.connection != connection {
+            // Over the first one nothing was known that could be lost.
+            known.lost = if known.connection == 0 { known.lost } else { Some(Instant::now()) };
+            known.connection = connection;
+        }
     }
 
     /// Redis has acknowledged that it has seen this node.
@@ -200,6 +213,8 @@ impl Nodes {
         if let Some(events) = events_behind {
             self.metrics.events_behind.set(i64::try_from(events).unwrap_or(i64::MAX));
         }
+        let connection = shared.registry.connection();
+        self.note_connection(connection);
         let report = NodeReport { positions, ..self.report(events_behind) };
         let announced = shared.registry.announce(&report.encode(), self.options.forget_after()).await;
         let announced = announced.map_err(Error::from)?;
@@ -207,12 +222,12 @@ impl Nodes {
         self.metrics.nodes.set(i64::try_from(alive).unwrap_or(i64::MAX));
         let acknowledged = self.acknowledged_ms.swap(announced.now_ms, Ordering::AcqRel);
         let is_lost = announced.seen_before_ms < acknowledged;
-        own.has_collections &= !is_lost && announced.seen_before_ms > 0;
+        let is_new = is_lost || announced.seen_before_ms == 0;
         self.learn(announced.nodes, is_lost);
-        if !own.has_collections {
+        if is_new || own.held_over != connection {
             let names = self.local.get().map(|local| local.collections()).unwrap_or_default();
             self.hold(shared, names).await?;
-            own.has_collections = true;
+            own.held_over = connection;
         }
         Ok(())
     }
@@ -222,8 +237,10 @@ impl Nodes {
             tracing::warn!("Redis has lost which node has which collection; nodes announce theirs again");
         }
         let mut known = lock(&self.known);
-        let (now, lost) = (Instant::now(), known.lost);
-        *known = Known { nodes, as_of: Some(now), lost: if is_lost { Some(now) } else { lost } };
+        let now = Instant::now();
+        known.nodes = nodes;
+        known.as_of = Some(now);
+        known.lost = if is_lost { Some(now) } else { known.lost };
     }
 
     fn report(&self, events_behind: Option<u64>) -> NodeReport {

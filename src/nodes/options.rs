@@ -41,6 +41,8 @@ impl Default for Options {
     }
 }
 
+/// Within this time a node whose Redis is back has found that out, and has announced itself.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(5);
 /// Announcements that a node may miss before it counts as away.
 const MISSED_MAX: u32 = 3;
 
@@ -72,6 +74,11 @@ impl Options {
     /// A node that was silent for longer counts as away.
     pub(super) fn alive_within(&self) -> Duration {
         self.heartbeat() * MISSED_MAX
+    }
+
+    /// For how long after a loss Redis may lack what nodes have.
+    pub(super) fn recovered_within(&self) -> Duration {
+        self.alive_within().max(RECOVERED_WITHIN)
     }
 
     pub(super) fn forget_after(&self) -> Duration {

@@ -17,6 +17,10 @@ use crate::sync::lock;
 
 /// For how long it is believed where a collection is.
 const BELIEVED_FOR: Duration = Duration::from_secs(1);
+/// How long a request waits for the first connection to Redis, which a start does not wait for.
+const CONNECTED_WITHIN: Duration = Duration::from_millis(500);
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Collections of other nodes that are remembered.
 const OWNERS_MAX: usize = 4096;
 
@@ -106,14 +110,16 @@ impl Nodes {
         collection: &Key,
         takes: bool,
     ) -> Result<Option<RegisteredNode>> {
-        let mut found = shared.registry.locate(collection, takes && !self.is_recovering()).await?;
+        wait_for_first_connection(shared).await;
+        let mut found = shared.registry.locate(collection, takes && !self.is_recovering(shared)).await?;
         if !found.is_asker_known {
             // Before its first announcement, or after Redis has lost what it knew.
             self.beat(shared).await?;
-            found = shared.registry.locate(collection, takes && !self.is_recovering()).await?;
+            found = shared.registry.locate(collection, takes && !self.is_recovering(shared)).await?;
         }
-        if found.owner.is_none() && (takes || self.is_recovering()) {
-            let message = "Redis has lost which node has which collection, and not all nodes have announced theirs again";
+        if found.owner.is_none() && (takes || self.is_recovering(shared)) {
+            let message =
+                "Redis may have lost which node has which collection, and nodes announce theirs again";
             return Err(Error::new(Kind::Unavailable, message));
         }
         if let Some(taken_at_ms) = found.taken_at_ms {
@@ -182,6 +188,16 @@ impl Nodes {
         }
         reply
     }
+}
+
+async fn wait_for_first_connection(shared: &RegistryParts) {
+    let connected = async {
+        while shared.registry.connection() == 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    // Past the limit the call says why it fails.
+    let _ = tokio::time::timeout(CONNECTED_WITHIN, connected).await;
 }
 
 fn outcome(reply: &Result<NodeReply>) -> ForwardOutcome {

@@ -67,6 +67,11 @@ impl RedisClient {
         self.state.link().is_some()
     }
 
+    /// The number of the connection; 0 before the first one. A later one may lead to a server that lacks what the one before had.
+    pub fn connection(&self) -> u64 {
+        self.state.generation()
+    }
+
     /// How far the clock of Redis is ahead, as measured within the last second while there is a connection.
     pub fn clock_offset(&self) -> ClockOffset {
         self.state.clock_offset()

@@ -73,6 +73,11 @@ impl NodeRegistry {
         self.node
     }
 
+    /// As [`RedisClient::connection`].
+    pub fn connection(&self) -> u64 {
+        self.client.connection()
+    }
+
     /// Announces this node, and returns all.
     ///
     /// # Errors

@@ -210,15 +210,19 @@ async fn a_node_that_falls_silent_is_waited_for_by_few_and_not_for_long() {
     let search = || b.server.ask("POST", SEARCH_PATH, &[], r#"{"vectors": [[3, 1]]}"#);
     assert_eq!(search().await.status, 200);
     a.server.signal("STOP");
-    let (one, other) = tokio::join!(search(), search());
-    let mut statuses = [one.status, other.status];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [429, 504], "{} {}", one.body, other.body);
+    // On a busy machine one of them may have been given up before the other comes.
+    until("one request waits and another one is refused", async || {
+        let (one, other) = tokio::join!(search(), search());
+        let mut statuses = [one.status, other.status];
+        statuses.sort_unstable();
+        statuses == [429, 504]
+    })
+    .await;
     a.server.signal("CONT");
     until("it answers again", async || search().await.status == 200).await;
     for (outcome, count) in [("timed_out", 1.0), ("refused", 1.0)] {
         let name = format!("likewise_node_forwards_total{{outcome=\"{outcome}\"}}");
-        assert_eq!(metric(&b.server, &name).await, count, "{name}");
+        assert!(metric(&b.server, &name).await >= count, "{name}");
     }
     assert!(metric(&b.server, "likewise_node_forwards_total{outcome=\"answered\"}").await >= 2.0);
 }
@@ -253,6 +257,23 @@ async fn without_redis_a_node_serves_its_own_and_never_says_that_others_do_not_e
     until("names that no node has are free", async || create(a, "/v1/collections/new").await.status == 201)
         .await;
     assert_eq!(a.get("/v1/collections/none").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lacks_the_last_changes_makes_no_collection_seem_to_be_missing() {
+    let pair = pair().await;
+    make_points(&pair.a.server).await;
+    // As a replica that has taken over.
+    assert_eq!(pair.redis.ask::<usize>("DEL {likewise:0}:collections"), 1);
+    assert!(pair.redis.ask::<usize>("CLIENT KILL TYPE normal") > 0);
+    until("the collection is found again", async || {
+        let answer = pair.b.server.get(POINTS).await;
+        assert!(matches!(answer.status, 200 | 503), "{}", answer.body);
+        answer.status == 200
+    })
+    .await;
+    until("others are missing again", async || pair.b.server.get("/v1/collections/none").await.status == 404)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
