@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
     Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, NodeRegistry,
-    ObjectTier, Replication, SharedNode, SharedTier, Tier, Tiers, VectorTier,
+    ObjectTier, Replication, SharedNode, SharedStatus, SharedTier, Tier, Tiers, VectorTier,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -208,6 +208,11 @@ impl Engine {
             replication: caches.replication,
             _directory: directory,
         })
+    }
+
+    /// How the node stands to the others. `None` if it shares nothing.
+    pub fn shared_status(&self) -> Option<SharedStatus> {
+        self.shared.as_ref().map(|shared| shared.status())
     }
 
     /// Makes everything stored survive a loss of power and releases the data directory.

@@ -66,7 +66,7 @@ pub use tiers::Tiers;
 pub use write_condition::WriteCondition;
 
 use self::replication::KeyChanges;
-use crate::domain::{Entry, Key, NamespaceId, TierName};
+use crate::domain::{Entry, InvalidationId, Key, NamespaceId, TierName};
 use crate::error::Result;
 
 /// An entry with the tier that held it, and what may be done with it.
@@ -175,6 +175,18 @@ impl Cache {
             }
         }
         Ok(None)
+    }
+
+    /// The tenant of an entry, as in [`NamespaceId::tenant`], or of what some node is making under its key. `None` if there is neither.
+    ///
+    /// # Errors
+    /// As [`Cache::namespace_of`]; `Unavailable` if Redis cannot be asked.
+    pub async fn tenant_of(&self, key: &Key) -> Result<Option<Option<InvalidationId>>> {
+        if let Some(namespace) = self.namespace_of(key).await? {
+            return Ok(Some(namespace.tenant()));
+        }
+        let Some(shared) = &self.shared else { return Ok(None) };
+        Ok(shared.tier.lease(key).await?.map(|(_, terms)| terms.tenant))
     }
 
     /// How many entries below memory are chosen, in the tiers that can tell; and how many those hold that cannot.

@@ -33,17 +33,20 @@ impl Cache {
         Some(Found { entry, tier: TierName::Memory, verdict })
     }
 
-    /// Looks in memory, then in the tiers below. If it is not known whether other nodes have changed the entry, waits for the changes
-    /// at most [`VERIFY_WITHIN`].
+    /// As [`Cache::peek`]. If it is not known whether other nodes have changed the entry, waits for the changes at most [`VERIFY_WITHIN`];
+    /// then it is not found. Not for callers that hold the lock of the key: others wait for that.
+    pub async fn peek_verified(&self, key: &Key) -> Option<Found> {
+        let found = self.peek(key)?;
+        if found.is_verified() {
+            return Some(found);
+        }
+        self.freshness.trust().verify(VERIFY_WITHIN).await;
+        self.peek(key).filter(Found::is_verified)
+    }
+
+    /// Looks in memory, then in the tiers below.
     pub async fn find(&self, namespace: &Namespace, key: &Key) -> Option<Found> {
-        let found = match self.peek(key) {
-            Some(found) if !found.is_verified() => {
-                self.freshness.trust().verify(VERIFY_WITHIN).await;
-                self.peek(key)
-            }
-            found => found,
-        };
-        match found {
+        match self.peek(key) {
             Some(found) => self.admit_unverified(namespace, found),
             None => self.fetch(namespace, std::slice::from_ref(key)).await.pop().flatten(),
         }

@@ -62,7 +62,7 @@ impl Cache {
         };
         // Before the claim, so that the end of a flight that holds the lease is not missed.
         let event = shared.events.next(&key);
-        match shared.claim_lease(&key, Lease(lease), LASTS).await {
+        match shared.claim_lease(namespace.id, &key, Lease(lease), LASTS).await {
             Err(_) => FlightClaim::Alone,
             Ok(SharedClaim::Held { lease, left }) => {
                 FlightClaim::Elsewhere(FlightElsewhere { lease, left, event })

@@ -7,7 +7,7 @@ use super::Freshness;
 use super::invalidation_tokens::Stamp;
 use super::lease::{Claim, HeldLease, Lease, LeaseScope, Leases, lease_ended};
 use super::policy::Namespace;
-use super::redis::SharedClaim;
+use super::redis::{LeaseTerms, SharedClaim};
 use super::replication::SharedTier;
 use crate::domain::{Key, TierName};
 use crate::error::Result;
@@ -55,7 +55,7 @@ impl SharedLeases {
         let (Claim::Granted(lease), Some(shared)) = (&claim, self.shared_for(namespace)) else {
             return Ok(claim);
         };
-        Ok(match shared.claim_lease(&key, *lease, lasts).await {
+        Ok(match shared.claim_lease(namespace.id, &key, *lease, lasts).await {
             Ok(SharedClaim::Granted { .. }) => {
                 self.local.mark_shared(&key, *lease);
                 claim
@@ -73,7 +73,8 @@ impl SharedLeases {
     pub async fn check(&self, namespace: &Namespace, key: &Key, lease: Lease) -> Result<HeldLease> {
         let checked = self.local.check(key, lease);
         let (Err(_), Some(shared)) = (&checked, self.shared_for(namespace)) else { return checked };
-        let position = shared.lease_position(key, lease).await?.ok_or_else(lease_ended)?;
+        let held = shared.lease(key).await?.filter(|(held, _)| *held == lease);
+        let (_, LeaseTerms { position, .. }) = held.ok_or_else(lease_ended)?;
         let as_read = || self.freshness.tokens().table().stamp_as_read();
         // A lease from before this node has followed the invalidations may be from before one of them.
         let stamp = shared.positions.stamp_of(position, as_read).ok_or_else(lease_ended)?;

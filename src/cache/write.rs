@@ -73,6 +73,26 @@ impl Cache {
         Ok(Propagation::Complete)
     }
 
+    /// Stores an entry under the names of the one that it replaces. Otherwise as [`Cache::put_named`].
+    ///
+    /// # Errors
+    /// As [`Cache::put_named`].
+    pub async fn replace(
+        &self,
+        namespace: &Namespace,
+        key: Key,
+        entry: Arc<Entry>,
+        replaces: Replaces,
+    ) -> Result<Propagation> {
+        match self.shared_for(namespace) {
+            Some(shared) => {
+                let put = EntryPut { key, entry, names: None, condition: replaces.into() };
+                self.put_shared(shared, namespace, put).await
+            }
+            None => self.put_many(namespace, vec![(key, entry)]).await,
+        }
+    }
+
     /// Stores an entry that other nodes change too: in Redis first, whose order decides which of two nodes' entries is the later one.
     async fn put_shared(
         &self,
@@ -80,7 +100,7 @@ impl Cache {
         namespace: &Namespace,
         put: EntryPut<'_>,
     ) -> Result<Propagation> {
-        let write = shared.tier.begin(put.key);
+        let write = shared.tier.begin(put.key).await;
         let published =
             shared.tier.publish(Some(namespace), put.key, Some(&put.entry), put.condition).await?;
         if let Err(error) = self.put_own(namespace, &put).await {
@@ -190,20 +210,44 @@ impl Cache {
     /// # Errors
     /// As [`Cache::remove_many`]; `PreconditionFailed` if other nodes share the entries, and one is not the one to be removed.
     pub async fn remove_if(&self, keys: &[Key], replaces: Replaces) -> Result<Propagation> {
-        let mut propagation = Propagation::Complete;
         if replaces == Replaces::Any {
             keys.iter().for_each(|key| self.memory.remove(key));
         }
-        if let Some(shared) = &self.shared {
-            for key in keys {
-                let published = shared.tier.publish(None, *key, None, replaces.into()).await?;
-                propagation = propagation.max(published.propagation());
-            }
+        let Some(shared) = &self.shared else {
+            self.remove_own(keys).await?;
+            return Ok(Propagation::Complete);
+        };
+        // Until the copies of this node are removed, what waits in the outbox is not taken from them.
+        let mut writes = Vec::with_capacity(keys.len());
+        for key in keys {
+            writes.push(shared.tier.begin(*key).await);
         }
+        let (mut removed, mut propagation) = (0, Ok(Propagation::Complete));
+        for (key, write) in keys.iter().zip(&writes) {
+            match shared.tier.publish(None, *key, None, replaces.into()).await {
+                Ok(published) => {
+                    if let Published::Event(number) = published {
+                        write.end(number);
+                    }
+                    propagation = propagation.map(|so_far| published.propagation().max(so_far));
+                }
+                Err(error) => {
+                    propagation = Err(error);
+                    break;
+                }
+            }
+            removed += 1;
+        }
+        self.remove_own(&keys[..removed]).await?;
+        propagation
+    }
+
+    /// Removes entries from the tiers of this node.
+    async fn remove_own(&self, keys: &[Key]) -> Result<()> {
         keys.iter().for_each(|key| self.memory.remove(key));
         for tier in self.below.iter().filter(|tier| self.shared.is_none() || tier.name() != TierName::Redis) {
             tier.remove_many(keys.to_vec()).await?;
         }
-        Ok(propagation)
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use likewise::app::Engine;
+use likewise::cache::redis::RedisUrl;
 use likewise::cache::{
     Cache, CacheMetrics, Freshness, InvalidationTokens, LocalTokenLog, MemoryOptions, MemoryTier, Mode,
     Namespaces, ObjectTier, Tier, Tiers,
@@ -14,7 +15,9 @@ use likewise::config::Config;
 use likewise::domain::{ContentCoding, Principal, SystemClock, Tag, TenantId};
 use likewise::error::{Kind, Result};
 use likewise::metrics::unexported;
+use likewise::request_identity::Json;
 use likewise::search::{Catalog, Change, DocumentPatch, Indexed, Metric, Options, Program, Settings};
+use likewise::service::answers::Question;
 use likewise::service::collections::{Input, NewDocument, Search, Selection, Spec};
 use likewise::service::invalidation::Target;
 use likewise::service::listing::{Page, PageRequest};
@@ -25,6 +28,8 @@ use likewise::storage::{ObjectStore, OsFiles, ReadMode, Records};
 use tempfile::TempDir;
 
 use crate::endpoint::{DIM, Endpoint};
+use crate::program::until;
+use crate::redis::servers::{Program as RedisProgram, RedisServer};
 
 fn principals() -> [Principal; 2] {
     let acme = TenantId::named("acme").unwrap();
@@ -210,13 +215,57 @@ async fn a_tenant_lists_its_own_entries_only() {
 
 /// The use cases over a data directory, with a model behind the endpoint.
 async fn engine(dir: &TempDir, endpoint: &Endpoint) -> Engine {
+    Engine::build(&config(dir, endpoint)).await.unwrap()
+}
+
+fn config(dir: &TempDir, endpoint: &Endpoint) -> Config {
     let mut config = Config::default();
     config.data.dir = dir.path().to_owned();
     config.cache.disk.segment_bytes = 1 << 20;
     config.embed.remote.base_url = Some(endpoint.url.clone());
     config.embed.remote.model = Some("mock".into());
     config.embed.remote.dim = Some(DIM);
-    Engine::build(&config).await.unwrap()
+    config
+}
+
+/// An id is a hash without a secret. A node that does not have the answer asks Redis whose it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_deletes_nothing_of_another_at_a_node_that_does_not_have_it() {
+    let (dirs, endpoint) = ([(); 2].map(|()| TempDir::new().unwrap()), Endpoint::start().await);
+    let redis = RedisServer::start(RedisProgram::Redis);
+    let mut nodes = Vec::new();
+    for dir in &dirs {
+        let mut config = config(dir, &endpoint);
+        config.redis.url = Some(RedisUrl::from(redis.url().to_owned()));
+        config.redis.response_ms_max = 1000;
+        nodes.push(Engine::build(&config).await.unwrap());
+    }
+    let [own, acme] = principals();
+    let scope = Json::parse(b"null").unwrap();
+    let directives = Directives::default();
+    let question = Question {
+        principal: &acme,
+        credential: None,
+        prompt: "how late is it?",
+        scope: &scope,
+        directives: &directives,
+        tags: &[],
+    };
+    let is_there = async |node: usize| nodes[node].answers.lookup(&question).await.unwrap().is_some();
+    until("both nodes are connected", async || {
+        nodes.iter().all(|node| node.shared_status().is_some_and(|status| status.is_trusted))
+    })
+    .await;
+    let id = nodes[0].answers.store(&question, "late", nodes[0].answers.stamp()).await.unwrap();
+    nodes[1].answers.delete(&own, id).await.unwrap();
+    assert!(is_there(0).await && is_there(1).await);
+    nodes[0].answers.delete(&own, id).await.unwrap();
+    assert!(is_there(0).await && is_there(1).await);
+    nodes[1].answers.delete(&acme, id).await.unwrap();
+    until("it is gone", async || !is_there(0).await && !is_there(1).await).await;
+    for node in nodes {
+        node.close().await;
+    }
 }
 
 fn if_cached() -> Directives {

@@ -13,6 +13,8 @@ use crate::error::{Error, Kind};
 pub enum CallError {
     /// There is no connection; one is being opened.
     NotConnected,
+    /// The server is not the primary, or lacks changes that this node knows.
+    NotPrimary,
     /// The breaker is open.
     BreakerOpen,
     /// Too many calls are under way.
@@ -35,6 +37,7 @@ impl CallError {
                     || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
             }
             CallError::NotConnected
+            | CallError::NotPrimary
             | CallError::BreakerOpen
             | CallError::TooMany
             | CallError::TimedOut
@@ -42,10 +45,15 @@ impl CallError {
         }
     }
 
+    /// Whether the user lacks the right to the command.
+    pub(super) fn is_no_permission(&self) -> bool {
+        matches!(self, CallError::Refused(error) if error.code() == Some("NOPERM"))
+    }
+
     /// As the breaker counts it.
     pub(super) fn outcome(&self) -> CallEnd {
         match self {
-            CallError::NotConnected | CallError::Failed(_) => CallEnd::Failed,
+            CallError::NotConnected | CallError::NotPrimary | CallError::Failed(_) => CallEnd::Failed,
             CallError::TimedOut => CallEnd::TimedOut,
             CallError::Refused(_) | CallError::BreakerOpen | CallError::TooMany => CallEnd::Answered,
         }
@@ -54,7 +62,7 @@ impl CallError {
     /// As metrics count it.
     pub(super) fn label(&self) -> CallOutcome {
         match self {
-            CallError::NotConnected => CallOutcome::NotConnected,
+            CallError::NotConnected | CallError::NotPrimary => CallOutcome::NotConnected,
             CallError::BreakerOpen => CallOutcome::BreakerOpen,
             CallError::TooMany => CallOutcome::TooMany,
             CallError::TimedOut => CallOutcome::TimedOut,
@@ -100,6 +108,7 @@ impl From<CallError> for Error {
             CallError::TimedOut => Kind::Timeout,
             CallError::TooMany => Kind::Overloaded,
             CallError::NotConnected
+            | CallError::NotPrimary
             | CallError::BreakerOpen
             | CallError::Failed(_)
             | CallError::Refused(_) => Kind::Unavailable,
@@ -112,6 +121,9 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CallError::NotConnected => f.write_str("there is no connection to Redis"),
+            CallError::NotPrimary => {
+                f.write_str("the server of Redis is not the primary, or lacks changes that are known")
+            }
             CallError::BreakerOpen => f.write_str("Redis is not asked, because it has failed too often"),
             CallError::TooMany => f.write_str("too many calls to Redis are under way"),
             CallError::TimedOut => f.write_str("Redis did not answer in time"),

@@ -55,6 +55,12 @@ impl DedicatedConnection {
         replies.unwrap_or(Err(CallError::TimedOut)).inspect_err(|_| self.address = None)
     }
 
+    /// Closes the connection: the next call looks for the server again.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+        self.address = None;
+    }
+
     async fn follow(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, CallError> {
         for _ in 0..REDIRECTIONS_MAX {
             match self.ask(pipeline).await {

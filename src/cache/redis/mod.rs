@@ -34,7 +34,7 @@ pub use metrics::{CallOutcome, RedisMetrics};
 pub use node_registry::{Located, NodeRegistry, RegisteredNode, RegisteredNodes};
 pub use options::{BreakerOptions, RedisMode, RedisOptions, RedisUrl, SingleFlightScope};
 pub use script::LuaScript;
-pub(in crate::cache) use shared_leases::SharedClaim;
+pub(in crate::cache) use shared_leases::{LeaseTerms, SharedClaim};
 pub use shared_log::Replaces;
 pub(in crate::cache) use shared_log::{SharedLog, SharedWrite, TOKENS_SHARD, Written};
 pub(in crate::cache) use tier::Current;

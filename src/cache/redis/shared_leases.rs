@@ -10,12 +10,21 @@ use super::script::{LuaScript, appending};
 use super::shared_log::{SharedLog, event_of, number};
 use crate::cache::change_log::{KIND_LEASE_ENDED, LogPosition};
 use crate::cache::lease::Lease;
-use crate::domain::Key;
+use crate::domain::{InvalidationId, Key};
 use crate::storage::le_bytes::u64_at;
 
 static CLAIM: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/claim_lease.lua")));
 static RENEW: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!("scripts/renew_lease.lua")));
 static END: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(appending!("scripts/end_lease.lua")));
+
+/// What a lease says besides its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cache) struct LeaseTerms {
+    /// The last event of the tokens that the granting node had applied.
+    pub(in crate::cache) position: LogPosition,
+    /// Whose key it is, as in [`crate::domain::NamespaceId::tenant`].
+    pub(in crate::cache) tenant: Option<InvalidationId>,
+}
 
 /// What came of asking for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +45,7 @@ pub(in crate::cache) enum SharedClaim {
 }
 
 impl SharedLog {
-    /// Asks for the lease of a key. `position` is the last event of the tokens that this node has applied.
+    /// Asks for the lease of a key.
     ///
     /// # Errors
     /// [`CallError`]. Then the lease may be granted, until it ends by itself.
@@ -45,11 +54,13 @@ impl SharedLog {
         key: &Key,
         lease: Lease,
         lasts: Duration,
-        position: LogPosition,
+        terms: LeaseTerms,
     ) -> Result<SharedClaim, CallError> {
         let keys = self.client.keys();
         let names = [keys.lease(key), keys.object(key), keys.state(self.shard_of(key))];
-        let value = [lease.0, position.generation, position.number].map(u64::to_le_bytes).concat();
+        let LeaseTerms { position, tenant } = terms;
+        let tenant = tenant.map_or(0, |tenant| tenant.0);
+        let value = [lease.0, position.generation, position.number, tenant].map(u64::to_le_bytes).concat();
         let reply = self.run(&CLAIM, &names, &[value, millis(lasts)], self.client.response_max()).await?;
         let Value::Array(parts) = &reply else { return Err(CallError::NotConnected) };
         match parts.as_slice() {
@@ -65,22 +76,22 @@ impl SharedLog {
         }
     }
 
-    /// Where in the log of tokens the holder of a lease began. `None` if it is not, or no longer, the lease of the key.
+    /// The lease of a key, and its terms.
     ///
     /// # Errors
     /// [`CallError`].
-    pub(in crate::cache) async fn lease_position(
-        &self,
-        key: &Key,
-        lease: Lease,
-    ) -> Result<Option<LogPosition>, CallError> {
+    pub(in crate::cache) async fn lease(&self, key: &Key) -> Result<Option<(Lease, LeaseTerms)>, CallError> {
         let mut get = redis::cmd("GET");
         get.arg(self.client.keys().lease(key));
         let Value::BulkString(value) = self.client.command(&get, self.client.response_max()).await? else {
             return Ok(None);
         };
-        let position = || Some(LogPosition { generation: u64_at(&value, 8)?, number: u64_at(&value, 16)? });
-        Ok(position().filter(|_| u64_at(&value, 0) == Some(lease.0)))
+        let held = || {
+            let position = LogPosition { generation: u64_at(&value, 8)?, number: u64_at(&value, 16)? };
+            let tenant = Some(InvalidationId(u64_at(&value, 24)?)).filter(|tenant| tenant.0 != 0);
+            Some((Lease(u64_at(&value, 0)?), LeaseTerms { position, tenant }))
+        };
+        Ok(held())
     }
 
     /// Lets a lease last from now on. Returns whether it was still the lease of the key.

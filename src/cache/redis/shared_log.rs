@@ -3,6 +3,7 @@
 //! Every change is one script, so that a value and its event are there together or not at all.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +91,8 @@ pub(in crate::cache) struct SharedLog {
     pub(super) client: RedisClient,
     pub(super) node: NodeId,
     pub(super) events_max: u64,
+    /// Whether the user is known not to lack the right to ask a server for its role.
+    may_ask_role: AtomicBool,
     /// The state of each shard as of the last event that this node has applied.
     states: Box<[Mutex<ShardState>]>,
 }
@@ -97,7 +100,7 @@ pub(in crate::cache) struct SharedLog {
 impl SharedLog {
     pub(in crate::cache) fn new(client: RedisClient, node: NodeId, events_max: u64) -> SharedLog {
         let states = (0..client.keys().shards()).map(|_| Mutex::default()).collect();
-        SharedLog { client, node, events_max, states }
+        SharedLog { client, node, events_max, may_ask_role: AtomicBool::new(true), states }
     }
 
     /// This node.
@@ -200,15 +203,29 @@ impl SharedLog {
         wait: Duration,
     ) -> Result<Reading, CallError> {
         let (keys, shard) = (self.client.keys(), reader.shard());
-        let mut pipeline = Pipeline::new();
+        let (asks_role, mut pipeline) = (self.may_ask_role.load(Ordering::Relaxed), Pipeline::new());
+        if asks_role {
+            pipeline.cmd("ROLE");
+        }
         pipeline.cmd("HMGET").arg(keys.state(shard)).arg(&STATE_FIELDS);
         let read = pipeline.cmd("XREAD").arg("COUNT").arg(EVENTS_MAX);
         if !wait.is_zero() {
             read.arg("BLOCK").arg(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         }
         read.arg("STREAMS").arg(keys.events(shard)).arg(format!("{}-0", cursor.number));
-        let replies = reader.pipeline(&pipeline, wait + self.client.response_max().max(BLOCKED_MIN)).await?;
-        let [state, events] = replies.as_slice() else { return Ok(Reading::lost()) };
+        let limit = wait + self.client.response_max().max(BLOCKED_MIN);
+        let replies = reader.pipeline(&pipeline, limit).await.inspect_err(|error| {
+            if error.is_no_permission() {
+                self.may_ask_role.store(false, Ordering::Relaxed);
+            }
+        })?;
+        let (role, replies) = replies.split_at(usize::from(asks_role));
+        if role.iter().any(|role| !is_of_primary(role)) {
+            // A former primary answers, and does not know what is written to the present one.
+            reader.close();
+            return Err(CallError::NotPrimary);
+        }
+        let [state, events] = replies else { return Ok(Reading::lost()) };
         let (Some(state), events) = (state_of(state), events_of(events)) else { return Ok(Reading::lost()) };
         let is_full = events.len() == EVENTS_MAX;
         Ok(Reading { last: Some(state.cursor), generation: state.generation, is_full, events })
@@ -371,7 +388,7 @@ impl SharedLog {
         let reply = self.run(&WRITE, &names, &arguments, limit).await?;
         Ok(match number(&reply) {
             Some(-2) => Written::Behind,
-            Some(-3) => return Err(CallError::NotConnected),
+            Some(-3) => return Err(CallError::NotPrimary),
             Some(-4) => Written::LeaseEnded,
             Some(number @ 1..) => Written::Done(number.unsigned_abs()),
             Some(_) | None => Written::Conflict,
@@ -434,6 +451,12 @@ pub(super) fn number(value: &Value) -> Option<i64> {
     }
     let Value::BulkString(digits) = value else { return None };
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Whether a reply to `ROLE` is that of a primary.
+fn is_of_primary(reply: &Value) -> bool {
+    let Value::Array(parts) = reply else { return false };
+    matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master")
 }
 
 /// The number, the nonce and the generation at the beginning of a reply.

@@ -174,7 +174,8 @@ impl RedisTier {
     fn count_fault(&self, error: &CallError) {
         match error {
             // Each is the consequence of faults that were counted, or of a limit that has a counter of its own.
-            CallError::BreakerOpen | CallError::NotConnected | CallError::TooMany => {}
+            CallError::BreakerOpen | CallError::NotConnected | CallError::NotPrimary | CallError::TooMany => {
+            }
             CallError::TimedOut | CallError::Failed(_) | CallError::Refused(_) => {
                 self.metrics.errors.inc();
                 if !self.has_warned.swap(true, Ordering::AcqRel) {
@@ -370,6 +371,24 @@ impl RedisTier {
         Some((sealed, u64::from(left_seconds) * 1000))
     }
 
+    /// The namespace of the entry of a key. `None` without an entry, and for one that cannot be read.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(in crate::cache) async fn namespace_of(&self, key: &Key) -> Result<Option<NamespaceId>, CallError> {
+        let enveloped = self.enveloped(key).await?;
+        Ok(enveloped.map(|enveloped| enveloped.entry.meta.namespace))
+    }
+
+    async fn enveloped(&self, key: &Key) -> Result<Option<Enveloped>, CallError> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.name_of(key));
+        let Value::BulkString(bytes) = self.client.command(&get, self.client.response_max()).await? else {
+            return Ok(None);
+        };
+        Ok(self.envelope.open(key, &bytes, self.client.clock_offset()))
+    }
+
     /// The entry of a key, and nothing for one that cannot be read.
     ///
     /// # Errors
@@ -379,13 +398,7 @@ impl RedisTier {
         namespace: &Namespace,
         key: &Key,
     ) -> Result<Option<Current>, CallError> {
-        let mut get = redis::cmd("GET");
-        get.arg(self.name_of(key));
-        let Value::BulkString(bytes) = self.client.command(&get, self.client.response_max()).await? else {
-            return Ok(None);
-        };
-        let opened = self.envelope.open(key, &bytes, self.client.clock_offset());
-        let current = opened.and_then(|Enveloped { write_id, entry }| {
+        let current = self.enveloped(key).await?.and_then(|Enveloped { write_id, entry }| {
             let entry = compression::decompress(namespace.policy.value_bytes_max, entry).ok()?;
             Some(Current { entry: Arc::new(entry), write_id })
         });

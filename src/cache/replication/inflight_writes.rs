@@ -1,8 +1,12 @@
-//! Writes of this node whose events it has not read back: they decide whether an event of another node is the later one.
+//! Writes of this node whose events it has not read back: they decide whether an event of another node is the later one, and when a copy
+//! may be dropped.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::sync::Mutex;
+
+use tokio::sync::Notify;
 
 use crate::domain::{ByPrefix, Key};
 use crate::sync::lock;
@@ -10,11 +14,13 @@ use crate::sync::lock;
 /// Written keys that are remembered at most. Of others the copy is dropped, and comes back from Redis.
 const KEYS_MAX: usize = 65_536;
 
-/// What is known of a key that this node writes.
+/// What is known of a key that this node writes, or whose copy it drops.
 #[derive(Debug, Default)]
 struct KeyWrites {
     /// Writes that have not ended.
     open: usize,
+    /// Whether the copy is being dropped. Writes begin afterwards.
+    drops: usize,
     /// The number of the last event of this node.
     own: u64,
     /// The number of the last event of this node that its follower has read.
@@ -26,13 +32,31 @@ struct KeyWrites {
 impl KeyWrites {
     /// Whether nothing of this node is under way, so that each further event is the latest.
     fn is_settled(&self) -> bool {
-        self.open == 0 && self.own <= self.own_read
+        self.open == 0 && self.drops == 0 && self.own <= self.own_read
     }
+
+    /// Whether there is an event that is later than what this node has stored.
+    fn is_outdated(&self) -> bool {
+        self.foreign > self.own || self.own_read > self.own
+    }
+}
+
+#[derive(Debug, Default)]
+struct WrittenKeys {
+    writes: HashMap<Key, KeyWrites, ByPrefix>,
+    /// Keys whose write was given up after an event that it was to decide about.
+    outdated: HashSet<Key, ByPrefix>,
 }
 
 /// The keys that this node writes now, or whose events its follower has not read. Shared by `Arc`.
 #[derive(Debug, Default)]
-pub(in crate::cache) struct InflightWrites(Mutex<HashMap<Key, KeyWrites, ByPrefix>>);
+pub(in crate::cache) struct InflightWrites {
+    keys: Mutex<WrittenKeys>,
+    /// Notified when a copy was dropped.
+    dropped: Notify,
+    /// Notified when a copy is to be dropped.
+    given_up: Notify,
+}
 
 /// A write that has begun.
 #[derive(Debug)]
@@ -41,61 +65,129 @@ pub(in crate::cache) struct InflightWrite<'a> {
     key: Key,
 }
 
+/// The right to drop the copy of a key: no write of it begins before this is dropped.
+#[derive(Debug)]
+pub(in crate::cache) struct CopyDrop<'a> {
+    writes: &'a InflightWrites,
+    pub(super) key: Key,
+}
+
 impl InflightWrites {
-    /// A write of a key begins.
-    pub(in crate::cache) fn begin(&self, key: Key) -> InflightWrite<'_> {
-        lock(&self.0).entry(key).or_default().open += 1;
-        InflightWrite { writes: self, key }
+    /// A write of a key begins, once its copy is not being dropped.
+    pub(in crate::cache) async fn begin(&self, key: Key) -> InflightWrite<'_> {
+        loop {
+            let dropped = self.dropped.notified();
+            {
+                let mut keys = lock(&self.keys);
+                let known = keys.writes.entry(key).or_default();
+                if known.drops == 0 {
+                    known.open += 1;
+                    return InflightWrite { writes: self, key };
+                }
+            }
+            dropped.await;
+        }
     }
 
-    /// The follower has read an event of another node. Returns whether the local copy of the key is to be dropped: it is older. While a
-    /// write is open, that write decides.
-    pub(in crate::cache) fn note_foreign(&self, key: &Key, number: u64) -> bool {
-        let mut writes = lock(&self.0);
-        let Some(known) = writes.get_mut(key) else { return true };
+    /// The follower has read an event of another node. Returns the right to drop the local copy if it is older. While a write is open,
+    /// that write decides.
+    pub(in crate::cache) fn note_foreign(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
+        let mut keys = lock(&self.keys);
+        let known = keys.writes.entry(*key).or_default();
         known.foreign = known.foreign.max(number);
-        known.open == 0 && known.own < number
+        if known.open == 0 && known.own < known.foreign {
+            return Some(self.begin_drop(key, known));
+        }
+        None
     }
 
     /// Whether the follower has read an event of another node while a write of the key is open.
     pub(in crate::cache) fn has_foreign(&self, key: &Key) -> bool {
-        lock(&self.0).get(key).is_some_and(|known| known.foreign > 0)
+        lock(&self.keys).writes.get(key).is_some_and(|known| known.foreign > 0)
     }
 
     /// Whether a write of the key is open.
     pub(in crate::cache) fn is_open(&self, key: &Key) -> bool {
-        lock(&self.0).get(key).is_some_and(|known| known.open > 0)
+        lock(&self.keys).writes.get(key).is_some_and(|known| known.open > 0)
     }
 
-    /// The follower has read an event of this node. Returns whether the local copy of the key is to be dropped: its write was given up
-    /// without a reply, and what it has written is in Redis alone.
-    pub(in crate::cache) fn note_own(&self, key: &Key, number: u64) -> bool {
-        let mut writes = lock(&self.0);
-        let Entry::Occupied(mut known) = writes.entry(*key) else { return true };
-        known.get_mut().own_read = number;
-        if known.get().is_settled() {
-            known.remove();
+    /// The follower has read an event of this node. Returns the right to drop the local copy if its write was given up without a reply: what
+    /// it has written is in Redis alone.
+    pub(in crate::cache) fn note_own(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
+        let mut keys = lock(&self.keys);
+        match keys.writes.entry(*key) {
+            Entry::Vacant(known) => Some(self.begin_drop(key, known.insert(KeyWrites::default()))),
+            Entry::Occupied(mut known) => {
+                known.get_mut().own_read = number;
+                if known.get().is_settled() {
+                    known.remove();
+                }
+                None
+            }
         }
-        false
+    }
+
+    /// Returns once the copies of keys are to be dropped whose writes were given up, with the rights to do it.
+    ///
+    /// Cancel safety: takes nothing before it returns.
+    pub(in crate::cache) async fn given_up(&self) -> Vec<CopyDrop<'_>> {
+        loop {
+            let given_up = self.given_up.notified();
+            let drops = self.take_outdated();
+            if !drops.is_empty() {
+                return drops;
+            }
+            given_up.await;
+        }
+    }
+
+    fn take_outdated(&self) -> Vec<CopyDrop<'_>> {
+        let keys = &mut *lock(&self.keys);
+        let mut drops = Vec::new();
+        for key in keys.outdated.drain() {
+            let known = keys.writes.entry(key).or_default();
+            // A write that is open decides, or is given up too.
+            if known.open == 0 {
+                drops.push(self.begin_drop(&key, known));
+            }
+        }
+        drops
+    }
+
+    /// The copies could not be dropped.
+    pub(in crate::cache) fn drop_later(&self, drops: Vec<CopyDrop<'_>>) {
+        lock(&self.keys).outdated.extend(drops.iter().map(|one| one.key));
+        drop(drops);
+    }
+
+    /// Whether copies are to be dropped, or are being dropped, whose writes were given up.
+    pub(in crate::cache) fn has_outdated(&self) -> bool {
+        !lock(&self.keys).outdated.is_empty()
+    }
+
+    fn begin_drop(&self, key: &Key, known: &mut KeyWrites) -> CopyDrop<'_> {
+        known.drops += 1;
+        CopyDrop { writes: self, key: *key }
     }
 
     /// Forgets what is not being written: the log has lost events.
     pub(in crate::cache) fn forget(&self) {
-        lock(&self.0).retain(|_, known| known.open > 0);
+        lock(&self.keys).writes.retain(|_, known| known.open > 0 || known.drops > 0);
     }
 }
 
 impl InflightWrite<'_> {
     /// The event of the write has this number. Returns whether no other node has written the key since: otherwise the local copy is to
     /// be dropped.
-    pub(in crate::cache) fn end(self, number: u64) -> bool {
-        let mut writes = lock(&self.writes.0);
-        let is_full = writes.len() > KEYS_MAX;
-        let Some(known) = writes.get_mut(&self.key) else { return false };
+    pub(in crate::cache) fn end(&self, number: u64) -> bool {
+        let mut keys = lock(&self.writes.keys);
+        let is_full = keys.writes.len() > KEYS_MAX;
+        let Some(known) = keys.writes.get_mut(&self.key) else { return false };
         known.own = known.own.max(number);
         let is_last = known.foreign < number;
         if is_full && known.open == 1 {
-            writes.remove(&self.key);
+            // As if its event were read: what it has stored is dropped.
+            known.own_read = known.own;
             return false;
         }
         is_last
@@ -104,63 +196,121 @@ impl InflightWrite<'_> {
 
 impl Drop for InflightWrite<'_> {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut known) = lock(&self.writes.0).entry(self.key) {
-            known.get_mut().open -= 1;
-            if known.get().is_settled() {
-                known.remove();
-            }
+        let keys = &mut *lock(&self.writes.keys);
+        let Entry::Occupied(mut known) = keys.writes.entry(self.key) else { return };
+        known.get_mut().open -= 1;
+        if known.get().open == 0 && known.get().is_outdated() {
+            keys.outdated.insert(self.key);
+            self.writes.given_up.notify_one();
         }
+        if known.get().is_settled() {
+            known.remove();
+        }
+    }
+}
+
+impl Drop for CopyDrop<'_> {
+    fn drop(&mut self) {
+        let keys = &mut *lock(&self.writes.keys);
+        let Entry::Occupied(mut known) = keys.writes.entry(self.key) else { return };
+        known.get_mut().drops -= 1;
+        if known.get().is_settled() {
+            known.remove();
+        }
+        self.writes.dropped.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const KEY: Key = Key([1; 32]);
 
+    fn begin(writes: &InflightWrites) -> InflightWrite<'_> {
+        writes.begin(KEY).now_or_never().expect("no copy is being dropped")
+    }
+
+    fn is_empty(writes: &InflightWrites) -> bool {
+        let keys = lock(&writes.keys);
+        keys.writes.is_empty() && keys.outdated.is_empty()
+    }
+
+    fn outdated(writes: &InflightWrites) -> Vec<Key> {
+        writes.take_outdated().iter().map(|one| one.key).collect()
+    }
+
     #[test]
     fn the_later_event_decides_whose_copy_stays() {
         let writes = InflightWrites::default();
-        assert!(writes.note_foreign(&KEY, 1), "no own write");
-        let write = writes.begin(KEY);
-        assert!(!writes.note_foreign(&KEY, 4), "the open write decides");
+        assert!(writes.note_foreign(&KEY, 1).is_some(), "no own write");
+        let write = begin(&writes);
+        assert!(writes.note_foreign(&KEY, 4).is_none(), "the open write decides");
         assert!(write.end(5), "the other one came before");
-        assert!(!writes.note_foreign(&KEY, 4), "read late, and still older");
-        assert!(!writes.note_own(&KEY, 5));
-        assert!(writes.note_foreign(&KEY, 6));
-        let write = writes.begin(KEY);
-        assert!(!writes.note_foreign(&KEY, 8));
+        drop(write);
+        assert!(writes.note_foreign(&KEY, 4).is_none(), "read late, and still older");
+        assert!(writes.note_own(&KEY, 5).is_none());
+        assert!(writes.note_foreign(&KEY, 6).is_some());
+        let write = begin(&writes);
+        assert!(writes.note_foreign(&KEY, 8).is_none());
         assert!(!write.end(7), "the other one came after");
-        assert!(!writes.note_own(&KEY, 7));
-        assert!(lock(&writes.0).is_empty());
+        drop(write);
+        assert_eq!(outdated(&writes), [KEY]);
+        assert!(writes.note_own(&KEY, 7).is_none());
+        assert!(is_empty(&writes));
     }
 
     #[test]
     fn a_write_whose_event_is_read_before_its_reply_leaves_nothing_behind() {
         let writes = InflightWrites::default();
-        let write = writes.begin(KEY);
-        assert!(!writes.note_own(&KEY, 3) && writes.is_open(&KEY));
+        let write = begin(&writes);
+        assert!(writes.note_own(&KEY, 3).is_none() && writes.is_open(&KEY));
         assert!(write.end(3));
-        assert!(lock(&writes.0).is_empty());
+        drop(write);
+        assert!(is_empty(&writes));
+    }
+
+    /// Its reply is lost: what it has written is in Redis, and the copy here is older, whenever the event is read.
+    #[test]
+    fn a_write_that_is_given_up_outdates_the_copy() {
+        let writes = InflightWrites::default();
+        drop(begin(&writes));
+        assert!(writes.note_own(&KEY, 3).is_some(), "read afterwards");
+        let write = begin(&writes);
+        assert!(writes.note_own(&KEY, 5).is_none());
+        drop(write);
+        assert!(writes.has_outdated());
+        assert_eq!(outdated(&writes), [KEY], "read before");
+        let write = begin(&writes);
+        assert!(writes.note_foreign(&KEY, 8).is_none());
+        drop(write);
+        assert_eq!(outdated(&writes), [KEY], "another node's event");
+        assert!(is_empty(&writes));
     }
 
     #[test]
-    fn the_event_of_a_write_that_was_given_up_outdates_the_copy() {
+    fn a_write_begins_after_the_copy_is_dropped() {
         let writes = InflightWrites::default();
-        drop(writes.begin(KEY));
-        assert!(writes.note_own(&KEY, 3));
+        let dropping = writes.note_foreign(&KEY, 3).unwrap();
+        let mut second = std::pin::pin!(writes.begin(KEY));
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(dropping);
+        let write = second.now_or_never().expect("the copy is dropped");
+        assert!(write.end(4));
     }
 
     #[test]
     fn a_write_that_fails_leaves_nothing_behind() {
         let writes = InflightWrites::default();
-        drop(writes.begin(KEY));
-        assert!(lock(&writes.0).is_empty());
-        let write = writes.begin(KEY);
+        drop(begin(&writes));
+        assert!(is_empty(&writes));
+        let write = begin(&writes);
         writes.forget();
         assert!(write.end(1));
+        drop(write);
         writes.forget();
-        assert!(lock(&writes.0).is_empty());
+        assert!(is_empty(&writes));
     }
 }

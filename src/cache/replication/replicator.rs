@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::inflight_writes::CopyDrop;
 use super::key_changes::KeyChanges;
 use super::key_events::KeyEvent;
 use super::metrics::ReplicationMetrics;
@@ -98,6 +99,7 @@ impl Replicator {
             tasks.push(tokio::spawn(Arc::clone(&replicator).follow(shard, cursor)));
         }
         tasks.push(tokio::spawn(Arc::clone(&replicator).send()));
+        tasks.push(tokio::spawn(Arc::clone(&replicator).drop_given_up()));
         Ok(Replication(tasks))
     }
 
@@ -112,7 +114,7 @@ impl Replicator {
             match step {
                 Ok(at) => (cursor, pause) = (Some(at), PAUSE),
                 Err(error) => {
-                    self.note_disconnected(&error);
+                    self.note_disconnected(shard, &error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
@@ -126,11 +128,11 @@ impl Replicator {
         self.metrics.is_trusted.set(self.shared.trust.is_held().into());
     }
 
-    fn note_disconnected(&self, error: &Error) {
-        if self.shared.trust.is_connected() {
-            tracing::warn!(%error, "cannot follow the changes of other nodes");
+    fn note_disconnected(&self, shard: u8, error: &Error) {
+        if self.shared.trust.is_connected(shard.into()) {
+            tracing::warn!(%error, shard, "cannot follow the changes of other nodes");
         }
-        self.shared.trust.disconnect();
+        self.shared.trust.disconnect(shard.into());
     }
 
     /// Reads once and applies what was read.
@@ -153,7 +155,7 @@ impl Replicator {
         self.apply(shard, &reading.events, next).await?;
         self.shared.log.set_state(shard, ShardState { cursor: next, generation: reading.generation });
         self.positions[usize::from(shard)].send_replace(next.number);
-        if is_complete {
+        if is_complete && !self.shared.inflight.has_outdated() {
             self.shared.trust.confirm(shard.into(), sent);
         }
         Ok(next)
@@ -184,6 +186,7 @@ impl Replicator {
         }
         if !outdated.is_empty() {
             self.drop_copies(&outdated).await?;
+            drop(outdated);
         }
         // What they make others look for is no longer here.
         foreign.into_iter().for_each(|(key, event)| self.shared.events.send(key, event));
@@ -204,21 +207,19 @@ impl Replicator {
         }
     }
 
-    /// Another node has changed a key. Returns the key if the copy on disk is to be dropped.
-    fn on_foreign(&self, key: &Key, number: u64) -> Option<Key> {
-        let is_older = self.shared.inflight.note_foreign(key, number);
+    /// Another node has changed a key. Returns the right to drop the copy on disk if there is an older one.
+    fn on_foreign(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
+        let older = self.shared.inflight.note_foreign(key, number);
         self.shared.outbox.contest(key);
         self.drop_from_memory(key);
-        (is_older && self.copies.disk.contains(key)).then_some(*key)
+        older.filter(|_| self.copies.disk.contains(key))
     }
 
-    /// A write of this node is in the log. Returns the key if the copy on disk is to be dropped.
-    fn on_own(&self, key: &Key, number: u64) -> Option<Key> {
-        if !self.shared.inflight.note_own(key, number) {
-            return None;
-        }
+    /// A write of this node is in the log. Returns the right to drop the copy on disk if that is older.
+    fn on_own(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
+        let older = self.shared.inflight.note_own(key, number)?;
         self.drop_from_memory(key);
-        self.copies.disk.contains(key).then_some(*key)
+        Some(older).filter(|_| self.copies.disk.contains(key))
     }
 
     fn drop_from_memory(&self, key: &Key) {
@@ -247,8 +248,10 @@ impl Replicator {
     async fn join(&self, shard: u8, before: Option<LogCursor>, is_forked: bool) -> Result<LogCursor> {
         self.shared.trust.revoke(shard.into());
         let all = || self.tokens.table().all();
+        let known = self.shared.log.generation(shard);
         let (mut state, was_begun) = self.shared.log.open(shard, random_id()?, all).await?;
-        if is_forked && !was_begun {
+        // Of nodes that notice the same loss the first one gives the values a new generation.
+        if is_forked && !was_begun && state.generation == known {
             let generation = random_id()?;
             if !self.shared.log.fork(shard, state, generation).await? {
                 // The cursor stays where it is, so that the next reading finds the fork again.
@@ -299,7 +302,7 @@ impl Replicator {
     async fn send(self: Arc<Self>) {
         loop {
             let next = self.shared.outbox.next().await;
-            self.shared.trust.connected().await;
+            self.shared.trust.connected(self.shard_of(&next.change).into()).await;
             match self.send_one(&next).await {
                 Ok(()) => self.shared.outbox.pop(&next),
                 Err(error) => {
@@ -307,6 +310,13 @@ impl Replicator {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    fn shard_of(&self, change: &Outgoing) -> u8 {
+        match change {
+            Outgoing::Key(key) => self.shared.log.shard_of(key),
+            Outgoing::Tokens { .. } => TOKENS_SHARD,
         }
     }
 
@@ -343,12 +353,18 @@ impl Replicator {
             if self.shared.inflight.is_open(key) {
                 return Err(Error::new(Kind::Conflict, "the key is being written"));
             }
-            let write = self.shared.begin(*key);
+            let write = self.shared.begin(*key).await;
             let is_contested = state == Some(KeyState::Contested);
             match self.send_value(key, after, is_contested).await? {
                 Written::Done(number) => {
-                    let is_last = write.end(number);
-                    return if is_last && !is_contested { Ok(()) } else { self.drop_copies(&[*key]).await };
+                    // The removal of a contested key counts as if another node had made it.
+                    let is_last = !is_contested && write.end(number);
+                    drop(write);
+                    let older = if is_last { None } else { self.shared.inflight.note_foreign(key, number) };
+                    return match older {
+                        Some(older) => self.drop_copies(&[older]).await,
+                        None => Ok(()),
+                    };
                 }
                 Written::Conflict | Written::Behind | Written::LeaseEnded => {
                     drop(write);
@@ -371,10 +387,22 @@ impl Replicator {
         Ok(self.shared.log.write(&write, random_id()?, SEND_WITHIN).await?)
     }
 
-    /// Drops the copies of keys. Those in memory last: until it is removed, a lookup may read one on disk and keep it in memory.
-    async fn drop_copies(&self, keys: &[Key]) -> Result<()> {
-        self.copies.disk.remove_many(keys.to_vec()).await?;
-        keys.iter().for_each(|key| self.drop_from_memory(key));
+    /// Drops copies. Those in memory last: until it is removed, a lookup may read one on disk and keep it in memory.
+    async fn drop_copies(&self, drops: &[CopyDrop<'_>]) -> Result<()> {
+        self.copies.disk.remove_many(drops.iter().map(|one| one.key).collect()).await?;
+        drops.iter().for_each(|one| self.drop_from_memory(&one.key));
         Ok(())
+    }
+
+    /// Drops the copies of keys whose writes were given up after they have kept the follower from dropping them.
+    async fn drop_given_up(self: Arc<Self>) {
+        loop {
+            let drops = self.shared.inflight.given_up().await;
+            if let Err(error) = self.drop_copies(&drops).await {
+                tracing::warn!(%error, "cannot drop copies that other nodes have replaced");
+                self.shared.inflight.drop_later(drops);
+                tokio::time::sleep(PAUSE_MAX).await;
+            }
+        }
     }
 }

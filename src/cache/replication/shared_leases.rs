@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use super::shared_tier::SharedTier;
-use crate::cache::change_log::LogPosition;
 use crate::cache::lease::Lease;
 use crate::cache::random::random_id;
-use crate::cache::redis::{SharedClaim, TOKENS_SHARD};
-use crate::domain::Key;
+use crate::cache::redis::{LeaseTerms, SharedClaim, TOKENS_SHARD};
+use crate::domain::{Key, NamespaceId};
 use crate::error::{Error, Kind, Result};
 
 impl SharedTier {
@@ -17,26 +16,24 @@ impl SharedTier {
     /// `Unavailable` if Redis cannot be asked.
     pub(in crate::cache) async fn claim_lease(
         &self,
+        namespace: NamespaceId,
         key: &Key,
         lease: Lease,
         lasts: Duration,
     ) -> Result<SharedClaim> {
-        self.check_connected()?;
+        self.check_connected(key)?;
         let position = self.log.known(TOKENS_SHARD).position();
-        self.log.claim_lease(key, lease, lasts, position).await.map_err(|_| unreachable())
+        let terms = LeaseTerms { position, tenant: namespace.tenant() };
+        self.log.claim_lease(key, lease, lasts, terms).await.map_err(|_| unreachable())
     }
 
-    /// Where in the log of tokens the holder of a lease began. `None` if it is not, or no longer, the lease of the key.
+    /// The lease of a key, and its terms.
     ///
     /// # Errors
     /// `Unavailable` if Redis cannot be asked.
-    pub(in crate::cache) async fn lease_position(
-        &self,
-        key: &Key,
-        lease: Lease,
-    ) -> Result<Option<LogPosition>> {
-        self.check_connected()?;
-        self.log.lease_position(key, lease).await.map_err(|_| unreachable())
+    pub(in crate::cache) async fn lease(&self, key: &Key) -> Result<Option<(Lease, LeaseTerms)>> {
+        self.check_connected(key)?;
+        self.log.lease(key).await.map_err(|_| unreachable())
     }
 
     /// Lets a lease last from now on. Returns whether it was still the lease of the key.
@@ -49,7 +46,7 @@ impl SharedTier {
         lease: Lease,
         lasts: Duration,
     ) -> Result<bool> {
-        self.check_connected()?;
+        self.check_connected(key)?;
         self.log.renew_lease(key, lease, lasts).await.map_err(|_| unreachable())
     }
 
@@ -58,12 +55,12 @@ impl SharedTier {
     /// # Errors
     /// `Unavailable` if Redis cannot be asked.
     pub(in crate::cache) async fn end_lease(&self, key: &Key, lease: Lease) -> Result<bool> {
-        self.check_connected()?;
+        self.check_connected(key)?;
         self.log.end_lease(key, lease, random_id()?).await.map_err(|_| unreachable())
     }
 
-    fn check_connected(&self) -> Result<()> {
-        if self.trust.is_connected() { Ok(()) } else { Err(unreachable()) }
+    fn check_connected(&self, key: &Key) -> Result<()> {
+        if self.is_connected(key) { Ok(()) } else { Err(unreachable()) }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::cache::redis::{
 };
 use crate::cache::tier::{Tier, TierStats};
 use crate::cache::write_condition::WriteCondition;
-use crate::domain::{Entry, EntryNames, Key, TierName};
+use crate::domain::{Entry, EntryNames, Key, NamespaceId, TierName};
 use crate::error::{Error, Kind, Result};
 
 /// How long a write under a lease waits for a connection: a node that was stopped has one again after this time.
@@ -97,7 +97,7 @@ impl SharedTier {
         let lapsed = if is_trusted { Duration::ZERO } else { self.trust.lapsed() };
         SharedStatus {
             node: self.log.node().0,
-            is_connected: self.trust.is_connected(),
+            is_connected: self.trust.is_all_connected(),
             breaker: self.log.breaker_state(),
             is_trusted,
             unverified_ms: u64::try_from(lapsed.as_millis()).unwrap_or(u64::MAX),
@@ -116,8 +116,8 @@ impl SharedTier {
     }
 
     /// A write of a key begins: until its end it decides whether an event of another node is later.
-    pub(in crate::cache) fn begin(&self, key: Key) -> InflightWrite<'_> {
-        self.inflight.begin(key)
+    pub(in crate::cache) async fn begin(&self, key: Key) -> InflightWrite<'_> {
+        self.inflight.begin(key).await
     }
 
     /// Writes an entry with its event; `None` removes it. What cannot reach Redis waits in the outbox, if it may replace anything.
@@ -139,11 +139,12 @@ impl SharedTier {
         let WriteCondition { replaces, lease } = condition;
         let known = lease.filter(|held| held.scope != LeaseScope::Node);
         let write = SharedWrite { key, value, replaces, after: None, lease: known.map(|held| held.lease) };
+        let shard = usize::from(self.log.shard_of(&key));
         if known.is_some() {
             // What another node has made meanwhile must not be replaced only because this one was stopped for a while.
-            let _ = tokio::time::timeout(RECONNECTS_WITHIN, self.trust.connected()).await;
+            let _ = tokio::time::timeout(RECONNECTS_WITHIN, self.trust.connected(shard)).await;
         }
-        let written = match self.trust.is_connected() {
+        let written = match self.trust.is_connected(shard) {
             true => self.log.write(&write, random_id()?, self.limit).await.ok(),
             false => None,
         };
@@ -166,6 +167,11 @@ impl SharedTier {
         }
     }
 
+    /// Whether the shard of a key has answered last.
+    pub(super) fn is_connected(&self, key: &Key) -> bool {
+        self.trust.is_connected(self.log.shard_of(key).into())
+    }
+
     /// The number of the last event of a key's shard that this node has applied.
     pub(in crate::cache) fn applied(&self, key: &Key) -> u64 {
         self.log.known(self.log.shard_of(key)).cursor.number
@@ -185,7 +191,7 @@ impl SharedTier {
         namespace: &Namespace,
         key: &Key,
     ) -> Result<Option<Current>> {
-        if !self.trust.is_connected() || self.outbox.holds(key) {
+        if !self.is_connected(key) || self.outbox.holds(key) {
             return Err(unreachable());
         }
         let current = self.tier.current(namespace, key).await?;
@@ -214,7 +220,7 @@ fn is_elsewhere(condition: &WriteCondition) -> bool {
 fn unreachable() -> Error {
     Error::new(
         Kind::Unavailable,
-        "Redis is not reachable: a write with a condition could replace another node's; try again later",
+        "Redis is not reachable: the change could concern what another node has stored; try again later",
     )
 }
 
@@ -243,6 +249,15 @@ impl Tier for SharedTier {
                 entry.map(|entry| self.of_generation(key, entry))
             };
             found.into_iter().zip(&keys).zip(was_current).map(of_generation).collect()
+        })
+    }
+
+    fn namespace_of(&self, key: Key) -> BoxFuture<'_, Result<Option<NamespaceId>>> {
+        Box::pin(async move {
+            if !self.is_connected(&key) {
+                return Err(unreachable());
+            }
+            self.tier.namespace_of(&key).await.map_err(|_| unreachable())
         })
     }
 

@@ -11,6 +11,7 @@ use crate::cache::invalidation_tokens::{
     CHANGE_BYTES, LoadedTokens, LocalTokenLog, Propagation, QueueChanges, Queued, TokenChange, TokenLog,
     record_of,
 };
+use crate::cache::redis::TOKENS_SHARD;
 use crate::error::Result;
 use crate::storage::Records;
 
@@ -58,7 +59,7 @@ impl TokenLog for SharedTokenLog {
                 let pending = records.submit(room, written)?;
                 let queued = async move {
                     pending.durable().await?;
-                    let wait = if trust.is_connected() { wait } else { Duration::ZERO };
+                    let wait = if trust.is_connected(TOKENS_SHARD.into()) { wait } else { Duration::ZERO };
                     let has_arrived = matches!(tokio::time::timeout(wait, arrival).await, Ok(Ok(())));
                     Ok(if has_arrived { Propagation::Complete } else { Propagation::Pending })
                 };

@@ -24,8 +24,9 @@ pub struct Trust {
     until: AtomicU64,
     /// The end of each shard. Held while the earliest is computed, so that no follower undoes what another has revoked.
     shards: Mutex<Box<[u64]>>,
-    /// Whether the shared log answers, and wakes those who wait for it.
-    connected: watch::Sender<bool>,
+    /// Which shards of the shared log answer, a bit each, and wakes those who wait for it.
+    connected: watch::Sender<u64>,
+    all_connected: u64,
 }
 
 impl Trust {
@@ -45,7 +46,8 @@ impl Trust {
             suspect_after,
             until: AtomicU64::new(until),
             shards: Mutex::new(vec![0; shards].into()),
-            connected: watch::Sender::new(false),
+            connected: watch::Sender::new(0),
+            all_connected: (0..shards).fold(0, |all, shard| all | bit(shard)),
         }
     }
 
@@ -76,7 +78,7 @@ impl Trust {
     pub fn confirm(&self, shard: usize, as_of: Instant) {
         let until = as_of.saturating_duration_since(self.since).saturating_add(self.suspect_after);
         self.set_end(shard, u64::try_from(until.as_nanos()).unwrap_or(FOREVER - 1));
-        self.connected.send_replace(true);
+        self.connected.send_modify(|connected| *connected |= bit(shard));
     }
 
     /// Local copies are not trusted until a shard is confirmed again.
@@ -89,21 +91,26 @@ impl Trust {
         self.nanos() < ignore_poison(self.shards.lock())[shard]
     }
 
-    /// Whether the shared log has answered last.
-    pub fn is_connected(&self) -> bool {
-        *self.connected.borrow()
+    /// Whether a shard of the shared log has answered last.
+    pub fn is_connected(&self, shard: usize) -> bool {
+        *self.connected.borrow() & bit(shard) != 0
     }
 
-    /// Returns once the shared log answers.
-    pub async fn connected(&self) {
+    /// Whether all shards have answered last.
+    pub fn is_all_connected(&self) -> bool {
+        *self.connected.borrow() == self.all_connected
+    }
+
+    /// Returns once a shard answers.
+    pub async fn connected(&self, shard: usize) {
         let mut connected = self.connected.subscribe();
         // The sender lives as long as this value.
-        let _ = connected.wait_for(|&is_connected| is_connected).await;
+        let _ = connected.wait_for(|&connected| connected & bit(shard) != 0).await;
     }
 
-    /// The shared log does not answer: it is useless to wait for it.
-    pub fn disconnect(&self) {
-        self.connected.send_replace(false);
+    /// A shard does not answer: it is useless to wait for it.
+    pub fn disconnect(&self, shard: usize) {
+        self.connected.send_modify(|connected| *connected &= !bit(shard));
     }
 
     fn set_end(&self, shard: usize, end: u64) {
@@ -119,7 +126,7 @@ impl Trust {
         }
         let mut connected = self.connected.subscribe();
         let renewed = async {
-            while *connected.borrow_and_update() {
+            while *connected.borrow_and_update() == self.all_connected {
                 if self.is_held() || connected.changed().await.is_err() {
                     break;
                 }
@@ -133,6 +140,10 @@ impl Trust {
     fn nanos(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(FOREVER - 1)
     }
+}
+
+fn bit(shard: usize) -> u64 {
+    1 << shard
 }
 
 #[cfg(test)]

@@ -120,13 +120,13 @@ pub(super) async fn store(
 /// another tenant's answer may be known: it names nothing here.
 ///
 /// # Errors
-/// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only.
+/// `Io`, `DiskFull`, `Unavailable` if the disk did not take it: then it is hidden until the next start only. `Unavailable` if this node
+/// does not have it, and other nodes cannot be asked whose it is.
 pub(super) async fn delete(answers: &Answers, principal: &Principal, id: Key) -> Result<Propagation> {
     let _held = answers.lookup.lock(&id).await;
     let tenant = NamespaceId::tenant_id_bits(&principal.tenant);
     answers.inflight.forbid_store(&id, tenant);
-    let owner = answers.lookup.cache().namespace_of(&id).await?;
-    if owner.is_some_and(|namespace| namespace.tenant() != tenant) {
+    if answers.lookup.cache().tenant_of(&id).await? != Some(tenant) {
         return Ok(Propagation::Complete);
     }
     answers.lookup.cache().remove_many(&[id]).await

@@ -29,7 +29,7 @@ impl Lookup {
 
     /// Looks in memory, then in the tiers below.
     pub(super) async fn find(&self, resolved: &ResolvedRequest) -> Option<Match> {
-        if let Some(found) = self.cache.peek(&resolved.identity.key).filter(Found::is_verified) {
+        if let Some(found) = self.cache.peek_verified(&resolved.identity.key).await {
             return Some(Match::new(found, resolved));
         }
         let _held = self.lock(&resolved.identity.key).await;

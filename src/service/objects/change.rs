@@ -193,27 +193,40 @@ impl Objects {
             let keys: Vec<Key> = addresses.iter().map(|address| address.key).collect();
             let _held = objects.key_locks.lock(&keys).await;
             let mut propagation = Propagation::Complete;
-            for address in &addresses {
-                objects.leases.end(&address.key);
-                if mode == Mode::Soft
-                    && let Some(found) = objects.find_locked(address).await
-                {
-                    let now = objects.cache.freshness().now();
-                    let meta = EntryMeta {
-                        soft_expires: found.entry.meta.soft_expires.min(now),
-                        ..found.entry.meta.clone()
-                    };
-                    let entry = Arc::new(Entry { meta, value: Arc::clone(&found.entry.value) });
-                    let put = objects.cache.put_many(&address.namespace, vec![(address.key, entry)]).await?;
-                    propagation = propagation.max(put);
-                }
-            }
+            addresses.iter().for_each(|address| objects.leases.end(&address.key));
             if mode == Mode::Hard {
-                propagation = objects.cache.remove_many(&keys).await?;
+                return objects.cache.remove_many(&keys).await;
+            }
+            for address in &addresses {
+                propagation = propagation.max(objects.outdate(address).await?);
             }
             Ok(propagation)
         })
         .await
+    }
+
+    /// Ends the time for which an object is fresh. One that other nodes replace meanwhile, or that cannot be compared with theirs, is
+    /// removed. The caller holds the key's stripe.
+    async fn outdate(&self, address: &Address) -> Result<Propagation> {
+        for _ in 0..CHANGES_TRIED_MAX {
+            let (found, replaces) = match self.cache.find_to_replace(&address.namespace, &address.key).await {
+                Ok((Some(found), replaces)) => (found, replaces),
+                Ok((None, _)) => return Ok(Propagation::Complete),
+                Err(error) if error.kind() == Kind::Unavailable => break,
+                Err(error) => return Err(error),
+            };
+            let now = self.cache.freshness().now();
+            let meta = EntryMeta {
+                soft_expires: found.entry.meta.soft_expires.min(now),
+                ..found.entry.meta.clone()
+            };
+            let entry = Arc::new(Entry { meta, value: Arc::clone(&found.entry.value) });
+            let replaced = self.cache.replace(&address.namespace, address.key, entry, replaces).await;
+            if !is_overtaken(&replaced) {
+                return replaced;
+            }
+        }
+        self.cache.remove_many(&[address.key]).await
     }
 
     fn admitted(

@@ -71,7 +71,7 @@ impl Objects {
     }
 
     pub(super) async fn find(&self, address: &Address) -> Option<Found> {
-        if let Some(found) = self.cache.peek(&address.key).filter(Found::is_verified) {
+        if let Some(found) = self.cache.peek_verified(&address.key).await {
             return Some(found);
         }
         let _held = self.key_locks.lock(&[address.key]).await;

@@ -2,6 +2,7 @@
 //! hostile costs misses, never an error and never long. Method: the tier of the program against real servers, which
 //! the tests stop, kill, promote and fill with forgeries.
 
+mod changes;
 mod elsewhere;
 mod faults;
 mod flights;
