@@ -270,9 +270,11 @@ impl Caches {
         let objects =
             ObjectTier::new(Arc::clone(&stores.objects), options.objects.bytes_max, &metrics.cache)?;
         let objects = Arc::new(objects);
-        let mut of_vectors = vec![Arc::new(vectors) as Arc<dyn Tier>];
-        of_vectors.extend(node.as_ref().map(SharedNode::embeddings));
-        let vectors = Arc::new(cache(of_vectors));
+        let of_vectors = cache(vec![Arc::new(vectors) as Arc<dyn Tier>]);
+        let vectors = Arc::new(match &node {
+            Some(node) => of_vectors.of_embeddings(node),
+            None => of_vectors,
+        });
         let of_objects = cache(vec![Arc::clone(&objects) as Arc<dyn Tier>]);
         let (shared, objects, replication) = match node {
             None => (None, Arc::new(of_objects), None),

@@ -36,7 +36,8 @@ mod write_condition;
 use std::sync::Arc;
 
 pub use self::redis::{
-    BreakerState, Located, NodeRegistry, RedisMetrics, RegisteredNode, RegisteredNodes, Replaces,
+    BreakerState, EmbeddingClaims, Located, NodeRegistry, RedisMetrics, RegisteredNode, RegisteredNodes,
+    Replaces,
 };
 pub use self::replication::{
     KeyEvent, Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust,
@@ -94,6 +95,7 @@ pub struct Cache {
     freshness: Freshness,
     /// Where other nodes change entries too.
     shared: Option<SharedParts>,
+    embedding_claims: Option<Arc<EmbeddingClaims>>,
 }
 
 /// The tier through which nodes change each other's entries.
@@ -105,7 +107,7 @@ struct SharedParts {
 impl Cache {
     /// A cache of `memory` above the tiers `below`.
     pub fn new(memory: Arc<MemoryTier>, below: Vec<Arc<dyn Tier>>, freshness: Freshness) -> Cache {
-        Cache { memory, below, freshness, shared: None }
+        Cache { memory, below, freshness, shared: None, embedding_claims: None }
     }
 
     /// The same over a tier in which other nodes change entries too.
@@ -116,6 +118,19 @@ impl Cache {
         self.freshness = self.freshness.of_shared(Arc::clone(&tier.trust));
         self.shared = Some(SharedParts { tier, changes });
         self
+    }
+
+    /// The same over embeddings that other nodes make too.
+    #[must_use]
+    pub fn of_embeddings(mut self, node: &SharedNode) -> Cache {
+        self.below.push(node.embeddings());
+        self.embedding_claims = node.embedding_claims();
+        self
+    }
+
+    /// Which node embeds a text, if only one of all is to.
+    pub fn embedding_claims(&self) -> Option<&Arc<EmbeddingClaims>> {
+        self.embedding_claims.as_ref()
     }
 
     /// The judge of this cache, which also makes the lifetimes of new entries.

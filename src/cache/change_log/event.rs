@@ -12,7 +12,7 @@ use crate::cache::invalidation_tokens::{TokenChange, TokenHistory};
 use crate::domain::{InvalidationId, Key};
 use crate::storage::le_bytes::{array_at, u64_at};
 
-/// A node, by a random number that its data directory keeps.
+/// A node, by a random number: one that its data directory keeps, or in events one of its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::cache) struct NodeId(pub(in crate::cache) u64);
 

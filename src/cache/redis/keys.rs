@@ -82,6 +82,11 @@ impl KeySpace {
         name
     }
 
+    /// String: the claim to make an embedding.
+    pub fn embedding_claim(&self, key: &Key) -> String {
+        format!("{}:f:{}", self.prefix, hex(key))
+    }
+
     fn of_shard(&self, shard: u8, rest: &str) -> String {
         format!("{{{}:{shard}}}:{rest}", self.prefix)
     }
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(keys.collections(), "{p:0}:collections");
         assert_eq!(keys.object(&key), format!("{{p:0}}:o:{hex}"));
         assert_eq!(keys.lease(&key), format!("{{p:0}}:l:{hex}"));
+        assert_eq!(keys.embedding_claim(&key), format!("p:f:{hex}"));
         assert_eq!(keys.embedding(&key), format!("p:v:{hex}"));
     }
 

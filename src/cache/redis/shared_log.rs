@@ -103,7 +103,7 @@ impl SharedLog {
         SharedLog { client, node, events_max, may_ask_role: AtomicBool::new(true), states }
     }
 
-    /// This node.
+    /// As which this process writes its events.
     pub(in crate::cache) fn node(&self) -> NodeId {
         self.node
     }

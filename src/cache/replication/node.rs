@@ -11,13 +11,15 @@ use super::replicator::{LocalCopies, Replication, Replicator};
 use super::shared_tier::SharedTier;
 use super::shared_token_log::SharedTokenLog;
 use super::trust::Trust;
+use crate::cache::change_log::NodeId;
 use crate::cache::disk::ObjectTier;
 use crate::cache::invalidation_tokens::{InvalidationTokens, TokenLog};
 use crate::cache::memory::MemoryTier;
 use crate::cache::metrics::CacheMetrics;
+use crate::cache::random::random_id;
 use crate::cache::redis::{
-    Envelope, NodeRegistry, RedisClient, RedisEntries, RedisMetrics, RedisOptions, RedisTier, RedisTierParts,
-    SharedLog,
+    EmbeddingClaims, Envelope, NodeRegistry, RedisClient, RedisEntries, RedisMetrics, RedisOptions,
+    RedisTier, RedisTierParts, SharedLog, SingleFlightScope,
 };
 use crate::cache::tier::Tier;
 use crate::domain::Clock;
@@ -27,6 +29,7 @@ use crate::storage::Records;
 /// A node that shares a Redis, before it follows the others.
 pub struct SharedNode {
     embeddings: Arc<RedisTier>,
+    embedding_claims: Option<Arc<EmbeddingClaims>>,
     shared: Arc<SharedTier>,
     registry: NodeRegistry,
     changes: Arc<KeyChanges>,
@@ -66,10 +69,24 @@ impl SharedNode {
         };
         let (embeddings, objects) = (tier(RedisEntries::Embeddings)?, tier(RedisEntries::Objects)?);
         let registry = NodeRegistry::new(client.clone(), state.id.0);
-        let log = Arc::new(SharedLog::new(client.clone(), state.id, options.events_max));
-        let shared = Arc::new(SharedTier::new(objects, log, outbox, trust, limit, options.single_flight));
+        let claims_embeddings = options.single_flight == SingleFlightScope::All;
+        let embedding_claims = claims_embeddings.then(|| Arc::new(EmbeddingClaims::new(client.clone())));
+        // Of this process alone: a copied data directory must not make a node take the events of another one for its own.
+        let author = NodeId(random_id()?);
+        let log = Arc::new(SharedLog::new(client.clone(), author, options.events_max));
+        let shared =
+            Arc::new(SharedTier::new(state.id, objects, log, outbox, trust, limit, options.single_flight));
         let (changes, records) = (Arc::new(KeyChanges::new()), Arc::clone(records));
-        Ok(Some(SharedNode { embeddings, shared, registry, changes, state, records, suspect_after }))
+        Ok(Some(SharedNode {
+            embeddings,
+            embedding_claims,
+            shared,
+            registry,
+            changes,
+            state,
+            records,
+            suspect_after,
+        }))
     }
 
     /// Where the tokens of this node are durable, and go to the others.
@@ -82,6 +99,11 @@ impl SharedNode {
     /// The tier of embeddings in Redis.
     pub fn embeddings(&self) -> Arc<dyn Tier> {
         Arc::clone(&self.embeddings) as Arc<dyn Tier>
+    }
+
+    /// Which node embeds a text, if only one of all is to.
+    pub(in crate::cache) fn embedding_claims(&self) -> Option<Arc<EmbeddingClaims>> {
+        self.embedding_claims.clone()
     }
 
     /// The tier of objects and answers in Redis.

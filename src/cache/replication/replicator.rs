@@ -164,7 +164,7 @@ impl Replicator {
     async fn apply(&self, shard: u8, events: &[LogEvent], cursor: LogCursor) -> Result<()> {
         let (mut outdated, mut records, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
-            let is_own = event.node == self.node.id;
+            let is_own = event.node == self.shared.log.node();
             match &event.change {
                 Some(SharedChange::Key(key)) if is_own => outdated.extend(self.on_own(key, event.number)),
                 Some(SharedChange::Key(key)) => {

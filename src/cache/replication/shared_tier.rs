@@ -10,6 +10,7 @@ use super::key_events::KeyEvents;
 use super::outbox::{KeyState, Outbox};
 use super::token_positions::TokenPositions;
 use super::trust::Trust;
+use crate::cache::change_log::NodeId;
 use crate::cache::compression;
 use crate::cache::invalidation_tokens::Propagation;
 use crate::cache::lease::{LeaseScope, lease_ended};
@@ -28,6 +29,7 @@ const RECONNECTS_WITHIN: Duration = Duration::from_millis(250);
 
 /// Objects and answers in Redis. Shared by `Arc`.
 pub struct SharedTier {
+    node: NodeId,
     pub(super) tier: Arc<RedisTier>,
     pub(super) log: Arc<SharedLog>,
     pub(super) outbox: Arc<Outbox>,
@@ -80,6 +82,7 @@ impl Published {
 
 impl SharedTier {
     pub(in crate::cache) fn new(
+        node: NodeId,
         tier: Arc<RedisTier>,
         log: Arc<SharedLog>,
         outbox: Arc<Outbox>,
@@ -88,7 +91,7 @@ impl SharedTier {
         single_flight: SingleFlightScope,
     ) -> SharedTier {
         let (inflight, events, positions) = Default::default();
-        SharedTier { tier, log, outbox, trust, inflight, events, positions, limit, single_flight }
+        SharedTier { node, tier, log, outbox, trust, inflight, events, positions, limit, single_flight }
     }
 
     /// How this node stands to Redis and the other nodes now.
@@ -96,7 +99,7 @@ impl SharedTier {
         let is_trusted = self.trust.is_held();
         let lapsed = if is_trusted { Duration::ZERO } else { self.trust.lapsed() };
         SharedStatus {
-            node: self.log.node().0,
+            node: self.node.0,
             is_connected: self.trust.is_all_connected(),
             breaker: self.log.breaker_state(),
             is_trusted,

@@ -46,10 +46,10 @@ pub(super) struct FlightLeader {
 }
 
 /// A flight that this request leads.
-struct LedFlight {
-    key: Key,
+pub(super) struct LedFlight {
+    pub(super) key: Key,
     text: String,
-    flight: Flight<ServedEntry>,
+    pub(super) flight: Flight<ServedEntry>,
 }
 
 impl FlightLeader {
@@ -88,7 +88,18 @@ impl FlightLeader {
     }
 
     async fn lead(self, led: Vec<LedFlight>) {
-        let led = if self.reads_below { self.land_stored(led).await } else { led };
+        if !self.reads_below {
+            return self.embed(led).await;
+        }
+        let led = self.land_stored(led).await;
+        match self.cache.embedding_claims().filter(|_| self.stores) {
+            Some(claims) => self.embed_among_nodes(led, claims).await,
+            None => self.embed(led).await,
+        }
+    }
+
+    /// Embeds the texts of flights, and lands them.
+    pub(super) async fn embed(&self, led: Vec<LedFlight>) {
         let mut jobs = Vec::with_capacity(led.len());
         let mut waiting = Vec::with_capacity(led.len());
         for LedFlight { key, text, flight } in led {
@@ -119,7 +130,7 @@ impl FlightLeader {
     }
 
     /// Lands the flights whose entry is in a tier, and returns the others.
-    async fn land_stored(&self, led: Vec<LedFlight>) -> Vec<LedFlight> {
+    pub(super) async fn land_stored(&self, led: Vec<LedFlight>) -> Vec<LedFlight> {
         let mut missing = Vec::with_capacity(led.len());
         let mut unseen = Vec::with_capacity(led.len());
         for one in led {

@@ -6,6 +6,7 @@
 mod distinct_texts;
 mod flights;
 mod metrics;
+mod node_flights;
 mod request;
 
 use std::sync::Arc;

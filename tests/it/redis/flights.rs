@@ -159,3 +159,46 @@ async fn without_redis_each_node_asks() {
     assert_eq!((answers.0.status, answers.1.status, nodes.upstream.calls()), (200, 200, 2));
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
+
+async fn embed(nodes: &TwoNodes, node: usize, texts: &[String]) -> Answer {
+    let body = json!({ "model": "mock", "input": texts }).to_string();
+    nodes.node(node).ask("POST", "/v1/embeddings", &[], body).await
+}
+
+/// Each vector names the call that made it.
+#[tokio::test]
+async fn a_text_at_both_nodes_is_embedded_once() {
+    let mut nodes = TwoNodes::start(&[("LIKEWISE__REDIS__SINGLE_FLIGHT", "all")]).await;
+    let texts: Vec<String> = (0..50).map(|n| format!("text {n}")).collect();
+    let held = nodes.endpoint.hold().await;
+    // Each node has claimed some when it asks for the others.
+    let embedding = async {
+        tokio::join!(embed(&nodes, 0, &texts[..40]), embed(&nodes, 1, &texts[10..]), async {
+            until("texts are sent", async || nodes.endpoint.texts() > 0).await;
+            drop(held);
+        })
+    };
+    let (first, second, ()) = embedding.await;
+    assert_eq!((first.status, second.status), (200, 200));
+    assert_eq!(first.vectors()[10..], second.vectors()[..30]);
+    assert_eq!(nodes.endpoint.texts(), 50);
+
+    // The death of a node hands over.
+    let held = nodes.endpoint.hold().await;
+    let sent = nodes.endpoint.texts();
+    let lost = nodes.node(0).client().post(format!("{}/v1/embeddings", nodes.node(0).url()));
+    let lost = lost.json(&json!({ "model": "mock", "input": ["of a node that dies"] })).send();
+    let lost = tokio::spawn(lost);
+    until("the text is sent", async || nodes.endpoint.texts() == sent + 1).await;
+    nodes.kill(0);
+    let text = ["of a node that dies".to_owned()];
+    let (answer, ()) = tokio::join!(embed(&nodes, 1, &text), async {
+        until("the other node takes over", async || nodes.endpoint.texts() == sent + 2).await;
+        drop(held);
+    });
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(lost.await.unwrap().is_err());
+
+    nodes.redis.kill();
+    assert_eq!(embed(&nodes, 1, &["alone".into()]).await.status, 200);
+}

@@ -14,7 +14,7 @@ pub(crate) struct TwoNodes {
     pub(crate) nodes: [Option<Server>; 2],
     pub(crate) redis: RedisServer,
     pub(crate) upstream: Upstream,
-    _endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
     _dirs: [TempDir; 2],
 }
 
@@ -35,7 +35,7 @@ impl TwoNodes {
             Server::spawn(program.envs(environment.iter().copied()))
         };
         let nodes = [Some(start(dirs[0].path())), Some(start(dirs[1].path()))];
-        let started = TwoNodes { nodes, redis, upstream, _endpoint: endpoint, _dirs: dirs };
+        let started = TwoNodes { nodes, redis, upstream, endpoint, _dirs: dirs };
         for node in 0..2 {
             until("the node follows the others", async || {
                 started.node(node).get("/readyz?verbose").await.body["redis"]["trusted"] == true
