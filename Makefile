@@ -48,11 +48,11 @@ book: ## Build docs/ as a book, and check its links
 	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
 	python3 scripts/book.py "$$cache/book-venv/bin/mdbook" "$$(scripts/target_dir.sh)/book"
 
-bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, objects, redis, search)
+bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, nodes, objects, redis, search)
 	@scripts/setup.sh run
-	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|objects|redis|search"; exit 1; }
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|nodes|objects|redis|search"; exit 1; }
 	@[[ ! "$(NAME)" =~ ^(flat|graph|redis|search)$$ ]] || scripts/setup.sh peers || echo "going on without the Python packages" >&2
-	@[ "$(NAME)" != answers ] || scripts/setup.sh litellm || echo "going on without LiteLLM" >&2
+	@[[ ! "$(NAME)" =~ ^(answers|nodes)$$ ]] || scripts/setup.sh litellm || echo "going on without LiteLLM" >&2
 	@cargo build --profile dist --locked --bin likewise
 	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
 	LIKEWISE_BENCH_CACHE="$$cache/bench" LIKEWISE_PEERS_PYTHON="$$cache/peers-venv/bin/python" \
@@ -61,10 +61,11 @@ bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk,
 	LIKEWISE_TEST_MODEL="$$("$$(scripts/target_dir.sh)/dist/likewise" fetch)" \
 	cargo bench --profile dist --locked --manifest-path benches/Cargo.toml --target-dir "$$(scripts/target_dir.sh)" --bench $(NAME)
 
-soak: ## Search for five minutes while indexes come and go; send random mixed requests for an hour; load the memory tier for ten
+soak: ## Search for five minutes while indexes come and go; send random mixed requests for an hour to one node and to two; load the memory tier for ten
 	@scripts/setup.sh test
 	@LIKEWISE_SOAK_SECONDS=300 cargo test --locked --test it -- --nocapture indexes::soak
-	@LIKEWISE_SOAK_SECONDS=3600 cargo test --locked --test it -- --nocapture random_load::soak
+	@LIKEWISE_SOAK_SECONDS=3600 cargo test --locked --test it -- --nocapture random_load::soak::
+	@LIKEWISE_SOAK_SECONDS=3600 cargo test --locked --test it -- --nocapture random_load::soak_nodes::
 	@LIKEWISE_SECONDS=600 LIKEWISE_LOAD="s3fifo, 64 B to 256 KiB" $(MAKE) --no-print-directory bench NAME=memory
 
 crash: ## Reopen a million images of what a loss of power leaves

@@ -120,6 +120,11 @@ fn extent(answer: &[u8]) -> Option<(usize, End)> {
     Some((from, End::At(from + length)))
 }
 
+/// The bytes of a GET.
+pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").into_bytes()
+}
+
 /// The bytes of a POST with a JSON body.
 pub fn post(address: SocketAddr, path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
@@ -164,8 +169,7 @@ pub async fn closed_loop(
     answered as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Milliseconds of each request at a rate that does not wait for answers: every millisecond a burst is due, spread over
-/// `connections` in turn, and its time counts from when it was due.
+/// Milliseconds of each request at a rate that does not wait for answers, sorted; as [`open_loop_answers`].
 ///
 /// # Panics
 /// If an answer is not 200.
@@ -176,23 +180,42 @@ pub async fn open_loop(
     connections: usize,
     time: Duration,
 ) -> Vec<f64> {
-    let times = Arc::new(Mutex::new(Vec::with_capacity((per_second * time.as_secs_f64()) as usize)));
+    let answers = open_loop_answers(address, requests, per_second, connections, time).await;
+    assert!(answers.iter().all(|(status, _)| *status == 200), "all are answered with 200");
+    let mut times: Vec<f64> = answers.into_iter().map(|(_, millis)| millis).collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// Status and milliseconds of each request at a rate that does not wait for answers: every millisecond a burst is due, spread over
+/// `connections` in turn, and its time counts from when it was due.
+///
+/// # Panics
+/// If a connection breaks.
+pub async fn open_loop_answers(
+    address: SocketAddr,
+    requests: &[Arc<[u8]>],
+    per_second: f64,
+    connections: usize,
+    time: Duration,
+) -> Vec<(u16, f64)> {
+    let answers = Arc::new(Mutex::new(Vec::with_capacity((per_second * time.as_secs_f64()) as usize)));
     let mut queues = Vec::with_capacity(connections);
     let mut tasks = Vec::with_capacity(connections);
     for first in 0..connections {
         let (queue, mut due) = mpsc::unbounded_channel::<Instant>();
         queues.push(queue);
-        let (requests, times) = (requests.to_vec(), Arc::clone(&times));
+        let (requests, answers) = (requests.to_vec(), Arc::clone(&answers));
         tasks.push(tokio::spawn(async move {
             let mut connection = Connection::open(address).await;
             let mut own = Vec::new();
             let mut next = requests.iter().cycle().skip(first % requests.len());
             while let Some(due) = due.recv().await {
                 let request = next.next().expect("a cycle has no end");
-                assert_eq!(connection.exchange(request).await.status, 200);
-                own.push(due.elapsed().as_secs_f64() * 1e3);
+                let status = connection.exchange(request).await.status;
+                own.push((status, due.elapsed().as_secs_f64() * 1e3));
             }
-            times.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+            answers.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
         }));
     }
     let (started, mut sent) = (Instant::now(), 0_usize);
@@ -210,7 +233,5 @@ pub async fn open_loop(
     for task in tasks {
         task.await.expect("a connection task ends");
     }
-    let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
-    times.sort_by(f64::total_cmp);
-    times
+    std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -2,7 +2,7 @@
 //! `redis-benchmark`, which only sends and counts, redis-py, and LangChain's cache of embeddings: one connection, the same server, the
 //! same number of keys in flight, in turn.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use likewise::cache::redis::{
 use likewise::cache::{Namespace, Namespaces, PolicyOptions, Tier as _};
 use likewise::domain::{Clock as _, Codec, Entry, EntryMeta, Key, SystemClock, TenantId};
 use likewise::metrics::unexported;
+use likewise_benches::redis_server::RedisServer;
 use likewise_benches::{print_circumstances, spread};
 
 /// Keys of a call, which are commands in flight for `redis-benchmark`.
@@ -25,9 +26,9 @@ const COMMANDS: [usize; 3] = [60_000, 400_000, 1_000_000];
 #[tokio::main]
 async fn main() {
     print_circumstances("redis");
-    let server = Server::start();
-    let embeddings = Subject::new(server.port, RedisEntries::Embeddings).await;
-    let objects = Subject::new(server.port, RedisEntries::Objects).await;
+    let server = RedisServer::start();
+    let embeddings = Arc::new(Subject::new(server.port(), RedisEntries::Embeddings).await);
+    let objects = Arc::new(Subject::new(server.port(), RedisEntries::Objects).await);
     println!("values of {} bytes, one connection, {ROUNDS} rounds in turn", value_bytes());
     println!(
         "| keys of a call | read by | hits/s | min-max | share of redis-benchmark |\n|---|---|---|---|---|"
@@ -41,11 +42,11 @@ async fn main() {
             ("LangChain", Vec::new()),
         ];
         for _ in 0..ROUNDS {
-            rounds[0].1.push(redis_benchmark(server.port, depth, commands));
-            rounds[1].1.push(embeddings.hits(depth).await);
-            rounds[2].1.push(objects.hits(depth).await);
-            rounds[3].1.extend(peer("redis-py", server.port, depth));
-            rounds[4].1.extend(peer("langchain", server.port, depth));
+            rounds[0].1.push(redis_benchmark(server.port(), depth, commands));
+            rounds[1].1.push(hits(&embeddings, depth).await);
+            rounds[2].1.push(hits(&objects, depth).await);
+            rounds[3].1.extend(peer("redis-py", server.port(), depth));
+            rounds[4].1.extend(peer("langchain", server.port(), depth));
         }
         let bare = spread(rounds[0].1.clone()).median;
         for (name, rounds) in rounds {
@@ -62,37 +63,6 @@ async fn main() {
 
 fn value_bytes() -> usize {
     usize::from(DIMENSIONS) * 4
-}
-
-/// A server of Debian's, ended with the benchmark.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start() -> Server {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server starts; scripts/setup.sh test installs it");
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            std::thread::yield_now();
-        }
-        Server { child, port }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A tier with the namespace of its entries.
@@ -153,6 +123,12 @@ impl Subject {
         }
         found as f64 / begun.elapsed().as_secs_f64()
     }
+}
+
+/// On a thread of the runtime, as requests are worked on.
+async fn hits(subject: &Arc<Subject>, depth: usize) -> f64 {
+    let subject = Arc::clone(subject);
+    tokio::spawn(async move { subject.hits(depth).await }).await.expect("it ends")
 }
 
 /// A vector whose bytes no compression shortens.

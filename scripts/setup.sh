@@ -86,6 +86,6 @@ case "${1:-}" in
     image) packages buildah debootstrap uidmap python3 ;;
     test) packages "${BUILD_PACKAGES[@]}" "${REDIS_PACKAGES[@]}" libfaketime python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
-    litellm) packages python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
+    litellm) packages "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
     *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|peers|litellm" ;;
 esac

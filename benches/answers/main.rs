@@ -3,9 +3,6 @@
 //! The server before an upstream that takes 500 ms: hits beside a bare handler that returns the same bytes, hits and a
 //! stampede beside LiteLLM's proxy, streamed hits beside whole ones, misses beside the upstream itself.
 
-mod litellm;
-mod upstream;
-
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,10 +10,11 @@ use std::time::Duration;
 
 use likewise_benches::beside::{Server, compare, serve_if_bare};
 use likewise_benches::load::{Connection, Times, closed_loop};
-use likewise_benches::{percentile, print_circumstances, spread};
+use likewise_benches::upstream::{ask, calls};
+use likewise_benches::{litellm, percentile, print_circumstances, spread, upstream};
 
-use self::upstream::{ask, calls};
-
+/// How long the upstream takes to begin an answer.
+const UPSTREAM_TAKES: Duration = Duration::from_millis(500);
 /// Requests that are timed one after the other.
 const TIMED: usize = 2000;
 /// The same of a proxy that takes a quarter of a second for each.
@@ -35,7 +33,7 @@ async fn main() {
     upstream::serve_if_upstream().await;
     serve_if_bare().await;
     print_circumstances("answers");
-    let upstream = upstream::start();
+    let upstream = upstream::start(UPSTREAM_TAKES);
     let data = tempfile::tempdir().expect("a temporary directory");
     let own = start(data.path(), upstream.address);
     let request = |address| ask(address, QUESTION, false);
@@ -71,7 +69,7 @@ async fn main() {
     );
     println!("|---|---|---|---|---|---|");
     beside("likewise", own.address, upstream.address, TIMED).await;
-    match litellm::start(data.path(), upstream.address).await {
+    match litellm::start(data.path(), upstream.address, "type: local").await {
         Some(proxy) => beside("LiteLLM 1.94.1, in memory", proxy.address, upstream.address, TIMED_SLOW).await,
         None => println!("SKIPPED: LIKEWISE_LITELLM is not LiteLLM's program"),
     }

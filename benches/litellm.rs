@@ -1,19 +1,22 @@
-//! LiteLLM's proxy with its cache in memory, in front of the same upstream.
+//! LiteLLM's proxy with its cache, in front of the same upstream.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use likewise_benches::rival::Rival;
+use crate::rival::Rival;
 
-/// Starts it; nothing if it is not there.
-pub(crate) async fn start(dir: &Path, upstream: SocketAddr) -> Option<Rival> {
+/// Starts it with these `cache_params`, in YAML on one line; nothing if it is not there.
+///
+/// # Panics
+/// If its configuration cannot be written.
+pub async fn start(dir: &Path, upstream: SocketAddr, cache: &str) -> Option<Rival> {
     let program = std::env::var_os("LIKEWISE_LITELLM")?;
     let config = dir.join("litellm.yaml");
     let text = format!(
         "model_list:\n  - model_name: bench\n    litellm_params:\n      model: openai/bench\n      \
          api_base: http://{upstream}/v1\n      api_key: unused\n\
-         litellm_settings:\n  cache: true\n  cache_params:\n    type: local\n"
+         litellm_settings:\n  cache: true\n  cache_params: {{{cache}}}\n"
     );
     fs_err::write(&config, text).expect("a temporary directory");
     let command = |port: u16| {

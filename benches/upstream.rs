@@ -13,29 +13,31 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::{StreamExt as _, stream};
-use likewise_benches::beside::Server;
-use likewise_benches::load::{Connection, post as request};
 use serde_json::{Value, json};
 
-/// How long it takes to begin an answer.
-pub(crate) const TAKES: Duration = Duration::from_millis(500);
-/// Set for the copy of the benchmark that is the upstream.
+use crate::beside::Server;
+use crate::load::{Connection, get as get_request, post as request};
+
+/// Set for the copy of the benchmark that is the upstream: the milliseconds until an answer begins.
 const UPSTREAM: &str = "LIKEWISE_BENCH_UPSTREAM";
 /// Bytes of the answer's words.
 const WORDS_BYTES: usize = 1750;
 /// Events with words.
 const EVENTS: usize = 20;
 /// Where a question goes.
-pub(crate) const PATH: &str = "/v1/chat/completions";
+pub const PATH: &str = "/v1/chat/completions";
 
-/// Starts the upstream.
-pub(crate) fn start() -> Server {
+/// Starts the upstream, which takes so long to begin an answer.
+///
+/// # Panics
+/// If it does not start.
+pub fn start(takes: Duration) -> Server {
     let this = std::env::current_exe().expect("this program has a path");
-    Server::start(Command::new(this).env(UPSTREAM, "1"))
+    Server::start(Command::new(this).env(UPSTREAM, takes.as_millis().to_string()))
 }
 
 /// The bytes of a request that asks a question.
-pub(crate) fn ask(address: SocketAddr, question: &str, streams: bool) -> Vec<u8> {
+pub fn ask(address: SocketAddr, question: &str, streams: bool) -> Vec<u8> {
     let messages = json!([
         { "role": "system", "content": "You are the assistant of a shop." },
         { "role": "user", "content": question },
@@ -44,22 +46,26 @@ pub(crate) fn ask(address: SocketAddr, question: &str, streams: bool) -> Vec<u8>
 }
 
 /// Questions that have reached it.
-pub(crate) async fn calls(address: SocketAddr) -> usize {
-    let request = format!("GET /calls HTTP/1.1\r\nhost: {address}\r\n\r\n");
-    let (_, count) = Connection::open(address).await.ask(request.as_bytes()).await;
+///
+/// # Panics
+/// If it does not answer.
+pub async fn calls(address: SocketAddr) -> usize {
+    let (_, count) = Connection::open(address).await.ask(&get_request(address, "/calls")).await;
     String::from_utf8(count).expect("a text").parse().expect("a number")
 }
 
 /// Serves if this process is the upstream, and never returns then.
-pub(crate) async fn serve_if_upstream() {
-    if std::env::var_os(UPSTREAM).is_none() {
-        return;
-    }
+///
+/// # Panics
+/// If no port is free.
+pub async fn serve_if_upstream() {
+    let Ok(takes) = std::env::var(UPSTREAM) else { return };
+    let takes = Duration::from_millis(takes.parse().expect("milliseconds"));
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let answer = move |body: Bytes| {
         counted.fetch_add(1, Ordering::Relaxed);
-        answer(body)
+        answer(body, takes)
     };
     let count = move || async move { calls.load(Ordering::Relaxed).to_string() };
     let router = axum::Router::new().route(PATH, post(answer)).route("/calls", get(count));
@@ -69,10 +75,10 @@ pub(crate) async fn serve_if_upstream() {
     axum::serve(listener, router).await.expect("the upstream serves");
 }
 
-async fn answer(body: Bytes) -> Response {
+async fn answer(body: Bytes, takes: Duration) -> Response {
     let asked: Value = serde_json::from_slice(&body).expect("JSON");
     // A thread wakes within a tenth of a millisecond; the runtime's timers go by whole ones, which is what is measured.
-    tokio::task::spawn_blocking(|| std::thread::sleep(TAKES)).await.expect("it only sleeps");
+    tokio::task::spawn_blocking(move || std::thread::sleep(takes)).await.expect("it only sleeps");
     let words = "palabra ".repeat(WORDS_BYTES / 8);
     if asked["stream"] != true {
         let message = json!({ "role": "assistant", "content": words });
