@@ -190,6 +190,11 @@ impl Server {
         kib * 1024
     }
 
+    /// How many files and sockets it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs_err::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+    }
+
     /// SIGTERM, then the exit status.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal("TERM");

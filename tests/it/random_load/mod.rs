@@ -1,9 +1,11 @@
 //! The whole HTTP surface under random requests: whatever a client sends, the server answers it, and none of its answers says
-//! that the fault is the server's. `make fuzz` sends 200,000 requests, `make soak` goes on for an hour.
+//! that the fault is the server's. `make fuzz` sends 200,000 requests, `make soak` goes on for an hour,
+//! and for another with two nodes.
 
 mod model;
 mod requests;
 mod soak;
+mod soak_nodes;
 mod wire;
 
 use std::process::Stdio;
@@ -34,13 +36,17 @@ struct Fixture {
 
 impl Fixture {
     async fn start(environment: &[(&str, &str)]) -> Fixture {
+        Fixture::start_at("127.0.0.1:0", environment).await
+    }
+
+    async fn start_at(address: &str, environment: &[(&str, &str)]) -> Fixture {
         let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
         let mut program = remote(&dir.path().join("data"), &endpoint.url);
         let log = fs_err::File::create(dir.path().join("log")).unwrap();
         program.arg("--upstream").arg(model::start().await).env("OPENAI_API_KEY", "sk-ours");
         program.env("LIKEWISE__MODEL__NAME", "mock").envs(environment.iter().copied());
         program.stderr(Stdio::from(log.into_file()));
-        let server = Server::spawn(&mut program);
+        let server = Server::spawn_at(&mut program, address);
         Fixture { dir, _endpoint: endpoint, server }
     }
 
