@@ -201,7 +201,7 @@ impl Replicator {
     /// How long the changes of other nodes have taken until here.
     fn observe_lag(&self, events: &[LogEvent]) {
         let now = self.shared.log.redis_micros();
-        for event in events.iter().filter(|event| event.node != self.node.id) {
+        for event in events.iter().filter(|event| event.node != self.shared.log.node()) {
             let lag = Duration::from_micros(now.saturating_sub(event.written_at_micros));
             self.metrics.lag.observe(lag.as_secs_f64());
         }

@@ -10,6 +10,7 @@ use crate::program::{Answer, until};
 use crate::upstream::Mode;
 
 const CHAT: &str = "/v1/chat/completions";
+const MARKER: &str = "/v1/cache/products/marker";
 
 fn question(text: &str) -> String {
     json!({ "model": "gpt-5", "messages": [{ "role": "user", "content": text }] }).to_string()
@@ -123,6 +124,8 @@ async fn an_answer_that_is_deleted_at_another_node_while_it_is_generated_is_not_
         if scope != "off" {
             assert_eq!(nodes.node(0).ask("DELETE", &path, &[], "").await.status, 204);
         }
+        nodes.put(0, MARKER, &[], "before").await;
+        assert!(nodes.get(0, MARKER, &[]).await.header("cache-status").ends_with("detail=memory"));
         let held = nodes.upstream.hold().await;
         // Without a flight the other node knows only of an answer that is stored.
         let headers: &[_] = if scope == "off" { &[("cache-control", "no-cache")] } else { &[] };
@@ -131,10 +134,10 @@ async fn an_answer_that_is_deleted_at_another_node_while_it_is_generated_is_not_
             until("the question is sent", async || nodes.upstream.calls() == 2).await;
             let deleted = nodes.node(1).ask("DELETE", &path, &[], "").await;
             assert_eq!(deleted.status, 204, "{}", deleted.body);
-            // The other node has read the event once it has read a later one.
-            nodes.put(1, "/v1/cache/products/marker", &[], "1").await;
+            // The other node has read the event once its copy of what was changed afterwards is replaced.
+            nodes.put(1, MARKER, &[], "after").await;
             until("the other node has read the events", async || {
-                nodes.get(0, "/v1/cache/products/marker", &[]).await.status == 200
+                nodes.get(0, MARKER, &[]).await.body == "after"
             })
             .await;
             drop(held);
