@@ -45,6 +45,11 @@ impl KeySpace {
         self.of_shard(0, "tokens")
     }
 
+    /// Nothing is ever stored under this name: a script deletes it so that it may write when the server has reached `maxmemory`.
+    pub fn unused(&self, shard: u8) -> String {
+        self.of_shard(shard, "unused")
+    }
+
     /// Sorted set: the ids of nodes by the time when they were seen.
     pub fn nodes(&self) -> String {
         self.of_shard(0, "nodes")
@@ -107,6 +112,7 @@ mod tests {
         assert_eq!(keys.state(0), "{p:0}:state");
         assert_eq!(keys.events(0), "{p:0}:events");
         assert_eq!(keys.tokens(), "{p:0}:tokens");
+        assert_eq!(keys.unused(0), "{p:0}:unused");
         assert_eq!(keys.nodes(), "{p:0}:nodes");
         assert_eq!(keys.node_reports(), "{p:0}:reports");
         assert_eq!(keys.hot_keys(0xab), "{p:0}:hot:00000000000000ab");

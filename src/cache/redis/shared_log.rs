@@ -246,10 +246,13 @@ impl SharedLog {
         let tokens_key = if has_tokens { keys.tokens() } else { format!("{state}:tokens") };
         let mut known = Pipeline::new();
         known.cmd("HMGET").arg(&state).arg(&STATE_FIELDS);
-        known.cmd("HEXISTS").arg(&tokens_key).arg(EVERYTHING);
-        if let [state, found] = self.client.pipeline(&known, BACKGROUND_MAX).await?.as_slice()
+        // The tokens of each tenant depend on one of these.
+        let fields = [EVERYTHING.to_vec(), OTHER_TENANTS.0.to_le_bytes().into()];
+        known.cmd("HEXISTS").arg(&tokens_key).arg(&fields[0]);
+        known.cmd("HEXISTS").arg(&tokens_key).arg(&fields[1]);
+        if let [state, found @ ..] = self.client.pipeline(&known, BACKGROUND_MAX).await?.as_slice()
             && let Some(state) = state_of(state)
-            && (number(found) == Some(1) || !has_tokens)
+            && (found.iter().all(|found| number(found) == Some(1)) || !has_tokens)
         {
             return Ok((state, false));
         }
@@ -259,7 +262,8 @@ impl SharedLog {
         }
         let names = [state, keys.events(shard), tokens_key, seed];
         let has_tokens = if has_tokens { b"1" } else { b"0" };
-        let arguments: [Vec<u8>; 2] = [nonce.to_le_bytes().into(), has_tokens.into()];
+        let [_, other_tenants] = fields;
+        let arguments: [Vec<u8>; 3] = [nonce.to_le_bytes().into(), has_tokens.into(), other_tenants];
         let reply = self.run(&OPEN, &names, &arguments, BACKGROUND_MAX).await?;
         let was_begun = matches!(&reply, Value::Array(parts) if parts.get(3).and_then(number) == Some(1));
         // A reply of another shape is that of no server that this program knows.
@@ -329,7 +333,8 @@ impl SharedLog {
         limit: Duration,
     ) -> Result<Vec<TokenChange>, CallError> {
         let keys = self.client.keys();
-        let names = [keys.state(TOKENS_SHARD), keys.events(TOKENS_SHARD), keys.tokens()];
+        let names =
+            [keys.state(TOKENS_SHARD), keys.events(TOKENS_SHARD), keys.tokens(), keys.unused(TOKENS_SHARD)];
         let mut arguments: Vec<Vec<u8>> = vec![
             nonce.to_le_bytes().into(),
             self.node.0.to_le_bytes().into(),

@@ -7,6 +7,7 @@ mod elsewhere;
 mod faults;
 mod flights;
 mod forgeries;
+mod full;
 mod leases;
 mod node;
 mod nodes;

@@ -1,9 +1,11 @@
 -- Gives subjects new tokens, with one event. Returns its number, and the tokens of each subject.
--- KEYS: state, events, tokens.
+-- KEYS: state, events, tokens, a name under which nothing is stored.
 -- ARGV: nonce, node, events at most, whether all invalidation ids are forgotten first ("1"), soft tokens that are remembered,
 --       then for each subject: subject ("" is everything), token, "s" for a soft invalidation.
 local previous = redis.call('HGET', KEYS[1], 'nonce')
 if not previous then return redis.error_reply('LIKEWISE no state') end
+-- A server that has reached maxmemory judges a script by its first command that writes: this one lets invalidations pass.
+redis.call('DEL', KEYS[4])
 local payload = string.char(1)
 if ARGV[4] == '1' then
   payload = string.char(2)

@@ -16,11 +16,13 @@ if ARGV[7] ~= '' then
   local id = redis.call('GETRANGE', KEYS[3], 8, 15)
   if (ARGV[7] == '-' and id ~= '') or (ARGV[7] ~= '-' and id ~= ARGV[7]) then return -1 end
 end
-redis.call('DEL', KEYS[4])
-local number = append(KEYS[1], KEYS[2], previous, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+-- A server that has reached maxmemory judges a script by its first command that writes: a removal begins with one that frees memory, so it
+-- is made; a value begins with the event, so it is refused before anything is changed.
 if ARGV[5] == '' then
-  redis.call('DEL', KEYS[3])
-else
-  redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
+  redis.call('DEL', KEYS[4], KEYS[3])
+  return append(KEYS[1], KEYS[2], previous, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 end
+local number = append(KEYS[1], KEYS[2], previous, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+redis.call('DEL', KEYS[4])
+redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
 return number

@@ -1,0 +1,71 @@
+//! A Redis at `maxmemory` takes no values, and takes what hides them.
+
+use serde_json::json;
+
+use super::servers::{Program, RedisServer};
+use super::two_nodes::TwoNodes;
+use crate::program::until;
+
+const MEMORY: [&str; 4] = ["--maxmemory", "3mb", "--maxmemory-policy", "noeviction"];
+const TAGGED: [(&str, &str); 1] = [("x-cache-tags", "full")];
+
+/// Fills the server until it refuses a byte.
+fn fill(redis: &RedisServer) {
+    let mut connection = redis.connection();
+    for length in [64 << 10, 1 << 10, 1] {
+        for n in 0.. {
+            let filling = vec![b'x'; length];
+            let set: Result<(), redis::RedisError> =
+                redis::cmd("SET").arg(format!("filling:{length}:{n}")).arg(filling).query(&mut connection);
+            if let Err(refused) = set {
+                assert_eq!(refused.code(), Some("OOM"), "{refused}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_values_and_takes_invalidations_and_removals() {
+    let redis = RedisServer::start_with(Program::Redis, |_, _| MEMORY.map(String::from).into());
+    let nodes = TwoNodes::start_over(redis, &[]).await;
+    for n in 0..2 {
+        let stored = nodes.put(0, &format!("/v1/cache/products/{n}"), &TAGGED, "before").await;
+        assert_eq!((stored.status, stored.header("x-likewise-propagation")), (204, ""));
+    }
+    fill(&nodes.redis);
+    let removed = nodes.node(0).ask("DELETE", "/v1/cache/products/0", &[], "").await;
+    assert_eq!((removed.status, removed.header("x-likewise-propagation")), (204, ""));
+    let body = json!({ "tags": ["full"] }).to_string();
+    let invalidated = nodes.node(0).ask("POST", "/v1/invalidate", &[], body).await;
+    assert_eq!((invalidated.status, invalidated.body["propagation"].as_str()), (200, Some("complete")));
+    let used = nodes.redis.ask::<String>("INFO memory");
+    for n in 2..10 {
+        let stored = nodes.put(0, &format!("/v1/cache/products/{n}"), &[], &"x".repeat(60_000)).await;
+        assert_eq!((stored.status, stored.header("x-likewise-propagation")), (204, "pending"), "{used}");
+    }
+    for path in ["/v1/cache/products/0", "/v1/cache/products/1"] {
+        until("the other node misses", async || nodes.get(1, path, &[]).await.status == 404).await;
+    }
+}
+
+/// The tokens of all tenants but the default one are a field of their own.
+#[tokio::test]
+async fn tokens_without_those_of_all_other_tenants_are_written_again() {
+    let nodes = TwoNodes::start(&[]).await;
+    nodes.redis.ask::<()>("HDEL {likewise:0}:tokens tenants*");
+    // Both nodes find another log and read the tokens.
+    nodes.redis.ask::<()>("HSET {likewise:0}:state nonce anothers");
+    until("the tokens are there", async || {
+        nodes.redis.ask::<u64>("HEXISTS {likewise:0}:tokens tenants*") == 1
+    })
+    .await;
+    for node in 0..2 {
+        until("a value is shared", async || {
+            let path = format!("/v1/cache/products/{node}");
+            nodes.put(node, &path, &[], "shared").await.header("x-likewise-propagation").is_empty()
+                && nodes.get(1 - node, &path, &[]).await.body == "shared"
+        })
+        .await;
+    }
+}
