@@ -68,7 +68,7 @@ impl TokenLog for LocalTokenLog {
         Box::pin(async move {
             let room = self.0.reserve(changes * CHANGE_BYTES).await?;
             let records = Arc::clone(&self.0);
-            Ok(Box::new(move |changes: Vec<TokenChange>, _| {
+            Ok(Box::new(move |changes: Vec<TokenChange>| {
                 let pending = records.submit(room, changes.iter().map(record_of).collect())?;
                 let durable = async { pending.durable().await.map(|()| Propagation::Complete) };
                 Ok(Box::pin(durable) as Queued)

@@ -77,9 +77,9 @@ impl InvalidationTokens {
     pub async fn bump(&self, invalidation_ids: &[InvalidationId], mode: Mode) -> Result<Propagation> {
         let queue = self.log.append(invalidation_ids.len() + 2).await?;
         let tokens = invalidation_ids.iter().map(|_| random_id()).collect::<Result<Vec<u64>>>()?;
-        let (spares, nonce) = ([random_id()?, random_id()?], random_id()?);
-        let bump = Bump { invalidation_ids, tokens, spares, mode, nonce };
-        self.table.bump(bump, |changes| queue(changes, nonce))?.await
+        let spares = [random_id()?, random_id()?];
+        let bump = Bump { invalidation_ids, tokens, spares, mode };
+        self.table.bump(bump, queue)?.await
     }
 
     /// Invalidates everything that the default tenant has. Otherwise as [`InvalidationTokens::bump`].
@@ -88,8 +88,8 @@ impl InvalidationTokens {
     /// As [`InvalidationTokens::bump`].
     pub async fn bump_everything(&self, mode: Mode) -> Result<Propagation> {
         let queue = self.log.append(1).await?;
-        let (token, nonce) = (random_id()?, random_id()?);
-        self.table.bump_everything(token, mode, nonce, |changes| queue(changes, nonce))?.await
+        let token = random_id()?;
+        self.table.bump_everything(token, mode, queue)?.await
     }
 
     /// Invalidation ids with a token of their own.
@@ -318,7 +318,7 @@ mod tests {
 
         fn append(&self, _: usize) -> BoxFuture<'_, Result<QueueChanges>> {
             let failed = || Error::new(Kind::Io, "cannot append tokens");
-            let queue: QueueChanges = Box::new(move |_, _| Ok(Box::pin(async move { Err(failed()) })));
+            let queue: QueueChanges = Box::new(move |_| Ok(Box::pin(async move { Err(failed()) })));
             Box::pin(async { Ok(queue) })
         }
     }

@@ -31,15 +31,20 @@ struct State {
     untouched: TokenHistory,
     /// Invalidations so far in this process.
     bumps: u64,
-    /// Invalidations of this node that its follower has not read in the shared log, by what they invalidate. Empty without one.
+    /// Invalidations of this node that its follower has not read in the shared log, by what they invalidate, the oldest first. Empty
+    /// without one.
     unread: HashMap<Subject, Vec<UnreadInvalidation>>,
 }
 
-/// An invalidation of this node that its follower has not read in the shared log.
+/// Invalidations of a subject that are remembered one by one while they are sent and not read. Of more the oldest are taken for one.
+const UNREAD_MAX: usize = 8;
+
+/// Invalidations of one subject by this node that its follower has not read in the shared log. Those that are not sent are one.
 #[derive(Debug)]
 struct UnreadInvalidation {
-    nonce: u64,
-    /// Invalidations before it. `None` if an earlier process has made it.
+    /// The nonce of the event with which they were sent.
+    sent: Option<u64>,
+    /// Invalidations before the first one. `None` if an earlier process has made it.
     before: Option<u64>,
 }
 
@@ -70,8 +75,6 @@ pub(in crate::cache) struct Bump<'a> {
     /// New tokens of everything, for the default tenant and for the others, should the invalidation ids be too many.
     pub(in crate::cache) spares: [u64; 2],
     pub(in crate::cache) mode: Mode,
-    /// Names the invalidation in the shared log.
-    pub(in crate::cache) nonce: u64,
 }
 
 /// All tokens.
@@ -146,7 +149,7 @@ impl TokenTable {
         changes
             .extend(tokens.map(|(&invalidation_id, token)| state.replace(invalidation_id, token, bump.mode)));
         if self.is_shared {
-            state.expect(&changes, bump.nonce, before);
+            state.expect(changes.iter().filter_map(TokenChange::subject), Some(before));
         }
         submit(changes)
     }
@@ -156,7 +159,6 @@ impl TokenTable {
         &self,
         token: u64,
         mode: Mode,
-        nonce: u64,
         submit: impl FnOnce(Vec<TokenChange>) -> T,
     ) -> T {
         let mut state = ignore_poison(self.state.write());
@@ -166,7 +168,7 @@ impl TokenTable {
         state.everything = state.everything.next(token, mode, bumps);
         let changes = vec![TokenChange::Everything(state.everything.clone())];
         if self.is_shared {
-            state.expect(&changes, nonce, before);
+            state.expect(changes.iter().filter_map(TokenChange::subject), Some(before));
         }
         submit(changes)
     }
@@ -179,7 +181,7 @@ impl TokenTable {
         let mut applied = Vec::new();
         for change in changes {
             let expected = change.subject().and_then(|subject| state.unread.get(&subject));
-            if expected.is_some_and(|unread| unread.iter().all(|expected| expected.nonce == nonce)) {
+            if expected.is_some_and(|unread| unread.iter().all(|unread| unread.sent == Some(nonce))) {
                 applied.extend(state.set(change));
             }
         }
@@ -187,10 +189,23 @@ impl TokenTable {
     }
 
     /// Invalidations of an earlier process are not in the shared log yet: they are expected there.
-    pub(in crate::cache) fn expect(&self, subjects: impl Iterator<Item = Subject>, nonce: u64) {
+    pub(in crate::cache) fn expect(&self, subjects: impl Iterator<Item = Subject>) {
+        ignore_poison(self.state.write()).expect(subjects, None);
+    }
+
+    /// All invalidations of these subjects are sent, as the event of this nonce.
+    pub(in crate::cache) fn mark_sent(&self, subjects: impl Iterator<Item = Subject>, nonce: u64) {
         let mut state = ignore_poison(self.state.write());
         for subject in subjects {
-            state.unread.entry(subject).or_default().push(UnreadInvalidation { nonce, before: None });
+            state.unread.get_mut(&subject).into_iter().for_each(|unread| mark_sent(unread, nonce));
+        }
+    }
+
+    /// The event of this nonce may not have come into the log: the invalidations are sent again.
+    pub(in crate::cache) fn mark_unsent(&self, subjects: impl Iterator<Item = Subject>, nonce: u64) {
+        let mut state = ignore_poison(self.state.write());
+        for subject in subjects {
+            state.unread.get_mut(&subject).into_iter().for_each(|unread| mark_unsent(unread, nonce));
         }
     }
 
@@ -282,18 +297,23 @@ impl TokenTable {
 }
 
 impl State {
-    /// The changes of an invalidation of this node are to be read in the shared log.
-    fn expect(&mut self, changes: &[TokenChange], nonce: u64, before: u64) {
-        for subject in changes.iter().filter_map(TokenChange::subject) {
-            let unread = UnreadInvalidation { nonce, before: Some(before) };
-            self.unread.entry(subject).or_default().push(unread);
+    /// Invalidations of this node are to be read in the shared log.
+    fn expect(&mut self, subjects: impl Iterator<Item = Subject>, before: Option<u64>) {
+        for subject in subjects {
+            let unread = self.unread.entry(subject).or_default();
+            if unread.last().is_none_or(|last| last.sent.is_some()) {
+                unread.push(UnreadInvalidation { sent: None, before });
+            }
         }
     }
 
     /// An invalidation of this node was read. Returns whether no later one of the subject is still expected.
     fn has_read_last(&mut self, subject: Subject, nonce: u64) -> bool {
         let Some(unread) = self.unread.get_mut(&subject) else { return true };
-        unread.retain(|expected| expected.nonce != nonce);
+        if let Some(at) = unread.iter().position(|unread| unread.sent == Some(nonce)) {
+            // What was sent before it is in the log before it, or was sent again with it.
+            unread.drain(..=at);
+        }
         let is_last = unread.is_empty();
         if is_last {
             self.unread.remove(&subject);
@@ -397,6 +417,21 @@ impl State {
     }
 }
 
+fn mark_sent(unread: &mut Vec<UnreadInvalidation>, nonce: u64) {
+    unread.last_mut().filter(|last| last.sent.is_none()).into_iter().for_each(|last| last.sent = Some(nonce));
+    if unread.len() > UNREAD_MAX {
+        let oldest = unread.remove(0);
+        unread[0].before = oldest.before;
+    }
+}
+
+fn mark_unsent(unread: &mut Vec<UnreadInvalidation>, nonce: u64) {
+    let Some(at) = unread.iter().position(|unread| unread.sent == Some(nonce)) else { return };
+    unread[at].sent = None;
+    // A later one that is not sent is sent together with it.
+    unread.truncate(at + 1);
+}
+
 impl TokenChange {
     /// What has new tokens. `None` for what is forgotten.
     pub(in crate::cache) fn subject(&self) -> Option<Subject> {
@@ -443,8 +478,13 @@ mod tests {
     }
 
     fn bump(table: &TokenTable, token: u64, nonce: u64) -> Vec<TokenChange> {
-        let bump =
-            Bump { invalidation_ids: &[TAG], tokens: vec![token], spares: [1, 2], mode: Mode::Hard, nonce };
+        let changes = bump_unsent(table, token);
+        table.mark_sent([Subject::Id(TAG)].into_iter(), nonce);
+        changes
+    }
+
+    fn bump_unsent(table: &TokenTable, token: u64) -> Vec<TokenChange> {
+        let bump = Bump { invalidation_ids: &[TAG], tokens: vec![token], spares: [1, 2], mode: Mode::Hard };
         table.bump(bump, |changes| changes)
     }
 
@@ -531,8 +571,34 @@ mod tests {
         assert_eq!(table.admit(as_read, shop(), &[TAG]), None, "the second is not read");
         table.apply(false, of_tag(22), Some(102));
         assert_eq!(table.stamp_as_read(), Some(table.stamp()));
-        table.expect([Subject::Id(TAG)].into_iter(), 100);
+        table.expect([Subject::Id(TAG)].into_iter());
         assert_eq!(table.stamp_as_read(), None, "an earlier process has made it");
+    }
+
+    /// One that waits is one with those that are made meanwhile, and one that was sent in vain with those that are sent next.
+    #[test]
+    fn invalidations_of_a_subject_that_wait_are_one_and_those_that_are_read_are_forgotten() {
+        let table = table();
+        let unread = || table.state().unread.get(&Subject::Id(TAG)).map_or(0, Vec::len);
+        (0..1000).for_each(|n| _ = bump_unsent(&table, 100 + n));
+        assert_eq!(unread(), 1);
+        let subject = || [Subject::Id(TAG)].into_iter();
+        table.mark_sent(subject(), 1);
+        bump_unsent(&table, 11);
+        assert_eq!(unread(), 2);
+        table.mark_unsent(subject(), 1);
+        assert_eq!((unread(), table.publish(of_tag(21), 1)), (1, vec![]), "it is sent again");
+        table.mark_sent(subject(), 2);
+        table.apply(false, of_tag(21), Some(1));
+        assert_eq!(table.publish(of_tag(22), 2), of_tag(22));
+        table.apply(false, of_tag(22), Some(2));
+        assert_eq!(unread(), 0);
+        (0..1000).for_each(|n| _ = bump(&table, 100 + n, 1000 + n));
+        assert_eq!(unread(), UNREAD_MAX);
+        let refused = table.admit(table.stamp_as_read().unwrap(), shop(), &[TAG]);
+        assert_eq!(refused, None, "the oldest is among them");
+        table.apply(false, of_tag(31), Some(1998));
+        assert_eq!(unread(), 1);
     }
 
     #[test]

@@ -48,9 +48,8 @@ label_enum! {
 /// The future of queued changes.
 pub type Queued = BoxFuture<'static, Result<Propagation>>;
 
-/// Queues the changes of one invalidation at once, in the order of the calls. The number names the invalidation. The future returns
-/// when the changes are durable here, and the other nodes have them or cannot be reached; they are made also if it is dropped.
-pub type QueueChanges = Box<dyn FnOnce(Vec<TokenChange>, u64) -> Result<Queued> + Send>;
+/// Queues the changes of one invalidation at once, in the order of the calls. The future returns when the changes are durable here, and the other nodes have them or cannot be reached; they are made also if it is dropped.
+pub type QueueChanges = Box<dyn FnOnce(Vec<TokenChange>) -> Result<Queued> + Send>;
 
 /// The durable copy of all tokens. The table in memory judges; the log is loaded at the start and receives each change.
 pub trait TokenLog: Debug + Send + Sync {

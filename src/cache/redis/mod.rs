@@ -38,6 +38,6 @@ pub use options::{BreakerOptions, RedisMode, RedisOptions, RedisUrl, SingleFligh
 pub use script::LuaScript;
 pub(in crate::cache) use shared_leases::{LeaseTerms, SharedClaim};
 pub use shared_log::Replaces;
-pub(in crate::cache) use shared_log::{SharedLog, SharedWrite, TOKENS_SHARD, Written};
+pub(in crate::cache) use shared_log::{NoneBehind, SharedLog, SharedWrite, TOKENS_SHARD, Written};
 pub(in crate::cache) use tier::Current;
 pub use tier::{RedisEntries, RedisTier, RedisTierParts};

@@ -31,7 +31,7 @@ static FORK: LazyLock<LuaScript> = LazyLock::new(|| LuaScript::new(include_str!(
 static INVALIDATE: LazyLock<LuaScript> =
     LazyLock::new(|| LuaScript::new(appending!("scripts/invalidate.lua")));
 
-/// Events of one reading.
+/// Events of one reading, and those that a write looks at.
 const EVENTS_MAX: usize = 512;
 /// Tokens of one command.
 const CHUNK: usize = 1000;
@@ -56,8 +56,17 @@ pub enum Replaces {
     Write(u64),
     /// Nothing.
     Nothing,
-    /// Nothing, and there is no event of the shard after this one: what this node has is not changed by one that it has not read.
+    /// Nothing, and no event of the key is behind this one: what this node has is not changed by one that it has not read.
     NothingSince(u64),
+}
+
+/// The write is not made if the key has events behind this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cache) struct NoneBehind {
+    /// The last event of the shard that this node has applied.
+    pub(in crate::cache) number: u64,
+    /// Whether those of other nodes do not matter.
+    pub(in crate::cache) ignores_others: bool,
 }
 
 /// A value to be written with its event.
@@ -67,8 +76,8 @@ pub(in crate::cache) struct SharedWrite<'a> {
     /// The envelope and the milliseconds that it lives. `None` removes the value.
     pub(in crate::cache) value: Option<(&'a [u8], u64)>,
     pub(in crate::cache) replaces: Replaces,
-    /// The last event of the shard that this node has applied, if the write must not come after another one.
-    pub(in crate::cache) after: Option<u64>,
+    /// Events of the key that must not have come before the write.
+    pub(in crate::cache) after: Option<NoneBehind>,
     /// The lease of the key that the writer holds.
     pub(in crate::cache) lease: Option<Lease>,
 }
@@ -80,7 +89,10 @@ pub(in crate::cache) enum Written {
     Done(u64),
     /// Redis holds another value than the one that was to be replaced.
     Conflict,
-    /// The shard has events that this node has not applied.
+    /// Another node has changed the key, by an event that this node has not applied.
+    Contested,
+    /// This node has changed the key by an event that it has not applied; or the events that it has not applied are too many to be
+    /// looked at.
     Behind,
     /// The lease of the writer has ended.
     LeaseEnded,
@@ -372,7 +384,9 @@ impl SharedLog {
         let names = [keys.state(shard), keys.events(shard), keys.object(key), keys.lease(key)];
         let (value, lives_ms) = write.value.unwrap_or_default();
         let known = self.known(shard);
-        let arguments: [Vec<u8>; 12] = [
+        let after = write.after.or(write.replaces.none_behind());
+        let ignores_others = after.is_some_and(|after| after.ignores_others);
+        let arguments: [Vec<u8>; 14] = [
             nonce.to_le_bytes().into(),
             self.node.0.to_le_bytes().into(),
             event_of(KIND_KEY, key),
@@ -380,21 +394,20 @@ impl SharedLog {
             value.into(),
             lives_ms.to_string().into(),
             write.replaces.argument(),
-            write
-                .after
-                .or(write.replaces.since())
-                .map(|number| number.to_string().into())
-                .unwrap_or_default(),
+            after.map(|after| after.number.to_string().into()).unwrap_or_default(),
             known.cursor.number.to_string().into(),
             known.cursor.nonce.to_le_bytes().into(),
             known.generation.to_le_bytes().into(),
             write.lease.map(|lease| lease.0.to_le_bytes().into()).unwrap_or_default(),
+            if ignores_others { b"1".into() } else { Vec::new() },
+            EVENTS_MAX.to_string().into(),
         ];
         let reply = self.run(&WRITE, &names, &arguments, limit).await?;
         Ok(match number(&reply) {
             Some(-2) => Written::Behind,
             Some(-3) => return Err(CallError::NotPrimary),
             Some(-4) => Written::LeaseEnded,
+            Some(-5) => Written::Contested,
             Some(number @ 1..) => Written::Done(number.unsigned_abs()),
             Some(_) | None => Written::Conflict,
         })
@@ -417,9 +430,9 @@ impl SharedLog {
 const BLOCKED_MIN: Duration = Duration::from_millis(250);
 
 impl Replaces {
-    fn since(self) -> Option<u64> {
+    fn none_behind(self) -> Option<NoneBehind> {
         match self {
-            Replaces::NothingSince(number) => Some(number),
+            Replaces::NothingSince(number) => Some(NoneBehind { number, ignores_others: false }),
             Replaces::Any | Replaces::Write(_) | Replaces::Nothing => None,
         }
     }

@@ -16,6 +16,8 @@ mod shared_tier;
 mod shared_token_log;
 mod token_positions;
 mod trust;
+mod waiting_invalidations;
+mod waiting_keys;
 
 pub(in crate::cache) use key_changes::KeyChanges;
 pub use key_events::KeyEvent;

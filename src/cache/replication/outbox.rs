@@ -1,28 +1,34 @@
-//! Changes of this node that have not reached the shared log. They wait in the small records, and leave in their order.
+//! Changes of this node that have not reached the shared log. They wait in the small records.
+//!
+//! Invalidations leave in their order, many in one call; keys leave beside them, in any order: a value that is sent late carries tokens
+//! that an invalidation has outdated.
 //!
 //! A record of the table `outbox` has eight big-endian bytes of its place in the order as its key. Its value:
 //!
 //! ```text
-//! kind 1, 2  nonce[8] (mode[1], subject length[1], subject, token[8])*   invalidations; kind 2 forgets all invalidation ids first
-//! kind 3     key[32]                                                     the value of a key was replaced or removed
+//! kind 1, 2  0[8] (mode[1], subject length[1], subject, token[8])*   invalidations; kind 2 forgets all invalidation ids first
+//! kind 3     key[32]                                                 the value of a key was replaced or removed
 //! ```
+//! Eight bytes are 0, or what earlier programs have written there; a token is not what is sent.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
+use super::waiting_invalidations::{InvalidationBatch, WaitingInvalidations};
+use super::waiting_keys::{KeyState, NextKey, WaitingKeys};
 use crate::cache::change_log::NewToken;
 use crate::cache::invalidation_tokens::{Mode, Subject, TokenChange};
-use crate::domain::{ByPrefix, Key};
+use crate::domain::Key;
 use crate::error::{Error, Kind, Result};
 use crate::storage::le_bytes::{array_at, u64_at};
 use crate::storage::{Change, Records};
 use crate::sync::lock;
 
 const TABLE: &str = "outbox";
-/// Changes that wait at most; more are refused.
-const CHANGES_MAX: usize = 1 << 20;
+/// Keys and subjects of invalidations that wait at most; more are refused.
+const WAITING_MAX: usize = 1 << 20;
 /// Records read at a time when opening.
 const CHUNK: usize = 4096;
 const KIND_TOKENS: u8 = 1;
@@ -33,63 +39,16 @@ const KIND_KEY: u8 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cache) enum Outgoing {
     /// An invalidation.
-    Tokens { starts_over: bool, nonce: u64, tokens: Vec<NewToken> },
+    Tokens { starts_over: bool, tokens: Vec<NewToken> },
     /// The value of a key was replaced or removed while the shared log could not be reached.
     Key(Key),
-}
-
-/// The first change of the order.
-#[derive(Debug, Clone)]
-pub(in crate::cache) struct NextChange {
-    pub(in crate::cache) place: u64,
-    pub(in crate::cache) change: Outgoing,
-    /// Changes of its key so far.
-    pub(in crate::cache) key_changes: u64,
-}
-
-/// What is known of a key whose change waits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cache) enum KeyState {
-    /// No other node has changed it.
-    #[default]
-    Uncontested,
-    /// Another node has changed it: neither is known to be the later one.
-    Contested,
-    /// A later change of this node is in the log.
-    Superseded,
-}
-
-#[derive(Debug)]
-struct WaitingChange {
-    place: u64,
-    change: Outgoing,
-    /// Notified when the change is in the log.
-    sent: Option<oneshot::Sender<()>>,
-}
-
-/// A key among them.
-#[derive(Debug, Clone, Copy, Default)]
-struct WaitingKey {
-    state: KeyState,
-    /// Changes of the key so far; the first change must not be taken for sent if there was one since it was read.
-    changes: u64,
-}
-
-impl WaitingKey {
-    /// Another node has changed the key. A later change of this node that is in the log stands.
-    fn contest(&mut self) {
-        if self.state == KeyState::Uncontested {
-            self.state = KeyState::Contested;
-        }
-    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     next_place: u64,
-    waiting: VecDeque<WaitingChange>,
-    /// The keys among them.
-    keys: HashMap<Key, WaitingKey, ByPrefix>,
+    invalidations: WaitingInvalidations,
+    keys: WaitingKeys,
 }
 
 /// The changes that wait. Shared by `Arc`.
@@ -97,7 +56,9 @@ struct State {
 pub(in crate::cache) struct Outbox {
     records: Arc<Records>,
     state: Mutex<State>,
-    changed: Notify,
+    /// Wakes the sender of invalidations, and that of keys.
+    invalidations_changed: Notify,
+    keys_changed: Notify,
 }
 
 impl Outbox {
@@ -115,11 +76,11 @@ impl Outbox {
             for (key, value) in &chunk {
                 let corrupt = || Error::new(Kind::Corrupt, "cannot read the changes for other nodes");
                 let place = place_of(key).ok_or_else(corrupt)?;
-                let change = Outgoing::decode(value).ok_or_else(corrupt)?;
-                state.push(place, change, None);
+                state.push(place, Outgoing::decode(value).ok_or_else(corrupt)?);
             }
         }
-        Ok(Outbox { records, state: Mutex::new(state), changed: Notify::new() })
+        let (state, [invalidations_changed, keys_changed]) = (Mutex::new(state), Default::default());
+        Ok(Outbox { records, state, invalidations_changed, keys_changed })
     }
 
     /// Refuses further changes once too many wait.
@@ -127,21 +88,39 @@ impl Outbox {
     /// # Errors
     /// `Overloaded`.
     pub(in crate::cache) fn check_room(&self) -> Result<()> {
-        if lock(&self.state).waiting.len() < CHANGES_MAX {
+        let state = self.state();
+        if state.invalidations.subjects() + state.keys.len() < WAITING_MAX {
             return Ok(());
         }
         Err(Error::new(Kind::Overloaded, "too many changes wait for Redis; try again once it is reachable"))
     }
 
-    /// Adds a change behind all others. It is durable once the record is written that is returned with a receiver of its arrival.
-    pub(in crate::cache) fn push(&self, change: Outgoing) -> (Change, oneshot::Receiver<()>) {
+    /// Adds an invalidation. Returns a receiver of its arrival, and the record that makes it durable; none if a waiting one that has its
+    /// record covers it.
+    pub(in crate::cache) fn push_invalidation(
+        &self,
+        starts_over: bool,
+        tokens: Vec<NewToken>,
+    ) -> (Option<Change>, oneshot::Receiver<()>) {
         let (sent, arrival) = oneshot::channel();
-        let mut state = lock(&self.state);
-        let place = state.next_place;
-        let record = record(place, &change);
-        state.push(place, change, Some(sent));
+        let mut state = self.state();
+        let covering = if starts_over { None } else { state.invalidations.covering(&tokens) };
+        let record = match covering {
+            Some(place) => {
+                state.invalidations.add_waiter(place, sent);
+                None
+            }
+            None => {
+                let place = state.next_place;
+                let change = Outgoing::Tokens { starts_over, tokens };
+                let record = record(place, &change);
+                state.push(place, change);
+                state.invalidations.add_waiter(place, sent);
+                Some(record)
+            }
+        };
         drop(state);
-        self.changed.notify_one();
+        self.invalidations_changed.notify_one();
         (record, arrival)
     }
 
@@ -150,28 +129,24 @@ impl Outbox {
     /// # Errors
     /// `Overloaded`; `Io`, `DiskFull`, `Unavailable` from the records.
     pub(in crate::cache) async fn push_key(&self, key: Key) -> Result<()> {
-        if self.wait_again(&key) {
-            return Ok(());
+        if self.key_state(&key).is_none() {
+            self.check_room()?;
         }
-        self.check_room()?;
-        let (record, _) = self.push(Outgoing::Key(key));
-        self.records.write(vec![record]).await
-    }
-
-    /// Whether a change of the key waits already, which is then made whatever came in between.
-    fn wait_again(&self, key: &Key) -> bool {
-        let mut state = lock(&self.state);
-        let Some(waiting) = state.keys.get_mut(key) else { return false };
-        waiting.changes += 1;
-        if waiting.state == KeyState::Superseded {
-            waiting.state = KeyState::Uncontested;
-        }
-        true
+        let room = self.records.reserve(record(0, &Outgoing::Key(key)).bytes()).await?;
+        let pending = {
+            let mut state = self.state();
+            let place = state.keys.wait_again(&key).unwrap_or(state.next_place);
+            state.push(place, Outgoing::Key(key));
+            // Under the lock, so that no deletion of the record overtakes it. One that waits already may not be durable yet.
+            self.records.submit(room, vec![record(place, &Outgoing::Key(key))])?
+        };
+        self.keys_changed.notify_one();
+        pending.durable().await
     }
 
     /// What is known of a key whose change waits.
     pub(in crate::cache) fn key_state(&self, key: &Key) -> Option<KeyState> {
-        lock(&self.state).keys.get(key).map(|waiting| waiting.state)
+        self.state().keys.state(key)
     }
 
     /// Whether a change of the key waits: what Redis holds under it is not the value of this node.
@@ -181,95 +156,119 @@ impl Outbox {
 
     /// Another node has changed the key.
     pub(in crate::cache) fn contest(&self, key: &Key) {
-        lock(&self.state).keys.get_mut(key).into_iter().for_each(WaitingKey::contest);
+        self.state().keys.contest(key);
     }
 
     /// Other nodes may have changed every key.
     pub(in crate::cache) fn contest_all(&self) {
-        lock(&self.state).keys.values_mut().for_each(WaitingKey::contest);
+        self.state().keys.contest_all();
     }
 
     /// A later change of the key is in the log: the one that waits is not to be made.
     pub(in crate::cache) fn supersede(&self, key: &Key) {
-        lock(&self.state)
-            .keys
-            .get_mut(key)
-            .into_iter()
-            .for_each(|waiting| waiting.state = KeyState::Superseded);
+        self.state().keys.supersede(key);
     }
 
-    /// The invalidations that wait: their subjects and names.
-    pub(in crate::cache) fn invalidations(&self) -> Vec<(Vec<Subject>, u64)> {
-        let subjects = |waiting: &WaitingChange| match &waiting.change {
-            Outgoing::Tokens { nonce, tokens, .. } => {
-                Some((tokens.iter().map(|token| token.subject).collect(), *nonce))
-            }
-            Outgoing::Key(_) => None,
-        };
-        lock(&self.state).waiting.iter().filter_map(subjects).collect()
+    /// What the invalidations that wait concern.
+    pub(in crate::cache) fn subjects(&self) -> Vec<Subject> {
+        self.state().invalidations.all_subjects()
     }
 
     /// Changes that wait.
     pub(in crate::cache) fn len(&self) -> usize {
-        lock(&self.state).waiting.len()
+        let state = self.state();
+        state.invalidations.len() + state.keys.len()
     }
 
-    /// The first change; returns when there is one.
-    ///
-    /// Cancel safety: takes nothing.
-    pub(in crate::cache) async fn next(&self) -> NextChange {
+    /// Returns when an invalidation waits.
+    pub(in crate::cache) async fn invalidated(&self) {
         loop {
-            let changed = self.changed.notified();
-            if let Some(next) = self.first() {
-                return next;
+            let changed = self.invalidations_changed.notified();
+            if self.state().invalidations.len() > 0 {
+                return;
             }
             changed.await;
         }
     }
 
-    fn first(&self) -> Option<NextChange> {
-        let state = lock(&self.state);
-        let waiting = state.waiting.front()?;
-        let key_changes = match &waiting.change {
-            Outgoing::Key(key) => state.keys.get(key).map_or(0, |waiting| waiting.changes),
-            Outgoing::Tokens { .. } => 0,
-        };
-        Some(NextChange { place: waiting.place, change: waiting.change.clone(), key_changes })
+    /// The first invalidations, to be sent in one call. What is added from now on is sent after them.
+    pub(in crate::cache) fn take_invalidations(&self) -> Option<InvalidationBatch> {
+        self.state().invalidations.take()
     }
 
-    /// The first change is in the log. Its record goes with the next ones that are written. If its key was changed since it was read, it
-    /// stays.
-    pub(in crate::cache) fn pop(&self, sent: &NextChange) {
-        let mut state = lock(&self.state);
-        let is_changed = match &sent.change {
-            Outgoing::Key(key) => {
-                state.keys.get(key).is_some_and(|waiting| waiting.changes != sent.key_changes)
+    /// Those that were taken are still to be sent.
+    pub(in crate::cache) fn untake_invalidations(&self) {
+        self.state().invalidations.untake();
+    }
+
+    /// Those that were taken are in the log.
+    ///
+    /// # Errors
+    /// `Unavailable` once the records are closed.
+    pub(in crate::cache) async fn complete_invalidations(&self, sent: &InvalidationBatch) -> Result<()> {
+        let record = deletion(0).bytes();
+        let room = self.records.reserve(record * sent.invalidations).await?;
+        let (places, waiters) = self.state().invalidations.complete(sent);
+        // Callers that do not wait any more have answered that the change is pending.
+        waiters.into_iter().for_each(|waiter| _ = waiter.send(()));
+        // No record of these places is written again. If the deletions are lost with the power, the change is made once more, which hides
+        // more and shows nothing.
+        let _ = self.records.submit(room, places.into_iter().map(deletion).collect())?;
+        Ok(())
+    }
+
+    /// Up to `limit` keys to be sent now; returns when there is one.
+    ///
+    /// Cancel safety: takes nothing.
+    pub(in crate::cache) async fn next_keys(&self, limit: usize) -> Vec<NextKey> {
+        loop {
+            let changed = self.keys_changed.notified();
+            let (next, due) = {
+                let state = self.state();
+                (state.keys.due(Instant::now(), limit), state.keys.next_due())
+            };
+            if !next.is_empty() {
+                return next;
             }
-            Outgoing::Tokens { .. } => false,
-        };
-        let place = sent.place;
-        if is_changed || state.waiting.front().is_none_or(|first| first.place != place) {
-            return;
+            match due {
+                // A key that was added is due at once.
+                Some(due) => _ = tokio::time::timeout_at(due, changed).await,
+                None => changed.await,
+            }
         }
-        let Some(first) = state.waiting.pop_front() else { return };
-        if let Outgoing::Key(key) = &first.change {
-            state.keys.remove(key);
+    }
+
+    /// A key could not be sent: it waits behind the others.
+    pub(in crate::cache) fn defer_key(&self, key: &Key) {
+        self.state().keys.defer(key, Instant::now());
+    }
+
+    /// The change of a key is in the log. If it was changed since it was read, it stays.
+    ///
+    /// # Errors
+    /// `Unavailable` once the records are closed.
+    pub(in crate::cache) async fn complete_key(&self, sent: &NextKey) -> Result<()> {
+        let room = self.records.reserve(deletion(0).bytes()).await?;
+        let mut state = self.state();
+        if let Some(place) = state.keys.complete(sent) {
+            // Under the lock: see `push_key`.
+            let _ = self.records.submit(room, vec![deletion(place)])?;
         }
-        drop(state);
-        // A caller that does not wait any more has answered that the change is pending.
-        first.sent.into_iter().for_each(|sent| _ = sent.send(()));
-        // If it is lost, the change is made once more after the next start, which hides more and shows nothing.
-        let _ = self.records.submit_now(vec![Change::delete(TABLE, key_of(place))]);
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
 impl State {
-    fn push(&mut self, place: u64, change: Outgoing, sent: Option<oneshot::Sender<()>>) {
+    fn push(&mut self, place: u64, change: Outgoing) {
         self.next_place = self.next_place.max(place + 1);
-        if let Outgoing::Key(key) = &change {
-            self.keys.entry(*key).or_default();
+        match change {
+            Outgoing::Key(key) => self.keys.push(key, place, Instant::now()),
+            Outgoing::Tokens { starts_over, tokens } => self.invalidations.push(place, starts_over, tokens),
         }
-        self.waiting.push_back(WaitingChange { place, change, sent });
     }
 }
 
@@ -290,20 +289,17 @@ fn record(place: u64, change: &Outgoing) -> Change {
     Change::put(TABLE, key_of(place), change.encode())
 }
 
-impl Outgoing {
-    /// The invalidation that has made these changes of the table.
-    pub(in crate::cache) fn of_changes(changes: &[TokenChange], nonce: u64) -> Outgoing {
-        let starts_over = changes.iter().any(|change| matches!(change, TokenChange::Forget(_)));
-        let tokens = changes.iter().filter_map(NewToken::of_change).collect();
-        Outgoing::Tokens { starts_over, nonce, tokens }
-    }
+fn deletion(place: u64) -> Change {
+    Change::delete(TABLE, key_of(place))
+}
 
+impl Outgoing {
     fn encode(&self) -> Vec<u8> {
         match self {
             Outgoing::Key(key) => [&[KIND_KEY][..], &key.0].concat(),
-            Outgoing::Tokens { starts_over, nonce, tokens } => {
+            Outgoing::Tokens { starts_over, tokens } => {
                 let mut bytes = vec![if *starts_over { KIND_START_OVER } else { KIND_TOKENS }];
-                bytes.extend(nonce.to_le_bytes());
+                bytes.extend([0; 8]);
                 for token in tokens {
                     let subject = token.subject.bytes();
                     bytes.extend([u8::from(token.mode == Mode::Soft), subject.len() as u8]);
@@ -319,8 +315,7 @@ impl Outgoing {
         match bytes.split_first()? {
             (&KIND_KEY, key) => Some(Outgoing::Key(Key(key.try_into().ok()?))),
             (kind @ (&KIND_TOKENS | &KIND_START_OVER), rest) => {
-                let (nonce, mut rest) = (u64_at(rest, 0)?, rest.get(8..)?);
-                let mut tokens = Vec::new();
+                let (mut rest, mut tokens) = (rest.get(8..)?, Vec::new());
                 while !rest.is_empty() {
                     let [mode, subject_bytes] = array_at(rest, 0)?;
                     let (subject, after) = rest[2..].split_at_checked(subject_bytes.into())?;
@@ -329,11 +324,17 @@ impl Outgoing {
                     tokens.push(NewToken { subject, token: u64_at(after, 0)?, mode });
                     rest = &after[8..];
                 }
-                Some(Outgoing::Tokens { starts_over: *kind == KIND_START_OVER, nonce, tokens })
+                Some(Outgoing::Tokens { starts_over: *kind == KIND_START_OVER, tokens })
             }
             _ => None,
         }
     }
+}
+
+/// The invalidation that has made these changes of the table: whether it forgets all invalidation ids first, and its tokens.
+pub(super) fn invalidation_of(changes: &[TokenChange]) -> (bool, Vec<NewToken>) {
+    let starts_over = changes.iter().any(|change| matches!(change, TokenChange::Forget(_)));
+    (starts_over, changes.iter().filter_map(NewToken::of_change).collect())
 }
 
 #[cfg(test)]
@@ -342,12 +343,14 @@ mod tests {
     use crate::domain::InvalidationId;
 
     const KEY: Key = Key([1; 32]);
+    const OTHER_KEY: Key = Key([2; 32]);
 
-    fn tokens(nonce: u64) -> Outgoing {
-        let token = |subject, mode| NewToken { subject, token: 7, mode };
-        let tokens =
-            vec![token(Subject::Everything, Mode::Hard), token(Subject::Id(InvalidationId(9)), Mode::Soft)];
-        Outgoing::Tokens { starts_over: nonce == 2, nonce, tokens }
+    fn token(subject: Subject, mode: Mode) -> NewToken {
+        NewToken { subject, token: 7, mode }
+    }
+
+    fn tokens() -> Vec<NewToken> {
+        vec![token(Subject::Everything, Mode::Hard), token(Subject::Id(InvalidationId(9)), Mode::Soft)]
     }
 
     fn outbox(dir: &tempfile::TempDir) -> Outbox {
@@ -356,7 +359,8 @@ mod tests {
 
     #[test]
     fn changes_come_back_as_they_were_and_cut_ones_do_not() {
-        for change in [tokens(1), tokens(2), Outgoing::Key(KEY)] {
+        let of = |starts_over| Outgoing::Tokens { starts_over, tokens: tokens() };
+        for change in [of(false), of(true), Outgoing::Key(KEY)] {
             let bytes = change.encode();
             assert_eq!(Outgoing::decode(&bytes).as_ref(), Some(&change));
             for cut in 0..bytes.len() {
@@ -366,35 +370,58 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn changes_leave_in_their_order_and_survive_a_restart() {
+    async fn an_invalidation_waits_for_no_key_and_a_key_that_fails_for_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = outbox(&dir);
+        outbox.push_key(KEY).await.unwrap();
+        outbox.push_key(OTHER_KEY).await.unwrap();
+        let (record, arrival) = outbox.push_invalidation(false, tokens());
+        outbox.records.write(record.into_iter().collect()).await.unwrap();
+        let (record, again) = outbox.push_invalidation(false, tokens());
+        assert_eq!((record, outbox.len()), (None, 3), "the waiting one covers it");
+        let batch = outbox.take_invalidations().unwrap();
+        let (record, _) = outbox.push_invalidation(false, tokens());
+        assert!(record.is_some(), "the waiting one may be in the log already");
+        outbox.complete_invalidations(&batch).await.unwrap();
+        arrival.await.unwrap();
+        again.await.unwrap();
+        let keys = |next: Vec<NextKey>| next.into_iter().map(|next| next.key).collect::<Vec<_>>();
+        assert_eq!(keys(outbox.next_keys(9).await), [KEY, OTHER_KEY]);
+        outbox.defer_key(&KEY);
+        assert_eq!(keys(outbox.next_keys(9).await), [OTHER_KEY]);
+        let next = outbox.next_keys(1).await.remove(0);
+        outbox.complete_key(&next).await.unwrap();
+        assert_eq!(keys(outbox.next_keys(9).await), [KEY], "after a pause");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn changes_survive_a_restart_until_they_are_sent() {
         let dir = tempfile::tempdir().unwrap();
         let first = outbox(&dir);
-        let (record, arrival) = first.push(tokens(1));
-        first.records.write(vec![record]).await.unwrap();
+        let (record, _) = first.push_invalidation(true, tokens());
+        first.records.write(record.into_iter().collect()).await.unwrap();
         first.push_key(KEY).await.unwrap();
         first.push_key(KEY).await.unwrap();
         assert_eq!((first.len(), first.holds(&KEY)), (2, true), "a key waits once");
-        let next = first.next().await;
-        assert_eq!(next.change, tokens(1));
-        first.pop(&next);
-        arrival.await.unwrap();
         first.contest(&KEY);
         assert_eq!(first.key_state(&KEY), Some(KeyState::Contested));
         first.supersede(&KEY);
         first.contest(&KEY);
         assert_eq!(first.key_state(&KEY), Some(KeyState::Superseded));
-        let next = first.next().await;
+        let next = first.next_keys(1).await.remove(0);
         first.push_key(KEY).await.unwrap();
-        first.pop(&next);
-        assert_eq!((first.len(), first.holds(&KEY)), (1, true), "changed since it was read");
+        first.complete_key(&next).await.unwrap();
+        assert_eq!((first.len(), first.holds(&KEY)), (2, true), "changed since it was read");
         first.records.shutdown();
         drop(first);
         let second = outbox(&dir);
-        let next = second.next().await;
-        assert_eq!(next.change, Outgoing::Key(KEY));
-        let (_record, _) = second.push(tokens(2));
-        second.pop(&next);
-        assert_eq!(second.next().await.change, tokens(2));
-        assert!(!second.holds(&KEY));
+        let batch = second.take_invalidations().unwrap();
+        assert_eq!((batch.starts_over, batch.tokens.as_slice()), (true, tokens().as_slice()));
+        second.complete_invalidations(&batch).await.unwrap();
+        let next = second.next_keys(1).await.remove(0);
+        second.complete_key(&next).await.unwrap();
+        second.records.shutdown();
+        drop(second);
+        assert_eq!(outbox(&dir).len(), 0);
     }
 }

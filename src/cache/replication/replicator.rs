@@ -1,10 +1,10 @@
-//! Keeps this node and the shared log equal: a follower a shard applies what other nodes changed, and one sender sends what waits in
+//! Keeps this node and the shared log equal: a follower a shard applies what other nodes changed, and two senders send what waits in
 //! the outbox.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -13,14 +13,15 @@ use super::key_changes::KeyChanges;
 use super::key_events::KeyEvent;
 use super::metrics::ReplicationMetrics;
 use super::node_state::NodeState;
-use super::outbox::{KeyState, NextChange, Outgoing};
 use super::shared_tier::SharedTier;
+use super::waiting_invalidations::InvalidationBatch;
+use super::waiting_keys::{KeyState, NextKey};
 use crate::cache::change_log::{Gap, LogCursor, LogEvent, NewToken, ShardState, SharedChange};
 use crate::cache::disk::ObjectTier;
 use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Mode, Subject, TokenChange, record_of};
 use crate::cache::memory::MemoryTier;
 use crate::cache::random::random_id;
-use crate::cache::redis::{DedicatedConnection, Replaces, SharedWrite, TOKENS_SHARD, Written};
+use crate::cache::redis::{DedicatedConnection, NoneBehind, Replaces, SharedWrite, TOKENS_SHARD, Written};
 use crate::cache::tier::Tier as _;
 use crate::domain::{Codec, Key};
 use crate::error::{Error, Kind, Result};
@@ -31,10 +32,10 @@ const WAIT_MAX: Duration = Duration::from_millis(250);
 /// The pauses after a failure: the first, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long the sender waits for Redis, and for the follower.
+/// How long a sender waits for Redis.
 const SEND_WITHIN: Duration = Duration::from_secs(1);
-/// How often the change of a key is sent again because other nodes have written meanwhile. Then it counts as contested.
-const TRIES_MAX: usize = 50;
+/// Keys that are sent at the same time.
+const KEYS_AT_ONCE: usize = 16;
 
 /// The copies of this node, which the changes of other nodes concern.
 pub(super) struct LocalCopies {
@@ -49,8 +50,6 @@ pub(super) struct Replicator {
     tokens: Arc<InvalidationTokens>,
     copies: LocalCopies,
     node: NodeState,
-    /// The number of the last event of each shard that was applied.
-    positions: Box<[watch::Sender<u64>]>,
     suspect_after: Duration,
     metrics: Arc<ReplicationMetrics>,
 }
@@ -74,11 +73,8 @@ impl Replicator {
         suspect_after: Duration,
         metrics: Arc<ReplicationMetrics>,
     ) -> Replicator {
-        let positions = (0..shared.log.shards()).map(|_| watch::Sender::new(0)).collect();
-        for (subjects, nonce) in shared.outbox.invalidations() {
-            tokens.table().expect(subjects.into_iter(), nonce);
-        }
-        Replicator { shared, tokens, copies, node, positions, suspect_after, metrics }
+        tokens.table().expect(shared.outbox.subjects().into_iter());
+        Replicator { shared, tokens, copies, node, suspect_after, metrics }
     }
 
     /// Starts the tasks. Blocks shortly, to read the cursors.
@@ -98,7 +94,8 @@ impl Replicator {
             }
             tasks.push(tokio::spawn(Arc::clone(&replicator).follow(shard, cursor)));
         }
-        tasks.push(tokio::spawn(Arc::clone(&replicator).send()));
+        tasks.push(tokio::spawn(Arc::clone(&replicator).send_invalidations()));
+        tasks.push(tokio::spawn(Arc::clone(&replicator).send_keys()));
         tasks.push(tokio::spawn(Arc::clone(&replicator).drop_given_up()));
         Ok(Replication(tasks))
     }
@@ -154,7 +151,6 @@ impl Replicator {
         };
         self.apply(shard, &reading.events, next).await?;
         self.shared.log.set_state(shard, ShardState { cursor: next, generation: reading.generation });
-        self.positions[usize::from(shard)].send_replace(next.number);
         if is_complete && !self.shared.inflight.has_outdated() {
             self.shared.trust.confirm(shard.into(), sent);
         }
@@ -299,91 +295,100 @@ impl Replicator {
         Ok(())
     }
 
-    async fn send(self: Arc<Self>) {
+    async fn send_invalidations(self: Arc<Self>) {
+        let (outbox, mut pause) = (&self.shared.outbox, PAUSE);
         loop {
-            let next = self.shared.outbox.next().await;
-            self.shared.trust.connected(self.shard_of(&next.change).into()).await;
-            match self.send_one(&next).await {
-                Ok(()) => self.shared.outbox.pop(&next),
+            outbox.invalidated().await;
+            self.shared.trust.connected(TOKENS_SHARD.into()).await;
+            let Some(batch) = outbox.take_invalidations() else { continue };
+            match self.send_tokens(&batch).await {
+                Ok(()) => pause = PAUSE,
                 Err(error) => {
-                    tracing::debug!(%error, "a change for other nodes waits");
-                    tokio::time::sleep(PAUSE).await;
+                    outbox.untake_invalidations();
+                    tracing::debug!(%error, "invalidations for other nodes wait");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
         }
     }
 
-    fn shard_of(&self, change: &Outgoing) -> u8 {
-        match change {
-            Outgoing::Key(key) => self.shared.log.shard_of(key),
-            Outgoing::Tokens { .. } => TOKENS_SHARD,
-        }
-    }
-
-    async fn send_one(&self, next: &NextChange) -> Result<()> {
-        match &next.change {
-            Outgoing::Key(key) => self.send_key(key).await,
-            Outgoing::Tokens { starts_over, nonce, tokens } => {
-                self.send_tokens(*starts_over, *nonce, tokens).await
-            }
-        }
-    }
-
-    /// Sends an invalidation, with tokens that no entry carries: entries that were made here meanwhile carry the tokens that this node has
+    /// Sends invalidations, with tokens that no entry carries: entries that were made here meanwhile carry the tokens that this node has
     /// drawn, and an invalidation of another node may have come in between, or this one may be in the log already.
-    async fn send_tokens(&self, starts_over: bool, nonce: u64, tokens: &[NewToken]) -> Result<()> {
+    async fn send_tokens(&self, batch: &InvalidationBatch) -> Result<()> {
         let redraw = |token: &NewToken| Ok(NewToken { token: random_id()?, ..*token });
-        let tokens = tokens.iter().map(redraw).collect::<Result<Vec<_>>>()?;
-        let changes = self.shared.log.invalidate(starts_over, nonce, &tokens, SEND_WITHIN).await?;
-        let applied = self.tokens.table().publish(changes, nonce);
+        let tokens = batch.tokens.iter().map(redraw).collect::<Result<Vec<_>>>()?;
+        let (table, subjects) = (self.tokens.table(), || tokens.iter().map(|token| token.subject));
+        let nonce = random_id()?;
+        table.mark_sent(subjects(), nonce);
+        let sent = self.shared.log.invalidate(batch.starts_over, nonce, &tokens, SEND_WITHIN).await;
+        let changes = sent.inspect_err(|_| table.mark_unsent(subjects(), nonce))?;
+        let applied = table.publish(changes, nonce);
         self.node.write_records_soon(applied.iter().map(record_of).collect());
-        Ok(())
+        self.shared.outbox.complete_invalidations(batch).await
+    }
+
+    async fn send_keys(self: Arc<Self>) {
+        loop {
+            let next = self.shared.outbox.next_keys(KEYS_AT_ONCE).await;
+            join_all(next.iter().map(|next| self.send_or_defer(next))).await;
+        }
+    }
+
+    async fn send_or_defer(&self, next: &NextKey) {
+        let shard = self.shared.log.shard_of(&next.key).into();
+        let sent = match tokio::time::timeout(SEND_WITHIN, self.shared.trust.connected(shard)).await {
+            Ok(()) => self.send_key(next).await,
+            Err(_) => Err(Error::new(Kind::Unavailable, "Redis is not reachable")),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "the change of a key waits");
+            self.shared.outbox.defer_key(&next.key);
+        }
     }
 
     /// Sends the change of a key: the value that this node has, unless another node has changed it too.
-    async fn send_key(&self, key: &Key) -> Result<()> {
-        let shard = self.shared.log.shard_of(key);
-        let mut position = self.positions[usize::from(shard)].subscribe();
-        for _ in 0..TRIES_MAX {
-            let after = *position.borrow_and_update();
-            let state = self.shared.outbox.key_state(key);
-            if state == Some(KeyState::Superseded) {
-                return Ok(());
-            }
+    async fn send_key(&self, next: &NextKey) -> Result<()> {
+        let (outbox, key) = (&self.shared.outbox, &next.key);
+        // Before the state of the key: an event up to this one that contests it is noted there.
+        let number = self.shared.applied(key);
+        let state = outbox.key_state(key);
+        if state != Some(KeyState::Superseded) {
             if self.shared.inflight.is_open(key) {
                 return Err(Error::new(Kind::Conflict, "the key is being written"));
             }
             let write = self.shared.begin(*key).await;
             let is_contested = state == Some(KeyState::Contested);
-            match self.send_value(key, after, is_contested).await? {
+            match self.send_value(key, number, is_contested).await? {
                 Written::Done(number) => {
                     // The removal of a contested key counts as if another node had made it.
                     let is_last = !is_contested && write.end(number);
                     drop(write);
                     let older = if is_last { None } else { self.shared.inflight.note_foreign(key, number) };
-                    return match older {
-                        Some(older) => self.drop_copies(&[older]).await,
-                        None => Ok(()),
-                    };
+                    if let Some(older) = older {
+                        self.drop_copies(&[older]).await?;
+                    }
+                }
+                Written::Contested => {
+                    outbox.contest(key);
+                    return Ok(());
                 }
                 Written::Conflict | Written::Behind | Written::LeaseEnded => {
-                    drop(write);
-                    // The follower reads what came in between; a silent one is noticed by the next call.
-                    let _ = tokio::time::timeout(SEND_WITHIN, position.changed()).await;
+                    return Err(Error::new(Kind::Conflict, "this node has not read what came in between"));
                 }
             }
         }
-        self.shared.outbox.contest(key);
-        Err(Error::new(Kind::Conflict, "other nodes write too often to compare a waiting change with theirs"))
+        outbox.complete_key(next).await
     }
 
     /// Writes the value of a key that this node has; a contested one is removed.
-    async fn send_value(&self, key: &Key, after: u64, is_contested: bool) -> Result<Written> {
-        let stored = if is_contested { None } else { self.copies.disk.stored(*key).await? };
+    async fn send_value(&self, key: &Key, number: u64, is_contested: bool) -> Result<Written> {
+        let stored =
+            if is_contested { None } else { self.copies.disk.stored(*key).await.or_else(none_if_corrupt)? };
         let value = stored.and_then(|entry| self.shared.sealed(key, entry));
         let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
-        let write =
-            SharedWrite { key: *key, value, replaces: Replaces::Any, after: Some(after), lease: None };
+        let after = Some(NoneBehind { number, ignores_others: is_contested });
+        let write = SharedWrite { key: *key, value, replaces: Replaces::Any, after, lease: None };
         Ok(self.shared.log.write(&write, random_id()?, SEND_WITHIN).await?)
     }
 
@@ -405,4 +410,9 @@ impl Replicator {
             }
         }
     }
+}
+
+/// What cannot be read is not there.
+fn none_if_corrupt<T>(error: Error) -> Result<Option<T>> {
+    if error.kind() == Kind::Corrupt { Ok(None) } else { Err(error) }
 }

@@ -7,9 +7,10 @@ use futures_util::future::BoxFuture;
 
 use super::inflight_writes::{InflightWrite, InflightWrites};
 use super::key_events::KeyEvents;
-use super::outbox::{KeyState, Outbox};
+use super::outbox::Outbox;
 use super::token_positions::TokenPositions;
 use super::trust::Trust;
+use super::waiting_keys::KeyState;
 use crate::cache::change_log::NodeId;
 use crate::cache::compression;
 use crate::cache::invalidation_tokens::Propagation;
@@ -156,7 +157,7 @@ impl SharedTier {
                 self.outbox.supersede(&key);
                 Ok(Published::Event(number))
             }
-            Some(Written::Conflict | Written::Behind) => Err(changed_meanwhile()),
+            Some(Written::Conflict | Written::Contested | Written::Behind) => Err(changed_meanwhile()),
             Some(Written::LeaseEnded) => Err(lease_ended()),
             None if replaces != Replaces::Any || is_elsewhere(&condition) => Err(unreachable()),
             None => {

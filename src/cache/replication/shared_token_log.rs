@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::outbox::{Outbox, Outgoing};
+use super::outbox::{Outbox, invalidation_of};
 use super::trust::Trust;
 use crate::cache::invalidation_tokens::{
     CHANGE_BYTES, LoadedTokens, LocalTokenLog, Propagation, QueueChanges, Queued, TokenChange, TokenLog,
@@ -53,9 +53,10 @@ impl TokenLog for SharedTokenLog {
             let room = self.records.reserve((2 * changes + 1) * CHANGE_BYTES).await?;
             let (records, outbox) = (Arc::clone(&self.records), Arc::clone(&self.outbox));
             let (trust, wait) = (Arc::clone(&self.trust), self.wait);
-            Ok(Box::new(move |changes: Vec<TokenChange>, nonce| {
-                let (record, arrival) = outbox.push(Outgoing::of_changes(&changes, nonce));
-                let written = changes.iter().map(record_of).chain([record]).collect();
+            Ok(Box::new(move |changes: Vec<TokenChange>| {
+                let (starts_over, tokens) = invalidation_of(&changes);
+                let (record, arrival) = outbox.push_invalidation(starts_over, tokens);
+                let written = changes.iter().map(record_of).chain(record).collect();
                 let pending = records.submit(room, written)?;
                 let queued = async move {
                     pending.durable().await?;

@@ -22,7 +22,8 @@ impl Change {
         Change { table: table.into(), key: key.into(), value: None }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    /// What it takes of the queue of changes.
+    pub(crate) fn bytes(&self) -> usize {
         self.table.len() + self.key.len() + self.value.as_ref().map_or(0, Vec::len) + size_of::<Change>()
     }
 }

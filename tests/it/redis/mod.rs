@@ -15,3 +15,4 @@ mod round_trips;
 pub(crate) mod servers;
 pub(crate) mod topologies;
 pub(crate) mod two_nodes;
+mod waiting_writes;
