@@ -75,6 +75,16 @@ impl InvalidationTokens {
     /// # Errors
     /// `Io`, `DiskFull`, `Unavailable`: entries are hidden until the next start, and may come back after it.
     pub async fn bump(&self, invalidation_ids: &[InvalidationId], mode: Mode) -> Result<Propagation> {
+        self.log.check_room()?;
+        self.bump_waiting(invalidation_ids, mode).await
+    }
+
+    /// Invalidates once more what waits to be sent to other nodes, however many changes wait.
+    pub(super) async fn bump_again(&self, invalidation_ids: &[InvalidationId]) -> Result<Propagation> {
+        self.bump_waiting(invalidation_ids, Mode::Hard).await
+    }
+
+    async fn bump_waiting(&self, invalidation_ids: &[InvalidationId], mode: Mode) -> Result<Propagation> {
         let queue = self.log.append(invalidation_ids.len() + 2).await?;
         let tokens = invalidation_ids.iter().map(|_| random_id()).collect::<Result<Vec<u64>>>()?;
         let spares = [random_id()?, random_id()?];
@@ -87,6 +97,16 @@ impl InvalidationTokens {
     /// # Errors
     /// As [`InvalidationTokens::bump`].
     pub async fn bump_everything(&self, mode: Mode) -> Result<Propagation> {
+        self.log.check_room()?;
+        self.bump_everything_waiting(mode).await
+    }
+
+    /// As [`InvalidationTokens::bump_again`].
+    pub(super) async fn bump_everything_again(&self) -> Result<Propagation> {
+        self.bump_everything_waiting(Mode::Hard).await
+    }
+
+    async fn bump_everything_waiting(&self, mode: Mode) -> Result<Propagation> {
         let queue = self.log.append(1).await?;
         let token = random_id()?;
         self.table.bump_everything(token, mode, queue)?.await

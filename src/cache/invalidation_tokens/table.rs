@@ -1,6 +1,6 @@
 //! The tokens in memory, behind one lock. Judges and loaders read them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::history::{Mode, Standing, TokenHistory};
 use super::token_log::{InvalidationIds, LoadedTokens, OTHER_TENANTS, TokenChange};
@@ -64,7 +64,7 @@ pub(in crate::cache) struct Applied {
     pub(in crate::cache) changes: Vec<TokenChange>,
     /// Subjects that this node has invalidated at the same time: their entries may carry the token of an invalidation that another node's one
     /// does not know. They are to be invalidated once more.
-    pub(in crate::cache) contested: Vec<Subject>,
+    pub(in crate::cache) contested: HashSet<Subject>,
 }
 
 /// Some invalidation ids to be invalidated.
@@ -238,8 +238,13 @@ impl TokenTable {
             let is_unread = state.unread.contains_key(&subject);
             match own {
                 Some(nonce) if is_unread && !state.has_read_last(subject, nonce) => {}
-                None if is_unread => applied.contested.push(subject),
-                Some(_) | None => applied.changes.extend(state.set(change)),
+                None if is_unread => _ = applied.contested.insert(subject),
+                Some(_) => {
+                    // Written down with the cursor also if it was published: the record of that may not be durable.
+                    state.set(change.clone());
+                    applied.changes.push(change);
+                }
+                None => applied.changes.extend(state.set(change)),
             }
             if !is_unread {
                 // An earlier process may have known it: what began before it is refused nevertheless.
@@ -393,8 +398,17 @@ impl State {
 
     /// Gives an invalidation id a new token.
     fn replace(&mut self, invalidation_id: InvalidationId, token: u64, mode: Mode) -> TokenChange {
-        let history = self.history(invalidation_id).next(token, mode, self.bumps);
-        self.invalidation_ids.insert(invalidation_id, history.clone());
+        let known = if invalidation_id == OTHER_TENANTS {
+            &self.other_tenants
+        } else {
+            self.history(invalidation_id)
+        };
+        let history = known.next(token, mode, self.bumps);
+        if invalidation_id == OTHER_TENANTS {
+            self.other_tenants = history.clone();
+        } else {
+            self.invalidation_ids.insert(invalidation_id, history.clone());
+        }
         TokenChange::InvalidationId(invalidation_id, history)
     }
 
@@ -430,6 +444,14 @@ fn mark_unsent(unread: &mut Vec<UnreadInvalidation>, nonce: u64) {
     unread[at].sent = None;
     // A later one that is not sent is sent together with it.
     unread.truncate(at + 1);
+}
+
+impl Applied {
+    /// Adds what came of later changes.
+    pub(in crate::cache) fn extend(&mut self, later: Applied) {
+        self.changes.extend(later.changes);
+        self.contested.extend(later.contested);
+    }
 }
 
 impl TokenChange {
@@ -497,7 +519,7 @@ mod tests {
         let table = table();
         let (old, stamp) = (entry(&table), table.stamp());
         let applied = table.apply(false, of_tag(11), None);
-        assert_eq!((applied.changes, applied.contested), (of_tag(11), vec![]));
+        assert_eq!((applied.changes, applied.contested), (of_tag(11), HashSet::new()));
         assert_eq!(table.standing(&old), Standing::Revoked);
         assert_eq!(table.admit(stamp, shop(), &[TAG]), None);
         assert_eq!(table.standing(&entry(&table)), Standing::Current);
@@ -512,7 +534,7 @@ mod tests {
         let fresh = entry(&table);
         assert_eq!(table.apply(false, of_tag(11), Some(101)), Applied::default());
         assert_eq!(table.standing(&fresh), Standing::Current, "the token of the later one");
-        assert_eq!(table.apply(false, of_tag(12), Some(102)), Applied::default());
+        assert_eq!(table.apply(false, of_tag(12), Some(102)).changes, of_tag(12), "it is written down");
         assert_eq!(table.standing(&fresh), Standing::Current);
         table.apply(false, of_tag(13), None);
         assert_eq!(table.standing(&fresh), Standing::Revoked);
@@ -525,7 +547,7 @@ mod tests {
         bump(&table, 11, 101);
         let loaded = entry(&table);
         let applied = table.apply(false, of_tag(21), None);
-        assert_eq!(applied.contested, [Subject::Id(TAG)]);
+        assert_eq!(applied.contested, HashSet::from([Subject::Id(TAG)]));
         let again = bump(&table, 31, 103);
         assert_eq!(table.standing(&loaded), Standing::Revoked);
         table.apply(false, of_tag(11), Some(101));
@@ -543,7 +565,7 @@ mod tests {
         assert_eq!(table.standing(&loaded), Standing::Revoked);
         assert_eq!(table.admit(stamp, shop(), &[TAG]), None);
         let fresh = entry(&table);
-        assert_eq!(table.apply(false, of_tag(12), Some(101)), Applied::default());
+        assert_eq!(table.apply(false, of_tag(12), Some(101)).changes, of_tag(12), "it is written down");
         assert_eq!(table.standing(&fresh), Standing::Current);
         bump(&table, 13, 102);
         bump(&table, 14, 103);
@@ -613,11 +635,24 @@ mod tests {
             invalidation_ids: ids.into_iter().collect(),
         };
         let applied = table.reload(loaded);
-        assert_eq!(applied.contested, [Subject::Id(TAG)]);
+        assert_eq!(applied.contested, HashSet::from([Subject::Id(TAG)]));
         assert!(applied.changes.contains(&TokenChange::Forget(OTHER)), "{:?}", applied.changes);
         assert_eq!(table.standing(&fresh), Standing::Current);
         assert_eq!(table.admit(stamp, shop(), &[]), None, "what is being loaded is not admitted");
         assert_eq!(table.invalidation_ids(), 1);
+    }
+
+    #[test]
+    fn the_tokens_of_all_other_tenants_are_replaced_where_they_are() {
+        let table = table();
+        let acme = NamespaceId::of(&TenantId::named("acme").unwrap(), "shop");
+        let epoch = table.admit(table.stamp(), acme, &[]).unwrap().epoch;
+        let bump =
+            Bump { invalidation_ids: &[OTHER_TENANTS], tokens: vec![5], spares: [1, 2], mode: Mode::Hard };
+        table.bump(bump, drop);
+        assert_ne!(table.admit(table.stamp(), acme, &[]).unwrap().epoch, epoch);
+        let of_all = |change: &TokenChange| change.subject() == Some(Subject::Id(OTHER_TENANTS));
+        assert_eq!((table.all().into_iter().filter(of_all).count(), table.invalidation_ids()), (1, 0));
     }
 
     #[test]
@@ -627,7 +662,7 @@ mod tests {
         let old = entry(&table);
         let everything = vec![TokenChange::Everything(TokenHistory::starting(8))];
         let applied = table.apply(true, everything, None);
-        assert_eq!(applied.contested, [Subject::Id(TAG)]);
+        assert_eq!(applied.contested, HashSet::from([Subject::Id(TAG)]));
         assert_eq!(table.standing(&old), Standing::Revoked);
     }
 }

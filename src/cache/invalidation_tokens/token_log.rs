@@ -65,6 +65,14 @@ pub trait TokenLog: Debug + Send + Sync {
         false
     }
 
+    /// Refuses invalidations that requests ask for while too many changes wait for other nodes.
+    ///
+    /// # Errors
+    /// `Overloaded`.
+    fn check_room(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Waits for room in the queue for so many changes. The caller queues them under the lock of its table, so that memory and
     /// log agree on which of two invalidations came last.
     ///

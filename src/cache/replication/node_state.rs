@@ -70,17 +70,30 @@ impl NodeState {
         Ok(salt)
     }
 
-    /// Writes changes down together with the cursor as of which they are complete. They may be lost: then they are read again.
-    pub(in crate::cache) fn write_soon(&self, shard: u8, state: ShardState, mut changes: Vec<Change>) {
+    /// Queues changes together with the cursor as of which they are complete; waits for room in the queue. Those that are lost with the
+    /// power are read again: no later cursor is durable before them.
+    ///
+    /// # Errors
+    /// `Unavailable` once the records are closed.
+    pub(in crate::cache) async fn write_soon(
+        &self,
+        shard: u8,
+        state: ShardState,
+        mut changes: Vec<Change>,
+    ) -> Result<()> {
         changes.push(Change::put(TABLE, cursor_key(shard), state.encode()));
-        // Only closed records refuse, when the process ends.
-        let _ = self.records.submit_now(changes);
+        self.write_records_soon(changes).await
     }
 
-    /// Writes records without a cursor. They may be lost: they are drawn again.
-    pub(in crate::cache) fn write_records_soon(&self, changes: Vec<Change>) {
-        // Only closed records refuse, when the process ends.
-        let _ = self.records.submit_now(changes);
+    /// Queues changes without a cursor; waits for room in the queue.
+    ///
+    /// # Errors
+    /// `Unavailable` once the records are closed.
+    pub(in crate::cache) async fn write_records_soon(&self, changes: Vec<Change>) -> Result<()> {
+        let room = self.records.reserve(changes.iter().map(Change::bytes).sum()).await?;
+        // They are made also if no caller waits.
+        let _ = self.records.submit(room, changes)?;
+        Ok(())
     }
 
     /// As [`NodeState::write_soon`], and returns when they are durable.
@@ -122,5 +135,25 @@ mod tests {
         let state = NodeState::open(open()).await.unwrap();
         assert_eq!((state.id, state.salt().unwrap()), (id, salt));
         assert_eq!((state.cursor(0).unwrap(), state.cursor(2).unwrap()), (None, Some(cursor)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_cursor_covers_waits_for_room_instead_of_being_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Arc::new(Records::open(dir.path()).unwrap());
+        let state = NodeState::open(open()).await.unwrap();
+        let all_room = state.records.reserve(usize::MAX).await.unwrap();
+        let cursor = LogCursor { number: 3, nonce: 4 };
+        let cursor = ShardState { cursor, generation: 5 };
+        let covered = vec![Change::put("versions", *b"covered", b"it".to_vec())];
+        let mut written = Box::pin(state.write_soon(0, cursor, covered));
+        assert!(futures_util::poll!(&mut written).is_pending());
+        drop(all_room);
+        written.await.unwrap();
+        state.records.shutdown();
+        drop(state);
+        let state = NodeState::open(open()).await.unwrap();
+        assert_eq!(state.cursor(0).unwrap(), Some(cursor));
+        assert_eq!(state.records.get("versions", b"covered").unwrap().as_deref(), Some(&b"it"[..]));
     }
 }

@@ -18,7 +18,7 @@ use super::waiting_invalidations::InvalidationBatch;
 use super::waiting_keys::{KeyState, NextKey};
 use crate::cache::change_log::{Gap, LogCursor, LogEvent, NewToken, ShardState, SharedChange};
 use crate::cache::disk::ObjectTier;
-use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Mode, Subject, TokenChange, record_of};
+use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Subject, TokenChange, record_of};
 use crate::cache::memory::MemoryTier;
 use crate::cache::random::random_id;
 use crate::cache::redis::{DedicatedConnection, NoneBehind, Replaces, SharedWrite, TOKENS_SHARD, Written};
@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a sender waits for Redis.
 const SEND_WITHIN: Duration = Duration::from_secs(1);
+/// Subjects of one invalidation that is made once more.
+const SETTLED_AT_ONCE: usize = 256;
 /// Keys that are sent at the same time.
 const KEYS_AT_ONCE: usize = 16;
 
@@ -158,7 +160,7 @@ impl Replicator {
     }
 
     async fn apply(&self, shard: u8, events: &[LogEvent], cursor: LogCursor) -> Result<()> {
-        let (mut outdated, mut records, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut outdated, mut foreign, mut applied) = (Vec::new(), Vec::new(), Applied::default());
         for event in events {
             let is_own = event.node == self.shared.log.node();
             match &event.change {
@@ -172,14 +174,14 @@ impl Replicator {
                 Some(SharedChange::Tokens { starts_over, changes }) => {
                     self.shared.positions.note(event.number, self.tokens.table().stamp_as_read());
                     let own = is_own.then_some(event.nonce);
-                    let applied = self.tokens.table().apply(*starts_over, changes.clone(), own);
-                    records.extend(self.settle(applied).await?);
+                    applied.extend(self.tokens.table().apply(*starts_over, changes.clone(), own));
                 }
                 // A gap, before anything is applied.
                 None => {}
             }
             self.metrics.events.inc();
         }
+        let records = self.settle(applied).await?;
         if !outdated.is_empty() {
             self.drop_copies(&outdated).await?;
             drop(outdated);
@@ -189,7 +191,7 @@ impl Replicator {
         self.observe_lag(events);
         if !events.is_empty() {
             let generation = self.shared.log.generation(shard);
-            self.node.write_soon(shard, ShardState { cursor, generation }, records);
+            self.node.write_soon(shard, ShardState { cursor, generation }, records).await?;
         }
         Ok(())
     }
@@ -215,7 +217,8 @@ impl Replicator {
     fn on_own(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
         let older = self.shared.inflight.note_own(key, number)?;
         self.drop_from_memory(key);
-        Some(older).filter(|_| self.copies.disk.contains(key))
+        // A copy that waits in the outbox is what this node has stored since, or what it sends once more after a restart.
+        Some(older).filter(|_| !self.shared.outbox.holds(key) && self.copies.disk.contains(key))
     }
 
     fn drop_from_memory(&self, key: &Key) {
@@ -230,11 +233,11 @@ impl Replicator {
             Subject::Everything => None,
         };
         let ids: Vec<_> = applied.contested.iter().filter_map(id).collect();
-        if !ids.is_empty() {
-            self.tokens.bump(&ids, Mode::Hard).await?;
+        for ids in ids.chunks(SETTLED_AT_ONCE) {
+            self.tokens.bump_again(ids).await?;
         }
         if applied.contested.contains(&Subject::Everything) {
-            self.tokens.bump_everything(Mode::Hard).await?;
+            self.tokens.bump_everything_again().await?;
         }
         Ok(applied.changes.iter().map(record_of).collect())
     }
@@ -259,7 +262,8 @@ impl Replicator {
         if shard == TOKENS_SHARD {
             self.shared.positions.restart(state.position());
             if !was_begun {
-                records = self.reload_tokens(before.is_some()).await?;
+                let has_lost_changes = before.is_some() && state.generation != known;
+                records = self.reload_tokens(has_lost_changes).await?;
             }
         }
         if before.is_some() || !was_begun {
@@ -271,14 +275,14 @@ impl Replicator {
         Ok(state.cursor)
     }
 
-    /// Takes over the tokens of Redis. After a gap, what differs is invalidated once more: an invalidation that only this node knows may have
-    /// been lost with the data of Redis.
-    async fn reload_tokens(&self, is_gap: bool) -> Result<Vec<Change>> {
+    /// Takes over the tokens of Redis. If Redis may have lost changes, what differs is invalidated once more: an invalidation that only this
+    /// node knows may be among them. If this node has only missed events, Redis has all invalidations.
+    async fn reload_tokens(&self, has_lost_changes: bool) -> Result<Vec<Change>> {
         let loaded = self.shared.log.load_tokens().await?.ok_or_else(|| {
             Error::new(Kind::Unavailable, "the tokens in Redis are lost; they are written again")
         })?;
         let mut applied = self.tokens.table().reload(loaded);
-        if is_gap {
+        if has_lost_changes {
             applied.contested.extend(applied.changes.iter().filter_map(TokenChange::subject));
         }
         self.settle(applied).await
@@ -324,7 +328,7 @@ impl Replicator {
         let sent = self.shared.log.invalidate(batch.starts_over, nonce, &tokens, SEND_WITHIN).await;
         let changes = sent.inspect_err(|_| table.mark_unsent(subjects(), nonce))?;
         let applied = table.publish(changes, nonce);
-        self.node.write_records_soon(applied.iter().map(record_of).collect());
+        self.node.write_records_soon(applied.iter().map(record_of).collect()).await?;
         self.shared.outbox.complete_invalidations(batch).await
     }
 

@@ -46,9 +46,12 @@ impl TokenLog for SharedTokenLog {
         self.local.load()
     }
 
+    fn check_room(&self) -> Result<()> {
+        self.outbox.check_room()
+    }
+
     fn append(&self, changes: usize) -> BoxFuture<'_, Result<QueueChanges>> {
         Box::pin(async move {
-            self.outbox.check_room()?;
             // Each change is in the record of the outbox too.
             let room = self.records.reserve((2 * changes + 1) * CHANGE_BYTES).await?;
             let (records, outbox) = (Arc::clone(&self.records), Arc::clone(&self.outbox));

@@ -14,5 +14,6 @@ mod nodes;
 mod round_trips;
 pub(crate) mod servers;
 pub(crate) mod topologies;
+mod trimmed;
 pub(crate) mod two_nodes;
 mod waiting_writes;

@@ -20,11 +20,7 @@ pub(crate) struct TwoNodes {
 
 impl TwoNodes {
     pub(crate) async fn start(environment: &[(&str, &str)]) -> TwoNodes {
-        TwoNodes::start_over(RedisServer::start(Program::Redis), environment).await
-    }
-
-    /// Over a running server.
-    pub(crate) async fn start_over(redis: RedisServer, environment: &[(&str, &str)]) -> TwoNodes {
+        let redis = RedisServer::start(Program::Redis);
         let (upstream, endpoint) = (Upstream::start().await, Endpoint::start().await);
         let dirs = [(); 2].map(|()| TempDir::new().expect("a temporary directory"));
         let start = |dir: &Path| {
