@@ -15,6 +15,10 @@ use likewise::metrics::unexported;
 use likewise_benches::redis_server::RedisServer;
 use likewise_benches::{print_circumstances, spread};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Keys of a call, which are commands in flight for `redis-benchmark`.
 const DEPTHS: [usize; 3] = [1, 16, 128];
 const DIMENSIONS: u16 = 384;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use likewise_benches::load::{Connection, open_loop_answers};
+use likewise_benches::load::{Connection, get, open_loop_answers};
 use likewise_benches::percentile;
 
 use crate::{Kind, Setting, cached, state};
@@ -12,6 +12,8 @@ use crate::{Kind, Setting, cached, state};
 const PHASE: Duration = Duration::from_secs(8);
 /// Requests a second of each kind.
 const RATE: f64 = 500.0;
+/// Requests a second for what is not cached.
+const ABSENT_RATE: f64 = 50.0;
 const CONNECTIONS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,9 +44,15 @@ pub(crate) async fn print(setting: &Setting) {
 }
 
 async fn phase(name: &str, address: SocketAddr, connection: &mut Connection) {
-    let loads = Kind::ALL.map(|kind| tokio::spawn(load(address, kind.request(address))));
+    let mut loads: Vec<_> = Kind::ALL
+        .map(|kind| (kind.name(), tokio::spawn(load(address, kind.request(address), RATE))))
+        .into_iter()
+        .collect();
+    // What is not in memory asks Redis, so that its silence is noticed.
+    let absent: Arc<[u8]> = get(address, "/v1/cache/products/absent").into();
+    loads.push(("absent object", tokio::spawn(load(address, absent, ABSENT_RATE))));
     let mut rows = Vec::new();
-    for (kind, load) in Kind::ALL.into_iter().zip(loads) {
+    for (kind, load) in loads {
         rows.push((kind, load.await.expect("the load ends")));
     }
     let breaker = state(connection, address).await["redis"]["breaker"].as_str().unwrap_or("none").to_owned();
@@ -56,12 +64,11 @@ async fn phase(name: &str, address: SocketAddr, connection: &mut Connection) {
         let [p50, p95, p99, max] = [0.5, 0.95, 0.99, 1.0].map(|share| percentile(&times, share));
         let failed = answers.len() - hits - misses;
         println!(
-            "| {name} | {} | {p50:.2} | {p95:.2} | {p99:.2} | {max:.2} | {hits} | {misses} | {failed} | {breaker} |",
-            kind.name()
+            "| {name} | {kind} | {p50:.2} | {p95:.2} | {p99:.2} | {max:.2} | {hits} | {misses} | {failed} | {breaker} |"
         );
     }
 }
 
-async fn load(address: SocketAddr, request: Arc<[u8]>) -> Vec<(u16, f64)> {
-    open_loop_answers(address, &[request], RATE, CONNECTIONS, PHASE).await
+async fn load(address: SocketAddr, request: Arc<[u8]>, rate: f64) -> Vec<(u16, f64)> {
+    open_loop_answers(address, &[request], rate, CONNECTIONS, PHASE).await
 }

@@ -2,8 +2,12 @@
 
 import sys
 import time
+import warnings
 
 import redis
+
+# That a package is deprecated is no matter of its speed.
+warnings.filterwarnings("ignore")
 
 DIMENSIONS = 384
 
