@@ -406,7 +406,9 @@ impl Replicator {
     /// Drops the copies of keys whose writes were given up after they have kept the follower from dropping them.
     async fn drop_given_up(self: Arc<Self>) {
         loop {
-            let drops = self.shared.inflight.given_up().await;
+            let given_up = self.shared.inflight.given_up().await.into_iter();
+            // A copy that waits in the outbox is what is sent: without it a removal would be.
+            let drops: Vec<_> = given_up.filter(|one| !self.shared.outbox.holds(&one.key)).collect();
             if let Err(error) = self.drop_copies(&drops).await {
                 tracing::warn!(%error, "cannot drop copies that other nodes have replaced");
                 self.shared.inflight.drop_later(drops);
