@@ -22,6 +22,11 @@ async fn a_full_redis_refuses_values_and_takes_invalidations_and_removals() {
         let stored = nodes.put(0, &format!("/v1/cache/products/{n}"), &[], &"x".repeat(60_000)).await;
         assert_eq!((stored.status, stored.header("x-likewise-propagation")), (204, "pending"));
     }
+    until("a node announces what it has stored since", async || {
+        let known = nodes.get(1, "/v1/nodes", &[]).await.body;
+        known["data"][1]["entries"].as_u64() >= Some(10)
+    })
+    .await;
     let removed = nodes.node(0).ask("DELETE", "/v1/cache/products/0", &[], "").await;
     assert_eq!((removed.status, removed.header("x-likewise-propagation")), (204, ""));
     let body = json!({ "tags": ["full"] }).to_string();

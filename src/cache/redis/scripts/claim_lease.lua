@@ -1,5 +1,5 @@
--- Grants the lease of a key if there is none. Returns 0, whether the key has a value and the number of the last event; otherwise the milliseconds that the lease has left,
--- and its token.
+-- Grants the lease of a key if there is none. Returns 0, whether the key has a value and the number of the last event; otherwise the
+-- milliseconds that the lease has left, and its token.
 -- KEYS: lease, object, state.  ARGV: lease, milliseconds that it lasts.
 local left = redis.call('PTTL', KEYS[1])
 if left >= 0 then return { left + 1, redis.call('GETRANGE', KEYS[1], 0, 7) } end
