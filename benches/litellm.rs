@@ -24,6 +24,8 @@ pub async fn start(dir: &Path, upstream: SocketAddr, cache: &str) -> Option<Riva
         command
             .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--num_workers", "1", "--config"])
             .arg(&config)
+            // It imports what lies in the current directory, and two above it.
+            .current_dir(dir)
             .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
             .env("LITELLM_LOG", "ERROR");
         command

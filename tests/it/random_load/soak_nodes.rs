@@ -33,10 +33,10 @@ struct Window {
 
 async fn windows(server: &Server, lasts: Duration) -> Vec<Window> {
     let mut looks = tokio::time::interval(LOOK_EVERY);
-    let mut seen = Vec::new();
-    for _ in 0..WINDOWS {
+    let (mut seen, start) = (Vec::new(), Instant::now());
+    for number in 1..=WINDOWS {
         let mut window = Window { least_bytes: u64::MAX, most_descriptors: 0 };
-        let end = Instant::now() + lasts / WINDOWS;
+        let end = start + lasts / WINDOWS * number;
         loop {
             looks.tick().await;
             window.least_bytes = window.least_bytes.min(server.private_bytes());
