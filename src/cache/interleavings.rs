@@ -170,13 +170,8 @@ fn what_was_loaded_before_an_invalidation_is_not_served_after_it() {
             for mode in [Mode::Soft, Mode::Hard] {
                 let present = origin.fetch_add(1, Ordering::SeqCst) + 1;
                 tokens += 2;
-                let bump = Bump {
-                    invalidation_ids: &[TAG],
-                    tokens: vec![tokens],
-                    spares: [tokens + 1; 2],
-                    mode,
-                    nonce: 0,
-                };
+                let bump =
+                    Bump { invalidation_ids: &[TAG], tokens: vec![tokens], spares: [tokens + 1; 2], mode };
                 current.bump(bump, |changes| assert_eq!(changes.len(), 1));
                 if let Some(entry) = memory.get(&key(1)) {
                     let value = u64::from_le_bytes(entry.value[..].try_into().unwrap());
