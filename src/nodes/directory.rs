@@ -216,7 +216,7 @@ impl Nodes {
         let connection = shared.registry.connection();
         self.note_connection(connection);
         let report = NodeReport { positions, ..self.report(events_behind) };
-        let announced = shared.registry.announce(&report.encode(), self.options.forget_after()).await;
+        let announced = shared.registry.announce(report.encode(), self.options.forget_after()).await;
         let announced = announced.map_err(Error::from)?;
         let alive = announced.nodes.iter().filter(|node| self.is_alive(node)).count();
         self.metrics.nodes.set(i64::try_from(alive).unwrap_or(i64::MAX));

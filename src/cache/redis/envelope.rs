@@ -43,6 +43,8 @@ pub struct Enveloped {
 #[derive(Clone, Default)]
 pub struct Envelope {
     mac_key: Option<[u8; 32]>,
+    /// Of what nodes announce: a tag of an entry is not one of a report.
+    report_key: Option<[u8; 32]>,
 }
 
 impl fmt::Debug for Envelope {
@@ -66,8 +68,10 @@ impl Envelope {
             let message = format!("{MAC_KEY_VARIABLE} must have at least {SECRET_BYTES_MIN} characters");
             return Err(Error::new(Kind::Config, message).advise("make one with: openssl rand -hex 32"));
         }
+        let derived = |context| Some(blake3::derive_key(context, secret.as_bytes()));
         Ok(Envelope {
-            mac_key: Some(blake3::derive_key("likewise 2026-11 entries in redis", secret.as_bytes())),
+            mac_key: derived("likewise 2026-11 entries in redis"),
+            report_key: derived("likewise 2026-11 reports in redis"),
         })
     }
 
@@ -125,6 +129,21 @@ impl Envelope {
         })
     }
 
+    /// What a node announces, with a tag behind it if entries have one.
+    pub fn seal_report(&self, node: u64, mut report: Vec<u8>) -> Vec<u8> {
+        if let Some(secret) = &self.report_key {
+            report.extend(tag(secret, &key_of_node(node), &report));
+        }
+        report
+    }
+
+    /// What a node has announced. `None` if another may have written it: requests of clients, with their keys, go to the address in it.
+    pub fn open_report<'a>(&self, node: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let Some(secret) = &self.report_key else { return Some(bytes) };
+        let (report, end) = bytes.split_last_chunk::<TAG_BYTES>()?;
+        is_equal(end, &tag(secret, &key_of_node(node), report)).then_some(report)
+    }
+
     /// The bytes before the end, if the end holds.
     fn sealed<'a>(&self, key: &Key, bytes: &'a [u8]) -> Option<&'a [u8]> {
         match &self.mac_key {
@@ -138,6 +157,13 @@ impl Envelope {
             }
         }
     }
+}
+
+/// A report is authenticated as that of its node.
+fn key_of_node(node: u64) -> Key {
+    let mut key = Key([0; 32]);
+    key.0[..8].copy_from_slice(&node.to_le_bytes());
+    key
 }
 
 /// XXH3 over the key and what is before the checksum: an entry that was moved to another key does not verify.
@@ -231,6 +257,20 @@ mod tests {
         let error = Envelope::authenticated("short-secret").unwrap_err().to_string();
         assert!(error.contains("LIKEWISE_REDIS_MAC_KEY") && !error.contains("short-secret"), "{error}");
         assert!(!format!("{keyed:?}").contains("0123"));
+    }
+
+    #[test]
+    fn a_report_is_believed_of_its_node_alone_and_as_it_was() {
+        let [plain, keyed] = envelopes();
+        assert_eq!(plain.open_report(1, &plain.seal_report(1, b"{}".to_vec())), Some(&b"{}"[..]));
+        let sealed = keyed.seal_report(1, b"{}".to_vec());
+        assert_eq!(keyed.open_report(1, &sealed), Some(&b"{}"[..]));
+        assert_eq!((keyed.open_report(2, &sealed), keyed.open_report(1, b"{}")), (None, None));
+        for at in 0..sealed.len() {
+            let mut bytes = sealed.clone();
+            bytes[at] ^= 1;
+            assert_eq!(keyed.open_report(1, &bytes), None, "byte {at}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use redis::Value;
 
 use super::call_error::CallError;
 use super::client::RedisClient;
+use super::envelope::Envelope;
 use super::keys::KeySpace;
+use super::replies::number;
 use super::script::LuaScript;
 use crate::domain::Key;
 
@@ -28,6 +30,7 @@ const HELD_AT_ONCE: usize = 256;
 pub struct NodeRegistry {
     client: RedisClient,
     node: u64,
+    envelope: Envelope,
 }
 
 /// A node as Redis knows it.
@@ -37,7 +40,7 @@ pub struct RegisteredNode {
     pub id: u64,
     /// Since when it has been silent, by the clock of Redis.
     pub silent: Duration,
-    /// What it has announced.
+    /// What it has announced. Nothing if that is not authenticated, and has to be.
     pub report: Vec<u8>,
 }
 
@@ -64,8 +67,8 @@ pub struct Located {
 }
 
 impl NodeRegistry {
-    pub(in crate::cache) fn new(client: RedisClient, node: u64) -> NodeRegistry {
-        NodeRegistry { client, node }
+    pub(in crate::cache) fn new(client: RedisClient, node: u64, envelope: Envelope) -> NodeRegistry {
+        NodeRegistry { client, node, envelope }
     }
 
     /// This node.
@@ -84,16 +87,16 @@ impl NodeRegistry {
     /// [`CallError`].
     pub async fn announce(
         &self,
-        report: &[u8],
+        report: Vec<u8>,
         forget_after: Duration,
     ) -> Result<RegisteredNodes, CallError> {
         let keys = self.client.keys();
         let (nodes, reports) = (keys.nodes(), keys.node_reports());
         let (id, forget_after_ms) = (hex(self.node), forget_after.as_millis().to_string());
-        let nodes_max = NODES_MAX.to_string();
-        let arguments = [id.as_bytes(), report, forget_after_ms.as_bytes(), nodes_max.as_bytes()];
+        let (nodes_max, report) = (NODES_MAX.to_string(), self.envelope.seal_report(self.node, report));
+        let arguments = [id.as_bytes(), &report, forget_after_ms.as_bytes(), nodes_max.as_bytes()];
         let reply = self.client.script(&ANNOUNCE, &[&nodes, &reports], &arguments, BACKGROUND_MAX).await?;
-        registered(&reply).ok_or(CallError::NotConnected)
+        self.registered(&reply).ok_or(CallError::NotConnected)
     }
 
     /// The node that has a collection. With `takes`, this node takes one that no node has.
@@ -109,7 +112,7 @@ impl NodeRegistry {
         let limit = self.client.response_max();
         let reply =
             self.client.script(&LOCATE, &names.each_ref().map(String::as_str), &arguments, limit).await?;
-        located(&reply).ok_or(CallError::NotConnected)
+        self.located(&reply).ok_or(CallError::NotConnected)
     }
 
     /// Records the collections that this node has. Returns how many of them another node has too.
@@ -125,7 +128,7 @@ impl NodeRegistry {
                 std::iter::once(id.as_bytes()).chain(chunk.iter().map(|key| &key.0[..])).collect();
             let names = names.each_ref().map(String::as_str);
             let reply = self.client.script(&HOLD, &names, &arguments, BACKGROUND_MAX).await?;
-            others += number(&reply).unwrap_or(0);
+            others += unsigned(&reply).unwrap_or(0);
         }
         Ok(others)
     }
@@ -171,7 +174,7 @@ impl NodeRegistry {
             get
         };
         let replies = self.client.batch((0..keys.shards()).map(read).collect(), BACKGROUND_MAX).await;
-        replies.into_iter().map(|reply| reply.ok().as_ref().and_then(number)).collect()
+        replies.into_iter().map(|reply| reply.ok().as_ref().and_then(unsigned)).collect()
     }
 }
 
@@ -179,41 +182,40 @@ fn hex(node: u64) -> String {
     format!("{node:016x}")
 }
 
-fn number(value: &Value) -> Option<u64> {
-    if let Value::Int(number) = value {
-        return u64::try_from(*number).ok();
+fn unsigned(value: &Value) -> Option<u64> {
+    number(value).and_then(|number| u64::try_from(number).ok())
+}
+
+impl NodeRegistry {
+    /// A node of these three replies. A clock that was set back shows no silence.
+    fn read_node(&self, id: &Value, silent_ms: &Value, report: &Value) -> Option<RegisteredNode> {
+        let (Value::BulkString(id), Value::BulkString(report)) = (id, report) else { return None };
+        let id = u64::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+        let silent = Duration::from_millis(unsigned(silent_ms).unwrap_or(0));
+        let report = self.envelope.open_report(id, report).unwrap_or_default().to_vec();
+        Some(RegisteredNode { id, silent, report })
     }
-    let Value::BulkString(digits) = value else { return None };
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
 
-/// A node of these three replies. A clock that was set back shows no silence.
-fn node(id: &Value, silent_ms: &Value, report: &Value) -> Option<RegisteredNode> {
-    let (Value::BulkString(id), Value::BulkString(report)) = (id, report) else { return None };
-    let id = u64::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
-    let silent = Duration::from_millis(number(silent_ms).unwrap_or(0));
-    Some(RegisteredNode { id, silent, report: report.clone() })
-}
-
-fn registered(reply: &Value) -> Option<RegisteredNodes> {
-    let Value::Array(parts) = reply else { return None };
-    let [seen_before, now, Value::Array(nodes)] = parts.as_slice() else { return None };
-    let of_reply = |reply: &Value| {
+    fn registered(&self, reply: &Value) -> Option<RegisteredNodes> {
         let Value::Array(parts) = reply else { return None };
-        let [id, silent_ms, report] = parts.as_slice() else { return None };
-        node(id, silent_ms, report)
-    };
-    let nodes = nodes.iter().filter_map(of_reply).collect();
-    Some(RegisteredNodes { seen_before_ms: number(seen_before)?, now_ms: number(now)?, nodes })
-}
+        let [seen_before, now, Value::Array(nodes)] = parts.as_slice() else { return None };
+        let of_reply = |reply: &Value| {
+            let Value::Array(parts) = reply else { return None };
+            let [id, silent_ms, report] = parts.as_slice() else { return None };
+            self.read_node(id, silent_ms, report)
+        };
+        let nodes = nodes.iter().filter_map(of_reply).collect();
+        Some(RegisteredNodes { seen_before_ms: unsigned(seen_before)?, now_ms: unsigned(now)?, nodes })
+    }
 
-fn located(reply: &Value) -> Option<Located> {
-    let Value::Array(parts) = reply else { return None };
-    let [is_known, taken_at, owner @ ..] = parts.as_slice() else { return None };
-    let owner = match owner {
-        [id, silent_ms, report] => Some(node(id, silent_ms, report)?),
-        _ => None,
-    };
-    let taken_at_ms = number(taken_at).filter(|&taken_at| taken_at > 0);
-    Some(Located { is_asker_known: number(is_known) == Some(1), taken_at_ms, owner })
+    fn located(&self, reply: &Value) -> Option<Located> {
+        let Value::Array(parts) = reply else { return None };
+        let [is_known, taken_at, owner @ ..] = parts.as_slice() else { return None };
+        let owner = match owner {
+            [id, silent_ms, report] => Some(self.read_node(id, silent_ms, report)?),
+            _ => None,
+        };
+        let taken_at_ms = unsigned(taken_at).filter(|&taken_at| taken_at > 0);
+        Some(Located { is_asker_known: unsigned(is_known) == Some(1), taken_at_ms, owner })
+    }
 }

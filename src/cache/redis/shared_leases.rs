@@ -6,8 +6,9 @@ use std::time::Duration;
 use redis::Value;
 
 use super::call_error::CallError;
+use super::replies::number;
 use super::script::{LuaScript, appending};
-use super::shared_log::{SharedLog, event_of, number};
+use super::shared_log::{SharedLog, event_of};
 use crate::cache::change_log::{KIND_LEASE_ENDED, LogPosition};
 use crate::cache::lease::Lease;
 use crate::domain::{InvalidationId, Key};

@@ -13,13 +13,14 @@ use super::breaker::BreakerState;
 use super::call_error::CallError;
 use super::client::RedisClient;
 use super::dedicated::DedicatedConnection;
+use super::replies::{events_of, is_of_primary, number, scanned, state_of};
 use super::script::{LuaScript, appending};
+use super::shared_write::{SharedWrite, Written};
 use super::tier::RedisTier;
-use crate::cache::change_log::{KIND_KEY, LogCursor, LogEvent, NewToken, NodeId, Reading, ShardState};
+use crate::cache::change_log::{KIND_KEY, LogCursor, NewToken, NodeId, Reading, ShardState};
 use crate::cache::invalidation_tokens::{
     LoadedTokens, Mode, OTHER_TENANTS, OUTDATED_MAX, Subject, TokenChange, TokenHistory,
 };
-use crate::cache::lease::Lease;
 use crate::cache::policy::Namespace;
 use crate::domain::{Entry, InvalidationId, Key};
 use crate::error::{Error, Kind, Result};
@@ -41,62 +42,12 @@ const STATE_FIELDS: [&str; 3] = ["seq", "nonce", "generation"];
 const SEED_MS: u64 = 60_000;
 /// How long a call may take that no request waits for.
 const BACKGROUND_MAX: Duration = Duration::from_secs(5);
+/// The least time for the reply to a reading, however short the limit of requests is.
+const BLOCKED_MIN: Duration = Duration::from_millis(250);
 /// The shard that has the tokens.
 pub(in crate::cache) const TOKENS_SHARD: u8 = 0;
 /// The field of the token of all that the default tenant has.
 const EVERYTHING: &[u8] = b"everything";
-
-/// What a write may replace.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Replaces {
-    /// Anything, or nothing.
-    #[default]
-    Any,
-    /// What this write has written.
-    Write(u64),
-    /// Nothing.
-    Nothing,
-    /// Nothing, and no event of the key is behind this one: what this node has is not changed by one that it has not read.
-    NothingSince(u64),
-}
-
-/// The write is not made if the key has events behind this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cache) struct NoneBehind {
-    /// The last event of the shard that this node has applied.
-    pub(in crate::cache) number: u64,
-    /// Whether those of other nodes do not matter.
-    pub(in crate::cache) ignores_others: bool,
-}
-
-/// A value to be written with its event.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::cache) struct SharedWrite<'a> {
-    pub(in crate::cache) key: Key,
-    /// The envelope and the milliseconds that it lives. `None` removes the value.
-    pub(in crate::cache) value: Option<(&'a [u8], u64)>,
-    pub(in crate::cache) replaces: Replaces,
-    /// Events of the key that must not have come before the write.
-    pub(in crate::cache) after: Option<NoneBehind>,
-    /// The lease of the key that the writer holds.
-    pub(in crate::cache) lease: Option<Lease>,
-}
-
-/// What came of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cache) enum Written {
-    /// It is the event of this number.
-    Done(u64),
-    /// Redis holds another value than the one that was to be replaced.
-    Conflict,
-    /// Another node has changed the key, by an event that this node has not applied.
-    Contested,
-    /// This node has changed the key by an event that it has not applied; or the events that it has not applied are too many to be
-    /// looked at.
-    Behind,
-    /// The lease of the writer has ended.
-    LeaseEnded,
-}
 
 /// The log.
 pub(in crate::cache) struct SharedLog {
@@ -426,26 +377,6 @@ impl SharedLog {
     }
 }
 
-/// The least time for the reply to a reading, however short the limit of requests is.
-const BLOCKED_MIN: Duration = Duration::from_millis(250);
-
-impl Replaces {
-    fn none_behind(self) -> Option<NoneBehind> {
-        match self {
-            Replaces::NothingSince(number) => Some(NoneBehind { number, ignores_others: false }),
-            Replaces::Any | Replaces::Write(_) | Replaces::Nothing => None,
-        }
-    }
-
-    fn argument(self) -> Vec<u8> {
-        match self {
-            Replaces::Any => Vec::new(),
-            Replaces::Nothing | Replaces::NothingSince(_) => b"-".into(),
-            Replaces::Write(id) => id.to_le_bytes().into(),
-        }
-    }
-}
-
 /// Kind and payload of an event that names a key.
 pub(super) fn event_of(kind: u8, key: &Key) -> Vec<u8> {
     [&[kind][..], &key.0].concat()
@@ -460,53 +391,4 @@ fn field_of(subject: Subject) -> Vec<u8> {
 
 fn corrupt() -> Error {
     Error::new(Kind::Corrupt, "cannot read the tokens in Redis")
-}
-
-/// A number, as it is or in digits.
-pub(super) fn number(value: &Value) -> Option<i64> {
-    if let Value::Int(number) = value {
-        return Some(*number);
-    }
-    let Value::BulkString(digits) = value else { return None };
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// Whether a reply to `ROLE` is that of a primary.
-fn is_of_primary(reply: &Value) -> bool {
-    let Value::Array(parts) = reply else { return false };
-    matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master")
-}
-
-/// The number, the nonce and the generation at the beginning of a reply.
-fn state_of(reply: &Value) -> Option<ShardState> {
-    let Value::Array(parts) = reply else { return None };
-    let [seq, Value::BulkString(nonce), Value::BulkString(generation), ..] = parts.as_slice() else {
-        return None;
-    };
-    let number_of = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
-    let cursor = LogCursor { number: u64::try_from(number(seq)?).ok()?, nonce: number_of(nonce)? };
-    Some(ShardState { cursor, generation: number_of(generation)? })
-}
-
-/// The next place and the fields and values of a reply to `HSCAN`.
-fn scanned(reply: &Value) -> Option<(Vec<u8>, &[Value])> {
-    let Value::Array(parts) = reply else { return None };
-    let [Value::BulkString(next), Value::Array(pairs)] = parts.as_slice() else { return None };
-    Some((next.clone(), pairs))
-}
-
-/// The events of a reply to `XREAD`. Bytes that are no event leave a hole, which is a gap.
-fn events_of(reply: &Value) -> Vec<LogEvent> {
-    let Value::Array(streams) = reply else { return Vec::new() };
-    let Some(Value::Array(stream)) = streams.first() else { return Vec::new() };
-    let Some(Value::Array(entries)) = stream.get(1) else { return Vec::new() };
-    entries.iter().filter_map(event_of_entry).collect()
-}
-
-fn event_of_entry(entry: &Value) -> Option<LogEvent> {
-    let Value::Array(parts) = entry else { return None };
-    let [Value::BulkString(id), Value::Array(fields)] = parts.as_slice() else { return None };
-    let number = std::str::from_utf8(id).ok()?.strip_suffix("-0")?.parse().ok()?;
-    let [_, Value::BulkString(bytes)] = fields.as_slice() else { return None };
-    LogEvent::decode(number, bytes)
 }

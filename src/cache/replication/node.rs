@@ -68,7 +68,7 @@ impl SharedNode {
             RedisTier::new(client.clone(), entries, parts).map(Arc::new)
         };
         let (embeddings, objects) = (tier(RedisEntries::Embeddings)?, tier(RedisEntries::Objects)?);
-        let registry = NodeRegistry::new(client.clone(), state.id.0);
+        let registry = NodeRegistry::new(client.clone(), state.id.0, envelope.clone());
         let claims_embeddings = options.single_flight == SingleFlightScope::All;
         let embedding_claims = claims_embeddings.then(|| Arc::new(EmbeddingClaims::new(client.clone())));
         // Of this process alone: a copied data directory must not make a node take the events of another one for its own.

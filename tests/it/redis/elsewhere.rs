@@ -157,6 +157,22 @@ async fn without_an_address_the_node_is_named() {
     assert_eq!(a.server.get(POINTS).await.status, 200);
 }
 
+/// Whatever can write to Redis must not learn the keys of clients by naming an address.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_no_node_has_announced_is_not_asked() {
+    let (endpoint, redis) = (Endpoint::start().await, RedisServer::start(Program::Redis));
+    let keyed = [("LIKEWISE_REDIS_MAC_KEY", "0123456789abcdef"), ("LIKEWISE__NODES__HEARTBEAT_MS", "60000")];
+    let (a, b) = (start(&endpoint, &redis, &keyed), start(&endpoint, &redis, &keyed));
+    make_points(&a.server).await;
+    let forged = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    forged.set_nonblocking(true).unwrap();
+    let report = json!({ "address": format!("http://{}", forged.local_addr().unwrap()) }).to_string();
+    redis.ask::<u64>(&format!("HSET {{likewise:0}}:reports {} {report}", id(&a.server).await));
+    let refused = b.server.get(&format!("{POINTS}/count")).await;
+    assert_eq!((refused.status, refused.error().0), (421, "on_other_node"), "{}", refused.body);
+    assert_eq!(forged.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_passed_on_once() {
     let pair = pair().await;
