@@ -109,6 +109,8 @@ impl Cache {
             return Err(error);
         }
         let key = put.key;
+        // Counted before, so that a lookup that does not hold the lock of the key keeps nothing older in memory.
+        shared.changes.add(&key);
         self.keep_in(namespace, put);
         let is_last = match published {
             Published::Event(number) => write.end(number),
@@ -247,6 +249,13 @@ impl Cache {
         keys.iter().for_each(|key| self.memory.remove(key));
         for tier in self.below.iter().filter(|tier| self.shared.is_none() || tier.name() != TierName::Redis) {
             tier.remove_many(keys.to_vec()).await?;
+        }
+        if let Some(shared) = &self.shared {
+            // A lookup that does not hold the lock of the key may have read it before, and keep it in memory after it was removed there.
+            for key in keys {
+                shared.changes.add(key);
+                self.memory.remove(key);
+            }
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Keys that other nodes have changed: guards against keeping a copy that was read before a change.
+//! Keys that were changed: guards against keeping a copy that was read before a change.
 
 use crate::domain::Key;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -6,10 +6,10 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// Keys share counters; a change of one costs a reader of another the copy that it has just read.
 const COUNTERS: usize = 1024;
 
-/// Counts the changes of keys by other nodes. Shared by `Arc`.
+/// Counts the changes of keys, by other nodes and by this one. Shared by `Arc`.
 ///
 /// A reader takes the count of a key before it reads a tier below memory, keeps what it has read in memory, and then compares
-/// the count. The follower counts first and then removes the copy in memory. Either the reader sees the new count and removes
+/// the count. Who changes the key counts first and then removes or replaces the copy in memory. Either the reader sees the new count and removes
 /// its copy, or the copy was there when the follower removed it.
 #[derive(Debug)]
 pub(in crate::cache) struct KeyChanges(Box<[AtomicU64]>);
@@ -24,7 +24,7 @@ impl KeyChanges {
         self.counter(key).load(Ordering::SeqCst)
     }
 
-    /// Another node has changed a key.
+    /// A key was changed.
     pub(in crate::cache) fn add(&self, key: &Key) {
         self.counter(key).fetch_add(1, Ordering::SeqCst);
     }
