@@ -14,6 +14,8 @@ use crate::domain::Key;
 /// The pauses between looks for vectors that other nodes make: the first, and the longest.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How often texts that another node has claimed are claimed again, should it have failed or died.
+const CLAIMED_EVERY: Duration = Duration::from_millis(500);
 /// How long a node looks for them before it makes them itself.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -21,13 +23,15 @@ impl FlightLeader {
     /// Embeds the texts that no other node embeds, and waits for the vectors of the others.
     pub(super) async fn embed_among_nodes(&self, led: Vec<LedFlight>, claims: &Arc<EmbeddingClaims>) {
         let (mut open, mut pause, until) = (led, PAUSE, Instant::now() + WAIT_MAX);
-        let mut embedding = FuturesUnordered::new();
+        let (mut embedding, mut claim_at) = (FuturesUnordered::new(), Instant::now());
         while !open.is_empty() {
-            let (own, elsewhere) = claim(claims, open, Instant::now() >= until).await;
-            if !own.is_empty() {
-                embedding.push(self.embed_claimed(own, claims));
+            if Instant::now() >= claim_at {
+                let (own, elsewhere) = claim(claims, open, Instant::now() >= until).await;
+                if !own.is_empty() {
+                    embedding.push(self.embed_claimed(own, claims));
+                }
+                (open, claim_at) = (elsewhere, Instant::now() + CLAIMED_EVERY);
             }
-            open = elsewhere;
             if !open.is_empty() {
                 future::select(Box::pin(sleep(pause)), Box::pin(drive(&mut embedding))).await;
                 pause = (pause * 2).min(PAUSE_MAX);
