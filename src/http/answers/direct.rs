@@ -210,7 +210,7 @@ pub(in crate::http) async fn store(
     responses(
         (status = 204, headers(("x-likewise-propagation")), description = "No such answer is stored any more"),
         (status = 400, body = ErrorBody, description = "The id is not that of an answer"),
-        (status = 503, body = ErrorBody, description = "The disk refuses writes: the answer is hidden until the next start only"),
+        (status = 503, body = ErrorBody, description = "The disk refuses writes: the answer is hidden until the next start only. Or this node does not have it, and Redis, which says whose it is, is not reachable: it is not removed"),
     )
 )]
 pub(in crate::http) async fn delete(

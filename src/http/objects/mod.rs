@@ -189,7 +189,7 @@ pub(super) async fn get(
         (status = 409, body = ErrorBody, description = "The lease has ended, or the key, a tag or the namespace was invalidated since the value was made"),
         (status = 412, body = ErrorBody, description = "The stored object does not meet `if-match` or `if-none-match`"),
         (status = 413, body = ErrorBody, description = "The body exceeds the limit of the server or of the namespace"),
-        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk, or Redis, which a condition needs, is not reachable: the object is not cached"),
+        (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk, or Redis, which a condition or the lease of another node needs, is not reachable: the object is not cached"),
     )
 )]
 pub(super) async fn put(
@@ -245,7 +245,7 @@ pub(super) async fn put(
         (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
         (status = 409, body = ErrorBody, description = "The lease had ended before"),
         (status = 412, body = ErrorBody, description = "The stored object does not meet `if-match` or `if-none-match`"),
-        (status = 503, body = ErrorBody, description = "The disk refuses writes: the object is hidden until the next start only. Or Redis, which a condition needs, is not reachable: the object is not removed"),
+        (status = 503, body = ErrorBody, description = "The disk refuses writes: the object is hidden until the next start only. Or Redis, which a condition or the lease of another node needs, is not reachable: the object is not removed"),
     )
 )]
 pub(super) async fn delete(
