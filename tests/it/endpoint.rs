@@ -1,7 +1,7 @@
 //! An embeddings endpoint of a few lines, which stands for a remote model.
 //!
-//! No two of its vectors are equal: each encodes its text and the call that made it. So a test sees when an entry was lost and
-//! embedded again, and when an entry is stored under another's key.
+//! No two of its vectors are equal, not of one call either: each encodes its text and its place among all texts embedded. So a
+//! test sees when an entry was lost and embedded again, and when an entry is stored under another's key.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -43,7 +43,8 @@ pub(crate) struct Endpoint {
 
 #[derive(Default)]
 struct State {
-    calls: AtomicU32,
+    /// Vectors that were made.
+    vectors: AtomicU32,
     texts: AtomicU64,
     /// Answers that will be an error.
     failures: AtomicU64,
@@ -122,9 +123,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         let status = StatusCode::from_u16(status).unwrap();
         return Ok(response(status, &json!({ "error": { "message": message } })));
     }
-    let call = state.calls.fetch_add(1, Ordering::SeqCst) + 1;
+    let before = state.vectors.fetch_add(texts.len() as u32, Ordering::SeqCst);
     let object = |(index, text): (usize, &Value)| {
-        let numbers = vector(text.as_str().unwrap_or_default(), call);
+        let numbers = vector(text.as_str().unwrap_or_default(), before + 1 + index as u32);
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         json!({ "index": index, "embedding": STANDARD.encode_to_string(bytes) })
     };
@@ -140,9 +141,9 @@ fn response(status: StatusCode, body: &Value) -> Answer {
     response
 }
 
-/// The vector that `call` makes of `text`: the call's number, then numbers that follow from the text.
-pub(crate) fn vector(text: &str, call: u32) -> Vec<f32> {
+/// The vector of `text` that is the `place`-th to be made: its place, then numbers that follow from the text.
+pub(crate) fn vector(text: &str, place: u32) -> Vec<f32> {
     let hash = blake3::hash(text.as_bytes());
     let numbers = hash.as_bytes().iter().cycle().take(DIM - 1).map(|&byte| f32::from(byte) + 1.0);
-    std::iter::once(call as f32).chain(numbers).collect()
+    std::iter::once(place as f32).chain(numbers).collect()
 }

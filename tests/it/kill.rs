@@ -24,11 +24,11 @@ const TEXTS_PER_REQUEST: u64 = 4;
 const CHECKED_AT_ONCE: usize = 256;
 const KILLED_WITHIN_MS: u64 = 60;
 
-/// An acknowledged vector: its text, and the endpoint's call that made it.
+/// An acknowledged vector: its text, and its place among all that the endpoint made.
 #[derive(Debug, Clone, PartialEq)]
 struct Acknowledged {
     text: String,
-    call: u32,
+    place: u32,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,9 +106,9 @@ async fn embed(client: &reqwest::Client, url: &str, texts: Vec<String>) -> Optio
     let vectors = vectors(&answer);
     assert_eq!(vectors.len(), texts.len());
     let read = |(text, numbers): (String, Vec<f32>)| {
-        let call = numbers[0] as u32;
-        assert_eq!(numbers, vector(&text, call), "another text's vector was answered to {text:?}");
-        Acknowledged { text, call }
+        let place = numbers[0] as u32;
+        assert_eq!(numbers, vector(&text, place), "another text's vector was answered to {text:?}");
+        Acknowledged { text, place }
     };
     Some(texts.into_iter().zip(vectors).map(read).collect())
 }
@@ -134,7 +134,7 @@ async fn has_all(server: &Server, acknowledged: &[Acknowledged]) -> bool {
         200 => vectors(&answer)
             .iter()
             .zip(acknowledged)
-            .all(|(numbers, one)| *numbers == vector(&one.text, one.call)),
+            .all(|(numbers, one)| *numbers == vector(&one.text, one.place)),
         504 => false,
         _ => panic!("{status}: {answer}"),
     }

@@ -300,7 +300,7 @@ async fn embeddings_are_those_of_a_tenant_in_memory_and_on_disk() {
     let both = [&own, &acme].map(|principal| embed(&open, principal, Directives::default()));
     let [ours, theirs] = <[_; 2]>::try_from(join_all(both).await).unwrap().map(Result::unwrap);
     assert_eq!(endpoint.texts(), 2, "neither waits for the vector of the other");
-    assert_ne!(ours, theirs, "each vector has the number of its call");
+    assert_ne!(ours, theirs, "no two vectors of the endpoint are equal");
     open.invalidation.invalidate(&acme, &Target::Everything, Mode::Hard).await.unwrap();
     assert_eq!(is_cached(&open).await, (true, false));
     open.close().await;
