@@ -62,6 +62,16 @@ impl Connection {
         (status, self.buffer[body].to_vec())
     }
 
+    /// Sends a request and returns the status, the head and the body.
+    ///
+    /// # Panics
+    /// If the connection breaks or the answer is no HTTP.
+    pub async fn ask_whole(&mut self, request: &[u8]) -> (u16, String, Vec<u8>) {
+        let Exchanged { status, body, .. } = self.exchange(request).await;
+        let head = String::from_utf8_lossy(&self.buffer[..body.start]).into_owned();
+        (status, head, self.buffer[body].to_vec())
+    }
+
     /// Sends a request and returns when its answer came.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -54,6 +54,26 @@ pub async fn calls(address: SocketAddr) -> usize {
     String::from_utf8(count).expect("a text").parse().expect("a number")
 }
 
+/// Makes answers name this version from now on.
+///
+/// # Panics
+/// If the upstream does not answer.
+pub async fn set_version(address: SocketAddr, version: u64) {
+    let (status, _) =
+        Connection::open(address).await.ask(&request(address, "/version", &version.to_string())).await;
+    assert_eq!(status, 200);
+}
+
+/// The version that a whole answer names.
+///
+/// # Panics
+/// If it is not an answer of this upstream.
+pub fn version_of(answer: &[u8]) -> u64 {
+    let answer: Value = serde_json::from_slice(answer).expect("JSON");
+    let words = answer["choices"][0]["message"]["content"].as_str().expect("words");
+    words.split(' ').next().expect("a word").parse().expect("a number")
+}
+
 /// Serves if this process is the upstream, and never returns then.
 ///
 /// # Panics
@@ -63,23 +83,31 @@ pub async fn serve_if_upstream() {
     let takes = Duration::from_millis(takes.parse().expect("milliseconds"));
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
+    let version = Arc::new(AtomicU64::new(0));
+    let named = Arc::clone(&version);
     let answer = move |body: Bytes| {
         counted.fetch_add(1, Ordering::Relaxed);
-        answer(body, takes)
+        answer(body, takes, named.load(Ordering::SeqCst))
+    };
+    let set = move |body: String| async move {
+        version.store(body.parse().expect("a number"), Ordering::SeqCst);
     };
     let count = move || async move { calls.load(Ordering::Relaxed).to_string() };
-    let router = axum::Router::new().route(PATH, post(answer)).route("/calls", get(count));
+    let router = axum::Router::new()
+        .route(PATH, post(answer))
+        .route("/calls", get(count))
+        .route("/version", post(set));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     println!("listening on http://{}", listener.local_addr().expect("bound"));
     std::io::stdout().flush().expect("stdout is piped");
     axum::serve(listener, router).await.expect("the upstream serves");
 }
 
-async fn answer(body: Bytes, takes: Duration) -> Response {
+async fn answer(body: Bytes, takes: Duration, version: u64) -> Response {
     let asked: Value = serde_json::from_slice(&body).expect("JSON");
     // A thread wakes within a tenth of a millisecond; the runtime's timers go by whole ones, which is what is measured.
     tokio::task::spawn_blocking(move || std::thread::sleep(takes)).await.expect("it only sleeps");
-    let words = "palabra ".repeat(WORDS_BYTES / 8);
+    let words = format!("{version} {}", "palabra ".repeat(WORDS_BYTES / 8));
     if asked["stream"] != true {
         let message = json!({ "role": "assistant", "content": words });
         let answer = json!({

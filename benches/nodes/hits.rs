@@ -25,7 +25,7 @@ struct Round {
 
 /// Hits of a server without Redis and of one with it, in turn.
 pub(crate) async fn print_without_and_with(setting: &Setting) {
-    let servers = [setting.alone(), setting.node("first", &[]).await];
+    let servers = [setting.alone("alone"), setting.node("first", &[]).await];
     for server in &servers {
         cached(server).await;
     }
@@ -62,35 +62,38 @@ async fn closed_round(server: &Server, kind: Kind) -> Round {
     Round { per_second, cpu: (server.cpu_seconds() - cpu) / requests * 1e6 }
 }
 
-/// Processor time of one node, and of two that share the same load, in turn.
+/// Processor time of one node, and of two that share the same load, in turn; the same without Redis shows what of it is the cost of two
+/// processes.
 pub(crate) async fn print_one_and_two(setting: &Setting) {
-    let nodes = [setting.node("first", &[]).await, setting.node("second", &[]).await];
-    for node in &nodes {
+    let shared = [setting.node("first", &[]).await, setting.node("second", &[]).await];
+    let apart = [setting.alone("third"), setting.alone("fourth")];
+    for node in shared.iter().chain(&apart) {
         cached(node).await;
     }
     println!(
         "{RATE} hits/s in all, a third of each kind, {ROUNDS} rounds of {} s in turn; microseconds of the processor a request",
         ROUND.as_secs()
     );
-    println!("| one node | min-max | two nodes | min-max | ratio, 95 % interval |\n|---|---|---|---|---|");
-    let mut rounds: [Vec<f64>; 2] = Default::default();
+    println!(
+        "| | one node | min-max | two nodes | min-max | ratio, 95 % interval |\n|---|---|---|---|---|---|"
+    );
+    let mut rounds: [[Vec<f64>; 2]; 2] = Default::default();
     for round in 0..ROUNDS {
         for at in [round % 2, 1 - round % 2] {
-            rounds[at].push(cpu_of(&nodes[..=at]).await);
+            for (of, nodes) in rounds.iter_mut().zip([&shared, &apart]) {
+                of[at].push(cpu_of(&nodes[..=at]).await);
+            }
         }
     }
-    let ratios: Vec<f64> = rounds[0].iter().zip(&rounds[1]).map(|(one, two)| two / one).collect();
-    let [one, two] = rounds.map(spread);
-    println!(
-        "| {:.1} | {:.1}-{:.1} | {:.1} | {:.1}-{:.1} | {} |\n",
-        one.median,
-        one.min,
-        one.max,
-        two.median,
-        two.min,
-        two.max,
-        interval(&ratios)
-    );
+    for (name, rounds) in ["with Redis", "without"].into_iter().zip(rounds) {
+        let ratios: Vec<f64> = rounds[0].iter().zip(&rounds[1]).map(|(one, two)| two / one).collect();
+        let [one, two] = rounds.map(|rounds| {
+            let own = spread(rounds);
+            format!("{:.1} | {:.1}-{:.1}", own.median, own.min, own.max)
+        });
+        println!("| {name} | {one} | {two} | {} |", interval(&ratios));
+    }
+    println!();
 }
 
 /// Microseconds of the processor for each request of a load that these nodes share.

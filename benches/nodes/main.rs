@@ -1,12 +1,15 @@
 //! What do several nodes cost that share a Redis, and what does a client see of it?
 //!
 //! Two servers and a Redis of their own. From an invalidation to its effect; hits beside a server without Redis; processor time of one
-//! node and of two; who asks the upstream, beside LiteLLM's proxy with a Redis cache; hits while Redis is silent.
+//! node and of two; who asks the upstream, and what is served while one node is cut off from Redis, beside LiteLLM's proxy with a Redis cache; hits while
+//! Redis is silent.
 //! `LIKEWISE_PARTS=effect,hits` runs only these.
 
 mod effect;
 mod hits;
 mod identical;
+mod link;
+mod partition;
 mod silence;
 
 use std::net::SocketAddr;
@@ -30,8 +33,8 @@ const OBJECT_BYTES: usize = 1500;
 async fn main() {
     upstream::serve_if_upstream().await;
     print_circumstances("nodes");
-    let parts =
-        std::env::var("LIKEWISE_PARTS").unwrap_or_else(|_| "effect,hits,cpu,identical,silence".into());
+    let parts = std::env::var("LIKEWISE_PARTS")
+        .unwrap_or_else(|_| "effect,hits,cpu,identical,partition,silence".into());
     for part in parts.split(',') {
         let setting = Setting::start();
         match part {
@@ -39,6 +42,7 @@ async fn main() {
             "hits" => hits::print_without_and_with(&setting).await,
             "cpu" => hits::print_one_and_two(&setting).await,
             "identical" => identical::print(&setting).await,
+            "partition" => partition::print(&setting).await,
             "silence" => silence::print(&setting).await,
             other => panic!("{other} is no part"),
         }
@@ -63,7 +67,12 @@ impl Setting {
 
     /// A node that shares the Redis.
     async fn node(&self, name: &str, environment: &[(&str, &str)]) -> Server {
-        let url = format!("redis://127.0.0.1:{}", self.redis.port());
+        self.node_at(self.redis.port(), name, environment).await
+    }
+
+    /// A node that shares the Redis behind this port.
+    async fn node_at(&self, port: u16, name: &str, environment: &[(&str, &str)]) -> Server {
+        let url = format!("redis://127.0.0.1:{port}");
         let mut command = program(&self.dir.path().join(name), self.upstream.address);
         let node = Server::start(command.args(["--redis", &url]).envs(environment.iter().copied()));
         let mut connection = Connection::open(node.address).await;
@@ -74,8 +83,8 @@ impl Setting {
     }
 
     /// The same server without Redis.
-    fn alone(&self) -> Server {
-        Server::start(&mut program(&self.dir.path().join("alone"), self.upstream.address))
+    fn alone(&self, name: &str) -> Server {
+        Server::start(&mut program(&self.dir.path().join(name), self.upstream.address))
     }
 }
 
