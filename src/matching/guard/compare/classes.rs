@@ -1,0 +1,138 @@
+//! Members of classes that exclude each other.
+
+use super::comparison::Comparison;
+use crate::matching::guard::class_tags::ClassTag;
+use crate::matching::guard::conflict::{ConflictKind, Strength};
+use crate::matching::guard::features::QuestionFeatures;
+use crate::matching::guard::mentions::MentionValue;
+use crate::matching::guard::tokens::Span;
+use crate::matching::guard::word_list::WordList;
+
+/// How members of a class conflict.
+struct ClassRule {
+    list: WordList,
+    kind: ConflictKind,
+    /// Each text has a member that the other has not.
+    both: Option<Strength>,
+    /// Only one text has a member.
+    one: Option<Strength>,
+}
+
+const fn rule(list: WordList, kind: ConflictKind, both: Option<Strength>, one: Option<Strength>) -> ClassRule {
+    ClassRule { list, kind, both, one }
+}
+
+const CERTAIN: Option<Strength> = Some(Strength::Certain);
+const STRONG: Option<Strength> = Some(Strength::Strong);
+const WEAK: Option<Strength> = Some(Strength::Weak);
+
+/// The rules of the classes. Comparisons and quantifiers have opposites besides, which are certain.
+const RULES: [ClassRule; 15] = [
+    rule(WordList::Colours, ConflictKind::Variant, CERTAIN, STRONG),
+    rule(WordList::Sizes, ConflictKind::Variant, CERTAIN, STRONG),
+    rule(WordList::Plans, ConflictKind::Plan, CERTAIN, STRONG),
+    rule(WordList::Languages, ConflictKind::AnswerLanguage, CERTAIN, STRONG),
+    rule(WordList::Formats, ConflictKind::AnswerFormat, CERTAIN, STRONG),
+    rule(WordList::Places, ConflictKind::Entity, CERTAIN, STRONG),
+    rule(WordList::Brands, ConflictKind::Entity, CERTAIN, STRONG),
+    rule(WordList::Persons, ConflictKind::Role, CERTAIN, WEAK),
+    rule(WordList::Periods, ConflictKind::Date, CERTAIN, WEAK),
+    rule(WordList::Weekdays, ConflictKind::Date, CERTAIN, STRONG),
+    rule(WordList::RelativeDays, ConflictKind::Date, CERTAIN, STRONG),
+    rule(WordList::DayParts, ConflictKind::Date, CERTAIN, WEAK),
+    rule(WordList::QuestionWords, ConflictKind::QuestionWord, STRONG, WEAK),
+    rule(WordList::Comparators, ConflictKind::Comparator, WEAK, WEAK),
+    rule(WordList::Quantifiers, ConflictKind::Quantifier, STRONG, WEAK),
+];
+
+impl Comparison<'_> {
+    pub(super) fn classes(&mut self) {
+        if self.first.tags.is_empty() && self.second.tags.is_empty() {
+            return;
+        }
+        for rule in &RULES {
+            self.class(rule);
+        }
+        self.opposites();
+        self.freshness();
+    }
+
+    fn class(&mut self, rule: &ClassRule) {
+        let one = only_in(rule.list, self.first, self.second);
+        let two = only_in(rule.list, self.second, self.first);
+        let strength = match (one, two) {
+            (Some(_), Some(_)) => rule.both,
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => rule.one,
+        };
+        if let Some(strength) = strength {
+            self.add(rule.kind, strength, one.map(|tag| tag.span), two.map(|tag| tag.span));
+        }
+    }
+
+    /// More against less, all against none, the first against the last.
+    fn opposites(&mut self) {
+        for list in [WordList::Comparators, WordList::Quantifiers] {
+            let kind =
+                if list == WordList::Comparators { ConflictKind::Comparator } else { ConflictKind::Quantifier };
+            for one in tags(list, self.first).filter(|tag| !has(self.second, tag)) {
+                for two in tags(list, self.second).filter(|tag| !has(self.first, tag)) {
+                    if self.lexicon.are_opposites(one.value, two.value) {
+                        self.add(kind, Strength::Certain, Some(one.span), Some(two.span));
+                    }
+                }
+            }
+        }
+        self.counts();
+    }
+
+    /// A number or a place in an order against a quantity in words: `the second` and `the last`, `two` and `all`.
+    fn counts(&mut self) {
+        let is_count = |value: MentionValue| matches!(value, MentionValue::Ordinal(_) | MentionValue::Number { .. });
+        let count = |features: &QuestionFeatures, other: &QuestionFeatures| -> Option<Span> {
+            let has_one = other.mentions.iter().any(|mention| is_count(mention.value));
+            let mention = features.mentions.iter().find(|mention| is_count(mention.value));
+            mention.filter(|_| !has_one).map(|mention| mention.span)
+        };
+        let quantity = |features, other| only_in(WordList::Quantifiers, features, other).map(|tag| tag.span);
+        let (first, second) = (self.first, self.second);
+        if let (Some(one), Some(two)) = (count(first, second), quantity(second, first)) {
+            self.add(ConflictKind::Quantifier, Strength::Certain, Some(one), Some(two));
+        }
+        if let (Some(one), Some(two)) = (quantity(first, second), count(second, first)) {
+            self.add(ConflictKind::Quantifier, Strength::Certain, Some(one), Some(two));
+        }
+    }
+
+    /// Only one text is about the present moment.
+    fn freshness(&mut self) {
+        let now = |features| tags(WordList::Freshness, features).next().map(|tag| tag.span);
+        let usually = |features| tags(WordList::Generality, features).next().map(|tag| tag.span);
+        let (one, two) = (now(self.first), now(self.second));
+        let strength = match (one, two) {
+            (Some(_), None) | (None, Some(_)) => Strength::Certain,
+            (Some(_), Some(_)) => return,
+            (None, None) => {
+                let (one, two) = (usually(self.first), usually(self.second));
+                if one.is_some() != two.is_some() {
+                    self.add(ConflictKind::Freshness, Strength::Weak, one, two);
+                }
+                return;
+            }
+        };
+        self.add(ConflictKind::Freshness, strength, one, two);
+    }
+}
+
+fn tags(list: WordList, features: &QuestionFeatures) -> impl Iterator<Item = &ClassTag> {
+    features.tags.iter().filter(move |tag| tag.list == list)
+}
+
+fn has(features: &QuestionFeatures, tag: &ClassTag) -> bool {
+    features.tags.iter().any(|other| other.list == tag.list && other.value == tag.value)
+}
+
+/// The first member of a class that the other text has not.
+fn only_in<'f>(list: WordList, features: &'f QuestionFeatures, other: &QuestionFeatures) -> Option<&'f ClassTag> {
+    tags(list, features).find(|tag| !has(other, tag))
+}

@@ -1,0 +1,36 @@
+//! What two sets of features conflict in. Each file compares one kind of feature; none allocates while it finds nothing.
+
+mod classes;
+mod comparison;
+mod mentions;
+mod negation;
+mod order;
+mod shape;
+mod words;
+
+use super::conflict::Conflict;
+use super::features::QuestionFeatures;
+use super::lexicon::Lexicon;
+use comparison::Comparison;
+use words::WordDifference;
+
+/// The conflicts of two questions, one of a kind, the strongest first.
+pub(super) fn conflicts<'a>(
+    lexicon: &'a Lexicon,
+    first: &'a QuestionFeatures,
+    second: &'a QuestionFeatures,
+) -> Vec<Conflict<'a>> {
+    let mut comparison = Comparison::new(lexicon, first, second);
+    comparison.mentions();
+    comparison.quotations();
+    comparison.classes();
+    comparison.shapes();
+    let difference = WordDifference::of(lexicon, first, second);
+    comparison.negations(&difference);
+    // Words of two languages cannot be compared one by one.
+    if first.language == second.language {
+        comparison.words(&difference);
+        comparison.order(&difference);
+    }
+    comparison.sorted()
+}

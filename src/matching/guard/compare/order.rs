@@ -1,0 +1,60 @@
+//! The same words in other places: from A to B against from B to A, A pays B against B pays A.
+
+use super::comparison::Comparison;
+use super::words::WordDifference;
+use crate::matching::guard::conflict::{ConflictKind, Strength};
+use crate::matching::guard::content_words::ContentWord;
+use crate::matching::guard::features::QuestionFeatures;
+
+/// How many words of content are compared pair by pair.
+const ORDERED_WORDS_MAX: usize = 24;
+
+impl Comparison<'_> {
+    pub(super) fn order(&mut self, difference: &WordDifference) {
+        let (first, second) = (self.first, self.second);
+        if first.content.len() > ORDERED_WORDS_MAX || second.content.len() > ORDERED_WORDS_MAX {
+            return;
+        }
+        if let Some((one, two)) = swapped_roles(first, second) {
+            self.add(ConflictKind::Direction, Strength::Certain, Some(one.span), Some(two.span));
+        }
+        let _ = difference;
+        self.speakers(difference);
+    }
+
+    /// `I send Ahmed money`, `Ahmed sends me money`.
+    fn speakers(&mut self, difference: &WordDifference) {
+        let (one, two) = (self.first.speaker, self.second.speaker);
+        let is_same_content = difference.first.is_empty() && difference.second.is_empty();
+        let has_swapped = one.is_subject != two.is_subject && one.is_object != two.is_object && one.is_subject != one.is_object;
+        let has_name = self.first.content.iter().any(|word| word.is_name);
+        if is_same_content && has_swapped && has_name {
+            self.add(ConflictKind::Role, Strength::Certain, None, None);
+        }
+    }
+}
+
+/// Two words that both texts have, of which each plays in one text the role that the other one plays in the other.
+fn swapped_roles<'f>(
+    first: &'f QuestionFeatures,
+    second: &'f QuestionFeatures,
+) -> Option<(&'f ContentWord, &'f ContentWord)> {
+    for (n, x) in first.content.iter().enumerate() {
+        let Some(x_there) = single(second, x) else { continue };
+        for y in &first.content[n + 1..] {
+            let Some(y_there) = single(second, y) else { continue };
+            let is_swapped = x.role != y.role && x.role == y_there.role && y.role == x_there.role;
+            if is_swapped && single(first, x).is_some() && single(first, y).is_some() {
+                return Some((x, x_there));
+            }
+        }
+    }
+    None
+}
+
+/// The word of a text with the stem of another one, if it is there once.
+fn single<'f>(features: &'f QuestionFeatures, word: &ContentWord) -> Option<&'f ContentWord> {
+    let mut same = features.content.iter().filter(|other| other.stem == word.stem);
+    let found = same.next()?;
+    same.next().is_none().then_some(found)
+}

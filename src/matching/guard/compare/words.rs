@@ -1,0 +1,213 @@
+//! Words of content that only one text has: names, opposites, and what stands in their place in the other text.
+
+use super::comparison::Comparison;
+use crate::matching::guard::conflict::{ConflictKind, Strength};
+use crate::matching::guard::content_words::ContentWord;
+use crate::matching::guard::features::{QuestionFeatures, SequenceWord};
+use crate::matching::guard::folding::{differ_by_one_letter, shared_start};
+use crate::matching::guard::lexicon::Lexicon;
+use crate::matching::guard::tokens::Span;
+
+/// How many words without counterpart are looked at in each text. Texts that differ in more are no candidates.
+const UNMATCHED_MAX: usize = 12;
+/// Prefixes that make a word its opposite.
+const NEGATIVE_PREFIXES: [&str; 9] = ["un", "dis", "in", "im", "ir", "il", "non", "des", "de"];
+/// The longest run of words that one text has in place of those of the other.
+const REPLACED_WORDS_MAX: usize = 4;
+
+/// The words of content without counterpart, by their places.
+pub(super) struct WordDifference {
+    pub(super) first: Unmatched,
+    pub(super) second: Unmatched,
+    pub(super) shared: usize,
+    /// A word of one text is the opposite of one of the other.
+    pub(super) has_antonym: bool,
+    antonyms: Option<(Span, Span)>,
+}
+
+/// Places of words, the first few.
+#[derive(Default)]
+pub(super) struct Unmatched {
+    places: [u16; UNMATCHED_MAX],
+    len: usize,
+    /// There are more.
+    is_cut: bool,
+}
+
+impl Unmatched {
+    fn push(&mut self, place: usize) {
+        if self.len == UNMATCHED_MAX {
+            self.is_cut = true;
+        } else {
+            self.places[self.len] = u16::try_from(place).unwrap_or(u16::MAX);
+            self.len += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn words<'f>(&'f self, features: &'f QuestionFeatures) -> impl Iterator<Item = &'f ContentWord> {
+        self.places[..self.len].iter().filter_map(|&place| features.content.get(usize::from(place)))
+    }
+
+    fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        let mut len = 0;
+        for n in 0..self.len {
+            if keep(usize::from(self.places[n])) {
+                self.places[len] = self.places[n];
+                len += 1;
+            }
+        }
+        self.len = len;
+    }
+}
+
+impl WordDifference {
+    /// The difference of two texts. Cost: the product of their numbers of words, which are bounded.
+    pub(super) fn of(lexicon: &Lexicon, first: &QuestionFeatures, second: &QuestionFeatures) -> WordDifference {
+        let (mut one, mut two) = (only_in(first, second), only_in(second, first));
+        let shared = first.content.len() - one.len;
+        let antonyms = antonyms(lexicon, first, &one, second, &two);
+        if one.len > 0 || two.len > 0 {
+            one.retain(|place| !has_counterpart(lexicon, first, &first.content[place], second));
+            two.retain(|place| !has_counterpart(lexicon, second, &second.content[place], first));
+        }
+        WordDifference { first: one, second: two, shared, has_antonym: antonyms.is_some(), antonyms }
+    }
+}
+
+fn only_in(features: &QuestionFeatures, other: &QuestionFeatures) -> Unmatched {
+    let mut unmatched = Unmatched::default();
+    for (place, word) in features.content.iter().enumerate() {
+        if !other.content.iter().any(|two| two.stem == word.stem) {
+            unmatched.push(place);
+        }
+    }
+    unmatched
+}
+
+fn antonyms(
+    lexicon: &Lexicon,
+    first: &QuestionFeatures,
+    one: &Unmatched,
+    second: &QuestionFeatures,
+    two: &Unmatched,
+) -> Option<(Span, Span)> {
+    if first.language != second.language {
+        return None;
+    }
+    one.words(first).find_map(|x| {
+        let opposite = two.words(second).find(|y| {
+            lexicon.are_antonyms(first.language, x.stem, y.stem)
+                || is_prefixed(first.letters_of(x), second.letters_of(y))
+        })?;
+        Some((x.span, opposite.span))
+    })
+}
+
+/// `subscribe` and `unsubscribe`, `activar` and `desactivar`.
+fn is_prefixed(one: &str, two: &str) -> bool {
+    let (short, long) = if one.len() < two.len() { (one, two) } else { (two, one) };
+    let is_negative = |prefix: &str| {
+        long.strip_prefix(prefix).is_some_and(|rest| {
+            let shared = shared_start(rest, short);
+            shared >= 4 && shared + 3 >= rest.len().max(short.len())
+        })
+    };
+    short.len() >= 4 && NEGATIVE_PREFIXES.iter().any(|prefix| is_negative(prefix))
+}
+
+/// Whether the other text has a word that means the same, is of the same family, or is the same with a slip of the pen.
+fn has_counterpart(
+    lexicon: &Lexicon,
+    features: &QuestionFeatures,
+    word: &ContentWord,
+    other: &QuestionFeatures,
+) -> bool {
+    let letters = features.letters_of(word);
+    let is_counterpart = |two: &ContentWord| {
+        let other_letters = other.letters_of(two);
+        let is_synonym = lexicon.are_synonyms(features.language, word.stem, two.stem);
+        is_synonym || is_one_family(letters, other_letters) && !is_opposite(lexicon, features, word, two, letters, other_letters)
+    };
+    other.content.iter().any(is_counterpart) || letters.len() > 4 && other.letters.contains(letters)
+}
+
+fn is_opposite(
+    lexicon: &Lexicon,
+    features: &QuestionFeatures,
+    one: &ContentWord,
+    two: &ContentWord,
+    letters: &str,
+    other_letters: &str,
+) -> bool {
+    lexicon.are_antonyms(features.language, one.stem, two.stem) || is_prefixed(letters, other_letters)
+}
+
+/// `deliver` and `delivery`, `devolver` and `devolución`, `account` and `acount`.
+fn is_one_family(one: &str, two: &str) -> bool {
+    let shortest = one.len().min(two.len());
+    let shared = shared_start(one, two);
+    let is_derived = shared >= 5 && shared * 10 >= shortest * 6 || shared >= 4 && shared + 1 >= shortest;
+    let is_slip = shortest >= 5 && shared >= 1 && differ_by_one_letter(one, two);
+    is_derived || is_slip
+}
+
+impl Comparison<'_> {
+    pub(super) fn words(&mut self, difference: &WordDifference) {
+        if let Some((one, two)) = difference.antonyms {
+            let is_negation_different = self.first.negations.len() % 2 != self.second.negations.len() % 2;
+            let strength = if is_negation_different { Strength::Weak } else { Strength::Certain };
+            self.add(ConflictKind::Antonym, strength, Some(one), Some(two));
+        }
+        if difference.first.is_empty() && difference.second.is_empty() {
+            return;
+        }
+        self.names(difference);
+        self.substitution(difference);
+    }
+
+    /// Names that only one text has.
+    fn names(&mut self, difference: &WordDifference) {
+        let one = difference.first.words(self.first).find(|word| word.is_name).map(|word| word.span);
+        let two = difference.second.words(self.second).find(|word| word.is_name).map(|word| word.span);
+        match (one, two) {
+            (None, None) => {}
+            (Some(_), Some(_)) => self.add(ConflictKind::Entity, Strength::Certain, one, two),
+            (Some(_), None) | (None, Some(_)) => self.add(ConflictKind::Entity, Strength::Strong, one, two),
+        }
+    }
+
+    /// Other words in the place of some.
+    fn substitution(&mut self, difference: &WordDifference) {
+        let content = |word: &&ContentWord| !word.is_light;
+        let one = difference.first.words(self.first).find(content).map(|word| word.span);
+        let two = difference.second.words(self.second).find(content).map(|word| word.span);
+        if one.is_none() || two.is_none() || difference.first.is_cut || difference.second.is_cut {
+            return;
+        }
+        let counts = [&difference.first, &difference.second].map(|unmatched| unmatched.len);
+        let strength = if self.is_replaced_in_place(difference) {
+            Strength::Certain
+        } else if counts.iter().all(|&count| count <= 2) && difference.shared >= 2 {
+            Strength::Strong
+        } else {
+            Strength::Weak
+        };
+        self.add(ConflictKind::Substitution, strength, one, two);
+    }
+
+    /// Whether the texts are the same but for one short run of words in the same place.
+    fn is_replaced_in_place(&self, difference: &WordDifference) -> bool {
+        let (one, two) = (&self.first.sequence, &self.second.sequence);
+        let is_same = |(x, y): &(&SequenceWord, &SequenceWord)| x.stem == y.stem;
+        let before = one.iter().zip(two.iter()).take_while(is_same).count();
+        let rest = one.len().min(two.len()) - before;
+        let after = one.iter().rev().zip(two.iter().rev()).take(rest).take_while(is_same).count();
+        let (ones, twos) = (one.len() - before - after, two.len() - before - after);
+        let is_short = ones.max(twos) <= REPLACED_WORDS_MAX && ones.min(twos) >= 1;
+        is_short && before + after >= 3 && difference.shared >= 2
+    }
+}

@@ -1,0 +1,92 @@
+//! What the guard finds: kinds of conflicts, how strong they are, and which of them forbid that an answer is shared.
+
+/// In what two questions conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConflictKind {
+    /// Another number, or a number on one side only.
+    Number,
+    /// Another unit or currency.
+    Unit,
+    /// Another day, month, year or time of day.
+    Date,
+    /// Another version of something.
+    Version,
+    /// Another size, colour or storage size.
+    Variant,
+    /// Another order number, article number, error code or identifier.
+    Code,
+    /// Another quoted text.
+    Quotation,
+    /// One is negated, the other is not.
+    Negation,
+    /// A word against its opposite.
+    Antonym,
+    /// Another comparison: more against less, before against after.
+    Comparator,
+    /// Another quantity of the same things: all, some, none, the first, the last.
+    Quantifier,
+    /// The other direction: from A to B, from B to A.
+    Direction,
+    /// Another person, place, company or product.
+    Entity,
+    /// Other persons act, or they act on others.
+    Role,
+    /// Another plan or level of service.
+    Plan,
+    /// Another language is asked for.
+    AnswerLanguage,
+    /// Another form of the answer is asked for.
+    AnswerFormat,
+    /// One asks how something is done, the other asks to do it.
+    Action,
+    /// One is about the present moment, the other is not.
+    Freshness,
+    /// Another question word: when, where, who, how much.
+    QuestionWord,
+    /// Another word in the same place.
+    Substitution,
+}
+
+/// How sure a conflict is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Strength {
+    /// Seen often in questions that ask the same thing.
+    Weak,
+    /// More often than not another question.
+    Strong,
+    /// Another question.
+    Certain,
+}
+
+/// Which conflicts forbid that two questions share an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Strictness {
+    /// Certain ones.
+    #[default]
+    Normal,
+    /// Also strong suspicions: for shops and banks, where a wrong answer costs more than a second call of the model.
+    Strict,
+}
+
+impl Strictness {
+    /// Whether a conflict of this strength forbids that an answer is shared.
+    pub fn forbids(self, strength: Strength) -> bool {
+        match self {
+            Strictness::Normal => strength >= Strength::Certain,
+            Strictness::Strict => strength >= Strength::Strong,
+        }
+    }
+}
+
+/// A conflict between two questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conflict<'a> {
+    /// In what they conflict.
+    pub kind: ConflictKind,
+    /// How sure it is.
+    pub strength: Strength,
+    /// The text of the first question. Empty if only the second one says something.
+    pub first: &'a str,
+    /// The text of the second question. Empty if only the first one says something.
+    pub second: &'a str,
+}

@@ -1,0 +1,140 @@
+//! What is compared of a question, extracted once.
+
+use super::canonical::canonical_text;
+use super::class_tags::{ClassTag, class_tags, is_named_class};
+use super::content_words::{ContentWord, content_words};
+use super::fillers::fillers;
+use super::folding::{WordKey, word_key};
+use super::language::Language;
+use super::lexicon::Lexicon;
+use super::mentions::{Mention, MentionValue, mentions};
+use super::negation::{Negation, negations, soft_negation};
+use super::quotations::{Quotation, quotations};
+use super::request_shape::{RequestShape, request_shape};
+use super::speaker::{Speaker, speaker};
+use super::tokens::{Span, TokenForm, cut};
+use super::words::TextWords;
+
+/// What is compared of a question. Of a text longer than 1,000 characters only the start is looked at. Features of one lexicon must not
+/// be compared with those of another.
+#[derive(Debug, Clone)]
+pub struct QuestionFeatures {
+    pub(super) text: Box<str>,
+    pub(super) canonical: Box<str>,
+    pub(super) language: Language,
+    pub(super) mentions: Box<[Mention]>,
+    pub(super) tags: Box<[ClassTag]>,
+    pub(super) content: Box<[ContentWord]>,
+    /// The stems of all words but fillers; a mention counts as one word.
+    pub(super) sequence: Box<[SequenceWord]>,
+    pub(super) negations: Box<[Negation]>,
+    pub(super) soft_negation: Option<Span>,
+    pub(super) quotations: Box<[Quotation]>,
+    pub(super) shape: RequestShape,
+    pub(super) speaker: Speaker,
+    /// The folded letters and digits of the text, without what separates them.
+    pub(super) letters: Box<str>,
+}
+
+/// A word of the sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SequenceWord {
+    pub(super) stem: WordKey,
+    /// The place of its token.
+    pub(super) token: usize,
+}
+
+impl QuestionFeatures {
+    /// Extracts the features of a question.
+    pub(super) fn of(lexicon: &Lexicon, question: &str) -> QuestionFeatures {
+        let text = cut(question);
+        let words = TextWords::read(lexicon, text);
+        let is_filler = fillers(&words);
+        let mentions = mentions(&words);
+        let mut is_taken = is_filler.clone();
+        for mention in mentions.iter().filter(|mention| !is_unit(mention)) {
+            is_taken[mention.tokens.0..mention.tokens.1].fill(true);
+        }
+        let tags = class_tags(&words, &is_taken);
+        for tag in tags.iter().filter(|tag| !is_named_class(tag.list)) {
+            is_taken[tag.tokens.0..tag.tokens.1].fill(true);
+        }
+        let (letters, places) = joined_letters(&words);
+        QuestionFeatures {
+            canonical: canonical_text(lexicon, words.language, text).into(),
+            language: words.language,
+            content: content_words(&words, &tags, &is_taken, &places).into(),
+            sequence: sequence(&words, &mentions, &tags, &is_filler).into(),
+            negations: negations(&words, &is_taken).into(),
+            soft_negation: soft_negation(&words),
+            quotations: quotations(text).into(),
+            shape: request_shape(&words, &is_filler),
+            speaker: speaker(&words),
+            mentions: mentions.into(),
+            tags: tags.into(),
+            letters: letters.into(),
+            text: text.into(),
+        }
+    }
+
+    /// The language in which the question was read.
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
+    /// The question with case and accents folded, each number, date, time, amount and unit in one form, abbreviations written out and
+    /// greetings left out. Values are written rather than replaced by a placeholder: the comparison is of sets of values, and which
+    /// number belongs to which noun is left to a model that reads both texts.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// The folded letters of a word of content.
+    pub(super) fn letters_of(&self, word: &ContentWord) -> &str {
+        word.letters.of(&self.letters)
+    }
+}
+
+fn is_unit(mention: &Mention) -> bool {
+    matches!(mention.value, MentionValue::Unit(_))
+}
+
+/// The folded words one after another, and where each token's letters are.
+fn joined_letters(words: &TextWords<'_>) -> (String, Vec<Span>) {
+    let mut letters = String::new();
+    let places = words.tokens.iter().map(|token| {
+        let start = letters.len();
+        letters.extend(token.word.chars().filter(|c| c.is_alphanumeric()));
+        Span::new(start, letters.len())
+    });
+    let places = places.collect();
+    (letters, places)
+}
+
+fn sequence(
+    words: &TextWords<'_>,
+    mentions: &[Mention],
+    tags: &[ClassTag],
+    is_filler: &[bool],
+) -> Vec<SequenceWord> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        let mention = mentions.iter().find(|mention| mention.tokens.0 == at && !is_unit(mention));
+        let tag = tags.iter().find(|tag| tag.tokens.0 == at && is_named_class(tag.list));
+        let token = &words.tokens[at];
+        if let Some(mention) = mention {
+            found.push(SequenceWord { stem: word_key("0"), token: at });
+            at = mention.tokens.1;
+        } else if let Some(tag) = tag {
+            found.push(SequenceWord { stem: tag.value, token: at });
+            at = tag.tokens.1;
+        } else {
+            if !is_filler[at] && token.form != TokenForm::Symbol {
+                found.push(SequenceWord { stem: token.stem, token: at });
+            }
+            at += 1;
+        }
+    }
+    found
+}
