@@ -27,15 +27,15 @@ pub(super) fn canonical_text(lexicon: &Lexicon, language: Language, text: &str) 
 
 fn write(lexicon: &Lexicon, language: Language, text: &str) -> String {
     let words = TextWords::read_as(lexicon, language, cut(text));
-    let mentions = mentions(&words);
     let is_filler = fillers(&words);
+    let mentions = mentions(&words, &is_filler);
     let mut written = String::with_capacity(text.len());
     let mut at = 0;
     while at < words.len() {
         let here: Vec<&Mention> = mentions.iter().filter(|mention| mention.tokens.0 == at).collect();
         let Some(first) = here.first() else {
             if !is_filler[at] {
-                push(&mut written, &word(&words, at));
+                push(&mut written, words.word(at));
             }
             at += 1;
             continue;
@@ -51,13 +51,6 @@ fn push(written: &mut String, part: &str) {
         written.push(' ');
     }
     written.push_str(part);
-}
-
-/// A word, or what it abbreviates.
-fn word(words: &TextWords<'_>, at: usize) -> String {
-    let token = &words.tokens[at];
-    let written_out = words.lexicon.word(words.language, WordList::Abbreviations, token.key);
-    written_out.map_or_else(|| token.word.clone(), |phrase| phrase.words.to_string())
 }
 
 /// A mention in its one form.

@@ -98,7 +98,8 @@ fn counts(words: &TextWords<'_>, at: usize, phrase: &Phrase) -> bool {
         WordList::RelativeDays if token.word == "manana" => {
             at == 0 || !words.is_one_of(at - 1, &["la", "esta", "las", "por"])
         }
-        // `de media`, `y media`, `a media`: no half of anything.
+        // `Wed` and `Sat` are days with a capital letter.
+        WordList::Weekdays if token.word.len() == 3 => token.is_capitalized && !token.is_first,
         WordList::Languages if phrase.rest.is_empty() => is_language_asked(words, at),
         _ => true,
     }

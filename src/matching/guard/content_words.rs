@@ -2,6 +2,7 @@
 
 use super::class_tags::{ClassTag, is_named_class};
 use super::folding::WordKey;
+use super::mentions::Mention;
 use super::tokens::{Span, Token, TokenForm};
 use super::word_list::WordList;
 use super::words::TextWords;
@@ -37,9 +38,11 @@ pub(super) struct ContentWord {
 pub(super) fn content_words(
     words: &TextWords<'_>,
     tags: &[ClassTag],
+    mentions: &[Mention],
     is_taken: &[bool],
     letters: &[Span],
 ) -> Vec<ContentWord> {
+    let is_unit = |at| mentions.iter().any(|mention| (mention.tokens.0..mention.tokens.1).contains(&at));
     let has_names = has_meaningful_capitals(words);
     let mut found = Vec::new();
     let mut at = 0;
@@ -56,7 +59,7 @@ pub(super) fn content_words(
                 letters: letters[at].to(letters[end - 1]),
                 role: role(words, at),
                 token: at,
-                is_name: is_gazetteer || tag.is_none() && has_names && is_name(words, at),
+                is_name: is_gazetteer || !is_unit(at) && tag.is_none() && has_names && is_name(words, at),
                 is_light: tag.is_none() && words.form_in(at, WordList::LightWords).is_some(),
                 is_known: tag.is_some() || words.lexicon.is_known(words.language, token.stem),
             });
@@ -82,16 +85,19 @@ fn is_name(words: &TextWords<'_>, at: usize) -> bool {
 
 /// The role that the nearest preposition gives a word: one that stands before it with adjectives and articles between them.
 fn role(words: &TextWords<'_>, at: usize) -> WordKey {
-    let mut back = at;
+    let is_verb = |at| words.form_in(at, WordList::Verbs).is_some() || words.form_in(at, WordList::LightWords).is_some();
+    if is_verb(at) {
+        return 0;
+    }
+    let (mut back, mut crossed) = (at, 0);
     while back > 0 && at - back < PREPOSITION_TOKENS && !words.tokens[back].is_after_break {
         back -= 1;
         let token = &words.tokens[back];
         if let Some(phrase) = words.lexicon.word(words.language, WordList::Prepositions, token.key) {
             return phrase.value;
         }
-        let is_other_phrase = words.is_in(back, WordList::Coordinators)
-            || words.lexicon.word(words.language, WordList::Verbs, token.key).is_some();
-        if is_other_phrase {
+        crossed += usize::from(!words.is_in(back, WordList::FunctionWords));
+        if crossed > 1 || words.is_in(back, WordList::Coordinators) || is_verb(back) {
             break;
         }
     }

@@ -8,11 +8,12 @@ use super::folding::{WordKey, word_key};
 use super::language::Language;
 use super::lexicon::Lexicon;
 use super::mentions::{Mention, MentionValue, mentions};
-use super::negation::{Negation, negations, soft_negation};
+use super::negation::{Negation, negations, soft_negations};
 use super::quotations::{Quotation, quotations};
 use super::request_shape::{RequestShape, request_shape};
 use super::speaker::{Speaker, speaker};
 use super::tokens::{Span, TokenForm, cut};
+use super::word_list::WordList;
 use super::words::TextWords;
 
 /// What is compared of a question. Of a text longer than 1,000 characters only the start is looked at. Features of one lexicon must not
@@ -28,7 +29,8 @@ pub struct QuestionFeatures {
     /// The stems of all words but fillers; a mention counts as one word.
     pub(super) sequence: Box<[SequenceWord]>,
     pub(super) negations: Box<[Negation]>,
-    pub(super) soft_negation: Option<Span>,
+    /// Stems of words that can say the same as a negation.
+    pub(super) soft_negations: Box<[WordKey]>,
     pub(super) quotations: Box<[Quotation]>,
     pub(super) shape: RequestShape,
     pub(super) speaker: Speaker,
@@ -50,7 +52,7 @@ impl QuestionFeatures {
         let text = cut(question);
         let words = TextWords::read(lexicon, text);
         let is_filler = fillers(&words);
-        let mentions = mentions(&words);
+        let mentions = mentions(&words, &is_filler);
         let mut is_taken = is_filler.clone();
         for mention in mentions.iter().filter(|mention| !is_unit(mention)) {
             is_taken[mention.tokens.0..mention.tokens.1].fill(true);
@@ -59,14 +61,19 @@ impl QuestionFeatures {
         for tag in tags.iter().filter(|tag| !is_named_class(tag.list)) {
             is_taken[tag.tokens.0..tag.tokens.1].fill(true);
         }
+        let is_compared = |tag: &&ClassTag| tag.list == WordList::Comparators || tag.tokens.1 - tag.tokens.0 > 1;
+        let mut is_no_negation = vec![false; words.len()];
+        for tag in tags.iter().filter(is_compared) {
+            is_no_negation[tag.tokens.0..tag.tokens.1].fill(true);
+        }
         let (letters, places) = joined_letters(&words);
         QuestionFeatures {
             canonical: canonical_text(lexicon, words.language, text).into(),
             language: words.language,
-            content: content_words(&words, &tags, &is_taken, &places).into(),
+            content: content_words(&words, &tags, &mentions, &is_taken, &places).into(),
             sequence: sequence(&words, &mentions, &tags, &is_filler).into(),
-            negations: negations(&words, &is_taken).into(),
-            soft_negation: soft_negation(&words),
+            negations: negations(&words, &is_no_negation).into(),
+            soft_negations: soft_negations(&words).into(),
             quotations: quotations(text).into(),
             shape: request_shape(&words, &is_filler),
             speaker: speaker(&words),

@@ -206,7 +206,6 @@ fn is_inflected(list: WordList) -> bool {
             | WordList::ChangeObjects
             | WordList::LightWords
             | WordList::SoftNegations
-            | WordList::Plans
             | WordList::Formats
     )
 }

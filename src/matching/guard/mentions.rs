@@ -36,24 +36,25 @@ pub(super) struct Mention {
     pub(super) span: Span,
     /// The places of its first token, and after its last.
     pub(super) tokens: (usize, usize),
+    /// The stem of the word after it: what is counted.
+    pub(super) noun: WordKey,
 }
 
-/// The mentions of a text in order. They do not overlap.
-pub(super) fn mentions(words: &TextWords<'_>) -> Vec<Mention> {
+/// The mentions of a text in order. They do not overlap, but for the two ends of a range. `is_filler` marks greetings.
+pub(super) fn mentions(words: &TextWords<'_>, is_filler: &[bool]) -> Vec<Mention> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < words.len() && found.len() < MENTIONS_MAX {
-        let Some((value, end)) = mention_at(words, at) else {
+        let Some((value, end)) = mention_at(words, at).filter(|_| !is_filler[at]) else {
             at += 1;
             continue;
         };
         let end = end.max(at + 1).min(words.len());
         let span = words.tokens[at].span.to(words.tokens[end - 1].span);
-        if let Some(parts) = range_parts(&words.tokens[at], value) {
-            let tokens = (at, end);
-            found.extend(parts.map(|value| Mention { value, span, tokens }));
-        } else {
-            found.push(Mention { value, span, tokens: (at, end) });
+        let (tokens, noun) = ((at, end), words.get(end).map_or(0, |token| token.stem));
+        match range_parts(&words.tokens[at], value) {
+            Some(parts) => found.extend(parts.map(|value| Mention { value, span, tokens, noun })),
+            None => found.push(Mention { value, span, tokens, noun }),
         }
         at = end;
     }
@@ -115,7 +116,8 @@ fn identifier(token: &Token) -> Option<MentionValue> {
     let is_plain = digits.bytes().all(|b| b.is_ascii_digit());
     let is_long = is_plain && digits.len() >= 7 && !digits.ends_with("000");
     let is_padded = is_plain && digits.len() >= 3 && digits.starts_with('0');
-    let is_dashed = digits.contains('-') && digits.split('-').any(|group| group.len() >= 3);
+    let is_years = digits.len() == 9 && digits.split('-').all(|year| year.len() == 4 && year.starts_with(['1', '2']));
+    let is_dashed = digits.contains('-') && !is_years && digits.split('-').any(|group| group.len() >= 3);
     (is_long || is_padded || is_dashed).then(|| code(digits))
 }
 
@@ -157,7 +159,8 @@ mod tests {
 
     fn values(text: &str) -> Vec<MentionValue> {
         let lexicon = Lexicon::builtin();
-        mentions(&TextWords::read(&lexicon, text)).into_iter().map(|mention| mention.value).collect()
+        let words = TextWords::read(&lexicon, text);
+        mentions(&words, &vec![false; words.len()]).into_iter().map(|mention| mention.value).collect()
     }
 
     #[test]

@@ -42,12 +42,12 @@ pub(super) fn negations(words: &TextWords<'_>, is_taken: &[bool]) -> Vec<Negatio
     found
 }
 
-/// The first word that can say the same as a negation.
-pub(super) fn soft_negation(words: &TextWords<'_>) -> Option<Span> {
-    let at = (0..words.len()).find(|&at| {
+/// The stems of words that can say the same as a negation.
+pub(super) fn soft_negations(words: &TextWords<'_>) -> Vec<WordKey> {
+    let is_soft = |at: usize| {
         words.phrase_in(at, WordList::SoftNegations).is_some() || words.form_in(at, WordList::SoftNegations).is_some()
-    })?;
-    Some(words.tokens[at].span)
+    };
+    (0..words.len()).filter(|&at| is_soft(at)).map(|at| words.tokens[at].stem).take(NEGATIONS_MAX).collect()
 }
 
 /// `No ... nunca`, `no ... ninguno`: the second word repeats the first one.

@@ -63,10 +63,10 @@ fn number_in_digits(words: &TextWords<'_>, at: usize) -> Option<ReadNumber> {
     if token.word.len() <= 3 && words.word(end) == "000" {
         (value, end) = (value * 1_000.0, end + 1);
     }
-    let digits = if end == at + 1 { word_key(&token.word) } else { 0 };
     while let Some(factor) = factor_at(words, end) {
         (value, end) = (value * factor, end + 1);
     }
+    let digits = if end == at + 1 { word_key(&token.word) } else { 0 };
     Some(ReadNumber { value, digits, is_weak: value == 1.0, end })
 }
 

@@ -73,6 +73,7 @@ fn act_at(words: &TextWords<'_>, is_filler: &[bool], at: usize) -> Option<Span> 
         return None;
     }
     let is_verb = match opening {
+        Some(_) if words.is_one_of(verb - 1, &["to"]) && words.is_one_of(verb - 2, &["you"]) => true,
         Some(_) => words.form_in(verb, WordList::Verbs).is_some(),
         None => is_imperative(words, verb),
     };

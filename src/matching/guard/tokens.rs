@@ -257,7 +257,7 @@ fn is_number_with_suffix(chunk: &str) -> bool {
         suffix.to_ascii_lowercase().trim_end_matches('.'),
         "g" | "kg" | "mg" | "lb" | "lbs" | "oz" | "cm" | "mm" | "m" | "km" | "mi" | "ft" | "in" | "l" | "ml" | "cl" | "gb"
             | "mb" | "tb" | "kb" | "w" | "kw" | "kwh" | "v" | "mah" | "hz" | "mhz" | "ghz" | "h" | "min" | "s" | "ms" | "k"
-            | "bn" | "x" | "am" | "pm" | "st" | "nd" | "rd" | "th" | "usd" | "eur" | "gbp" | "p" | "fps" | "mbps" | "mph" | "kmh"
+            | "bn" | "x" | "am" | "pm" | "st" | "nd" | "rd" | "th" | "usd" | "eur" | "gbp" | "rs" | "inr" | "p" | "fps" | "mbps" | "mph" | "kmh"
     );
     is_word && letters > 0 && (is_unit || letters >= 3 || is_short && letters <= 2 && !suffix.chars().all(char::is_uppercase))
 }

@@ -1,6 +1,7 @@
 //! Numbers with units, in the base unit of their dimension.
 
 use super::folding::{WordKey, word_key};
+use super::language::Language;
 use super::lexicon::Phrase;
 use super::numbers::{ReadNumber, number_at};
 use super::tokens::TokenForm;
@@ -74,7 +75,7 @@ fn with_sign_before(words: &TextWords<'_>, at: usize) -> Option<Measure> {
     let sign = at + usize::from(is_glued_sign);
     let token = words.get(sign)?;
     let is_sign = token.form == TokenForm::Symbol && !matches!(token.word.as_str(), "%" | "°");
-    let is_letters = matches!(token.word.as_str(), "usd" | "eur" | "gbp" | "jpy" | "chf" | "mxn" | "inr");
+    let is_letters = matches!(token.word.as_str(), "usd" | "eur" | "gbp" | "jpy" | "chf" | "mxn" | "inr" | "rs");
     if !is_sign && !is_letters {
         return None;
     }
@@ -96,7 +97,11 @@ fn with_unit_after(words: &TextWords<'_>, at: usize) -> Option<Measure> {
 
 /// `a week`, `un mes`, `una hora`: one, and little said by it.
 fn article(words: &TextWords<'_>, at: usize) -> Option<ReadNumber> {
-    let is_article = words.is_one_of(at, &["a", "an", "un", "una"]);
+    let articles = match words.language {
+        Language::English => ["a", "an"],
+        Language::Spanish => ["un", "una"],
+    };
+    let is_article = words.is_one_of(at, &articles) && !words.word(at + 1).ends_with('s');
     is_article.then_some(ReadNumber { value: 1.0, digits: 0, is_weak: true, end: at + 1 })
 }
 

@@ -88,7 +88,7 @@ impl<'a> TextWords<'a> {
     }
 }
 
-/// Contractions as the words that they stand for.
+/// Contractions and abbreviations as the words that they stand for.
 fn expanded(lexicon: &Lexicon, tokens: Vec<Token>) -> Vec<Token> {
     let mut written_out = Vec::with_capacity(tokens.len() + 4);
     for token in tokens {
@@ -98,7 +98,10 @@ fn expanded(lexicon: &Lexicon, tokens: Vec<Token>) -> Vec<Token> {
         }
         let contraction = Language::ALL
             .iter()
-            .find_map(|&language| lexicon.word(language, WordList::Contractions, token.key))
+            .find_map(|&language| {
+                let list = |list| lexicon.word(language, list, token.key);
+                list(WordList::Contractions).or_else(|| list(WordList::Abbreviations))
+            })
             .map(|phrase| &*phrase.words);
         match contraction {
             Some(words) => push_words(&mut written_out, &token, words.split(' ')),
@@ -123,7 +126,7 @@ fn push_words<'w>(tokens: &mut Vec<Token>, token: &Token, words: impl Iterator<I
             is_glued: token.is_glued && is_start,
             is_after_break: token.is_after_break && is_start,
             is_first: token.is_first && is_start,
-            is_capitalized: token.is_capitalized && is_start,
+            is_capitalized: token.is_capitalized && is_start && word == token.word.split('\'').next().unwrap_or_default(),
             ..token.clone()
         });
     }

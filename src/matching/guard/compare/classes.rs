@@ -4,7 +4,9 @@ use super::comparison::Comparison;
 use crate::matching::guard::class_tags::ClassTag;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::features::QuestionFeatures;
+use crate::matching::guard::folding::word_key;
 use crate::matching::guard::mentions::MentionValue;
+use crate::matching::guard::request_shape::RequestShape;
 use crate::matching::guard::tokens::Span;
 use crate::matching::guard::word_list::WordList;
 
@@ -30,7 +32,7 @@ const WEAK: Option<Strength> = Some(Strength::Weak);
 const RULES: [ClassRule; 15] = [
     rule(WordList::Colours, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Sizes, ConflictKind::Variant, CERTAIN, STRONG),
-    rule(WordList::Plans, ConflictKind::Plan, CERTAIN, STRONG),
+    rule(WordList::Plans, ConflictKind::Plan, CERTAIN, WEAK),
     rule(WordList::Languages, ConflictKind::AnswerLanguage, CERTAIN, STRONG),
     rule(WordList::Formats, ConflictKind::AnswerFormat, CERTAIN, STRONG),
     rule(WordList::Places, ConflictKind::Entity, CERTAIN, STRONG),
@@ -88,24 +90,35 @@ impl Comparison<'_> {
 
     /// A number or a place in an order against a quantity in words: `the second` and `the last`, `two` and `all`.
     fn counts(&mut self) {
-        let is_count = |value: MentionValue| matches!(value, MentionValue::Ordinal(_) | MentionValue::Number { .. });
-        let count = |features: &QuestionFeatures, other: &QuestionFeatures| -> Option<Span> {
-            let has_one = other.mentions.iter().any(|mention| is_count(mention.value));
-            let mention = features.mentions.iter().find(|mention| is_count(mention.value));
-            mention.filter(|_| !has_one).map(|mention| mention.span)
-        };
-        let quantity = |features, other| only_in(WordList::Quantifiers, features, other).map(|tag| tag.span);
         let (first, second) = (self.first, self.second);
-        if let (Some(one), Some(two)) = (count(first, second), quantity(second, first)) {
+        if let Some((one, two)) = self.count_against_quantity(first, second) {
             self.add(ConflictKind::Quantifier, Strength::Certain, Some(one), Some(two));
         }
-        if let (Some(one), Some(two)) = (quantity(first, second), count(second, first)) {
+        if let Some((two, one)) = self.count_against_quantity(second, first) {
             self.add(ConflictKind::Quantifier, Strength::Certain, Some(one), Some(two));
         }
     }
 
+    /// A count that the other text replaces by an opposite quantity. Lists name them as opposites of `first` and `number`.
+    fn count_against_quantity(&self, counted: &QuestionFeatures, other: &QuestionFeatures) -> Option<(Span, Span)> {
+        if other.mentions.iter().any(|mention| count_name(mention.value).is_some()) {
+            return None;
+        }
+        let mut counts = counted.mentions.iter().filter_map(|mention| Some((mention.span, count_name(mention.value)?)));
+        counts.find_map(|(span, name)| {
+            let quantities = tags(WordList::Quantifiers, other).filter(|tag| !has(counted, tag));
+            let mut opposite = quantities.filter(|tag| self.lexicon.are_opposites(word_key(name), tag.value));
+            Some((span, opposite.next()?.span))
+        })
+    }
+
     /// Only one text is about the present moment.
     fn freshness(&mut self) {
+        // `Cancel it now`: when something is done is no fact that changes.
+        let is_act = |features: &QuestionFeatures| matches!(features.shape, RequestShape::Act(_));
+        if is_act(self.first) || is_act(self.second) {
+            return;
+        }
         let now = |features| tags(WordList::Freshness, features).next().map(|tag| tag.span);
         let usually = |features| tags(WordList::Generality, features).next().map(|tag| tag.span);
         let (one, two) = (now(self.first), now(self.second));
@@ -121,6 +134,15 @@ impl Comparison<'_> {
             }
         };
         self.add(ConflictKind::Freshness, strength, one, two);
+    }
+}
+
+/// What a mention counts as among quantifiers. Large numbers are years and amounts.
+fn count_name(value: MentionValue) -> Option<&'static str> {
+    match value {
+        MentionValue::Ordinal(_) => Some("first"),
+        MentionValue::Number { value, is_version: false, .. } if value <= 20.0 => Some("number"),
+        _ => None,
     }
 }
 

@@ -3,7 +3,9 @@
 use super::comparison::Comparison;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::features::QuestionFeatures;
+use crate::matching::guard::folding::fold;
 use crate::matching::guard::mentions::{MENTIONS_MAX, Mention, MentionValue};
+use crate::matching::guard::quotations::Quotation;
 use crate::matching::guard::tokens::Span;
 use crate::matching::guard::units::is_same_value;
 
@@ -18,8 +20,7 @@ impl Comparison<'_> {
         if first.mentions.is_empty() && second.mentions.is_empty() {
             return;
         }
-        let first_left = unmatched(first, second);
-        let second_left = unmatched(second, first);
+        let (first_left, second_left) = unmatched(first, second);
         self.pairs(first_left, second_left);
         self.single(first, first_left, second_left, true);
         self.single(second, second_left, first_left, false);
@@ -29,7 +30,7 @@ impl Comparison<'_> {
     fn pairs(&mut self, first_left: Unmatched, second_left: Unmatched) {
         for one in left(self.first, first_left) {
             for two in left(self.second, second_left) {
-                if let Some((kind, strength)) = pair_conflict(one.value, two.value) {
+                if let Some((kind, strength)) = pair_conflict(one, two) {
                     self.add(kind, strength, Some(one.span), Some(two.span));
                 }
             }
@@ -40,7 +41,7 @@ impl Comparison<'_> {
     fn single(&mut self, features: &QuestionFeatures, own: Unmatched, other: Unmatched, is_first: bool) {
         let is_replaced = |mention: &Mention, comparison: &Self| {
             let others = if is_first { comparison.second } else { comparison.first };
-            left(others, other).any(|two| pair_conflict(mention.value, two.value).is_some())
+            left(others, other).any(|two| pair_conflict(mention, two).is_some())
         };
         for mention in left(features, own) {
             if !is_replaced(mention, self)
@@ -54,30 +55,61 @@ impl Comparison<'_> {
     }
 
     pub(super) fn quotations(&mut self) {
-        let is_missing = |features: &QuestionFeatures, key| features.quotations.iter().all(|other| other.key != key);
-        let one = self.first.quotations.iter().find(|quotation| is_missing(self.second, quotation.key));
-        let two = self.second.quotations.iter().find(|quotation| is_missing(self.first, quotation.key));
+        let one = missing_quotation(self.first, self.second);
+        let two = missing_quotation(self.second, self.first);
         if let (Some(one), Some(two)) = (one, two) {
             self.add(ConflictKind::Quotation, Strength::Certain, Some(one.span), Some(two.span));
         }
     }
 }
 
+fn is_weak(value: MentionValue) -> bool {
+    matches!(value, MentionValue::Number { is_weak: true, .. } | MentionValue::Measure { is_weak: true, .. })
+}
+
+/// The span of a quotation whose words the other text has nowhere.
+fn missing_quotation<'f>(features: &'f QuestionFeatures, other: &QuestionFeatures) -> Option<&'f Quotation> {
+    features.quotations.iter().find(|quotation| {
+        let is_quoted = other.quotations.iter().any(|two| two.key == quotation.key);
+        !is_quoted && !other.letters.contains(&letters(quotation.span.of(&features.text)))
+    })
+}
+
+/// The folded letters and digits of a text.
+fn letters(text: &str) -> String {
+    fold(text).chars().filter(|c| c.is_alphanumeric()).collect()
+}
+
 fn left(features: &QuestionFeatures, bits: Unmatched) -> impl Iterator<Item = &Mention> {
     features.mentions.iter().enumerate().filter(move |(n, _)| bits >> n & 1 == 1).map(|(_, mention)| mention)
 }
 
-fn unmatched(features: &QuestionFeatures, other: &QuestionFeatures) -> Unmatched {
-    let mut bits = 0;
-    for (n, mention) in features.mentions.iter().enumerate() {
-        if !other.mentions.iter().any(|two| agree(mention.value, two.value)) && !is_spelled_in(features, mention, other) {
-            bits |= 1 << n;
-        }
+/// The mentions of each text without counterpart in the other. First those of one family are matched, then what is left by looser
+/// rules, so that the 8 of `for 8 at 8 pm` does not stand for both.
+fn unmatched(first: &QuestionFeatures, second: &QuestionFeatures) -> (Unmatched, Unmatched) {
+    let is_spelled = |own: &Mention, features, other| is_spelled_in(features, own, other);
+    let first_left = without(first, |own| {
+        second.mentions.iter().any(|two| agree(own.value, two.value)) || is_spelled(own, first, second)
+    });
+    let second_left = without(second, |own| {
+        first.mentions.iter().any(|two| agree(own.value, two.value)) || is_spelled(own, second, first)
+    });
+    if first_left == 0 || second_left == 0 {
+        return (first_left, second_left);
     }
-    bits
+    let loosely = |own: &Mention, others: &QuestionFeatures, bits| left(others, bits).any(|two| agree_loosely(own.value, two.value));
+    (
+        first_left & without(first, |own| loosely(own, second, second_left)),
+        second_left & without(second, |own| loosely(own, first, first_left)),
+    )
 }
 
-/// Whether two mentions can be of the same value.
+fn without(features: &QuestionFeatures, is_matched: impl Fn(&Mention) -> bool) -> Unmatched {
+    let numbered = features.mentions.iter().enumerate();
+    numbered.filter(|(_, mention)| !is_matched(mention)).fold(0, |bits, (n, _)| bits | 1 << n)
+}
+
+/// Whether two mentions of one family are of the same value. A unit alone is also in a measure.
 fn agree(one: MentionValue, two: MentionValue) -> bool {
     use MentionValue::{Code, Date, Measure, Number, Ordinal, Time, Unit};
     match (one, two) {
@@ -88,7 +120,20 @@ fn agree(one: MentionValue, two: MentionValue) -> bool {
         (Measure { value, unit, .. }, Measure { value: other, unit: other_unit, .. }) => {
             unit.is_comparable(other_unit) && is_same_value(value, other)
         }
-        // A unit that one text leaves out: `900 euros`, `900`.
+        (Unit(unit), Unit(other)) => unit.is_comparable(other) && unit.factor == other.factor,
+        (Unit(unit), Measure { unit: other, .. }) => unit.is_comparable(other),
+        (Ordinal(place), Ordinal(other)) => place == other,
+        (Time(time), Time(other)) => time.agrees(other),
+        (Date(date), Date(other)) => date.agrees(other),
+        (Code { key, .. }, Code { key: other, .. }) => key == other,
+        _ => false,
+    }
+}
+
+/// Whether two mentions can be of the same value, of which one leaves something out: `900 euros`, `900`.
+fn agree_loosely(one: MentionValue, two: MentionValue) -> bool {
+    use MentionValue::{Date, Measure, Number, Time};
+    match (one, two) {
         (Measure { value, unit, .. }, Number { value: number, .. })
         | (Number { value: number, .. }, Measure { value, unit, .. }) => is_same_value(value / unit.factor, number),
         (Time(time), Number { value, .. }) | (Number { value, .. }, Time(time)) => {
@@ -98,12 +143,6 @@ fn agree(one: MentionValue, two: MentionValue) -> bool {
         (Date(date), Number { value, .. }) | (Number { value, .. }, Date(date)) => {
             date.year.is_some_and(|year| f64::from(year) == value) || date.day.is_some_and(|day| f64::from(day) == value)
         }
-        (Unit(unit), Unit(other)) => unit.is_comparable(other) && unit.factor == other.factor,
-        (Unit(unit), Measure { unit: other, .. }) | (Measure { unit: other, .. }, Unit(unit)) => unit.is_comparable(other),
-        (Ordinal(place), Ordinal(other)) => place == other,
-        (Time(time), Time(other)) => time.agrees(other),
-        (Date(date), Date(other)) => date.agrees(other),
-        (Code { key, .. }, Code { key: other, .. }) => key == other,
         _ => false,
     }
 }
@@ -113,8 +152,7 @@ fn is_spelled_in(features: &QuestionFeatures, mention: &Mention, other: &Questio
     let is_plain = matches!(mention.value, MentionValue::Code { .. });
     let word = mention.span.of(&features.text);
     if is_plain {
-        let folded: String = word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-        return other.letters.contains(&folded);
+        return other.letters.contains(&letters(word));
     }
     // The digits of the other text's code may be a number here.
     let is_number = matches!(mention.value, MentionValue::Number { .. } | MentionValue::Measure { .. });
@@ -124,17 +162,19 @@ fn is_spelled_in(features: &QuestionFeatures, mention: &Mention, other: &Questio
 
 fn is_in_a_code(features: &QuestionFeatures, number: &Mention, other: &QuestionFeatures) -> bool {
     other.mentions.iter().filter(|mention| matches!(mention.value, MentionValue::Code { .. })).any(|code| {
-        let folded: String =
-            code.span.of(&other.text).chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        let folded = letters(code.span.of(&other.text));
         let digits = number.span.of(&features.text).trim_matches(|c: char| !c.is_ascii_digit());
         folded.contains(digits) && features.letters.contains(&folded)
     })
 }
 
 /// How two mentions without counterpart conflict, if they are of one family.
-fn pair_conflict(one: MentionValue, two: MentionValue) -> Option<(ConflictKind, Strength)> {
+fn pair_conflict(one: &Mention, two: &Mention) -> Option<(ConflictKind, Strength)> {
     use MentionValue::{Code, Date, Measure, Number, Ordinal, Time, Unit};
-    let kind = match (one, two) {
+    if (is_weak(one.value) || is_weak(two.value)) && one.noun != two.noun {
+        return None;
+    }
+    let kind = match (one.value, two.value) {
         (Number { is_version, .. }, Number { is_version: also, .. }) => {
             if is_version || also { ConflictKind::Version } else { ConflictKind::Number }
         }
@@ -142,7 +182,9 @@ fn pair_conflict(one: MentionValue, two: MentionValue) -> Option<(ConflictKind, 
             let is_same_number = is_same_value(value / unit.factor, other / other_unit.factor);
             if !unit.is_comparable(other_unit) && is_same_number { ConflictKind::Unit } else { ConflictKind::Number }
         }
-        (Measure { .. }, Number { .. }) | (Number { .. }, Measure { .. }) => ConflictKind::Number,
+        (Measure { .. }, Number { .. }) | (Number { .. }, Measure { .. }) => {
+            return Some((ConflictKind::Number, Strength::Strong));
+        }
         (Unit(_), Unit(_)) => ConflictKind::Unit,
         (Unit(unit), Measure { unit: other, .. }) | (Measure { unit: other, .. }, Unit(unit)) if unit != other => {
             return Some((ConflictKind::Unit, Strength::Weak));
@@ -162,7 +204,7 @@ fn pair_conflict(one: MentionValue, two: MentionValue) -> Option<(ConflictKind, 
 /// How strong a mention is that only one text has.
 fn single_conflict(value: MentionValue) -> Option<(ConflictKind, Strength)> {
     let conflict = match value {
-        MentionValue::Number { is_weak: true, .. } | MentionValue::Measure { is_weak: true, .. } => return None,
+        value if is_weak(value) => return None,
         MentionValue::Number { is_version: true, .. } => (ConflictKind::Version, Strength::Strong),
         MentionValue::Number { .. } | MentionValue::Measure { .. } => (ConflictKind::Number, Strength::Strong),
         MentionValue::Unit(_) => (ConflictKind::Unit, Strength::Weak),

@@ -11,7 +11,7 @@ impl Comparison<'_> {
         if first.len() % 2 != second.len() % 2 {
             let other = if first.len() % 2 == 1 { self.second } else { self.first };
             let negated = if first.len() % 2 == 1 { self.first } else { self.second };
-            let has_soft_one = other.soft_negation.is_some() && negated.soft_negation.is_none();
+            let has_soft_one = other.soft_negations.iter().any(|stem| !negated.soft_negations.contains(stem));
             let strength = match (has_soft_one, difference.has_antonym) {
                 // `It isn't allowed`, `it is forbidden`: two opposites agree.
                 (_, true) => Strength::Weak,

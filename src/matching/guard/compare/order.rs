@@ -5,6 +5,7 @@ use super::words::WordDifference;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
 use crate::matching::guard::features::QuestionFeatures;
+use crate::matching::guard::folding::{WordKey, word_key};
 
 /// How many words of content are compared pair by pair.
 const ORDERED_WORDS_MAX: usize = 24;
@@ -18,7 +19,6 @@ impl Comparison<'_> {
         if let Some((one, two)) = swapped_roles(first, second) {
             self.add(ConflictKind::Direction, Strength::Certain, Some(one.span), Some(two.span));
         }
-        let _ = difference;
         self.speakers(difference);
     }
 
@@ -43,13 +43,30 @@ fn swapped_roles<'f>(
         let Some(x_there) = single(second, x) else { continue };
         for y in &first.content[n + 1..] {
             let Some(y_there) = single(second, y) else { continue };
-            let is_swapped = x.role != y.role && x.role == y_there.role && y.role == x_there.role;
+            let is_swapped = are_exchangeable(x.role, y.role)
+                && is_same_role(x.role, y_there.role)
+                && is_same_role(y.role, x_there.role);
             if is_swapped && single(first, x).is_some() && single(first, y).is_some() {
                 return Some((x, x_there));
             }
         }
     }
     None
+}
+
+/// The role of `de`, which is a source beside a target, and else says what belongs to what.
+const GENITIVE: &str = "genitive";
+const SOURCE: &str = "source";
+
+fn is_same_role(one: WordKey, two: WordKey) -> bool {
+    let origin = |role| if role == word_key(GENITIVE) { word_key(SOURCE) } else { role };
+    origin(one) == origin(two)
+}
+
+/// Whether two words that exchange these roles change what is asked.
+fn are_exchangeable(one: WordKey, two: WordKey) -> bool {
+    let is_genitive = one == word_key(GENITIVE) || two == word_key(GENITIVE);
+    !is_same_role(one, two) && !(is_genitive && (one == 0 || two == 0))
 }
 
 /// The word of a text with the stem of another one, if it is there once.

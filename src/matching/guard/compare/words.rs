@@ -98,8 +98,12 @@ fn antonyms(
     if first.language != second.language {
         return None;
     }
-    one.words(first).find_map(|x| {
-        let opposite = two.words(second).find(|y| {
+    // `Remove what I added` and `delete what I added`: `add` is no opposite of a word that stands for `remove`.
+    let has_synonym = |word: &ContentWord, other: &QuestionFeatures| {
+        other.content.iter().any(|two| lexicon.are_synonyms(first.language, word.stem, two.stem))
+    };
+    one.words(first).filter(|x| !has_synonym(x, second)).find_map(|x| {
+        let opposite = two.words(second).filter(|y| !has_synonym(y, first)).find(|y| {
             lexicon.are_antonyms(first.language, x.stem, y.stem)
                 || is_prefixed(first.letters_of(x), second.letters_of(y))
         })?;
@@ -130,7 +134,8 @@ fn has_counterpart(
     let is_counterpart = |two: &ContentWord| {
         let other_letters = other.letters_of(two);
         let is_synonym = lexicon.are_synonyms(features.language, word.stem, two.stem);
-        is_synonym || is_one_family(letters, other_letters) && !is_opposite(lexicon, features, word, two, letters, other_letters)
+        let can_slip = !word.is_known || !two.is_known;
+        is_synonym || is_one_family(letters, other_letters, can_slip) && !is_opposite(lexicon, features, word, two, letters, other_letters)
     };
     other.content.iter().any(is_counterpart) || letters.len() > 4 && other.letters.contains(letters)
 }
@@ -146,12 +151,19 @@ fn is_opposite(
     lexicon.are_antonyms(features.language, one.stem, two.stem) || is_prefixed(letters, other_letters)
 }
 
+/// A word without counterpart that the lists do not know, if it is the only one.
+fn unknown(unmatched: &Unmatched, features: &QuestionFeatures) -> Option<Span> {
+    let mut content = unmatched.words(features).filter(|word| !word.is_light);
+    let word = content.next().filter(|word| !word.is_known)?;
+    content.next().is_none().then_some(word.span)
+}
+
 /// `deliver` and `delivery`, `devolver` and `devolución`, `account` and `acount`.
-fn is_one_family(one: &str, two: &str) -> bool {
+fn is_one_family(one: &str, two: &str, can_slip: bool) -> bool {
     let shortest = one.len().min(two.len());
     let shared = shared_start(one, two);
     let is_derived = shared >= 5 && shared * 10 >= shortest * 6 || shared >= 4 && shared + 1 >= shortest;
-    let is_slip = shortest >= 5 && shared >= 1 && differ_by_one_letter(one, two);
+    let is_slip = (shortest >= 6 || can_slip && shortest >= 4) && shared >= 1 && differ_by_one_letter(one, two);
     is_derived || is_slip
 }
 
@@ -176,7 +188,13 @@ impl Comparison<'_> {
         match (one, two) {
             (None, None) => {}
             (Some(_), Some(_)) => self.add(ConflictKind::Entity, Strength::Certain, one, two),
-            (Some(_), None) | (None, Some(_)) => self.add(ConflictKind::Entity, Strength::Strong, one, two),
+            (Some(_), None) | (None, Some(_)) => {
+                // A name in small letters looks like an unknown word.
+                let other = if one.is_some() { unknown(&difference.second, self.second) } else { unknown(&difference.first, self.first) };
+                let strength = if other.is_some() { Strength::Certain } else { Strength::Strong };
+                let (one, two) = (one.or(other), two.or(other));
+                self.add(ConflictKind::Entity, strength, one, two);
+            }
         }
     }
 
@@ -188,10 +206,14 @@ impl Comparison<'_> {
         if one.is_none() || two.is_none() || difference.first.is_cut || difference.second.is_cut {
             return;
         }
-        let counts = [&difference.first, &difference.second].map(|unmatched| unmatched.len);
+        let counts = [
+            difference.first.words(self.first).filter(content).count(),
+            difference.second.words(self.second).filter(content).count(),
+        ];
+        let is_few = counts.iter().all(|&count| count <= 2) && difference.shared >= 2;
         let strength = if self.is_replaced_in_place(difference) {
             Strength::Certain
-        } else if counts.iter().all(|&count| count <= 2) && difference.shared >= 2 {
+        } else if is_few {
             Strength::Strong
         } else {
             Strength::Weak
