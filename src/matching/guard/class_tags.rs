@@ -18,6 +18,8 @@ pub(super) struct ClassTag {
     pub(super) span: Span,
     /// The places of its first token, and after its last.
     pub(super) tokens: (usize, usize),
+    /// The words before it ask for it: `as a table`.
+    pub(super) is_asked: bool,
 }
 
 /// The lists that are classes.
@@ -72,7 +74,8 @@ fn tag_at(words: &TextWords<'_>, at: usize, tags: &mut Vec<ClassTag>) -> usize {
     let mut add = |phrase: &Phrase, len: usize| {
         let span = words.tokens[at].span.to(words.tokens[at + len - 1].span);
         if counts(words, at, phrase) {
-            tags.push(ClassTag { list: phrase.list, value: phrase.value, span, tokens: (at, at + len) });
+            let (tokens, is_asked) = ((at, at + len), is_asked(words, at));
+            tags.push(ClassTag { list: phrase.list, value: phrase.value, span, tokens, is_asked });
         }
     };
     here().filter(|(_, len)| *len == longest).for_each(|(phrase, len)| add(phrase, len));
@@ -82,6 +85,13 @@ fn tag_at(words: &TextWords<'_>, at: usize, tags: &mut Vec<ClassTag>) -> usize {
         inflected.filter(|phrase| is_class(phrase.list)).for_each(|phrase| add(phrase, 1));
     }
     at + longest.max(1)
+}
+
+/// Whether `as`, `as a`, `in` or `en formato` stand before a place.
+fn is_asked(words: &TextWords<'_>, at: usize) -> bool {
+    let is_opening = |at| words.is_one_of(at, &["as", "in", "into", "en", "como", "formato", "format"]);
+    let is_article = |at| words.is_one_of(at, &["a", "an", "un", "una"]);
+    at > 0 && is_opening(at - 1) || at > 1 && is_article(at - 1) && is_opening(at - 2)
 }
 
 /// Whether a word that can also mean something else means the member of its class here.

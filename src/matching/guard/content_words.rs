@@ -1,7 +1,7 @@
 //! The words that carry the content of a text, with the part that each plays in it.
 
 use super::class_tags::{ClassTag, is_named_class};
-use super::folding::WordKey;
+use super::folding::{WordKey, word_key};
 use super::mentions::Mention;
 use super::tokens::{Span, Token, TokenForm};
 use super::word_list::WordList;
@@ -13,6 +13,9 @@ pub(super) const CONTENT_WORDS_MAX: usize = 160;
 const PREPOSITION_TOKENS: usize = 4;
 /// Words of a text of which more than this share has a capital letter are written so, and are no names.
 const CAPITALIZED_SHARE_MAX: f32 = 0.6;
+
+/// The role of what something is exchanged for.
+const EXCHANGE: &str = "exchange";
 
 /// A word of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub(super) fn content_words(
 ) -> Vec<ContentWord> {
     let is_unit = |at| mentions.iter().any(|mention| (mention.tokens.0..mention.tokens.1).contains(&at));
     let has_names = has_meaningful_capitals(words);
+    let has_exchange = (0..words.len()).any(|at| words.form_in(at, WordList::ExchangeVerbs).is_some());
     let mut found = Vec::new();
     let mut at = 0;
     while at < words.len() && found.len() < CONTENT_WORDS_MAX {
@@ -57,7 +61,7 @@ pub(super) fn content_words(
                 stem: tag.map_or(token.stem, |tag| tag.value),
                 span: token.span.to(words.tokens[end - 1].span),
                 letters: letters[at].to(letters[end - 1]),
-                role: role(words, at),
+                role: role(words, at, tag.is_some(), has_exchange),
                 token: at,
                 is_name: is_gazetteer || !is_unit(at) && tag.is_none() && has_names && is_name(words, at),
                 is_light: tag.is_none() && words.form_in(at, WordList::LightWords).is_some(),
@@ -84,9 +88,14 @@ fn is_name(words: &TextWords<'_>, at: usize) -> bool {
 }
 
 /// The role that the nearest preposition gives a word: one that stands before it with adjectives and articles between them.
-fn role(words: &TextWords<'_>, at: usize) -> WordKey {
-    let is_verb = |at| words.form_in(at, WordList::Verbs).is_some() || words.form_in(at, WordList::LightWords).is_some();
-    if is_verb(at) {
+/// `for` has a role in an exchange only.
+fn role(words: &TextWords<'_>, at: usize, is_class: bool, has_exchange: bool) -> WordKey {
+    let is_verb = |at| {
+        let is_auxiliary = words.is_one_of(at, &["be", "have", "do", "get", "been"]);
+        let is_in = |list| words.form_in(at, list).is_some();
+        is_auxiliary || is_in(WordList::Verbs) || is_in(WordList::LightWords)
+    };
+    if !is_class && is_verb(at) {
         return 0;
     }
     let (mut back, mut crossed) = (at, 0);
@@ -94,7 +103,8 @@ fn role(words: &TextWords<'_>, at: usize) -> WordKey {
         back -= 1;
         let token = &words.tokens[back];
         if let Some(phrase) = words.lexicon.word(words.language, WordList::Prepositions, token.key) {
-            return phrase.value;
+            let is_idle = phrase.value == word_key(EXCHANGE) && !has_exchange;
+            return if is_idle { 0 } else { phrase.value };
         }
         crossed += usize::from(!words.is_in(back, WordList::FunctionWords));
         if crossed > 1 || words.is_in(back, WordList::Coordinators) || is_verb(back) {

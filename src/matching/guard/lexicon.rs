@@ -198,10 +198,10 @@ fn value_and_number(list: WordList, value: &str) -> (&str, f64) {
 fn is_inflected(list: WordList) -> bool {
     matches!(
         list,
-        WordList::Colours
-            | WordList::Persons
+        WordList::Persons
             | WordList::Verbs
             | WordList::AskingVerbs
+            | WordList::ExchangeVerbs
             | WordList::ChangeVerbs
             | WordList::ChangeObjects
             | WordList::LightWords

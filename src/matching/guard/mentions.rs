@@ -51,7 +51,7 @@ pub(super) fn mentions(words: &TextWords<'_>, is_filler: &[bool]) -> Vec<Mention
         };
         let end = end.max(at + 1).min(words.len());
         let span = words.tokens[at].span.to(words.tokens[end - 1].span);
-        let (tokens, noun) = ((at, end), words.get(end).map_or(0, |token| token.stem));
+        let (tokens, noun) = ((at, end), counted(words, end));
         match range_parts(&words.tokens[at], value) {
             Some(parts) => found.extend(parts.map(|value| Mention { value, span, tokens, noun })),
             None => found.push(Mention { value, span, tokens, noun }),
@@ -59,6 +59,12 @@ pub(super) fn mentions(words: &TextWords<'_>, is_filler: &[bool]) -> Vec<Mention
         at = end;
     }
     found
+}
+
+/// The stem of what a number before a place counts: `item` of `one single item`.
+fn counted(words: &TextWords<'_>, at: usize) -> WordKey {
+    let is_between = words.is_in(at, WordList::Quantifiers) || words.is_in(at, WordList::FunctionWords);
+    words.get(at + usize::from(is_between)).map_or(0, |token| token.stem)
 }
 
 fn mention_at(words: &TextWords<'_>, at: usize) -> Option<(MentionValue, usize)> {

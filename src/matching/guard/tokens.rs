@@ -245,7 +245,7 @@ fn is_number_with_suffix(chunk: &str) -> bool {
     let digits = digits_len(chunk);
     if digits == 0 {
         let letters = chunk.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
-        let is_currency = matches!(&chunk[..letters], "USD" | "EUR" | "GBP" | "JPY" | "MXN" | "CHF" | "INR" | "US");
+        let is_currency = matches!(chunk[..letters].trim_end_matches('.'), "Rs" | "RS" | "rs" | "USD" | "EUR" | "GBP" | "JPY" | "MXN" | "CHF" | "INR" | "US");
         return is_currency && digits_len(&chunk[letters..]) == chunk.len() - letters;
     }
     let suffix = chunk[digits..].trim_start_matches(['-', '.', '/']);

@@ -104,6 +104,8 @@ word_lists! {
     Verbs = "verbs",
     /// Verbs of requests that are answered with words.
     AskingVerbs = "asking_verbs",
+    /// Verbs of exchange, which give `for` a direction.
+    ExchangeVerbs = "exchange_verbs",
     /// Words before a version: `android 14`.
     VersionWords = "version_words",
     /// Verbs that change the state of something that belongs to a user.

@@ -140,7 +140,7 @@ fn apostrophe_parts(word: &str) -> Vec<&str> {
     word.split('\'').enumerate().filter(|(n, part)| *n == 0 || part.len() > 2).map(|(_, part)| part).collect()
 }
 
-/// The language whose function words a text has more of. English if neither is seen.
+/// The language whose function words a text has more of, else whose other words. English if neither is seen.
 fn language_of(lexicon: &Lexicon, text: &str, tokens: &[Token]) -> Language {
     let count = |language| {
         let is_one = |token: &&Token| lexicon.word(language, WordList::FunctionWords, token.key).is_some();
@@ -148,8 +148,13 @@ fn language_of(lexicon: &Lexicon, text: &str, tokens: &[Token]) -> Language {
     };
     let signs = text.chars().filter(|c| matches!(c, '¿' | '¡' | 'ñ' | 'Ñ')).count();
     let accents = text.chars().filter(|c| matches!(c, 'á' | 'é' | 'í' | 'ó' | 'ú')).count();
-    let (english, spanish) = (count(Language::English), count(Language::Spanish));
-    if spanish + 2 * signs + accents.min(1) > english { Language::Spanish } else { Language::English }
+    let (english, spanish) = (count(Language::English), count(Language::Spanish) + 2 * signs + accents.min(1));
+    if english != spanish {
+        return if spanish > english { Language::Spanish } else { Language::English };
+    }
+    // Of `cuesta quinientos euros` no word is a function word, but two are in lists.
+    let listed = |language| tokens.iter().filter(|token| !lexicon.phrases(language, token.key).is_empty()).count();
+    if listed(Language::Spanish) > listed(Language::English) { Language::Spanish } else { Language::English }
 }
 
 #[cfg(test)]
@@ -163,6 +168,7 @@ mod tests {
             ("How do I close my account?", Language::English),
             ("¿Cómo cierro mi cuenta?", Language::Spanish),
             ("cuanto cuesta el envio a madrid", Language::Spanish),
+            ("cuesta quinientos euros", Language::Spanish),
             ("iphone 14", Language::English),
             ("", Language::English),
         ];

@@ -33,7 +33,7 @@ const RULES: [ClassRule; 15] = [
     rule(WordList::Colours, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Sizes, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Plans, ConflictKind::Plan, CERTAIN, WEAK),
-    rule(WordList::Languages, ConflictKind::AnswerLanguage, CERTAIN, STRONG),
+    rule(WordList::Languages, ConflictKind::AnswerLanguage, CERTAIN, CERTAIN),
     rule(WordList::Formats, ConflictKind::AnswerFormat, CERTAIN, STRONG),
     rule(WordList::Places, ConflictKind::Entity, CERTAIN, STRONG),
     rule(WordList::Brands, ConflictKind::Entity, CERTAIN, STRONG),
@@ -65,7 +65,10 @@ impl Comparison<'_> {
         let strength = match (one, two) {
             (Some(_), Some(_)) => rule.both,
             (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => rule.one,
+            (Some(tag), None) | (None, Some(tag)) => {
+                let is_asked_form = rule.list == WordList::Formats && tag.is_asked;
+                if is_asked_form { CERTAIN } else { rule.one }
+            }
         };
         if let Some(strength) = strength {
             self.add(rule.kind, strength, one.map(|tag| tag.span), two.map(|tag| tag.span));
@@ -141,7 +144,7 @@ impl Comparison<'_> {
 fn count_name(value: MentionValue) -> Option<&'static str> {
     match value {
         MentionValue::Ordinal(_) => Some("first"),
-        MentionValue::Number { value, is_version: false, .. } if value <= 20.0 => Some("number"),
+        MentionValue::Number { value, is_version: false, is_weak: false, .. } if value <= 20.0 => Some("number"),
         _ => None,
     }
 }

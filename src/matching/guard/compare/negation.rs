@@ -3,8 +3,17 @@
 use super::comparison::Comparison;
 use super::words::WordDifference;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
+use crate::matching::guard::features::QuestionFeatures;
 
 impl Comparison<'_> {
+    /// Whether the other text has a word that this one negates.
+    fn is_said(&self, negated: &QuestionFeatures, other: &QuestionFeatures) -> bool {
+        negated.negations.iter().any(|negation| {
+            let is_same = |stem| stem == negation.target || self.lexicon.are_synonyms(other.language, negation.target, stem);
+            negation.target == 0 || other.sequence.iter().any(|word| is_same(word.stem))
+        })
+    }
+
     pub(super) fn negations(&mut self, difference: &WordDifference) {
         let (first, second) = (&self.first.negations, &self.second.negations);
         let (one, two) = (first.first().map(|n| n.span), second.first().map(|n| n.span));
@@ -16,7 +25,9 @@ impl Comparison<'_> {
                 // `It isn't allowed`, `it is forbidden`: two opposites agree.
                 (_, true) => Strength::Weak,
                 (true, false) => Strength::Weak,
-                (false, false) => Strength::Certain,
+                (false, false) if self.is_said(negated, other) || difference.is_small() => Strength::Certain,
+                // What is negated is not in the other text: the two may be about other things.
+                (false, false) => Strength::Strong,
             };
             return self.add(ConflictKind::Negation, strength, one, two);
         }

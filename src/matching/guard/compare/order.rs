@@ -9,6 +9,8 @@ use crate::matching::guard::folding::{WordKey, word_key};
 
 /// How many words of content are compared pair by pair.
 const ORDERED_WORDS_MAX: usize = 24;
+/// How far apart two words may be of which only one has a preposition: `euros to dollars`.
+const NEAR_TOKENS: usize = 6;
 
 impl Comparison<'_> {
     pub(super) fn order(&mut self, difference: &WordDifference) {
@@ -43,7 +45,9 @@ fn swapped_roles<'f>(
         let Some(x_there) = single(second, x) else { continue };
         for y in &first.content[n + 1..] {
             let Some(y_there) = single(second, y) else { continue };
-            let is_swapped = are_exchangeable(x.role, y.role)
+            let is_near = x.role != 0 && y.role != 0 || y.token - x.token <= NEAR_TOKENS;
+            let is_swapped = is_near
+                && are_exchangeable(x.role, y.role)
                 && is_same_role(x.role, y_there.role)
                 && is_same_role(y.role, x_there.role);
             if is_swapped && single(first, x).is_some() && single(first, y).is_some() {

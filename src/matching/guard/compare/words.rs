@@ -1,6 +1,7 @@
 //! Words of content that only one text has: names, opposites, and what stands in their place in the other text.
 
 use super::comparison::Comparison;
+use crate::matching::guard::class_tags::{ClassTag, is_named_class};
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
 use crate::matching::guard::features::{QuestionFeatures, SequenceWord};
@@ -13,7 +14,7 @@ const UNMATCHED_MAX: usize = 12;
 /// Prefixes that make a word its opposite.
 const NEGATIVE_PREFIXES: [&str; 9] = ["un", "dis", "in", "im", "ir", "il", "non", "des", "de"];
 /// The longest run of words that one text has in place of those of the other.
-const REPLACED_WORDS_MAX: usize = 4;
+const REPLACED_WORDS_MAX: usize = 3;
 
 /// The words of content without counterpart, by their places.
 pub(super) struct WordDifference {
@@ -65,6 +66,11 @@ impl Unmatched {
 }
 
 impl WordDifference {
+    /// Whether hardly a word is without counterpart.
+    pub(super) fn is_small(&self) -> bool {
+        self.first.len <= 2 && self.second.len <= 2
+    }
+
     /// The difference of two texts. Cost: the product of their numbers of words, which are bounded.
     pub(super) fn of(lexicon: &Lexicon, first: &QuestionFeatures, second: &QuestionFeatures) -> WordDifference {
         let (mut one, mut two) = (only_in(first, second), only_in(second, first));
@@ -99,11 +105,11 @@ fn antonyms(
         return None;
     }
     // `Remove what I added` and `delete what I added`: `add` is no opposite of a word that stands for `remove`.
-    let has_synonym = |word: &ContentWord, other: &QuestionFeatures| {
-        other.content.iter().any(|two| lexicon.are_synonyms(first.language, word.stem, two.stem))
-    };
-    one.words(first).filter(|x| !has_synonym(x, second)).find_map(|x| {
-        let opposite = two.words(second).filter(|y| !has_synonym(y, first)).find(|y| {
+    let are_synonyms = |x: &ContentWord, y: &ContentWord| lexicon.are_synonyms(first.language, x.stem, y.stem);
+    let replaced_in_second = |x: &ContentWord| two.words(second).any(|y| are_synonyms(x, y));
+    let replaced_in_first = |y: &ContentWord| one.words(first).any(|x| are_synonyms(x, y));
+    one.words(first).filter(|x| !replaced_in_second(x)).find_map(|x| {
+        let opposite = two.words(second).filter(|y| !replaced_in_first(y)).find(|y| {
             lexicon.are_antonyms(first.language, x.stem, y.stem)
                 || is_prefixed(first.letters_of(x), second.letters_of(y))
         })?;
@@ -162,7 +168,8 @@ fn unknown(unmatched: &Unmatched, features: &QuestionFeatures) -> Option<Span> {
 fn is_one_family(one: &str, two: &str, can_slip: bool) -> bool {
     let shortest = one.len().min(two.len());
     let shared = shared_start(one, two);
-    let is_derived = shared >= 5 && shared * 10 >= shortest * 6 || shared >= 4 && shared + 1 >= shortest;
+    let is_derived = shared >= 5 && shared * 10 >= shortest * 6 || shared >= 4 && shared + 1 >= shortest
+        || one.len().abs_diff(two.len()) == 1 && shared == shortest && one.ends_with('s') != two.ends_with('s');
     let is_slip = (shortest >= 6 || can_slip && shortest >= 4) && shared >= 1 && differ_by_one_letter(one, two);
     is_derived || is_slip
 }
@@ -210,7 +217,8 @@ impl Comparison<'_> {
             difference.first.words(self.first).filter(content).count(),
             difference.second.words(self.second).filter(content).count(),
         ];
-        let is_few = counts.iter().all(|&count| count <= 2) && difference.shared >= 2;
+        let shared = difference.shared + self.shared_tags();
+        let is_few = counts.iter().all(|&count| count <= 2) && shared >= 2;
         let strength = if self.is_replaced_in_place(difference) {
             Strength::Certain
         } else if is_few {
@@ -221,6 +229,15 @@ impl Comparison<'_> {
         self.add(ConflictKind::Substitution, strength, one, two);
     }
 
+    /// How many comparisons and quantities both texts have.
+    fn shared_tags(&self) -> usize {
+        let is_shared = |tag: &&ClassTag| {
+            let is_same = |other: &ClassTag| other.list == tag.list && other.value == tag.value;
+            !is_named_class(tag.list) && self.second.tags.iter().any(is_same)
+        };
+        self.first.tags.iter().filter(is_shared).count()
+    }
+
     /// Whether the texts are the same but for one short run of words in the same place.
     fn is_replaced_in_place(&self, difference: &WordDifference) -> bool {
         let (one, two) = (&self.first.sequence, &self.second.sequence);
@@ -229,7 +246,7 @@ impl Comparison<'_> {
         let rest = one.len().min(two.len()) - before;
         let after = one.iter().rev().zip(two.iter().rev()).take(rest).take_while(is_same).count();
         let (ones, twos) = (one.len() - before - after, two.len() - before - after);
-        let is_short = ones.max(twos) <= REPLACED_WORDS_MAX && ones.min(twos) >= 1;
+        let is_short = ones.max(twos) <= REPLACED_WORDS_MAX && ones.min(twos) >= 1 && ones.abs_diff(twos) <= 1;
         is_short && before + after >= 3 && difference.shared >= 2
     }
 }
