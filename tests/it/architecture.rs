@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules it may import besides itself.
-const MODULES: [(&str, &[&str]); 23] = [
+const MODULES: [(&str, &[&str]); 24] = [
     ("labels", &[]),
     ("error", &["labels"]),
     ("metrics", &["labels"]),
@@ -20,6 +20,7 @@ const MODULES: [(&str, &[&str]); 23] = [
     ("model_fetch", &["embed", "error", "pacing"]),
     ("search", &["storage", "domain", "error", "labels", "metrics", "sync", "raw_object"]),
     ("request_identity", &["domain", "error"]),
+    ("matching", &["domain", "error"]),
     ("dialects", &["request_identity", "raw_object", "sse", "domain", "error", "labels"]),
     ("upstream", &["sse", "domain", "error", "metrics", "pacing", "byte_budget", "decompression"]),
     ("nodes", &["cache", "domain", "error", "labels", "metrics", "sync"]),

@@ -88,7 +88,9 @@ fn base_unit(lexicon: &Lexicon, unit: UnitOfMeasure) -> Option<&Phrase> {
     let units = |list| {
         Language::ALL.iter().find_map(move |&language| {
             let phrases = lexicon.phrases(language, unit.dimension);
-            phrases.iter().find(|phrase| phrase.list == list && phrase.rest.is_empty() && phrase.value == unit.dimension)
+            phrases.iter().find(|phrase| {
+                phrase.list == list && phrase.rest.is_empty() && phrase.value == unit.dimension
+            })
         })
     };
     units(WordList::Units).or_else(|| units(WordList::UnitSuffixes))
@@ -96,7 +98,8 @@ fn base_unit(lexicon: &Lexicon, unit: UnitOfMeasure) -> Option<&Phrase> {
 
 /// The word for a unit alone, if it is the base of its dimension.
 fn unit_word(lexicon: &Lexicon, unit: UnitOfMeasure) -> Option<String> {
-    let base = base_unit(lexicon, unit).filter(|phrase| phrase.list == WordList::Units && unit.factor == 1.0)?;
+    let base =
+        base_unit(lexicon, unit).filter(|phrase| phrase.list == WordList::Units && unit.factor == 1.0)?;
     Some(base.words.to_string())
 }
 
@@ -131,12 +134,24 @@ mod tests {
         ] {
             assert_eq!(canonical(one), canonical(two));
         }
-        assert_eq!(canonical("Is   the FLIGHT on 3 May at 2pm $20?"), "is the flight on 3 may at 14:00 20 usd");
+        assert_eq!(
+            canonical("Is   the FLIGHT on 3 May at 2pm $20?"),
+            "is the flight on 3 may at 14:00 20 usd"
+        );
     }
 
     #[test]
     fn it_is_written_once() {
-        for text in ["a dos mil", "two 000", "USD500", "3 May May 3", "v2.4 1.2.3", "1st 2nd", "half a kilo", "20 % percent"] {
+        for text in [
+            "a dos mil",
+            "two 000",
+            "USD500",
+            "3 May May 3",
+            "v2.4 1.2.3",
+            "1st 2nd",
+            "half a kilo",
+            "20 % percent",
+        ] {
             let lexicon = Lexicon::builtin();
             let once = canonical_text(&lexicon, Language::English, text);
             assert_eq!(canonical_text(&lexicon, Language::English, &once), once, "{text}");

@@ -117,6 +117,7 @@ fn counts(words: &TextWords<'_>, at: usize, phrase: &Phrase) -> bool {
 
 /// `in Spanish`, `the Spanish version`: a language, where `Spanish bank` is an origin.
 fn is_language_asked(words: &TextWords<'_>, at: usize) -> bool {
-    let before = at > 0 && words.is_one_of(at - 1, &["in", "to", "into", "en", "al", "a", "speak", "from", "del", "hablar"]);
+    let before = at > 0
+        && words.is_one_of(at - 1, &["in", "to", "into", "en", "al", "a", "speak", "from", "del", "hablar"]);
     before || words.get(at + 1).is_none_or(|next| next.is_after_break)
 }

@@ -75,7 +75,8 @@ pub(super) fn content_words(
 
 /// Whether capital letters distinguish names: not in a title, nor in a text without small letters.
 fn has_meaningful_capitals(words: &TextWords<'_>) -> bool {
-    let is_counted = |token: &&Token| token.form == TokenForm::Word && !token.is_first && token.word.len() > 3;
+    let is_counted =
+        |token: &&Token| token.form == TokenForm::Word && !token.is_first && token.word.len() > 3;
     let total = words.tokens.iter().filter(is_counted).count();
     let capitalized = words.tokens.iter().filter(is_counted).filter(|token| token.is_capitalized).count();
     total < 3 || (capitalized as f32) <= CAPITALIZED_SHARE_MAX * total as f32

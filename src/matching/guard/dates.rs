@@ -72,15 +72,20 @@ fn numeric_date(words: &TextWords<'_>, at: usize) -> Option<(CalendarDate, usize
     let parts: Vec<&str> = token.word.splitn(4, mark).collect();
     let numbers: Vec<u16> = parts.iter().map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let (day, month, year) = match (&numbers[..], parts[0].len()) {
-        (&[year, month, day], 4) => return written(Some(day), month, Some(year), false).map(|date| (date, at + 1)),
-        (&[day, month, year], 1..=2) if matches!(parts[2].len(), 2 | 4) => (day, month, Some(full_year(year))),
+        (&[year, month, day], 4) => {
+            return written(Some(day), month, Some(year), false).map(|date| (date, at + 1));
+        }
+        (&[day, month, year], 1..=2) if matches!(parts[2].len(), 2 | 4) => {
+            (day, month, Some(full_year(year)))
+        }
         (&[day, month], 1..=2) if mark == '/' && parts[1].len() <= 2 => (day, month, None),
         _ => return None,
     };
     if (day, month) == (24, 7) && year.is_none() {
         return None; // around the clock
     }
-    let date = written(Some(day), month, year, day <= 12).or_else(|| written(Some(month), day, year, false))?;
+    let date =
+        written(Some(day), month, year, day <= 12).or_else(|| written(Some(month), day, year, false))?;
     Some((date, at + 1))
 }
 
@@ -92,7 +97,10 @@ fn written(day: Option<u16>, month: u16, year: Option<u16>, is_reversible: bool)
     let day = day.map(|day| u8::try_from(day).ok().filter(|day| (1..=31).contains(day))).transposed()?;
     let month = u8::try_from(month).ok().filter(|month| (1..=12).contains(month))?;
     let is_year = year.is_none_or(|year| (1000..=2999).contains(&year));
-    is_year.then_some(CalendarDate { is_reversible: is_reversible && day != Some(month), ..CalendarDate::new(day, month, year) })
+    is_year.then_some(CalendarDate {
+        is_reversible: is_reversible && day != Some(month),
+        ..CalendarDate::new(day, month, year)
+    })
 }
 
 /// Turns an optional reading around: absent is fine, present and unreadable is not.
@@ -124,7 +132,9 @@ fn month_first(words: &TextWords<'_>, at: usize) -> Option<(CalendarDate, usize)
     let is_beside_number = words.get(at + 1).is_some_and(|token| token.form == TokenForm::Digits)
         || at > 0 && words.is_one_of(at - 1, &MONTH_OPENINGS);
     let month = month_at(words, at, is_beside_number)?;
-    if let Some((day, end)) = day_at(words, at + 1).filter(|_| !words.is_one_of(at + 1, &["una", "un", "uno"])) {
+    if let Some((day, end)) =
+        day_at(words, at + 1).filter(|_| !words.is_one_of(at + 1, &["una", "un", "uno"]))
+    {
         let is_time = words.is_one_of(end, &["am", "pm"]);
         if !is_time {
             let (year, end) = year_at(words, end);
@@ -137,8 +147,8 @@ fn month_first(words: &TextWords<'_>, at: usize) -> Option<(CalendarDate, usize)
 
 /// Words after which `may` and `march` are months.
 const MONTH_OPENINGS: [&str; 20] = [
-    "in", "of", "since", "until", "till", "by", "during", "last", "next", "this", "early", "late", "mid", "before", "after",
-    "for", "en", "de", "desde", "hasta",
+    "in", "of", "since", "until", "till", "by", "during", "last", "next", "this", "early", "late", "mid",
+    "before", "after", "for", "en", "de", "desde", "hasta",
 ];
 
 /// A day in digits or words, with or without the ending of an ordinal.
@@ -147,7 +157,8 @@ fn day_at(words: &TextWords<'_>, at: usize) -> Option<(u8, usize)> {
     if words.get(at).is_some_and(|token| token.form == TokenForm::Digits && token.word.len() <= 2) {
         let value = day(words.word(at).parse().ok()?)?;
         let ending = words.get(at + 1).filter(|token| token.is_glued);
-        let is_ordinal = ending.is_some_and(|token| matches!(token.word.as_str(), "st" | "nd" | "rd" | "th" | "º"));
+        let is_ordinal =
+            ending.is_some_and(|token| matches!(token.word.as_str(), "st" | "nd" | "rd" | "th" | "º"));
         return Some((value, at + 1 + usize::from(is_ordinal)));
     }
     if let Some(value) = words.number_in(at, WordList::Ordinals) {
@@ -164,7 +175,9 @@ fn day_at(words: &TextWords<'_>, at: usize) -> Option<(u8, usize)> {
 fn month_at(words: &TextWords<'_>, at: usize, is_beside_number: bool) -> Option<u8> {
     let token = words.get(at).filter(|token| token.form == TokenForm::Word)?;
     let in_list = |list| {
-        super::language::Language::ALL.iter().find_map(|&language| words.lexicon.word(language, list, token.key))
+        super::language::Language::ALL
+            .iter()
+            .find_map(|&language| words.lexicon.word(language, list, token.key))
     };
     let phrase = in_list(WordList::Months)
         .or_else(|| is_beside_number.then(|| in_list(WordList::AmbiguousMonths)).flatten())?;

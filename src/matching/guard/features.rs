@@ -32,6 +32,8 @@ pub struct QuestionFeatures {
     /// Stems of words that can say the same as a negation.
     pub(super) soft_negations: Box<[WordKey]>,
     pub(super) quotations: Box<[Quotation]>,
+    /// The places of `and`, `or` and commas.
+    pub(super) coordinators: Box<[usize]>,
     pub(super) shape: RequestShape,
     pub(super) speaker: Speaker,
     /// The folded letters and digits of the text, without what separates them.
@@ -61,7 +63,8 @@ impl QuestionFeatures {
         for tag in tags.iter().filter(|tag| !is_named_class(tag.list)) {
             is_taken[tag.tokens.0..tag.tokens.1].fill(true);
         }
-        let is_compared = |tag: &&ClassTag| tag.list == WordList::Comparators || tag.tokens.1 - tag.tokens.0 > 1;
+        let is_compared =
+            |tag: &&ClassTag| tag.list == WordList::Comparators || tag.tokens.1 - tag.tokens.0 > 1;
         let mut is_no_negation = vec![false; words.len()];
         for tag in tags.iter().filter(is_compared) {
             is_no_negation[tag.tokens.0..tag.tokens.1].fill(true);
@@ -75,6 +78,7 @@ impl QuestionFeatures {
             negations: negations(&words, &is_no_negation).into(),
             soft_negations: soft_negations(&words).into(),
             quotations: quotations(text).into(),
+            coordinators: coordinators(&words),
             shape: request_shape(&words, &is_filler),
             speaker: speaker(&words),
             mentions: mentions.into(),
@@ -116,6 +120,11 @@ fn joined_letters(words: &TextWords<'_>) -> (String, Vec<Span>) {
     });
     let places = places.collect();
     (letters, places)
+}
+
+fn coordinators(words: &TextWords<'_>) -> Box<[usize]> {
+    let joins = |at: &usize| words.is_in(*at, WordList::Coordinators) || words.tokens[*at].is_after_break;
+    (0..words.len()).filter(joins).collect()
 }
 
 fn sequence(

@@ -30,9 +30,9 @@ pub(super) fn fold(text: &str) -> String {
 
 /// The key of a folded word: FNV-1a, 64 bits. Words are short, and a collision costs one wrong finding.
 pub(super) fn word_key(folded: &str) -> WordKey {
-    folded.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    folded
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Whether two folded words differ by at most one letter: one more, one less, another one, or two neighbours swapped.
@@ -71,7 +71,9 @@ mod tests {
 
     #[test]
     fn one_letter_apart() {
-        for (one, two) in [("delivery", "delivry"), ("card", "cardd"), ("form", "from"), ("a", "b"), ("", "a")] {
+        for (one, two) in
+            [("delivery", "delivry"), ("card", "cardd"), ("form", "from"), ("a", "b"), ("", "a")]
+        {
             assert!(differ_by_one_letter(one, two), "{one} {two}");
             assert!(differ_by_one_letter(two, one), "{two} {one}");
         }

@@ -2,6 +2,7 @@
 
 use super::compare::conflicts;
 use super::conflict::{Conflict, Strictness};
+use super::exact_only::{ExactOnlyReason, exact_only_reason};
 use super::features::QuestionFeatures;
 use super::lexicon::Lexicon;
 
@@ -27,9 +28,18 @@ impl Guard {
         QuestionFeatures::of(&self.lexicon, question)
     }
 
+    /// Why a question is matched by its exact words only. `None` if nothing speaks against an answer to the same in other words.
+    pub fn exact_only(&self, question: &str) -> Option<ExactOnlyReason> {
+        exact_only_reason(&self.lexicon, question)
+    }
+
     /// Where two questions conflict: at most one conflict of a kind, the strongest first. Kinds and strengths are the same for both
     /// orders of the questions.
-    pub fn conflicts<'a>(&'a self, first: &'a QuestionFeatures, second: &'a QuestionFeatures) -> Vec<Conflict<'a>> {
+    pub fn conflicts<'a>(
+        &'a self,
+        first: &'a QuestionFeatures,
+        second: &'a QuestionFeatures,
+    ) -> Vec<Conflict<'a>> {
         conflicts(&self.lexicon, first, second)
     }
 
@@ -41,6 +51,9 @@ impl Guard {
         first: &'a QuestionFeatures,
         second: &'a QuestionFeatures,
     ) -> Option<Conflict<'a>> {
-        self.conflicts(first, second).into_iter().next().filter(|conflict| strictness.forbids(conflict.strength))
+        self.conflicts(first, second)
+            .into_iter()
+            .next()
+            .filter(|conflict| strictness.forbids(conflict.strength))
     }
 }

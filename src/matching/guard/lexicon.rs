@@ -142,7 +142,10 @@ impl LanguageWords {
     fn add(&mut self, language: Language, list: WordList, line: &WordLine) {
         match (list, line) {
             (WordList::Synonyms, WordLine::Same(word, set)) => {
-                self.synonyms.entry(regular_stem_key(language, word)).or_default().push(regular_stem_key(language, set));
+                self.synonyms
+                    .entry(regular_stem_key(language, word))
+                    .or_default()
+                    .push(regular_stem_key(language, set));
             }
             (WordList::IrregularForms, WordLine::Same(form, word)) => {
                 self.irregular.insert(word_key(form), regular_stem_key(language, word));
@@ -165,8 +168,7 @@ impl LanguageWords {
         let mut keys = words.split(' ').map(word_key);
         let Some(first) = keys.next() else { return };
         let (name, number) = value_and_number(list, value);
-        let phrase =
-            Phrase { list, rest: keys.collect(), value: word_key(name), words: name.into(), number };
+        let phrase = Phrase { list, rest: keys.collect(), value: word_key(name), words: name.into(), number };
         if phrase.rest.is_empty() && is_inflected(list) {
             self.inflected.entry(regular_stem_key(language, words)).or_default().push(phrase.clone());
         }

@@ -16,9 +16,18 @@ pub(super) const MENTIONS_MAX: usize = 48;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum MentionValue {
     /// A number without a unit. `digits` is the key of its digits as written.
-    Number { value: f64, digits: WordKey, is_version: bool, is_weak: bool },
+    Number {
+        value: f64,
+        digits: WordKey,
+        is_version: bool,
+        is_weak: bool,
+    },
     /// A number with a unit, in the base unit of its dimension.
-    Measure { value: f64, unit: UnitOfMeasure, is_weak: bool },
+    Measure {
+        value: f64,
+        unit: UnitOfMeasure,
+        is_weak: bool,
+    },
     /// A unit without a number.
     Unit(UnitOfMeasure),
     /// A place in an order.
@@ -26,7 +35,10 @@ pub(super) enum MentionValue {
     Time(DayTime),
     Date(CalendarDate),
     /// An identifier, by the key of its letters and digits, and whether it is short.
-    Code { key: WordKey, is_short: bool },
+    Code {
+        key: WordKey,
+        is_short: bool,
+    },
 }
 
 /// A mention and where it is.
@@ -85,7 +97,8 @@ fn mention_at(words: &TextWords<'_>, at: usize) -> Option<(MentionValue, usize)>
         return Some((identifier, at + 1));
     }
     if let Some(measure) = measure_at(words, at) {
-        let value = MentionValue::Measure { value: measure.value, unit: measure.unit, is_weak: measure.is_weak };
+        let value =
+            MentionValue::Measure { value: measure.value, unit: measure.unit, is_weak: measure.is_weak };
         return Some((value, measure.end));
     }
     if let Some(number) = number_at(words, at) {
@@ -107,8 +120,10 @@ fn ordinal_at(words: &TextWords<'_>, at: usize) -> Option<(MentionValue, usize)>
     }
     let is_number = token.form == TokenForm::Digits && token.word.len() <= 4;
     let ending = words.get(at + 1).filter(|ending| is_number && ending.is_glued)?;
-    let is_ending =
-        matches!(ending.word.as_str(), "st" | "nd" | "rd" | "th" | "º" | "ª" | "er" | "ero" | "era" | "o" | "a" | "do" | "da");
+    let is_ending = matches!(
+        ending.word.as_str(),
+        "st" | "nd" | "rd" | "th" | "º" | "ª" | "er" | "ero" | "era" | "o" | "a" | "do" | "da"
+    );
     let value = token.word.parse().ok().filter(|_| is_ending)?;
     Some((MentionValue::Ordinal(value), at + 2))
 }
@@ -122,7 +137,8 @@ fn identifier(token: &Token) -> Option<MentionValue> {
     let is_plain = digits.bytes().all(|b| b.is_ascii_digit());
     let is_long = is_plain && digits.len() >= 7 && !digits.ends_with("000");
     let is_padded = is_plain && digits.len() >= 3 && digits.starts_with('0');
-    let is_years = digits.len() == 9 && digits.split('-').all(|year| year.len() == 4 && year.starts_with(['1', '2']));
+    let is_years =
+        digits.len() == 9 && digits.split('-').all(|year| year.len() == 4 && year.starts_with(['1', '2']));
     let is_dashed = digits.contains('-') && !is_years && digits.split('-').any(|group| group.len() >= 3);
     (is_long || is_padded || is_dashed).then(|| code(digits))
 }
@@ -171,7 +187,9 @@ mod tests {
 
     #[test]
     fn codes_and_long_digits_are_identifiers() {
-        for text in ["order 4471-2093", "order 113542617735902", "error E-104", "parcel RT40482FR", "code 00123842"] {
+        for text in
+            ["order 4471-2093", "order 113542617735902", "error E-104", "parcel RT40482FR", "code 00123842"]
+        {
             assert!(matches!(values(text)[..], [MentionValue::Code { is_short: false, .. }]), "{text}");
         }
         assert_eq!(values("order #4471"), values("order #4471."));
@@ -189,13 +207,23 @@ mod tests {
             ("buy 3 apples", false),
         ] {
             let found = values(text);
-            assert!(matches!(found[..], [MentionValue::Number { is_version: v, .. }] if v == is_version), "{text} {found:?}");
+            assert!(
+                matches!(found[..], [MentionValue::Number { is_version: v, .. }] if v == is_version),
+                "{text} {found:?}"
+            );
         }
     }
 
     #[test]
     fn ordinals_in_digits_and_words() {
-        for text in ["the 3rd payment", "the third payment", "el 3.er plazo", "el tercer plazo", "la 3ª cuota", "el 3º plazo"] {
+        for text in [
+            "the 3rd payment",
+            "the third payment",
+            "el 3.er plazo",
+            "el tercer plazo",
+            "la 3ª cuota",
+            "el 3º plazo",
+        ] {
             assert_eq!(values(text), [MentionValue::Ordinal(3)], "{text}");
         }
     }

@@ -11,6 +11,7 @@ mod compare;
 mod conflict;
 mod content_words;
 mod dates;
+mod exact_only;
 mod features;
 mod fillers;
 mod folding;
@@ -30,7 +31,11 @@ mod units;
 mod word_list;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use conflict::{Conflict, ConflictKind, Strength, Strictness};
+pub use exact_only::ExactOnlyReason;
 pub use features::QuestionFeatures;
 pub use judge::Guard;
 pub use language::Language;

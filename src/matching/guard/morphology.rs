@@ -19,11 +19,12 @@ const ENGLISH: [(&str, &str); 9] = [
 /// Endings of Spanish words, the longest first. A stem has at least three letters. Clitics of imperatives and infinitives come with
 /// the ending that they follow.
 const SPANISH: [&str; 62] = [
-    "iendome", "iendolo", "andome", "andolo", "andola", "aciones", "eciones", "iciones", "arselo", "asteis", "aremos", "eremos",
-    "iremos", "abamos", "amente", "acion", "ecion", "icion", "iendo", "arnos", "ernos", "irnos", "arlos", "arlas", "ieron",
-    "ismos", "arlo", "arla", "arle", "arme", "arse", "erlo", "erla", "erme", "erse", "irlo", "irla", "irme", "irse", "ando",
-    "aron", "amos", "emos", "imos", "aban", "aria", "eria", "iria", "ados", "adas", "idos", "idas", "adme", "ado", "ada",
-    "ido", "ida", "ais", "eis", "aba", "ar", "er",
+    "iendome", "iendolo", "andome", "andolo", "andola", "aciones", "eciones", "iciones", "arselo", "asteis",
+    "aremos", "eremos", "iremos", "abamos", "amente", "acion", "ecion", "icion", "iendo", "arnos", "ernos",
+    "irnos", "arlos", "arlas", "ieron", "ismos", "arlo", "arla", "arle", "arme", "arse", "erlo", "erla",
+    "erme", "erse", "irlo", "irla", "irme", "irse", "ando", "aron", "amos", "emos", "imos", "aban", "aria",
+    "eria", "iria", "ados", "adas", "idos", "idas", "adme", "ado", "ada", "ido", "ida", "ais", "eis", "aba",
+    "ar", "er",
 ];
 
 /// The last endings of Spanish words, tried after [`SPANISH`].
@@ -93,7 +94,9 @@ fn spanish(word: &str) -> &str {
         return word;
     }
     let cut = |endings: &[&str], shortest: usize| {
-        let ending = endings.iter().find(|ending| word.len() >= ending.len() + shortest && word.ends_with(**ending))?;
+        let ending = endings
+            .iter()
+            .find(|ending| word.len() >= ending.len() + shortest && word.ends_with(**ending))?;
         Some(&word[..word.len() - ending.len()])
     };
     cut(&SPANISH, 3).or_else(|| cut(&SPANISH_SHORT, 3)).unwrap_or(word)
@@ -119,7 +122,10 @@ mod tests {
             &["price", "prices", "priced"],
         ] {
             let stems: Vec<_> = group.iter().map(|word| form(Language::English, word)).collect();
-            assert!(stems.iter().all(|stem| stem == &stems[0] || stem.starts_with(stems[0].as_str())), "{stems:?}");
+            assert!(
+                stems.iter().all(|stem| stem == &stems[0] || stem.starts_with(stems[0].as_str())),
+                "{stems:?}"
+            );
         }
         assert_ne!(form(Language::English, "bus"), form(Language::English, "bust"));
     }

@@ -32,7 +32,8 @@ pub(super) fn negations(words: &TextWords<'_>, is_taken: &[bool]) -> Vec<Negatio
             at += 1;
             continue;
         };
-        let is_repeated = last_at.is_some_and(|last| is_same_clause(words, last, at)) && &*phrase.words != "not";
+        let is_repeated =
+            last_at.is_some_and(|last| is_same_clause(words, last, at)) && &*phrase.words != "not";
         if !is_repeated && negates(words, at, len) {
             found.push(Negation { target: target(words, at + len), span: words.tokens[at].span });
             last_at = Some(at);
@@ -45,7 +46,8 @@ pub(super) fn negations(words: &TextWords<'_>, is_taken: &[bool]) -> Vec<Negatio
 /// The stems of words that can say the same as a negation.
 pub(super) fn soft_negations(words: &TextWords<'_>) -> Vec<WordKey> {
     let is_soft = |at: usize| {
-        words.phrase_in(at, WordList::SoftNegations).is_some() || words.form_in(at, WordList::SoftNegations).is_some()
+        words.phrase_in(at, WordList::SoftNegations).is_some()
+            || words.form_in(at, WordList::SoftNegations).is_some()
     };
     (0..words.len()).filter(|&at| is_soft(at)).map(|at| words.tokens[at].stem).take(NEGATIONS_MAX).collect()
 }
@@ -69,7 +71,10 @@ fn is_tag_question(words: &TextWords<'_>, at: usize) -> bool {
         return false;
     }
     let auxiliary = &words.tokens[at - 1];
-    let is_subject = words.is_one_of(at + 1, &["i", "we", "you", "they", "it", "he", "she", "the", "there", "this", "that", "my"]);
+    let is_subject = words.is_one_of(
+        at + 1,
+        &["i", "we", "you", "they", "it", "he", "she", "the", "there", "this", "that", "my"],
+    );
     let starts = auxiliary.is_first || at == 1 || auxiliary.is_after_break && is_subject;
     let is_contracted = auxiliary.span == words.tokens[at].span;
     starts && is_subject && is_contracted
@@ -79,9 +84,8 @@ fn is_tag_question(words: &TextWords<'_>, at: usize) -> bool {
 fn target(words: &TextWords<'_>, from: usize) -> WordKey {
     let scope = words.tokens.iter().enumerate().skip(from).take(SCOPE_TOKENS);
     let in_clause = scope.take_while(|(_, token)| !token.is_after_break);
-    let is_content = |at: usize| {
-        !words.is_in(at, WordList::FunctionWords) && words.tokens[at].form == TokenForm::Word
-    };
+    let is_content =
+        |at: usize| !words.is_in(at, WordList::FunctionWords) && words.tokens[at].form == TokenForm::Word;
     in_clause.map(|(at, token)| (at, token.stem)).find(|(at, _)| is_content(*at)).map_or(0, |(_, stem)| stem)
 }
 
@@ -94,8 +98,12 @@ mod tests {
         let lexicon = Lexicon::builtin();
         let words = TextWords::read(&lexicon, text);
         let is_taken = vec![false; words.len()];
-        let name = |stem| words.tokens.iter().find(|token| token.stem == stem).map(|token| token.word.clone());
-        negations(&words, &is_taken).iter().map(|negation| name(negation.target).unwrap_or_default()).collect()
+        let name =
+            |stem| words.tokens.iter().find(|token| token.stem == stem).map(|token| token.word.clone());
+        negations(&words, &is_taken)
+            .iter()
+            .map(|negation| name(negation.target).unwrap_or_default())
+            .collect()
     }
 
     #[test]

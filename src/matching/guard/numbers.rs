@@ -36,7 +36,8 @@ pub(super) fn numeral(digits: &str) -> Option<f64> {
         return None;
     }
     let is_same_mark = head.bytes().filter(|b| !b.is_ascii_digit()).all(|b| b == mark);
-    let is_thousands = tail.len() == 3 && is_same_mark && is_grouped && (groups[0] != "0" || groups.len() > 1);
+    let is_thousands =
+        tail.len() == 3 && is_same_mark && is_grouped && (groups[0] != "0" || groups.len() > 1);
     if is_thousands {
         return [head, tail].concat().replace([',', '.', '\''], "").parse().ok();
     }
@@ -124,7 +125,8 @@ fn number_in_words(words: &TextWords<'_>, at: usize) -> Option<ReadNumber> {
 
 /// Whether the word multiplies what stands before it: `hundred`, `dozen`.
 fn is_factor(words: &TextWords<'_>, at: usize) -> bool {
-    let phrase = words.get(at).and_then(|token| words.lexicon.word(words.language, WordList::Numbers, token.key));
+    let phrase =
+        words.get(at).and_then(|token| words.lexicon.word(words.language, WordList::Numbers, token.key));
     phrase.is_some_and(|phrase| phrase.words.starts_with('x'))
 }
 
@@ -150,7 +152,8 @@ fn counts_as_one(words: &TextWords<'_>, at: usize) -> bool {
     let is_article = words.is_one_of(at, &["un", "una"]);
     let is_unit = words.phrase_in(at + 1, WordList::Units).is_some();
     let is_alone = words.is_one_of(at + 1, &["solo", "sola", "unico", "unica", "single"]);
-    let is_word = words.get(at + 1).is_some_and(|token| token.form == TokenForm::Word && !token.is_after_break);
+    let is_word =
+        words.get(at + 1).is_some_and(|token| token.form == TokenForm::Word && !token.is_after_break);
     is_unit || is_alone || !is_article && is_word && !words.is_in(at + 1, WordList::FunctionWords)
 }
 

@@ -56,7 +56,10 @@ fn is_spanish_how(words: &TextWords<'_>, at: usize) -> bool {
     let is_opening = at == 0 || token.is_after_break || token.is_first;
     let is_state = words.is_one_of(
         at + 1,
-        &["es", "esta", "estan", "son", "era", "fue", "va", "van", "ha", "han", "estas", "sera", "el", "la", "los", "las", "un", "una"],
+        &[
+            "es", "esta", "estan", "son", "era", "fue", "va", "van", "ha", "han", "estas", "sera", "el",
+            "la", "los", "las", "un", "una",
+        ],
     );
     token.word == "como" && is_opening && !is_state && at + 1 < words.len()
 }
@@ -83,11 +86,13 @@ fn act_at(words: &TextWords<'_>, is_filler: &[bool], at: usize) -> Option<Span> 
 /// Whether a word at the start of a clause is an imperative.
 fn is_imperative(words: &TextWords<'_>, at: usize) -> bool {
     match words.language {
-        super::language::Language::English => words.is_in(at, WordList::Verbs) && !words.is_one_of(at + 1, &["of", "is", "are", "was", "for"]),
+        super::language::Language::English => {
+            words.is_in(at, WordList::Verbs) && !words.is_one_of(at + 1, &["of", "is", "are", "was", "for"])
+        }
         super::language::Language::Spanish => {
             let is_noun = words.is_one_of(at + 1, &["de", "del", "es", "son"]);
             let word = words.word(at);
-            let is_form = word.ends_with(['a', 'e', 'd', 'n', 's']) || word.ends_with("lo") || word.ends_with("z");
+            let is_form = word.ends_with(['a', 'e', 'd', 'n']) || word.ends_with("lo") || word.ends_with("z");
             is_form && !is_noun && !word.ends_with("cion") && words.form_in(at, WordList::Verbs).is_some()
         }
     }

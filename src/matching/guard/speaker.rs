@@ -21,7 +21,8 @@ const SPANISH_SUBJECT: [&str; 10] =
     ["yo", "tengo", "quiero", "puedo", "debo", "necesito", "podemos", "queremos", "tenemos", "nosotros"];
 const SPANISH_OBJECT: [&str; 3] = ["me", "nos", "mi"];
 const TO_BE: [&str; 15] = [
-    "is", "are", "was", "were", "been", "be", "being", "get", "gets", "got", "es", "son", "sido", "fue", "fueron",
+    "is", "are", "was", "were", "been", "be", "being", "get", "gets", "got", "es", "son", "sido", "fue",
+    "fueron",
 ];
 
 /// Reads the speaker's part.
@@ -31,12 +32,17 @@ pub(super) fn speaker(words: &TextWords<'_>) -> Speaker {
         Language::English => Speaker {
             is_subject: has(&ENGLISH_SUBJECT),
             is_object: has(&ENGLISH_OBJECT),
-            is_passive: (0..words.len()).any(|at| words.is_one_of(at, &TO_BE) && is_participle_near(words, at, &["ed", "en", "id", "nt", "ld"])),
+            is_passive: (0..words.len()).any(|at| {
+                words.is_one_of(at, &TO_BE) && is_participle_near(words, at, &["ed", "en", "id", "nt", "ld"])
+            }),
         },
         Language::Spanish => Speaker {
             is_subject: has(&SPANISH_SUBJECT) || (0..words.len()).any(|at| is_first_person(words, at)),
             is_object: has(&SPANISH_OBJECT[..2]),
-            is_passive: (0..words.len()).any(|at| words.is_one_of(at, &TO_BE) && is_participle_near(words, at, &["ado", "ada", "ido", "ida", "ados", "adas"])),
+            is_passive: (0..words.len()).any(|at| {
+                words.is_one_of(at, &TO_BE)
+                    && is_participle_near(words, at, &["ado", "ada", "ido", "ida", "ados", "adas"])
+            }),
         },
     }
 }
@@ -44,13 +50,18 @@ pub(super) fn speaker(words: &TextWords<'_>) -> Speaker {
 fn is_participle_near(words: &TextWords<'_>, at: usize, endings: &[&str]) -> bool {
     (at + 1..at + 6).any(|place| {
         let word = words.word(place);
-        word.len() > 3 && endings.iter().any(|ending| word.ends_with(ending)) && !words.is_in(place, WordList::FunctionWords)
+        word.len() > 3
+            && endings.iter().any(|ending| word.ends_with(ending))
+            && !words.is_in(place, WordList::FunctionWords)
     })
 }
 
 /// `pago`, `pagamos`: a known verb in the first person.
 fn is_first_person(words: &TextWords<'_>, at: usize) -> bool {
     let word = words.word(at);
-    let is_after_article = at > 0 && words.is_one_of(at - 1, &["el", "un", "del", "al", "su", "mi", "este", "de", "en", "por", "con"]);
-    (word.ends_with('o') || word.ends_with("mos")) && !is_after_article && words.form_in(at, WordList::Verbs).is_some()
+    let is_after_article = at > 0
+        && words.is_one_of(at - 1, &["el", "un", "del", "al", "su", "mi", "este", "de", "en", "por", "con"]);
+    (word.ends_with('o') || word.ends_with("mos"))
+        && !is_after_article
+        && words.form_in(at, WordList::Verbs).is_some()
 }

@@ -82,7 +82,8 @@ fn hour_in_words(words: &TextWords<'_>, at: usize) -> Option<(DayTime, usize)> {
     let is_after_article = at >= 2
         && words.is_one_of(at - 1, &["las", "la"])
         && words.is_one_of(at - 2, &["a", "hasta", "desde", "sobre", "de", "entre"]);
-    let (minute_shift, end) = if is_after_article { spanish_minutes(words, number.end) } else { (0, number.end) };
+    let (minute_shift, end) =
+        if is_after_article { spanish_minutes(words, number.end) } else { (0, number.end) };
     let is_oclock = words.is_one_of(end, &["oclock", "o'clock"]);
     let end = end + usize::from(is_oclock);
     let half = half_at(words, end);
@@ -90,9 +91,12 @@ fn hour_in_words(words: &TextWords<'_>, at: usize) -> Option<(DayTime, usize)> {
     if half.is_none() && !is_oclock && !is_bare && minute_shift == 0 {
         return None;
     }
-    let is_counted = end == number.end && words.get(end).is_some_and(|token| {
-        !token.is_after_break && token.form == TokenForm::Word && words.phrase_in(end, WordList::Units).is_some()
-    });
+    let is_counted = end == number.end
+        && words.get(end).is_some_and(|token| {
+            !token.is_after_break
+                && token.form == TokenForm::Word
+                && words.phrase_in(end, WordList::Units).is_some()
+        });
     if half.is_none() && is_counted {
         return None;
     }
@@ -132,7 +136,8 @@ fn past_or_to(words: &TextWords<'_>, at: usize) -> Option<(DayTime, usize)> {
         "to" if minutes == 15 => -1,
         _ => return None,
     };
-    let hour = number_at(words, at + 2).filter(|n| n.value.fract() == 0.0 && (1.0..=12.0).contains(&n.value))?;
+    let hour =
+        number_at(words, at + 2).filter(|n| n.value.fract() == 0.0 && (1.0..=12.0).contains(&n.value))?;
     let (half, end) = half_at(words, hour.end).map_or((None, hour.end), |(half, end)| (Some(half), end));
     let time = DayTime::new(hour.value as u16, 0, half);
     let shifted = (i32::from(time.minutes) + sign * minutes).rem_euclid(1440);

@@ -119,7 +119,8 @@ impl Scanner<'_> {
 
     fn punctuation(&mut self, marks: &str) {
         for c in marks.chars() {
-            self.is_after_break |= matches!(c, ',' | ';' | ':' | '.' | '?' | '!' | '(' | ')' | '¿' | '¡' | '…');
+            self.is_after_break |=
+                matches!(c, ',' | ';' | ':' | '.' | '?' | '!' | '(' | ')' | '¿' | '¡' | '…');
             self.is_first |= matches!(c, '.' | '?' | '!' | ':' | '¿' | '¡' | '"' | '“' | '«' | '`' | '(');
         }
     }
@@ -212,10 +213,11 @@ fn word_len(text: &str) -> usize {
 fn is_dotted_abbreviation(chunk: &str) -> bool {
     let body = chunk.trim_end_matches([',', ';', ':', '?', '!', ')']);
     let groups: Vec<&str> = body.trim_end_matches('.').splitn(5, '.').collect();
-    let is_group = |group: &&str| {
-        (1..=2).contains(&group.chars().count()) && group.chars().all(char::is_alphabetic)
-    };
-    (2..=4).contains(&groups.len()) && body.matches('.').count() >= 2 && groups.iter().all(|group| is_group(&group))
+    let is_group =
+        |group: &&str| (1..=2).contains(&group.chars().count()) && group.chars().all(char::is_alphabetic);
+    (2..=4).contains(&groups.len())
+        && body.matches('.').count() >= 2
+        && groups.iter().all(|group| is_group(&group))
 }
 
 /// Whether a chunk is an identifier: letters with digits other than a number and its unit, or a sign that only code has.
@@ -245,7 +247,10 @@ fn is_number_with_suffix(chunk: &str) -> bool {
     let digits = digits_len(chunk);
     if digits == 0 {
         let letters = chunk.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
-        let is_currency = matches!(chunk[..letters].trim_end_matches('.'), "Rs" | "RS" | "rs" | "USD" | "EUR" | "GBP" | "JPY" | "MXN" | "CHF" | "INR" | "US");
+        let is_currency = matches!(
+            chunk[..letters].trim_end_matches('.'),
+            "Rs" | "RS" | "rs" | "USD" | "EUR" | "GBP" | "JPY" | "MXN" | "CHF" | "INR" | "US"
+        );
         return is_currency && digits_len(&chunk[letters..]) == chunk.len() - letters;
     }
     let suffix = chunk[digits..].trim_start_matches(['-', '.', '/']);
@@ -255,11 +260,60 @@ fn is_number_with_suffix(chunk: &str) -> bool {
     // A long number with one or two capital letters is an article number, unless the letters are a unit.
     let is_unit = matches!(
         suffix.to_ascii_lowercase().trim_end_matches('.'),
-        "g" | "kg" | "mg" | "lb" | "lbs" | "oz" | "cm" | "mm" | "m" | "km" | "mi" | "ft" | "in" | "l" | "ml" | "cl" | "gb"
-            | "mb" | "tb" | "kb" | "w" | "kw" | "kwh" | "v" | "mah" | "hz" | "mhz" | "ghz" | "h" | "min" | "s" | "ms" | "k"
-            | "bn" | "x" | "am" | "pm" | "st" | "nd" | "rd" | "th" | "usd" | "eur" | "gbp" | "rs" | "inr" | "p" | "fps" | "mbps" | "mph" | "kmh"
+        "g" | "kg"
+            | "mg"
+            | "lb"
+            | "lbs"
+            | "oz"
+            | "cm"
+            | "mm"
+            | "m"
+            | "km"
+            | "mi"
+            | "ft"
+            | "in"
+            | "l"
+            | "ml"
+            | "cl"
+            | "gb"
+            | "mb"
+            | "tb"
+            | "kb"
+            | "w"
+            | "kw"
+            | "kwh"
+            | "v"
+            | "mah"
+            | "hz"
+            | "mhz"
+            | "ghz"
+            | "h"
+            | "min"
+            | "s"
+            | "ms"
+            | "k"
+            | "bn"
+            | "x"
+            | "am"
+            | "pm"
+            | "st"
+            | "nd"
+            | "rd"
+            | "th"
+            | "usd"
+            | "eur"
+            | "gbp"
+            | "rs"
+            | "inr"
+            | "p"
+            | "fps"
+            | "mbps"
+            | "mph"
+            | "kmh"
     );
-    is_word && letters > 0 && (is_unit || letters >= 3 || is_short && letters <= 2 && !suffix.chars().all(char::is_uppercase))
+    is_word
+        && letters > 0
+        && (is_unit || letters >= 3 || is_short && letters <= 2 && !suffix.chars().all(char::is_uppercase))
 }
 
 #[cfg(test)]
@@ -281,7 +335,10 @@ mod tests {
             ("13-inch e-mail", vec![("13", Digits), ("inch", Word), ("e", Word), ("mail", Word)]),
             ("error E-104, 0x8C30.", vec![("error", Word), ("e-104", Code), ("0x8c30", Code)]),
             ("order 4471-2093", vec![("order", Word), ("4471-2093", Digits)]),
-            ("the U.S. at 9 p.m.", vec![("the", Word), ("us", Word), ("at", Word), ("9", Digits), ("pm", Word)]),
+            (
+                "the U.S. at 9 p.m.",
+                vec![("the", Word), ("us", Word), ("at", Word), ("9", Digits), ("pm", Word)],
+            ),
             ("call get_user() or f()", vec![("call", Word), ("get_user", Code), ("or", Word), ("f", Code)]),
             ("RT40482FR USB4", vec![("rt40482fr", Code), ("usb4", Code)]),
         ];
@@ -294,7 +351,8 @@ mod tests {
     #[test]
     fn sentences_begin_after_a_stop() {
         let tokens = tokenize("Hello there. My Bosch, again: Why?");
-        let first: Vec<_> = tokens.iter().filter(|token| token.is_first).map(|token| &token.word[..]).collect();
+        let first: Vec<_> =
+            tokens.iter().filter(|token| token.is_first).map(|token| &token.word[..]).collect();
         assert_eq!(first, ["hello", "my", "why"]);
     }
 }

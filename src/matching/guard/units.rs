@@ -75,14 +75,16 @@ fn with_sign_before(words: &TextWords<'_>, at: usize) -> Option<Measure> {
     let sign = at + usize::from(is_glued_sign);
     let token = words.get(sign)?;
     let is_sign = token.form == TokenForm::Symbol && !matches!(token.word.as_str(), "%" | "°");
-    let is_letters = matches!(token.word.as_str(), "usd" | "eur" | "gbp" | "jpy" | "chf" | "mxn" | "inr" | "rs");
+    let is_letters =
+        matches!(token.word.as_str(), "usd" | "eur" | "gbp" | "jpy" | "chf" | "mxn" | "inr" | "rs");
     if !is_sign && !is_letters {
         return None;
     }
     let unit = UnitOfMeasure::of(words.phrase_in(sign, WordList::Units)?.0);
     let number = number_at(words, sign + 1).filter(|number| number.digits != 0 || number.end > sign + 2)?;
     // `$20 dollars`, `$20 million`
-    let end = unit_at(words, number.end).filter(|(after, _)| *after == unit).map_or(number.end, |(_, end)| end);
+    let end =
+        unit_at(words, number.end).filter(|(after, _)| *after == unit).map_or(number.end, |(_, end)| end);
     Some(Measure { value: number.value * unit.factor, unit, is_weak: false, end })
 }
 
@@ -141,7 +143,8 @@ fn unit_after_number(words: &TextWords<'_>, at: usize) -> Option<(UnitOfMeasure,
     let (phrase, len) = words.phrase_in(at, WordList::UnitSuffixes)?;
     let is_digits = at > 0 && words.get(at - 1)?.form == TokenForm::Digits;
     let is_other_word = words.is_in(at, WordList::FunctionWords);
-    (is_digits && (words.get(at)?.is_glued || !is_other_word)).then_some((UnitOfMeasure::of(phrase), at + len))
+    (is_digits && (words.get(at)?.is_glued || !is_other_word))
+        .then_some((UnitOfMeasure::of(phrase), at + len))
 }
 
 #[cfg(test)]
@@ -177,7 +180,10 @@ mod tests {
             ("is 1.8 m tall", "is 180 cm tall"),
         ] {
             let (one_measure, two_measure) = (measure(one).expect(one), measure(two).expect(two));
-            assert!(is_same_value(one_measure.value, two_measure.value), "{one} / {two} {one_measure:?} {two_measure:?}");
+            assert!(
+                is_same_value(one_measure.value, two_measure.value),
+                "{one} / {two} {one_measure:?} {two_measure:?}"
+            );
             assert!(one_measure.unit.is_comparable(two_measure.unit), "{one} / {two}");
         }
         for text in ["it costs 20", "in 2 in the shop", "en la semana", "me, I am 5"] {
@@ -187,7 +193,9 @@ mod tests {
 
     #[test]
     fn units_of_other_dimensions_are_not_comparable() {
-        for (one, two) in [("5 kg", "5 euros"), ("5 euros", "5 dollars"), ("5 pounds", "5 kilos"), ("5 months", "5 days")] {
+        for (one, two) in
+            [("5 kg", "5 euros"), ("5 euros", "5 dollars"), ("5 pounds", "5 kilos"), ("5 months", "5 days")]
+        {
             let (one, two) = (measure(one).unwrap(), measure(two).unwrap());
             assert!(!one.unit.is_comparable(two.unit), "{one:?} {two:?}");
         }

@@ -114,6 +114,10 @@ word_lists! {
     ChangeObjects = "change_objects",
     /// Openings of questions that lean on an earlier one.
     LeaningOpenings = "leaning_openings",
+    /// Pronouns for things that a text may have named.
+    Pronouns = "pronouns",
+    /// Openings that say what the user wants to do.
+    Wishes = "wishes",
     /// Phrases about the text of the question itself.
     TextForms = "text_forms",
     /// Words for facts that change from moment to moment.

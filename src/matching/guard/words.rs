@@ -76,7 +76,8 @@ impl<'a> TextWords<'a> {
         let key = self.get(at).map_or(0, |token| token.key);
         let lexicon: &'a Lexicon = self.lexicon;
         lexicon.phrases(self.language, key).iter().filter_map(move |phrase| {
-            let is_here = (at + 1..).zip(&phrase.rest).all(|(at, key)| self.get(at).is_some_and(|t| t.key == *key));
+            let is_here =
+                (at + 1..).zip(&phrase.rest).all(|(at, key)| self.get(at).is_some_and(|t| t.key == *key));
             is_here.then_some((phrase, 1 + phrase.rest.len()))
         })
     }
@@ -126,7 +127,9 @@ fn push_words<'w>(tokens: &mut Vec<Token>, token: &Token, words: impl Iterator<I
             is_glued: token.is_glued && is_start,
             is_after_break: token.is_after_break && is_start,
             is_first: token.is_first && is_start,
-            is_capitalized: token.is_capitalized && is_start && word == token.word.split('\'').next().unwrap_or_default(),
+            is_capitalized: token.is_capitalized
+                && is_start
+                && word == token.word.split('\'').next().unwrap_or_default(),
             ..token.clone()
         });
     }
@@ -148,12 +151,14 @@ fn language_of(lexicon: &Lexicon, text: &str, tokens: &[Token]) -> Language {
     };
     let signs = text.chars().filter(|c| matches!(c, '¿' | '¡' | 'ñ' | 'Ñ')).count();
     let accents = text.chars().filter(|c| matches!(c, 'á' | 'é' | 'í' | 'ó' | 'ú')).count();
-    let (english, spanish) = (count(Language::English), count(Language::Spanish) + 2 * signs + accents.min(1));
+    let (english, spanish) =
+        (count(Language::English), count(Language::Spanish) + 2 * signs + accents.min(1));
     if english != spanish {
         return if spanish > english { Language::Spanish } else { Language::English };
     }
     // Of `cuesta quinientos euros` no word is a function word, but two are in lists.
-    let listed = |language| tokens.iter().filter(|token| !lexicon.phrases(language, token.key).is_empty()).count();
+    let listed =
+        |language| tokens.iter().filter(|token| !lexicon.phrases(language, token.key).is_empty()).count();
     if listed(Language::Spanish) > listed(Language::English) { Language::Spanish } else { Language::English }
 }
 

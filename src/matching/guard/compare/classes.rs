@@ -20,7 +20,12 @@ struct ClassRule {
     one: Option<Strength>,
 }
 
-const fn rule(list: WordList, kind: ConflictKind, both: Option<Strength>, one: Option<Strength>) -> ClassRule {
+const fn rule(
+    list: WordList,
+    kind: ConflictKind,
+    both: Option<Strength>,
+    one: Option<Strength>,
+) -> ClassRule {
     ClassRule { list, kind, both, one }
 }
 
@@ -78,8 +83,11 @@ impl Comparison<'_> {
     /// More against less, all against none, the first against the last.
     fn opposites(&mut self) {
         for list in [WordList::Comparators, WordList::Quantifiers] {
-            let kind =
-                if list == WordList::Comparators { ConflictKind::Comparator } else { ConflictKind::Quantifier };
+            let kind = if list == WordList::Comparators {
+                ConflictKind::Comparator
+            } else {
+                ConflictKind::Quantifier
+            };
             for one in tags(list, self.first).filter(|tag| !has(self.second, tag)) {
                 for two in tags(list, self.second).filter(|tag| !has(self.first, tag)) {
                     if self.lexicon.are_opposites(one.value, two.value) {
@@ -103,11 +111,16 @@ impl Comparison<'_> {
     }
 
     /// A count that the other text replaces by an opposite quantity. Lists name them as opposites of `first` and `number`.
-    fn count_against_quantity(&self, counted: &QuestionFeatures, other: &QuestionFeatures) -> Option<(Span, Span)> {
+    fn count_against_quantity(
+        &self,
+        counted: &QuestionFeatures,
+        other: &QuestionFeatures,
+    ) -> Option<(Span, Span)> {
         if other.mentions.iter().any(|mention| count_name(mention.value).is_some()) {
             return None;
         }
-        let mut counts = counted.mentions.iter().filter_map(|mention| Some((mention.span, count_name(mention.value)?)));
+        let mut counts =
+            counted.mentions.iter().filter_map(|mention| Some((mention.span, count_name(mention.value)?)));
         counts.find_map(|(span, name)| {
             let quantities = tags(WordList::Quantifiers, other).filter(|tag| !has(counted, tag));
             let mut opposite = quantities.filter(|tag| self.lexicon.are_opposites(word_key(name), tag.value));
@@ -144,7 +157,9 @@ impl Comparison<'_> {
 fn count_name(value: MentionValue) -> Option<&'static str> {
     match value {
         MentionValue::Ordinal(_) => Some("first"),
-        MentionValue::Number { value, is_version: false, is_weak: false, .. } if value <= 20.0 => Some("number"),
+        MentionValue::Number { value, is_version: false, is_weak: false, .. } if value <= 20.0 => {
+            Some("number")
+        }
         _ => None,
     }
 }
@@ -158,6 +173,10 @@ fn has(features: &QuestionFeatures, tag: &ClassTag) -> bool {
 }
 
 /// The first member of a class that the other text has not.
-fn only_in<'f>(list: WordList, features: &'f QuestionFeatures, other: &QuestionFeatures) -> Option<&'f ClassTag> {
+fn only_in<'f>(
+    list: WordList,
+    features: &'f QuestionFeatures,
+    other: &QuestionFeatures,
+) -> Option<&'f ClassTag> {
     tags(list, features).find(|tag| !has(other, tag))
 }

@@ -30,8 +30,9 @@ impl<'a> Comparison<'a> {
         first: Option<Span>,
         second: Option<Span>,
     ) {
-        let text =
-            |features: &'a QuestionFeatures, span: Option<Span>| span.map_or("", |span| span.of(&features.text));
+        let text = |features: &'a QuestionFeatures, span: Option<Span>| {
+            span.map_or("", |span| span.of(&features.text))
+        };
         let (first, second) = (text(self.first, first), text(self.second, second));
         match self.conflicts.iter_mut().find(|conflict| conflict.kind == kind) {
             Some(known) if known.strength >= strength => {}

@@ -97,7 +97,9 @@ fn unmatched(first: &QuestionFeatures, second: &QuestionFeatures) -> (Unmatched,
     if first_left == 0 || second_left == 0 {
         return (first_left, second_left);
     }
-    let loosely = |own: &Mention, others: &QuestionFeatures, bits| left(others, bits).any(|two| agree_loosely(own.value, two.value));
+    let loosely = |own: &Mention, others: &QuestionFeatures, bits| {
+        left(others, bits).any(|two| agree_loosely(own.value, two.value))
+    };
     (
         first_left & without(first, |own| loosely(own, second, second_left)),
         second_left & without(second, |own| loosely(own, first, first_left)),
@@ -113,9 +115,13 @@ fn without(features: &QuestionFeatures, is_matched: impl Fn(&Mention) -> bool) -
 fn agree(one: MentionValue, two: MentionValue) -> bool {
     use MentionValue::{Code, Date, Measure, Number, Ordinal, Time, Unit};
     match (one, two) {
-        (Number { value, digits, is_version, .. }, Number { value: other, digits: other_digits, is_version: also, .. }) => {
+        (
+            Number { value, digits, is_version, .. },
+            Number { value: other, digits: other_digits, is_version: also, .. },
+        ) => {
             let is_same_writing = digits != 0 && digits == other_digits;
-            is_same_writing || is_same_value(value, other) && !((is_version || also) && digits != 0 && other_digits != 0)
+            is_same_writing
+                || is_same_value(value, other) && !((is_version || also) && digits != 0 && other_digits != 0)
         }
         (Measure { value, unit, .. }, Measure { value: other, unit: other_unit, .. }) => {
             unit.is_comparable(other_unit) && is_same_value(value, other)
@@ -135,13 +141,16 @@ fn agree_loosely(one: MentionValue, two: MentionValue) -> bool {
     use MentionValue::{Date, Measure, Number, Time};
     match (one, two) {
         (Measure { value, unit, .. }, Number { value: number, .. })
-        | (Number { value: number, .. }, Measure { value, unit, .. }) => is_same_value(value / unit.factor, number),
+        | (Number { value: number, .. }, Measure { value, unit, .. }) => {
+            is_same_value(value / unit.factor, number)
+        }
         (Time(time), Number { value, .. }) | (Number { value, .. }, Time(time)) => {
             let hour = f64::from(time.minutes) / 60.0;
             hour == value || hour == value + 12.0
         }
         (Date(date), Number { value, .. }) | (Number { value, .. }, Date(date)) => {
-            date.year.is_some_and(|year| f64::from(year) == value) || date.day.is_some_and(|day| f64::from(day) == value)
+            date.year.is_some_and(|year| f64::from(year) == value)
+                || date.day.is_some_and(|day| f64::from(day) == value)
         }
         _ => false,
     }
@@ -176,17 +185,27 @@ fn pair_conflict(one: &Mention, two: &Mention) -> Option<(ConflictKind, Strength
     }
     let kind = match (one.value, two.value) {
         (Number { is_version, .. }, Number { is_version: also, .. }) => {
-            if is_version || also { ConflictKind::Version } else { ConflictKind::Number }
+            if is_version || also {
+                ConflictKind::Version
+            } else {
+                ConflictKind::Number
+            }
         }
         (Measure { value, unit, .. }, Measure { value: other, unit: other_unit, .. }) => {
             let is_same_number = is_same_value(value / unit.factor, other / other_unit.factor);
-            if !unit.is_comparable(other_unit) && is_same_number { ConflictKind::Unit } else { ConflictKind::Number }
+            if !unit.is_comparable(other_unit) && is_same_number {
+                ConflictKind::Unit
+            } else {
+                ConflictKind::Number
+            }
         }
         (Measure { .. }, Number { .. }) | (Number { .. }, Measure { .. }) => {
             return Some((ConflictKind::Number, Strength::Strong));
         }
         (Unit(_), Unit(_)) => ConflictKind::Unit,
-        (Unit(unit), Measure { unit: other, .. }) | (Measure { unit: other, .. }, Unit(unit)) if unit != other => {
+        (Unit(unit), Measure { unit: other, .. }) | (Measure { unit: other, .. }, Unit(unit))
+            if unit != other =>
+        {
             return Some((ConflictKind::Unit, Strength::Weak));
         }
         (Ordinal(_), Ordinal(_)) => ConflictKind::Quantifier,
@@ -206,7 +225,9 @@ fn single_conflict(value: MentionValue) -> Option<(ConflictKind, Strength)> {
     let conflict = match value {
         value if is_weak(value) => return None,
         MentionValue::Number { is_version: true, .. } => (ConflictKind::Version, Strength::Strong),
-        MentionValue::Number { .. } | MentionValue::Measure { .. } => (ConflictKind::Number, Strength::Strong),
+        MentionValue::Number { .. } | MentionValue::Measure { .. } => {
+            (ConflictKind::Number, Strength::Strong)
+        }
         MentionValue::Unit(_) => (ConflictKind::Unit, Strength::Weak),
         MentionValue::Ordinal(1) => (ConflictKind::Quantifier, Strength::Weak),
         MentionValue::Ordinal(_) => (ConflictKind::Quantifier, Strength::Strong),

@@ -9,7 +9,9 @@ impl Comparison<'_> {
     /// Whether the other text has a word that this one negates.
     fn is_said(&self, negated: &QuestionFeatures, other: &QuestionFeatures) -> bool {
         negated.negations.iter().any(|negation| {
-            let is_same = |stem| stem == negation.target || self.lexicon.are_synonyms(other.language, negation.target, stem);
+            let is_same = |stem| {
+                stem == negation.target || self.lexicon.are_synonyms(other.language, negation.target, stem)
+            };
             negation.target == 0 || other.sequence.iter().any(|word| is_same(word.stem))
         })
     }

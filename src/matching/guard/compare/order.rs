@@ -21,6 +21,15 @@ impl Comparison<'_> {
         if let Some((one, two)) = swapped_roles(first, second) {
             self.add(ConflictKind::Direction, Strength::Certain, Some(one.span), Some(two.span));
         }
+        let is_same_content = difference.first.is_empty()
+            && difference.second.is_empty()
+            && first.content.len() == second.content.len();
+        if is_same_content
+            && first.speaker.is_passive == second.speaker.is_passive
+            && let Some((one, two)) = reversed(first, second)
+        {
+            self.add(ConflictKind::Role, Strength::Certain, Some(one.span), Some(two.span));
+        }
         self.speakers(difference);
     }
 
@@ -28,7 +37,9 @@ impl Comparison<'_> {
     fn speakers(&mut self, difference: &WordDifference) {
         let (one, two) = (self.first.speaker, self.second.speaker);
         let is_same_content = difference.first.is_empty() && difference.second.is_empty();
-        let has_swapped = one.is_subject != two.is_subject && one.is_object != two.is_object && one.is_subject != one.is_object;
+        let has_swapped = one.is_subject != two.is_subject
+            && one.is_object != two.is_object
+            && one.is_subject != one.is_object;
         let has_name = self.first.content.iter().any(|word| word.is_name);
         if is_same_content && has_swapped && has_name {
             self.add(ConflictKind::Role, Strength::Certain, None, None);
@@ -56,6 +67,32 @@ fn swapped_roles<'f>(
         }
     }
     None
+}
+
+/// Two words with a third one between them, all in the opposite order in the other text: `A lends B`, `B lends A`.
+fn reversed<'f>(
+    first: &'f QuestionFeatures,
+    second: &'f QuestionFeatures,
+) -> Option<(&'f ContentWord, &'f ContentWord)> {
+    let place = |word: &ContentWord| single(second, word).map(|there| there.token);
+    let words = &first.content;
+    for (n, x) in words.iter().enumerate() {
+        let Some(x_there) = place(x) else { continue };
+        for (m, y) in words.iter().enumerate().skip(n + 2) {
+            let Some(y_there) = place(y).filter(|&there| there < x_there) else { continue };
+            let mut between = words[n + 1..m].iter().filter_map(place);
+            let is_inside = between.any(|there| y_there < there && there < x_there);
+            if is_inside && x.role == 0 && !is_listed(first, x, y) {
+                return single(second, x).map(|there| (x, there));
+            }
+        }
+    }
+    None
+}
+
+/// Whether `and` or `or` stands between two words: their order does not count.
+fn is_listed(features: &QuestionFeatures, x: &ContentWord, y: &ContentWord) -> bool {
+    features.coordinators.iter().any(|&token| x.token < token && token < y.token)
 }
 
 /// The role of `de`, which is a source beside a target, and else says what belongs to what.

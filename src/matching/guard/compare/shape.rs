@@ -7,7 +7,8 @@ use crate::matching::guard::request_shape::RequestShape;
 impl Comparison<'_> {
     pub(super) fn shapes(&mut self) {
         match (self.first.shape, self.second.shape) {
-            (RequestShape::HowTo(one), RequestShape::Act(two)) | (RequestShape::Act(one), RequestShape::HowTo(two)) => {
+            (RequestShape::HowTo(one), RequestShape::Act(two))
+            | (RequestShape::Act(one), RequestShape::HowTo(two)) => {
                 self.add(ConflictKind::Action, Strength::Certain, Some(one), Some(two));
             }
             (RequestShape::HowTo(_), RequestShape::HowTo(_) | RequestShape::Other)

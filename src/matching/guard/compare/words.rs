@@ -72,7 +72,11 @@ impl WordDifference {
     }
 
     /// The difference of two texts. Cost: the product of their numbers of words, which are bounded.
-    pub(super) fn of(lexicon: &Lexicon, first: &QuestionFeatures, second: &QuestionFeatures) -> WordDifference {
+    pub(super) fn of(
+        lexicon: &Lexicon,
+        first: &QuestionFeatures,
+        second: &QuestionFeatures,
+    ) -> WordDifference {
         let (mut one, mut two) = (only_in(first, second), only_in(second, first));
         let shared = first.content.len() - one.len;
         let antonyms = antonyms(lexicon, first, &one, second, &two);
@@ -105,7 +109,8 @@ fn antonyms(
         return None;
     }
     // `Remove what I added` and `delete what I added`: `add` is no opposite of a word that stands for `remove`.
-    let are_synonyms = |x: &ContentWord, y: &ContentWord| lexicon.are_synonyms(first.language, x.stem, y.stem);
+    let are_synonyms =
+        |x: &ContentWord, y: &ContentWord| lexicon.are_synonyms(first.language, x.stem, y.stem);
     let replaced_in_second = |x: &ContentWord| two.words(second).any(|y| are_synonyms(x, y));
     let replaced_in_first = |y: &ContentWord| one.words(first).any(|x| are_synonyms(x, y));
     one.words(first).filter(|x| !replaced_in_second(x)).find_map(|x| {
@@ -141,7 +146,9 @@ fn has_counterpart(
         let other_letters = other.letters_of(two);
         let is_synonym = lexicon.are_synonyms(features.language, word.stem, two.stem);
         let can_slip = !word.is_known || !two.is_known;
-        is_synonym || is_one_family(letters, other_letters, can_slip) && !is_opposite(lexicon, features, word, two, letters, other_letters)
+        is_synonym
+            || is_one_family(letters, other_letters, can_slip)
+                && !is_opposite(lexicon, features, word, two, letters, other_letters)
     };
     other.content.iter().any(is_counterpart) || letters.len() > 4 && other.letters.contains(letters)
 }
@@ -168,9 +175,13 @@ fn unknown(unmatched: &Unmatched, features: &QuestionFeatures) -> Option<Span> {
 fn is_one_family(one: &str, two: &str, can_slip: bool) -> bool {
     let shortest = one.len().min(two.len());
     let shared = shared_start(one, two);
-    let is_derived = shared >= 5 && shared * 10 >= shortest * 6 || shared >= 4 && shared + 1 >= shortest
-        || one.len().abs_diff(two.len()) == 1 && shared == shortest && one.ends_with('s') != two.ends_with('s');
-    let is_slip = (shortest >= 6 || can_slip && shortest >= 4) && shared >= 1 && differ_by_one_letter(one, two);
+    let is_derived = shared >= 5 && shared * 10 >= shortest * 6
+        || shared >= 4 && shared + 1 >= shortest
+        || one.len().abs_diff(two.len()) == 1
+            && shared == shortest
+            && one.ends_with('s') != two.ends_with('s');
+    let is_slip =
+        (shortest >= 6 || can_slip && shortest >= 4) && shared >= 1 && differ_by_one_letter(one, two);
     is_derived || is_slip
 }
 
@@ -197,7 +208,11 @@ impl Comparison<'_> {
             (Some(_), Some(_)) => self.add(ConflictKind::Entity, Strength::Certain, one, two),
             (Some(_), None) | (None, Some(_)) => {
                 // A name in small letters looks like an unknown word.
-                let other = if one.is_some() { unknown(&difference.second, self.second) } else { unknown(&difference.first, self.first) };
+                let other = if one.is_some() {
+                    unknown(&difference.second, self.second)
+                } else {
+                    unknown(&difference.first, self.first)
+                };
                 let strength = if other.is_some() { Strength::Certain } else { Strength::Strong };
                 let (one, two) = (one.or(other), two.or(other));
                 self.add(ConflictKind::Entity, strength, one, two);
@@ -246,7 +261,9 @@ impl Comparison<'_> {
         let rest = one.len().min(two.len()) - before;
         let after = one.iter().rev().zip(two.iter().rev()).take(rest).take_while(is_same).count();
         let (ones, twos) = (one.len() - before - after, two.len() - before - after);
-        let is_short = ones.max(twos) <= REPLACED_WORDS_MAX && ones.min(twos) >= 1 && ones.abs_diff(twos) <= 1;
-        is_short && before + after >= 3 && difference.shared >= 2
+        let is_short =
+            ones.max(twos) <= REPLACED_WORDS_MAX && ones.min(twos) >= 1 && ones.abs_diff(twos) <= 1;
+        let (kept, shared) = (before + after, difference.shared);
+        is_short && (kept >= 3 && shared >= 2 || kept >= 4 && shared >= 1)
     }
 }

@@ -1,0 +1,190 @@
+//! Questions whose answer must not be served to a question in other words, whatever the two have in common.
+
+use super::content_words::content_words;
+use super::fillers::fillers;
+use super::lexicon::Lexicon;
+use super::mentions::mentions;
+use super::request_shape::{RequestShape, begins_clause, request_shape};
+use super::tokens::{TEXT_CHARS_MAX, Token, TokenForm};
+use super::word_list::WordList;
+use super::words::TextWords;
+
+/// Why a question is matched by its exact words only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExactOnlyReason {
+    /// It is longer than 1,000 characters.
+    TooLong,
+    /// It is about the words of a text: their number, spelling, translation.
+    AboutItsWords,
+    /// It leans on an earlier question: `and the other one?`
+    LeansOnEarlier,
+    /// It asks to change something that belongs to the user: `cancel my order`.
+    ChangesState,
+    /// It asks for several things.
+    SeveralRequests,
+    /// Its answer changes with time: `the current price`.
+    ChangesWithTime,
+}
+
+/// The longest remainder of a question that only an opening such as `is it` makes lean on an earlier one, in words.
+const LEANING_REST_MAX: usize = 3;
+/// How far into a text a second question begins at least, in words.
+const SECOND_QUESTION_MIN: usize = 4;
+
+/// Why a question must be matched by its exact words. `None` if nothing here speaks against other words.
+pub(super) fn exact_only_reason(lexicon: &Lexicon, question: &str) -> Option<ExactOnlyReason> {
+    if question.chars().nth(TEXT_CHARS_MAX).is_some() {
+        return Some(ExactOnlyReason::TooLong);
+    }
+    let words = TextWords::read(lexicon, question);
+    let is_filler = fillers(&words);
+    let has = |list| (0..words.len()).any(|at| !is_filler[at] && words.phrase_in(at, list).is_some());
+    if has(WordList::TextForms) {
+        Some(ExactOnlyReason::AboutItsWords)
+    } else if leans(&words, &is_filler) {
+        Some(ExactOnlyReason::LeansOnEarlier)
+    } else if changes_state(&words, &is_filler) {
+        Some(ExactOnlyReason::ChangesState)
+    } else if asks_twice(question, &words, &is_filler) {
+        Some(ExactOnlyReason::SeveralRequests)
+    } else if has(WordList::LiveFacts) || has(WordList::Freshness) {
+        Some(ExactOnlyReason::ChangesWithTime)
+    } else {
+        None
+    }
+}
+
+fn leans(words: &TextWords<'_>, is_filler: &[bool]) -> bool {
+    let Some(first) = (0..words.len()).find(|&at| !is_filler[at]) else { return false };
+    if let Some((phrase, len)) = words.phrase_in(first, WordList::LeaningOpenings) {
+        let rest = words.len() - first - len;
+        let rest_max = if len == 1 { 0 } else { LEANING_REST_MAX };
+        if &*phrase.words == "always" || rest <= rest_max {
+            return true;
+        }
+    }
+    has_only_pronouns(words, is_filler)
+}
+
+/// `How do I cancel it?`: a pronoun, and no noun that it could stand for.
+fn has_only_pronouns(words: &TextWords<'_>, is_filler: &[bool]) -> bool {
+    let has_pronoun = (0..words.len()).any(|at| words.is_in(at, WordList::Pronouns));
+    let mentions = mentions(words, is_filler);
+    if !has_pronoun || !mentions.is_empty() {
+        return false;
+    }
+    let letters = vec![super::tokens::Span::default(); words.len()];
+    let content = content_words(words, &[], &mentions, is_filler, &letters);
+    content.iter().filter(|word| !word.is_light).count() <= 1
+}
+
+/// A request or a wish with a verb that changes something, and something of the user's that it changes.
+fn changes_state(words: &TextWords<'_>, is_filler: &[bool]) -> bool {
+    let has_object = (0..words.len()).any(|at| words.form_in(at, WordList::ChangeObjects).is_some());
+    if !has_object || matches!(request_shape(words, is_filler), RequestShape::HowTo(_)) {
+        return false;
+    }
+    (0..words.len()).any(|at| {
+        let opening = [WordList::Wishes, WordList::RequestOpenings]
+            .into_iter()
+            .filter_map(|list| words.phrase_in(at, list).map(|(_, len)| len))
+            .max();
+        let is_start = !is_filler[at] && begins_clause(words, is_filler, at);
+        let is_opened = opening.is_some();
+        let verb = at + opening.unwrap_or(0);
+        let verb = verb + usize::from(is_opened && words.is_one_of(verb, &["me", "nos", "to"]));
+        (is_start || is_opened) && is_change(words, verb, is_opened)
+    })
+}
+
+fn is_change(words: &TextWords<'_>, at: usize, is_opened: bool) -> bool {
+    if words.phrase_in(at, WordList::ChangeVerbs).is_some_and(|(_, len)| len > 1) {
+        return true; // `dar de baja`
+    }
+    let is_noun = words.is_one_of(at + 1, &["of", "is", "are", "de", "del", "es"]);
+    let is_listed = words.is_in(at, WordList::ChangeVerbs);
+    !is_noun
+        && (is_listed
+            || is_opened && words.form_in(at, WordList::ChangeVerbs).is_some()
+            || is_spanish_imperative(words, at))
+}
+
+/// `cancela`, `cancélame`: the list has infinitives.
+fn is_spanish_imperative(words: &TextWords<'_>, at: usize) -> bool {
+    let is_form = words.word(at).ends_with(['a', 'e', 'd', 'n', 'o']) && !words.word(at).ends_with("cion");
+    words.language == super::language::Language::Spanish
+        && is_form
+        && words.form_in(at, WordList::ChangeVerbs).is_some()
+}
+
+/// Two question marks with words between them, or a second question behind `and`.
+fn asks_twice(question: &str, words: &TextWords<'_>, is_filler: &[bool]) -> bool {
+    let asked = question.split(['?', '\u{ff1f}']).filter(|part| part.split_whitespace().count() >= 2);
+    if question.matches('?').count() >= 2 && asked.count() >= 2 {
+        return true;
+    }
+    let is_asking = |at: usize| {
+        let is_word = words.is_one_of(
+            at,
+            &[
+                "what", "which", "how", "where", "when", "why", "who", "can", "que", "cual", "como",
+                "cuanto", "cuando", "donde", "quien",
+            ],
+        );
+        is_word || words.phrase_in(at, WordList::HowToOpenings).is_some()
+    };
+    let first = (0..words.len()).find(|&at| !is_filler[at] && is_asking(at));
+    let is_and = |token: &Token| {
+        token.form == TokenForm::Word && matches!(token.word.as_str(), "and" | "y" | "also" | "tambien")
+    };
+    first.is_some_and(|first| {
+        (first + SECOND_QUESTION_MIN..words.len()).any(|at| is_asking(at) && is_and(&words.tokens[at - 1]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_in_both_languages() {
+        use ExactOnlyReason::*;
+        let lexicon = Lexicon::builtin();
+        for (question, expected) in [
+            ("What is the current price of copper?", Some(ChangesWithTime)),
+            ("What is in today's menu?", Some(ChangesWithTime)),
+            ("¿Qué tiempo hace hoy en Lugo?", Some(ChangesWithTime)),
+            ("¿Está abierta ahora la biblioteca?", Some(ChangesWithTime)),
+            ("Cancel my order", Some(ChangesState)),
+            ("I want to delete my account", Some(ChangesState)),
+            ("Hi, could you please change my appointment to Friday?", Some(ChangesState)),
+            ("Cancela mi pedido, por favor", Some(ChangesState)),
+            ("Quiero dar de baja mi cuenta", Some(ChangesState)),
+            ("How do I delete my account?", None),
+            ("¿Cómo cancelo mi pedido?", None),
+            ("And the other one?", Some(LeansOnEarlier)),
+            ("What about that?", Some(LeansOnEarlier)),
+            ("Is it free?", Some(LeansOnEarlier)),
+            ("How do I cancel it?", Some(LeansOnEarlier)),
+            ("¿Y el otro?", Some(LeansOnEarlier)),
+            ("¿Y en Francia?", Some(LeansOnEarlier)),
+            ("¿Cómo lo cancelo?", Some(LeansOnEarlier)),
+            ("Is it safe to drink tap water in Peru?", None),
+            ("How many words does this have: to be or not to be", Some(AboutItsWords)),
+            ("Translate this sentence into French", Some(AboutItsWords)),
+            ("Correct my spelling, please", Some(AboutItsWords)),
+            ("Corrige la ortografía de mi carta", Some(AboutItsWords)),
+            ("What does the regex a+b match?", Some(AboutItsWords)),
+            ("Where is the museum? How much is a ticket?", Some(SeveralRequests)),
+            ("What does the museum cost and where is it?", Some(SeveralRequests)),
+            ("¿Cuánto cuesta la entrada y dónde se compra?", Some(SeveralRequests)),
+            ("When and where was the museum built?", None),
+            ("Which documents does a visa for Kenya need?", None),
+            ("¿Qué documentos exige un visado para Kenia?", None),
+            ("", None),
+        ] {
+            assert_eq!(exact_only_reason(&lexicon, question), expected, "{question}");
+        }
+        assert_eq!(exact_only_reason(&lexicon, &"a ".repeat(600)), Some(TooLong));
+    }
+}

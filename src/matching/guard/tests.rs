@@ -1,0 +1,145 @@
+//! The guard on pairs of questions, and on any text. Goal: each kind of trap is seen in both languages and paraphrases pass, in other
+//! domains than those that the rules were written for; nothing panics, and both orders of two questions conflict alike. Method: a
+//! table of pairs of our own (CC0) in `tests/pairs.txt`, and random texts made of the words that the rules look at.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+static GUARD: LazyLock<Guard> = LazyLock::new(|| Guard::new(Lexicon::builtin()));
+
+/// A pair of the table: `kind | language | known gap or empty | first | second`, of kind `same` for paraphrases.
+struct Pair {
+    kind: &'static str,
+    language: &'static str,
+    is_gap: bool,
+    questions: [&'static str; 2],
+}
+
+fn pairs() -> Vec<Pair> {
+    let lines =
+        include_str!("tests/pairs.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let pair = |line: &'static str| {
+        let fields: Vec<_> = line.split('|').map(str::trim).collect();
+        let [kind, language, gap, first, second] = fields[..] else { panic!("{line}") };
+        Pair { kind, language, is_gap: gap == "gap", questions: [first, second] }
+    };
+    lines.map(pair).collect()
+}
+
+fn vetoed(strictness: Strictness, questions: [&str; 2]) -> bool {
+    let [first, second] = questions.map(|question| GUARD.features(question));
+    GUARD.veto(strictness, &first, &second).is_some()
+}
+
+#[test]
+fn traps_are_vetoed_and_paraphrases_pass() {
+    let mut wrong = Vec::new();
+    for pair in pairs() {
+        let is_vetoed = vetoed(Strictness::Normal, pair.questions);
+        let is_right = is_vetoed == (pair.kind != "same");
+        if is_right == pair.is_gap {
+            wrong.push(format!("{} {} {:?}", pair.kind, pair.language, pair.questions));
+        }
+    }
+    assert!(wrong.is_empty(), "{} pairs, or gaps that are closed:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn strictness_adds_vetoes_only() {
+    for pair in pairs() {
+        let normal = vetoed(Strictness::Normal, pair.questions);
+        assert!(!normal || vetoed(Strictness::Strict, pair.questions), "{:?}", pair.questions);
+    }
+}
+
+#[test]
+fn a_question_never_conflicts_with_itself_in_other_case_and_accents() {
+    for pair in pairs() {
+        for question in pair.questions {
+            let [one, two] = [question.to_owned(), question.to_owned()].map(|text| GUARD.features(&text));
+            assert_eq!(GUARD.conflicts(&one, &two), [], "{question}");
+        }
+    }
+}
+
+#[test]
+fn a_conflict_names_what_conflicts() {
+    let first = GUARD.features("Is the pool open on 3 June?");
+    let second = GUARD.features("Is the pool open on 4 June?");
+    let expected =
+        Conflict { kind: ConflictKind::Date, strength: Strength::Certain, first: "3 June", second: "4 June" };
+    assert_eq!(GUARD.conflicts(&first, &second), [expected]);
+}
+
+#[test]
+fn words_of_an_operator_extend_the_guard() {
+    let mut lexicon = Lexicon::builtin();
+    lexicon.extend(Language::English, "synonyms", "wimble = drill").unwrap();
+    let guard = Guard::new(lexicon);
+    let questions = ["How do I sharpen the wimble of a bench?", "How do I sharpen the drill of a bench?"];
+    let [first, second] = questions.map(|question| guard.features(question));
+    assert_eq!(guard.veto(Strictness::Strict, &first, &second), None);
+    assert!(vetoed(Strictness::Strict, questions));
+}
+
+#[test]
+fn languages_are_compared_by_their_values() {
+    assert!(vetoed(Strictness::Normal, ["Can I bring 2 bags?", "¿Puedo llevar 3 maletas?"]));
+    assert!(!vetoed(Strictness::Normal, ["Can I bring two bags?", "¿Puedo llevar 2 maletas?"]));
+}
+
+/// Any text, and texts of the words and marks that the rules look at.
+fn text() -> impl Strategy<Value = String> {
+    let words = [
+        "two", "dos", "mil", "hundred", "3", "1,000", "03/05", "14:00", "May", "de", "mayo", "kg", "$", "%",
+        "not", "sin", "from", "to", "Paris", "E-104", "half", "y", "media", "a", "las", "first", "?", "\"",
+        ",", "isn't", "v2.4", "US", "é", "ß", "9:30", "pm", "more", "than", "red", "all", "1.5", "million",
+        "2nd", "º", "-", "¿", "cancel", "it", "un", "año", "eta",
+    ];
+    let known =
+        prop::collection::vec(prop::sample::select(words.to_vec()), 0..24).prop_map(|words| words.join(" "));
+    prop_oneof!["\\PC{0,80}", any::<String>(), known.clone(), known]
+}
+
+/// Kinds and strengths of the conflicts of two texts.
+fn found(first: &QuestionFeatures, second: &QuestionFeatures) -> Vec<(ConflictKind, Strength)> {
+    GUARD.conflicts(first, second).iter().map(|conflict| (conflict.kind, conflict.strength)).collect()
+}
+
+proptest! {
+    #[test]
+    fn conflicts_are_symmetric_and_nothing_conflicts_with_itself(first in text(), second in text()) {
+        let (one, two) = (GUARD.features(&first), GUARD.features(&second));
+        prop_assert_eq!(found(&one, &two), found(&two, &one));
+        prop_assert_eq!(found(&one, &one), vec![]);
+        GUARD.exact_only(&first);
+    }
+
+    #[test]
+    fn the_canonical_form_is_written_once(text in text()) {
+        let features = GUARD.features(&text);
+        let again = canonical::canonical_text(GUARD.lexicon(), features.language(), features.canonical());
+        prop_assert_eq!(features.canonical(), again);
+    }
+}
+
+#[test]
+fn long_texts_of_anything_are_cheap() {
+    let parts = [
+        "1 ", "1,", "12-34 ", "no ", "ab1 ", "Aa ", "de ", "\"", "2 kg ", "3/5 ", "all ", "x", "é", "five ",
+        "como ",
+    ];
+    let features: Vec<_> = parts.iter().map(|part| GUARD.features(&part.repeat(2_000))).collect();
+    let start = Instant::now();
+    for one in &features {
+        for two in &features {
+            GUARD.conflicts(one, two);
+        }
+    }
+    // 225 comparisons: a bound of the order of growth, not of speed.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
