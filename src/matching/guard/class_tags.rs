@@ -97,22 +97,22 @@ fn is_asked(words: &TextWords<'_>, at: usize) -> bool {
 /// Whether a word that can also mean something else means the member of its class here.
 fn counts(words: &TextWords<'_>, at: usize, phrase: &Phrase) -> bool {
     let token = &words.tokens[at];
-    match phrase.list {
-        // `S`, `M` and `L` are sizes as capitals, or after the word.
-        WordList::Sizes if token.word.len() == 1 => {
-            let is_after_size = at > 0 && words.is_one_of(at - 1, &["size", "talla", "tamano"]);
-            let is_alone = words.get(at + 1).is_none_or(|next| !next.is_glued);
-            is_after_size || token.is_capitalized && !token.is_first && is_alone
-        }
-        // `this morning` is a part of the day, `mañana` after an article too.
-        WordList::RelativeDays if token.word == "manana" => {
-            at == 0 || !words.is_one_of(at - 1, &["la", "esta", "las", "por"])
-        }
-        // `Wed` and `Sat` are days with a capital letter.
-        WordList::Weekdays if token.word.len() == 3 => token.is_capitalized && !token.is_first,
-        WordList::Languages if phrase.rest.is_empty() => is_language_asked(words, at),
-        _ => true,
+    let is_single = phrase.rest.is_empty();
+    // `S`, `M` and `L` are sizes as capitals, or after the word.
+    if phrase.list == WordList::Sizes && token.word.len() == 1 {
+        let is_after_size = at > 0 && words.is_one_of(at - 1, &["size", "talla", "tamano"]);
+        let is_alone = words.get(at + 1).is_none_or(|next| !next.is_glued);
+        return is_after_size || token.is_capitalized && !token.is_first && is_alone;
     }
+    // After an article `mañana` is a part of the day.
+    if phrase.list == WordList::RelativeDays && token.word == "manana" {
+        return at == 0 || !words.is_one_of(at - 1, &["la", "esta", "las", "por"]);
+    }
+    // `Wed` and `Sat` are days with a capital letter.
+    if phrase.list == WordList::Weekdays && token.word.len() == 3 {
+        return token.is_capitalized && !token.is_first;
+    }
+    phrase.list != WordList::Languages || !is_single || is_language_asked(words, at)
 }
 
 /// `in Spanish`, `the Spanish version`: a language, where `Spanish bank` is an origin.

@@ -183,17 +183,14 @@ fn regular_stem_key(language: Language, word: &str) -> WordKey {
 
 /// The name and the number of a value: `mass 1000`, `x100`, `5`. Of other lists the whole value is a name.
 fn value_and_number(list: WordList, value: &str) -> (&str, f64) {
-    match list {
-        WordList::Units | WordList::UnitSuffixes => {
-            let (name, factor) = value.rsplit_once(' ').unwrap_or((value, ""));
-            (name, factor.parse().unwrap_or(0.0))
-        }
-        WordList::Numbers | WordList::Ordinals | WordList::Months | WordList::AmbiguousMonths => {
-            let factor = value.strip_prefix('x').unwrap_or(value);
-            (value, factor.parse().unwrap_or(0.0))
-        }
-        _ => (value, 0.0),
-    }
+    let (name, number) = if matches!(list, WordList::Units | WordList::UnitSuffixes) {
+        value.rsplit_once(' ').unwrap_or((value, ""))
+    } else if needs_number(list) {
+        (value, value.strip_prefix('x').unwrap_or(value))
+    } else {
+        (value, "")
+    };
+    (name, number.parse().unwrap_or(0.0))
 }
 
 /// Whether other inflections of a list's single words count as well.

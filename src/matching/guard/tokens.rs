@@ -217,7 +217,7 @@ fn is_dotted_abbreviation(chunk: &str) -> bool {
         |group: &&str| (1..=2).contains(&group.chars().count()) && group.chars().all(char::is_alphabetic);
     (2..=4).contains(&groups.len())
         && body.matches('.').count() >= 2
-        && groups.iter().all(|group| is_group(&group))
+        && groups.iter().all(is_group)
 }
 
 /// Whether a chunk is an identifier: letters with digits other than a number and its unit, or a sign that only code has.

@@ -155,13 +155,11 @@ impl Comparison<'_> {
 
 /// What a mention counts as among quantifiers. Large numbers are years and amounts.
 fn count_name(value: MentionValue) -> Option<&'static str> {
-    match value {
-        MentionValue::Ordinal(_) => Some("first"),
-        MentionValue::Number { value, is_version: false, is_weak: false, .. } if value <= 20.0 => {
-            Some("number")
-        }
-        _ => None,
+    if matches!(value, MentionValue::Ordinal(_)) {
+        return Some("first");
     }
+    let is_count = matches!(value, MentionValue::Number { value, is_version: false, is_weak: false, .. } if value <= 20.0);
+    is_count.then_some("number")
 }
 
 fn tags(list: WordList, features: &QuestionFeatures) -> impl Iterator<Item = &ClassTag> {
