@@ -46,6 +46,7 @@ fn is_grammatical_class(list: WordList) -> bool {
     matches!(
         list,
         WordList::Comparators
+            | WordList::Particles
             | WordList::Quantifiers
             | WordList::Periods
             | WordList::Weekdays
@@ -98,6 +99,11 @@ fn is_asked(words: &TextWords<'_>, at: usize) -> bool {
 fn counts(words: &TextWords<'_>, at: usize, phrase: &Phrase) -> bool {
     let token = &words.tokens[at];
     let is_single = phrase.rest.is_empty();
+    // `Turn on the lamp`, `turn the lamp on`.
+    if phrase.list == WordList::Particles {
+        let is_after_verb = at > 0 && words.form_in(at - 1, WordList::Verbs).is_some();
+        return is_after_verb || words.get(at + 1).is_none_or(|next| next.is_after_break);
+    }
     // `S`, `M` and `L` are sizes as capitals, or after the word.
     if phrase.list == WordList::Sizes && token.word.len() == 1 {
         let is_after_size = at > 0 && words.is_one_of(at - 1, &["size", "talla", "tamano"]);
@@ -109,7 +115,7 @@ fn counts(words: &TextWords<'_>, at: usize, phrase: &Phrase) -> bool {
         return at == 0 || !words.is_one_of(at - 1, &["la", "esta", "las", "por"]);
     }
     // `Wed` and `Sat` are days with a capital letter.
-    if phrase.list == WordList::Weekdays && token.word.len() == 3 {
+    if phrase.list == WordList::Weekdays && is_single && token.word.len() == 3 {
         return token.is_capitalized && !token.is_first;
     }
     phrase.list != WordList::Languages || !is_single || is_language_asked(words, at)

@@ -54,12 +54,14 @@ impl QuestionFeatures {
         let text = cut(question);
         let words = TextWords::read(lexicon, text);
         let is_filler = fillers(&words);
-        let mentions = mentions(&words, &is_filler);
+        let mut mentions = mentions(&words, &is_filler);
         let mut is_taken = is_filler.clone();
-        for mention in mentions.iter().filter(|mention| !is_unit(mention)) {
+        for mention in mentions.iter().filter(|mention| !is_unit(mention) && !mention.is_one()) {
             is_taken[mention.tokens.0..mention.tokens.1].fill(true);
         }
         let tags = class_tags(&words, &is_taken);
+        // The week of `weekend` and the day of `a day` are no units.
+        mentions.retain(|mention| !is_unit(mention) || !tags.iter().any(|tag| is_within(mention, tag)));
         for tag in tags.iter().filter(|tag| !is_named_class(tag.list)) {
             is_taken[tag.tokens.0..tag.tokens.1].fill(true);
         }
@@ -104,6 +106,10 @@ impl QuestionFeatures {
     pub(super) fn letters_of(&self, word: &ContentWord) -> &str {
         word.letters.of(&self.letters)
     }
+}
+
+fn is_within(mention: &Mention, tag: &ClassTag) -> bool {
+    tag.tokens.0 <= mention.tokens.0 && mention.tokens.1 <= tag.tokens.1
 }
 
 fn is_unit(mention: &Mention) -> bool {

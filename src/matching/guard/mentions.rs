@@ -52,6 +52,13 @@ pub(super) struct Mention {
     pub(super) noun: WordKey,
 }
 
+impl Mention {
+    /// `one` and `un`, which say little.
+    pub(super) fn is_one(&self) -> bool {
+        matches!(self.value, MentionValue::Number { is_weak: true, .. })
+    }
+}
+
 /// The mentions of a text in order. They do not overlap, but for the two ends of a range. `is_filler` marks greetings.
 pub(super) fn mentions(words: &TextWords<'_>, is_filler: &[bool]) -> Vec<Mention> {
     let mut found = Vec::new();

@@ -10,12 +10,18 @@ const SCOPE_TOKENS: usize = 5;
 /// How many negations of one text are compared.
 const NEGATIONS_MAX: usize = 16;
 
+/// Words of wishes. Not to want something is to want it to stop.
+const WISHES: [&str; 9] =
+    ["want", "wish", "need", "like", "quiero", "queremos", "quiere", "deseo", "necesito"];
+
 /// A negation and the word that it negates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Negation {
     /// The stem of the next word of content. Zero if there is none.
     pub(super) target: WordKey,
     pub(super) span: Span,
+    /// What is negated is a wish: `I do not want it`.
+    pub(super) is_of_wish: bool,
 }
 
 /// The negations of a text. `is_taken` marks tokens of comparisons and the like, whose `no` is a part of them.
@@ -35,7 +41,8 @@ pub(super) fn negations(words: &TextWords<'_>, is_taken: &[bool]) -> Vec<Negatio
         let is_repeated =
             last_at.is_some_and(|last| is_same_clause(words, last, at)) && &*phrase.words != "not";
         if !is_repeated && negates(words, at, len) {
-            found.push(Negation { target: target(words, at + len), span: words.tokens[at].span });
+            let is_of_wish = (at + len..at + len + 2).any(|at| words.is_one_of(at, &WISHES));
+            found.push(Negation { target: target(words, at + len), span: words.tokens[at].span, is_of_wish });
             last_at = Some(at);
         }
         at += len;

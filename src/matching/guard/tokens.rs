@@ -215,9 +215,7 @@ fn is_dotted_abbreviation(chunk: &str) -> bool {
     let groups: Vec<&str> = body.trim_end_matches('.').splitn(5, '.').collect();
     let is_group =
         |group: &&str| (1..=2).contains(&group.chars().count()) && group.chars().all(char::is_alphabetic);
-    (2..=4).contains(&groups.len())
-        && body.matches('.').count() >= 2
-        && groups.iter().all(is_group)
+    (2..=4).contains(&groups.len()) && body.matches('.').count() >= 2 && groups.iter().all(is_group)
 }
 
 /// Whether a chunk is an identifier: letters with digits other than a number and its unit, or a sign that only code has.

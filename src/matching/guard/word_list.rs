@@ -70,6 +70,8 @@ word_lists! {
     Coordinators = "coordinators",
     /// Comparisons.
     Comparators = "comparators",
+    /// Particles of verbs: `on` of `turn on`.
+    Particles = "particles",
     /// Words for how many, and which of several.
     Quantifiers = "quantifiers",
     /// Colours.

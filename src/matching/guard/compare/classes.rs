@@ -52,6 +52,9 @@ const RULES: [ClassRule; 15] = [
     rule(WordList::Quantifiers, ConflictKind::Quantifier, STRONG, WEAK),
 ];
 
+/// The largest number that counts things; larger ones are years and amounts.
+const COUNT_MAX: f64 = 20.0;
+
 impl Comparison<'_> {
     pub(super) fn classes(&mut self) {
         if self.first.tags.is_empty() && self.second.tags.is_empty() {
@@ -82,7 +85,12 @@ impl Comparison<'_> {
 
     /// More against less, all against none, the first against the last.
     fn opposites(&mut self) {
-        for list in [WordList::Comparators, WordList::Quantifiers] {
+        let lists = [
+            (WordList::Comparators, ConflictKind::Comparator),
+            (WordList::Quantifiers, ConflictKind::Quantifier),
+            (WordList::Particles, ConflictKind::Antonym),
+        ];
+        for (list, kind) in lists {
             let kind = if list == WordList::Comparators {
                 ConflictKind::Comparator
             } else {
@@ -102,11 +110,11 @@ impl Comparison<'_> {
     /// A number or a place in an order against a quantity in words: `the second` and `the last`, `two` and `all`.
     fn counts(&mut self) {
         let (first, second) = (self.first, self.second);
-        if let Some((one, two)) = self.count_against_quantity(first, second) {
-            self.add(ConflictKind::Quantifier, Strength::Certain, Some(one), Some(two));
+        if let Some((one, two, strength)) = self.count_against_quantity(first, second) {
+            self.add(ConflictKind::Quantifier, strength, Some(one), Some(two));
         }
-        if let Some((two, one)) = self.count_against_quantity(second, first) {
-            self.add(ConflictKind::Quantifier, Strength::Certain, Some(one), Some(two));
+        if let Some((two, one, strength)) = self.count_against_quantity(second, first) {
+            self.add(ConflictKind::Quantifier, strength, Some(one), Some(two));
         }
     }
 
@@ -115,16 +123,16 @@ impl Comparison<'_> {
         &self,
         counted: &QuestionFeatures,
         other: &QuestionFeatures,
-    ) -> Option<(Span, Span)> {
+    ) -> Option<(Span, Span, Strength)> {
         if other.mentions.iter().any(|mention| count_name(mention.value).is_some()) {
             return None;
         }
-        let mut counts =
-            counted.mentions.iter().filter_map(|mention| Some((mention.span, count_name(mention.value)?)));
-        counts.find_map(|(span, name)| {
-            let quantities = tags(WordList::Quantifiers, other).filter(|tag| !has(counted, tag));
-            let mut opposite = quantities.filter(|tag| self.lexicon.are_opposites(word_key(name), tag.value));
-            Some((span, opposite.next()?.span))
+        counted.mentions.iter().find_map(|mention| {
+            let name = word_key(count_name(mention.value)?);
+            let mut quantities = tags(WordList::Quantifiers, other).filter(|tag| !has(counted, tag));
+            let opposite = quantities.find(|tag| self.lexicon.are_opposites(name, tag.value))?;
+            let strength = if mention.is_one() { Strength::Strong } else { Strength::Certain };
+            Some((mention.span, opposite.span, strength))
         })
     }
 
@@ -158,7 +166,8 @@ fn count_name(value: MentionValue) -> Option<&'static str> {
     if matches!(value, MentionValue::Ordinal(_)) {
         return Some("first");
     }
-    let is_count = matches!(value, MentionValue::Number { value, is_version: false, is_weak: false, .. } if value <= 20.0);
+    let is_count =
+        matches!(value, MentionValue::Number { value, is_version: false, .. } if value <= COUNT_MAX);
     is_count.then_some("number")
 }
 

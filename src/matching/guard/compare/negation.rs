@@ -23,6 +23,9 @@ impl Comparison<'_> {
             let other = if first.len() % 2 == 1 { self.second } else { self.first };
             let negated = if first.len() % 2 == 1 { self.first } else { self.second };
             let has_soft_one = other.soft_negations.iter().any(|stem| !negated.soft_negations.contains(stem));
+            let is_stopped =
+                !other.soft_negations.is_empty() && negated.negations.iter().any(|n| n.is_of_wish);
+            let has_soft_one = has_soft_one || is_stopped;
             let strength = match (has_soft_one, difference.has_antonym) {
                 // `It isn't allowed`, `it is forbidden`: two opposites agree.
                 (_, true) => Strength::Weak,

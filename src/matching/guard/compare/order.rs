@@ -82,7 +82,8 @@ fn reversed<'f>(
             let Some(y_there) = place(y).filter(|&there| there < x_there) else { continue };
             let mut between = words[n + 1..m].iter().filter_map(place);
             let is_inside = between.any(|there| y_there < there && there < x_there);
-            if is_inside && x.role == 0 && !is_listed(first, x, y) {
+            let can_act = x.role == 0 && y.role == 0 && !x.is_light && !y.is_light;
+            if is_inside && can_act && !is_listed(first, x, y) {
                 return single(second, x).map(|there| (x, there));
             }
         }
@@ -98,10 +99,17 @@ fn is_listed(features: &QuestionFeatures, x: &ContentWord, y: &ContentWord) -> b
 /// The role of `de`, which is a source beside a target, and else says what belongs to what.
 const GENITIVE: &str = "genitive";
 const SOURCE: &str = "source";
+/// What something is exchanged for is what it becomes: `change euros for yen`, `change euros to yen`.
+const EXCHANGE: &str = "exchange";
+const TARGET: &str = "target";
 
 fn is_same_role(one: WordKey, two: WordKey) -> bool {
-    let origin = |role| if role == word_key(GENITIVE) { word_key(SOURCE) } else { role };
-    origin(one) == origin(two)
+    let plain = |role| match role {
+        _ if role == word_key(GENITIVE) => word_key(SOURCE),
+        _ if role == word_key(EXCHANGE) => word_key(TARGET),
+        role => role,
+    };
+    plain(one) == plain(two)
 }
 
 /// Whether two words that exchange these roles change what is asked.
