@@ -33,6 +33,8 @@ pub(super) struct ContentWord {
     pub(super) is_name: bool,
     /// A verb or noun of every question, which replaces another one without changing much.
     pub(super) is_light: bool,
+    /// A verb of the lists.
+    pub(super) is_verb: bool,
     /// The lists know the word.
     pub(super) is_known: bool,
 }
@@ -65,6 +67,7 @@ pub(super) fn content_words(
                 token: at,
                 is_name: is_gazetteer || !is_unit(at) && tag.is_none() && has_names && is_name(words, at),
                 is_light: tag.is_none() && words.form_in(at, WordList::LightWords).is_some(),
+                is_verb: tag.is_none() && words.form_in(at, WordList::Verbs).is_some(),
                 is_known: tag.is_some() || words.lexicon.is_known(words.language, token.stem),
             });
         }

@@ -38,7 +38,7 @@ const RULES: [ClassRule; 15] = [
     rule(WordList::Colours, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Sizes, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Plans, ConflictKind::Plan, CERTAIN, WEAK),
-    rule(WordList::Languages, ConflictKind::AnswerLanguage, CERTAIN, CERTAIN),
+    rule(WordList::Languages, ConflictKind::AnswerLanguage, CERTAIN, STRONG),
     rule(WordList::Formats, ConflictKind::AnswerFormat, CERTAIN, STRONG),
     rule(WordList::Places, ConflictKind::Entity, CERTAIN, STRONG),
     rule(WordList::Brands, ConflictKind::Entity, CERTAIN, STRONG),
@@ -74,7 +74,8 @@ impl Comparison<'_> {
             (Some(_), Some(_)) => rule.both,
             (None, None) => None,
             (Some(tag), None) | (None, Some(tag)) => {
-                let is_asked_form = rule.list == WordList::Formats && tag.is_asked;
+                let is_form = matches!(rule.list, WordList::Formats | WordList::Languages);
+                let is_asked_form = is_form && tag.is_asked;
                 if is_asked_form { CERTAIN } else { rule.one }
             }
         };

@@ -24,11 +24,12 @@ impl Comparison<'_> {
         let is_same_content = difference.first.is_empty()
             && difference.second.is_empty()
             && first.content.len() == second.content.len();
+        let is_same_voice = first.speaker.is_passive == second.speaker.is_passive;
         if is_same_content
-            && first.speaker.is_passive == second.speaker.is_passive
-            && let Some((one, two)) = reversed(first, second)
+            && is_same_voice
+            && let Some((one, two, strength)) = reversed(first, second)
         {
-            self.add(ConflictKind::Role, Strength::Certain, Some(one.span), Some(two.span));
+            self.add(ConflictKind::Role, strength, Some(one.span), Some(two.span));
         }
         self.speakers(difference);
     }
@@ -69,22 +70,29 @@ fn swapped_roles<'f>(
     None
 }
 
-/// Two words with a third one between them, all in the opposite order in the other text: `A lends B`, `B lends A`.
+/// Two words with a third one between them, all in the opposite order in the other text: `A lends B`, `B lends A`. Certain if the third
+/// one is a verb.
 fn reversed<'f>(
     first: &'f QuestionFeatures,
     second: &'f QuestionFeatures,
-) -> Option<(&'f ContentWord, &'f ContentWord)> {
-    let place = |word: &ContentWord| single(second, word).map(|there| there.token);
+) -> Option<(&'f ContentWord, &'f ContentWord, Strength)> {
     let words = &first.content;
     for (n, x) in words.iter().enumerate() {
-        let Some(x_there) = place(x) else { continue };
+        let Some(x_there) = single(second, x) else { continue };
         for (m, y) in words.iter().enumerate().skip(n + 2) {
-            let Some(y_there) = place(y).filter(|&there| there < x_there) else { continue };
-            let mut between = words[n + 1..m].iter().filter_map(place);
-            let is_inside = between.any(|there| y_there < there && there < x_there);
+            let Some(y_there) = single(second, y).filter(|there| there.token < x_there.token) else {
+                continue;
+            };
+            let is_inside = |word: &&ContentWord| {
+                single(second, word)
+                    .is_some_and(|there| y_there.token < there.token && there.token < x_there.token)
+            };
+            let mut between = words[n + 1..m].iter().filter(is_inside).peekable();
             let can_act = x.role == 0 && y.role == 0 && !x.is_light && !y.is_light;
-            if is_inside && can_act && !is_listed(first, x, y) {
-                return single(second, x).map(|there| (x, there));
+            if between.peek().is_some() && can_act && !is_listed(first, x, y) {
+                let has_verb = between.any(|word| word.is_verb);
+                let strength = if has_verb { Strength::Certain } else { Strength::Strong };
+                return Some((x, x_there, strength));
             }
         }
     }

@@ -13,6 +13,8 @@ use crate::matching::guard::tokens::Span;
 const UNMATCHED_MAX: usize = 12;
 /// Prefixes that make a word its opposite.
 const NEGATIVE_PREFIXES: [&str; 9] = ["un", "dis", "in", "im", "ir", "il", "non", "des", "de"];
+/// In how many words two texts may differ so that other names are certainly others.
+const NAMED_IN_MAX: usize = 4;
 /// The longest run of words that one text has in place of those of the other.
 const REPLACED_WORDS_MAX: usize = 3;
 
@@ -205,7 +207,12 @@ impl Comparison<'_> {
         let two = difference.second.words(self.second).find(|word| word.is_name).map(|word| word.span);
         match (one, two) {
             (None, None) => {}
-            (Some(_), Some(_)) => self.add(ConflictKind::Entity, Strength::Certain, one, two),
+            (Some(_), Some(_)) => {
+                // Texts that differ in much may name other things and mean the same.
+                let is_close = difference.first.len <= NAMED_IN_MAX && difference.second.len <= NAMED_IN_MAX;
+                let strength = if is_close { Strength::Certain } else { Strength::Strong };
+                self.add(ConflictKind::Entity, strength, one, two);
+            }
             (Some(_), None) | (None, Some(_)) => {
                 // A name in small letters looks like an unknown word.
                 let other = if one.is_some() {
