@@ -41,12 +41,12 @@ pub(super) fn exact_only_reason(lexicon: &Lexicon, question: &str) -> Option<Exa
     let has = |list| (0..words.len()).any(|at| !is_filler[at] && words.phrase_in(at, list).is_some());
     if has(WordList::TextForms) {
         Some(ExactOnlyReason::AboutItsWords)
+    } else if asks_twice(question, &words, &is_filler) {
+        Some(ExactOnlyReason::SeveralRequests)
     } else if leans(&words, &is_filler) {
         Some(ExactOnlyReason::LeansOnEarlier)
     } else if changes_state(&words, &is_filler) {
         Some(ExactOnlyReason::ChangesState)
-    } else if asks_twice(question, &words, &is_filler) {
-        Some(ExactOnlyReason::SeveralRequests)
     } else if has(WordList::LiveFacts) || has(WordList::Freshness) {
         Some(ExactOnlyReason::ChangesWithTime)
     } else {

@@ -216,7 +216,10 @@ fn is_taken(list: WordList, line: &WordLine) -> bool {
         (WordList::Synonyms | WordList::IrregularForms, WordLine::Same(word, _)) => !word.contains(' '),
         (WordList::Antonyms, WordLine::Opposite(one, two)) => !one.contains(' ') && !two.contains(' '),
         (WordList::Antonyms, WordLine::Same(..)) => false,
-        (WordList::Comparators | WordList::Quantifiers | WordList::Particles, WordLine::Opposite(..)) => true,
+        (
+            WordList::Comparators | WordList::Quantifiers | WordList::Particles | WordList::QuestionWords,
+            WordLine::Opposite(..),
+        ) => true,
         (_, WordLine::Opposite(..)) => false,
         (WordList::Contractions | WordList::Abbreviations, WordLine::Same(word, _)) => !word.contains(' '),
         (WordList::Contractions | WordList::Abbreviations, WordLine::Member(_)) => false,

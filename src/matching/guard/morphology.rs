@@ -4,11 +4,12 @@
 use super::language::Language;
 
 /// Endings of English words, the longest first, and what takes their place. A stem has at least three letters.
-const ENGLISH: [(&str, &str); 9] = [
+const ENGLISH: [(&str, &str); 10] = [
     ("iness", "i"),
     ("ies", "i"),
     ("ied", "i"),
     ("sses", "ss"),
+    ("ings", ""),
     ("ing", ""),
     ("ed", ""),
     ("ly", ""),
@@ -52,7 +53,7 @@ fn english(word: &str) -> (&str, &'static str) {
             continue;
         }
         return match ending {
-            "ing" | "ed" | "es" => (undoubled(rest), ""),
+            "ing" | "ings" | "ed" | "es" => (undoubled(rest), ""),
             "ly" | "s" => (without_last_e(rest), ""),
             _ => (rest, replacement),
         };
@@ -70,6 +71,8 @@ fn undoubled(stem: &str) -> &str {
         (Some(last), Some(before)) if last == before && stem.len() > 3 && !"lsz".contains(last) => {
             &stem[..stem.len() - 1]
         }
+        // `agreed` is `agree` without a letter.
+        (Some('e'), _) => stem,
         _ => without_last_e(stem),
     }
 }

@@ -39,7 +39,7 @@ const RULES: [ClassRule; 15] = [
     rule(WordList::Sizes, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Plans, ConflictKind::Plan, CERTAIN, WEAK),
     rule(WordList::Languages, ConflictKind::AnswerLanguage, CERTAIN, STRONG),
-    rule(WordList::Formats, ConflictKind::AnswerFormat, CERTAIN, STRONG),
+    rule(WordList::Formats, ConflictKind::AnswerFormat, CERTAIN, WEAK),
     rule(WordList::Places, ConflictKind::Entity, CERTAIN, STRONG),
     rule(WordList::Brands, ConflictKind::Entity, CERTAIN, STRONG),
     rule(WordList::Persons, ConflictKind::Role, CERTAIN, WEAK),
@@ -47,7 +47,7 @@ const RULES: [ClassRule; 15] = [
     rule(WordList::Weekdays, ConflictKind::Date, CERTAIN, STRONG),
     rule(WordList::RelativeDays, ConflictKind::Date, CERTAIN, STRONG),
     rule(WordList::DayParts, ConflictKind::Date, CERTAIN, WEAK),
-    rule(WordList::QuestionWords, ConflictKind::QuestionWord, STRONG, WEAK),
+    rule(WordList::QuestionWords, ConflictKind::QuestionWord, WEAK, WEAK),
     rule(WordList::Comparators, ConflictKind::Comparator, WEAK, WEAK),
     rule(WordList::Quantifiers, ConflictKind::Quantifier, STRONG, WEAK),
 ];
@@ -87,20 +87,16 @@ impl Comparison<'_> {
     /// More against less, all against none, the first against the last.
     fn opposites(&mut self) {
         let lists = [
-            (WordList::Comparators, ConflictKind::Comparator),
-            (WordList::Quantifiers, ConflictKind::Quantifier),
-            (WordList::Particles, ConflictKind::Antonym),
+            (WordList::Comparators, ConflictKind::Comparator, Strength::Certain),
+            (WordList::Quantifiers, ConflictKind::Quantifier, Strength::Certain),
+            (WordList::Particles, ConflictKind::Antonym, Strength::Certain),
+            (WordList::QuestionWords, ConflictKind::QuestionWord, Strength::Strong),
         ];
-        for (list, kind) in lists {
-            let kind = if list == WordList::Comparators {
-                ConflictKind::Comparator
-            } else {
-                ConflictKind::Quantifier
-            };
+        for (list, kind, strength) in lists {
             for one in tags(list, self.first).filter(|tag| !has(self.second, tag)) {
                 for two in tags(list, self.second).filter(|tag| !has(self.first, tag)) {
                     if self.lexicon.are_opposites(one.value, two.value) {
-                        self.add(kind, Strength::Certain, Some(one.span), Some(two.span));
+                        self.add(kind, strength, Some(one.span), Some(two.span));
                     }
                 }
             }

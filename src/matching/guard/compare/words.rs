@@ -240,7 +240,7 @@ impl Comparison<'_> {
             difference.second.words(self.second).filter(content).count(),
         ];
         let shared = difference.shared + self.shared_tags();
-        let is_few = counts.iter().all(|&count| count <= 2) && shared >= 2;
+        let is_few = counts.iter().all(|&count| count <= 2 && count < shared);
         let strength = if self.is_replaced_in_place(difference) {
             Strength::Certain
         } else if is_few {
