@@ -33,6 +33,8 @@ pub(super) struct ContentWord {
     pub(super) is_name: bool,
     /// A verb or noun of every question, which replaces another one without changing much.
     pub(super) is_light: bool,
+    /// A name or a person, who can act on another.
+    pub(super) is_actor: bool,
     /// A verb of the lists.
     pub(super) is_verb: bool,
     /// The lists know the word.
@@ -67,6 +69,8 @@ pub(super) fn content_words(
                 token: at,
                 is_name: is_gazetteer || !is_unit(at) && tag.is_none() && has_names && is_name(words, at),
                 is_light: tag.is_none() && words.form_in(at, WordList::LightWords).is_some(),
+                is_actor: tag.is_some_and(|tag| tag.list == WordList::Persons)
+                    || has_names && is_name(words, at),
                 is_verb: tag.is_none() && words.form_in(at, WordList::Verbs).is_some(),
                 is_known: tag.is_some() || words.lexicon.is_known(words.language, token.stem),
             });

@@ -8,6 +8,7 @@ use super::folding::{WordKey, word_key};
 use super::language::Language;
 use super::lexicon::Lexicon;
 use super::mentions::{Mention, MentionValue, mentions};
+use super::negated_comparisons::turned_by_negations;
 use super::negation::{Negation, negations, soft_negations};
 use super::quotations::{Quotation, quotations};
 use super::request_shape::{RequestShape, request_shape};
@@ -59,7 +60,7 @@ impl QuestionFeatures {
         for mention in mentions.iter().filter(|mention| !is_unit(mention) && !mention.is_one()) {
             is_taken[mention.tokens.0..mention.tokens.1].fill(true);
         }
-        let tags = class_tags(&words, &is_taken);
+        let tags = turned_by_negations(&words, class_tags(&words, &is_taken));
         // The week of `weekend` and the day of `a day` are no units.
         mentions.retain(|mention| !is_unit(mention) || !tags.iter().any(|tag| is_within(mention, tag)));
         for tag in tags.iter().filter(|tag| !is_named_class(tag.list)) {

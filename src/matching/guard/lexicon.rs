@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::builtin_words::BUILTIN;
 use super::folding::{WordKey, word_key};
 use super::language::Language;
-use super::morphology::stem;
+use super::morphology::{stem, without_clitic};
 use super::word_list::{WordLine, WordList, line_error, read_lines};
 use crate::error::{Error, Kind, Result};
 
@@ -110,6 +110,7 @@ impl Lexicon {
 
     /// The key of a folded word's stem.
     pub(super) fn stem_key(&self, language: Language, word: &str) -> WordKey {
+        let word = without_clitic(language, word);
         let irregular = self.languages[language.index()].irregular.get(&word_key(word));
         irregular.copied().unwrap_or_else(|| regular_stem_key(language, word))
     }

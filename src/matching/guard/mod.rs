@@ -20,6 +20,7 @@ mod language;
 mod lexicon;
 mod mentions;
 mod morphology;
+mod negated_comparisons;
 mod negation;
 mod numbers;
 mod quotations;

@@ -39,6 +39,16 @@ pub(super) fn stem(language: Language, word: &str) -> (&str, &'static str) {
     }
 }
 
+/// The imperative of `pídeme`, `anuladme`, `enviádnoslo`.
+pub(super) fn without_clitic(language: Language, word: &str) -> &str {
+    if language != Language::Spanish {
+        return word;
+    }
+    let base =
+        ["noslo", "nosla", "melo", "mela", "nos", "me"].iter().find_map(|clitic| word.strip_suffix(clitic));
+    base.filter(|base| base.len() >= 4 && base.ends_with(['a', 'e', 'd'])).unwrap_or(word)
+}
+
 fn english(word: &str) -> (&str, &'static str) {
     if !word.is_ascii() || word.len() < 4 {
         return (word, "");

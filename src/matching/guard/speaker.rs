@@ -11,6 +11,8 @@ pub(super) struct Speaker {
     pub(super) is_subject: bool,
     /// `pays me`, `me paga`.
     pub(super) is_object: bool,
+    /// The one who is asked is named: `you`, `usted`.
+    pub(super) has_addressee: bool,
     /// A verb is passive: subject and object have changed places.
     pub(super) is_passive: bool,
 }
@@ -19,7 +21,9 @@ const ENGLISH_SUBJECT: [&str; 2] = ["i", "we"];
 const ENGLISH_OBJECT: [&str; 2] = ["me", "us"];
 const SPANISH_SUBJECT: [&str; 10] =
     ["yo", "tengo", "quiero", "puedo", "debo", "necesito", "podemos", "queremos", "tenemos", "nosotros"];
-const SPANISH_OBJECT: [&str; 3] = ["me", "nos", "mi"];
+const SPANISH_OBJECT: [&str; 2] = ["me", "nos"];
+const SPANISH_ADDRESSEE: [&str; 9] =
+    ["te", "os", "le", "les", "tu", "vosotros", "vosotras", "usted", "ustedes"];
 const TO_BE: [&str; 15] = [
     "is", "are", "was", "were", "been", "be", "being", "get", "gets", "got", "es", "son", "sido", "fue",
     "fueron",
@@ -32,13 +36,15 @@ pub(super) fn speaker(words: &TextWords<'_>) -> Speaker {
         Language::English => Speaker {
             is_subject: has(&ENGLISH_SUBJECT),
             is_object: has(&ENGLISH_OBJECT),
+            has_addressee: has(&["you"]),
             is_passive: (0..words.len()).any(|at| {
                 words.is_one_of(at, &TO_BE) && is_participle_near(words, at, &["ed", "en", "id", "nt", "ld"])
             }),
         },
         Language::Spanish => Speaker {
             is_subject: has(&SPANISH_SUBJECT) || (0..words.len()).any(|at| is_first_person(words, at)),
-            is_object: has(&SPANISH_OBJECT[..2]),
+            is_object: has(&SPANISH_OBJECT),
+            has_addressee: has(&SPANISH_ADDRESSEE),
             is_passive: (0..words.len()).any(|at| {
                 words.is_one_of(at, &TO_BE)
                     && is_participle_near(words, at, &["ado", "ada", "ido", "ida", "ados", "adas"])

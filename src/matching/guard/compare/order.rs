@@ -6,6 +6,7 @@ use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
 use crate::matching::guard::features::QuestionFeatures;
 use crate::matching::guard::folding::{WordKey, word_key};
+use crate::matching::guard::request_shape::RequestShape;
 
 /// How many words of content are compared pair by pair.
 const ORDERED_WORDS_MAX: usize = 24;
@@ -42,7 +43,10 @@ impl Comparison<'_> {
             && one.is_object != two.is_object
             && one.is_subject != one.is_object;
         let has_name = self.first.content.iter().any(|word| word.is_name);
-        if is_same_content && has_swapped && has_name {
+        let is_act =
+            [self.first, self.second].iter().any(|question| matches!(question.shape, RequestShape::Act(_)));
+        let has_other = has_name || one.has_addressee && two.has_addressee && !is_act;
+        if is_same_content && has_swapped && has_other {
             self.add(ConflictKind::Role, Strength::Certain, None, None);
         }
     }
@@ -59,7 +63,7 @@ fn swapped_roles<'f>(
             let Some(y_there) = single(second, y) else { continue };
             let is_near = x.role != 0 && y.role != 0 || y.token - x.token <= NEAR_TOKENS;
             let is_swapped = is_near
-                && are_exchangeable(x.role, y.role)
+                && are_exchangeable(x, y)
                 && is_same_role(x.role, y_there.role)
                 && is_same_role(y.role, x_there.role);
             if is_swapped && single(first, x).is_some() && single(first, y).is_some() {
@@ -90,7 +94,7 @@ fn reversed<'f>(
             let mut between = words[n + 1..m].iter().filter(is_inside).peekable();
             let can_act = x.role == 0 && y.role == 0 && !x.is_light && !y.is_light;
             if between.peek().is_some() && can_act && !is_listed(first, x, y) {
-                let has_verb = between.any(|word| word.is_verb);
+                let has_verb = between.any(|word| word.is_verb || word.is_light);
                 let strength = if has_verb { Strength::Certain } else { Strength::Strong };
                 return Some((x, x_there, strength));
             }
@@ -121,9 +125,10 @@ fn is_same_role(one: WordKey, two: WordKey) -> bool {
 }
 
 /// Whether two words that exchange these roles change what is asked.
-fn are_exchangeable(one: WordKey, two: WordKey) -> bool {
-    let is_genitive = one == word_key(GENITIVE) || two == word_key(GENITIVE);
-    !is_same_role(one, two) && !(is_genitive && (one == 0 || two == 0))
+fn are_exchangeable(one: &ContentWord, two: &ContentWord) -> bool {
+    let is_genitive = one.role == word_key(GENITIVE) || two.role == word_key(GENITIVE);
+    let are_actors = one.is_actor && two.is_actor;
+    !is_same_role(one.role, two.role) && (are_actors || !is_genitive || one.role != 0 && two.role != 0)
 }
 
 /// The word of a text with the stem of another one, if it is there once.
