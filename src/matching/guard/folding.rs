@@ -1,11 +1,35 @@
 //! One form of letters: case and accents are folded, and typographic apostrophes are plain ones. Words are compared by the hash of
 //! their folded form.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
 /// The hash of a folded word or phrase. Equal words have equal keys in every lexicon.
 pub(super) type WordKey = u64;
+
+/// A map by keys, which are hashes already. Only lists insert, never texts, so that no text can make keys collide.
+pub(super) type KeyMap<V> = HashMap<WordKey, V, BuildHasherDefault<KeyHasher>>;
+
+/// Takes a key as its own hash.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
 
 /// Appends the folded form of a character.
 pub(super) fn fold_into(c: char, folded: &mut String) {

@@ -1,9 +1,9 @@
 //! The words that the guard knows, by language. Built once, and extended by lists of the same format.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::builtin_words::BUILTIN;
-use super::folding::{WordKey, word_key};
+use super::folding::{KeyMap, WordKey, word_key};
 use super::language::Language;
 use super::morphology::{stem, without_clitic};
 use super::word_list::{WordLine, WordList, line_error, read_lines};
@@ -36,15 +36,15 @@ pub(super) struct Phrase {
 #[derive(Debug, Clone, Default)]
 struct LanguageWords {
     /// By the key of the first word.
-    phrases: HashMap<WordKey, Vec<Phrase>>,
+    phrases: KeyMap<Vec<Phrase>>,
     /// By the stem of the only word, for the inflected forms of it.
-    inflected: HashMap<WordKey, Vec<Phrase>>,
+    inflected: KeyMap<Vec<Phrase>>,
     /// By stem: the keys of the sets of synonyms that the word is in.
-    synonyms: HashMap<WordKey, Vec<WordKey>>,
+    synonyms: KeyMap<Vec<WordKey>>,
     /// By stem: the stems of opposites.
-    antonyms: HashMap<WordKey, Vec<WordKey>>,
+    antonyms: KeyMap<Vec<WordKey>>,
     /// By word: the stem of what it is a form of.
-    irregular: HashMap<WordKey, WordKey>,
+    irregular: KeyMap<WordKey>,
     /// Values of phrases that are opposites.
     opposites: HashSet<(WordKey, WordKey)>,
 }

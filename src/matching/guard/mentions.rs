@@ -9,8 +9,8 @@ use super::units::{UnitOfMeasure, measure_at, unit_at};
 use super::word_list::WordList;
 use super::words::TextWords;
 
-/// How many mentions of one text are compared.
-pub(super) const MENTIONS_MAX: usize = 48;
+/// How many mentions of one text are compared. Texts with more conflict with all others.
+pub(super) const MENTIONS_MAX: usize = 24;
 
 /// A value that a text mentions.
 #[derive(Debug, Clone, Copy, PartialEq)]

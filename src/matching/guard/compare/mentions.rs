@@ -12,6 +12,11 @@ use crate::matching::guard::units::is_same_value;
 /// Which mentions of a text have no counterpart: one bit each.
 type Unmatched = u64;
 
+/// How many mentions without counterpart of each text are compared pair by pair.
+const PAIRED_MAX: usize = 8;
+/// In texts with more mentions than this, codes are compared as they are written: each look for another spelling reads a whole text.
+const SPELLED_MAX: usize = 8;
+
 const _: () = assert!(MENTIONS_MAX < 64, "one bit a mention");
 
 impl Comparison<'_> {
@@ -19,6 +24,10 @@ impl Comparison<'_> {
         let (first, second) = (self.first, self.second);
         if first.mentions.is_empty() && second.mentions.is_empty() {
             return;
+        }
+        if first.mentions.len().max(second.mentions.len()) >= MENTIONS_MAX && first.letters != second.letters
+        {
+            return self.add(ConflictKind::Number, Strength::Certain, None, None);
         }
         let (first_left, second_left) = unmatched(first, second);
         self.pairs(first_left, second_left);
@@ -28,8 +37,8 @@ impl Comparison<'_> {
 
     /// Mentions without counterpart in both texts that are of one family are in conflict.
     fn pairs(&mut self, first_left: Unmatched, second_left: Unmatched) {
-        for one in left(self.first, first_left) {
-            for two in left(self.second, second_left) {
+        for one in left(self.first, first_left).take(PAIRED_MAX) {
+            for two in left(self.second, second_left).take(PAIRED_MAX) {
                 if let Some((kind, strength)) = pair_conflict(one, two) {
                     self.add(kind, strength, Some(one.span), Some(two.span));
                 }
@@ -158,6 +167,9 @@ fn agree_loosely(one: MentionValue, two: MentionValue) -> bool {
 
 /// `iPhone14` and `iPhone 14`: the letters of a code are in the other text, with other spaces.
 fn is_spelled_in(features: &QuestionFeatures, mention: &Mention, other: &QuestionFeatures) -> bool {
+    if features.mentions.len().max(other.mentions.len()) > SPELLED_MAX {
+        return false;
+    }
     let is_plain = matches!(mention.value, MentionValue::Code { .. });
     let word = mention.span.of(&features.text);
     if is_plain {

@@ -11,6 +11,8 @@ use crate::matching::guard::tokens::Span;
 
 /// How many words without counterpart are looked at in each text. Texts that differ in more are no candidates.
 const UNMATCHED_MAX: usize = 12;
+/// In how many words of the other text a counterpart is looked for.
+const COUNTERPARTS_MAX: usize = 64;
 /// Prefixes that make a word its opposite.
 const NEGATIVE_PREFIXES: [&str; 9] = ["un", "dis", "in", "im", "ir", "il", "non", "des", "de"];
 /// In how many words two texts may differ so that other names are certainly others.
@@ -152,7 +154,8 @@ fn has_counterpart(
             || is_one_family(letters, other_letters, can_slip)
                 && !is_opposite(lexicon, features, word, two, letters, other_letters)
     };
-    other.content.iter().any(is_counterpart) || letters.len() > 4 && other.letters.contains(letters)
+    other.content.iter().take(COUNTERPARTS_MAX).any(is_counterpart)
+        || letters.len() > 4 && other.letters.contains(letters)
 }
 
 fn is_opposite(
