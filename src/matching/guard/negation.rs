@@ -78,10 +78,7 @@ fn is_tag_question(words: &TextWords<'_>, at: usize) -> bool {
         return false;
     }
     let auxiliary = &words.tokens[at - 1];
-    let is_subject = words.is_one_of(
-        at + 1,
-        &["i", "we", "you", "they", "it", "he", "she", "the", "there", "this", "that", "my"],
-    );
+    let is_subject = words.is_in(at + 1, WordList::Subjects);
     let starts = auxiliary.is_first || at == 1 || auxiliary.is_after_break && is_subject;
     let is_contracted = auxiliary.span == words.tokens[at].span;
     starts && is_subject && is_contracted

@@ -7,7 +7,7 @@ use super::words::TextWords;
 /// What a text wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestShape {
-    /// To be told how something is done.
+    /// To learn how something is done.
     HowTo(Span),
     /// That something is done.
     Act(Span),

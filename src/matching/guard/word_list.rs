@@ -62,6 +62,8 @@ word_lists! {
     Negations = "negations",
     /// Words that can say the same as a negation: `fail`.
     SoftNegations = "soft_negations",
+    /// What stands behind the verb that begins a question: `it` of `isn't it`.
+    Subjects = "subjects",
     /// Phrases with a word that negates, and which negate nothing: `not only`.
     NegationIdioms = "negation_idioms",
     /// Prepositions with the role of what follows: `from = source`.
