@@ -11,13 +11,13 @@ use unicode_normalization::char::is_combining_mark;
 pub(super) type WordKey = u64;
 
 /// A map by keys, which are hashes already. Only lists insert, never texts, so that no text can make keys collide.
-pub(super) type KeyMap<V> = HashMap<WordKey, V, BuildHasherDefault<KeyHasher>>;
+pub(super) type KeyMap<V> = HashMap<WordKey, V, BuildHasherDefault<WordKeyHasher>>;
 
 /// Takes a key as its own hash.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct KeyHasher(u64);
+pub(super) struct WordKeyHasher(u64);
 
-impl Hasher for KeyHasher {
+impl Hasher for WordKeyHasher {
     fn finish(&self) -> u64 {
         self.0
     }

@@ -70,7 +70,7 @@ pub(super) fn cut(text: &str) -> &str {
 
 /// The tokens of a text of at most [`TEXT_CHARS_MAX`] characters.
 pub(super) fn tokenize(text: &str) -> Vec<Token> {
-    let mut scanner = Scanner { text, tokens: Vec::new(), is_first: true, is_after_break: false };
+    let mut scanner = TokenScanner { text, tokens: Vec::new(), is_first: true, is_after_break: false };
     let mut start = None;
     for (at, c) in text.char_indices() {
         match (c.is_whitespace(), start) {
@@ -88,14 +88,14 @@ pub(super) fn tokenize(text: &str) -> Vec<Token> {
     scanner.tokens
 }
 
-struct Scanner<'a> {
+struct TokenScanner<'a> {
     text: &'a str,
     tokens: Vec<Token>,
     is_first: bool,
     is_after_break: bool,
 }
 
-impl Scanner<'_> {
+impl TokenScanner<'_> {
     /// Reads what stands between two spaces.
     fn chunk(&mut self, start: usize, end: usize) {
         let chunk = &self.text[start..end];

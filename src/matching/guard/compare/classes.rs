@@ -1,6 +1,6 @@
 //! Members of classes that exclude each other.
 
-use super::comparison::Comparison;
+use super::comparison::QuestionComparison;
 use crate::matching::guard::class_tags::ClassTag;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::features::QuestionFeatures;
@@ -55,7 +55,7 @@ const RULES: [ClassRule; 15] = [
 /// The largest number that counts things; larger ones are years and amounts.
 const COUNT_MAX: f64 = 20.0;
 
-impl Comparison<'_> {
+impl QuestionComparison<'_> {
     pub(super) fn classes(&mut self) {
         if self.first.tags.is_empty() && self.second.tags.is_empty() {
             return;

@@ -6,20 +6,20 @@ use crate::matching::guard::lexicon::Lexicon;
 use crate::matching::guard::tokens::Span;
 
 /// Two questions, and the conflicts found so far.
-pub(in crate::matching::guard) struct Comparison<'a> {
+pub(in crate::matching::guard) struct QuestionComparison<'a> {
     pub(super) lexicon: &'a Lexicon,
     pub(super) first: &'a QuestionFeatures,
     pub(super) second: &'a QuestionFeatures,
     conflicts: Vec<Conflict<'a>>,
 }
 
-impl<'a> Comparison<'a> {
+impl<'a> QuestionComparison<'a> {
     pub(super) fn new(
         lexicon: &'a Lexicon,
         first: &'a QuestionFeatures,
         second: &'a QuestionFeatures,
-    ) -> Comparison<'a> {
-        Comparison { lexicon, first, second, conflicts: Vec::new() }
+    ) -> QuestionComparison<'a> {
+        QuestionComparison { lexicon, first, second, conflicts: Vec::new() }
     }
 
     /// Adds a conflict, unless a stronger one of the kind is known.

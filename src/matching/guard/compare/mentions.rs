@@ -1,6 +1,6 @@
 //! Numbers, measures, dates, times, codes and quotations.
 
-use super::comparison::Comparison;
+use super::comparison::QuestionComparison;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::features::QuestionFeatures;
 use crate::matching::guard::folding::fold;
@@ -10,7 +10,7 @@ use crate::matching::guard::tokens::Span;
 use crate::matching::guard::units::is_same_value;
 
 /// Which mentions of a text have no counterpart: one bit each.
-type Unmatched = u64;
+type UnmatchedMentions = u64;
 
 /// How many mentions without counterpart of each text are compared pair by pair.
 const PAIRED_MAX: usize = 8;
@@ -19,7 +19,7 @@ const SPELLED_MAX: usize = 8;
 
 const _: () = assert!(MENTIONS_MAX < 64, "one bit a mention");
 
-impl Comparison<'_> {
+impl QuestionComparison<'_> {
     pub(super) fn mentions(&mut self) {
         let (first, second) = (self.first, self.second);
         if first.mentions.is_empty() && second.mentions.is_empty() {
@@ -36,7 +36,7 @@ impl Comparison<'_> {
     }
 
     /// Mentions without counterpart in both texts that are of one family are in conflict.
-    fn pairs(&mut self, first_left: Unmatched, second_left: Unmatched) {
+    fn pairs(&mut self, first_left: UnmatchedMentions, second_left: UnmatchedMentions) {
         for one in left(self.first, first_left).take(PAIRED_MAX) {
             for two in left(self.second, second_left).take(PAIRED_MAX) {
                 if let Some((kind, strength)) = pair_conflict(one, two) {
@@ -47,7 +47,13 @@ impl Comparison<'_> {
     }
 
     /// Mentions that the other text has nothing in place of.
-    fn single(&mut self, features: &QuestionFeatures, own: Unmatched, other: Unmatched, is_first: bool) {
+    fn single(
+        &mut self,
+        features: &QuestionFeatures,
+        own: UnmatchedMentions,
+        other: UnmatchedMentions,
+        is_first: bool,
+    ) {
         let is_replaced = |mention: &Mention, comparison: &Self| {
             let others = if is_first { comparison.second } else { comparison.first };
             left(others, other).any(|two| pair_conflict(mention, two).is_some())
@@ -89,13 +95,13 @@ fn letters(text: &str) -> String {
     fold(text).chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
-fn left(features: &QuestionFeatures, bits: Unmatched) -> impl Iterator<Item = &Mention> {
+fn left(features: &QuestionFeatures, bits: UnmatchedMentions) -> impl Iterator<Item = &Mention> {
     features.mentions.iter().enumerate().filter(move |(n, _)| bits >> n & 1 == 1).map(|(_, mention)| mention)
 }
 
 /// The mentions of each text without counterpart in the other. First those of one family are matched, then what is left by looser
 /// rules, so that the 8 of `for 8 at 8 pm` does not stand for both.
-fn unmatched(first: &QuestionFeatures, second: &QuestionFeatures) -> (Unmatched, Unmatched) {
+fn unmatched(first: &QuestionFeatures, second: &QuestionFeatures) -> (UnmatchedMentions, UnmatchedMentions) {
     let is_spelled = |own: &Mention, features, other| is_spelled_in(features, own, other);
     let first_left = without(first, |own| {
         second.mentions.iter().any(|two| agree(own.value, two.value)) || is_spelled(own, first, second)
@@ -115,7 +121,7 @@ fn unmatched(first: &QuestionFeatures, second: &QuestionFeatures) -> (Unmatched,
     )
 }
 
-fn without(features: &QuestionFeatures, is_matched: impl Fn(&Mention) -> bool) -> Unmatched {
+fn without(features: &QuestionFeatures, is_matched: impl Fn(&Mention) -> bool) -> UnmatchedMentions {
     let numbered = features.mentions.iter().enumerate();
     numbered.filter(|(_, mention)| !is_matched(mention)).fold(0, |bits, (n, _)| bits | 1 << n)
 }

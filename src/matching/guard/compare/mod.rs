@@ -11,7 +11,7 @@ mod words;
 use super::conflict::Conflict;
 use super::features::QuestionFeatures;
 use super::lexicon::Lexicon;
-use comparison::Comparison;
+use comparison::QuestionComparison;
 use words::WordDifference;
 
 /// The conflicts of two questions, one of a kind, the strongest first.
@@ -20,7 +20,7 @@ pub(super) fn conflicts<'a>(
     first: &'a QuestionFeatures,
     second: &'a QuestionFeatures,
 ) -> Vec<Conflict<'a>> {
-    let mut comparison = Comparison::new(lexicon, first, second);
+    let mut comparison = QuestionComparison::new(lexicon, first, second);
     comparison.mentions();
     comparison.quotations();
     comparison.classes();

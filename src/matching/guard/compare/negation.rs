@@ -1,11 +1,11 @@
 //! Negation: one text says that something is, the other that it is not.
 
-use super::comparison::Comparison;
+use super::comparison::QuestionComparison;
 use super::words::WordDifference;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::features::QuestionFeatures;
 
-impl Comparison<'_> {
+impl QuestionComparison<'_> {
     /// Whether the other text has a word that this one negates.
     fn is_said(&self, negated: &QuestionFeatures, other: &QuestionFeatures) -> bool {
         negated.negations.iter().any(|negation| {

@@ -1,6 +1,6 @@
 //! The same words in other places: from A to B against from B to A, A pays B against B pays A.
 
-use super::comparison::Comparison;
+use super::comparison::QuestionComparison;
 use super::words::WordDifference;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
@@ -13,7 +13,7 @@ const ORDERED_WORDS_MAX: usize = 24;
 /// How far apart two words may be of which only one has a preposition: `euros to dollars`.
 const NEAR_TOKENS: usize = 6;
 
-impl Comparison<'_> {
+impl QuestionComparison<'_> {
     pub(super) fn order(&mut self, difference: &WordDifference) {
         let (first, second) = (self.first, self.second);
         if first.content.len() > ORDERED_WORDS_MAX || second.content.len() > ORDERED_WORDS_MAX {

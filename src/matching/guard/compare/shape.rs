@@ -1,10 +1,10 @@
 //! To ask how something is done against to ask to do it.
 
-use super::comparison::Comparison;
+use super::comparison::QuestionComparison;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::request_shape::RequestShape;
 
-impl Comparison<'_> {
+impl QuestionComparison<'_> {
     pub(super) fn shapes(&mut self) {
         match (self.first.shape, self.second.shape) {
             (RequestShape::HowTo(one), RequestShape::Act(two))

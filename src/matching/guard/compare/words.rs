@@ -1,6 +1,6 @@
 //! Words of content that only one text has: names, opposites, and what stands in their place in the other text.
 
-use super::comparison::Comparison;
+use super::comparison::QuestionComparison;
 use crate::matching::guard::class_tags::{ClassTag, is_named_class};
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
@@ -22,8 +22,8 @@ const REPLACED_WORDS_MAX: usize = 3;
 
 /// The words of content without counterpart, by their places.
 pub(super) struct WordDifference {
-    pub(super) first: Unmatched,
-    pub(super) second: Unmatched,
+    pub(super) first: UnmatchedWords,
+    pub(super) second: UnmatchedWords,
     pub(super) shared: usize,
     /// A word of one text is the opposite of one of the other.
     pub(super) has_antonym: bool,
@@ -32,14 +32,14 @@ pub(super) struct WordDifference {
 
 /// Places of words, the first few.
 #[derive(Default)]
-pub(super) struct Unmatched {
+pub(super) struct UnmatchedWords {
     places: [u16; UNMATCHED_MAX],
     len: usize,
     /// There are more.
     is_cut: bool,
 }
 
-impl Unmatched {
+impl UnmatchedWords {
     fn push(&mut self, place: usize) {
         if self.len == UNMATCHED_MAX {
             self.is_cut = true;
@@ -92,8 +92,8 @@ impl WordDifference {
     }
 }
 
-fn only_in(features: &QuestionFeatures, other: &QuestionFeatures) -> Unmatched {
-    let mut unmatched = Unmatched::default();
+fn only_in(features: &QuestionFeatures, other: &QuestionFeatures) -> UnmatchedWords {
+    let mut unmatched = UnmatchedWords::default();
     for (place, word) in features.content.iter().enumerate() {
         if !other.content.iter().any(|two| two.stem == word.stem) {
             unmatched.push(place);
@@ -105,9 +105,9 @@ fn only_in(features: &QuestionFeatures, other: &QuestionFeatures) -> Unmatched {
 fn antonyms(
     lexicon: &Lexicon,
     first: &QuestionFeatures,
-    one: &Unmatched,
+    one: &UnmatchedWords,
     second: &QuestionFeatures,
-    two: &Unmatched,
+    two: &UnmatchedWords,
 ) -> Option<(Span, Span)> {
     if first.language != second.language {
         return None;
@@ -170,7 +170,7 @@ fn is_opposite(
 }
 
 /// A word without counterpart that the lists do not know, if it is the only one.
-fn unknown(unmatched: &Unmatched, features: &QuestionFeatures) -> Option<Span> {
+fn unknown(unmatched: &UnmatchedWords, features: &QuestionFeatures) -> Option<Span> {
     let mut content = unmatched.words(features).filter(|word| !word.is_light);
     let word = content.next().filter(|word| !word.is_known)?;
     content.next().is_none().then_some(word.span)
@@ -190,7 +190,7 @@ fn is_one_family(one: &str, two: &str, can_slip: bool) -> bool {
     is_derived || is_slip
 }
 
-impl Comparison<'_> {
+impl QuestionComparison<'_> {
     pub(super) fn words(&mut self, difference: &WordDifference) {
         if let Some((one, two)) = difference.antonyms {
             let is_negation_different = self.first.negations.len() % 2 != self.second.negations.len() % 2;
