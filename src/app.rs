@@ -23,6 +23,7 @@ use crate::http::{self, Readiness, RouterParts, Server, State};
 use crate::metrics::MetricDescription;
 use crate::nodes::{Nodes, WarmUp};
 use crate::search::{Catalog, Program};
+use crate::service::answers::SemanticLookup;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
@@ -53,6 +54,8 @@ pub struct Engine {
     stores: Stores,
     /// Moves the memory tier's budget, where it is automatic.
     pressure: Option<JoinHandle<()>>,
+    /// Rebuilds the index of stored questions.
+    indexing: JoinHandle<()>,
     shared: Option<Arc<SharedTier>>,
     nodes: Arc<Nodes>,
     warm_up: WarmUp,
@@ -150,7 +153,13 @@ impl Engine {
             config.embeddings.clone(),
             Arc::clone(&metrics.texts),
         ));
-        let answers = Arc::new(Answers::new(
+        let semantic = SemanticLookup::new(
+            config.answers.semantic.clone(),
+            Arc::clone(&embeddings),
+            Arc::clone(models.default_model()),
+            &namespaces,
+        )?;
+        let answers = Answers::new(
             Arc::clone(&caches.objects),
             Arc::clone(&namespaces),
             Arc::clone(&origin),
@@ -158,7 +167,8 @@ impl Engine {
             config.answers.clone(),
             &budget,
             Arc::clone(&metrics.answers),
-        ));
+        );
+        let answers = Arc::new(answers.in_other_words(semantic));
         let objects = Arc::new(Objects::new(
             caches.objects,
             Arc::clone(&namespaces),
@@ -186,6 +196,10 @@ impl Engine {
             caches.freshness,
             Arc::clone(&metrics.invalidations),
         ));
+        let indexing = tokio::spawn(Answers::index_stored_questions(
+            Arc::downgrade(&answers),
+            Arc::clone(&caches.tiers),
+        ));
         let shared = caches.registry.zip(caches.shared.clone());
         let nodes = Arc::new(Nodes::new(config.nodes.clone(), shared, Arc::clone(&metrics.nodes))?);
         Ok(Engine {
@@ -202,6 +216,7 @@ impl Engine {
             metrics,
             stores,
             pressure: caches.pressure,
+            indexing,
             shared: caches.shared,
             nodes,
             warm_up,
@@ -220,6 +235,9 @@ impl Engine {
         if let Some(pressure) = &self.pressure {
             pressure.abort();
         }
+        self.indexing.abort();
+        // It has ended when nothing of it writes any more.
+        let _ = self.indexing.await;
         drop(self.replication);
         let catalog = Arc::clone(&self.stores.catalog);
         tokio::task::block_in_place(|| catalog.close());

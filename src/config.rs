@@ -44,7 +44,8 @@ pub struct Config {
 }
 
 /// The lists that the environment can give, separated by commas.
-pub const LISTS: [&str; 6] = [
+pub const LISTS: [&str; 7] = [
+    "answers.semantic.namespaces",
     "http.api_keys",
     "http.cors",
     "model.aliases",
@@ -221,6 +222,7 @@ impl Config {
                 format!("answers.temperature_max must be at least 0, got {}", self.answers.temperature_max);
             return Err(Error::new(Kind::Config, message));
         }
+        self.answers.semantic.validate()?;
         at_most("answers.concurrent_refreshes_max", self.answers.concurrent_refreshes_max as u64, 1 << 20)?;
         let has_keys = !self.http.api_keys.is_empty() || self.http.api_keys_file.is_some();
         if has_keys && self.upstream.forwards_any_client_key() {

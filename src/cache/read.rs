@@ -114,6 +114,14 @@ impl Cache {
         overtaken
     }
 
+    /// The entries on disk, neither judged nor kept in memory, in the order of `keys`: for what is derived from stored entries.
+    pub async fn read_stored(&self, namespace: &Namespace, keys: Vec<Key>) -> Vec<Option<Arc<Entry>>> {
+        match self.below_for(namespace).find(|tier| tier.name() == TierName::Disk) {
+            Some(disk) => disk.get_many(namespace, keys).await,
+            None => vec![None; keys.len()],
+        }
+    }
+
     /// Keeps an entry that was read below memory. Returns whether no other node has changed it since `changes` were counted.
     fn promote(&self, namespace: &Namespace, key: Key, entry: &Arc<Entry>, changes: u64) -> bool {
         if namespace.policy.uses(TierName::Memory) {

@@ -46,6 +46,11 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// `InvalidInput`, naming the field.
     fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest>;
 
+    /// Whether another wording of a request's question may ask the same: the question ends the request, which has texts alone and offers
+    /// no tools, and nothing in it is about the words of others, as an order to translate them is. A body of more than 64 KiB is not
+    /// read.
+    fn is_rewordable(&self, body: &[u8]) -> bool;
+
     /// The body that the upstream gets: without the members that are for this server, and with a request for token usage if
     /// `requests_usage` and the request streams without one.
     ///

@@ -20,6 +20,7 @@ use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
 use crate::http::metrics::ServerMetrics;
 use crate::nodes::{LocalNode, NodeNumbers};
+use crate::service::answers::SemanticOutcome;
 use crate::service::{Answers, Collections, Embeddings, Listing};
 
 /// The parts that statistics are read from.
@@ -141,6 +142,8 @@ struct AnswerStats {
     coalesced: u64,
     /// The cache was bypassed.
     bypassed: u64,
+    /// Searches for questions in other words.
+    semantic: SemanticStats,
     /// Generations in flight.
     in_flight: usize,
     /// Retries of requests to upstreams.
@@ -153,6 +156,23 @@ struct AnswerStats {
     saved_tokens: u64,
     /// Dollars that these would have cost, by the price table.
     saved_usd: f64,
+}
+
+/// Searches for questions in other words, by what became of them.
+#[derive(Debug, Serialize, ToSchema)]
+struct SemanticStats {
+    /// An answer was served.
+    hit: u64,
+    /// No stored question was near enough.
+    none: u64,
+    /// Those that were near enough ask something else.
+    refused: u64,
+    /// The question is answered in the same words only.
+    exact_only: u64,
+    /// The question had no vector.
+    unavailable: u64,
+    /// Bytes of memory for the vectors of stored questions.
+    bytes: usize,
 }
 
 /// Statistics of one tier.
@@ -317,12 +337,25 @@ impl Statistics {
             misses: metrics.misses.get(),
             coalesced: metrics.coalesced.get(),
             bypassed: metrics.bypassed.get(),
+            semantic: self.semantic_stats(),
             in_flight: self.answers.in_flight(),
             retries: self.metrics.upstream.retries.get(),
             spent_tokens: metrics.spent_tokens.get(),
             spent_usd: metrics.spent_usd.get(),
             saved_tokens: metrics.saved_tokens.get(),
             saved_usd: metrics.saved_usd.get(),
+        }
+    }
+
+    fn semantic_stats(&self) -> SemanticStats {
+        let count = |outcome| self.metrics.answers.semantic.with(outcome).get();
+        SemanticStats {
+            hit: count(SemanticOutcome::Hit),
+            none: count(SemanticOutcome::None),
+            refused: count(SemanticOutcome::Refused),
+            exact_only: count(SemanticOutcome::ExactOnly),
+            unavailable: count(SemanticOutcome::Unavailable),
+            bytes: self.answers.question_bytes(),
         }
     }
 

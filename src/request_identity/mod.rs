@@ -15,3 +15,4 @@ mod text_operations;
 pub use identity::{Identity, Partition, of_request, of_text};
 pub use json::{Json, parsed_bytes_max};
 pub use normalization::{Normalization, NormalizedQuestion};
+pub use normalize::mentions_text_operations_within;

@@ -42,15 +42,20 @@ enum End {
     Question,
 }
 
-/// Normalizes a question within a scope. `None` where the scope mentions operations on texts, as an order to correct the user's
-/// text does, and where it is too long to be searched.
+/// Normalizes a question within a scope. `None` where the scope mentions operations on texts.
 pub(super) fn normalize_within(scope: &Json<'_>, question: &str) -> Option<String> {
+    if mentions_text_operations_within(scope) { None } else { normalize(question) }
+}
+
+/// Whether a scope mentions operations on texts, as an order to correct the user's text does, or is too long to be searched. The words
+/// of a question may matter then.
+pub fn mentions_text_operations_within(scope: &Json<'_>) -> bool {
     let left = Cell::new(SCOPE_BYTES_MAX);
     let matters = |text: &str| {
         left.set(left.get().saturating_sub(text.len()));
         left.get() == 0 || mentions_text_operations(text)
     };
-    if matters_in(scope, &matters) { None } else { normalize(question) }
+    matters_in(scope, &matters)
 }
 
 /// Whether any text of a scope matters. What the members of a request are called does not, nor that a part of a message, or the

@@ -23,6 +23,8 @@ pub struct Directives {
     pub ttl_seconds: Option<u32>,
     /// Entries of different namespaces are different entries.
     pub namespace: Option<String>,
+    /// Whether a question is answered in other words too. If absent, its namespace decides.
+    pub semantic: Option<bool>,
 }
 
 impl Directives {

@@ -113,7 +113,7 @@ impl Opened {
 
     /// The answer that was stored for a question in words.
     async fn known(&self, prompt: &str) -> Option<String> {
-        let (principal, directives) = (Principal::default(), if_cached());
+        let (principal, directives) = (Arc::new(Principal::default()), if_cached());
         let scope = Json::parse(br#"{"shop":1}"#).unwrap();
         let question = Question {
             principal: &principal,
@@ -123,7 +123,7 @@ impl Opened {
             directives: &directives,
             tags: &[],
         };
-        self.0.answers.lookup(&question).await.unwrap().map(|found| found.answer)
+        self.0.answers.lookup(&question).await.unwrap().hit.map(|found| found.answer)
     }
 
     async fn search(&self, text: &str) -> Vec<String> {

@@ -240,7 +240,7 @@ async fn a_tenant_deletes_nothing_of_another_at_a_node_that_does_not_have_it() {
         config.redis.response_ms_max = 1000;
         nodes.push(Engine::build(&config).await.unwrap());
     }
-    let [own, acme] = principals();
+    let [own, acme] = principals().map(Arc::new);
     let scope = Json::parse(b"null").unwrap();
     let directives = Directives::default();
     let question = Question {
@@ -251,7 +251,7 @@ async fn a_tenant_deletes_nothing_of_another_at_a_node_that_does_not_have_it() {
         directives: &directives,
         tags: &[],
     };
-    let is_there = async |node: usize| nodes[node].answers.lookup(&question).await.unwrap().is_some();
+    let is_there = async |node: usize| nodes[node].answers.lookup(&question).await.unwrap().hit.is_some();
     until("both nodes are connected", async || {
         nodes.iter().all(|node| node.shared_status().is_some_and(|status| status.is_trusted))
     })

@@ -68,6 +68,10 @@ impl Dialect for ChatCompletions {
         parse(body, normalization)
     }
 
+    fn is_rewordable(&self, body: &[u8]) -> bool {
+        request::is_rewordable(body)
+    }
+
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes> {
         choices::request::upstream_body(request, body, requests_usage)
     }

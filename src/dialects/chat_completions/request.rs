@@ -8,7 +8,7 @@ use crate::dialects::choices::request::{Members, text_of};
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
-use crate::request_identity::{Json, Normalization, NormalizedQuestion};
+use crate::request_identity::{Json, Normalization, NormalizedQuestion, mentions_text_operations_within};
 
 /// Members of messages and of their parts that are read by their names, in whatever order they stand. An object with any other
 /// may be shown to the model as it is.
@@ -24,6 +24,41 @@ const OF_MESSAGES: [&str; 9] = [
     "tool_calls",
 ];
 const OF_PARTS: [&str; 6] = ["file", "image_url", "input_audio", "refusal", "text", "type"];
+
+/// Members with which an answer depends on the texts of the request alone, and is a text. Tools that a server runs have many names.
+const OF_TEXTS: [&str; 27] = [
+    "cache",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "metadata",
+    "model",
+    "n",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "response_format",
+    "safety_identifier",
+    "seed",
+    "service_tier",
+    "stop",
+    "store",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_logprobs",
+    "top_p",
+    "user",
+    "verbosity",
+];
+/// The roles of messages that are texts.
+const TEXT_ROLES: [&str; 4] = ["assistant", "developer", "system", "user"];
+/// A longer body is not searched for what the answer depends on.
+const REWORDABLE_BYTES_MAX: usize = 64 * 1024;
 
 /// The last words of the user.
 #[derive(Debug)]
@@ -66,6 +101,41 @@ pub(super) fn parse(
         scope: fingerprint(question.as_ref(), &scope),
         question: question.map(|question| question.text.into()),
     })
+}
+
+/// [`Dialect::is_rewordable`].
+pub(super) fn is_rewordable(body: &[u8]) -> bool {
+    if body.len() > REWORDABLE_BYTES_MAX {
+        return false;
+    }
+    let Ok(mut request) = Json::parse(body) else { return false };
+    let Json::Object(members) = &request else { return false };
+    let is_unset = |value: &Json<'_>| *value == Json::Null || value.as_list().is_some_and(<[_]>::is_empty);
+    let is_of_texts_alone =
+        members.iter().all(|(name, value)| OF_TEXTS.contains(&name.as_ref()) || is_unset(value));
+    let messages = request.get("messages").and_then(Json::as_list).unwrap_or_default();
+    let last = messages.len().wrapping_sub(1);
+    if !is_of_texts_alone || !messages.iter().all(is_of_texts) {
+        return false;
+    }
+    let Some(question) = take_question(&mut request) else { return false };
+    request.take("cache");
+    question.is_alone && question.place.0 == last && !mentions_text_operations_within(&request)
+}
+
+/// Whether a message has texts only, and neither calls tools nor has their results.
+fn is_of_texts(message: &Json<'_>) -> bool {
+    let is_text = |part: &Json<'_>| part.get("type").and_then(Json::as_text) == Some("text");
+    let content = match message.get("content") {
+        Some(Json::Text(_)) => true,
+        Some(Json::List(parts)) => parts.iter().all(is_text),
+        _ => false,
+    };
+    let is_absent = |name: &str| matches!(message.get(name), None | Some(Json::Null));
+    let role = message.get("role").and_then(Json::as_text).unwrap_or_default();
+    content
+        && TEXT_ROLES.contains(&role)
+        && ["tool_calls", "function_call", "tool_call_id", "audio"].into_iter().all(is_absent)
 }
 
 fn fingerprint(question: Option<&UserQuestion<'_>>, rest: &Json<'_>) -> Key {
@@ -181,6 +251,51 @@ mod tests {
             let body = format!(r#"{{"model":"m","messages":[{message}]}}"#);
             assert_eq!(parse(body.as_bytes(), Normalization::default()).unwrap().question, None);
         }
+    }
+
+    #[test]
+    fn a_question_may_be_reworded_only_where_the_answer_depends_on_texts_alone() {
+        let rewordable = |members: &str, messages: &str| {
+            is_rewordable(format!(r#"{{"model":"m",{members}"messages":[{messages}]}}"#).as_bytes())
+        };
+        let asked = r#"{"role":"user","content":"how do I return it?"}"#;
+        let system = |text: &str| format!(r#"{{"role":"system","content":"{text}"}},{asked}"#);
+        assert!(rewordable("", asked));
+        assert!(rewordable("", &system("You help the customers of a shop.")));
+        assert!(rewordable(
+            r#""temperature":0,"tools":[],"cache":{"semantic":true,"tags":["letter"]},"#,
+            asked
+        ));
+        assert!(rewordable("", r#"{"role":"user","content":[{"type":"text","text":"how?"}]}"#));
+        for members in [
+            r#""tools":[{"type":"function"}],"#,
+            r#""functions":[{}],"#,
+            r#""web_search_options":{},"#,
+            r#""modalities":["text","audio"],"#,
+            r#""audio":{"voice":"alloy"},"#,
+            r#""search_parameters":{"mode":"auto"},"#,
+            r#""plugins":[{"id":"web"}],"#,
+        ] {
+            assert!(!rewordable(members, asked), "{members}");
+        }
+        for text in ["Translate what the user says.", "Correct the spelling.", "Corrige la ortografía."] {
+            assert!(!rewordable("", &system(text)), "{text}");
+        }
+        let image = r#"{"type":"image_url","image_url":{"url":"u"}}"#;
+        for messages in [
+            format!(r#"{{"role":"user","content":[{{"type":"text","text":"what is it?"}},{image}]}}"#),
+            format!(r#"{{"role":"user","content":[{image}]}},{asked}"#),
+            format!(r#"{asked},{{"role":"assistant","content":"So"}}"#),
+            format!(r#"{{"role":"tool","tool_call_id":"1","content":"3"}},{asked}"#),
+            format!(r#"{{"role":"function","name":"f","content":"3"}},{asked}"#),
+            format!(r#"{asked},{{"role":"tool","tool_call_id":"1","content":"3"}}"#),
+            r#"{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}"#.to_owned(),
+            r#"{"role":"user","content":null}"#.to_owned(),
+            String::new(),
+        ] {
+            assert!(!rewordable("", &messages), "{messages}");
+        }
+        assert!(!is_rewordable(b"[]") && !is_rewordable(b"{") && !is_rewordable(&[b' '; 70_000]));
     }
 
     #[test]

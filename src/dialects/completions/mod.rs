@@ -50,6 +50,11 @@ impl Dialect for Completions {
         request::parse(&Completions, body)
     }
 
+    /// A prompt is continued from its last letter on.
+    fn is_rewordable(&self, _: &[u8]) -> bool {
+        false
+    }
+
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes> {
         choices::request::upstream_body(request, body, requests_usage)
     }

@@ -12,8 +12,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DEL
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "age, cache-status, content-encoding, etag, retry-after, server-timing, x-cache-lease, x-cache-lease-seconds, \
      x-likewise-answer-id, x-likewise-coalesced, x-likewise-cost-saved-usd, x-likewise-documents, x-likewise-hits, \
-     x-likewise-misses, x-likewise-reason, x-likewise-tokens-saved, x-likewise-truncated, x-likewise-version, \
-     x-request-id, x-should-retry",
+     x-likewise-misses, x-likewise-reason, x-likewise-semantic, x-likewise-tokens-saved, x-likewise-truncated, \
+     x-likewise-version, x-request-id, x-should-retry",
 );
 /// How long a browser may remember what it was allowed.
 const MAX_AGE_SECONDS: u32 = 600;

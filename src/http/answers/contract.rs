@@ -21,6 +21,9 @@ pub(super) struct CacheHeaders {
     /// The tags of the answer, separated by commas
     #[param(rename = "x-cache-tags")]
     tags: Option<String>,
+    /// Whether the question is answered in other words too: true or false. If absent, its namespace decides
+    #[param(rename = "x-cache-semantic")]
+    semantic: Option<bool>,
     /// no-cache, no-store, max-age, min-fresh, max-stale, only-if-cached, stale-if-error
     #[param(rename = "cache-control")]
     cache_control: Option<String>,
@@ -46,13 +49,14 @@ const ERRORS: [(&str, &str); 6] = [
 ];
 
 /// The headers of a response that is an answer.
-const HEADERS: [&str; 7] = [
+const HEADERS: [&str; 8] = [
     "age",
     "cache-status",
     "server-timing",
     "x-likewise-answer-id",
     "x-likewise-cost-saved-usd",
     "x-likewise-reason",
+    "x-likewise-semantic",
     "x-likewise-tokens-saved",
 ];
 

@@ -24,7 +24,7 @@ use crate::http::label_value::{LabelValue, MatchLayer};
 use crate::http::response::headers::describe_propagation;
 use crate::request_identity::Json;
 use crate::service::Directives;
-use crate::service::answers::Question;
+use crate::service::answers::{LookupResult, Question, SemanticOutcome, SemanticReport};
 use crate::service::objects::TAGS_MAX;
 
 /// Bytes that a question may have, and its scope.
@@ -53,6 +53,8 @@ pub(super) struct GiveRequest {
     ttl: Option<u32>,
     /// Answers of different namespaces are different answers.
     namespace: Option<String>,
+    /// Whether questions in other words find the answer. If absent, its namespace decides.
+    semantic: Option<bool>,
 }
 
 /// The id of a stored answer.
@@ -77,6 +79,8 @@ pub(super) struct LookupRequest {
     tags: Option<BoundedList<String, TAGS_MAX>>,
     /// The namespace of the answer.
     namespace: Option<String>,
+    /// Whether the answer to a question in other words is found. If absent, the namespace decides.
+    semantic: Option<bool>,
 }
 
 /// The result of a lookup.
@@ -93,15 +97,15 @@ pub(in crate::http) struct LookupAnswer {
     /// The answer.
     #[schema(required)]
     answer: Option<String>,
-    /// How alike the questions are; 1 for equal ones.
+    /// The cosine similarity of the questions, 1 for equal ones; of a miss in other words that of the nearest stored question.
     #[schema(required)]
     similarity: Option<f64>,
-    /// How likely the answer is the right one; 1 for equal questions.
+    /// How likely the answer is the right one: 1 for equal questions, not known for one in other words.
     #[schema(required)]
     probability: Option<f64>,
     /// Why no answer is returned.
     #[schema(required)]
-    reason: Option<&'static str>,
+    reason: Option<String>,
     /// Seconds since the answer was stored.
     #[schema(required)]
     age: Option<u32>,
@@ -131,20 +135,21 @@ pub(in crate::http) async fn lookup(
 ) -> Result<AxumJson<LookupAnswer>, Problem> {
     let wire: LookupRequest = body.json().await?;
     check_sizes(&wire.prompt, wire.scope.as_deref())?;
-    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace);
+    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace, wire.semantic);
     let options = QuestionOptions::new(&head.headers, object)?;
     let scope = scope(wire.scope.as_deref())?;
     let known = endpoint.answers.lookup(&options.question(&principal, &wire.prompt, &scope)).await;
     let known = known.map_err(|error| FIELDS.apply(error))?;
-    let Some(known) = known else {
+    let LookupResult { hit, semantic } = known;
+    let Some(known) = hit else {
         return Ok(AxumJson(LookupAnswer {
             hit: false,
             layer: None,
             id: None,
             answer: None,
-            similarity: None,
+            similarity: semantic.and_then(|report| report.similarity).map(rounded),
             probability: None,
-            reason: Some("no answer to this question is kept"),
+            reason: Some(reason_of(semantic)),
             age: None,
             ttl: None,
             stale: false,
@@ -155,8 +160,8 @@ pub(in crate::http) async fn lookup(
         layer: Some(LabelValue(known.match_kind)),
         id: Some(format_id(known.id)),
         answer: Some(known.answer),
-        similarity: Some(1.0),
-        probability: Some(1.0),
+        similarity: known.similarity.map(rounded),
+        probability: semantic.is_none().then_some(1.0),
         reason: None,
         age: Some(known.age_seconds),
         ttl: Some(known.fresh_seconds),
@@ -188,7 +193,8 @@ pub(in crate::http) async fn store(
     let stamp = endpoint.answers.stamp();
     let wire: GiveRequest = body.json().await?;
     check_sizes(&wire.prompt, wire.scope.as_deref())?;
-    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, wire.ttl, wire.namespace);
+    let object =
+        AnswerCacheObject::of(wire.tags.unwrap_or_default().0, wire.ttl, wire.namespace, wire.semantic);
     let options = QuestionOptions::new(&head.headers, object)?;
     if options.directives.no_store {
         return Err(Error::invalid("cache-control", "cache-control must not contain no-store").into());
@@ -224,6 +230,33 @@ pub(in crate::http) async fn delete(
     Ok(response)
 }
 
+/// A similarity with the digits that mean something.
+fn rounded(similarity: f32) -> f64 {
+    (f64::from(similarity) * 1000.0).round() / 1000.0
+}
+
+/// Why no answer is returned.
+fn reason_of(semantic: Option<SemanticReport>) -> String {
+    let because = semantic.and_then(|report| report.because).unwrap_or_default();
+    match semantic.map(|report| report.outcome) {
+        None => "no answer to this question is kept".to_owned(),
+        Some(SemanticOutcome::None | SemanticOutcome::Hit) => {
+            "no answer to this question is kept, nor to one that is near enough".to_owned()
+        }
+        Some(SemanticOutcome::Refused) => {
+            format!(
+                "no answer to this question is kept, and one that is near asks something else ({because})"
+            )
+        }
+        Some(SemanticOutcome::ExactOnly) => {
+            format!("no answer to this question is kept; it is not answered in other words ({because})")
+        }
+        Some(SemanticOutcome::Unavailable) => {
+            format!("no answer to this question is kept; other words could not be searched for ({because})")
+        }
+    }
+}
+
 /// What a request says beside its question.
 struct QuestionOptions {
     directives: Directives,
@@ -239,7 +272,7 @@ impl QuestionOptions {
 
     fn question<'a>(
         &'a self,
-        principal: &'a Principal,
+        principal: &'a Arc<Principal>,
         prompt: &'a str,
         scope: &'a Json<'a>,
     ) -> Question<'a> {

@@ -20,11 +20,12 @@ use crate::http::response::cache_status;
 use crate::http::response::chunked;
 use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING, append_all};
 use crate::service::answers::{
-    AnswerOutcome, AnswerResponse, Body, EventStream, HitInfo, MatchKind, REPLAYED_BYTES,
+    AnswerOutcome, AnswerResponse, Body, EventStream, HitInfo, MatchKind, REPLAYED_BYTES, SemanticReport,
 };
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
 const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
+const SEMANTIC: HeaderName = HeaderName::from_static("x-likewise-semantic");
 const TOKENS_SAVED: HeaderName = HeaderName::from_static("x-likewise-tokens-saved");
 const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-usd");
 
@@ -40,6 +41,7 @@ pub(super) fn respond(
 ) -> Response {
     let timing = server_timing(&served);
     let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
+    let semantic = served.semantic;
     let is_events = matches!(served.body, Body::Live(_) | Body::Events(_) | Body::Replay(..));
     let held = match &served.body {
         Body::Replay(_, replay) => Some(replay.bytes_held_and_expected()),
@@ -75,6 +77,9 @@ pub(super) fn respond(
         if let Some(usd) = saved.usd {
             headers.insert(COST_SAVED, value(format!("{usd:.6}")));
         }
+    }
+    if let Some(report) = semantic {
+        headers.insert(SEMANTIC, value(semantic_item(report)));
     }
     if let Some(reason) = reason {
         headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
@@ -163,7 +168,7 @@ fn describe(outcome: &AnswerOutcome, headers: &mut HeaderMap) {
 }
 
 fn describe_age(age: &HitInfo, status: &mut String) {
-    if age.match_kind == MatchKind::Normalized {
+    if age.match_kind != MatchKind::Exact {
         let _ = write!(status, "-{}", age.match_kind.as_str());
     }
     if age.is_stale {
@@ -179,6 +184,18 @@ fn server_timing(served: &AnswerResponse) -> String {
         let _ = write!(text, ", upstream;dur={}", Millis(upstream));
     }
     text
+}
+
+/// What became of the search for a question in other words, as an item with parameters (RFC 9651, section 3.3).
+fn semantic_item(report: SemanticReport) -> String {
+    let mut item = report.outcome.as_str().to_owned();
+    if let Some(similarity) = report.similarity {
+        let _ = write!(item, "; similarity={similarity:.3}");
+    }
+    if let Some(because) = report.because {
+        let _ = write!(item, "; because={because}");
+    }
+    item
 }
 
 fn value(text: String) -> HeaderValue {
@@ -214,6 +231,10 @@ mod tests {
         );
         let failed = AnswerOutcome::StaleIfError(age(true, MatchKind::Exact), Some(503));
         assert_eq!(status(failed), "likewise; fwd=stale; fwd-status=503; ttl=-2; detail=stale-if-error");
+        assert_eq!(
+            status(AnswerOutcome::Hit(age(false, MatchKind::Semantic))),
+            "likewise; hit; ttl=-2; detail=memory-semantic"
+        );
         assert_eq!(status(AnswerOutcome::Coalesced), "likewise; fwd=miss; collapsed");
         assert_eq!(status(AnswerOutcome::Bypass), "likewise; fwd=bypass");
     }

@@ -18,7 +18,7 @@ enum Value {
 }
 
 /// Headers with their descriptions. The attributes of handlers name headers of this table.
-const HEADERS: [(&str, Value, &str); 26] = [
+const HEADERS: [(&str, Value, &str); 27] = [
     ("accept-encoding", Value::Text, "The content codings of request bodies that the server decodes"),
     ("age", Value::Count, "Seconds since the cached value was stored (RFC 9111)"),
     ("cache-control", Value::Text, "How caches between client and server may use the response (RFC 9111)"),
@@ -56,6 +56,11 @@ const HEADERS: [(&str, Value, &str); 26] = [
         "`pending` if the change waits until Redis, through which other nodes get it, is reachable",
     ),
     ("x-likewise-reason", Value::Reason, "Why the cache was bypassed, or why the reply was not stored"),
+    (
+        "x-likewise-semantic",
+        Value::Text,
+        "What became of the search for a question in other words: `hit`, `none`, `refused`, `exact_only` or `unavailable`; `similarity` of the nearest question, and `because`",
+    ),
     ("x-likewise-tokens-saved", Value::Count, "Tokens that the upstream would have used"),
     ("x-likewise-truncated", Value::Count, "Texts that the model did not read to their end"),
     ("x-likewise-version", Value::Count, "The version of the collection whose rows the file has"),

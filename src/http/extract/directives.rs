@@ -76,6 +76,8 @@ pub(in crate::http) struct AnswerCacheObject {
     /// The tags of the answer.
     #[serde(deserialize_with = "null_is_default")]
     tags: Vec<String>,
+    /// Whether the question is answered in other words too. If absent, its namespace decides.
+    semantic: Option<bool>,
 }
 
 impl AnswerCacheObject {
@@ -84,8 +86,9 @@ impl AnswerCacheObject {
         tags: Vec<String>,
         ttl: Option<u32>,
         namespace: Option<String>,
+        semantic: Option<bool>,
     ) -> AnswerCacheObject {
-        AnswerCacheObject { ttl, namespace, tags, ..AnswerCacheObject::default() }
+        AnswerCacheObject { ttl, namespace, tags, semantic, ..AnswerCacheObject::default() }
     }
 
     /// The directives and tags of body and headers together; where both set a limit, the stricter holds. `tags_param` names the body's
@@ -112,6 +115,10 @@ impl AnswerCacheObject {
                 (one, two) => one.or(two),
             },
             namespace: self.namespace,
+            semantic: match (self.semantic, headers::flag(headers, "x-cache-semantic")?) {
+                (Some(one), Some(two)) => Some(one && two),
+                (one, two) => one.or(two),
+            },
             ..Directives::default()
         };
         cache_control::apply(headers, &mut directives)?;
@@ -150,10 +157,16 @@ mod tests {
         headers.insert("x-cache-ttl", HeaderValue::from(60));
         headers.insert("x-cache-tags", HeaderValue::from_static("b, c"));
         headers.insert("cache-control", HeaderValue::from_static("no-store"));
-        let object =
-            AnswerCacheObject { ttl: Some(90), tags: vec!["a".into()], ..AnswerCacheObject::default() };
+        headers.insert("x-cache-semantic", HeaderValue::from_static("false"));
+        let object = AnswerCacheObject {
+            ttl: Some(90),
+            tags: vec!["a".into()],
+            semantic: Some(true),
+            ..AnswerCacheObject::default()
+        };
         let (directives, tags) = object.with_headers(&headers, "cache.tags").unwrap();
         assert_eq!((directives.ttl_seconds, directives.no_store), (Some(60), true));
+        assert_eq!(directives.semantic, Some(false));
         assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 }

@@ -39,6 +39,16 @@ where
     text.parse().map(Some).map_err(too_large)
 }
 
+/// Whether a header that may be given once says `true`.
+///
+/// # Errors
+/// `InvalidInput` for anything but `true` and `false`.
+pub(in crate::http) fn flag(headers: &HeaderMap, name: &'static str) -> Result<Option<bool>> {
+    let Some(text) = text(headers, name)? else { return Ok(None) };
+    let fault = |_| Error::invalid(name, format!("the header {name} must be true or false, got {text:?}"));
+    text.to_ascii_lowercase().parse().map(Some).map_err(fault)
+}
+
 /// The tags in `x-cache-tags`, which may be given several times.
 ///
 /// # Errors

@@ -1,50 +1,56 @@
 //! What the guard finds: kinds of conflicts, how strong they are, and which of them forbid that an answer is shared.
 
-/// In what two questions conflict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ConflictKind {
-    /// Another number, or a number on one side only.
-    Number,
-    /// Another unit or currency.
-    Unit,
-    /// Another day, month, year or time of day.
-    Date,
-    /// Another version of something.
-    Version,
-    /// Another size, colour or storage size.
-    Variant,
-    /// Another order number, article number, error code or identifier.
-    Code,
-    /// Another quoted text.
-    Quotation,
-    /// One is negated, the other is not.
-    Negation,
-    /// A word against its opposite.
-    Antonym,
-    /// Another comparison: more against less, before against after.
-    Comparator,
-    /// Another quantity of the same things: all, some, none, the first, the last.
-    Quantifier,
-    /// The other direction: from A to B, from B to A.
-    Direction,
-    /// Another person, place, company or product.
-    Entity,
-    /// Other persons act, or they act on others.
-    Role,
-    /// Another plan or level of service.
-    Plan,
-    /// Another language is asked for.
-    AnswerLanguage,
-    /// Another form of the answer is asked for.
-    AnswerFormat,
-    /// One asks how something is done, the other asks to do it.
-    Action,
-    /// One is about the present moment, the other is not.
-    Freshness,
-    /// Another question word: when, where, who, how much.
-    QuestionWord,
-    /// Another word in the same place.
-    Substitution,
+use serde::{Deserialize, Serialize};
+
+use crate::labels::label_enum;
+
+label_enum! {
+    /// In what two questions conflict.
+    #[derive(PartialOrd, Ord)]
+    pub enum ConflictKind {
+        /// Another number, or a number on one side only.
+        Number = "number",
+        /// Another unit or currency.
+        Unit = "unit",
+        /// Another day, month, year or time of day.
+        Date = "date",
+        /// Another version of something.
+        Version = "version",
+        /// Another size, colour or storage size.
+        Variant = "variant",
+        /// Another order number, article number, error code or identifier.
+        Code = "code",
+        /// Another quoted text.
+        Quotation = "quotation",
+        /// One is negated, the other is not.
+        Negation = "negation",
+        /// A word against its opposite.
+        Antonym = "antonym",
+        /// Another comparison: more against less, before against after.
+        Comparator = "comparator",
+        /// Another quantity of the same things: all, some, none, the first, the last.
+        Quantifier = "quantifier",
+        /// The other direction: from A to B, from B to A.
+        Direction = "direction",
+        /// Another person, place, company or product.
+        Entity = "entity",
+        /// Other persons act, or they act on others.
+        Role = "role",
+        /// Another plan or level of service.
+        Plan = "plan",
+        /// Another language is asked for.
+        AnswerLanguage = "answer_language",
+        /// Another form of the answer is asked for.
+        AnswerFormat = "answer_format",
+        /// One asks how something is done, the other asks to do it.
+        Action = "action",
+        /// One is about the present moment, the other is not.
+        Freshness = "freshness",
+        /// Another question word: when, where, who, how much.
+        QuestionWord = "question_word",
+        /// Another word in the same place.
+        Substitution = "substitution",
+    }
 }
 
 /// How sure a conflict is.
@@ -59,7 +65,8 @@ pub enum Strength {
 }
 
 /// Which conflicts forbid that two questions share an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Strictness {
     /// Certain ones.
     #[default]

@@ -8,22 +8,26 @@ use super::request_shape::{RequestShape, begins_clause, request_shape};
 use super::tokens::{TEXT_CHARS_MAX, Token, TokenForm};
 use super::word_list::WordList;
 use super::words::TextWords;
+use crate::labels::label_enum;
 
-/// Why a question is matched by its exact words only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ExactOnlyReason {
-    /// It is longer than 1,000 characters.
-    TooLong,
-    /// It is about the words of a text: their number, spelling, translation.
-    AboutItsWords,
-    /// It leans on an earlier question: `and the other one?`
-    LeansOnEarlier,
-    /// It asks to change something that belongs to the user: `cancel my order`.
-    ChangesState,
-    /// It asks for several things.
-    SeveralRequests,
-    /// Its answer changes with time: `the current price`.
-    ChangesWithTime,
+label_enum! {
+    /// Why a question is matched by its exact words only.
+    pub enum ExactOnlyReason {
+        /// It is longer than 1,000 characters.
+        TooLong = "too_long",
+        /// It is about the words of a text: their number, spelling, translation.
+        AboutItsWords = "about_its_words",
+        /// It leans on an earlier question: `and the other one?`
+        LeansOnEarlier = "leans_on_earlier",
+        /// It asks to change something that belongs to the user: `cancel my order`.
+        ChangesState = "changes_state",
+        /// It asks for several things.
+        SeveralRequests = "several_requests",
+        /// It has letters or signs that the guard does not compare: other alphabets, symbols, emoji.
+        UnknownLetters = "unknown_letters",
+        /// Its answer changes with time: `the current price`.
+        ChangesWithTime = "changes_with_time",
+    }
 }
 
 /// The longest remainder of a question that only an opening such as `is it` makes lean on an earlier one, in words.
@@ -35,6 +39,9 @@ const SECOND_QUESTION_MIN: usize = 4;
 pub(super) fn exact_only_reason(lexicon: &Lexicon, question: &str) -> Option<ExactOnlyReason> {
     if question.chars().nth(TEXT_CHARS_MAX).is_some() {
         return Some(ExactOnlyReason::TooLong);
+    }
+    if !question.chars().all(is_compared) {
+        return Some(ExactOnlyReason::UnknownLetters);
     }
     let words = TextWords::read(lexicon, question);
     let is_filler = fillers(&words);
@@ -52,6 +59,18 @@ pub(super) fn exact_only_reason(lexicon: &Lexicon, question: &str) -> Option<Exa
     } else {
         None
     }
+}
+
+/// Whether a character is one that the guard compares: Latin letters, digits, and the marks of prose. An embedding model may not tell others
+/// apart: what it has no token for is one unknown token.
+fn is_compared(c: char) -> bool {
+    let is_latin = c.is_alphabetic() && c <= '\u{24f}';
+    let is_mark_on_letter = ('\u{300}'..='\u{36f}').contains(&c);
+    is_latin
+        || is_mark_on_letter
+        || c.is_ascii()
+        || c.is_whitespace()
+        || "¿¡‘’‚“”„«»…–—−·•€£¥¢°ºª²³½¼¾×÷±™®©§".contains(c)
 }
 
 fn leans(words: &TextWords<'_>, is_filler: &[bool]) -> bool {

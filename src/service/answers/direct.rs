@@ -1,15 +1,19 @@
 //! Answers without the proxy: an application that calls its model itself stores and looks up answers here.
 
+use std::sync::Arc;
+
 use super::Answers;
 use super::inflight::{Caller, StorePolicy};
+use super::lookup::Match;
 use super::request::ResolvedRequest;
 use super::response::MatchKind;
+use super::semantic::{Asked, REQUEST, SemanticLookup, SemanticOutcome, SemanticQuestion, SemanticReport};
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
 use crate::cache::{Policy, Propagation, Stamp};
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, NamespaceId, Principal, Tag, TierName};
 use crate::error::{Error, Kind, Result};
-use crate::request_identity::{Json, Partition, of_text};
+use crate::request_identity::{Json, Partition, mentions_text_operations_within, of_text};
 use crate::service::{Directives, check_tags};
 
 /// The upstream in the identity of answers that came from no upstream.
@@ -21,7 +25,7 @@ const PROMPT_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Question<'a> {
     /// The sender.
-    pub principal: &'a Principal,
+    pub principal: &'a Arc<Principal>,
     /// The credential that it came with, where answers are not shared between credentials.
     pub credential: Option<&'a Credential>,
     /// The question.
@@ -34,6 +38,15 @@ pub struct Question<'a> {
     pub tags: &'a [Tag],
 }
 
+/// The result of a lookup.
+#[derive(Debug)]
+pub struct LookupResult {
+    /// The answer, if one is stored.
+    pub hit: Option<LookupHit>,
+    /// What became of the search for a question in other words, if there was one.
+    pub semantic: Option<SemanticReport>,
+}
+
 /// A stored answer.
 #[derive(Debug)]
 pub struct LookupHit {
@@ -43,6 +56,8 @@ pub struct LookupHit {
     pub answer: String,
     /// How the stored question matches.
     pub match_kind: MatchKind,
+    /// The cosine similarity of the questions; 1 for one in the same words.
+    pub similarity: Option<f32>,
     /// The tier that held it.
     pub tier: TierName,
     /// Whether it is due to be replaced.
@@ -57,17 +72,24 @@ pub struct LookupHit {
 ///
 /// # Errors
 /// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
-pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result<Option<LookupHit>> {
+pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result<LookupResult> {
     let resolved = resolve_question(answers, question)?;
     let found = answers.lookup.find(&resolved).await;
-    let found = found.filter(|found| answers.lookup.accepts(found, &resolved, question.directives));
+    let mut found = found.filter(|found| answers.lookup.accepts(found, &resolved, question.directives));
+    let mut report = None;
+    if found.is_none()
+        && let Some(semantic) = semantic_of(answers, &resolved, question)
+    {
+        (found, report) = in_other_words(answers, semantic, &resolved, question).await;
+    }
     let known = found.and_then(|found| {
         let record = StoredAnswer::decode(&found.found.entry.value).filter(|record| record.is_text)?;
         let hit = answers.lookup.hit_info(&found);
         Some(LookupHit {
-            id: resolved.identity.key,
+            id: found.key,
             answer: String::from_utf8_lossy(record.answer).into_owned(),
             match_kind: hit.match_kind,
+            similarity: report.map_or(Some(1.0), |report| report.similarity),
             tier: hit.tier,
             is_stale: hit.is_stale,
             age_seconds: hit.age_seconds,
@@ -81,7 +103,68 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
     };
     answers.metrics.count(outcome);
     answers.namespaces.lookups_in(&resolved.namespace).add(outcome, 1);
-    Ok(known)
+    Ok(LookupResult { hit: known, semantic: report })
+}
+
+/// The search for questions in other words, if the question is to be searched for.
+fn semantic_of<'a>(
+    answers: &'a Answers,
+    resolved: &ResolvedRequest,
+    question: &Question<'_>,
+) -> Option<&'a SemanticLookup> {
+    let is_wanted =
+        |semantic: &&SemanticLookup| semantic.is_wanted(question.directives, &resolved.namespace.name);
+    answers.semantic.as_ref().filter(is_wanted)
+}
+
+/// Looks up the answer to a question in other words.
+async fn in_other_words(
+    answers: &Answers,
+    semantic: &SemanticLookup,
+    resolved: &ResolvedRequest,
+    question: &Question<'_>,
+) -> (Option<Match>, Option<SemanticReport>) {
+    let (found, report) = match embedded(semantic, resolved, question).await {
+        Ok(embedded) => {
+            let is_text = |found: &Match| {
+                StoredAnswer::decode(&found.found.entry.value).is_some_and(|record| record.is_text)
+            };
+            semantic.find(&answers.lookup, resolved, question.directives, &embedded, is_text).await
+        }
+        Err(report) => (None, report),
+    };
+    answers.metrics.semantic.with(report.outcome).inc();
+    (found, Some(report))
+}
+
+/// The question with its vector, or why it is not searched for.
+async fn embedded(
+    semantic: &SemanticLookup,
+    resolved: &ResolvedRequest,
+    question: &Question<'_>,
+) -> Result<SemanticQuestion, SemanticReport> {
+    let mut rewordable = rewordable(semantic, resolved, question)?;
+    semantic.embed_question(&mut rewordable, question.directives.no_store).await?;
+    Ok(rewordable)
+}
+
+/// The question, if it may be answered in other words; or why it may not.
+fn rewordable(
+    semantic: &SemanticLookup,
+    resolved: &ResolvedRequest,
+    question: &Question<'_>,
+) -> Result<SemanticQuestion, SemanticReport> {
+    let asked = Asked {
+        principal: question.principal,
+        credential: question.credential,
+        scope: &resolved.identity.scope,
+        text: question.prompt,
+    };
+    let rewordable = semantic.question(&asked)?;
+    if mentions_text_operations_within(question.scope) {
+        return Err(SemanticReport::because(SemanticOutcome::ExactOnly, REQUEST));
+    }
+    Ok(rewordable)
 }
 
 /// Stores an answer of the application and returns its id.
@@ -90,19 +173,27 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
 /// As [`lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
 /// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
 pub(super) async fn store(
-    answers: &Answers,
+    answers: &Arc<Answers>,
     question: &Question<'_>,
     answer: &str,
     stamp: Stamp,
 ) -> Result<Key> {
-    let resolved = resolve_question(answers, question)?;
+    let mut resolved = resolve_question(answers, question)?;
+    if let Some(semantic) = semantic_of(answers, &resolved, question)
+        && let Ok(mut rewordable) = rewordable(semantic, &resolved, question)
+    {
+        // Without a vector now, the question gets one behind the response.
+        let _ = semantic.embed_question(&mut rewordable, false).await;
+        resolved.semantic = Some(rewordable);
+    }
     let record = StoredAnswer {
         dialect: 0,
         usage: None,
         was_usage_requested: false,
         is_text: true,
         is_ttl_requested: question.directives.ttl_seconds.is_some(),
-        scope: resolved.identity.scope,
+        is_semantic: resolved.semantic.is_some(),
+        scope: resolved.scope(),
         question: question.prompt,
         answer: answer.as_bytes(),
     };
@@ -112,7 +203,9 @@ pub(super) async fn store(
         StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, lease: None, cost_us: 0 };
     let kept = begin_store(&answers.lookup, &resolved, store_request, held).await;
     let message = "a tag of the answer was invalidated since it was requested";
-    kept.ok_or_else(|| Error::new(Kind::Conflict, message))?.finish().await?;
+    let pending = kept.ok_or_else(|| Error::new(Kind::Conflict, message))?;
+    pending.finish().await?;
+    answers.add_question(&resolved);
     Ok(resolved.identity.key)
 }
 
@@ -162,6 +255,7 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
         namespace,
         model: "".into(),
         question: None,
+        semantic: None,
         caller: Caller::default(),
         completed: 0,
         store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },

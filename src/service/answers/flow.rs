@@ -9,6 +9,7 @@ use super::lookup::Match;
 use super::replay::{record_for, record_of_dialect, replayed};
 use super::request::{AnswerRequest, ResolvedRequest, ResponseForm};
 use super::response::{AnswerOutcome, AnswerResponse, Body, MatchKind};
+use super::semantic::{Asked, REQUEST, SemanticLookup, SemanticOutcome, SemanticReport};
 use crate::error::Result;
 use crate::upstream::Headers;
 
@@ -19,9 +20,11 @@ pub(super) struct Flow<'a> {
     pub(super) resolved: ResolvedRequest,
     pub(super) form: ResponseForm,
     pub(super) started: Instant,
+    /// What became of the search for a question in other words.
+    pub(super) semantic: Option<SemanticReport>,
 }
 
-impl Flow<'_> {
+impl<'a> Flow<'a> {
     /// A hit in the requested form. `None` if the answer cannot be replayed in that form.
     pub(super) fn hit(&self, found: &Match) -> Option<AnswerResponse> {
         let record = record_for(found, self.form)?;
@@ -32,11 +35,82 @@ impl Flow<'_> {
         }
         let saved = record.usage.map(|usage| self.answers.costs.saved(&self.resolved.model, usage));
         Some(AnswerResponse {
-            id: Some(self.resolved.identity.key),
+            id: Some(found.key),
             saved,
+            semantic: self.semantic,
             lookup: self.started.elapsed(),
             ..AnswerResponse::new(200, Headers::new(), body, AnswerOutcome::Hit(hit))
         })
+    }
+
+    /// A hit on the answer to a question in other words, if the request asks for such answers.
+    pub(super) async fn in_other_words(&mut self) -> Option<AnswerResponse> {
+        let semantic = self.wanted_semantic()?;
+        let (found, report) = match self.note_semantic() {
+            Some(report) => (None, Some(report)),
+            None => self.search_other_words(semantic).await,
+        };
+        self.semantic = report;
+        let response = found.and_then(|found| self.hit(&found));
+        if let Some(report) = &mut self.semantic {
+            if report.outcome == SemanticOutcome::Hit && response.is_none() {
+                // It cannot be replayed in the requested form.
+                *report = SemanticReport::of(SemanticOutcome::None);
+            }
+            self.answers.metrics.semantic.with(report.outcome).inc();
+        }
+        response
+    }
+
+    fn wanted_semantic(&self) -> Option<&'a SemanticLookup> {
+        let semantic = self.answers.semantic.as_ref()?;
+        semantic.is_wanted(&self.request.directives, &self.resolved.namespace.name).then_some(semantic)
+    }
+
+    /// Notes that the answer may be served to questions in other words, if the request asks for that, or returns why it may not.
+    pub(super) fn note_semantic(&mut self) -> Option<SemanticReport> {
+        let (semantic, request) = (self.wanted_semantic()?, self.request);
+        let of_request = SemanticReport::because(SemanticOutcome::ExactOnly, REQUEST);
+        let Some(text) = &self.resolved.question else { return Some(of_request) };
+        let asked = Asked {
+            principal: &request.principal,
+            credential: request.credential.as_ref(),
+            scope: &self.resolved.identity.scope,
+            text,
+        };
+        match semantic.question(&asked) {
+            Err(report) => Some(report),
+            // Last, because the body is read once more for it.
+            Ok(_) if !request.parsed.dialect.is_rewordable(&request.body) => Some(of_request),
+            Ok(question) => {
+                self.resolved.semantic = Some(question);
+                None
+            }
+        }
+    }
+
+    /// Embeds the noted question, and looks for stored ones in other words unless the request demands a call of the upstream.
+    async fn search_other_words(
+        &mut self,
+        semantic: &SemanticLookup,
+    ) -> (Option<Match>, Option<SemanticReport>) {
+        let (answers, request, form) = (self.answers, self.request, self.form);
+        let directives = &request.directives;
+        let Some(question) = self.resolved.semantic.as_mut() else { return (None, None) };
+        if directives.no_cache && directives.no_store {
+            return (None, None);
+        }
+        let embedded = semantic.embed_question(question, directives.no_store).await;
+        if let Err(report) = embedded {
+            return (None, Some(report));
+        }
+        let Some(question) = self.resolved.semantic.as_ref().filter(|_| !directives.no_cache) else {
+            return (None, None);
+        };
+        let fits = |found: &Match| record_for(found, form).is_some();
+        let (found, report) =
+            semantic.find(&answers.lookup, &self.resolved, directives, question, fits).await;
+        (found, Some(report))
     }
 
     /// Whether a found answer may be served and needs no refresh.

@@ -315,7 +315,8 @@ impl Generator {
             was_usage_requested: self.resolved.store_policy.reports_usage,
             is_text: false,
             is_ttl_requested: false,
-            scope: self.resolved.identity.scope,
+            is_semantic: self.resolved.semantic.is_some(),
+            scope: self.resolved.scope(),
             question: self.resolved.question.as_deref().unwrap_or_default(),
             answer: &answer.json,
         };
@@ -333,6 +334,7 @@ impl Generator {
             .await
             .ok_or(Reason::Invalidated)?;
         generation.mark_stored(&stored.tags());
+        self.answers.add_question(&self.resolved);
         Ok(stored)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::request::ResolvedRequest;
 use super::response::{HitInfo, MatchKind};
-use crate::cache::{Cache, Found, Freshness, KeyGuard, StripedLocks, Verdict};
+use crate::cache::{Cache, Found, Freshness, KeyGuard, Namespace, StripedLocks, Verdict};
 use crate::domain::{InvalidationId, Key};
 use crate::service::Directives;
 
@@ -17,6 +17,8 @@ pub(super) struct Lookup {
 /// A stored answer that was found.
 #[derive(Debug, Clone)]
 pub(super) struct Match {
+    /// Under which it is stored.
+    pub(super) key: Key,
     pub(super) found: Found,
     /// How its question matches.
     pub(super) kind: MatchKind,
@@ -34,6 +36,18 @@ impl Lookup {
         }
         let _held = self.lock(&resolved.identity.key).await;
         self.find_locked(resolved).await
+    }
+
+    /// The answer to a question in other words, which is stored under its own key.
+    pub(super) async fn find_other(&self, namespace: &Namespace, key: Key) -> Option<Match> {
+        let found = match self.cache.peek_verified(&key).await {
+            Some(found) => found,
+            None => {
+                let _held = self.lock(&key).await;
+                self.cache.find(namespace, &key).await?
+            }
+        };
+        Some(Match { key, found, kind: MatchKind::Semantic })
     }
 
     /// Looks in every tier. The caller holds the key's stripe, so that no other task replaces an entry while it is promoted.
@@ -99,7 +113,7 @@ impl Lookup {
 impl Match {
     fn new(found: Found, resolved: &ResolvedRequest) -> Match {
         let kind = MatchKind::of(&found.entry.meta, &resolved.identity);
-        Match { found, kind }
+        Match { key: resolved.identity.key, found, kind }
     }
 
     pub(super) fn is_fresh(&self) -> bool {

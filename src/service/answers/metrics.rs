@@ -1,6 +1,7 @@
 //! The metrics of requested answers.
 
 use super::reason::Reason;
+use super::semantic::SemanticOutcome;
 use crate::domain::LookupOutcome;
 use crate::metrics::{ByLabel, Counter, FloatCounter, ModuleMetrics, Registry};
 
@@ -19,6 +20,8 @@ pub struct AnswerMetrics {
     pub bypassed: Counter,
     /// Hits on an answer to another spelling of the question.
     pub(super) normalized_hits: Counter,
+    /// Searches for questions in other words, by what became of them.
+    pub semantic: ByLabel<SemanticOutcome, Counter>,
     /// Replies that were not stored, by reason.
     pub(super) not_stored: ByLabel<Reason, Counter>,
     /// Generations that were aborted because all their clients had left.
@@ -45,6 +48,11 @@ impl ModuleMetrics for AnswerMetrics {
             bypassed: outcomes.with(LookupOutcome::Bypass),
             normalized_hits: registry
                 .counter("answers_normalized_hits", "Hits on another spelling of the question"),
+            semantic: registry.by_label(
+                "answers_semantic",
+                "Searches for questions in other words",
+                "outcome",
+            ),
             not_stored: registry.by_label("answers_not_stored", "Replies not stored", "reason"),
             abandoned: registry.counter("answers_abandoned", "Generations aborted because all clients left"),
             spent_tokens: registry.counter("answers_spent_tokens", "Tokens used by upstreams"),

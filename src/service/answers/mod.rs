@@ -1,8 +1,9 @@
-//! Answers of language models: a question that was asked before, in the same words and the same scope, is answered from the cache.
+//! Answers of language models: a question that was asked before in the same scope is answered from the cache, in the same words or, where
+//! the request asks for it, in other words.
 //!
-//! The flow of a request: identity → lookup in memory, then on disk → one generation per identity, which calls the upstream and
-//! broadcasts the bytes of its reply to all waiters as they arrive → the answer, if it is complete and may be stored, goes to
-//! memory, then to the waiters, then to disk. A reply that is no answer is passed on to all waiters as it is, and not stored.
+//! The flow of a request: identity → lookup in memory, then on disk → the search in other words → one generation per identity, which
+//! calls the upstream and broadcasts the bytes of its reply to all waiters as they arrive → the answer, if it is complete and may be
+//! stored, goes to memory, then to the waiters, then to disk. A reply that is no answer is passed on to all waiters as it is, and not stored.
 
 mod broadcast;
 mod coalesce;
@@ -22,6 +23,7 @@ mod replay_buffer;
 mod request;
 mod response;
 mod result;
+mod semantic;
 mod state;
 mod store;
 mod stored_answer;
@@ -37,13 +39,14 @@ use tracing::instrument;
 
 pub(in crate::service) use self::stored_answer::CONTENT_TYPE as ANSWER_CONTENT_TYPE;
 pub use broadcast::EventStream;
-pub use direct::{LookupHit, Question};
+pub use direct::{LookupHit, LookupResult, Question};
 pub use metrics::AnswerMetrics;
 pub use options::Options;
 pub use reason::Reason;
 pub use replay::REPLAYED_BYTES;
 pub use request::AnswerRequest;
 pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
+pub use semantic::{SemanticLookup, SemanticOptions, SemanticOutcome, SemanticReport};
 pub use state::Answers;
 pub use stored_answer::StoredAnswer;
 
@@ -56,6 +59,7 @@ use self::lookup::Lookup;
 use self::refresh_backoff::RefreshBackoff;
 use self::request::{ResolvedRequest, ResponseForm};
 use self::result::{Awaited, RetryReason};
+use self::semantic::SemanticQuestion;
 use super::check_tags;
 use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
@@ -88,6 +92,7 @@ impl Answers {
         });
         Answers {
             lookup: Lookup::new(cache),
+            semantic: None,
             namespaces,
             origin,
             costs: Costs { prices: Prices::new(&upstream.prices), metrics: Arc::clone(&metrics) },
@@ -102,6 +107,16 @@ impl Answers {
             metrics,
             models: LookupCounters::default(),
         }
+    }
+
+    /// The same use case, which also answers questions in other words.
+    pub fn in_other_words(self, semantic: SemanticLookup) -> Answers {
+        Answers { semantic: Some(semantic), ..self }
+    }
+
+    /// Bytes of memory for the vectors of stored questions.
+    pub fn question_bytes(&self) -> usize {
+        self.semantic.as_ref().map_or(0, SemanticLookup::bytes)
     }
 
     /// Which spellings of a question are one. Requests are to be read by it.
@@ -138,7 +153,7 @@ impl Answers {
         let resolved = self.resolve(&request)?;
         let in_namespace = self.namespaces.lookups_in(&resolved.namespace);
         let form = ResponseForm::of(&request.parsed);
-        let flow = Flow { answers: self, request: &request, resolved, form, started };
+        let flow = Flow { answers: self, request: &request, resolved, form, started, semantic: None };
         let (response, missed) = match self.bypass(&request.parsed) {
             Some(reason) => (self.call_upstream(&flow, reason).await, LookupOutcome::Bypass),
             None => (self.look_up_or_generate(flow).await, LookupOutcome::Miss),
@@ -167,7 +182,8 @@ impl Answers {
 
     /// Looks up the answer, else generates it; an expired one stands in for an upstream that fails.
     async fn look_up_or_generate(&self, mut flow: Flow<'_>) -> Result<AnswerResponse> {
-        let directives = &flow.request.directives;
+        let request = flow.request;
+        let directives = &request.directives;
         flow.resolved.completed = self.inflight.completed(&flow.resolved.identity.key);
         let found = self.lookup.find(&flow.resolved).await;
         if let Some(found) =
@@ -176,8 +192,14 @@ impl Answers {
         {
             if found.is_due() && !directives.only_if_cached {
                 flow.resolved.inherit(Some(found), directives);
+                // The answer that replaces this one is found in other words as this one is.
+                flow.note_semantic();
                 flow.refresh();
             }
+            return Ok(response);
+        }
+        // Boxed, so that the future of a hit stays small.
+        if let Some(response) = Box::pin(flow.in_other_words()).await {
             return Ok(response);
         }
         if directives.only_if_cached {
@@ -197,6 +219,7 @@ impl Answers {
         Ok(AnswerResponse {
             lookup: looked_up,
             upstream: Some(flow.started.elapsed() - looked_up),
+            semantic: flow.semantic,
             ..response
         })
     }
@@ -228,6 +251,26 @@ impl Answers {
         }
     }
 
+    /// The answer to a question is stored: it may be served to questions in other words, if its request has asked for that. Called under the
+    /// stripe of the key.
+    fn add_question(self: &Arc<Self>, resolved: &ResolvedRequest) {
+        if let (Some(semantic), Some(question)) = (&self.semantic, &resolved.semantic)
+            && !semantic.add(resolved.identity.key, question)
+        {
+            let answers = Arc::clone(self);
+            let (key, question) = (resolved.identity.key, question.clone());
+            tokio::spawn(async move { answers.embed_and_add_question(key, question).await });
+        }
+    }
+
+    /// Adds a question that had no vector when its answer was stored: the model was busy, or the answer replaces another.
+    async fn embed_and_add_question(&self, key: Key, mut question: SemanticQuestion) {
+        let Some(semantic) = &self.semantic else { return };
+        if semantic.embed_question(&mut question, false).await.is_ok() {
+            semantic.add(key, &question);
+        }
+    }
+
     /// The present point in the order of invalidations: an answer is stored only if none of its tags was invalidated since.
     pub fn stamp(&self) -> Stamp {
         self.lookup.freshness().tokens().stamp()
@@ -238,7 +281,7 @@ impl Answers {
     /// # Errors
     /// `InvalidInput` for an empty or too long question; `NotFound` for an unknown namespace.
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
-    pub async fn lookup(&self, question: &Question<'_>) -> Result<Option<LookupHit>> {
+    pub async fn lookup(&self, question: &Question<'_>) -> Result<LookupResult> {
         direct::lookup(self, question).await
     }
 
@@ -248,7 +291,7 @@ impl Answers {
     /// As [`Answers::lookup`]; `InvalidInput` for a TTL past its limit and too many tags; `TooLarge`; `Conflict` if a tag was
     /// invalidated since `stamp`; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
-    pub async fn store(&self, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
+    pub async fn store(self: &Arc<Self>, question: &Question<'_>, answer: &str, stamp: Stamp) -> Result<Key> {
         direct::store(self, question, answer, stamp).await
     }
 
@@ -294,6 +337,7 @@ impl Answers {
             },
             model: Arc::clone(&request.parsed.model),
             question: request.parsed.question.clone(),
+            semantic: None,
             store_policy: StorePolicy {
                 tags,
                 reports_usage,

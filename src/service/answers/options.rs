@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::semantic::SemanticOptions;
+
 /// Which answers are stored, and which requests share them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +21,8 @@ pub struct Options {
     pub finish_abandoned: bool,
     /// Concurrent refreshes of stale answers; further stale answers are refreshed by a later hit.
     pub concurrent_refreshes_max: usize,
+    /// When a question is answered from one in other words.
+    pub semantic: SemanticOptions,
 }
 
 impl Default for Options {
@@ -30,6 +34,7 @@ impl Default for Options {
             share_across_keys: false,
             finish_abandoned: false,
             concurrent_refreshes_max: 64,
+            semantic: SemanticOptions::default(),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::inflight::{Caller, StorePolicy};
+use super::semantic::SemanticQuestion;
 use crate::cache::Namespace;
 use crate::dialects::{Dialect, ParsedRequest};
-use crate::domain::{Credential, Principal, Tag};
+use crate::domain::{Credential, Key, Principal, Tag};
 use crate::request_identity::Identity;
 use crate::service::Directives;
 use crate::upstream::Headers;
@@ -42,10 +43,19 @@ pub(super) struct ResolvedRequest {
     pub(super) namespace: Namespace,
     pub(super) model: Arc<str>,
     pub(super) question: Option<Arc<str>>,
+    /// The question with its vector, if its answer may be served to questions in other words.
+    pub(super) semantic: Option<SemanticQuestion>,
     pub(super) store_policy: StorePolicy,
     pub(super) caller: Caller,
     /// Generations that were completed before the lookup ([`InflightTable::completed`]).
     pub(super) completed: u64,
+}
+
+impl ResolvedRequest {
+    /// The scope that is stored with the answer.
+    pub(super) fn scope(&self) -> Key {
+        self.semantic.as_ref().map_or(self.identity.scope, |question| question.scope)
+    }
 }
 
 /// The form that a client requests.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::broadcast::EventStream;
 use super::reason::Reason;
+use super::semantic::SemanticReport;
 use crate::dialects::Replay;
 use crate::domain::{EntryMeta, Key, LookupOutcome, TierName};
 use crate::labels::label_enum;
@@ -29,6 +30,8 @@ pub struct AnswerResponse {
     pub id: Option<Key>,
     /// The cost that was saved, where it is known already.
     pub saved: Option<Saved>,
+    /// What became of the search for a question in other words, if there was one.
+    pub semantic: Option<SemanticReport>,
     /// How long the lookup took.
     pub lookup: Duration,
     /// How long the upstream took to respond.
@@ -87,6 +90,8 @@ label_enum! {
         Exact = "exact",
         /// Once both are normalized.
         Normalized = "normalized",
+        /// In other words.
+        Semantic = "semantic",
     }
 }
 
@@ -130,6 +135,7 @@ impl AnswerResponse {
             reason: None,
             id: None,
             saved: None,
+            semantic: None,
             lookup: Duration::ZERO,
             upstream: None,
         }

@@ -10,6 +10,7 @@ use super::lookup::Lookup;
 use super::metrics::AnswerMetrics;
 use super::options::Options;
 use super::refresh_backoff::RefreshBackoff;
+use super::semantic::SemanticLookup;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{LookupCounters, Namespaces};
 use crate::upstream::Origin;
@@ -17,6 +18,8 @@ use crate::upstream::Origin;
 /// The use case. Shared by `Arc`.
 pub struct Answers {
     pub(super) lookup: Lookup,
+    /// Finds questions in other words, where there is an embedding model.
+    pub(super) semantic: Option<SemanticLookup>,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) origin: Arc<dyn Origin>,
     pub(super) costs: Costs,

@@ -10,6 +10,7 @@ const HAS_USAGE: u8 = 1;
 const IS_TEXT: u8 = 2;
 const WAS_USAGE_REQUESTED: u8 = 4;
 const IS_TTL_REQUESTED: u8 = 8;
+const IS_SEMANTIC: u8 = 16;
 
 /// The media type of stored answers, by which tiers decide whether to compress.
 pub(in crate::service) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
@@ -27,7 +28,9 @@ pub struct StoredAnswer<'a> {
     pub is_text: bool,
     /// Whether a request has set its TTL.
     pub is_ttl_requested: bool,
-    /// The scope of the question.
+    /// Whether it may be served to questions in other words.
+    pub is_semantic: bool,
+    /// The scope of the question; of one in other words, that within which such questions are compared.
     pub scope: Key,
     /// The question, word for word.
     pub question: &'a str,
@@ -46,7 +49,8 @@ impl<'a> StoredAnswer<'a> {
         let flags = flag(self.usage.is_some(), HAS_USAGE)
             | flag(self.is_text, IS_TEXT)
             | flag(self.was_usage_requested, WAS_USAGE_REQUESTED)
-            | flag(self.is_ttl_requested, IS_TTL_REQUESTED);
+            | flag(self.is_ttl_requested, IS_TTL_REQUESTED)
+            | flag(self.is_semantic, IS_SEMANTIC);
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
         let mut out = Vec::with_capacity(self.bytes());
@@ -79,6 +83,7 @@ impl<'a> StoredAnswer<'a> {
             was_usage_requested: head[1] & WAS_USAGE_REQUESTED != 0,
             is_text: head[1] & IS_TEXT != 0,
             is_ttl_requested: head[1] & IS_TTL_REQUESTED != 0,
+            is_semantic: head[1] & IS_SEMANTIC != 0,
             scope: Key(std::array::from_fn(|at| head[16 + at])),
             question: std::str::from_utf8(question).ok()?,
             answer,
@@ -100,6 +105,7 @@ mod tests {
             was_usage_requested,
             is_text: false,
             is_ttl_requested: true,
+            is_semantic: false,
             scope: Key([7; 32]),
             question: "¿qué?",
             answer: b"{}",
@@ -112,6 +118,7 @@ mod tests {
                 was_usage_requested: false,
                 is_text: true,
                 is_ttl_requested: false,
+                is_semantic: true,
                 question: "",
                 ..base
             },

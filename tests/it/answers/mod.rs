@@ -9,6 +9,7 @@ mod forwarding;
 mod identity;
 mod invalidation;
 mod redaction;
+mod semantic;
 mod streams;
 mod upstream_failures;
 

@@ -1,0 +1,235 @@
+//! Searches for stored questions in other words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::options::{SemanticOptions, similarity_min_of};
+use super::question::{Asked, SemanticQuestion, scope_of};
+use super::question_index::{IndexLimits, QuestionIndex};
+use super::report::{SemanticOutcome, SemanticReport};
+use crate::cache::Namespaces;
+use crate::domain::{Entry, InputType, Key, Principal, TenantId};
+use crate::embed::Embedder;
+use crate::error::{Error, Kind, Result};
+use crate::matching::guard::{Guard, Lexicon};
+use crate::service::Directives;
+use crate::service::answers::lookup::{Lookup, Match};
+use crate::service::answers::request::ResolvedRequest;
+use crate::service::answers::stored_answer::StoredAnswer;
+use crate::service::embeddings::{Embeddings, Request};
+
+/// Candidates that the guard looks at.
+const CANDIDATES_MAX: usize = 4;
+/// Nearest questions that are read, since the answers of some may be gone.
+const NEAREST: usize = 2 * CANDIDATES_MAX;
+
+/// The search for questions in other words.
+pub struct SemanticLookup {
+    embeddings: Arc<Embeddings>,
+    model: Arc<dyn Embedder>,
+    options: SemanticOptions,
+    /// Those of the options by their own names.
+    namespaces: Vec<Arc<str>>,
+    similarity_min: Option<f32>,
+    guard: Guard,
+    pub(super) index: QuestionIndex,
+}
+
+impl SemanticLookup {
+    /// A search with the vectors of `model`.
+    ///
+    /// # Errors
+    /// `Config` if namespaces are searched and the model has no threshold.
+    pub fn new(
+        options: SemanticOptions,
+        embeddings: Arc<Embeddings>,
+        model: Arc<dyn Embedder>,
+        namespaces: &Namespaces,
+    ) -> Result<SemanticLookup> {
+        let card = model.card();
+        let similarity_min = options.similarity_min.or_else(|| similarity_min_of(&card.name));
+        if similarity_min.is_none() && !options.namespaces.is_empty() {
+            let message = format!(
+                "answers.semantic.similarity_min must be set: none is known for the model `{}`",
+                card.name
+            );
+            return Err(Error::new(Kind::Config, message));
+        }
+        let resolve = |name: &String| Ok(namespaces.resolve(&TenantId::default(), name)?.name);
+        let names =
+            options.namespaces.iter().map(resolve).collect::<Result<_>>().map_err(|error: Error| {
+                Error::new(Kind::Config, format!("answers.semantic.namespaces: {}", error.message()))
+            })?;
+        let limits =
+            IndexLimits { bytes_max: options.bytes_max, scope_rows_max: options.scope_questions_max };
+        let index = QuestionIndex::new(card.dim, limits);
+        Ok(SemanticLookup {
+            embeddings,
+            similarity_min,
+            guard: Guard::new(Lexicon::builtin()),
+            index,
+            model,
+            options,
+            namespaces: names,
+        })
+    }
+
+    /// Whether a request is to be answered in other words too.
+    pub(in crate::service::answers) fn is_wanted(&self, directives: &Directives, namespace: &str) -> bool {
+        directives.semantic.unwrap_or_else(|| self.namespaces.iter().any(|name| **name == *namespace))
+    }
+
+    /// Bytes of memory for the vectors of stored questions.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// The question, if it may be answered in other words; or why it may not. Without its vector.
+    pub(in crate::service::answers) fn question(
+        &self,
+        asked: &Asked<'_>,
+    ) -> Result<SemanticQuestion, SemanticReport> {
+        if self.similarity_min.is_none() {
+            return Err(SemanticReport::because(SemanticOutcome::Unavailable, "similarity_min"));
+        }
+        if let Some(reason) = self.guard.exact_only(asked.text) {
+            return Err(SemanticReport::because(SemanticOutcome::ExactOnly, reason.as_str()));
+        }
+        let (scope, principal) = (scope_of(asked), Arc::clone(asked.principal));
+        Ok(SemanticQuestion { scope, principal, text: asked.text.into(), vector: None })
+    }
+
+    /// Gives a question its vector, which is embedded unless it is cached; or says why it has none. With `no_store` the vector is not cached.
+    pub(in crate::service::answers) async fn embed_question(
+        &self,
+        question: &mut SemanticQuestion,
+        no_store: bool,
+    ) -> Result<(), SemanticReport> {
+        let unavailable = |because| SemanticReport::because(SemanticOutcome::Unavailable, because);
+        let directives = Directives { no_store, ..Directives::default() };
+        let principal = Arc::clone(&question.principal);
+        let embedding = self.embed(principal, vec![question.text.to_string()], directives);
+        let limit = Duration::from_millis(self.options.embed_ms_max);
+        let embedded = tokio::time::timeout(limit, embedding).await.map_err(|_| unavailable("timeout"))?;
+        let mut vectors = embedded.map_err(|error| unavailable(error.kind().as_str()))?;
+        // The model has not read a question that was truncated to its end.
+        question.vector = vectors.pop().flatten();
+        if question.vector.is_none() {
+            return Err(SemanticReport::because(SemanticOutcome::ExactOnly, "truncated"));
+        }
+        Ok(())
+    }
+
+    /// The vectors of texts, in their order; none for a text that was truncated.
+    pub(super) async fn embed(
+        &self,
+        principal: Arc<Principal>,
+        texts: Vec<String>,
+        directives: Directives,
+    ) -> Result<Vec<Option<Arc<[f32]>>>> {
+        let request = Request {
+            model: Arc::clone(&self.model),
+            texts,
+            input_type: Some(InputType::Query),
+            truncate: true,
+            principal,
+            directives,
+        };
+        let response = self.embeddings.embed(&request).await?;
+        let number = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+        let vector = |entry: &Arc<Entry>| {
+            (!entry.meta.is_truncated).then(|| entry.value.chunks_exact(4).map(number).collect())
+        };
+        Ok(response.entries.iter().map(vector).collect())
+    }
+
+    /// Whether questions can be searched for at all.
+    pub(super) fn has_threshold(&self) -> bool {
+        self.similarity_min.is_some()
+    }
+
+    /// Whether the rules of now let the question of a stored answer be answered in other words.
+    pub(super) fn may_be_reworded(&self, text: &str) -> bool {
+        self.guard.exact_only(text).is_none()
+    }
+
+    /// The answer to a stored question in other words that `fits` the request, if there is one.
+    pub(in crate::service::answers) async fn find(
+        &self,
+        lookup: &Lookup,
+        resolved: &ResolvedRequest,
+        directives: &Directives,
+        question: &SemanticQuestion,
+        fits: impl Fn(&Match) -> bool,
+    ) -> (Option<Match>, SemanticReport) {
+        let (Some(similarity_min), Some(vector)) = (self.similarity_min, &question.vector) else {
+            return (None, SemanticReport::of(SemanticOutcome::Unavailable));
+        };
+        if !lookup.freshness().trust().is_held() {
+            // Each candidate would wait for what other nodes have changed, and none would be fresh.
+            return (None, SemanticReport::because(SemanticOutcome::Unavailable, "unverified"));
+        }
+        let mut report = SemanticReport::of(SemanticOutcome::None);
+        let features = self.guard.features(&question.text);
+        let mut looked_at = 0;
+        for near in self.index.nearest(&question.scope, vector, NEAREST) {
+            if near.similarity < similarity_min || looked_at == CANDIDATES_MAX {
+                report.similarity.get_or_insert(near.similarity);
+                break;
+            }
+            let found = lookup.find_other(&resolved.namespace, near.key).await;
+            let stored = found.as_ref().and_then(|found| StoredAnswer::decode(&found.found.entry.value));
+            let is_of_scope = |stored: &StoredAnswer<'_>| {
+                stored.is_semantic && stored.scope == question.scope && self.may_be_reworded(stored.question)
+            };
+            let (Some(found), Some(stored)) = (&found, stored.filter(is_of_scope)) else {
+                self.forget(lookup, resolved, question, near.key).await;
+                continue;
+            };
+            if !lookup.is_new(found, resolved, directives) || !fits(found) {
+                continue;
+            }
+            looked_at += 1;
+            let stored = self.guard.features(stored.question);
+            match self.guard.veto(self.options.guard, &features, &stored) {
+                None => {
+                    let outcome = SemanticOutcome::Hit;
+                    let similarity = Some(near.similarity);
+                    return (Some(found.clone()), SemanticReport { outcome, similarity, because: None });
+                }
+                // The reason against the nearest one is reported.
+                Some(conflict) if report.because.is_none() => {
+                    report = SemanticReport {
+                        outcome: SemanticOutcome::Refused,
+                        similarity: Some(near.similarity),
+                        because: Some(conflict.kind.as_str()),
+                    };
+                }
+                Some(_) => {}
+            }
+        }
+        (None, report)
+    }
+
+    /// Removes the row of an answer that is gone. A task that stores an answer holds its stripe until the row is there.
+    async fn forget(
+        &self,
+        lookup: &Lookup,
+        resolved: &ResolvedRequest,
+        question: &SemanticQuestion,
+        key: Key,
+    ) {
+        let _held = lookup.lock(&key).await;
+        let found = lookup.cache().find(&resolved.namespace, &key).await;
+        let stored = found.as_ref().and_then(|found| StoredAnswer::decode(&found.entry.value));
+        if !stored.is_some_and(|stored| stored.is_semantic && stored.scope == question.scope) {
+            self.index.remove(&question.scope, &key);
+        }
+    }
+
+    /// Adds a question whose answer is stored. Returns whether it has a vector, without which it has no row.
+    pub(in crate::service::answers) fn add(&self, key: Key, question: &SemanticQuestion) -> bool {
+        question.vector.iter().for_each(|vector| self.index.add(question.scope, key, vector));
+        question.vector.is_some()
+    }
+}
