@@ -1,6 +1,6 @@
 //! What clients get at two nodes while one of them cannot reach Redis for half a minute, beside two of LiteLLM's proxies.
 //!
-//! The upstream's answer changes once a second; then the first node is told. Likewise invalidates a tag. LiteLLM has no tags: all of its
+//! The upstream's answer changes once a second; then the first node is asked to forget it. Likewise invalidates a tag. LiteLLM has no tags: all of its
 //! cache is flushed.
 
 use std::net::SocketAddr;
