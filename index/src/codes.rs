@@ -416,8 +416,11 @@ mod tests {
     #[test]
     fn codes_alone_find_the_nearest_rows_of_vectors_without_outliers() {
         let component = |row: usize, at: usize| {
-            let mixed = (row * 7919 + at * 104_729 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
-            mixed as f32 / (1 << 23) as f32 - 1.0
+            // SplitMix64: neighbouring numbers have nothing in common.
+            let mut mixed = ((row * 384 + at) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            (mixed >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         let mut codes = Codes::new(Metric::Cosine, 384);
         let rows: Vec<Vec<f32>> = (0..300)
