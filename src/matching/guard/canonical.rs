@@ -12,6 +12,15 @@ use super::words::TextWords;
 /// How often a text is written again at most. What is written the first time may be read once more in another way: `a dos mil`.
 const ROUNDS_MAX: usize = 6;
 
+/// A question in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanonicalQuestion {
+    /// Its words and values, one space between them.
+    pub text: String,
+    /// The language in which it was read.
+    pub language: Language,
+}
+
 /// The canonical form of a text, as a text of `language`. Writing a canonical form again returns it.
 pub(super) fn canonical_text(lexicon: &Lexicon, language: Language, text: &str) -> String {
     let mut written = write(lexicon, language, text);

@@ -20,6 +20,10 @@ label_enum! {
         Variant = "variant",
         /// Another order number, article number, error code or identifier.
         Code = "code",
+        /// Another sign: `<` against `>`, a minus on one side only.
+        Sign = "sign",
+        /// The same letters with other accents, or as a name: `año` and `ano`, `US` and `us`.
+        Spelling = "spelling",
         /// Another quoted text.
         Quotation = "quotation",
         /// One is negated, the other is not.
@@ -53,15 +57,17 @@ label_enum! {
     }
 }
 
-/// How sure a conflict is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Strength {
-    /// Seen often in questions that ask the same thing.
-    Weak,
-    /// More often than not another question.
-    Strong,
-    /// Another question.
-    Certain,
+label_enum! {
+    /// How sure a conflict is.
+    #[derive(PartialOrd, Ord)]
+    pub enum Strength {
+        /// Seen often in questions that ask the same thing.
+        Weak = "weak",
+        /// More often than not another question.
+        Strong = "strong",
+        /// Another question.
+        Certain = "certain",
+    }
 }
 
 /// Which conflicts forbid that two questions share an answer.

@@ -25,6 +25,8 @@ label_enum! {
         SeveralRequests = "several_requests",
         /// It has letters or signs that the guard does not compare: other alphabets, symbols, emoji.
         UnknownLetters = "unknown_letters",
+        /// It is in a language whose words are not known here.
+        UnknownLanguage = "unknown_language",
         /// Its answer changes with time: `the current price`.
         ChangesWithTime = "changes_with_time",
     }
@@ -32,6 +34,8 @@ label_enum! {
 
 /// The longest remainder of a question that only an opening such as `is it` makes lean on an earlier one, in words.
 const LEANING_REST_MAX: usize = 3;
+/// How many words a text has at least whose language is judged by its words alone.
+const UNKNOWN_WORDS_MIN: usize = 4;
 /// How far into a text a second question begins at least, in words.
 const SECOND_QUESTION_MIN: usize = 4;
 
@@ -46,7 +50,9 @@ pub(super) fn exact_only_reason(lexicon: &Lexicon, question: &str) -> Option<Exa
     let words = TextWords::read(lexicon, question);
     let is_filler = fillers(&words);
     let has = |list| (0..words.len()).any(|at| !is_filler[at] && words.phrase_in(at, list).is_some());
-    if has(WordList::TextForms) {
+    if is_of_unknown_language(&words) {
+        Some(ExactOnlyReason::UnknownLanguage)
+    } else if has(WordList::TextForms) {
         Some(ExactOnlyReason::AboutItsWords)
     } else if asks_twice(question, &words, &is_filler) {
         Some(ExactOnlyReason::SeveralRequests)
@@ -70,7 +76,27 @@ fn is_compared(c: char) -> bool {
         || is_mark_on_letter
         || c.is_ascii()
         || c.is_whitespace()
-        || "¿¡‘’‚“”„«»…–—−·•€£¥¢°ºª²³½¼¾×÷±™®©§".contains(c)
+        || "¿¡‘’‚“”„«»…–—−·•€£¥¢°ºª²³½¼¾×÷±™®©§".contains(c) // `written_form` compares the signs
+}
+
+/// Whether a text has so many function words of other languages that it is one of theirs, or hardly a word that is known.
+fn is_of_unknown_language(words: &TextWords<'_>) -> bool {
+    // Names may have foreign words: `Le Monde`.
+    let is_plain = |at: &usize| {
+        let token = &words.tokens[*at];
+        token.form == TokenForm::Word && (!token.is_capitalized || token.is_first)
+    };
+    let plain: Vec<usize> = (0..words.len()).filter(is_plain).collect();
+    let count = |list| plain.iter().filter(|&&at| words.is_in(at, list)).count();
+    let (own, foreign) = (count(WordList::FunctionWords), count(WordList::ForeignWords));
+    if foreign > 0 && 2 * foreign > own {
+        return true;
+    }
+    let is_known = |at: &&usize| {
+        let token = &words.tokens[**at];
+        words.phrases_at(**at).next().is_some() || words.lexicon.is_known(words.language, token.stem)
+    };
+    own == 0 && plain.len() >= UNKNOWN_WORDS_MIN && 2 * plain.iter().filter(is_known).count() < plain.len()
 }
 
 fn leans(words: &TextWords<'_>, is_filler: &[bool]) -> bool {
@@ -200,6 +226,20 @@ mod tests {
             ("When and where was the museum built?", None),
             ("Which documents does a visa for Kenya need?", None),
             ("¿Qué documentos exige un visado para Kenia?", None),
+            ("Comment puis-je annuler ma commande ?", Some(UnknownLanguage)),
+            ("Est-ce que je ne peux pas annuler ?", Some(UnknownLanguage)),
+            ("Wie kann ich meine Bestellung stornieren?", Some(UnknownLanguage)),
+            ("Come posso annullare il mio ordine?", Some(UnknownLanguage)),
+            ("Como posso cancelar o meu pedido?", Some(UnknownLanguage)),
+            ("Qual é o prazo de entrega da minha encomenda?", Some(UnknownLanguage)),
+            ("Hoe kan ik mijn bestelling annuleren?", Some(UnknownLanguage)),
+            ("Com puc anular la meva comanda?", Some(UnknownLanguage)),
+            ("Jak anulować moje zamówienie?", Some(UnknownLanguage)),
+            ("Hur avbokar jag min order?", Some(UnknownLanguage)),
+            ("Bagaimana cara membatalkan pesanan", Some(UnknownLanguage)),
+            ("Where can I read Le Monde?", None),
+            ("reset password android app", None),
+            ("horario tienda centro ciudad", None),
             ("", None),
         ] {
             assert_eq!(exact_only_reason(&lexicon, question), expected, "{question}");

@@ -1,6 +1,5 @@
 //! What is compared of a question, extracted once.
 
-use super::canonical::canonical_text;
 use super::class_tags::{ClassTag, class_tags, is_named_class};
 use super::content_words::{ContentWord, content_words};
 use super::fillers::fillers;
@@ -16,13 +15,13 @@ use super::speaker::{Speaker, speaker};
 use super::tokens::{Span, TokenForm, cut};
 use super::word_list::WordList;
 use super::words::TextWords;
+use super::written_form::WrittenForm;
 
 /// What is compared of a question. Of a text longer than 1,000 characters only the start is looked at. Features of one lexicon must not
 /// be compared with those of another.
 #[derive(Debug, Clone)]
 pub struct QuestionFeatures {
     pub(super) text: Box<str>,
-    pub(super) canonical: Box<str>,
     pub(super) language: Language,
     pub(super) mentions: Box<[Mention]>,
     pub(super) tags: Box<[ClassTag]>,
@@ -39,6 +38,7 @@ pub struct QuestionFeatures {
     pub(super) speaker: Speaker,
     /// The folded letters and digits of the text, without what separates them.
     pub(super) letters: Box<str>,
+    pub(super) written: WrittenForm,
 }
 
 /// A word of the sequence.
@@ -74,7 +74,6 @@ impl QuestionFeatures {
         }
         let (letters, places) = joined_letters(&words);
         QuestionFeatures {
-            canonical: canonical_text(lexicon, words.language, text).into(),
             language: words.language,
             content: content_words(&words, &tags, &mentions, &is_taken, &places).into(),
             sequence: sequence(&words, &mentions, &tags, &is_filler).into(),
@@ -84,23 +83,12 @@ impl QuestionFeatures {
             coordinators: coordinators(&words),
             shape: request_shape(&words, &is_filler),
             speaker: speaker(&words),
+            written: WrittenForm::read(lexicon, words.language, text, &mentions),
             mentions: mentions.into(),
             tags: tags.into(),
             letters: letters.into(),
             text: text.into(),
         }
-    }
-
-    /// The language in which the question was read.
-    pub fn language(&self) -> Language {
-        self.language
-    }
-
-    /// The question with case and accents folded, each number, date, time, amount and unit in one form, abbreviations written out and
-    /// greetings left out. Values are written rather than replaced by a placeholder: the comparison is of sets of values, and which
-    /// number belongs to which noun is left to a model that reads both texts.
-    pub fn canonical(&self) -> &str {
-        &self.canonical
     }
 
     /// The folded letters of a word of content.

@@ -31,10 +31,12 @@ mod tokens;
 mod units;
 mod word_list;
 mod words;
+mod written_form;
 
 #[cfg(test)]
 mod tests;
 
+pub use canonical::CanonicalQuestion;
 pub use conflict::{Conflict, ConflictKind, Strength, Strictness};
 pub use exact_only::ExactOnlyReason;
 pub use features::QuestionFeatures;

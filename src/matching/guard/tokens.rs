@@ -104,7 +104,9 @@ impl TokenScanner<'_> {
             return self.push(&letters, start, end, TokenForm::Word, false);
         }
         let is_edge = |c: char| !c.is_alphanumeric() && !"$€£¥%#_º°ª-<>/=+".contains(c);
-        let inner = chunk.trim_matches(is_edge);
+        let trimmed = chunk.trim_start_matches(is_edge);
+        let start_mark = usize::from(is_decimal_fraction(&chunk[..chunk.len() - trimmed.len()], trimmed));
+        let inner = chunk[chunk.len() - trimmed.len() - start_mark..].trim_end_matches(is_edge);
         let inner = inner.strip_suffix(['-', '/', '>', '=']).unwrap_or(inner);
         let lead = chunk.find(inner).unwrap_or(0);
         let is_call = chunk[lead + inner.len()..].starts_with("()");
@@ -131,8 +133,15 @@ impl TokenScanner<'_> {
         let mut is_glued = false;
         while let Some(c) = self.text[at..end].chars().next() {
             let rest = &self.text[at..end];
-            let (len, form) = if c.is_numeric() && c.is_ascii_digit() {
-                (digits_len(rest), Some(TokenForm::Digits))
+            let is_after_symbol =
+                is_glued && self.tokens.last().is_some_and(|token| token.form == TokenForm::Symbol);
+            let is_fraction =
+                c == '.' && (at == start || is_after_symbol) && is_decimal_fraction(".", &rest[1..]);
+            let (len, form) = if c.is_ascii_digit() || is_fraction {
+                (
+                    usize::from(is_fraction) + digits_len(&rest[usize::from(is_fraction)..]),
+                    Some(TokenForm::Digits),
+                )
             } else if c.is_alphabetic() {
                 (word_len(rest), Some(TokenForm::Word))
             } else if "$€£¥%°".contains(c) {
@@ -175,6 +184,11 @@ impl TokenScanner<'_> {
         self.is_after_break = false;
         self.is_first = false;
     }
+}
+
+/// Whether a number begins with its decimal mark: `.5`. An ellipsis is none.
+fn is_decimal_fraction(before: &str, rest: &str) -> bool {
+    before.ends_with('.') && !before.ends_with("..") && rest.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// The length of a number with its separators: `1,000.50`, `14:00`, `03/05/2024`, `4471-2093`.
@@ -338,6 +352,18 @@ mod tests {
                 vec![("the", Word), ("us", Word), ("at", Word), ("9", Digits), ("pm", Word)],
             ),
             ("call get_user() or f()", vec![("call", Word), ("get_user", Code), ("or", Word), ("f", Code)]),
+            (
+                ".5 mg, $.50 ...3 Rs.500",
+                vec![
+                    (".5", Digits),
+                    ("mg", Word),
+                    ("$", Symbol),
+                    (".50", Digits),
+                    ("3", Digits),
+                    ("rs", Word),
+                    ("500", Digits),
+                ],
+            ),
             ("RT40482FR USB4", vec![("rt40482fr", Code), ("usb4", Code)]),
         ];
         for (text, expected) in cases {

@@ -44,6 +44,8 @@ word_lists! {
     DayParts = "day_parts",
     /// Words with a grammatical function only.
     FunctionWords = "function_words",
+    /// Function words of other languages, which tell texts that are in none of the known ones.
+    ForeignWords = "foreign_words",
     /// Words that carry little: verbs and nouns of every question.
     LightWords = "light_words",
     /// Greetings, thanks and politeness, which are left out.
@@ -90,6 +92,10 @@ word_lists! {
     Places = "places",
     /// Companies and products.
     Brands = "brands",
+    /// Words that are names where they have capital letters: `us`, `windows`.
+    Homographs = "homographs",
+    /// Words that are often written without their accents where they need them: question words.
+    OptionalAccents = "optional_accents",
     /// Persons by their role.
     Persons = "persons",
     /// How often.

@@ -5,7 +5,7 @@ use crate::matching::guard::class_tags::ClassTag;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::features::QuestionFeatures;
 use crate::matching::guard::folding::word_key;
-use crate::matching::guard::mentions::MentionValue;
+use crate::matching::guard::mentions::{Mention, MentionValue};
 use crate::matching::guard::request_shape::RequestShape;
 use crate::matching::guard::tokens::Span;
 use crate::matching::guard::word_list::WordList;
@@ -52,6 +52,8 @@ const RULES: [ClassRule; 15] = [
     rule(WordList::Quantifiers, ConflictKind::Quantifier, STRONG, WEAK),
 ];
 
+/// Plans that after a number are part of a name.
+const MODEL_SUFFIXES: [&str; 5] = ["pro", "plus", "ultra", "lite", "elite"];
 /// The largest number that counts things; larger ones are years and amounts.
 const COUNT_MAX: f64 = 20.0;
 
@@ -75,8 +77,14 @@ impl QuestionComparison<'_> {
             (None, None) => None,
             (Some(tag), None) | (None, Some(tag)) => {
                 let is_form = matches!(rule.list, WordList::Formats | WordList::Languages);
-                let is_asked_form = is_form && tag.is_asked;
-                if is_asked_form { CERTAIN } else { rule.one }
+                let features = if one.is_some() { self.first } else { self.second };
+                if is_form && tag.is_asked {
+                    CERTAIN
+                } else if tag.list == WordList::Plans && is_model_name(features, tag) {
+                    STRONG
+                } else {
+                    rule.one
+                }
             }
         };
         if let Some(strength) = strength {
@@ -156,6 +164,22 @@ impl QuestionComparison<'_> {
         };
         self.add(ConflictKind::Freshness, strength, one, two);
     }
+}
+
+/// Whether a plan is part of the name of a thing: `iPhone 15 Pro`, `Galaxy S24 Ultra`.
+fn is_model_name(features: &QuestionFeatures, plan: &ClassTag) -> bool {
+    let is_suffix = MODEL_SUFFIXES.iter().any(|suffix| word_key(suffix) == plan.value);
+    let is_model = |mention: &&Mention| match mention.value {
+        MentionValue::Number { is_version, .. } => is_version || is_suffix,
+        MentionValue::Code { .. } => true,
+        MentionValue::Measure { .. }
+        | MentionValue::Unit(_)
+        | MentionValue::Ordinal(_)
+        | MentionValue::Time(_)
+        | MentionValue::Date(_) => false,
+    };
+    features.mentions.iter().filter(is_model).any(|mention| mention.tokens.1 == plan.tokens.0)
+        || is_suffix && tags(WordList::Plans, features).any(|before| before.tokens.1 == plan.tokens.0)
 }
 
 /// What a mention counts as among quantifiers. Large numbers are years and amounts.

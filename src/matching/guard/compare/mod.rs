@@ -7,6 +7,7 @@ mod negation;
 mod order;
 mod shape;
 mod words;
+mod written_form;
 
 use super::conflict::Conflict;
 use super::features::QuestionFeatures;
@@ -25,6 +26,7 @@ pub(super) fn conflicts<'a>(
     comparison.quotations();
     comparison.classes();
     comparison.shapes();
+    comparison.written_forms();
     let difference = WordDifference::of(lexicon, first, second);
     comparison.negations(&difference);
     // Words of two languages cannot be compared one by one.
