@@ -13,9 +13,13 @@ MODEL ?=
 # More arguments for the server: make run ARGS="--listen 127.0.0.1:9000".
 ARGS ?=
 SECONDS_EACH ?= 60
+# What trains the verifier: a folder of pairs, a seed, and the longest training in minutes.
+DATA ?=
+SEED ?= 1
+MINUTES ?= 40
 CONSISTENCY_COLUMNS := scenario | reads | hits | stale and unflagged | for how many ms: p50 / p95 / p99 / max | stale after the suspicion time | flagged | failed | went back | own writes missed | lost sets | diverged
 
-.PHONY: help run test check book dist image bench soak crash kill consistency fuzz openapi
+.PHONY: help run test check book dist image bench soak crash kill consistency fuzz openapi verifier
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -98,6 +102,18 @@ image: ## Build the image over a debootstrap, without a registry, and check that
 	@scripts/setup.sh image
 	@[ -x dist/likewise ] || { echo "make dist builds dist/likewise first"; exit 1; }
 	@scripts/check_image.py dist/likewise "$$(dist/likewise fetch)"
+
+verifier: ## Train the verifier of MODEL again: make verifier DATA=DIR SEED=1 MINUTES=40 (some 40 minutes on two cores)
+	@[ -n "$(DATA)" ] || { echo "usage: make verifier DATA=DIR, with the files that tools/verifier/README.md names"; exit 1; }
+	@scripts/setup.sh run && scripts/setup.sh verifier
+	@cargo build --release --locked --bin likewise
+	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
+	program="$$(scripts/target_dir.sh)/release/likewise"; \
+	model="$$([ -d "$(MODEL)" ] && echo "$(MODEL)" || "$$program" fetch $(MODEL))"; \
+	python="$$cache/verifier-venv/bin/python"; weights="models/verifier/$$(basename "$$model").safetensors"; \
+	"$$python" tools/verifier/train.py --data "$(DATA)" --model "$$model" --guard "$$program guard" --out "$$weights" \
+	--seed $(SEED) --minutes $(MINUTES) --threads "$$(nproc)"; \
+	echo "$$weights is written; tools/verifier/README.md says how its test pairs are written and its figures measured"
 
 openapi: ## Regenerate docs/openapi.json, and the pages of docs/reference that are made from the code
 	@cargo run --locked --quiet -- openapi > docs/openapi.json

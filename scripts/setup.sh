@@ -9,6 +9,7 @@
 #   scripts/setup.sh test     to run all tests
 #   scripts/setup.sh peers    to run the benches' rivals that are Python packages
 #   scripts/setup.sh litellm  the same for LiteLLM, which wants an environment of its own
+#   scripts/setup.sh verifier to train the verifier
 #
 # Installs system packages with apt where it may, and otherwise prints the one command to type.
 set -euo pipefail
@@ -88,5 +89,6 @@ case "${1:-}" in
     test) packages "${BUILD_PACKAGES[@]}" "${REDIS_PACKAGES[@]}" libfaketime python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
     peers) packages "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     litellm) packages "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
-    *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|peers|litellm" ;;
+    verifier) packages python3 python3-venv python3-pip && python_venv verifier-venv tools/verifier/requirements.txt ;;
+    *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|peers|litellm|verifier" ;;
 esac

@@ -168,7 +168,7 @@ impl Engine {
             &budget,
             Arc::clone(&metrics.answers),
         );
-        let answers = Arc::new(answers.in_other_words(semantic));
+        let answers = Arc::new(answers.with_semantic_lookup(semantic));
         let objects = Arc::new(Objects::new(
             caches.objects,
             Arc::clone(&namespaces),

@@ -37,6 +37,7 @@ enum Evaluation {
     /// Search: nDCG, recall and reciprocal rank of the first ten results, over a corpus in the layout of BEIR.
     Search(EvaluateSearch),
     Answers(super::evaluate_answers::EvaluateAnswers),
+    Pairs(super::evaluate_pairs::EvaluatePairs),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +78,7 @@ impl Evaluate {
         match self.what {
             Evaluation::Search(search) => search.run().await,
             Evaluation::Answers(answers) => answers.run().await,
+            Evaluation::Pairs(pairs) => pairs.run().await,
         }
     }
 }

@@ -6,10 +6,12 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod evaluate_answers;
+mod evaluate_pairs;
 mod export;
 mod fetch;
 mod file_kind;
 mod get;
+mod guard;
 mod health;
 mod import;
 mod invalidate;
@@ -59,6 +61,7 @@ enum Command {
     Export(export::Export),
     Snapshot(snapshot::TakeSnapshot),
     Evaluate(evaluate::Evaluate),
+    Guard(guard::CheckPairs),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
     #[command(hide = true)]
@@ -93,6 +96,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Export(export) => on_runtime(export.run()).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(snapshot) => on_runtime(snapshot.run()).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(evaluate) => on_runtime(evaluate.run()).map(|()| ExitCode::SUCCESS),
+        Command::Guard(pairs) => pairs.run().map(|()| ExitCode::SUCCESS),
         Command::BuildIndex(build) => build.run().map(|()| ExitCode::SUCCESS),
         Command::Openapi => {
             terminal::say(&likewise::http::openapi());

@@ -1,9 +1,10 @@
 //! A model that runs in this process.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
+use candle_core::Tensor;
 use futures_util::future::BoxFuture;
 
 use super::batcher::{Batcher, ForwardPass};
@@ -12,6 +13,7 @@ use super::metrics::EmbedMetrics;
 use super::model_dir::ModelDir;
 use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
 use super::tokenizer::{TokenizedText, Tokenizer};
+use super::verifier::{Verifier, sha256, shipped_for};
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options};
 use crate::domain::{Fingerprint, KeyHasher, UnixSeconds};
 use crate::error::{Error, Kind, Result};
@@ -22,6 +24,27 @@ pub struct LocalEmbedder {
     batcher: Batcher,
     tokenizer: Tokenizer,
     token_ids: TokenIds,
+    verifier: LazyVerifier,
+}
+
+/// The verifier of a model, loaded when it is first needed.
+struct LazyVerifier {
+    tokenizer_sha256: String,
+    words: Tensor,
+    norm_epsilon: f64,
+    loaded: OnceLock<Option<Arc<Verifier>>>,
+}
+
+impl LazyVerifier {
+    fn get(&self, tokenizer: &Tokenizer) -> Option<&Arc<Verifier>> {
+        let load = || {
+            shipped_for(tokenizer, &self.tokenizer_sha256, &self.words, self.norm_epsilon)
+                .inspect_err(|error| tracing::error!(%error, "cannot load the verifier"))
+                .ok()
+                .flatten()
+        };
+        self.loaded.get_or_init(|| load().map(Arc::new)).as_ref()
+    }
 }
 
 impl LocalEmbedder {
@@ -60,6 +83,12 @@ impl LocalEmbedder {
         let encoder = Encoder::new(&weights, model.shape.clone(), model.pooling, model.normalizes)
             .map_err(|error| error.with("path", weights_path.display()))?;
         drop(weights);
+        let verifier = LazyVerifier {
+            tokenizer_sha256: sha256([tokenizer_json]),
+            words: encoder.words().clone(),
+            norm_epsilon: model.shape.norm_epsilon,
+            loaded: OnceLock::new(),
+        };
         let is_matryoshka = options.is_matryoshka.unwrap_or(model.is_matryoshka);
         let card = ModelCard {
             name: name.to_owned(),
@@ -71,7 +100,7 @@ impl LocalEmbedder {
             created: modified(&weights_path),
         };
         let batcher = Batcher::start(tokenizer.clone(), encoder, options, metrics)?;
-        Ok(LocalEmbedder { card, batcher, tokenizer, token_ids: options.token_ids })
+        Ok(LocalEmbedder { card, batcher, tokenizer, token_ids: options.token_ids, verifier })
     }
 }
 
@@ -157,6 +186,10 @@ impl Embedder for LocalEmbedder {
             TokenIds::Cl100k => decode_cl100k(ids, bytes_max),
             TokenIds::Model => check_bytes(self.tokenizer.decode(ids)?, bytes_max),
         }
+    }
+
+    fn verifier(&self) -> Option<&Arc<Verifier>> {
+        self.verifier.get(&self.tokenizer)
     }
 
     fn queued(&self) -> usize {

@@ -16,6 +16,7 @@ mod remote;
 mod throughput;
 mod token_ids;
 mod tokenizer;
+mod verifier;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ pub use prompts::Prompts;
 pub use registry::ModelRegistry;
 pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
 pub use token_ids::TokenIds;
+pub use verifier::Verifier;
 
 use crate::domain::{Embedding, Fingerprint, UnixSeconds};
 use crate::error::Result;
@@ -161,6 +163,11 @@ pub trait Embedder: Send + Sync + 'static {
     /// # Errors
     /// `InvalidInput` naming the first id outside the vocabulary, `TooLarge` if the text is longer.
     fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String>;
+
+    /// The verifier that belongs to the model, if there is one. The first call loads it.
+    fn verifier(&self) -> Option<&Arc<Verifier>> {
+        None
+    }
 
     /// Texts in the queue.
     fn queued(&self) -> usize;

@@ -1,5 +1,7 @@
 //! Tokenizes texts as the model was trained to read them.
 
+use std::collections::HashSet;
+
 use tokenizers::Tokenizer as HuggingFaceTokenizer;
 
 use crate::error::{Error, Kind, Result};
@@ -83,6 +85,38 @@ impl Tokenizer {
         Ok(self.prefix(text)?.len().min(self.tokens_max + 1))
     }
 
+    /// The ids of a text without special tokens, however many.
+    ///
+    /// # Errors
+    /// `Internal` if the tokenizer fails on the text.
+    pub(super) fn word_ids(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, false)
+    }
+
+    /// The special tokens before and after every text.
+    ///
+    /// # Errors
+    /// `Model` if it has not one of each.
+    pub(super) fn specials(&self) -> Result<(u32, u32)> {
+        match self.all_ids("")?[..] {
+            [first, last] => Ok((first, last)),
+            _ => {
+                Err(Error::new(Kind::Model, "cannot use the tokenizer: a text must have two special tokens"))
+            }
+        }
+    }
+
+    /// The ids of all tokens with a digit.
+    pub(super) fn ids_with_digits(&self) -> HashSet<u32> {
+        let has_digit = |token: &str| token.bytes().any(|byte| byte.is_ascii_digit());
+        self.inner
+            .get_vocab(true)
+            .into_iter()
+            .filter(|(token, _)| has_digit(token))
+            .map(|(_, id)| id)
+            .collect()
+    }
+
     /// The text of ids, special tokens left out.
     ///
     /// # Errors
@@ -124,6 +158,10 @@ impl Tokenizer {
     }
 
     fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, true)
+    }
+
+    fn ids(&self, text: &str, with_specials: bool) -> Result<Vec<u32>> {
         let lowercase;
         let text = if self.lowercases {
             lowercase = text.to_lowercase();
@@ -131,7 +169,7 @@ impl Tokenizer {
         } else {
             text
         };
-        let encoding = self.inner.encode_fast(text, true).map_err(|error| {
+        let encoding = self.inner.encode_fast(text, with_specials).map_err(|error| {
             Error::new(Kind::Internal, "cannot tokenize a text")
                 .source(std::io::Error::other(error.to_string()))
         })?;

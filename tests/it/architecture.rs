@@ -101,7 +101,7 @@ const CRATE_USERS: [(&str, &[&str]); 16] = [
     ("redis", &["src/cache/redis/"]),
     ("zstd", &["src/cache/compression.rs", "src/http/content_coding.rs", "src/decompression.rs"]),
     ("likewise_index", &["src/search/", "src/service/answers/semantic/"]),
-    ("ring::digest", &["src/model_fetch/digest.rs"]),
+    ("ring::digest", &["src/model_fetch/digest.rs", "src/embed/verifier/shipped.rs"]),
     ("zip", &["src/model_fetch/package.rs"]),
     ("arc_swap", &["src/search/", "src/dialects/parse_cache.rs", "src/cache/redis/"]),
 ];

@@ -107,6 +107,7 @@ async fn a_null_is_as_good_as_nothing() {
             "namespace": null }),
         ),
         ("/v1/answers/lookup", json!({ "prompt": "p", "scope": null, "tags": null, "namespace": null })),
+        ("/v1/answers/explain", json!({ "prompt": "p", "scope": null, "tags": null, "namespace": null })),
         (
             "/v1/invalidate",
             json!({ "tags": ["t"], "namespace": null, "keys": null, "entity": null, "all": null,

@@ -7,6 +7,8 @@ mod clients;
 mod evaluation;
 mod golden;
 mod model;
+mod other_words;
 #[path = "../it/program.rs"]
 #[expect(dead_code, reason = "the tests without a real model use the rest")]
 mod program;
+mod verifier;

@@ -8,14 +8,16 @@
 //! with RoBERTa's positions.
 
 mod fused;
+mod layers;
+mod named_tensors;
 mod weights;
 
 use candle_core::{Device, Result as CandleResult, Tensor};
-use candle_nn::ops::{layer_norm, softmax_last_dim};
 
-use self::fused::{AddBias, Gelu, GeluTanh, Relu};
-use self::weights::{Layer, Linear, Norm, Weights};
-use super::model_dir::{Activation, EncoderShape, Pooling};
+pub(super) use self::layers::{EqualLengths, Layers, Linear, Norm};
+pub(super) use self::named_tensors::{NamedTensors, malformed};
+use self::weights::Weights;
+use super::model_dir::{EncoderShape, Pooling};
 use super::tokenizer::TokenizedText;
 use crate::error::{Error, Kind, Result};
 
@@ -43,6 +45,11 @@ impl Encoder {
     ) -> Result<Encoder> {
         let weights = Weights::read(bytes, &shape)?;
         Ok(Encoder { shape, pooling, normalizes, weights })
+    }
+
+    /// The word embeddings: `vocabulary x hidden`.
+    pub(super) fn words(&self) -> &Tensor {
+        &self.weights.words
     }
 
     /// Embeds texts. Shapes: `texts: n`, returns `n` vectors of `hidden` numbers, in the order of the texts.
@@ -77,49 +84,10 @@ impl Encoder {
         let first = self.shape.first_position as u32;
         let positions: Vec<u32> =
             texts.iter().flat_map(|ids| (0..ids.len() as u32).map(|p| first + p)).collect();
-        let groups = groups(texts);
         let words = self.weights.words.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
         let places = self.weights.positions.index_select(&Tensor::new(positions, &Device::Cpu)?, 0)?;
-        let mut hidden = self.norm(&(words + places)?, &self.weights.norm)?;
-        for layer in &self.weights.layers {
-            let attended = linear(&self.attend(&hidden, layer, &groups)?, &layer.attention_output)?;
-            hidden = self.norm(&(attended + hidden)?, &layer.attention_norm)?;
-            let inner = hidden.matmul(&layer.up.weight)?;
-            match self.shape.activation {
-                Activation::Gelu => inner.inplace_op2(&layer.up.bias, &Gelu)?,
-                Activation::GeluTanh => inner.inplace_op2(&layer.up.bias, &GeluTanh)?,
-                Activation::Relu => inner.inplace_op2(&layer.up.bias, &Relu)?,
-            }
-            hidden = self.norm(&(linear(&inner, &layer.down)? + hidden)?, &layer.output_norm)?;
-        }
-        Ok(hidden)
-    }
-
-    fn norm(&self, x: &Tensor, norm: &Norm) -> CandleResult<Tensor> {
-        layer_norm(x, &norm.weight, &norm.bias, self.shape.norm_epsilon as f32)
-    }
-
-    /// Self-attention, group by group: `tokens x hidden` to `tokens x hidden`.
-    fn attend(&self, hidden: &Tensor, layer: &Layer, groups: &[EqualLengths]) -> CandleResult<Tensor> {
-        let (heads, width) = (self.shape.heads, self.shape.hidden / self.shape.heads);
-        let projected = linear(hidden, &layer.query_key_value)?;
-        let mut contexts = Vec::with_capacity(groups.len());
-        let mut at = 0;
-        for group in groups {
-            let tokens = group.texts * group.length;
-            // texts x length x (query, key, value) x heads x width, to three of texts x heads x length x width.
-            let parts = projected
-                .narrow(0, at, tokens)?
-                .reshape((group.texts, group.length, 3, heads, width))?
-                .permute((2, 0, 3, 1, 4))?;
-            let part = |n: usize| parts.get(n)?.contiguous();
-            // The query is scaled by 1 / sqrt(width) in the weights.
-            let scores = part(0)?.matmul(&part(1)?.transpose(2, 3)?)?;
-            let context = softmax_last_dim(&scores)?.matmul(&part(2)?)?;
-            contexts.push(context.transpose(1, 2)?.reshape((tokens, heads * width))?);
-            at += tokens;
-        }
-        Tensor::cat(&contexts, 0)
+        let embedded = self.weights.norm.apply(&(words + places)?, self.shape.norm_epsilon as f32)?;
+        self.weights.layers.run(embedded, &groups(texts))
     }
 
     /// The vector of a text from the hidden states of its tokens.
@@ -152,18 +120,6 @@ impl Encoder {
 
 fn widen(token: &[f32]) -> Vec<f64> {
     token.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn linear(x: &Tensor, linear: &Linear) -> CandleResult<Tensor> {
-    let y = x.matmul(&linear.weight)?;
-    y.inplace_op2(&linear.bias, &AddBias)?;
-    Ok(y)
-}
-
-/// Consecutive texts of equal length.
-struct EqualLengths {
-    texts: usize,
-    length: usize,
 }
 
 fn groups(texts: &[&[u32]]) -> Vec<EqualLengths> {

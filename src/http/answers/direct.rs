@@ -31,7 +31,7 @@ use crate::service::objects::TAGS_MAX;
 const FIELD_BYTES_MAX: usize = 1 << 20;
 
 /// Fields of a question in its request.
-const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "ttl")]);
+pub(super) const FIELDS: FieldNames = FieldNames(&[("ttl_seconds", "ttl")]);
 
 /// An answer to store.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -231,7 +231,7 @@ pub(in crate::http) async fn delete(
 }
 
 /// A similarity with the digits that mean something.
-fn rounded(similarity: f32) -> f64 {
+pub(super) fn rounded(similarity: f32) -> f64 {
     (f64::from(similarity) * 1000.0).round() / 1000.0
 }
 
@@ -258,19 +258,19 @@ fn reason_of(semantic: Option<SemanticReport>) -> String {
 }
 
 /// What a request says beside its question.
-struct QuestionOptions {
+pub(super) struct QuestionOptions {
     directives: Directives,
     tags: Vec<crate::domain::Tag>,
     credential: Option<Credential>,
 }
 
 impl QuestionOptions {
-    fn new(headers: &HeaderMap, object: AnswerCacheObject) -> Result<QuestionOptions> {
+    pub(super) fn new(headers: &HeaderMap, object: AnswerCacheObject) -> Result<QuestionOptions> {
         let (directives, tags) = object.with_headers(headers, "tags")?;
         Ok(QuestionOptions { directives, tags, credential: credential(headers) })
     }
 
-    fn question<'a>(
+    pub(super) fn question<'a>(
         &'a self,
         principal: &'a Arc<Principal>,
         prompt: &'a str,
@@ -288,7 +288,7 @@ impl QuestionOptions {
 }
 
 /// Refuses what would take long to normalize: that is done on the runtime.
-fn check_sizes(prompt: &str, scope: Option<&RawValue>) -> Result<()> {
+pub(super) fn check_sizes(prompt: &str, scope: Option<&RawValue>) -> Result<()> {
     for (field, bytes) in [("prompt", prompt.len()), ("scope", scope.map_or(0, |scope| scope.get().len()))] {
         if bytes > FIELD_BYTES_MAX {
             let message = format!("{field} must have at most {FIELD_BYTES_MAX} bytes, got {bytes}");
@@ -298,7 +298,7 @@ fn check_sizes(prompt: &str, scope: Option<&RawValue>) -> Result<()> {
     Ok(())
 }
 
-fn scope(raw: Option<&RawValue>) -> Result<Json<'_>> {
+pub(super) fn scope(raw: Option<&RawValue>) -> Result<Json<'_>> {
     let Some(raw) = raw else { return Ok(Json::Null) };
     Json::parse(raw.get().as_bytes())
         .map_err(|error| Error::new(Kind::InvalidInput, error.message()).param("scope"))

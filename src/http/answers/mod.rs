@@ -9,6 +9,7 @@ mod contract;
 mod dialect_handler;
 mod direct;
 mod endpoint;
+mod explain;
 mod response;
 
 use std::sync::Arc;
@@ -24,7 +25,11 @@ use crate::http::routes::Routes;
 
 /// The routes of the cache of answers, for applications that call their model themselves.
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
-    Routes::new().add(routes!(direct::store)).add(routes!(direct::lookup)).add(routes!(direct::delete))
+    Routes::new()
+        .add(routes!(direct::store))
+        .add(routes!(direct::lookup))
+        .add(routes!(explain::explain))
+        .add(routes!(direct::delete))
 }
 
 /// The routes of each dialect.

@@ -7,7 +7,9 @@ use super::inflight::{Caller, StorePolicy};
 use super::lookup::Match;
 use super::request::ResolvedRequest;
 use super::response::MatchKind;
-use super::semantic::{Asked, REQUEST, SemanticLookup, SemanticOutcome, SemanticQuestion, SemanticReport};
+use super::semantic::{
+    Explanation, REQUEST, SemanticLookup, SemanticOutcome, SemanticQuestion, SemanticReport, SemanticRequest,
+};
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
 use crate::cache::{Policy, Propagation, Stamp};
@@ -80,7 +82,7 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
     if found.is_none()
         && let Some(semantic) = semantic_of(answers, &resolved, question)
     {
-        (found, report) = in_other_words(answers, semantic, &resolved, question).await;
+        (found, report) = find_semantic_match(answers, semantic, &resolved, question).await;
     }
     let known = found.and_then(|found| {
         let record = StoredAnswer::decode(&found.found.entry.value).filter(|record| record.is_text)?;
@@ -118,7 +120,7 @@ fn semantic_of<'a>(
 }
 
 /// Looks up the answer to a question in other words.
-async fn in_other_words(
+async fn find_semantic_match(
     answers: &Answers,
     semantic: &SemanticLookup,
     resolved: &ResolvedRequest,
@@ -154,7 +156,7 @@ fn rewordable(
     resolved: &ResolvedRequest,
     question: &Question<'_>,
 ) -> Result<SemanticQuestion, SemanticReport> {
-    let asked = Asked {
+    let asked = SemanticRequest {
         principal: question.principal,
         credential: question.credential,
         scope: &resolved.identity.scope,
@@ -165,6 +167,21 @@ fn rewordable(
         return Err(SemanticReport::because(SemanticOutcome::ExactOnly, REQUEST));
     }
     Ok(rewordable)
+}
+
+/// Explains the search for a question in other words, whether or not the request asks for such a search.
+///
+/// # Errors
+/// As [`lookup`]; `Unavailable` if nothing is ever searched for in other words.
+pub(super) async fn explain(answers: &Answers, question: &Question<'_>) -> Result<Explanation> {
+    let resolved = resolve_question(answers, question)?;
+    let Some(semantic) = &answers.semantic else {
+        return Err(Error::new(Kind::Unavailable, "no questions are answered in other words here"));
+    };
+    Ok(match embedded(semantic, &resolved, question).await {
+        Ok(embedded) => semantic.explain(&answers.lookup, &resolved, question.directives, &embedded).await,
+        Err(report) => semantic.unsearched(report.because),
+    })
 }
 
 /// Stores an answer of the application and returns its id.

@@ -9,7 +9,7 @@ use super::lookup::Match;
 use super::replay::{record_for, record_of_dialect, replayed};
 use super::request::{AnswerRequest, ResolvedRequest, ResponseForm};
 use super::response::{AnswerOutcome, AnswerResponse, Body, MatchKind};
-use super::semantic::{Asked, REQUEST, SemanticLookup, SemanticOutcome, SemanticReport};
+use super::semantic::{REQUEST, SemanticLookup, SemanticOutcome, SemanticReport, SemanticRequest};
 use crate::error::Result;
 use crate::upstream::Headers;
 
@@ -44,11 +44,11 @@ impl<'a> Flow<'a> {
     }
 
     /// A hit on the answer to a question in other words, if the request asks for such answers.
-    pub(super) async fn in_other_words(&mut self) -> Option<AnswerResponse> {
+    pub(super) async fn semantic_hit(&mut self) -> Option<AnswerResponse> {
         let semantic = self.wanted_semantic()?;
         let (found, report) = match self.note_semantic() {
             Some(report) => (None, Some(report)),
-            None => self.search_other_words(semantic).await,
+            None => self.find_semantic_match(semantic).await,
         };
         self.semantic = report;
         let response = found.and_then(|found| self.hit(&found));
@@ -72,7 +72,7 @@ impl<'a> Flow<'a> {
         let (semantic, request) = (self.wanted_semantic()?, self.request);
         let of_request = SemanticReport::because(SemanticOutcome::ExactOnly, REQUEST);
         let Some(text) = &self.resolved.question else { return Some(of_request) };
-        let asked = Asked {
+        let asked = SemanticRequest {
             principal: &request.principal,
             credential: request.credential.as_ref(),
             scope: &self.resolved.identity.scope,
@@ -90,7 +90,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Embeds the noted question, and looks for stored ones in other words unless the request demands a call of the upstream.
-    async fn search_other_words(
+    async fn find_semantic_match(
         &mut self,
         semantic: &SemanticLookup,
     ) -> (Option<Match>, Option<SemanticReport>) {

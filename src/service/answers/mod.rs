@@ -46,7 +46,10 @@ pub use reason::Reason;
 pub use replay::REPLAYED_BYTES;
 pub use request::AnswerRequest;
 pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
-pub use semantic::{SemanticLookup, SemanticOptions, SemanticOutcome, SemanticReport};
+pub use semantic::{
+    ExplainedCandidate, ExplainedConflict, Explanation, SemanticLookup, SemanticOptions, SemanticOutcome,
+    SemanticReport, VerifierUse, lexicon_with, similarity_min_of,
+};
 pub use state::Answers;
 pub use stored_answer::StoredAnswer;
 
@@ -110,7 +113,7 @@ impl Answers {
     }
 
     /// The same use case, which also answers questions in other words.
-    pub fn in_other_words(self, semantic: SemanticLookup) -> Answers {
+    pub fn with_semantic_lookup(self, semantic: SemanticLookup) -> Answers {
         Answers { semantic: Some(semantic), ..self }
     }
 
@@ -199,7 +202,7 @@ impl Answers {
             return Ok(response);
         }
         // Boxed, so that the future of a hit stays small.
-        if let Some(response) = Box::pin(flow.in_other_words()).await {
+        if let Some(response) = Box::pin(flow.semantic_hit()).await {
             return Ok(response);
         }
         if directives.only_if_cached {
@@ -283,6 +286,15 @@ impl Answers {
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn lookup(&self, question: &Question<'_>) -> Result<LookupResult> {
         direct::lookup(self, question).await
+    }
+
+    /// Explains which stored questions are near a question, and why the answer of each is served or not. Nothing is counted.
+    ///
+    /// # Errors
+    /// As [`Answers::lookup`].
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
+    pub async fn explain(&self, question: &Question<'_>) -> Result<Explanation> {
+        direct::explain(self, question).await
     }
 
     /// Stores an answer of the application and returns its id.

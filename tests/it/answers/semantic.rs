@@ -11,6 +11,8 @@ use crate::upstream::Upstream;
 
 /// Every vector is near enough.
 const NEAR: (&str, &str) = ("LIKEWISE__ANSWERS__SEMANTIC__SIMILARITY_MIN", "0");
+/// The model has no verifier.
+const RULES_ALONE: (&str, &str) = ("LIKEWISE__ANSWERS__SEMANTIC__VERIFIER", "off");
 const ASKED: &str = "How do I return a pair of shoes?";
 const REWORDED: &str = "What is the way to return a pair of shoes?";
 
@@ -26,7 +28,7 @@ fn outcome(answer: &Answer) -> String {
 
 #[tokio::test]
 async fn a_question_in_other_words_is_a_hit_where_both_requests_ask_for_it() {
-    let (_dir, upstream, server) = start(&[NEAR]).await;
+    let (_dir, upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     let first = ask(&server, &semantic(ASKED)).await;
     assert_eq!((status(&first), outcome(&first).as_str()), ("fwd=miss", "none"));
     let second = ask(&server, &semantic(REWORDED)).await;
@@ -57,7 +59,7 @@ async fn a_question_in_other_words_is_a_hit_where_both_requests_ask_for_it() {
 
 #[tokio::test]
 async fn another_question_is_refused_and_the_response_says_why() {
-    let (_dir, upstream, server) = start(&[NEAR]).await;
+    let (_dir, upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     for (stored, asked) in [
         ("What does the error code 4711 mean?", "What does the error code 4712 mean?"),
         ("Does the warranty cover water damage?", "Does the warranty not cover water damage?"),
@@ -74,8 +76,22 @@ async fn another_question_is_refused_and_the_response_says_why() {
 }
 
 #[tokio::test]
+async fn without_a_verifier_nothing_is_served_in_other_words_unless_the_operator_leaves_it_to_the_rules() {
+    let verifier = |rule| ("LIKEWISE__ANSWERS__SEMANTIC__VERIFIER", rule);
+    for (settings, expected) in [
+        (vec![NEAR], "unavailable; because=verifier"),
+        (vec![NEAR, verifier("required")], "unavailable; because=verifier"),
+        (vec![NEAR, verifier("where_possible")], "hit"),
+    ] {
+        let (_dir, _upstream, server) = start(&settings).await;
+        ask(&server, &semantic(ASKED)).await;
+        assert_eq!(outcome(&ask(&server, &semantic(REWORDED)).await), expected, "{settings:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_depends_on_more_than_the_question_is_answered_in_the_same_words_only() {
-    let (_dir, _upstream, server) = start(&[NEAR]).await;
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     let image =
         json!([{ "type": "text", "text": ASKED }, { "type": "image_url", "image_url": { "url": "u" } }]);
     let messages = |content: Value| json!({ "messages": [{ "role": "user", "content": content }] });
@@ -104,7 +120,7 @@ async fn what_depends_on_more_than_the_question_is_answered_in_the_same_words_on
 #[tokio::test]
 async fn no_answer_of_another_scope_client_or_namespace_is_found() {
     let shared = ("LIKEWISE__ANSWERS__SHARE_ACROSS_KEYS", "true");
-    let (_dir, _upstream, server) = start(&[NEAR, shared]).await;
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE, shared]).await;
     let sent = async |key: &str, body: Value| {
         server.ask("POST", super::CHAT, &[("api-key", key)], body.to_string()).await
     };
@@ -127,7 +143,7 @@ async fn no_answer_of_another_scope_client_or_namespace_is_found() {
 #[tokio::test]
 async fn namespaces_headers_and_conditions_decide_whether_and_what_is_found() {
     let namespaces = ("LIKEWISE__ANSWERS__SEMANTIC__NAMESPACES", "faq");
-    let (_dir, upstream, server) = start(&[NEAR, namespaces]).await;
+    let (_dir, upstream, server) = start(&[NEAR, RULES_ALONE, namespaces]).await;
     let faq = |text: &str| with(question(text), json!({ "cache": { "namespace": "faq" } }));
     let sent = async |headers: &[(&str, &str)], body: &Value| {
         server.ask("POST", super::CHAT, headers, body.to_string()).await
@@ -151,7 +167,7 @@ async fn namespaces_headers_and_conditions_decide_whether_and_what_is_found() {
 
 #[tokio::test]
 async fn what_was_deleted_invalidated_or_has_expired_is_not_found() {
-    let (_dir, _upstream, server) = start(&[NEAR]).await;
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     let tagged =
         |text: &str| with(question(text), json!({ "cache": { "semantic": true, "tags": ["returns"] } }));
     ask(&server, &tagged(ASKED)).await;
@@ -169,7 +185,7 @@ async fn what_was_deleted_invalidated_or_has_expired_is_not_found() {
 
 #[tokio::test]
 async fn a_refreshed_answer_is_found_in_other_words_as_the_one_that_it_replaces() {
-    let (_dir, upstream, server) = start(&[NEAR]).await;
+    let (_dir, upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     let tagged = with(question(ASKED), json!({ "cache": { "semantic": true, "tags": ["returns"] } }));
     ask(&server, &tagged).await;
     let softened = server.ask("POST", "/v1/invalidate", &[], r#"{"tags":["returns"],"mode":"soft"}"#).await;
@@ -186,7 +202,7 @@ async fn a_refreshed_answer_is_found_in_other_words_as_the_one_that_it_replaces(
 
 #[tokio::test]
 async fn a_question_is_found_however_often_its_answer_was_invalidated() {
-    let (_dir, _upstream, server) = start(&[NEAR]).await;
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     let tagged =
         |text: &str| with(question(text), json!({ "cache": { "semantic": true, "tags": ["returns"] } }));
     for round in 0..40 {
@@ -205,7 +221,7 @@ async fn a_question_is_found_however_often_its_answer_was_invalidated() {
 
 #[tokio::test]
 async fn a_question_that_is_not_to_be_stored_leaves_no_vector() {
-    let (_dir, _upstream, server) = start(&[NEAR]).await;
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     let sent = async |directives: &str| {
         server.ask("POST", super::CHAT, &[("cache-control", directives)], semantic(ASKED).to_string()).await
     };
@@ -218,7 +234,7 @@ async fn a_question_that_is_not_to_be_stored_leaves_no_vector() {
 
 #[tokio::test]
 async fn signs_that_a_model_may_not_tell_apart_are_answered_in_the_same_words_only() {
-    let (_dir, _upstream, server) = start(&[NEAR]).await;
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE]).await;
     for (stored, asked) in [
         ("如何退货？", "如何付款？"),
         ("Как вернуть обувь?", "Как оплатить обувь?"),
@@ -235,11 +251,11 @@ async fn signs_that_a_model_may_not_tell_apart_are_answered_in_the_same_words_on
 #[tokio::test]
 async fn stored_questions_are_found_after_a_restart() {
     let (dir, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
-    let server = start_in(dir.path(), &upstream, &[NEAR]);
+    let server = start_in(dir.path(), &upstream, &[NEAR, RULES_ALONE]);
     ask(&server, &semantic(ASKED)).await;
     ask(&server, &with(question(ASKED), json!({ "seed": 1 }))).await;
     server.stop();
-    let server = start_in(dir.path(), &upstream, &[NEAR]);
+    let server = start_in(dir.path(), &upstream, &[NEAR, RULES_ALONE]);
     let only = [("cache-control", "only-if-cached")];
     until("the question is found", async || {
         server.ask("POST", super::CHAT, &only, semantic(REWORDED).to_string()).await.status == 200
@@ -252,7 +268,7 @@ async fn stored_questions_are_found_after_a_restart() {
 
 #[tokio::test]
 async fn applications_that_ask_their_model_themselves_look_up_in_other_words() {
-    let server = Server::start_in(TempDir::new().unwrap().path(), &[NEAR]);
+    let server = Server::start_in(TempDir::new().unwrap().path(), &[NEAR, RULES_ALONE]);
     let post = async |path: &str, body: Value| server.ask("POST", path, &[], body.to_string()).await.body;
     let given = post("/v1/answers", json!({ "prompt": ASKED, "answer": "By post.", "semantic": true })).await;
     let lookup = async |prompt: &str, more: Value| {
@@ -269,6 +285,37 @@ async fn applications_that_ask_their_model_themselves_look_up_in_other_words() {
     let refused = lookup("How do I return 3 pairs of shoes?", json!({})).await;
     assert_eq!(refused["hit"], false);
     assert!(refused["reason"].as_str().unwrap().contains("asks something else"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_near_is_explained_and_nothing_of_another_scope_is_shown() {
+    let server = Server::start_in(TempDir::new().unwrap().path(), &[NEAR, RULES_ALONE]);
+    let post = async |path: &str, body: Value| server.ask("POST", path, &[], body.to_string()).await.body;
+    for (prompt, scope) in [(ASKED, 1), ("How do I return 3 pairs of shoes?", 1), (REWORDED, 2)] {
+        let given = json!({ "prompt": prompt, "answer": "By post.", "semantic": true, "scope": scope });
+        assert!(post("/v1/answers", given).await["id"].is_string());
+    }
+    let explained = post("/v1/answers/explain", json!({ "prompt": REWORDED, "scope": 1 })).await;
+    assert_eq!((&explained["guard"], &explained["verifier"]), (&json!("strict"), &json!("off")));
+    let candidates = explained["candidates"].as_array().unwrap();
+    let found = |question: &str| {
+        let is_it = |candidate: &&Value| candidate["question"] == question;
+        candidates.iter().find(is_it).unwrap_or_else(|| panic!("{question}: {explained}"))
+    };
+    assert_eq!(candidates.len(), 2, "{explained}");
+    assert_eq!((&found(ASKED)["served"], &found(ASKED)["because"]), (&json!(true), &Value::Null));
+    let other = found("How do I return 3 pairs of shoes?");
+    assert_eq!((&other["served"], &other["because"]), (&json!(false), &json!("number")));
+    assert_eq!(
+        (&other["conflicts"][0]["kind"], &other["conflicts"][0]["stored"]),
+        (&json!("number"), &json!("3"))
+    );
+    let exact =
+        post("/v1/answers/explain", json!({ "prompt": "What is the current price of copper?" })).await;
+    assert_eq!((&exact["exact_only"], &exact["candidates"]), (&json!("changes_with_time"), &json!([])));
+    let refused = server.ask("POST", "/v1/answers/explain", &[], json!({ "prompt": "" }).to_string()).await;
+    assert_eq!((refused.status, refused.error()), (400, ("invalid_input", Some("prompt"))));
+    assert_eq!(server.stat("/answers/semantic/hit").await, 0, "nothing is counted");
 }
 
 #[tokio::test]

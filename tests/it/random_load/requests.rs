@@ -157,7 +157,7 @@ fn answers(random: &mut Random) -> Template {
     let tags = json!([format!("product:{}", random.below(3_000))]);
     if random.one_in(4) {
         let prompt = json!({ "prompt": text(random), "scope": { "m": random.below(3) } });
-        return match random.below(3) {
+        return match random.below(4) {
             0 => {
                 let mut given = prompt;
                 given["answer"] = text(random).into();
@@ -165,6 +165,7 @@ fn answers(random: &mut Random) -> Template {
                 ("POST", "/v1/answers".into(), Some(given))
             }
             1 => ("POST", "/v1/answers/lookup".into(), Some(prompt)),
+            2 => ("POST", "/v1/answers/explain".into(), Some(prompt)),
             _ => ("DELETE", format!("/v1/answers/ans_{:064x}", random.next()), None),
         };
     }

@@ -1,18 +1,24 @@
 //! Answers to questions in other words: the vector of a question, the nearest stored questions of its scope, and the guard.
 //!
 //! Nearness alone decides nothing: `how do I pause my plan` and `how do I cancel my plan` are near. A candidate is served only if it is near
-//! enough, its answer is fresh and has the tags of the request, and the guard finds no difference that matters. Each can only refuse.
+//! enough, its answer is fresh and has the tags of the request, the guard finds no difference that matters, and the verifier agrees. Each can
+//! only refuse.
 
+mod explanation;
+mod operator_words;
 mod options;
 mod question;
 mod question_index;
 mod rebuild;
 mod report;
 mod search;
+mod verification;
 
-pub use options::SemanticOptions;
+pub use explanation::{ExplainedCandidate, ExplainedConflict, Explanation};
+pub use operator_words::lexicon_with;
+pub use options::{SemanticOptions, VerifierUse, similarity_min_of};
 pub use report::{SemanticOutcome, SemanticReport};
 pub use search::SemanticLookup;
 
-pub(super) use question::{Asked, SemanticQuestion};
+pub(super) use question::{SemanticQuestion, SemanticRequest};
 pub(super) use report::REQUEST;

@@ -1,16 +1,30 @@
 //! The options of answers to questions in other words.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::matching::guard::Strictness;
 
-/// The longest wait for a vector.
-const EMBED_MS_MAX: u64 = 60_000;
+/// The longest wait for a vector or the verifier.
+const WAIT_MS_MAX: u64 = 60_000;
 /// A search reads all questions of a scope on the thread of its request.
 const SCOPE_QUESTIONS: RangeInclusive<usize> = 2048..=100_000;
+
+/// How the verifier is used: a model that reads both questions and has to agree that they ask the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifierUse {
+    /// What it cannot read is a miss.
+    #[default]
+    Required,
+    /// What it cannot read is left to the guard.
+    WherePossible,
+    /// All is left to the guard.
+    Off,
+}
 
 /// When a stored answer to a question in other words is served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +38,15 @@ pub struct SemanticOptions {
     pub similarity_min: Option<f32>,
     /// Which differences forbid an answer: "normal" those that are certain, "strict" (for shops and banks) also strong suspicions.
     pub guard: Strictness,
+    /// A directory with words that are added to the lists of the guard: `en/LIST.txt` and `es/LIST.txt`, such as `es/synonyms.txt`, with
+    /// one `a`, `a = b` or `a <> b` a line.
+    pub words_dir: Option<PathBuf>,
+    /// How the verifier is used, a model that reads both questions: "required" (what it cannot read is a miss), "where_possible" (what it
+    /// cannot read is left to the guard) or "off". all-MiniLM-L6-v2 has one; with another model "required" answers nothing in other
+    /// words.
+    pub verifier: VerifierUse,
+    /// Milliseconds that a question waits for the verifier; then it is a miss.
+    pub verify_ms_max: u64,
     /// Milliseconds that a question waits for its vector; then it is a miss.
     pub embed_ms_max: u64,
     /// Bytes of memory for the vectors of stored questions. The oldest are dropped first.
@@ -38,6 +61,9 @@ impl Default for SemanticOptions {
             namespaces: Vec::new(),
             similarity_min: None,
             guard: Strictness::Strict,
+            words_dir: None,
+            verifier: VerifierUse::Required,
+            verify_ms_max: 250,
             embed_ms_max: 250,
             bytes_max: 256 * 1024 * 1024,
             scope_questions_max: 20_000,
@@ -55,12 +81,11 @@ impl SemanticOptions {
             let message = format!("answers.semantic.similarity_min must be from 0 to 1, got {min}");
             return Err(Error::new(Kind::Config, message));
         }
-        if !(1..=EMBED_MS_MAX).contains(&self.embed_ms_max) {
-            let message = format!(
-                "answers.semantic.embed_ms_max must be from 1 to {EMBED_MS_MAX}, got {}",
-                self.embed_ms_max
-            );
-            return Err(Error::new(Kind::Config, message));
+        for (name, waits) in [("embed_ms_max", self.embed_ms_max), ("verify_ms_max", self.verify_ms_max)] {
+            if !(1..=WAIT_MS_MAX).contains(&waits) {
+                let message = format!("answers.semantic.{name} must be from 1 to {WAIT_MS_MAX}, got {waits}");
+                return Err(Error::new(Kind::Config, message));
+            }
         }
         if !SCOPE_QUESTIONS.contains(&self.scope_questions_max) {
             let (min, max) = SCOPE_QUESTIONS.into_inner();
@@ -74,12 +99,12 @@ impl SemanticOptions {
     }
 }
 
-/// Shipped thresholds by the name of the model. Of pairs that are built to deceive, the cosine alone serves 67 of 100 at this one, and 3
-/// with the `strict` rules; of paraphrases 72 and 64 (1,065 and 413 pairs in English and Spanish of templates that no rule was written for, 2026-11-29).
+/// Shipped thresholds by the name of the model. `likewise evaluate pairs` measures what is served at one; docs/benchmarks.md has what was
+/// measured.
 const SIMILARITIES: [(&str, f32); 1] = [("all-MiniLM-L6-v2", 0.85)];
 
-/// The threshold of a model, if it is a known one.
-pub(super) fn similarity_min_of(model: &str) -> Option<f32> {
+/// The shipped threshold of a model, if it is a known one.
+pub fn similarity_min_of(model: &str) -> Option<f32> {
     let name = model.rsplit('/').next().unwrap_or(model);
     SIMILARITIES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, similarity)| *similarity)
 }

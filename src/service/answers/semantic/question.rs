@@ -17,7 +17,7 @@ pub(in crate::service::answers) struct SemanticQuestion {
 }
 
 /// Whose question it is, and where it stands.
-pub(in crate::service::answers) struct Asked<'a> {
+pub(in crate::service::answers) struct SemanticRequest<'a> {
     pub(in crate::service::answers) principal: &'a Arc<Principal>,
     pub(in crate::service::answers) credential: Option<&'a Credential>,
     /// The scope of its identity.
@@ -27,7 +27,7 @@ pub(in crate::service::answers) struct Asked<'a> {
 
 /// Questions with different credentials are never compared, also where they share answers in the same words: who stores an answer to a
 /// near question must not choose the answers of others.
-pub(super) fn scope_of(asked: &Asked<'_>) -> Key {
+pub(super) fn scope_of(asked: &SemanticRequest<'_>) -> Key {
     let mut hasher = KeyHasher::new("likewise/scope/semantic/v1");
     let credential = asked.credential.map(Credential::as_bytes);
     hasher

@@ -1,6 +1,6 @@
 //! The vectors of stored questions, by scope: int8 rows in the order in which they were stored.
 //!
-//! Derived from the stored answers and never the truth: a row whose answer is gone is found and dropped. QuestionRows stand in buckets, which are
+//! Derived from the stored answers and never the truth: a row whose answer is gone is found and dropped. Rows stand in buckets, which are
 //! dropped as a whole, the oldest first, when the budget or the limit of a scope is reached.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,7 +12,7 @@ use crate::domain::{ByPrefix, Key};
 use crate::sync::lock;
 
 const SHARDS: usize = 64;
-/// QuestionRows of a bucket.
+/// Rows of a bucket.
 const BUCKET_ROWS: usize = 1024;
 /// What a row takes beside its codes and its key in the bucket: its place by its key, with the spare room of that table.
 const ROW_BYTES: usize = 80;
@@ -24,7 +24,7 @@ const BUCKET_BYTES: usize = 512;
 pub(super) struct IndexLimits {
     /// Bytes of all rows.
     pub(super) bytes_max: usize,
-    /// QuestionRows of one scope.
+    /// Rows of one scope.
     pub(super) scope_rows_max: usize,
 }
 
@@ -46,16 +46,17 @@ pub(super) struct QuestionIndex {
     dim: usize,
     limits: IndexLimits,
     shards: Box<[Mutex<Scopes>]>,
-    ages: Mutex<Ages>,
+    order: Mutex<BucketOrder>,
 }
 
-/// The scopes of all buckets by their number, which is the order in which they were begun, and the bytes that they take. Locked after a
+/// The scopes of all buckets by their number, which is the order in which they were added, and the bytes that they take. Locked after a
 /// shard, never before.
 #[derive(Debug, Default)]
-struct Ages {
+struct BucketOrder {
     scopes: BTreeMap<u64, Key>,
     bytes: usize,
-    begun: u64,
+    /// The number of the newest bucket.
+    last: u64,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ struct ScopeRows {
 struct RowBucket {
     number: u64,
     rows: Arc<QuestionRows>,
-    /// What the bucket takes, as [`Ages`] counts it.
+    /// What the bucket takes, as [`BucketOrder`] counts it.
     bytes: usize,
 }
 
@@ -84,7 +85,7 @@ impl QuestionIndex {
     /// An index of vectors of `dim` numbers.
     pub(super) fn new(dim: usize, limits: IndexLimits) -> QuestionIndex {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        QuestionIndex { dim, limits, shards, ages: Mutex::default() }
+        QuestionIndex { dim, limits, shards, order: Mutex::default() }
     }
 
     /// Adds a question. One whose answer has a row already is left as it is.
@@ -152,7 +153,7 @@ impl QuestionIndex {
 
     /// Bytes that the rows count.
     pub(super) fn bytes(&self) -> usize {
-        lock(&self.ages).bytes
+        lock(&self.order).bytes
     }
 
     fn shard(&self, scope: &Key) -> MutexGuard<'_, Scopes> {
@@ -168,7 +169,7 @@ impl QuestionIndex {
     /// Appends a row to the newest bucket of a scope, or to a new one. The shard of the scope is locked.
     fn push(&self, rows: &mut ScopeRows, scope: Key, key: Key, vector: &[f32]) {
         if rows.buckets.back().is_none_or(|bucket| bucket.rows.keys.len() >= BUCKET_ROWS) {
-            let number = lock(&self.ages).begin(scope);
+            let number = lock(&self.order).begin(scope);
             let empty =
                 Arc::new(QuestionRows { keys: Vec::new(), codes: Codes::new(Metric::Cosine, self.dim) });
             rows.buckets.push_back(RowBucket { number, rows: empty, bytes: 0 });
@@ -180,17 +181,17 @@ impl QuestionIndex {
         own.codes.push(vector);
         rows.places.insert(key, bucket.number);
         let before = std::mem::replace(&mut bucket.bytes, own.taken());
-        let mut ages = lock(&self.ages);
-        ages.bytes = ages.bytes - before + bucket.bytes;
+        let mut order = lock(&self.order);
+        order.bytes = order.bytes - before + bucket.bytes;
     }
 
     /// The oldest bucket, if the budget is exceeded.
     fn over_budget(&self) -> Option<(u64, Key)> {
-        let ages = lock(&self.ages);
-        if ages.bytes <= self.limits.bytes_max {
+        let order = lock(&self.order);
+        if order.bytes <= self.limits.bytes_max {
             return None;
         }
-        ages.scopes.first_key_value().map(|(number, scope)| (*number, *scope))
+        order.scopes.first_key_value().map(|(number, scope)| (*number, *scope))
     }
 
     fn drop_bucket(&self, scope: &Key, number: u64) {
@@ -206,18 +207,18 @@ impl QuestionIndex {
         if rows.buckets.is_empty() {
             shard.remove(scope);
         }
-        let mut ages = lock(&self.ages);
-        ages.scopes.remove(&number);
-        ages.bytes -= bucket.bytes;
+        let mut order = lock(&self.order);
+        order.scopes.remove(&number);
+        order.bytes -= bucket.bytes;
     }
 }
 
-impl Ages {
+impl BucketOrder {
     /// Counts a new bucket of a scope. Returns its number.
     fn begin(&mut self, scope: Key) -> u64 {
-        self.begun += 1;
-        self.scopes.insert(self.begun, scope);
-        self.begun
+        self.last += 1;
+        self.scopes.insert(self.last, scope);
+        self.last
     }
 }
 
@@ -335,7 +336,7 @@ mod tests {
         let left: usize = (0..50).map(|scope| keys_near(&small, key(scope + (1 << 40)), 0, 4000).len()).sum();
         assert!((1000..19_000).contains(&left), "{left}");
         assert_eq!(
-            lock(&small.ages).scopes.len(),
+            lock(&small.order).scopes.len(),
             small.shards.iter().map(|shard| lock(shard).len()).sum::<usize>()
         );
 

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::options::{SemanticOptions, similarity_min_of};
-use super::question::{Asked, SemanticQuestion, scope_of};
+use super::operator_words::lexicon_with;
+use super::options::{SemanticOptions, VerifierUse, similarity_min_of};
+use super::question::{SemanticQuestion, SemanticRequest, scope_of};
 use super::question_index::{IndexLimits, QuestionIndex};
 use super::report::{SemanticOutcome, SemanticReport};
+use super::verification::QuestionVerifier;
 use crate::cache::Namespaces;
 use crate::domain::{Entry, InputType, Key, Principal, TenantId};
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
-use crate::matching::guard::{Guard, Lexicon};
+use crate::matching::guard::{Guard, QuestionFeatures};
 use crate::service::Directives;
 use crate::service::answers::lookup::{Lookup, Match};
 use crate::service::answers::request::ResolvedRequest;
@@ -19,7 +21,9 @@ use crate::service::answers::stored_answer::StoredAnswer;
 use crate::service::embeddings::{Embeddings, Request};
 
 /// Candidates that the guard looks at.
-const CANDIDATES_MAX: usize = 4;
+pub(super) const CANDIDATES_MAX: usize = 4;
+/// Candidates that the verifier reads.
+pub(super) const VERIFIED_MAX: usize = 2;
 /// Nearest questions that are read, since the answers of some may be gone.
 const NEAREST: usize = 2 * CANDIDATES_MAX;
 
@@ -27,11 +31,12 @@ const NEAREST: usize = 2 * CANDIDATES_MAX;
 pub struct SemanticLookup {
     embeddings: Arc<Embeddings>,
     model: Arc<dyn Embedder>,
-    options: SemanticOptions,
+    pub(super) options: SemanticOptions,
     /// Those of the options by their own names.
     namespaces: Vec<Arc<str>>,
-    similarity_min: Option<f32>,
-    guard: Guard,
+    pub(super) similarity_min: Option<f32>,
+    pub(super) guard: Guard,
+    pub(super) verifier: QuestionVerifier,
     pub(super) index: QuestionIndex,
 }
 
@@ -39,7 +44,8 @@ impl SemanticLookup {
     /// A search with the vectors of `model`.
     ///
     /// # Errors
-    /// `Config` if namespaces are searched and the model has no threshold.
+    /// `Config` if namespaces are searched and the model has no threshold, or no verifier where one is required; about the
+    /// words of the operator.
     pub fn new(
         options: SemanticOptions,
         embeddings: Arc<Embeddings>,
@@ -55,6 +61,14 @@ impl SemanticLookup {
             );
             return Err(Error::new(Kind::Config, message));
         }
+        let is_verifier_missing = options.verifier == VerifierUse::Required && !options.namespaces.is_empty();
+        if is_verifier_missing && model.verifier().is_none() {
+            let message = format!(
+                "answers.semantic.verifier must be where_possible or off: there is no verifier for the model `{}`",
+                card.name
+            );
+            return Err(Error::new(Kind::Config, message));
+        }
         let resolve = |name: &String| Ok(namespaces.resolve(&TenantId::default(), name)?.name);
         let names =
             options.namespaces.iter().map(resolve).collect::<Result<_>>().map_err(|error: Error| {
@@ -66,7 +80,12 @@ impl SemanticLookup {
         Ok(SemanticLookup {
             embeddings,
             similarity_min,
-            guard: Guard::new(Lexicon::builtin()),
+            guard: Guard::new(lexicon_with(options.words_dir.as_deref())?),
+            verifier: QuestionVerifier::new(
+                Arc::clone(&model),
+                options.verifier,
+                Duration::from_millis(options.verify_ms_max),
+            ),
             index,
             model,
             options,
@@ -87,7 +106,7 @@ impl SemanticLookup {
     /// The question, if it may be answered in other words; or why it may not. Without its vector.
     pub(in crate::service::answers) fn question(
         &self,
-        asked: &Asked<'_>,
+        asked: &SemanticRequest<'_>,
     ) -> Result<SemanticQuestion, SemanticReport> {
         if self.similarity_min.is_none() {
             return Err(SemanticReport::because(SemanticOutcome::Unavailable, "similarity_min"));
@@ -106,6 +125,9 @@ impl SemanticLookup {
         no_store: bool,
     ) -> Result<(), SemanticReport> {
         let unavailable = |because| SemanticReport::because(SemanticOutcome::Unavailable, because);
+        if !self.verifier.is_usable().await {
+            return Err(unavailable("verifier"));
+        }
         let directives = Directives { no_store, ..Directives::default() };
         let principal = Arc::clone(&question.principal);
         let embedding = self.embed(principal, vec![question.text.to_string()], directives);
@@ -169,46 +191,71 @@ impl SemanticLookup {
             // Each candidate would wait for what other nodes have changed, and none would be fresh.
             return (None, SemanticReport::because(SemanticOutcome::Unavailable, "unverified"));
         }
+        let may_serve = |found: &Match| lookup.is_new(found, resolved, directives) && fits(found);
         let mut report = SemanticReport::of(SemanticOutcome::None);
         let features = self.guard.features(&question.text);
-        let mut looked_at = 0;
+        let (mut looked_at, mut verified) = (0, 0);
         for near in self.index.nearest(&question.scope, vector, NEAREST) {
-            if near.similarity < similarity_min || looked_at == CANDIDATES_MAX {
+            if near.similarity < similarity_min || looked_at == CANDIDATES_MAX || verified == VERIFIED_MAX {
                 report.similarity.get_or_insert(near.similarity);
                 break;
             }
-            let found = lookup.find_other(&resolved.namespace, near.key).await;
-            let stored = found.as_ref().and_then(|found| StoredAnswer::decode(&found.found.entry.value));
-            let is_of_scope = |stored: &StoredAnswer<'_>| {
-                stored.is_semantic && stored.scope == question.scope && self.may_be_reworded(stored.question)
-            };
-            let (Some(found), Some(stored)) = (&found, stored.filter(is_of_scope)) else {
-                self.forget(lookup, resolved, question, near.key).await;
-                continue;
-            };
-            if !lookup.is_new(found, resolved, directives) || !fits(found) {
-                continue;
-            }
+            let candidate = self.candidate(lookup, resolved, question, near.key).await;
+            let Some(candidate) = candidate.filter(may_serve) else { continue };
             looked_at += 1;
-            let stored = self.guard.features(stored.question);
-            match self.guard.veto(self.options.guard, &features, &stored) {
+            let similarity = Some(near.similarity);
+            let refusal = match self.conflict(&features, &candidate) {
+                Some(conflict) => Some(conflict),
                 None => {
+                    verified += 1;
+                    self.verifier
+                        .verify(&self.guard, stored_question(&candidate), &question.text)
+                        .await
+                        .refusal()
+                }
+            };
+            if refusal.is_none() {
+                // It may have been removed or replaced while the verifier read it.
+                let current = self.candidate(lookup, resolved, question, near.key).await.filter(may_serve);
+                let is_same = |current: &Match| stored_question(current) == stored_question(&candidate);
+                if let Some(current) = current.filter(is_same) {
                     let outcome = SemanticOutcome::Hit;
-                    let similarity = Some(near.similarity);
-                    return (Some(found.clone()), SemanticReport { outcome, similarity, because: None });
+                    return (Some(current), SemanticReport { outcome, similarity, because: None });
                 }
+            } else if report.because.is_none() {
                 // The reason against the nearest one is reported.
-                Some(conflict) if report.because.is_none() => {
-                    report = SemanticReport {
-                        outcome: SemanticOutcome::Refused,
-                        similarity: Some(near.similarity),
-                        because: Some(conflict.kind.as_str()),
-                    };
-                }
-                Some(_) => {}
+                report = SemanticReport { outcome: SemanticOutcome::Refused, similarity, because: refusal };
             }
         }
         (None, report)
+    }
+
+    /// The stored answer of a row, if its question may be answered in other words. A row whose answer is gone is removed.
+    pub(super) async fn candidate(
+        &self,
+        lookup: &Lookup,
+        resolved: &ResolvedRequest,
+        question: &SemanticQuestion,
+        key: Key,
+    ) -> Option<Match> {
+        let found = lookup.find_under(&resolved.namespace, key).await;
+        let is_of_scope = |found: &Match| {
+            StoredAnswer::decode(&found.found.entry.value).is_some_and(|stored| {
+                stored.is_semantic && stored.scope == question.scope && self.may_be_reworded(stored.question)
+            })
+        };
+        let candidate = found.filter(is_of_scope);
+        if candidate.is_none() {
+            self.forget(lookup, resolved, question, key).await;
+        }
+        candidate
+    }
+
+    /// What forbids by the rules that a stored question shares its answer with one of these features.
+    fn conflict(&self, asked: &QuestionFeatures, candidate: &Match) -> Option<&'static str> {
+        let stored = self.guard.features(stored_question(candidate));
+        let conflict = self.guard.veto(self.options.guard, asked, &stored);
+        conflict.map(|conflict| conflict.kind.as_str())
     }
 
     /// Removes the row of an answer that is gone. A task that stores an answer holds its stripe until the row is there.
@@ -232,4 +279,9 @@ impl SemanticLookup {
         question.vector.iter().for_each(|vector| self.index.add(question.scope, key, vector));
         question.vector.is_some()
     }
+}
+
+/// The question of a stored answer.
+pub(super) fn stored_question(found: &Match) -> &str {
+    StoredAnswer::decode(&found.found.entry.value).map_or("", |stored| stored.question)
 }

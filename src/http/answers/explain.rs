@@ -1,0 +1,155 @@
+//! `/v1/answers/explain`: why a question is answered in other words, or is not.
+
+use std::sync::Arc;
+
+use axum::Json as AxumJson;
+use axum::extract::{Extension, State};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::Endpoint;
+use super::answer_id::format_id;
+use super::direct::{FIELDS, QuestionOptions, check_sizes, rounded, scope};
+use crate::domain::Principal;
+use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::extract::body::Received;
+use crate::http::extract::bounded_list::BoundedList;
+use crate::http::extract::directives::AnswerCacheObject;
+use crate::matching::guard::Strictness;
+use crate::service::answers::{ExplainedCandidate, ExplainedConflict, Explanation, VerifierUse};
+use crate::service::objects::TAGS_MAX;
+
+/// A question whose search is explained.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainRequest {
+    /// The question.
+    #[schema(min_length = 1)]
+    prompt: String,
+    /// The scope with which answers were stored.
+    #[schema(value_type = Option<serde_json::Value>)]
+    scope: Option<Box<RawValue>>,
+    /// Tags that an answer must have.
+    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
+    tags: Option<BoundedList<String, TAGS_MAX>>,
+    /// The namespace of the answers.
+    namespace: Option<String>,
+}
+
+/// What the search for a question in other words looks at.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct ExplainAnswer {
+    /// Why the question is answered in the same words only, or could not be searched for; null if it is searched for.
+    #[schema(required)]
+    exact_only: Option<&'static str>,
+    /// The smallest cosine similarity; null if the embedding model has none.
+    #[schema(required)]
+    similarity_min: Option<f64>,
+    /// `answers.semantic.guard`: `normal` or `strict`.
+    guard: &'static str,
+    /// `answers.semantic.verifier`: `required`, `where_possible` or `off`.
+    verifier: &'static str,
+    /// The nearest stored questions of this scope and credential, at most 4, the nearest first.
+    candidates: Vec<ExplainedQuestion>,
+}
+
+/// A stored question that is near.
+#[derive(Debug, Serialize, ToSchema)]
+struct ExplainedQuestion {
+    /// The id of its answer.
+    id: String,
+    /// The question.
+    question: String,
+    /// The cosine similarity of the two.
+    similarity: f64,
+    /// Where the two conflict, the strongest conflict first.
+    conflicts: Vec<ConflictAnswer>,
+    /// How much the verifier agrees; negative if it refuses, null if it has not read them.
+    #[schema(required)]
+    verifier_margin: Option<f64>,
+    /// Whether its answer would be served.
+    served: bool,
+    /// Why it would not: `similarity`, `stale_or_other_tags`, the kind of a conflict, or of the verifier.
+    #[schema(required)]
+    because: Option<&'static str>,
+}
+
+/// A conflict between two questions.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConflictAnswer {
+    /// In what they conflict, such as `number` or `negation`.
+    kind: &'static str,
+    /// How sure it is: `weak`, `strong` or `certain`.
+    strength: &'static str,
+    /// The part of the question that is asked; empty if it says nothing.
+    asked: String,
+    /// The part of the stored question; empty if it says nothing.
+    stored: String,
+}
+
+/// Explains which stored questions are near a question, and why the answer of each would be served or not. Serves and stores no answer.
+#[utoipa::path(
+    post,
+    path = "/v1/answers/explain",
+    operation_id = "explainAnswer",
+    tag = "answers",
+    request_body = ExplainRequest,
+    responses(
+        (status = 200, body = ExplainAnswer, description = "The nearest stored questions with what speaks against each"),
+        (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
+        (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
+    )
+)]
+pub(in crate::http) async fn explain(
+    State(endpoint): State<Arc<Endpoint>>,
+    Extension(principal): Extension<Arc<Principal>>,
+    Received { head, body }: Received,
+) -> Result<AxumJson<ExplainAnswer>, Problem> {
+    let wire: ExplainRequest = body.json().await?;
+    check_sizes(&wire.prompt, wire.scope.as_deref())?;
+    let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace, None);
+    let options = QuestionOptions::new(&head.headers, object)?;
+    let scope = scope(wire.scope.as_deref())?;
+    let explanation = endpoint.answers.explain(&options.question(&principal, &wire.prompt, &scope)).await;
+    Ok(AxumJson(ExplainAnswer::of(explanation.map_err(|error| FIELDS.apply(error))?)))
+}
+
+impl ExplainAnswer {
+    fn of(explanation: Explanation) -> ExplainAnswer {
+        ExplainAnswer {
+            exact_only: explanation.exact_only,
+            similarity_min: explanation.similarity_min.map(rounded),
+            guard: match explanation.guard {
+                Strictness::Normal => "normal",
+                Strictness::Strict => "strict",
+            },
+            verifier: match explanation.verifier {
+                VerifierUse::Required => "required",
+                VerifierUse::WherePossible => "where_possible",
+                VerifierUse::Off => "off",
+            },
+            candidates: explanation.candidates.into_iter().map(ExplainedQuestion::of).collect(),
+        }
+    }
+}
+
+impl ExplainedQuestion {
+    fn of(candidate: ExplainedCandidate) -> ExplainedQuestion {
+        let conflict = |conflict: ExplainedConflict| ConflictAnswer {
+            kind: conflict.kind.as_str(),
+            strength: conflict.strength.as_str(),
+            asked: conflict.asked,
+            stored: conflict.stored,
+        };
+        ExplainedQuestion {
+            id: format_id(candidate.id),
+            question: candidate.question,
+            similarity: rounded(candidate.similarity),
+            conflicts: candidate.conflicts.into_iter().map(conflict).collect(),
+            verifier_margin: candidate.verifier_margin.map(rounded),
+            served: candidate.refusal.is_none(),
+            because: candidate.refusal,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Why a question is answered in other words, or is not: what a search looks at, for people.
+
+use super::options::VerifierUse;
+use super::question::SemanticQuestion;
+use super::search::{CANDIDATES_MAX, SemanticLookup, VERIFIED_MAX, stored_question};
+use super::verification::VerifierAnswer;
+use crate::domain::Key;
+use crate::matching::guard::{ConflictKind, Strength, Strictness};
+use crate::service::Directives;
+use crate::service::answers::lookup::{Lookup, Match};
+use crate::service::answers::request::ResolvedRequest;
+
+/// What a search looks at.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// Why the question is answered in the same words only, or not searched for. `None` if it is searched for.
+    pub exact_only: Option<&'static str>,
+    /// The smallest similarity of a question in other words. `None` if the model has no threshold.
+    pub similarity_min: Option<f32>,
+    /// Which conflicts forbid an answer.
+    pub guard: Strictness,
+    /// How the verifier is used.
+    pub verifier: VerifierUse,
+    /// The nearest stored questions of the scope and credential, the nearest first.
+    pub candidates: Vec<ExplainedCandidate>,
+}
+
+/// A stored question that is near.
+#[derive(Debug, Clone)]
+pub struct ExplainedCandidate {
+    /// The id of its answer.
+    pub id: Key,
+    /// The question.
+    pub question: String,
+    /// Its cosine similarity.
+    pub similarity: f32,
+    /// Where the two conflict, the strongest conflict first.
+    pub conflicts: Vec<ExplainedConflict>,
+    /// The verifier's logit less the smallest one that agrees. `None` if it has not read the pair.
+    pub verifier_margin: Option<f32>,
+    /// Why its answer is not served. `None` if it could be.
+    pub refusal: Option<&'static str>,
+}
+
+/// A conflict between two questions.
+#[derive(Debug, Clone)]
+pub struct ExplainedConflict {
+    /// In what they conflict.
+    pub kind: ConflictKind,
+    /// How sure it is.
+    pub strength: Strength,
+    /// The part of the question that is asked; empty if it says nothing.
+    pub asked: String,
+    /// The part of the stored question; empty if it says nothing.
+    pub stored: String,
+}
+
+impl SemanticLookup {
+    /// An explanation without candidates.
+    pub(in crate::service::answers) fn unsearched(&self, exact_only: Option<&'static str>) -> Explanation {
+        Explanation {
+            exact_only,
+            similarity_min: self.similarity_min,
+            guard: self.options.guard,
+            verifier: self.options.verifier,
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Explains the search for a question that has its vector. The nearest are shown also where they are not near enough; the verifier
+    /// reads those that nothing else refuses, two at most.
+    ///
+    /// Cost: as [`SemanticLookup::find`].
+    pub(in crate::service::answers) async fn explain(
+        &self,
+        lookup: &Lookup,
+        resolved: &ResolvedRequest,
+        directives: &Directives,
+        question: &SemanticQuestion,
+    ) -> Explanation {
+        let mut explanation = self.unsearched(None);
+        let Some(vector) = &question.vector else { return explanation };
+        let mut verified = 0;
+        for near in self.index.nearest(&question.scope, vector, CANDIDATES_MAX) {
+            let Some(found) = self.candidate(lookup, resolved, question, near.key).await else { continue };
+            let is_served = lookup.is_new(&found, resolved, directives);
+            let mut candidate = self.compared(&found, question, near.similarity);
+            candidate.refusal = if self.similarity_min.is_none_or(|min| near.similarity < min) {
+                Some("similarity")
+            } else if !is_served {
+                Some("stale_or_other_tags")
+            } else if let Some(conflict) =
+                candidate.conflicts.first().filter(|conflict| self.options.guard.forbids(conflict.strength))
+            {
+                Some(conflict.kind.as_str())
+            } else if verified == VERIFIED_MAX {
+                Some("verifier_has_read_two")
+            } else {
+                verified += 1;
+                let answer = self.verifier.verify(&self.guard, stored_question(&found), &question.text).await;
+                candidate.verifier_margin = margin_of(answer);
+                answer.refusal()
+            };
+            explanation.candidates.push(candidate);
+        }
+        explanation
+    }
+
+    /// A candidate with its conflicts.
+    fn compared(&self, found: &Match, question: &SemanticQuestion, similarity: f32) -> ExplainedCandidate {
+        let stored = stored_question(found);
+        let [asked_features, stored_features] =
+            [&question.text, stored].map(|question| self.guard.features(question));
+        let conflicts = self.guard.conflicts(&asked_features, &stored_features);
+        ExplainedCandidate {
+            id: found.key,
+            question: stored.to_owned(),
+            similarity,
+            conflicts: conflicts
+                .into_iter()
+                .map(|conflict| ExplainedConflict {
+                    kind: conflict.kind,
+                    strength: conflict.strength,
+                    asked: conflict.first.to_owned(),
+                    stored: conflict.second.to_owned(),
+                })
+                .collect(),
+            verifier_margin: None,
+            refusal: None,
+        }
+    }
+}
+
+fn margin_of(answer: VerifierAnswer) -> Option<f32> {
+    match answer {
+        VerifierAnswer::Agrees(margin) => margin,
+        VerifierAnswer::Refuses(margin) => Some(margin),
+        VerifierAnswer::CannotRead | VerifierAnswer::Unavailable => None,
+    }
+}
