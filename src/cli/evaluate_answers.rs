@@ -19,6 +19,7 @@ use likewise::service::{Answers, Directives};
 use likewise::upstream::{Headers, Origin, PriceOptions, Prices, Reply, UpstreamCall};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tempfile::TempDir;
 
 use super::json_lines::json_lines;
 use super::sources::Sources;
@@ -78,6 +79,11 @@ enum Mode {
 #[derive(Deserialize)]
 struct QuestionLine {
     text: String,
+}
+
+/// A directory for the data of an evaluation, which is removed with it.
+pub(super) fn temporary_directory() -> Result<TempDir> {
+    TempDir::new().map_err(|error| Error::io("cannot make a directory for the data of the evaluation", error))
 }
 
 /// An upstream that answers everything.
@@ -146,7 +152,8 @@ impl EvaluateAnswers {
         let texts = self.texts()?;
         let mut config: Config = self.sources.load().await?;
         // The measured server writes to a temporary directory, so that no cached answer outlives the run.
-        config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
+        let data = temporary_directory()?;
+        config.data.dir = data.path().to_owned();
         config.answers.normalize_questions = self.mode == Mode::Normalized;
         config.cache.namespaces.entry("llm_responses".into()).or_default().ttl_seconds = Some(86_400);
         let origin = SimulatedUpstream {
@@ -158,9 +165,7 @@ impl EvaluateAnswers {
         let questions = drawn(&texts, self.requests, self.zipf, self.seed);
         let outcome = self.ask_all(&engine.answers, &questions).await;
         engine.close().await;
-        let removed = fs_err::remove_dir_all(&config.data.dir);
         let tally = outcome?;
-        removed.map_err(|error| Error::io("cannot remove the data of the evaluation", error))?;
         terminal::say(&self.report(texts.len(), tally));
         Ok(())
     }

@@ -14,8 +14,10 @@ use likewise::matching::guard::{Guard, Strictness};
 use likewise::service::Directives;
 use likewise::service::answers::{lexicon_with, similarity_min_of};
 use likewise::service::embeddings::Request;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
+use super::evaluate_answers::temporary_directory;
 use super::json_lines::json_lines;
 use super::sources::Sources;
 use super::terminal;
@@ -48,11 +50,21 @@ pub(super) struct EvaluatePairs {
 struct LabelledPair {
     a: String,
     b: String,
-    label: u8,
+    #[serde(deserialize_with = "is_same")]
+    label: bool,
     #[serde(default)]
     kind: String,
     #[serde(default)]
     lang: String,
+}
+
+/// Reads the label 1 of pairs that ask the same, or 0.
+fn is_same<'de, D: Deserializer<'de>>(label: D) -> Result<bool, D::Error> {
+    match u8::deserialize(label)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(D::Error::custom(format!("label must be 0 or 1, got {other}"))),
+    }
 }
 
 /// A pair with what each part of the decision says.
@@ -118,11 +130,10 @@ struct Served {
 
 impl EvaluatePairs {
     pub(super) async fn run(self) -> Result<()> {
-        let lines: Vec<LabelledPair> = json_lines(&self.file)?.collect::<Result<_>>()?;
-        if let Some(at) = lines.iter().position(|line| line.label > 1) {
-            let message = format!("label must be 0 or 1, got {} in pair {}", lines[at].label, at + 1);
-            return Err(Error::new(Kind::InvalidInput, message).with("file", self.file.display()));
+        if self.similarity_min.is_some_and(|min| !(0.0..=1.0).contains(&min)) {
+            return Err(Error::new(Kind::InvalidInput, "--similarity-min must be from 0 to 1"));
         }
+        let lines: Vec<LabelledPair> = json_lines(&self.file)?.collect::<Result<_>>()?;
         if lines.is_empty() {
             return Err(
                 Error::new(Kind::InvalidInput, "there are no pairs").with("file", self.file.display())
@@ -130,15 +141,14 @@ impl EvaluatePairs {
         }
         let mut config = self.sources.load().await?;
         // Vectors of the evaluation are no part of the cache of a server.
-        config.data.dir = std::env::temp_dir().join(format!("likewise-evaluate-{}", std::process::id()));
+        let data = temporary_directory()?;
+        config.data.dir = data.path().to_owned();
         let guard = Guard::new(lexicon_with(config.answers.semantic.words_dir.as_deref())?);
         let engine = Engine::build(&config).await?;
         let outcome = judge_all(&engine, &guard, lines).await;
         let name = engine.models.default_model().card().name.clone();
         engine.close().await;
-        let removed = fs_err::remove_dir_all(&config.data.dir);
         let pairs = outcome?;
-        removed.map_err(|error| Error::io("cannot remove the data of the evaluation", error))?;
         let similarity_min = self.similarity_min.or_else(|| similarity_min_of(&name)).unwrap_or(0.85);
         terminal::say(&report(&name, &pairs, similarity_min));
         Ok(())
@@ -194,7 +204,7 @@ fn judge(
     let [first, second] = [&line.a, &line.b].map(|question| guard.features(question));
     let allows = |strictness| guard.veto(strictness, &first, &second).is_none();
     let mut pair = JudgedPair {
-        is_same: line.label == 1,
+        is_same: line.label,
         similarity,
         is_exact_only: [&line.a, &line.b].iter().any(|question| guard.exact_only(question).is_some()),
         allows_normal: allows(Strictness::Normal),

@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use super::json_lines::lines_of;
 
 /// Say of pairs of questions why they may not share an answer. JSON lines with `a` and `b` come in; the same come out with the conflicts,
-/// whether `normal` and `strict` allow that they share one, why each may be matched by its exact words only, and the canonical form
+/// whether `normal` and `strict` find no conflict that forbids to share one, why each may be matched by its exact words only, and the canonical form
 /// that the verifier reads. No model is loaded.
 #[derive(Debug, Args)]
-pub(super) struct CheckPairs {
+pub(super) struct GuardPairs {
     /// Pairs as JSON lines; `-` reads standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
@@ -24,6 +24,10 @@ pub(super) struct CheckPairs {
     #[arg(long, value_name = "DIR")]
     words_dir: Option<PathBuf>,
 }
+
+/// What is written for each pair. Members of this name that come in are replaced.
+const WRITTEN_MEMBERS: [&str; 6] =
+    ["canonical_a", "canonical_b", "allowed", "conflicts", "exact_only_a", "exact_only_b"];
 
 #[derive(Deserialize)]
 struct QuestionPair {
@@ -62,7 +66,7 @@ struct ConflictLine {
     b: String,
 }
 
-impl CheckPairs {
+impl GuardPairs {
     pub(super) fn run(self) -> Result<()> {
         let reader: Box<dyn BufRead> = if self.file.as_os_str() == "-" {
             Box::new(io::stdin().lock())
@@ -76,13 +80,22 @@ impl CheckPairs {
         let unwritten = |error| Error::io("cannot write the checked pairs", error);
         for (number, line) in lines_of(reader) {
             let fault = |message: String| Error::new(Kind::InvalidInput, message).with("line", number);
-            let pair: QuestionPair = serde_json::from_str(&line?)
+            let line = line.map_err(|error| error.with("line", number))?;
+            let mut pair: QuestionPair = serde_json::from_str(&line)
                 .map_err(|error| fault(format!("a line must be an object with a and b: {error}")))?;
+            pair.others.retain(|name, _| !WRITTEN_MEMBERS.contains(&name.as_str()));
             let checked = serde_json::to_string(&checked(&guard, &pair))
                 .map_err(|error| fault(format!("cannot write a line: {error}")))?;
-            writeln!(output, "{checked}").map_err(unwritten)?;
+            match writeln!(output, "{checked}") {
+                // A reader that has gone away is no reason to fail.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written.map_err(unwritten)?,
+            }
         }
-        output.flush().map_err(unwritten)
+        match output.flush() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed.map_err(unwritten),
+        }
     }
 }
 

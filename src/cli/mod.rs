@@ -61,7 +61,7 @@ enum Command {
     Export(export::Export),
     Snapshot(snapshot::TakeSnapshot),
     Evaluate(evaluate::Evaluate),
-    Guard(guard::CheckPairs),
+    Guard(guard::GuardPairs),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
     #[command(hide = true)]

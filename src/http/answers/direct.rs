@@ -243,6 +243,9 @@ fn reason_of(semantic: Option<SemanticReport>) -> String {
         Some(SemanticOutcome::None | SemanticOutcome::Hit) => {
             "no answer to this question is kept, nor to one that is near enough".to_owned()
         }
+        Some(SemanticOutcome::Refused) if matches!(because, "verifier_busy" | "verifier_cannot_read") => {
+            format!("no answer to this question is kept, and one that is near was not verified ({because})")
+        }
         Some(SemanticOutcome::Refused) => {
             format!(
                 "no answer to this question is kept, and one that is near asks something else ({because})"

@@ -16,8 +16,7 @@ use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
 use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::directives::AnswerCacheObject;
-use crate::matching::guard::Strictness;
-use crate::service::answers::{ExplainedCandidate, ExplainedConflict, Explanation, VerifierUse};
+use crate::service::answers::{ExplainedCandidate, ExplainedConflict, Explanation};
 use crate::service::objects::TAGS_MAX;
 
 /// A question whose search is explained.
@@ -42,7 +41,7 @@ pub(super) struct ExplainRequest {
 pub(in crate::http) struct ExplainAnswer {
     /// Why the question is answered in the same words only, or could not be searched for; null if it is searched for.
     #[schema(required)]
-    exact_only: Option<&'static str>,
+    not_searched_because: Option<&'static str>,
     /// The smallest cosine similarity; null if the embedding model has none.
     #[schema(required)]
     similarity_min: Option<f64>,
@@ -50,7 +49,7 @@ pub(in crate::http) struct ExplainAnswer {
     guard: &'static str,
     /// `answers.semantic.verifier`: `required`, `where_possible` or `off`.
     verifier: &'static str,
-    /// The nearest stored questions of this scope and credential, at most 4, the nearest first.
+    /// The nearest stored questions of this scope and credential, at most 8, the nearest first. Those after the fourth that is fresh are not looked at.
     candidates: Vec<ExplainedQuestion>,
 }
 
@@ -70,7 +69,7 @@ struct ExplainedQuestion {
     verifier_margin: Option<f64>,
     /// Whether its answer would be served.
     served: bool,
-    /// Why it would not: `similarity`, `stale_or_other_tags`, the kind of a conflict, or of the verifier.
+    /// Why it would not: `similarity`, `stale_or_other_tags`, the kind of a conflict, `verifier`, `verifier_cannot_read`, `verifier_busy`, or `verifier_has_read_two`.
     #[schema(required)]
     because: Option<&'static str>,
 }
@@ -99,6 +98,7 @@ struct ConflictAnswer {
         (status = 200, body = ExplainAnswer, description = "The nearest stored questions with what speaks against each"),
         (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "The namespace is not declared, and the server accepts declared ones only"),
+        (status = 503, body = ErrorBody, description = "The server answers nothing in other words"),
     )
 )]
 pub(in crate::http) async fn explain(
@@ -118,17 +118,10 @@ pub(in crate::http) async fn explain(
 impl ExplainAnswer {
     fn of(explanation: Explanation) -> ExplainAnswer {
         ExplainAnswer {
-            exact_only: explanation.exact_only,
+            not_searched_because: explanation.not_searched_because,
             similarity_min: explanation.similarity_min.map(rounded),
-            guard: match explanation.guard {
-                Strictness::Normal => "normal",
-                Strictness::Strict => "strict",
-            },
-            verifier: match explanation.verifier {
-                VerifierUse::Required => "required",
-                VerifierUse::WherePossible => "where_possible",
-                VerifierUse::Off => "off",
-            },
+            guard: explanation.guard.as_str(),
+            verifier: explanation.verifier.as_str(),
             candidates: explanation.candidates.into_iter().map(ExplainedQuestion::of).collect(),
         }
     }

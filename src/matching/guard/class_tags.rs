@@ -9,6 +9,9 @@ use super::words::TextWords;
 /// How many members of classes of one text are compared.
 const TAGS_MAX: usize = 64;
 
+/// Longer words of modality are participles and adjectives, not auxiliary verbs.
+const MODAL_WORD_MIN: usize = 7;
+
 /// A member of a class in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClassTag {
@@ -48,6 +51,7 @@ fn is_grammatical_class(list: WordList) -> bool {
         WordList::Comparators
             | WordList::Particles
             | WordList::Quantifiers
+            | WordList::Modality
             | WordList::Periods
             | WordList::Weekdays
             | WordList::RelativeDays
@@ -103,6 +107,10 @@ fn counts(words: &TextWords<'_>, at: usize, phrase: &Phrase) -> bool {
     if phrase.list == WordList::Particles {
         let is_after_verb = at > 0 && words.form_in(at - 1, WordList::Verbs).is_some();
         return is_after_verb || words.get(at + 1).is_none_or(|next| next.is_after_break);
+    }
+    // `Can I`, but not `how can I`. Participles and phrases count everywhere.
+    if phrase.list == WordList::Modality {
+        return token.is_first || !is_single || token.word.len() >= MODAL_WORD_MIN;
     }
     // `S`, `M` and `L` are sizes as capitals, or after the word.
     if phrase.list == WordList::Sizes && token.word.len() == 1 {

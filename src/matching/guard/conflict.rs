@@ -34,6 +34,8 @@ label_enum! {
         Comparator = "comparator",
         /// Another quantity of the same things: all, some, none, the first, the last.
         Quantifier = "quantifier",
+        /// Permission against obligation or advice: `may I`, `must I`, `should I`.
+        Modality = "modality",
         /// The other direction: from A to B, from B to A.
         Direction = "direction",
         /// Another person, place, company or product.
@@ -82,6 +84,14 @@ pub enum Strictness {
 }
 
 impl Strictness {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strictness::Normal => "normal",
+            Strictness::Strict => "strict",
+        }
+    }
+
     /// Whether a conflict of this strength forbids that an answer is shared.
     pub fn forbids(self, strength: Strength) -> bool {
         match self {

@@ -113,7 +113,9 @@ fn leans(words: &TextWords<'_>, is_filler: &[bool]) -> bool {
 
 /// `How do I cancel it?`: a pronoun, and no noun that it could stand for.
 fn has_only_pronouns(words: &TextWords<'_>, is_filler: &[bool]) -> bool {
-    let has_pronoun = (0..words.len()).any(|at| words.is_in(at, WordList::Pronouns));
+    // `¿Dónde está mi pedido?` has a verb, written with its accent or not.
+    let is_verb = |at| words.is_one_of(at, &["esta"]) && words.is_in(at + 1, WordList::FunctionWords);
+    let has_pronoun = (0..words.len()).any(|at| words.is_in(at, WordList::Pronouns) && !is_verb(at));
     let mentions = mentions(words, is_filler);
     if !has_pronoun || !mentions.is_empty() {
         return false;
@@ -214,6 +216,8 @@ mod tests {
             ("¿Y el otro?", Some(LeansOnEarlier)),
             ("¿Y en Francia?", Some(LeansOnEarlier)),
             ("¿Cómo lo cancelo?", Some(LeansOnEarlier)),
+            ("¿Dónde está la catedral?", None),
+            ("donde esta la catedral", None),
             ("Is it safe to drink tap water in Peru?", None),
             ("How many words does this have: to be or not to be", Some(AboutItsWords)),
             ("Translate this sentence into French", Some(AboutItsWords)),

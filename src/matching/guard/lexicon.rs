@@ -74,7 +74,7 @@ impl Lexicon {
         }
         let lines = read_lines(list_name, text)?;
         if let Some((number, line)) = lines.iter().find(|(_, line)| !is_taken(list, line)) {
-            return Err(line_error(list_name, *number, &format!("{line:?}")));
+            return Err(line_error(list_name, *number, &line.to_string()));
         }
         let words = &mut self.languages[language.index()];
         lines.iter().for_each(|(_, line)| words.add(language, list, line));

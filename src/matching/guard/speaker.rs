@@ -13,6 +13,8 @@ pub(super) struct Speaker {
     pub(super) is_object: bool,
     /// The one who is asked is named: `you`, `usted`.
     pub(super) has_addressee: bool,
+    /// Another one acts: `can the bank`, `puede mi mujer`.
+    pub(super) has_other_subject: bool,
     /// A verb is passive: subject and object have changed places.
     pub(super) is_passive: bool,
 }
@@ -24,6 +26,12 @@ const SPANISH_SUBJECT: [&str; 10] =
 const SPANISH_OBJECT: [&str; 2] = ["me", "nos"];
 const SPANISH_ADDRESSEE: [&str; 9] =
     ["te", "os", "le", "les", "tu", "vosotros", "vosotras", "usted", "ustedes"];
+const AUXILIARIES: [&str; 18] = [
+    "can", "could", "may", "must", "should", "will", "would", "do", "does", "did", "puede", "pueden", "debe",
+    "deben", "podria", "deberia", "tiene", "va",
+];
+const DETERMINERS: [&str; 14] =
+    ["the", "a", "an", "my", "our", "el", "la", "los", "las", "un", "una", "mi", "mis", "nuestro"];
 const TO_BE: [&str; 15] = [
     "is", "are", "was", "were", "been", "be", "being", "get", "gets", "got", "es", "son", "sido", "fue",
     "fueron",
@@ -32,11 +40,14 @@ const TO_BE: [&str; 15] = [
 /// Reads the speaker's part.
 pub(super) fn speaker(words: &TextWords<'_>) -> Speaker {
     let has = |list: &[&str]| (0..words.len()).any(|at| words.is_one_of(at, list));
+    let has_other_subject =
+        (1..words.len()).any(|at| words.is_one_of(at - 1, &AUXILIARIES) && words.is_one_of(at, &DETERMINERS));
     match words.language {
         Language::English => Speaker {
             is_subject: has(&ENGLISH_SUBJECT),
             is_object: has(&ENGLISH_OBJECT),
             has_addressee: has(&["you"]),
+            has_other_subject,
             is_passive: (0..words.len()).any(|at| {
                 words.is_one_of(at, &TO_BE) && is_participle_near(words, at, &["ed", "en", "id", "nt", "ld"])
             }),
@@ -45,6 +56,7 @@ pub(super) fn speaker(words: &TextWords<'_>) -> Speaker {
             is_subject: has(&SPANISH_SUBJECT) || (0..words.len()).any(|at| is_first_person(words, at)),
             is_object: has(&SPANISH_OBJECT),
             has_addressee: has(&SPANISH_ADDRESSEE),
+            has_other_subject,
             is_passive: (0..words.len()).any(|at| {
                 words.is_one_of(at, &TO_BE)
                     && is_participle_near(words, at, &["ado", "ada", "ido", "ida", "ados", "adas"])

@@ -100,6 +100,48 @@ fn other_words_of_the_same_letters_are_strong_conflicts() {
     }
 }
 
+/// Kinds that a person who tried to deceive the rules found: who acts, what changes places, a part of a thing, duty against permission.
+#[test]
+fn what_is_done_to_whom_is_a_strong_conflict() {
+    for questions in [
+        ["Do I owe the bank money?", "Does the bank owe me money?"],
+        ["Can my bank close my account?", "Can I close my bank account?"],
+        ["¿Cuánto me debe la empresa?", "¿Cuánto debo a la empresa?"],
+        ["How many accounts can a user have?", "How many users can an account have?"],
+        ["What is 10 - 3?", "What is 3 - 10?"],
+        ["Is a < b here?", "Is b < a here?"],
+        ["What is (2 + 3) * 4?", "What is 2 + (3 * 4)?"],
+        ["What does i++ do?", "What does ++i do?"],
+        ["How do I delete ./tmp in Linux?", "How do I delete /tmp in Linux?"],
+        ["How much is 1.500 kg in pounds?", "How much is 1,500 kg in pounds?"],
+        ["What is CO in chemistry?", "What is Co in chemistry?"],
+        ["How do I paint the door of a kitchen cabinet?", "How do I paint a kitchen cabinet?"],
+        ["¿Cómo cambio la pantalla del portátil?", "¿Cómo cambio el portátil?"],
+        ["Should I take aspirin before a flight?", "Can I take aspirin before a flight?"],
+        ["Do I have to tip in Japan?", "Can I tip in Japan?"],
+        ["¿Debo tomar aspirina antes de volar?", "¿Puedo tomar aspirina antes de volar?"],
+        ["How often can I take ibuprofen?", "How long can I take ibuprofen?"],
+        ["¿Qué causa el hipertiroidismo?", "¿Qué causa el hipotiroidismo?"],
+        ["¿Cómo congelo mi tarjeta?", "¿Cómo anulo mi tarjeta?"],
+        ["Is entry free only for adults?", "Is entry free for adults?"],
+    ] {
+        assert!(vetoed(Strictness::Strict, questions), "{questions:?}");
+    }
+    for questions in [
+        [
+            "How long does a parcel to Lyon from Berlin take?",
+            "How long does a parcel take from Berlin to Lyon?",
+        ],
+        ["Is parking included in the price?", "Does the price include parking?"],
+        ["Can I return an item?", "Can an item be returned?"],
+        ["Is it possible to return an item?", "Can I return an item?"],
+        ["How can I reset my password?", "How do I reset my password?"],
+        ["Is it allowed to smoke on the balcony?", "Can I smoke on the balcony?"],
+    ] {
+        assert!(!vetoed(Strictness::Strict, questions), "{questions:?}");
+    }
+}
+
 #[test]
 fn a_conflict_names_what_conflicts() {
     let first = GUARD.features("Is the pool open on 3 June?");

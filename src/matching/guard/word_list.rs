@@ -76,6 +76,8 @@ word_lists! {
     Comparators = "comparators",
     /// Particles of verbs: `on` of `turn on`.
     Particles = "particles",
+    /// Permission, obligation and advice: `may`, `have to`, `should`.
+    Modality = "modality",
     /// Words for how many, and which of several.
     Quantifiers = "quantifiers",
     /// Colours.
@@ -143,6 +145,16 @@ pub(super) enum WordLine {
     Same(String, String),
     /// The words are opposites.
     Opposite(String, String),
+}
+
+impl std::fmt::Display for WordLine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WordLine::Member(word) => formatter.write_str(word),
+            WordLine::Same(one, two) => write!(formatter, "{one} = {two}"),
+            WordLine::Opposite(one, two) => write!(formatter, "{one} <> {two}"),
+        }
+    }
 }
 
 /// Reads the lines of a list. Words are folded.

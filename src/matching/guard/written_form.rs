@@ -15,11 +15,11 @@ use super::word_list::WordList;
 pub(super) const SIGNS_MAX: usize = 32;
 /// How many words of one text are compared as they are written.
 const WORDS_MAX: usize = 160;
+/// The longest word whose capital letters tell it from another: units and symbols.
+const CASED_LETTERS_MAX: usize = 3;
 /// Texts in which more than this share of the words begins with a capital letter are titles: no capital tells a name there.
 const CAPITALIZED_SHARE_MAX: f32 = 0.6;
 
-/// Signs of code and arithmetic.
-const SIGNS: &str = "<>=+*^~|\\{}[]§";
 /// Signs that change the value of a number.
 const VALUE_SIGNS: &str = "²³½¼¾×÷±";
 const DASHES: &str = "-−–—";
@@ -33,6 +33,7 @@ pub(super) struct WrittenForm {
     /// Words by their folded key.
     pub(super) words: Box<[WrittenWord]>,
     pub(super) homographs: Box<[Homograph]>,
+    pub(super) separated: Box<[SeparatedNumber]>,
     pub(super) has_accents: bool,
     /// The first word begins with a capital letter: the writer uses them.
     pub(super) has_capitals: bool,
@@ -44,7 +45,7 @@ pub(super) struct Sign {
     pub(super) key: WordKey,
     pub(super) span: Span,
     /// How much it says that the other text has no sign here.
-    pub(super) alone: Strength,
+    pub(super) strength_if_unmatched: Strength,
 }
 
 /// A word of one letter: the `B` of `gate B`.
@@ -62,9 +63,19 @@ pub(super) struct SingleLetter {
 pub(super) struct WrittenWord {
     pub(super) folded: WordKey,
     pub(super) exact: WordKey,
+    /// With its capital letters, if it is short and has some that no sentence asks for: `CO`, `Co`, `mW`.
+    pub(super) cased: Option<WordKey>,
     pub(super) span: Span,
     /// Its accents are not optional.
     pub(super) is_compared: bool,
+}
+
+/// A number with one separator before three digits, which stands for thousands or for decimals: `1.500`, `1,500`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SeparatedNumber {
+    pub(super) digits: WordKey,
+    pub(super) separator: u8,
+    pub(super) span: Span,
 }
 
 impl WrittenWord {
@@ -97,7 +108,7 @@ impl WrittenForm {
         let letters = words.iter().filter_map(|word| word.single_letter(language, &capitals));
         let homographs = words.iter().filter_map(|word| word.homograph(lexicon, language, &capitals));
         let mut written: Vec<WrittenWord> =
-            words.iter().take(WORDS_MAX).map(|word| word.written(lexicon, language)).collect();
+            words.iter().take(WORDS_MAX).map(|word| word.written(lexicon, language, &capitals)).collect();
         written.sort_unstable_by_key(|word| word.folded);
         WrittenForm {
             signs: signs(text).into(),
@@ -105,6 +116,7 @@ impl WrittenForm {
             has_accents: written.iter().any(WrittenWord::has_accent),
             words: written.into(),
             homographs: homographs.take(SIGNS_MAX).collect(),
+            separated: separated_numbers(text),
             has_capitals: words.first().is_some_and(|word| word.begins_with_capital),
         }
     }
@@ -205,65 +217,161 @@ impl SpelledWord<'_> {
         (!is_ambiguous).then_some(Homograph { word, span: self.span, is_name: self.begins_with_capital })
     }
 
-    fn written(&self, lexicon: &Lexicon, language: Language) -> WrittenWord {
+    fn written(&self, lexicon: &Lexicon, language: Language, capitals: &CapitalUse) -> WrittenWord {
         let folded = word_key(&self.folded);
         let exact: String = self.text.nfc().flat_map(char::to_lowercase).collect();
         let is_compared = lexicon.word(language, WordList::OptionalAccents, folded).is_none();
-        WrittenWord { folded, exact: word_key(&exact), span: self.span, is_compared }
+        let has_capital =
+            self.text.chars().any(char::is_uppercase) && !capitals.is_all_upper && !capitals.is_title;
+        let is_cased = has_capital && !self.is_first && (2..=CASED_LETTERS_MAX).contains(&self.folded.len());
+        let cased = is_cased.then(|| word_key(self.text));
+        WrittenWord { folded, exact: word_key(&exact), cased, span: self.span, is_compared }
     }
 }
 
-/// The signs of a text in order, runs of them as one.
+/// The numbers of a text with one separator before three digits.
+fn separated_numbers(text: &str) -> Box<[SeparatedNumber]> {
+    let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',');
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(start) = text[at..].find(|c: char| c.is_ascii_digit()).map(|offset| at + offset) {
+        let len = text[start..].find(|c| !is_part(c)).unwrap_or(text.len() - start);
+        let number = text[start..start + len].trim_end_matches(['.', ',']);
+        let parts = number.split_once(['.', ',']).filter(|(head, tail)| {
+            head.len() <= 3 && tail.len() == 3 && tail.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        if let Some((head, tail)) = parts.filter(|_| found.len() < SIGNS_MAX) {
+            let (digits, separator) = (word_key(&format!("{head}{tail}")), number.as_bytes()[head.len()]);
+            found.push(SeparatedNumber { digits, separator, span: Span::new(start, start + number.len()) });
+        }
+        at = start + len;
+    }
+    found.into()
+}
+
+/// The signs of a text in order, runs of them as one. Brackets are signs beside those of arithmetic.
 fn signs(text: &str) -> Vec<Sign> {
-    let (mut found, mut at) = (Vec::new(), 0);
-    while let Some(c) = text[at..].chars().next().filter(|_| found.len() < SIGNS_MAX) {
-        let end = match sign_at(text, at) {
-            Some((len, alone)) => {
-                let span = Span::new(at, at + len);
-                found.push(Sign { key: word_key(&fold(span.of(text))), span, alone });
-                at + len
+    let found = signs_of(text, false);
+    let is_arithmetic = |sign: &Sign| sign.span.of(text).contains(['+', '*', '/', '^', '=', '<', '>', '-']);
+    if found.iter().any(is_arithmetic) { signs_of(text, true) } else { found }
+}
+
+fn signs_of(text: &str, with_brackets: bool) -> Vec<Sign> {
+    let mut found = Vec::new();
+    for chunk in text.split_whitespace() {
+        // A chunk is a part of the text: its place is the distance of the two.
+        let start = chunk.as_ptr() as usize - text.as_ptr() as usize;
+        let mut at = 0;
+        while let Some(from) = chunk[at..].find(is_sign).map(|offset| at + offset) {
+            let len = chunk[from..].find(|c| !is_sign(c)).unwrap_or(chunk.len() - from);
+            let run = SignRun::new(chunk, from, from + len, with_brackets);
+            if let Some(strength) = run.strength_if_unmatched() {
+                let span = Span::new(start + run.start, start + run.end);
+                let key = word_key(&format!("{}{}", run.sign(), run.side()));
+                found.push(Sign { key, span, strength_if_unmatched: strength });
             }
-            None => at + c.len_utf8(),
-        };
-        at = end;
+            at = from + len;
+        }
+        if found.len() >= SIGNS_MAX {
+            found.truncate(SIGNS_MAX);
+            break;
+        }
     }
     found
 }
 
-/// The length of the sign at a place, and what it says where the other text has none.
-fn sign_at(text: &str, at: usize) -> Option<(usize, Strength)> {
-    let before = text[..at].chars().next_back();
-    let rest = &text[at..];
-    let c = rest.chars().next()?;
-    let after = &rest[c.len_utf8()..];
-    let is_after_gap = before.is_none_or(|before| before.is_whitespace() || before == '(');
-    let is_before_number = after.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit());
-    if VALUE_SIGNS.contains(c) {
-        return Some((c.len_utf8(), Strength::Certain));
-    }
-    if DASHES.contains(c) {
-        return match after.chars().next() {
-            // An arrow says no more than a comma.
-            Some('>') => None,
-            _ if is_after_gap && is_before_number => Some((c.len_utf8(), Strength::Certain)),
-            None => is_after_gap.then_some((c.len_utf8(), Strength::Weak)),
-            Some(next) => (is_after_gap && next.is_whitespace()).then_some((c.len_utf8(), Strength::Weak)),
+/// Signs of prose, code and arithmetic. Currencies and percents are units.
+fn is_sign(c: char) -> bool {
+    c.is_ascii_punctuation() && !"$%_`".contains(c) || DASHES.contains(c) || VALUE_SIGNS.contains(c)
+}
+
+/// A run of signs in a chunk of text without spaces, without the marks of prose before and behind it.
+struct SignRun<'a> {
+    chunk: &'a str,
+    start: usize,
+    end: usize,
+    /// It is the whole chunk.
+    is_alone: bool,
+    with_brackets: bool,
+}
+
+impl<'a> SignRun<'a> {
+    fn new(chunk: &'a str, start: usize, end: usize, with_brackets: bool) -> SignRun<'a> {
+        let is_alone = start == 0 && end == chunk.len();
+        let mut run = SignRun { chunk, start, end, is_alone, with_brackets };
+        let brackets = |marks: &'static str| -> String {
+            marks.chars().filter(|c| !with_brackets || !"()[]".contains(*c)).collect()
         };
-    }
-    match c {
-        // `C#`
-        '#' if before.is_some_and(char::is_alphabetic) => Some((1, Strength::Certain)),
-        '!' if after.starts_with('=') => Some((2, Strength::Strong)),
-        '&' if after.starts_with('&') => Some((2, Strength::Strong)),
-        ':' | ';' if is_after_gap && after.starts_with(['(', ')']) => Some((2, Strength::Weak)),
-        // The head of an arrow.
-        '>' if before.is_some_and(|before| DASHES.contains(before)) => None,
-        _ if SIGNS.contains(c) => {
-            let len = rest.find(|c| !SIGNS.contains(c)).unwrap_or(rest.len());
-            let is_name = before.is_some_and(char::is_alphabetic) && rest.starts_with("++");
-            Some((len, if is_name { Strength::Certain } else { Strength::Strong }))
+        if !is_alone && start == 0 {
+            let kept = run.sign().trim_start_matches(|c| brackets("(['\"").contains(c));
+            run.start = run.end - kept.len();
         }
-        _ => None,
+        if !is_alone && end == chunk.len() {
+            let kept = run.sign().trim_end_matches(|c| brackets(".,;:?!)]'\"").contains(c));
+            run.end = run.start + kept.len();
+        }
+        run
+    }
+
+    fn sign(&self) -> &'a str {
+        &self.chunk[self.start..self.end]
+    }
+
+    /// The character right before it, unless that is a sign too.
+    fn word_before(&self) -> Option<char> {
+        self.chunk[..self.start].chars().next_back().filter(|c| !is_sign(*c))
+    }
+
+    /// The character right after it, unless that is a sign too.
+    fn word_after(&self) -> Option<char> {
+        self.chunk[self.end..].chars().next().filter(|c| !is_sign(*c))
+    }
+
+    /// On which side of a word it stands: `i++`, `++i`.
+    fn side(&self) -> u8 {
+        match (self.word_before().is_some(), self.word_after().is_some()) {
+            (true, false) => 1,
+            (false, true) => 2,
+            (true, true) | (false, false) => 0,
+        }
+    }
+
+    /// How much it says that the other text has no sign here. `None` for marks of prose.
+    fn strength_if_unmatched(&self) -> Option<Strength> {
+        let sign = self.sign();
+        let is_dash = sign.chars().count() == 1 && sign.chars().all(|c| DASHES.contains(c));
+        let is_arrow = sign.ends_with('>') && sign.chars().next().is_some_and(|c| DASHES.contains(c));
+        if sign.is_empty() || is_arrow {
+            return None;
+        }
+        if sign.contains(|c| VALUE_SIGNS.contains(c)) {
+            return Some(Strength::Certain);
+        }
+        let (before, after) = (self.word_before(), self.word_after());
+        let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+        if self.is_alone {
+            let is_prose =
+                matches!(sign, "&" | "?!") || sign.len() > 2 && sign.chars().all(|c| ".?!".contains(c));
+            let is_emoticon = sign.len() > 1 && sign.starts_with([':', ';']) && sign.ends_with([')', '(']);
+            let is_weak = is_dash || is_emoticon || matches!(sign, "/" | "." | "," | ";" | ":" | "?" | "!");
+            return (!is_prose).then_some(if is_weak { Strength::Weak } else { Strength::Strong });
+        }
+        match (before, after) {
+            (Some(_), Some(_)) => {
+                let is_joint = sign.chars().count() == 1 && ("'.,:;?!/&@(".contains(sign) || is_dash);
+                (!is_joint || self.with_brackets && sign == "(").then_some(Strength::Strong)
+            }
+            // `-5`, `-.5`
+            (None, Some(_)) if is_digit(after) && sign.starts_with(|c| DASHES.contains(c)) => {
+                Some(Strength::Certain)
+            }
+            // `.5`, `#12`, `@me`
+            (None, Some(_)) if is_digit(after) && matches!(sign, "." | "#") || sign == "@" => None,
+            // `C#`, `C++`
+            (Some(_), None) if sign == "#" || sign == "++" => Some(Strength::Certain),
+            (Some(_), None) if is_dash || sign == "/" => Some(Strength::Weak),
+            _ => Some(Strength::Strong),
+        }
     }
 }
 
@@ -278,21 +386,39 @@ mod tests {
     #[test]
     fn signs_are_read_and_marks_of_prose_are_not() {
         let signs = |text: &str| -> Vec<(String, Strength)> {
-            read(text).signs.iter().map(|sign| (sign.span.of(text).to_owned(), sign.alone)).collect()
+            read(text)
+                .signs
+                .iter()
+                .map(|sign| (sign.span.of(text).to_owned(), sign.strength_if_unmatched))
+                .collect()
         };
-        let cases: [(&str, &[(&str, Strength)]); 9] = [
-            ("Is a <= b, or a<b?", &[("<=", Strength::Strong), ("<", Strength::Strong)]),
-            ("At -5 or -.5 degrees", &[("-", Strength::Certain), ("-", Strength::Certain)]),
-            ("C# and C++", &[("#", Strength::Certain), ("++", Strength::Certain)]),
-            ("1½ - 2 m²", &[("½", Strength::Certain), ("-", Strength::Weak), ("²", Strength::Certain)]),
-            (
-                "Sad :( or a != b && c",
-                &[(":(", Strength::Weak), ("!=", Strength::Strong), ("&&", Strength::Strong)],
-            ),
+        use Strength::{Certain, Strong, Weak};
+        let cases: [(&str, &[(&str, Strength)]); 12] = [
+            ("Is a <= b, or a<b?", &[("<=", Strong), ("<", Strong)]),
+            ("At -5 or -.5 degrees, .5 or #12", &[("-", Certain), ("-.", Certain)]),
+            ("C#, and C++.", &[("#", Certain), ("++", Certain)]),
+            ("1½ - 2 m²", &[("½", Certain), ("-", Weak), ("²", Certain)]),
+            ("Sad :( or a != b && c", &[(":(", Weak), ("!=", Strong), ("&&", Strong)]),
             ("Menu -> Copy; well-known (it's), e-mail: R&D, 3-5 and 24/7...", &[]),
-            ("¿Qué?! \"No\" #12 @me 5% $3", &[]),
+            ("¿Qué?! \"No\" #12 @me 5% $3 ... R & D", &[]),
+            ("(2 + 3) * 4", &[("(", Strong), ("+", Strong), (")", Strong), ("*", Strong)]),
+            (
+                "./tmp, ../src /tmp .env ~/x",
+                &[("./", Strong), ("../", Strong), ("/", Strong), (".", Strong), ("~/", Strong)],
+            ),
+            (
+                "i++ or ++i; &x std::move f'(x)",
+                &[
+                    ("++", Certain),
+                    ("++", Strong),
+                    ("&", Strong),
+                    ("::", Strong),
+                    ("'(", Strong),
+                    (")", Strong),
+                ],
+            ),
             ("", &[]),
-            ("-", &[("-", Strength::Weak)]),
+            ("-", &[("-", Weak)]),
         ];
         for (text, expected) in cases {
             let expected: Vec<_> =

@@ -178,6 +178,8 @@ pub(super) async fn explain(answers: &Answers, question: &Question<'_>) -> Resul
     let Some(semantic) = &answers.semantic else {
         return Err(Error::new(Kind::Unavailable, "no questions are answered in other words here"));
     };
+    let unstored = Directives { no_store: true, ..question.directives.clone() };
+    let question = &Question { directives: &unstored, ..*question };
     Ok(match embedded(semantic, &resolved, question).await {
         Ok(embedded) => semantic.explain(&answers.lookup, &resolved, question.directives, &embedded).await,
         Err(report) => semantic.unsearched(report.because),

@@ -39,7 +39,7 @@ impl Lookup {
     }
 
     /// The answer to a question in other words, which is stored under its own key.
-    pub(super) async fn find_under(&self, namespace: &Namespace, key: Key) -> Option<Match> {
+    pub(super) async fn find_by_key(&self, namespace: &Namespace, key: Key) -> Option<Match> {
         let found = match self.cache.peek_verified(&key).await {
             Some(found) => found,
             None => {

@@ -48,7 +48,7 @@ pub use request::AnswerRequest;
 pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
 pub use semantic::{
     ExplainedCandidate, ExplainedConflict, Explanation, SemanticLookup, SemanticOptions, SemanticOutcome,
-    SemanticReport, VerifierUse, lexicon_with, similarity_min_of,
+    SemanticReport, VerifierMode, lexicon_with, similarity_min_of,
 };
 pub use state::Answers;
 pub use stored_answer::StoredAnswer;

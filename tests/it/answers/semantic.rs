@@ -312,7 +312,10 @@ async fn what_is_near_is_explained_and_nothing_of_another_scope_is_shown() {
     );
     let exact =
         post("/v1/answers/explain", json!({ "prompt": "What is the current price of copper?" })).await;
-    assert_eq!((&exact["exact_only"], &exact["candidates"]), (&json!("changes_with_time"), &json!([])));
+    assert_eq!(
+        (&exact["not_searched_because"], &exact["candidates"]),
+        (&json!("changes_with_time"), &json!([]))
+    );
     let refused = server.ask("POST", "/v1/answers/explain", &[], json!({ "prompt": "" }).to_string()).await;
     assert_eq!((refused.status, refused.error()), (400, ("invalid_input", Some("prompt"))));
     assert_eq!(server.stat("/answers/semantic/hit").await, 0, "nothing is counted");

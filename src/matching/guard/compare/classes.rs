@@ -34,7 +34,7 @@ const STRONG: Option<Strength> = Some(Strength::Strong);
 const WEAK: Option<Strength> = Some(Strength::Weak);
 
 /// The rules of the classes. Comparisons and quantifiers have opposites besides, which are certain.
-const RULES: [ClassRule; 15] = [
+const RULES: [ClassRule; 16] = [
     rule(WordList::Colours, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Sizes, ConflictKind::Variant, CERTAIN, STRONG),
     rule(WordList::Plans, ConflictKind::Plan, CERTAIN, WEAK),
@@ -50,8 +50,11 @@ const RULES: [ClassRule; 15] = [
     rule(WordList::QuestionWords, ConflictKind::QuestionWord, WEAK, WEAK),
     rule(WordList::Comparators, ConflictKind::Comparator, WEAK, WEAK),
     rule(WordList::Quantifiers, ConflictKind::Quantifier, STRONG, WEAK),
+    rule(WordList::Modality, ConflictKind::Modality, STRONG, None),
 ];
 
+/// The quantity of `only` and `solo`.
+const ONLY: &str = "only";
 /// Plans that after a number are part of a name.
 const MODEL_SUFFIXES: [&str; 5] = ["pro", "plus", "ultra", "lite", "elite"];
 /// The largest number that counts things; larger ones are years and amounts.
@@ -80,6 +83,8 @@ impl QuestionComparison<'_> {
                 let features = if one.is_some() { self.first } else { self.second };
                 if is_form && tag.is_asked {
                     CERTAIN
+                } else if tag.list == WordList::Quantifiers && tag.value == word_key(ONLY) {
+                    STRONG
                 } else if tag.list == WordList::Plans && is_model_name(features, tag) {
                     STRONG
                 } else {

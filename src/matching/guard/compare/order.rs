@@ -19,7 +19,9 @@ impl QuestionComparison<'_> {
         if first.content.len() > ORDERED_WORDS_MAX || second.content.len() > ORDERED_WORDS_MAX {
             return;
         }
-        if let Some((one, two)) = swapped_roles(first, second) {
+        let swapped = swapped_roles(first, second)
+            .or_else(|| swapped_roles(second, first).map(|(two, one)| (one, two)));
+        if let Some((one, two)) = swapped {
             self.add(ConflictKind::Direction, Strength::Certain, Some(one.span), Some(two.span));
         }
         let is_same_content = difference.first.is_empty()
@@ -29,8 +31,12 @@ impl QuestionComparison<'_> {
         if is_same_content
             && is_same_voice
             && let Some((one, two, strength)) = reversed(first, second)
+                .or_else(|| reversed(second, first).map(|(two, one, strength)| (one, two, strength)))
         {
             self.add(ConflictKind::Role, strength, Some(one.span), Some(two.span));
+        }
+        if is_same_voice && let Some((one, two)) = exchanged(first, second) {
+            self.add(ConflictKind::Direction, Strength::Strong, Some(one.span), Some(two.span));
         }
         self.speakers(difference);
     }
@@ -46,8 +52,17 @@ impl QuestionComparison<'_> {
         let is_act =
             [self.first, self.second].iter().any(|question| matches!(question.shape, RequestShape::Act(_)));
         let has_other = has_name || one.has_addressee && two.has_addressee && !is_act;
-        if is_same_content && has_swapped && has_other {
+        let has_addressee = one.has_addressee || two.has_addressee;
+        let is_passive = one.is_passive || two.is_passive;
+        let has_other_subject =
+            one.has_other_subject != two.has_other_subject && one.is_subject != two.is_subject;
+        if !is_same_content {
+            return;
+        }
+        if has_swapped && has_other {
             self.add(ConflictKind::Role, Strength::Certain, None, None);
+        } else if (has_swapped || has_other_subject) && !has_addressee && !is_passive {
+            self.add(ConflictKind::Role, Strength::Strong, None, None);
         }
     }
 }
@@ -101,6 +116,25 @@ fn reversed<'f>(
         }
     }
     None
+}
+
+/// Two words that have changed places while all others stand where they stood: `cards per account`, `accounts per card`.
+fn exchanged<'f>(
+    first: &'f QuestionFeatures,
+    second: &'f QuestionFeatures,
+) -> Option<(&'f ContentWord, &'f ContentWord)> {
+    let (one, two) = (&first.content, &second.content);
+    let mut others = one.iter().zip(two.iter()).filter(|(x, y)| x.stem != y.stem);
+    let ((x, x_there), (y, y_there)) = (others.next()?, others.next()?);
+    let are_exchanged = x.stem == y_there.stem && y.stem == x_there.stem;
+    let is_all = others.next().is_none() && one.len() == two.len();
+    // `from A to B`, `to B from A`: each plays the same part in both.
+    let keeps_role =
+        |word: &ContentWord, there: &ContentWord| word.role != 0 && is_same_role(word.role, there.role);
+    let is_moved = keeps_role(x, y_there) && keeps_role(y, x_there);
+    let are_things = [x, y].iter().all(|word| !word.is_verb && !word.is_light);
+    let is_exchange = are_exchanged && is_all && are_things && !is_moved && !is_listed(first, x, y);
+    is_exchange.then_some((x, x_there))
 }
 
 /// Whether `and` or `or` stands between two words: their order does not count.

@@ -5,9 +5,11 @@ use crate::matching::guard::class_tags::{ClassTag, is_named_class};
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
 use crate::matching::guard::features::{QuestionFeatures, SequenceWord};
-use crate::matching::guard::folding::{differ_by_one_letter, shared_start};
+use crate::matching::guard::folding::{differ_by_one_letter, shared_start, word_key};
+use crate::matching::guard::language::Language;
 use crate::matching::guard::lexicon::Lexicon;
 use crate::matching::guard::tokens::Span;
+use crate::matching::guard::word_list::WordList;
 
 /// How many words without counterpart are looked at in each text. Texts that differ in more are no candidates.
 const UNMATCHED_MAX: usize = 12;
@@ -15,6 +17,20 @@ const UNMATCHED_MAX: usize = 12;
 const COUNTERPARTS_MAX: usize = 64;
 /// Prefixes that make a word its opposite.
 const NEGATIVE_PREFIXES: [&str; 9] = ["un", "dis", "in", "im", "ir", "il", "non", "des", "de"];
+/// Prefixes that are opposites of each other.
+const OPPOSITE_PREFIXES: [(&str, &str); 7] = [
+    ("hyper", "hypo"),
+    ("hiper", "hipo"),
+    ("macro", "micro"),
+    ("pre", "post"),
+    ("im", "ex"),
+    ("over", "under"),
+    ("sobre", "sub"),
+];
+/// The role of what something belongs to.
+const GENITIVE: &str = "genitive";
+/// How many tokens behind a part its whole stands at most: `of the old`.
+const WHOLE_TOKENS_MAX: usize = 5;
 /// In how many words two texts may differ so that other names are certainly others.
 const NAMED_IN_MAX: usize = 4;
 /// The longest run of words that one text has in place of those of the other.
@@ -135,7 +151,13 @@ fn is_prefixed(one: &str, two: &str) -> bool {
             shared >= 4 && shared + 3 >= rest.len().max(short.len())
         })
     };
+    let has_other_prefix = |(one_prefix, two_prefix): &(&str, &str)| {
+        let rests = one.strip_prefix(one_prefix).zip(two.strip_prefix(two_prefix));
+        let others = one.strip_prefix(two_prefix).zip(two.strip_prefix(one_prefix));
+        [rests, others].into_iter().flatten().any(|(x, y)| x == y && x.len() >= 4)
+    };
     short.len() >= 4 && NEGATIVE_PREFIXES.iter().any(|prefix| is_negative(prefix))
+        || OPPOSITE_PREFIXES.iter().any(has_other_prefix)
 }
 
 /// Whether the other text has a word that means the same, is of the same family, or is the same with a slip of the pen.
@@ -149,7 +171,9 @@ fn has_counterpart(
     let is_counterpart = |two: &ContentWord| {
         let other_letters = other.letters_of(two);
         let is_synonym = lexicon.are_synonyms(features.language, word.stem, two.stem);
-        let can_slip = !word.is_known || !two.is_known;
+        // A slip of the pen makes a word that no list knows; of two unknown words of equal length both may be right.
+        let is_moved = letters.len() != other_letters.len() || has_same_letters(letters, other_letters);
+        let can_slip = word.is_known != two.is_known || !word.is_known && is_moved;
         is_synonym
             || is_one_family(letters, other_letters, can_slip)
                 && !is_opposite(lexicon, features, word, two, letters, other_letters)
@@ -176,6 +200,16 @@ fn unknown(unmatched: &UnmatchedWords, features: &QuestionFeatures) -> Option<Sp
     content.next().is_none().then_some(word.span)
 }
 
+/// Whether two words have the same letters in another order.
+fn has_same_letters(one: &str, two: &str) -> bool {
+    let sorted = |word: &str| {
+        let mut letters: Vec<u8> = word.bytes().collect();
+        letters.sort_unstable();
+        letters
+    };
+    sorted(one) == sorted(two)
+}
+
 /// `deliver` and `delivery`, `devolver` and `devolución`, `account` and `acount`.
 fn is_one_family(one: &str, two: &str, can_slip: bool) -> bool {
     let shortest = one.len().min(two.len());
@@ -185,8 +219,7 @@ fn is_one_family(one: &str, two: &str, can_slip: bool) -> bool {
         || one.len().abs_diff(two.len()) == 1
             && shared == shortest
             && one.ends_with('s') != two.ends_with('s');
-    let is_slip =
-        (shortest >= 6 || can_slip && shortest >= 4) && shared >= 1 && differ_by_one_letter(one, two);
+    let is_slip = can_slip && shortest >= 4 && shared >= 1 && differ_by_one_letter(one, two);
     is_derived || is_slip
 }
 
@@ -201,6 +234,7 @@ impl QuestionComparison<'_> {
             return;
         }
         self.names(difference);
+        self.part_of_whole(difference);
         self.substitution(difference);
     }
 
@@ -230,6 +264,31 @@ impl QuestionComparison<'_> {
         }
     }
 
+    /// `Paint a cabinet`, `paint the door of a cabinet`: the only word that one text has more says which part of a thing is meant.
+    fn part_of_whole(&mut self, difference: &WordDifference) {
+        let part = |own: &UnmatchedWords, other: &UnmatchedWords, features: &QuestionFeatures| {
+            let content = features.content.iter();
+            let is_whole = |part: &ContentWord, whole: &ContentWord| {
+                whole.token > part.token
+                    && whole.token - part.token <= WHOLE_TOKENS_MAX
+                    && whole.role == word_key(GENITIVE)
+            };
+            let mut words = own.words(features).filter(|word| !word.is_light);
+            let part = words.next().filter(|_| other.is_empty() && !own.is_cut)?;
+            let is_part = words.next().is_none() && content.clone().any(|whole| is_whole(part, whole));
+            is_part.then_some(part.span)
+        };
+        if !self.has_same_question_words() {
+            // `When does it arrive?`, `What is the time of its arrival?`
+            return;
+        }
+        let one = part(&difference.first, &difference.second, self.first);
+        let two = part(&difference.second, &difference.first, self.second);
+        if one.is_some() || two.is_some() {
+            self.add(ConflictKind::Substitution, Strength::Strong, one, two);
+        }
+    }
+
     /// Other words in the place of some.
     fn substitution(&mut self, difference: &WordDifference) {
         let content = |word: &&ContentWord| !word.is_light;
@@ -254,6 +313,14 @@ impl QuestionComparison<'_> {
         self.add(ConflictKind::Substitution, strength, one, two);
     }
 
+    fn has_same_question_words(&self) -> bool {
+        let asks = |features: &'_ QuestionFeatures| {
+            let tags = features.tags.iter().filter(|tag| tag.list == WordList::QuestionWords);
+            tags.map(|tag| tag.value).collect::<Vec<_>>()
+        };
+        asks(self.first) == asks(self.second)
+    }
+
     /// How many comparisons and quantities both texts have.
     fn shared_tags(&self) -> usize {
         let is_shared = |tag: &&ClassTag| {
@@ -274,6 +341,9 @@ impl QuestionComparison<'_> {
         let is_short =
             ones.max(twos) <= REPLACED_WORDS_MAX && ones.min(twos) >= 1 && ones.abs_diff(twos) <= 1;
         let (kept, shared) = (before + after, difference.shared);
+        // `¿Cómo congelo mi tarjeta?` has few words.
+        let is_one_word = (ones, twos) == (1, 1) && self.first.language == Language::Spanish;
         is_short && (kept >= 3 && shared >= 2 || kept >= 4 && shared >= 1)
+            || is_one_word && kept >= 3 && shared >= 1
     }
 }

@@ -2,6 +2,9 @@
 
 use super::comparison::QuestionComparison;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
+use crate::matching::guard::features::QuestionFeatures;
+use crate::matching::guard::language::Language;
+use crate::matching::guard::mentions::MentionValue;
 use crate::matching::guard::tokens::Span;
 use crate::matching::guard::written_form::{SIGNS_MAX, Sign, SingleLetter, WrittenForm};
 
@@ -10,8 +13,17 @@ impl QuestionComparison<'_> {
         let (one, two) = (&self.first.written, &self.second.written);
         self.signs(&one.signs, &two.signs);
         self.single_letters(&one.letters, &two.letters);
+        self.operands();
         if let Some((first, second)) = other_capitals(one, two) {
             self.add(ConflictKind::Spelling, Strength::Strong, Some(first), Some(second));
+        }
+        if let Some((first, second)) = other_case(one, two) {
+            self.add(ConflictKind::Spelling, Strength::Strong, Some(first), Some(second));
+        }
+        let are_english =
+            self.first.language == Language::English && self.second.language == Language::English;
+        if let Some((first, second)) = other_separator(one, two).filter(|_| are_english) {
+            self.add(ConflictKind::Number, Strength::Strong, Some(first), Some(second));
         }
         let accents =
             other_accents(one, two).or_else(|| other_accents(two, one).map(|(two, one)| (one, two)));
@@ -31,11 +43,31 @@ impl QuestionComparison<'_> {
         let strength = match (one_left, two_left) {
             _ if is_cut => Strength::Certain,
             ([], []) => return,
-            ([], alone) | (alone, []) => alone.iter().map(|sign| sign.alone).max().unwrap_or(Strength::Weak),
+            ([], unmatched) | (unmatched, []) => {
+                unmatched.iter().map(|sign| sign.strength_if_unmatched).max().unwrap_or(Strength::Weak)
+            }
             _ => Strength::Certain,
         };
         let span = |signs: &[Sign]| signs.first().map(|sign| sign.span);
         self.add(ConflictKind::Sign, strength, span(one_left), span(two_left));
+    }
+
+    /// `10 - 3`, `3 - 10`: beside signs the order of numbers and letters counts.
+    fn operands(&mut self) {
+        let (first, second) = (self.first, self.second);
+        if first.written.signs.is_empty() || second.written.signs.is_empty() {
+            return;
+        }
+        let (one, two) = (operands(first), operands(second));
+        let sorted = |operands: &[Operand]| {
+            let mut values: Vec<u64> = operands.iter().map(|operand| operand.value).collect();
+            values.sort_unstable();
+            values
+        };
+        let other = one.iter().zip(&two).find(|(x, y)| x.value != y.value);
+        if let Some((x, y)) = other.filter(|_| sorted(&one) == sorted(&two)) {
+            self.add(ConflictKind::Direction, Strength::Certain, Some(x.span), Some(y.span));
+        }
     }
 
     /// `gate A`, `gate B`.
@@ -64,6 +96,25 @@ impl QuestionComparison<'_> {
     }
 }
 
+/// A number or a single letter.
+struct Operand {
+    value: u64,
+    span: Span,
+}
+
+/// The numbers and single letters of a text in their order.
+fn operands(features: &QuestionFeatures) -> Vec<Operand> {
+    let numbers = features.mentions.iter().filter_map(|mention| match mention.value {
+        MentionValue::Number { value, .. } => Some(Operand { value: value.to_bits(), span: mention.span }),
+        _ => None,
+    });
+    let letters = features.written.letters.iter();
+    let letters = letters.map(|letter| Operand { value: u64::from(letter.letter), span: letter.span });
+    let mut operands: Vec<Operand> = numbers.chain(letters).collect();
+    operands.sort_by_key(|operand| operand.span.start);
+    operands
+}
+
 /// The first letter that names something in one text and not in the other. Where the other text has more articles `a`, one of them may
 /// be the name.
 fn missing_letter<'l>(letters: &'l [SingleLetter], other: &[SingleLetter]) -> Option<&'l SingleLetter> {
@@ -84,6 +135,24 @@ fn other_capitals(one: &WrittenForm, two: &WrittenForm) -> Option<(Span, Span)> 
         let first = same.next()?;
         let is_other = first.is_name != x.is_name && same.all(|y| y.is_name != x.is_name);
         (is_other && plain.has_capitals).then_some((x.span, first.span))
+    })
+}
+
+/// Two short words of the same letters, both with capital letters, but others: `CO`, `Co`.
+fn other_case(one: &WrittenForm, two: &WrittenForm) -> Option<(Span, Span)> {
+    one.words.iter().filter(|word| word.cased.is_some()).find_map(|word| {
+        let first = two.with_letters(word.folded).next()?;
+        let is_other =
+            two.with_letters(word.folded).all(|there| there.cased.is_some() && there.cased != word.cased);
+        is_other.then_some((word.span, first.span))
+    })
+}
+
+/// The same digits with another separator before the last three: in English a dot there says 1.5, and a comma 1,500.
+fn other_separator(one: &WrittenForm, two: &WrittenForm) -> Option<(Span, Span)> {
+    one.separated.iter().find_map(|x| {
+        let other = two.separated.iter().find(|y| x.digits == y.digits)?;
+        (x.separator != other.separator).then_some((x.span, other.span))
     })
 }
 

@@ -1,8 +1,8 @@
 //! Why a question is answered in other words, or is not: what a search looks at, for people.
 
-use super::options::VerifierUse;
+use super::options::VerifierMode;
 use super::question::SemanticQuestion;
-use super::search::{CANDIDATES_MAX, SemanticLookup, VERIFIED_MAX, stored_question};
+use super::search::{CANDIDATES_MAX, NEAREST, SemanticLookup, VERIFIED_MAX, stored_question};
 use super::verification::VerifierAnswer;
 use crate::domain::Key;
 use crate::matching::guard::{ConflictKind, Strength, Strictness};
@@ -14,13 +14,13 @@ use crate::service::answers::request::ResolvedRequest;
 #[derive(Debug, Clone)]
 pub struct Explanation {
     /// Why the question is answered in the same words only, or not searched for. `None` if it is searched for.
-    pub exact_only: Option<&'static str>,
+    pub not_searched_because: Option<&'static str>,
     /// The smallest similarity of a question in other words. `None` if the model has no threshold.
     pub similarity_min: Option<f32>,
     /// Which conflicts forbid an answer.
     pub guard: Strictness,
     /// How the verifier is used.
-    pub verifier: VerifierUse,
+    pub verifier: VerifierMode,
     /// The nearest stored questions of the scope and credential, the nearest first.
     pub candidates: Vec<ExplainedCandidate>,
 }
@@ -57,9 +57,12 @@ pub struct ExplainedConflict {
 
 impl SemanticLookup {
     /// An explanation without candidates.
-    pub(in crate::service::answers) fn unsearched(&self, exact_only: Option<&'static str>) -> Explanation {
+    pub(in crate::service::answers) fn unsearched(
+        &self,
+        not_searched_because: Option<&'static str>,
+    ) -> Explanation {
         Explanation {
-            exact_only,
+            not_searched_because,
             similarity_min: self.similarity_min,
             guard: self.options.guard,
             verifier: self.options.verifier,
@@ -80,10 +83,17 @@ impl SemanticLookup {
     ) -> Explanation {
         let mut explanation = self.unsearched(None);
         let Some(vector) = &question.vector else { return explanation };
-        let mut verified = 0;
-        for near in self.index.nearest(&question.scope, vector, CANDIDATES_MAX) {
+        if !lookup.freshness().trust().is_held() {
+            return self.unsearched(Some("unverified"));
+        }
+        let (mut looked_at, mut verified) = (0, 0);
+        for near in self.index.nearest(&question.scope, vector, NEAREST) {
+            if looked_at == CANDIDATES_MAX {
+                break;
+            }
             let Some(found) = self.candidate(lookup, resolved, question, near.key).await else { continue };
             let is_served = lookup.is_new(&found, resolved, directives);
+            looked_at += usize::from(is_served);
             let mut candidate = self.compared(&found, question, near.similarity);
             candidate.refusal = if self.similarity_min.is_none_or(|min| near.similarity < min) {
                 Some("similarity")

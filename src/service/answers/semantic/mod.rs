@@ -16,7 +16,7 @@ mod verification;
 
 pub use explanation::{ExplainedCandidate, ExplainedConflict, Explanation};
 pub use operator_words::lexicon_with;
-pub use options::{SemanticOptions, VerifierUse, similarity_min_of};
+pub use options::{SemanticOptions, VerifierMode, similarity_min_of};
 pub use report::{SemanticOutcome, SemanticReport};
 pub use search::SemanticLookup;
 

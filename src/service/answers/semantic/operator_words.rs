@@ -35,6 +35,9 @@ fn read(path: &Path) -> Result<String> {
     if path.extension().is_none_or(|extension| extension != "txt") {
         return Err(Error::new(Kind::Config, "the name of a word list must end in .txt"));
     }
+    if !fs_err::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(Error::new(Kind::Config, "a word list must be a file"));
+    }
     fs_err::read_to_string(path).map_err(unreadable)
 }
 

@@ -16,7 +16,7 @@ const SCOPE_QUESTIONS: RangeInclusive<usize> = 2048..=100_000;
 /// How the verifier is used: a model that reads both questions and has to agree that they ask the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum VerifierUse {
+pub enum VerifierMode {
     /// What it cannot read is a miss.
     #[default]
     Required,
@@ -24,6 +24,17 @@ pub enum VerifierUse {
     WherePossible,
     /// All is left to the guard.
     Off,
+}
+
+impl VerifierMode {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VerifierMode::Required => "required",
+            VerifierMode::WherePossible => "where_possible",
+            VerifierMode::Off => "off",
+        }
+    }
 }
 
 /// When a stored answer to a question in other words is served.
@@ -44,8 +55,8 @@ pub struct SemanticOptions {
     /// How the verifier is used, a model that reads both questions: "required" (what it cannot read is a miss), "where_possible" (what it
     /// cannot read is left to the guard) or "off". all-MiniLM-L6-v2 has one; with another model "required" answers nothing in other
     /// words.
-    pub verifier: VerifierUse,
-    /// Milliseconds that a question waits for the verifier; then it is a miss.
+    pub verifier: VerifierMode,
+    /// Milliseconds that a question waits for the verifier to read one of at most two near questions; then that one is refused.
     pub verify_ms_max: u64,
     /// Milliseconds that a question waits for its vector; then it is a miss.
     pub embed_ms_max: u64,
@@ -62,7 +73,7 @@ impl Default for SemanticOptions {
             similarity_min: None,
             guard: Strictness::Strict,
             words_dir: None,
-            verifier: VerifierUse::Required,
+            verifier: VerifierMode::Required,
             verify_ms_max: 250,
             embed_ms_max: 250,
             bytes_max: 256 * 1024 * 1024,

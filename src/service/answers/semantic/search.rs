@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::operator_words::lexicon_with;
-use super::options::{SemanticOptions, VerifierUse, similarity_min_of};
+use super::options::{SemanticOptions, VerifierMode, similarity_min_of};
 use super::question::{SemanticQuestion, SemanticRequest, scope_of};
 use super::question_index::{IndexLimits, QuestionIndex};
 use super::report::{SemanticOutcome, SemanticReport};
@@ -25,7 +25,7 @@ pub(super) const CANDIDATES_MAX: usize = 4;
 /// Candidates that the verifier reads.
 pub(super) const VERIFIED_MAX: usize = 2;
 /// Nearest questions that are read, since the answers of some may be gone.
-const NEAREST: usize = 2 * CANDIDATES_MAX;
+pub(super) const NEAREST: usize = 2 * CANDIDATES_MAX;
 
 /// The search for questions in other words.
 pub struct SemanticLookup {
@@ -61,7 +61,8 @@ impl SemanticLookup {
             );
             return Err(Error::new(Kind::Config, message));
         }
-        let is_verifier_missing = options.verifier == VerifierUse::Required && !options.namespaces.is_empty();
+        let is_verifier_missing =
+            options.verifier == VerifierMode::Required && !options.namespaces.is_empty();
         if is_verifier_missing && model.verifier().is_none() {
             let message = format!(
                 "answers.semantic.verifier must be where_possible or off: there is no verifier for the model `{}`",
@@ -238,7 +239,7 @@ impl SemanticLookup {
         question: &SemanticQuestion,
         key: Key,
     ) -> Option<Match> {
-        let found = lookup.find_under(&resolved.namespace, key).await;
+        let found = lookup.find_by_key(&resolved.namespace, key).await;
         let is_of_scope = |found: &Match| {
             StoredAnswer::decode(&found.found.entry.value).is_some_and(|stored| {
                 stored.is_semantic && stored.scope == question.scope && self.may_be_reworded(stored.question)

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::options::VerifierUse;
+use super::options::VerifierMode;
 use crate::embed::{Embedder, Verifier};
 use crate::error::Result;
 use crate::matching::guard::Guard;
 
 /// Pairs that are read at the same time: each takes a core for some milliseconds.
-const PAIRS_AT_ONCE: usize = 2;
+const CONCURRENT_PAIRS_MAX: usize = 2;
 
 /// What the verifier says of two questions.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,34 +41,31 @@ impl VerifierAnswer {
 /// The use of the verifier of a model.
 pub(super) struct QuestionVerifier {
     model: Arc<dyn Embedder>,
-    verifier_use: VerifierUse,
+    mode: VerifierMode,
     wait_max: Duration,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Whether the model has a verifier.
-    is_there: OnceCell<bool>,
+    has_verifier: OnceCell<bool>,
 }
 
 impl QuestionVerifier {
-    pub(super) fn new(
-        model: Arc<dyn Embedder>,
-        verifier_use: VerifierUse,
-        wait_max: Duration,
-    ) -> QuestionVerifier {
-        let places = Arc::new(Semaphore::new(PAIRS_AT_ONCE));
-        QuestionVerifier { model, verifier_use, wait_max, places, is_there: OnceCell::new() }
+    pub(super) fn new(model: Arc<dyn Embedder>, mode: VerifierMode, wait_max: Duration) -> QuestionVerifier {
+        let permits = Arc::new(Semaphore::new(CONCURRENT_PAIRS_MAX));
+        QuestionVerifier { model, mode, wait_max, permits, has_verifier: OnceCell::new() }
     }
 
     /// Whether questions can be answered in other words at all: without a verifier only where the guard is enough. The first call loads
     /// the verifier.
     pub(super) async fn is_usable(&self) -> bool {
-        if self.verifier_use != VerifierUse::Required {
+        if self.mode == VerifierMode::Off {
             return true;
         }
         let load = || async {
             let model = Arc::clone(&self.model);
             tokio::task::spawn_blocking(move || model.verifier().is_some()).await.unwrap_or(false)
         };
-        *self.is_there.get_or_init(load).await
+        let has_verifier = *self.has_verifier.get_or_init(load).await;
+        has_verifier || self.mode == VerifierMode::WherePossible
     }
 
     /// Has the verifier read two questions.
@@ -76,10 +73,10 @@ impl QuestionVerifier {
     /// Cost: some 5 to 15 ms of a core for two sentences, on another thread; none if their canonical forms are equal. Cancel safety: a
     /// pass that has begun is finished.
     pub(super) async fn verify(&self, guard: &Guard, stored: &str, asked: &str) -> VerifierAnswer {
-        let unreadable = match self.verifier_use {
-            VerifierUse::Off => return VerifierAnswer::Agrees(None),
-            VerifierUse::WherePossible => VerifierAnswer::Agrees(None),
-            VerifierUse::Required => VerifierAnswer::CannotRead,
+        let unreadable = match self.mode {
+            VerifierMode::Off => return VerifierAnswer::Agrees(None),
+            VerifierMode::WherePossible => VerifierAnswer::Agrees(None),
+            VerifierMode::Required => VerifierAnswer::CannotRead,
         };
         let Some(verifier) = self.model.verifier() else { return unreadable };
         let [stored, asked] = [stored, asked].map(|question| guard.canonical(question));
@@ -108,10 +105,10 @@ impl QuestionVerifier {
         stored: String,
         asked: String,
     ) -> Option<Result<Option<f32>>> {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         let verifier = Arc::clone(verifier);
         let pass = move || {
-            let _place = place;
+            let _permit = permit;
             verifier.margin(&stored, &asked)
         };
         tokio::task::spawn_blocking(pass).await.ok()
