@@ -83,9 +83,7 @@ impl QuestionComparison<'_> {
                 let features = if one.is_some() { self.first } else { self.second };
                 if is_form && tag.is_asked {
                     CERTAIN
-                } else if tag.list == WordList::Quantifiers && tag.value == word_key(ONLY) {
-                    STRONG
-                } else if tag.list == WordList::Plans && is_model_name(features, tag) {
+                } else if says_much_alone(features, tag) {
                     STRONG
                 } else {
                     rule.one
@@ -169,6 +167,12 @@ impl QuestionComparison<'_> {
         };
         self.add(ConflictKind::Freshness, strength, one, two);
     }
+}
+
+/// Whether a member says something else though the other text has none of its class: `only`, a plan in the name of a thing.
+fn says_much_alone(features: &QuestionFeatures, tag: &ClassTag) -> bool {
+    let is_only = tag.list == WordList::Quantifiers && tag.value == word_key(ONLY);
+    is_only || tag.list == WordList::Plans && is_model_name(features, tag)
 }
 
 /// Whether a plan is part of the name of a thing: `iPhone 15 Pro`, `Galaxy S24 Ultra`.

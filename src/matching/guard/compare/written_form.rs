@@ -104,9 +104,9 @@ struct Operand {
 
 /// The numbers and single letters of a text in their order.
 fn operands(features: &QuestionFeatures) -> Vec<Operand> {
-    let numbers = features.mentions.iter().filter_map(|mention| match mention.value {
-        MentionValue::Number { value, .. } => Some(Operand { value: value.to_bits(), span: mention.span }),
-        _ => None,
+    let numbers = features.mentions.iter().filter_map(|mention| {
+        let MentionValue::Number { value, .. } = mention.value else { return None };
+        Some(Operand { value: value.to_bits(), span: mention.span })
     });
     let letters = features.written.letters.iter();
     let letters = letters.map(|letter| Operand { value: u64::from(letter.letter), span: letter.span });
