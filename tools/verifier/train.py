@@ -23,7 +23,7 @@ HEAD_RATE_FACTOR = 5.0
 WARM_UP_SHARE = 0.05
 DROPOUT = 0.1
 LABEL_SMOOTHING = 0.01
-EPOCHS = 3.0
+EPOCHS = 2.5
 SOURCES = (
     "own frames and mutations (CC0-1.0); CLINC150 (CC BY 3.0); HWU64 (CC BY 4.0); "
     "SLURP texts (CC BY 4.0); PAWS-Wiki (free for any purpose)"

@@ -9,7 +9,10 @@ use crate::embed::tokenizer::Tokenizer;
 use crate::error::{Error, Kind, Result};
 
 /// Their files. The licences of what they were trained on are in `tools/verifier/README.md`.
-const SHIPPED: [&[u8]; 1] = [include_bytes!("../../../models/verifier/all-MiniLM-L6-v2.safetensors")];
+pub(super) const SHIPPED: [&[u8]; 2] = [
+    include_bytes!("../../../models/verifier/all-MiniLM-L6-v2.safetensors"),
+    include_bytes!("../../../models/verifier/multilingual-e5-small.safetensors"),
+];
 /// Numbers of the word embeddings that are hashed at a time.
 const HASHED_NUMBERS: usize = 16 * 1024;
 

@@ -8,6 +8,7 @@ use safetensors::{Dtype, serialize, tensor::TensorView};
 use serde_json::json;
 
 use super::cross_encoder::Verifier;
+use super::shipped::SHIPPED;
 use super::weights;
 use crate::embed::tokenizer::Tokenizer;
 use crate::error::{Kind, Result};
@@ -131,6 +132,14 @@ fn rows_of_int8_are_multiplied_by_their_scales() {
     let views = HashMap::from([("x.scale", &scale)]);
     let tensor = weights::widened("x", &view, &views).unwrap();
     assert_eq!(tensor.to_vec2::<f32>().unwrap(), [[0.5, -0.5], [-256.0, 254.0]]);
+}
+
+#[test]
+fn the_shipped_files_can_be_read() {
+    for bytes in SHIPPED {
+        let weights = weights::VerifierWeights::read(bytes, &[1, 384], 1e-12).unwrap();
+        assert_eq!((weights.text_tokens_max, weights.languages.join(",").as_str()), (48, "en,es"));
+    }
 }
 
 #[test]

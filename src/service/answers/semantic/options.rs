@@ -112,7 +112,7 @@ impl SemanticOptions {
 
 /// Shipped thresholds by the name of the model. `likewise evaluate pairs` measures what is served at one; docs/benchmarks.md has what was
 /// measured.
-const SIMILARITIES: [(&str, f32); 1] = [("all-MiniLM-L6-v2", 0.85)];
+const SIMILARITIES: [(&str, f32); 2] = [("all-MiniLM-L6-v2", 0.85), ("multilingual-e5-small", 0.96)];
 
 /// The shipped threshold of a model, if it is a known one.
 pub fn similarity_min_of(model: &str) -> Option<f32> {
