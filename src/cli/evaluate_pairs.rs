@@ -238,17 +238,22 @@ fn report(model: &str, pairs: &[JudgedPair], similarity_min: f32) -> String {
         pairs.len(),
         pairs.len() - same,
     );
-    by_threshold(&mut said, pairs);
+    by_threshold(&mut said, pairs, similarity_min);
     by_kind(&mut said, pairs, similarity_min);
     by_wrong_share(&mut said, pairs);
     said
 }
 
-fn by_threshold(said: &mut String, pairs: &[JudgedPair]) {
+/// What is served at some thresholds, and at the one of the model.
+fn by_threshold(said: &mut String, pairs: &[JudgedPair], similarity_min: f32) {
+    let mut thresholds = THRESHOLDS.to_vec();
+    thresholds.push(similarity_min);
+    thresholds.sort_by(f32::total_cmp);
+    thresholds.dedup();
     said.push_str(
         "| cosine from | decision | others served | the same served | of those that cosine serves | precision |\n|---|---|---|---|---|---|\n",
     );
-    for threshold in THRESHOLDS {
+    for threshold in thresholds {
         let by_cosine = served(pairs, Decision::Cosine, threshold, |pair| pair.is_same).served;
         for decision in Decision::ALL {
             let others = served(pairs, decision, threshold, |pair| !pair.is_same);

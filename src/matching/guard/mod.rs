@@ -25,6 +25,7 @@ mod negation;
 mod numbers;
 mod quotations;
 mod request_shape;
+mod signs;
 mod speaker;
 mod times;
 mod tokens;

@@ -5,8 +5,9 @@ use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::features::QuestionFeatures;
 use crate::matching::guard::language::Language;
 use crate::matching::guard::mentions::MentionValue;
+use crate::matching::guard::signs::{SIGNS_MAX, Sign};
 use crate::matching::guard::tokens::Span;
-use crate::matching::guard::written_form::{SIGNS_MAX, Sign, SingleLetter, WrittenForm};
+use crate::matching::guard::written_form::{SingleLetter, WrittenForm};
 
 impl QuestionComparison<'_> {
     pub(super) fn written_forms(&mut self) {
