@@ -78,6 +78,7 @@ async fn node(redis: &RedisServer) -> Fixture {
     let shared = [
         ("LIKEWISE__REDIS__URL", redis.url()),
         // Servers share two processors with the load.
+        ("LIKEWISE__REDIS__CONNECT_MS_MAX", "2000"),
         ("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000"),
         ("LIKEWISE__NODES__ADVERTISE", &url),
     ];

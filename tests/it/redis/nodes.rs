@@ -50,7 +50,8 @@ pub(super) fn program(
     let mut program = remote(&dir.join("data"), &endpoint.url);
     program.args(["--redis", redis.url()]).env("LIKEWISE__NODES__HEARTBEAT_MS", HEARTBEAT_MS);
     // Servers share two processors with all tests.
-    program.env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000").envs(environment.iter().copied());
+    program.env("LIKEWISE__REDIS__CONNECT_MS_MAX", "2000").env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000");
+    program.envs(environment.iter().copied());
     program
 }
 
@@ -190,6 +191,7 @@ async fn nodes_meet_in_a_cluster_too() {
     }
     let made = nodes[0].server.ask("PUT", "/v1/collections/c", &[], r#"{"dimensions": 2}"#).await;
     assert_eq!(made.status, 201, "{}", made.body);
-    assert_eq!(nodes[1].server.get("/v1/collections/c").await.status, 421);
+    until("the other node is named", async || nodes[1].server.get("/v1/collections/c").await.status == 421)
+        .await;
     until("each shard is applied", async || known_to(&nodes[1].server).await[1]["events_behind"] == 0).await;
 }

@@ -30,6 +30,7 @@ impl TwoNodes {
                 .env("OPENAI_API_KEY", "sk-ours");
             // More than the default: the tests share a machine with others.
             program
+                .env("LIKEWISE__REDIS__CONNECT_MS_MAX", "2000")
                 .env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000")
                 .env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1");
             Server::spawn(program.envs(environment.iter().copied()))
