@@ -131,10 +131,12 @@ fn missing_letter<'l>(letters: &'l [SingleLetter], other: &[SingleLetter]) -> Op
 /// A word that is a name in one text and another word in the other, whose writer uses capital letters.
 fn other_capitals(one: &WrittenForm, two: &WrittenForm) -> Option<(Span, Span)> {
     one.homographs.iter().find_map(|x| {
-        let mut same = two.homographs.iter().filter(|y| y.word == x.word);
+        let is_always = |form: &WrittenForm, is_name: bool| {
+            form.homographs.iter().filter(|y| y.word == x.word).all(|y| y.is_name == is_name)
+        };
+        let first = two.homographs.iter().find(|y| y.word == x.word)?;
         let plain = if x.is_name { two } else { one };
-        let first = same.next()?;
-        let is_other = first.is_name != x.is_name && same.all(|y| y.is_name != x.is_name);
+        let is_other = is_always(one, x.is_name) && is_always(two, !x.is_name);
         (is_other && plain.has_capitals).then_some((x.span, first.span))
     })
 }
