@@ -98,7 +98,7 @@ impl WordDifference {
         second: &QuestionFeatures,
     ) -> WordDifference {
         let (mut one, mut two) = (only_in(first, second), only_in(second, first));
-        let shared = first.content.len() - one.len;
+        let shared = (first.content.len() - one.len).min(second.content.len() - two.len);
         let antonyms = antonyms(lexicon, first, &one, second, &two);
         if one.len > 0 || two.len > 0 {
             one.retain(|place| !has_counterpart(lexicon, first, &first.content[place], second));
