@@ -323,11 +323,14 @@ impl QuestionComparison<'_> {
 
     /// How many comparisons and quantities both texts have.
     fn shared_tags(&self) -> usize {
-        let is_shared = |tag: &&ClassTag| {
-            let is_same = |other: &ClassTag| other.list == tag.list && other.value == tag.value;
-            !is_named_class(tag.list) && self.second.tags.iter().any(is_same)
+        let shared = |own: &QuestionFeatures, other: &QuestionFeatures| {
+            let is_shared = |tag: &&ClassTag| {
+                let is_same = |two: &ClassTag| two.list == tag.list && two.value == tag.value;
+                !is_named_class(tag.list) && other.tags.iter().any(is_same)
+            };
+            own.tags.iter().filter(is_shared).count()
         };
-        self.first.tags.iter().filter(is_shared).count()
+        shared(self.first, self.second).min(shared(self.second, self.first))
     }
 
     /// Whether the texts are the same but for one short run of words in the same place.

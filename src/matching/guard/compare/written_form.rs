@@ -143,11 +143,15 @@ fn other_capitals(one: &WrittenForm, two: &WrittenForm) -> Option<(Span, Span)> 
 
 /// Two short words of the same letters, both with capital letters, but others: `CO`, `Co`.
 fn other_case(one: &WrittenForm, two: &WrittenForm) -> Option<(Span, Span)> {
-    one.words.iter().filter(|word| word.cased.is_some()).find_map(|word| {
+    // Words of the same letters stand together: the first stands for all.
+    let groups = one.words.chunk_by(|x, y| x.folded == y.folded);
+    groups.filter_map(|group| group.first()).find_map(|word| {
         let first = two.with_letters(word.folded).next()?;
-        let is_other =
-            two.with_letters(word.folded).all(|there| there.cased.is_some() && there.cased != word.cased);
-        is_other.then_some((word.span, first.span))
+        let is_cased = |form: &WrittenForm| form.with_letters(word.folded).all(|there| there.cased.is_some());
+        let is_shared = one
+            .with_letters(word.folded)
+            .any(|own| two.with_letters(word.folded).any(|there| there.cased == own.cased));
+        (is_cased(one) && is_cased(two) && !is_shared).then_some((word.span, first.span))
     })
 }
 
