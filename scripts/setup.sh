@@ -50,7 +50,7 @@ rust() {
 cargo_deny() {
     cargo deny --version 2>/dev/null | grep -qF "$CARGO_DENY_VERSION" && return
     say "building cargo-deny $CARGO_DENY_VERSION (once, some minutes)"
-    # Unoptimised: it builds in half of the time, and runs for seconds.
+    # Unoptimised: it is built for minutes and runs for seconds.
     cargo install --quiet --debug --locked --version "$CARGO_DENY_VERSION" cargo-deny >&2
 }
 

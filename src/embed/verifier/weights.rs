@@ -54,7 +54,8 @@ impl VerifierWeights {
             .collect::<Result<HashMap<_, _>>>()?;
 
         let position_table = "embeddings.position_embeddings.weight";
-        let positions = tensors.get(position_table).map_or(0, |table| table.dims()[0]);
+        let positions =
+            tensors.get(position_table).and_then(|table| table.dims().first().copied()).unwrap_or(0);
         let feed_forward =
             tensors.get("encoder.layer.0.intermediate.dense.bias").map_or(0, Tensor::elem_count);
         let hidden: usize = metadata.number("hidden")?;

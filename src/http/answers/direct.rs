@@ -70,17 +70,17 @@ pub(in crate::http) struct GiveAnswer {
 pub(super) struct LookupRequest {
     /// The question.
     #[schema(min_length = 1)]
-    prompt: String,
+    pub(super) prompt: String,
     /// The scope with which the answer was stored.
     #[schema(value_type = Option<serde_json::Value>)]
-    scope: Option<Box<RawValue>>,
+    pub(super) scope: Option<Box<RawValue>>,
     /// Tags that the answer must have.
     #[schema(value_type = Option<Vec<String>>, max_items = 64)]
-    tags: Option<BoundedList<String, TAGS_MAX>>,
+    pub(super) tags: Option<BoundedList<String, TAGS_MAX>>,
     /// The namespace of the answer.
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// Whether the answer to a question in other words is found. If absent, the namespace decides.
-    semantic: Option<bool>,
+    pub(super) semantic: Option<bool>,
 }
 
 /// The result of a lookup.

@@ -4,37 +4,17 @@ use std::sync::Arc;
 
 use axum::Json as AxumJson;
 use axum::extract::{Extension, State};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Endpoint;
 use super::answer_id::format_id;
-use super::direct::{FIELDS, QuestionOptions, check_sizes, rounded, scope};
+use super::direct::{FIELDS, LookupRequest, QuestionOptions, check_sizes, rounded, scope};
 use crate::domain::Principal;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
-use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::directives::AnswerCacheObject;
 use crate::service::answers::{ExplainedCandidate, ExplainedConflict, Explanation};
-use crate::service::objects::TAGS_MAX;
-
-/// A question whose search is explained.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ExplainRequest {
-    /// The question.
-    #[schema(min_length = 1)]
-    prompt: String,
-    /// The scope with which answers were stored.
-    #[schema(value_type = Option<serde_json::Value>)]
-    scope: Option<Box<RawValue>>,
-    /// Tags that an answer must have.
-    #[schema(value_type = Option<Vec<String>>, max_items = 64)]
-    tags: Option<BoundedList<String, TAGS_MAX>>,
-    /// The namespace of the answers.
-    namespace: Option<String>,
-}
 
 /// What the search for a question in other words looks at.
 #[derive(Debug, Serialize, ToSchema)]
@@ -87,13 +67,14 @@ struct ConflictAnswer {
     stored: String,
 }
 
-/// Explains which stored questions are near a question, and why the answer of each would be served or not. Serves and stores no answer.
+/// Explains which stored questions are near a question, and why the answer of each would be served or not, whatever `semantic` says. Serves
+/// and stores no answer.
 #[utoipa::path(
     post,
     path = "/v1/answers/explain",
     operation_id = "explainAnswer",
     tag = "answers",
-    request_body = ExplainRequest,
+    request_body = LookupRequest,
     responses(
         (status = 200, body = ExplainAnswer, description = "The nearest stored questions with what speaks against each"),
         (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
@@ -106,7 +87,7 @@ pub(in crate::http) async fn explain(
     Extension(principal): Extension<Arc<Principal>>,
     Received { head, body }: Received,
 ) -> Result<AxumJson<ExplainAnswer>, Problem> {
-    let wire: ExplainRequest = body.json().await?;
+    let wire: LookupRequest = body.json().await?;
     check_sizes(&wire.prompt, wire.scope.as_deref())?;
     let object = AnswerCacheObject::of(wire.tags.unwrap_or_default().0, None, wire.namespace, None);
     let options = QuestionOptions::new(&head.headers, object)?;

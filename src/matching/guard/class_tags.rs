@@ -9,8 +9,8 @@ use super::words::TextWords;
 /// How many members of classes of one text are compared.
 const TAGS_MAX: usize = 64;
 
-/// Longer words of modality are participles and adjectives, not auxiliary verbs.
-const MODAL_WORD_MIN: usize = 7;
+/// Words of modality with these endings are participles and adjectives, not auxiliary verbs.
+const MODAL_ADJECTIVES: [&str; 7] = ["ed", "ory", "ble", "ido", "ida", "orio", "oria"];
 
 /// A member of a class in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,8 @@ fn counts(words: &TextWords<'_>, at: usize, phrase: &Phrase) -> bool {
     }
     // `Can I`, but not `how can I`. Participles and phrases count everywhere.
     if phrase.list == WordList::Modality {
-        return token.is_first || !is_single || token.word.len() >= MODAL_WORD_MIN;
+        let is_adjective = MODAL_ADJECTIVES.iter().any(|ending| token.word.ends_with(ending));
+        return token.is_first || !is_single || is_adjective;
     }
     // `S`, `M` and `L` are sizes as capitals, or after the word.
     if phrase.list == WordList::Sizes && token.word.len() == 1 {

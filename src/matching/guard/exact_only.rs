@@ -1,7 +1,10 @@
 //! Questions whose answer must not be served to a question in other words, whatever the two have in common.
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use super::content_words::content_words;
 use super::fillers::fillers;
+use super::language::Language;
 use super::lexicon::Lexicon;
 use super::mentions::mentions;
 use super::request_shape::{RequestShape, begins_clause, request_shape};
@@ -34,8 +37,9 @@ label_enum! {
 
 /// The longest remainder of a question that only an opening such as `is it` makes lean on an earlier one, in words.
 const LEANING_REST_MAX: usize = 3;
-/// How many words a text has at least whose language is judged by its words alone.
+/// How many words a text has at least whose language is judged by its words alone; and a question.
 const UNKNOWN_WORDS_MIN: usize = 4;
+const UNKNOWN_QUESTION_WORDS_MIN: usize = 3;
 /// How far into a text a second question begins at least, in words.
 const SECOND_QUESTION_MIN: usize = 4;
 
@@ -50,7 +54,7 @@ pub(super) fn exact_only_reason(lexicon: &Lexicon, question: &str) -> Option<Exa
     let words = TextWords::read(lexicon, question);
     let is_filler = fillers(&words);
     let has = |list| (0..words.len()).any(|at| !is_filler[at] && words.phrase_in(at, list).is_some());
-    if is_of_unknown_language(&words) {
+    if is_of_unknown_language(question, &words) {
         Some(ExactOnlyReason::UnknownLanguage)
     } else if has(WordList::TextForms) {
         Some(ExactOnlyReason::AboutItsWords)
@@ -76,27 +80,50 @@ fn is_compared(c: char) -> bool {
         || is_mark_on_letter
         || c.is_ascii()
         || c.is_whitespace()
-        || "¿¡‘’‚“”„«»…–—−·•€£¥¢°ºª²³½¼¾×÷±™®©§".contains(c) // `written_form` compares the signs
+        || "¿¡‘’‚“”„«»…–—−·•€£¥¢°ºª²³½¼¾×÷±™®©§".contains(c) // `signs` compares them
 }
 
-/// Whether a text has so many function words of other languages that it is one of theirs, or hardly a word that is known.
-fn is_of_unknown_language(words: &TextWords<'_>) -> bool {
+/// Whether a text is in another language, as far as its words and letters tell: function words of others, letters that its own has not,
+/// or hardly a word that is known.
+fn is_of_unknown_language(question: &str, words: &TextWords<'_>) -> bool {
     // Names may have foreign words: `Le Monde`.
     let is_plain = |at: &usize| {
         let token = &words.tokens[*at];
         token.form == TokenForm::Word && (!token.is_capitalized || token.is_first)
     };
     let plain: Vec<usize> = (0..words.len()).filter(is_plain).collect();
-    let count = |list| plain.iter().filter(|&&at| words.is_in(at, list)).count();
-    let (own, foreign) = (count(WordList::FunctionWords), count(WordList::ForeignWords));
-    if foreign > 0 && 2 * foreign > own {
+    let is_foreign = |at: &&usize| {
+        words.is_in(**at, WordList::ForeignWords)
+            || has_foreign_letters(words.language, words.tokens[**at].span.of(question))
+    };
+    let is_own = |at: &&usize| words.is_in(**at, WordList::FunctionWords) && !is_foreign(at);
+    let own = plain.iter().filter(is_own).count();
+    let foreign = plain.iter().filter(is_foreign).count();
+    if 2 * foreign > own {
         return true;
     }
     let is_known = |at: &&usize| {
         let token = &words.tokens[**at];
         words.phrases_at(**at).next().is_some() || words.lexicon.is_known(words.language, token.stem)
     };
-    own == 0 && plain.len() >= UNKNOWN_WORDS_MIN && 2 * plain.iter().filter(is_known).count() < plain.len()
+    // Other languages have words in common with English by chance: `is`, `on`. Keywords have no function words at all.
+    let own_max = usize::from(words.language == Language::English);
+    let words_min = if question.contains('?') { UNKNOWN_QUESTION_WORDS_MIN } else { UNKNOWN_WORDS_MIN };
+    let is_long_enough = own <= own_max && plain.len() >= words_min;
+    is_long_enough && 2 * plain.iter().filter(is_known).count() < plain.len()
+}
+
+/// Whether a word has letters that words of a language, and those that it has borrowed, have not; or is one letter with an accent.
+fn has_foreign_letters(language: Language, word: &str) -> bool {
+    let known = match language {
+        Language::English => "áàâäéèêëíìîïóòôöúùûüñç",
+        Language::Spanish => "áéíóúüñ",
+    };
+    let mut letters = word.nfc().flat_map(char::to_lowercase).filter(|c| c.is_alphabetic());
+    let (first, second) = (letters.next(), letters.next());
+    let is_known = |c: &char| c.is_ascii() || known.contains(*c);
+    let is_one_accented = second.is_none() && first.is_some_and(|c| !c.is_ascii());
+    is_one_accented || first.into_iter().chain(second).chain(letters).any(|c| !is_known(&c))
 }
 
 fn leans(words: &TextWords<'_>, is_filler: &[bool]) -> bool {
@@ -159,9 +186,7 @@ fn is_change(words: &TextWords<'_>, at: usize, is_opened: bool) -> bool {
 /// `cancela`, `cancélame`: the list has infinitives.
 fn is_spanish_imperative(words: &TextWords<'_>, at: usize) -> bool {
     let is_form = words.word(at).ends_with(['a', 'e', 'd', 'n', 'o']) && !words.word(at).ends_with("cion");
-    words.language == super::language::Language::Spanish
-        && is_form
-        && words.form_in(at, WordList::ChangeVerbs).is_some()
+    words.language == Language::Spanish && is_form && words.form_in(at, WordList::ChangeVerbs).is_some()
 }
 
 /// Two question marks with words between them, or a second question behind `and`.
@@ -241,6 +266,12 @@ mod tests {
             ("Jak anulować moje zamówienie?", Some(UnknownLanguage)),
             ("Hur avbokar jag min order?", Some(UnknownLanguage)),
             ("Bagaimana cara membatalkan pesanan", Some(UnknownLanguage)),
+            ("Kdy máte otevřeno?", Some(UnknownLanguage)),
+            ("Kuidas tellimust tühistada?", Some(UnknownLanguage)),
+            ("Siparişimi iptal edemiyorum", Some(UnknownLanguage)),
+            ("O envio é grátis?", Some(UnknownLanguage)),
+            ("Where is the café of the museum?", None),
+            ("¿Dónde está el pingüino de peluche?", None),
             ("Where can I read Le Monde?", None),
             ("reset password android app", None),
             ("horario tienda centro ciudad", None),

@@ -133,7 +133,8 @@ fn exchanged<'f>(
         |word: &ContentWord, there: &ContentWord| word.role != 0 && is_same_role(word.role, there.role);
     let is_moved = keeps_role(x, y_there) && keeps_role(y, x_there);
     let are_things = [x, y].iter().all(|word| !word.is_verb && !word.is_light);
-    let is_exchange = are_exchanged && is_all && are_things && !is_moved && !is_listed(first, x, y);
+    let is_named_together = is_listed(first, x, y) || is_listed(second, x_there, y_there);
+    let is_exchange = are_exchanged && is_all && are_things && !is_moved && !is_named_together;
     is_exchange.then_some((x, x_there))
 }
 

@@ -267,7 +267,6 @@ impl QuestionComparison<'_> {
     /// `Paint a cabinet`, `paint the door of a cabinet`: the only word that one text has more says which part of a thing is meant.
     fn part_of_whole(&mut self, difference: &WordDifference) {
         let part = |own: &UnmatchedWords, other: &UnmatchedWords, features: &QuestionFeatures| {
-            let content = features.content.iter();
             let is_whole = |part: &ContentWord, whole: &ContentWord| {
                 whole.token > part.token
                     && whole.token - part.token <= WHOLE_TOKENS_MAX
@@ -275,7 +274,8 @@ impl QuestionComparison<'_> {
             };
             let mut words = own.words(features).filter(|word| !word.is_light);
             let part = words.next().filter(|_| other.is_empty() && !own.is_cut)?;
-            let is_part = words.next().is_none() && content.clone().any(|whole| is_whole(part, whole));
+            let is_part =
+                words.next().is_none() && features.content.iter().any(|whole| is_whole(part, whole));
             is_part.then_some(part.span)
         };
         if !self.has_same_question_words() {
@@ -314,7 +314,7 @@ impl QuestionComparison<'_> {
     }
 
     fn has_same_question_words(&self) -> bool {
-        let asks = |features: &'_ QuestionFeatures| {
+        let asks = |features: &QuestionFeatures| {
             let tags = features.tags.iter().filter(|tag| tag.list == WordList::QuestionWords);
             tags.map(|tag| tag.value).collect::<Vec<_>>()
         };
