@@ -41,6 +41,7 @@ mod model;
 mod model_fetch;
 mod objects;
 mod objects_model;
+mod pairs;
 mod program;
 mod random_load;
 mod raw;
