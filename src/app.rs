@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
     Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, NodeRegistry,
-    ObjectTier, Replication, SharedNode, SharedStatus, SharedTier, Tier, Tiers, VectorTier,
+    ObjectTier, PairFeedback, Replication, SharedNode, SharedStatus, SharedTier, Tier, Tiers, VectorTier,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -158,6 +158,7 @@ impl Engine {
             Arc::clone(&embeddings),
             Arc::clone(models.default_model()),
             &namespaces,
+            tokio::task::block_in_place(|| PairFeedback::open(Arc::clone(&stores.records)))?,
         )?;
         let answers = Answers::new(
             Arc::clone(&caches.objects),

@@ -19,6 +19,7 @@ mod lease;
 mod lookup_counters;
 mod memory;
 mod metrics;
+mod pair_feedback;
 mod policy;
 mod random;
 mod read;
@@ -54,6 +55,7 @@ pub use lease::{Claim, HeldLease, Lease, Leases};
 pub use lookup_counters::{CounterId, LookupCounters, OutcomeCounters, OutcomeCounts};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
+pub use pair_feedback::{PairFeedback, PairVerdict, QuestionPair};
 pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
     WhenUnverified,

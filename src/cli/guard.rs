@@ -30,7 +30,7 @@ const WRITTEN_MEMBERS: [&str; 6] =
     ["canonical_a", "canonical_b", "allowed", "conflicts", "exact_only_a", "exact_only_b"];
 
 #[derive(Deserialize)]
-struct QuestionPair {
+struct PairLine {
     a: String,
     b: String,
     /// Kept as they are.
@@ -81,7 +81,7 @@ impl GuardPairs {
         for (number, line) in lines_of(reader) {
             let fault = |message: String| Error::new(Kind::InvalidInput, message).with("line", number);
             let line = line.map_err(|error| error.with("line", number))?;
-            let mut pair: QuestionPair = serde_json::from_str(&line)
+            let mut pair: PairLine = serde_json::from_str(&line)
                 .map_err(|error| fault(format!("a line must be an object with a and b: {error}")))?;
             pair.others.retain(|name, _| !WRITTEN_MEMBERS.contains(&name.as_str()));
             let checked = serde_json::to_string(&checked(&guard, &pair))
@@ -99,7 +99,7 @@ impl GuardPairs {
     }
 }
 
-fn checked<'a>(guard: &Guard, pair: &'a QuestionPair) -> CheckedPair<'a> {
+fn checked<'a>(guard: &Guard, pair: &'a PairLine) -> CheckedPair<'a> {
     let [first, second] = [&pair.a, &pair.b].map(|question| guard.features(question));
     let allows = |strictness| guard.veto(strictness, &first, &second).is_none();
     CheckedPair {

@@ -20,11 +20,18 @@ pub(super) fn json_lines<T: DeserializeOwned>(
     let shown = path.display().to_string();
     let read = move |(number, line): (usize, Result<String>)| {
         let fault = |error: Error| error.with("file", &shown).with("line", number);
-        let line = line.map_err(fault)?;
-        let parsed = serde_json::from_str(&line);
-        parsed.map_err(|error| fault(Error::new(Kind::InvalidInput, format!("cannot read a line: {error}"))))
+        line.and_then(|line| parsed(&line)).map_err(fault)
     };
     Ok(lines(path)?.map(read))
+}
+
+/// What a line says.
+///
+/// # Errors
+/// `InvalidInput`.
+pub(super) fn parsed<T: DeserializeOwned>(line: &str) -> Result<T> {
+    let unreadable = |error| Error::new(Kind::InvalidInput, format!("cannot read a line: {error}"));
+    serde_json::from_str(line).map_err(unreadable)
 }
 
 /// How many lines [`lines`] gives.

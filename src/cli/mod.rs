@@ -1,12 +1,11 @@
 //! The command line: one file for each command.
 
 mod build_index;
+mod calibrate;
 mod client;
 mod doctor;
 mod embed;
 mod evaluate;
-mod evaluate_answers;
-mod evaluate_pairs;
 mod export;
 mod fetch;
 mod file_kind;
@@ -61,6 +60,7 @@ enum Command {
     Export(export::Export),
     Snapshot(snapshot::TakeSnapshot),
     Evaluate(evaluate::Evaluate),
+    Calibrate(calibrate::Calibrate),
     Guard(guard::GuardPairs),
     /// Print the OpenAPI document of the HTTP interface.
     Openapi,
@@ -95,6 +95,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(import) => on_runtime(import.run()).map(|()| ExitCode::SUCCESS),
         Command::Export(export) => on_runtime(export.run()).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(snapshot) => on_runtime(snapshot.run()).map(|()| ExitCode::SUCCESS),
+        Command::Calibrate(calibrate) => on_runtime(calibrate.run()).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(evaluate) => on_runtime(evaluate.run()).map(|()| ExitCode::SUCCESS),
         Command::Guard(pairs) => pairs.run().map(|()| ExitCode::SUCCESS),
         Command::BuildIndex(build) => build.run().map(|()| ExitCode::SUCCESS),

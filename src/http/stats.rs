@@ -171,6 +171,15 @@ struct SemanticStats {
     exact_only: u64,
     /// The question had no vector.
     unavailable: u64,
+    /// Hits that clients have called wrong, since the start.
+    wrong: u64,
+    /// Bounds of the share of searches that ended so, each with 90 % confidence. Wrong answers that no client reports are not in it.
+    wrong_share: [f64; 2],
+    /// The smallest score that is served: the cosine similarity, or that of the calibration; null if nothing is.
+    #[schema(required)]
+    score_min: Option<f64>,
+    /// Pairs of questions that share no answer since a client has said that it is wrong.
+    wrong_pairs: usize,
     /// Bytes of memory for the vectors of stored questions.
     bytes: usize,
 }
@@ -217,6 +226,10 @@ impl Statistics {
             tier.entries.set(gauge(stats.entries));
             tier.bytes.set(gauge(stats.bytes));
             tier.is_enabled.set(i64::from(stats.is_on));
+        }
+        if let Some(reported) = self.answers.reported_wrong() {
+            self.metrics.answers.wrong_share_low.set(reported.share.0);
+            self.metrics.answers.wrong_share_high.set(reported.share.1);
         }
         self.metrics.embed.queued_texts.set(gauge(self.queued_texts() as u64));
         self.load().export(&self.metrics.http);
@@ -349,12 +362,18 @@ impl Statistics {
 
     fn semantic_stats(&self) -> SemanticStats {
         let count = |outcome| self.metrics.answers.semantic.with(outcome).get();
+        let reported = self.answers.reported_wrong();
+        let (low, high) = reported.map_or((0.0, 1.0), |reported| reported.share);
         SemanticStats {
             hit: count(SemanticOutcome::Hit),
             none: count(SemanticOutcome::None),
             refused: count(SemanticOutcome::Refused),
             exact_only: count(SemanticOutcome::ExactOnly),
             unavailable: count(SemanticOutcome::Unavailable),
+            wrong: reported.map_or(0, |reported| reported.wrong),
+            wrong_share: [low, high],
+            score_min: reported.map(|reported| reported.score_min),
+            wrong_pairs: self.answers.wrong_pairs(),
             bytes: self.answers.question_bytes(),
         }
     }

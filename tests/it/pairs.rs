@@ -59,6 +59,47 @@ fn the_rules_say_what_they_find_in_pairs() {
 }
 
 #[test]
+fn a_stream_of_questions_is_evaluated() {
+    let dir = TempDir::new().unwrap();
+    let (questions, chart) = (dir.path().join("questions.jsonl"), dir.path().join("chart.svg"));
+    let model = model::dir();
+    let run_on = |command: &[&str], more: &[&OsStr]| {
+        let mut arguments: Vec<&OsStr> = command.iter().map(|word| OsStr::new(*word)).collect();
+        arguments.extend([questions.as_os_str(), "--model".as_ref(), model.as_os_str()]);
+        arguments.extend(more);
+        run(&arguments)
+    };
+    let lines = [
+        r#"{"text": "Can I pay in cash?", "answer": "cash"}"#,
+        r#"{"text": "can I pay in cash", "answer": "cash"}"#,
+        r#"{"text": "Can I pay in cash?", "answer": "cash"}"#,
+        r#"{"text": "Can I pay in cash?", "answer": "other"}"#,
+        r#"{"text": "Where is my order?"}"#,
+    ];
+    fs_err::write(&questions, lines.join("\n")).unwrap();
+    let in_order = [OsStr::new("--in-order"), "--chart".as_ref(), chart.as_os_str()];
+    let said = run_on(&["evaluate", "questions"], &in_order).unwrap();
+    assert!(said.starts_with("5 questions, 3 different; the right answer of 4 is known"), "{said}");
+    // Of the two hits one has another right answer than the first time; of the two that had been stored one got it.
+    assert!(
+        said.contains(
+            "| exact | - | on a miss | 40.0 % (11.8-76.9) | 0.0 % (0.0-43.4) | 50.0 % (9.5-90.5) | 20.0 %"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("| normalized | - | on a miss | 60.0 %"), "{said}");
+    assert!(fs_err::read_to_string(&chart).unwrap().contains("strict, verifier"));
+    let error =
+        run_on(&["evaluate", "questions"], &["--similarity-min".as_ref(), "0.5".as_ref()]).unwrap_err();
+    assert!(error.contains("--similarity-min must be from 0.7 to 1"), "{error}");
+    let error = run_on(&["calibrate"], &[]).unwrap_err();
+    assert!(error.contains("each question must have its answer"), "{error}");
+    fs_err::write(&questions, lines[..4].join("\n")).unwrap();
+    let error = run_on(&["calibrate"], &[]).unwrap_err();
+    assert!(error.contains("there is no verifier"), "{error}");
+}
+
+#[test]
 fn judged_pairs_are_evaluated() {
     let dir = TempDir::new().unwrap();
     let pairs = dir.path().join("pairs.jsonl");
@@ -88,7 +129,11 @@ fn judged_pairs_are_evaluated() {
     for min in ["7", "NaN"] {
         assert!(evaluate(&["--similarity-min", min]).unwrap_err().contains("from 0 to 1"));
     }
-    for (text, named) in [("\n{\"a\": \"x\", \"b\": \"y\", \"label\": 2}", "line: 2"), ("", "no pairs")] {
+    for (text, named) in [
+        ("\n{\"a\": \"x\", \"b\": \"y\", \"label\": 2}", "line: 2"),
+        ("", "there are no questions"),
+        ("{\"text\": \"x\"}", "there are no pairs"),
+    ] {
         fs_err::write(&pairs, text).unwrap();
         let error = evaluate(&[]).unwrap_err();
         assert!(error.contains(named), "{error}");

@@ -6,6 +6,21 @@ use tempfile::TempDir;
 
 use crate::program::Server;
 
+/// A burst of equal lookups costs one pass of the verifier: none is refused because it is busy.
+#[tokio::test]
+async fn a_burst_of_one_question_is_answered_whole() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    let [stored, asked] = ["What is your refund policy?", "what's the policy on refunds?"];
+    let post = async |path: &str, body: Value| server.ask("POST", path, &[], body.to_string()).await;
+    let given = json!({ "prompt": stored, "answer": "30 days", "semantic": true });
+    assert_eq!(post("/v1/answers", given).await.status, 201);
+    let lookups = (0..100).map(|_| post("/v1/answers/lookup", json!({ "prompt": asked, "semantic": true })));
+    for looked_up in futures_util::future::join_all(lookups).await {
+        assert_eq!(looked_up.body["answer"], "30 days", "{}", looked_up.body);
+    }
+}
+
 #[tokio::test]
 async fn rewordings_are_answered_and_look_alikes_are_not() {
     let dir = TempDir::new().unwrap();

@@ -39,7 +39,7 @@ pub(in crate::http) fn format_id(id: Key) -> String {
 ///
 /// # Errors
 /// `InvalidInput` for what is no name.
-fn parse_id(name: &str) -> Result<Key> {
+pub(super) fn parse_id(name: &str) -> Result<Key> {
     let fault = || Error::invalid("id", "id must be `ans_` and 64 hexadecimal digits");
     let digits = name
         .strip_prefix(NAME)

@@ -25,6 +25,9 @@ pub(in crate::http) struct ExplainAnswer {
     /// The smallest cosine similarity; null if the embedding model has none.
     #[schema(required)]
     similarity_min: Option<f64>,
+    /// The smallest score that is served: the cosine similarity, or that of the calibration; null if there is none.
+    #[schema(required)]
+    score_min: Option<f64>,
     /// `answers.semantic.guard`: `normal` or `strict`.
     guard: &'static str,
     /// `answers.semantic.verifier`: `required`, `where_possible` or `off`.
@@ -47,9 +50,12 @@ struct ExplainedQuestion {
     /// How much the verifier agrees; negative if it refuses, null if it has not read them.
     #[schema(required)]
     verifier_margin: Option<f64>,
+    /// The cosine similarity, or the score of the calibration; null if the verifier has not read them.
+    #[schema(required)]
+    score: Option<f64>,
     /// Whether its answer would be served.
     served: bool,
-    /// Why it would not: `similarity`, `stale_or_other_tags`, the kind of a conflict, `verifier`, `verifier_cannot_read`, `verifier_busy`, or `verifier_has_read_two`.
+    /// Why it would not: `similarity`, `stale_or_other_tags`, `feedback`, the kind of a conflict, `verifier`, `verifier_cannot_read`, `verifier_busy`, `score`, or `verifier_has_read_two`.
     #[schema(required)]
     because: Option<&'static str>,
 }
@@ -101,6 +107,7 @@ impl ExplainAnswer {
         ExplainAnswer {
             not_searched_because: explanation.not_searched_because,
             similarity_min: explanation.similarity_min.map(rounded),
+            score_min: explanation.score_min,
             guard: explanation.guard.as_str(),
             verifier: explanation.verifier.as_str(),
             candidates: explanation.candidates.into_iter().map(ExplainedQuestion::of).collect(),
@@ -122,6 +129,7 @@ impl ExplainedQuestion {
             similarity: rounded(candidate.similarity),
             conflicts: candidate.conflicts.into_iter().map(conflict).collect(),
             verifier_margin: candidate.verifier_margin.map(rounded),
+            score: candidate.score,
             served: candidate.refusal.is_none(),
             because: candidate.refusal,
         }

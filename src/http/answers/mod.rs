@@ -10,6 +10,7 @@ mod dialect_handler;
 mod direct;
 mod endpoint;
 mod explain;
+mod feedback;
 mod response;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         .add(routes!(direct::store))
         .add(routes!(direct::lookup))
         .add(routes!(explain::explain))
+        .add(routes!(feedback::give))
         .add(routes!(direct::delete))
 }
 

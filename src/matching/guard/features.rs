@@ -10,12 +10,15 @@ use super::mentions::{Mention, MentionValue, mentions};
 use super::negated_comparisons::turned_by_negations;
 use super::negation::{Negation, negations, soft_negations};
 use super::quotations::{Quotation, quotations};
-use super::request_shape::{RequestShape, request_shape};
+use super::request_shape::{RequestShape, how_to_opening, request_shape};
 use super::speaker::{Speaker, speaker};
 use super::tokens::{Span, TokenForm, cut};
 use super::word_list::WordList;
 use super::words::TextWords;
 use super::written_form::WrittenForm;
+
+/// What definite articles of Spanish are in the sequence.
+const ARTICLE: &str = "el";
 
 /// What is compared of a question. Of a text longer than 1,000 characters only the start is looked at. Features of one lexicon must not
 /// be compared with those of another.
@@ -35,9 +38,13 @@ pub struct QuestionFeatures {
     /// The places of `and`, `or` and commas.
     pub(super) coordinators: Box<[usize]>,
     pub(super) shape: RequestShape,
+    /// The place of the first token behind the words by which the text asks how something is done; 0 if it does not.
+    pub(super) opening_end: usize,
     pub(super) speaker: Speaker,
     /// The folded letters and digits of the text, without what separates them.
     pub(super) letters: Box<str>,
+    /// Where each token ends in them.
+    letter_ends: Box<[u16]>,
     pub(super) written: WrittenForm,
 }
 
@@ -73,6 +80,7 @@ impl QuestionFeatures {
             is_no_negation[tag.tokens.0..tag.tokens.1].fill(true);
         }
         let (letters, places) = joined_letters(&words);
+        let letter_ends = places.iter().map(|place| place.end).collect();
         QuestionFeatures {
             language: words.language,
             content: content_words(&words, &tags, &mentions, &is_taken, &places).into(),
@@ -82,19 +90,34 @@ impl QuestionFeatures {
             quotations: quotations(text).into(),
             coordinators: coordinators(&words),
             shape: request_shape(&words, &is_filler),
+            opening_end: how_to_opening(&words).map_or(0, |(_, end)| end),
             speaker: speaker(&words),
             written: WrittenForm::read(lexicon, words.language, text, &mentions),
             mentions: mentions.into(),
             tags: tags.into(),
             letters: letters.into(),
+            letter_ends,
             text: text.into(),
         }
+    }
+
+    /// Whether these letters are those of one or more whole words in a row.
+    pub(super) fn has_words(&self, letters: &str) -> bool {
+        let is_end =
+            |at: usize| u16::try_from(at).is_ok_and(|at| self.letter_ends.binary_search(&at).is_ok());
+        let are_words = |at: usize| (at == 0 || is_end(at)) && is_end(at + letters.len());
+        !letters.is_empty() && self.letters.match_indices(letters).any(|(at, _)| are_words(at))
     }
 
     /// The folded letters of a word of content.
     pub(super) fn letters_of(&self, word: &ContentWord) -> &str {
         word.letters.of(&self.letters)
     }
+}
+
+/// Definite articles of Spanish, which change with the noun behind them.
+fn is_article(language: Language, word: &str) -> bool {
+    language == Language::Spanish && matches!(word, "el" | "la" | "los" | "las")
 }
 
 fn is_within(mention: &Mention, tag: &ClassTag) -> bool {
@@ -142,7 +165,9 @@ fn sequence(
             at = tag.tokens.1;
         } else {
             if !is_filler[at] && token.form != TokenForm::Symbol {
-                found.push(SequenceWord { stem: token.stem, token: at });
+                let stem =
+                    if is_article(words.language, &token.word) { word_key(ARTICLE) } else { token.stem };
+                found.push(SequenceWord { stem, token: at });
             }
             at += 1;
         }

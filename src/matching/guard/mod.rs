@@ -11,6 +11,7 @@ mod compare;
 mod conflict;
 mod content_words;
 mod dates;
+mod derivation;
 mod exact_only;
 mod features;
 mod fillers;

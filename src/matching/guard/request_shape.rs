@@ -42,11 +42,15 @@ pub(super) fn begins_clause(words: &TextWords<'_>, is_filler: &[bool], at: usize
 }
 
 fn how_to(words: &TextWords<'_>) -> Option<Span> {
-    (0..words.len()).find_map(|at| {
-        if let Some((_, len)) = words.phrase_in(at, WordList::HowToOpenings) {
-            return Some(words.tokens[at].span.to(words.tokens[at + len - 1].span));
-        }
-        is_spanish_how(words, at).then(|| words.tokens[at].span)
+    let (start, end) = how_to_opening(words)?;
+    Some(words.tokens[start].span.to(words.tokens[end - 1].span))
+}
+
+/// The tokens by which a text asks how something is done: where they begin, and where what is done begins.
+pub(super) fn how_to_opening(words: &TextWords<'_>) -> Option<(usize, usize)> {
+    (0..words.len()).find_map(|at| match words.phrase_in(at, WordList::HowToOpenings) {
+        Some((_, len)) => Some((at, at + len)),
+        None => is_spanish_how(words, at).then_some((at, at + 1)),
     })
 }
 

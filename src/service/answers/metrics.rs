@@ -2,8 +2,9 @@
 
 use super::reason::Reason;
 use super::semantic::SemanticOutcome;
+use crate::cache::PairVerdict;
 use crate::domain::LookupOutcome;
-use crate::metrics::{ByLabel, Counter, FloatCounter, ModuleMetrics, Registry};
+use crate::metrics::{ByLabel, Counter, FloatCounter, FloatGauge, ModuleMetrics, Registry};
 
 /// The metrics of requested answers.
 #[derive(Debug)]
@@ -22,6 +23,12 @@ pub struct AnswerMetrics {
     pub(super) normalized_hits: Counter,
     /// Searches for questions in other words, by what became of them.
     pub semantic: ByLabel<SemanticOutcome, Counter>,
+    /// Feedback on answers to questions in other words, by what it says.
+    pub(super) feedback: ByLabel<PairVerdict, Counter>,
+    /// Bounds of the share of searches for questions in other words that ended in an answer that a client has called wrong, 90 % each.
+    pub wrong_share_low: FloatGauge,
+    /// The upper one.
+    pub wrong_share_high: FloatGauge,
     /// Replies that were not stored, by reason.
     pub(super) not_stored: ByLabel<Reason, Counter>,
     /// Generations that were aborted because all their clients had left.
@@ -52,6 +59,19 @@ impl ModuleMetrics for AnswerMetrics {
                 "answers_semantic",
                 "Searches for questions in other words",
                 "outcome",
+            ),
+            feedback: registry.by_label(
+                "answers_feedback",
+                "Feedback on answers to questions in other words",
+                "verdict",
+            ),
+            wrong_share_low: registry.float_gauge(
+                "answers_wrong_share_low",
+                "Lower bound (90 %) of the share of searches in other words that ended in an answer reported as wrong",
+            ),
+            wrong_share_high: registry.float_gauge(
+                "answers_wrong_share_high",
+                "Upper bound (90 %) of the share of searches in other words that ended in an answer reported as wrong",
             ),
             not_stored: registry.by_label("answers_not_stored", "Replies not stored", "reason"),
             abandoned: registry.counter("answers_abandoned", "Generations aborted because all clients left"),

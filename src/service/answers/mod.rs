@@ -9,6 +9,7 @@ mod broadcast;
 mod coalesce;
 mod costs;
 mod direct;
+mod feedback;
 mod flow;
 mod generate;
 mod inflight;
@@ -40,6 +41,7 @@ use tracing::instrument;
 pub(in crate::service) use self::stored_answer::CONTENT_TYPE as ANSWER_CONTENT_TYPE;
 pub use broadcast::EventStream;
 pub use direct::{LookupHit, LookupResult, Question};
+pub use feedback::{Feedback, FeedbackOn};
 pub use metrics::AnswerMetrics;
 pub use options::Options;
 pub use reason::Reason;
@@ -47,8 +49,8 @@ pub use replay::REPLAYED_BYTES;
 pub use request::AnswerRequest;
 pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
 pub use semantic::{
-    ExplainedCandidate, ExplainedConflict, Explanation, SemanticLookup, SemanticOptions, SemanticOutcome,
-    SemanticReport, VerifierMode, lexicon_with, similarity_min_of,
+    ExplainedCandidate, ExplainedConflict, Explanation, ReportedWrong, SemanticLookup, SemanticOptions,
+    SemanticOutcome, SemanticReport, VerifierMode, lexicon_with, similarity_min_of,
 };
 pub use state::Answers;
 pub use stored_answer::StoredAnswer;
@@ -66,7 +68,7 @@ use self::semantic::SemanticQuestion;
 use super::check_tags;
 use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
-use crate::cache::{Cache, CounterId, KeyEvent, LookupCounters, Namespaces, Propagation, Stamp};
+use crate::cache::{Cache, CounterId, KeyEvent, LookupCounters, Namespaces, PairVerdict, Propagation, Stamp};
 use crate::dialects::ParsedRequest;
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
@@ -120,6 +122,16 @@ impl Answers {
     /// Bytes of memory for the vectors of stored questions.
     pub fn question_bytes(&self) -> usize {
         self.semantic.as_ref().map_or(0, SemanticLookup::bytes)
+    }
+
+    /// Pairs of questions of which a client has said that one is not answered by the answer of the other.
+    pub fn wrong_pairs(&self) -> usize {
+        self.semantic.as_ref().map_or(0, |semantic| semantic.feedback().wrong_pairs())
+    }
+
+    /// The wrong answers in other words that clients have reported. `None` if none are served.
+    pub fn reported_wrong(&self) -> Option<ReportedWrong> {
+        self.semantic.as_ref().and_then(SemanticLookup::reported_wrong)
     }
 
     /// Which spellings of a question are one. Requests are to be read by it.
@@ -295,6 +307,17 @@ impl Answers {
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn explain(&self, question: &Question<'_>) -> Result<Explanation> {
         direct::explain(self, question).await
+    }
+
+    /// Records what a client says of an answer that was served to a question in other words: of a wrong one the two questions never share
+    /// an answer again. Returns what holds of the pair now.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an empty or too long question, and for two that are the same; `NotFound` for an unknown namespace or answer;
+    /// `Overloaded` if there is feedback on too many pairs; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
+    #[instrument(level = "debug", skip_all, err(level = "debug"))]
+    pub async fn give_feedback(&self, feedback: &Feedback<'_>) -> Result<PairVerdict> {
+        feedback::record(self, feedback).await
     }
 
     /// Stores an answer of the application and returns its id.

@@ -8,6 +8,7 @@ mod direct;
 mod forwarding;
 mod identity;
 mod invalidation;
+mod isolation;
 mod redaction;
 mod semantic;
 mod streams;

@@ -322,6 +322,63 @@ async fn what_is_near_is_explained_and_nothing_of_another_scope_is_shown() {
 }
 
 #[tokio::test]
+async fn what_a_client_calls_wrong_is_never_served_again_in_either_order_nor_after_a_restart() {
+    let (dir, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    let server = start_in(dir.path(), &upstream, &[NEAR, RULES_ALONE]);
+    let feedback = async |server: &Server, body: Value| {
+        server.ask("POST", "/v1/answers/feedback", &[], body.to_string()).await
+    };
+    ask(&server, &semantic(ASKED)).await;
+    let wrong = ask(&server, &semantic(REWORDED)).await;
+    assert!(is_hit(&wrong));
+    let id = wrong.header("x-likewise-answer-id");
+    let right = feedback(&server, json!({ "prompt": REWORDED, "id": id, "correct": true })).await;
+    assert_eq!((right.status, &right.body["quarantined"]), (200, &json!(false)), "{}", right.body);
+    assert!(is_hit(&ask(&server, &semantic(REWORDED)).await));
+    let given = feedback(&server, json!({ "prompt": REWORDED, "id": id, "correct": false })).await;
+    assert_eq!((given.status, &given.body["quarantined"]), (200, &json!(true)), "{}", given.body);
+    let refused = ask(&server, &semantic(REWORDED)).await;
+    assert_eq!((is_hit(&refused), outcome(&refused).as_str()), (false, "refused; because=feedback"));
+    let reversed = async |server: &Server, seed: u32| {
+        let seeded = |text: &str| with(semantic(text), json!({ "seed": seed }));
+        ask(server, &seeded(REWORDED)).await;
+        outcome(&ask(server, &seeded(ASKED)).await)
+    };
+    assert_eq!(reversed(&server, 1).await, "refused; because=feedback", "in another scope too");
+    assert_eq!(server.stat("/answers/semantic/wrong_pairs").await, 1);
+    let again = feedback(&server, json!({ "prompt": REWORDED, "question": ASKED, "correct": true })).await;
+    assert_eq!(again.body["quarantined"], json!(true), "it stays wrong");
+    server.stop();
+    let server = start_in(dir.path(), &upstream, &[NEAR, RULES_ALONE]);
+    assert_eq!(reversed(&server, 2).await, "refused; because=feedback");
+}
+
+#[tokio::test]
+async fn feedback_that_names_no_pair_is_refused() {
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE]).await;
+    let plain = ask(&server, &question(ASKED)).await;
+    let plain = plain.header("x-likewise-answer-id");
+    let unknown = format!("ans_{}", "0".repeat(64));
+    for (more, status, param) in [
+        (json!({}), 400, "id"),
+        (json!({ "id": unknown, "question": ASKED }), 400, "question"),
+        (json!({ "id": "ans_1" }), 400, "id"),
+        (json!({ "id": unknown }), 404, "id"),
+        (json!({ "id": plain }), 404, "id"),
+        (json!({ "question": "" }), 400, "question"),
+        (json!({ "question": format!(" {REWORDED}") }), 400, "prompt"),
+        (json!({ "question": "x".repeat(5000) }), 400, "question"),
+        (json!({ "question": ASKED, "prompt": " " }), 400, "prompt"),
+        (json!({ "question": ASKED, "correct": "no" }), 400, "correct"),
+    ] {
+        let body = with(json!({ "prompt": REWORDED, "correct": false }), more.clone());
+        let refused = server.ask("POST", "/v1/answers/feedback", &[], body.to_string()).await;
+        assert_eq!((refused.status, refused.error().1), (status, Some(param)), "{more}: {}", refused.body);
+    }
+    assert_eq!(server.stat("/answers/semantic/wrong_pairs").await, 0);
+}
+
+#[tokio::test]
 async fn a_model_without_a_threshold_answers_in_the_same_words_only_and_says_so() {
     let (_dir, _upstream, server) = start(&[]).await;
     assert!(!is_hit(&ask(&server, &semantic(ASKED)).await));

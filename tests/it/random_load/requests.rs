@@ -157,7 +157,7 @@ fn answers(random: &mut Random) -> Template {
     let tags = json!([format!("product:{}", random.below(3_000))]);
     if random.one_in(4) {
         let prompt = json!({ "prompt": text(random), "scope": { "m": random.below(3) } });
-        return match random.below(4) {
+        return match random.below(5) {
             0 => {
                 let mut given = prompt;
                 given["answer"] = text(random).into();
@@ -166,6 +166,12 @@ fn answers(random: &mut Random) -> Template {
             }
             1 => ("POST", "/v1/answers/lookup".into(), Some(prompt)),
             2 => ("POST", "/v1/answers/explain".into(), Some(prompt)),
+            3 => {
+                // Few pairs: each is kept.
+                let [asked, stored] = [0, 1].map(|_| format!("question {}?", random.below(100)));
+                let feedback = json!({ "prompt": asked, "question": stored, "correct": random.one_in(2) });
+                ("POST", "/v1/answers/feedback".into(), Some(feedback))
+            }
             _ => ("DELETE", format!("/v1/answers/ans_{:064x}", random.next()), None),
         };
     }

@@ -4,6 +4,7 @@ use super::comparison::QuestionComparison;
 use crate::matching::guard::class_tags::{ClassTag, is_named_class};
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
+use crate::matching::guard::derivation::are_of_one_family;
 use crate::matching::guard::features::{QuestionFeatures, SequenceWord};
 use crate::matching::guard::folding::{differ_by_one_letter, shared_start, word_key};
 use crate::matching::guard::language::Language;
@@ -175,11 +176,11 @@ fn has_counterpart(
         let is_moved = letters.len() != other_letters.len() || has_same_letters(letters, other_letters);
         let can_slip = word.is_known != two.is_known || !word.is_known && is_moved;
         is_synonym
-            || is_one_family(letters, other_letters, can_slip)
+            || is_one_family(features.language, letters, other_letters, can_slip)
                 && !is_opposite(lexicon, features, word, two, letters, other_letters)
     };
     other.content.iter().take(COUNTERPARTS_MAX).any(is_counterpart)
-        || letters.len() > 4 && other.letters.contains(letters)
+        || is_joined_or_divided(features, letters, other)
 }
 
 fn is_opposite(
@@ -210,17 +211,24 @@ fn has_same_letters(one: &str, two: &str) -> bool {
     sorted(one) == sorted(two)
 }
 
-/// `deliver` and `delivery`, `devolver` and `devolución`, `account` and `acount`.
-fn is_one_family(one: &str, two: &str, can_slip: bool) -> bool {
+/// Whether two words are of one family, one the plural of the other, or the same with a slip of the pen: `account` and `acount`.
+fn is_one_family(language: Language, one: &str, two: &str, can_slip: bool) -> bool {
     let shortest = one.len().min(two.len());
     let shared = shared_start(one, two);
-    let is_derived = shared >= 5 && shared * 10 >= shortest * 6
-        || shared >= 4 && shared + 1 >= shortest
-        || one.len().abs_diff(two.len()) == 1
-            && shared == shortest
-            && one.ends_with('s') != two.ends_with('s');
+    let is_plural =
+        one.len().abs_diff(two.len()) == 1 && shared == shortest && one.ends_with('s') != two.ends_with('s');
     let is_slip = can_slip && shortest >= 4 && shared >= 1 && differ_by_one_letter(one, two);
-    is_derived || is_slip
+    is_plural || is_slip || are_of_one_family(language, one, two)
+}
+
+/// Whether a word is written as several in the other text, or is a part of what the other text writes as one: `smartphone` and `smart phone`.
+fn is_joined_or_divided(features: &QuestionFeatures, letters: &str, other: &QuestionFeatures) -> bool {
+    let is_part_of = |two: &ContentWord| {
+        let compound = other.letters_of(two);
+        compound.len() > letters.len() && compound.contains(letters) && features.has_words(compound)
+    };
+    letters.len() >= 4 && other.has_words(letters)
+        || other.content.iter().take(COUNTERPARTS_MAX).any(is_part_of)
 }
 
 impl QuestionComparison<'_> {
@@ -294,7 +302,14 @@ impl QuestionComparison<'_> {
         let content = |word: &&ContentWord| !word.is_light;
         let one = difference.first.words(self.first).find(content).map(|word| word.span);
         let two = difference.second.words(self.second).find(content).map(|word| word.span);
-        if one.is_none() || two.is_none() || difference.first.is_cut || difference.second.is_cut {
+        if difference.first.is_cut || difference.second.is_cut {
+            return;
+        }
+        if one.is_none() || two.is_none() {
+            // `Which process is used?`, `Which processor is used?`
+            if (one.is_some() || two.is_some()) && self.is_one_word_replaced(difference) {
+                self.add(ConflictKind::Substitution, Strength::Strong, one, two);
+            }
             return;
         }
         let counts = [
@@ -333,20 +348,57 @@ impl QuestionComparison<'_> {
         shared(self.first, self.second).min(shared(self.second, self.first))
     }
 
+    /// Whether the texts are the same but for one word.
+    fn is_one_word_replaced(&self, difference: &WordDifference) -> bool {
+        let is_shared = difference.shared + self.shared_tags() >= 1;
+        let whole = ReplacedRun::of(&self.first.sequence, &self.second.sequence);
+        if is_shared && whole.is_one_word() && whole.kept >= 3 {
+            return true;
+        }
+        // `How do I return the kettle?` and `What is the way to return the toaster?` begin alike.
+        let (one, two) = (behind_opening(self.first), behind_opening(self.second));
+        is_shared && one.zip(two).is_some_and(|(one, two)| ReplacedRun::of(one, two).is_one_word())
+    }
+
     /// Whether the texts are the same but for one short run of words in the same place.
     fn is_replaced_in_place(&self, difference: &WordDifference) -> bool {
-        let (one, two) = (&self.first.sequence, &self.second.sequence);
+        let ReplacedRun { first, second, kept } =
+            ReplacedRun::of(&self.first.sequence, &self.second.sequence);
+        let is_short =
+            first.max(second) <= REPLACED_WORDS_MAX && first.min(second) >= 1 && first.abs_diff(second) <= 1;
+        let shared = difference.shared;
+        is_short && (kept >= 3 && shared >= 2 || kept >= 4 && shared >= 1)
+            || self.is_one_word_replaced(difference)
+    }
+}
+
+/// A run of words of one text that stands in the place of a run of the other, where the rest is the same in its order.
+struct ReplacedRun {
+    /// Words of the run in the first text.
+    first: usize,
+    second: usize,
+    /// Words that are the same.
+    kept: usize,
+}
+
+impl ReplacedRun {
+    fn of(one: &[SequenceWord], two: &[SequenceWord]) -> ReplacedRun {
         let is_same = |(x, y): &(&SequenceWord, &SequenceWord)| x.stem == y.stem;
-        let before = one.iter().zip(two.iter()).take_while(is_same).count();
+        let before = one.iter().zip(two).take_while(is_same).count();
         let rest = one.len().min(two.len()) - before;
         let after = one.iter().rev().zip(two.iter().rev()).take(rest).take_while(is_same).count();
-        let (ones, twos) = (one.len() - before - after, two.len() - before - after);
-        let is_short =
-            ones.max(twos) <= REPLACED_WORDS_MAX && ones.min(twos) >= 1 && ones.abs_diff(twos) <= 1;
-        let (kept, shared) = (before + after, difference.shared);
-        // `¿Cómo congelo mi tarjeta?` has few words.
-        let is_one_word = (ones, twos) == (1, 1) && self.first.language == Language::Spanish;
-        is_short && (kept >= 3 && shared >= 2 || kept >= 4 && shared >= 1)
-            || is_one_word && kept >= 3 && shared >= 1
+        let kept = before + after;
+        ReplacedRun { first: one.len() - kept, second: two.len() - kept, kept }
     }
+
+    fn is_one_word(&self) -> bool {
+        (self.first, self.second) == (1, 1)
+    }
+}
+
+/// What a text asks how to do. `None` if it asks something else.
+fn behind_opening(features: &QuestionFeatures) -> Option<&[SequenceWord]> {
+    let end = features.opening_end;
+    let at = features.sequence.partition_point(|word| word.token < end);
+    (end > 0).then_some(&features.sequence[at..])
 }

@@ -1,9 +1,9 @@
 //! Why a question is answered in other words, or is not: what a search looks at, for people.
 
+use super::acceptance::Acceptance;
 use super::options::VerifierMode;
 use super::question::SemanticQuestion;
 use super::search::{CANDIDATES_MAX, NEAREST, SemanticLookup, VERIFIED_MAX, stored_question};
-use super::verification::VerifierAnswer;
 use crate::domain::Key;
 use crate::matching::guard::{ConflictKind, Strength, Strictness};
 use crate::service::Directives;
@@ -17,6 +17,8 @@ pub struct Explanation {
     pub not_searched_because: Option<&'static str>,
     /// The smallest similarity of a question in other words. `None` if the model has no threshold.
     pub similarity_min: Option<f32>,
+    /// The smallest score that is served.
+    pub score_min: Option<f64>,
     /// Which conflicts forbid an answer.
     pub guard: Strictness,
     /// How the verifier is used.
@@ -38,6 +40,8 @@ pub struct ExplainedCandidate {
     pub conflicts: Vec<ExplainedConflict>,
     /// The verifier's logit less the smallest one that agrees. `None` if it has not read the pair.
     pub verifier_margin: Option<f32>,
+    /// The cosine similarity, or the score of the calibration. `None` if the verifier has not read the pair.
+    pub score: Option<f64>,
     /// Why its answer is not served. `None` if it could be.
     pub refusal: Option<&'static str>,
 }
@@ -63,7 +67,8 @@ impl SemanticLookup {
     ) -> Explanation {
         Explanation {
             not_searched_because,
-            similarity_min: self.similarity_min,
+            similarity_min: self.acceptance.as_ref().map(Acceptance::similarity_min),
+            score_min: self.acceptance.as_ref().map(Acceptance::score_min),
             guard: self.options.guard,
             verifier: self.options.verifier,
             candidates: Vec::new(),
@@ -82,7 +87,9 @@ impl SemanticLookup {
         question: &SemanticQuestion,
     ) -> Explanation {
         let mut explanation = self.unsearched(None);
-        let Some(vector) = &question.vector else { return explanation };
+        let (Some(acceptance), Some(vector)) = (&self.acceptance, &question.vector) else {
+            return explanation;
+        };
         if !lookup.freshness().trust().is_held() {
             return self.unsearched(Some("unverified"));
         }
@@ -95,10 +102,12 @@ impl SemanticLookup {
             let is_served = lookup.is_new(&found, resolved, directives);
             looked_at += usize::from(is_served);
             let mut candidate = self.compared(&found, question, near.similarity);
-            candidate.refusal = if self.similarity_min.is_none_or(|min| near.similarity < min) {
+            candidate.refusal = if near.similarity < acceptance.similarity_min() {
                 Some("similarity")
             } else if !is_served {
                 Some("stale_or_other_tags")
+            } else if let Some(refusal) = self.quarantine(question, &found) {
+                Some(refusal)
             } else if let Some(conflict) =
                 candidate.conflicts.first().filter(|conflict| self.options.guard.forbids(conflict.strength))
             {
@@ -108,8 +117,10 @@ impl SemanticLookup {
             } else {
                 verified += 1;
                 let answer = self.verifier.verify(&self.guard, stored_question(&found), &question.text).await;
-                candidate.verifier_margin = margin_of(answer);
-                answer.refusal()
+                candidate.verifier_margin = answer.margin();
+                let score = acceptance.score(near.similarity, answer.margin());
+                candidate.score = Some(score);
+                answer.refusal().or_else(|| (score < acceptance.score_min()).then_some("score"))
             };
             explanation.candidates.push(candidate);
         }
@@ -136,15 +147,8 @@ impl SemanticLookup {
                 })
                 .collect(),
             verifier_margin: None,
+            score: None,
             refusal: None,
         }
-    }
-}
-
-fn margin_of(answer: VerifierAnswer) -> Option<f32> {
-    match answer {
-        VerifierAnswer::Agrees(margin) => margin,
-        VerifierAnswer::Refuses(margin) => Some(margin),
-        VerifierAnswer::CannotRead | VerifierAnswer::Unavailable => None,
     }
 }

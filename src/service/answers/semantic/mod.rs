@@ -4,6 +4,7 @@
 //! enough, its answer is fresh and has the tags of the request, the guard finds no difference that matters, and the verifier agrees. Each can
 //! only refuse.
 
+mod acceptance;
 mod explanation;
 mod operator_words;
 mod options;
@@ -12,8 +13,10 @@ mod question_index;
 mod rebuild;
 mod report;
 mod search;
+mod verdicts;
 mod verification;
 
+pub use acceptance::ReportedWrong;
 pub use explanation::{ExplainedCandidate, ExplainedConflict, Explanation};
 pub use operator_words::lexicon_with;
 pub use options::{SemanticOptions, VerifierMode, similarity_min_of};

@@ -47,6 +47,12 @@ pub struct SemanticOptions {
     /// The smallest cosine similarity of two such questions. If absent, that of the embedding model, if it is a known one; with another
     /// model no question is answered in other words until this is set.
     pub similarity_min: Option<f32>,
+    /// The share of searches that may end in a wrong answer. It chooses the threshold of `calibration_file`; without one the threshold is
+    /// `similarity_min`. Where clients have called more answers wrong (`POST /v1/answers/feedback`), the threshold rises until the next
+    /// start.
+    pub wrong_share_max: Option<f64>,
+    /// A file that `likewise calibrate` has made of judged questions, in the place of `similarity_min`; needs `wrong_share_max`.
+    pub calibration_file: Option<PathBuf>,
     /// Which differences forbid an answer: "normal" those that are certain, "strict" (for shops and banks) also strong suspicions.
     pub guard: Strictness,
     /// A directory with words that are added to the lists of the guard: `en/LIST.txt` and `es/LIST.txt`, such as `es/synonyms.txt`, with
@@ -71,6 +77,8 @@ impl Default for SemanticOptions {
         SemanticOptions {
             namespaces: Vec::new(),
             similarity_min: None,
+            wrong_share_max: None,
+            calibration_file: None,
             guard: Strictness::Strict,
             words_dir: None,
             verifier: VerifierMode::Required,
@@ -91,6 +99,22 @@ impl SemanticOptions {
         if let Some(min) = self.similarity_min.filter(|min| !(0.0..=1.0).contains(min)) {
             let message = format!("answers.semantic.similarity_min must be from 0 to 1, got {min}");
             return Err(Error::new(Kind::Config, message));
+        }
+        if let Some(share) = self.wrong_share_max.filter(|share| !(*share > 0.0 && *share < 1.0)) {
+            let message =
+                format!("answers.semantic.wrong_share_max must be above 0 and below 1, got {share}");
+            return Err(Error::new(Kind::Config, message));
+        }
+        if self.calibration_file.is_some() {
+            let fault = |message| Err(Error::new(Kind::Config, message));
+            if self.wrong_share_max.is_none() {
+                return fault("answers.semantic.calibration_file needs answers.semantic.wrong_share_max");
+            }
+            if self.similarity_min.is_some() {
+                return fault(
+                    "answers.semantic.similarity_min must be absent: answers.semantic.calibration_file has it",
+                );
+            }
         }
         for (name, waits) in [("embed_ms_max", self.embed_ms_max), ("verify_ms_max", self.verify_ms_max)] {
             if !(1..=WAIT_MS_MAX).contains(&waits) {

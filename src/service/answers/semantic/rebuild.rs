@@ -62,6 +62,9 @@ impl Answers {
     ) -> Result<Option<Position>> {
         let is_needed = |semantic: &&SemanticLookup| semantic.has_threshold() && !semantic.index.is_full();
         let Some(semantic) = self.semantic.as_ref().filter(is_needed) else { return Ok(None) };
+        if !semantic.verifier.is_usable().await {
+            return Ok(None);
+        }
         let request = ScanRequest { scope: ScanScope::Namespace(id), after, records: RECORDS };
         let Some(scan) = tiers.scan(request).await? else { return Ok(None) };
         if let Some(namespace) = self.namespaces.of_id(id, false) {

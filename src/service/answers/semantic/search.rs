@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acceptance::{Acceptance, ReportedWrong};
 use super::operator_words::lexicon_with;
-use super::options::{SemanticOptions, VerifierMode, similarity_min_of};
+use super::options::{SemanticOptions, VerifierMode};
 use super::question::{SemanticQuestion, SemanticRequest, scope_of};
 use super::question_index::{IndexLimits, QuestionIndex};
 use super::report::{SemanticOutcome, SemanticReport};
 use super::verification::QuestionVerifier;
-use crate::cache::Namespaces;
+use crate::cache::{Namespaces, PairFeedback, QuestionPair};
 use crate::domain::{Entry, InputType, Key, Principal, TenantId};
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
@@ -34,10 +35,12 @@ pub struct SemanticLookup {
     pub(super) options: SemanticOptions,
     /// Those of the options by their own names.
     namespaces: Vec<Arc<str>>,
-    pub(super) similarity_min: Option<f32>,
+    /// None if the model has no threshold.
+    pub(super) acceptance: Option<Acceptance>,
     pub(super) guard: Guard,
     pub(super) verifier: QuestionVerifier,
     pub(super) index: QuestionIndex,
+    pub(super) feedback: PairFeedback,
 }
 
 impl SemanticLookup {
@@ -45,16 +48,17 @@ impl SemanticLookup {
     ///
     /// # Errors
     /// `Config` if namespaces are searched and the model has no threshold, or no verifier where one is required; about the
-    /// words of the operator.
+    /// words and the calibration of the operator.
     pub fn new(
         options: SemanticOptions,
         embeddings: Arc<Embeddings>,
         model: Arc<dyn Embedder>,
         namespaces: &Namespaces,
+        feedback: PairFeedback,
     ) -> Result<SemanticLookup> {
         let card = model.card();
-        let similarity_min = options.similarity_min.or_else(|| similarity_min_of(&card.name));
-        if similarity_min.is_none() && !options.namespaces.is_empty() {
+        let acceptance = Acceptance::new(&options, &card.name)?;
+        if acceptance.is_none() && !options.namespaces.is_empty() {
             let message = format!(
                 "answers.semantic.similarity_min must be set: none is known for the model `{}`",
                 card.name
@@ -80,7 +84,7 @@ impl SemanticLookup {
         let index = QuestionIndex::new(card.dim, limits);
         Ok(SemanticLookup {
             embeddings,
-            similarity_min,
+            acceptance,
             guard: Guard::new(lexicon_with(options.words_dir.as_deref())?),
             verifier: QuestionVerifier::new(
                 Arc::clone(&model),
@@ -88,6 +92,7 @@ impl SemanticLookup {
                 Duration::from_millis(options.verify_ms_max),
             ),
             index,
+            feedback,
             model,
             options,
             namespaces: names,
@@ -104,12 +109,27 @@ impl SemanticLookup {
         self.index.bytes()
     }
 
+    /// What clients have said of answers to questions in other words.
+    pub fn feedback(&self) -> &PairFeedback {
+        &self.feedback
+    }
+
+    /// Counts an answer that a client calls wrong.
+    pub(in crate::service::answers) fn report_wrong(&self, pair: QuestionPair<'_>) {
+        self.acceptance.iter().for_each(|acceptance| acceptance.report_wrong(pair.key()));
+    }
+
+    /// The wrong answers that clients have reported. `None` if nothing is answered in other words.
+    pub fn reported_wrong(&self) -> Option<ReportedWrong> {
+        self.acceptance.as_ref().map(Acceptance::reported)
+    }
+
     /// The question, if it may be answered in other words; or why it may not. Without its vector.
     pub(in crate::service::answers) fn question(
         &self,
         asked: &SemanticRequest<'_>,
     ) -> Result<SemanticQuestion, SemanticReport> {
-        if self.similarity_min.is_none() {
+        if self.acceptance.is_none() {
             return Err(SemanticReport::because(SemanticOutcome::Unavailable, "similarity_min"));
         }
         if let Some(reason) = self.guard.exact_only(asked.text) {
@@ -168,7 +188,7 @@ impl SemanticLookup {
 
     /// Whether questions can be searched for at all.
     pub(super) fn has_threshold(&self) -> bool {
-        self.similarity_min.is_some()
+        self.acceptance.is_some()
     }
 
     /// Whether the rules of now let the question of a stored answer be answered in other words.
@@ -185,19 +205,23 @@ impl SemanticLookup {
         question: &SemanticQuestion,
         fits: impl Fn(&Match) -> bool,
     ) -> (Option<Match>, SemanticReport) {
-        let (Some(similarity_min), Some(vector)) = (self.similarity_min, &question.vector) else {
+        let (Some(acceptance), Some(vector)) = (&self.acceptance, &question.vector) else {
             return (None, SemanticReport::of(SemanticOutcome::Unavailable));
         };
         if !lookup.freshness().trust().is_held() {
             // Each candidate would wait for what other nodes have changed, and none would be fresh.
             return (None, SemanticReport::because(SemanticOutcome::Unavailable, "unverified"));
         }
+        acceptance.count_search();
         let may_serve = |found: &Match| lookup.is_new(found, resolved, directives) && fits(found);
         let mut report = SemanticReport::of(SemanticOutcome::None);
         let features = self.guard.features(&question.text);
         let (mut looked_at, mut verified) = (0, 0);
         for near in self.index.nearest(&question.scope, vector, NEAREST) {
-            if near.similarity < similarity_min || looked_at == CANDIDATES_MAX || verified == VERIFIED_MAX {
+            if near.similarity < acceptance.similarity_min()
+                || looked_at == CANDIDATES_MAX
+                || verified == VERIFIED_MAX
+            {
                 report.similarity.get_or_insert(near.similarity);
                 break;
             }
@@ -205,30 +229,48 @@ impl SemanticLookup {
             let Some(candidate) = candidate.filter(may_serve) else { continue };
             looked_at += 1;
             let similarity = Some(near.similarity);
-            let refusal = match self.conflict(&features, &candidate) {
-                Some(conflict) => Some(conflict),
+            let by_rules =
+                self.quarantine(question, &candidate).or_else(|| self.conflict(&features, &candidate));
+            let judged = match by_rules {
+                Some(refusal) => Err(refusal),
                 None => {
                     verified += 1;
-                    self.verifier
-                        .verify(&self.guard, stored_question(&candidate), &question.text)
-                        .await
-                        .refusal()
+                    self.verified_score(acceptance, question, &candidate, near.similarity).await
                 }
             };
-            if refusal.is_none() {
+            if let Ok(score) = judged {
                 // It may have been removed or replaced while the verifier read it.
                 let current = self.candidate(lookup, resolved, question, near.key).await.filter(may_serve);
                 let is_same = |current: &Match| stored_question(current) == stored_question(&candidate);
                 if let Some(current) = current.filter(is_same) {
+                    acceptance.remember_hit(pair_of(question, &current).key(), score);
                     let outcome = SemanticOutcome::Hit;
                     return (Some(current), SemanticReport { outcome, similarity, because: None });
                 }
             } else if report.because.is_none() {
                 // The reason against the nearest one is reported.
-                report = SemanticReport { outcome: SemanticOutcome::Refused, similarity, because: refusal };
+                let outcome = SemanticOutcome::Refused;
+                report = SemanticReport { outcome, similarity, because: judged.err() };
             }
         }
         (None, report)
+    }
+
+    /// The score of a candidate that the verifier and the threshold let pass, or why they do not.
+    async fn verified_score(
+        &self,
+        acceptance: &Acceptance,
+        question: &SemanticQuestion,
+        candidate: &Match,
+        similarity: f32,
+    ) -> Result<f64, &'static str> {
+        let answer = self.verifier.verify(&self.guard, stored_question(candidate), &question.text).await;
+        let score = acceptance.score(similarity, answer.margin());
+        match answer.refusal() {
+            Some(refusal) => Err(refusal),
+            None if score < acceptance.score_min() => Err("score"),
+            None => Ok(score),
+        }
     }
 
     /// The stored answer of a row, if its question may be answered in other words. A row whose answer is gone is removed.
@@ -250,6 +292,11 @@ impl SemanticLookup {
             self.forget(lookup, resolved, question, key).await;
         }
         candidate
+    }
+
+    /// The refusal of a stored question of which a client has said that its answer is wrong for this one.
+    pub(super) fn quarantine(&self, asked: &SemanticQuestion, candidate: &Match) -> Option<&'static str> {
+        self.feedback.is_wrong(pair_of(asked, candidate)).then_some("feedback")
     }
 
     /// What forbids by the rules that a stored question shares its answer with one of these features.
@@ -280,6 +327,10 @@ impl SemanticLookup {
         question.vector.iter().for_each(|vector| self.index.add(question.scope, key, vector));
         question.vector.is_some()
     }
+}
+
+fn pair_of<'a>(asked: &'a SemanticQuestion, candidate: &'a Match) -> QuestionPair<'a> {
+    QuestionPair { tenant: &asked.principal.tenant, asked: &asked.text, stored: stored_question(candidate) }
 }
 
 /// The question of a stored answer.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::options::VerifierMode;
+use super::verdicts::{PairMargin, Verdicts};
 use crate::embed::{Embedder, Verifier};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::matching::calibration::MARGIN_MAX;
 use crate::matching::guard::Guard;
 
 /// Pairs that are read at the same time: each takes a core for some milliseconds.
@@ -16,7 +18,7 @@ const CONCURRENT_PAIRS_MAX: usize = 2;
 /// What the verifier says of two questions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum VerifierAnswer {
-    /// They ask the same, by this margin; without one, it need not read them.
+    /// They ask the same, by this margin; without one, it is not used.
     Agrees(Option<f32>),
     /// They ask something else, by this negative margin.
     Refuses(f32),
@@ -27,6 +29,15 @@ pub(super) enum VerifierAnswer {
 }
 
 impl VerifierAnswer {
+    /// By how much the two ask the same; negative if they do not. `None` if it has not read them.
+    pub(super) fn margin(self) -> Option<f32> {
+        match self {
+            VerifierAnswer::Agrees(margin) => margin,
+            VerifierAnswer::Refuses(margin) => Some(margin),
+            VerifierAnswer::CannotRead | VerifierAnswer::Unavailable => None,
+        }
+    }
+
     /// Why the two may not share an answer.
     pub(super) fn refusal(self) -> Option<&'static str> {
         match self {
@@ -44,6 +55,7 @@ pub(super) struct QuestionVerifier {
     mode: VerifierMode,
     wait_max: Duration,
     permits: Arc<Semaphore>,
+    verdicts: Verdicts,
     /// Whether the model has a verifier.
     has_verifier: OnceCell<bool>,
 }
@@ -51,7 +63,14 @@ pub(super) struct QuestionVerifier {
 impl QuestionVerifier {
     pub(super) fn new(model: Arc<dyn Embedder>, mode: VerifierMode, wait_max: Duration) -> QuestionVerifier {
         let permits = Arc::new(Semaphore::new(CONCURRENT_PAIRS_MAX));
-        QuestionVerifier { model, mode, wait_max, permits, has_verifier: OnceCell::new() }
+        QuestionVerifier {
+            model,
+            mode,
+            wait_max,
+            permits,
+            verdicts: Verdicts::default(),
+            has_verifier: OnceCell::new(),
+        }
     }
 
     /// Whether questions can be answered in other words at all: without a verifier only where the guard is enough. The first call loads
@@ -70,8 +89,8 @@ impl QuestionVerifier {
 
     /// Has the verifier read two questions.
     ///
-    /// Cost: some 5 to 15 ms of a core for two sentences, on another thread; none if their canonical forms are equal. Cancel safety: a
-    /// pass that has begun is finished.
+    /// Cost: some 5 to 15 ms of a core for two sentences, on another thread; none if their canonical forms are equal, or were read lately
+    /// or by a pass that runs. Cancel safety: a pass that has begun is finished, and its margin is kept.
     pub(super) async fn verify(&self, guard: &Guard, stored: &str, asked: &str) -> VerifierAnswer {
         let unreadable = match self.mode {
             VerifierMode::Off => return VerifierAnswer::Agrees(None),
@@ -84,33 +103,44 @@ impl QuestionVerifier {
             return unreadable;
         }
         if stored == asked {
-            return VerifierAnswer::Agrees(None);
+            return VerifierAnswer::Agrees(Some(MARGIN_MAX));
         }
-        match tokio::time::timeout(self.wait_max, self.margin(verifier, stored.text, asked.text)).await {
-            Ok(Some(Ok(Some(margin)))) if margin >= 0.0 => VerifierAnswer::Agrees(Some(margin)),
-            Ok(Some(Ok(Some(margin)))) => VerifierAnswer::Refuses(margin),
-            Ok(Some(Ok(None))) => unreadable,
-            Ok(Some(Err(error))) => {
+        let known = self.verdicts.of(&stored.text, &asked.text);
+        let margin = self.margin(known, verifier, stored.text, asked.text);
+        match tokio::time::timeout(self.wait_max, margin).await {
+            Ok(Ok(Some(margin))) if margin >= 0.0 => VerifierAnswer::Agrees(Some(margin)),
+            Ok(Ok(Some(margin))) => VerifierAnswer::Refuses(margin),
+            Ok(Ok(None)) => unreadable,
+            Ok(Err(error)) => {
                 tracing::error!(%error, "cannot verify a question in other words");
                 VerifierAnswer::Unavailable
             }
-            Ok(None) | Err(_) => VerifierAnswer::Unavailable,
+            Err(_) => VerifierAnswer::Unavailable,
         }
     }
 
-    /// The margin of a pair, read on a thread that may block. `None` if that thread has ended.
+    /// The margin of a pair, read on a thread that may block unless it is known. `None` if a text is too long.
     async fn margin(
         &self,
+        known: PairMargin,
         verifier: &Arc<Verifier>,
         stored: String,
         asked: String,
-    ) -> Option<Result<Option<f32>>> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+    ) -> Result<Option<f32>> {
+        let stopped = || Error::new(Kind::Unavailable, "the verifier has stopped");
+        // Held until the pass has ended, whether or not its caller has left: the next one finds what it has read.
+        let mut known = known.lock_owned().await;
+        if let Some(margin) = *known {
+            return Ok(margin);
+        }
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| stopped())?;
         let verifier = Arc::clone(verifier);
         let pass = move || {
             let _permit = permit;
-            verifier.margin(&stored, &asked)
+            let margin = verifier.margin(&stored, &asked)?;
+            *known = Some(margin);
+            Ok(margin)
         };
-        tokio::task::spawn_blocking(pass).await.ok()
+        tokio::task::spawn_blocking(pass).await.map_err(|_| stopped())?
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use fs_err::File;
 use likewise::app::Engine;
 use likewise::domain::Principal;
@@ -16,32 +16,17 @@ use likewise::service::collections::{Input, NewDocument, Search, Spec};
 use likewise::service::{Collections, Directives};
 use serde::Deserialize;
 
-use super::json_lines::json_lines;
-use super::sources::Sources;
-use super::terminal;
+use crate::cli::json_lines::json_lines;
+use crate::cli::sources::Sources;
+use crate::cli::terminal;
 
 /// How deep results are judged.
 const K: usize = 10;
 /// Documents stored, and queries asked, at a time.
 const CHUNK: usize = 256;
 
-/// Measure quality on judged data, and what is saved on repeated questions.
 #[derive(Debug, Args)]
-pub(super) struct Evaluate {
-    #[command(subcommand)]
-    what: Evaluation,
-}
-
-#[derive(Debug, Subcommand)]
-enum Evaluation {
-    /// Search: nDCG, recall and reciprocal rank of the first ten results, over a corpus in the layout of BEIR.
-    Search(EvaluateSearch),
-    Answers(super::evaluate_answers::EvaluateAnswers),
-    Pairs(super::evaluate_pairs::EvaluatePairs),
-}
-
-#[derive(Debug, Args)]
-struct EvaluateSearch {
+pub(super) struct EvaluateSearch {
     #[command(flatten)]
     sources: Sources,
     /// A directory with `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and the judgements.
@@ -73,18 +58,8 @@ struct Scores {
     reciprocal_rank: f64,
 }
 
-impl Evaluate {
-    pub(super) async fn run(self) -> Result<()> {
-        match self.what {
-            Evaluation::Search(search) => search.run().await,
-            Evaluation::Answers(answers) => answers.run().await,
-            Evaluation::Pairs(pairs) => pairs.run().await,
-        }
-    }
-}
-
 impl EvaluateSearch {
-    async fn run(self) -> Result<()> {
+    pub(super) async fn run(self) -> Result<()> {
         let search = self;
         let (corpus, queries) =
             (texts(&search.dir.join("corpus.jsonl"))?, texts(&search.dir.join("queries.jsonl"))?);

@@ -1,0 +1,294 @@
+//! From which score on a candidate is served, and how that follows from the answers that clients call wrong.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::options::{SemanticOptions, VerifierMode, similarity_min_of};
+use crate::domain::{ByPrefix, Key};
+use crate::error::{Error, Kind, Result};
+use crate::matching::calibration::{CONFIDENCE, Calibration, ScoreWeights, share_max, share_min};
+use crate::sync::lock;
+
+/// Hits whose scores are remembered of a generation. There are two: when the younger one is full, the older one is dropped.
+const GENERATION_HITS: usize = 8192;
+/// Of the budget that is left to the wrong answers above a raised threshold.
+const AIM: f64 = 0.9;
+
+/// The threshold of a model, of the options, or of a calibration.
+///
+/// A client that calls an answer wrong may raise it, and never lowers it: the reported ones are at most all wrong ones, so that the lower
+/// bound of their share of all searches is one of the true share.
+#[derive(Debug)]
+pub(super) struct Acceptance {
+    /// Questions that are less similar are not looked at.
+    similarity_min: f32,
+    weights: ScoreWeights,
+    /// The share of searches that may end in a wrong answer.
+    wrong_share_max: Option<f64>,
+    searches: AtomicU64,
+    /// The bits of the smallest score.
+    score_min: AtomicU64,
+    hits: Mutex<Hits>,
+}
+
+#[derive(Debug, Default)]
+struct Hits {
+    /// Scores by pair of questions.
+    young: HashMap<Key, f64, ByPrefix>,
+    old: HashMap<Key, f64, ByPrefix>,
+    /// Scores of hits that clients have called wrong.
+    wrong_scores: Vec<f64>,
+}
+
+/// The wrong answers that clients have reported, since the start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReportedWrong {
+    /// Searches for questions in other words.
+    pub searches: u64,
+    /// Those that ended in an answer that a client has called wrong.
+    pub wrong: u64,
+    /// Bounds of the share of such searches, each with 90 % confidence.
+    pub share: (f64, f64),
+    /// The smallest score that is served: the cosine similarity, or that of the calibration.
+    pub score_min: f64,
+}
+
+impl Acceptance {
+    /// The threshold of the options for a model. `None` if there is none: then nothing is served in other words.
+    ///
+    /// # Errors
+    /// `Config` about a calibration that cannot be read, is of another model or other options, or has too few requests for the budget.
+    pub(super) fn new(options: &SemanticOptions, model: &str) -> Result<Option<Acceptance>> {
+        if let Some(path) = &options.calibration_file {
+            let calibrated = Acceptance::calibrated(options, model, path);
+            return calibrated.map(Some).map_err(|error| error.with("path", path.display()));
+        }
+        let similarity_min = options.similarity_min.or_else(|| similarity_min_of(model));
+        Ok(similarity_min
+            .map(|min| Acceptance::from_score(min, ScoreWeights::SIMILARITY, f64::from(min), options)))
+    }
+
+    fn calibrated(options: &SemanticOptions, model: &str, path: &Path) -> Result<Acceptance> {
+        let fault = |message: String| Error::new(Kind::Config, message);
+        let unreadable = |error| fault("cannot read answers.semantic.calibration_file".into()).source(error);
+        let calibration = Calibration::parse(&fs_err::read_to_string(path).map_err(unreadable)?)?;
+        if calibration.model != model {
+            return Err(fault(format!(
+                "the calibration is of the model `{}`, not of `{model}`",
+                calibration.model
+            )));
+        }
+        if calibration.guard != options.guard || options.verifier != VerifierMode::Required {
+            return Err(fault(format!(
+                "the calibration is of answers.semantic.guard = \"{}\" with the verifier required",
+                calibration.guard.as_str()
+            )));
+        }
+        let budget = options.wrong_share_max.unwrap_or_default();
+        let score_min = calibration.score_min(budget).ok_or_else(|| {
+            let requests = calibration.requests;
+            fault(format!(
+                "{requests} judged requests are too few for answers.semantic.wrong_share_max = {budget}"
+            ))
+        })?;
+        Ok(Acceptance::from_score(calibration.similarity_min, calibration.weights, score_min, options))
+    }
+
+    fn from_score(
+        similarity_min: f32,
+        weights: ScoreWeights,
+        score_min: f64,
+        options: &SemanticOptions,
+    ) -> Acceptance {
+        Acceptance {
+            similarity_min,
+            weights,
+            wrong_share_max: options.wrong_share_max,
+            searches: AtomicU64::new(0),
+            score_min: AtomicU64::new(score_min.to_bits()),
+            hits: Mutex::default(),
+        }
+    }
+
+    /// Questions that are less similar are not looked at.
+    pub(super) fn similarity_min(&self) -> f32 {
+        self.similarity_min
+    }
+
+    /// The score of a candidate, with the verifier's margin if it has read the two.
+    pub(super) fn score(&self, similarity: f32, margin: Option<f32>) -> f64 {
+        self.weights.score(similarity, margin.unwrap_or_default())
+    }
+
+    /// The smallest score that is served.
+    pub(super) fn score_min(&self) -> f64 {
+        f64::from_bits(self.score_min.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_search(&self) {
+        self.searches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Remembers the score of a pair that was served.
+    pub(super) fn remember_hit(&self, pair: Key, score: f64) {
+        let mut hits = lock(&self.hits);
+        if hits.young.len() == GENERATION_HITS {
+            hits.old = std::mem::take(&mut hits.young);
+        }
+        hits.young.insert(pair, score);
+    }
+
+    /// Counts a pair that a client calls wrong, if it was served lately, and raises the threshold where the budget is certainly exceeded.
+    pub(super) fn report_wrong(&self, pair: Key) {
+        let mut hits = lock(&self.hits);
+        let Some(score) = hits.forget(&pair) else { return };
+        hits.wrong_scores.push(score);
+        let (Some(budget), searches) = (self.wrong_share_max, self.searches.load(Ordering::Relaxed)) else {
+            return;
+        };
+        let score_min = self.score_min();
+        let mut served: Vec<f64> =
+            hits.wrong_scores.iter().copied().filter(|score| *score >= score_min).collect();
+        let searches = usize::try_from(searches).unwrap_or(usize::MAX);
+        if share_min(served.len(), searches, CONFIDENCE) <= budget {
+            return;
+        }
+        served.sort_by(|one, other| other.total_cmp(one));
+        let allowed = (AIM * budget * searches as f64) as usize;
+        let Some(first_over) = served.get(allowed) else { return };
+        let raised = first_over.next_up();
+        self.score_min.store(raised.to_bits(), Ordering::Relaxed);
+        let wrong = served.len();
+        tracing::warn!(
+            wrong,
+            searches,
+            budget,
+            score_min = raised,
+            "more answers in other words were wrong than answers.semantic.wrong_share_max allows: fewer are served from now on"
+        );
+    }
+
+    /// What clients have reported.
+    pub(super) fn reported(&self) -> ReportedWrong {
+        let wrong = lock(&self.hits).wrong_scores.len();
+        let searches = self.searches.load(Ordering::Relaxed);
+        let of = usize::try_from(searches).unwrap_or(usize::MAX);
+        ReportedWrong {
+            searches,
+            wrong: wrong as u64,
+            share: (share_min(wrong, of, CONFIDENCE), share_max(wrong, of, CONFIDENCE)),
+            score_min: self.score_min(),
+        }
+    }
+}
+
+impl Hits {
+    /// The score of a pair that was served lately, which is reported once.
+    fn forget(&mut self, pair: &Key) -> Option<f64> {
+        let [young, old] = [self.young.remove(pair), self.old.remove(pair)];
+        young.or(old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::KeyHasher;
+
+    const MODEL: &str = "all-MiniLM-L6-v2";
+
+    fn pair(number: u32) -> Key {
+        KeyHasher::new("test").field(&number.to_le_bytes()).finish()
+    }
+
+    fn with_budget(wrong_share_max: Option<f64>) -> Acceptance {
+        let options = SemanticOptions { wrong_share_max, ..SemanticOptions::default() };
+        Acceptance::new(&options, MODEL).unwrap().unwrap()
+    }
+
+    /// Each hundredth of 2,000 searches is reported as wrong, the later the more similar.
+    fn report(acceptance: &Acceptance) {
+        for number in 0..2000 {
+            acceptance.count_search();
+            acceptance.remember_hit(pair(number), 0.85 + f64::from(number) / 20_000.0);
+        }
+        (0..2000).step_by(100).for_each(|number| acceptance.report_wrong(pair(number)));
+    }
+
+    #[test]
+    fn reports_within_the_budget_change_nothing_and_more_raise_the_threshold() {
+        for (budget, is_raised) in
+            [(None, false), (Some(0.02), false), (Some(0.01), false), (Some(0.004), true)]
+        {
+            let acceptance = with_budget(budget);
+            report(&acceptance);
+            let reported = acceptance.reported();
+            assert_eq!((reported.searches, reported.wrong), (2000, 20));
+            assert!(reported.share.0 < 0.01 && reported.share.1 > 0.01, "{reported:?}");
+            assert_eq!(reported.score_min > f64::from(0.85_f32), is_raised, "{budget:?}: {reported:?}");
+            if let Some(budget) = budget {
+                let hits = lock(&acceptance.hits);
+                let above = hits.wrong_scores.iter().filter(|score| **score >= reported.score_min).count();
+                assert!(share_min(above, 2000, CONFIDENCE) <= budget);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_served_is_not_counted_and_what_was_is_counted_once() {
+        let acceptance = with_budget(Some(0.01));
+        acceptance.report_wrong(pair(1));
+        acceptance.count_search();
+        acceptance.remember_hit(pair(1), 0.9);
+        acceptance.report_wrong(pair(1));
+        acceptance.report_wrong(pair(1));
+        assert_eq!(acceptance.reported().wrong, 1);
+        (0..4 * GENERATION_HITS as u32).for_each(|number| acceptance.remember_hit(pair(number), 0.9));
+        let hits = lock(&acceptance.hits);
+        assert!(hits.young.len() <= GENERATION_HITS && hits.old.len() <= GENERATION_HITS);
+    }
+
+    #[test]
+    fn a_calibration_of_something_else_is_refused() {
+        use crate::matching::calibration::{JudgedCandidate, Sample};
+        use crate::matching::guard::Strictness;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("calibration.json");
+        let candidate =
+            |n: u16| JudgedCandidate { similarity: 0.9, margin: 1.0, is_right: !n.is_multiple_of(50) };
+        let candidates: Vec<JudgedCandidate> = (0..400).map(candidate).collect();
+        let sample = Sample {
+            model: MODEL,
+            guard: Strictness::Strict,
+            similarity_min: 0.75,
+            requests: 1000,
+            candidates: &candidates,
+        };
+        fs_err::write(&path, Calibration::of(&sample).to_json()).unwrap();
+        let options = SemanticOptions {
+            calibration_file: Some(path.clone()),
+            wrong_share_max: Some(0.02),
+            ..SemanticOptions::default()
+        };
+        let calibrated = Acceptance::new(&options, MODEL).unwrap().unwrap();
+        assert_eq!(calibrated.similarity_min(), 0.75);
+        assert!(calibrated.score_min().is_finite());
+        let normal = SemanticOptions { guard: Strictness::Normal, ..options.clone() };
+        let unverified = SemanticOptions { verifier: VerifierMode::WherePossible, ..options.clone() };
+        let small = SemanticOptions { wrong_share_max: Some(0.001), ..options.clone() };
+        let missing = SemanticOptions { calibration_file: Some(dir.path().join("no")), ..options.clone() };
+        for (options, model, named) in [
+            (&options, "other", "of the model"),
+            (&normal, MODEL, "strict"),
+            (&unverified, MODEL, "verifier"),
+            (&small, MODEL, "too few"),
+            (&missing, MODEL, "cannot read"),
+        ] {
+            let error = Acceptance::new(options, model).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+            assert!(error.to_string().contains(named), "{error}");
+        }
+    }
+}
