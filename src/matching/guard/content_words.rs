@@ -14,6 +14,12 @@ const PREPOSITION_TOKENS: usize = 4;
 /// Words of a text of which more than this share has a capital letter are written so, and are no names.
 const CAPITALIZED_SHARE_MAX: f32 = 0.6;
 
+/// Definite articles and possessives.
+const DETERMINERS: [&str; 24] = [
+    "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these", "those", "el", "la",
+    "los", "las", "mi", "mis", "tu", "tus", "su", "sus", "del", "al",
+];
+
 /// The role of what something is exchanged for.
 const EXCHANGE: &str = "exchange";
 
@@ -39,6 +45,8 @@ pub(super) struct ContentWord {
     pub(super) is_verb: bool,
     /// The lists know the word.
     pub(super) is_known: bool,
+    /// What an article or a possessive introduces, or the first word of it: `phone` of `the phone case`.
+    pub(super) is_thing: bool,
 }
 
 /// The words of content in order. `is_taken` marks tokens that are mentions, fillers or words of grammatical classes.
@@ -73,6 +81,7 @@ pub(super) fn content_words(
                     || has_names && is_name(words, at),
                 is_verb: tag.is_none() && words.form_in(at, WordList::Verbs).is_some(),
                 is_known: tag.is_some() || words.lexicon.is_known(words.language, token.stem),
+                is_thing: is_thing(words, at),
             });
         }
         at = end;
@@ -93,6 +102,11 @@ fn is_name(words: &TextWords<'_>, at: usize) -> bool {
     let token = &words.tokens[at];
     let is_inside = !token.is_first || token.is_upper && token.word.len() > 1;
     token.is_capitalized && is_inside && token.word.len() > 1
+}
+
+/// Whether a word stands right behind an article or a possessive.
+fn is_thing(words: &TextWords<'_>, at: usize) -> bool {
+    at > 0 && !words.tokens[at].is_after_break && words.is_one_of(at - 1, &DETERMINERS)
 }
 
 /// The role that the nearest preposition gives a word: one that stands before it with adjectives and articles between them.

@@ -67,7 +67,9 @@ pub(super) fn are_of_one_family(language: Language, one: &str, two: &str) -> boo
     let shared = shared_start(one, two);
     let shortest = one.len().min(two.len());
     let is_long = shared >= SHARED_LONG && shared * 10 >= shortest * 6;
-    if shared < SHARED_MIN || !one.is_char_boundary(shared) || !is_long && shared + 1 < shortest {
+    // The endings are of folded words in the Latin alphabet.
+    let are_ascii = one.is_ascii() && two.is_ascii();
+    if !are_ascii || shared < SHARED_MIN || !is_long && shared + 1 < shortest {
         return false;
     }
     let (shorter, longer) = if one.len() <= two.len() { (one, two) } else { (two, one) };

@@ -49,6 +49,28 @@ fn traps_are_vetoed_and_paraphrases_pass() {
 }
 
 #[test]
+fn other_things_are_suspected_in_other_words_too() {
+    for [first, second] in [
+        ["Is the travel pillow waterproof?", "Can the tumble dryer get wet?"],
+        ["What extras can I get for the phone case?", "What extras can I get for the sound bar?"],
+        ["Can the suitcase get wet?", "Can the laptop bag get wet?"],
+        ["How do I return the kettle?", "What is the way to return the toaster?"],
+        ["¿Cuál es el peso del acuario?", "¿Cuánto pesa la maleta?"],
+        ["¿Se puede mojar mi chaqueta de esquí?", "¿Resiste el agua mi bota de montaña?"],
+    ] {
+        assert!(vetoed(Strictness::Strict, [first, second]), "{first} {second}");
+    }
+    for [first, second] in [
+        ["Is the travel pillow waterproof?", "Does the travel pillow resist water?"],
+        ["How much does the parcel weigh?", "What is the weight of my parcel?"],
+        ["Which is the closest branch to me?", "Where is my nearest branch?"],
+        ["¿Cuál es el peso del acuario?", "¿Cuánto pesa mi acuario?"],
+    ] {
+        assert!(!vetoed(Strictness::Strict, [first, second]), "{first} {second}");
+    }
+}
+
+#[test]
 fn strictness_adds_vetoes_only() {
     for pair in pairs() {
         let normal = vetoed(Strictness::Normal, pair.questions);

@@ -238,12 +238,24 @@ impl QuestionComparison<'_> {
             let strength = if is_negation_different { Strength::Weak } else { Strength::Certain };
             self.add(ConflictKind::Antonym, strength, Some(one), Some(two));
         }
+        self.compounds();
         if difference.first.is_empty() && difference.second.is_empty() {
             return;
         }
         self.names(difference);
         self.part_of_whole(difference);
         self.substitution(difference);
+    }
+
+    /// Things of several words that have no word in common, though each may have a synonym: `the phone case`, `the sound bar`.
+    fn compounds(&mut self) {
+        let [one, two] = [self.first, self.second];
+        let (first, second) = (compound(one), compound(two));
+        let has_things = [one, two].iter().all(|features| features.content.iter().any(is_thing));
+        let is_shared = names_thing_of(one, two) || names_thing_of(two, one);
+        if (first.is_some() || second.is_some()) && has_things && !is_shared {
+            self.add(ConflictKind::Substitution, Strength::Strong, first, second);
+        }
     }
 
     /// Names that only one text has.
@@ -318,9 +330,10 @@ impl QuestionComparison<'_> {
         ];
         let shared = difference.shared + self.shared_tags();
         let is_few = counts.iter().all(|&count| count <= 2 && count < shared);
+        let are_other_things = self.has_other_things(difference);
         let strength = if self.is_replaced_in_place(difference) {
             Strength::Certain
-        } else if is_few {
+        } else if is_few || are_other_things {
             Strength::Strong
         } else {
             Strength::Weak
@@ -348,6 +361,11 @@ impl QuestionComparison<'_> {
         shared(self.first, self.second).min(shared(self.second, self.first))
     }
 
+    /// Whether each text names a thing that the other does not.
+    fn has_other_things(&self, difference: &WordDifference) -> bool {
+        difference.first.words(self.first).any(is_thing) && difference.second.words(self.second).any(is_thing)
+    }
+
     /// Whether the texts are the same but for one word.
     fn is_one_word_replaced(&self, difference: &WordDifference) -> bool {
         let is_shared = difference.shared + self.shared_tags() >= 1;
@@ -367,9 +385,33 @@ impl QuestionComparison<'_> {
         let is_short =
             first.max(second) <= REPLACED_WORDS_MAX && first.min(second) >= 1 && first.abs_diff(second) <= 1;
         let shared = difference.shared;
-        is_short && (kept >= 3 && shared >= 2 || kept >= 4 && shared >= 1)
+        // `Is the travel pillow waterproof?` and `Is the tumble dryer waterproof?` have few words.
+        let shared_min = if self.has_other_things(difference) { 1 } else { 2 };
+        is_short && (kept >= 3 && shared >= shared_min || kept >= 4 && shared >= 1)
             || self.is_one_word_replaced(difference)
     }
+}
+
+fn is_thing(word: &ContentWord) -> bool {
+    word.is_thing && !word.is_light
+}
+
+/// The two words of a thing, if it has two: `the phone case`. What stands behind a thing may also be said of it: `the kettle waterproof`.
+fn is_compound(pair: &[ContentWord]) -> bool {
+    is_thing(&pair[0]) && !pair[1].is_light && pair[0].token + 1 == pair[1].token
+}
+
+/// The first thing of two words.
+fn compound(features: &QuestionFeatures) -> Option<Span> {
+    let pair = features.content.windows(2).find(|pair| is_compound(pair))?;
+    Some(pair[0].span.to(pair[1].span))
+}
+
+/// Whether a text has a word of a thing of the other.
+fn names_thing_of(features: &QuestionFeatures, other: &QuestionFeatures) -> bool {
+    let has = |word: &ContentWord| features.content.iter().any(|own| own.stem == word.stem);
+    other.content.iter().any(|word| is_thing(word) && has(word))
+        || other.content.windows(2).any(|pair| is_compound(pair) && has(&pair[1]))
 }
 
 /// A run of words of one text that stands in the place of a run of the other, where the rest is the same in its order.
