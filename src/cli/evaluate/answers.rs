@@ -1,7 +1,7 @@
 //! `likewise evaluate answers FILE`: what the cache of answers would save on a stream of questions that repeat.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,9 +18,10 @@ use likewise::service::answers::{AnswerOutcome, AnswerRequest, MatchKind, Semant
 use likewise::service::{Answers, Directives};
 use likewise::upstream::{Headers, PriceOptions, Prices};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::draw::{Draw, Drawn, Wordings, drawn};
-use super::simulated_upstream::{MODEL, SimulatedUpstream, answer_of, content_of, usage_of};
+use super::simulated_upstream::{MODEL, SimulatedUpstream, number_of, usage_of};
 use super::{Share, temporary_directory};
 use crate::cli::json_lines::json_lines;
 use crate::cli::sources::Sources;
@@ -49,6 +50,9 @@ pub(super) struct EvaluateAnswers {
     /// Another seed draws other questions.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Also write the questions that got the answer to another one, as JSON lines with `asked` and, of the other, `answered`.
+    #[arg(long, value_name = "FILE")]
+    wrong: Option<PathBuf>,
     /// Questions under way at the same time.
     #[arg(long, default_value_t = 64)]
     concurrency: usize,
@@ -91,8 +95,8 @@ struct Tally {
     semantic: usize,
     coalesced: usize,
     misses: usize,
-    /// Answers to another question.
-    wrong: usize,
+    /// Texts that got the answer to another question, and the number of that.
+    wrong: Vec<(String, Option<usize>)>,
     /// Questions that were searched for in the same words only, though other words were wanted.
     exact_only: usize,
     took: Vec<Duration>,
@@ -126,6 +130,9 @@ impl EvaluateAnswers {
         let outcome = self.ask_all(&engine.answers, &drawn).await;
         engine.close().await;
         let tally = outcome?;
+        if let Some(path) = &self.wrong {
+            write_wrong(path, &tally.wrong, &questions)?;
+        }
         terminal::say(&self.report(&questions, tally));
         Ok(())
     }
@@ -221,8 +228,10 @@ impl EvaluateAnswers {
         let is_exact_only =
             served.semantic.is_some_and(|report| report.outcome == SemanticOutcome::ExactOnly);
         tally.exact_only += usize::from(is_exact_only);
-        let content = content_of(&served.body);
-        tally.wrong += usize::from(!content.starts_with(&answer_of(question.number)));
+        let answered = number_of(&served.body);
+        if answered != Some(question.number) {
+            tally.wrong.push((question.text.to_owned(), answered));
+        }
         if matches!(served.outcome, AnswerOutcome::Hit(_) | AnswerOutcome::StaleIfError(..)) {
             tally.took_cached.push(took);
         }
@@ -252,7 +261,7 @@ impl EvaluateAnswers {
         let share = |part: usize| 100.0 * part as f64 / count as f64;
         let saved = if without > 0.0 { 100.0 * (1.0 - with / without) } else { 0.0 };
         let texts: usize = questions.iter().map(Vec::len).sum();
-        let wrong = Share { count: tally.wrong, of: count };
+        let wrong = Share { count: tally.wrong.len(), of: count };
         format!(
             "{count} requests, Zipf {}, over {} questions in {texts} wordings, {} of the repeats in another; upstream {} ms; {} at a time\n\
              hit rate {:.1} % (exact {:.1}, normalized {:.1}, other words {:.1}, coalesced {:.1})\n\
@@ -277,6 +286,16 @@ impl EvaluateAnswers {
     }
 }
 
+/// Writes the questions that got the answer to another one.
+fn write_wrong(path: &Path, wrong: &[(String, Option<usize>)], questions: &[Wordings]) -> Result<()> {
+    let line = |(asked, number): &(String, Option<usize>)| {
+        let answered = number.and_then(|number| questions.get(number)?.first());
+        json!({ "asked": asked, "answered": answered }).to_string() + "\n"
+    };
+    let lines: String = wrong.iter().map(line).collect();
+    fs_err::write(path, lines).map_err(|error| Error::io("cannot write the wrong answers", error))
+}
+
 /// Percentiles of times, in words.
 fn percentiles(took: &mut [Duration]) -> String {
     took.sort();
@@ -292,11 +311,12 @@ impl Tally {
     fn plus(mut self, other: Tally) -> Tally {
         self.took.extend(other.took);
         self.took_cached.extend(other.took_cached);
+        self.wrong.extend(other.wrong);
         Tally {
             exact: self.exact + other.exact,
             normalized: self.normalized + other.normalized,
             semantic: self.semantic + other.semantic,
-            wrong: self.wrong + other.wrong,
+            wrong: self.wrong,
             exact_only: self.exact_only + other.exact_only,
             took_cached: self.took_cached,
             coalesced: self.coalesced + other.coalesced,

@@ -16,6 +16,7 @@ mod stream;
 
 use clap::{Args, Subcommand};
 use likewise::error::{Error, Result};
+use likewise::service::answers::Similarities;
 use tempfile::TempDir;
 
 pub(super) use self::judged_file::JudgedFile;
@@ -49,6 +50,12 @@ impl Evaluate {
             Evaluation::Questions(questions) => questions.run().await,
         }
     }
+}
+
+/// The smallest similarities of an option, or else those of the model, or else what is usual.
+fn shipped_or(similarity_min: Option<f32>, model: &str) -> Similarities {
+    let usual = Similarities::same(0.85);
+    similarity_min.map(Similarities::same).or_else(|| Similarities::shipped(model)).unwrap_or(usual)
 }
 
 /// A directory for the data of an evaluation, which is removed with it: nothing of an evaluation is a part of the cache of a server.

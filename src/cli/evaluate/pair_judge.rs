@@ -8,7 +8,7 @@ use likewise::domain::InputType;
 use likewise::embed::Verifier;
 use likewise::error::Result;
 use likewise::matching::calibration::MARGIN_MAX;
-use likewise::matching::guard::{CanonicalQuestion, Guard, QuestionFeatures, Strictness};
+use likewise::matching::guard::{CanonicalQuestion, Guard, Language, QuestionFeatures, Strictness};
 use likewise::service::Directives;
 use likewise::service::embeddings::Request;
 
@@ -62,6 +62,11 @@ impl<'a> PairJudge<'a> {
     /// The cosine similarity of two texts.
     pub(in crate::cli) fn similarity(&self, one: usize, other: usize) -> f32 {
         dot(&self.vectors[one], &self.vectors[other])
+    }
+
+    /// The language of a text.
+    pub(in crate::cli) fn language(&self, text: usize) -> Language {
+        self.questions[text].canonical.language
     }
 
     /// Whether a text is answered in the same words only.

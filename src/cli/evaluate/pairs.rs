@@ -8,11 +8,12 @@ use clap::Args;
 use likewise::app::Engine;
 use likewise::error::{Error, Kind, Result};
 use likewise::matching::guard::Guard;
-use likewise::service::answers::{lexicon_with, similarity_min_of};
+use likewise::matching::guard::Language;
+use likewise::service::answers::{Similarities, lexicon_with};
 
 use super::decision::Decision;
 use super::judged_file::TextPair;
-use super::{JudgedFile, PairJudge, Share, temporary_directory};
+use super::{JudgedFile, PairJudge, Share, shipped_or, temporary_directory};
 use crate::cli::sources::Sources;
 use crate::cli::terminal;
 
@@ -40,6 +41,8 @@ pub(super) struct EvaluatePairs {
 struct JudgedPair {
     kind: String,
     language: String,
+    /// The language by whose rules the question is read.
+    read_as: Language,
     is_same: bool,
     similarity: f32,
     is_exact_only: bool,
@@ -66,8 +69,7 @@ impl EvaluatePairs {
         let name = engine.models.default_model().card().name.clone();
         engine.close().await;
         let pairs = outcome?;
-        let similarity_min = self.similarity_min.or_else(|| similarity_min_of(&name)).unwrap_or(0.85);
-        terminal::say(&report(&name, &pairs, similarity_min));
+        terminal::say(&report(&name, &pairs, shipped_or(self.similarity_min, &name)));
         Ok(())
     }
 }
@@ -94,10 +96,11 @@ fn judged(judge: &mut PairJudge<'_>, pair: TextPair) -> Result<JudgedPair> {
         allowed[place] = is_read && decision.allows(judge, first, second)?;
     }
     let is_exact_only = judge.is_exact_only(first) || judge.is_exact_only(second);
-    Ok(JudgedPair { kind, language, is_same, similarity, is_exact_only, allowed })
+    let read_as = judge.language(second);
+    Ok(JudgedPair { kind, language, read_as, is_same, similarity, is_exact_only, allowed })
 }
 
-fn report(model: &str, pairs: &[JudgedPair], similarity_min: f32) -> String {
+fn report(model: &str, pairs: &[JudgedPair], shipped: Similarities) -> String {
     let same = pairs.iter().filter(|pair| pair.is_same).count();
     let exact_only = pairs.iter().filter(|pair| pair.is_exact_only).count();
     let mut said = format!(
@@ -105,17 +108,17 @@ fn report(model: &str, pairs: &[JudgedPair], similarity_min: f32) -> String {
         pairs.len(),
         pairs.len() - same,
     );
-    by_threshold(&mut said, pairs, similarity_min);
-    by_kind(&mut said, pairs, similarity_min);
+    by_threshold(&mut said, pairs, shipped);
+    by_kind(&mut said, pairs, shipped);
     by_wrong_share(&mut said, pairs);
     said
 }
 
 /// What is served at some thresholds, and at the one of the model.
-fn by_threshold(said: &mut String, pairs: &[JudgedPair], similarity_min: f32) {
-    let mut thresholds = THRESHOLDS.to_vec();
-    thresholds.push(similarity_min);
-    thresholds.sort_by(f32::total_cmp);
+fn by_threshold(said: &mut String, pairs: &[JudgedPair], shipped: Similarities) {
+    let mut thresholds: Vec<Similarities> = THRESHOLDS.map(Similarities::same).into();
+    thresholds.push(shipped);
+    thresholds.sort_by(|one, other| one.least().total_cmp(&other.least()));
     thresholds.dedup();
     said.push_str(
         "| cosine from | decision | others served | the same served | of those that cosine serves | precision |\n|---|---|---|---|---|---|\n",
@@ -128,13 +131,13 @@ fn by_threshold(said: &mut String, pairs: &[JudgedPair], similarity_min: f32) {
             let kept = Share { count: same.count, of: by_cosine };
             let right = Share { count: same.count, of: same.count + others.count };
             let name = decision.name();
-            let _ = writeln!(said, "| {threshold:.2} | {name} | {others} | {same} | {kept} | {right} |");
+            let _ = writeln!(said, "| {threshold} | {name} | {others} | {same} | {kept} | {right} |");
         }
     }
 }
 
 /// What is served at one threshold, by kind and language.
-fn by_kind(said: &mut String, pairs: &[JudgedPair], threshold: f32) {
+fn by_kind(said: &mut String, pairs: &[JudgedPair], threshold: Similarities) {
     let mut groups: BTreeMap<(bool, &str, &str), usize> = BTreeMap::new();
     pairs.iter().for_each(|pair| *groups.entry((pair.is_same, &pair.kind, &pair.language)).or_default() += 1);
     if groups.len() <= 2 {
@@ -217,10 +220,11 @@ fn precision_at(allowed: &[&JudgedPair], pairs: &[JudgedPair], recall: f64) -> O
 fn served(
     pairs: &[JudgedPair],
     decision: Decision,
-    threshold: f32,
+    threshold: Similarities,
     of: impl Fn(&JudgedPair) -> bool,
 ) -> Share {
-    let is_served = |pair: &&JudgedPair| pair.similarity >= threshold && pair.allowed[decision as usize];
+    let is_served =
+        |pair: &&JudgedPair| pair.similarity >= threshold.of(pair.read_as) && pair.allowed[decision as usize];
     let group = || pairs.iter().filter(|pair| of(pair));
     Share { count: group().filter(is_served).count(), of: group().count() }
 }
@@ -232,7 +236,8 @@ mod tests {
     fn pair(similarity: f32, is_same: bool) -> JudgedPair {
         let allowed = [true, true, false, false, false];
         let (kind, language) = (String::new(), String::new());
-        JudgedPair { kind, language, is_same, similarity, is_exact_only: false, allowed }
+        let read_as = Language::English;
+        JudgedPair { kind, language, read_as, is_same, similarity, is_exact_only: false, allowed }
     }
 
     #[test]
@@ -250,7 +255,8 @@ mod tests {
     #[test]
     fn decisions_only_refuse() {
         let pairs = [pair(0.9, true), pair(0.5, true)];
-        let counts = Decision::ALL.map(|decision| served(&pairs, decision, 0.8, |pair| pair.is_same).count);
+        let counts = Decision::ALL
+            .map(|decision| served(&pairs, decision, Similarities::same(0.8), |pair| pair.is_same).count);
         assert_eq!(counts, [1, 1, 0, 0, 0]);
     }
 }

@@ -9,12 +9,12 @@ use likewise::domain::{Key, TenantId};
 use likewise::error::{Error, Kind, Result};
 use likewise::matching::guard::Guard;
 use likewise::request_identity::{Json, Normalization, Partition, of_text};
-use likewise::service::answers::{lexicon_with, similarity_min_of};
+use likewise::service::answers::{Similarities, lexicon_with};
 
 use super::chart::{ChartLine, svg};
 use super::decision::Decision;
 use super::stream::{InsertPolicy, Stream, StreamSearch, StreamTally};
-use super::{JudgedFile, PairJudge, Share, SplitMix, temporary_directory};
+use super::{JudgedFile, PairJudge, Share, SplitMix, shipped_or, temporary_directory};
 use crate::cli::sources::Sources;
 use crate::cli::terminal;
 
@@ -81,7 +81,7 @@ impl EvaluateQuestions {
     /// The tables and the chart.
     async fn evaluate(&self, engine: &Engine, guard: &Guard, file: &JudgedFile) -> Result<(String, String)> {
         let name = engine.models.default_model().card().name.clone();
-        let similarity_min = self.similarity_min.or_else(|| similarity_min_of(&name)).unwrap_or(0.85);
+        let similarities = shipped_or(self.similarity_min, &name);
         let mut judge = PairJudge::new(engine, guard, &file.texts).await?;
         tokio::task::block_in_place(|| {
             let neighbours = judge.neighbours(SIMILARITY_MIN);
@@ -97,7 +97,7 @@ impl EvaluateQuestions {
                 file.requests.len(),
                 file.texts.len(),
             );
-            report.hits(&stream_of(&normalized), similarity_min)?;
+            report.hits(&stream_of(&normalized), similarities)?;
             let lines = report.by_wrong_share()?;
             let chart = svg("Precision of answers from the cache", "hit rate", "precision", &lines);
             Ok((report.said, chart))
@@ -132,31 +132,40 @@ struct StreamReport<'a, 'b> {
 
 impl StreamReport<'_, '_> {
     /// What each way to decide answers.
-    fn hits(&mut self, normalized: &Stream<'_>, similarity_min: f32) -> Result<()> {
+    fn hits(&mut self, normalized: &Stream<'_>, similarities: Similarities) -> Result<()> {
         self.said.push_str(
             "| decision | cosine from | stored | hits | in other words | precision of hits | wrong of all | recall |\n|---|---|---|---|---|---|---|---|\n",
         );
-        let same_words = StreamSearch { decision: None, similarity_min: 1.0, policy: InsertPolicy::OnMiss };
+        let same_words = StreamSearch {
+            decision: None,
+            similarities: Similarities::same(1.0),
+            policy: InsertPolicy::OnMiss,
+        };
         let exact = self.stream.run(same_words, self.judge)?;
         self.row("exact", None, InsertPolicy::OnMiss, exact);
         let tally = normalized.run(same_words, self.judge)?;
         self.row("normalized", None, InsertPolicy::OnMiss, tally);
-        let cosines = COSINES.map(|similarity| (Decision::Cosine, similarity));
+        let cosines = COSINES.map(|similarity| (Decision::Cosine, Similarities::same(similarity)));
         let others = Decision::ALL.into_iter().filter(|decision| *decision != Decision::Cosine);
-        for (decision, similarity_min) in
-            cosines.into_iter().chain(others.map(|decision| (decision, similarity_min)))
-        {
+        let others = others.map(|decision| (decision, similarities));
+        for (decision, similarities) in cosines.into_iter().chain(others) {
             for policy in InsertPolicy::ALL {
-                let search = StreamSearch { decision: Some(decision), similarity_min, policy };
+                let search = StreamSearch { decision: Some(decision), similarities, policy };
                 let tally = self.stream.run(search, self.judge)?;
-                self.row(decision.name(), Some(similarity_min), policy, tally);
+                self.row(decision.name(), Some(similarities), policy, tally);
             }
         }
         Ok(())
     }
 
-    fn row(&mut self, name: &str, similarity_min: Option<f32>, policy: InsertPolicy, tally: StreamTally) {
-        let similarity = similarity_min.map_or("-".to_owned(), |min| format!("{min:.2}"));
+    fn row(
+        &mut self,
+        name: &str,
+        similarities: Option<Similarities>,
+        policy: InsertPolicy,
+        tally: StreamTally,
+    ) {
+        let similarity = similarities.map_or("-".to_owned(), |similarities| similarities.to_string());
         let _ = writeln!(
             self.said,
             "| {name} | {similarity} | {} | {} | {} | {} | {} | {} |",
@@ -181,8 +190,11 @@ impl StreamReport<'_, '_> {
             let (mut points, mut most) = (Vec::new(), [0.0_f64; WRONG_SHARES.len()]);
             for step in 0..STEPS {
                 let similarity_min = SIMILARITY_MIN + (1.0 - SIMILARITY_MIN) * step as f32 / STEPS as f32;
-                let search =
-                    StreamSearch { decision: Some(decision), similarity_min, policy: InsertPolicy::OnMiss };
+                let search = StreamSearch {
+                    decision: Some(decision),
+                    similarities: Similarities::same(similarity_min),
+                    policy: InsertPolicy::OnMiss,
+                };
                 let tally = self.stream.run(search, self.judge)?;
                 points.push((tally.hits().share(), tally.precision().share()));
                 for (most, share) in most.iter_mut().zip(WRONG_SHARES) {

@@ -38,10 +38,8 @@ struct SimulatedMessage {
     content: String,
 }
 
-/// What an answer to a question begins with.
-pub(super) fn answer_of(number: usize) -> String {
-    format!("answer {number}: ")
-}
+/// What stands before the number of the question in an answer, and behind it.
+const ANSWER: (&str, &str) = ("answer ", ": ");
 
 impl SimulatedUpstream {
     /// The answer to the question of a request.
@@ -49,7 +47,7 @@ impl SimulatedUpstream {
         let asked: Option<SimulatedBody> = serde_json::from_slice(body).ok();
         let text = asked.and_then(|mut asked| asked.messages.pop()).map(|message| message.content);
         let number = text.and_then(|text| self.numbers.get(&text).copied()).unwrap_or(usize::MAX);
-        answer_of(number) + &"word ".repeat(self.completion_tokens as usize)
+        format!("{}{number}{}", ANSWER.0, ANSWER.1) + &"word ".repeat(self.completion_tokens as usize)
     }
 }
 
@@ -92,8 +90,8 @@ impl Origin for SimulatedUpstream {
     }
 }
 
-/// The text of a complete answer.
-pub(super) fn content_of(body: &Body) -> String {
+/// The number of the question that a complete answer is to.
+pub(super) fn number_of(body: &Body) -> Option<usize> {
     #[derive(Deserialize)]
     struct Choice {
         message: SimulatedMessage,
@@ -102,8 +100,9 @@ pub(super) fn content_of(body: &Body) -> String {
     struct Completion {
         choices: Vec<Choice>,
     }
-    let Body::Whole(bytes) = body else { return String::new() };
-    let completion: Option<Completion> = serde_json::from_slice(bytes).ok();
-    let choice = completion.and_then(|mut completion| completion.choices.pop());
-    choice.map(|choice| choice.message.content).unwrap_or_default()
+    let Body::Whole(bytes) = body else { return None };
+    let completion: Completion = serde_json::from_slice(bytes).ok()?;
+    let content = &completion.choices.first()?.message.content;
+    let (number, _) = content.strip_prefix(ANSWER.0)?.split_once(ANSWER.1)?;
+    number.parse().ok()
 }

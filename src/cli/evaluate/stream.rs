@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use likewise::error::Result;
 use likewise::matching::calibration::JudgedCandidate;
 use likewise::matching::guard::Strictness;
+use likewise::service::answers::Similarities;
 
 use super::decision::Decision;
 use super::judged_file::{JudgedFile, StreamRequest};
@@ -39,7 +40,7 @@ impl InsertPolicy {
 pub(super) struct StreamSearch {
     /// `None` to answer in the same words only.
     pub(super) decision: Option<Decision>,
-    pub(super) similarity_min: f32,
+    pub(super) similarities: Similarities,
     pub(super) policy: InsertPolicy,
 }
 
@@ -110,7 +111,8 @@ impl Stream<'_> {
         asked: usize,
         judge: &mut PairJudge<'_>,
     ) -> Result<Option<Option<usize>>> {
-        let near = self.neighbours[asked].iter().take_while(|near| near.1 >= search.similarity_min);
+        let similarity_min = search.similarities.of(judge.language(asked));
+        let near = self.neighbours[asked].iter().take_while(|near| near.1 >= similarity_min);
         let is_stored = |near: &(usize, f32)| {
             let (text, answer) = stored[self.words[near.0]]?;
             (text == near.0).then_some((text, answer))

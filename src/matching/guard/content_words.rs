@@ -14,12 +14,6 @@ const PREPOSITION_TOKENS: usize = 4;
 /// Words of a text of which more than this share has a capital letter are written so, and are no names.
 const CAPITALIZED_SHARE_MAX: f32 = 0.6;
 
-/// Definite articles and possessives.
-const DETERMINERS: [&str; 24] = [
-    "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these", "those", "el", "la",
-    "los", "las", "mi", "mis", "tu", "tus", "su", "sus", "del", "al",
-];
-
 /// The role of what something is exchanged for.
 const EXCHANGE: &str = "exchange";
 
@@ -106,7 +100,7 @@ fn is_name(words: &TextWords<'_>, at: usize) -> bool {
 
 /// Whether a word stands right behind an article or a possessive.
 fn is_thing(words: &TextWords<'_>, at: usize) -> bool {
-    at > 0 && !words.tokens[at].is_after_break && words.is_one_of(at - 1, &DETERMINERS)
+    at > 0 && !words.tokens[at].is_after_break && words.is_in(at - 1, WordList::Determiners)
 }
 
 /// The role that the nearest preposition gives a word: one that stands before it with adjectives and articles between them.

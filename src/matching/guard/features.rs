@@ -101,6 +101,11 @@ impl QuestionFeatures {
         }
     }
 
+    /// The language of the question.
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
     /// Whether these letters are those of one or more whole words in a row.
     pub(super) fn has_words(&self, letters: &str) -> bool {
         let is_end =

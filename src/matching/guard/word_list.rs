@@ -126,6 +126,8 @@ word_lists! {
     ChangeObjects = "change_objects",
     /// Openings of questions that lean on an earlier one.
     LeaningOpenings = "leaning_openings",
+    /// Definite articles and possessives, which introduce a thing.
+    Determiners = "determiners",
     /// Pronouns for things that a text may have named.
     Pronouns = "pronouns",
     /// Openings that say what the user wants to do.

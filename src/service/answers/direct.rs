@@ -182,7 +182,7 @@ pub(super) async fn explain(answers: &Answers, question: &Question<'_>) -> Resul
     let question = &Question { directives: &unstored, ..*question };
     Ok(match embedded(semantic, &resolved, question).await {
         Ok(embedded) => semantic.explain(&answers.lookup, &resolved, question.directives, &embedded).await,
-        Err(report) => semantic.unsearched(report.because),
+        Err(report) => semantic.unsearched(report.because, question.prompt),
     })
 }
 

@@ -50,7 +50,7 @@ pub use request::AnswerRequest;
 pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
 pub use semantic::{
     ExplainedCandidate, ExplainedConflict, Explanation, ReportedWrong, SemanticLookup, SemanticOptions,
-    SemanticOutcome, SemanticReport, VerifierMode, lexicon_with, similarity_min_of,
+    SemanticOutcome, SemanticReport, Similarities, VerifierMode, lexicon_with,
 };
 pub use state::Answers;
 pub use stored_answer::StoredAnswer;

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::options::{SemanticOptions, VerifierMode, similarity_min_of};
+use super::options::{SemanticOptions, Similarities, VerifierMode};
 use crate::domain::{ByPrefix, Key};
 use crate::error::{Error, Kind, Result};
 use crate::matching::calibration::{CONFIDENCE, Calibration, ScoreWeights, share_max, share_min};
+use crate::matching::guard::Language;
 use crate::sync::lock;
 
 /// Hits whose scores are remembered of a generation. There are two: when the younger one is full, the older one is dropped.
@@ -23,7 +24,7 @@ const AIM: f64 = 0.9;
 #[derive(Debug)]
 pub(super) struct Acceptance {
     /// Questions that are less similar are not looked at.
-    similarity_min: f32,
+    similarities: Similarities,
     weights: ScoreWeights,
     /// The share of searches that may end in a wrong answer.
     wrong_share_max: Option<f64>,
@@ -65,9 +66,15 @@ impl Acceptance {
             let calibrated = Acceptance::calibrated(options, model, path);
             return calibrated.map(Some).map_err(|error| error.with("path", path.display()));
         }
-        let similarity_min = options.similarity_min.or_else(|| similarity_min_of(model));
-        Ok(similarity_min
-            .map(|min| Acceptance::from_score(min, ScoreWeights::SIMILARITY, f64::from(min), options)))
+        let similarities = match options.similarity_min {
+            Some(min) => Some(Similarities::same(min)),
+            None => Similarities::shipped(model),
+        };
+        let by_similarity = |similarities: Similarities| {
+            let score_min = f64::from(similarities.least());
+            Acceptance::from_score(similarities, ScoreWeights::SIMILARITY, score_min, options)
+        };
+        Ok(similarities.map(by_similarity))
     }
 
     fn calibrated(options: &SemanticOptions, model: &str, path: &Path) -> Result<Acceptance> {
@@ -93,17 +100,18 @@ impl Acceptance {
                 "{requests} judged requests are too few for answers.semantic.wrong_share_max = {budget}"
             ))
         })?;
-        Ok(Acceptance::from_score(calibration.similarity_min, calibration.weights, score_min, options))
+        let similarities = Similarities::same(calibration.similarity_min);
+        Ok(Acceptance::from_score(similarities, calibration.weights, score_min, options))
     }
 
     fn from_score(
-        similarity_min: f32,
+        similarities: Similarities,
         weights: ScoreWeights,
         score_min: f64,
         options: &SemanticOptions,
     ) -> Acceptance {
         Acceptance {
-            similarity_min,
+            similarities,
             weights,
             wrong_share_max: options.wrong_share_max,
             searches: AtomicU64::new(0),
@@ -113,8 +121,8 @@ impl Acceptance {
     }
 
     /// Questions that are less similar are not looked at.
-    pub(super) fn similarity_min(&self) -> f32 {
-        self.similarity_min
+    pub(super) fn similarity_min(&self, language: Language) -> f32 {
+        self.similarities.of(language)
     }
 
     /// The score of a candidate, with the verifier's margin if it has read the two.
@@ -273,7 +281,7 @@ mod tests {
             ..SemanticOptions::default()
         };
         let calibrated = Acceptance::new(&options, MODEL).unwrap().unwrap();
-        assert_eq!(calibrated.similarity_min(), 0.75);
+        assert_eq!(calibrated.similarity_min(Language::Spanish), 0.75);
         assert!(calibrated.score_min().is_finite());
         let normal = SemanticOptions { guard: Strictness::Normal, ..options.clone() };
         let unverified = SemanticOptions { verifier: VerifierMode::WherePossible, ..options.clone() };

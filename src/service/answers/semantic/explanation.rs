@@ -64,10 +64,12 @@ impl SemanticLookup {
     pub(in crate::service::answers) fn unsearched(
         &self,
         not_searched_because: Option<&'static str>,
+        question: &str,
     ) -> Explanation {
+        let language = self.guard.features(question).language();
         Explanation {
             not_searched_because,
-            similarity_min: self.acceptance.as_ref().map(Acceptance::similarity_min),
+            similarity_min: self.acceptance.as_ref().map(|acceptance| acceptance.similarity_min(language)),
             score_min: self.acceptance.as_ref().map(Acceptance::score_min),
             guard: self.options.guard,
             verifier: self.options.verifier,
@@ -86,12 +88,12 @@ impl SemanticLookup {
         directives: &Directives,
         question: &SemanticQuestion,
     ) -> Explanation {
-        let mut explanation = self.unsearched(None);
+        let mut explanation = self.unsearched(None, &question.text);
         let (Some(acceptance), Some(vector)) = (&self.acceptance, &question.vector) else {
             return explanation;
         };
         if !lookup.freshness().trust().is_held() {
-            return self.unsearched(Some("unverified"));
+            return self.unsearched(Some("unverified"), &question.text);
         }
         let (mut looked_at, mut verified) = (0, 0);
         for near in self.index.nearest(&question.scope, vector, NEAREST) {
@@ -102,7 +104,7 @@ impl SemanticLookup {
             let is_served = lookup.is_new(&found, resolved, directives);
             looked_at += usize::from(is_served);
             let mut candidate = self.compared(&found, question, near.similarity);
-            candidate.refusal = if near.similarity < acceptance.similarity_min() {
+            candidate.refusal = if explanation.similarity_min.is_none_or(|min| near.similarity < min) {
                 Some("similarity")
             } else if !is_served {
                 Some("stale_or_other_tags")

@@ -19,7 +19,7 @@ mod verification;
 pub use acceptance::ReportedWrong;
 pub use explanation::{ExplainedCandidate, ExplainedConflict, Explanation};
 pub use operator_words::lexicon_with;
-pub use options::{SemanticOptions, VerifierMode, similarity_min_of};
+pub use options::{SemanticOptions, Similarities, VerifierMode};
 pub use report::{SemanticOutcome, SemanticReport};
 pub use search::SemanticLookup;
 

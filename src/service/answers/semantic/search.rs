@@ -218,7 +218,7 @@ impl SemanticLookup {
         let features = self.guard.features(&question.text);
         let (mut looked_at, mut verified) = (0, 0);
         for near in self.index.nearest(&question.scope, vector, NEAREST) {
-            if near.similarity < acceptance.similarity_min()
+            if near.similarity < acceptance.similarity_min(features.language())
                 || looked_at == CANDIDATES_MAX
                 || verified == VERIFIED_MAX
             {
