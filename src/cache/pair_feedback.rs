@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::domain::{Key, KeyHasher, TenantId, UnixSeconds};
 use crate::error::{Error, Kind, Result};
@@ -64,15 +65,29 @@ struct PairRecord {
 }
 
 impl QuestionPair<'_> {
-    /// The key of the pair: the same for both orders, and whatever space is around the questions.
+    /// The key of the pair: the same for both orders, and whatever capitals, accents, signs and spaces the questions are written with.
     pub fn key(&self) -> Key {
-        let mut questions = [self.asked.trim(), self.stored.trim()];
+        let mut questions = [self.asked, self.stored].map(folded);
         questions.sort_unstable();
         let mut hasher = KeyHasher::new("likewise/pair/v1");
         hasher.field(self.tenant.as_str().as_bytes());
         questions.iter().for_each(|question| _ = hasher.field(question.as_bytes()));
         hasher.finish()
     }
+}
+
+/// The letters and digits of a text in lower case and without accents, with one space behind each word.
+fn folded(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        let start = folded.len();
+        let letters = word.nfkd().filter(|letter| letter.is_alphanumeric());
+        folded.extend(letters.flat_map(char::to_lowercase));
+        if folded.len() > start {
+            folded.push(' ');
+        }
+    }
+    folded
 }
 
 impl PairFeedback {
@@ -204,7 +219,7 @@ mod tests {
         assert_eq!(say(&feedback, wrong, PairVerdict::Right), PairVerdict::Right);
         assert!(!feedback.is_wrong(wrong));
         assert_eq!(say(&feedback, wrong, PairVerdict::Wrong), PairVerdict::Wrong);
-        let reversed = pair(&ours, " Can I cancel?", "Can I pause?\n");
+        let reversed = pair(&ours, " can I  cancel", "Cán I PAUSE?\n");
         assert_eq!(say(&feedback, reversed, PairVerdict::Right), PairVerdict::Wrong);
         feedback.records.shutdown();
         drop(feedback);

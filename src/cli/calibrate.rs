@@ -20,7 +20,7 @@ const BUDGETS: [f64; 4] = [0.005, 0.01, 0.02, 0.05];
 const SPLITS: usize = 200;
 
 /// Find the threshold that keeps a budget of wrong answers, from judged questions: the files of `evaluate questions` and `evaluate pairs`,
-/// of which each question or pair counts as a request. The file that is written is `answers.semantic.calibration_file`, and
+/// of which each different question or pair counts as a search. The file that is written is `answers.semantic.calibration_file`, and
 /// `answers.semantic.wrong_share_max` the budget.
 #[derive(Debug, Args)]
 pub(super) struct Calibrate {
@@ -128,7 +128,7 @@ fn report(
     let known: Vec<&JudgedCandidate> = candidates.iter().flatten().collect();
     let right = known.iter().filter(|candidate| candidate.is_right).count();
     let mut said = format!(
-        "{} requests; {} have a candidate that rules and verifier let pass, {right} of them right; model {}, guard {}, cosine from {}\n\n\
+        "{} searches; {} have a candidate that rules and verifier let pass, {right} of them right; model {}, guard {}, cosine from {}\n\n\
          | budget: wrong of all | score from | served | wrong of all | in halves not calibrated on: served | wrong | halves within the budget |\n|---|---|---|---|---|---|---|\n",
         candidates.len(),
         known.len(),
@@ -147,7 +147,7 @@ fn report(
     }
     for (place, budget) in BUDGETS.into_iter().enumerate() {
         let Some(score_min) = calibration.score_min(budget) else {
-            let _ = writeln!(said, "| {} % | too few requests | - | - | - | - | - |", 100.0 * budget);
+            let _ = writeln!(said, "| {} % | too few searches | - | - | - | - | - |", 100.0 * budget);
             continue;
         };
         let BudgetOutcome { served, wrong } = outcome(calibration, budget, &all);

@@ -107,10 +107,7 @@ async fn a_null_is_as_good_as_nothing() {
             "namespace": null }),
         ),
         ("/v1/answers/lookup", json!({ "prompt": "p", "scope": null, "tags": null, "namespace": null })),
-        (
-            "/v1/answers/feedback",
-            json!({ "prompt": "p", "correct": true, "question": "q", "id": null, "namespace": null }),
-        ),
+        ("/v1/answers/feedback", json!({ "prompt": "p", "correct": true, "question": "q", "id": null })),
         ("/v1/answers/explain", json!({ "prompt": "p", "scope": null, "tags": null, "namespace": null })),
         (
             "/v1/invalidate",

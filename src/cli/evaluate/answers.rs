@@ -109,7 +109,7 @@ struct Tally {
 impl EvaluateAnswers {
     pub(super) async fn run(self) -> Result<()> {
         self.validate()?;
-        let questions = self.questions()?;
+        let (questions, are_judged) = self.questions()?;
         let mut config: Config = self.sources.load().await?;
         // The measured server writes to a temporary directory, so that no cached answer outlives the run.
         let data = temporary_directory()?;
@@ -133,7 +133,7 @@ impl EvaluateAnswers {
         if let Some(path) = &self.wrong {
             write_wrong(path, &tally.wrong, &questions)?;
         }
-        terminal::say(&self.report(&questions, tally));
+        terminal::say(&self.report(&questions, are_judged, tally));
         Ok(())
     }
 
@@ -155,11 +155,13 @@ impl EvaluateAnswers {
         Ok(())
     }
 
-    /// The different questions, each with its wordings.
-    fn questions(&self) -> Result<Vec<Wordings>> {
+    /// The different questions, each with its wordings; and whether each line says which question it is.
+    fn questions(&self) -> Result<(Vec<Wordings>, bool)> {
         let is_json = self.file.extension().is_some_and(|extension| extension == "jsonl");
         let mut by_answer: BTreeMap<String, Wordings> = BTreeMap::new();
+        let mut are_judged = true;
         let mut add = |text: String, answer: Option<String>| {
+            are_judged &= answer.is_some();
             if !text.trim().is_empty() {
                 by_answer.entry(answer.unwrap_or_else(|| text.clone())).or_default().push(text);
             }
@@ -182,7 +184,7 @@ impl EvaluateAnswers {
         if questions.is_empty() {
             Err(Error::new(Kind::InvalidInput, "there are no questions"))
         } else {
-            Ok(questions)
+            Ok((questions, are_judged))
         }
     }
 
@@ -248,7 +250,7 @@ impl EvaluateAnswers {
         Ok(())
     }
 
-    fn report(&self, questions: &[Wordings], mut tally: Tally) -> String {
+    fn report(&self, questions: &[Wordings], are_judged: bool, mut tally: Tally) -> String {
         let count = tally.took.len();
         let (all, cached) = (percentiles(&mut tally.took), percentiles(&mut tally.took_cached));
         let prices = Prices::new(&[PriceOptions {
@@ -261,7 +263,11 @@ impl EvaluateAnswers {
         let share = |part: usize| 100.0 * part as f64 / count as f64;
         let saved = if without > 0.0 { 100.0 * (1.0 - with / without) } else { 0.0 };
         let texts: usize = questions.iter().map(Vec::len).sum();
-        let wrong = Share { count: tally.wrong.len(), of: count };
+        let wrong = if are_judged {
+            Share { count: tally.wrong.len(), of: count }.to_string()
+        } else {
+            "not known".to_owned()
+        };
         format!(
             "{count} requests, Zipf {}, over {} questions in {texts} wordings, {} of the repeats in another; upstream {} ms; {} at a time\n\
              hit rate {:.1} % (exact {:.1}, normalized {:.1}, other words {:.1}, coalesced {:.1})\n\

@@ -14,6 +14,9 @@ mod share;
 mod simulated_upstream;
 mod stream;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use clap::{Args, Subcommand};
 use likewise::error::{Error, Result};
 use likewise::service::answers::Similarities;
@@ -60,5 +63,10 @@ fn shipped_or(similarity_min: Option<f32>, model: &str) -> Similarities {
 
 /// A directory for the data of an evaluation, which is removed with it: nothing of an evaluation is a part of the cache of a server.
 pub(super) fn temporary_directory() -> Result<TempDir> {
-    TempDir::new().map_err(|error| Error::io("cannot make a directory for the data of the evaluation", error))
+    // As private as the data directory of a server.
+    let private = Permissions::from_mode(0o700);
+    tempfile::Builder::new()
+        .permissions(private)
+        .tempdir()
+        .map_err(|error| Error::io("cannot make a directory for the data of the evaluation", error))
 }

@@ -147,8 +147,8 @@ fn first_allowed<T: Copy>(
     Ok(None)
 }
 
-/// For each request of a file the stored question whose answer it would be offered by rules and verifier, if every question before it had
-/// been stored with its own right answer. `None` for a question in the same words, too.
+/// For each different question of a file the stored question whose answer it would be offered by rules and verifier, if every question
+/// before it had been stored with its own right answer. One that comes again is no search.
 pub(in crate::cli) fn warm_candidates(
     judge: &mut PairJudge<'_>,
     strictness: Strictness,
@@ -161,19 +161,21 @@ pub(in crate::cli) fn warm_candidates(
     };
     let neighbours = judge.neighbours(similarity_min);
     let mut answers: Vec<Option<usize>> = vec![None; file.texts.len()];
-    let mut offered = Vec::with_capacity(file.requests.len());
+    let mut offered = Vec::new();
     for request in &file.requests {
         let asked = request.text;
-        let mut candidate = None;
-        if answers[asked].is_none() {
-            let stored = neighbours[asked].iter().copied().filter(|near| answers[near.0].is_some());
-            let found = first_allowed(decision, stored, |near| near.0, asked, judge)?;
-            if let Some((stored, similarity)) = found {
-                let margin = judge.margin(stored, asked)?.unwrap_or_default();
-                let is_right = answers[stored] == request.answer;
-                candidate = Some(JudgedCandidate { similarity, margin, is_right });
-            }
+        if answers[asked].is_some() {
+            continue;
         }
+        let stored = neighbours[asked].iter().copied().filter(|near| answers[near.0].is_some());
+        let found = first_allowed(decision, stored, |near| near.0, asked, judge)?;
+        let candidate = match found {
+            None => None,
+            Some((stored, similarity)) => {
+                let margin = judge.margin(stored, asked)?.unwrap_or_default();
+                Some(JudgedCandidate { similarity, margin, is_right: answers[stored] == request.answer })
+            }
+        };
         answers[asked] = request.answer;
         offered.push(candidate);
     }

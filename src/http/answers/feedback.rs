@@ -31,8 +31,6 @@ pub(super) struct FeedbackRequest {
     /// The stored question, for an answer that is gone already.
     #[schema(min_length = 1)]
     question: Option<String>,
-    /// The namespace of the answer, with `id`.
-    namespace: Option<String>,
 }
 
 /// What holds of two questions after feedback.
@@ -53,7 +51,7 @@ pub(in crate::http) struct FeedbackAnswer {
     responses(
         (status = 200, body = FeedbackAnswer, description = "The feedback is recorded, on disk too"),
         (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
-        (status = 404, body = ErrorBody, description = "There is no answer with this id, or no such namespace"),
+        (status = 404, body = ErrorBody, description = "There is no answer with this id"),
         (status = 503, body = ErrorBody, description = "The store takes no writes since an error of the disk: the feedback holds until the next start only. Or the server answers nothing in other words"),
     )
 )]
@@ -75,7 +73,6 @@ pub(in crate::http) async fn give(
         principal: &principal,
         prompt: &wire.prompt,
         stored,
-        namespace: wire.namespace.as_deref(),
         verdict: if wire.correct { PairVerdict::Right } else { PairVerdict::Wrong },
     };
     let verdict = endpoint.answers.give_feedback(&feedback).await?;

@@ -87,7 +87,13 @@ impl Calibration {
         if calibration.version != VERSION {
             return Err(fault(format!("the calibration has version {}, not {VERSION}", calibration.version)));
         }
-        if !are_sorted || !are_finite || calibration.wrong_scores.len() > calibration.requests {
+        let is_similarity = (0.0..=1.0).contains(&calibration.similarity_min);
+        if !are_sorted
+            || !are_finite
+            || !is_similarity
+            || !calibration.weights.are_increasing()
+            || calibration.wrong_scores.len() > calibration.requests
+        {
             return Err(fault("the numbers of the calibration contradict each other".into()));
         }
         Ok(calibration)
@@ -100,12 +106,13 @@ impl Calibration {
         json
     }
 
-    /// The smallest score at which the wrong share of all requests is at most `wrong_share_max`, with 90 % confidence. `None` if there
+    /// The smallest score at which the wrong share of all searches is at most `wrong_share_max`, with 90 % confidence. `None` if there
     /// were too few requests to tell: about 256 without a wrong one for 1 %.
     pub fn score_min(&self, wrong_share_max: f64) -> Option<f64> {
         let allowed = wrong_allowed(self.requests, AIM * wrong_share_max)?;
-        // Just above the first wrong one that is too many.
-        Some(self.wrong_scores.get(allowed).map_or(f64::MIN, |score| score.next_up()))
+        // Just above the first wrong one that is too many, or what any candidate has.
+        let least = self.weights.score(self.similarity_min, 0.0);
+        Some(self.wrong_scores.get(allowed).map_or(least, |score| score.next_up()))
     }
 }
 
@@ -178,6 +185,8 @@ mod tests {
             ("\"version\": 1", "\"version\": 2", "version 2"),
             ("\"requests\": 500", "\"requests\": 5", "contradict"),
             ("\"guard\"", "\"gard\"", "no calibration"),
+            ("\"similarity_min\": 0.7", "\"similarity_min\": 7", "contradict"),
+            ("\"similarity\": ", "\"similarity\": -", "contradict"),
         ] {
             let error = Calibration::parse(&json.replacen(from, to, 1)).unwrap_err();
             assert_eq!(error.kind(), Kind::Config);

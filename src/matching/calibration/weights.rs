@@ -50,11 +50,7 @@ impl ScoreWeights {
         }
         let [bias, similarity, margin] = weights;
         let fitted = ScoreWeights { bias, similarity, margin };
-        if fitted.are_finite() && similarity > 0.0 && margin >= 0.0 {
-            fitted
-        } else {
-            ScoreWeights::SIMILARITY
-        }
+        if fitted.are_finite() && fitted.are_increasing() { fitted } else { ScoreWeights::SIMILARITY }
     }
 
     /// The score of a candidate.
@@ -66,6 +62,11 @@ impl ScoreWeights {
     /// The score of a judged candidate.
     pub fn score_of(&self, candidate: &JudgedCandidate) -> f64 {
         self.score(candidate.similarity, candidate.margin)
+    }
+
+    /// Whether a nearer candidate, or one that the verifier likes better, never has a lower score.
+    pub(super) fn are_increasing(&self) -> bool {
+        self.similarity > 0.0 && self.margin >= 0.0
     }
 
     pub(super) fn are_finite(&self) -> bool {

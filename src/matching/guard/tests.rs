@@ -71,6 +71,32 @@ fn other_things_are_suspected_in_other_words_too() {
 }
 
 #[test]
+fn names_and_numbers_in_another_order_ask_something_else() {
+    for [first, second] in [
+        ["Does the iPhone 15 case fit the iPhone 15 Pro?", "Does the iPhone 15 Pro case fit the iPhone 15?"],
+        [
+            "Is the Canon R5 battery compatible with the Canon R6?",
+            "Is the Canon R6 battery compatible with the Canon R5?",
+        ],
+        ["¿El mando de la PS5 funciona en la PS4?", "¿El mando de la PS4 funciona en la PS5?"],
+        [
+            "Does the Kindle cover fit the Kindle Paperwhite?",
+            "Does the Kindle Paperwhite cover fit the Kindle?",
+        ],
+    ] {
+        assert!(vetoed(Strictness::Normal, [first, second]), "{first} {second}");
+    }
+    for [first, second] in [
+        ["Do you deliver to Lima and Quito?", "Do you deliver to Quito and Lima?"],
+        ["¿La chaqueta es impermeable?", "¿Es impermeable la chaqueta?"],
+        ["¿Es compatible el ratón con Mac?", "¿El ratón es compatible con Mac?"],
+        ["Does the jacket have a zip?", "Is there a zip on the jacket?"],
+    ] {
+        assert!(!vetoed(Strictness::Strict, [first, second]), "{first} {second}");
+    }
+}
+
+#[test]
 fn strictness_adds_vetoes_only() {
     for pair in pairs() {
         let normal = vetoed(Strictness::Normal, pair.questions);

@@ -18,8 +18,6 @@ pub struct Feedback<'a> {
     pub prompt: &'a str,
     /// The question whose answer was served.
     pub stored: FeedbackOn<'a>,
-    /// The namespace of the answer.
-    pub namespace: Option<&'a str>,
     /// Whether the answer was right.
     pub verdict: PairVerdict,
 }
@@ -36,7 +34,7 @@ pub enum FeedbackOn<'a> {
 /// Records feedback, and returns what holds of the pair now.
 ///
 /// # Errors
-/// `InvalidInput` for an empty or too long question, and for two that are the same; `NotFound` for an unknown namespace or answer; as
+/// `InvalidInput` for an empty or too long question, and for two that are the same; `NotFound` for an unknown answer; as
 /// [`PairFeedback::record`](crate::cache::PairFeedback::record); `Unavailable` if nothing is answered in other words.
 pub(super) async fn record(answers: &Answers, feedback: &Feedback<'_>) -> Result<PairVerdict> {
     let Some(semantic) = &answers.semantic else {
@@ -65,7 +63,7 @@ pub(super) async fn record(answers: &Answers, feedback: &Feedback<'_>) -> Result
 /// The question of a stored answer of the sender's tenant.
 async fn question_of(answers: &Answers, feedback: &Feedback<'_>, id: Key) -> Result<String> {
     let tenant = &feedback.principal.tenant;
-    let namespace = answers.namespaces.of_answers(tenant, feedback.namespace)?;
+    let namespace = answers.namespaces.of_answers(tenant, None)?;
     let found = answers.lookup.find_by_key(&namespace, id).await;
     let is_of_tenant = |of: &NamespaceId| NamespaceId::tenant_id_bits(tenant) == of.tenant();
     let found = found.filter(|found| is_of_tenant(&found.found.entry.meta.namespace));

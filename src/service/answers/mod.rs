@@ -313,7 +313,7 @@ impl Answers {
     /// an answer again. Returns what holds of the pair now.
     ///
     /// # Errors
-    /// `InvalidInput` for an empty or too long question, and for two that are the same; `NotFound` for an unknown namespace or answer;
+    /// `InvalidInput` for an empty or too long question, and for two that are the same; `NotFound` for an unknown answer;
     /// `Overloaded` if there is feedback on too many pairs; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn give_feedback(&self, feedback: &Feedback<'_>) -> Result<PairVerdict> {

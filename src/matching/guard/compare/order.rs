@@ -2,11 +2,15 @@
 
 use super::comparison::QuestionComparison;
 use super::words::WordDifference;
+use crate::matching::guard::class_tags::ClassTag;
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
 use crate::matching::guard::features::QuestionFeatures;
-use crate::matching::guard::folding::{WordKey, word_key};
+use crate::matching::guard::features::SequenceWord;
+use crate::matching::guard::folding::{WordKey, fold, word_key};
 use crate::matching::guard::request_shape::RequestShape;
+use crate::matching::guard::tokens::Span;
+use crate::matching::guard::word_list::WordList;
 
 /// How many words of content are compared pair by pair.
 const ORDERED_WORDS_MAX: usize = 24;
@@ -37,6 +41,9 @@ impl QuestionComparison<'_> {
         }
         if is_same_voice && let Some((one, two)) = exchanged(first, second) {
             self.add(ConflictKind::Direction, Strength::Strong, Some(one.span), Some(two.span));
+        }
+        if let Some((one, two)) = reordered_items(first, second) {
+            self.add(ConflictKind::Direction, Strength::Certain, Some(one), Some(two));
         }
         self.speakers(difference);
     }
@@ -77,7 +84,10 @@ fn swapped_roles<'f>(
         for y in &first.content[n + 1..] {
             let Some(y_there) = single(second, y) else { continue };
             let is_near = x.role != 0 && y.role != 0 || y.token - x.token <= NEAR_TOKENS;
+            // `to Lima and Quito`, `to Quito and Lima`
+            let are_listed = is_listed(first, x, y) && is_listed(second, x_there, y_there);
             let is_swapped = is_near
+                && !are_listed
                 && are_exchangeable(x, y)
                 && is_same_role(x.role, y_there.role)
                 && is_same_role(y.role, x_there.role);
@@ -132,15 +142,71 @@ fn exchanged<'f>(
     let keeps_role =
         |word: &ContentWord, there: &ContentWord| word.role != 0 && is_same_role(word.role, there.role);
     let is_moved = keeps_role(x, y_there) && keeps_role(y, x_there);
+    // `¿La chaqueta es impermeable?`, `¿Es impermeable la chaqueta?`: what is said of a thing may stand before it.
+    let is_said_of =
+        |thing: &ContentWord, there: &ContentWord, said: &ContentWord, said_there: &ContentWord| {
+            thing.is_thing && there.is_thing && !said.is_thing && !said_there.is_thing
+        };
+    let is_moved = is_moved || is_said_of(x, y_there, y, x_there) || is_said_of(y, x_there, x, y_there);
     let are_things = [x, y].iter().all(|word| !word.is_verb && !word.is_light);
     let is_named_together = is_listed(first, x, y) || is_listed(second, x_there, y_there);
     let is_exchange = are_exchanged && is_all && are_things && !is_moved && !is_named_together;
     is_exchange.then_some((x, x_there))
 }
 
+/// Numbers, codes, names, plans and sizes in another order among the same words: `Does the iPhone 15 case fit the iPhone 15 Pro?` and
+/// `Does the iPhone 15 Pro case fit the iPhone 15?`. Lists are left out, because their order does not count.
+fn reordered_items(first: &QuestionFeatures, second: &QuestionFeatures) -> Option<(Span, Span)> {
+    let (one, two) = (items(first), items(second));
+    if is_list(first, &one) || is_list(second, &two) {
+        return None;
+    }
+    let other = one.iter().zip(&two).find(|(x, y)| x.key != y.key)?;
+    let sorted = |items: &[NamedItem]| {
+        let mut keys: Vec<WordKey> = items.iter().map(|item| item.key).collect();
+        keys.sort_unstable();
+        keys
+    };
+    let rest = |features: &QuestionFeatures, items: &[NamedItem]| {
+        let is_item = |word: &&SequenceWord| items.iter().any(|item| item.token == word.token);
+        features.sequence.iter().filter(|word| !is_item(word)).map(|word| word.stem).collect::<Vec<_>>()
+    };
+    let are_same = sorted(&one) == sorted(&two) && rest(first, &one) == rest(second, &two);
+    are_same.then_some((other.0.span, other.1.span))
+}
+
+/// Whether `and`, `or` or a comma stands among items.
+fn is_list(features: &QuestionFeatures, items: &[NamedItem]) -> bool {
+    let ends = items.first().zip(items.last()).map(|(first, last)| first.token..=last.token);
+    ends.is_some_and(|among| features.coordinators.iter().any(|token| among.contains(token)))
+}
+
+/// What a text names rather than says.
+struct NamedItem {
+    token: usize,
+    key: WordKey,
+    span: Span,
+}
+
+/// The items of a text in their order.
+fn items(features: &QuestionFeatures) -> Vec<NamedItem> {
+    let of_text =
+        |token: usize, span: Span| NamedItem { token, key: word_key(&fold(span.of(&features.text))), span };
+    let mentions = features.mentions.iter().map(|mention| of_text(mention.tokens.0, mention.span));
+    let is_named = |tag: &&ClassTag| matches!(tag.list, WordList::Plans | WordList::Sizes);
+    let tags = features.tags.iter().filter(is_named).map(|tag| of_text(tag.tokens.0, tag.span));
+    let is_name = |word: &&ContentWord| word.is_name || !word.is_known;
+    let names = features.content.iter().filter(is_name).map(|word| of_text(word.token, word.span));
+    let mut items: Vec<NamedItem> = mentions.chain(tags).chain(names).collect();
+    items.sort_by_key(|item| item.token);
+    items.dedup_by_key(|item| item.token);
+    items
+}
+
 /// Whether `and` or `or` stands between two words: their order does not count.
 fn is_listed(features: &QuestionFeatures, x: &ContentWord, y: &ContentWord) -> bool {
-    features.coordinators.iter().any(|&token| x.token < token && token < y.token)
+    let (start, end) = (x.token.min(y.token), x.token.max(y.token));
+    features.coordinators.iter().any(|&token| start < token && token < end)
 }
 
 /// The role of `de`, which is a source beside a target, and else says what belongs to what.

@@ -14,6 +14,12 @@ use crate::sync::lock;
 
 /// Hits whose scores are remembered of a generation. There are two: when the younger one is full, the older one is dropped.
 const GENERATION_HITS: usize = 8192;
+/// The confidence with which the budget is exceeded before the threshold rises, and the wrong hits that it takes. Each report is another look
+/// at the same share, so both are larger than for one look.
+const RAISING_CONFIDENCE: f64 = 0.99;
+const RAISING_HITS_MIN: usize = 3;
+/// Wrong hits that are remembered.
+const WRONG_HITS_MAX: usize = 100_000;
 /// Of the budget that is left to the wrong answers above a raised threshold.
 const AIM: f64 = 0.9;
 
@@ -36,11 +42,18 @@ pub(super) struct Acceptance {
 
 #[derive(Debug, Default)]
 struct Hits {
-    /// Scores by pair of questions.
-    young: HashMap<Key, f64, ByPrefix>,
-    old: HashMap<Key, f64, ByPrefix>,
+    /// By pair of questions.
+    young: HashMap<Key, PairHits, ByPrefix>,
+    old: HashMap<Key, PairHits, ByPrefix>,
     /// Scores of hits that clients have called wrong.
     wrong_scores: Vec<f64>,
+}
+
+/// How often a pair was served, with its score.
+#[derive(Debug, Clone, Copy)]
+struct PairHits {
+    score: f64,
+    count: u32,
 }
 
 /// The wrong answers that clients have reported, since the start.
@@ -142,17 +155,19 @@ impl Acceptance {
     /// Remembers the score of a pair that was served.
     pub(super) fn remember_hit(&self, pair: Key, score: f64) {
         let mut hits = lock(&self.hits);
+        let before = hits.forget(&pair).map_or(0, |known| known.count);
         if hits.young.len() == GENERATION_HITS {
             hits.old = std::mem::take(&mut hits.young);
         }
-        hits.young.insert(pair, score);
+        hits.young.insert(pair, PairHits { score, count: before + 1 });
     }
 
-    /// Counts a pair that a client calls wrong, if it was served lately, and raises the threshold where the budget is certainly exceeded.
+    /// Counts the hits of a pair that a client calls wrong, if it was served lately, and raises the threshold where the budget is certainly exceeded.
     pub(super) fn report_wrong(&self, pair: Key) {
         let mut hits = lock(&self.hits);
-        let Some(score) = hits.forget(&pair) else { return };
-        hits.wrong_scores.push(score);
+        let Some(PairHits { score, count }) = hits.forget(&pair) else { return };
+        let known = hits.wrong_scores.len();
+        hits.wrong_scores.resize((known + count as usize).min(WRONG_HITS_MAX), score);
         let (Some(budget), searches) = (self.wrong_share_max, self.searches.load(Ordering::Relaxed)) else {
             return;
         };
@@ -160,7 +175,8 @@ impl Acceptance {
         let mut served: Vec<f64> =
             hits.wrong_scores.iter().copied().filter(|score| *score >= score_min).collect();
         let searches = usize::try_from(searches).unwrap_or(usize::MAX);
-        if share_min(served.len(), searches, CONFIDENCE) <= budget {
+        let low = share_min(served.len(), searches, RAISING_CONFIDENCE);
+        if served.len() < RAISING_HITS_MIN || low <= budget {
             return;
         }
         served.sort_by(|one, other| other.total_cmp(one));
@@ -193,8 +209,8 @@ impl Acceptance {
 }
 
 impl Hits {
-    /// The score of a pair that was served lately, which is reported once.
-    fn forget(&mut self, pair: &Key) -> Option<f64> {
+    /// A pair that was served lately.
+    fn forget(&mut self, pair: &Key) -> Option<PairHits> {
         let [young, old] = [self.young.remove(pair), self.old.remove(pair)];
         young.or(old)
     }
@@ -250,9 +266,12 @@ mod tests {
         acceptance.report_wrong(pair(1));
         acceptance.count_search();
         acceptance.remember_hit(pair(1), 0.9);
+        acceptance.count_search();
+        acceptance.remember_hit(pair(1), 0.9);
         acceptance.report_wrong(pair(1));
         acceptance.report_wrong(pair(1));
-        assert_eq!(acceptance.reported().wrong, 1);
+        assert_eq!(acceptance.reported().wrong, 2, "each hit once");
+        assert!(acceptance.score_min() < 0.86, "two are too few to tell");
         (0..4 * GENERATION_HITS as u32).for_each(|number| acceptance.remember_hit(pair(number), 0.9));
         let hits = lock(&acceptance.hits);
         assert!(hits.young.len() <= GENERATION_HITS && hits.old.len() <= GENERATION_HITS);
