@@ -145,7 +145,9 @@ fn exchanged<'f>(
     // `¿La chaqueta es impermeable?`, `¿Es impermeable la chaqueta?`: what is said of a thing may stand before it.
     let is_said_of =
         |thing: &ContentWord, there: &ContentWord, said: &ContentWord, said_there: &ContentWord| {
-            thing.is_thing && there.is_thing && !said.is_thing && !said_there.is_thing
+            let can_act =
+                |word: &ContentWord| word.is_thing || word.is_name || word.is_actor || word.role != 0;
+            thing.is_thing && there.is_thing && !can_act(said) && !can_act(said_there)
         };
     let is_moved = is_moved || is_said_of(x, y_there, y, x_there) || is_said_of(y, x_there, x, y_there);
     let are_things = [x, y].iter().all(|word| !word.is_verb && !word.is_light);
