@@ -5,7 +5,9 @@ mod comparison;
 mod mentions;
 mod negation;
 mod order;
+mod replaced_run;
 mod shape;
+mod things;
 mod words;
 mod written_form;
 

@@ -5,7 +5,7 @@ use crate::matching::guard::class_tags::{ClassTag, is_named_class};
 use crate::matching::guard::conflict::{ConflictKind, Strength};
 use crate::matching::guard::content_words::ContentWord;
 use crate::matching::guard::derivation::are_of_one_family;
-use crate::matching::guard::features::{QuestionFeatures, SequenceWord};
+use crate::matching::guard::features::QuestionFeatures;
 use crate::matching::guard::folding::{differ_by_one_letter, shared_start, word_key};
 use crate::matching::guard::language::Language;
 use crate::matching::guard::lexicon::Lexicon;
@@ -34,8 +34,6 @@ const GENITIVE: &str = "genitive";
 const WHOLE_TOKENS_MAX: usize = 5;
 /// In how many words two texts may differ so that other names are certainly others.
 const NAMED_IN_MAX: usize = 4;
-/// The longest run of words that one text has in place of those of the other.
-const REPLACED_WORDS_MAX: usize = 3;
 
 /// The words of content without counterpart, by their places.
 pub(super) struct WordDifference {
@@ -70,7 +68,10 @@ impl UnmatchedWords {
         self.len == 0
     }
 
-    fn words<'f>(&'f self, features: &'f QuestionFeatures) -> impl Iterator<Item = &'f ContentWord> {
+    pub(super) fn words<'f>(
+        &'f self,
+        features: &'f QuestionFeatures,
+    ) -> impl Iterator<Item = &'f ContentWord> {
         self.places[..self.len].iter().filter_map(|&place| features.content.get(usize::from(place)))
     }
 
@@ -247,17 +248,6 @@ impl QuestionComparison<'_> {
         self.substitution(difference);
     }
 
-    /// Things of several words that have no word in common, though each may have a synonym: `the phone case`, `the sound bar`.
-    fn compounds(&mut self) {
-        let [one, two] = [self.first, self.second];
-        let (first, second) = (compound(one), compound(two));
-        let has_things = [one, two].iter().all(|features| features.content.iter().any(is_thing));
-        let is_shared = names_thing_of(one, two) || names_thing_of(two, one);
-        if (first.is_some() || second.is_some()) && has_things && !is_shared {
-            self.add(ConflictKind::Substitution, Strength::Strong, first, second);
-        }
-    }
-
     /// Names that only one text has.
     fn names(&mut self, difference: &WordDifference) {
         let one = difference.first.words(self.first).find(|word| word.is_name).map(|word| word.span);
@@ -350,7 +340,7 @@ impl QuestionComparison<'_> {
     }
 
     /// How many comparisons and quantities both texts have.
-    fn shared_tags(&self) -> usize {
+    pub(super) fn shared_tags(&self) -> usize {
         let shared = |own: &QuestionFeatures, other: &QuestionFeatures| {
             let is_shared = |tag: &&ClassTag| {
                 let is_same = |two: &ClassTag| two.list == tag.list && two.value == tag.value;
@@ -360,87 +350,4 @@ impl QuestionComparison<'_> {
         };
         shared(self.first, self.second).min(shared(self.second, self.first))
     }
-
-    /// Whether each text names a thing that the other does not.
-    fn has_other_things(&self, difference: &WordDifference) -> bool {
-        difference.first.words(self.first).any(is_thing) && difference.second.words(self.second).any(is_thing)
-    }
-
-    /// Whether the texts are the same but for one word.
-    fn is_one_word_replaced(&self, difference: &WordDifference) -> bool {
-        let is_shared = difference.shared + self.shared_tags() >= 1;
-        let whole = ReplacedRun::of(&self.first.sequence, &self.second.sequence);
-        if is_shared && whole.is_one_word() && whole.kept >= 3 {
-            return true;
-        }
-        // `How do I return the kettle?` and `What is the way to return the toaster?` begin alike.
-        let (one, two) = (behind_opening(self.first), behind_opening(self.second));
-        is_shared && one.zip(two).is_some_and(|(one, two)| ReplacedRun::of(one, two).is_one_word())
-    }
-
-    /// Whether the texts are the same but for one short run of words in the same place.
-    fn is_replaced_in_place(&self, difference: &WordDifference) -> bool {
-        let ReplacedRun { first, second, kept } =
-            ReplacedRun::of(&self.first.sequence, &self.second.sequence);
-        let is_short =
-            first.max(second) <= REPLACED_WORDS_MAX && first.min(second) >= 1 && first.abs_diff(second) <= 1;
-        let shared = difference.shared;
-        // `Is the travel pillow waterproof?` and `Is the tumble dryer waterproof?` have few words.
-        let shared_min = if self.has_other_things(difference) { 1 } else { 2 };
-        is_short && (kept >= 3 && shared >= shared_min || kept >= 4 && shared >= 1)
-            || self.is_one_word_replaced(difference)
-    }
-}
-
-fn is_thing(word: &ContentWord) -> bool {
-    word.is_thing && !word.is_light
-}
-
-/// The two words of a thing, if it has two: `the phone case`. What stands behind a thing may also be said of it: `the kettle waterproof`.
-fn is_compound(pair: &[ContentWord]) -> bool {
-    is_thing(&pair[0]) && !pair[1].is_light && pair[0].token + 1 == pair[1].token
-}
-
-/// The first thing of two words.
-fn compound(features: &QuestionFeatures) -> Option<Span> {
-    let pair = features.content.windows(2).find(|pair| is_compound(pair))?;
-    Some(pair[0].span.to(pair[1].span))
-}
-
-/// Whether a text has a word of a thing of the other.
-fn names_thing_of(features: &QuestionFeatures, other: &QuestionFeatures) -> bool {
-    let has = |word: &ContentWord| features.content.iter().any(|own| own.stem == word.stem);
-    other.content.iter().any(|word| is_thing(word) && has(word))
-        || other.content.windows(2).any(|pair| is_compound(pair) && has(&pair[1]))
-}
-
-/// A run of words of one text that stands in the place of a run of the other, where the rest is the same in its order.
-struct ReplacedRun {
-    /// Words of the run in the first text.
-    first: usize,
-    second: usize,
-    /// Words that are the same.
-    kept: usize,
-}
-
-impl ReplacedRun {
-    fn of(one: &[SequenceWord], two: &[SequenceWord]) -> ReplacedRun {
-        let is_same = |(x, y): &(&SequenceWord, &SequenceWord)| x.stem == y.stem;
-        let before = one.iter().zip(two).take_while(is_same).count();
-        let rest = one.len().min(two.len()) - before;
-        let after = one.iter().rev().zip(two.iter().rev()).take(rest).take_while(is_same).count();
-        let kept = before + after;
-        ReplacedRun { first: one.len() - kept, second: two.len() - kept, kept }
-    }
-
-    fn is_one_word(&self) -> bool {
-        (self.first, self.second) == (1, 1)
-    }
-}
-
-/// What a text asks how to do. `None` if it asks something else.
-fn behind_opening(features: &QuestionFeatures) -> Option<&[SequenceWord]> {
-    let end = features.opening_end;
-    let at = features.sequence.partition_point(|word| word.token < end);
-    (end > 0).then_some(&features.sequence[at..])
 }
