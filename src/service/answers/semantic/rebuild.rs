@@ -62,9 +62,6 @@ impl Answers {
     ) -> Result<Option<Position>> {
         let is_needed = |semantic: &&SemanticLookup| semantic.has_threshold() && !semantic.index.is_full();
         let Some(semantic) = self.semantic.as_ref().filter(is_needed) else { return Ok(None) };
-        if !semantic.verifier.is_usable().await {
-            return Ok(None);
-        }
         let request = ScanRequest { scope: ScanScope::Namespace(id), after, records: RECORDS };
         let Some(scan) = tiers.scan(request).await? else { return Ok(None) };
         if let Some(namespace) = self.namespaces.of_id(id, false) {
@@ -95,7 +92,8 @@ fn question_of(key: Key, entry: &Entry) -> Option<StoredQuestion> {
 impl SemanticLookup {
     /// Embeds questions and adds them. Vectors of other tenants are not stored under the default one.
     async fn add_stored(&self, questions: Vec<StoredQuestion>, is_of_other_tenant: bool) -> Result<()> {
-        if questions.is_empty() {
+        // Without the verifier that it needs, no question would be found. It is loaded only where there is one to find.
+        if questions.is_empty() || !self.verifier.is_usable().await {
             return Ok(());
         }
         let directives = Directives { no_store: is_of_other_tenant, ..Directives::default() };
