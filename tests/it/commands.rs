@@ -211,7 +211,8 @@ fn the_cost_of_repeated_questions_is_reported() {
         String::from_utf8(done.stdout).unwrap()
     };
     let exact = evaluate("exact");
-    assert!(exact.starts_with("300 questions, Zipf 0.9, over 4 texts"), "{exact}");
+    assert!(exact.starts_with("300 requests, Zipf 0.9, over 4 questions in 4 wordings"), "{exact}");
+    assert!(exact.contains("wrong answers not known"), "{exact}");
     assert!(exact.contains("hit rate 98.7 %") && exact.contains("upstream calls 4\n"), "{exact}");
     assert!(evaluate("normalized").contains("upstream calls 3\n"), "two spellings are one question");
 }
