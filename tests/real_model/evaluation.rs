@@ -54,8 +54,8 @@ async fn a_threshold_follows_from_judged_pairs_and_a_budget() {
     }
     fs_err::write(&file, lines).unwrap();
     let said = said(&["calibrate"], &file, &["--out", out.to_str().unwrap()]);
-    assert!(said.starts_with("300 requests; 150 have a candidate"), "{said}");
-    assert!(said.contains("| 0.5 % | too few requests"), "{said}");
+    assert!(said.starts_with("300 searches; 150 have a candidate"), "{said}");
+    assert!(said.contains("| 0.5 % | too few searches"), "{said}");
     let setting = |name: &'static str, value| (name, value);
     let budget = setting("LIKEWISE__ANSWERS__SEMANTIC__WRONG_SHARE_MAX", "0.02");
     let calibration = setting("LIKEWISE__ANSWERS__SEMANTIC__CALIBRATION_FILE", out.to_str().unwrap());
