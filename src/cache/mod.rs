@@ -55,7 +55,7 @@ pub use lease::{Claim, HeldLease, Lease, Leases};
 pub use lookup_counters::{CounterId, LookupCounters, OutcomeCounters, OutcomeCounts};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
-pub use pair_feedback::{PairFeedback, PairVerdict, QuestionPair};
+pub use pair_feedback::{PairFeedback, PairJudgement, QuestionPair};
 pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
     WhenUnverified,

@@ -20,7 +20,7 @@ pub(super) const TENANT_PAIRS_MAX: usize = 20_000;
 
 label_enum! {
     /// Whether the answer to one question was right for another.
-    pub enum PairVerdict {
+    pub enum PairJudgement {
         /// It was.
         Right = "right",
         /// It was not: the two never share an answer again.
@@ -50,7 +50,7 @@ pub struct PairFeedback {
 
 #[derive(Debug, Default)]
 struct Pairs {
-    verdicts: HashMap<Key, PairVerdict>,
+    judgements: HashMap<Key, PairJudgement>,
     by_tenant: HashMap<TenantId, usize>,
 }
 
@@ -119,47 +119,50 @@ impl PairFeedback {
     pub async fn record(
         &self,
         pair: QuestionPair<'_>,
-        verdict: PairVerdict,
+        judgement: PairJudgement,
         now: UnixSeconds,
-    ) -> Result<PairVerdict> {
+    ) -> Result<PairJudgement> {
         let key = pair.key();
-        let record = |verdict| PairRecord {
+        let record = |judgement| PairRecord {
             tenant: pair.tenant.as_str().into(),
             asked: pair.asked.trim().into(),
             stored: pair.stored.trim().into(),
-            is_wrong: verdict == PairVerdict::Wrong,
+            is_wrong: judgement == PairJudgement::Wrong,
             at: now.0,
         };
-        let room = self.records.reserve(record(PairVerdict::Wrong).change(key)?.bytes()).await?;
-        let (verdict, pending) = {
+        let room = self.records.reserve(record(PairJudgement::Wrong).change(key)?.bytes()).await?;
+        let (judgement, pending) = {
             let mut pairs = lock(&self.pairs);
-            let verdict = pairs.add(key, pair.tenant, verdict)?;
-            // Under the lock, so that a later verdict on the pair is written later.
-            (verdict, self.records.submit(room, vec![record(verdict).change(key)?])?)
+            let judgement = pairs.add(key, pair.tenant, judgement)?;
+            // Under the lock, so that a later judgement on the pair is written later.
+            (judgement, self.records.submit(room, vec![record(judgement).change(key)?])?)
         };
         pending.durable().await?;
-        Ok(verdict)
+        Ok(judgement)
     }
 
     /// Whether the two must not share an answer.
     pub fn is_wrong(&self, pair: QuestionPair<'_>) -> bool {
-        let pairs = lock(&self.pairs);
-        // Most servers have no feedback: they need no hash.
-        !pairs.verdicts.is_empty() && pairs.verdicts.get(&pair.key()) == Some(&PairVerdict::Wrong)
+        // Most servers have no feedback: they need no key.
+        if lock(&self.pairs).judgements.is_empty() {
+            return false;
+        }
+        let key = pair.key();
+        lock(&self.pairs).judgements.get(&key) == Some(&PairJudgement::Wrong)
     }
 
     /// Pairs that must not share an answer.
     pub fn wrong_pairs(&self) -> usize {
-        lock(&self.pairs).verdicts.values().filter(|verdict| **verdict == PairVerdict::Wrong).count()
+        lock(&self.pairs).judgements.values().filter(|judgement| **judgement == PairJudgement::Wrong).count()
     }
 }
 
 impl Pairs {
-    /// Adds a verdict. Returns the one that holds.
-    fn add(&mut self, key: Key, tenant: &TenantId, verdict: PairVerdict) -> Result<PairVerdict> {
-        if let Some(known) = self.verdicts.get_mut(&key) {
-            if verdict == PairVerdict::Wrong {
-                *known = verdict;
+    /// Adds a judgement. Returns the one that holds.
+    fn add(&mut self, key: Key, tenant: &TenantId, judgement: PairJudgement) -> Result<PairJudgement> {
+        if let Some(known) = self.judgements.get_mut(&key) {
+            if judgement == PairJudgement::Wrong {
+                *known = judgement;
             }
             return Ok(*known);
         }
@@ -170,8 +173,8 @@ impl Pairs {
             return Err(Error::new(Kind::Overloaded, message));
         }
         *count += 1;
-        self.verdicts.insert(key, verdict);
-        Ok(verdict)
+        self.judgements.insert(key, judgement);
+        Ok(judgement)
     }
 
     /// Adds what a record says. `None` if it is none.
@@ -179,9 +182,9 @@ impl Pairs {
         let record: PairRecord = serde_json::from_slice(value).ok()?;
         let tenant = TenantId::named(&record.tenant)?;
         let key = QuestionPair { tenant: &tenant, asked: &record.asked, stored: &record.stored }.key();
-        let verdict = if record.is_wrong { PairVerdict::Wrong } else { PairVerdict::Right };
+        let judgement = if record.is_wrong { PairJudgement::Wrong } else { PairJudgement::Right };
         *self.by_tenant.entry(tenant).or_default() += 1;
-        self.verdicts.insert(key, verdict);
+        self.judgements.insert(key, judgement);
         Some(())
     }
 }
@@ -213,14 +216,14 @@ mod tests {
         let wrong = pair(&ours, "Can I pause?", "Can I cancel?");
         let feedback = open(&dir);
         assert!(!feedback.is_wrong(wrong));
-        let say = |feedback: &PairFeedback, pair, verdict| {
-            block(feedback.record(pair, verdict, UnixSeconds(7))).unwrap()
+        let say = |feedback: &PairFeedback, pair, judgement| {
+            block(feedback.record(pair, judgement, UnixSeconds(7))).unwrap()
         };
-        assert_eq!(say(&feedback, wrong, PairVerdict::Right), PairVerdict::Right);
+        assert_eq!(say(&feedback, wrong, PairJudgement::Right), PairJudgement::Right);
         assert!(!feedback.is_wrong(wrong));
-        assert_eq!(say(&feedback, wrong, PairVerdict::Wrong), PairVerdict::Wrong);
+        assert_eq!(say(&feedback, wrong, PairJudgement::Wrong), PairJudgement::Wrong);
         let reversed = pair(&ours, " can I  cancel", "Cán I PAUSE?\n");
-        assert_eq!(say(&feedback, reversed, PairVerdict::Right), PairVerdict::Wrong);
+        assert_eq!(say(&feedback, reversed, PairJudgement::Right), PairJudgement::Wrong);
         feedback.records.shutdown();
         drop(feedback);
 
@@ -237,11 +240,15 @@ mod tests {
         let (ours, theirs) = (TenantId::default(), TenantId::named("other").unwrap());
         let key = |number: usize| KeyHasher::new("test").field(number.to_string().as_bytes()).finish();
         for number in 0..TENANT_PAIRS_MAX {
-            pairs.add(key(number), &ours, PairVerdict::Right).unwrap();
+            pairs.add(key(number), &ours, PairJudgement::Right).unwrap();
         }
-        let refused = pairs.add(key(TENANT_PAIRS_MAX), &ours, PairVerdict::Wrong).unwrap_err();
+        let refused = pairs.add(key(TENANT_PAIRS_MAX), &ours, PairJudgement::Wrong).unwrap_err();
         assert_eq!(refused.kind(), Kind::Overloaded);
-        assert_eq!(pairs.add(key(3), &ours, PairVerdict::Wrong).unwrap(), PairVerdict::Wrong, "a known one");
-        assert!(pairs.add(key(TENANT_PAIRS_MAX), &theirs, PairVerdict::Wrong).is_ok());
+        assert_eq!(
+            pairs.add(key(3), &ours, PairJudgement::Wrong).unwrap(),
+            PairJudgement::Wrong,
+            "a known one"
+        );
+        assert!(pairs.add(key(TENANT_PAIRS_MAX), &theirs, PairJudgement::Wrong).is_ok());
     }
 }

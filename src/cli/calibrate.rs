@@ -34,7 +34,7 @@ pub(super) struct Calibrate {
     /// Candidates that are less similar are never served.
     #[arg(long, value_name = "COSINE", default_value_t = 0.75)]
     similarity_min: f32,
-    /// Another seed divides the file otherwise.
+    /// Another seed asks in another order, and divides the file otherwise.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -47,7 +47,9 @@ impl Calibrate {
         if !(0.0..=1.0).contains(&self.similarity_min) {
             return Err(Error::new(Kind::InvalidInput, "--similarity-min must be from 0 to 1"));
         }
-        let file = JudgedFile::read(&self.file)?;
+        let mut file = JudgedFile::read(&self.file)?;
+        // Files are often sorted by answer: then no question would be asked before one that shares its answer.
+        SplitMix(self.seed).shuffle(&mut file.requests);
         if file.requests.iter().any(|request| request.answer.is_none()) {
             let message = "each question must have its answer";
             return Err(Error::new(Kind::InvalidInput, message).with("file", self.file.display()));
@@ -84,7 +86,7 @@ impl Calibrate {
             model,
             guard,
             similarity_min: self.similarity_min,
-            requests: candidates.len(),
+            searches: candidates.len(),
             candidates: &known,
         })
     }
@@ -136,47 +138,56 @@ fn report(
         calibration.guard.as_str(),
         calibration.similarity_min,
     );
-    let mut splits: Vec<[BudgetOutcome; BUDGETS.len()]> = Vec::new();
+    let mut splits: Vec<[Option<BudgetOutcome>; BUDGETS.len()]> = Vec::new();
     let all = candidates.clone();
     let mut random = SplitMix(seed);
     for _ in 0..SPLITS {
         random.shuffle(&mut candidates);
         let (calibrated, measured) = candidates.split_at(candidates.len() / 2);
         let half = calibrate(calibrated);
-        splits.push(BUDGETS.map(|budget| outcome(&half, budget, measured)));
+        let of_budget = |budget| Some(outcome(&half, half.score_min(budget)?, measured));
+        splits.push(BUDGETS.map(of_budget));
     }
     for (place, budget) in BUDGETS.into_iter().enumerate() {
         let Some(score_min) = calibration.score_min(budget) else {
             let _ = writeln!(said, "| {} % | too few searches | - | - | - | - | - |", 100.0 * budget);
             continue;
         };
-        let BudgetOutcome { served, wrong } = outcome(calibration, budget, &all);
-        let mean = |of: fn(&BudgetOutcome) -> Share| {
-            100.0 * splits.iter().map(|split| of(&split[place]).share()).sum::<f64>() / SPLITS as f64
+        let BudgetOutcome { served, wrong } = outcome(calibration, score_min, &all);
+        let halves: Vec<BudgetOutcome> = splits.iter().filter_map(|split| split[place]).collect();
+        let in_halves = if halves.is_empty() {
+            "too few searches | - | -".to_owned()
+        } else {
+            let mean = |of: fn(&BudgetOutcome) -> Share| {
+                100.0 * halves.iter().map(|half| of(half).share()).sum::<f64>() / halves.len() as f64
+            };
+            let within = halves.iter().filter(|half| half.wrong.share() <= budget).count();
+            format!(
+                "{:.1} % | {:.2} % | {:.1} %",
+                mean(|half| half.served),
+                mean(|half| half.wrong),
+                100.0 * within as f64 / halves.len() as f64,
+            )
         };
-        let within = splits.iter().filter(|split| split[place].wrong.share() <= budget).count();
-        let _ = writeln!(
-            said,
-            "| {} % | {score_min:.3} | {served} | {wrong} | {:.1} % | {:.2} % | {:.1} % |",
-            100.0 * budget,
-            mean(|outcome| outcome.served),
-            mean(|outcome| outcome.wrong),
-            100.0 * within as f64 / SPLITS as f64,
-        );
+        let _ =
+            writeln!(said, "| {} % | {score_min:.3} | {served} | {wrong} | {in_halves} |", 100.0 * budget,);
     }
     said
 }
 
-/// What a threshold serves.
+/// What is served of some searches, and how much of it wrongly.
 #[derive(Debug, Clone, Copy)]
 struct BudgetOutcome {
     served: Share,
     wrong: Share,
 }
 
-/// What the threshold of a budget serves. Nothing where none is known to keep it.
-fn outcome(calibration: &Calibration, budget: f64, candidates: &[Option<JudgedCandidate>]) -> BudgetOutcome {
-    let score_min = calibration.score_min(budget).unwrap_or(f64::INFINITY);
+/// What a threshold serves.
+fn outcome(
+    calibration: &Calibration,
+    score_min: f64,
+    candidates: &[Option<JudgedCandidate>],
+) -> BudgetOutcome {
     let is_served = |candidate: &&JudgedCandidate| calibration.weights.score_of(candidate) >= score_min;
     let served: Vec<&JudgedCandidate> = candidates.iter().flatten().filter(is_served).collect();
     let wrong = served.iter().filter(|candidate| !candidate.is_right).count();

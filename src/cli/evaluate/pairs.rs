@@ -41,8 +41,8 @@ pub(super) struct EvaluatePairs {
 struct JudgedPair {
     kind: String,
     language: String,
-    /// The language by whose rules the question is read.
-    read_as: Language,
+    /// The languages by whose rules the two questions are read.
+    read_as: (Language, Language),
     is_same: bool,
     similarity: f32,
     is_exact_only: bool,
@@ -96,7 +96,7 @@ fn judged(judge: &mut PairJudge<'_>, pair: TextPair) -> Result<JudgedPair> {
         allowed[place] = is_read && decision.allows(judge, first, second)?;
     }
     let is_exact_only = judge.is_exact_only(first) || judge.is_exact_only(second);
-    let read_as = judge.language(second);
+    let read_as = (judge.language(first), judge.language(second));
     Ok(JudgedPair { kind, language, read_as, is_same, similarity, is_exact_only, allowed })
 }
 
@@ -223,8 +223,10 @@ fn served(
     threshold: Similarities,
     of: impl Fn(&JudgedPair) -> bool,
 ) -> Share {
-    let is_served =
-        |pair: &&JudgedPair| pair.similarity >= threshold.of(pair.read_as) && pair.allowed[decision as usize];
+    let is_served = |pair: &&JudgedPair| {
+        pair.similarity >= threshold.of_pair(pair.read_as.0, pair.read_as.1)
+            && pair.allowed[decision as usize]
+    };
     let group = || pairs.iter().filter(|pair| of(pair));
     Share { count: group().filter(is_served).count(), of: group().count() }
 }
@@ -236,7 +238,7 @@ mod tests {
     fn pair(similarity: f32, is_same: bool) -> JudgedPair {
         let allowed = [true, true, false, false, false];
         let (kind, language) = (String::new(), String::new());
-        let read_as = Language::English;
+        let read_as = (Language::English, Language::English);
         JudgedPair { kind, language, read_as, is_same, similarity, is_exact_only: false, allowed }
     }
 

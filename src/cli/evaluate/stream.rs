@@ -111,12 +111,17 @@ impl Stream<'_> {
         asked: usize,
         judge: &mut PairJudge<'_>,
     ) -> Result<Option<Option<usize>>> {
-        let similarity_min = search.similarities.of(judge.language(asked));
-        let near = self.neighbours[asked].iter().take_while(|near| near.1 >= similarity_min);
+        let language = judge.language(asked);
+        let least = search.similarities.least();
+        let is_near =
+            |near: &&(usize, f32)| near.1 >= search.similarities.of_pair(language, judge.language(near.0));
         let is_stored = |near: &(usize, f32)| {
             let (text, answer) = stored[self.words[near.0]]?;
             (text == near.0).then_some((text, answer))
         };
+        let near: Vec<&(usize, f32)> =
+            self.neighbours[asked].iter().take_while(|near| near.1 >= least).filter(is_near).collect();
+        let near = near.into_iter();
         let found = first_allowed(decision, near.filter_map(is_stored), |near| near.0, asked, judge)?;
         Ok(found.map(|(_, answer)| answer))
     }

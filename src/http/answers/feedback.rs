@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use super::answer_id::parse_id;
-use crate::cache::PairVerdict;
+use crate::cache::PairJudgement;
 use crate::domain::Principal;
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
@@ -73,8 +73,8 @@ pub(in crate::http) async fn give(
         principal: &principal,
         prompt: &wire.prompt,
         stored,
-        verdict: if wire.correct { PairVerdict::Right } else { PairVerdict::Wrong },
+        judgement: if wire.correct { PairJudgement::Right } else { PairJudgement::Wrong },
     };
-    let verdict = endpoint.answers.give_feedback(&feedback).await?;
-    Ok(AxumJson(FeedbackAnswer { quarantined: verdict == PairVerdict::Wrong }))
+    let judgement = endpoint.answers.give_feedback(&feedback).await?;
+    Ok(AxumJson(FeedbackAnswer { quarantined: judgement == PairJudgement::Wrong }))
 }

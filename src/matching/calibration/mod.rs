@@ -1,4 +1,4 @@
-//! From judged requests to a threshold that keeps a budget: the share of requests that may get a wrong answer in other words.
+//! From judged searches to a threshold that keeps a budget: the share of searches that may get a wrong answer in other words.
 //!
 //! Contains: the weights of similarity and verifier in one score, and the bounds of a share that was counted. Must not contain: files,
 //! texts. The one idea: what was seen on a sample is a bound and no promise, so a threshold is chosen by the upper end of an interval
@@ -18,10 +18,10 @@ use crate::error::{Error, Kind, Result};
 const VERSION: u32 = 1;
 /// The confidence of the bound on the wrong share.
 pub const CONFIDENCE: f64 = 0.9;
-/// Of the budget that a threshold is chosen for: requests to come differ from those that were judged.
+/// Of the budget that a threshold is chosen for: searches to come differ from those that were judged.
 const AIM: f64 = 0.9;
 
-/// What judged requests say of an embedding model with a guard and the verifier. A JSON file holds it.
+/// What judged searches say of an embedding model with a guard and the verifier. A JSON file holds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
@@ -34,8 +34,8 @@ pub struct Calibration {
     pub similarity_min: f32,
     /// The score of a candidate.
     pub weights: ScoreWeights,
-    /// Requests that were judged, with and without a candidate.
-    pub requests: usize,
+    /// Searches that were judged, with and without a candidate.
+    pub searches: usize,
     /// Scores of the candidates whose answer was wrong, the highest first.
     wrong_scores: Vec<f64>,
 }
@@ -49,8 +49,8 @@ pub struct Sample<'a> {
     pub guard: Strictness,
     /// Candidates less similar than this were not looked at.
     pub similarity_min: f32,
-    /// Requests with and without a candidate.
-    pub requests: usize,
+    /// Searches with and without a candidate.
+    pub searches: usize,
     /// The candidates that neither the guard nor the verifier has refused, at most one of a request.
     pub candidates: &'a [JudgedCandidate],
 }
@@ -68,7 +68,7 @@ impl Calibration {
             guard: sample.guard,
             similarity_min: sample.similarity_min,
             weights,
-            requests: sample.requests,
+            searches: sample.searches,
             wrong_scores,
         }
     }
@@ -92,7 +92,7 @@ impl Calibration {
             || !are_finite
             || !is_similarity
             || !calibration.weights.are_increasing()
-            || calibration.wrong_scores.len() > calibration.requests
+            || calibration.wrong_scores.len() > calibration.searches
         {
             return Err(fault("the numbers of the calibration contradict each other".into()));
         }
@@ -107,23 +107,23 @@ impl Calibration {
     }
 
     /// The smallest score at which the wrong share of all searches is at most `wrong_share_max`, with 90 % confidence. `None` if there
-    /// were too few requests to tell: about 256 without a wrong one for 1 %.
+    /// were too few searches to tell: about 256 without a wrong one for 1 %.
     pub fn score_min(&self, wrong_share_max: f64) -> Option<f64> {
-        let allowed = wrong_allowed(self.requests, AIM * wrong_share_max)?;
+        let allowed = wrong_allowed(self.searches, AIM * wrong_share_max)?;
         // Just above the first wrong one that is too many, or what any candidate has.
         let least = self.weights.score(self.similarity_min, 0.0);
         Some(self.wrong_scores.get(allowed).map_or(least, |score| score.next_up()))
     }
 }
 
-/// The most wrong ones of `requests` at which the upper bound of their share is at most `share`.
-fn wrong_allowed(requests: usize, share: f64) -> Option<usize> {
-    let keeps = |wrong: usize| share_max(wrong, requests, CONFIDENCE) <= share;
+/// The most wrong ones of `searches` at which the upper bound of their share is at most `share`.
+fn wrong_allowed(searches: usize, share: f64) -> Option<usize> {
+    let keeps = |wrong: usize| share_max(wrong, searches, CONFIDENCE) <= share;
     if !keeps(0) {
         return None;
     }
     // The bound grows with each wrong one, and is above their share.
-    let (mut low, mut high) = (0, (share * requests as f64).floor() as usize + 1);
+    let (mut low, mut high) = (0, (share * searches as f64).floor() as usize + 1);
     while high - low > 1 {
         let middle = low.midpoint(high);
         if keeps(middle) { low = middle } else { high = middle }
@@ -145,9 +145,9 @@ mod tests {
         right.chain((0..wrong).map(|place| candidate(place, wrong, false))).collect()
     }
 
-    fn calibration(requests: usize, candidates: &[JudgedCandidate]) -> Calibration {
+    fn calibration(searches: usize, candidates: &[JudgedCandidate]) -> Calibration {
         let (guard, similarity_min) = (Strictness::Strict, 0.7);
-        Calibration::of(&Sample { model: "m", guard, similarity_min, requests, candidates })
+        Calibration::of(&Sample { model: "m", guard, similarity_min, searches, candidates })
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_requests_promise_nothing() {
+    fn too_few_searches_promise_nothing() {
         assert_eq!(calibration(250, &candidates(100, 0)).score_min(0.01), None);
         assert!(calibration(260, &candidates(100, 0)).score_min(0.01).is_some());
         assert_eq!(calibration(0, &[]).score_min(0.5), None);
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(Calibration::parse(&json).unwrap(), calibrated);
         for (from, to, named) in [
             ("\"version\": 1", "\"version\": 2", "version 2"),
-            ("\"requests\": 500", "\"requests\": 5", "contradict"),
+            ("\"searches\": 500", "\"searches\": 5", "contradict"),
             ("\"guard\"", "\"gard\"", "no calibration"),
             ("\"similarity_min\": 0.7", "\"similarity_min\": 7", "contradict"),
             ("\"similarity\": ", "\"similarity\": -", "contradict"),

@@ -110,7 +110,10 @@ fn is_of_unknown_language(question: &str, words: &TextWords<'_>) -> bool {
     let own_max = usize::from(words.language == Language::English);
     let words_min = if question.contains('?') { UNKNOWN_QUESTION_WORDS_MIN } else { UNKNOWN_WORDS_MIN };
     let is_long_enough = own <= own_max && plain.len() >= words_min;
-    is_long_enough && 2 * plain.iter().filter(is_known).count() < plain.len()
+    let known = plain.iter().filter(is_known).count();
+    // `impresora repuestos` is too short to be known as Spanish, and must not be compared as English.
+    let says_nothing = own == 0 && known == 0 && !plain.is_empty();
+    says_nothing || is_long_enough && 2 * known < plain.len()
 }
 
 /// Whether a word has letters that words of a language, and those that it has borrowed, have not; or is one letter with an accent.
@@ -269,6 +272,8 @@ mod tests {
             ("Kdy máte otevřeno?", Some(UnknownLanguage)),
             ("Kuidas tellimust tühistada?", Some(UnknownLanguage)),
             ("Siparişimi iptal edemiyorum", Some(UnknownLanguage)),
+            ("impresora repuestos", Some(UnknownLanguage)),
+            ("printer warranty", None),
             ("O envio é grátis?", Some(UnknownLanguage)),
             ("Where is the café of the museum?", None),
             ("¿Dónde está el pingüino de peluche?", None),

@@ -30,7 +30,7 @@ const AUXILIARIES: [&str; 18] = [
     "can", "could", "may", "must", "should", "will", "would", "do", "does", "did", "puede", "pueden", "debe",
     "deben", "podria", "deberia", "tiene", "va",
 ];
-const DETERMINERS: [&str; 14] =
+const SUBJECT_OPENINGS: [&str; 14] =
     ["the", "a", "an", "my", "our", "el", "la", "los", "las", "un", "una", "mi", "mis", "nuestro"];
 const TO_BE: [&str; 15] = [
     "is", "are", "was", "were", "been", "be", "being", "get", "gets", "got", "es", "son", "sido", "fue",
@@ -40,8 +40,8 @@ const TO_BE: [&str; 15] = [
 /// Reads the speaker's part.
 pub(super) fn speaker(words: &TextWords<'_>) -> Speaker {
     let has = |list: &[&str]| (0..words.len()).any(|at| words.is_one_of(at, list));
-    let has_other_subject =
-        (1..words.len()).any(|at| words.is_one_of(at - 1, &AUXILIARIES) && words.is_one_of(at, &DETERMINERS));
+    let has_other_subject = (1..words.len())
+        .any(|at| words.is_one_of(at - 1, &AUXILIARIES) && words.is_one_of(at, &SUBJECT_OPENINGS));
     match words.language {
         Language::English => Speaker {
             is_subject: has(&ENGLISH_SUBJECT),

@@ -2,7 +2,7 @@
 
 use super::Answers;
 use super::stored_answer::StoredAnswer;
-use crate::cache::{PairVerdict, QuestionPair};
+use crate::cache::{PairJudgement, QuestionPair};
 use crate::domain::{Key, NamespaceId, Principal};
 use crate::error::{Error, Kind, Result};
 
@@ -19,7 +19,7 @@ pub struct Feedback<'a> {
     /// The question whose answer was served.
     pub stored: FeedbackOn<'a>,
     /// Whether the answer was right.
-    pub verdict: PairVerdict,
+    pub judgement: PairJudgement,
 }
 
 /// The question whose answer was served.
@@ -36,7 +36,7 @@ pub enum FeedbackOn<'a> {
 /// # Errors
 /// `InvalidInput` for an empty or too long question, and for two that are the same; `NotFound` for an unknown answer; as
 /// [`PairFeedback::record`](crate::cache::PairFeedback::record); `Unavailable` if nothing is answered in other words.
-pub(super) async fn record(answers: &Answers, feedback: &Feedback<'_>) -> Result<PairVerdict> {
+pub(super) async fn record(answers: &Answers, feedback: &Feedback<'_>) -> Result<PairJudgement> {
     let Some(semantic) = &answers.semantic else {
         return Err(Error::new(Kind::Unavailable, "no questions are answered in other words here"));
     };
@@ -52,12 +52,12 @@ pub(super) async fn record(answers: &Answers, feedback: &Feedback<'_>) -> Result
     }
     let pair = QuestionPair { tenant: &feedback.principal.tenant, asked: feedback.prompt, stored: &stored };
     let now = answers.lookup.freshness().now();
-    let verdict = semantic.feedback().record(pair, feedback.verdict, now).await?;
-    answers.metrics.feedback.with(feedback.verdict).inc();
-    if verdict == PairVerdict::Wrong {
+    let judgement = semantic.feedback().record(pair, feedback.judgement, now).await?;
+    answers.metrics.feedback.with(feedback.judgement).inc();
+    if judgement == PairJudgement::Wrong {
         semantic.report_wrong(pair);
     }
-    Ok(verdict)
+    Ok(judgement)
 }
 
 /// The question of a stored answer of the sender's tenant.

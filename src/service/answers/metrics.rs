@@ -2,7 +2,7 @@
 
 use super::reason::Reason;
 use super::semantic::SemanticOutcome;
-use crate::cache::PairVerdict;
+use crate::cache::PairJudgement;
 use crate::domain::LookupOutcome;
 use crate::metrics::{ByLabel, Counter, FloatCounter, FloatGauge, ModuleMetrics, Registry};
 
@@ -24,7 +24,7 @@ pub struct AnswerMetrics {
     /// Searches for questions in other words, by what became of them.
     pub semantic: ByLabel<SemanticOutcome, Counter>,
     /// Feedback on answers to questions in other words, by what it says.
-    pub(super) feedback: ByLabel<PairVerdict, Counter>,
+    pub(super) feedback: ByLabel<PairJudgement, Counter>,
     /// Bounds of the share of searches for questions in other words that ended in an answer that a client has called wrong, 90 % each.
     pub wrong_share_low: FloatGauge,
     /// The upper one.
@@ -63,7 +63,7 @@ impl ModuleMetrics for AnswerMetrics {
             feedback: registry.by_label(
                 "answers_feedback",
                 "Feedback on answers to questions in other words",
-                "verdict",
+                "judgement",
             ),
             wrong_share_low: registry.float_gauge(
                 "answers_wrong_share_low",

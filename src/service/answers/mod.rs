@@ -68,7 +68,9 @@ use self::semantic::SemanticQuestion;
 use super::check_tags;
 use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
-use crate::cache::{Cache, CounterId, KeyEvent, LookupCounters, Namespaces, PairVerdict, Propagation, Stamp};
+use crate::cache::{
+    Cache, CounterId, KeyEvent, LookupCounters, Namespaces, PairJudgement, Propagation, Stamp,
+};
 use crate::dialects::ParsedRequest;
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
@@ -316,7 +318,7 @@ impl Answers {
     /// `InvalidInput` for an empty or too long question, and for two that are the same; `NotFound` for an unknown answer;
     /// `Overloaded` if there is feedback on too many pairs; `Io`, `DiskFull`, `Unavailable` if the disk did not take it.
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
-    pub async fn give_feedback(&self, feedback: &Feedback<'_>) -> Result<PairVerdict> {
+    pub async fn give_feedback(&self, feedback: &Feedback<'_>) -> Result<PairJudgement> {
         feedback::record(self, feedback).await
     }
 

@@ -73,7 +73,7 @@ impl Acceptance {
     /// The threshold of the options for a model. `None` if there is none: then nothing is served in other words.
     ///
     /// # Errors
-    /// `Config` about a calibration that cannot be read, is of another model or other options, or has too few requests for the budget.
+    /// `Config` about a calibration that cannot be read, is of another model or other options, or has too few searches for the budget.
     pub(super) fn new(options: &SemanticOptions, model: &str) -> Result<Option<Acceptance>> {
         if let Some(path) = &options.calibration_file {
             let calibrated = Acceptance::calibrated(options, model, path);
@@ -108,9 +108,9 @@ impl Acceptance {
         }
         let budget = options.wrong_share_max.unwrap_or_default();
         let score_min = calibration.score_min(budget).ok_or_else(|| {
-            let requests = calibration.requests;
+            let searches = calibration.searches;
             fault(format!(
-                "{requests} judged requests are too few for answers.semantic.wrong_share_max = {budget}"
+                "{searches} judged searches are too few for answers.semantic.wrong_share_max = {budget}"
             ))
         })?;
         let similarities = Similarities::same(calibration.similarity_min);
@@ -136,6 +136,11 @@ impl Acceptance {
     /// Questions that are less similar are not looked at.
     pub(super) fn similarity_min(&self, language: Language) -> f32 {
         self.similarities.of(language)
+    }
+
+    /// A stored question of this language that is less similar is refused.
+    pub(super) fn similarity_min_of_pair(&self, asked: Language, stored: Language) -> f32 {
+        self.similarities.of_pair(asked, stored)
     }
 
     /// The score of a candidate, with the verifier's margin if it has read the two.
@@ -261,6 +266,18 @@ mod tests {
     }
 
     #[test]
+    fn the_stricter_language_of_a_pair_decides() {
+        let acceptance = with_budget(None);
+        let min_of = |asked, stored| acceptance.similarity_min_of_pair(asked, stored);
+        assert_eq!(min_of(Language::English, Language::English), 0.85);
+        for (asked, stored) in
+            [(Language::English, Language::Spanish), (Language::Spanish, Language::English)]
+        {
+            assert_eq!(min_of(asked, stored), 0.94);
+        }
+    }
+
+    #[test]
     fn what_was_not_served_is_not_counted_and_what_was_is_counted_once() {
         let acceptance = with_budget(Some(0.01));
         acceptance.report_wrong(pair(1));
@@ -290,7 +307,7 @@ mod tests {
             model: MODEL,
             guard: Strictness::Strict,
             similarity_min: 0.75,
-            requests: 1000,
+            searches: 1000,
             candidates: &candidates,
         };
         fs_err::write(&path, Calibration::of(&sample).to_json()).unwrap();

@@ -104,7 +104,9 @@ impl SemanticLookup {
             let is_served = lookup.is_new(&found, resolved, directives);
             looked_at += usize::from(is_served);
             let mut candidate = self.compared(&found, question, near.similarity);
-            candidate.refusal = if explanation.similarity_min.is_none_or(|min| near.similarity < min) {
+            let [asked, stored] =
+                [&question.text, stored_question(&found)].map(|text| self.guard.features(text).language());
+            candidate.refusal = if near.similarity < acceptance.similarity_min_of_pair(asked, stored) {
                 Some("similarity")
             } else if !is_served {
                 Some("stale_or_other_tags")

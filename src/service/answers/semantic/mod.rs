@@ -8,12 +8,12 @@ mod acceptance;
 mod explanation;
 mod operator_words;
 mod options;
+mod pair_margins;
 mod question;
 mod question_index;
 mod rebuild;
 mod report;
 mod search;
-mod verdicts;
 mod verification;
 
 pub use acceptance::ReportedWrong;

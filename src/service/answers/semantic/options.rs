@@ -45,7 +45,7 @@ pub struct SemanticOptions {
     /// Namespaces in which a request is also answered from questions in other words, unless it says otherwise. In all other namespaces
     /// only requests that ask for it are.
     pub namespaces: Vec<String>,
-    /// The smallest cosine similarity of two such questions. If absent, that of the embedding model, if it is a known one; with another
+    /// The smallest cosine similarity of two such questions. If absent, those of the embedding model by language, if it is a known one; with another
     /// model no question is answered in other words until this is set.
     pub similarity_min: Option<f32>,
     /// The share of searches that may end in a wrong answer. It chooses the threshold of `calibration_file`; without one the threshold is
@@ -155,6 +155,11 @@ impl Similarities {
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, similarities)| *similarities)
+    }
+
+    /// That of two questions: the larger one of their languages. A few words may be read as those of the other language.
+    pub fn of_pair(&self, asked: Language, stored: Language) -> f32 {
+        self.of(asked).max(self.of(stored))
     }
 
     /// That of questions in a language.

@@ -229,8 +229,12 @@ impl SemanticLookup {
             let Some(candidate) = candidate.filter(may_serve) else { continue };
             looked_at += 1;
             let similarity = Some(near.similarity);
-            let by_rules =
-                self.quarantine(question, &candidate).or_else(|| self.conflict(&features, &candidate));
+            let stored = self.guard.features(stored_question(&candidate));
+            let pair_min = acceptance.similarity_min_of_pair(features.language(), stored.language());
+            let by_rules = (near.similarity < pair_min)
+                .then_some("similarity")
+                .or_else(|| self.quarantine(question, &candidate))
+                .or_else(|| self.conflict(&features, &stored));
             let judged = match by_rules {
                 Some(refusal) => Err(refusal),
                 None => {
@@ -299,10 +303,9 @@ impl SemanticLookup {
         self.feedback.is_wrong(pair_of(asked, candidate)).then_some("feedback")
     }
 
-    /// What forbids by the rules that a stored question shares its answer with one of these features.
-    fn conflict(&self, asked: &QuestionFeatures, candidate: &Match) -> Option<&'static str> {
-        let stored = self.guard.features(stored_question(candidate));
-        let conflict = self.guard.veto(self.options.guard, asked, &stored);
+    /// What forbids by the rules that two questions share an answer.
+    fn conflict(&self, asked: &QuestionFeatures, stored: &QuestionFeatures) -> Option<&'static str> {
+        let conflict = self.guard.veto(self.options.guard, asked, stored);
         conflict.map(|conflict| conflict.kind.as_str())
     }
 

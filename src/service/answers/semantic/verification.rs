@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::options::VerifierMode;
-use super::verdicts::{PairMargin, Verdicts};
+use super::pair_margins::{PairMargin, PairMargins};
 use crate::embed::{Embedder, Verifier};
 use crate::error::{Error, Kind, Result};
 use crate::matching::calibration::MARGIN_MAX;
@@ -55,7 +55,7 @@ pub(super) struct QuestionVerifier {
     mode: VerifierMode,
     wait_max: Duration,
     permits: Arc<Semaphore>,
-    verdicts: Verdicts,
+    margins: PairMargins,
     /// Whether the model has a verifier.
     has_verifier: OnceCell<bool>,
 }
@@ -68,7 +68,7 @@ impl QuestionVerifier {
             mode,
             wait_max,
             permits,
-            verdicts: Verdicts::default(),
+            margins: PairMargins::default(),
             has_verifier: OnceCell::new(),
         }
     }
@@ -105,7 +105,7 @@ impl QuestionVerifier {
         if stored == asked {
             return VerifierAnswer::Agrees(Some(MARGIN_MAX));
         }
-        let known = self.verdicts.of(&stored.text, &asked.text);
+        let known = self.margins.of(&stored.text, &asked.text);
         let margin = self.margin(known, verifier, stored.text, asked.text);
         match tokio::time::timeout(self.wait_max, margin).await {
             Ok(Ok(Some(margin))) if margin >= 0.0 => VerifierAnswer::Agrees(Some(margin)),

@@ -18,7 +18,7 @@ pub(super) type PairMargin = Arc<AsyncMutex<Option<Option<f32>>>>;
 ///
 /// Memory: some 150 bytes a pair, 2.5 MB in all.
 #[derive(Debug, Default)]
-pub(super) struct Verdicts(Mutex<Generations>);
+pub(super) struct PairMargins(Mutex<Generations>);
 
 #[derive(Debug, Default)]
 struct Generations {
@@ -26,10 +26,10 @@ struct Generations {
     old: HashMap<Key, PairMargin, ByPrefix>,
 }
 
-impl Verdicts {
+impl PairMargins {
     /// That of two texts in this order, which may not be read yet.
     pub(super) fn of(&self, stored: &str, asked: &str) -> PairMargin {
-        let mut hasher = KeyHasher::new("likewise/verdict/v1");
+        let mut hasher = KeyHasher::new("likewise/margin/v1");
         let key = hasher.field(stored.as_bytes()).field(asked.as_bytes()).finish();
         let mut generations = lock(&self.0);
         let Generations { young, old } = &mut *generations;
@@ -49,25 +49,25 @@ impl Verdicts {
 mod tests {
     use super::*;
 
-    fn is_known(verdicts: &Verdicts, stored: &str, asked: &str) -> bool {
-        verdicts.of(stored, asked).try_lock().unwrap().is_some()
+    fn is_known(margins: &PairMargins, stored: &str, asked: &str) -> bool {
+        margins.of(stored, asked).try_lock().unwrap().is_some()
     }
 
-    fn note(verdicts: &Verdicts, asked: &str) {
-        *verdicts.of("stored", asked).try_lock().unwrap() = Some(Some(1.0));
+    fn note(margins: &PairMargins, asked: &str) {
+        *margins.of("stored", asked).try_lock().unwrap() = Some(Some(1.0));
     }
 
     #[test]
     fn pairs_are_known_in_their_order_and_what_is_used_stays() {
-        let verdicts = Verdicts::default();
-        ["used", "unused"].into_iter().for_each(|asked| note(&verdicts, asked));
-        assert!(!is_known(&verdicts, "used", "stored"));
+        let margins = PairMargins::default();
+        ["used", "unused"].into_iter().for_each(|asked| note(&margins, asked));
+        assert!(!is_known(&margins, "used", "stored"));
         for number in 0..3 * GENERATION_PAIRS {
-            note(&verdicts, &number.to_string());
-            assert!(number % 100 != 0 || is_known(&verdicts, "stored", "used"), "{number}");
+            note(&margins, &number.to_string());
+            assert!(number % 100 != 0 || is_known(&margins, "stored", "used"), "{number}");
         }
-        assert!(!is_known(&verdicts, "stored", "unused"));
-        let generations = lock(&verdicts.0);
+        assert!(!is_known(&margins, "stored", "unused"));
+        let generations = lock(&margins.0);
         assert!(generations.young.len() <= GENERATION_PAIRS && generations.old.len() <= GENERATION_PAIRS);
     }
 }
