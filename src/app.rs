@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
     Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, NodeRegistry,
-    ObjectTier, PairFeedback, Replication, SharedNode, SharedStatus, SharedTier, Tier, Tiers, VectorTier,
+    ObjectTier, PairFeedback, Replication, SharedNode, SharedPairs, SharedStatus, SharedTier, Tier, Tiers,
+    VectorTier, exchange_feedback,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -56,6 +57,8 @@ pub struct Engine {
     pressure: Option<JoinHandle<()>>,
     /// Rebuilds the index of stored questions.
     indexing: JoinHandle<()>,
+    /// Exchanges feedback with the other nodes.
+    exchanging: Option<JoinHandle<()>>,
     shared: Option<Arc<SharedTier>>,
     nodes: Arc<Nodes>,
     warm_up: WarmUp,
@@ -153,12 +156,14 @@ impl Engine {
             config.embeddings.clone(),
             Arc::clone(&metrics.texts),
         ));
+        let feedback = tokio::task::block_in_place(|| PairFeedback::open(Arc::clone(&stores.records)))?;
+        let feedback = Arc::new(feedback);
         let semantic = SemanticLookup::new(
             config.answers.semantic.clone(),
             Arc::clone(&embeddings),
             Arc::clone(models.default_model()),
             &namespaces,
-            tokio::task::block_in_place(|| PairFeedback::open(Arc::clone(&stores.records)))?,
+            Arc::clone(&feedback),
         )?;
         let answers = Answers::new(
             Arc::clone(&caches.objects),
@@ -201,6 +206,8 @@ impl Engine {
             Arc::downgrade(&answers),
             Arc::clone(&caches.tiers),
         ));
+        let exchanging =
+            caches.pairs.map(|pairs| tokio::spawn(exchange_feedback(Arc::downgrade(&feedback), pairs)));
         let shared = caches.registry.zip(caches.shared.clone());
         let nodes = Arc::new(Nodes::new(config.nodes.clone(), shared, Arc::clone(&metrics.nodes))?);
         Ok(Engine {
@@ -218,6 +225,7 @@ impl Engine {
             stores,
             pressure: caches.pressure,
             indexing,
+            exchanging,
             shared: caches.shared,
             nodes,
             warm_up,
@@ -239,6 +247,10 @@ impl Engine {
         self.indexing.abort();
         // It has ended when nothing of it writes any more.
         let _ = self.indexing.await;
+        if let Some(exchanging) = self.exchanging {
+            exchanging.abort();
+            let _ = exchanging.await;
+        }
         drop(self.replication);
         let catalog = Arc::clone(&self.stores.catalog);
         tokio::task::block_in_place(|| catalog.close());
@@ -262,6 +274,7 @@ struct Caches {
     /// What nodes share, if they share a Redis.
     shared: Option<Arc<SharedTier>>,
     registry: Option<NodeRegistry>,
+    pairs: Option<SharedPairs>,
     replication: Option<Replication>,
 }
 
@@ -276,6 +289,7 @@ impl Caches {
         let node =
             SharedNode::open(&config.redis, &stores.records, &clock, &metrics.redis, &metrics.cache).await?;
         let registry = node.as_ref().map(|node| node.registry().clone());
+        let pairs = node.as_ref().map(|node| node.pairs().clone());
         let token_log = match &node {
             Some(node) => node.token_log(),
             None => Arc::new(LocalTokenLog::new(Arc::clone(&stores.records))),
@@ -306,7 +320,18 @@ impl Caches {
         let results = Arc::new(cache(Vec::new()));
         let pressure = memory.follows_pressure().then(|| tokio::spawn(follow_pressure(Arc::clone(&memory))));
         let tiers = Arc::new(Tiers::new(memory, vec![Arc::clone(&vectors), Arc::clone(&objects)]));
-        Ok(Caches { vectors, objects, results, tiers, freshness, pressure, shared, registry, replication })
+        Ok(Caches {
+            vectors,
+            objects,
+            results,
+            tiers,
+            freshness,
+            pressure,
+            shared,
+            registry,
+            pairs,
+            replication,
+        })
     }
 }
 

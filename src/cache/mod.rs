@@ -10,6 +10,7 @@ mod change_log;
 mod compression;
 mod disk;
 pub mod entry_codec;
+mod feedback_exchange;
 mod freshness;
 mod hot_keys;
 #[cfg(all(test, feature = "shuttle"))]
@@ -38,13 +39,14 @@ use std::sync::Arc;
 
 pub use self::redis::{
     BreakerState, EmbeddingClaims, Located, NodeRegistry, RedisMetrics, RegisteredNode, RegisteredNodes,
-    Replaces,
+    Replaces, SharedPairs,
 };
 pub use self::replication::{
     KeyEvent, Replication, ReplicationMetrics, SharedNode, SharedStatus, SharedTier, Trust,
 };
 pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
+pub use feedback_exchange::exchange_feedback;
 pub use freshness::{Freshness, Lifetime, Verdict};
 pub use hot_keys::{HotKey, HotKeys};
 pub use invalidation_tokens::{
@@ -55,7 +57,7 @@ pub use lease::{Claim, HeldLease, Lease, Leases};
 pub use lookup_counters::{CounterId, LookupCounters, OutcomeCounters, OutcomeCounts};
 pub use memory::{Budget, Eviction, Machine, MemoryOptions, MemoryTier};
 pub use metrics::{CacheMetrics, TierMetrics};
-pub use pair_feedback::{PairFeedback, PairJudgement, QuestionPair};
+pub use pair_feedback::{PAIR_QUESTION_BYTES_MAX, PairFeedback, PairJudgement, QuestionPair};
 pub use policy::{
     Compression, EMBEDDINGS, LLM_RESPONSES, Namespace, Namespaces, Policy, PolicyOptions, SEARCH_RESULTS,
     WhenUnverified,

@@ -1,6 +1,6 @@
 //! What clients have said of answers that were served to questions in other words: a table of the small records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ use crate::sync::lock;
 const TABLE: &str = "pair_feedback";
 /// Records read at a time when opening.
 const CHUNK: usize = 4096;
+/// Bytes of a question of a pair. Longer ones are answered in the same words only.
+pub const PAIR_QUESTION_BYTES_MAX: usize = 4096;
 /// Pairs that are kept of one tenant.
 pub(super) const TENANT_PAIRS_MAX: usize = 20_000;
 
@@ -51,6 +53,8 @@ pub struct PairFeedback {
 #[derive(Debug, Default)]
 struct Pairs {
     judgements: HashMap<Key, PairJudgement>,
+    /// Of them, those of wrong pairs.
+    wrong: usize,
     by_tenant: HashMap<TenantId, usize>,
 }
 
@@ -153,7 +157,41 @@ impl PairFeedback {
 
     /// Pairs that must not share an answer.
     pub fn wrong_pairs(&self) -> usize {
-        lock(&self.pairs).judgements.values().filter(|judgement| **judgement == PairJudgement::Wrong).count()
+        lock(&self.pairs).wrong
+    }
+
+    /// The keys of the pairs that must not share an answer.
+    pub(super) fn wrong_keys(&self) -> HashSet<Key> {
+        let pairs = lock(&self.pairs);
+        let wrong = pairs.judgements.iter().filter(|(_, judgement)| **judgement == PairJudgement::Wrong);
+        wrong.map(|(key, _)| *key).collect()
+    }
+
+    /// The record of a wrong pair, once it is on the disk. Blocks.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn wrong_record(&self, key: &Key) -> Result<Option<Vec<u8>>> {
+        let is_wrong =
+            |record: &Vec<u8>| serde_json::from_slice(record).is_ok_and(|record: PairRecord| record.is_wrong);
+        Ok(self.records.get(TABLE, &key.0)?.filter(is_wrong))
+    }
+
+    /// Records what a client has said to another node. What is no record of a wrong pair is left out.
+    ///
+    /// # Errors
+    /// As [`PairFeedback::record`].
+    pub(super) async fn add_record(&self, record: &[u8]) -> Result<()> {
+        let Ok(PairRecord { tenant, asked, stored, is_wrong: true, at }) = serde_json::from_slice(record)
+        else {
+            return Ok(());
+        };
+        let Some(tenant) = TenantId::named(&tenant) else { return Ok(()) };
+        if [&asked, &stored].iter().any(|question| question.len() > PAIR_QUESTION_BYTES_MAX) {
+            return Ok(());
+        }
+        let pair = QuestionPair { tenant: &tenant, asked: &asked, stored: &stored };
+        self.record(pair, PairJudgement::Wrong, UnixSeconds(at)).await.map(|_| ())
     }
 }
 
@@ -161,8 +199,9 @@ impl Pairs {
     /// Adds a judgement. Returns the one that holds.
     fn add(&mut self, key: Key, tenant: &TenantId, judgement: PairJudgement) -> Result<PairJudgement> {
         if let Some(known) = self.judgements.get_mut(&key) {
-            if judgement == PairJudgement::Wrong {
+            if judgement == PairJudgement::Wrong && *known != judgement {
                 *known = judgement;
+                self.wrong += 1;
             }
             return Ok(*known);
         }
@@ -173,6 +212,7 @@ impl Pairs {
             return Err(Error::new(Kind::Overloaded, message));
         }
         *count += 1;
+        self.wrong += usize::from(judgement == PairJudgement::Wrong);
         self.judgements.insert(key, judgement);
         Ok(judgement)
     }
@@ -184,6 +224,7 @@ impl Pairs {
         let key = QuestionPair { tenant: &tenant, asked: &record.asked, stored: &record.stored }.key();
         let judgement = if record.is_wrong { PairJudgement::Wrong } else { PairJudgement::Right };
         *self.by_tenant.entry(tenant).or_default() += 1;
+        self.wrong += usize::from(record.is_wrong);
         self.judgements.insert(key, judgement);
         Some(())
     }

@@ -61,6 +61,9 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// Reads a complete reply. `None` if it is no answer of this API.
     fn read_reply(&self, body: &[u8]) -> Option<Answer>;
 
+    /// The text of an answer. `None` if it has several choices, or says anything else than one text.
+    fn text_of_answer(&self, answer: &[u8]) -> Option<String>;
+
     /// An assembler for one stream.
     fn assembler(&self) -> Box<dyn Assembler>;
 

@@ -3,6 +3,7 @@
 mod by_name;
 mod load;
 mod redis;
+mod semantic;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,13 +15,13 @@ use self::by_name::{ModelLookups, NamespaceStats};
 pub(super) use self::load::LoadLimits;
 use self::load::LoadStats;
 pub(super) use self::redis::RedisStats;
+use self::semantic::SemanticStats;
 use crate::cache::{SharedTier, TierStats, Tiers};
 use crate::domain::{Principal, TenantId, TierName};
 use crate::embed::ModelRegistry;
 use crate::http::label_value::{LabelValue, TierLabel};
 use crate::http::metrics::ServerMetrics;
 use crate::nodes::{LocalNode, NodeNumbers};
-use crate::service::answers::SemanticOutcome;
 use crate::service::{Answers, Collections, Embeddings, Listing};
 
 /// The parts that statistics are read from.
@@ -158,32 +159,6 @@ struct AnswerStats {
     saved_usd: f64,
 }
 
-/// Searches for questions in other words, by what became of them.
-#[derive(Debug, Serialize, ToSchema)]
-struct SemanticStats {
-    /// An answer was served.
-    hit: u64,
-    /// No stored question was near enough.
-    none: u64,
-    /// Those that were near enough ask something else.
-    refused: u64,
-    /// The question is answered in the same words only.
-    exact_only: u64,
-    /// The question had no vector.
-    unavailable: u64,
-    /// Hits that clients have called wrong, since the start.
-    wrong: u64,
-    /// Bounds of the share of searches that ended so, each with 90 % confidence. Wrong answers that no client reports are not in it.
-    wrong_share: [f64; 2],
-    /// The smallest score that is served: the cosine similarity, or that of the calibration; null if nothing is.
-    #[schema(required)]
-    score_min: Option<f64>,
-    /// Pairs of questions that share no answer since a client has said that it is wrong.
-    wrong_pairs: usize,
-    /// Bytes of memory for the vectors of stored questions.
-    bytes: usize,
-}
-
 /// Statistics of one tier.
 #[derive(Debug, Serialize, ToSchema)]
 struct TierNumbers {
@@ -230,6 +205,10 @@ impl Statistics {
         if let Some(reported) = self.answers.reported_wrong() {
             self.metrics.answers.wrong_share_low.set(reported.share.0);
             self.metrics.answers.wrong_share_high.set(reported.share.1);
+        }
+        if let Some(reasked) = self.answers.reasked() {
+            self.metrics.answers.differing_share_low.set(reasked.differing_share.0);
+            self.metrics.answers.differing_share_high.set(reasked.differing_share.1);
         }
         self.metrics.embed.queued_texts.set(gauge(self.queued_texts() as u64));
         self.load().export(&self.metrics.http);
@@ -350,31 +329,13 @@ impl Statistics {
             misses: metrics.misses.get(),
             coalesced: metrics.coalesced.get(),
             bypassed: metrics.bypassed.get(),
-            semantic: self.semantic_stats(),
+            semantic: SemanticStats::of(&self.answers, &self.metrics.answers),
             in_flight: self.answers.in_flight(),
             retries: self.metrics.upstream.retries.get(),
             spent_tokens: metrics.spent_tokens.get(),
             spent_usd: metrics.spent_usd.get(),
             saved_tokens: metrics.saved_tokens.get(),
             saved_usd: metrics.saved_usd.get(),
-        }
-    }
-
-    fn semantic_stats(&self) -> SemanticStats {
-        let count = |outcome| self.metrics.answers.semantic.with(outcome).get();
-        let reported = self.answers.reported_wrong();
-        let (low, high) = reported.map_or((0.0, 1.0), |reported| reported.share);
-        SemanticStats {
-            hit: count(SemanticOutcome::Hit),
-            none: count(SemanticOutcome::None),
-            refused: count(SemanticOutcome::Refused),
-            exact_only: count(SemanticOutcome::ExactOnly),
-            unavailable: count(SemanticOutcome::Unavailable),
-            wrong: reported.map_or(0, |reported| reported.wrong),
-            wrong_share: [low, high],
-            score_min: reported.map(|reported| reported.score_min),
-            wrong_pairs: self.answers.wrong_pairs(),
-            bytes: self.answers.question_bytes(),
         }
     }
 

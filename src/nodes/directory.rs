@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::metrics::NodeMetrics;
 use super::options::Options;
-use super::places::Owners;
+use super::places::{Owners, WAITING_MAX};
 use super::report::{NodeNumbers, NodeReport};
 use super::transport::Transport;
 use crate::cache::{NodeRegistry, RegisteredNode, SharedTier};
@@ -38,6 +39,8 @@ pub struct Nodes {
     /// When this node was seen, as Redis has acknowledged last. 0 before.
     acknowledged_ms: AtomicU64,
     pub(super) owners: Owners,
+    /// Requests that wait for Redis to say where a collection is.
+    pub(super) waiting: Semaphore,
     pub(super) transport: Transport,
     pub(super) metrics: Arc<NodeMetrics>,
 }
@@ -63,15 +66,15 @@ struct Known {
     as_of: Option<Instant>,
     /// When it was noticed that Redis may have lost what it knew.
     lost: Option<Instant>,
-    /// The connection over which Redis was asked last.
-    connection: u64,
+    /// The number of the server of Redis that was asked last.
+    server: u64,
 }
 
 /// What this node has announced.
 #[derive(Debug, Default)]
 struct Announced {
-    /// The connection over which Redis was given the names of its collections. 0 before.
-    held_over: u64,
+    /// The number of the server of Redis that was given the names of its collections. 0 before.
+    held_by: u64,
 }
 
 /// A node as others see it.
@@ -126,6 +129,7 @@ impl Nodes {
             announced: tokio::sync::Mutex::default(),
             acknowledged_ms: AtomicU64::new(0),
             owners: Owners::default(),
+            waiting: Semaphore::new(WAITING_MAX),
             transport,
             metrics,
         })
@@ -178,18 +182,18 @@ impl Nodes {
     }
 
     /// Whether Redis may have lost what it knew, so lately that not all nodes have given it their collections again. Another
-    /// connection may lead to a replica that has taken over and lacks the last changes.
+    /// server may be a replica that has taken over and lacks the last changes.
     pub(super) fn is_recovering(&self, shared: &RegistryParts) -> bool {
-        self.note_connection(shared.registry.connection());
+        self.note_server(shared.registry.server_number());
         lock(&self.known).lost.is_some_and(|lost| lost.elapsed() <= self.options.recovered_within())
     }
 
-    fn note_connection(&self, connection: u64) {
+    fn note_server(&self, server: u64) {
         let mut known = lock(&self.known);
-        if known.connection != connection {
-            // Over the first one nothing was known that could be lost.
-            known.lost = if known.connection == 0 { known.lost } else { Some(Instant::now()) };
-            known.connection = connection;
+        if known.server != server {
+            // Before the first one nothing was known that could be lost.
+            known.lost = if known.server == 0 { known.lost } else { Some(Instant::now()) };
+            known.server = server;
         }
     }
 
@@ -213,8 +217,8 @@ impl Nodes {
         if let Some(events) = events_behind {
             self.metrics.events_behind.set(i64::try_from(events).unwrap_or(i64::MAX));
         }
-        let connection = shared.registry.connection();
-        self.note_connection(connection);
+        let server = shared.registry.server_number();
+        self.note_server(server);
         let report = NodeReport { positions, ..self.report(events_behind) };
         let announced = shared.registry.announce(report.encode(), self.options.forget_after()).await;
         let announced = announced.map_err(Error::from)?;
@@ -224,10 +228,10 @@ impl Nodes {
         let is_lost = announced.seen_before_ms < acknowledged;
         let is_new = is_lost || announced.seen_before_ms == 0;
         self.learn(announced.nodes, is_lost);
-        if is_new || own.held_over != connection {
+        if is_new || own.held_by != server {
             let names = self.local.get().map(|local| local.collections()).unwrap_or_default();
             self.hold(shared, names).await?;
-            own.held_over = connection;
+            own.held_by = server;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::directory::{Nodes, RegistryParts};
 use super::metrics::ForwardOutcome;
 use super::report::NodeReport;
 use super::transport::{NodeReply, NodeRequest};
-use crate::cache::RegisteredNode;
+use crate::cache::{Located, RegisteredNode};
 use crate::domain::{Key, KeyHasher, TenantId};
 use crate::error::{Error, Kind, Result};
 use crate::sync::lock;
@@ -21,6 +21,13 @@ const BELIEVED_FOR: Duration = Duration::from_secs(1);
 const CONNECTED_WITHIN: Duration = Duration::from_millis(500);
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long a request waits to learn where a collection is that was not found before: without that it can only fail. A busy machine or a
+/// short failure of Redis takes less.
+const LOCATED_WITHIN: Duration = Duration::from_secs(2);
+/// The pause between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(50);
+/// Requests that wait so at the same time, each of which holds its place among all requests; more fail as soon as a call of Redis does.
+pub(super) const WAITING_MAX: usize = 64;
 /// Collections of other nodes that are remembered.
 const OWNERS_MAX: usize = 4096;
 
@@ -79,14 +86,16 @@ impl Nodes {
     /// Where requests for a collection are answered that this node does not have. With `takes`, this node takes a name that no
     /// node has.
     ///
-    /// Cost: a call to Redis, unless the collection was found on another node within the last second.
+    /// Cost: a call to Redis, unless the collection was found on another node within the last second. While Redis does not answer, up
+    /// to two seconds for a collection that was never found.
     pub async fn place(&self, tenant: &TenantId, name: &str, takes: bool) -> CollectionPlace {
         let Some(shared) = &self.shared else { return CollectionPlace::Here };
         let collection = id_of(tenant, name);
         if let Some(owner) = self.owners.get(&collection, BELIEVED_FOR) {
             return CollectionPlace::On(owner);
         }
-        match self.locate(shared, &collection, takes).await {
+        let remembered = self.owners.get(&collection, Duration::MAX);
+        match self.locate(shared, &collection, takes, remembered.is_none()).await {
             Ok(Some(node)) if node.id != self.id => {
                 let owner = self.owner(&node);
                 self.owners.put(collection, owner.clone());
@@ -96,26 +105,25 @@ impl Nodes {
             Err(error) => {
                 tracing::debug!(%error, "cannot find out which node has a collection");
                 // While Redis is away, no other node can take its name.
-                self.owners
-                    .get(&collection, Duration::MAX)
-                    .map_or(CollectionPlace::Unknown, CollectionPlace::On)
+                remembered.map_or(CollectionPlace::Unknown, CollectionPlace::On)
             }
         }
     }
 
-    /// The node that has a collection; `None` if no node has.
+    /// The node that has a collection; `None` if no node has. With `waits`, Redis is asked again while it does not answer.
     async fn locate(
         &self,
         shared: &RegistryParts,
         collection: &Key,
         takes: bool,
+        waits: bool,
     ) -> Result<Option<RegisteredNode>> {
         wait_for_first_connection(shared).await;
-        let mut found = shared.registry.locate(collection, takes && !self.is_recovering(shared)).await?;
+        let mut found = self.ask_redis(shared, collection, takes, waits).await?;
         if !found.is_asker_known {
             // Before its first announcement, or after Redis has lost what it knew.
             self.beat(shared).await?;
-            found = shared.registry.locate(collection, takes && !self.is_recovering(shared)).await?;
+            found = self.ask_redis(shared, collection, takes, false).await?;
         }
         if found.owner.is_none() && (takes || self.is_recovering(shared)) {
             let message =
@@ -126,6 +134,30 @@ impl Nodes {
             self.acknowledged(taken_at_ms);
         }
         Ok(found.owner)
+    }
+
+    async fn ask_redis(
+        &self,
+        shared: &RegistryParts,
+        collection: &Key,
+        takes: bool,
+        waits: bool,
+    ) -> Result<Located> {
+        let ask = async |limit| {
+            shared.registry.locate(collection, takes && !self.is_recovering(shared), limit).await
+        };
+        let response_max = shared.registry.response_max();
+        let Some(_place) = waits.then(|| self.waiting.try_acquire().ok()).flatten() else {
+            return Ok(ask(response_max).await?);
+        };
+        let until = Instant::now() + LOCATED_WITHIN;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match ask(left.max(response_max)).await {
+                Err(_) if left > TRY_EVERY => tokio::time::sleep(TRY_EVERY).await,
+                asked => return Ok(asked?),
+            }
+        }
     }
 
     fn owner(&self, node: &RegisteredNode) -> CollectionOwner {
@@ -192,7 +224,7 @@ impl Nodes {
 
 async fn wait_for_first_connection(shared: &RegistryParts) {
     let connected = async {
-        while shared.registry.connection() == 0 {
+        while shared.registry.server_number() == 0 {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };

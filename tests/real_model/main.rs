@@ -11,4 +11,8 @@ mod other_words;
 #[path = "../it/program.rs"]
 #[expect(dead_code, reason = "the tests without a real model use the rest")]
 mod program;
+mod reasking;
+#[path = "../it/upstream.rs"]
+#[expect(dead_code, reason = "the tests without a real model use the rest")]
+mod upstream;
 mod verifier;

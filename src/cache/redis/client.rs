@@ -67,9 +67,9 @@ impl RedisClient {
         self.state.link().is_some()
     }
 
-    /// The number of the connection; 0 before the first one. A later one may lead to a server that lacks what the one before had.
-    pub fn connection(&self) -> u64 {
-        self.state.generation()
+    /// The number of the server that is connected to; 0 before the first connection. A later one may lack what the one before had.
+    pub fn server_number(&self) -> u64 {
+        self.state.server_number()
     }
 
     /// How far the clock of Redis is ahead, as measured within the last second while there is a connection.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::clock_offset::ClockOffset;
 use super::link::Link;
 use super::options::RedisMode;
+use super::server_identity::ServerIdentity;
 use super::state::ClientState;
 use crate::pacing;
 
@@ -32,7 +33,8 @@ pub(super) async fn run(state: Arc<ClientState>) {
             Ok((link, address)) => {
                 let since = Instant::now();
                 _ = is_alive(&state, &link).await;
-                state.connected(link.clone());
+                let identity = ServerIdentity::of(&link, CHECK_MAX).await;
+                state.connected(link.clone(), identity);
                 watch(&state, &link, address).await;
                 if since.elapsed() >= SETTLED {
                     attempts = 0;

@@ -130,18 +130,28 @@ impl Envelope {
     }
 
     /// What a node announces, with a tag behind it if entries have one.
-    pub fn seal_report(&self, node: u64, mut report: Vec<u8>) -> Vec<u8> {
-        if let Some(secret) = &self.report_key {
-            report.extend(tag(secret, &key_of_node(node), &report));
-        }
-        report
+    pub fn seal_report(&self, node: u64, report: Vec<u8>) -> Vec<u8> {
+        self.seal_record(&key_of_node(node), report)
     }
 
     /// What a node has announced. `None` if another may have written it: requests of clients, with their keys, go to the address in it.
     pub fn open_report<'a>(&self, node: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        self.open_record(&key_of_node(node), bytes)
+    }
+
+    /// A record for all nodes, with a tag behind it if entries have one.
+    pub fn seal_record(&self, key: &Key, mut record: Vec<u8>) -> Vec<u8> {
+        if let Some(secret) = &self.report_key {
+            record.extend(tag(secret, key, &record));
+        }
+        record
+    }
+
+    /// What a node has sealed under `key`. `None` if another may have written it.
+    pub fn open_record<'a>(&self, key: &Key, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let Some(secret) = &self.report_key else { return Some(bytes) };
-        let (report, end) = bytes.split_last_chunk::<TAG_BYTES>()?;
-        is_equal(end, &tag(secret, &key_of_node(node), report)).then_some(report)
+        let (record, end) = bytes.split_last_chunk::<TAG_BYTES>()?;
+        is_equal(end, &tag(secret, key, record)).then_some(record)
     }
 
     /// The bytes before the end, if the end holds.

@@ -65,6 +65,11 @@ impl KeySpace {
         self.of_shard(0, "collections")
     }
 
+    /// Hash: what a client has said of a pair of questions, by the key of the pair.
+    pub fn wrong_pairs(&self) -> String {
+        self.of_shard(0, "pairs")
+    }
+
     /// String: the keys that a node uses most.
     pub fn hot_keys(&self, node: u64) -> String {
         self.of_shard(0, &format!("hot:{node:016x}"))
@@ -117,6 +122,7 @@ mod tests {
         assert_eq!(keys.node_reports(), "{p:0}:reports");
         assert_eq!(keys.hot_keys(0xab), "{p:0}:hot:00000000000000ab");
         assert_eq!(keys.collections(), "{p:0}:collections");
+        assert_eq!(keys.wrong_pairs(), "{p:0}:pairs");
         assert_eq!(keys.object(&key), format!("{{p:0}}:o:{hex}"));
         assert_eq!(keys.lease(&key), format!("{{p:0}}:l:{hex}"));
         assert_eq!(keys.embedding_claim(&key), format!("p:f:{hex}"));

@@ -76,9 +76,14 @@ impl NodeRegistry {
         self.node
     }
 
-    /// As [`RedisClient::connection`].
-    pub fn connection(&self) -> u64 {
-        self.client.connection()
+    /// As [`RedisClient::server_number`].
+    pub fn server_number(&self) -> u64 {
+        self.client.server_number()
+    }
+
+    /// As [`RedisClient::response_max`].
+    pub fn response_max(&self) -> Duration {
+        self.client.response_max()
     }
 
     /// Announces this node, and returns all.
@@ -103,15 +108,14 @@ impl NodeRegistry {
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn locate(&self, collection: &Key, takes: bool) -> Result<Located, CallError> {
+    pub async fn locate(&self, collection: &Key, takes: bool, limit: Duration) -> Result<Located, CallError> {
         let keys = self.client.keys();
         let names = [keys.collections(), keys.nodes(), keys.node_reports()];
         let id = hex(self.node);
         let takes: &[u8] = if takes { b"1" } else { b"0" };
         let arguments = [&collection.0[..], id.as_bytes(), takes];
-        let limit = self.client.response_max();
-        let reply =
-            self.client.script(&LOCATE, &names.each_ref().map(String::as_str), &arguments, limit).await?;
+        let names = names.each_ref().map(String::as_str);
+        let reply = self.client.script(&LOCATE, &names, &arguments, limit).await?;
         self.located(&reply).ok_or(CallError::NotConnected)
     }
 

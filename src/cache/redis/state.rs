@@ -17,6 +17,7 @@ use super::keys::KeySpace;
 use super::link::Link;
 use super::metrics::RedisMetrics;
 use super::options::{RedisMode, RedisOptions};
+use super::server_identity::{ConnectedServer, ServerIdentity};
 use super::servers::Servers;
 use crate::pacing;
 use crate::sync::{Mutex, ignore_poison};
@@ -29,6 +30,7 @@ pub(super) struct ClientState {
     link: ArcSwapOption<Link>,
     /// Number of the connection. A dedicated connection of an earlier number is opened again, perhaps to another server.
     generation: AtomicU64,
+    server: Mutex<ConnectedServer>,
     /// Rung by calls that failed.
     doubt: Notify,
     /// Whether a call has shown that the connection cannot serve.
@@ -50,6 +52,7 @@ impl ClientState {
             response_max: Duration::from_millis(options.response_ms_max),
             link: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
+            server: Mutex::default(),
             doubt: Notify::new(),
             is_broken: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
@@ -125,8 +128,15 @@ impl ClientState {
         self.is_broken.load(Ordering::Acquire)
     }
 
+    /// The number of the server that is connected to; 0 before the first one. Another connection to the same one has the same number, if the
+    /// server says that it is the same.
+    pub(super) fn server_number(&self) -> u64 {
+        ignore_poison(self.server.lock()).number
+    }
+
     /// Takes a connection for the calls that follow; a server has answered on it.
-    pub(super) fn connected(&self, link: Link) {
+    pub(super) fn connected(&self, link: Link, identity: Option<ServerIdentity>) {
+        ignore_poison(self.server.lock()).connected(identity);
         self.is_broken.store(false, Ordering::Release);
         // What was said of the one before.
         _ = self.doubt.notified().now_or_never();

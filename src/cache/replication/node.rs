@@ -19,7 +19,7 @@ use crate::cache::metrics::CacheMetrics;
 use crate::cache::random::random_id;
 use crate::cache::redis::{
     EmbeddingClaims, Envelope, NodeRegistry, RedisClient, RedisEntries, RedisMetrics, RedisOptions,
-    RedisTier, RedisTierParts, SharedLog, SingleFlightScope,
+    RedisTier, RedisTierParts, SharedLog, SharedPairs, SingleFlightScope,
 };
 use crate::cache::tier::Tier;
 use crate::domain::Clock;
@@ -32,6 +32,7 @@ pub struct SharedNode {
     embedding_claims: Option<Arc<EmbeddingClaims>>,
     shared: Arc<SharedTier>,
     registry: NodeRegistry,
+    pairs: SharedPairs,
     changes: Arc<KeyChanges>,
     state: NodeState,
     records: Arc<Records>,
@@ -69,6 +70,7 @@ impl SharedNode {
         };
         let (embeddings, objects) = (tier(RedisEntries::Embeddings)?, tier(RedisEntries::Objects)?);
         let registry = NodeRegistry::new(client.clone(), state.id.0, envelope.clone());
+        let pairs = SharedPairs::new(client.clone(), envelope.clone());
         let claims_embeddings = options.single_flight == SingleFlightScope::All;
         let embedding_claims = claims_embeddings.then(|| Arc::new(EmbeddingClaims::new(client.clone())));
         // Of this process alone: a copied data directory must not make a node take the events of another one for its own.
@@ -82,6 +84,7 @@ impl SharedNode {
             embedding_claims,
             shared,
             registry,
+            pairs,
             changes,
             state,
             records,
@@ -114,6 +117,11 @@ impl SharedNode {
     /// The nodes that share the Redis.
     pub fn registry(&self) -> &NodeRegistry {
         &self.registry
+    }
+
+    /// The pairs of questions that share no answer at any node.
+    pub fn pairs(&self) -> &SharedPairs {
+        &self.pairs
     }
 
     /// Counts the keys that other nodes have changed.

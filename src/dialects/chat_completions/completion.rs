@@ -57,6 +57,10 @@ impl ReplyChoice for MessageChoice<'_> {
         self.message.calls_tools() || is_one_of(self.finish_reason.as_deref(), &CALLS)
     }
 
+    fn text(&self) -> Option<String> {
+        serde_json::from_str(self.message.content?.get()).ok()
+    }
+
     fn unstorable(&self) -> Option<Unstorable> {
         let finish_reason = self.finish_reason.as_deref();
         if self.error.is_some() || self.message.error.is_some() || is_one_of(finish_reason, &["error"]) {
@@ -190,6 +194,22 @@ mod tests {
         ] {
             assert_eq!(unstorable(message.clone()), None, "{message}");
         }
+    }
+
+    #[test]
+    fn the_text_of_an_answer_is_that_of_its_only_choice() {
+        let text = |choices: Value| {
+            let body = json!({ "choices": choices }).to_string();
+            crate::dialects::choices::text_of_answer::<super::super::ChatCompletions>(body.as_bytes())
+        };
+        let choice = |content: Value| json!({ "finish_reason": "stop", "message": { "content": content } });
+        assert_eq!(text(json!([choice(json!("¿qué?"))])).as_deref(), Some("¿qué?"));
+        assert_eq!(text(json!([choice(json!("a")), choice(json!("b"))])), None);
+        assert_eq!(text(json!([choice(json!([{ "type": "text", "text": "a" }]))])), None);
+        assert_eq!(text(json!([choice(Value::Null)])), None);
+        let called =
+            json!({ "finish_reason": "stop", "message": { "content": "a", "tool_calls": [{ "id": "c" }] } });
+        assert_eq!(text(json!([called])), None);
     }
 
     #[test]

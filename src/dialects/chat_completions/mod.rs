@@ -80,6 +80,10 @@ impl Dialect for ChatCompletions {
         read_reply(body)
     }
 
+    fn text_of_answer(&self, answer: &[u8]) -> Option<String> {
+        choices::text_of_answer::<ChatCompletions>(answer)
+    }
+
     fn assembler(&self) -> Box<dyn Assembler> {
         Box::new(ChunkAssembler::default())
     }

@@ -40,6 +40,9 @@ pub trait ReplyChoice {
 
     /// Whether it calls a tool.
     fn calls_tools(&self) -> bool;
+
+    /// Its text. `None` if it has none, or more than a text.
+    fn text(&self) -> Option<String>;
 }
 
 /// A choice that is assembled from chunks.

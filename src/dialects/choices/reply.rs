@@ -57,6 +57,15 @@ pub fn read_reply<F: ReplyFormat>(body: &[u8]) -> Option<Answer> {
     })
 }
 
+/// The text of an answer. `None` if it has several choices, or says anything else than one text.
+pub fn text_of_answer<F: ReplyFormat>(answer: &[u8]) -> Option<String> {
+    let wire: Wire<'_, F::Reply<'_>> = serde_json::from_slice(answer).ok()?;
+    match wire.choices.as_slice() {
+        [choice] if !choice.calls_tools() => choice.text(),
+        _ => None,
+    }
+}
+
 /// Why an answer cannot be replayed whose choices can.
 fn unstorable_envelope(members: &RawObject<'_>, choices: &[impl ReplyChoice]) -> Option<Unstorable> {
     let is_long = |name: &&str| members.get(name).is_some_and(|value| value.len() > ENVELOPE_BYTES_MAX);

@@ -58,6 +58,10 @@ impl ReplyChoice for TextChoice<'_> {
         self.index
     }
 
+    fn text(&self) -> Option<String> {
+        serde_json::from_str(self.text.get()).ok()
+    }
+
     fn unstorable(&self) -> Option<Unstorable> {
         let finish_reason = self.finish_reason.as_deref();
         if self.error.is_some() || is_one_of(finish_reason, &["error"]) {

@@ -63,6 +63,10 @@ impl Dialect for Completions {
         choices::read_reply::<Completions>(body)
     }
 
+    fn text_of_answer(&self, answer: &[u8]) -> Option<String> {
+        choices::text_of_answer::<Completions>(answer)
+    }
+
     fn assembler(&self) -> Box<dyn Assembler> {
         Box::new(ChunkAssembler::<Completions>::default())
     }

@@ -32,7 +32,7 @@ pub(in crate::http) struct ExplainAnswer {
     guard: &'static str,
     /// `answers.semantic.verifier`: `required`, `where_possible` or `off`.
     verifier: &'static str,
-    /// The nearest stored questions of this scope and credential, at most 8, the nearest first. Those after the fourth that is fresh are not looked at.
+    /// The nearest stored questions of this scope that this caller may be answered from, at most 8, the nearest first. Those after the fourth that is fresh are not looked at.
     candidates: Vec<ExplainedQuestion>,
 }
 

@@ -41,7 +41,7 @@ pub(in crate::http) struct FeedbackAnswer {
 }
 
 /// Says whether the answer to a question in other words was right. Of a wrong one the two questions share no answer again, in either
-/// direction, in no scope of the tenant, on the node that gets the feedback, also after a restart.
+/// direction, in no scope of the tenant, also after a restart. Nodes that share a Redis exchange it every second.
 #[utoipa::path(
     post,
     path = "/v1/answers/feedback",

@@ -21,6 +21,14 @@ use crate::upstream::UpstreamCall;
 impl Flow<'_> {
     /// Refreshes a stale answer in the background, unless it is in flight, too many refreshes run, or the last one just failed.
     pub(super) fn refresh(&self) {
+        self.refresh_then(|_| std::future::ready(()));
+    }
+
+    /// As [`Flow::refresh`]; calls `after` with whether the answer was stored, if there was a refresh.
+    pub(super) fn refresh_then<F: Future<Output = ()> + Send>(
+        &self,
+        after: impl FnOnce(bool) -> F + Send + 'static,
+    ) {
         let (answers, key) = (self.answers, self.resolved.identity.key);
         if self.request.directives.no_store
             || answers.refresh_backoff.is_active(&key, answers.lookup.freshness().now())
@@ -38,10 +46,12 @@ impl Flow<'_> {
         waiter.subscriber.skip_events();
         let answers = Arc::clone(answers);
         tokio::spawn(async move {
-            if generator.refresh_among_nodes(generation, waiter).await {
+            let has_failed = generator.refresh_among_nodes(generation, waiter).await;
+            if has_failed {
                 answers.refresh_backoff.record_failure(key, answers.lookup.freshness().now());
             }
             drop(place);
+            after(!has_failed).await;
         });
     }
 

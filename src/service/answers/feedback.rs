@@ -2,12 +2,9 @@
 
 use super::Answers;
 use super::stored_answer::StoredAnswer;
-use crate::cache::{PairJudgement, QuestionPair};
+use crate::cache::{PAIR_QUESTION_BYTES_MAX, PairJudgement, QuestionPair};
 use crate::domain::{Key, NamespaceId, Principal};
 use crate::error::{Error, Kind, Result};
-
-/// Bytes of a question of a pair. Longer ones are answered in the same words only.
-const QUESTION_BYTES_MAX: usize = 4096;
 
 /// What a client says of an answer to a question in other words.
 #[derive(Debug)]
@@ -78,8 +75,8 @@ async fn question_of(answers: &Answers, feedback: &Feedback<'_>, id: Key) -> Res
 }
 
 fn check_question(field: &'static str, question: &str) -> Result<()> {
-    if (1..=QUESTION_BYTES_MAX).contains(&question.trim().len()) {
+    if (1..=PAIR_QUESTION_BYTES_MAX).contains(&question.trim().len()) {
         return Ok(());
     }
-    Err(Error::invalid(field, format!("{field} must have 1 to {QUESTION_BYTES_MAX} bytes")))
+    Err(Error::invalid(field, format!("{field} must have 1 to {PAIR_QUESTION_BYTES_MAX} bytes")))
 }

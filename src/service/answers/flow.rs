@@ -10,6 +10,7 @@ use super::replay::{record_for, record_of_dialect, replayed};
 use super::request::{AnswerRequest, ResolvedRequest, ResponseForm};
 use super::response::{AnswerOutcome, AnswerResponse, Body, MatchKind};
 use super::semantic::{REQUEST, SemanticLookup, SemanticOutcome, SemanticReport, SemanticRequest};
+use super::stored_answer::StoredAnswer;
 use crate::error::Result;
 use crate::upstream::Headers;
 
@@ -51,7 +52,10 @@ impl<'a> Flow<'a> {
             None => self.find_semantic_match(semantic).await,
         };
         self.semantic = report;
-        let response = found.and_then(|found| self.hit(&found));
+        let response = found.as_ref().and_then(|found| self.hit(found));
+        if let (Some(found), Some(_)) = (&found, &response) {
+            self.reask(found);
+        }
         if let Some(report) = &mut self.semantic {
             if report.outcome == SemanticOutcome::Hit && response.is_none() {
                 // It cannot be replayed in the requested form.
@@ -67,18 +71,45 @@ impl<'a> Flow<'a> {
         semantic.is_wanted(&self.request.directives, &self.resolved.namespace.name).then_some(semantic)
     }
 
+    /// A request was answered in the same words: with another API key than that of the stored question, it confirms it.
+    pub(super) fn confirm(&mut self, found: &Match) {
+        if !self.answers.options.share_across_keys || self.request.directives.no_store {
+            return;
+        }
+        let (Some(semantic), Some(text)) = (self.wanted_semantic(), &self.resolved.question) else { return };
+        let stored = StoredAnswer::decode(&found.found.entry.value);
+        let asked = self.semantic_request(text);
+        if !stored.is_some_and(|stored| semantic.is_confirmed_by(&asked, &found.key, &stored)) {
+            return;
+        }
+        let Some(place) = semantic.begin_background() else { return };
+        self.note_semantic();
+        if let Some(question) = self.resolved.semantic.clone() {
+            let (answers, key) = (Arc::clone(self.answers), found.key);
+            tokio::spawn(async move {
+                if let Some(semantic) = &answers.semantic {
+                    semantic.confirm(key, question).await;
+                }
+                drop(place);
+            });
+        }
+    }
+
+    fn semantic_request<'b>(&'b self, text: &'b str) -> SemanticRequest<'b> {
+        SemanticRequest {
+            principal: &self.request.principal,
+            credential: self.request.credential.as_ref(),
+            scope: &self.resolved.identity.scope,
+            text,
+        }
+    }
+
     /// Notes that the answer may be served to questions in other words, if the request asks for that, or returns why it may not.
     pub(super) fn note_semantic(&mut self) -> Option<SemanticReport> {
         let (semantic, request) = (self.wanted_semantic()?, self.request);
         let of_request = SemanticReport::because(SemanticOutcome::ExactOnly, REQUEST);
         let Some(text) = &self.resolved.question else { return Some(of_request) };
-        let asked = SemanticRequest {
-            principal: &request.principal,
-            credential: request.credential.as_ref(),
-            scope: &self.resolved.identity.scope,
-            text,
-        };
-        match semantic.question(&asked) {
+        match semantic.question(&self.semantic_request(text)) {
             Err(report) => Some(report),
             // Last, because the body is read once more for it.
             Ok(_) if !request.parsed.dialect.is_rewordable(&request.body) => Some(of_request),

@@ -1,7 +1,7 @@
 //! The metrics of requested answers.
 
 use super::reason::Reason;
-use super::semantic::SemanticOutcome;
+use super::semantic::{Reasked, SemanticOutcome};
 use crate::cache::PairJudgement;
 use crate::domain::LookupOutcome;
 use crate::metrics::{ByLabel, Counter, FloatCounter, FloatGauge, ModuleMetrics, Registry};
@@ -25,10 +25,16 @@ pub struct AnswerMetrics {
     pub semantic: ByLabel<SemanticOutcome, Counter>,
     /// Feedback on answers to questions in other words, by what it says.
     pub(super) feedback: ByLabel<PairJudgement, Counter>,
+    /// Hits in other words whose question was sent to the upstream too, by whether its answer agrees with the one that was served.
+    pub(super) reasked: ByLabel<Reasked, Counter>,
     /// Bounds of the share of searches for questions in other words that ended in an answer that a client has called wrong, 90 % each.
     pub wrong_share_low: FloatGauge,
     /// The upper one.
     pub wrong_share_high: FloatGauge,
+    /// Bounds of the share of hits in other words whose answer differs from the one that the upstream gives to the question itself, 90 % each.
+    pub differing_share_low: FloatGauge,
+    /// The upper one.
+    pub differing_share_high: FloatGauge,
     /// Replies that were not stored, by reason.
     pub(super) not_stored: ByLabel<Reason, Counter>,
     /// Generations that were aborted because all their clients had left.
@@ -65,6 +71,11 @@ impl ModuleMetrics for AnswerMetrics {
                 "Feedback on answers to questions in other words",
                 "judgement",
             ),
+            reasked: registry.by_label(
+                "answers_reasked",
+                "Hits in other words whose question was sent to the upstream too",
+                "result",
+            ),
             wrong_share_low: registry.float_gauge(
                 "answers_wrong_share_low",
                 "Lower bound (90 %) of the share of searches in other words that ended in an answer reported as wrong",
@@ -72,6 +83,14 @@ impl ModuleMetrics for AnswerMetrics {
             wrong_share_high: registry.float_gauge(
                 "answers_wrong_share_high",
                 "Upper bound (90 %) of the share of searches in other words that ended in an answer reported as wrong",
+            ),
+            differing_share_low: registry.float_gauge(
+                "answers_differing_share_low",
+                "Lower bound (90 %) of the share of hits in other words whose answer differs from the upstream's own",
+            ),
+            differing_share_high: registry.float_gauge(
+                "answers_differing_share_high",
+                "Upper bound (90 %) of the share of hits in other words whose answer differs from the upstream's own",
             ),
             not_stored: registry.by_label("answers_not_stored", "Replies not stored", "reason"),
             abandoned: registry.counter("answers_abandoned", "Generations aborted because all clients left"),

@@ -17,11 +17,13 @@ mod lookup;
 mod metrics;
 mod node_flight;
 mod options;
+mod reask;
 mod reason;
 mod refresh_backoff;
 mod replay;
 mod replay_buffer;
 mod request;
+mod resolve;
 mod response;
 mod result;
 mod semantic;
@@ -49,8 +51,9 @@ pub use replay::REPLAYED_BYTES;
 pub use request::AnswerRequest;
 pub use response::{AnswerOutcome, AnswerResponse, Body, HitInfo, MatchKind, Saved};
 pub use semantic::{
-    ExplainedCandidate, ExplainedConflict, Explanation, ReportedWrong, SemanticLookup, SemanticOptions,
-    SemanticOutcome, SemanticReport, Similarities, VerifierMode, lexicon_with,
+    AcrossKeys, ExplainedCandidate, ExplainedConflict, Explanation, ReaskedAgreement, ReportedWrong,
+    SemanticLookup, SemanticOptions, SemanticOutcome, SemanticReport, Similarities, VerifierMode,
+    lexicon_with,
 };
 pub use state::Answers;
 pub use stored_answer::StoredAnswer;
@@ -59,22 +62,20 @@ use self::broadcast::leader_died;
 use self::coalesce::not_stored;
 use self::costs::Costs;
 use self::flow::Flow;
-use self::inflight::{Caller, InflightTable, StorePolicy};
+use self::inflight::InflightTable;
 use self::lookup::Lookup;
 use self::refresh_backoff::RefreshBackoff;
 use self::request::{ResolvedRequest, ResponseForm};
 use self::result::{Awaited, RetryReason};
 use self::semantic::SemanticQuestion;
-use super::check_tags;
 use super::spans::record_outcome;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{
     Cache, CounterId, KeyEvent, LookupCounters, Namespaces, PairJudgement, Propagation, Stamp,
 };
-use crate::dialects::ParsedRequest;
-use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, Principal};
+use crate::domain::{Key, LookupOutcome, Principal};
 use crate::error::{Error, Kind, Result};
-use crate::request_identity::{Normalization, Partition};
+use crate::request_identity::Normalization;
 use crate::upstream::{self, Origin, Prices};
 
 /// How many leaders a request waits for that died or left it no response.
@@ -134,6 +135,11 @@ impl Answers {
     /// The wrong answers in other words that clients have reported. `None` if none are served.
     pub fn reported_wrong(&self) -> Option<ReportedWrong> {
         self.semantic.as_ref().and_then(SemanticLookup::reported_wrong)
+    }
+
+    /// The hits in other words whose question was sent to the upstream too. `None` if none are served.
+    pub fn reasked(&self) -> Option<ReaskedAgreement> {
+        self.semantic.as_ref().map(SemanticLookup::reasked)
     }
 
     /// Which spellings of a question are one. Requests are to be read by it.
@@ -207,6 +213,7 @@ impl Answers {
             found.as_ref().filter(|found| self.lookup.accepts(found, &flow.resolved, directives))
             && let Some(response) = flow.hit(found)
         {
+            flow.confirm(found);
             if found.is_due() && !directives.only_if_cached {
                 flow.resolved.inherit(Some(found), directives);
                 // The answer that replaces this one is found in other words as this one is.
@@ -339,63 +346,6 @@ impl Answers {
     #[instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn delete(&self, principal: &Principal, id: Key) -> Result<Propagation> {
         direct::delete(self, principal, id).await
-    }
-
-    fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
-        check_tags(&request.tags)?;
-        self.origin.refuse_own(&request.traces)?;
-        let upstream = self.origin.name(&request.parsed.model)?;
-        let namespace =
-            self.namespaces.of_answers(&request.principal.tenant, request.directives.namespace.as_deref())?;
-        let partition = Partition {
-            tenant: &request.principal.tenant,
-            namespace: &namespace.name,
-            credential: request
-                .credential
-                .as_ref()
-                .filter(|_| !self.options.share_across_keys)
-                .map(Credential::as_bytes),
-            upstream: &upstream,
-            query: request.query.as_deref(),
-            headers: &request.headers,
-        };
-        let identity = request.parsed.identity(&partition);
-        let tags =
-            request.tags.iter().map(|tag| InvalidationId::tag(&request.principal.tenant, tag)).collect();
-        // A JSON answer always reports usage; a stream does on request.
-        let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.request_usage;
-        Ok(ResolvedRequest {
-            identity,
-            caller: Caller {
-                credential: request.credential.clone().filter(|_| self.forwards_client_keys),
-                streams: request.parsed.streams,
-                requests_usage: reports_usage,
-                may_wait: true,
-            },
-            model: Arc::clone(&request.parsed.model),
-            question: request.parsed.question.clone(),
-            semantic: None,
-            store_policy: StorePolicy {
-                tags,
-                reports_usage,
-                ttl_seconds: super::ttl_seconds(&namespace.policy, request.directives.ttl_seconds)?,
-                is_ttl_requested: request.directives.ttl_seconds.is_some(),
-                inherits_ttl: false,
-            },
-            completed: 0,
-            namespace,
-        })
-    }
-
-    /// Why a request has no place in the cache.
-    fn bypass(&self, request: &ParsedRequest) -> Option<Reason> {
-        if request.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
-            Some(Reason::Temperature)
-        } else if !request.is_exact {
-            Some(Reason::Number)
-        } else {
-            None
-        }
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) struct ResolvedRequest {
 impl ResolvedRequest {
     /// The scope that is stored with the answer.
     pub(super) fn scope(&self) -> Key {
-        self.semantic.as_ref().map_or(self.identity.scope, |question| question.scope)
+        self.semantic.as_ref().map_or(self.identity.scope, SemanticQuestion::scope)
     }
 }
 

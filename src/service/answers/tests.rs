@@ -12,7 +12,7 @@ use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
 use crate::dialects::Dialect as _;
 use crate::dialects::chat_completions::ChatCompletions;
-use crate::domain::{Clock, ManualClock, Principal, TenantId, UnixSeconds};
+use crate::domain::{Clock, Credential, ManualClock, Principal, TenantId, UnixSeconds};
 use crate::request_identity::Json;
 use crate::service::Directives;
 use crate::upstream::{Headers, Reply as Head, UpstreamCall};

@@ -6,9 +6,10 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
+use super::semantic::{ASKED, NEAR, REWORDED, RULES_ALONE, semantic};
 use super::{CHAT, is_hit, start, with};
 use crate::kill::number_from;
-use crate::program::Server;
+use crate::program::{Answer, Server, until};
 use crate::random_load::Random;
 
 const SETTINGS: [(&str, &str); 3] = [
@@ -117,4 +118,95 @@ async fn crafted_questions_of_another_credential_are_never_served() {
         assert_eq!(found.body["hit"], false, "{number}");
     }
     assert_eq!(upstream.calls(), before + crafted);
+}
+
+const SHARED: (&str, &str) = ("LIKEWISE__ANSWERS__SHARE_ACROSS_KEYS", "true");
+const KEYS: (&str, &str) = ("LIKEWISE__HTTP__API_KEYS", "secret-one,secret-two,secret-three");
+/// Another wording than `REWORDED`.
+const REWORDED_AGAIN: &str = "How can a pair of shoes be returned?";
+
+/// A request with an API key. A cookie makes another credential of it.
+async fn post(server: &Server, key: &str, cookie: &str, path: &str, body: Value) -> Answer {
+    let bearer = format!("Bearer secret-{key}");
+    let headers = [("authorization", bearer.as_str()), ("cookie", cookie)];
+    server.ask("POST", path, &headers, body.to_string()).await
+}
+
+/// Whether a question of a client is answered from the cache. A miss stores nothing.
+async fn is_found(server: &Server, key: &str, question: &str) -> bool {
+    let body = with(semantic(question), json!({ "cache": { "semantic": true, "only-if-cached": true } }));
+    let answer = post(server, key, "", CHAT, body).await;
+    assert!(matches!(answer.status, 200 | 504), "{}", answer.body);
+    answer.status == 200
+}
+
+#[tokio::test]
+async fn a_question_is_found_by_other_keys_once_one_of_them_has_asked_it_too() {
+    let (_dir, upstream, server) = start(&[NEAR, RULES_ALONE, SHARED, KEYS]).await;
+    let asked = async |key: &str, cookie: &str, body: Value| post(&server, key, cookie, CHAT, body).await;
+    let unstored = json!({ "cache": { "semantic": true, "no-store": true } });
+    asked("one", "", semantic(ASKED)).await;
+    assert!(is_found(&server, "one", REWORDED).await && !is_found(&server, "two", REWORDED).await);
+    // None of these confirms it: the key that has stored it, with another credential too; a request that wants no other words; one that must
+    // leave nothing behind.
+    for (key, cookie, body) in [
+        ("one", "", semantic(ASKED)),
+        ("one", "a=2", semantic(ASKED)),
+        ("two", "", super::question(ASKED)),
+        ("two", "", with(semantic(ASKED), unstored)),
+    ] {
+        assert!(is_hit(&asked(key, cookie, body).await));
+        // More often than a confirmation that was begun would take.
+        for _ in 0..50 {
+            assert!(!is_found(&server, "three", REWORDED).await);
+        }
+    }
+    assert!(is_hit(&asked("two", "", semantic(ASKED)).await));
+    until("the question is confirmed", async || is_found(&server, "three", REWORDED).await).await;
+    assert!(is_found(&server, "two", REWORDED_AGAIN).await && is_found(&server, "one", REWORDED).await);
+    assert_eq!(upstream.calls(), 1);
+    // What is gone is found by none of them.
+    let id = asked("two", "", semantic(ASKED)).await.header("x-likewise-answer-id").to_owned();
+    let bearer = [("authorization", "Bearer secret-one")];
+    assert_eq!(server.ask("DELETE", &format!("/v1/answers/{id}"), &bearer, String::new()).await.status, 204);
+    for key in ["one", "two", "three"] {
+        assert!(!is_found(&server, key, REWORDED).await);
+    }
+}
+
+#[tokio::test]
+async fn without_keys_another_credential_confirms_nothing() {
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE, SHARED]).await;
+    post(&server, "one", "", CHAT, semantic(ASKED)).await;
+    assert!(is_hit(&post(&server, "two", "", CHAT, semantic(ASKED)).await));
+    for _ in 0..100 {
+        assert!(!is_found(&server, "three", REWORDED).await);
+    }
+}
+
+#[tokio::test]
+async fn what_an_application_stores_itself_is_not_confirmed_by_being_asked() {
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE, SHARED, KEYS]).await;
+    let given = json!({ "prompt": ASKED, "answer": "Send them to me.", "semantic": true });
+    assert_eq!(post(&server, "one", "", "/v1/answers", given).await.status, 201);
+    let lookup = async |key: &str, prompt: &str| {
+        let body = json!({ "prompt": prompt, "semantic": true });
+        post(&server, key, "", "/v1/answers/lookup", body).await.body["hit"] == true
+    };
+    for _ in 0..50 {
+        assert!(lookup("two", ASKED).await && lookup("one", REWORDED).await);
+        assert!(!lookup("two", REWORDED).await && !lookup("three", REWORDED).await);
+    }
+}
+
+#[tokio::test]
+async fn an_operator_may_let_credentials_share_at_once() {
+    let at_once = ("LIKEWISE__ANSWERS__SEMANTIC__ACROSS_KEYS", "at_once");
+    for (shared, is_shared) in [("true", true), ("false", false)] {
+        let shared = ("LIKEWISE__ANSWERS__SHARE_ACROSS_KEYS", shared);
+        let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE, at_once, shared]).await;
+        post(&server, "one", "", CHAT, semantic(ASKED)).await;
+        assert!(is_found(&server, "one", REWORDED).await);
+        assert_eq!(is_found(&server, "two", REWORDED).await, is_shared);
+    }
 }

@@ -10,13 +10,13 @@ use crate::program::{Answer, Server, until};
 use crate::upstream::Upstream;
 
 /// Every vector is near enough.
-const NEAR: (&str, &str) = ("LIKEWISE__ANSWERS__SEMANTIC__SIMILARITY_MIN", "0");
+pub(super) const NEAR: (&str, &str) = ("LIKEWISE__ANSWERS__SEMANTIC__SIMILARITY_MIN", "0");
 /// The model has no verifier.
-const RULES_ALONE: (&str, &str) = ("LIKEWISE__ANSWERS__SEMANTIC__VERIFIER", "off");
-const ASKED: &str = "How do I return a pair of shoes?";
-const REWORDED: &str = "What is the way to return a pair of shoes?";
+pub(super) const RULES_ALONE: (&str, &str) = ("LIKEWISE__ANSWERS__SEMANTIC__VERIFIER", "off");
+pub(super) const ASKED: &str = "How do I return a pair of shoes?";
+pub(super) const REWORDED: &str = "What is the way to return a pair of shoes?";
 
-fn semantic(text: &str) -> Value {
+pub(super) fn semantic(text: &str) -> Value {
     with(question(text), json!({ "cache": { "semantic": true } }))
 }
 
@@ -120,7 +120,8 @@ async fn what_depends_on_more_than_the_question_is_answered_in_the_same_words_on
 #[tokio::test]
 async fn no_answer_of_another_scope_client_or_namespace_is_found() {
     let shared = ("LIKEWISE__ANSWERS__SHARE_ACROSS_KEYS", "true");
-    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE, shared]).await;
+    let never = ("LIKEWISE__ANSWERS__SEMANTIC__ACROSS_KEYS", "never");
+    let (_dir, _upstream, server) = start(&[NEAR, RULES_ALONE, shared, never]).await;
     let sent = async |key: &str, body: Value| {
         server.ask("POST", super::CHAT, &[("api-key", key)], body.to_string()).await
     };

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::nodes::{NodeUnderTest, known_to, metric, start, start_advertised, start_at, until_it_knows};
 use super::servers::{Program, RedisServer};
+use super::two_nodes::TwoNodes;
 use crate::endpoint::Endpoint;
 use crate::program::{Answer, Server, until};
 
@@ -59,6 +60,37 @@ async fn answer(
         ["content-type", "cache-status", "x-likewise-version", "x-likewise-documents", "allow", "etag"];
     let shown = known.map(|name| format!("{name}: {:?}", headers.get(name)));
     (status, shown.to_vec(), response.bytes().await.unwrap().to_vec(), headers)
+}
+
+#[tokio::test]
+async fn a_redis_that_is_slow_for_a_moment_costs_a_request_for_a_new_collection_time_and_no_error() {
+    let nodes = TwoNodes::start(&[("LIKEWISE__REDIS__RESPONSE_MS_MAX", "20")]).await;
+    let created = nodes.put(0, "/v1/collections/slow", &[], r#"{"dimensions": 2}"#).await;
+    assert_eq!(created.status, 201, "{}", created.body);
+    let timeouts = async || {
+        let metrics = nodes.get(1, "/metrics", &[]).await.body;
+        let of = |line: &&str| line.starts_with("likewise_redis_calls_total{outcome=\"timed_out\"}");
+        let line = metrics.as_str().and_then(|text| text.lines().find(of)).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let before = timeouts().await;
+    nodes.redis.signal("STOP");
+    let going_on = async {
+        until("a call of Redis has timed out", async || timeouts().await > before).await;
+        nodes.redis.signal("CONT");
+    };
+    let (found, ()) = tokio::join!(nodes.get(1, "/v1/collections/slow", &[]), going_on);
+    assert!(matches!(found.status, 200 | 421), "{}: {}", found.status, found.body);
+}
+
+#[tokio::test]
+async fn another_connection_to_the_same_redis_makes_no_collection_unknown() {
+    let nodes = TwoNodes::start(&[]).await;
+    for _ in 0..10 {
+        nodes.redis.ask::<i64>("CLIENT KILL TYPE normal");
+        let answer = nodes.get(1, "/v1/collections/none", &[]).await;
+        assert_eq!(answer.status, 404, "{}", answer.body);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,8 +311,10 @@ async fn without_redis_a_node_serves_its_own_and_never_says_that_others_do_not_e
 async fn a_server_that_lacks_the_last_changes_makes_no_collection_seem_to_be_missing() {
     let pair = pair().await;
     make_points(&pair.a.server).await;
-    // As a replica that has taken over.
+    // As a replica that has taken over: it lacks something, and has another history of replication.
     assert_eq!(pair.redis.ask::<usize>("DEL {likewise:0}:collections"), 1);
+    pair.redis.ask::<()>("REPLICAOF 127.0.0.1 1");
+    pair.redis.ask::<()>("REPLICAOF NO ONE");
     assert!(pair.redis.ask::<usize>("CLIENT KILL TYPE normal") > 0);
     until("the collection is found again", async || {
         let answer = pair.b.server.get(POINTS).await;

@@ -5,6 +5,7 @@
 mod changes;
 mod elsewhere;
 mod faults;
+mod feedback;
 mod flights;
 mod forgeries;
 mod full;

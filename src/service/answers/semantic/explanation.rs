@@ -3,7 +3,7 @@
 use super::acceptance::Acceptance;
 use super::options::VerifierMode;
 use super::question::SemanticQuestion;
-use super::search::{CANDIDATES_MAX, NEAREST, SemanticLookup, VERIFIED_MAX, stored_question};
+use super::search::{CANDIDATES_MAX, SemanticLookup, VERIFIED_MAX, stored_question};
 use crate::domain::Key;
 use crate::matching::guard::{ConflictKind, Strength, Strictness};
 use crate::service::Directives;
@@ -23,7 +23,7 @@ pub struct Explanation {
     pub guard: Strictness,
     /// How the verifier is used.
     pub verifier: VerifierMode,
-    /// The nearest stored questions of the scope and credential, the nearest first.
+    /// The nearest stored questions of its scopes, the nearest first.
     pub candidates: Vec<ExplainedCandidate>,
 }
 
@@ -96,11 +96,11 @@ impl SemanticLookup {
             return self.unsearched(Some("unverified"), &question.text);
         }
         let (mut looked_at, mut verified) = (0, 0);
-        for near in self.index.nearest(&question.scope, vector, NEAREST) {
+        for near in self.nearest(question, vector).await {
             if looked_at == CANDIDATES_MAX {
                 break;
             }
-            let Some(found) = self.candidate(lookup, resolved, question, near.key).await else { continue };
+            let Some(found) = self.candidate(lookup, resolved, question, &near).await else { continue };
             let is_served = lookup.is_new(&found, resolved, directives);
             looked_at += usize::from(is_served);
             let mut candidate = self.compared(&found, question, near.similarity);

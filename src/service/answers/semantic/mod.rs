@@ -5,12 +5,15 @@
 //! only refuse.
 
 mod acceptance;
+mod answer_comparison;
+mod confirmation;
 mod explanation;
 mod operator_words;
 mod options;
 mod pair_margins;
 mod question;
 mod question_index;
+mod reasked;
 mod rebuild;
 mod report;
 mod search;
@@ -20,8 +23,11 @@ pub use acceptance::ReportedWrong;
 pub use explanation::{ExplainedCandidate, ExplainedConflict, Explanation};
 pub use operator_words::lexicon_with;
 pub use options::{SemanticOptions, Similarities, VerifierMode};
+pub use reasked::ReaskedAgreement;
 pub use report::{SemanticOutcome, SemanticReport};
 pub use search::SemanticLookup;
 
+pub use question::AcrossKeys;
 pub(super) use question::{SemanticQuestion, SemanticRequest};
+pub(super) use reasked::Reasked;
 pub(super) use report::REQUEST;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::question::AcrossKeys;
 use crate::error::{Error, Kind, Result};
 use crate::matching::guard::{Language, Strictness};
 
 /// The longest wait for a vector or the verifier.
 const WAIT_MS_MAX: u64 = 60_000;
-/// A search reads all questions of a scope on the thread of its request.
+/// A search reads all questions of a scope.
 const SCOPE_QUESTIONS: RangeInclusive<usize> = 2048..=100_000;
 
 /// How the verifier is used: a model that reads both questions and has to agree that they ask the same.
@@ -54,8 +55,15 @@ pub struct SemanticOptions {
     pub wrong_share_max: Option<f64>,
     /// A file that `likewise calibrate` has made of judged questions, in the place of `similarity_min`; needs `wrong_share_max`.
     pub calibration_file: Option<PathBuf>,
+    /// The share of hits in other words whose question is sent to the upstream too, in the background, to compare its answer with the
+    /// one that was served. Each costs a call, whose answer is stored as that of the question itself.
+    pub reask_share: f64,
     /// Which differences forbid an answer: "normal" those that are certain, "strict" (for shops and banks) also strong suspicions.
     pub guard: Strictness,
+    /// When a caller is answered in other words from a question of another one, where `answers.share_across_keys` lets both share answers in
+    /// the same words: "never", "confirmed" (once another API key of `http.api_keys` has asked the stored question too, in the same words;
+    /// answers that applications store themselves never) or "at_once".
+    pub across_keys: AcrossKeys,
     /// A directory with words that are added to the lists of the guard: `en/LIST.txt` and `es/LIST.txt`, such as `es/synonyms.txt`, with
     /// one `a`, `a = b` or `a <> b` a line.
     pub words_dir: Option<PathBuf>,
@@ -80,7 +88,9 @@ impl Default for SemanticOptions {
             similarity_min: None,
             wrong_share_max: None,
             calibration_file: None,
+            reask_share: 0.0,
             guard: Strictness::Strict,
+            across_keys: AcrossKeys::default(),
             words_dir: None,
             verifier: VerifierMode::Required,
             verify_ms_max: 250,
@@ -104,6 +114,11 @@ impl SemanticOptions {
         if let Some(share) = self.wrong_share_max.filter(|share| !(*share > 0.0 && *share < 1.0)) {
             let message =
                 format!("answers.semantic.wrong_share_max must be above 0 and below 1, got {share}");
+            return Err(Error::new(Kind::Config, message));
+        }
+        if !(0.0..=1.0).contains(&self.reask_share) {
+            let message =
+                format!("answers.semantic.reask_share must be from 0 to 1, got {}", self.reask_share);
             return Err(Error::new(Kind::Config, message));
         }
         if self.calibration_file.is_some() {

@@ -1,13 +1,15 @@
 //! The vectors of stored questions, by scope: int8 rows in the order in which they were stored.
 //!
 //! Derived from the stored answers and never the truth: a row whose answer is gone is found and dropped. Rows stand in buckets, which are
-//! dropped as a whole, the oldest first, when the budget or the limit of a scope is reached.
+//! dropped as a whole, the oldest first, when the budget or the limit of a scope is reached. An API key whose rows take more than half of
+//! the budget loses its own ones, and those of others stay.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use likewise_index::{Codes, Metric, Neighbor};
 
+use super::question::RowOwner;
 use crate::domain::{ByPrefix, Key};
 use crate::sync::lock;
 
@@ -31,10 +33,19 @@ pub(super) struct IndexLimits {
 /// A stored question that is near.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct NearQuestion {
+    /// The scope in which it was found.
+    pub(super) scope: Key,
     /// The key of its answer.
     pub(super) key: Key,
     /// Its cosine similarity, some 0.001 off.
     pub(super) similarity: f32,
+}
+
+/// The rows of a scope at one moment.
+#[derive(Debug)]
+pub(super) struct ScopeSnapshot {
+    scope: Key,
+    buckets: Vec<Arc<QuestionRows>>,
 }
 
 /// The rows of scopes.
@@ -49,11 +60,13 @@ pub(super) struct QuestionIndex {
     order: Mutex<BucketOrder>,
 }
 
-/// The scopes of all buckets by their number, which is the order in which they were added, and the bytes that they take. Locked after a
-/// shard, never before.
+/// All buckets by their number, which is the order in which they were added, and the bytes that they take. Locked after a shard, never before.
 #[derive(Debug, Default)]
 struct BucketOrder {
-    scopes: BTreeMap<u64, Key>,
+    buckets: BTreeMap<u64, (Key, RowOwner)>,
+    /// The numbers of the buckets of each owner.
+    owned: BTreeSet<(RowOwner, u64)>,
+    bytes_by_owner: HashMap<RowOwner, usize>,
     bytes: usize,
     /// The number of the newest bucket.
     last: u64,
@@ -69,6 +82,8 @@ struct ScopeRows {
 #[derive(Debug)]
 struct RowBucket {
     number: u64,
+    /// That of all its rows.
+    owner: RowOwner,
     rows: Arc<QuestionRows>,
     /// What the bucket takes, as [`BucketOrder`] counts it.
     bytes: usize,
@@ -88,8 +103,8 @@ impl QuestionIndex {
         QuestionIndex { dim, limits, shards, order: Mutex::default() }
     }
 
-    /// Adds a question. One whose answer has a row already is left as it is.
-    pub(super) fn add(&self, scope: Key, key: Key, vector: &[f32]) {
+    /// Adds a question of an owner. One whose answer has a row already is left as it is.
+    pub(super) fn add(&self, scope: Key, owner: RowOwner, key: Key, vector: &[f32]) {
         let Some(vector) = self.prepared(vector) else { return };
         let over_limit = {
             let mut shard = self.shard(&scope);
@@ -97,38 +112,34 @@ impl QuestionIndex {
             if rows.places.contains_key(&key) {
                 return;
             }
-            self.push(rows, scope, key, &vector);
+            self.push(rows, (scope, owner), key, &vector);
             rows.over_limit(self.limits.scope_rows_max)
         };
         over_limit.into_iter().for_each(|number| self.drop_bucket(&scope, number));
-        while let Some((number, scope)) = self.over_budget() {
+        while let Some((number, scope)) = self.over_budget(owner) {
             self.drop_bucket(&scope, number);
         }
     }
 
-    /// The `k` nearest questions of a scope, the nearest first.
-    ///
-    /// Cost: the bytes of the codes of the scope are read, on the calling thread: 7.7 MB for 20,000 questions of 384 numbers.
-    pub(super) fn nearest(&self, scope: &Key, vector: &[f32], k: usize) -> Vec<NearQuestion> {
-        let Some(vector) = self.prepared(vector) else { return Vec::new() };
-        // The lock is not held while rows are read: that would hold up all scopes of the shard.
-        let buckets: Vec<Arc<QuestionRows>> = {
-            let shard = self.shard(scope);
-            let Some(rows) = shard.get(scope) else { return Vec::new() };
-            rows.buckets.iter().map(|bucket| Arc::clone(&bucket.rows)).collect()
-        };
-        let of_bucket = |rows: &Arc<QuestionRows>| -> Vec<NearQuestion> {
-            let found = rows.codes.view().nearest(&vector, k).into_iter();
-            let near = |found: Neighbor| NearQuestion {
-                key: rows.keys[found.row as usize],
-                similarity: found.score.clamp(-1.0, 1.0),
-            };
-            found.map(near).collect()
-        };
-        let mut near: Vec<NearQuestion> = buckets.iter().flat_map(of_bucket).collect();
-        near.sort_by(|one, other| other.similarity.total_cmp(&one.similarity));
-        near.truncate(k);
-        near
+    /// The rows of a scope. They are read without a lock, which would hold up all scopes of the shard.
+    pub(super) fn snapshot(&self, scope: Key) -> ScopeSnapshot {
+        let shard = self.shard(&scope);
+        let rows = |bucket: &RowBucket| Arc::clone(&bucket.rows);
+        let buckets = shard.get(&scope).map(|scope| scope.buckets.iter().map(rows).collect());
+        ScopeSnapshot { scope, buckets: buckets.unwrap_or_default() }
+    }
+
+    /// Whose row of an answer a scope has.
+    pub(super) fn owner_of(&self, scope: &Key, key: &Key) -> Option<RowOwner> {
+        let shard = self.shard(scope);
+        let rows = shard.get(scope)?;
+        let number = rows.places.get(key)?;
+        rows.buckets.iter().find(|bucket| bucket.number == *number).map(|bucket| bucket.owner)
+    }
+
+    /// Whether a scope has a row of an answer.
+    pub(super) fn contains(&self, scope: &Key, key: &Key) -> bool {
+        self.shard(scope).get(scope).is_some_and(|rows| rows.places.contains_key(key))
     }
 
     /// Removes a question whose answer is gone.
@@ -161,37 +172,42 @@ impl QuestionIndex {
     }
 
     /// A unit vector of the right length. None for one without a direction.
-    fn prepared(&self, vector: &[f32]) -> Option<Vec<f32>> {
+    pub(super) fn prepared(&self, vector: &[f32]) -> Option<Vec<f32>> {
         let mut vector = vector.to_vec();
         (vector.len() == self.dim && Metric::Cosine.prepare(&mut vector).is_ok()).then_some(vector)
     }
 
-    /// Appends a row to the newest bucket of a scope, or to a new one. The shard of the scope is locked.
-    fn push(&self, rows: &mut ScopeRows, scope: Key, key: Key, vector: &[f32]) {
-        if rows.buckets.back().is_none_or(|bucket| bucket.rows.keys.len() >= BUCKET_ROWS) {
-            let number = lock(&self.order).begin(scope);
+    /// Appends a row to the newest bucket of its owner in a scope, or to a new one. The shard of the scope is locked.
+    fn push(&self, rows: &mut ScopeRows, (scope, owner): (Key, RowOwner), key: Key, vector: &[f32]) {
+        if rows.newest_of(owner).is_none_or(|bucket| bucket.rows.keys.len() >= BUCKET_ROWS) {
+            let number = lock(&self.order).begin(scope, owner);
             let empty =
                 Arc::new(QuestionRows { keys: Vec::new(), codes: Codes::new(Metric::Cosine, self.dim) });
-            rows.buckets.push_back(RowBucket { number, rows: empty, bytes: 0 });
+            rows.buckets.push_back(RowBucket { number, owner, rows: empty, bytes: 0 });
         }
-        let Some(bucket) = rows.buckets.back_mut() else { return };
+        let Some(bucket) = rows.newest_of(owner) else { return };
         // Copied only while a search reads it.
         let own = Arc::make_mut(&mut bucket.rows);
         own.keys.push(key);
         own.codes.push(vector);
-        rows.places.insert(key, bucket.number);
         let before = std::mem::replace(&mut bucket.bytes, own.taken());
-        let mut order = lock(&self.order);
-        order.bytes = order.bytes - before + bucket.bytes;
+        lock(&self.order).count(owner, before, bucket.bytes);
+        let number = bucket.number;
+        rows.places.insert(key, number);
     }
 
-    /// The oldest bucket, if the budget is exceeded.
-    fn over_budget(&self) -> Option<(u64, Key)> {
+    /// The bucket that makes room for a row of an owner, if the budget is exceeded: the oldest one, or its own oldest one if it has more than
+    /// half of the budget.
+    fn over_budget(&self, owner: RowOwner) -> Option<(u64, Key)> {
         let order = lock(&self.order);
         if order.bytes <= self.limits.bytes_max {
             return None;
         }
-        order.scopes.first_key_value().map(|(number, scope)| (*number, *scope))
+        let of_owner = order.bytes_by_owner.get(&owner).copied().unwrap_or_default();
+        let own = order.owned.range((owner, 0)..=(owner, u64::MAX)).next().map(|(_, number)| *number);
+        let own = own.filter(|_| of_owner > self.limits.bytes_max / 2);
+        let number = own.or_else(|| order.buckets.first_key_value().map(|(number, _)| *number))?;
+        order.buckets.get(&number).map(|(scope, _)| (number, *scope))
     }
 
     fn drop_bucket(&self, scope: &Key, number: u64) {
@@ -208,17 +224,60 @@ impl QuestionIndex {
             shard.remove(scope);
         }
         let mut order = lock(&self.order);
-        order.scopes.remove(&number);
-        order.bytes -= bucket.bytes;
+        order.end(number);
+        order.count(bucket.owner, bucket.bytes, 0);
+    }
+}
+
+impl ScopeSnapshot {
+    pub(super) fn rows(&self) -> usize {
+        self.buckets.iter().map(|rows| rows.keys.len()).sum()
+    }
+
+    /// The `k` questions that are nearest to a unit vector, the nearest first.
+    ///
+    /// Cost: the bytes of all codes are read: 7.7 MB for 20,000 questions of 384 numbers.
+    pub(super) fn nearest(&self, vector: &[f32], k: usize) -> Vec<NearQuestion> {
+        let of_bucket = |rows: &Arc<QuestionRows>| -> Vec<NearQuestion> {
+            let found = rows.codes.view().nearest(vector, k).into_iter();
+            let near = |found: Neighbor| NearQuestion {
+                scope: self.scope,
+                key: rows.keys[found.row as usize],
+                similarity: found.score.clamp(-1.0, 1.0),
+            };
+            found.map(near).collect()
+        };
+        let mut near: Vec<NearQuestion> = self.buckets.iter().flat_map(of_bucket).collect();
+        near.sort_by(|one, other| other.similarity.total_cmp(&one.similarity));
+        near.truncate(k);
+        near
     }
 }
 
 impl BucketOrder {
-    /// Counts a new bucket of a scope. Returns its number.
-    fn begin(&mut self, scope: Key) -> u64 {
+    /// Adds a new bucket of a scope. Returns its number.
+    fn begin(&mut self, scope: Key, owner: RowOwner) -> u64 {
         self.last += 1;
-        self.scopes.insert(self.last, scope);
+        self.buckets.insert(self.last, (scope, owner));
+        self.owned.insert((owner, self.last));
         self.last
+    }
+
+    /// Removes a bucket.
+    fn end(&mut self, number: u64) {
+        if let Some((_, owner)) = self.buckets.remove(&number) {
+            self.owned.remove(&(owner, number));
+        }
+    }
+
+    /// Counts that a bucket of an owner takes `after` bytes instead of `before`.
+    fn count(&mut self, owner: RowOwner, before: usize, after: usize) {
+        self.bytes = self.bytes - before + after;
+        let of_owner = self.bytes_by_owner.entry(owner).or_default();
+        *of_owner = *of_owner - before + after;
+        if *of_owner == 0 {
+            self.bytes_by_owner.remove(&owner);
+        }
     }
 }
 
@@ -231,6 +290,10 @@ impl QuestionRows {
 }
 
 impl ScopeRows {
+    fn newest_of(&mut self, owner: RowOwner) -> Option<&mut RowBucket> {
+        self.buckets.iter_mut().rev().find(|bucket| bucket.owner == owner)
+    }
+
     /// The oldest bucket, if there are more rows than `rows_max`. The newest one stays, so that a limit below its size is exceeded by
     /// one bucket at most.
     fn over_limit(&self, rows_max: usize) -> Option<u64> {
@@ -243,8 +306,10 @@ impl ScopeRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::KeyId;
 
     const DIM: usize = 32;
+    const NO_OWNER: RowOwner = RowOwner::NONE;
 
     fn key(number: usize) -> Key {
         let mut bytes = [0; 32];
@@ -273,7 +338,8 @@ mod tests {
     }
 
     fn keys_near(index: &QuestionIndex, scope: Key, number: usize, k: usize) -> Vec<Key> {
-        index.nearest(&scope, &vector(number), k).into_iter().map(|near| near.key).collect()
+        let vector = index.prepared(&vector(number)).unwrap();
+        index.snapshot(scope).nearest(&vector, k).into_iter().map(|near| near.key).collect()
     }
 
     #[test]
@@ -281,37 +347,37 @@ mod tests {
         let index = index(1 << 30, 1 << 20);
         let (one, other) = (key(1 << 40), key(1 << 41));
         for number in 0..1500 {
-            index.add(one, key(number), &vector(number));
+            index.add(one, NO_OWNER, key(number), &vector(number));
         }
-        index.add(other, key(9999), &vector(700));
+        index.add(other, NO_OWNER, key(9999), &vector(700));
         assert!([0, 500, 1025, 1200, 1499].into_iter().all(|number| finds(&index, one, number)));
         assert_eq!(keys_near(&index, other, 0, 9), [key(9999)]);
         assert!(keys_near(&index, key(5), 0, 9).is_empty());
         (1100..1300).for_each(|number| index.remove(&one, &key(number)));
         assert!(!finds(&index, one, 1200) && finds(&index, one, 900));
-        let near = index.nearest(&one, &vector(3), 1)[0];
+        let near = index.snapshot(one).nearest(&index.prepared(&vector(3)).unwrap(), 1)[0];
         assert!((near.similarity - 1.0).abs() < 0.01, "{near:?}");
-        assert!(index.nearest(&one, &[0.0; DIM], 1).is_empty(), "no direction");
-        assert!(index.nearest(&one, &[1.0; DIM + 1], 1).is_empty(), "another dimension");
+        assert!(index.prepared(&[0.0; DIM]).is_none(), "no direction");
+        assert!(index.prepared(&[1.0; DIM + 1]).is_none(), "another dimension");
     }
 
     #[test]
     fn a_question_that_was_removed_is_not_found_and_may_be_added_again() {
         let (index, scope) = (index(1 << 30, 1 << 20), key(7));
-        index.add(scope, key(1), &vector(100));
-        index.add(scope, key(2), &vector(200));
-        index.add(scope, key(1), &vector(500));
+        index.add(scope, NO_OWNER, key(1), &vector(100));
+        index.add(scope, NO_OWNER, key(2), &vector(200));
+        index.add(scope, NO_OWNER, key(1), &vector(500));
         assert_eq!(keys_near(&index, scope, 100, 9).len(), 2, "a key has one row");
         index.remove(&scope, &key(1));
         index.remove(&scope, &key(1));
         assert_eq!(keys_near(&index, scope, 100, 9), [key(2)]);
-        index.add(scope, key(1), &vector(100));
+        index.add(scope, NO_OWNER, key(1), &vector(100));
         assert_eq!(keys_near(&index, scope, 100, 1), [key(1)]);
         // What was removed takes no place among the nearest.
         for round in 0..100 {
-            index.add(scope, key(100 + round), &vector(300));
+            index.add(scope, NO_OWNER, key(100 + round), &vector(300));
             index.remove(&scope, &key(100 + round));
-            index.add(scope, key(9), &vector(300));
+            index.add(scope, NO_OWNER, key(9), &vector(300));
             assert_eq!(keys_near(&index, scope, 300, 1), [key(9)]);
         }
         [1, 2, 9].into_iter().for_each(|number| index.remove(&scope, &key(number)));
@@ -323,25 +389,44 @@ mod tests {
     fn the_oldest_go_when_a_limit_is_reached_and_the_bytes_are_those_of_what_is_left() {
         let scope = key(7);
         let limited = index(1 << 30, 2000);
-        (0..5000).for_each(|number| limited.add(scope, key(number), &vector(number)));
+        (0..5000).for_each(|number| limited.add(scope, NO_OWNER, key(number), &vector(number)));
         let left = keys_near(&limited, scope, 0, 5000);
         assert!((1000..=2000).contains(&left.len()), "{}", left.len());
         assert!((3000..5000).rev().take(left.len()).all(|number| left.contains(&key(number))));
 
         let small = index(1 << 20, 1 << 20);
         for number in 0..20_000 {
-            small.add(key(number % 50 + (1 << 40)), key(number), &vector(number));
+            small.add(key(number % 50 + (1 << 40)), NO_OWNER, key(number), &vector(number));
             assert!(small.bytes() <= 1 << 20);
         }
         let left: usize = (0..50).map(|scope| keys_near(&small, key(scope + (1 << 40)), 0, 4000).len()).sum();
         assert!((1000..19_000).contains(&left), "{left}");
         assert_eq!(
-            lock(&small.order).scopes.len(),
+            lock(&small.order).buckets.len(),
             small.shards.iter().map(|shard| lock(shard).len()).sum::<usize>()
         );
 
         let none = index(0, 10);
-        none.add(scope, key(1), &vector(1));
+        none.add(scope, NO_OWNER, key(1), &vector(1));
         assert!(none.bytes() == 0 && keys_near(&none, scope, 1, 1).is_empty());
+    }
+
+    #[test]
+    fn an_owner_of_more_than_half_loses_its_own_rows_and_others_none() {
+        let index = index(1 << 20, 1 << 20);
+        let (one, other) = (RowOwner::of(Some(KeyId(0))), RowOwner::of(Some(KeyId(1))));
+        (0..200).for_each(|number| index.add(key(1 << 40), one, key(number), &vector(number)));
+        // In one scope and in many.
+        for number in 0..20_000 {
+            index.add(key((number % 7 + 1) << 41), other, key(1000 + number), &vector(number));
+        }
+        assert!(index.bytes() <= 1 << 20);
+        assert_eq!(keys_near(&index, key(1 << 40), 0, 1000).len(), 200);
+        // Where others have less, an owner may have more than half.
+        (0..20_000).for_each(|number| index.add(key(1 << 40), one, key(50_000 + number), &vector(number)));
+        let order = lock(&index.order);
+        assert_eq!(order.bytes, order.bytes_by_owner.values().sum::<usize>());
+        assert_eq!(order.buckets.len(), order.owned.len());
+        assert!(order.bytes_by_owner[&other] > 0 && order.bytes_by_owner[&one] > 0);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::SemanticLookup;
+use super::question::RowOwner;
 use crate::cache::{Position, ScanRequest, ScanScope, ScannedEntry, Tiers, Verdict};
 use crate::domain::{Entry, Key, NamespaceId};
 use crate::error::Result;
@@ -100,7 +101,9 @@ impl SemanticLookup {
         let texts = questions.iter().map(|question| question.text.clone()).collect();
         let vectors = self.embed(Arc::default(), texts, directives).await?;
         for (question, vector) in questions.iter().zip(vectors) {
-            vector.iter().for_each(|vector| self.index.add(question.scope, question.key, vector));
+            vector
+                .iter()
+                .for_each(|vector| self.index.add(question.scope, RowOwner::NONE, question.key, vector));
         }
         Ok(())
     }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::acceptance::{Acceptance, ReportedWrong};
 use super::operator_words::lexicon_with;
 use super::options::{SemanticOptions, VerifierMode};
-use super::question::{SemanticQuestion, SemanticRequest, scope_of};
-use super::question_index::{IndexLimits, QuestionIndex};
+use super::question::{QuestionScopes, SemanticQuestion, SemanticRequest};
+use super::question_index::{IndexLimits, NearQuestion, QuestionIndex, ScopeSnapshot};
+use super::reasked::{ReaskedAgreement, Reasking};
 use super::report::{SemanticOutcome, SemanticReport};
 use super::verification::QuestionVerifier;
 use crate::cache::{Namespaces, PairFeedback, QuestionPair};
@@ -25,8 +28,14 @@ use crate::service::embeddings::{Embeddings, Request};
 pub(super) const CANDIDATES_MAX: usize = 4;
 /// Candidates that the verifier reads.
 pub(super) const VERIFIED_MAX: usize = 2;
+/// Rows that are read on the thread of a request: some 0.2 ms. More are read on a thread that may block.
+const ROWS_READ_AT_ONCE: usize = 8192;
+/// Searches on threads that may block at the same time: each takes a core for some milliseconds.
+const CONCURRENT_SCANS_MAX: usize = 4;
+/// Confirmations and comparisons of answers at the same time, behind responses; others are left out.
+const BACKGROUND_MAX: usize = 16;
 /// Nearest questions that are read, since the answers of some may be gone.
-pub(super) const NEAREST: usize = 2 * CANDIDATES_MAX;
+const NEAREST: usize = 2 * CANDIDATES_MAX;
 
 /// The search for questions in other words.
 pub struct SemanticLookup {
@@ -40,7 +49,10 @@ pub struct SemanticLookup {
     pub(super) guard: Guard,
     pub(super) verifier: QuestionVerifier,
     pub(super) index: QuestionIndex,
-    pub(super) feedback: PairFeedback,
+    pub(super) feedback: Arc<PairFeedback>,
+    pub(super) reasking: Reasking,
+    scans: Arc<Semaphore>,
+    background: Arc<Semaphore>,
 }
 
 impl SemanticLookup {
@@ -54,7 +66,7 @@ impl SemanticLookup {
         embeddings: Arc<Embeddings>,
         model: Arc<dyn Embedder>,
         namespaces: &Namespaces,
-        feedback: PairFeedback,
+        feedback: Arc<PairFeedback>,
     ) -> Result<SemanticLookup> {
         let card = model.card();
         let acceptance = Acceptance::new(&options, &card.name)?;
@@ -94,9 +106,17 @@ impl SemanticLookup {
             index,
             feedback,
             model,
+            reasking: Reasking::new(options.reask_share),
+            scans: Arc::new(Semaphore::new(CONCURRENT_SCANS_MAX)),
+            background: Arc::new(Semaphore::new(BACKGROUND_MAX)),
             options,
             namespaces: names,
         })
+    }
+
+    /// A place for work behind a response, if there is one.
+    pub(in crate::service::answers) fn begin_background(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.background).try_acquire_owned().ok()
     }
 
     /// Whether a request is to be answered in other words too.
@@ -124,6 +144,11 @@ impl SemanticLookup {
         self.acceptance.as_ref().map(Acceptance::reported)
     }
 
+    /// The hits whose question was sent to the upstream too.
+    pub fn reasked(&self) -> ReaskedAgreement {
+        self.reasking.agreement()
+    }
+
     /// The question, if it may be answered in other words; or why it may not. Without its vector.
     pub(in crate::service::answers) fn question(
         &self,
@@ -135,8 +160,9 @@ impl SemanticLookup {
         if let Some(reason) = self.guard.exact_only(asked.text) {
             return Err(SemanticReport::because(SemanticOutcome::ExactOnly, reason.as_str()));
         }
-        let (scope, principal) = (scope_of(asked), Arc::clone(asked.principal));
-        Ok(SemanticQuestion { scope, principal, text: asked.text.into(), vector: None })
+        let scopes = QuestionScopes::of(asked, self.options.across_keys);
+        let principal = Arc::clone(asked.principal);
+        Ok(SemanticQuestion { scopes, principal, text: asked.text.into(), vector: None })
     }
 
     /// Gives a question its vector, which is embedded unless it is cached; or says why it has none. With `no_store` the vector is not cached.
@@ -217,7 +243,7 @@ impl SemanticLookup {
         let mut report = SemanticReport::of(SemanticOutcome::None);
         let features = self.guard.features(&question.text);
         let (mut looked_at, mut verified) = (0, 0);
-        for near in self.index.nearest(&question.scope, vector, NEAREST) {
+        for near in self.nearest(question, vector).await {
             if near.similarity < acceptance.similarity_min(features.language())
                 || looked_at == CANDIDATES_MAX
                 || verified == VERIFIED_MAX
@@ -225,7 +251,7 @@ impl SemanticLookup {
                 report.similarity.get_or_insert(near.similarity);
                 break;
             }
-            let candidate = self.candidate(lookup, resolved, question, near.key).await;
+            let candidate = self.candidate(lookup, resolved, question, &near).await;
             let Some(candidate) = candidate.filter(may_serve) else { continue };
             looked_at += 1;
             let similarity = Some(near.similarity);
@@ -244,7 +270,7 @@ impl SemanticLookup {
             };
             if let Ok(score) = judged {
                 // It may have been removed or replaced while the verifier read it.
-                let current = self.candidate(lookup, resolved, question, near.key).await.filter(may_serve);
+                let current = self.candidate(lookup, resolved, question, &near).await.filter(may_serve);
                 let is_same = |current: &Match| stored_question(current) == stored_question(&candidate);
                 if let Some(current) = current.filter(is_same) {
                     acceptance.remember_hit(pair_of(question, &current).key(), score);
@@ -258,6 +284,37 @@ impl SemanticLookup {
             }
         }
         (None, report)
+    }
+
+    /// The nearest questions of the scopes of a question, the nearest first.
+    pub(super) async fn nearest(&self, question: &SemanticQuestion, vector: &[f32]) -> Vec<NearQuestion> {
+        let Some(vector) = self.index.prepared(vector) else { return Vec::new() };
+        let QuestionScopes { own, confirmed, .. } = question.scopes;
+        let scopes = [Some(own), confirmed].map(|scope| scope.map(|scope| self.index.snapshot(scope)));
+        let rows: usize = scopes.iter().flatten().map(ScopeSnapshot::rows).sum();
+        let search = move || {
+            let mut near: Vec<NearQuestion> = Vec::new();
+            for found in scopes.iter().flatten().flat_map(|scope| scope.nearest(&vector, NEAREST)) {
+                if near.iter().all(|known| known.key != found.key) {
+                    near.push(found);
+                }
+            }
+            near.sort_by(|one, other| other.similarity.total_cmp(&one.similarity));
+            near.truncate(NEAREST);
+            near
+        };
+        if rows <= ROWS_READ_AT_ONCE {
+            return search();
+        }
+        let Ok(scan) = Arc::clone(&self.scans).acquire_owned().await else { return Vec::new() };
+        let search = move || {
+            let _scan = scan;
+            search()
+        };
+        let found = tokio::task::spawn_blocking(search).await;
+        found
+            .inspect_err(|error| tracing::error!(%error, "cannot search stored questions"))
+            .unwrap_or_default()
     }
 
     /// The score of a candidate that the verifier and the threshold let pass, or why they do not.
@@ -283,17 +340,17 @@ impl SemanticLookup {
         lookup: &Lookup,
         resolved: &ResolvedRequest,
         question: &SemanticQuestion,
-        key: Key,
+        near: &NearQuestion,
     ) -> Option<Match> {
-        let found = lookup.find_by_key(&resolved.namespace, key).await;
+        let found = lookup.find_by_key(&resolved.namespace, near.key).await;
         let is_of_scope = |found: &Match| {
             StoredAnswer::decode(&found.found.entry.value).is_some_and(|stored| {
-                stored.is_semantic && stored.scope == question.scope && self.may_be_reworded(stored.question)
+                question.scopes.has_row(near.scope, &stored) && self.may_be_reworded(stored.question)
             })
         };
         let candidate = found.filter(is_of_scope);
         if candidate.is_none() {
-            self.forget(lookup, resolved, question, key).await;
+            self.forget(lookup, resolved, question, near).await;
         }
         candidate
     }
@@ -315,19 +372,20 @@ impl SemanticLookup {
         lookup: &Lookup,
         resolved: &ResolvedRequest,
         question: &SemanticQuestion,
-        key: Key,
+        near: &NearQuestion,
     ) {
-        let _held = lookup.lock(&key).await;
-        let found = lookup.cache().find(&resolved.namespace, &key).await;
+        let _held = lookup.lock(&near.key).await;
+        let found = lookup.cache().find(&resolved.namespace, &near.key).await;
         let stored = found.as_ref().and_then(|found| StoredAnswer::decode(&found.entry.value));
-        if !stored.is_some_and(|stored| stored.is_semantic && stored.scope == question.scope) {
-            self.index.remove(&question.scope, &key);
+        if !stored.is_some_and(|stored| question.scopes.has_row(near.scope, &stored)) {
+            self.index.remove(&near.scope, &near.key);
         }
     }
 
     /// Adds a question whose answer is stored. Returns whether it has a vector, without which it has no row.
     pub(in crate::service::answers) fn add(&self, key: Key, question: &SemanticQuestion) -> bool {
-        question.vector.iter().for_each(|vector| self.index.add(question.scope, key, vector));
+        let QuestionScopes { own, owner, .. } = question.scopes;
+        question.vector.iter().for_each(|vector| self.index.add(own, owner, key, vector));
         question.vector.is_some()
     }
 }

@@ -1,0 +1,77 @@
+//! Resolves a request: its namespace, its identity, its policy, and whether it has a place in the cache.
+
+use std::sync::Arc;
+
+use super::inflight::{Caller, StorePolicy};
+use super::reason::Reason;
+use super::request::{AnswerRequest, ResolvedRequest};
+use super::state::Answers;
+use crate::dialects::ParsedRequest;
+use crate::domain::{Credential, InvalidationId};
+use crate::error::Result;
+use crate::request_identity::Partition;
+use crate::service::{check_tags, ttl_seconds};
+
+impl Answers {
+    /// A request with its namespace, identity and policy resolved.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a TTL past its limit and too many tags; `ModelNotFound` if no upstream serves the model; `Loop` for a request that
+    /// this server has sent.
+    pub(super) fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
+        check_tags(&request.tags)?;
+        self.origin.refuse_own(&request.traces)?;
+        let upstream = self.origin.name(&request.parsed.model)?;
+        let namespace =
+            self.namespaces.of_answers(&request.principal.tenant, request.directives.namespace.as_deref())?;
+        let partition = Partition {
+            tenant: &request.principal.tenant,
+            namespace: &namespace.name,
+            credential: request
+                .credential
+                .as_ref()
+                .filter(|_| !self.options.share_across_keys)
+                .map(Credential::as_bytes),
+            upstream: &upstream,
+            query: request.query.as_deref(),
+            headers: &request.headers,
+        };
+        let identity = request.parsed.identity(&partition);
+        let tags =
+            request.tags.iter().map(|tag| InvalidationId::tag(&request.principal.tenant, tag)).collect();
+        // A JSON answer always reports usage; a stream does on request.
+        let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.request_usage;
+        Ok(ResolvedRequest {
+            identity,
+            caller: Caller {
+                credential: request.credential.clone().filter(|_| self.forwards_client_keys),
+                streams: request.parsed.streams,
+                requests_usage: reports_usage,
+                may_wait: true,
+            },
+            model: Arc::clone(&request.parsed.model),
+            question: request.parsed.question.clone(),
+            semantic: None,
+            store_policy: StorePolicy {
+                tags,
+                reports_usage,
+                ttl_seconds: ttl_seconds(&namespace.policy, request.directives.ttl_seconds)?,
+                is_ttl_requested: request.directives.ttl_seconds.is_some(),
+                inherits_ttl: false,
+            },
+            completed: 0,
+            namespace,
+        })
+    }
+
+    /// Why a request has no place in the cache.
+    pub(super) fn bypass(&self, request: &ParsedRequest) -> Option<Reason> {
+        if request.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
+            Some(Reason::Temperature)
+        } else if !request.is_exact {
+            Some(Reason::Number)
+        } else {
+            None
+        }
+    }
+}
