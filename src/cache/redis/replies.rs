@@ -13,6 +13,11 @@ pub(super) fn number(value: &Value) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// The bytes of a string.
+pub(super) fn bytes(value: &Value) -> Option<&[u8]> {
+    if let Value::BulkString(bytes) = value { Some(bytes) } else { None }
+}
+
 /// Whether a reply to `ROLE` is that of a primary.
 pub(super) fn is_of_primary(reply: &Value) -> bool {
     let Value::Array(parts) = reply else { return false };

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use redis::Value;
-
 use super::link::Link;
 
 /// The process of a server, and its history of replication: a primary that was demoted and promoted again has another one.
@@ -30,11 +28,8 @@ impl ServerIdentity {
         let info = async |section: &str| {
             let mut command = redis::cmd("INFO");
             command.arg(section);
-            match tokio::time::timeout(limit, link.clone().command(&command)).await.ok()?.ok()? {
-                Value::BulkString(text) => String::from_utf8(text).ok(),
-                Value::VerbatimString { text, .. } => Some(text),
-                _ => None,
-            }
+            let reply = tokio::time::timeout(limit, link.clone().command(&command)).await.ok()?.ok()?;
+            redis::from_redis_value::<String>(reply).ok()
         };
         let run_id = field(&info("server").await?, "run_id")?;
         let replication_id = field(&info("replication").await?, "master_replid")?;

@@ -8,7 +8,7 @@ use redis::Value;
 use super::call_error::CallError;
 use super::client::RedisClient;
 use super::envelope::Envelope;
-use super::replies::number;
+use super::replies::{bytes, number};
 use crate::domain::Key;
 
 /// For calls that no request waits for.
@@ -48,10 +48,7 @@ impl SharedPairs {
         let Value::Array(keys) = self.client.command(&command, CALL_MAX).await? else {
             return Ok(HashSet::new());
         };
-        let key = |value: &Value| match value {
-            Value::BulkString(bytes) => bytes.as_slice().try_into().ok().map(Key),
-            _ => None,
-        };
+        let key = |value: &Value| bytes(value)?.try_into().ok().map(Key);
         Ok(keys.iter().filter_map(key).collect())
     }
 
@@ -66,10 +63,8 @@ impl SharedPairs {
         let Value::Array(values) = self.client.command(&command, CALL_MAX).await? else {
             return Ok(Vec::new());
         };
-        let record = |(key, value): (&Key, &Value)| match value {
-            Value::BulkString(bytes) => self.envelope.open_record(key, bytes).map(<[u8]>::to_vec),
-            _ => None,
-        };
+        let record =
+            |(key, value): (&Key, &Value)| self.envelope.open_record(key, bytes(value)?).map(<[u8]>::to_vec);
         Ok(keys.iter().zip(&values).filter_map(record).collect())
     }
 
