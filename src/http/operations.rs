@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use axum::Json;
 use axum::extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 use crate::domain::Principal;
 use crate::error::{Error, Kind};
 use crate::http::error_response::{ErrorBody, Problem};
+use crate::http::reservation::IsExempt;
 use crate::http::routes::{Access, Routes};
 use crate::http::stats::{RedisStats, Statistics, Stats};
 
@@ -146,7 +147,8 @@ pub(super) async fn metrics(
 ) -> impl IntoResponse {
     operations.statistics.observe();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], operations.statistics.metrics.registry.render())
+    let text = operations.statistics.metrics.registry.render();
+    ([(header::CONTENT_TYPE, content_type)], Extension(IsExempt), text)
 }
 
 /// Statistics as JSON.
@@ -162,6 +164,6 @@ pub(super) async fn metrics(
 pub(super) async fn stats(
     extract::State(operations): extract::State<Arc<Operations>>,
     extract::Extension(principal): extract::Extension<Arc<Principal>>,
-) -> Json<Stats> {
-    Json(operations.statistics.read(&principal))
+) -> impl IntoResponse {
+    (Extension(IsExempt), Json(operations.statistics.read(&principal)))
 }
