@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use axum::Json;
 use axum::extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -14,7 +14,6 @@ use utoipa_axum::routes;
 use crate::domain::Principal;
 use crate::error::{Error, Kind};
 use crate::http::error_response::{ErrorBody, Problem};
-use crate::http::reservation::IsExempt;
 use crate::http::routes::{Access, Routes};
 use crate::http::stats::{RedisStats, Statistics, Stats};
 
@@ -147,8 +146,7 @@ pub(super) async fn metrics(
 ) -> impl IntoResponse {
     operations.statistics.observe();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = operations.statistics.metrics.registry.render();
-    ([(header::CONTENT_TYPE, content_type)], Extension(IsExempt), text)
+    ([(header::CONTENT_TYPE, content_type)], operations.statistics.metrics.registry.render())
 }
 
 /// Statistics as JSON.
@@ -164,6 +162,6 @@ pub(super) async fn metrics(
 pub(super) async fn stats(
     extract::State(operations): extract::State<Arc<Operations>>,
     extract::Extension(principal): extract::Extension<Arc<Principal>>,
-) -> impl IntoResponse {
-    (Extension(IsExempt), Json(operations.statistics.read(&principal)))
+) -> Json<Stats> {
+    Json(operations.statistics.read(&principal))
 }

@@ -154,10 +154,6 @@ pub(super) struct ResponseReservation(Option<Reservation>);
 #[derive(Clone)]
 struct IsHeld;
 
-/// Marks an answer for operators, which is short enough and is not refused when no bytes are left: then it is needed most.
-#[derive(Clone)]
-pub(super) struct IsExempt;
-
 /// What an answer of unknown length holds until it is sent, where that is known.
 #[derive(Clone)]
 struct Holds(usize);
@@ -207,9 +203,6 @@ impl ResponseReservation {
 /// # Errors
 /// `Overloaded`, `TooLarge`: then the answer is given up.
 pub(super) fn reserve_response(budget: &Arc<ByteBudget>, response: Response) -> Result<Response> {
-    if response.extensions().get::<IsExempt>().is_some() {
-        return Ok(response);
-    }
     let bytes = match response.body().size_hint().exact() {
         Some(_) | None if has_reservation(response.extensions()) => return Ok(response),
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
@@ -325,10 +318,6 @@ mod tests {
         let early =
             reserve_response(&budget, early.attach(Response::new(Body::from(vec![0; LIMIT / 4])))).unwrap();
         assert_eq!(budget.reserved(), LIMIT / 2, "once is enough");
-        let mut exempt = Response::new(Body::from(vec![0; LIMIT]));
-        exempt.extensions_mut().insert(IsExempt);
-        assert!(reserve_response(&budget, exempt).is_ok(), "also where nothing is left");
-        assert_eq!(budget.reserved(), LIMIT / 2);
         drop(early);
         let stream = Body::from_stream(futures_util::stream::empty::<Result<Bytes>>());
         let stream = reserve_response(&budget, Response::new(stream)).unwrap();

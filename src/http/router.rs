@@ -305,6 +305,10 @@ mod tests {
             patterns(&table, |access| access == Access::Monitoring),
             ["/metrics", "/v1/nodes", "/v1/stats"]
         );
+        assert_eq!(
+            patterns(&table, |access| !access.counts_answers()),
+            ["/health", "/healthz", "/metrics", "/readyz", "/v1/nodes", "/v1/stats"]
+        );
     }
 
     #[test]

@@ -43,6 +43,12 @@ impl Access {
     pub(super) fn needs_permit(self) -> bool {
         self == Access::Client
     }
+
+    /// Whether the bytes of answers count, so that one is refused when none are left. Those for operators are short, and are needed most
+    /// then.
+    pub(super) fn counts_answers(self) -> bool {
+        !matches!(self, Access::Monitoring | Access::Probe)
+    }
 }
 
 /// How requests are answered whose path is no route but has the first segment of one.

@@ -215,7 +215,8 @@ impl Admission {
         let answered = within(self.timeout, handlers.call(request)).await.map_err(late)?;
         let answered = answered.unwrap_or_else(|never| match never {});
         let answered = error_response::in_dialect(answered, route.dialect);
-        reserve_response(&self.budget, compression::compress(answered, &method, accepted).await?)
+        let answered = compression::compress(answered, &method, accepted).await?;
+        if route.access.counts_answers() { reserve_response(&self.budget, answered) } else { Ok(answered) }
     }
 
     /// The principal of a request. Without a known key it is refused; where there are no keys, if a page of another site may

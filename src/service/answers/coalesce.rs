@@ -24,24 +24,24 @@ impl Flow<'_> {
         self.refresh_then(|_| std::future::ready(()));
     }
 
-    /// As [`Flow::refresh`]; calls `after` with whether the answer was stored, if there was a refresh.
+    /// As [`Flow::refresh`]; calls `after` behind the refresh with whether it has failed. Returns whether there is a refresh.
     pub(super) fn refresh_then<F: Future<Output = ()> + Send>(
         &self,
         after: impl FnOnce(bool) -> F + Send + 'static,
-    ) {
+    ) -> bool {
         let (answers, key) = (self.answers, self.resolved.identity.key);
         if self.request.directives.no_store
             || answers.refresh_backoff.is_active(&key, answers.lookup.freshness().now())
         {
-            return;
+            return false;
         }
-        let Ok(place) = Arc::clone(&answers.refreshes).try_acquire_owned() else { return };
+        let Ok(place) = Arc::clone(&answers.refreshes).try_acquire_owned() else { return false };
         let generation_request = self.generation_request();
         let stamp = generation_request.stamp;
         let Some((waiter, generation)) = answers.inflight.lead(generation_request, self.is_current()) else {
-            return;
+            return false;
         };
-        let Ok(generator) = self.generator(stamp, None) else { return };
+        let Ok(generator) = self.generator(stamp, None) else { return false };
         // No client reads the events of a refresh; followers may.
         waiter.subscriber.skip_events();
         let answers = Arc::clone(answers);
@@ -51,8 +51,9 @@ impl Flow<'_> {
                 answers.refresh_backoff.record_failure(key, answers.lookup.freshness().now());
             }
             drop(place);
-            after(!has_failed).await;
+            after(has_failed).await;
         });
+        true
     }
 
     /// Joins the generation of the answer, leads it, or leads an unshared one; and the outcome if that succeeds.

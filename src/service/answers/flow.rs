@@ -44,8 +44,8 @@ impl<'a> Flow<'a> {
         })
     }
 
-    /// A hit on the answer to a question in other words, if the request asks for such answers.
-    pub(super) async fn semantic_hit(&mut self) -> Option<AnswerResponse> {
+    /// A hit on the answer to a question in other words, if the request asks for such answers. That to the question itself has `expired`.
+    pub(super) async fn semantic_hit(&mut self, expired: Option<&Match>) -> Option<AnswerResponse> {
         let semantic = self.wanted_semantic()?;
         let (found, report) = match self.note_semantic() {
             Some(report) => (None, Some(report)),
@@ -54,7 +54,7 @@ impl<'a> Flow<'a> {
         self.semantic = report;
         let response = found.as_ref().and_then(|found| self.hit(found));
         if let (Some(found), Some(_)) = (&found, &response) {
-            self.reask(found);
+            self.reask(found, expired);
         }
         if let Some(report) = &mut self.semantic {
             if report.outcome == SemanticOutcome::Hit && response.is_none() {

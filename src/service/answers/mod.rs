@@ -223,7 +223,7 @@ impl Answers {
             return Ok(response);
         }
         // Boxed, so that the future of a hit stays small.
-        if let Some(response) = Box::pin(flow.semantic_hit()).await {
+        if let Some(response) = Box::pin(flow.semantic_hit(found.as_ref())).await {
             return Ok(response);
         }
         if directives.only_if_cached {

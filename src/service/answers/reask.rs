@@ -21,8 +21,8 @@ struct ReaskedHit {
 
 impl Flow<'_> {
     /// Sends the question of a hit to the upstream too, if it is one of the share that is. The answer is stored as that of the question
-    /// itself, which is then a hit in the same words.
-    pub(super) fn reask(&self, served: &Match) {
+    /// itself, which is then a hit in the same words, in the place of an `expired` one.
+    pub(super) fn reask(&mut self, served: &Match, expired: Option<&Match>) {
         let directives = &self.request.directives;
         if directives.no_store || directives.only_if_cached {
             return;
@@ -34,6 +34,7 @@ impl Flow<'_> {
         let text = record_of_dialect(served, self.form)
             .and_then(|record| self.form.dialect.text_of_answer(record.answer));
         let Some(served) = text else { return };
+        self.resolved.inherit(expired, directives);
         let hit = ReaskedHit {
             answers: Arc::clone(self.answers),
             resolved: self.resolved.clone(),
@@ -41,15 +42,18 @@ impl Flow<'_> {
             principal: Arc::clone(&self.request.principal),
             served,
         };
-        self.refresh_then(move |is_stored| async move {
-            let result = if is_stored { hit.compare().await } else { None };
-            let reasked = match result {
+        let begun = self.refresh_then(move |has_failed| async move {
+            let agrees = if has_failed { None } else { hit.compare().await };
+            let result = match agrees {
                 Some(true) => Reasked::Agrees,
                 Some(false) => Reasked::Differs,
                 None => Reasked::Failed,
             };
-            hit.answers.metrics.reasked.with(reasked).inc();
+            hit.answers.metrics.reasked.with(result).inc();
         });
+        if !begun {
+            self.answers.metrics.reasked.with(Reasked::Failed).inc();
+        }
     }
 }
 
@@ -58,7 +62,7 @@ impl ReaskedHit {
     async fn compare(&self) -> Option<bool> {
         let semantic = self.answers.semantic.as_ref()?;
         let _place = semantic.begin_background()?;
-        // Not one that was there before: another node may have been asked the question meanwhile.
+        // Where another node generates the answer, the expired one may still be here.
         let fresh = self.answers.lookup.find(&self.resolved).await.filter(Match::is_fresh)?;
         let record = record_of_dialect(&fresh, self.form)?;
         let fresh = self.form.dialect.text_of_answer(record.answer)?;

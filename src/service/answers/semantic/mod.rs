@@ -23,11 +23,11 @@ pub use acceptance::ReportedWrong;
 pub use explanation::{ExplainedCandidate, ExplainedConflict, Explanation};
 pub use operator_words::lexicon_with;
 pub use options::{SemanticOptions, Similarities, VerifierMode};
+pub use question::AcrossKeys;
 pub use reasked::ReaskedAgreement;
 pub use report::{SemanticOutcome, SemanticReport};
 pub use search::SemanticLookup;
 
-pub use question::AcrossKeys;
 pub(super) use question::{SemanticQuestion, SemanticRequest};
 pub(super) use reasked::Reasked;
 pub(super) use report::REQUEST;
