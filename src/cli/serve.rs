@@ -31,6 +31,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         likewise::storage::files::restrict_new_files();
+        disable_huge_pages();
         let overrides = Overrides {
             listen: self.listen,
             upstream: self.upstream,
@@ -51,4 +52,12 @@ impl Serve {
         };
         likewise::app::serve(config, announce, stops).await
     }
+}
+
+/// Makes pages of 4 KiB the unit of memory. A transparent huge page is resident whole once a byte of it is used, and the
+/// allocator gives none back of which a byte is in use: under floods of large requests, memory grew to twice what they held.
+/// Exact searches take about 5 % longer without; embedding does not.
+fn disable_huge_pages() {
+    // A kernel without huge pages refuses, and has none to disable.
+    _ = rustix::thread::disable_transparent_huge_pages(true);
 }
