@@ -210,6 +210,21 @@ impl ObjectTier {
         self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
     }
 
+    /// Everything but the values of entries, as they are stored. Costs a read of each that is there.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`.
+    pub async fn metas(&self, keys: Vec<Key>) -> Result<Vec<Option<EntryMeta>>> {
+        let (store, salt) = (Arc::clone(&self.store), self.salt());
+        let read_one = move |key: &Key| {
+            let head = store.head(key)?;
+            let meta = head.and_then(|head| entry_codec::decode_head(&head));
+            Ok(meta.map(|meta| with_salt(meta, salt)))
+        };
+        let read = move || keys.iter().map(read_one).collect();
+        self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
+    }
+
     /// Whether there is an entry of the key, of any age.
     pub fn contains(&self, key: &Key) -> bool {
         self.store.contains(key)

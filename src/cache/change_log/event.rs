@@ -3,11 +3,12 @@
 //! ```text
 //! nonce[8] previous nonce[8] node[8] written at[8] kind[1] payload
 //! kind 1, 2  (subject length[1], subject, number of tokens[1], tokens[8 each])*   kind 2 forgets all invalidation ids first
-//! kind 3     key[32]    its value was replaced or removed
-//! kind 4     key[32]    its lease has ended without a value
+//! kind 3     key[32] (fingerprint[8])?    its value was replaced by this entry, or removed
+//! kind 4     key[32]                      its lease has ended without a value
 //! ```
 //! An event is written at a moment of the clock of Redis, in microseconds since 1970. The subject of all that the default tenant has is empty; that of an invalidation id is its eight bytes.
 
+use super::fingerprint::EntryFingerprint;
 use crate::cache::invalidation_tokens::{TokenChange, TokenHistory};
 use crate::domain::{InvalidationId, Key};
 use crate::storage::le_bytes::{array_at, u64_at};
@@ -29,8 +30,8 @@ pub(in crate::cache) enum SharedChange {
         /// The new tokens.
         changes: Vec<TokenChange>,
     },
-    /// The value of a key was replaced or removed.
-    Key(Key),
+    /// The value of a key was replaced by this entry, or removed.
+    Key(Key, Option<EntryFingerprint>),
     /// The lease of a key has ended, and its value has not changed.
     LeaseEnded(Key),
 }
@@ -66,7 +67,10 @@ impl LogEvent {
         let change = match bytes[HEAD_BYTES - 1] {
             kind @ (KIND_TOKENS | KIND_START_OVER) => decode_tokens(payload)
                 .map(|changes| SharedChange::Tokens { starts_over: kind == KIND_START_OVER, changes }),
-            KIND_KEY => array_at(payload, 0).map(|key| SharedChange::Key(Key(key))),
+            KIND_KEY => {
+                let entry = u64_at(payload, 32).map(EntryFingerprint);
+                array_at(payload, 0).map(|key| SharedChange::Key(Key(key), entry))
+            }
             KIND_LEASE_ENDED => array_at(payload, 0).map(|key| SharedChange::LeaseEnded(Key(key))),
             _ => None,
         };
@@ -126,7 +130,10 @@ mod tests {
         let event = LogEvent::decode(42, &bytes(KIND_KEY, &[1; 32])).unwrap();
         assert_eq!((event.number, event.nonce, event.previous, event.node), (42, 7, 6, NodeId(5)));
         assert_eq!(event.written_at_micros, 4);
-        assert_eq!(event.change, Some(SharedChange::Key(Key([1; 32]))));
+        assert_eq!(event.change, Some(SharedChange::Key(Key([1; 32]), None)));
+        let announcing = [&[1; 32][..], &7_u64.to_le_bytes()].concat();
+        let replaced = LogEvent::decode(42, &bytes(KIND_KEY, &announcing)).unwrap().change;
+        assert_eq!(replaced, Some(SharedChange::Key(Key([1; 32]), Some(EntryFingerprint(7)))));
         let ended = LogEvent::decode(42, &bytes(KIND_LEASE_ENDED, &[1; 32])).unwrap().change;
         assert_eq!(ended, Some(SharedChange::LeaseEnded(Key([1; 32]))));
         for (kind, starts_over) in [(KIND_TOKENS, false), (KIND_START_OVER, true)] {

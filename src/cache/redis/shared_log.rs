@@ -337,10 +337,12 @@ impl SharedLog {
         let known = self.known(shard);
         let after = write.after.or(write.replaces.none_behind());
         let ignores_others = after.is_some_and(|after| after.ignores_others);
+        let mut payload = event_of(KIND_KEY, key);
+        payload.extend(write.entry.iter().flat_map(|entry| entry.0.to_le_bytes()));
         let arguments: [Vec<u8>; 14] = [
             nonce.to_le_bytes().into(),
             self.node.0.to_le_bytes().into(),
-            event_of(KIND_KEY, key),
+            payload,
             self.events_max.to_string().into(),
             value.into(),
             lives_ms.to_string().into(),

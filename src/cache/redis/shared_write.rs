@@ -1,5 +1,6 @@
 //! A value that is written with its event, under which conditions, and what came of it.
 
+use crate::cache::change_log::EntryFingerprint;
 use crate::cache::lease::Lease;
 use crate::domain::Key;
 
@@ -32,6 +33,8 @@ pub(in crate::cache) struct SharedWrite<'a> {
     pub(in crate::cache) key: Key,
     /// The envelope and the milliseconds that it lives. `None` removes the value.
     pub(in crate::cache) value: Option<(&'a [u8], u64)>,
+    /// The entry, also if its value is too long for Redis. `None` if it is removed.
+    pub(in crate::cache) entry: Option<EntryFingerprint>,
     pub(in crate::cache) replaces: Replaces,
     /// Events of the key that must not have come before the write.
     pub(in crate::cache) after: Option<NoneBehind>,

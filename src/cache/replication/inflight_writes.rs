@@ -1,9 +1,8 @@
 //! Writes of this node whose events it has not read back: they decide whether an event of another node is the later one, and when a copy
 //! may be dropped.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 
 use tokio::sync::Notify;
@@ -13,6 +12,13 @@ use crate::sync::lock;
 
 /// Written keys that are remembered at most. Of others the copy is dropped, and comes back from Redis.
 const KEYS_MAX: usize = 65_536;
+
+/// An event of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::cache) struct EventPlace {
+    pub(in crate::cache) shard: u8,
+    pub(in crate::cache) number: u64,
+}
 
 /// What is known of a key that this node writes, or whose copy it drops.
 #[derive(Debug, Default)]
@@ -27,17 +33,21 @@ struct KeyWrites {
     own_read: u64,
     /// The number of the last event of another node.
     foreign: u64,
+    /// The first event that was read while a write was open, until the copy of this node is as new.
+    undecided: Option<EventPlace>,
+    /// Whether events were skipped while a write was open: what it stores may be older than they are.
+    has_skipped: bool,
 }
 
 impl KeyWrites {
     /// Whether nothing of this node is under way, so that each further event is the latest.
     fn is_settled(&self) -> bool {
-        self.open == 0 && self.drops == 0 && self.own <= self.own_read
+        self.open == 0 && self.drops == 0 && self.own <= self.own_read && self.undecided.is_none()
     }
 
     /// Whether there is an event that is later than what this node has stored.
     fn is_outdated(&self) -> bool {
-        self.foreign > self.own || self.own_read > self.own
+        self.foreign > self.own || self.own_read > self.own || self.has_skipped
     }
 }
 
@@ -46,6 +56,22 @@ struct WrittenKeys {
     writes: HashMap<Key, KeyWrites, ByPrefix>,
     /// Keys whose write was given up after an event that it was to decide about.
     outdated: HashSet<Key, ByPrefix>,
+    /// Those of all keys. After a restart they have to be read again: the copy on disk may be from before them.
+    undecided: BTreeSet<EventPlace>,
+}
+
+impl WrittenKeys {
+    /// The copy of a key is as new as its events, unless it is to be dropped.
+    fn decide(&mut self, key: &Key) {
+        let Some(known) = self.writes.get_mut(key) else { return };
+        let is_decided = known.open == 0 && known.drops == 0 && !self.outdated.contains(key);
+        if is_decided && let Some(place) = known.undecided.take() {
+            self.undecided.remove(&place);
+        }
+        if known.is_settled() {
+            self.writes.remove(key);
+        }
+    }
 }
 
 /// The keys that this node writes now, or whose events its follower has not read. Shared by `Arc`.
@@ -91,14 +117,25 @@ impl InflightWrites {
 
     /// The follower has read an event of another node. Returns the right to drop the local copy if it is older. While a write is open,
     /// that write decides.
-    pub(in crate::cache) fn note_foreign(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
-        let mut keys = lock(&self.keys);
+    pub(in crate::cache) fn note_foreign(&self, key: &Key, event: EventPlace) -> Option<CopyDrop<'_>> {
+        let keys = &mut *lock(&self.keys);
         let known = keys.writes.entry(*key).or_default();
-        known.foreign = known.foreign.max(number);
-        if known.open == 0 && known.own < known.foreign {
+        known.foreign = known.foreign.max(event.number);
+        if known.own >= known.foreign {
+            return None;
+        }
+        if known.open == 0 {
             return Some(self.begin_drop(key, known));
         }
+        keys.undecided.insert(*known.undecided.get_or_insert(event));
         None
+    }
+
+    /// The first event of a shard that was read while a write of its key was open, and about which that write has not decided: the copy
+    /// on disk may be from before it.
+    pub(in crate::cache) fn first_undecided(&self, shard: u8) -> Option<u64> {
+        let of_shard = EventPlace { shard, number: 0 }..=EventPlace { shard, number: u64::MAX };
+        lock(&self.keys).undecided.range(of_shard).next().map(|event| event.number)
     }
 
     /// Whether the follower has read an event of another node while a write of the key is open.
@@ -113,18 +150,21 @@ impl InflightWrites {
 
     /// The follower has read an event of this node. Returns the right to drop the local copy if its write was given up without a reply: what
     /// it has written is in Redis alone.
-    pub(in crate::cache) fn note_own(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
-        let mut keys = lock(&self.keys);
-        match keys.writes.entry(*key) {
-            Entry::Vacant(known) => Some(self.begin_drop(key, known.insert(KeyWrites::default()))),
-            Entry::Occupied(mut known) => {
-                known.get_mut().own_read = number;
-                if known.get().is_settled() {
-                    known.remove();
-                }
-                None
-            }
+    pub(in crate::cache) fn note_own(&self, key: &Key, event: EventPlace) -> Option<CopyDrop<'_>> {
+        let keys = &mut *lock(&self.keys);
+        let mut known = match keys.writes.entry(*key) {
+            Entry::Vacant(known) => return Some(self.begin_drop(key, known.insert(KeyWrites::default()))),
+            Entry::Occupied(known) => known,
+        };
+        known.get_mut().own_read = event.number;
+        if known.get().open > 0 {
+            // Also where its number is known already: the copy on disk is written before, and perhaps dropped after that.
+            keys.undecided.insert(*known.get_mut().undecided.get_or_insert(event));
         }
+        if known.get().is_settled() {
+            known.remove();
+        }
+        None
     }
 
     /// Returns once the copies of keys are to be dropped whose writes were given up, with the rights to do it.
@@ -170,9 +210,17 @@ impl InflightWrites {
         CopyDrop { writes: self, key: *key }
     }
 
-    /// Forgets what is not being written: the log has lost events.
-    pub(in crate::cache) fn forget(&self) {
-        lock(&self.keys).writes.retain(|_, known| known.open > 0 || known.drops > 0);
+    /// Events were skipped, and the copies of all keys are hidden. Forgets what is not being written; what is being written is dropped once
+    /// it is stored.
+    pub(in crate::cache) fn skip(&self) {
+        let keys = &mut *lock(&self.keys);
+        keys.undecided.clear();
+        keys.writes.retain(|_, known| {
+            known.undecided = None;
+            known.own_read = known.own;
+            known.has_skipped = known.open > 0;
+            known.open > 0 || known.drops > 0
+        });
     }
 }
 
@@ -185,7 +233,7 @@ impl InflightWrite<'_> {
         let Some(known) = keys.writes.get_mut(&self.key) else { return false };
         known.own = known.own.max(number);
         let is_last = known.foreign < number;
-        if is_full && known.open == 1 {
+        if (is_full && known.open == 1) || known.has_skipped {
             // As if its event were read: what it has stored is dropped.
             known.own_read = known.own;
             return false;
@@ -197,25 +245,23 @@ impl InflightWrite<'_> {
 impl Drop for InflightWrite<'_> {
     fn drop(&mut self) {
         let keys = &mut *lock(&self.writes.keys);
-        let Entry::Occupied(mut known) = keys.writes.entry(self.key) else { return };
-        known.get_mut().open -= 1;
-        if known.get().open == 0 && known.get().is_outdated() {
+        let Some(known) = keys.writes.get_mut(&self.key) else { return };
+        known.open -= 1;
+        if known.open == 0 && known.is_outdated() {
+            known.has_skipped = false;
             keys.outdated.insert(self.key);
             self.writes.given_up.notify_one();
         }
-        if known.get().is_settled() {
-            known.remove();
-        }
+        keys.decide(&self.key);
     }
 }
 
 impl Drop for CopyDrop<'_> {
     fn drop(&mut self) {
         let keys = &mut *lock(&self.writes.keys);
-        let Entry::Occupied(mut known) = keys.writes.entry(self.key) else { return };
-        known.get_mut().drops -= 1;
-        if known.get().is_settled() {
-            known.remove();
+        if let Some(known) = keys.writes.get_mut(&self.key) {
+            known.drops -= 1;
+            keys.decide(&self.key);
         }
         self.writes.dropped.notify_waiters();
     }
@@ -233,9 +279,13 @@ mod tests {
         writes.begin(KEY).now_or_never().expect("no copy is being dropped")
     }
 
+    fn event(number: u64) -> EventPlace {
+        EventPlace { shard: 1, number }
+    }
+
     fn is_empty(writes: &InflightWrites) -> bool {
         let keys = lock(&writes.keys);
-        keys.writes.is_empty() && keys.outdated.is_empty()
+        keys.writes.is_empty() && keys.outdated.is_empty() && keys.undecided.is_empty()
     }
 
     fn outdated(writes: &InflightWrites) -> Vec<Key> {
@@ -245,20 +295,20 @@ mod tests {
     #[test]
     fn the_later_event_decides_whose_copy_stays() {
         let writes = InflightWrites::default();
-        assert!(writes.note_foreign(&KEY, 1).is_some(), "no own write");
+        assert!(writes.note_foreign(&KEY, event(1)).is_some(), "no own write");
         let write = begin(&writes);
-        assert!(writes.note_foreign(&KEY, 4).is_none(), "the open write decides");
+        assert!(writes.note_foreign(&KEY, event(4)).is_none(), "the open write decides");
         assert!(write.end(5), "the other one came before");
         drop(write);
-        assert!(writes.note_foreign(&KEY, 4).is_none(), "read late, and still older");
-        assert!(writes.note_own(&KEY, 5).is_none());
-        assert!(writes.note_foreign(&KEY, 6).is_some());
+        assert!(writes.note_foreign(&KEY, event(4)).is_none(), "read late, and still older");
+        assert!(writes.note_own(&KEY, event(5)).is_none());
+        assert!(writes.note_foreign(&KEY, event(6)).is_some());
         let write = begin(&writes);
-        assert!(writes.note_foreign(&KEY, 8).is_none());
+        assert!(writes.note_foreign(&KEY, event(8)).is_none());
         assert!(!write.end(7), "the other one came after");
         drop(write);
         assert_eq!(outdated(&writes), [KEY]);
-        assert!(writes.note_own(&KEY, 7).is_none());
+        assert!(writes.note_own(&KEY, event(7)).is_none());
         assert!(is_empty(&writes));
     }
 
@@ -266,7 +316,7 @@ mod tests {
     fn a_write_whose_event_is_read_before_its_reply_leaves_nothing_behind() {
         let writes = InflightWrites::default();
         let write = begin(&writes);
-        assert!(writes.note_own(&KEY, 3).is_none() && writes.is_open(&KEY));
+        assert!(writes.note_own(&KEY, event(3)).is_none() && writes.is_open(&KEY));
         assert!(write.end(3));
         drop(write);
         assert!(is_empty(&writes));
@@ -277,14 +327,14 @@ mod tests {
     fn a_write_that_is_given_up_outdates_the_copy() {
         let writes = InflightWrites::default();
         drop(begin(&writes));
-        assert!(writes.note_own(&KEY, 3).is_some(), "read afterwards");
+        assert!(writes.note_own(&KEY, event(3)).is_some(), "read afterwards");
         let write = begin(&writes);
-        assert!(writes.note_own(&KEY, 5).is_none());
+        assert!(writes.note_own(&KEY, event(5)).is_none());
         drop(write);
         assert!(writes.has_outdated());
         assert_eq!(outdated(&writes), [KEY], "read before");
         let write = begin(&writes);
-        assert!(writes.note_foreign(&KEY, 8).is_none());
+        assert!(writes.note_foreign(&KEY, event(8)).is_none());
         drop(write);
         assert_eq!(outdated(&writes), [KEY], "another node's event");
         assert!(is_empty(&writes));
@@ -293,7 +343,7 @@ mod tests {
     #[test]
     fn a_write_begins_after_the_copy_is_dropped() {
         let writes = InflightWrites::default();
-        let dropping = writes.note_foreign(&KEY, 3).unwrap();
+        let dropping = writes.note_foreign(&KEY, event(3)).unwrap();
         let mut second = std::pin::pin!(writes.begin(KEY));
         assert!(second.as_mut().now_or_never().is_none());
         drop(dropping);
@@ -307,10 +357,49 @@ mod tests {
         drop(begin(&writes));
         assert!(is_empty(&writes));
         let write = begin(&writes);
-        writes.forget();
         assert!(write.end(1));
         drop(write);
-        writes.forget();
+        writes.skip();
         assert!(is_empty(&writes));
+    }
+
+    /// What was skipped may have been an event of the key that is later than the write.
+    #[test]
+    fn a_write_during_which_events_were_skipped_is_dropped() {
+        for ends in [true, false] {
+            let writes = InflightWrites::default();
+            let write = begin(&writes);
+            assert!(writes.note_foreign(&KEY, event(1)).is_none());
+            writes.skip();
+            assert_eq!(writes.first_undecided(1), None, "the copies are hidden");
+            assert!(!ends || !write.end(2));
+            drop(write);
+            assert_eq!(outdated(&writes), [KEY]);
+            assert!(is_empty(&writes));
+        }
+    }
+
+    /// A crash in between leaves a copy on disk from before the event.
+    #[test]
+    fn an_event_is_undecided_until_the_copy_on_disk_is_as_new() {
+        let writes = InflightWrites::default();
+        let write = begin(&writes);
+        assert!(writes.note_own(&KEY, event(3)).is_none());
+        assert!(writes.note_foreign(&KEY, event(4)).is_none());
+        assert_eq!((writes.first_undecided(0), writes.first_undecided(1)), (None, Some(3)));
+        assert!(!write.end(3));
+        drop(write);
+        assert_eq!(writes.first_undecided(1), Some(3), "the copy is not dropped yet");
+        let drops = writes.take_outdated();
+        assert_eq!(writes.first_undecided(1), Some(3));
+        writes.drop_later(drops);
+        assert_eq!(writes.first_undecided(1), Some(3), "it could not be dropped");
+        assert_eq!(outdated(&writes), [KEY]);
+        assert!(writes.first_undecided(1).is_none() && is_empty(&writes));
+        let write = begin(&writes);
+        assert!(writes.note_own(&KEY, event(5)).is_none() && write.end(5));
+        assert_eq!(writes.first_undecided(1), Some(5));
+        drop(write);
+        assert!(writes.first_undecided(1).is_none() && is_empty(&writes));
     }
 }

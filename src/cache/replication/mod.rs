@@ -3,6 +3,7 @@
 //! Contains: until when this node is known to have applied all changes, the changes of its own that wait, and what must not be kept or
 //! dropped meanwhile. Must not contain: commands of Redis, or an opinion on whether an entry may be served.
 
+mod durable_cursor;
 mod inflight_writes;
 mod key_changes;
 mod key_events;
@@ -11,6 +12,7 @@ mod node;
 mod node_state;
 mod outbox;
 mod replicator;
+mod sender;
 mod shared_leases;
 mod shared_tier;
 mod shared_token_log;

@@ -1,43 +1,38 @@
-//! Keeps this node and the shared log equal: a follower a shard applies what other nodes changed, and two senders send what waits in
-//! the outbox.
+//! Keeps this node and the shared log equal: a follower a shard applies what other nodes changed, and two senders (`sender.rs`) send
+//! what waits in the outbox.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::inflight_writes::CopyDrop;
+use super::durable_cursor::DurableCursor;
+use super::inflight_writes::{CopyDrop, EventPlace};
 use super::key_changes::KeyChanges;
 use super::key_events::KeyEvent;
 use super::metrics::ReplicationMetrics;
 use super::node_state::NodeState;
 use super::shared_tier::SharedTier;
-use super::waiting_invalidations::InvalidationBatch;
-use super::waiting_keys::{KeyState, NextKey};
-use crate::cache::change_log::{Gap, LogCursor, LogEvent, NewToken, ShardState, SharedChange};
+use crate::cache::change_log::{EntryFingerprint, Gap, LogCursor, LogEvent, ShardState, SharedChange};
 use crate::cache::disk::ObjectTier;
 use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Subject, TokenChange, record_of};
 use crate::cache::memory::MemoryTier;
 use crate::cache::random::random_id;
-use crate::cache::redis::{DedicatedConnection, NoneBehind, Replaces, SharedWrite, TOKENS_SHARD, Written};
+use crate::cache::redis::{DedicatedConnection, TOKENS_SHARD};
 use crate::cache::tier::Tier as _;
-use crate::domain::{Codec, Key};
+use crate::domain::{Codec, EntryMeta, Key};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Change;
 
 /// How long a follower waits for the next event.
 const WAIT_MAX: Duration = Duration::from_millis(250);
 /// The pauses after a failure: the first, and the longest.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long a sender waits for Redis.
-const SEND_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Subjects of one invalidation that is made once more.
 const SETTLED_AT_ONCE: usize = 256;
-/// Keys that are sent at the same time.
-const KEYS_AT_ONCE: usize = 16;
 
 /// The copies of this node, which the changes of other nodes concern.
 pub(super) struct LocalCopies {
@@ -48,10 +43,10 @@ pub(super) struct LocalCopies {
 
 /// What keeps this node and the shared log equal.
 pub(super) struct Replicator {
-    shared: Arc<SharedTier>,
-    tokens: Arc<InvalidationTokens>,
-    copies: LocalCopies,
-    node: NodeState,
+    pub(super) shared: Arc<SharedTier>,
+    pub(super) tokens: Arc<InvalidationTokens>,
+    pub(super) copies: LocalCopies,
+    pub(super) node: NodeState,
     suspect_after: Duration,
     metrics: Arc<ReplicationMetrics>,
 }
@@ -103,11 +98,11 @@ impl Replicator {
     }
 
     async fn follow(self: Arc<Self>, shard: u8, mut cursor: Option<LogCursor>) {
-        let mut reader = self.shared.log.reader(shard);
+        let (mut reader, mut durable) = (self.shared.log.reader(shard), DurableCursor::default());
         let mut pause = PAUSE;
         loop {
             let step = match cursor {
-                Some(at) => self.step(&mut reader, at).await,
+                Some(at) => self.step(&mut reader, &mut durable, at).await,
                 None => self.join(shard, None, false).await,
             };
             match step {
@@ -135,7 +130,12 @@ impl Replicator {
     }
 
     /// Reads once and applies what was read.
-    async fn step(&self, reader: &mut DedicatedConnection, at: LogCursor) -> Result<LogCursor> {
+    async fn step(
+        &self,
+        reader: &mut DedicatedConnection,
+        durable: &mut DurableCursor,
+        at: LogCursor,
+    ) -> Result<LogCursor> {
         let shard = reader.shard();
         let is_held = self.shared.trust.is_shard_held(shard.into());
         let wait = if is_held { WAIT_MAX.min(self.suspect_after / 4) } else { Duration::ZERO };
@@ -149,9 +149,10 @@ impl Replicator {
         let is_known = reading.events.iter().all(|event| event.change.is_some());
         let (Ok(is_complete), true) = (advanced, is_of_generation && is_known) else {
             self.metrics.gaps.inc();
+            *durable = DurableCursor::default();
             return self.join(shard, Some(at), is_forked).await;
         };
-        self.apply(shard, &reading.events, next).await?;
+        self.apply(shard, &reading.events, durable).await?;
         self.shared.log.set_state(shard, ShardState { cursor: next, generation: reading.generation });
         if is_complete && !self.shared.inflight.has_outdated() {
             self.shared.trust.confirm(shard.into(), sent);
@@ -159,14 +160,17 @@ impl Replicator {
         Ok(next)
     }
 
-    async fn apply(&self, shard: u8, events: &[LogEvent], cursor: LogCursor) -> Result<()> {
+    async fn apply(&self, shard: u8, events: &[LogEvent], durable: &mut DurableCursor) -> Result<()> {
         let (mut outdated, mut foreign, mut applied) = (Vec::new(), Vec::new(), Applied::default());
         for event in events {
             let is_own = event.node == self.shared.log.node();
+            let place = EventPlace { shard, number: event.number };
             match &event.change {
-                Some(SharedChange::Key(key)) if is_own => outdated.extend(self.on_own(key, event.number)),
-                Some(SharedChange::Key(key)) => {
-                    outdated.extend(self.on_foreign(key, event.number));
+                Some(SharedChange::Key(key, entry)) if is_own => {
+                    outdated.extend(self.on_own(key, place).map(|older| (older, *entry)));
+                }
+                Some(SharedChange::Key(key, entry)) => {
+                    outdated.extend(self.on_foreign(key, place).map(|older| (older, *entry)));
                     foreign.push((key, KeyEvent::Changed(event.number)));
                 }
                 Some(SharedChange::LeaseEnded(key)) if !is_own => foreign.push((key, KeyEvent::LeaseEnded)),
@@ -182,18 +186,20 @@ impl Replicator {
             self.metrics.events.inc();
         }
         let records = self.settle(applied).await?;
-        if !outdated.is_empty() {
-            self.drop_copies(&outdated).await?;
-            drop(outdated);
-        }
+        self.drop_outdated(outdated).await?;
         // What they make others look for is no longer here.
         foreign.into_iter().for_each(|(key, event)| self.shared.events.send(key, event));
         self.observe_lag(events);
-        if !events.is_empty() {
-            let generation = self.shared.log.generation(shard);
-            self.node.write_soon(shard, ShardState { cursor, generation }, records).await?;
+        let cursor = |event: &LogEvent| LogCursor { number: event.number, nonce: event.nonce };
+        events.iter().for_each(|event| durable.note(cursor(event)));
+        match durable.advance(self.shared.inflight.first_undecided(shard)) {
+            Some(cursor) => {
+                let generation = self.shared.log.generation(shard);
+                self.node.write_soon(shard, ShardState { cursor, generation }, records).await
+            }
+            None if records.is_empty() => Ok(()),
+            None => self.node.write_records_soon(records).await,
         }
-        Ok(())
     }
 
     /// How long the changes of other nodes have taken until here.
@@ -206,16 +212,16 @@ impl Replicator {
     }
 
     /// Another node has changed a key. Returns the right to drop the copy on disk if there is an older one.
-    fn on_foreign(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
-        let older = self.shared.inflight.note_foreign(key, number);
+    fn on_foreign(&self, key: &Key, event: EventPlace) -> Option<CopyDrop<'_>> {
+        let older = self.shared.inflight.note_foreign(key, event);
         self.shared.outbox.contest(key);
         self.drop_from_memory(key);
         older.filter(|_| self.copies.disk.contains(key))
     }
 
     /// A write of this node is in the log. Returns the right to drop the copy on disk if that is older.
-    fn on_own(&self, key: &Key, number: u64) -> Option<CopyDrop<'_>> {
-        let older = self.shared.inflight.note_own(key, number)?;
+    fn on_own(&self, key: &Key, event: EventPlace) -> Option<CopyDrop<'_>> {
+        let older = self.shared.inflight.note_own(key, event)?;
         self.drop_from_memory(key);
         // A copy that waits in the outbox is what this node has stored since, or what it sends once more after a restart.
         Some(older).filter(|_| !self.shared.outbox.holds(key) && self.copies.disk.contains(key))
@@ -291,7 +297,7 @@ impl Replicator {
     /// Hides the copies of all entries that other nodes may have changed. Costs a write on disk, and a visit of each entry in memory.
     async fn hide_copies(&self) -> Result<()> {
         self.shared.outbox.contest_all();
-        self.shared.inflight.forget();
+        self.shared.inflight.skip();
         self.copies.disk.set_salt(self.node.renew_salt().await?);
         // Counted after the disk is hidden, so that no copy that was read there before is kept in memory after it is cleared.
         self.copies.changes.add_all();
@@ -299,105 +305,29 @@ impl Replicator {
         Ok(())
     }
 
-    async fn send_invalidations(self: Arc<Self>) {
-        let (outbox, mut pause) = (&self.shared.outbox, PAUSE);
-        loop {
-            outbox.invalidated().await;
-            self.shared.trust.connected(TOKENS_SHARD.into()).await;
-            let Some(batch) = outbox.take_invalidations() else { continue };
-            match self.send_tokens(&batch).await {
-                Ok(()) => pause = PAUSE,
-                Err(error) => {
-                    outbox.untake_invalidations();
-                    tracing::debug!(%error, "invalidations for other nodes wait");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
-            }
+    /// Drops the copies that are not what the last event of their key announces. One that is was stored by an earlier process of this
+    /// node, and the event is read again; Redis may not have its value.
+    async fn drop_outdated(&self, outdated: Vec<(CopyDrop<'_>, Option<EntryFingerprint>)>) -> Result<()> {
+        if outdated.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// Sends invalidations, with tokens that no entry carries: entries that were made here meanwhile carry the tokens that this node has
-    /// drawn, and an invalidation of another node may have come in between, or this one may be in the log already.
-    async fn send_tokens(&self, batch: &InvalidationBatch) -> Result<()> {
-        let redraw = |token: &NewToken| Ok(NewToken { token: random_id()?, ..*token });
-        let tokens = batch.tokens.iter().map(redraw).collect::<Result<Vec<_>>>()?;
-        let (table, subjects) = (self.tokens.table(), || tokens.iter().map(|token| token.subject));
-        let nonce = random_id()?;
-        table.mark_sent(subjects(), nonce);
-        let sent = self.shared.log.invalidate(batch.starts_over, nonce, &tokens, SEND_WITHIN).await;
-        let changes = sent.inspect_err(|_| table.mark_unsent(subjects(), nonce))?;
-        let applied = table.publish(changes, nonce);
-        self.node.write_records_soon(applied.iter().map(record_of).collect()).await?;
-        self.shared.outbox.complete_invalidations(batch).await
-    }
-
-    async fn send_keys(self: Arc<Self>) {
-        loop {
-            let next = self.shared.outbox.next_keys(KEYS_AT_ONCE).await;
-            join_all(next.iter().map(|next| self.send_or_defer(next))).await;
-        }
-    }
-
-    async fn send_or_defer(&self, next: &NextKey) {
-        let shard = self.shared.log.shard_of(&next.key).into();
-        let sent = match tokio::time::timeout(SEND_WITHIN, self.shared.trust.connected(shard)).await {
-            Ok(()) => self.send_key(next).await,
-            Err(_) => Err(Error::new(Kind::Unavailable, "Redis is not reachable")),
+        let last: HashMap<Key, Option<EntryFingerprint>> =
+            outdated.iter().map(|(one, entry)| (one.key, *entry)).collect();
+        let announced = last.iter().filter_map(|(key, entry)| Some((*key, (*entry)?)));
+        let (keys, entries): (Vec<Key>, Vec<EntryFingerprint>) = announced.unzip();
+        // What cannot be read is dropped.
+        let metas = self.copies.disk.metas(keys.clone()).await.unwrap_or_default();
+        let is_announced = |(key, (entry, meta)): (Key, (EntryFingerprint, Option<EntryMeta>))| {
+            (EntryFingerprint::of(&meta?) == Some(entry)).then_some(key)
         };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "the change of a key waits");
-            self.shared.outbox.defer_key(&next.key);
-        }
-    }
-
-    /// Sends the change of a key: the value that this node has, unless another node has changed it too.
-    async fn send_key(&self, next: &NextKey) -> Result<()> {
-        let (outbox, key) = (&self.shared.outbox, &next.key);
-        // Before the state of the key: an event up to this one that contests it is noted there.
-        let number = self.shared.applied(key);
-        let state = outbox.key_state(key);
-        if state != Some(KeyState::Superseded) {
-            if self.shared.inflight.is_open(key) {
-                return Err(Error::new(Kind::Conflict, "the key is being written"));
-            }
-            let write = self.shared.begin(*key).await;
-            let is_contested = state == Some(KeyState::Contested);
-            match self.send_value(key, number, is_contested).await? {
-                Written::Done(number) => {
-                    // The removal of a contested key counts as if another node had made it.
-                    let is_last = !is_contested && write.end(number);
-                    drop(write);
-                    let older = if is_last { None } else { self.shared.inflight.note_foreign(key, number) };
-                    if let Some(older) = older {
-                        self.drop_copies(&[older]).await?;
-                    }
-                }
-                Written::Contested => {
-                    outbox.contest(key);
-                    return Ok(());
-                }
-                Written::Conflict | Written::Behind | Written::LeaseEnded => {
-                    return Err(Error::new(Kind::Conflict, "this node has not read what came in between"));
-                }
-            }
-        }
-        outbox.complete_key(next).await
-    }
-
-    /// Writes the value of a key that this node has; a contested one is removed.
-    async fn send_value(&self, key: &Key, number: u64, is_contested: bool) -> Result<Written> {
-        let stored =
-            if is_contested { None } else { self.copies.disk.stored(*key).await.or_else(none_if_corrupt)? };
-        let value = stored.and_then(|entry| self.shared.sealed(key, entry));
-        let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
-        let after = Some(NoneBehind { number, ignores_others: is_contested });
-        let write = SharedWrite { key: *key, value, replaces: Replaces::Any, after, lease: None };
-        Ok(self.shared.log.write(&write, random_id()?, SEND_WITHIN).await?)
+        let current: HashSet<Key> =
+            keys.into_iter().zip(entries.into_iter().zip(metas)).filter_map(is_announced).collect();
+        let drops = outdated.into_iter().map(|(one, _)| one);
+        self.drop_copies(&drops.filter(|one| !current.contains(&one.key)).collect::<Vec<_>>()).await
     }
 
     /// Drops copies. Those in memory last: until it is removed, a lookup may read one on disk and keep it in memory.
-    async fn drop_copies(&self, drops: &[CopyDrop<'_>]) -> Result<()> {
+    pub(super) async fn drop_copies(&self, drops: &[CopyDrop<'_>]) -> Result<()> {
         self.copies.disk.remove_many(drops.iter().map(|one| one.key).collect()).await?;
         drops.iter().for_each(|one| self.drop_from_memory(&one.key));
         Ok(())
@@ -416,9 +346,4 @@ impl Replicator {
             }
         }
     }
-}
-
-/// What cannot be read is not there.
-fn none_if_corrupt<T>(error: Error) -> Result<Option<T>> {
-    if error.kind() == Kind::Corrupt { Ok(None) } else { Err(error) }
 }

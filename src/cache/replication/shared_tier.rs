@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use super::token_positions::TokenPositions;
 use super::trust::Trust;
 use super::waiting_keys::KeyState;
-use crate::cache::change_log::NodeId;
+use crate::cache::change_log::{EntryFingerprint, NodeId};
 use crate::cache::compression;
 use crate::cache::invalidation_tokens::Propagation;
 use crate::cache::lease::{LeaseScope, lease_ended};
@@ -136,13 +136,15 @@ impl SharedTier {
         entry: Option<&Arc<Entry>>,
         condition: WriteCondition,
     ) -> Result<Published> {
+        let fingerprint = entry.and_then(|entry| EntryFingerprint::of(&entry.meta));
         let entry =
             entry.zip(namespace).map(|(entry, namespace)| compression::compress(&namespace.policy, entry));
         let value = entry.and_then(|entry| self.sealed(&key, Entry::clone(&entry)));
         let value = value.as_ref().map(|(bytes, lives_ms)| (bytes.as_slice(), *lives_ms));
         let WriteCondition { replaces, lease } = condition;
         let known = lease.filter(|held| held.scope != LeaseScope::Node);
-        let write = SharedWrite { key, value, replaces, after: None, lease: known.map(|held| held.lease) };
+        let lease = known.map(|held| held.lease);
+        let write = SharedWrite { key, value, entry: fingerprint, replaces, after: None, lease };
         let shard = usize::from(self.log.shard_of(&key));
         if known.is_some() {
             // What another node has made meanwhile must not be replaced only because this one was stopped for a while.

@@ -9,6 +9,7 @@ mod feedback;
 mod flights;
 mod forgeries;
 mod full;
+mod killed;
 mod leases;
 mod node;
 mod nodes;

@@ -1,7 +1,5 @@
 //! Several servers over one Redis.
 
-use std::path::Path;
-
 use tempfile::TempDir;
 
 use super::servers::{Program, RedisServer};
@@ -15,35 +13,50 @@ pub(crate) struct TwoNodes {
     pub(crate) redis: RedisServer,
     pub(crate) upstream: Upstream,
     pub(crate) endpoint: Endpoint,
-    _dirs: [TempDir; 2],
+    environment: Vec<(&'static str, &'static str)>,
+    dirs: [TempDir; 2],
 }
 
 impl TwoNodes {
-    pub(crate) async fn start(environment: &[(&str, &str)]) -> TwoNodes {
+    pub(crate) async fn start(environment: &[(&'static str, &'static str)]) -> TwoNodes {
         let redis = RedisServer::start(Program::Redis);
         let (upstream, endpoint) = (Upstream::start().await, Endpoint::start().await);
         let dirs = [(); 2].map(|()| TempDir::new().expect("a temporary directory"));
-        let start = |dir: &Path| {
-            let mut program = remote(&dir.join("data"), &endpoint.url);
-            program
-                .args(["--redis", redis.url(), "--upstream", &upstream.url])
-                .env("OPENAI_API_KEY", "sk-ours");
-            // More than the default: the tests share a machine with others.
-            program
-                .env("LIKEWISE__REDIS__CONNECT_MS_MAX", "2000")
-                .env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000")
-                .env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1");
-            Server::spawn(program.envs(environment.iter().copied()))
-        };
-        let nodes = [Some(start(dirs[0].path())), Some(start(dirs[1].path()))];
-        let started = TwoNodes { nodes, redis, upstream, endpoint, _dirs: dirs };
+        let environment = environment.to_vec();
+        let mut started = TwoNodes { nodes: [None, None], redis, upstream, endpoint, environment, dirs };
         for node in 0..2 {
-            until("the node follows the others", async || {
-                started.node(node).get("/readyz?verbose").await.body["redis"]["trusted"] == true
-            })
-            .await;
+            started.nodes[node] = Some(started.spawn(node));
+        }
+        for node in 0..2 {
+            started.until_trusted(node).await;
         }
         started
+    }
+
+    fn spawn(&self, node: usize) -> Server {
+        let mut program = remote(&self.dirs[node].path().join("data"), &self.endpoint.url);
+        program
+            .args(["--redis", self.redis.url(), "--upstream", &self.upstream.url])
+            .env("OPENAI_API_KEY", "sk-ours");
+        // More than the default: the tests share a machine with others.
+        program
+            .env("LIKEWISE__REDIS__CONNECT_MS_MAX", "2000")
+            .env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000")
+            .env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1");
+        Server::spawn(program.envs(self.environment.iter().copied()))
+    }
+
+    async fn until_trusted(&self, node: usize) {
+        until("the node follows the others", async || {
+            self.node(node).get("/readyz?verbose").await.body["redis"]["trusted"] == true
+        })
+        .await;
+    }
+
+    /// Starts a node again that was killed.
+    pub(crate) async fn restart(&mut self, node: usize) {
+        self.nodes[node] = Some(self.spawn(node));
+        self.until_trusted(node).await;
     }
 
     pub(crate) fn node(&self, node: usize) -> &Server {

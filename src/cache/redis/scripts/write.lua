@@ -19,7 +19,8 @@ if ARGV[8] ~= '' and tonumber(state[1]) > tonumber(ARGV[8]) then
   if #events ~= tonumber(state[1]) - tonumber(ARGV[8]) then return -2 end
   for _, event in ipairs(events) do
     local bytes = event[2][2]
-    if string.sub(bytes, 33) == ARGV[3] then
+    -- Kind and key. The entry that they announce is behind them.
+    if string.sub(bytes, 33, 65) == string.sub(ARGV[3], 1, 33) then
       if string.sub(bytes, 17, 24) == ARGV[2] then return -2 end
       if ARGV[13] ~= '1' then return -5 end
     end
