@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::MissedTickBehavior;
 
 use crate::model;
 
 /// Nothing that a test waits for may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(3);
 
 /// Held by tests that measure memory, and by those that keep all processors busy for long, so that they do not run at the same time.
 pub(crate) static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Waits until something is so.
+/// Waits until something is so. Asks a few hundred times a second: asking without a pause starves the processes that build indexes, which
+/// have a low priority.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let mut turns = tokio::time::interval(BETWEEN_QUESTIONS);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let wait = async {
         while !is_so().await {
-            tokio::task::yield_now().await;
+            turns.tick().await;
         }
     };
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waited in vain until {what}");
