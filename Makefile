@@ -52,9 +52,9 @@ book: ## Build docs/ as a book, and check its links
 	@cache="$${LIKEWISE_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/likewise}"; \
 	python3 scripts/book.py "$$cache/book-venv/bin/mdbook" "$$(scripts/target_dir.sh)/book"
 
-bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, nodes, objects, redis, search)
+bench: ## Run one benchmark: make bench NAME=hit_path (answers, cold_path, disk, eviction, flat, graph, indexed, memory, nodes, objects, questions, redis, search)
 	@scripts/setup.sh run
-	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|nodes|objects|redis|search"; exit 1; }
+	@[ -n "$(NAME)" ] || { echo "usage: make bench NAME=hit_path|answers|cold_path|disk|eviction|flat|graph|indexed|memory|nodes|objects|questions|redis|search"; exit 1; }
 	@[[ ! "$(NAME)" =~ ^(flat|graph|redis|search)$$ ]] || scripts/setup.sh peers || echo "going on without the Python packages" >&2
 	@[[ ! "$(NAME)" =~ ^(answers|nodes)$$ ]] || scripts/setup.sh litellm || echo "going on without LiteLLM" >&2
 	@cargo build --profile dist --locked --bin likewise

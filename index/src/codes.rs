@@ -184,32 +184,49 @@ impl<'a> CodesView<'a> {
         }
     }
 
-    /// The k rows nearest to a query by their codes alone, best first; ties go to the lower row, and `block` is 0. None for a query that
-    /// only f32 may compare.
+    /// The k rows nearest to a query by their codes alone, best first; ties go to the lower row, and `block` is 0.
     ///
-    /// The scores are those of the codes: for the vectors of embedding models under the cosine, some 0.001 off. The query has passed
-    /// [`Metric::prepare`]. Cost: `dim` + 8 bytes a row read, on the calling thread.
+    /// The scores are those of the codes: for the vectors of embedding models under the cosine, some 0.001 off. Cost: `dim` + 8 bytes a row
+    /// read, on the calling thread.
     ///
     /// # Panics
     /// If the query has another dimension.
-    pub fn nearest(&self, query: &[f32], k: usize) -> Vec<Neighbor> {
-        assert_eq!(query.len(), self.dim, "a query of another dimension");
-        let mut query_codes = Vec::new();
-        let coded = CodedQuery::new(query, &mut query_codes);
-        let Some(coded) = coded.filter(|_| k > 0) else { return Vec::new() };
-        let (mut best, mut sums) = (TopK::new(k), [0; STRIP_ROWS]);
+    pub fn nearest(&self, query: &QueryCodes, k: usize) -> Vec<Neighbor> {
+        if k == 0 {
+            return Vec::new();
+        }
+        let mut best = TopK::new(k);
         for start in (0..self.len()).step_by(STRIP_ROWS) {
-            let strip = self.slice(start..self.len().min(start + STRIP_ROWS));
-            let sums = &mut sums[..strip.len()];
-            strip.sums(&query_codes, sums);
-            for (row, &sum) in sums.iter().enumerate() {
-                let score = strip.score(&coded, sum, row);
-                if score > best.threshold() {
-                    best.offer(Neighbor { block: 0, row: (start + row) as u32, score });
-                }
-            }
+            self.offer(query, start..self.len().min(start + STRIP_ROWS), &mut best);
         }
         best.into_sorted()
+    }
+
+    /// As [`CodesView::nearest`], of some rows alone.
+    ///
+    /// # Panics
+    /// As [`CodesView::nearest`], or if a row does not exist.
+    pub fn nearest_of(&self, query: &QueryCodes, rows: &[u32], k: usize) -> Vec<Neighbor> {
+        if k == 0 {
+            return Vec::new();
+        }
+        let mut best = TopK::new(k);
+        rows.iter().for_each(|&row| self.offer(query, row as usize..row as usize + 1, &mut best));
+        best.into_sorted()
+    }
+
+    /// Offers rows, `STRIP_ROWS` at most, by their codes.
+    fn offer(&self, query: &QueryCodes, rows: Range<usize>, best: &mut TopK) {
+        assert_eq!(query.dim, self.dim, "a query of another dimension");
+        let (start, strip, mut sums) = (rows.start, self.slice(rows), [0; STRIP_ROWS]);
+        let sums = &mut sums[..strip.len()];
+        strip.sums(&query.codes, sums);
+        for (row, &sum) in sums.iter().enumerate() {
+            let score = strip.score(&query.coded, sum, row);
+            if score > best.threshold() {
+                best.offer(Neighbor { block: 0, row: (start + row) as u32, score });
+            }
+        }
     }
 
     /// The score of a query and a row by their codes.
@@ -270,7 +287,25 @@ impl<'a> CodesView<'a> {
     }
 }
 
-/// A query in codes of 16 bits.
+/// A query with its codes, for [`CodesView::nearest`].
+#[derive(Debug)]
+pub struct QueryCodes {
+    dim: usize,
+    coded: CodedQuery,
+    codes: Vec<i16>,
+}
+
+impl QueryCodes {
+    /// Of a query that has passed [`Metric::prepare`]. `None` for one that only f32 may compare.
+    pub fn new(query: &[f32]) -> Option<QueryCodes> {
+        let mut codes = Vec::new();
+        let coded = CodedQuery::new(query, &mut codes)?;
+        Some(QueryCodes { dim: query.len(), coded, codes })
+    }
+}
+
+/// What the codes of a query, of 16 bits, stand for.
+#[derive(Debug)]
 pub(crate) struct CodedQuery {
     scale: f32,
     norm: f32,
@@ -431,8 +466,10 @@ mod tests {
                 row
             })
             .collect();
+        let of = |row: usize| QueryCodes::new(&rows[row]).expect("a unit vector");
         for query in [0, 150, 299] {
-            let found = codes.view().nearest(&rows[query], 3);
+            let found = codes.view().nearest(&of(query), 3);
+            assert_eq!(codes.view().nearest_of(&of(query), &[7, query as u32], 1), found[..1]);
             assert_eq!((found.len(), found[0].row), (3, query as u32));
             assert!(found.windows(2).all(|pair| pair[0].score >= pair[1].score));
             for neighbor in found {
@@ -440,17 +477,17 @@ mod tests {
                 assert!((neighbor.score - exact).abs() < 0.002, "{} {exact}", neighbor.score);
             }
         }
-        assert!(codes.view().nearest(&rows[0], 0).is_empty());
+        assert!(codes.view().nearest(&of(0), 0).is_empty());
         codes.swap_remove(150);
         codes.swap_remove(298);
         assert_eq!(codes.len(), 298);
         assert_eq!(
-            codes.view().nearest(&rows[299], 1)[0].row,
+            codes.view().nearest(&of(299), 1)[0].row,
             150,
             "the last row takes the place of one that is removed"
         );
-        assert!(codes.view().nearest(&rows[150], 1)[0].score < 0.9);
-        assert!(Codes::new(Metric::Cosine, 384).view().nearest(&rows[0], 3).is_empty());
+        assert!(codes.view().nearest(&of(150), 1)[0].score < 0.9);
+        assert!(Codes::new(Metric::Cosine, 384).view().nearest(&of(0), 3).is_empty());
     }
 
     #[test]

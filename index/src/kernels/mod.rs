@@ -19,6 +19,21 @@ use crate::Metric;
 /// Coded vectors are padded with zeros to a multiple of this many codes, so that no loop over them has a rest.
 pub(crate) const CODES_MULTIPLE: usize = 32;
 
+/// Words of 64 bits at the head of a sketch, and behind it.
+pub(crate) const HEAD_WORDS: usize = 2;
+pub(crate) const REST_WORDS: usize = 4;
+
+/// Sketches of rows, and a query with the bits in which they may differ from it.
+#[derive(Clone, Copy)]
+pub(crate) struct SketchSearch<'a> {
+    pub(crate) query: ([u64; HEAD_WORDS], [u64; REST_WORDS]),
+    /// As many heads as rests.
+    pub(crate) heads: &'a [[u64; HEAD_WORDS]],
+    pub(crate) rests: &'a [[u64; REST_WORDS]],
+    pub(crate) head_differing_max: u32,
+    pub(crate) differing_max: u32,
+}
+
 /// Vectors of one length in memory, as a view of an array holds them; the distance from one to the next may be longer.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
@@ -93,7 +108,10 @@ static BEST: LazyLock<InstructionSet> =
 fn sets() -> Vec<InstructionSet> {
     let mut sets = vec![InstructionSet::Portable];
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("popcnt")
+    {
         sets.push(InstructionSet::Avx2);
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
             sets.push(InstructionSet::Avx512);
@@ -196,6 +214,30 @@ fn byte_sums_with(set: InstructionSet, weights: &[i8], bytes: &[u8], rows: &[u32
         #[cfg(target_arch = "aarch64")]
         InstructionSet::Neon => portable::byte_sums(weights, bytes, rows, out),
         InstructionSet::Portable => portable::byte_sums(weights, bytes, rows, out),
+    }
+}
+
+/// Appends to `found` the numbers of the rows that a search keeps, in their order: heads and whole sketches differ in no more bits than they
+/// may.
+///
+/// # Panics
+/// If there are not as many heads as rests, or 2^32 or more.
+pub(crate) fn sketches_within(search: &SketchSearch<'_>, found: &mut Vec<u32>) {
+    sketches_within_with(*BEST, search, found);
+}
+
+fn sketches_within_with(set: InstructionSet, search: &SketchSearch<'_>, found: &mut Vec<u32>) {
+    assert_eq!(search.heads.len(), search.rests.len(), "a rest for each head");
+    assert!(u32::try_from(search.heads.len()).is_ok(), "{} sketches", search.heads.len());
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the sets were found on this machine, and all have POPCNT.
+        InstructionSet::Avx2 | InstructionSet::Avx512 | InstructionSet::Avx512Vnni => unsafe {
+            x86::popcnt_sketches_within(search, found);
+        },
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon => portable::sketches_within(search, found),
+        InstructionSet::Portable => portable::sketches_within(search, found),
     }
 }
 
@@ -308,6 +350,33 @@ mod tests {
                     let is_exact = out.iter().enumerate().all(|(at, &sum)| i64::from(sum) == pair(at));
                     assert!(is_exact, "{set:?} {stride} {queries} x {rows}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_keeps_the_same_sketches() {
+        let mut word =
+            noise(usize::MAX, 11).map(|x| u64::from(x.to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut words = || word.next().unwrap();
+        let heads: Vec<[u64; HEAD_WORDS]> = (0..1000).map(|_| [(); HEAD_WORDS].map(|()| words())).collect();
+        let rests: Vec<[u64; REST_WORDS]> = (0..1000).map(|_| [(); REST_WORDS].map(|()| words())).collect();
+        let query = (heads[7], rests[7]);
+        for (head_differing_max, differing_max) in [(0, 0), (40, 384), (60, 185), (128, 190), (128, 384)] {
+            let search =
+                SketchSearch { query, heads: &heads, rests: &rests, head_differing_max, differing_max };
+            let bits = |one: &[u64], other: &[u64]| -> u32 {
+                one.iter().zip(other).map(|(one, other)| (one ^ other).count_ones()).sum()
+            };
+            let is_kept = |&row: &u32| {
+                let head = bits(&query.0, &heads[row as usize]);
+                head <= head_differing_max && head + bits(&query.1, &rests[row as usize]) <= differing_max
+            };
+            let expected: Vec<u32> = [99].into_iter().chain((0..1000).filter(is_kept)).collect();
+            for set in sets() {
+                let mut found = vec![99];
+                sketches_within_with(set, &search, &mut found);
+                assert_eq!(found, expected, "{set:?} {head_differing_max} {differing_max}");
             }
         }
     }

@@ -1,9 +1,12 @@
 //! The instruction set that every machine has: plain Rust, in lanes that the compiler can put into registers.
 
+use super::SketchSearch;
 use super::tile::SimdOps;
 
 /// Floats added side by side.
 const LANES: usize = 8;
+/// Heads that are compared before what is left of their sketches is.
+const STRIP_HEADS: usize = 256;
 
 pub(super) struct Portable;
 
@@ -90,6 +93,36 @@ pub(super) unsafe fn scores(job: &super::tile::ScoreJob) {
 pub(super) unsafe fn code_sums(job: &super::tile::CodeSums) {
     // SAFETY: the caller's promise is passed on; no instructions are needed.
     unsafe { super::tile::code_sums::<Portable, 1, 2, 2>(job) }
+}
+
+/// As [`super::sketches_within`].
+#[inline(always)]
+pub(super) fn sketches_within(search: &SketchSearch<'_>, found: &mut Vec<u32>) {
+    let mut near = [0; STRIP_HEADS];
+    for (strip, heads) in search.heads.chunks(STRIP_HEADS).enumerate() {
+        let (first, mut count) = (strip * STRIP_HEADS, 0);
+        for (at, head) in heads.iter().enumerate() {
+            // Without a branch, which would be mispredicted for some tenth of the rows.
+            near[count] = at;
+            count += usize::from(differing(search.query.0, *head) <= search.head_differing_max);
+        }
+        for &at in &near[..count] {
+            let rest = differing(search.query.1, search.rests[first + at]);
+            if differing(search.query.0, heads[at]) + rest <= search.differing_max {
+                found.push((first + at) as u32);
+            }
+        }
+    }
+}
+
+/// In how many bits two sketches differ.
+#[inline(always)]
+fn differing<const N: usize>(one: [u64; N], other: [u64; N]) -> u32 {
+    let mut bits = 0;
+    for word in 0..N {
+        bits += (one[word] ^ other[word]).count_ones();
+    }
+    bits
 }
 
 /// As [`super::byte_sums`].

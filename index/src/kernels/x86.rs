@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::tile::{self, CodeSums, ScoreJob, SimdOps};
+use super::{SketchSearch, portable};
 
 /// 256-bit registers.
 pub(super) struct Avx2;
@@ -216,6 +217,13 @@ pub(super) unsafe fn avx512_code_sums(job: &CodeSums) {
 pub(super) unsafe fn vnni_code_sums(job: &CodeSums) {
     // SAFETY: the caller's promise is passed on. 32 registers: 16 sums, 4 rows, one query.
     unsafe { tile::code_sums::<Avx512<true>, 4, 4, 2>(job) }
+}
+
+/// # Safety
+/// The processor has POPCNT.
+#[target_feature(enable = "popcnt")]
+pub(super) unsafe fn popcnt_sketches_within(search: &SketchSearch<'_>, found: &mut Vec<u32>) {
+    portable::sketches_within(search, found);
 }
 
 /// Rows ahead of the one at hand whose bytes are fetched: they lie anywhere.

@@ -96,7 +96,7 @@ impl SemanticLookup {
             return self.unsearched(Some("unverified"), &question.text);
         }
         let (mut looked_at, mut verified) = (0, 0);
-        for near in self.nearest(question, vector).await {
+        for near in self.nearest(question, vector, None).await {
             if looked_at == CANDIDATES_MAX {
                 break;
             }

@@ -13,7 +13,7 @@ use crate::matching::guard::{Language, Strictness};
 /// The longest wait for a vector or the verifier.
 const WAIT_MS_MAX: u64 = 60_000;
 /// A search reads all questions of a scope.
-const SCOPE_QUESTIONS: RangeInclusive<usize> = 2048..=100_000;
+const SCOPE_QUESTIONS: RangeInclusive<usize> = 2048..=4_000_000;
 
 /// How the verifier is used: a model that reads both questions and has to agree that they ask the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -96,7 +96,7 @@ impl Default for SemanticOptions {
             verify_ms_max: 250,
             embed_ms_max: 250,
             bytes_max: 256 * 1024 * 1024,
-            scope_questions_max: 20_000,
+            scope_questions_max: 1_000_000,
         }
     }
 }

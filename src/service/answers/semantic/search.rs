@@ -28,8 +28,10 @@ use crate::service::embeddings::{Embeddings, Request};
 pub(super) const CANDIDATES_MAX: usize = 4;
 /// Candidates that the verifier reads.
 pub(super) const VERIFIED_MAX: usize = 2;
-/// Rows that are read on the thread of a request: some 0.2 ms. More are read on a thread that may block.
+/// Rows that are searched on the thread of a request, all of them or by their sketches: some 0.2 ms. More are searched on a thread that may
+/// block.
 const ROWS_READ_AT_ONCE: usize = 8192;
+const ROWS_SKETCHED_AT_ONCE: usize = 65_536;
 /// Searches on threads that may block at the same time: each takes a core for some milliseconds.
 const CONCURRENT_SCANS_MAX: usize = 4;
 /// Confirmations and comparisons of answers at the same time, behind responses; others are left out.
@@ -243,11 +245,9 @@ impl SemanticLookup {
         let mut report = SemanticReport::of(SemanticOutcome::None);
         let features = self.guard.features(&question.text);
         let (mut looked_at, mut verified) = (0, 0);
-        for near in self.nearest(question, vector).await {
-            if near.similarity < acceptance.similarity_min(features.language())
-                || looked_at == CANDIDATES_MAX
-                || verified == VERIFIED_MAX
-            {
+        let similarity_min = acceptance.similarity_min(features.language());
+        for near in self.nearest(question, vector, Some(similarity_min)).await {
+            if near.similarity < similarity_min || looked_at == CANDIDATES_MAX || verified == VERIFIED_MAX {
                 report.similarity.get_or_insert(near.similarity);
                 break;
             }
@@ -286,15 +286,21 @@ impl SemanticLookup {
         (None, report)
     }
 
-    /// The nearest questions of the scopes of a question, the nearest first.
-    pub(super) async fn nearest(&self, question: &SemanticQuestion, vector: &[f32]) -> Vec<NearQuestion> {
+    /// The nearest questions of the scopes of a question, the nearest first. With `similarity_min` those below it may be missing.
+    pub(super) async fn nearest(
+        &self,
+        question: &SemanticQuestion,
+        vector: &[f32],
+        similarity_min: Option<f32>,
+    ) -> Vec<NearQuestion> {
         let Some(vector) = self.index.prepared(vector) else { return Vec::new() };
         let QuestionScopes { own, confirmed, .. } = question.scopes;
         let scopes = [Some(own), confirmed].map(|scope| scope.map(|scope| self.index.snapshot(scope)));
         let rows: usize = scopes.iter().flatten().map(ScopeSnapshot::rows).sum();
         let search = move || {
             let mut near: Vec<NearQuestion> = Vec::new();
-            for found in scopes.iter().flatten().flat_map(|scope| scope.nearest(&vector, NEAREST)) {
+            let nearest = |scope: &ScopeSnapshot| scope.nearest(&vector, NEAREST, similarity_min);
+            for found in scopes.iter().flatten().flat_map(nearest) {
                 if near.iter().all(|known| known.key != found.key) {
                     near.push(found);
                 }
@@ -303,7 +309,8 @@ impl SemanticLookup {
             near.truncate(NEAREST);
             near
         };
-        if rows <= ROWS_READ_AT_ONCE {
+        let rows_at_once = if similarity_min.is_some() { ROWS_SKETCHED_AT_ONCE } else { ROWS_READ_AT_ONCE };
+        if rows <= rows_at_once {
             return search();
         }
         let Ok(scan) = Arc::clone(&self.scans).acquire_owned().await else { return Vec::new() };
