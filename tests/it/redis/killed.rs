@@ -12,9 +12,10 @@ use super::two_nodes::TwoNodes;
 use crate::kill::{number_from, splitmix};
 use crate::program::until;
 
-/// Values of `LONG_BYTES` stay on their node.
-const SETTINGS: [(&str, &str); 1] = [("LIKEWISE__REDIS__VALUE_BYTES_MAX", "2000")];
-const LONG_BYTES: usize = 4000;
+/// Values of `LONG_BYTES` stay on their node. Those of `SHORT_BYTES` take longer to reach the disk than the cursor does.
+const SETTINGS: [(&str, &str); 1] = [("LIKEWISE__REDIS__VALUE_BYTES_MAX", "500000")];
+const SHORT_BYTES: u64 = 400_000;
+const LONG_BYTES: u64 = 600_000;
 const WRITERS: u64 = 6;
 const KILLED_WITHIN_MS: u64 = 60;
 
@@ -35,11 +36,11 @@ fn path(key: u64) -> String {
 }
 
 fn value(key: u64, number: u64) -> String {
+    let bytes = if is_long(key) { LONG_BYTES } else { SHORT_BYTES };
     // Not compressible to less than Redis takes.
-    let noise =
-        (0..LONG_BYTES as u64 / 16).map(|n| format!("{:016x}", splitmix(number << 20 | key << 12 | n)));
-    let long: String = if is_long(key) { noise.collect() } else { String::new() };
-    format!("number {number} {long}")
+    let noise = (0..bytes / 8).map(|n| splitmix(number << 32 | key << 24 | n).to_le_bytes());
+    let noise: Vec<u8> = noise.flatten().map(|byte| b' ' + byte % 64).collect();
+    format!("number {number} {}", String::from_utf8_lossy(&noise))
 }
 
 /// The number of the write whose value a node serves.
@@ -53,15 +54,19 @@ async fn served(nodes: &TwoNodes, node: usize, key: u64) -> Option<u64> {
 
 /// One client of the first node: writes its key again and again until the node is gone; or once, so that the last event of the key is
 /// not that of a write which the death of the node has cut off.
-async fn write_until_killed(http: reqwest::Client, url: String, key: u64, mut number: u64) -> (u64, Written) {
-    let mut written = Written { begun: number, acknowledged: number };
+async fn write_until_killed(
+    http: reqwest::Client,
+    url: String,
+    key: u64,
+    mut written: Written,
+) -> (u64, Written) {
     loop {
-        number += 1;
-        written.begun = number;
-        let put = http.put(format!("{url}{}", path(key))).body(value(key, number)).send().await;
+        written.begun += 1;
+        let body = value(key, written.begun);
+        let put = http.put(format!("{url}{}", path(key))).body(body).send().await;
         let Ok(response) = put else { return (key, written) };
         assert_eq!(response.status(), 204);
-        written.acknowledged = number;
+        written.acknowledged = written.begun;
         if is_long(key) {
             return (key, written);
         }
@@ -76,9 +81,9 @@ async fn a_node_that_was_killed_serves_what_the_others_serve_and_what_it_alone_h
     let mut written = BTreeMap::from_iter((0..WRITERS).map(|key| (key, Written::default())));
     for round in 0..rounds {
         let mut writers = JoinSet::new();
-        for (&key, before) in &written {
+        for (&key, &before) in &written {
             let (http, url) = (nodes.node(0).client().clone(), nodes.node(0).url().to_owned());
-            writers.spawn(write_until_killed(http, url, key, before.begun));
+            writers.spawn(write_until_killed(http, url, key, before));
         }
         let lives = Duration::from_micros(splitmix(seed + round) % (KILLED_WITHIN_MS * 1_000));
         let writing = async {
