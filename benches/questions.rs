@@ -83,7 +83,9 @@ fn measure(model: &str, unrelated: f32, threshold: f32, rows: usize) {
         expected += near(&by_codes);
         found += near(&by_sketches);
     }
-    [&mut alone, &mut first].map(|values| values.sort_by(f64::total_cmp));
+    for values in [&mut alone, &mut first] {
+        values.sort_by(f64::total_cmp);
+    }
     println!(
         "| {model} | {rows} | {:.3} | {:.3} | {:.3} | {:.3} | {found} of {expected} | {} |",
         percentile(&alone, 0.5),
