@@ -195,9 +195,11 @@ impl<'a> CodesView<'a> {
         if k == 0 {
             return Vec::new();
         }
-        let mut best = TopK::new(k);
+        let (mut best, mut sums) = (TopK::new(k), [0; STRIP_ROWS]);
         for start in (0..self.len()).step_by(STRIP_ROWS) {
-            self.offer(query, start..self.len().min(start + STRIP_ROWS), &mut best);
+            let rows = start..self.len().min(start + STRIP_ROWS);
+            let sums = &mut sums[..rows.len()];
+            self.offer(query, rows, sums, &mut best);
         }
         best.into_sorted()
     }
@@ -211,15 +213,16 @@ impl<'a> CodesView<'a> {
             return Vec::new();
         }
         let mut best = TopK::new(k);
-        rows.iter().for_each(|&row| self.offer(query, row as usize..row as usize + 1, &mut best));
+        for &row in rows {
+            self.offer(query, row as usize..row as usize + 1, &mut [0], &mut best);
+        }
         best.into_sorted()
     }
 
-    /// Offers rows, `STRIP_ROWS` at most, by their codes.
-    fn offer(&self, query: &QueryCodes, rows: Range<usize>, best: &mut TopK) {
+    /// Offers rows by their codes. `sums` has room for one of each.
+    fn offer(&self, query: &QueryCodes, rows: Range<usize>, sums: &mut [i32], best: &mut TopK) {
         assert_eq!(query.dim, self.dim, "a query of another dimension");
-        let (start, strip, mut sums) = (rows.start, self.slice(rows), [0; STRIP_ROWS]);
-        let sums = &mut sums[..strip.len()];
+        let (start, strip) = (rows.start, self.slice(rows));
         strip.sums(&query.codes, sums);
         for (row, &sum) in sums.iter().enumerate() {
             let score = strip.score(&query.coded, sum, row);

@@ -3,8 +3,8 @@
 //! A bit is the sign of a component of the vector after a random rotation. Two unit vectors at the angle `a` differ in each bit
 //! with the probability `a / pi` (Goemans and Williamson, "Improved approximation algorithms for maximum cut", J. ACM 42, 1995,
 //! lemma 3.2; Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002), so the bits that differ
-//! are close to binomial. A row is left out if more of them differ than do for all but a millionth of the rows that are as
-//! near as wanted. The rotation is a product of random signs and Walsh-Hadamard transforms (Ailon and Chazelle, "The fast
+//! are close to binomial; in few dimensions less so. A row is left out if more of them differ than do for all but some
+//! millionth of the rows that are as near as wanted. The rotation is a product of random signs and Walsh-Hadamard transforms (Ailon and Chazelle, "The fast
 //! Johnson-Lindenstrauss transform", SIAM J. Comput. 39, 2009), which costs `n log n`.
 
 use crate::kernels::{self, HEAD_WORDS, REST_WORDS, SketchSearch};
@@ -86,7 +86,8 @@ impl Sketcher {
 }
 
 impl SketchRadius {
-    /// For rows whose cosine with a query is at least this: of those, two in a million are beyond it at most.
+    /// For rows whose cosine with a query is at least this: of those, some two in a million are beyond it, over all pairs of vectors of
+    /// some hundred dimensions.
     pub fn of_cosine(cosine: f32) -> SketchRadius {
         let differs = f64::from(cosine.clamp(-1.0, 1.0)).acos() / std::f64::consts::PI;
         SketchRadius {

@@ -210,18 +210,17 @@ impl ObjectTier {
         self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
     }
 
-    /// Everything but the values of entries, as they are stored. Costs a read of each that is there.
+    /// Everything but the values of entries, as they are stored; `None` also for what cannot be read. Costs a read of each that is there.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`.
+    /// `Unavailable` once the readers are stopped.
     pub async fn metas(&self, keys: Vec<Key>) -> Result<Vec<Option<EntryMeta>>> {
         let (store, salt) = (Arc::clone(&self.store), self.salt());
         let read_one = move |key: &Key| {
-            let head = store.head(key)?;
-            let meta = head.and_then(|head| entry_codec::decode_head(&head));
-            Ok(meta.map(|meta| with_salt(meta, salt)))
+            let head = store.head(key).ok().flatten()?;
+            entry_codec::decode_head(&head).map(|meta| with_salt(meta, salt))
         };
-        let read = move || keys.iter().map(read_one).collect();
+        let read = move || Ok(keys.iter().map(read_one).collect());
         self.readers.run(read).await.unwrap_or_else(|| Err(reader_stopped()))
     }
 

@@ -224,13 +224,11 @@ impl Cache {
         for key in keys {
             writes.push(shared.tier.begin(*key).await);
         }
-        let (mut removed, mut propagation) = (0, Ok(Propagation::Complete));
-        for (key, write) in keys.iter().zip(&writes) {
+        let (mut removed, mut propagation) = (Vec::new(), Ok(Propagation::Complete));
+        for key in keys {
             match shared.tier.publish(None, *key, None, replaces.into()).await {
                 Ok(published) => {
-                    if let Published::Event(number) = published {
-                        write.end(number);
-                    }
+                    removed.push(published);
                     propagation = propagation.map(|so_far| published.propagation().max(so_far));
                 }
                 Err(error) => {
@@ -238,9 +236,14 @@ impl Cache {
                     break;
                 }
             }
-            removed += 1;
         }
-        self.remove_own(&keys[..removed]).await?;
+        self.remove_own(&keys[..removed.len()]).await?;
+        // Not before: a copy that could not be removed is outdated.
+        for (write, published) in writes.iter().zip(&removed) {
+            if let Published::Event(number) = published {
+                write.end(*number);
+            }
+        }
         propagation
     }
 

@@ -102,7 +102,7 @@ pub(super) fn sketches_within(search: &SketchSearch<'_>, found: &mut Vec<u32>) {
     for (strip, heads) in search.heads.chunks(STRIP_HEADS).enumerate() {
         let (first, mut count) = (strip * STRIP_HEADS, 0);
         for (at, head) in heads.iter().enumerate() {
-            // Without a branch, which would be mispredicted for some tenth of the rows.
+            // Without a branch, which would often be mispredicted.
             near[count] = at;
             count += usize::from(differing(search.query.0, *head) <= search.head_differing_max);
         }

@@ -9,7 +9,7 @@ use crate::domain::EntryMeta;
 pub(in crate::cache) struct EntryFingerprint(pub(in crate::cache) u64);
 
 impl EntryFingerprint {
-    /// Of everything that stays as it is while the entry is compressed, written and read. `None` if the entry has no hash of its value.
+    /// Stays as it is while the entry is compressed, written and read. `None` if the entry has no hash of its value.
     pub(in crate::cache) fn of(meta: &EntryMeta) -> Option<EntryFingerprint> {
         if meta.validator == 0 {
             return None;

@@ -33,16 +33,17 @@ struct KeyWrites {
     own_read: u64,
     /// The number of the last event of another node.
     foreign: u64,
-    /// The first event that was read while a write was open, until the copy of this node is as new.
+    /// The first event that was read while a write was open, until the copy of this node is as new as that event.
     undecided: Option<EventPlace>,
-    /// Whether events were skipped while a write was open: what it stores may be older than they are.
+    /// Whether events were skipped while a write was open, until the copy of this node is dropped: what that write stores may be older.
     has_skipped: bool,
 }
 
 impl KeyWrites {
     /// Whether nothing of this node is under way, so that each further event is the latest.
     fn is_settled(&self) -> bool {
-        self.open == 0 && self.drops == 0 && self.own <= self.own_read && self.undecided.is_none()
+        let is_under_way = self.open > 0 || self.drops > 0 || self.own > self.own_read;
+        !is_under_way && self.undecided.is_none() && !self.has_skipped
     }
 
     /// Whether there is an event that is later than what this node has stored.
@@ -56,7 +57,7 @@ struct WrittenKeys {
     writes: HashMap<Key, KeyWrites, ByPrefix>,
     /// Keys whose write was given up after an event that it was to decide about.
     outdated: HashSet<Key, ByPrefix>,
-    /// Those of all keys. After a restart they have to be read again: the copy on disk may be from before them.
+    /// The undecided events of all keys. After a restart they have to be read again: the copy on disk may be from before them.
     undecided: BTreeSet<EventPlace>,
 }
 
@@ -138,9 +139,9 @@ impl InflightWrites {
         lock(&self.keys).undecided.range(of_shard).next().map(|event| event.number)
     }
 
-    /// Whether the follower has read an event of another node while a write of the key is open.
+    /// Whether another node may have changed the key while a write of it is open: the follower has read such an event, or has skipped some.
     pub(in crate::cache) fn has_foreign(&self, key: &Key) -> bool {
-        lock(&self.keys).writes.get(key).is_some_and(|known| known.foreign > 0)
+        lock(&self.keys).writes.get(key).is_some_and(|known| known.foreign > 0 || known.has_skipped)
     }
 
     /// Whether a write of the key is open.
@@ -210,16 +211,26 @@ impl InflightWrites {
         CopyDrop { writes: self, key: *key }
     }
 
-    /// Events were skipped, and the copies of all keys are hidden. Forgets what is not being written; what is being written is dropped once
-    /// it is stored.
-    pub(in crate::cache) fn skip(&self) {
+    /// Events are skipped, and the copies of all keys are going to be hidden. Forgets what is not being written; what is being written is
+    /// dropped once it is stored. Returns the events that are undecided until the copies are hidden.
+    pub(in crate::cache) fn skip(&self) -> BTreeSet<EventPlace> {
         let keys = &mut *lock(&self.keys);
-        keys.undecided.clear();
         keys.writes.retain(|_, known| {
-            known.undecided = None;
-            known.own_read = known.own;
-            known.has_skipped = known.open > 0;
-            known.open > 0 || known.drops > 0
+            // The log may have gone back: its next events may have numbers that were known.
+            (known.own, known.own_read, known.foreign) = (0, 0, 0);
+            known.has_skipped |= known.open > 0;
+            !known.is_settled()
+        });
+        keys.undecided.clone()
+    }
+
+    /// The copies that were on disk when events were undecided are hidden.
+    pub(in crate::cache) fn decide_hidden(&self, undecided: &BTreeSet<EventPlace>) {
+        let keys = &mut *lock(&self.keys);
+        keys.undecided.retain(|event| !undecided.contains(event));
+        keys.writes.retain(|_, known| {
+            known.undecided = known.undecided.filter(|event| !undecided.contains(event));
+            !known.is_settled()
         });
     }
 }
@@ -231,9 +242,12 @@ impl InflightWrite<'_> {
         let mut keys = lock(&self.writes.keys);
         let is_full = keys.writes.len() > KEYS_MAX;
         let Some(known) = keys.writes.get_mut(&self.key) else { return false };
+        if known.has_skipped {
+            return false;
+        }
         known.own = known.own.max(number);
         let is_last = known.foreign < number;
-        if (is_full && known.open == 1) || known.has_skipped {
+        if is_full && known.open == 1 {
             // As if its event were read: what it has stored is dropped.
             known.own_read = known.own;
             return false;
@@ -248,7 +262,6 @@ impl Drop for InflightWrite<'_> {
         let Some(known) = keys.writes.get_mut(&self.key) else { return };
         known.open -= 1;
         if known.open == 0 && known.is_outdated() {
-            known.has_skipped = false;
             keys.outdated.insert(self.key);
             self.writes.given_up.notify_one();
         }
@@ -261,6 +274,9 @@ impl Drop for CopyDrop<'_> {
         let keys = &mut *lock(&self.writes.keys);
         if let Some(known) = keys.writes.get_mut(&self.key) {
             known.drops -= 1;
+            if !keys.outdated.contains(&self.key) {
+                known.has_skipped = false;
+            }
             keys.decide(&self.key);
         }
         self.writes.dropped.notify_waiters();
@@ -359,7 +375,23 @@ mod tests {
         let write = begin(&writes);
         assert!(write.end(1));
         drop(write);
-        writes.skip();
+        assert!(writes.skip().is_empty() && is_empty(&writes));
+    }
+
+    #[test]
+    fn numbers_from_before_a_log_that_went_back_outdate_nothing() {
+        let writes = InflightWrites::default();
+        let earlier = begin(&writes);
+        assert!(earlier.end(1000));
+        let write = begin(&writes);
+        drop(earlier);
+        let skipped = writes.skip();
+        assert!(writes.note_foreign(&KEY, event(11)).is_none() && writes.note_own(&KEY, event(12)).is_none());
+        writes.decide_hidden(&skipped);
+        assert_eq!(writes.first_undecided(1), Some(11));
+        drop(write);
+        assert_eq!(outdated(&writes), [KEY]);
+        assert!(writes.note_foreign(&KEY, event(13)).is_some());
         assert!(is_empty(&writes));
     }
 
@@ -370,10 +402,17 @@ mod tests {
             let writes = InflightWrites::default();
             let write = begin(&writes);
             assert!(writes.note_foreign(&KEY, event(1)).is_none());
-            writes.skip();
-            assert_eq!(writes.first_undecided(1), None, "the copies are hidden");
+            let skipped = writes.skip();
+            assert_eq!(writes.first_undecided(1), Some(1), "the copies are not hidden yet");
+            writes.decide_hidden(&skipped);
+            assert_eq!(writes.first_undecided(1), None);
+            assert!(writes.has_foreign(&KEY), "one may be among those that were skipped");
             assert!(!ends || !write.end(2));
+            // A write that begins later and fails leaves the copy as it is.
+            let later = begin(&writes);
             drop(write);
+            assert!(outdated(&writes).is_empty());
+            drop(later);
             assert_eq!(outdated(&writes), [KEY]);
             assert!(is_empty(&writes));
         }

@@ -15,6 +15,7 @@ use super::key_events::KeyEvent;
 use super::metrics::ReplicationMetrics;
 use super::node_state::NodeState;
 use super::shared_tier::SharedTier;
+use super::waiting_keys::KeyState;
 use crate::cache::change_log::{EntryFingerprint, Gap, LogCursor, LogEvent, ShardState, SharedChange};
 use crate::cache::disk::ObjectTier;
 use crate::cache::invalidation_tokens::{Applied, InvalidationTokens, Subject, TokenChange, record_of};
@@ -162,15 +163,18 @@ impl Replicator {
 
     async fn apply(&self, shard: u8, events: &[LogEvent], durable: &mut DurableCursor) -> Result<()> {
         let (mut outdated, mut foreign, mut applied) = (Vec::new(), Vec::new(), Applied::default());
+        // What the last event of each key announces, also where no copy is to be dropped for that event.
+        let mut announced = HashMap::new();
         for event in events {
             let is_own = event.node == self.shared.log.node();
             let place = EventPlace { shard, number: event.number };
+            if let Some(SharedChange::Key(key, entry)) = &event.change {
+                announced.insert(*key, *entry);
+            }
             match &event.change {
-                Some(SharedChange::Key(key, entry)) if is_own => {
-                    outdated.extend(self.on_own(key, place).map(|older| (older, *entry)));
-                }
-                Some(SharedChange::Key(key, entry)) => {
-                    outdated.extend(self.on_foreign(key, place).map(|older| (older, *entry)));
+                Some(SharedChange::Key(key, _)) if is_own => outdated.extend(self.on_own(key, place)),
+                Some(SharedChange::Key(key, _)) => {
+                    outdated.extend(self.on_foreign(key, place));
                     foreign.push((key, KeyEvent::Changed(event.number)));
                 }
                 Some(SharedChange::LeaseEnded(key)) if !is_own => foreign.push((key, KeyEvent::LeaseEnded)),
@@ -186,7 +190,7 @@ impl Replicator {
             self.metrics.events.inc();
         }
         let records = self.settle(applied).await?;
-        self.drop_outdated(outdated).await?;
+        self.drop_outdated(outdated, &announced).await?;
         // What they make others look for is no longer here.
         foreign.into_iter().for_each(|(key, event)| self.shared.events.send(key, event));
         self.observe_lag(events);
@@ -297,8 +301,9 @@ impl Replicator {
     /// Hides the copies of all entries that other nodes may have changed. Costs a write on disk, and a visit of each entry in memory.
     async fn hide_copies(&self) -> Result<()> {
         self.shared.outbox.contest_all();
-        self.shared.inflight.skip();
+        let undecided = self.shared.inflight.skip();
         self.copies.disk.set_salt(self.node.renew_salt().await?);
+        self.shared.inflight.decide_hidden(&undecided);
         // Counted after the disk is hidden, so that no copy that was read there before is kept in memory after it is cleared.
         self.copies.changes.add_all();
         self.copies.memory.remove_where(&|meta| meta.codec != Codec::F32);
@@ -307,23 +312,25 @@ impl Replicator {
 
     /// Drops the copies that are not what the last event of their key announces. One that is was stored by an earlier process of this
     /// node, and the event is read again; Redis may not have its value.
-    async fn drop_outdated(&self, outdated: Vec<(CopyDrop<'_>, Option<EntryFingerprint>)>) -> Result<()> {
+    async fn drop_outdated(
+        &self,
+        outdated: Vec<CopyDrop<'_>>,
+        announced: &HashMap<Key, Option<EntryFingerprint>>,
+    ) -> Result<()> {
         if outdated.is_empty() {
             return Ok(());
         }
-        let last: HashMap<Key, Option<EntryFingerprint>> =
-            outdated.iter().map(|(one, entry)| (one.key, *entry)).collect();
-        let announced = last.iter().filter_map(|(key, entry)| Some((*key, (*entry)?)));
+        let keys: HashSet<Key> = outdated.iter().map(|one| one.key).collect();
+        let announced = keys.into_iter().filter_map(|key| Some((key, announced.get(&key).copied()??)));
         let (keys, entries): (Vec<Key>, Vec<EntryFingerprint>) = announced.unzip();
-        // What cannot be read is dropped.
-        let metas = self.copies.disk.metas(keys.clone()).await.unwrap_or_default();
+        let metas = self.copies.disk.metas(keys.clone()).await?;
         let is_announced = |(key, (entry, meta)): (Key, (EntryFingerprint, Option<EntryMeta>))| {
             (EntryFingerprint::of(&meta?) == Some(entry)).then_some(key)
         };
         let current: HashSet<Key> =
             keys.into_iter().zip(entries.into_iter().zip(metas)).filter_map(is_announced).collect();
-        let drops = outdated.into_iter().map(|(one, _)| one);
-        self.drop_copies(&drops.filter(|one| !current.contains(&one.key)).collect::<Vec<_>>()).await
+        let drops: Vec<_> = outdated.into_iter().filter(|one| !current.contains(&one.key)).collect();
+        self.drop_copies(&drops).await
     }
 
     /// Drops copies. Those in memory last: until it is removed, a lookup may read one on disk and keep it in memory.
@@ -337,8 +344,9 @@ impl Replicator {
     async fn drop_given_up(self: Arc<Self>) {
         loop {
             let given_up = self.shared.inflight.given_up().await.into_iter();
-            // A copy that waits in the outbox is what is sent: without it a removal would be.
-            let drops: Vec<_> = given_up.filter(|one| !self.shared.outbox.holds(&one.key)).collect();
+            // A copy that waits in the outbox, and that no other node has changed, is what is sent: without it a removal would be.
+            let is_sent = |key: &Key| self.shared.outbox.key_state(key) == Some(KeyState::Uncontested);
+            let drops: Vec<_> = given_up.filter(|one| !is_sent(&one.key)).collect();
             if let Err(error) = self.drop_copies(&drops).await {
                 tracing::warn!(%error, "cannot drop copies that other nodes have replaced");
                 self.shared.inflight.drop_later(drops);

@@ -20,8 +20,10 @@ const BUCKET_ROWS: usize = 1024;
 const ROW_BYTES: usize = 80;
 /// What a scope with one bucket takes beside its rows.
 const BUCKET_BYTES: usize = 512;
-/// Rows of a scope whose codes are read for each search: some 0.2 ms. Of more rows the sketches are.
+/// Rows of a scope whose codes are all read by each search: some 0.2 ms. A larger scope is searched by sketches.
 const CODES_READ_MAX: usize = 8192;
+/// A bucket of which more than this part may be near is read whole.
+const READ_WHOLE: usize = 4;
 
 /// Limits of the index.
 #[derive(Debug, Clone, Copy)]
@@ -188,8 +190,8 @@ impl QuestionIndex {
     fn push(&self, rows: &mut ScopeRows, (scope, owner): (Key, RowOwner), key: Key, vector: &[f32]) {
         if rows.newest_of(owner).is_none_or(|bucket| bucket.rows.keys.len() >= BUCKET_ROWS) {
             let number = lock(&self.order).begin(scope, owner);
-            let rows_of_none = Arc::new(QuestionRows::new(self.dim));
-            rows.buckets.push_back(RowBucket { number, owner, rows: rows_of_none, bytes: 0 });
+            let empty = Arc::new(QuestionRows::new(self.dim));
+            rows.buckets.push_back(RowBucket { number, owner, rows: empty, bytes: 0 });
         }
         let Some(bucket) = rows.newest_of(owner) else { return };
         // Copied only while a search reads it.
@@ -241,11 +243,11 @@ impl ScopeSnapshot {
         self.buckets.iter().map(|rows| rows.keys.len()).sum()
     }
 
-    /// The `k` questions that are nearest to a unit vector, the nearest first. With `similarity_min` those below it may be missing, and two in a
-    /// million of the others in a scope of more than 8,192 rows.
+    /// The `k` questions that are nearest to a unit vector, the nearest first. With `similarity_min`, in a scope of more than 8,192 rows, those
+    /// below it may be missing, and some two in a million of the others.
     ///
-    /// Cost: up to so many rows the bytes of their codes are read: 3.2 MB for 8,192 of 384 numbers. Of more rows 16 to 48 bytes each, and
-    /// the codes of those that may be near enough.
+    /// Cost: without, or in a smaller scope, the codes of all rows are read: 3.2 MB for 8,192 rows of 384 numbers. Else 16 to 48 bytes of
+    /// each row, and the codes of those that may be near enough.
     pub(super) fn nearest(&self, vector: &[f32], k: usize, similarity_min: Option<f32>) -> Vec<NearQuestion> {
         let Some(query) = QueryCodes::new(vector) else { return Vec::new() };
         let radius = similarity_min.filter(|_| self.rows() > CODES_READ_MAX).map(SketchRadius::of_cosine);
@@ -258,7 +260,11 @@ impl ScopeSnapshot {
                 Some((sketch, radius)) => {
                     within.clear();
                     rows.sketches.within(sketch, *radius, &mut within);
-                    codes.nearest_of(&query, &within, k)
+                    match within.len() <= rows.keys.len() / READ_WHOLE {
+                        true => codes.nearest_of(&query, &within, k),
+                        // One after the other is faster than here and there.
+                        false => codes.nearest(&query, k),
+                    }
                 }
             };
             let near = |found: Neighbor| NearQuestion {

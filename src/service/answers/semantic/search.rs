@@ -28,10 +28,10 @@ use crate::service::embeddings::{Embeddings, Request};
 pub(super) const CANDIDATES_MAX: usize = 4;
 /// Candidates that the verifier reads.
 pub(super) const VERIFIED_MAX: usize = 2;
-/// Rows that are searched on the thread of a request, all of them or by their sketches: some 0.2 ms. More are searched on a thread that may
-/// block.
+/// Rows that are searched on the thread of a request: by their codes, some 0.2 ms; by their sketches, which takes as long as the codes do
+/// at worst. More are searched on a thread that may block.
 const ROWS_READ_AT_ONCE: usize = 8192;
-const ROWS_SKETCHED_AT_ONCE: usize = 65_536;
+const ROWS_SKETCHED_AT_ONCE: usize = 32_768;
 /// Searches on threads that may block at the same time: each takes a core for some milliseconds.
 const CONCURRENT_SCANS_MAX: usize = 4;
 /// Confirmations and comparisons of answers at the same time, behind responses; others are left out.
