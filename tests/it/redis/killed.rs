@@ -15,7 +15,7 @@ use crate::program::until;
 /// Values of `LONG_BYTES` stay on their node. Those of `SHORT_BYTES` take longer to reach the disk than the cursor does.
 const SETTINGS: [(&str, &str); 1] = [("LIKEWISE__REDIS__VALUE_BYTES_MAX", "500000")];
 const SHORT_BYTES: u64 = 400_000;
-const LONG_BYTES: u64 = 600_000;
+const LONG_BYTES: u64 = 800_000;
 const WRITERS: u64 = 6;
 const KILLED_WITHIN_MS: u64 = 60;
 
@@ -37,7 +37,7 @@ fn path(key: u64) -> String {
 
 fn value(key: u64, number: u64) -> String {
     let bytes = if is_long(key) { LONG_BYTES } else { SHORT_BYTES };
-    // Not compressible to less than Redis takes.
+    // Six random bits a byte: long ones do not compress to what Redis takes.
     let noise = (0..bytes / 8).map(|n| splitmix(number << 32 | key << 24 | n).to_le_bytes());
     let noise: Vec<u8> = noise.flatten().map(|byte| b' ' + byte % 64).collect();
     format!("number {number} {}", String::from_utf8_lossy(&noise))

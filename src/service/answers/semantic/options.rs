@@ -12,7 +12,7 @@ use crate::matching::guard::{Language, Strictness};
 
 /// The longest wait for a vector or the verifier.
 const WAIT_MS_MAX: u64 = 60_000;
-/// From two buckets of rows to what a search by sketches reads in some ten milliseconds.
+/// From two buckets of rows to what a search by sketches reads in some twenty milliseconds.
 const SCOPE_QUESTIONS: RangeInclusive<usize> = 2048..=4_000_000;
 
 /// How the verifier is used: a model that reads both questions and has to agree that they ask the same.
