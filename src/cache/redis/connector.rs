@@ -16,8 +16,9 @@ use super::server_identity::ServerIdentity;
 use super::state::ClientState;
 use crate::pacing;
 
-/// The wait before a connection is opened again, first and at most.
-const WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The wait before a connection is opened again, first and at most. Requests that cannot be answered without Redis wait for it for two
+/// seconds, within which a connection has to be tried even where those before have all broken.
+const WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A connection that has lasted for so long was a good one.
 const SETTLED: Duration = Duration::from_secs(1);
 /// How often a connection is checked without being asked to.
