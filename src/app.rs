@@ -1,6 +1,7 @@
 //! Builds every part in order, owns the background tasks, and stops them in the opposite order.
 
 mod metrics;
+mod models;
 mod startup_advice;
 
 use std::net::SocketAddr;
@@ -18,19 +19,21 @@ use crate::cache::{
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
-use crate::embed::{EmbedMetrics, Embedder, LocalEmbedder, ModelRegistry, RemoteEmbedder};
+use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Readiness, RouterParts, Server, State};
 use crate::metrics::MetricDescription;
 use crate::nodes::{Nodes, WarmUp};
 use crate::search::{Catalog, Program};
 use crate::service::answers::SemanticLookup;
+use crate::service::embeddings::UpstreamEmbeddings;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Upstream};
 
 use self::metrics::AppMetrics;
+pub use self::models::load_default as load_embedder;
 
 /// The parts below HTTP: enough for a command that embeds without serving.
 pub struct Engine {
@@ -140,7 +143,10 @@ impl Engine {
         let directory = tokio::task::block_in_place(|| DataDirectory::open(&config.data.dir))
             .map_err(|error| advise_on_access(config, error))?;
         let (models, stores) = tokio::task::block_in_place(|| {
-            beside(|| models(config, &metrics.embed), || Stores::open(config, &directory, &clock, &metrics))
+            beside(
+                || models::load(config, &metrics.embed),
+                || Stores::open(config, &directory, &clock, &metrics),
+            )
         });
         let (models, stores) = (Arc::new(models?), stores?);
         let caches = Caches::open(config, &stores, clock, &metrics).await?;
@@ -158,13 +164,7 @@ impl Engine {
         ));
         let feedback = tokio::task::block_in_place(|| PairFeedback::open(Arc::clone(&stores.records)))?;
         let feedback = Arc::new(feedback);
-        let semantic = SemanticLookup::new(
-            config.answers.semantic.clone(),
-            Arc::clone(&embeddings),
-            Arc::clone(models.default_model()),
-            &namespaces,
-            Arc::clone(&feedback),
-        )?;
+        let semantic = semantic_lookup(config, &embeddings, &models, &namespaces, &feedback)?;
         let answers = Answers::new(
             Arc::clone(&caches.objects),
             Arc::clone(&namespaces),
@@ -174,7 +174,10 @@ impl Engine {
             &budget,
             Arc::clone(&metrics.answers),
         );
-        let answers = Arc::new(answers.with_semantic_lookup(semantic));
+        let answers = Arc::new(match semantic {
+            Some(semantic) => answers.with_semantic_lookup(semantic),
+            None => answers,
+        });
         let objects = Arc::new(Objects::new(
             caches.objects,
             Arc::clone(&namespaces),
@@ -232,6 +235,16 @@ impl Engine {
             replication: caches.replication,
             _directory: directory,
         })
+    }
+
+    /// The models that only an upstream has.
+    fn upstream_embeddings(&self, config: &Config) -> UpstreamEmbeddings {
+        UpstreamEmbeddings::new(
+            Arc::clone(&self.embeddings),
+            Arc::clone(&self.origin),
+            config.upstream.forwards_any_client_key(),
+            Arc::clone(&self.metrics.embed),
+        )
     }
 
     /// How the node stands to the others. `None` if it shares nothing.
@@ -405,54 +418,34 @@ fn advise_on_access(config: &Config, error: Error) -> Error {
     ))
 }
 
-/// The models of the configuration.
-fn models(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<ModelRegistry> {
-    Ok(ModelRegistry::new(embedder(config, metrics)?, config.model.aliases.clone()))
-}
-
-/// The model of the configuration alone, to try it.
-///
-/// # Panics
-/// Outside a runtime.
-///
-/// # Errors
-/// `Model` about the model; `Config` about the options.
-pub fn load_embedder(config: &Config) -> Result<Arc<dyn Embedder>> {
-    let metrics = AppMetrics::register().embed;
-    let loaded = tokio::task::block_in_place(|| embedder(config, &metrics));
-    loaded.map_err(|error| startup_advice::advise(config, error))
-}
-
-fn embedder(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Arc<dyn Embedder>> {
-    let dir = match (&config.model.dir, &config.embed.remote.base_url) {
-        (Some(_), Some(_)) => {
-            let message = "two models: give model.dir (--model) or embed.remote.base_url, not both";
+/// The search for questions in other words, which needs a model.
+fn semantic_lookup(
+    config: &Config,
+    embeddings: &Arc<Embeddings>,
+    models: &ModelRegistry,
+    namespaces: &Namespaces,
+    feedback: &Arc<PairFeedback>,
+) -> Result<Option<SemanticLookup>> {
+    let options = config.answers.semantic.clone();
+    let model = match models.default_model() {
+        Ok(model) => Arc::clone(model),
+        Err(_) if options.namespaces.is_empty() => return Ok(None),
+        Err(_) => {
+            let message = "answers.semantic.namespaces must be empty without an embedding model";
             return Err(Error::new(Kind::Config, message));
         }
-        (None, None) => {
-            let message =
-                "no model: give --model MODEL, or model.dir or embed.remote.base_url in the configuration";
-            return Err(Error::new(Kind::Config, message));
-        }
-        (None, Some(_)) => {
-            let name = config.model.name.as_deref();
-            return Ok(Arc::new(RemoteEmbedder::connect(name, &config.embed, Arc::clone(metrics))?));
-        }
-        (Some(dir), None) => dir,
     };
-    let name = config.model.name.clone().or_else(|| Some(dir.file_name()?.to_string_lossy().into_owned()));
-    let name = name.unwrap_or_else(|| "model".into());
-    Ok(Arc::new(LocalEmbedder::load(dir, &name, &config.embed, Arc::clone(metrics))?))
+    SemanticLookup::new(options, Arc::clone(embeddings), model, namespaces, Arc::clone(feedback)).map(Some)
 }
 
 /// Serves until the first of `stops`; the next one ends the requests in flight at once. `on_ready` gets the address
-/// once the server is ready.
+/// once the server is ready, and the name of the default model if there is one.
 ///
 /// # Errors
 /// Those of [`Engine::build`], and `Io` if the address cannot be bound.
 pub async fn serve(
     config: Config,
-    on_ready: impl FnOnce(SocketAddr, &str),
+    on_ready: impl FnOnce(SocketAddr, Option<&str>),
     mut stops: mpsc::Receiver<()>,
 ) -> Result<()> {
     let server = Server::bind(&config.http).await?;
@@ -468,6 +461,10 @@ pub async fn serve(
             collections: Arc::clone(&engine.collections),
             answers: Arc::clone(&engine.answers),
             origin: config.upstream.is_configured().then(|| Arc::clone(&engine.origin)),
+            upstream_embeddings: config
+                .upstream
+                .is_configured()
+                .then(|| Arc::new(engine.upstream_embeddings(&config))),
             forwarded_headers: config.upstream.forwarded_headers.clone(),
             models: Arc::clone(&engine.models),
             tiers: Arc::clone(&engine.tiers),
@@ -482,7 +479,7 @@ pub async fn serve(
     .map_err(|error| startup_advice::advise(&config, error))?;
     readiness.set(State::Ready);
     engine.nodes.warm_up(engine.warm_up.clone());
-    on_ready(server.address(), &engine.models.default_model().card().name);
+    on_ready(server.address(), engine.models.default_model().ok().map(|model| &*model.card().name));
     let on_stop = || {
         tracing::info!("stopping: requests under way are finished");
         readiness.set(State::Stopping);

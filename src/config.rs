@@ -21,6 +21,8 @@ pub struct Config {
     pub model: Model,
     /// How the model runs.
     pub embed: embed::Options,
+    /// More embedding models.
+    pub models: Vec<embed::ModelOptions>,
     /// The tiers.
     pub cache: CacheConfig,
     /// Limits of requests for embeddings.
@@ -72,12 +74,19 @@ impl Default for Data {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
-    /// The model's directory.
+    /// The model's directory; `none` for a server without a model.
     pub dir: Option<PathBuf>,
     /// The name in requests; by default that of the directory.
     pub name: Option<String>,
     /// Other names of the model in requests.
     pub aliases: Vec<String>,
+}
+
+impl Model {
+    /// Whether the server shall not have this model.
+    fn is_none(&self) -> bool {
+        self.dir.as_deref() == Some(Path::new("none"))
+    }
 }
 
 /// The tiers.
@@ -144,6 +153,12 @@ pub struct Overrides {
 }
 
 impl Config {
+    /// Whether `[model]` or `[embed]` has a model. Without any other it is the one that is served if none is named.
+    pub fn has_default_model(&self) -> bool {
+        let is_named = self.model.dir.is_some() || self.embed.remote.base_url.is_some();
+        !self.model.is_none() && (is_named || self.models.is_empty())
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors

@@ -61,9 +61,9 @@ impl Calibrate {
         let guard = Guard::new(lexicon_with(config.answers.semantic.words_dir.as_deref())?);
         let engine = Engine::build(&config).await?;
         let outcome = self.candidates(&engine, &guard, strictness, &file).await;
-        let model = engine.models.default_model().card().name.clone();
+        let model = engine.models.default_model().map(|model| model.card().name.clone());
         engine.close().await;
-        let candidates = outcome?;
+        let (candidates, model) = (outcome?, model?);
         let calibrate =
             |candidates: &[Option<JudgedCandidate>]| self.calibrated(&model, strictness, candidates);
         let calibration = calibrate(&candidates);

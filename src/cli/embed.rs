@@ -112,7 +112,7 @@ impl Embed {
         let progress = terminal::bar(lines.len());
         let mut counts = LookupCounts::default();
         for chunk in lines.chunks(CHUNK_TEXTS) {
-            let response = engine.embeddings.embed(&self.request(&engine.models, chunk)).await?;
+            let response = engine.embeddings.embed(&self.request(&engine.models, chunk)?).await?;
             for (line, entry) in chunk.iter().zip(&response.entries) {
                 write_line(&mut output, line, &entry.value)?;
             }
@@ -137,9 +137,9 @@ impl Embed {
         })
     }
 
-    fn request(&self, models: &ModelRegistry, lines: &[TextLine]) -> Request {
-        Request {
-            model: Arc::clone(models.default_model()),
+    fn request(&self, models: &ModelRegistry, lines: &[TextLine]) -> Result<Request> {
+        Ok(Request {
+            model: Arc::clone(models.default_model()?),
             texts: lines.iter().map(|line| line.text.clone()).collect(),
             input_type: self.input_type.map(|purpose| match purpose {
                 Purpose::Query => InputType::Query,
@@ -148,7 +148,7 @@ impl Embed {
             truncate: true,
             principal: Arc::new(Principal::default()),
             directives: Directives::default(),
-        }
+        })
     }
 }
 

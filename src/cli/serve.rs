@@ -20,7 +20,7 @@ pub(super) struct Serve {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where chat completions are answered, such as https://api.openai.com/v1; its key is in OPENAI_API_KEY.
+    /// Where chat completions are answered, and texts embedded by models that are not served here, such as https://api.openai.com/v1; its key is in OPENAI_API_KEY.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// Redis or Valkey that nodes share, such as redis://127.0.0.1:6379. A password is better given as LIKEWISE__REDIS__URL.
@@ -42,13 +42,18 @@ impl Serve {
         let has_started = Arc::new(AtomicBool::new(false));
         let stops = signals::listen(Duration::from_secs(config.http.drain_seconds), &has_started)?;
         model::resolve(&mut config).await?;
-        let announce = |address, model: &str| {
+        let announce = |address, model: Option<&str>| {
             has_started.store(true, Ordering::Release);
-            terminal::say(&format!(
-                "listening on http://{address}\n\
-                 try: curl -s http://{address}/v1/embeddings -H 'content-type: application/json' \
-                 -d '{{\"model\":\"{model}\",\"input\":\"una camiseta azul\"}}'\n"
-            ));
+            let request = model.map_or_else(
+                || format!("http://{address}/v1/models"),
+                |model| {
+                    format!(
+                        "http://{address}/v1/embeddings -H 'content-type: application/json' \
+                         -d '{{\"model\":\"{model}\",\"input\":\"una camiseta azul\"}}'"
+                    )
+                },
+            );
+            terminal::say(&format!("listening on http://{address}\ntry: curl -s {request}\n"));
         };
         likewise::app::serve(config, announce, stops).await
     }

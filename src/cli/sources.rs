@@ -18,7 +18,7 @@ pub(super) struct Sources {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Embedding model: a directory in the layout of sentence-transformers, or a model of the Hugging Face hub as OWNER/NAME, which
-    /// is fetched once. By default all-MiniLM-L6-v2.
+    /// is fetched once; none for a server without a model. By default all-MiniLM-L6-v2.
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
 }

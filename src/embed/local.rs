@@ -1,6 +1,6 @@
 //! A model that runs in this process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
@@ -11,6 +11,7 @@ use super::batcher::{Batcher, ForwardPass};
 use super::encoder::{Encoder, RECIPE};
 use super::metrics::EmbedMetrics;
 use super::model_dir::ModelDir;
+use super::option_path::option_path;
 use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
 use super::tokenizer::{TokenizedText, Tokenizer};
 use super::verifier::{Verifier, sha256, shipped_for};
@@ -47,6 +48,50 @@ impl LazyVerifier {
     }
 }
 
+/// The files of a model, read and checked.
+struct ModelFiles {
+    model: ModelDir,
+    tokenizer: Tokenizer,
+    tokenizer_json: Vec<u8>,
+    weights_path: PathBuf,
+    weights: Vec<u8>,
+    card: ModelCard,
+}
+
+impl ModelFiles {
+    fn read(dir: &Path, name: &str, options: &Options) -> Result<ModelFiles> {
+        let model = ModelDir::read(dir, name)?;
+        let tokens_max = options.tokens_max.unwrap_or(model.tokens_max);
+        if tokens_max > model.shape.positions {
+            let path = option_path("tokens_max");
+            let fault = format!(" must be at most {}, got {tokens_max}", model.shape.positions);
+            return Err(Error::naming(Kind::Config, path, "", &fault));
+        }
+        let prompts = options.prompts.clone().or(model.prompts.clone());
+        if !model.includes_prompt && !prompts.is_empty() {
+            return Err(Error::new(
+                Kind::Model,
+                "cannot use the model: its pooling leaves out the prompt (include_prompt: false), which is not \
+                 supported; set embed.prompts to empty texts to embed without prompts",
+            ));
+        }
+        let (tokenizer, tokenizer_json) = read_tokenizer(&model, tokens_max)?;
+        let weights_path = model.transformer.join("model.safetensors");
+        let weights = read(&weights_path)?;
+        let is_matryoshka = options.is_matryoshka.unwrap_or(model.is_matryoshka);
+        let card = ModelCard {
+            name: name.to_owned(),
+            fingerprint: fingerprint(&model, tokens_max, &tokenizer_json, &weights),
+            dim: model.shape.hidden,
+            tokens_max,
+            prompts,
+            matryoshka: if is_matryoshka { Matryoshka::Any } else { Matryoshka::No },
+            created: modified(&weights_path),
+        };
+        Ok(ModelFiles { model, tokenizer, tokenizer_json, weights_path, weights, card })
+    }
+}
+
 impl LocalEmbedder {
     /// Loads the model of a directory and starts its threads. It is served under `name`.
     ///
@@ -60,26 +105,8 @@ impl LocalEmbedder {
         options: &Options,
         metrics: Arc<EmbedMetrics>,
     ) -> Result<LocalEmbedder> {
-        let model = ModelDir::read(dir, name)?;
-        let tokens_max = options.tokens_max.unwrap_or(model.tokens_max);
-        if tokens_max > model.shape.positions {
-            return Err(Error::new(
-                Kind::Config,
-                format!("embed.tokens_max must be at most {}, got {tokens_max}", model.shape.positions),
-            ));
-        }
-        let prompts = options.prompts.clone().or(model.prompts.clone());
-        if !model.includes_prompt && !prompts.is_empty() {
-            return Err(Error::new(
-                Kind::Model,
-                "cannot use the model: its pooling leaves out the prompt (include_prompt: false), which is not \
-                 supported; set embed.prompts to empty texts to embed without prompts",
-            ));
-        }
-        let (tokenizer, tokenizer_json) = read_tokenizer(&model, tokens_max)?;
-        let weights_path = model.transformer.join("model.safetensors");
-        let weights = read(&weights_path)?;
-        let fingerprint = fingerprint(&model, tokens_max, &tokenizer_json, &weights);
+        let ModelFiles { model, tokenizer, tokenizer_json, weights_path, weights, card } =
+            ModelFiles::read(dir, name, options)?;
         let encoder = Encoder::new(&weights, model.shape.clone(), model.pooling, model.normalizes)
             .map_err(|error| error.with("path", weights_path.display()))?;
         drop(weights);
@@ -89,18 +116,18 @@ impl LocalEmbedder {
             norm_epsilon: model.shape.norm_epsilon,
             loaded: OnceLock::new(),
         };
-        let is_matryoshka = options.is_matryoshka.unwrap_or(model.is_matryoshka);
-        let card = ModelCard {
-            name: name.to_owned(),
-            fingerprint,
-            dim: model.shape.hidden,
-            tokens_max,
-            prompts,
-            matryoshka: if is_matryoshka { Matryoshka::Any } else { Matryoshka::No },
-            created: modified(&weights_path),
-        };
         let batcher = Batcher::start(tokenizer.clone(), encoder, options, metrics)?;
         Ok(LocalEmbedder { card, batcher, tokenizer, token_ids: options.token_ids, verifier })
+    }
+
+    /// The properties of the model of a directory, which is not loaded.
+    ///
+    /// Cost: reads and hashes the weights.
+    ///
+    /// # Errors
+    /// As [`LocalEmbedder::load`].
+    pub fn describe(dir: &Path, name: &str, options: &Options) -> Result<ModelCard> {
+        ModelFiles::read(dir, name, options).map(|files| files.card)
     }
 }
 

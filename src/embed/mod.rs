@@ -6,9 +6,13 @@
 
 mod batcher;
 mod encoder;
+pub mod endpoint;
 mod local;
 mod metrics;
 mod model_dir;
+mod model_options;
+mod on_demand;
+mod option_path;
 mod priority_queue;
 mod prompts;
 mod registry;
@@ -28,6 +32,8 @@ use tokio::sync::oneshot;
 
 pub use local::{LocalEmbedder, check_model_dir};
 pub use metrics::EmbedMetrics;
+pub use model_options::{LoadTime, ModelOptions};
+pub use on_demand::OnDemandEmbedder;
 pub use prompts::Prompts;
 pub use registry::ModelRegistry;
 pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
@@ -134,7 +140,8 @@ pub struct EmbedJob {
 }
 
 impl EmbedJob {
-    fn is_unwanted(&self) -> bool {
+    /// Whether no caller waits for the vector any more.
+    pub fn is_unwanted(&self) -> bool {
         self.is_abandoned.load(Ordering::Relaxed) || self.reply.is_closed()
     }
 }

@@ -5,6 +5,13 @@ use std::sync::Arc;
 use super::Embedder;
 use crate::error::{Error, Kind, Result};
 
+/// What an operator reads where an embedding model is needed and none is served.
+const NO_MODEL: &str = "this server has no embedding model; start it with --model MODEL";
+
+/// Owners of models of the Hugging Face hub that many have in their code. A fine-tuned model of another owner may have the same name.
+const OWNERS: [&str; 6] =
+    ["BAAI", "intfloat", "mixedbread-ai", "nomic-ai", "sentence-transformers", "thenlper"];
+
 /// An embedder with the names under which it is served.
 struct Registered {
     embedder: Arc<dyn Embedder>,
@@ -18,15 +25,26 @@ impl Registered {
     }
 }
 
-/// Hands out embedders by name. Shared by `Arc`.
+/// Hands out embedders by name. Without models at first. Shared by `Arc`.
+#[derive(Default)]
 pub struct ModelRegistry {
-    default: Registered,
+    /// The default model first.
+    models: Vec<Registered>,
 }
 
 impl ModelRegistry {
-    /// A registry with its default model.
-    pub fn new(default: Arc<dyn Embedder>, aliases: Vec<String>) -> ModelRegistry {
-        ModelRegistry { default: Registered { embedder: default, aliases } }
+    /// Serves a model under its own name and these, too. The first one is the default model.
+    ///
+    /// # Errors
+    /// `Config` if another one has one of the names.
+    pub fn add(&mut self, embedder: Arc<dyn Embedder>, aliases: Vec<String>) -> Result<()> {
+        let added = Registered { embedder, aliases };
+        let taken = added.names().find(|name| self.list().any(|(served, _)| served == *name));
+        if let Some(name) = taken {
+            return Err(Error::new(Kind::Config, format!("two models are called `{name}`")));
+        }
+        self.models.push(added);
+        Ok(())
     }
 
     /// The embedder of the model called `name`.
@@ -37,9 +55,11 @@ impl ModelRegistry {
         self.find(name).ok_or_else(|| self.unknown(name))
     }
 
-    /// The embedder of the model called `name`, if it is served.
+    /// The embedder of the model called `name`, if it is served: under this name, or as a model of the hub whose owner is well known.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Embedder>> {
-        self.list().find(|(served, _)| *served == name).map(|(_, embedder)| embedder)
+        let named = |name: &str| self.list().find(|(served, _)| *served == name);
+        let in_hub = || name.split_once('/').filter(|(owner, _)| OWNERS.contains(owner));
+        named(name).or_else(|| named(in_hub()?.1)).map(|(_, embedder)| embedder)
     }
 
     /// The embedder of the model with this fingerprint, in hexadecimal digits, if it is served.
@@ -50,30 +70,32 @@ impl ModelRegistry {
     /// The error of a request for a model that is not served. It names the served ones.
     pub fn unknown(&self, name: &str) -> Error {
         let served = self.list().map(|(name, _)| name).collect::<Vec<_>>().join("`, `");
-        let message = format!(
-            "the model `{name}` is not served; available: `{served}`; model.aliases in the configuration adds names"
-        );
+        let message = if served.is_empty() {
+            format!("the model `{name}` is not served: {NO_MODEL}")
+        } else {
+            format!(
+                "the model `{name}` is not served; available: `{served}`; model.aliases in the configuration adds names"
+            )
+        };
         Error::new(Kind::ModelNotFound, message).param("model")
     }
 
     /// The model of requests that name none.
-    pub fn default_model(&self) -> &Arc<dyn Embedder> {
-        &self.default.embedder
+    ///
+    /// # Errors
+    /// `ModelNotFound` if no model is served.
+    pub fn default_model(&self) -> Result<&Arc<dyn Embedder>> {
+        self.embedders().next().ok_or_else(|| Error::new(Kind::ModelNotFound, NO_MODEL))
     }
 
     /// Every name that is served, with its embedder; the default model's own name is the first.
     pub fn list(&self) -> impl Iterator<Item = (&str, &Arc<dyn Embedder>)> {
-        self.models().flat_map(|model| model.names().map(|name| (name, &model.embedder)))
+        self.models.iter().flat_map(|model| model.names().map(|name| (name, &model.embedder)))
     }
 
     /// Each embedder once.
     pub fn embedders(&self) -> impl Iterator<Item = &Arc<dyn Embedder>> {
-        self.models().map(|model| &model.embedder)
-    }
-
-    /// The default model first.
-    fn models(&self) -> impl Iterator<Item = &Registered> {
-        std::iter::once(&self.default)
+        self.models.iter().map(|model| &model.embedder)
     }
 }
 
@@ -108,17 +130,38 @@ mod tests {
         }
     }
 
-    fn registry() -> ModelRegistry {
-        let card = ModelCard {
-            name: "small".into(),
-            fingerprint: Fingerprint([7; 32]),
+    fn model(name: &str, fingerprint: u8) -> Arc<dyn Embedder> {
+        Arc::new(Named(ModelCard {
+            name: name.into(),
+            fingerprint: Fingerprint([fingerprint; 32]),
             dim: 4,
             tokens_max: 8,
             prompts: Prompts::default(),
             matryoshka: Matryoshka::No,
             created: UnixSeconds(0),
-        };
-        ModelRegistry::new(Arc::new(Named(card)), vec!["text-embedding-3-small".into()])
+        }))
+    }
+
+    fn registry() -> ModelRegistry {
+        let mut registry = ModelRegistry::default();
+        registry.add(model("small", 7), vec!["text-embedding-3-small".into()]).unwrap();
+        registry
+    }
+
+    #[test]
+    fn several_models_have_names_of_their_own() {
+        let mut registry = registry();
+        registry.add(model("multilingual", 8), vec!["spanish".into()]).unwrap();
+        assert_eq!(registry.default_model().unwrap().card().name, "small");
+        assert_eq!(registry.get("spanish").unwrap().card().name, "multilingual");
+        assert!(registry.with_fingerprint(&Fingerprint([8; 32]).to_string()).is_some());
+        let names: Vec<&str> = registry.list().map(|(name, _)| name).collect();
+        assert_eq!(names, ["small", "text-embedding-3-small", "multilingual", "spanish"]);
+        for (name, alias) in [("small", "other"), ("other", "spanish")] {
+            let error = registry.add(model(name, 9), vec![alias.into()]).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+        }
+        assert_eq!(registry.embedders().count(), 2);
     }
 
     #[test]
@@ -127,10 +170,22 @@ mod tests {
         for name in ["small", "text-embedding-3-small"] {
             assert_eq!(registry.get(name).unwrap().card().name, "small");
         }
-        let fingerprint = registry.default_model().card().fingerprint.to_string();
+        let fingerprint = registry.default_model().unwrap().card().fingerprint.to_string();
         assert!(registry.with_fingerprint(&fingerprint).is_some());
         assert!(registry.with_fingerprint("07").is_none());
+        assert!(registry.find("sentence-transformers/small").is_some());
+        assert!(registry.find("someone/small").is_none());
         assert_eq!(registry.embedders().count(), 1);
+    }
+
+    #[test]
+    fn without_models_errors_say_so() {
+        let registry = ModelRegistry::default();
+        assert_eq!((registry.list().count(), registry.embedders().count()), (0, 0));
+        for error in [registry.unknown("large"), registry.default_model().map(|_| ()).unwrap_err()] {
+            assert_eq!(error.kind(), Kind::ModelNotFound);
+            assert!(error.message().contains("no embedding model"), "{}", error.message());
+        }
     }
 
     #[test]

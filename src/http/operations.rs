@@ -86,6 +86,8 @@ pub(super) struct ReadinessReport {
     /// `ready`: the server takes requests.
     #[schema(pattern = "^ready$")]
     status: &'static str,
+    /// Names of the models that embed on this server; none on a server without a model.
+    models: Vec<String>,
     /// How this node stands to Redis, if one is configured. A node that cannot reach it is ready too: it is slower, not wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -119,8 +121,10 @@ pub(super) async fn readyz(
             unready("the model's thread has died")
         }
         State::Ready if is_verbose(query.as_deref().unwrap_or_default()) => {
-            let redis = operations.statistics.redis();
-            Ok(Json(ReadinessReport { status: "ready", redis }).into_response())
+            let statistics = &operations.statistics;
+            let models = statistics.models.embedders().map(|model| model.card().name.clone()).collect();
+            let report = ReadinessReport { status: "ready", models, redis: statistics.redis() };
+            Ok(Json(report).into_response())
         }
         State::Ready => Ok("ready\n".into_response()),
     }

@@ -25,6 +25,7 @@ use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::nodes::{LocalNode, Nodes};
+use crate::service::embeddings::UpstreamEmbeddings;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
 use crate::upstream::{Origin, is_hop_by_hop};
 
@@ -48,6 +49,8 @@ pub struct RouterParts {
     pub origin: Option<Arc<dyn Origin>>,
     /// Headers of a request that are passed on and part of what is asked.
     pub forwarded_headers: Vec<String>,
+    /// Models that only an upstream has. None where no upstream is configured.
+    pub upstream_embeddings: Option<Arc<UpstreamEmbeddings>>,
     /// The tiers, for numbers.
     pub tiers: Arc<Tiers>,
     /// What nodes share, if they share a Redis.
@@ -192,9 +195,10 @@ impl Endpoints {
             near_routes: described.near_routes(),
             body_bytes_max,
         });
+        let forwarded_headers = forwarded_headers(&parts.forwarded_headers)?;
         let answers = answers::Endpoint {
             answers: Arc::clone(&parts.answers),
-            forwarded_headers: forwarded_headers(&parts.forwarded_headers)?,
+            forwarded_headers: forwarded_headers.clone(),
             body_bytes_max,
         };
         let statistics = Arc::new(Statistics {
@@ -218,6 +222,8 @@ impl Endpoints {
             embeddings: Arc::new(embeddings::Endpoint {
                 embeddings: parts.embeddings,
                 models: Arc::clone(&parts.models),
+                upstream: parts.upstream_embeddings,
+                forwarded_headers,
                 forward: Arc::clone(&forward),
                 body_bytes_max,
                 budget: Arc::clone(&parts.budget),

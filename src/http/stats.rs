@@ -48,8 +48,10 @@ pub(super) struct Stats {
     version: &'static str,
     /// How much of its limits the server uses.
     load: LoadStats,
-    /// The model that embeds.
-    model: ModelStats,
+    /// The model that embeds, unless the server has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    model: Option<ModelStats>,
     /// Requested texts, by outcome.
     texts: TextStats,
     /// Requested objects, by outcome.
@@ -277,9 +279,9 @@ impl Statistics {
         self.models.embedders().map(|model| model.queued()).sum()
     }
 
-    fn model_stats(&self) -> ModelStats {
-        let (card, metrics) = (self.models.default_model().card(), &self.metrics.embed);
-        ModelStats {
+    fn model_stats(&self) -> Option<ModelStats> {
+        let (card, metrics) = (self.models.default_model().ok()?.card(), &self.metrics.embed);
+        Some(ModelStats {
             name: card.name.clone(),
             dimensions: card.dim,
             queued_texts: self.queued_texts(),
@@ -287,7 +289,7 @@ impl Statistics {
             embedded_texts: metrics.embedded_texts.get(),
             embedded_tokens: metrics.embedded_tokens.get(),
             dropped_texts: metrics.dropped_texts.get(),
-        }
+        })
     }
 
     fn text_stats(&self) -> TextStats {

@@ -40,6 +40,7 @@ const MODULES: [(&str, &[&str]); 24] = [
             "labels",
             "metrics",
             "byte_budget",
+            "pacing",
             "sync",
         ],
     ),

@@ -79,7 +79,7 @@ impl Opened {
 
     async fn embed(&self, text: &str) -> Result<Vec<f32>> {
         let request = embeddings::Request {
-            model: Arc::clone(self.0.models.default_model()),
+            model: Arc::clone(self.0.models.default_model().unwrap()),
             texts: vec![text.into()],
             input_type: None,
             truncate: true,

@@ -46,6 +46,9 @@ struct State {
     /// Vectors that were made.
     vectors: AtomicU32,
     texts: AtomicU64,
+    calls: AtomicU64,
+    /// The length of vectors, where it is not `DIM`.
+    width: AtomicU64,
     /// Answers that will be an error.
     failures: AtomicU64,
     /// A word that is refused, with a status and a message.
@@ -79,6 +82,16 @@ impl Endpoint {
         self.state.texts.load(Ordering::SeqCst)
     }
 
+    /// Calls so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.state.calls.load(Ordering::SeqCst)
+    }
+
+    /// Vectors have this length from now on.
+    pub(crate) fn change_width(&self, width: u64) {
+        self.state.width.store(width, Ordering::SeqCst);
+    }
+
     /// Holds all answers until the returned guard is dropped.
     pub(crate) async fn hold(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.state.gate).write_owned().await
@@ -108,6 +121,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let texts = request["input"].as_array().cloned().unwrap_or_default();
     state.texts.fetch_add(texts.len() as u64, Ordering::SeqCst);
+    state.calls.fetch_add(1, Ordering::SeqCst);
+    let width = match state.width.load(Ordering::SeqCst) {
+        0 => request["dimensions"].as_u64().unwrap_or(DIM as u64),
+        width => width,
+    };
     let texts_in_words = || texts.iter().filter_map(Value::as_str);
     state.seen.lock().unwrap().extend(texts_in_words().map(str::to_owned));
     let _passed = state.gate.read().await;
@@ -125,7 +143,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     }
     let before = state.vectors.fetch_add(texts.len() as u32, Ordering::SeqCst);
     let object = |(index, text): (usize, &Value)| {
-        let numbers = vector(text.as_str().unwrap_or_default(), before + 1 + index as u32);
+        let mut numbers = vector(text.as_str().unwrap_or_default(), before + 1 + index as u32);
+        numbers.truncate(width as usize);
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         json!({ "index": index, "embedding": STANDARD.encode_to_string(bytes) })
     };

@@ -43,6 +43,14 @@ pub(crate) fn likewise(command: &str, dir: &Path) -> Command {
     program
 }
 
+/// The server without a model, and `dir` as its data directory.
+pub(crate) fn without_model(dir: &Path) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    program.args(["serve", "--model", "none", "--data-dir"]).arg(dir);
+    program.env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576").env("LIKEWISE_LOG", "warn");
+    program
+}
+
 /// Runs the program to its end.
 pub(crate) fn output(program: &mut Command) -> Output {
     program.stdin(Stdio::null()).output().expect("the program starts")

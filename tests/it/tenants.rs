@@ -274,7 +274,7 @@ fn if_cached() -> Directives {
 
 async fn embed(engine: &Engine, principal: &Principal, directives: Directives) -> Result<Vec<u8>> {
     let request = embeddings::Request {
-        model: Arc::clone(engine.models.default_model()),
+        model: Arc::clone(engine.models.default_model().unwrap()),
         texts: vec!["one".into()],
         input_type: None,
         truncate: true,

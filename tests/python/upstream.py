@@ -1,6 +1,9 @@
-"""A language model of a few lines behind OpenAI's interface. Prints its address and serves until it is killed."""
+"""Models of a few lines behind OpenAI's interface. Prints its address and serves until it is killed."""
 
+import base64
+import hashlib
 import json
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -44,6 +47,24 @@ def text_completion(asked, call):
     frame = {"id": f"cmpl-{call}", "object": "text_completion", "created": 1_700_000_000 + call}
     usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
     return frame | {"model": asked["model"], "choices": [choice], "usage": usage}
+
+
+def embeddings(asked, call):
+    """A vector for each input, which tells the call that made it."""
+    inputs = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+    inputs = [inputs] if isinstance(inputs[0], int) else inputs
+
+    def item(index, input):
+        dimensions = asked.get("dimensions") or 1536
+        digest = hashlib.sha256(json.dumps(input).encode()).digest()
+        vector = [float(call)] + [byte / 255 + 0.5 for byte in digest * (dimensions // len(digest) + 1)][: dimensions - 1]
+        if asked.get("encoding_format") == "base64":
+            vector = base64.b64encode(struct.pack(f"<{dimensions}f", *vector)).decode()
+        return {"object": "embedding", "index": index, "embedding": vector}
+
+    data = [item(index, input) for index, input in enumerate(inputs)]
+    usage = {"prompt_tokens": 3 * len(inputs), "total_tokens": 3 * len(inputs)}
+    return {"object": "list", "data": data, "model": asked["model"], "usage": usage}
 
 
 def token(text):
@@ -97,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
         if asked["model"] == "broken":
             error = {"message": "out of order", "type": "invalid_request_error", "param": "x", "code": "broken"}
             return self.reply(400, json.dumps({"error": error}))
+        if self.path.endswith("/embeddings") and asked["model"].startswith("text-embedding-"):
+            return self.reply(200, json.dumps(embeddings(asked, call)))
         if self.path.endswith("/embeddings"):
             error = {"message": "no such model", "type": "invalid_request_error", "param": "model"}
             return self.reply(404, json.dumps({"error": error | {"code": "model_not_found"}}))

@@ -22,6 +22,13 @@ pub(super) async fn checks(mut config: Config) -> Vec<Check> {
             format!("on another server, {base_url}; it is asked for no vector here, which might cost money");
         return vec![Check::ok("model", detail)];
     }
+    if !config.has_default_model() {
+        let detail = match config.models.len() {
+            0 => "none: texts are embedded by the models of upstreams only".to_owned(),
+            count => format!("{count} of [[models]], which are not tried here"),
+        };
+        return vec![Check::ok("model", detail)];
+    }
     let reference = match ModelReference::parse(config.model.dir.as_deref()) {
         Ok(reference) => reference,
         Err(error) => return vec![Check::fault("model", &error)],

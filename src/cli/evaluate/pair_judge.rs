@@ -43,7 +43,7 @@ impl<'a> PairJudge<'a> {
         texts: &[String],
     ) -> Result<PairJudge<'a>> {
         let vectors = embed(engine, texts).await?;
-        let model = engine.models.default_model();
+        let model = engine.models.default_model()?;
         let verifier = tokio::task::block_in_place(|| model.verifier()).map(Arc::as_ref);
         let read = |text: &String| JudgedQuestion {
             features: guard.features(text),
@@ -132,7 +132,7 @@ async fn embed(engine: &Engine, texts: &[String]) -> Result<Vec<Vec<f32>>> {
     let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(texts.len());
     for chunk in texts.chunks(CHUNK) {
         let request = Request {
-            model: Arc::clone(engine.models.default_model()),
+            model: Arc::clone(engine.models.default_model()?),
             texts: chunk.to_vec(),
             input_type: Some(InputType::Query),
             truncate: true,

@@ -66,9 +66,9 @@ impl EvaluatePairs {
         let guard = Guard::new(lexicon_with(config.answers.semantic.words_dir.as_deref())?);
         let engine = Engine::build(&config).await?;
         let outcome = judge_all(&engine, &guard, file).await;
-        let name = engine.models.default_model().card().name.clone();
+        let name = engine.models.default_model().map(|model| model.card().name.clone());
         engine.close().await;
-        let pairs = outcome?;
+        let (pairs, name) = (outcome?, name?);
         terminal::say(&report(&name, &pairs, shipped_or(self.similarity_min, &name)));
         Ok(())
     }

@@ -80,7 +80,7 @@ impl EvaluateQuestions {
 
     /// The tables and the chart.
     async fn evaluate(&self, engine: &Engine, guard: &Guard, file: &JudgedFile) -> Result<(String, String)> {
-        let name = engine.models.default_model().card().name.clone();
+        let name = engine.models.default_model()?.card().name.clone();
         let similarities = shipped_or(self.similarity_min, &name);
         let mut judge = PairJudge::new(engine, guard, &file.texts).await?;
         tokio::task::block_in_place(|| {

@@ -11,12 +11,11 @@ use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::error_reply::{Failure, FailureCause, RefusedReply};
 use super::options::{Encoding, RemoteModel, RemoteOptions};
 use super::rate_limit::{RateLimit, rate_limited};
-use super::reply::{self, RemoteVector};
 use crate::decompression::{ReplyCoding, decompressed};
 use crate::embed::EmbedMetrics;
+use crate::embed::endpoint::{Failure, FailureCause, RefusedReply, RemoteVector, read_vectors};
 use crate::error::{Error, Kind, Result};
 use crate::pacing::{self, LogLimit, retry_after};
 
@@ -199,11 +198,11 @@ impl Client {
         let limit = numbers.saturating_mul(ANSWER_BYTES_PER_NUMBER).saturating_add(ANSWER_BYTES_EXTRA);
         let body = self.read_body(response, limit).await?;
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        let dim = self.target.dim;
+        let dim = Some(self.target.dim);
         let read = if body.len() <= INLINE_BYTES {
-            reply::parse(&body, &lengths, dim)
+            read_vectors(&body, &lengths, dim)
         } else {
-            let read = tokio::task::spawn_blocking(move || reply::parse(&body, &lengths, dim)).await;
+            let read = tokio::task::spawn_blocking(move || read_vectors(&body, &lengths, dim)).await;
             let lost =
                 |error| Error::new(Kind::Internal, "cannot read the remote model's reply").source(error);
             read.map_err(lost).flatten()
@@ -243,7 +242,7 @@ impl Client {
     async fn refused(&self, status: StatusCode, response: Response) -> AttemptError {
         let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
         let body = self.read_body(response, ERROR_BYTES).await.unwrap_or_default();
-        let reply = RefusedReply::read(status, &body);
+        let reply = RefusedReply::read(status.as_u16(), &body);
         self.warn(status.as_str(), &reply.for_log(|word| self.shows_key(word)));
         match status {
             StatusCode::TOO_MANY_REQUESTS if !reply.is_used_up() => return AttemptError::RateLimited(asked),

@@ -5,12 +5,9 @@
 //! A rate limit is not a failure: every request in flight waits as long as the endpoint asks, until its deadline.
 //! Texts of different clients share a batch, so a refused batch is split until the refused text is alone in its part.
 
-mod batch_split;
 mod client;
-mod error_reply;
 mod options;
 mod rate_limit;
-mod reply;
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -19,19 +16,18 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-use self::batch_split::BatchSplit;
 use self::client::{Client, Limits};
-use self::error_reply::{Failure, FailureCause};
 use self::options::RemoteModel;
 pub use self::options::{Encoding, RemoteOptions};
-use self::reply::RemoteVector;
+use super::endpoint::{BatchSplit, Failure, FailureCause, RemoteVector, deliver};
 use super::metrics::EmbedMetrics;
+use super::option_path::option_path;
 use super::priority_queue::{BatchLimits, PriorityQueue, TakenBatch};
 use super::prompts::{Family, family_of};
 use super::throughput::Throughput;
 use super::token_ids::decode_cl100k;
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, TokenIds};
-use crate::domain::{Clock, Embedding, Fingerprint, KeyHasher, SystemClock};
+use crate::domain::{Clock, Fingerprint, KeyHasher, SystemClock};
 use crate::error::{Error, Kind, Result};
 use crate::sync::lock;
 
@@ -78,10 +74,9 @@ impl RemoteEmbedder {
     ) -> Result<RemoteEmbedder> {
         let target = options.remote.remote_model()?;
         if options.token_ids == TokenIds::Model {
-            return Err(Error::new(
-                Kind::Config,
-                "embed.token_ids must be \"cl100k\" for a remote model, whose tokenizer is unknown",
-            ));
+            let path = option_path("token_ids");
+            let fault = " must be \"cl100k\" for a remote model, whose tokenizer is unknown";
+            return Err(Error::naming(Kind::Config, path, "", fault));
         }
         let family = family_of([target.model.as_str()]);
         let is_matryoshka =
@@ -178,7 +173,10 @@ async fn run(shared: Arc<RemoteShared>, batch: Vec<EmbedJob>, permit: OwnedSemap
         }
         let started = Instant::now();
         match shared.send_part(&part, limits).await {
-            Ok(vectors) => shared.deliver(part, vectors, started),
+            Ok(vectors) => {
+                shared.throughput.observe(part.len(), started.elapsed());
+                deliver(part, vectors, started, &shared.metrics);
+            }
             Err(failure) => {
                 let was_split = parts.is_split;
                 if let Some((part, error)) = parts.split(part, failure) {
@@ -229,27 +227,6 @@ impl RemoteShared {
         self.metrics.batches.inc();
         self.metrics.batch_texts.observe(texts.len() as f64);
         answered
-    }
-
-    fn deliver(&self, part: Vec<EmbedJob>, vectors: Vec<Result<RemoteVector>>, started: Instant) {
-        let took = started.elapsed();
-        self.throughput.observe(part.len(), took);
-        let cost_us = took.as_micros() / part.len() as u128;
-        for (job, vector) in part.into_iter().zip(vectors) {
-            let embedding = vector.map(|vector| Embedding {
-                vector: vector.numbers.into(),
-                tokens: vector.tokens,
-                is_truncated: false,
-                cost_us: u32::try_from(cost_us).unwrap_or(u32::MAX),
-                queued: started.saturating_duration_since(job.since),
-            });
-            if let Ok(embedding) = &embedding {
-                self.metrics.embedded_texts.inc();
-                self.metrics.embedded_tokens.inc_by(embedding.tokens.into());
-            }
-            // The receiver is closed if its caller has left.
-            let _ = job.reply.send(embedding);
-        }
     }
 
     /// Waits for the next batch. `None` after the shutdown.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::embed::option_path::option_path;
 use crate::error::{Error, Kind, Result};
 
 /// Options of a remote model. `base_url`, `model` and `dim` belong together.
@@ -90,13 +91,11 @@ impl RemoteOptions {
     /// # Errors
     /// `Config`, naming the key.
     pub(super) fn remote_model(&self) -> Result<RemoteModel> {
-        let base_url = self.base_url.as_deref().ok_or_else(|| config("embed.remote.base_url must be set"))?;
+        let base_url = self.base_url.as_deref().ok_or_else(|| config("base_url", "must be set"))?;
         let host = host_of(base_url)?;
         let model = self.model.as_deref().filter(|model| !model.is_empty());
-        let model =
-            model.ok_or_else(|| config("embed.remote.model must be set if embed.remote.base_url is set"))?;
-        let dim =
-            self.dim.ok_or_else(|| config("embed.remote.dim must be set if embed.remote.base_url is set"))?;
+        let model = model.ok_or_else(|| config("model", "must be set with base_url"))?;
+        let dim = self.dim.ok_or_else(|| config("dim", "must be set with base_url"))?;
         const HOUR_MS: u64 = 3_600_000;
         in_range("dim", dim as u64, 1, 1 << 16)?;
         in_range("batch_texts_max", self.batch_texts_max as u64, 1, 2048)?;
@@ -113,27 +112,26 @@ impl RemoteOptions {
 }
 
 fn host_of(base_url: &str) -> Result<String> {
-    let url = reqwest::Url::parse(base_url)
-        .map_err(|error| config("embed.remote.base_url must be a URL").source(error))?;
+    let refuse = |fault: &str| config("base_url", fault);
+    let url = reqwest::Url::parse(base_url).map_err(|error| refuse("must be a URL").source(error))?;
     if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
-        return Err(config("embed.remote.base_url must be http or https, without query and fragment"));
+        return Err(refuse("must be http or https, without query and fragment"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(config(
-            "embed.remote.base_url must not contain a credential; set embed.remote.api_key_env instead",
-        ));
+        return Err(refuse("must not contain a credential; set api_key_env instead"));
     }
     let host = url.host_str().filter(|host| !host.is_empty());
-    host.map(str::to_owned).ok_or_else(|| config("embed.remote.base_url must name a host"))
+    host.map(str::to_owned).ok_or_else(|| refuse("must name a host"))
 }
 
-fn in_range(key: &str, value: u64, min: u64, max: u64) -> Result<()> {
+fn in_range(key: &'static str, value: u64, min: u64, max: u64) -> Result<()> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(config(&format!("embed.remote.{key} must be {min} to {max}, got {value}")))
+    Err(config(key, &format!("must be {min} to {max}, got {value}")))
 }
 
-fn config(message: &str) -> Error {
-    Error::new(Kind::Config, message)
+fn config(key: &'static str, fault: &str) -> Error {
+    let path = option_path("remote").field(key);
+    Error::naming(Kind::Config, path, "", &format!(" {fault}"))
 }

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::domain::Embedding;
 use crate::embed::Priority;
 use crate::metrics::unexported;
 

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::DialectEndpoint;
 use super::response::respond;
 use crate::domain::Principal;
-use crate::error::{Error, Result};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::Problem;
 use crate::http::extract::body::Received;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::AnswerCacheObject;
 use crate::http::extract::field_names::FieldNames;
+use crate::http::extract::forwarded_headers::forwarded_headers;
 use crate::http::extract::json::{object, parse};
 use crate::http::extract::trace_headers::trace_headers;
 use crate::http::extract::{cache_control, text_encoding};
@@ -66,7 +66,7 @@ pub(super) async fn answer(
         query: head.uri.query().map(str::to_owned),
         principal,
         credential: credential(&head.headers),
-        headers: forwarded(&head.headers, &endpoint.forwarded_headers)?,
+        headers: forwarded_headers(&head.headers, &endpoint.forwarded_headers)?,
         traces: trace_headers(&head.headers),
         directives,
         tags,
@@ -75,18 +75,6 @@ pub(super) async fn answer(
     permit.release();
     let response = endpoint.answers.ask(request).await.map_err(|error| FIELDS.apply(error))?;
     Ok(respond(response, dialect, takes_trailers))
-}
-
-/// The headers that are forwarded, by name.
-fn forwarded(headers: &HeaderMap, names: &[HeaderName]) -> Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    for name in names {
-        for value in headers.get_all(name) {
-            let fault = |_| Error::invalid(name.to_string(), format!("the header {name} must be ASCII"));
-            found.push((name.as_str().to_owned(), value.to_str().map_err(fault)?.to_owned()));
-        }
-    }
-    Ok(found)
 }
 
 /// Whether the client accepts trailers (RFC 9110, section 10.1.4).

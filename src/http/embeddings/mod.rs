@@ -2,6 +2,7 @@
 
 mod input;
 mod response;
+mod upstream;
 pub(super) mod wire;
 
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use self::input::EmbeddingInput;
+use self::upstream::ParsedUpstreamRequest;
 use self::wire::{EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, InputTypeName};
 use utoipa_axum::routes;
 
@@ -26,11 +28,13 @@ use crate::byte_budget::ByteBudget;
 use crate::domain::{InputType, LookupOutcome, Principal};
 use crate::embed::{Embedder, ModelCard, ModelRegistry};
 use crate::error::{Error, Kind, Result};
+use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::json::parse;
+use crate::http::extract::model_name::check_model_name;
 use crate::http::forward::target::{ForwardTarget, model_of};
 use crate::http::forward::{Forward, forward_to};
 use crate::http::models::unknown;
@@ -40,7 +44,7 @@ use crate::http::response::cache_status;
 use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::http::routes::Routes;
 use crate::service::Embeddings;
-use crate::service::embeddings::{Request, Response as EmbeddedTexts};
+use crate::service::embeddings::{Request, Response as EmbeddedTexts, UpstreamEmbeddings};
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
 
@@ -51,7 +55,11 @@ const HEADERS: usize = 12;
 pub(super) struct Endpoint {
     pub(super) embeddings: Arc<Embeddings>,
     pub(super) models: Arc<ModelRegistry>,
-    /// Where other models are asked.
+    /// Models that only an upstream has. None where no upstream is configured.
+    pub(super) upstream: Option<Arc<UpstreamEmbeddings>>,
+    /// Headers that are passed on to it.
+    pub(super) forwarded_headers: Vec<HeaderName>,
+    /// Where requests are passed on that only the upstream understands.
     pub(super) forward: Arc<Forward>,
     pub(super) body_bytes_max: usize,
     pub(super) budget: Arc<ByteBudget>,
@@ -71,8 +79,9 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 /// Embeds texts.
 ///
 /// Vectors come in the order of the inputs. Texts that were embedded before are served from the cache; the headers
-/// `x-likewise-hits`, `-misses` and `-coalesced` tell how many. A model that is not served here is asked at its upstream,
-/// where one is configured; its answer is passed on as it came and is not cached.
+/// `x-likewise-hits`, `-misses` and `-coalesced` tell how many. Texts for a model that is not served here are embedded by its
+/// upstream, where one is configured, and cached like all others. A request with fields that are not described here is passed on to
+/// it, and its answer is not cached.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
@@ -84,7 +93,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "Neither this server nor an upstream has the model"),
         (status = 413, body = ErrorBody, description = "The body, or the number of tokens, exceeds a limit"),
-        (status = 422, body = ErrorBody, description = "A remote model refuses a text"),
+        (status = 422, body = ErrorBody, description = "A model on another server refuses a text"),
         (status = 429, body = ErrorBody, description = "The queue of the model is full, or the server is at a limit of requests or bytes in flight"),
         (status = 502, body = ErrorBody, description = "The upstream or the remote model cannot be reached"),
         (status = 503, body = ErrorBody, description = "The model is not available"),
@@ -94,12 +103,18 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 pub(super) async fn create(
     State(endpoint): State<Arc<Endpoint>>,
     Extension(principal): Extension<Arc<Principal>>,
+    Extension(permit): Extension<Arc<ConcurrencyPermit>>,
     Received { head, body }: Received,
 ) -> Result<Response, Problem> {
     let body = body.read().await?;
     let (reader, text) = (Arc::clone(&endpoint), body.clone());
     let asked = match offload(body.len(), move || read(&reader, &text)).await? {
         ParsedBody::Served(asked) => asked?,
+        ParsedBody::OfUpstream(asked, upstream) => {
+            // A request that waits for an upstream must not delay others.
+            permit.release();
+            return embed_at_upstream(&endpoint, &upstream, *asked, &head, principal).await;
+        }
         ParsedBody::Forwarded(parsed) => {
             return forward_others(&endpoint, head, body, parsed).await;
         }
@@ -128,7 +143,9 @@ pub(super) async fn create(
 /// A body, by whose model it is for.
 enum ParsedBody {
     Served(Result<ServedRequest>),
-    /// For another model, or not to be understood.
+    /// For a model that only an upstream has.
+    OfUpstream(Box<ParsedUpstreamRequest>, Arc<UpstreamEmbeddings>),
+    /// For another model with fields of its own, or not to be understood.
     Forwarded(Result<EmbeddingsRequest>),
 }
 
@@ -148,10 +165,46 @@ fn read(endpoint: &Endpoint, body: &[u8]) -> ParsedBody {
     match parse::<EmbeddingsRequest>(body) {
         Ok(wire) => match endpoint.models.find(&wire.model) {
             Some(model) => ParsedBody::Served(ServedRequest::new(wire, model, endpoint)),
-            None => ParsedBody::Forwarded(Ok(wire)),
+            None => of_upstream(endpoint, wire, body),
         },
         Err(error) => ParsedBody::Forwarded(Err(error)),
     }
+}
+
+fn of_upstream(endpoint: &Endpoint, wire: EmbeddingsRequest, body: &[u8]) -> ParsedBody {
+    let Some(upstream) = &endpoint.upstream else { return ParsedBody::Forwarded(Ok(wire)) };
+    match ParsedUpstreamRequest::read(wire, body) {
+        Ok(Ok(parsed)) => ParsedBody::OfUpstream(Box::new(parsed), Arc::clone(upstream)),
+        Ok(Err(wire)) => ParsedBody::Forwarded(Ok(wire)),
+        Err(error) => ParsedBody::Forwarded(Err(error)),
+    }
+}
+
+/// Numbers of a vector whose length is not known before it is there: those of `text-embedding-3-large`.
+const DIM_UNKNOWN: usize = 3072;
+
+/// Embeds the texts of a request for a model that only an upstream has.
+async fn embed_at_upstream(
+    endpoint: &Endpoint,
+    upstream: &UpstreamEmbeddings,
+    asked: ParsedUpstreamRequest,
+    head: &Parts,
+    principal: Arc<Principal>,
+) -> Result<Response, Problem> {
+    check_model_name(asked.model())?;
+    let (format, dimensions) = (asked.format, asked.dimensions);
+    let request = asked.into_request(head, &endpoint.forwarded_headers, principal)?;
+    let (model, texts) = (request.model.clone(), request.inputs.len());
+    let bytes_of = |dim: usize| response::bytes_max(texts, dim, format) + texts * dim * size_of::<f32>();
+    let expected = upstream.width(&request)?.or(dimensions).unwrap_or(DIM_UNKNOWN);
+    let mut held = ResponseReservation::reserve(&endpoint.budget, bytes_of(expected))?;
+    let served = upstream.embed(request).await.map_err(wire_field)?;
+    let dim = served.entries.first().map_or(0, |entry| entry.value.len() / size_of::<f32>());
+    if dim > expected {
+        held = ResponseReservation::reserve(&endpoint.budget, bytes_of(dim))?;
+    }
+    let write = move || answer(&served, &model, format, dim, dim);
+    Ok(held.attach(offload(response::bytes_max(texts, dim, format), write).await?))
 }
 
 impl ServedRequest {
@@ -210,7 +263,7 @@ async fn forward_others(
     };
     let body = match cache {
         Some(cache) if cache.only_if_cached => {
-            return Err(Error::new(Kind::NotCached, "answers of this model are not cached").into());
+            return Err(Error::new(Kind::NotCached, "vectors of such requests are not cached").into());
         }
         Some(_) => without_cache(&body)?,
         None => body,

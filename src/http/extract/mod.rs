@@ -9,6 +9,7 @@ pub(super) mod cache_control;
 pub(super) mod credential;
 pub(super) mod directives;
 pub(super) mod field_names;
+pub(super) mod forwarded_headers;
 pub(super) mod headers;
 pub(super) mod json;
 pub(super) mod model_name;

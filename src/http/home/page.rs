@@ -65,7 +65,7 @@ fn write_state(body: &mut String, state: &HomeState) {
          <th>misses</th></tr>",
         state.version,
         duration(state.uptime_seconds),
-        models.join(", ")
+        if models.is_empty() { "none".to_owned() } else { models.join(", ") }
     );
     let rows = [
         ("texts", state.texts),

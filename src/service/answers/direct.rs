@@ -79,10 +79,16 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
     let found = answers.lookup.find(&resolved).await;
     let mut found = found.filter(|found| answers.lookup.accepts(found, &resolved, question.directives));
     let mut report = None;
-    if found.is_none()
-        && let Some(semantic) = semantic_of(answers, &resolved, question)
-    {
-        (found, report) = find_semantic_match(answers, semantic, &resolved, question).await;
+    if found.is_none() {
+        match semantic_of(answers, &resolved, question) {
+            Some(semantic) => {
+                (found, report) = find_semantic_match(answers, semantic, &resolved, question).await;
+            }
+            None if answers.semantic.is_none() => {
+                report = SemanticReport::without_model(question.directives);
+            }
+            None => {}
+        }
     }
     let known = found.and_then(|found| {
         let record = StoredAnswer::decode(&found.found.entry.value).filter(|record| record.is_text)?;

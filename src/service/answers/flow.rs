@@ -46,6 +46,10 @@ impl<'a> Flow<'a> {
 
     /// A hit on the answer to a question in other words, if the request asks for such answers. That to the question itself has `expired`.
     pub(super) async fn semantic_hit(&mut self, expired: Option<&Match>) -> Option<AnswerResponse> {
+        if self.answers.semantic.is_none() {
+            self.semantic = SemanticReport::without_model(&self.request.directives);
+            return None;
+        }
         let semantic = self.wanted_semantic()?;
         let (found, report) = match self.note_semantic() {
             Some(report) => (None, Some(report)),

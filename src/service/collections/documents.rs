@@ -55,8 +55,8 @@ impl Collections {
     /// Creates a collection, of the default model unless the spec names another, and returns whether it is new.
     ///
     /// # Errors
-    /// `InvalidInput` for a name or a dimension that cannot be one, `ModelNotFound`, `Conflict` if it is there and of
-    /// another kind, `Overloaded` if there are too many, `Io`, `DiskFull`.
+    /// `InvalidInput` for a name or a dimension that cannot be one, and for none where no model is served; `ModelNotFound`,
+    /// `Conflict` if it is there and of another kind, `Overloaded` if there are too many, `Io`, `DiskFull`.
     ///
     /// Cancel safety: a started call runs to its end, before another one creates or drops a collection.
     #[instrument(level = "debug", skip_all, fields(collection = name), err(level = "debug"))]
@@ -66,21 +66,7 @@ impl Collections {
         name: &str,
         spec: Spec,
     ) -> Result<(Arc<Collection>, bool)> {
-        let named = spec.model.as_deref().map(|name| self.models.get(name)).transpose()?;
-        let card = named.unwrap_or_else(|| self.models.default_model()).card();
-        let model = || CollectionModel { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
-        let (model, dim) = match (&spec.model, spec.dim) {
-            (None, Some(dim)) => (None, dim),
-            (None, None) => (Some(model()), card.dim),
-            (Some(_), dim) => match dim {
-                Some(dim) if dim != card.dim => {
-                    let message =
-                        format!("the vectors of {} have {} numbers, not {dim}", card.name, card.dim);
-                    return Err(Error::invalid("dim", message));
-                }
-                Some(_) | None => (Some(model()), card.dim),
-            },
-        };
+        let (model, dim) = self.model_and_dim(&spec)?;
         let max = self.options.dimensions_max;
         if !(1..=max).contains(&dim) {
             return Err(Error::invalid("dim", format!("dim must be 1 to {max}, got {dim}")));
@@ -90,6 +76,24 @@ impl Collections {
         tokio::spawn(async move { catalog.create(&tenant, &name, settings).await })
             .await
             .map_err(|died| Error::new(Kind::Internal, "cannot make a collection").source(died))?
+    }
+
+    /// The model of a collection and the length of its vectors.
+    fn model_and_dim(&self, spec: &Spec) -> Result<(Option<CollectionModel>, usize)> {
+        let embedder = match (&spec.model, spec.dim) {
+            (None, Some(dim)) => return Ok((None, dim)),
+            (None, None) => self.models.default_model().map_err(|error| {
+                Error::invalid("dim", format!("dim must be given without a model: {}", error.message()))
+            })?,
+            (Some(name), _) => self.models.get(name)?,
+        };
+        let card = embedder.card();
+        if let Some(dim) = spec.dim.filter(|dim| *dim != card.dim) {
+            let message = format!("the vectors of {} have {} numbers, not {dim}", card.name, card.dim);
+            return Err(Error::invalid("dim", message));
+        }
+        let model = CollectionModel { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
+        Ok((Some(model), card.dim))
     }
 
     /// A collection of the sender's tenant.

@@ -123,16 +123,26 @@ impl Collections {
         let message = match &collection.settings().model {
             Some(model) => match self.models.with_fingerprint(&model.fingerprint) {
                 Some(embedder) => return Ok(embedder),
-                None => format!(
-                    "the collection holds vectors of the model {}, with another fingerprint than that of {}, which \
-                     this server runs",
-                    model.name,
-                    self.models.default_model().card().name
-                ),
+                None => self.fault_of_model(&model.name),
             },
             None => "the collection has no model: it takes vectors only".to_owned(),
         };
         Err(Error::new(Kind::Conflict, message).param(field))
+    }
+
+    /// Why texts of a collection of this model cannot be embedded.
+    fn fault_of_model(&self, name: &str) -> String {
+        if self.models.find(name).is_some() {
+            return format!(
+                "the collection holds vectors of the model {name}, with another fingerprint than that of the model of this name that \
+                 this server runs"
+            );
+        }
+        let served: Vec<&str> = self.models.embedders().map(|embedder| &*embedder.card().name).collect();
+        let served = if served.is_empty() { "none".to_owned() } else { served.join(", ") };
+        format!(
+            "the collection holds vectors of the model {name}, which this server does not run; it runs: {served}"
+        )
     }
 }
 

@@ -8,6 +8,7 @@ mod flights;
 mod metrics;
 mod node_flights;
 mod request;
+mod upstream;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use tracing::instrument;
 
 pub use metrics::TextMetrics;
 pub use request::{LookupCounts, Options, Request, Response};
+pub use upstream::{InputForm, UpstreamEmbeddings, UpstreamRequest};
 
 use self::distinct_texts::DistinctTexts;
 use self::flights::{FlightLeader, ServedEntry};

@@ -1,6 +1,7 @@
 //! What became of the search for a question in other words.
 
 use crate::labels::label_enum;
+use crate::service::Directives;
 
 label_enum! {
     /// What became of the search for a stored question in other words.
@@ -13,13 +14,15 @@ label_enum! {
         Refused = "refused",
         /// The question is not one that may be answered in other words.
         ExactOnly = "exact_only",
-        /// The question has no vector: the model is busy, or has no threshold.
+        /// The question has no vector: there is no model, or it is busy, or has no threshold.
         Unavailable = "unavailable",
     }
 }
 
 /// Why a request is not answered in other words, apart from its question.
 pub(in crate::service::answers) const REQUEST: &str = "request";
+/// Why no question is: the server has no model.
+const NO_MODEL: &str = "model";
 
 /// What became of a search, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,5 +45,11 @@ impl SemanticReport {
         because: &'static str,
     ) -> SemanticReport {
         SemanticReport { because: Some(because), ..SemanticReport::of(outcome) }
+    }
+
+    /// That of a request to a server without a model, if it asks for answers in other words.
+    pub(in crate::service::answers) fn without_model(directives: &Directives) -> Option<SemanticReport> {
+        let is_asked = directives.semantic == Some(true);
+        is_asked.then(|| SemanticReport::because(SemanticOutcome::Unavailable, NO_MODEL))
     }
 }

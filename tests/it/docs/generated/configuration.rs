@@ -31,7 +31,7 @@ struct Entry {
 
 impl Entry {
     fn key(&self) -> String {
-        format!("{}.{}", self.section, self.name)
+        format!("{}.{}", self.section, self.name).trim_start_matches('.').to_owned()
     }
 }
 
@@ -50,7 +50,9 @@ fn option(line: &str) -> Option<(&str, &str)> {
 
 /// The sections and options of the file.
 fn parse(file: &str) -> (Vec<Section>, Vec<Entry>) {
-    let (mut sections, mut entries) = (Vec::<Section>::new(), Vec::<Entry>::new());
+    // Some options precede the first section.
+    let first = Section { name: String::new(), comment: Vec::new() };
+    let (mut sections, mut entries) = (vec![first], Vec::<Entry>::new());
     let mut comment = Vec::new();
     let mut lines = file.lines();
     while let Some(line) = lines.next() {
@@ -157,7 +159,11 @@ fn page() -> String {
         if policy.is_some_and(|name| name != "default") {
             continue;
         }
-        let heading = if policy.is_some() { "cache.namespaces.NAME" } else { &section.name };
+        let heading = match policy {
+            Some(_) => "cache.namespaces.NAME",
+            None if section.name.is_empty() => "Above the first section",
+            None => &section.name,
+        };
         write!(page, "\n## {heading}\n").unwrap();
         if !section.comment.is_empty() {
             write!(page, "\n{}\n", words(&section.comment)).unwrap();

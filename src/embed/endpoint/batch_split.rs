@@ -12,18 +12,19 @@ use crate::error::{Error, Kind};
 const REQUESTS_EXTRA_MAX: usize = 256;
 
 /// The parts of a batch that are still to be sent.
-pub(super) struct BatchSplit<T> {
+pub struct BatchSplit<T> {
     waiting: VecDeque<Vec<T>>,
     /// Remaining further requests after refusals of a text.
     extra_of_text: usize,
     /// Remaining further requests after failures of unclear cause: enough to find one text.
     extra_of_unclear: usize,
     /// Whether a part has been split.
-    pub(super) is_split: bool,
+    pub is_split: bool,
 }
 
 impl<T> BatchSplit<T> {
-    pub(super) fn new(batch: Vec<T>) -> BatchSplit<T> {
+    /// The whole batch is the first part.
+    pub fn new(batch: Vec<T>) -> BatchSplit<T> {
         let levels = batch.len().next_power_of_two().ilog2() as usize;
         BatchSplit {
             waiting: VecDeque::from([batch]),
@@ -34,12 +35,13 @@ impl<T> BatchSplit<T> {
     }
 
     /// The next part.
-    pub(super) fn next(&mut self) -> Option<Vec<T>> {
+    #[expect(clippy::should_implement_trait, reason = "parts are added between two calls")]
+    pub fn next(&mut self) -> Option<Vec<T>> {
         self.waiting.pop_front()
     }
 
     /// Splits a failed part into halves and queues them. Returns the part with the error of its texts if it cannot be split.
-    pub(super) fn split(&mut self, mut part: Vec<T>, failure: Failure) -> Option<(Vec<T>, Error)> {
+    pub fn split(&mut self, mut part: Vec<T>, failure: Failure) -> Option<(Vec<T>, Error)> {
         let Failure { error, cause } = failure;
         let extra = match cause {
             FailureCause::Text => &mut self.extra_of_text,

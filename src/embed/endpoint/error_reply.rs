@@ -1,16 +1,17 @@
 //! Error replies of an endpoint: the message for the log, the error for clients, and whether a text is the cause.
 
-use reqwest::StatusCode;
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, FieldPath, Kind};
 
 /// Characters of an endpoint's message that are passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// The cause of a failure. It decides whether the batch is split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureCause {
+pub enum FailureCause {
     /// The endpoint, the network or the configuration: each part of the batch would fail alike.
     Endpoint,
     /// A text of the batch.
@@ -21,23 +22,26 @@ pub(super) enum FailureCause {
 
 /// A failed batch.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub struct Failure {
     /// The error of all texts of the batch. It quotes the endpoint only if the cause is a text.
-    pub(super) error: Error,
-    pub(super) cause: FailureCause,
+    pub error: Error,
+    /// The cause.
+    pub cause: FailureCause,
 }
 
 /// A reply whose status is not 2xx.
-pub(super) struct RefusedReply {
-    status: StatusCode,
+pub struct RefusedReply {
+    status: u16,
     /// The endpoint's message in one line, truncated.
     message: Option<String>,
     code: Option<String>,
+    /// The field that is at fault.
+    param: Option<String>,
 }
 
 impl RefusedReply {
     /// Parses the body of an error in any of the known shapes.
-    pub(super) fn read(status: StatusCode, body: &[u8]) -> RefusedReply {
+    pub fn read(status: u16, body: &[u8]) -> RefusedReply {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |pointer: &&str| json.pointer(pointer).and_then(Value::as_str);
         // The shapes of OpenAI, Ollama, TEI, FastAPI and its validation, and RFC 9457.
@@ -55,27 +59,28 @@ impl RefusedReply {
             words.join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
         });
         let code = ["/error/code", "/code"].iter().find_map(text).map(str::to_owned);
-        RefusedReply { status, message, code }
+        let param = text(&"/error/param").map(str::to_owned);
+        RefusedReply { status, message, code, param }
     }
 
     /// The message for the log, without the key.
-    pub(super) fn for_log(&self, shows_key: impl Fn(&str) -> bool) -> String {
+    pub fn for_log(&self, shows_key: impl Fn(&str) -> bool) -> String {
         let words = self.message.iter().flat_map(|message| message.split(' '));
         words.map(|word| if shows_key(word) { "***" } else { word }).collect::<Vec<&str>>().join(" ")
     }
 
     /// Whether the quota is used up: the status is that of a rate limit, but a wait does not help.
-    pub(super) fn is_used_up(&self) -> bool {
+    pub fn is_used_up(&self) -> bool {
         self.code.as_deref() == Some("insufficient_quota")
     }
 
     /// The failure of the batch. `is_secret` recognizes words that no client may see.
-    pub(super) fn failure(&self, is_secret: impl Fn(&str) -> bool) -> Failure {
+    pub fn failure(&self, is_secret: impl Fn(&str) -> bool) -> Failure {
         let cause = self.cause();
         let kind = match (cause, self.status) {
-            (FailureCause::Text, StatusCode::BAD_REQUEST) => Kind::InvalidInput,
-            (FailureCause::Text, StatusCode::PAYLOAD_TOO_LARGE) => Kind::TooLarge,
-            (FailureCause::Text, StatusCode::UNPROCESSABLE_ENTITY) => Kind::Unprocessable,
+            (FailureCause::Text, 400) => Kind::InvalidInput,
+            (FailureCause::Text, 413) => Kind::TooLarge,
+            (FailureCause::Text, 422) => Kind::Unprocessable,
             (FailureCause::Text | FailureCause::Endpoint | FailureCause::Unclear, _) => Kind::Upstream,
         };
         let error = match &self.message {
@@ -87,14 +92,46 @@ impl RefusedReply {
                 Error::new(kind, "the remote model refused the text").param("text")
             }
             Some(_) | None => {
-                Error::new(kind, "cannot embed by the remote model").with("status", self.status.as_u16())
+                Error::new(kind, "cannot embed by the remote model").with("status", self.status)
             }
         };
         Failure { error, cause }
     }
 
+    /// The failure of a call that was made for one client, as that client would have got it without this server between: with the
+    /// status and the words of the endpoint. Another client's text may be the cause where flights are joined, so that a refused
+    /// batch is split.
+    pub fn passed_on(&self, retry_after: Option<Duration>) -> Failure {
+        let kind = match self.status {
+            400 => Kind::InvalidInput,
+            401 => Kind::Unauthorized,
+            403 => Kind::Forbidden,
+            404 => Kind::ModelNotFound,
+            413 => Kind::TooLarge,
+            422 => Kind::Unprocessable,
+            429 => Kind::Overloaded,
+            _ => Kind::Upstream,
+        };
+        let message = match &self.message {
+            Some(message) => message.clone(),
+            None => format!("the upstream refused the texts with status {}", self.status),
+        };
+        let param = self.param.as_deref().or((kind == Kind::ModelNotFound).then_some("model"));
+        let mut error = Error::new(kind, message);
+        error = param.iter().fold(error, |error, param| error.param(FieldPath::parse(param)));
+        error = retry_after.iter().fold(error, |error, wait| error.retry_after(*wait));
+        let names_input = param.is_none_or(|param| param.trim_start_matches("$.").starts_with("input"));
+        let is_of_text = names_input && matches!(self.status, 400 | 413 | 422);
+        let cause = if is_of_text && !self.is_about_configuration() {
+            FailureCause::Unclear
+        } else {
+            FailureCause::Endpoint
+        };
+        Failure { error, cause }
+    }
+
     fn cause(&self) -> FailureCause {
-        match self.status.as_u16() {
+        match self.status {
             // Credentials, payment, address, method and form of requests: the operator must fix them.
             401..=407 | 410 | 411 | 415 | 417 | 421 | 426 | 428 | 431 => FailureCause::Endpoint,
             429 => FailureCause::Endpoint,
@@ -137,7 +174,7 @@ mod tests {
     use super::*;
 
     fn failure(status: u16, body: &str) -> Failure {
-        let reply = RefusedReply::read(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+        let reply = RefusedReply::read(status, body.as_bytes());
         reply.failure(|word| word.contains("host.internal") || word.contains("k3y"))
     }
 
@@ -159,6 +196,34 @@ mod tests {
             let failure = failure(status, "");
             assert_eq!((failure.cause, failure.error.kind()), (cause, kind), "{status}");
         }
+    }
+
+    #[test]
+    fn a_clients_own_call_fails_with_the_endpoints_status_and_words() {
+        let passed_on = |status, body: &str| RefusedReply::read(status, body.as_bytes()).passed_on(None);
+        for (status, kind) in [
+            (400, Kind::InvalidInput),
+            (401, Kind::Unauthorized),
+            (403, Kind::Forbidden),
+            (404, Kind::ModelNotFound),
+            (413, Kind::TooLarge),
+            (422, Kind::Unprocessable),
+            (429, Kind::Overloaded),
+            (500, Kind::Upstream),
+        ] {
+            let Failure { error, .. } = passed_on(status, r#"{"error":{"message":"no, since"}}"#);
+            assert_eq!((error.kind(), error.message()), (kind, "no, since"), "{status}");
+        }
+        let of_field = passed_on(400, r#"{"error":{"message":"m","param":"dimensions"}}"#);
+        assert_eq!(
+            (of_field.cause, of_field.error.param_name()),
+            (FailureCause::Endpoint, Some("dimensions"))
+        );
+        for body in ["", r#"{"error":{"message":"m","param":"$.input"}}"#] {
+            assert_eq!(passed_on(400, body).cause, FailureCause::Unclear, "{body}");
+        }
+        let asked = RefusedReply::read(429, b"").passed_on(Some(Duration::from_secs(7)));
+        assert_eq!(asked.error.retry_after_seconds(), Some(7));
     }
 
     #[test]
@@ -192,8 +257,7 @@ mod tests {
         let body = r#"{"error":{"message":"see (https://a.b/c) at host.internal:80 with Bearer abc or sk-9 \"k3y\" end"}}"#;
         let reply = failure(400, body).error.to_string();
         assert!(reply.ends_with(": see *** at *** with Bearer *** or *** *** end"), "{reply}");
-        let reply =
-            RefusedReply::read(StatusCode::BAD_REQUEST, body.as_bytes()).for_log(|word| word.contains("k3y"));
+        let reply = RefusedReply::read(400, body.as_bytes()).for_log(|word| word.contains("k3y"));
         assert!(
             reply.starts_with("see (https://a.b/c) at host.internal:80") && reply.ends_with("*** end"),
             "{reply}"

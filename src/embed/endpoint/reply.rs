@@ -82,20 +82,21 @@ struct ReplyUsage {
 
 /// The vector of one text.
 #[derive(Debug)]
-pub(super) struct RemoteVector {
-    pub(super) numbers: Vec<f32>,
-    /// The text's share of the request's tokens by its length: endpoints count per request only.
-    pub(super) tokens: u32,
+pub struct RemoteVector {
+    /// Its numbers.
+    pub numbers: Vec<f32>,
+    /// The share of its text in the tokens of the request, by its length: endpoints count per request only.
+    pub tokens: u32,
 }
 
 /// Parses the body of a reply: the vectors of texts of these `lengths` in bytes, in the order of the texts.
 ///
 /// A reply with a missing or repeated index is refused whole, since then no index can be trusted. A vector whose length is not
-/// `dim`, or that is not finite or zero, is an error of its text only.
+/// `dim`, or that is not finite or zero, is an error of its text only. Without a `dim` all have the length of the first.
 ///
 /// # Errors
 /// `Upstream`.
-pub(super) fn parse(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Result<RemoteVector>>> {
+pub fn read_vectors(body: &[u8], lengths: &[usize], dim: Option<usize>) -> Result<Vec<Result<RemoteVector>>> {
     let reply: EmbeddingsReply = serde_json::from_slice(body)
         .map_err(|error| Error::new(Kind::Upstream, "cannot read the remote model's reply").source(error))?;
     if reply.data.len() != lengths.len() {
@@ -117,40 +118,49 @@ pub(super) fn parse(body: &[u8], lengths: &[usize], dim: usize) -> Result<Vec<Re
         }
     }
     let tokens = reply.usage.and_then(|usage| usage.prompt_tokens.as_u64()).unwrap_or(0);
-    let total = lengths.iter().sum::<usize>().max(1);
-    let share = |length: usize| {
-        // In 128 bits: an endpoint may send any number.
-        u32::try_from(u128::from(tokens) * length as u128 / total as u128).unwrap_or(u32::MAX)
-    };
+    let shares = shares_of(tokens, lengths);
     // As many items as texts and no index twice: every slot is filled.
-    Ok(slots
-        .into_iter()
-        .flatten()
-        .zip(lengths)
-        .map(|(numbers, &length)| vector(numbers, dim, share(length)))
-        .collect())
+    let mut vectors: Vec<Result<Vec<f32>>> = slots.into_iter().flatten().map(numbers).collect();
+    let dim = dim.or_else(|| vectors.iter().find_map(|vector| vector.as_ref().ok().map(Vec::len)));
+    for vector in &mut vectors {
+        let fault = vector.as_ref().ok().zip(dim).and_then(|(numbers, dim)| fault_of(numbers, dim));
+        if let Some(fault) = fault {
+            *vector = Err(fault);
+        }
+    }
+    let with_tokens =
+        |(vector, tokens): (Result<Vec<f32>>, u32)| vector.map(|numbers| RemoteVector { numbers, tokens });
+    Ok(vectors.into_iter().zip(shares).map(with_tokens).collect())
 }
 
-fn vector(numbers: Numbers, dim: usize, tokens: u32) -> Result<RemoteVector> {
-    let numbers = match numbers {
-        Numbers::Floats(numbers) => numbers,
-        Numbers::Base64(text) => decode(&text)?,
+/// The share of each text in the tokens of all, by the lengths. They add up to all tokens.
+fn shares_of(tokens: u64, lengths: &[usize]) -> Vec<u32> {
+    let total = lengths.iter().sum::<usize>().max(1) as u128;
+    let mut read = 0;
+    let share = |&length: &usize| {
+        // In 128 bits: an endpoint may send any number.
+        let before = u128::from(tokens) * read / total;
+        read += length as u128;
+        u32::try_from(u128::from(tokens) * read / total - before).unwrap_or(u32::MAX)
     };
+    lengths.iter().map(share).collect()
+}
+
+fn numbers(sent: Numbers) -> Result<Vec<f32>> {
+    match sent {
+        Numbers::Floats(numbers) => Ok(numbers),
+        Numbers::Base64(text) => decode(&text),
+    }
+}
+
+/// Why a vector cannot be used.
+fn fault_of(numbers: &[f32], dim: usize) -> Option<Error> {
     if numbers.len() != dim {
-        return Err(Error::new(
-            Kind::Upstream,
-            "cannot use the remote model's vector: it has another length",
-        )
-        .with("expected", dim)
-        .with("got", numbers.len()));
+        let message = "cannot use the remote model's vector: it has another length";
+        return Some(Error::new(Kind::Upstream, message).with("expected", dim).with("got", numbers.len()));
     }
-    if !is_usable(&numbers) {
-        return Err(Error::new(
-            Kind::Upstream,
-            "cannot use the remote model's vector: it is zero or not finite",
-        ));
-    }
-    Ok(RemoteVector { numbers, tokens })
+    let message = "cannot use the remote model's vector: it is zero or not finite";
+    (!is_usable(numbers)).then(|| Error::new(Kind::Upstream, message))
 }
 
 /// Little-endian single precision in base64.
@@ -173,7 +183,7 @@ mod tests {
     use super::*;
 
     fn refusal(body: &str) -> Error {
-        let error = parse(body.as_bytes(), &[1, 1], 2).unwrap_err();
+        let error = read_vectors(body.as_bytes(), &[1, 1], Some(2)).unwrap_err();
         assert_eq!(error.kind(), Kind::Upstream);
         error
     }
@@ -183,10 +193,28 @@ mod tests {
         // 1.0 and -2.0 in little-endian bytes: 00 00 80 3f 00 00 00 c0.
         let body = r#"{"data": [{"index": 1, "embedding": [3, 4e0]}, {"index": 0, "embedding": "AACAPwAAAMA="}],
             "usage": {"prompt_tokens": 8, "total_tokens": 8}}"#;
-        let vectors = parse(body.as_bytes(), &[1, 3], 2).unwrap();
+        let vectors = read_vectors(body.as_bytes(), &[1, 3], Some(2)).unwrap();
         let vectors: Vec<(Vec<f32>, u32)> =
             vectors.into_iter().map(|vector| vector.unwrap()).map(|v| (v.numbers, v.tokens)).collect();
         assert_eq!(vectors, [(vec![1.0, -2.0], 2), (vec![3.0, 4.0], 6)]);
+    }
+
+    #[test]
+    fn tokens_are_shared_by_length_and_none_is_lost() {
+        assert_eq!(shares_of(8, &[1, 3]), [2, 6]);
+        assert_eq!(shares_of(10, &[1, 1, 1]), [3, 3, 4]);
+        assert_eq!(shares_of(1, &[5, 5]).iter().sum::<u32>(), 1);
+        assert_eq!(shares_of(u64::MAX, &[1, 1]), [u32::MAX, u32::MAX]);
+        assert_eq!(shares_of(7, &[]), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn without_a_dimension_the_first_vector_has_it() {
+        let body = r#"{"data": [{"index": 0, "embedding": "?"}, {"index": 1, "embedding": [1, 2, 3]},
+            {"index": 2, "embedding": [1, 2]}, {"index": 3, "embedding": [4, 5, 6]}]}"#;
+        let vectors = read_vectors(body.as_bytes(), &[1; 4], None).unwrap();
+        let usable: Vec<bool> = vectors.iter().map(Result::is_ok).collect();
+        assert_eq!(usable, [false, true, false, true]);
     }
 
     #[test]
@@ -197,7 +225,7 @@ mod tests {
             let body = format!(
                 r#"{{"data": [{{"index": 0, "embedding": [1, 2]}}], "usage": {{"prompt_tokens": {count}}}}}"#
             );
-            let vectors = parse(body.as_bytes(), &[5], 2).unwrap();
+            let vectors = read_vectors(body.as_bytes(), &[5], Some(2)).unwrap();
             assert_eq!(vectors[0].as_ref().unwrap().tokens, tokens, "{count}");
         }
     }
@@ -232,7 +260,7 @@ mod tests {
             let body = format!(
                 r#"{{"data": [{{"index": 0, "embedding": {bad}}}, {{"index": 1, "embedding": [1, 2]}}]}}"#
             );
-            let vectors = parse(body.as_bytes(), &[1, 1], 2).unwrap();
+            let vectors = read_vectors(body.as_bytes(), &[1, 1], Some(2)).unwrap();
             assert_eq!(vectors[0].as_ref().unwrap_err().kind(), Kind::Upstream, "{bad}");
             assert!(vectors[1].is_ok());
         }

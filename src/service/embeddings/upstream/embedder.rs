@@ -1,0 +1,202 @@
+//! A model of an upstream as an embedder: each batch that it is given is one call.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde_json::value::{RawValue, to_raw_value};
+use tracing::Instrument as _;
+
+use super::request::InputForm;
+use crate::domain::{Clock as _, Credential, Fingerprint, KeyHeader, SystemClock};
+use crate::embed::endpoint::{
+    BatchSplit, Failure, FailureCause, RefusedReply, RemoteVector, deliver, read_vectors,
+};
+use crate::embed::{EmbedJob, EmbedMetrics, Embedder, Matryoshka, ModelCard, Prompts};
+use crate::error::{Error, Kind, Result};
+use crate::pacing::retry_after;
+use crate::upstream::{Headers, Origin, Reply, UpstreamCall};
+
+/// The path of embeddings below an upstream's `/v1`.
+pub(super) const PATH: &str = "/embeddings";
+
+/// Bytes of the longest reply: of so many texts with vectors of 4,096 numbers in decimals. The budget of all requests ends most before.
+const REPLY_BYTES_PER_TEXT: usize = 4096 * 32;
+const REPLY_BYTES_EXTRA: usize = 64 * 1024;
+/// Bytes of an error that are read.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Longer replies are parsed on a thread that may block.
+const INLINE_BYTES: usize = 64 * 1024;
+
+/// What the calls for one request have in common.
+pub(super) struct EmbedCall {
+    pub(super) origin: Arc<dyn Origin>,
+    pub(super) model: String,
+    /// The fields of the body but `input`.
+    pub(super) fields: BTreeMap<String, Box<RawValue>>,
+    pub(super) form: InputForm,
+    pub(super) headers: Headers,
+    pub(super) credential: Option<Credential>,
+    pub(super) needs_clients_key: bool,
+    pub(super) metrics: Arc<EmbedMetrics>,
+}
+
+/// A model of an upstream, for one request: with its fields, its headers and its credential.
+pub(super) struct UpstreamEmbedder<F> {
+    card: ModelCard,
+    call: Arc<EmbedCall>,
+    /// Refuses vectors whose length is not that of those before.
+    expect: F,
+}
+
+impl<F: Fn(usize) -> Result<()> + Clone + Send + Sync + 'static> UpstreamEmbedder<F> {
+    pub(super) fn new(
+        call: EmbedCall,
+        fingerprint: Fingerprint,
+        dim: usize,
+        expect: F,
+    ) -> UpstreamEmbedder<F> {
+        let card = ModelCard {
+            name: call.model.clone(),
+            fingerprint,
+            dim,
+            tokens_max: usize::MAX,
+            prompts: Prompts::default(),
+            matryoshka: Matryoshka::No,
+            created: SystemClock.now(),
+        };
+        UpstreamEmbedder { card, call: Arc::new(call), expect }
+    }
+}
+
+impl<F: Fn(usize) -> Result<()> + Clone + Send + Sync + 'static> Embedder for UpstreamEmbedder<F> {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// Calls the upstream at once. How many calls there are at a time is limited by it, how many texts by the requests in flight.
+    fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
+        let (call, expect) = (Arc::clone(&self.call), self.expect.clone());
+        tokio::spawn(async move { call.run(jobs, expect).await }.in_current_span());
+        Ok(())
+    }
+
+    /// Always `None`: the tokenizer is the upstream's.
+    fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Always an error: ids are sent as they are.
+    fn decode_tokens(&self, _: &[u32], _: usize) -> Result<String> {
+        Err(Error::new(Kind::InvalidInput, "the vocabulary of an upstream's model is not known here"))
+    }
+
+    fn queued(&self) -> usize {
+        0
+    }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+}
+
+impl EmbedCall {
+    /// Embeds a batch: in one call, and in parts if the upstream refuses it.
+    async fn run(&self, jobs: Vec<EmbedJob>, expect: impl Fn(usize) -> Result<()>) {
+        let mut parts = BatchSplit::new(jobs);
+        while let Some(mut part) = parts.next() {
+            let count = part.len();
+            part.retain(|job| !job.is_unwanted());
+            self.metrics.dropped_texts.inc_by((count - part.len()) as u64);
+            if part.is_empty() {
+                continue;
+            }
+            let started = Instant::now();
+            let outcome = self.embed(&part).await.and_then(|vectors| {
+                let mut lengths = vectors.iter().flatten().map(|vector| vector.numbers.len());
+                lengths.try_for_each(&expect).map_err(fault_of_upstream)?;
+                Ok(vectors)
+            });
+            self.metrics.batches.inc();
+            self.metrics.batch_texts.observe(part.len() as f64);
+            self.metrics.inference_seconds.observe(started.elapsed().as_secs_f64());
+            match outcome {
+                Ok(vectors) => deliver(part, vectors, started, &self.metrics),
+                Err(failure) => {
+                    let was_split = parts.is_split;
+                    if let Some((part, error)) = parts.split(part, failure) {
+                        // The upstream does not know the place of a text that was sent alone.
+                        let is_of_text = was_split && part.len() == 1 && error.kind() != Kind::Upstream;
+                        let error = if is_of_text { error.param("text") } else { error };
+                        // The receiver is closed if its caller has left.
+                        part.into_iter().for_each(|job| _ = job.reply.send(Err(error.clone())));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn embed(&self, part: &[EmbedJob]) -> Result<Vec<Result<RemoteVector>>, Failure> {
+        let body = self.body(part).map_err(fault_of_upstream)?;
+        let call = UpstreamCall {
+            method: "POST".into(),
+            path: PATH.into(),
+            model: Some(self.model.clone()),
+            headers: self.headers.clone(),
+            key_header: KeyHeader::BEARER,
+            credential: self.credential.clone(),
+            body,
+            needs_clients_key: self.needs_clients_key,
+            may_repeat: true,
+            may_wait: true,
+        };
+        let mut reply = self.origin.ask(call).await.map_err(fault_of_upstream)?;
+        if !reply.is_success() {
+            return Err(refused(reply).await);
+        }
+        let bytes_max = part.len().saturating_mul(REPLY_BYTES_PER_TEXT).saturating_add(REPLY_BYTES_EXTRA);
+        let body = reply.whole(bytes_max).await.map_err(fault_of_upstream)?;
+        let lengths: Vec<usize> = part.iter().map(|job| job.text.len()).collect();
+        let read = if body.len() <= INLINE_BYTES {
+            read_vectors(&body, &lengths, None)
+        } else {
+            let read = tokio::task::spawn_blocking(move || read_vectors(&body, &lengths, None)).await;
+            let lost = |error| Error::new(Kind::Internal, "cannot read the upstream's vectors").source(error);
+            read.map_err(lost).flatten()
+        };
+        read.map_err(|error| Failure { error, cause: FailureCause::Unclear })
+    }
+
+    fn body(&self, part: &[EmbedJob]) -> Result<Bytes> {
+        let fault =
+            |error| Error::new(Kind::Internal, "cannot write a request for an upstream").source(error);
+        let input = |job: &EmbedJob| match self.form {
+            InputForm::Text => to_raw_value(&job.text),
+            InputForm::TokenIds => RawValue::from_string(job.text.clone()),
+        };
+        let inputs = part.iter().map(input).collect::<Result<Vec<_>, _>>().map_err(fault)?;
+        let inputs = to_raw_value(&inputs).map_err(fault)?;
+        let mut fields: BTreeMap<&str, &RawValue> =
+            self.fields.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        fields.insert("input", &inputs);
+        serde_json::to_vec(&fields).map(Bytes::from).map_err(fault)
+    }
+}
+
+/// The failure of a call that the upstream refuses.
+async fn refused(mut reply: Reply) -> Failure {
+    let header = |name: &str| {
+        let (_, value) = reply.headers.iter().find(|(known, _)| known == name)?;
+        std::str::from_utf8(value).ok()
+    };
+    let wait = retry_after(header);
+    let status = reply.status;
+    let said = reply.whole(ERROR_BYTES_MAX).await.unwrap_or_default();
+    RefusedReply::read(status, &said).passed_on(wait)
+}
+
+fn fault_of_upstream(error: Error) -> Failure {
+    Failure { error, cause: FailureCause::Endpoint }
+}

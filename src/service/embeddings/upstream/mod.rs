@@ -1,0 +1,162 @@
+//! Models that only an upstream has: their texts are embedded by calls of it, and cached as those of any model.
+//!
+//! What such a model is called at which upstream, with the fields that its vectors depend on, is its identity. Nothing else is known of it
+//! before it is asked: the length of its vectors is learnt from the first ones, and vectors of another length are refused.
+
+mod embedder;
+mod request;
+mod widths;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::embedder::{EmbedCall, UpstreamEmbedder};
+pub use self::request::{InputForm, UpstreamRequest};
+use self::widths::VectorWidths;
+use super::{Embeddings, Request, Response};
+use crate::cache::Namespace;
+use crate::domain::{Credential, Fingerprint, Key, KeyHasher};
+use crate::embed::EmbedMetrics;
+use crate::error::{Error, Kind, Result};
+use crate::upstream::{Headers, Origin};
+
+/// Fields of a request that do not change a vector: they are sent along, and are no part of what is asked.
+const WITHOUT_EFFECT: [&str; 3] = ["encoding_format", "model", "user"];
+
+/// The use case for models of upstreams. Shared by `Arc`.
+pub struct UpstreamEmbeddings {
+    embeddings: Arc<Embeddings>,
+    origin: Arc<dyn Origin>,
+    /// Whether upstreams see the credentials of clients.
+    forwards_client_keys: bool,
+    widths: Arc<VectorWidths>,
+    metrics: Arc<EmbedMetrics>,
+}
+
+/// What a request asks a model for, and what it is known by.
+struct UpstreamModelIdentity {
+    /// Names the vectors: those of one identity have one length.
+    model: Key,
+    /// Names the entries: clients with keys of their own do not share them.
+    fingerprint: Fingerprint,
+}
+
+impl UpstreamEmbeddings {
+    /// The models of `origin`, cached by `embeddings`. `forwards_client_keys` says whether upstreams see credentials of clients.
+    pub fn new(
+        embeddings: Arc<Embeddings>,
+        origin: Arc<dyn Origin>,
+        forwards_client_keys: bool,
+        metrics: Arc<EmbedMetrics>,
+    ) -> UpstreamEmbeddings {
+        UpstreamEmbeddings { embeddings, origin, forwards_client_keys, widths: Arc::default(), metrics }
+    }
+
+    /// Embeds texts: from the cache, by joining flights, or by one call of the upstream with those that are left.
+    ///
+    /// # Errors
+    /// As [`Embeddings::embed`]; `ModelNotFound` if no upstream has the model; what the upstream refuses, with its words; `Upstream`
+    /// for vectors of another length than those before.
+    ///
+    /// Cancel safety: a call that has begun is completed, and its vectors are stored.
+    pub async fn embed(&self, request: UpstreamRequest) -> Result<Response> {
+        self.origin.refuse_own(&request.traces)?;
+        let identity = self.identity(&request)?;
+        let namespace = self.namespace(&request)?;
+        let key = width_key(&identity.model, &request, &namespace);
+        let stamp = self.embeddings.cache.freshness().tokens().stamp();
+        let call = EmbedCall {
+            origin: Arc::clone(&self.origin),
+            model: request.model.clone(),
+            fields: request.fields,
+            form: request.form,
+            headers: headers(request.headers, request.traces),
+            credential: request.credential,
+            needs_clients_key: self.origin.needs_clients_key("POST", embedder::PATH)?,
+            metrics: Arc::clone(&self.metrics),
+        };
+        let expect = {
+            let (widths, embeddings) = (Arc::clone(&self.widths), Arc::clone(&self.embeddings));
+            move |dim: usize| {
+                let tokens = embeddings.cache.freshness().tokens();
+                let is_current = |since| tokens.admit(since, namespace.id, &[]).is_some();
+                let known = widths.expect(key, dim, stamp, is_current);
+                known.map_err(|known| another_width(&request.model, &namespace, known, dim))
+            }
+        };
+        let dim = self.widths.get(&key).unwrap_or_default();
+        let embedder = UpstreamEmbedder::new(call, identity.fingerprint, dim, expect.clone());
+        let response = self
+            .embeddings
+            .embed(&Request {
+                model: Arc::new(embedder),
+                texts: request.inputs,
+                input_type: None,
+                truncate: true,
+                principal: request.principal,
+                directives: request.directives,
+            })
+            .await?;
+        // Cached ones may be from before a restart.
+        response.entries.iter().try_for_each(|entry| expect(entry.value.len() / size_of::<f32>()))?;
+        Ok(response)
+    }
+
+    /// Numbers in each vector that the request asks for, if that is known.
+    ///
+    /// # Errors
+    /// As [`UpstreamEmbeddings::embed`].
+    pub fn width(&self, request: &UpstreamRequest) -> Result<Option<usize>> {
+        let namespace = self.namespace(request)?;
+        Ok(self.widths.get(&width_key(&self.identity(request)?.model, request, &namespace)))
+    }
+
+    fn namespace(&self, request: &UpstreamRequest) -> Result<Namespace> {
+        let named = request.directives.namespace.as_deref();
+        self.embeddings.namespaces.of_embeddings(&request.principal.tenant, named)
+    }
+
+    fn identity(&self, request: &UpstreamRequest) -> Result<UpstreamModelIdentity> {
+        let upstream = self.origin.name(&request.model)?;
+        let mut hasher = KeyHasher::new("likewise/upstream-model/v1");
+        hasher.field(upstream.as_bytes()).field(request.model.as_bytes());
+        hasher.field(&[u8::from(request.form == InputForm::TokenIds)]);
+        for (name, value) in &request.fields {
+            if !WITHOUT_EFFECT.contains(&name.as_str()) {
+                hasher.field(name.as_bytes()).field(value.get().as_bytes());
+            }
+        }
+        let model = hasher.finish();
+        for (name, value) in &request.headers {
+            hasher.field(name.as_bytes()).field(value.as_bytes());
+        }
+        let credential = request.credential.as_ref().filter(|_| self.forwards_client_keys);
+        hasher.field(credential.map_or(&[], Credential::as_bytes));
+        Ok(UpstreamModelIdentity { model, fingerprint: Fingerprint(hasher.finish().0) })
+    }
+}
+
+/// Names the vectors of a model in a namespace, whose invalidation forgets their length.
+fn width_key(model: &Key, request: &UpstreamRequest, namespace: &Namespace) -> Key {
+    KeyHasher::new("likewise/upstream-width/v1")
+        .field(&model.0)
+        .field(request.principal.tenant.as_str().as_bytes())
+        .field(namespace.name.as_bytes())
+        .finish()
+}
+
+fn headers(forwarded: Vec<(String, String)>, traces: Headers) -> Headers {
+    let json = ("content-type".to_owned(), Bytes::from_static(b"application/json"));
+    let forwarded = forwarded.into_iter().map(|(name, value)| (name, Bytes::from(value)));
+    std::iter::once(json).chain(forwarded).chain(traces).collect()
+}
+
+fn another_width(model: &str, namespace: &Namespace, known: usize, dim: usize) -> Error {
+    let message = format!(
+        "the vectors of `{model}` had {known} numbers, and have {dim} now: if its upstream has another model of this name, invalidate \
+         the namespace `{}`",
+        namespace.name
+    );
+    Error::new(Kind::Upstream, message)
+}
