@@ -89,7 +89,17 @@ async fn embed(embedder: &LocalEmbedder, texts: &[String]) -> Vec<Arc<[f32]>> {
             let (reply, answer) = oneshot::channel();
             let is_abandoned = Arc::new(AtomicBool::new(false));
             let since = Instant::now();
-            (EmbedJob { text: text.clone(), priority: Priority::Bulk, reply, is_abandoned, since }, answer)
+            (
+                EmbedJob {
+                    text: text.clone(),
+                    priority: Priority::Bulk,
+                    reply,
+                    is_abandoned,
+                    since,
+                    place: None,
+                },
+                answer,
+            )
         })
         .unzip();
     embedder.submit(works).expect("the queue has room");

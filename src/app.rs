@@ -161,6 +161,7 @@ impl Engine {
             Arc::clone(&namespaces),
             config.embeddings.clone(),
             Arc::clone(&metrics.texts),
+            Duration::from_secs(config.http.request_timeout_seconds),
         ));
         let feedback = tokio::task::block_in_place(|| PairFeedback::open(Arc::clone(&stores.records)))?;
         let feedback = Arc::new(feedback);

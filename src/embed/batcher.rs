@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::EmbedJob;
 use super::metrics::EmbedMetrics;
 use super::priority_queue::{BatchLimits, PriorityQueue, TakenBatch};
-use super::throughput::Throughput;
+use super::queue_room::QueueRoom;
 use super::tokenizer::{TokenizedText, Tokenizer};
 use crate::domain::{Embedding, is_usable};
 use crate::error::{Error, Kind, Result};
@@ -94,7 +94,7 @@ struct BatcherShared {
     ready: Condvar,
     queue_texts_max: usize,
     batch_tokens_max: usize,
-    throughput: Throughput,
+    room: QueueRoom,
     metrics: Arc<EmbedMetrics>,
 }
 
@@ -128,7 +128,7 @@ impl Batcher {
             ready: Condvar::new(),
             queue_texts_max: options.queue_texts_max,
             batch_tokens_max: options.batch_tokens_max,
-            throughput: Throughput::new(1),
+            room: QueueRoom::new(options.queue_texts_max, 1),
             metrics,
         });
         let mut batcher = Batcher { shared, threads: Vec::new() };
@@ -181,6 +181,11 @@ impl Batcher {
         Ok(counts)
     }
 
+    /// The room of the queue.
+    pub(super) fn room(&self) -> &QueueRoom {
+        &self.shared.room
+    }
+
     /// Texts that wait for a pass.
     pub(super) fn queued(&self) -> usize {
         lock(&self.shared.state).queued
@@ -211,7 +216,7 @@ impl BatcherShared {
             return Err(Error::new(Kind::Unavailable, "the model has stopped"));
         }
         if state.queued + more > self.queue_texts_max {
-            return Err(self.throughput.queue_full(state.queued, self.queue_texts_max));
+            return Err(self.room.throughput.queue_full(state.queued, self.queue_texts_max));
         }
         Ok(())
     }
@@ -325,7 +330,7 @@ fn run_pass(batch: Vec<TokenizedJob>, model: &mut impl ForwardPass, shared: &Bat
     let total: usize = texts.iter().map(|tokens| tokens.ids.len()).sum();
     let outcome = model.embed(&texts);
     let took = started.elapsed();
-    shared.throughput.observe(batch.len(), took);
+    shared.room.throughput.observe(batch.len(), took);
     metrics.batches.inc();
     metrics.batch_texts.observe(batch.len() as f64);
     metrics.inference_seconds.observe(took.as_secs_f64());

@@ -12,6 +12,7 @@ use super::encoder::{Encoder, RECIPE};
 use super::metrics::EmbedMetrics;
 use super::model_dir::ModelDir;
 use super::option_path::option_path;
+use super::queue_room::QueueRoom;
 use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
 use super::tokenizer::{TokenizedText, Tokenizer};
 use super::verifier::{Verifier, sha256, shipped_for};
@@ -195,6 +196,10 @@ impl ForwardPass for Encoder {
 impl Embedder for LocalEmbedder {
     fn card(&self) -> &ModelCard {
         &self.card
+    }
+
+    fn room(&self) -> Option<&QueueRoom> {
+        Some(self.batcher.room())
     }
 
     fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {

@@ -13,8 +13,10 @@ mod model_dir;
 mod model_options;
 mod on_demand;
 mod option_path;
+mod priority;
 mod priority_queue;
 mod prompts;
+mod queue_room;
 mod registry;
 mod remote;
 mod throughput;
@@ -34,7 +36,9 @@ pub use local::{LocalEmbedder, check_model_dir};
 pub use metrics::EmbedMetrics;
 pub use model_options::{LoadTime, ModelOptions};
 pub use on_demand::OnDemandEmbedder;
+pub use priority::Priority;
 pub use prompts::Prompts;
+pub use queue_room::{QueuePlace, QueueRoom};
 pub use registry::ModelRegistry;
 pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
 pub use token_ids::TokenIds;
@@ -115,15 +119,6 @@ impl Matryoshka {
     }
 }
 
-/// The priority of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// A caller waits for it.
-    Interactive,
-    /// Part of a large request or a job.
-    Bulk,
-}
-
 /// A text on its way to the model.
 #[derive(Debug)]
 pub struct EmbedJob {
@@ -135,8 +130,10 @@ pub struct EmbedJob {
     pub reply: oneshot::Sender<Result<Embedding>>,
     /// Set once no caller waits for the vector. A job that has not started then is dropped.
     pub is_abandoned: Arc<AtomicBool>,
-    /// When it was submitted; its time in the queue ends at its start.
+    /// When it began to wait; its time in the queue ends at its start.
     pub since: Instant,
+    /// Its place in the queue, if it has waited for one.
+    pub place: Option<QueuePlace>,
 }
 
 impl EmbedJob {
@@ -150,6 +147,11 @@ impl EmbedJob {
 pub trait Embedder: Send + Sync + 'static {
     /// The properties of the model.
     fn card(&self) -> &ModelCard;
+
+    /// The room of its queue, for which texts can wait. `None` if it has no queue.
+    fn room(&self) -> Option<&QueueRoom> {
+        None
+    }
 
     /// Queues all of `jobs` or none. Returns at once.
     ///

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use super::local::LocalEmbedder;
 use super::metrics::EmbedMetrics;
 use super::option_path::option_path;
+use super::queue_room::QueueRoom;
 use super::token_ids::decode_cl100k;
 use super::verifier::Verifier;
 use super::{EmbedJob, Embedder, ModelCard, Options, TokenIds};
@@ -122,6 +123,11 @@ fn unavailable(name: &str, error: &Error) -> Error {
 impl Embedder for OnDemandEmbedder {
     fn card(&self) -> &ModelCard {
         &self.card
+    }
+
+    /// That of the loaded model.
+    fn room(&self) -> Option<&QueueRoom> {
+        self.model.loaded.get()?.room()
     }
 
     fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The throughput of a model, from which the retry hint of a full queue derives.
+//! The throughput of a model, which says how long the texts of its queue take.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -32,13 +32,16 @@ impl Throughput {
         *mean = if *mean > 0.0 { *mean + NEWEST * (seconds - *mean) } else { seconds };
     }
 
+    /// The time that so many texts take. Zero before the first pass.
+    pub(super) fn time_of(&self, texts: usize) -> Duration {
+        let seconds = *lock(&self.seconds_per_text) * texts as f64 / self.concurrent_passes.max(1) as f64;
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
     /// The error of a caller whose texts exceed the queue. Its retry hint is the time that half of the queue takes.
     pub(super) fn queue_full(&self, waiting: usize, max: usize) -> Error {
         let message = format!("the model's queue is full: {waiting} texts wait, the limit is {max}");
-        let mean = *lock(&self.seconds_per_text);
-        let seconds = mean * waiting as f64 / 2.0 / self.concurrent_passes.max(1) as f64;
-        let wait = Duration::try_from_secs_f64(seconds).unwrap_or(WAIT_MAX).min(WAIT_MAX);
-        Error::new(Kind::Overloaded, message).retry_after(wait)
+        Error::new(Kind::Overloaded, message).retry_after((self.time_of(waiting) / 2).min(WAIT_MAX))
     }
 }
 

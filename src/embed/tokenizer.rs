@@ -1,9 +1,11 @@
 //! Tokenizes texts as the model was trained to read them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tokenizers::Tokenizer as HuggingFaceTokenizer;
 
+use super::option_path::option_path;
 use crate::error::{Error, Kind, Result};
 
 /// Bytes of a text's prefix that is tokenized first, for each token that the model reads. Most texts have fewer bytes a token.
@@ -22,7 +24,8 @@ pub(super) struct TokenizedText {
 /// file holds the length that the model reads (the tokenizer of all-MiniLM-L6-v2 truncates to 128, the model reads 256).
 #[derive(Clone)]
 pub(super) struct Tokenizer {
-    inner: HuggingFaceTokenizer,
+    /// Shared by clones: its vocabulary takes up to hundreds of megabytes.
+    inner: Arc<HuggingFaceTokenizer>,
     tokens_max: usize,
     lowercases: bool,
     /// Special tokens at the end of every text; truncation keeps them.
@@ -46,15 +49,10 @@ impl Tokenizer {
         // An empty text has the special tokens only; BERT and XLM-R have one before and one after a text.
         let suffix = specials.len() / 2;
         if tokens_max <= specials.len() {
-            return Err(Error::new(
-                Kind::Model,
-                format!(
-                    "embed.tokens_max must be more than the {} special tokens, got {tokens_max}",
-                    specials.len()
-                ),
-            ));
+            let fault = format!(" must be more than the {} special tokens, got {tokens_max}", specials.len());
+            return Err(Error::naming(Kind::Model, option_path("tokens_max"), "", &fault));
         }
-        Ok(Tokenizer { inner, tokens_max, lowercases, suffix })
+        Ok(Tokenizer { inner: Arc::new(inner), tokens_max, lowercases, suffix })
     }
 
     /// One more than the highest id.

@@ -82,6 +82,11 @@ impl Endpoint {
         self.state.texts.load(Ordering::SeqCst)
     }
 
+    /// Texts that were sent before this one.
+    pub(crate) fn place_of(&self, text: &str) -> Option<usize> {
+        self.state.seen.lock().unwrap().iter().position(|seen| seen == text)
+    }
+
     /// Calls so far.
     pub(crate) fn calls(&self) -> u64 {
         self.state.calls.load(Ordering::SeqCst)

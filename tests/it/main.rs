@@ -43,6 +43,7 @@ mod objects;
 mod objects_model;
 mod pairs;
 mod program;
+mod queueing;
 mod random_load;
 mod raw;
 mod redis;

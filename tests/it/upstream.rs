@@ -202,6 +202,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         }
     };
     let call = state.answers.fetch_add(1, Ordering::SeqCst) + 1;
+    if head.uri.path().ends_with("/embeddings") {
+        underway.finish();
+        return Ok(reply(200, &[("content-type", "application/json")], embeddings(&asked, call).to_string()));
+    }
     let is_chat = head.uri.path().ends_with("/chat/completions");
     let whole = if is_chat { whole(&asked, call, reason) } else { completion(&asked, call, reason) };
     if asked["stream"] != true {
@@ -227,6 +231,17 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         }
     });
     Ok(events(Body::from_stream(walk)))
+}
+
+/// A vector for each input, which tells the call that made it.
+fn embeddings(asked: &Value, call: u64) -> Value {
+    let inputs = asked["input"].as_array().cloned().unwrap_or_default();
+    let object = |(index, input): (usize, &Value)| {
+        let length = input.to_string().len();
+        json!({ "object": "embedding", "index": index, "embedding": [call, index, length, 1] })
+    };
+    let data: Vec<Value> = inputs.iter().enumerate().map(object).collect();
+    json!({ "object": "list", "data": data, "model": asked["model"], "usage": { "prompt_tokens": inputs.len() } })
 }
 
 fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {

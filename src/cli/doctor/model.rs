@@ -81,6 +81,7 @@ async fn one_vector(embedder: &dyn Embedder) -> Result<()> {
         reply,
         is_abandoned: Arc::new(AtomicBool::new(false)),
         since: Instant::now(),
+        place: None,
     };
     embedder.submit(vec![job])?;
     let lost = |_| Error::new(Kind::Internal, "the model sent no vector");

@@ -59,7 +59,7 @@ impl Bench {
         let work = |text: &&str| {
             let (reply, receiver) = oneshot::channel();
             let (text, is_abandoned) = ((*text).to_owned(), Arc::new(AtomicBool::new(false)));
-            (EmbedJob { text, priority, reply, is_abandoned, since: Instant::now() }, receiver)
+            (EmbedJob { text, priority, reply, is_abandoned, since: Instant::now(), place: None }, receiver)
         };
         let (work, replies) = texts.iter().map(work).unzip();
         self.batcher.submit(work)?;

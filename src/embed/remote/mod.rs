@@ -24,7 +24,7 @@ use super::metrics::EmbedMetrics;
 use super::option_path::option_path;
 use super::priority_queue::{BatchLimits, PriorityQueue, TakenBatch};
 use super::prompts::{Family, family_of};
-use super::throughput::Throughput;
+use super::queue_room::QueueRoom;
 use super::token_ids::decode_cl100k;
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, TokenIds};
 use crate::domain::{Clock, Fingerprint, KeyHasher, SystemClock};
@@ -50,7 +50,7 @@ struct RemoteShared {
     budget: BatchLimits,
     requests_max: usize,
     queue_texts_max: usize,
-    throughput: Throughput,
+    room: QueueRoom,
     metrics: Arc<EmbedMetrics>,
 }
 
@@ -99,7 +99,7 @@ impl RemoteEmbedder {
             budget: BatchLimits { items: remote.batch_texts_max, cost: remote.batch_bytes_max },
             requests_max: remote.requests_max,
             queue_texts_max: options.queue_texts_max,
-            throughput: Throughput::new(remote.requests_max),
+            room: QueueRoom::new(options.queue_texts_max, remote.requests_max),
             metrics,
         });
         Handle::current().spawn(dispatch(Arc::clone(&shared)));
@@ -110,6 +110,10 @@ impl RemoteEmbedder {
 impl Embedder for RemoteEmbedder {
     fn card(&self) -> &ModelCard {
         &self.card
+    }
+
+    fn room(&self) -> Option<&QueueRoom> {
+        Some(&self.shared.room)
     }
 
     fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
@@ -174,7 +178,7 @@ async fn run(shared: Arc<RemoteShared>, batch: Vec<EmbedJob>, permit: OwnedSemap
         let started = Instant::now();
         match shared.send_part(&part, limits).await {
             Ok(vectors) => {
-                shared.throughput.observe(part.len(), started.elapsed());
+                shared.room.throughput.observe(part.len(), started.elapsed());
                 deliver(part, vectors, started, &shared.metrics);
             }
             Err(failure) => {
@@ -200,7 +204,7 @@ impl RemoteShared {
         }
         let (waiting, max) = (state.waiting.len(), self.queue_texts_max);
         if waiting + jobs.len() > max {
-            return Err(self.throughput.queue_full(waiting, max));
+            return Err(self.room.throughput.queue_full(waiting, max));
         }
         for job in jobs {
             state.waiting.push(job.priority, job);

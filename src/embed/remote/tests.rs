@@ -186,7 +186,7 @@ fn bench(options: &Options) -> Bench {
 
 fn work(text: &str, priority: Priority, reply: oneshot::Sender<Result<Embedding>>) -> EmbedJob {
     let is_abandoned = Arc::new(AtomicBool::new(false));
-    EmbedJob { text: text.to_owned(), priority, reply, is_abandoned, since: Instant::now() }
+    EmbedJob { text: text.to_owned(), priority, reply, is_abandoned, since: Instant::now(), place: None }
 }
 
 type Reply = oneshot::Receiver<Result<Embedding>>;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use crate::cache::{Cache, EntryTokens, Flight, Found, Landing, Namespace, SingleFlight, Stamp, Verdict};
 use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher, TierName};
-use crate::embed::{EmbedJob, Embedder, Priority};
+use crate::embed::{EmbedJob, Embedder, Priority, QueuePlace};
 use crate::error::Result;
 
 /// The result of a flight.
@@ -32,6 +33,9 @@ impl ServedEntry {
     }
 }
 
+/// Texts that wait for room together, so that large requests take turns.
+const TEXTS_AT_ONCE: usize = 256;
+
 /// Leads the flights of one request.
 pub(super) struct FlightLeader {
     pub(super) cache: Arc<Cache>,
@@ -43,6 +47,8 @@ pub(super) struct FlightLeader {
     /// Taken before the flights began: a vector is not stored if its namespace was invalidated since.
     pub(super) stamp: Stamp,
     pub(super) priority: Priority,
+    /// How long the request may wait for its vectors.
+    pub(super) wait_max: Duration,
 }
 
 /// A flight that this request leads.
@@ -50,6 +56,23 @@ pub(super) struct LedFlight {
     pub(super) key: Key,
     text: String,
     pub(super) flight: Flight<ServedEntry>,
+}
+
+impl LedFlight {
+    /// The flight, unless its waiters have left.
+    pub(super) fn with_waiters(mut self) -> Option<LedFlight> {
+        self.flight.abandoned().now_or_never().is_none().then_some(self)
+    }
+}
+
+fn chunks_of(mut led: Vec<LedFlight>, texts_max: usize) -> Vec<Vec<LedFlight>> {
+    let mut chunks = Vec::with_capacity(led.len().div_ceil(texts_max));
+    while led.len() > texts_max {
+        let rest = led.split_off(texts_max);
+        chunks.push(std::mem::replace(&mut led, rest));
+    }
+    chunks.push(led);
+    chunks
 }
 
 impl FlightLeader {
@@ -98,10 +121,31 @@ impl FlightLeader {
         }
     }
 
-    /// Embeds the texts of flights, and lands them.
+    /// Embeds the texts of flights, and lands them. Texts wait for room in the queue of the model.
     pub(super) async fn embed(&self, led: Vec<LedFlight>) {
+        let Some(room) = self.embedder.room() else {
+            return self.submit(led, Vec::new(), Instant::now()).await;
+        };
+        if let Err(error) = room.check(led.len(), self.priority, self.wait_max) {
+            led.into_iter().for_each(|one| one.flight.land(Err(error.clone())));
+            return;
+        }
+        let since = Instant::now();
+        let chunk_max = TEXTS_AT_ONCE.min(room.texts_max(self.priority));
+        let chunks = chunks_of(led, chunk_max).into_iter().map(async |chunk| {
+            let places = room.take(chunk.len(), self.priority).await;
+            // Some clients may have left meanwhile.
+            let wanted = chunk.into_iter().filter_map(LedFlight::with_waiters).collect();
+            self.submit(wanted, places, since).await;
+        });
+        join_all(chunks).await;
+    }
+
+    /// Submits the texts of flights, which have waited `since` then, and lands them.
+    async fn submit(&self, led: Vec<LedFlight>, places: Vec<QueuePlace>, since: Instant) {
         let mut jobs = Vec::with_capacity(led.len());
         let mut waiting = Vec::with_capacity(led.len());
+        let mut places = places.into_iter();
         for LedFlight { key, text, flight } in led {
             let (reply, answer) = oneshot::channel();
             let is_abandoned = Arc::new(AtomicBool::new(false));
@@ -110,10 +154,12 @@ impl FlightLeader {
                 priority: self.priority,
                 reply,
                 is_abandoned: Arc::clone(&is_abandoned),
-                since: Instant::now(),
+                since,
+                place: places.next(),
             });
             waiting.push((key, flight, answer, is_abandoned));
         }
+        drop(places);
         if jobs.is_empty() {
             return;
         }

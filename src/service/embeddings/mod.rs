@@ -37,6 +37,7 @@ pub struct Embeddings {
     options: Options,
     metrics: Arc<TextMetrics>,
     models: LookupCounters,
+    wait_max: Duration,
 }
 
 /// How one distinct text of a request was served.
@@ -47,12 +48,13 @@ struct ServedText {
 }
 
 impl Embeddings {
-    /// A use case over `cache`.
+    /// A use case over `cache`, whose requests wait for a model as long as `wait_max`.
     pub fn new(
         cache: Arc<Cache>,
         namespaces: Arc<Namespaces>,
         options: Options,
         metrics: Arc<TextMetrics>,
+        wait_max: Duration,
     ) -> Embeddings {
         Embeddings {
             cache,
@@ -61,6 +63,7 @@ impl Embeddings {
             options,
             metrics,
             models: LookupCounters::default(),
+            wait_max,
         }
     }
 
@@ -81,7 +84,7 @@ impl Embeddings {
     ///
     /// # Errors
     /// `InvalidInput` for a text of too many tokens without `truncate` and for a TTL past its limit; `TooLarge` past the limits of
-    /// bytes and tokens; `Overloaded` if the model's queue is full; `NotCached` with `only_if_cached`; the errors of the embedder. A
+    /// bytes and tokens; `Overloaded` if what waits for the model takes longer than a request may; `NotCached` with `only_if_cached`; the errors of the embedder. A
     /// refused request stores nothing.
     ///
     /// Cancel safety: a job whose callers have all left is dropped before it starts; the vector of a started one is stored.
@@ -208,6 +211,7 @@ impl Embeddings {
             ttl_seconds: distinct.ttl_seconds,
             stamp: distinct.stamp,
             priority: self.priority(request),
+            wait_max: self.wait_max,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use futures_util::{FutureExt as _, future};
 use tokio::time::{Instant, sleep};
 
 use super::flights::{FlightLeader, LedFlight};
@@ -35,7 +35,7 @@ impl FlightLeader {
             if !open.is_empty() {
                 future::select(Box::pin(sleep(pause)), Box::pin(drive(&mut embedding))).await;
                 pause = (pause * 2).min(PAUSE_MAX);
-                open = self.land_stored(open.into_iter().filter_map(with_waiters).collect()).await;
+                open = self.land_stored(open.into_iter().filter_map(LedFlight::with_waiters).collect()).await;
             }
         }
         while embedding.next().await.is_some() {}
@@ -85,9 +85,4 @@ async fn drive(embedding: &mut FuturesUnordered<impl Future<Output = ()>>) {
             future::pending::<()>().await;
         }
     }
-}
-
-/// The flight, unless its waiters have left.
-fn with_waiters(mut one: LedFlight) -> Option<LedFlight> {
-    one.flight.abandoned().now_or_never().is_none().then_some(one)
 }

@@ -1,4 +1,4 @@
-//! A language model that answers every request at once and remembers nothing, for long runs.
+//! Models that answer every request at once and remember nothing, for long runs.
 
 use std::convert::Infallible;
 
@@ -33,7 +33,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
         let message = json!({ "role": "assistant", "content": "an answer of a few words" });
         json!({ "index": 0, name: message, "finish_reason": "stop" })
     };
-    let (kind, text) = if asked["stream"] == true {
+    let (kind, text) = if let Some(inputs) = asked["input"].as_array() {
+        let object = |(index, input): (usize, &Value)| json!({ "index": index, "embedding": [input.to_string().len(), 1] });
+        let data: Vec<Value> = inputs.iter().enumerate().map(object).collect();
+        ("application/json", json!({ "object": "list", "data": data, "usage": usage }).to_string())
+    } else if asked["stream"] == true {
         let chunk = json!({ "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
             "choices": [choice("delta")] });
         ("text/event-stream", format!("data: {chunk}\n\ndata: [DONE]\n\n"))

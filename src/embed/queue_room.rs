@@ -1,0 +1,173 @@
+//! Room in the queue of a model, for which texts wait in the order of their arrival.
+//!
+//! A queue that refuses what it cannot take at once fails a large job at its end, after most of it was paid for. So texts wait
+//! before the queue, unless what waits already takes longer than they may wait. Interactive texts have room of their own, for which
+//! no bulk text can make them wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::priority::Priority;
+use super::throughput::Throughput;
+use crate::error::{Error, Kind, Result};
+
+/// One part of so many of the queue is for interactive texts.
+const INTERACTIVE_PART: usize = 8;
+/// OpenAI's clients ignore a longer `retry-after`.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// The room of a queue.
+#[derive(Debug)]
+pub struct QueueRoom {
+    interactive: Lane,
+    bulk: Lane,
+    pub(super) throughput: Throughput,
+}
+
+/// The room for texts of one priority.
+#[derive(Debug)]
+struct Lane {
+    room: Arc<Semaphore>,
+    texts_max: usize,
+    /// Texts that wait for room.
+    waiting: AtomicUsize,
+}
+
+/// The place of a text in a queue. Dropping it makes room for another one.
+#[derive(Debug)]
+pub struct QueuePlace {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl QueueRoom {
+    /// Room for `texts_max` texts, of which `concurrent_passes` batches are embedded at a time.
+    pub(super) fn new(texts_max: usize, concurrent_passes: usize) -> QueueRoom {
+        let interactive = (texts_max / INTERACTIVE_PART).max(1);
+        QueueRoom {
+            interactive: Lane::new(interactive),
+            bulk: Lane::new(texts_max.saturating_sub(interactive).max(1)),
+            throughput: Throughput::new(concurrent_passes),
+        }
+    }
+
+    /// Texts that can be taken at a time.
+    pub fn texts_max(&self, priority: Priority) -> usize {
+        self.lane(priority).texts_max
+    }
+
+    /// Whether `texts` can be embedded `within` a time, as far as the measured rate says.
+    ///
+    /// # Errors
+    /// `Overloaded`, with the time after which they could be.
+    pub fn check(&self, texts: usize, priority: Priority, within: Duration) -> Result<()> {
+        let before = match priority {
+            Priority::Interactive => self.interactive.texts(),
+            // Interactive ones go first.
+            Priority::Bulk => self.interactive.texts() + self.bulk.texts(),
+        };
+        let takes = self.throughput.time_of(before + texts);
+        if takes <= within {
+            return Ok(());
+        }
+        let message = format!(
+            "the model is busy: {before} texts wait, and {texts} more would take longer than the {} s of a request",
+            within.as_secs()
+        );
+        Err(Error::new(Kind::Overloaded, message).retry_after((takes - within).min(RETRY_AFTER_MAX)))
+    }
+
+    /// Waits for room for `texts`, at most [`QueueRoom::texts_max`].
+    ///
+    /// Cancel safety: dropping the future gives up the place in the order.
+    pub async fn take(&self, texts: usize, priority: Priority) -> Vec<QueuePlace> {
+        let lane = self.lane(priority);
+        let waiting = WaitingTexts::new(&lane.waiting, texts);
+        let count = u32::try_from(texts.min(lane.texts_max)).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&lane.room).acquire_many_owned(count).await;
+        drop(waiting);
+        let mut permit = taken.expect("the room is never closed: this is a bug");
+        (0..count).filter_map(|_| permit.split(1)).map(|permit| QueuePlace { _permit: permit }).collect()
+    }
+
+    fn lane(&self, priority: Priority) -> &Lane {
+        match priority {
+            Priority::Interactive => &self.interactive,
+            Priority::Bulk => &self.bulk,
+        }
+    }
+}
+
+impl Lane {
+    fn new(texts_max: usize) -> Lane {
+        Lane { room: Arc::new(Semaphore::new(texts_max)), texts_max, waiting: AtomicUsize::new(0) }
+    }
+
+    /// Texts in the queue, and those that wait for it.
+    fn texts(&self) -> usize {
+        self.texts_max - self.room.available_permits() + self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts texts that wait for as long as it lives.
+struct WaitingTexts<'a> {
+    count: &'a AtomicUsize,
+    texts: usize,
+}
+
+impl WaitingTexts<'_> {
+    fn new(count: &AtomicUsize, texts: usize) -> WaitingTexts<'_> {
+        count.fetch_add(texts, Ordering::Relaxed);
+        WaitingTexts { count, texts }
+    }
+}
+
+impl Drop for WaitingTexts<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.texts, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn texts_wait_for_room_in_their_order_and_interactive_ones_for_their_own() {
+        let room = QueueRoom::new(16, 1);
+        assert_eq!((room.texts_max(Priority::Interactive), room.texts_max(Priority::Bulk)), (2, 14));
+        let held = room.take(14, Priority::Bulk).await;
+        let mut second = Box::pin(room.take(4, Priority::Bulk));
+        let mut third = Box::pin(room.take(1, Priority::Bulk));
+        assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
+        assert_eq!(room.bulk.texts(), 19);
+        assert_eq!(room.take(2, Priority::Interactive).now_or_never().unwrap().len(), 2);
+        drop(held.into_iter().take(4).collect::<Vec<_>>());
+        // All of the first have gone by now.
+        let second = second.now_or_never().unwrap();
+        assert_eq!((second.len(), third.now_or_never().unwrap().len()), (4, 1));
+        assert_eq!(room.bulk.texts(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_would_take_too_long_is_refused_with_the_time_to_wait() {
+        let room = QueueRoom::new(1024, 1);
+        let within = Duration::from_secs(10);
+        let refusal = |texts, priority| {
+            let error = room.check(texts, priority, within).unwrap_err();
+            assert_eq!(error.kind(), Kind::Overloaded);
+            error.retry_after_seconds()
+        };
+        assert!(room.check(1 << 20, Priority::Bulk, within).is_ok(), "the rate is not known yet");
+        room.throughput.observe(100, Duration::from_secs(1));
+        let _held = room.take(500, Priority::Bulk).await;
+        assert!(room.check(500, Priority::Bulk, within).is_ok());
+        assert_eq!(refusal(800, Priority::Bulk), Some(3));
+        assert!(room.check(800, Priority::Interactive, within).is_ok(), "no bulk text goes before it");
+        assert_eq!(refusal(1_000_000, Priority::Bulk), Some(60));
+    }
+}
