@@ -474,6 +474,7 @@ pub async fn serve(
             readiness: Arc::clone(&readiness),
             budget: Arc::clone(&engine.budget),
             queue_texts_max: config.embed.queue_texts_max,
+            batch_tokens_max: config.embed.batch_tokens_max,
             metrics: engine.metrics.of_server(),
         },
     )

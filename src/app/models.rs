@@ -18,9 +18,12 @@ pub(super) fn load(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Model
     if config.has_default_model() {
         registry.add(default_model(config, metrics)?, config.model.aliases.clone())?;
     }
+    check_unused(config)?;
     for (place, model) in config.models.iter().enumerate() {
         let at = FieldPath::from("models").element(place);
-        let loaded = one_of_several(model, &config.embed, metrics)
+        // The default model embeds questions and the texts of collections, and its verifier is needed before.
+        let is_default = registry.default_model().is_err();
+        let loaded = one_of_several(model, is_default, &config.embed, metrics)
             .map_err(|error| error.map_field(|path| path.renamed("embed", at.clone())).with("model", &at));
         registry.add(loaded?, model.aliases.clone()).map_err(|error| error.with("model", &at))?;
     }
@@ -56,15 +59,46 @@ fn default_model(config: &Config, metrics: &Arc<EmbedMetrics>) -> Result<Arc<dyn
     }
 }
 
+/// Refuses options of a default model where there is none.
+fn check_unused(config: &Config) -> Result<()> {
+    if config.has_default_model() {
+        return Ok(());
+    }
+    let (embed, own) = (&config.embed, embed::Options::default());
+    let unused = [
+        ("model.name", config.model.name.is_some()),
+        ("model.aliases", !config.model.aliases.is_empty()),
+        ("embed.tokens_max", embed.tokens_max.is_some()),
+        ("embed.is_matryoshka", embed.is_matryoshka.is_some()),
+        ("embed.token_ids", embed.token_ids != own.token_ids),
+        ("embed.prompts", embed.prompts != own.prompts),
+        ("embed.remote", embed.remote != own.remote),
+    ];
+    match unused.iter().find(|(_, is_given)| *is_given) {
+        Some((key, _)) => {
+            let message = format!("{key} must not be given without a [model]; give it to one of [[models]]");
+            Err(Error::new(Kind::Config, message))
+        }
+        None => Ok(()),
+    }
+}
+
 fn one_of_several(
     model: &ModelOptions,
+    is_default: bool,
     common: &embed::Options,
     metrics: &Arc<EmbedMetrics>,
 ) -> Result<Arc<dyn Embedder>> {
     let options = model.options(common);
     match (&model.dir, &model.remote.base_url) {
+        (None, Some(_)) if model.load == LoadTime::FirstUse => {
+            Err(Error::new(Kind::Config, "load must not be first_use for a model on another server"))
+        }
         (None, Some(_)) => remote(model.name.as_deref(), &options, metrics),
-        (Some(dir), None) => local(dir, model.name.as_deref(), model.load, &options, metrics),
+        (Some(dir), None) => {
+            let load = if is_default { LoadTime::Start } else { model.load };
+            local(dir, model.name.as_deref(), load, &options, metrics)
+        }
         (Some(_), Some(_)) | (None, None) => {
             Err(Error::new(Kind::Config, "a model must have either dir or remote.base_url"))
         }

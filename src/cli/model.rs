@@ -6,26 +6,29 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use likewise::config::{Config, Model};
-use likewise::error::Result;
+use likewise::error::{Error, Result};
 use likewise::model_fetch::{FetchProgress, FetchSettings, ModelFetcher, ModelReference, Package};
 
-/// Makes `model.dir` the directory of the model that it names, and the model known by its name in the hub; so for each of `models`. A
-/// model on another server needs neither.
+/// Makes `model.dir` the directory of the model that it names, and the model known by its name in the hub, and so the `dir` of each of
+/// `models`. A model on another server needs neither.
 pub(super) async fn resolve(config: &mut Config) -> Result<()> {
     if config.has_default_model() && config.embed.remote.base_url.is_none() {
         let Model { dir, aliases, .. } = &mut config.model;
-        resolve_one(dir, aliases).await?;
+        let reference = ModelReference::parse(dir.as_deref())?;
+        *dir = Some(fetch(&reference).await?);
+        aliases.extend(reference.alias().filter(|alias| !aliases.contains(alias)));
     }
-    for model in config.models.iter_mut().filter(|model| model.dir.is_some()) {
-        resolve_one(&mut model.dir, &mut model.aliases).await?;
+    let mut given: Vec<String> = config.model.aliases.clone();
+    for (place, model) in config.models.iter_mut().enumerate() {
+        if let Some(dir) = &model.dir {
+            let at = |error: Error| error.with("model", format!("models[{place}]"));
+            let reference = ModelReference::parse(Some(dir)).map_err(at)?;
+            model.dir = Some(fetch(&reference).await.map_err(at)?);
+            // Two models of one repository, with other prompts, cannot both have its name.
+            model.aliases.extend(reference.alias().filter(|alias| !given.contains(alias)));
+            given.extend(model.aliases.iter().cloned());
+        }
     }
-    Ok(())
-}
-
-async fn resolve_one(dir: &mut Option<PathBuf>, aliases: &mut Vec<String>) -> Result<()> {
-    let reference = ModelReference::parse(dir.as_deref())?;
-    *dir = Some(fetch(&reference).await?);
-    aliases.extend(reference.alias().filter(|alias| !aliases.contains(alias)));
     Ok(())
 }
 

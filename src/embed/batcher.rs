@@ -94,7 +94,7 @@ struct BatcherShared {
     ready: Condvar,
     queue_texts_max: usize,
     batch_tokens_max: usize,
-    room: QueueRoom,
+    room: Arc<QueueRoom>,
     metrics: Arc<EmbedMetrics>,
 }
 
@@ -105,7 +105,7 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
-    /// Starts the threads.
+    /// Starts the threads. `room` is that of the queue.
     ///
     /// # Errors
     /// `Io` if the operating system has no threads left.
@@ -114,6 +114,7 @@ impl Batcher {
         mut model: impl ForwardPass,
         options: &super::Options,
         metrics: Arc<EmbedMetrics>,
+        room: Arc<QueueRoom>,
     ) -> Result<Batcher> {
         let shared = Arc::new(BatcherShared {
             state: Mutex::new(BatcherState {
@@ -128,7 +129,7 @@ impl Batcher {
             ready: Condvar::new(),
             queue_texts_max: options.queue_texts_max,
             batch_tokens_max: options.batch_tokens_max,
-            room: QueueRoom::new(options.queue_texts_max, 1),
+            room,
             metrics,
         });
         let mut batcher = Batcher { shared, threads: Vec::new() };

@@ -86,6 +86,7 @@ impl ModelFiles {
             dim: model.shape.hidden,
             tokens_max,
             prompts,
+            pooling: Some(model.pooling.name()),
             matryoshka: if is_matryoshka { Matryoshka::Any } else { Matryoshka::No },
             created: modified(&weights_path),
         };
@@ -106,6 +107,18 @@ impl LocalEmbedder {
         options: &Options,
         metrics: Arc<EmbedMetrics>,
     ) -> Result<LocalEmbedder> {
+        let room = Arc::new(QueueRoom::new(options.queue_texts_max, 1));
+        LocalEmbedder::load_with(dir, name, options, metrics, room)
+    }
+
+    /// As [`LocalEmbedder::load`], with this room before its queue.
+    pub(super) fn load_with(
+        dir: &Path,
+        name: &str,
+        options: &Options,
+        metrics: Arc<EmbedMetrics>,
+        room: Arc<QueueRoom>,
+    ) -> Result<LocalEmbedder> {
         let ModelFiles { model, tokenizer, tokenizer_json, weights_path, weights, card } =
             ModelFiles::read(dir, name, options)?;
         let encoder = Encoder::new(&weights, model.shape.clone(), model.pooling, model.normalizes)
@@ -117,7 +130,7 @@ impl LocalEmbedder {
             norm_epsilon: model.shape.norm_epsilon,
             loaded: OnceLock::new(),
         };
-        let batcher = Batcher::start(tokenizer.clone(), encoder, options, metrics)?;
+        let batcher = Batcher::start(tokenizer.clone(), encoder, options, metrics, room)?;
         Ok(LocalEmbedder { card, batcher, tokenizer, token_ids: options.token_ids, verifier })
     }
 

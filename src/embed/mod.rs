@@ -94,6 +94,8 @@ pub struct ModelCard {
     pub tokens_max: usize,
     /// Texts put before inputs.
     pub prompts: Prompts,
+    /// How the states of tokens become a vector, if that is known: `mean`, `cls` or `last_token`.
+    pub pooling: Option<&'static str>,
     /// Which truncations of its vectors are valid.
     pub matryoshka: Matryoshka,
     /// When its weights were written.

@@ -37,7 +37,7 @@ pub enum LoadTime {
     /// Before the server is ready.
     #[default]
     Start,
-    /// When the first text is embedded, which waits for it. Until then the model takes no memory.
+    /// When the first text is embedded, which waits for it. Until then the model takes no memory. The default model is loaded at the start.
     FirstUse,
 }
 

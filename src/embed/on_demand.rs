@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -14,12 +15,13 @@ use super::token_ids::decode_cl100k;
 use super::verifier::Verifier;
 use super::{EmbedJob, Embedder, ModelCard, Options, TokenIds};
 use crate::error::{Error, Kind, Result};
-use crate::sync::lock;
+
+/// How long a failure to load is remembered, during which requests fail with it.
+const FAILURE_LASTS: Duration = Duration::from_secs(2);
 
 /// A model that takes no memory before it is used. Once loaded, it stays.
 pub struct OnDemandEmbedder {
     card: ModelCard,
-    queue_texts_max: usize,
     model: Arc<UnloadedModel>,
 }
 
@@ -28,10 +30,12 @@ struct UnloadedModel {
     card: ModelCard,
     options: Options,
     metrics: Arc<EmbedMetrics>,
+    /// That of the queue of the loaded model, for which texts wait before it is loaded too.
+    room: Arc<QueueRoom>,
     loaded: OnceLock<LocalEmbedder>,
-    /// Held while it is loaded.
-    loading: Mutex<()>,
-    /// Texts that wait for it.
+    /// Held while it is loaded. The last failure, with its moment.
+    loading: tokio::sync::Mutex<Option<(Instant, Error)>>,
+    /// Texts that wait for the load.
     waiting: AtomicUsize,
 }
 
@@ -49,9 +53,8 @@ impl OnDemandEmbedder {
         metrics: Arc<EmbedMetrics>,
     ) -> Result<OnDemandEmbedder> {
         if options.token_ids == TokenIds::Model {
-            let path = option_path("token_ids");
             let fault = " must be \"cl100k\" for a model that is loaded on first use";
-            return Err(Error::naming(Kind::Config, path, "", fault));
+            return Err(Error::naming(Kind::Config, option_path("token_ids"), "", fault));
         }
         let card = LocalEmbedder::describe(dir, name, options)?;
         let model = UnloadedModel {
@@ -59,20 +62,20 @@ impl OnDemandEmbedder {
             card: card.clone(),
             options: options.clone(),
             metrics,
+            room: Arc::new(QueueRoom::new(options.queue_texts_max, 1)),
             loaded: OnceLock::new(),
-            loading: Mutex::new(()),
+            loading: tokio::sync::Mutex::default(),
             waiting: AtomicUsize::new(0),
         };
-        Ok(OnDemandEmbedder { card, queue_texts_max: options.queue_texts_max, model: Arc::new(model) })
+        Ok(OnDemandEmbedder { card, model: Arc::new(model) })
     }
 
-    /// Counts texts that wait for the model, if there is room for them.
+    /// Counts texts that wait for the load, if there is room for them.
     fn admit(&self, texts: usize) -> Result<()> {
-        let fits =
-            |waiting: usize| waiting.checked_add(texts).filter(|waiting| *waiting <= self.queue_texts_max);
+        let max = self.model.options.queue_texts_max;
+        let fits = |waiting: usize| waiting.checked_add(texts).filter(|waiting| *waiting <= max);
         let admitted = self.model.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
         admitted.map(|_| ()).map_err(|waiting| {
-            let max = self.queue_texts_max;
             let message =
                 format!("the model is being loaded, and {waiting} texts wait for it; the limit is {max}");
             Error::new(Kind::Overloaded, message)
@@ -81,43 +84,53 @@ impl OnDemandEmbedder {
 }
 
 impl UnloadedModel {
-    /// The model, loaded if need be. Blocks.
+    /// Loads the model. Blocks.
     ///
     /// # Errors
-    /// As [`LocalEmbedder::load`]; `Model` if the directory holds another model by now. The next call tries again.
-    fn load(&self) -> Result<&LocalEmbedder> {
-        let _loading = lock(&self.loading);
-        if let Some(loaded) = self.loaded.get() {
-            return Ok(loaded);
-        }
-        let metrics = Arc::clone(&self.metrics);
-        let loaded = LocalEmbedder::load(&self.dir, &self.card.name, &self.options, metrics)?;
+    /// As [`LocalEmbedder::load`]; `Model` if the directory holds another model by now.
+    fn load(&self) -> Result<LocalEmbedder> {
+        let (metrics, room) = (Arc::clone(&self.metrics), Arc::clone(&self.room));
+        let loaded = LocalEmbedder::load_with(&self.dir, &self.card.name, &self.options, metrics, room)?;
         if loaded.card().fingerprint != self.card.fingerprint {
             let message =
                 "the directory of the model holds another one than at the start: start the server again";
             return Err(Error::new(Kind::Model, message).with("path", self.dir.display()));
         }
-        tracing::info!(model = self.card.name, "loaded a model on its first use");
-        Ok(self.loaded.get_or_init(|| loaded))
+        Ok(loaded)
     }
 
-    /// Loads the model on a thread that may block.
+    /// The model, loaded once if need be, on a thread that may block.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be loaded. It is tried again after a while.
     async fn loaded(self: &Arc<Self>) -> Result<&LocalEmbedder> {
-        if self.loaded.get().is_none() {
-            let model = Arc::clone(self);
-            let loading = tokio::task::spawn_blocking(move || model.load().map(|_| ()));
-            let lost = |error| Error::new(Kind::Internal, "cannot load a model").source(error);
-            let loaded = loading.await.map_err(lost).flatten();
-            loaded.map_err(|error| unavailable(&self.card.name, &error))?;
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
         }
-        Ok(self.loaded.get().expect("it was loaded: this is a bug"))
+        let mut failure = self.loading.lock().await;
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        if let Some((_, error)) = failure.as_ref().filter(|(at, _)| at.elapsed() < FAILURE_LASTS) {
+            return Err(error.clone());
+        }
+        let model = Arc::clone(self);
+        let loading = tokio::task::spawn_blocking(move || model.load());
+        let lost = |error| Error::new(Kind::Internal, "cannot load a model").source(error);
+        match loading.await.map_err(lost).flatten() {
+            Ok(loaded) => {
+                tracing::info!(model = self.card.name, "loaded a model on its first use");
+                Ok(self.loaded.get_or_init(|| loaded))
+            }
+            Err(error) => {
+                tracing::error!(%error, model = self.card.name, "cannot load a model on its first use");
+                let message = format!("the model `{}` cannot be loaded", self.card.name);
+                let error = Error::new(Kind::Unavailable, message);
+                *failure = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
-}
-
-/// The error for clients of a model that cannot be loaded; the log has the cause.
-fn unavailable(name: &str, error: &Error) -> Error {
-    tracing::error!(%error, model = name, "cannot load a model on its first use");
-    Error::new(Kind::Unavailable, format!("the model `{name}` cannot be loaded"))
 }
 
 impl Embedder for OnDemandEmbedder {
@@ -125,9 +138,8 @@ impl Embedder for OnDemandEmbedder {
         &self.card
     }
 
-    /// That of the loaded model.
     fn room(&self) -> Option<&QueueRoom> {
-        self.model.loaded.get()?.room()
+        Some(&self.model.room)
     }
 
     fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
@@ -140,7 +152,7 @@ impl Embedder for OnDemandEmbedder {
             let (texts, loaded) = (jobs.len(), model.loaded().await);
             model.waiting.fetch_sub(texts, Ordering::AcqRel);
             match loaded {
-                // If the queue is full by now, the jobs are dropped, which their callers notice.
+                // They have their places, so that only the death of the model drops them, which their callers notice.
                 Ok(loaded) => _ = loaded.submit(jobs),
                 // The receiver is closed if its caller has left.
                 Err(error) => jobs.into_iter().for_each(|job| _ = job.reply.send(Err(error.clone()))),
@@ -157,9 +169,9 @@ impl Embedder for OnDemandEmbedder {
         decode_cl100k(ids, bytes_max)
     }
 
+    /// That of the loaded model: who needs it before loads the model at the start.
     fn verifier(&self) -> Option<&Arc<Verifier>> {
-        let loaded = self.model.load().inspect_err(|error| _ = unavailable(&self.card.name, error));
-        loaded.ok()?.verifier()
+        self.model.loaded.get()?.verifier()
     }
 
     fn queued(&self) -> usize {

@@ -58,22 +58,23 @@ impl QueueRoom {
         self.lane(priority).texts_max
     }
 
-    /// Whether `texts` can be embedded `within` a time, as far as the measured rate says.
+    /// Whether the texts that wait are embedded `within` a time, as far as the measured rate says.
     ///
     /// # Errors
-    /// `Overloaded`, with the time after which they could be.
-    pub fn check(&self, texts: usize, priority: Priority, within: Duration) -> Result<()> {
+    /// `Overloaded`, with the time after which they are.
+    pub fn check(&self, priority: Priority, within: Duration) -> Result<()> {
         let before = match priority {
             Priority::Interactive => self.interactive.texts(),
             // Interactive ones go first.
             Priority::Bulk => self.interactive.texts() + self.bulk.texts(),
         };
-        let takes = self.throughput.time_of(before + texts);
+        // Its own texts are not counted: whatever they take, another server would take no less.
+        let takes = self.throughput.time_of(before);
         if takes <= within {
             return Ok(());
         }
         let message = format!(
-            "the model is busy: {before} texts wait, and {texts} more would take longer than the {} s of a request",
+            "the model is busy: {before} texts wait, which takes longer than the {} s of a request",
             within.as_secs()
         );
         Err(Error::new(Kind::Overloaded, message).retry_after((takes - within).min(RETRY_AFTER_MAX)))
@@ -157,17 +158,31 @@ mod tests {
     async fn what_would_take_too_long_is_refused_with_the_time_to_wait() {
         let room = QueueRoom::new(1024, 1);
         let within = Duration::from_secs(10);
-        let refusal = |texts, priority| {
-            let error = room.check(texts, priority, within).unwrap_err();
+        let refusal = |within| {
+            let error = room.check(Priority::Bulk, within).unwrap_err();
             assert_eq!(error.kind(), Kind::Overloaded);
             error.retry_after_seconds()
         };
-        assert!(room.check(1 << 20, Priority::Bulk, within).is_ok(), "the rate is not known yet");
-        room.throughput.observe(100, Duration::from_secs(1));
         let _held = room.take(500, Priority::Bulk).await;
-        assert!(room.check(500, Priority::Bulk, within).is_ok());
-        assert_eq!(refusal(800, Priority::Bulk), Some(3));
-        assert!(room.check(800, Priority::Interactive, within).is_ok(), "no bulk text goes before it");
-        assert_eq!(refusal(1_000_000, Priority::Bulk), Some(60));
+        assert!(room.check(Priority::Bulk, within).is_ok(), "the rate is not known yet");
+        for _ in 0..2 {
+            room.throughput.observe(100, Duration::from_secs(1));
+        }
+        assert!(room.check(Priority::Bulk, within).is_ok());
+        let _more = room.take(300, Priority::Bulk).await;
+        assert!(room.check(Priority::Bulk, within).is_ok());
+        assert_eq!(refusal(Duration::from_secs(5)), Some(3));
+        assert!(room.check(Priority::Interactive, Duration::ZERO).is_ok(), "no bulk text goes before it");
+        room.throughput.observe(100, Duration::from_secs(10_000));
+        assert_eq!(refusal(within), Some(60));
+    }
+
+    #[tokio::test]
+    async fn where_nothing_waits_nothing_is_refused() {
+        let room = QueueRoom::new(1024, 1);
+        for _ in 0..3 {
+            room.throughput.observe(8, Duration::from_secs(3600));
+        }
+        assert!(room.check(Priority::Bulk, Duration::ZERO).is_ok());
     }
 }

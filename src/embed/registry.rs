@@ -6,11 +6,18 @@ use super::Embedder;
 use crate::error::{Error, Kind, Result};
 
 /// What an operator reads where an embedding model is needed and none is served.
-const NO_MODEL: &str = "this server has no embedding model; start it with --model MODEL";
+const NO_MODEL: &str = "this server has no embedding model; start it with --model MODEL, or with --upstream URL for the models of an upstream";
 
-/// Owners of models of the Hugging Face hub that many have in their code. A fine-tuned model of another owner may have the same name.
-const OWNERS: [&str; 6] =
-    ["BAAI", "intfloat", "mixedbread-ai", "nomic-ai", "sentence-transformers", "thenlper"];
+/// How the names of models begin that many have in their code, by their owner in the Hugging Face hub. A model of another owner may have
+/// the same name.
+const FAMILIES_OF_OWNERS: [(&str, &[&str]); 6] = [
+    ("BAAI", &["bge-"]),
+    ("intfloat", &["e5-", "multilingual-e5-"]),
+    ("mixedbread-ai", &["mxbai-embed-"]),
+    ("nomic-ai", &["nomic-embed-"]),
+    ("sentence-transformers", &["all-", "multi-qa-", "paraphrase-"]),
+    ("thenlper", &["gte-"]),
+];
 
 /// An embedder with the names under which it is served.
 struct Registered {
@@ -36,12 +43,19 @@ impl ModelRegistry {
     /// Serves a model under its own name and these, too. The first one is the default model.
     ///
     /// # Errors
-    /// `Config` if another one has one of the names.
+    /// `Config` if another one has one of the names, for a name that is given twice, and for an empty one.
     pub fn add(&mut self, embedder: Arc<dyn Embedder>, aliases: Vec<String>) -> Result<()> {
         let added = Registered { embedder, aliases };
-        let taken = added.names().find(|name| self.list().any(|(served, _)| served == *name));
-        if let Some(name) = taken {
-            return Err(Error::new(Kind::Config, format!("two models are called `{name}`")));
+        for (place, name) in added.names().enumerate() {
+            if name.is_empty() {
+                return Err(Error::new(Kind::Config, "the name of a model must not be empty"));
+            }
+            if added.names().take(place).any(|other| other == name) {
+                return Err(Error::new(Kind::Config, format!("a model is called `{name}` twice")));
+            }
+            if self.list().any(|(served, _)| served == name) {
+                return Err(Error::new(Kind::Config, format!("two models are called `{name}`")));
+            }
         }
         self.models.push(added);
         Ok(())
@@ -57,14 +71,25 @@ impl ModelRegistry {
 
     /// The embedder of the model called `name`, if it is served: under this name, or as a model of the hub whose owner is well known.
     pub fn find(&self, name: &str) -> Option<&Arc<dyn Embedder>> {
-        let named = |name: &str| self.list().find(|(served, _)| *served == name);
-        let in_hub = || name.split_once('/').filter(|(owner, _)| OWNERS.contains(owner));
-        named(name).or_else(|| named(in_hub()?.1)).map(|(_, embedder)| embedder)
+        let named = self.list().find(|(served, _)| *served == name).map(|(_, embedder)| embedder);
+        named.or_else(|| {
+            let (owner, name) = name.split_once('/')?;
+            let is_known = FAMILIES_OF_OWNERS.iter().any(|(known, families)| {
+                *known == owner && families.iter().any(|family| name.starts_with(family))
+            });
+            self.embedders().find(|embedder| is_known && embedder.card().name == name)
+        })
     }
 
-    /// The embedder of the model with this fingerprint, in hexadecimal digits, if it is served.
-    pub fn with_fingerprint(&self, fingerprint: &str) -> Option<&Arc<dyn Embedder>> {
-        self.embedders().find(|embedder| embedder.card().fingerprint.to_string() == fingerprint)
+    /// The embedder of the model that was called `name` and has this fingerprint, in hexadecimal digits, if it is served: under another
+    /// name only if it is the only one, since models of one fingerprint may have other prompts.
+    pub fn with_fingerprint(&self, name: &str, fingerprint: &str) -> Option<&Arc<dyn Embedder>> {
+        let is_it = |embedder: &&Arc<dyn Embedder>| embedder.card().fingerprint.to_string() == fingerprint;
+        let mut all = self.embedders().filter(is_it);
+        if let Some(named) = all.clone().find(|embedder| embedder.card().name == name) {
+            return Some(named);
+        }
+        all.next().filter(|_| all.next().is_none())
     }
 
     /// The error of a request for a model that is not served. It names the served ones.
@@ -94,7 +119,7 @@ impl ModelRegistry {
     }
 
     /// Each embedder once.
-    pub fn embedders(&self) -> impl Iterator<Item = &Arc<dyn Embedder>> {
+    pub fn embedders(&self) -> impl Iterator<Item = &Arc<dyn Embedder>> + Clone {
         self.models.iter().map(|model| &model.embedder)
     }
 }
@@ -137,6 +162,7 @@ mod tests {
             dim: 4,
             tokens_max: 8,
             prompts: Prompts::default(),
+            pooling: None,
             matryoshka: Matryoshka::No,
             created: UnixSeconds(0),
         }))
@@ -154,14 +180,22 @@ mod tests {
         registry.add(model("multilingual", 8), vec!["spanish".into()]).unwrap();
         assert_eq!(registry.default_model().unwrap().card().name, "small");
         assert_eq!(registry.get("spanish").unwrap().card().name, "multilingual");
-        assert!(registry.with_fingerprint(&Fingerprint([8; 32]).to_string()).is_some());
+        registry.add(model("prompted", 8), Vec::new()).unwrap();
+        let fingerprint = Fingerprint([8; 32]).to_string();
+        for name in ["multilingual", "prompted"] {
+            assert_eq!(registry.with_fingerprint(name, &fingerprint).unwrap().card().name, name);
+        }
+        assert!(registry.with_fingerprint("other", &fingerprint).is_none(), "it may be either");
         let names: Vec<&str> = registry.list().map(|(name, _)| name).collect();
-        assert_eq!(names, ["small", "text-embedding-3-small", "multilingual", "spanish"]);
+        assert_eq!(names, ["small", "text-embedding-3-small", "multilingual", "spanish", "prompted"]);
         for (name, alias) in [("small", "other"), ("other", "spanish")] {
             let error = registry.add(model(name, 9), vec![alias.into()]).unwrap_err();
             assert_eq!(error.kind(), Kind::Config);
         }
-        assert_eq!(registry.embedders().count(), 2);
+        for names in [vec![String::new()], vec!["twice".into(), "twice".into()], vec!["third".into()]] {
+            assert_eq!(registry.add(model("third", 9), names).unwrap_err().kind(), Kind::Config);
+        }
+        assert_eq!(registry.embedders().count(), 3);
     }
 
     #[test]
@@ -171,10 +205,17 @@ mod tests {
             assert_eq!(registry.get(name).unwrap().card().name, "small");
         }
         let fingerprint = registry.default_model().unwrap().card().fingerprint.to_string();
-        assert!(registry.with_fingerprint(&fingerprint).is_some());
-        assert!(registry.with_fingerprint("07").is_none());
-        assert!(registry.find("sentence-transformers/small").is_some());
-        assert!(registry.find("someone/small").is_none());
+        assert!(registry.with_fingerprint("former-name", &fingerprint).is_some());
+        assert!(registry.with_fingerprint("small", "07").is_none());
+        for name in ["sentence-transformers/small", "BAAI/small", "someone/small"] {
+            assert!(registry.find(name).is_none(), "{name}");
+        }
+        let mut registry = ModelRegistry::default();
+        registry.add(model("bge-small-en-v1.5", 7), vec!["all-small".into()]).unwrap();
+        assert!(registry.find("BAAI/bge-small-en-v1.5").is_some());
+        for name in ["intfloat/bge-small-en-v1.5", "BAAI/all-small", "sentence-transformers/all-small"] {
+            assert!(registry.find(name).is_none(), "{name}");
+        }
         assert_eq!(registry.embedders().count(), 1);
     }
 

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::dialects::{self, Dialect, ErrorClass, ErrorReply};
 use crate::error::{Error, Kind};
 use crate::http::content_coding;
+use crate::http::error_shape::ErrorShape;
 use crate::http::label_value::{ErrorCode, ErrorTypeLabel};
 use crate::sync::lock;
 
@@ -70,15 +71,18 @@ pub(super) fn json(error: &Error, status: StatusCode) -> Vec<u8> {
     dialects::error_body(&error_reply(error, error.message(), status))
 }
 
-/// The response of a route in `dialect`, an error in its shape.
-pub(super) fn in_dialect(mut response: Response, dialect: Option<&'static dyn Dialect>) -> Response {
-    if response.status().is_success() {
+/// A response, an error in the shape of its route.
+pub(super) fn in_shape(mut response: Response, shape: ErrorShape) -> Response {
+    if response.status().is_success() || matches!(shape, ErrorShape::OpenAi) {
         return response;
     }
-    let Some(dialect) = dialect else { return response };
     let status = response.status();
-    if let Some(ReportedError { error, message }) = response.extensions_mut().remove() {
-        *response.body_mut() = dialect.error_body(&error_reply(&error, &message, status)).into();
+    if let Some(ReportedError { error, message }) = response.extensions_mut().remove()
+        && let Some(body) = shape.body(&error_reply(&error, &message, status))
+    {
+        *response.body_mut() = body.into();
+        // It was that of the former body.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     response
 }

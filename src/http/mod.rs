@@ -14,6 +14,7 @@ mod content_coding;
 mod contract;
 mod embeddings;
 mod error_response;
+mod error_shape;
 mod extract;
 mod forward;
 mod home;

@@ -63,6 +63,8 @@ pub struct RouterParts {
     pub budget: Arc<ByteBudget>,
     /// Texts that may wait for a model.
     pub queue_texts_max: usize,
+    /// Tokens of one forward pass.
+    pub batch_tokens_max: usize,
     /// The metrics.
     pub metrics: ServerMetrics,
 }
@@ -132,6 +134,9 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table.add(operations::routes(), endpoints.map(|all| &all.operations));
     table.add(nodes::routes(), endpoints.map(|all| &all.nodes));
     table.add(embeddings::routes(), endpoints.map(|all| &all.embeddings));
+    for routes in embeddings::apis::all_routes() {
+        table.add(routes, endpoints.map(|all| &all.embeddings));
+    }
     table.add(objects::routes(), endpoints.map(|all| &all.objects));
     table.add(listing::routes(), endpoints.map(|all| &all.listing));
     table.add(invalidation::routes(), endpoints.map(|all| &all.invalidation));
@@ -223,6 +228,8 @@ impl Endpoints {
                 embeddings: parts.embeddings,
                 models: Arc::clone(&parts.models),
                 upstream: parts.upstream_embeddings,
+                requests_max: options.requests_max,
+                batch_tokens_max: parts.batch_tokens_max,
                 forwarded_headers,
                 forward: Arc::clone(&forward),
                 body_bytes_max,

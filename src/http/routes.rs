@@ -13,6 +13,7 @@ use utoipa::openapi::{OpenApi, PathItem};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::dialects::Dialect;
+use crate::http::error_shape::ErrorShape;
 use crate::http::near_routes::NearRoutes;
 
 /// What admission asks of a request before its handler is called.
@@ -71,15 +72,15 @@ pub(super) struct Route {
     unknown_paths: UnknownPaths,
     /// Whether it stands for all paths that are forwarded.
     pub(super) is_fallback: bool,
-    /// The API that its clients speak. `None` for an API of this server.
-    pub(super) dialect: Option<&'static dyn Dialect>,
+    /// How its errors are written.
+    pub(super) errors: ErrorShape,
 }
 
 impl PartialEq for Route {
     fn eq(&self, other: &Route) -> bool {
-        let code = |route: &Route| route.dialect.map(Dialect::record_code);
-        let parts =
-            |route: &Route| (route.access, route.stores_content_coding, route.unknown_paths, code(route));
+        let parts = |route: &Route| {
+            (route.access, route.stores_content_coding, route.unknown_paths, route.errors.number())
+        };
         self.pattern == other.pattern && parts(self) == parts(other)
     }
 }
@@ -95,7 +96,7 @@ impl Route {
             stores_content_coding: false,
             unknown_paths,
             is_fallback: false,
-            dialect: None,
+            errors: ErrorShape::default(),
         }
     }
 
@@ -152,9 +153,14 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 
     /// Declares the API that clients of the routes speak: errors have its shape, and unknown paths are forwarded.
-    pub(super) fn in_dialect(mut self, dialect: &'static dyn Dialect) -> Routes<S> {
-        self.routes.iter_mut().for_each(|route| route.dialect = Some(dialect));
-        self.forwarding_unknown_paths()
+    pub(super) fn in_dialect(self, dialect: &'static dyn Dialect) -> Routes<S> {
+        self.with_errors(ErrorShape::Of(dialect)).forwarding_unknown_paths()
+    }
+
+    /// Declares how errors of the routes are written.
+    pub(super) fn with_errors(mut self, errors: ErrorShape) -> Routes<S> {
+        self.routes.iter_mut().for_each(|route| route.errors = errors);
+        self
     }
 
     /// Declares that a PUT stores its body as it was sent, with its content coding.

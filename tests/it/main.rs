@@ -22,6 +22,7 @@ mod data_directories;
 mod docs;
 mod doctor;
 mod documents;
+mod embedding_apis;
 mod endpoint;
 mod every_route;
 mod first_page;

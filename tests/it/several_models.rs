@@ -120,12 +120,49 @@ fn what_is_wrong_with_one_of_several_is_named() {
         (with("lod = \"start\""), "unknown field `lod`"),
         (format!("{local}{local}"), "two models are called `prompted` (model: models[1])"),
         (with(&format!("aliases = [{:?}]", model::NAME)), "two models are called `fake-model`"),
-        ("[[models]]\ndir = \"/no/such/model\"\n".to_owned(), "/no/such/model"),
+        ("[[models]]\ndir = \"/no/such/model\"\n".to_owned(), "(model: models[0])"),
+        (with("aliases = [\"a\", \"a\"]"), "a model is called `a` twice"),
+        (with("aliases = [\"\"]"), "the name of a model must not be empty"),
+        (
+            format!("{}load = \"first_use\"\n", remote_model("http://127.0.0.1:9/v1")),
+            "load must not be first_use",
+        ),
     ] {
         let refused = output(&mut program(&dir, &models));
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(2) && said.contains(expected), "{expected}: {said}");
     }
+}
+
+#[tokio::test]
+async fn models_that_differ_in_their_prompts_are_not_mistaken_for_each_other() {
+    let dir = TempDir::new().unwrap();
+    let alone = Server::start();
+    let expected = alone.embed(&["p: dos"]).await.vectors().remove(0);
+    let server = Server::spawn(&mut program(
+        &dir,
+        &local_model(&model::dir(), "prompts = { default = \"p: \", document = \"p: \" }"),
+    ));
+    let texts = "/v1/collections/texts";
+    assert_eq!(server.ask("PUT", texts, &[], r#"{"model": "prompted"}"#).await.status, 201);
+    let documents = json!({ "documents": [{ "id": "1", "text": "dos" }] }).to_string();
+    assert_eq!(server.ask("POST", &format!("{texts}/documents"), &[], documents).await.status, 200);
+    let sought = json!({ "vectors": [expected], "k": 1 }).to_string();
+    let found = server.ask("POST", &format!("{texts}/search"), &[], sought).await;
+    let score = found.body["results"][0][0]["score"].as_f64().unwrap();
+    assert!((score - 1.0).abs() < 1e-5, "{score}");
+}
+
+#[test]
+fn options_of_a_default_model_need_one() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("config.toml");
+    fs_err::write(&file, format!("{}[embed]\ntokens_max = 8\n", remote_model("http://127.0.0.1:9/v1")))
+        .unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+    program.args(["serve", "--data-dir"]).arg(dir.path().join("data")).arg("--config").arg(file);
+    let said = String::from_utf8_lossy(&output(&mut program).stderr).into_owned();
+    assert!(said.contains("embed.tokens_max must not be given without a [model]"), "{said}");
 }
 
 #[tokio::test]

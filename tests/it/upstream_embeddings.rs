@@ -178,6 +178,55 @@ async fn a_refused_text_is_named_and_the_others_are_kept() {
     let sent = endpoint.texts();
     assert_eq!(embed(&server, vec!["a", "b", "c", "d"]).await.counts(), (4, 0, 0));
     assert_eq!(endpoint.texts(), sent);
+
+    // Several refused ones, far from each other.
+    let texts: Vec<String> =
+        (0..300).map(|n| if n % 140 == 9 { format!("malo {n}") } else { format!("bueno {n}") }).collect();
+    let calls = endpoint.calls();
+    let answer = embed(&server, texts.clone()).await;
+    assert_eq!(answer.body["error"]["message"], "input[9]: it is too long");
+    assert!(endpoint.calls() - calls < 64, "{}", endpoint.calls() - calls);
+    let good: Vec<String> = texts.into_iter().filter(|text| text.starts_with("bueno")).collect();
+    assert_eq!(embed(&server, good.clone()).await.counts(), (good.len(), 0, 0));
+}
+
+#[tokio::test]
+async fn a_refusal_of_all_texts_names_none_and_is_not_repeated_for_each() {
+    let (_dir, endpoint, server) = start().await;
+    endpoint.refuse("texto", 400, "no good");
+    let texts: Vec<String> = (0..512).map(|n| format!("texto {n}")).collect();
+    let answer = embed(&server, texts).await;
+    assert_eq!((answer.status, answer.error().1), (400, None));
+    assert_eq!(answer.body["error"]["message"], "no good");
+    assert!(endpoint.calls() <= 19, "{}", endpoint.calls());
+}
+
+#[tokio::test]
+async fn clients_whose_headers_select_other_models_do_not_refuse_each_other() {
+    let (_dir, endpoint, server) = start().await;
+    for (width, organization) in [(8, "a"), (16, "b"), (8, "a"), (16, "b")] {
+        endpoint.change_width(width);
+        let text = format!("{organization} {}", endpoint.calls());
+        let body = json!({ "model": MODEL, "input": text }).to_string();
+        let answer =
+            server.ask("POST", "/v1/embeddings", &[("openai-organization", organization)], body).await;
+        assert_eq!((answer.status, answer.vectors()[0].len() as u64), (200, width), "{organization}");
+    }
+}
+
+#[tokio::test]
+async fn directives_for_this_server_are_read_in_bodies_that_only_the_upstream_understands() {
+    let (dir, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    let server = start_in(&dir, &upstream.url, &[]);
+    let many = vec!["a"; 2049];
+    let cached = json!({ "model": MODEL, "input": many, "cache": { "only-if-cached": true } });
+    assert_eq!(ask(&server, cached).await.error().0, "not_cached");
+    let bad = ask(&server, json!({ "model": MODEL, "input": "a", "cache": { "ttl": -3 } })).await;
+    assert_eq!((bad.status, bad.error().0), (400, "invalid_input"));
+    let plain = json!({ "model": MODEL, "input": many, "cache": { "no-store": true } });
+    assert_eq!(ask(&server, plain).await.status, 200);
+    let sent: Vec<_> = upstream.seen().iter().map(|seen| seen.body.contains("\"cache\"")).collect();
+    assert_eq!(sent, [false]);
 }
 
 #[tokio::test]
@@ -218,7 +267,10 @@ async fn vectors_of_another_length_are_refused_until_the_namespace_is_invalidate
         let answer = embed(&server, texts).await;
         assert_eq!((answer.status, answer.error().0), (502, "upstream_error"));
         let message = answer.body["error"]["message"].as_str().unwrap();
-        assert!(message.contains("had 384 numbers, and have 8 now"), "{message}");
+        assert!(
+            message.contains("before have 384 numbers, and those that its upstream sends have 8"),
+            "{message}"
+        );
         assert!(message.ends_with("invalidate the namespace `embeddings`"), "{message}");
     }
     assert_eq!(embed(&server, "a").await.counts(), (1, 0, 0), "what is cached is served");

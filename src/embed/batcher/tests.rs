@@ -48,7 +48,8 @@ fn bench(queue_texts_max: usize, batch_tokens_max: usize) -> Bench {
     let metrics = unexported();
     let options = Options { queue_texts_max, batch_tokens_max, ..Options::default() };
     let model = Stepped { seen: seen_sender, permits: permit_receiver };
-    let batcher = Batcher::start(words(), model, &options, Arc::clone(&metrics)).unwrap();
+    let room = Arc::new(QueueRoom::new(options.queue_texts_max, 1));
+    let batcher = Batcher::start(words(), model, &options, Arc::clone(&metrics), room).unwrap();
     Bench { batcher, seen, permits, metrics }
 }
 

@@ -20,6 +20,8 @@ pub struct BatchSplit<T> {
     extra_of_unclear: usize,
     /// Whether a part has been split.
     pub is_split: bool,
+    /// Whether a part has succeeded.
+    pub has_succeeded: bool,
 }
 
 impl<T> BatchSplit<T> {
@@ -31,6 +33,7 @@ impl<T> BatchSplit<T> {
             extra_of_text: REQUESTS_EXTRA_MAX.max(2 * levels),
             extra_of_unclear: 2 * levels,
             is_split: false,
+            has_succeeded: false,
         }
     }
 
@@ -43,6 +46,9 @@ impl<T> BatchSplit<T> {
     /// Splits a failed part into halves and queues them. Returns the part with the error of its texts if it cannot be split.
     pub fn split(&mut self, mut part: Vec<T>, failure: Failure) -> Option<(Vec<T>, Error)> {
         let Failure { error, cause } = failure;
+        // The endpoint answers for other texts of the batch.
+        let is_of_text = cause == FailureCause::Unclear && self.is_split && self.has_succeeded;
+        let cause = if is_of_text { FailureCause::Text } else { cause };
         let extra = match cause {
             FailureCause::Text => &mut self.extra_of_text,
             FailureCause::Unclear => &mut self.extra_of_unclear,

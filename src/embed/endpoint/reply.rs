@@ -92,17 +92,17 @@ pub struct RemoteVector {
 /// Parses the body of a reply: the vectors of texts of these `lengths` in bytes, in the order of the texts.
 ///
 /// A reply with a missing or repeated index is refused whole, since then no index can be trusted. A vector whose length is not
-/// `dim`, or that is not finite or zero, is an error of its text only. Without a `dim` all have the length of the first.
+/// `dim`, or that is not finite or zero, is an error of its text only. Without a `dim` all have the length of the first that can be used.
 ///
 /// # Errors
 /// `Upstream`.
 pub fn read_vectors(body: &[u8], lengths: &[usize], dim: Option<usize>) -> Result<Vec<Result<RemoteVector>>> {
     let reply: EmbeddingsReply = serde_json::from_slice(body)
-        .map_err(|error| Error::new(Kind::Upstream, "cannot read the remote model's reply").source(error))?;
+        .map_err(|error| Error::new(Kind::Upstream, "cannot read the endpoint's reply").source(error))?;
     if reply.data.len() != lengths.len() {
         return Err(Error::new(
             Kind::Upstream,
-            "cannot read the remote model's reply: it has another number of vectors than texts",
+            "cannot read the endpoint's reply: it has another number of vectors than texts",
         )
         .with("texts", lengths.len())
         .with("vectors", reply.data.len()));
@@ -112,7 +112,7 @@ pub fn read_vectors(body: &[u8], lengths: &[usize], dim: Option<usize>) -> Resul
         match slots.get_mut(item.index) {
             Some(slot @ None) => *slot = Some(item.embedding),
             Some(Some(_)) | None => {
-                let message = "cannot read the remote model's reply: an index is repeated or out of range";
+                let message = "cannot read the endpoint's reply: an index is repeated or out of range";
                 return Err(Error::new(Kind::Upstream, message).with("index", item.index));
             }
         }
@@ -121,9 +121,10 @@ pub fn read_vectors(body: &[u8], lengths: &[usize], dim: Option<usize>) -> Resul
     let shares = shares_of(tokens, lengths);
     // As many items as texts and no index twice: every slot is filled.
     let mut vectors: Vec<Result<Vec<f32>>> = slots.into_iter().flatten().map(numbers).collect();
-    let dim = dim.or_else(|| vectors.iter().find_map(|vector| vector.as_ref().ok().map(Vec::len)));
+    let usable = |vector: &&Vec<f32>| is_usable(vector);
+    let dim = dim.or_else(|| vectors.iter().flatten().find(usable).map(Vec::len));
     for vector in &mut vectors {
-        let fault = vector.as_ref().ok().zip(dim).and_then(|(numbers, dim)| fault_of(numbers, dim));
+        let fault = vector.as_ref().ok().and_then(|numbers| fault_of(numbers, dim.unwrap_or(numbers.len())));
         if let Some(fault) = fault {
             *vector = Err(fault);
         }
@@ -156,23 +157,23 @@ fn numbers(sent: Numbers) -> Result<Vec<f32>> {
 /// Why a vector cannot be used.
 fn fault_of(numbers: &[f32], dim: usize) -> Option<Error> {
     if numbers.len() != dim {
-        let message = "cannot use the remote model's vector: it has another length";
+        let message = "cannot use the endpoint's vector: it has another length";
         return Some(Error::new(Kind::Upstream, message).with("expected", dim).with("got", numbers.len()));
     }
-    let message = "cannot use the remote model's vector: it is zero or not finite";
+    let message = "cannot use the endpoint's vector: it is zero or not finite";
     (!is_usable(numbers)).then(|| Error::new(Kind::Upstream, message))
 }
 
 /// Little-endian single precision in base64.
 fn decode(text: &str) -> Result<Vec<f32>> {
-    let bytes = STANDARD.decode_to_vec(text).map_err(|error| {
-        Error::new(Kind::Upstream, "cannot decode the remote model's vector").source(error)
-    })?;
+    let bytes = STANDARD
+        .decode_to_vec(text)
+        .map_err(|error| Error::new(Kind::Upstream, "cannot decode the endpoint's vector").source(error))?;
     let (numbers, rest) = bytes.as_chunks();
     if !rest.is_empty() {
         return Err(Error::new(
             Kind::Upstream,
-            "cannot decode the remote model's vector: it ends within a number",
+            "cannot decode the endpoint's vector: it ends within a number",
         ));
     }
     Ok(numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn without_a_dimension_the_first_vector_has_it() {
-        let body = r#"{"data": [{"index": 0, "embedding": "?"}, {"index": 1, "embedding": [1, 2, 3]},
+        let body = r#"{"data": [{"index": 0, "embedding": null}, {"index": 1, "embedding": [1, 2, 3]},
             {"index": 2, "embedding": [1, 2]}, {"index": 3, "embedding": [4, 5, 6]}]}"#;
         let vectors = read_vectors(body.as_bytes(), &[1; 4], None).unwrap();
         let usable: Vec<bool> = vectors.iter().map(Result::is_ok).collect();

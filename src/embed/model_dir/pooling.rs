@@ -20,6 +20,17 @@ pub(in crate::embed) enum Pooling {
     Last,
 }
 
+impl Pooling {
+    /// Its name in Text Embeddings Inference.
+    pub(in crate::embed) fn name(self) -> &'static str {
+        match self {
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+            Pooling::Last => "last_token",
+        }
+    }
+}
+
 /// `1_Pooling/config.json`. Defaults are those of sentence-transformers' `Pooling.__init__` (5.1).
 #[derive(Deserialize)]
 #[serde(default)]

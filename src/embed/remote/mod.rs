@@ -87,6 +87,7 @@ impl RemoteEmbedder {
             dim: target.dim,
             tokens_max: options.tokens_max.unwrap_or(TOKENS_MAX),
             prompts: options.prompts.clone().or(family.map(Family::prompts).unwrap_or_default()),
+            pooling: None,
             matryoshka: if is_matryoshka { Matryoshka::Any } else { Matryoshka::No },
             created: SystemClock.now(),
         };

@@ -169,7 +169,7 @@ impl Admission {
             match self.authenticate(headers, authority, connection).await? {
                 Authenticated::As(sender) => principal = sender,
                 Authenticated::Refused(refused) => {
-                    return Ok(error_response::in_dialect(refused, route.dialect));
+                    return Ok(error_response::in_shape(refused, route.errors));
                 }
             }
         }
@@ -214,7 +214,7 @@ impl Admission {
         };
         let answered = within(self.timeout, handlers.call(request)).await.map_err(late)?;
         let answered = answered.unwrap_or_else(|never| match never {});
-        let answered = error_response::in_dialect(answered, route.dialect);
+        let answered = error_response::in_shape(answered, route.errors);
         let answered = compression::compress(answered, &method, accepted).await?;
         if route.access.counts_answers() { reserve_response(&self.budget, answered) } else { Ok(answered) }
     }
@@ -360,9 +360,8 @@ impl HttpService {
         } else {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
-        let mut response = answered.unwrap_or_else(|error| {
-            error_response::in_dialect(Problem(error).into_response(), route.dialect)
-        });
+        let mut response = answered
+            .unwrap_or_else(|error| error_response::in_shape(Problem(error).into_response(), route.errors));
         connection.answer(has_reservation(response.extensions()));
         admission.cors.describe(allowed, response.headers_mut());
         let is_last = !is_taken || connection.is_reserve();

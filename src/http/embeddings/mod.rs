@@ -1,31 +1,31 @@
 //! `/v1/embeddings`.
 
+pub(super) mod apis;
 mod input;
 mod response;
 mod upstream;
+mod vectors;
 pub(super) mod wire;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Extension, Request as HttpRequest, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, header};
 use axum::response::Response;
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::input::EmbeddingInput;
 use self::upstream::ParsedUpstreamRequest;
+use self::vectors::ResponseVectors;
 use self::wire::{EmbeddingsAnswer, EmbeddingsRequest, EncodingFormat, InputTypeName};
 use utoipa_axum::routes;
 
 use crate::byte_budget::ByteBudget;
-use crate::domain::{InputType, LookupOutcome, Principal};
+use crate::domain::{InputType, Principal};
 use crate::embed::{Embedder, ModelCard, ModelRegistry};
 use crate::error::{Error, Kind, Result};
 use crate::http::admission::ConcurrencyPermit;
@@ -33,23 +33,16 @@ use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::field_names::FieldNames;
-use crate::http::extract::json::parse;
+use crate::http::extract::json::{object, parse};
 use crate::http::extract::model_name::check_model_name;
 use crate::http::forward::target::{ForwardTarget, model_of};
 use crate::http::forward::{Forward, forward_to};
 use crate::http::models::unknown;
 use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
-use crate::http::response::cache_status;
-use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
 use crate::http::routes::Routes;
 use crate::service::Embeddings;
-use crate::service::embeddings::{Request, Response as EmbeddedTexts, UpstreamEmbeddings};
-
-const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
-
-/// Room for the headers of an answer, those that the gate and the connection add included.
-const HEADERS: usize = 12;
+use crate::service::embeddings::{Request, UpstreamEmbeddings};
 
 /// What the handler needs.
 pub(super) struct Endpoint {
@@ -62,6 +55,9 @@ pub(super) struct Endpoint {
     /// Where requests are passed on that only the upstream understands.
     pub(super) forward: Arc<Forward>,
     pub(super) body_bytes_max: usize,
+    /// Requests that are worked on at a time, and tokens of a forward pass: clients of some APIs ask for them.
+    pub(super) requests_max: usize,
+    pub(super) batch_tokens_max: usize,
     pub(super) budget: Arc<ByteBudget>,
 }
 
@@ -78,7 +74,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 
 /// Embeds texts.
 ///
-/// Vectors come in the order of the inputs. Texts that were embedded before are served from the cache; the headers
+/// ResponseVectors come in the order of the inputs. Texts that were embedded before are served from the cache; the headers
 /// `x-likewise-hits`, `-misses` and `-coalesced` tell how many. Texts for a model that is not served here are embedded by its
 /// upstream, where one is configured, and cached like all others. A request with fields that are not described here is passed on to
 /// it, and its answer is not cached.
@@ -94,7 +90,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
         (status = 404, body = ErrorBody, description = "Neither this server nor an upstream has the model"),
         (status = 413, body = ErrorBody, description = "The body, or the number of tokens, exceeds a limit"),
         (status = 422, body = ErrorBody, description = "A model on another server refuses a text"),
-        (status = 429, body = ErrorBody, description = "The queue of the model is full, or the server is at a limit of requests or bytes in flight"),
+        (status = 429, body = ErrorBody, description = "What waits for the model takes longer than a request may, or the server is at a limit of requests or bytes in flight"),
         (status = 502, body = ErrorBody, description = "The upstream or the remote model cannot be reached"),
         (status = 503, body = ErrorBody, description = "The model is not available"),
         (status = 504, body = ErrorBody, description = "A vector is not cached and the request sends `only-if-cached`, or the model took too long"),
@@ -108,36 +104,25 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let body = body.read().await?;
     let (reader, text) = (Arc::clone(&endpoint), body.clone());
-    let asked = match offload(body.len(), move || read(&reader, &text)).await? {
-        ParsedBody::Served(asked) => asked?,
+    let (format, vectors) = match offload(body.len(), move || read(&reader, &text)).await? {
+        ParsedBody::Served(asked) => {
+            let asked = asked?;
+            (asked.format, embed_here(&endpoint, asked, &head, principal).await?)
+        }
         ParsedBody::OfUpstream(asked, upstream) => {
             // A request that waits for an upstream must not delay others.
             permit.release();
-            return embed_at_upstream(&endpoint, &upstream, *asked, &head, principal).await;
+            (asked.format, embed_at_upstream(&endpoint, &upstream, *asked, &head, principal).await?)
         }
         ParsedBody::Forwarded(parsed) => {
             return forward_others(&endpoint, head, body, parsed).await;
         }
     };
-    let request = Request {
-        model: asked.model,
-        texts: asked.texts,
-        input_type: asked.input_type,
-        truncate: asked.truncate,
-        principal,
-        directives: asked.cache.with_headers(&head.headers)?,
+    let bytes = response::bytes_max(vectors.len(), vectors.dim(), format);
+    let write = move |vectors: &ResponseVectors| {
+        response::write(vectors.rows(), vectors.dim(), format, vectors.model(), vectors.tokens())
     };
-    let (format, dim, native_dim) = (asked.format, asked.dim, request.model.card().dim);
-    let answer_bytes = response::bytes_max(request.texts.len(), dim, format);
-    // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.
-    let vectors_bytes = request.texts.len() * native_dim * size_of::<f32>();
-    let held = ResponseReservation::reserve(&endpoint.budget, vectors_bytes + answer_bytes)?;
-    let served = endpoint.embeddings.embed(&request).await.map_err(wire_field)?;
-    let write = move || {
-        let card = request.model.card();
-        answer(&served, &card.name, format, dim, card.dim)
-    };
-    Ok(held.attach(offload(answer_bytes, write).await?))
+    Ok(vectors.respond(bytes, write).await?)
 }
 
 /// A body, by whose model it is for.
@@ -180,8 +165,35 @@ fn of_upstream(endpoint: &Endpoint, wire: EmbeddingsRequest, body: &[u8]) -> Par
     }
 }
 
-/// Numbers of a vector whose length is not known before it is there: those of `text-embedding-3-large`.
-const DIM_UNKNOWN: usize = 3072;
+/// Numbers of a vector whose length is not known before it is there: those of `text-embedding-3-small`. Longer ones are reserved for once
+/// they are.
+const DIM_UNKNOWN: usize = 1536;
+/// Numbers of the longest vector that is asked for.
+const DIM_MAX: usize = 1 << 16;
+
+/// Embeds the texts of a request for a model that is served here.
+async fn embed_here(
+    endpoint: &Endpoint,
+    asked: ServedRequest,
+    head: &Parts,
+    principal: Arc<Principal>,
+) -> Result<ResponseVectors> {
+    let request = Request {
+        model: asked.model,
+        texts: asked.texts,
+        input_type: asked.input_type,
+        truncate: asked.truncate,
+        principal,
+        directives: asked.cache.with_headers(&head.headers)?,
+    };
+    let card = request.model.card();
+    // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.
+    let vectors_bytes = request.texts.len() * card.dim * size_of::<f32>();
+    let bytes = vectors_bytes + response::bytes_max(request.texts.len(), asked.dim, asked.format);
+    let held = ResponseReservation::reserve(&endpoint.budget, bytes)?;
+    let served = endpoint.embeddings.embed(&request).await.map_err(wire_field)?;
+    Ok(ResponseVectors::new(served, card.name.clone(), asked.dim, held))
+}
 
 /// Embeds the texts of a request for a model that only an upstream has.
 async fn embed_at_upstream(
@@ -190,28 +202,27 @@ async fn embed_at_upstream(
     asked: ParsedUpstreamRequest,
     head: &Parts,
     principal: Arc<Principal>,
-) -> Result<Response, Problem> {
+) -> Result<ResponseVectors> {
     check_model_name(asked.model())?;
     let (format, dimensions) = (asked.format, asked.dimensions);
     let request = asked.into_request(head, &endpoint.forwarded_headers, principal)?;
     let (model, texts) = (request.model.clone(), request.inputs.len());
     let bytes_of = |dim: usize| response::bytes_max(texts, dim, format) + texts * dim * size_of::<f32>();
-    let expected = upstream.width(&request)?.or(dimensions).unwrap_or(DIM_UNKNOWN);
+    let expected = upstream.width(&request)?.or(dimensions).unwrap_or(DIM_UNKNOWN).min(DIM_MAX);
     let mut held = ResponseReservation::reserve(&endpoint.budget, bytes_of(expected))?;
     let served = upstream.embed(request).await.map_err(wire_field)?;
     let dim = served.entries.first().map_or(0, |entry| entry.value.len() / size_of::<f32>());
     if dim > expected {
         held = ResponseReservation::reserve(&endpoint.budget, bytes_of(dim))?;
     }
-    let write = move || answer(&served, &model, format, dim, dim);
-    Ok(held.attach(offload(response::bytes_max(texts, dim, format), write).await?))
+    Ok(ResponseVectors::new(served, model, dim, held))
 }
 
 impl ServedRequest {
     fn new(wire: EmbeddingsRequest, model: &Arc<dyn Embedder>, endpoint: &Endpoint) -> Result<ServedRequest> {
         Ok(ServedRequest {
             model: Arc::clone(model),
-            dim: dim(&wire, model.card())?,
+            dim: dim(wire.dimensions, model.card())?,
             texts: texts(wire.input, &**model, endpoint)?,
             input_type: wire.input_type.map(|name| match name {
                 InputTypeName::Query => InputType::Query,
@@ -256,7 +267,7 @@ async fn forward_others(
             Ok(Some(model))
                 if endpoint.forward.origin.is_some() && endpoint.models.find(&model).is_none() =>
             {
-                (model, None)
+                (model, cache_of(&head, &body)?)
             }
             Ok(_) | Err(_) => return Err(error.into()),
         },
@@ -270,6 +281,20 @@ async fn forward_others(
     };
     let target = ForwardTarget { path: "embeddings".to_owned(), model: Some(model) };
     forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
+}
+
+/// The cache directives of a body of another shape. None if it is no JSON.
+fn cache_of(head: &Parts, body: &Bytes) -> Result<Option<CacheObject>> {
+    let is_json = parse::<BTreeMap<String, &RawValue>>(body).is_ok()
+        && !head.headers.contains_key(header::CONTENT_ENCODING);
+    if is_json { Ok(parse::<CacheMember>(body)?.cache) } else { Ok(None) }
+}
+
+/// The member of a body that is for this server.
+#[derive(Deserialize)]
+struct CacheMember {
+    #[serde(default, deserialize_with = "object")]
+    cache: Option<CacheObject>,
 }
 
 /// A body without the member that is for this server.
@@ -318,8 +343,8 @@ fn decoded(lists: &[Vec<u32>], model: &dyn Embedder, endpoint: &Endpoint) -> Res
 }
 
 /// The length of the vectors that the request asks for.
-fn dim(wire: &EmbeddingsRequest, card: &ModelCard) -> Result<usize> {
-    let Some(asked) = wire.dimensions else { return Ok(card.dim) };
+fn dim(asked: Option<u32>, card: &ModelCard) -> Result<usize> {
+    let Some(asked) = asked else { return Ok(card.dim) };
     let asked = usize::try_from(asked).unwrap_or(usize::MAX);
     if card.matryoshka.allows(asked, card.dim) {
         return Ok(asked);
@@ -328,92 +353,4 @@ fn dim(wire: &EmbeddingsRequest, card: &ModelCard) -> Result<usize> {
         "dimensions",
         format!("the vectors of `{}` have {} dimensions and cannot be cut to {asked}", card.name, card.dim),
     ))
-}
-
-fn answer(
-    served: &EmbeddedTexts,
-    model: &str,
-    format: EncodingFormat,
-    dim: usize,
-    native_dim: usize,
-) -> Response {
-    let vectors = served.entries.iter().map(|entry| {
-        if dim == native_dim {
-            Cow::Borrowed(&*entry.value)
-        } else {
-            Cow::Owned(shortened(&entry.value, dim))
-        }
-    });
-    let json = response::write(vectors, dim, format, model, served.tokens);
-    let mut response = Response::new(Body::from(json));
-    let headers = response.headers_mut();
-    headers.reserve(HEADERS);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    describe(served, headers);
-    response
-}
-
-/// Headers that tell how the answer came about.
-fn describe(served: &EmbeddedTexts, headers: &mut HeaderMap) {
-    let counts = served.counts;
-    headers.insert(HITS, HeaderValue::from(counts.hits));
-    headers.insert(MISSES, HeaderValue::from(counts.misses));
-    headers.insert(COALESCED, HeaderValue::from(counts.coalesced));
-    if served.truncated > 0 {
-        headers.insert(TRUNCATED, HeaderValue::from(served.truncated));
-    }
-    if served.tier.is_some() {
-        headers.insert(header::AGE, HeaderValue::from(served.age_seconds));
-    }
-    headers.insert(CACHE_STATUS, HeaderValue::from_static(cache_status(served)));
-    let timing = HeaderValue::try_from(server_timing(served));
-    headers.insert(SERVER_TIMING, timing.expect("digits and words are a valid header: this is a bug"));
-}
-
-/// RFC 9211: one answer, so one verdict; a batch is a hit only if every text was.
-fn cache_status(served: &EmbeddedTexts) -> &'static str {
-    match served.tier {
-        Some(tier) => cache_status::hit_in(tier),
-        None if served.counts.misses == 0 => cache_status::of(LookupOutcome::Coalesced),
-        None if served.counts.hits == 0 => cache_status::of(LookupOutcome::Miss),
-        None => cache_status::PARTIAL,
-    }
-}
-
-/// Where the time went, in the form of the W3C's Server Timing: milliseconds.
-fn server_timing(served: &EmbeddedTexts) -> String {
-    let mut text = String::with_capacity(48);
-    let mut push = |name: &str, time: Duration| {
-        let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{name};dur={}", Millis(time));
-    };
-    push("lookup", served.lookup);
-    if served.tier.is_none() {
-        push("queue", served.queued);
-        push("inference", served.waiting - served.queued);
-    }
-    text
-}
-
-fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk))
-}
-
-/// The first `dim` numbers, brought back to unit length (Kusupati et al., "Matryoshka Representation Learning",
-/// 2022), as little-endian f32 like the vector they come from.
-fn shortened(bytes: &[u8], dim: usize) -> Vec<u8> {
-    let norm = floats(bytes).take(dim).map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    let scale = if norm > 0.0 { norm } else { 1.0 };
-    floats(bytes).take(dim).flat_map(|x| ((f64::from(x) / scale) as f32).to_le_bytes()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shortened_vector_has_unit_length() {
-        let bytes: Vec<u8> = [3.0_f32, 4.0, 12.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(floats(&shortened(&bytes, 2)).collect::<Vec<_>>(), [0.6, 0.8]);
-    }
 }

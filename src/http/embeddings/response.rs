@@ -1,4 +1,4 @@
-//! The answer of `/v1/embeddings`, written straight into its buffer.
+//! Answers with vectors, written straight into their buffers.
 //!
 //! A general serializer looks in every base64 vector for characters to escape and copies it twice, which is a large
 //! part of what a hit costs. What is written here is what [`EmbeddingsAnswer`](crate::http::embeddings::wire::EmbeddingsAnswer)
@@ -26,7 +26,7 @@ pub(in crate::http) fn bytes_max(count: usize, dim: usize, format: EncodingForma
     FRAME_BYTES + count * (OBJECT_BYTES + vector_bytes)
 }
 
-/// Vectors as JSON, in their order. Each is its numbers as little-endian f32.
+/// ResponseVectors as JSON, in their order. Each is its numbers as little-endian f32.
 pub(in crate::http) fn write<'a>(
     vectors: impl ExactSizeIterator<Item = Cow<'a, [u8]>>,
     dim: usize,
@@ -41,7 +41,7 @@ pub(in crate::http) fn write<'a>(
             json.push(b',');
         }
         json.extend_from_slice(br#"{"object":"embedding","index":"#);
-        value(&mut json, &index);
+        append_value(&mut json, &index);
         json.extend_from_slice(br#","embedding":"#);
         match format {
             EncodingFormat::Base64 => base64(&mut json, &vector),
@@ -50,13 +50,32 @@ pub(in crate::http) fn write<'a>(
         json.push(b'}');
     }
     json.extend_from_slice(br#"],"model":"#);
-    value(&mut json, model);
+    append_value(&mut json, model);
     json.extend_from_slice(br#","usage":{"prompt_tokens":"#);
-    value(&mut json, &tokens);
+    append_value(&mut json, &tokens);
     json.extend_from_slice(br#","total_tokens":"#);
-    value(&mut json, &tokens);
+    append_value(&mut json, &tokens);
     json.extend_from_slice(b"}}");
     json
+}
+
+/// Appends vectors as a list of lists of numbers, or of texts in base64.
+pub(super) fn append_rows<'a>(
+    json: &mut Vec<u8>,
+    vectors: impl Iterator<Item = Cow<'a, [u8]>>,
+    format: EncodingFormat,
+) {
+    json.push(b'[');
+    for (place, vector) in vectors.enumerate() {
+        if place > 0 {
+            json.push(b',');
+        }
+        match format {
+            EncodingFormat::Base64 => base64(json, &vector),
+            EncodingFormat::Float => numbers(json, &vector),
+        }
+    }
+    json.push(b']');
 }
 
 fn base64(json: &mut Vec<u8>, vector: &[u8]) {
@@ -71,12 +90,13 @@ fn numbers(json: &mut Vec<u8>, vector: &[u8]) {
         if place > 0 {
             json.push(b',');
         }
-        value(json, &f32::from_le_bytes(*bytes));
+        append_value(json, &f32::from_le_bytes(*bytes));
     }
     json.push(b']');
 }
 
-fn value<T: serde::Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
+/// Appends a value as JSON.
+pub(super) fn append_value<T: serde::Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(json, value).expect("numbers and strings are valid JSON: this is a bug");
 }
 

@@ -45,29 +45,44 @@ impl ParsedUpstreamRequest {
     ) -> Result<Result<ParsedUpstreamRequest, EmbeddingsRequest>> {
         let mut fields: BTreeMap<String, Box<RawValue>> = parse(body)?;
         let is_known = fields.keys().all(|name| KNOWN.contains(&name.as_str()));
-        let is_empty = match &wire.input {
-            EmbeddingInput::Texts(texts) => texts.is_empty() || texts.iter().any(String::is_empty),
-            EmbeddingInput::Tokens(lists) => lists.iter().any(Vec::is_empty),
-        };
-        if !is_known || is_empty {
+        if !is_known || has_empty(&wire.input) {
             return Ok(Err(wire));
         }
         fields.retain(|name, value| !OURS.contains(&name.as_str()) && value.get() != "null");
-        let (form, inputs) = match wire.input {
+        let dimensions = wire.dimensions.and_then(|dimensions| usize::try_from(dimensions).ok());
+        let cache = wire.cache.unwrap_or_default();
+        let parsed =
+            ParsedUpstreamRequest::of(wire.model, wire.input, fields, wire.encoding_format, dimensions);
+        Ok(Ok(ParsedUpstreamRequest { cache, ..parsed }))
+    }
+
+    /// A request that was made in another API. `None` if it has an empty input. `fields` are those of OpenAI's API but `input`.
+    pub(super) fn new(
+        model: String,
+        input: EmbeddingInput,
+        fields: BTreeMap<String, Box<RawValue>>,
+        format: EncodingFormat,
+        dimensions: Option<usize>,
+    ) -> Option<ParsedUpstreamRequest> {
+        let is_empty = has_empty(&input);
+        (!is_empty).then(|| ParsedUpstreamRequest::of(model, input, fields, format, dimensions))
+    }
+
+    fn of(
+        model: String,
+        input: EmbeddingInput,
+        fields: BTreeMap<String, Box<RawValue>>,
+        format: EncodingFormat,
+        dimensions: Option<usize>,
+    ) -> ParsedUpstreamRequest {
+        let (form, inputs) = match input {
             EmbeddingInput::Texts(texts) => (InputForm::Text, texts),
             EmbeddingInput::Tokens(lists) => {
                 (InputForm::TokenIds, lists.iter().map(|ids| json_of(ids)).collect())
             }
         };
-        Ok(Ok(ParsedUpstreamRequest {
-            model: wire.model,
-            inputs,
-            form,
-            fields,
-            cache: wire.cache.unwrap_or_default(),
-            format: wire.encoding_format,
-            dimensions: wire.dimensions.and_then(|dimensions| usize::try_from(dimensions).ok()),
-        }))
+        let cache = CacheObject::default();
+        ParsedUpstreamRequest { model, inputs, form, fields, cache, format, dimensions }
     }
 
     /// The name of the model.
@@ -96,6 +111,14 @@ impl ParsedUpstreamRequest {
             principal,
             directives: self.cache.with_headers(&head.headers)?,
         })
+    }
+}
+
+/// Whether an input is empty, or there is none.
+fn has_empty(input: &EmbeddingInput) -> bool {
+    match input {
+        EmbeddingInput::Texts(texts) => texts.is_empty() || texts.iter().any(String::is_empty),
+        EmbeddingInput::Tokens(lists) => lists.iter().any(Vec::is_empty),
     }
 }
 

@@ -7,7 +7,8 @@ use super::input::EmbeddingInput;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::json::{null_is_default, object};
 
-/// A request for embeddings. Fields that are not listed are ignored.
+/// A request for embeddings. Other fields are ignored; for a model that only an upstream has they are passed on with the request, which is not
+/// cached then.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(in crate::http) struct EmbeddingsRequest {
     /// Name of the model, as `/v1/models` lists it.

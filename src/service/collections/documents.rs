@@ -83,7 +83,8 @@ impl Collections {
         let embedder = match (&spec.model, spec.dim) {
             (None, Some(dim)) => return Ok((None, dim)),
             (None, None) => self.models.default_model().map_err(|error| {
-                Error::invalid("dim", format!("dim must be given without a model: {}", error.message()))
+                let fault = format!(" must be given without a model: {}", error.message());
+                Error::naming(Kind::InvalidInput, "dim", "", &fault)
             })?,
             (Some(name), _) => self.models.get(name)?,
         };

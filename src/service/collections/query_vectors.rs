@@ -121,7 +121,7 @@ impl Collections {
         field: impl Into<FieldPath>,
     ) -> Result<&Arc<dyn Embedder>> {
         let message = match &collection.settings().model {
-            Some(model) => match self.models.with_fingerprint(&model.fingerprint) {
+            Some(model) => match self.models.with_fingerprint(&model.name, &model.fingerprint) {
                 Some(embedder) => return Ok(embedder),
                 None => self.fault_of_model(&model.name),
             },

@@ -33,7 +33,7 @@ impl ServedEntry {
     }
 }
 
-/// Texts that wait for room together, so that large requests take turns.
+/// Texts that wait for room together: a large request begins with the room that there is.
 const TEXTS_AT_ONCE: usize = 256;
 
 /// Leads the flights of one request.
@@ -126,7 +126,7 @@ impl FlightLeader {
         let Some(room) = self.embedder.room() else {
             return self.submit(led, Vec::new(), Instant::now()).await;
         };
-        if let Err(error) = room.check(led.len(), self.priority, self.wait_max) {
+        if let Err(error) = room.check(self.priority, self.wait_max) {
             led.into_iter().for_each(|one| one.flight.land(Err(error.clone())));
             return;
         }

@@ -64,6 +64,7 @@ impl<F: Fn(usize) -> Result<()> + Clone + Send + Sync + 'static> UpstreamEmbedde
             dim,
             tokens_max: usize::MAX,
             prompts: Prompts::default(),
+            pooling: None,
             matryoshka: Matryoshka::No,
             created: SystemClock.now(),
         };
@@ -105,7 +106,7 @@ impl<F: Fn(usize) -> Result<()> + Clone + Send + Sync + 'static> Embedder for Up
 impl EmbedCall {
     /// Embeds a batch: in one call, and in parts if the upstream refuses it.
     async fn run(&self, jobs: Vec<EmbedJob>, expect: impl Fn(usize) -> Result<()>) {
-        let mut parts = BatchSplit::new(jobs);
+        let (mut parts, mut refused) = (BatchSplit::new(jobs), Vec::new());
         while let Some(mut part) = parts.next() {
             let count = part.len();
             part.retain(|job| !job.is_unwanted());
@@ -123,18 +124,19 @@ impl EmbedCall {
             self.metrics.batch_texts.observe(part.len() as f64);
             self.metrics.inference_seconds.observe(started.elapsed().as_secs_f64());
             match outcome {
-                Ok(vectors) => deliver(part, vectors, started, &self.metrics),
-                Err(failure) => {
-                    let was_split = parts.is_split;
-                    if let Some((part, error)) = parts.split(part, failure) {
-                        // The upstream does not know the place of a text that was sent alone.
-                        let is_of_text = was_split && part.len() == 1 && error.kind() != Kind::Upstream;
-                        let error = if is_of_text { error.param("text") } else { error };
-                        // The receiver is closed if its caller has left.
-                        part.into_iter().for_each(|job| _ = job.reply.send(Err(error.clone())));
-                    }
+                Ok(vectors) => {
+                    parts.has_succeeded = true;
+                    deliver(part, vectors, started, &self.metrics);
                 }
+                Err(failure) => refused.extend(parts.split(part, failure)),
             }
+        }
+        for (part, error) in refused {
+            // Where all parts are refused, no text is the cause. The upstream does not know the place of a text that was sent alone.
+            let is_of_text = parts.has_succeeded && part.len() == 1 && error.kind() != Kind::Upstream;
+            let error = if is_of_text { error.param("text") } else { error };
+            // The receiver is closed if its caller has left.
+            part.into_iter().for_each(|job| _ = job.reply.send(Err(error.clone())));
         }
     }
 
@@ -166,7 +168,7 @@ impl EmbedCall {
             let lost = |error| Error::new(Kind::Internal, "cannot read the upstream's vectors").source(error);
             read.map_err(lost).flatten()
         };
-        read.map_err(|error| Failure { error, cause: FailureCause::Unclear })
+        read.map_err(fault_of_upstream)
     }
 
     fn body(&self, part: &[EmbedJob]) -> Result<Bytes> {

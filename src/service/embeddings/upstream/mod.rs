@@ -10,6 +10,7 @@ mod widths;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use self::embedder::{EmbedCall, UpstreamEmbedder};
 pub use self::request::{InputForm, UpstreamRequest};
@@ -34,14 +35,6 @@ pub struct UpstreamEmbeddings {
     metrics: Arc<EmbedMetrics>,
 }
 
-/// What a request asks a model for, and what it is known by.
-struct UpstreamModelIdentity {
-    /// Names the vectors: those of one identity have one length.
-    model: Key,
-    /// Names the entries: clients with keys of their own do not share them.
-    fingerprint: Fingerprint,
-}
-
 impl UpstreamEmbeddings {
     /// The models of `origin`, cached by `embeddings`. `forwards_client_keys` says whether upstreams see credentials of clients.
     pub fn new(
@@ -62,9 +55,9 @@ impl UpstreamEmbeddings {
     /// Cancel safety: a call that has begun is completed, and its vectors are stored.
     pub async fn embed(&self, request: UpstreamRequest) -> Result<Response> {
         self.origin.refuse_own(&request.traces)?;
-        let identity = self.identity(&request)?;
+        let fingerprint = self.fingerprint(&request)?;
         let namespace = self.namespace(&request)?;
-        let key = width_key(&identity.model, &request, &namespace);
+        let key = width_key(&fingerprint, &request, &namespace);
         let stamp = self.embeddings.cache.freshness().tokens().stamp();
         let call = EmbedCall {
             origin: Arc::clone(&self.origin),
@@ -76,17 +69,23 @@ impl UpstreamEmbeddings {
             needs_clients_key: self.origin.needs_clients_key("POST", embedder::PATH)?,
             metrics: Arc::clone(&self.metrics),
         };
-        let expect = {
+        let namespace_id = namespace.id;
+        let learn = {
             let (widths, embeddings) = (Arc::clone(&self.widths), Arc::clone(&self.embeddings));
             move |dim: usize| {
                 let tokens = embeddings.cache.freshness().tokens();
-                let is_current = |since| tokens.admit(since, namespace.id, &[]).is_some();
-                let known = widths.expect(key, dim, stamp, is_current);
-                known.map_err(|known| another_width(&request.model, &namespace, known, dim))
+                let is_current = |since| tokens.admit(since, namespace_id, &[]).is_some();
+                widths.expect(key, dim, stamp, is_current)
+            }
+        };
+        let expect = {
+            let (learn, model, namespace) = (learn.clone(), request.model.clone(), namespace.name.clone());
+            move |dim: usize| {
+                learn(dim).map_err(|known| another_width(&model, &namespace, "before", known, dim))
             }
         };
         let dim = self.widths.get(&key).unwrap_or_default();
-        let embedder = UpstreamEmbedder::new(call, identity.fingerprint, dim, expect.clone());
+        let embedder = UpstreamEmbedder::new(call, fingerprint, dim, expect);
         let response = self
             .embeddings
             .embed(&Request {
@@ -99,7 +98,12 @@ impl UpstreamEmbeddings {
             })
             .await?;
         // Cached ones may be from before a restart.
-        response.entries.iter().try_for_each(|entry| expect(entry.value.len() / size_of::<f32>()))?;
+        for entry in &response.entries {
+            let cached = entry.value.len() / size_of::<f32>();
+            learn(cached).map_err(|known| {
+                another_width(&request.model, &namespace.name, "in the cache", cached, known)
+            })?;
+        }
         Ok(response)
     }
 
@@ -109,7 +113,7 @@ impl UpstreamEmbeddings {
     /// As [`UpstreamEmbeddings::embed`].
     pub fn width(&self, request: &UpstreamRequest) -> Result<Option<usize>> {
         let namespace = self.namespace(request)?;
-        Ok(self.widths.get(&width_key(&self.identity(request)?.model, request, &namespace)))
+        Ok(self.widths.get(&width_key(&self.fingerprint(request)?, request, &namespace)))
     }
 
     fn namespace(&self, request: &UpstreamRequest) -> Result<Namespace> {
@@ -117,30 +121,32 @@ impl UpstreamEmbeddings {
         self.embeddings.namespaces.of_embeddings(&request.principal.tenant, named)
     }
 
-    fn identity(&self, request: &UpstreamRequest) -> Result<UpstreamModelIdentity> {
+    /// The identity of what is asked, which takes the place of a model's fingerprint.
+    fn fingerprint(&self, request: &UpstreamRequest) -> Result<Fingerprint> {
         let upstream = self.origin.name(&request.model)?;
         let mut hasher = KeyHasher::new("likewise/upstream-model/v1");
         hasher.field(upstream.as_bytes()).field(request.model.as_bytes());
         hasher.field(&[u8::from(request.form == InputForm::TokenIds)]);
-        for (name, value) in &request.fields {
-            if !WITHOUT_EFFECT.contains(&name.as_str()) {
-                hasher.field(name.as_bytes()).field(value.get().as_bytes());
-            }
+        let fields = request.fields.iter().filter(|(name, _)| !WITHOUT_EFFECT.contains(&name.as_str()));
+        let fields: Vec<(&String, &RawValue)> = fields.map(|(name, value)| (name, &**value)).collect();
+        // So that no field is taken for a header.
+        hasher.field(&(fields.len() as u64).to_le_bytes());
+        for (name, value) in fields {
+            hasher.field(name.as_bytes()).field(value.get().as_bytes());
         }
-        let model = hasher.finish();
         for (name, value) in &request.headers {
             hasher.field(name.as_bytes()).field(value.as_bytes());
         }
         let credential = request.credential.as_ref().filter(|_| self.forwards_client_keys);
         hasher.field(credential.map_or(&[], Credential::as_bytes));
-        Ok(UpstreamModelIdentity { model, fingerprint: Fingerprint(hasher.finish().0) })
+        Ok(Fingerprint(hasher.finish().0))
     }
 }
 
 /// Names the vectors of a model in a namespace, whose invalidation forgets their length.
-fn width_key(model: &Key, request: &UpstreamRequest, namespace: &Namespace) -> Key {
+fn width_key(fingerprint: &Fingerprint, request: &UpstreamRequest, namespace: &Namespace) -> Key {
     KeyHasher::new("likewise/upstream-width/v1")
-        .field(&model.0)
+        .field(&fingerprint.0)
         .field(request.principal.tenant.as_str().as_bytes())
         .field(namespace.name.as_bytes())
         .finish()
@@ -152,11 +158,11 @@ fn headers(forwarded: Vec<(String, String)>, traces: Headers) -> Headers {
     std::iter::once(json).chain(forwarded).chain(traces).collect()
 }
 
-fn another_width(model: &str, namespace: &Namespace, known: usize, dim: usize) -> Error {
+/// `known` is the length of the vectors from `when`.
+fn another_width(model: &str, namespace: &str, when: &str, known: usize, dim: usize) -> Error {
     let message = format!(
-        "the vectors of `{model}` had {known} numbers, and have {dim} now: if its upstream has another model of this name, invalidate \
-         the namespace `{}`",
-        namespace.name
+        "the vectors of `{model}` {when} have {known} numbers, and those that its upstream sends have {dim}: if it has another model of this \
+         name, invalidate the namespace `{namespace}`"
     );
     Error::new(Kind::Upstream, message)
 }

@@ -161,7 +161,7 @@ fn page() -> String {
         }
         let heading = match policy {
             Some(_) => "cache.namespaces.NAME",
-            None if section.name.is_empty() => "Above the first section",
+            None if section.name.is_empty() => "models",
             None => &section.name,
         };
         write!(page, "\n## {heading}\n").unwrap();
