@@ -27,7 +27,7 @@ use crate::nodes::{Nodes, WarmUp};
 use crate::search::{Catalog, Program};
 use crate::service::answers::SemanticLookup;
 use crate::service::embeddings::UpstreamEmbeddings;
-use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects, Rerank};
 use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Upstream};
@@ -248,6 +248,12 @@ impl Engine {
         )
     }
 
+    /// Models of upstreams that score documents.
+    fn rerank(&self, config: &Config) -> Rerank {
+        let (embeddings, origin) = (Arc::clone(&self.embeddings), Arc::clone(&self.origin));
+        Rerank::new(embeddings, origin, config.upstream.forwards_any_client_key())
+    }
+
     /// How the node stands to the others. `None` if it shares nothing.
     pub fn shared_status(&self) -> Option<SharedStatus> {
         self.shared.as_ref().map(|shared| shared.status())
@@ -462,6 +468,7 @@ pub async fn serve(
             collections: Arc::clone(&engine.collections),
             answers: Arc::clone(&engine.answers),
             origin: config.upstream.is_configured().then(|| Arc::clone(&engine.origin)),
+            rerank: config.upstream.is_configured().then(|| Arc::new(engine.rerank(&config))),
             upstream_embeddings: config
                 .upstream
                 .is_configured()

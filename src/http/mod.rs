@@ -29,6 +29,7 @@ mod objects;
 mod offload;
 mod operations;
 mod options;
+mod rerank;
 mod reservation;
 mod response;
 mod router;

@@ -17,7 +17,7 @@ use super::routes::RouteTable;
 use super::stats::{LoadLimits, Statistics};
 use super::{
     Options, answers, collections, contract, embeddings, forward, home, invalidation, listing, models, nodes,
-    objects, operations,
+    objects, operations, rerank,
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::{SharedTier, Tiers};
@@ -26,7 +26,7 @@ use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::nodes::{LocalNode, Nodes};
 use crate::service::embeddings::UpstreamEmbeddings;
-use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects, Rerank};
 use crate::upstream::{Origin, is_hop_by_hop};
 
 /// What the routes are built over.
@@ -51,6 +51,8 @@ pub struct RouterParts {
     pub forwarded_headers: Vec<String>,
     /// Models that only an upstream has. None where no upstream is configured.
     pub upstream_embeddings: Option<Arc<UpstreamEmbeddings>>,
+    /// Models of upstreams that score documents. None where no upstream is configured.
+    pub rerank: Option<Arc<Rerank>>,
     /// The tiers, for numbers.
     pub tiers: Arc<Tiers>,
     /// What nodes share, if they share a Redis.
@@ -134,6 +136,9 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table.add(operations::routes(), endpoints.map(|all| &all.operations));
     table.add(nodes::routes(), endpoints.map(|all| &all.nodes));
     table.add(embeddings::routes(), endpoints.map(|all| &all.embeddings));
+    for routes in rerank::all_routes() {
+        table.add(routes, endpoints.map(|all| &all.rerank));
+    }
     for routes in embeddings::apis::all_routes() {
         table.add(routes, endpoints.map(|all| &all.embeddings));
     }
@@ -168,6 +173,7 @@ struct Endpoints {
     operations: Arc<Operations>,
     nodes: Arc<Nodes>,
     embeddings: Arc<embeddings::Endpoint>,
+    rerank: Arc<rerank::Endpoint>,
     objects: Arc<objects::Endpoint>,
     listing: Arc<listing::Endpoint>,
     invalidation: Arc<invalidation::Endpoint>,
@@ -224,6 +230,12 @@ impl Endpoints {
             home: Arc::new(home::HomeEndpoint { statistics: Arc::clone(&statistics), has_keys }),
             nodes: Arc::clone(&parts.nodes),
             operations: Arc::new(Operations { readiness: parts.readiness, statistics }),
+            rerank: Arc::new(rerank::Endpoint {
+                rerank: parts.rerank,
+                forwarded_headers: forwarded_headers.clone(),
+                forward: Arc::clone(&forward),
+                body_bytes_max,
+            }),
             embeddings: Arc::new(embeddings::Endpoint {
                 embeddings: parts.embeddings,
                 models: Arc::clone(&parts.models),

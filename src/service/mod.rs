@@ -11,7 +11,9 @@ pub mod embeddings;
 pub mod invalidation;
 pub mod listing;
 pub mod objects;
+pub mod rerank;
 mod spans;
+mod upstream_calls;
 
 pub use answers::Answers;
 pub use collections::Collections;
@@ -20,6 +22,7 @@ pub use embeddings::Embeddings;
 pub use invalidation::Invalidation;
 pub use listing::Listing;
 pub use objects::Objects;
+pub use rerank::Rerank;
 
 use crate::cache::Policy;
 use crate::domain::Tag;

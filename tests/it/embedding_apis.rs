@@ -41,10 +41,6 @@ async fn each_api_has_the_vectors_of_the_same_cache() {
         "{}",
         ollama.body["model"]
     );
-    let former =
-        post(&server, "/api/embeddings", json!({ "model": model::NAME, "prompt": "unas botas" })).await;
-    assert_eq!(rows(&json!([former.body["embedding"]])), expected[1..]);
-
     let asked = json!({ "model": model::NAME, "texts": texts, "input_type": "search_document",
         "embedding_types": ["float", "base64"] });
     let cohere = post(&server, "/v2/embed", asked).await;

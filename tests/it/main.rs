@@ -49,6 +49,7 @@ mod random_load;
 mod raw;
 mod redis;
 mod remote;
+mod rerank;
 mod several_models;
 mod spans;
 mod startup;

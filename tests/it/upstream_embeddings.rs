@@ -268,7 +268,7 @@ async fn vectors_of_another_length_are_refused_until_the_namespace_is_invalidate
         assert_eq!((answer.status, answer.error().0), (502, "upstream_error"));
         let message = answer.body["error"]["message"].as_str().unwrap();
         assert!(
-            message.contains("before have 384 numbers, and those that its upstream sends have 8"),
+            message.contains("so far have 384 numbers, and those that its upstream sends have 8"),
             "{message}"
         );
         assert!(message.ends_with("invalidate the namespace `embeddings`"), "{message}");

@@ -7,16 +7,13 @@ mod upstream;
 mod vectors;
 pub(super) mod wire;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request as HttpRequest, State};
+use axum::http::HeaderName;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, header};
 use axum::response::Response;
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use self::input::EmbeddingInput;
 use self::upstream::ParsedUpstreamRequest;
@@ -31,9 +28,10 @@ use crate::error::{Error, Kind, Result};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
+use crate::http::extract::cache_member::without_cache_member;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::field_names::FieldNames;
-use crate::http::extract::json::{object, parse};
+use crate::http::extract::json::parse;
 use crate::http::extract::model_name::check_model_name;
 use crate::http::forward::target::{ForwardTarget, model_of};
 use crate::http::forward::{Forward, forward_to};
@@ -260,49 +258,21 @@ async fn forward_others(
     body: Bytes,
     parsed: Result<EmbeddingsRequest>,
 ) -> Result<Response, Problem> {
-    let (model, cache) = match parsed {
-        Ok(wire) if endpoint.forward.origin.is_some() => (wire.model, wire.cache),
+    let model = match parsed {
+        Ok(wire) if endpoint.forward.origin.is_some() => wire.model,
         Ok(wire) => return Err(unknown(&endpoint.models, &wire.model).into()),
         Err(error) => match model_of(&head.headers, &body).await {
             Ok(Some(model))
                 if endpoint.forward.origin.is_some() && endpoint.models.find(&model).is_none() =>
             {
-                (model, cache_of(&head, &body)?)
+                model
             }
             Ok(_) | Err(_) => return Err(error.into()),
         },
     };
-    let body = match cache {
-        Some(cache) if cache.only_if_cached => {
-            return Err(Error::new(Kind::NotCached, "vectors of such requests are not cached").into());
-        }
-        Some(_) => without_cache(&body)?,
-        None => body,
-    };
+    let body = without_cache_member(&head.headers, body)?;
     let target = ForwardTarget { path: "embeddings".to_owned(), model: Some(model) };
     forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
-}
-
-/// The cache directives of a body of another shape. None if it is no JSON.
-fn cache_of(head: &Parts, body: &Bytes) -> Result<Option<CacheObject>> {
-    let is_json = parse::<BTreeMap<String, &RawValue>>(body).is_ok()
-        && !head.headers.contains_key(header::CONTENT_ENCODING);
-    if is_json { Ok(parse::<CacheMember>(body)?.cache) } else { Ok(None) }
-}
-
-/// The member of a body that is for this server.
-#[derive(Deserialize)]
-struct CacheMember {
-    #[serde(default, deserialize_with = "object")]
-    cache: Option<CacheObject>,
-}
-
-/// A body without the member that is for this server.
-fn without_cache(body: &Bytes) -> Result<Bytes> {
-    let mut members: BTreeMap<String, &RawValue> = parse(body)?;
-    members.remove("cache");
-    let fault = |error| Error::new(Kind::Internal, "cannot write a request for an upstream").source(error);
-    serde_json::to_vec(&members).map(Bytes::from).map_err(fault)
 }
 
 /// The texts of a request, in order. Those of token ids have together at most the bytes of a body, as if they had been sent.

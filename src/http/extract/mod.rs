@@ -6,6 +6,7 @@
 pub(super) mod body;
 pub(super) mod bounded_list;
 pub(super) mod cache_control;
+pub(super) mod cache_member;
 pub(super) mod credential;
 pub(super) mod directives;
 pub(super) mod field_names;

@@ -1,4 +1,5 @@
-//! Ollama: `POST /api/embed`, its former name `/api/embeddings`, and the lists of models and versions that its clients ask for.
+//! Ollama: `POST /api/embed`, and the lists of models and versions that its clients ask for. Its former `/api/embeddings` is not served: OpenAI's
+//! clients with a slip in their address ask there.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,15 +34,8 @@ struct OllamaRequest {
     dimensions: Option<u32>,
 }
 
-#[derive(Deserialize)]
-struct OllamaPromptRequest {
-    model: String,
-    prompt: String,
-}
-
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
     let routes = route(Routes::new(), "/api/embed", post(create));
-    let routes = route(routes, "/api/embeddings", post(create_one));
     let routes = route(routes, "/api/tags", get(models));
     route(routes, "/api/version", get(version))
 }
@@ -69,26 +63,6 @@ async fn create(
         append_value(&mut json, &vectors.tokens());
         json.push(b'}');
         json
-    };
-    Ok(vectors.respond(bytes, write).await?)
-}
-
-async fn create_one(
-    State(endpoint): State<Arc<Endpoint>>,
-    Extension(principal): Extension<Arc<Principal>>,
-    Extension(permit): Extension<Arc<ConcurrencyPermit>>,
-    Received { head, body }: Received,
-) -> Result<Response, Problem> {
-    let asked: OllamaPromptRequest = body.json().await?;
-    let request = request(&asked.model, EmbeddingInput::Texts(vec![asked.prompt]), None, None);
-    let vectors = embed(&endpoint, &head, principal, &permit, request).await?;
-    let bytes = bytes_max(vectors.len(), vectors.dim(), EncodingFormat::Float);
-    let write = move |vectors: &ResponseVectors| {
-        let mut json = Vec::with_capacity(bytes);
-        append_rows(&mut json, vectors.rows(), EncodingFormat::Float);
-        // The one row of the list.
-        let row = json.get(1..json.len() - 1).unwrap_or_default();
-        [br#"{"embedding":"#, row, b"}"].concat()
     };
     Ok(vectors.respond(bytes, write).await?)
 }

@@ -11,13 +11,11 @@ use tracing::Instrument as _;
 
 use super::request::InputForm;
 use crate::domain::{Clock as _, Credential, Fingerprint, KeyHeader, SystemClock};
-use crate::embed::endpoint::{
-    BatchSplit, Failure, FailureCause, RefusedReply, RemoteVector, deliver, read_vectors,
-};
+use crate::embed::endpoint::{BatchSplit, Failure, FailureCause, RemoteVector, deliver, read_vectors};
 use crate::embed::{EmbedJob, EmbedMetrics, Embedder, Matryoshka, ModelCard, Prompts};
 use crate::error::{Error, Kind, Result};
-use crate::pacing::retry_after;
-use crate::upstream::{Headers, Origin, Reply, UpstreamCall};
+use crate::service::upstream_calls::refused;
+use crate::upstream::{Headers, Origin, UpstreamCall};
 
 /// The path of embeddings below an upstream's `/v1`.
 pub(super) const PATH: &str = "/embeddings";
@@ -25,8 +23,6 @@ pub(super) const PATH: &str = "/embeddings";
 /// Bytes of the longest reply: of so many texts with vectors of 4,096 numbers in decimals. The budget of all requests ends most before.
 const REPLY_BYTES_PER_TEXT: usize = 4096 * 32;
 const REPLY_BYTES_EXTRA: usize = 64 * 1024;
-/// Bytes of an error that are read.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Longer replies are parsed on a thread that may block.
 const INLINE_BYTES: usize = 64 * 1024;
 
@@ -185,18 +181,6 @@ impl EmbedCall {
         fields.insert("input", &inputs);
         serde_json::to_vec(&fields).map(Bytes::from).map_err(fault)
     }
-}
-
-/// The failure of a call that the upstream refuses.
-async fn refused(mut reply: Reply) -> Failure {
-    let header = |name: &str| {
-        let (_, value) = reply.headers.iter().find(|(known, _)| known == name)?;
-        std::str::from_utf8(value).ok()
-    };
-    let wait = retry_after(header);
-    let status = reply.status;
-    let said = reply.whole(ERROR_BYTES_MAX).await.unwrap_or_default();
-    RefusedReply::read(status, &said).passed_on(wait)
 }
 
 fn fault_of_upstream(error: Error) -> Failure {

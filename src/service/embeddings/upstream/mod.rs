@@ -9,7 +9,6 @@ mod widths;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use self::embedder::{EmbedCall, UpstreamEmbedder};
@@ -20,7 +19,8 @@ use crate::cache::Namespace;
 use crate::domain::{Credential, Fingerprint, Key, KeyHasher};
 use crate::embed::EmbedMetrics;
 use crate::error::{Error, Kind, Result};
-use crate::upstream::{Headers, Origin};
+use crate::service::upstream_calls::json_headers;
+use crate::upstream::Origin;
 
 /// Fields of a request that do not change a vector: they are sent along, and are no part of what is asked.
 const WITHOUT_EFFECT: [&str; 3] = ["encoding_format", "model", "user"];
@@ -64,7 +64,7 @@ impl UpstreamEmbeddings {
             model: request.model.clone(),
             fields: request.fields,
             form: request.form,
-            headers: headers(request.headers, request.traces),
+            headers: json_headers(request.headers, request.traces),
             credential: request.credential,
             needs_clients_key: self.origin.needs_clients_key("POST", embedder::PATH)?,
             metrics: Arc::clone(&self.metrics),
@@ -81,7 +81,7 @@ impl UpstreamEmbeddings {
         let expect = {
             let (learn, model, namespace) = (learn.clone(), request.model.clone(), namespace.name.clone());
             move |dim: usize| {
-                learn(dim).map_err(|known| another_width(&model, &namespace, "before", known, dim))
+                learn(dim).map_err(|known| another_width(&model, &namespace, "so far", known, dim))
             }
         };
         let dim = self.widths.get(&key).unwrap_or_default();
@@ -150,12 +150,6 @@ fn width_key(fingerprint: &Fingerprint, request: &UpstreamRequest, namespace: &N
         .field(request.principal.tenant.as_str().as_bytes())
         .field(namespace.name.as_bytes())
         .finish()
-}
-
-fn headers(forwarded: Vec<(String, String)>, traces: Headers) -> Headers {
-    let json = ("content-type".to_owned(), Bytes::from_static(b"application/json"));
-    let forwarded = forwarded.into_iter().map(|(name, value)| (name, Bytes::from(value)));
-    std::iter::once(json).chain(forwarded).chain(traces).collect()
 }
 
 /// `known` is the length of the vectors from `when`.

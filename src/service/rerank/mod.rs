@@ -1,0 +1,117 @@
+//! Reranking: documents scored for a query by a model of an upstream, each pair once.
+//!
+//! A model that reads one query and one document at a time gives a pair the same score in any list. So the score of a pair is cached as the
+//! vector of a text is, under a key of the model, the query and the document. Another list, order or limit pays only for the
+//! documents that are new.
+
+mod reranker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use self::reranker::{RerankCall, Reranker, score_of};
+use crate::domain::{Credential, Fingerprint, KeyHasher, Principal};
+use crate::error::{Error, Kind, Result};
+use crate::service::Directives;
+use crate::service::embeddings::{Embeddings, LookupCounts, Request};
+use crate::service::upstream_calls::json_headers;
+use crate::upstream::{Headers, Origin};
+
+/// The use case. Shared by `Arc`.
+pub struct Rerank {
+    embeddings: Arc<Embeddings>,
+    origin: Arc<dyn Origin>,
+    /// Whether upstreams see the credentials of clients.
+    forwards_client_keys: bool,
+}
+
+/// A request for the scores of documents.
+pub struct RerankRequest {
+    /// The name of the model.
+    pub model: String,
+    /// What the documents are scored for.
+    pub query: String,
+    /// The documents, none of them empty.
+    pub documents: Vec<String>,
+    /// Further fields of the request, which may change scores. They are sent along as they came.
+    pub fields: BTreeMap<String, Box<RawValue>>,
+    /// Headers that are passed on. They are part of what is asked.
+    pub headers: Vec<(String, String)>,
+    /// Headers that identify the request on its way. They are passed on.
+    pub traces: Headers,
+    /// The credential of the client.
+    pub credential: Option<Credential>,
+    /// The sender, whose tenant's entries are used.
+    pub principal: Arc<Principal>,
+    /// Its cache directives.
+    pub directives: Directives,
+}
+
+/// The scores of documents, in their order.
+pub struct RerankResponse {
+    /// One score for each document. Their range is the model's.
+    pub scores: Vec<f64>,
+    /// Tokens that the upstream has counted for all pairs.
+    pub tokens: u64,
+    /// How the scores were served.
+    pub counts: LookupCounts,
+}
+
+impl Rerank {
+    /// The models of `origin`, cached by `embeddings`. `forwards_client_keys` says whether upstreams see credentials of clients.
+    pub fn new(embeddings: Arc<Embeddings>, origin: Arc<dyn Origin>, forwards_client_keys: bool) -> Rerank {
+        Rerank { embeddings, origin, forwards_client_keys }
+    }
+
+    /// Scores documents: from the cache, by joining flights, or by one call of the upstream with those that are left.
+    ///
+    /// # Errors
+    /// As [`Embeddings::embed`]; `ModelNotFound` if no upstream has the model; what the upstream refuses, with its words.
+    pub async fn rerank(&self, request: RerankRequest) -> Result<RerankResponse> {
+        self.origin.refuse_own(&request.traces)?;
+        let fingerprint = self.fingerprint(&request)?;
+        let call = RerankCall {
+            origin: Arc::clone(&self.origin),
+            model: request.model,
+            query: request.query,
+            fields: request.fields,
+            headers: json_headers(request.headers, request.traces),
+            credential: request.credential,
+            needs_clients_key: self.origin.needs_clients_key("POST", reranker::PATH)?,
+        };
+        let served = self
+            .embeddings
+            .embed(&Request {
+                model: Arc::new(Reranker::new(call, fingerprint)),
+                texts: request.documents,
+                input_type: None,
+                truncate: true,
+                principal: request.principal,
+                directives: request.directives,
+            })
+            .await?;
+        let scores: Option<Vec<f64>> = served.entries.iter().map(|entry| score_of(&entry.value)).collect();
+        let scores = scores.ok_or_else(|| Error::new(Kind::Corrupt, "a cached score is not one number"))?;
+        Ok(RerankResponse { scores, tokens: served.tokens, counts: served.counts })
+    }
+
+    /// The identity of what is asked of each document.
+    fn fingerprint(&self, request: &RerankRequest) -> Result<Fingerprint> {
+        let upstream = self.origin.name(&request.model)?;
+        let mut hasher = KeyHasher::new("likewise/rerank/v1");
+        hasher.field(upstream.as_bytes()).field(request.model.as_bytes()).field(request.query.as_bytes());
+        // So that no field is taken for a header.
+        hasher.field(&(request.fields.len() as u64).to_le_bytes());
+        for (name, value) in &request.fields {
+            hasher.field(name.as_bytes()).field(value.get().as_bytes());
+        }
+        for (name, value) in &request.headers {
+            hasher.field(name.as_bytes()).field(value.as_bytes());
+        }
+        let credential = request.credential.as_ref().filter(|_| self.forwards_client_keys);
+        hasher.field(credential.map_or(&[], Credential::as_bytes));
+        Ok(Fingerprint(hasher.finish().0))
+    }
+}

@@ -1,0 +1,252 @@
+//! A model of an upstream that scores documents for one query, in the place of an embedder: the vector of a document is its score.
+//!
+//! A score is a double, as JSON has it, so that a cached one is the one that the upstream sent. It is kept as the bits of two single numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tracing::Instrument as _;
+
+use crate::domain::{Clock as _, Credential, Embedding, Fingerprint, KeyHeader, SystemClock};
+use crate::embed::{EmbedJob, Embedder, Matryoshka, ModelCard, Prompts};
+use crate::error::{Error, Kind, Result};
+use crate::service::upstream_calls::refused;
+use crate::upstream::{Headers, Origin, UpstreamCall};
+
+/// The path of reranking below an upstream's `/v1`.
+pub(super) const PATH: &str = "/rerank";
+
+/// Bytes of a reply for each document beside its text, which some servers send back.
+const BYTES_PER_RESULT: usize = 256;
+const REPLY_BYTES_EXTRA: usize = 64 * 1024;
+/// What a text of a reply may take in JSON, for each of its bytes.
+const JSON_COST: usize = 6;
+
+/// What the call for one request asks.
+pub(super) struct RerankCall {
+    pub(super) origin: Arc<dyn Origin>,
+    pub(super) model: String,
+    pub(super) query: String,
+    pub(super) fields: BTreeMap<String, Box<RawValue>>,
+    pub(super) headers: Headers,
+    pub(super) credential: Option<Credential>,
+    pub(super) needs_clients_key: bool,
+}
+
+/// A model of an upstream, for one query.
+pub(super) struct Reranker {
+    card: ModelCard,
+    call: Arc<RerankCall>,
+}
+
+/// The replies of Cohere, Jina and the servers that follow them.
+#[derive(Deserialize)]
+struct RerankReply {
+    results: Vec<RerankedDocument>,
+    #[serde(default)]
+    usage: Option<RerankUsage>,
+}
+
+#[derive(Deserialize)]
+struct RerankedDocument {
+    index: usize,
+    #[serde(alias = "score")]
+    relevance_score: f64,
+}
+
+#[derive(Deserialize)]
+struct RerankUsage {
+    /// Any JSON: an invalid count must not fail the scores.
+    #[serde(default)]
+    total_tokens: serde_json::Value,
+}
+
+impl Reranker {
+    pub(super) fn new(call: RerankCall, fingerprint: Fingerprint) -> Reranker {
+        let card = ModelCard {
+            name: call.model.clone(),
+            fingerprint,
+            dim: 2,
+            tokens_max: usize::MAX,
+            prompts: Prompts::default(),
+            pooling: None,
+            matryoshka: Matryoshka::No,
+            created: SystemClock.now(),
+        };
+        Reranker { card, call: Arc::new(call) }
+    }
+}
+
+impl Embedder for Reranker {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// Calls the upstream at once, with all documents.
+    fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
+        let call = Arc::clone(&self.call);
+        tokio::spawn(async move { call.run(jobs).await }.in_current_span());
+        Ok(())
+    }
+
+    /// Always `None`: the tokenizer is the upstream's.
+    fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Always an error: documents are texts.
+    fn decode_tokens(&self, _: &[u32], _: usize) -> Result<String> {
+        Err(Error::new(Kind::InvalidInput, "the vocabulary of an upstream's model is not known here"))
+    }
+
+    fn queued(&self) -> usize {
+        0
+    }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+}
+
+impl RerankCall {
+    async fn run(&self, jobs: Vec<EmbedJob>) {
+        let started = Instant::now();
+        let scored = self.score(&jobs).await;
+        let cost = started.elapsed() / u32::try_from(jobs.len().max(1)).unwrap_or(u32::MAX);
+        let cost_us = u32::try_from(cost.as_micros()).unwrap_or(u32::MAX);
+        match scored {
+            Ok((scores, tokens)) => {
+                for (job, score) in jobs.into_iter().zip(scores) {
+                    let vector = vector_of(score).into();
+                    let queued = Duration::ZERO;
+                    let embedding = Embedding { vector, tokens, is_truncated: false, cost_us, queued };
+                    // The receiver is closed if its caller has left.
+                    let _ = job.reply.send(Ok(embedding));
+                }
+            }
+            Err(error) => jobs.into_iter().for_each(|job| _ = job.reply.send(Err(error.clone()))),
+        }
+    }
+
+    /// The scores of the documents in their order, and the tokens of each pair as their share of all.
+    async fn score(&self, jobs: &[EmbedJob]) -> Result<(Vec<f64>, u32)> {
+        let call = UpstreamCall {
+            method: "POST".into(),
+            path: PATH.into(),
+            model: Some(self.model.clone()),
+            headers: self.headers.clone(),
+            key_header: KeyHeader::BEARER,
+            credential: self.credential.clone(),
+            body: self.body(jobs)?,
+            needs_clients_key: self.needs_clients_key,
+            may_repeat: true,
+            may_wait: true,
+        };
+        let mut reply = self.origin.ask(call).await?;
+        if !reply.is_success() {
+            return Err(refused(reply).await.error);
+        }
+        let texts: usize = jobs.iter().map(|job| job.text.len() * JSON_COST + BYTES_PER_RESULT).sum();
+        let body = reply.whole(texts + REPLY_BYTES_EXTRA).await?;
+        read(&body, jobs.len())
+    }
+
+    fn body(&self, jobs: &[EmbedJob]) -> Result<Bytes> {
+        let fault =
+            |error| Error::new(Kind::Internal, "cannot write a request for an upstream").source(error);
+        let documents: Vec<&str> = jobs.iter().map(|job| job.text.as_str()).collect();
+        let own = [
+            ("model", to_raw_value(&self.model)),
+            ("query", to_raw_value(&self.query)),
+            ("documents", to_raw_value(&documents)),
+            // All: some servers send ten by default.
+            ("top_n", to_raw_value(&documents.len())),
+        ];
+        let mut fields: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
+        for (name, value) in own {
+            fields.insert(name, value.map_err(fault)?);
+        }
+        let mut all: BTreeMap<&str, &RawValue> =
+            self.fields.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+        all.extend(fields.iter().map(|(name, value)| (*name, &**value)));
+        serde_json::to_vec(&all).map(Bytes::from).map_err(fault)
+    }
+}
+
+/// A score as it is cached.
+fn vector_of(score: f64) -> [f32; 2] {
+    let bits = score.to_bits();
+    [f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]
+}
+
+/// The score that was cached as these bytes.
+pub(super) fn score_of(value: &[u8]) -> Option<f64> {
+    value.as_array().map(|bytes| f64::from_le_bytes(*bytes))
+}
+
+/// The scores of a reply, in the order of the documents.
+fn read(body: &[u8], documents: usize) -> Result<(Vec<f64>, u32)> {
+    let fault =
+        |message: &str| Error::new(Kind::Upstream, format!("cannot read the upstream's scores: {message}"));
+    let reply: RerankReply =
+        serde_json::from_slice(body).map_err(|error| fault("it is no list of results").source(error))?;
+    if reply.results.len() != documents {
+        let error = fault("it has another number of them than documents");
+        return Err(error.with("documents", documents).with("results", reply.results.len()));
+    }
+    let mut scores: Vec<Option<f64>> = vec![None; documents];
+    for result in reply.results {
+        let score = result.relevance_score;
+        match scores.get_mut(result.index) {
+            Some(slot @ None) if score.is_finite() => *slot = Some(score),
+            Some(Some(_) | None) | None => {
+                return Err(fault("an index is repeated or out of range, or a score is not a number"));
+            }
+        }
+    }
+    let tokens = reply.usage.and_then(|usage| usage.total_tokens.as_u64()).unwrap_or(0);
+    let share = u32::try_from(tokens / documents.max(1) as u64).unwrap_or(u32::MAX);
+    // As many results as documents and no index twice: every slot is filled.
+    Ok((scores.into_iter().flatten().collect(), share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_come_to_their_documents_in_either_form() {
+        let body = br#"{"results": [{"index": 1, "relevance_score": 0.25, "document": {"text": "b"}}, {"index": 0, "score": 0}],
+            "usage": {"total_tokens": 9}}"#;
+        assert_eq!(read(body, 2).unwrap(), (vec![0.0, 0.25], 4));
+    }
+
+    #[test]
+    fn a_cached_score_is_the_one_that_was_sent() {
+        for score in [0.0, -0.0, 0.1, 0.987_129_390_8, -11.25, 1e-300, f64::MAX] {
+            let bytes = vector_of(score).map(f32::to_le_bytes).concat();
+            assert_eq!(score_of(&bytes).map(f64::to_bits), Some(score.to_bits()));
+        }
+        assert_eq!(score_of(&[0; 4]), None);
+    }
+
+    #[test]
+    fn a_reply_whose_scores_cannot_be_trusted_is_refused() {
+        for body in [
+            r#"{"results": []}"#,
+            r#"{"results": [{"index": 0, "relevance_score": 1}]}"#,
+            r#"{"results": [{"index": 0, "relevance_score": 1}, {"index": 0, "relevance_score": 1}]}"#,
+            r#"{"results": [{"index": 0, "relevance_score": 1}, {"index": 2, "relevance_score": 1}]}"#,
+            r#"{"results": [{"index": 0, "relevance_score": 1}, {"index": 1, "relevance_score": 1e400}]}"#,
+            r#"{"results": [{"index": 0, "relevance_score": 1}, {"index": 1, "relevance_score": null}]}"#,
+            "<html>",
+        ] {
+            assert_eq!(read(body.as_bytes(), 2).unwrap_err().kind(), Kind::Upstream, "{body}");
+        }
+    }
+}
