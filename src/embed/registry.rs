@@ -43,15 +43,18 @@ impl ModelRegistry {
     /// Serves a model under its own name and these, too. The first one is the default model.
     ///
     /// # Errors
-    /// `Config` if another one has one of the names, for a name that is given twice, and for an empty one.
+    /// `Config` if another one has one of the names, and for an empty one.
     pub fn add(&mut self, embedder: Arc<dyn Embedder>, aliases: Vec<String>) -> Result<()> {
-        let added = Registered { embedder, aliases };
-        for (place, name) in added.names().enumerate() {
+        let mut added = Registered { embedder, aliases: Vec::with_capacity(aliases.len()) };
+        for alias in aliases {
+            // A name that is given twice is listed once.
+            if !added.names().any(|name| name == alias) {
+                added.aliases.push(alias);
+            }
+        }
+        for name in added.names() {
             if name.is_empty() {
                 return Err(Error::new(Kind::Config, "the name of a model must not be empty"));
-            }
-            if added.names().take(place).any(|other| other == name) {
-                return Err(Error::new(Kind::Config, format!("a model is called `{name}` twice")));
             }
             if self.list().any(|(served, _)| served == name) {
                 return Err(Error::new(Kind::Config, format!("two models are called `{name}`")));
@@ -192,10 +195,10 @@ mod tests {
             let error = registry.add(model(name, 9), vec![alias.into()]).unwrap_err();
             assert_eq!(error.kind(), Kind::Config);
         }
-        for names in [vec![String::new()], vec!["twice".into(), "twice".into()], vec!["third".into()]] {
-            assert_eq!(registry.add(model("third", 9), names).unwrap_err().kind(), Kind::Config);
-        }
-        assert_eq!(registry.embedders().count(), 3);
+        assert_eq!(registry.add(model("third", 9), vec![String::new()]).unwrap_err().kind(), Kind::Config);
+        registry.add(model("third", 9), vec!["third".into(), "twice".into(), "twice".into()]).unwrap();
+        assert_eq!(registry.list().skip(5).map(|(name, _)| name).collect::<Vec<_>>(), ["third", "twice"]);
+        assert_eq!(registry.embedders().count(), 4);
     }
 
     #[test]

@@ -121,7 +121,6 @@ fn what_is_wrong_with_one_of_several_is_named() {
         (format!("{local}{local}"), "two models are called `prompted` (model: models[1])"),
         (with(&format!("aliases = [{:?}]", model::NAME)), "two models are called `fake-model`"),
         ("[[models]]\ndir = \"/no/such/model\"\n".to_owned(), "(model: models[0])"),
-        (with("aliases = [\"a\", \"a\"]"), "a model is called `a` twice"),
         (with("aliases = [\"\"]"), "the name of a model must not be empty"),
         (
             format!("{}load = \"first_use\"\n", remote_model("http://127.0.0.1:9/v1")),
