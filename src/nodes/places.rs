@@ -119,12 +119,7 @@ impl Nodes {
         waits: bool,
     ) -> Result<Option<RegisteredNode>> {
         wait_for_first_connection(shared).await;
-        let mut found = self.ask_redis(shared, collection, takes, waits).await?;
-        if !found.is_asker_known {
-            // Before its first announcement, or after Redis has lost what it knew.
-            self.beat(shared).await?;
-            found = self.ask_redis(shared, collection, takes, false).await?;
-        }
+        let found = self.ask_patiently(shared, collection, takes, waits).await?;
         if found.owner.is_none() && (takes || self.is_recovering(shared)) {
             let message =
                 "Redis may have lost which node has which collection, and nodes announce theirs again";
@@ -136,28 +131,44 @@ impl Nodes {
         Ok(found.owner)
     }
 
-    async fn ask_redis(
+    async fn ask_patiently(
         &self,
         shared: &RegistryParts,
         collection: &Key,
         takes: bool,
         waits: bool,
     ) -> Result<Located> {
-        let ask = async |limit| {
-            shared.registry.locate(collection, takes && !self.is_recovering(shared), limit).await
-        };
         let response_max = shared.registry.response_max();
         let Some(_place) = waits.then(|| self.waiting.try_acquire().ok()).flatten() else {
-            return Ok(ask(response_max).await?);
+            return self.ask_redis(shared, collection, takes, response_max).await;
         };
         let until = Instant::now() + LOCATED_WITHIN;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match ask(left.max(response_max)).await {
+            match self.ask_redis(shared, collection, takes, left.max(response_max)).await {
                 Err(_) if left > TRY_EVERY => tokio::time::sleep(TRY_EVERY).await,
-                asked => return Ok(asked?),
+                asked => return asked,
             }
         }
+    }
+
+    /// What Redis says of a collection, to this node that it knows.
+    async fn ask_redis(
+        &self,
+        shared: &RegistryParts,
+        collection: &Key,
+        takes: bool,
+        limit: Duration,
+    ) -> Result<Located> {
+        let ask =
+            async || shared.registry.locate(collection, takes && !self.is_recovering(shared), limit).await;
+        let found = ask().await?;
+        if found.is_asker_known {
+            return Ok(found);
+        }
+        // Before its first announcement, or after Redis has lost what it knew.
+        self.beat(shared).await?;
+        Ok(ask().await?)
     }
 
     fn owner(&self, node: &RegisteredNode) -> CollectionOwner {

@@ -35,8 +35,8 @@ pub(super) enum CallEnd {
 pub(super) enum Permission {
     /// As any other.
     Call,
-    /// As the one whose outcome decides.
-    Probe,
+    /// As the one whose outcome decides, on the connection of this number.
+    Probe(u64),
     /// No call.
     Refused,
 }
@@ -70,13 +70,23 @@ pub(super) struct Breaker {
     timeouts_in_row: u32,
     /// How often it has opened since a probe last succeeded.
     openings: u32,
+    /// Connections so far.
+    connections: u64,
 }
 
 impl Breaker {
     /// Closed.
     pub(super) fn new(options: BreakerOptions, random: fn() -> f64) -> Breaker {
         let buckets = [Bucket::default(); BUCKETS];
-        Breaker { options, random, phase: Phase::Closed, buckets, timeouts_in_row: 0, openings: 0 }
+        Breaker {
+            options,
+            random,
+            phase: Phase::Closed,
+            buckets,
+            timeouts_in_row: 0,
+            openings: 0,
+            connections: 0,
+        }
     }
 
     pub(super) fn state(&self) -> BreakerState {
@@ -98,7 +108,7 @@ impl Breaker {
             Phase::HalfOpen { is_probing: true } => Permission::Refused,
             Phase::HalfOpen { is_probing } => {
                 *is_probing = true;
-                Permission::Probe
+                Permission::Probe(self.connections)
             }
         }
     }
@@ -107,8 +117,11 @@ impl Breaker {
     pub(super) fn record(&mut self, permission: Permission, outcome: CallEnd, now: Duration) {
         let is_failure = outcome != CallEnd::Answered;
         match (&self.phase, permission) {
-            (Phase::HalfOpen { .. }, Permission::Probe) if is_failure => self.open(now),
-            (Phase::HalfOpen { .. }, Permission::Probe) => self.close(),
+            // Of the connection before, which says nothing of this one.
+            (Phase::HalfOpen { .. }, Permission::Probe(connection))
+                if is_failure && connection != self.connections => {}
+            (Phase::HalfOpen { .. }, Permission::Probe(_)) if is_failure => self.open(now),
+            (Phase::HalfOpen { .. }, Permission::Probe(_)) => self.close(),
             (Phase::Closed, Permission::Call) => {
                 self.count(outcome, now);
                 if self.is_past_limit(now) {
@@ -122,14 +135,18 @@ impl Breaker {
 
     /// Forgets a call whose caller has left before its outcome. The next one probes in its place.
     pub(super) fn abandon(&mut self, permission: Permission) {
-        if let (Phase::HalfOpen { is_probing }, Permission::Probe) = (&mut self.phase, permission) {
+        if let (Phase::HalfOpen { is_probing }, Permission::Probe(connection)) = (&mut self.phase, permission)
+            && connection == self.connections
+        {
             *is_probing = false;
         }
     }
 
-    /// Probes with the next call: a server has accepted a connection and answered on it.
+    /// Probes with the next call: a server has accepted a connection and answered on it. A probe of the connection before is waited for no
+    /// longer.
     pub(super) fn probe_now(&mut self) {
-        if matches!(self.phase, Phase::Open { .. }) {
+        self.connections += 1;
+        if !matches!(self.phase, Phase::Closed) {
             self.phase = Phase::HalfOpen { is_probing: false };
         }
     }
@@ -249,21 +266,21 @@ mod tests {
         for open_ms in [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
             assert_eq!(breaker.admit(now + ms(open_ms - 1)), Permission::Refused, "{open_ms}");
             now += ms(open_ms);
-            assert_eq!(breaker.admit(now), Permission::Probe, "{open_ms}");
+            assert_eq!(breaker.admit(now), Permission::Probe(0), "{open_ms}");
             assert_eq!(breaker.admit(now), Permission::Refused, "one at a time");
             assert_eq!(breaker.state(), BreakerState::HalfOpen);
-            breaker.record(Permission::Probe, TimedOut, now);
+            breaker.record(Permission::Probe(0), TimedOut, now);
             assert_eq!(breaker.state(), BreakerState::Open);
         }
         now += ms(30_000);
-        assert_eq!(call(&mut breaker, Answered, now), Permission::Probe);
+        assert_eq!(call(&mut breaker, Answered, now), Permission::Probe(0));
         assert_eq!(breaker.state(), BreakerState::Closed);
         assert_eq!(breaker.admit(now), Permission::Call);
         (0..4).for_each(|_| _ = call(&mut breaker, TimedOut, now));
         assert_eq!(breaker.state(), BreakerState::Closed, "what was before is forgotten");
         call(&mut breaker, TimedOut, now);
         assert_eq!(breaker.admit(now + ms(999)), Permission::Refused);
-        assert_eq!(breaker.admit(now + ms(1000)), Permission::Probe, "as short as at first");
+        assert_eq!(breaker.admit(now + ms(1000)), Permission::Probe(0), "as short as at first");
     }
 
     #[test]
@@ -271,15 +288,15 @@ mod tests {
         let mut breaker = Breaker::new(BreakerOptions::default(), || 0.0);
         (0..5).for_each(|_| _ = call(&mut breaker, TimedOut, ms(0)));
         assert_eq!(breaker.admit(ms(499)), Permission::Refused);
-        assert_eq!(breaker.admit(ms(500)), Permission::Probe);
+        assert_eq!(breaker.admit(ms(500)), Permission::Probe(0));
     }
 
     #[test]
     fn an_abandoned_probe_is_followed_by_another() {
         let mut breaker = opened(ms(0));
-        assert_eq!(breaker.admit(ms(1000)), Permission::Probe);
-        breaker.abandon(Permission::Probe);
-        assert_eq!(breaker.admit(ms(1000)), Permission::Probe);
+        assert_eq!(breaker.admit(ms(1000)), Permission::Probe(0));
+        breaker.abandon(Permission::Probe(0));
+        assert_eq!(breaker.admit(ms(1000)), Permission::Probe(0));
     }
 
     #[test]
@@ -287,12 +304,12 @@ mod tests {
         let mut breaker = opened(ms(0));
         breaker.record(Permission::Call, Answered, ms(1));
         assert_eq!(breaker.state(), BreakerState::Open);
-        assert_eq!(breaker.admit(ms(1000)), Permission::Probe);
+        assert_eq!(breaker.admit(ms(1000)), Permission::Probe(0));
         breaker.record(Permission::Call, Answered, ms(1000));
         breaker.abandon(Permission::Call);
         assert_eq!(breaker.admit(ms(1000)), Permission::Refused, "the probe is still out");
-        breaker.record(Permission::Probe, Answered, ms(1001));
-        breaker.record(Permission::Probe, TimedOut, ms(1001));
+        breaker.record(Permission::Probe(0), Answered, ms(1001));
+        breaker.record(Permission::Probe(0), TimedOut, ms(1001));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
@@ -300,11 +317,25 @@ mod tests {
     fn a_new_connection_is_probed_at_once() {
         let mut breaker = opened(ms(0));
         breaker.probe_now();
-        assert_eq!(call(&mut breaker, Failed, ms(1)), Permission::Probe);
+        assert_eq!(call(&mut breaker, Failed, ms(1)), Permission::Probe(1));
         assert_eq!(breaker.admit(ms(2000)), Permission::Refused, "open for two seconds");
         breaker.probe_now();
-        assert_eq!(call(&mut breaker, Answered, ms(2)), Permission::Probe);
+        assert_eq!(call(&mut breaker, Answered, ms(2)), Permission::Probe(2));
         breaker.probe_now();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+    #[test]
+    fn a_probe_of_the_connection_before_says_nothing_of_the_new_one() {
+        let mut breaker = opened(ms(0));
+        let former = breaker.admit(ms(1000));
+        assert_eq!(former, Permission::Probe(0));
+        breaker.probe_now();
+        assert_eq!(breaker.admit(ms(1001)), Permission::Probe(1), "it is not waited for");
+        breaker.record(former, Failed, ms(1002));
+        assert_eq!(breaker.state(), BreakerState::HalfOpen, "its failure is that of the former connection");
+        breaker.abandon(former);
+        assert_eq!(breaker.admit(ms(1003)), Permission::Refused, "the new probe is still out");
+        breaker.record(Permission::Probe(1), Answered, ms(1004));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 }

@@ -89,7 +89,7 @@ impl ClientState {
         let place = self.calls.try_acquire().map_err(|_| CallError::TooMany)?;
         match self.with_breaker(None, |breaker, now| breaker.admit(now)) {
             Permission::Refused => Err(CallError::BreakerOpen),
-            permission @ (Permission::Call | Permission::Probe) => Ok(Ticket {
+            permission @ (Permission::Call | Permission::Probe(_)) => Ok(Ticket {
                 state: self,
                 permission: Some(permission),
                 generation: self.generation(),
