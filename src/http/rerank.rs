@@ -2,7 +2,6 @@
 //!
 //! The contract is theirs, so that `/openapi.json` does not describe it. A request with other fields than are known here is passed on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request as HttpRequest, State};
@@ -11,7 +10,6 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::domain::Principal;
 use crate::error::{Error, Result};
@@ -19,12 +17,14 @@ use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::Problem;
 use crate::http::error_shape::ErrorShape;
 use crate::http::extract::body::{BodyLimit, Received};
+use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::cache_member::without_cache_member;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::forwarded_headers::forwarded_headers;
 use crate::http::extract::json::parse;
+use crate::http::extract::known_members::{KnownMembers, known_members};
 use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::trace_headers::trace_headers;
 use crate::http::forward::target::{ForwardTarget, model_of};
@@ -41,6 +41,9 @@ const SENT_ALONG: [&str; 5] =
     ["instruction", "max_chunks_per_doc", "max_tokens_per_doc", "truncate", "truncation"];
 /// Fields that are understood here.
 const OURS: [&str; 7] = ["cache", "documents", "model", "query", "return_documents", "top_n", "user"];
+
+/// Documents of a request; Cohere takes as many. A longer list is left to the upstream.
+const DOCUMENTS_MAX: usize = 10_000;
 
 /// Fields of the use case in the body of a request.
 const FIELDS: FieldNames =
@@ -73,7 +76,7 @@ pub(super) fn all_routes() -> [Routes<Arc<Endpoint>>; 2] {
 struct KnownFields {
     model: String,
     query: String,
-    documents: Vec<DocumentText>,
+    documents: BoundedList<DocumentText, DOCUMENTS_MAX>,
     top_n: Option<usize>,
     return_documents: Option<bool>,
     cache: Option<CacheObject>,
@@ -110,7 +113,7 @@ struct RankedText<'a> {
 /// What a body asks.
 struct ParsedRerankRequest {
     known: KnownFields,
-    fields: BTreeMap<String, Box<RawValue>>,
+    fields: KnownMembers,
 }
 
 async fn create(
@@ -135,7 +138,7 @@ async fn create(
     if known.top_n == Some(0) {
         return Err(Error::invalid("top_n", "top_n must be at least 1").into());
     }
-    let documents: Vec<String> = known.documents.into_iter().map(DocumentText::into_text).collect();
+    let documents: Vec<String> = known.documents.0.into_iter().map(DocumentText::into_text).collect();
     let returned = known.return_documents.unwrap_or(false).then(|| documents.clone());
     let response = rerank
         .rerank(RerankRequest {
@@ -170,10 +173,10 @@ impl DocumentText {
 
 /// Reads a body, if it is understood here.
 fn read(body: &[u8]) -> Option<ParsedRerankRequest> {
-    let mut fields: BTreeMap<String, Box<RawValue>> = parse(body).ok()?;
-    let is_known = |name: &String| OURS.contains(&name.as_str()) || SENT_ALONG.contains(&name.as_str());
-    let known: KnownFields = parse(body).ok().filter(|_| fields.keys().all(is_known))?;
-    if known.documents.is_empty() || known.documents.iter().any(DocumentText::is_empty) {
+    let mut fields = known_members(body, &[&OURS[..], &SENT_ALONG].concat())?;
+    let known: KnownFields = parse(body).ok()?;
+    let BoundedList(documents) = &known.documents;
+    if documents.is_empty() || documents.iter().any(DocumentText::is_empty) {
         return None;
     }
     fields.retain(|name, value| SENT_ALONG.contains(&name.as_str()) && value.get() != "null");

@@ -42,7 +42,7 @@ async fn each_api_has_the_vectors_of_the_same_cache() {
         ollama.body["model"]
     );
     let asked = json!({ "model": model::NAME, "texts": texts, "input_type": "search_document",
-        "embedding_types": ["float", "base64"] });
+        "embedding_types": ["base64", "float", "base64"] });
     let cohere = post(&server, "/v2/embed", asked).await;
     assert_eq!((cohere.status, cohere.counts()), (200, (2, 0, 0)));
     assert_eq!(rows(&cohere.body["embeddings"]["float"]), expected);
@@ -122,6 +122,7 @@ async fn errors_have_the_shape_of_the_api() {
     for body in [
         json!({ "model": "other", "texts": ["a"] }),
         json!({ "model": model::NAME, "texts": ["a"], "embedding_types": ["int8"] }),
+        json!({ "model": model::NAME, "texts": ["a"], "embedding_types": vec!["float"; 9] }),
         json!({ "model": model::NAME, "texts": ["a"], "input_type": "image" }),
         json!({ "model": model::NAME, "texts": ["a"], "truncate": "START" }),
         json!({ "model": model::NAME, "images": ["data:,"] }),

@@ -158,6 +158,7 @@ async fn what_is_not_understood_is_passed_on_and_refusals_keep_their_words() {
         json!({ "model": "m", "query": "q", "documents": [{ "title": "t" }] }),
         json!({ "model": "m", "query": "q", "documents": ["a"], "rank_fields": ["x"] }),
         json!({ "model": "m", "query": "q", "documents": [] }),
+        json!({ "model": "m", "query": "q", "documents": vec!["a"; 10_001] }),
         json!({ "model": "m" }),
     ] {
         let answer = rerank(&server, body.clone()).await;

@@ -157,9 +157,8 @@ fn read(endpoint: &Endpoint, body: &[u8]) -> ParsedBody {
 fn of_upstream(endpoint: &Endpoint, wire: EmbeddingsRequest, body: &[u8]) -> ParsedBody {
     let Some(upstream) = &endpoint.upstream else { return ParsedBody::Forwarded(Ok(wire)) };
     match ParsedUpstreamRequest::read(wire, body) {
-        Ok(Ok(parsed)) => ParsedBody::OfUpstream(Box::new(parsed), Arc::clone(upstream)),
-        Ok(Err(wire)) => ParsedBody::Forwarded(Ok(wire)),
-        Err(error) => ParsedBody::Forwarded(Err(error)),
+        Ok(parsed) => ParsedBody::OfUpstream(Box::new(parsed), Arc::clone(upstream)),
+        Err(wire) => ParsedBody::Forwarded(Ok(*wire)),
     }
 }
 

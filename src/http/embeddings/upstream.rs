@@ -1,11 +1,9 @@
 //! Requests for embeddings of a model that only an upstream has.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::HeaderName;
 use axum::http::request::Parts;
-use serde_json::value::RawValue;
 
 use super::input::EmbeddingInput;
 use super::wire::{EmbeddingsRequest, EncodingFormat};
@@ -14,7 +12,7 @@ use crate::error::Result;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::CacheObject;
 use crate::http::extract::forwarded_headers::forwarded_headers;
-use crate::http::extract::json::parse;
+use crate::http::extract::known_members::{KnownMembers, known_members};
 use crate::http::extract::trace_headers::trace_headers;
 use crate::service::embeddings::{InputForm, UpstreamRequest};
 
@@ -29,7 +27,7 @@ pub(super) struct ParsedUpstreamRequest {
     model: String,
     inputs: Vec<String>,
     form: InputForm,
-    fields: BTreeMap<String, Box<RawValue>>,
+    fields: KnownMembers,
     cache: CacheObject,
     pub(super) format: EncodingFormat,
     /// The length of the vectors, if the request asks for one.
@@ -42,25 +40,22 @@ impl ParsedUpstreamRequest {
     pub(super) fn read(
         wire: EmbeddingsRequest,
         body: &[u8],
-    ) -> Result<Result<ParsedUpstreamRequest, EmbeddingsRequest>> {
-        let mut fields: BTreeMap<String, Box<RawValue>> = parse(body)?;
-        let is_known = fields.keys().all(|name| KNOWN.contains(&name.as_str()));
-        if !is_known || has_empty(&wire.input) {
-            return Ok(Err(wire));
-        }
+    ) -> Result<ParsedUpstreamRequest, Box<EmbeddingsRequest>> {
+        let members = known_members(body, &KNOWN).filter(|_| !has_empty(&wire.input));
+        let Some(mut fields) = members else { return Err(Box::new(wire)) };
         fields.retain(|name, value| !OURS.contains(&name.as_str()) && value.get() != "null");
         let dimensions = wire.dimensions.and_then(|dimensions| usize::try_from(dimensions).ok());
         let cache = wire.cache.unwrap_or_default();
         let parsed =
             ParsedUpstreamRequest::of(wire.model, wire.input, fields, wire.encoding_format, dimensions);
-        Ok(Ok(ParsedUpstreamRequest { cache, ..parsed }))
+        Ok(ParsedUpstreamRequest { cache, ..parsed })
     }
 
     /// A request that was made in another API. `None` if it has an empty input. `fields` are those of OpenAI's API but `input`.
     pub(super) fn new(
         model: String,
         input: EmbeddingInput,
-        fields: BTreeMap<String, Box<RawValue>>,
+        fields: KnownMembers,
         format: EncodingFormat,
         dimensions: Option<usize>,
     ) -> Option<ParsedUpstreamRequest> {
@@ -71,7 +66,7 @@ impl ParsedUpstreamRequest {
     fn of(
         model: String,
         input: EmbeddingInput,
-        fields: BTreeMap<String, Box<RawValue>>,
+        fields: KnownMembers,
         format: EncodingFormat,
         dimensions: Option<usize>,
     ) -> ParsedUpstreamRequest {
@@ -131,9 +126,10 @@ fn json_of(ids: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::extract::json::parse;
 
-    fn read(body: &str) -> Result<ParsedUpstreamRequest, EmbeddingsRequest> {
-        ParsedUpstreamRequest::read(parse(body.as_bytes()).unwrap(), body.as_bytes()).unwrap()
+    fn read(body: &str) -> Result<ParsedUpstreamRequest, Box<EmbeddingsRequest>> {
+        ParsedUpstreamRequest::read(parse(body.as_bytes()).unwrap(), body.as_bytes())
     }
 
     #[test]

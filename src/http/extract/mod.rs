@@ -13,6 +13,7 @@ pub(super) mod field_names;
 pub(super) mod forwarded_headers;
 pub(super) mod headers;
 pub(super) mod json;
+pub(super) mod known_members;
 pub(super) mod model_name;
 pub(super) mod path;
 pub(super) mod query;

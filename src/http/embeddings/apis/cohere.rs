@@ -22,7 +22,11 @@ use crate::http::embeddings::vectors::ResponseVectors;
 use crate::http::embeddings::wire::EncodingFormat;
 use crate::http::error_response::Problem;
 use crate::http::extract::body::Received;
+use crate::http::extract::bounded_list::BoundedList;
 use crate::http::routes::Routes;
+
+/// Names of types in a request: Cohere has six.
+const TYPES_MAX: usize = 8;
 
 #[derive(Deserialize)]
 struct CohereRequest {
@@ -31,7 +35,7 @@ struct CohereRequest {
     images: Option<IgnoredAny>,
     inputs: Option<IgnoredAny>,
     input_type: Option<String>,
-    embedding_types: Option<Vec<String>>,
+    embedding_types: Option<BoundedList<String, TYPES_MAX>>,
     output_dimension: Option<u32>,
     truncate: Option<String>,
 }
@@ -56,14 +60,13 @@ async fn create(
             return Err(Error::invalid("texts", "texts must be a list of texts").into());
         }
     };
-    let formats = formats(asked.embedding_types.as_deref())?;
+    let formats = formats(&asked.embedding_types.unwrap_or_default().0)?;
     let request = ApiRequest {
         model: Some(asked.model),
         input: EmbeddingInput::Texts(texts.clone()),
         input_type: asked.input_type.as_deref().map(|name| input_type_of("input_type", name)).transpose()?,
         truncate: truncates(asked.truncate.as_deref())?,
         dimensions: asked.output_dimension,
-        format: EncodingFormat::Float,
         fields: asked.input_type.map(|name| ("input_type", name)).into_iter().collect(),
     };
     let vectors = embed(&endpoint, &head, principal, &permit, request).await?;
@@ -94,7 +97,7 @@ async fn create(
 }
 
 /// The forms in which the vectors are asked for.
-fn formats(types: Option<&[String]>) -> Result<Vec<EncodingFormat>> {
+fn formats(types: &[String]) -> Result<Vec<EncodingFormat>> {
     let format = |name: &String| match name.as_str() {
         "float" => Ok(EncodingFormat::Float),
         "base64" => Ok(EncodingFormat::Base64),
@@ -103,9 +106,9 @@ fn formats(types: Option<&[String]>) -> Result<Vec<EncodingFormat>> {
             format!("embedding_types must be float or base64, got `{name}`"),
         )),
     };
-    let mut formats: Vec<EncodingFormat> =
-        types.unwrap_or_default().iter().map(format).collect::<Result<_>>()?;
-    formats.dedup();
+    let asked: Vec<EncodingFormat> = types.iter().map(format).collect::<Result<_>>()?;
+    let both = [EncodingFormat::Float, EncodingFormat::Base64];
+    let formats: Vec<EncodingFormat> = both.into_iter().filter(|format| asked.contains(format)).collect();
     Ok(if formats.is_empty() { vec![EncodingFormat::Float] } else { formats })
 }
 

@@ -41,7 +41,6 @@ struct ApiRequest {
     input_type: Option<InputType>,
     truncate: bool,
     dimensions: Option<u32>,
-    format: EncodingFormat,
     /// Further fields for a model that only an upstream has.
     fields: Vec<(&'static str, String)>,
 }
@@ -67,7 +66,7 @@ async fn embed(
             model: Arc::clone(model),
             input_type: asked.input_type,
             truncate: asked.truncate,
-            format: asked.format,
+            format: EncodingFormat::Float,
             cache: CacheObject::default(),
         };
         return embed_here(endpoint, request, head, principal).await;
@@ -76,7 +75,7 @@ async fn embed(
     let Some(upstream) = &endpoint.upstream else { return Err(models.unknown(&name)) };
     let fields = fields(&name, asked.dimensions, &asked.fields)?;
     let dimensions = asked.dimensions.and_then(|dimensions| usize::try_from(dimensions).ok());
-    let request = ParsedUpstreamRequest::new(name, asked.input, fields, asked.format, dimensions)
+    let request = ParsedUpstreamRequest::new(name, asked.input, fields, EncodingFormat::Float, dimensions)
         .ok_or_else(|| Error::invalid("input", "input must not be empty, and have no empty element"))?;
     permit.release();
     embed_at_upstream(endpoint, upstream, request, head, principal).await

@@ -79,7 +79,6 @@ fn request(
         input_type: None,
         truncate: truncate.unwrap_or(true),
         dimensions,
-        format: EncodingFormat::Float,
         fields: Vec::new(),
     }
 }

@@ -63,7 +63,6 @@ async fn create(
         input_type,
         truncate: asked.truncate.unwrap_or(true),
         dimensions: asked.dimensions,
-        format: EncodingFormat::Float,
         fields: Vec::new(),
     };
     let vectors = embed(&endpoint, &head, principal, &permit, request).await?;
