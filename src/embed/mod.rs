@@ -45,7 +45,7 @@ pub use token_ids::TokenIds;
 pub use verifier::Verifier;
 
 use crate::domain::{Embedding, Fingerprint, UnixSeconds};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Options of the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,7 +145,8 @@ impl EmbedJob {
     }
 }
 
-/// A model behind a bounded queue. Shared by `Arc`.
+/// A model behind a bounded queue. Shared by `Arc`. The methods that are given here are those of a model on another server, which has no queue
+/// here, and whose tokenizer is not known.
 pub trait Embedder: Send + Sync + 'static {
     /// The properties of the model.
     fn card(&self) -> &ModelCard;
@@ -166,14 +167,18 @@ pub trait Embedder: Send + Sync + 'static {
     ///
     /// # Errors
     /// Those of [`Embedder::submit`].
-    fn count_tokens(&self, texts: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>>;
+    fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Decodes token ids to a text of at most `bytes_max` bytes. Bytes that are not UTF-8, as at the ends of a chunk of
     /// tokens, become U+FFFD.
     ///
     /// # Errors
-    /// `InvalidInput` naming the first id outside the vocabulary, `TooLarge` if the text is longer.
-    fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String>;
+    /// `InvalidInput` naming the first id outside the vocabulary, and for all if that is not known; `TooLarge` if the text is longer.
+    fn decode_tokens(&self, _: &[u32], _: usize) -> Result<String> {
+        Err(Error::new(Kind::InvalidInput, "the vocabulary of the model is not known here"))
+    }
 
     /// The verifier that belongs to the model, if there is one. The first call loads it.
     fn verifier(&self) -> Option<&Arc<Verifier>> {
@@ -181,8 +186,12 @@ pub trait Embedder: Send + Sync + 'static {
     }
 
     /// Texts in the queue.
-    fn queued(&self) -> usize;
+    fn queued(&self) -> usize {
+        0
+    }
 
     /// Whether the model still replies: none of its threads has panicked.
-    fn is_alive(&self) -> bool;
+    fn is_alive(&self) -> bool {
+        true
+    }
 }

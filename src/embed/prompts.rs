@@ -55,14 +55,18 @@ pub(super) struct Family {
     pub(super) is_matryoshka: bool,
 }
 
+const REPRESENT: &str = "Represent this sentence for searching relevant passages: ";
+
 /// The first match counts, so a name precedes its own prefixes. Sources: the model cards of
-/// `intfloat/*e5*`, `BAAI/bge-*`, `nomic-ai/nomic-embed-text-*` and `thenlper/gte-*`. gte has no
-/// prompts; its row records that.
-const FAMILIES: [Family; 6] = [
+/// `intfloat/*e5*`, `BAAI/bge-*`, `nomic-ai/nomic-embed-text-*`, `mixedbread-ai/mxbai-embed-large-v1` and `thenlper/gte-*`; OpenAI's guide to
+/// embeddings ("Reducing embedding dimensions") for `text-embedding-3-*`. gte has no prompts; its row records that.
+const FAMILIES: [Family; 8] = [
+    family("text-embedding-3-", "", "").matryoshka(),
+    family("mxbai-embed-large-v1", REPRESENT, "").matryoshka(),
     family("nomic-embed-text-v1.5", "search_query: ", "search_document: ").matryoshka(),
     family("nomic-embed-text", "search_query: ", "search_document: "),
     family("bge-m3", "", ""),
-    family("bge-", "Represent this sentence for searching relevant passages: ", ""),
+    family("bge-", REPRESENT, ""),
     family("e5", "query: ", "passage: "),
     family("gte-", "", ""),
 ];
@@ -109,6 +113,10 @@ mod tests {
         assert_eq!(query("bge-m3").as_deref(), Some(""));
         assert_eq!(query("nomic-embed-text-v1.5").as_deref(), Some("search_query: "));
         assert_eq!(query("all-MiniLM-L6-v2"), None);
-        assert!(family_of(["nomic-embed-text-v1.5"]).unwrap().is_matryoshka);
+        for name in ["nomic-embed-text-v1.5", "text-embedding-3-small", "mixedbread-ai/mxbai-embed-large-v1"]
+        {
+            assert!(family_of([name]).unwrap().is_matryoshka, "{name}");
+        }
+        assert!(family_of(["text-embedding-ada-002"]).is_none());
     }
 }

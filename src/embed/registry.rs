@@ -129,8 +129,6 @@ impl ModelRegistry {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::BoxFuture;
-
     use super::*;
     use crate::domain::{Fingerprint, UnixSeconds};
     use crate::embed::{EmbedJob, Matryoshka, ModelCard, Prompts};
@@ -143,18 +141,6 @@ mod tests {
         }
         fn submit(&self, _: Vec<EmbedJob>) -> Result<()> {
             Ok(())
-        }
-        fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
-            Box::pin(async { Ok(None) })
-        }
-        fn decode_tokens(&self, _: &[u32], _: usize) -> Result<String> {
-            Ok(String::new())
-        }
-        fn queued(&self) -> usize {
-            0
-        }
-        fn is_alive(&self) -> bool {
-            true
         }
     }
 

@@ -12,7 +12,6 @@ mod rate_limit;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
@@ -119,11 +118,6 @@ impl Embedder for RemoteEmbedder {
 
     fn submit(&self, jobs: Vec<EmbedJob>) -> Result<()> {
         self.shared.submit(jobs)
-    }
-
-    /// Always `None`: the tokenizer of a remote model is unknown.
-    fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
-        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String> {

@@ -16,7 +16,7 @@ use crate::domain::{Credential, Fingerprint, KeyHasher, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::service::Directives;
 use crate::service::embeddings::{Embeddings, LookupCounts, Request};
-use crate::service::upstream_calls::json_headers;
+use crate::service::upstream_calls::{ModelCall, hash_request, json_headers};
 use crate::upstream::{Headers, Origin};
 
 /// The use case. Shared by `Arc`.
@@ -72,15 +72,16 @@ impl Rerank {
     pub async fn rerank(&self, request: RerankRequest) -> Result<RerankResponse> {
         self.origin.refuse_own(&request.traces)?;
         let fingerprint = self.fingerprint(&request)?;
-        let call = RerankCall {
+        let call = ModelCall {
             origin: Arc::clone(&self.origin),
+            path: reranker::PATH,
             model: request.model,
-            query: request.query,
             fields: request.fields,
             headers: json_headers(request.headers, request.traces),
             credential: request.credential,
             needs_clients_key: self.origin.needs_clients_key("POST", reranker::PATH)?,
         };
+        let call = RerankCall { call, query: request.query };
         let served = self
             .embeddings
             .embed(&Request {
@@ -102,16 +103,8 @@ impl Rerank {
         let upstream = self.origin.name(&request.model)?;
         let mut hasher = KeyHasher::new("likewise/rerank/v1");
         hasher.field(upstream.as_bytes()).field(request.model.as_bytes()).field(request.query.as_bytes());
-        // So that no field is taken for a header.
-        hasher.field(&(request.fields.len() as u64).to_le_bytes());
-        for (name, value) in &request.fields {
-            hasher.field(name.as_bytes()).field(value.get().as_bytes());
-        }
-        for (name, value) in &request.headers {
-            hasher.field(name.as_bytes()).field(value.as_bytes());
-        }
         let credential = request.credential.as_ref().filter(|_| self.forwards_client_keys);
-        hasher.field(credential.map_or(&[], Credential::as_bytes));
+        hash_request(&mut hasher, request.fields.iter(), &request.headers, credential);
         Ok(Fingerprint(hasher.finish().0))
     }
 }

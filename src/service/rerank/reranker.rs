@@ -6,17 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tracing::Instrument as _;
 
-use crate::domain::{Clock as _, Credential, Embedding, Fingerprint, KeyHeader, SystemClock};
+use crate::domain::{Clock as _, Embedding, Fingerprint, SystemClock};
 use crate::embed::{EmbedJob, Embedder, Matryoshka, ModelCard, Prompts};
 use crate::error::{Error, Kind, Result};
-use crate::service::upstream_calls::refused;
-use crate::upstream::{Headers, Origin, UpstreamCall};
+use crate::service::upstream_calls::{ModelCall, unwritten};
 
 /// The path of reranking below an upstream's `/v1`.
 pub(super) const PATH: &str = "/rerank";
@@ -27,15 +24,10 @@ const REPLY_BYTES_EXTRA: usize = 64 * 1024;
 /// What a text of a reply may take in JSON, for each of its bytes.
 const JSON_COST: usize = 6;
 
-/// What the call for one request asks.
+/// The call for one request.
 pub(super) struct RerankCall {
-    pub(super) origin: Arc<dyn Origin>,
-    pub(super) model: String,
+    pub(super) call: ModelCall,
     pub(super) query: String,
-    pub(super) fields: BTreeMap<String, Box<RawValue>>,
-    pub(super) headers: Headers,
-    pub(super) credential: Option<Credential>,
-    pub(super) needs_clients_key: bool,
 }
 
 /// A model of an upstream, for one query.
@@ -69,7 +61,7 @@ struct RerankUsage {
 impl Reranker {
     pub(super) fn new(call: RerankCall, fingerprint: Fingerprint) -> Reranker {
         let card = ModelCard {
-            name: call.model.clone(),
+            name: call.call.model.clone(),
             fingerprint,
             dim: 2,
             tokens_max: usize::MAX,
@@ -92,24 +84,6 @@ impl Embedder for Reranker {
         let call = Arc::clone(&self.call);
         tokio::spawn(async move { call.run(jobs).await }.in_current_span());
         Ok(())
-    }
-
-    /// Always `None`: the tokenizer is the upstream's.
-    fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
-        Box::pin(std::future::ready(Ok(None)))
-    }
-
-    /// Always an error: documents are texts.
-    fn decode_tokens(&self, _: &[u32], _: usize) -> Result<String> {
-        Err(Error::new(Kind::InvalidInput, "the vocabulary of an upstream's model is not known here"))
-    }
-
-    fn queued(&self) -> usize {
-        0
-    }
-
-    fn is_alive(&self) -> bool {
-        true
     }
 }
 
@@ -135,46 +109,22 @@ impl RerankCall {
 
     /// The scores of the documents in their order, and the tokens of each pair as their share of all.
     async fn score(&self, jobs: &[EmbedJob]) -> Result<(Vec<f64>, u32)> {
-        let call = UpstreamCall {
-            method: "POST".into(),
-            path: PATH.into(),
-            model: Some(self.model.clone()),
-            headers: self.headers.clone(),
-            key_header: KeyHeader::BEARER,
-            credential: self.credential.clone(),
-            body: self.body(jobs)?,
-            needs_clients_key: self.needs_clients_key,
-            may_repeat: true,
-            may_wait: true,
-        };
-        let mut reply = self.origin.ask(call).await?;
-        if !reply.is_success() {
-            return Err(refused(reply).await.error);
-        }
+        let own = self.own_fields(jobs).map_err(unwritten)?;
+        let mut reply = self.call.post(&own).await.map_err(|failure| failure.error)?;
         let texts: usize = jobs.iter().map(|job| job.text.len() * JSON_COST + BYTES_PER_RESULT).sum();
         let body = reply.whole(texts + REPLY_BYTES_EXTRA).await?;
         read(&body, jobs.len())
     }
 
-    fn body(&self, jobs: &[EmbedJob]) -> Result<Bytes> {
-        let fault =
-            |error| Error::new(Kind::Internal, "cannot write a request for an upstream").source(error);
+    fn own_fields(&self, jobs: &[EmbedJob]) -> serde_json::Result<BTreeMap<&'static str, Box<RawValue>>> {
         let documents: Vec<&str> = jobs.iter().map(|job| job.text.as_str()).collect();
-        let own = [
-            ("model", to_raw_value(&self.model)),
-            ("query", to_raw_value(&self.query)),
-            ("documents", to_raw_value(&documents)),
+        Ok(BTreeMap::from([
+            ("model", to_raw_value(&self.call.model)?),
+            ("query", to_raw_value(&self.query)?),
+            ("documents", to_raw_value(&documents)?),
             // All: some servers send ten by default.
-            ("top_n", to_raw_value(&documents.len())),
-        ];
-        let mut fields: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
-        for (name, value) in own {
-            fields.insert(name, value.map_err(fault)?);
-        }
-        let mut all: BTreeMap<&str, &RawValue> =
-            self.fields.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
-        all.extend(fields.iter().map(|(name, value)| (*name, &**value)));
-        serde_json::to_vec(&all).map(Bytes::from).map_err(fault)
+            ("top_n", to_raw_value(&documents.len())?),
+        ]))
     }
 }
 

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use serde_json::value::{RawValue, to_raw_value};
 use tracing::Instrument as _;
 
 use super::request::InputForm;
-use crate::domain::{Clock as _, Credential, Fingerprint, KeyHeader, SystemClock};
-use crate::embed::endpoint::{BatchSplit, Failure, FailureCause, RemoteVector, deliver, read_vectors};
+use crate::domain::{Clock as _, Fingerprint, SystemClock};
+use crate::embed::endpoint::{BatchSplit, Failure, RemoteVector, deliver, read_vectors};
 use crate::embed::{EmbedJob, EmbedMetrics, Embedder, Matryoshka, ModelCard, Prompts};
 use crate::error::{Error, Kind, Result};
-use crate::service::upstream_calls::refused;
-use crate::upstream::{Headers, Origin, UpstreamCall};
+use crate::service::upstream_calls::{ModelCall, fault_of_upstream, unwritten};
 
 /// The path of embeddings below an upstream's `/v1`.
 pub(super) const PATH: &str = "/embeddings";
@@ -26,16 +23,10 @@ const REPLY_BYTES_EXTRA: usize = 64 * 1024;
 /// Longer replies are parsed on a thread that may block.
 const INLINE_BYTES: usize = 64 * 1024;
 
-/// What the calls for one request have in common.
+/// The calls for one request.
 pub(super) struct EmbedCall {
-    pub(super) origin: Arc<dyn Origin>,
-    pub(super) model: String,
-    /// The fields of the body but `input`.
-    pub(super) fields: BTreeMap<String, Box<RawValue>>,
+    pub(super) call: ModelCall,
     pub(super) form: InputForm,
-    pub(super) headers: Headers,
-    pub(super) credential: Option<Credential>,
-    pub(super) needs_clients_key: bool,
     pub(super) metrics: Arc<EmbedMetrics>,
 }
 
@@ -55,7 +46,7 @@ impl<F: Fn(usize) -> Result<()> + Clone + Send + Sync + 'static> UpstreamEmbedde
         expect: F,
     ) -> UpstreamEmbedder<F> {
         let card = ModelCard {
-            name: call.model.clone(),
+            name: call.call.model.clone(),
             fingerprint,
             dim,
             tokens_max: usize::MAX,
@@ -78,24 +69,6 @@ impl<F: Fn(usize) -> Result<()> + Clone + Send + Sync + 'static> Embedder for Up
         let (call, expect) = (Arc::clone(&self.call), self.expect.clone());
         tokio::spawn(async move { call.run(jobs, expect).await }.in_current_span());
         Ok(())
-    }
-
-    /// Always `None`: the tokenizer is the upstream's.
-    fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
-        Box::pin(std::future::ready(Ok(None)))
-    }
-
-    /// Always an error: ids are sent as they are.
-    fn decode_tokens(&self, _: &[u32], _: usize) -> Result<String> {
-        Err(Error::new(Kind::InvalidInput, "the vocabulary of an upstream's model is not known here"))
-    }
-
-    fn queued(&self) -> usize {
-        0
-    }
-
-    fn is_alive(&self) -> bool {
-        true
     }
 }
 
@@ -137,23 +110,9 @@ impl EmbedCall {
     }
 
     async fn embed(&self, part: &[EmbedJob]) -> Result<Vec<Result<RemoteVector>>, Failure> {
-        let body = self.body(part).map_err(fault_of_upstream)?;
-        let call = UpstreamCall {
-            method: "POST".into(),
-            path: PATH.into(),
-            model: Some(self.model.clone()),
-            headers: self.headers.clone(),
-            key_header: KeyHeader::BEARER,
-            credential: self.credential.clone(),
-            body,
-            needs_clients_key: self.needs_clients_key,
-            may_repeat: true,
-            may_wait: true,
-        };
-        let mut reply = self.origin.ask(call).await.map_err(fault_of_upstream)?;
-        if !reply.is_success() {
-            return Err(refused(reply).await);
-        }
+        let own =
+            BTreeMap::from([("input", self.input(part).map_err(unwritten).map_err(fault_of_upstream)?)]);
+        let mut reply = self.call.post(&own).await?;
         let bytes_max = part.len().saturating_mul(REPLY_BYTES_PER_TEXT).saturating_add(REPLY_BYTES_EXTRA);
         let body = reply.whole(bytes_max).await.map_err(fault_of_upstream)?;
         let lengths: Vec<usize> = part.iter().map(|job| job.text.len()).collect();
@@ -167,22 +126,11 @@ impl EmbedCall {
         read.map_err(fault_of_upstream)
     }
 
-    fn body(&self, part: &[EmbedJob]) -> Result<Bytes> {
-        let fault =
-            |error| Error::new(Kind::Internal, "cannot write a request for an upstream").source(error);
+    fn input(&self, part: &[EmbedJob]) -> serde_json::Result<Box<RawValue>> {
         let input = |job: &EmbedJob| match self.form {
             InputForm::Text => to_raw_value(&job.text),
             InputForm::TokenIds => RawValue::from_string(job.text.clone()),
         };
-        let inputs = part.iter().map(input).collect::<Result<Vec<_>, _>>().map_err(fault)?;
-        let inputs = to_raw_value(&inputs).map_err(fault)?;
-        let mut fields: BTreeMap<&str, &RawValue> =
-            self.fields.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
-        fields.insert("input", &inputs);
-        serde_json::to_vec(&fields).map(Bytes::from).map_err(fault)
+        to_raw_value(&part.iter().map(input).collect::<serde_json::Result<Vec<_>>>()?)
     }
-}
-
-fn fault_of_upstream(error: Error) -> Failure {
-    Failure { error, cause: FailureCause::Endpoint }
 }

@@ -9,17 +9,15 @@ mod widths;
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use self::embedder::{EmbedCall, UpstreamEmbedder};
 pub use self::request::{InputForm, UpstreamRequest};
 use self::widths::VectorWidths;
 use super::{Embeddings, Request, Response};
 use crate::cache::Namespace;
-use crate::domain::{Credential, Fingerprint, Key, KeyHasher};
+use crate::domain::{Fingerprint, Key, KeyHasher};
 use crate::embed::EmbedMetrics;
 use crate::error::{Error, Kind, Result};
-use crate::service::upstream_calls::json_headers;
+use crate::service::upstream_calls::{ModelCall, hash_request, json_headers};
 use crate::upstream::Origin;
 
 /// Fields of a request that do not change a vector: they are sent along, and are no part of what is asked.
@@ -59,16 +57,16 @@ impl UpstreamEmbeddings {
         let namespace = self.namespace(&request)?;
         let key = width_key(&fingerprint, &request, &namespace);
         let stamp = self.embeddings.cache.freshness().tokens().stamp();
-        let call = EmbedCall {
+        let call = ModelCall {
             origin: Arc::clone(&self.origin),
+            path: embedder::PATH,
             model: request.model.clone(),
             fields: request.fields,
-            form: request.form,
             headers: json_headers(request.headers, request.traces),
             credential: request.credential,
             needs_clients_key: self.origin.needs_clients_key("POST", embedder::PATH)?,
-            metrics: Arc::clone(&self.metrics),
         };
+        let call = EmbedCall { call, form: request.form, metrics: Arc::clone(&self.metrics) };
         let namespace_id = namespace.id;
         let learn = {
             let (widths, embeddings) = (Arc::clone(&self.widths), Arc::clone(&self.embeddings));
@@ -128,17 +126,8 @@ impl UpstreamEmbeddings {
         hasher.field(upstream.as_bytes()).field(request.model.as_bytes());
         hasher.field(&[u8::from(request.form == InputForm::TokenIds)]);
         let fields = request.fields.iter().filter(|(name, _)| !WITHOUT_EFFECT.contains(&name.as_str()));
-        let fields: Vec<(&String, &RawValue)> = fields.map(|(name, value)| (name, &**value)).collect();
-        // So that no field is taken for a header.
-        hasher.field(&(fields.len() as u64).to_le_bytes());
-        for (name, value) in fields {
-            hasher.field(name.as_bytes()).field(value.get().as_bytes());
-        }
-        for (name, value) in &request.headers {
-            hasher.field(name.as_bytes()).field(value.as_bytes());
-        }
         let credential = request.credential.as_ref().filter(|_| self.forwards_client_keys);
-        hasher.field(credential.map_or(&[], Credential::as_bytes));
+        hash_request(&mut hasher, fields, &request.headers, credential);
         Ok(Fingerprint(hasher.finish().0))
     }
 }
