@@ -119,7 +119,7 @@ impl Nodes {
         waits: bool,
     ) -> Result<Option<RegisteredNode>> {
         wait_for_first_connection(shared).await;
-        let found = self.ask_patiently(shared, collection, takes, waits).await?;
+        let found = self.ask_with_retries(shared, collection, takes, waits).await?;
         if found.owner.is_none() && (takes || self.is_recovering(shared)) {
             let message =
                 "Redis may have lost which node has which collection, and nodes announce theirs again";
@@ -131,7 +131,7 @@ impl Nodes {
         Ok(found.owner)
     }
 
-    async fn ask_patiently(
+    async fn ask_with_retries(
         &self,
         shared: &RegistryParts,
         collection: &Key,
