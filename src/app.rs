@@ -27,10 +27,10 @@ use crate::nodes::{Nodes, WarmUp};
 use crate::search::{Catalog, Program};
 use crate::service::answers::SemanticLookup;
 use crate::service::embeddings::UpstreamEmbeddings;
-use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects, Rerank};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Jobs, Listing, Objects, Rerank};
 use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
-use crate::upstream::{Origin, Upstream};
+use crate::upstream::{Origin, Prices, Upstream};
 
 use self::metrics::AppMetrics;
 pub use self::models::load_default as load_embedder;
@@ -43,6 +43,8 @@ pub struct Engine {
     pub objects: Arc<Objects>,
     /// Searches collections.
     pub collections: Arc<Collections>,
+    /// Long work in the background.
+    pub jobs: Arc<Jobs>,
     /// Answers questions, from the cache or an upstream.
     pub answers: Arc<Answers>,
     /// Invalidates entries.
@@ -149,7 +151,7 @@ impl Engine {
             )
         });
         let (models, stores) = (Arc::new(models?), stores?);
-        let caches = Caches::open(config, &stores, clock, &metrics).await?;
+        let caches = Caches::open(config, &stores, Arc::clone(&clock), &metrics).await?;
         let warm_up = WarmUp {
             tiers: Arc::clone(&caches.tiers),
             embeddings: Arc::clone(&caches.vectors),
@@ -194,6 +196,16 @@ impl Engine {
             config.collections.clone(),
             Arc::clone(&metrics.queries),
         ));
+        let jobs = tokio::task::block_in_place(|| {
+            Jobs::open(
+                Arc::clone(&collections),
+                Arc::clone(&stores.records),
+                Prices::new(&config.upstream.prices),
+                clock,
+                config.jobs.clone(),
+                Arc::clone(&metrics.jobs),
+            )
+        })?;
         let listing = Arc::new(Listing::new(
             Arc::clone(&caches.tiers),
             Arc::clone(&namespaces),
@@ -218,6 +230,7 @@ impl Engine {
             embeddings,
             objects,
             collections,
+            jobs: Arc::new(jobs),
             answers,
             invalidation,
             listing,
@@ -264,6 +277,8 @@ impl Engine {
         if let Some(pressure) = &self.pressure {
             pressure.abort();
         }
+        // Before the collections on which they work.
+        self.jobs.close().await;
         self.indexing.abort();
         // It has ended when nothing of it writes any more.
         let _ = self.indexing.await;
@@ -466,6 +481,7 @@ pub async fn serve(
             invalidation: Arc::clone(&engine.invalidation),
             listing: Arc::clone(&engine.listing),
             collections: Arc::clone(&engine.collections),
+            jobs: Arc::clone(&engine.jobs),
             answers: Arc::clone(&engine.answers),
             origin: config.upstream.is_configured().then(|| Arc::clone(&engine.origin)),
             rerank: config.upstream.is_configured().then(|| Arc::new(engine.rerank(&config))),
@@ -488,6 +504,7 @@ pub async fn serve(
     .map_err(|error| startup_advice::advise(&config, error))?;
     readiness.set(State::Ready);
     engine.nodes.warm_up(engine.warm_up.clone());
+    engine.jobs.go_on();
     on_ready(server.address(), engine.models.default_model().ok().map(|model| &*model.card().name));
     let on_stop = || {
         tracing::info!("stopping: requests under way are finished");

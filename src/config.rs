@@ -33,6 +33,8 @@ pub struct Config {
     pub search: search::Options,
     /// Limits and sampling of searches.
     pub collections: service::collections::Options,
+    /// Long work in the background.
+    pub jobs: service::jobs::Options,
     /// The tier that nodes share.
     pub redis: cache::redis::RedisOptions,
     /// The nodes that share it.

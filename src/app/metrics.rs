@@ -14,6 +14,7 @@ use crate::service::answers::AnswerMetrics;
 use crate::service::collections::QueryMetrics;
 use crate::service::embeddings::TextMetrics;
 use crate::service::invalidation::InvalidationMetrics;
+use crate::service::jobs::JobMetrics;
 use crate::service::objects::ObjectMetrics;
 use crate::storage::StorageMetrics;
 use crate::upstream::UpstreamMetrics;
@@ -28,6 +29,7 @@ pub(super) struct AppMetrics {
     pub(super) queries: Arc<QueryMetrics>,
     pub(super) answers: Arc<AnswerMetrics>,
     pub(super) invalidations: Arc<InvalidationMetrics>,
+    pub(super) jobs: Arc<JobMetrics>,
     pub(super) cache: Arc<CacheMetrics>,
     pub(super) redis: Arc<RedisMetrics>,
     pub(super) replication: Arc<ReplicationMetrics>,
@@ -52,6 +54,7 @@ impl AppMetrics {
             queries: of_module(&mut registry),
             answers: of_module(&mut registry),
             invalidations: of_module(&mut registry),
+            jobs: of_module(&mut registry),
             cache: Arc::new(cache),
             redis: of_module(&mut registry),
             replication: of_module(&mut registry),

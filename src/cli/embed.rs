@@ -148,6 +148,7 @@ impl Embed {
             truncate: true,
             principal: Arc::new(Principal::default()),
             directives: Directives::default(),
+            is_background: false,
         })
     }
 }

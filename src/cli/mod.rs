@@ -14,11 +14,13 @@ mod guard;
 mod health;
 mod import;
 mod invalidate;
+mod jobs;
 mod json_lines;
 mod list;
 mod model;
 mod npy;
 mod put;
+mod reembed;
 mod serve;
 mod signals;
 mod snapshot;
@@ -59,6 +61,8 @@ enum Command {
     Import(import::Import),
     Export(export::Export),
     Snapshot(snapshot::TakeSnapshot),
+    Reembed(reembed::Reembed),
+    Jobs(jobs::Jobs),
     Evaluate(evaluate::Evaluate),
     Calibrate(calibrate::Calibrate),
     Guard(guard::GuardPairs),
@@ -95,6 +99,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(import) => on_runtime(import.run()).map(|()| ExitCode::SUCCESS),
         Command::Export(export) => on_runtime(export.run()).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(snapshot) => on_runtime(snapshot.run()).map(|()| ExitCode::SUCCESS),
+        Command::Reembed(reembed) => on_runtime(reembed.run()),
+        Command::Jobs(jobs) => on_runtime(jobs.run()),
         Command::Calibrate(calibrate) => on_runtime(calibrate.run()).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(evaluate) => on_runtime(evaluate.run()).map(|()| ExitCode::SUCCESS),
         Command::Guard(pairs) => pairs.run().map(|()| ExitCode::SUCCESS),

@@ -237,6 +237,10 @@ impl Embedder for LocalEmbedder {
         self.verifier.get(&self.tokenizer)
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn queued(&self) -> usize {
         self.batcher.queued()
     }

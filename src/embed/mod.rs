@@ -41,7 +41,7 @@ pub use prompts::Prompts;
 pub use queue_room::{QueuePlace, QueueRoom};
 pub use registry::ModelRegistry;
 pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
-pub use token_ids::TokenIds;
+pub use token_ids::{TokenIds, count_cl100k};
 pub use verifier::Verifier;
 
 use crate::domain::{Embedding, Fingerprint, UnixSeconds};
@@ -183,6 +183,11 @@ pub trait Embedder: Send + Sync + 'static {
     /// The verifier that belongs to the model, if there is one. The first call loads it.
     fn verifier(&self) -> Option<&Arc<Verifier>> {
         None
+    }
+
+    /// Whether it computes on this machine.
+    fn is_local(&self) -> bool {
+        false
     }
 
     /// Texts in the queue.

@@ -174,6 +174,10 @@ impl Embedder for OnDemandEmbedder {
         self.model.loaded.get()?.verifier()
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn queued(&self) -> usize {
         let waiting = self.model.waiting.load(Ordering::Acquire);
         waiting + self.model.loaded.get().map_or(0, Embedder::queued)

@@ -37,6 +37,12 @@ pub(super) fn decode_cl100k(ids: &[u32], bytes_max: usize) -> Result<String> {
     check_bytes(String::from_utf8_lossy(&bytes).into_owned(), bytes_max)
 }
 
+/// Tokens of each text in cl100k.
+pub fn count_cl100k(texts: &[String]) -> Vec<usize> {
+    let tokenizer = tiktoken_rs::cl100k_base_singleton();
+    texts.iter().map(|text| tokenizer.encode_ordinary(text).len()).collect()
+}
+
 /// The text, if it is not too long.
 ///
 /// # Errors

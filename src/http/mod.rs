@@ -19,6 +19,7 @@ mod extract;
 mod forward;
 mod home;
 mod invalidation;
+mod jobs;
 mod label_value;
 mod listing;
 mod metrics;

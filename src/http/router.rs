@@ -16,8 +16,8 @@ use super::operations::{Operations, Readiness};
 use super::routes::RouteTable;
 use super::stats::{LoadLimits, Statistics};
 use super::{
-    Options, answers, collections, contract, embeddings, forward, home, invalidation, listing, models, nodes,
-    objects, operations, rerank,
+    Options, answers, collections, contract, embeddings, forward, home, invalidation, jobs, listing, models,
+    nodes, objects, operations, rerank,
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::{SharedTier, Tiers};
@@ -26,7 +26,7 @@ use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::nodes::{LocalNode, Nodes};
 use crate::service::embeddings::UpstreamEmbeddings;
-use crate::service::{Answers, Collections, Embeddings, Invalidation, Listing, Objects, Rerank};
+use crate::service::{Answers, Collections, Embeddings, Invalidation, Jobs, Listing, Objects, Rerank};
 use crate::upstream::{Origin, is_hop_by_hop};
 
 /// What the routes are built over.
@@ -43,6 +43,8 @@ pub struct RouterParts {
     pub listing: Arc<Listing>,
     /// Searches collections.
     pub collections: Arc<Collections>,
+    /// Long work in the background.
+    pub jobs: Arc<Jobs>,
     /// Answers, once.
     pub answers: Arc<Answers>,
     /// The upstreams, if there are any.
@@ -154,6 +156,7 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
             }
         }
     });
+    table.add(jobs::routes(), endpoints.map(|all| &all.jobs));
     table.add(models::routes(), endpoints.map(|all| &all.models));
     table.add(answers::routes(), endpoints.map(|all| &all.answers));
     // A dialect is served only with an upstream.
@@ -179,6 +182,7 @@ struct Endpoints {
     invalidation: Arc<invalidation::Endpoint>,
     collections: Arc<collections::Endpoint>,
     elsewhere: Arc<collections::Elsewhere>,
+    jobs: Arc<jobs::Endpoint>,
     models: Arc<models::Endpoint>,
     answers: Arc<answers::Endpoint>,
     forward: Arc<forward::Forward>,
@@ -266,6 +270,11 @@ impl Endpoints {
                 collections: Arc::clone(&parts.collections),
                 nodes: Arc::clone(&parts.nodes),
                 body_bytes_max,
+            }),
+            jobs: Arc::new(jobs::Endpoint {
+                jobs: parts.jobs,
+                collections: Arc::clone(&parts.collections),
+                nodes: Arc::clone(&parts.nodes),
             }),
             collections: Arc::new(collections::Endpoint {
                 collections: parts.collections,

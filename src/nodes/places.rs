@@ -42,6 +42,14 @@ pub enum CollectionPlace {
     Unknown,
 }
 
+impl CollectionPlace {
+    /// The error of a request for a collection whose place cannot be found out.
+    pub fn unknown() -> Error {
+        let message = "the collection is not on this node, and Redis, which knows the node that has it, is not reachable";
+        Error::new(Kind::Unavailable, message)
+    }
+}
+
 /// The node that has a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectionOwner {

@@ -1,6 +1,5 @@
 //! All collections by tenant and name.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use likewise_index::{Scanner, check_processor};
@@ -9,7 +8,9 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use super::build::Program;
 use super::collection::Collection;
+use super::collection_table::{CollectionTable, Generations};
 use super::filter::Filter;
+use super::generation::{FIRST, StoredSettings, owner_of, stored_name};
 use super::index_builder::{IndexBuilder, Indexing};
 use super::listing::{DocumentPage, PageQuery};
 use super::metrics::SearchMetrics;
@@ -54,65 +55,20 @@ impl Default for Options {
     }
 }
 
-/// What separates tenant and name in the names of files; it can be in neither.
-const TENANT_END: char = '@';
-
-/// The collections of one tenant by name: each a collection, or why it could not be opened or dropped.
-type TenantCollections = BTreeMap<String, Result<Arc<Collection>>>;
-
-/// The collections of all tenants.
-#[derive(Debug, Default)]
-struct CollectionTable(BTreeMap<TenantId, TenantCollections>);
-
-impl CollectionTable {
-    fn get(&self, tenant: &TenantId, name: &str) -> Option<&Result<Arc<Collection>>> {
-        self.0.get(tenant)?.get(name)
-    }
-
-    fn insert(&mut self, tenant: &TenantId, name: &str, opened: Result<Arc<Collection>>) {
-        self.0.entry(tenant.clone()).or_default().insert(name.to_owned(), opened);
-    }
-
-    fn remove(&mut self, tenant: &TenantId, name: &str) {
-        if let Some(of_tenant) = self.0.get_mut(tenant) {
-            of_tenant.remove(name);
-        }
-    }
-
-    /// Collections of all tenants.
-    fn len(&self) -> usize {
-        self.0.values().map(BTreeMap::len).sum()
-    }
-}
-
-/// The name that the files of a collection begin with. Those of the default tenant have the name of the collection only.
-fn stored_name(tenant: &TenantId, name: &str) -> String {
-    if tenant.is_default() { name.to_owned() } else { format!("{}{TENANT_END}{name}", tenant.as_str()) }
-}
-
-/// The tenant and the name of a collection by the [`stored_name`] of its files.
-fn owner_of(stored: &str) -> (TenantId, &str) {
-    let split = stored.split_once(TENANT_END);
-    split
-        .and_then(|(tenant, name)| Some((TenantId::named(tenant)?, name)))
-        .filter(|(tenant, _)| !tenant.is_default())
-        .unwrap_or_else(|| (TenantId::default(), stored))
-}
-
 /// All collections. Shared by `Arc`.
 #[derive(Debug)]
 pub struct Catalog {
     place: Place,
     options: Options,
-    table: RwLock<CollectionTable>,
-    /// Held by who makes or drops a collection.
-    changing: Mutex<()>,
+    pub(super) table: RwLock<CollectionTable>,
+    /// Held by who makes or drops a collection, or a generation of one.
+    pub(super) changing: Mutex<()>,
     scanner: Arc<Scanner>,
     /// Searches that wait or run.
     searches: Semaphore,
     /// Searches that run: a thread that waits for a piece of one would begin another meanwhile, on its own stack.
     running: Arc<Semaphore>,
-    index_builder: Arc<IndexBuilder>,
+    pub(super) index_builder: Arc<IndexBuilder>,
     metrics: Arc<SearchMetrics>,
 }
 
@@ -141,13 +97,14 @@ impl Catalog {
         let index_builder = Arc::new(IndexBuilder::new(options.index.clone(), builder)?);
         let mut table = CollectionTable::default();
         for stored in place.names()? {
-            let opened = Collection::open(&place, &stored, options.compaction, &index_builder, &metrics)
-                .map(Arc::new)
-                .inspect_err(|error| {
-                    tracing::error!(%error, "a collection cannot be opened; the others are served");
-                });
-            let (tenant, name) = owner_of(&stored);
-            table.insert(&tenant, name, opened);
+            let (tenant, name, number) = owner_of(&stored);
+            let opened =
+                Collection::open(&place, &stored, number, options.compaction, &index_builder, &metrics)
+                    .map(Arc::new)
+                    .inspect_err(|error| {
+                        tracing::error!(%error, "a collection cannot be opened; the others are served");
+                    });
+            table.entry(&tenant, name).insert(number, opened);
         }
         Ok(Catalog {
             searches: Semaphore::new(options.searches_queued_max),
@@ -162,13 +119,13 @@ impl Catalog {
         })
     }
 
-    /// A collection of a tenant.
+    /// The generation of a tenant's collection that is served.
     ///
     /// # Errors
     /// `NotFound`; `Unavailable` if it could not be opened.
     pub fn get(&self, tenant: &TenantId, name: &str) -> Result<Arc<Collection>> {
         let table = ignore_poison(self.table.read());
-        match table.get(tenant, name) {
+        match table.get(tenant, name).map(Generations::served) {
             Some(Ok(collection)) => Ok(Arc::clone(collection)),
             // Why is in the log: it names files of the server.
             Some(Err(_)) => {
@@ -188,17 +145,16 @@ impl Catalog {
     /// The names of all collections of a tenant with what can be served of them.
     pub fn list(&self, tenant: &TenantId) -> Vec<(String, Option<Arc<Collection>>)> {
         let table = ignore_poison(self.table.read());
-        let of_tenant = table.0.get(tenant).into_iter().flatten();
-        of_tenant.map(|(name, opened)| (name.clone(), opened.as_ref().ok().cloned())).collect()
+        let described = |(name, generations): (&str, &Generations)| {
+            (name.to_owned(), generations.served().ok().map(Arc::clone))
+        };
+        table.of_tenant(tenant).map(described).collect()
     }
 
     /// The tenants and names of all collections, also of those that cannot be served.
     pub fn names(&self) -> Vec<(TenantId, String)> {
         let table = ignore_poison(self.table.read());
-        let of_tenant = |(tenant, collections): (&TenantId, &TenantCollections)| {
-            collections.keys().map(|name| (tenant.clone(), name.clone())).collect::<Vec<_>>()
-        };
-        table.0.iter().flat_map(of_tenant).collect()
+        table.iter().map(|(tenant, name, _)| (tenant.clone(), name.to_owned())).collect()
     }
 
     /// Whether a tenant has a collection of this name, also one that cannot be served.
@@ -237,42 +193,55 @@ impl Catalog {
                 format!("there are {max} collections, and no more are allowed"),
             ));
         }
-        let (place, stored, metrics) =
-            (self.place.clone(), stored_name(tenant, name), Arc::clone(&self.metrics));
-        let (compaction, index_builder) = (self.options.compaction, Arc::clone(&self.index_builder));
-        let create =
-            move || Collection::create(&place, &stored, settings, compaction, &index_builder, &metrics);
-        let made = tokio::task::spawn_blocking(create).await;
         let made =
-            made.map_err(|died| Error::new(Kind::Internal, "cannot make a collection").source(died))??;
-        let made = Arc::new(made);
-        let mut table = ignore_poison(self.table.write());
-        table.insert(tenant, name, Ok(Arc::clone(&made)));
+            self.make(stored_name(tenant, name, FIRST), FIRST, StoredSettings::of_created(settings)).await?;
+        ignore_poison(self.table.write()).entry(tenant, name).insert(FIRST, Ok(Arc::clone(&made)));
         Ok((made, true))
     }
 
-    /// Drops a collection with everything in it.
+    /// Makes the store of a generation.
+    pub(super) async fn make(
+        &self,
+        stored_name: String,
+        number: u32,
+        settings: StoredSettings,
+    ) -> Result<Arc<Collection>> {
+        let (place, metrics) = (self.place.clone(), Arc::clone(&self.metrics));
+        let (compaction, index_builder) = (self.options.compaction, Arc::clone(&self.index_builder));
+        let create = move || {
+            Collection::create(&place, &stored_name, number, settings, compaction, &index_builder, &metrics)
+        };
+        let made = tokio::task::spawn_blocking(create).await;
+        let died = |died| Error::new(Kind::Internal, "cannot make a collection").source(died);
+        made.map_err(died)?.map(Arc::new)
+    }
+
+    /// Drops a collection with all of its generations.
     ///
     /// # Errors
     /// `NotFound`; `Io`: it serves no more requests, and may be dropped again.
     pub async fn drop_collection(&self, tenant: &TenantId, name: &str) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let opened = match self.get(tenant, name) {
-            Ok(collection) => Some(collection),
-            Err(error) if error.kind() == Kind::Unavailable => None,
-            Err(error) => return Err(error),
-        };
-        ignore_poison(self.table.write()).remove(tenant, name);
-        let dropped = match opened {
-            Some(collection) => collection.drop_collection().await,
-            None => self.drop_damaged(stored_name(tenant, name)).await,
-        };
-        if let Err(error) = &dropped {
-            // Its files may still be there, under a name that is free only without them.
-            let mut table = ignore_poison(self.table.write());
-            table.insert(tenant, name, Err(error.clone()));
+        match self.get(tenant, name) {
+            Err(error) if error.kind() != Kind::Unavailable => return Err(error),
+            Ok(_) | Err(_) => {}
         }
-        dropped
+        let removed = ignore_poison(self.table.write()).remove(tenant, name);
+        let mut generations = removed.unwrap_or_default();
+        for number in generations.removal_order() {
+            let dropped = match generations.get(number) {
+                Some(collection) => collection.drop_collection().await,
+                None => self.drop_damaged(stored_name(tenant, name, number)).await,
+            };
+            if let Err(error) = dropped {
+                // Its files may still be there, under a name that is free only without them.
+                generations.insert(number, Err(error.clone()));
+                *ignore_poison(self.table.write()).entry(tenant, name) = generations;
+                return Err(error);
+            }
+            generations.remove(number);
+        }
+        Ok(())
     }
 
     async fn drop_damaged(&self, stored: String) -> Result<()> {
@@ -344,8 +313,8 @@ impl Catalog {
     /// Ends the writers once they have made what was sent to them. Blocks.
     pub fn close(&self) {
         let table = ignore_poison(self.table.read());
-        let opened = table.0.values().flat_map(BTreeMap::values).flatten();
-        let opened: Vec<Arc<Collection>> = opened.map(Arc::clone).collect();
+        let generations = table.iter().flat_map(|(_, _, generations)| generations.opened());
+        let opened: Vec<Arc<Collection>> = generations.map(|(_, opened)| Arc::clone(opened)).collect();
         // A writer may take long to end, and the list is read meanwhile.
         drop(table);
         opened.iter().for_each(|collection| collection.close());

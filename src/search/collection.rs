@@ -7,11 +7,13 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use likewise_index::SpecError;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{RwLock, Semaphore, oneshot};
 
 use super::ann_index::AnnIndex;
 use super::build::{BuildFailure, FailureCause};
 use super::change::{Change, Receipt};
+use super::generation::StoredSettings;
+use super::generations::{ChangeGuard, PausedWrites};
 use super::index_builder::{IndexBuilder, IndexPlan};
 use super::indexing;
 use super::metrics::SearchMetrics;
@@ -35,10 +37,20 @@ const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 
-/// A collection. Shared by `Arc`.
+/// The activation of a generation that was never activated.
+const NEVER: u64 = u64::MAX;
+
+/// A collection: one generation of it. Shared by `Arc`.
 #[derive(Debug)]
 pub struct Collection {
     instance: u64,
+    number: u32,
+    /// When it was activated, counted in activations of the collection; [`NEVER`] if it never was.
+    activation: AtomicU64,
+    /// Set once another generation is served, or may be at the next start.
+    is_superseded: AtomicBool,
+    /// Held for reading by each change, and for writing while changes are paused.
+    changing: Arc<RwLock<()>>,
     settings: Settings,
     /// The index that it is to have, or why it has none.
     plan: Result<Option<IndexPlan>, SpecError>,
@@ -49,25 +61,24 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// A new collection.
+    /// A new collection, or a new generation of one.
     ///
     /// # Errors
     /// `Io`, `DiskFull`.
     pub(super) fn create(
         place: &Place,
         name: &str,
-        settings: Settings,
+        number: u32,
+        stored: StoredSettings,
         compaction: CompactionOptions,
         index_builder: &Arc<IndexBuilder>,
         metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
-        let encoded = serde_json::to_vec(&settings).map_err(|error| {
-            Error::new(Kind::Internal, "cannot write the settings of a collection").source(error)
-        })?;
-        let store = RowStore::create(place, name, settings.dim as u32, encoded)?;
+        let settings = &stored.settings;
+        let store = RowStore::create(place, name, settings.dim as u32, encoded(&stored)?)?;
         let view =
             View { metric: settings.metric, dim: settings.dim, parts: Vec::new(), index: None, version: 0 };
-        Collection::start(settings, store, view, 0, compaction, index_builder, metrics)
+        Collection::start(number, stored, store, view, 0, compaction, index_builder, metrics)
     }
 
     /// The collection as it was when its last change was acknowledged.
@@ -77,17 +88,19 @@ impl Collection {
     pub(super) fn open(
         place: &Place,
         name: &str,
+        number: u32,
         compaction: CompactionOptions,
         index_builder: &Arc<IndexBuilder>,
         metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         let Opened { mut store, segments, replay } = RowStore::open(place, name)?;
         let manifest = store.manifest().clone();
-        let settings: Settings = serde_json::from_slice(&manifest.settings).map_err(|error| {
+        let stored: StoredSettings = serde_json::from_slice(&manifest.settings).map_err(|error| {
             Error::new(Kind::Corrupt, "cannot read the settings of a collection")
                 .with("collection", name)
                 .source(error)
         })?;
+        let settings = &stored.settings;
         let (metric, dim, version) = (settings.metric, settings.dim, manifest.version);
         let mut view = View { metric, dim, parts: Vec::new(), index: None, version };
         let mut bad = replay.damaged;
@@ -116,11 +129,13 @@ impl Collection {
         if replay.torn_bytes > 0 {
             tracing::info!(collection = name, bytes = replay.torn_bytes, "cut off what was being written");
         }
-        Collection::start(settings, store, view, log_rows, compaction, index_builder, metrics)
+        Collection::start(number, stored, store, view, log_rows, compaction, index_builder, metrics)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "everything that a writer is made of")]
     fn start(
-        settings: Settings,
+        number: u32,
+        stored: StoredSettings,
         store: RowStore,
         mut view: View,
         log_rows: usize,
@@ -129,6 +144,7 @@ impl Collection {
         metrics: &Arc<SearchMetrics>,
     ) -> Result<Collection> {
         view.prepare();
+        let StoredSettings { settings, activation } = stored;
         let plan = index_builder.plan(&settings);
         let (builds_begun, index_error) = not_built(&plan, &store, metrics);
         let shared = Arc::new(CollectionState {
@@ -160,6 +176,10 @@ impl Collection {
             .map_err(|error| Error::io("cannot start the writer of a collection", error))?;
         Ok(Collection {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            number,
+            activation: AtomicU64::new(activation.unwrap_or(NEVER)),
+            is_superseded: AtomicBool::new(false),
+            changing: Arc::default(),
             settings,
             plan,
             shared,
@@ -177,6 +197,21 @@ impl Collection {
     /// A number that no other collection of this process has had, nor one of the same name before it was dropped.
     pub fn instance(&self) -> u64 {
         self.instance
+    }
+
+    /// The number of the generation.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// When the generation was activated, counted in activations of the collection; `None` if it never was.
+    pub fn activation(&self) -> Option<u64> {
+        Some(self.activation.load(Ordering::Acquire)).filter(|&activation| activation != NEVER)
+    }
+
+    /// Whether it takes no changes because another generation of the collection is served.
+    pub fn is_superseded(&self) -> bool {
+        self.is_superseded.load(Ordering::Acquire)
     }
 
     /// The collection as it is now.
@@ -207,7 +242,18 @@ impl Collection {
     /// no more until the next start; then `Unavailable`.
     ///
     /// Cancel safety: a change that was sent is made.
-    pub async fn change(&self, change: Change) -> Result<Receipt> {
+    pub async fn change(self: &Arc<Self>, change: Change) -> Result<Receipt> {
+        let guard = self.admit_change().await.ok_or_else(|| self.gone())?;
+        guard.change(change).await
+    }
+
+    /// Lets a change begin, once changes are not paused; none if another generation is served by then.
+    pub async fn admit_change(self: &Arc<Self>) -> Option<ChangeGuard> {
+        let guard = Arc::clone(&self.changing).read_owned().await;
+        (!self.is_superseded()).then(|| ChangeGuard { collection: Arc::clone(self), _guard: guard })
+    }
+
+    pub(super) async fn send_change(&self, change: Change) -> Result<Receipt> {
         let dropped = || self.gone();
         let permits =
             change.bytes(&self.view()).div_ceil(PERMIT_BYTES).clamp(1, QUEUED_BYTES_MAX / PERMIT_BYTES)
@@ -218,6 +264,41 @@ impl Collection {
         let (reply, answer) = oneshot::channel();
         commands.send(WriterCommand::Change { change, reply, _permit: permit }).map_err(|_| dropped())?;
         answer.await.map_err(|_| dropped())?
+    }
+
+    /// Waits until all changes that were sent are made, and lets no other begin. They wait.
+    ///
+    /// # Errors
+    /// As [`Collection::change`].
+    pub async fn pause_writes(self: &Arc<Self>) -> Result<PausedWrites> {
+        let guard = Arc::clone(&self.changing).write_owned().await;
+        // A change whose caller has left may still be on its way.
+        let (reply, answer) = oneshot::channel();
+        let commands = self.sender().ok_or_else(|| self.gone())?;
+        commands.send(WriterCommand::Barrier { reply }).map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?;
+        Ok(PausedWrites { collection: Arc::clone(self), _guard: guard })
+    }
+
+    /// Takes no more changes: another generation is about to be served.
+    pub(super) fn supersede(&self) {
+        self.is_superseded.store(true, Ordering::Release);
+    }
+
+    /// Writes that this generation was activated: durable when this returns. It takes changes from then on.
+    ///
+    /// # Errors
+    /// `Io`, `DiskFull`, `Unavailable`, `NotFound` as [`Collection::change`].
+    pub(super) async fn activate(&self, activation: u64) -> Result<()> {
+        let stored = StoredSettings { settings: self.settings.clone(), activation: Some(activation) };
+        let commands = self.sender().ok_or_else(|| self.gone())?;
+        let (reply, answer) = oneshot::channel();
+        let settings = encoded(&stored)?;
+        commands.send(WriterCommand::Settings { settings, reply }).map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())??;
+        self.activation.store(activation, Ordering::Release);
+        self.is_superseded.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Lets the index be built of all rows that there are, due or not, and its snapshot taken, also if that has failed
@@ -280,6 +361,9 @@ impl Collection {
     fn gone(&self) -> Error {
         if self.shared.is_dropped.load(Ordering::Acquire) {
             Error::new(Kind::NotFound, "the collection has been dropped")
+        } else if self.is_superseded() {
+            let message = "the collection takes no changes: another generation of it is served, or will be from the next start on";
+            Error::new(Kind::Unavailable, message)
         } else {
             Error::new(Kind::Unavailable, "the collection takes no changes: its writer has ended")
         }
@@ -288,6 +372,12 @@ impl Collection {
     fn sender(&self) -> Option<mpsc::Sender<WriterCommand>> {
         lock(&self.commands).clone()
     }
+}
+
+fn encoded(stored: &StoredSettings) -> Result<Vec<u8>> {
+    serde_json::to_vec(stored).map_err(|error| {
+        Error::new(Kind::Internal, "cannot write the settings of a collection").source(error)
+    })
 }
 
 /// How many builds have begun without an end, and why no index is built.

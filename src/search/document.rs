@@ -12,6 +12,8 @@ pub const TAGS_MAX: usize = 64;
 const HEAD_BYTES: usize = 12;
 /// Stands for no text; a text is shorter.
 const NO_TEXT: u32 = u32::MAX;
+/// Added to the length of the metadata, which is far shorter, if the document brought its vector.
+const OWN_VECTOR: u32 = 1 << 31;
 
 /// A document: what a row means.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +26,8 @@ pub struct Document {
     pub metadata: String,
     /// What invalidates it.
     pub tags: Vec<Tag>,
+    /// Whether a client brought its vector, which no model can make again. False in files of versions that did not record it.
+    pub has_own_vector: bool,
 }
 
 /// A document inside the bytes of a segment.
@@ -35,12 +39,14 @@ pub struct DocumentRef<'a> {
     pub text: Option<&'a str>,
     /// A JSON object, as it was given; empty if there is none.
     pub metadata: &'a str,
+    /// Whether a client brought its vector.
+    pub has_own_vector: bool,
     tags: &'a str,
 }
 
 impl Document {
-    /// The bytes: lengths of text (4), metadata (4), id (2) and tags (2), then id, text, metadata, and the tags separated
-    /// by commas, which no tag contains.
+    /// The bytes: lengths of text (4), metadata (4, the highest bit set if the document brought its vector), id (2) and tags (2), then
+    /// id, text, metadata, and the tags separated by commas, which no tag contains.
     pub(super) fn encode(&self) -> Vec<u8> {
         let tags = self.tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(",");
         let text = self.text.as_deref();
@@ -49,7 +55,8 @@ impl Document {
             HEAD_BYTES + self.id.len() + text.map_or(0, str::len) + self.metadata.len() + tags.len(),
         );
         bytes.extend(text_bytes.to_le_bytes());
-        bytes.extend((self.metadata.len() as u32).to_le_bytes());
+        let own_vector = if self.has_own_vector { OWN_VECTOR } else { 0 };
+        bytes.extend((self.metadata.len() as u32 | own_vector).to_le_bytes());
         bytes.extend((self.id.len() as u16).to_le_bytes());
         bytes.extend((tags.len() as u16).to_le_bytes());
         bytes.extend_from_slice(self.id.as_bytes());
@@ -66,7 +73,9 @@ impl<'a> DocumentRef<'a> {
         let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
         let [a, b, c, d, e, f, g, h, i, j, k, l] = *head;
         let text_bytes = u32::from_le_bytes([a, b, c, d]);
-        let metadata_bytes = u32::from_le_bytes([e, f, g, h]) as usize;
+        let metadata_head = u32::from_le_bytes([e, f, g, h]);
+        let has_own_vector = metadata_head & OWN_VECTOR != 0;
+        let metadata_bytes = (metadata_head & !OWN_VECTOR) as usize;
         let (id_bytes, tags_bytes) = (u16::from_le_bytes([i, j]).into(), u16::from_le_bytes([k, l]).into());
         let mut rest = std::str::from_utf8(rest).ok()?;
         let mut take = |bytes: usize| {
@@ -77,7 +86,7 @@ impl<'a> DocumentRef<'a> {
         let id = take(id_bytes)?;
         let text = if text_bytes == NO_TEXT { None } else { Some(take(text_bytes as usize)?) };
         let (metadata, tags) = (take(metadata_bytes)?, take(tags_bytes)?);
-        rest.is_empty().then_some(DocumentRef { id, text, metadata, tags })
+        rest.is_empty().then_some(DocumentRef { id, text, metadata, has_own_vector, tags })
     }
 
     /// Its tags.
@@ -92,6 +101,7 @@ impl<'a> DocumentRef<'a> {
             text: self.text.map(str::to_owned),
             metadata: self.metadata.to_owned(),
             tags: self.tags().filter_map(Tag::named).collect(),
+            has_own_vector: self.has_own_vector,
         }
     }
 }
@@ -105,7 +115,8 @@ mod tests {
         let tags = ["product:42", "marca:año"].map(|tag| Tag::named(tag).unwrap()).to_vec();
         for text in [None, Some(String::new()), Some("camiseta azul".to_owned())] {
             let metadata = r#"{"precio":19.9}"#.to_owned();
-            let document = Document { id: "42".into(), text, metadata, tags: tags.clone() };
+            let has_own_vector = text.is_none();
+            let document = Document { id: "42".into(), text, metadata, tags: tags.clone(), has_own_vector };
             let bytes = document.encode();
             assert_eq!(DocumentRef::decode(&bytes).unwrap().to_document(), document);
             for cut in 0..bytes.len() {

@@ -18,6 +18,8 @@ pub struct DocumentPatch {
     pub text: Option<Option<String>>,
     /// A new vector, prepared.
     pub vector: Option<Vec<f32>>,
+    /// Whether the client brought the new vector.
+    pub has_own_vector: bool,
     /// A merge patch of the metadata, as JSON that [`check_metadata`] accepts; `null` removes the metadata.
     pub metadata: Option<String>,
     /// New tags, in the place of the old ones.
@@ -43,6 +45,9 @@ impl DocumentPatch {
         }
         if let Some(tags) = &self.tags {
             patched.tags.clone_from(tags);
+        }
+        if self.vector.is_some() {
+            patched.has_own_vector = self.has_own_vector;
         }
         match self.metadata.as_deref() {
             None => {}
@@ -208,6 +213,7 @@ mod tests {
             text: Some("x".into()),
             metadata: metadata.into(),
             tags: vec![tag("a")],
+            has_own_vector: false,
         };
         let bytes = document.encode();
         let stored = DocumentRef::decode(&bytes).unwrap();

@@ -18,6 +18,15 @@ pub struct Settings {
     pub index: Indexed,
 }
 
+impl Settings {
+    /// Whether vectors of the one fit in the other: the same model by its fingerprint, the same metric and length.
+    pub fn is_of_same_vectors(&self, other: &Settings) -> bool {
+        let fingerprint =
+            |settings: &Settings| settings.model.as_ref().map(|model| model.fingerprint.clone());
+        self.metric == other.metric && self.dim == other.dim && fingerprint(self) == fingerprint(other)
+    }
+}
+
 /// Which index a collection has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]

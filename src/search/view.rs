@@ -24,7 +24,7 @@ pub struct View {
 }
 
 /// A place in a view: part, and row of it.
-pub(super) type Cursor = (usize, usize);
+pub type Cursor = (usize, usize);
 
 /// Vectors with their documents.
 #[derive(Debug, Clone, Default)]

@@ -63,6 +63,15 @@ pub(super) enum WriterCommand {
     },
     /// Build the index, due or not.
     Index,
+    /// Answered once everything that was sent before is made.
+    Barrier {
+        reply: oneshot::Sender<()>,
+    },
+    /// Replace the settings in the manifest.
+    Settings {
+        settings: Vec<u8>,
+        reply: oneshot::Sender<Result<()>>,
+    },
 }
 
 /// What the writer makes and readers see.
@@ -115,17 +124,24 @@ impl CollectionWriter {
     /// Works until all handles are gone, or the collection is dropped.
     pub(super) fn run(mut self) {
         let idle = Duration::from_millis(self.compaction.idle_ms);
+        // What came behind a group of changes.
+        let mut next = None;
         loop {
-            match self.inbox.recv_timeout(idle) {
+            match next.take().map_or_else(|| self.inbox.recv_timeout(idle), Ok) {
                 Err(RecvTimeoutError::Disconnected) => return self.leave(),
                 Ok(WriterCommand::Drop { reply }) => {
                     return self.drop_collection(reply);
                 }
                 Ok(WriterCommand::Change { change, reply, _permit }) => {
-                    if let Some(reply) = self.commit(change, reply) {
-                        return self.drop_collection(reply);
+                    next = self.commit(change, reply);
+                    if next.is_none() {
+                        self.maintain(false);
                     }
-                    self.maintain(false);
+                }
+                // The callers of both may have left.
+                Ok(WriterCommand::Barrier { reply }) => _ = reply.send(()),
+                Ok(WriterCommand::Settings { settings, reply }) => {
+                    let _ = reply.send(self.store.replace_settings(settings));
                 }
                 Ok(WriterCommand::Index) => self.maintain(true),
                 Err(RecvTimeoutError::Timeout) => self.maintain(true),
@@ -146,9 +162,9 @@ impl CollectionWriter {
         let _ = reply.send(self.store.drop_collection());
     }
 
-    /// Makes a change and those that wait behind it, with one flush. Returns the order to drop the collection, if it
-    /// came among them.
-    fn commit(&mut self, first: Change, reply: ChangeReply) -> Option<oneshot::Sender<Result<()>>> {
+    /// Makes a change and those that wait behind it, with one flush. Returns the command behind them that is no change, if there is
+    /// one.
+    fn commit(&mut self, first: Change, reply: ChangeReply) -> Option<WriterCommand> {
         let mut view = View::clone(&self.shared.view.load());
         let mut effects = CommitEffects::default();
         let (mut ops, mut replies, mut permits, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
@@ -174,12 +190,12 @@ impl CollectionWriter {
                     permits.push(permit);
                     has_room = take(change, reply);
                 }
-                Ok(WriterCommand::Drop { reply }) => {
-                    last = Some(reply);
-                    break;
-                }
                 // Its caller has recorded the request in the shared state.
                 Ok(WriterCommand::Index) => {}
+                Ok(other) => {
+                    last = Some(other);
+                    break;
+                }
                 Err(_) => break,
             }
         }

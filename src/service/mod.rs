@@ -5,10 +5,12 @@
 //! command line and the tests call the same code.
 
 pub mod answers;
+pub mod background_work;
 pub mod collections;
 mod directives;
 pub mod embeddings;
 pub mod invalidation;
+pub mod jobs;
 pub mod listing;
 pub mod objects;
 pub mod rerank;
@@ -20,6 +22,7 @@ pub use collections::Collections;
 pub use directives::Directives;
 pub use embeddings::Embeddings;
 pub use invalidation::Invalidation;
+pub use jobs::Jobs;
 pub use listing::Listing;
 pub use objects::Objects;
 pub use rerank::Rerank;

@@ -198,7 +198,7 @@ impl World {
 
     async fn patch(
         &mut self,
-        collection: &likewise::search::Collection,
+        collection: &Arc<likewise::search::Collection>,
         id: u8,
         x: i8,
         has_vector: bool,
@@ -230,7 +230,7 @@ impl World {
     async fn delete(
         &mut self,
         change: Change,
-        collection: &likewise::search::Collection,
+        collection: &Arc<likewise::search::Collection>,
         is_gone: impl Fn(&Known) -> bool,
     ) -> Result<(), TestCaseError> {
         let before = self.oracle.len();

@@ -85,6 +85,7 @@ impl Opened {
             truncate: true,
             principal: Arc::default(),
             directives: if_cached(),
+            is_background: false,
         };
         let response = self.0.embeddings.embed(&request).await?;
         let numbers = response.entries[0].value.as_chunks::<4>().0.iter();

@@ -48,6 +48,7 @@ mod queueing;
 mod random_load;
 mod raw;
 mod redis;
+mod reembed;
 mod remote;
 mod rerank;
 mod several_models;

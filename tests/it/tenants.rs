@@ -280,6 +280,7 @@ async fn embed(engine: &Engine, principal: &Principal, directives: Directives) -
         truncate: true,
         principal: Arc::new(principal.clone()),
         directives,
+        is_background: false,
     };
     engine.embeddings.embed(&request).await.map(|response| response.entries[0].value.to_vec())
 }

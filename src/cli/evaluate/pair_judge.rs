@@ -138,6 +138,7 @@ async fn embed(engine: &Engine, texts: &[String]) -> Result<Vec<Vec<f32>>> {
             truncate: true,
             principal: Arc::default(),
             directives: Directives::default(),
+            is_background: false,
         };
         let response = engine.embeddings.embed(&request).await?;
         vectors.extend(response.entries.iter().map(|entry| unit_vector(&entry.value)));

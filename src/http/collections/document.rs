@@ -203,6 +203,7 @@ fn document_patch(body: &[u8]) -> Result<DocumentPatch> {
         vector: wire.vector.map(|vector| vector.0),
         metadata,
         tags: names.map(|names| tags(names, &"tags".into())).transpose()?,
+        ..DocumentPatch::default()
     })
 }
 

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::domain::{Principal, TenantId};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::Problem;
 use crate::http::extract::body;
@@ -63,10 +63,7 @@ pub(in crate::http) async fn pass_on(
             Ok(response)
         }
         CollectionPlace::On(owner) => Ok(elsewhere.ask(&named, &owner, head, body).await?),
-        CollectionPlace::Unknown => {
-            let message = "the collection is not on this node, and Redis, which knows the node that has it, is not reachable";
-            Err(Error::new(Kind::Unavailable, message).into())
-        }
+        CollectionPlace::Unknown => Err(CollectionPlace::unknown().into()),
     }
 }
 

@@ -182,6 +182,7 @@ async fn embed_here(
         truncate: asked.truncate,
         principal,
         directives: asked.cache.with_headers(&head.headers)?,
+        is_background: false,
     };
     let card = request.model.card();
     // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.

@@ -1,8 +1,11 @@
 //! Making, filling and describing collections.
 
 use std::collections::HashSet;
+use std::future::ready;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tracing::instrument;
 
 use super::Collections;
@@ -10,9 +13,12 @@ use super::query_vectors::prepare;
 use crate::domain::{InputType, Principal, Tag, TenantId};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{
-    Change, Collection, CollectionModel, Document, DocumentBatch, ID_BYTES_MAX, Indexed, METADATA_BYTES_MAX,
-    Metric, Receipt, Settings, TAGS_MAX,
+    Change, ChangeGuard, Collection, CollectionModel, Document, DocumentBatch, ID_BYTES_MAX, Indexed,
+    METADATA_BYTES_MAX, Metric, Receipt, Settings, TAGS_MAX,
 };
+
+/// Generations of a collection for which a change is made ready: the one that is served changes rarely.
+const GENERATIONS_TRIED: usize = 3;
 
 /// What a collection is to be.
 #[derive(Debug, Clone)]
@@ -150,35 +156,55 @@ impl Collections {
         drafts: Vec<NewDocument>,
         truncate: bool,
     ) -> Result<UpsertOutcome> {
-        let collection = self.catalog.get(&principal.tenant, name)?;
+        self.catalog.get(&principal.tenant, name)?;
         self.check_drafts(&drafts)?;
         let (drafts, ids) = self.with_ids(drafts)?;
-        let texts: Vec<(usize, String)> = drafts
-            .iter()
-            .enumerate()
-            .filter(|(_, draft)| draft.vector.is_none())
-            .map(|(row, draft)| Ok((row, text_of(row, draft)?)))
-            .collect::<Result<_>>()?;
-        let first_text = texts.first().map(|(row, _)| field_of(*row, "text"));
-        let model = first_text.map(|field| self.model_of(&collection, field)).transpose()?;
-        // Vectors that were brought are looked at before any text is embedded.
-        let mut vectors = Vec::with_capacity(drafts.len());
+        let mut brought = Vec::with_capacity(drafts.len());
         let mut documents = Vec::with_capacity(drafts.len());
-        for (row, draft) in drafts.into_iter().enumerate() {
-            let mut vector = draft.vector;
-            if let Some(vector) = &mut vector {
-                prepare(&collection, vector, field_of(row, "vector"))?;
-            }
-            vectors.push(vector);
+        for draft in drafts {
             documents.push(Document {
                 id: draft.id.unwrap_or_default(),
                 text: draft.text,
                 metadata: draft.metadata,
                 tags: draft.tags,
+                has_own_vector: draft.vector.is_some(),
             });
+            brought.push(draft.vector);
+        }
+        let (vectors, guard) = self
+            .while_served(principal, name, |collection| {
+                self.vectors_of(collection, &documents, &brought, truncate, principal).boxed()
+            })
+            .await?;
+        let receipt = guard.change(Change::Upsert(DocumentBatch { vectors, documents })).await?;
+        Ok(UpsertOutcome { receipt, ids })
+    }
+
+    /// The vectors of documents, prepared, one after the other: those that they brought, and the others from their texts.
+    async fn vectors_of(
+        &self,
+        collection: Arc<Collection>,
+        documents: &[Document],
+        brought: &[Option<Vec<f32>>],
+        truncate: bool,
+        principal: &Arc<Principal>,
+    ) -> Result<Vec<f32>> {
+        let mut vectors = brought.to_vec();
+        let mut rows = Vec::new();
+        let mut texts = Vec::new();
+        for (row, document) in documents.iter().enumerate().filter(|(_, document)| !document.has_own_vector) {
+            rows.push(row);
+            texts.push(text_of(row, document)?);
+        }
+        let first_text = rows.first().map(|&row| field_of(row, "text"));
+        let model = first_text.map(|field| self.model_of(&collection, field)).transpose()?;
+        // Vectors that were brought are looked at before any text is embedded.
+        for (row, vector) in vectors.iter_mut().enumerate() {
+            if let Some(vector) = vector {
+                prepare(&collection, vector, field_of(row, "vector"))?;
+            }
         }
         if let Some(model) = model {
-            let (rows, texts): (Vec<usize>, Vec<String>) = texts.into_iter().unzip();
             let path = |text: usize| field_of(rows[text], "text");
             let embedded = self.embed(model, texts, InputType::Document, truncate, principal, path).await;
             let embedded =
@@ -188,9 +214,26 @@ impl Collections {
                 vectors[row] = Some(vector);
             }
         }
-        let vectors = vectors.into_iter().flatten().collect::<Vec<_>>().concat();
-        let receipt = collection.change(Change::Upsert(DocumentBatch { vectors, documents })).await?;
-        Ok(UpsertOutcome { receipt, ids })
+        Ok(vectors.into_iter().flatten().collect::<Vec<_>>().concat())
+    }
+
+    /// What `make` makes for the generation of a collection that is served, with the right to change it: again, if another generation is
+    /// served when it is made.
+    pub(super) async fn while_served<'a, T>(
+        &self,
+        principal: &Principal,
+        name: &str,
+        make: impl Fn(Arc<Collection>) -> BoxFuture<'a, Result<T>>,
+    ) -> Result<(T, ChangeGuard)> {
+        for _ in 0..GENERATIONS_TRIED {
+            let collection = self.catalog.get(&principal.tenant, name)?;
+            let made = make(Arc::clone(&collection)).await?;
+            if let Some(guard) = collection.admit_change().await {
+                return Ok((made, guard));
+            }
+        }
+        let message = "the collection takes no changes: which of its generations is served is known at the next start only";
+        Err(Error::new(Kind::Unavailable, message).with("collection", name))
     }
 
     /// Removes documents. Ids that are not there are not an error.
@@ -208,7 +251,8 @@ impl Collections {
             let message = format!("at most {max} documents are removed at once, got {}", ids.len());
             return Err(Error::invalid("ids", message));
         }
-        self.catalog.get(&principal.tenant, name)?.change(change).await
+        let ((), guard) = self.while_served(principal, name, |_| ready(Ok(())).boxed()).await?;
+        guard.change(change).await
     }
 
     /// The documents, each with an id; and the ids, if one is new.
@@ -258,8 +302,8 @@ fn field_of(row: usize, field: &'static str) -> FieldPath {
     FieldPath::from("documents").element(row).field(field)
 }
 
-fn text_of(row: usize, draft: &NewDocument) -> Result<String> {
-    match draft.text.as_deref() {
+fn text_of(row: usize, document: &Document) -> Result<String> {
+    match document.text.as_deref() {
         None => {
             let message = "a document has a text, a vector, or both";
             Err(Error::invalid(field_of(row, "text"), message))

@@ -12,6 +12,7 @@ mod patch;
 mod query;
 mod query_vectors;
 mod recall;
+mod reembed;
 mod result_cache;
 mod state;
 
@@ -39,6 +40,7 @@ pub use listing::{DocumentCount, LIMIT_MAX, Selection};
 pub use metrics::QueryMetrics;
 pub use options::Options;
 pub use query::{Input, Search, SearchOutcome};
+pub use reembed::{ReembedPlan, ReembedReport, ReembedSpec, Verification};
 pub use state::Collections;
 
 /// Larger results are looked through for tags and ids off the runtime.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tracing::instrument;
 
 use super::Collections;
@@ -27,17 +28,33 @@ impl Collections {
         id: String,
         mut patch: DocumentPatch,
     ) -> Result<Receipt> {
-        let collection = self.catalog.get(&principal.tenant, name)?;
-        if let Some(vector) = &mut patch.vector {
-            prepare(&collection, vector, "vector")?;
-        } else if let Some(Some(text)) = &patch.text {
-            // A text of a missing document is not embedded. The writer refuses it, even if the document is stored meanwhile.
-            let is_missing = collection.view().get(&id).is_none();
-            if !is_missing {
-                patch.vector = Some(self.document_vector(&collection, text, principal).await?);
+        patch.has_own_vector = patch.vector.is_some();
+        let vector = |collection| self.patched_vector(collection, &id, &patch, principal).boxed();
+        let (vector, guard) = self.while_served(principal, name, vector).await?;
+        patch.vector = vector;
+        guard.change(Change::Patch(id, patch)).await
+    }
+
+    /// The new vector of a document, if it is to have one.
+    async fn patched_vector(
+        &self,
+        collection: Arc<Collection>,
+        id: &str,
+        patch: &DocumentPatch,
+        principal: &Arc<Principal>,
+    ) -> Result<Option<Vec<f32>>> {
+        match (&patch.vector, &patch.text) {
+            (Some(vector), _) => {
+                let mut vector = vector.clone();
+                prepare(&collection, &mut vector, "vector")?;
+                Ok(Some(vector))
             }
+            // A text of a missing document is not embedded. The writer refuses it, even if the document is stored meanwhile.
+            (None, Some(Some(text))) if collection.view().get(id).is_some() => {
+                self.document_vector(&collection, text, principal).await.map(Some)
+            }
+            (None, _) => Ok(None),
         }
-        collection.change(Change::Patch(id, patch)).await
     }
 
     async fn document_vector(

@@ -91,24 +91,34 @@ impl Collections {
         principal: &Arc<Principal>,
         path: impl Fn(usize) -> FieldPath,
     ) -> Result<Vec<Vec<f32>>> {
-        let request = embeddings::Request {
-            model: Arc::clone(model),
-            texts,
-            input_type: Some(input_type),
-            truncate,
-            principal: Arc::clone(principal),
-            directives: Directives::default(),
-        };
+        let request = self.request_of(model, texts, input_type, truncate, principal);
         let embedded = self.embeddings.embed(&request).await.map_err(|error| {
             error.map_field(|field| match field.index_in("texts") {
                 Some(text) => field.moved(2, path(text)),
                 None => field,
             })
         })?;
-        let vector = |entry: &Arc<Entry>| {
-            entry.value.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect()
-        };
-        Ok(embedded.entries.iter().map(vector).collect())
+        Ok(embedded.entries.iter().map(|entry| vector_of(entry)).collect())
+    }
+
+    /// The request for the vectors of texts of a collection.
+    pub(super) fn request_of(
+        &self,
+        model: &Arc<dyn Embedder>,
+        texts: Vec<String>,
+        input_type: InputType,
+        truncate: bool,
+        principal: &Arc<Principal>,
+    ) -> embeddings::Request {
+        embeddings::Request {
+            model: Arc::clone(model),
+            texts,
+            input_type: Some(input_type),
+            truncate,
+            principal: Arc::clone(principal),
+            directives: Directives::default(),
+            is_background: false,
+        }
     }
 
     /// The model whose vectors a collection holds.
@@ -144,6 +154,11 @@ impl Collections {
             "the collection holds vectors of the model {name}, which this server does not run; it runs: {served}"
         )
     }
+}
+
+/// The vector of an entry.
+pub(super) fn vector_of(entry: &Entry) -> Vec<f32> {
+    entry.value.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect()
 }
 
 /// Prepares the vector of a field for a collection: of its length, finite, and for the cosine of unit length.

@@ -116,6 +116,18 @@ impl Embeddings {
         Ok(self.respond(request, &distinct, &outcomes, lookup, started.elapsed() - lookup))
     }
 
+    /// The texts of a request whose vectors are in no tier, by their indexes; of equal texts the first.
+    ///
+    /// # Errors
+    /// As [`Embeddings::embed`] about the namespace and the TTL.
+    pub async fn uncached(&self, request: &Request) -> Result<Vec<usize>> {
+        let prompt = request.model.card().prompts.for_input(request.input_type);
+        let distinct = self.distinct(request, prompt)?;
+        let found = self.cache.fetch(&distinct.namespace, &distinct.keys).await;
+        let missing = distinct.first_texts.iter().zip(found).filter(|(_, found)| found.is_none());
+        Ok(missing.map(|(&text, _)| text).collect())
+    }
+
     fn check_bytes(&self, texts: &[String]) -> Result<()> {
         let max = self.options.text_bytes_max;
         match texts.iter().position(|text| text.len() > max) {
@@ -216,7 +228,7 @@ impl Embeddings {
     }
 
     fn priority(&self, request: &Request) -> Priority {
-        if request.texts.len() <= self.options.interactive_texts_max {
+        if request.texts.len() <= self.options.interactive_texts_max && !request.is_background {
             Priority::Interactive
         } else {
             Priority::Bulk

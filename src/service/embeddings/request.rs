@@ -46,6 +46,8 @@ pub struct Request {
     pub principal: Arc<Principal>,
     /// Its cache directives.
     pub directives: Directives,
+    /// Whether no client waits for it: it goes behind what clients have sent, however few texts it has.
+    pub is_background: bool,
 }
 
 /// How the texts of a request were served; the three add up to the number of texts.

@@ -91,6 +91,7 @@ impl Rerank {
                 truncate: true,
                 principal: request.principal,
                 directives: request.directives,
+                is_background: false,
             })
             .await?;
         let scores: Option<Vec<f64>> = served.entries.iter().map(|entry| score_of(&entry.value)).collect();

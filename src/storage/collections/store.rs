@@ -196,6 +196,20 @@ impl RowStore {
         self.place.drop_collection(&self.name)
     }
 
+    /// Replaces the settings: durable when this returns.
+    ///
+    /// # Errors
+    /// As [`RowStore::publish`].
+    pub fn replace_settings(&mut self, settings: Vec<u8>) -> Result<()> {
+        self.check_on()?;
+        let next = Manifest { settings, ..self.manifest.clone() };
+        let published = self.place.stage(&self.name, &next)?.publish(&self.place);
+        self.is_off = published.is_err();
+        published?;
+        self.manifest = next;
+        Ok(())
+    }
+
     pub(super) fn check_on(&self) -> Result<()> {
         if self.is_off {
             let message = "a write of this collection failed; it takes no more until the next start";

@@ -205,6 +205,7 @@ impl SemanticLookup {
             truncate: true,
             principal,
             directives,
+            is_background: false,
         };
         let response = self.embeddings.embed(&request).await?;
         let number = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);

@@ -93,6 +93,7 @@ impl UpstreamEmbeddings {
                 truncate: true,
                 principal: request.principal,
                 directives: request.directives,
+                is_background: false,
             })
             .await?;
         // Cached ones may be from before a restart.
