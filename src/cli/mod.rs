@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod batch;
 mod build_index;
 mod calibrate;
 mod client;
@@ -15,16 +16,20 @@ mod health;
 mod import;
 mod invalidate;
 mod json_lines;
+mod line_faults;
+mod line_requests;
 mod list;
 mod model;
 mod npy;
 mod put;
 mod serve;
+mod short_hash;
 mod signals;
 mod snapshot;
 mod sources;
 mod terminal;
 mod verify;
+mod warm;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -48,6 +53,8 @@ enum Command {
     Serve(serve::Serve),
     /// Embed the lines of a file through the cache; JSON lines come out.
     Embed(embed::Embed),
+    Batch(batch::RunBatch),
+    Warm(warm::WarmFile),
     Fetch(fetch::Fetch),
     Doctor(doctor::Doctor),
     Verify(verify::Verify),
@@ -84,6 +91,8 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
         Command::Embed(embed) => on_runtime(embed.run()).map(|()| ExitCode::SUCCESS),
+        Command::Batch(batch) => on_runtime(batch.run()),
+        Command::Warm(warm) => on_runtime(warm.run()),
         Command::Doctor(doctor) => on_runtime(doctor.run()),
         Command::Fetch(fetch) => on_runtime(fetch.run()).map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),
