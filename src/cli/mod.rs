@@ -21,6 +21,7 @@ mod line_requests;
 mod list;
 mod model;
 mod npy;
+mod partial_file;
 mod put;
 mod serve;
 mod short_hash;
@@ -51,7 +52,9 @@ struct Cli {
 enum Command {
     /// Serve HTTP until SIGTERM or SIGINT.
     Serve(serve::Serve),
-    /// Embed the lines of a file through the cache; JSON lines come out.
+    /// Embed the texts of a file through the cache; JSON lines or an array of vectors come out.
+    ///
+    /// Exit code: 0 all texts are embedded, 3 some are not.
     Embed(embed::Embed),
     Batch(batch::RunBatch),
     Warm(warm::WarmFile),
@@ -90,7 +93,7 @@ pub(crate) fn run() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
-        Command::Embed(embed) => on_runtime(embed.run()).map(|()| ExitCode::SUCCESS),
+        Command::Embed(embed) => on_runtime(embed.run()),
         Command::Batch(batch) => on_runtime(batch.run()),
         Command::Warm(warm) => on_runtime(warm.run()),
         Command::Doctor(doctor) => on_runtime(doctor.run()),
