@@ -24,26 +24,59 @@ pub(super) struct ServerArgs {
     api_key: Option<String>,
 }
 
+/// A server to ask many times: its requests share connections.
+pub(super) struct ServerClient {
+    http: reqwest::Client,
+    url: Url,
+    api_key: Option<String>,
+}
+
 impl ServerArgs {
-    /// A request to the path whose segments are `segments`; they are percent-encoded here.
-    pub(super) fn request(&self, method: Method, segments: &[&str]) -> Result<RequestBuilder> {
+    /// The server to ask.
+    ///
+    /// # Errors
+    /// `InvalidInput` if `--url` is no address, `Config` if HTTP cannot be set up.
+    pub(super) fn client(&self) -> Result<ServerClient> {
         let bad_url =
             || Error::new(Kind::InvalidInput, "--url must be an HTTP address").with("url", &self.url);
-        let mut url = Url::parse(&self.url).map_err(|error| bad_url().source(error))?;
-        url.path_segments_mut().map_err(|()| bad_url())?.pop_if_empty().extend(segments);
+        let url = Url::parse(&self.url).map_err(|error| bad_url().source(error))?;
+        if url.cannot_be_a_base() {
+            return Err(bad_url());
+        }
         // Fails only if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A redirect would carry the key to somewhere else.
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         // No proxy has a server of this machine.
-        let client = if is_loopback(&url) { client.no_proxy() } else { client };
-        let client =
-            client.build().map_err(|error| Error::new(Kind::Config, "cannot set up HTTP").source(error))?;
-        let request = client.request(method, url);
-        Ok(match &self.api_key {
+        let http = if is_loopback(&url) { http.no_proxy() } else { http };
+        let http =
+            http.build().map_err(|error| Error::new(Kind::Config, "cannot set up HTTP").source(error))?;
+        Ok(ServerClient { http, url, api_key: self.api_key.clone() })
+    }
+
+    /// A request to the path whose segments are `segments`; they are percent-encoded here.
+    pub(super) fn request(&self, method: Method, segments: &[&str]) -> Result<RequestBuilder> {
+        Ok(self.client()?.request(method, segments))
+    }
+}
+
+impl ServerClient {
+    /// A request to the path whose segments are `segments`; they are percent-encoded here.
+    pub(super) fn request<'a>(
+        &self,
+        method: Method,
+        segments: impl IntoIterator<Item = &'a &'a str>,
+    ) -> RequestBuilder {
+        let mut url = self.url.clone();
+        // An address that is no base was refused before.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        let request = self.http.request(method, url);
+        match &self.api_key {
             Some(key) => request.bearer_auth(key),
             None => request,
-        })
+        }
     }
 }
 
@@ -64,20 +97,37 @@ pub(super) async fn answer_when_ready(request: impl Fn() -> Result<RequestBuilde
     let mut attempts = 1;
     loop {
         let response = send(request()?).await?;
-        let is_busy =
-            matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if !is_busy || attempts == ATTEMPTS_MAX {
-            return answered(response).await;
+        match busy_wait(&response, attempts, WAITS[1]) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return answered(response).await,
         }
-        let [first, longest] = WAITS;
-        let asked = retry_after(|name| response.headers().get(name)?.to_str().ok());
-        tokio::time::sleep(asked.unwrap_or_default().max(backoff(attempts, first, longest)).min(longest))
-            .await;
         attempts += 1;
     }
 }
 
-async fn send(request: RequestBuilder) -> Result<Response> {
+/// How long to wait before a server that is busy is asked again, after so many attempts; `longest` at most, whatever it asks for. `None`
+/// if it is not busy, if it says that another attempt is of no use, or if it was asked often enough.
+pub(super) fn busy_wait(response: &Response, attempts: u32, longest: Duration) -> Option<Duration> {
+    let is_busy =
+        matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let header = |name: &str| response.headers().get(name)?.to_str().ok();
+    if !is_busy || attempts >= ATTEMPTS_MAX || header("x-should-retry") == Some("false") {
+        return None;
+    }
+    let own = backoff(attempts, WAITS[0], WAITS[1]);
+    Some(retry_after(header).unwrap_or_default().max(own).min(longest))
+}
+
+/// How long to wait before a server is asked again that could not be reached; `None` after enough attempts.
+pub(super) fn unreachable_wait(attempts: u32) -> Option<Duration> {
+    (attempts < ATTEMPTS_MAX).then(|| backoff(attempts, WAITS[0], WAITS[1]))
+}
+
+/// The response, whatever its status.
+///
+/// # Errors
+/// `Unavailable` if the server cannot be reached.
+pub(super) async fn send(request: RequestBuilder) -> Result<Response> {
     let unreachable =
         |error| Error::new(Kind::Unavailable, "cannot reach the server; is it running?").source(error);
     request.send().await.map_err(unreachable)

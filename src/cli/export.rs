@@ -75,21 +75,8 @@ impl Export {
         Ok(written)
     }
 
-    /// Where the documents of the rows go.
-    ///
-    /// # Errors
-    /// `Conflict` if that holds the rows of another file.
-    fn ids_file(&self) -> Result<PathBuf> {
-        let ids = self.ids.clone().unwrap_or_else(|| self.file.with_file_name("ids.jsonl"));
-        if self.ids.is_none() && ids.exists() && !self.file.exists() {
-            let message = format!("{} is of another export; name one by --ids", ids.display());
-            return Err(Error::new(Kind::Conflict, message));
-        }
-        Ok(ids)
-    }
-
     async fn write_npy(&self, response: Response, count: usize) -> Result<usize> {
-        let ids = self.ids_file()?;
+        let ids = npy::ids_file(&self.file, self.ids.as_deref())?;
         let (mut vectors, mut ids) = (BufWriter::new(create(&self.file)?), BufWriter::new(create(&ids)?));
         let mut columns = None;
         let written = each_line(response, count, |line| {

@@ -15,17 +15,18 @@ pub(super) enum FileKind {
     Npy,
     /// An index of FAISS.
     Faiss,
+    /// A Parquet file.
+    Parquet,
 }
 
 /// Files that no command reads: how they begin, what they are, and what makes lines of them.
-const FOREIGN: [(&[u8], &str); 21] = [
+const FOREIGN: [(&[u8], &str); 20] = [
     (b"\x1f\x8b", "a gzip file: unpack it first (gunzip)"),
     (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first (zstd -d)"),
     (b"BZh", "a bzip2 file: unpack it first (bunzip2)"),
     (b"\xfd7zXZ\0", "an xz file: unpack it first (unxz)"),
     (b"\x04\x22\x4d\x18", "an lz4 file: unpack it first (lz4 -d)"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z file: unpack it first"),
-    (b"PAR1", "a Parquet file: write it as JSON lines first"),
     (b"ARROW1", "an Arrow file: write it as JSON lines first"),
     (b"ORC", "an ORC file: write it as JSON lines first"),
     (b"Obj\x01", "an Avro file: write it as JSON lines first"),
@@ -48,6 +49,7 @@ const ZIP_NAME_AT: usize = 30;
 /// How the files of FAISS's indexes begin that hold rows or codes; many more kinds have a tag of four letters.
 const FAISS_TAGS: [&[u8]; 4] = [b"Ix", b"IH", b"Iw", b"IB"];
 const NUMPY: &[u8] = b"\x93NUMPY";
+const PARQUET: &[u8] = b"PAR1";
 /// Bytes that are looked at.
 const HEAD_BYTES: u64 = 512;
 
@@ -72,6 +74,9 @@ pub(super) fn of_file(path: &Path) -> Result<FileKind> {
 fn of_head(head: &[u8]) -> Result<FileKind, String> {
     if head.starts_with(NUMPY) {
         return Ok(FileKind::Npy);
+    }
+    if head.starts_with(PARQUET) {
+        return Ok(FileKind::Parquet);
     }
     if head.len() > 8 && FAISS_TAGS.iter().any(|tag| head.starts_with(tag)) && head.contains(&0) {
         return Ok(FileKind::Faiss);
@@ -117,9 +122,8 @@ mod tests {
     #[test]
     fn files_are_known_by_their_first_bytes() {
         let zipped = |name: &str| [&b"PK\x03\x04"[..], &[0; 26], name.as_bytes(), b"\x93NUMPY"].concat();
-        let cases: [(&[u8], &str); 10] = [
+        let cases: [(&[u8], &str); 9] = [
             (b"\x1f\x8b\x08\0", "gzip"),
-            (b"PAR1\x15\x04", "Parquet"),
             (b"PK\x05\x06", "zip"),
             (&zipped("vectors.npy"), ".npz"),
             (&zipped("model/data.pkl"), "PyTorch"),
@@ -136,6 +140,7 @@ mod tests {
         for lines in [&b""[..], b"{\"id\":\"1\"}\n", b"IxF2 is a tag", "\u{feff}uno".as_bytes(), &cut[..1]] {
             assert_eq!(of_head(lines), Ok(FileKind::Lines));
         }
+        assert_eq!(of_head(b"PAR1\x15\x04"), Ok(FileKind::Parquet));
         assert_eq!(of_head(b"\x93NUMPY\x01\0"), Ok(FileKind::Npy));
         assert_eq!(of_head(b"IxM2\x02\0\0\0\x01"), Ok(FileKind::Faiss));
     }

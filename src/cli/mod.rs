@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod batch;
 mod build_index;
 mod calibrate;
 mod client;
@@ -16,17 +17,22 @@ mod import;
 mod invalidate;
 mod jobs;
 mod json_lines;
+mod line_faults;
+mod line_requests;
 mod list;
 mod model;
 mod npy;
+mod partial_file;
 mod put;
 mod reembed;
 mod serve;
+mod short_hash;
 mod signals;
 mod snapshot;
 mod sources;
 mod terminal;
 mod verify;
+mod warm;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -48,8 +54,12 @@ struct Cli {
 enum Command {
     /// Serve HTTP until SIGTERM or SIGINT.
     Serve(serve::Serve),
-    /// Embed the lines of a file through the cache; JSON lines come out.
+    /// Embed the texts of a file through the cache; JSON lines or an array of vectors come out.
+    ///
+    /// Exit code: 0 all texts are embedded, 3 some are not.
     Embed(embed::Embed),
+    Batch(batch::RunBatch),
+    Warm(warm::WarmFile),
     Fetch(fetch::Fetch),
     Doctor(doctor::Doctor),
     Verify(verify::Verify),
@@ -87,7 +97,9 @@ pub(crate) fn run() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
-        Command::Embed(embed) => on_runtime(embed.run()).map(|()| ExitCode::SUCCESS),
+        Command::Embed(embed) => on_runtime(embed.run()),
+        Command::Batch(batch) => on_runtime(batch.run()),
+        Command::Warm(warm) => on_runtime(warm.run()),
         Command::Doctor(doctor) => on_runtime(doctor.run()),
         Command::Fetch(fetch) => on_runtime(fetch.run()).map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),

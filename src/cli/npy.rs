@@ -1,6 +1,7 @@
 //! NumPy's file format for arrays (NEP 1), as far as vectors need it: two dimensions, little-endian f32, row by row.
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use likewise::error::{Error, Kind, Result};
 
@@ -31,7 +32,20 @@ impl Shape {
     }
 }
 
-/// The bytes before the numbers: version 1.0, padded to a multiple of 64.
+/// Where the documents of the rows of a new array go: a named file, or `ids.jsonl` beside it.
+///
+/// # Errors
+/// `Conflict` if that holds the rows of another array.
+pub(super) fn ids_file(array: &Path, named: Option<&Path>) -> Result<PathBuf> {
+    let ids = named.map_or_else(|| array.with_file_name("ids.jsonl"), Path::to_owned);
+    if named.is_none() && ids.exists() && !array.exists() {
+        let message = format!("{} has the rows of another array; name one by --ids", ids.display());
+        return Err(Error::new(Kind::Conflict, message));
+    }
+    Ok(ids)
+}
+
+/// The bytes before the numbers: version 1.0, padded to a multiple of 64. Their length is the same for all shapes.
 pub(super) fn header(shape: Shape) -> Vec<u8> {
     let Shape { rows, columns } = shape;
     let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
@@ -101,6 +115,9 @@ mod tests {
         let bytes = header(shape);
         assert!(bytes.len().is_multiple_of(64) && bytes.ends_with(b"\n"));
         assert_eq!(read_header(&mut &bytes[..]).unwrap(), shape);
+        for (rows, columns) in [(0, 0), (usize::MAX, usize::MAX)] {
+            assert_eq!(header(Shape { rows, columns }).len(), bytes.len());
+        }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         for (from, to) in [("<f4", "<f8"), ("False", "True "), ("384)", "3,4)")] {
             let changed: Vec<u8> = text

@@ -19,3 +19,12 @@ pub(super) fn bar(texts: usize) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
+
+/// A count on standard error, where it is not known how many there are.
+pub(super) fn counter() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {pos}, {per_sec}")
+        .expect("the template is constant: this is a bug");
+    let bar = ProgressBar::new_spinner().with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

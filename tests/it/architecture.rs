@@ -85,7 +85,7 @@ const MODULES: [(&str, &[&str]); 24] = [
 ];
 
 /// Crates that only few files may name.
-const CRATE_USERS: [(&str, &[&str]); 16] = [
+const CRATE_USERS: [(&str, &[&str]); 18] = [
     ("axum", &["src/http/"]),
     ("hyper", &["src/http/"]),
     ("candle_core", &["src/embed/"]),
@@ -104,6 +104,8 @@ const CRATE_USERS: [(&str, &[&str]); 16] = [
     ("likewise_index", &["src/search/", "src/service/answers/semantic/"]),
     ("ring::digest", &["src/model_fetch/digest.rs", "src/embed/verifier/shipped.rs"]),
     ("zip", &["src/model_fetch/package.rs"]),
+    ("csv", &["src/cli/embed/csv_texts.rs"]),
+    ("parquet", &["src/cli/embed/parquet_texts.rs", "src/cli/embed/vector_table.rs"]),
     ("arc_swap", &["src/search/", "src/dialects/parse_cache.rs", "src/cache/redis/"]),
 ];
 

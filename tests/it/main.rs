@@ -36,6 +36,7 @@ mod kill;
 mod kill_documents;
 mod kill_objects;
 mod lifecycle;
+mod line_files;
 mod listing;
 mod load;
 mod model;

@@ -129,6 +129,11 @@ impl ImportSource {
         let expected = match kind {
             FileKind::Lines if called("npy") => Some("an array of NumPy"),
             FileKind::Lines if called("faiss") => Some("an index of FAISS"),
+            FileKind::Parquet => {
+                let message =
+                    "the file is a Parquet file: write it as JSON lines or as a .npy file of f32 first";
+                return Err(Error::new(Kind::InvalidInput, message).with("file", file.display()));
+            }
             FileKind::Lines | FileKind::Npy | FileKind::Faiss => None,
         };
         if let Some(expected) = expected {
@@ -138,7 +143,7 @@ impl ImportSource {
         let index = match kind {
             FileKind::Faiss => fs_err::read(file)
                 .map_err(|error| Error::new(Kind::Config, "cannot open the vectors").source(error))?,
-            FileKind::Lines | FileKind::Npy => Vec::new(),
+            FileKind::Lines | FileKind::Npy | FileKind::Parquet => Vec::new(),
         };
         let ids_are_named = ids.is_some();
         let ids = ids.cloned().unwrap_or_else(|| file.with_file_name("ids.jsonl"));
@@ -157,7 +162,7 @@ impl ImportSource {
     pub(super) fn metric(&self) -> Result<Option<Metric>> {
         match self.kind {
             FileKind::Faiss => self.vectors().map(|vectors| Some(vectors.metric())),
-            FileKind::Lines | FileKind::Npy => Ok(None),
+            FileKind::Lines | FileKind::Npy | FileKind::Parquet => Ok(None),
         }
     }
 
@@ -167,7 +172,8 @@ impl ImportSource {
     /// `Config`, `InvalidInput` if the files do not fit each other.
     pub(super) fn rows(&self) -> Result<(NumberedDocuments<'_>, usize)> {
         match self.kind {
-            FileKind::Lines => {
+            // A Parquet file is not opened.
+            FileKind::Lines | FileKind::Parquet => {
                 let read = |(number, line): (usize, Result<String>)| {
                     (number, line.and_then(|line| ImportedDocument::read(&line)))
                 };

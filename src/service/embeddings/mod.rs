@@ -116,16 +116,20 @@ impl Embeddings {
         Ok(self.respond(request, &distinct, &outcomes, lookup, started.elapsed() - lookup))
     }
 
-    /// The texts of a request whose vectors are in no tier, by their indexes; of equal texts the first.
+    /// Which texts of a request are in the cache, in their order. Embeds and counts nothing.
     ///
     /// # Errors
-    /// As [`Embeddings::embed`] about the namespace and the TTL.
-    pub async fn uncached(&self, request: &Request) -> Result<Vec<usize>> {
+    /// As [`Embeddings::embed`], of the directives.
+    pub async fn cached(&self, request: &Request) -> Result<Vec<bool>> {
         let prompt = request.model.card().prompts.for_input(request.input_type);
         let distinct = self.distinct(request, prompt)?;
-        let found = self.cache.fetch(&distinct.namespace, &distinct.keys).await;
-        let missing = distinct.first_texts.iter().zip(found).filter(|(_, found)| found.is_none());
-        Ok(missing.map(|(&text, _)| text).collect())
+        let mut outcomes: Vec<Option<ServedText>> = distinct
+            .keys
+            .iter()
+            .map(|key| self.look_up(&request.directives, &distinct.namespace, key))
+            .collect();
+        self.look_below(&request.directives, &distinct, &mut outcomes).await;
+        Ok(distinct.key_of_text.iter().map(|&key| outcomes[key].is_some()).collect())
     }
 
     fn check_bytes(&self, texts: &[String]) -> Result<()> {
@@ -167,6 +171,20 @@ impl Embeddings {
         is_accepted.then(|| ServedText { served: ServedEntry::found(found), has_led: false })
     }
 
+    /// Looks for the texts that are not in memory in the tiers below.
+    async fn look_below(
+        &self,
+        directives: &Directives,
+        distinct: &DistinctTexts,
+        outcomes: &mut [Option<ServedText>],
+    ) {
+        let missing = missing_of(outcomes);
+        let keys: Vec<Key> = missing.iter().map(|&place| distinct.keys[place]).collect();
+        for (place, found) in missing.into_iter().zip(self.cache.fetch(&distinct.namespace, &keys).await) {
+            outcomes[place] = found.and_then(|found| self.accept(directives, found));
+        }
+    }
+
     /// Serves the texts that are not in memory.
     async fn fill(
         &self,
@@ -178,12 +196,7 @@ impl Embeddings {
         let directives = &request.directives;
         // A flight accepts entries of any age. A request with conditions looks in the tiers itself.
         if directives.only_if_cached || (directives.is_conditional() && !directives.no_cache) {
-            let missing = missing_of(outcomes);
-            let keys: Vec<Key> = missing.iter().map(|&place| distinct.keys[place]).collect();
-            for (place, found) in missing.into_iter().zip(self.cache.fetch(&distinct.namespace, &keys).await)
-            {
-                outcomes[place] = found.and_then(|found| self.accept(directives, found));
-            }
+            self.look_below(directives, distinct, outcomes).await;
         }
         let missing = missing_of(outcomes);
         if missing.is_empty() {

@@ -1,6 +1,6 @@
 //! Filling a generation: passes over the served one, each of which embeds what is not in the new one yet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -223,11 +223,13 @@ impl<'a> Fill<'a> {
     /// Waits for the pace, and counts the tokens of texts that are in no cache.
     async fn spend(&self, documents: &[Document]) -> Result<(), Interruption> {
         let request = self.request(documents);
-        let uncached = self.collections.embeddings.uncached(&request).await?;
-        if uncached.is_empty() {
+        let cached = self.collections.embeddings.cached(&request).await?;
+        let missing = request.texts.iter().zip(cached).filter(|(_, is_cached)| !is_cached);
+        let texts: BTreeSet<&String> = missing.map(|(text, _)| text).collect();
+        if texts.is_empty() {
             return Ok(());
         }
-        let texts = uncached.into_iter().map(|text| request.texts[text].clone()).collect();
+        let texts = texts.into_iter().cloned().collect();
         self.control.spend(count_tokens(&request, texts).await?).await
     }
 

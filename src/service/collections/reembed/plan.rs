@@ -84,9 +84,10 @@ impl Collections {
         for batch in texts.chunks(BATCH_TEXTS) {
             control.check()?;
             let request = self.background_request(&task.model, batch.to_vec(), principal);
-            let uncached = self.embeddings.uncached(&request).await?;
+            let cached = self.embeddings.cached(&request).await?;
             plan.tokens += count_tokens(&request, batch.to_vec()).await?;
-            let uncached: Vec<String> = uncached.into_iter().map(|text| batch[text].clone()).collect();
+            let missing = batch.iter().zip(cached).filter(|(_, is_cached)| !is_cached);
+            let uncached: Vec<String> = missing.map(|(text, _)| text.clone()).collect();
             plan.cached_texts += batch.len() - uncached.len();
             plan.uncached_tokens += count_tokens(&request, uncached.clone()).await?;
             uncached_texts.extend(uncached);
