@@ -106,6 +106,8 @@ pub struct CacheConfig {
     /// Tags and namespaces whose invalidations are remembered one by one, at most as many as fit into a quarter of the
     /// memory tier's budget; past it, everything is invalidated once.
     pub invalidated_tags_max: usize,
+    /// What is read into memory after a restart.
+    pub warm_restart: cache::WarmRestartOptions,
 }
 
 /// The least number of tags that are remembered: as many as one request may name.
@@ -133,6 +135,7 @@ impl Default for CacheConfig {
             allow_unknown_namespaces: true,
             namespaces: cache::PolicyOptions::built_in(),
             invalidated_tags_max: 1_000_000,
+            warm_restart: cache::WarmRestartOptions::default(),
         }
     }
 }
@@ -220,6 +223,7 @@ impl Config {
         at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, TAGS_MIN as u64)?;
+        self.cache.warm_restart.validate()?;
         self.redis.validate()?;
         self.nodes.validate()?;
         self.upstream.validate()?;

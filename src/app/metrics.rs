@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::byte_budget::BudgetMetrics;
-use crate::cache::{CacheMetrics, RedisMetrics, ReplicationMetrics};
+use crate::cache::{CacheMetrics, RedisMetrics, ReplicationMetrics, WarmRestartMetrics};
 use crate::domain::TierName;
 use crate::embed::EmbedMetrics;
 use crate::http::{HttpMetrics, ServerMetrics};
@@ -29,6 +29,7 @@ pub(super) struct AppMetrics {
     pub(super) answers: Arc<AnswerMetrics>,
     pub(super) invalidations: Arc<InvalidationMetrics>,
     pub(super) cache: Arc<CacheMetrics>,
+    pub(super) warm_restart: Arc<WarmRestartMetrics>,
     pub(super) redis: Arc<RedisMetrics>,
     pub(super) replication: Arc<ReplicationMetrics>,
     pub(super) nodes: Arc<NodeMetrics>,
@@ -53,6 +54,7 @@ impl AppMetrics {
             answers: of_module(&mut registry),
             invalidations: of_module(&mut registry),
             cache: Arc::new(cache),
+            warm_restart: of_module(&mut registry),
             redis: of_module(&mut registry),
             replication: of_module(&mut registry),
             nodes: of_module(&mut registry),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::lookup_counters::{CounterId, LookupCounters, OutcomeCounters};
-use crate::domain::{NamespaceId, TenantId, TierName};
+use crate::domain::{KeyHasher, NamespaceId, TenantId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Durability;
 
@@ -290,6 +290,20 @@ impl Namespaces {
             None => (DEFAULT.into(), self.unknown.as_ref()?),
         };
         Some(Namespace { name, id, policy: Arc::clone(policy) })
+    }
+
+    /// Of the tiers of all namespaces: another number if entries of one of them are kept elsewhere.
+    pub(super) fn tiers_hash(&self) -> u64 {
+        let mut known: Vec<(&str, &Policy)> =
+            self.known.iter().map(|(name, policy)| (&**name, &**policy)).collect();
+        known.sort_unstable_by_key(|(name, _)| *name);
+        let mut hasher = KeyHasher::new("likewise/namespace-tiers/v1");
+        // No name of a namespace is empty.
+        for (name, policy) in known.into_iter().chain(self.unknown.as_deref().map(|policy| ("", policy))) {
+            let tiers: Vec<&str> = policy.tiers.iter().map(|tier| tier.as_str()).collect();
+            hasher.field(name.as_bytes()).field(tiers.join(",").as_bytes());
+        }
+        hasher.finish().prefix()
     }
 
     /// Counts the lookups in a namespace.
