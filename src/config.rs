@@ -118,6 +118,9 @@ const TAG_BYTES: u64 = 128;
 /// The part of the memory tier's budget that such tags may take, whatever their number is set to.
 const TAGS_SHARE: u64 = 4;
 
+/// With more, most answers would be refreshed long before their end.
+const EARLY_REFRESH_BETA_MAX: f64 = 10.0;
+
 impl CacheConfig {
     /// The number of invalidated tags that are remembered on a machine: the configured one, if they fit beside its entries.
     pub fn tags_max(&self, machine: &cache::Machine) -> usize {
@@ -239,6 +242,13 @@ impl Config {
         if !(0.0..=f64::INFINITY).contains(&self.answers.temperature_max) {
             let message =
                 format!("answers.temperature_max must be at least 0, got {}", self.answers.temperature_max);
+            return Err(Error::new(Kind::Config, message));
+        }
+        if !(0.0..=EARLY_REFRESH_BETA_MAX).contains(&self.answers.early_refresh_beta) {
+            let message = format!(
+                "answers.early_refresh_beta must be 0 to {EARLY_REFRESH_BETA_MAX}, got {}",
+                self.answers.early_refresh_beta
+            );
             return Err(Error::new(Kind::Config, message));
         }
         self.answers.semantic.validate()?;
