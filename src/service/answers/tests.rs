@@ -32,7 +32,7 @@ struct Scripted {
 }
 
 impl Origin for Scripted {
-    fn name(&self, _: &str) -> Result<Arc<str>> {
+    fn name(&self, _: Option<&str>) -> Result<Arc<str>> {
         Ok("scripted".into())
     }
 
