@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::byte_budget::ByteBudget;
+use crate::cache::warm_restart::WarmRestart;
 use crate::cache::{
     Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, NodeRegistry,
     ObjectTier, PairFeedback, Replication, SharedNode, SharedPairs, SharedStatus, SharedTier, Tier, Tiers,
-    VectorTier, WarmRestart, WarmUp, exchange_feedback,
+    VectorTier, WarmUp, exchange_feedback,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};

@@ -107,7 +107,7 @@ pub struct CacheConfig {
     /// memory tier's budget; past it, everything is invalidated once.
     pub invalidated_tags_max: usize,
     /// What is read into memory after a restart.
-    pub warm_restart: cache::WarmRestartOptions,
+    pub warm_restart: cache::warm_restart::WarmRestartOptions,
 }
 
 /// The least number of tags that are remembered: as many as one request may name.
@@ -138,7 +138,7 @@ impl Default for CacheConfig {
             allow_unknown_namespaces: true,
             namespaces: cache::PolicyOptions::built_in(),
             invalidated_tags_max: 1_000_000,
-            warm_restart: cache::WarmRestartOptions::default(),
+            warm_restart: cache::warm_restart::WarmRestartOptions::default(),
         }
     }
 }

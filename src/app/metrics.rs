@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::byte_budget::BudgetMetrics;
-use crate::cache::{CacheMetrics, RedisMetrics, ReplicationMetrics, WarmRestartMetrics};
+use crate::cache::warm_restart::WarmRestartMetrics;
+use crate::cache::{CacheMetrics, RedisMetrics, ReplicationMetrics};
 use crate::domain::TierName;
 use crate::embed::EmbedMetrics;
 use crate::http::{HttpMetrics, ServerMetrics};

@@ -32,7 +32,7 @@ mod single_flight;
 mod striped_locks;
 mod tier;
 mod tiers;
-mod warm_restart;
+pub mod warm_restart;
 mod warm_up;
 mod write;
 mod write_condition;
@@ -70,7 +70,6 @@ pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::KeyGuard;
 pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 pub use tiers::Tiers;
-pub use warm_restart::{WarmRestart, WarmRestartMetrics, WarmRestartOptions};
 pub use warm_up::{Pace, WarmUp};
 pub use write_condition::WriteCondition;
 

@@ -403,6 +403,19 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_of_tiers_changes_with_a_tier_and_with_nothing_else() {
+        let hash = |options: PolicyOptions, is_open| {
+            let options = BTreeMap::from([("products".to_owned(), options)]);
+            Namespaces::new(&options, is_open).unwrap().tiers_hash()
+        };
+        let none = PolicyOptions::default;
+        let as_built_in = hash(none(), true);
+        assert_eq!(as_built_in, hash(PolicyOptions { ttl_seconds: Some(7), ..none() }, true));
+        assert_ne!(as_built_in, hash(PolicyOptions { tiers: Some(vec![TierName::Disk]), ..none() }, true));
+        assert_ne!(as_built_in, hash(none(), false));
+    }
+
+    #[test]
     fn a_policy_out_of_range_names_its_key() {
         let refused = |options: PolicyOptions| {
             let error = Namespaces::new(&BTreeMap::from([("shop".to_owned(), options)]), true).unwrap_err();

@@ -87,7 +87,7 @@ async fn texts_are_tokenized_as_the_model_reads_them() {
             (&json!(true), &Value::Null, &Value::Null)
         );
     }
-    assert_eq!((&first["text"], &last["text"]), (&json!("[CLS]"), &json!("[SEP]")));
+    assert_eq!((&first["text"], &last["text"]), (&json!("<s>"), &json!("</s>")));
     assert_eq!(lists[1].as_array().unwrap().len(), 2, "of an empty text the special ones: {}", lists[1]);
     // Each other one is the part of the text where it says that it is, and nothing but spaces is between them.
     let mut end = 0;
