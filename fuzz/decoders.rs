@@ -1,8 +1,8 @@
 // What each fuzz target does with its bytes. The targets include this file, and so does a test that runs the
 // committed corpus through it with the stable toolchain.
 
-use likewise::cache::entry_codec;
 use likewise::cache::redis::{ClockOffset, Envelope};
+use likewise::cache::{HotKey, entry_codec};
 use likewise::dialects::chat_completions::{ChatCompletions, ChunkAssembler, parse, read_reply};
 use likewise::dialects::choices::ChunkReplay;
 use likewise::dialects::{Assembler as _, Replay as _};
@@ -11,12 +11,12 @@ use likewise::request_identity::{Json, Normalization};
 use likewise::search::{DocumentRef, Results, record};
 use likewise::service::answers::StoredAnswer;
 use likewise::sse::{Event, Events};
-use likewise::storage::collections;
 use likewise::storage::directory::decode_format;
 use likewise::storage::objects::{Position, Record, decode_names};
 use likewise::storage::vectors::index_file;
 use likewise::storage::vectors::manifest::Manifest;
 use likewise::storage::vectors::segment::{HEADER_BYTES, Header, Slot};
+use likewise::storage::{HotKeysList, collections};
 use likewise_index::{Graph, IndexSpec, SearchParams, Vectors, check_faiss_index};
 
 #[path = "streams.rs"]
@@ -125,6 +125,16 @@ pub(crate) fn object(data: &[u8]) {
     if let Some(entry) = decode(&record) {
         let again = entry_codec::encode(&key, &entry).expect("it fitted before");
         assert!(entry_codec::decode(&again).is_some_and(|same| same == entry));
+    }
+}
+
+/// A list of hot keys, as it is and with a checksum that holds, and the keys in it.
+pub(crate) fn hot_keys(data: &[u8]) {
+    let _ = HotKeysList::decode(data);
+    if let Ok(list) = HotKeysList::decode(&with_trailer(data.to_vec())) {
+        assert!(HotKeysList::decode(&list.encode()).is_ok_and(|same| same == list));
+        let keys = HotKey::decode(&list.keys);
+        assert_eq!(HotKey::decode(&HotKey::encode(&keys)), keys);
     }
 }
 

@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::byte_budget::ByteBudget;
+use crate::cache::warm_restart::WarmRestart;
 use crate::cache::{
     Cache, Freshness, InvalidationTokens, LocalTokenLog, Machine, MemoryTier, Namespaces, NodeRegistry,
     ObjectTier, PairFeedback, Replication, SharedNode, SharedPairs, SharedStatus, SharedTier, Tier, Tiers,
-    VectorTier, exchange_feedback,
+    VectorTier, WarmUp, exchange_feedback,
 };
 use crate::config::Config;
 use crate::domain::{Clock, SystemClock};
@@ -23,13 +24,13 @@ use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::http::{self, Readiness, RouterParts, Server, State};
 use crate::metrics::MetricDescription;
-use crate::nodes::{Nodes, WarmUp};
+use crate::nodes::Nodes;
 use crate::search::{Catalog, Program};
 use crate::service::answers::SemanticLookup;
 use crate::service::embeddings::UpstreamEmbeddings;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Jobs, Listing, Objects, Rerank};
 use crate::storage::collections::Place;
-use crate::storage::{DataDirectory, ObjectStore, OsFiles, Records, VectorStore};
+use crate::storage::{DataDirectory, HotKeysFile, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Prices, Upstream};
 
 use self::metrics::AppMetrics;
@@ -70,7 +71,7 @@ pub struct Engine {
     /// Follows the other nodes for as long as it is held.
     replication: Option<Replication>,
     // Held until the end: the directory stays locked for as long as anything may write to it.
-    _directory: DataDirectory,
+    directory: DataDirectory,
 }
 
 /// The metrics of the program, for `docs/reference/metrics.md`.
@@ -247,7 +248,7 @@ impl Engine {
             nodes,
             warm_up,
             replication: caches.replication,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -265,6 +266,13 @@ impl Engine {
     fn rerank(&self, config: &Config) -> Rerank {
         let (embeddings, origin) = (Arc::clone(&self.embeddings), Arc::clone(&self.origin));
         Rerank::new(embeddings, origin, config.upstream.forwards_any_client_key())
+    }
+
+    /// Begins to read into memory what was there before the start, and to write down what is there. `None` if that is off.
+    fn warm_restart(&self, config: &Config) -> Option<WarmRestart> {
+        let file = HotKeysFile::new(Arc::new(OsFiles), self.directory.root());
+        let metrics = Arc::clone(&self.metrics.warm_restart);
+        WarmRestart::start(&config.cache.warm_restart, self.warm_up.clone(), file, metrics)
     }
 
     /// How the node stands to the others. `None` if it shares nothing.
@@ -504,6 +512,7 @@ pub async fn serve(
     .map_err(|error| startup_advice::advise(&config, error))?;
     readiness.set(State::Ready);
     engine.nodes.warm_up(engine.warm_up.clone());
+    let warm_restart = engine.warm_restart(&config);
     engine.jobs.go_on();
     on_ready(server.address(), engine.models.default_model().ok().map(|model| &*model.card().name));
     let on_stop = || {
@@ -511,6 +520,9 @@ pub async fn serve(
         readiness.set(State::Stopping);
     };
     let served = http::serve(server, router, &mut stops, on_stop).await;
+    if let Some(warm_restart) = warm_restart {
+        warm_restart.close().await;
+    }
     engine.close().await;
     served?;
     tracing::info!("stopped");

@@ -108,6 +108,8 @@ pub struct CacheConfig {
     /// Tags and namespaces whose invalidations are remembered one by one, at most as many as fit into a quarter of the
     /// memory tier's budget; past it, everything is invalidated once.
     pub invalidated_tags_max: usize,
+    /// What is read into memory after a restart.
+    pub warm_restart: cache::warm_restart::WarmRestartOptions,
 }
 
 /// The least number of tags that are remembered: as many as one request may name.
@@ -117,6 +119,9 @@ const TAGS_MIN: usize = 1024;
 const TAG_BYTES: u64 = 128;
 /// The part of the memory tier's budget that such tags may take, whatever their number is set to.
 const TAGS_SHARE: u64 = 4;
+
+/// With more, most answers would be refreshed long before their end.
+const EARLY_REFRESH_BETA_MAX: f64 = 10.0;
 
 impl CacheConfig {
     /// The number of invalidated tags that are remembered on a machine: the configured one, if they fit beside its entries.
@@ -135,6 +140,7 @@ impl Default for CacheConfig {
             allow_unknown_namespaces: true,
             namespaces: cache::PolicyOptions::built_in(),
             invalidated_tags_max: 1_000_000,
+            warm_restart: cache::warm_restart::WarmRestartOptions::default(),
         }
     }
 }
@@ -222,6 +228,7 @@ impl Config {
         at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, TAGS_MIN as u64)?;
+        self.cache.warm_restart.validate()?;
         self.redis.validate()?;
         self.nodes.validate()?;
         self.upstream.validate()?;
@@ -237,6 +244,13 @@ impl Config {
         if !(0.0..=f64::INFINITY).contains(&self.answers.temperature_max) {
             let message =
                 format!("answers.temperature_max must be at least 0, got {}", self.answers.temperature_max);
+            return Err(Error::new(Kind::Config, message));
+        }
+        if !(0.0..=EARLY_REFRESH_BETA_MAX).contains(&self.answers.early_refresh_beta) {
+            let message = format!(
+                "answers.early_refresh_beta must be 0 to {EARLY_REFRESH_BETA_MAX}, got {}",
+                self.answers.early_refresh_beta
+            );
             return Err(Error::new(Kind::Config, message));
         }
         self.answers.semantic.validate()?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::byte_budget::BudgetMetrics;
+use crate::cache::warm_restart::WarmRestartMetrics;
 use crate::cache::{CacheMetrics, RedisMetrics, ReplicationMetrics};
 use crate::domain::TierName;
 use crate::embed::EmbedMetrics;
@@ -31,6 +32,7 @@ pub(super) struct AppMetrics {
     pub(super) invalidations: Arc<InvalidationMetrics>,
     pub(super) jobs: Arc<JobMetrics>,
     pub(super) cache: Arc<CacheMetrics>,
+    pub(super) warm_restart: Arc<WarmRestartMetrics>,
     pub(super) redis: Arc<RedisMetrics>,
     pub(super) replication: Arc<ReplicationMetrics>,
     pub(super) nodes: Arc<NodeMetrics>,
@@ -56,6 +58,7 @@ impl AppMetrics {
             invalidations: of_module(&mut registry),
             jobs: of_module(&mut registry),
             cache: Arc::new(cache),
+            warm_restart: of_module(&mut registry),
             redis: of_module(&mut registry),
             replication: of_module(&mut registry),
             nodes: of_module(&mut registry),

@@ -1,6 +1,6 @@
-//! The keys that are used most, so that a node that begins with an empty memory can look for them first.
+//! The keys that are used most, so that a server that begins with an empty memory can look for them first.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 
 use crate::domain::{InvalidationId, Key, NamespaceId};
 use crate::storage::le_bytes::{array_at, u64_at};
@@ -46,26 +46,40 @@ impl HotKey {
     }
 }
 
-/// How often keys were used, as far as samples show it. Each ranking halves the counts, so that what is no longer used is forgotten, and
-/// not more keys are counted than two samples between rankings have.
-#[derive(Debug, Default)]
-pub struct HotKeys(HashMap<HotKey, u32>);
+/// Selects the keys of the most uses among any number of them.
+#[derive(Debug)]
+pub(super) struct HottestKeys {
+    keys_max: usize,
+    /// With their uses. Never more than twice `keys_max`.
+    kept: Vec<(HotKey, u8)>,
+}
 
-impl HotKeys {
-    /// Counts a sample of uses.
-    pub fn add(&mut self, uses: impl IntoIterator<Item = HotKey>) {
-        uses.into_iter().for_each(|hot| *self.0.entry(hot).or_default() += 1);
+impl HottestKeys {
+    /// Selects at most `keys_max`.
+    pub(super) fn new(keys_max: usize) -> HottestKeys {
+        HottestKeys { keys_max, kept: Vec::new() }
     }
 
-    /// The keys that were used most, the first most often, at most `keys_max`.
-    pub fn rank(&mut self, keys_max: usize) -> Vec<HotKey> {
-        let mut ranked: Vec<(HotKey, u32)> = self.0.iter().map(|(hot, count)| (*hot, *count)).collect();
-        ranked.sort_unstable_by_key(|&(hot, count)| (std::cmp::Reverse(count), hot.key));
-        self.0.retain(|_, count| {
-            *count /= 2;
-            *count > 0
-        });
-        ranked.into_iter().take(keys_max).map(|(hot, _)| hot).collect()
+    /// Adds a key. Costs a constant time on average.
+    pub(super) fn add(&mut self, hot: HotKey, uses: u8) {
+        if self.keys_max == 0 {
+            return;
+        }
+        if self.kept.len() >= self.keys_max * 2 {
+            self.kept.select_nth_unstable_by_key(self.keys_max - 1, HottestKeys::rank);
+            self.kept.truncate(self.keys_max);
+        }
+        self.kept.push((hot, uses));
+    }
+
+    /// The selected keys, the most used first.
+    pub(super) fn into_ranked(mut self) -> Vec<HotKey> {
+        self.kept.sort_unstable_by_key(HottestKeys::rank);
+        self.kept.into_iter().take(self.keys_max).map(|(hot, _)| hot).collect()
+    }
+
+    fn rank((hot, uses): &(HotKey, u8)) -> (Reverse<u8>, Key) {
+        (Reverse(*uses), hot.key)
     }
 }
 
@@ -88,12 +102,22 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_ranked_by_their_uses_and_forgotten_without() {
-        let mut keys = HotKeys::default();
-        keys.add([1, 2, 2, 3, 3, 3, 3].map(hot));
-        assert_eq!(keys.rank(2), [hot(3), hot(2)]);
-        assert_eq!(keys.rank(9), [hot(3), hot(2)], "one use is half of nothing");
-        assert_eq!(keys.rank(9), [hot(3)]);
-        assert!(keys.rank(9).is_empty());
+    fn the_keys_of_the_most_uses_are_selected_among_many() {
+        let selected = |keys_max, uses: &[(u8, u8)]| {
+            let mut hottest = HottestKeys::new(keys_max);
+            for &(n, uses) in uses {
+                hottest.add(hot(n), uses);
+                assert!(hottest.kept.len() <= keys_max * 2);
+            }
+            hottest.into_ranked()
+        };
+        let uses: Vec<(u8, u8)> = (0..=255_u8).map(|n| (n, n.wrapping_mul(77))).collect();
+        let mut sorted = uses.clone();
+        sorted.sort_by_key(|&(n, uses)| (Reverse(uses), n));
+        for keys_max in [1, 2, 7, 200, 300] {
+            let expected: Vec<HotKey> = sorted.iter().take(keys_max).map(|&(n, _)| hot(n)).collect();
+            assert_eq!(selected(keys_max, &uses), expected, "{keys_max}");
+        }
+        assert!(selected(0, &uses).is_empty());
     }
 }

@@ -32,6 +32,8 @@ mod single_flight;
 mod striped_locks;
 mod tier;
 mod tiers;
+pub mod warm_restart;
+mod warm_up;
 mod write;
 mod write_condition;
 
@@ -48,7 +50,7 @@ pub use crate::storage::objects::{NamespaceCount, Position, ScanScope};
 pub use disk::{ObjectTier, VectorTier};
 pub use feedback_exchange::exchange_feedback;
 pub use freshness::{Freshness, Lifetime, Verdict};
-pub use hot_keys::{HotKey, HotKeys};
+pub use hot_keys::HotKey;
 pub use invalidation_tokens::{
     EntryTokens, InvalidationTokens, LoadedTokens, LocalTokenLog, Mode, Propagation, QueueChanges, Queued,
     Stamp, Standing, TokenChange, TokenHistory, TokenLog,
@@ -65,12 +67,14 @@ pub use policy::{
 pub use shared_flights::{FlightClaim, FlightElsewhere, SharedFlight};
 pub use shared_leases::SharedLeases;
 pub use single_flight::{Flight, Landing, SingleFlight};
-pub use striped_locks::{KeyGuard, StripedLocks};
+pub use striped_locks::KeyGuard;
 pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 pub use tiers::Tiers;
+pub use warm_up::{Pace, WarmUp};
 pub use write_condition::WriteCondition;
 
 use self::replication::KeyChanges;
+use self::striped_locks::StripedLocks;
 use crate::domain::{Entry, InvalidationId, Key, NamespaceId, TierName};
 use crate::error::Result;
 
@@ -100,6 +104,7 @@ pub struct Cache {
     /// Where other nodes change entries too.
     shared: Option<SharedParts>,
     embedding_claims: Option<Arc<EmbeddingClaims>>,
+    key_locks: StripedLocks,
 }
 
 /// The tier through which nodes change each other's entries.
@@ -111,7 +116,8 @@ struct SharedParts {
 impl Cache {
     /// A cache of `memory` above the tiers `below`.
     pub fn new(memory: Arc<MemoryTier>, below: Vec<Arc<dyn Tier>>, freshness: Freshness) -> Cache {
-        Cache { memory, below, freshness, shared: None, embedding_claims: None }
+        let key_locks = StripedLocks::new();
+        Cache { memory, below, freshness, shared: None, embedding_claims: None, key_locks }
     }
 
     /// The same over a tier in which other nodes change entries too.
@@ -130,6 +136,17 @@ impl Cache {
         self.below.push(node.embeddings());
         self.embedding_claims = node.embedding_claims();
         self
+    }
+
+    /// Waits until no other task replaces, removes or promotes entries of `keys`, nor of keys that share a lock with them. For values
+    /// that can be replaced under their key; see `striped_locks`.
+    pub async fn lock(&self, keys: &[Key]) -> KeyGuard<'_> {
+        self.key_locks.lock(keys).await
+    }
+
+    /// Returns once all locks that are held now are released.
+    pub async fn wait_for_locks(&self) {
+        self.key_locks.wait().await;
     }
 
     /// Which node embeds a text, if only one of all is to.
@@ -242,6 +259,11 @@ impl Cache {
     ) -> impl DoubleEndedIterator<Item = &'a Arc<dyn Tier>> {
         let tier_of = |name| self.below.iter().find(move |tier| tier.name() == name);
         namespace.policy.tiers.iter().filter_map(move |&name| tier_of(name))
+    }
+
+    /// Where entries of the namespace are looked for first below memory. `None` if nowhere.
+    pub(in crate::cache) fn first_below(&self, namespace: &Namespace) -> Option<TierName> {
+        self.below_for(namespace).next().map(|tier| tier.name())
     }
 
     /// A cache in memory only, for the tests of use cases. Its tokens lie in `dir`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::lookup_counters::{CounterId, LookupCounters, OutcomeCounters};
-use crate::domain::{NamespaceId, TenantId, TierName};
+use crate::domain::{KeyHasher, NamespaceId, TenantId, TierName};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Durability;
 
@@ -292,6 +292,20 @@ impl Namespaces {
         Some(Namespace { name, id, policy: Arc::clone(policy) })
     }
 
+    /// Of the tiers of all namespaces: another number if entries of one of them are kept elsewhere.
+    pub(super) fn tiers_hash(&self) -> u64 {
+        let mut known: Vec<(&str, &Policy)> =
+            self.known.iter().map(|(name, policy)| (&**name, &**policy)).collect();
+        known.sort_unstable_by_key(|(name, _)| *name);
+        let mut hasher = KeyHasher::new("likewise/namespace-tiers/v1");
+        // No name of a namespace is empty.
+        for (name, policy) in known.into_iter().chain(self.unknown.as_deref().map(|policy| ("", policy))) {
+            let tiers: Vec<&str> = policy.tiers.iter().map(|tier| tier.as_str()).collect();
+            hasher.field(name.as_bytes()).field(tiers.join(",").as_bytes());
+        }
+        hasher.finish().prefix()
+    }
+
     /// Counts the lookups in a namespace.
     pub fn lookups_in(&self, namespace: &Namespace) -> &OutcomeCounters {
         self.lookups.of(CounterId::of_namespace(namespace.id), &namespace.name)
@@ -386,6 +400,19 @@ mod tests {
         for bad in ["", "a b", "a\n", &"x".repeat(129)] {
             assert_eq!(namespaces(true).resolve(&tenant, bad).unwrap_err().kind(), Kind::InvalidInput);
         }
+    }
+
+    #[test]
+    fn the_hash_of_tiers_changes_with_a_tier_and_with_nothing_else() {
+        let hash = |options: PolicyOptions, is_open| {
+            let options = BTreeMap::from([("products".to_owned(), options)]);
+            Namespaces::new(&options, is_open).unwrap().tiers_hash()
+        };
+        let none = PolicyOptions::default;
+        let as_built_in = hash(none(), true);
+        assert_eq!(as_built_in, hash(PolicyOptions { ttl_seconds: Some(7), ..none() }, true));
+        assert_ne!(as_built_in, hash(PolicyOptions { tiers: Some(vec![TierName::Disk]), ..none() }, true));
+        assert_ne!(as_built_in, hash(none(), false));
     }
 
     #[test]

@@ -11,7 +11,7 @@ const STRIPES: usize = 1024;
 
 /// The locks.
 #[derive(Debug)]
-pub struct StripedLocks(Box<[Mutex<()>]>);
+pub(super) struct StripedLocks(Box<[Mutex<()>]>);
 
 /// The stripes of some keys, held.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub struct KeyGuard<'a>(#[expect(dead_code, reason = "held for its drop")] Vec<M
 
 impl StripedLocks {
     /// All free.
-    pub fn new() -> StripedLocks {
+    pub(super) fn new() -> StripedLocks {
         StripedLocks((0..STRIPES).map(|_| Mutex::default()).collect())
     }
 
     /// Waits until no other caller holds a stripe of `keys`. Stripes are taken in one order, so two callers that want several never
     /// wait for each other.
-    pub async fn lock(&self, keys: &[Key]) -> KeyGuard<'_> {
+    pub(super) async fn lock(&self, keys: &[Key]) -> KeyGuard<'_> {
         let mut places: Vec<usize> = keys.iter().map(|key| key.prefix() as usize % STRIPES).collect();
         places.sort_unstable();
         places.dedup();
@@ -37,15 +37,9 @@ impl StripedLocks {
     }
 
     /// Waits until all who hold a stripe now have let it go.
-    pub async fn wait(&self) {
+    pub(super) async fn wait(&self) {
         for stripe in &self.0 {
             drop(stripe.lock().await);
         }
-    }
-}
-
-impl Default for StripedLocks {
-    fn default() -> StripedLocks {
-        StripedLocks::new()
     }
 }

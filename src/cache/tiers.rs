@@ -38,9 +38,30 @@ impl Tiers {
         all
     }
 
-    /// As [`MemoryTier::sample_hits`].
-    pub fn sample_hits(&self, hits_max: usize) -> Vec<HotKey> {
-        self.memory.sample_hits(hits_max)
+    /// As [`MemoryTier::count_uses`].
+    pub fn count_uses(&self) {
+        self.memory.count_uses();
+    }
+
+    /// As [`MemoryTier::hottest`].
+    pub fn hottest(
+        &self,
+        keys_max: usize,
+        uses_min: u8,
+        choice: &mut dyn FnMut(&HotKey) -> bool,
+    ) -> Vec<HotKey> {
+        self.memory.hottest(keys_max, uses_min, choice)
+    }
+
+    /// Whether memory has an entry of a key, of any age. It is not counted as a lookup.
+    pub fn is_in_memory(&self, key: &Key) -> bool {
+        self.memory.namespace_of(key).is_some()
+    }
+
+    /// Whether entries take more than a share of the memory tier's budget.
+    pub fn is_memory_filled(&self, share: f64) -> bool {
+        let stats = self.memory.stats();
+        stats.bytes as f64 > stats.bytes_max as f64 * share
     }
 
     /// How many entries in memory are chosen. Visits all of them, on a thread for blocking work.

@@ -14,7 +14,7 @@ use super::model_dir::ModelDir;
 use super::option_path::option_path;
 use super::queue_room::QueueRoom;
 use super::token_ids::{TokenIds, check_bytes, decode_cl100k};
-use super::tokenizer::{TokenizedText, Tokenizer};
+use super::tokenizer::{TextToken, TokenizedText, Tokenizer};
 use super::verifier::{Verifier, sha256, shipped_for};
 use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options};
 use crate::domain::{Fingerprint, KeyHasher, UnixSeconds};
@@ -224,6 +224,10 @@ impl Embedder for LocalEmbedder {
             let counts = self.batcher.count(texts)?.await;
             counts.unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, "the model has stopped"))).map(Some)
         })
+    }
+
+    fn tokenize(&self, text: &str, adds_specials: bool) -> Result<Vec<TextToken>> {
+        self.tokenizer.tokens(text, adds_specials)
     }
 
     fn decode_tokens(&self, ids: &[u32], bytes_max: usize) -> Result<String> {

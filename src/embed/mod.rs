@@ -42,6 +42,7 @@ pub use queue_room::{QueuePlace, QueueRoom};
 pub use registry::ModelRegistry;
 pub use remote::{Encoding, RemoteEmbedder, RemoteOptions};
 pub use token_ids::{TokenIds, count_cl100k};
+pub use tokenizer::TextToken;
 pub use verifier::Verifier;
 
 use crate::domain::{Embedding, Fingerprint, UnixSeconds};
@@ -169,6 +170,15 @@ pub trait Embedder: Send + Sync + 'static {
     /// Those of [`Embedder::submit`].
     fn count_tokens(&self, _: Vec<String>) -> BoxFuture<'_, Result<Option<Vec<usize>>>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// The tokens of a text, however many; with the special ones if `adds_specials`. Blocks for as long as that takes, about a microsecond
+    /// a token.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the vocabulary of the model is not known here.
+    fn tokenize(&self, _: &str, _: bool) -> Result<Vec<TextToken>> {
+        Err(Error::new(Kind::InvalidInput, "the vocabulary of the model is not known here"))
     }
 
     /// Decodes token ids to a text of at most `bytes_max` bytes. Bytes that are not UTF-8, as at the ends of a chunk of

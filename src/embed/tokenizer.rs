@@ -1,6 +1,8 @@
 //! Tokenizes texts as the model was trained to read them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokenizers::Tokenizer as HuggingFaceTokenizer;
@@ -18,6 +20,17 @@ pub(super) struct TokenizedText {
     pub(super) ids: Vec<u32>,
     /// Whether the text had more tokens.
     pub(super) is_truncated: bool,
+}
+
+/// A token of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextToken {
+    /// Its id in the vocabulary.
+    pub id: u32,
+    /// The part of the text that it stands for; of a special token its name.
+    pub text: String,
+    /// Where that part is, in bytes. `None` for a special token, which is not in the text.
+    pub span: Option<Range<usize>>,
 }
 
 /// A model's tokenizer. The padding and truncation of its file are switched off: the encoder needs no padding, and another
@@ -91,6 +104,27 @@ impl Tokenizer {
         self.ids(text, false)
     }
 
+    /// The tokens of a text, however many; with the special ones if `adds_specials`. If the model reads texts in lower case, the tokens
+    /// are of such a text.
+    ///
+    /// # Errors
+    /// `Internal` if the tokenizer fails on the text.
+    pub(super) fn tokens(&self, text: &str, adds_specials: bool) -> Result<Vec<TextToken>> {
+        let text = self.as_read(text);
+        let encoding = self.inner.encode(&*text, adds_specials).map_err(failed)?;
+        let parts = encoding.get_ids().iter().zip(encoding.get_tokens()).zip(encoding.get_offsets());
+        let tokens =
+            parts.zip(encoding.get_special_tokens_mask()).map(|(((&id, name), &(start, end)), &mask)| {
+                if mask == 1 {
+                    return TextToken { id, text: name.clone(), span: None };
+                }
+                // A token of bytes may end within a character.
+                let part = text.as_bytes().get(start..end).unwrap_or_default();
+                TextToken { id, text: String::from_utf8_lossy(part).into_owned(), span: Some(start..end) }
+            });
+        Ok(tokens.collect())
+    }
+
     /// The special tokens before and after every text.
     ///
     /// # Errors
@@ -160,19 +194,18 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, with_specials: bool) -> Result<Vec<u32>> {
-        let lowercase;
-        let text = if self.lowercases {
-            lowercase = text.to_lowercase();
-            &lowercase
-        } else {
-            text
-        };
-        let encoding = self.inner.encode_fast(text, with_specials).map_err(|error| {
-            Error::new(Kind::Internal, "cannot tokenize a text")
-                .source(std::io::Error::other(error.to_string()))
-        })?;
+        let encoding = self.inner.encode_fast(&*self.as_read(text), with_specials).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
+
+    /// A text as the tokenizer gets it.
+    fn as_read<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.lowercases { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) }
+    }
+}
+
+fn failed(error: tokenizers::Error) -> Error {
+    Error::new(Kind::Internal, "cannot tokenize a text").source(std::io::Error::other(error.to_string()))
 }
 
 /// A prefix of a text of at least `bytes` and less than twice as many bytes, and whether it ends before a space. `None` if

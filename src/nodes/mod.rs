@@ -18,4 +18,3 @@ pub use options::Options;
 pub use places::{CollectionOwner, CollectionPlace, on_other_node};
 pub use report::NodeNumbers;
 pub use transport::{FORWARDED_BY, NodeReply, NodeRequest};
-pub use warm_up::WarmUp;

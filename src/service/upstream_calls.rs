@@ -20,7 +20,8 @@ pub(super) struct ModelCall {
     pub(super) origin: Arc<dyn Origin>,
     /// Below the upstream's `/v1`.
     pub(super) path: &'static str,
-    pub(super) model: String,
+    /// `None` if the request names none.
+    pub(super) model: Option<String>,
     /// Fields of the body that are sent along as they came.
     pub(super) fields: BTreeMap<String, Box<RawValue>>,
     pub(super) headers: Headers,
@@ -34,7 +35,7 @@ impl ModelCall {
         let call = UpstreamCall {
             method: "POST".into(),
             path: self.path.into(),
-            model: Some(self.model.clone()),
+            model: self.model.clone(),
             headers: self.headers.clone(),
             key_header: KeyHeader::BEARER,
             credential: self.credential.clone(),

@@ -103,13 +103,17 @@ impl Upstream {
         self.routes.of_model(model)
     }
 
+    /// The route of a model, or that of requests which name none.
+    fn route(&self, model: Option<&str>) -> Result<&Arc<UpstreamRoute>> {
+        let missing = || Error::new(Kind::NotFound, "there is no upstream");
+        match model {
+            Some(model) => self.routes.of_model(model),
+            None => self.routes.of_none().ok_or_else(missing),
+        }
+    }
+
     async fn call(&self, call: UpstreamCall) -> Result<Reply> {
-        let route = match &call.model {
-            Some(model) => self.routes.of_model(model)?,
-            None => {
-                self.routes.of_none().ok_or_else(|| Error::new(Kind::NotFound, "there is no upstream"))?
-            }
-        };
+        let route = self.route(call.model.as_deref())?;
         if call.needs_clients_key && !matches!(route.key, RouteCredential::Clients) {
             return Err(not_listed(&call.method, &call.path));
         }
@@ -239,8 +243,8 @@ impl Upstream {
 }
 
 impl Origin for Upstream {
-    fn name(&self, model: &str) -> Result<Arc<str>> {
-        self.routes.of_model(model).map(|route| Arc::clone(&route.name))
+    fn name(&self, model: Option<&str>) -> Result<Arc<str>> {
+        self.route(model).map(|route| Arc::clone(&route.name))
     }
 
     fn ask(&self, call: UpstreamCall) -> BoxFuture<'_, Result<Reply>> {

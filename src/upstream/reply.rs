@@ -65,11 +65,11 @@ pub struct Reply {
 
 /// A server that answers calls.
 pub trait Origin: Send + Sync {
-    /// What the upstream of a model is called, for fingerprints.
+    /// What the upstream of a model is called, or that of requests which name no model, for fingerprints.
     ///
     /// # Errors
-    /// `ModelNotFound` if no upstream serves the model.
-    fn name(&self, model: &str) -> Result<Arc<str>>;
+    /// `ModelNotFound` if no upstream serves the model; `NotFound` if there is no upstream.
+    fn name(&self, model: Option<&str>) -> Result<Arc<str>>;
 
     /// Asks, and returns when the head of the reply is there.
     ///

@@ -153,7 +153,7 @@ async fn entries_are_found_after_a_clean_stop_and_after_a_kill() {
     assert_eq!(second.vectors()[..2], first.vectors());
     server.kill();
 
-    let server = Server::start_in(dir.path(), &[]);
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__CACHE__WARM_RESTART__KEYS_MAX", "0")]);
     let third = server.embed(&["tres", "uno"]).await;
     assert_eq!(third.counts(), (2, 0, 0));
     assert_eq!(third.header("cache-status"), "likewise; hit; detail=disk");

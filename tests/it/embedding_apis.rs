@@ -4,7 +4,7 @@ use base64_simd::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::endpoint::{Endpoint, vector};
+use crate::endpoint::{Endpoint, remote, vector};
 use crate::model;
 use crate::program::{Answer, Server, likewise, without_model};
 
@@ -69,6 +69,75 @@ async fn clients_learn_what_is_served() {
         (&json!(model::NAME), &json!(model::NAME))
     );
     assert_eq!(server.get("/api/version").await.body["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn texts_are_tokenized_as_the_model_reads_them() {
+    let server = Server::start();
+    let text = "Una camiseta, 39,95 €";
+    let tokens = post(&server, "/tokenize", json!({ "inputs": [text, ""] })).await;
+    assert_eq!(tokens.status, 200, "{}", tokens.body);
+    let lists = tokens.body.as_array().unwrap();
+    assert_eq!(lists.len(), 2);
+    let all = lists[0].as_array().unwrap();
+    let (first, last) = (&all[0], &all[all.len() - 1]);
+    for special in [first, last] {
+        assert_eq!(
+            (&special["special"], &special["start"], &special["stop"]),
+            (&json!(true), &Value::Null, &Value::Null)
+        );
+    }
+    assert_eq!((&first["text"], &last["text"]), (&json!("<s>"), &json!("</s>")));
+    assert_eq!(lists[1].as_array().unwrap().len(), 2, "of an empty text the special ones: {}", lists[1]);
+    // Each other one is the part of the text where it says that it is, and nothing but spaces is between them.
+    let mut end = 0;
+    for token in &all[1..all.len() - 1] {
+        let at = |name: &str| token[name].as_u64().unwrap() as usize;
+        assert_eq!(
+            (&token["text"], &token["special"]),
+            (&json!(&text[at("start")..at("stop")]), &json!(false))
+        );
+        assert!(text[end..at("start")].trim().is_empty(), "{token}");
+        end = at("stop");
+    }
+    assert_eq!(end, text.len());
+
+    let plain = post(&server, "/tokenize", json!({ "inputs": text, "add_special_tokens": false })).await;
+    assert_eq!(plain.body, json!([&all[1..all.len() - 1]]), "a list also of one");
+    let embedded = server.embed(&[text]).await;
+    assert_eq!(embedded.body["usage"]["prompt_tokens"], all.len());
+    // More than the model reads.
+    let long = post(&server, "/tokenize", json!({ "inputs": "una camiseta azul ".repeat(500) })).await;
+    assert!(long.body[0].as_array().unwrap().len() > 1000);
+}
+
+#[tokio::test]
+async fn what_cannot_be_tokenized_is_refused_in_the_shape_of_the_api() {
+    let server = Server::start();
+    for body in [
+        json!({ "inputs": [] }),
+        json!({ "inputs": [1, 2] }),
+        json!({ "inputs": "a", "add_special_tokens": 1 }),
+        json!({ "inputs": "a", "prompt_name": "other" }),
+        json!({ "inputs": ["a", "b".repeat(1024 * 1024 + 1)] }),
+        json!({}),
+    ] {
+        let answer = post(&server, "/tokenize", body).await;
+        assert!(matches!(answer.status, 400 | 413), "{}: {}", answer.status, answer.body);
+        assert!(
+            answer.body["error"].is_string() && answer.body["error_type"] == "Validation",
+            "{}",
+            answer.body
+        );
+    }
+    let dir = TempDir::new().unwrap();
+    let (endpoint, alone) = (Endpoint::start().await, Server::spawn(&mut without_model(dir.path())));
+    let answer = post(&alone, "/tokenize", json!({ "inputs": "a" })).await;
+    assert!(answer.status >= 400 && answer.body["error"].is_string(), "{}", answer.body);
+    let dir = TempDir::new().unwrap();
+    let far = Server::spawn(&mut remote(dir.path(), &endpoint.url));
+    let answer = post(&far, "/tokenize", json!({ "inputs": "a" })).await;
+    assert_eq!((answer.status, &answer.body["error_type"]), (400, &json!("Validation")), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -61,4 +61,5 @@ mod upstream;
 mod upstream_embeddings;
 mod verify;
 mod vocabulary;
+mod warm_restart;
 mod without_model;

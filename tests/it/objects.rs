@@ -41,7 +41,7 @@ async fn an_object_is_found_in_memory_and_after_a_restart_on_disk() {
     assert!(status.starts_with("likewise; hit; ttl=") && status.ends_with("; detail=memory"), "{status}");
     assert!(server.stop().success());
 
-    let server = start_in(&dir, &[]).await;
+    let server = start_in(&dir, &[("LIKEWISE__CACHE__WARM_RESTART__KEYS_MAX", "0")]).await;
     let found = get(&server, "/v1/cache/products/a%2F%C3%B1%20b", &[]).await;
     assert_eq!((found.status, found.body.to_string()), (200, product));
     assert!(found.header("cache-status").ends_with("; detail=disk"), "{}", found.header("cache-status"));

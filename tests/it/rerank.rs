@@ -47,6 +47,9 @@ fn score(query: &str, document: &str) -> f64 {
 async fn answer(calls: Calls, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let body = axum::body::to_bytes(Body::new(request.into_body()), 1 << 26).await.unwrap_or_default();
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if asked.get("texts").is_some() {
+        return Ok(Response::new(Body::from(tei_reply(&calls, &asked))));
+    }
     let query = asked["query"].as_str().unwrap_or_default();
     let documents: Vec<String> = serde_json::from_value(asked["documents"].clone()).unwrap_or_default();
     assert_eq!(asked["top_n"], documents.len());
@@ -58,6 +61,20 @@ async fn answer(calls: Calls, request: Request<Incoming>) -> Result<Response<Bod
     let reply = json!({ "model": asked["model"], "results": results, "usage": { "total_tokens": 10 * documents.len() } });
     calls.lock().unwrap().push(documents);
     Ok(Response::new(Body::from(Bytes::from(reply.to_string()))))
+}
+
+/// What a server of Text Embeddings Inference replies. Its raw scores are others.
+fn tei_reply(calls: &Calls, asked: &Value) -> String {
+    assert!(asked["model"].is_null() && asked["return_text"].is_null(), "{asked}");
+    let query = asked["query"].as_str().unwrap_or_default();
+    let texts: Vec<String> = serde_json::from_value(asked["texts"].clone()).unwrap_or_default();
+    let factor = if asked["raw_scores"] == true { 8.0 } else { 1.0 };
+    let score = |text: &String| score(query, text) * factor;
+    let ranks: Vec<Value> = (texts.iter().enumerate().rev())
+        .map(|(index, text)| json!({ "index": index, "score": score(text) }))
+        .collect();
+    calls.lock().unwrap().push(texts);
+    json!(ranks).to_string()
 }
 
 fn start_in(dir: &TempDir, url: &str) -> Server {
@@ -203,4 +220,86 @@ async fn one_pair_that_many_ask_for_is_scored_once() {
         *sent.entry(document.clone()).or_default() += 1;
     }
     assert_eq!(sent.into_values().collect::<Vec<_>>(), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn clients_of_text_embeddings_inference_get_scores_of_the_cache() {
+    let (dir, (url, calls)) = (TempDir::new().unwrap(), start_model().await);
+    let server = start_in(&dir, &url);
+    let ask = async |body: Value| server.ask("POST", "/rerank", &[], body.to_string()).await;
+    let expected = |texts: &[&str], factor: f64, with_text: bool| {
+        let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
+        let rank = |(index, score): (usize, f64)| {
+            let score = score * factor;
+            if with_text {
+                json!({ "index": index, "text": texts[index], "score": score })
+            } else {
+                json!({ "index": index, "score": score })
+            }
+        };
+        json!(self::expected("q", &texts).into_iter().map(rank).collect::<Vec<_>>())
+    };
+    let first = ask(json!({ "query": "q", "texts": ["a", "b", "c"] })).await;
+    assert_eq!((first.status, first.counts()), (200, (0, 3, 0)), "{}", first.body);
+    assert_eq!(first.body, expected(&["a", "b", "c"], 1.0, false));
+    let second =
+        ask(json!({ "query": "q", "texts": ["d", "c", "a"], "return_text": true, "raw_scores": false }))
+            .await;
+    assert_eq!((second.counts(), second.body), ((2, 1, 0), expected(&["d", "c", "a"], 1.0, true)));
+    // What may change a score is part of what is asked.
+    let raw = ask(json!({ "query": "q", "texts": ["a"], "raw_scores": true })).await;
+    assert_eq!((raw.counts(), raw.body), ((0, 1, 0), expected(&["a"], 8.0, false)));
+    for other in
+        [json!({ "truncate": true }), json!({ "truncation_direction": "Left" }), json!({ "query": "r" })]
+    {
+        let mut body = json!({ "query": "q", "texts": ["a"] });
+        body.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        assert_eq!(ask(body).await.counts(), (0, 1, 0), "{other}");
+    }
+    let sent: Vec<Vec<String>> = calls.lock().unwrap().clone();
+    assert_eq!(sent, [vec!["a", "b", "c"], vec!["d"], vec!["a"], vec!["a"], vec!["a"], vec!["a"]]);
+    // A model that is named is another one.
+    assert_eq!(
+        rerank(&server, json!({ "model": "m", "query": "q", "documents": ["a"] })).await.counts(),
+        (0, 1, 0)
+    );
+}
+
+#[tokio::test]
+async fn refusals_have_the_shape_of_text_embeddings_inference() {
+    let (dir, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    let server = start_in(&dir, &upstream.url);
+    let refused = async |server: &Server, body: Value| {
+        let answer = server.ask("POST", "/rerank", &[], body.to_string()).await;
+        assert!(answer.body["error"].is_string(), "{body}: {}", answer.body);
+        (answer.status, answer.body["error_type"].as_str().unwrap().to_owned())
+    };
+    for body in [
+        json!({ "query": "q", "texts": [] }),
+        json!({ "query": "q", "texts": ["a", ""] }),
+        json!({ "query": "q", "texts": [["a"]] }),
+        json!({ "query": "q", "texts": vec!["a"; 10_001] }),
+        json!({ "query": "q", "texts": ["a"], "raw_scores": 1 }),
+        json!({ "texts": ["a"] }),
+    ] {
+        assert_eq!(refused(&server, body).await, (400, "Validation".to_owned()));
+    }
+    assert_eq!(upstream.calls(), 0);
+    let body = json!({ "query": "q", "texts": ["a", "b"] });
+    upstream.usually(Mode::Reply(
+        413,
+        vec![],
+        r#"{"error":"batch size 2 > 1","error_type":"Validation"}"#.to_owned(),
+    ));
+    let (status, error_type) = refused(&server, body.clone()).await;
+    assert!((400..500).contains(&status) && error_type == "Validation", "{status} {error_type}");
+    for wrong in
+        ["{}", r#"[{"index": 0, "score": 1}]"#, r#"[{"index": 0, "score": 1}, {"index": 0, "score": 1}]"#]
+    {
+        upstream.usually(Mode::Reply(200, vec![], wrong.to_owned()));
+        assert_eq!(refused(&server, body.clone()).await, (502, "Backend".to_owned()), "{wrong}");
+    }
+    let dir = TempDir::new().unwrap();
+    let alone = Server::spawn(&mut without_model(dir.path()));
+    assert_eq!(refused(&alone, body).await.0, 404);
 }

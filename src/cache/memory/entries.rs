@@ -14,6 +14,9 @@ pub(super) trait Entries: Send + Sync {
     fn remove_same(&self, key: &Key, entry: &Arc<Entry>);
     /// Visits every entry, a shard at a time.
     fn visit(&self, visit: &mut dyn FnMut(&EntryMeta));
+    /// Visits entries in steps that hold a lock for a moment only: those that were used last, about `entries_max`, or all of them where
+    /// these are not known.
+    fn visit_recent(&self, entries_max: usize, visit: &mut dyn FnMut(&Key, &EntryMeta));
     /// Removes the chosen entries, a shard at a time.
     fn remove_where(&self, choice: &dyn Fn(&EntryMeta) -> bool);
     fn set_budget(&self, bytes_max: u64);

@@ -88,6 +88,14 @@ impl Entries for Lru {
         }
     }
 
+    fn visit_recent(&self, entries_max: usize, visit: &mut dyn FnMut(&Key, &EntryMeta)) {
+        let of_shard = entries_max.div_ceil(self.shards.len());
+        for shard in &self.shards {
+            let shard = ignore_poison(shard.lock());
+            shard.entries.iter().take(of_shard).for_each(|(key, entry)| visit(key, &entry.meta));
+        }
+    }
+
     fn remove_where(&self, choice: &dyn Fn(&EntryMeta) -> bool) {
         for shard in &self.shards {
             let mut shard = ignore_poison(shard.lock());

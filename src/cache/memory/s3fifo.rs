@@ -71,6 +71,11 @@ impl Entries for S3Fifo {
         self.0.iter().for_each(|(_, entry)| visit(&entry.meta));
     }
 
+    fn visit_recent(&self, _: usize, visit: &mut dyn FnMut(&Key, &EntryMeta)) {
+        // The lock of a shard is taken again for each entry.
+        self.0.iter().for_each(|(key, entry)| visit(&key, &entry.meta));
+    }
+
     fn remove_where(&self, choice: &dyn Fn(&EntryMeta) -> bool) {
         self.0.retain(|_, entry| !choice(&entry.meta));
     }

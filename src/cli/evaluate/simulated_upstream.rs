@@ -58,7 +58,7 @@ pub(super) fn usage_of(body: &[u8], completion_tokens: u32) -> TokenUsage {
 }
 
 impl Origin for SimulatedUpstream {
-    fn name(&self, _: &str) -> Result<Arc<str>> {
+    fn name(&self, _: Option<&str>) -> Result<Arc<str>> {
         Ok(MODEL.into())
     }
 

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use super::request::ResolvedRequest;
 use super::response::{HitInfo, MatchKind};
-use crate::cache::{Cache, Found, Freshness, KeyGuard, Namespace, StripedLocks, Verdict};
+use crate::cache::{Cache, Found, Freshness, KeyGuard, Namespace, Verdict};
 use crate::domain::{InvalidationId, Key};
 use crate::service::Directives;
 
 /// The lookup by identity.
 pub(super) struct Lookup {
     cache: Arc<Cache>,
-    key_locks: StripedLocks,
 }
 
 /// A stored answer that was found.
@@ -26,7 +25,7 @@ pub(super) struct Match {
 
 impl Lookup {
     pub(super) fn new(cache: Arc<Cache>) -> Lookup {
-        Lookup { cache, key_locks: StripedLocks::new() }
+        Lookup { cache }
     }
 
     /// Looks in memory, then in the tiers below.
@@ -93,12 +92,12 @@ impl Lookup {
 
     /// Holds the stripe of a key: no other task stores or removes its answer meanwhile.
     pub(super) async fn lock(&self, key: &Key) -> KeyGuard<'_> {
-        self.key_locks.lock(std::slice::from_ref(key)).await
+        self.cache.lock(std::slice::from_ref(key)).await
     }
 
     /// Returns once no stripe is held.
     pub(super) async fn wait_for_locks(&self) {
-        self.key_locks.wait().await;
+        self.cache.wait_for_locks().await;
     }
 
     pub(super) fn cache(&self) -> &Cache {

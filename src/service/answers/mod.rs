@@ -9,6 +9,7 @@ mod broadcast;
 mod coalesce;
 mod costs;
 mod direct;
+mod early_refresh;
 mod feedback;
 mod flow;
 mod generate;
@@ -61,9 +62,10 @@ pub use stored_answer::StoredAnswer;
 use self::broadcast::leader_died;
 use self::coalesce::not_stored;
 use self::costs::Costs;
+use self::early_refresh::EarlyRefresh;
 use self::flow::Flow;
 use self::inflight::InflightTable;
-use self::lookup::Lookup;
+use self::lookup::{Lookup, Match};
 use self::refresh_backoff::RefreshBackoff;
 use self::request::{ResolvedRequest, ResponseForm};
 use self::result::{Awaited, RetryReason};
@@ -108,6 +110,7 @@ impl Answers {
             budget: Arc::clone(budget),
             refreshes: Arc::new(Semaphore::new(options.concurrent_refreshes_max)),
             refresh_backoff: RefreshBackoff::default(),
+            early_refresh: EarlyRefresh::new(options.early_refresh_beta),
             options,
             answer_bytes_max: upstream.answer_bytes_max,
             request_usage: upstream.request_usage,
@@ -214,7 +217,7 @@ impl Answers {
             && let Some(response) = flow.hit(found)
         {
             flow.confirm(found);
-            if found.is_due() && !directives.only_if_cached {
+            if (found.is_due() || self.is_due_early(found)) && !directives.only_if_cached {
                 flow.resolved.inherit(Some(found), directives);
                 // The answer that replaces this one is found in other words as this one is.
                 flow.note_semantic();
@@ -246,6 +249,12 @@ impl Answers {
             semantic: flow.semantic,
             ..response
         })
+    }
+
+    /// Whether a fresh answer is to be refreshed by chance, before it is stale.
+    fn is_due_early(&self, found: &Match) -> bool {
+        let (meta, now) = (&found.found.entry.meta, self.lookup.freshness().now());
+        found.is_fresh() && self.early_refresh.is_due(meta.cost_us, meta.soft_expires.since(now))
     }
 
     /// Joins the generation of the answer or leads one. A request whose result cannot be shared sends a call of its own.

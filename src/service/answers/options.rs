@@ -21,6 +21,10 @@ pub struct Options {
     pub finish_abandoned: bool,
     /// Concurrent refreshes of stale answers; further stale answers are refreshed by a later hit.
     pub concurrent_refreshes_max: usize,
+    /// How early answers that are asked for often are refreshed, before they are stale: with 1 the share of the requests that refresh an
+    /// answer grows from nothing to all within a few times as long as its upstream took, with 2 within twice that. 0 refreshes stale
+    /// answers only.
+    pub early_refresh_beta: f64,
     /// When a question is answered from one in other words.
     pub semantic: SemanticOptions,
 }
@@ -34,6 +38,7 @@ impl Default for Options {
             share_across_keys: false,
             finish_abandoned: false,
             concurrent_refreshes_max: 64,
+            early_refresh_beta: 0.0,
             semantic: SemanticOptions::default(),
         }
     }

@@ -21,7 +21,7 @@ impl Answers {
     pub(super) fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
         check_tags(&request.tags)?;
         self.origin.refuse_own(&request.traces)?;
-        let upstream = self.origin.name(&request.parsed.model)?;
+        let upstream = self.origin.name(Some(&request.parsed.model))?;
         let namespace =
             self.namespaces.of_answers(&request.principal.tenant, request.directives.namespace.as_deref())?;
         let partition = Partition {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::costs::Costs;
+use super::early_refresh::EarlyRefresh;
 use super::inflight::InflightTable;
 use super::lookup::Lookup;
 use super::metrics::AnswerMetrics;
@@ -28,6 +29,7 @@ pub struct Answers {
     pub(super) budget: Arc<ByteBudget>,
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) refresh_backoff: RefreshBackoff,
+    pub(super) early_refresh: EarlyRefresh,
     pub(super) options: Options,
     pub(super) answer_bytes_max: usize,
     pub(super) request_usage: bool,

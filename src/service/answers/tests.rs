@@ -8,6 +8,7 @@ use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::early_refresh::EarlyRefresh;
 use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
 use crate::dialects::Dialect as _;
@@ -31,7 +32,7 @@ struct Scripted {
 }
 
 impl Origin for Scripted {
-    fn name(&self, _: &str) -> Result<Arc<str>> {
+    fn name(&self, _: Option<&str>) -> Result<Arc<str>> {
         Ok("scripted".into())
     }
 
@@ -117,6 +118,13 @@ impl Bench {
             crate::metrics::unexported(),
         );
         Bench { answers: Arc::new(answers), origin, clock, _dir: dir }
+    }
+
+    /// A bench whose fresh answers are refreshed by this rule.
+    async fn with_early_refresh(rule: EarlyRefresh) -> Bench {
+        let bench = Bench::new().await;
+        let answers = Arc::into_inner(bench.answers).unwrap();
+        Bench { answers: Arc::new(Answers { early_refresh: rule, ..answers }), ..bench }
     }
 
     fn next(&self, script: Script) {
@@ -209,6 +217,28 @@ async fn an_expired_answer_is_served_if_the_upstream_fails() {
     bench.next(Script::Refuses(Kind::Upstream));
     let late = bench.ask_with(Directives::default()).await;
     assert_eq!(late.unwrap_err().kind(), Kind::Upstream, "nor does it stand in for ever");
+}
+
+#[tokio::test]
+async fn a_fresh_answer_is_refreshed_once_at_a_time_if_chance_says_so() {
+    // However short the call was: so large a factor, and so small a number.
+    let bench = Bench::with_early_refresh(EarlyRefresh::drawing(1e15, || f64::MIN_POSITIVE)).await;
+    assert_eq!(text(&bench.ask().await), "answer 1");
+    let hits = futures_util::future::join_all((0..5).map(|_| bench.ask())).await;
+    for hit in &hits {
+        let AnswerOutcome::Hit(info) = &hit.outcome else { panic!("{:?}", hit.outcome) };
+        assert_eq!((text(hit), info.is_stale), ("answer 1".into(), false));
+    }
+    assert_eq!(bench.calls(), 2, "five requests are one refresh");
+    let stored_only = Directives { only_if_cached: true, ..Directives::default() };
+    assert_eq!(text(&bench.ask_with(stored_only).await.unwrap()), "answer 2");
+    assert_eq!(bench.calls(), 2, "a request that may not call the upstream refreshes nothing");
+
+    let bench = Bench::with_early_refresh(EarlyRefresh::drawing(1e15, || 1.0)).await;
+    for _ in 0..3 {
+        assert_eq!(text(&bench.ask().await), "answer 1");
+    }
+    assert_eq!(bench.calls(), 1);
 }
 
 #[tokio::test]

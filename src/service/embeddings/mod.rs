@@ -26,7 +26,7 @@ use super::Directives;
 use super::spans::record_counts;
 use crate::cache::{Cache, CounterId, Found, LookupCounters, Namespace, Namespaces, SingleFlight};
 use crate::domain::{Entry, Key, LookupOutcome, TierName};
-use crate::embed::{Embedder, Priority};
+use crate::embed::{Embedder, Priority, TextToken};
 use crate::error::{Error, FieldPath, Kind, Result};
 
 /// The use case. Shared by `Arc`.
@@ -78,6 +78,29 @@ impl Embeddings {
     /// `InvalidInput` if an id is outside the vocabulary, `TooLarge` if the text is too long.
     pub fn decode_tokens(&self, model: &dyn Embedder, ids: &[u32]) -> Result<String> {
         model.decode_tokens(ids, self.options.text_bytes_max)
+    }
+
+    /// The tokens of texts, however many a text has, by the vocabulary of `model`; with the special ones if `adds_specials`. Blocks for as
+    /// long as that takes.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the vocabulary is not known here; `TooLarge` past the limits of bytes of a text and of tokens of a request.
+    pub fn tokenize(
+        &self,
+        model: &dyn Embedder,
+        texts: &[String],
+        adds_specials: bool,
+    ) -> Result<Vec<Vec<TextToken>>> {
+        self.check_bytes(texts)?;
+        let mut count = 0;
+        let mut all = Vec::with_capacity(texts.len());
+        for text in texts {
+            let tokens = model.tokenize(text, adds_specials)?;
+            count += tokens.len();
+            self.check_count(count)?;
+            all.push(tokens);
+        }
+        Ok(all)
     }
 
     /// Embeds texts: from the cache, by joining flights, or by the model.
@@ -270,12 +293,17 @@ impl Embeddings {
             return Err(too_long(distinct.first_texts[missing[at]], tokens_max));
         }
         let total: usize = counts.iter().map(|&count| count.min(tokens_max)).sum();
-        if total > self.options.request_tokens_max {
-            let max = self.options.request_tokens_max;
-            let fault = format!(" must have at most {max} tokens, got {total}");
-            return Err(Error::naming(Kind::TooLarge, TEXTS, "", &fault));
+        self.check_count(total)
+    }
+
+    /// Refuses more tokens than a request may have.
+    fn check_count(&self, tokens: usize) -> Result<()> {
+        let max = self.options.request_tokens_max;
+        if tokens <= max {
+            return Ok(());
         }
-        Ok(())
+        let fault = format!(" must have at most {max} tokens, got {tokens}");
+        Err(Error::naming(Kind::TooLarge, TEXTS, "", &fault))
     }
 
     /// Refuses cached vectors of truncated texts if the request forbids truncation.

@@ -63,7 +63,7 @@ impl Objects {
             draft.tags.iter().map(|tag| InvalidationId::tag(&address.tenant, tag)).collect();
         let (objects, address, condition) = (Arc::clone(self), address.clone(), draft.condition);
         let storing = async move {
-            let _held = objects.key_locks.lock(&[address.key]).await;
+            let _held = objects.cache.lock(&[address.key]).await;
             if let Some(lease) = &lease {
                 // It may have ended while this waited for the lock.
                 objects.leases.check_again(&address.key, lease)?;
@@ -100,7 +100,7 @@ impl Objects {
     pub async fn delete(self: &Arc<Self>, address: &Address, condition: Condition) -> Result<DeleteOutcome> {
         let (objects, address) = (Arc::clone(self), address.clone());
         to_completion(async move {
-            let _held = objects.key_locks.lock(&[address.key]).await;
+            let _held = objects.cache.lock(&[address.key]).await;
             let before = if condition.is_none() { objects.find_locked(&address).await } else { None };
             let (replaced, propagation) = objects.remove_if(&address, &condition).await?;
             let was_there = before.or(replaced).is_some_and(|found| is_present(&found));
@@ -169,7 +169,7 @@ impl Objects {
         lease: Option<Lease>,
         condition: &Condition,
     ) -> Result<()> {
-        let _held = self.key_locks.lock(&[address.key]).await;
+        let _held = self.cache.lock(&[address.key]).await;
         self.replaced(address, condition).await?;
         match lease {
             Some(lease) => self.release(address, lease).await,
@@ -191,7 +191,7 @@ impl Objects {
         let objects = Arc::clone(self);
         to_completion(async move {
             let keys: Vec<Key> = addresses.iter().map(|address| address.key).collect();
-            let _held = objects.key_locks.lock(&keys).await;
+            let _held = objects.cache.lock(&keys).await;
             let mut propagation = Propagation::Complete;
             addresses.iter().for_each(|address| objects.leases.end(&address.key));
             if mode == Mode::Hard {

@@ -74,7 +74,7 @@ impl Objects {
         if let Some(found) = self.cache.peek_verified(&address.key).await {
             return Some(found);
         }
-        let _held = self.key_locks.lock(&[address.key]).await;
+        let _held = self.cache.lock(&[address.key]).await;
         self.find_locked(address).await
     }
 

@@ -23,7 +23,7 @@ pub use request::{
 };
 
 use self::condition::is_present;
-use crate::cache::{Cache, Lease, Namespaces, SharedLeases, Stamp, StripedLocks};
+use crate::cache::{Cache, Lease, Namespaces, SharedLeases, Stamp};
 use crate::domain::{KeyHasher, Principal};
 use crate::error::{Error, Result};
 
@@ -32,7 +32,6 @@ pub struct Objects {
     cache: Arc<Cache>,
     namespaces: Arc<Namespaces>,
     leases: SharedLeases,
-    key_locks: StripedLocks,
     options: Options,
     metrics: Arc<ObjectMetrics>,
 }
@@ -45,14 +44,7 @@ impl Objects {
         options: Options,
         metrics: Arc<ObjectMetrics>,
     ) -> Objects {
-        Objects {
-            leases: cache.leases(options.leases_max),
-            cache,
-            namespaces,
-            key_locks: StripedLocks::new(),
-            options,
-            metrics,
-        }
+        Objects { leases: cache.leases(options.leases_max), cache, namespaces, options, metrics }
     }
 
     /// The address of the object `key` in a namespace.

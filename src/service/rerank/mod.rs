@@ -27,10 +27,28 @@ pub struct Rerank {
     forwards_client_keys: bool,
 }
 
+/// A model that scores documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RerankModel {
+    /// The model of this name. Its upstream is asked as Cohere and Jina are.
+    Named(String),
+    /// The one model of an upstream that requests do not name. It is asked as Text Embeddings Inference is.
+    OfUpstream,
+}
+
+impl RerankModel {
+    fn name(&self) -> Option<&str> {
+        match self {
+            RerankModel::Named(name) => Some(name),
+            RerankModel::OfUpstream => None,
+        }
+    }
+}
+
 /// A request for the scores of documents.
 pub struct RerankRequest {
-    /// The name of the model.
-    pub model: String,
+    /// The model, and by that how the upstream is asked.
+    pub model: RerankModel,
     /// What the documents are scored for.
     pub query: String,
     /// The documents, none of them empty.
@@ -68,14 +86,14 @@ impl Rerank {
     /// Scores documents: from the cache, by joining flights, or by one call of the upstream with those that are left.
     ///
     /// # Errors
-    /// As [`Embeddings::embed`]; `ModelNotFound` if no upstream has the model; what the upstream refuses, with its words.
+    /// As [`Embeddings::embed`]; `ModelNotFound` if no upstream has the model, `NotFound` if there is none; what the upstream refuses, with its words.
     pub async fn rerank(&self, request: RerankRequest) -> Result<RerankResponse> {
         self.origin.refuse_own(&request.traces)?;
         let fingerprint = self.fingerprint(&request)?;
         let call = ModelCall {
             origin: Arc::clone(&self.origin),
             path: reranker::PATH,
-            model: request.model,
+            model: request.model.name().map(str::to_owned),
             fields: request.fields,
             headers: json_headers(request.headers, request.traces),
             credential: request.credential,
@@ -101,9 +119,20 @@ impl Rerank {
 
     /// The identity of what is asked of each document.
     fn fingerprint(&self, request: &RerankRequest) -> Result<Fingerprint> {
-        let upstream = self.origin.name(&request.model)?;
-        let mut hasher = KeyHasher::new("likewise/rerank/v1");
-        hasher.field(upstream.as_bytes()).field(request.model.as_bytes()).field(request.query.as_bytes());
+        let upstream = self.origin.name(request.model.name())?;
+        let mut hasher = match &request.model {
+            RerankModel::Named(name) => {
+                let mut hasher = KeyHasher::new("likewise/rerank/v1");
+                hasher.field(upstream.as_bytes()).field(name.as_bytes());
+                hasher
+            }
+            RerankModel::OfUpstream => {
+                let mut hasher = KeyHasher::new("likewise/rerank-of-upstream/v1");
+                hasher.field(upstream.as_bytes());
+                hasher
+            }
+        };
+        hasher.field(request.query.as_bytes());
         let credential = request.credential.as_ref().filter(|_| self.forwards_client_keys);
         hash_request(&mut hasher, request.fields.iter(), &request.headers, credential);
         Ok(Fingerprint(hasher.finish().0))

@@ -36,6 +36,9 @@ pub(super) struct Reranker {
     call: Arc<RerankCall>,
 }
 
+/// The name of a model that requests do not name, in statistics.
+const UNNAMED: &str = "rerank";
+
 /// The replies of Cohere, Jina and the servers that follow them.
 #[derive(Deserialize)]
 struct RerankReply {
@@ -61,7 +64,7 @@ struct RerankUsage {
 impl Reranker {
     pub(super) fn new(call: RerankCall, fingerprint: Fingerprint) -> Reranker {
         let card = ModelCard {
-            name: call.call.model.clone(),
+            name: call.call.model.clone().unwrap_or_else(|| UNNAMED.to_owned()),
             fingerprint,
             dim: 2,
             tokens_max: usize::MAX,
@@ -113,14 +116,19 @@ impl RerankCall {
         let mut reply = self.call.post(&own).await.map_err(|failure| failure.error)?;
         let texts: usize = jobs.iter().map(|job| job.text.len() * JSON_COST + BYTES_PER_RESULT).sum();
         let body = reply.whole(texts + REPLY_BYTES_EXTRA).await?;
-        read(&body, jobs.len())
+        let reply = if self.call.model.is_some() { read_object(&body) } else { read_list(&body) };
+        in_order(reply?, jobs.len())
     }
 
     fn own_fields(&self, jobs: &[EmbedJob]) -> serde_json::Result<BTreeMap<&'static str, Box<RawValue>>> {
         let documents: Vec<&str> = jobs.iter().map(|job| job.text.as_str()).collect();
+        let query = to_raw_value(&self.query)?;
+        let Some(model) = &self.call.model else {
+            return Ok(BTreeMap::from([("query", query), ("texts", to_raw_value(&documents)?)]));
+        };
         Ok(BTreeMap::from([
-            ("model", to_raw_value(&self.call.model)?),
-            ("query", to_raw_value(&self.query)?),
+            ("model", to_raw_value(model)?),
+            ("query", query),
             ("documents", to_raw_value(&documents)?),
             // All: some servers send ten by default.
             ("top_n", to_raw_value(&documents.len())?),
@@ -139,14 +147,27 @@ pub(super) fn score_of(value: &[u8]) -> Option<f64> {
     value.as_array().map(|bytes| f64::from_le_bytes(*bytes))
 }
 
-/// The scores of a reply, in the order of the documents.
-fn read(body: &[u8], documents: usize) -> Result<(Vec<f64>, u32)> {
-    let fault =
-        |message: &str| Error::new(Kind::Upstream, format!("cannot read the upstream's scores: {message}"));
-    let reply: RerankReply =
-        serde_json::from_slice(body).map_err(|error| fault("it is no list of results").source(error))?;
+/// Reads a reply of the upstream of a model that is named.
+fn read_object(body: &[u8]) -> Result<RerankReply> {
+    serde_json::from_slice(body).map_err(|error| unreadable("it is no list of results").source(error))
+}
+
+/// Reads a reply of Text Embeddings Inference, which is nothing but the list.
+fn read_list(body: &[u8]) -> Result<RerankReply> {
+    let results: serde_json::Result<Vec<RerankedDocument>> = serde_json::from_slice(body);
+    results
+        .map(|results| RerankReply { results, usage: None })
+        .map_err(|error| unreadable("it is no list of results").source(error))
+}
+
+fn unreadable(message: &str) -> Error {
+    Error::new(Kind::Upstream, format!("cannot read the upstream's scores: {message}"))
+}
+
+/// The scores of a reply, in the order of the documents, and the tokens of each as their share of all.
+fn in_order(reply: RerankReply, documents: usize) -> Result<(Vec<f64>, u32)> {
     if reply.results.len() != documents {
-        let error = fault("it has another number of them than documents");
+        let error = unreadable("it has another number of them than documents");
         return Err(error.with("documents", documents).with("results", reply.results.len()));
     }
     let mut scores: Vec<Option<f64>> = vec![None; documents];
@@ -155,7 +176,7 @@ fn read(body: &[u8], documents: usize) -> Result<(Vec<f64>, u32)> {
         match scores.get_mut(result.index) {
             Some(slot @ None) if score.is_finite() => *slot = Some(score),
             Some(Some(_) | None) | None => {
-                return Err(fault("an index is repeated or out of range, or a score is not a number"));
+                return Err(unreadable("an index is repeated or out of range, or a score is not a number"));
             }
         }
     }
@@ -173,7 +194,9 @@ mod tests {
     fn scores_come_to_their_documents_in_either_form() {
         let body = br#"{"results": [{"index": 1, "relevance_score": 0.25, "document": {"text": "b"}}, {"index": 0, "score": 0}],
             "usage": {"total_tokens": 9}}"#;
-        assert_eq!(read(body, 2).unwrap(), (vec![0.0, 0.25], 4));
+        assert_eq!(in_order(read_object(body).unwrap(), 2).unwrap(), (vec![0.0, 0.25], 4));
+        let list = br#"[{"index": 1, "score": 0.25}, {"index": 0, "text": "a", "score": -7.5}]"#;
+        assert_eq!(in_order(read_list(list).unwrap(), 2).unwrap(), (vec![-7.5, 0.25], 0));
     }
 
     #[test]
@@ -196,7 +219,9 @@ mod tests {
             r#"{"results": [{"index": 0, "relevance_score": 1}, {"index": 1, "relevance_score": null}]}"#,
             "<html>",
         ] {
-            assert_eq!(read(body.as_bytes(), 2).unwrap_err().kind(), Kind::Upstream, "{body}");
+            let read = read_object(body.as_bytes()).and_then(|reply| in_order(reply, 2));
+            assert_eq!(read.unwrap_err().kind(), Kind::Upstream, "{body}");
         }
+        assert_eq!(read_list(br#"{"results": []}"#).err().map(|error| error.kind()), Some(Kind::Upstream));
     }
 }

@@ -8,6 +8,7 @@ use fs_err as fs;
 use super::report::{Report, State};
 use crate::error::{Error, Result};
 use crate::storage::directory::{COLLECTIONS, FORMAT_NAME, RECORDS, VECTORS, records_in, vectors_in};
+use crate::storage::hot_keys_file::HOT_KEYS_NAME;
 use crate::storage::records::RECORDS_NAME;
 
 /// Reports folders in the place of files, and the other way round.
@@ -28,13 +29,9 @@ pub(super) fn check(root: &Path, report: &mut Report) -> Result<()> {
 pub(super) fn misplaced(root: &Path) -> Result<Vec<PathBuf>> {
     let folders = [VECTORS, RECORDS, COLLECTIONS];
     let is_folder = |name: &str| folders.contains(&name);
-    let mut misplaced =
-        misplaced_in(
-            root,
-            |name, is_dir| {
-                if is_folder(name) { !is_dir } else { is_dir && name == FORMAT_NAME }
-            },
-        )?;
+    let mut misplaced = misplaced_in(root, |name, is_dir| {
+        if is_folder(name) { !is_dir } else { is_dir && [FORMAT_NAME, HOT_KEYS_NAME].contains(&name) }
+    })?;
     for folder in folders {
         if root.join(folder).is_dir() {
             // All files of ours in there have a suffix, but for the manifest of the vectors.

@@ -26,6 +26,7 @@ use crate::storage::directory::{
 };
 use crate::storage::files::ReadMode;
 use crate::storage::files::{OsFiles, create_private_dir, read_all};
+use crate::storage::hot_keys_file::{HOT_KEYS_NAME, HotKeysFile};
 use crate::storage::records::RECORDS_NAME;
 use crate::storage::records::header_copy;
 use crate::storage::vectors::options::Options;
@@ -124,6 +125,7 @@ fn check(root: &Path) -> Result<Report> {
     layout::check(root, &mut report)?;
     let misplaced = report.findings.len();
     check_format(root, &mut report)?;
+    check_hot_keys(root, &mut report);
     segments::check(root, &mut report)?;
     check_collections(root, &mut report)?;
     records::check(root, &mut report)?;
@@ -149,6 +151,18 @@ fn check_format(root: &Path, report: &mut Report) -> Result<()> {
         Err(error) => report.add(FORMAT_NAME, State::Damaged, error.to_string()),
     }
     Ok(())
+}
+
+/// A server starts without the list, and replaces it, whatever it is.
+fn check_hot_keys(root: &Path, report: &mut Report) {
+    match HotKeysFile::new(Arc::new(OsFiles), root).read() {
+        Ok(None) => {}
+        Ok(Some(_)) => report.add(HOT_KEYS_NAME, State::Whole, "everything verifies"),
+        Err(error) if error.kind() == Kind::Format => {
+            report.add(HOT_KEYS_NAME, State::Note, error.to_string());
+        }
+        Err(error) => report.add(HOT_KEYS_NAME, State::Damaged, error.to_string()),
+    }
 }
 
 fn collections_at(root: &Path) -> Place {

@@ -10,11 +10,12 @@ type Target = (&'static str, fn(&[u8]));
 
 #[test]
 fn the_fuzz_targets_hold_on_their_corpus_and_around_it() {
-    let targets: [Target; 13] = [
+    let targets: [Target; 14] = [
         ("segment_header", decoders::segment_header),
         ("slot", decoders::slot),
         ("index_file", decoders::index),
         ("manifest", decoders::manifest),
+        ("hot_keys", decoders::hot_keys),
         ("object", decoders::object),
         ("envelope", decoders::envelope),
         ("format", decoders::format),

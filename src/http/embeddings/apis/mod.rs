@@ -5,6 +5,7 @@
 mod cohere;
 mod ollama;
 mod tei;
+mod tei_tokenize;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

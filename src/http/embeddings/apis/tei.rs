@@ -1,4 +1,5 @@
-//! Text Embeddings Inference: `POST /embed` and `GET /info` of `huggingface/text-embeddings-inference` 1.9.
+//! Text Embeddings Inference: `POST /embed` and `GET /info` of `huggingface/text-embeddings-inference` 1.9. `tei_tokenize` has its
+//! `/tokenize`, and `http/rerank/tei` its `/rerank`.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiRequest, embed, input_type_of, route};
+use super::{ApiRequest, embed, input_type_of, route, tei_tokenize};
 use crate::domain::Principal;
 use crate::error::Error;
 use crate::http::admission::ConcurrencyPermit;
@@ -34,6 +35,7 @@ struct TeiRequest {
 
 pub(super) fn routes() -> Routes<Arc<Endpoint>> {
     let routes = route(Routes::new(), "/embed", post(create));
+    let routes = route(routes, "/tokenize", post(tei_tokenize::create));
     route(routes, "/info", get(info))
 }
 

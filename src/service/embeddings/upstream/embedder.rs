@@ -46,7 +46,7 @@ impl<F: Fn(usize) -> Result<()> + Clone + Send + Sync + 'static> UpstreamEmbedde
         expect: F,
     ) -> UpstreamEmbedder<F> {
         let card = ModelCard {
-            name: call.call.model.clone(),
+            name: call.call.model.clone().unwrap_or_default(),
             fingerprint,
             dim,
             tokens_max: usize::MAX,

@@ -60,7 +60,7 @@ impl UpstreamEmbeddings {
         let call = ModelCall {
             origin: Arc::clone(&self.origin),
             path: embedder::PATH,
-            model: request.model.clone(),
+            model: Some(request.model.clone()),
             fields: request.fields,
             headers: json_headers(request.headers, request.traces),
             credential: request.credential,
@@ -122,7 +122,7 @@ impl UpstreamEmbeddings {
 
     /// The identity of what is asked, which takes the place of a model's fingerprint.
     fn fingerprint(&self, request: &UpstreamRequest) -> Result<Fingerprint> {
-        let upstream = self.origin.name(&request.model)?;
+        let upstream = self.origin.name(Some(&request.model))?;
         let mut hasher = KeyHasher::new("likewise/upstream-model/v1");
         hasher.field(upstream.as_bytes()).field(request.model.as_bytes());
         hasher.field(&[u8::from(request.form == InputForm::TokenIds)]);

@@ -1,6 +1,8 @@
-//! `/v1/rerank` and `/v2/rerank`: the API of Cohere and Jina.
+//! `/v1/rerank` and `/v2/rerank`: the API of Cohere and Jina. `tei`: that of Text Embeddings Inference.
 //!
 //! The contract is theirs, so that `/openapi.json` does not describe it. A request with other fields than are known here is passed on.
+
+mod tei;
 
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ use crate::http::response::headers::{COALESCED, HITS, MISSES};
 use crate::http::routes::{Access, Routes};
 use crate::service::Rerank;
 use crate::service::embeddings::LookupCounts;
-use crate::service::rerank::{RerankRequest, RerankResponse};
+use crate::service::rerank::{RerankModel, RerankRequest, RerankResponse};
 
 /// Fields that are sent along as they came, and may change scores.
 const SENT_ALONG: [&str; 5] =
@@ -67,9 +69,13 @@ impl BodyLimit for Endpoint {
 }
 
 /// The routes of this feature, by the API whose errors they have.
-pub(super) fn all_routes() -> [Routes<Arc<Endpoint>>; 2] {
+pub(super) fn all_routes() -> [Routes<Arc<Endpoint>>; 3] {
     let route = |pattern| Routes::new().add_undocumented(Access::Client, pattern, post(create));
-    [route("/v1/rerank"), route("/v2/rerank").with_errors(ErrorShape::Cohere)]
+    [
+        route("/v1/rerank"),
+        route("/v2/rerank").with_errors(ErrorShape::Cohere),
+        tei::routes().with_errors(ErrorShape::TextEmbeddingsInference),
+    ]
 }
 
 #[derive(Deserialize)]
@@ -142,7 +148,7 @@ async fn create(
     let returned = known.return_documents.unwrap_or(false).then(|| documents.clone());
     let response = rerank
         .rerank(RerankRequest {
-            model: known.model.clone(),
+            model: RerankModel::Named(known.model.clone()),
             query: known.query,
             documents,
             fields,
@@ -190,8 +196,7 @@ fn respond(
     documents: Option<&[String]>,
     top_n: Option<usize>,
 ) -> Response {
-    let mut ranked: Vec<(usize, f64)> = response.scores.iter().copied().enumerate().collect();
-    ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let mut ranked = ranked(&response.scores);
     ranked.truncate(top_n.unwrap_or(usize::MAX));
     let document = |index: usize| Some(RankedText { text: documents?.get(index)? });
     let results = ranked.into_iter().map(|(index, relevance_score)| RankedDocument {
@@ -201,11 +206,22 @@ fn respond(
     });
     let results: Vec<RankedDocument<'_>> = results.collect();
     let body = json!({ "model": model, "results": results, "usage": { "total_tokens": response.tokens } });
-    let mut answer = body.to_string().into_response();
-    let headers = answer.headers_mut();
+    json_response(body.to_string(), response.counts)
+}
+
+/// The places of documents with their scores, the best first; those of one score in their order.
+fn ranked(scores: &[f64]) -> Vec<(usize, f64)> {
+    let mut ranked: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
+    ranked.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    ranked
+}
+
+fn json_response(json: String, counts: LookupCounts) -> Response {
+    let mut response = json.into_response();
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    describe(response.counts, headers);
-    answer
+    describe(counts, headers);
+    response
 }
 
 fn describe(counts: LookupCounts, headers: &mut HeaderMap) {
