@@ -1,5 +1,6 @@
 //! Builds every part in order, owns the background tasks, and stops them in the opposite order.
 
+mod job_store;
 mod metrics;
 mod models;
 mod startup_advice;
@@ -33,6 +34,7 @@ use crate::storage::collections::Place;
 use crate::storage::{DataDirectory, HotKeysFile, ObjectStore, OsFiles, Records, VectorStore};
 use crate::upstream::{Origin, Prices, Upstream};
 
+use self::job_store::JobTable;
 use self::metrics::AppMetrics;
 pub use self::models::load_default as load_embedder;
 
@@ -200,7 +202,7 @@ impl Engine {
         let jobs = tokio::task::block_in_place(|| {
             Jobs::open(
                 Arc::clone(&collections),
-                Arc::clone(&stores.records),
+                Arc::new(JobTable(Arc::clone(&stores.records))),
                 Prices::new(&config.upstream.prices),
                 clock,
                 config.jobs.clone(),

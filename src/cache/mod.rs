@@ -70,7 +70,7 @@ pub use single_flight::{Flight, Landing, SingleFlight};
 pub use striped_locks::KeyGuard;
 pub use tier::{Choice, EntryScan, ScanRequest, ScannedEntry, Tier, TierStats};
 pub use tiers::Tiers;
-pub use warm_up::{Pace, WarmUp};
+pub use warm_up::{ReadPace, WarmUp};
 pub use write_condition::WriteCondition;
 
 use self::replication::KeyChanges;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::HotKey;
-use super::warm_up::{Pace, WarmUp};
+use super::warm_up::{ReadPace, WarmUp};
 use crate::domain::TierName;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{Counter, ModuleMetrics, Registry};
@@ -158,7 +158,7 @@ impl HotList {
         let (shared, own): (Vec<HotKey>, Vec<HotKey>) =
             keys.iter().partition(|hot| self.warm_up.is_read_from_redis(hot));
         let mut found = 0;
-        for (keys, pace) in [(own, Pace::DISK), (shared, Pace::REDIS)] {
+        for (keys, pace) in [(own, ReadPace::DISK), (shared, ReadPace::REDIS)] {
             found += self.warm_up.fetch(&keys, pace, &self.metrics.entries).await;
         }
         let took_ms = begun.elapsed().as_millis() as u64;

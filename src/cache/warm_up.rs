@@ -18,19 +18,19 @@ const ENTRIES_PER_STEP: usize = 16;
 
 /// How fast entries are read: clients' requests come first.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct ReadPace {
     /// Keys that are looked up at once.
     keys_at_once: usize,
     /// The time after these.
     pause: Duration,
 }
 
-impl Pace {
+impl ReadPace {
     /// From this server's disk: at most 2,048 keys in 1 ms. One reader of each store reads them, so that the other one stays free for
     /// lookups.
-    pub const DISK: Pace = Pace { keys_at_once: 2048, pause: Duration::from_millis(1) };
+    pub const DISK: ReadPace = ReadPace { keys_at_once: 2048, pause: Duration::from_millis(1) };
     /// From Redis, which other nodes use too: at most 100 keys in 20 ms.
-    pub const REDIS: Pace = Pace { keys_at_once: 100, pause: Duration::from_millis(20) };
+    pub const REDIS: ReadPace = ReadPace { keys_at_once: 100, pause: Duration::from_millis(20) };
 }
 
 /// Where hot entries are, and where they are looked for.
@@ -65,7 +65,7 @@ impl WarmUp {
 
     /// Looks entries up in the tiers below memory, in the order of `keys`. Those that are found and may be served are in memory then.
     /// Ends when the memory tier is filled but for a fifth. Counts the entries that were found in `warmed`, and returns their number.
-    pub async fn fetch(&self, keys: &[HotKey], pace: Pace, warmed: &Counter) -> u64 {
+    pub async fn fetch(&self, keys: &[HotKey], pace: ReadPace, warmed: &Counter) -> u64 {
         let mut found = 0;
         for chunk in keys.chunks(pace.keys_at_once) {
             let mut groups: BTreeMap<_, Vec<HotKey>> = BTreeMap::new();
@@ -213,7 +213,7 @@ mod tests {
         let warm_up = warm_up(&dir, &turns).await;
         let (hot, warmed) = (product(&warm_up, 7), unexported_counter());
         let keys = [hot];
-        let mut reading = Box::pin(warm_up.fetch(&keys, Pace::DISK, &warmed));
+        let mut reading = Box::pin(warm_up.fetch(&keys, ReadPace::DISK, &warmed));
         assert!(reading.as_mut().now_or_never().is_none(), "the disk is slow");
         assert!(warm_up.objects.lock(&[hot.key]).now_or_never().is_none(), "a writer waits");
         turns.add_permits(1);
@@ -228,7 +228,7 @@ mod tests {
         let warm_up = warm_up(&dir, &turns).await;
         warm_up.tiers.count_uses();
         let keys = [1, 2, 3].map(|n| product(&warm_up, n));
-        assert_eq!(warm_up.fetch(&keys, Pace::DISK, &unexported_counter()).await, 3);
+        assert_eq!(warm_up.fetch(&keys, ReadPace::DISK, &unexported_counter()).await, 3);
         for (n, uses) in [(0, 1), (1, 3)] {
             (0..uses).for_each(|_| assert!(warm_up.objects.peek(&keys[n].key).is_some()));
         }

@@ -17,10 +17,16 @@ const WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     /// Where the server listens.
-    #[arg(long, value_name = "URL", env = "LIKEWISE_URL", default_value = "http://127.0.0.1:8420")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LIKEWISE_URL",
+        default_value = "http://127.0.0.1:8420"
+    )]
     url: String,
     /// The key to present; better given by the environment than on the command line.
-    #[arg(long, value_name = "KEY", env = "LIKEWISE_API_KEY", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "KEY", env = "LIKEWISE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
 }
 

@@ -22,7 +22,7 @@ const PARTLY: u8 = 3;
 
 /// List the background work of a running server, or pause, resume, cancel or watch a job.
 #[derive(Debug, Args)]
-pub(super) struct Jobs {
+pub(super) struct JobsCommand {
     #[command(flatten)]
     target: ServerArgs,
     #[command(subcommand)]
@@ -98,7 +98,7 @@ struct JobLines {
     data: Vec<JobLine>,
 }
 
-impl Jobs {
+impl JobsCommand {
     pub(super) async fn run(self) -> Result<ExitCode> {
         match self.action.unwrap_or(Action::List) {
             Action::List => list(&self.target).await?,

@@ -72,7 +72,7 @@ enum Command {
     Export(export::Export),
     Snapshot(snapshot::TakeSnapshot),
     Reembed(reembed::Reembed),
-    Jobs(jobs::Jobs),
+    Jobs(jobs::JobsCommand),
     Evaluate(evaluate::Evaluate),
     Calibrate(calibrate::Calibrate),
     Guard(guard::GuardPairs),

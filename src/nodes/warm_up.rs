@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use super::directory::{Nodes, RegistryParts};
-use crate::cache::{HotKey, Pace, WarmUp};
+use crate::cache::{HotKey, ReadPace, WarmUp};
 use crate::domain::TierName;
 use crate::error::Result;
 
@@ -68,7 +68,7 @@ async fn run(nodes: Weak<Nodes>, warm_up: WarmUp) {
         let Some(shared) = &nodes.shared else { return };
         // A failure is tried again with the next heartbeat.
         if !is_warm && let Ok(Some(keys)) = nodes.hot_keys(shared).await {
-            let found = warm_up.fetch(&keys, Pace::REDIS, &nodes.metrics.warmed_entries).await;
+            let found = warm_up.fetch(&keys, ReadPace::REDIS, &nodes.metrics.warmed_entries).await;
             tracing::info!(keys = keys.len(), found, "took into memory what other nodes use most");
             is_warm = true;
         }

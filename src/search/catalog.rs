@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use super::build::Program;
 use super::collection::Collection;
-use super::collection_table::{CollectionTable, Generations};
+use super::collection_table::{CollectionGenerations, CollectionTable};
 use super::filter::Filter;
 use super::generation::{FIRST, StoredSettings, owner_of, stored_name};
 use super::index_builder::{IndexBuilder, Indexing};
@@ -125,7 +125,7 @@ impl Catalog {
     /// `NotFound`; `Unavailable` if it could not be opened.
     pub fn get(&self, tenant: &TenantId, name: &str) -> Result<Arc<Collection>> {
         let table = ignore_poison(self.table.read());
-        match table.get(tenant, name).map(Generations::served) {
+        match table.get(tenant, name).map(CollectionGenerations::served) {
             Some(Ok(collection)) => Ok(Arc::clone(collection)),
             // Why is in the log: it names files of the server.
             Some(Err(_)) => {
@@ -145,7 +145,7 @@ impl Catalog {
     /// The names of all collections of a tenant with what can be served of them.
     pub fn list(&self, tenant: &TenantId) -> Vec<(String, Option<Arc<Collection>>)> {
         let table = ignore_poison(self.table.read());
-        let described = |(name, generations): (&str, &Generations)| {
+        let described = |(name, generations): (&str, &CollectionGenerations)| {
             (name.to_owned(), generations.served().ok().map(Arc::clone))
         };
         table.of_tenant(tenant).map(described).collect()

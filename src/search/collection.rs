@@ -7,13 +7,12 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use likewise_index::SpecError;
-use tokio::sync::{RwLock, Semaphore, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot};
 
 use super::ann_index::AnnIndex;
 use super::build::{BuildFailure, FailureCause};
 use super::change::{Change, Receipt};
 use super::generation::StoredSettings;
-use super::generations::{ChangeGuard, PausedWrites};
 use super::index_builder::{IndexBuilder, IndexPlan};
 use super::indexing;
 use super::metrics::SearchMetrics;
@@ -58,6 +57,34 @@ pub struct Collection {
     commands: Mutex<Option<mpsc::Sender<WriterCommand>>>,
     queue_permits: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// No change of a collection is made while it is held.
+#[must_use = "changes go on when it is dropped"]
+#[derive(Debug)]
+pub struct PausedWrites {
+    pub(super) collection: Arc<Collection>,
+    _guard: OwnedRwLockWriteGuard<()>,
+}
+
+/// While it is held, no other generation is served in the place of this one.
+#[must_use = "another generation may be served when it is dropped"]
+#[derive(Debug)]
+pub struct ChangeGuard {
+    collection: Arc<Collection>,
+    _guard: OwnedRwLockReadGuard<()>,
+}
+
+impl ChangeGuard {
+    /// Makes a change. When this returns it is on the disk, flushed, and everybody sees it.
+    ///
+    /// # Errors
+    /// As [`Collection::change`].
+    ///
+    /// Cancel safety: a change that was sent is made.
+    pub async fn change(self, change: Change) -> Result<Receipt> {
+        self.collection.send_change(change).await
+    }
 }
 
 impl Collection {
@@ -253,7 +280,15 @@ impl Collection {
         (!self.is_superseded()).then(|| ChangeGuard { collection: Arc::clone(self), _guard: guard })
     }
 
-    pub(super) async fn send_change(&self, change: Change) -> Result<Receipt> {
+    /// Makes a change of a generation that is not served, by the work that fills it. It may have been served before.
+    ///
+    /// # Errors
+    /// As [`Collection::change`].
+    pub async fn fill(&self, change: Change) -> Result<Receipt> {
+        self.send_change(change).await
+    }
+
+    async fn send_change(&self, change: Change) -> Result<Receipt> {
         let dropped = || self.gone();
         let permits =
             change.bytes(&self.view()).div_ceil(PERMIT_BYTES).clamp(1, QUEUED_BYTES_MAX / PERMIT_BYTES)

@@ -10,9 +10,9 @@ use crate::error::{Error, Kind, Result};
 
 /// The generations of one collection.
 #[derive(Debug, Default)]
-pub(super) struct Generations(BTreeMap<u32, Result<Arc<Collection>>>);
+pub(super) struct CollectionGenerations(BTreeMap<u32, Result<Arc<Collection>>>);
 
-impl Generations {
+impl CollectionGenerations {
     pub(super) fn insert(&mut self, number: u32, opened: Result<Arc<Collection>>) {
         self.0.insert(number, opened);
     }
@@ -60,33 +60,36 @@ impl Generations {
 }
 
 /// The collections of one tenant by name.
-type TenantCollections = BTreeMap<String, Generations>;
+type TenantCollections = BTreeMap<String, CollectionGenerations>;
 
 /// The collections of all tenants.
 #[derive(Debug, Default)]
 pub(super) struct CollectionTable(BTreeMap<TenantId, TenantCollections>);
 
 impl CollectionTable {
-    pub(super) fn get(&self, tenant: &TenantId, name: &str) -> Option<&Generations> {
+    pub(super) fn get(&self, tenant: &TenantId, name: &str) -> Option<&CollectionGenerations> {
         self.0.get(tenant)?.get(name)
     }
 
     /// The generations of a collection; none yet if it is new.
-    pub(super) fn entry(&mut self, tenant: &TenantId, name: &str) -> &mut Generations {
+    pub(super) fn entry(&mut self, tenant: &TenantId, name: &str) -> &mut CollectionGenerations {
         self.0.entry(tenant.clone()).or_default().entry(name.to_owned()).or_default()
     }
 
-    pub(super) fn remove(&mut self, tenant: &TenantId, name: &str) -> Option<Generations> {
+    pub(super) fn remove(&mut self, tenant: &TenantId, name: &str) -> Option<CollectionGenerations> {
         self.0.get_mut(tenant)?.remove(name)
     }
 
     /// Those of a tenant.
-    pub(super) fn of_tenant(&self, tenant: &TenantId) -> impl Iterator<Item = (&str, &Generations)> {
+    pub(super) fn of_tenant(
+        &self,
+        tenant: &TenantId,
+    ) -> impl Iterator<Item = (&str, &CollectionGenerations)> {
         self.0.get(tenant).into_iter().flatten().map(|(name, generations)| (&**name, generations))
     }
 
     /// Those of all tenants.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&TenantId, &str, &Generations)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&TenantId, &str, &CollectionGenerations)> {
         self.0.iter().flat_map(|(tenant, collections)| {
             collections.iter().map(move |(name, generations)| (tenant, &**name, generations))
         })

@@ -2,44 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
-
 use super::catalog::Catalog;
-use super::change::{Change, Receipt};
-use super::collection::Collection;
+use super::collection::{Collection, PausedWrites};
 use super::generation::{StoredSettings, stored_name};
 use super::settings::Settings;
 use crate::domain::TenantId;
 use crate::error::{Error, Kind, Result};
 use crate::sync::ignore_poison;
-
-/// No change of a collection is made while it is held.
-#[must_use = "changes go on when it is dropped"]
-#[derive(Debug)]
-pub struct PausedWrites {
-    pub(super) collection: Arc<Collection>,
-    pub(super) _guard: OwnedRwLockWriteGuard<()>,
-}
-
-/// While it is held, no other generation is served in the place of this one.
-#[must_use = "another generation may be served when it is dropped"]
-#[derive(Debug)]
-pub struct ChangeGuard {
-    pub(super) collection: Arc<Collection>,
-    pub(super) _guard: OwnedRwLockReadGuard<()>,
-}
-
-impl ChangeGuard {
-    /// Makes a change. When this returns it is on the disk, flushed, and everybody sees it.
-    ///
-    /// # Errors
-    /// As [`Collection::change`].
-    ///
-    /// Cancel safety: a change that was sent is made.
-    pub async fn change(self, change: Change) -> Result<Receipt> {
-        self.collection.send_change(change).await
-    }
-}
 
 impl Catalog {
     /// The generations of a collection that are not served, with their numbers. Those that cannot be opened are left out.

@@ -141,10 +141,10 @@ async fn check_local(server: &Server, ledger: &BTreeMap<String, String>) {
 
 /// A search by text, whose results must all be of one model.
 async fn search(server: &Server, n: usize) -> usize {
-    let body = json!({ "text": text(n), "k": 5, "include": ["vector"] }).to_string();
+    let body = json!({ "query": text(n), "k": 5, "include": ["vector"] }).to_string();
     let found = server.ask("POST", "/v1/collections/shop/search", &[], body).await;
     assert_eq!(found.status, 200, "{}", found.body);
-    let results = found.body["results"][0].as_array().unwrap();
+    let results = found.body["results"].as_array().unwrap();
     let lengths: Vec<usize> = results.iter().map(|hit| hit["vector"].as_array().unwrap().len()).collect();
     assert!(!lengths.is_empty() && lengths.iter().all(|&length| length == lengths[0]), "{lengths:?}");
     lengths[0]
@@ -158,7 +158,7 @@ async fn searches_and_changes_go_on_and_all_of_them_are_in_the_new_vectors() {
     fill(&server, 400).await;
     let mut ledger: BTreeMap<String, String> = (0..400).map(|n| (n.to_string(), text(n))).collect();
     assert_eq!(search(&server, 3).await, 64);
-    let id = job(&server, json!({ "model": model::NAME, "requests_per_minute": 1200 })).await;
+    let id = job(&server, json!({ "model": model::NAME, "requests_per_minute": 6000 })).await;
 
     let is_over = Arc::new(AtomicBool::new(false));
     let (searching, watched) = (Arc::clone(&server), Arc::clone(&is_over));
@@ -252,12 +252,12 @@ async fn a_dry_run_says_what_it_would_take_and_does_nothing() {
     let setup = Setup::new().await;
     let server = setup.start_with("[[upstream.prices]]\nmodels = [\"mock\"]\nprompt_usd_per_million = 2.0\ncompletion_usd_per_million = 0.0\n");
     create(&server, model::NAME).await;
-    fill(&server, 100).await;
+    fill(&server, FEW).await;
     upsert(&server, vec![json!({ "id": "twin", "text": text(3) })]).await;
     let id = job(&server, json!({ "model": "far", "dry_run": true })).await;
     let planned = ended(&server, &id).await;
     let plan = &planned["plan"];
-    assert_eq!((&plan["documents"], &plan["distinct_texts"]), (&json!(101), &json!(100)), "{planned}");
+    assert_eq!((&plan["documents"], &plan["distinct_texts"]), (&json!(FEW + 1), &json!(FEW)), "{planned}");
     assert_eq!((&plan["cached_texts"], &plan["dimensions"]), (&json!(0), &json!(FAR_DIM)), "{planned}");
     assert_eq!(plan["tokenizer"], "cl100k");
     let tokens = plan["uncached_tokens"].as_u64().unwrap();
@@ -268,7 +268,7 @@ async fn a_dry_run_says_what_it_would_take_and_does_nothing() {
     assert_eq!(ended(&server, &id).await["state"], "succeeded");
     let id = job(&server, json!({ "model": model::NAME, "dry_run": true })).await;
     let plan = ended(&server, &id).await["plan"].clone();
-    assert_eq!((&plan["cached_texts"], &plan["uncached_tokens"]), (&json!(100), &json!(0)), "{plan}");
+    assert_eq!((&plan["cached_texts"], &plan["uncached_tokens"]), (&json!(FEW), &json!(0)), "{plan}");
     assert_eq!((&plan["tokenizer"], &plan["seconds"]), (&json!("model"), &json!(0.0)), "{plan}");
 }
 

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use self::dry_run::DryRun;
 pub(super) use self::line_report::LineReport;
 use self::line_stream::LineStream;
-use self::pace::Pace;
+use self::pace::RequestPace;
 pub(super) use self::sender::LineAnswer;
 use self::sender::LineSender;
 #[cfg(test)]
@@ -102,7 +102,8 @@ impl LineArgs {
     /// `Unavailable` if the server cannot be reached; `Unauthorized` if it refuses the key before it has answered anything; those of the
     /// file and of `job`.
     pub(super) async fn send(&self, file: &Path, job: &mut impl LineJob) -> Result<LineReport> {
-        let sender = Arc::new(LineSender::new(self.target.client()?, Pace::new(self.requests_per_minute)));
+        let sender =
+            Arc::new(LineSender::new(self.target.client()?, RequestPace::new(self.requests_per_minute)));
         let progress = match LineStream::count(file)? {
             Some(count) => terminal::bar(count),
             None => terminal::counter(),

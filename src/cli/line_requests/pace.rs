@@ -6,16 +6,16 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// Spreads the requests of a minute evenly, and holds all of them back while the server is busy.
-pub(super) struct Pace {
+pub(super) struct RequestPace {
     interval: Duration,
     next: Mutex<Instant>,
 }
 
-impl Pace {
+impl RequestPace {
     /// A pace of so many requests a minute, or without a limit.
-    pub(super) fn new(requests_per_minute: Option<u32>) -> Pace {
+    pub(super) fn new(requests_per_minute: Option<u32>) -> RequestPace {
         let interval = requests_per_minute.map(|count| Duration::from_secs(60) / count.max(1));
-        Pace { interval: interval.unwrap_or_default(), next: Mutex::new(Instant::now()) }
+        RequestPace { interval: interval.unwrap_or_default(), next: Mutex::new(Instant::now()) }
     }
 
     /// Waits until a request may start. Cancel safe.
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    async fn turns(pace: &Arc<Pace>, count: usize) -> Vec<u128> {
+    async fn turns(pace: &Arc<RequestPace>, count: usize) -> Vec<u128> {
         let began = Instant::now();
         let turn = |_| {
             let pace = Arc::clone(pace);
@@ -72,17 +72,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_are_spread_over_the_minute() {
-        let pace = Arc::new(Pace::new(Some(120)));
+        let pace = Arc::new(RequestPace::new(Some(120)));
         let times = turns(&pace, 5).await;
         let expected = [0, 500, 1000, 1500, 2000];
         let is_near = |(time, expected): (&u128, u128)| (expected..expected + 20).contains(time);
         assert!(times.iter().zip(expected).all(is_near), "{times:?}");
-        assert_eq!(turns(&Arc::new(Pace::new(None)), 5).await, [0; 5]);
+        assert_eq!(turns(&Arc::new(RequestPace::new(None)), 5).await, [0; 5]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_busy_server_holds_all_requests_back() {
-        let pace = Arc::new(Pace::new(None));
+        let pace = Arc::new(RequestPace::new(None));
         pace.hold(Duration::from_secs(7));
         pace.hold(Duration::from_secs(3));
         let times = turns(&pace, 3).await;

@@ -8,7 +8,7 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 
 use super::LineRequest;
-use super::pace::Pace;
+use super::pace::RequestPace;
 use crate::cli::client::{ServerClient, busy_wait, send, unreachable_wait};
 
 /// The longest wait that a busy server may ask for.
@@ -19,7 +19,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(1800);
 /// Sends requests to one server.
 pub(super) struct LineSender {
     client: ServerClient,
-    pace: Pace,
+    pace: RequestPace,
     /// Whether the server has been reached: one that never was is not waited for.
     has_answered: AtomicBool,
 }
@@ -45,7 +45,7 @@ pub(in crate::cli) struct LineAnswer {
 }
 
 impl LineSender {
-    pub(super) fn new(client: ServerClient, pace: Pace) -> LineSender {
+    pub(super) fn new(client: ServerClient, pace: RequestPace) -> LineSender {
         LineSender { client, pace, has_answered: AtomicBool::new(false) }
     }
 

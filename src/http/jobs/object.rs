@@ -9,7 +9,7 @@ use utoipa::openapi::{RefOr, Schema};
 use crate::labels::Label;
 use crate::search::Collection;
 use crate::service::background_work::ItemError;
-use crate::service::collections::{ReembedPlan, ReembedReport, Verification};
+use crate::service::collections::{ReembedPlan, ReembedReport, ReembedVerification};
 use crate::service::jobs::{JobKind, JobResult, JobState, JobStatus};
 
 /// What the ids of the builds of indexes begin with; the names of the collections follow.
@@ -265,7 +265,7 @@ fn describe_plan(plan: ReembedPlan) -> PlanObject {
 }
 
 fn describe_report(report: ReembedReport) -> ReportObject {
-    let Verification {
+    let ReembedVerification {
         sampled,
         cosine_min,
         bad_vectors,

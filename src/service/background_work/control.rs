@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::pace::Pace;
-use super::progress::Progress;
+use super::pace::ModelPace;
+use super::progress::WorkProgress;
 use crate::error::Error;
 use crate::sync::lock;
 
@@ -56,19 +56,19 @@ pub struct WorkLimits {
 #[derive(Debug)]
 pub struct WorkControl {
     order: watch::Receiver<Order>,
-    progress: Arc<Mutex<Progress>>,
+    progress: Arc<Mutex<WorkProgress>>,
     limits: WorkLimits,
-    pace: Pace,
+    pace: ModelPace,
 }
 
 impl WorkControl {
     /// Over the progress of the work as it was recorded.
     pub fn new(
         order: watch::Receiver<Order>,
-        progress: Arc<Mutex<Progress>>,
+        progress: Arc<Mutex<WorkProgress>>,
         limits: WorkLimits,
     ) -> WorkControl {
-        let pace = Pace::new(limits.requests_per_minute, limits.tokens_per_minute);
+        let pace = ModelPace::new(limits.requests_per_minute, limits.tokens_per_minute);
         WorkControl { order, progress, limits, pace }
     }
 
@@ -154,6 +154,11 @@ impl WorkControl {
         progress.errors_total = 0;
     }
 
+    /// Items that could not be done.
+    pub fn refused(&self) -> usize {
+        lock(&self.progress).errors_total as usize
+    }
+
     /// Notes an item that cannot be done.
     pub fn refuse(&self, item: &str, message: &str) {
         lock(&self.progress).refuse(item, message);
@@ -164,9 +169,9 @@ impl WorkControl {
 mod tests {
     use super::*;
 
-    fn control(limits: WorkLimits) -> (watch::Sender<Order>, Arc<Mutex<Progress>>, WorkControl) {
+    fn control(limits: WorkLimits) -> (watch::Sender<Order>, Arc<Mutex<WorkProgress>>, WorkControl) {
         let (orders, order) = watch::channel(Order::Run);
-        let progress = Arc::new(Mutex::new(Progress::default()));
+        let progress = Arc::new(Mutex::new(WorkProgress::default()));
         let control = WorkControl::new(order, Arc::clone(&progress), limits);
         (orders, progress, control)
     }

@@ -8,4 +8,4 @@ mod pace;
 mod progress;
 
 pub use control::{Interruption, Order, WorkControl, WorkLimits};
-pub use progress::{ITEM_ERRORS_MAX, ItemError, Progress};
+pub use progress::{ITEM_ERRORS_MAX, ItemError, WorkProgress};

@@ -19,7 +19,7 @@ pub struct ItemError {
 /// How far work is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Progress {
+pub struct WorkProgress {
     /// Items that are done.
     pub done: u64,
     /// All items, as far as that is known.
@@ -34,7 +34,7 @@ pub struct Progress {
     pub errors_total: u64,
 }
 
-impl Progress {
+impl WorkProgress {
     /// Notes that an item cannot be done. One that was noted before keeps its place.
     pub(super) fn refuse(&mut self, item: &str, message: &str) {
         let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn errors_are_listed_up_to_a_limit_and_counted_beyond_it() {
-        let mut progress = Progress::default();
+        let mut progress = WorkProgress::default();
         for item in 0..ITEM_ERRORS_MAX + 5 {
             progress.refuse(&item.to_string(), &"ñ".repeat(MESSAGE_BYTES_MAX));
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::record::{JobRecord, JobState};
-use crate::service::background_work::{Order, Progress, WorkControl, WorkLimits};
+use crate::service::background_work::{Order, WorkControl, WorkLimits, WorkProgress};
 use crate::sync::lock;
 
 /// When the present run of a job began, and what was done then.
@@ -20,7 +20,7 @@ struct RunStart {
 #[derive(Debug)]
 pub(super) struct LiveJob {
     record: Mutex<JobRecord>,
-    pub(super) progress: Arc<Mutex<Progress>>,
+    pub(super) progress: Arc<Mutex<WorkProgress>>,
     orders: watch::Sender<Order>,
     states: watch::Sender<JobState>,
     run: Mutex<Option<RunStart>>,

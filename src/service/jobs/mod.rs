@@ -10,24 +10,24 @@ mod options;
 mod record;
 mod retention;
 mod runner;
+mod state;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 pub use self::live_job::JobStatus;
 use self::live_job::LiveJob;
 pub use self::metrics::JobMetrics;
 pub use self::options::Options;
-pub use self::record::{JobKind, JobLimits, JobRecord, JobResult, JobState};
+pub use self::record::{JobChange, JobKind, JobLimits, JobRecord, JobResult, JobState, JobStore};
+pub use self::state::Jobs;
 use super::background_work::Order;
 use super::collections::{Collections, ReembedSpec};
 use crate::domain::{Clock, Principal, TokenUsage};
 use crate::error::{Error, Kind, Result};
-use crate::storage::Records;
 use crate::sync::lock;
 use crate::upstream::Prices;
 
@@ -43,28 +43,14 @@ pub struct ResumeChanges {
     pub leave_refused: Option<bool>,
 }
 
-/// The jobs of this server. Shared by `Arc`.
-pub struct Jobs {
-    collections: Arc<Collections>,
-    records: Arc<Records>,
-    prices: Prices,
-    clock: Arc<dyn Clock>,
-    options: Options,
-    metrics: Arc<JobMetrics>,
-    table: Mutex<BTreeMap<u64, Arc<LiveJob>>>,
-    /// Held by the jobs that run.
-    places: Arc<Semaphore>,
-    tasks: Mutex<JoinSet<()>>,
-}
-
 impl Jobs {
-    /// The jobs among `records`. None of them runs before [`Jobs::go_on`]. Blocks.
+    /// The jobs that `store` has. None of them runs before [`Jobs::go_on`]. Blocks.
     ///
     /// # Errors
     /// `Io`, `Corrupt`; `Config` if no job could run.
     pub fn open(
         collections: Arc<Collections>,
-        records: Arc<Records>,
+        store: Arc<dyn JobStore>,
         prices: Prices,
         clock: Arc<dyn Clock>,
         options: Options,
@@ -73,11 +59,11 @@ impl Jobs {
         if options.running_max == 0 {
             return Err(Error::new(Kind::Config, "jobs.running_max must be at least 1"));
         }
-        let recorded = record::read_all(&records)?.into_iter();
+        let recorded = record::read_all(&*store)?.into_iter();
         let table = recorded.map(|record| (record.number, Arc::new(LiveJob::new(record)))).collect();
         Ok(Jobs {
             collections,
-            records,
+            store,
             prices,
             clock,
             places: Arc::new(Semaphore::new(options.running_max)),
@@ -137,7 +123,7 @@ impl Jobs {
                 state: JobState::Queued,
                 created_at: now,
                 changed_at: now,
-                progress: super::background_work::Progress::default(),
+                progress: super::background_work::WorkProgress::default(),
                 message: None,
                 result: None,
                 is_former_dropped: false,
@@ -145,7 +131,7 @@ impl Jobs {
             table.insert(number, Arc::clone(&job));
             job
         };
-        if let Err(error) = self.records.write(vec![job.record().put()?]).await {
+        if let Err(error) = self.store.write(vec![job.record().put()?]).await {
             lock(&self.table).remove(&job.record().number);
             return Err(error);
         }
@@ -215,7 +201,7 @@ impl Jobs {
                 record.message = None;
             })
         };
-        self.records.write(vec![record.put()?]).await?;
+        self.store.write(vec![record.put()?]).await?;
         self.metrics.transitions.with(JobState::Queued).inc();
         self.spawn(Arc::clone(&job));
         Ok(job.status())
@@ -271,7 +257,7 @@ impl Jobs {
             let ended: Vec<JobRecord> = table
                 .values()
                 .map(|job| job.record())
-                .filter(|record| !record.state.is_active() && !retention::keeps_former(record))
+                .filter(|record| !record.state.is_active() && !record.keeps_former())
                 .collect();
             let count = ended.len().saturating_sub(self.options.ended_max);
             let forgotten: Vec<JobRecord> = ended.into_iter().take(count).collect();
@@ -283,7 +269,7 @@ impl Jobs {
         if forgotten.is_empty() {
             return Ok(());
         }
-        self.records.write(forgotten.iter().map(JobRecord::delete).collect()).await
+        self.store.write(forgotten.iter().map(JobRecord::delete).collect()).await
     }
 }
 

@@ -1,16 +1,37 @@
-//! What is recorded of a job: a line of a table of the small records, as JSON.
+//! What is recorded of a job, as JSON, and what records it.
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::{Principal, TenantId};
 use crate::error::{Error, Kind, Result};
 use crate::labels::label_enum;
-use crate::service::background_work::Progress;
+use crate::service::background_work::WorkProgress;
 use crate::service::collections::{ReembedPlan, ReembedReport, ReembedSpec};
-use crate::storage::{Change, Records};
 
-const TABLE: &str = "jobs";
-/// Records read at a time when opening.
-const CHUNK: usize = 256;
+/// A change of what is recorded of a job, by its number: the new record, or none if the job is forgotten.
+pub type JobChange = (u64, Option<Vec<u8>>);
+
+/// Where jobs are recorded.
+pub trait JobStore: Send + Sync {
+    /// All records, in the order of their numbers. Blocks.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`.
+    fn read_all(&self) -> Result<Vec<Vec<u8>>>;
+
+    /// Makes all changes or none, durably.
+    ///
+    /// # Errors
+    /// `Io`, `DiskFull`, `Unavailable`.
+    fn write(&self, changes: Vec<JobChange>) -> BoxFuture<'_, Result<()>>;
+
+    /// Makes a change that may be lost. Returns at once.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    fn write_soon(&self, change: JobChange) -> Result<()>;
+}
 
 label_enum! {
     /// What a job does.
@@ -96,7 +117,7 @@ pub struct JobRecord {
     pub changed_at: u32,
     /// How far it is.
     #[serde(default)]
-    pub progress: Progress,
+    pub progress: WorkProgress,
     /// Why it is paused, or has failed.
     #[serde(default)]
     pub message: Option<String>,
@@ -124,14 +145,28 @@ impl JobRecord {
 
     /// # Errors
     /// `Internal`.
-    pub(super) fn put(&self) -> Result<Change> {
+    pub(super) fn put(&self) -> Result<JobChange> {
         let encoded = serde_json::to_vec(self)
             .map_err(|error| Error::new(Kind::Internal, "cannot write the record of a job").source(error))?;
-        Ok(Change::put(TABLE, self.number.to_be_bytes(), encoded))
+        Ok((self.number, Some(encoded)))
     }
 
-    pub(super) fn delete(&self) -> Change {
-        Change::delete(TABLE, self.number.to_be_bytes())
+    pub(super) fn delete(&self) -> JobChange {
+        (self.number, None)
+    }
+
+    /// Whether the generation that the job has replaced is there, as far as is known.
+    pub(super) fn keeps_former(&self) -> bool {
+        self.report().is_some() && !self.is_former_dropped
+    }
+
+    pub(super) fn is_of_same_collection(&self, other: &JobRecord) -> bool {
+        self.tenant == other.tenant && self.spec.collection == other.spec.collection
+    }
+
+    /// The sender of the job's requests: its tenant.
+    pub(super) fn principal(&self) -> Principal {
+        Principal { tenant: TenantId::named(&self.tenant).unwrap_or_default(), ..Principal::default() }
     }
 }
 
@@ -139,20 +174,13 @@ impl JobRecord {
 ///
 /// # Errors
 /// `Io`, `Corrupt`.
-pub(super) fn read_all(records: &Records) -> Result<Vec<JobRecord>> {
-    let (mut jobs, mut from) = (Vec::new(), Vec::new());
-    loop {
-        let chunk = records.range(TABLE, &from, CHUNK)?;
-        let Some((last, _)) = chunk.last() else { return Ok(jobs) };
-        from.clone_from(last);
-        from.push(0);
-        for (_, value) in &chunk {
-            match serde_json::from_slice::<JobRecord>(value) {
-                Ok(job) => jobs.push(job),
-                Err(error) => {
-                    tracing::error!(%error, "the record of a job cannot be read; the job is left out")
-                }
-            }
+pub(super) fn read_all(store: &dyn JobStore) -> Result<Vec<JobRecord>> {
+    let read = |record: Vec<u8>| match serde_json::from_slice(&record) {
+        Ok(job) => Some(job),
+        Err(error) => {
+            tracing::error!(%error, "the record of a job cannot be read; the job is left out");
+            None
         }
-    }
+    };
+    Ok(store.read_all()?.into_iter().filter_map(read).collect())
 }

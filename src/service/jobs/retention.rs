@@ -6,20 +6,10 @@ use std::time::Duration;
 use super::Jobs;
 use super::live_job::LiveJob;
 use super::record::JobRecord;
-use super::runner::principal_of;
 use crate::sync::lock;
 
 /// How often it is looked whether a former generation is to be removed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// Whether the generation that a job has replaced is there as far as is known.
-pub(super) fn keeps_former(record: &JobRecord) -> bool {
-    record.report().is_some() && !record.is_former_dropped
-}
-
-pub(super) fn is_of_same_collection(one: &JobRecord, other: &JobRecord) -> bool {
-    one.tenant == other.tenant && one.spec.collection == other.spec.collection
-}
 
 impl Jobs {
     /// Removes former generations whose time is over, for as long as the server runs.
@@ -42,24 +32,24 @@ impl Jobs {
             if record.report().is_none() {
                 continue;
             }
-            latest.retain(|(known, _)| !is_of_same_collection(known, &record));
+            latest.retain(|(known, _)| !known.is_of_same_collection(&record));
             latest.push((record, job));
         }
-        let kept = latest.into_iter().filter(|(record, _)| keeps_former(record));
+        let kept = latest.into_iter().filter(|(record, _)| record.keeps_former());
         kept.map(|(_, job)| job).collect()
     }
 
     async fn drop_former_of(&self, job: &LiveJob) {
         let record = job.record();
         let Some(report) = record.report() else { return };
-        let principal = principal_of(&record);
+        let principal = record.principal();
         let dropped =
             self.collections.drop_former(&principal, &record.spec.collection, report, self.clock.now());
         match dropped.await {
             Ok(false) => {}
             Ok(true) => {
                 let record = job.update(|record| record.is_former_dropped = true);
-                if let Err(error) = record.put().and_then(|change| self.records.submit_now(vec![change])) {
+                if let Err(error) = record.put().and_then(|change| self.store.write_soon(change)) {
                     tracing::warn!(%error, "it is not recorded that a former generation is removed");
                 }
             }

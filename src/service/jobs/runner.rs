@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Jobs;
 use super::live_job::LiveJob;
 use super::record::{JobRecord, JobResult, JobState};
-use super::{Jobs, retention};
-use crate::domain::{Principal, TenantId};
+use crate::domain::Principal;
 use crate::service::background_work::{Interruption, WorkControl};
 use crate::sync::lock;
 
@@ -34,7 +34,7 @@ impl Jobs {
 
     async fn run_in_turn(&self, job: &Arc<LiveJob>) -> Result<JobResult, Interruption> {
         let record = job.record();
-        let principal = Arc::new(principal_of(&record));
+        let principal = Arc::new(record.principal());
         let price = record.spec.model.as_deref().and_then(|model| self.usd_per_million_tokens(model));
         let control = job.control(price);
         let _place = self.place(&control).await?;
@@ -81,10 +81,7 @@ impl Jobs {
     /// Documents that the last job on a collection left in the generation that it replaced.
     fn left_in_former(&self, record: &JobRecord) -> HashSet<String> {
         let jobs: Vec<JobRecord> = lock(&self.table).values().map(|job| job.record()).collect();
-        let last = jobs
-            .iter()
-            .rev()
-            .find(|job| job.report().is_some() && retention::is_of_same_collection(job, record));
+        let last = jobs.iter().rev().find(|job| job.report().is_some() && job.is_of_same_collection(record));
         let errors = last.into_iter().flat_map(|job| &job.progress.errors);
         errors.map(|error| error.item.clone()).collect()
     }
@@ -101,7 +98,7 @@ impl Jobs {
             tokio::select! {
                 outcome = &mut work => return outcome,
                 _ = ticks.tick() => {
-                    if let Err(error) = job.record().put().and_then(|change| self.records.submit_now(vec![change])) {
+                    if let Err(error) = job.record().put().and_then(|change| self.store.write_soon(change)) {
                         tracing::warn!(%error, "the progress of a job is not recorded");
                     }
                 }
@@ -110,7 +107,7 @@ impl Jobs {
     }
 
     async fn clean_up(&self, record: &JobRecord) {
-        if let Err(error) = self.collections.cancel_reembed(&principal_of(record), &record.spec).await {
+        if let Err(error) = self.collections.cancel_reembed(&record.principal(), &record.spec).await {
             tracing::warn!(%error, job = record.id(), "what a cancelled job has made is not removed");
         }
     }
@@ -138,7 +135,7 @@ impl Jobs {
         change(&mut record);
         record.changed_at = self.clock.now().0;
         let written = match record.put() {
-            Ok(change) => self.records.write(vec![change]).await,
+            Ok(change) => self.store.write(vec![change]).await,
             Err(error) => Err(error),
         };
         if let Err(error) = written {
@@ -149,10 +146,4 @@ impl Jobs {
         }
         job.update(|known| *known = record);
     }
-}
-
-/// The sender of a job's requests: its tenant.
-pub(super) fn principal_of(record: &JobRecord) -> Principal {
-    let tenant = TenantId::named(&record.tenant).unwrap_or_default();
-    Principal { tenant, ..Principal::default() }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ReembedTask;
+use super::task::ReembedTask;
 use crate::domain::{Key, KeyHasher, Principal};
 use crate::embed::{Embedder, count_cl100k};
 use crate::error::{Error, FieldPath, Kind, Result};
@@ -147,7 +147,7 @@ impl<'a> Fill<'a> {
             let (mut ids, next) = blocking(move || views.0.ids_missing_in(&views.1, from, rows)).await?;
             ids.retain(|id| !self.left.contains(id));
             if !ids.is_empty() {
-                removed += self.target.change(Change::Delete(ids)).await?.documents;
+                removed += self.target.fill(Change::Delete(ids)).await?.documents;
             }
             cursor = next;
         }
@@ -215,7 +215,7 @@ impl<'a> Fill<'a> {
         self.control.refuse(&document.id, reason);
         self.refused.insert(document.id.clone(), hash(document.text.as_deref()));
         if self.target.view().get(&document.id).is_some() {
-            self.target.change(Change::Delete(vec![document.id])).await?;
+            self.target.fill(Change::Delete(vec![document.id])).await?;
         }
         Ok(())
     }
@@ -248,7 +248,7 @@ impl<'a> Fill<'a> {
             vectors.extend_from_slice(&vector);
         }
         let documents = batch.to_vec();
-        self.target.change(Change::Upsert(DocumentBatch { vectors, documents })).await.map(|_| ())
+        self.target.fill(Change::Upsert(DocumentBatch { vectors, documents })).await.map(|_| ())
     }
 
     async fn wait_for_model(&self, error: &Error, attempts: u32) -> Result<(), Interruption> {

@@ -7,17 +7,20 @@
 
 mod fill;
 mod plan;
+mod report;
+mod task;
 mod verification;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use self::fill::Fill;
 pub use self::plan::ReembedPlan;
-pub use self::verification::Verification;
+pub use self::report::ReembedReport;
+pub use self::task::ReembedSpec;
+use self::task::ReembedTask;
+pub use self::verification::ReembedVerification;
 use super::Collections;
 use crate::domain::{InputType, Principal, UnixSeconds};
 use crate::embed::Embedder;
@@ -34,61 +37,6 @@ const PAUSED_MAX: Duration = Duration::from_secs(5);
 const LAST_PASSES: usize = 20;
 /// How often it is looked whether the index is built.
 const INDEX_LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// What is to be done with which collection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReembedSpec {
-    /// The name of the collection.
-    pub collection: String,
-    /// The model whose vectors it is to hold. `None` for a rollback.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// Whether the former generation is to be served again.
-    #[serde(default)]
-    pub rollback: bool,
-    /// Whether it is only to be said what it would take.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// For how long the former generation is kept, in hours.
-    #[serde(default = "keep_old_hours")]
-    pub keep_old_hours: u32,
-    /// Whether documents that cannot be embedded are left out of what is served. Otherwise the work pauses before it would.
-    #[serde(default)]
-    pub leave_refused: bool,
-}
-
-fn keep_old_hours() -> u32 {
-    24
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReembedReport {
-    /// The model whose vectors were served before.
-    pub from_model: String,
-    /// The model whose vectors are served now.
-    pub to_model: String,
-    /// The generation that was served before.
-    pub former_generation: u32,
-    /// The generation that is served now.
-    pub generation: u32,
-    /// Documents that are served now.
-    pub documents: usize,
-    /// Documents that are in the former generation only.
-    pub refused: usize,
-    /// What was found before the change.
-    pub verification: Verification,
-    /// Until when the former generation is kept, in seconds since 1970.
-    pub former_until: u32,
-}
-
-/// A collection with the model that it is to have.
-pub(super) struct ReembedTask {
-    pub(super) source: Arc<Collection>,
-    pub(super) from_model: String,
-    pub(super) model: Arc<dyn Embedder>,
-}
 
 impl Collections {
     /// Looks whether a collection can be embedded again, and returns what is to be done with the name of the model, also for a rollback:
@@ -144,7 +92,7 @@ impl Collections {
     ) -> Result<ReembedReport, Interruption> {
         if let Some((task, served)) = self.served_already(principal, spec)? {
             let verification = self.verify(principal, &task, &served, control).await?;
-            return Ok(self.report(spec, &task, &served, 0, verification));
+            return Ok(self.report(spec, &task, &served, control.refused(), verification));
         }
         let task = self.reembed_task(principal, spec)?;
         let target = self.target(principal, spec, &task).await?;
@@ -165,7 +113,7 @@ impl Collections {
         task: &ReembedTask,
         served: &Collection,
         refused: usize,
-        verification: Verification,
+        verification: ReembedVerification,
     ) -> ReembedReport {
         let former_until = self.cache.freshness().now().plus(spec.keep_old_hours.saturating_mul(3600));
         ReembedReport {
@@ -374,9 +322,7 @@ impl Collections {
             "documents are changed faster than the model embeds them; resume when there are fewer changes";
         Err(Interruption::Paused(Some(reason.into())))
     }
-}
 
-impl Collections {
     /// Serves a generation. What has begun is finished, also if the work is interrupted meanwhile.
     async fn activate(
         &self,

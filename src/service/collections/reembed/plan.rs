@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::fill::{LOCAL_BATCH_DOCUMENTS, blocking, count_tokens};
-use super::{ReembedSpec, ReembedTask};
+use super::task::{ReembedSpec, ReembedTask};
 use crate::domain::Principal;
 use crate::error::Result;
 use crate::search::View;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ReembedTask;
 use super::fill::blocking;
+use super::task::ReembedTask;
 use crate::domain::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Collection, Metric, Query, Results, View};
@@ -23,7 +23,7 @@ const COSINE_MIN: f64 = 0.999;
 
 /// What was found in a sample of a new generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verification {
+pub struct ReembedVerification {
     /// Documents of the sample.
     pub sampled: usize,
     /// The least cosine of a stored vector and that of its text, embedded again without the cache.
@@ -39,7 +39,7 @@ pub struct Verification {
     pub index_recall: Option<f64>,
 }
 
-impl Verification {
+impl ReembedVerification {
     /// # Errors
     /// `Internal` naming what is wrong with the new generation.
     pub(super) fn check(&self, recall_min: f64) -> Result<()> {
@@ -64,7 +64,7 @@ impl Verification {
 
 /// Documents of a view, spread over it, with their vectors.
 #[derive(Debug, Default)]
-struct Sample {
+struct DocumentSample {
     ids: Vec<String>,
     texts: Vec<String>,
     /// One after the other.
@@ -72,10 +72,10 @@ struct Sample {
     bad_vectors: usize,
 }
 
-impl Sample {
-    fn take(view: &View) -> Sample {
+impl DocumentSample {
+    fn take(view: &View) -> DocumentSample {
         let every = view.documents().div_ceil(SAMPLE_DOCUMENTS).max(1);
-        let mut sample = Sample::default();
+        let mut sample = DocumentSample::default();
         for (place, (document, vector)) in view.iter().enumerate() {
             let square: f64 = vector.iter().map(|&number| f64::from(number) * f64::from(number)).sum();
             sample.bad_vectors += usize::from(!square.is_finite() || square == 0.0);
@@ -97,13 +97,13 @@ impl Collections {
         task: &ReembedTask,
         target: &Arc<Collection>,
         control: &WorkControl,
-    ) -> Result<Verification, Interruption> {
+    ) -> Result<ReembedVerification, Interruption> {
         control.check()?;
         let view = target.view();
         let looked_at = Arc::clone(&view);
-        let sample = blocking(move || Sample::take(&looked_at)).await?;
+        let sample = blocking(move || DocumentSample::take(&looked_at)).await?;
         if sample.ids.is_empty() {
-            return Ok(Verification {
+            return Ok(ReembedVerification {
                 sampled: 0,
                 cosine_min: 1.0,
                 bad_vectors: 0,
@@ -125,7 +125,7 @@ impl Collections {
             None
         };
         let neighbour_overlap = self.overlap_with_former(&task.source.view(), &sample, &exact).await?;
-        Ok(Verification {
+        Ok(ReembedVerification {
             sampled: sample.ids.len(),
             cosine_min,
             bad_vectors: sample.bad_vectors,
@@ -140,7 +140,7 @@ impl Collections {
         &self,
         principal: &Arc<Principal>,
         task: &ReembedTask,
-        sample: &Sample,
+        sample: &DocumentSample,
         dim: usize,
     ) -> Result<f64> {
         let texts = sample.texts.clone();
@@ -171,7 +171,7 @@ impl Collections {
     async fn overlap_with_former(
         &self,
         former: &Arc<View>,
-        sample: &Sample,
+        sample: &DocumentSample,
         found: &[Results],
     ) -> Result<f64> {
         let (mut vectors, mut compared) = (Vec::new(), Vec::new());
@@ -191,7 +191,7 @@ impl Collections {
 }
 
 /// Documents of the sample that are not among the results for their vectors, nor any of an equal vector.
-fn not_found(sample: &Sample, dim: usize, found: &[Results]) -> usize {
+fn not_found(sample: &DocumentSample, dim: usize, found: &[Results]) -> usize {
     let is_missing = |((id, vector), results): ((&String, &[f32]), &Results)| {
         let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
         !results.iter().any(|hit| hit.document.id == id || hit.vector == bytes)
@@ -225,7 +225,7 @@ fn cosine(one: &[f32], other: &[f32]) -> f64 {
 mod tests {
     use super::*;
 
-    const GOOD: Verification = Verification {
+    const GOOD: ReembedVerification = ReembedVerification {
         sampled: 64,
         cosine_min: 0.9999,
         bad_vectors: 0,
@@ -237,12 +237,12 @@ mod tests {
     #[test]
     fn each_fault_is_named() {
         assert!(GOOD.check(0.95).is_ok());
-        assert!(Verification { index_recall: None, ..GOOD }.check(0.95).is_ok());
+        assert!(ReembedVerification { index_recall: None, ..GOOD }.check(0.95).is_ok());
         for (bad, word) in [
-            (Verification { cosine_min: 0.9, ..GOOD }, "cosine 0.9"),
-            (Verification { bad_vectors: 2, ..GOOD }, "2 vectors"),
-            (Verification { not_found_by_own_vector: 3, ..GOOD }, "3 documents"),
-            (Verification { index_recall: Some(0.9), ..GOOD }, "recall_target"),
+            (ReembedVerification { cosine_min: 0.9, ..GOOD }, "cosine 0.9"),
+            (ReembedVerification { bad_vectors: 2, ..GOOD }, "2 vectors"),
+            (ReembedVerification { not_found_by_own_vector: 3, ..GOOD }, "3 documents"),
+            (ReembedVerification { index_recall: Some(0.9), ..GOOD }, "recall_target"),
         ] {
             let error = bad.check(0.95).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
