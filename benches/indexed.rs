@@ -225,6 +225,7 @@ async fn store(catalog: &Catalog, rows: usize, vectors: &Array2<f32>) {
                 text: None,
                 metadata: format!(r#"{{"hundredth":{}}}"#, row % 100),
                 tags: Vec::new(),
+                has_own_vector: true,
             });
         }
         collection.change(Change::Upsert(batch)).await.expect("room on the disk");

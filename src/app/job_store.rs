@@ -16,6 +16,7 @@ const CHUNK: usize = 256;
 /// The table.
 pub(super) struct JobTable(pub(super) Arc<Records>);
 
+#[expect(clippy::big_endian_bytes, reason = "the keys of a table are in the order of their bytes")]
 fn change((number, record): JobChange) -> Change {
     Change { table: TABLE.into(), key: number.to_be_bytes().into(), value: record }
 }

@@ -34,7 +34,6 @@ fn created() -> Option<u64> {
     Some(0)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_created(activation: &Option<u64>) -> bool {
     *activation == created()
 }

@@ -190,7 +190,9 @@ impl Jobs {
             match job.state() {
                 JobState::Paused => {}
                 JobState::Failed => check_collection(&table, principal, &job.record().spec.collection)?,
-                _ => return Err(not_in_state(&job, "is neither paused nor has it failed")),
+                JobState::Queued | JobState::Running | JobState::Succeeded | JobState::Cancelled => {
+                    return Err(not_in_state(&job, "is neither paused nor has it failed"));
+                }
             }
             job.order(Order::Run);
             job.update(|record| {
@@ -214,12 +216,14 @@ impl Jobs {
     pub async fn cancel(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<JobStatus> {
         let job = self.find(principal, id)?;
         match job.state() {
-            state if state.is_under_way() => job.order(Order::Cancel),
+            JobState::Queued | JobState::Running => job.order(Order::Cancel),
             JobState::Paused => {
                 job.order(Order::Cancel);
                 self.spawn(Arc::clone(&job));
             }
-            _ => return Err(not_in_state(&job, "has ended")),
+            JobState::Succeeded | JobState::Failed | JobState::Cancelled => {
+                return Err(not_in_state(&job, "has ended"));
+            }
         }
         let ended = job.wait_for(|state| !state.is_active());
         // An order that is not obeyed in time is obeyed later.
