@@ -155,19 +155,14 @@ impl HotList {
             return;
         }
         // What other nodes share is read at the pace of Redis, after everything else.
-        let (shared, own): (Vec<HotKey>, Vec<HotKey>) =
-            keys.iter().partition(|hot| self.warm_up.is_read_from_redis(hot));
+        let listed = keys.len();
+        let (own, shared) = self.warm_up.by_first_tier(keys);
         let mut found = 0;
         for (keys, pace) in [(own, ReadPace::DISK), (shared, ReadPace::REDIS)] {
             found += self.warm_up.fetch(&keys, pace, &self.metrics.entries).await;
         }
         let took_ms = begun.elapsed().as_millis() as u64;
-        tracing::info!(
-            keys = keys.len(),
-            found,
-            took_ms,
-            "read into memory what was used most before the start"
-        );
+        tracing::info!(keys = listed, found, took_ms, "read into memory what was used most before the start");
     }
 
     /// The keys of the list, the most used first; none if it was written while entries were kept elsewhere.

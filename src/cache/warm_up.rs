@@ -4,33 +4,34 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
+
 use super::{Cache, HotKey, Namespace, Namespaces, Tiers};
 use crate::domain::{Key, NamespaceId, TierName};
 use crate::metrics::Counter;
 
 /// The share of the memory tier's budget that is filled: what clients use from the start on finds room.
 const FILLED_SHARE: f64 = 0.8;
-/// Embeddings that are read in one step, which takes a reader a few milliseconds. Each step waits twice for a thread: where processors are
-/// busy, these waits are most of the time, so there must be few of them.
-const EMBEDDINGS_PER_STEP: usize = 1024;
-/// Other entries that are read in one step, while the locks of their keys are held.
-const ENTRIES_PER_STEP: usize = 16;
+/// Other entries than embeddings whose keys are locked together while they are read.
+const LOCKED_AT_ONCE: usize = 16;
 
 /// How fast entries are read: clients' requests come first.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadPace {
-    /// Keys that are looked up at once.
-    keys_at_once: usize,
-    /// The time after these.
+    /// Keys that are looked up in one step. Each step waits twice for a thread: where processors are busy, these waits are most of the
+    /// time, so there must be few of them.
+    keys_per_step: usize,
+    steps_at_once: usize,
+    /// The time after a step.
     pause: Duration,
 }
 
 impl ReadPace {
-    /// From this server's disk: at most 2,048 keys in 1 ms. One reader of each store reads them, so that the other one stays free for
-    /// lookups.
-    pub const DISK: ReadPace = ReadPace { keys_at_once: 2048, pause: Duration::from_millis(1) };
+    /// From this server's disk: as fast as its two readers read. A lookup waits for them about 2 ms, which a step takes.
+    pub const DISK: ReadPace = ReadPace { keys_per_step: 512, steps_at_once: 2, pause: Duration::ZERO };
     /// From Redis, which other nodes use too: at most 100 keys in 20 ms.
-    pub const REDIS: ReadPace = ReadPace { keys_at_once: 100, pause: Duration::from_millis(20) };
+    pub const REDIS: ReadPace =
+        ReadPace { keys_per_step: 100, steps_at_once: 1, pause: Duration::from_millis(20) };
 }
 
 /// Where hot entries are, and where they are looked for.
@@ -52,13 +53,10 @@ impl WarmUp {
     pub async fn hottest(&self, keys_max: usize, stored_in: TierName, uses_min: u8) -> Vec<HotKey> {
         let warm_up = self.clone();
         let list = move || {
-            // To find the policy of a namespace costs a few hashes.
-            let mut known: HashMap<(NamespaceId, bool), bool> = HashMap::new();
-            warm_up.tiers.hottest(keys_max, uses_min, &mut |hot| {
-                *known.entry((hot.namespace, hot.is_embedding)).or_insert_with(|| {
-                    warm_up.namespace_of(hot).is_some_and(|namespace| namespace.policy.uses(stored_in))
-                })
-            })
+            let mut is_stored = warm_up.by_namespace(|hot| {
+                warm_up.namespace_of(hot).is_some_and(|found| found.policy.uses(stored_in))
+            });
+            warm_up.tiers.hottest(keys_max, uses_min, &mut is_stored)
         };
         tokio::task::spawn_blocking(list).await.unwrap_or_default()
     }
@@ -66,25 +64,45 @@ impl WarmUp {
     /// Looks entries up in the tiers below memory, in the order of `keys`. Those that are found and may be served are in memory then.
     /// Ends when the memory tier is filled but for a fifth. Counts the entries that were found in `warmed`, and returns their number.
     pub async fn fetch(&self, keys: &[HotKey], pace: ReadPace, warmed: &Counter) -> u64 {
+        // Each holds but its place in the list until it is begun.
+        let steps: Vec<_> =
+            keys.chunks(pace.keys_per_step).map(|step| self.paced_step(step, pace, warmed)).collect();
+        let mut steps = stream::iter(steps).buffered(pace.steps_at_once);
         let mut found = 0;
-        for chunk in keys.chunks(pace.keys_at_once) {
-            let mut groups: BTreeMap<_, Vec<HotKey>> = BTreeMap::new();
-            for hot in chunk {
-                groups.entry((hot.is_embedding, hot.namespace)).or_default().push(*hot);
-            }
-            for hot in groups.into_values() {
-                let Some(count) = self.fetch_group(&hot, warmed).await else { return found };
-                found += count;
-            }
+        while let Some(Some(count)) = steps.next().await {
+            found += count;
+        }
+        found
+    }
+
+    /// The keys whose entries are looked for on the disk first, and those whose entries are looked for in Redis first.
+    pub fn by_first_tier(&self, keys: Vec<HotKey>) -> (Vec<HotKey>, Vec<HotKey>) {
+        let first_tier = |hot: &HotKey| self.cache_of(hot).first_below(&self.namespace_of(hot)?);
+        let mut is_in_redis = self.by_namespace(|hot| first_tier(hot) == Some(TierName::Redis));
+        keys.into_iter().partition(|hot| !is_in_redis(hot))
+    }
+
+    /// As [`WarmUp::fetch_step`], with the pause after it.
+    async fn paced_step(&self, step: &[HotKey], pace: ReadPace, warmed: &Counter) -> Option<u64> {
+        let found = self.fetch_step(step, warmed).await;
+        // A sleep of no time lasts until the next tick of the timer.
+        if !pace.pause.is_zero() {
             tokio::time::sleep(pace.pause).await;
         }
         found
     }
 
-    /// Whether the entry of a key is looked for in Redis before it is looked for on the disk.
-    pub fn is_read_from_redis(&self, hot: &HotKey) -> bool {
-        let first = |namespace: Namespace| self.cache_of(hot).first_below(&namespace);
-        self.namespace_of(hot).and_then(first) == Some(TierName::Redis)
+    /// Reads the entries of some keys. `None` once memory is filled.
+    async fn fetch_step(&self, step: &[HotKey], warmed: &Counter) -> Option<u64> {
+        let mut groups: BTreeMap<_, Vec<HotKey>> = BTreeMap::new();
+        for hot in step {
+            groups.entry((hot.is_embedding, hot.namespace)).or_default().push(*hot);
+        }
+        let mut found = 0;
+        for group in groups.into_values() {
+            found += self.fetch_group(&group, warmed).await?;
+        }
+        Some(found)
     }
 
     /// Reads the entries of keys of one kind and one namespace. `None` once memory is filled.
@@ -96,7 +114,7 @@ impl WarmUp {
         let keys: Vec<Key> =
             group.iter().map(|hot| hot.key).filter(|key| !self.tiers.is_in_memory(key)).collect();
         let mut found = 0;
-        for keys in keys.chunks(if first.is_embedding { EMBEDDINGS_PER_STEP } else { ENTRIES_PER_STEP }) {
+        for keys in keys.chunks(if first.is_embedding { group.len() } else { LOCKED_AT_ONCE }) {
             if self.tiers.is_memory_filled(FILLED_SHARE) {
                 return None;
             }
@@ -107,6 +125,13 @@ impl WarmUp {
             found += count;
         }
         Some(found)
+    }
+
+    /// What `answer` is for a key, which is that for all keys of its kind and namespace. To find the policy of a namespace costs a few
+    /// hashes, too many for each of 100,000 keys.
+    fn by_namespace(&self, answer: impl Fn(&HotKey) -> bool) -> impl FnMut(&HotKey) -> bool {
+        let mut known: HashMap<(NamespaceId, bool), bool> = HashMap::new();
+        move |hot| *known.entry((hot.namespace, hot.is_embedding)).or_insert_with(|| answer(hot))
     }
 
     fn cache_of(&self, hot: &HotKey) -> &Cache {

@@ -97,8 +97,9 @@ async fn texts_are_tokenized_as_the_model_reads_them() {
             (&token["text"], &token["special"]),
             (&json!(&text[at("start")..at("stop")]), &json!(false))
         );
-        assert!(text[end..at("start")].trim().is_empty(), "{token}");
-        end = at("stop");
+        // The tokens of one character overlap.
+        assert!(text[end.min(at("start"))..at("start")].trim().is_empty(), "{token}");
+        end = end.max(at("stop"));
     }
     assert_eq!(end, text.len());
 
