@@ -21,6 +21,12 @@ const FAR_DIM: u64 = 64;
 /// Documents whose vectors the model on another server can make alike twice: the first number counts its vectors.
 const FEW: usize = 20;
 
+/// A load that leaves the processors to the job too: each turn of changes is of three documents.
+const SEARCH_EVERY: Duration = Duration::from_millis(10);
+const CHANGE_EVERY: Duration = Duration::from_millis(100);
+/// As few, for a test that lets it embed them several times.
+const COMMAND_DOCUMENTS: usize = 8;
+
 /// A server with the local model and one on another server, `far`.
 struct Setup {
     dir: TempDir,
@@ -164,7 +170,9 @@ async fn searches_and_changes_go_on_and_all_of_them_are_in_the_new_vectors() {
     let (searching, watched) = (Arc::clone(&server), Arc::clone(&is_over));
     let searches = tokio::spawn(async move {
         let (mut lengths, mut n) = (Vec::new(), 0);
+        let mut turns = tokio::time::interval(SEARCH_EVERY);
         while !watched.load(Ordering::SeqCst) {
+            turns.tick().await;
             lengths.push(search(&searching, n % 400).await);
             n += 1;
         }
@@ -173,7 +181,9 @@ async fn searches_and_changes_go_on_and_all_of_them_are_in_the_new_vectors() {
     let mut n = 400;
     // Until after the change of the model, and through it.
     let mut after = 0;
+    let mut turns = tokio::time::interval(CHANGE_EVERY);
     while after < 5 {
+        turns.tick().await;
         let (new, changed, gone) = (n, n % 350, n % 90 + 300);
         let stored = upsert(
             &server,
@@ -423,7 +433,7 @@ async fn the_command_line_begins_a_job_follows_it_and_names_what_is_wrong() {
     let setup = Setup::new().await;
     let server = setup.start();
     create(&server, model::NAME).await;
-    fill(&server, FEW).await;
+    fill(&server, COMMAND_DOCUMENTS).await;
     let run = |arguments: &[&str]| {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_likewise"));
         let done = output(program.args(arguments).arg("--url").arg(server.url()));
@@ -431,7 +441,7 @@ async fn the_command_line_begins_a_job_follows_it_and_names_what_is_wrong() {
     };
     let (code, plan, log) = run(&["reembed", "shop", "--model", "far", "--dry-run"]);
     assert_eq!(code, Some(0), "{log}");
-    assert_eq!(serde_json::from_str::<Value>(&plan).unwrap()["documents"], FEW, "{plan}");
+    assert_eq!(serde_json::from_str::<Value>(&plan).unwrap()["documents"], COMMAND_DOCUMENTS, "{plan}");
     let (code, report, log) = run(&["reembed", "shop", "--model", "far"]);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["to_model"], "mock", "{report}");
@@ -450,7 +460,7 @@ async fn the_command_line_begins_a_job_follows_it_and_names_what_is_wrong() {
     assert_eq!(code, Some(3), "a part was left out: {log}");
     let (_, list, _) = run(&["jobs"]);
     assert_eq!(list.lines().count(), 4, "{list}");
-    assert!(list.starts_with("job-4  reembed  succeeded  shop -> mock  19/20  1 errors"), "{list}");
+    assert!(list.starts_with("job-4  reembed  succeeded  shop -> mock  7/8  1 errors"), "{list}");
 }
 
 #[tokio::test]
