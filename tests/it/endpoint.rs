@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64_simd::STANDARD;
@@ -49,6 +49,8 @@ struct State {
     calls: AtomicU64,
     /// The length of vectors, where it is not `DIM`.
     width: AtomicU64,
+    /// Whether a text has the same vector each time.
+    repeats: AtomicBool,
     /// Answers that will be an error.
     failures: AtomicU64,
     /// A word that is refused, with a status and a message.
@@ -95,6 +97,11 @@ impl Endpoint {
     /// Vectors have this length from now on.
     pub(crate) fn change_width(&self, width: u64) {
         self.state.width.store(width, Ordering::SeqCst);
+    }
+
+    /// A text has the same vector each time from now on, the one that is said to be the first.
+    pub(crate) fn repeat(&self) {
+        self.state.repeats.store(true, Ordering::SeqCst);
     }
 
     /// Holds all answers until the returned guard is dropped.
@@ -148,7 +155,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     }
     let before = state.vectors.fetch_add(texts.len() as u32, Ordering::SeqCst);
     let object = |(index, text): (usize, &Value)| {
-        let mut numbers = vector(text.as_str().unwrap_or_default(), before + 1 + index as u32);
+        let place = if state.repeats.load(Ordering::SeqCst) { 1 } else { before + 1 + index as u32 };
+        let mut numbers = vector(text.as_str().unwrap_or_default(), place);
         numbers.truncate(width as usize);
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         json!({ "index": index, "embedding": STANDARD.encode_to_string(bytes) })

@@ -18,15 +18,11 @@ use crate::program::{Answer, Server, likewise, output, until};
 
 /// The length of the vectors of the model on another server. Those of the local one have 384 numbers.
 const FAR_DIM: u64 = 64;
-/// Documents whose vectors the model on another server can make alike twice: the first number counts its vectors.
 const FEW: usize = 20;
 
 /// A load that leaves the processors to the job too: each turn of changes is of three documents.
 const SEARCH_EVERY: Duration = Duration::from_millis(10);
 const CHANGE_EVERY: Duration = Duration::from_millis(100);
-/// As few, for a test that lets it embed them several times.
-const COMMAND_DOCUMENTS: usize = 8;
-
 /// A server with the local model and one on another server, `far`.
 struct Setup {
     dir: TempDir,
@@ -37,6 +33,7 @@ impl Setup {
     async fn new() -> Setup {
         let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
         endpoint.change_width(FAR_DIM);
+        endpoint.repeat();
         Setup { dir, endpoint }
     }
 
@@ -433,7 +430,7 @@ async fn the_command_line_begins_a_job_follows_it_and_names_what_is_wrong() {
     let setup = Setup::new().await;
     let server = setup.start();
     create(&server, model::NAME).await;
-    fill(&server, COMMAND_DOCUMENTS).await;
+    fill(&server, FEW).await;
     let run = |arguments: &[&str]| {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_likewise"));
         let done = output(program.args(arguments).arg("--url").arg(server.url()));
@@ -441,7 +438,7 @@ async fn the_command_line_begins_a_job_follows_it_and_names_what_is_wrong() {
     };
     let (code, plan, log) = run(&["reembed", "shop", "--model", "far", "--dry-run"]);
     assert_eq!(code, Some(0), "{log}");
-    assert_eq!(serde_json::from_str::<Value>(&plan).unwrap()["documents"], COMMAND_DOCUMENTS, "{plan}");
+    assert_eq!(serde_json::from_str::<Value>(&plan).unwrap()["documents"], FEW, "{plan}");
     let (code, report, log) = run(&["reembed", "shop", "--model", "far"]);
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(serde_json::from_str::<Value>(&report).unwrap()["to_model"], "mock", "{report}");
@@ -460,7 +457,7 @@ async fn the_command_line_begins_a_job_follows_it_and_names_what_is_wrong() {
     assert_eq!(code, Some(3), "a part was left out: {log}");
     let (_, list, _) = run(&["jobs"]);
     assert_eq!(list.lines().count(), 4, "{list}");
-    assert!(list.starts_with("job-4  reembed  succeeded  shop -> mock  7/8  1 errors"), "{list}");
+    assert!(list.starts_with("job-4  reembed  succeeded  shop -> mock  19/20  1 errors"), "{list}");
 }
 
 #[tokio::test]
