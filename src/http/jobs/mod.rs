@@ -249,7 +249,8 @@ pub(super) async fn resume(
     body: UnreadBody,
 ) -> Result<(StatusCode, Json<JobObject>), Problem> {
     let body = body.read().await?;
-    let input: ResumeInput = if body.is_empty() { ResumeInput::default() } else { parse(&body)? };
+    let input: Option<ResumeInput> = if body.is_empty() { None } else { parse(&body)? };
+    let input = input.unwrap_or_default();
     check_cost(input.cost_usd_max)?;
     let changes = ResumeChanges { cost_usd_max: input.cost_usd_max, leave_refused: input.leave_refused };
     let resumed = endpoint.jobs.resume(&principal, &id, changes).await?;
