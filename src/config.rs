@@ -228,6 +228,10 @@ impl Config {
         at_least("objects.lease_seconds_max", self.objects.lease_seconds_max.into(), 1)?;
         at_least("cache.objects.bytes_max", self.cache.objects.bytes_max, 1 << 20)?;
         at_least("cache.invalidated_tags_max", self.cache.invalidated_tags_max as u64, TAGS_MIN as u64)?;
+        at_least("jobs.running_max", self.jobs.running_max as u64, 1)?;
+        at_least("jobs.active_max", self.jobs.active_max as u64, 1)?;
+        // The number of the last job tells the next one its own.
+        at_least("jobs.ended_max", self.jobs.ended_max as u64, 1)?;
         self.cache.warm_restart.validate()?;
         self.redis.validate()?;
         self.nodes.validate()?;

@@ -3,7 +3,7 @@
 //! refuses, fails and waits.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,8 +51,18 @@ impl Setup {
         Server::spawn(likewise("serve", &self.data()).arg("--config").arg(file))
     }
 
-    fn data(&self) -> std::path::PathBuf {
+    fn data(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    fn collections(&self) -> PathBuf {
+        self.data().join("collections")
+    }
+
+    /// Whether collections have files whose names begin so.
+    fn has_files(&self, start: &str) -> bool {
+        let mut files = fs_err::read_dir(self.collections()).unwrap();
+        files.any(|file| file.unwrap().file_name().to_string_lossy().starts_with(start))
     }
 }
 
@@ -337,27 +347,19 @@ async fn a_job_is_paused_resumed_and_cancelled_and_its_orders_survive_a_restart(
         cancelled.body
     );
     drop(held);
-    let generations = || {
-        let files = fs_err::read_dir(setup.data().join("collections")).unwrap();
-        files.filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().starts_with("shop~")).count()
-    };
-    assert_eq!(generations(), 0, "what it has made is removed");
+    assert!(!setup.has_files("shop~"), "what it has made is removed");
     assert_eq!(order(&server, &id, "cancel", Value::Null).await.error().0, "conflict");
     assert_eq!(order(&server, &id, "resume", Value::Null).await.error().0, "conflict");
     // Without a day to go back, the former vectors are removed at once.
     let id = job(&server, json!({ "model": "far", "keep_old_hours": 0 })).await;
     assert_eq!(ended(&server, &id).await["state"], "succeeded");
-    until("the former generation is removed", async || {
-        let files = fs_err::read_dir(setup.data().join("collections")).unwrap();
-        !files.into_iter().any(|file| file.unwrap().file_name().to_string_lossy().starts_with("shop."))
-    })
-    .await;
+    until("the former generation is removed", async || !setup.has_files("shop.")).await;
     assert_eq!(begin(&server, json!({ "rollback": true })).await.error(), ("conflict", Some("rollback")));
     let states: Vec<Value> = server.get("/v1/jobs").await.body["data"].as_array().unwrap().clone();
     assert_eq!(states.iter().map(|job| &job["state"]).collect::<Vec<_>>(), ["succeeded", "cancelled"]);
     // A dropped collection leaves no generation behind.
     assert_eq!(server.ask("DELETE", "/v1/collections/shop", &[], String::new()).await.status, 204);
-    assert_eq!(generations(), 0);
+    assert!(!setup.has_files("shop~"));
 }
 
 #[tokio::test]
@@ -471,14 +473,51 @@ async fn a_generation_that_a_crash_has_left_is_gone_on_with() {
     until("the model is asked", async || setup.endpoint.calls() > 0).await;
     server.kill();
     drop(held);
-    let damaged = setup.data().join("collections");
-    let has = |dir: &Path, start: &str| {
-        fs_err::read_dir(dir)
-            .unwrap()
-            .any(|file| file.unwrap().file_name().to_string_lossy().starts_with(start))
-    };
-    assert!(has(&damaged, "shop~2."));
+    assert!(setup.has_files("shop~2."));
     let server = setup.start();
     assert_eq!(ended(&server, &id).await["state"], "succeeded");
     assert_eq!(search(&server, 1).await, 64);
+}
+
+/// The generation that cannot be opened may be the one that was served last.
+#[tokio::test]
+async fn a_collection_with_a_damaged_generation_is_not_served_as_it_was_before() {
+    let setup = Setup::new().await;
+    let server = setup.start();
+    create(&server, model::NAME).await;
+    fill(&server, FEW).await;
+    let id = job(&server, json!({ "model": "far" })).await;
+    assert_eq!(ended(&server, &id).await["state"], "succeeded");
+    server.stop();
+    for file in ["shop~2.manifest", "shop~2.manifest-copy"] {
+        fs_err::write(setup.collections().join(file), "no manifest").unwrap();
+    }
+    let server = setup.start();
+    let found = server.get("/v1/collections/shop").await;
+    assert_eq!((found.status, found.error().0), (503, "unavailable"));
+    assert_eq!(begin(&server, json!({ "rollback": true })).await.status, 503);
+    assert_eq!(server.ask("DELETE", "/v1/collections/shop", &[], String::new()).await.status, 204);
+    assert!(!setup.has_files("shop"), "all generations are removed");
+}
+
+#[tokio::test]
+async fn the_oldest_jobs_are_forgotten_and_too_many_are_refused() {
+    let setup = Setup::new().await;
+    let server = setup.start_with("[jobs]\nended_max = 1\nactive_max = 1");
+    create(&server, model::NAME).await;
+    fill(&server, 3).await;
+    for _ in 0..3 {
+        let id = job(&server, json!({ "model": "far", "dry_run": true })).await;
+        assert_eq!(ended(&server, &id).await["state"], "succeeded");
+    }
+    let held = setup.endpoint.hold().await;
+    let id = job(&server, json!({ "model": "far" })).await;
+    let jobs = server.get("/v1/jobs").await.body;
+    let ids: Vec<&Value> = jobs["data"].as_array().unwrap().iter().map(|job| &job["id"]).collect();
+    assert_eq!(ids, ["job-4", "job-3"]);
+    assert_eq!(server.ask("PUT", "/v1/collections/other", &[], "{}").await.status, 201);
+    let refused = begin(&server, json!({ "collection": "other", "model": "far" })).await;
+    assert_eq!((refused.status, refused.error().0), (429, "overloaded"));
+    drop(held);
+    assert_eq!(ended(&server, &id).await["state"], "succeeded");
 }

@@ -40,7 +40,7 @@ pub use listing::{DocumentCount, LIMIT_MAX, Selection};
 pub use metrics::QueryMetrics;
 pub use options::Options;
 pub use query::{Input, Search, SearchOutcome};
-pub use reembed::{ReembedPlan, ReembedReport, ReembedSpec, ReembedVerification};
+pub use reembed::{LeftDocuments, ReembedPlan, ReembedReport, ReembedSpec, ReembedVerification};
 pub use state::Collections;
 
 /// Larger results are looked through for tags and ids off the runtime.

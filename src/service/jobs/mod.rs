@@ -47,7 +47,7 @@ impl Jobs {
     /// The jobs that `store` has. None of them runs before [`Jobs::go_on`]. Blocks.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`; `Config` if no job could run.
+    /// `Io`, `Corrupt`.
     pub fn open(
         collections: Arc<Collections>,
         store: Arc<dyn JobStore>,
@@ -56,9 +56,6 @@ impl Jobs {
         options: Options,
         metrics: Arc<JobMetrics>,
     ) -> Result<Jobs> {
-        if options.running_max == 0 {
-            return Err(Error::new(Kind::Config, "jobs.running_max must be at least 1"));
-        }
         let recorded = record::read_all(&*store)?.into_iter();
         let table = recorded.map(|record| (record.number, Arc::new(LiveJob::new(record)))).collect();
         Ok(Jobs {
@@ -131,14 +128,37 @@ impl Jobs {
             table.insert(number, Arc::clone(&job));
             job
         };
-        if let Err(error) = self.store.write(vec![job.record().put()?]).await {
-            lock(&self.table).remove(&job.record().number);
-            return Err(error);
-        }
-        self.metrics.transitions.with(JobState::Queued).inc();
-        self.spawn(Arc::clone(&job));
-        self.forget_old().await?;
-        Ok(job.status())
+        self.record_and_run(job, None).await
+    }
+
+    /// Records a job that is queued, and runs it. If it cannot be recorded it is again what it was `before`, or forgotten if it is new.
+    ///
+    /// Cancel safety: what has begun is finished.
+    async fn record_and_run(
+        self: &Arc<Self>,
+        job: Arc<LiveJob>,
+        before: Option<JobRecord>,
+    ) -> Result<JobStatus> {
+        let own = Arc::clone(self);
+        let recorded = tokio::spawn(async move {
+            let record = job.record();
+            if let Err(error) = own.write(&record).await {
+                match before {
+                    Some(before) => _ = job.update(|record| *record = before),
+                    None => _ = lock(&own.table).remove(&record.number),
+                }
+                return Err(error);
+            }
+            own.metrics.transitions.with(JobState::Queued).inc();
+            own.spawn(Arc::clone(&job));
+            own.forget_old().await;
+            Ok(job.status())
+        });
+        recorded.await.map_err(|died| Error::new(Kind::Internal, "cannot begin a job").source(died))?
+    }
+
+    async fn write(&self, record: &JobRecord) -> Result<()> {
+        self.store.write(vec![record.put()?]).await
     }
 
     /// The jobs of the sender's tenant, newest first, without their lists of errors.
@@ -185,7 +205,7 @@ impl Jobs {
         changes: ResumeChanges,
     ) -> Result<JobStatus> {
         let job = self.find(principal, id)?;
-        let record = {
+        let before = {
             let table = lock(&self.table);
             match job.state() {
                 JobState::Paused => {}
@@ -195,18 +215,17 @@ impl Jobs {
                 }
             }
             job.order(Order::Run);
+            let before = job.record();
             job.update(|record| {
                 record.limits.cost_usd_max = changes.cost_usd_max.or(record.limits.cost_usd_max);
                 record.spec.leave_refused = changes.leave_refused.unwrap_or(record.spec.leave_refused);
                 record.state = JobState::Queued;
                 record.changed_at = self.clock.now().0;
                 record.message = None;
-            })
+            });
+            before
         };
-        self.store.write(vec![record.put()?]).await?;
-        self.metrics.transitions.with(JobState::Queued).inc();
-        self.spawn(Arc::clone(&job));
-        Ok(job.status())
+        self.record_and_run(job, Some(before)).await
     }
 
     /// Stops a job for good and removes what it has made. Returns once it has stopped, or after seconds if it has not by then.
@@ -215,16 +234,20 @@ impl Jobs {
     /// `NotFound`; `Conflict` if it has ended.
     pub async fn cancel(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<JobStatus> {
         let job = self.find(principal, id)?;
+        // Under the lock, so that a paused job is not resumed and cancelled at the same time.
+        let table = lock(&self.table);
         match job.state() {
             JobState::Queued | JobState::Running => job.order(Order::Cancel),
             JobState::Paused => {
                 job.order(Order::Cancel);
+                job.update(|record| record.state = JobState::Queued);
                 self.spawn(Arc::clone(&job));
             }
             JobState::Succeeded | JobState::Failed | JobState::Cancelled => {
                 return Err(not_in_state(&job, "has ended"));
             }
         }
+        drop(table);
         let ended = job.wait_for(|state| !state.is_active());
         // An order that is not obeyed in time is obeyed later.
         let _ = tokio::time::timeout(OBEYED_WITHIN, ended).await;
@@ -255,7 +278,7 @@ impl Jobs {
     }
 
     /// Forgets the jobs that have ended first, beyond the limit.
-    async fn forget_old(&self) -> Result<()> {
+    async fn forget_old(&self) {
         let forgotten: Vec<JobRecord> = {
             let mut table = lock(&self.table);
             let ended: Vec<JobRecord> = table
@@ -271,9 +294,11 @@ impl Jobs {
             forgotten
         };
         if forgotten.is_empty() {
-            return Ok(());
+            return;
         }
-        self.store.write(forgotten.iter().map(JobRecord::delete).collect()).await
+        if let Err(error) = self.store.write(forgotten.iter().map(JobRecord::delete).collect()).await {
+            tracing::warn!(%error, "jobs that are not listed any more are still recorded");
+        }
     }
 }
 

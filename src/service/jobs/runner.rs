@@ -1,6 +1,5 @@
 //! The run of a job, from its place in the queue to its end.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use super::live_job::LiveJob;
 use super::record::{JobRecord, JobResult, JobState};
 use crate::domain::Principal;
 use crate::service::background_work::{Interruption, WorkControl};
+use crate::service::collections::LeftDocuments;
 use crate::sync::lock;
 
 /// How often the progress of a job is recorded. What a crash makes forgotten of it is counted again, and not done again.
@@ -74,16 +74,19 @@ impl Jobs {
                 .map(JobResult::Plan);
         }
         let left = self.left_in_former(record);
-        let report = self.collections.reembed(principal, &record.spec, &left, control).await?;
+        let report = self.collections.reembed(principal, &record.spec, left, control).await?;
         Ok(JobResult::Reembedded(report))
     }
 
-    /// Documents that the last job on a collection left in the generation that it replaced.
-    fn left_in_former(&self, record: &JobRecord) -> HashSet<String> {
+    /// What the last job on the same collection left in the generation that it replaced.
+    fn left_in_former(&self, record: &JobRecord) -> LeftDocuments {
         let jobs: Vec<JobRecord> = lock(&self.table).values().map(|job| job.record()).collect();
         let last = jobs.iter().rev().find(|job| job.report().is_some() && job.is_of_same_collection(record));
-        let errors = last.into_iter().flat_map(|job| &job.progress.errors);
-        errors.map(|error| error.item.clone()).collect()
+        let left = last.and_then(|job| {
+            let ids = job.progress.errors.iter().map(|error| error.item.clone()).collect();
+            Some(LeftDocuments { generation: job.report()?.former_generation, ids })
+        });
+        left.unwrap_or_default()
     }
 
     /// Awaits the work of a job, and records its progress meanwhile.

@@ -48,7 +48,7 @@ pub(super) struct Fill<'a> {
     /// Documents that cannot be embedded, as they were when that was found.
     refused: HashMap<String, Key>,
     /// Documents that stay in the new generation though the served one lacks them: when that was filled, its model refused them.
-    left: &'a HashSet<String>,
+    left: HashSet<String>,
     /// Documents that are embedded and stored at once.
     batch_documents: usize,
 }
@@ -60,7 +60,7 @@ impl<'a> Fill<'a> {
         principal: &'a Arc<Principal>,
         task: &'a ReembedTask,
         target: &'a Arc<Collection>,
-        left: &'a HashSet<String>,
+        left: HashSet<String>,
     ) -> Fill<'a> {
         let (source, model) = (&task.source, &task.model);
         let batch_documents = if model.is_local() { LOCAL_BATCH_DOCUMENTS } else { REMOTE_BATCH_DOCUMENTS };
@@ -114,6 +114,8 @@ impl<'a> Fill<'a> {
         let (mut done, mut changed, mut cursor) = (0, 0, Some((0, 0)));
         self.refused
             .retain(|id, text| source.get(id).is_some_and(|(document, _)| hash(document.text) == *text));
+        // What a client has stored again may be removed by a client.
+        self.left.retain(|id| source.get(id).is_none());
         while let Some(from) = cursor {
             self.control.check()?;
             let difference = self.next(&source, &self.target.view(), from, self.batch_documents).await?;

@@ -18,8 +18,8 @@ use std::time::Duration;
 use self::fill::Fill;
 pub use self::plan::ReembedPlan;
 pub use self::report::ReembedReport;
-pub use self::task::ReembedSpec;
 use self::task::ReembedTask;
+pub use self::task::{LeftDocuments, ReembedSpec};
 pub use self::verification::ReembedVerification;
 use super::Collections;
 use crate::domain::{InputType, Principal, UnixSeconds};
@@ -78,7 +78,7 @@ impl Collections {
     }
 
     /// Embeds a collection by another model and serves its vectors. Searches go on meanwhile; changes wait at the end, for seconds at most.
-    /// `left` are documents of the former generation that the served one lacks because its model refused them.
+    /// Documents that were `left` in the generation that is filled stay there, unless the served one has had them meanwhile.
     ///
     /// # Errors
     /// Those of [`Collections::resolve_reembed`], and interruptions. Until the generation is served nothing of what is served has changed;
@@ -87,7 +87,7 @@ impl Collections {
         &self,
         principal: &Arc<Principal>,
         spec: &ReembedSpec,
-        left: &HashSet<String>,
+        left: LeftDocuments,
         control: &WorkControl,
     ) -> Result<ReembedReport, Interruption> {
         if let Some((task, served)) = self.served_already(principal, spec)? {
@@ -97,6 +97,7 @@ impl Collections {
         let task = self.reembed_task(principal, spec)?;
         let target = self.target(principal, spec, &task).await?;
         control.clear_errors();
+        let left = if left.generation == target.number() { left.ids } else { HashSet::new() };
         let mut fill = Fill::new(self, control, principal, &task, &target, left);
         fill.converge().await?;
         pause_for_refused(spec, &fill)?;

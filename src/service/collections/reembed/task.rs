@@ -1,5 +1,6 @@
 //! What is to be done with a collection.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,15 @@ pub struct ReembedSpec {
 
 fn keep_old_hours() -> u32 {
     24
+}
+
+/// Documents that a generation has and the served one lacks, because its model refused them.
+#[derive(Debug, Clone, Default)]
+pub struct LeftDocuments {
+    /// The number of the generation that has them.
+    pub generation: u32,
+    /// Their ids.
+    pub ids: HashSet<String>,
 }
 
 /// A collection with the model that it is to have.
