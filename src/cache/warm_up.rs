@@ -27,7 +27,7 @@ pub struct ReadPace {
 }
 
 impl ReadPace {
-    /// From this server's disk: as fast as its two readers read. A lookup waits for them about 2 ms, which a step takes.
+    /// From this server's disk: as fast as its two readers read. A lookup that comes meanwhile waits for one step.
     pub const DISK: ReadPace = ReadPace { keys_per_step: 512, steps_at_once: 2, pause: Duration::ZERO };
     /// From Redis, which other nodes use too: at most 100 keys in 20 ms.
     pub const REDIS: ReadPace =
