@@ -39,6 +39,8 @@ label_enum! {
         NotFound = "not_found",
         /// The route exists, but not for this method.
         MethodNotAllowed = "method_not_allowed",
+        /// The connection was to change to a protocol that is not spoken here.
+        UpgradeRequired = "upgrade_required",
         /// The model that was asked for is not served here.
         ModelNotFound = "model_not_found",
         /// The request came too late: what it builds on has changed.

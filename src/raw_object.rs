@@ -30,15 +30,24 @@ impl<'a> RawObject<'a> {
     /// The object without some members.
     pub(crate) fn write_without(&self, names: &[&str]) -> Vec<u8> {
         let kept = self.0.iter().filter(|(name, _)| !names.contains(&name.as_str()));
-        let mut out = Vec::new();
-        kept.for_each(|(name, value)| write_member(&mut out, name, value.get()));
-        match out.first_mut() {
-            Some(comma) => *comma = b'{',
-            None => out.push(b'{'),
-        }
-        out.push(b'}');
-        out
+        write_object(kept.map(|(name, value)| (name.as_str(), value.get())))
     }
+
+    /// The object with the JSON of each member as `value_of` its name and its JSON returns it.
+    pub(crate) fn write_with<'v>(&'v self, value_of: impl Fn(&str, &'v str) -> &'v str) -> Vec<u8> {
+        write_object(self.0.iter().map(|(name, value)| (name.as_str(), value_of(name, value.get()))))
+    }
+}
+
+fn write_object<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    members.for_each(|(name, value)| write_member(&mut out, name, value));
+    match out.first_mut() {
+        Some(comma) => *comma = b'{',
+        None => out.push(b'{'),
+    }
+    out.push(b'}');
+    out
 }
 
 /// JSON without line breaks, as an event of a stream needs it: between two tokens a break is a space, and a string contains none.

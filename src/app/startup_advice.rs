@@ -29,6 +29,7 @@ pub(super) fn advise(config: &Config, error: Error) -> Error {
         | Kind::Unprocessable
         | Kind::NotFound
         | Kind::MethodNotAllowed
+        | Kind::UpgradeRequired
         | Kind::ModelNotFound
         | Kind::Conflict
         | Kind::OnOtherNode

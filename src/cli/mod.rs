@@ -154,6 +154,7 @@ fn exit_code(kind: Kind) -> u8 {
         | Kind::Loop
         | Kind::Unprocessable
         | Kind::MethodNotAllowed
+        | Kind::UpgradeRequired
         | Kind::ModelNotFound
         | Kind::Conflict
         | Kind::OnOtherNode

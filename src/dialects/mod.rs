@@ -8,9 +8,12 @@
 pub mod chat_completions;
 pub mod choices;
 pub mod completions;
+mod delivery_id;
 mod error_reply;
 mod ignored_members;
 mod parse_cache;
+pub mod responses;
+mod uncacheable;
 mod unstorable;
 
 use std::fmt;
@@ -22,6 +25,7 @@ use bytes::Bytes;
 pub use choices::{ErrorType, error_body};
 pub use error_reply::{ErrorClass, ErrorReply};
 pub use parse_cache::ParseCache;
+pub use uncacheable::Uncacheable;
 pub use unstorable::Unstorable;
 
 use crate::domain::{Key, KeyHeader, TokenUsage, UnixSeconds};
@@ -145,7 +149,7 @@ pub struct Note {
 pub struct ParsedRequest {
     /// The API that it belongs to.
     pub dialect: &'static dyn Dialect,
-    /// The model.
+    /// The model. Empty if the upstream knows it by a template that the request names.
     pub model: Arc<str>,
     /// Whether it requests a stream of events.
     pub streams: bool,
@@ -155,6 +159,10 @@ pub struct ParsedRequest {
     pub temperature: Option<f64>,
     /// Whether it offers tools to the model.
     pub has_tools: bool,
+    /// Why its answer has no place in the cache, if the request itself is the reason.
+    pub uncacheable: Option<Uncacheable>,
+    /// Whether its answer has ids or secrets which the upstream knows by the credential, so that it is never shared between credentials.
+    pub is_credential_bound: bool,
     /// Whether it has a member with cache directives, which is not sent to the upstream.
     pub has_directives: bool,
     /// Whether every number of it is represented exactly; otherwise it has no identity.
@@ -170,6 +178,11 @@ pub struct ParsedRequest {
 }
 
 impl ParsedRequest {
+    /// The model, if the request names one.
+    pub fn named_model(&self) -> Option<&str> {
+        Some(&*self.model).filter(|model| !model.is_empty())
+    }
+
     /// The identity of the request.
     pub fn identity(&self, partition: &Partition<'_>) -> Identity {
         of_request(partition, self.scope_domain, &self.scope, self.question.as_deref(), self.form.as_ref())

@@ -100,6 +100,7 @@ pub(super) fn status(kind: Kind) -> StatusCode {
         Kind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
         Kind::NotFound | Kind::ModelNotFound => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Kind::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::OnOtherNode => StatusCode::MISDIRECTED_REQUEST,
         Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,

@@ -355,6 +355,7 @@ mod tests {
             "/v1/models",
             "/v1/models/{id}",
             "/v1/models/{owner}/{*rest}",
+            "/v1/responses",
         ];
         for route in table.routes().iter().filter(|route| route.pattern.starts_with("/v1/")) {
             let path = route.pattern.replace(['{', '}', '*'], "");

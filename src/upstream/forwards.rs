@@ -8,12 +8,11 @@ use percent_encoding::percent_decode_str;
 use crate::error::{Error, Kind, Result};
 
 /// What asks a model, lists models, or belongs to a response.
-pub(super) const DEFAULT: [&str; 23] = [
+pub(super) const DEFAULT: [&str; 22] = [
     "GET /models",
     "GET /models/**",
     "POST /embeddings",
     "POST /fim/completions",
-    "POST /responses",
     "POST /responses/compact",
     "POST /responses/input_tokens",
     "GET /responses/*",
@@ -133,7 +132,7 @@ mod tests {
         for (method, path) in [
             ("POST", "/moderations"),
             ("POST", "/moderations?api-version=1"),
-            ("POST", "/responses"),
+            ("POST", "/responses/compact"),
             ("GET", "/responses/resp_1"),
             ("HEAD", "/responses/resp_1"),
             ("GET", "/responses/resp_1/input_items?limit=2"),

@@ -3,6 +3,10 @@
 //! No two of its answers are equal: each tells the call that made it. What goes wrong goes wrong when the test says so, and
 //! what is slow is held by a gate, never by a clock.
 
+// Another binary of tests takes this file from here.
+#[path = "upstream/responses.rs"]
+mod responses;
+
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,6 +71,8 @@ impl Seen {
 struct State {
     seen: Mutex<Vec<Seen>>,
     answers: AtomicU64,
+    /// Ids of responses that later requests may name.
+    responses: Mutex<Vec<String>>,
     modes: Mutex<Vec<Mode>>,
     usual: Mutex<Mode>,
     /// Each answer passes it.
@@ -74,6 +80,26 @@ struct State {
     /// Each stream passes it behind the first words.
     tail: Gate,
     cancelled: watch::Sender<u64>,
+}
+
+/// An API that the model is asked by.
+#[derive(Clone, Copy, PartialEq)]
+enum Api {
+    Chat,
+    Completions,
+    Responses,
+}
+
+impl Api {
+    fn of(path: &str) -> Api {
+        if path.ends_with("/chat/completions") {
+            Api::Chat
+        } else if path.ends_with("/responses") {
+            Api::Responses
+        } else {
+            Api::Completions
+        }
+    }
 }
 
 /// Counts a call that ended before its answer did.
@@ -184,7 +210,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         Mode::Cut => {
             underway.finish();
             let gate = Arc::clone(&state.tail);
-            let first = stream::iter([Ok(Bytes::from(first_words(&asked)))]);
+            let first = match Api::of(head.uri.path()) {
+                Api::Chat | Api::Completions => first_words(&asked),
+                Api::Responses => responses::events(&responses::whole(&asked, 0, None))[..7].concat(),
+            };
+            let first = stream::iter([Ok(Bytes::from(first))]);
             let broken = stream::once(async move {
                 drop(gate.read().await);
                 Err(std::io::Error::other("cut"))
@@ -206,8 +236,26 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         underway.finish();
         return Ok(reply(200, &[("content-type", "application/json")], embeddings(&asked, call).to_string()));
     }
-    let is_chat = head.uri.path().ends_with("/chat/completions");
-    let whole = if is_chat { whole(&asked, call, reason) } else { completion(&asked, call, reason) };
+    let api = Api::of(head.uri.path());
+    let previous = asked["previous_response_id"].as_str();
+    if previous.is_some_and(|id| !state.responses.lock().unwrap().iter().any(|known| known == id)) {
+        underway.finish();
+        let error = json!({ "message": "not found", "type": "invalid_request_error", "param": "previous_response_id",
+            "code": "previous_response_not_found" });
+        return Ok(reply(
+            400,
+            &[("content-type", "application/json")],
+            json!({ "error": error }).to_string(),
+        ));
+    }
+    let whole = match api {
+        Api::Chat => whole(&asked, call, reason),
+        Api::Completions => completion(&asked, call, reason),
+        Api::Responses => responses::whole(&asked, call, reason),
+    };
+    if api == Api::Responses && whole["store"] == true {
+        state.responses.lock().unwrap().push(whole["id"].as_str().unwrap().to_owned());
+    }
     if asked["stream"] != true {
         underway.finish();
         return Ok(reply(
@@ -216,7 +264,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
             whole.to_string(),
         ));
     }
-    let chunks = if is_chat { chunks(&asked, &whole) } else { completion_chunks(&asked, &whole) };
+    let chunks = match api {
+        Api::Chat => chunks(&asked, &whole),
+        Api::Completions => completion_chunks(&asked, &whole),
+        Api::Responses => responses::events(&whole),
+    };
     let walk = stream::unfold((chunks.into_iter(), underway, 0), |(mut chunks, underway, at)| async move {
         if at == 2 {
             let gate = Arc::clone(&underway.state.tail);

@@ -44,7 +44,7 @@ impl ReplyFormat for ChatCompletions {
     // None at all (Azure's first chunk), or as OpenAI and Perplexity call it.
     const CHUNK_OBJECTS: &'static [&'static str] =
         &["", "chat.completion.chunk", "chat.completion", "chat.completion.done"];
-    const ID_PREFIX: &'static str = "chatcmpl";
+    const ID_PREFIX: &'static str = "chatcmpl-";
 
     type Reply<'a> = completion::MessageChoice<'a>;
     type Assembled = stream::StreamedChoice;

@@ -94,6 +94,8 @@ pub(super) fn parse(
         wants_usage,
         temperature,
         has_tools,
+        uncacheable: None,
+        is_credential_bound: false,
         has_directives,
         is_exact,
         form: alone.and_then(|question| NormalizedQuestion::within(&scope, &question.text, normalization)),

@@ -20,7 +20,7 @@ pub use assembler::{ChunkAssembler, is_ping};
 pub(super) use assembler::{PARTS_MAX, has_error, place};
 pub use error::{ErrorType, error_body, error_event};
 pub use format::{AssembledChoice, ReplayedChoice, ReplyChoice, ReplyFormat};
-pub(super) use pieces::{Text, Tokens};
+pub(super) use pieces::{Text, Tokens, cut};
 pub use replay::{ChunkReplay, as_json};
 pub(super) use reply::{ends_by_itself, is_one_of, number, says_something};
 pub use reply::{read_reply, text_of_answer};

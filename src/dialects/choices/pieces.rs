@@ -132,8 +132,8 @@ impl Tokens {
     }
 }
 
-/// Where the piece ends that begins at `begin`: behind the first space past `bytes`.
-fn cut(text: &str, begin: usize, bytes: usize) -> usize {
+/// Where the piece of a text ends that begins at `begin`: behind the first space past `bytes`.
+pub(in crate::dialects) fn cut(text: &str, begin: usize, bytes: usize) -> usize {
     let floor = |at: usize| (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let ceil = |at: usize| (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
     let enough = begin.saturating_add(bytes);

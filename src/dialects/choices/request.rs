@@ -40,11 +40,22 @@ impl Members<'_> {
     /// # Errors
     /// `InvalidInput`, naming the field.
     pub(in crate::dialects) fn parse(body: &[u8]) -> Result<Members<'_>> {
+        Members::parse_with(body, model)
+    }
+
+    /// As [`Members::parse`]; `model_of` the request returns its model.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the field.
+    pub(in crate::dialects) fn parse_with<'a>(
+        body: &'a [u8],
+        model_of: impl for<'r> FnOnce(&'r Json<'_>) -> Result<&'r str>,
+    ) -> Result<Members<'a>> {
         let mut scope = Json::parse(body)?;
         if !matches!(scope, Json::Object(_)) {
             return Err(Error::new(Kind::InvalidInput, "the body must be a JSON object"));
         }
-        let model = model(&scope)?.into();
+        let model = model_of(&scope)?.into();
         let streams = flag(&scope, "stream", "stream")?;
         let (wants_usage, temperature) = (wants_usage(&scope)?, temperature(&scope)?);
         let (has_directives, is_exact) = (scope.get(DIRECTIVES).is_some(), scope.is_exact());
@@ -81,7 +92,11 @@ fn wants_usage(request: &Json<'_>) -> Result<bool> {
     }
 }
 
-fn model<'a>(request: &'a Json<'_>) -> Result<&'a str> {
+/// The model of a request.
+///
+/// # Errors
+/// `InvalidInput` if it names none, or one that is too long.
+pub(in crate::dialects) fn model<'a>(request: &'a Json<'_>) -> Result<&'a str> {
     let model = request.get("model").and_then(Json::as_text).filter(|model| !model.is_empty());
     let model = model.ok_or_else(|| Error::invalid("model", "model must be the name of a model"))?;
     if model.len() > MODEL_BYTES_MAX {
@@ -101,7 +116,11 @@ fn drop_delivery(request: &mut Json<'_>) {
     }
 }
 
-fn flag(object: &Json<'_>, name: &str, param: &'static str) -> Result<bool> {
+/// A member that is true or false; false if it is absent. `param` names it in the error.
+///
+/// # Errors
+/// `InvalidInput` for anything else.
+pub(in crate::dialects) fn flag(object: &Json<'_>, name: &str, param: &'static str) -> Result<bool> {
     match object.get(name) {
         None | Some(Json::Null) => Ok(false),
         Some(Json::Bool(value)) => Ok(*value),

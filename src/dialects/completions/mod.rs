@@ -26,7 +26,7 @@ impl ReplyFormat for Completions {
     // llama.cpp's and Together's chunks are called otherwise than OpenAI's.
     const CHUNK_OBJECTS: &'static [&'static str] =
         &["", "text_completion", "text_completion.chunk", "completion.chunk"];
-    const ID_PREFIX: &'static str = "cmpl";
+    const ID_PREFIX: &'static str = "cmpl-";
 
     type Reply<'a> = choice::TextChoice<'a>;
     type Assembled = choice::StreamedTextChoice;

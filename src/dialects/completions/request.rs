@@ -27,6 +27,8 @@ pub(super) fn parse(dialect: &'static dyn Dialect, body: &[u8]) -> Result<Parsed
         wants_usage,
         temperature,
         has_tools: false,
+        uncacheable: None,
+        is_credential_bound: false,
         has_directives,
         is_exact,
         form: None,

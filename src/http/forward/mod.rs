@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 
@@ -33,6 +33,12 @@ const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// The same, as a header lists them.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
+
+/// What a client is to speak that asked for a WebSocket (RFC 9110, section 15.5.22).
+const PLAIN_HTTP: [(HeaderName, HeaderValue); 2] = [
+    (header::CONNECTION, HeaderValue::from_static("upgrade")),
+    (header::UPGRADE, HeaderValue::from_static("HTTP/1.1")),
+];
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
 /// one than was allowed here.
@@ -124,6 +130,12 @@ pub(super) async fn forward_to(
         let error = Error::new(Kind::MethodNotAllowed, "the method is not passed on to upstreams");
         return Ok(([(header::ALLOW, ALLOW)], Problem(error)).into_response());
     }
+    if asks_for_websocket(request.headers()) {
+        let message = "WebSocket connections are not passed on to upstreams: send plain HTTP, and request a \
+            stream of events with `stream: true`";
+        let error = Error::new(Kind::UpgradeRequired, message);
+        return Ok((PLAIN_HTTP, Problem(error)).into_response());
+    }
     let mut directives = Directives::default();
     cache_control::apply(request.headers(), &mut directives)?;
     if directives.only_if_cached {
@@ -178,6 +190,11 @@ pub(super) async fn forward_to(
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
+}
+
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let protocols = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    protocols.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
 }
 
 fn passed_on(headers: &HeaderMap) -> Headers {

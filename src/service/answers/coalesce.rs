@@ -110,13 +110,14 @@ impl Flow<'_> {
                 Some(query) => format!("{path}?{query}"),
                 None => path.to_owned(),
             },
-            model: Some(parsed.model.to_string()),
+            model: parsed.named_model().map(str::to_owned),
             headers: own.chain(request.traces.iter().cloned()).chain([json("content-type")]).collect(),
             key_header: parsed.dialect.key_header(),
             credential: request.credential.clone(),
             body,
             needs_clients_key: false,
-            may_repeat: true,
+            // A tool runs, and a conversation grows, with each request that arrives.
+            may_repeat: parsed.uncacheable.is_none(),
             may_wait: resolved.caller.may_wait,
         };
         // A question that is never stored need not be held until its answer is whole.

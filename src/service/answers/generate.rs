@@ -30,6 +30,9 @@ use crate::upstream::{Reply, UpstreamCall};
 /// while, and the connection to the upstream reads ahead of it.
 const HALF_EVENT_COST: usize = 12;
 
+/// The data of the event that some APIs end a stream with, behind the one that ends its answer.
+const END_MARK: &str = "[DONE]";
+
 /// How long a stream that is no longer collected waits for its slowest reader.
 const SPACE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -197,7 +200,7 @@ impl Generator {
         let reason = stored.as_ref().err().copied();
         let stored = stored.ok();
         self.count_spent(streamed.usage());
-        // The last event is sent after the answer was stored, so that a client that has read it and asks again gets a hit.
+        // The last events are sent after the answer was stored, so that a client that has read them and asks again gets a hit.
         last.into_iter().for_each(|last| generation.broadcast().push(last, UsageContent::Absent));
         publish(generation, stored.as_ref(), GenerationState::Streamed(headers, streamed, reason));
         stored
@@ -264,11 +267,11 @@ impl Generator {
         Ok(())
     }
 
-    /// Assembles an event and broadcasts it. The event that ends the answer is held back until the answer is stored.
+    /// Assembles an event and broadcasts it. The event that ends the answer, and the mark behind it, are held back until the answer is stored.
     fn on_event(&self, event: Event, generation: &Generation, progress: &mut StreamProgress) {
         let broadcast = generation.broadcast();
-        progress.last.take().into_iter().for_each(|last| broadcast.push(last, UsageContent::Absent));
         let was_done = progress.assembler.is_done();
+        let is_mark = event.data.as_deref().is_some_and(|data| data.trim() == END_MARK);
         let note = progress.assembler.push(&event);
         let usage_content = if !self.resolved.store_policy.reports_usage {
             UsageContent::Absent
@@ -282,9 +285,11 @@ impl Generator {
         if note.is_error {
             progress.fault = Some(event.data.unwrap_or_default());
         }
-        if progress.assembler.is_done() && !was_done {
-            progress.last = Some(event.bytes);
+        let ends = progress.assembler.is_done() && (!was_done || (is_mark && progress.last.len() == 1));
+        if ends {
+            progress.last.push(event.bytes);
         } else {
+            progress.last.drain(..).for_each(|last| broadcast.push(last, UsageContent::Absent));
             broadcast.push(event.bytes, usage_content);
         }
     }

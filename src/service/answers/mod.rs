@@ -188,8 +188,9 @@ impl Answers {
         self.metrics.count(outcome);
         in_namespace.add(outcome, 1);
         // A model is any name until an answer came back: wrong names must not take the places of the table.
-        if response.as_ref().is_ok_and(is_answer) {
-            let model = &request.parsed.model;
+        if response.as_ref().is_ok_and(is_answer)
+            && let Some(model) = request.parsed.named_model()
+        {
             self.models.of(CounterId::of_model(&request.principal.tenant, model), model).add(outcome, 1);
         }
         record_outcome(outcome);

@@ -15,7 +15,7 @@ pub struct Options {
     /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
     /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.
     pub normalize_questions: bool,
-    /// Whether requests with different credentials share answers.
+    /// Whether requests with different credentials share answers. Those of `/v1/responses` are never shared: the upstream knows them by an id.
     pub share_across_keys: bool,
     /// Whether a generation whose waiters have all left is completed and stored.
     pub finish_abandoned: bool,

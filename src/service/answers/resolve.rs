@@ -21,17 +21,14 @@ impl Answers {
     pub(super) fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
         check_tags(&request.tags)?;
         self.origin.refuse_own(&request.traces)?;
-        let upstream = self.origin.name(Some(&request.parsed.model))?;
+        let upstream = self.origin.name(request.parsed.named_model())?;
+        let shares_across_keys = self.options.share_across_keys && !request.parsed.is_credential_bound;
         let namespace =
             self.namespaces.of_answers(&request.principal.tenant, request.directives.namespace.as_deref())?;
         let partition = Partition {
             tenant: &request.principal.tenant,
             namespace: &namespace.name,
-            credential: request
-                .credential
-                .as_ref()
-                .filter(|_| !self.options.share_across_keys)
-                .map(Credential::as_bytes),
+            credential: request.credential.as_ref().filter(|_| !shares_across_keys).map(Credential::as_bytes),
             upstream: &upstream,
             query: request.query.as_deref(),
             headers: &request.headers,
@@ -66,7 +63,9 @@ impl Answers {
 
     /// Why a request has no place in the cache.
     pub(super) fn bypass(&self, request: &ParsedRequest) -> Option<Reason> {
-        if request.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
+        if let Some(uncacheable) = request.uncacheable {
+            Some(uncacheable.into())
+        } else if request.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
             Some(Reason::Temperature)
         } else if !request.is_exact {
             Some(Reason::Number)

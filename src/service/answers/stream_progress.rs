@@ -23,8 +23,8 @@ pub(super) struct StreamProgress {
     pub(super) events: Events,
     pub(super) dialect: &'static dyn Dialect,
     pub(super) assembler: Box<dyn Assembler>,
-    /// The event that ends the stream, held back until the answer is stored.
-    pub(super) last: Option<Bytes>,
+    /// The event that ends the answer, and the mark of the end behind it, held back until the answer is stored.
+    pub(super) last: Vec<Bytes>,
     /// The error that the stream reported.
     pub(super) fault: Option<String>,
     /// Until when a stream whose answer has ended is read.
@@ -39,7 +39,7 @@ impl StreamProgress {
             events: Events::default(),
             dialect,
             assembler: dialect.assembler(),
-            last: None,
+            last: Vec::new(),
             fault: None,
             end: None,
             is_too_long: false,
@@ -56,8 +56,8 @@ impl StreamProgress {
         Ok(tokio::time::timeout_at(end, reply.next()).await.ok().and_then(Result::ok).flatten())
     }
 
-    /// The result of the stream, the reason if it is no answer, and the event that was held back.
-    pub(super) fn finish(self) -> (Streamed, Option<Unstorable>, Option<Bytes>) {
+    /// The result of the stream, the reason if it is no answer, and the events that were held back.
+    pub(super) fn finish(self) -> (Streamed, Option<Unstorable>, Vec<Bytes>) {
         let StreamProgress { dialect, mut assembler, last, fault, .. } = self;
         let (usage, is_over) = (assembler.usage(), assembler.is_done() || assembler.has_ended());
         let faulty = |message: String| Streamed::Faulty(Error::new(Kind::Upstream, message));

@@ -3,10 +3,10 @@
 use likewise::dialects::Dialect;
 use likewise::dialects::chat_completions::ChatCompletions;
 use likewise::dialects::completions::Completions;
-use likewise::sse::Events;
+use likewise::dialects::responses::Responses;
 use serde_json::{Value, json};
 
-use super::{CHAT, is_hit, normalized, question, quiet, start, start_in, status, with};
+use super::{CHAT, accumulated_by, is_hit, normalized, question, quiet, start, start_in, status, with};
 use crate::program::{Answer, Server, until};
 use crate::upstream::{Mode, Upstream};
 
@@ -16,19 +16,33 @@ struct Client {
     dialect: &'static dyn Dialect,
     path: &'static str,
     question: fn(&str) -> Value,
-    /// What each choice says.
+    /// What an answer says.
     text: fn(&Value) -> &Value,
 }
 
-const CLIENTS: [Client; 2] = [
-    Client { dialect: &ChatCompletions, path: CHAT, question, text: |choice| &choice["message"]["content"] },
+const CLIENTS: [Client; 3] = [
+    Client {
+        dialect: &ChatCompletions,
+        path: CHAT,
+        question,
+        text: |answer| &answer["choices"][0]["message"]["content"],
+    },
     Client {
         dialect: &Completions,
         path: "/v1/completions",
         question: |text| json!({ "model": "gpt-5", "prompt": text }),
-        text: |choice| &choice["text"],
+        text: |answer| &answer["choices"][0]["text"],
+    },
+    Client {
+        dialect: &Responses,
+        path: "/v1/responses",
+        question: |text| json!({ "model": "gpt-5", "input": text, "store": false }),
+        text: |answer| &answer["output"][0]["content"][0]["text"],
     },
 ];
+
+/// Those whose streams report usage on request only.
+const OF_CHOICES: [Client; 2] = [CLIENTS[0], CLIENTS[1]];
 
 impl Client {
     async fn ask(self, server: &Server, body: &Value) -> Answer {
@@ -37,13 +51,7 @@ impl Client {
 
     /// The complete answer of a stream.
     fn accumulated(self, answer: &Answer) -> Value {
-        assert_eq!(answer.header("content-type"), "text/event-stream");
-        let (mut events, mut assembler) = (Events::default(), self.dialect.assembler());
-        events.push(answer.body.as_str().expect("a stream is no JSON").as_bytes());
-        while let Some(event) = events.next_event() {
-            assembler.push(&event);
-        }
-        serde_json::from_slice(&assembler.finish().expect("it adds up")).unwrap()
+        accumulated_by(self.dialect, answer)
     }
 }
 
@@ -102,7 +110,7 @@ async fn an_answer_is_the_same_in_both_forms_of_its_dialect() {
 
 #[tokio::test]
 async fn usage_is_requested_of_the_upstream_and_reported_on_request() {
-    for client in CLIENTS {
+    for client in OF_CHOICES {
         let (_dir, upstream, server) = start(&[]).await;
         let body = with((client.question)("how much?"), json!({ "stream": true }));
         let miss = client.ask(&server, &body).await;
@@ -171,7 +179,7 @@ async fn concurrent_requests_share_one_call() {
         let texts = answers.iter().map(|answer| {
             let whole =
                 if answer.body.is_string() { client.accumulated(answer) } else { answer.body.clone() };
-            (client.text)(&whole["choices"][0]).clone()
+            (client.text)(&whole).clone()
         });
         let texts: Vec<Value> = texts.collect();
         assert!(texts[0].is_string() && texts.iter().all(|text| *text == texts[0]), "{texts:?}");
@@ -223,7 +231,7 @@ async fn a_stored_answer_survives_a_restart() {
 #[tokio::test]
 async fn every_kind_of_prompt_is_cached() {
     let (_dir, upstream, server) = start(&[]).await;
-    let [_, completions] = CLIENTS;
+    let [_, completions] = OF_CHOICES;
     let prompts =
         [json!("one"), json!(["one"]), json!(["one", "two"]), json!([1, 2]), json!([[1, 2]]), json!("one ")];
     for prompt in &prompts {
@@ -240,13 +248,13 @@ async fn every_kind_of_prompt_is_cached() {
 #[tokio::test]
 async fn no_answer_is_replayed_by_another_dialect() {
     let (_dir, upstream, server): (_, Upstream, _) = start(&[]).await;
-    let body = with(question("hi"), json!({ "prompt": "hi" }));
+    let body = with(question("hi"), json!({ "prompt": "hi", "input": "hi" }));
     for client in CLIENTS {
         assert!(!is_hit(&client.ask(&server, &body).await));
     }
     for client in CLIENTS {
         let hit = client.ask(&server, &body).await;
-        assert!(is_hit(&hit) && (client.text)(&hit.body["choices"][0]).is_string(), "{}", hit.body);
+        assert!(is_hit(&hit) && (client.text)(&hit.body).is_string(), "{}", hit.body);
     }
-    assert_eq!(upstream.calls(), 2);
+    assert_eq!(upstream.calls(), CLIENTS.len());
 }

@@ -11,6 +11,7 @@ mod invalidation;
 mod isolation;
 mod reasking;
 mod redaction;
+mod responses;
 mod semantic;
 mod streams;
 mod upstream_failures;
@@ -18,8 +19,9 @@ mod upstream_failures;
 use std::path::Path;
 
 use futures_util::Stream;
-use likewise::dialects::Assembler as _;
 use likewise::dialects::chat_completions::ChunkAssembler;
+use likewise::dialects::{Assembler as _, Dialect};
+use likewise::sse::Events;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -78,11 +80,21 @@ fn accumulated(answer: &Answer) -> Value {
     serde_json::from_slice(&assembly.finish().expect("it adds up")).unwrap()
 }
 
+/// The complete answer of a stream of a dialect.
+fn accumulated_by(dialect: &dyn Dialect, answer: &Answer) -> Value {
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    let (mut events, mut assembler) = (Events::default(), dialect.assembler());
+    events.push(answer.body.as_str().expect("a stream is no JSON").as_bytes());
+    while let Some(event) = events.next_event() {
+        assembler.push(&event);
+    }
+    serde_json::from_slice(&assembler.finish().expect("it adds up")).unwrap()
+}
+
 /// Without what names one delivery, and with the defaults that JSON and streams spell differently.
 fn normalized(mut answer: Value) -> Value {
     let members = answer.as_object_mut().expect("an answer");
-    members.remove("id");
-    members.remove("created");
+    ["id", "created", "created_at", "completed_at"].iter().for_each(|name| _ = members.remove(*name));
     answer
 }
 

@@ -1,0 +1,88 @@
+//! Responses (`POST /v1/responses`), OpenAI's API after chat completions, as OpenAI and the servers that follow it speak it.
+//!
+//! The one idea: a stream ends with the complete response, so that is what is stored, if the events before it said the same; its replay
+//! writes these events again.
+
+mod assembler;
+mod error;
+#[cfg(test)]
+mod identity_tests;
+mod output;
+mod part;
+mod replay;
+mod reply;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use super::choices;
+use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use crate::domain::{KeyHeader, UnixSeconds};
+use crate::error::Result;
+use crate::request_identity::Normalization;
+
+/// The dialect.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Responses;
+
+impl Dialect for Responses {
+    fn record_code(&self) -> u8 {
+        2
+    }
+
+    fn upstream_path(&self) -> &'static str {
+        "/responses"
+    }
+
+    fn key_header(&self) -> KeyHeader {
+        KeyHeader::BEARER
+    }
+
+    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
+        request::parse(&Responses, body, normalization)
+    }
+
+    /// Answers are bound to one credential, and what a previous response said is not known here.
+    fn is_rewordable(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes> {
+        choices::request::upstream_body(request, body, requests_usage)
+    }
+
+    fn read_reply(&self, body: &[u8]) -> Option<Answer> {
+        reply::read_reply(body)
+    }
+
+    fn text_of_answer(&self, answer: &[u8]) -> Option<String> {
+        reply::text_of_answer(answer)
+    }
+
+    fn assembler(&self) -> Box<dyn Assembler> {
+        Box::new(assembler::EventAssembler::default())
+    }
+
+    /// A stream reports its usage in the complete response, which every client gets.
+    fn without_usage(&self, _: &Bytes) -> Option<Bytes> {
+        None
+    }
+
+    fn replay_json(&self, answer: &[u8], created: UnixSeconds) -> Vec<u8> {
+        reply::as_json(answer, created)
+    }
+
+    fn replay_events(&self, answer: &[u8], created: UnixSeconds, _: bool) -> Option<Box<dyn Replay>> {
+        Some(Box::new(replay::EventReplay::new(answer, created)?))
+    }
+
+    fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {
+        choices::error_body(error)
+    }
+
+    fn error_event(&self, error: &ErrorReply<'_>) -> Vec<u8> {
+        error::error_event(error)
+    }
+}

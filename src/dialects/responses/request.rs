@@ -1,0 +1,218 @@
+//! Parses a request for a response and splits it into scope and question.
+//!
+//! The input is a text, or a list of items whose last user message has the question. A text and a list of one user message with that text
+//! are one input, and so are a text and a list of one part with it, in any message.
+
+use std::borrow::Cow;
+
+use crate::dialects::choices::request::{Members, flag, model, text_of};
+use crate::dialects::{Dialect, ParsedRequest, Uncacheable};
+use crate::domain::KeyHasher;
+use crate::error::{Error, Result};
+use crate::request_identity::{Json, Normalization, NormalizedQuestion};
+
+/// Members with which a request continues what only the upstream knows.
+const HIDDEN_CONTEXT: [&str; 3] = ["conversation", "previous_response_id", "prompt"];
+/// Tools that the client runs. All others are the upstream's.
+const OWN_TOOLS: [&str; 2] = ["custom", "function"];
+
+/// Members of items and of their parts that are read by their names, in whatever order they stand. An object with any other may be shown to
+/// the model as it is.
+const OF_ITEMS: [&str; 12] = [
+    "arguments",
+    "call_id",
+    "content",
+    "encrypted_content",
+    "id",
+    "input",
+    "name",
+    "output",
+    "role",
+    "status",
+    "summary",
+    "type",
+];
+const OF_PARTS: [&str; 9] =
+    ["detail", "file_data", "file_id", "file_url", "filename", "image_url", "refusal", "text", "type"];
+
+/// The last words of the user.
+struct InputQuestion<'a> {
+    text: Cow<'a, str>,
+    /// Which item, and which of its parts. `None` if the input is these words.
+    place: Option<(usize, Option<usize>)>,
+    /// Whether the message has no other words.
+    is_alone: bool,
+}
+
+/// Reads a request of `dialect`. Only members that decide how it is cached are checked; the upstream checks the others.
+///
+/// # Errors
+/// `InvalidInput`, naming the field.
+pub(super) fn parse(
+    dialect: &'static dyn Dialect,
+    body: &[u8],
+    normalization: Normalization,
+) -> Result<ParsedRequest> {
+    let members = Members::parse_with(body, |request| {
+        // A template may name the model, and the upstream knows it.
+        let is_of_template = is_given(request, "prompt") && !is_given(request, "model");
+        if is_of_template { Ok("") } else { model(request) }
+    })?;
+    let Members { model, streams, temperature, has_directives, is_exact, mut scope, .. } = members;
+    check_input(&scope)?;
+    let has_tools = !tools(&scope)?.is_empty();
+    let uncacheable = uncacheable(&scope)?;
+    scope.sort();
+    normalize_input(&mut scope);
+    let question = take_question(&mut scope);
+    // What the model reads beside the request may be about the spelling of the question.
+    let is_all_known = !HIDDEN_CONTEXT.iter().any(|name| is_given(&scope, name));
+    let normalization = if is_all_known { normalization } else { Normalization::Minimal };
+    let alone = question.as_ref().filter(|question| question.is_alone);
+    let place = question.as_ref().map_or_else(String::new, InputQuestion::place_text);
+    Ok(ParsedRequest {
+        dialect,
+        scope_domain: "likewise/scope/responses/v1",
+        model,
+        streams,
+        // A stream ends with the complete response, and that reports usage.
+        wants_usage: true,
+        temperature,
+        has_tools,
+        uncacheable,
+        is_credential_bound: true,
+        has_directives,
+        is_exact,
+        form: alone.and_then(|question| NormalizedQuestion::within(&scope, &question.text, normalization)),
+        scope: KeyHasher::new("likewise/request/responses/v1")
+            .field(place.as_bytes())
+            .field(&scope.canonical())
+            .finish(),
+        question: question.map(|question| question.text.into()),
+    })
+}
+
+impl InputQuestion<'_> {
+    fn place_text(&self) -> String {
+        match self.place {
+            None => "input".to_owned(),
+            Some((item, None)) => format!("{item}"),
+            Some((item, Some(part))) => format!("{item}.{part}"),
+        }
+    }
+}
+
+fn is_given(request: &Json<'_>, name: &str) -> bool {
+    request.get(name).is_some_and(|value| *value != Json::Null)
+}
+
+fn check_input(request: &Json<'_>) -> Result<()> {
+    match request.get("input") {
+        Some(Json::Text(_) | Json::List(_)) => Ok(()),
+        None | Some(Json::Null) if HIDDEN_CONTEXT.iter().any(|name| is_given(request, name)) => Ok(()),
+        _ => Err(Error::invalid("input", "input must be a string or a list of items")),
+    }
+}
+
+fn tools<'a>(request: &'a Json<'_>) -> Result<&'a [Json<'a>]> {
+    match request.get("tools") {
+        None | Some(Json::Null) => Ok(&[]),
+        Some(tools) => tools.as_list().ok_or_else(|| Error::invalid("tools", "tools must be a list")),
+    }
+}
+
+/// Why the answer to a request has no place in the cache.
+fn uncacheable(request: &Json<'_>) -> Result<Option<Uncacheable>> {
+    let is_own = |tool: &Json<'_>| {
+        tool.get("type").and_then(Json::as_text).is_some_and(|name| OWN_TOOLS.contains(&name))
+    };
+    Ok(if flag(request, "background", "background")? {
+        Some(Uncacheable::Background)
+    } else if is_given(request, "conversation") {
+        Some(Uncacheable::Conversation)
+    } else if !tools(request)?.iter().all(is_own) {
+        Some(Uncacheable::HostedTool)
+    } else {
+        None
+    })
+}
+
+/// Writes what may be written in several ways in one of them: messages without a type, one text in place of a list of one part with it, and
+/// members in the order of their names where that has no meaning.
+fn normalize_input(request: &mut Json<'_>) {
+    let Some(Json::List(items)) = request.get_mut("input") else { return };
+    for item in items.iter_mut().filter(|item| item.has_only(&OF_ITEMS)) {
+        if is_message(item) {
+            item.take("type");
+            normalize_content(item);
+        }
+        item.sort();
+    }
+}
+
+fn normalize_content(message: &mut Json<'_>) {
+    let is_of_model = role_of(message) == Some("assistant");
+    let Some(content) = message.get_mut("content") else { return };
+    let Json::List(parts) = content else { return };
+    parts.iter_mut().filter(|part| part.has_only(&OF_PARTS)).for_each(Json::sort);
+    if let [part] = parts.as_mut_slice()
+        && !is_of_model
+        && part.has_only(&["text", "type"])
+        && type_of(part) == Some("input_text")
+        && let Some(text @ Json::Text(_)) = part.take("text")
+    {
+        *content = text;
+    }
+}
+
+/// Takes the last words of the user out of the request.
+fn take_question<'a>(request: &mut Json<'a>) -> Option<InputQuestion<'a>> {
+    let input = request.get_mut("input")?;
+    let is_only_words = match input {
+        Json::Text(_) => true,
+        Json::List(items) => matches!(items.as_slice(), [message] if is_plain_question(message)),
+        _ => false,
+    };
+    if is_only_words {
+        let text = match request.take("input")? {
+            Json::List(mut items) => text_of(items.pop()?.take("content")?)?,
+            text => text_of(text)?,
+        };
+        return Some(InputQuestion { text, place: None, is_alone: true });
+    }
+    let Json::List(items) = input else { return None };
+    let item = items.iter().rposition(|item| is_message(item) && role_of(item) == Some("user"))?;
+    match items[item].get_mut("content")? {
+        content @ Json::Text(_) => {
+            let text = text_of(std::mem::take(content))?;
+            Some(InputQuestion { text, place: Some((item, None)), is_alone: true })
+        }
+        Json::List(parts) => {
+            let is_text = |part: &Json<'a>| part.get("text").and_then(Json::as_text).is_some();
+            let part = parts.iter().rposition(is_text)?;
+            let is_alone = parts.iter().position(is_text) == Some(part);
+            let text = text_of(std::mem::take(parts[part].get_mut("text")?))?;
+            Some(InputQuestion { text, place: Some((item, Some(part))), is_alone })
+        }
+        Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => None,
+    }
+}
+
+/// Whether a message says no more than a text in its place would.
+fn is_plain_question(message: &Json<'_>) -> bool {
+    message.has_only(&["content", "role"])
+        && role_of(message) == Some("user")
+        && message.get("content").and_then(Json::as_text).is_some()
+}
+
+fn is_message(item: &Json<'_>) -> bool {
+    role_of(item).is_some() && matches!(type_of(item), None | Some("message"))
+}
+
+fn role_of<'a>(item: &'a Json<'_>) -> Option<&'a str> {
+    item.get("role").and_then(Json::as_text)
+}
+
+fn type_of<'a>(value: &'a Json<'_>) -> Option<&'a str> {
+    value.get("type").and_then(Json::as_text)
+}
