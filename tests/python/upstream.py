@@ -49,6 +49,53 @@ def text_completion(asked, call):
     return frame | {"model": asked["model"], "choices": [choice], "usage": usage}
 
 
+def response(asked, call):
+    """A response: a text, a refusal, a call of a tool, or an object where a schema is asked for."""
+    question = asked["input"] if isinstance(asked["input"], str) else asked["input"][-1]["content"]
+    content = {"type": "output_text", "text": f"Answer {call}: sí, 😀 and so on, word after word.", "annotations": [], "logprobs": []}
+    if asked.get("text"):
+        content["text"] = json.dumps({"city": "La Coruña", "days": call})
+    if question == "refuse":
+        content = {"type": "refusal", "refusal": "I would rather not, and here is why."}
+    item = {"id": f"msg_{call}", "type": "message", "status": "completed", "role": "assistant", "content": [content]}
+    if question == "call a tool":
+        arguments = json.dumps({"city": "La Coruña", "days": 3}, ensure_ascii=False)
+        named = {"id": f"fc_{call}", "type": "function_call", "call_id": "call_1", "name": "weather"}
+        item = named | {"arguments": arguments, "status": "completed"}
+    usage = {"input_tokens": 20, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 10}
+    usage |= {"output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 30}
+    frame = {"id": f"resp_{call}", "object": "response", "created_at": 1_700_000_000 + call, "status": "completed"}
+    frame |= {"error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "model": asked["model"]}
+    frame |= {"output": [item], "parallel_tool_calls": True, "store": asked.get("store", True), "tool_choice": "auto"}
+    return frame | {"tools": asked.get("tools", []), "temperature": 1.0, "top_p": 1.0, "usage": usage}
+
+
+def response_events(answer):
+    opened = answer | {"status": "in_progress", "output": [], "usage": None}
+    yield {"type": "response.created", "response": opened}
+    yield {"type": "response.in_progress", "response": opened}
+    item = answer["output"][0]
+    place = {"item_id": item["id"], "output_index": 0}
+    empty = {"content": []} if "content" in item else {"arguments": ""}
+    yield {"type": "response.output_item.added", "output_index": 0, "item": item | empty | {"status": "in_progress"}}
+    if "arguments" in item:
+        for piece in pieces(item["arguments"]):
+            yield place | {"type": "response.function_call_arguments.delta", "delta": piece}
+        yield place | {"type": "response.function_call_arguments.done", "arguments": item["arguments"], "name": item["name"]}
+    for part in item.get("content", []):
+        place |= {"content_index": 0}
+        member = "refusal" if part["type"] == "refusal" else "text"
+        name = "response.refusal" if part["type"] == "refusal" else "response.output_text"
+        beside = {} if part["type"] == "refusal" else {"logprobs": []}
+        yield place | {"type": "response.content_part.added", "part": part | {member: ""}}
+        for piece in pieces(part[member]):
+            yield place | beside | {"type": f"{name}.delta", "delta": piece}
+        yield place | beside | {"type": f"{name}.done", member: part[member]}
+        yield place | {"type": "response.content_part.done", "part": part}
+    yield {"type": "response.output_item.done", "output_index": 0, "item": item}
+    yield {"type": "response.completed", "response": answer}
+
+
 def embeddings(asked, call):
     """A vector for each input, which tells the call that made it."""
     inputs = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
@@ -127,6 +174,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.path.endswith("/chat/completions"):
                 answer = whole(asked, call)
                 events = [*chunks(asked, answer)]
+            elif self.path.endswith("/responses"):
+                answer = response(asked, call)
+                events = [event | {"sequence_number": n} for n, event in enumerate(response_events(answer))]
             else:
                 answer = text_completion(asked, call)
                 events = [answer]
@@ -139,8 +189,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for chunk in [*map(json.dumps, events), "[DONE]"]:
-            data = f"data: {chunk}\n\n".encode()
+        names = [f"event: {event['type']}\n" if "type" in event else "" for event in events]
+        end = [] if self.path.endswith("/responses") else [("", "[DONE]")]
+        for name, chunk in [*zip(names, map(json.dumps, events)), *end]:
+            data = f"{name}data: {chunk}\n\n".encode()
             self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
 
