@@ -118,7 +118,7 @@ async fn the_operators_key_is_used_for_listed_requests_only() {
     let body = r#"{"model":"m"}"#;
     let listed = [
         ("POST", "/v1/fim/completions"),
-        ("POST", "/v1/responses"),
+        ("POST", "/v1/responses/compact"),
         ("GET", "/v1/responses/resp_1"),
         ("HEAD", "/v1/responses/resp_1"),
         ("GET", "/v1/responses/resp_1/input_items?limit=1"),
