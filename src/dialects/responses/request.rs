@@ -168,16 +168,14 @@ fn normalize_content(message: &mut Json<'_>) {
 /// Takes the last words of the user out of the request.
 fn take_question<'a>(request: &mut Json<'a>) -> Option<InputQuestion<'a>> {
     let input = request.get_mut("input")?;
-    let is_only_words = match input {
-        Json::Text(_) => true,
-        Json::List(items) => matches!(items.as_slice(), [message] if is_plain_question(message)),
-        _ => false,
-    };
-    if is_only_words {
-        let text = match request.take("input")? {
-            Json::List(mut items) => text_of(items.pop()?.take("content")?)?,
-            text => text_of(text)?,
-        };
+    let is_one_message =
+        input.as_list().is_some_and(|items| matches!(items, [item] if is_plain_question(item)));
+    if is_one_message || input.as_text().is_some() {
+        let mut words = request.take("input")?;
+        if let Json::List(items) = &mut words {
+            words = items.pop()?.take("content")?;
+        }
+        let text = text_of(words)?;
         return Some(InputQuestion { text, place: None, is_alone: true });
     }
     let Json::List(items) = input else { return None };
