@@ -9,6 +9,7 @@ pub mod chat_completions;
 pub mod choices;
 pub mod completions;
 mod error_reply;
+mod ignored_members;
 mod parse_cache;
 mod unstorable;
 

@@ -199,6 +199,11 @@ fn how_an_answer_travels_never_separates() {
         assert_eq!(whole, identity(&body.to_string()), "{name}");
     }
     let mut body = base();
+    body["prompt_cache_key"] = json!("run-1");
+    body["service_tier"] = json!("flex");
+    body["messages"][0]["cache_control"] = json!({ "type": "ephemeral" });
+    assert_eq!(whole, identity(&body.to_string()), "how the upstream caches the prompt");
+    let mut body = base();
     body["stream_options"] = json!({ "include_usage": true, "continuous_usage_stats": true });
     assert_ne!(whole.key, identity(&body.to_string()).key, "an unknown option may change the answer");
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::json;
 
 use crate::dialects::choices::request::{Members, text_of};
+use crate::dialects::ignored_members::remove_ignored;
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ const OF_MESSAGES: [&str; 9] = [
 const OF_PARTS: [&str; 6] = ["file", "image_url", "input_audio", "refusal", "text", "type"];
 
 /// Members with which an answer depends on the texts of the request alone, and is a text. Tools that a server runs have many names.
-const OF_TEXTS: [&str; 27] = [
+const OF_TEXTS: [&str; 25] = [
     "cache",
     "frequency_penalty",
     "logit_bias",
@@ -39,12 +40,10 @@ const OF_TEXTS: [&str; 27] = [
     "n",
     "parallel_tool_calls",
     "presence_penalty",
-    "prompt_cache_key",
     "reasoning_effort",
     "response_format",
     "safety_identifier",
     "seed",
-    "service_tier",
     "stop",
     "store",
     "stream",
@@ -109,6 +108,7 @@ pub(super) fn is_rewordable(body: &[u8]) -> bool {
         return false;
     }
     let Ok(mut request) = Json::parse(body) else { return false };
+    remove_ignored(&mut request);
     let Json::Object(members) = &request else { return false };
     let is_unset = |value: &Json<'_>| *value == Json::Null || value.as_list().is_some_and(<[_]>::is_empty);
     let is_of_texts_alone =

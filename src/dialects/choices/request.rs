@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::usage_member::with_usage;
 use crate::dialects::ParsedRequest;
+use crate::dialects::ignored_members::remove_ignored;
 use crate::error::{Error, Kind, Result};
 use crate::raw_object;
 use crate::request_identity::Json;
@@ -48,6 +49,7 @@ impl Members<'_> {
         let (wants_usage, temperature) = (wants_usage(&scope)?, temperature(&scope)?);
         let (has_directives, is_exact) = (scope.get(DIRECTIVES).is_some(), scope.is_exact());
         drop_delivery(&mut scope);
+        remove_ignored(&mut scope);
         Ok(Members { model, streams, wants_usage, temperature, has_directives, is_exact, scope })
     }
 }

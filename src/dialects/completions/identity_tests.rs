@@ -82,6 +82,7 @@ fn the_spelling_of_json_and_the_delivery_are_no_part_of_the_identity() {
         "{ \"n\" : 1.0,\n\"prompt\":\"\\u006fnce\", \"model\":\"m\"}",
         r#"{"stream":true,"stream_options":{"include_usage":true},"model":"m","prompt":"once","n":1}"#,
         r#"{"cache":{"ttl":5},"model":"m","prompt":"once","n":1}"#,
+        r#"{"prompt_cache_key":"a","service_tier":"flex","model":"m","prompt":"once","n":1}"#,
     ];
     let first = identity(same[0]);
     assert!(same.iter().all(|body| identity(body) == first));
