@@ -41,6 +41,12 @@ impl<'a> RawObject<'a> {
     }
 }
 
+/// JSON without line breaks, as an event of a stream needs it: between two tokens a break is a space, and a string contains none.
+pub(crate) fn on_one_line(mut json: Vec<u8>) -> Vec<u8> {
+    json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+    json
+}
+
 /// Writes a member behind a comma; `value` is its JSON.
 pub(crate) fn write_member(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(b',');

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{ReplyChoice, ReplyFormat};
 use crate::dialects::{Answer, Unstorable};
-use crate::raw_object::RawObject;
+use crate::raw_object::{RawObject, on_one_line};
 
 /// What names one delivery of an answer and not the answer; replays get new ones.
 pub(super) const OF_DELIVERY: [&str; 2] = ["id", "created"];
@@ -49,7 +49,7 @@ pub fn read_reply<F: ReplyFormat>(body: &[u8]) -> Option<Answer> {
     }
     let unstorable = wire.choices.iter().find_map(ReplyChoice::unstorable);
     Some(Answer {
-        json: members.write_without(&OF_DELIVERY).into(),
+        json: on_one_line(members.write_without(&OF_DELIVERY)).into(),
         // An answer that counts in a way of its own is an answer all the same.
         usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
         unstorable: unstorable.or_else(|| unstorable_envelope(&members, &wire.choices)),

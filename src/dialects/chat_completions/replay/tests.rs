@@ -86,6 +86,17 @@ fn an_answer_of_every_kind_is_the_same_in_both_forms() {
     assert!(chunks[..chunks.len() - 1].iter().all(|chunk| chunk["usage"].is_null()));
 }
 
+/// OpenAI indents its JSON, and a line break ends the data of an event.
+#[test]
+fn an_answer_on_several_lines_is_replayed_as_events_on_one() {
+    let whole = answer(json!([{ "index": 0, "finish_reason": "stop", "message": { "content": "a b\n" } }]));
+    let reply = serde_json::to_string_pretty(&whole).unwrap().replace('\n', "\r\n");
+    let answer = read_reply(reply.as_bytes()).unwrap();
+    let (chunks, again) = read(&as_events(&answer.json, NOW, true).unwrap());
+    assert_eq!(without_delivery(again), without_delivery(whole));
+    assert_eq!(chunks.last().unwrap()["usage"]["total_tokens"], 3);
+}
+
 #[test]
 fn usage_is_sent_to_clients_that_request_it() {
     let whole = answer(json!([{ "index": 0, "finish_reason": "stop", "message": { "content": "a" } }]));
