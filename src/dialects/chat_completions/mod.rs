@@ -13,7 +13,7 @@ pub use completion::reply_in_words;
 pub use request::request_in_words;
 
 use super::choices::{self, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::Normalization;
@@ -44,7 +44,7 @@ impl ReplyFormat for ChatCompletions {
     // None at all (Azure's first chunk), or as OpenAI and Perplexity call it.
     const CHUNK_OBJECTS: &'static [&'static str] =
         &["", "chat.completion.chunk", "chat.completion", "chat.completion.done"];
-    const ID_PREFIX: &'static str = "chatcmpl";
+    const ID_PREFIX: &'static str = "chatcmpl-";
 
     type Reply<'a> = completion::MessageChoice<'a>;
     type Assembled = stream::StreamedChoice;
@@ -62,6 +62,10 @@ impl Dialect for ChatCompletions {
 
     fn key_header(&self) -> KeyHeader {
         KeyHeader::BEARER
+    }
+
+    fn identity_headers(&self) -> &'static [IdentityHeader] {
+        &[]
     }
 
     fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {

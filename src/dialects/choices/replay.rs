@@ -3,16 +3,13 @@
 //! A stream is produced piece by piece as it is read, and has at most ten times as many bytes as the answer: the size of the
 //! pieces depends on how many bytes each chunk repeats.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use bytes::Bytes;
 
 use super::ReplyFormat;
 use super::plan::Plan;
 use super::step::Step;
 use crate::dialects::Replay;
+use crate::dialects::delivery_id::new_id;
 use crate::domain::UnixSeconds;
 
 const DONE: &[u8] = b"data: [DONE]\n\n";
@@ -83,14 +80,4 @@ impl Replay for ChunkReplay {
     fn is_over(&self) -> bool {
         self.is_over
     }
-}
-
-/// An id that no other response has: counted from a random number, and mixed (SplitMix64).
-fn new_id(prefix: &str) -> String {
-    static NEXT: LazyLock<AtomicU64> =
-        LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
-    let mut mixed = NEXT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    format!("{prefix}-{:016x}", mixed ^ (mixed >> 31))
 }

@@ -11,7 +11,7 @@ mod tests;
 use bytes::Bytes;
 
 use super::choices::{self, ChunkAssembler, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::Normalization;
@@ -26,7 +26,7 @@ impl ReplyFormat for Completions {
     // llama.cpp's and Together's chunks are called otherwise than OpenAI's.
     const CHUNK_OBJECTS: &'static [&'static str] =
         &["", "text_completion", "text_completion.chunk", "completion.chunk"];
-    const ID_PREFIX: &'static str = "cmpl";
+    const ID_PREFIX: &'static str = "cmpl-";
 
     type Reply<'a> = choice::TextChoice<'a>;
     type Assembled = choice::StreamedTextChoice;
@@ -44,6 +44,10 @@ impl Dialect for Completions {
 
     fn key_header(&self) -> KeyHeader {
         KeyHeader::BEARER
+    }
+
+    fn identity_headers(&self) -> &'static [IdentityHeader] {
+        &[]
     }
 
     fn parse(&self, body: &[u8], _: Normalization) -> Result<ParsedRequest> {

@@ -29,6 +29,7 @@ pub(super) fn parse(dialect: &'static dyn Dialect, body: &[u8]) -> Result<Parsed
         has_tools: false,
         has_directives,
         is_exact,
+        uncacheable: None,
         form: None,
         scope,
         question: question.map(Into::into),

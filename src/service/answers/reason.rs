@@ -1,6 +1,6 @@
 //! Why the cache was bypassed or a reply was not stored: one word each, in headers, trailers and metrics.
 
-use crate::dialects::Unstorable;
+use crate::dialects::{Uncacheable, Unstorable};
 use crate::labels::label_enum;
 
 label_enum! {
@@ -10,6 +10,14 @@ label_enum! {
         Temperature = "temperature",
         /// The cache is bypassed: a number of the request cannot be represented exactly.
         Number = "number",
+        /// The cache is bypassed: the request offers a tool that the upstream runs.
+        HostedTool = "hosted_tool",
+        /// The cache is bypassed: the request names servers of tools (MCP) that the upstream calls.
+        McpServer = "mcp_server",
+        /// The cache is bypassed: the request names a container, whose files change.
+        Container = "container",
+        /// The cache is bypassed: the request refers to an uploaded file by its id.
+        File = "file",
         /// The request sends `no-store`.
         NoStore = "no_store",
         /// The reply calls tools, and `answers.cache_tool_calls` is off.
@@ -55,6 +63,17 @@ impl Reason {
     /// Whether the upstream sent a success that is no answer.
     pub(super) fn is_no_answer(self) -> bool {
         matches!(self, Reason::NoAnswer | Reason::Encoding)
+    }
+}
+
+impl From<Uncacheable> for Reason {
+    fn from(uncacheable: Uncacheable) -> Reason {
+        match uncacheable {
+            Uncacheable::HostedTool => Reason::HostedTool,
+            Uncacheable::McpServer => Reason::McpServer,
+            Uncacheable::Container => Reason::Container,
+            Uncacheable::File => Reason::File,
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Answers {
         } else if !request.is_exact {
             Some(Reason::Number)
         } else {
-            None
+            request.uncacheable.map(Reason::from)
         }
     }
 }
