@@ -11,6 +11,7 @@ mod direct;
 mod endpoint;
 mod explain;
 mod feedback;
+mod messages;
 mod response;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(super) use self::endpoint::{DialectEndpoint, Endpoint};
 use crate::dialects::Dialect;
 use crate::dialects::chat_completions::ChatCompletions;
 use crate::dialects::completions::Completions;
+use crate::dialects::messages::Messages;
 use crate::http::routes::Routes;
 
 /// The routes of the cache of answers, for applications that call their model themselves.
@@ -35,9 +37,10 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 }
 
 /// The routes of each dialect.
-pub(super) fn dialect_routes() -> [(&'static dyn Dialect, Routes<Arc<DialectEndpoint>>); 2] {
+pub(super) fn dialect_routes() -> [(&'static dyn Dialect, Routes<Arc<DialectEndpoint>>); 3] {
     [
         (&ChatCompletions, Routes::new().add(routes!(chat_completions::create))),
         (&Completions, Routes::new().add(routes!(completions::create))),
+        (&Messages, Routes::new().add(routes!(messages::create))),
     ]
 }

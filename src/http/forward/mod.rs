@@ -11,6 +11,8 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 
 use self::target::{ForwardTarget, model_of};
+use crate::dialects::Dialect;
+use crate::dialects::messages::Messages;
 use crate::domain::{KeyHeader, LookupOutcome, is_credential};
 use crate::error::{Error, Kind};
 use crate::http::admission::ConcurrencyPermit;
@@ -33,6 +35,9 @@ const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// The same, as a header lists them.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
+
+/// APIs with other routes below their path, which expect the key as the API itself does. All others are forwarded as OpenAI's.
+const KEYS_OF_THEIR_OWN: [&dyn Dialect; 1] = [&Messages];
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
 /// one than was allowed here.
@@ -143,6 +148,7 @@ pub(super) async fn forward_to(
         None => model_of(&head.headers, &body).await?,
     };
     model.as_deref().map_or(Ok(()), check_model_name)?;
+    let key_header = key_header(&path);
     let call = UpstreamCall {
         needs_clients_key,
         may_repeat: matches!(head.method, Method::GET | Method::HEAD),
@@ -151,8 +157,7 @@ pub(super) async fn forward_to(
         path,
         model,
         headers: passed_on(&head.headers),
-        // The routes of other APIs are forwarded as OpenAI's.
-        key_header: KeyHeader::BEARER,
+        key_header,
         credential: credential(&head.headers),
         body,
     };
@@ -178,6 +183,15 @@ pub(super) async fn forward_to(
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
+}
+
+/// The header in which an upstream expects the operator's key. `path` is that below the upstream's own.
+fn key_header(path: &str) -> KeyHeader {
+    let is_below = |dialect: &&&dyn Dialect| {
+        let rest = path.strip_prefix(dialect.upstream_path());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    };
+    KEYS_OF_THEIR_OWN.iter().find(is_below).map_or(KeyHeader::BEARER, |dialect| dialect.key_header())
 }
 
 fn passed_on(headers: &HeaderMap) -> Headers {
