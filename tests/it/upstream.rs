@@ -3,6 +3,9 @@
 //! No two of its answers are equal: each tells the call that made it. What goes wrong goes wrong when the test says so, and
 //! what is slow is held by a gate, never by a clock.
 
+#[path = "upstream/messages.rs"]
+pub(crate) mod messages;
+
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -184,7 +187,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         Mode::Cut => {
             underway.finish();
             let gate = Arc::clone(&state.tail);
-            let first = stream::iter([Ok(Bytes::from(first_words(&asked)))]);
+            let is_message = head.uri.path().ends_with("/messages");
+            let words = if is_message { messages::first_events(&asked) } else { first_words(&asked) };
+            let first = stream::iter([Ok(Bytes::from(words))]);
             let broken = stream::once(async move {
                 drop(gate.read().await);
                 Err(std::io::Error::other("cut"))
@@ -206,8 +211,15 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
         underway.finish();
         return Ok(reply(200, &[("content-type", "application/json")], embeddings(&asked, call).to_string()));
     }
-    let is_chat = head.uri.path().ends_with("/chat/completions");
-    let whole = if is_chat { whole(&asked, call, reason) } else { completion(&asked, call, reason) };
+    let path = head.uri.path();
+    let (is_chat, is_message) = (path.ends_with("/chat/completions"), path.ends_with("/messages"));
+    let whole = if is_chat {
+        whole(&asked, call, reason)
+    } else if is_message {
+        messages::message(&asked, call, reason)
+    } else {
+        completion(&asked, call, reason)
+    };
     if asked["stream"] != true {
         underway.finish();
         return Ok(reply(
@@ -216,7 +228,13 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
             whole.to_string(),
         ));
     }
-    let chunks = if is_chat { chunks(&asked, &whole) } else { completion_chunks(&asked, &whole) };
+    let chunks = if is_chat {
+        chunks(&asked, &whole)
+    } else if is_message {
+        messages::events(&whole)
+    } else {
+        completion_chunks(&asked, &whole)
+    };
     let walk = stream::unfold((chunks.into_iter(), underway, 0), |(mut chunks, underway, at)| async move {
         if at == 2 {
             let gate = Arc::clone(&underway.state.tail);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::DialectEndpoint;
 use super::contract::{CacheHeaders, MessagesResponses};
@@ -32,6 +32,19 @@ pub(super) struct MessageRequest {
     cache: Option<AnswerCacheObject>,
 }
 
+/// The headers that are part of what is asked.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the headers in the OpenAPI document")]
+pub(super) struct AnthropicHeaders {
+    /// The version of the API; forwarded
+    #[param(rename = "anthropic-version")]
+    version: Option<String>,
+    /// Names of betas, separated by commas, in any order; forwarded
+    #[param(rename = "anthropic-beta")]
+    betas: Option<String>,
+}
+
 /// Answers a conversation in Anthropic's API.
 ///
 /// A question that was answered before, within the same conversation and with the same settings, is answered from the
@@ -42,7 +55,7 @@ pub(super) struct MessageRequest {
     path = "/v1/messages",
     operation_id = "createMessage",
     tag = "answers",
-    params(CacheHeaders),
+    params(CacheHeaders, AnthropicHeaders),
     request_body = MessageRequest,
     responses(MessagesResponses)
 )]
