@@ -133,7 +133,7 @@ fn a_message_of_every_kind_is_the_same_in_both_forms() {
         { "type": "text", "text": text },
         { "type": "text", "text": "cited", "citations": [citation, citation] },
         { "type": "text", "text": "", "citations": null },
-        { "type": "tool_use", "id": "toolu_1", "name": "weather", "input": { "city": "La Coruña", "days": [1, 2.5] } },
+        { "type": "tool_use", "id": "toolu_1", "name": "weather", "input": { "city": "A Coruña, en el norte de España, por favor", "days": [1, 2.5] } },
         { "type": "tool_use", "id": "toolu_2", "name": "now", "input": {}, "caller": { "type": "direct" } },
         { "type": "thinking", "thinking": "", "signature": "" },
     ]));

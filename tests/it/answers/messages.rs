@@ -377,7 +377,7 @@ async fn other_routes_below_it_are_passed_on() {
         (200, "fwd=bypass", &json!(7))
     );
     let seen = upstream.seen().pop().unwrap();
-    assert_eq!((seen.path.as_str(), seen.body), ("/v1/messages/count_tokens", body.clone()));
+    assert_eq!((&*seen.path, &*seen.body), ("/v1/messages/count_tokens", &*body));
     assert_eq!(
         (seen.header("anthropic-version"), seen.header("anthropic-beta")),
         (Some("2023-06-01"), Some("one-1"))

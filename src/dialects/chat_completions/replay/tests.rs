@@ -89,7 +89,9 @@ fn an_answer_of_every_kind_is_the_same_in_both_forms() {
 /// OpenAI indents its JSON, and a line break ends the data of an event.
 #[test]
 fn an_answer_on_several_lines_is_replayed_as_events_on_one() {
-    let whole = answer(json!([{ "index": 0, "finish_reason": "stop", "message": { "content": "a b\n" } }]));
+    let whole = answer(
+        json!([{ "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": "a b\n" } }]),
+    );
     let reply = serde_json::to_string_pretty(&whole).unwrap().replace('\n', "\r\n");
     let answer = read_reply(reply.as_bytes()).unwrap();
     let (chunks, again) = read(&as_events(&answer.json, NOW, true).unwrap());
