@@ -11,6 +11,8 @@ pub struct ErrorReply<'a> {
     pub param: Option<&'a str>,
     /// The stable name of the kind of error.
     pub code: &'static str,
+    /// The id of the request, where it is known.
+    pub request_id: Option<&'a str>,
 }
 
 /// The classes of errors that clients of language models distinguish.

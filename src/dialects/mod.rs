@@ -8,14 +8,18 @@
 pub mod chat_completions;
 pub mod choices;
 pub mod completions;
+mod conversation;
 mod delivery_id;
 mod error_reply;
+mod identity_header;
 mod ignored_members;
+pub mod messages;
 mod parse_cache;
 pub mod responses;
 mod uncacheable;
 mod unstorable;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +28,7 @@ use bytes::Bytes;
 // Routes that no dialect owns have errors of OpenAI's shape.
 pub use choices::{ErrorType, error_body};
 pub use error_reply::{ErrorClass, ErrorReply};
+pub use identity_header::IdentityHeader;
 pub use parse_cache::ParseCache;
 pub use uncacheable::Uncacheable;
 pub use unstorable::Unstorable;
@@ -43,6 +48,9 @@ pub trait Dialect: fmt::Debug + Send + Sync {
 
     /// The header in which an upstream expects the operator's key.
     fn key_header(&self) -> KeyHeader;
+
+    /// The headers that are part of what a request asks. They are forwarded as they came.
+    fn identity_headers(&self) -> &'static [IdentityHeader];
 
     /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `normalization` decides
     /// which questions share an identity.
@@ -183,8 +191,11 @@ impl ParsedRequest {
         Some(&*self.model).filter(|model| !model.is_empty())
     }
 
-    /// The identity of the request.
+    /// The identity of the request. `partition` has the headers that are forwarded, as they came.
     pub fn identity(&self, partition: &Partition<'_>) -> Identity {
+        let headers: Cow<'_, _> =
+            identity_header::canonical(self.dialect.identity_headers(), partition.headers);
+        let partition = &Partition { headers: &headers, ..*partition };
         of_request(partition, self.scope_domain, &self.scope, self.question.as_deref(), self.form.as_ref())
     }
 }

@@ -9,4 +9,10 @@ pub enum Uncacheable {
     Conversation,
     /// It offers a tool that the upstream runs.
     HostedTool,
+    /// It names servers of tools (MCP) that the upstream calls.
+    McpServer,
+    /// It names a container, whose files change.
+    Container,
+    /// It refers to an uploaded file by its id.
+    File,
 }

@@ -69,6 +69,8 @@ pub struct KeyHeader {
 impl KeyHeader {
     /// `authorization: Bearer KEY` (RFC 6750), as in OpenAI's API.
     pub const BEARER: KeyHeader = KeyHeader { name: "authorization", prefix: "Bearer " };
+    /// `x-api-key: KEY`, as in Anthropic's API.
+    pub const X_API_KEY: KeyHeader = KeyHeader { name: "x-api-key", prefix: "" };
 }
 
 impl fmt::Debug for Credential {

@@ -39,6 +39,31 @@ struct ErrorObject {
     code: ErrorCode,
 }
 
+/// The body of every response that is not a success, on routes of Anthropic's API.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+pub(super) struct MessagesErrorBody {
+    /// Always `error`.
+    #[schema(rename = "type")]
+    kind: String,
+    error: MessagesErrorObject,
+    /// The id of the request, as in `x-request-id`.
+    request_id: Option<String>,
+}
+
+/// What went wrong.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the shape in the OpenAPI document")]
+struct MessagesErrorObject {
+    /// The class of the error, by which Anthropic's clients know it.
+    #[schema(rename = "type")]
+    class: String,
+    /// What is wrong, for people. It names the field or header that is invalid.
+    message: String,
+    /// The kind of the error, for programs. An error of an upstream has none.
+    code: Option<ErrorCode>,
+}
+
 /// An [`Error`] on its way to a client.
 #[derive(Debug)]
 pub(super) struct Problem(pub(super) Error);
@@ -58,7 +83,8 @@ struct ReportedError {
 
 /// What a dialect writes of an error.
 fn error_reply<'a>(error: &'a Error, message: &'a str, status: StatusCode) -> ErrorReply<'a> {
-    ErrorReply { message, class: class(status), param: error.param_name(), code: error.kind().code() }
+    let (class, code) = (class(status), error.kind().code());
+    ErrorReply { message, class, param: error.param_name(), code, request_id: None }
 }
 
 /// An error as an event of a stream that has begun.
@@ -71,14 +97,17 @@ pub(super) fn json(error: &Error, status: StatusCode) -> Vec<u8> {
     dialects::error_body(&error_reply(error, error.message(), status))
 }
 
-/// A response, an error in the shape of its route.
-pub(super) fn in_shape(mut response: Response, shape: ErrorShape) -> Response {
+/// A response, an error in the shape of its route, with the id of its request.
+pub(super) fn in_shape(mut response: Response, shape: ErrorShape, request_id: &HeaderValue) -> Response {
     if response.status().is_success() || matches!(shape, ErrorShape::OpenAi) {
         return response;
     }
     let status = response.status();
     if let Some(ReportedError { error, message }) = response.extensions_mut().remove()
-        && let Some(body) = shape.body(&error_reply(&error, &message, status))
+        && let Some(body) = shape.body(&ErrorReply {
+            request_id: request_id.to_str().ok(),
+            ..error_reply(&error, &message, status)
+        })
     {
         *response.body_mut() = body.into();
         // It was that of the former body.

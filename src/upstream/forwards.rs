@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::error::{Error, Kind, Result};
 
 /// What asks a model, lists models, or belongs to a response.
-pub(super) const DEFAULT: [&str; 22] = [
+pub(super) const DEFAULT: [&str; 21] = [
     "GET /models",
     "GET /models/**",
     "POST /embeddings",
@@ -19,7 +19,6 @@ pub(super) const DEFAULT: [&str; 22] = [
     "DELETE /responses/*",
     "POST /responses/*/cancel",
     "GET /responses/*/input_items",
-    "POST /messages",
     "POST /messages/count_tokens",
     "POST /moderations",
     "POST /images/generations",

@@ -4,6 +4,8 @@
 //! what is slow is held by a gate, never by a clock.
 
 // Another binary of tests takes this file from here.
+#[path = "upstream/messages.rs"]
+pub(crate) mod messages;
 #[path = "upstream/responses.rs"]
 mod responses;
 
@@ -87,6 +89,7 @@ struct State {
 enum Api {
     Chat,
     Completions,
+    Messages,
     Responses,
 }
 
@@ -94,6 +97,8 @@ impl Api {
     fn of(path: &str) -> Api {
         if path.ends_with("/chat/completions") {
             Api::Chat
+        } else if path.ends_with("/messages") {
+            Api::Messages
         } else if path.ends_with("/responses") {
             Api::Responses
         } else {
@@ -212,6 +217,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
             let gate = Arc::clone(&state.tail);
             let first = match Api::of(head.uri.path()) {
                 Api::Chat | Api::Completions => first_words(&asked),
+                Api::Messages => messages::first_events(&asked),
                 Api::Responses => responses::events(&responses::whole(&asked, 0, None))[..7].concat(),
             };
             let first = stream::iter([Ok(Bytes::from(first))]);
@@ -251,6 +257,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let whole = match api {
         Api::Chat => whole(&asked, call, reason),
         Api::Completions => completion(&asked, call, reason),
+        Api::Messages => messages::message(&asked, call, reason),
         Api::Responses => responses::whole(&asked, call, reason),
     };
     if api == Api::Responses && whole["store"] == true {
@@ -267,6 +274,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let chunks = match api {
         Api::Chat => chunks(&asked, &whole),
         Api::Completions => completion_chunks(&asked, &whole),
+        Api::Messages => messages::events(&whole),
         Api::Responses => responses::events(&whole),
     };
     let walk = stream::unfold((chunks.into_iter(), underway, 0), |(mut chunks, underway, at)| async move {

@@ -1,4 +1,4 @@
-"""Models of a few lines behind OpenAI's interface. Prints its address and serves until it is killed."""
+"""Models of a few lines behind the interfaces of OpenAI and Anthropic. Prints its address and serves until it is killed."""
 
 import base64
 import hashlib
@@ -96,6 +96,53 @@ def response_events(answer):
     yield {"type": "response.completed", "response": answer}
 
 
+def message(asked, call):
+    """Anthropic's API."""
+    question = asked["messages"][-1]["content"]
+    content = [{"type": "text", "text": f"Answer {call} to {question!r}: sí, 😀 and so on, word after word."}]
+    if question == "think":
+        content.insert(0, {"type": "thinking", "thinking": "step by step, one by one", "signature": "c2lnbmVk"})
+    if question == "call a tool":
+        call_1 = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "La Coruña", "days": 3}}
+        content = [call_1]
+    usage = {"input_tokens": 20, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 5, "output_tokens": 10}
+    return {
+        "id": f"msg_{call}",
+        "type": "message",
+        "role": "assistant",
+        "model": asked["model"],
+        "content": content,
+        "stop_reason": "tool_use" if question == "call a tool" else "end_turn",
+        "stop_sequence": None,
+        "usage": usage,
+    }
+
+
+def message_events(message):
+    usage = message["usage"]
+    empty = {"content": [], "stop_reason": None, "usage": usage | {"output_tokens": 1}}
+    yield {"type": "message_start", "message": message | empty}
+    for index, block in enumerate(message["content"]):
+        kind = block["type"]
+        if kind == "text":
+            start, deltas = {"text": ""}, [{"type": "text_delta", "text": piece} for piece in pieces(block["text"])]
+        elif kind == "thinking":
+            start = {"thinking": "", "signature": ""}
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in pieces(block["thinking"])]
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        else:
+            start, text = {"input": {}}, json.dumps(block["input"])
+            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ["", *pieces(text)]]
+        yield {"type": "content_block_start", "index": index, "content_block": block | start}
+        yield {"type": "ping"}
+        for delta in deltas:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    delta = {"stop_reason": message["stop_reason"], "stop_sequence": None}
+    yield {"type": "message_delta", "delta": delta, "usage": {"output_tokens": usage["output_tokens"]}}
+    yield {"type": "message_stop"}
+
+
 def embeddings(asked, call):
     """A vector for each input, which tells the call that made it."""
     inputs = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
@@ -164,6 +211,9 @@ class Handler(BaseHTTPRequestHandler):
             call = CALLS["count"]
         if asked["model"] == "broken":
             error = {"message": "out of order", "type": "invalid_request_error", "param": "x", "code": "broken"}
+            if self.path.endswith("/messages"):
+                error = {name: error[name] for name in ("type", "message")}
+                return self.reply(400, json.dumps({"type": "error", "error": error}))
             return self.reply(400, json.dumps({"error": error}))
         if self.path.endswith("/embeddings") and asked["model"].startswith("text-embedding-"):
             return self.reply(200, json.dumps(embeddings(asked, call)))
@@ -177,6 +227,9 @@ class Handler(BaseHTTPRequestHandler):
             elif self.path.endswith("/responses"):
                 answer = response(asked, call)
                 events = [event | {"sequence_number": n} for n, event in enumerate(response_events(answer))]
+            elif self.path.endswith("/messages"):
+                answer = message(asked, call)
+                events = [*message_events(answer)]
             else:
                 answer = text_completion(asked, call)
                 events = [answer]
@@ -189,8 +242,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        has_end = self.path.endswith(("/responses", "/messages"))
         names = [f"event: {event['type']}\n" if "type" in event else "" for event in events]
-        end = [] if self.path.endswith("/responses") else [("", "[DONE]")]
+        end = [] if has_end else [("", "[DONE]")]
         for name, chunk in [*zip(names, map(json.dumps, events)), *end]:
             data = f"{name}data: {chunk}\n\n".encode()
             self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")

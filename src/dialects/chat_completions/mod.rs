@@ -13,7 +13,7 @@ pub use completion::reply_in_words;
 pub use request::request_in_words;
 
 use super::choices::{self, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::Normalization;
@@ -62,6 +62,10 @@ impl Dialect for ChatCompletions {
 
     fn key_header(&self) -> KeyHeader {
         KeyHeader::BEARER
+    }
+
+    fn identity_headers(&self) -> &'static [IdentityHeader] {
+        &[]
     }
 
     fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {

@@ -1,14 +1,14 @@
 //! Parses a request for a chat completion and splits it into scope and question.
 
-use std::borrow::Cow;
-
 use serde_json::json;
 
-use crate::dialects::choices::request::{Members, text_of};
+use crate::dialects::choices::request::Members;
+use crate::dialects::conversation::{
+    REWORDABLE_BYTES_MAX, check_messages, fingerprint, is_unset, offers, take_question,
+};
 use crate::dialects::ignored_members::remove_ignored;
 use crate::dialects::{Dialect, ParsedRequest};
-use crate::domain::{Key, KeyHasher};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::request_identity::{Json, Normalization, NormalizedQuestion, mentions_text_operations_within};
 
 /// Members of messages and of their parts that are read by their names, in whatever order they stand. An object with any other
@@ -56,19 +56,6 @@ const OF_TEXTS: [&str; 25] = [
 ];
 /// The roles of messages that are texts.
 const TEXT_ROLES: [&str; 4] = ["assistant", "developer", "system", "user"];
-/// A longer body is not searched for what the answer depends on.
-const REWORDABLE_BYTES_MAX: usize = 64 * 1024;
-
-/// The last words of the user.
-#[derive(Debug)]
-struct UserQuestion<'a> {
-    text: Cow<'a, str>,
-    /// Which message, and which of its parts.
-    place: (usize, Option<usize>),
-    /// Whether the message has no other words.
-    is_alone: bool,
-}
-
 /// Reads a request of `dialect`. Only what is needed here is checked; the rest is between the client and the model. `normalization` says
 /// which questions are one.
 ///
@@ -99,7 +86,7 @@ pub(super) fn parse(
         has_directives,
         is_exact,
         form: alone.and_then(|question| NormalizedQuestion::within(&scope, &question.text, normalization)),
-        scope: fingerprint(question.as_ref(), &scope),
+        scope: fingerprint("likewise/request/chat/v2", question.as_ref(), &scope),
         question: question.map(|question| question.text.into()),
     })
 }
@@ -112,7 +99,6 @@ pub(super) fn is_rewordable(body: &[u8]) -> bool {
     let Ok(mut request) = Json::parse(body) else { return false };
     remove_ignored(&mut request);
     let Json::Object(members) = &request else { return false };
-    let is_unset = |value: &Json<'_>| *value == Json::Null || value.as_list().is_some_and(<[_]>::is_empty);
     let is_of_texts_alone =
         members.iter().all(|(name, value)| OF_TEXTS.contains(&name.as_ref()) || is_unset(value));
     let messages = request.get("messages").and_then(Json::as_list).unwrap_or_default();
@@ -140,15 +126,6 @@ fn is_of_texts(message: &Json<'_>) -> bool {
         && ["tool_calls", "function_call", "tool_call_id", "audio"].into_iter().all(is_absent)
 }
 
-fn fingerprint(question: Option<&UserQuestion<'_>>, rest: &Json<'_>) -> Key {
-    let place = match question {
-        None => String::new(),
-        Some(UserQuestion { place: (message, None), .. }) => format!("{message}"),
-        Some(UserQuestion { place: (message, Some(part)), .. }) => format!("{message}.{part}"),
-    };
-    KeyHasher::new("likewise/request/chat/v2").field(place.as_bytes()).field(&rest.canonical()).finish()
-}
-
 /// Sorts members where their order has no meaning: of the request, of its messages and of their parts. Elsewhere, as in a schema, it
 /// may have one.
 fn sort_members(request: &mut Json<'_>) {
@@ -159,52 +136,6 @@ fn sort_members(request: &mut Json<'_>) {
         if let Some(Json::List(parts)) = message.get_mut("content") {
             parts.iter_mut().filter(|part| part.has_only(&OF_PARTS)).for_each(Json::sort);
         }
-    }
-}
-
-/// Whether there is anything in a list of tools.
-fn offers(request: &Json<'_>, name: &'static str) -> Result<bool> {
-    match request.get(name) {
-        None | Some(Json::Null) => Ok(false),
-        Some(value) => match value.as_list() {
-            Some(list) => Ok(!list.is_empty()),
-            None => Err(Error::invalid(name, format!("{name} must be a list"))),
-        },
-    }
-}
-
-fn check_messages(request: &Json<'_>) -> Result<()> {
-    let fault = |message: &str| Err(Error::invalid("messages", message));
-    let Some(messages) = request.get("messages").and_then(Json::as_list) else {
-        return fault("messages must be a list of messages");
-    };
-    if messages.is_empty() {
-        return fault("messages is an empty list");
-    }
-    if !messages.iter().all(|message| message.get("role").and_then(Json::as_text).is_some()) {
-        return fault("every message is an object with a role");
-    }
-    Ok(())
-}
-
-/// Takes the last words of the user out of the request.
-fn take_question<'a>(request: &mut Json<'a>) -> Option<UserQuestion<'a>> {
-    let Json::List(messages) = request.get_mut("messages")? else { return None };
-    let is_user = |message: &Json<'a>| message.get("role").and_then(Json::as_text) == Some("user");
-    let message = messages.iter().rposition(is_user)?;
-    match messages[message].get_mut("content")? {
-        content @ Json::Text(_) => {
-            let text = text_of(std::mem::take(content))?;
-            Some(UserQuestion { text, place: (message, None), is_alone: true })
-        }
-        Json::List(parts) => {
-            let is_text = |part: &Json<'a>| part.get("text").and_then(Json::as_text).is_some();
-            let part = parts.iter().rposition(is_text)?;
-            let is_alone = parts.iter().position(is_text) == Some(part);
-            let text = text_of(std::mem::take(parts[part].get_mut("text")?))?;
-            Some(UserQuestion { text, place: (message, Some(part)), is_alone })
-        }
-        Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => None,
     }
 }
 

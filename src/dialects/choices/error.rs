@@ -68,6 +68,7 @@ mod tests {
             class: ErrorClass::InvalidRequest,
             param: Some("model"),
             code: "invalid_input",
+            request_id: None,
         };
         let body = r#"{"error":{"message":"model must be a string","type":"invalid_request_error","param":"model","code":"invalid_input"}}"#;
         assert_eq!(String::from_utf8(error_body(&error)).unwrap(), body);

@@ -11,7 +11,7 @@ mod tests;
 use bytes::Bytes;
 
 use super::choices::{self, ChunkAssembler, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::Normalization;
@@ -44,6 +44,10 @@ impl Dialect for Completions {
 
     fn key_header(&self) -> KeyHeader {
         KeyHeader::BEARER
+    }
+
+    fn identity_headers(&self) -> &'static [IdentityHeader] {
+        &[]
     }
 
     fn parse(&self, body: &[u8], _: Normalization) -> Result<ParsedRequest> {

@@ -22,8 +22,13 @@ mod tests {
 
     #[test]
     fn an_error_in_a_stream_is_an_event_of_its_own_type() {
-        let error =
-            ErrorReply { message: "too slow", class: ErrorClass::Server, param: None, code: "timeout" };
+        let error = ErrorReply {
+            message: "too slow",
+            class: ErrorClass::Server,
+            param: None,
+            code: "timeout",
+            request_id: None,
+        };
         let event = Event::read(error_event(&error).into());
         let data: Value = serde_json::from_str(&event.data.unwrap()).unwrap();
         assert!(event.is_error);

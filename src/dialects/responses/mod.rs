@@ -18,7 +18,7 @@ mod tests;
 use bytes::Bytes;
 
 use super::choices;
-use super::{Answer, Assembler, Dialect, ErrorReply, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::Normalization;
@@ -38,6 +38,10 @@ impl Dialect for Responses {
 
     fn key_header(&self) -> KeyHeader {
         KeyHeader::BEARER
+    }
+
+    fn identity_headers(&self) -> &'static [IdentityHeader] {
+        &[]
     }
 
     fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {

@@ -155,6 +155,7 @@ impl Admission {
         &self,
         route: &Route,
         mut request: Request<RequestBody>,
+        request_id: &HeaderValue,
         connection: &Connection,
         handlers: &Handlers,
     ) -> Result<Response> {
@@ -169,7 +170,7 @@ impl Admission {
             match self.authenticate(headers, authority, connection).await? {
                 Authenticated::As(sender) => principal = sender,
                 Authenticated::Refused(refused) => {
-                    return Ok(error_response::in_shape(refused, route.errors));
+                    return Ok(error_response::in_shape(refused, route.errors, request_id));
                 }
             }
         }
@@ -214,7 +215,7 @@ impl Admission {
         };
         let answered = within(self.timeout, handlers.call(request)).await.map_err(late)?;
         let answered = answered.unwrap_or_else(|never| match never {});
-        let answered = error_response::in_shape(answered, route.errors);
+        let answered = error_response::in_shape(answered, route.errors, request_id);
         let answered = compression::compress(answered, &method, accepted).await?;
         if route.access.counts_answers() { reserve_response(&self.budget, answered) } else { Ok(answered) }
     }
@@ -355,13 +356,13 @@ impl HttpService {
         let expects = request.headers().contains_key(header::EXPECT);
         let allowed = admission.cors.allowed(request.headers());
         let answered = if is_taken {
-            let admitted = admission.admit(route, request, &connection, &self.handlers);
+            let admitted = admission.admit(route, request, &id, &connection, &self.handlers);
             admitted.instrument(span.clone()).await
         } else {
             Err(Error::new(Kind::Unavailable, "the connection was idle and has made room for another"))
         };
-        let mut response = answered
-            .unwrap_or_else(|error| error_response::in_shape(Problem(error).into_response(), route.errors));
+        let refused = |error| error_response::in_shape(Problem(error).into_response(), route.errors, &id);
+        let mut response = answered.unwrap_or_else(refused);
         connection.answer(has_reservation(response.extensions()));
         admission.cors.describe(allowed, response.headers_mut());
         let is_last = !is_taken || connection.is_reserve();

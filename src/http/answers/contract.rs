@@ -8,7 +8,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, PartialSchema as _, ToSchema as _};
 
 use crate::http::contract::schemas::JsonObject;
-use crate::http::error_response::ErrorBody;
+use crate::http::error_response::{ErrorBody, MessagesErrorBody};
 
 /// The headers with cache directives.
 #[derive(IntoParams)]
@@ -32,9 +32,12 @@ pub(super) struct CacheHeaders {
 /// The responses of a dialect's route.
 pub(super) struct DialectResponses;
 
+/// Those of a dialect whose errors have Anthropic's shape.
+pub(super) struct MessagesResponses;
+
 /// The status codes of errors, with their descriptions.
 const ERRORS: [(&str, &str); 6] = [
-    ("400", "A field is invalid: `param` names it. Nothing was sent to an upstream"),
+    ("400", "A field is invalid: `param`, or the message, names it. Nothing was sent to an upstream"),
     ("404", "No upstream is configured, or none has the model"),
     (
         "429",
@@ -62,20 +65,31 @@ const HEADERS: [&str; 8] = [
 
 impl IntoResponses for DialectResponses {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let events = ObjectBuilder::new().schema_type(Type::String);
-        let answer = ResponseBuilder::new()
-            .description(
-                "The answer as the API of the upstream describes it; with `stream`, its server-sent events",
-            )
-            .content("application/json", Content::new(Some(JsonObject::schema())))
-            .content("text/event-stream", Content::new(Some(events)));
-        let answer = HEADERS.iter().fold(answer, |answer, name| answer.header(*name, Header::default()));
-        let error = |description: &str| {
-            let body = Content::new(Some(Ref::from_schema_name(ErrorBody::name())));
-            ResponseBuilder::new().description(description).content("application/json", body)
-        };
-        let errors = ERRORS.map(|(status, description)| (status.to_owned(), error(description)));
-        let all = std::iter::once(("200".to_owned(), answer)).chain(errors);
-        all.map(|(status, response)| (status, RefOr::T(response.build()))).collect()
+        responses_with(&ErrorBody::name())
     }
+}
+
+impl IntoResponses for MessagesResponses {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        responses_with(&MessagesErrorBody::name())
+    }
+}
+
+/// The responses of a route whose errors have the schema `error_schema`.
+fn responses_with(error_schema: &str) -> BTreeMap<String, RefOr<Response>> {
+    let events = ObjectBuilder::new().schema_type(Type::String);
+    let answer = ResponseBuilder::new()
+        .description(
+            "The answer as the API of the upstream describes it; with `stream`, its server-sent events",
+        )
+        .content("application/json", Content::new(Some(JsonObject::schema())))
+        .content("text/event-stream", Content::new(Some(events)));
+    let answer = HEADERS.iter().fold(answer, |answer, name| answer.header(*name, Header::default()));
+    let error = |description: &str| {
+        let body = Content::new(Some(Ref::from_schema_name(error_schema)));
+        ResponseBuilder::new().description(description).content("application/json", body)
+    };
+    let errors = ERRORS.map(|(status, description)| (status.to_owned(), error(description)));
+    let all = std::iter::once(("200".to_owned(), answer)).chain(errors);
+    all.map(|(status, response)| (status, RefOr::T(response.build()))).collect()
 }

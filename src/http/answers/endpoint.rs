@@ -20,10 +20,18 @@ pub(in crate::http) struct Endpoint {
 impl Endpoint {
     /// What the handler of a dialect needs.
     pub(in crate::http) fn for_dialect(&self, dialect: &'static dyn Dialect) -> DialectEndpoint {
+        let mut forwarded_headers = self.forwarded_headers.clone();
+        let own = dialect.identity_headers().iter().map(|header| HeaderName::from_static(header.name));
+        // The order of those that are configured is part of the identity of stored answers.
+        own.for_each(|name| {
+            if !forwarded_headers.contains(&name) {
+                forwarded_headers.push(name);
+            }
+        });
         DialectEndpoint {
             answers: Arc::clone(&self.answers),
             parse_cache: ParseCache::new(dialect, self.answers.normalization()),
-            forwarded_headers: self.forwarded_headers.clone(),
+            forwarded_headers,
             body_bytes_max: self.body_bytes_max,
         }
     }

@@ -11,6 +11,7 @@ mod direct;
 mod endpoint;
 mod explain;
 mod feedback;
+mod messages;
 mod response;
 mod responses;
 
@@ -23,6 +24,7 @@ pub(super) use self::endpoint::{DialectEndpoint, Endpoint};
 use crate::dialects::Dialect;
 use crate::dialects::chat_completions::ChatCompletions;
 use crate::dialects::completions::Completions;
+use crate::dialects::messages::Messages;
 use crate::dialects::responses::Responses;
 use crate::http::routes::Routes;
 
@@ -37,10 +39,11 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
 }
 
 /// The routes of each dialect.
-pub(super) fn dialect_routes() -> [(&'static dyn Dialect, Routes<Arc<DialectEndpoint>>); 3] {
+pub(super) fn dialect_routes() -> [(&'static dyn Dialect, Routes<Arc<DialectEndpoint>>); 4] {
     [
         (&ChatCompletions, Routes::new().add(routes!(chat_completions::create))),
         (&Completions, Routes::new().add(routes!(completions::create))),
+        (&Messages, Routes::new().add(routes!(messages::create))),
         (&Responses, Routes::new().add(routes!(responses::create))),
     ]
 }

@@ -20,7 +20,7 @@ use utoipa::openapi::schema::{Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
 
-use super::error_response::ErrorBody;
+use super::error_response::{ErrorBody, MessagesErrorBody};
 use super::label_value::ReasonLabel;
 use super::routes::{Access, RouteTable, Routes};
 
@@ -30,7 +30,7 @@ use super::routes::{Access, RouteTable, Routes};
         title = "Likewise",
         description = "One server between an application and its models that never pays twice for the same work."
     ),
-    components(schemas(ReasonLabel))
+    components(schemas(MessagesErrorBody, ReasonLabel))
 )]
 struct Contract;
 
@@ -134,7 +134,21 @@ fn remove_null(parameter: &mut RefOr<Parameter>) {
     }
 }
 
+/// The schema of the errors of an operation: that of its malformed requests, if it has any.
+fn error_schema(operation: &Operation) -> RefOr<Schema> {
+    let malformed = match operation.responses.responses.get("400") {
+        Some(RefOr::T(response)) => response.content.get("application/json"),
+        Some(RefOr::Ref(_)) | None => None,
+    };
+    let own = malformed.and_then(|content| match content {
+        RefOr::T(content) => content.schema.clone(),
+        RefOr::Ref(_) => None,
+    });
+    own.unwrap_or_else(|| Ref::from_schema_name(ErrorBody::name()).into())
+}
+
 fn add_refusals(operation: &mut Operation, access: Access, is_elsewhere: bool) {
+    let schema = error_schema(operation);
     for (need, status, description) in REFUSALS {
         let is_needed = match need {
             Need::Key => access.needs_key() || (access.takes_key() && status == "401"),
@@ -143,7 +157,7 @@ fn add_refusals(operation: &mut Operation, access: Access, is_elsewhere: bool) {
             Need::Body => access.needs_key() && operation.request_body.is_some(),
         };
         if is_needed {
-            let body = Content::new(Some(Ref::from_schema_name(ErrorBody::name())));
+            let body = Content::new(Some(schema.clone()));
             let response = ResponseBuilder::new().description(description).content("application/json", body);
             let responses = &mut operation.responses.responses;
             responses.entry(status.to_owned()).or_insert_with(|| response.build().into());

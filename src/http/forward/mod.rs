@@ -11,6 +11,8 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 
 use self::target::{ForwardTarget, model_of};
+use crate::dialects::Dialect;
+use crate::dialects::messages::Messages;
 use crate::domain::{KeyHeader, LookupOutcome, is_credential};
 use crate::error::{Error, Kind};
 use crate::http::admission::ConcurrencyPermit;
@@ -39,6 +41,8 @@ const PLAIN_HTTP: [(HeaderName, HeaderValue); 2] = [
     (header::CONNECTION, HeaderValue::from_static("upgrade")),
     (header::UPGRADE, HeaderValue::from_static("HTTP/1.1")),
 ];
+/// APIs with other routes below their path, which expect the key as the API itself does. All others are forwarded as OpenAI's.
+const KEYS_OF_THEIR_OWN: [&dyn Dialect; 1] = [&Messages];
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
 /// one than was allowed here.
@@ -155,6 +159,7 @@ pub(super) async fn forward_to(
         None => model_of(&head.headers, &body).await?,
     };
     model.as_deref().map_or(Ok(()), check_model_name)?;
+    let key_header = key_header(&path);
     let call = UpstreamCall {
         needs_clients_key,
         may_repeat: matches!(head.method, Method::GET | Method::HEAD),
@@ -163,8 +168,7 @@ pub(super) async fn forward_to(
         path,
         model,
         headers: passed_on(&head.headers),
-        // The routes of other APIs are forwarded as OpenAI's.
-        key_header: KeyHeader::BEARER,
+        key_header,
         credential: credential(&head.headers),
         body,
     };
@@ -195,6 +199,15 @@ pub(super) async fn forward_to(
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let protocols = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
     protocols.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
+}
+
+/// The header in which an upstream expects the operator's key. `path` is that below the upstream's own.
+fn key_header(path: &str) -> KeyHeader {
+    let is_below = |dialect: &&&dyn Dialect| {
+        let rest = path.strip_prefix(dialect.upstream_path());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    };
+    KEYS_OF_THEIR_OWN.iter().find(is_below).map_or(KeyHeader::BEARER, |dialect| dialect.key_header())
 }
 
 fn passed_on(headers: &HeaderMap) -> Headers {

@@ -16,6 +16,12 @@ label_enum! {
         Conversation = "conversation",
         /// The cache is bypassed: the request offers a tool that the upstream runs.
         HostedTool = "hosted_tool",
+        /// The cache is bypassed: the request names servers of tools (MCP) that the upstream calls.
+        McpServer = "mcp_server",
+        /// The cache is bypassed: the request names a container, whose files change.
+        Container = "container",
+        /// The cache is bypassed: the request refers to an uploaded file by its id.
+        File = "file",
         /// The request sends `no-store`.
         NoStore = "no_store",
         /// The reply calls tools, and `answers.cache_tool_calls` is off.
@@ -70,6 +76,9 @@ impl From<Uncacheable> for Reason {
             Uncacheable::Background => Reason::Background,
             Uncacheable::Conversation => Reason::Conversation,
             Uncacheable::HostedTool => Reason::HostedTool,
+            Uncacheable::McpServer => Reason::McpServer,
+            Uncacheable::Container => Reason::Container,
+            Uncacheable::File => Reason::File,
         }
     }
 }

@@ -67,7 +67,7 @@ async fn a_clients_credential_is_forwarded_only_if_configured() {
         [("api-key", "a-key"), ("x-api-key", "x-key"), ("x-goog-api-key", "g-key"), ("cookie", "c-key")];
     let everywhere = async |server: &crate::program::Server| {
         server.ask("POST", CHAT, &credentials, question("mine").to_string()).await;
-        server.ask("POST", "/v1/messages", &credentials, r#"{"model":"m"}"#).await;
+        server.ask("POST", "/v1/fim/completions", &credentials, r#"{"model":"m"}"#).await;
         server.ask("GET", "/v1/models/m", &credentials, "").await;
         server.ask("GET", "/v1/models", &credentials, "").await;
     };
@@ -124,7 +124,6 @@ async fn the_operators_key_is_used_for_listed_requests_only() {
         ("GET", "/v1/responses/resp_1/input_items?limit=1"),
         ("POST", "/v1/responses/resp_1/cancel"),
         ("DELETE", "/v1/responses/resp_1"),
-        ("POST", "/v1/messages"),
         ("POST", "/v1/messages/count_tokens"),
         ("POST", "/v1/images/generations"),
         ("POST", "/v1/audio/speech"),

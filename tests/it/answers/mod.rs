@@ -9,6 +9,7 @@ mod forwarding;
 mod identity;
 mod invalidation;
 mod isolation;
+mod messages;
 mod reasking;
 mod redaction;
 mod responses;
