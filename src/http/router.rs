@@ -352,6 +352,7 @@ mod tests {
         let shared = [
             "/v1/chat/completions",
             "/v1/completions",
+            "/v1/messages",
             "/v1/models",
             "/v1/models/{id}",
             "/v1/models/{owner}/{*rest}",
