@@ -39,7 +39,8 @@ impl<'a> RawObject<'a> {
     }
 }
 
-fn write_object<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> Vec<u8> {
+/// Members, as names with their JSON, as an object.
+pub(crate) fn write_object<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> Vec<u8> {
     let mut out = Vec::new();
     members.for_each(|(name, value)| write_member(&mut out, name, value));
     match out.first_mut() {

@@ -166,10 +166,11 @@ impl Upstream {
         headers.append(via, HeaderValue::from_str(mark).map_err(|error| fault("the mark").source(error))?);
         match (&route.key, &call.credential) {
             (RouteCredential::Operators(key), _) => {
-                let mut value = HeaderValue::from_str(&format!("{}{key}", call.key_header.prefix))
+                let header = route.key_header.unwrap_or(call.key_header);
+                let mut value = HeaderValue::from_str(&format!("{}{key}", header.prefix))
                     .map_err(|error| fault("the key").source(error))?;
                 value.set_sensitive(true);
-                headers.insert(HeaderName::from_static(call.key_header.name), value);
+                headers.insert(HeaderName::from_static(header.name), value);
             }
             (RouteCredential::Clients, Some(credential)) => show(credential, &mut headers),
             (RouteCredential::Clients, None) | (RouteCredential::None, _) => {}

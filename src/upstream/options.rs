@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::forwards::{self, Forwards};
+use crate::domain::KeyHeader;
 use crate::error::{Error, Kind, Result};
 
 /// Options of upstreams.
@@ -13,6 +14,9 @@ pub struct Options {
     pub base_url: Option<String>,
     /// The environment variable that holds its key. Without it that of `OPENAI_API_KEY`, if there is one.
     pub api_key_env: Option<String>,
+    /// The header in which the upstream expects the key. Without it that of the API that is called: `x-api-key` for messages, `authorization`
+    /// for all others.
+    pub key_header: Option<KeyHeaderName>,
     /// Whether requests carry their client's credential to the upstream instead of a key of ours.
     pub forward_client_key: bool,
     /// Upstreams by model; the first route that names a model has it.
@@ -56,8 +60,30 @@ pub struct RouteOptions {
     pub base_urls: Vec<String>,
     /// The environment variable that holds the key.
     pub api_key_env: Option<String>,
+    /// The header of the key, as for the upstream of every model.
+    pub key_header: Option<KeyHeaderName>,
     /// Whether requests carry their client's credential instead.
     pub forward_client_key: bool,
+}
+
+/// A header in which upstreams expect a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyHeaderName {
+    /// `authorization: Bearer KEY`.
+    Authorization,
+    /// `x-api-key: KEY`.
+    XApiKey,
+}
+
+impl KeyHeaderName {
+    /// The header, and what precedes the key in it.
+    pub(super) fn header(self) -> KeyHeader {
+        match self {
+            KeyHeaderName::Authorization => KeyHeader::BEARER,
+            KeyHeaderName::XApiKey => KeyHeader::X_API_KEY,
+        }
+    }
 }
 
 /// What a model costs.
@@ -77,6 +103,7 @@ impl Default for Options {
         Options {
             base_url: None,
             api_key_env: None,
+            key_header: None,
             forward_client_key: false,
             routes: Vec::new(),
             prices: Vec::new(),

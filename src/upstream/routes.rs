@@ -9,7 +9,8 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use super::base_url;
-use super::options::{Options, config, names};
+use super::options::{KeyHeaderName, Options, config, names};
+use crate::domain::KeyHeader;
 use crate::error::{Error, Kind, Result};
 
 const EXAMPLE: &str =
@@ -31,6 +32,8 @@ pub(super) struct UpstreamRoute {
     /// What the route is called in fingerprints.
     pub(super) name: Arc<str>,
     pub(super) key: RouteCredential,
+    /// The header of the key. `None` for that of the API that is called.
+    pub(super) key_header: Option<KeyHeader>,
     /// Whether it listed its models when it was asked last.
     pub(super) lists_models: AtomicBool,
     /// When its last failure was logged, in milliseconds since the route was made.
@@ -82,7 +85,9 @@ impl UpstreamRoutes {
             }
             check_names(&format!("{at}.models"), &route.models)?;
             let key = key(&at, route.forward_client_key, route.api_key_env.as_deref())?;
-            routes.push(Arc::new(UpstreamRoute::new(&at, route.models.clone(), &route.base_urls, key)?));
+            let key_header = key_header(&at, route.key_header, &key)?;
+            let models = route.models.clone();
+            routes.push(Arc::new(UpstreamRoute::new(&at, models, &route.base_urls, key, key_header)?));
         }
         if let Some(base_url) = &options.base_url {
             let named = options.api_key_env.as_deref();
@@ -93,9 +98,9 @@ impl UpstreamRoutes {
                 options.forward_client_key,
                 if by_default { Some(KEY_ENV) } else { named },
             )?;
-            let route =
-                UpstreamRoute::new("base_url", vec!["*".into()], std::slice::from_ref(base_url), key)?;
-            routes.push(Arc::new(route));
+            let key_header = key_header("key_header", options.key_header, &key)?;
+            let (models, base_urls) = (vec!["*".into()], std::slice::from_ref(base_url));
+            routes.push(Arc::new(UpstreamRoute::new("base_url", models, base_urls, key, key_header)?));
         }
         Ok(UpstreamRoutes(routes))
     }
@@ -128,6 +133,7 @@ impl UpstreamRoute {
         models: Vec<String>,
         base_urls: &[String],
         key: RouteCredential,
+        key_header: Option<KeyHeader>,
     ) -> Result<UpstreamRoute> {
         base_urls.iter().try_for_each(|base_url| check_url(at, base_url))?;
         let base_urls: Vec<String> =
@@ -142,6 +148,7 @@ impl UpstreamRoute {
             name,
             base_urls,
             key,
+            key_header,
             lists_models: AtomicBool::new(true),
             warned_ms: AtomicU64::new(0),
             made: Instant::now(),
@@ -204,6 +211,16 @@ fn key(at: &str, forward_client_key: bool, variable: Option<&str>) -> Result<Rou
     Ok(RouteCredential::Operators(key.into()))
 }
 
+/// The header of a key. `at` names the option in errors.
+fn key_header(at: &str, named: Option<KeyHeaderName>, key: &RouteCredential) -> Result<Option<KeyHeader>> {
+    if named.is_some() && matches!(key, RouteCredential::Clients) {
+        return Err(config(&format!(
+            "{at}: key_header is for a key of api_key_env; with forward_client_key each client's header is passed on as it came"
+        )));
+    }
+    Ok(named.map(KeyHeaderName::header))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::options::RouteOptions;
@@ -249,6 +266,12 @@ mod tests {
             ..route("a", "http://a/v1")
         };
         assert!(refused(two).contains("routes[0]: forward_client_key and api_key_env"));
+        let header = RouteOptions {
+            forward_client_key: true,
+            key_header: Some(KeyHeaderName::XApiKey),
+            ..route("a", "http://a/v1")
+        };
+        assert!(refused(header).contains("routes[0]: key_header"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::dialects::Unstorable;
-use crate::raw_object::{RawObject, write_member};
+use crate::raw_object::{RawObject, write_object};
 
 /// Members, in their order.
 pub(super) type OwnedMembers = Vec<(String, Box<RawValue>)>;
@@ -27,15 +27,8 @@ pub(super) fn set(members: &mut OwnedMembers, name: &str, value: Box<RawValue>) 
 }
 
 /// Members as an object.
-pub(super) fn write_object(members: &OwnedMembers) -> Vec<u8> {
-    let mut out = Vec::new();
-    members.iter().for_each(|(name, value)| write_member(&mut out, name, value.get()));
-    match out.first_mut() {
-        Some(comma) => *comma = b'{',
-        None => out.push(b'{'),
-    }
-    out.push(b'}');
-    out
+pub(super) fn write_members(members: &OwnedMembers) -> Vec<u8> {
+    write_object(members.iter().map(|(name, value)| (name.as_str(), value.get())))
 }
 
 /// JSON that was written here, as a value.

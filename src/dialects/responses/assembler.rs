@@ -67,7 +67,7 @@ pub(super) struct EventAssembler {
     /// The complete response.
     response: Option<Box<RawValue>>,
     /// The complete items, by their place in the output.
-    items: BTreeMap<u64, Value>,
+    items: BTreeMap<u64, Box<RawValue>>,
     /// What the events said of each text.
     texts: BTreeMap<TextPlace, StreamedText>,
     usage: Option<TokenUsage>,
@@ -131,7 +131,7 @@ impl Assembler for EventAssembler {
         let members = RawObject::read(response.get().as_bytes()).ok_or(Unstorable::UnknownMember)?;
         for (place, item) in (0..).zip(read_output(&members)?) {
             let complete = self.items.remove(&place);
-            if complete != serde_json::from_str(item.json.get()).ok() {
+            if !complete.is_some_and(|complete| is_same(&complete, &item.json)) {
                 return Err(Unstorable::Uncertain);
             }
             for part in &item.parts {
@@ -230,8 +230,8 @@ impl EventAssembler {
 
     fn add_item(&mut self, event: &RawObject<'_>) -> Result<(), Unstorable> {
         let place = number(event, "output_index").ok_or(Unstorable::UnknownMember)?;
-        let item = json_of(event, "item").ok_or(Unstorable::UnknownMember)?;
-        match self.items.insert(place, item) {
+        let item = event.value("item").ok_or(Unstorable::UnknownMember)?;
+        match self.items.insert(place, item.to_owned()) {
             None if self.items.len() <= PARTS_MAX => Ok(()),
             None => Err(Unstorable::Envelope),
             Some(_) => Err(Unstorable::Uncertain),
@@ -270,6 +270,12 @@ impl StreamedText {
 
 fn number(event: &RawObject<'_>, name: &str) -> Option<u64> {
     event.get(name)?.parse().ok()
+}
+
+/// Whether two JSON texts say the same, however they are spelled.
+fn is_same(one: &RawValue, other: &RawValue) -> bool {
+    let read = |json: &RawValue| serde_json::from_str::<Value>(json.get()).ok();
+    one.get() == other.get() || read(one).is_some_and(|one| Some(one) == read(other))
 }
 
 fn json_of(event: &RawObject<'_>, name: &str) -> Option<Value> {

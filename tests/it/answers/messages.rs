@@ -294,6 +294,16 @@ async fn a_key_is_checked_at_the_door_and_the_operators_goes_to_the_upstream() {
     }
     assert_eq!(upstream.calls(), 4);
 
+    // An upstream that takes the key in another header than the API says.
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__KEY_HEADER", "authorization")]).await;
+    assert_eq!(status(&ask_with(&server, &[], &question("mine")).await), "fwd=miss");
+    server.ask("POST", "/v1/messages/count_tokens", &[VERSION], count.to_string()).await;
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 2);
+    for seen in seen {
+        assert_eq!((seen.header("x-api-key"), seen.header("authorization")), (None, Some("Bearer sk-ours")));
+    }
+
     // Where clients have keys of the upstream's, each goes through as it came, and separates clients.
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__FORWARD_CLIENT_KEY", "true")]).await;
     for key in [("x-api-key", "one"), ("x-api-key", "two"), ("authorization", "Bearer one")] {

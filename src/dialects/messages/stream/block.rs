@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::super::block::{BlockKind, text};
-use super::super::members::{OwnedMembers, check_names, raw, set, write_object};
+use super::super::members::{OwnedMembers, check_names, raw, set, write_members};
 use crate::dialects::Unstorable;
 use crate::raw_object::{RawObject, write_string};
 
@@ -97,7 +97,7 @@ impl StreamedBlock {
             let all = serde_json::to_vec(&all).map_err(|_| Unstorable::Uncertain)?;
             set(&mut self.members, "citations", raw(all)?);
         }
-        Ok(write_object(&self.members))
+        Ok(write_members(&self.members))
     }
 
     fn value(&self, name: &str) -> Option<&RawValue> {

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use self::block::StreamedBlock;
 use super::block::{BLOCKS_MAX, text};
-use super::members::{OwnedMembers, check_names, raw, set, write_object};
+use super::members::{OwnedMembers, check_names, raw, set, write_members};
 use super::reply;
 use crate::dialects::{Assembler, Note, Unstorable};
 use crate::domain::TokenUsage;
@@ -70,7 +70,7 @@ impl Assembler for MessageAssembler {
     }
 
     fn usage(&self) -> Option<TokenUsage> {
-        let usage = write_object(self.usage.as_ref()?);
+        let usage = write_members(self.usage.as_ref()?);
         reply::usage(std::str::from_utf8(&usage).ok()?)
     }
 
@@ -98,10 +98,10 @@ impl Assembler for MessageAssembler {
         content.push(b']');
         set(&mut self.members, "content", raw(content)?);
         if let Some(usage) = &self.usage {
-            let usage = raw(write_object(usage))?;
+            let usage = raw(write_members(usage))?;
             set(&mut self.members, "usage", usage);
         }
-        Ok(write_object(&std::mem::take(&mut self.members)))
+        Ok(write_members(&std::mem::take(&mut self.members)))
     }
 }
 
