@@ -1,12 +1,10 @@
-//! Goal: what holds for the answers of chat completions holds for those of Anthropic's API, by its own rules. Method: clients of
+//! Goal: what is particular to Anthropic's API holds; what every dialect has is tested in [`super::dialects`]. Method: clients of
 //! `/v1/messages` before an upstream that speaks it.
 
-use likewise::dialects::Dialect as _;
 use likewise::dialects::messages::Messages;
-use likewise::sse::Events;
 use serde_json::{Value, json};
 
-use super::{in_flight, is_hit, normalized, quiet, start, start_in, status, with};
+use super::{accumulated_by, is_hit, normalized, quiet, start, status, with};
 use crate::program::{Answer, Server, until};
 use crate::upstream::messages::event;
 use crate::upstream::{Mode, Upstream};
@@ -33,13 +31,7 @@ async fn ask(server: &Server, body: &Value) -> Answer {
 
 /// The complete message of a stream, without its id.
 fn accumulated(answer: &Answer) -> Value {
-    assert_eq!(answer.header("content-type"), "text/event-stream");
-    let (mut events, mut assembler) = (Events::default(), Messages.assembler());
-    events.push(answer.body.as_str().expect("a stream is no JSON").as_bytes());
-    while let Some(event) = events.next_event() {
-        assembler.push(&event);
-    }
-    normalized(serde_json::from_slice(&assembler.finish().expect("it adds up")).unwrap())
+    normalized(accumulated_by(&Messages, answer))
 }
 
 /// Type and message of an error in Anthropic's shape.
@@ -84,31 +76,6 @@ async fn a_message_is_the_same_in_both_forms_whichever_came_first() {
     }
     assert_eq!(upstream.calls(), 6);
     assert!(upstream.seen().iter().all(|seen| seen.path == PATH && !seen.body.contains("stream_options")));
-}
-
-#[tokio::test]
-async fn a_stored_message_survives_a_restart_and_directives_hold() {
-    let (dir, upstream, server) = start(&[]).await;
-    let body = question("remember me");
-    let tagged = with(body.clone(), json!({ "cache": { "tags": ["product:42"] } }));
-    let first = ask(&server, &tagged).await;
-    assert!(!upstream.seen()[0].body.contains("\"cache\""), "directives are for this server");
-    quiet(&server).await;
-    drop(server);
-    let server = start_in(dir.path(), &upstream, &[]);
-    let hit = ask(&server, &streamed(&body)).await;
-    assert!(is_hit(&hit) && accumulated(&hit) == normalized(first.body));
-    let forced = ask(&server, &with(body.clone(), json!({ "cache": { "no-cache": true } }))).await;
-    assert_eq!(status(&forced), "fwd=request");
-    assert_eq!(server.ask("POST", "/v1/invalidate", &[], r#"{"tags":["product:42"]}"#).await.status, 200);
-    let cached_only = with(body.clone(), json!({ "cache": { "only-if-cached": true } }));
-    let refused = ask(&server, &cached_only).await;
-    assert_eq!((refused.status, refused.error().0), (504, "not_cached"));
-    let again = ask(&server, &body).await;
-    assert_eq!(status(&again), "fwd=miss");
-    let id = ask(&server, &body).await.header("x-likewise-answer-id").to_owned();
-    assert_eq!(server.ask("DELETE", &format!("/v1/answers/{id}"), &[], "").await.status, 204);
-    assert_eq!(status(&ask(&server, &body).await), "fwd=miss");
 }
 
 #[tokio::test]
@@ -224,31 +191,6 @@ async fn only_a_whole_message_is_stored() {
     assert!(broken.text().await.is_err(), "no client takes a part for the whole");
     quiet(&server).await;
     assert!(!is_hit(&ask(&server, &body).await));
-}
-
-#[tokio::test]
-async fn twenty_equal_requests_cost_one_call() {
-    const REQUESTS: usize = 20;
-    let (_dir, upstream, server) = start(&[]).await;
-    let held = upstream.hold().await;
-    let body = question("the same");
-    let requests = (0..REQUESTS).map(|n| {
-        let body = if n % 2 == 0 { streamed(&body) } else { body.clone() };
-        let server = &server;
-        async move { ask(server, &body).await }
-    });
-    let release = async {
-        until("most are in flight", async || in_flight(&server).await > REQUESTS as u64 / 2).await;
-        drop(held);
-    };
-    let (answers, ()) = futures_util::future::join(futures_util::future::join_all(requests), release).await;
-    assert_eq!(upstream.calls(), 1);
-    let texts = answers.iter().map(|answer| {
-        let whole = if answer.body.is_string() { accumulated(answer) } else { answer.body.clone() };
-        whole["content"][0]["text"].clone()
-    });
-    let texts: Vec<Value> = texts.collect();
-    assert!(texts[0].is_string() && texts.iter().all(|text| *text == texts[0]), "{texts:?}");
 }
 
 #[tokio::test]
