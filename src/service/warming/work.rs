@@ -1,0 +1,221 @@
+//! The work of a job that warms.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::options::{WarmSpec, has_json_lines};
+use super::target::{WarmOutcome, WarmTarget};
+use super::tokens::estimate;
+use super::warm_line::{LineRequest, WarmLine};
+use crate::domain::TokenUsage;
+use crate::error::{Error, Kind, Result};
+use crate::line_files::{self, LineStream};
+use crate::service::background_work::{Interruption, WorkControl};
+use crate::sync::lock;
+use crate::upstream::Prices;
+
+/// Lines that are asked for at the same time.
+const LINES_AT_ONCE: usize = 8;
+/// How often a line is asked for while the server or a model is busy.
+const ATTEMPTS_MAX: usize = 8;
+
+/// What came of warming.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmReport {
+    /// Lines that a cache had.
+    pub cached: u64,
+    /// Lines that were made.
+    pub made: u64,
+    /// Lines that are wrong, or were refused.
+    pub failed: u64,
+}
+
+/// What the work is done with.
+pub(in crate::service) struct WarmWork<'a> {
+    pub(in crate::service) spec: &'a WarmSpec,
+    pub(in crate::service) target: &'a dyn WarmTarget,
+    pub(in crate::service) prices: &'a Prices,
+    pub(in crate::service) control: &'a WorkControl,
+}
+
+/// A line of a file.
+struct NumberedLine {
+    file: PathBuf,
+    number: usize,
+    content: Result<String>,
+}
+
+/// What a request would take of a model.
+struct LineCost {
+    tokens: u64,
+    /// `None` if no price is known.
+    usd: Option<f64>,
+}
+
+/// Asks for all lines of all files, in their order.
+///
+/// # Errors
+/// `Failed` for a file that cannot be read; `Paused` before a line that would exceed the cost; the interruption that is ordered meanwhile.
+pub(in crate::service) async fn warm(work: WarmWork<'_>) -> Result<WarmReport, Interruption> {
+    let files = work.spec.files.clone();
+    let total = blocking(move || files.iter().map(|file| line_files::count(file)).sum::<Result<usize>>());
+    let total = total.await?;
+    work.control.clear_errors();
+    let report = Mutex::new(WarmReport::default());
+    let run = WarmRun { work, total: total as u64, report };
+    run.count(|_| ());
+    let lines = stream::iter(run.work.spec.files.clone()).then(lines_of).try_flatten();
+    lines.try_for_each_concurrent(LINES_AT_ONCE, |line| run.warm_line(line)).await?;
+    Ok(*lock(&run.report))
+}
+
+/// A step of a line.
+#[derive(Clone, Copy)]
+enum Step {
+    LookUp,
+    Make,
+}
+
+/// One run of the work.
+struct WarmRun<'a> {
+    work: WarmWork<'a>,
+    total: u64,
+    report: Mutex<WarmReport>,
+}
+
+impl WarmRun<'_> {
+    async fn warm_line(&self, line: NumberedLine) -> Result<(), Interruption> {
+        let outcome = match self.request(&line) {
+            Ok(request) => self.ask(&request).await?,
+            // What cannot be read any more is no fault of a line.
+            Err(error) if error.kind() == Kind::Io => return Err(error.into()),
+            Err(fault) => WarmOutcome::Refused(fault.to_string()),
+        };
+        match outcome {
+            WarmOutcome::Cached => self.count(|report| report.cached += 1),
+            WarmOutcome::Made { .. } => self.count(|report| report.made += 1),
+            WarmOutcome::Refused(reason) => self.refuse(&line, &reason),
+            WarmOutcome::Busy(_) => self.refuse(&line, "the server or the model is busy"),
+            WarmOutcome::Missing => self.refuse(&line, "it was not made"),
+        }
+        Ok(())
+    }
+
+    fn request(&self, line: &NumberedLine) -> Result<LineRequest> {
+        let content = line.content.as_ref().map_err(Clone::clone)?;
+        let model = || {
+            let named = self.work.spec.text_model.as_deref();
+            let model = named.or_else(|| self.work.target.default_model());
+            let missing = "the server has no model of its own; name one by warm.model or in the line";
+            model.map(Some).ok_or_else(|| Error::new(Kind::InvalidInput, missing))
+        };
+        if has_json_lines(&line.file) {
+            WarmLine::read(content)?.request(model)
+        } else {
+            WarmLine::of_text(content, model()?)
+        }
+    }
+
+    /// Asks for a line: from the caches, and then from a model, in the turn of its pace and behind clients.
+    async fn ask(&self, request: &LineRequest) -> Result<WarmOutcome, Interruption> {
+        let control = self.work.control;
+        match self.until_not_busy(request, Step::LookUp).await? {
+            WarmOutcome::Missing => {}
+            known => return Ok(known),
+        }
+        let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
+        let model = body["model"].as_str();
+        let cost = self.cost(model, &body);
+        if cost.usd.is_none() && control.has_cost_limit() && !self.is_free(model) {
+            let model = model.unwrap_or_default();
+            let reason =
+                format!("the price of the model {model} is not known: list it under upstream.prices");
+            return Ok(WarmOutcome::Refused(reason));
+        }
+        control.spend_usd(cost.tokens, cost.usd).await?;
+        let outcome = self.until_not_busy(request, Step::Make).await?;
+        if let WarmOutcome::Made { completion_tokens } = outcome
+            && let Some(usd) = self.usd(model, TokenUsage { prompt_tokens: 0, completion_tokens })
+        {
+            control.charge(usd);
+        }
+        Ok(outcome)
+    }
+
+    /// Asks until the answer is another one than that the server is busy, or often enough.
+    async fn until_not_busy(&self, request: &LineRequest, step: Step) -> Result<WarmOutcome, Interruption> {
+        for _ in 1..ATTEMPTS_MAX {
+            match self.ask_once(request, step).await {
+                WarmOutcome::Busy(wait) => self.work.control.wait(wait).await?,
+                outcome => return Ok(outcome),
+            }
+        }
+        Ok(self.ask_once(request, step).await)
+    }
+
+    async fn ask_once(&self, request: &LineRequest, step: Step) -> WarmOutcome {
+        let target = self.work.target;
+        match step {
+            Step::LookUp => target.look_up(request).await,
+            Step::Make => {
+                target.when_idle().await;
+                target.make(request).await
+            }
+        }
+    }
+
+    fn cost(&self, model: Option<&str>, body: &Value) -> LineCost {
+        let tokens = estimate(body);
+        let prompt_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        LineCost { tokens, usd: self.usd(model, TokenUsage { prompt_tokens, completion_tokens: 0 }) }
+    }
+
+    fn usd(&self, model: Option<&str>, usage: TokenUsage) -> Option<f64> {
+        self.work.prices.cost_usd(model?, usage)
+    }
+
+    /// Whether no upstream is paid for what a model does. A search is embedded by the model of its collection.
+    fn is_free(&self, model: Option<&str>) -> bool {
+        model.is_none_or(|model| self.work.target.is_own_model(model))
+    }
+
+    fn refuse(&self, line: &NumberedLine, reason: &str) {
+        let name = line.file.file_name().unwrap_or(line.file.as_os_str()).to_string_lossy();
+        self.work.control.refuse(&format!("{name}:{}", line.number), reason);
+        self.count(|report| report.failed += 1);
+    }
+
+    /// Counts a line that is done.
+    fn count(&self, count: impl FnOnce(&mut WarmReport)) {
+        let mut report = lock(&self.report);
+        count(&mut report);
+        self.work.control.set_progress(report.cached + report.made + report.failed, self.total);
+    }
+}
+
+/// The lines of a file.
+async fn lines_of(
+    file: PathBuf,
+) -> Result<stream::BoxStream<'static, Result<NumberedLine, Interruption>>, Interruption> {
+    let path = file.clone();
+    let lines = blocking(move || LineStream::of(line_files::open(&path)?)).await?;
+    let lines = stream::unfold(lines, move |mut lines| {
+        let file = file.clone();
+        async move {
+            let (number, content) = lines.next().await?;
+            Some((Ok(NumberedLine { file, number, content }), lines))
+        }
+    });
+    Ok(lines.boxed())
+}
+
+/// Runs `work` on a thread for blocking work.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| {
+        Err(Error::new(Kind::Internal, "the reader of lines has panicked").source(died))
+    })
+}
