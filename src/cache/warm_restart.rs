@@ -3,6 +3,16 @@
 //! The keys that are used most are written to the data directory once a minute and at a clean stop. Their entries are read from the disk
 //! in the background once the server is ready, the most used first. Each entry passes the judge as in any other lookup: what has ended or
 //! was invalidated meanwhile is not taken.
+//!
+//! A stop and a crash are alike: the list of a stop is the fresher one. Nothing is read before the server is ready, so that a start takes no
+//! longer; a lookup that comes before its entry is a miss of the memory tier and a hit of the disk. The order of use is worth more than the
+//! order of the file: the pages are in the page cache, and more than half of the time goes into the page faults of the memory that entries
+//! take, which no order saves.
+//!
+//! Measured on 2026-11-30 with the `dist` build, on two cores that two clients and other work shared: 100,000 embeddings of 384 numbers,
+//! 40,000 to 67,000 lookups in the first second after the start. Hits of memory, of those before: 90 to 98 % (median 95 %) if uses follow
+//! Zipf's law, 84 to 90 % (median 88 %) if all are used equally often; all are read after 0.3 to 0.6 s. Start: 100.0 ms, and 97.6 ms without
+//! a list (medians of 15).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -62,6 +62,7 @@ const MODULES: [(&str, &[&str]); 25] = [
             "labels",
             "metrics",
             "byte_budget",
+            "pacing",
             "sync",
         ],
     ),

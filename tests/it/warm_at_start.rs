@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::program::{Server, likewise, output, until};
 use crate::upstream::{Mode, Upstream};
 
-const PRICES: &str = "[[upstream.prices]]\nmodels = [\"gpt-5*\"]\nprompt_usd_per_million = 1000000.0\n\
+const PRICES: &str = "[[upstream.prices]]\nmodels = [\"gpt-5*\"]\nprompt_usd_per_million = 500000.0\n\
     completion_usd_per_million = 0.0\n";
 
 struct Setup {
@@ -104,7 +104,7 @@ async fn a_server_warms_every_cache_once_and_names_wrong_lines() {
     let mut errors: Vec<String> = job["errors"].as_array().unwrap().iter().map(Value::to_string).collect();
     errors.sort_unstable();
     assert!(errors[0].contains("warm.jsonl:5") && errors[0].contains("a line has text, input"), "{errors:?}");
-    assert!(errors[1].contains("warm.jsonl:6") && errors[1].contains("ttl"), "{errors:?}");
+    assert!(errors[1].contains("warm.jsonl:6") && errors[1].contains("expected u32"), "{errors:?}");
     assert!(job["tokens"].as_u64().unwrap() > 0 && job.get("collection").is_none(), "{job}");
     assert_eq!(own.upstream.calls(), 1);
 

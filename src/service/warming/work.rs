@@ -75,7 +75,7 @@ pub(in crate::service) async fn warm(work: WarmWork<'_>) -> Result<WarmReport, I
 
 /// A step of a line.
 #[derive(Clone, Copy)]
-enum Step {
+enum WarmStep {
     LookUp,
     Make,
 }
@@ -123,7 +123,7 @@ impl WarmRun<'_> {
     /// Asks for a line: from the caches, and then from a model, in the turn of its pace and behind clients.
     async fn ask(&self, request: &LineRequest) -> Result<WarmOutcome, Interruption> {
         let control = self.work.control;
-        match self.until_not_busy(request, Step::LookUp).await? {
+        match self.until_not_busy(request, WarmStep::LookUp).await? {
             WarmOutcome::Missing => {}
             known => return Ok(known),
         }
@@ -137,7 +137,7 @@ impl WarmRun<'_> {
             return Ok(WarmOutcome::Refused(reason));
         }
         control.spend_usd(cost.tokens, cost.usd).await?;
-        let outcome = self.until_not_busy(request, Step::Make).await?;
+        let outcome = self.until_not_busy(request, WarmStep::Make).await?;
         if let WarmOutcome::Made { completion_tokens } = outcome
             && let Some(usd) = self.usd(model, TokenUsage { prompt_tokens: 0, completion_tokens })
         {
@@ -147,7 +147,11 @@ impl WarmRun<'_> {
     }
 
     /// Asks until the answer is another one than that the server is busy, or often enough.
-    async fn until_not_busy(&self, request: &LineRequest, step: Step) -> Result<WarmOutcome, Interruption> {
+    async fn until_not_busy(
+        &self,
+        request: &LineRequest,
+        step: WarmStep,
+    ) -> Result<WarmOutcome, Interruption> {
         for _ in 1..ATTEMPTS_MAX {
             match self.ask_once(request, step).await {
                 WarmOutcome::Busy(wait) => self.work.control.wait(wait).await?,
@@ -157,11 +161,11 @@ impl WarmRun<'_> {
         Ok(self.ask_once(request, step).await)
     }
 
-    async fn ask_once(&self, request: &LineRequest, step: Step) -> WarmOutcome {
+    async fn ask_once(&self, request: &LineRequest, step: WarmStep) -> WarmOutcome {
         let target = self.work.target;
         match step {
-            Step::LookUp => target.look_up(request).await,
-            Step::Make => {
+            WarmStep::LookUp => target.look_up(request).await,
+            WarmStep::Make => {
                 target.when_idle().await;
                 target.make(request).await
             }
