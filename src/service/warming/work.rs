@@ -1,6 +1,6 @@
 //! The work of a job that warms.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -20,6 +20,8 @@ use crate::upstream::Prices;
 
 /// Lines that are asked for at the same time.
 const LINES_AT_ONCE: usize = 8;
+/// Bytes from which on a line is parsed off the runtime: a tokenizer reads some megabytes a second.
+const OFFLOADED_BYTES: usize = 16 << 10;
 /// How often a line is asked for while the server or a model is busy.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -47,13 +49,6 @@ struct NumberedLine {
     file: PathBuf,
     number: usize,
     content: Result<String>,
-}
-
-/// What a request would take of a model.
-struct LineCost {
-    tokens: u64,
-    /// `None` if no price is known.
-    usd: Option<f64>,
 }
 
 /// Asks for all lines of all files, in their order.
@@ -89,8 +84,9 @@ struct WarmRun<'a> {
 
 impl WarmRun<'_> {
     async fn warm_line(&self, line: NumberedLine) -> Result<(), Interruption> {
-        let outcome = match self.request(&line) {
-            Ok(request) => self.ask(&request).await?,
+        let NumberedLine { file, number, content } = line;
+        let outcome = match self.request(&file, content).await {
+            Ok(request) => self.ask(request).await?,
             // What cannot be read any more is no fault of a line.
             Err(error) if error.kind() == Kind::Io => return Err(error.into()),
             Err(fault) => WarmOutcome::Refused(fault.to_string()),
@@ -98,46 +94,60 @@ impl WarmRun<'_> {
         match outcome {
             WarmOutcome::Cached => self.count(|report| report.cached += 1),
             WarmOutcome::Made { .. } => self.count(|report| report.made += 1),
-            WarmOutcome::Refused(reason) => self.refuse(&line, &reason),
-            WarmOutcome::Busy(_) => self.refuse(&line, "the server or the model is busy"),
-            WarmOutcome::Missing => self.refuse(&line, "it was not made"),
+            WarmOutcome::Refused(reason) => self.refuse(&file, number, &reason),
+            WarmOutcome::Busy(_) => self.refuse(&file, number, "the server or the model is busy"),
+            WarmOutcome::Missing => self.refuse(&file, number, "it was not made"),
         }
         Ok(())
     }
 
-    fn request(&self, line: &NumberedLine) -> Result<LineRequest> {
-        let content = line.content.as_ref().map_err(Clone::clone)?;
-        let model = || {
-            let named = self.work.spec.text_model.as_deref();
-            let model = named.or_else(|| self.work.target.default_model());
+    fn refuse(&self, file: &Path, number: usize, reason: &str) {
+        let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+        self.work.control.refuse(&format!("{name}:{number}"), reason);
+        self.count(|report| report.failed += 1);
+    }
+
+    async fn request(&self, file: &Path, content: Result<String>) -> Result<LineRequest> {
+        let content = content?;
+        let named = self.work.spec.text_model.as_deref();
+        let model = named.or_else(|| self.work.target.default_model()).map(str::to_owned);
+        let is_json = has_json_lines(file);
+        off_runtime(content.len(), move || {
             let missing = "the server has no model of its own; name one by warm.model or in the line";
-            model.map(Some).ok_or_else(|| Error::new(Kind::InvalidInput, missing))
-        };
-        if has_json_lines(&line.file) {
-            WarmLine::read(content)?.request(model)
-        } else {
-            WarmLine::of_text(content, model()?)
-        }
+            let missing = || Error::new(Kind::InvalidInput, missing);
+            let model = || model.as_deref().map(Some).ok_or_else(missing);
+            if is_json {
+                WarmLine::read(&content)?.request(model)
+            } else {
+                WarmLine::of_text(&content, model()?)
+            }
+        })
+        .await
     }
 
     /// Asks for a line: from the caches, and then from a model, in the turn of its pace and behind clients.
-    async fn ask(&self, request: &LineRequest) -> Result<WarmOutcome, Interruption> {
+    async fn ask(&self, request: LineRequest) -> Result<WarmOutcome, Interruption> {
         let control = self.work.control;
-        match self.until_not_busy(request, WarmStep::LookUp).await? {
+        match self.until_not_busy(&request, WarmStep::LookUp).await? {
             WarmOutcome::Missing => {}
             known => return Ok(known),
         }
-        let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
-        let model = body["model"].as_str();
-        let cost = self.cost(model, &body);
-        if cost.usd.is_none() && control.has_cost_limit() && !self.is_free(model) {
+        let (request, model, tokens) = off_runtime(request.body.len(), move || {
+            let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
+            Ok((request, body["model"].as_str().map(str::to_owned), estimate(&body)))
+        })
+        .await?;
+        let model = model.as_deref();
+        let prompt_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let usd = self.usd(model, TokenUsage { prompt_tokens, completion_tokens: 0 });
+        if usd.is_none() && control.has_cost_limit() && !self.is_free(model) {
             let model = model.unwrap_or_default();
             let reason =
                 format!("the price of the model {model} is not known: list it under upstream.prices");
             return Ok(WarmOutcome::Refused(reason));
         }
-        control.spend_usd(cost.tokens, cost.usd).await?;
-        let outcome = self.until_not_busy(request, WarmStep::Make).await?;
+        control.spend_usd(tokens, usd).await?;
+        let outcome = self.until_not_busy(&request, WarmStep::Make).await?;
         if let WarmOutcome::Made { completion_tokens } = outcome
             && let Some(usd) = self.usd(model, TokenUsage { prompt_tokens: 0, completion_tokens })
         {
@@ -172,12 +182,6 @@ impl WarmRun<'_> {
         }
     }
 
-    fn cost(&self, model: Option<&str>, body: &Value) -> LineCost {
-        let tokens = estimate(body);
-        let prompt_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        LineCost { tokens, usd: self.usd(model, TokenUsage { prompt_tokens, completion_tokens: 0 }) }
-    }
-
     fn usd(&self, model: Option<&str>, usage: TokenUsage) -> Option<f64> {
         self.work.prices.cost_usd(model?, usage)
     }
@@ -185,12 +189,6 @@ impl WarmRun<'_> {
     /// Whether no upstream is paid for what a model does. A search is embedded by the model of its collection.
     fn is_free(&self, model: Option<&str>) -> bool {
         model.is_none_or(|model| self.work.target.is_own_model(model))
-    }
-
-    fn refuse(&self, line: &NumberedLine, reason: &str) {
-        let name = line.file.file_name().unwrap_or(line.file.as_os_str()).to_string_lossy();
-        self.work.control.refuse(&format!("{name}:{}", line.number), reason);
-        self.count(|report| report.failed += 1);
     }
 
     /// Counts a line that is done.
@@ -217,9 +215,17 @@ async fn lines_of(
     Ok(lines.boxed())
 }
 
+/// Runs `work` over so many bytes, on a thread for blocking work if it takes long.
+async fn off_runtime<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if bytes < OFFLOADED_BYTES { work() } else { blocking(work).await }
+}
+
 /// Runs `work` on a thread for blocking work.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| {
-        Err(Error::new(Kind::Internal, "the reader of lines has panicked").source(died))
+        Err(Error::new(Kind::Internal, "the work on a line has panicked").source(died))
     })
 }
