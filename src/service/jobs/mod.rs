@@ -215,10 +215,11 @@ impl Jobs {
             let table = lock(&self.table);
             match job.state() {
                 JobState::Paused => {}
-                JobState::Failed => match job.record().spec.collection() {
-                    Some(collection) => check_collection(&table, principal, collection)?,
-                    None => {}
-                },
+                JobState::Failed => {
+                    if let Some(collection) = job.record().spec.collection() {
+                        check_collection(&table, principal, collection)?;
+                    }
+                }
                 JobState::Queued | JobState::Running | JobState::Succeeded | JobState::Cancelled => {
                     return Err(not_in_state(&job, "is neither paused nor has it failed"));
                 }

@@ -128,9 +128,9 @@ impl WarmRun<'_> {
     /// Asks for a line: from the caches, and then from a model, in the turn of its pace and behind clients.
     async fn ask(&self, request: LineRequest) -> Result<WarmOutcome, Interruption> {
         let control = self.work.control;
-        match self.until_not_busy(&request, WarmStep::LookUp).await? {
-            WarmOutcome::Missing => {}
-            known => return Ok(known),
+        let known = self.until_not_busy(&request, WarmStep::LookUp).await?;
+        if known != WarmOutcome::Missing {
+            return Ok(known);
         }
         let (request, model, tokens) = off_runtime(request.body.len(), move || {
             let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
@@ -163,10 +163,9 @@ impl WarmRun<'_> {
         step: WarmStep,
     ) -> Result<WarmOutcome, Interruption> {
         for _ in 1..ATTEMPTS_MAX {
-            match self.ask_once(request, step).await {
-                WarmOutcome::Busy(wait) => self.work.control.wait(wait).await?,
-                outcome => return Ok(outcome),
-            }
+            let outcome = self.ask_once(request, step).await;
+            let WarmOutcome::Busy(wait) = outcome else { return Ok(outcome) };
+            self.work.control.wait(wait).await?;
         }
         Ok(self.ask_once(request, step).await)
     }

@@ -345,7 +345,7 @@ async fn builds_snapshots_and_compactions_are_listed_while_they_run() {
 
     assert_eq!(post(&server, "snapshots", json!({})).await.status, 202);
     let snapshot = json!(["snapshot-points", "snapshot", "running", "points", 0, LISTED_ROWS]);
-    assert_eq!(listed(&server).await, [snapshot.clone()]);
+    assert_eq!(listed(&server).await, std::slice::from_ref(&snapshot));
     let process = stop_build(&server).await;
     // A compaction waits for the build, so that it is seen.
     let gone: Vec<String> = (0..LISTED_ROWS / 3).map(|n| n.to_string()).collect();
