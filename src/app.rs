@@ -398,6 +398,8 @@ pub async fn serve(
     on_ready: impl FnOnce(SocketAddr, Option<&str>),
     mut stops: mpsc::Receiver<()>,
 ) -> Result<()> {
+    tokio::task::block_in_place(|| config.warm.check_files())
+        .map_err(|error| startup_advice::advise(&config, error))?;
     let server = Server::bind(&config.http).await?;
     let engine = Engine::build(&config).await?;
     let readiness = Arc::new(Readiness::default());
@@ -433,6 +435,9 @@ pub async fn serve(
     readiness.set(State::Ready);
     engine.nodes.warm_up(engine.warm_up.clone());
     let warm_restart = engine.warm_restart(&config);
+    let own_routes =
+        http::OwnRoutes::new(router.clone(), Arc::clone(&engine.objects), Arc::clone(&engine.models));
+    engine.jobs.warm_at_start(&config.warm, Arc::new(own_routes)).await;
     engine.jobs.go_on();
     on_ready(server.address(), engine.models.default_model().ok().map(|model| &*model.card().name));
     let on_stop = || {

@@ -35,6 +35,8 @@ pub struct Config {
     pub collections: service::collections::Options,
     /// Long work in the background.
     pub jobs: service::jobs::Options,
+    /// What is warmed with at the start.
+    pub warm: service::warming::Options,
     /// The tier that nodes share.
     pub redis: cache::redis::RedisOptions,
     /// The nodes that share it.
@@ -48,7 +50,7 @@ pub struct Config {
 }
 
 /// The lists that the environment can give, separated by commas.
-pub const LISTS: [&str; 7] = [
+pub const LISTS: [&str; 8] = [
     "answers.semantic.namespaces",
     "http.api_keys",
     "http.cors",
@@ -56,6 +58,7 @@ pub const LISTS: [&str; 7] = [
     "redis.urls",
     "upstream.forwarded_headers",
     "upstream.forwards",
+    "warm.files",
 ];
 
 /// The data directory.
@@ -233,6 +236,7 @@ impl Config {
         // The number of the last job tells the next one its own.
         at_least("jobs.ended_max", self.jobs.ended_max as u64, 1)?;
         self.cache.warm_restart.validate()?;
+        self.warm.validate()?;
         self.redis.validate()?;
         self.nodes.validate()?;
         self.upstream.validate()?;

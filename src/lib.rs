@@ -14,6 +14,7 @@ pub mod embed;
 pub mod error;
 pub mod http;
 pub mod labels;
+pub mod line_files;
 pub mod matching;
 pub mod metrics;
 pub mod model_fetch;

@@ -3,6 +3,16 @@
 //! The keys that are used most are written to the data directory once a minute and at a clean stop. Their entries are read from the disk
 //! in the background once the server is ready, the most used first. Each entry passes the judge as in any other lookup: what has ended or
 //! was invalidated meanwhile is not taken.
+//!
+//! A stop and a crash are alike: the list of a stop is the fresher one. Nothing is read before the server is ready, so that a start takes no
+//! longer; a lookup that comes before its entry is a miss of the memory tier and a hit of the disk. Entries are read in the order of their use
+//! and not in that of the file, so that the lookups that come first find theirs; a disk whose pages are not cached is read at random
+//! therefore. Of the readers' time more than half is spent in the kernel (perf), on page faults above all.
+//!
+//! Measured on 2026-11-30 with the `dist` build, on two cores that two clients shared: 100,000 embeddings of 384 numbers, 57,000 to 83,000
+//! lookups in the first second after a stop or a kill. Hits of memory, of those before: 96.8 to 97.6 % if uses follow Zipf's law, 91.5 to
+//! 92.8 % if all are used equally often. While two builds took the processors too: 90 to 98 %, and 84 to 90 %. All are read after 0.25 to
+//! 0.29 s, or 0.18 s without clients. Start: 67.1 ms, and 69.3 ms without a list (medians of 15).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -72,7 +72,9 @@ pub(super) struct JobLine {
     id: String,
     kind: String,
     state: String,
-    collection: String,
+    collection: Option<String>,
+    #[serde(default)]
+    files: Vec<String>,
     model: Option<String>,
     done: u64,
     total: u64,
@@ -135,8 +137,9 @@ fn print(job: &JobLine) {
 
 /// A job in one line.
 fn line_of(job: &JobLine) -> String {
-    let JobLine { id, kind, state, collection, done, total, .. } = job;
-    let mut line = format!("{id}  {kind}  {state}  {collection}");
+    let JobLine { id, kind, state, done, total, .. } = job;
+    let subject = job.collection.clone().unwrap_or_else(|| job.files.join(", "));
+    let mut line = format!("{id}  {kind}  {state}  {subject}");
     let _ = match &job.model {
         Some(model) => write!(line, " -> {model}  {done}/{total}"),
         None => write!(line, "  {done}/{total}"),

@@ -37,6 +37,7 @@ mod router;
 mod routes;
 mod server;
 mod stats;
+mod warming;
 
 pub use admission::HttpService;
 pub use api_key::ApiKey;
@@ -45,3 +46,4 @@ pub use operations::{Readiness, State};
 pub use options::Options;
 pub use router::{RouterParts, check_keys, openapi, router};
 pub use server::{Server, port_holder, serve};
+pub use warming::OwnRoutes;

@@ -19,6 +19,7 @@ use super::metrics::SearchMetrics;
 use super::query_watch::{QueryWatch, WatchedQuery};
 use super::record::{self, Op};
 use super::replay::Replayed;
+use super::running_work::{CollectionWork, CollectionWorkKind, RunningWork};
 use super::segment_view::SegmentView;
 use super::settings::Settings;
 use super::view::View;
@@ -179,7 +180,7 @@ impl Collection {
             view: ArcSwap::from_pointee(view),
             is_dropped: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            is_indexing: AtomicBool::new(false),
+            work: RunningWork::default(),
             index_error: Mutex::new(index_error),
         });
         // Unbounded, since each sent change holds its share of `queue_permits`.
@@ -355,14 +356,19 @@ impl Collection {
             }
             Ok(Some(_)) => {}
         }
-        self.shared.is_indexing.store(true, Ordering::Release);
+        self.shared.work.begin_build(CollectionWorkKind::Snapshot, documents);
         let commands = self.sender().ok_or_else(|| self.gone())?;
         commands.send(WriterCommand::Index).map_err(|_| self.gone())
     }
 
     /// Whether an index is being built.
     pub fn is_indexing(&self) -> bool {
-        self.shared.is_indexing.load(Ordering::Acquire)
+        self.shared.work.is_building()
+    }
+
+    /// What the writer does beside changes, or will do next.
+    pub fn running_work(&self) -> Vec<CollectionWork> {
+        self.shared.work.list()
     }
 
     /// Why there is no index of all rows, and none is built unless a client asks for it.

@@ -12,6 +12,7 @@ use super::build::{BuildFailure, FailureCause};
 use super::index_builder::{BuildOrder, Built, IndexPlan, RunningBuild};
 use super::metrics::SearchMetrics;
 use super::query_watch::CommitEffects;
+use super::running_work::CollectionWorkKind;
 use super::segment_view::SegmentView;
 use super::view::View;
 use super::writer::{CollectionWriter, DEAD_SHARE};
@@ -62,10 +63,10 @@ impl CollectionWriter {
     pub(super) fn is_index_due(&self, view: &View) -> bool {
         let rows = view.documents();
         let Some(plan) = self.plan.as_ref().filter(|plan| rows > 0 && rows >= plan.spec.rows_min()) else {
-            self.shared.is_indexing.store(false, Ordering::Release);
+            self.shared.work.end_build();
             return false;
         };
-        if self.shared.is_indexing.load(Ordering::Acquire) {
+        if self.shared.work.is_building() {
             return true;
         }
         if rows < plan.rows_min || self.shared.index_error().is_some() {
@@ -85,7 +86,7 @@ impl CollectionWriter {
             self.seal(view)?;
         }
         let view = self.shared.view.load_full();
-        let is_asked_for = self.shared.is_indexing.load(Ordering::Acquire);
+        let is_asked_for = self.shared.work.is_building();
         self.builds_begun = if is_asked_for { 1 } else { self.builds_begun + 1 };
         self.record_build(&plan, view.version, "")?;
         let draft = self.store.index_draft(BUILDS.fetch_add(1, Ordering::Relaxed));
@@ -104,7 +105,7 @@ impl CollectionWriter {
             .spawn(build)
             .map_err(|error| Error::io("cannot start the thread that builds an index", error))?;
         self.shared.set_index_error(None);
-        self.shared.is_indexing.store(true, Ordering::Release);
+        self.shared.work.begin_build(CollectionWorkKind::IndexBuild, view.documents());
         self.building = Some(RunningBuild { draft, built });
         Ok(())
     }
@@ -128,7 +129,7 @@ impl CollectionWriter {
             self.give_up(&failure);
         }
         // Clients that wait for the index find it.
-        self.shared.is_indexing.store(false, Ordering::Release);
+        self.shared.work.end_build();
     }
 
     fn install(&mut self, built: Built) -> Result<()> {

@@ -15,6 +15,7 @@ use super::index_builder::{IndexBuilder, IndexPlan, RunningBuild};
 use super::metrics::SearchMetrics;
 use super::query_watch::{CommitEffects, QueryWatch};
 use super::record::{self, Op};
+use super::running_work::RunningWork;
 use super::segment_view::SegmentView;
 use super::view::View;
 use crate::error::Result;
@@ -82,8 +83,7 @@ pub(super) struct CollectionState {
     pub(super) is_dropped: AtomicBool,
     /// Set when the last handle is gone.
     pub(super) is_closed: AtomicBool,
-    /// Whether an index is being built, or will be next.
-    pub(super) is_indexing: AtomicBool,
+    pub(super) work: RunningWork,
     /// Why there is no index of all rows, and none is built unless a client asks for it.
     pub(super) index_error: Mutex<Option<Arc<str>>>,
 }
@@ -225,7 +225,8 @@ impl CollectionWriter {
     /// Runs one step of sealing, compaction or indexing. A failed step is retried later; it loses nothing.
     fn maintain(&mut self, is_idle: bool) {
         if !self.store.is_on() {
-            self.shared.is_indexing.store(false, Ordering::Release);
+            self.shared.work.end_build();
+            self.shared.work.set_compaction(None);
             return;
         }
         self.take_built();
@@ -235,6 +236,7 @@ impl CollectionWriter {
         let has_many_dead = dead * DEAD_SHARE > rows;
         let is_due = has_many_dead && (is_idle || dead >= self.compaction.dead_rows_busy);
         self.is_compacting = (self.is_compacting || is_due) && dead > 0;
+        self.shared.work.set_compaction(self.is_compacting.then_some(dead));
         let is_delta_full = self.store.log_bytes() as usize > self.compaction.segment_bytes;
         let step = if is_delta_full {
             self.seal(&view)
@@ -354,7 +356,7 @@ mod tests {
                 view: ArcSwap::from_pointee(view),
                 is_dropped: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
-                is_indexing: AtomicBool::new(false),
+                work: RunningWork::default(),
                 index_error: Mutex::new(None),
             }),
             store: RowStore::create(&place, "c", 1, Vec::new()).unwrap(),

@@ -16,6 +16,7 @@ pub mod objects;
 pub mod rerank;
 mod spans;
 mod upstream_calls;
+pub mod warming;
 
 pub use answers::Answers;
 pub use collections::Collections;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module with the modules it may import besides itself.
-const MODULES: [(&str, &[&str]); 24] = [
+const MODULES: [(&str, &[&str]); 25] = [
     ("labels", &[]),
     ("error", &["labels"]),
     ("metrics", &["labels"]),
@@ -14,6 +14,7 @@ const MODULES: [(&str, &[&str]); 24] = [
     ("sync", &[]),
     ("sse", &[]),
     ("raw_object", &["error"]),
+    ("line_files", &["error"]),
     ("storage", &["domain", "error", "labels", "metrics", "sync"]),
     ("cache", &["storage", "domain", "error", "labels", "metrics", "pacing", "sync"]),
     ("embed", &["domain", "error", "metrics", "pacing", "decompression", "sync"]),
@@ -38,6 +39,7 @@ const MODULES: [(&str, &[&str]); 24] = [
             "domain",
             "error",
             "labels",
+            "line_files",
             "metrics",
             "byte_budget",
             "pacing",
@@ -60,6 +62,7 @@ const MODULES: [(&str, &[&str]); 24] = [
             "labels",
             "metrics",
             "byte_budget",
+            "pacing",
             "sync",
         ],
     ),

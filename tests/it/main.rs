@@ -61,5 +61,6 @@ mod upstream;
 mod upstream_embeddings;
 mod verify;
 mod vocabulary;
+mod warm_at_start;
 mod warm_restart;
 mod without_model;

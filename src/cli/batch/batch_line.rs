@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use likewise::error::{Error, Kind, Result};
+use likewise::service::warming::LineRequest;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::cli::json_lines::parsed;
-use crate::cli::line_requests::LineRequest;
 
 /// The routes that a line may name.
 const URLS: [&str; 3] = ["/v1/embeddings", "/v1/chat/completions", "/v1/completions"];

@@ -12,11 +12,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use likewise::error::{Error, Kind, Result};
+use likewise::service::warming::LineRequest;
 
 use self::answer_file::{AnswerFile, AnsweredLine, LineRefusal, LineResponse};
 use self::batch_line::BatchLine;
 use self::custom_ids::CustomIds;
-use super::line_requests::{LineAnswer, LineArgs, LineJob, LineRequest};
+use super::line_requests::{LineAnswer, LineArgs, LineJob};
 
 /// Answer a file of OpenAI's batch lines by a running server. What its caches have is not paid again.
 ///

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use likewise::domain::TokenUsage;
+use likewise::service::warming::{LineRequest, estimate};
 use likewise::upstream::Prices;
 use serde_json::Value;
 
-use super::LineRequest;
-use super::tokens;
 use crate::cli::short_hash::{ShortHash, short_hash};
 
 /// Requests by kind and model. Costs 16 bytes, and what a table adds, for each distinct request.
@@ -42,7 +41,7 @@ impl DryRun {
         row.lines += 1;
         if self.seen.insert(hash) {
             row.distinct += 1;
-            row.tokens += tokens::estimate(&body);
+            row.tokens += estimate(&body);
         }
     }
 

@@ -5,10 +5,8 @@
 
 mod dry_run;
 mod line_report;
-mod line_stream;
 mod pace;
 mod sender;
-mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,19 +14,21 @@ use std::sync::Arc;
 use clap::Args;
 use likewise::config::{Config, Overrides};
 use likewise::error::{Error, Kind, Result};
+use likewise::line_files::LineStream;
+use likewise::service::warming::LineRequest;
 use likewise::upstream::Prices;
 use reqwest::Method;
 use tokio::task::JoinSet;
 
 use self::dry_run::DryRun;
 pub(super) use self::line_report::LineReport;
-use self::line_stream::LineStream;
 use self::pace::RequestPace;
 pub(super) use self::sender::LineAnswer;
 use self::sender::LineSender;
 #[cfg(test)]
 pub(super) use self::sender::Served;
-use super::client::ServerArgs;
+use super::client::{ServerArgs, ServerClient};
+use super::json_lines::{count, is_standard_input, open_lines};
 use super::terminal;
 
 /// How the lines of a file are sent.
@@ -48,17 +48,6 @@ pub(super) struct LineArgs {
     /// For --dry-run: the configuration file of the server, which has the prices of models (`upstream.prices`).
     #[arg(long, value_name = "FILE", env = "LIKEWISE_CONFIG")]
     config: Option<PathBuf>,
-}
-
-/// What a line asks the server for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LineRequest {
-    /// What requests of its kind are called in a report.
-    pub(super) kind: &'static str,
-    /// The segments of its path.
-    pub(super) path: Vec<String>,
-    /// JSON, which is posted.
-    pub(super) body: String,
 }
 
 /// What a command makes of the lines of a file, and of their answers.
@@ -104,11 +93,11 @@ impl LineArgs {
     pub(super) async fn send(&self, file: &Path, job: &mut impl LineJob) -> Result<LineReport> {
         let sender =
             Arc::new(LineSender::new(self.target.client()?, RequestPace::new(self.requests_per_minute)));
-        let progress = match LineStream::count(file)? {
+        let progress = match known_count(file)? {
             Some(count) => terminal::bar(count),
             None => terminal::counter(),
         };
-        let mut lines = LineStream::open(file)?;
+        let mut lines = LineStream::of(open_lines(file)?)?;
         let mut report = LineReport::default();
         let mut flights = JoinSet::new();
         let mut has_ended = false;
@@ -149,7 +138,7 @@ impl LineArgs {
     pub(super) async fn describe(&self, file: &Path, job: &mut impl LineJob) -> Result<LineReport> {
         let config = Config::load(self.config.as_deref(), &Overrides::default())?;
         let mut dry_run = DryRun::new(Prices::new(&config.upstream.prices));
-        let mut lines = LineStream::open(file)?;
+        let mut lines = LineStream::of(open_lines(file)?)?;
         let mut report = LineReport::default();
         while let Some((number, line)) = lines.next().await {
             if let Some((_, request)) = read(job, &mut report, number, line)? {
@@ -186,9 +175,17 @@ fn read<J: LineJob>(
     Ok(None)
 }
 
-impl LineRequest {
-    fn request(&self, client: &super::client::ServerClient) -> reqwest::RequestBuilder {
-        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        client.request(Method::POST, &path).header("content-type", "application/json").body(self.body.clone())
-    }
+/// The request of a line as it is sent.
+fn post(request: &LineRequest, client: &ServerClient) -> reqwest::RequestBuilder {
+    let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
+    client.request(Method::POST, &path).header("content-type", "application/json").body(request.body.clone())
+}
+
+/// How many lines a file has; `None` where that is not known before they are read.
+///
+/// # Errors
+/// `Config` if the file cannot be opened.
+fn known_count(file: &Path) -> Result<Option<usize>> {
+    let is_counted = !is_standard_input(file) && file.is_file();
+    is_counted.then(|| count(file)).transpose()
 }

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use likewise::error::{Error, Kind, Result};
+use likewise::service::warming::LineRequest;
 use reqwest::Response;
 use reqwest::header::HeaderMap;
 
-use super::LineRequest;
 use super::pace::RequestPace;
+use super::post;
 use crate::cli::client::{ServerClient, busy_wait, send, unreachable_wait};
 
 /// The longest wait that a busy server may ask for.
@@ -72,7 +73,7 @@ impl LineSender {
     }
 
     async fn ask(&self, request: &LineRequest, attempts: u32) -> Result<AskOutcome> {
-        let response = send(request.request(&self.client).timeout(ANSWER_MAX)).await?;
+        let response = send(post(request, &self.client).timeout(ANSWER_MAX)).await?;
         self.has_answered.store(true, Ordering::Relaxed);
         match busy_wait(&response, attempts, BUSY_MAX) {
             Some(wait) => Ok(AskOutcome::Busy(wait)),

@@ -60,6 +60,10 @@ enum Authenticated {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Authorized;
 
+/// Marks a request that the server makes of itself: its work goes behind that of clients.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnRequest;
+
 /// Admits requests. Shared by `Arc`.
 pub(super) struct Admission {
     /// Finds the route of a path.
@@ -333,6 +337,26 @@ impl HttpService {
             RequestLabels { route: Arc::clone(&self.admission.no_route.pattern), status: status.as_u16() };
         self.admission.metrics.requests.get_or_create(&labels).inc();
         self.admission.new_request_id()
+    }
+
+    /// Requests of clients that are under way.
+    pub(super) fn requests_in_flight(&self) -> i64 {
+        self.admission.metrics.requests_in_flight.get()
+    }
+
+    /// Answers a request that the server makes of itself, for the default tenant. It has no key, takes no permit, and is not counted among
+    /// those of clients.
+    ///
+    /// # Errors
+    /// `Timeout`. Any other error is a response.
+    pub(super) async fn answer_own(&self, mut request: Request<Body>) -> Result<Response> {
+        let extensions = request.extensions_mut();
+        extensions.insert(Arc::clone(&self.admission.anonymous));
+        extensions.insert(Arc::new(ConcurrencyPermit(Mutex::new(None))));
+        extensions.insert(OwnRequest);
+        let answered = within(self.admission.timeout, self.handlers.call(request)).await;
+        let late = |_| Error::new(Kind::Timeout, "the request took longer than a request may");
+        Ok(answered.map_err(late)?.unwrap_or_else(|never| match never {}))
     }
 
     /// Answers a request; an error is a response too.

@@ -25,7 +25,7 @@ use crate::byte_budget::ByteBudget;
 use crate::domain::{InputType, Principal};
 use crate::embed::{Embedder, ModelCard, ModelRegistry};
 use crate::error::{Error, Kind, Result};
-use crate::http::admission::ConcurrencyPermit;
+use crate::http::admission::{ConcurrencyPermit, OwnRequest};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::{BodyLimit, Received};
 use crate::http::extract::cache_member::without_cache_member;
@@ -182,7 +182,7 @@ async fn embed_here(
         truncate: asked.truncate,
         principal,
         directives: asked.cache.with_headers(&head.headers)?,
-        is_background: false,
+        is_background: head.extensions.get::<OwnRequest>().is_some(),
     };
     let card = request.model.card();
     // Few bytes of text have a large answer, which is reserved with its vectors before the model works for it.

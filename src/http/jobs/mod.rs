@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use self::object::{BUILD_ID, JobObject, describe, describe_build};
+use self::object::{JobObject, describe, describe_work, work_of};
 use crate::domain::Principal;
 use crate::error::{Error, Result};
 use crate::http::error_response::{ErrorBody, Problem};
@@ -118,7 +118,7 @@ pub(super) struct ResumeInput {
 pub(super) struct JobList {
     /// `list`.
     object: &'static str,
-    /// The jobs, newest first, behind the indexes that are being built.
+    /// The jobs, newest first, behind the index builds, snapshots and compactions of collections that run.
     data: Vec<JobObject>,
 }
 
@@ -155,7 +155,9 @@ pub(super) async fn create(
     Ok((StatusCode::ACCEPTED, Json(describe(started))))
 }
 
-/// Lists all jobs, and the indexes that are being built.
+/// Lists all jobs, and the index builds, snapshots and compactions of collections that run.
+///
+/// Those end by themselves: they cannot be paused or cancelled.
 #[utoipa::path(
     get,
     path = "/v1/jobs",
@@ -170,12 +172,12 @@ pub(super) async fn list(
     Extension(principal): Extension<Arc<Principal>>,
 ) -> Json<JobList> {
     let collections = endpoint.collections.list(&principal).into_iter();
-    let builds = collections.filter_map(|(name, collection)| {
-        let collection = collection.filter(|collection| collection.is_indexing())?;
-        Some(describe_build(name, &collection))
+    let works = collections.flat_map(|(name, collection)| {
+        let works = collection.map(|collection| collection.running_work()).unwrap_or_default();
+        works.into_iter().map(move |work| describe_work(&name, work)).collect::<Vec<_>>()
     });
     let jobs = endpoint.jobs.list(&principal).into_iter().map(describe);
-    Json(JobList { object: "list", data: builds.chain(jobs).collect() })
+    Json(JobList { object: "list", data: works.chain(jobs).collect() })
 }
 
 /// Describes a job.
@@ -195,12 +197,13 @@ pub(super) async fn describe_one(
     Extension(principal): Extension<Arc<Principal>>,
     JobId(id): JobId,
 ) -> Result<Json<JobObject>, Problem> {
-    let build = id.strip_prefix(BUILD_ID).and_then(|name| {
+    let work = work_of(&id).and_then(|(kind, name)| {
         let collection = endpoint.collections.get(&principal, name).ok()?;
-        collection.is_indexing().then(|| describe_build(name.to_owned(), &collection))
+        let work = collection.running_work().into_iter().find(|work| work.kind == kind)?;
+        Some(describe_work(name, work))
     });
-    match build {
-        Some(build) => Ok(Json(build)),
+    match work {
+        Some(work) => Ok(Json(work)),
         None => Ok(Json(describe(endpoint.jobs.get(&principal, &id)?))),
     }
 }

@@ -7,13 +7,18 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 
 use crate::labels::Label;
-use crate::search::Collection;
+use crate::search::{CollectionWork, CollectionWorkKind};
 use crate::service::background_work::ItemError;
 use crate::service::collections::{ReembedPlan, ReembedReport, ReembedVerification};
-use crate::service::jobs::{JobKind, JobResult, JobState, JobStatus};
+use crate::service::jobs::{JobKind, JobResult, JobSpec, JobState, JobStatus};
+use crate::service::warming::WarmReport;
 
-/// What the ids of the builds of indexes begin with; the names of the collections follow.
-pub(super) const BUILD_ID: &str = "index-";
+/// What the ids of the work of collections begin with; the names of the collections follow.
+const WORK_IDS: [(CollectionWorkKind, &str); 3] = [
+    (CollectionWorkKind::IndexBuild, "index-"),
+    (CollectionWorkKind::Snapshot, "snapshot-"),
+    (CollectionWorkKind::Compaction, "compaction-"),
+];
 
 /// The words of a closed list, for the contract.
 fn words<L: Label>() -> RefOr<Schema> {
@@ -56,7 +61,13 @@ pub(in crate::http) struct JobObject {
     #[schema(value_type = JobStateName)]
     state: &'static str,
     /// The collection that it works on.
-    collection: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    collection: Option<String>,
+    /// The files whose lines are warmed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    files: Option<Vec<String>>,
     /// The model whose vectors it makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -71,11 +82,11 @@ pub(in crate::http) struct JobObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     changed_at: Option<u32>,
-    /// Documents that are done.
+    /// Documents, lines or rows that are done.
     done: u64,
-    /// All documents, as far as that is known.
+    /// All of them, as far as that is known.
     total: u64,
-    /// Documents of a second since it last began to run.
+    /// Items of a second since it last began to run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     rate_per_second: Option<f64>,
@@ -89,9 +100,9 @@ pub(in crate::http) struct JobObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     cost_usd: Option<f64>,
-    /// The first 1000 documents that could not be embedded; empty in the list of all jobs.
+    /// The first 1000 documents that could not be embedded, or lines that are wrong or were refused; empty in the list of all jobs.
     errors: Vec<ItemErrorObject>,
-    /// All documents that could not be embedded.
+    /// All of them.
     errors_total: u64,
     /// Why it is paused, or has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,12 +116,27 @@ pub(in crate::http) struct JobObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     report: Option<ReportObject>,
+    /// What became of the lines of files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    lines: Option<WarmedLines>,
 }
 
-/// A document that could not be embedded.
+/// What became of the lines of files.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WarmedLines {
+    /// Lines that a cache had.
+    cached: u64,
+    /// Lines that were made.
+    made: u64,
+    /// Lines that are wrong, or were refused.
+    failed: u64,
+}
+
+/// A document or a line that failed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ItemErrorObject {
-    /// Its id.
+    /// The id of the document, or the file and the number of the line.
     item: String,
     /// Why.
     message: String,
@@ -187,20 +213,17 @@ pub(super) struct VerificationObject {
 
 pub(super) fn describe(status: JobStatus) -> JobObject {
     let JobStatus { record, rate, seconds_left } = status;
-    let id = record.id();
-    let (plan, report) = match record.result {
-        None => (None, None),
-        Some(JobResult::Plan(plan)) => (Some(describe_plan(plan)), None),
-        Some(JobResult::Reembedded(report)) => (None, Some(describe_report(report))),
-    };
-    JobObject {
-        object: "job",
-        id,
-        kind: JobKind::Reembed.as_str(),
-        state: record.state.as_str(),
-        collection: record.spec.collection,
-        model: record.spec.model,
-        dry_run: record.spec.dry_run,
+    let frame = JobObject::new(record.id(), record.spec.kind(), record.state);
+    let (collection, model) =
+        (record.spec.collection().map(str::to_owned), record.spec.model().map(str::to_owned));
+    let job = JobObject {
+        collection,
+        model,
+        dry_run: record.spec.reembed().is_some_and(|spec| spec.dry_run),
+        files: match record.spec {
+            JobSpec::Reembed(_) => None,
+            JobSpec::Warm(spec) => Some(spec.files.iter().map(|file| file.display().to_string()).collect()),
+        },
         created_at: Some(record.created_at),
         changed_at: Some(record.changed_at),
         done: record.progress.done,
@@ -212,35 +235,71 @@ pub(super) fn describe(status: JobStatus) -> JobObject {
         errors: record.progress.errors.into_iter().map(describe_error).collect(),
         errors_total: record.progress.errors_total,
         message: record.message,
-        plan,
-        report,
+        ..frame
+    };
+    match record.result {
+        None => job,
+        Some(JobResult::Plan(plan)) => JobObject { plan: Some(describe_plan(plan)), ..job },
+        Some(JobResult::Reembedded(report)) => JobObject { report: Some(describe_report(report)), ..job },
+        Some(JobResult::Warmed(WarmReport { cached, made, failed })) => {
+            JobObject { lines: Some(WarmedLines { cached, made, failed }), ..job }
+        }
     }
 }
 
-/// The index of a collection that is being built.
-pub(super) fn describe_build(name: String, collection: &Collection) -> JobObject {
-    JobObject {
-        object: "job",
-        id: format!("{BUILD_ID}{name}"),
-        kind: JobKind::IndexBuild.as_str(),
-        state: JobState::Running.as_str(),
-        collection: name,
-        model: None,
-        dry_run: false,
-        created_at: None,
-        changed_at: None,
-        done: 0,
-        total: collection.view().documents() as u64,
-        rate_per_second: None,
-        seconds_left: None,
-        tokens: 0,
-        cost_usd: None,
-        errors: Vec::new(),
-        errors_total: 0,
-        message: None,
-        plan: None,
-        report: None,
+impl JobObject {
+    /// A job of which no more is known.
+    fn new(id: String, kind: JobKind, state: JobState) -> JobObject {
+        JobObject {
+            object: "job",
+            id,
+            kind: kind.as_str(),
+            state: state.as_str(),
+            collection: None,
+            files: None,
+            model: None,
+            dry_run: false,
+            created_at: None,
+            changed_at: None,
+            done: 0,
+            total: 0,
+            rate_per_second: None,
+            seconds_left: None,
+            tokens: 0,
+            cost_usd: None,
+            errors: Vec::new(),
+            errors_total: 0,
+            message: None,
+            plan: None,
+            report: None,
+            lines: None,
+        }
     }
+}
+
+/// Work that a collection does by itself, or for a snapshot.
+pub(super) fn describe_work(collection: &str, work: CollectionWork) -> JobObject {
+    let CollectionWork { kind, begun_at, done, total } = work;
+    let prefix = WORK_IDS.into_iter().find(|(own, _)| *own == kind).map_or("", |(_, prefix)| prefix);
+    let kind = match kind {
+        CollectionWorkKind::IndexBuild => JobKind::IndexBuild,
+        CollectionWorkKind::Snapshot => JobKind::Snapshot,
+        CollectionWorkKind::Compaction => JobKind::Compaction,
+    };
+    let frame = JobObject::new(format!("{prefix}{collection}"), kind, JobState::Running);
+    JobObject {
+        collection: Some(collection.to_owned()),
+        created_at: Some(begun_at.0),
+        changed_at: Some(begun_at.0),
+        done,
+        total,
+        ..frame
+    }
+}
+
+/// The kind of work and the name of the collection that an id stands for; `None` if it is that of a recorded job.
+pub(super) fn work_of(id: &str) -> Option<(CollectionWorkKind, &str)> {
+    WORK_IDS.into_iter().find_map(|(kind, prefix)| Some((kind, id.strip_prefix(prefix)?)))
 }
 
 fn describe_error(error: ItemError) -> ItemErrorObject {

@@ -14,7 +14,7 @@ use super::content::{DEFAULT_CONTENT_TYPE, unknown_coding};
 use super::endpoint::Endpoint;
 use crate::cache::Stamp;
 use crate::domain::{ContentCoding, Principal, Tag};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::UnreadBody;
 use crate::http::extract::bounded_list::BoundedList;
@@ -26,7 +26,7 @@ use crate::http::reservation::ResponseReservation;
 use crate::http::response::headers::describe_propagation;
 use crate::service::Objects;
 use crate::service::objects::{
-    Address, BATCH_MAX, Condition, Object, ObjectBatch, ObjectDraft, TAGS_MAX, check_batch_len,
+    Address, BATCH_MAX, Condition, Object, ObjectBatch, ObjectDraft, TAGS_MAX, Validators, check_batch_len,
     check_value_bytes,
 };
 
@@ -192,6 +192,29 @@ pub(in crate::http) async fn batch(
     let mut answer = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
     describe_propagation(propagation, answer.headers_mut());
     Ok(ResponseReservation::reserved(reservation).attach(answer))
+}
+
+/// Stores the objects of a batch under whose keys there are none. Returns how many it has stored.
+///
+/// # Errors
+/// Those of the fields of `body`, and of the first object that cannot be stored; those behind it are not stored then.
+pub(in crate::http) async fn put_absent(
+    objects: &Arc<Objects>,
+    principal: &Principal,
+    namespace: &str,
+    body: &[u8],
+) -> Result<usize> {
+    let parsed = ParsedBatch::read(body, objects, principal, namespace, objects.stamp());
+    let mut stored = 0;
+    for (address, draft) in parsed.map_err(|error| FIELDS.apply(error))?.batch.puts {
+        let condition = Condition { matches: None, matches_none: Some(Validators::Any) };
+        match objects.put(&address, ObjectDraft { condition, ..draft }).await {
+            Ok(_) => stored += 1,
+            Err(error) if error.kind() == Kind::PreconditionFailed => {}
+            Err(error) => return Err(FIELDS.apply(error)),
+        }
+    }
+    Ok(stored)
 }
 
 /// A batch with the keys as the request names them.

@@ -18,6 +18,7 @@ use axum::routing::any;
 use serde::Deserialize;
 use utoipa_axum::routes;
 
+pub(super) use self::batch::put_absent;
 use self::content::{DEFAULT_CONTENT_TYPE, unknown_coding};
 pub(super) use self::endpoint::Endpoint;
 use crate::cache::{Lease, Verdict};

@@ -112,19 +112,38 @@ impl WorkControl {
     /// # Errors
     /// The interruption that is ordered meanwhile, and `Paused` if the request would cost more than is left.
     pub async fn spend(&self, tokens: u64) -> Result<(), Interruption> {
-        self.check_cost(tokens)?;
+        self.spend_usd(tokens, self.price_of(tokens)).await
+    }
+
+    /// As [`WorkControl::spend`], for a request with a price of its own; `None` if that is not known, which counts as nothing.
+    ///
+    /// # Errors
+    /// As [`WorkControl::spend`].
+    pub async fn spend_usd(&self, tokens: u64, usd: Option<f64>) -> Result<(), Interruption> {
+        self.check_cost(&lock(&self.progress), usd)?;
         self.wait(self.pace.take(tokens, Instant::now())).await?;
         let mut progress = lock(&self.progress);
+        // Requests at the same time may have spent meanwhile.
+        self.check_cost(&progress, usd)?;
         progress.tokens += tokens;
-        progress.cost_usd = self.cost_usd(progress.tokens);
+        progress.add_cost(usd);
         Ok(())
     }
 
-    fn check_cost(&self, tokens: u64) -> Result<(), Interruption> {
-        let progress = lock(&self.progress);
-        let (spent, next) = (self.cost_usd(progress.tokens), self.cost_usd(progress.tokens + tokens));
-        match (self.limits.cost_usd_max, spent, next) {
-            (Some(max), Some(spent), Some(next)) if next > max => Err(Interruption::Paused(Some(format!(
+    /// Counts a cost that was not known before the request was sent.
+    pub fn charge(&self, usd: f64) {
+        lock(&self.progress).add_cost(Some(usd));
+    }
+
+    /// Whether the cost is limited.
+    pub fn has_cost_limit(&self) -> bool {
+        self.limits.cost_usd_max.is_some()
+    }
+
+    fn check_cost(&self, progress: &WorkProgress, usd: Option<f64>) -> Result<(), Interruption> {
+        let spent = progress.cost_usd.unwrap_or_default();
+        match (self.limits.cost_usd_max, usd) {
+            (Some(max), Some(usd)) if spent + usd > max => Err(Interruption::Paused(Some(format!(
                 "the next request would exceed cost_usd_max: {spent:.6} of {max} dollars are spent; resume with a higher cost_usd_max to \
                  go on"
             )))),
@@ -132,13 +151,9 @@ impl WorkControl {
         }
     }
 
-    fn cost_usd(&self, tokens: u64) -> Option<f64> {
-        Some(self.limits.usd_per_million_tokens? * tokens as f64 / 1e6)
-    }
-
     /// Dollars of so many tokens, if the price is known.
     pub fn price_of(&self, tokens: u64) -> Option<f64> {
-        self.cost_usd(tokens)
+        Some(self.limits.usd_per_million_tokens? * tokens as f64 / 1e6)
     }
 
     /// Sets how many items there are and how many are done.

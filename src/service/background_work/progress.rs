@@ -10,7 +10,7 @@ const MESSAGE_BYTES_MAX: usize = 200;
 /// An item that could not be done, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemError {
-    /// The item: the id of a document.
+    /// The item: the id of a document, or a line of a file.
     pub item: String,
     /// Why.
     pub message: String,
@@ -35,6 +35,13 @@ pub struct WorkProgress {
 }
 
 impl WorkProgress {
+    /// Adds a cost, if it is known.
+    pub(super) fn add_cost(&mut self, usd: Option<f64>) {
+        if let Some(usd) = usd {
+            *self.cost_usd.get_or_insert(0.0) += usd;
+        }
+    }
+
     /// Notes that an item cannot be done. One that was noted before keeps its place.
     pub(super) fn refuse(&mut self, item: &str, message: &str) {
         let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);

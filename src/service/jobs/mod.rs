@@ -10,7 +10,9 @@ mod options;
 mod record;
 mod retention;
 mod runner;
+mod spec;
 mod state;
+mod warm_start;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -22,7 +24,8 @@ pub use self::live_job::JobStatus;
 use self::live_job::LiveJob;
 pub use self::metrics::JobMetrics;
 pub use self::options::Options;
-pub use self::record::{JobChange, JobKind, JobLimits, JobRecord, JobResult, JobState, JobStore};
+pub use self::record::{JobChange, JobLimits, JobRecord, JobResult, JobState, JobStore};
+pub use self::spec::{JobKind, JobSpec};
 pub use self::state::Jobs;
 use super::background_work::Order;
 use super::collections::{Collections, ReembedSpec};
@@ -68,6 +71,7 @@ impl Jobs {
             metrics,
             table: Mutex::new(table),
             tasks: Mutex::default(),
+            warm_target: Mutex::default(),
         })
     }
 
@@ -86,6 +90,8 @@ impl Jobs {
     pub async fn close(&self) {
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.shutdown().await;
+        // It answers requests for jobs too, and holds these therefore.
+        drop(lock(&self.warm_target).take());
     }
 
     /// Begins a job. It is recorded when this returns.
@@ -115,7 +121,7 @@ impl Jobs {
             let job = Arc::new(LiveJob::new(JobRecord {
                 number,
                 tenant: principal.tenant.as_str().to_owned(),
-                spec,
+                spec: JobSpec::Reembed(spec),
                 limits,
                 state: JobState::Queued,
                 created_at: now,
@@ -209,7 +215,11 @@ impl Jobs {
             let table = lock(&self.table);
             match job.state() {
                 JobState::Paused => {}
-                JobState::Failed => check_collection(&table, principal, &job.record().spec.collection)?,
+                JobState::Failed => {
+                    if let Some(collection) = job.record().spec.collection() {
+                        check_collection(&table, principal, collection)?;
+                    }
+                }
                 JobState::Queued | JobState::Running | JobState::Succeeded | JobState::Cancelled => {
                     return Err(not_in_state(&job, "is neither paused nor has it failed"));
                 }
@@ -218,7 +228,9 @@ impl Jobs {
             let before = job.record();
             job.update(|record| {
                 record.limits.cost_usd_max = changes.cost_usd_max.or(record.limits.cost_usd_max);
-                record.spec.leave_refused = changes.leave_refused.unwrap_or(record.spec.leave_refused);
+                if let JobSpec::Reembed(spec) = &mut record.spec {
+                    spec.leave_refused = changes.leave_refused.unwrap_or(spec.leave_refused);
+                }
                 record.state = JobState::Queued;
                 record.changed_at = self.clock.now().0;
                 record.message = None;
@@ -319,7 +331,7 @@ fn check_collection(
 ) -> Result<()> {
     let is_same = |record: &JobRecord| {
         record.tenant == principal.tenant.as_str()
-            && record.spec.collection == collection
+            && record.spec.collection() == Some(collection)
             && record.state.is_active()
     };
     match table.values().map(|job| job.record()).find(is_same) {

@@ -3,11 +3,13 @@
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use super::spec::JobSpec;
 use crate::domain::{Principal, TenantId};
 use crate::error::{Error, Kind, Result};
 use crate::labels::label_enum;
 use crate::service::background_work::WorkProgress;
-use crate::service::collections::{ReembedPlan, ReembedReport, ReembedSpec};
+use crate::service::collections::{ReembedPlan, ReembedReport};
+use crate::service::warming::WarmReport;
 
 /// A change of what is recorded of a job, by its number: the new record, or none if the job is forgotten.
 pub type JobChange = (u64, Option<Vec<u8>>);
@@ -31,16 +33,6 @@ pub trait JobStore: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     fn write_soon(&self, change: JobChange) -> Result<()>;
-}
-
-label_enum! {
-    /// What a job does.
-    pub enum JobKind {
-        /// Embeds a collection by another model.
-        Reembed = "reembed",
-        /// Builds the index of a collection. The server begins it by itself; it is listed while it runs.
-        IndexBuild = "index_build",
-    }
 }
 
 label_enum! {
@@ -83,6 +75,8 @@ pub enum JobResult {
     Plan(ReembedPlan),
     /// What came of embedding it again.
     Reembedded(ReembedReport),
+    /// What came of filling the caches.
+    Warmed(WarmReport),
 }
 
 /// How fast a job may ask a model, and what it may cost.
@@ -105,7 +99,7 @@ pub struct JobRecord {
     /// Whose it is.
     pub tenant: String,
     /// What it does.
-    pub spec: ReembedSpec,
+    pub spec: JobSpec,
     /// How fast, and for how much.
     #[serde(default)]
     pub limits: JobLimits,
@@ -161,7 +155,7 @@ impl JobRecord {
     }
 
     pub(super) fn is_of_same_collection(&self, other: &JobRecord) -> bool {
-        self.tenant == other.tenant && self.spec.collection == other.spec.collection
+        self.tenant == other.tenant && self.spec.collection() == other.spec.collection()
     }
 
     /// The sender of the job's requests: its tenant.

@@ -41,10 +41,9 @@ impl Jobs {
 
     async fn drop_former_of(&self, job: &LiveJob) {
         let record = job.record();
-        let Some(report) = record.report() else { return };
+        let (Some(report), Some(collection)) = (record.report(), record.spec.collection()) else { return };
         let principal = record.principal();
-        let dropped =
-            self.collections.drop_former(&principal, &record.spec.collection, report, self.clock.now());
+        let dropped = self.collections.drop_former(&principal, collection, report, self.clock.now());
         match dropped.await {
             Ok(false) => {}
             Ok(true) => {

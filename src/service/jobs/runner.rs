@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::Jobs;
 use super::live_job::LiveJob;
 use super::record::{JobRecord, JobResult, JobState};
+use super::spec::JobSpec;
 use crate::domain::Principal;
 use crate::service::background_work::{Interruption, WorkControl};
 use crate::service::collections::LeftDocuments;
+use crate::service::warming::{WarmWork, warm};
 use crate::sync::lock;
 
 /// How often the progress of a job is recorded. What a crash makes forgotten of it is counted again, and not done again.
@@ -35,7 +37,7 @@ impl Jobs {
     async fn run_in_turn(&self, job: &Arc<LiveJob>) -> Result<JobResult, Interruption> {
         let record = job.record();
         let principal = Arc::new(record.principal());
-        let price = record.spec.model.as_deref().and_then(|model| self.usd_per_million_tokens(model));
+        let price = record.spec.model().and_then(|model| self.usd_per_million_tokens(model));
         let control = job.control(price);
         let _place = self.place(&control).await?;
         self.record(job, |record| record.state = JobState::Running).await;
@@ -66,16 +68,22 @@ impl Jobs {
         principal: &Arc<Principal>,
         control: &WorkControl,
     ) -> Result<JobResult, Interruption> {
-        if record.spec.dry_run {
-            return self
-                .collections
-                .plan_reembed(principal, &record.spec, control)
-                .await
-                .map(JobResult::Plan);
+        match &record.spec {
+            JobSpec::Reembed(spec) if spec.dry_run => {
+                self.collections.plan_reembed(principal, spec, control).await.map(JobResult::Plan)
+            }
+            JobSpec::Reembed(spec) => {
+                let left = self.left_in_former(record);
+                let report = self.collections.reembed(principal, spec, left, control).await?;
+                Ok(JobResult::Reembedded(report))
+            }
+            JobSpec::Warm(spec) => {
+                // It is there before jobs run, and as long as they do.
+                let target = lock(&self.warm_target).clone().ok_or(Interruption::Paused(None))?;
+                let work = WarmWork { spec, target: &*target, prices: &self.prices, control };
+                warm(work).await.map(JobResult::Warmed)
+            }
         }
-        let left = self.left_in_former(record);
-        let report = self.collections.reembed(principal, &record.spec, left, control).await?;
-        Ok(JobResult::Reembedded(report))
     }
 
     /// What the last job on the same collection left in the generation that it replaced.
@@ -110,7 +118,9 @@ impl Jobs {
     }
 
     async fn clean_up(&self, record: &JobRecord) {
-        if let Err(error) = self.collections.cancel_reembed(&record.principal(), &record.spec).await {
+        // What is cached stays cached.
+        let Some(spec) = record.spec.reembed() else { return };
+        if let Err(error) = self.collections.cancel_reembed(&record.principal(), spec).await {
             tracing::warn!(%error, job = record.id(), "what a cancelled job has made is not removed");
         }
     }
@@ -132,7 +142,7 @@ impl Jobs {
     }
 
     /// Changes what is recorded of a job: durably, as far as the disk takes it, and then for clients to see.
-    async fn record(&self, job: &LiveJob, change: impl FnOnce(&mut JobRecord)) {
+    pub(super) async fn record(&self, job: &LiveJob, change: impl FnOnce(&mut JobRecord)) {
         let before = job.state();
         let mut record = job.record();
         change(&mut record);

@@ -12,6 +12,7 @@ use super::options::Options;
 use super::record::JobStore;
 use crate::domain::Clock;
 use crate::service::collections::Collections;
+use crate::service::warming::WarmTarget;
 use crate::upstream::Prices;
 
 /// The jobs of this server. Shared by `Arc`.
@@ -26,4 +27,6 @@ pub struct Jobs {
     /// Held by the jobs that run.
     pub(super) places: Arc<Semaphore>,
     pub(super) tasks: Mutex<JoinSet<()>>,
+    /// What answers the lines of a job that warms; `None` until the server is ready.
+    pub(super) warm_target: Mutex<Option<Arc<dyn WarmTarget>>>,
 }

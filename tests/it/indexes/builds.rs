@@ -310,3 +310,52 @@ async fn an_index_waits_for_the_rows_that_it_is_trained_on() {
     let found = post(&server, "search", json!({ "vector": encoded(&vector(3, 1)), "k": 1 })).await;
     assert_eq!(found.body["results"][0]["id"], "3");
 }
+
+/// So many that a build is due behind the last of the two requests that store them.
+const LISTED_ROWS: u64 = 2000;
+
+/// The jobs that a server lists, by their ids, with kind, state, collection, done and total.
+async fn listed(server: &Server) -> Vec<Value> {
+    let list = server.get("/v1/jobs").await.body;
+    let jobs = list["data"].as_array().unwrap().iter();
+    jobs.map(|job| {
+        json!([job["id"], job["kind"], job["state"], job["collection"], job["done"], job["total"]])
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn builds_snapshots_and_compactions_are_listed_while_they_run() {
+    let fixture = Fixture::new().await;
+    let server = start(&fixture, &[SLOW]);
+    make(&server, "HNSW8").await;
+    upsert(&server, 0..LISTED_ROWS, 1).await;
+    let process = stop_build(&server).await;
+    let build = json!(["index-points", "index_build", "running", "points", 0, LISTED_ROWS]);
+    assert_eq!(listed(&server).await, [build]);
+    let one = server.get("/v1/jobs/index-points").await;
+    assert_eq!((one.status, &one.body["kind"]), (200, &json!("index_build")));
+    assert!(one.body["created_at"].as_u64().unwrap() > 1_700_000_000, "{}", one.body);
+    assert_eq!(server.get("/v1/jobs/snapshot-points").await.status, 404);
+    let paused = server.ask("POST", "/v1/jobs/index-points/pause", &[], String::new()).await;
+    assert_eq!(paused.status, 404, "it is no recorded job: {}", paused.body);
+    send("CONT", process);
+    indexed(&server, LISTED_ROWS).await;
+    assert_eq!(listed(&server).await, [] as [Value; 0]);
+
+    assert_eq!(post(&server, "snapshots", json!({})).await.status, 202);
+    let snapshot = json!(["snapshot-points", "snapshot", "running", "points", 0, LISTED_ROWS]);
+    assert_eq!(listed(&server).await, std::slice::from_ref(&snapshot));
+    let process = stop_build(&server).await;
+    // A compaction waits for the build, so that it is seen.
+    let gone: Vec<String> = (0..LISTED_ROWS / 3).map(|n| n.to_string()).collect();
+    let deleted = post(&server, "documents/delete", json!({ "ids": gone })).await;
+    assert_eq!(deleted.status, 200, "{}", deleted.body);
+    let compaction = json!(["compaction-points", "compaction", "running", "points", 0, LISTED_ROWS / 3]);
+    until("the compaction is listed", async || listed(&server).await.len() == 2).await;
+    assert_eq!(listed(&server).await, [snapshot, compaction]);
+    assert_eq!(server.get("/v1/jobs/compaction-points").await.body["kind"], "compaction");
+    send("CONT", process);
+    until("both have ended", async || listed(&server).await.is_empty()).await;
+    assert_eq!(server.get("/v1/jobs/compaction-points").await.status, 404);
+}

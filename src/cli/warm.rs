@@ -1,18 +1,16 @@
 //! `likewise warm FILE`: fills the caches of a running server before its clients come.
 
-mod warm_line;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use likewise::error::{Error, Kind, Result};
+use likewise::service::warming::{LineRequest, WarmLine, has_json_lines};
 use reqwest::Method;
 use serde_json::Value;
 
-use self::warm_line::WarmLine;
 use super::client::answer_when_ready;
-use super::line_requests::{LineAnswer, LineArgs, LineJob, LineRequest};
+use super::line_requests::{LineAnswer, LineArgs, LineJob};
 
 /// Fill the caches of a running server from a file of lines: texts, conversations, searches and objects.
 ///
@@ -69,10 +67,8 @@ impl WarmFile {
     }
 
     fn format(&self) -> WarmFormat {
-        self.format.unwrap_or_else(|| {
-            let is_json = self.file.extension().is_some_and(|name| name == "jsonl" || name == "ndjson");
-            if is_json { WarmFormat::Jsonl } else { WarmFormat::Plain }
-        })
+        let by_name = if has_json_lines(&self.file) { WarmFormat::Jsonl } else { WarmFormat::Plain };
+        self.format.unwrap_or(by_name)
     }
 
     async fn text_model(&self) -> Result<TextModel> {

@@ -2,17 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use likewise::error::{Error, Kind, Result};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::cli::json_lines::parsed;
-use crate::cli::line_requests::LineRequest;
+use crate::error::{Error, Kind, Result};
+use crate::line_files::parsed;
 
 type Fields = BTreeMap<String, Box<RawValue>>;
 
+/// What a line asks a server for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineRequest {
+    /// What requests of its kind are called in a report.
+    pub kind: &'static str,
+    /// The segments of its path.
+    pub path: Vec<String>,
+    /// JSON, which is posted.
+    pub body: String,
+}
+
 /// The fields of a line.
-pub(super) struct WarmLine(Fields);
+pub struct WarmLine(Fields);
 
 /// The kinds of lines, by the field that only they have: how a report calls them, and the path of their route. The first field that a line
 /// has decides.
@@ -29,9 +39,11 @@ const URLS: [(&str, &str); 3] =
     [("/v1/embeddings", "texts"), ("/v1/chat/completions", "chats"), ("/v1/completions", "completions")];
 
 impl WarmLine {
+    /// Reads a line.
+    ///
     /// # Errors
     /// `InvalidInput` if the line is no JSON object.
-    pub(super) fn read(line: &str) -> Result<WarmLine> {
+    pub fn read(line: &str) -> Result<WarmLine> {
         parsed(line).map(WarmLine)
     }
 
@@ -39,7 +51,7 @@ impl WarmLine {
     ///
     /// # Errors
     /// None that input can cause.
-    pub(super) fn of_text(text: &str, model: Option<&str>) -> Result<LineRequest> {
+    pub fn of_text(text: &str, model: Option<&str>) -> Result<LineRequest> {
         let mut fields = Fields::new();
         fields.insert("input".into(), raw(&text)?);
         with_model(&mut fields, model)?;
@@ -50,7 +62,7 @@ impl WarmLine {
     ///
     /// # Errors
     /// `InvalidInput` for a line of no kind, or one whose fields are not those of its kind.
-    pub(super) fn request<'a>(self, model: impl FnOnce() -> Result<Option<&'a str>>) -> Result<LineRequest> {
+    pub fn request<'a>(self, model: impl FnOnce() -> Result<Option<&'a str>>) -> Result<LineRequest> {
         let WarmLine(mut fields) = self;
         if fields.contains_key("url") {
             return of_url(&fields);

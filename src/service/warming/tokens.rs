@@ -10,7 +10,7 @@ const TEXTS: [&str; 2] = ["content", "text"];
 const TOKENS_PER_MESSAGE: u64 = 3;
 
 /// Tokens of a request by OpenAI's vocabulary cl100k; other models cut texts into other numbers of tokens.
-pub(super) fn estimate(body: &Value) -> u64 {
+pub fn estimate(body: &Value) -> u64 {
     READ.iter().filter_map(|field| body.get(field)).map(tokens).sum()
 }
 

@@ -1,38 +1,28 @@
 //! The lines of a file, read by a thread: a slow pipe holds up no answer.
 
-use std::path::Path;
+use std::io::BufRead;
 
-use likewise::error::{Error, Result};
 use tokio::sync::mpsc;
 
-use crate::cli::json_lines::{count, is_standard_input, lines_of, open_lines};
+use super::lines_of;
+use crate::error::{Error, Result};
 
 /// Lines that are read ahead.
 const AHEAD: usize = 4;
 
 /// Lines with their numbers, which count from 1. Empty ones are left out.
-pub(super) struct LineStream(mpsc::Receiver<(usize, Result<String>)>);
+pub struct LineStream(mpsc::Receiver<(usize, Result<String>)>);
 
 impl LineStream {
-    /// How many lines a file has; `None` where that is not known before they are read.
+    /// Reads the lines of what is open.
     ///
     /// # Errors
-    /// `Config` if the file cannot be opened.
-    pub(super) fn count(file: &Path) -> Result<Option<usize>> {
-        let is_counted = !is_standard_input(file) && file.is_file();
-        is_counted.then(|| count(file)).transpose()
-    }
-
-    /// Opens a file, or with `-` standard input.
-    ///
-    /// # Errors
-    /// `Config` if it cannot be opened, `InvalidInput` if it does not hold lines.
-    pub(super) fn open(file: &Path) -> Result<LineStream> {
-        let reader = open_lines(file)?;
+    /// `Io` if the thread cannot be started.
+    pub fn of(reader: impl BufRead + Send + 'static) -> Result<LineStream> {
         let (sender, lines) = mpsc::channel(AHEAD);
         let read = move || {
             for line in lines_of(reader) {
-                // The command has ended.
+                // The lines are not wanted any more.
                 if sender.blocking_send(line).is_err() {
                     return;
                 }
@@ -47,7 +37,7 @@ impl LineStream {
     }
 
     /// The next line; `None` behind the last one. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<(usize, Result<String>)> {
+    pub async fn next(&mut self) -> Option<(usize, Result<String>)> {
         self.0.recv().await
     }
 }
