@@ -7,7 +7,7 @@ use likewise::dialects::chat_completions::{ChatCompletions, ChunkAssembler, pars
 use likewise::dialects::choices::ChunkReplay;
 use likewise::dialects::{Assembler as _, Replay as _};
 use likewise::domain::{Key, NamespaceId, UnixSeconds};
-use likewise::request_identity::{Json, Normalization};
+use likewise::request_identity::{IdentityRules, Json, Normalization};
 use likewise::search::{DocumentRef, Results, record};
 use likewise::service::answers::StoredAnswer;
 use likewise::sse::{Event, Events};
@@ -167,7 +167,8 @@ pub(crate) fn answer(data: &[u8]) {
         assert!(StoredAnswer::decode(&record.encode()) == Some(record));
     }
     for normalization in [Normalization::Minimal, Normalization::WordLists] {
-        let _ = parse(data, normalization).map(|request| request.question.map(|question| question.len()));
+        let rules = IdentityRules::new(normalization, &[]);
+        let _ = parse(data, &rules).map(|request| request.question.map(|question| question.len()));
     }
     if let Ok(json) = Json::parse(data) {
         let canonical = json.canonical();

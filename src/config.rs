@@ -123,6 +123,9 @@ const TAG_BYTES: u64 = 128;
 /// The part of the memory tier's budget that such tags may take, whatever their number is set to.
 const TAGS_SHARE: u64 = 4;
 
+/// Each is looked for in every request.
+const IGNORED_MEMBERS_MAX: u64 = 64;
+
 /// With more, most answers would be refreshed long before their end.
 const EARLY_REFRESH_BETA_MAX: f64 = 10.0;
 
@@ -262,6 +265,7 @@ impl Config {
             return Err(Error::new(Kind::Config, message));
         }
         self.answers.semantic.validate()?;
+        at_most("answers.ignored_members", self.answers.ignored_members.len() as u64, IGNORED_MEMBERS_MAX)?;
         at_most("answers.concurrent_refreshes_max", self.answers.concurrent_refreshes_max as u64, 1 << 20)?;
         let has_keys = !self.http.api_keys.is_empty() || self.http.api_keys_file.is_some();
         if has_keys && self.upstream.forwards_any_client_key() {

@@ -1,6 +1,7 @@
 //! A JSON object whose values are kept as text: a member that is not understood is passed on unchanged.
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -25,6 +26,13 @@ impl<'a> RawObject<'a> {
     /// The value of a member.
     pub(crate) fn value(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// Where the value of a member stands in the text that the object was read from.
+    fn place(&self, text: &[u8], at: usize) -> Range<usize> {
+        let value = self.0[at].1.get();
+        let begin = value.as_ptr() as usize - text.as_ptr() as usize;
+        begin..begin + value.len()
     }
 
     /// The object without some members.
@@ -92,42 +100,102 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
     }
 }
 
-/// The members of the body of a request.
+/// The text of an object without the member `name`; every other byte of it stays.
 ///
 /// # Errors
 /// `InvalidInput` if it is no object.
-pub(crate) fn members(body: &[u8]) -> Result<RawObject<'_>> {
-    RawObject::read(body).ok_or_else(|| Error::new(Kind::InvalidInput, "the body must be a JSON object"))
-}
-
-/// The body of a request without the member `name`.
-///
-/// # Errors
-/// `InvalidInput` if it is no object.
-pub(crate) fn without(body: &[u8], name: &str) -> Result<Bytes> {
-    Ok(members(body)?.write_without(&[name]).into())
-}
-
-/// Adds a member at the end of an object.
-pub(crate) fn append(object: &mut Vec<u8>, name: &str, value: &[u8]) {
-    object.pop();
-    if object.len() > 1 {
-        object.push(b',');
+pub(crate) fn without(text: &[u8], name: &str) -> Result<Bytes> {
+    let object = members(text)?;
+    let Some(at) = object.0.iter().position(|(known, _)| known == name) else {
+        return Ok(Bytes::copy_from_slice(text));
+    };
+    let (mut begin, mut end) = match at.checked_sub(1) {
+        Some(before) => (object.place(text, before).end, object.place(text, at).end),
+        None => (opening(text), object.place(text, at).end),
+    };
+    if at == 0 && object.0.len() > 1 {
+        // The comma behind it goes with it, and the space before it stays.
+        let is_space = |byte: &u8| byte.is_ascii_whitespace();
+        begin += text[begin..].iter().take_while(|byte| is_space(byte)).count();
+        end += text[end..].iter().take_while(|byte| **byte != b',').count() + 1;
+        end += text[end..].iter().take_while(|byte| is_space(byte)).count();
     }
-    object.extend_from_slice(format!("\"{name}\":").as_bytes());
-    object.extend_from_slice(value);
-    object.push(b'}');
+    Ok([&text[..begin], &text[end..]].concat().into())
+}
+
+/// The text of an object in which the member `name` has a value, given as JSON: in place of the one that it has, or behind all members.
+/// Every other byte of it stays.
+///
+/// # Errors
+/// `InvalidInput` if it is no object.
+pub(crate) fn with(text: &[u8], name: &str, value: &[u8]) -> Result<Bytes> {
+    let object = members(text)?;
+    if let Some(at) = object.0.iter().position(|(known, _)| known == name) {
+        let place = object.place(text, at);
+        return Ok([&text[..place.start], value, &text[place.end..]].concat().into());
+    }
+    let mut member = Vec::with_capacity(name.len() + value.len() + 4);
+    write_string(&mut member, name);
+    member.push(b':');
+    member.extend_from_slice(value);
+    Ok(match object.0.len().checked_sub(1) {
+        Some(last) => {
+            let end = object.place(text, last).end;
+            [&text[..end], b",", &member, &text[end..]].concat().into()
+        }
+        None => [&text[..opening(text)], &member, &text[opening(text)..]].concat().into(),
+    })
+}
+
+/// The members of an object.
+///
+/// # Errors
+/// `InvalidInput` if it is none.
+pub(crate) fn members(text: &[u8]) -> Result<RawObject<'_>> {
+    RawObject::read(text).ok_or_else(|| Error::new(Kind::InvalidInput, "the body must be a JSON object"))
+}
+
+/// The place behind the brace that opens an object.
+fn opening(text: &[u8]) -> usize {
+    text.iter().take_while(|byte| **byte != b'{').count() + 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(bytes: Result<Bytes>) -> String {
+        String::from_utf8(bytes.unwrap().to_vec()).unwrap()
+    }
+
     #[test]
     fn what_stays_is_untouched() {
-        let body = br#"{ "b": 1.50, "cache": {"ttl": 1}, "a" : [ 1e2 , "\u00e9" ] }"#;
-        assert_eq!(&without(body, "cache").unwrap()[..], r#"{"b":1.50,"a":[ 1e2 , "\u00e9" ]}"#.as_bytes());
-        assert_eq!(&without(b"{\"cache\":1}", "cache").unwrap()[..], b"{}");
+        for (body, expected) in [
+            (
+                r#" { "b": 1.50, "cache": {"ttl": 1}, "a" : [ 1e2 , "\u00e9" ] }"#,
+                r#" { "b": 1.50, "a" : [ 1e2 , "\u00e9" ] }"#,
+            ),
+            ("{\n  \"cache\" : 1 ,\n  \"a\": 2\n}", "{\n  \"a\": 2\n}"),
+            (r#"{"a":{"cache":1} , "cache":[1,2] }"#, r#"{"a":{"cache":1} }"#),
+            (r#"{"\u0063ache":"}{,","a":1}"#, r#"{"a":1}"#),
+            (r#"{ "cache":1 }"#, "{ }"),
+            (r#"{"cache":1}"#, "{}"),
+            (r#"{ "a": 1 }"#, r#"{ "a": 1 }"#),
+        ] {
+            assert_eq!(text(without(body.as_bytes(), "cache")), expected, "{body}");
+        }
         assert_eq!(without(b"[]", "cache").unwrap_err().kind(), Kind::InvalidInput);
+    }
+
+    #[test]
+    fn a_member_is_set_in_its_place() {
+        for (body, expected) in [
+            (r#"{ "a" : 1 , "b":2 }"#, r#"{ "a" : true , "b":2 }"#),
+            (r#"{ "b":2 }"#, r#"{ "b":2,"a":true }"#),
+            ("{ }", r#"{"a":true }"#),
+        ] {
+            assert_eq!(text(with(body.as_bytes(), "a", b"true")), expected, "{body}");
+        }
+        assert_eq!(with(b"7", "a", b"true").unwrap_err().kind(), Kind::InvalidInput);
     }
 }

@@ -64,6 +64,10 @@ pub struct Policy {
     pub compression: Compression,
     /// How lookups are answered while Redis is not reachable.
     pub unverified: WhenUnverified,
+    /// Whether answers that call tools are stored. If absent, `answers.cache_tool_calls` decides.
+    pub cache_tool_calls: Option<bool>,
+    /// Whether answers that ended at the limit of tokens are stored. If absent, `answers.cache_truncated` decides.
+    pub cache_truncated: Option<bool>,
 }
 
 /// What the configuration says of a namespace. What it leaves out is as by default.
@@ -92,6 +96,10 @@ pub struct PolicyOptions {
     pub compression: Option<Compression>,
     /// See [`Policy::unverified`].
     pub unverified: Option<WhenUnverified>,
+    /// See [`Policy::cache_tool_calls`].
+    pub cache_tool_calls: Option<bool>,
+    /// See [`Policy::cache_truncated`].
+    pub cache_truncated: Option<bool>,
 }
 
 /// A namespace of a tenant.
@@ -129,6 +137,8 @@ impl Policy {
             value_bytes_max: 1 << 20,
             compression: Compression::Zstd,
             unverified: WhenUnverified::Stale,
+            cache_tool_calls: None,
+            cache_truncated: None,
         };
         // An embedding is immutable under its key: it does not grow stale, and no origin is flooded when many end.
         let lasting = Policy {
@@ -160,6 +170,8 @@ impl Policy {
             value_bytes_max: options.value_bytes_max.unwrap_or(self.value_bytes_max),
             compression: options.compression.unwrap_or(self.compression),
             unverified: options.unverified.unwrap_or(self.unverified),
+            cache_tool_calls: options.cache_tool_calls.or(self.cache_tool_calls),
+            cache_truncated: options.cache_truncated.or(self.cache_truncated),
         }
     }
 
@@ -210,6 +222,8 @@ impl PolicyOptions {
             value_bytes_max: Some(policy.value_bytes_max),
             compression: Some(policy.compression),
             unverified: Some(policy.unverified),
+            cache_tool_calls: policy.cache_tool_calls,
+            cache_truncated: policy.cache_truncated,
         }
     }
 

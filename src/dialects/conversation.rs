@@ -20,6 +20,16 @@ pub(super) struct UserQuestion<'a> {
     pub(super) is_alone: bool,
 }
 
+impl UserQuestion<'_> {
+    /// The path of the words in the request.
+    pub(super) fn path(&self) -> String {
+        match self.place {
+            (message, None) => format!("messages[{message}].content"),
+            (message, Some(part)) => format!("messages[{message}].content[{part}].text"),
+        }
+    }
+}
+
 /// Checks that a request has messages, each of which has a role.
 ///
 /// # Errors
@@ -75,6 +85,18 @@ pub(super) fn take_question<'a>(request: &mut Json<'a>) -> Option<UserQuestion<'
             Some(UserQuestion { text, place: (message, Some(part)), is_alone })
         }
         Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => None,
+    }
+}
+
+/// Writes a list of one part that says no more than its text as that text: its type is `of_type`, and it has no other members.
+pub(super) fn unwrap_single_text(content: &mut Json<'_>, of_type: &str) {
+    if let Json::List(parts) = content
+        && let [part] = parts.as_mut_slice()
+        && part.has_only(&["text", "type"])
+        && part.get("type").and_then(Json::as_text) == Some(of_type)
+        && let Some(text @ Json::Text(_)) = part.get_mut("text")
+    {
+        *content = std::mem::take(text);
     }
 }
 

@@ -35,7 +35,9 @@ pub use unstorable::Unstorable;
 
 use crate::domain::{Key, KeyHeader, TokenUsage, UnixSeconds};
 use crate::error::Result;
-use crate::request_identity::{Identity, Normalization, NormalizedQuestion, Partition, of_request};
+use crate::request_identity::{
+    Identity, IdentityParts, IdentityRules, NormalizedQuestion, Partition, of_request,
+};
 use crate::sse::Event;
 
 /// One API of language models.
@@ -52,12 +54,18 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// The headers that are part of what a request asks. They are forwarded as they came.
     fn identity_headers(&self) -> &'static [IdentityHeader];
 
-    /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `normalization` decides
-    /// which questions share an identity.
+    /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `rules` decide which
+    /// requests share an identity.
     ///
     /// # Errors
     /// `InvalidInput`, naming the field.
-    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest>;
+    fn parse(&self, body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest>;
+
+    /// What the identity of a request is made of.
+    ///
+    /// # Errors
+    /// As [`Dialect::parse`].
+    fn identity_parts<'a>(&self, body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>>;
 
     /// Whether another wording of a request's question may ask the same: the question ends the request, which has texts alone and offers
     /// no tools, and nothing in it is about the words of others, as an order to translate them is. A body of more than 64 KiB is not
@@ -211,4 +219,6 @@ pub struct Answer {
     pub unstorable: Option<Unstorable>,
     /// Whether it calls a tool.
     pub calls_tools: bool,
+    /// Whether a part of it ended at the limit of tokens.
+    pub is_truncated: bool,
 }

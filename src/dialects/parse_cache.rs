@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use super::{Dialect, ParsedRequest};
 use crate::domain::TenantId;
 use crate::error::Result;
-use crate::request_identity::Normalization;
+use crate::request_identity::IdentityRules;
 
 /// Places for bodies; one whose place is taken replaces what was there. With the longest bodies they are 40 MiB.
 const PLACES: usize = 4096;
@@ -26,7 +26,7 @@ pub struct ParseCache {
     places: Box<[ArcSwapOption<Parsed>]>,
     hasher: RandomState,
     dialect: &'static dyn Dialect,
-    normalization: Normalization,
+    rules: IdentityRules,
 }
 
 #[derive(Debug)]
@@ -38,9 +38,9 @@ struct Parsed {
 
 impl ParseCache {
     /// An empty cache for requests of one dialect.
-    pub fn new(dialect: &'static dyn Dialect, normalization: Normalization) -> ParseCache {
+    pub fn new(dialect: &'static dyn Dialect, rules: IdentityRules) -> ParseCache {
         let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
-        ParseCache { places, hasher: RandomState::new(), dialect, normalization }
+        ParseCache { places, hasher: RandomState::new(), dialect, rules }
     }
 
     /// Parses a request without the cache.
@@ -48,7 +48,7 @@ impl ParseCache {
     /// # Errors
     /// As [`Dialect::parse`].
     pub fn read_once(&self, body: &[u8]) -> Result<Arc<ParsedRequest>> {
-        self.dialect.parse(body, self.normalization).map(Arc::new)
+        self.dialect.parse(body, &self.rules).map(Arc::new)
     }
 
     /// Parses a request, or returns what the same bytes of the tenant were parsed to.
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn equal_bytes_are_read_once_and_no_others_are_taken_for_them() {
-        let cache = ParseCache::new(&ChatCompletions, Normalization::default());
+        let cache = ParseCache::new(&ChatCompletions, IdentityRules::default());
         let first = cache.read(&own(), body("one").as_bytes()).unwrap();
         assert!(Arc::ptr_eq(&first, &cache.read(&own(), body("one").as_bytes()).unwrap()));
         // More bodies than there are places: each place is replaced, and no body is taken for another.
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn tenants_share_no_parsed_request() {
-        let cache = ParseCache::new(&ChatCompletions, Normalization::default());
+        let cache = ParseCache::new(&ChatCompletions, IdentityRules::default());
         let acme = TenantId::named("acme").unwrap();
         let [ours, theirs] =
             [&own(), &acme].map(|tenant| cache.read(tenant, body("one").as_bytes()).unwrap());
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn faults_long_bodies_and_directives_are_not_remembered() {
-        let cache = ParseCache::new(&ChatCompletions, Normalization::default());
+        let cache = ParseCache::new(&ChatCompletions, IdentityRules::default());
         for _ in 0..2 {
             assert_eq!(cache.read(&own(), b"{}").unwrap_err().param_name(), Some("model"));
         }

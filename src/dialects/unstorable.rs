@@ -13,7 +13,7 @@ pub enum Unstorable {
     Error,
     /// The stream ended before its last event.
     Incomplete,
-    /// A choice ended by a limit or a filter, or gives no reason.
+    /// A choice ended by a filter, or gives no reason; a response is not completed.
     Unfinished,
     /// A choice has no content.
     Empty,

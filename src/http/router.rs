@@ -209,6 +209,7 @@ impl Endpoints {
             own_segments: described.own_segments(),
             near_routes: described.near_routes(),
             body_bytes_max,
+            metrics: Arc::clone(&parts.metrics.answers),
         });
         let forwarded_headers = forwarded_headers(&parts.forwarded_headers)?;
         let answers = answers::Endpoint {

@@ -4,6 +4,7 @@ mod by_name;
 mod load;
 mod redis;
 mod semantic;
+mod separated_misses;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ pub(super) use self::load::LoadLimits;
 use self::load::LoadStats;
 pub(super) use self::redis::RedisStats;
 use self::semantic::SemanticStats;
+use self::separated_misses::SeparatedMissStats;
 use crate::cache::{SharedTier, TierStats, Tiers};
 use crate::domain::{Principal, TenantId, TierName};
 use crate::embed::ModelRegistry;
@@ -145,6 +147,8 @@ struct AnswerStats {
     coalesced: u64,
     /// The cache was bypassed.
     bypassed: u64,
+    /// The members that separated most misses from the nearest stored request of the same caller.
+    separated_misses: Vec<SeparatedMissStats>,
     /// Searches for questions in other words.
     semantic: SemanticStats,
     /// Generations in flight.
@@ -227,7 +231,7 @@ impl Statistics {
             texts: self.text_stats(),
             objects: self.object_stats(),
             searches: self.search_stats(principal),
-            answers: self.answer_stats(),
+            answers: self.answer_stats(&principal.tenant),
             namespaces: self.listing.statistics(principal).into_iter().map(NamespaceStats::of).collect(),
             models: ModelLookups::of(&principal.tenant, &self.embeddings, &self.answers),
             tiers: self.tier_stats(),
@@ -323,7 +327,7 @@ impl Statistics {
         }
     }
 
-    fn answer_stats(&self) -> AnswerStats {
+    fn answer_stats(&self, tenant: &TenantId) -> AnswerStats {
         let metrics = &self.metrics.answers;
         AnswerStats {
             hits: metrics.hits.get(),
@@ -331,6 +335,7 @@ impl Statistics {
             misses: metrics.misses.get(),
             coalesced: metrics.coalesced.get(),
             bypassed: metrics.bypassed.get(),
+            separated_misses: SeparatedMissStats::most(tenant, &self.answers),
             semantic: SemanticStats::of(&self.answers, &self.metrics.answers),
             in_flight: self.answers.in_flight(),
             retries: self.metrics.upstream.retries.get(),

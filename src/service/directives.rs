@@ -25,6 +25,10 @@ pub struct Directives {
     pub namespace: Option<String>,
     /// Whether a question is answered in other words too. If absent, its namespace decides.
     pub semantic: Option<bool>,
+    /// Whether an answer that calls tools is stored and served. If absent, its namespace decides.
+    pub tool_calls: Option<bool>,
+    /// Whether an answer that ended at the limit of tokens is stored and served. If absent, its namespace decides.
+    pub truncated: Option<bool>,
 }
 
 impl Directives {

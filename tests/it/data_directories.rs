@@ -97,7 +97,7 @@ impl Opened {
         let messages = json!([{ "role": "user", "content": question }]);
         let body = Bytes::from(json!({ "model": "m", "messages": messages }).to_string());
         let request = AnswerRequest {
-            parsed: ChatCompletions.parse(&body, self.0.answers.normalization()).unwrap().into(),
+            parsed: ChatCompletions.parse(&body, &self.0.answers.identity_rules()).unwrap().into(),
             body,
             query: None,
             principal: Arc::default(),

@@ -209,7 +209,7 @@ impl EvaluateAnswers {
         let body = request_in_words(MODEL, question.text);
         let usage = usage_of(body.as_bytes(), self.completion_tokens);
         let ask = AnswerRequest {
-            parsed: ChatCompletions.parse(body.as_bytes(), answers.normalization())?.into(),
+            parsed: ChatCompletions.parse(body.as_bytes(), &answers.identity_rules())?.into(),
             body: body.clone().into(),
             query: None,
             principal: Arc::default(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::dialects::Unstorable;
-use crate::dialects::choices::{ReplyChoice, ends_by_itself, is_one_of, says_something};
+use crate::dialects::choices::{ReplyChoice, ends_at_limit, ends_by_itself, is_one_of, says_something};
 use crate::domain::TokenUsage;
 
 /// Calls that a message may have.
@@ -57,6 +57,10 @@ impl ReplyChoice for MessageChoice<'_> {
         self.message.calls_tools() || is_one_of(self.finish_reason.as_deref(), &CALLS)
     }
 
+    fn is_truncated(&self) -> bool {
+        ends_at_limit(self.finish_reason.as_deref())
+    }
+
     fn text(&self) -> Option<String> {
         serde_json::from_str(self.message.content?.get()).ok()
     }
@@ -65,7 +69,10 @@ impl ReplyChoice for MessageChoice<'_> {
         let finish_reason = self.finish_reason.as_deref();
         if self.error.is_some() || self.message.error.is_some() || is_one_of(finish_reason, &["error"]) {
             Some(Unstorable::Error)
-        } else if !ends_by_itself(finish_reason) && !is_one_of(finish_reason, &CALLS) {
+        } else if !ends_by_itself(finish_reason)
+            && !ends_at_limit(finish_reason)
+            && !is_one_of(finish_reason, &CALLS)
+        {
             Some(Unstorable::Unfinished)
         } else if self.message.is_empty() {
             Some(Unstorable::Empty)
@@ -150,16 +157,11 @@ mod tests {
         ] {
             assert_eq!(unstorable(json!(reason)), None, "{reason}");
         }
-        for reason in [
-            "length",
-            "max_tokens",
-            "MAX_TOKENS",
-            "content_filter",
-            "SAFETY",
-            "abort",
-            "insufficient_system_resource",
-            "",
-        ] {
+        for reason in ["length", "max_tokens", "MAX_TOKENS"] {
+            let answer = with(json!(reason), json!({ "content": "a" }));
+            assert!(answer.unstorable.is_none() && answer.is_truncated, "{reason}");
+        }
+        for reason in ["content_filter", "SAFETY", "abort", "insufficient_system_resource", ""] {
             assert_eq!(unstorable(json!(reason)), Some(Unstorable::Unfinished), "{reason}");
         }
         assert_eq!(unstorable(Value::Null), Some(Unstorable::Unfinished));

@@ -2,7 +2,10 @@
 
 use super::parse;
 use crate::domain::TenantId;
-use crate::request_identity::{Identity, Json, Normalization, NormalizedQuestion, Partition, of_text};
+use crate::request_identity::{
+    Identity, IdentityParts, IdentityRules, Json, MemberPath, Normalization, NormalizedQuestion, Partition,
+    of_text,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -22,7 +25,7 @@ fn identity_in(partition: &Partition<'_>, body: &str) -> Identity {
 }
 
 fn identity_by(partition: &Partition<'_>, body: &str, normalization: Normalization) -> Identity {
-    parse(body.as_bytes(), normalization).unwrap().identity(partition)
+    parse(body.as_bytes(), &IdentityRules::new(normalization, &[])).unwrap().identity(partition)
 }
 
 fn identity(body: &str) -> Identity {
@@ -41,7 +44,7 @@ fn base() -> Value {
         "tools": [{ "type": "function", "function": { "name": "size", "parameters": {} } }],
         "response_format": { "type": "json_object" },
         "temperature": 0.5,
-        "n": 1,
+        "n": 2,
         "x_unknown": { "deep": [1, 2, { "a": null }] },
     })
 }
@@ -340,4 +343,75 @@ fn what_was_joined_by_other_rules_is_not_found() {
     let by = |normalization| identity_by(&partition(&tenant), &body, normalization);
     assert_ne!(by(Normalization::Minimal).key, by(Normalization::WordLists).key);
     assert_eq!(by(Normalization::Minimal).exact, by(Normalization::WordLists).exact);
+}
+
+#[test]
+fn members_that_the_operator_ignores_do_not_count() {
+    let paths = ["user", "metadata.trace_id"].map(|path| MemberPath::parse(path).unwrap());
+    let rules = IdentityRules::new(Normalization::Minimal, &paths);
+    let tenant = TenantId::default();
+    let by = |rules: &IdentityRules, members: Value| {
+        let mut body = base();
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        parse(body.to_string().as_bytes(), rules).unwrap().identity(&partition(&tenant))
+    };
+    for members in [json!({ "user": "a" }), json!({ "metadata": { "trace_id": "a" }, "user": "b" })] {
+        assert_eq!(by(&rules, members.clone()), by(&rules, json!({})), "{members}");
+        assert_ne!(
+            by(&IdentityRules::default(), members.clone()).key,
+            by(&rules, json!({})).key,
+            "{members}"
+        );
+    }
+    for members in [json!({ "metadata": { "shop": "a" } }), json!({ "x_unknown": { "user": 1 } })] {
+        assert_ne!(by(&rules, members.clone()).key, by(&rules, json!({})).key, "{members}");
+    }
+}
+
+#[test]
+fn one_choice_and_one_text_part_are_written_in_two_ways() {
+    let text = |content: &str, members: &str| {
+        format!(
+            r#"{{"model":"m",{members}"messages":[{{"role":"system","content":{content}}},{{"role":"user","content":{content}}}]}}"#
+        )
+    };
+    let (plain, part) = (r#""which size?""#, r#"[{"type":"text","text":"which size?"}]"#);
+    assert_eq!(identity(&text(plain, "")), identity(&text(part, r#""n":1,"#)));
+    for (content, members) in [
+        (plain, r#""n":2,"#),
+        (r#"[{"type":"text","text":"which size?"},{"type":"text","text":""}]"#, ""),
+        (r#"[{"type":"text","text":"which size?","x":1}]"#, ""),
+        (r#"[{"type":"input_text","text":"which size?"}]"#, ""),
+        (r#"{"type":"text","text":"which size?"}"#, ""),
+    ] {
+        assert_ne!(
+            identity(&text(content, members)).key,
+            identity(&text(plain, "")).key,
+            "{content} {members}"
+        );
+    }
+}
+
+#[test]
+fn the_parts_of_an_identity_are_equal_where_the_identity_is() {
+    fn parts(body: &str) -> IdentityParts<'_> {
+        let rules = IdentityRules::new(Normalization::WordLists, &[]);
+        super::request::identity_parts(body.as_bytes(), &rules).unwrap()
+    }
+    let body = |question: &str, members: &str| {
+        format!(r#"{{{members}"model":"m","messages":[{{"role":"user","content":"{question}"}}]}}"#)
+    };
+    let base = body("Which size do I need?", "");
+    let question = parts(&base).question.unwrap();
+    assert_eq!(question.path, "messages[0].content");
+    for (question, members, is_same) in [
+        ("which size do I need", "", true),
+        (" Which size do I need? ", r#""stream":true,"cache":{"ttl":5},"service_tier":"flex","#, true),
+        ("Which size do you need?", "", false),
+        ("Which size do I need?", r#""seed":1,"#, false),
+    ] {
+        let other = body(question, members);
+        assert_eq!(parts(&other) == parts(&base), is_same, "{other}");
+        assert_eq!(identity(&other).key == identity(&base).key, is_same, "{other}");
+    }
 }

@@ -16,7 +16,7 @@ use super::choices::{self, ChunkReplay, ReplyFormat};
 use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
-use crate::request_identity::Normalization;
+use crate::request_identity::{IdentityParts, IdentityRules};
 
 /// The dialect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,12 +25,12 @@ pub struct ChatCompletions;
 /// Assembles the chunks of a stream.
 pub type ChunkAssembler = choices::ChunkAssembler<ChatCompletions>;
 
-/// Parses a request. `normalization` says which questions are one.
+/// Parses a request. `rules` say which requests are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
-pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
-    request::parse(&ChatCompletions, body, normalization)
+pub fn parse(body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest> {
+    request::parse(&ChatCompletions, body, rules)
 }
 
 /// The answer in the body of a reply. `None` for anything but a chat completion with at least one choice.
@@ -68,8 +68,12 @@ impl Dialect for ChatCompletions {
         &[]
     }
 
-    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
-        parse(body, normalization)
+    fn parse(&self, body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest> {
+        parse(body, rules)
+    }
+
+    fn identity_parts<'a>(&self, body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+        request::identity_parts(body, rules)
     }
 
     fn is_rewordable(&self, body: &[u8]) -> bool {

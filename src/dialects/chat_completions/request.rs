@@ -2,14 +2,17 @@
 
 use serde_json::json;
 
-use crate::dialects::choices::request::Members;
+use crate::dialects::choices::request::{Members, drop_single_choice};
 use crate::dialects::conversation::{
-    REWORDABLE_BYTES_MAX, check_messages, fingerprint, is_unset, offers, take_question,
+    REWORDABLE_BYTES_MAX, UserQuestion, check_messages, fingerprint, is_unset, offers, take_question,
+    unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::error::Result;
-use crate::request_identity::{Json, Normalization, NormalizedQuestion, mentions_text_operations_within};
+use crate::request_identity::{
+    IdentityParts, IdentityRules, Json, NormalizedQuestion, QuestionPart, mentions_text_operations_within,
+};
 
 /// Members of messages and of their parts that are read by their names, in whatever order they stand. An object with any other
 /// may be shown to the model as it is.
@@ -56,23 +59,28 @@ const OF_TEXTS: [&str; 25] = [
 ];
 /// The roles of messages that are texts.
 const TEXT_ROLES: [&str; 4] = ["assistant", "developer", "system", "user"];
-/// Reads a request of `dialect`. Only what is needed here is checked; the rest is between the client and the model. `normalization` says
-/// which questions are one.
+
+/// A request in canonical form, split into scope and question.
+struct CanonicalRequest<'a> {
+    /// With the request without its question as the scope.
+    members: Members<'a>,
+    question: Option<UserQuestion<'a>>,
+    form: Option<NormalizedQuestion>,
+    has_tools: bool,
+}
+
+/// Reads a request of `dialect`. Only what is needed here is checked; the rest is between the client and the model. `rules` say which
+/// requests are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field, for what cannot be a request for a chat completion.
 pub(super) fn parse(
     dialect: &'static dyn Dialect,
     body: &[u8],
-    normalization: Normalization,
+    rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let Members { model, streams, wants_usage, temperature, has_directives, is_exact, mut scope } =
-        Members::parse(body)?;
-    check_messages(&scope)?;
-    let has_tools = offers(&scope, "tools")? | offers(&scope, "functions")?;
-    sort_members(&mut scope);
-    let question = take_question(&mut scope);
-    let alone = question.as_ref().filter(|question| question.is_alone);
+    let CanonicalRequest { members, question, form, has_tools } = canonical(body, rules)?;
+    let Members { model, streams, wants_usage, temperature, has_directives, is_exact, scope } = members;
     Ok(ParsedRequest {
         dialect,
         scope_domain: "likewise/scope/chat/v2",
@@ -85,10 +93,34 @@ pub(super) fn parse(
         is_credential_bound: false,
         has_directives,
         is_exact,
-        form: alone.and_then(|question| NormalizedQuestion::within(&scope, &question.text, normalization)),
+        form,
         scope: fingerprint("likewise/request/chat/v2", question.as_ref(), &scope),
         question: question.map(|question| question.text.into()),
     })
+}
+
+/// [`Dialect::identity_parts`].
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+    let CanonicalRequest { members, question, form, .. } = canonical(body, rules)?;
+    let question = question.map(|question| QuestionPart::new(question.path(), question.text, form));
+    Ok(IdentityParts { scope: members.scope, question })
+}
+
+fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalRequest<'a>> {
+    let mut members = Members::parse(body, rules)?;
+    let scope = &mut members.scope;
+    check_messages(scope)?;
+    let has_tools = offers(scope, "tools")? | offers(scope, "functions")?;
+    drop_single_choice(scope);
+    canonicalize(scope);
+    let question = take_question(scope);
+    let alone = question.as_ref().filter(|question| question.is_alone);
+    let form =
+        alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, rules.normalization));
+    Ok(CanonicalRequest { members, question, form, has_tools })
 }
 
 /// [`Dialect::is_rewordable`].
@@ -126,9 +158,9 @@ fn is_of_texts(message: &Json<'_>) -> bool {
         && ["tool_calls", "function_call", "tool_call_id", "audio"].into_iter().all(is_absent)
 }
 
-/// Sorts members where their order has no meaning: of the request, of its messages and of their parts. Elsewhere, as in a schema, it
-/// may have one.
-fn sort_members(request: &mut Json<'_>) {
+/// Takes away the differences that have no meaning: the order of members of the request, of its messages and of their parts, and whether a
+/// text stands by itself or in a list of one part. Elsewhere, as in a schema, the order may have a meaning.
+fn canonicalize(request: &mut Json<'_>) {
     request.sort();
     let Some(Json::List(messages)) = request.get_mut("messages") else { return };
     for message in messages.iter_mut().filter(|message| message.has_only(&OF_MESSAGES)) {
@@ -136,6 +168,7 @@ fn sort_members(request: &mut Json<'_>) {
         if let Some(Json::List(parts)) = message.get_mut("content") {
             parts.iter_mut().filter(|part| part.has_only(&OF_PARTS)).for_each(Json::sort);
         }
+        message.get_mut("content").into_iter().for_each(|content| unwrap_single_text(content, "text"));
     }
 }
 
@@ -150,7 +183,7 @@ mod tests {
     use crate::dialects::chat_completions::parse;
 
     fn param(body: &str) -> String {
-        parse(body.as_bytes(), Normalization::default())
+        parse(body.as_bytes(), &IdentityRules::default())
             .unwrap_err()
             .param_name()
             .unwrap_or("none")
@@ -164,7 +197,7 @@ mod tests {
             {"role":"user","content":[{"type":"text","text":"two"},{"type":"image_url","image_url":{"url":"u"}}]},
             {"role":"tool","content":"3"}],"stream":true,"stream_options":{"include_usage":true},
             "cache":{"ttl":1},"temperature":0}"#;
-        let chat = parse(body, Normalization::default()).unwrap();
+        let chat = parse(body, &IdentityRules::default()).unwrap();
         assert_eq!((chat.question.as_deref(), chat.streams, chat.wants_usage), (Some("two"), true, true));
         assert_eq!((chat.temperature, chat.has_tools, chat.has_directives), (Some(0.0), false, true));
         let mut rest = Json::parse(body).unwrap();
@@ -182,7 +215,7 @@ mod tests {
             [r#"{"role":"system","content":"x"}"#, r#"{"role":"user","content":null}"#, r#"{"role":"user"}"#]
         {
             let body = format!(r#"{{"model":"m","messages":[{message}]}}"#);
-            assert_eq!(parse(body.as_bytes(), Normalization::default()).unwrap().question, None);
+            assert_eq!(parse(body.as_bytes(), &IdentityRules::default()).unwrap().question, None);
         }
     }
 
@@ -238,7 +271,7 @@ mod tests {
         assert_eq!(param(r#"{"model":7,"messages":[]}"#), "model");
         let named =
             |bytes: usize| format!(r#"{{"model":"{}","messages":[{{"role":"user"}}]}}"#, "m".repeat(bytes));
-        assert!(parse(named(256).as_bytes(), Normalization::default()).is_ok());
+        assert!(parse(named(256).as_bytes(), &IdentityRules::default()).is_ok());
         assert_eq!(param(&named(257)), "model");
         assert_eq!(param(r#"{"model":"m"}"#), "messages");
         assert_eq!(param(r#"{"model":"m","messages":"hi"}"#), "messages");

@@ -41,6 +41,9 @@ pub trait ReplyChoice {
     /// Whether it calls a tool.
     fn calls_tools(&self) -> bool;
 
+    /// Whether it ended at the limit of tokens.
+    fn is_truncated(&self) -> bool;
+
     /// Its text. `None` if it has none, or more than a text.
     fn text(&self) -> Option<String>;
 }

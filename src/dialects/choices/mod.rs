@@ -22,7 +22,7 @@ pub use error::{ErrorType, error_body, error_event};
 pub use format::{AssembledChoice, ReplayedChoice, ReplyChoice, ReplyFormat};
 pub(super) use pieces::{Text, Tokens, cut};
 pub use replay::{ChunkReplay, as_json};
-pub(super) use reply::{ends_by_itself, is_one_of, number, says_something};
+pub(super) use reply::{ends_at_limit, ends_by_itself, is_one_of, number, says_something};
 pub use reply::{read_reply, text_of_answer};
 pub(super) use rules::{Rule, Rules, Type, add, says_nothing, within};
 pub use step::Step;

@@ -33,6 +33,10 @@ const ENDS: [&str; 9] = [
     "finish",
 ];
 
+/// Words for an end at the limit of tokens, of any case. OpenAI: `length`. Gemini by way of gateways: `MAX_TOKENS`. Anthropic by way of
+/// gateways: `max_tokens`.
+const LIMITS: [&str; 2] = ["length", "max_tokens"];
+
 #[derive(Deserialize)]
 struct Wire<'a, C> {
     choices: Vec<C>,
@@ -54,6 +58,7 @@ pub fn read_reply<F: ReplyFormat>(body: &[u8]) -> Option<Answer> {
         usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
         unstorable: unstorable.or_else(|| unstorable_envelope(&members, &wire.choices)),
         calls_tools: wire.choices.iter().any(ReplyChoice::calls_tools),
+        is_truncated: wire.choices.iter().any(ReplyChoice::is_truncated),
     })
 }
 
@@ -93,6 +98,11 @@ pub(in crate::dialects) fn number(place: usize, index: Option<&RawValue>) -> Opt
 /// Whether a finish reason says that the model ended the choice itself.
 pub(in crate::dialects) fn ends_by_itself(finish_reason: Option<&str>) -> bool {
     is_one_of(finish_reason, &ENDS)
+}
+
+/// Whether a finish reason says that the choice ended at the limit of tokens.
+pub(in crate::dialects) fn ends_at_limit(finish_reason: Option<&str>) -> bool {
+    is_one_of(finish_reason, &LIMITS)
 }
 
 /// Whether a finish reason is one of `known`, in any case.

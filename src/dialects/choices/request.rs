@@ -10,7 +10,7 @@ use crate::dialects::ParsedRequest;
 use crate::dialects::ignored_members::remove_ignored;
 use crate::error::{Error, Kind, Result};
 use crate::raw_object;
-use crate::request_identity::Json;
+use crate::request_identity::{IdentityRules, Json};
 
 /// The member with the cache directives.
 const DIRECTIVES: &str = "cache";
@@ -35,12 +35,12 @@ pub(in crate::dialects) struct Members<'a> {
 }
 
 impl Members<'_> {
-    /// Parses the body of a request.
+    /// Parses the body of a request. `rules` name further members that do not change the answer.
     ///
     /// # Errors
     /// `InvalidInput`, naming the field.
-    pub(in crate::dialects) fn parse(body: &[u8]) -> Result<Members<'_>> {
-        Members::parse_with(body, model)
+    pub(in crate::dialects) fn parse<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<Members<'a>> {
+        Members::parse_with(body, rules, model)
     }
 
     /// As [`Members::parse`]; `model_of` the request returns its model.
@@ -49,6 +49,7 @@ impl Members<'_> {
     /// `InvalidInput`, naming the field.
     pub(in crate::dialects) fn parse_with<'a>(
         body: &'a [u8],
+        rules: &IdentityRules,
         model_of: impl for<'r> FnOnce(&'r Json<'_>) -> Result<&'r str>,
     ) -> Result<Members<'a>> {
         let mut scope = Json::parse(body)?;
@@ -61,6 +62,7 @@ impl Members<'_> {
         let (has_directives, is_exact) = (scope.get(DIRECTIVES).is_some(), scope.is_exact());
         drop_delivery(&mut scope);
         remove_ignored(&mut scope);
+        rules.remove_ignored(&mut scope);
         Ok(Members { model, streams, wants_usage, temperature, has_directives, is_exact, scope })
     }
 }
@@ -104,6 +106,13 @@ pub(in crate::dialects) fn model<'a>(request: &'a Json<'_>) -> Result<&'a str> {
         return Err(Error::invalid("model", message));
     }
     Ok(model)
+}
+
+/// Drops `n` where it asks for one choice, as a request without it does.
+pub(in crate::dialects) fn drop_single_choice(request: &mut Json<'_>) {
+    if request.get("n") == Some(&Json::Integer(1)) {
+        request.take("n");
+    }
 }
 
 /// Drops the members that say how the answer is delivered. Unknown options of streams stay.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::raw_object::{RawObject, append, members};
+use crate::raw_object::{self, RawObject, members};
 use crate::sse::Event;
 
 /// The body of a streaming request with a request for token usage.
@@ -14,12 +14,8 @@ pub(in crate::dialects) fn with_usage(body: &[u8]) -> Result<Bytes> {
     const OPTIONS: &str = "stream_options";
     const USAGE: &str = "include_usage";
     let members = members(body)?;
-    let options = members.get(OPTIONS).and_then(|text| RawObject::read(text.as_bytes()));
-    let mut options = options.map_or_else(|| b"{}".to_vec(), |options| options.write_without(&[USAGE]));
-    append(&mut options, USAGE, b"true");
-    let mut body = members.write_without(&[OPTIONS]);
-    append(&mut body, OPTIONS, &options);
-    Ok(body.into())
+    let options = members.get(OPTIONS).filter(|options| options.starts_with('{')).unwrap_or("{}");
+    raw_object::with(body, OPTIONS, &raw_object::with(options.as_bytes(), USAGE, b"true")?)
 }
 
 /// The event of a chunk without its token usage. `None` if it has none.
@@ -69,7 +65,7 @@ mod tests {
         assert_eq!(asked(b"{\"a\":1}"), r#"{"a":1,"stream_options":{"include_usage":true}}"#);
         assert_eq!(
             asked(br#"{"stream_options":{"x":1,"include_usage":false},"a":1}"#),
-            r#"{"a":1,"stream_options":{"x":1,"include_usage":true}}"#
+            r#"{"stream_options":{"x":1,"include_usage":true},"a":1}"#
         );
         assert_eq!(asked(b"{\"stream_options\":null}"), r#"{"stream_options":{"include_usage":true}}"#);
     }

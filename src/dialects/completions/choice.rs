@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::dialects::Unstorable;
 use crate::dialects::choices::{
-    AssembledChoice, ReplyChoice, Rule, Rules, Type, add, ends_by_itself, has_error, is_one_of,
-    says_something, within,
+    AssembledChoice, ReplyChoice, Rule, Rules, Type, add, ends_at_limit, ends_by_itself, has_error,
+    is_one_of, says_something, within,
 };
 
 /// Members of a choice beside `index`, `logprobs` and `error`.
@@ -66,7 +66,7 @@ impl ReplyChoice for TextChoice<'_> {
         let finish_reason = self.finish_reason.as_deref();
         if self.error.is_some() || is_one_of(finish_reason, &["error"]) {
             Some(Unstorable::Error)
-        } else if !ends_by_itself(finish_reason) {
+        } else if !ends_by_itself(finish_reason) && !ends_at_limit(finish_reason) {
             Some(Unstorable::Unfinished)
         } else if !self.text.get().starts_with('"') {
             Some(Unstorable::UnknownMember)
@@ -79,6 +79,10 @@ impl ReplyChoice for TextChoice<'_> {
 
     fn calls_tools(&self) -> bool {
         false
+    }
+
+    fn is_truncated(&self) -> bool {
+        ends_at_limit(self.finish_reason.as_deref())
     }
 }
 

@@ -6,7 +6,7 @@ use super::Completions;
 use crate::dialects::Dialect;
 use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::TenantId;
-use crate::request_identity::{Identity, Normalization, Partition};
+use crate::request_identity::{Identity, IdentityRules, Normalization, Partition};
 
 fn identity_by(dialect: &dyn Dialect, body: &str) -> Identity {
     let tenant = TenantId::default();
@@ -18,7 +18,10 @@ fn identity_by(dialect: &dyn Dialect, body: &str) -> Identity {
         query: None,
         headers: &[],
     };
-    dialect.parse(body.as_bytes(), Normalization::WordLists).unwrap().identity(&partition)
+    dialect
+        .parse(body.as_bytes(), &IdentityRules::new(Normalization::WordLists, &[]))
+        .unwrap()
+        .identity(&partition)
 }
 
 fn identity(body: &str) -> Identity {
@@ -108,7 +111,7 @@ fn a_fault_names_its_field() {
         (r#"{"model":"m","stream_options":1}"#, Some("stream_options")),
         (r#"{"model":"m","temperature":"2"}"#, Some("temperature")),
     ] {
-        let error = Completions.parse(body.as_bytes(), Normalization::default()).unwrap_err();
+        let error = Completions.parse(body.as_bytes(), &IdentityRules::default()).unwrap_err();
         assert_eq!(error.param_name(), param, "{body}");
     }
 }

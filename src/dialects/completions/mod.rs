@@ -14,7 +14,7 @@ use super::choices::{self, ChunkAssembler, ChunkReplay, ReplyFormat};
 use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
-use crate::request_identity::Normalization;
+use crate::request_identity::{IdentityParts, IdentityRules};
 
 /// The dialect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,8 +50,12 @@ impl Dialect for Completions {
         &[]
     }
 
-    fn parse(&self, body: &[u8], _: Normalization) -> Result<ParsedRequest> {
-        request::parse(&Completions, body)
+    fn parse(&self, body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest> {
+        request::parse(&Completions, body, rules)
+    }
+
+    fn identity_parts<'a>(&self, body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+        request::identity_parts(body, rules)
     }
 
     /// A prompt is continued from its last letter on.

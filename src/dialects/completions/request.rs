@@ -3,21 +3,25 @@
 //! A prompt in words is the question. Lists of prompts, lists of tokens and a missing prompt have no words of their own: they are part
 //! of the scope, and are cached as it is. A prompt is continued from its last letter on, so no two spellings of it are one.
 
-use crate::dialects::choices::request::{Members, text_of};
+use std::borrow::Cow;
+
+use crate::dialects::choices::request::{Members, drop_single_choice, text_of};
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::KeyHasher;
 use crate::error::Result;
+use crate::request_identity::{IdentityParts, IdentityRules, QuestionPart};
 
-/// Parses a request of `dialect`. The upstream checks the members that are not read here.
+/// Parses a request of `dialect`. The upstream checks the members that are not read here. `rules` say which requests are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field.
-pub(super) fn parse(dialect: &'static dyn Dialect, body: &[u8]) -> Result<ParsedRequest> {
-    let Members { model, streams, wants_usage, temperature, has_directives, is_exact, mut scope } =
-        Members::parse(body)?;
-    scope.sort();
-    let prompt = scope.get_mut("prompt").filter(|prompt| prompt.as_text().is_some());
-    let question = prompt.map(std::mem::take).and_then(text_of);
+pub(super) fn parse(
+    dialect: &'static dyn Dialect,
+    body: &[u8],
+    rules: &IdentityRules,
+) -> Result<ParsedRequest> {
+    let (members, question) = canonical(body, rules)?;
+    let Members { model, streams, wants_usage, temperature, has_directives, is_exact, scope } = members;
     let scope = KeyHasher::new("likewise/request/completions/v1").field(&scope.canonical()).finish();
     Ok(ParsedRequest {
         dialect,
@@ -35,4 +39,24 @@ pub(super) fn parse(dialect: &'static dyn Dialect, body: &[u8]) -> Result<Parsed
         scope,
         question: question.map(Into::into),
     })
+}
+
+/// [`Dialect::identity_parts`].
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+    let (Members { scope, .. }, question) = canonical(body, rules)?;
+    let question = question.map(|text| QuestionPart::new("prompt".to_owned(), text, None));
+    Ok(IdentityParts { scope, question })
+}
+
+/// A request in canonical form, split into scope and question.
+fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<(Members<'a>, Option<Cow<'a, str>>)> {
+    let mut members = Members::parse(body, rules)?;
+    drop_single_choice(&mut members.scope);
+    members.scope.sort();
+    let prompt = members.scope.get_mut("prompt").filter(|prompt| prompt.as_text().is_some());
+    let question = prompt.map(std::mem::take).and_then(text_of);
+    Ok((members, question))
 }

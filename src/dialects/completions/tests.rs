@@ -96,7 +96,12 @@ fn only_a_complete_reply_is_stored() {
     let ended = |reason: Value, text: Value| json!({ "index": 0, "text": text, "finish_reason": reason });
     assert_eq!(unstorable(ended("stop".into(), "a".into())), None);
     assert_eq!(unstorable(ended("eos".into(), "a".into())), None);
-    for reason in [json!("length"), json!("content_filter"), json!("tool_calls"), Value::Null] {
+    assert_eq!(
+        unstorable(ended("length".into(), "a".into())),
+        None,
+        "it is of a kind that is stored by wish"
+    );
+    for reason in [json!("content_filter"), json!("tool_calls"), Value::Null] {
         assert_eq!(unstorable(ended(reason.clone(), "a".into())), Some(Unstorable::Unfinished), "{reason}");
     }
     assert_eq!(unstorable(ended("error".into(), "a".into())), Some(Unstorable::Error));

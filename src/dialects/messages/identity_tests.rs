@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::parse;
 use crate::domain::TenantId;
-use crate::request_identity::{Identity, Normalization, Partition};
+use crate::request_identity::{Identity, IdentityRules, Partition};
 
 fn identity_with(headers: &[(&str, &str)], body: &str) -> Identity {
     let headers: Vec<(String, String)> =
@@ -18,7 +18,7 @@ fn identity_with(headers: &[(&str, &str)], body: &str) -> Identity {
         query: None,
         headers: &headers,
     };
-    parse(body.as_bytes(), Normalization::default()).unwrap().identity(&partition)
+    parse(body.as_bytes(), &IdentityRules::default()).unwrap().identity(&partition)
 }
 
 fn identity(body: &Value) -> Identity {
@@ -83,7 +83,7 @@ fn what_does_not_change_an_answer_never_separates() {
 fn the_last_text_is_the_same_in_a_list_of_one_block() {
     let ask = |content: Value| {
         let body = json!({ "model": "m", "messages": [{ "role": "user", "content": content }] });
-        let parsed = parse(body.to_string().as_bytes(), Normalization::default()).unwrap();
+        let parsed = parse(body.to_string().as_bytes(), &IdentityRules::default()).unwrap();
         (identity(&body), parsed.question)
     };
     let block = |text: &str| json!({ "type": "text", "text": text });

@@ -22,7 +22,7 @@ use super::choices;
 use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
-use crate::request_identity::Normalization;
+use crate::request_identity::{IdentityParts, IdentityRules};
 
 /// The dialect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,12 +34,12 @@ const IDENTITY_HEADERS: [IdentityHeader; 2] = [
     IdentityHeader { name: "anthropic-beta", is_set: true },
 ];
 
-/// Parses a request. `normalization` says which questions are one.
+/// Parses a request. `rules` say which requests are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field, for what cannot be a request for a message.
-pub fn parse(body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
-    request::parse(&Messages, body, normalization)
+pub fn parse(body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest> {
+    request::parse(&Messages, body, rules)
 }
 
 impl Dialect for Messages {
@@ -59,8 +59,12 @@ impl Dialect for Messages {
         &IDENTITY_HEADERS
     }
 
-    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
-        parse(body, normalization)
+    fn parse(&self, body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest> {
+        parse(body, rules)
+    }
+
+    fn identity_parts<'a>(&self, body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+        request::identity_parts(body, rules)
     }
 
     fn is_rewordable(&self, body: &[u8]) -> bool {

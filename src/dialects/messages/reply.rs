@@ -9,10 +9,12 @@ use crate::raw_object::{RawObject, on_one_line};
 
 /// What names one delivery of a message and not the answer; replays get new ones.
 const OF_DELIVERY: [&str; 1] = ["id"];
-/// Reasons for an end by the model's own decision. Limits, pauses and refusals are none.
+/// Reasons for an end by the model's own decision. Pauses and refusals are none.
 const ENDS: [&str; 2] = ["end_turn", "stop_sequence"];
 /// The reason for an end by the call of a tool.
 const CALLS: &str = "tool_use";
+/// The reason for an end at the limit of tokens.
+const LIMIT: &str = "max_tokens";
 
 /// Token usage as the API reports it: what was read from the provider's cache, and written to it, is not in `input_tokens`.
 #[derive(Debug, Default, Deserialize)]
@@ -57,7 +59,7 @@ impl<'a> CompleteMessage<'a> {
     }
 
     fn unstorable(&self) -> Option<Unstorable> {
-        let ends = |reason: &str| ENDS.contains(&reason) || reason == CALLS;
+        let ends = |reason: &str| ENDS.contains(&reason) || reason == CALLS || reason == LIMIT;
         if !self.stop_reason().as_deref().is_some_and(ends) {
             Some(Unstorable::Unfinished)
         } else if !self.is_replayable() {
@@ -78,6 +80,7 @@ pub(super) fn read_reply(body: &[u8]) -> Option<Answer> {
         usage: message.members.get("usage").and_then(usage),
         unstorable: message.unstorable(),
         calls_tools: message.calls_tools(),
+        is_truncated: message.stop_reason().as_deref() == Some(LIMIT),
     })
 }
 
@@ -137,11 +140,11 @@ mod tests {
     #[test]
     fn only_an_end_by_the_model_itself_is_stored() {
         let unstorable = |reason: Value| read(&with(json!({ "stop_reason": reason }))).unwrap().unstorable;
-        for reason in ["end_turn", "stop_sequence", "tool_use"] {
+        for reason in ["end_turn", "stop_sequence", "tool_use", "max_tokens"] {
             assert_eq!(unstorable(json!(reason)), None, "{reason}");
         }
-        for reason in ["max_tokens", "pause_turn", "refusal", "model_context_window_exceeded", "END_TURN", ""]
-        {
+        assert!(read(&with(json!({ "stop_reason": "max_tokens" }))).unwrap().is_truncated);
+        for reason in ["pause_turn", "refusal", "model_context_window_exceeded", "END_TURN", ""] {
             assert_eq!(unstorable(json!(reason)), Some(Unstorable::Unfinished), "{reason}");
         }
         assert_eq!(unstorable(Value::Null), Some(Unstorable::Unfinished));

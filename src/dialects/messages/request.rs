@@ -3,12 +3,15 @@
 use super::hosted::uncacheable;
 use crate::dialects::choices::request::Members;
 use crate::dialects::conversation::{
-    REWORDABLE_BYTES_MAX, check_messages, fingerprint, is_unset, offers, take_question,
+    REWORDABLE_BYTES_MAX, UserQuestion, check_messages, fingerprint, is_unset, offers, take_question,
+    unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
-use crate::dialects::{Dialect, ParsedRequest};
+use crate::dialects::{Dialect, ParsedRequest, Uncacheable};
 use crate::error::Result;
-use crate::request_identity::{Json, Normalization, NormalizedQuestion, mentions_text_operations_within};
+use crate::request_identity::{
+    IdentityParts, IdentityRules, Json, NormalizedQuestion, QuestionPart, mentions_text_operations_within,
+};
 
 /// Members of messages, of their blocks and of the sources of blocks that are read by their names, in whatever order they stand. An
 /// object with any other may be shown to the model as it is.
@@ -31,8 +34,6 @@ const OF_BLOCKS: [&str; 15] = [
     "type",
 ];
 const OF_SOURCES: [&str; 4] = ["data", "media_type", "type", "url"];
-/// Members of a block of text that says no more than its text.
-const OF_TEXT_BLOCKS: [&str; 2] = ["text", "type"];
 
 /// Members with which an answer depends on the texts of the request alone, and is a text.
 const OF_TEXTS: [&str; 11] = [
@@ -49,23 +50,27 @@ const OF_TEXTS: [&str; 11] = [
     "top_p",
 ];
 
-/// Parses a request of `dialect`. The upstream checks the members that are not read here. `normalization` says which questions are one.
+/// A request in canonical form, split into scope and question.
+struct CanonicalRequest<'a> {
+    /// With the request without its question as the scope.
+    members: Members<'a>,
+    question: Option<UserQuestion<'a>>,
+    form: Option<NormalizedQuestion>,
+    has_tools: bool,
+    uncacheable: Option<Uncacheable>,
+}
+
+/// Parses a request of `dialect`. The upstream checks the members that are not read here. `rules` say which requests are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field, for what cannot be a request for a message.
 pub(super) fn parse(
     dialect: &'static dyn Dialect,
     body: &[u8],
-    normalization: Normalization,
+    rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let Members { model, streams, temperature, has_directives, is_exact, mut scope, .. } =
-        Members::parse(body)?;
-    check_messages(&scope)?;
-    let has_tools = offers(&scope, "tools")?;
-    let uncacheable = uncacheable(&scope);
-    canonicalize(&mut scope);
-    let question = take_question(&mut scope);
-    let alone = question.as_ref().filter(|question| question.is_alone);
+    let CanonicalRequest { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let Members { model, streams, temperature, has_directives, is_exact, scope, .. } = members;
     Ok(ParsedRequest {
         dialect,
         scope_domain: "likewise/scope/messages/v1",
@@ -79,10 +84,34 @@ pub(super) fn parse(
         is_credential_bound: false,
         has_directives,
         is_exact,
-        form: alone.and_then(|question| NormalizedQuestion::within(&scope, &question.text, normalization)),
+        form,
         scope: fingerprint("likewise/request/messages/v1", question.as_ref(), &scope),
         question: question.map(|question| question.text.into()),
     })
+}
+
+/// [`Dialect::identity_parts`].
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+    let CanonicalRequest { members, question, form, .. } = canonical(body, rules)?;
+    let question = question.map(|question| QuestionPart::new(question.path(), question.text, form));
+    Ok(IdentityParts { scope: members.scope, question })
+}
+
+fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalRequest<'a>> {
+    let mut members = Members::parse(body, rules)?;
+    let scope = &mut members.scope;
+    check_messages(scope)?;
+    let has_tools = offers(scope, "tools")?;
+    let uncacheable = uncacheable(scope);
+    canonicalize(scope);
+    let question = take_question(scope);
+    let alone = question.as_ref().filter(|question| question.is_alone);
+    let form =
+        alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, rules.normalization));
+    Ok(CanonicalRequest { members, question, form, has_tools, uncacheable })
 }
 
 /// [`Dialect::is_rewordable`]: only of a conversation of one turn.
@@ -131,13 +160,7 @@ fn canonicalize(request: &mut Json<'_>) {
 fn canonicalize_content(content: &mut Json<'_>) {
     let Json::List(blocks) = content else { return };
     blocks.iter_mut().for_each(sort_block);
-    if let [block] = blocks.as_mut_slice()
-        && block.has_only(&OF_TEXT_BLOCKS)
-        && block.get("type").and_then(Json::as_text) == Some("text")
-        && let Some(text @ Json::Text(_)) = block.get_mut("text")
-    {
-        *content = std::mem::take(text);
-    }
+    unwrap_single_text(content, "text");
 }
 
 fn sort_block(block: &mut Json<'_>) {
@@ -155,7 +178,7 @@ mod tests {
     use crate::dialects::messages::parse;
 
     fn param(body: &str) -> String {
-        let error = parse(body.as_bytes(), Normalization::default()).unwrap_err();
+        let error = parse(body.as_bytes(), &IdentityRules::default()).unwrap_err();
         error.param_name().unwrap_or("none").to_owned()
     }
 
@@ -164,7 +187,7 @@ mod tests {
         let body = br#"{"model":"m","max_tokens":5,"system":"be brief","messages":[{"role":"user","content":"one"},
             {"role":"assistant","content":"1"},{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"3"},
             {"type":"text","text":"two"}]}],"stream":true,"cache":{"ttl":1},"temperature":0,"tools":[{"name":"f"}]}"#;
-        let parsed = parse(body, Normalization::default()).unwrap();
+        let parsed = parse(body, &IdentityRules::default()).unwrap();
         assert_eq!(
             (parsed.question.as_deref(), parsed.streams, parsed.wants_usage),
             (Some("two"), true, true)
@@ -189,7 +212,7 @@ mod tests {
             assert_eq!(param(body), expected, "{body}");
         }
         assert!(
-            parse(br#"{"model":"m","messages":[{"role":"user"}],"system":7}"#, Normalization::default())
+            parse(br#"{"model":"m","messages":[{"role":"user"}],"system":7}"#, &IdentityRules::default())
                 .is_ok(),
             "what does not decide how it is cached is for the upstream to check"
         );

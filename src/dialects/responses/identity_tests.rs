@@ -6,10 +6,10 @@ use super::Responses;
 use crate::dialects::chat_completions::ChatCompletions;
 use crate::dialects::{Dialect, ParsedRequest, Uncacheable};
 use crate::domain::TenantId;
-use crate::request_identity::{Identity, Normalization, Partition};
+use crate::request_identity::{Identity, IdentityRules, Normalization, Partition};
 
 fn parsed(body: &str) -> ParsedRequest {
-    Responses.parse(body.as_bytes(), Normalization::WordLists).unwrap()
+    Responses.parse(body.as_bytes(), &IdentityRules::new(Normalization::WordLists, &[])).unwrap()
 }
 
 fn identity_of(request: &ParsedRequest) -> Identity {
@@ -165,7 +165,8 @@ fn spellings_are_joined_only_where_all_that_the_model_reads_is_known() {
 #[test]
 fn the_identities_of_two_dialects_never_collide() {
     let body = r#"{"model":"m","input":"hi","messages":[{"role":"user","content":"hi"}]}"#;
-    let chat = ChatCompletions.parse(body.as_bytes(), Normalization::WordLists).unwrap();
+    let chat =
+        ChatCompletions.parse(body.as_bytes(), &IdentityRules::new(Normalization::WordLists, &[])).unwrap();
     let [one, two] = [identity_of(&parsed(body)), identity_of(&chat)];
     assert!(one.key != two.key && one.exact != two.exact && one.scope != two.scope);
 }
@@ -224,7 +225,7 @@ fn a_fault_names_its_field() {
         (r#"{"model":"m","input":"a","stream_options":1}"#, Some("stream_options")),
         (r#"{"model":"m","input":"a","temperature":"2"}"#, Some("temperature")),
     ] {
-        let error = Responses.parse(body.as_bytes(), Normalization::default()).unwrap_err();
+        let error = Responses.parse(body.as_bytes(), &IdentityRules::default()).unwrap_err();
         assert_eq!(error.param_name(), param, "{body}");
     }
 }

@@ -21,7 +21,7 @@ use super::choices;
 use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
-use crate::request_identity::Normalization;
+use crate::request_identity::{IdentityParts, IdentityRules};
 
 /// The dialect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,8 +44,12 @@ impl Dialect for Responses {
         &[]
     }
 
-    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest> {
-        request::parse(&Responses, body, normalization)
+    fn parse(&self, body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest> {
+        request::parse(&Responses, body, rules)
+    }
+
+    fn identity_parts<'a>(&self, body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+        request::identity_parts(body, rules)
     }
 
     /// Answers are bound to one credential, and what a previous response said is not known here.

@@ -34,6 +34,8 @@ pub(super) fn read_reply(body: &[u8]) -> Option<Answer> {
         json: on_one_line(stored(&members)).into(),
         usage: token_usage(&members),
         unstorable,
+        // It is incomplete then, and never stored.
+        is_truncated: false,
         calls_tools: items.is_ok_and(|items| items.iter().any(|item| item.calls_tool)),
     })
 }

@@ -6,10 +6,13 @@
 use std::borrow::Cow;
 
 use crate::dialects::choices::request::{Members, flag, model, text_of};
+use crate::dialects::conversation::unwrap_single_text;
 use crate::dialects::{Dialect, ParsedRequest, Uncacheable};
 use crate::domain::KeyHasher;
 use crate::error::{Error, Result};
-use crate::request_identity::{Json, Normalization, NormalizedQuestion};
+use crate::request_identity::{
+    IdentityParts, IdentityRules, Json, Normalization, NormalizedQuestion, QuestionPart,
+};
 
 /// Members with which a request continues what only the upstream knows.
 const HIDDEN_CONTEXT: [&str; 3] = ["conversation", "previous_response_id", "prompt"];
@@ -44,31 +47,28 @@ struct InputQuestion<'a> {
     is_alone: bool,
 }
 
-/// Reads a request of `dialect`. Only members that decide how it is cached are checked; the upstream checks the others.
+/// A request in canonical form, split into scope and question.
+struct CanonicalRequest<'a> {
+    /// With the request without its question as the scope.
+    members: Members<'a>,
+    question: Option<InputQuestion<'a>>,
+    form: Option<NormalizedQuestion>,
+    has_tools: bool,
+    uncacheable: Option<Uncacheable>,
+}
+
+/// Reads a request of `dialect`. Only members that decide how it is cached are checked; the upstream checks the others. `rules` say which
+/// requests are one.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field.
 pub(super) fn parse(
     dialect: &'static dyn Dialect,
     body: &[u8],
-    normalization: Normalization,
+    rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let members = Members::parse_with(body, |request| {
-        // A template may name the model, and the upstream knows it.
-        let is_of_template = is_given(request, "prompt") && !is_given(request, "model");
-        if is_of_template { Ok("") } else { model(request) }
-    })?;
-    let Members { model, streams, temperature, has_directives, is_exact, mut scope, .. } = members;
-    check_input(&scope)?;
-    let has_tools = !tools(&scope)?.is_empty();
-    let uncacheable = uncacheable(&scope)?;
-    scope.sort();
-    normalize_input(&mut scope);
-    let question = take_question(&mut scope);
-    // What the model reads beside the request may be about the spelling of the question.
-    let is_all_known = !HIDDEN_CONTEXT.iter().any(|name| is_given(&scope, name));
-    let normalization = if is_all_known { normalization } else { Normalization::Minimal };
-    let alone = question.as_ref().filter(|question| question.is_alone);
+    let CanonicalRequest { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let Members { model, streams, temperature, has_directives, is_exact, scope, .. } = members;
     let place = question.as_ref().map_or_else(String::new, InputQuestion::place_text);
     Ok(ParsedRequest {
         dialect,
@@ -83,7 +83,7 @@ pub(super) fn parse(
         is_credential_bound: true,
         has_directives,
         is_exact,
-        form: alone.and_then(|question| NormalizedQuestion::within(&scope, &question.text, normalization)),
+        form,
         scope: KeyHasher::new("likewise/request/responses/v1")
             .field(place.as_bytes())
             .field(&scope.canonical())
@@ -92,7 +92,47 @@ pub(super) fn parse(
     })
 }
 
+/// [`Dialect::identity_parts`].
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
+    let CanonicalRequest { members, question, form, .. } = canonical(body, rules)?;
+    let question = question.map(|question| QuestionPart::new(question.path(), question.text, form));
+    Ok(IdentityParts { scope: members.scope, question })
+}
+
+fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalRequest<'a>> {
+    let mut members = Members::parse_with(body, rules, |request| {
+        // A template may name the model, and the upstream knows it.
+        let is_of_template = is_given(request, "prompt") && !is_given(request, "model");
+        if is_of_template { Ok("") } else { model(request) }
+    })?;
+    let scope = &mut members.scope;
+    check_input(scope)?;
+    let has_tools = !tools(scope)?.is_empty();
+    let uncacheable = uncacheable(scope)?;
+    scope.sort();
+    normalize_input(scope);
+    let question = take_question(scope);
+    // What the model reads beside the request may be about the spelling of the question.
+    let is_all_known = !HIDDEN_CONTEXT.iter().any(|name| is_given(scope, name));
+    let normalization = if is_all_known { rules.normalization } else { Normalization::Minimal };
+    let alone = question.as_ref().filter(|question| question.is_alone);
+    let form = alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, normalization));
+    Ok(CanonicalRequest { members, question, form, has_tools, uncacheable })
+}
+
 impl InputQuestion<'_> {
+    /// The path of the words in the request.
+    fn path(&self) -> String {
+        match self.place {
+            None => "input".to_owned(),
+            Some((item, None)) => format!("input[{item}].content"),
+            Some((item, Some(part))) => format!("input[{item}].content[{part}].text"),
+        }
+    }
+
     fn place_text(&self) -> String {
         match self.place {
             None => "input".to_owned(),
@@ -155,13 +195,8 @@ fn normalize_content(message: &mut Json<'_>) {
     let Some(content) = message.get_mut("content") else { return };
     let Json::List(parts) = content else { return };
     parts.iter_mut().filter(|part| part.has_only(&OF_PARTS)).for_each(Json::sort);
-    if let [part] = parts.as_mut_slice()
-        && !is_of_model
-        && part.has_only(&["text", "type"])
-        && type_of(part) == Some("input_text")
-        && let Some(text @ Json::Text(_)) = part.take("text")
-    {
-        *content = text;
+    if !is_of_model {
+        unwrap_single_text(content, "input_text");
     }
 }
 

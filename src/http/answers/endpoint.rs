@@ -30,7 +30,7 @@ impl Endpoint {
         });
         DialectEndpoint {
             answers: Arc::clone(&self.answers),
-            parse_cache: ParseCache::new(dialect, self.answers.normalization()),
+            parse_cache: ParseCache::new(dialect, self.answers.identity_rules()),
             forwarded_headers,
             body_bytes_max: self.body_bytes_max,
         }

@@ -18,13 +18,14 @@ use crate::http::error_response;
 use crate::http::reservation;
 use crate::http::response::cache_status;
 use crate::http::response::chunked;
-use crate::http::response::headers::{CACHE_STATUS, Millis, SERVER_TIMING, append_all};
+use crate::http::response::headers::{CACHE_STATUS, Millis, REASON, SERVER_TIMING, append_all};
+use crate::request_identity::Difference;
 use crate::service::answers::{
     AnswerOutcome, AnswerResponse, Body, EventStream, HitInfo, MatchKind, REPLAYED_BYTES, SemanticReport,
 };
 
 const ANSWER_ID: HeaderName = HeaderName::from_static("x-likewise-answer-id");
-const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
+const DIFFERS: HeaderName = HeaderName::from_static("x-likewise-differs");
 const SEMANTIC: HeaderName = HeaderName::from_static("x-likewise-semantic");
 const TOKENS_SAVED: HeaderName = HeaderName::from_static("x-likewise-tokens-saved");
 const COST_SAVED: HeaderName = HeaderName::from_static("x-likewise-cost-saved-usd");
@@ -41,7 +42,7 @@ pub(super) fn respond(
 ) -> Response {
     let timing = server_timing(&served);
     let (status, id, saved, reason) = (served.status, served.id, served.saved, served.reason);
-    let semantic = served.semantic;
+    let (semantic, differences) = (served.semantic, served.differences);
     let is_events = matches!(served.body, Body::Live(_) | Body::Events(_) | Body::Replay(..));
     let held = match &served.body {
         Body::Replay(_, replay) => Some(replay.bytes_held_and_expected()),
@@ -80,6 +81,9 @@ pub(super) fn respond(
     }
     if let Some(report) = semantic {
         headers.insert(SEMANTIC, value(semantic_item(report)));
+    }
+    if !differences.is_empty() {
+        headers.insert(DIFFERS, value(list_of(&differences)));
     }
     if let Some(reason) = reason {
         headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
@@ -196,6 +200,16 @@ fn semantic_item(report: SemanticReport) -> String {
         let _ = write!(item, "; because={because}");
     }
     item
+}
+
+/// The members in which a request differs from a stored one, as `messages[0].content@118, metadata.trace_id`.
+fn list_of(differences: &[Difference]) -> String {
+    let mut list = String::with_capacity(64);
+    for difference in differences {
+        let separator = if list.is_empty() { "" } else { ", " };
+        let _ = write!(list, "{separator}{difference}");
+    }
+    list
 }
 
 fn value(text: String) -> HeaderValue {

@@ -78,6 +78,11 @@ pub(in crate::http) struct AnswerCacheObject {
     tags: Vec<String>,
     /// Whether the question is answered in other words too. If absent, its namespace decides.
     semantic: Option<bool>,
+    /// Whether an answer that calls tools is stored and served from the cache. If absent, its namespace decides.
+    #[serde(rename = "tool_calls")]
+    tool_calls: Option<bool>,
+    /// Whether an answer that ended at the limit of tokens is stored and served from the cache. If absent, its namespace decides.
+    truncated: Option<bool>,
 }
 
 impl AnswerCacheObject {
@@ -119,6 +124,8 @@ impl AnswerCacheObject {
                 (Some(one), Some(two)) => Some(one && two),
                 (one, two) => one.or(two),
             },
+            tool_calls: self.tool_calls,
+            truncated: self.truncated,
             ..Directives::default()
         };
         cache_control::apply(headers, &mut directives)?;

@@ -22,9 +22,10 @@ use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::{body, cache_control};
 use crate::http::near_routes::NearRoutes;
 use crate::http::response::cache_status;
-use crate::http::response::headers::{CACHE_STATUS, append_all};
+use crate::http::response::headers::{CACHE_STATUS, REASON, append_all};
 use crate::http::routes::OwnSegments;
 use crate::service::Directives;
+use crate::service::answers::{AnswerMetrics, Reason};
 use crate::upstream::{Headers, Origin, UpstreamCall, is_hop_by_hop};
 
 /// The pattern of forwarded paths, for metrics.
@@ -71,6 +72,8 @@ pub(super) struct Forward {
     /// Names the route that an unknown path may have meant.
     pub(super) near_routes: NearRoutes,
     pub(super) body_bytes_max: usize,
+    /// Counts what is not cached.
+    pub(super) metrics: Arc<AnswerMetrics>,
 }
 
 impl Forward {
@@ -186,6 +189,8 @@ pub(super) async fn forward_to(
     let headers = response.headers_mut();
     // Behind the entries of caches on the way (RFC 9211, section 2).
     headers.append(CACHE_STATUS, HeaderValue::from_static(cache_status::of(LookupOutcome::Bypass)));
+    headers.insert(REASON, HeaderValue::from_static(Reason::Route.as_str()));
+    forward.metrics.count_uncached_route();
     if is_of_client {
         // A cache in between knows `authorization`, and takes a response to another credential for a public one.
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));

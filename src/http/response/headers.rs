@@ -10,6 +10,8 @@ use crate::upstream::Headers;
 
 /// RFC 9211.
 pub(in crate::http) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// Why the cache was bypassed, or a reply is not stored.
+pub(in crate::http) const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
 /// W3C Server Timing.
 pub(in crate::http) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 

@@ -59,7 +59,7 @@ impl Flow<'_> {
     /// Joins the generation of the answer, leads it, or leads an unshared one; and the outcome if that succeeds.
     pub(super) fn join_or_lead(&self) -> Result<(Waiter, AnswerOutcome)> {
         let (answers, directives) = (self.answers, &self.request.directives);
-        let offers_tools = self.request.parsed.has_tools && !answers.options.cache_tool_calls;
+        let offers_tools = self.request.parsed.has_tools && !self.resolved.kinds.tool_calls;
         if directives.no_cache || directives.no_store || offers_tools {
             let outcome =
                 if directives.no_cache { AnswerOutcome::ForcedRefresh } else { AnswerOutcome::Miss };
@@ -133,6 +133,7 @@ impl Flow<'_> {
             stamp,
             lease: None,
             call: Some(call),
+            pending: self.pending.clone(),
             dialect: parsed.dialect,
             streams: parsed.streams,
             not_stored: not_stored.or(is_too_long.then_some(Reason::TooLarge)),

@@ -12,6 +12,7 @@ use super::semantic::{
 };
 use super::store::{StoreRequest, begin_store};
 use super::stored_answer::StoredAnswer;
+use super::stored_kinds::StoredKinds;
 use crate::cache::{Policy, Propagation, Stamp};
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, NamespaceId, Principal, Tag, TierName};
 use crate::error::{Error, Kind, Result};
@@ -218,6 +219,8 @@ pub(super) async fn store(
         is_text: true,
         is_ttl_requested: question.directives.ttl_seconds.is_some(),
         is_semantic: resolved.semantic.is_some(),
+        calls_tools: false,
+        is_truncated: false,
         scope: resolved.scope(),
         question: question.prompt,
         answer: answer.as_bytes(),
@@ -277,13 +280,14 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
     let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds)?;
     Ok(ResolvedRequest {
         identity,
-        namespace,
         model: "".into(),
         question: None,
         semantic: None,
         caller: Caller::default(),
         completed: 0,
+        kinds: StoredKinds::of(directives, &namespace.policy, &answers.options),
         store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },
+        namespace,
     })
 }
 

@@ -1,17 +1,19 @@
 //! One request on its way through the use case, and the responses that need no upstream.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
 use super::Answers;
 use super::lookup::Match;
+use super::misses::PendingRequest;
 use super::replay::{record_for, record_of_dialect, replayed};
 use super::request::{AnswerRequest, ResolvedRequest, ResponseForm};
 use super::response::{AnswerOutcome, AnswerResponse, Body, MatchKind};
 use super::semantic::{REQUEST, SemanticLookup, SemanticOutcome, SemanticReport, SemanticRequest};
 use super::stored_answer::StoredAnswer;
 use crate::error::Result;
+use crate::request_identity::Difference;
 use crate::upstream::Headers;
 
 /// A request with everything that its steps need.
@@ -23,9 +25,42 @@ pub(super) struct Flow<'a> {
     pub(super) started: Instant,
     /// What became of the search for a question in other words.
     pub(super) semantic: Option<SemanticReport>,
+    /// The request as it is remembered, for a comparison with others that miss. `None` if it is not.
+    pub(super) pending: Option<Arc<PendingRequest>>,
+    /// The members in which it differs from a stored one, once it was compared.
+    pub(super) differences: OnceLock<Vec<Difference>>,
 }
 
 impl<'a> Flow<'a> {
+    pub(super) fn new(
+        answers: &'a Arc<Answers>,
+        request: &'a AnswerRequest,
+        resolved: ResolvedRequest,
+        form: ResponseForm,
+        started: Instant,
+    ) -> Flow<'a> {
+        let is_remembered = answers.misses.is_some() && !request.directives.no_store;
+        let pending = is_remembered.then(Arc::default);
+        Flow {
+            answers,
+            request,
+            resolved,
+            form,
+            started,
+            semantic: None,
+            pending,
+            differences: OnceLock::new(),
+        }
+    }
+
+    /// Compares a request that missed with the nearest stored one.
+    pub(super) fn compare_miss(&self) {
+        let Some(misses) = &self.answers.misses else { return };
+        let (namespace, now) = (&self.resolved.namespace.name, self.answers.lookup.freshness().now());
+        self.differences
+            .get_or_init(|| misses.compare(self.request, namespace, self.pending.as_deref(), now));
+    }
+
     /// A hit in the requested form. `None` if the answer cannot be replayed in that form.
     pub(super) fn hit(&self, found: &Match) -> Option<AnswerResponse> {
         let record = record_for(found, self.form)?;

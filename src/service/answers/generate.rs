@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Answers;
 use super::broadcast::{FullReply, GenerationState, Streamed};
 use super::inflight::{Generation, Waiter};
+use super::misses::PendingRequest;
 use super::reason::Reason;
 use super::replay::record_for;
 use super::replay_buffer::UsageContent;
@@ -46,6 +47,8 @@ pub(super) struct Generator {
     pub(super) lease: Option<HeldLease>,
     /// The call of the upstream. `None` once it was made.
     pub(super) call: Option<UpstreamCall>,
+    /// The request, as others that miss are compared with it.
+    pub(super) pending: Option<Arc<PendingRequest>>,
     pub(super) dialect: &'static dyn Dialect,
     /// Whether the call requests a stream.
     pub(super) streams: bool,
@@ -321,6 +324,8 @@ impl Generator {
             is_text: false,
             is_ttl_requested: false,
             is_semantic: self.resolved.semantic.is_some(),
+            calls_tools: answer.calls_tools,
+            is_truncated: answer.is_truncated,
             scope: self.resolved.scope(),
             question: self.resolved.question.as_deref().unwrap_or_default(),
             answer: &answer.json,
@@ -340,6 +345,9 @@ impl Generator {
             .ok_or(Reason::Invalidated)?;
         generation.mark_stored(&stored.tags());
         self.answers.add_question(&self.resolved);
+        if let (Some(misses), Some(pending)) = (&self.answers.misses, &self.pending) {
+            misses.stored(pending, stored.expires());
+        }
         Ok(stored)
     }
 
@@ -347,8 +355,10 @@ impl Generator {
     fn reason_against(&self, answer: &Answer, record: &StoredAnswer<'_>) -> Option<Reason> {
         if let Some(unstorable) = answer.unstorable {
             Some(unstorable.into())
-        } else if answer.calls_tools && !self.answers.options.cache_tool_calls {
-            Some(Reason::ToolCalls)
+        } else if let Some(reason) =
+            self.resolved.kinds.reason_against(answer.calls_tools, answer.is_truncated)
+        {
+            Some(reason)
         } else if record.bytes() > self.resolved.namespace.policy.value_bytes_max {
             Some(Reason::TooLarge)
         } else {

@@ -49,6 +49,13 @@ pub struct AnswerMetrics {
     pub saved_usd: FloatCounter,
 }
 
+impl AnswerMetrics {
+    /// Counts a reply of a route whose answers are not cached.
+    pub fn count_uncached_route(&self) {
+        self.not_stored.with(Reason::Route).inc();
+    }
+}
+
 impl ModuleMetrics for AnswerMetrics {
     fn register(registry: &mut Registry) -> AnswerMetrics {
         let outcomes: ByLabel<LookupOutcome, Counter> =

@@ -16,6 +16,7 @@ mod generate;
 mod inflight;
 mod lookup;
 mod metrics;
+mod misses;
 mod node_flight;
 mod options;
 mod reask;
@@ -31,6 +32,7 @@ mod semantic;
 mod state;
 mod store;
 mod stored_answer;
+mod stored_kinds;
 mod stream_progress;
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,7 @@ pub use broadcast::EventStream;
 pub use direct::{LookupHit, LookupResult, Question};
 pub use feedback::{Feedback, FeedbackOn};
 pub use metrics::AnswerMetrics;
+pub use misses::SeparatedMisses;
 pub use options::Options;
 pub use reason::Reason;
 pub use replay::REPLAYED_BYTES;
@@ -66,6 +69,7 @@ use self::early_refresh::EarlyRefresh;
 use self::flow::Flow;
 use self::inflight::InflightTable;
 use self::lookup::{Lookup, Match};
+use self::misses::MissComparison;
 use self::refresh_backoff::RefreshBackoff;
 use self::request::{ResolvedRequest, ResponseForm};
 use self::result::{Awaited, RetryReason};
@@ -75,9 +79,9 @@ use crate::byte_budget::ByteBudget;
 use crate::cache::{
     Cache, CounterId, KeyEvent, LookupCounters, Namespaces, PairJudgement, Propagation, Stamp,
 };
-use crate::domain::{Key, LookupOutcome, Principal};
+use crate::domain::{Key, LookupOutcome, Principal, TenantId};
 use crate::error::{Error, Kind, Result};
-use crate::request_identity::Normalization;
+use crate::request_identity::{IdentityRules, Normalization};
 use crate::upstream::{self, Origin, Prices};
 
 /// How many leaders a request waits for that died or left it no response.
@@ -111,6 +115,7 @@ impl Answers {
             refreshes: Arc::new(Semaphore::new(options.concurrent_refreshes_max)),
             refresh_backoff: RefreshBackoff::default(),
             early_refresh: EarlyRefresh::new(options.early_refresh_beta),
+            misses: MissComparison::new(options.remembered_requests_bytes_max, options.identity_rules()),
             options,
             answer_bytes_max: upstream.answer_bytes_max,
             request_usage: upstream.request_usage,
@@ -145,9 +150,19 @@ impl Answers {
         self.semantic.as_ref().map(SemanticLookup::reasked)
     }
 
-    /// Which spellings of a question are one. Requests are to be read by it.
+    /// Which requests are one. They are to be parsed by it.
+    pub fn identity_rules(&self) -> IdentityRules {
+        self.options.identity_rules()
+    }
+
+    /// Which spellings of a question are one.
     pub fn normalization(&self) -> Normalization {
-        if self.options.normalize_questions { Normalization::WordLists } else { Normalization::Minimal }
+        self.options.identity_rules().normalization
+    }
+
+    /// The members of a tenant's requests that separated most misses from a stored request.
+    pub fn separated_misses(&self, tenant: &TenantId) -> Vec<SeparatedMisses> {
+        self.misses.as_ref().map_or_else(Vec::new, |misses| misses.most_separating(tenant))
     }
 
     /// Answered requests by the model that they name.
@@ -178,8 +193,8 @@ impl Answers {
         let started = Instant::now();
         let resolved = self.resolve(&request)?;
         let in_namespace = self.namespaces.lookups_in(&resolved.namespace);
-        let form = ResponseForm::of(&request.parsed);
-        let flow = Flow { answers: self, request: &request, resolved, form, started, semantic: None };
+        let form = ResponseForm::of(&request.parsed, resolved.kinds);
+        let flow = Flow::new(self, &request, resolved, form, started);
         let (response, missed) = match self.bypass(&request.parsed) {
             Some(reason) => (self.call_upstream(&flow, reason).await, LookupOutcome::Bypass),
             None => (self.look_up_or_generate(flow).await, LookupOutcome::Miss),
@@ -248,6 +263,7 @@ impl Answers {
             lookup: looked_up,
             upstream: Some(flow.started.elapsed() - looked_up),
             semantic: flow.semantic,
+            differences: flow.differences.into_inner().unwrap_or_default(),
             ..response
         })
     }
@@ -263,6 +279,10 @@ impl Answers {
         let mut last_reason = RetryReason::LeaderDied;
         for _ in 0..LEADERS_MAX {
             let (waiter, outcome) = flow.join_or_lead()?;
+            if outcome == AnswerOutcome::Miss {
+                // While the upstream works.
+                flow.compare_miss();
+            }
             last_reason = match flow.await_result(waiter, outcome).await {
                 Awaited::Response(response) => return Ok(flow.named(response)),
                 Awaited::Failed(error) => return Err(error),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::semantic::SemanticOptions;
+use crate::request_identity::{IdentityRules, MemberPath, Normalization};
 
 /// Which answers are stored, and which requests share them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,11 +11,21 @@ use super::semantic::SemanticOptions;
 pub struct Options {
     /// Requests above this temperature expect another answer each time: they bypass the cache.
     pub temperature_max: f64,
-    /// Whether answers that call tools are stored, and requests that offer tools are coalesced.
+    /// Whether answers that call tools are stored, and requests that offer tools are coalesced. A namespace and a request may say otherwise.
     pub cache_tool_calls: bool,
+    /// Whether answers of chat completions, completions and messages that ended at the limit of tokens are stored. A namespace and a request
+    /// may say otherwise.
+    pub cache_truncated: bool,
     /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
     /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.
     pub normalize_questions: bool,
+    /// Members of requests that change no answer, beside those of `prompt_cache_*`, `cache_control` and `service_tier`: requests that differ
+    /// in them alone share an answer. Names with a dot between them, as `metadata.trace_id`; a list on the way stands for each of its
+    /// elements. They are sent to the upstream as they came.
+    pub ignored_members: Vec<MemberPath>,
+    /// Bytes of memory for the requests with which one that misses is compared, to name the members in which it differs from a stored one
+    /// (`x-likewise-differs`, `/v1/stats`). 0 turns that off.
+    pub remembered_requests_bytes_max: usize,
     /// Whether requests with different credentials share answers. Those of `/v1/responses` are never shared: the upstream knows them by an id.
     pub share_across_keys: bool,
     /// Whether a generation whose waiters have all left is completed and stored.
@@ -34,12 +45,24 @@ impl Default for Options {
         Options {
             temperature_max: 1.0,
             cache_tool_calls: false,
+            cache_truncated: false,
             normalize_questions: false,
+            ignored_members: Vec::new(),
+            remembered_requests_bytes_max: 8 << 20,
             share_across_keys: false,
             finish_abandoned: false,
             concurrent_refreshes_max: 64,
             early_refresh_beta: 0.0,
             semantic: SemanticOptions::default(),
         }
+    }
+}
+
+impl Options {
+    /// Which requests are one.
+    pub(super) fn identity_rules(&self) -> IdentityRules {
+        let normalization =
+            if self.normalize_questions { Normalization::WordLists } else { Normalization::Minimal };
+        IdentityRules::new(normalization, &self.ignored_members)
     }
 }

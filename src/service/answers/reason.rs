@@ -22,10 +22,14 @@ label_enum! {
         Container = "container",
         /// The cache is bypassed: the request refers to an uploaded file by its id.
         File = "file",
+        /// The cache is bypassed: answers of the route are not cached.
+        Route = "route",
         /// The request sends `no-store`.
         NoStore = "no_store",
-        /// The reply calls tools, and `answers.cache_tool_calls` is off.
+        /// The reply calls tools, and such answers are not stored for the request (`answers.cache_tool_calls`).
         ToolCalls = "tool_calls",
+        /// The reply ended at the limit of tokens, and such answers are not stored for the request (`answers.cache_truncated`).
+        Truncated = "truncated",
         /// The reply is larger than `upstream.answer_bytes_max`, or than its namespace allows.
         TooLarge = "too_large",
         /// One of its tags was invalidated since the generation began.
@@ -54,7 +58,7 @@ label_enum! {
         Error = "error",
         /// The stream ended before its last event.
         Incomplete = "incomplete",
-        /// A choice ended by a limit or a filter, or gives no reason.
+        /// A choice ended by a filter, or gives no reason; a response of `/v1/responses` is not completed.
         Unfinished = "unfinished",
         /// A choice has no content.
         Empty = "empty",

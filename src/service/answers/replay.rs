@@ -28,9 +28,10 @@ pub(super) fn record_for(found: &Match, form: ResponseForm) -> Option<StoredAnsw
     (reports_usage || !needs_usage).then_some(record)
 }
 
-/// The stored answer, if it is of the dialect of this form.
+/// The stored answer, if it is of the dialect of this form, and of a kind that may be served in it.
 pub(super) fn record_of_dialect(found: &Match, form: ResponseForm) -> Option<StoredAnswer<'_>> {
-    let is_of_dialect =
-        |record: &StoredAnswer<'_>| !record.is_text && record.dialect == form.dialect.record_code();
-    StoredAnswer::decode(&found.found.entry.value).filter(is_of_dialect)
+    let record = StoredAnswer::decode(&found.found.entry.value)?;
+    let is_of_dialect = !record.is_text && record.dialect == form.dialect.record_code();
+    let is_of_kind = form.kinds.reason_against(record.calls_tools, record.is_truncated).is_none();
+    (is_of_dialect && is_of_kind).then_some(record)
 }

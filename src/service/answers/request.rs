@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::inflight::{Caller, StorePolicy};
 use super::semantic::SemanticQuestion;
+use super::stored_kinds::StoredKinds;
 use crate::cache::Namespace;
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::domain::{Credential, Key, Principal, Tag};
@@ -46,6 +47,8 @@ pub(super) struct ResolvedRequest {
     /// The question with its vector, if its answer may be served to questions in other words.
     pub(super) semantic: Option<SemanticQuestion>,
     pub(super) store_policy: StorePolicy,
+    /// The kinds of answers that are stored for it, and served to it.
+    pub(super) kinds: StoredKinds,
     pub(super) caller: Caller,
     /// Generations that were completed before the lookup ([`InflightTable::completed`]).
     pub(super) completed: u64,
@@ -64,10 +67,13 @@ pub(super) struct ResponseForm {
     pub(super) dialect: &'static dyn Dialect,
     pub(super) streams: bool,
     pub(super) wants_usage: bool,
+    /// The kinds of stored answers that it may be.
+    pub(super) kinds: StoredKinds,
 }
 
 impl ResponseForm {
-    pub(super) fn of(request: &ParsedRequest) -> ResponseForm {
-        ResponseForm { dialect: request.dialect, streams: request.streams, wants_usage: request.wants_usage }
+    pub(super) fn of(request: &ParsedRequest, kinds: StoredKinds) -> ResponseForm {
+        let &ParsedRequest { dialect, streams, wants_usage, .. } = request;
+        ResponseForm { dialect, streams, wants_usage, kinds }
     }
 }

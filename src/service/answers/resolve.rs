@@ -6,6 +6,7 @@ use super::inflight::{Caller, StorePolicy};
 use super::reason::Reason;
 use super::request::{AnswerRequest, ResolvedRequest};
 use super::state::Answers;
+use super::stored_kinds::StoredKinds;
 use crate::dialects::ParsedRequest;
 use crate::domain::{Credential, InvalidationId};
 use crate::error::Result;
@@ -56,6 +57,7 @@ impl Answers {
                 is_ttl_requested: request.directives.ttl_seconds.is_some(),
                 inherits_ttl: false,
             },
+            kinds: StoredKinds::of(&request.directives, &namespace.policy, &self.options),
             completed: 0,
             namespace,
         })

@@ -10,7 +10,7 @@ use super::semantic::SemanticReport;
 use crate::dialects::Replay;
 use crate::domain::{EntryMeta, Key, LookupOutcome, TierName};
 use crate::labels::label_enum;
-use crate::request_identity::Identity;
+use crate::request_identity::{Difference, Identity};
 use crate::upstream::Headers;
 
 /// A response.
@@ -32,6 +32,8 @@ pub struct AnswerResponse {
     pub saved: Option<Saved>,
     /// What became of the search for a question in other words, if there was one.
     pub semantic: Option<SemanticReport>,
+    /// The members in which a request that missed differs from the nearest stored one of the same caller.
+    pub differences: Vec<Difference>,
     /// How long the lookup took.
     pub lookup: Duration,
     /// How long the upstream took to respond.
@@ -136,6 +138,7 @@ impl AnswerResponse {
             id: None,
             saved: None,
             semantic: None,
+            differences: Vec::new(),
             lookup: Duration::ZERO,
             upstream: None,
         }

@@ -9,6 +9,7 @@ use super::early_refresh::EarlyRefresh;
 use super::inflight::InflightTable;
 use super::lookup::Lookup;
 use super::metrics::AnswerMetrics;
+use super::misses::MissComparison;
 use super::options::Options;
 use super::refresh_backoff::RefreshBackoff;
 use super::semantic::SemanticLookup;
@@ -30,6 +31,8 @@ pub struct Answers {
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) refresh_backoff: RefreshBackoff,
     pub(super) early_refresh: EarlyRefresh,
+    /// Names what separates a miss from a stored request, if it is on.
+    pub(super) misses: Option<MissComparison>,
     pub(super) options: Options,
     pub(super) answer_bytes_max: usize,
     pub(super) request_usage: bool,

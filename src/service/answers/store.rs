@@ -7,7 +7,7 @@ use super::lookup::{Lookup, Match};
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
 use crate::cache::{Cache, HeldLease, KeyGuard, Policy, Stamp, WriteCondition};
-use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, TierName};
+use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, TierName, UnixSeconds};
 use crate::error::Result;
 use crate::service::Directives;
 
@@ -92,6 +92,11 @@ impl PendingWrite<'_> {
     /// The tags of the answer.
     pub(super) fn tags(&self) -> Vec<InvalidationId> {
         tags_of(&self.entry)
+    }
+
+    /// When the answer expires.
+    pub(super) fn expires(&self) -> UnixSeconds {
+        self.entry.meta.expires
     }
 
     /// Stores the answer in memory, if the policy of its namespace uses memory.

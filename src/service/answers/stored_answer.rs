@@ -11,6 +11,8 @@ const IS_TEXT: u8 = 2;
 const WAS_USAGE_REQUESTED: u8 = 4;
 const IS_TTL_REQUESTED: u8 = 8;
 const IS_SEMANTIC: u8 = 16;
+const CALLS_TOOLS: u8 = 32;
+const IS_TRUNCATED: u8 = 64;
 
 /// The media type of stored answers, by which tiers decide whether to compress.
 pub(in crate::service) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
@@ -30,6 +32,10 @@ pub struct StoredAnswer<'a> {
     pub is_ttl_requested: bool,
     /// Whether it may be served to questions in other words.
     pub is_semantic: bool,
+    /// Whether it calls tools.
+    pub calls_tools: bool,
+    /// Whether it ended at the limit of tokens.
+    pub is_truncated: bool,
     /// The scope of the question; of one in other words, that within which such questions are compared.
     pub scope: Key,
     /// The question, word for word.
@@ -50,7 +56,9 @@ impl<'a> StoredAnswer<'a> {
             | flag(self.is_text, IS_TEXT)
             | flag(self.was_usage_requested, WAS_USAGE_REQUESTED)
             | flag(self.is_ttl_requested, IS_TTL_REQUESTED)
-            | flag(self.is_semantic, IS_SEMANTIC);
+            | flag(self.is_semantic, IS_SEMANTIC)
+            | flag(self.calls_tools, CALLS_TOOLS)
+            | flag(self.is_truncated, IS_TRUNCATED);
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
         let mut out = Vec::with_capacity(self.bytes());
@@ -84,6 +92,8 @@ impl<'a> StoredAnswer<'a> {
             is_text: head[1] & IS_TEXT != 0,
             is_ttl_requested: head[1] & IS_TTL_REQUESTED != 0,
             is_semantic: head[1] & IS_SEMANTIC != 0,
+            calls_tools: head[1] & CALLS_TOOLS != 0,
+            is_truncated: head[1] & IS_TRUNCATED != 0,
             scope: Key(std::array::from_fn(|at| head[16 + at])),
             question: std::str::from_utf8(question).ok()?,
             answer,
@@ -106,6 +116,8 @@ mod tests {
             is_text: false,
             is_ttl_requested: true,
             is_semantic: false,
+            calls_tools: true,
+            is_truncated: false,
             scope: Key([7; 32]),
             question: "¿qué?",
             answer: b"{}",
@@ -119,6 +131,8 @@ mod tests {
                 is_text: true,
                 is_ttl_requested: false,
                 is_semantic: true,
+                calls_tools: false,
+                is_truncated: true,
                 question: "",
                 ..base
             },

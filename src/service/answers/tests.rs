@@ -143,7 +143,7 @@ impl Bench {
         let body =
             Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"what is it?"}]}"#);
         let ask = AnswerRequest {
-            parsed: ChatCompletions.parse(&body, Normalization::default()).unwrap().into(),
+            parsed: ChatCompletions.parse(&body, &IdentityRules::default()).unwrap().into(),
             body: body.clone(),
             query: None,
             principal,

@@ -225,6 +225,50 @@ async fn directives_and_tags_hold() {
     }
 }
 
+/// Answers that call tools, and those that a limit cut short, are stored and served where the request, or its namespace, wishes so.
+#[tokio::test]
+async fn tool_calls_and_truncated_answers_are_stored_by_wish() {
+    let namespaces = [
+        ("LIKEWISE__CACHE__NAMESPACES__AGENTS__CACHE_TOOL_CALLS", "true"),
+        ("LIKEWISE__CACHE__NAMESPACES__AGENTS__CACHE_TRUNCATED", "true"),
+    ];
+    let (_dir, upstream, server) = start(&namespaces).await;
+    let [chat, completions, responses, messages] = CLIENTS;
+    let limited = |reason| Some(Mode::Ending(reason));
+    for (client, text, ending, wish, reason) in [
+        (chat, "call a tool", None, "tool_calls", "tool_calls"),
+        (responses, "call a tool", None, "tool_calls", "tool_calls"),
+        (messages, "call a tool", None, "tool_calls", "tool_calls"),
+        (chat, "at length", limited("length"), "truncated", "truncated"),
+        (completions, "at length", limited("length"), "truncated", "truncated"),
+        (messages, "at length", limited("max_tokens"), "truncated", "truncated"),
+    ] {
+        upstream.usually(ending.unwrap_or_default());
+        for streams in [false, true] {
+            let body = with((client.question)(text), json!({ "stream": streams, "seed": u8::from(streams) }));
+            let asked = async |cache: Value| {
+                client.ask(&server, &with(body.clone(), json!({ "cache": cache }))).await
+            };
+            let first = asked(json!({})).await;
+            assert!(streams || first.header("x-likewise-reason") == reason, "{}", first.body);
+            quiet(&server).await;
+            assert!(!is_hit(&asked(json!({ wish: true })).await), "it was stored without a wish");
+            quiet(&server).await;
+            let hit = asked(json!({ wish: true })).await;
+            assert!(is_hit(&hit), "{wish}");
+            assert!(!is_hit(&asked(json!({})).await), "served without a wish");
+            assert!(!is_hit(&asked(json!({ wish: false })).await));
+            assert!(!is_hit(&asked(json!({ "namespace": "agents" })).await));
+            quiet(&server).await;
+            assert!(is_hit(&asked(json!({ "namespace": "agents" })).await));
+            assert!(
+                !is_hit(&asked(json!({ "namespace": "agents", wish: false })).await),
+                "the request decides"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_stored_answer_survives_a_restart() {
     for client in CLIENTS {

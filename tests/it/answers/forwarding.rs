@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{CHAT, ask, question, start, status, with};
+use super::{CHAT, ask, counted, question, start, status, with};
 use crate::inflight::metric;
 use crate::program::{Server, likewise};
 use crate::upstream::{Mode, Upstream};
@@ -25,7 +25,9 @@ async fn other_routes_are_forwarded_uncached_if_there_is_an_upstream() {
             (201, Some("made"), "1")
         );
         assert_eq!((answer.header("content-type"), status(&answer)), ("text/plain", "fwd=bypass"));
+        assert_eq!(answer.header("x-likewise-reason"), "route");
     }
+    assert_eq!(counted(&server, "route").await, 2);
     let seen = upstream.seen().remove(1);
     assert_eq!((seen.path.as_str(), seen.header("x-custom")), ("/v1/moderations?a=b", Some("c")));
     assert_eq!(seen.header("authorization"), Some("Bearer sk-ours"));

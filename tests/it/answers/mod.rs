@@ -10,6 +10,7 @@ mod identity;
 mod invalidation;
 mod isolation;
 mod messages;
+mod misses;
 mod reasking;
 mod redaction;
 mod responses;
@@ -104,6 +105,14 @@ async fn in_flight(server: &Server) -> u64 {
     let mut lines = metrics.as_str().unwrap().lines();
     let line = lines.find_map(|line| line.strip_prefix("likewise_http_requests_in_flight "));
     line.unwrap().parse().unwrap()
+}
+
+/// Replies that were not stored for a reason.
+async fn counted(server: &Server, reason: &str) -> u64 {
+    let metrics = server.get("/metrics").await.body;
+    let name = format!("likewise_answers_not_stored_total{{reason=\"{reason}\"}} ");
+    let line = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.parse().unwrap())
 }
 
 /// Waits until no answer is being made.

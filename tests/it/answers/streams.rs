@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{CHAT, accumulated, ask, is_hit, normalized, question, quiet, start, status, with};
+use super::{CHAT, accumulated, ask, counted, is_hit, normalized, question, quiet, start, status, with};
 use crate::program::{Answer, Server};
 use crate::upstream::{Mode, Upstream};
 
@@ -41,13 +41,6 @@ fn whole(content: &str) -> Value {
 
 fn streamed(body: &Value) -> Value {
     with(body.clone(), json!({ "stream": true }))
-}
-
-async fn counted(server: &Server, reason: &str) -> u64 {
-    let metrics = server.get("/metrics").await.body;
-    let name = format!("likewise_answers_not_stored_total{{reason=\"{reason}\"}} ");
-    let line = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&name));
-    line.map_or(0, |count| count.parse().unwrap())
 }
 
 /// The replies to one question: a stream of these events, and what a client that wants JSON gets afterwards.
@@ -183,7 +176,7 @@ async fn each_reply_that_is_not_stored_has_its_reason() {
         (200, choice(json!({ "error": { "code": 502, "message": "died" } })), "error"),
         (200, choice(json!({ "message": message(Value::Null) })), "empty"),
         (200, choice(json!({ "message": message(json!(" ")) })), "empty"),
-        (200, choice(json!({ "finish_reason": "length" })), "unfinished"),
+        (200, choice(json!({ "finish_reason": "length" })), "truncated"),
         (200, choice(json!({ "delta": { "content": "b" } })), "unknown_member"),
         (200, named, "envelope"),
         (200, "<html>".into(), "no_answer"),
@@ -232,13 +225,13 @@ async fn the_reason_of_a_stream_comes_behind_it() {
     let trailers = "te: gzip, trailers\r\n";
     let received = raw("one?", trailers, Mode::Ending("length")).await;
     assert!(received.contains("trailer: x-likewise-reason\r\n"), "{received}");
-    assert!(received.ends_with("0\r\nx-likewise-reason: unfinished\r\n\r\n"), "{received}");
+    assert!(received.ends_with("0\r\nx-likewise-reason: truncated\r\n\r\n"), "{received}");
     let untold = raw("two?", "", Mode::Ending("length")).await;
     assert!(!untold.contains("x-likewise-reason") && untold.ends_with("0\r\n\r\n"), "{untold}");
     let stored = raw("three?", trailers, Mode::Answer).await;
     assert!(stored.ends_with("[DONE]\n\n\r\n0\r\n\r\n"), "{stored}");
     quiet(&server).await;
-    assert_eq!(counted(&server, "unfinished").await, 2);
+    assert_eq!(counted(&server, "truncated").await, 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,32 @@
+//! The members that separated most misses from a stored request.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::TenantId;
+use crate::service::Answers;
+use crate::service::answers::SeparatedMisses;
+
+/// Misses that the same members separated from the nearest stored request of their caller.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SeparatedMissStats {
+    /// The paths of all members in which the requests differed, four at most.
+    members: Vec<String>,
+    /// Misses, since the start.
+    misses: u64,
+    /// Those that would have been hits if these members had been ignored (`answers.ignored_members`). None where one of the members is the
+    /// question.
+    hits_if_ignored: u64,
+}
+
+impl SeparatedMissStats {
+    /// Those of a tenant with most misses, 20 at most.
+    pub(super) fn most(tenant: &TenantId, answers: &Answers) -> Vec<SeparatedMissStats> {
+        let of_row = |row: SeparatedMisses| SeparatedMissStats {
+            hits_if_ignored: if row.has_question { 0 } else { row.misses },
+            members: row.members,
+            misses: row.misses,
+        };
+        answers.separated_misses(tenant).into_iter().map(of_row).collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! Why a request missed: in which members it differs from the nearest stored request of the same caller.
+//!
+//! Contains: the requests that are remembered for it, in bounded memory, the comparison, and the members that separated most misses. Must
+//! not contain: a decision about caching. The one idea: a stored request that differs in one member is found by one lookup for each member,
+//! and the two are compared only then, while the upstream works.
+
+mod fingerprint;
+mod remembered;
+mod summary;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Mutex;
+
+use self::fingerprint::Fingerprint;
+use self::remembered::{RememberedRequest, RememberedRequests};
+use self::summary::MissSummary;
+pub use self::summary::SeparatedMisses;
+use super::request::AnswerRequest;
+use crate::domain::{Credential, TenantId, UnixSeconds};
+use crate::request_identity::{Difference, IdentityParts, IdentityRules, Json, differences};
+use crate::sync::lock;
+
+/// Longer bodies are neither compared nor remembered.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Members that are named of a miss.
+const DIFFERENCES_MAX: usize = 4;
+/// Rows of the summary.
+const ROWS_SHOWN: usize = 20;
+
+/// The comparison of requests that miss with stored ones. Shared by its owner's `Arc`.
+#[derive(Debug)]
+pub(super) struct MissComparison {
+    hasher: RandomState,
+    remembered: Mutex<RememberedRequests>,
+    summary: Mutex<MissSummary>,
+    rules: IdentityRules,
+}
+
+/// A request on its way: it is remembered, and its answer is stored, in either order.
+#[derive(Debug, Default)]
+pub(super) struct PendingRequest(Mutex<PendingState>);
+
+#[derive(Debug, Default)]
+enum PendingState {
+    #[default]
+    New,
+    Remembered(u64),
+    Stored(UnixSeconds),
+}
+
+impl MissComparison {
+    /// A comparison that remembers requests in so many bytes. `None` if these are none.
+    pub(super) fn new(bytes_max: usize, rules: IdentityRules) -> Option<MissComparison> {
+        (bytes_max > 0).then(|| MissComparison {
+            hasher: RandomState::new(),
+            remembered: Mutex::new(RememberedRequests::new(bytes_max)),
+            summary: Mutex::default(),
+            rules,
+        })
+    }
+
+    /// In which members a request differs from the nearest stored one of the same caller; none if there is none to compare it with. It is
+    /// remembered itself as `pending`, unless its answer is not to be stored.
+    pub(super) fn compare(
+        &self,
+        request: &AnswerRequest,
+        namespace: &str,
+        pending: Option<&PendingRequest>,
+        now: UnixSeconds,
+    ) -> Vec<Difference> {
+        let Some(parts) = self.parts(request, namespace) else { return Vec::new() };
+        let caller = self.caller(request);
+        let fingerprint = Fingerprint::of(&self.hasher, caller, &parts);
+        let nearest = lock(&self.remembered).nearest(caller, &fingerprint, now);
+        let found = match nearest.as_ref().map(|nearest| nearest.parts()) {
+            Some(Ok(nearest)) => differences(&parts, &nearest, DIFFERENCES_MAX),
+            Some(Err(_)) | None => Vec::new(),
+        };
+        if !found.is_empty() {
+            lock(&self.summary).count(&request.principal.tenant, &found);
+        }
+        if let Some(pending) = pending {
+            self.remember(RememberedRequest::new(caller, fingerprint, parts), pending);
+        }
+        found
+    }
+
+    /// The answer to a request is stored, and expires then.
+    pub(super) fn stored(&self, pending: &PendingRequest, expires: UnixSeconds) {
+        let mut state = lock(&pending.0);
+        if let PendingState::Remembered(number) = *state {
+            lock(&self.remembered).stored(number, expires);
+        }
+        *state = PendingState::Stored(expires);
+    }
+
+    /// The members that separated most misses of a tenant from a stored request.
+    pub(super) fn most_separating(&self, tenant: &TenantId) -> Vec<SeparatedMisses> {
+        lock(&self.summary).most(tenant, ROWS_SHOWN)
+    }
+
+    fn remember(&self, request: RememberedRequest, pending: &PendingRequest) {
+        let mut state = lock(&pending.0);
+        let mut remembered = lock(&self.remembered);
+        let number = remembered.add(request);
+        match *state {
+            PendingState::Stored(expires) => remembered.stored(number, expires),
+            PendingState::New | PendingState::Remembered(_) => *state = PendingState::Remembered(number),
+        }
+    }
+
+    /// What the identity of a request is made of, with what is outside its body as further members.
+    fn parts<'a>(&self, request: &'a AnswerRequest, namespace: &'a str) -> Option<IdentityParts<'a>> {
+        if request.body.len() > BODY_BYTES_MAX {
+            return None;
+        }
+        let mut parts = request.parsed.dialect.identity_parts(&request.body, &self.rules).ok()?;
+        let Json::Object(members) = &mut parts.scope else { return None };
+        let text = |text: &'a str| Json::Text(text.into());
+        members.push(("cache:namespace".into(), text(namespace)));
+        members.extend(request.query.as_deref().map(|query| ("url:query".into(), text(query))));
+        let headers = request.headers.iter();
+        members.extend(headers.map(|(name, value)| (format!("header:{name}").into(), text(value))));
+        Some(parts)
+    }
+
+    /// Requests of two callers are never compared: the place of a difference would show what the other one has asked.
+    fn caller(&self, request: &AnswerRequest) -> u64 {
+        let credential = request.credential.as_ref().map(Credential::as_bytes);
+        self.hasher.hash_one((&request.principal.tenant, credential, request.parsed.dialect.record_code()))
+    }
+}

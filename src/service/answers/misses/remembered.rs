@@ -1,0 +1,212 @@
+//! The requests that are remembered, and the one that a request is nearest to.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::fingerprint::Fingerprint;
+use crate::domain::UnixSeconds;
+use crate::error::Result;
+use crate::request_identity::{IdentityParts, Json, QuestionPart};
+
+/// Of so many that were remembered last one is looked for that resembles a request in more than one member.
+const RECENT: usize = 32;
+/// What an entry takes beside its bytes and keys.
+const ENTRY_BYTES: usize = 256;
+/// What a key takes: in its entry, and in the map, of which an eighth and up to half is free.
+const KEY_BYTES: usize = 56;
+
+/// Remembered requests, the oldest of which make room for new ones.
+#[derive(Debug)]
+pub(super) struct RememberedRequests {
+    bytes_max: usize,
+    bytes: usize,
+    /// The number of the first of `entries`.
+    first: u64,
+    entries: VecDeque<Remembered>,
+    /// The last stored request by each of its rests, and by its question.
+    by_rest: HashMap<u64, u64>,
+    by_question: HashMap<u64, u64>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    request: Arc<RememberedRequest>,
+    /// Until when its answer is stored. Zero before.
+    expires: UnixSeconds,
+}
+
+/// A remembered request.
+#[derive(Debug)]
+pub(super) struct RememberedRequest {
+    /// Of the same callers only it is compared with others.
+    caller: u64,
+    fingerprint: Fingerprint,
+    /// The canonical scope, as JSON.
+    scope: Box<[u8]>,
+    question: Option<QuestionPart<'static>>,
+}
+
+impl RememberedRequest {
+    pub(super) fn new(caller: u64, fingerprint: Fingerprint, parts: IdentityParts<'_>) -> RememberedRequest {
+        let question = parts
+            .question
+            .map(|QuestionPart { path, text }| QuestionPart { path, text: text.into_owned().into() });
+        let scope = parts.scope.canonical().into();
+        RememberedRequest { caller, fingerprint, scope, question }
+    }
+
+    /// What its identity is made of.
+    ///
+    /// # Errors
+    /// Never: it was written here.
+    pub(super) fn parts(&self) -> Result<IdentityParts<'_>> {
+        Ok(IdentityParts { scope: Json::parse(&self.scope)?, question: self.question.clone() })
+    }
+
+    fn bytes(&self) -> usize {
+        let question = self.question.as_ref().map_or(0, |question| question.text.len() + question.path.len());
+        ENTRY_BYTES + self.scope.len() + question + (self.fingerprint.rests.len() + 2) * KEY_BYTES
+    }
+}
+
+impl RememberedRequests {
+    pub(super) fn new(bytes_max: usize) -> RememberedRequests {
+        RememberedRequests {
+            bytes_max,
+            bytes: 0,
+            first: 0,
+            entries: VecDeque::new(),
+            by_rest: HashMap::new(),
+            by_question: HashMap::new(),
+        }
+    }
+
+    /// Remembers a request whose answer is not stored yet, and returns its number.
+    pub(super) fn add(&mut self, request: RememberedRequest) -> u64 {
+        self.bytes += request.bytes();
+        self.entries.push_back(Remembered { request: Arc::new(request), expires: UnixSeconds(0) });
+        while self.bytes > self.bytes_max {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.bytes -= oldest.request.bytes();
+            self.forget_keys(self.first, &oldest.request.fingerprint);
+            self.first += 1;
+        }
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    /// The answer to a request is stored: from now on others are compared with it.
+    pub(super) fn stored(&mut self, number: u64, expires: UnixSeconds) {
+        let Some(at) = self.place(number) else { return };
+        self.entries[at].expires = expires;
+        let Fingerprint { rests, scope, question, .. } = &self.entries[at].request.fingerprint;
+        rests.iter().chain(scope).for_each(|rest| _ = self.by_rest.insert(*rest, number));
+        question.iter().for_each(|question| _ = self.by_question.insert(*question, number));
+    }
+
+    /// The stored request that another one of the same caller is nearest to: one that differs in one member other than the question, else
+    /// one with the same question, else one that differs in the question alone, else the most alike of the last ones.
+    pub(super) fn nearest(
+        &self,
+        caller: u64,
+        fingerprint: &Fingerprint,
+        now: UnixSeconds,
+    ) -> Option<Arc<RememberedRequest>> {
+        let is_live = |entry: &&Remembered| entry.request.caller == caller && entry.expires > now;
+        let live = |number: &u64| Some(&self.entries[self.place(*number)?]).filter(is_live);
+        let in_one = |rests: &[u64]| rests.iter().find_map(|rest| live(self.by_rest.get(rest)?));
+        let most_alike = || {
+            let recent = self.entries.iter().rev().take(RECENT).filter(is_live);
+            recent.max_by_key(|entry| fingerprint.members_alike(&entry.request.fingerprint))
+        };
+        let nearest = in_one(&fingerprint.rests)
+            .or_else(|| live(self.by_question.get(&fingerprint.question?)?))
+            .or_else(|| in_one(&[fingerprint.scope?]))
+            .or_else(most_alike);
+        nearest.map(|entry| Arc::clone(&entry.request))
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        (at < self.entries.len()).then_some(at)
+    }
+
+    fn forget_keys(&mut self, number: u64, fingerprint: &Fingerprint) {
+        let forget = |map: &mut HashMap<u64, u64>, key: u64| {
+            if map.get(&key) == Some(&number) {
+                map.remove(&key);
+            }
+        };
+        fingerprint.rests.iter().chain(&fingerprint.scope).for_each(|key| forget(&mut self.by_rest, *key));
+        fingerprint.question.iter().for_each(|key| forget(&mut self.by_question, *key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::hash::{BuildHasherDefault, DefaultHasher};
+
+    const NOW: UnixSeconds = UnixSeconds(100);
+    const HASHER: BuildHasherDefault<DefaultHasher> = BuildHasherDefault::new();
+
+    fn parts(scope: &str) -> IdentityParts<'_> {
+        IdentityParts { scope: Json::parse(scope.as_bytes()).unwrap(), question: None }
+    }
+
+    fn remember(requests: &mut RememberedRequests, caller: u64, scope: &str) -> u64 {
+        let fingerprint = Fingerprint::of(&HASHER, caller, &parts(scope));
+        requests.add(RememberedRequest::new(caller, fingerprint, parts(scope)))
+    }
+
+    fn nearest(requests: &RememberedRequests, caller: u64, scope: &str) -> Option<String> {
+        let fingerprint = Fingerprint::of(&HASHER, caller, &parts(scope));
+        let nearest = requests.nearest(caller, &fingerprint, NOW)?;
+        Some(String::from_utf8(nearest.scope.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_request_is_compared_with_stored_ones_of_its_caller() {
+        let mut requests = RememberedRequests::new(1 << 20);
+        let number = remember(&mut requests, 1, r#"{"a":1,"b":1}"#);
+        let asked = r#"{"a":1,"b":2}"#;
+        assert_eq!(nearest(&requests, 1, asked), None, "its answer is not stored yet");
+        requests.stored(number, UnixSeconds(101));
+        assert_eq!(nearest(&requests, 1, asked).unwrap(), r#"{"a":1,"b":1}"#);
+        assert_eq!(nearest(&requests, 2, asked), None, "it is of another caller");
+        requests.stored(number, NOW);
+        assert_eq!(nearest(&requests, 1, asked), None, "its answer has expired");
+    }
+
+    #[test]
+    fn one_other_member_is_nearer_than_two() {
+        let mut requests = RememberedRequests::new(1 << 20);
+        let near = r#"{"a":1,"b":1,"c":[1,2]}"#;
+        let number = remember(&mut requests, 1, near);
+        requests.stored(number, UnixSeconds(200));
+        for n in 0..100 {
+            let far = format!(r#"{{"a":1,"b":1,"c":[3,4],"d":{n}}}"#);
+            let number = remember(&mut requests, 1, &far);
+            requests.stored(number, UnixSeconds(200));
+        }
+        assert_eq!(nearest(&requests, 1, r#"{"a":1,"b":2,"c":[1,2]}"#).unwrap(), near);
+        assert!(nearest(&requests, 1, r#"{"e":1,"b":1,"c":[3,4]}"#).unwrap().contains(r#""c":[3,4]"#));
+    }
+
+    #[test]
+    fn old_requests_make_room_and_leave_nothing_behind() {
+        let mut requests = RememberedRequests::new(100 * 1024);
+        for n in 0..10_000 {
+            let number = remember(&mut requests, 1, &format!(r#"{{"a":{n},"b":"{n}"}}"#));
+            requests.stored(number, UnixSeconds(200));
+        }
+        assert!(requests.bytes <= 100 * 1024 && requests.entries.len() < 300);
+        let keys: usize = requests.entries.iter().map(|entry| entry.request.fingerprint.rests.len()).sum();
+        assert!(requests.by_rest.len() <= keys, "{} of {keys}", requests.by_rest.len());
+        requests.stored(0, UnixSeconds(200));
+        assert!(nearest(&requests, 1, r#"{"a":0,"b":"1"}"#).is_some(), "another recent one");
+        let number = remember(&mut requests, 1, &format!(r#"{{"a":"{}"}}"#, "x".repeat(200 * 1024)));
+        requests.stored(number, UnixSeconds(200));
+        assert_eq!((requests.bytes, requests.entries.len(), requests.by_rest.len()), (0, 0, 0));
+    }
+}

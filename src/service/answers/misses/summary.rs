@@ -1,0 +1,97 @@
+//! The members that separated most misses from a stored request.
+
+use crate::domain::TenantId;
+use crate::request_identity::Difference;
+
+/// Rows that are counted. Where all are taken, the one with the fewest misses makes room.
+const ROWS_MAX: usize = 256;
+
+/// Members that separated misses from the nearest stored request, with the number of these misses.
+#[derive(Debug, Default)]
+pub(super) struct MissSummary {
+    rows: Vec<(TenantId, SeparatedMisses)>,
+}
+
+/// The misses that the same members separated from a stored request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeparatedMisses {
+    /// The paths of all members in which the requests differed, at most four.
+    pub members: Vec<String>,
+    /// Misses, since the start. If the row has made room meanwhile, since then.
+    pub misses: u64,
+    /// Whether one of the members is the question: then each miss was a question of its own. If not, every miss would have been a hit if
+    /// these members had been ignored.
+    pub has_question: bool,
+}
+
+impl MissSummary {
+    /// Counts a miss of a tenant.
+    pub(super) fn count(&mut self, tenant: &TenantId, differences: &[Difference]) {
+        let is_same = |row: &(TenantId, SeparatedMisses)| {
+            row.0 == *tenant && row.1.members.iter().eq(differences.iter().map(|difference| &difference.path))
+        };
+        if let Some((_, row)) = self.rows.iter_mut().find(|row| is_same(row)) {
+            row.misses += 1;
+            return;
+        }
+        let row = SeparatedMisses {
+            members: differences.iter().map(|difference| difference.path.clone()).collect(),
+            misses: 1,
+            has_question: differences.iter().any(|difference| difference.is_question),
+        };
+        if self.rows.len() >= ROWS_MAX {
+            let fewest = (0..self.rows.len()).min_by_key(|at| self.rows[*at].1.misses);
+            fewest.into_iter().for_each(|at| _ = self.rows.swap_remove(at));
+        }
+        self.rows.push((tenant.clone(), row));
+    }
+
+    /// The rows of a tenant with most misses, at most so many.
+    pub(super) fn most(&self, tenant: &TenantId, count_max: usize) -> Vec<SeparatedMisses> {
+        let own = self.rows.iter().filter(|(owner, _)| owner == tenant);
+        let mut rows: Vec<SeparatedMisses> = own.map(|(_, row)| row.clone()).collect();
+        rows.sort_by(|one, two| two.misses.cmp(&one.misses).then_with(|| one.members.cmp(&two.members)));
+        rows.truncate(count_max);
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn differing(path: &str) -> Vec<Difference> {
+        vec![Difference { path: path.to_owned(), place: Some(3), is_question: path == "q" }]
+    }
+
+    #[test]
+    fn misses_are_counted_by_tenant_and_members() {
+        let mut summary = MissSummary::default();
+        let (own, other) = (TenantId::default(), TenantId::named("acme").unwrap());
+        for _ in 0..3 {
+            summary.count(&own, &differing("user"));
+            summary.count(&own, &differing("q"));
+            summary.count(&other, &differing("seed"));
+        }
+        summary.count(&own, &differing("user"));
+        let rows = summary.most(&own, 10);
+        let expected = |path: &str, misses| SeparatedMisses {
+            members: vec![path.to_owned()],
+            misses,
+            has_question: path == "q",
+        };
+        assert_eq!(rows, [expected("user", 4), expected("q", 3)]);
+        assert_eq!(summary.most(&other, 10), [expected("seed", 3)]);
+        assert_eq!(summary.most(&own, 1).len(), 1);
+    }
+
+    #[test]
+    fn the_fewest_make_room() {
+        let mut summary = MissSummary::default();
+        let own = TenantId::default();
+        (0..2).for_each(|_| summary.count(&own, &differing("often")));
+        (0..2 * ROWS_MAX).for_each(|n| summary.count(&own, &differing(&format!("once{n}"))));
+        assert_eq!(summary.rows.len(), ROWS_MAX);
+        assert_eq!(summary.most(&own, 1)[0].members, ["often"]);
+    }
+}
