@@ -44,6 +44,7 @@ clients: ## Run libraries of others against the server, unmodified; a part of ma
 	@cargo build --locked --quiet --bin likewise
 	@program="$$(scripts/target_dir.sh)/debug/likewise"; \
 	scripts/client_tests.sh "$$program" none python tests/python/clients; \
+	scripts/client_tests.sh "$$program" none llama-index; \
 	scripts/client_tests.sh "$$program" none node tests/node/clients/*.test.cjs
 
 check: ## Check format, lints, licences, advisories, the architecture and the book

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests of clients against a server of its own, which asks an upstream of its own.
 #
-#   scripts/client_tests.sh BINARY MODEL_DIR|none python|node [FILE or DIRECTORY of tests/python, tests/node]...
+#   scripts/client_tests.sh BINARY MODEL_DIR|none python|node|llama-index [FILE or DIRECTORY]...
+#
+# Without files, all of tests/python with LlamaIndex, or all of tests/node.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,16 +36,16 @@ export LITELLM_LOCAL_MODEL_COST_MAP=True OPENAI_AGENTS_DISABLE_TRACING=1 HAYSTAC
 tests() { "$1" -m pytest --quiet -p no:cacheprovider "${@:2}"; }
 case "$3" in
     python)
-        [ $# -gt 3 ] || set -- "$@" tests/python
+        [ $# -gt 3 ] || { tests "$LLAMA_INDEX_PYTHON" tests/llama_index && set -- "$@" tests/python; }
         tests "$PYTHON" "${@:4}"
-        tests "$LLAMA_INDEX_PYTHON" tests/llama_index
         ;;
+    llama-index) tests "$LLAMA_INDEX_PYTHON" tests/llama_index ;;
     node)
         [ $# -gt 3 ] || set -- "$@" tests/node/*.test.cjs tests/node/clients/*.test.cjs
         PATH="$(scripts/node_dir.sh):$PATH" NODE_PATH="$CACHE/test-node/node_modules" \
             node --test --test-concurrency=1 --test-reporter=tap "${@:4}"
         ;;
-    *) echo "client_tests: python or node" >&2; exit 1 ;;
+    *) echo "client_tests: python, node or llama-index" >&2; exit 1 ;;
 esac
 
 kill -TERM "$server"
