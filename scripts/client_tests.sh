@@ -9,6 +9,8 @@ cd "$(dirname "$0")/.."
 
 readonly CACHE="${LIKEWISE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/likewise}"
 readonly PYTHON="$CACHE/test-venv/bin/python" LLAMA_INDEX_PYTHON="$CACHE/llama-index-venv/bin/python"
+# A run takes a tenth of it.
+readonly SECONDS_MAX=900
 [ -x "$PYTHON" ] || { echo "client_tests: no Python environment: run scripts/setup.sh clients" >&2; exit 1; }
 
 data=$(mktemp -d)
@@ -33,7 +35,7 @@ export LIKEWISE_URL="${line#listening on }" LIKEWISE_UPSTREAM="$address" LIKEWIS
 # What clients would fetch from, or report to, the network.
 export LITELLM_LOCAL_MODEL_COST_MAP=True OPENAI_AGENTS_DISABLE_TRACING=1 HAYSTACK_TELEMETRY_ENABLED=False
 
-tests() { "$1" -m pytest --quiet -p no:cacheprovider "${@:2}"; }
+tests() { timeout "$SECONDS_MAX" "$1" -m pytest --quiet -p no:cacheprovider "${@:2}"; }
 case "$3" in
     python)
         [ $# -gt 3 ] || { tests "$LLAMA_INDEX_PYTHON" tests/llama_index && set -- "$@" tests/python; }
@@ -43,7 +45,7 @@ case "$3" in
     node)
         [ $# -gt 3 ] || set -- "$@" tests/node/*.test.cjs tests/node/clients/*.test.cjs
         PATH="$(scripts/node_dir.sh):$PATH" NODE_PATH="$CACHE/test-node/node_modules" \
-            node --test --test-concurrency=1 --test-reporter=tap "${@:4}"
+            timeout "$SECONDS_MAX" node --test --test-concurrency=1 --test-reporter=tap "${@:4}"
         ;;
     *) echo "client_tests: python, node or llama-index" >&2; exit 1 ;;
 esac

@@ -113,11 +113,11 @@ def events_of(text):
         yield event
 
 
-def conversation(address, turns, form):
+def conversation(address, turns, form, label=None):
+    """The answers to a conversation. Those with another label, by default the form, are other questions to the cache."""
     answers, previous = [], None
     for turn in turns:
-        # Its form is part of what is asked: of each form there is a miss.
-        body = {"model": "open-model", "metadata": {"form": form}, "stream": form == "stream"} | turn(previous)
+        body = {"model": "open-model", "metadata": {"label": label or form}, "stream": form == "stream"} | turn(previous)
         answers.append(ask(address, body))
         check_response(answers[-1].response)
         if form == "stream":
@@ -129,7 +129,7 @@ def conversation(address, turns, form):
 def without_number_and_time(answers):
     """What was said in a conversation, without the numbers of the calls and the times that the upstream writes into it."""
     text = json.dumps([answer.whole() for answer in answers])
-    return re.sub(r'((?:resp|msg|fc|ht)_|Answer |"(?:created|completed)_at": )\d+', r"\1N", text)
+    return json.loads(re.sub(r'((?:resp|msg|fc|ht)_|Answer |"(?:created|completed)_at": )\d+', r"\g<1>0", text))
 
 
 def outcomes(answers):
@@ -147,6 +147,17 @@ def test_a_case_is_the_same_without_likewise_at_its_miss_and_at_its_hit(case, fo
     assert without_number_and_time(miss) == without_number_and_time(direct)
     assert [answer.whole() for answer in hit] == [answer.whole() for answer in miss]
     assert ("function_call" in str(hit[0].response["output"])) == case.startswith("tool calling")
+
+
+@pytest.mark.parametrize("form", ["json", "stream"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_hit_in_the_other_form_is_what_the_upstream_says_in_that_form(case, form):
+    turns, other, label = CASES[case], {"json": "stream", "stream": "json"}[form], f"asked as {form}"
+    miss, direct = conversation(URL, turns, form, label), conversation(UPSTREAM, turns, other, label)
+    hit = conversation(URL, turns, other, label)
+    assert (outcomes(miss), outcomes(hit)) == (["fwd=miss"] * len(turns), ["hit"] * len(turns))
+    assert without_number_and_time(hit) == without_number_and_time(direct)
+    assert [answer.response for answer in hit] == [answer.response for answer in miss]
 
 
 @pytest.mark.parametrize("form", ["json", "stream"])
