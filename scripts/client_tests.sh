@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 readonly CACHE="${LIKEWISE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/likewise}"
 readonly PYTHON="$CACHE/test-venv/bin/python" LLAMA_INDEX_PYTHON="$CACHE/llama-index-venv/bin/python"
-# A run takes a tenth of it.
+# Ten times what a run takes.
 readonly SECONDS_MAX=900
 [ -x "$PYTHON" ] || { echo "client_tests: no Python environment: run scripts/setup.sh clients" >&2; exit 1; }
 

@@ -152,8 +152,8 @@ def message(asked, call):
     if question == "think":
         content.insert(0, {"type": "thinking", "thinking": "step by step, one by one", "signature": "c2lnbmVk"})
     if question == "call a tool":
-        call_1 = {"type": "tool_use", "id": "toolu_1", "name": asked["tools"][0]["name"], "input": {"city": "La Coruña", "days": 3}}
-        content = [call_1]
+        call_1 = {"type": "tool_use", "id": "toolu_1", "name": asked["tools"][0]["name"]}
+        content = [call_1 | {"input": {"city": "La Coruña", "days": 3}}]
     usage = {"input_tokens": 20, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 5, "output_tokens": 10}
     return {
         "id": f"msg_{call}",

@@ -1,11 +1,11 @@
-// Vercel's AI SDK with its providers for OpenAI, by the Responses API, and for Anthropic: a second run calls no model and gives
-// the same.
+// Vercel's AI SDK with its providers for OpenAI, which is the Responses API, and for Anthropic: a second run calls no model and
+// gives the same.
 
 const assert = require("node:assert/strict");
 const { test } = require("node:test");
 const { createAnthropic } = require("@ai-sdk/anthropic");
 const { createOpenAI } = require("@ai-sdk/openai");
-const { generateText, isStepCount, streamText, tool } = require("ai");
+const { generateText, isStepCount, Output, streamText, tool } = require("ai");
 const { z } = require("zod");
 const { url, bothRuns } = require("./served.cjs");
 
@@ -18,6 +18,13 @@ const weather = tool({
   description: "The weather of a city in the next days.",
   inputSchema: z.object({ city: z.string(), days: z.number() }),
   execute: async ({ city, days }) => `${days} days of rain in ${city}`,
+});
+
+test("an object", async () => {
+  const output = Output.object({ schema: z.object({ city: z.string(), days: z.number() }) });
+  const [first, second] = await bothRuns(() => generateText({ model: models.openai, prompt: "Where to?", output }));
+  assert.equal(first.output.city, "La Coruña");
+  assert.deepEqual(second.output, first.output);
 });
 
 for (const [name, model] of Object.entries(models)) {

@@ -4,6 +4,7 @@ import asyncio
 
 import agents
 import openai
+import pydantic
 from served import URL, both_runs, calls
 
 
@@ -18,8 +19,8 @@ def in_a_loop(run):
     return asyncio.run(started())
 
 
-def run(question, **options):
-    return in_a_loop(lambda: agents.Runner.run(assistant(), question, **options))
+def run(question, agent=None, **options):
+    return in_a_loop(lambda: agents.Runner.run(agent or assistant(), question, **options))
 
 
 @agents.function_tool
@@ -30,6 +31,11 @@ def weather(city: str, days: int) -> str:
 
 def assistant():
     return agents.Agent(name="assistant", model="gpt-5", instructions="Be kind.", tools=[weather])
+
+
+class Journey(pydantic.BaseModel):
+    city: str
+    days: int
 
 
 def in_pieces(question):
@@ -56,6 +62,12 @@ def test_a_streamed_run():
     (events, first), (replayed, second) = both_runs(lambda: in_pieces("Hello from an agent, piece by piece"))
     assert first and second == first
     assert replayed.count("response.output_text.delta") > 3 and replayed[-1] == events[-1] == "response.completed"
+
+
+def test_a_run_with_a_type_of_its_output():
+    guide = agents.Agent(name="guide", model="gpt-5", output_type=Journey)
+    first, second = both_runs(lambda: run("Where to?", guide).final_output)
+    assert first.city == "La Coruña" and second == first
 
 
 def test_a_run_that_calls_a_tool():

@@ -96,10 +96,16 @@ def with_litellm_anthropic():
     return litellm.completion("anthropic/claude-test", messages).choices[0].message.content
 
 
+def structured(model):
+    schema = {"title": "journey", "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+    return model.with_structured_output(schema, method="json_schema").invoke("Where to?")
+
+
 CASES = {
     "langchain-openai": lambda: langchain_openai().invoke("Hello from LangChain").content,
     "langchain-openai, stream": lambda: streamed(langchain_openai(), "Hello from LangChain, piece by piece"),
     "langchain-openai, tools": lambda: calls_of_tools(langchain_openai()),
+    "langchain-openai, structured": lambda: structured(langchain_openai()),
     "langchain-anthropic": lambda: langchain_anthropic().invoke("Hello from LangChain").content,
     "langchain-anthropic, stream": lambda: streamed(langchain_anthropic(), "Hello from LangChain, piece by piece"),
     "langchain-anthropic, tools": lambda: calls_of_tools(langchain_anthropic()),
