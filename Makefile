@@ -19,7 +19,7 @@ SEED ?= 1
 MINUTES ?= 40
 CONSISTENCY_COLUMNS := scenario | reads | hits | stale and unflagged | for how many ms: p50 / p95 / p99 / max | stale after the suspicion time | flagged | failed | went back | own writes missed | lost sets | diverged
 
-.PHONY: help run test check book dist image bench soak crash kill consistency fuzz openapi verifier
+.PHONY: help run test clients check book dist image bench soak crash kill consistency fuzz openapi verifier
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,14 @@ test: ## Set up everything and run all tests
 	cargo test --locked --package likewise --package likewise-index --test it --test real_model -- --skip floods:: --skip inflight::
 	@cargo test --locked --doc --quiet
 	@cargo test --locked --lib --features shuttle --quiet interleavings
+
+clients: ## Run libraries of others against the server, unmodified; a part of make test
+	@scripts/setup.sh clients
+	@cargo build --locked --quiet --bin likewise
+	@program="$$(scripts/target_dir.sh)/debug/likewise"; \
+	scripts/client_tests.sh "$$program" none python tests/python/clients; \
+	scripts/client_tests.sh "$$program" none llama-index; \
+	scripts/client_tests.sh "$$program" none node tests/node/clients/*.test.cjs
 
 check: ## Check format, lints, licences, advisories, the architecture and the book
 	@scripts/setup.sh check

@@ -7,6 +7,7 @@
 #   scripts/setup.sh dist     to build what can be downloaded
 #   scripts/setup.sh image    to build and check the image
 #   scripts/setup.sh test     to run all tests
+#   scripts/setup.sh clients  to run the tests of clients
 #   scripts/setup.sh peers    to run the benches' rivals that are Python packages
 #   scripts/setup.sh litellm  the same for LiteLLM, which wants an environment of its own
 #   scripts/setup.sh verifier to train the verifier
@@ -66,18 +67,26 @@ python_venv() {
     echo "$wanted" > "$venv/.requirements"
 }
 
-# The packages of the Node tests, where there is a Node; without it those tests say that they skip.
+# The packages of the Node tests. Their Node is a package of the Python environment: Debian's is too old for them.
 node_packages() {
-    local home="$CACHE/test-node" wanted
-    command -v npm >/dev/null || return 0
+    local home="$CACHE/test-node" wanted bin
     wanted=$(sha256sum tests/node/package-lock.json | cut -d' ' -f1)
     [ "$(cat "$home/.requirements" 2>/dev/null)" = "$wanted" ] && return
     say "installing the packages of tests/node"
     rm -rf "$home"
     mkdir -p "$home"
     cp tests/node/package.json tests/node/package-lock.json "$home"
-    npm ci --prefix "$home" --ignore-scripts --no-audit --no-fund --silent >&2
+    bin=$(scripts/node_dir.sh)
+    "$bin/node" "$bin/../lib/node_modules/npm/bin/npm-cli.js" \
+        ci --prefix "$home" --ignore-scripts --no-audit --no-fund --silent >&2
     echo "$wanted" > "$home/.requirements"
+}
+
+# What clients of others run in. LlamaIndex wants an older `openai` than all others.
+client_environments() {
+    python_venv test-venv tests/python/requirements.txt
+    python_venv llama-index-venv tests/llama_index/requirements.txt
+    node_packages
 }
 
 case "${1:-}" in
@@ -86,9 +95,10 @@ case "${1:-}" in
     book) packages python3 python3-venv python3-pip && python_venv book-venv docs/requirements.txt ;;
     dist) packages "${BUILD_PACKAGES[@]}" libgfortran-12-dev python3 python3-pip && rust ;;
     image) packages buildah debootstrap uidmap python3 ;;
-    test) packages "${BUILD_PACKAGES[@]}" "${REDIS_PACKAGES[@]}" libfaketime python3 python3-venv python3-pip curl && rust && python_venv test-venv tests/python/requirements.txt && node_packages ;;
+    test) packages "${BUILD_PACKAGES[@]}" "${REDIS_PACKAGES[@]}" libfaketime python3 python3-venv python3-pip curl && rust && client_environments ;;
+    clients) packages "${BUILD_PACKAGES[@]}" python3 python3-venv python3-pip && rust && client_environments ;;
     peers) packages "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip && python_venv peers-venv benches/peers/requirements.txt ;;
     litellm) packages "${REDIS_PACKAGES[@]}" python3 python3-venv python3-pip && python_venv litellm-venv benches/peers/litellm.txt ;;
     verifier) packages python3 python3-venv python3-pip && python_venv verifier-venv tools/verifier/requirements.txt ;;
-    *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|peers|litellm|verifier" ;;
+    *) fail "usage: scripts/setup.sh run|check|book|dist|image|test|clients|peers|litellm|verifier" ;;
 esac

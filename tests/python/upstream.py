@@ -9,6 +9,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CALLS = {"count": 0}
 LOCK = threading.Lock()
+# The bytes of the last request that asked something.
+LAST_BODY = b""
+# The ids of the responses that are stored, which `previous_response_id` may name.
+STORED_IDS = set()
+
+
+class Refused(Exception):
+    """A request that gets 400, with the `error` of its body."""
+
+
+def text_of(content):
+    """The text of a content, which is a string or a list of parts."""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def whole(asked, call):
@@ -51,33 +64,69 @@ def text_completion(asked, call):
 
 def response(asked, call):
     """A response: a text, a refusal, a call of a tool, or an object where a schema is asked for."""
-    question = asked["input"] if isinstance(asked["input"], str) else asked["input"][-1]["content"]
-    content = {"type": "output_text", "text": f"Answer {call}: sí, 😀 and so on, word after word.", "annotations": [], "logprobs": []}
-    if asked.get("text"):
+    previous = asked.get("previous_response_id")
+    if previous is not None and previous not in STORED_IDS:
+        message = f"Previous response with id '{previous}' not found."
+        error = {"message": message, "type": "invalid_request_error", "param": "previous_response_id"}
+        raise Refused(error | {"code": "previous_response_not_found"})
+    answer = response_frame(asked, call) | {"output": response_output(asked, call)}
+    if answer["store"]:
+        STORED_IDS.add(answer["id"])
+    return answer
+
+
+def response_output(asked, call):
+    last = asked["input"] if isinstance(asked["input"], str) else asked["input"][-1]
+    has_result = isinstance(last, dict) and last.get("type") == "function_call_output"
+    question = "" if has_result else text_of(last if isinstance(last, str) else last["content"])
+    tool = next(iter(asked.get("tools") or []), None)
+    if tool and tool["type"] == "function" and ("tool" in question or "weather" in question):
+        arguments = json.dumps({"city": "La Coruña", "days": 3}, ensure_ascii=False)
+        named = {"id": f"fc_{call}", "type": "function_call", "call_id": "call_1", "name": tool["name"]}
+        return [named | {"arguments": arguments, "status": "completed"}]
+    # Long enough for a replay in several pieces.
+    said = f"Answer {call} after {asked.get('previous_response_id')}: sí, 😀 and so on{', word after word' * 30}."
+    content = {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
+    if (asked.get("text") or {}).get("format", {}).get("type") == "json_schema":
         content["text"] = json.dumps({"city": "La Coruña", "days": call})
     if question == "refuse":
         content = {"type": "refusal", "refusal": "I would rather not, and here is why."}
-    item = {"id": f"msg_{call}", "type": "message", "status": "completed", "role": "assistant", "content": [content]}
-    if question == "call a tool":
-        arguments = json.dumps({"city": "La Coruña", "days": 3}, ensure_ascii=False)
-        named = {"id": f"fc_{call}", "type": "function_call", "call_id": "call_1", "name": "weather"}
-        item = named | {"arguments": arguments, "status": "completed"}
+    message = {"id": f"msg_{call}", "type": "message", "status": "completed", "role": "assistant", "content": [content]}
+    if tool and tool["type"] != "function":
+        return [{"id": f"ht_{call}", "type": f"{tool['type']}_call", "status": "completed"}, message]
+    return [message]
+
+
+def response_frame(asked, call):
+    """A response but for its output. It has every member that Open Responses requires."""
+    tools = [{"description": None, "parameters": None, "strict": None} | tool for tool in asked.get("tools") or []]
     usage = {"input_tokens": 20, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 10}
     usage |= {"output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 30}
     frame = {"id": f"resp_{call}", "object": "response", "created_at": 1_700_000_000 + call, "status": "completed"}
-    frame |= {"error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "model": asked["model"]}
-    frame |= {"output": [item], "parallel_tool_calls": True, "store": asked.get("store", True), "tool_choice": "auto"}
-    return frame | {"tools": asked.get("tools", []), "temperature": 1.0, "top_p": 1.0, "usage": usage}
+    frame |= {"completed_at": 1_700_000_001 + call, "error": None, "incomplete_details": None, "model": asked["model"]}
+    for name in ("instructions", "previous_response_id", "max_output_tokens", "max_tool_calls"):
+        frame[name] = asked.get(name)
+    frame |= {"safety_identifier": None, "prompt_cache_key": None, "metadata": asked.get("metadata") or {}}
+    frame |= {"tools": tools, "tool_choice": asked.get("tool_choice", "auto"), "parallel_tool_calls": True}
+    frame |= {"text": {"format": {"type": "text"}}, "reasoning": {"effort": None, "summary": None}}
+    frame |= {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "top_logprobs": 0}
+    frame |= {"store": asked.get("store", True), "background": False, "truncation": "disabled", "service_tier": "default"}
+    return frame | {"usage": usage}
 
 
 def response_events(answer):
-    opened = answer | {"status": "in_progress", "output": [], "usage": None}
+    opened = answer | {"status": "in_progress", "completed_at": None, "output": [], "usage": None}
     yield {"type": "response.created", "response": opened}
     yield {"type": "response.in_progress", "response": opened}
-    item = answer["output"][0]
-    place = {"item_id": item["id"], "output_index": 0}
-    empty = {"content": []} if "content" in item else {"arguments": ""}
-    yield {"type": "response.output_item.added", "output_index": 0, "item": item | empty | {"status": "in_progress"}}
+    for index, item in enumerate(answer["output"]):
+        yield from item_events(index, item)
+    yield {"type": "response.completed", "response": answer}
+
+
+def item_events(index, item):
+    place = {"item_id": item["id"], "output_index": index}
+    empty = {name: value for name, value in (("content", []), ("arguments", "")) if name in item}
+    yield {"type": "response.output_item.added", "output_index": index, "item": item | empty | {"status": "in_progress"}}
     if "arguments" in item:
         for piece in pieces(item["arguments"]):
             yield place | {"type": "response.function_call_arguments.delta", "delta": piece}
@@ -92,19 +141,19 @@ def response_events(answer):
             yield place | beside | {"type": f"{name}.delta", "delta": piece}
         yield place | beside | {"type": f"{name}.done", member: part[member]}
         yield place | {"type": "response.content_part.done", "part": part}
-    yield {"type": "response.output_item.done", "output_index": 0, "item": item}
-    yield {"type": "response.completed", "response": answer}
+    yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
 def message(asked, call):
     """Anthropic's API."""
-    question = asked["messages"][-1]["content"]
-    content = [{"type": "text", "text": f"Answer {call} to {question!r}: sí, 😀 and so on, word after word."}]
+    question = text_of(asked["messages"][-1]["content"])
+    said = f"Answer {call} to {question!r}: sí, 😀 and so on{', word after word' * 30}."
+    content = [{"type": "text", "text": said}]
     if question == "think":
         content.insert(0, {"type": "thinking", "thinking": "step by step, one by one", "signature": "c2lnbmVk"})
     if question == "call a tool":
-        call_1 = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "La Coruña", "days": 3}}
-        content = [call_1]
+        call_1 = {"type": "tool_use", "id": "toolu_1", "name": asked["tools"][0]["name"]}
+        content = [call_1 | {"input": {"city": "La Coruña", "days": 3}}]
     usage = {"input_tokens": 20, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 5, "output_tokens": 10}
     return {
         "id": f"msg_{call}",
@@ -205,8 +254,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        global LAST_BODY
+        body = self.rfile.read(int(self.headers["content-length"]))
+        asked = json.loads(body)
         with LOCK:
+            LAST_BODY = body
             CALLS["count"] += 1
             call = CALLS["count"]
         if asked["model"] == "broken":
@@ -233,6 +285,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 answer = text_completion(asked, call)
                 events = [answer]
+        except Refused as refused:
+            return self.reply(400, json.dumps({"error": refused.args[0]}))
         except (LookupError, TypeError, AttributeError) as fault:
             error = {"message": f"invalid request: {fault!r}", "type": "invalid_request_error", "param": None}
             return self.reply(400, json.dumps({"error": error | {"code": None}}))
@@ -242,7 +296,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        has_end = self.path.endswith(("/responses", "/messages"))
+        # Open Responses ends its streams by this line; OpenAI's own Responses and Anthropic's Messages do not.
+        has_end = self.path.endswith(("/responses", "/messages")) and not asked["model"].startswith("open-")
         names = [f"event: {event['type']}\n" if "type" in event else "" for event in events]
         end = [] if has_end else [("", "[DONE]")]
         for name, chunk in [*zip(names, map(json.dumps, events)), *end]:
@@ -251,7 +306,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def do_GET(self):
-        self.reply(200, json.dumps(CALLS))
+        """The body of the last POST, and for any other path how many there were."""
+        self.reply(200, LAST_BODY.decode() if self.path.endswith("/last_body") else json.dumps(CALLS))
 
     def reply(self, status, body):
         self.send_response(status)

@@ -1,20 +1,10 @@
 """Responses through the official client: a hit is what its miss was, in either form, and the second run calls no model."""
 
-import os
-
-import httpx
 import openai
 import pydantic
 import pytest
-from haystack.components.generators.chat import OpenAIResponsesChatGenerator
-from haystack.dataclasses import ChatMessage
-from haystack.utils import Secret
-from langchain_openai import ChatOpenAI
-from pydantic_ai import Agent
-from pydantic_ai.models.openai import OpenAIResponsesModel
-from pydantic_ai.providers.openai import OpenAIProvider
+from served import URL, both_runs, calls
 
-URL = os.environ["LIKEWISE_URL"] + "/v1"
 TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": False}
 CASES = {"words": ("tell me", {}), "tools": ("call a tool", {"tools": [TOOL]}), "refusal": ("refuse", {})}
 
@@ -27,11 +17,6 @@ class Journey(pydantic.BaseModel):
 @pytest.fixture
 def client():
     return openai.OpenAI(base_url=URL, api_key="unused", max_retries=0, timeout=120)
-
-
-def calls():
-    """What the model of the tests counts: a response by its id is passed on to it, and it answers any with its count."""
-    return httpx.get(URL + "/responses/count").json()["count"]
 
 
 def outcome(raw):
@@ -93,30 +78,13 @@ def test_a_response_that_is_not_stored_has_a_fresh_id(client):
     assert runs[0]["id"] != runs[1]["id"] and runs[0]["output"] == runs[1]["output"]
 
 
-def with_langchain():
-    model = ChatOpenAI(model="gpt-5", base_url=URL, api_key="unused", use_responses_api=True)
-    return model.invoke("Hello from LangChain").content
-
-
-def with_langchain_in_pieces():
-    model = ChatOpenAI(model="gpt-5", base_url=URL, api_key="unused", use_responses_api=True)
-    pieces = [piece.text for piece in model.stream("Hello from LangChain, piece by piece")]
-    assert len(pieces) > 3
-    return "".join(pieces)
-
-
-def with_pydantic_ai():
-    provider = OpenAIProvider(base_url=URL, api_key="unused")
-    return Agent(OpenAIResponsesModel("gpt-5", provider=provider)).run_sync("Hello from Pydantic AI").output
-
-
-def with_haystack():
-    generator = OpenAIResponsesChatGenerator(api_key=Secret.from_token("unused"), api_base_url=URL, model="gpt-5")
-    return generator.run([ChatMessage.from_user("Hello from Haystack")])["replies"][0].text
-
-
-@pytest.mark.parametrize("ask", [with_langchain, with_langchain_in_pieces, with_pydantic_ai, with_haystack])
-def test_other_libraries_call_the_model_once(ask):
-    first, before = ask(), calls()
-    assert ask() == first and first
-    assert calls() == before
+def test_a_conversation_goes_on_from_a_cached_turn(client):
+    """The upstream stores what it answered, and refuses ids that it never gave."""
+    turn = lambda question, **options: client.responses.create(model="gpt-5", input=question, **options)
+    first, cached = both_runs(lambda: turn("Remember this"))
+    assert cached.id == first.id
+    second, again = both_runs(lambda: turn("What was it?", previous_response_id=cached.id))
+    assert f"after {first.id}" in second.output_text and again == second
+    with pytest.raises(openai.BadRequestError) as raised:
+        turn("What was it?", previous_response_id="resp_of_another")
+    assert (raised.value.param, raised.value.code) == ("previous_response_id", "previous_response_not_found")
