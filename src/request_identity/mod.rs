@@ -12,7 +12,7 @@ mod normalize;
 mod question_detection;
 mod text_operations;
 
-pub use identity::{Identity, Partition, of_request, of_text};
+pub use identity::{Identity, Partition, of_cache_key, of_request, of_text};
 pub use json::{Json, parsed_bytes_max};
 pub use normalization::{Normalization, NormalizedQuestion};
 pub use normalize::mentions_text_operations_within;

@@ -21,6 +21,9 @@ pub(super) struct CacheHeaders {
     /// The tags of the answer, separated by commas
     #[param(rename = "x-cache-tags")]
     tags: Option<String>,
+    /// A key of the client's own instead of the question and its scope: 1 to 256 visible ASCII characters
+    #[param(rename = "x-cache-key")]
+    key: Option<String>,
     /// Whether the question is answered in other words too: true or false. If absent, its namespace decides
     #[param(rename = "x-cache-semantic")]
     semantic: Option<bool>,

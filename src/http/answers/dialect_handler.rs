@@ -18,7 +18,7 @@ use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::forwarded_headers::forwarded_headers;
 use crate::http::extract::json::{object, parse};
 use crate::http::extract::trace_headers::trace_headers;
-use crate::http::extract::{cache_control, text_encoding};
+use crate::http::extract::{cache_control, other_caches, text_encoding};
 use crate::http::offload::offload;
 use crate::http::reservation::BodyReservation;
 use crate::request_identity::parsed_bytes_max;
@@ -45,7 +45,8 @@ pub(super) async fn answer(
     if let Some(reservation) = head.extensions.get::<BodyReservation>() {
         reservation.cover_parsed(&body, parsed_bytes_max)?;
     }
-    let is_remembered = !cache_control::forbids_storing(&head.headers);
+    let is_remembered =
+        !cache_control::forbids_storing(&head.headers) && !other_caches::forbid_storing(&head.headers);
     let (own, sender, text) = (Arc::clone(&endpoint), Arc::clone(&principal), body.clone());
     let read = move || {
         let parsed = if is_remembered {

@@ -15,6 +15,7 @@ pub(super) mod headers;
 pub(super) mod json;
 pub(super) mod known_members;
 pub(super) mod model_name;
+pub(super) mod other_caches;
 pub(super) mod path;
 pub(super) mod query;
 pub(super) mod text_encoding;

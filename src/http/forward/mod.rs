@@ -46,11 +46,13 @@ const KEYS_OF_THEIR_OWN: [&dyn Dialect; 1] = [&Messages];
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
 /// one than was allowed here.
-const OURS: [&str; 13] = [
+const OURS: [&str; 15] = [
     "accept-encoding",
     "expect",
     "host",
+    "x-cache-key",
     "x-cache-lease",
+    "x-cache-semantic",
     "x-cache-tags",
     "x-cache-ttl",
     "x-http-method",

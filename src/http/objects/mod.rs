@@ -27,11 +27,11 @@ use crate::error::{Error, Kind, Result};
 use crate::http::contract::schemas::Binary;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
-use crate::http::extract::cache_control;
 use crate::http::extract::cache_control::PutLifetime;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::headers::{number, tags, text};
 use crate::http::extract::path::path;
+use crate::http::extract::{cache_control, other_caches};
 use crate::http::response::cache_status;
 use crate::http::response::headers::{CACHE_STATUS, describe_propagation};
 use crate::http::routes::{Access, Routes};
@@ -142,6 +142,7 @@ pub(super) async fn get(
     let address = endpoint.address(&principal, &path)?;
     let mut directives = Directives::default();
     cache_control::apply(headers, &mut directives)?;
+    other_caches::apply(headers, &mut directives)?;
     let lookup = GetOptions {
         // What makes an object is its application's, and only that knows whether it has failed.
         directives: directives.after_failure(),
@@ -348,11 +349,16 @@ fn lease(headers: &HeaderMap) -> Result<Option<Lease>> {
 /// cache may.
 fn ttl_seconds(headers: &HeaderMap, address: &Address) -> Result<Option<Option<u32>>> {
     let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+    let mut other = Directives::default();
+    other_caches::apply(headers, &mut other)?;
+    let shortest = |seconds: u32| other.lenient_ttl_seconds.map_or(seconds, |other| other.min(seconds));
+    let max = address.ttl_seconds_max();
     Ok(match (cache_control::of_put(headers)?, asked) {
+        _ if other.no_store => None,
         (PutLifetime::NoStore, _) | (PutLifetime::Seconds(0), None) => None,
-        (PutLifetime::Default | PutLifetime::Seconds(_), Some(seconds)) => Some(Some(seconds)),
-        (PutLifetime::Seconds(seconds), None) => Some(Some(seconds.min(address.ttl_seconds_max()))),
-        (PutLifetime::Default, None) => Some(None),
+        (PutLifetime::Default | PutLifetime::Seconds(_), Some(seconds)) => Some(Some(shortest(seconds))),
+        (PutLifetime::Seconds(seconds), None) => Some(Some(shortest(seconds).min(max))),
+        (PutLifetime::Default, None) => Some(other.lenient_ttl_seconds.map(|seconds| seconds.min(max))),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The cache of answers of language models. Each test is a guarantee, or a defect that caches of answers in the field have had.
 
+mod cache_keys;
 mod caching;
 mod coalescing;
 mod credentials;
@@ -10,6 +11,7 @@ mod identity;
 mod invalidation;
 mod isolation;
 mod messages;
+mod other_caches;
 mod reasking;
 mod redaction;
 mod responses;
