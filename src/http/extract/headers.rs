@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use axum::http::HeaderMap;
 
+use super::cache_groups;
 use crate::domain::Tag;
 use crate::error::{Error, Result};
 
@@ -77,7 +78,7 @@ pub(in crate::http) fn flag(headers: &HeaderMap, name: &'static str) -> Result<O
     text.to_ascii_lowercase().parse().map(Some).map_err(fault)
 }
 
-/// The tags in `x-cache-tags`, which may be given several times.
+/// The tags in `x-cache-tags`, which may be given several times, and in `Cache-Groups`.
 ///
 /// # Errors
 /// `InvalidInput` for what cannot be a tag.
@@ -92,5 +93,6 @@ pub(in crate::http) fn tags(headers: &HeaderMap) -> Result<Vec<Tag>> {
             tags.push(Tag::named(name.trim()).ok_or_else(|| Error::invalid(NAME, Tag::RULE))?);
         }
     }
+    tags.extend(cache_groups::tags(headers)?);
     Ok(tags)
 }

@@ -10,6 +10,8 @@ use crate::upstream::Headers;
 
 /// RFC 9211.
 pub(in crate::http) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// RFC 9875.
+pub(in crate::http) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 /// W3C Server Timing.
 pub(in crate::http) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
