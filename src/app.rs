@@ -420,6 +420,7 @@ pub async fn serve(
                 .is_configured()
                 .then(|| Arc::new(engine.upstream_embeddings(&config))),
             forwarded_headers: config.upstream.forwarded_headers.clone(),
+            obeys_group_invalidation: config.upstream.obey_group_invalidation,
             models: Arc::clone(&engine.models),
             tiers: Arc::clone(&engine.tiers),
             shared: engine.shared.clone(),

@@ -36,7 +36,7 @@ pub use unstorable::Unstorable;
 use crate::domain::{Key, KeyHeader, TokenUsage, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::{
-    Identity, IdentityParts, IdentityRules, NormalizedQuestion, Partition, of_request,
+    Identity, IdentityParts, IdentityRules, NormalizedQuestion, Partition, of_cache_key, of_request,
 };
 use crate::sse::Event;
 
@@ -201,10 +201,20 @@ impl ParsedRequest {
 
     /// The identity of the request. `partition` has the headers that are forwarded, as they came.
     pub fn identity(&self, partition: &Partition<'_>) -> Identity {
-        let headers: Cow<'_, _> =
-            identity_header::canonical(self.dialect.identity_headers(), partition.headers);
+        let headers = self.canonical_headers(partition);
         let partition = &Partition { headers: &headers, ..*partition };
         of_request(partition, self.scope_domain, &self.scope, self.question.as_deref(), self.form.as_ref())
+    }
+
+    /// The identity of the request under a key of its client's own, which replaces everything that the body says but the model.
+    pub fn identity_by_key(&self, partition: &Partition<'_>, cache_key: &str) -> Identity {
+        let headers = self.canonical_headers(partition);
+        let partition = &Partition { headers: &headers, ..*partition };
+        of_cache_key(partition, self.scope_domain, &self.model, cache_key)
+    }
+
+    fn canonical_headers<'a>(&self, partition: &Partition<'a>) -> Cow<'a, [(String, String)]> {
+        identity_header::canonical(self.dialect.identity_headers(), partition.headers)
     }
 }
 

@@ -51,6 +51,8 @@ pub struct RouterParts {
     pub origin: Option<Arc<dyn Origin>>,
     /// Headers of a request that are passed on and part of what is asked.
     pub forwarded_headers: Vec<String>,
+    /// Whether `Cache-Group-Invalidation` of an upstream's reply hides entries.
+    pub obeys_group_invalidation: bool,
     /// Models that only an upstream has. None where no upstream is configured.
     pub upstream_embeddings: Option<Arc<UpstreamEmbeddings>>,
     /// Models of upstreams that score documents. None where no upstream is configured.
@@ -208,6 +210,7 @@ impl Endpoints {
             origin: parts.origin,
             own_segments: described.own_segments(),
             near_routes: described.near_routes(),
+            invalidation: parts.obeys_group_invalidation.then(|| Arc::clone(&parts.invalidation)),
             body_bytes_max,
             metrics: Arc::clone(&parts.metrics.answers),
         });

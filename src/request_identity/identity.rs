@@ -59,6 +59,19 @@ pub fn of_request(
     of_scope(scope, question, form)
 }
 
+/// The identity of a request whose client has named it by `cache_key`: within the partition and the key domain `domain`, only the model must
+/// be equal besides.
+pub fn of_cache_key(partition: &Partition<'_>, domain: &str, model: &str, cache_key: &str) -> Identity {
+    let scope = partition
+        .hasher("likewise/scope/cache-key/v1")
+        .field(domain.as_bytes())
+        .field(model.as_bytes())
+        .finish();
+    let exact =
+        KeyHasher::new("likewise/answer/cache-key/v1").field(&scope.0).field(cache_key.as_bytes()).finish();
+    Identity { key: exact, exact, scope }
+}
+
 /// The identity of a question in words within a scope of any JSON value.
 pub fn of_text(
     partition: &Partition<'_>,

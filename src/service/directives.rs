@@ -1,6 +1,8 @@
 //! What a request says about the cache, and whether a found entry satisfies it.
 
-use crate::cache::{Found, Freshness, Verdict};
+use super::ttl_seconds;
+use crate::cache::{Found, Freshness, Policy, Verdict};
+use crate::error::Result;
 
 /// What a request says about the cache: the directives of RFC 9111 section 5.2.1 and RFC 5861 section 4, and our own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,8 +23,12 @@ pub struct Directives {
     pub failed_stale_seconds_max: Option<u32>,
     /// Lifetime of what is stored, in seconds.
     pub ttl_seconds: Option<u32>,
+    /// The same, as a header of another cache asks for it: more than is allowed is shortened to that.
+    pub lenient_ttl_seconds: Option<u32>,
     /// Entries of different namespaces are different entries.
     pub namespace: Option<String>,
+    /// The identity of an answer, in the words of its client: it replaces what the request says but for its model.
+    pub cache_key: Option<String>,
     /// Whether a question is answered in other words too. If absent, its namespace decides.
     pub semantic: Option<bool>,
     /// Whether an answer that calls tools is stored and served. If absent, its namespace decides.
@@ -51,6 +57,23 @@ impl Directives {
     /// What the request says once computing the value again has failed (RFC 5861 section 4).
     pub fn after_failure(self) -> Directives {
         Directives { stale_seconds_max: self.stale_seconds_max.max(self.failed_stale_seconds_max), ..self }
+    }
+
+    /// Whether the request sets the lifetime of what is stored.
+    pub fn sets_ttl(&self) -> bool {
+        self.ttl_seconds.is_some() || self.lenient_ttl_seconds.is_some()
+    }
+
+    /// The lifetime of what is stored, in seconds: the shortest that the request asks for, or that of the policy.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a TTL past its limit.
+    pub(super) fn ttl_seconds(&self, policy: &Policy) -> Result<u32> {
+        let asked = match (self.ttl_seconds, self.lenient_ttl_seconds) {
+            (Some(ttl), lenient) => Some(lenient.map_or(ttl, |lenient| lenient.min(ttl))),
+            (None, lenient) => lenient.map(|lenient| lenient.min(policy.ttl_seconds_max)),
+        };
+        ttl_seconds(policy, asked)
     }
 
     /// Whether the request sets conditions on the age of what it is answered with.

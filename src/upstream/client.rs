@@ -21,7 +21,7 @@ use super::options::{Options, config};
 use super::query::without_credentials;
 use super::refusal::looked_through;
 use super::reply::{Headers, Origin, Reply, UpstreamCall, may_be_events};
-use super::response_headers::passed_on;
+use super::response_headers::{group_invalidation, passed_on};
 use super::routes::{RouteCredential, UpstreamRoute, UpstreamRoutes};
 use crate::byte_budget::ByteBudget;
 use crate::domain::Credential;
@@ -229,6 +229,7 @@ impl Upstream {
 
     fn reply(&self, response: Response, deadline: Instant, place: OwnedSemaphorePermit) -> Reply {
         let (status, headers) = (response.status().as_u16(), passed_on(response.headers()));
+        let group_invalidation = group_invalidation(response.headers());
         let idle_ms = may_be_events(&headers).then_some(self.options.idle_ms);
         let body = ReplyBody { response, deadline, total_ms: self.options.total_ms, idle_ms, _place: place };
         let pieces = stream::unfold(Some(body), |body| async move {
@@ -239,7 +240,7 @@ impl Upstream {
             }
         });
         let reply = Reply::new(status, headers, Box::pin(pieces)).lasting_until(deadline).decoded();
-        reply.counted(Arc::clone(&self.budget))
+        reply.invalidating(group_invalidation).counted(Arc::clone(&self.budget))
     }
 }
 

@@ -31,6 +31,9 @@ pub struct Options {
     /// Whether streams are asked to end with what they used, also where the client does not ask (who then does not see
     /// it): only so can a streamed answer be replayed as a whole one.
     pub request_usage: bool,
+    /// Whether `Cache-Group-Invalidation` (RFC 9875) of a reply that is passed on hides the entries of its client's tenant with these
+    /// groups as tags.
+    pub obey_group_invalidation: bool,
     /// Milliseconds that a connection may take to open.
     pub connect_ms: u64,
     /// Milliseconds that a stream may be silent, once its head has come.
@@ -112,6 +115,7 @@ impl Default for Options {
                 .into(),
             forwards: forwards::DEFAULT.map(String::from).into(),
             request_usage: true,
+            obey_group_invalidation: false,
             connect_ms: 5_000,
             idle_ms: 60_000,
             total_ms: 590_000,

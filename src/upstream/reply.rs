@@ -56,6 +56,8 @@ pub struct Reply {
     pub status: u16,
     /// The headers that a client may see.
     pub headers: Headers,
+    /// The lines of `Cache-Group-Invalidation` (RFC 9875), which a client does not see: its groups are not those of other upstreams.
+    pub group_invalidation: Vec<Bytes>,
     body: BoxStream<'static, Result<Bytes>>,
     /// When the body breaks off, if ever.
     deadline: Option<Instant>,
@@ -117,7 +119,12 @@ impl fmt::Debug for Reply {
 impl Reply {
     /// A reply with a body that comes in pieces.
     pub fn new(status: u16, headers: Headers, body: BoxStream<'static, Result<Bytes>>) -> Reply {
-        Reply { status, headers, body, deadline: None, budget: None }
+        Reply { status, headers, group_invalidation: Vec::new(), body, deadline: None, budget: None }
+    }
+
+    /// The same, with the groups that it invalidates.
+    pub(super) fn invalidating(self, group_invalidation: Vec<Bytes>) -> Reply {
+        Reply { group_invalidation, ..self }
     }
 
     /// The same, with a body that is there until `deadline`.

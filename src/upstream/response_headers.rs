@@ -48,6 +48,12 @@ pub(super) fn passed_on(headers: &HeaderMap) -> Headers {
     headers.iter().filter_map(read).collect()
 }
 
+/// The lines of `Cache-Group-Invalidation`.
+pub(super) fn group_invalidation(headers: &HeaderMap) -> Vec<Bytes> {
+    let lines = headers.get_all("cache-group-invalidation");
+    lines.iter().map(|line| Bytes::copy_from_slice(line.as_bytes())).collect()
+}
+
 fn name_shown<'a>(name: &'a HeaderName, headers: &HeaderMap) -> Option<&'a str> {
     let text = name.as_str();
     let is_known = SHOWN.contains(&text)

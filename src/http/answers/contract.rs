@@ -21,6 +21,12 @@ pub(super) struct CacheHeaders {
     /// The tags of the answer, separated by commas
     #[param(rename = "x-cache-tags")]
     tags: Option<String>,
+    /// The tags of the answer as RFC 9875 writes them: a list of strings
+    #[param(rename = "cache-groups")]
+    groups: Option<String>,
+    /// A key of the client's own instead of the question and its scope: 1 to 256 visible ASCII characters
+    #[param(rename = "x-cache-key")]
+    key: Option<String>,
     /// Whether the question is answered in other words too: true or false. If absent, its namespace decides
     #[param(rename = "x-cache-semantic")]
     semantic: Option<bool>,
@@ -52,8 +58,9 @@ const ERRORS: [(&str, &str); 6] = [
 ];
 
 /// The headers of a response that is an answer.
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 9] = [
     "age",
+    "cache-groups",
     "cache-status",
     "server-timing",
     "x-likewise-answer-id",

@@ -18,9 +18,10 @@ use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::forwarded_headers::forwarded_headers;
 use crate::http::extract::json::{object, parse};
 use crate::http::extract::trace_headers::trace_headers;
-use crate::http::extract::{cache_control, text_encoding};
+use crate::http::extract::{cache_control, cache_groups, other_caches, text_encoding};
 use crate::http::offload::offload;
 use crate::http::reservation::BodyReservation;
+use crate::http::response::headers::CACHE_GROUPS;
 use crate::request_identity::parsed_bytes_max;
 use crate::service::answers::AnswerRequest;
 
@@ -45,7 +46,8 @@ pub(super) async fn answer(
     if let Some(reservation) = head.extensions.get::<BodyReservation>() {
         reservation.cover_parsed(&body, parsed_bytes_max)?;
     }
-    let is_remembered = !cache_control::forbids_storing(&head.headers);
+    let is_remembered =
+        !cache_control::forbids_storing(&head.headers) && !other_caches::forbid_storing(&head.headers);
     let (own, sender, text) = (Arc::clone(&endpoint), Arc::clone(&principal), body.clone());
     let read = move || {
         let parsed = if is_remembered {
@@ -71,10 +73,17 @@ pub(super) async fn answer(
         directives,
         tags,
     };
+    let groups = cache_groups::of_tags(&request.tags);
     // A request that waits for a model must not delay cache hits of other requests.
     permit.release();
     let response = endpoint.answers.ask(request).await.map_err(|error| FIELDS.apply(error))?;
-    Ok(respond(response, dialect, takes_trailers))
+    // The names of other tags of an answer are not stored; those of the request it has.
+    let groups = groups.filter(|_| response.outcome.is_from_cache());
+    let mut response = respond(response, dialect, takes_trailers);
+    if let Some(groups) = groups {
+        response.headers_mut().insert(CACHE_GROUPS, groups);
+    }
+    Ok(response)
 }
 
 /// Whether the client accepts trailers (RFC 9110, section 10.1.4).

@@ -4,9 +4,9 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::cache_control;
 use super::headers::{self, number};
 use super::json::null_is_default;
+use super::{cache_control, other_caches};
 use crate::domain::Tag;
 use crate::error::{Error, Result};
 use crate::service::Directives;
@@ -19,6 +19,7 @@ pub(in crate::http) struct CacheObject {
     #[schema(minimum = 1)]
     pub(in crate::http) ttl: Option<u32>,
     /// Oldest acceptable age of a cached value, in seconds.
+    #[serde(alias = "s-max-age")]
     pub(in crate::http) s_maxage: Option<u32>,
     /// Skip the lookup; compute the value and store it.
     #[serde(deserialize_with = "null_is_default")]
@@ -29,6 +30,8 @@ pub(in crate::http) struct CacheObject {
     /// Respond from the cache, else with 504.
     #[serde(deserialize_with = "null_is_default")]
     pub(in crate::http) only_if_cached: bool,
+    /// `false` is `no-cache` and `no-store`; `true` says nothing new.
+    pub(in crate::http) use_cache: Option<bool>,
     /// Entries of different namespaces are different entries.
     pub(in crate::http) namespace: Option<String>,
 }
@@ -39,9 +42,10 @@ impl CacheObject {
     /// # Errors
     /// `InvalidInput`, as [`cache_control::apply`].
     pub(in crate::http) fn with_headers(self, headers: &HeaderMap) -> Result<Directives> {
+        let is_off = self.use_cache == Some(false);
         let mut directives = Directives {
-            no_cache: self.no_cache,
-            no_store: self.no_store,
+            no_cache: self.no_cache || is_off,
+            no_store: self.no_store || is_off,
             only_if_cached: self.only_if_cached,
             age_seconds_max: self.s_maxage,
             ttl_seconds: self.ttl,
@@ -49,6 +53,7 @@ impl CacheObject {
             ..Directives::default()
         };
         cache_control::apply(headers, &mut directives)?;
+        other_caches::apply(headers, &mut directives)?;
         Ok(directives)
     }
 }
@@ -61,6 +66,7 @@ pub(in crate::http) struct AnswerCacheObject {
     #[schema(minimum = 1)]
     ttl: Option<u32>,
     /// Oldest acceptable age of a cached answer, in seconds.
+    #[serde(alias = "s-max-age")]
     s_maxage: Option<u32>,
     /// Skip the lookup; generate the answer and store it.
     #[serde(deserialize_with = "null_is_default")]
@@ -71,6 +77,8 @@ pub(in crate::http) struct AnswerCacheObject {
     /// Respond from the cache, else with 504.
     #[serde(deserialize_with = "null_is_default")]
     only_if_cached: bool,
+    /// `false` is `no-cache` and `no-store`; `true` says nothing new.
+    use_cache: Option<bool>,
     /// Answers of different namespaces are different answers.
     namespace: Option<String>,
     /// The tags of the answer.
@@ -110,9 +118,10 @@ impl AnswerCacheObject {
         let mut tags: Vec<Tag> = self.tags.iter().map(named).collect::<Result<_>>()?;
         tags.extend(headers::tags(headers)?);
         let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+        let is_off = self.use_cache == Some(false);
         let mut directives = Directives {
-            no_cache: self.no_cache,
-            no_store: self.no_store,
+            no_cache: self.no_cache || is_off,
+            no_store: self.no_store || is_off,
             only_if_cached: self.only_if_cached,
             age_seconds_max: self.s_maxage,
             ttl_seconds: match (self.ttl, asked) {
@@ -120,6 +129,7 @@ impl AnswerCacheObject {
                 (one, two) => one.or(two),
             },
             namespace: self.namespace,
+            cache_key: headers::cache_key(headers, "x-cache-key")?,
             semantic: match (self.semantic, headers::flag(headers, "x-cache-semantic")?) {
                 (Some(one), Some(two)) => Some(one && two),
                 (one, two) => one.or(two),
@@ -129,6 +139,7 @@ impl AnswerCacheObject {
             ..Directives::default()
         };
         cache_control::apply(headers, &mut directives)?;
+        other_caches::apply(headers, &mut directives)?;
         Ok((directives, tags))
     }
 }
@@ -156,6 +167,24 @@ mod tests {
         let (directives, tags) =
             parse::<AnswerCacheObject>(body).unwrap().with_headers(&HeaderMap::new(), "cache.tags").unwrap();
         assert!(directives == Directives::default() && tags.is_empty());
+    }
+
+    #[test]
+    fn what_clients_of_litellm_send_is_read() {
+        let read = |body: &str| {
+            let object = parse::<AnswerCacheObject>(body.as_bytes()).unwrap();
+            object.with_headers(&HeaderMap::new(), "cache.tags").unwrap().0
+        };
+        let all = read(
+            r#"{"ttl":60,"s-maxage":5,"no-cache":true,"no-store":false,"namespace":"n","use-cache":true}"#,
+        );
+        assert_eq!((all.ttl_seconds, all.age_seconds_max, all.no_cache), (Some(60), Some(5), true));
+        assert!(!all.no_store && all.namespace.as_deref() == Some("n"));
+        assert_eq!(read(r#"{"s-max-age":7}"#).age_seconds_max, Some(7));
+        let off = read(r#"{"use-cache":false}"#);
+        assert!(off.no_cache && off.no_store);
+        let off = parse::<CacheObject>(br#"{"use-cache":false}"#).unwrap().with_headers(&HeaderMap::new());
+        assert!(off.is_ok_and(|off| off.no_cache && off.no_store));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub(super) mod body;
 pub(super) mod bounded_list;
 pub(super) mod cache_control;
+pub(super) mod cache_groups;
 pub(super) mod cache_member;
 pub(super) mod credential;
 pub(super) mod directives;
@@ -15,7 +16,9 @@ pub(super) mod headers;
 pub(super) mod json;
 pub(super) mod known_members;
 pub(super) mod model_name;
+pub(super) mod other_caches;
 pub(super) mod path;
 pub(super) mod query;
+mod structured_strings;
 pub(super) mod text_encoding;
 pub(super) mod trace_headers;

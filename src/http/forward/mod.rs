@@ -1,5 +1,6 @@
 //! Other routes below `/v1`, as far as they may be: passed on to the upstream, and its reply passed back, uncached.
 
+mod group_invalidation;
 pub(super) mod target;
 
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 
 use self::target::{ForwardTarget, model_of};
+use crate::cache::Propagation;
 use crate::dialects::Dialect;
 use crate::dialects::messages::Messages;
-use crate::domain::{KeyHeader, LookupOutcome, is_credential};
+use crate::domain::{KeyHeader, LookupOutcome, Principal, is_credential};
 use crate::error::{Error, Kind};
 use crate::http::admission::ConcurrencyPermit;
 use crate::http::error_response::Problem;
@@ -22,10 +24,10 @@ use crate::http::extract::model_name::check_model_name;
 use crate::http::extract::{body, cache_control};
 use crate::http::near_routes::NearRoutes;
 use crate::http::response::cache_status;
-use crate::http::response::headers::{CACHE_STATUS, REASON, append_all};
+use crate::http::response::headers::{CACHE_STATUS, REASON, append_all, describe_propagation};
 use crate::http::routes::OwnSegments;
-use crate::service::Directives;
 use crate::service::answers::{AnswerMetrics, Reason};
+use crate::service::{Directives, Invalidation};
 use crate::upstream::{Headers, Origin, UpstreamCall, is_hop_by_hop};
 
 /// The pattern of forwarded paths, for metrics.
@@ -47,11 +49,13 @@ const KEYS_OF_THEIR_OWN: [&dyn Dialect; 1] = [&Messages];
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
 /// one than was allowed here.
-const OURS: [&str; 13] = [
+const OURS: [&str; 15] = [
     "accept-encoding",
     "expect",
     "host",
+    "x-cache-key",
     "x-cache-lease",
+    "x-cache-semantic",
     "x-cache-tags",
     "x-cache-ttl",
     "x-http-method",
@@ -71,6 +75,8 @@ pub(super) struct Forward {
     pub(super) own_segments: OwnSegments,
     /// Names the route that an unknown path may have meant.
     pub(super) near_routes: NearRoutes,
+    /// Hides what upstreams say that they have changed. None if they are not obeyed.
+    pub(super) invalidation: Option<Arc<Invalidation>>,
     pub(super) body_bytes_max: usize,
     /// Counts what is not cached.
     pub(super) metrics: Arc<AnswerMetrics>,
@@ -181,6 +187,13 @@ pub(super) async fn forward_to(
     }
     let reply = origin.ask(call).await?;
     let (status, headers) = (reply.status, reply.headers.clone());
+    let lines = reply.group_invalidation.clone();
+    let propagation = match (&forward.invalidation, head.extensions.get::<Arc<Principal>>()) {
+        (Some(invalidation), Some(principal)) => {
+            group_invalidation::obey(invalidation, principal, &head.method, status, &lines).await
+        }
+        (None, _) | (_, None) => Propagation::Complete,
+    };
     let mut response = Body::from_stream(reply.into_body()).into_response();
     // The upstream's status is valid HTTP; 502 if not.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -195,6 +208,7 @@ pub(super) async fn forward_to(
         // A cache in between knows `authorization`, and takes a response to another credential for a public one.
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
+    describe_propagation(propagation, headers);
     // A browser must not take an upstream's response for a page of this server.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

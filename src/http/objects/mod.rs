@@ -27,13 +27,13 @@ use crate::error::{Error, Kind, Result};
 use crate::http::contract::schemas::Binary;
 use crate::http::error_response::{ErrorBody, Problem};
 use crate::http::extract::body::Received;
-use crate::http::extract::cache_control;
 use crate::http::extract::cache_control::PutLifetime;
 use crate::http::extract::field_names::FieldNames;
 use crate::http::extract::headers::{number, tags, text};
 use crate::http::extract::path::path;
+use crate::http::extract::{cache_control, cache_groups, other_caches};
 use crate::http::response::cache_status;
-use crate::http::response::headers::{CACHE_STATUS, describe_propagation};
+use crate::http::response::headers::{CACHE_GROUPS, CACHE_STATUS, describe_propagation};
 use crate::http::routes::{Access, Routes};
 use crate::service::Directives;
 use crate::service::objects::{Address, GetOptions, GetOutcome, GrantedLease, Object, ObjectDraft};
@@ -123,8 +123,8 @@ pub(super) async fn no_key() -> Problem {
             description = "no-cache, max-age, min-fresh, max-stale, stale-if-error, only-if-cached"),
     ),
     responses(
-        (status = 200, content((inline(Binary) = "application/octet-stream"), (inline(Binary) = "*/*")), headers(("content-encoding"), ("etag"), ("cache-control"), ("x-cache-lease"), ("x-cache-lease-seconds"), ("age"), ("cache-status")), description = "The bytes as they were stored, with their media type and content coding"),
-        (status = 304, headers(("etag"), ("cache-control"), ("age"), ("cache-status")), description = "The client holds the current object"),
+        (status = 200, content((inline(Binary) = "application/octet-stream"), (inline(Binary) = "*/*")), headers(("content-encoding"), ("etag"), ("cache-control"), ("x-cache-lease"), ("x-cache-lease-seconds"), ("age"), ("cache-groups"), ("cache-status")), description = "The bytes as they were stored, with their media type and content coding"),
+        (status = 304, headers(("etag"), ("cache-control"), ("age"), ("cache-groups"), ("cache-status")), description = "The client holds the current object"),
         (status = 400, body = ErrorBody, description = "A parameter is invalid; `param` names it"),
         (status = 404, body = ErrorBody, headers(("cache-status"), ("cache-control"), ("x-cache-lease"), ("x-cache-lease-seconds"), ("retry-after")), description = "The object is not cached. With `x-cache-lease` the client holds the lease; with `retry-after` another client does"),
         (status = 412, body = ErrorBody, description = "The object is none of those in `if-match`"),
@@ -142,6 +142,7 @@ pub(super) async fn get(
     let address = endpoint.address(&principal, &path)?;
     let mut directives = Directives::default();
     cache_control::apply(headers, &mut directives)?;
+    other_caches::apply(headers, &mut directives)?;
     let lookup = GetOptions {
         // What makes an object is its application's, and only that knows whether it has failed.
         directives: directives.after_failure(),
@@ -153,7 +154,12 @@ pub(super) async fn get(
         GetOutcome::Hit(object) => {
             condition.check_match(Some(&object.found))?;
             let is_known = !condition.is_none_matched(Some(&object.found));
-            Ok(hit(*object, is_known))
+            let names = endpoint.objects.tag_names(&address, &object.found).await;
+            let mut response = hit(*object, is_known);
+            if let Some(groups) = cache_groups::of_names(names.iter().map(AsRef::as_ref)) {
+                response.headers_mut().insert(CACHE_GROUPS, groups);
+            }
+            Ok(response)
         }
         GetOutcome::Miss { lease, is_held } => Ok(miss(lease, is_held)),
     }
@@ -177,6 +183,7 @@ pub(super) async fn get(
         ("cache-control" = Option<String>, Header,
             description = "s-maxage, else max-age: the lifetime without x-cache-ttl, at most that of the namespace; no-store or max-age=0: the server checks the request and stores nothing"),
         ("x-cache-tags" = Option<String>, Header, description = "The tags of the object, separated by commas; at most 64"),
+        ("cache-groups" = Option<String>, Header, description = "More tags of the object, as RFC 9875 writes them: a list of strings"),
         ("x-cache-lease" = Option<String>, Header, pattern = "^[0-9a-fA-F]{16}$", description = "The lease under which the client made the value"),
         ("if-match" = Option<String>, Header, pattern = r#"^[ \t,]*(\*[ \t,]*|(W/)?"[^"]*"([ \t]*,[ \t,]*(W/)?"[^"]*")*[ \t,]*)?$"#, description = "Store only if the cached object is one of these; `*`: any"),
         ("if-none-match" = Option<String>, Header, pattern = r#"^[ \t,]*(\*[ \t,]*|(W/)?"[^"]*"([ \t]*,[ \t,]*(W/)?"[^"]*")*[ \t,]*)?$"#, description = "Store only if the cached object is none of these; `*`: if none is cached. Conditions on dates have no effect"),
@@ -348,11 +355,16 @@ fn lease(headers: &HeaderMap) -> Result<Option<Lease>> {
 /// cache may.
 fn ttl_seconds(headers: &HeaderMap, address: &Address) -> Result<Option<Option<u32>>> {
     let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+    let mut other = Directives::default();
+    other_caches::apply(headers, &mut other)?;
+    let shortest = |seconds: u32| other.lenient_ttl_seconds.map_or(seconds, |other| other.min(seconds));
+    let max = address.ttl_seconds_max();
     Ok(match (cache_control::of_put(headers)?, asked) {
+        _ if other.no_store => None,
         (PutLifetime::NoStore, _) | (PutLifetime::Seconds(0), None) => None,
-        (PutLifetime::Default | PutLifetime::Seconds(_), Some(seconds)) => Some(Some(seconds)),
-        (PutLifetime::Seconds(seconds), None) => Some(Some(seconds.min(address.ttl_seconds_max()))),
-        (PutLifetime::Default, None) => Some(None),
+        (PutLifetime::Default | PutLifetime::Seconds(_), Some(seconds)) => Some(Some(shortest(seconds))),
+        (PutLifetime::Seconds(seconds), None) => Some(Some(shortest(seconds).min(max))),
+        (PutLifetime::Default, None) => Some(other.lenient_ttl_seconds.map(|seconds| seconds.min(max))),
     })
 }
 

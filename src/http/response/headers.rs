@@ -12,6 +12,8 @@ use crate::upstream::Headers;
 pub(in crate::http) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Why the cache was bypassed, or a reply is not stored.
 pub(in crate::http) const REASON: HeaderName = HeaderName::from_static("x-likewise-reason");
+/// RFC 9875.
+pub(in crate::http) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 /// W3C Server Timing.
 pub(in crate::http) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 

@@ -16,11 +16,13 @@ use super::stored_kinds::StoredKinds;
 use crate::cache::{Policy, Propagation, Stamp};
 use crate::domain::{Credential, InvalidationId, Key, LookupOutcome, NamespaceId, Principal, Tag, TierName};
 use crate::error::{Error, Kind, Result};
-use crate::request_identity::{Json, Partition, mentions_text_operations_within, of_text};
+use crate::request_identity::{Json, Partition, mentions_text_operations_within, of_cache_key, of_text};
 use crate::service::{Directives, check_tags};
 
 /// The upstream in the identity of answers that came from no upstream.
 const NO_UPSTREAM: &str = "given";
+/// The key domain of texts under a key of their client's own.
+const TEXT: &str = "likewise/text";
 /// Bytes of the longest question.
 const PROMPT_BYTES_MAX: usize = 1 << 20;
 
@@ -170,7 +172,7 @@ fn rewordable(
         text: question.prompt,
     };
     let rewordable = semantic.question(&asked)?;
-    if mentions_text_operations_within(question.scope) {
+    if question.directives.cache_key.is_some() || mentions_text_operations_within(question.scope) {
         return Err(SemanticReport::because(SemanticOutcome::ExactOnly, REQUEST));
     }
     Ok(rewordable)
@@ -217,7 +219,7 @@ pub(super) async fn store(
         usage: None,
         was_usage_requested: false,
         is_text: true,
-        is_ttl_requested: question.directives.ttl_seconds.is_some(),
+        is_ttl_requested: question.directives.sets_ttl(),
         is_semantic: resolved.semantic.is_some(),
         calls_tools: false,
         is_truncated: false,
@@ -275,9 +277,12 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
         query: None,
         headers: &[],
     };
-    let identity = of_text(&partition, question.scope, question.prompt, answers.normalization());
+    let identity = match &directives.cache_key {
+        Some(cache_key) => of_cache_key(&partition, TEXT, "", cache_key),
+        None => of_text(&partition, question.scope, question.prompt, answers.normalization()),
+    };
     let tags = question.tags.iter().map(|tag| InvalidationId::tag(&question.principal.tenant, tag)).collect();
-    let ttl_seconds = crate::service::ttl_seconds(&namespace.policy, directives.ttl_seconds)?;
+    let ttl_seconds = directives.ttl_seconds(&namespace.policy)?;
     Ok(ResolvedRequest {
         identity,
         model: "".into(),

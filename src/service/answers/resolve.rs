@@ -11,7 +11,7 @@ use crate::dialects::ParsedRequest;
 use crate::domain::{Credential, InvalidationId};
 use crate::error::Result;
 use crate::request_identity::Partition;
-use crate::service::{check_tags, ttl_seconds};
+use crate::service::check_tags;
 
 impl Answers {
     /// A request with its namespace, identity and policy resolved.
@@ -34,7 +34,11 @@ impl Answers {
             query: request.query.as_deref(),
             headers: &request.headers,
         };
-        let identity = request.parsed.identity(&partition);
+        let cache_key = request.directives.cache_key.as_deref();
+        let identity = match cache_key {
+            Some(cache_key) => request.parsed.identity_by_key(&partition, cache_key),
+            None => request.parsed.identity(&partition),
+        };
         let tags =
             request.tags.iter().map(|tag| InvalidationId::tag(&request.principal.tenant, tag)).collect();
         // A JSON answer always reports usage; a stream does on request.
@@ -48,13 +52,14 @@ impl Answers {
                 may_wait: true,
             },
             model: Arc::clone(&request.parsed.model),
-            question: request.parsed.question.clone(),
+            // Answers under a key of their client's own are found by that key only.
+            question: request.parsed.question.clone().filter(|_| cache_key.is_none()),
             semantic: None,
             store_policy: StorePolicy {
                 tags,
                 reports_usage,
-                ttl_seconds: ttl_seconds(&namespace.policy, request.directives.ttl_seconds)?,
-                is_ttl_requested: request.directives.ttl_seconds.is_some(),
+                ttl_seconds: request.directives.ttl_seconds(&namespace.policy)?,
+                is_ttl_requested: request.directives.sets_ttl(),
                 inherits_ttl: false,
             },
             kinds: StoredKinds::of(&request.directives, &namespace.policy, &self.options),

@@ -114,6 +114,17 @@ impl MatchKind {
 }
 
 impl AnswerOutcome {
+    /// Whether the response is a stored answer.
+    pub fn is_from_cache(&self) -> bool {
+        match self {
+            AnswerOutcome::Hit(_) | AnswerOutcome::StaleIfError(..) => true,
+            AnswerOutcome::Miss
+            | AnswerOutcome::ForcedRefresh
+            | AnswerOutcome::Coalesced
+            | AnswerOutcome::Bypass => false,
+        }
+    }
+
     /// The outcome without its details.
     pub(super) fn lookup(&self) -> LookupOutcome {
         match self {

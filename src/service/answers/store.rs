@@ -79,7 +79,7 @@ impl ResolvedRequest {
         self.store_policy.depend_on(tags_of(&before.entry));
         let was_requested =
             StoredAnswer::decode(&before.entry.value).is_some_and(|record| record.is_ttl_requested);
-        if directives.ttl_seconds.is_none() && was_requested {
+        if !directives.sets_ttl() && was_requested {
             let meta = &before.entry.meta;
             self.store_policy.ttl_seconds = meta.expires.since(meta.created).max(1);
             self.store_policy.is_ttl_requested = true;

@@ -90,8 +90,7 @@ impl Collections {
         let name = search.directives.namespace.as_deref().unwrap_or(SEARCH_RESULTS);
         let namespace = self.namespaces.resolve(&search.principal.tenant, name)?;
         let lookups = self.namespaces.lookups_in(&namespace);
-        let asked_ttl = search.directives.ttl_seconds;
-        let ttl_seconds = super::ttl_seconds(&namespace.policy, asked_ttl)?;
+        let ttl_seconds = search.directives.ttl_seconds(&namespace.policy)?;
         let context =
             StoreContext { namespace, ttl_seconds, stamp, principal: Arc::clone(&search.principal) };
         let key_base = key_base(&collection, &search, self.ef(&search), &context.namespace);

@@ -168,9 +168,10 @@ impl Embeddings {
 
     /// The distinct texts of a request with their keys.
     fn distinct(&self, request: &Request, prompt: &str) -> Result<DistinctTexts> {
-        let Directives { namespace, ttl_seconds, .. } = &request.directives;
-        let namespace = self.namespaces.of_embeddings(&request.principal.tenant, namespace.as_deref())?;
-        let ttl_seconds = super::ttl_seconds(&namespace.policy, *ttl_seconds)?;
+        let directives = &request.directives;
+        let namespace = directives.namespace.as_deref();
+        let namespace = self.namespaces.of_embeddings(&request.principal.tenant, namespace)?;
+        let ttl_seconds = directives.ttl_seconds(&namespace.policy)?;
         Ok(DistinctTexts::new(
             request,
             prompt,

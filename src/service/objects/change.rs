@@ -7,7 +7,7 @@ use tracing::{Instrument as _, instrument};
 use super::condition::is_present;
 use super::{Address, Condition, DeleteOutcome, ObjectDraft, Objects, PutOutcome};
 use crate::cache::{Found, HeldLease, Lease, Mode, Propagation, Replaces, Stamp, WriteCondition};
-use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key};
+use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, Tag};
 use crate::error::{Error, Kind, Result};
 
 /// How often a change under a condition is tried while other nodes replace what it replaces.
@@ -61,6 +61,7 @@ impl Objects {
         };
         let tags: Vec<InvalidationId> =
             draft.tags.iter().map(|tag| InvalidationId::tag(&address.tenant, tag)).collect();
+        self.tag_names.learn(tags.iter().copied().zip(draft.tags.iter().map(Tag::as_str)));
         let (objects, address, condition) = (Arc::clone(self), address.clone(), draft.condition);
         let storing = async move {
             let _held = objects.cache.lock(&[address.key]).await;

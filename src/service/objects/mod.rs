@@ -10,6 +10,7 @@ mod draft;
 mod get;
 mod metrics;
 mod request;
+mod tag_names;
 
 use std::sync::Arc;
 
@@ -23,8 +24,9 @@ pub use request::{
 };
 
 use self::condition::is_present;
-use crate::cache::{Cache, Lease, Namespaces, SharedLeases, Stamp};
-use crate::domain::{KeyHasher, Principal};
+use self::tag_names::TagNames;
+use crate::cache::{Cache, Found, Lease, Namespaces, SharedLeases, Stamp};
+use crate::domain::{InvalidationId, KeyHasher, Principal, Tag};
 use crate::error::{Error, Result};
 
 /// The use case. Shared by `Arc`.
@@ -34,6 +36,7 @@ pub struct Objects {
     leases: SharedLeases,
     options: Options,
     metrics: Arc<ObjectMetrics>,
+    tag_names: TagNames,
 }
 
 impl Objects {
@@ -44,7 +47,8 @@ impl Objects {
         options: Options,
         metrics: Arc<ObjectMetrics>,
     ) -> Objects {
-        Objects { leases: cache.leases(options.leases_max), cache, namespaces, options, metrics }
+        let (leases, tag_names) = (cache.leases(options.leases_max), TagNames::default());
+        Objects { leases, cache, namespaces, options, metrics, tag_names }
     }
 
     /// The address of the object `key` in a namespace.
@@ -65,6 +69,31 @@ impl Objects {
             .field(key.as_bytes())
             .finish();
         Ok(Address { namespace, key, tenant: tenant.clone() })
+    }
+
+    /// The names of the tags of a found object, as far as this node knows them: another node that has stored it does not share them.
+    ///
+    /// Cost: a read of the disk for an object whose tags were not met since the start.
+    pub async fn tag_names(&self, address: &Address, found: &Found) -> Vec<Arc<str>> {
+        let tags = &found.entry.meta.tags;
+        if let Some(names) = self.tag_names.of(tags) {
+            return names;
+        }
+        // Without the disk the object is served all the same.
+        let Ok(stored) = self.cache.named(address.key).await else { return Vec::new() };
+        if let Some(stored) = stored {
+            self.learn_tags(address, &stored.names.tags);
+        }
+        self.tag_names.give_up_on(tags);
+        self.tag_names.of(tags).unwrap_or_default()
+    }
+
+    fn learn_tags(&self, address: &Address, names: &[String]) {
+        let tags = names.iter().filter_map(|name| {
+            let tag = Tag::named(name)?;
+            Some((InvalidationId::tag(&address.tenant, &tag), name.as_str()))
+        });
+        self.tag_names.learn(tags);
     }
 
     /// The present point in the order of invalidations, for [`ObjectDraft::stamp`].

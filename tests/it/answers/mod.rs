@@ -1,5 +1,7 @@
 //! The cache of answers of language models. Each test is a guarantee, or a defect that caches of answers in the field have had.
 
+mod cache_groups;
+mod cache_keys;
 mod caching;
 mod coalescing;
 mod credentials;
@@ -11,6 +13,7 @@ mod invalidation;
 mod isolation;
 mod messages;
 mod misses;
+mod other_caches;
 mod reasking;
 mod redaction;
 mod responses;
