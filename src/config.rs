@@ -447,6 +447,34 @@ mod tests {
     }
 
     #[test]
+    fn the_list_prices_load_alone_and_behind_a_configuration() {
+        let prices = include_str!("../examples/prices.toml");
+        let listed = load(prices).unwrap().upstream.prices;
+        let own = "[upstream]\nbase_url = \"http://a/v1\"\n[[upstream.prices]]\nmodels = [\"a\"]\n";
+        let appended = load(&format!("{own}{prices}")).unwrap().upstream;
+        assert_eq!((&appended.prices[1..], appended.prices[0].models[0].as_str()), (&listed[..], "a"));
+        let mut known: Vec<&str> = Vec::new();
+        for price in &listed {
+            let (prompt, completion) = (price.prompt_usd_per_million, price.completion_usd_per_million);
+            let (cached, written) =
+                (price.cached_prompt_usd_per_million, price.written_prompt_usd_per_million);
+            let is_embedding = completion == 0.0;
+            assert!(prompt > 0.0 && (is_embedding || completion >= prompt), "{price:?}");
+            assert!(cached.is_none_or(|cached| cached > 0.0 && cached <= prompt), "{price:?}");
+            assert!(written.is_none_or(|written| written >= prompt && written <= 2.0 * prompt), "{price:?}");
+            // Only the first entry that names a model counts.
+            for name in &price.models {
+                let names_it = |earlier: &str| match earlier.strip_suffix('*') {
+                    Some(beginning) => name.starts_with(beginning),
+                    None => name == earlier,
+                };
+                assert!(!known.iter().any(|earlier| names_it(earlier)), "{name} is listed twice");
+            }
+            known.extend(price.models.iter().map(String::as_str));
+        }
+    }
+
+    #[test]
     fn an_empty_file_is_the_default() {
         assert_eq!(load("").unwrap(), Config::default());
     }

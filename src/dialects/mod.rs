@@ -18,6 +18,7 @@ mod parse_cache;
 pub mod responses;
 mod uncacheable;
 mod unstorable;
+mod usage;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -10,6 +10,7 @@ mod identity;
 mod invalidation;
 mod isolation;
 mod messages;
+mod money;
 mod reasking;
 mod redaction;
 mod responses;
