@@ -269,7 +269,9 @@ impl Config {
                            server";
             return Err(Error::new(Kind::Config, message));
         }
-        cache::Namespaces::new(&self.cache.namespaces, self.cache.allow_unknown_namespaces).map(|_| ())
+        let namespaces = cache::Namespaces::new(&self.cache.namespaces, self.cache.allow_unknown_namespaces)?;
+        service::answers::check_cached_routes(&self.answers.routes, &namespaces)?;
+        http::check_cached_paths(&self.answers.routes)
     }
 }
 
@@ -472,6 +474,25 @@ mod tests {
             }
             known.extend(price.models.iter().map(String::as_str));
         }
+    }
+
+    #[test]
+    fn cached_routes_are_checked() {
+        let load_path =
+            |path: &str| load(&format!("[[answers.routes]]\npath = \"{path}\"\nttl_seconds = 60"));
+        let loaded = load_path("/v1/moderations").unwrap();
+        assert_eq!(
+            (loaded.answers.routes[0].path.as_str(), loaded.answers.routes[0].ttl_seconds),
+            ("/v1/moderations", 60)
+        );
+        for own in ["/v1/responses", "/v1/cache/a/b", "/v1/answers/unknown", "/v1/models/m"] {
+            let message = load_path(own).unwrap_err().to_string();
+            assert!(message.contains("answers.routes[0].path") && message.contains(own), "{message}");
+        }
+        let error = load("[[answers.routes]]\npath = \"/v1/moderations\"").unwrap_err();
+        assert!(error.to_string().contains("answers.routes[0].ttl_seconds"), "{error}");
+        let error = load("[[answers.routes]]\nttl = 5").unwrap_err();
+        assert!(error.to_string().contains("ttl"), "{error}");
     }
 
     #[test]

@@ -11,9 +11,11 @@ pub mod completions;
 mod conversation;
 mod delivery_id;
 mod error_reply;
+mod exact_body;
 mod identity_header;
 mod ignored_members;
 pub mod messages;
+mod parent_api;
 mod parse_cache;
 pub mod responses;
 mod uncacheable;
@@ -29,7 +31,9 @@ use bytes::Bytes;
 // Routes that no dialect owns have errors of OpenAI's shape.
 pub use choices::{ErrorType, error_body};
 pub use error_reply::{ErrorClass, ErrorReply};
+pub use exact_body::ExactBody;
 pub use identity_header::IdentityHeader;
+pub use parent_api::parent_api;
 pub use parse_cache::ParseCache;
 pub use uncacheable::Uncacheable;
 pub use unstorable::Unstorable;
@@ -45,20 +49,20 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     fn record_code(&self) -> u8;
 
     /// The path of the API at an upstream, below its base URL.
-    fn upstream_path(&self) -> &'static str;
+    fn upstream_path(&self) -> &str;
 
     /// The header in which an upstream expects the operator's key.
     fn key_header(&self) -> KeyHeader;
 
     /// The headers that are part of what a request asks. They are forwarded as they came.
-    fn identity_headers(&self) -> &'static [IdentityHeader];
+    fn identity_headers(&self) -> &[IdentityHeader];
 
     /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `normalization` decides
     /// which questions share an identity.
     ///
     /// # Errors
     /// `InvalidInput`, naming the field.
-    fn parse(&self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest>;
+    fn parse(&'static self, body: &[u8], normalization: Normalization) -> Result<ParsedRequest>;
 
     /// Whether another wording of a request's question may ask the same: the question ends the request, which has texts alone and offers
     /// no tools, and nothing in it is about the words of others, as an order to translate them is. A body of more than 64 KiB is not
@@ -71,6 +75,17 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// # Errors
     /// `InvalidInput` for a body that is no object.
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes>;
+
+    /// Whether a success with this status and this `content-type` may be an answer. Some servers give their answers other types, so that
+    /// an API whose answers are known by their members reads them all.
+    fn may_be_answer(&self, _status: u16, _content_type: Option<&str>) -> bool {
+        true
+    }
+
+    /// Whether stored answers are replayed whole also to requests that may be answered by a stream.
+    fn replays_whole_only(&self) -> bool {
+        false
+    }
 
     /// Reads a complete reply. `None` if it is no answer of this API.
     fn read_reply(&self, body: &[u8]) -> Option<Answer>;

@@ -221,6 +221,7 @@ impl EvaluateAnswers {
                 ..Directives::default()
             },
             tags: Vec::new(),
+            default_ttl_seconds: None,
         };
         let started = Instant::now();
         let served = answers.ask(ask).await?;

@@ -6,6 +6,7 @@
 //! stored, goes to memory, then to the waiters, then to disk. A reply that is no answer is passed on to all waiters as it is, and not stored.
 
 mod broadcast;
+mod cached_routes;
 mod coalesce;
 mod costs;
 mod direct;
@@ -43,6 +44,7 @@ use tracing::instrument;
 
 pub(in crate::service) use self::stored_answer::CONTENT_TYPE as ANSWER_CONTENT_TYPE;
 pub use broadcast::EventStream;
+pub use cached_routes::{CachedRouteOptions, check_cached_routes};
 pub use direct::{LookupHit, LookupResult, Question};
 pub use feedback::{Feedback, FeedbackOn};
 pub use metrics::AnswerMetrics;
@@ -148,6 +150,11 @@ impl Answers {
     /// Which spellings of a question are one. Requests are to be read by it.
     pub fn normalization(&self) -> Normalization {
         if self.options.normalize_questions { Normalization::WordLists } else { Normalization::Minimal }
+    }
+
+    /// The routes that are cached by the exact bodies of their requests.
+    pub fn cached_routes(&self) -> &[CachedRouteOptions] {
+        &self.options.routes
     }
 
     /// Answered requests by the model that they name.

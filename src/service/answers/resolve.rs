@@ -21,6 +21,7 @@ impl Answers {
     pub(super) fn resolve(&self, request: &AnswerRequest) -> Result<ResolvedRequest> {
         check_tags(&request.tags)?;
         self.origin.refuse_own(&request.traces)?;
+        let asked_ttl = request.directives.ttl_seconds.or(request.default_ttl_seconds);
         let upstream = self.origin.name(request.parsed.named_model())?;
         let shares_across_keys = self.options.share_across_keys && !request.parsed.is_credential_bound;
         let namespace =
@@ -52,7 +53,7 @@ impl Answers {
             store_policy: StorePolicy {
                 tags,
                 reports_usage,
-                ttl_seconds: ttl_seconds(&namespace.policy, request.directives.ttl_seconds)?,
+                ttl_seconds: ttl_seconds(&namespace.policy, asked_ttl)?,
                 is_ttl_requested: request.directives.ttl_seconds.is_some(),
                 inherits_ttl: false,
             },

@@ -1,5 +1,6 @@
 //! The cache of answers of language models. Each test is a guarantee, or a defect that caches of answers in the field have had.
 
+mod cached_routes;
 mod caching;
 mod coalescing;
 mod credentials;
