@@ -273,7 +273,9 @@ impl Config {
                            server";
             return Err(Error::new(Kind::Config, message));
         }
-        cache::Namespaces::new(&self.cache.namespaces, self.cache.allow_unknown_namespaces).map(|_| ())
+        let namespaces = cache::Namespaces::new(&self.cache.namespaces, self.cache.allow_unknown_namespaces)?;
+        service::answers::check_cached_routes(&self.answers.routes, &namespaces)?;
+        http::check_cached_paths(&self.answers.routes)
     }
 }
 
@@ -448,6 +450,53 @@ mod tests {
         let error =
             load("[upstream]\nforward_client_key = true\n[http]\napi_keys = [\"secret-one\"]").unwrap_err();
         assert!(error.to_string().contains("upstream.forward_client_key"), "{error}");
+    }
+
+    #[test]
+    fn the_list_prices_load_alone_and_behind_a_configuration() {
+        let prices = include_str!("../examples/prices.toml");
+        let listed = load(prices).unwrap().upstream.prices;
+        let own = "[upstream]\nbase_url = \"http://a/v1\"\n[[upstream.prices]]\nmodels = [\"a\"]\n";
+        let appended = load(&format!("{own}{prices}")).unwrap().upstream;
+        assert_eq!((&appended.prices[1..], appended.prices[0].models[0].as_str()), (&listed[..], "a"));
+        let mut known: Vec<&str> = Vec::new();
+        for price in &listed {
+            let (prompt, completion) = (price.prompt_usd_per_million, price.completion_usd_per_million);
+            let (cached, written) =
+                (price.cached_prompt_usd_per_million, price.written_prompt_usd_per_million);
+            let is_embedding = completion == 0.0;
+            assert!(prompt > 0.0 && (is_embedding || completion >= prompt), "{price:?}");
+            assert!(cached.is_none_or(|cached| cached > 0.0 && cached <= prompt), "{price:?}");
+            assert!(written.is_none_or(|written| written >= prompt && written <= 2.0 * prompt), "{price:?}");
+            // Only the first entry that names a model counts.
+            for name in &price.models {
+                let names_it = |earlier: &str| match earlier.strip_suffix('*') {
+                    Some(beginning) => name.starts_with(beginning),
+                    None => name == earlier,
+                };
+                assert!(!known.iter().any(|earlier| names_it(earlier)), "{name} is listed twice");
+            }
+            known.extend(price.models.iter().map(String::as_str));
+        }
+    }
+
+    #[test]
+    fn cached_routes_are_checked() {
+        let load_path =
+            |path: &str| load(&format!("[[answers.routes]]\npath = \"{path}\"\nttl_seconds = 60"));
+        let loaded = load_path("/v1/moderations").unwrap();
+        assert_eq!(
+            (loaded.answers.routes[0].path.as_str(), loaded.answers.routes[0].ttl_seconds),
+            ("/v1/moderations", 60)
+        );
+        for own in ["/v1/responses", "/v1/cache/a/b", "/v1/answers/unknown", "/v1/models/m"] {
+            let message = load_path(own).unwrap_err().to_string();
+            assert!(message.contains("answers.routes[0].path") && message.contains(own), "{message}");
+        }
+        let error = load("[[answers.routes]]\npath = \"/v1/moderations\"").unwrap_err();
+        assert!(error.to_string().contains("answers.routes[0].ttl_seconds"), "{error}");
+        let error = load("[[answers.routes]]\nttl = 5").unwrap_err();
+        assert!(error.to_string().contains("ttl"), "{error}");
     }
 
     #[test]

@@ -11,13 +11,16 @@ pub mod completions;
 mod conversation;
 mod delivery_id;
 mod error_reply;
+mod exact_body;
 mod identity_header;
 mod ignored_members;
 pub mod messages;
+mod parents;
 mod parse_cache;
 pub mod responses;
 mod uncacheable;
 mod unstorable;
+mod usage;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,7 +31,9 @@ use bytes::Bytes;
 // Routes that no dialect owns have errors of OpenAI's shape.
 pub use choices::{ErrorType, error_body};
 pub use error_reply::{ErrorClass, ErrorReply};
+pub use exact_body::ExactBody;
 pub use identity_header::IdentityHeader;
+pub use parents::parent_api;
 pub use parse_cache::ParseCache;
 pub use uncacheable::Uncacheable;
 pub use unstorable::Unstorable;
@@ -46,20 +51,20 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     fn record_code(&self) -> u8;
 
     /// The path of the API at an upstream, below its base URL.
-    fn upstream_path(&self) -> &'static str;
+    fn upstream_path(&self) -> &str;
 
     /// The header in which an upstream expects the operator's key.
     fn key_header(&self) -> KeyHeader;
 
     /// The headers that are part of what a request asks. They are forwarded as they came.
-    fn identity_headers(&self) -> &'static [IdentityHeader];
+    fn identity_headers(&self) -> &[IdentityHeader];
 
     /// Parses a request. Only members that decide how it is cached are checked; the upstream checks the others. `rules` decide which
     /// requests share an identity.
     ///
     /// # Errors
     /// `InvalidInput`, naming the field.
-    fn parse(&self, body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest>;
+    fn parse(&'static self, body: &[u8], rules: &IdentityRules) -> Result<ParsedRequest>;
 
     /// What the identity of a request is made of.
     ///
@@ -78,6 +83,17 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// # Errors
     /// `InvalidInput` for a body that is no object.
     fn upstream_body(&self, request: &ParsedRequest, body: &Bytes, requests_usage: bool) -> Result<Bytes>;
+
+    /// Whether a success with this status and this `content-type` may be an answer. Some servers give their answers other types, so that
+    /// an API whose answers are known by their members reads them all.
+    fn may_be_answer(&self, _status: u16, _content_type: Option<&str>) -> bool {
+        true
+    }
+
+    /// Whether stored answers are replayed whole also to requests that may be answered by a stream.
+    fn replays_whole_only(&self) -> bool {
+        false
+    }
 
     /// Reads a complete reply. `None` if it is no answer of this API.
     fn read_reply(&self, body: &[u8]) -> Option<Answer>;

@@ -19,6 +19,8 @@ pub enum Unstorable {
     Empty,
     /// A member that every chunk of a replay repeats is too long.
     Envelope,
+    /// It is a stream, of a route that stores whole replies only.
+    Stream,
     /// It is larger than `upstream.answer_bytes_max`.
     TooLarge,
 }

@@ -27,4 +27,4 @@ pub use namespace_id::NamespaceId;
 pub use principal::{KeyId, Principal, TenantId};
 pub use tag::{InvalidationId, Tag, TagToken};
 pub use tier_name::TierName;
-pub use token_usage::TokenUsage;
+pub use token_usage::{TokenUsage, UsageDetails};

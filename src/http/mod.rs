@@ -44,6 +44,6 @@ pub use api_key::ApiKey;
 pub use metrics::{HttpMetrics, ServerMetrics};
 pub use operations::{Readiness, State};
 pub use options::Options;
-pub use router::{RouterParts, check_keys, openapi, router};
+pub use router::{RouterParts, check_cached_paths, check_keys, openapi, router};
 pub use server::{Server, port_holder, serve};
 pub use warming::OwnRoutes;

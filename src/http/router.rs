@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::admission::cors::Cors;
 use super::admission::{self, Admission, HttpService};
 use super::api_key::ApiKey;
+use super::forward::target::ForwardTarget;
 use super::metrics::ServerMetrics;
 use super::operations::{Operations, Readiness};
 use super::routes::RouteTable;
@@ -25,6 +26,7 @@ use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
 use crate::nodes::{LocalNode, Nodes};
+use crate::service::answers::CachedRouteOptions;
 use crate::service::embeddings::UpstreamEmbeddings;
 use crate::service::{Answers, Collections, Embeddings, Invalidation, Jobs, Listing, Objects, Rerank};
 use crate::upstream::{Origin, is_hop_by_hop};
@@ -168,7 +170,36 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
         let endpoint = upstream.map(|all| Arc::new(all.answers.for_dialect(dialect)));
         table.add(routes.in_dialect(dialect), endpoint.as_ref());
     }
+    for endpoint in upstream.into_iter().map(|all| &all.answers) {
+        for options in endpoint.answers.cached_routes() {
+            let (routes, state) = answers::cached_route(endpoint, options);
+            table.add(routes, Some(&state));
+        }
+    }
     table
+}
+
+/// Checks that no route of the configuration is one of this server's own, or lies below one.
+///
+/// # Errors
+/// `Config`, naming the key.
+pub fn check_cached_paths(routes: &[CachedRouteOptions]) -> Result<()> {
+    if routes.is_empty() {
+        return Ok(());
+    }
+    let table = table(None);
+    let (matcher, own_segments) = (table.matcher(), table.own_segments());
+    let is_own = |path: &str| matcher.at(path).is_ok() || ForwardTarget::read(path, &own_segments).is_none();
+    match routes.iter().enumerate().find(|(_, route)| is_own(&route.path)) {
+        None => Ok(()),
+        Some((place, route)) => Err(Error::new(
+            Kind::Config,
+            format!(
+                "answers.routes[{place}].path must be a route of the upstream that this server does not serve itself, got `{}`",
+                route.path
+            ),
+        )),
+    }
 }
 
 /// The state of each feature's handlers.
@@ -319,7 +350,6 @@ fn is_loopback(listen: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::forward::target::ForwardTarget;
     use crate::http::routes::Access;
 
     /// Patterns of which this holds.

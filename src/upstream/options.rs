@@ -99,6 +99,27 @@ pub struct PriceOptions {
     pub prompt_usd_per_million: f64,
     /// Dollars for a million tokens written.
     pub completion_usd_per_million: f64,
+    /// Dollars for a million tokens of the prompt that the provider reads from its own cache. Without it as other tokens of the prompt.
+    pub cached_prompt_usd_per_million: Option<f64>,
+    /// Dollars for a million tokens of the prompt that the provider writes to its own cache. Without it as other tokens of the prompt.
+    pub written_prompt_usd_per_million: Option<f64>,
+    /// Dollars for a million tokens of reasoning. Without it as other tokens of the completion.
+    pub reasoning_usd_per_million: Option<f64>,
+}
+
+impl PriceOptions {
+    /// Its prices with the names of their options.
+    fn prices(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        [
+            ("prompt_usd_per_million", Some(self.prompt_usd_per_million)),
+            ("completion_usd_per_million", Some(self.completion_usd_per_million)),
+            ("cached_prompt_usd_per_million", self.cached_prompt_usd_per_million),
+            ("written_prompt_usd_per_million", self.written_prompt_usd_per_million),
+            ("reasoning_usd_per_million", self.reasoning_usd_per_million),
+        ]
+        .into_iter()
+        .filter_map(|(name, usd)| Some((name, usd?)))
+    }
 }
 
 impl Default for Options {
@@ -155,9 +176,10 @@ impl Options {
         in_range("requests_max", self.requests_max as u64, 1, 1 << 20)?;
         in_range("answer_bytes_max", self.answer_bytes_max as u64, 1024, 1 << 30)?;
         for (place, price) in self.prices.iter().enumerate() {
-            let is_price = |dollars: f64| (0.0..1e6).contains(&dollars);
-            if !is_price(price.prompt_usd_per_million) || !is_price(price.completion_usd_per_million) {
-                return Err(config(&format!("prices[{place}] must be dollars from 0 to a million")));
+            if let Some((name, usd)) = price.prices().find(|(_, usd)| !(0.0..1e6).contains(usd)) {
+                let message =
+                    format!("prices[{place}].{name} must be dollars from 0 to a million, got {usd}");
+                return Err(config(&message));
             }
             if price.models.is_empty() {
                 return Err(config(&format!("prices[{place}].models names no model")));
@@ -203,7 +225,15 @@ mod tests {
         assert!(refused(Options { idle_ms: 0, ..base() }).contains("upstream.idle_ms"));
         assert!(refused(Options { answer_bytes_max: 1, ..base() }).contains("upstream.answer_bytes_max"));
         let price = PriceOptions { prompt_usd_per_million: f64::NAN, ..PriceOptions::default() };
-        assert!(refused(Options { prices: vec![price], ..base() }).contains("upstream.prices[0]"));
+        assert!(
+            refused(Options { prices: vec![price], ..base() })
+                .contains("upstream.prices[0].prompt_usd_per_million")
+        );
+        let price = PriceOptions { cached_prompt_usd_per_million: Some(-0.1), ..PriceOptions::default() };
+        assert!(
+            refused(Options { prices: vec![price], ..base() })
+                .contains("upstream.prices[0].cached_prompt_usd_per_million")
+        );
         let price = PriceOptions::default();
         assert!(refused(Options { prices: vec![price], ..base() }).contains("upstream.prices[0].models"));
     }

@@ -214,6 +214,12 @@ impl Reply {
         is_events(&self.headers)
     }
 
+    /// The media type of the body, with its parameters. `None` if the reply names none, or one that is no text.
+    pub fn content_type(&self) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(name, _)| name == "content-type")?;
+        std::str::from_utf8(value).ok()
+    }
+
     /// The next bytes of the body; none at its end.
     ///
     /// # Errors

@@ -221,6 +221,7 @@ impl EvaluateAnswers {
                 ..Directives::default()
             },
             tags: Vec::new(),
+            default_ttl_seconds: None,
         };
         let started = Instant::now();
         let served = answers.ask(ask).await?;
@@ -257,6 +258,7 @@ impl EvaluateAnswers {
             models: vec![MODEL.into()],
             prompt_usd_per_million: self.prompt_usd,
             completion_usd_per_million: self.completion_usd,
+            ..PriceOptions::default()
         }]);
         let cost = |usage| prices.cost_usd(MODEL, usage).unwrap_or_default();
         let (without, with) = (cost(tally.all), cost(tally.asked));
@@ -335,8 +337,8 @@ impl Tally {
 }
 
 fn sum(one: TokenUsage, two: TokenUsage) -> TokenUsage {
-    TokenUsage {
-        prompt_tokens: one.prompt_tokens.saturating_add(two.prompt_tokens),
-        completion_tokens: one.completion_tokens.saturating_add(two.completion_tokens),
-    }
+    TokenUsage::new(
+        one.prompt_tokens.saturating_add(two.prompt_tokens),
+        one.completion_tokens.saturating_add(two.completion_tokens),
+    )
 }

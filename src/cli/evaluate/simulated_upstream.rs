@@ -54,7 +54,7 @@ impl SimulatedUpstream {
 /// What a request costs.
 pub(super) fn usage_of(body: &[u8], completion_tokens: u32) -> TokenUsage {
     let prompt_tokens = u32::try_from(body.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX);
-    TokenUsage { prompt_tokens, completion_tokens }
+    TokenUsage::new(prompt_tokens, completion_tokens)
 }
 
 impl Origin for SimulatedUpstream {

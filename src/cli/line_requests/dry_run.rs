@@ -47,7 +47,7 @@ impl DryRun {
 
     /// What so many tokens cost to read, in dollars.
     fn price(&self, model: Option<&str>, tokens: u64) -> Option<f64> {
-        let million = TokenUsage { prompt_tokens: 1_000_000, completion_tokens: 0 };
+        let million = TokenUsage::new(1_000_000, 0);
         Some(self.prices.cost_usd(model?, million)? * tokens as f64 / 1e6)
     }
 }
@@ -75,7 +75,7 @@ mod tests {
         let prices = [PriceOptions {
             models: vec!["small".into()],
             prompt_usd_per_million: 500.0,
-            completion_usd_per_million: 0.0,
+            ..PriceOptions::default()
         }];
         let mut dry_run = DryRun::new(Prices::new(&prices));
         for body in [

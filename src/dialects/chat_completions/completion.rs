@@ -137,7 +137,7 @@ mod tests {
             text.starts_with(r#"{"model":"m","choices":[{"#) && text.contains("-0.0000123, 1.0"),
             "{text}"
         );
-        assert_eq!(answer.usage, Some(TokenUsage { prompt_tokens: 3, completion_tokens: 2 }));
+        assert_eq!(answer.usage, Some(TokenUsage::new(3, 2)));
         assert!(answer.unstorable.is_none() && !answer.calls_tools);
     }
 

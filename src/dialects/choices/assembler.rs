@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::rules::{Rule, Rules, Type, add, says_nothing};
 use super::{AssembledChoice, ReplyFormat};
+use crate::dialects::usage::OF_CHOICES;
 use crate::dialects::{Assembler, Note, Unstorable};
 use crate::domain::TokenUsage;
 use crate::sse::Event;
@@ -87,7 +88,7 @@ impl<F: ReplyFormat> Assembler for ChunkAssembler<F> {
     }
 
     fn usage(&self) -> Option<TokenUsage> {
-        serde_json::from_value(self.whole.get("usage")?.clone()).ok()
+        OF_CHOICES.read(self.whole.get("usage")?)
     }
 
     fn give_up(&mut self) {

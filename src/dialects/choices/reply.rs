@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{ReplyChoice, ReplyFormat};
+use crate::dialects::usage::OF_CHOICES;
 use crate::dialects::{Answer, Unstorable};
 use crate::raw_object::{RawObject, on_one_line};
 
@@ -55,7 +56,7 @@ pub fn read_reply<F: ReplyFormat>(body: &[u8]) -> Option<Answer> {
     Some(Answer {
         json: on_one_line(members.write_without(&OF_DELIVERY)).into(),
         // An answer that counts in a way of its own is an answer all the same.
-        usage: wire.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()),
+        usage: wire.usage.and_then(|usage| OF_CHOICES.read(&serde_json::from_str(usage.get()).ok()?)),
         unstorable: unstorable.or_else(|| unstorable_envelope(&members, &wire.choices)),
         calls_tools: wire.choices.iter().any(ReplyChoice::calls_tools),
         is_truncated: wire.choices.iter().any(ReplyChoice::is_truncated),

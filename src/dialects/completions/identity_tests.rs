@@ -8,7 +8,7 @@ use crate::dialects::chat_completions::ChatCompletions;
 use crate::domain::TenantId;
 use crate::request_identity::{Identity, IdentityRules, Normalization, Partition};
 
-fn identity_by(dialect: &dyn Dialect, body: &str) -> Identity {
+fn identity_by(dialect: &'static dyn Dialect, body: &str) -> Identity {
     let tenant = TenantId::default();
     let partition = Partition {
         tenant: &tenant,

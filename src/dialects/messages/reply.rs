@@ -1,10 +1,11 @@
 //! Reads a complete message, and decides whether it may be stored.
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::block::{BLOCKS_MAX, BlockKind, has_no_name_twice, is_replayable, is_said, text};
+use crate::dialects::usage::tokens;
 use crate::dialects::{Answer, Unstorable};
-use crate::domain::TokenUsage;
+use crate::domain::{TokenUsage, UsageDetails};
 use crate::raw_object::{RawObject, on_one_line};
 
 /// What names one delivery of a message and not the answer; replays get new ones.
@@ -15,16 +16,6 @@ const ENDS: [&str; 2] = ["end_turn", "stop_sequence"];
 const CALLS: &str = "tool_use";
 /// The reason for an end at the limit of tokens.
 const LIMIT: &str = "max_tokens";
-
-/// Token usage as the API reports it: what was read from the provider's cache, and written to it, is not in `input_tokens`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct MessageUsage {
-    input_tokens: u32,
-    output_tokens: u32,
-    cache_creation_input_tokens: Option<u32>,
-    cache_read_input_tokens: Option<u32>,
-}
 
 /// A complete message.
 pub(super) struct CompleteMessage<'a> {
@@ -96,18 +87,28 @@ pub(super) fn text_of_answer(answer: &[u8]) -> Option<String> {
     if is_alone { text(only.value("text")?) } else { None }
 }
 
-/// The token usage of the member `usage`, `json`. `None` if it cannot be read.
+/// The token usage of the member `usage`, `json`: what was read from the provider's cache, and written to it, is not in `input_tokens`.
+/// `None` if it is no object, or if its input or its output is no number of tokens.
 pub(super) fn usage(json: &str) -> Option<TokenUsage> {
-    let usage: MessageUsage = serde_json::from_str(json).ok()?;
-    let cached = [usage.cache_creation_input_tokens, usage.cache_read_input_tokens];
-    let prompt_tokens = cached.into_iter().flatten().fold(usage.input_tokens, u32::saturating_add);
-    Some(TokenUsage { prompt_tokens, completion_tokens: usage.output_tokens })
+    let usage: Value = serde_json::from_str(json).ok()?;
+    let members = usage.as_object()?;
+    let sum = |name: &str| members.get(name).map_or(Some(0), tokens);
+    let part = |name: &str| members.get(name).and_then(tokens).unwrap_or(0);
+    let details = UsageDetails {
+        cached_prompt_tokens: part("cache_read_input_tokens"),
+        written_prompt_tokens: part("cache_creation_input_tokens"),
+        reasoning_tokens: 0,
+    };
+    let prompt_tokens = [details.cached_prompt_tokens, details.written_prompt_tokens]
+        .into_iter()
+        .fold(sum("input_tokens")?, u32::saturating_add);
+    Some(TokenUsage::new(prompt_tokens, sum("output_tokens")?).with_details(details))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn with(more: Value) -> Value {
         let mut message = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "m",
@@ -133,8 +134,29 @@ mod tests {
                 && text.contains("-0.00010"),
             "{text}"
         );
-        assert_eq!(answer.usage, Some(TokenUsage { prompt_tokens: 43, completion_tokens: 2 }));
+        let cached = UsageDetails { cached_prompt_tokens: 40, ..UsageDetails::default() };
+        assert_eq!(answer.usage, Some(TokenUsage::new(43, 2).with_details(cached)));
         assert!(answer.unstorable.is_none() && !answer.calls_tools);
+    }
+
+    #[test]
+    fn what_the_providers_cache_read_and_wrote_is_beside_the_input() {
+        let read = |usage: Value| super::usage(&usage.to_string());
+        let details = |cached_prompt_tokens, written_prompt_tokens| UsageDetails {
+            cached_prompt_tokens,
+            written_prompt_tokens,
+            reasoning_tokens: 0,
+        };
+        let both = json!({ "input_tokens": 5, "output_tokens": 2, "cache_creation_input_tokens": 30,
+            "cache_read_input_tokens": 200, "cache_creation": { "ephemeral_1h_input_tokens": 30 } });
+        assert_eq!(read(both), Some(TokenUsage::new(235, 2).with_details(details(200, 30))));
+        for odd in [json!(null), json!(-5), json!("9"), json!({})] {
+            let usage = json!({ "input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": odd });
+            assert_eq!(read(usage), Some(TokenUsage::new(5, 2)), "{odd}");
+            assert_eq!(read(json!({ "input_tokens": odd })), None, "{odd}");
+        }
+        let huge = json!({ "input_tokens": 5, "cache_read_input_tokens": 1e30 });
+        assert_eq!(read(huge), Some(TokenUsage::new(u32::MAX, 0).with_details(details(u32::MAX, 0))));
     }
 
     #[test]

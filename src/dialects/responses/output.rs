@@ -3,7 +3,6 @@
 //! An item is sent whole when it is complete; before that its texts are sent in pieces. An item or a part of another type than those listed
 //! here may have events of its own, so that no exact replay of it is known. Unknown members of known items are sent with the item.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::part::{ARGUMENTS, CONTENT, INPUT, OutputPart, PartFormat, REASONING, SUMMARY, text};
@@ -123,12 +122,4 @@ pub(super) fn only_text(response: &RawObject<'_>) -> Option<String> {
         (Some(part), None) if part.is_text() => Some(part.text.clone()),
         _ => None,
     }
-}
-
-/// The tokens that a response used, as it reports them.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct ResponseUsage {
-    pub(super) input_tokens: u32,
-    pub(super) output_tokens: u32,
 }

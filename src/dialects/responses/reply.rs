@@ -3,9 +3,10 @@
 //! A response that the upstream stores (`store`, its default) is known there by its id, which later requests name as
 //! `previous_response_id`: its replays keep the id. One that is not stored gets a fresh id, because each delivery is another response.
 
-use super::output::{ResponseUsage, only_text, read_output};
+use super::output::{only_text, read_output};
 use super::part::text;
 use crate::dialects::delivery_id::new_id;
+use crate::dialects::usage::OF_RESPONSES;
 use crate::dialects::{Answer, Unstorable};
 use crate::domain::{TokenUsage, UnixSeconds};
 use crate::raw_object::{RawObject, on_one_line, write_member};
@@ -47,9 +48,7 @@ pub(super) fn text_of_answer(answer: &[u8]) -> Option<String> {
 
 /// The tokens that a response used, if it reports that.
 pub(super) fn token_usage(response: &RawObject<'_>) -> Option<TokenUsage> {
-    let usage: Option<ResponseUsage> = serde_json::from_str(response.get("usage")?).ok()?;
-    usage
-        .map(|usage| TokenUsage { prompt_tokens: usage.input_tokens, completion_tokens: usage.output_tokens })
+    OF_RESPONSES.read(&serde_json::from_str(response.get("usage")?).ok()?)
 }
 
 /// A response as it is stored: its id first if replays keep it, else without an id.

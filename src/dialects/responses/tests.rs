@@ -160,7 +160,7 @@ fn a_response_of_every_kind_is_the_same_in_both_forms() {
     }
     let answer = Responses.read_reply(everything().to_string().as_bytes()).unwrap();
     assert!(answer.calls_tools);
-    assert_eq!(answer.usage, Some(TokenUsage { prompt_tokens: 1, completion_tokens: 2 }));
+    assert_eq!(answer.usage, Some(TokenUsage::new(1, 2)));
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn a_stream_that_ends_otherwise_is_over_and_not_stored() {
         let notes: Vec<Note> = events.iter().map(|data| assembler.push(&event(data))).collect();
         assert_eq!(notes.last().unwrap().is_error, reason == Unstorable::Error, "{name}");
         assert!(assembler.is_done() && assembler.has_ended());
-        assert_eq!(assembler.usage(), Some(TokenUsage { prompt_tokens: 1, completion_tokens: 2 }));
+        assert_eq!(assembler.usage(), Some(TokenUsage::new(1, 2)));
         assert_eq!(assembler.finish(), Err(reason), "{name}");
     }
     let mut long = Responses.assembler();

@@ -72,6 +72,7 @@ pub(super) async fn answer(
         traces: trace_headers(&head.headers),
         directives,
         tags,
+        default_ttl_seconds: None,
     };
     let groups = cache_groups::of_tags(&request.tags);
     // A request that waits for a model must not delay cache hits of other requests.
@@ -87,7 +88,7 @@ pub(super) async fn answer(
 }
 
 /// Whether the client accepts trailers (RFC 9110, section 10.1.4).
-fn takes_trailers(headers: &HeaderMap) -> bool {
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case("trailers"))
 }

@@ -20,6 +20,16 @@ pub(in crate::http) struct Endpoint {
 impl Endpoint {
     /// What the handler of a dialect needs.
     pub(in crate::http) fn for_dialect(&self, dialect: &'static dyn Dialect) -> DialectEndpoint {
+        DialectEndpoint {
+            answers: Arc::clone(&self.answers),
+            parse_cache: ParseCache::new(dialect, self.answers.identity_rules()),
+            forwarded_headers: self.forwarded_headers_of(dialect),
+            body_bytes_max: self.body_bytes_max,
+        }
+    }
+
+    /// The headers that are forwarded to an API, and part of the identity of its requests.
+    pub(super) fn forwarded_headers_of(&self, dialect: &dyn Dialect) -> Vec<HeaderName> {
         let mut forwarded_headers = self.forwarded_headers.clone();
         let own = dialect.identity_headers().iter().map(|header| HeaderName::from_static(header.name));
         // The order of those that are configured is part of the identity of stored answers.
@@ -28,12 +38,7 @@ impl Endpoint {
                 forwarded_headers.push(name);
             }
         });
-        DialectEndpoint {
-            answers: Arc::clone(&self.answers),
-            parse_cache: ParseCache::new(dialect, self.answers.identity_rules()),
-            forwarded_headers,
-            body_bytes_max: self.body_bytes_max,
-        }
+        forwarded_headers
     }
 }
 

@@ -3,6 +3,7 @@
 //! Contains: handlers, wire types, the headers of their responses. Must not contain: a decision about caching, the JSON of a reply.
 
 mod answer_id;
+mod cached_route;
 mod chat_completions;
 mod completions;
 mod contract;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use utoipa_axum::routes;
 
 pub(super) use self::answer_id::format_id;
+pub(super) use self::cached_route::cached_route;
 pub(super) use self::endpoint::{DialectEndpoint, Endpoint};
 use crate::dialects::Dialect;
 use crate::dialects::chat_completions::ChatCompletions;

@@ -13,8 +13,7 @@ use bytes::Bytes;
 
 use self::target::{ForwardTarget, model_of};
 use crate::cache::Propagation;
-use crate::dialects::Dialect;
-use crate::dialects::messages::Messages;
+use crate::dialects::parent_api;
 use crate::domain::{KeyHeader, LookupOutcome, Principal, is_credential};
 use crate::error::{Error, Kind};
 use crate::http::admission::ConcurrencyPermit;
@@ -44,8 +43,6 @@ const PLAIN_HTTP: [(HeaderName, HeaderValue); 2] = [
     (header::CONNECTION, HeaderValue::from_static("upgrade")),
     (header::UPGRADE, HeaderValue::from_static("HTTP/1.1")),
 ];
-/// APIs with other routes below their path, which expect the key as the API itself does. All others are forwarded as OpenAI's.
-const KEYS_OF_THEIR_OWN: [&dyn Dialect; 1] = [&Messages];
 
 /// Headers that are between the client and this server. Those at the end would have an upstream take a request for another
 /// one than was allowed here.
@@ -222,11 +219,7 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 
 /// The header in which an upstream expects the operator's key. `path` is that below the upstream's own.
 fn key_header(path: &str) -> KeyHeader {
-    let is_below = |dialect: &&&dyn Dialect| {
-        let rest = path.strip_prefix(dialect.upstream_path());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-    };
-    KEYS_OF_THEIR_OWN.iter().find(is_below).map_or(KeyHeader::BEARER, |dialect| dialect.key_header())
+    parent_api(path).map_or(KeyHeader::BEARER, |api| api.key_header())
 }
 
 fn passed_on(headers: &HeaderMap) -> Headers {

@@ -18,6 +18,9 @@ use crate::error::Result;
 use crate::service::Directives;
 use crate::upstream::UpstreamCall;
 
+/// A header that a request has only where its dialect counts it in.
+const CONTENT_TYPE: &str = "content-type";
+
 impl Flow<'_> {
     /// Refreshes a stale answer in the background, unless it is in flight, too many refreshes run, or the last one just failed.
     pub(super) fn refresh(&self) {
@@ -103,7 +106,8 @@ impl Flow<'_> {
         let body = parsed.dialect.upstream_body(parsed, &request.body, self.answers.request_usage)?;
         let path = parsed.dialect.upstream_path();
         let own = request.headers.iter().map(|(name, value)| (name.clone(), Bytes::from(value.clone())));
-        let json = |name: &str| (name.to_owned(), Bytes::from_static(b"application/json"));
+        let has_type = request.headers.iter().any(|(name, _)| name == CONTENT_TYPE);
+        let json = (!has_type).then(|| (CONTENT_TYPE.to_owned(), Bytes::from_static(b"application/json")));
         let call = UpstreamCall {
             method: "POST".into(),
             path: match &request.query {
@@ -111,7 +115,7 @@ impl Flow<'_> {
                 None => path.to_owned(),
             },
             model: parsed.named_model().map(str::to_owned),
-            headers: own.chain(request.traces.iter().cloned()).chain([json("content-type")]).collect(),
+            headers: own.chain(request.traces.iter().cloned()).chain(json).collect(),
             key_header: parsed.dialect.key_header(),
             credential: request.credential.clone(),
             body,

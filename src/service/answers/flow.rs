@@ -39,7 +39,9 @@ impl<'a> Flow<'a> {
         form: ResponseForm,
         started: Instant,
     ) -> Flow<'a> {
-        let is_remembered = answers.misses.is_some() && !request.directives.no_store;
+        let is_remembered = answers.misses.is_some()
+            && !request.directives.no_store
+            && request.directives.cache_key.is_none();
         let pending = is_remembered.then(Arc::default);
         Flow {
             answers,
@@ -53,9 +55,10 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Compares a request that missed with the nearest stored one.
+    /// Compares a request that missed with the nearest stored one, unless its identity is a key of its client's own.
     pub(super) fn compare_miss(&self) {
-        let Some(misses) = &self.answers.misses else { return };
+        let is_of_own_key = self.request.directives.cache_key.is_some();
+        let Some(misses) = self.answers.misses.as_ref().filter(|_| !is_of_own_key) else { return };
         let (namespace, now) = (&self.resolved.namespace.name, self.answers.lookup.freshness().now());
         self.differences
             .get_or_init(|| misses.compare(self.request, namespace, self.pending.as_deref(), now));

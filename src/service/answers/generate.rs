@@ -147,7 +147,9 @@ impl Generator {
                 return None;
             }
         };
-        let answer = if reply.is_success() { self.dialect.read_reply(&body) } else { None };
+        let may_be_answer =
+            reply.is_success() && self.dialect.may_be_answer(reply.status, reply.content_type());
+        let answer = if may_be_answer { self.dialect.read_reply(&body) } else { None };
         let reason = match (reply.is_success(), reply.is_compressed()) {
             (false, _) => Reason::Status,
             (true, true) => Reason::Encoding,

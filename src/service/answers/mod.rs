@@ -6,6 +6,7 @@
 //! stored, goes to memory, then to the waiters, then to disk. A reply that is no answer is passed on to all waiters as it is, and not stored.
 
 mod broadcast;
+mod cached_routes;
 mod coalesce;
 mod costs;
 mod direct;
@@ -45,6 +46,7 @@ use tracing::instrument;
 
 pub(in crate::service) use self::stored_answer::CONTENT_TYPE as ANSWER_CONTENT_TYPE;
 pub use broadcast::EventStream;
+pub use cached_routes::{CachedRouteOptions, check_cached_routes};
 pub use direct::{LookupHit, LookupResult, Question};
 pub use feedback::{Feedback, FeedbackOn};
 pub use metrics::AnswerMetrics;
@@ -163,6 +165,11 @@ impl Answers {
     /// The members of a tenant's requests that separated most misses from a stored request.
     pub fn separated_misses(&self, tenant: &TenantId) -> Vec<SeparatedMisses> {
         self.misses.as_ref().map_or_else(Vec::new, |misses| misses.most_separating(tenant))
+    }
+
+    /// The routes that are cached by the exact bodies of their requests.
+    pub fn cached_routes(&self) -> &[CachedRouteOptions] {
+        &self.options.routes
     }
 
     /// Answered requests by the model that they name.

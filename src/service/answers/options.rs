@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cached_routes::CachedRouteOptions;
 use super::semantic::SemanticOptions;
 use crate::request_identity::{IdentityRules, MemberPath, Normalization};
 
@@ -36,6 +37,8 @@ pub struct Options {
     /// answer grows from nothing to all within a few times as long as its upstream took, with 2 within twice that. 0 refreshes stale
     /// answers only.
     pub early_refresh_beta: f64,
+    /// Other routes of the upstream that are cached, by the exact bodies of their requests.
+    pub routes: Vec<CachedRouteOptions>,
     /// When a question is answered from one in other words.
     pub semantic: SemanticOptions,
 }
@@ -53,6 +56,7 @@ impl Default for Options {
             finish_abandoned: false,
             concurrent_refreshes_max: 64,
             early_refresh_beta: 0.0,
+            routes: Vec::new(),
             semantic: SemanticOptions::default(),
         }
     }

@@ -64,6 +64,8 @@ label_enum! {
         Empty = "empty",
         /// A member that every chunk of a replay repeats is too long.
         Envelope = "envelope",
+        /// It is a stream, of a route that stores whole replies only.
+        Stream = "stream",
     }
 }
 
@@ -98,6 +100,7 @@ impl From<Unstorable> for Reason {
             Unstorable::Unfinished => Reason::Unfinished,
             Unstorable::Empty => Reason::Empty,
             Unstorable::Envelope => Reason::Envelope,
+            Unstorable::Stream => Reason::Stream,
             Unstorable::TooLarge => Reason::TooLarge,
         }
     }

@@ -11,7 +11,7 @@ pub const REPLAYED_BYTES: usize = 64 * 1024;
 
 /// An answer as a new response, created now. `None` if the form cannot represent it exactly.
 pub(super) fn replayed(json: &[u8], form: ResponseForm, now: UnixSeconds) -> Option<Body> {
-    if form.streams {
+    if form.streams && !form.dialect.replays_whole_only() {
         let mut replay = form.dialect.replay_events(json, now, form.wants_usage)?;
         let first = replay.next_bytes(REPLAYED_BYTES)?;
         return Some(if replay.is_over() { Body::Events(first) } else { Body::Replay(first, replay) });

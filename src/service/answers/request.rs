@@ -35,6 +35,8 @@ pub struct AnswerRequest {
     pub directives: Directives,
     /// The tags of the answer.
     pub tags: Vec<Tag>,
+    /// The lifetime of the answer, in seconds, if the directives set none. `None` for that of its namespace.
+    pub default_ttl_seconds: Option<u32>,
 }
 
 /// A request with its namespace, identity and policy resolved.

@@ -39,6 +39,12 @@ impl Answers {
             Some(cache_key) => request.parsed.identity_by_key(&partition, cache_key),
             None => request.parsed.identity(&partition),
         };
+        let lifetime = match request.default_ttl_seconds {
+            Some(default) if !request.directives.sets_ttl() => {
+                crate::service::ttl_seconds(&namespace.policy, Some(default))?
+            }
+            _ => request.directives.ttl_seconds(&namespace.policy)?,
+        };
         let tags =
             request.tags.iter().map(|tag| InvalidationId::tag(&request.principal.tenant, tag)).collect();
         // A JSON answer always reports usage; a stream does on request.
@@ -58,7 +64,7 @@ impl Answers {
             store_policy: StorePolicy {
                 tags,
                 reports_usage,
-                ttl_seconds: request.directives.ttl_seconds(&namespace.policy)?,
+                ttl_seconds: lifetime,
                 is_ttl_requested: request.directives.sets_ttl(),
                 inherits_ttl: false,
             },

@@ -2,10 +2,15 @@
 //!
 //! `docs/internals/store-format.md` has the table. Little-endian; bytes of another version, or cut short, are not decoded.
 
-use crate::domain::{Key, TokenUsage};
+use crate::domain::{Key, TokenUsage, UsageDetails};
 
+/// The version of a record whose usage has no parts. Servers of any version read it.
 const VERSION: u8 = 1;
+/// The version of a record with the parts of its usage.
+const VERSION_WITH_DETAILS: u8 = 2;
 const HEAD_BYTES: usize = 48;
+/// The parts of the usage, behind the head.
+const DETAILS_BYTES: usize = 12;
 const HAS_USAGE: u8 = 1;
 const IS_TEXT: u8 = 2;
 const WAS_USAGE_REQUESTED: u8 = 4;
@@ -62,11 +67,18 @@ impl<'a> StoredAnswer<'a> {
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
         let mut out = Vec::with_capacity(self.bytes());
-        out.extend([VERSION, flags, self.dialect, 0]);
+        let details = self.details();
+        let version = if details.is_some() { VERSION_WITH_DETAILS } else { VERSION };
+        out.extend([version, flags, self.dialect, 0]);
         out.extend(usage.prompt_tokens.to_le_bytes());
         out.extend(usage.completion_tokens.to_le_bytes());
         out.extend(question_bytes.to_le_bytes());
         out.extend(self.scope.0);
+        if let Some(details) = details {
+            out.extend(details.cached_prompt_tokens.to_le_bytes());
+            out.extend(details.written_prompt_tokens.to_le_bytes());
+            out.extend(details.reasoning_tokens.to_le_bytes());
+        }
         out.extend(self.question.as_bytes());
         out.extend(self.answer);
         out
@@ -74,17 +86,34 @@ impl<'a> StoredAnswer<'a> {
 
     /// The number of encoded bytes.
     pub fn bytes(&self) -> usize {
-        HEAD_BYTES + self.question.len() + self.answer.len()
+        let details_bytes = if self.details().is_some() { DETAILS_BYTES } else { 0 };
+        HEAD_BYTES + details_bytes + self.question.len() + self.answer.len()
+    }
+
+    /// The parts of the usage. `None` if it has none.
+    fn details(&self) -> Option<UsageDetails> {
+        self.usage.map(|usage| usage.details()).filter(|details| *details != UsageDetails::default())
     }
 
     /// Decodes bytes. `None` if they are not complete or of another version.
     pub fn decode(bytes: &'a [u8]) -> Option<StoredAnswer<'a>> {
         let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
-        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let question_bytes = usize::try_from(number(12)).ok()?;
+        let (details, rest) = match head[0] {
+            VERSION => (UsageDetails::default(), rest),
+            VERSION_WITH_DETAILS => {
+                let (details, rest) = rest.split_first_chunk::<DETAILS_BYTES>()?;
+                let details = UsageDetails {
+                    cached_prompt_tokens: number(details, 0),
+                    written_prompt_tokens: number(details, 4),
+                    reasoning_tokens: number(details, 8),
+                };
+                (details, rest)
+            }
+            _ => return None,
+        };
+        let question_bytes = usize::try_from(number(head, 12)).ok()?;
         let (question, answer) = rest.split_at_checked(question_bytes)?;
-        let usage = TokenUsage { prompt_tokens: number(4), completion_tokens: number(8) };
-        (head[0] == VERSION).then_some(())?;
+        let usage = TokenUsage::new(number(head, 4), number(head, 8)).with_details(details);
         Some(StoredAnswer {
             dialect: head[2],
             usage: (head[1] & HAS_USAGE != 0).then_some(usage),
@@ -101,13 +130,18 @@ impl<'a> StoredAnswer<'a> {
     }
 }
 
+/// The number that begins at `at`.
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_stored_answer_survives_encoding_and_a_truncated_one_is_refused() {
-        let usage = Some(TokenUsage { prompt_tokens: 3, completion_tokens: 5 });
+        let usage = Some(TokenUsage::new(3, 5));
         let was_usage_requested = true;
         let base = StoredAnswer {
             dialect: 0,
@@ -122,27 +156,45 @@ mod tests {
             question: "¿qué?",
             answer: b"{}",
         };
-        for record in [
-            base,
-            StoredAnswer {
-                dialect: 7,
-                usage: None,
-                was_usage_requested: false,
-                is_text: true,
-                is_ttl_requested: false,
-                is_semantic: true,
-                calls_tools: false,
-                is_truncated: true,
-                question: "",
-                ..base
-            },
+        let details = UsageDetails { cached_prompt_tokens: 2, written_prompt_tokens: 1, reasoning_tokens: 4 };
+        for (version, record) in [
+            (1, base),
+            (2, StoredAnswer { usage: usage.map(|usage| usage.with_details(details)), ..base }),
+            (
+                1,
+                StoredAnswer {
+                    dialect: 7,
+                    usage: None,
+                    was_usage_requested: false,
+                    is_text: true,
+                    is_ttl_requested: false,
+                    is_semantic: true,
+                    calls_tools: false,
+                    is_truncated: true,
+                    question: "",
+                    ..base
+                },
+            ),
         ] {
             let bytes = record.encode();
-            assert_eq!(bytes.len(), record.bytes());
+            assert_eq!((bytes[0], bytes.len()), (version, record.bytes()));
             assert_eq!(StoredAnswer::decode(&bytes), Some(record));
-            let cuts = 0..HEAD_BYTES + record.question.len();
+            let cuts = 0..bytes.len() - record.answer.len();
             assert!(cuts.into_iter().all(|end| StoredAnswer::decode(&bytes[..end]).is_none()));
             assert_eq!(StoredAnswer::decode(&[&[9], &bytes[1..]].concat()), None, "of another version");
         }
+    }
+    #[test]
+    fn a_record_of_an_older_server_is_read() {
+        let record = [
+            &[1, HAS_USAGE | WAS_USAGE_REQUESTED, 0, 0][..],
+            &[7, 0, 0, 0, 9, 0, 0, 0, 2, 0, 0, 0],
+            &[5; 32],
+            b"hi{}",
+        ]
+        .concat();
+        let read = StoredAnswer::decode(&record).unwrap();
+        assert_eq!(read.usage, Some(TokenUsage::new(7, 9)));
+        assert_eq!((read.question, read.answer, read.scope), ("hi", &b"{}"[..], Key([5; 32])));
     }
 }

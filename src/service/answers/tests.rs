@@ -152,6 +152,7 @@ impl Bench {
             traces: Headers::new(),
             directives,
             tags: Vec::new(),
+            default_ttl_seconds: None,
         };
         let response = self.answers.ask(ask).await;
         // A refresh is completed before the next question.

@@ -286,7 +286,7 @@ impl Jobs {
 
     /// Dollars of a million tokens of a model, if the price table names it.
     fn usd_per_million_tokens(&self, model: &str) -> Option<f64> {
-        self.prices.cost_usd(model, TokenUsage { prompt_tokens: 1_000_000, completion_tokens: 0 })
+        self.prices.cost_usd(model, TokenUsage::new(1_000_000, 0))
     }
 
     /// Forgets the jobs that have ended first, beyond the limit.

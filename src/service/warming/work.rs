@@ -139,7 +139,7 @@ impl WarmRun<'_> {
         .await?;
         let model = model.as_deref();
         let prompt_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        let usd = self.usd(model, TokenUsage { prompt_tokens, completion_tokens: 0 });
+        let usd = self.usd(model, TokenUsage::new(prompt_tokens, 0));
         if usd.is_none() && control.has_cost_limit() && !self.is_free(model) {
             let model = model.unwrap_or_default();
             let reason =
@@ -149,7 +149,7 @@ impl WarmRun<'_> {
         control.spend_usd(tokens, usd).await?;
         let outcome = self.until_not_busy(&request, WarmStep::Make).await?;
         if let WarmOutcome::Made { completion_tokens } = outcome
-            && let Some(usd) = self.usd(model, TokenUsage { prompt_tokens: 0, completion_tokens })
+            && let Some(usd) = self.usd(model, TokenUsage::new(0, completion_tokens))
         {
             control.charge(usd);
         }

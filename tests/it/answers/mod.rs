@@ -2,6 +2,7 @@
 
 mod cache_groups;
 mod cache_keys;
+mod cached_routes;
 mod caching;
 mod coalescing;
 mod credentials;
@@ -13,6 +14,7 @@ mod invalidation;
 mod isolation;
 mod messages;
 mod misses;
+mod money;
 mod other_caches;
 mod reasking;
 mod redaction;

@@ -143,7 +143,7 @@ fn what_was_used_is_known_also_of_a_stream_without_a_sum() {
     assembly.push_data(&chunk(json!({ "audio": "b" }), "stop".into()).to_string());
     assembly.push_data(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#);
     assert!(assembly.has_ended());
-    assert_eq!(assembly.usage(), Some(TokenUsage { prompt_tokens: 3, completion_tokens: 2 }));
+    assert_eq!(assembly.usage(), Some(TokenUsage::new(3, 2)));
     assert_eq!(assembly.finish(), Err(Unstorable::UnknownMember));
 }
 

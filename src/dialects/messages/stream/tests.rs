@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::MessageAssembler;
 use crate::dialects::messages::reply::read_reply;
 use crate::dialects::{Assembler as _, Note, Unstorable};
-use crate::domain::TokenUsage;
+use crate::domain::{TokenUsage, UsageDetails};
 use crate::sse::Event;
 
 fn event(data: &Value) -> Event {
@@ -16,6 +16,12 @@ fn start() -> Value {
     json!({ "type": "message_start", "message": { "id": "msg_1", "type": "message", "role": "assistant", "model": "m",
         "content": [], "stop_reason": null, "stop_sequence": null,
         "usage": { "input_tokens": 7, "cache_read_input_tokens": 5, "output_tokens": 1 } } })
+}
+
+/// What a stream has used whose end says that it was 9 tokens long.
+fn usage() -> TokenUsage {
+    let details = UsageDetails { cached_prompt_tokens: 5, ..UsageDetails::default() };
+    TokenUsage::new(12, 9).with_details(details)
 }
 
 fn begin(index: usize, block: Value) -> Value {
@@ -73,7 +79,7 @@ fn the_events_of_a_message_add_up() {
     let events = [&[start(), ping][..], &words(), &[change("end_turn"), stop()]].concat();
     let mut assembler = push_all(&events);
     assert!(assembler.is_done() && assembler.has_ended());
-    assert_eq!(assembler.usage(), Some(TokenUsage { prompt_tokens: 12, completion_tokens: 9 }));
+    assert_eq!(assembler.usage(), Some(usage()));
     let whole: Value = serde_json::from_slice(&assembler.finish().unwrap()).unwrap();
     assert_eq!(
         whole,
@@ -223,6 +229,6 @@ fn what_is_too_long_is_dropped_and_its_usage_is_known_all_the_same() {
     assembler.give_up();
     [change("end_turn"), stop()].iter().for_each(|data| _ = assembler.push(&event(data)));
     assert!(assembler.is_done() && assembler.has_ended());
-    assert_eq!(assembler.usage(), Some(TokenUsage { prompt_tokens: 12, completion_tokens: 9 }));
+    assert_eq!(assembler.usage(), Some(usage()));
     assert_eq!(assembler.finish(), Err(Unstorable::TooLarge));
 }

@@ -33,7 +33,7 @@ async fn a_late_subscriber_gets_every_event_from_the_first_one() {
     let read = plain.next().await.unwrap().unwrap();
     assert_eq!(read, "adata: {\"b\":1}\n\n", "usage is for clients that requested it");
     assert!(poll!(pin!(plain.next())).is_pending());
-    let usage = TokenUsage { prompt_tokens: 7, completion_tokens: 1 };
+    let usage = TokenUsage::new(7, 1);
     broadcast.set_state(GenerationState::Streamed(Arc::default(), Streamed::Uncertain(Some(usage)), None));
     assert!(sum.try_recv().is_err(), "not read to its end");
     assert!(plain.next().await.unwrap().is_none() && late.next().await.unwrap().is_none());
