@@ -22,6 +22,7 @@ use super::{
 };
 use crate::byte_budget::ByteBudget;
 use crate::cache::{SharedTier, Tiers};
+use crate::dialects::of_path;
 use crate::domain::is_credential;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
@@ -171,7 +172,8 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
         table.add(routes.in_dialect(dialect), endpoint.as_ref());
     }
     for endpoint in upstream.into_iter().map(|all| &all.answers) {
-        for options in endpoint.answers.cached_routes() {
+        let is_of_upstream = |options: &&CachedRouteOptions| of_path(&options.path).is_none();
+        for options in endpoint.answers.cached_routes().iter().filter(is_of_upstream) {
             let (routes, state) = answers::cached_route(endpoint, options);
             table.add(routes, Some(&state));
         }
@@ -179,7 +181,7 @@ fn table(endpoints: Option<&Endpoints>) -> RouteTable {
     table
 }
 
-/// Checks that no route of the configuration is one of this server's own, or lies below one.
+/// Checks that no route of the configuration is one of this server's own, or lies below one; but for those of dialects.
 ///
 /// # Errors
 /// `Config`, naming the key.
@@ -190,7 +192,8 @@ pub fn check_cached_paths(routes: &[CachedRouteOptions]) -> Result<()> {
     let table = table(None);
     let (matcher, own_segments) = (table.matcher(), table.own_segments());
     let is_own = |path: &str| matcher.at(path).is_ok() || ForwardTarget::read(path, &own_segments).is_none();
-    match routes.iter().enumerate().find(|(_, route)| is_own(&route.path)) {
+    let is_refused = |path: &str| of_path(path).is_none() && is_own(path);
+    match routes.iter().enumerate().find(|(_, route)| is_refused(&route.path)) {
         None => Ok(()),
         Some((place, route)) => Err(Error::new(
             Kind::Config,

@@ -25,7 +25,6 @@ use crate::http::forward::target::model_of;
 use crate::http::offload::offload;
 use crate::http::routes::{Access, Routes};
 use crate::service::Answers;
-use crate::service::Directives;
 use crate::service::answers::{AnswerRequest, CachedRouteOptions};
 
 /// Fields of the use case in a request whose directives are headers.
@@ -87,9 +86,9 @@ async fn answer(
         credential: credential(&head.headers),
         headers: forwarded_headers(&head.headers, &route.forwarded_headers)?,
         traces: trace_headers(&head.headers),
-        directives: Directives { namespace: route.options.namespace.clone(), ..directives },
+        directives: route.options.complete(directives),
         tags,
-        default_ttl_seconds: Some(route.options.ttl_seconds),
+        default_ttl_seconds: route.options.ttl_seconds,
     };
     let takes_trailers = takes_trailers(&head.headers);
     // A request that waits for an upstream must not delay cache hits of other requests.

@@ -70,9 +70,9 @@ pub(super) async fn answer(
         credential: credential(&head.headers),
         headers: forwarded_headers(&head.headers, &endpoint.forwarded_headers)?,
         traces: trace_headers(&head.headers),
-        directives,
+        directives: endpoint.defaults.complete(directives),
         tags,
-        default_ttl_seconds: None,
+        default_ttl_seconds: endpoint.defaults.ttl_seconds,
     };
     let groups = cache_groups::of_tags(&request.tags);
     // A request that waits for a model must not delay cache hits of other requests.

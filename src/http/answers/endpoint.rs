@@ -7,6 +7,7 @@ use axum::http::HeaderName;
 use crate::dialects::{Dialect, ParseCache};
 use crate::http::extract::body::BodyLimit;
 use crate::service::Answers;
+use crate::service::answers::CachedRouteOptions;
 
 /// What the handlers of answers need.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ impl Endpoint {
             answers: Arc::clone(&self.answers),
             parse_cache: ParseCache::new(dialect, self.answers.identity_rules()),
             forwarded_headers: self.forwarded_headers_of(dialect),
+            defaults: self.answers.route_defaults(dialect),
             body_bytes_max: self.body_bytes_max,
         }
     }
@@ -54,6 +56,8 @@ pub(in crate::http) struct DialectEndpoint {
     /// The cache of parsed requests, which knows the dialect.
     pub(super) parse_cache: ParseCache,
     pub(super) forwarded_headers: Vec<HeaderName>,
+    /// What holds for requests that leave it open.
+    pub(super) defaults: CachedRouteOptions,
     pub(super) body_bytes_max: usize,
 }
 

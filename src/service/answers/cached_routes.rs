@@ -1,21 +1,39 @@
-//! Routes of upstreams that are cached because the configuration lists them.
+//! What the configuration says of routes: those of upstreams that are cached because it lists them, and defaults for those of a dialect.
 
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Namespaces;
+use crate::dialects::of_path;
 use crate::domain::TenantId;
 use crate::error::{Error, Kind, Result};
+use crate::service::Directives;
 
-/// A route of the upstream that gives equal answers to equal bodies.
+/// A route of the upstream that gives equal answers to equal bodies, or a route of a dialect with defaults of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CachedRouteOptions {
     /// Its path, such as `/v1/moderations`. It takes `POST`; other methods are passed on.
     pub path: String,
-    /// Lifetime of its answers in seconds, if the request sets none.
-    pub ttl_seconds: u32,
-    /// The namespace of its answers. Without it that of all answers.
+    /// Lifetime of its answers in seconds, if the request sets none. A route of a dialect may leave it to the namespace.
+    pub ttl_seconds: Option<u32>,
+    /// The namespace of its answers, if the request names none. Without it that of all answers.
     pub namespace: Option<String>,
+    /// Whether answers that call tools are stored and served, if the request does not say. Of routes of a dialect only.
+    pub cache_tool_calls: Option<bool>,
+    /// Whether answers that ended at the limit of tokens are stored and served, if the request does not say. Of routes of a dialect only.
+    pub cache_truncated: Option<bool>,
+}
+
+impl CachedRouteOptions {
+    /// Directives that say what a request leaves open.
+    pub fn complete(&self, directives: Directives) -> Directives {
+        Directives {
+            namespace: directives.namespace.or_else(|| self.namespace.clone()),
+            tool_calls: directives.tool_calls.or(self.cache_tool_calls),
+            truncated: directives.truncated.or(self.cache_truncated),
+            ..directives
+        }
+    }
 }
 
 /// Checks the routes of the configuration.
@@ -39,8 +57,21 @@ pub fn check_cached_routes(routes: &[CachedRouteOptions], namespaces: &Namespace
             .of_answers(&TenantId::default(), route.namespace.as_deref())
             .map_err(|error| fault("namespace cannot be used".into()).source(error))?;
         let max = namespace.policy.ttl_seconds_max;
-        if !(1..=max).contains(&route.ttl_seconds) {
-            return Err(fault(format!("ttl_seconds must be 1 to {max}, got {}", route.ttl_seconds)));
+        if let Some(ttl) = route.ttl_seconds.filter(|ttl| !(1..=max).contains(ttl)) {
+            return Err(fault(format!("ttl_seconds must be 1 to {max}, got {ttl}")));
+        }
+        if of_path(&route.path).is_some() {
+            continue;
+        }
+        if route.ttl_seconds.is_none() {
+            return Err(fault(format!("ttl_seconds must be set, 1 to {max}")));
+        }
+        let of_dialects =
+            [("cache_tool_calls", route.cache_tool_calls), ("cache_truncated", route.cache_truncated)];
+        if let Some((key, _)) = of_dialects.iter().find(|(_, value)| value.is_some()) {
+            return Err(fault(format!(
+                "{key} is of the routes of chat completions, completions, responses and messages"
+            )));
         }
     }
     Ok(())
@@ -59,7 +90,11 @@ mod tests {
     use crate::cache::PolicyOptions;
 
     fn route(path: &str, ttl_seconds: u32) -> CachedRouteOptions {
-        CachedRouteOptions { path: path.to_owned(), ttl_seconds, namespace: None }
+        CachedRouteOptions {
+            path: path.to_owned(),
+            ttl_seconds: Some(ttl_seconds),
+            ..CachedRouteOptions::default()
+        }
     }
 
     fn check(routes: &[CachedRouteOptions]) -> Result<(), String> {
@@ -96,6 +131,11 @@ mod tests {
         names(&twice, "answers.routes[2].path is a second entry for `/v1/a`");
         names(&[route("/v1/a", 0)], "answers.routes[0].ttl_seconds must be 1 to");
         names(&[route("/v1/a", u32::MAX)], "answers.routes[0].ttl_seconds");
+        let lasting = |path: &str| CachedRouteOptions { ttl_seconds: None, ..route(path, 1) };
+        let with_calls = |route| CachedRouteOptions { cache_tool_calls: Some(true), ..route };
+        names(&[lasting("/v1/a")], "answers.routes[0].ttl_seconds must be set");
+        names(&[with_calls(route("/v1/a", 60))], "answers.routes[0].cache_tool_calls is of the routes of");
+        assert_eq!(check(&[with_calls(lasting("/v1/responses"))]), Ok(()));
         let namespace = Some("unknown".to_owned());
         names(&[CachedRouteOptions { namespace, ..route("/v1/a", 60) }], "answers.routes[0].namespace");
     }

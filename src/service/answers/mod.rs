@@ -81,6 +81,7 @@ use crate::byte_budget::ByteBudget;
 use crate::cache::{
     Cache, CounterId, KeyEvent, LookupCounters, Namespaces, PairJudgement, Propagation, Stamp,
 };
+use crate::dialects::{Dialect, of_path};
 use crate::domain::{Key, LookupOutcome, Principal, TenantId};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{IdentityRules, Normalization};
@@ -167,7 +168,15 @@ impl Answers {
         self.misses.as_ref().map_or_else(Vec::new, |misses| misses.most_separating(tenant))
     }
 
-    /// The routes that are cached by the exact bodies of their requests.
+    /// What the configuration says of the route of a dialect.
+    pub fn route_defaults(&self, dialect: &dyn Dialect) -> CachedRouteOptions {
+        let is_its = |route: &&CachedRouteOptions| {
+            of_path(&route.path).is_some_and(|other| other.record_code() == dialect.record_code())
+        };
+        self.options.routes.iter().find(is_its).cloned().unwrap_or_default()
+    }
+
+    /// The routes that the configuration lists.
     pub fn cached_routes(&self) -> &[CachedRouteOptions] {
         &self.options.routes
     }

@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{is_hit, status};
+use super::{CHAT, is_hit, status};
 use crate::program::{Answer, Server, likewise, output, until};
 use crate::upstream::{Mode, Upstream};
 
@@ -26,15 +27,20 @@ fn program(dir: &Path, configuration: &str) -> Command {
 }
 
 async fn start() -> (TempDir, Upstream, Server) {
+    let started = start_with(ROUTES).await;
+    started.1.usually(reply(r#"{"id": "modr-1",  "results": [{"flagged": false}]}"#));
+    started
+}
+
+async fn start_with(routes: &str) -> (TempDir, Upstream, Server) {
     let (dir, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
-    let mut program = program(dir.path(), ROUTES);
+    let mut program = program(dir.path(), routes);
     program.arg("--upstream").arg(&upstream.url).env("OPENAI_API_KEY", "sk-ours");
     let server = Server::spawn(program.env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1"));
-    upstream.usually(json(r#"{"id": "modr-1",  "results": [{"flagged": false}]}"#));
     (dir, upstream, server)
 }
 
-fn json(body: &str) -> Mode {
+fn reply(body: &str) -> Mode {
     Mode::Reply(200, vec![JSON], body.to_owned())
 }
 
@@ -120,8 +126,8 @@ async fn what_cannot_be_replayed_is_passed_on_with_its_reason() {
     for (mode, code, reason) in [
         (Mode::Reply(200, vec![text], "[1]".into()), 200, "no_answer"),
         (Mode::Reply(201, vec![JSON], "{}".into()), 201, "no_answer"),
-        (json("{\"half\":"), 200, "no_answer"),
-        (json(r#"{"error":{"message":"no"}}"#), 200, "error"),
+        (reply("{\"half\":"), 200, "no_answer"),
+        (reply(r#"{"error":{"message":"no"}}"#), 200, "error"),
         (Mode::Reply(400, vec![JSON], "{}".into()), 400, "status"),
     ] {
         for _ in 0..2 {
@@ -204,4 +210,24 @@ fn a_path_of_this_server_is_refused_at_the_start() {
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && said.contains("answers.routes[0].path"), "{path}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_route_of_a_dialect_has_defaults_of_its_own() {
+    let routes = "[[answers.routes]]\npath = \"/v1/responses\"\ncache_tool_calls = true\nttl_seconds = 77\n";
+    let (_dir, _upstream, server) = start_with(routes).await;
+    let ask = async |path: &str, body: Value| server.ask("POST", path, &[], body.to_string()).await;
+    let response =
+        |cache: Value| json!({ "model": "m", "input": "call a tool", "store": false, "cache": cache });
+    let chat = json!({ "model": "m", "messages": [{ "role": "user", "content": "call a tool" }] });
+    for _ in 0..2 {
+        assert_eq!(ask(CHAT, chat.clone()).await.header("x-likewise-reason"), "tool_calls", "another route");
+        let refused = ask("/v1/responses", response(json!({ "tool_calls": false }))).await;
+        assert_eq!(refused.header("x-likewise-reason"), "tool_calls", "the request decides");
+    }
+    assert_eq!(status(&ask("/v1/responses", response(json!({}))).await), "fwd=miss");
+    let hit = ask("/v1/responses", response(json!({}))).await;
+    assert!(is_hit(&hit));
+    let ttl = status(&hit).split("ttl=").nth(1).and_then(|rest| rest.split(';').next()).unwrap();
+    assert!((60..=77).contains(&ttl.parse::<u32>().unwrap()), "{ttl}");
 }

@@ -1,7 +1,13 @@
-//! The API that other paths below its own belong to.
+//! The APIs by their paths.
 
 use super::Dialect;
+use super::chat_completions::ChatCompletions;
+use super::completions::Completions;
 use super::messages::Messages;
+use super::responses::Responses;
+
+/// The APIs that are read here.
+const DIALECTS: [&dyn Dialect; 4] = [&ChatCompletions, &Completions, &Messages, &Responses];
 
 /// APIs with other routes below their path, which take the key, the headers and the errors of the API itself.
 const PARENTS: [&dyn Dialect; 1] = [&Messages];
@@ -13,4 +19,10 @@ pub fn parent_api(path: &str) -> Option<&'static dyn Dialect> {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
     };
     PARENTS.iter().find(is_below).copied()
+}
+
+/// The API whose path this is, as `/v1/chat/completions`.
+pub fn of_path(path: &str) -> Option<&'static dyn Dialect> {
+    let below = path.strip_prefix("/v1")?;
+    DIALECTS.iter().find(|api| api.upstream_path() == below).copied()
 }
