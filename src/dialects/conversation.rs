@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::choices::request::text_of;
+use super::Uncacheable;
+use super::choices::request::{Members, text_of};
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
-use crate::request_identity::Json;
+use crate::request_identity::{IdentityParts, Json, NormalizedQuestion, QuestionPart};
 
 /// A longer body is not searched for what the answer depends on.
 pub(super) const REWORDABLE_BYTES_MAX: usize = 64 * 1024;
@@ -18,6 +19,26 @@ pub(super) struct UserQuestion<'a> {
     pub(super) place: (usize, Option<usize>),
     /// Whether the message has no other words.
     pub(super) is_alone: bool,
+}
+
+/// A request with a list of messages in canonical form, split into scope and question.
+pub(super) struct CanonicalConversation<'a> {
+    /// With the request without its question as the scope.
+    pub(super) members: Members<'a>,
+    pub(super) question: Option<UserQuestion<'a>>,
+    /// The normalized question, if the message has no other words.
+    pub(super) form: Option<NormalizedQuestion>,
+    pub(super) has_tools: bool,
+    pub(super) uncacheable: Option<Uncacheable>,
+}
+
+impl<'a> CanonicalConversation<'a> {
+    /// What its identity is made of.
+    pub(super) fn into_parts(self) -> IdentityParts<'a> {
+        let CanonicalConversation { members, question, form, .. } = self;
+        let question = question.map(|question| QuestionPart::new(question.path(), question.text, form));
+        IdentityParts { scope: members.scope, question }
+    }
 }
 
 impl UserQuestion<'_> {

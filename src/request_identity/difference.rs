@@ -12,7 +12,7 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// A member in which two requests differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct MemberDifference {
     /// Its path, such as `messages[0].content`, in visible ASCII: other letters of names are percent-encoded.
     pub path: String,
     /// How many letters two texts begin with alike.
@@ -22,8 +22,12 @@ pub struct Difference {
 }
 
 /// The members in which `one` differs from `two`, in the order of `one`, and at most so many.
-pub fn differences(one: &IdentityParts<'_>, two: &IdentityParts<'_>, count_max: usize) -> Vec<Difference> {
-    let mut walk = Walk { path: String::new(), found: Vec::new(), count_max };
+pub fn differences(
+    one: &IdentityParts<'_>,
+    two: &IdentityParts<'_>,
+    count_max: usize,
+) -> Vec<MemberDifference> {
+    let mut walk = Comparison { path: String::new(), found: Vec::new(), count_max };
     walk.compare(&one.scope, &two.scope);
     let place = match (&one.question, &two.question) {
         (Some(one), Some(two)) if one.text == two.text => None,
@@ -39,7 +43,7 @@ pub fn differences(one: &IdentityParts<'_>, two: &IdentityParts<'_>, count_max: 
 }
 
 /// As `messages[0].content@118`.
-impl fmt::Display for Difference {
+impl fmt::Display for MemberDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path)?;
         self.place.map_or(Ok(()), |place| write!(f, "@{place}"))
@@ -47,13 +51,13 @@ impl fmt::Display for Difference {
 }
 
 /// A walk through two values at once.
-struct Walk {
+struct Comparison {
     path: String,
-    found: Vec<Difference>,
+    found: Vec<MemberDifference>,
     count_max: usize,
 }
 
-impl Walk {
+impl Comparison {
     fn compare(&mut self, one: &Json<'_>, two: &Json<'_>) {
         if one == two || self.found.len() >= self.count_max {
             return;
@@ -104,7 +108,7 @@ impl Walk {
         }
     }
 
-    fn within_member(&mut self, name: &str, compare: impl FnOnce(&mut Walk)) {
+    fn within_member(&mut self, name: &str, compare: impl FnOnce(&mut Comparison)) {
         let length = self.path.len();
         if length > 0 {
             self.path.push('.');
@@ -114,7 +118,7 @@ impl Walk {
         self.path.truncate(length);
     }
 
-    fn within_element(&mut self, at: usize, compare: impl FnOnce(&mut Walk)) {
+    fn within_element(&mut self, at: usize, compare: impl FnOnce(&mut Comparison)) {
         let length = self.path.len();
         let _ = write!(self.path, "[{at}]");
         compare(self);
@@ -123,7 +127,7 @@ impl Walk {
 
     fn add(&mut self, place: Option<usize>, is_question: bool) {
         if self.found.len() < self.count_max {
-            self.found.push(Difference { path: self.path.clone(), place, is_question });
+            self.found.push(MemberDifference { path: self.path.clone(), place, is_question });
         }
     }
 }
@@ -189,7 +193,7 @@ mod tests {
         let scope = r#"{"model":"m"}"#;
         let found = differences(&parts(scope, Some("red shoes")), &parts(scope, Some("red shirts")), 4);
         let expected =
-            Difference { path: "messages[1].content".to_owned(), place: Some(6), is_question: true };
+            MemberDifference { path: "messages[1].content".to_owned(), place: Some(6), is_question: true };
         assert_eq!(found, [expected]);
         assert_eq!(differences(&parts(scope, Some("a")), &parts(scope, None), 4)[0].place, None);
         assert!(differences(&parts(scope, Some("a")), &parts(scope, Some("a")), 4).is_empty());

@@ -4,14 +4,14 @@ use serde_json::json;
 
 use crate::dialects::choices::request::{Members, drop_single_choice};
 use crate::dialects::conversation::{
-    REWORDABLE_BYTES_MAX, UserQuestion, check_messages, fingerprint, is_unset, offers, take_question,
-    unwrap_single_text,
+    CanonicalConversation, REWORDABLE_BYTES_MAX, check_messages, fingerprint, is_unset, offers,
+    take_question, unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::error::Result;
 use crate::request_identity::{
-    IdentityParts, IdentityRules, Json, NormalizedQuestion, QuestionPart, mentions_text_operations_within,
+    IdentityParts, IdentityRules, Json, NormalizedQuestion, mentions_text_operations_within,
 };
 
 /// Members of messages and of their parts that are read by their names, in whatever order they stand. An object with any other
@@ -60,15 +60,6 @@ const OF_TEXTS: [&str; 25] = [
 /// The roles of messages that are texts.
 const TEXT_ROLES: [&str; 4] = ["assistant", "developer", "system", "user"];
 
-/// A request in canonical form, split into scope and question.
-struct CanonicalRequest<'a> {
-    /// With the request without its question as the scope.
-    members: Members<'a>,
-    question: Option<UserQuestion<'a>>,
-    form: Option<NormalizedQuestion>,
-    has_tools: bool,
-}
-
 /// Reads a request of `dialect`. Only what is needed here is checked; the rest is between the client and the model. `rules` say which
 /// requests are one.
 ///
@@ -79,7 +70,7 @@ pub(super) fn parse(
     body: &[u8],
     rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let CanonicalRequest { members, question, form, has_tools } = canonical(body, rules)?;
+    let CanonicalConversation { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
     let Members { model, streams, wants_usage, temperature, has_directives, is_exact, scope } = members;
     Ok(ParsedRequest {
         dialect,
@@ -89,7 +80,7 @@ pub(super) fn parse(
         wants_usage,
         temperature,
         has_tools,
-        uncacheable: None,
+        uncacheable,
         is_credential_bound: false,
         has_directives,
         is_exact,
@@ -104,12 +95,10 @@ pub(super) fn parse(
 /// # Errors
 /// As [`parse`].
 pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
-    let CanonicalRequest { members, question, form, .. } = canonical(body, rules)?;
-    let question = question.map(|question| QuestionPart::new(question.path(), question.text, form));
-    Ok(IdentityParts { scope: members.scope, question })
+    Ok(canonical(body, rules)?.into_parts())
 }
 
-fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalRequest<'a>> {
+fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalConversation<'a>> {
     let mut members = Members::parse(body, rules)?;
     let scope = &mut members.scope;
     check_messages(scope)?;
@@ -120,7 +109,7 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalReque
     let alone = question.as_ref().filter(|question| question.is_alone);
     let form =
         alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, rules.normalization));
-    Ok(CanonicalRequest { members, question, form, has_tools })
+    Ok(CanonicalConversation { members, question, form, has_tools, uncacheable: None })
 }
 
 /// [`Dialect::is_rewordable`].

@@ -3,14 +3,14 @@
 use super::hosted::uncacheable;
 use crate::dialects::choices::request::Members;
 use crate::dialects::conversation::{
-    REWORDABLE_BYTES_MAX, UserQuestion, check_messages, fingerprint, is_unset, offers, take_question,
-    unwrap_single_text,
+    CanonicalConversation, REWORDABLE_BYTES_MAX, check_messages, fingerprint, is_unset, offers,
+    take_question, unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
-use crate::dialects::{Dialect, ParsedRequest, Uncacheable};
+use crate::dialects::{Dialect, ParsedRequest};
 use crate::error::Result;
 use crate::request_identity::{
-    IdentityParts, IdentityRules, Json, NormalizedQuestion, QuestionPart, mentions_text_operations_within,
+    IdentityParts, IdentityRules, Json, NormalizedQuestion, mentions_text_operations_within,
 };
 
 /// Members of messages, of their blocks and of the sources of blocks that are read by their names, in whatever order they stand. An
@@ -50,16 +50,6 @@ const OF_TEXTS: [&str; 11] = [
     "top_p",
 ];
 
-/// A request in canonical form, split into scope and question.
-struct CanonicalRequest<'a> {
-    /// With the request without its question as the scope.
-    members: Members<'a>,
-    question: Option<UserQuestion<'a>>,
-    form: Option<NormalizedQuestion>,
-    has_tools: bool,
-    uncacheable: Option<Uncacheable>,
-}
-
 /// Parses a request of `dialect`. The upstream checks the members that are not read here. `rules` say which requests are one.
 ///
 /// # Errors
@@ -69,7 +59,7 @@ pub(super) fn parse(
     body: &[u8],
     rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let CanonicalRequest { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let CanonicalConversation { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
     let Members { model, streams, temperature, has_directives, is_exact, scope, .. } = members;
     Ok(ParsedRequest {
         dialect,
@@ -95,12 +85,10 @@ pub(super) fn parse(
 /// # Errors
 /// As [`parse`].
 pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
-    let CanonicalRequest { members, question, form, .. } = canonical(body, rules)?;
-    let question = question.map(|question| QuestionPart::new(question.path(), question.text, form));
-    Ok(IdentityParts { scope: members.scope, question })
+    Ok(canonical(body, rules)?.into_parts())
 }
 
-fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalRequest<'a>> {
+fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalConversation<'a>> {
     let mut members = Members::parse(body, rules)?;
     let scope = &mut members.scope;
     check_messages(scope)?;
@@ -111,7 +99,7 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalReque
     let alone = question.as_ref().filter(|question| question.is_alone);
     let form =
         alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, rules.normalization));
-    Ok(CanonicalRequest { members, question, form, has_tools, uncacheable })
+    Ok(CanonicalConversation { members, question, form, has_tools, uncacheable })
 }
 
 /// [`Dialect::is_rewordable`]: only of a conversation of one turn.

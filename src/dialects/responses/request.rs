@@ -48,7 +48,7 @@ struct InputQuestion<'a> {
 }
 
 /// A request in canonical form, split into scope and question.
-struct CanonicalRequest<'a> {
+struct CanonicalInput<'a> {
     /// With the request without its question as the scope.
     members: Members<'a>,
     question: Option<InputQuestion<'a>>,
@@ -67,7 +67,7 @@ pub(super) fn parse(
     body: &[u8],
     rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let CanonicalRequest { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let CanonicalInput { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
     let Members { model, streams, temperature, has_directives, is_exact, scope, .. } = members;
     let place = question.as_ref().map_or_else(String::new, InputQuestion::place_text);
     Ok(ParsedRequest {
@@ -97,12 +97,12 @@ pub(super) fn parse(
 /// # Errors
 /// As [`parse`].
 pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>> {
-    let CanonicalRequest { members, question, form, .. } = canonical(body, rules)?;
+    let CanonicalInput { members, question, form, .. } = canonical(body, rules)?;
     let question = question.map(|question| QuestionPart::new(question.path(), question.text, form));
     Ok(IdentityParts { scope: members.scope, question })
 }
 
-fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalRequest<'a>> {
+fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalInput<'a>> {
     let mut members = Members::parse_with(body, rules, |request| {
         // A template may name the model, and the upstream knows it.
         let is_of_template = is_given(request, "prompt") && !is_given(request, "model");
@@ -120,7 +120,7 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalReque
     let normalization = if is_all_known { rules.normalization } else { Normalization::Minimal };
     let alone = question.as_ref().filter(|question| question.is_alone);
     let form = alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, normalization));
-    Ok(CanonicalRequest { members, question, form, has_tools, uncacheable })
+    Ok(CanonicalInput { members, question, form, has_tools, uncacheable })
 }
 
 impl InputQuestion<'_> {

@@ -58,13 +58,14 @@ const ERRORS: [(&str, &str); 6] = [
 ];
 
 /// The headers of a response that is an answer.
-const HEADERS: [&str; 9] = [
+const HEADERS: [&str; 10] = [
     "age",
     "cache-groups",
     "cache-status",
     "server-timing",
     "x-likewise-answer-id",
     "x-likewise-cost-saved-usd",
+    "x-likewise-differs",
     "x-likewise-reason",
     "x-likewise-semantic",
     "x-likewise-tokens-saved",

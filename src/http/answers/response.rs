@@ -19,7 +19,7 @@ use crate::http::reservation;
 use crate::http::response::cache_status;
 use crate::http::response::chunked;
 use crate::http::response::headers::{CACHE_STATUS, Millis, REASON, SERVER_TIMING, append_all};
-use crate::request_identity::Difference;
+use crate::request_identity::MemberDifference;
 use crate::service::answers::{
     AnswerOutcome, AnswerResponse, Body, EventStream, HitInfo, MatchKind, REPLAYED_BYTES, SemanticReport,
 };
@@ -203,7 +203,7 @@ fn semantic_item(report: SemanticReport) -> String {
 }
 
 /// The members in which a request differs from a stored one, as `messages[0].content@118, metadata.trace_id`.
-fn list_of(differences: &[Difference]) -> String {
+fn list_of(differences: &[MemberDifference]) -> String {
     let mut list = String::with_capacity(64);
     for difference in differences {
         let separator = if list.is_empty() { "" } else { ", " };

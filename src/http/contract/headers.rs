@@ -18,10 +18,11 @@ enum Value {
 }
 
 /// Headers with their descriptions. The attributes of handlers name headers of this table.
-const HEADERS: [(&str, Value, &str); 27] = [
+const HEADERS: [(&str, Value, &str); 29] = [
     ("accept-encoding", Value::Text, "The content codings of request bodies that the server decodes"),
     ("age", Value::Count, "Seconds since the cached value was stored (RFC 9111)"),
     ("cache-control", Value::Text, "How caches between client and server may use the response (RFC 9111)"),
+    ("cache-groups", Value::Text, "The tags of the value, as a list of strings (RFC 9875)"),
     (
         "cache-status",
         Value::Text,
@@ -42,6 +43,11 @@ const HEADERS: [(&str, Value, &str); 27] = [
     ("x-likewise-answer-id", Value::Text, "The id of the answer, for `DELETE /v1/answers/{id}`"),
     ("x-likewise-coalesced", Value::Count, "Texts or queries computed for another request at the same time"),
     ("x-likewise-cost-saved-usd", Value::Dollars, "What the upstream would have charged, by the price table"),
+    (
+        "x-likewise-differs",
+        Value::Text,
+        "The members in which a request that missed differs from the nearest stored one of the same caller, as `messages[0].content@118, user`",
+    ),
     ("x-likewise-documents", Value::Count, "The number of lines"),
     ("x-likewise-hits", Value::Count, "Texts or queries found in the cache"),
     ("x-likewise-misses", Value::Count, "Texts or queries computed for this request"),

@@ -13,7 +13,7 @@ use super::response::{AnswerOutcome, AnswerResponse, Body, MatchKind};
 use super::semantic::{REQUEST, SemanticLookup, SemanticOutcome, SemanticReport, SemanticRequest};
 use super::stored_answer::StoredAnswer;
 use crate::error::Result;
-use crate::request_identity::Difference;
+use crate::request_identity::MemberDifference;
 use crate::upstream::Headers;
 
 /// A request with everything that its steps need.
@@ -28,7 +28,7 @@ pub(super) struct Flow<'a> {
     /// The request as it is remembered, for a comparison with others that miss. `None` if it is not.
     pub(super) pending: Option<Arc<PendingRequest>>,
     /// The members in which it differs from a stored one, once it was compared.
-    pub(super) differences: OnceLock<Vec<Difference>>,
+    pub(super) differences: OnceLock<Vec<MemberDifference>>,
 }
 
 impl<'a> Flow<'a> {

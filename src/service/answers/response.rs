@@ -10,7 +10,7 @@ use super::semantic::SemanticReport;
 use crate::dialects::Replay;
 use crate::domain::{EntryMeta, Key, LookupOutcome, TierName};
 use crate::labels::label_enum;
-use crate::request_identity::{Difference, Identity};
+use crate::request_identity::{Identity, MemberDifference};
 use crate::upstream::Headers;
 
 /// A response.
@@ -33,7 +33,7 @@ pub struct AnswerResponse {
     /// What became of the search for a question in other words, if there was one.
     pub semantic: Option<SemanticReport>,
     /// The members in which a request that missed differs from the nearest stored one of the same caller.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<MemberDifference>,
     /// How long the lookup took.
     pub lookup: Duration,
     /// How long the upstream took to respond.

@@ -184,6 +184,7 @@ mod tests {
             assert_eq!(StoredAnswer::decode(&[&[9], &bytes[1..]].concat()), None, "of another version");
         }
     }
+
     #[test]
     fn a_record_of_an_older_server_is_read() {
         let record = [

@@ -197,7 +197,7 @@ async fn unknown_members_are_forwarded_unchanged() {
     server.ask("POST", CHAT, &[], with_cache).await;
     assert_eq!(
         upstream.seen()[1].body,
-        r#"{"messages":[{"role":"user","content":"h"}],"x":[ 1.50 ],"model":"m"}"#
+        r#"{"messages":[{"role":"user","content":"h"}], "x":[ 1.50 ],"model":"m"}"#
     );
 }
 

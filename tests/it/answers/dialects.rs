@@ -285,6 +285,49 @@ async fn a_stored_answer_survives_a_restart() {
     }
 }
 
+#[tokio::test]
+async fn a_stale_answer_is_served_while_one_request_refreshes_it() {
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[]).await;
+        let body = with((client.question)("price?"), json!({ "cache": { "tags": ["product:42"] } }));
+        let first = client.ask(&server, &body).await;
+        quiet(&server).await;
+        let softly = json!({ "tags": ["product:42"], "mode": "soft" }).to_string();
+        assert_eq!(server.ask("POST", "/v1/invalidate", &[], softly).await.status, 200);
+        let stale = client.ask(&server, &streamed(&body)).await;
+        assert!(is_hit(&stale) && stale.header("cache-status").ends_with("-stale"), "{}", status(&stale));
+        assert_eq!(normalized(client.accumulated(&stale)), normalized(first.body.clone()));
+        until("it is generated again", async || upstream.calls() > 1).await;
+        quiet(&server).await;
+        let fresh = client.ask(&server, &body).await;
+        assert!(is_hit(&fresh) && !fresh.header("cache-status").ends_with("-stale"));
+        assert_ne!((client.text)(&fresh.body), (client.text)(&first.body));
+        assert_eq!(upstream.calls(), 2, "one request refreshes it");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_answer_stands_in_for_an_upstream_that_fails() {
+    for client in CLIENTS {
+        let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+        let asked = |cache: Value| with((client.question)("still there?"), json!({ "cache": cache }));
+        let body = asked(json!({ "ttl": 1 }));
+        let first = client.ask(&server, &body).await;
+        // Until it is on the disk, clients that ask the same join it.
+        quiet(&server).await;
+        let cached_only = asked(json!({ "only-if-cached": true }));
+        until("it has ended", async || client.ask(&server, &cached_only).await.status == 504).await;
+        upstream.usually(Mode::Reply(529, vec![("content-type", "application/json")], "{}".to_owned()));
+        for form in [body.clone(), streamed(&body)] {
+            let answer = client.ask(&server, &form).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            assert!(status(&answer).starts_with("fwd=stale; fwd-status=529"), "{}", status(&answer));
+            let whole = if form == body { answer.body } else { client.accumulated(&answer) };
+            assert_eq!(normalized(whole), normalized(first.body.clone()));
+        }
+    }
+}
+
 /// Prompts in words, lists of prompts and tokens are all cached, each as another request.
 #[tokio::test]
 async fn every_kind_of_prompt_is_cached() {

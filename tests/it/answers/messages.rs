@@ -194,22 +194,6 @@ async fn only_a_whole_message_is_stored() {
 }
 
 #[tokio::test]
-async fn a_stale_message_stands_in_for_an_upstream_that_fails() {
-    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
-    let body = with(question("still there?"), json!({ "cache": { "ttl": 1 } }));
-    let first = ask(&server, &body).await;
-    // Until it is on the disk, clients that ask the same join it.
-    quiet(&server).await;
-    let cached_only = with(question("still there?"), json!({ "cache": { "only-if-cached": true } }));
-    until("it has ended", async || ask(&server, &cached_only).await.status == 504).await;
-    upstream.usually(Mode::Reply(529, vec![JSON], r#"{"type":"error"}"#.into()));
-    let answer = ask(&server, &body).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    assert!(status(&answer).starts_with("fwd=stale; fwd-status=529"), "{}", status(&answer));
-    assert_eq!(normalized(answer.body), normalized(first.body));
-}
-
-#[tokio::test]
 async fn a_key_is_checked_at_the_door_and_the_operators_goes_to_the_upstream() {
     const OWN: &str = "a-key-of-likewise";
     let (_dir, upstream, server) = start(&[("LIKEWISE__HTTP__API_KEYS", OWN)]).await;

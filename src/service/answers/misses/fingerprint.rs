@@ -6,7 +6,7 @@ use crate::request_identity::{IdentityParts, Json};
 
 /// Members deeper than so are part of the member around them.
 const DEPTH_MAX: usize = 5;
-/// Members of a request that are told apart; further ones are part of the member around them.
+/// Members of a request that are distinguished; further ones are part of the member around them.
 const NODES_MAX: usize = 96;
 
 /// The fingerprint of a request.
@@ -14,7 +14,7 @@ const NODES_MAX: usize = 96;
 /// Every leaf has a hash of its path and value, and a member the sum of the hashes within it. The sum of a request without that of one of
 /// its members is the same for all requests that are equal but for this member, so that one lookup for each member finds them. Sums wrap.
 #[derive(Debug, Clone)]
-pub(super) struct Fingerprint {
+pub(super) struct RequestFingerprint {
     /// The sums of the request without one member each, the smallest members first, and the sum of the whole request.
     pub(super) rests: Vec<u64>,
     /// The sum without the question, if there is one: the request's scope.
@@ -25,9 +25,13 @@ pub(super) struct Fingerprint {
     members: Vec<u64>,
 }
 
-impl Fingerprint {
+impl RequestFingerprint {
     /// The fingerprint of a request of the caller called `caller`.
-    pub(super) fn of(hasher: &impl BuildHasher, caller: u64, parts: &IdentityParts<'_>) -> Fingerprint {
+    pub(super) fn of(
+        hasher: &impl BuildHasher,
+        caller: u64,
+        parts: &IdentityParts<'_>,
+    ) -> RequestFingerprint {
         let mut sums = Sums { hasher, nodes: Vec::new() };
         let scope = sums.of_value(caller, 0, &parts.scope);
         let question =
@@ -39,11 +43,11 @@ impl Fingerprint {
         rests.push(total);
         let mut members: Vec<u64> = sums.nodes.iter().map(|node| node.sum).chain(question).collect();
         members.sort_unstable();
-        Fingerprint { rests, scope: question.map(|_| scope), question, members }
+        RequestFingerprint { rests, scope: question.map(|_| scope), question, members }
     }
 
     /// How many members two requests have in common.
-    pub(super) fn members_alike(&self, other: &Fingerprint) -> usize {
+    pub(super) fn members_alike(&self, other: &RequestFingerprint) -> usize {
         let mut others = other.members.iter().peekable();
         let is_common = |member: &&u64| {
             while others.next_if(|other| other < member).is_some() {}
@@ -53,14 +57,14 @@ impl Fingerprint {
     }
 }
 
-struct Node {
+struct MemberSum {
     depth: usize,
     sum: u64,
 }
 
 struct Sums<'h, H> {
     hasher: &'h H,
-    nodes: Vec<Node>,
+    nodes: Vec<MemberSum>,
 }
 
 impl<H: BuildHasher> Sums<'_, H> {
@@ -76,10 +80,16 @@ impl<H: BuildHasher> Sums<'_, H> {
                 .iter()
                 .enumerate()
                 .fold(0, |sum: u64, (at, value)| sum.wrapping_add(self.of_member(path, depth, at, value))),
-            leaf => {
+            Json::Null
+            | Json::Bool(_)
+            | Json::Integer(_)
+            | Json::Float(_)
+            | Json::Text(_)
+            | Json::List(_)
+            | Json::Object(_) => {
                 let mut hasher = self.hasher.build_hasher();
                 path.hash(&mut hasher);
-                hash_leaf(leaf, &mut hasher);
+                hash_leaf(value, &mut hasher);
                 hasher.finish()
             }
         }
@@ -88,7 +98,7 @@ impl<H: BuildHasher> Sums<'_, H> {
     fn of_member(&mut self, path: u64, depth: usize, name: impl Hash, value: &Json<'_>) -> u64 {
         let sum = self.of_value(self.hasher.hash_one((path, name)), depth + 1, value);
         if depth < DEPTH_MAX && self.nodes.len() < NODES_MAX {
-            self.nodes.push(Node { depth, sum });
+            self.nodes.push(MemberSum { depth, sum });
         }
         sum
     }
@@ -112,9 +122,9 @@ mod tests {
     use super::*;
     use std::hash::RandomState;
 
-    fn of(hasher: &RandomState, scope: &str) -> Fingerprint {
+    fn of(hasher: &RandomState, scope: &str) -> RequestFingerprint {
         let scope = Json::parse(scope.as_bytes()).unwrap();
-        Fingerprint::of(hasher, 1, &IdentityParts { scope, question: None })
+        RequestFingerprint::of(hasher, 1, &IdentityParts { scope, question: None })
     }
 
     #[test]

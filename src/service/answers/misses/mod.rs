@@ -11,13 +11,13 @@ mod summary;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
 
-use self::fingerprint::Fingerprint;
+use self::fingerprint::RequestFingerprint;
 use self::remembered::{RememberedRequest, RememberedRequests};
 use self::summary::MissSummary;
 pub use self::summary::SeparatedMisses;
 use super::request::AnswerRequest;
 use crate::domain::{Credential, TenantId, UnixSeconds};
-use crate::request_identity::{Difference, IdentityParts, IdentityRules, Json, differences};
+use crate::request_identity::{IdentityParts, IdentityRules, Json, MemberDifference, differences};
 use crate::sync::lock;
 
 /// Longer bodies are neither compared nor remembered.
@@ -67,10 +67,10 @@ impl MissComparison {
         namespace: &str,
         pending: Option<&PendingRequest>,
         now: UnixSeconds,
-    ) -> Vec<Difference> {
+    ) -> Vec<MemberDifference> {
         let Some(parts) = self.parts(request, namespace) else { return Vec::new() };
         let caller = self.caller(request);
-        let fingerprint = Fingerprint::of(&self.hasher, caller, &parts);
+        let fingerprint = RequestFingerprint::of(&self.hasher, caller, &parts);
         let nearest = lock(&self.remembered).nearest(caller, &fingerprint, now);
         let found = match nearest.as_ref().map(|nearest| nearest.parts()) {
             Some(Ok(nearest)) => differences(&parts, &nearest, DIFFERENCES_MAX),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::fingerprint::Fingerprint;
+use super::fingerprint::RequestFingerprint;
 use crate::domain::UnixSeconds;
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, Json, QuestionPart};
@@ -40,14 +40,18 @@ struct Remembered {
 pub(super) struct RememberedRequest {
     /// Of the same callers only it is compared with others.
     caller: u64,
-    fingerprint: Fingerprint,
+    fingerprint: RequestFingerprint,
     /// The canonical scope, as JSON.
     scope: Box<[u8]>,
     question: Option<QuestionPart<'static>>,
 }
 
 impl RememberedRequest {
-    pub(super) fn new(caller: u64, fingerprint: Fingerprint, parts: IdentityParts<'_>) -> RememberedRequest {
+    pub(super) fn new(
+        caller: u64,
+        fingerprint: RequestFingerprint,
+        parts: IdentityParts<'_>,
+    ) -> RememberedRequest {
         let question = parts
             .question
             .map(|QuestionPart { path, text }| QuestionPart { path, text: text.into_owned().into() });
@@ -98,7 +102,7 @@ impl RememberedRequests {
     pub(super) fn stored(&mut self, number: u64, expires: UnixSeconds) {
         let Some(at) = self.place(number) else { return };
         self.entries[at].expires = expires;
-        let Fingerprint { rests, scope, question, .. } = &self.entries[at].request.fingerprint;
+        let RequestFingerprint { rests, scope, question, .. } = &self.entries[at].request.fingerprint;
         rests.iter().chain(scope).for_each(|rest| _ = self.by_rest.insert(*rest, number));
         question.iter().for_each(|question| _ = self.by_question.insert(*question, number));
     }
@@ -108,7 +112,7 @@ impl RememberedRequests {
     pub(super) fn nearest(
         &self,
         caller: u64,
-        fingerprint: &Fingerprint,
+        fingerprint: &RequestFingerprint,
         now: UnixSeconds,
     ) -> Option<Arc<RememberedRequest>> {
         let is_live = |entry: &&Remembered| entry.request.caller == caller && entry.expires > now;
@@ -130,7 +134,7 @@ impl RememberedRequests {
         (at < self.entries.len()).then_some(at)
     }
 
-    fn forget_keys(&mut self, number: u64, fingerprint: &Fingerprint) {
+    fn forget_keys(&mut self, number: u64, fingerprint: &RequestFingerprint) {
         let forget = |map: &mut HashMap<u64, u64>, key: u64| {
             if map.get(&key) == Some(&number) {
                 map.remove(&key);
@@ -155,12 +159,12 @@ mod tests {
     }
 
     fn remember(requests: &mut RememberedRequests, caller: u64, scope: &str) -> u64 {
-        let fingerprint = Fingerprint::of(&HASHER, caller, &parts(scope));
+        let fingerprint = RequestFingerprint::of(&HASHER, caller, &parts(scope));
         requests.add(RememberedRequest::new(caller, fingerprint, parts(scope)))
     }
 
     fn nearest(requests: &RememberedRequests, caller: u64, scope: &str) -> Option<String> {
-        let fingerprint = Fingerprint::of(&HASHER, caller, &parts(scope));
+        let fingerprint = RequestFingerprint::of(&HASHER, caller, &parts(scope));
         let nearest = requests.nearest(caller, &fingerprint, NOW)?;
         Some(String::from_utf8(nearest.scope.to_vec()).unwrap())
     }

@@ -1,7 +1,7 @@
 //! The members that separated most misses from a stored request.
 
 use crate::domain::TenantId;
-use crate::request_identity::Difference;
+use crate::request_identity::MemberDifference;
 
 /// Rows that are counted. Where all are taken, the one with the fewest misses makes room.
 const ROWS_MAX: usize = 256;
@@ -26,7 +26,7 @@ pub struct SeparatedMisses {
 
 impl MissSummary {
     /// Counts a miss of a tenant.
-    pub(super) fn count(&mut self, tenant: &TenantId, differences: &[Difference]) {
+    pub(super) fn count(&mut self, tenant: &TenantId, differences: &[MemberDifference]) {
         let is_same = |row: &(TenantId, SeparatedMisses)| {
             row.0 == *tenant && row.1.members.iter().eq(differences.iter().map(|difference| &difference.path))
         };
@@ -60,8 +60,8 @@ impl MissSummary {
 mod tests {
     use super::*;
 
-    fn differing(path: &str) -> Vec<Difference> {
-        vec![Difference { path: path.to_owned(), place: Some(3), is_question: path == "q" }]
+    fn differing(path: &str) -> Vec<MemberDifference> {
+        vec![MemberDifference { path: path.to_owned(), place: Some(3), is_question: path == "q" }]
     }
 
     #[test]
