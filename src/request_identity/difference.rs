@@ -27,8 +27,8 @@ pub fn differences(
     two: &IdentityParts<'_>,
     count_max: usize,
 ) -> Vec<MemberDifference> {
-    let mut walk = Comparison { path: String::new(), found: Vec::new(), count_max };
-    walk.compare(&one.scope, &two.scope);
+    let mut search = DifferenceSearch { path: String::new(), found: Vec::new(), count_max };
+    search.compare(&one.scope, &two.scope);
     let place = match (&one.question, &two.question) {
         (Some(one), Some(two)) if one.text == two.text => None,
         (Some(one), Some(two)) => Some((&one.path, Some(letters_alike(&one.text, &two.text)))),
@@ -36,10 +36,10 @@ pub fn differences(
         (None, None) => None,
     };
     if let Some((path, place)) = place {
-        walk.path.clone_from(path);
-        walk.add(place, true);
+        search.path.clone_from(path);
+        search.add(place, true);
     }
-    walk.found
+    search.found
 }
 
 /// As `messages[0].content@118`.
@@ -50,14 +50,14 @@ impl fmt::Display for MemberDifference {
     }
 }
 
-/// A walk through two values at once.
-struct Comparison {
+/// A search through two values at once.
+struct DifferenceSearch {
     path: String,
     found: Vec<MemberDifference>,
     count_max: usize,
 }
 
-impl Comparison {
+impl DifferenceSearch {
     fn compare(&mut self, one: &Json<'_>, two: &Json<'_>) {
         if one == two || self.found.len() >= self.count_max {
             return;
@@ -76,13 +76,13 @@ impl Comparison {
         };
         let before = self.found.len();
         for (name, one) in ones {
-            self.within_member(name.as_ref(), |walk| match value(twos, name.as_ref()) {
-                Some(at) => walk.compare(one, &twos[at].1),
-                None => walk.add(None, false),
+            self.within_member(name.as_ref(), |search| match value(twos, name.as_ref()) {
+                Some(at) => search.compare(one, &twos[at].1),
+                None => search.add(None, false),
             });
         }
         for (name, _) in twos.iter().filter(|(name, _)| value(ones, name.as_ref()).is_none()) {
-            self.within_member(name.as_ref(), |walk| walk.add(None, false));
+            self.within_member(name.as_ref(), |search| search.add(None, false));
         }
         if self.found.len() == before {
             // The same members in another order, which may have a meaning here.
@@ -98,17 +98,17 @@ impl Comparison {
             return self.add(None, false);
         }
         for (at, one) in ones.iter().enumerate() {
-            self.within_element(at, |walk| match twos.get(at) {
-                Some(two) => walk.compare(one, two),
-                None => walk.add(None, false),
+            self.within_element(at, |search| match twos.get(at) {
+                Some(two) => search.compare(one, two),
+                None => search.add(None, false),
             });
         }
         for at in ones.len()..twos.len() {
-            self.within_element(at, |walk| walk.add(None, false));
+            self.within_element(at, |search| search.add(None, false));
         }
     }
 
-    fn within_member(&mut self, name: &str, compare: impl FnOnce(&mut Comparison)) {
+    fn within_member(&mut self, name: &str, compare: impl FnOnce(&mut DifferenceSearch)) {
         let length = self.path.len();
         if length > 0 {
             self.path.push('.');
@@ -118,7 +118,7 @@ impl Comparison {
         self.path.truncate(length);
     }
 
-    fn within_element(&mut self, at: usize, compare: impl FnOnce(&mut Comparison)) {
+    fn within_element(&mut self, at: usize, compare: impl FnOnce(&mut DifferenceSearch)) {
         let length = self.path.len();
         let _ = write!(self.path, "[{at}]");
         compare(self);

@@ -204,7 +204,7 @@ async fn other_methods_and_paths_beside_it_are_passed_on() {
 #[test]
 fn a_path_of_this_server_is_refused_at_the_start() {
     let dir = TempDir::new().unwrap();
-    for path in ["/v1/search", "/v1/embeddings", "/v1/answers/x", "/v1/models/m", "/v1/rerank"] {
+    for path in ["/v1/invalidate", "/v1/embeddings", "/v1/answers/x", "/v1/models/m", "/v1/rerank"] {
         let routes = format!("[[answers.routes]]\npath = \"{path}\"\nttl_seconds = 60\n");
         let refused = output(&mut program(dir.path(), &routes));
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();

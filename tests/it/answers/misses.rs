@@ -34,7 +34,7 @@ const BREAKERS: [Breaker; 8] = [
     Breaker {
         name: "a time in the system prompt",
         body: |n| with_system(&format!("You help the customers of a shop. It is 10:{n:02}.")),
-        named: Some("messages[0].content@46"),
+        named: Some("messages[0].content@44"),
     },
     TRACE_ID,
     Breaker {

@@ -1,8 +1,7 @@
 """What the upstream is sent is what the client sent, but for the member `cache` and the usage that the server asks for.
 
 The bodies have what a parser would change: odd white space, members in no order, escapes that need none, numbers in odd spellings
-or that are too large, and marks of the upstream's own cache. Where a member is cut out or added, the white space between the others goes too,
-and their values are sent byte for byte.
+or that are too large, and marks of the upstream's own cache.
 """
 
 import httpx
@@ -40,10 +39,6 @@ def spaced(members):
     return b"{ " + b" ,\r\n\t".join(b'"%s" : %s' % member for member in members.items()) + b" }\n"
 
 
-def tight(members):
-    return b"{" + b",".join(b'"%s":%s' % member for member in members.items()) + b"}"
-
-
 def sent(path, body, outcome="fwd=miss"):
     """What the upstream got of a body."""
     answer = httpx.post(URL + path, content=body, headers={"content-type": "application/json"})
@@ -68,21 +63,22 @@ def test_numbers_that_are_not_compared_exactly_are_sent_as_they_came(dialect):
     _, path, members = dialect
     body = spaced(members | INEXACT)
     assert sent(path, body, "fwd=bypass") == body
-    assert sent(path, spaced(CACHE | members | INEXACT), "fwd=bypass") == tight(members | INEXACT)
+    assert sent(path, spaced(CACHE | members | INEXACT), "fwd=bypass") == spaced(members | INEXACT)
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_the_cache_member_is_cut_out(dialect, place):
     _, path, members = dialect
     directed = CACHE | members if place == "first" else members | CACHE
-    assert sent(path, spaced(directed)) == tight(members)
+    assert sent(path, spaced(directed)) == spaced(members)
 
 
 def test_a_stream_is_asked_for_its_usage(dialect):
     name, path, members = dialect
     streamed = members | STREAM
-    asked = streamed | {b"stream_options": b'{"include_usage":true}'}
-    assert sent(path, spaced(streamed)) == (tight(asked) if name in ASKED_FOR_USAGE else spaced(streamed))
+    body = spaced(streamed)
+    asked = body.removesuffix(b" }\n") + b',"stream_options":{"include_usage":true} }\n'
+    assert sent(path, body) == (asked if name in ASKED_FOR_USAGE else body)
 
 
 def test_a_stream_that_asks_for_its_usage_is_sent_as_it_came(dialect):
