@@ -7,14 +7,16 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use super::choices;
+use super::paths::is_within;
+use super::responses::Responses;
 use super::{
     Answer, Assembler, Dialect, ErrorReply, IdentityHeader, Note, ParsedRequest, Replay, Unstorable,
     parent_api,
 };
 use crate::domain::{KeyHasher, KeyHeader, TokenUsage, UnixSeconds};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::raw_object::RawObject;
-use crate::request_identity::{IdentityParts, IdentityRules, Json};
+use crate::request_identity::{IdentityParts, IdentityRules};
 use crate::sse::Event;
 
 /// Says how the bytes of a body are read, with the boundary of a form.
@@ -28,6 +30,8 @@ pub struct ExactBody {
     /// The API that the path lies below, if its keys and errors are not OpenAI's.
     parent: Option<&'static dyn Dialect>,
     identity_headers: Vec<IdentityHeader>,
+    /// Whether its answers have ids or secrets of one credential.
+    is_credential_bound: bool,
 }
 
 impl ExactBody {
@@ -36,7 +40,8 @@ impl ExactBody {
         let parent = parent_api(path);
         let of_parent = parent.map_or(&[][..], |api| api.identity_headers());
         let identity_headers = of_parent.iter().copied().chain([CONTENT_TYPE]).collect();
-        ExactBody { path: path.into(), parent, identity_headers }
+        let is_credential_bound = is_within(path, &Responses);
+        ExactBody { path: path.into(), parent, identity_headers, is_credential_bound }
     }
 
     /// A request with this body for `model`, if it names one. Cost: one hash of the body.
@@ -52,7 +57,7 @@ impl ExactBody {
             temperature: None,
             has_tools: false,
             uncacheable: None,
-            is_credential_bound: false,
+            is_credential_bound: self.is_credential_bound,
             has_directives: false,
             is_exact: true,
             question: None,
@@ -85,9 +90,8 @@ impl Dialect for ExactBody {
         Ok(self.request(None, body))
     }
 
-    /// Of a body that is JSON; how it is spaced is left out.
-    fn identity_parts<'a>(&self, body: &'a [u8], _: &IdentityRules) -> Result<IdentityParts<'a>> {
-        Ok(IdentityParts { scope: Json::parse(body)?, question: None })
+    fn identity_parts<'a>(&self, _: &'a [u8], _: &IdentityRules) -> Result<IdentityParts<'a>> {
+        Err(Error::new(Kind::InvalidInput, "nothing is known of the members of the body"))
     }
 
     fn is_rewordable(&self, _: &[u8]) -> bool {

@@ -15,17 +15,10 @@ const MARKS: [&str; 2] = ["cache_control", "prompt_cache_breakpoint"];
 /// What a mark may say. Anything else by its name counts.
 const OF_MARKS: [&str; 4] = ["mode", "scope", "ttl", "type"];
 
-/// Members with schemas, and with arguments for tools: a name within them is the client's own, and the model reads it.
-const OF_CLIENTS: [&str; 8] = [
-    "$defs",
-    "arguments",
-    "definitions",
-    "input_schema",
-    "parameters",
-    "patternProperties",
-    "properties",
-    "schema",
-];
+/// Members within which marks stand, from the request's own down: those with messages, their parts and blocks, tools. In all others, as in
+/// schemas and arguments, a name is the client's own, and the model may read it.
+const WITH_MARKS: [&str; 8] =
+    ["content", "function", "input", "messages", "output", "source", "system", "tools"];
 
 /// Removes the members of a request that change no answer.
 pub(super) fn remove_ignored(request: &mut Json<'_>) {
@@ -41,7 +34,7 @@ fn remove_marks(value: &mut Json<'_>) {
             members.retain(|(name, value)| !(MARKS.contains(&name.as_ref()) && is_mark(value)));
             members
                 .iter_mut()
-                .filter(|(name, value)| !is_of_client(name, value))
+                .filter(|(name, value)| has_marks(name, value))
                 .for_each(|(_, value)| remove_marks(value));
         }
         Json::List(elements) => elements.iter_mut().for_each(remove_marks),
@@ -53,9 +46,10 @@ fn is_mark(value: &Json<'_>) -> bool {
     *value == Json::Null || value.has_only(&OF_MARKS)
 }
 
-/// The `input` of a call of a tool is an object, that of a request a text or a list.
-fn is_of_client(name: &str, value: &Json<'_>) -> bool {
-    OF_CLIENTS.contains(&name) || (name == "input" && matches!(value, Json::Object(_)))
+/// The `input` of a call of a tool is an object, that of a request a text or a list; so is an `output`.
+fn has_marks(name: &str, value: &Json<'_>) -> bool {
+    let is_of_client = ["input", "output"].contains(&name) && matches!(value, Json::Object(_));
+    WITH_MARKS.contains(&name) && !is_of_client
 }
 
 #[cfg(test)]
@@ -101,6 +95,8 @@ mod tests {
             r#"{"tools":[{"input_schema":{"properties":{"cache_control":{"type":"string"}}}}]}"#,
             r#"{"guided_json":{"properties":{"cache_control":{"type":"string"}}}}"#,
             r#"{"content":[{"type":"tool_use","input":{"cache_control":{"type":"ephemeral"}}}]}"#,
+            r#"{"guided_json":{"const":{"cache_control":{"type":"a"}}}}"#,
+            r#"{"prompt":{"id":"p","variables":{"cache_control":{"type":"x"}}}}"#,
             r#"{"cache_control":"none"}"#,
             r#"{"cache_control":{"type":"ephemeral","x_unknown":1}}"#,
             r#"{"metadata":{"service_tier":"flex","prompt_cache_key":"a"}}"#,

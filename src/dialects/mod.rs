@@ -69,7 +69,7 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// What the identity of a request is made of.
     ///
     /// # Errors
-    /// As [`Dialect::parse`].
+    /// As [`Dialect::parse`]; `InvalidInput` also where only the bytes of a body count.
     fn identity_parts<'a>(&self, body: &'a [u8], rules: &IdentityRules) -> Result<IdentityParts<'a>>;
 
     /// Whether another wording of a request's question may ask the same: the question ends the request, which has texts alone and offers
@@ -217,20 +217,21 @@ impl ParsedRequest {
 
     /// The identity of the request. `partition` has the headers that are forwarded, as they came.
     pub fn identity(&self, partition: &Partition<'_>) -> Identity {
-        let headers = self.canonical_headers(partition);
+        let headers = self.canonical_headers(partition.headers);
         let partition = &Partition { headers: &headers, ..*partition };
         of_request(partition, self.scope_domain, &self.scope, self.question.as_deref(), self.form.as_ref())
     }
 
     /// The identity of the request under a key of its client's own, which replaces everything that the body says but the model.
     pub fn identity_by_key(&self, partition: &Partition<'_>, cache_key: &str) -> Identity {
-        let headers = self.canonical_headers(partition);
+        let headers = self.canonical_headers(partition.headers);
         let partition = &Partition { headers: &headers, ..*partition };
-        of_cache_key(partition, self.scope_domain, &self.model, cache_key)
+        of_cache_key(partition, self.dialect.upstream_path(), &self.model, cache_key)
     }
 
-    fn canonical_headers<'a>(&self, partition: &Partition<'a>) -> Cow<'a, [(String, String)]> {
-        identity_header::canonical(self.dialect.identity_headers(), partition.headers)
+    /// The headers that are forwarded, as the identity has them: a set has one spelling.
+    pub fn canonical_headers<'a>(&self, headers: &'a [(String, String)]) -> Cow<'a, [(String, String)]> {
+        identity_header::canonical(self.dialect.identity_headers(), headers)
     }
 }
 

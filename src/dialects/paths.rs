@@ -14,11 +14,13 @@ const PARENTS: [&dyn Dialect; 1] = [&Messages];
 
 /// The API that `path` is, or lies below; with or without a query. `None` for what is called as OpenAI's API.
 pub fn parent_api(path: &str) -> Option<&'static dyn Dialect> {
-    let is_below = |api: &&&dyn Dialect| {
-        let rest = path.strip_prefix(api.upstream_path());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-    };
-    PARENTS.iter().find(is_below).copied()
+    PARENTS.iter().find(|api| is_within(path, **api)).copied()
+}
+
+/// Whether `path` is the path of an API, or lies below it; with or without a query.
+pub(super) fn is_within(path: &str, api: &dyn Dialect) -> bool {
+    let rest = path.strip_prefix(api.upstream_path());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 
 /// The API whose path this is, as `/v1/chat/completions`.

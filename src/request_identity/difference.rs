@@ -1,12 +1,17 @@
 //! In which members two requests differ.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
 use super::json::Json;
 use super::parts::IdentityParts;
 
 /// Longer lists are not searched for each other's elements.
-const REORDERED_MAX: usize = 64;
+const REORDERED_MAX: usize = 32;
+/// Objects with more members are searched by a map of their names.
+const SEARCHED_MAX: usize = 8;
+/// The longest path, in bytes; the rest of a longer one is an ellipsis.
+const PATH_BYTES_MAX: usize = 200;
 /// The longest name of a member that is written whole, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -21,25 +26,34 @@ pub struct MemberDifference {
     pub is_question: bool,
 }
 
-/// The members in which `one` differs from `two`, in the order of `one`, and at most so many.
-pub fn differences(
-    one: &IdentityParts<'_>,
-    two: &IdentityParts<'_>,
-    count_max: usize,
-) -> Vec<MemberDifference> {
-    let mut search = DifferenceSearch { path: String::new(), found: Vec::new(), count_max };
+/// The members in which two requests differ.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MemberDifferences {
+    /// The first of them: those of the scope in the order of their names, and the question behind them.
+    pub named: Vec<MemberDifference>,
+    /// Whether these are all.
+    pub is_complete: bool,
+}
+
+/// The members in which `one` differs from `two`, of which at most so many are named. Cost: reads both once, and each list of up to 32
+/// elements so many times more.
+pub fn differences(one: &IdentityParts<'_>, two: &IdentityParts<'_>, count_max: usize) -> MemberDifferences {
+    let mut search =
+        DifferenceSearch { path: String::new(), found: Vec::new(), count_max, is_complete: true };
     search.compare(&one.scope, &two.scope);
-    let place = match (&one.question, &two.question) {
+    let differing = match (&one.question, &two.question) {
         (Some(one), Some(two)) if one.text == two.text => None,
         (Some(one), Some(two)) => Some((&one.path, Some(letters_alike(&one.text, &two.text)))),
         (Some(question), None) | (None, Some(question)) => Some((&question.path, None)),
         (None, None) => None,
     };
-    if let Some((path, place)) = place {
+    if let Some((path, place)) = differing {
+        // Where one of the two has no question there, its place differs too.
+        search.found.retain(|found| found.path != *path);
         search.path.clone_from(path);
         search.add(place, true);
     }
-    search.found
+    MemberDifferences { named: search.found, is_complete: search.is_complete }
 }
 
 /// As `messages[0].content@118`.
@@ -55,11 +69,13 @@ struct DifferenceSearch {
     path: String,
     found: Vec<MemberDifference>,
     count_max: usize,
+    /// Whether all differences so far were found.
+    is_complete: bool,
 }
 
 impl DifferenceSearch {
     fn compare(&mut self, one: &Json<'_>, two: &Json<'_>) {
-        if one == two || self.found.len() >= self.count_max {
+        if one == two || !self.is_complete {
             return;
         }
         match (one, two) {
@@ -71,18 +87,22 @@ impl DifferenceSearch {
     }
 
     fn compare_members<'a, N: AsRef<str>>(&mut self, ones: &[(N, Json<'a>)], twos: &[(N, Json<'a>)]) {
-        let value = |members: &'_ [(N, Json<'a>)], name: &str| {
-            members.iter().position(|(known, _)| known.as_ref() == name)
-        };
+        let (in_ones, in_twos) = (MemberIndex::of(ones), MemberIndex::of(twos));
         let before = self.found.len();
         for (name, one) in ones {
-            self.within_member(name.as_ref(), |search| match value(twos, name.as_ref()) {
-                Some(at) => search.compare(one, &twos[at].1),
+            self.within_member(name.as_ref(), |search| match in_twos.get(name.as_ref()) {
+                Some(two) => search.compare(one, two),
                 None => search.add(None, false),
             });
+            if !self.is_complete {
+                return;
+            }
         }
-        for (name, _) in twos.iter().filter(|(name, _)| value(ones, name.as_ref()).is_none()) {
+        for (name, _) in twos.iter().filter(|(name, _)| in_ones.get(name.as_ref()).is_none()) {
             self.within_member(name.as_ref(), |search| search.add(None, false));
+            if !self.is_complete {
+                return;
+            }
         }
         if self.found.len() == before {
             // The same members in another order, which may have a meaning here.
@@ -102,8 +122,11 @@ impl DifferenceSearch {
                 Some(two) => search.compare(one, two),
                 None => search.add(None, false),
             });
+            if !self.is_complete {
+                return;
+            }
         }
-        for at in ones.len()..twos.len() {
+        for at in (ones.len()..twos.len()).take(self.count_max + 1) {
             self.within_element(at, |search| search.add(None, false));
         }
     }
@@ -126,9 +149,39 @@ impl DifferenceSearch {
     }
 
     fn add(&mut self, place: Option<usize>, is_question: bool) {
-        if self.found.len() < self.count_max {
-            self.found.push(MemberDifference { path: self.path.clone(), place, is_question });
+        if self.found.len() == self.count_max {
+            self.is_complete = false;
+            return;
         }
+        let mut path = self.path.clone();
+        if path.len() > PATH_BYTES_MAX {
+            path.truncate(PATH_BYTES_MAX);
+            path.push_str("...");
+        }
+        self.found.push(MemberDifference { path, place, is_question });
+    }
+}
+
+/// The members of an object by their names.
+struct MemberIndex<'m, 'a, N> {
+    members: &'m [(N, Json<'a>)],
+    places: HashMap<&'m str, usize>,
+}
+
+impl<'m, 'a, N: AsRef<str>> MemberIndex<'m, 'a, N> {
+    fn of(members: &'m [(N, Json<'a>)]) -> MemberIndex<'m, 'a, N> {
+        let names = members.iter().enumerate().map(|(at, (name, _))| (name.as_ref(), at));
+        let places = if members.len() > SEARCHED_MAX { names.collect() } else { HashMap::new() };
+        MemberIndex { members, places }
+    }
+
+    fn get(&self, name: &str) -> Option<&'m Json<'a>> {
+        let at = if self.members.len() > SEARCHED_MAX {
+            self.places.get(name).copied()
+        } else {
+            self.members.iter().position(|(known, _)| known.as_ref() == name)
+        };
+        at.map(|at| &self.members[at].1)
     }
 }
 
@@ -159,7 +212,7 @@ mod tests {
 
     fn differing(one: &str, two: &str) -> String {
         let found = differences(&parts(one, None), &parts(two, None), 4);
-        found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        found.named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 
     #[test]
@@ -192,10 +245,34 @@ mod tests {
     fn the_question_is_named_as_such() {
         let scope = r#"{"model":"m"}"#;
         let found = differences(&parts(scope, Some("red shoes")), &parts(scope, Some("red shirts")), 4);
+        assert!(found.is_complete);
         let expected =
             MemberDifference { path: "messages[1].content".to_owned(), place: Some(6), is_question: true };
-        assert_eq!(found, [expected]);
-        assert_eq!(differences(&parts(scope, Some("a")), &parts(scope, None), 4)[0].place, None);
-        assert!(differences(&parts(scope, Some("a")), &parts(scope, Some("a")), 4).is_empty());
+        assert_eq!(found.named, [expected]);
+        assert_eq!(differences(&parts(scope, Some("a")), &parts(scope, None), 4).named[0].place, None);
+        assert!(differences(&parts(scope, Some("a")), &parts(scope, Some("a")), 4).named.is_empty());
+        let (words, list) = (r#"{"input":null}"#, r#"{"input":["abc"]}"#);
+        let question = Some(QuestionPart::new("input".to_owned(), "abc".into(), None));
+        let words = IdentityParts { scope: Json::parse(words.as_bytes()).unwrap(), question };
+        let found = differences(&words, &parts(list, None), 4).named;
+        assert_eq!(
+            found.iter().map(|found| (&*found.path, found.is_question)).collect::<Vec<_>>(),
+            [("input", true)]
+        );
+    }
+
+    #[test]
+    fn many_differences_and_long_paths_are_bounded() {
+        let scope = |value: u32| {
+            let members: Vec<String> = (0..5000).map(|n| format!("\"m{n}\":{value}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let (one, two) = (scope(1), scope(2));
+        let found = differences(&parts(&one, Some("a")), &parts(&two, Some("b")), 4);
+        assert_eq!((found.named.len(), found.is_complete), (4, false));
+        let deep = |value: u32| "{\"name-of-a-member\":".repeat(100) + &value.to_string() + &"}".repeat(100);
+        let (one, two) = (deep(1), deep(2));
+        let path = &differences(&parts(&one, None), &parts(&two, None), 4).named[0].path;
+        assert!(path.len() <= PATH_BYTES_MAX + 3 && path.ends_with("..."), "{path}");
     }
 }

@@ -59,12 +59,12 @@ pub fn of_request(
     of_scope(scope, question, form)
 }
 
-/// The identity of a request whose client has named it by `cache_key`: within the partition and the key domain `domain`, only the model must
-/// be equal besides.
-pub fn of_cache_key(partition: &Partition<'_>, domain: &str, model: &str, cache_key: &str) -> Identity {
+/// The identity of a request whose client has named it by `cache_key`: within the partition, only the `path` of the API and the model must be
+/// equal besides.
+pub fn of_cache_key(partition: &Partition<'_>, path: &str, model: &str, cache_key: &str) -> Identity {
     let scope = partition
         .hasher("likewise/scope/cache-key/v1")
-        .field(domain.as_bytes())
+        .field(path.as_bytes())
         .field(model.as_bytes())
         .finish();
     let exact =

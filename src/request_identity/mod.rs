@@ -16,7 +16,7 @@ mod question_detection;
 mod rules;
 mod text_operations;
 
-pub use difference::{MemberDifference, differences};
+pub use difference::{MemberDifference, MemberDifferences, differences};
 pub use identity::{Identity, Partition, of_cache_key, of_request, of_text};
 pub use json::{Json, parsed_bytes_max};
 pub use member_path::MemberPath;

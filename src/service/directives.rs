@@ -31,9 +31,9 @@ pub struct Directives {
     pub cache_key: Option<String>,
     /// Whether a question is answered in other words too. If absent, its namespace decides.
     pub semantic: Option<bool>,
-    /// Whether an answer that calls tools is stored and served. If absent, its namespace decides.
+    /// Whether an answer that calls tools is stored and served. If absent, its route decides, else its namespace.
     pub tool_calls: Option<bool>,
-    /// Whether an answer that ended at the limit of tokens is stored and served. If absent, its namespace decides.
+    /// Whether an answer that ended at the limit of tokens is stored and served. If absent, its route decides, else its namespace.
     pub truncated: Option<bool>,
 }
 

@@ -86,10 +86,10 @@ pub(in crate::http) struct AnswerCacheObject {
     tags: Vec<String>,
     /// Whether the question is answered in other words too. If absent, its namespace decides.
     semantic: Option<bool>,
-    /// Whether an answer that calls tools is stored and served from the cache. If absent, its namespace decides.
+    /// Whether an answer that calls tools is stored and served from the cache. If absent, its route decides, else its namespace.
     #[serde(rename = "tool_calls")]
     tool_calls: Option<bool>,
-    /// Whether an answer that ended at the limit of tokens is stored and served from the cache. If absent, its namespace decides.
+    /// Whether an answer that ended at the limit of tokens is stored and served from the cache. If absent, its route decides, else its namespace.
     truncated: Option<bool>,
 }
 

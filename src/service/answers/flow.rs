@@ -64,6 +64,13 @@ impl<'a> Flow<'a> {
             .get_or_init(|| misses.compare(self.request, namespace, self.pending.as_deref(), now));
     }
 
+    /// Remembers a request that demands a new answer, for a comparison with later ones.
+    pub(super) fn remember(&self) {
+        if let (Some(misses), Some(pending)) = (&self.answers.misses, &self.pending) {
+            misses.remember(self.request, &self.resolved.namespace.name, pending);
+        }
+    }
+
     /// A hit in the requested form. `None` if the answer cannot be replayed in that form.
     pub(super) fn hit(&self, found: &Match) -> Option<AnswerResponse> {
         let record = record_for(found, self.form)?;

@@ -295,9 +295,14 @@ impl Answers {
         let mut last_reason = RetryReason::LeaderDied;
         for _ in 0..LEADERS_MAX {
             let (waiter, outcome) = flow.join_or_lead()?;
-            if outcome == AnswerOutcome::Miss {
-                // While the upstream works.
-                flow.compare_miss();
+            // While the upstream works.
+            match outcome {
+                AnswerOutcome::Miss => flow.compare_miss(),
+                AnswerOutcome::ForcedRefresh => flow.remember(),
+                AnswerOutcome::Hit(_)
+                | AnswerOutcome::Coalesced
+                | AnswerOutcome::Bypass
+                | AnswerOutcome::StaleIfError(..) => {}
             }
             last_reason = match flow.await_result(waiter, outcome).await {
                 Awaited::Response(response) => return Ok(flow.named(response)),

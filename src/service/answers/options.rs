@@ -12,10 +12,10 @@ use crate::request_identity::{IdentityRules, MemberPath, Normalization};
 pub struct Options {
     /// Requests above this temperature expect another answer each time: they bypass the cache.
     pub temperature_max: f64,
-    /// Whether answers that call tools are stored, and requests that offer tools are coalesced. A namespace and a request may say otherwise.
+    /// Whether answers that call tools are stored, and requests that offer tools are coalesced. A namespace, a route and a request may say otherwise.
     pub cache_tool_calls: bool,
-    /// Whether answers of chat completions, completions and messages that ended at the limit of tokens are stored. A namespace and a request
-    /// may say otherwise.
+    /// Whether answers of chat completions, completions and messages that ended at the limit of tokens are stored. A namespace, a route and
+    /// a request may say otherwise.
     pub cache_truncated: bool,
     /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
     /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.

@@ -15,7 +15,7 @@ pub(super) struct StoredKinds {
 }
 
 impl StoredKinds {
-    /// What a request says decides, else the policy of its namespace, else the option of the server.
+    /// What a request or its route says decides, else the policy of its namespace, else the option of the server.
     pub(super) fn of(directives: &Directives, policy: &Policy, options: &Options) -> StoredKinds {
         StoredKinds {
             tool_calls: directives.tool_calls.or(policy.cache_tool_calls).unwrap_or(options.cache_tool_calls),

@@ -231,3 +231,28 @@ async fn a_route_of_a_dialect_has_defaults_of_its_own() {
     let ttl = status(&hit).split("ttl=").nth(1).and_then(|rest| rest.split(';').next()).unwrap();
     assert!((60..=77).contains(&ttl.parse::<u32>().unwrap()), "{ttl}");
 }
+
+#[tokio::test]
+async fn a_key_of_the_client_holds_on_its_own_route() {
+    let (_dir, _upstream, server) = start().await;
+    let key = [JSON, ("x-cache-key", "k1")];
+    let ask = async |path: &str| server.ask("POST", path, &key, BODY).await;
+    assert_eq!(status(&ask(PATH).await), "fwd=miss");
+    assert!(is_hit(&ask(PATH).await));
+    assert_eq!(status(&ask("/v1/messages/count_tokens").await), "fwd=miss", "another route");
+}
+
+#[tokio::test]
+async fn routes_below_responses_are_never_shared_between_credentials() {
+    let routes = "[answers]\nshare_across_keys = true\n\
+        [[answers.routes]]\npath = \"/v1/responses/compact\"\nttl_seconds = 60\n\
+        [[answers.routes]]\npath = \"/v1/moderations\"\nttl_seconds = 60\n";
+    let (_dir, upstream, server) = start_with(routes).await;
+    upstream.usually(reply(r#"{"id": "1"}"#));
+    for (path, is_shared) in [("/v1/responses/compact", false), (PATH, true)] {
+        let ask = async |key| server.ask("POST", path, &[JSON, ("authorization", key)], BODY).await;
+        assert!(!is_hit(&ask("Bearer one").await));
+        assert_eq!(is_hit(&ask("Bearer two").await), is_shared, "{path}");
+        assert!(is_hit(&ask("Bearer one").await));
+    }
+}

@@ -196,3 +196,11 @@ async fn what_is_not_stored_is_no_measure_and_the_comparison_can_be_off() {
         assert_eq!(near.header(DIFFERS), if is_on { "seed" } else { "" });
     }
 }
+
+#[tokio::test]
+async fn a_request_that_demands_a_new_answer_is_remembered() {
+    let (_dir, _upstream, server) = start(&[]).await;
+    let forced = with(base(), json!({ "seed": 1, "cache": { "no-cache": true } }));
+    assert_eq!(ask(&server, &forced).await.header(DIFFERS), "");
+    assert_eq!(ask(&server, &with(base(), json!({ "seed": 2 }))).await.header(DIFFERS), "seed");
+}

@@ -8,6 +8,7 @@ mod fingerprint;
 mod remembered;
 mod summary;
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
 
@@ -17,7 +18,9 @@ use self::summary::MissSummary;
 pub use self::summary::SeparatedMisses;
 use super::request::AnswerRequest;
 use crate::domain::{Credential, TenantId, UnixSeconds};
-use crate::request_identity::{IdentityParts, IdentityRules, Json, MemberDifference, differences};
+use crate::request_identity::{
+    IdentityParts, IdentityRules, Json, MemberDifference, MemberDifferences, differences,
+};
 use crate::sync::lock;
 
 /// Longer bodies are neither compared nor remembered.
@@ -74,15 +77,23 @@ impl MissComparison {
         let nearest = lock(&self.remembered).nearest(caller, &fingerprint, now);
         let found = match nearest.as_ref().map(|nearest| nearest.parts()) {
             Some(Ok(nearest)) => differences(&parts, &nearest, DIFFERENCES_MAX),
-            Some(Err(_)) | None => Vec::new(),
+            Some(Err(_)) | None => MemberDifferences::default(),
         };
-        if !found.is_empty() {
+        if !found.named.is_empty() {
             lock(&self.summary).count(&request.principal.tenant, &found);
         }
         if let Some(pending) = pending {
-            self.remember(RememberedRequest::new(caller, fingerprint, parts), pending);
+            self.add(RememberedRequest::new(caller, fingerprint, parts), pending);
         }
-        found
+        found.named
+    }
+
+    /// Remembers a request as `pending` that is not compared: it demands a new answer.
+    pub(super) fn remember(&self, request: &AnswerRequest, namespace: &str, pending: &PendingRequest) {
+        let Some(parts) = self.parts(request, namespace) else { return };
+        let caller = self.caller(request);
+        let fingerprint = RequestFingerprint::of(&self.hasher, caller, &parts);
+        self.add(RememberedRequest::new(caller, fingerprint, parts), pending);
     }
 
     /// The answer to a request is stored, and expires then.
@@ -99,7 +110,7 @@ impl MissComparison {
         lock(&self.summary).most(tenant, ROWS_SHOWN)
     }
 
-    fn remember(&self, request: RememberedRequest, pending: &PendingRequest) {
+    fn add(&self, request: RememberedRequest, pending: &PendingRequest) {
         let mut state = lock(&pending.0);
         let mut remembered = lock(&self.remembered);
         let number = remembered.add(request);
@@ -116,11 +127,17 @@ impl MissComparison {
         }
         let mut parts = request.parsed.dialect.identity_parts(&request.body, &self.rules).ok()?;
         let Json::Object(members) = &mut parts.scope else { return None };
-        let text = |text: &'a str| Json::Text(text.into());
-        members.push(("cache:namespace".into(), text(namespace)));
-        members.extend(request.query.as_deref().map(|query| ("url:query".into(), text(query))));
-        let headers = request.headers.iter();
-        members.extend(headers.map(|(name, value)| (format!("header:{name}").into(), text(value))));
+        let mut add = |name: Cow<'static, str>, value: Cow<'a, str>| {
+            // A member of the body that is called so stands for itself.
+            if members.iter().all(|(known, _)| *known != name) {
+                members.push((name, Json::Text(value)));
+            }
+        };
+        add("cache:namespace".into(), namespace.into());
+        request.query.iter().for_each(|query| add("url:query".into(), query.into()));
+        for (name, value) in request.parsed.canonical_headers(&request.headers).iter() {
+            add(format!("header:{name}").into(), value.clone().into());
+        }
         Some(parts)
     }
 

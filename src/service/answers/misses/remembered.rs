@@ -10,6 +10,8 @@ use crate::request_identity::{IdentityParts, Json, QuestionPart};
 
 /// Of so many that were remembered last one is looked for that resembles a request in more than one member.
 const RECENT: usize = 32;
+/// They are looked for among so many, those of other callers included.
+const SEARCHED_MAX: usize = 512;
 /// What an entry takes beside its bytes and keys.
 const ENTRY_BYTES: usize = 256;
 /// What a key takes: in its entry, and in the map, of which an eighth and up to half is free.
@@ -119,7 +121,7 @@ impl RememberedRequests {
         let live = |number: &u64| Some(&self.entries[self.place(*number)?]).filter(is_live);
         let in_one = |rests: &[u64]| rests.iter().find_map(|rest| live(self.by_rest.get(rest)?));
         let most_alike = || {
-            let recent = self.entries.iter().rev().take(RECENT).filter(is_live);
+            let recent = self.entries.iter().rev().take(SEARCHED_MAX).filter(is_live).take(RECENT);
             recent.max_by_key(|entry| fingerprint.members_alike(&entry.request.fingerprint))
         };
         let nearest = in_one(&fingerprint.rests)

@@ -1,10 +1,11 @@
 //! The members that separated most misses from a stored request.
 
 use crate::domain::TenantId;
-use crate::request_identity::MemberDifference;
+use crate::request_identity::MemberDifferences;
 
-/// Rows that are counted. Where all are taken, the one with the fewest misses makes room.
-const ROWS_MAX: usize = 256;
+/// Rows that are counted of a tenant, and of all. Where all are taken, the one with the fewest misses makes room.
+const ROWS_OF_TENANT_MAX: usize = 64;
+const ROWS_MAX: usize = 1024;
 
 /// Members that separated misses from the nearest stored request, with the number of these misses.
 #[derive(Debug, Default)]
@@ -15,32 +16,39 @@ pub(super) struct MissSummary {
 /// The misses that the same members separated from a stored request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeparatedMisses {
-    /// The paths of all members in which the requests differed, at most four.
+    /// The paths of the members in which the requests differed, at most four.
     pub members: Vec<String>,
     /// Misses, since the start. If the row has made room meanwhile, since then.
     pub misses: u64,
-    /// Whether one of the members is the question: then each miss was a question of its own. If not, every miss would have been a hit if
-    /// these members had been ignored.
-    pub has_question: bool,
+    /// Whether every miss would have been a hit if these members had been equal: they are all in which the requests differed, and the
+    /// question is none of them.
+    pub explains: bool,
 }
 
 impl MissSummary {
     /// Counts a miss of a tenant.
-    pub(super) fn count(&mut self, tenant: &TenantId, differences: &[MemberDifference]) {
-        let is_same = |row: &(TenantId, SeparatedMisses)| {
-            row.0 == *tenant && row.1.members.iter().eq(differences.iter().map(|difference| &difference.path))
+    pub(super) fn count(&mut self, tenant: &TenantId, differences: &MemberDifferences) {
+        let MemberDifferences { named, is_complete } = differences;
+        let explains = *is_complete && !named.iter().any(|difference| difference.is_question);
+        let is_same = |(owner, row): &(TenantId, SeparatedMisses)| {
+            owner == tenant
+                && row.explains == explains
+                && row.members.iter().eq(named.iter().map(|difference| &difference.path))
         };
         if let Some((_, row)) = self.rows.iter_mut().find(|row| is_same(row)) {
             row.misses += 1;
             return;
         }
         let row = SeparatedMisses {
-            members: differences.iter().map(|difference| difference.path.clone()).collect(),
+            members: named.iter().map(|difference| difference.path.clone()).collect(),
             misses: 1,
-            has_question: differences.iter().any(|difference| difference.is_question),
+            explains,
         };
-        if self.rows.len() >= ROWS_MAX {
-            let fewest = (0..self.rows.len()).min_by_key(|at| self.rows[*at].1.misses);
+        let is_own = |at: &usize| self.rows[*at].0 == *tenant;
+        let has_most = (0..self.rows.len()).filter(is_own).count() >= ROWS_OF_TENANT_MAX;
+        if has_most || self.rows.len() >= ROWS_MAX {
+            let candidates = (0..self.rows.len()).filter(|at| !has_most || is_own(at));
+            let fewest = candidates.min_by_key(|at| self.rows[*at].1.misses);
             fewest.into_iter().for_each(|at| _ = self.rows.swap_remove(at));
         }
         self.rows.push((tenant.clone(), row));
@@ -59,9 +67,12 @@ impl MissSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request_identity::MemberDifference;
 
-    fn differing(path: &str) -> Vec<MemberDifference> {
-        vec![MemberDifference { path: path.to_owned(), place: Some(3), is_question: path == "q" }]
+    fn differing(path: &str) -> MemberDifferences {
+        let named =
+            vec![MemberDifference { path: path.to_owned(), place: Some(3), is_question: path == "q" }];
+        MemberDifferences { named, is_complete: true }
     }
 
     #[test]
@@ -78,7 +89,7 @@ mod tests {
         let expected = |path: &str, misses| SeparatedMisses {
             members: vec![path.to_owned()],
             misses,
-            has_question: path == "q",
+            explains: path != "q",
         };
         assert_eq!(rows, [expected("user", 4), expected("q", 3)]);
         assert_eq!(summary.most(&other, 10), [expected("seed", 3)]);
@@ -90,8 +101,14 @@ mod tests {
         let mut summary = MissSummary::default();
         let own = TenantId::default();
         (0..2).for_each(|_| summary.count(&own, &differing("often")));
+        let other = TenantId::named("acme").unwrap();
+        summary.count(&other, &differing("theirs"));
         (0..2 * ROWS_MAX).for_each(|n| summary.count(&own, &differing(&format!("once{n}"))));
-        assert_eq!(summary.rows.len(), ROWS_MAX);
+        assert_eq!(summary.rows.len(), ROWS_OF_TENANT_MAX + 1);
         assert_eq!(summary.most(&own, 1)[0].members, ["often"]);
+        assert_eq!(summary.most(&other, 1)[0].members, ["theirs"]);
+        let partial = MemberDifferences { is_complete: false, ..differing("often") };
+        summary.count(&own, &partial);
+        assert!(!summary.most(&own, 100).iter().all(|row| row.explains), "it differs in more than is named");
     }
 }
