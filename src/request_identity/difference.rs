@@ -196,7 +196,9 @@ fn push_name(path: &mut String, name: &str) {
 }
 
 fn letters_alike(one: &str, two: &str) -> usize {
-    one.chars().zip(two.chars()).take_while(|(one, two)| one == two).count()
+    let bytes = one.bytes().zip(two.bytes()).take_while(|(one, two)| one == two).count();
+    // The first bytes of two letters may be alike.
+    one[..one.floor_char_boundary(bytes)].chars().count()
 }
 
 #[cfg(test)]

@@ -139,6 +139,36 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// The same value, with texts of its own.
+    pub fn into_owned(self) -> Json<'static> {
+        match self {
+            Json::Null => Json::Null,
+            Json::Bool(value) => Json::Bool(value),
+            Json::Integer(number) => Json::Integer(number),
+            Json::Float(number) => Json::Float(number),
+            Json::Text(text) => Json::Text(text.into_owned().into()),
+            Json::List(elements) => Json::List(elements.into_iter().map(Json::into_owned).collect()),
+            Json::Object(members) => {
+                let owned =
+                    |(name, value): (Cow<'a, str>, Json<'a>)| (name.into_owned().into(), value.into_owned());
+                Json::Object(members.into_iter().map(owned).collect())
+            }
+        }
+    }
+
+    /// What a value with texts of its own takes in memory, in bytes, without what its allocations cost.
+    pub fn owned_bytes(&self) -> usize {
+        let held = match self {
+            Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) => 0,
+            Json::Text(text) => text.len(),
+            Json::List(elements) => elements.iter().map(Json::owned_bytes).sum(),
+            Json::Object(members) => {
+                members.iter().map(|(name, value)| size_of_val(name) + name.len() + value.owned_bytes()).sum()
+            }
+        };
+        size_of_val(self) + held
+    }
+
     /// The form of RFC 8785, but that members keep their order, and integers all their digits: the RFC takes every number for a
     /// double, and would call two seeds past 2^53 one.
     pub fn canonical(&self) -> Vec<u8> {
@@ -361,6 +391,16 @@ mod tests {
         }
         let most = parsed_bytes_max(",".repeat(1 << 20).as_bytes());
         assert_eq!(most, VALUES_MAX as usize * VALUE_BYTES);
+    }
+
+    #[test]
+    fn an_owned_value_is_equal_and_takes_what_it_holds() {
+        let text = r#"[null,true,1,0.5,"é\n",[],{"name":{"a":"word"}}]"#;
+        let json = Json::parse(text.as_bytes()).unwrap();
+        let owned = json.clone().into_owned();
+        assert_eq!(owned, json);
+        let (value, name) = (size_of::<Json<'_>>(), size_of::<Cow<'_, str>>());
+        assert_eq!(owned.owned_bytes(), 10 * value + 2 * name + "é\n".len() + "nameaword".len());
     }
 
     #[test]

@@ -14,6 +14,17 @@ pub struct IdentityParts<'a> {
     pub question: Option<QuestionPart<'a>>,
 }
 
+impl IdentityParts<'_> {
+    /// The same parts, with texts of their own.
+    pub fn into_owned(self) -> IdentityParts<'static> {
+        let owned = |QuestionPart { path, text }: QuestionPart<'_>| QuestionPart {
+            path,
+            text: text.into_owned().into(),
+        };
+        IdentityParts { scope: self.scope.into_owned(), question: self.question.map(owned) }
+    }
+}
+
 /// The question of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionPart<'a> {

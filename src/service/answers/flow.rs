@@ -59,9 +59,9 @@ impl<'a> Flow<'a> {
     pub(super) fn compare_miss(&self) {
         let is_of_own_key = self.request.directives.cache_key.is_some();
         let Some(misses) = self.answers.misses.as_ref().filter(|_| !is_of_own_key) else { return };
-        let (namespace, now) = (&self.resolved.namespace.name, self.answers.lookup.freshness().now());
+        let (namespace, freshness) = (&self.resolved.namespace.name, self.answers.lookup.freshness());
         self.differences
-            .get_or_init(|| misses.compare(self.request, namespace, self.pending.as_deref(), now));
+            .get_or_init(|| misses.compare(self.request, namespace, self.pending.as_deref(), freshness));
     }
 
     /// Remembers a request that demands a new answer, for a comparison with later ones.

@@ -348,7 +348,7 @@ impl Generator {
         generation.mark_stored(&stored.tags());
         self.answers.add_question(&self.resolved);
         if let (Some(misses), Some(pending)) = (&self.answers.misses, &self.pending) {
-            misses.stored(pending, stored.expires());
+            misses.stored(pending, stored.meta());
         }
         Ok(stored)
     }

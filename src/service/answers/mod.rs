@@ -295,7 +295,8 @@ impl Answers {
         let mut last_reason = RetryReason::LeaderDied;
         for _ in 0..LEADERS_MAX {
             let (waiter, outcome) = flow.join_or_lead()?;
-            // While the upstream works.
+            // The task that calls the upstream goes first: what follows is done while that works.
+            tokio::task::yield_now().await;
             match outcome {
                 AnswerOutcome::Miss => flow.compare_miss(),
                 AnswerOutcome::ForcedRefresh => flow.remember(),

@@ -7,7 +7,7 @@ use super::lookup::{Lookup, Match};
 use super::request::ResolvedRequest;
 use super::stored_answer::{CONTENT_TYPE, StoredAnswer};
 use crate::cache::{Cache, HeldLease, KeyGuard, Policy, Stamp, WriteCondition};
-use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, TierName, UnixSeconds};
+use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, TierName};
 use crate::error::Result;
 use crate::service::Directives;
 
@@ -94,9 +94,9 @@ impl PendingWrite<'_> {
         tags_of(&self.entry)
     }
 
-    /// When the answer expires.
-    pub(super) fn expires(&self) -> UnixSeconds {
-        self.entry.meta.expires
+    /// What decides whether the answer may be served.
+    pub(super) fn meta(&self) -> &EntryMeta {
+        &self.entry.meta
     }
 
     /// Stores the answer in memory, if the policy of its namespace uses memory.

@@ -198,6 +198,20 @@ async fn what_is_not_stored_is_no_measure_and_the_comparison_can_be_off() {
 }
 
 #[tokio::test]
+async fn an_invalidated_answer_is_no_measure() {
+    let (_dir, _upstream, server) = start(&[]).await;
+    let tagged = |seed: u64, tag: &str| with(base(), json!({ "seed": seed, "cache": { "tags": [tag] } }));
+    ask(&server, &tagged(1, "old")).await;
+    assert_eq!(ask(&server, &tagged(2, "new")).await.header(DIFFERS), "seed");
+    for tag in ["new", "old"] {
+        let body = json!({ "tags": [tag] }).to_string();
+        assert_eq!(server.ask("POST", "/v1/invalidate", &[], body).await.status, 200);
+        let differs = ask(&server, &with(base(), json!({ "seed": 3, "cache": { "no-store": true } }))).await;
+        assert_eq!(differs.header(DIFFERS), if tag == "new" { "seed" } else { "" }, "{tag}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_demands_a_new_answer_is_remembered() {
     let (_dir, _upstream, server) = start(&[]).await;
     let forced = with(base(), json!({ "seed": 1, "cache": { "no-cache": true } }));

@@ -27,7 +27,11 @@ pub(super) async fn start() -> String {
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let body = axum::body::to_bytes(Body::new(request.into_body()), 1 << 26).await.unwrap_or_default();
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    // As a model does with what its parser refuses, such as values that are nested too deep for it.
+    let Ok(asked) = serde_json::from_slice::<Value>(&body) else {
+        let refusal = json!({ "error": { "message": "no JSON", "type": "invalid_request_error" } });
+        return Ok(response(400, "application/json", refusal.to_string()));
+    };
     let usage = json!({ "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 });
     let choice = |name: &str| {
         let message = json!({ "role": "assistant", "content": "an answer of a few words" });
@@ -46,5 +50,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
             "choices": [choice("message")], "usage": usage });
         ("application/json", whole.to_string())
     };
-    Ok(Response::builder().header("content-type", kind).body(Body::from(text)).expect("a response"))
+    Ok(response(200, kind, text))
+}
+
+fn response(status: u16, kind: &str, text: String) -> Response<Body> {
+    let response = Response::builder().status(status).header("content-type", kind);
+    response.body(Body::from(text)).expect("a response")
 }

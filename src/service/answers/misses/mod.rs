@@ -9,18 +9,16 @@ mod remembered;
 mod summary;
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
 
-use self::fingerprint::RequestFingerprint;
+use self::fingerprint::{LeafHasher, RequestFingerprint};
 use self::remembered::{RememberedRequest, RememberedRequests};
 use self::summary::MissSummary;
 pub use self::summary::SeparatedMisses;
 use super::request::AnswerRequest;
-use crate::domain::{Credential, TenantId, UnixSeconds};
-use crate::request_identity::{
-    IdentityParts, IdentityRules, Json, MemberDifference, MemberDifferences, differences,
-};
+use crate::cache::{Freshness, Verdict};
+use crate::domain::{Credential, EntryMeta, TenantId};
+use crate::request_identity::{IdentityParts, IdentityRules, Json, MemberDifference, differences};
 use crate::sync::lock;
 
 /// Longer bodies are neither compared nor remembered.
@@ -33,7 +31,7 @@ const ROWS_SHOWN: usize = 20;
 /// The comparison of requests that miss with stored ones. Shared by its owner's `Arc`.
 #[derive(Debug)]
 pub(super) struct MissComparison {
-    hasher: RandomState,
+    hasher: LeafHasher,
     remembered: Mutex<RememberedRequests>,
     summary: Mutex<MissSummary>,
     rules: IdentityRules,
@@ -48,14 +46,14 @@ enum PendingState {
     #[default]
     New,
     Remembered(u64),
-    Stored(UnixSeconds),
+    Stored(EntryMeta),
 }
 
 impl MissComparison {
     /// A comparison that remembers requests in so many bytes. `None` if these are none.
     pub(super) fn new(bytes_max: usize, rules: IdentityRules) -> Option<MissComparison> {
         (bytes_max > 0).then(|| MissComparison {
-            hasher: RandomState::new(),
+            hasher: LeafHasher::random(),
             remembered: Mutex::new(RememberedRequests::new(bytes_max)),
             summary: Mutex::default(),
             rules,
@@ -69,16 +67,16 @@ impl MissComparison {
         request: &AnswerRequest,
         namespace: &str,
         pending: Option<&PendingRequest>,
-        now: UnixSeconds,
+        freshness: &Freshness,
     ) -> Vec<MemberDifference> {
         let Some(parts) = self.parts(request, namespace) else { return Vec::new() };
         let caller = self.caller(request);
         let fingerprint = RequestFingerprint::of(&self.hasher, caller, &parts);
-        let nearest = lock(&self.remembered).nearest(caller, &fingerprint, now);
-        let found = match nearest.as_ref().map(|nearest| nearest.parts()) {
-            Some(Ok(nearest)) => differences(&parts, &nearest, DIFFERENCES_MAX),
-            Some(Err(_)) | None => MemberDifferences::default(),
-        };
+        let is_servable =
+            |answer: &EntryMeta| matches!(freshness.judge(answer), Verdict::Fresh | Verdict::Stale);
+        let nearest = lock(&self.remembered).nearest(caller, &fingerprint, is_servable);
+        let found = nearest.map(|nearest| differences(&parts, &nearest.parts, DIFFERENCES_MAX));
+        let found = found.unwrap_or_default();
         if !found.named.is_empty() {
             lock(&self.summary).count(&request.principal.tenant, &found);
         }
@@ -96,13 +94,13 @@ impl MissComparison {
         self.add(RememberedRequest::new(caller, fingerprint, parts), pending);
     }
 
-    /// The answer to a request is stored, and expires then.
-    pub(super) fn stored(&self, pending: &PendingRequest, expires: UnixSeconds) {
+    /// The answer to a request is stored.
+    pub(super) fn stored(&self, pending: &PendingRequest, answer: &EntryMeta) {
         let mut state = lock(&pending.0);
         if let PendingState::Remembered(number) = *state {
-            lock(&self.remembered).stored(number, expires);
+            lock(&self.remembered).stored(number, answer.clone());
         }
-        *state = PendingState::Stored(expires);
+        *state = PendingState::Stored(answer.clone());
     }
 
     /// The members that separated most misses of a tenant from a stored request.
@@ -114,8 +112,8 @@ impl MissComparison {
         let mut state = lock(&pending.0);
         let mut remembered = lock(&self.remembered);
         let number = remembered.add(request);
-        match *state {
-            PendingState::Stored(expires) => remembered.stored(number, expires),
+        match &*state {
+            PendingState::Stored(answer) => remembered.stored(number, answer.clone()),
             PendingState::New | PendingState::Remembered(_) => *state = PendingState::Remembered(number),
         }
     }
@@ -144,6 +142,6 @@ impl MissComparison {
     /// Requests of two callers are never compared: the place of a difference would show what the other one has asked.
     fn caller(&self, request: &AnswerRequest) -> u64 {
         let credential = request.credential.as_ref().map(Credential::as_bytes);
-        self.hasher.hash_one((&request.principal.tenant, credential, request.parsed.dialect.record_code()))
+        self.hasher.of((&request.principal.tenant, credential, request.parsed.dialect.record_code()))
     }
 }
