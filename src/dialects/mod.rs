@@ -12,12 +12,15 @@ mod conversation;
 mod delivery_id;
 mod error_reply;
 mod exact_body;
+mod hosted_feature;
+mod hosted_features;
 mod identity_header;
 mod ignored_members;
 pub mod messages;
 mod parse_cache;
 mod paths;
 pub mod responses;
+mod tool_types;
 mod uncacheable;
 mod unstorable;
 mod usage;
@@ -32,6 +35,8 @@ use bytes::Bytes;
 pub use choices::{ErrorType, error_body};
 pub use error_reply::{ErrorClass, ErrorReply};
 pub use exact_body::ExactBody;
+pub use hosted_feature::HostedFeature;
+pub use hosted_features::HostedFeatures;
 pub use identity_header::IdentityHeader;
 pub use parse_cache::ParseCache;
 pub use paths::{of_path, parent_api};
@@ -189,10 +194,10 @@ pub struct ParsedRequest {
     pub wants_usage: bool,
     /// The sampling temperature. `None` if the request sets none.
     pub temperature: Option<f64>,
-    /// Whether it offers tools to the model.
+    /// Whether it offers the model tools that its client may have to run.
     pub has_tools: bool,
-    /// Why its answer has no place in the cache, if the request itself is the reason.
-    pub uncacheable: Option<Uncacheable>,
+    /// What its answer depends on beside what it says, or does beside answering.
+    pub hosted: HostedFeatures,
     /// Whether its answer has ids or secrets which the upstream knows by the credential, so that it is never shared between credentials.
     pub is_credential_bound: bool,
     /// Whether it has a member with cache directives, which is not sent to the upstream.
@@ -244,7 +249,9 @@ pub struct Answer {
     pub usage: Option<TokenUsage>,
     /// Why it may not be stored, if the answer itself is the reason.
     pub unstorable: Option<Unstorable>,
-    /// Whether it calls a tool.
+    /// What the upstream ran for it, as far as it has items of that.
+    pub hosted: HostedFeatures,
+    /// Whether it calls a tool that the client runs.
     pub calls_tools: bool,
     /// Whether a part of it ended at the limit of tokens.
     pub is_truncated: bool,

@@ -8,7 +8,7 @@ use crate::dialects::conversation::{
     take_question, unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
-use crate::dialects::{Dialect, ParsedRequest};
+use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
 use crate::error::Result;
 use crate::request_identity::{
     IdentityParts, IdentityRules, Json, NormalizedQuestion, mentions_text_operations_within,
@@ -70,7 +70,7 @@ pub(super) fn parse(
     body: &[u8],
     rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let CanonicalConversation { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let CanonicalConversation { members, question, form, has_tools, hosted } = canonical(body, rules)?;
     let Members { model, streams, wants_usage, temperature, has_directives, is_exact, scope } = members;
     Ok(ParsedRequest {
         dialect,
@@ -80,7 +80,7 @@ pub(super) fn parse(
         wants_usage,
         temperature,
         has_tools,
-        uncacheable,
+        hosted,
         is_credential_bound: false,
         has_directives,
         is_exact,
@@ -109,7 +109,7 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalConve
     let alone = question.as_ref().filter(|question| question.is_alone);
     let form =
         alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, rules.normalization));
-    Ok(CanonicalConversation { members, question, form, has_tools, uncacheable: None })
+    Ok(CanonicalConversation { members, question, form, has_tools, hosted: HostedFeatures::default() })
 }
 
 /// [`Dialect::is_rewordable`].

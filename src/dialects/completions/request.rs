@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::dialects::choices::request::{Members, drop_single_choice, text_of};
-use crate::dialects::{Dialect, ParsedRequest};
+use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
 use crate::domain::KeyHasher;
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, IdentityRules, QuestionPart};
@@ -31,7 +31,7 @@ pub(super) fn parse(
         wants_usage,
         temperature,
         has_tools: false,
-        uncacheable: None,
+        hosted: HostedFeatures::default(),
         is_credential_bound: false,
         has_directives,
         is_exact,

@@ -124,6 +124,38 @@ fn message(content: Value) -> Value {
 }
 
 #[test]
+fn what_the_upstream_ran_is_the_same_in_both_forms() {
+    let message = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+        "stop_sequence": null, "container": { "id": "container_1", "expires_at": "2026-12-01T00:00:00Z" },
+        "usage": { "input_tokens": 1, "output_tokens": 2, "server_tool_use": { "web_search_requests": 1 } },
+        "content": [
+            { "type": "text", "text": "I look it up." },
+            { "type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": { "query": "what a cache is, in words" } },
+            { "type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [
+                { "type": "web_search_result", "title": "Cache", "url": "u", "encrypted_content": "RXhhbXBsZQ==", "page_age": null }] },
+            { "type": "server_tool_use", "id": "srvtoolu_2", "name": "bash_code_execution", "input": { "command": "ls" } },
+            { "type": "bash_code_execution_tool_result", "tool_use_id": "srvtoolu_2",
+                "content": { "type": "bash_code_execution_result", "stdout": "a\n", "stderr": "", "return_code": 0, "content": [] } },
+            { "type": "mcp_tool_use", "id": "mcptoolu_1", "name": "log", "server_name": "git", "input": {} },
+            { "type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": false, "content": [{ "type": "text", "text": "one" }] },
+            { "type": "text", "text": "So it is.", "citations": [{ "type": "web_search_result_location", "url": "u", "encrypted_index": "RQ==" }] },
+        ] });
+    let events = assert_round_trip(&message);
+    let whole: Vec<&Value> = events
+        .iter()
+        .filter(|(name, event)| {
+            name == "content_block_start"
+                && event["content_block"]["type"].as_str().unwrap().ends_with("_result")
+        })
+        .map(|(_, event)| &event["content_block"])
+        .collect();
+    let results: Vec<&Value> = [2, 4, 6].iter().map(|at| &message["content"][at]).collect();
+    assert_eq!(whole, results, "a result comes in one piece");
+    let grown = events.iter().filter(|(_, event)| event["delta"]["type"] == "input_json_delta");
+    assert!(grown.count() >= 2, "an input comes in pieces");
+}
+
+#[test]
 fn a_message_of_every_kind_is_the_same_in_both_forms() {
     let text = "uno dos tres cuatro cinco seis siete ocho nueve diez\n\nonce 😀";
     let citation = json!({ "type": "char_location", "cited_text": "dos", "document_index": 0 });

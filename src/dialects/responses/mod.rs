@@ -5,8 +5,12 @@
 
 mod assembler;
 mod error;
+mod hosted;
+#[cfg(test)]
+mod hosted_tests;
 #[cfg(test)]
 mod identity_tests;
+mod item_format;
 mod output;
 mod part;
 mod replay;

@@ -48,6 +48,7 @@ enum EventStep {
     Created,
     InProgress,
     ItemAdded { item: usize },
+    Progress { item: usize, name: &'static str },
     PartAdded { item: usize, part: usize },
     Text { item: usize, part: usize, pieces: Pieces },
     Annotations { item: usize, part: usize },
@@ -111,6 +112,10 @@ impl EventReplay {
                 write_place(out, "output_index", item);
                 write_json(out, "item", &replay.items[item].opened);
             }),
+            EventStep::Progress { item, name } => self.write(out, name, |replay, out| {
+                write_member(out, "item_id", &replay.items[item].id);
+                write_place(out, "output_index", item);
+            }),
             EventStep::PartAdded { item, part } => self.write_part(out, item, part, ".added"),
             EventStep::Text { item, part, .. } => self.write_whole_text(out, item, part),
             EventStep::Annotations { item, part } => self.write_annotations(out, item, part),
@@ -149,9 +154,7 @@ impl EventReplay {
         let name = format!("{}.done", self.items[item].parts[part].format.events);
         self.write(out, &name, |replay, out| {
             let part = replay.write_text_place(out, item, part);
-            if let Some(tool) = part.tool.as_deref().filter(|_| part.format.text == "arguments") {
-                write_member(out, "name", tool);
-            }
+            part.tool.iter().for_each(|tool| write_member(out, "name", tool));
             out.extend_from_slice(format!(",\"{}\":", part.format.text).as_bytes());
             write_string(out, &part.text);
             if part.is_text() {
@@ -253,6 +256,9 @@ fn steps_of(items: &[OutputItem]) -> VecDeque<EventStep> {
     let mut steps = VecDeque::from([EventStep::Created, EventStep::InProgress]);
     for (item, all) in items.iter().enumerate() {
         steps.push_back(EventStep::ItemAdded { item });
+        let [before, after] =
+            all.format.progress.map(|names| names.iter().map(move |name| EventStep::Progress { item, name }));
+        steps.extend(before);
         for (part, text) in all.parts.iter().enumerate() {
             let pieces = EventStep::Text { item, part, pieces: Pieces::of(text) };
             match &text.whole {
@@ -265,6 +271,7 @@ fn steps_of(items: &[OutputItem]) -> VecDeque<EventStep> {
                 ]),
             }
         }
+        steps.extend(after);
         steps.push_back(EventStep::ItemDone { item });
     }
     steps.push_back(EventStep::Completed);

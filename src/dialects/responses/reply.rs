@@ -37,7 +37,8 @@ pub(super) fn read_reply(body: &[u8]) -> Option<Answer> {
         unstorable,
         // It is incomplete then, and never stored.
         is_truncated: false,
-        calls_tools: items.is_ok_and(|items| items.iter().any(|item| item.calls_tool)),
+        hosted: items.iter().flatten().filter_map(|item| item.format.feature).collect(),
+        calls_tools: items.is_ok_and(|items| items.iter().any(|item| item.format.calls_client)),
     })
 }
 

@@ -10,17 +10,17 @@ use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
 
-fn response(output: Value) -> Value {
+pub(super) fn response(output: Value) -> Value {
     json!({ "id": "resp_1", "object": "response", "created_at": 1, "completed_at": 2, "status": "completed", "error": null,
         "incomplete_details": null, "instructions": "be kind", "model": "m", "output": output, "store": true, "tools": [],
         "usage": { "input_tokens": 1, "input_tokens_details": { "cached_tokens": 0 }, "output_tokens": 2, "total_tokens": 3 } })
 }
 
-fn text(text: &str) -> Value {
+pub(super) fn text(text: &str) -> Value {
     json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
 }
 
-fn message(content: Value) -> Value {
+pub(super) fn message(content: Value) -> Value {
     json!({ "id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": content })
 }
 
@@ -114,21 +114,21 @@ fn event(data: &Value) -> Event {
     Event::read(format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap()).into())
 }
 
-fn assembled(events: &[Value]) -> Result<Value, Unstorable> {
+pub(super) fn assembled(events: &[Value]) -> Result<Value, Unstorable> {
     let mut assembler = Responses.assembler();
     events.iter().for_each(|data| _ = assembler.push(&event(data)));
     assembler.end();
     assembler.finish().map(|json| serde_json::from_slice(&json).unwrap())
 }
 
-fn stored(whole: &Value) -> Vec<u8> {
+pub(super) fn stored(whole: &Value) -> Vec<u8> {
     let answer = Responses.read_reply(whole.to_string().as_bytes()).expect("an answer");
     assert_eq!(answer.unstorable, None);
     answer.json.to_vec()
 }
 
 /// The events of a replay, each of the type that its line `event` names, numbered from 0 on.
-fn replayed(answer: &[u8]) -> Vec<Value> {
+pub(super) fn replayed(answer: &[u8]) -> Vec<Value> {
     let mut replay = Responses.replay_events(answer, NOW, true).expect("it can be replayed");
     let (mut events, mut all) = (Events::default(), Vec::new());
     std::iter::from_fn(|| replay.next_bytes(500)).for_each(|bytes| events.push(&bytes));

@@ -290,7 +290,7 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
         semantic: None,
         caller: Caller::default(),
         completed: 0,
-        kinds: StoredKinds::of(directives, &namespace.policy, &answers.options),
+        kinds: StoredKinds::of(directives, None, &namespace.policy, &answers.options),
         store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },
         namespace,
     })

@@ -8,7 +8,7 @@ use super::inflight::{Caller, StorePolicy};
 use super::semantic::SemanticQuestion;
 use super::stored_kinds::StoredKinds;
 use crate::cache::Namespace;
-use crate::dialects::{Dialect, ParsedRequest};
+use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
 use crate::domain::{Credential, Key, Principal, Tag};
 use crate::request_identity::Identity;
 use crate::service::Directives;
@@ -37,6 +37,8 @@ pub struct AnswerRequest {
     pub tags: Vec<Tag>,
     /// The lifetime of the answer, in seconds, if the directives set none. `None` for that of its namespace.
     pub default_ttl_seconds: Option<u32>,
+    /// The features whose answers its route caches. `None` for those of the server.
+    pub cached_features: Option<HostedFeatures>,
 }
 
 /// A request with its namespace, identity and policy resolved.

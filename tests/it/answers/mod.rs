@@ -9,6 +9,7 @@ mod credentials;
 mod dialects;
 mod direct;
 mod forwarding;
+mod hosted_features;
 mod identity;
 mod invalidation;
 mod isolation;

@@ -100,7 +100,7 @@ async fn requests_that_do_more_than_answer_bypass_the_cache() {
         (json!({ "background": true }), "background"),
         (json!({ "conversation": "conv_1" }), "conversation"),
         (json!({ "tools": [{ "type": "web_search" }] }), "hosted_tool"),
-        (json!({ "tools": [{ "type": "mcp", "server_label": "a" }] }), "hosted_tool"),
+        (json!({ "tools": [{ "type": "mcp", "server_label": "a" }] }), "mcp_server"),
         (json!({ "tools": [{ "type": "code_interpreter", "container": "auto" }] }), "hosted_tool"),
         (json!({ "temperature": 1.5 }), "temperature"),
     ];
