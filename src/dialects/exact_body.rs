@@ -11,7 +11,7 @@ use super::paths::is_within;
 use super::responses::Responses;
 use super::{
     Answer, Assembler, Dialect, ErrorReply, HostedFeatures, IdentityHeader, Note, ParsedRequest, Replay,
-    Unstorable, parent_api,
+    StreamForm, Unstorable, parent_api,
 };
 use crate::domain::{KeyHasher, KeyHeader, TokenUsage, UnixSeconds};
 use crate::error::{Error, Kind, Result};
@@ -124,6 +124,7 @@ impl Dialect for ExactBody {
             hosted: HostedFeatures::default(),
             calls_tools: false,
             is_truncated: false,
+            ends_with_mark: false,
         })
     }
 
@@ -143,7 +144,7 @@ impl Dialect for ExactBody {
         answer.to_vec()
     }
 
-    fn replay_events(&self, _: &[u8], _: UnixSeconds, _: bool) -> Option<Box<dyn Replay>> {
+    fn replay_events(&self, _: &[u8], _: UnixSeconds, _: StreamForm) -> Option<Box<dyn Replay>> {
         None
     }
 

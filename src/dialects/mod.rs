@@ -116,18 +116,23 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     fn replay_json(&self, answer: &[u8], created: UnixSeconds) -> Vec<u8>;
 
     /// A stored answer as a new stream. `None` if a stream cannot represent it exactly.
-    fn replay_events(
-        &self,
-        answer: &[u8],
-        created: UnixSeconds,
-        wants_usage: bool,
-    ) -> Option<Box<dyn Replay>>;
+    fn replay_events(&self, answer: &[u8], created: UnixSeconds, form: StreamForm)
+    -> Option<Box<dyn Replay>>;
 
     /// The body of an error response.
     fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8>;
 
     /// An error as an event of a stream that has begun.
     fn error_event(&self, error: &ErrorReply<'_>) -> Vec<u8>;
+}
+
+/// What a stream has beside the events of its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamForm {
+    /// Whether it reports token usage.
+    pub wants_usage: bool,
+    /// Whether the mark `data: [DONE]` ends it, in an API whose upstreams differ in that. In all others the format decides.
+    pub ends_with_mark: bool,
 }
 
 /// Assembles the events of a stream into a complete answer.
@@ -255,4 +260,6 @@ pub struct Answer {
     pub calls_tools: bool,
     /// Whether a part of it ended at the limit of tokens.
     pub is_truncated: bool,
+    /// Whether it came as a stream that the mark `data: [DONE]` ended.
+    pub ends_with_mark: bool,
 }

@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Messages;
-use crate::dialects::{Dialect as _, Unstorable};
+use crate::dialects::{Dialect as _, StreamForm, Unstorable};
 use crate::domain::UnixSeconds;
 use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
+const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_mark: false };
 
 /// The events of a stream, each with its name.
 fn events_of(stream: &[u8]) -> Vec<(String, Value)> {
@@ -94,7 +95,7 @@ fn without_id(mut message: Value) -> Value {
 }
 
 fn replayed(answer: &[u8]) -> Vec<u8> {
-    let mut replay = Messages.replay_events(answer, NOW, true).expect("it can be streamed");
+    let mut replay = Messages.replay_events(answer, NOW, STREAM).expect("it can be streamed");
     std::iter::from_fn(|| replay.next_bytes(1000)).flatten().collect()
 }
 
@@ -246,7 +247,8 @@ fn a_stream_is_at_most_ten_times_its_message() {
     ] {
         for whole in [json!({ "content": content, "stop_reason": "end_turn" }), message(content.clone())] {
             let json = whole.to_string();
-            let mut replay = Messages.replay_events(json.as_bytes(), NOW, true).expect("it can be streamed");
+            let mut replay =
+                Messages.replay_events(json.as_bytes(), NOW, STREAM).expect("it can be streamed");
             let (held, expected) = replay.bytes_held_and_expected();
             let stream: Vec<u8> = std::iter::from_fn(|| replay.next_bytes(1000)).flatten().collect();
             assert!(stream.len() <= 10 * json.len(), "{} of {}", stream.len(), json.len());
@@ -266,17 +268,17 @@ fn what_is_no_message_is_not_streamed() {
         r#"{"content":[{"type":"text"}]}"#,
         r#"{"content":[{"type":"server_tool_use","input":{}}]}"#,
     ] {
-        assert!(Messages.replay_events(json.as_bytes(), NOW, true).is_none(), "{json}");
+        assert!(Messages.replay_events(json.as_bytes(), NOW, STREAM).is_none(), "{json}");
     }
     let many = message(json!(vec![json!({ "type": "text", "text": "a" }); 1025])).to_string();
-    assert!(Messages.replay_events(many.as_bytes(), NOW, true).is_none());
+    assert!(Messages.replay_events(many.as_bytes(), NOW, STREAM).is_none());
 }
 
 #[test]
 fn a_long_stream_is_written_as_it_is_read() {
     let content = json!([{ "type": "text", "text": "word after word ".repeat(100_000) }]);
     let json = message(content).to_string();
-    let mut replay = Messages.replay_events(json.as_bytes(), NOW, false).unwrap();
+    let mut replay = Messages.replay_events(json.as_bytes(), NOW, StreamForm::default()).unwrap();
     let pieces: Vec<usize> =
         std::iter::from_fn(|| replay.next_bytes(1 << 16)).map(|piece| piece.len()).collect();
     assert!(pieces.len() > 20 && replay.is_over(), "{} pieces", pieces.len());

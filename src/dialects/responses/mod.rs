@@ -22,7 +22,7 @@ mod tests;
 use bytes::Bytes;
 
 use super::choices;
-use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay, StreamForm};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, IdentityRules};
@@ -86,8 +86,14 @@ impl Dialect for Responses {
         reply::as_json(answer, created)
     }
 
-    fn replay_events(&self, answer: &[u8], created: UnixSeconds, _: bool) -> Option<Box<dyn Replay>> {
-        Some(Box::new(replay::EventReplay::new(answer, created)?))
+    /// OpenAI sends no mark behind the last event, others that speak its API do.
+    fn replay_events(
+        &self,
+        answer: &[u8],
+        created: UnixSeconds,
+        form: StreamForm,
+    ) -> Option<Box<dyn Replay>> {
+        Some(Box::new(replay::EventReplay::new(answer, created, form.ends_with_mark)?))
     }
 
     fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {

@@ -278,6 +278,7 @@ impl Generator {
         let was_done = progress.assembler.is_done();
         let is_mark = event.data.as_deref().is_some_and(|data| data.trim() == END_MARK);
         let note = progress.assembler.push(&event);
+        progress.ends_with_mark = is_mark && progress.assembler.is_done();
         let usage_content = if !self.resolved.store_policy.reports_usage {
             UsageContent::Absent
         } else if note.is_usage {
@@ -328,6 +329,7 @@ impl Generator {
             is_semantic: self.resolved.semantic.is_some(),
             calls_tools: answer.calls_tools,
             is_truncated: answer.is_truncated,
+            ends_with_mark: answer.ends_with_mark,
             scope: self.resolved.scope(),
             question: self.resolved.question.as_deref().unwrap_or_default(),
             answer: &answer.json,
