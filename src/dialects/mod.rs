@@ -39,7 +39,7 @@ pub use hosted_feature::HostedFeature;
 pub use hosted_features::HostedFeatures;
 pub use identity_header::IdentityHeader;
 pub use parse_cache::ParseCache;
-pub use paths::{of_path, parent_api};
+pub use paths::{of_path, parent_api, stored_answer_id};
 pub use uncacheable::Uncacheable;
 pub use unstorable::Unstorable;
 
@@ -102,6 +102,11 @@ pub trait Dialect: fmt::Debug + Send + Sync {
 
     /// Reads a complete reply. `None` if it is no answer of this API.
     fn read_reply(&self, body: &[u8]) -> Option<Answer>;
+
+    /// The id under which the upstream has stored an answer, if replays have it. `None` if each delivery has an id of its own.
+    fn kept_id(&self, _answer: &[u8]) -> Option<String> {
+        None
+    }
 
     /// The text of an answer. `None` if it has several choices, or says anything else than one text.
     fn text_of_answer(&self, answer: &[u8]) -> Option<String>;

@@ -69,6 +69,10 @@ impl Dialect for Responses {
         reply::read_reply(body)
     }
 
+    fn kept_id(&self, answer: &[u8]) -> Option<String> {
+        reply::kept_id(answer)
+    }
+
     fn text_of_answer(&self, answer: &[u8]) -> Option<String> {
         reply::text_of_answer(answer)
     }

@@ -63,6 +63,14 @@ fn stored(members: &RawObject<'_>) -> Vec<u8> {
     }
 }
 
+/// The id of a stored response, if its replays keep it.
+pub(super) fn kept_id(answer: &[u8]) -> Option<String> {
+    if !answer.starts_with(KEPT_ID) {
+        return None;
+    }
+    text(RawObject::read(answer)?.get("id"))
+}
+
 /// A stored response as one JSON text.
 pub(super) fn as_json(answer: &[u8], created: UnixSeconds) -> Vec<u8> {
     if answer.starts_with(KEPT_ID) {

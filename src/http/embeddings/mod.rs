@@ -271,7 +271,7 @@ async fn forward_others(
         },
     };
     let body = without_cache_member(&head.headers, body)?;
-    let target = ForwardTarget { path: "embeddings".to_owned(), model: Some(model) };
+    let target = ForwardTarget { path: "embeddings".to_owned(), model: Some(model), answer_id: None };
     forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
 }
 

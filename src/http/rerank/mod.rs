@@ -134,7 +134,7 @@ async fn create(
     let (Some(rerank), Some(asked)) = (&endpoint.rerank, parsed) else {
         let model = model_of(&head.headers, &body).await?;
         let body = without_cache_member(&head.headers, body)?;
-        let target = ForwardTarget { path: "rerank".to_owned(), model };
+        let target = ForwardTarget { path: "rerank".to_owned(), model, answer_id: None };
         return forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await;
     };
     // A request that waits for an upstream must not delay others.

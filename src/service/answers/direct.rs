@@ -230,8 +230,14 @@ pub(super) async fn store(
     };
     check_size(record.bytes(), &resolved.namespace.policy)?;
     let held = answers.lookup.lock(&resolved.identity.key).await;
-    let store_request =
-        StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, lease: None, cost_us: 0 };
+    let store_request = StoreRequest {
+        record,
+        store_policy: resolved.store_policy.clone(),
+        stamp,
+        lease: None,
+        cost_us: 0,
+        upstream_id: None,
+    };
     let kept = begin_store(&answers.lookup, &resolved, store_request, held).await;
     let message = "a tag of the answer was invalidated since it was requested";
     let pending = kept.ok_or_else(|| Error::new(Kind::Conflict, message))?;
@@ -285,6 +291,7 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
     let tags = question.tags.iter().map(|tag| InvalidationId::tag(&question.principal.tenant, tag)).collect();
     let ttl_seconds = directives.ttl_seconds(&namespace.policy)?;
     Ok(ResolvedRequest {
+        tenant: question.principal.tenant.clone(),
         identity,
         model: "".into(),
         question: None,

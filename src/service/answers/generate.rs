@@ -342,12 +342,19 @@ impl Generator {
         let store_policy = generation.close_store_policy()?;
         let record = StoredAnswer { is_ttl_requested: store_policy.is_ttl_requested, ..record };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let store_request =
-            StoreRequest { record, store_policy, stamp: self.stamp, lease: self.lease, cost_us };
+        let upstream_id = self.dialect.kept_id(&answer.json);
+        let store_request = StoreRequest {
+            record,
+            store_policy,
+            stamp: self.stamp,
+            lease: self.lease,
+            cost_us,
+            upstream_id: upstream_id.as_deref(),
+        };
         let stored = begin_store(&self.answers.lookup, &self.resolved, store_request, held)
             .await
             .ok_or(Reason::Invalidated)?;
-        generation.mark_stored(&stored.tags());
+        generation.mark_stored(&stored.tags(), &stored.inherited_tags());
         self.answers.add_question(&self.resolved);
         if let (Some(misses), Some(pending)) = (&self.answers.misses, &self.pending) {
             misses.stored(pending, stored.expires());

@@ -9,7 +9,7 @@ use super::semantic::SemanticQuestion;
 use super::stored_kinds::StoredKinds;
 use crate::cache::Namespace;
 use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
-use crate::domain::{Credential, Key, Principal, Tag};
+use crate::domain::{Credential, Key, Principal, Tag, TenantId};
 use crate::request_identity::Identity;
 use crate::service::Directives;
 use crate::upstream::Headers;
@@ -44,6 +44,7 @@ pub struct AnswerRequest {
 /// A request with its namespace, identity and policy resolved.
 #[derive(Debug, Clone)]
 pub(super) struct ResolvedRequest {
+    pub(super) tenant: TenantId,
     pub(super) identity: Identity,
     pub(super) namespace: Namespace,
     pub(super) model: Arc<str>,

@@ -50,6 +50,7 @@ impl Answers {
         // A JSON answer always reports usage; a stream does on request.
         let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.request_usage;
         Ok(ResolvedRequest {
+            tenant: request.principal.tenant.clone(),
             identity,
             caller: Caller {
                 credential: request.credential.clone().filter(|_| self.forwards_client_keys),

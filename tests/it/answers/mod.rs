@@ -6,6 +6,7 @@ mod cached_routes;
 mod caching;
 mod coalescing;
 mod credentials;
+mod deletions;
 mod dialects;
 mod direct;
 mod forwarding;
