@@ -17,6 +17,7 @@ mod hosted_features;
 mod identity_header;
 mod ignored_members;
 pub mod messages;
+mod null_members;
 mod parse_cache;
 mod paths;
 pub mod responses;

@@ -7,6 +7,7 @@ use crate::dialects::conversation::{
     take_question, unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
+use crate::dialects::null_members::drop_null;
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::error::Result;
 use crate::request_identity::{
@@ -34,6 +35,10 @@ const OF_BLOCKS: [&str; 15] = [
     "type",
 ];
 const OF_SOURCES: [&str; 4] = ["data", "media_type", "type", "url"];
+
+/// Members that are as `null` what they are if absent. Source: Anthropic's reference of `POST /v1/messages`.
+const NULLABLE: [&str; 6] =
+    ["container", "context_management", "inference_geo", "output_format", "speed", "user_profile_id"];
 
 /// Members with which an answer depends on the texts of the request alone, and is a text.
 const OF_TEXTS: [&str; 11] = [
@@ -93,6 +98,7 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalConve
     let mut members = Members::parse(body, rules)?;
     let scope = &mut members.scope;
     check_messages(scope)?;
+    drop_null(scope, &NULLABLE);
     let has_tools = offers(scope, "tools")? && offers_own_tools(scope);
     let hosted = hosted_features(scope);
     canonicalize(scope);

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::hosted::{hosted_features, is_given, offers_own_tools};
 use crate::dialects::choices::request::{Members, model, text_of};
 use crate::dialects::conversation::unwrap_single_text;
+use crate::dialects::null_members::drop_null;
 use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
 use crate::domain::KeyHasher;
 use crate::error::{Error, Result};
@@ -36,6 +37,33 @@ const OF_ITEMS: [&str; 12] = [
 ];
 const OF_PARTS: [&str; 9] =
     ["detail", "file_data", "file_id", "file_url", "filename", "image_url", "refusal", "text", "type"];
+
+/// Members that are as `null` what they are if absent. Sources: the references of `POST /v1/responses` by OpenAI and by Open Responses.
+const NULLABLE: [&str; 23] = [
+    "background",
+    "conversation",
+    "frequency_penalty",
+    "include",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "previous_response_id",
+    "prompt",
+    "reasoning",
+    "safety_identifier",
+    "store",
+    "stream_options",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+];
 
 /// The last words of the user.
 struct InputQuestion<'a> {
@@ -109,6 +137,7 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalInput
     })?;
     let scope = &mut members.scope;
     check_input(scope)?;
+    drop_null(scope, &NULLABLE);
     let has_tools = offers_own_tools(scope)?;
     let hosted = hosted_features(scope)?;
     scope.sort();
