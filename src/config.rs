@@ -50,7 +50,8 @@ pub struct Config {
 }
 
 /// The lists that the environment can give, separated by commas.
-pub const LISTS: [&str; 9] = [
+pub const LISTS: [&str; 10] = [
+    "answers.cached_features",
     "answers.ignored_members",
     "answers.semantic.namespaces",
     "http.api_keys",

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
+use likewise::domain::KeyHeader;
 use likewise::error::{Error, FieldPath, Kind, Result};
 use likewise::pacing::{backoff, retry_after};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, Url};
 
 /// How often a server that is busy is asked.
 const ATTEMPTS_MAX: u32 = 8;
@@ -62,16 +63,17 @@ impl ServerArgs {
 
     /// A request to the path whose segments are `segments`; they are percent-encoded here.
     pub(super) fn request(&self, method: Method, segments: &[&str]) -> Result<RequestBuilder> {
-        Ok(self.client()?.request(method, segments))
+        Ok(self.client()?.request(method, segments, KeyHeader::BEARER))
     }
 }
 
 impl ServerClient {
-    /// A request to the path whose segments are `segments`; they are percent-encoded here.
+    /// A request to the path whose segments are `segments`; they are percent-encoded here. `key_header` has the key.
     pub(super) fn request<'a>(
         &self,
         method: Method,
         segments: impl IntoIterator<Item = &'a &'a str>,
+        key_header: KeyHeader,
     ) -> RequestBuilder {
         let mut url = self.url.clone();
         // An address that is no base was refused before.
@@ -80,7 +82,7 @@ impl ServerClient {
         }
         let request = self.http.request(method, url);
         match &self.api_key {
-            Some(key) => request.bearer_auth(key),
+            Some(key) => request.header(key_header.name, format!("{}{key}", key_header.prefix)),
             None => request,
         }
     }
@@ -114,8 +116,8 @@ pub(super) async fn answer_when_ready(request: impl Fn() -> Result<RequestBuilde
 /// How long to wait before a server that is busy is asked again, after so many attempts; `longest` at most, whatever it asks for. `None`
 /// if it is not busy, if it says that another attempt is of no use, or if it was asked often enough.
 pub(super) fn busy_wait(response: &Response, attempts: u32, longest: Duration) -> Option<Duration> {
-    let is_busy =
-        matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    // The last one is of Anthropic's API.
+    let is_busy = matches!(response.status().as_u16(), 429 | 503 | 529);
     let header = |name: &str| response.headers().get(name)?.to_str().ok();
     if !is_busy || attempts >= ATTEMPTS_MAX || header("x-should-retry") == Some("false") {
         return None;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Uncacheable;
+use super::HostedFeatures;
 use super::choices::request::{Members, text_of};
 use crate::domain::{Key, KeyHasher};
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub(super) struct CanonicalConversation<'a> {
     /// The normalized question, if the message has no other words.
     pub(super) form: Option<NormalizedQuestion>,
     pub(super) has_tools: bool,
-    pub(super) uncacheable: Option<Uncacheable>,
+    pub(super) hosted: HostedFeatures,
 }
 
 impl<'a> CanonicalConversation<'a> {

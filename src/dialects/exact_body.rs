@@ -10,8 +10,8 @@ use super::choices;
 use super::paths::is_within;
 use super::responses::Responses;
 use super::{
-    Answer, Assembler, Dialect, ErrorReply, IdentityHeader, Note, ParsedRequest, Replay, Unstorable,
-    parent_api,
+    Answer, Assembler, Dialect, ErrorReply, HostedFeatures, IdentityHeader, Note, ParsedRequest, Replay,
+    StreamForm, Unstorable, parent_api,
 };
 use crate::domain::{KeyHasher, KeyHeader, TokenUsage, UnixSeconds};
 use crate::error::{Error, Kind, Result};
@@ -56,7 +56,7 @@ impl ExactBody {
             wants_usage: false,
             temperature: None,
             has_tools: false,
-            uncacheable: None,
+            hosted: HostedFeatures::default(),
             is_credential_bound: self.is_credential_bound,
             has_directives: false,
             is_exact: true,
@@ -121,8 +121,10 @@ impl Dialect for ExactBody {
             json: Bytes::copy_from_slice(body),
             usage: None,
             unstorable: error.filter(|error| *error != "null").map(|_| Unstorable::Error),
+            hosted: HostedFeatures::default(),
             calls_tools: false,
             is_truncated: false,
+            ends_with_mark: false,
         })
     }
 
@@ -142,7 +144,7 @@ impl Dialect for ExactBody {
         answer.to_vec()
     }
 
-    fn replay_events(&self, _: &[u8], _: UnixSeconds, _: bool) -> Option<Box<dyn Replay>> {
+    fn replay_events(&self, _: &[u8], _: UnixSeconds, _: StreamForm) -> Option<Box<dyn Replay>> {
         None
     }
 

@@ -12,12 +12,16 @@ mod conversation;
 mod delivery_id;
 mod error_reply;
 mod exact_body;
+mod hosted_feature;
+mod hosted_features;
 mod identity_header;
 mod ignored_members;
 pub mod messages;
+mod null_members;
 mod parse_cache;
 mod paths;
 pub mod responses;
+mod tool_types;
 mod uncacheable;
 mod unstorable;
 mod usage;
@@ -32,9 +36,11 @@ use bytes::Bytes;
 pub use choices::{ErrorType, error_body};
 pub use error_reply::{ErrorClass, ErrorReply};
 pub use exact_body::ExactBody;
+pub use hosted_feature::HostedFeature;
+pub use hosted_features::HostedFeatures;
 pub use identity_header::IdentityHeader;
 pub use parse_cache::ParseCache;
-pub use paths::{of_path, parent_api};
+pub use paths::{of_path, parent_api, stored_answer_id};
 pub use uncacheable::Uncacheable;
 pub use unstorable::Unstorable;
 
@@ -98,6 +104,11 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// Reads a complete reply. `None` if it is no answer of this API.
     fn read_reply(&self, body: &[u8]) -> Option<Answer>;
 
+    /// The id under which the upstream has stored an answer, if replays have it. `None` if each delivery has an id of its own.
+    fn kept_id(&self, _answer: &[u8]) -> Option<String> {
+        None
+    }
+
     /// The text of an answer. `None` if it has several choices, or says anything else than one text.
     fn text_of_answer(&self, answer: &[u8]) -> Option<String>;
 
@@ -111,18 +122,23 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     fn replay_json(&self, answer: &[u8], created: UnixSeconds) -> Vec<u8>;
 
     /// A stored answer as a new stream. `None` if a stream cannot represent it exactly.
-    fn replay_events(
-        &self,
-        answer: &[u8],
-        created: UnixSeconds,
-        wants_usage: bool,
-    ) -> Option<Box<dyn Replay>>;
+    fn replay_events(&self, answer: &[u8], created: UnixSeconds, form: StreamForm)
+    -> Option<Box<dyn Replay>>;
 
     /// The body of an error response.
     fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8>;
 
     /// An error as an event of a stream that has begun.
     fn error_event(&self, error: &ErrorReply<'_>) -> Vec<u8>;
+}
+
+/// What a stream has beside the events of its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamForm {
+    /// Whether it reports token usage.
+    pub wants_usage: bool,
+    /// Whether the mark `data: [DONE]` ends it, in an API whose upstreams differ in that. In all others the format decides.
+    pub ends_with_mark: bool,
 }
 
 /// Assembles the events of a stream into a complete answer.
@@ -189,10 +205,10 @@ pub struct ParsedRequest {
     pub wants_usage: bool,
     /// The sampling temperature. `None` if the request sets none.
     pub temperature: Option<f64>,
-    /// Whether it offers tools to the model.
+    /// Whether it offers the model tools that its client may have to run.
     pub has_tools: bool,
-    /// Why its answer has no place in the cache, if the request itself is the reason.
-    pub uncacheable: Option<Uncacheable>,
+    /// What its answer depends on beside what it says, or does beside answering.
+    pub hosted: HostedFeatures,
     /// Whether its answer has ids or secrets which the upstream knows by the credential, so that it is never shared between credentials.
     pub is_credential_bound: bool,
     /// Whether it has a member with cache directives, which is not sent to the upstream.
@@ -244,8 +260,12 @@ pub struct Answer {
     pub usage: Option<TokenUsage>,
     /// Why it may not be stored, if the answer itself is the reason.
     pub unstorable: Option<Unstorable>,
-    /// Whether it calls a tool.
+    /// What the upstream ran for it, as far as it has items of that.
+    pub hosted: HostedFeatures,
+    /// Whether it calls a tool that the client runs.
     pub calls_tools: bool,
     /// Whether a part of it ended at the limit of tokens.
     pub is_truncated: bool,
+    /// Whether it came as a stream that the mark `data: [DONE]` ended.
+    pub ends_with_mark: bool,
 }

@@ -5,6 +5,9 @@ use super::{KeyHasher, TenantId};
 /// Bytes that the name of a tag may have.
 const TAG_BYTES_MAX: usize = 128;
 
+/// The bits of an id that say which part of the answers that upstreams have stored it stands for.
+const PART_BITS: u64 = 0xffff;
+
 /// A tag or a namespace of a tenant, as 64 bits of its hash.
 ///
 /// Two tags of the same hash are invalidated together: that costs misses, and never serves a wrong value.
@@ -22,10 +25,27 @@ impl InvalidationId {
         InvalidationId::of("likewise/namespace/v1", tenant, name)
     }
 
+    /// The part of the tenant's answers in which the one is that its upstream has stored under `id`. There are 65,536 parts, so that however
+    /// many answers are deleted at upstreams, no more ids of this kind are ever invalidated; at worst that hides answers which share the part.
+    pub fn upstream_answer(tenant: &TenantId, id: &str) -> InvalidationId {
+        let part = KeyHasher::new("likewise/upstream-answer/v1").field(id.as_bytes()).finish();
+        InvalidationId(upstream_answers(tenant) | (part.prefix() & PART_BITS))
+    }
+
+    /// Whether it stands for a part of the answers that upstreams have stored for the tenant.
+    pub fn is_upstream_answer(self, tenant: &TenantId) -> bool {
+        self.0 & !PART_BITS == upstream_answers(tenant)
+    }
+
     fn of(domain: &str, tenant: &TenantId, name: &str) -> InvalidationId {
         let key = KeyHasher::new(domain).field(tenant.as_str().as_bytes()).field(name.as_bytes()).finish();
         InvalidationId(key.prefix())
     }
+}
+
+/// What the ids of all parts of a tenant's answers that upstreams have stored begin with.
+fn upstream_answers(tenant: &TenantId) -> u64 {
+    InvalidationId::of("likewise/upstream-answers/v1", tenant, "").0 & !PART_BITS
 }
 
 /// The name of a tag, such as `product:42`: visible characters without commas and quotes, so that a list in a header can contain it.
@@ -68,6 +88,8 @@ pub struct TagToken {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -82,6 +104,19 @@ mod tests {
     fn an_entity_is_the_tag_of_its_type_and_id() {
         assert_eq!(Tag::entity("product", "42"), Tag::named("product:42"));
         assert_eq!((Tag::entity("a:b", "c"), Tag::entity("a", "")), (None, None));
+    }
+
+    #[test]
+    fn stored_answers_of_upstreams_have_a_bounded_number_of_ids_which_are_known_as_such() {
+        let (tenant, other) = (TenantId::default(), TenantId::named("other").unwrap());
+        let id = |tenant: &TenantId, n: usize| InvalidationId::upstream_answer(tenant, &format!("resp_{n}"));
+        let ids: HashSet<InvalidationId> = (0..4096).map(|n| id(&tenant, n)).collect();
+        assert!((3900..4096).contains(&ids.len()), "they spread over the parts: {}", ids.len());
+        assert!(ids.iter().all(|id| id.is_upstream_answer(&tenant) && !id.is_upstream_answer(&other)));
+        assert_eq!(ids.iter().map(|id| id.0 & !PART_BITS).collect::<HashSet<u64>>().len(), 1);
+        assert_ne!(id(&tenant, 1), id(&other, 1));
+        let tag = InvalidationId::tag(&tenant, &Tag::named("resp_1").unwrap());
+        assert!(!tag.is_upstream_answer(&tenant));
     }
 
     #[test]

@@ -244,7 +244,8 @@ impl Endpoints {
             origin: parts.origin,
             own_segments: described.own_segments(),
             near_routes: described.near_routes(),
-            invalidation: parts.obeys_group_invalidation.then(|| Arc::clone(&parts.invalidation)),
+            invalidation: Arc::clone(&parts.invalidation),
+            obeys_group_invalidation: parts.obeys_group_invalidation,
             body_bytes_max,
             metrics: Arc::clone(&parts.metrics.answers),
         });

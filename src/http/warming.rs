@@ -54,6 +54,8 @@ struct AnswerFields {
 #[serde(default)]
 struct UsageFields {
     completion_tokens: u32,
+    /// The same, as responses and messages name it.
+    output_tokens: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,6 +135,7 @@ fn request(line: &LineRequest, only_if_cached: bool) -> Result<Request<Body>> {
         .method(Method::POST)
         .uri(path.collect::<String>())
         .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let request = line.headers().iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let request = if only_if_cached {
         request.header(header::CACHE_CONTROL, HeaderValue::from_static("only-if-cached"))
     } else {
@@ -157,10 +160,12 @@ fn outcome(status: StatusCode, headers: &HeaderMap, fields: AnswerFields) -> War
     if status.is_success() {
         let is_hit = header(CACHE_STATUS.as_str())
             .is_some_and(|status| status.split(';').any(|part| part.trim() == "hit"));
-        let completion_tokens = fields.usage.unwrap_or_default().completion_tokens;
+        let usage = fields.usage.unwrap_or_default();
+        let completion_tokens = usage.completion_tokens.max(usage.output_tokens);
         return if is_hit { WarmOutcome::Cached } else { WarmOutcome::Made { completion_tokens } };
     }
-    let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    // The last one is of Anthropic's API.
+    let is_busy = matches!(status.as_u16(), 429 | 503 | 529);
     if is_busy && header("x-should-retry") != Some("false") {
         return WarmOutcome::Busy(retry_after(header).unwrap_or(BUSY_WAIT).min(BUSY_MAX));
     }
@@ -187,6 +192,8 @@ mod tests {
         assert_eq!(of(&["v1", "collections", "a/b?c", "search"]), "/v1/collections/a%2Fb%3Fc/search");
         let cached = request(&line(&["v1"]), true).unwrap();
         assert_eq!(cached.headers()[header::CACHE_CONTROL], "only-if-cached");
+        let message = request(&line(&["v1", "messages"]), true).unwrap();
+        assert_eq!(message.headers()["anthropic-version"], "2023-06-01");
     }
 
     #[test]
@@ -198,6 +205,9 @@ mod tests {
         };
         let usage = r#"{"usage":{"prompt_tokens":3,"completion_tokens":7}}"#;
         assert_eq!(of(200, &[], usage), WarmOutcome::Made { completion_tokens: 7 });
+        let usage = r#"{"usage":{"input_tokens":3,"output_tokens":9}}"#;
+        assert_eq!(of(200, &[], usage), WarmOutcome::Made { completion_tokens: 9 });
+        assert_eq!(of(529, &[("retry-after", "3")], "{}"), WarmOutcome::Busy(Duration::from_secs(3)));
         assert_eq!(
             of(200, &[("cache-status", "likewise; fwd=miss")], "{}"),
             WarmOutcome::Made { completion_tokens: 0 }

@@ -32,6 +32,8 @@ pub enum Target {
     },
     /// All entries of a namespace.
     Namespace(String),
+    /// Answers that an upstream has stored under this id, and may by now have deleted.
+    UpstreamAnswer(String),
     /// All entries of the tenant.
     Everything,
 }
@@ -178,6 +180,9 @@ impl Invalidation {
                 keys.iter().map(address).collect::<Result<_>>().map(Resolved::Objects)
             }
             Target::Namespace(name) => Ok(Resolved::Namespace(self.namespaces.resolve(tenant, name)?.id)),
+            Target::UpstreamAnswer(id) => {
+                Ok(Resolved::InvalidationIds(vec![InvalidationId::upstream_answer(tenant, id)]))
+            }
             Target::Everything => Ok(Resolved::Everything(NamespaceId::tenant_id_bits(tenant))),
         }
     }

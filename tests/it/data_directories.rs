@@ -107,6 +107,7 @@ impl Opened {
             directives: if_cached(),
             tags: Vec::new(),
             default_ttl_seconds: None,
+            cached_features: None,
         };
         let Body::Whole(bytes) = self.0.answers.ask(request).await?.body else { panic!("not whole") };
         let reply: Value = serde_json::from_slice(&bytes).unwrap();

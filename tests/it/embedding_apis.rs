@@ -56,6 +56,53 @@ async fn each_api_has_the_vectors_of_the_same_cache() {
     assert_eq!(cohere.body["id"].as_str().map(str::len), Some(36));
 }
 
+/// Texts that were not stored for a reason.
+async fn not_stored(server: &Server, reason: &str) -> u64 {
+    let metrics = server.get("/metrics").await.body;
+    let name = format!("likewise_texts_not_stored_total{{reason=\"{reason}\"}} ");
+    let line = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_not_stored_says_why_in_each_api() {
+    let server = Server::start();
+    let requests = |text: &str| {
+        [
+            ("/v1/embeddings", json!({ "model": model::NAME, "input": text })),
+            ("/embed", json!({ "inputs": text })),
+            ("/api/embed", json!({ "model": model::NAME, "input": text })),
+            (
+                "/v2/embed",
+                json!({ "model": model::NAME, "texts": [text], "input_type": "search_document",
+                    "embedding_types": ["float"] }),
+            ),
+        ]
+    };
+    let mut made = 0;
+    for (path, body) in requests("una camiseta") {
+        for _ in 0..2 {
+            let answer = server.ask("POST", path, &[("cache-control", "no-store")], body.to_string()).await;
+            assert_eq!((answer.status, answer.counts()), (200, (0, 1, 0)), "{path}: {}", answer.body);
+            assert_eq!(answer.header("x-likewise-reason"), "no_store", "{path}");
+            made += 1;
+        }
+    }
+    assert_eq!(not_stored(&server, "no_store").await, made);
+    // What is stored has no reason, nor has what was stored before.
+    for (path, body) in requests("unas botas") {
+        let stored = post(&server, path, body.clone()).await;
+        assert_eq!((stored.status, stored.header("x-likewise-reason")), (200, ""), "{path}");
+        let hit = server.ask("POST", path, &[("cache-control", "no-store")], body.to_string()).await;
+        assert_eq!((hit.counts(), hit.header("x-likewise-reason")), ((1, 0, 0), ""), "{path}");
+    }
+    // Of a list, one text is enough.
+    let body = json!({ "model": model::NAME, "input": ["unas botas", "una gorra"] });
+    let some = server.ask("POST", "/v1/embeddings", &[("cache-control", "no-store")], body.to_string()).await;
+    assert_eq!((some.counts(), some.header("x-likewise-reason")), ((1, 1, 0), "no_store"));
+    assert_eq!(not_stored(&server, "no_store").await, made + 1);
+}
+
 #[tokio::test]
 async fn clients_learn_what_is_served() {
     let server = Server::start();

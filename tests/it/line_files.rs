@@ -156,6 +156,74 @@ async fn a_batch_is_answered_and_wrong_lines_are_named() {
     assert_eq!((own.upstream.calls(), read(&answers).len()), (4, 5));
 }
 
+fn response(id: &str, input: &str) -> Value {
+    json!({ "custom_id": id, "method": "POST", "url": "/v1/responses", "body": { "model": "gpt-5", "input": input } })
+}
+
+fn message(id: &str, question: &str) -> Value {
+    let messages = json!([{ "role": "user", "content": question }]);
+    let body = json!({ "model": "claude-x", "max_tokens": 100, "messages": messages });
+    json!({ "custom_id": id, "url": "/v1/messages", "body": body })
+}
+
+/// With a key, clients of messages present it in a header of their own, and their version is part of what they ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_responses_and_messages_are_what_their_clients_ask() {
+    let own = LineFiles::start().await;
+    let mut streamed = message("s", "cinco");
+    streamed["body"]["stream"] = true.into();
+    let lines = [
+        response("a", "uno"),
+        response("b", "uno"),
+        message("c", "dos"),
+        message("d", "dos"),
+        response("e", "tres"),
+        // The server refuses what is no conversation, in the words of its API.
+        json!({ "custom_id": "f", "url": "/v1/messages", "body": { "model": "m", "max_tokens": 9, "messages": 7 } }),
+        streamed,
+    ];
+    let file = own.file("batch.jsonl", &lines);
+    let planned = own.run("batch", &file, &["--dry-run"]);
+    for kind in
+        ["/v1/responses, gpt-5: 3 lines, 2 distinct, about ", "/v1/messages, claude-x: 2 lines, 1 distinct"]
+    {
+        assert!(planned.stdout.contains(kind), "{}", planned.stdout);
+    }
+    let arguments = ["--api-key", "sk-client"];
+    let done = own.run("batch", &file, &arguments);
+    assert_eq!(done.code, Some(3), "{}", done.said);
+    assert!(done.said.contains("line 6: 400 ") && done.said.contains("line 7: body.stream"), "{}", done.said);
+    let answered = json_lines(&done.stdout);
+    assert_eq!(ids(&answered), ["a", "b", "c", "d", "e"]);
+    let of = |id: &str| answered.iter().find(|line| line["custom_id"] == id).unwrap();
+    assert_eq!(of("a")["response"]["body"]["id"], of("b")["response"]["body"]["id"], "one response");
+    assert_eq!(of("a")["response"]["body"]["status"], "completed");
+    assert_eq!(of("c")["response"]["body"]["content"], of("d")["response"]["body"]["content"]);
+    assert_eq!(own.upstream.calls(), 3);
+    let seen = own.upstream.seen();
+    let versions = seen.iter().filter(|seen| seen.header("anthropic-version") == Some("2023-06-01"));
+    assert_eq!(versions.map(|seen| seen.path.as_str()).collect::<Vec<_>>(), ["/v1/messages"]);
+
+    // Clients with the key, in the header of their API, are served from it; a file warms in the same way.
+    let hit = async |line: &Value, headers: &[(&str, &str)]| {
+        let (path, body) = (line["url"].as_str().unwrap(), line["body"].to_string());
+        let answer = own.server.ask("POST", path, headers, body).await;
+        answer.header("cache-status").starts_with("likewise; hit")
+    };
+    let of_anthropic = [("x-api-key", "sk-client"), ("anthropic-version", "2023-06-01")];
+    assert!(hit(&lines[0], &[("authorization", "Bearer sk-client")]).await);
+    assert!(hit(&lines[2], &of_anthropic).await);
+    let warm = own.file(
+        "warm.jsonl",
+        &[lines[0].clone(), lines[2].clone(), message("w", "seis"), response("x", "siete")],
+    );
+    let done = own.run("warm", &warm, &arguments);
+    assert!(done.said.contains("4 lines: 2 from the cache, 2 new, 0 repeated, 0 failed"), "{}", done.said);
+    assert!(hit(&message("w", "seis"), &of_anthropic).await);
+    assert!(hit(&response("x", "siete"), &[("authorization", "Bearer sk-client")]).await);
+    assert_eq!(own.upstream.calls(), 5);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_killed_goes_on() {
     let own = LineFiles::start().await;

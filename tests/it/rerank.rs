@@ -136,6 +136,31 @@ async fn sliding_lists_send_only_documents_that_are_new() {
 }
 
 #[tokio::test]
+async fn scores_that_are_not_stored_say_why() {
+    let (dir, (url, calls)) = (TempDir::new().unwrap(), start_model().await);
+    let server = start_in(&dir, &url);
+    let no_store = [("cache-control", "no-store")];
+    for (path, body) in [
+        ("/v1/rerank", json!({ "model": "m", "query": "q", "documents": ["a", "b"] })),
+        ("/v2/rerank", json!({ "model": "m", "query": "q2", "documents": ["a", "b"] })),
+        ("/rerank", json!({ "query": "q", "texts": ["a", "b"] })),
+    ] {
+        let reason = async |headers: &[(&str, &str)]| {
+            let answer = server.ask("POST", path, headers, body.to_string()).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+            (answer.counts(), answer.header("x-likewise-reason").to_owned())
+        };
+        assert_eq!(reason(&no_store).await, ((0, 2, 0), "no_store".to_owned()), "{path}");
+        assert_eq!(reason(&[]).await, ((0, 2, 0), String::new()), "{path}");
+        assert_eq!(reason(&no_store).await, ((2, 0, 0), String::new()), "{path}");
+    }
+    assert_eq!(calls.lock().unwrap().len(), 6);
+    let metrics = server.get("/metrics").await.body;
+    let counted = "likewise_texts_not_stored_total{reason=\"no_store\"} 6\n";
+    assert!(metrics.as_str().unwrap().contains(counted));
+}
+
+#[tokio::test]
 async fn what_may_change_a_score_is_part_of_what_is_asked() {
     let (dir, (url, calls)) = (TempDir::new().unwrap(), start_model().await);
     let server = start_in(&dir, &url);

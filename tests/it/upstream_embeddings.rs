@@ -38,6 +38,26 @@ async fn embed(server: &Server, input: impl Into<Value>) -> Answer {
 }
 
 #[tokio::test]
+async fn what_is_not_stored_or_not_cached_says_why() {
+    let (_dir, _endpoint, server) = start().await;
+    let reason = async |more: Value| {
+        let mut body = json!({ "model": MODEL, "input": "a" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = ask(&server, body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.header("x-likewise-reason").to_owned()
+    };
+    assert_eq!(reason(json!({ "cache": { "no-store": true } })).await, "no_store");
+    assert_eq!(reason(json!({})).await, "");
+    assert_eq!(reason(json!({ "cache": { "no-store": true } })).await, "", "it was stored before");
+    assert_eq!(
+        reason(json!({ "output_dtype": "float" })).await,
+        "route",
+        "only the upstream knows the field"
+    );
+}
+
+#[tokio::test]
 async fn texts_are_sent_once_and_served_from_the_cache_also_after_a_restart() {
     let (dir, endpoint, server) = start().await;
     let first = embed(&server, vec!["a", "b", "a"]).await;

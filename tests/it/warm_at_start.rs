@@ -132,6 +132,29 @@ async fn a_server_warms_every_cache_once_and_names_wrong_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lines_of_responses_and_messages_warm_and_are_counted() {
+    let own = Setup::new().await;
+    let response = json!({ "model": "gpt-5", "input": "uno" });
+    let message = json!({ "model": "claude-x", "max_tokens": 9, "messages": chat("dos")["messages"] });
+    let bodies = [("/v1/responses", response), ("/v1/messages", message)];
+    let lines = bodies.clone().map(|(url, body)| json!({ "custom_id": url, "url": url, "body": body }));
+    own.file("warm.jsonl", &lines);
+    let server = own.start(&["warm.jsonl"]);
+    let job = ended(&server, "job-1").await;
+    assert_eq!(job["lines"], json!({ "cached": 0, "made": 2, "failed": 0 }), "{job}");
+    for (path, body) in bodies {
+        let version = [("anthropic-version", "2023-06-01")];
+        let headers = if path == "/v1/messages" { &version[..] } else { &[] };
+        let answer = server.ask("POST", path, headers, body.to_string()).await;
+        assert!(answer.header("cache-status").starts_with("likewise; hit"), "{path}: {}", answer.body);
+    }
+    assert_eq!(own.upstream.calls(), 2);
+    assert!(server.stop().success());
+    let server = own.start(&["warm.jsonl"]);
+    assert_eq!(ended(&server, "job-2").await["lines"], json!({ "cached": 2, "made": 0, "failed": 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_killed_goes_on_and_pays_no_line_again() {
     let own = Setup::new().await;
     let lines: Vec<Value> = (0..20).map(|n| chat(&format!("question {n}"))).collect();

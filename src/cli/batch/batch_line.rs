@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use crate::cli::json_lines::parsed;
 
 /// The routes that a line may name.
-const URLS: [&str; 3] = ["/v1/embeddings", "/v1/chat/completions", "/v1/completions"];
+const URLS: [&str; 5] =
+    ["/v1/embeddings", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"];
 
 /// The fields of a line, as far as it is a JSON object.
 pub(super) struct BatchLine(BTreeMap<String, Box<RawValue>>);
@@ -83,6 +84,10 @@ mod tests {
             LineRequest { kind: "/v1/chat/completions", path, body: r#"{ "z": 1e2,  "a":[]}"#.into() };
         assert_eq!(request(line).unwrap(), expected);
         assert!(request(r#"{"custom_id":"a","url":"/v1/embeddings","body":{"stream":null}}"#).is_ok());
+        for url in ["/v1/responses", "/v1/messages"] {
+            let line = format!(r#"{{"custom_id":"a","url":"{url}","body":{{}}}}"#);
+            assert_eq!(request(&line).unwrap().kind, url);
+        }
     }
 
     #[test]

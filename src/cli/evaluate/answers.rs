@@ -222,6 +222,7 @@ impl EvaluateAnswers {
             },
             tags: Vec::new(),
             default_ttl_seconds: None,
+            cached_features: None,
         };
         let started = Instant::now();
         let served = answers.ask(ask).await?;

@@ -178,7 +178,9 @@ fn read<J: LineJob>(
 /// The request of a line as it is sent.
 fn post(request: &LineRequest, client: &ServerClient) -> reqwest::RequestBuilder {
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
-    client.request(Method::POST, &path).header("content-type", "application/json").body(request.body.clone())
+    let headers = request.headers().iter().chain(&[("content-type", "application/json")]);
+    let posted = client.request(Method::POST, &path, request.key_header()).body(request.body.clone());
+    headers.fold(posted, |posted, (name, value)| posted.header(*name, *value))
 }
 
 /// How many lines a file has; `None` where that is not known before they are read.

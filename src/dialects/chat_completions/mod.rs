@@ -13,7 +13,7 @@ pub use completion::reply_in_words;
 pub use request::request_in_words;
 
 use super::choices::{self, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay, StreamForm};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, IdentityRules};
@@ -108,9 +108,9 @@ impl Dialect for ChatCompletions {
         &self,
         answer: &[u8],
         created: UnixSeconds,
-        wants_usage: bool,
+        form: StreamForm,
     ) -> Option<Box<dyn Replay>> {
-        Some(Box::new(ChunkReplay::new::<ChatCompletions>(answer, created, wants_usage)?))
+        Some(Box::new(ChunkReplay::new::<ChatCompletions>(answer, created, form.wants_usage)?))
     }
 
     fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {

@@ -8,7 +8,8 @@ use crate::dialects::conversation::{
     take_question, unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
-use crate::dialects::{Dialect, ParsedRequest};
+use crate::dialects::null_members::drop_null;
+use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
 use crate::error::Result;
 use crate::request_identity::{
     IdentityParts, IdentityRules, Json, NormalizedQuestion, mentions_text_operations_within,
@@ -57,6 +58,29 @@ const OF_TEXTS: [&str; 25] = [
     "user",
     "verbosity",
 ];
+/// Members that are as `null` what they are if absent. Source: OpenAI's reference of `POST /v1/chat/completions`.
+const NULLABLE: [&str; 20] = [
+    "audio",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "metadata",
+    "modalities",
+    "n",
+    "prediction",
+    "presence_penalty",
+    "reasoning_effort",
+    "seed",
+    "stop",
+    "store",
+    "stream_options",
+    "temperature",
+    "top_logprobs",
+    "top_p",
+    "verbosity",
+];
 /// The roles of messages that are texts.
 const TEXT_ROLES: [&str; 4] = ["assistant", "developer", "system", "user"];
 
@@ -70,7 +94,7 @@ pub(super) fn parse(
     body: &[u8],
     rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let CanonicalConversation { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let CanonicalConversation { members, question, form, has_tools, hosted } = canonical(body, rules)?;
     let Members { model, streams, wants_usage, temperature, has_directives, is_exact, scope } = members;
     Ok(ParsedRequest {
         dialect,
@@ -80,7 +104,7 @@ pub(super) fn parse(
         wants_usage,
         temperature,
         has_tools,
-        uncacheable,
+        hosted,
         is_credential_bound: false,
         has_directives,
         is_exact,
@@ -104,12 +128,13 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalConve
     check_messages(scope)?;
     let has_tools = offers(scope, "tools")? | offers(scope, "functions")?;
     drop_single_choice(scope);
+    drop_null(scope, &NULLABLE);
     canonicalize(scope);
     let question = take_question(scope);
     let alone = question.as_ref().filter(|question| question.is_alone);
     let form =
         alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, rules.normalization));
-    Ok(CanonicalConversation { members, question, form, has_tools, uncacheable: None })
+    Ok(CanonicalConversation { members, question, form, has_tools, hosted: HostedFeatures::default() })
 }
 
 /// [`Dialect::is_rewordable`].

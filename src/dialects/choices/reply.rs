@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{ReplyChoice, ReplyFormat};
 use crate::dialects::usage::OF_CHOICES;
-use crate::dialects::{Answer, Unstorable};
+use crate::dialects::{Answer, HostedFeatures, Unstorable};
 use crate::raw_object::{RawObject, on_one_line};
 
 /// What names one delivery of an answer and not the answer; replays get new ones.
@@ -58,8 +58,10 @@ pub fn read_reply<F: ReplyFormat>(body: &[u8]) -> Option<Answer> {
         // An answer that counts in a way of its own is an answer all the same.
         usage: wire.usage.and_then(|usage| OF_CHOICES.read(&serde_json::from_str(usage.get()).ok()?)),
         unstorable: unstorable.or_else(|| unstorable_envelope(&members, &wire.choices)),
+        hosted: HostedFeatures::default(),
         calls_tools: wire.choices.iter().any(ReplyChoice::calls_tools),
         is_truncated: wire.choices.iter().any(ReplyChoice::is_truncated),
+        ends_with_mark: false,
     })
 }
 

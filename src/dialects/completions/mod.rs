@@ -11,7 +11,7 @@ mod tests;
 use bytes::Bytes;
 
 use super::choices::{self, ChunkAssembler, ChunkReplay, ReplyFormat};
-use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay, StreamForm};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, IdentityRules};
@@ -91,9 +91,9 @@ impl Dialect for Completions {
         &self,
         answer: &[u8],
         created: UnixSeconds,
-        wants_usage: bool,
+        form: StreamForm,
     ) -> Option<Box<dyn Replay>> {
-        Some(Box::new(ChunkReplay::new::<Completions>(answer, created, wants_usage)?))
+        Some(Box::new(ChunkReplay::new::<Completions>(answer, created, form.wants_usage)?))
     }
 
     fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {

@@ -6,10 +6,27 @@
 use std::borrow::Cow;
 
 use crate::dialects::choices::request::{Members, drop_single_choice, text_of};
-use crate::dialects::{Dialect, ParsedRequest};
+use crate::dialects::null_members::drop_null;
+use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
 use crate::domain::KeyHasher;
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, IdentityRules, QuestionPart};
+
+/// Members that are as `null` what they are if absent. Source: OpenAI's reference of `POST /v1/completions`.
+const NULLABLE: [&str; 12] = [
+    "best_of",
+    "echo",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "n",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "suffix",
+    "temperature",
+    "top_p",
+];
 
 /// Parses a request of `dialect`. The upstream checks the members that are not read here. `rules` say which requests are one.
 ///
@@ -31,7 +48,7 @@ pub(super) fn parse(
         wants_usage,
         temperature,
         has_tools: false,
-        uncacheable: None,
+        hosted: HostedFeatures::default(),
         is_credential_bound: false,
         has_directives,
         is_exact,
@@ -55,6 +72,7 @@ pub(super) fn identity_parts<'a>(body: &'a [u8], rules: &IdentityRules) -> Resul
 fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<(Members<'a>, Option<Cow<'a, str>>)> {
     let mut members = Members::parse(body, rules)?;
     drop_single_choice(&mut members.scope);
+    drop_null(&mut members.scope, &NULLABLE);
     members.scope.sort();
     let prompt = members.scope.get_mut("prompt").filter(|prompt| prompt.as_text().is_some());
     let question = prompt.map(std::mem::take).and_then(text_of);

@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Completions;
-use crate::dialects::{Dialect as _, Unstorable};
+use crate::dialects::{Dialect as _, StreamForm, Unstorable};
 use crate::domain::UnixSeconds;
 use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
+const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_mark: false };
 
 /// The complete answer of a stream, or why there is none.
 fn assembled(chunks: &[Value]) -> Result<Value, Unstorable> {
@@ -39,7 +40,7 @@ fn assert_round_trip(whole: &Value) -> Vec<Value> {
     let json: Value = serde_json::from_slice(&Completions.replay_json(&answer.json, NOW)).unwrap();
     assert_eq!(without_delivery(json.clone()), without_delivery(whole.clone()));
     assert!(json["id"].as_str().unwrap().starts_with("cmpl-") && json["created"] == 7, "{json}");
-    let mut replay = Completions.replay_events(&answer.json, NOW, true).unwrap();
+    let mut replay = Completions.replay_events(&answer.json, NOW, STREAM).unwrap();
     let (mut events, mut assembler, mut chunks) = (Events::default(), Completions.assembler(), Vec::new());
     std::iter::from_fn(|| replay.next_bytes(1000)).for_each(|bytes| events.push(&bytes));
     while let Some(event) = events.next_event() {
@@ -142,7 +143,7 @@ fn a_stream_is_at_most_ten_times_its_answer() {
     for choices in [choices(1, "a"), choices(1, &"w ".repeat(10_000)), choices(1024, "a")] {
         for model in ["m", &long] {
             let json = json!({ "model": model, "choices": choices }).to_string();
-            let mut replay = Completions.replay_events(json.as_bytes(), NOW, true).unwrap();
+            let mut replay = Completions.replay_events(json.as_bytes(), NOW, STREAM).unwrap();
             let bytes: usize = std::iter::from_fn(|| replay.next_bytes(1000)).map(|bytes| bytes.len()).sum();
             assert!(bytes <= 10 * json.len(), "{bytes} of {}", json.len());
         }

@@ -1,32 +1,55 @@
 //! Requests whose answer depends on more than they say: on what the upstream runs, calls or holds.
 
-use crate::dialects::Uncacheable;
 use crate::dialects::conversation::is_unset;
+use crate::dialects::tool_types::ToolTypes;
+use crate::dialects::{HostedFeature, HostedFeatures};
 use crate::request_identity::Json;
 
-/// Why the answer to a request has no place in the cache. `None` if it has one.
-pub(super) fn uncacheable(request: &Json<'_>) -> Option<Uncacheable> {
-    let tools = request.get("tools").and_then(Json::as_list).unwrap_or_default();
+/// Tools of the API's. Source: Anthropic's reference of `POST /v1/messages`, `tools`.
+const TOOLS: ToolTypes = ToolTypes(&[
+    ("bash", HostedFeature::Bash),
+    ("code_execution", HostedFeature::CodeExecution),
+    ("computer", HostedFeature::Computer),
+    ("mcp_toolset", HostedFeature::Mcp),
+    ("memory", HostedFeature::Memory),
+    ("text_editor", HostedFeature::TextEditor),
+    ("web_fetch", HostedFeature::WebFetch),
+    ("web_search", HostedFeature::WebSearch),
+]);
+
+/// What the answer to a request depends on beside what the request says.
+pub(super) fn hosted_features(request: &Json<'_>) -> HostedFeatures {
     let is_set = |name: &str| request.get(name).is_some_and(|value| !is_unset(value));
-    if tools.iter().any(is_hosted) {
-        Some(Uncacheable::HostedTool)
-    } else if is_set("mcp_servers") {
-        Some(Uncacheable::McpServer)
-    } else if is_set("container") {
-        Some(Uncacheable::Container)
-    } else if ["messages", "system"].iter().any(|name| request.get(name).is_some_and(refers_to_file)) {
-        Some(Uncacheable::File)
-    } else {
-        None
+    let has_files = ["messages", "system"].iter().any(|name| request.get(name).is_some_and(refers_to_file));
+    let of_members = [
+        (is_set("mcp_servers"), HostedFeature::Mcp),
+        (is_set("container"), HostedFeature::Container),
+        (has_files, HostedFeature::File),
+    ];
+    let of_members =
+        of_members.into_iter().filter(|(is_used, _)| *is_used).map(|(_, feature)| feature.into());
+    of_members.chain(tools(request).iter().map(of_tool)).collect()
+}
+
+/// Whether a request offers tools that its client may have to run.
+pub(super) fn offers_own_tools(request: &Json<'_>) -> bool {
+    !tools(request).iter().all(|tool| TOOLS.runs_upstream(tool))
+}
+
+/// The client's own tools have no type, or `custom`.
+fn of_tool(tool: &Json<'_>) -> HostedFeatures {
+    match tool.get("type") {
+        None | Some(Json::Null) => HostedFeatures::default(),
+        Some(kind) => match kind.as_text() {
+            Some("custom") => HostedFeatures::default(),
+            Some(name) => TOOLS.features(name),
+            None => HostedFeatures::UNKNOWN_TOOL,
+        },
     }
 }
 
-/// Whether a tool has a type of the upstream's. The client's own have none, or `custom`.
-fn is_hosted(tool: &Json<'_>) -> bool {
-    match tool.get("type") {
-        None | Some(Json::Null) => false,
-        Some(kind) => kind.as_text() != Some("custom"),
-    }
+fn tools<'a>(request: &'a Json<'_>) -> &'a [Json<'a>] {
+    request.get("tools").and_then(Json::as_list).unwrap_or_default()
 }
 
 /// Whether messages, blocks or their sources refer to an uploaded file. The input of a tool is no block.
@@ -46,50 +69,59 @@ fn refers_to_file(value: &Json<'_>) -> bool {
 mod tests {
     use super::*;
 
-    fn reason(members: &str) -> Option<Uncacheable> {
+    fn features(members: &str) -> HostedFeatures {
         let body = format!(r#"{{"model":"m",{members}}}"#);
-        uncacheable(&Json::parse(body.as_bytes()).unwrap())
+        hosted_features(&Json::parse(body.as_bytes()).unwrap())
     }
 
     #[test]
-    fn what_the_upstream_runs_calls_or_holds_bypasses_the_cache() {
+    fn what_the_upstream_runs_calls_or_holds_is_named() {
         let file = r#"{"type":"document","source":{"type":"file","file_id":"file_1"}}"#;
         for (members, expected) in [
             (
                 r#""tools":[{"name":"f"},{"type":"web_search_20250305","name":"web_search"}]"#.to_owned(),
-                Uncacheable::HostedTool,
+                HostedFeature::WebSearch.into(),
             ),
-            (r#""tools":[{"type":7}]"#.into(), Uncacheable::HostedTool),
-            (r#""mcp_servers":[{"type":"url","url":"https://a.test"}]"#.into(), Uncacheable::McpServer),
-            (r#""container":"container_1""#.into(), Uncacheable::Container),
-            (r#""container":{"skills":[]}"#.into(), Uncacheable::Container),
-            (format!(r#""messages":[{{"role":"user","content":[{file}]}}]"#), Uncacheable::File),
-            (format!(r#""system":[{file}]"#), Uncacheable::File),
+            (r#""tools":[{"type":7}]"#.into(), HostedFeatures::UNKNOWN_TOOL),
+            (r#""tools":[{"type":"advisor_20260301"}]"#.into(), HostedFeatures::UNKNOWN_TOOL),
+            (r#""tools":[{"type":"bash_20250124","name":"bash"}]"#.into(), HostedFeature::Bash.into()),
+            (r#""tools":[{"type":"mcp_toolset","mcp_server_name":"a"}]"#.into(), HostedFeature::Mcp.into()),
+            (
+                r#""tools":[{"type":"code_execution_20250825"},{"type":"web_fetch_20250910"}],"container":"c""#.into(),
+                [HostedFeature::CodeExecution, HostedFeature::WebFetch, HostedFeature::Container]
+                    .into_iter()
+                    .collect(),
+            ),
+            (r#""mcp_servers":[{"type":"url","url":"https://a.test"}]"#.into(), HostedFeature::Mcp.into()),
+            (r#""container":"container_1""#.into(), HostedFeature::Container.into()),
+            (r#""container":{"skills":[]}"#.into(), HostedFeature::Container.into()),
+            (format!(r#""messages":[{{"role":"user","content":[{file}]}}]"#), HostedFeature::File.into()),
+            (format!(r#""system":[{file}]"#), HostedFeature::File.into()),
             (
                 format!(
                     r#""messages":[{{"role":"user","content":[{{"type":"tool_result","content":[{file}]}}]}}]"#
                 ),
-                Uncacheable::File,
+                HostedFeature::File.into(),
             ),
             (
                 r#""messages":[{"role":"user","content":[{"type":"container_upload","file_id":"f"}]}]"#
                     .into(),
-                Uncacheable::File,
+                HostedFeature::File.into(),
             ),
         ] {
-            assert_eq!(reason(&members), Some(expected), "{members}");
+            assert_eq!(features(&members), expected, "{members}");
         }
     }
 
     #[test]
-    fn what_a_request_says_in_full_does_not() {
+    fn what_a_request_says_in_full_is_no_feature() {
         for members in [
             r#""tools":[{"name":"f"},{"type":"custom","name":"g"},{"type":null,"name":"h"}]"#,
             r#""tools":[],"mcp_servers":[],"container":null"#,
             r#""messages":[{"role":"user","content":[{"type":"document","source":{"type":"base64","data":"AA"}}]}]"#,
             r#""messages":[{"role":"assistant","content":[{"type":"tool_use","input":{"type":"file","file_id":"f"}}]}]"#,
         ] {
-            assert_eq!(reason(members), None, "{members}");
+            assert!(features(members).is_empty(), "{members}");
         }
     }
 }

@@ -19,7 +19,7 @@ mod stream;
 use bytes::Bytes;
 
 use super::choices;
-use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay, StreamForm};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, IdentityRules};
@@ -97,7 +97,7 @@ impl Dialect for Messages {
         replay::as_json(answer)
     }
 
-    fn replay_events(&self, answer: &[u8], _: UnixSeconds, _: bool) -> Option<Box<dyn Replay>> {
+    fn replay_events(&self, answer: &[u8], _: UnixSeconds, _: StreamForm) -> Option<Box<dyn Replay>> {
         Some(Box::new(replay::MessageReplay::new(answer)?))
     }
 

@@ -279,11 +279,13 @@ fn add_whole_block(
 /// What the deltas of a block say together: its text, or its input as JSON, which is empty if that is what the block begins with.
 fn grown_text(kind: BlockKind, value: &RawValue) -> Option<String> {
     match kind {
-        BlockKind::ToolUse => {
+        BlockKind::ToolUse | BlockKind::HostedToolUse => {
             let is_empty = RawObject::read(value.get().as_bytes())?.0.is_empty();
             Some(if is_empty { String::new() } else { value.get().to_owned() })
         }
-        BlockKind::Text | BlockKind::Thinking | BlockKind::RedactedThinking => text(value),
+        BlockKind::Text | BlockKind::Thinking | BlockKind::RedactedThinking | BlockKind::HostedResult => {
+            text(value)
+        }
     }
 }
 

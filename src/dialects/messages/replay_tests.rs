@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Messages;
-use crate::dialects::{Dialect as _, Unstorable};
+use crate::dialects::{Dialect as _, StreamForm, Unstorable};
 use crate::domain::UnixSeconds;
 use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
+const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_mark: false };
 
 /// The events of a stream, each with its name.
 fn events_of(stream: &[u8]) -> Vec<(String, Value)> {
@@ -94,7 +95,7 @@ fn without_id(mut message: Value) -> Value {
 }
 
 fn replayed(answer: &[u8]) -> Vec<u8> {
-    let mut replay = Messages.replay_events(answer, NOW, true).expect("it can be streamed");
+    let mut replay = Messages.replay_events(answer, NOW, STREAM).expect("it can be streamed");
     std::iter::from_fn(|| replay.next_bytes(1000)).flatten().collect()
 }
 
@@ -121,6 +122,38 @@ fn message(content: Value) -> Value {
         "stop_reason": "end_turn", "stop_sequence": null,
         "usage": { "input_tokens": 12, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 400,
             "cache_creation": { "ephemeral_5m_input_tokens": 3 }, "output_tokens": 9, "service_tier": "standard" } })
+}
+
+#[test]
+fn what_the_upstream_ran_is_the_same_in_both_forms() {
+    let message = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+        "stop_sequence": null, "container": { "id": "container_1", "expires_at": "2026-12-01T00:00:00Z" },
+        "usage": { "input_tokens": 1, "output_tokens": 2, "server_tool_use": { "web_search_requests": 1 } },
+        "content": [
+            { "type": "text", "text": "I look it up." },
+            { "type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": { "query": "what a cache is, in words" } },
+            { "type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [
+                { "type": "web_search_result", "title": "Cache", "url": "u", "encrypted_content": "RXhhbXBsZQ==", "page_age": null }] },
+            { "type": "server_tool_use", "id": "srvtoolu_2", "name": "bash_code_execution", "input": { "command": "ls" } },
+            { "type": "bash_code_execution_tool_result", "tool_use_id": "srvtoolu_2",
+                "content": { "type": "bash_code_execution_result", "stdout": "a\n", "stderr": "", "return_code": 0, "content": [] } },
+            { "type": "mcp_tool_use", "id": "mcptoolu_1", "name": "log", "server_name": "git", "input": {} },
+            { "type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": false, "content": [{ "type": "text", "text": "one" }] },
+            { "type": "text", "text": "So it is.", "citations": [{ "type": "web_search_result_location", "url": "u", "encrypted_index": "RQ==" }] },
+        ] });
+    let events = assert_round_trip(&message);
+    let whole: Vec<&Value> = events
+        .iter()
+        .filter(|(name, event)| {
+            name == "content_block_start"
+                && event["content_block"]["type"].as_str().unwrap().ends_with("_result")
+        })
+        .map(|(_, event)| &event["content_block"])
+        .collect();
+    let results: Vec<&Value> = [2, 4, 6].iter().map(|at| &message["content"][at]).collect();
+    assert_eq!(whole, results, "a result comes in one piece");
+    let grown = events.iter().filter(|(_, event)| event["delta"]["type"] == "input_json_delta");
+    assert!(grown.count() >= 2, "an input comes in pieces");
 }
 
 #[test]
@@ -214,7 +247,8 @@ fn a_stream_is_at_most_ten_times_its_message() {
     ] {
         for whole in [json!({ "content": content, "stop_reason": "end_turn" }), message(content.clone())] {
             let json = whole.to_string();
-            let mut replay = Messages.replay_events(json.as_bytes(), NOW, true).expect("it can be streamed");
+            let mut replay =
+                Messages.replay_events(json.as_bytes(), NOW, STREAM).expect("it can be streamed");
             let (held, expected) = replay.bytes_held_and_expected();
             let stream: Vec<u8> = std::iter::from_fn(|| replay.next_bytes(1000)).flatten().collect();
             assert!(stream.len() <= 10 * json.len(), "{} of {}", stream.len(), json.len());
@@ -234,17 +268,17 @@ fn what_is_no_message_is_not_streamed() {
         r#"{"content":[{"type":"text"}]}"#,
         r#"{"content":[{"type":"server_tool_use","input":{}}]}"#,
     ] {
-        assert!(Messages.replay_events(json.as_bytes(), NOW, true).is_none(), "{json}");
+        assert!(Messages.replay_events(json.as_bytes(), NOW, STREAM).is_none(), "{json}");
     }
     let many = message(json!(vec![json!({ "type": "text", "text": "a" }); 1025])).to_string();
-    assert!(Messages.replay_events(many.as_bytes(), NOW, true).is_none());
+    assert!(Messages.replay_events(many.as_bytes(), NOW, STREAM).is_none());
 }
 
 #[test]
 fn a_long_stream_is_written_as_it_is_read() {
     let content = json!([{ "type": "text", "text": "word after word ".repeat(100_000) }]);
     let json = message(content).to_string();
-    let mut replay = Messages.replay_events(json.as_bytes(), NOW, false).unwrap();
+    let mut replay = Messages.replay_events(json.as_bytes(), NOW, StreamForm::default()).unwrap();
     let pieces: Vec<usize> =
         std::iter::from_fn(|| replay.next_bytes(1 << 16)).map(|piece| piece.len()).collect();
     assert!(pieces.len() > 20 && replay.is_over(), "{} pieces", pieces.len());

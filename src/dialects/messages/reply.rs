@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::block::{BLOCKS_MAX, BlockKind, has_no_name_twice, is_replayable, is_said, text};
+use super::block::{
+    BLOCKS_MAX, BlockKind, has_no_name_twice, hosted_features, is_failure, is_replayable, is_said, text,
+};
 use crate::dialects::usage::tokens;
 use crate::dialects::{Answer, Unstorable};
 use crate::domain::{TokenUsage, UsageDetails};
@@ -55,6 +57,8 @@ impl<'a> CompleteMessage<'a> {
             Some(Unstorable::Unfinished)
         } else if !self.is_replayable() {
             Some(Unstorable::UnknownMember)
+        } else if self.blocks.iter().any(is_failure) {
+            Some(Unstorable::Unfinished)
         } else if !self.blocks.iter().any(is_said) {
             Some(Unstorable::Empty)
         } else {
@@ -70,8 +74,10 @@ pub(super) fn read_reply(body: &[u8]) -> Option<Answer> {
         json: on_one_line(message.members.write_without(&OF_DELIVERY)).into(),
         usage: message.members.get("usage").and_then(usage),
         unstorable: message.unstorable(),
+        hosted: message.blocks.iter().map(hosted_features).collect(),
         calls_tools: message.calls_tools(),
         is_truncated: message.stop_reason().as_deref() == Some(LIMIT),
+        ends_with_mark: false,
     })
 }
 
@@ -108,6 +114,7 @@ pub(super) fn usage(json: &str) -> Option<TokenUsage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::{HostedFeature, HostedFeatures};
     use serde_json::json;
 
     fn with(more: Value) -> Value {
@@ -185,8 +192,8 @@ mod tests {
             assert_eq!(unstorable(block.clone()), None, "{block}");
         }
         for block in [
-            json!({ "type": "server_tool_use", "id": "t", "name": "web_search", "input": {} }),
-            json!({ "type": "web_search_tool_result", "content": [] }),
+            json!({ "type": "tool_search_tool_result", "content": [] }),
+            json!({ "type": "server_tool_use", "id": "t", "name": "web_search", "input": "{}" }),
             json!({ "type": "text" }),
             json!({ "type": "text", "text": ["a"] }),
             json!({ "type": "text", "text": "a", "citations": {} }),
@@ -202,6 +209,52 @@ mod tests {
             let answer = read(&with(json!({ "content": nothing }))).unwrap();
             assert_eq!(answer.unstorable, Some(Unstorable::Empty));
         }
+    }
+
+    #[test]
+    fn what_the_upstream_ran_is_named() {
+        let said = json!({ "type": "text", "text": "hola" });
+        let answer = |block: Value| read(&with(json!({ "content": [block, said] }))).unwrap();
+        for (block, hosted) in [
+            (said.clone(), HostedFeatures::default()),
+            (
+                json!({ "type": "server_tool_use", "id": "t", "name": "web_search", "input": {} }),
+                HostedFeature::WebSearch.into(),
+            ),
+            (
+                json!({ "type": "server_tool_use", "id": "t", "name": "bash_code_execution", "input": {} }),
+                HostedFeature::CodeExecution.into(),
+            ),
+            (
+                json!({ "type": "server_tool_use", "id": "t", "name": "oracle", "input": {} }),
+                HostedFeatures::UNKNOWN_TOOL,
+            ),
+            (
+                json!({ "type": "mcp_tool_use", "id": "t", "name": "web_search", "input": {} }),
+                HostedFeature::Mcp.into(),
+            ),
+            (json!({ "type": "web_search_tool_result", "content": [] }), HostedFeature::WebSearch.into()),
+            (
+                json!({ "type": "mcp_tool_result", "is_error": false, "content": [] }),
+                HostedFeature::Mcp.into(),
+            ),
+        ] {
+            let answer = answer(block.clone());
+            assert_eq!(
+                (answer.hosted, answer.unstorable, answer.calls_tools),
+                (hosted, None, false),
+                "{block}"
+            );
+        }
+        for failed in [
+            json!({ "type": "web_search_tool_result",
+                "content": { "type": "web_search_tool_result_error", "error_code": "max_uses_exceeded" } }),
+            json!({ "type": "mcp_tool_result", "is_error": true, "content": [] }),
+        ] {
+            assert_eq!(answer(failed.clone()).unstorable, Some(Unstorable::Unfinished), "{failed}");
+        }
+        let alone = json!({ "content": [{ "type": "web_search_tool_result", "content": [] }] });
+        assert_eq!(read(&with(alone)).unwrap().unstorable, Some(Unstorable::Empty));
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Parses a request for a message and splits it into scope and question.
 
-use super::hosted::uncacheable;
+use super::hosted::{hosted_features, offers_own_tools};
 use crate::dialects::choices::request::Members;
 use crate::dialects::conversation::{
     CanonicalConversation, REWORDABLE_BYTES_MAX, check_messages, fingerprint, is_unset, offers,
     take_question, unwrap_single_text,
 };
 use crate::dialects::ignored_members::remove_ignored;
+use crate::dialects::null_members::drop_null;
 use crate::dialects::{Dialect, ParsedRequest};
 use crate::error::Result;
 use crate::request_identity::{
-    IdentityParts, IdentityRules, Json, NormalizedQuestion, mentions_text_operations_within,
+    IdentityParts, IdentityRules, Json, Normalization, NormalizedQuestion, mentions_text_operations_within,
 };
 
 /// Members of messages, of their blocks and of the sources of blocks that are read by their names, in whatever order they stand. An
@@ -34,6 +35,10 @@ const OF_BLOCKS: [&str; 15] = [
     "type",
 ];
 const OF_SOURCES: [&str; 4] = ["data", "media_type", "type", "url"];
+
+/// Members that are as `null` what they are if absent. Source: Anthropic's reference of `POST /v1/messages`.
+const NULLABLE: [&str; 6] =
+    ["container", "context_management", "inference_geo", "output_format", "speed", "user_profile_id"];
 
 /// Members with which an answer depends on the texts of the request alone, and is a text.
 const OF_TEXTS: [&str; 11] = [
@@ -59,7 +64,7 @@ pub(super) fn parse(
     body: &[u8],
     rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let CanonicalConversation { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let CanonicalConversation { members, question, form, has_tools, hosted } = canonical(body, rules)?;
     let Members { model, streams, temperature, has_directives, is_exact, scope, .. } = members;
     Ok(ParsedRequest {
         dialect,
@@ -70,8 +75,9 @@ pub(super) fn parse(
         wants_usage: true,
         temperature,
         has_tools,
-        uncacheable,
-        is_credential_bound: false,
+        hosted,
+        // What the upstream holds, and what it encrypts, is of the credential's owner.
+        is_credential_bound: !hosted.is_empty(),
         has_directives,
         is_exact,
         form,
@@ -92,14 +98,16 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalConve
     let mut members = Members::parse(body, rules)?;
     let scope = &mut members.scope;
     check_messages(scope)?;
-    let has_tools = offers(scope, "tools")?;
-    let uncacheable = uncacheable(scope);
+    drop_null(scope, &NULLABLE);
+    let has_tools = offers(scope, "tools")? && offers_own_tools(scope);
+    let hosted = hosted_features(scope);
     canonicalize(scope);
     let question = take_question(scope);
+    // What the model reads beside the request may be about the spelling of the question.
+    let normalization = if hosted.is_empty() { rules.normalization } else { Normalization::Minimal };
     let alone = question.as_ref().filter(|question| question.is_alone);
-    let form =
-        alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, rules.normalization));
-    Ok(CanonicalConversation { members, question, form, has_tools, uncacheable })
+    let form = alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, normalization));
+    Ok(CanonicalConversation { members, question, form, has_tools, hosted })
 }
 
 /// [`Dialect::is_rewordable`]: only of a conversation of one turn.
@@ -181,7 +189,7 @@ mod tests {
             (Some("two"), true, true)
         );
         assert_eq!((parsed.temperature, parsed.has_tools, parsed.has_directives), (Some(0.0), true, true));
-        assert!(parsed.is_exact && parsed.uncacheable.is_none());
+        assert!(parsed.is_exact && parsed.hosted.is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::item_format::is_progress;
 use super::output::{PARTS_MAX, read_output};
 use super::part::{CONTENT, OutputPart, PartFormat, format_of_delta, text, without_bytes};
 use super::reply::token_usage;
@@ -18,10 +19,11 @@ use crate::raw_object::RawObject;
 use crate::sse::Event;
 
 /// Members of events.
-const MEMBERS: [&str; 19] = [
+const MEMBERS: [&str; 20] = [
     "annotation",
     "annotation_index",
     "arguments",
+    "code",
     "content_index",
     "delta",
     "input",
@@ -41,13 +43,15 @@ const MEMBERS: [&str; 19] = [
 ];
 
 /// Events that say nothing which the complete item does not say.
-const REPEATED: [&str; 14] = [
+const REPEATED: [&str; 16] = [
+    "response.code_interpreter_call_code.done",
     "response.content_part.added",
     "response.content_part.done",
     "response.created",
     "response.custom_tool_call_input.done",
     "response.function_call_arguments.done",
     "response.in_progress",
+    "response.mcp_call_arguments.done",
     "response.output_item.added",
     "response.output_text.done",
     "response.queued",
@@ -196,7 +200,7 @@ impl EventAssembler {
                 let annotation = json_of(event, "annotation").ok_or(Unstorable::UnknownMember)?;
                 self.text(event, &CONTENT[0])?.annotations.push(annotation);
             }
-            _ if REPEATED.contains(&name) => {}
+            _ if REPEATED.contains(&name) || is_progress(name) => {}
             _ => {
                 let format = format_of_delta(name).ok_or(Unstorable::UnknownMember)?;
                 let delta = text(event.get("delta")).ok_or(Unstorable::UnknownMember)?;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Responses;
 use crate::dialects::chat_completions::ChatCompletions;
-use crate::dialects::{Dialect, ParsedRequest, Uncacheable};
+use crate::dialects::{Dialect, HostedFeature, HostedFeatures, ParsedRequest};
 use crate::domain::TenantId;
 use crate::request_identity::{Identity, IdentityRules, Normalization, Partition};
 
@@ -172,25 +172,55 @@ fn the_identities_of_two_dialects_never_collide() {
 }
 
 #[test]
-fn requests_whose_answer_depends_on_more_than_they_say_are_uncacheable() {
+fn what_an_answer_depends_on_beside_its_request_is_named() {
+    use HostedFeature::{
+        Background, CodeInterpreter, Computer, Container, Conversation, FileSearch, ImageGeneration, Mcp,
+        WebSearch,
+    };
     let own = json!({ "type": "function", "name": "f", "parameters": {} });
-    for (member, value, reason) in [
-        ("tools", json!([own, { "type": "custom", "name": "g" }]), None),
-        ("tools", json!([]), None),
-        ("conversation", Value::Null, None),
-        ("previous_response_id", json!("resp_1"), None),
-        ("background", json!(true), Some(Uncacheable::Background)),
-        ("conversation", json!("conv_1"), Some(Uncacheable::Conversation)),
-        ("conversation", json!({ "id": "conv_1" }), Some(Uncacheable::Conversation)),
-        ("tools", json!([own, { "type": "web_search" }]), Some(Uncacheable::HostedTool)),
-        ("tools", json!([{ "type": "file_search" }]), Some(Uncacheable::HostedTool)),
-        ("tools", json!([{ "type": "mcp", "server_url": "u" }]), Some(Uncacheable::HostedTool)),
-        ("tools", json!([{ "name": "f" }]), Some(Uncacheable::HostedTool)),
+    let set = |features: &[HostedFeature]| features.iter().copied().collect::<HostedFeatures>();
+    for (member, value, hosted, has_tools) in [
+        ("tools", json!([own, { "type": "custom", "name": "g" }]), set(&[]), true),
+        ("tools", json!([]), set(&[]), false),
+        ("conversation", Value::Null, set(&[]), false),
+        ("previous_response_id", json!("resp_1"), set(&[]), false),
+        ("background", json!(true), set(&[Background]), false),
+        ("conversation", json!("conv_1"), set(&[Conversation]), false),
+        ("conversation", json!({ "id": "conv_1" }), set(&[Conversation]), false),
+        ("tools", json!([own, { "type": "web_search" }]), set(&[WebSearch]), true),
+        (
+            "tools",
+            json!([{ "type": "file_search" }, { "type": "web_search_preview_2025_03_11" }]),
+            set(&[FileSearch, WebSearch]),
+            false,
+        ),
+        ("tools", json!([{ "type": "mcp", "server_url": "u" }]), set(&[Mcp]), true),
+        (
+            "tools",
+            json!([{ "type": "computer_use_preview" }, { "type": "computer" }]),
+            set(&[Computer]),
+            true,
+        ),
+        ("tools", json!([{ "type": "image_generation" }]), set(&[ImageGeneration]), false),
+        (
+            "tools",
+            json!([{ "type": "code_interpreter", "container": { "type": "auto" } }]),
+            set(&[CodeInterpreter]),
+            false,
+        ),
+        (
+            "tools",
+            json!([{ "type": "code_interpreter", "container": "cntr_1" }]),
+            set(&[CodeInterpreter, Container]),
+            false,
+        ),
+        ("tools", json!([{ "name": "f" }]), HostedFeatures::UNKNOWN_TOOL, true),
+        ("tools", json!([{ "type": "local_shell" }]), HostedFeatures::UNKNOWN_TOOL, true),
     ] {
         let request = parsed(&with(member, value.clone()).to_string());
-        assert_eq!(request.uncacheable, reason, "{member}: {value}");
+        assert_eq!(request.hosted, hosted, "{member}: {value}");
         assert!(request.is_credential_bound && request.wants_usage);
-        assert_eq!(request.has_tools, value.as_array().is_some_and(|tools| !tools.is_empty()), "{value}");
+        assert_eq!(request.has_tools, has_tools, "{value}");
     }
 }
 

@@ -5,8 +5,12 @@
 
 mod assembler;
 mod error;
+mod hosted;
+#[cfg(test)]
+mod hosted_tests;
 #[cfg(test)]
 mod identity_tests;
+mod item_format;
 mod output;
 mod part;
 mod replay;
@@ -18,7 +22,7 @@ mod tests;
 use bytes::Bytes;
 
 use super::choices;
-use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay};
+use super::{Answer, Assembler, Dialect, ErrorReply, IdentityHeader, ParsedRequest, Replay, StreamForm};
 use crate::domain::{KeyHeader, UnixSeconds};
 use crate::error::Result;
 use crate::request_identity::{IdentityParts, IdentityRules};
@@ -65,6 +69,10 @@ impl Dialect for Responses {
         reply::read_reply(body)
     }
 
+    fn kept_id(&self, answer: &[u8]) -> Option<String> {
+        reply::kept_id(answer)
+    }
+
     fn text_of_answer(&self, answer: &[u8]) -> Option<String> {
         reply::text_of_answer(answer)
     }
@@ -82,8 +90,14 @@ impl Dialect for Responses {
         reply::as_json(answer, created)
     }
 
-    fn replay_events(&self, answer: &[u8], created: UnixSeconds, _: bool) -> Option<Box<dyn Replay>> {
-        Some(Box::new(replay::EventReplay::new(answer, created)?))
+    /// OpenAI sends no mark behind the last event, others that speak its API do.
+    fn replay_events(
+        &self,
+        answer: &[u8],
+        created: UnixSeconds,
+        form: StreamForm,
+    ) -> Option<Box<dyn Replay>> {
+        Some(Box::new(replay::EventReplay::new(answer, created, form.ends_with_mark)?))
     }
 
     fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {

@@ -5,7 +5,8 @@
 
 use serde_json::value::RawValue;
 
-use super::part::{ARGUMENTS, CONTENT, INPUT, OutputPart, PartFormat, REASONING, SUMMARY, text};
+use super::item_format::ItemFormat;
+use super::part::{OutputPart, PartFormat, text};
 use crate::dialects::Unstorable;
 use crate::raw_object::RawObject;
 
@@ -23,26 +24,9 @@ pub(super) struct OutputItem {
     pub(super) json: Box<RawValue>,
     /// The item before its texts have arrived.
     pub(super) opened: Vec<u8>,
-    /// Whether it calls a tool.
-    pub(super) calls_tool: bool,
+    pub(super) format: &'static ItemFormat,
     pub(super) parts: Vec<OutputPart>,
 }
-
-/// A type of items.
-struct ItemFormat {
-    name: &'static str,
-    /// The member with the text of a call, and how its text is sent.
-    text: Option<(&'static str, &'static PartFormat)>,
-    /// Members with lists of parts, and the parts that each may have.
-    lists: &'static [(&'static str, &'static [PartFormat])],
-}
-
-static FORMATS: [ItemFormat; 4] = [
-    ItemFormat { name: "message", text: None, lists: &[("content", &CONTENT)] },
-    ItemFormat { name: "reasoning", text: None, lists: &[("summary", &SUMMARY), ("content", &REASONING)] },
-    ItemFormat { name: "function_call", text: Some(("arguments", &ARGUMENTS)), lists: &[] },
-    ItemFormat { name: "custom_tool_call", text: Some(("input", &INPUT)), lists: &[] },
-];
 
 /// Reads the items of a response.
 ///
@@ -63,12 +47,14 @@ impl OutputItem {
     fn read(json: &RawValue) -> Result<OutputItem, Unstorable> {
         let members = RawObject::read(json.get().as_bytes()).ok_or(Unstorable::UnknownMember)?;
         let name = text(members.get("type")).ok_or(Unstorable::UnknownMember)?;
-        let format = FORMATS.iter().find(|format| format.name == name).ok_or(Unstorable::UnknownMember)?;
+        let format = ItemFormat::of(&name).ok_or(Unstorable::UnknownMember)?;
         let id = members.get("id").filter(|id| id.starts_with('"')).ok_or(Unstorable::UnknownMember)?;
         if id.len() > ID_BYTES_MAX {
             return Err(Unstorable::Envelope);
         }
-        if !matches!(members.get("status"), None | Some("null" | "\"completed\"")) {
+        // A tool of the upstream's that has failed may work for the next request.
+        let has_failed = members.get("error").is_some_and(|error| error != "null");
+        if has_failed || !matches!(members.get("status"), None | Some("null" | "\"completed\"")) {
             return Err(Unstorable::Unfinished);
         }
         let mut parts = Vec::new();
@@ -82,15 +68,20 @@ impl OutputItem {
         Ok(OutputItem {
             id: id.into(),
             json: json.to_owned(),
-            opened: opened(&members, format),
-            calls_tool: format.text.is_some(),
+            opened: members.write_with(|name, value| format.opened(name, value).unwrap_or(value)),
+            format,
             parts,
         })
     }
 
-    /// Whether it is for the client: a text that is not blank, a refusal or a call, and not reasoning alone.
+    /// Whether it is for the client: a text that is not blank, a refusal, a call or an image, and not reasoning alone.
     pub(super) fn says_something(&self) -> bool {
-        self.calls_tool || self.parts.iter().any(|part| part.is_for_client() && !part.text.trim().is_empty())
+        self.is_for_client_without_text()
+            || self.parts.iter().any(|part| part.is_for_client() && !part.text.trim().is_empty())
+    }
+
+    fn is_for_client_without_text(&self) -> bool {
+        self.format.calls_client || self.format.is_result
     }
 }
 
@@ -104,19 +95,12 @@ fn read_parts(list: Option<&str>, formats: &'static [PartFormat]) -> Result<Vec<
         .collect()
 }
 
-/// The item as its first event has it.
-fn opened(members: &RawObject<'_>, format: &ItemFormat) -> Vec<u8> {
-    members.write_with(|name, value| match name {
-        "status" if value != "null" => "\"in_progress\"",
-        _ if format.text.is_some_and(|(member, _)| member == name) => "\"\"",
-        _ if value != "null" && format.lists.iter().any(|(member, _)| *member == name) => "[]",
-        _ => value,
-    })
-}
-
 /// The text of a response, if it has one text and nothing else for the client.
 pub(super) fn only_text(response: &RawObject<'_>) -> Option<String> {
     let items = read_output(response).ok()?;
+    if items.iter().any(OutputItem::is_for_client_without_text) {
+        return None;
+    }
     let mut parts = items.iter().flat_map(|item| &item.parts).filter(|part| part.is_for_client());
     match (parts.next(), parts.next()) {
         (Some(part), None) if part.is_text() => Some(part.text.clone()),

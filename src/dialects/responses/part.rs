@@ -64,6 +64,20 @@ pub(super) static INPUT: PartFormat = PartFormat {
     around: "",
     index: "",
 };
+pub(super) static CODE: PartFormat = PartFormat {
+    part_type: None,
+    text: "code",
+    events: "response.code_interpreter_call_code",
+    around: "",
+    index: "",
+};
+pub(super) static MCP_ARGUMENTS: PartFormat = PartFormat {
+    part_type: None,
+    text: "arguments",
+    events: "response.mcp_call_arguments",
+    around: "",
+    index: "",
+};
 
 /// A text within an item.
 #[derive(Debug)]
@@ -74,7 +88,7 @@ pub(super) struct OutputPart {
     pub(super) text: String,
     /// The complete part. `None` for the text of a call.
     pub(super) whole: Option<WholePart>,
-    /// The name of the tool that is called, as JSON.
+    /// The name of the client's tool that is called, as JSON.
     pub(super) tool: Option<Box<str>>,
 }
 
@@ -92,7 +106,9 @@ pub(super) struct WholePart {
 impl OutputPart {
     /// The text of a call of the tool `name`.
     pub(super) fn of_call(format: &'static PartFormat, text: String, name: Option<&RawValue>) -> OutputPart {
-        OutputPart { format, index: 0, text, whole: None, tool: name.map(|name| name.get().into()) }
+        // Only the event at the end of these arguments repeats it.
+        let tool = name.filter(|_| *format == ARGUMENTS).map(|name| name.get().into());
+        OutputPart { format, index: 0, text, whole: None, tool }
     }
 
     /// Reads a part, the one at `index`. `None` if it is of no known type.
@@ -125,7 +141,7 @@ impl OutputPart {
 
     /// Whether it is for the client, and not reasoning.
     pub(super) fn is_for_client(&self) -> bool {
-        self.format.part_type.is_none() || CONTENT.contains(self.format)
+        [&ARGUMENTS, &INPUT].contains(&self.format) || CONTENT.contains(self.format)
     }
 
     pub(super) fn logprobs(&self) -> &[Value] {
@@ -140,7 +156,8 @@ impl OutputPart {
 /// The format of the deltas of an event called `name`.
 pub(super) fn format_of_delta(name: &str) -> Option<&'static PartFormat> {
     let events = name.strip_suffix(".delta")?;
-    let all = CONTENT.iter().chain(&SUMMARY).chain(&REASONING).chain([&ARGUMENTS, &INPUT]);
+    let all =
+        CONTENT.iter().chain(&SUMMARY).chain(&REASONING).chain([&ARGUMENTS, &INPUT, &CODE, &MCP_ARGUMENTS]);
     all.into_iter().find(|format| format.events == events)
 }
 

@@ -18,6 +18,8 @@ use crate::dialects::choices::cut;
 use crate::domain::UnixSeconds;
 use crate::raw_object::{RawObject, write_member, write_string};
 
+/// The mark behind the last event.
+const MARK: &[u8] = b"data: [DONE]\n\n";
 /// A piece of text has at least so many bytes.
 const PIECE_BYTES_MIN: usize = 24;
 /// An event of a piece beside the piece and the id of its item, at most.
@@ -47,13 +49,36 @@ pub(super) struct EventReplay {
 enum EventStep {
     Created,
     InProgress,
-    ItemAdded { item: usize },
-    PartAdded { item: usize, part: usize },
-    Text { item: usize, part: usize, pieces: Pieces },
-    Annotations { item: usize, part: usize },
-    PartDone { item: usize, part: usize },
-    ItemDone { item: usize },
+    ItemAdded {
+        item: usize,
+    },
+    Progress {
+        item: usize,
+        name: &'static str,
+    },
+    PartAdded {
+        item: usize,
+        part: usize,
+    },
+    Text {
+        item: usize,
+        part: usize,
+        pieces: Pieces,
+    },
+    Annotations {
+        item: usize,
+        part: usize,
+    },
+    PartDone {
+        item: usize,
+        part: usize,
+    },
+    ItemDone {
+        item: usize,
+    },
     Completed,
+    /// The mark that other APIs end a stream with. It is no event: it has no type and no number.
+    Mark,
 }
 
 /// How far a text was sent.
@@ -68,8 +93,8 @@ struct Pieces {
 }
 
 impl EventReplay {
-    /// A replay of an answer. `None` if events cannot represent it exactly.
-    pub(super) fn new(answer: &[u8], created: UnixSeconds) -> Option<EventReplay> {
+    /// A replay of an answer, with the mark of the end if the stream is to have it. `None` if events cannot represent it exactly.
+    pub(super) fn new(answer: &[u8], created: UnixSeconds, ends_with_mark: bool) -> Option<EventReplay> {
         let response = as_json(answer, created);
         let members = RawObject::read(&response)?;
         if members.get("status") != Some("\"completed\"") {
@@ -82,7 +107,8 @@ impl EventReplay {
             "usage" | "completed_at" => "null",
             _ => value,
         });
-        let steps = steps_of(&items);
+        let mut steps = steps_of(&items);
+        steps.extend(ends_with_mark.then_some(EventStep::Mark));
         let around = AROUND_BYTES * items.iter().map(|item| 1 + item.parts.len()).sum::<usize>();
         let bytes_expected = (COPIES + TIMES_MAX) * response.len() + 2 * opened.len() + around;
         Some(EventReplay { opened, response, items, steps, sequence: 0, bytes_expected })
@@ -111,6 +137,10 @@ impl EventReplay {
                 write_place(out, "output_index", item);
                 write_json(out, "item", &replay.items[item].opened);
             }),
+            EventStep::Progress { item, name } => self.write(out, name, |replay, out| {
+                write_member(out, "item_id", &replay.items[item].id);
+                write_place(out, "output_index", item);
+            }),
             EventStep::PartAdded { item, part } => self.write_part(out, item, part, ".added"),
             EventStep::Text { item, part, .. } => self.write_whole_text(out, item, part),
             EventStep::Annotations { item, part } => self.write_annotations(out, item, part),
@@ -122,6 +152,7 @@ impl EventReplay {
             EventStep::Completed => self.write(out, "response.completed", |replay, out| {
                 write_json(out, "response", &replay.response);
             }),
+            EventStep::Mark => out.extend_from_slice(MARK),
         }
     }
 
@@ -149,9 +180,7 @@ impl EventReplay {
         let name = format!("{}.done", self.items[item].parts[part].format.events);
         self.write(out, &name, |replay, out| {
             let part = replay.write_text_place(out, item, part);
-            if let Some(tool) = part.tool.as_deref().filter(|_| part.format.text == "arguments") {
-                write_member(out, "name", tool);
-            }
+            part.tool.iter().for_each(|tool| write_member(out, "name", tool));
             out.extend_from_slice(format!(",\"{}\":", part.format.text).as_bytes());
             write_string(out, &part.text);
             if part.is_text() {
@@ -253,6 +282,9 @@ fn steps_of(items: &[OutputItem]) -> VecDeque<EventStep> {
     let mut steps = VecDeque::from([EventStep::Created, EventStep::InProgress]);
     for (item, all) in items.iter().enumerate() {
         steps.push_back(EventStep::ItemAdded { item });
+        let [before, after] =
+            all.format.progress.map(|names| names.iter().map(move |name| EventStep::Progress { item, name }));
+        steps.extend(before);
         for (part, text) in all.parts.iter().enumerate() {
             let pieces = EventStep::Text { item, part, pieces: Pieces::of(text) };
             match &text.whole {
@@ -265,6 +297,7 @@ fn steps_of(items: &[OutputItem]) -> VecDeque<EventStep> {
                 ]),
             }
         }
+        steps.extend(after);
         steps.push_back(EventStep::ItemDone { item });
     }
     steps.push_back(EventStep::Completed);

@@ -37,7 +37,9 @@ pub(super) fn read_reply(body: &[u8]) -> Option<Answer> {
         unstorable,
         // It is incomplete then, and never stored.
         is_truncated: false,
-        calls_tools: items.is_ok_and(|items| items.iter().any(|item| item.calls_tool)),
+        ends_with_mark: false,
+        hosted: items.iter().flatten().filter_map(|item| item.format.feature).collect(),
+        calls_tools: items.is_ok_and(|items| items.iter().any(|item| item.format.calls_client)),
     })
 }
 
@@ -59,6 +61,14 @@ fn stored(members: &RawObject<'_>) -> Vec<u8> {
         Some(id) => with_id(id, &rest),
         None => rest,
     }
+}
+
+/// The id of a stored response, if its replays keep it.
+pub(super) fn kept_id(answer: &[u8]) -> Option<String> {
+    if !answer.starts_with(KEPT_ID) {
+        return None;
+    }
+    text(RawObject::read(answer)?.get("id"))
 }
 
 /// A stored response as one JSON text.

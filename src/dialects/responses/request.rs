@@ -5,9 +5,11 @@
 
 use std::borrow::Cow;
 
-use crate::dialects::choices::request::{Members, flag, model, text_of};
+use super::hosted::{hosted_features, is_given, offers_own_tools};
+use crate::dialects::choices::request::{Members, model, text_of};
 use crate::dialects::conversation::unwrap_single_text;
-use crate::dialects::{Dialect, ParsedRequest, Uncacheable};
+use crate::dialects::null_members::drop_null;
+use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
 use crate::domain::KeyHasher;
 use crate::error::{Error, Result};
 use crate::request_identity::{
@@ -16,8 +18,6 @@ use crate::request_identity::{
 
 /// Members with which a request continues what only the upstream knows.
 const HIDDEN_CONTEXT: [&str; 3] = ["conversation", "previous_response_id", "prompt"];
-/// Tools that the client runs. All others are the upstream's.
-const OWN_TOOLS: [&str; 2] = ["custom", "function"];
 
 /// Members of items and of their parts that are read by their names, in whatever order they stand. An object with any other may be shown to
 /// the model as it is.
@@ -38,6 +38,33 @@ const OF_ITEMS: [&str; 12] = [
 const OF_PARTS: [&str; 9] =
     ["detail", "file_data", "file_id", "file_url", "filename", "image_url", "refusal", "text", "type"];
 
+/// Members that are as `null` what they are if absent. Sources: the references of `POST /v1/responses` by OpenAI and by Open Responses.
+const NULLABLE: [&str; 23] = [
+    "background",
+    "conversation",
+    "frequency_penalty",
+    "include",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "previous_response_id",
+    "prompt",
+    "reasoning",
+    "safety_identifier",
+    "store",
+    "stream_options",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+];
+
 /// The last words of the user.
 struct InputQuestion<'a> {
     text: Cow<'a, str>,
@@ -54,7 +81,7 @@ struct CanonicalInput<'a> {
     question: Option<InputQuestion<'a>>,
     form: Option<NormalizedQuestion>,
     has_tools: bool,
-    uncacheable: Option<Uncacheable>,
+    hosted: HostedFeatures,
 }
 
 /// Reads a request of `dialect`. Only members that decide how it is cached are checked; the upstream checks the others. `rules` say which
@@ -67,7 +94,7 @@ pub(super) fn parse(
     body: &[u8],
     rules: &IdentityRules,
 ) -> Result<ParsedRequest> {
-    let CanonicalInput { members, question, form, has_tools, uncacheable } = canonical(body, rules)?;
+    let CanonicalInput { members, question, form, has_tools, hosted } = canonical(body, rules)?;
     let Members { model, streams, temperature, has_directives, is_exact, scope, .. } = members;
     let place = question.as_ref().map_or_else(String::new, InputQuestion::place_text);
     Ok(ParsedRequest {
@@ -79,7 +106,7 @@ pub(super) fn parse(
         wants_usage: true,
         temperature,
         has_tools,
-        uncacheable,
+        hosted,
         is_credential_bound: true,
         has_directives,
         is_exact,
@@ -110,17 +137,18 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<CanonicalInput
     })?;
     let scope = &mut members.scope;
     check_input(scope)?;
-    let has_tools = !tools(scope)?.is_empty();
-    let uncacheable = uncacheable(scope)?;
+    drop_null(scope, &NULLABLE);
+    let has_tools = offers_own_tools(scope)?;
+    let hosted = hosted_features(scope)?;
     scope.sort();
     normalize_input(scope);
     let question = take_question(scope);
     // What the model reads beside the request may be about the spelling of the question.
-    let is_all_known = !HIDDEN_CONTEXT.iter().any(|name| is_given(scope, name));
+    let is_all_known = hosted.is_empty() && !HIDDEN_CONTEXT.iter().any(|name| is_given(scope, name));
     let normalization = if is_all_known { rules.normalization } else { Normalization::Minimal };
     let alone = question.as_ref().filter(|question| question.is_alone);
     let form = alone.and_then(|question| NormalizedQuestion::within(scope, &question.text, normalization));
-    Ok(CanonicalInput { members, question, form, has_tools, uncacheable })
+    Ok(CanonicalInput { members, question, form, has_tools, hosted })
 }
 
 impl InputQuestion<'_> {
@@ -142,39 +170,12 @@ impl InputQuestion<'_> {
     }
 }
 
-fn is_given(request: &Json<'_>, name: &str) -> bool {
-    request.get(name).is_some_and(|value| *value != Json::Null)
-}
-
 fn check_input(request: &Json<'_>) -> Result<()> {
     match request.get("input") {
         Some(Json::Text(_) | Json::List(_)) => Ok(()),
         None | Some(Json::Null) if HIDDEN_CONTEXT.iter().any(|name| is_given(request, name)) => Ok(()),
         _ => Err(Error::invalid("input", "input must be a string or a list of items")),
     }
-}
-
-fn tools<'a>(request: &'a Json<'_>) -> Result<&'a [Json<'a>]> {
-    match request.get("tools") {
-        None | Some(Json::Null) => Ok(&[]),
-        Some(tools) => tools.as_list().ok_or_else(|| Error::invalid("tools", "tools must be a list")),
-    }
-}
-
-/// Why the answer to a request has no place in the cache.
-fn uncacheable(request: &Json<'_>) -> Result<Option<Uncacheable>> {
-    let is_own = |tool: &Json<'_>| {
-        tool.get("type").and_then(Json::as_text).is_some_and(|name| OWN_TOOLS.contains(&name))
-    };
-    Ok(if flag(request, "background", "background")? {
-        Some(Uncacheable::Background)
-    } else if is_given(request, "conversation") {
-        Some(Uncacheable::Conversation)
-    } else if !tools(request)?.iter().all(is_own) {
-        Some(Uncacheable::HostedTool)
-    } else {
-        None
-    })
 }
 
 /// Writes what may be written in several ways in one of them: messages without a type, one text in place of a list of one part with it, and

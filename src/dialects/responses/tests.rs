@@ -4,23 +4,24 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Responses;
-use crate::dialects::{Dialect as _, Note, Unstorable};
+use crate::dialects::{Dialect as _, Note, StreamForm, Unstorable};
 use crate::domain::{TokenUsage, UnixSeconds};
 use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
+const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_mark: false };
 
-fn response(output: Value) -> Value {
+pub(super) fn response(output: Value) -> Value {
     json!({ "id": "resp_1", "object": "response", "created_at": 1, "completed_at": 2, "status": "completed", "error": null,
         "incomplete_details": null, "instructions": "be kind", "model": "m", "output": output, "store": true, "tools": [],
         "usage": { "input_tokens": 1, "input_tokens_details": { "cached_tokens": 0 }, "output_tokens": 2, "total_tokens": 3 } })
 }
 
-fn text(text: &str) -> Value {
+pub(super) fn text(text: &str) -> Value {
     json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
 }
 
-fn message(content: Value) -> Value {
+pub(super) fn message(content: Value) -> Value {
     json!({ "id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": content })
 }
 
@@ -114,22 +115,22 @@ fn event(data: &Value) -> Event {
     Event::read(format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap()).into())
 }
 
-fn assembled(events: &[Value]) -> Result<Value, Unstorable> {
+pub(super) fn assembled(events: &[Value]) -> Result<Value, Unstorable> {
     let mut assembler = Responses.assembler();
     events.iter().for_each(|data| _ = assembler.push(&event(data)));
     assembler.end();
     assembler.finish().map(|json| serde_json::from_slice(&json).unwrap())
 }
 
-fn stored(whole: &Value) -> Vec<u8> {
+pub(super) fn stored(whole: &Value) -> Vec<u8> {
     let answer = Responses.read_reply(whole.to_string().as_bytes()).expect("an answer");
     assert_eq!(answer.unstorable, None);
     answer.json.to_vec()
 }
 
 /// The events of a replay, each of the type that its line `event` names, numbered from 0 on.
-fn replayed(answer: &[u8]) -> Vec<Value> {
-    let mut replay = Responses.replay_events(answer, NOW, true).expect("it can be replayed");
+pub(super) fn replayed(answer: &[u8]) -> Vec<Value> {
+    let mut replay = Responses.replay_events(answer, NOW, STREAM).expect("it can be replayed");
     let (mut events, mut all) = (Events::default(), Vec::new());
     std::iter::from_fn(|| replay.next_bytes(500)).for_each(|bytes| events.push(&bytes));
     while let Some(event) = events.next_event() {
@@ -161,6 +162,20 @@ fn a_response_of_every_kind_is_the_same_in_both_forms() {
     let answer = Responses.read_reply(everything().to_string().as_bytes()).unwrap();
     assert!(answer.calls_tools);
     assert_eq!(answer.usage, Some(TokenUsage::new(1, 2)));
+}
+
+#[test]
+fn the_mark_of_other_apis_ends_a_stream_that_is_to_have_it() {
+    let answer = stored(&response(json!([message(json!([text("so it is")]))])));
+    let stream = |ends_with_mark| {
+        let form = StreamForm { ends_with_mark, ..STREAM };
+        let mut replay = Responses.replay_events(&answer, NOW, form).expect("it can be replayed");
+        let bytes: Vec<u8> = std::iter::from_fn(|| replay.next_bytes(100)).flatten().collect();
+        String::from_utf8(bytes).unwrap()
+    };
+    let (unmarked, marked) = (stream(false), stream(true));
+    assert_eq!(marked, format!("{unmarked}data: [DONE]\n\n"));
+    assert!(!unmarked.contains("[DONE]"));
 }
 
 #[test]
@@ -357,7 +372,7 @@ fn a_stream_is_not_much_longer_than_its_response() {
             let mut whole = response(json!([message(json!([text(&"w ".repeat(words))]))]));
             whole["output"][0]["id"] = id.into();
             let answer = stored(&whole);
-            let mut replay = Responses.replay_events(&answer, NOW, true).unwrap();
+            let mut replay = Responses.replay_events(&answer, NOW, STREAM).unwrap();
             let (held, expected) = replay.bytes_held_and_expected();
             let bytes: usize = std::iter::from_fn(|| replay.next_bytes(1000)).map(|bytes| bytes.len()).sum();
             assert!(bytes <= 10 * answer.len() + 8192, "{bytes} of {}", answer.len());

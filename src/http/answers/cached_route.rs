@@ -89,6 +89,7 @@ async fn answer(
         directives: route.options.complete(directives),
         tags,
         default_ttl_seconds: route.options.ttl_seconds,
+        cached_features: None,
     };
     let takes_trailers = takes_trailers(&head.headers);
     // A request that waits for an upstream must not delay cache hits of other requests.

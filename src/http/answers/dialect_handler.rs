@@ -73,6 +73,7 @@ pub(super) async fn answer(
         directives: endpoint.defaults.complete(directives),
         tags,
         default_ttl_seconds: endpoint.defaults.ttl_seconds,
+        cached_features: endpoint.defaults.hosted_features(),
     };
     let groups = cache_groups::of_tags(&request.tags);
     // A request that waits for a model must not delay cache hits of other requests.

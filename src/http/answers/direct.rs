@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use super::answer_id::{AnswerId, format_id};
+use super::contract::CacheHeaders;
 use crate::domain::{Credential, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::http::error_response::{ErrorBody, Problem};
@@ -122,6 +123,7 @@ pub(in crate::http) struct LookupAnswer {
     path = "/v1/answers/lookup",
     operation_id = "lookupAnswer",
     tag = "answers",
+    params(CacheHeaders),
     request_body = LookupRequest,
     responses(
         (status = 200, body = LookupAnswer, description = "Whether an answer is stored, and which one"),
@@ -175,6 +177,7 @@ pub(in crate::http) async fn lookup(
     path = "/v1/answers",
     operation_id = "storeAnswer",
     tag = "answers",
+    params(CacheHeaders),
     request_body = GiveRequest,
     responses(
         (status = 201, body = GiveAnswer, description = "The answer is stored, on disk too"),

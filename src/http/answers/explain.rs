@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use super::answer_id::format_id;
+use super::contract::CacheHeaders;
 use super::direct::{FIELDS, LookupRequest, QuestionOptions, check_sizes, rounded, scope};
 use crate::domain::Principal;
 use crate::http::error_response::{ErrorBody, Problem};
@@ -80,6 +81,7 @@ struct ConflictAnswer {
     path = "/v1/answers/explain",
     operation_id = "explainAnswer",
     tag = "answers",
+    params(CacheHeaders),
     request_body = LookupRequest,
     responses(
         (status = 200, body = ExplainAnswer, description = "The nearest stored questions with what speaks against each"),

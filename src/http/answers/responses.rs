@@ -27,9 +27,9 @@ pub(super) struct ResponseRequest {
     input: serde::de::IgnoredAny,
     /// Whether to answer with a stream of events.
     stream: Option<bool>,
-    /// Whether to answer later. Such a request bypasses the cache.
+    /// Whether to answer later. Such a request bypasses the cache, unless `answers.cached_features` has `background`.
     background: Option<bool>,
-    /// The tools of the model. With one that the upstream runs, the request bypasses the cache.
+    /// The tools of the model. With one that the upstream runs, the request bypasses the cache, unless `answers.cached_features` names it.
     #[schema(value_type = Option<Vec<serde_json::Value>>)]
     tools: serde::de::IgnoredAny,
     /// The cache directives; not forwarded to the upstream.

@@ -83,7 +83,7 @@ pub(super) fn routes() -> Routes<Arc<Endpoint>> {
     tag = "embeddings",
     request_body = EmbeddingsRequest,
     responses(
-        (status = 200, body = EmbeddingsAnswer, headers(("x-likewise-hits"), ("x-likewise-misses"), ("x-likewise-coalesced"), ("x-likewise-truncated"), ("age"), ("cache-status"), ("server-timing")), description = "One vector for each input, in the order of the inputs"),
+        (status = 200, body = EmbeddingsAnswer, headers(("x-likewise-hits"), ("x-likewise-misses"), ("x-likewise-coalesced"), ("x-likewise-truncated"), ("x-likewise-reason"), ("age"), ("cache-status"), ("server-timing")), description = "One vector for each input, in the order of the inputs"),
         (status = 400, body = ErrorBody, description = "A field or header of the request is invalid; `param` names it"),
         (status = 404, body = ErrorBody, description = "Neither this server nor an upstream has the model"),
         (status = 413, body = ErrorBody, description = "The body, or the number of tokens, exceeds a limit"),
@@ -271,7 +271,7 @@ async fn forward_others(
         },
     };
     let body = without_cache_member(&head.headers, body)?;
-    let target = ForwardTarget { path: "embeddings".to_owned(), model: Some(model) };
+    let target = ForwardTarget { path: "embeddings".to_owned(), model: Some(model), answer_id: None };
     forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await
 }
 

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::http::offload::offload;
 use crate::http::reservation::ResponseReservation;
 use crate::http::response::cache_status;
-use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, SERVER_TIMING};
+use crate::http::response::headers::{CACHE_STATUS, COALESCED, HITS, MISSES, Millis, REASON, SERVER_TIMING};
 use crate::service::embeddings::Response as EmbeddedTexts;
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-likewise-truncated");
@@ -95,6 +95,9 @@ fn describe(served: &EmbeddedTexts, headers: &mut HeaderMap) {
     headers.insert(HITS, HeaderValue::from(counts.hits));
     headers.insert(MISSES, HeaderValue::from(counts.misses));
     headers.insert(COALESCED, HeaderValue::from(counts.coalesced));
+    if let Some(reason) = served.not_stored {
+        headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
+    }
     if served.truncated > 0 {
         headers.insert(TRUNCATED, HeaderValue::from(served.truncated));
     }

@@ -1,5 +1,6 @@
 //! Other routes below `/v1`, as far as they may be: passed on to the upstream, and its reply passed back, uncached.
 
+mod deletion;
 mod group_invalidation;
 pub(super) mod target;
 
@@ -72,8 +73,10 @@ pub(super) struct Forward {
     pub(super) own_segments: OwnSegments,
     /// Names the route that an unknown path may have meant.
     pub(super) near_routes: NearRoutes,
-    /// Hides what upstreams say that they have changed. None if they are not obeyed.
-    pub(super) invalidation: Option<Arc<Invalidation>>,
+    /// Hides what upstreams say that they have deleted or changed.
+    pub(super) invalidation: Arc<Invalidation>,
+    /// Whether `Cache-Group-Invalidation` of their replies is obeyed.
+    pub(super) obeys_group_invalidation: bool,
     pub(super) body_bytes_max: usize,
     /// Counts what is not cached.
     pub(super) metrics: Arc<AnswerMetrics>,
@@ -157,7 +160,7 @@ pub(super) async fn forward_to(
     let needs_clients_key = origin
         .needs_clients_key(request.method().as_str(), &path)
         .map_err(|refusal| forward.not_passed_on(&request, refusal))?;
-    let named = target.model;
+    let (named, answer_id) = (target.model, target.answer_id);
     let (head, body) = request.into_parts();
     let body = body::read(body, forward.body_bytes_max).await?;
     let model = match named {
@@ -185,12 +188,15 @@ pub(super) async fn forward_to(
     let reply = origin.ask(call).await?;
     let (status, headers) = (reply.status, reply.headers.clone());
     let lines = reply.group_invalidation.clone();
-    let propagation = match (&forward.invalidation, head.extensions.get::<Arc<Principal>>()) {
-        (Some(invalidation), Some(principal)) => {
-            group_invalidation::obey(invalidation, principal, &head.method, status, &lines).await
+    let mut propagation = Propagation::Complete;
+    if let Some(principal) = head.extensions.get::<Arc<Principal>>() {
+        let invalidation = &forward.invalidation;
+        propagation = deletion::obey(invalidation, principal, &head.method, status, answer_id).await;
+        if forward.obeys_group_invalidation {
+            let of_groups = group_invalidation::obey(invalidation, principal, &head.method, status, &lines);
+            propagation = propagation.max(of_groups.await);
         }
-        (None, _) | (_, None) => Propagation::Complete,
-    };
+    }
     let mut response = Body::from_stream(reply.into_body()).into_response();
     // The upstream's status is valid HTTP; 502 if not.
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -9,6 +9,7 @@ use futures_util::stream;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use crate::dialects::stored_answer_id;
 use crate::error::{Error, Result};
 use crate::http::extract::text_encoding;
 use crate::http::routes::OwnSegments;
@@ -19,6 +20,8 @@ pub(in crate::http) struct ForwardTarget {
     pub(in crate::http) path: String,
     /// The model that it names.
     pub(in crate::http) model: Option<String>,
+    /// The id of the answer that it stands for, if upstreams keep such answers under ids that clients get of this server too.
+    pub(in crate::http) answer_id: Option<String>,
 }
 
 impl ForwardTarget {
@@ -36,7 +39,8 @@ impl ForwardTarget {
             return None;
         }
         let model = spelled_out.strip_prefix("models/").map(str::to_owned);
-        Some(ForwardTarget { path: path.to_owned(), model })
+        let answer_id = stored_answer_id(&spelled_out).map(str::to_owned);
+        Some(ForwardTarget { path: path.to_owned(), model, answer_id })
     }
 }
 
@@ -105,6 +109,7 @@ mod tests {
         }
         assert!(read("/v2/files").is_none());
         assert_eq!(read("/v1/models/a%2Fb").unwrap().model.as_deref(), Some("a/b"));
+        assert_eq!(read("/v1/responses/resp%5F1").unwrap().answer_id.as_deref(), Some("resp_1"));
     }
 
     async fn read(content_type: &str, body: &str) -> Result<Option<String>> {

@@ -32,10 +32,9 @@ use crate::http::extract::trace_headers::trace_headers;
 use crate::http::forward::target::{ForwardTarget, model_of};
 use crate::http::forward::{Forward, forward_to};
 use crate::http::offload::offload;
-use crate::http::response::headers::{COALESCED, HITS, MISSES};
+use crate::http::response::headers::{COALESCED, HITS, MISSES, REASON};
 use crate::http::routes::{Access, Routes};
 use crate::service::Rerank;
-use crate::service::embeddings::LookupCounts;
 use crate::service::rerank::{RerankModel, RerankRequest, RerankResponse};
 
 /// Fields that are sent along as they came, and may change scores.
@@ -134,7 +133,7 @@ async fn create(
     let (Some(rerank), Some(asked)) = (&endpoint.rerank, parsed) else {
         let model = model_of(&head.headers, &body).await?;
         let body = without_cache_member(&head.headers, body)?;
-        let target = ForwardTarget { path: "rerank".to_owned(), model };
+        let target = ForwardTarget { path: "rerank".to_owned(), model, answer_id: None };
         return forward_to(&endpoint.forward, target, HttpRequest::from_parts(head, body.into())).await;
     };
     // A request that waits for an upstream must not delay others.
@@ -206,7 +205,7 @@ fn respond(
     });
     let results: Vec<RankedDocument<'_>> = results.collect();
     let body = json!({ "model": model, "results": results, "usage": { "total_tokens": response.tokens } });
-    json_response(body.to_string(), response.counts)
+    json_response(body.to_string(), response)
 }
 
 /// The places of documents with their scores, the best first; those of one score in their order.
@@ -216,15 +215,20 @@ fn ranked(scores: &[f64]) -> Vec<(usize, f64)> {
     ranked
 }
 
-fn json_response(json: String, counts: LookupCounts) -> Response {
+/// `json` with the headers that describe how the scores were served.
+fn json_response(json: String, served: &RerankResponse) -> Response {
     let mut response = json.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    describe(counts, headers);
+    describe(served, headers);
     response
 }
 
-fn describe(counts: LookupCounts, headers: &mut HeaderMap) {
+fn describe(served: &RerankResponse, headers: &mut HeaderMap) {
+    let counts = served.counts;
+    if let Some(reason) = served.not_stored {
+        headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
+    }
     headers.insert(HITS, HeaderValue::from(counts.hits));
     headers.insert(MISSES, HeaderValue::from(counts.misses));
     headers.insert(COALESCED, HeaderValue::from(counts.coalesced));

@@ -85,7 +85,7 @@ async fn create(
         ranks.map(|(index, score)| RankedTeiText { index, text: text(index), score }).collect();
     let json = serde_json::to_string(&ranks)
         .map_err(|error| Error::new(Kind::Internal, "cannot write scores").source(error))?;
-    Ok(json_response(json, response.counts))
+    Ok(json_response(json, &response))
 }
 
 fn check(texts: &[String]) -> Result<()> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Namespaces;
-use crate::dialects::of_path;
+use crate::dialects::{HostedFeature, HostedFeatures, of_path};
 use crate::domain::TenantId;
 use crate::error::{Error, Kind, Result};
 use crate::service::Directives;
@@ -22,6 +22,8 @@ pub struct CachedRouteOptions {
     pub cache_tool_calls: Option<bool>,
     /// Whether answers that ended at the limit of tokens are stored and served, if the request does not say. Of routes of a dialect only.
     pub cache_truncated: Option<bool>,
+    /// The features whose answers are stored and served, instead of `answers.cached_features`. Of routes of a dialect only.
+    pub cached_features: Option<Vec<HostedFeature>>,
 }
 
 impl CachedRouteOptions {
@@ -33,6 +35,11 @@ impl CachedRouteOptions {
             truncated: directives.truncated.or(self.cache_truncated),
             ..directives
         }
+    }
+
+    /// The features whose answers are stored and served. `None` if it says nothing of them.
+    pub fn hosted_features(&self) -> Option<HostedFeatures> {
+        self.cached_features.as_ref().map(|features| features.iter().copied().collect())
     }
 }
 
@@ -66,9 +73,12 @@ pub fn check_cached_routes(routes: &[CachedRouteOptions], namespaces: &Namespace
         if route.ttl_seconds.is_none() {
             return Err(fault(format!("ttl_seconds must be set, 1 to {max}")));
         }
-        let of_dialects =
-            [("cache_tool_calls", route.cache_tool_calls), ("cache_truncated", route.cache_truncated)];
-        if let Some((key, _)) = of_dialects.iter().find(|(_, value)| value.is_some()) {
+        let of_dialects = [
+            ("cache_tool_calls", route.cache_tool_calls.is_some()),
+            ("cache_truncated", route.cache_truncated.is_some()),
+            ("cached_features", route.cached_features.is_some()),
+        ];
+        if let Some((key, _)) = of_dialects.iter().find(|(_, is_set)| *is_set) {
             return Err(fault(format!(
                 "{key} is of the routes of chat completions, completions, responses and messages"
             )));
@@ -136,6 +146,9 @@ mod tests {
         names(&[lasting("/v1/a")], "answers.routes[0].ttl_seconds must be set");
         names(&[with_calls(route("/v1/a", 60))], "answers.routes[0].cache_tool_calls is of the routes of");
         assert_eq!(check(&[with_calls(lasting("/v1/responses"))]), Ok(()));
+        let with_features = |route| CachedRouteOptions { cached_features: Some(vec![]), ..route };
+        names(&[with_features(route("/v1/a", 60))], "answers.routes[0].cached_features is of the routes of");
+        assert_eq!(check(&[with_features(lasting("/v1/messages"))]), Ok(()));
         let namespace = Some("unknown".to_owned());
         names(&[CachedRouteOptions { namespace, ..route("/v1/a", 60) }], "answers.routes[0].namespace");
     }

@@ -121,7 +121,7 @@ impl Flow<'_> {
             body,
             needs_clients_key: false,
             // A tool runs, and a conversation grows, with each request that arrives.
-            may_repeat: parsed.uncacheable.is_none(),
+            may_repeat: parsed.hosted.is_empty(),
             may_wait: resolved.caller.may_wait,
         };
         // A question that is never stored need not be held until its answer is whole.

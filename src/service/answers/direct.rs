@@ -223,14 +223,21 @@ pub(super) async fn store(
         is_semantic: resolved.semantic.is_some(),
         calls_tools: false,
         is_truncated: false,
+        ends_with_mark: false,
         scope: resolved.scope(),
         question: question.prompt,
         answer: answer.as_bytes(),
     };
     check_size(record.bytes(), &resolved.namespace.policy)?;
     let held = answers.lookup.lock(&resolved.identity.key).await;
-    let store_request =
-        StoreRequest { record, store_policy: resolved.store_policy.clone(), stamp, lease: None, cost_us: 0 };
+    let store_request = StoreRequest {
+        record,
+        store_policy: resolved.store_policy.clone(),
+        stamp,
+        lease: None,
+        cost_us: 0,
+        upstream_id: None,
+    };
     let kept = begin_store(&answers.lookup, &resolved, store_request, held).await;
     let message = "a tag of the answer was invalidated since it was requested";
     let pending = kept.ok_or_else(|| Error::new(Kind::Conflict, message))?;
@@ -284,13 +291,14 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
     let tags = question.tags.iter().map(|tag| InvalidationId::tag(&question.principal.tenant, tag)).collect();
     let ttl_seconds = directives.ttl_seconds(&namespace.policy)?;
     Ok(ResolvedRequest {
+        tenant: question.principal.tenant.clone(),
         identity,
         model: "".into(),
         question: None,
         semantic: None,
         caller: Caller::default(),
         completed: 0,
-        kinds: StoredKinds::of(directives, &namespace.policy, &answers.options),
+        kinds: StoredKinds::of(directives, None, &namespace.policy, &answers.options),
         store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },
         namespace,
     })

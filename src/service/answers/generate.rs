@@ -278,6 +278,7 @@ impl Generator {
         let was_done = progress.assembler.is_done();
         let is_mark = event.data.as_deref().is_some_and(|data| data.trim() == END_MARK);
         let note = progress.assembler.push(&event);
+        progress.ends_with_mark = is_mark && progress.assembler.is_done();
         let usage_content = if !self.resolved.store_policy.reports_usage {
             UsageContent::Absent
         } else if note.is_usage {
@@ -328,6 +329,7 @@ impl Generator {
             is_semantic: self.resolved.semantic.is_some(),
             calls_tools: answer.calls_tools,
             is_truncated: answer.is_truncated,
+            ends_with_mark: answer.ends_with_mark,
             scope: self.resolved.scope(),
             question: self.resolved.question.as_deref().unwrap_or_default(),
             answer: &answer.json,
@@ -340,12 +342,19 @@ impl Generator {
         let store_policy = generation.close_store_policy()?;
         let record = StoredAnswer { is_ttl_requested: store_policy.is_ttl_requested, ..record };
         let cost_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let store_request =
-            StoreRequest { record, store_policy, stamp: self.stamp, lease: self.lease, cost_us };
+        let upstream_id = self.dialect.kept_id(&answer.json);
+        let store_request = StoreRequest {
+            record,
+            store_policy,
+            stamp: self.stamp,
+            lease: self.lease,
+            cost_us,
+            upstream_id: upstream_id.as_deref(),
+        };
         let stored = begin_store(&self.answers.lookup, &self.resolved, store_request, held)
             .await
             .ok_or(Reason::Invalidated)?;
-        generation.mark_stored(&stored.tags());
+        generation.mark_stored(&stored.tags(), &stored.inherited_tags());
         self.answers.add_question(&self.resolved);
         if let (Some(misses), Some(pending)) = (&self.answers.misses, &self.pending) {
             misses.stored(pending, stored.meta());
@@ -357,6 +366,8 @@ impl Generator {
     fn reason_against(&self, answer: &Answer, record: &StoredAnswer<'_>) -> Option<Reason> {
         if let Some(unstorable) = answer.unstorable {
             Some(unstorable.into())
+        } else if let Some(reason) = self.resolved.kinds.reason_against_features(answer.hosted) {
+            Some(reason)
         } else if let Some(reason) =
             self.resolved.kinds.reason_against(answer.calls_tools, answer.is_truncated)
         {

@@ -333,19 +333,21 @@ impl Generation {
         }
     }
 
-    /// Records that the answer was stored with these tags. No generation that began before this one stores its older answer, and
-    /// a later answer inherits the tags.
+    /// Records that the answer was stored with `tags`. No generation that began before this one stores its older answer, and
+    /// a later answer has those which are `inherited`.
     ///
     /// The caller holds the stripe of the key since before [`Generation::close_store_policy`], so that no other generation of
     /// the key comes between the two.
-    pub(super) fn mark_stored(&self, tags: &[InvalidationId]) {
+    pub(super) fn mark_stored(&self, tags: &[InvalidationId], inherited: &[InvalidationId]) {
         let shard = self.inflight.shard(&self.key);
         for generation in shard.all(&self.key) {
             let mut state = lock(&generation.agreement);
             if generation.began < self.entry.began {
                 state.forbidden.get_or_insert(Reason::Superseded);
+            } else if Arc::ptr_eq(generation, &self.entry) {
+                state.store_policy.tags = tags.to_vec();
             } else {
-                state.store_policy.depend_on(tags.iter().copied());
+                state.store_policy.depend_on(inherited.iter().copied());
             }
         }
     }

@@ -211,7 +211,7 @@ impl Answers {
         let in_namespace = self.namespaces.lookups_in(&resolved.namespace);
         let form = ResponseForm::of(&request.parsed, resolved.kinds);
         let flow = Flow::new(self, &request, resolved, form, started);
-        let (response, missed) = match self.bypass(&request.parsed) {
+        let (response, missed) = match self.bypass(&request.parsed, form.kinds) {
             Some(reason) => (self.call_upstream(&flow, reason).await, LookupOutcome::Bypass),
             None => (self.look_up_or_generate(flow).await, LookupOutcome::Miss),
         };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cached_routes::CachedRouteOptions;
 use super::semantic::SemanticOptions;
+use crate::dialects::HostedFeature;
 use crate::request_identity::{IdentityRules, MemberPath, Normalization};
 
 /// Which answers are stored, and which requests share them.
@@ -17,6 +18,9 @@ pub struct Options {
     /// Whether answers of chat completions, completions and messages that ended at the limit of tokens are stored. A namespace, a route and
     /// a request may say otherwise.
     pub cache_truncated: bool,
+    /// Features of `/v1/responses` and `/v1/messages` whose answers are stored although they depend on more than the request says, or do more
+    /// than answer: `web_search`, `conversation` and the like. Requests with any other bypass the cache. A route may have a list of its own.
+    pub cached_features: Vec<HostedFeature>,
     /// Whether questions are normalized by closed lists of words: the capital of some first words, a missing question mark, the full
     /// stop of an order. Otherwise only Unicode composition and the whitespace around a question are.
     pub normalize_questions: bool,
@@ -49,6 +53,7 @@ impl Default for Options {
             temperature_max: 1.0,
             cache_tool_calls: false,
             cache_truncated: false,
+            cached_features: Vec::new(),
             normalize_questions: false,
             ignored_members: Vec::new(),
             remembered_requests_bytes_max: 8 << 20,

@@ -1,6 +1,6 @@
 //! Why the cache was bypassed or a reply was not stored: one word each, in headers, trailers and metrics.
 
-use crate::dialects::{Uncacheable, Unstorable};
+use crate::dialects::{HostedFeature, Uncacheable, Unstorable};
 use crate::labels::label_enum;
 
 label_enum! {
@@ -10,13 +10,14 @@ label_enum! {
         Temperature = "temperature",
         /// The cache is bypassed: a number of the request cannot be represented exactly.
         Number = "number",
-        /// The cache is bypassed: the answer is fetched later, by its id (`background`).
+        /// The cache is bypassed: the answer is fetched later, by its id (`background`). This reason and the next five are of features that
+        /// `answers.cached_features` switches on.
         Background = "background",
         /// The cache is bypassed: the request continues a conversation that the upstream holds.
         Conversation = "conversation",
-        /// The cache is bypassed: the request offers a tool that the upstream runs.
+        /// The cache is bypassed, or the reply is not stored: the request offers, or the reply has used, a tool of the upstream's.
         HostedTool = "hosted_tool",
-        /// The cache is bypassed: the request names servers of tools (MCP) that the upstream calls.
+        /// The cache is bypassed, or the reply is not stored: it is about servers of tools (MCP) that the upstream calls.
         McpServer = "mcp_server",
         /// The cache is bypassed: the request names a container, whose files change.
         Container = "container",
@@ -79,12 +80,24 @@ impl Reason {
 impl From<Uncacheable> for Reason {
     fn from(uncacheable: Uncacheable) -> Reason {
         match uncacheable {
-            Uncacheable::Background => Reason::Background,
-            Uncacheable::Conversation => Reason::Conversation,
-            Uncacheable::HostedTool => Reason::HostedTool,
-            Uncacheable::McpServer => Reason::McpServer,
-            Uncacheable::Container => Reason::Container,
-            Uncacheable::File => Reason::File,
+            Uncacheable::Feature(HostedFeature::Background) => Reason::Background,
+            Uncacheable::Feature(HostedFeature::Conversation) => Reason::Conversation,
+            Uncacheable::Feature(HostedFeature::Mcp) => Reason::McpServer,
+            Uncacheable::Feature(HostedFeature::Container) => Reason::Container,
+            Uncacheable::Feature(HostedFeature::File) => Reason::File,
+            Uncacheable::UnknownTool
+            | Uncacheable::Feature(
+                HostedFeature::Bash
+                | HostedFeature::CodeExecution
+                | HostedFeature::CodeInterpreter
+                | HostedFeature::Computer
+                | HostedFeature::FileSearch
+                | HostedFeature::ImageGeneration
+                | HostedFeature::Memory
+                | HostedFeature::TextEditor
+                | HostedFeature::WebFetch
+                | HostedFeature::WebSearch,
+            ) => Reason::HostedTool,
         }
     }
 }

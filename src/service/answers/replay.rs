@@ -4,15 +4,23 @@ use super::lookup::Match;
 use super::request::ResponseForm;
 use super::response::Body;
 use super::stored_answer::StoredAnswer;
+use crate::dialects::StreamForm;
 use crate::domain::UnixSeconds;
 
 /// About so many bytes of a replay are produced at once.
 pub const REPLAYED_BYTES: usize = 64 * 1024;
 
-/// An answer as a new response, created now. `None` if the form cannot represent it exactly.
-pub(super) fn replayed(json: &[u8], form: ResponseForm, now: UnixSeconds) -> Option<Body> {
+/// An answer as a new response, created now. `ends_with_mark` says how its own stream ended, if it came as one. `None` if the form cannot
+/// represent it exactly.
+pub(super) fn replayed(
+    json: &[u8],
+    ends_with_mark: bool,
+    form: ResponseForm,
+    now: UnixSeconds,
+) -> Option<Body> {
     if form.streams && !form.dialect.replays_whole_only() {
-        let mut replay = form.dialect.replay_events(json, now, form.wants_usage)?;
+        let stream_form = StreamForm { wants_usage: form.wants_usage, ends_with_mark };
+        let mut replay = form.dialect.replay_events(json, now, stream_form)?;
         let first = replay.next_bytes(REPLAYED_BYTES)?;
         return Some(if replay.is_over() { Body::Events(first) } else { Body::Replay(first, replay) });
     }

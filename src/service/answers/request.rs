@@ -8,8 +8,8 @@ use super::inflight::{Caller, StorePolicy};
 use super::semantic::SemanticQuestion;
 use super::stored_kinds::StoredKinds;
 use crate::cache::Namespace;
-use crate::dialects::{Dialect, ParsedRequest};
-use crate::domain::{Credential, Key, Principal, Tag};
+use crate::dialects::{Dialect, HostedFeatures, ParsedRequest};
+use crate::domain::{Credential, Key, Principal, Tag, TenantId};
 use crate::request_identity::Identity;
 use crate::service::Directives;
 use crate::upstream::Headers;
@@ -37,11 +37,14 @@ pub struct AnswerRequest {
     pub tags: Vec<Tag>,
     /// The lifetime of the answer, in seconds, if the directives set none. `None` for that of its namespace.
     pub default_ttl_seconds: Option<u32>,
+    /// The features whose answers its route caches. `None` for those of the server.
+    pub cached_features: Option<HostedFeatures>,
 }
 
 /// A request with its namespace, identity and policy resolved.
 #[derive(Debug, Clone)]
 pub(super) struct ResolvedRequest {
+    pub(super) tenant: TenantId,
     pub(super) identity: Identity,
     pub(super) namespace: Namespace,
     pub(super) model: Arc<str>,

@@ -50,6 +50,7 @@ impl Answers {
         // A JSON answer always reports usage; a stream does on request.
         let reports_usage = !request.parsed.streams || request.parsed.wants_usage || self.request_usage;
         Ok(ResolvedRequest {
+            tenant: request.principal.tenant.clone(),
             identity,
             caller: Caller {
                 credential: request.credential.clone().filter(|_| self.forwards_client_keys),
@@ -68,16 +69,21 @@ impl Answers {
                 is_ttl_requested: request.directives.sets_ttl(),
                 inherits_ttl: false,
             },
-            kinds: StoredKinds::of(&request.directives, &namespace.policy, &self.options),
+            kinds: StoredKinds::of(
+                &request.directives,
+                request.cached_features,
+                &namespace.policy,
+                &self.options,
+            ),
             completed: 0,
             namespace,
         })
     }
 
     /// Why a request has no place in the cache.
-    pub(super) fn bypass(&self, request: &ParsedRequest) -> Option<Reason> {
-        if let Some(uncacheable) = request.uncacheable {
-            Some(uncacheable.into())
+    pub(super) fn bypass(&self, request: &ParsedRequest, kinds: StoredKinds) -> Option<Reason> {
+        if let Some(reason) = kinds.reason_against_features(request.hosted) {
+            Some(reason)
         } else if request.temperature.is_some_and(|temperature| temperature > self.options.temperature_max) {
             Some(Reason::Temperature)
         } else if !request.is_exact {

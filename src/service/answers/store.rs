@@ -30,6 +30,8 @@ pub(super) struct StoreRequest<'a> {
     /// The lease under which it was generated.
     pub(super) lease: Option<HeldLease>,
     pub(super) cost_us: u32,
+    /// The id under which its upstream has stored it, if replays have it.
+    pub(super) upstream_id: Option<&'a str>,
 }
 
 /// Replaces the previous answer in memory and inherits its tags. `None` if one of the tags was invalidated since the
@@ -43,8 +45,12 @@ pub(super) async fn begin_store<'a>(
     let key = resolved.identity.key;
     let mut store_policy = store_request.store_policy;
     if let Some(before) = lookup.find_locked(resolved).await {
-        store_policy.depend_on(tags_of(&before.found.entry));
+        store_policy.depend_on(resolved.inherited_tags(&before.found.entry));
     }
+    let upstream_answer =
+        store_request.upstream_id.map(|id| InvalidationId::upstream_answer(&resolved.tenant, id));
+    // Beyond the limit of tags too: without it the answer would outlive its deletion at the upstream.
+    store_policy.tags.extend(upstream_answer);
     let current = lookup.freshness().tokens();
     let tokens = current.admit(store_request.stamp, resolved.namespace.id, &store_policy.tags)?;
     let policy = &*resolved.namespace.policy;
@@ -73,10 +79,16 @@ pub(super) async fn begin_store<'a>(
 }
 
 impl ResolvedRequest {
+    /// The tags of an answer that its replacement has too. It has another id at the upstream.
+    fn inherited_tags(&self, before: &Entry) -> Vec<InvalidationId> {
+        tags_of(before).into_iter().filter(|tag| !tag.is_upstream_answer(&self.tenant)).collect()
+    }
+
     /// A replacement inherits the tags of the answer it replaces, and its requested TTL unless this request sets one.
     pub(super) fn inherit(&mut self, before: Option<&Match>, directives: &Directives) {
         let Some(Match { found: before, .. }) = before else { return };
-        self.store_policy.depend_on(tags_of(&before.entry));
+        let inherited = self.inherited_tags(&before.entry);
+        self.store_policy.depend_on(inherited);
         let was_requested =
             StoredAnswer::decode(&before.entry.value).is_some_and(|record| record.is_ttl_requested);
         if !directives.sets_ttl() && was_requested {
@@ -92,6 +104,11 @@ impl PendingWrite<'_> {
     /// The tags of the answer.
     pub(super) fn tags(&self) -> Vec<InvalidationId> {
         tags_of(&self.entry)
+    }
+
+    /// Those that its replacement has too.
+    pub(super) fn inherited_tags(&self) -> Vec<InvalidationId> {
+        self.resolved.inherited_tags(&self.entry)
     }
 
     /// What decides whether the answer may be served.

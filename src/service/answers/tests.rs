@@ -153,6 +153,7 @@ impl Bench {
             directives,
             tags: Vec::new(),
             default_ttl_seconds: None,
+            cached_features: None,
         };
         let response = self.answers.ask(ask).await;
         // A refresh is completed before the next question.

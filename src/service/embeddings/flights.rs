@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
+use super::metrics::{TextMetrics, UnstoredReason};
 use crate::cache::{Cache, EntryTokens, Flight, Found, Landing, Namespace, SingleFlight, Stamp, Verdict};
 use crate::domain::{Codec, Embedding, Entry, EntryMeta, Key, KeyHasher, TierName};
 use crate::embed::{EmbedJob, Embedder, Priority, QueuePlace};
@@ -24,12 +25,20 @@ pub(super) struct ServedEntry {
     pub(super) is_stale: bool,
     /// How long its text was queued.
     pub(super) queued: Duration,
+    /// Why it was not stored. `None` if it is.
+    pub(super) not_stored: Option<UnstoredReason>,
 }
 
 impl ServedEntry {
     pub(super) fn found(found: Found) -> ServedEntry {
         let is_stale = found.verdict == Verdict::Stale;
-        ServedEntry { entry: found.entry, tier: Some(found.tier), is_stale, queued: Duration::ZERO }
+        ServedEntry {
+            entry: found.entry,
+            tier: Some(found.tier),
+            is_stale,
+            queued: Duration::ZERO,
+            not_stored: None,
+        }
     }
 }
 
@@ -49,6 +58,7 @@ pub(super) struct FlightLeader {
     pub(super) priority: Priority,
     /// How long the request may wait for its vectors.
     pub(super) wait_max: Duration,
+    pub(super) metrics: Arc<TextMetrics>,
 }
 
 /// A flight that this request leads.
@@ -220,16 +230,30 @@ impl FlightLeader {
             Ok(embedding) => {
                 let current = self.cache.freshness().tokens();
                 let tokens = current.admit(self.stamp, self.namespace.id, &[]);
-                let may_store = self.stores && tokens.is_some();
+                let is_current = tokens.is_some();
                 let entry = Arc::new(self.entry(&embedding, tokens));
-                if may_store {
-                    let entries = vec![(key, Arc::clone(&entry))];
-                    // The callers receive the vector even if no tier could store it.
-                    let _ = self.cache.put_many(&self.namespace, entries).await;
-                }
-                flight.land(Ok(ServedEntry { entry, tier: None, is_stale: false, queued: embedding.queued }));
+                // The callers receive the vector even if it is not stored.
+                let not_stored = self.store(key, &entry, is_current).await.err();
+                not_stored.into_iter().for_each(|reason| _ = self.metrics.not_stored.with(reason).inc());
+                let queued = embedding.queued;
+                flight.land(Ok(ServedEntry { entry, tier: None, is_stale: false, queued, not_stored }));
             }
         }
+    }
+
+    /// Stores a vector. `is_current` says whether its namespace was not invalidated since it was requested.
+    ///
+    /// # Errors
+    /// Why it is not stored.
+    async fn store(&self, key: Key, entry: &Arc<Entry>, is_current: bool) -> Result<(), UnstoredReason> {
+        if !self.stores {
+            return Err(UnstoredReason::NoStore);
+        }
+        if !is_current {
+            return Err(UnstoredReason::Invalidated);
+        }
+        let put = self.cache.put_many(&self.namespace, vec![(key, Arc::clone(entry))]);
+        put.await.map(|_| ()).map_err(|_| UnstoredReason::Disk)
     }
 
     fn entry(&self, embedding: &Embedding, tokens: Option<EntryTokens>) -> Entry {

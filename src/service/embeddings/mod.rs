@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tracing::instrument;
 
-pub use metrics::TextMetrics;
+pub use metrics::{TextMetrics, UnstoredReason};
 pub use request::{LookupCounts, Options, Request, Response};
 pub use upstream::{InputForm, UpstreamEmbeddings, UpstreamRequest};
 
@@ -261,6 +261,7 @@ impl Embeddings {
             stamp: distinct.stamp,
             priority: self.priority(request),
             wait_max: self.wait_max,
+            metrics: Arc::clone(&self.metrics),
         }
     }
 
@@ -396,6 +397,7 @@ impl Embeddings {
             age_seconds: entries.iter().map(|entry| freshness.age_seconds(&entry.meta)).max().unwrap_or(0),
             tokens: entries.iter().map(|entry| u64::from(entry.meta.tokens)).sum(),
             truncated: entries.iter().filter(|entry| entry.meta.is_truncated).count(),
+            not_stored: outcomes.iter().find_map(|outcome| outcome.served.not_stored),
             entries,
             lookup,
             waiting,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::metrics::UnstoredReason;
 use crate::domain::{Entry, InputType, Principal, TierName};
 use crate::embed::Embedder;
 use crate::service::Directives;
@@ -76,6 +77,8 @@ pub struct Response {
     pub tokens: u64,
     /// Truncated texts.
     pub truncated: usize,
+    /// Why a vector that was made for the request was not stored, if one was not.
+    pub not_stored: Option<UnstoredReason>,
     /// The time of the lookup in memory.
     pub lookup: Duration,
     /// The time of waiting for flights: lower tiers, queue and model.

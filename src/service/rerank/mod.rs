@@ -15,7 +15,7 @@ use self::reranker::{RerankCall, Reranker, score_of};
 use crate::domain::{Credential, Fingerprint, KeyHasher, Principal};
 use crate::error::{Error, Kind, Result};
 use crate::service::Directives;
-use crate::service::embeddings::{Embeddings, LookupCounts, Request};
+use crate::service::embeddings::{Embeddings, LookupCounts, Request, UnstoredReason};
 use crate::service::upstream_calls::{ModelCall, hash_request, json_headers};
 use crate::upstream::{Headers, Origin};
 
@@ -75,6 +75,8 @@ pub struct RerankResponse {
     pub tokens: u64,
     /// How the scores were served.
     pub counts: LookupCounts,
+    /// Why a score that was made for the request was not stored, if one was not.
+    pub not_stored: Option<UnstoredReason>,
 }
 
 impl Rerank {
@@ -114,7 +116,12 @@ impl Rerank {
             .await?;
         let scores: Option<Vec<f64>> = served.entries.iter().map(|entry| score_of(&entry.value)).collect();
         let scores = scores.ok_or_else(|| Error::new(Kind::Corrupt, "a cached score is not one number"))?;
-        Ok(RerankResponse { scores, tokens: served.tokens, counts: served.counts })
+        Ok(RerankResponse {
+            scores,
+            tokens: served.tokens,
+            counts: served.counts,
+            not_stored: served.not_stored,
+        })
     }
 
     /// The identity of what is asked of each document.

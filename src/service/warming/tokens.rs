@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The fields of a request that hold what a model reads.
-const READ: [&str; 6] = ["input", "messages", "prompt", "query", "queries", "system"];
+const READ: [&str; 7] = ["input", "instructions", "messages", "prompt", "query", "queries", "system"];
 /// The fields of messages and their parts that hold text. Images and other media are not counted.
 const TEXTS: [&str; 2] = ["content", "text"];
 /// Tokens around a message (OpenAI's cookbook, "How to count tokens with tiktoken").
@@ -44,5 +44,8 @@ mod tests {
         let chat = json!({ "messages": [{ "role": "system", "content": "hello" }, { "role": "user", "content": parts }] });
         assert_eq!(estimate(&chat), 3 + 1 + 3 + 2);
         assert_eq!(estimate(&json!({ "queries": ["hello"], "k": 10 })), 1);
+        let message =
+            json!([{ "role": "user", "content": [{ "type": "input_text", "text": "hello world" }] }]);
+        assert_eq!(estimate(&json!({ "instructions": "hello", "input": message })), 1 + 3 + 2);
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::dialects::of_path;
+use crate::domain::KeyHeader;
 use crate::error::{Error, Kind, Result};
 use crate::line_files::parsed;
 
@@ -21,6 +23,23 @@ pub struct LineRequest {
     pub body: String,
 }
 
+/// The path of messages, and the headers that its clients send: without the version the upstream refuses the request, and with another one
+/// it is another request to the cache.
+const MESSAGES: [&str; 2] = ["v1", "messages"];
+const OF_MESSAGES: [(&str, &str); 1] = [("anthropic-version", "2023-06-01")];
+
+impl LineRequest {
+    /// The headers that clients of its API send beside the type of the body, and that are part of what is asked.
+    pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        if self.path == MESSAGES { &OF_MESSAGES } else { &[] }
+    }
+
+    /// The header in which clients of its API present their key. Another header is another credential, which shares no answers.
+    pub fn key_header(&self) -> KeyHeader {
+        of_path(&format!("/{}", self.path.join("/"))).map_or(KeyHeader::BEARER, |api| api.key_header())
+    }
+}
+
 /// The fields of a line.
 pub struct WarmLine(Fields);
 
@@ -35,8 +54,13 @@ const KINDS: [(&str, &str, &[&str]); 4] = [
 const TEXTS: &[&str] = &["v1", "embeddings"];
 
 /// The routes that a line with `url` may name, and how a report calls their requests.
-const URLS: [(&str, &str); 3] =
-    [("/v1/embeddings", "texts"), ("/v1/chat/completions", "chats"), ("/v1/completions", "completions")];
+const URLS: [(&str, &str); 5] = [
+    ("/v1/embeddings", "texts"),
+    ("/v1/chat/completions", "chats"),
+    ("/v1/completions", "completions"),
+    ("/v1/responses", "responses"),
+    ("/v1/messages", "messages"),
+];
 
 impl WarmLine {
     /// Reads a line.
@@ -197,6 +221,16 @@ mod tests {
                 r#"{"input":"a","model":"m"}"#,
             ),
             (
+                r#"{"custom_id":"a","url":"/v1/responses","body":{"model":"m","input":"a","stream":true}}"#,
+                "responses v1/responses",
+                r#"{"input":"a","model":"m"}"#,
+            ),
+            (
+                r#"{"url":"/v1/messages","body":{"model":"m","max_tokens":9,"messages":[]}}"#,
+                "messages v1/messages",
+                r#"{"max_tokens":9,"messages":[],"model":"m"}"#,
+            ),
+            (
                 r#"{"collection":"a/b","queries":["x"],"k":3}"#,
                 "searches v1/collections/a/b/search",
                 r#"{"k":3,"queries":["x"]}"#,
@@ -218,6 +252,19 @@ mod tests {
             assert_eq!(request.body, body, "{line}");
         }
         assert_eq!(request_of(r#"{"collection":"a/b"}"#).unwrap().path[2], "a/b");
+    }
+
+    #[test]
+    fn a_request_is_sent_as_clients_of_its_api_send_it() {
+        for (url, key_header, headers) in [
+            ("/v1/chat/completions", KeyHeader::BEARER, &[][..]),
+            ("/v1/responses", KeyHeader::BEARER, &[]),
+            ("/v1/embeddings", KeyHeader::BEARER, &[]),
+            ("/v1/messages", KeyHeader::X_API_KEY, &[("anthropic-version", "2023-06-01")]),
+        ] {
+            let request = request_of(&format!(r#"{{"url":"{url}","body":{{}}}}"#)).unwrap();
+            assert_eq!((request.key_header(), request.headers()), (key_header, headers), "{url}");
+        }
     }
 
     #[test]

@@ -73,6 +73,19 @@ async fn word_lists_are_normalized_only_if_switched_on() {
     assert!(!is_hit(&ask(&server, &question("What is it?")).await));
 }
 
+/// Clients that write every field of a class send null for those that were not set.
+#[tokio::test]
+async fn null_is_absent_where_the_api_says_so_and_goes_upstream_as_it_came() {
+    let (_dir, upstream, server) = start(&[]).await;
+    let body = r#"{"model":"m","input":"hi","previous_response_id":null, "tools":null,"instructions" : null,"store":null}"#;
+    assert!(!is_hit(&server.ask("POST", "/v1/responses", &[], body).await));
+    assert_eq!(upstream.seen()[0].body, body, "byte for byte");
+    let plain = r#"{"model":"m","input":"hi"}"#;
+    assert!(is_hit(&server.ask("POST", "/v1/responses", &[], plain).await));
+    let unknown = r#"{"model":"m","input":"hi","x_new":null}"#;
+    assert!(!is_hit(&server.ask("POST", "/v1/responses", &[], unknown).await));
+}
+
 /// Models write the properties of a schema in its order.
 #[tokio::test]
 async fn the_order_of_a_schema_is_part_of_the_scope() {

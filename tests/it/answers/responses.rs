@@ -4,7 +4,7 @@
 use likewise::dialects::responses::Responses;
 use serde_json::{Value, json};
 
-use super::{accumulated_by, is_hit, normalized, quiet, start, status, with};
+use super::{accumulated_by, is_hit, normalized, quiet, start, start_in, status, with};
 use crate::program::{Answer, Server};
 use crate::upstream::Mode;
 
@@ -100,7 +100,7 @@ async fn requests_that_do_more_than_answer_bypass_the_cache() {
         (json!({ "background": true }), "background"),
         (json!({ "conversation": "conv_1" }), "conversation"),
         (json!({ "tools": [{ "type": "web_search" }] }), "hosted_tool"),
-        (json!({ "tools": [{ "type": "mcp", "server_label": "a" }] }), "hosted_tool"),
+        (json!({ "tools": [{ "type": "mcp", "server_label": "a" }] }), "mcp_server"),
         (json!({ "tools": [{ "type": "code_interpreter", "container": "auto" }] }), "hosted_tool"),
         (json!({ "temperature": 1.5 }), "temperature"),
     ];
@@ -159,16 +159,32 @@ async fn a_stream_that_is_no_complete_response_is_passed_on_and_not_stored() {
     }
 }
 
-/// An upstream may end a stream as other APIs do. A client that asks again at once gets a hit.
+/// An upstream may end a stream as other APIs do. A client that asks again at once gets a hit, which ends in the same way.
 #[tokio::test]
-async fn a_mark_behind_the_last_event_is_passed_on() {
-    let (_dir, upstream, server) = start(&[]).await;
+async fn a_mark_behind_the_last_event_is_passed_on_and_replayed() {
+    let (dir, upstream, server) = start(&[]).await;
     let stream = ask(&server, &streamed(&input("once"))).await;
     let events = format!("{}data: [DONE]\n\n", stream.body.as_str().unwrap());
     upstream.next(Mode::Events(vec![events.clone()]));
     let marked = ask(&server, &streamed(&input("twice"))).await;
     assert_eq!(marked.body.as_str(), Some(events.as_str()));
-    assert!(is_hit(&ask(&server, &streamed(&input("twice"))).await));
+    let ends_with_mark = |hit: &Answer| {
+        assert!(is_hit(hit));
+        let body = hit.body.as_str().expect("a stream");
+        assert_eq!(body.matches("[DONE]").count(), usize::from(body.ends_with("}\n\ndata: [DONE]\n\n")));
+        body.ends_with("data: [DONE]\n\n")
+    };
+    assert!(ends_with_mark(&ask(&server, &streamed(&input("twice"))).await));
+    assert!(!ask(&server, &input("twice")).await.body.to_string().contains("[DONE]"));
+    // Nothing is known of the streams of an upstream whose answer came whole.
+    ask(&server, &input("whole")).await;
+    for unmarked in ["once", "whole"] {
+        assert!(!ends_with_mark(&ask(&server, &streamed(&input(unmarked))).await), "{unmarked}");
+    }
+    quiet(&server).await;
+    drop(server);
+    let server = start_in(dir.path(), &upstream, &[]);
+    assert!(ends_with_mark(&ask(&server, &streamed(&input("twice"))).await), "on disk too");
 }
 
 #[tokio::test]

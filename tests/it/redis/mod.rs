@@ -3,6 +3,7 @@
 //! the tests stop, kill, promote and fill with forgeries.
 
 mod changes;
+mod deletions;
 mod elsewhere;
 mod faults;
 mod feedback;

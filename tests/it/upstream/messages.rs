@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The message that a call makes: with a tool's call, or reasoning and citations, where asked.
+/// The message that a call makes: with a tool's call, a search, or reasoning and citations, where asked.
 pub(super) fn message(asked: &Value, call: u64, reason: Option<&str>) -> Value {
     let last = asked["messages"].as_array().and_then(|all| all.last()).map(|last| &last["content"]);
     let question =
@@ -13,6 +13,17 @@ pub(super) fn message(asked: &Value, call: u64, reason: Option<&str>) -> Value {
         "call a tool" => {
             let input = json!({ "city": "La Coruña", "days": 3 });
             (json!([{ "type": "tool_use", "id": "toolu_1", "name": "weather", "input": input }]), "tool_use")
+        }
+        "search the web" => {
+            let found = json!([{ "type": "web_search_result", "url": "u", "encrypted_content": format!("secret {call}") }]);
+            (
+                json!([
+                    { "type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": { "query": "a cache" } },
+                    { "type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": found },
+                    { "type": "text", "text": text },
+                ]),
+                "end_turn",
+            )
         }
         "think" => (
             json!([
@@ -95,7 +106,7 @@ fn parts(block: &Value) -> (Value, Vec<Value>) {
             let said = said.iter().map(|word| json!({ "type": "thinking_delta", "thinking": word }));
             said.chain([json!({ "type": "signature_delta", "signature": block["signature"] })]).collect()
         }
-        "tool_use" => {
+        "tool_use" | "server_tool_use" => {
             empty["input"] = json!({});
             let json = block["input"].to_string();
             let pieces = std::iter::once("").chain(json.split_inclusive('"'));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The response that a call makes: a text, a refusal, a call of a tool, or thoughts before a text, where asked. With a `reason` it is
+/// The response that a call makes: a text, a refusal, a call of a tool, or thoughts or a search before a text, where asked. With a `reason` it is
 /// incomplete.
 pub(super) fn whole(asked: &Value, call: u64, reason: Option<&str>) -> Value {
     let last = asked["input"].as_array().and_then(|items| items.last());
@@ -22,6 +22,10 @@ pub(super) fn whole(asked: &Value, call: u64, reason: Option<&str>) -> Value {
         "think" => {
             json!([{ "id": format!("rs_{call}"), "type": "reasoning", "encrypted_content": format!("secret {call}"),
             "summary": [{ "type": "summary_text", "text": "First this, and then that." }] }, said])
+        }
+        "search the web" => {
+            let action = json!({ "type": "search", "query": "a cache" });
+            json!([{ "id": format!("ws_{call}"), "type": "web_search_call", "status": status, "action": action }, said])
         }
         _ => json!([said]),
     };
@@ -57,6 +61,12 @@ fn push_item(events: &mut Vec<String>, at: usize, item: &Value) {
         opened.as_object_mut().unwrap().entry(member).and_modify(|known| *known = value);
     }
     push(events, "response.output_item.added", json!({ "output_index": at, "item": opened }));
+    if item["type"] == "web_search_call" {
+        for progress in ["in_progress", "searching", "completed"] {
+            let place = json!({ "item_id": item["id"], "output_index": at });
+            push(events, &format!("response.web_search_call.{progress}"), place);
+        }
+    }
     for (list, around, index) in [
         ("summary", "response.reasoning_summary_part", "summary_index"),
         ("content", "response.content_part", "content_index"),

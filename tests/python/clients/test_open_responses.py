@@ -21,6 +21,7 @@ WEATHER = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
 IMAGE = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+MARK = "data: [DONE]\n\n"
 FILE = "data:application/pdf;base64," + base64.b64encode(b"%PDF-1.4\n% Title: an attached file\n%%EOF").decode()
 
 
@@ -85,6 +86,7 @@ class Answer:
     response: dict
     events: list
     headers: httpx.Headers
+    ends_with_mark: bool = False
 
     def whole(self):
         """All that was said."""
@@ -99,12 +101,12 @@ def ask(address, body):
         return Answer(raw.json(), [], raw.headers)
     assert raw.headers["content-type"].startswith("text/event-stream")
     events = [*events_of(raw.text)]
-    return Answer(events[-1]["response"], events, raw.headers)
+    return Answer(events[-1]["response"], events, raw.headers, raw.text.endswith(MARK))
 
 
 def events_of(text):
     """The events of a stream; the line that may end it is none."""
-    *blocks, rest = text.removesuffix("data: [DONE]\n\n").split("\n\n")
+    *blocks, rest = text.removesuffix(MARK).split("\n\n")
     assert rest == ""
     for block in blocks:
         name, data = block.split("\n")
@@ -146,6 +148,7 @@ def test_a_case_is_the_same_without_likewise_at_its_miss_and_at_its_hit(case, fo
     assert (outcomes(miss), outcomes(hit)) == (["fwd=miss"] * len(turns), ["hit"] * len(turns))
     assert without_number_and_time(miss) == without_number_and_time(direct)
     assert [answer.whole() for answer in hit] == [answer.whole() for answer in miss]
+    assert {answer.ends_with_mark for answer in direct + miss + hit} == {form == "stream"}
     assert ("function_call" in str(hit[0].response["output"])) == case.startswith("tool calling")
 
 

@@ -73,10 +73,11 @@ impl StreamedBlock {
         if let Some(growth) = self.kind.growth() {
             let before = self.value(growth.member).map(RawValue::get).unwrap_or(growth.empty);
             let whole = match self.kind {
-                BlockKind::ToolUse => whole_input(before, &self.added)?,
-                BlockKind::Text | BlockKind::Thinking | BlockKind::RedactedThinking => {
-                    whole_text(before, &self.added)?
-                }
+                BlockKind::ToolUse | BlockKind::HostedToolUse => whole_input(before, &self.added)?,
+                BlockKind::Text
+                | BlockKind::Thinking
+                | BlockKind::RedactedThinking
+                | BlockKind::HostedResult => whole_text(before, &self.added)?,
             };
             set(&mut self.members, growth.member, raw(whole)?);
         }

@@ -161,10 +161,15 @@ async fn an_older_answer_does_not_replace_a_newer_one() {
     let (_two, older) = inflight.lead_unshared(request(usage()));
     let (_three, newer) = inflight.lead_unshared(request(usage()));
     assert!(older.close_store_policy().is_ok());
-    older.mark_stored(&[InvalidationId(7)]);
+    older.mark_stored(&[7, 8].map(InvalidationId), &[InvalidationId(7)]);
+    assert_eq!(older.close_store_policy().unwrap().tags, [7, 8].map(InvalidationId), "its own");
     assert_eq!(oldest.unwrap().close_store_policy().unwrap_err(), Reason::Superseded);
     let store_policy = newer.close_store_policy().unwrap();
-    assert_eq!(store_policy.tags, [InvalidationId(7)], "a later answer inherits the tags");
+    assert_eq!(
+        store_policy.tags,
+        [InvalidationId(7)],
+        "a later answer inherits those that are not of the one before alone"
+    );
 }
 
 #[tokio::test]
