@@ -113,7 +113,8 @@ impl Calibrate {
                     return Ok(None);
                 }
                 let margin = judge.margin(first, second)?.filter(|margin| *margin >= 0.0);
-                Ok(margin.map(|margin| JudgedCandidate { similarity, margin, is_right }))
+                let features = judge.pair_features(first, second);
+                Ok(margin.map(|margin| JudgedCandidate { similarity, margin, features, is_right }))
             };
             file.pairs.iter().map(|pair| of_pair(pair.first, pair.second, pair.is_same)).collect()
         })
@@ -129,8 +130,14 @@ fn report(
 ) -> String {
     let known: Vec<&JudgedCandidate> = candidates.iter().flatten().collect();
     let right = known.iter().filter(|candidate| candidate.is_right).count();
+    let features: Vec<&str> = calibration.weights.feature_names().collect();
+    let score = if features.is_empty() {
+        String::new()
+    } else {
+        format!("; the score reads {}", features.join(", "))
+    };
     let mut said = format!(
-        "{} searches; {} have a candidate that rules and verifier let pass, {right} of them right; model {}, guard {}, cosine from {}\n\n\
+        "{} searches; {} have a candidate that rules and verifier let pass, {right} of them right; model {}, guard {}, cosine from {}{score}\n\n\
          | budget: wrong of all | score from | served | wrong of all | in halves not calibrated on: served | wrong | halves within the budget |\n|---|---|---|---|---|---|---|\n",
         candidates.len(),
         known.len(),

@@ -24,6 +24,14 @@ impl Decision {
         Decision::StrictVerified,
     ];
 
+    /// Rules and verifier.
+    pub(super) fn verified(strictness: Strictness) -> Decision {
+        match strictness {
+            Strictness::Normal => Decision::NormalVerified,
+            Strictness::Strict => Decision::StrictVerified,
+        }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Decision::Cosine => "cosine",

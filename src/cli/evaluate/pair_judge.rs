@@ -7,7 +7,7 @@ use likewise::app::Engine;
 use likewise::domain::InputType;
 use likewise::embed::Verifier;
 use likewise::error::Result;
-use likewise::matching::calibration::MARGIN_MAX;
+use likewise::matching::calibration::{MARGIN_MAX, PairFeatures};
 use likewise::matching::guard::{CanonicalQuestion, Guard, Language, QuestionFeatures, Strictness};
 use likewise::service::Directives;
 use likewise::service::embeddings::Request;
@@ -79,6 +79,13 @@ impl<'a> PairJudge<'a> {
         let [stored, asked] = [stored, asked].map(|place| &self.questions[place]);
         let may_share = !stored.is_exact_only && !asked.is_exact_only;
         may_share && self.guard.veto(strictness, &asked.features, &stored.features).is_none()
+    }
+
+    /// What two texts look like beside each other.
+    pub(in crate::cli) fn pair_features(&self, stored: usize, asked: usize) -> PairFeatures {
+        let [stored, asked] = [stored, asked].map(|place| &self.questions[place]);
+        let conflicts = self.guard.conflicts(&asked.features, &stored.features);
+        PairFeatures::of(&asked.canonical, &stored.canonical, &conflicts)
     }
 
     /// The verifier's margin. `None` if it cannot read the pair, or there is none. Two texts that are equal in the canonical form have

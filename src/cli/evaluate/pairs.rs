@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use likewise::app::Engine;
 use likewise::error::{Error, Kind, Result};
-use likewise::matching::guard::Guard;
-use likewise::matching::guard::Language;
+use likewise::matching::calibration::Calibration;
+use likewise::matching::guard::{Guard, Language};
 use likewise::service::answers::{Similarities, lexicon_with};
 
 use super::decision::Decision;
@@ -19,13 +19,14 @@ use crate::cli::terminal;
 
 /// Thresholds of the first table.
 const THRESHOLDS: [f32; 7] = [0.70, 0.75, 0.80, 0.85, 0.88, 0.90, 0.95];
-/// Shares of pairs that may be served a wrong answer, of the third table.
+/// Shares of pairs that may be served a wrong answer, of the third table, and budgets of the last one.
 const WRONG_SHARES: [f64; 4] = [0.005, 0.01, 0.02, 0.05];
 /// Pairs that are less similar are never served, so the verifier does not read them.
 const SIMILARITY_MIN: f32 = 0.6;
 
 /// How often two questions in other words would share an answer, by similarity alone, with the rules, and with the verifier. JSON lines
-/// with `a`, `b` and `label` (1: they ask the same, 0: they do not); `kind` and `lang` group the second table.
+/// with `a`, `b` and `label` (1: they ask the same, 0: they do not); `kind` and `lang` group the second table. With a calibration, also what
+/// its score would serve.
 #[derive(Debug, Args)]
 pub(super) struct EvaluatePairs {
     #[command(flatten)]
@@ -35,6 +36,9 @@ pub(super) struct EvaluatePairs {
     /// The similarity of the table by kind; by default that of the model.
     #[arg(long, value_name = "COSINE")]
     similarity_min: Option<f32>,
+    /// A file of `likewise calibrate`, made of other pairs.
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
 }
 
 /// A pair with what each decision says of it.
@@ -48,6 +52,15 @@ struct JudgedPair {
     is_exact_only: bool,
     /// Whether it may share an answer, by the places of [`Decision::ALL`], apart from the similarity.
     allowed: [bool; Decision::ALL.len()],
+    /// The score of the calibration. `None` if there is none, or it does not look at such a pair, or guard or verifier refuse it.
+    score: Option<f64>,
+}
+
+/// The pairs that a decision allows, by what a threshold would be of: the highest first.
+struct Ranking {
+    name: &'static str,
+    /// With whether both ask the same.
+    pairs: Vec<(f64, bool)>,
 }
 
 impl EvaluatePairs {
@@ -64,30 +77,51 @@ impl EvaluatePairs {
         let data = temporary_directory()?;
         config.data.dir = data.path().to_owned();
         let guard = Guard::new(lexicon_with(config.answers.semantic.words_dir.as_deref())?);
+        let calibration = self.calibration.as_deref().map(read_calibration).transpose()?;
         let engine = Engine::build(&config).await?;
-        let outcome = judge_all(&engine, &guard, file).await;
+        let outcome = judge_all(&engine, &guard, calibration.as_ref(), file).await;
         let name = engine.models.default_model().map(|model| model.card().name.clone());
         engine.close().await;
         let (pairs, name) = (outcome?, name?);
-        terminal::say(&report(&name, &pairs, shipped_or(self.similarity_min, &name)));
+        if let Some(calibration) = calibration.as_ref().filter(|calibration| calibration.model != name) {
+            let message = format!("the calibration is of the model `{}`, not of `{name}`", calibration.model);
+            return Err(Error::new(Kind::Config, message));
+        }
+        let similarities = shipped_or(self.similarity_min, &name);
+        terminal::say(&report(&name, &pairs, similarities, calibration.as_ref()));
         Ok(())
     }
 }
 
+fn read_calibration(path: &Path) -> Result<Calibration> {
+    let unreadable = |error| Error::new(Kind::Config, "cannot read the calibration").source(error);
+    let calibration = fs_err::read_to_string(path).map_err(unreadable);
+    calibration.and_then(|json| Calibration::parse(&json)).map_err(|error| error.with("path", path.display()))
+}
+
 /// Embeds all texts and asks each decision about each pair.
-async fn judge_all(engine: &Engine, guard: &Guard, file: JudgedFile) -> Result<Vec<JudgedPair>> {
+async fn judge_all(
+    engine: &Engine,
+    guard: &Guard,
+    calibration: Option<&Calibration>,
+    file: JudgedFile,
+) -> Result<Vec<JudgedPair>> {
     let mut judge = PairJudge::new(engine, guard, &file.texts).await?;
     let progress = terminal::bar(file.pairs.len());
     tokio::task::block_in_place(|| {
         let judged = file.pairs.into_iter().map(|pair| {
             progress.inc(1);
-            judged(&mut judge, pair)
+            judged(&mut judge, calibration, pair)
         });
         judged.collect()
     })
 }
 
-fn judged(judge: &mut PairJudge<'_>, pair: TextPair) -> Result<JudgedPair> {
+fn judged(
+    judge: &mut PairJudge<'_>,
+    calibration: Option<&Calibration>,
+    pair: TextPair,
+) -> Result<JudgedPair> {
     let TextPair { first, second, is_same, kind, language } = pair;
     let similarity = judge.similarity(first, second);
     let mut allowed = [false; Decision::ALL.len()];
@@ -95,12 +129,37 @@ fn judged(judge: &mut PairJudge<'_>, pair: TextPair) -> Result<JudgedPair> {
         let is_read = similarity >= SIMILARITY_MIN || !decision.is_verified();
         allowed[place] = is_read && decision.allows(judge, first, second)?;
     }
+    let score = match calibration {
+        Some(calibration) => score(judge, calibration, first, second)?,
+        None => None,
+    };
     let is_exact_only = judge.is_exact_only(first) || judge.is_exact_only(second);
     let read_as = (judge.language(first), judge.language(second));
-    Ok(JudgedPair { kind, language, read_as, is_same, similarity, is_exact_only, allowed })
+    Ok(JudgedPair { kind, language, read_as, is_same, similarity, is_exact_only, allowed, score })
 }
 
-fn report(model: &str, pairs: &[JudgedPair], shipped: Similarities) -> String {
+/// The score of a calibration for two texts, if it looks at them and guard and verifier let them pass.
+fn score(
+    judge: &mut PairJudge<'_>,
+    calibration: &Calibration,
+    first: usize,
+    second: usize,
+) -> Result<Option<f64>> {
+    let similarity = judge.similarity(first, second);
+    let decision = Decision::verified(calibration.guard);
+    if similarity < calibration.similarity_min || !decision.allows(judge, first, second)? {
+        return Ok(None);
+    }
+    let margin = judge.margin(first, second)?.unwrap_or_default();
+    Ok(Some(calibration.weights.score(similarity, margin, || judge.pair_features(first, second))))
+}
+
+fn report(
+    model: &str,
+    pairs: &[JudgedPair],
+    shipped: Similarities,
+    calibration: Option<&Calibration>,
+) -> String {
     let same = pairs.iter().filter(|pair| pair.is_same).count();
     let exact_only = pairs.iter().filter(|pair| pair.is_exact_only).count();
     let mut said = format!(
@@ -111,6 +170,7 @@ fn report(model: &str, pairs: &[JudgedPair], shipped: Similarities) -> String {
     by_threshold(&mut said, pairs, shipped);
     by_kind(&mut said, pairs, shipped);
     by_wrong_share(&mut said, pairs);
+    calibration.into_iter().for_each(|calibration| by_budget(&mut said, pairs, calibration));
     said
 }
 
@@ -169,52 +229,71 @@ fn by_wrong_share(said: &mut String, pairs: &[JudgedPair]) {
         "\n| decision | {} | precision at recall .20 | .35 | .50 |\n|---|---|---|---|---|---|---|---|",
         WRONG_SHARES.map(|share| format!("served at wrong <= {} %", 100.0 * share)).join(" | ")
     );
-    for decision in Decision::ALL {
-        let mut allowed: Vec<&JudgedPair> =
-            pairs.iter().filter(|pair| pair.allowed[decision as usize]).collect();
-        allowed.sort_by(|one, two| two.similarity.total_cmp(&one.similarity));
+    let same = pairs.iter().filter(|pair| pair.is_same).count();
+    let of_decision = |decision: Decision| {
+        let allowed = pairs.iter().filter(move |pair| pair.allowed[decision as usize]);
+        Ranking::new(decision.name(), allowed.map(|pair| (pair.similarity.into(), pair.is_same)))
+    };
+    let scored = pairs.iter().filter_map(|pair| Some((pair.score?, pair.is_same)));
+    let calibrated = Some(Ranking::new("calibration", scored)).filter(|ranking| !ranking.pairs.is_empty());
+    for ranking in Decision::ALL.into_iter().map(of_decision).chain(calibrated) {
         let coverages =
-            WRONG_SHARES.map(|share| format!("{:.1} %", 100.0 * coverage(&allowed, pairs.len(), share)));
+            WRONG_SHARES.map(|share| format!("{:.1} %", 100.0 * ranking.coverage(pairs.len(), share)));
         let precisions = [0.20, 0.35, 0.50].map(|recall| {
-            precision_at(&allowed, pairs, recall)
-                .map_or("-".to_owned(), |precision| format!("{precision:.3}"))
+            let precision = ranking.precision_at(recall * same as f64);
+            precision.map_or("-".to_owned(), |precision| format!("{precision:.3}"))
         });
-        let _ = writeln!(
-            said,
-            "| {} | {} | {} |",
-            decision.name(),
-            coverages.join(" | "),
-            precisions.join(" | ")
-        );
+        let _ =
+            writeln!(said, "| {} | {} | {} |", ranking.name, coverages.join(" | "), precisions.join(" | "));
     }
 }
 
-/// The largest share of `all` pairs that a threshold serves with at most `wrong_share` of them wrong. Pairs of equal similarity are served
-/// together.
-fn coverage(allowed: &[&JudgedPair], all: usize, wrong_share: f64) -> f64 {
-    let (mut wrong, mut best) = (0, 0);
-    for (place, pair) in allowed.iter().enumerate() {
-        wrong += usize::from(!pair.is_same);
-        let is_end = allowed.get(place + 1).is_none_or(|next| next.similarity < pair.similarity);
-        if is_end && wrong as f64 <= wrong_share * all as f64 {
-            best = place + 1;
-        }
+/// What a calibration serves at some budgets of wrong answers.
+fn by_budget(said: &mut String, pairs: &[JudgedPair], calibration: &Calibration) {
+    said.push_str(
+        "\n| budget of the calibration | score from | served | wrong of all |\n|---|---|---|---|\n",
+    );
+    for budget in WRONG_SHARES {
+        let Some(score_min) = calibration.score_min(budget) else {
+            let _ = writeln!(said, "| {} % | too few searches | - | - |", 100.0 * budget);
+            continue;
+        };
+        let served = || pairs.iter().filter(|pair| pair.score.is_some_and(|score| score >= score_min));
+        let share = |count| Share { count, of: pairs.len() };
+        let (all, wrong) = (share(served().count()), share(served().filter(|pair| !pair.is_same).count()));
+        let _ = writeln!(said, "| {} % | {score_min:.3} | {all} | {wrong} |", 100.0 * budget);
     }
-    best as f64 / all as f64
 }
 
-/// The share of right pairs among those served at the highest threshold that serves this share of all that ask the same.
-fn precision_at(allowed: &[&JudgedPair], pairs: &[JudgedPair], recall: f64) -> Option<f64> {
-    let wanted = recall * pairs.iter().filter(|pair| pair.is_same).count() as f64;
-    let mut right = 0;
-    for (place, pair) in allowed.iter().enumerate() {
-        right += usize::from(pair.is_same);
-        let is_end = allowed.get(place + 1).is_none_or(|next| next.similarity < pair.similarity);
-        if is_end && right as f64 >= wanted {
-            return Some(right as f64 / (place + 1) as f64);
-        }
+impl Ranking {
+    fn new(name: &'static str, pairs: impl Iterator<Item = (f64, bool)>) -> Ranking {
+        let mut pairs: Vec<(f64, bool)> = pairs.collect();
+        pairs.sort_by(|(one, _), (two, _)| two.total_cmp(one));
+        Ranking { name, pairs }
     }
-    None
+
+    /// The largest share of `all` pairs that a threshold serves with at most `wrong_share` of them wrong.
+    fn coverage(&self, all: usize, wrong_share: f64) -> f64 {
+        let wrong_max = wrong_share * all as f64;
+        let fitting = self.thresholds().filter(|(served, right)| (served - right) as f64 <= wrong_max);
+        fitting.map(|(served, _)| served).max().unwrap_or_default() as f64 / all as f64
+    }
+
+    /// The share of right pairs among those served at the highest threshold that serves so many right ones.
+    fn precision_at(&self, right_min: f64) -> Option<f64> {
+        let (served, right) = self.thresholds().find(|(_, right)| *right as f64 >= right_min)?;
+        Some(right as f64 / served as f64)
+    }
+
+    /// How many pairs each threshold serves, and how many of them are right. Pairs of one score are served together.
+    fn thresholds(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mut right = 0;
+        self.pairs.iter().enumerate().filter_map(move |(place, (score, is_same))| {
+            right += usize::from(*is_same);
+            let is_end = self.pairs.get(place + 1).is_none_or(|(next, _)| next < score);
+            is_end.then_some((place + 1, right))
+        })
+    }
 }
 
 fn served(
@@ -239,19 +318,28 @@ mod tests {
         let allowed = [true, true, false, false, false];
         let (kind, language) = (String::new(), String::new());
         let read_as = (Language::English, Language::English);
-        JudgedPair { kind, language, read_as, is_same, similarity, is_exact_only: false, allowed }
+        JudgedPair {
+            kind,
+            language,
+            read_as,
+            is_same,
+            similarity,
+            is_exact_only: false,
+            allowed,
+            score: None,
+        }
     }
 
     #[test]
     fn coverage_and_precision_count_pairs_of_equal_similarity_together() {
-        let pairs = [pair(0.9, true), pair(0.8, true), pair(0.8, false), pair(0.7, true), pair(0.6, false)];
-        let sorted: Vec<&JudgedPair> = pairs.iter().collect();
-        assert_eq!(coverage(&sorted, 5, 0.0), 0.2);
-        assert_eq!(coverage(&sorted, 5, 0.2), 0.8);
-        assert_eq!(coverage(&sorted, 5, 1.0), 1.0);
-        assert_eq!(precision_at(&sorted, &pairs, 0.5), Some(2.0 / 3.0));
-        assert_eq!(precision_at(&sorted, &pairs, 1.0), Some(0.75));
-        assert_eq!(precision_at(&sorted[..1], &pairs, 1.0), None);
+        let pairs = [(0.6, false), (0.8, true), (0.8, false), (0.7, true), (0.9, true)];
+        let ranking = Ranking::new("any", pairs.into_iter());
+        assert_eq!(ranking.coverage(5, 0.0), 0.2);
+        assert_eq!(ranking.coverage(5, 0.2), 0.8);
+        assert_eq!(ranking.coverage(5, 1.0), 1.0);
+        assert_eq!(ranking.precision_at(1.5), Some(2.0 / 3.0));
+        assert_eq!(ranking.precision_at(3.0), Some(0.75));
+        assert_eq!(ranking.precision_at(4.0), None);
     }
 
     #[test]

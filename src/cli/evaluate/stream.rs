@@ -160,10 +160,7 @@ pub(in crate::cli) fn warm_candidates(
     similarity_min: f32,
     file: &JudgedFile,
 ) -> Result<Vec<Option<JudgedCandidate>>> {
-    let decision = match strictness {
-        Strictness::Normal => Decision::NormalVerified,
-        Strictness::Strict => Decision::StrictVerified,
-    };
+    let decision = Decision::verified(strictness);
     let neighbours = judge.neighbours(similarity_min);
     let mut answers: Vec<Option<usize>> = vec![None; file.texts.len()];
     let mut offered = Vec::new();
@@ -178,7 +175,9 @@ pub(in crate::cli) fn warm_candidates(
             None => None,
             Some((stored, similarity)) => {
                 let margin = judge.margin(stored, asked)?.unwrap_or_default();
-                Some(JudgedCandidate { similarity, margin, is_right: answers[stored] == request.answer })
+                let features = judge.pair_features(stored, asked);
+                let is_right = answers[stored] == request.answer;
+                Some(JudgedCandidate { similarity, margin, features, is_right })
             }
         };
         answers[asked] = request.answer;

@@ -1,15 +1,17 @@
 //! From judged searches to a threshold that keeps a budget: the share of searches that may get a wrong answer in other words.
 //!
-//! Contains: the weights of similarity and verifier in one score, and the bounds of a share that was counted. Must not contain: files,
+//! Contains: the weights of similarity, verifier and other features of a pair in one score, and the bounds of a share that was counted. Must not contain: files,
 //! texts. The one idea: what was seen on a sample is a bound and no promise, so a threshold is chosen by the upper end of an interval
 //! (Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", 1934).
 
 mod binomial;
+mod pair_features;
 mod weights;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::binomial::{share_max, share_min};
+pub use self::pair_features::PairFeatures;
 pub use self::weights::{JudgedCandidate, MARGIN_MAX, ScoreWeights};
 use super::guard::Strictness;
 use crate::error::{Error, Kind, Result};
@@ -58,7 +60,7 @@ pub struct Sample<'a> {
 impl Calibration {
     /// The calibration of a sample.
     pub fn of(sample: &Sample<'_>) -> Calibration {
-        let weights = ScoreWeights::fit(sample.candidates);
+        let weights = ScoreWeights::fit(sample.candidates, sample.searches);
         let wrong = sample.candidates.iter().filter(|candidate| !candidate.is_right);
         let mut wrong_scores: Vec<f64> = wrong.map(|candidate| weights.score_of(candidate)).collect();
         wrong_scores.sort_by(|one, other| other.total_cmp(one));
@@ -82,14 +84,14 @@ impl Calibration {
         let calibration: Calibration = serde_json::from_str(json)
             .map_err(|error| fault("the file is no calibration".into()).source(error))?;
         let are_sorted = calibration.wrong_scores.is_sorted_by(|one, next| one >= next);
-        let are_finite = calibration.weights.are_finite()
-            && calibration.wrong_scores.iter().all(|score| score.is_finite());
+        let are_valid =
+            calibration.weights.are_valid() && calibration.wrong_scores.iter().all(|score| score.is_finite());
         if calibration.version != VERSION {
             return Err(fault(format!("the calibration has version {}, not {VERSION}", calibration.version)));
         }
         let is_similarity = (0.0..=1.0).contains(&calibration.similarity_min);
         if !are_sorted
-            || !are_finite
+            || !are_valid
             || !is_similarity
             || !calibration.weights.are_increasing()
             || calibration.wrong_scores.len() > calibration.searches
@@ -111,7 +113,7 @@ impl Calibration {
     pub fn score_min(&self, wrong_share_max: f64) -> Option<f64> {
         let allowed = wrong_allowed(self.searches, AIM * wrong_share_max)?;
         // Just above the first wrong one that is too many, or what any candidate has.
-        let least = self.weights.score(self.similarity_min, 0.0);
+        let least = self.weights.least(self.similarity_min);
         Some(self.wrong_scores.get(allowed).map_or(least, |score| score.next_up()))
     }
 }
@@ -134,11 +136,18 @@ fn wrong_allowed(searches: usize, share: f64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matching::guard::{CanonicalQuestion, Language};
+
+    fn no_features() -> PairFeatures {
+        let question = CanonicalQuestion { text: String::new(), language: Language::English };
+        PairFeatures::of(&question, &question, &[])
+    }
 
     fn candidates(right: usize, wrong: usize) -> Vec<JudgedCandidate> {
         let candidate = |place: usize, count: usize, is_right| JudgedCandidate {
             similarity: 0.75 + 0.25 * (place as f32 + 0.5) / count as f32 - if is_right { 0.0 } else { 0.1 },
             margin: if is_right { 3.0 } else { 1.0 },
+            features: no_features(),
             is_right,
         };
         let right = (0..right).map(|place| candidate(place, right, true));

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::options::{SemanticOptions, Similarities, VerifierMode};
 use crate::domain::{ByPrefix, Key};
 use crate::error::{Error, Kind, Result};
-use crate::matching::calibration::{CONFIDENCE, Calibration, ScoreWeights, share_max, share_min};
+use crate::matching::calibration::{
+    CONFIDENCE, Calibration, PairFeatures, ScoreWeights, share_max, share_min,
+};
 use crate::matching::guard::Language;
 use crate::sync::lock;
 
@@ -143,9 +145,14 @@ impl Acceptance {
         self.similarities.of_pair(asked, stored)
     }
 
-    /// The score of a candidate, with the verifier's margin if it has read the two.
-    pub(super) fn score(&self, similarity: f32, margin: Option<f32>) -> f64 {
-        self.weights.score(similarity, margin.unwrap_or_default())
+    /// The score of a candidate, with the verifier's margin if it has read the two. Its `features` are read only where they count.
+    pub(super) fn score(
+        &self,
+        similarity: f32,
+        margin: Option<f32>,
+        features: impl FnOnce() -> PairFeatures,
+    ) -> f64 {
+        self.weights.score(similarity, margin.unwrap_or_default(), features)
     }
 
     /// The smallest score that is served.
@@ -297,11 +304,15 @@ mod tests {
     #[test]
     fn a_calibration_of_something_else_is_refused() {
         use crate::matching::calibration::{JudgedCandidate, Sample};
-        use crate::matching::guard::Strictness;
+        use crate::matching::guard::{CanonicalQuestion, Strictness};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("calibration.json");
-        let candidate =
-            |n: u16| JudgedCandidate { similarity: 0.9, margin: 1.0, is_right: !n.is_multiple_of(50) };
+        let question = CanonicalQuestion { text: "a".to_owned(), language: Language::English };
+        let features = PairFeatures::of(&question, &question, &[]);
+        let candidate = |n: u16| {
+            let is_right = !n.is_multiple_of(50);
+            JudgedCandidate { similarity: 0.9, margin: 1.0, features, is_right }
+        };
         let candidates: Vec<JudgedCandidate> = (0..400).map(candidate).collect();
         let sample = Sample {
             model: MODEL,

@@ -120,9 +120,11 @@ impl SemanticLookup {
                 Some("verifier_has_read_two")
             } else {
                 verified += 1;
-                let answer = self.verifier.verify(&self.guard, stored_question(&found), &question.text).await;
+                let stored = stored_question(&found);
+                let answer = self.verifier.verify(&self.guard, stored, &question.text).await;
                 candidate.verifier_margin = answer.margin();
-                let score = acceptance.score(near.similarity, answer.margin());
+                let features = || self.pair_features(stored, &question.text);
+                let score = acceptance.score(near.similarity, answer.margin(), features);
                 candidate.score = Some(score);
                 answer.refusal().or_else(|| (score < acceptance.score_min()).then_some("score"))
             };

@@ -17,6 +17,7 @@ use crate::cache::{Namespaces, PairFeedback, QuestionPair};
 use crate::domain::{Entry, InputType, Key, Principal, TenantId};
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
+use crate::matching::calibration::PairFeatures;
 use crate::matching::guard::{Guard, QuestionFeatures};
 use crate::service::Directives;
 use crate::service::answers::lookup::{Lookup, Match};
@@ -333,13 +334,22 @@ impl SemanticLookup {
         candidate: &Match,
         similarity: f32,
     ) -> Result<f64, &'static str> {
-        let answer = self.verifier.verify(&self.guard, stored_question(candidate), &question.text).await;
-        let score = acceptance.score(similarity, answer.margin());
+        let stored = stored_question(candidate);
+        let answer = self.verifier.verify(&self.guard, stored, &question.text).await;
+        let score =
+            acceptance.score(similarity, answer.margin(), || self.pair_features(stored, &question.text));
         match answer.refusal() {
             Some(refusal) => Err(refusal),
             None if score < acceptance.score_min() => Err("score"),
             None => Ok(score),
         }
+    }
+
+    /// What two questions look like beside each other.
+    pub(super) fn pair_features(&self, stored: &str, asked: &str) -> PairFeatures {
+        let [of_asked, of_stored] = [asked, stored].map(|question| self.guard.features(question));
+        let [asked, stored] = [asked, stored].map(|question| self.guard.canonical(question));
+        PairFeatures::of(&asked, &stored, &self.guard.conflicts(&of_asked, &of_stored))
     }
 
     /// The stored answer of a row, if its question may be answered in other words. A row whose answer is gone is removed.
