@@ -266,7 +266,8 @@ fn what_is_no_message_is_not_streamed() {
         "{}",
         r#"{"content":[1]}"#,
         r#"{"content":[{"type":"text"}]}"#,
-        r#"{"content":[{"type":"server_tool_use","input":{}}]}"#,
+        r#"{"content":[{"type":"server_tool_use","input":"{}"}]}"#,
+        r#"{"content":[{"type":"x_unknown","input":{}}]}"#,
     ] {
         assert!(Messages.replay_events(json.as_bytes(), NOW, STREAM).is_none(), "{json}");
     }

@@ -284,7 +284,7 @@ fn only_a_complete_response_is_stored() {
             Unstorable::Empty,
         ),
         (
-            json!([{ "id": "ws", "type": "web_search_call", "status": "completed" }]),
+            json!([{ "id": "sh", "type": "local_shell_call", "status": "completed" }]),
             Unstorable::UnknownMember,
         ),
         (json!([message(json!([{ "type": "output_audio" }]))]), Unstorable::UnknownMember),

@@ -155,8 +155,12 @@ fn an_event_block_delta_or_member_that_is_not_listed_has_no_certain_sum() {
     let odd = |event: Value| [vec![event], words()].concat();
     assert_eq!(content(&odd(json!({ "type": "content_block_progress" }))), unknown);
     assert_eq!(content(&odd(json!({ "index": 0 }))), unknown);
-    let hosted = json!({ "type": "server_tool_use", "id": "t", "name": "web_search", "input": {} });
+    let hosted = json!({ "type": "x_tool_use", "id": "t", "name": "web_search", "input": {} });
     assert_eq!(content(&[begin(0, hosted), end(0)]), unknown);
+    let found = json!({ "type": "web_search_tool_result", "tool_use_id": "t", "content": [] });
+    assert!(content(&[begin(0, found.clone()), end(0)]).is_ok(), "it comes in one piece");
+    let more = delta(0, json!({ "type": "text_delta", "text": "a" }));
+    assert_eq!(content(&[begin(0, found), more, end(0)]), unknown);
     let with = |delta_of_text: Value| content(&[words()[0].clone(), delta(0, delta_of_text), end(0)]);
     assert_eq!(with(json!({ "type": "audio_delta", "data": "AA" })), unknown);
     assert_eq!(with(json!({ "type": "thinking_delta", "thinking": "a" })), unknown);
