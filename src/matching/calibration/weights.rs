@@ -250,7 +250,7 @@ mod tests {
                 let features = if is_right == (n % 10 < 9) { alike } else { unlike };
                 JudgedCandidate {
                     similarity: 0.8 + (n % 7) as f32 / 50.0 + if is_right { 0.01 } else { 0.0 },
-                    margin: (n % 5) as f32 + if is_right { 0.5 } else { 0.0 },
+                    margin: (n / 10 % 5) as f32 + if is_right { 0.5 } else { 0.0 },
                     features,
                     is_right,
                 }
