@@ -22,8 +22,9 @@ use self::task::ReembedTask;
 pub use self::task::{LeftDocuments, ReembedSpec};
 pub use self::verification::ReembedVerification;
 use super::Collections;
+use super::query_vectors::collection_model;
 use crate::domain::{InputType, Principal, UnixSeconds};
-use crate::embed::Embedder;
+use crate::embed::{Embedder, ModelCard};
 use crate::error::{Error, Kind, Result};
 use crate::search::{Collection, CollectionModel, PausedWrites, Settings};
 use crate::service::background_work::{ITEM_ERRORS_MAX, Interruption, WorkControl};
@@ -48,7 +49,7 @@ impl Collections {
     pub async fn resolve_reembed(&self, principal: &Principal, spec: ReembedSpec) -> Result<ReembedSpec> {
         let held = self.held_model(principal, &spec.collection)?;
         let model = match (&spec.model, spec.rollback) {
-            (Some(name), false) => Arc::clone(self.models.get(name)?),
+            (Some(name), false) => Arc::clone(self.model_for_collection(name)?),
             (None, true) => self.former_model(principal, &spec.collection)?,
             (Some(_), true) => {
                 return Err(Error::invalid(
@@ -212,7 +213,9 @@ impl Collections {
                            the time for which the former generation was kept is over";
             Error::new(Kind::Conflict, message).param("rollback")
         })?;
-        self.model_of(&former, "rollback").map(Arc::clone)
+        let model = self.model_of(&former, "rollback")?;
+        check_prompt_of_former(&former, model.card())?;
+        Ok(Arc::clone(model))
     }
 
     /// # Errors
@@ -259,8 +262,8 @@ impl Collections {
     ) -> Result<Arc<Collection>> {
         let (tenant, name) = (&principal.tenant, &*spec.collection);
         let card = task.model.card();
-        let model = CollectionModel { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
-        let settings = Settings { dim: card.dim, model: Some(model), ..task.source.settings().clone() };
+        let model = Some(collection_model(card));
+        let settings = Settings { dim: card.dim, model, ..task.source.settings().clone() };
         let mut target = None;
         for other in self.catalog.other_generations(tenant, name)? {
             if target.is_none() && other.settings().is_of_same_vectors(&settings) {
@@ -342,7 +345,26 @@ impl Collections {
 }
 
 fn is_same(held: &CollectionModel, model: &dyn Embedder) -> bool {
-    model.card().fingerprint.to_string() == held.fingerprint
+    held.is_of_same_vectors(&collection_model(model.card()))
+}
+
+/// # Errors
+/// `Conflict` if documents of the former generation would get another prompt than they had.
+fn check_prompt_of_former(former: &Collection, card: &ModelCard) -> Result<()> {
+    let Some(held) = &former.settings().model else { return Ok(()) };
+    let now = collection_model(card);
+    if held.is_of_same_vectors(&now) {
+        return Ok(());
+    }
+    let prompt = |model: &CollectionModel| model.document_prompt.clone().unwrap_or_default();
+    let message = format!(
+        "the former vectors are of documents with the prompt {:?} of {}, which is {:?} now: change prompts.document of the model back to \
+         roll back",
+        prompt(held),
+        card.name,
+        prompt(&now)
+    );
+    Err(Error::new(Kind::Conflict, message).param("rollback"))
 }
 
 /// # Errors
