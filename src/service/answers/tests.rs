@@ -8,7 +8,6 @@ use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::early_refresh::EarlyRefresh;
 use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
 use crate::dialects::Dialect as _;
