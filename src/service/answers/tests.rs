@@ -1,5 +1,7 @@
 //! Answers over time, on a clock that the tests set, and requests whose leaders die.
 
+mod recomputation;
+
 use std::sync::Mutex;
 
 use bytes::Bytes;

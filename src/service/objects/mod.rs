@@ -11,6 +11,8 @@ mod get;
 mod metrics;
 mod request;
 mod tag_names;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
