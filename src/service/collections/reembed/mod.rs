@@ -5,6 +5,7 @@
 //! served. A pass compares documents and needs no record of what was done: work that was paused or killed goes on with the next pass. A
 //! rollback is the same work with the former generation in the place of a new one, so that writes since then are kept.
 
+mod checks;
 mod fill;
 mod plan;
 mod report;
@@ -15,6 +16,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::checks::{check_is_other, check_prompt_of_former, is_same, pause_for_refused};
 use self::fill::Fill;
 pub use self::plan::ReembedPlan;
 pub use self::report::ReembedReport;
@@ -24,10 +26,10 @@ pub use self::verification::ReembedVerification;
 use super::Collections;
 use super::query_vectors::collection_model;
 use crate::domain::{InputType, Principal, UnixSeconds};
-use crate::embed::{Embedder, ModelCard};
+use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Collection, CollectionModel, PausedWrites, Settings};
-use crate::service::background_work::{ITEM_ERRORS_MAX, Interruption, WorkControl};
+use crate::service::background_work::{Interruption, WorkControl};
 use crate::service::embeddings::Request;
 
 /// Documents that may be left for the pass during which changes wait.
@@ -341,52 +343,5 @@ impl Collections {
             tokio::spawn(async move { catalog.activate(&tenant, &name, paused, number).await.map(|_| ()) });
         let died = |died| Error::new(Kind::Internal, "cannot serve another generation").source(died);
         Ok(activated.await.map_err(died)??)
-    }
-}
-
-fn is_same(held: &CollectionModel, model: &dyn Embedder) -> bool {
-    held.is_of_same_vectors(&collection_model(model.card()))
-}
-
-/// # Errors
-/// `Conflict` if documents of the former generation would get another prompt than they had.
-fn check_prompt_of_former(former: &Collection, card: &ModelCard) -> Result<()> {
-    let Some(held) = &former.settings().model else { return Ok(()) };
-    let now = collection_model(card);
-    if held.is_of_same_vectors(&now) {
-        return Ok(());
-    }
-    let prompt = |model: &CollectionModel| model.document_prompt.clone().unwrap_or_default();
-    let message = format!(
-        "the former vectors are of documents with the prompt {:?} of {}, which is {:?} now: change prompts.document of the model back to \
-         roll back",
-        prompt(held),
-        card.name,
-        prompt(&now)
-    );
-    Err(Error::new(Kind::Conflict, message).param("rollback"))
-}
-
-/// # Errors
-/// `Conflict` if the collection has the model already.
-fn check_is_other(held: &CollectionModel, model: &dyn Embedder) -> Result<()> {
-    if !is_same(held, model) {
-        return Ok(());
-    }
-    let message = format!("the collection holds vectors of {} already", held.name);
-    Err(Error::new(Kind::Conflict, message).param("model"))
-}
-
-/// Documents that cannot be embedded would not be found any more.
-fn pause_for_refused(spec: &ReembedSpec, fill: &Fill<'_>) -> Result<(), Interruption> {
-    match fill.refused() {
-        refused if refused > ITEM_ERRORS_MAX => Err(Interruption::Paused(Some(format!(
-            "{refused} documents cannot be embedded by the new model; at most {ITEM_ERRORS_MAX} may be left out of what is served"
-        )))),
-        refused if refused > 0 && !spec.leave_refused => Err(Interruption::Paused(Some(format!(
-            "{refused} documents cannot be embedded by the new model, as `errors` says; change or remove them, or resume with \
-             leave_refused to serve the collection without them"
-        )))),
-        _ => Ok(()),
     }
 }
