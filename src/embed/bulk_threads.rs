@@ -57,7 +57,7 @@ mod tests {
         let threads = BulkThreads::start().unwrap();
         let all = threads.pool.broadcast(|_| nice());
         assert!(all.iter().all(|&nice| nice == (before + NICE).min(19)), "{all:?} after {before}");
-        assert_eq!(threads.run(|| rayon::current_num_threads()), all.len());
+        assert_eq!(threads.run(rayon::current_num_threads), all.len());
         assert_eq!(nice(), before);
     }
 }

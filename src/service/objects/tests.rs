@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::cache::{Cache, PolicyOptions};
+use crate::cache::{Cache, PolicyOptions, Verdict};
 use crate::domain::{Clock, ContentCoding, ManualClock, UnixSeconds};
 use crate::service::Directives;
 
@@ -39,12 +39,10 @@ impl Bench {
 
     /// The lease that a request for a fresh object gets, if any.
     async fn lease_of_fresh(&self, key: &str) -> Option<Lease> {
-        match self.get(key, GetOptions::default()).await.unwrap() {
-            GetOutcome::Hit(object) if object.found.verdict == crate::cache::Verdict::Fresh => {
-                object.lease.map(|granted| granted.lease)
-            }
-            outcome => panic!("{outcome:?}"),
-        }
+        let outcome = self.get(key, GetOptions::default()).await.unwrap();
+        let GetOutcome::Hit(object) = outcome else { panic!("it is there: {outcome:?}") };
+        assert_eq!(object.found.verdict, Verdict::Fresh);
+        object.lease.map(|granted| granted.lease)
     }
 
     async fn put(&self, key: &str, lease: Option<Lease>) {
