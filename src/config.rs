@@ -259,12 +259,14 @@ impl Config {
                 format!("answers.temperature_max must be at least 0, got {}", self.answers.temperature_max);
             return Err(Error::new(Kind::Config, message));
         }
-        if !(0.0..=EARLY_REFRESH_BETA_MAX).contains(&self.answers.early_refresh_beta) {
-            let message = format!(
-                "answers.early_refresh_beta must be 0 to {EARLY_REFRESH_BETA_MAX}, got {}",
-                self.answers.early_refresh_beta
-            );
-            return Err(Error::new(Kind::Config, message));
+        for (name, beta) in [
+            ("answers.early_refresh_beta", self.answers.early_refresh_beta),
+            ("objects.early_refresh_beta", self.objects.early_refresh_beta),
+        ] {
+            if !(0.0..=EARLY_REFRESH_BETA_MAX).contains(&beta) {
+                let message = format!("{name} must be 0 to {EARLY_REFRESH_BETA_MAX}, got {beta}");
+                return Err(Error::new(Kind::Config, message));
+            }
         }
         self.answers.semantic.validate()?;
         at_most("answers.ignored_members", self.answers.ignored_members.len() as u64, IGNORED_MEMBERS_MAX)?;

@@ -60,6 +60,8 @@ pub struct HeldLease {
     /// A point in the order of invalidations before its holder began.
     pub stamp: Stamp,
     pub(in crate::cache) scope: LeaseScope,
+    /// When its holder began, if this node has granted it.
+    pub since: Option<Instant>,
 }
 
 /// A lease as this side keeps it. Dropping it wakes those who wait.
@@ -67,6 +69,7 @@ pub struct HeldLease {
 struct KeyGuard {
     lease: Lease,
     scope: LeaseScope,
+    since: Instant,
     until: Instant,
     /// When its holder began, in the order of invalidations.
     stamp: Stamp,
@@ -109,7 +112,7 @@ impl Leases {
         }
         let scope = LeaseScope::Node;
         let ended = watch::Sender::new(());
-        shard.insert(key, KeyGuard { lease, scope, until: now + lasts, stamp, ended });
+        shard.insert(key, KeyGuard { lease, scope, since: now, until: now + lasts, stamp, ended });
         Ok(Claim::Granted(lease))
     }
 
@@ -142,8 +145,19 @@ impl Leases {
     pub fn check(&self, key: &Key, lease: Lease) -> Result<HeldLease> {
         let shard = self.shard(key);
         let held = shard.get(key).filter(|held| held.lease == lease && held.until > Instant::now());
-        let held = held.map(|held| HeldLease { lease, stamp: held.stamp, scope: held.scope });
+        let held = held.map(|held| HeldLease {
+            lease,
+            stamp: held.stamp,
+            scope: held.scope,
+            since: Some(held.since),
+        });
         held.ok_or_else(lease_ended)
+    }
+
+    /// When the holder of the lease of `key` began, if there is one.
+    pub fn since(&self, key: &Key) -> Option<Instant> {
+        let shard = self.shard(key);
+        shard.get(key).filter(|held| held.until > Instant::now()).map(|held| held.since)
     }
 
     /// Ends the lease of `key` for any holder, and wakes its waiters.
@@ -243,7 +257,11 @@ mod tests {
         let mut ended = pin!(waiting.ended(limit));
         assert!(poll!(&mut ended).is_pending());
         assert!(leases.check(&key(), lease).is_ok());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(leases.since(&key()).unwrap().elapsed().as_secs(), 2);
+        assert_eq!(leases.check(&key(), lease).unwrap().since, leases.since(&key()));
         leases.end(&key());
+        assert!(leases.since(&key()).is_none());
         assert!(poll!(&mut ended).is_ready());
         assert_eq!(leases.check(&key(), lease).unwrap_err().kind(), Kind::Conflict);
         assert!(leases.is_empty());

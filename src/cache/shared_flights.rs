@@ -68,7 +68,7 @@ impl Cache {
                 FlightClaim::Elsewhere(FlightElsewhere { lease, left, event })
             }
             Ok(SharedClaim::Granted { has_value, number }) => {
-                let lease = HeldLease { lease: Lease(lease), stamp, scope: LeaseScope::Shared };
+                let lease = HeldLease { lease: Lease(lease), stamp, scope: LeaseScope::Shared, since: None };
                 FlightClaim::Granted(SharedFlight {
                     shared: Arc::clone(shared),
                     key,

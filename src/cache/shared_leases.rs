@@ -78,7 +78,7 @@ impl SharedLeases {
         let as_read = || self.freshness.tokens().table().stamp_as_read();
         // A lease from before this node has followed the invalidations may be from before one of them.
         let stamp = shared.positions.stamp_of(position, as_read).ok_or_else(lease_ended)?;
-        Ok(HeldLease { lease, stamp, scope: LeaseScope::Elsewhere })
+        Ok(HeldLease { lease, stamp, scope: LeaseScope::Elsewhere, since: None })
     }
 
     /// Whether a lease that was granted here has not ended since it was checked. That of another node is checked by the write.

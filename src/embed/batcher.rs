@@ -1,8 +1,9 @@
 //! The bounded queue of a local model: batches limited by tokens, interactive jobs first.
 //!
-//! Two threads. One tokenizes waiting texts while the other runs a forward pass, so the model never waits for the
-//! tokenizer. A pass takes whole texts up to a budget of tokens. Nothing is padded, so texts of different lengths share a
-//! pass at no cost.
+//! Three threads. One tokenizes waiting texts while the others run forward passes, so the model never waits for the
+//! tokenizer: one thread those of interactive texts, the other those of bulk texts, on processors that nothing else needs. So an interactive
+//! text waits for no bulk pass, of its own model or of another one. A pass takes whole texts up to a budget of tokens. Nothing is padded, so
+//! texts of different lengths share a pass at no cost.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,19 +13,20 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::EmbedJob;
+use super::bulk_threads::BulkThreads;
 use super::metrics::EmbedMetrics;
 use super::priority_queue::{BatchLimits, PriorityQueue, TakenBatch};
 use super::queue_room::QueueRoom;
 use super::tokenizer::{TokenizedText, Tokenizer};
+use super::{EmbedJob, Priority};
 use crate::domain::{Embedding, is_usable};
 use crate::error::{Error, Kind, Result};
 use crate::sync::{ignore_poison, lock};
 
 /// A forward pass: that of the encoder, or of a fake in tests.
-pub(super) trait ForwardPass: Send + 'static {
-    /// The vector of each text, in order.
-    fn embed(&mut self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>>;
+pub(super) trait ForwardPass: Send + Sync + 'static {
+    /// The vector of each text, in order. An interactive and a bulk pass may run at the same time.
+    fn embed(&self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>>;
 }
 
 /// Texts that are tokenized at a time; the model can take them as soon as all of them are done.
@@ -90,7 +92,7 @@ struct BatcherShared {
     state: Mutex<BatcherState>,
     /// Wakes the tokenizing thread: a job or a count waits, or the batcher closes.
     waiting: Condvar,
-    /// Wakes the model's thread: a tokenized job waits, or the batcher closes.
+    /// Wakes the threads of passes: a tokenized job waits, or the batcher closes.
     ready: Condvar,
     queue_texts_max: usize,
     batch_tokens_max: usize,
@@ -98,7 +100,7 @@ struct BatcherShared {
     metrics: Arc<EmbedMetrics>,
 }
 
-/// The queue with its two threads. Dropping it drops jobs that have not started and joins the threads.
+/// The queue with its threads. Dropping it drops jobs that have not started and joins the threads.
 pub(super) struct Batcher {
     shared: Arc<BatcherShared>,
     threads: Vec<JoinHandle<()>>,
@@ -111,7 +113,7 @@ impl Batcher {
     /// `Io` if the operating system has no threads left.
     pub(super) fn start(
         tokenizer: Tokenizer,
-        mut model: impl ForwardPass,
+        model: impl ForwardPass,
         options: &super::Options,
         metrics: Arc<EmbedMetrics>,
         room: Arc<QueueRoom>,
@@ -134,7 +136,14 @@ impl Batcher {
         });
         let mut batcher = Batcher { shared, threads: Vec::new() };
         batcher.spawn("tokenizer", move |shared| tokenize(shared, &tokenizer))?;
-        batcher.spawn("model", move |shared| run_passes(shared, &mut model))?;
+        let (model, bulk_threads) = (Arc::new(model), BulkThreads::start()?);
+        let bulk_model = Arc::clone(&model);
+        batcher.spawn("model", move |shared| {
+            run_passes(shared, Priority::Interactive, |texts| model.embed(texts));
+        })?;
+        batcher.spawn("bulk-model", move |shared| {
+            run_passes(shared, Priority::Bulk, |texts| bulk_threads.run(|| bulk_model.embed(texts)));
+        })?;
         Ok(batcher)
     }
 
@@ -192,7 +201,7 @@ impl Batcher {
         lock(&self.shared.state).queued
     }
 
-    /// Whether both threads still run.
+    /// Whether all threads still run.
     pub(super) fn is_alive(&self) -> bool {
         !lock(&self.shared.state).is_dead
     }
@@ -261,7 +270,7 @@ fn tokenize(shared: &BatcherShared, tokenizer: &Tokenizer) {
         for tokenized in ready {
             state.ready.push(tokenized.job.priority, tokenized);
         }
-        shared.ready.notify_one();
+        shared.ready.notify_all();
     }
 }
 
@@ -299,37 +308,45 @@ fn tokenize_jobs(
     (ready, gone)
 }
 
-/// The model's thread.
-fn run_passes(shared: &BatcherShared, model: &mut impl ForwardPass) {
+/// A thread of passes over the texts of one priority.
+fn run_passes(
+    shared: &BatcherShared,
+    priority: Priority,
+    embed: impl Fn(&[&TokenizedText]) -> Result<Vec<Vec<f32>>>,
+) {
     let mut state = lock(&shared.state);
     loop {
         if state.is_closing || state.is_dead {
             return;
         }
-        if state.ready.is_empty() {
+        if state.ready.has_none_of(priority) {
             state = ignore_poison(shared.ready.wait(state));
             continue;
         }
         let budget = BatchLimits { items: usize::MAX, cost: shared.batch_tokens_max };
         let tokens = |ready: &TokenizedJob| ready.tokens.ids.len();
         let TakenBatch { items: batch, dropped } =
-            state.ready.take_batch(budget, tokens, |ready| ready.job.is_unwanted());
+            state.ready.take_batch_of(priority, budget, tokens, |ready| ready.job.is_unwanted());
         state.queued -= batch.len() + dropped;
         drop(state);
         shared.metrics.dropped_texts.inc_by(dropped as u64);
         if !batch.is_empty() {
-            run_pass(batch, model, shared);
+            run_pass(batch, &embed, shared);
         }
         state = lock(&shared.state);
     }
 }
 
-fn run_pass(batch: Vec<TokenizedJob>, model: &mut impl ForwardPass, shared: &BatcherShared) {
+fn run_pass(
+    batch: Vec<TokenizedJob>,
+    embed: impl Fn(&[&TokenizedText]) -> Result<Vec<Vec<f32>>>,
+    shared: &BatcherShared,
+) {
     let metrics = &shared.metrics;
     let started = Instant::now();
     let texts: Vec<&TokenizedText> = batch.iter().map(|ready| &ready.tokens).collect();
     let total: usize = texts.iter().map(|tokens| tokens.ids.len()).sum();
-    let outcome = model.embed(&texts);
+    let outcome = embed(&texts);
     let took = started.elapsed();
     shared.room.throughput.observe(batch.len(), took);
     metrics.batches.inc();

@@ -201,7 +201,7 @@ fn fingerprint(model: &ModelDir, tokens_max: usize, tokenizer: &[u8], weights: &
 }
 
 impl ForwardPass for Encoder {
-    fn embed(&mut self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
+    fn embed(&self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
         Encoder::embed(self, texts)
     }
 }

@@ -5,6 +5,7 @@
 //! behind it. Each text has its own reply, so no caller waits for the text of another caller.
 
 mod batcher;
+mod bulk_threads;
 mod encoder;
 pub mod endpoint;
 mod local;

@@ -49,8 +49,12 @@ impl<T> PriorityQueue<T> {
         self.interactive.len() + self.bulk.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Whether there is no item of a priority.
+    pub(super) fn has_none_of(&self, priority: Priority) -> bool {
+        match priority {
+            Priority::Interactive => self.interactive.is_empty(),
+            Priority::Bulk => self.bulk.is_empty(),
+        }
     }
 
     /// The next item, interactive before bulk.
@@ -71,25 +75,51 @@ impl<T> PriorityQueue<T> {
         is_unwanted: impl Fn(&T) -> bool,
     ) -> TakenBatch<T> {
         let bulk_begins = self.batches % BULK_FIRST_EVERY == BULK_FIRST_EVERY - 1;
+        let next = |queue: &Self, is_first: bool| {
+            let bulk_is_next = queue.interactive.is_empty() || (bulk_begins && is_first);
+            if bulk_is_next && !queue.bulk.is_empty() { Priority::Bulk } else { Priority::Interactive }
+        };
+        let taken = self.take(next, limits, cost, is_unwanted);
+        self.batches += u64::from(!taken.items.is_empty());
+        taken
+    }
+
+    /// The next batch of one priority, as [`PriorityQueue::take_batch`] otherwise.
+    pub(super) fn take_batch_of(
+        &mut self,
+        priority: Priority,
+        limits: BatchLimits,
+        cost: impl Fn(&T) -> usize,
+        is_unwanted: impl Fn(&T) -> bool,
+    ) -> TakenBatch<T> {
+        self.take(|_, _| priority, limits, cost, is_unwanted)
+    }
+
+    /// A batch of items whose priorities `next` names, for the first item and for each further one.
+    fn take(
+        &mut self,
+        next: impl Fn(&Self, bool) -> Priority,
+        limits: BatchLimits,
+        cost: impl Fn(&T) -> usize,
+        is_unwanted: impl Fn(&T) -> bool,
+    ) -> TakenBatch<T> {
         let (mut batch, mut total, mut dropped) = (Vec::new(), 0_usize, 0);
         while batch.len() < limits.items {
-            let bulk_is_next = self.interactive.is_empty() || (bulk_begins && batch.is_empty());
-            let takes_bulk = bulk_is_next && !self.bulk.is_empty();
-            let queue = if takes_bulk { &mut self.bulk } else { &mut self.interactive };
-            let Some(next) = queue.front() else { break };
-            if is_unwanted(next) {
+            let queue = match next(self, batch.is_empty()) {
+                Priority::Interactive => &mut self.interactive,
+                Priority::Bulk => &mut self.bulk,
+            };
+            let Some(item) = queue.front() else { break };
+            if is_unwanted(item) {
                 queue.pop_front();
                 dropped += 1;
                 continue;
             }
-            total = total.saturating_add(cost(next));
+            total = total.saturating_add(cost(item));
             if !batch.is_empty() && total > limits.cost {
                 break;
             }
             batch.extend(queue.pop_front());
-        }
-        if !batch.is_empty() {
-            self.batches += 1;
         }
         TakenBatch { items: batch, dropped }
     }
@@ -136,10 +166,21 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_of_one_priority_leaves_the_other() {
+        let mut queue = queue(&[1, 2], &[3, 4, 5]);
+        let limits = BatchLimits { items: 2, cost: 100 };
+        assert_eq!(queue.take_batch_of(Priority::Bulk, limits, |_| 1, |_| false).items, [3, 4]);
+        assert_eq!(queue.take_batch_of(Priority::Interactive, limits, |_| 1, |_| false).items, [1, 2]);
+        assert!(queue.has_none_of(Priority::Interactive) && !queue.has_none_of(Priority::Bulk));
+        let dropped = queue.take_batch_of(Priority::Bulk, limits, |_| 1, |_| true);
+        assert_eq!(dropped, TakenBatch { items: Vec::new(), dropped: 1 });
+    }
+
+    #[test]
     fn unwanted_items_are_dropped_and_cost_nothing() {
         let mut queue = queue(&[1, 2, 3], &[4, 5]);
         let batch = queue.take_batch(BatchLimits { items: 9, cost: 100 }, |item| *item, |item| item % 2 == 0);
         assert_eq!(batch, TakenBatch { items: vec![1, 3, 5], dropped: 2 });
-        assert!(queue.is_empty());
+        assert_eq!(queue.len(), 0);
     }
 }

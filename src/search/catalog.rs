@@ -178,7 +178,7 @@ impl Catalog {
         match self.get(tenant, name) {
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error),
-            Ok(there) if *there.settings() == settings => return Ok((there, false)),
+            Ok(there) if there.settings().is_as_asked(&settings) => return Ok((there, false)),
             Ok(there) => {
                 let message = "the collection is there with another metric, dimension, model or index";
                 let there = format!("{:?}", there.settings());

@@ -19,11 +19,26 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether vectors of the one fit in the other: the same model by its fingerprint, the same metric and length.
+    /// Whether vectors of the one fit in the other: of one model, as [`CollectionModel::is_of_same_vectors`] says, the same metric and length.
     pub fn is_of_same_vectors(&self, other: &Settings) -> bool {
-        let fingerprint =
-            |settings: &Settings| settings.model.as_ref().map(|model| model.fingerprint.clone());
-        self.metric == other.metric && self.dim == other.dim && fingerprint(self) == fingerprint(other)
+        let is_of_one_model = match (&self.model, &other.model) {
+            (Some(one), Some(other)) => one.is_of_same_vectors(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        self.metric == other.metric && self.dim == other.dim && is_of_one_model
+    }
+
+    /// Whether a collection of these settings is the one that is asked for. The prompt of its model may have been changed since.
+    pub fn is_as_asked(&self, asked: &Settings) -> bool {
+        let without_prompt = |settings: &Settings| {
+            let model = settings.model.clone();
+            Settings {
+                model: model.map(|model| CollectionModel { document_prompt: None, ..model }),
+                ..settings.clone()
+            }
+        };
+        without_prompt(self) == without_prompt(asked)
     }
 }
 
@@ -73,6 +88,20 @@ pub struct CollectionModel {
     pub name: String,
     /// Its fingerprint, in hexadecimal digits.
     pub fingerprint: String,
+    /// What was put before the texts of documents. `None` in collections of versions that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_prompt: Option<String>,
+}
+
+impl CollectionModel {
+    /// Whether a text has one vector by both: they have the same fingerprint, and the same prompt where both are known.
+    pub fn is_of_same_vectors(&self, other: &CollectionModel) -> bool {
+        let is_of_one_prompt = match (&self.document_prompt, &other.document_prompt) {
+            (Some(one), Some(other)) => one == other,
+            (None, _) | (_, None) => true,
+        };
+        self.fingerprint == other.fingerprint && is_of_one_prompt
+    }
 }
 
 /// The names of metrics in files and interfaces.
@@ -105,5 +134,41 @@ pub mod metric_name {
     ) -> Result<Metric, D::Error> {
         let name = String::deserialize(from)?;
         read(&name).ok_or_else(|| serde::de::Error::custom(format!("there is no metric {name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_prompt(document_prompt: Option<&str>) -> Settings {
+        let model = CollectionModel {
+            name: "e5".into(),
+            fingerprint: "07".into(),
+            document_prompt: document_prompt.map(str::to_owned),
+        };
+        Settings { metric: Metric::Cosine, dim: 3, model: Some(model), index: Indexed::Auto }
+    }
+
+    #[test]
+    fn another_prompt_makes_other_vectors_and_the_same_collection() {
+        let [passage, none, unknown] = [Some("passage: "), Some(""), None].map(of_prompt);
+        assert!(!passage.is_of_same_vectors(&none));
+        assert!(passage.is_of_same_vectors(&passage.clone()));
+        assert!(unknown.is_of_same_vectors(&passage) && none.is_of_same_vectors(&unknown));
+        assert!(passage.is_as_asked(&none));
+        assert!(!passage.is_as_asked(&Settings { dim: 4, ..none.clone() }));
+        assert!(!passage.is_of_same_vectors(&Settings { model: None, ..passage.clone() }));
+    }
+
+    #[test]
+    fn settings_without_a_prompt_are_read_and_written_as_before() {
+        let unknown = of_prompt(None);
+        let json = serde_json::to_string(&unknown).unwrap();
+        assert!(!json.contains("prompt"), "{json}");
+        for settings in [unknown, of_prompt(Some("passage: "))] {
+            let json = serde_json::to_string(&settings).unwrap();
+            assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod answers;
 pub mod background_work;
 pub mod collections;
 mod directives;
+mod early_refresh;
 pub mod embeddings;
 pub mod invalidation;
 pub mod jobs;

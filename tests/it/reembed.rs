@@ -382,6 +382,38 @@ async fn a_job_pauses_before_it_costs_more_than_it_may() {
 }
 
 #[tokio::test]
+async fn another_document_prompt_is_embedded_again_and_rolled_back_once_it_is_changed_back() {
+    let setup = Setup::new().await;
+    let server = setup.start();
+    create(&server, "far").await;
+    fill(&server, FEW).await;
+    let former = documents(&server).await;
+    assert_eq!(begin(&server, json!({ "model": "far" })).await.error(), ("conflict", Some("model")));
+    server.stop();
+    let server = setup.start_with("prompts = { document = \"passage: \" }");
+    let again = server.ask("PUT", "/v1/collections/shop", &[], r#"{"model": "far"}"#.to_owned()).await;
+    assert_eq!(again.status, 200, "the collection is the same: {}", again.body);
+    let id = job(&server, json!({ "model": "far" })).await;
+    let done = ended(&server, &id).await;
+    assert_eq!((&done["state"], &done["report"]["documents"]), (&json!("succeeded"), &json!(FEW)), "{done}");
+    let prompted = documents(&server).await;
+    assert!(former.iter().all(|(id, (_, vector))| prompted[id].1 != *vector));
+    assert_eq!(begin(&server, json!({ "model": "far" })).await.error(), ("conflict", Some("model")));
+    let refused = begin(&server, json!({ "rollback": true })).await;
+    assert_eq!(refused.error(), ("conflict", Some("rollback")));
+    assert!(
+        refused.body["error"]["message"].as_str().unwrap().contains("prompts.document"),
+        "{}",
+        refused.body
+    );
+    server.stop();
+    let server = setup.start();
+    let id = job(&server, json!({ "rollback": true })).await;
+    assert_eq!(ended(&server, &id).await["state"], "succeeded");
+    assert_eq!(documents(&server).await, former);
+}
+
+#[tokio::test]
 async fn bad_input_is_refused_and_names_the_field() {
     let setup = Setup::new().await;
     let server = setup.start();
@@ -414,6 +446,9 @@ async fn bad_input_is_refused_and_names_the_field() {
         let refused = begin(&server, input.clone()).await;
         assert_eq!((refused.status, refused.error()), (status, (code, param)), "{input}: {}", refused.body);
     }
+    let refused = begin(&server, json!({ "model": "text-embedding-3-small" })).await;
+    let message = refused.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("[[models]] with name = \"text-embedding-3-small\""), "{message}");
     for id in ["job-9", "job-", "x", "job-01"] {
         let path = format!("/v1/jobs/{id}");
         assert_eq!(server.get(&path).await.error(), ("not_found", Some("id")));

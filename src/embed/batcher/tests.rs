@@ -19,16 +19,18 @@ fn words() -> Tokenizer {
     Tokenizer::from_json(json.to_string().as_bytes(), 6, false).unwrap()
 }
 
-/// Reports each batch, then waits for a permit. A vector is the text's first id; 13 panics and 14 is not a number.
+/// Reports each batch, then waits for a permit for its priority. A vector is the text's first id; 13 panics and 14 is not a number.
 struct Stepped {
     seen: mpsc::Sender<Vec<Vec<u32>>>,
-    permits: mpsc::Receiver<()>,
+    permits: [Mutex<mpsc::Receiver<()>>; 2],
 }
 
 impl ForwardPass for Stepped {
-    fn embed(&mut self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
+    fn embed(&self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
         self.seen.send(texts.iter().map(|tokens| tokens.ids.clone()).collect()).unwrap();
-        self.permits.recv().unwrap();
+        // Bulk passes run on a pool of their own.
+        let is_bulk = rayon::current_thread_index().is_some();
+        lock(&self.permits[usize::from(is_bulk)]).recv().unwrap();
         assert!(texts.iter().all(|tokens| tokens.ids[0] != 13), "asked to panic");
         let number = |id: u32| if id == 14 { f32::NAN } else { id as f32 };
         Ok(texts.iter().map(|tokens| vec![number(tokens.ids[0])]).collect())
@@ -39,18 +41,21 @@ struct Bench {
     batcher: Batcher,
     seen: mpsc::Receiver<Vec<Vec<u32>>>,
     permits: mpsc::Sender<()>,
+    bulk_permits: mpsc::Sender<()>,
     metrics: Arc<EmbedMetrics>,
 }
 
 fn bench(queue_texts_max: usize, batch_tokens_max: usize) -> Bench {
     let (seen_sender, seen) = mpsc::channel();
     let (permits, permit_receiver) = mpsc::channel();
+    let (bulk_permits, bulk_permit_receiver) = mpsc::channel();
     let metrics = unexported();
     let options = Options { queue_texts_max, batch_tokens_max, ..Options::default() };
-    let model = Stepped { seen: seen_sender, permits: permit_receiver };
+    let permit_receivers = [permit_receiver, bulk_permit_receiver].map(Mutex::new);
+    let model = Stepped { seen: seen_sender, permits: permit_receivers };
     let room = Arc::new(QueueRoom::new(options.queue_texts_max, 1));
     let batcher = Batcher::start(words(), model, &options, Arc::clone(&metrics), room).unwrap();
-    Bench { batcher, seen, permits, metrics }
+    Bench { batcher, seen, permits, bulk_permits, metrics }
 }
 
 type Reply = oneshot::Receiver<Result<Embedding>>;
@@ -72,8 +77,8 @@ impl Bench {
     }
 
     /// Starts a batch of one text and leaves it running, so that what follows queues up behind it.
-    fn occupy(&self) -> Reply {
-        let mut replies = self.submit(Priority::Interactive, &["99"]);
+    fn occupy(&self, priority: Priority) -> Reply {
+        let mut replies = self.submit(priority, &["99"]);
         assert_eq!(self.seen.recv().unwrap(), [[99]]);
         replies.remove(0)
     }
@@ -85,9 +90,15 @@ impl Bench {
         }
     }
 
-    /// Lets the running batch end and returns the next one.
+    /// Lets the running interactive batch end and returns the next one.
     fn next(&self) -> Vec<Vec<u32>> {
         self.permits.send(()).unwrap();
+        self.seen.recv().unwrap()
+    }
+
+    /// Lets the running bulk batch end and returns the next one.
+    fn next_bulk(&self) -> Vec<Vec<u32>> {
+        self.bulk_permits.send(()).unwrap();
         self.seen.recv().unwrap()
     }
 }
@@ -99,15 +110,15 @@ fn vectors(replies: impl IntoIterator<Item = Reply>) -> Vec<f32> {
 #[test]
 fn passes_are_cut_by_tokens_in_order_of_arrival() {
     let bench = bench(100, 4);
-    let first = bench.occupy();
+    let first = bench.occupy(Priority::Bulk);
     let replies = bench.submit(Priority::Bulk, &["2 2", "3 3", "4", "5 5 5 5 5 5", "6"]);
     bench.until_ready(5);
-    assert_eq!(bench.next(), [[2, 2], [3, 3]]);
+    assert_eq!(bench.next_bulk(), [[2, 2], [3, 3]]);
     assert_eq!(vectors([first]), [99.0]);
-    assert_eq!(bench.next(), [[4]]);
-    assert_eq!(bench.next(), [[5; 6]]);
-    assert_eq!(bench.next(), [[6]]);
-    bench.permits.send(()).unwrap();
+    assert_eq!(bench.next_bulk(), [[4]]);
+    assert_eq!(bench.next_bulk(), [[5; 6]]);
+    assert_eq!(bench.next_bulk(), [[6]]);
+    bench.bulk_permits.send(()).unwrap();
     assert_eq!(vectors(replies), [2.0, 3.0, 4.0, 5.0, 6.0]);
     assert_eq!(bench.metrics.batches.get(), 5);
     assert_eq!(bench.metrics.embedded_texts.get(), 6);
@@ -115,35 +126,52 @@ fn passes_are_cut_by_tokens_in_order_of_arrival() {
 }
 
 #[test]
-fn interactive_work_overtakes_bulk_work() {
+fn interactive_texts_are_answered_while_a_bulk_pass_runs() {
     let bench = bench(100, 1);
-    let _first = bench.occupy();
-    let _bulk = bench.submit(Priority::Bulk, &["1", "2"]);
+    let first = bench.occupy(Priority::Bulk);
+    let bulk = bench.submit(Priority::Bulk, &["1", "2"]);
     bench.until_ready(2);
-    let _interactive = bench.submit(Priority::Interactive, &["3"]);
-    bench.until_ready(3);
-    assert_eq!(bench.next(), [[3]]);
-    assert_eq!(bench.next(), [[1]]);
-    (0..2).for_each(|_| bench.permits.send(()).unwrap());
+    let interactive = bench.submit(Priority::Interactive, &["3", "4"]);
+    assert_eq!(bench.seen.recv().unwrap(), [[3]]);
+    assert_eq!(bench.next(), [[4]]);
+    bench.permits.send(()).unwrap();
+    assert_eq!(vectors(interactive), [3.0, 4.0]);
+    // The bulk pass has not ended yet.
+    assert_eq!(bench.next_bulk(), [[1]]);
+    assert_eq!(bench.next_bulk(), [[2]]);
+    bench.bulk_permits.send(()).unwrap();
+    assert_eq!(vectors([first].into_iter().chain(bulk)), [99.0, 1.0, 2.0]);
+}
+
+#[test]
+fn bulk_texts_are_answered_while_an_interactive_pass_runs() {
+    let bench = bench(100, 1);
+    let first = bench.occupy(Priority::Interactive);
+    let bulk = bench.submit(Priority::Bulk, &["1"]);
+    assert_eq!(bench.seen.recv().unwrap(), [[1]]);
+    bench.bulk_permits.send(()).unwrap();
+    assert_eq!(vectors(bulk), [1.0]);
+    bench.permits.send(()).unwrap();
+    assert_eq!(vectors([first]), [99.0]);
 }
 
 #[test]
 fn a_full_queue_takes_all_or_nothing() {
     let bench = bench(3, 100);
-    let _first = bench.occupy();
+    let _first = bench.occupy(Priority::Bulk);
     let _two = bench.submit(Priority::Bulk, &["1", "2"]);
     let error = bench.try_submit(Priority::Interactive, &["3", "4"]).unwrap_err();
     assert_eq!(error.kind(), Kind::Overloaded);
     assert_eq!(bench.batcher.queued(), 2);
-    let _third = bench.submit(Priority::Interactive, &["3"]);
+    let _third = bench.submit(Priority::Bulk, &["3"]);
     assert_eq!(bench.batcher.queued(), 3);
-    (0..3).for_each(|_| bench.permits.send(()).unwrap());
+    (0..2).for_each(|_| bench.bulk_permits.send(()).unwrap());
 }
 
 #[test]
 fn abandoned_work_is_dropped_before_it_starts() {
     let bench = bench(100, 100);
-    let _first = bench.occupy();
+    let _first = bench.occupy(Priority::Interactive);
     let mut replies = bench.submit(Priority::Interactive, &["1", "2", "3"]);
     bench.until_ready(3);
     drop(replies.remove(1));
@@ -157,7 +185,7 @@ fn abandoned_work_is_dropped_before_it_starts() {
 #[test]
 fn a_vector_that_says_nothing_fails_alone_and_a_long_text_is_marked() {
     let bench = bench(100, 100);
-    let _first = bench.occupy();
+    let _first = bench.occupy(Priority::Interactive);
     let replies = bench.submit(Priority::Interactive, &["1", "14", "0", "2 2 2 2 2 2 2"]);
     bench.until_ready(4);
     bench.next();
@@ -171,23 +199,26 @@ fn a_vector_that_says_nothing_fails_alone_and_a_long_text_is_marked() {
 
 #[test]
 fn a_model_that_panics_leaves_no_caller_waiting() {
-    let bench = bench(100, 1);
-    let first = bench.occupy();
-    let replies = bench.submit(Priority::Interactive, &["13", "1"]);
-    bench.until_ready(2);
-    assert_eq!(bench.next(), [[13]]);
-    assert_eq!(vectors([first]), [99.0]);
-    bench.permits.send(()).unwrap();
-    assert!(replies.into_iter().all(|reply| reply.blocking_recv().is_err()));
-    assert!(!bench.batcher.is_alive());
-    assert_eq!(bench.try_submit(Priority::Bulk, &["1"]).unwrap_err().kind(), Kind::Unavailable);
-    assert_eq!(bench.batcher.queued(), 0);
+    for priority in [Priority::Interactive, Priority::Bulk] {
+        let bench = bench(100, 1);
+        let first = bench.occupy(priority);
+        let replies = bench.submit(priority, &["13", "1"]);
+        bench.until_ready(2);
+        let next = if priority == Priority::Bulk { bench.next_bulk() } else { bench.next() };
+        assert_eq!(next, [[13]]);
+        assert_eq!(vectors([first]), [99.0]);
+        [&bench.permits, &bench.bulk_permits].iter().for_each(|permits| permits.send(()).unwrap());
+        assert!(replies.into_iter().all(|reply| reply.blocking_recv().is_err()));
+        assert!(!bench.batcher.is_alive());
+        assert_eq!(bench.try_submit(Priority::Bulk, &["1"]).unwrap_err().kind(), Kind::Unavailable);
+        assert_eq!(bench.batcher.queued(), 0);
+    }
 }
 
 #[test]
 fn dropping_it_ends_the_threads_and_leaves_no_caller_waiting() {
     let bench = bench(100, 1);
-    let first = bench.occupy();
+    let first = bench.occupy(Priority::Interactive);
     let replies = bench.submit(Priority::Interactive, &["1", "2"]);
     bench.until_ready(2);
     // The next passes may or may not start before the end; none after it.

@@ -115,6 +115,9 @@ pub(in crate::http) struct LookupAnswer {
     ttl: Option<i64>,
     /// Whether the answer is stale.
     stale: bool,
+    /// Whether this caller is to compute the answer, and to store it: it is missing or stale, or by chance it is to be refreshed early
+    /// (`answers.early_refresh_beta`). Of several callers one gets `true`, until it has stored the answer, for a minute at most.
+    compute: bool,
 }
 
 /// Looks up the answer to a question.
@@ -142,7 +145,7 @@ pub(in crate::http) async fn lookup(
     let scope = scope(wire.scope.as_deref())?;
     let known = endpoint.answers.lookup(&options.question(&principal, &wire.prompt, &scope)).await;
     let known = known.map_err(|error| FIELDS.apply(error))?;
-    let LookupResult { hit, semantic } = known;
+    let LookupResult { hit, semantic, computes } = known;
     let Some(known) = hit else {
         return Ok(AxumJson(LookupAnswer {
             hit: false,
@@ -155,6 +158,7 @@ pub(in crate::http) async fn lookup(
             age: None,
             ttl: None,
             stale: false,
+            compute: computes,
         }));
     };
     Ok(AxumJson(LookupAnswer {
@@ -168,6 +172,7 @@ pub(in crate::http) async fn lookup(
         age: Some(known.age_seconds),
         ttl: Some(known.fresh_seconds),
         stale: known.is_stale,
+        compute: computes,
     }))
 }
 

@@ -115,7 +115,7 @@ pub(super) async fn no_key() -> Problem {
     params(
         ("namespace" = String, Path, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]{1,128}$", description = "The namespace, or an alias of it"),
         ("key" = String, Path, description = "The key: 1 to 1024 bytes, percent-encoded", min_length = 1, max_length = 1024),
-        ("x-cache-lease-seconds" = Option<u32>, Header, minimum = 1, maximum = 300, description = "Requests a lease of this length if no fresh object is cached"),
+        ("x-cache-lease-seconds" = Option<u32>, Header, minimum = 1, maximum = 300, description = "Requests a lease of this length if no fresh object is cached, or by chance one that is soon stale (`objects.early_refresh_beta`)"),
         ("x-cache-wait-ms" = Option<u64>, Header, maximum = 30000, description = "How long to wait while another client holds the lease; 5000 by default"),
         ("if-match" = Option<String>, Header, pattern = r#"^[ \t,]*(\*[ \t,]*|(W/)?"[^"]*"([ \t]*,[ \t,]*(W/)?"[^"]*")*[ \t,]*)?$"#, description = "Respond 412 if the object is none of these"),
         ("if-none-match" = Option<String>, Header, pattern = r#"^[ \t,]*(\*[ \t,]*|(W/)?"[^"]*"([ \t]*,[ \t,]*(W/)?"[^"]*")*[ \t,]*)?$"#, description = "Respond 304 if the object is one of these"),

@@ -50,6 +50,9 @@ pub struct LookupResult {
     pub hit: Option<LookupHit>,
     /// What became of the search for a question in other words, if there was one.
     pub semantic: Option<SemanticReport>,
+    /// Whether the caller is to compute the answer: it is missing or stale, or chance says so near the end of its freshness; and no other
+    /// caller is doing so.
+    pub computes: bool,
 }
 
 /// A stored answer.
@@ -93,6 +96,7 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
             None => {}
         }
     }
+    let refresh = found.as_ref().map_or(Refresh::Needless, |found| refresh_of(answers, found));
     let known = found.and_then(|found| {
         let record = StoredAnswer::decode(&found.found.entry.value).filter(|record| record.is_text)?;
         let hit = answers.lookup.hit_info(&found);
@@ -114,7 +118,36 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
     };
     answers.metrics.count(outcome);
     answers.namespaces.lookups_in(&resolved.namespace).add(outcome, 1);
-    Ok(LookupResult { hit: known, semantic: report })
+    let key = resolved.identity.key;
+    let computes = match (&known, refresh) {
+        (None, _) | (Some(_), Refresh::Due) => answers.recomputation.begin(key, true),
+        (Some(_), Refresh::Early) => answers.recomputation.begin(key, false),
+        (Some(_), Refresh::Needless) => false,
+    };
+    Ok(LookupResult { hit: known, semantic: report, computes })
+}
+
+/// Whether a found answer is to be computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refresh {
+    /// It is not, or it is that of another question.
+    Needless,
+    /// It is fresh, and chance says so.
+    Early,
+    /// It is stale.
+    Due,
+}
+
+fn refresh_of(answers: &Answers, found: &Match) -> Refresh {
+    if found.kind == MatchKind::Semantic {
+        Refresh::Needless
+    } else if found.is_due() {
+        Refresh::Due
+    } else if answers.is_due_early(found) {
+        Refresh::Early
+    } else {
+        Refresh::Needless
+    }
 }
 
 /// The search for questions in other words, if the question is to be searched for.
@@ -230,18 +263,20 @@ pub(super) async fn store(
     };
     check_size(record.bytes(), &resolved.namespace.policy)?;
     let held = answers.lookup.lock(&resolved.identity.key).await;
+    let cost_us = answers.recomputation.cost_us(&resolved.identity.key);
     let store_request = StoreRequest {
         record,
         store_policy: resolved.store_policy.clone(),
         stamp,
         lease: None,
-        cost_us: 0,
+        cost_us,
         upstream_id: None,
     };
     let kept = begin_store(&answers.lookup, &resolved, store_request, held).await;
     let message = "a tag of the answer was invalidated since it was requested";
     let pending = kept.ok_or_else(|| Error::new(Kind::Conflict, message))?;
     pending.finish().await?;
+    answers.recomputation.end(&resolved.identity.key);
     answers.add_question(&resolved);
     Ok(resolved.identity.key)
 }

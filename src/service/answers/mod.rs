@@ -10,7 +10,6 @@ mod cached_routes;
 mod coalesce;
 mod costs;
 mod direct;
-mod early_refresh;
 mod feedback;
 mod flow;
 mod generate;
@@ -22,6 +21,7 @@ mod node_flight;
 mod options;
 mod reask;
 mod reason;
+mod recomputation;
 mod refresh_backoff;
 mod replay;
 mod replay_buffer;
@@ -67,11 +67,11 @@ pub use stored_answer::StoredAnswer;
 use self::broadcast::leader_died;
 use self::coalesce::not_stored;
 use self::costs::Costs;
-use self::early_refresh::EarlyRefresh;
 use self::flow::Flow;
 use self::inflight::InflightTable;
 use self::lookup::{Lookup, Match};
 use self::misses::MissComparison;
+use self::recomputation::Recomputation;
 use self::refresh_backoff::RefreshBackoff;
 use self::request::{ResolvedRequest, ResponseForm};
 use self::result::{Awaited, RetryReason};
@@ -85,6 +85,7 @@ use crate::dialects::{Dialect, of_path};
 use crate::domain::{Key, LookupOutcome, Principal, TenantId};
 use crate::error::{Error, Kind, Result};
 use crate::request_identity::{IdentityRules, Normalization};
+use crate::service::early_refresh::EarlyRefresh;
 use crate::upstream::{self, Origin, Prices};
 
 /// How many leaders a request waits for that died or left it no response.
@@ -118,6 +119,7 @@ impl Answers {
             refreshes: Arc::new(Semaphore::new(options.concurrent_refreshes_max)),
             refresh_backoff: RefreshBackoff::default(),
             early_refresh: EarlyRefresh::new(options.early_refresh_beta),
+            recomputation: Recomputation::default(),
             misses: MissComparison::new(options.remembered_requests_bytes_max, options.identity_rules()),
             options,
             answer_bytes_max: upstream.answer_bytes_max,

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::costs::Costs;
-use super::early_refresh::EarlyRefresh;
 use super::inflight::InflightTable;
 use super::lookup::Lookup;
 use super::metrics::AnswerMetrics;
 use super::misses::MissComparison;
 use super::options::Options;
+use super::recomputation::Recomputation;
 use super::refresh_backoff::RefreshBackoff;
 use super::semantic::SemanticLookup;
 use crate::byte_budget::ByteBudget;
 use crate::cache::{LookupCounters, Namespaces};
+use crate::service::early_refresh::EarlyRefresh;
 use crate::upstream::Origin;
 
 /// The use case. Shared by `Arc`.
@@ -31,6 +32,8 @@ pub struct Answers {
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) refresh_backoff: RefreshBackoff,
     pub(super) early_refresh: EarlyRefresh,
+    /// Who computes answers of the routes without the proxy.
+    pub(super) recomputation: Recomputation,
     /// Names what separates a miss from a stored request, if it is on.
     pub(super) misses: Option<MissComparison>,
     pub(super) options: Options,

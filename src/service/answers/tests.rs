@@ -1,5 +1,7 @@
 //! Answers over time, on a clock that the tests set, and requests whose leaders die.
 
+mod recomputation;
+
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -8,7 +10,6 @@ use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::early_refresh::EarlyRefresh;
 use super::refresh_backoff::BACKOFF_SECONDS;
 use super::*;
 use crate::dialects::Dialect as _;

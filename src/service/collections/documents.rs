@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tracing::instrument;
 
 use super::Collections;
-use super::query_vectors::prepare;
+use super::query_vectors::{collection_model, prepare};
 use crate::domain::{InputType, Principal, Tag, TenantId};
 use crate::error::{Error, FieldPath, Kind, Result};
 use crate::search::{
@@ -92,15 +92,14 @@ impl Collections {
                 let fault = format!(" must be given without a model: {}", error.message());
                 Error::naming(Kind::InvalidInput, "dim", "", &fault)
             })?,
-            (Some(name), _) => self.models.get(name)?,
+            (Some(name), _) => self.model_for_collection(name)?,
         };
         let card = embedder.card();
         if let Some(dim) = spec.dim.filter(|dim| *dim != card.dim) {
             let message = format!("the vectors of {} have {} numbers, not {dim}", card.name, card.dim);
             return Err(Error::invalid("dim", message));
         }
-        let model = CollectionModel { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
-        Ok((Some(model), card.dim))
+        Ok((Some(collection_model(card)), card.dim))
     }
 
     /// A collection of the sender's tenant.

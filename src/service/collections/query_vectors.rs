@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Collections, Input, Search};
 use crate::domain::{Entry, InputType, Key, Principal};
-use crate::embed::Embedder;
+use crate::embed::{Embedder, ModelCard};
 use crate::error::{Error, FieldPath, Kind, Result};
-use crate::search::{Collection, Unfit};
+use crate::search::{Collection, CollectionModel, Unfit};
 use crate::service::{Directives, embeddings};
 
 /// The longest vector: of two such, neither the product nor the distance overflows an f32.
@@ -140,6 +140,22 @@ impl Collections {
         Err(Error::new(Kind::Conflict, message).param(field))
     }
 
+    /// The model that is to embed the texts of a collection.
+    ///
+    /// # Errors
+    /// `ModelNotFound`, with how a model of an upstream is made one of a collection.
+    pub(super) fn model_for_collection(&self, name: &str) -> Result<&Arc<dyn Embedder>> {
+        self.models.get(name).map_err(|error| {
+            let message = format!(
+                "{}. The texts of a collection are embedded without a client's request too, so a model that only an upstream has must be \
+                 in the configuration: [[models]] with name = {name:?} and remote = {{ base_url = \"https://...\", model = {name:?}, dim = \
+                 ..., api_key_env = \"...\" }}",
+                error.message()
+            );
+            Error::new(Kind::ModelNotFound, message).param("model")
+        })
+    }
+
     /// Why texts of a collection of this model cannot be embedded.
     fn fault_of_model(&self, name: &str) -> String {
         if self.models.find(name).is_some() {
@@ -153,6 +169,15 @@ impl Collections {
         format!(
             "the collection holds vectors of the model {name}, which this server does not run; it runs: {served}"
         )
+    }
+}
+
+/// A model as a collection of its vectors remembers it.
+pub(super) fn collection_model(card: &ModelCard) -> CollectionModel {
+    CollectionModel {
+        name: card.name.clone(),
+        fingerprint: card.fingerprint.to_string(),
+        document_prompt: Some(card.prompts.for_input(Some(InputType::Document)).to_owned()),
     }
 }
 

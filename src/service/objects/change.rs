@@ -9,6 +9,7 @@ use super::{Address, Condition, DeleteOutcome, ObjectDraft, Objects, PutOutcome}
 use crate::cache::{Found, HeldLease, Lease, Mode, Propagation, Replaces, Stamp, WriteCondition};
 use crate::domain::{Codec, Entry, EntryMeta, EntryNames, InvalidationId, Key, Tag};
 use crate::error::{Error, Kind, Result};
+use crate::service::early_refresh::cost_us_since;
 
 /// How often a change under a condition is tried while other nodes replace what it replaces.
 const CHANGES_TRIED_MAX: usize = 3;
@@ -48,6 +49,7 @@ impl Objects {
         let meta = EntryMeta {
             soft_expires: lifetime.soft_expires,
             stale_until: lifetime.stale_until,
+            cost_us: lease.and_then(|held| held.since).map_or(0, cost_us_since),
             namespace: address.namespace.id,
             validator: draft.validator(),
             content_type: draft.content_type.into(),

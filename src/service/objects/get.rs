@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::service::spans::record_outcome;
 
 impl Objects {
-    /// Looks an object up. If it is missing or stale, one of the requests that ask for a lease gets it; the others are served the
-    /// stale object, or wait.
+    /// Looks an object up. If it is missing or stale, or by chance shortly before it is stale, one of the requests that ask for a lease gets it; the others are served the
+    /// object that there is, or wait.
     ///
     /// # Errors
     /// `InvalidInput` for a lease or a wait past its limit, `Overloaded` if too many leases are held, `NotCached` with
@@ -30,10 +30,16 @@ impl Objects {
         loop {
             let stamp = self.stamp();
             let accepted = self.find_accepted(address, options).await;
-            let is_settled = accepted.as_ref().is_some_and(is_fresh);
+            let is_settled =
+                accepted.as_ref().is_some_and(|found| is_fresh(found) && !self.is_due_early(found));
             let claim = match options.lease_seconds {
                 Some(seconds) if !is_settled && !options.directives.only_if_cached => {
-                    Some((self.claim(address, seconds, stamp).await?, seconds))
+                    match self.claim(address, seconds, stamp).await {
+                        Ok(claim) => Some((claim, seconds)),
+                        // It is served without a lease.
+                        Err(_) if accepted.as_ref().is_some_and(is_fresh) => None,
+                        Err(error) => return Err(error),
+                    }
                 }
                 Some(_) | None => None,
             };
@@ -63,6 +69,12 @@ impl Objects {
             }
             has_waited = true;
         }
+    }
+
+    /// Whether a fresh object is to be refreshed by chance, before it is stale.
+    fn is_due_early(&self, found: &Found) -> bool {
+        let (meta, now) = (&found.entry.meta, self.cache.freshness().now());
+        self.early_refresh.is_due(meta.cost_us, meta.soft_expires.since(now))
     }
 
     async fn find_accepted(&self, address: &Address, options: &GetOptions) -> Option<Found> {

@@ -11,6 +11,8 @@ mod get;
 mod metrics;
 mod request;
 mod tag_names;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -28,12 +30,14 @@ use self::tag_names::TagNames;
 use crate::cache::{Cache, Found, Lease, Namespaces, SharedLeases, Stamp};
 use crate::domain::{InvalidationId, KeyHasher, Principal, Tag};
 use crate::error::{Error, Result};
+use crate::service::early_refresh::EarlyRefresh;
 
 /// The use case. Shared by `Arc`.
 pub struct Objects {
     cache: Arc<Cache>,
     namespaces: Arc<Namespaces>,
     leases: SharedLeases,
+    early_refresh: EarlyRefresh,
     options: Options,
     metrics: Arc<ObjectMetrics>,
     tag_names: TagNames,
@@ -47,8 +51,15 @@ impl Objects {
         options: Options,
         metrics: Arc<ObjectMetrics>,
     ) -> Objects {
-        let (leases, tag_names) = (cache.leases(options.leases_max), TagNames::default());
-        Objects { leases, cache, namespaces, options, metrics, tag_names }
+        Objects {
+            leases: cache.leases(options.leases_max),
+            early_refresh: EarlyRefresh::new(options.early_refresh_beta),
+            cache,
+            namespaces,
+            options,
+            metrics,
+            tag_names: TagNames::default(),
+        }
     }
 
     /// The address of the object `key` in a namespace.

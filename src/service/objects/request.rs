@@ -15,7 +15,7 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub const TAGS_MAX: usize = 64;
 
 /// Limits of requests for objects.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Leases at the same time; more are refused.
@@ -24,11 +24,15 @@ pub struct Options {
     pub lease_seconds_max: u32,
     /// The longest wait for the lease of another client in milliseconds.
     pub wait_ms_max: u64,
+    /// How early objects that are asked for often are refreshed, before they are stale: with 1 the share of the requests that get the
+    /// lease of a fresh object grows from nothing to all within a few times as long as its last holder took. 0 gives leases of stale and
+    /// missing objects only.
+    pub early_refresh_beta: f64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { leases_max: 65_536, lease_seconds_max: 300, wait_ms_max: 30_000 }
+        Options { leases_max: 65_536, lease_seconds_max: 300, wait_ms_max: 30_000, early_refresh_beta: 0.0 }
     }
 }
 
@@ -79,7 +83,7 @@ pub struct Object {
     pub age_seconds: u32,
     /// Seconds until it expires; negative once it has.
     pub fresh_seconds: i64,
-    /// The lease, if the object is stale and this request must refresh it.
+    /// The lease, if this request must refresh the object: it is stale, or chance says so.
     pub lease: Option<GrantedLease>,
 }
 

@@ -15,8 +15,9 @@ use crate::service::background_work::{Interruption, WorkControl};
 use crate::service::collections::query_vectors::{prepare, vector_of};
 use crate::service::embeddings::Request;
 
-/// Documents that a local model embeds at once. More would keep the processors for longer from what clients send.
-pub(super) const LOCAL_BATCH_DOCUMENTS: usize = 8;
+/// Documents that a local model embeds at once, which are one record of the log and one flush. More would be embedded no faster, and more of them again
+/// after a crash.
+pub(super) const LOCAL_BATCH_DOCUMENTS: usize = 32;
 /// Documents that a model on another server embeds at once. Fewer would wait for the network more often.
 const REMOTE_BATCH_DOCUMENTS: usize = 64;
 /// Rows that are compared between two looks for an order to stop.

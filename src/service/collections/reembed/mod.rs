@@ -5,6 +5,7 @@
 //! served. A pass compares documents and needs no record of what was done: work that was paused or killed goes on with the next pass. A
 //! rollback is the same work with the former generation in the place of a new one, so that writes since then are kept.
 
+mod checks;
 mod fill;
 mod plan;
 mod report;
@@ -15,6 +16,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::checks::{check_is_other, check_prompt_of_former, is_same, pause_for_refused};
 use self::fill::Fill;
 pub use self::plan::ReembedPlan;
 pub use self::report::ReembedReport;
@@ -22,11 +24,12 @@ use self::task::ReembedTask;
 pub use self::task::{LeftDocuments, ReembedSpec};
 pub use self::verification::ReembedVerification;
 use super::Collections;
+use super::query_vectors::collection_model;
 use crate::domain::{InputType, Principal, UnixSeconds};
 use crate::embed::Embedder;
 use crate::error::{Error, Kind, Result};
 use crate::search::{Collection, CollectionModel, PausedWrites, Settings};
-use crate::service::background_work::{ITEM_ERRORS_MAX, Interruption, WorkControl};
+use crate::service::background_work::{Interruption, WorkControl};
 use crate::service::embeddings::Request;
 
 /// Documents that may be left for the pass during which changes wait.
@@ -48,7 +51,7 @@ impl Collections {
     pub async fn resolve_reembed(&self, principal: &Principal, spec: ReembedSpec) -> Result<ReembedSpec> {
         let held = self.held_model(principal, &spec.collection)?;
         let model = match (&spec.model, spec.rollback) {
-            (Some(name), false) => Arc::clone(self.models.get(name)?),
+            (Some(name), false) => Arc::clone(self.model_for_collection(name)?),
             (None, true) => self.former_model(principal, &spec.collection)?,
             (Some(_), true) => {
                 return Err(Error::invalid(
@@ -212,7 +215,9 @@ impl Collections {
                            the time for which the former generation was kept is over";
             Error::new(Kind::Conflict, message).param("rollback")
         })?;
-        self.model_of(&former, "rollback").map(Arc::clone)
+        let model = self.model_of(&former, "rollback")?;
+        check_prompt_of_former(&former, model.card())?;
+        Ok(Arc::clone(model))
     }
 
     /// # Errors
@@ -259,8 +264,8 @@ impl Collections {
     ) -> Result<Arc<Collection>> {
         let (tenant, name) = (&principal.tenant, &*spec.collection);
         let card = task.model.card();
-        let model = CollectionModel { name: card.name.clone(), fingerprint: card.fingerprint.to_string() };
-        let settings = Settings { dim: card.dim, model: Some(model), ..task.source.settings().clone() };
+        let model = Some(collection_model(card));
+        let settings = Settings { dim: card.dim, model, ..task.source.settings().clone() };
         let mut target = None;
         for other in self.catalog.other_generations(tenant, name)? {
             if target.is_none() && other.settings().is_of_same_vectors(&settings) {
@@ -338,33 +343,5 @@ impl Collections {
             tokio::spawn(async move { catalog.activate(&tenant, &name, paused, number).await.map(|_| ()) });
         let died = |died| Error::new(Kind::Internal, "cannot serve another generation").source(died);
         Ok(activated.await.map_err(died)??)
-    }
-}
-
-fn is_same(held: &CollectionModel, model: &dyn Embedder) -> bool {
-    model.card().fingerprint.to_string() == held.fingerprint
-}
-
-/// # Errors
-/// `Conflict` if the collection has the model already.
-fn check_is_other(held: &CollectionModel, model: &dyn Embedder) -> Result<()> {
-    if !is_same(held, model) {
-        return Ok(());
-    }
-    let message = format!("the collection holds vectors of {} already", held.name);
-    Err(Error::new(Kind::Conflict, message).param("model"))
-}
-
-/// Documents that cannot be embedded would not be found any more.
-fn pause_for_refused(spec: &ReembedSpec, fill: &Fill<'_>) -> Result<(), Interruption> {
-    match fill.refused() {
-        refused if refused > ITEM_ERRORS_MAX => Err(Interruption::Paused(Some(format!(
-            "{refused} documents cannot be embedded by the new model; at most {ITEM_ERRORS_MAX} may be left out of what is served"
-        )))),
-        refused if refused > 0 && !spec.leave_refused => Err(Interruption::Paused(Some(format!(
-            "{refused} documents cannot be embedded by the new model, as `errors` says; change or remove them, or resume with \
-             leave_refused to serve the collection without them"
-        )))),
-        _ => Ok(()),
     }
 }

@@ -1,16 +1,19 @@
-//! Whether an answer that is still fresh is refreshed already: by chance, and the more likely the nearer the end of its freshness is.
+//! Whether an entry that is still fresh is refreshed already: by chance, and the more likely the nearer the end of its freshness is.
 //!
 //! The rule is XFetch of Vattani, Chierichetti and Lowenstein, "Optimal probabilistic cache stampede prevention" (VLDB 2015): refresh if
-//! `now - delta * beta * ln(U) >= end`, with `U` uniform in (0, 1]. `delta` is how long the upstream took for the answer, which its entry
-//! stores. So a request that arrives `left` seconds before the end refreshes with the probability `exp(-left / (delta * beta))`: an answer
-//! that is asked for often has a successor before it is stale, and one that is seldom asked for costs no call.
+//! `now - delta * beta * ln(U) >= end`, with `U` uniform in (0, 1]. `delta` is how long the entry took to make, which it stores: the call of the
+//! upstream, or the time that a client had the lease. So a request that arrives `left` seconds before the end refreshes with the probability
+//! `exp(-left / (delta * beta))`: an entry that is asked for often has a successor before it is stale, and one that is seldom asked for costs
+//! nothing.
+
+use tokio::time::Instant;
 
 /// The largest `-ln(U)` that is drawn: `U` has 53 bits.
 const LOG_MAX: f64 = 36.8;
 const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
 /// The rule with its factor and its random numbers.
-pub(super) struct EarlyRefresh {
+pub(in crate::service) struct EarlyRefresh {
     beta: f64,
     /// Draws `U`.
     uniform: Box<dyn Fn() -> f64 + Send + Sync>,
@@ -18,17 +21,22 @@ pub(super) struct EarlyRefresh {
 
 impl EarlyRefresh {
     /// A factor of 0 refreshes nothing early.
-    pub(super) fn new(beta: f64) -> EarlyRefresh {
+    pub(in crate::service) fn new(beta: f64) -> EarlyRefresh {
         EarlyRefresh { beta, uniform: Box::new(uniform) }
     }
 
-    /// Whether an answer for which the upstream took `cost_us` microseconds is to be refreshed `left_seconds` before it is stale.
+    /// Whether an entry that took `cost_us` microseconds to make is to be refreshed `left_seconds` before it is stale.
     /// Draws a random number only if that is not nearly impossible.
-    pub(super) fn is_due(&self, cost_us: u32, left_seconds: u32) -> bool {
+    pub(in crate::service) fn is_due(&self, cost_us: u32, left_seconds: u32) -> bool {
         let scale = self.beta * f64::from(cost_us) / MICROSECONDS_PER_SECOND;
         let left = f64::from(left_seconds);
         left <= scale * LOG_MAX && scale > 0.0 && -(self.uniform)().ln() * scale >= left
     }
+}
+
+/// The time since a computation began, as entries store it: at least one microsecond.
+pub(in crate::service) fn cost_us_since(began: Instant) -> u32 {
+    u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX).max(1)
 }
 
 /// A number in (0, 1]. A machine without random numbers refreshes nothing early.
@@ -39,7 +47,10 @@ fn uniform() -> f64 {
 #[cfg(test)]
 impl EarlyRefresh {
     /// The rule with `uniform` in the place of random numbers.
-    pub(super) fn drawing(beta: f64, uniform: impl Fn() -> f64 + Send + Sync + 'static) -> EarlyRefresh {
+    pub(in crate::service) fn drawing(
+        beta: f64,
+        uniform: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> EarlyRefresh {
         EarlyRefresh { beta, uniform: Box::new(uniform) }
     }
 }
