@@ -44,10 +44,13 @@ mod tests {
         body
     }
 
+    /// A request, members that are one as `null` and absent, and members that are two.
+    type Case = (&'static dyn Dialect, Value, &'static [&'static str], &'static [&'static str]);
+
     #[test]
     fn null_and_absent_are_one_where_the_api_says_so_and_nowhere_else() {
         let messages = json!([{ "role": "user", "content": "what?" }]);
-        let cases: [(&'static dyn Dialect, Value, &[&str], &[&str]); 4] = [
+        let cases: [Case; 4] = [
             (
                 &ChatCompletions,
                 json!({ "model": "m", "messages": messages }),
