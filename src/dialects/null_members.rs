@@ -25,6 +25,14 @@ mod tests {
     use crate::domain::{Key, TenantId};
     use crate::request_identity::{IdentityRules, Partition};
 
+    struct Case {
+        dialect: &'static dyn Dialect,
+        body: Value,
+        /// Members that are as null what they are if absent.
+        same: &'static [&'static str],
+        other: &'static [&'static str],
+    }
+
     fn key(dialect: &'static dyn Dialect, body: &Value) -> Key {
         let parsed =
             dialect.parse(body.to_string().as_bytes(), &IdentityRules::default()).expect("a request");
@@ -44,18 +52,15 @@ mod tests {
         body
     }
 
-    /// A request, members that are one as `null` and absent, and members that are two.
-    type Case = (&'static dyn Dialect, Value, &'static [&'static str], &'static [&'static str]);
-
     #[test]
     fn null_and_absent_are_one_where_the_api_says_so_and_nowhere_else() {
         let messages = json!([{ "role": "user", "content": "what?" }]);
-        let cases: [Case; 4] = [
-            (
-                &ChatCompletions,
-                json!({ "model": "m", "messages": messages }),
-                &["logit_bias", "max_tokens", "metadata", "n", "seed", "stop", "temperature", "top_p"],
-                &[
+        let cases = [
+            Case {
+                dialect: &ChatCompletions,
+                body: json!({ "model": "m", "messages": messages }),
+                same: &["logit_bias", "max_tokens", "metadata", "n", "seed", "stop", "temperature", "top_p"],
+                other: &[
                     "function_call",
                     "parallel_tool_calls",
                     "response_format",
@@ -64,17 +69,17 @@ mod tests {
                     "user",
                     "x_new",
                 ],
-            ),
-            (
-                &Completions,
-                json!({ "model": "m", "prompt": "what?" }),
-                &["best_of", "echo", "logprobs", "n", "seed", "stop", "suffix", "temperature"],
-                &["max_tokens", "user", "x_new"],
-            ),
-            (
-                &Responses,
-                json!({ "model": "m", "input": "what?" }),
-                &[
+            },
+            Case {
+                dialect: &Completions,
+                body: json!({ "model": "m", "prompt": "what?" }),
+                same: &["best_of", "echo", "logprobs", "n", "seed", "stop", "suffix", "temperature"],
+                other: &["max_tokens", "user", "x_new"],
+            },
+            Case {
+                dialect: &Responses,
+                body: json!({ "model": "m", "input": "what?" }),
+                same: &[
                     "background",
                     "conversation",
                     "include",
@@ -88,16 +93,24 @@ mod tests {
                     "tools",
                     "truncation",
                 ],
-                &["user", "x_new"],
-            ),
-            (
-                &Messages,
-                json!({ "model": "m", "max_tokens": 9, "messages": messages }),
-                &["container", "context_management", "inference_geo", "output_format"],
-                &["mcp_servers", "metadata", "stop_sequences", "system", "temperature", "tools", "x_new"],
-            ),
+                other: &["user", "x_new"],
+            },
+            Case {
+                dialect: &Messages,
+                body: json!({ "model": "m", "max_tokens": 9, "messages": messages }),
+                same: &["container", "context_management", "inference_geo", "output_format"],
+                other: &[
+                    "mcp_servers",
+                    "metadata",
+                    "stop_sequences",
+                    "system",
+                    "temperature",
+                    "tools",
+                    "x_new",
+                ],
+            },
         ];
-        for (dialect, body, same, other) in cases {
+        for Case { dialect, body, same, other } in cases {
             let absent = key(dialect, &body);
             for member in same {
                 assert_eq!(
