@@ -101,6 +101,11 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether the API has tools that its upstream runs, and state that it holds.
+    fn has_hosted_features(&self) -> bool {
+        false
+    }
+
     /// Reads a complete reply. `None` if it is no answer of this API.
     fn read_reply(&self, body: &[u8]) -> Option<Answer>;
 

@@ -2,7 +2,7 @@
 //!
 //! Three threads. One tokenizes waiting texts while the others run forward passes, so the model never waits for the
 //! tokenizer: one thread those of interactive texts, the other those of bulk texts, on processors that nothing else needs. So an interactive
-//! text waits for no bulk pass, of its own model or of another one. A pass takes whole texts up to a budget of tokens. Nothing is padded, so
+//! text does not wait for the end of a bulk pass, of its own model or of another one. A pass takes whole texts up to a budget of tokens. Nothing is padded, so
 //! texts of different lengths share a pass at no cost.
 
 use std::collections::VecDeque;
@@ -226,7 +226,7 @@ impl BatcherShared {
             return Err(Error::new(Kind::Unavailable, "the model has stopped"));
         }
         if state.queued + more > self.queue_texts_max {
-            return Err(self.room.throughput.queue_full(state.queued, self.queue_texts_max));
+            return Err(self.room.queue_full(state.queued, self.queue_texts_max));
         }
         Ok(())
     }
@@ -331,7 +331,7 @@ fn run_passes(
         drop(state);
         shared.metrics.dropped_texts.inc_by(dropped as u64);
         if !batch.is_empty() {
-            run_pass(batch, &embed, shared);
+            run_pass(batch, priority, &embed, shared);
         }
         state = lock(&shared.state);
     }
@@ -339,6 +339,7 @@ fn run_passes(
 
 fn run_pass(
     batch: Vec<TokenizedJob>,
+    priority: Priority,
     embed: impl Fn(&[&TokenizedText]) -> Result<Vec<Vec<f32>>>,
     shared: &BatcherShared,
 ) {
@@ -348,7 +349,7 @@ fn run_pass(
     let total: usize = texts.iter().map(|tokens| tokens.ids.len()).sum();
     let outcome = embed(&texts);
     let took = started.elapsed();
-    shared.room.throughput.observe(batch.len(), took);
+    shared.room.observe(priority, batch.len(), took);
     metrics.batches.inc();
     metrics.batch_texts.observe(batch.len() as f64);
     metrics.inference_seconds.observe(took.as_secs_f64());

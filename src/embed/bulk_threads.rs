@@ -18,7 +18,7 @@ impl BulkThreads {
     pub(super) fn start() -> Result<BulkThreads> {
         let pool = rayon::ThreadPoolBuilder::new()
             .thread_name(|number| format!("bulk-{number}"))
-            .start_handler(|_| be_nice())
+            .start_handler(|_| lower_priority())
             .build()
             .map_err(|error| {
                 Error::io("cannot start the threads of bulk passes", std::io::Error::other(error))
@@ -36,7 +36,7 @@ impl BulkThreads {
 }
 
 /// Raises the nice value of the calling thread: on Linux each thread has its own.
-fn be_nice() {
+fn lower_priority() {
     // A sandbox may forbid it; passes are then as urgent as all else.
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::warn!(%error, "cannot lower the priority of bulk passes");

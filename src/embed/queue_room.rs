@@ -24,7 +24,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 pub struct QueueRoom {
     interactive: Lane,
     bulk: Lane,
-    pub(super) throughput: Throughput,
 }
 
 /// The room for texts of one priority.
@@ -32,6 +31,7 @@ pub struct QueueRoom {
 struct Lane {
     room: Arc<Semaphore>,
     texts_max: usize,
+    throughput: Throughput,
     /// Texts that wait for room.
     waiting: AtomicUsize,
 }
@@ -47,9 +47,8 @@ impl QueueRoom {
     pub(super) fn new(texts_max: usize, concurrent_passes: usize) -> QueueRoom {
         let interactive = (texts_max / INTERACTIVE_PART).max(1);
         QueueRoom {
-            interactive: Lane::new(interactive),
-            bulk: Lane::new(texts_max.saturating_sub(interactive).max(1)),
-            throughput: Throughput::new(concurrent_passes),
+            interactive: Lane::new(interactive, concurrent_passes),
+            bulk: Lane::new(texts_max.saturating_sub(interactive).max(1), concurrent_passes),
         }
     }
 
@@ -63,13 +62,15 @@ impl QueueRoom {
     /// # Errors
     /// `Overloaded`, with the time after which they are.
     pub fn check(&self, priority: Priority, within: Duration) -> Result<()> {
-        let before = match priority {
-            Priority::Interactive => self.interactive.texts(),
+        let lanes = match priority {
+            Priority::Interactive => &[&self.interactive][..],
             // Interactive ones go first.
-            Priority::Bulk => self.interactive.texts() + self.bulk.texts(),
+            Priority::Bulk => &[&self.interactive, &self.bulk],
         };
         // Its own texts are not counted: whatever they take, another server would take no less.
-        let takes = self.throughput.time_of(before);
+        let before: usize = lanes.iter().map(|lane| lane.texts()).sum();
+        let times = lanes.iter().map(|lane| lane.throughput.time_of(lane.texts()));
+        let takes = times.fold(Duration::ZERO, Duration::saturating_add);
         if takes <= within {
             return Ok(());
         }
@@ -93,6 +94,17 @@ impl QueueRoom {
         (0..count).filter_map(|_| permit.split(1)).map(|permit| QueuePlace { _permit: permit }).collect()
     }
 
+    /// Records a pass over texts of a priority.
+    pub(super) fn observe(&self, priority: Priority, texts: usize, took: Duration) {
+        self.lane(priority).throughput.observe(texts, took);
+    }
+
+    /// The error of a caller whose texts exceed the queue.
+    pub(super) fn queue_full(&self, waiting: usize, max: usize) -> Error {
+        // Most of a full queue is bulk.
+        self.bulk.throughput.queue_full(waiting, max)
+    }
+
     fn lane(&self, priority: Priority) -> &Lane {
         match priority {
             Priority::Interactive => &self.interactive,
@@ -102,8 +114,13 @@ impl QueueRoom {
 }
 
 impl Lane {
-    fn new(texts_max: usize) -> Lane {
-        Lane { room: Arc::new(Semaphore::new(texts_max)), texts_max, waiting: AtomicUsize::new(0) }
+    fn new(texts_max: usize, concurrent_passes: usize) -> Lane {
+        Lane {
+            room: Arc::new(Semaphore::new(texts_max)),
+            texts_max,
+            throughput: Throughput::new(concurrent_passes),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     /// Texts in the queue, and those that wait for it.
@@ -166,14 +183,14 @@ mod tests {
         let _held = room.take(500, Priority::Bulk).await;
         assert!(room.check(Priority::Bulk, within).is_ok(), "the rate is not known yet");
         for _ in 0..2 {
-            room.throughput.observe(100, Duration::from_secs(1));
+            room.observe(Priority::Bulk, 100, Duration::from_secs(1));
         }
         assert!(room.check(Priority::Bulk, within).is_ok());
         let _more = room.take(300, Priority::Bulk).await;
         assert!(room.check(Priority::Bulk, within).is_ok());
         assert_eq!(refusal(Duration::from_secs(5)), Some(3));
         assert!(room.check(Priority::Interactive, Duration::ZERO).is_ok(), "no bulk text goes before it");
-        room.throughput.observe(100, Duration::from_secs(10_000));
+        room.observe(Priority::Bulk, 100, Duration::from_secs(10_000));
         assert_eq!(refusal(within), Some(60));
     }
 
@@ -181,7 +198,7 @@ mod tests {
     async fn where_nothing_waits_nothing_is_refused() {
         let room = QueueRoom::new(1024, 1);
         for _ in 0..3 {
-            room.throughput.observe(8, Duration::from_secs(3600));
+            room.observe(Priority::Bulk, 8, Duration::from_secs(3600));
         }
         assert!(room.check(Priority::Bulk, Duration::ZERO).is_ok());
     }

@@ -76,6 +76,10 @@ impl Dialect for Messages {
         choices::request::upstream_body(request, body, false)
     }
 
+    fn has_hosted_features(&self) -> bool {
+        true
+    }
+
     fn read_reply(&self, body: &[u8]) -> Option<Answer> {
         reply::read_reply(body)
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::item_format::is_progress;
+use super::item_format::progress_event;
 use super::output::{PARTS_MAX, read_output};
 use super::part::{CONTENT, OutputPart, PartFormat, format_of_delta, text, without_bytes};
 use super::reply::token_usage;
@@ -65,6 +65,9 @@ const REPEATED: [&str; 16] = [
 /// Events that only keep the connection open.
 const KEEPALIVES: [&str; 4] = ["heartbeat", "keep-alive", "keepalive", "ping"];
 
+/// Events that say how far one item is; no item that can be replayed has more.
+const PROGRESS_MAX: usize = 8;
+
 /// Assembles the events of a stream.
 #[derive(Debug, Default)]
 pub(super) struct EventAssembler {
@@ -74,6 +77,8 @@ pub(super) struct EventAssembler {
     items: BTreeMap<u64, Box<RawValue>>,
     /// What the events said of each text.
     texts: BTreeMap<TextPlace, StreamedText>,
+    /// The events that said how far each item is, by its place in the output.
+    progress: BTreeMap<u64, Vec<&'static str>>,
     usage: Option<TokenUsage>,
     is_done: bool,
     /// The first reason why there is no complete answer.
@@ -124,7 +129,8 @@ impl Assembler for EventAssembler {
     fn give_up(&mut self) {
         self.doubt(Unstorable::TooLarge);
         self.has_given_up = true;
-        (self.response, self.items, self.texts) = (None, BTreeMap::new(), BTreeMap::new());
+        (self.response, self.items) = (None, BTreeMap::new());
+        (self.texts, self.progress) = (BTreeMap::new(), BTreeMap::new());
     }
 
     fn finish(&mut self) -> Result<Vec<u8>, Unstorable> {
@@ -138,6 +144,11 @@ impl Assembler for EventAssembler {
             if !complete.is_some_and(|complete| is_same(&complete, &item.json)) {
                 return Err(Unstorable::Uncertain);
             }
+            // A replay has each of these events once, in their order.
+            let progress = self.progress.remove(&place).unwrap_or_default();
+            if !item.format.progress.iter().copied().flatten().eq(&progress) {
+                return Err(Unstorable::Uncertain);
+            }
             for part in &item.parts {
                 let at = (place, part.format.events, part.index as u64);
                 if !self.texts.remove(&at).unwrap_or_default().is_of(part) {
@@ -145,7 +156,7 @@ impl Assembler for EventAssembler {
                 }
             }
         }
-        if !self.items.is_empty() || !self.texts.is_empty() {
+        if !self.items.is_empty() || !self.texts.is_empty() || !self.progress.is_empty() {
             return Err(Unstorable::Uncertain);
         }
         Ok(response.get().as_bytes().to_vec())
@@ -200,17 +211,11 @@ impl EventAssembler {
                 let annotation = json_of(event, "annotation").ok_or(Unstorable::UnknownMember)?;
                 self.text(event, &CONTENT[0])?.annotations.push(annotation);
             }
-            _ if REPEATED.contains(&name) || is_progress(name) => {}
-            _ => {
-                let format = format_of_delta(name).ok_or(Unstorable::UnknownMember)?;
-                let delta = text(event.get("delta")).ok_or(Unstorable::UnknownMember)?;
-                let logprobs: Option<Vec<Value>> =
-                    serde_json::from_str(event.get("logprobs").unwrap_or("null"))
-                        .map_err(|_| Unstorable::UnknownMember)?;
-                let said = self.text(event, format)?;
-                said.text.push_str(&delta);
-                said.logprobs.extend(logprobs.into_iter().flatten().map(without_bytes));
-            }
+            _ if REPEATED.contains(&name) => {}
+            _ => match progress_event(name) {
+                Some(progress) => self.add_progress(event, progress)?,
+                None => self.add_delta(event, name)?,
+            },
         }
         let is_known =
             |(name, value): &(String, &RawValue)| MEMBERS.contains(&name.as_str()) || value.get() == "null";
@@ -240,6 +245,28 @@ impl EventAssembler {
             None => Err(Unstorable::Envelope),
             Some(_) => Err(Unstorable::Uncertain),
         }
+    }
+
+    fn add_delta(&mut self, event: &RawObject<'_>, name: &str) -> Result<(), Unstorable> {
+        let format = format_of_delta(name).ok_or(Unstorable::UnknownMember)?;
+        let delta = text(event.get("delta")).ok_or(Unstorable::UnknownMember)?;
+        let logprobs: Option<Vec<Value>> = serde_json::from_str(event.get("logprobs").unwrap_or("null"))
+            .map_err(|_| Unstorable::UnknownMember)?;
+        let said = self.text(event, format)?;
+        said.text.push_str(&delta);
+        said.logprobs.extend(logprobs.into_iter().flatten().map(without_bytes));
+        Ok(())
+    }
+
+    fn add_progress(&mut self, event: &RawObject<'_>, name: &'static str) -> Result<(), Unstorable> {
+        let place = number(event, "output_index").ok_or(Unstorable::UnknownMember)?;
+        let items = self.progress.len();
+        let progress = self.progress.entry(place).or_default();
+        if items > PARTS_MAX || progress.len() == PROGRESS_MAX {
+            return Err(Unstorable::Envelope);
+        }
+        progress.push(name);
+        Ok(())
     }
 
     /// What was said so far of the text that an event belongs to.

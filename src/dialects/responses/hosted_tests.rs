@@ -178,6 +178,23 @@ fn a_tool_of_the_upstreams_is_replayed_as_the_upstream_sends_it() {
     }
 }
 
+/// A replay has each event of progress once.
+#[test]
+fn other_progress_than_that_of_a_replay_is_not_stored() {
+    let Sent { whole, events, .. } = all().remove(0);
+    let whole = with_item(&whole);
+    assert!(assembled(&stream_of(&whole, &events)).is_ok());
+    let (mut less, mut more, mut reversed) = (events.clone(), events.clone(), events.clone());
+    less.remove(1);
+    more.push(events[1].clone());
+    reversed.reverse();
+    for events in [less, more, reversed] {
+        assert_eq!(assembled(&stream_of(&whole, &events)), Err(Unstorable::Uncertain), "{events:?}");
+    }
+    let many = vec![events[0].clone(); 100];
+    assert!(assembled(&stream_of(&whole, &many)).is_err());
+}
+
 #[test]
 fn the_first_event_of_an_item_has_no_result_yet() {
     let images = &all()[3].whole;

@@ -138,7 +138,8 @@ impl ItemFormat {
     }
 }
 
-/// Whether an event called `name` says no more than how far an item is.
-pub(super) fn is_progress(name: &str) -> bool {
-    FORMATS.iter().flat_map(|format| format.progress).any(|events| events.contains(&name))
+/// The event called `name`, if it says no more than how far an item is.
+pub(super) fn progress_event(name: &str) -> Option<&'static str> {
+    let mut events = FORMATS.iter().flat_map(|format| format.progress).flatten().copied();
+    events.find(|event| *event == name)
 }

@@ -65,6 +65,10 @@ impl Dialect for Responses {
         choices::request::upstream_body(request, body, requests_usage)
     }
 
+    fn has_hosted_features(&self) -> bool {
+        true
+    }
+
     fn read_reply(&self, body: &[u8]) -> Option<Answer> {
         reply::read_reply(body)
     }

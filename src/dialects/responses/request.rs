@@ -38,9 +38,9 @@ const OF_ITEMS: [&str; 12] = [
 const OF_PARTS: [&str; 9] =
     ["detail", "file_data", "file_id", "file_url", "filename", "image_url", "refusal", "text", "type"];
 
-/// Members that are as `null` what they are if absent. Sources: the references of `POST /v1/responses` by OpenAI and by Open Responses.
-const NULLABLE: [&str; 23] = [
-    "background",
+/// Members that are as `null` what they are if absent. Sources: the references of `POST /v1/responses` by OpenAI and by Open Responses. Left out
+/// are those of which a server is known to take `null` for another thing than its default: `background`, `parallel_tool_calls`, `store`, `truncation`.
+const NULLABLE: [&str; 19] = [
     "conversation",
     "frequency_penalty",
     "include",
@@ -48,13 +48,11 @@ const NULLABLE: [&str; 23] = [
     "max_output_tokens",
     "max_tool_calls",
     "metadata",
-    "parallel_tool_calls",
     "presence_penalty",
     "previous_response_id",
     "prompt",
     "reasoning",
     "safety_identifier",
-    "store",
     "stream_options",
     "temperature",
     "text",
@@ -62,7 +60,6 @@ const NULLABLE: [&str; 23] = [
     "tools",
     "top_logprobs",
     "top_p",
-    "truncation",
 ];
 
 /// The last words of the user.

@@ -5,9 +5,13 @@ use rayon::prelude::*;
 
 /// Rows of one task of the thread pool; fewer do not pay for its overhead.
 const ROWS_PER_TASK: usize = 16;
+/// Numbers of one task, where there are no rows.
+const NUMBERS_PER_TASK: usize = 8192;
 
 /// `x + bias`.
 pub(super) struct AddBias;
+/// `x + y`, of two tensors of one shape. Candle's own sum computes on threads that all passes of the process share.
+pub(super) struct AddTensor;
 /// `gelu(x + bias)`, by the error function.
 pub(super) struct Gelu;
 /// `gelu(x + bias)`, by the hyperbolic tangent.
@@ -50,6 +54,31 @@ in_place!(AddBias, "add-bias", |x: f32| x);
 in_place!(Gelu, "bias-gelu", |x: f32| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)));
 in_place!(GeluTanh, "bias-gelu-tanh", gelu_tanh);
 in_place!(Relu, "bias-relu", |x: f32| x.max(0.0));
+
+impl InplaceOp2 for AddTensor {
+    fn name(&self) -> &'static str {
+        "add-tensor"
+    }
+
+    /// Both contiguous.
+    fn cpu_fwd(&self, x: &mut CpuStorage, lx: &Layout, y: &CpuStorage, ly: &Layout) -> Result<()> {
+        let (CpuStorage::F32(x), CpuStorage::F32(y)) = (x, y) else {
+            candle_core::bail!("add-tensor takes f32")
+        };
+        let (Some((from, to)), Some((y_from, y_to))) = (lx.contiguous_offsets(), ly.contiguous_offsets())
+        else {
+            candle_core::bail!("add-tensor takes contiguous tensors")
+        };
+        if to - from != y_to - y_from {
+            candle_core::bail!("add-tensor takes tensors of one shape")
+        }
+        let pieces = x[from..to].par_chunks_mut(NUMBERS_PER_TASK);
+        pieces.zip(y[y_from..y_to].par_chunks(NUMBERS_PER_TASK)).for_each(|(x, y)| {
+            x.iter_mut().zip(y).for_each(|(x, y)| *x += *y);
+        });
+        Ok(())
+    }
+}
 
 fn gelu_tanh(x: f32) -> f32 {
     // Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.

@@ -3,7 +3,7 @@
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::ops::{layer_norm, softmax_last_dim};
 
-use super::fused::{AddBias, Gelu, GeluTanh, Relu};
+use super::fused::{AddBias, AddTensor, Gelu, GeluTanh, Relu};
 use crate::embed::model_dir::{Activation, EncoderShape};
 
 /// Transformer layers with their weights, in f32.
@@ -87,9 +87,11 @@ impl Layers {
         let mut hidden = embedded;
         for layer in &self.layers {
             let attended = layer.attention_output.apply(&self.attend(&hidden, layer, groups)?)?;
-            hidden = layer.attention_norm.apply(&(attended + hidden)?, self.norm_epsilon)?;
-            let inner = layer.up.activate(&hidden, self.activation)?;
-            hidden = layer.output_norm.apply(&(layer.down.apply(&inner)? + hidden)?, self.norm_epsilon)?;
+            attended.inplace_op2(&hidden, &AddTensor)?;
+            hidden = layer.attention_norm.apply(&attended, self.norm_epsilon)?;
+            let inner = layer.down.apply(&layer.up.activate(&hidden, self.activation)?)?;
+            inner.inplace_op2(&hidden, &AddTensor)?;
+            hidden = layer.output_norm.apply(&inner, self.norm_epsilon)?;
         }
         Ok(hidden)
     }

@@ -14,6 +14,7 @@ mod weights;
 
 use candle_core::{Device, Result as CandleResult, Tensor};
 
+use self::fused::AddTensor;
 pub(super) use self::layers::{EqualLengths, Layers, Linear, Norm};
 pub(super) use self::named_tensors::{NamedTensors, malformed};
 use self::weights::Weights;
@@ -86,7 +87,8 @@ impl Encoder {
             texts.iter().flat_map(|ids| (0..ids.len() as u32).map(|p| first + p)).collect();
         let words = self.weights.words.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
         let places = self.weights.positions.index_select(&Tensor::new(positions, &Device::Cpu)?, 0)?;
-        let embedded = self.weights.norm.apply(&(words + places)?, self.shape.norm_epsilon as f32)?;
+        words.inplace_op2(&places, &AddTensor)?;
+        let embedded = self.weights.norm.apply(&words, self.shape.norm_epsilon as f32)?;
         self.weights.layers.run(embedded, &groups(texts))
     }
 

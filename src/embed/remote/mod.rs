@@ -25,7 +25,7 @@ use super::priority_queue::{BatchLimits, PriorityQueue, TakenBatch};
 use super::prompts::{Family, family_of};
 use super::queue_room::QueueRoom;
 use super::token_ids::decode_cl100k;
-use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, TokenIds};
+use super::{EmbedJob, Embedder, Matryoshka, ModelCard, Options, Priority, TokenIds};
 use crate::domain::{Clock, Fingerprint, KeyHasher, SystemClock};
 use crate::error::{Error, Kind, Result};
 use crate::sync::lock;
@@ -173,7 +173,10 @@ async fn run(shared: Arc<RemoteShared>, batch: Vec<EmbedJob>, permit: OwnedSemap
         let started = Instant::now();
         match shared.send_part(&part, limits).await {
             Ok(vectors) => {
-                shared.room.throughput.observe(part.len(), started.elapsed());
+                // Texts of both priorities share calls.
+                for priority in [Priority::Interactive, Priority::Bulk] {
+                    shared.room.observe(priority, part.len(), started.elapsed());
+                }
                 deliver(part, vectors, started, &shared.metrics);
             }
             Err(failure) => {
@@ -199,7 +202,7 @@ impl RemoteShared {
         }
         let (waiting, max) = (state.waiting.len(), self.queue_texts_max);
         if waiting + jobs.len() > max {
-            return Err(self.room.throughput.queue_full(waiting, max));
+            return Err(self.room.queue_full(waiting, max));
         }
         for job in jobs {
             state.waiting.push(job.priority, job);

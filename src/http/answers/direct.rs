@@ -116,7 +116,7 @@ pub(in crate::http) struct LookupAnswer {
     /// Whether the answer is stale.
     stale: bool,
     /// Whether this caller is to compute the answer, and to store it: it is missing or stale, or by chance it is to be refreshed early
-    /// (`answers.early_refresh_beta`). Of several callers one gets `true`, until it has stored the answer, for a minute at most.
+    /// (`answers.early_refresh_beta`). Of several callers of a node one gets `true`, until it has stored the answer, for a minute at most.
     compute: bool,
 }
 

@@ -185,17 +185,21 @@ pub(super) async fn forward_to(
     if let Some(permit) = head.extensions.get::<Arc<ConcurrencyPermit>>() {
         permit.release();
     }
-    let reply = origin.ask(call).await?;
+    let invalidation = &forward.invalidation;
+    let principal = head.extensions.get::<Arc<Principal>>();
+    let deleted = answer_id.filter(|_| head.method == Method::DELETE).zip(principal);
+    let (reply, mut propagation) = match deleted {
+        Some((id, principal)) => {
+            deletion::delete(origin, call, invalidation, Arc::clone(principal), id).await
+        }
+        None => (origin.ask(call).await, Propagation::Complete),
+    };
+    let reply = reply?;
     let (status, headers) = (reply.status, reply.headers.clone());
     let lines = reply.group_invalidation.clone();
-    let mut propagation = Propagation::Complete;
-    if let Some(principal) = head.extensions.get::<Arc<Principal>>() {
-        let invalidation = &forward.invalidation;
-        propagation = deletion::obey(invalidation, principal, &head.method, status, answer_id).await;
-        if forward.obeys_group_invalidation {
-            let of_groups = group_invalidation::obey(invalidation, principal, &head.method, status, &lines);
-            propagation = propagation.max(of_groups.await);
-        }
+    if let Some(principal) = principal.filter(|_| forward.obeys_group_invalidation) {
+        let of_groups = group_invalidation::obey(invalidation, principal, &head.method, status, &lines);
+        propagation = propagation.max(of_groups.await);
     }
     let mut response = Body::from_stream(reply.into_body()).into_response();
     // The upstream's status is valid HTTP; 502 if not.

@@ -67,7 +67,10 @@ pub fn check_cached_routes(routes: &[CachedRouteOptions], namespaces: &Namespace
         if let Some(ttl) = route.ttl_seconds.filter(|ttl| !(1..=max).contains(ttl)) {
             return Err(fault(format!("ttl_seconds must be 1 to {max}, got {ttl}")));
         }
-        if of_path(&route.path).is_some() {
+        if let Some(dialect) = of_path(&route.path) {
+            if route.cached_features.is_some() && !dialect.has_hosted_features() {
+                return Err(fault("cached_features is of the routes of responses and messages".into()));
+            }
             continue;
         }
         if route.ttl_seconds.is_none() {
@@ -148,6 +151,10 @@ mod tests {
         assert_eq!(check(&[with_calls(lasting("/v1/responses"))]), Ok(()));
         let with_features = |route| CachedRouteOptions { cached_features: Some(vec![]), ..route };
         names(&[with_features(route("/v1/a", 60))], "answers.routes[0].cached_features is of the routes of");
+        names(
+            &[with_features(lasting("/v1/completions"))],
+            "answers.routes[0].cached_features is of the routes of",
+        );
         assert_eq!(check(&[with_features(lasting("/v1/messages"))]), Ok(()));
         let namespace = Some("unknown".to_owned());
         names(&[CachedRouteOptions { namespace, ..route("/v1/a", 60) }], "answers.routes[0].namespace");

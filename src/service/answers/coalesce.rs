@@ -13,6 +13,7 @@ use super::reason::Reason;
 use super::request::ResolvedRequest;
 use super::response::AnswerOutcome;
 use crate::cache::Stamp;
+use crate::dialects::HostedFeature;
 use crate::domain::InvalidationId;
 use crate::error::Result;
 use crate::service::Directives;
@@ -62,8 +63,11 @@ impl Flow<'_> {
     /// Joins the generation of the answer, leads it, or leads an unshared one; and the outcome if that succeeds.
     pub(super) fn join_or_lead(&self) -> Result<(Waiter, AnswerOutcome)> {
         let (answers, directives) = (self.answers, &self.request.directives);
-        let offers_tools = self.request.parsed.has_tools && !self.resolved.kinds.tool_calls;
-        if directives.no_cache || directives.no_store || offers_tools {
+        let parsed = &self.request.parsed;
+        let offers_tools = parsed.has_tools && !self.resolved.kinds.tool_calls;
+        // A client may cancel its response, or read it again from the upstream.
+        let is_background = parsed.hosted.contains(HostedFeature::Background);
+        if directives.no_cache || directives.no_store || offers_tools || is_background {
             let outcome =
                 if directives.no_cache { AnswerOutcome::ForcedRefresh } else { AnswerOutcome::Miss };
             return Ok((self.lead_unshared(not_stored(directives))?, outcome));

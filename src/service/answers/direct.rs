@@ -119,7 +119,9 @@ pub(super) async fn lookup(answers: &Answers, question: &Question<'_>) -> Result
     answers.metrics.count(outcome);
     answers.namespaces.lookups_in(&resolved.namespace).add(outcome, 1);
     let key = resolved.identity.key;
+    let may_store = !question.directives.only_if_cached && !question.directives.no_store;
     let computes = match (&known, refresh) {
+        _ if !may_store => false,
         (None, _) | (Some(_), Refresh::Due) => answers.recomputation.begin(key, true),
         (Some(_), Refresh::Early) => answers.recomputation.begin(key, false),
         (Some(_), Refresh::Needless) => false,
@@ -332,6 +334,7 @@ fn resolve_question(answers: &Answers, question: &Question<'_>) -> Result<Resolv
         question: None,
         semantic: None,
         caller: Caller::default(),
+        shares_across_keys: true,
         completed: 0,
         kinds: StoredKinds::of(directives, None, &namespace.policy, &answers.options),
         store_policy: StorePolicy { tags, ttl_seconds, ..StorePolicy::default() },

@@ -366,7 +366,7 @@ impl Generator {
     fn reason_against(&self, answer: &Answer, record: &StoredAnswer<'_>) -> Option<Reason> {
         if let Some(unstorable) = answer.unstorable {
             Some(unstorable.into())
-        } else if let Some(reason) = self.resolved.kinds.reason_against_features(answer.hosted) {
+        } else if let Some(reason) = self.resolved.reason_against_features(answer.hosted) {
             Some(reason)
         } else if let Some(reason) =
             self.resolved.kinds.reason_against(answer.calls_tools, answer.is_truncated)

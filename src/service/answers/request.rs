@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::inflight::{Caller, StorePolicy};
+use super::reason::Reason;
 use super::semantic::SemanticQuestion;
 use super::stored_kinds::StoredKinds;
 use crate::cache::Namespace;
@@ -55,11 +56,20 @@ pub(super) struct ResolvedRequest {
     /// The kinds of answers that are stored for it, and served to it.
     pub(super) kinds: StoredKinds,
     pub(super) caller: Caller,
+    /// Whether its identity is that of requests with other credentials too.
+    pub(super) shares_across_keys: bool,
     /// Generations that were completed before the lookup ([`InflightTable::completed`]).
     pub(super) completed: u64,
 }
 
 impl ResolvedRequest {
+    /// Why an answer that uses these features has no place in the cache. What the upstream holds or encrypts belongs to one credential, whether or
+    /// not the request has asked for it.
+    pub(super) fn reason_against_features(&self, features: HostedFeatures) -> Option<Reason> {
+        let cached = if self.shares_across_keys { HostedFeatures::default() } else { self.kinds.hosted };
+        features.beyond(cached).map(Reason::from)
+    }
+
     /// The scope that is stored with the answer.
     pub(super) fn scope(&self) -> Key {
         self.semantic.as_ref().map_or(self.identity.scope, SemanticQuestion::scope)

@@ -69,6 +69,7 @@ impl Answers {
                 is_ttl_requested: request.directives.sets_ttl(),
                 inherits_ttl: false,
             },
+            shares_across_keys,
             kinds: StoredKinds::of(
                 &request.directives,
                 request.cached_features,

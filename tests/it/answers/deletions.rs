@@ -1,4 +1,4 @@
-//! Goal: a response that its upstream has deleted is served no more, since its id would break the next turn of its client; nothing else is
+//! Goal: a response that its upstream has deleted is not served again, since its id would break the next turn of its client; nothing else is
 //! hidden, and a replacement does not collect the ids of what it replaces. Method: clients of `/v1/responses` before an upstream that says what it has
 //! deleted.
 
@@ -52,11 +52,11 @@ async fn a_deleted_response_is_served_no_more_in_either_form_also_after_a_restar
 }
 
 #[tokio::test]
-async fn a_deletion_that_the_upstream_does_not_confirm_hides_nothing() {
+async fn a_deletion_that_the_upstream_refuses_hides_nothing() {
     let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
     let body = input("one");
     let id = id_of(&ask(&server, &body).await);
-    for code in [404, 500] {
+    for code in [400, 401, 403, 429] {
         delete(&server, &upstream, &id, code).await;
         assert!(is_hit(&ask(&server, &body).await), "{code}");
     }
@@ -65,6 +65,20 @@ async fn a_deletion_that_the_upstream_does_not_confirm_hides_nothing() {
         upstream.next(Mode::Reply(200, vec![JSON], "{}".into()));
         assert_eq!(server.ask(method, &path, &[], "").await.status, 200);
         assert!(is_hit(&ask(&server, &body).await), "{method} {path}");
+    }
+}
+
+/// The upstream may have deleted it: its reply was lost, or this is the second attempt.
+#[tokio::test]
+async fn a_deletion_whose_outcome_is_not_known_hides_the_response() {
+    let (_dir, upstream, server) = start(&[("LIKEWISE__UPSTREAM__RETRIES_MAX", "0")]).await;
+    let body = input("one");
+    for code in [404, 410, 500, 502] {
+        let id = id_of(&ask(&server, &body).await);
+        quiet(&server).await;
+        delete(&server, &upstream, &id, code).await;
+        assert!(!is_hit(&ask(&server, &body).await), "{code}");
+        quiet(&server).await;
     }
 }
 

@@ -176,6 +176,29 @@ async fn what_an_upstream_holds_is_never_shared_between_credentials() {
     assert!(!is_hit(&ask(&server, RESPONSES, &other).await), "another conversation is another question");
 }
 
+/// A template of the upstream's may run tools for which no request asks.
+#[tokio::test]
+async fn a_tool_that_was_not_asked_for_is_not_shared_between_credentials() {
+    let result = json!({ "type": "web_search_tool_result", "tool_use_id": "t", "content": [] });
+    let reply = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "gpt-5", "stop_reason": "end_turn",
+        "stop_sequence": null, "usage": { "input_tokens": 1, "output_tokens": 1 },
+        "content": [result, { "type": "text", "text": "so it is" }] });
+    for (shares, is_stored) in [("true", false), ("false", true)] {
+        let options = [(FEATURES, "web_search"), ("LIKEWISE__ANSWERS__SHARE_ACROSS_KEYS", shares)];
+        let (_dir, upstream, server) = start(&options).await;
+        let asked = async |key: &str| {
+            let body = message("is it so?", json!({})).to_string();
+            server.ask("POST", MESSAGES, &[("api-key", key)], body).await
+        };
+        upstream.next(Mode::Reply(200, vec![("content-type", "application/json")], reply.to_string()));
+        let first = asked("one").await;
+        let reason = if is_stored { "" } else { "web_search" };
+        assert_eq!(first.header("x-likewise-reason"), reason, "share_across_keys = {shares}");
+        assert!(!is_hit(&asked("two").await));
+        assert!(!is_stored || is_hit(&asked("one").await));
+    }
+}
+
 /// A tool may have run, and a turn may have been added, for a request that has arrived.
 #[tokio::test]
 async fn a_call_that_failed_is_not_repeated() {

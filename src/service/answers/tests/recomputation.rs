@@ -78,6 +78,21 @@ async fn one_caller_computes_a_fresh_answer_again_if_chance_says_so() {
     assert_eq!(never.look_up().await, (Some("first".into()), false));
 }
 
+#[tokio::test]
+async fn a_caller_that_will_store_nothing_computes_nothing() {
+    let mut asked = Asked::new(EarlyRefresh::new(0.0)).await;
+    let idle = [
+        Directives { only_if_cached: true, ..Directives::default() },
+        Directives { no_store: true, ..Directives::default() },
+    ];
+    for directives in idle {
+        asked.directives = directives;
+        assert_eq!(asked.look_up().await, (None, false));
+    }
+    asked.directives = Directives::default();
+    assert_eq!(asked.look_up().await, (None, true));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_does_not_store_its_answer_is_replaced() {
     let asked = Asked::new(EarlyRefresh::new(0.0)).await;

@@ -8,9 +8,10 @@ use crate::search::{Collection, CollectionModel};
 use crate::service::background_work::{ITEM_ERRORS_MAX, Interruption};
 use crate::service::collections::query_vectors::collection_model;
 
-/// Whether a collection holds vectors of the model, by its fingerprint and its prompt for documents.
+/// Whether a collection is known to hold vectors of the model, by its fingerprint and its prompt for documents. Where the prompt was not recorded, it
+/// may have been another one.
 pub(super) fn is_same(held: &CollectionModel, model: &dyn Embedder) -> bool {
-    held.is_of_same_vectors(&collection_model(model.card()))
+    held.document_prompt.is_some() && held.is_of_same_vectors(&collection_model(model.card()))
 }
 
 /// # Errors
