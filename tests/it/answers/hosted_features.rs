@@ -192,7 +192,7 @@ async fn a_tool_that_was_not_asked_for_is_not_shared_between_credentials() {
         };
         upstream.next(Mode::Reply(200, vec![("content-type", "application/json")], reply.to_string()));
         let first = asked("one").await;
-        let reason = if is_stored { "" } else { "web_search" };
+        let reason = if is_stored { "" } else { "hosted_tool" };
         assert_eq!(first.header("x-likewise-reason"), reason, "share_across_keys = {shares}");
         assert!(!is_hit(&asked("two").await));
         assert!(!is_stored || is_hit(&asked("one").await));
