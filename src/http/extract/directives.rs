@@ -117,7 +117,8 @@ impl AnswerCacheObject {
         let named = |name: &String| Tag::named(name).ok_or_else(|| Error::invalid(tags_param, Tag::RULE));
         let mut tags: Vec<Tag> = self.tags.iter().map(named).collect::<Result<_>>()?;
         tags.extend(headers::tags(headers)?);
-        let asked: Option<u32> = number(headers, "x-cache-ttl")?;
+        // Within the contract also where the body has a shorter one.
+        let asked = number::<i32>(headers, "x-cache-ttl")?.map(i32::unsigned_abs);
         let is_off = self.use_cache == Some(false);
         let mut directives = Directives {
             no_cache: self.no_cache || is_off,
