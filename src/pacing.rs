@@ -7,6 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 /// No wait that an endpoint asks for is read as longer, so that it can be added to any moment.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Whether an endpoint that answers so may be asked the same again later: it is busy, and does not say that another attempt is of no use.
+pub fn is_busy<'a>(status: u16, header: impl Fn(&str) -> Option<&'a str>) -> bool {
+    // The last one is of Anthropic's API, the header of OpenAI's.
+    matches!(status, 429 | 503 | 529) && header("x-should-retry") != Some("false")
+}
+
 /// How long an endpoint asks to wait: OpenAI's `retry-after-ms`, or seconds or a date (RFC 9110, section 10.2.3), at most
 /// a day. None where the header says nothing that can be read, such as a negative number.
 pub fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration> {

@@ -130,7 +130,7 @@ fn report(
 ) -> String {
     let known: Vec<&JudgedCandidate> = candidates.iter().flatten().collect();
     let right = known.iter().filter(|candidate| candidate.is_right).count();
-    let features: Vec<&str> = calibration.weights.feature_names().collect();
+    let features: Vec<String> = calibration.weights.feature_names().collect();
     let score = if features.is_empty() {
         String::new()
     } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use likewise::domain::KeyHeader;
 use likewise::error::{Error, FieldPath, Kind, Result};
-use likewise::pacing::{backoff, retry_after};
+use likewise::pacing::{backoff, is_busy, retry_after};
 use reqwest::{Method, RequestBuilder, Response, Url};
 
 /// How often a server that is busy is asked.
@@ -116,10 +116,8 @@ pub(super) async fn answer_when_ready(request: impl Fn() -> Result<RequestBuilde
 /// How long to wait before a server that is busy is asked again, after so many attempts; `longest` at most, whatever it asks for. `None`
 /// if it is not busy, if it says that another attempt is of no use, or if it was asked often enough.
 pub(super) fn busy_wait(response: &Response, attempts: u32, longest: Duration) -> Option<Duration> {
-    // The last one is of Anthropic's API.
-    let is_busy = matches!(response.status().as_u16(), 429 | 503 | 529);
     let header = |name: &str| response.headers().get(name)?.to_str().ok();
-    if !is_busy || attempts >= ATTEMPTS_MAX || header("x-should-retry") == Some("false") {
+    if !is_busy(response.status().as_u16(), header) || attempts >= ATTEMPTS_MAX {
         return None;
     }
     let own = backoff(attempts, WAITS[0], WAITS[1]);

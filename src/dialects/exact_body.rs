@@ -200,8 +200,8 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
+    use crate::dialects::test_requests::partition;
     use crate::domain::TenantId;
-    use crate::request_identity::Partition;
 
     static MODERATIONS: LazyLock<ExactBody> = LazyLock::new(|| ExactBody::new("/moderations"));
     static COUNT_TOKENS: LazyLock<ExactBody> = LazyLock::new(|| ExactBody::new("/messages/count_tokens"));
@@ -209,14 +209,7 @@ mod tests {
     #[test]
     fn every_byte_of_a_body_and_the_path_count() {
         let tenant = TenantId::default();
-        let partition = Partition {
-            tenant: &tenant,
-            namespace: "llm_responses",
-            credential: None,
-            upstream: "u",
-            query: None,
-            headers: &[],
-        };
+        let partition = partition(&tenant);
         let key = |dialect: &'static ExactBody, body: &str| {
             dialect.request(None, body.as_bytes()).identity(&partition).key
         };

@@ -21,6 +21,8 @@ mod null_members;
 mod parse_cache;
 mod paths;
 pub mod responses;
+#[cfg(test)]
+mod test_requests;
 mod tool_types;
 mod uncacheable;
 mod unstorable;

@@ -22,45 +22,16 @@ mod tests {
     use crate::dialects::completions::Completions;
     use crate::dialects::messages::Messages;
     use crate::dialects::responses::Responses;
-    use crate::domain::{Key, TenantId};
-    use crate::request_identity::{IdentityRules, Partition};
-
-    struct Case {
-        dialect: &'static dyn Dialect,
-        body: Value,
-        /// Members that are as null what they are if absent.
-        same: &'static [&'static str],
-        other: &'static [&'static str],
-    }
-
-    fn key(dialect: &'static dyn Dialect, body: &Value) -> Key {
-        let parsed =
-            dialect.parse(body.to_string().as_bytes(), &IdentityRules::default()).expect("a request");
-        let partition = Partition {
-            tenant: &TenantId::default(),
-            namespace: "llm_responses",
-            credential: None,
-            upstream: "http://one/v1",
-            query: None,
-            headers: &[],
-        };
-        parsed.identity(&partition).key
-    }
-
-    fn with(mut body: Value, member: &str, value: Value) -> Value {
-        body[member] = value;
-        body
-    }
+    use crate::dialects::test_requests::key_of;
 
     #[test]
-    fn null_and_absent_are_one_where_the_api_says_so_and_nowhere_else() {
+    fn null_counts_where_no_api_says_that_it_is_the_default() {
         let messages = json!([{ "role": "user", "content": "what?" }]);
-        let cases = [
-            Case {
-                dialect: &ChatCompletions,
-                body: json!({ "model": "m", "messages": messages }),
-                same: &["logit_bias", "max_tokens", "metadata", "n", "seed", "stop", "temperature", "top_p"],
-                other: &[
+        let cases: [(&'static dyn Dialect, Value, &[&str]); 4] = [
+            (
+                &ChatCompletions,
+                json!({ "model": "m", "messages": messages }),
+                &[
                     "function_call",
                     "parallel_tool_calls",
                     "response_format",
@@ -69,61 +40,24 @@ mod tests {
                     "user",
                     "x_new",
                 ],
-            },
-            Case {
-                dialect: &Completions,
-                body: json!({ "model": "m", "prompt": "what?" }),
-                same: &["best_of", "echo", "logprobs", "n", "seed", "stop", "suffix", "temperature"],
-                other: &["max_tokens", "user", "x_new"],
-            },
-            Case {
-                dialect: &Responses,
-                body: json!({ "model": "m", "input": "what?" }),
-                same: &[
-                    "conversation",
-                    "include",
-                    "instructions",
-                    "previous_response_id",
-                    "prompt",
-                    "reasoning",
-                    "text",
-                    "tool_choice",
-                    "tools",
-                ],
-                other: &["background", "parallel_tool_calls", "store", "truncation", "user", "x_new"],
-            },
-            Case {
-                dialect: &Messages,
-                body: json!({ "model": "m", "max_tokens": 9, "messages": messages }),
-                same: &["container", "context_management", "inference_geo", "output_format"],
-                other: &[
-                    "mcp_servers",
-                    "metadata",
-                    "stop_sequences",
-                    "system",
-                    "temperature",
-                    "tools",
-                    "x_new",
-                ],
-            },
+            ),
+            (&Completions, json!({ "model": "m", "prompt": "what?" }), &["max_tokens", "user", "x_new"]),
+            (
+                &Responses,
+                json!({ "model": "m", "input": "what?" }),
+                &["background", "parallel_tool_calls", "store", "truncation", "user", "x_new"],
+            ),
+            (
+                &Messages,
+                json!({ "model": "m", "max_tokens": 9, "messages": messages }),
+                &["mcp_servers", "metadata", "stop_sequences", "system", "temperature", "tools", "x_new"],
+            ),
         ];
-        for Case { dialect, body, same, other } in cases {
-            let absent = key(dialect, &body);
-            for member in same {
-                assert_eq!(
-                    key(dialect, &with(body.clone(), member, Value::Null)),
-                    absent,
-                    "{dialect:?}: {member}"
-                );
-            }
-            let all = same.iter().fold(body.clone(), |body, member| with(body, member, Value::Null));
-            assert_eq!(key(dialect, &all), absent, "{dialect:?}");
-            for member in other {
-                assert_ne!(
-                    key(dialect, &with(body.clone(), member, Value::Null)),
-                    absent,
-                    "{dialect:?}: {member}"
-                );
+        for (dialect, body, names) in cases {
+            for name in names {
+                let mut with_null = body.clone();
+                with_null[name] = Value::Null;
+                assert_ne!(key_of(dialect, &with_null), key_of(dialect, &body), "{dialect:?}: {name}");
             }
         }
     }
@@ -131,6 +65,9 @@ mod tests {
     #[test]
     fn null_within_a_member_counts() {
         let body = |reasoning: Value| json!({ "model": "m", "input": "what?", "reasoning": reasoning });
-        assert_ne!(key(&Responses, &body(json!({ "effort": null }))), key(&Responses, &body(json!({}))));
+        assert_ne!(
+            key_of(&Responses, &body(json!({ "effort": null }))),
+            key_of(&Responses, &body(json!({})))
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! The bounded queue of a local model: batches limited by tokens, interactive jobs first.
 //!
 //! Three threads. One tokenizes waiting texts while the others run forward passes, so the model never waits for the
-//! tokenizer: one thread those of interactive texts, the other those of bulk texts, on processors that nothing else needs. So an interactive
-//! text does not wait for the end of a bulk pass, of its own model or of another one. A pass takes whole texts up to a budget of tokens. Nothing is padded, so
-//! texts of different lengths share a pass at no cost.
+//! tokenizer. One of these runs the passes of interactive texts, the other those of bulk texts, on threads of a lower priority. So an
+//! interactive text does not wait for the end of a bulk pass, of its own model or of another one. A pass takes whole texts up to a budget
+//! of tokens. Nothing is padded, so texts of different lengths share a pass at no cost.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -18,7 +18,7 @@ use super::response::headers::CACHE_STATUS;
 use crate::domain::Principal;
 use crate::embed::ModelRegistry;
 use crate::error::{Error, Kind, Result};
-use crate::pacing::retry_after;
+use crate::pacing::{is_busy, retry_after};
 use crate::service::Objects;
 use crate::service::warming::{LineRequest, WarmOutcome, WarmTarget};
 
@@ -164,9 +164,7 @@ fn outcome(status: StatusCode, headers: &HeaderMap, fields: AnswerFields) -> War
         let completion_tokens = usage.completion_tokens.max(usage.output_tokens);
         return if is_hit { WarmOutcome::Cached } else { WarmOutcome::Made { completion_tokens } };
     }
-    // The last one is of Anthropic's API.
-    let is_busy = matches!(status.as_u16(), 429 | 503 | 529);
-    if is_busy && header("x-should-retry") != Some("false") {
+    if is_busy(status.as_u16(), header) {
         return WarmOutcome::Busy(retry_after(header).unwrap_or(BUSY_WAIT).min(BUSY_MAX));
     }
     let reason = fields.error.unwrap_or_default().message;

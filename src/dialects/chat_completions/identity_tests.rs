@@ -1,6 +1,7 @@
 //! Which requests share an identity, and which do not.
 
 use super::parse;
+use crate::dialects::test_requests::partition;
 use crate::domain::TenantId;
 use crate::request_identity::{
     Identity, IdentityParts, IdentityRules, Json, MemberPath, Normalization, NormalizedQuestion, Partition,
@@ -8,17 +9,6 @@ use crate::request_identity::{
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-
-fn partition(tenant: &TenantId) -> Partition<'_> {
-    Partition {
-        tenant,
-        namespace: "llm_responses",
-        credential: None,
-        upstream: "http://one/v1",
-        query: None,
-        headers: &[],
-    }
-}
 
 fn identity_in(partition: &Partition<'_>, body: &str) -> Identity {
     identity_by(partition, body, Normalization::WordLists)

@@ -194,7 +194,9 @@ pub fn request_in_words(model: &str, question: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::chat_completions::ChatCompletions;
     use crate::dialects::chat_completions::parse;
+    use crate::dialects::test_requests::assert_null_is_absent;
 
     fn param(body: &str) -> String {
         parse(body.as_bytes(), &IdentityRules::default())
@@ -302,5 +304,11 @@ mod tests {
             param(r#"{"model":"m","stream_options":1,"messages":[{"role":"user"}]}"#),
             "stream_options"
         );
+    }
+
+    #[test]
+    fn null_is_absent_where_the_api_says_so() {
+        let body = serde_json::json!({ "model": "m", "messages": [{ "role": "user", "content": "what?" }] });
+        assert_null_is_absent(&ChatCompletions, &body, &NULLABLE);
     }
 }

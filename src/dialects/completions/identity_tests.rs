@@ -5,23 +5,13 @@ use serde_json::{Value, json};
 use super::Completions;
 use crate::dialects::Dialect;
 use crate::dialects::chat_completions::ChatCompletions;
+use crate::dialects::test_requests::partition;
 use crate::domain::TenantId;
-use crate::request_identity::{Identity, IdentityRules, Normalization, Partition};
+use crate::request_identity::{Identity, IdentityRules, Normalization};
 
 fn identity_by(dialect: &'static dyn Dialect, body: &str) -> Identity {
-    let tenant = TenantId::default();
-    let partition = Partition {
-        tenant: &tenant,
-        namespace: "llm_responses",
-        credential: None,
-        upstream: "http://one/v1",
-        query: None,
-        headers: &[],
-    };
-    dialect
-        .parse(body.as_bytes(), &IdentityRules::new(Normalization::WordLists, &[]))
-        .unwrap()
-        .identity(&partition)
+    let parsed = dialect.parse(body.as_bytes(), &IdentityRules::new(Normalization::WordLists, &[])).unwrap();
+    parsed.identity(&partition(&TenantId::default()))
 }
 
 fn identity(body: &str) -> Identity {

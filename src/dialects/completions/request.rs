@@ -78,3 +78,16 @@ fn canonical<'a>(body: &'a [u8], rules: &IdentityRules) -> Result<(Members<'a>, 
     let question = prompt.map(std::mem::take).and_then(text_of);
     Ok((members, question))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialects::completions::Completions;
+    use crate::dialects::test_requests::assert_null_is_absent;
+
+    #[test]
+    fn null_is_absent_where_the_api_says_so() {
+        let body = serde_json::json!({ "model": "m", "prompt": "what?" });
+        assert_null_is_absent(&Completions, &body, &NULLABLE);
+    }
+}

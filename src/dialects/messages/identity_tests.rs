@@ -4,20 +4,15 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::parse;
+use crate::dialects::test_requests::partition;
 use crate::domain::TenantId;
 use crate::request_identity::{Identity, IdentityRules, Partition};
 
 fn identity_with(headers: &[(&str, &str)], body: &str) -> Identity {
     let headers: Vec<(String, String)> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let partition = Partition {
-        tenant: &TenantId::default(),
-        namespace: "llm_responses",
-        credential: None,
-        upstream: "http://one/v1",
-        query: None,
-        headers: &headers,
-    };
+    let tenant = TenantId::default();
+    let partition = Partition { headers: &headers, ..partition(&tenant) };
     parse(body.as_bytes(), &IdentityRules::default()).unwrap().identity(&partition)
 }
 

@@ -171,7 +171,9 @@ fn sort_block(block: &mut Json<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::messages::Messages;
     use crate::dialects::messages::parse;
+    use crate::dialects::test_requests::assert_null_is_absent;
 
     fn param(body: &str) -> String {
         let error = parse(body.as_bytes(), &IdentityRules::default()).unwrap_err();
@@ -249,5 +251,11 @@ mod tests {
             assert!(!rewordable("", &messages), "{messages}");
         }
         assert!(!is_rewordable(b"[]") && !is_rewordable(b"{") && !is_rewordable(&[b' '; 70_000]));
+    }
+
+    #[test]
+    fn null_is_absent_where_the_api_says_so() {
+        let body = serde_json::json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": "what?" }] });
+        assert_null_is_absent(&Messages, &body, &NULLABLE);
     }
 }

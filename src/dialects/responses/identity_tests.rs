@@ -4,23 +4,17 @@ use serde_json::{Value, json};
 
 use super::Responses;
 use crate::dialects::chat_completions::ChatCompletions;
+use crate::dialects::test_requests::partition;
 use crate::dialects::{Dialect, HostedFeature, HostedFeatures, ParsedRequest};
 use crate::domain::TenantId;
-use crate::request_identity::{Identity, IdentityRules, Normalization, Partition};
+use crate::request_identity::{Identity, IdentityRules, Normalization};
 
 fn parsed(body: &str) -> ParsedRequest {
     Responses.parse(body.as_bytes(), &IdentityRules::new(Normalization::WordLists, &[])).unwrap()
 }
 
 fn identity_of(request: &ParsedRequest) -> Identity {
-    request.identity(&Partition {
-        tenant: &TenantId::default(),
-        namespace: "llm_responses",
-        credential: None,
-        upstream: "http://one/v1",
-        query: None,
-        headers: &[],
-    })
+    request.identity(&partition(&TenantId::default()))
 }
 
 fn identity(body: &Value) -> Identity {

@@ -247,3 +247,16 @@ fn role_of<'a>(item: &'a Json<'_>) -> Option<&'a str> {
 fn type_of<'a>(value: &'a Json<'_>) -> Option<&'a str> {
     value.get("type").and_then(Json::as_text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialects::responses::Responses;
+    use crate::dialects::test_requests::assert_null_is_absent;
+
+    #[test]
+    fn null_is_absent_where_the_api_says_so() {
+        let body = serde_json::json!({ "model": "m", "input": "what?" });
+        assert_null_is_absent(&Responses, &body, &NULLABLE);
+    }
+}

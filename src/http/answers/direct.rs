@@ -21,6 +21,7 @@ use crate::http::extract::bounded_list::BoundedList;
 use crate::http::extract::credential::credential;
 use crate::http::extract::directives::AnswerCacheObject;
 use crate::http::extract::field_names::FieldNames;
+use crate::http::extract::json::lifetime_seconds;
 use crate::http::label_value::{LabelValue, MatchLayer};
 use crate::http::response::headers::describe_propagation;
 use crate::request_identity::Json;
@@ -51,6 +52,7 @@ pub(super) struct GiveRequest {
     tags: Option<BoundedList<String, TAGS_MAX>>,
     /// Lifetime in seconds.
     #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "lifetime_seconds")]
     ttl: Option<u32>,
     /// Answers of different namespaces are different answers.
     namespace: Option<String>,

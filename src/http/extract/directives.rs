@@ -5,7 +5,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::headers::{self, number};
-use super::json::null_is_default;
+use super::json::{lifetime_seconds, null_is_default};
 use super::{cache_control, other_caches};
 use crate::domain::Tag;
 use crate::error::{Error, Result};
@@ -64,6 +64,7 @@ impl CacheObject {
 pub(in crate::http) struct AnswerCacheObject {
     /// Lifetime of what is stored, in seconds.
     #[schema(minimum = 1)]
+    #[serde(deserialize_with = "lifetime_seconds")]
     ttl: Option<u32>,
     /// Oldest acceptable age of a cached answer, in seconds.
     #[serde(alias = "s-max-age")]
@@ -205,5 +206,22 @@ mod tests {
         assert_eq!((directives.ttl_seconds, directives.no_store), (Some(60), true));
         assert_eq!(directives.semantic, Some(false));
         assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn each_lifetime_is_within_the_contract_also_the_one_that_does_not_hold() {
+        let asked = |ttl: &str, header: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-cache-ttl", HeaderValue::from_static(header));
+            let object = parse::<AnswerCacheObject>(format!("{{\"ttl\":{ttl}}}").as_bytes())?;
+            Ok::<_, Error>(object.with_headers(&headers, "cache.tags")?.0.ttl_seconds)
+        };
+        assert_eq!(asked("1", "2147483647").unwrap(), Some(1));
+        assert_eq!(asked("null", "2").unwrap(), Some(2));
+        let param = |ttl, header| asked(ttl, header).unwrap_err().param_name().map(str::to_owned);
+        assert_eq!(param("1", "2147483648").as_deref(), Some("x-cache-ttl"));
+        for ttl in ["2147483648", "-1", "1.5", "\"1\""] {
+            assert_eq!(param(ttl, "1").as_deref(), Some("ttl"), "{ttl}");
+        }
     }
 }

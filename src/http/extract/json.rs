@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::text_encoding;
@@ -34,6 +34,16 @@ where
     D: Deserializer<'de>,
 {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A lifetime in seconds, or `null`: a 32-bit integer, as the contract says, also where another limit of the request is the shorter one.
+pub(in crate::http) fn lifetime_seconds<'de, D>(deserializer: D) -> std::result::Result<Option<u32>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let seconds = Option::<i32>::deserialize(deserializer)?;
+    let negative = |_| D::Error::custom("a lifetime must be at least 1 second");
+    seconds.map(u32::try_from).transpose().map_err(negative)
 }
 
 /// An object within a body, or none: serde would read its fields from a list too.

@@ -84,14 +84,14 @@ impl Calibration {
         let calibration: Calibration = serde_json::from_str(json)
             .map_err(|error| fault("the file is no calibration".into()).source(error))?;
         let are_sorted = calibration.wrong_scores.is_sorted_by(|one, next| one >= next);
-        let are_valid =
-            calibration.weights.are_valid() && calibration.wrong_scores.iter().all(|score| score.is_finite());
+        let are_finite = calibration.weights.are_finite()
+            && calibration.wrong_scores.iter().all(|score| score.is_finite());
         if calibration.version != VERSION {
             return Err(fault(format!("the calibration has version {}, not {VERSION}", calibration.version)));
         }
         let is_similarity = (0.0..=1.0).contains(&calibration.similarity_min);
         if !are_sorted
-            || !are_valid
+            || !are_finite
             || !is_similarity
             || !calibration.weights.are_increasing()
             || calibration.wrong_scores.len() > calibration.searches
@@ -196,6 +196,7 @@ mod tests {
             ("\"guard\"", "\"gard\"", "no calibration"),
             ("\"similarity_min\": 0.7", "\"similarity_min\": 7", "contradict"),
             ("\"similarity\": ", "\"similarity\": -", "contradict"),
+            ("\"bias\"", "\"features\": {\"oracle\": 1.0}, \"bias\"", "no calibration"),
         ] {
             let error = Calibration::parse(&json.replacen(from, to, 1)).unwrap_err();
             assert_eq!(error.kind(), Kind::Config);

@@ -55,6 +55,36 @@ pub(super) fn name_of(feature: usize) -> String {
     }
 }
 
+/// Weights of features as a map by their names.
+pub(super) mod by_name {
+    use std::collections::BTreeMap;
+
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
+    use serde::ser::Serializer;
+
+    use super::{FEATURES, name_of};
+
+    pub(in crate::matching::calibration) fn serialize<S: Serializer>(
+        weights: &[(usize, f64)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(weights.iter().map(|(feature, weight)| (name_of(*feature), weight)))
+    }
+
+    pub(in crate::matching::calibration) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(usize, f64)>, D::Error> {
+        let named = BTreeMap::<String, f64>::deserialize(deserializer)?;
+        let weight = |(name, weight): (String, f64)| {
+            let feature = (0..FEATURES).find(|feature| name_of(*feature) == name);
+            Ok((feature.ok_or_else(|| D::Error::custom(format!("there is no feature {name:?}")))?, weight))
+        };
+        let mut weights = named.into_iter().map(weight).collect::<Result<Vec<_>, _>>()?;
+        weights.sort_unstable_by_key(|(feature, _)| *feature);
+        Ok(weights)
+    }
+}
+
 /// Dice's coefficient. Two empty sets are alike.
 fn shared<T: Eq + std::hash::Hash>([first, second]: [HashSet<T>; 2]) -> f32 {
     let all = first.len() + second.len();

@@ -1,10 +1,8 @@
 //! Similarity, the verifier's margin and the other features of a pair in one score: a logistic regression on judged candidates.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::pair_features::{FEATURES, PairFeatures, name_of};
+use super::pair_features::{FEATURES, PairFeatures, by_name, name_of};
 
 /// Larger margins count as this one, and so do questions that are equal in the canonical form.
 pub const MARGIN_MAX: f32 = 8.0;
@@ -40,15 +38,15 @@ pub struct ScoreWeights {
     bias: f64,
     similarity: f64,
     margin: f64,
-    /// By the name of a feature of [`PairFeatures`]. Empty if only similarity and margin count.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    features: BTreeMap<String, f64>,
+    /// By features of [`PairFeatures`], which the file has by their names. Empty if only similarity and margin count.
+    #[serde(default, with = "by_name", skip_serializing_if = "Vec::is_empty")]
+    features: Vec<(usize, f64)>,
 }
 
 impl ScoreWeights {
     /// The similarity alone.
     pub const SIMILARITY: ScoreWeights =
-        ScoreWeights { bias: 0.0, similarity: 1.0, margin: 0.0, features: BTreeMap::new() };
+        ScoreWeights { bias: 0.0, similarity: 1.0, margin: 0.0, features: Vec::new() };
 
     /// The weights that fit the candidates of so many searches best, by Newton's method: of all features from 3,000 searches on, of
     /// similarity and margin below. Where the weight of one of these two would be negative, the next simpler score; the simplest one is
@@ -74,10 +72,8 @@ impl ScoreWeights {
             return of_two;
         }
         let features = features();
-        let weighted = |(feature, value): (usize, &f32)| {
-            self.features.get(&name_of(feature)).map_or(0.0, |weight| weight * f64::from(*value))
-        };
-        of_two + features.values().iter().enumerate().map(weighted).sum::<f64>()
+        let weighted = |(feature, weight): &(usize, f64)| weight * f64::from(features.values()[*feature]);
+        of_two + self.features.iter().map(weighted).sum::<f64>()
     }
 
     /// The score of a judged candidate.
@@ -86,13 +82,13 @@ impl ScoreWeights {
     }
 
     /// The names of the features that count beside similarity and margin.
-    pub fn feature_names(&self) -> impl Iterator<Item = &str> {
-        self.features.keys().map(String::as_str)
+    pub fn feature_names(&self) -> impl Iterator<Item = String> {
+        self.features.iter().map(|(feature, _)| name_of(*feature))
     }
 
     /// The least score of any candidate that is at least this similar.
     pub(super) fn least(&self, similarity_min: f32) -> f64 {
-        let least_of_features: f64 = self.features.values().map(|weight| weight.min(0.0)).sum();
+        let least_of_features: f64 = self.features.iter().map(|(_, weight)| weight.min(0.0)).sum();
         self.score_of_two(similarity_min, 0.0) + least_of_features
     }
 
@@ -101,12 +97,9 @@ impl ScoreWeights {
         self.similarity > 0.0 && self.margin >= 0.0
     }
 
-    /// Whether all are numbers, of features that there are.
-    pub(super) fn are_valid(&self) -> bool {
-        let is_known = |name: &String| (0..FEATURES).any(|feature| name_of(feature) == *name);
-        let mut weights =
-            [self.bias, self.similarity, self.margin].into_iter().chain(self.features.values().copied());
-        weights.all(f64::is_finite) && self.features.keys().all(is_known)
+    pub(super) fn are_finite(&self) -> bool {
+        let of_features = self.features.iter().map(|(_, weight)| *weight);
+        [self.bias, self.similarity, self.margin].into_iter().chain(of_features).all(f64::is_finite)
     }
 
     fn score_of_two(&self, similarity: f32, margin: f32) -> f64 {
@@ -146,9 +139,9 @@ fn fitted(candidates: &[JudgedCandidate], features: &[usize]) -> Option<ScoreWei
         bias: weights[0],
         similarity: weights[1],
         margin: weights[2],
-        features: features.iter().copied().map(name_of).zip(weights[3..].iter().copied()).collect(),
+        features: features.iter().copied().zip(weights[3..].iter().copied()).collect(),
     };
-    (fitted.are_valid() && fitted.are_increasing()).then_some(fitted)
+    (fitted.are_finite() && fitted.are_increasing()).then_some(fitted)
 }
 
 /// The step towards the best weights. `None` if there is no direction.
@@ -213,7 +206,7 @@ mod tests {
     }
 
     fn weights(bias: f64, similarity: f64, margin: f64) -> ScoreWeights {
-        ScoreWeights { bias, similarity, margin, features: BTreeMap::new() }
+        ScoreWeights { bias, similarity, margin, features: Vec::new() }
     }
 
     #[test]
@@ -263,6 +256,9 @@ mod tests {
         let least = fitted.least(0.8);
         assert!(candidates.iter().all(|candidate| fitted.score_of(candidate) >= least));
         assert_eq!(ScoreWeights::fit(&candidates, 2999).feature_names().count(), 0);
+        let json = serde_json::to_string(&fitted).unwrap();
+        assert!(json.contains("\"features\":{") && json.contains("\"words\":"), "{json}");
+        assert_eq!(serde_json::from_str::<ScoreWeights>(&json).unwrap(), fitted);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::service::early_refresh::cost_us_since;
 
 /// How long the others rely on the caller that computes an answer. It may have died.
 const LASTS: Duration = Duration::from_secs(60);
-/// Answers that are computed at a time, of which is known who computes them.
+/// Answers that are computed at a time, each by one known caller.
 const ANSWERS_MAX: usize = 65_536;
 
 /// The answers that are being computed by their callers. No lease of these is presented: an answer is stored without one.

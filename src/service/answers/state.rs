@@ -32,7 +32,7 @@ pub struct Answers {
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) refresh_backoff: RefreshBackoff,
     pub(super) early_refresh: EarlyRefresh,
-    /// Who computes answers of the routes without the proxy.
+    /// Which callers of the routes without the proxy compute an answer.
     pub(super) recomputation: Recomputation,
     /// Names what separates a miss from a stored request, if it is on.
     pub(super) misses: Option<MissComparison>,
