@@ -124,7 +124,7 @@ impl Dialect for ExactBody {
             hosted: HostedFeatures::default(),
             calls_tools: false,
             is_truncated: false,
-            ends_with_mark: false,
+            ends_with_done: false,
         })
     }
 

@@ -144,8 +144,8 @@ pub trait Dialect: fmt::Debug + Send + Sync {
 pub struct StreamForm {
     /// Whether it reports token usage.
     pub wants_usage: bool,
-    /// Whether the mark `data: [DONE]` ends it, in an API whose upstreams differ in that. In all others the format decides.
-    pub ends_with_mark: bool,
+    /// Whether `data: [DONE]` ends it, in an API whose upstreams differ in that. In all others the format decides.
+    pub ends_with_done: bool,
 }
 
 /// Assembles the events of a stream into a complete answer.
@@ -273,6 +273,6 @@ pub struct Answer {
     pub calls_tools: bool,
     /// Whether a part of it ended at the limit of tokens.
     pub is_truncated: bool,
-    /// Whether it came as a stream that the mark `data: [DONE]` ended.
-    pub ends_with_mark: bool,
+    /// Whether it came as a stream that `data: [DONE]` ended.
+    pub ends_with_done: bool,
 }

@@ -25,8 +25,8 @@ impl InvalidationId {
         InvalidationId::of("likewise/namespace/v1", tenant, name)
     }
 
-    /// The part of the tenant's answers in which the one is that its upstream has stored under `id`. There are 65,536 parts, so that however
-    /// many answers are deleted at upstreams, no more ids of this kind are ever invalidated; at worst that hides answers which share the part.
+    /// The part of the tenant's answers in which the one is that its upstream has stored under `id`. There are 65,536 parts, so that at most
+    /// so many ids of this kind are invalidated for a tenant, however many answers are deleted at upstreams. Answers of one part are hidden together.
     pub fn upstream_answer(tenant: &TenantId, id: &str) -> InvalidationId {
         let part = KeyHasher::new("likewise/upstream-answer/v1").field(id.as_bytes()).finish();
         InvalidationId(upstream_answers(tenant) | (part.prefix() & PART_BITS))

@@ -61,7 +61,7 @@ pub fn read_reply<F: ReplyFormat>(body: &[u8]) -> Option<Answer> {
         hosted: HostedFeatures::default(),
         calls_tools: wire.choices.iter().any(ReplyChoice::calls_tools),
         is_truncated: wire.choices.iter().any(ReplyChoice::is_truncated),
-        ends_with_mark: false,
+        ends_with_done: false,
     })
 }
 

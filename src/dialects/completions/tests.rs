@@ -9,7 +9,7 @@ use crate::domain::UnixSeconds;
 use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
-const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_mark: false };
+const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_done: false };
 
 /// The complete answer of a stream, or why there is none.
 fn assembled(chunks: &[Value]) -> Result<Value, Unstorable> {

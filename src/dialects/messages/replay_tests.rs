@@ -9,7 +9,7 @@ use crate::domain::UnixSeconds;
 use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
-const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_mark: false };
+const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_done: false };
 
 /// The events of a stream, each with its name.
 fn events_of(stream: &[u8]) -> Vec<(String, Value)> {

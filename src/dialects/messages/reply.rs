@@ -77,7 +77,7 @@ pub(super) fn read_reply(body: &[u8]) -> Option<Answer> {
         hosted: message.blocks.iter().map(hosted_features).collect(),
         calls_tools: message.calls_tools(),
         is_truncated: message.stop_reason().as_deref() == Some(LIMIT),
-        ends_with_mark: false,
+        ends_with_done: false,
     })
 }
 

@@ -94,14 +94,14 @@ impl Dialect for Responses {
         reply::as_json(answer, created)
     }
 
-    /// OpenAI sends no mark behind the last event, others that speak its API do.
+    /// OpenAI sends no `[DONE]` behind the last event, others that speak its API do.
     fn replay_events(
         &self,
         answer: &[u8],
         created: UnixSeconds,
         form: StreamForm,
     ) -> Option<Box<dyn Replay>> {
-        Some(Box::new(replay::EventReplay::new(answer, created, form.ends_with_mark)?))
+        Some(Box::new(replay::EventReplay::new(answer, created, form.ends_with_done)?))
     }
 
     fn error_body(&self, error: &ErrorReply<'_>) -> Vec<u8> {

@@ -18,8 +18,8 @@ use crate::dialects::choices::cut;
 use crate::domain::UnixSeconds;
 use crate::raw_object::{RawObject, write_member, write_string};
 
-/// The mark behind the last event.
-const MARK: &[u8] = b"data: [DONE]\n\n";
+/// What some upstreams send behind the last event.
+const DONE: &[u8] = b"data: [DONE]\n\n";
 /// A piece of text has at least so many bytes.
 const PIECE_BYTES_MIN: usize = 24;
 /// An event of a piece beside the piece and the id of its item, at most.
@@ -77,8 +77,8 @@ enum EventStep {
         item: usize,
     },
     Completed,
-    /// The mark that other APIs end a stream with. It is no event: it has no type and no number.
-    Mark,
+    /// `[DONE]`. It is no event: it has no type and no number.
+    Done,
 }
 
 /// How far a text was sent.
@@ -93,8 +93,8 @@ struct Pieces {
 }
 
 impl EventReplay {
-    /// A replay of an answer, with the mark of the end if the stream is to have it. `None` if events cannot represent it exactly.
-    pub(super) fn new(answer: &[u8], created: UnixSeconds, ends_with_mark: bool) -> Option<EventReplay> {
+    /// A replay of an answer, with `[DONE]` at its end if the stream is to have it. `None` if events cannot represent it exactly.
+    pub(super) fn new(answer: &[u8], created: UnixSeconds, ends_with_done: bool) -> Option<EventReplay> {
         let response = as_json(answer, created);
         let members = RawObject::read(&response)?;
         if members.get("status") != Some("\"completed\"") {
@@ -108,7 +108,7 @@ impl EventReplay {
             _ => value,
         });
         let mut steps = steps_of(&items);
-        steps.extend(ends_with_mark.then_some(EventStep::Mark));
+        steps.extend(ends_with_done.then_some(EventStep::Done));
         let around = AROUND_BYTES * items.iter().map(|item| 1 + item.parts.len()).sum::<usize>();
         let bytes_expected = (COPIES + TIMES_MAX) * response.len() + 2 * opened.len() + around;
         Some(EventReplay { opened, response, items, steps, sequence: 0, bytes_expected })
@@ -152,7 +152,7 @@ impl EventReplay {
             EventStep::Completed => self.write(out, "response.completed", |replay, out| {
                 write_json(out, "response", &replay.response);
             }),
-            EventStep::Mark => out.extend_from_slice(MARK),
+            EventStep::Done => out.extend_from_slice(DONE),
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) fn read_reply(body: &[u8]) -> Option<Answer> {
         unstorable,
         // It is incomplete then, and never stored.
         is_truncated: false,
-        ends_with_mark: false,
+        ends_with_done: false,
         hosted: items.iter().flatten().filter_map(|item| item.format.feature).collect(),
         calls_tools: items.is_ok_and(|items| items.iter().any(|item| item.format.calls_client)),
     })

@@ -9,7 +9,7 @@ use crate::domain::{TokenUsage, UnixSeconds};
 use crate::sse::{Event, Events};
 
 const NOW: UnixSeconds = UnixSeconds(7);
-const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_mark: false };
+const STREAM: StreamForm = StreamForm { wants_usage: true, ends_with_done: false };
 
 pub(super) fn response(output: Value) -> Value {
     json!({ "id": "resp_1", "object": "response", "created_at": 1, "completed_at": 2, "status": "completed", "error": null,
@@ -167,8 +167,8 @@ fn a_response_of_every_kind_is_the_same_in_both_forms() {
 #[test]
 fn the_mark_of_other_apis_ends_a_stream_that_is_to_have_it() {
     let answer = stored(&response(json!([message(json!([text("so it is")]))])));
-    let stream = |ends_with_mark| {
-        let form = StreamForm { ends_with_mark, ..STREAM };
+    let stream = |ends_with_done| {
+        let form = StreamForm { ends_with_done, ..STREAM };
         let mut replay = Responses.replay_events(&answer, NOW, form).expect("it can be replayed");
         let bytes: Vec<u8> = std::iter::from_fn(|| replay.next_bytes(100)).flatten().collect();
         String::from_utf8(bytes).unwrap()

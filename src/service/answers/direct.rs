@@ -258,7 +258,7 @@ pub(super) async fn store(
         is_semantic: resolved.semantic.is_some(),
         calls_tools: false,
         is_truncated: false,
-        ends_with_mark: false,
+        ends_with_done: false,
         scope: resolved.scope(),
         question: question.prompt,
         answer: answer.as_bytes(),

@@ -74,7 +74,7 @@ impl<'a> Flow<'a> {
     /// A hit in the requested form. `None` if the answer cannot be replayed in that form.
     pub(super) fn hit(&self, found: &Match) -> Option<AnswerResponse> {
         let record = record_for(found, self.form)?;
-        let body = self.replayed(record.answer, record.ends_with_mark)?;
+        let body = self.replayed(record.answer, record.ends_with_done)?;
         let hit = self.answers.lookup.hit_info(found);
         if hit.match_kind == MatchKind::Normalized {
             self.answers.metrics.normalized_hits.inc();
@@ -218,7 +218,7 @@ impl<'a> Flow<'a> {
         }
         let found = Some(found).filter(|found| self.may_stand_in(found))?;
         let record = record_of_dialect(&found, self.form)?;
-        let body = self.replayed(record.answer, record.ends_with_mark)?;
+        let body = self.replayed(record.answer, record.ends_with_done)?;
         let status = failed.as_ref().ok().map(|response| response.status);
         let outcome = AnswerOutcome::StaleIfError(self.answers.lookup.hit_info(&found), status);
         Some(AnswerResponse {
@@ -236,7 +236,7 @@ impl<'a> Flow<'a> {
     }
 
     /// An answer as a new response in the requested form.
-    pub(super) fn replayed(&self, json: &[u8], ends_with_mark: bool) -> Option<Body> {
-        replayed(json, ends_with_mark, self.form, self.answers.lookup.freshness().now())
+    pub(super) fn replayed(&self, json: &[u8], ends_with_done: bool) -> Option<Body> {
+        replayed(json, ends_with_done, self.form, self.answers.lookup.freshness().now())
     }
 }

@@ -32,7 +32,7 @@ use crate::upstream::{Reply, UpstreamCall};
 const HALF_EVENT_COST: usize = 12;
 
 /// The data of the event that some APIs end a stream with, behind the one that ends its answer.
-const END_MARK: &str = "[DONE]";
+const DONE: &str = "[DONE]";
 
 /// How long a stream that is no longer collected waits for its slowest reader.
 const SPACE_WITHIN: Duration = Duration::from_secs(60);
@@ -272,13 +272,13 @@ impl Generator {
         Ok(())
     }
 
-    /// Assembles an event and broadcasts it. The event that ends the answer, and the mark behind it, are held back until the answer is stored.
+    /// Assembles an event and broadcasts it. The event that ends the answer, and `[DONE]` behind it, are held back until the answer is stored.
     fn on_event(&self, event: Event, generation: &Generation, progress: &mut StreamProgress) {
         let broadcast = generation.broadcast();
         let was_done = progress.assembler.is_done();
-        let is_mark = event.data.as_deref().is_some_and(|data| data.trim() == END_MARK);
+        let is_terminator = event.data.as_deref().is_some_and(|data| data.trim() == DONE);
         let note = progress.assembler.push(&event);
-        progress.ends_with_mark = is_mark && progress.assembler.is_done();
+        progress.ends_with_done = is_terminator && progress.assembler.is_done();
         let usage_content = if !self.resolved.store_policy.reports_usage {
             UsageContent::Absent
         } else if note.is_usage {
@@ -291,7 +291,7 @@ impl Generator {
         if note.is_error {
             progress.fault = Some(event.data.unwrap_or_default());
         }
-        let ends = progress.assembler.is_done() && (!was_done || (is_mark && progress.last.len() == 1));
+        let ends = progress.assembler.is_done() && (!was_done || (is_terminator && progress.last.len() == 1));
         if ends {
             progress.last.push(event.bytes);
         } else {
@@ -329,7 +329,7 @@ impl Generator {
             is_semantic: self.resolved.semantic.is_some(),
             calls_tools: answer.calls_tools,
             is_truncated: answer.is_truncated,
-            ends_with_mark: answer.ends_with_mark,
+            ends_with_done: answer.ends_with_done,
             scope: self.resolved.scope(),
             question: self.resolved.question.as_deref().unwrap_or_default(),
             answer: &answer.json,

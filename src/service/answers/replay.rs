@@ -10,16 +10,16 @@ use crate::domain::UnixSeconds;
 /// About so many bytes of a replay are produced at once.
 pub const REPLAYED_BYTES: usize = 64 * 1024;
 
-/// An answer as a new response, created now. `ends_with_mark` says how its own stream ended, if it came as one. `None` if the form cannot
+/// An answer as a new response, created now. `ends_with_done` says how its own stream ended, if it came as one. `None` if the form cannot
 /// represent it exactly.
 pub(super) fn replayed(
     json: &[u8],
-    ends_with_mark: bool,
+    ends_with_done: bool,
     form: ResponseForm,
     now: UnixSeconds,
 ) -> Option<Body> {
     if form.streams && !form.dialect.replays_whole_only() {
-        let stream_form = StreamForm { wants_usage: form.wants_usage, ends_with_mark };
+        let stream_form = StreamForm { wants_usage: form.wants_usage, ends_with_done };
         let mut replay = form.dialect.replay_events(json, now, stream_form)?;
         let first = replay.next_bytes(REPLAYED_BYTES)?;
         return Some(if replay.is_over() { Body::Events(first) } else { Body::Replay(first, replay) });

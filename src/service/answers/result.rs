@@ -69,7 +69,7 @@ impl Flow<'_> {
                 AnswerResponse { saved, reason, ..result.live(subscriber, &headers) }
             }
             GenerationState::Streamed(headers, Streamed::Answer(answer), reason) => {
-                match self.replayed(&answer.json, answer.ends_with_mark) {
+                match self.replayed(&answer.json, answer.ends_with_done) {
                     Some(body) => {
                         AnswerResponse { reason, ..result.complete(200, &headers, body, answer.usage) }
                     }
@@ -141,7 +141,7 @@ impl SharedResult<'_> {
     fn full(&self, reply: &FullReply) -> AnswerResponse {
         let answer = reply.answer.as_ref();
         let events = answer.filter(|_| self.flow.form.streams);
-        let events = events.and_then(|answer| self.flow.replayed(&answer.json, answer.ends_with_mark));
+        let events = events.and_then(|answer| self.flow.replayed(&answer.json, answer.ends_with_done));
         let body = events.unwrap_or_else(|| Body::Whole(reply.body.clone()));
         let usage = answer.and_then(|answer| answer.usage);
         let response = self.complete(reply.status, &reply.headers, body, usage);

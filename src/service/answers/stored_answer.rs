@@ -18,7 +18,7 @@ const IS_TTL_REQUESTED: u8 = 8;
 const IS_SEMANTIC: u8 = 16;
 const CALLS_TOOLS: u8 = 32;
 const IS_TRUNCATED: u8 = 64;
-const ENDS_WITH_MARK: u8 = 128;
+const ENDS_WITH_DONE: u8 = 128;
 
 /// The media type of stored answers, by which tiers decide whether to compress.
 pub(in crate::service) const CONTENT_TYPE: &str = "application/vnd.likewise.answer+json";
@@ -42,8 +42,8 @@ pub struct StoredAnswer<'a> {
     pub calls_tools: bool,
     /// Whether it ended at the limit of tokens.
     pub is_truncated: bool,
-    /// Whether it came as a stream that the mark `data: [DONE]` ended.
-    pub ends_with_mark: bool,
+    /// Whether it came as a stream that `data: [DONE]` ended.
+    pub ends_with_done: bool,
     /// The scope of the question; of one in other words, that within which such questions are compared.
     pub scope: Key,
     /// The question, word for word.
@@ -67,7 +67,7 @@ impl<'a> StoredAnswer<'a> {
             | flag(self.is_semantic, IS_SEMANTIC)
             | flag(self.calls_tools, CALLS_TOOLS)
             | flag(self.is_truncated, IS_TRUNCATED)
-            | flag(self.ends_with_mark, ENDS_WITH_MARK);
+            | flag(self.ends_with_done, ENDS_WITH_DONE);
         let question_bytes =
             u32::try_from(self.question.len()).expect("bodies are limited below: this is a bug");
         let mut out = Vec::with_capacity(self.bytes());
@@ -127,7 +127,7 @@ impl<'a> StoredAnswer<'a> {
             is_semantic: head[1] & IS_SEMANTIC != 0,
             calls_tools: head[1] & CALLS_TOOLS != 0,
             is_truncated: head[1] & IS_TRUNCATED != 0,
-            ends_with_mark: head[1] & ENDS_WITH_MARK != 0,
+            ends_with_done: head[1] & ENDS_WITH_DONE != 0,
             scope: Key(std::array::from_fn(|at| head[16 + at])),
             question: std::str::from_utf8(question).ok()?,
             answer,
@@ -157,7 +157,7 @@ mod tests {
             is_semantic: false,
             calls_tools: true,
             is_truncated: false,
-            ends_with_mark: true,
+            ends_with_done: true,
             scope: Key([7; 32]),
             question: "¿qué?",
             answer: b"{}",
@@ -177,7 +177,7 @@ mod tests {
                     is_semantic: true,
                     calls_tools: false,
                     is_truncated: true,
-                    ends_with_mark: false,
+                    ends_with_done: false,
                     question: "",
                     ..base
                 },

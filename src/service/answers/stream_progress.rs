@@ -23,10 +23,10 @@ pub(super) struct StreamProgress {
     pub(super) events: Events,
     pub(super) dialect: &'static dyn Dialect,
     pub(super) assembler: Box<dyn Assembler>,
-    /// The event that ends the answer, and the mark of the end behind it, held back until the answer is stored.
+    /// The event that ends the answer, and `[DONE]` behind it, held back until the answer is stored.
     pub(super) last: Vec<Bytes>,
-    /// Whether the last event so far is the mark of the end.
-    pub(super) ends_with_mark: bool,
+    /// Whether the last event so far is `[DONE]`.
+    pub(super) ends_with_done: bool,
     /// The error that the stream reported.
     pub(super) fault: Option<String>,
     /// Until when a stream whose answer has ended is read.
@@ -42,7 +42,7 @@ impl StreamProgress {
             dialect,
             assembler: dialect.assembler(),
             last: Vec::new(),
-            ends_with_mark: false,
+            ends_with_done: false,
             fault: None,
             end: None,
             is_too_long: false,
@@ -61,7 +61,7 @@ impl StreamProgress {
 
     /// The result of the stream, the reason if it is no answer, and the events that were held back.
     pub(super) fn finish(self) -> (Streamed, Option<Unstorable>, Vec<Bytes>) {
-        let StreamProgress { dialect, mut assembler, last, ends_with_mark, fault, .. } = self;
+        let StreamProgress { dialect, mut assembler, last, ends_with_done, fault, .. } = self;
         let (usage, is_over) = (assembler.usage(), assembler.is_done() || assembler.has_ended());
         let faulty = |message: String| Streamed::Faulty(Error::new(Kind::Upstream, message));
         let answer =
@@ -71,7 +71,7 @@ impl StreamProgress {
                 let fault: String = fault.chars().take(FAULT_CHARS_MAX).collect();
                 (faulty(format!("the upstream's stream ended in an error: {fault}")), Some(Unstorable::Error))
             }
-            (None, Ok(answer)) => (Streamed::Answer(Arc::new(Answer { ends_with_mark, ..answer })), None),
+            (None, Ok(answer)) => (Streamed::Answer(Arc::new(Answer { ends_with_done, ..answer })), None),
             (None, Err(unstorable)) if is_over => (Streamed::Uncertain(usage), Some(unstorable)),
             (None, Err(_)) => {
                 let message = "the upstream's stream ended before its answer was complete";

@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::service::spans::record_outcome;
 
 impl Objects {
-    /// Looks an object up. If it is missing or stale, or by chance shortly before it is stale, one of the requests that ask for a lease gets it; the others are served the
-    /// object that there is, or wait.
+    /// Looks an object up. If it is missing or stale, or by chance shortly before it is stale, one of the requests that ask for a lease
+    /// gets it; the others are served the object that there is, or wait.
     ///
     /// # Errors
     /// `InvalidInput` for a lease or a wait past its limit, `Overloaded` if too many leases are held, `NotCached` with

@@ -168,23 +168,23 @@ async fn a_mark_behind_the_last_event_is_passed_on_and_replayed() {
     upstream.next(Mode::Events(vec![events.clone()]));
     let marked = ask(&server, &streamed(&input("twice"))).await;
     assert_eq!(marked.body.as_str(), Some(events.as_str()));
-    let ends_with_mark = |hit: &Answer| {
+    let ends_with_done = |hit: &Answer| {
         assert!(is_hit(hit));
         let body = hit.body.as_str().expect("a stream");
         assert_eq!(body.matches("[DONE]").count(), usize::from(body.ends_with("}\n\ndata: [DONE]\n\n")));
         body.ends_with("data: [DONE]\n\n")
     };
-    assert!(ends_with_mark(&ask(&server, &streamed(&input("twice"))).await));
+    assert!(ends_with_done(&ask(&server, &streamed(&input("twice"))).await));
     assert!(!ask(&server, &input("twice")).await.body.to_string().contains("[DONE]"));
     // Nothing is known of the streams of an upstream whose answer came whole.
     ask(&server, &input("whole")).await;
     for unmarked in ["once", "whole"] {
-        assert!(!ends_with_mark(&ask(&server, &streamed(&input(unmarked))).await), "{unmarked}");
+        assert!(!ends_with_done(&ask(&server, &streamed(&input(unmarked))).await), "{unmarked}");
     }
     quiet(&server).await;
     drop(server);
     let server = start_in(dir.path(), &upstream, &[]);
-    assert!(ends_with_mark(&ask(&server, &streamed(&input("twice"))).await), "on disk too");
+    assert!(ends_with_done(&ask(&server, &streamed(&input("twice"))).await), "on disk too");
 }
 
 #[tokio::test]

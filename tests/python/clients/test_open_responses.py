@@ -86,7 +86,7 @@ class Answer:
     response: dict
     events: list
     headers: httpx.Headers
-    ends_with_mark: bool = False
+    ends_with_done: bool = False
 
     def whole(self):
         """All that was said."""
@@ -148,7 +148,7 @@ def test_a_case_is_the_same_without_likewise_at_its_miss_and_at_its_hit(case, fo
     assert (outcomes(miss), outcomes(hit)) == (["fwd=miss"] * len(turns), ["hit"] * len(turns))
     assert without_number_and_time(miss) == without_number_and_time(direct)
     assert [answer.whole() for answer in hit] == [answer.whole() for answer in miss]
-    assert {answer.ends_with_mark for answer in direct + miss + hit} == {form == "stream"}
+    assert {answer.ends_with_done for answer in direct + miss + hit} == {form == "stream"}
     assert ("function_call" in str(hit[0].response["output"])) == case.startswith("tool calling")
 
 
