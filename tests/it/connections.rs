@@ -90,7 +90,7 @@ async fn public_pages_take_no_memory_that_clients_with_a_key_need() {
 #[tokio::test]
 async fn a_first_head_must_come_soon() {
     let dir = TempDir::new().unwrap();
-    let server = Server::start_in(dir.path(), &[("LIKEWISE__HTTP__FIRST_HEADER_TIMEOUT_SECONDS", "1")]);
+    let server = Server::start_in(dir.path(), &[("LIKEWISE__HTTP__FIRST_HEADER_TIMEOUT_SECONDS", "5")]);
     let mut idle = Raw::connect(&server);
     assert_eq!(idle.send(PROBE).reply().unwrap().status, 200);
     let mut silent = Raw::connect(&server);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::endpoint::{Endpoint, remote};
-use crate::program::{Answer, Server};
+use crate::program::{Answer, Server, until};
 
 fn start_in(dir: &TempDir, endpoint: &Endpoint) -> Server {
     Server::spawn(&mut remote(dir.path(), &endpoint.url))
@@ -156,14 +156,7 @@ async fn embeddings_are_invalidated_by_the_same_mechanism() {
     hide(&server, json!({ "namespace": "embeddings", "mode": "soft" })).await;
     assert_eq!(embed(&server).await, ("likewise; hit; detail=memory".to_owned(), third.clone()));
     // The refresh goes on by itself; until it has landed the old vector is served.
-    let mut served = embed(&server).await.1;
-    for _ in 0..1000 {
-        if served != third {
-            break;
-        }
-        served = embed(&server).await.1;
-    }
-    assert_ne!(served, third, "it was never refreshed");
+    until("it is refreshed", async || embed(&server).await.1 != third).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,13 @@ use crate::model;
 const PATIENCE: Duration = Duration::from_secs(120);
 const BETWEEN_QUESTIONS: Duration = Duration::from_millis(3);
 
+/// A question in other words waits for its vector and for the verifier as long as an option allows: with the defaults it is a miss on a
+/// busy machine.
+pub(crate) const SEMANTIC_WAITS: [(&str, &str); 2] = [
+    ("LIKEWISE__ANSWERS__SEMANTIC__EMBED_MS_MAX", "60000"),
+    ("LIKEWISE__ANSWERS__SEMANTIC__VERIFY_MS_MAX", "60000"),
+];
+
 /// Held by tests that measure memory, and by those that keep all processors busy for long, so that they do not run at the same time.
 pub(crate) static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -39,7 +46,8 @@ pub(crate) fn likewise(command: &str, dir: &Path) -> Command {
     program
         .env("LIKEWISE__MODEL__NAME", model::NAME)
         .env("LIKEWISE__CACHE__DISK__SEGMENT_BYTES", "1048576")
-        .env("LIKEWISE_LOG", "warn");
+        .env("LIKEWISE_LOG", "warn")
+        .envs(SEMANTIC_WAITS);
     program
 }
 

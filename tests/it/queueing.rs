@@ -1,10 +1,11 @@
-//! Goal: large requests that come at the same time wait for the model, and are not refused. Method: the program before an endpoint that
-//! is held, with a queue of one request's worth.
+//! Goal: large requests that come at the same time wait for the model and are not refused, and what a client left behind is not
+//! embedded. Method: the program before an endpoint that is held, with one request to it at a time.
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::endpoint::{Endpoint, remote};
+use crate::inflight::metric;
 use crate::program::{Answer, Server, until};
 
 const TEXTS: usize = 2048;
@@ -52,4 +53,31 @@ async fn large_requests_wait_and_a_single_text_does_not_wait_for_them() {
         Some(BATCH),
         "behind the batch that was under way, and before all others"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_whose_client_has_left_are_not_sent() {
+    let (dir, endpoint) = (TempDir::new().unwrap(), Endpoint::start().await);
+    let mut program = remote(dir.path(), &endpoint.url);
+    program.env("LIKEWISE__EMBED__REMOTE__REQUESTS_MAX", "1");
+    let server = Server::spawn(&mut program);
+    let in_flight = async || metric(&server, "likewise_http_requests_in_flight").await;
+    let before = in_flight().await;
+    let held = endpoint.hold().await;
+    let waiting = (TEXTS - BATCH) as u64;
+    let leave = async {
+        until("one batch is sent and the others wait", async || {
+            server.stat("/model/queued_texts").await == waiting
+        })
+        .await;
+    };
+    tokio::select! {
+        answer = embed(&server, "left", TEXTS) => panic!("answered while the endpoint is held: {}", answer.body),
+        () = leave => {}
+    }
+    until("the server has seen that the client left", async || in_flight().await == before).await;
+    drop(held);
+    until("the queue is empty", async || server.stat("/model/queued_texts").await == 0).await;
+    assert_eq!(server.stat("/model/dropped_texts").await, waiting);
+    assert_eq!(endpoint.texts(), BATCH as u64);
 }

@@ -13,6 +13,9 @@ use crate::upstream::{Mode, Upstream};
 const PRICES: &str = "[[upstream.prices]]\nmodels = [\"gpt-5*\"]\nprompt_usd_per_million = 500000.0\n\
     completion_usd_per_million = 0.0\n";
 
+/// Lines that a job asks for at the same time.
+const LINES_AT_ONCE: usize = 8;
+
 struct Setup {
     dir: TempDir,
     upstream: Upstream,
@@ -171,12 +174,13 @@ async fn a_job_that_is_killed_goes_on_and_pays_no_line_again() {
     own.file("more.jsonl", &(0..30).map(|n| chat(&format!("question {n}"))).collect::<Vec<_>>());
     let held = own.upstream.hold().await;
     let server = own.start(&files);
-    until("new lines are asked", async || own.upstream.calls() > 20).await;
+    // No further one is asked for while these are held.
+    let asked = 20 + LINES_AT_ONCE;
+    until("as many new lines are asked as may be", async || own.upstream.calls() == asked).await;
     let job = server.get("/v1/jobs/job-2").await.body;
     assert_eq!((&job["state"], &job["total"]), (&json!("running"), &json!(40)), "{job}");
     server.kill();
     drop(held);
-    let asked = own.upstream.calls();
 
     let server = own.start(&files);
     let job = ended(&server, "job-2").await;

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::model;
-use crate::program::{Server, output};
+use crate::program::{SEMANTIC_WAITS, Server, output};
 
 /// What a command prints about a file, with the real model.
 fn said(command: &[&str], file: &Path, more: &[&str]) -> String {
     let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
-    program.args(command).arg(file).arg("--model").arg(model::dir()).args(more);
+    program.args(command).arg(file).arg("--model").arg(model::dir()).args(more).envs(SEMANTIC_WAITS);
     let done = output(&mut program);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8_lossy(&done.stdout).into_owned()

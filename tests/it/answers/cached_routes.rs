@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{CHAT, is_hit, status};
+use super::{CHAT, is_hit, quiet, status};
 use crate::program::{Answer, Server, likewise, output, until};
 use crate::upstream::{Mode, Upstream};
 
@@ -178,6 +178,8 @@ async fn an_expired_answer_stands_in_for_an_upstream_that_fails() {
     let (_dir, upstream, server) = start().await;
     let briefly = [("x-cache-ttl", "1")];
     let first = ask(&server, &briefly, BODY).await;
+    // Before it is stored it is not in the cache either.
+    quiet(&server).await;
     upstream.usually(Mode::Reply(503, vec![JSON], "{}".into()));
     until("it expires", async || {
         let answer = ask(&server, &[("cache-control", "only-if-cached")], BODY).await;

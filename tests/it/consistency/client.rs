@@ -56,6 +56,11 @@ impl Client {
         self.history.lock().unwrap().clone()
     }
 
+    /// Whether something is so of what was recorded so far.
+    pub(super) fn has_recorded(&self, is_so: impl FnOnce(&History) -> bool) -> bool {
+        is_so(&self.history.lock().unwrap())
+    }
+
     /// Records what the nodes answer for each key at the end.
     pub(super) fn record_last(&self, last: Vec<Read>) {
         let mut history = self.history.lock().unwrap();

@@ -26,7 +26,7 @@ use self::history::{History, Key};
 use self::judge::Verdicts;
 use self::load::{Load, Rates};
 use self::scenarios::{Form, Scenario};
-use crate::program::MACHINE;
+use crate::program::{MACHINE, until};
 
 const SHORT: Form = Form {
     before: Duration::from_millis(500),
@@ -34,6 +34,7 @@ const SHORT: Form = Form {
     after: Duration::from_millis(1_000),
     stop: Duration::from_millis(1_200),
     suspect_after: Duration::from_millis(500),
+    quiet_suspect_after: Duration::from_secs(5),
 };
 const LONG: Form = Form {
     before: Duration::from_secs(10),
@@ -41,10 +42,13 @@ const LONG: Form = Form {
     after: Duration::from_secs(20),
     stop: Duration::from_secs(10),
     suspect_after: Duration::from_secs(2),
+    quiet_suspect_after: Duration::from_secs(2),
 };
 const RATES: Rates = Rates { reads: 400, writes: 40, sets: 20 };
 const LONG_RATES: Rates = Rates { reads: 800, writes: 60, sets: 40 };
 const KEYS: Key = 200;
+/// More reads of a run find a value.
+const HITS_MIN: usize = 400;
 
 fn is_long() -> bool {
     std::env::var_os("LIKEWISE_CONSISTENCY").is_some_and(|form| form == "long")
@@ -55,11 +59,11 @@ fn seed() -> u64 {
 }
 
 /// Runs a load while something happens, and returns what was recorded.
-async fn record(mut field: Field, rates: Rates, act: impl AsyncFnOnce(&mut Field)) -> History {
+async fn record(mut field: Field, rates: Rates, act: impl AsyncFnOnce(&mut Field, &Client)) -> History {
     let _machine = MACHINE.lock().await;
     let client = Arc::new(Client::new(field.urls(), KEYS));
     let load = Load::start(&client, rates, seed()).await;
-    act(&mut field).await;
+    act(&mut field, client.as_ref()).await;
     load.stop().await;
     load::settle(&client).await;
     client.history()
@@ -68,13 +72,19 @@ async fn record(mut field: Field, rates: Rates, act: impl AsyncFnOnce(&mut Field
 async fn judge(scenario: Scenario) {
     let (form, rates) = if is_long() { (&LONG, LONG_RATES) } else { (&SHORT, RATES) };
     let field = Field::start(&scenario.settings(form), seed()).await;
-    let history = record(field, rates, async |field| scenario.act(field, form).await).await;
-    let found = Verdicts::of(&history, micros(form.suspect_after));
+    let history = record(field, rates, async |field, client| {
+        scenario.act(field, form, client).await;
+        let hits = |history: &History| history.reads.iter().filter(|read| read.version().is_some()).count();
+        let are_enough = async || client.has_recorded(|history| hits(history) > HITS_MIN);
+        until("enough reads have found something", are_enough).await;
+    })
+    .await;
+    let found = Verdicts::of(&history, micros(scenario.suspect_after(form)));
     let (row, faults) = (found.row(scenario.name()), found.faults());
     println!("\n{row}");
     assert!(faults.is_empty(), "seed {}: {row}\n{}", seed(), faults.join("\n"));
     scenario.check(&history);
-    assert!(found.hits > 400 && found.hits > found.reads / 5, "too few reads find something: {row}");
+    assert!(found.hits > found.reads / 5, "too few reads find something: {row}");
 }
 
 fn micros(time: Duration) -> u64 {

@@ -40,16 +40,18 @@ async fn a_server_that_falls_silent_opens_the_breaker_and_is_used_again() {
     let server = RedisServer::start(Program::Valkey);
     let node = Node::new(&impatient(at(server.url()))).connected().await;
     node.until_it_works(1).await;
+    let timed_out = || node.metric("redis_calls_total{outcome=\"timed_out\"}");
+    let before = timed_out();
     server.signal("STOP");
-    let mut slow = 0;
+    let mut reads = 0;
     while node.client.breaker_state() != BreakerState::Open {
         let begun = Instant::now();
         assert!(node.read(1).await.is_none());
         assert!(begun.elapsed() < CALL_MAX, "{:?}", begun.elapsed());
-        slow += 1;
-        assert!(slow <= 5, "five silences in a row open it");
+        reads += 1;
+        // On a busy machine the connection may be given up before, and reads without one need more failures.
+        assert!(timed_out() <= before + 5 && reads <= 100, "five silences in a row open it");
     }
-    assert!(node.metric("redis_calls_total{outcome=\"timed_out\"}") <= 5);
     assert!(node.metric("redis_breaker_transitions_total{state=\"open\"}") >= 1);
     node.read(1).await;
     server.signal("CONT");

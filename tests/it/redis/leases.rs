@@ -18,6 +18,10 @@ async fn one_client_of_all_nodes_makes_the_value_and_may_store_it_at_any_of_them
     let nodes = TwoNodes::start(&[]).await;
     for maker in [0, 1] {
         nodes.node(0).ask("DELETE", PATH, &[], "").await;
+        crate::program::until("the other node has read the deletion", async || {
+            nodes.get(1, PATH, &[]).await.status == 404
+        })
+        .await;
         let lease = lease_of(&nodes, 0, &WAITING).await;
         let waiting = futures_util::future::join_all((0..20).map(|n| nodes.get(n % 2, PATH, &WAITING)));
         let making = async {
@@ -99,7 +103,7 @@ async fn the_lease_of_a_node_that_died_passes_on_when_its_time_is_over() {
     let short = [("x-cache-lease-seconds", "1"), ("x-cache-wait-ms", "20000")];
     lease_of(&nodes, 0, &short).await;
     nodes.kill(0);
-    let lease = lease_of(&nodes, 1, &short).await;
+    let lease = lease_of(&nodes, 1, &WAITING).await;
     assert_eq!(nodes.put(1, PATH, &[("x-cache-lease", &lease)], "made").await.status, 204);
 }
 

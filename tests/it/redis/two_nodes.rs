@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::servers::{Program, RedisServer};
 use crate::endpoint::{Endpoint, remote};
-use crate::program::{Answer, Server, until};
+use crate::program::{Answer, SEMANTIC_WAITS, Server, until};
 use crate::upstream::Upstream;
 
 /// Two nodes with what they share. Fields end in their order.
@@ -42,7 +42,8 @@ impl TwoNodes {
         program
             .env("LIKEWISE__REDIS__CONNECT_MS_MAX", "2000")
             .env("LIKEWISE__REDIS__RESPONSE_MS_MAX", "1000")
-            .env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1");
+            .env("LIKEWISE__UPSTREAM__BACKOFF_MS", "1")
+            .envs(SEMANTIC_WAITS);
         Server::spawn(program.envs(self.environment.iter().copied()))
     }
 
