@@ -31,7 +31,7 @@ run: ## Set up everything and serve on 127.0.0.1:8420 (MODEL=DIRECTORY or OWNER/
 
 test: ## Set up everything and run all tests
 	@scripts/setup.sh test
-	@cargo test --locked --package likewise --package likewise-index --lib --bins --test exact --test factory --test graph
+	@cargo test --locked --package likewise --package likewise-index --package likewise-encoder --lib --bins --test exact --test factory --test graph
 	@# These measure memory, which grows further while others starve the server: alone, before the others.
 	@cargo test --locked --package likewise --package likewise-index --test it -- --test-threads=1 floods:: inflight::
 	@LIKEWISE_TEST_MODEL="$$(cargo run --locked --quiet -- fetch)" \

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod batch;
+mod bench;
 mod build_index;
 mod calibrate;
 mod client;
@@ -59,6 +60,7 @@ enum Command {
     /// Exit code: 0 all texts are embedded, 3 some are not.
     Embed(embed::Embed),
     Batch(batch::RunBatch),
+    Bench(bench::Bench),
     Warm(warm::WarmFile),
     Fetch(fetch::Fetch),
     Doctor(doctor::Doctor),
@@ -99,6 +101,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(serve) => on_runtime(serve.run()).map(|()| ExitCode::SUCCESS),
         Command::Embed(embed) => on_runtime(embed.run()),
         Command::Batch(batch) => on_runtime(batch.run()),
+        Command::Bench(bench) => on_runtime(bench.run()).map(|()| ExitCode::SUCCESS),
         Command::Warm(warm) => on_runtime(warm.run()),
         Command::Doctor(doctor) => on_runtime(doctor.run()),
         Command::Fetch(fetch) => on_runtime(fetch.run()).map(|()| ExitCode::SUCCESS),

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
-use candle_core::Tensor;
 use futures_util::future::BoxFuture;
+use likewise_encoder::PassCost;
 
 use super::batcher::{Batcher, ForwardPass};
-use super::encoder::{Encoder, RECIPE};
+use super::encoder::{Encoder, FloatTable, RECIPE};
 use super::metrics::EmbedMetrics;
 use super::model_dir::ModelDir;
 use super::option_path::option_path;
@@ -27,12 +27,13 @@ pub struct LocalEmbedder {
     tokenizer: Tokenizer,
     token_ids: TokenIds,
     verifier: LazyVerifier,
+    cost: PassCost,
 }
 
 /// The verifier of a model, loaded when it is first needed.
 struct LazyVerifier {
     tokenizer_sha256: String,
-    words: Tensor,
+    words: FloatTable,
     norm_epsilon: f64,
     loaded: OnceLock<Option<Arc<Verifier>>>,
 }
@@ -130,8 +131,9 @@ impl LocalEmbedder {
             norm_epsilon: model.shape.norm_epsilon,
             loaded: OnceLock::new(),
         };
+        let cost = encoder.cost();
         let batcher = Batcher::start(tokenizer.clone(), encoder, options, metrics, room)?;
-        Ok(LocalEmbedder { card, batcher, tokenizer, token_ids: options.token_ids, verifier })
+        Ok(LocalEmbedder { card, batcher, tokenizer, token_ids: options.token_ids, verifier, cost })
     }
 
     /// The properties of the model of a directory, which is not loaded.
@@ -239,6 +241,10 @@ impl Embedder for LocalEmbedder {
 
     fn verifier(&self) -> Option<&Arc<Verifier>> {
         self.verifier.get(&self.tokenizer)
+    }
+
+    fn operations(&self, lengths: &[usize]) -> Option<u64> {
+        Some(self.cost.operations(lengths))
     }
 
     fn is_local(&self) -> bool {

@@ -33,6 +33,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use likewise_encoder::product_rate;
 pub use local::{LocalEmbedder, check_model_dir};
 pub use metrics::EmbedMetrics;
 pub use model_options::{LoadTime, ModelOptions};
@@ -193,6 +194,11 @@ pub trait Embedder: Send + Sync + 'static {
 
     /// The verifier that belongs to the model, if there is one. The first call loads it.
     fn verifier(&self) -> Option<&Arc<Verifier>> {
+        None
+    }
+
+    /// Operations of a pass over texts of these numbers of tokens, a multiply-add counted as two; `None` if it computes elsewhere.
+    fn operations(&self, _: &[usize]) -> Option<u64> {
         None
     }
 

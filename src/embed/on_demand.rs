@@ -174,6 +174,10 @@ impl Embedder for OnDemandEmbedder {
         self.model.loaded.get()?.verifier()
     }
 
+    fn operations(&self, lengths: &[usize]) -> Option<u64> {
+        self.model.loaded.get().and_then(|model| model.operations(lengths))
+    }
+
     fn is_local(&self) -> bool {
         true
     }

@@ -1,22 +1,19 @@
-//! The BERT and XLM-R encoder, without padding.
+//! BERT and XLM-R: from token ids to a vector.
 //!
-//! The tokens of all texts of a batch are concatenated in one matrix (`tokens x hidden`), so every linear layer is one matrix
-//! product without padded rows. Attention runs once for each length of texts, so it needs no mask. A text attends only to its
-//! own tokens: its vector does not depend on its batch, except for the rounding of the matrix products.
+//! The tokens of all texts of a batch lie one behind the other, without padding. A text's vector does not depend on its batch.
 //!
 //! Architecture: Devlin et al., "BERT", 2018; layer by layer as in `transformers` `models/bert/modeling_bert.py` (v4.57),
 //! with RoBERTa's positions.
 
-mod fused;
-mod layers;
+mod float_table;
 mod named_tensors;
 mod weights;
 
-use candle_core::{Device, Result as CandleResult, Tensor};
+use likewise_encoder::PassCost;
+use rayon::prelude::*;
 
-use self::fused::AddTensor;
-pub(super) use self::layers::{EqualLengths, Layers, Linear, Norm};
-pub(super) use self::named_tensors::{NamedTensors, malformed};
+pub(super) use self::float_table::FloatTable;
+pub(super) use self::named_tensors::{NamedTensors, floats};
 use self::weights::Weights;
 use super::model_dir::{EncoderShape, Pooling};
 use super::tokenizer::TokenizedText;
@@ -24,6 +21,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The numeric recipe, part of the model's fingerprint: change it whenever vectors change beyond rounding.
 pub(super) const RECIPE: &str = "f32-packed-1";
+/// Tokens whose embeddings one thread looks up at a time.
+const TOKENS_PER_TASK: usize = 64;
 
 /// An encoder with its weights in memory.
 pub(super) struct Encoder {
@@ -49,26 +48,27 @@ impl Encoder {
     }
 
     /// The word embeddings: `vocabulary x hidden`.
-    pub(super) fn words(&self) -> &Tensor {
+    pub(super) fn words(&self) -> &FloatTable {
         &self.weights.words
+    }
+
+    /// What a pass costs.
+    pub(super) fn cost(&self) -> PassCost {
+        self.weights.layers.cost()
     }
 
     /// Embeds texts. Shapes: `texts: n`, returns `n` vectors of `hidden` numbers, in the order of the texts.
     ///
-    /// Cost: about `2 x tokens x parameters of the layers` operations, and some 12 x hidden x tokens x 4 bytes of
-    /// memory.
+    /// Cost: that of the layers, and `8 x hidden x tokens` bytes of memory.
     ///
     /// # Errors
-    /// `Internal` if a product fails or a vector is zero or not finite: such a vector must not reach a caller.
+    /// `Internal` if a vector is zero or not finite: such a vector must not reach a caller.
     pub(super) fn embed(&self, texts: &[&TokenizedText]) -> Result<Vec<Vec<f32>>> {
-        // Sorted by length: attention runs once for each length.
+        // The longest first: what is left for the last thread is short.
         let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&text| texts[text].ids.len());
+        order.sort_by_key(|&text| std::cmp::Reverse(texts[text].ids.len()));
         let ids: Vec<&[u32]> = order.iter().map(|&text| texts[text].ids.as_slice()).collect();
-        let hidden = self
-            .forward(&ids)
-            .and_then(|hidden| hidden.flatten_all()?.to_vec1::<f32>())
-            .map_err(|error| Error::new(Kind::Internal, "cannot run the encoder").source(error))?;
+        let hidden = self.forward(&ids);
 
         let mut vectors = vec![Vec::new(); texts.len()];
         let mut rows = hidden.chunks_exact(self.shape.hidden);
@@ -80,16 +80,22 @@ impl Encoder {
     }
 
     /// The last hidden state of every token: `tokens x hidden`.
-    fn forward(&self, texts: &[&[u32]]) -> CandleResult<Tensor> {
-        let ids: Vec<u32> = texts.iter().flat_map(|ids| ids.iter().copied()).collect();
-        let first = self.shape.first_position as u32;
-        let positions: Vec<u32> =
-            texts.iter().flat_map(|ids| (0..ids.len() as u32).map(|p| first + p)).collect();
-        let words = self.weights.words.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
-        let places = self.weights.positions.index_select(&Tensor::new(positions, &Device::Cpu)?, 0)?;
-        words.inplace_op2(&places, &AddTensor)?;
-        let embedded = self.weights.norm.apply(&words, self.shape.norm_epsilon as f32)?;
-        self.weights.layers.run(embedded, &groups(texts))
+    fn forward(&self, texts: &[&[u32]]) -> Vec<f32> {
+        let Weights { words, positions, norm, layers } = &self.weights;
+        let tokens: Vec<(u32, usize)> =
+            texts.iter().flat_map(|ids| ids.iter().copied().zip(self.shape.first_position..)).collect();
+        let mut hidden = vec![0.0; tokens.len() * self.shape.hidden];
+        let pieces = hidden.par_chunks_mut(TOKENS_PER_TASK * self.shape.hidden);
+        pieces.zip(tokens.par_chunks(TOKENS_PER_TASK)).for_each(|(hidden, tokens)| {
+            for (row, &(id, position)) in hidden.chunks_exact_mut(self.shape.hidden).zip(tokens) {
+                let sums = words.row(id as usize).iter().zip(positions.row(position)).map(|(a, b)| a + b);
+                row.iter_mut().zip(sums).for_each(|(place, sum)| *place = sum);
+            }
+            norm.apply(hidden);
+        });
+        let lengths: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
+        layers.run(&mut hidden, &lengths);
+        hidden
     }
 
     /// The vector of a text from the hidden states of its tokens.
@@ -122,11 +128,4 @@ impl Encoder {
 
 fn widen(token: &[f32]) -> Vec<f64> {
     token.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn groups(texts: &[&[u32]]) -> Vec<EqualLengths> {
-    texts
-        .chunk_by(|one, two| one.len() == two.len())
-        .map(|group| EqualLengths { texts: group.len(), length: group[0].len() })
-        .collect()
 }

@@ -9,6 +9,7 @@ mod tokenizer_config;
 
 use std::path::{Path, PathBuf};
 
+use likewise_encoder::Activation;
 use serde::Deserialize;
 
 use self::json_file::{optional, required, unsupported};
@@ -16,17 +17,6 @@ pub(super) use self::pooling::Pooling;
 use self::tokenizer_config::TokenizerConfig;
 use super::prompts::{Family, Prompts, family_of};
 use crate::error::{Error, Kind, Result};
-
-/// The activation between the two layers of the feed-forward part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Activation {
-    /// Gaussian error linear unit, by the error function.
-    Gelu,
-    /// Its approximation by the hyperbolic tangent.
-    GeluTanh,
-    /// Rectified linear unit.
-    Relu,
-}
 
 /// The encoder's shape, from `config.json`.
 #[derive(Debug, Clone)]
@@ -213,6 +203,9 @@ fn shape(config: &ConfigJson, path: &Path) -> Result<EncoderShape> {
     let heads = config.num_attention_heads;
     if heads == 0 || !config.hidden_size.is_multiple_of(heads) || config.hidden_size == 0 {
         return refuse("num_attention_heads", &heads.to_string());
+    }
+    if config.intermediate_size == 0 {
+        return refuse("intermediate_size", "0");
     }
     if config.max_position_embeddings <= first_position {
         return refuse("max_position_embeddings", &config.max_position_embeddings.to_string());

@@ -62,6 +62,9 @@ fn what_is_not_built_is_refused_by_name() {
     assert!(message.contains("models.Dense") && message.contains("modules.json"), "{message}");
     let message = refused(&[("config.json", &CONFIG.replace("\"bert\"", "\"mpnet\""))]);
     assert!(message.contains("mpnet") && message.contains("config.json"), "{message}");
+    let message =
+        refused(&[("config.json", &CONFIG.replace("\"intermediate_size\":16", "\"intermediate_size\":0"))]);
+    assert!(message.contains("intermediate_size"), "{message}");
     let message = refused(&[("config.json", &CONFIG.replace("gelu", "swish"))]);
     assert!(message.contains("swish"), "{message}");
     let modules = dense.replace("2_Dense", "1_Pooling").replace("Dense", "Pooling");

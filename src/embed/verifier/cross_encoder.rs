@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 
-use candle_core::{Device, Result as CandleResult, Tensor};
+use likewise_encoder::Activation;
 
 use super::weights::VerifierWeights;
-use crate::embed::encoder::EqualLengths;
-use crate::embed::model_dir::Activation;
+use crate::embed::encoder::FloatTable;
 use crate::embed::tokenizer::Tokenizer;
 use crate::error::{Error, Kind, Result};
 
@@ -24,7 +23,7 @@ pub struct Verifier {
     specials: (u32, u32),
     with_digit: HashSet<u32>,
     /// The word embeddings of the embedding model: `vocabulary x hidden`.
-    words: Tensor,
+    words: FloatTable,
     weights: VerifierWeights,
 }
 
@@ -45,10 +44,10 @@ impl Verifier {
     pub(in crate::embed) fn new(
         bytes: &[u8],
         tokenizer: Tokenizer,
-        words: Tensor,
+        words: FloatTable,
         norm_epsilon: f64,
     ) -> Result<Verifier> {
-        let weights = VerifierWeights::read(bytes, words.dims(), norm_epsilon)?;
+        let weights = VerifierWeights::read(bytes, &words, norm_epsilon)?;
         Ok(Verifier {
             specials: tokenizer.specials()?,
             with_digit: tokenizer.ids_with_digits(),
@@ -66,16 +65,13 @@ impl Verifier {
     /// How much a stored question and an asked one, both in canonical form, ask the same: the logit less the one at which they count as
     /// the same, so that a negative number is a veto. `None` if a text has no token or more than it reads.
     ///
-    /// Cost: 2 x parameters x tokens operations: some 5 to 15 ms on one core for two sentences. Runs on the calling thread and the
-    /// threads of matrix products.
+    /// Cost: 2 x parameters x tokens operations: some 5 ms on one core for two sentences. Runs on the threads of the current pool.
     ///
     /// # Errors
-    /// `Internal` if a product fails.
+    /// `Internal` if the logit is not finite.
     pub fn margin(&self, stored: &str, asked: &str) -> Result<Option<f32>> {
         let Some(pair) = self.pair(stored, asked)? else { return Ok(None) };
-        let logit = self
-            .logit(&pair)
-            .map_err(|error| Error::new(Kind::Internal, "cannot run the verifier").source(error))?;
+        let logit = self.logit(&pair);
         if !logit.is_finite() {
             return Err(Error::new(Kind::Internal, "cannot use the verifier's logit: it is not finite"));
         }
@@ -107,20 +103,47 @@ impl Verifier {
         own.iter().map(mark).collect()
     }
 
-    fn logit(&self, pair: &PairTokens) -> CandleResult<f32> {
-        let (length, of_first) = (pair.ids.len(), pair.types.iter().filter(|&&kind| kind == 0).count());
+    fn logit(&self, pair: &PairTokens) -> f32 {
         let weights = &self.weights;
-        let rows = |table: &Tensor, ids: &[u32]| table.index_select(&Tensor::new(ids, &Device::Cpu)?, 0);
-        let embedded = (rows(&self.words, &pair.ids)? + weights.positions.narrow(0, 0, length)?)?;
-        let embedded = (embedded + rows(&weights.types, &pair.types)?)?;
-        let embedded = (embedded + rows(&weights.marks, &pair.marks)?)?;
-        let embedded = weights.norm.apply(&embedded, weights.norm_epsilon)?;
-        let hidden = weights.layers.run(embedded, &[EqualLengths { texts: 1, length }])?;
-        let one = hidden.narrow(0, 0, of_first)?.mean_keepdim(0)?;
-        let two = hidden.narrow(0, of_first, length - of_first)?.mean_keepdim(0)?;
-        let features =
-            Tensor::cat(&[&hidden.narrow(0, 0, 1)?, &one, &two, &(&one - &two)?.abs()?, &(&one * &two)?], 1)?;
-        let inner = weights.inner.activate(&features, Activation::Gelu)?;
-        weights.output.apply(&inner)?.flatten_all()?.get(0)?.to_scalar::<f32>()
+        let mut hidden = Vec::with_capacity(pair.ids.len() * self.words.width());
+        for (position, &id) in pair.ids.iter().enumerate() {
+            let (types, marks) = (pair.types[position] as usize, pair.marks[position] as usize);
+            let (words, positions) = (self.words.row(id as usize), weights.positions.row(position));
+            let sums =
+                words.iter().zip(positions).zip(weights.types.row(types)).zip(weights.marks.row(marks));
+            hidden.extend(sums.map(|(((word, position), types), mark)| word + position + types + mark));
+        }
+        weights.norm.apply(&mut hidden);
+        weights.layers.run(&mut hidden, &[pair.ids.len()]);
+        let inner = weights.inner.apply(&self.features(pair, &hidden), Some(Activation::Gelu));
+        weights.output.apply(&inner, None)[0]
     }
+
+    /// What the head reads: the first token, the means of both texts, their difference and their product.
+    fn features(&self, pair: &PairTokens, hidden: &[f32]) -> Vec<f32> {
+        let width = self.words.width();
+        let of_first = pair.types.iter().filter(|&&kind| kind == 0).count();
+        let (first, second) = hidden.split_at(of_first * width);
+        let (one, two) = (mean(first, width), mean(second, width));
+        let differences = one.iter().zip(&two).map(|(one, two)| (one - two).abs());
+        let products = one.iter().zip(&two).map(|(one, two)| one * two);
+        let token = hidden[..width].iter().copied();
+        token
+            .chain(one.iter().copied())
+            .chain(two.iter().copied())
+            .chain(differences)
+            .chain(products)
+            .collect()
+    }
+}
+
+/// The mean of rows.
+fn mean(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; width];
+    for row in rows.chunks_exact(width) {
+        mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    }
+    let count = (rows.len() / width) as f32;
+    mean.iter_mut().for_each(|sum| *sum /= count);
+    mean
 }

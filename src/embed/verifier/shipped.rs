@@ -1,12 +1,12 @@
 //! The verifiers that come with the program.
 
-use candle_core::Tensor;
 use ring::digest::{Context, SHA256};
 
 use super::cross_encoder::Verifier;
 use super::weights::FileMetadata;
+use crate::embed::encoder::FloatTable;
 use crate::embed::tokenizer::Tokenizer;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
 /// Their files. The licences of what they were trained on are in `tools/verifier/README.md`.
 pub(super) const SHIPPED: [&[u8]; 2] = [
@@ -25,13 +25,13 @@ const HASHED_NUMBERS: usize = 16 * 1024;
 pub(in crate::embed) fn shipped_for(
     tokenizer: &Tokenizer,
     tokenizer_sha256: &str,
-    words: &Tensor,
+    words: &FloatTable,
     norm_epsilon: f64,
 ) -> Result<Option<Verifier>> {
     for bytes in SHIPPED {
         let metadata = FileMetadata::read(bytes)?;
         if metadata.text("tokenizer_sha256")? == tokenizer_sha256
-            && metadata.text("words_sha256")? == hash_of_words(words)?
+            && metadata.text("words_sha256")? == hash_of_words(words)
         {
             return Verifier::new(bytes, tokenizer.clone(), words.clone(), norm_epsilon).map(Some);
         }
@@ -40,11 +40,9 @@ pub(in crate::embed) fn shipped_for(
 }
 
 /// The hash of a table of f32 in little-endian order, row by row.
-fn hash_of_words(words: &Tensor) -> Result<String> {
-    let unreadable = |error| Error::new(Kind::Internal, "cannot read the word embeddings").source(error);
-    let numbers = words.flatten_all().and_then(|words| words.to_vec1::<f32>()).map_err(unreadable)?;
-    let pieces = numbers.chunks(HASHED_NUMBERS);
-    Ok(sha256(pieces.map(|piece| piece.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>())))
+fn hash_of_words(words: &FloatTable) -> String {
+    let pieces = words.values().chunks(HASHED_NUMBERS);
+    sha256(pieces.map(|piece| piece.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()))
 }
 
 /// The hash of bytes in pieces, in hexadecimal digits.

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
-use safetensors::{Dtype, serialize, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use serde_json::json;
 
 use super::cross_encoder::Verifier;
 use super::shipped::SHIPPED;
 use super::weights;
+use crate::embed::encoder::FloatTable;
 use crate::embed::tokenizer::Tokenizer;
 use crate::error::{Kind, Result};
 
@@ -87,8 +87,7 @@ fn file(change: impl FnOnce(&mut HashMap<String, Stored>, &mut HashMap<String, S
 
 fn load(bytes: &[u8]) -> Result<Verifier> {
     let words: Vec<f32> = (0..VOCABULARY * HIDDEN).map(|n| (n % 7) as f32 / 7.0).collect();
-    let words = Tensor::from_vec(words, (VOCABULARY, HIDDEN), &Device::Cpu).unwrap();
-    Verifier::new(bytes, tokenizer(), words, 1e-12)
+    Verifier::new(bytes, tokenizer(), FloatTable::new(words, HIDDEN), 1e-12)
 }
 
 #[test]
@@ -129,15 +128,16 @@ fn rows_of_int8_are_multiplied_by_their_scales() {
     let scales: Vec<u8> = [0.5_f32, 2.0].iter().flat_map(|scale| scale.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::I8, vec![2, 2], &bytes).unwrap();
     let scale = TensorView::new(Dtype::F32, vec![2], &scales).unwrap();
-    let views = HashMap::from([("x.scale", &scale)]);
-    let tensor = weights::widened("x", &view, &views).unwrap();
-    assert_eq!(tensor.to_vec2::<f32>().unwrap(), [[0.5, -0.5], [-256.0, 254.0]]);
+    let bytes = serialize([("x", &view), ("x.scale", &scale)], None).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(weights::widened(&file, "x").unwrap(), [0.5, -0.5, -256.0, 254.0]);
 }
 
 #[test]
 fn the_shipped_files_can_be_read() {
     for bytes in SHIPPED {
-        let weights = weights::VerifierWeights::read(bytes, &[1, 384], 1e-12).unwrap();
+        let weights =
+            weights::VerifierWeights::read(bytes, &FloatTable::new(vec![0.0; 384], 384), 1e-12).unwrap();
         assert_eq!((weights.text_tokens_max, weights.languages.join(",").as_str()), (48, "en,es"));
     }
 }

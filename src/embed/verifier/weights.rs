@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use likewise_encoder::{Activation, Layers, Linear, Norm};
+use safetensors::{Dtype, SafeTensors};
 
-use crate::embed::encoder::{Layers, Linear, NamedTensors, Norm, malformed};
-use crate::embed::model_dir::{Activation, EncoderShape};
+use crate::embed::encoder::{FloatTable, NamedTensors, floats};
+use crate::embed::model_dir::EncoderShape;
 use crate::error::{Error, Kind, Result};
 
 const FORMAT: &str = "likewise-verifier-1";
@@ -20,13 +20,12 @@ const SPECIAL_TOKENS: usize = 3;
 /// All weights, in f32, and what the file says about them.
 pub(super) struct VerifierWeights {
     /// `positions x hidden`.
-    pub(super) positions: Tensor,
+    pub(super) positions: FloatTable,
     /// `2 x hidden`.
-    pub(super) types: Tensor,
+    pub(super) types: FloatTable,
     /// `3 x hidden`.
-    pub(super) marks: Tensor,
+    pub(super) marks: FloatTable,
     pub(super) norm: Norm,
-    pub(super) norm_epsilon: f32,
     pub(super) layers: Layers,
     pub(super) inner: Linear,
     pub(super) output: Linear,
@@ -39,28 +38,19 @@ pub(super) struct VerifierWeights {
 }
 
 impl VerifierWeights {
-    /// The weights for word embeddings of these dimensions, `vocabulary x hidden`, with the epsilon of their model's norms.
-    pub(super) fn read(bytes: &[u8], words: &[usize], norm_epsilon: f64) -> Result<VerifierWeights> {
+    /// The weights for these word embeddings, with the epsilon of their model's norms.
+    pub(super) fn read(bytes: &[u8], words: &FloatTable, norm_epsilon: f64) -> Result<VerifierWeights> {
         let unreadable = |error| Error::new(Kind::Model, "cannot parse the verifier").source(error);
         let metadata = FileMetadata::read(bytes)?;
         let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
-        let named = file.tensors();
-        let views: HashMap<&str, &TensorView<'_>> =
-            named.iter().map(|(name, view)| (name.as_str(), view)).collect();
-        let tensors = views
-            .iter()
-            .filter(|(name, _)| !name.ends_with(".scale"))
-            .map(|(name, view)| Ok(((*name).to_owned(), widened(name, view, &views)?)))
-            .collect::<Result<HashMap<_, _>>>()?;
-
         let position_table = "embeddings.position_embeddings.weight";
-        let positions =
-            tensors.get(position_table).and_then(|table| table.dims().first().copied()).unwrap_or(0);
-        let feed_forward =
-            tensors.get("encoder.layer.0.intermediate.dense.bias").map_or(0, Tensor::elem_count);
+        let tensors = NamedTensors::new(&file, position_table, widened)?;
+        let first_number =
+            |name| tensors.shape(name).and_then(|shape| shape.first().copied()).unwrap_or_default();
+        let positions = first_number(position_table);
         let hidden: usize = metadata.number("hidden")?;
         let text_tokens_max: usize = metadata.number("text_tokens_max")?;
-        if words.get(1) != Some(&hidden) || 2 * text_tokens_max + SPECIAL_TOKENS > positions {
+        if words.width() != hidden || 2 * text_tokens_max + SPECIAL_TOKENS > positions {
             return Err(Error::new(
                 Kind::Model,
                 "cannot use the verifier: its shape is not that of the model",
@@ -70,8 +60,8 @@ impl VerifierWeights {
             hidden,
             layers: metadata.number("layers")?,
             heads: metadata.number("heads")?,
-            feed_forward,
-            vocabulary: words[0],
+            feed_forward: first_number("encoder.layer.0.intermediate.dense.bias"),
+            vocabulary: words.rows(),
             positions,
             first_position: 0,
             norm_epsilon,
@@ -83,13 +73,11 @@ impl VerifierWeights {
                 "cannot use the verifier: its heads do not divide its width",
             ));
         }
-        let mut tensors = NamedTensors::new(tensors, position_table)?;
         Ok(VerifierWeights {
-            positions: tensors.take(position_table, &[positions, hidden])?,
-            types: tensors.take("embeddings.token_type_embeddings.weight", &[2, hidden])?,
-            marks: tensors.take("embeddings.marks.weight", &[3, hidden])?,
-            norm: tensors.norm("embeddings.LayerNorm", hidden)?,
-            norm_epsilon: shape.norm_epsilon as f32,
+            positions: tensors.table(position_table, positions, hidden)?,
+            types: tensors.table("embeddings.token_type_embeddings.weight", 2, hidden)?,
+            marks: tensors.table("embeddings.marks.weight", 3, hidden)?,
+            norm: tensors.norm("embeddings.LayerNorm", hidden, norm_epsilon)?,
             layers: tensors.layers(&shape)?,
             inner: tensors.linear("head.inner", HEAD_FEATURES * hidden, HEAD_UNITS)?,
             output: tensors.linear("head.output", HEAD_UNITS, 1)?,
@@ -100,34 +88,24 @@ impl VerifierWeights {
     }
 }
 
-/// A tensor as f32. That of int8 is multiplied by the scales of its rows.
-pub(super) fn widened(
-    name: &str,
-    view: &TensorView<'_>,
-    views: &HashMap<&str, &TensorView<'_>>,
-) -> Result<Tensor> {
+/// The numbers of a tensor as f32. Those of int8 are multiplied by the scales of their rows.
+pub(super) fn widened(file: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
     let fault = |message: &str| {
         Error::new(Kind::Model, format!("cannot use the verifier: {message}")).with("tensor", name)
     };
-    let dtype = view.dtype();
-    let values: Vec<f32> = if dtype == Dtype::F32 {
-        floats(view.data())
-    } else if dtype == Dtype::I8 {
-        let [rows, columns] = view.shape() else { return Err(fault("only a matrix can be int8")) };
-        let scale = views.get(format!("{name}.scale").as_str());
-        let scale = scale.filter(|scale| scale.dtype() == Dtype::F32 && scale.shape() == [*rows]);
-        let scale = floats(scale.ok_or_else(|| fault("a scale is missing"))?.data());
-        let rows = view.data().chunks_exact((*columns).max(1)).zip(&scale);
-        rows.flat_map(|(row, scale)| row.iter().map(move |byte| f32::from(byte.cast_signed()) * scale))
-            .collect()
-    } else {
-        return Err(fault(&format!("the type {dtype:?} is not supported")));
-    };
-    Tensor::from_vec(values, view.shape(), &Device::Cpu).map_err(malformed)
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|&four| f32::from_le_bytes(four)).collect()
+    let tensor = file.tensor(name).map_err(|_| fault("a tensor is missing"))?;
+    if tensor.dtype() != Dtype::I8 {
+        return floats(file, name);
+    }
+    let [rows, columns] = tensor.shape() else { return Err(fault("only a matrix can be int8")) };
+    let scale_name = format!("{name}.scale");
+    let scale = file.tensor(&scale_name).ok().filter(|scale| scale.shape() == [*rows]);
+    scale.ok_or_else(|| fault("a scale is missing"))?;
+    let scales = floats(file, &scale_name)?;
+    let rows = tensor.data().chunks_exact((*columns).max(1)).zip(scales);
+    Ok(rows
+        .flat_map(|(row, scale)| row.iter().map(move |byte| f32::from(byte.cast_signed()) * scale))
+        .collect())
 }
 
 /// The texts of a file beside its tensors.
