@@ -146,6 +146,12 @@ def test_the_context_of_the_image_has_what_cargo_reads():
     members = tomllib.loads(read("Cargo.toml"))["workspace"]["members"]
     # .cargo/config.toml says for which processors FAISS is compiled: without it the image would be slow, and nothing would fail.
     assert included >= {".cargo", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", *members} - {"."}
+    # What the program contains from files elsewhere.
+    for source in sorted(ROOT.glob("src/**/*.rs")):
+        program = source.read_text(encoding="utf-8").split("#[cfg(test)]\nmod tests {")[0]
+        for path in re.findall(r'include_(?:bytes|str)!\("(\.\./[^"]+)"\)', program):
+            contained = (source.parent / path).resolve().relative_to(ROOT)
+            assert contained.parts[0] in included, f"{source} contains {contained}"
 
 
 def test_the_metrics_of_the_autoscaler_are_exported():
