@@ -37,11 +37,11 @@ const PRODUCTS_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(super) struct Bench {
     #[command(subcommand)]
-    what: Measured,
+    what: BenchKind,
 }
 
 #[derive(Debug, Subcommand)]
-enum Measured {
+enum BenchKind {
     Embed(BenchEmbed),
 }
 
@@ -59,7 +59,7 @@ struct BenchEmbed {
 impl Bench {
     pub(super) async fn run(self) -> Result<()> {
         match self.what {
-            Measured::Embed(embed) => embed.run().await,
+            BenchKind::Embed(embed) => embed.run().await,
         }
     }
 }
