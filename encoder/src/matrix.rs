@@ -115,8 +115,8 @@ impl<const N: usize, const ROWS: usize> WithSimd for Tile<'_, N, ROWS> {
     fn with_simd<S: Simd>(self, simd: S) -> [Line; ROWS] {
         let Tile { left, first, panel } = self;
         let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
-        for n in 0..ROWS {
-            rows[n] = &left.values[(first + n) * left.stride..][..left.width][..panel.len()];
+        for (n, row) in rows.iter_mut().enumerate() {
+            *row = &left.values[(first + n) * left.stride..][..left.width][..panel.len()];
         }
         let mut sums = [Lanes::<S, N>::splat(simd, 0.0); ROWS];
         for (k, line) in panel.iter().enumerate() {

@@ -64,7 +64,7 @@ fn erf<S: Simd, const N: usize>(simd: S, x: Lanes<S, N>) -> Lanes<S, N> {
 /// `x - x / (exp(2 y) + 1)`.
 #[inline(always)]
 fn gelu_tanh<S: Simd, const N: usize>(simd: S, x: Lanes<S, N>) -> Lanes<S, N> {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     let cubic = x.mul(simd, x).mul(simd, x).mul_add(simd, Lanes::splat(simd, 0.044_715), x);
     let exp = exp(simd, cubic.mul(simd, Lanes::splat(simd, TWICE_SQRT_2_OVER_PI)));
     x.sub(simd, x.div(simd, exp.add(simd, Lanes::splat(simd, 1.0))))
@@ -76,7 +76,7 @@ fn gelu_tanh<S: Simd, const N: usize>(simd: S, x: Lanes<S, N>) -> Lanes<S, N> {
 #[inline(always)]
 pub(crate) fn exp<S: Simd, const N: usize>(simd: S, x: Lanes<S, N>) -> Lanes<S, N> {
     /// ln 2 in two parts: the product of the first one with `n` is exact.
-    const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     let x = x.clamp(simd, -87.0, 88.0);
     let shifted =
         x.mul_add(simd, Lanes::splat(simd, std::f32::consts::LOG2_E), Lanes::splat(simd, EXPONENT_SHIFT));
