@@ -11,6 +11,9 @@ use crate::row_ops::exponentials;
 /// Rows of queries that are scored at a time: their scores stay in the cache.
 const QUERY_ROWS: usize = 48;
 
+/// Added to the scores of lanes without a key: its exponential vanishes beside that of the greatest score, which is 1.
+const NO_SCORE: f32 = -1e30;
+
 /// Heads of a hidden state.
 #[derive(Clone, Copy)]
 pub(crate) struct Heads {
@@ -80,8 +83,7 @@ fn score<S: Simd, const N: usize>(
     scores.resize(count * stride, 0.0);
     for (n, panel) in keys.iter().enumerate() {
         let first = n * LANES;
-        // There is no key in the lanes behind the last one: its score is such that its exponential vanishes beside the greatest, 1.
-        let behind = Lanes::load_part(&[0.0; LANES][..LANES.min(length - first)], f32::NEG_INFINITY);
+        let behind = Lanes::load_part(&[0.0; LANES][..LANES.min(length - first)], NO_SCORE);
         multiply(
             simd,
             queries,

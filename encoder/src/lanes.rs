@@ -1,7 +1,7 @@
 //! Sixteen numbers at a time, in as many registers as the processor needs for them.
 //!
-//! All instruction sets compute each lane alike and add lanes in one order, so that all processors with a fused multiply-add get the
-//! same bits.
+//! All instruction sets compute each lane alike and add lanes in one order, so that AVX-512, AVX2 and NEON, which have a fused
+//! multiply-add, get the same bits.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -43,6 +43,27 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     Arch::new().dispatch(WithLanes(kernel))
 }
 
+/// The instruction set of all passes: `AVX-512`, `AVX2`, `NEON` or `none`.
+pub fn instruction_set() -> &'static str {
+    dispatch(NameOfSet)
+}
+
+struct NameOfSet;
+
+impl Kernel for NameOfSet {
+    type Output = &'static str;
+
+    fn run<S: Simd, const N: usize>(self, _: S) -> &'static str {
+        match S::F32_LANES {
+            16 => "AVX-512",
+            8 => "AVX2",
+            4 => "NEON",
+            _ => "none",
+        }
+    }
+}
+
+/// A kernel behind the interface of `pulp`.
 pub(crate) struct WithLanes<K>(pub(crate) K);
 
 impl<K: Kernel> WithSimd for WithLanes<K> {
@@ -252,6 +273,6 @@ pub(crate) const EXPONENT_SHIFT: f32 = 12_582_912.0;
 
 #[inline(always)]
 fn mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
-    // A processor without vectors has no fused multiply-add either: the library's takes a hundred times as long.
+    // Without an instruction set there is no fused multiply-add: the library's takes a hundred times as long.
     if S::F32_LANES == 1 { simd.add_f32s(simd.mul_f32s(a, b), c) } else { simd.mul_add_f32s(a, b, c) }
 }

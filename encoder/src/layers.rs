@@ -14,6 +14,8 @@ use crate::row_ops::{Activation, Norm};
 /// Tokens of a piece of work: enough for each weight that is read from memory to be used often, and few enough for a piece to stay in the
 /// processor's own cache.
 const PIECE_TOKENS: usize = 96;
+/// Rows of a thread where one text is divided: whole tiles, which pay for reading the weights once more.
+const ROWS_MIN: usize = 12;
 /// Rows between the two products of the feed-forward part.
 const INNER_ROWS: usize = 48;
 
@@ -57,15 +59,17 @@ impl Layers {
     /// Layers whose hidden states have `hidden` numbers in `heads` heads, the first one first.
     ///
     /// # Panics
-    /// If the shape of a layer is another one.
+    /// If the shape of a layer is another one, or `hidden` is not a multiple of `heads`.
     pub fn new(layers: Vec<Layer>, hidden: usize, heads: usize, activation: Activation) -> Layers {
-        assert!(heads > 0 && hidden.is_multiple_of(heads), "{heads} heads of {hidden} numbers");
+        assert!(heads > 0 && hidden > 0 && hidden.is_multiple_of(heads), "{heads} heads of {hidden} numbers");
         for layer in &layers {
             let inner = layer.up.outputs();
             let shapes = [&layer.query_key_value, &layer.attention_output, &layer.up, &layer.down]
                 .map(|linear| (linear.inputs(), linear.outputs()));
             let expected = [(hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden)];
             assert_eq!(shapes, expected, "a layer of another shape");
+            let norms = [layer.attention_norm.width(), layer.output_norm.width()];
+            assert_eq!(norms, [hidden; 2], "a normalization of another width");
         }
         let heads = Heads { count: heads, width: hidden / heads };
         Layers { layers, heads, activation, buffers: Mutex::default() }
@@ -74,50 +78,49 @@ impl Layers {
     /// Replaces the embeddings of the tokens of texts, which lie one behind the other, by their last hidden states. The work is divided among
     /// the threads of the current pool.
     ///
-    /// Shapes: `hidden: tokens x hidden`; `lengths`: tokens of each text, none of them 0.
+    /// Shapes: `hidden: tokens x hidden`; `lengths`: tokens of each text.
     ///
-    /// Cost: `2 x tokens x parameters` operations, and `4 x hidden` for each pair of tokens of a text in each layer. Each thread holds up to
-    /// `4 hidden` numbers for each token of its piece.
+    /// Cost: that of [`Layers::cost`]. Where a text is divided, each thread packs the keys and values of all its tokens. A thread holds
+    /// `4 hidden` numbers for each token of a piece, which has up to 96 tokens or is one text; and for 48 rows, those of the feed-forward part and a
+    /// score for each token. They stay for the next pass.
     ///
     /// # Panics
     /// If the lengths are not those of `hidden`.
     pub fn run(&self, hidden: &mut [f32], lengths: &[usize]) {
         let width = self.heads.hidden();
         assert_eq!(lengths.iter().sum::<usize>() * width, hidden.len(), "lengths of other texts");
-        let threads = rayon::current_num_threads();
-        let tokens = (hidden.len() / width).div_ceil(threads).clamp(1, PIECE_TOKENS);
-        let pieces = pieces(hidden, lengths, width, tokens);
-        if pieces.len() < threads {
-            pieces.into_iter().for_each(|piece| self.run_divided(piece));
-        } else {
-            pieces.into_par_iter().for_each(|piece| {
-                self.with_buffers(|buffers| dispatch(PieceKernel { layers: self, piece, buffers }));
-            });
-        }
+        // What each thread would have if all had the same.
+        let share = (hidden.len() / width).div_ceil(rayon::current_num_threads());
+        let pieces = pieces(hidden, lengths, width, share.clamp(1, PIECE_TOKENS));
+        // A text that is much more than a share would keep one thread busy while the others wait.
+        let is_divided = |piece: &Piece<'_>| match piece.lengths {
+            [length] => *length >= 2 * ROWS_MIN && 2 * length > 3 * share,
+            _ => false,
+        };
+        let (divided, whole): (Vec<_>, Vec<_>) = pieces.into_iter().partition(is_divided);
+        divided.into_iter().for_each(|piece| self.run_divided(piece.hidden));
+        whole.into_par_iter().for_each(|piece| {
+            self.with_buffers(|buffers| dispatch(PieceKernel { layers: self, piece, buffers }));
+        });
     }
 
-    /// Computes a piece on all threads: each has some of the rows, and waits for the others' keys and values in each layer.
-    fn run_divided(&self, piece: Piece<'_>) {
+    /// Computes one text on all threads: each has some of the rows, and waits for the others' keys and values in each layer.
+    fn run_divided(&self, text: &mut [f32]) {
         let width = self.heads.hidden();
-        let mut rest = piece.hidden;
-        for &length in piece.lengths {
-            let (text, behind) = rest.split_at_mut(length * width);
-            rest = behind;
-            let rows = length.div_ceil(rayon::current_num_threads()).max(1);
-            let mut projected = vec![0.0; length * 3 * width];
-            for layer in &self.layers {
-                projected
-                    .par_chunks_mut(rows * 3 * width)
-                    .zip(text.par_chunks(rows * width))
-                    .for_each(|(projected, hidden)| dispatch(ProjectKernel { layer, hidden, projected }));
-                let projected = &projected[..];
-                text.par_chunks_mut(rows * width).enumerate().for_each(|(part, hidden)| {
-                    self.with_buffers(|buffers| {
-                        let first = part * rows;
-                        dispatch(RowsKernel { layers: self, layer, projected, first, hidden, buffers });
-                    });
+        let rows = (text.len() / width).div_ceil(rayon::current_num_threads()).max(ROWS_MIN);
+        let mut projected = vec![0.0; 3 * text.len()];
+        for layer in &self.layers {
+            projected
+                .par_chunks_mut(rows * 3 * width)
+                .zip(text.par_chunks(rows * width))
+                .for_each(|(projected, hidden)| dispatch(ProjectKernel { layer, hidden, projected }));
+            let projected = &projected[..];
+            text.par_chunks_mut(rows * width).enumerate().for_each(|(part, hidden)| {
+                self.with_buffers(|buffers| {
+                    let first = part * rows;
+                    dispatch(RowsKernel { layers: self, layer, projected, first, hidden, buffers });
                 });
-            }
+            });
         }
     }
 
@@ -130,6 +133,15 @@ impl Layers {
         let per_token = 2 * self.layers.iter().map(parameters).sum::<usize>();
         let per_pair = 4 * self.layers.len() * self.heads.hidden();
         PassCost { per_token: per_token as u64, per_pair: per_pair as u64 }
+    }
+
+    /// As [`Layers::run`], on this thread with this instruction set.
+    #[cfg(test)]
+    pub(crate) fn run_with<S: Simd>(&self, simd: S, hidden: &mut [f32], lengths: &[usize]) {
+        let piece = Piece { hidden, lengths };
+        self.with_buffers(|buffers| {
+            simd.vectorize(crate::lanes::WithLanes(PieceKernel { layers: self, piece, buffers }))
+        });
     }
 
     fn with_buffers<T>(&self, work: impl FnOnce(&mut Buffers) -> T) -> T {

@@ -5,7 +5,7 @@
 //! registers or in the cache.
 //!
 //! A text's hidden states do not depend on its batch: each number is computed by the same operations in the same order, whatever is
-//! computed beside it.
+//! computed beside it. Where a number is not finite, the states of its text are not.
 
 mod attention;
 mod cost;
@@ -18,6 +18,7 @@ mod row_ops;
 mod tests;
 
 pub use self::cost::{PassCost, product_rate};
+pub use self::lanes::instruction_set;
 pub use self::layers::{Layer, Layers};
 pub use self::linear::{Dense, Linear};
 pub use self::row_ops::{Activation, Norm};

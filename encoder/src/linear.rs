@@ -40,8 +40,9 @@ impl Linear {
     /// A layer whose outputs are those of all parts, one behind the other. Weights are held as f32, 4 bytes a parameter.
     ///
     /// # Panics
-    /// If a matrix does not have `inputs` numbers for each number of its bias.
+    /// If a matrix does not have `inputs` numbers for each number of its bias, or that is 0.
     pub fn new(inputs: usize, parts: &[Dense<'_>]) -> Linear {
+        assert!(inputs > 0, "a layer without inputs");
         assert!(
             parts.iter().all(|part| part.weight.len() == inputs * part.bias.len()),
             "a matrix of another shape than its bias"
@@ -51,7 +52,7 @@ impl Linear {
         let columns: Vec<f32> = parts.iter().flat_map(scaled).collect();
         let outputs = parts.iter().map(|part| part.bias.len()).sum();
         let mut weight = Panels::default();
-        weight.fill_columns(columns.chunks_exact(inputs.max(1)), inputs);
+        weight.fill_columns(columns.chunks_exact(inputs), inputs);
         let biases = parts.iter().flat_map(|part| part.bias.iter().map(|bias| bias * part.scale));
         let bias = lines(&biases.collect::<Vec<_>>());
         Linear { inputs, outputs, weight, bias }

@@ -4,7 +4,7 @@ use pulp::Simd;
 
 use crate::lanes::{EXPONENT_SHIFT, Kernel, LANES, Lanes, Line, dispatch, lines};
 
-/// The function between the two products of a layer.
+/// The function between the two products of a layer. Fingerprints of models contain these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// By the error function.
@@ -89,22 +89,26 @@ pub(crate) fn exp<S: Simd, const N: usize>(simd: S, x: Lanes<S, N>) -> Lanes<S, 
 }
 
 /// Replaces a row of scores by the exponentials of their differences to the greatest one, and returns the sum of these: the softmax is
-/// their quotient. The row fills whole lines.
+/// their quotient. Not a number where a score is not finite, which maxima hide. The row fills whole lines.
 #[inline(always)]
 pub(crate) fn exponentials<S: Simd, const N: usize>(simd: S, scores: &mut [f32]) -> f32 {
     let (lines, _) = scores.as_chunks_mut::<LANES>();
     let mut greatest = Lanes::<S, N>::splat(simd, f32::NEG_INFINITY);
+    let zero = Lanes::<S, N>::splat(simd, 0.0);
+    let mut faults = zero;
     for line in &*lines {
-        greatest = greatest.max(simd, Lanes::load(line));
+        let scores = Lanes::load(line);
+        greatest = greatest.max(simd, scores);
+        faults = scores.mul_add(simd, zero, faults);
     }
     let greatest = Lanes::splat(simd, greatest.maximum(simd));
-    let mut sum = Lanes::<S, N>::splat(simd, 0.0);
+    let mut sum = zero;
     for line in lines {
         let exp = exp(simd, Lanes::<S, N>::load(line).sub(simd, greatest));
         exp.store(line);
         sum = sum.add(simd, exp);
     }
-    sum.sum()
+    sum.add(simd, faults).sum()
 }
 
 /// A layer normalization.
@@ -123,6 +127,11 @@ impl Norm {
     pub fn new(weight: &[f32], bias: &[f32], epsilon: f32) -> Norm {
         assert!(weight.len() == bias.len() && !weight.is_empty(), "a normalization without a width");
         Norm { width: weight.len(), weight: lines(weight), bias: lines(bias), epsilon }
+    }
+
+    /// Numbers of a row.
+    pub(crate) fn width(&self) -> usize {
+        self.width
     }
 
     /// Normalizes rows in place.

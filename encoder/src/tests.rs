@@ -119,7 +119,7 @@ impl LayerWeights {
     fn apply(&self, text: &[Vec<f64>], heads: usize, activation: Activation) -> Vec<Vec<f64>> {
         let rows = |dense: &DenseWeights| text.iter().map(|row| dense.apply(row)).collect::<Vec<_>>();
         let (queries, keys, values) = (rows(&self.query), rows(&self.key), rows(&self.value));
-        let width = queries[0].len() / heads;
+        let width = self.query.bias.len() / heads;
         let context = |query: &[f64]| -> Vec<f64> {
             (0..heads)
                 .flat_map(|head| weighed(query, &keys, &values, head * width..(head + 1) * width))
@@ -205,7 +205,7 @@ impl Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     let activations = prop::sample::select(vec![Activation::Gelu, Activation::GeluTanh, Activation::Relu]);
-    let lengths = prop::collection::vec(1..120_usize, 1..6);
+    let lengths = prop::collection::vec(prop_oneof![8 => 0..120_usize, 1 => 500..513_usize], 1..6);
     (any::<u64>(), 1..3_usize, 1..5_usize, 1..34_usize, 1..80_usize, activations, lengths).prop_map(
         |(seed, layers, heads, head_width, inner, activation, lengths)| Case {
             seed,
@@ -291,6 +291,70 @@ proptest! {
             columns.map(|(column, bias)| x.iter().zip(column).fold(0.0, |sum, (x, w)| product(sum, *x, *w)) + bias)
         }).collect();
         prop_assert_eq!(bits(&got), bits(&expected));
+    }
+}
+
+/// Hidden states with each instruction set of this machine, by their names; the first is without one.
+fn with_each_set(layers: &Layers, embeddings: &[f32], lengths: &[usize]) -> Vec<(&'static str, Vec<f32>)> {
+    let mut states = Vec::new();
+    let mut hidden = embeddings.to_vec();
+    layers.run_with(pulp::Scalar::new(), &mut hidden, lengths);
+    states.push(("none", hidden));
+    #[cfg(target_arch = "x86_64")]
+    if let Some(set) = pulp::x86::V3::try_new() {
+        let mut hidden = embeddings.to_vec();
+        layers.run_with(set, &mut hidden, lengths);
+        states.push(("AVX2", hidden));
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(set) = pulp::x86::V4::try_new() {
+        let mut hidden = embeddings.to_vec();
+        layers.run_with(set, &mut hidden, lengths);
+        states.push(("AVX-512", hidden));
+    }
+    states
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn instruction_sets_agree(case in cases()) {
+        let (layers, embeddings) = (case.layers(), case.embeddings());
+        let best = run_on(1, &layers, &embeddings, &case.lengths);
+        for (set, states) in with_each_set(&layers, &embeddings, &case.lengths) {
+            if set == "none" {
+                let tolerance = if case.hidden() < 8 { 0.05 } else { 2e-4 };
+                let is_near = states.iter().zip(&best).all(|(one, two)| (one - two).abs() < tolerance);
+                prop_assert!(is_near, "{states:?} without an instruction set, {best:?} with the best");
+            } else {
+                prop_assert!(bits(&states) == bits(&best), "other bits with {set}");
+            }
+        }
+    }
+}
+
+/// Scores that are not finite must not become vectors that are.
+#[test]
+fn what_is_not_finite_stays_so() {
+    let case = Case {
+        seed: 1,
+        layers: 1,
+        heads: 2,
+        head_width: 16,
+        inner: 16,
+        activation: Activation::Gelu,
+        lengths: vec![5, 40],
+    };
+    let mut weights = case.weights();
+    let LayerWeights { query, key, .. } = &mut weights[0];
+    for dense in [query, key] {
+        dense.weight.iter_mut().for_each(|weight| *weight *= 1e20);
+    }
+    let layers = weights.iter().map(|layer| layer.layer(case.heads)).collect();
+    let layers = Layers::new(layers, case.hidden(), case.heads, case.activation);
+    for (set, states) in with_each_set(&layers, &case.embeddings(), &case.lengths) {
+        assert!(states.iter().all(|state| !state.is_finite()), "{set}: {states:?}");
     }
 }
 

@@ -1,13 +1,12 @@
 //! `likewise bench embed`: how fast this machine embeds.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use likewise::app;
-use likewise::embed::{EmbedJob, Embedder, Priority, product_rate};
+use likewise::embed::{EmbedJob, Embedder, Priority, instruction_set, product_rate};
 use likewise::error::{Error, Kind, Result};
 use tokio::sync::oneshot;
 
@@ -33,6 +32,11 @@ const MIXED_SPREAD: f64 = 1.0;
 /// For how long the products are measured.
 const PRODUCTS_FOR: Duration = Duration::from_secs(1);
 
+const HEAD: &str = "\
+| precision | texts | tokens each | texts/s | slowest-fastest round | tokens/s | share of the products |
+|---|---|---|---|---|---|---|
+";
+
 /// Measure how fast this machine computes.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
@@ -46,7 +50,8 @@ enum BenchKind {
 }
 
 /// Texts and tokens a second that the local model embeds, of short, mixed and long texts, and the time of one short query. The share of the
-/// peak is that of the operations a second that products of matrices reach on the same threads. No cache is used; the texts are always the same.
+/// products is that of the operations a second which the encoder's products of matrices reach alone, on the same threads. No cache is used; the
+/// texts are always the same.
 #[derive(Debug, Args)]
 struct BenchEmbed {
     #[command(flatten)]
@@ -70,48 +75,32 @@ impl BenchEmbed {
         let time = time
             .ok_or_else(|| Error::new(Kind::InvalidInput, "--seconds must be a number of seconds above 0"))?;
         let config = self.sources.load().await?;
-        let embedder = app::load_embedder(&config)?;
-        if !embedder.is_local() {
-            return Err(Error::new(
-                Kind::InvalidInput,
-                "the model is on another server: only a local one is measured",
-            ));
+        if !config.has_default_model() || config.embed.remote.base_url.is_some() {
+            let message = "no local model to measure: give --model a DIRECTORY or OWNER/NAME";
+            return Err(Error::new(Kind::InvalidInput, message));
         }
-        let mut report = String::new();
-        let peak = tokio::task::spawn_blocking(|| product_rate(PRODUCTS_FOR));
-        let peak = peak
-            .await
-            .map_err(|error| Error::new(Kind::Internal, "cannot measure products").source(error))?;
-        line(
-            &mut report,
-            &format!("{}: products of matrices reach {:.0} GFLOP/s", embedder.card().name, peak / 1e9),
-        );
-        line(
-            &mut report,
-            "| precision | texts | tokens each | texts/s | slowest-fastest | tokens/s | share of the peak |",
-        );
-        line(&mut report, "|---|---|---|---|---|---|---|");
+        let embedder = app::load_embedder(&config)?;
+        let peak = tokio::task::spawn_blocking(|| product_rate(PRODUCTS_FOR)).await;
+        let peak =
+            peak.map_err(|error| Error::new(Kind::Internal, "cannot measure products").source(error))?;
+        terminal::say(&format!(
+            "{}: products of matrices reach {:.0} GFLOP/s (instruction set: {})\n{HEAD}",
+            embedder.card().name,
+            peak / 1e9,
+            instruction_set()
+        ));
         for (name, texts) in [("short", short()), ("mixed", mixed()), ("long", long())] {
-            let row = measure_rounds(&*embedder, &texts, time).await?;
-            line(&mut report, &row.cells(name, texts.len(), peak));
+            let rounds = measure_rounds(&*embedder, &texts, time).await?;
+            terminal::say(&rounds.line(name, texts.len(), peak));
         }
         let (median, slow) = measure_queries(&*embedder, &short(), time).await?;
-        line(
-            &mut report,
-            &format!(
-                "one short query at a time: {:.2} ms (median), {:.2} ms (95 %)",
-                median * 1e3,
-                slow * 1e3
-            ),
-        );
-        terminal::say(report.trim_end());
+        terminal::say(&format!(
+            "one short query at a time: {:.2} ms (median), {:.2} ms (95 %)\n",
+            median * 1e3,
+            slow * 1e3
+        ));
         Ok(())
     }
-}
-
-fn line(report: &mut String, text: &str) {
-    // Writing to a text does not fail.
-    let _ = writeln!(report, "{text}");
 }
 
 /// Rounds over the same texts.
@@ -123,12 +112,12 @@ struct MeasuredRounds {
 }
 
 impl MeasuredRounds {
-    fn cells(&self, name: &str, texts: usize, peak: f64) -> String {
+    fn line(&self, name: &str, texts: usize, peak: f64) -> String {
         let texts_a_second = |seconds: f64| texts as f64 / seconds;
         let median = self.seconds[self.seconds.len() / 2];
         let (fastest, slowest) = (self.seconds[0], self.seconds[self.seconds.len() - 1]);
         format!(
-            "| f32 | {name} | {:.0} | {:.0} | {:.0}-{:.0} | {:.0} | {:.0} % |",
+            "| f32 | {name} | {:.0} | {:.0} | {:.0}-{:.0} | {:.0} | {:.0} % |\n",
             self.tokens as f64 / texts as f64,
             texts_a_second(median),
             texts_a_second(slowest),
@@ -145,15 +134,17 @@ async fn measure_rounds(embedder: &dyn Embedder, texts: &[String], time: Duratio
     let lengths: Vec<usize> =
         lengths.into_iter().map(|length| length.min(embedder.card().tokens_max)).collect();
     // The first pass also wakes the threads.
-    embed(embedder, texts, Priority::Interactive).await?;
+    embed(embedder, texts).await?;
     let (began, mut seconds) = (Instant::now(), Vec::new());
     while seconds.len() < 2 || began.elapsed() < time {
         let started = Instant::now();
-        embed(embedder, texts, Priority::Interactive).await?;
+        embed(embedder, texts).await?;
         seconds.push(started.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    let operations = embedder.operations(&lengths).unwrap_or_default();
+    let operations = embedder.operations(&lengths);
+    let operations =
+        operations.ok_or_else(|| Error::new(Kind::Internal, "the model does not say what a pass costs"))?;
     Ok(MeasuredRounds { seconds, tokens: lengths.iter().sum(), operations })
 }
 
@@ -165,21 +156,21 @@ async fn measure_queries(embedder: &dyn Embedder, texts: &[String], time: Durati
             break;
         }
         let started = Instant::now();
-        embed(embedder, std::slice::from_ref(text), Priority::Interactive).await?;
+        embed(embedder, std::slice::from_ref(text)).await?;
         seconds.push(started.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
     Ok((seconds[seconds.len() / 2], seconds[seconds.len() * 95 / 100]))
 }
 
-async fn embed(embedder: &dyn Embedder, texts: &[String], priority: Priority) -> Result<()> {
+async fn embed(embedder: &dyn Embedder, texts: &[String]) -> Result<()> {
     let job = |text: &String| {
         let (reply, vector) = oneshot::channel();
         let is_abandoned = Arc::new(AtomicBool::new(false));
         (
             EmbedJob {
                 text: text.clone(),
-                priority,
+                priority: Priority::Interactive,
                 reply,
                 is_abandoned,
                 since: Instant::now(),

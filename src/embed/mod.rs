@@ -33,7 +33,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-pub use likewise_encoder::product_rate;
+pub use likewise_encoder::{instruction_set, product_rate};
 pub use local::{LocalEmbedder, check_model_dir};
 pub use metrics::EmbedMetrics;
 pub use model_options::{LoadTime, ModelOptions};

@@ -70,7 +70,7 @@ impl Tokenizer {
 
     /// One more than the highest id.
     pub(super) fn vocabulary(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1)
     }
 
     /// The ids of a text, at most `tokens_max` of them.

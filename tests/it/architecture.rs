@@ -91,7 +91,16 @@ const MODULES: [(&str, &[&str]); 25] = [
 const CRATE_USERS: [(&str, &[&str]); 17] = [
     ("axum", &["src/http/"]),
     ("hyper", &["src/http/"]),
-    ("likewise_encoder", &["src/embed/"]),
+    (
+        "likewise_encoder",
+        &[
+            "src/embed/encoder/",
+            "src/embed/verifier/",
+            "src/embed/model_dir/",
+            "src/embed/local.rs",
+            "src/embed/mod.rs",
+        ],
+    ),
     ("tokenizers", &["src/embed/"]),
     (
         "reqwest",

@@ -216,3 +216,40 @@ fn the_cost_of_repeated_questions_is_reported() {
     assert!(exact.contains("hit rate 98.7 %") && exact.contains("upstream calls 4\n"), "{exact}");
     assert!(evaluate("normalized").contains("upstream calls 3\n"), "two spellings are one question");
 }
+
+#[test]
+fn a_local_model_is_measured() {
+    let bench = |model: &str, seconds: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_likewise"));
+        program.args(["bench", "embed", "--model", model, "--seconds", seconds]).env("LIKEWISE_LOG", "warn");
+        let output = output(&mut program);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let dir = model::dir();
+    let dir = dir.to_str().unwrap();
+    let (code, report, said) = bench(dir, "0.01");
+    assert_eq!(code, Some(0), "{said}");
+    let rows: Vec<Vec<&str>> = report
+        .lines()
+        .filter(|line| line.starts_with("| f32"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let names: Vec<&str> = rows.iter().map(|row| row[2]).collect();
+    assert_eq!(names, ["short", "mixed", "long"], "{report}");
+    for row in &rows {
+        let [tokens, texts_a_second, tokens_a_second] =
+            [3, 4, 6].map(|cell| row[cell].parse::<f64>().unwrap());
+        assert!(tokens >= 1.0 && row[7].trim_end_matches(" %").parse::<f64>().is_ok(), "{report}");
+        // Both are rounded.
+        let product = texts_a_second * tokens;
+        assert!((tokens_a_second - product).abs() <= 0.5 * (texts_a_second + tokens) + 1.0, "{report}");
+    }
+    assert!(report.ends_with("ms (95 %)\n"), "{report}");
+    for (model, seconds, named) in
+        [("none", "1", "--model"), (dir, "0", "--seconds"), (dir, "nan", "--seconds")]
+    {
+        let (code, _, said) = bench(model, seconds);
+        assert!(code == Some(1) && said.contains(named), "{code:?}: {said}");
+    }
+}

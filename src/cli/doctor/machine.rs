@@ -31,6 +31,9 @@ fn processor() -> Check {
         let features = [
             ("AVX2", is_x86_feature_detected!("avx2")),
             ("FMA", is_x86_feature_detected!("fma")),
+            ("BMI1", is_x86_feature_detected!("bmi1")),
+            ("BMI2", is_x86_feature_detected!("bmi2")),
+            ("LZCNT", is_x86_feature_detected!("lzcnt")),
             ("F16C", is_x86_feature_detected!("f16c")),
         ];
         let missing: Vec<&str> =
@@ -40,7 +43,7 @@ fn processor() -> Check {
             let advice = "use a machine with AVX2 (Haswell or newer): here vectors are slow, and indexes cannot be built";
             return Check::warn("processor", detail, advice);
         }
-        Check::ok("processor", "x86_64 with AVX2, FMA and F16C")
+        Check::ok("processor", "x86_64 with AVX2, FMA, BMI2 and F16C")
     }
     #[cfg(not(target_arch = "x86_64"))]
     Check::ok("processor", std::env::consts::ARCH)

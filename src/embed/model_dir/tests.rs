@@ -30,6 +30,18 @@ fn a_bare_directory_is_a_transformer_with_mean_pooling() {
     assert_eq!(e5.prompts.query.as_deref(), Some("query: "));
 }
 
+/// Fingerprints of models are hashes of this text too: another one would make every stored vector useless.
+#[test]
+fn a_shape_is_written_as_ever() {
+    let shape = read(&[("config.json", CONFIG)], "m").unwrap().shape;
+    let text = "EncoderShape { hidden: 8, layers: 1, heads: 2, feed_forward: 16, vocabulary: 10, positions: 64, \
+                first_position: 0, norm_epsilon: 1e-12, activation: Gelu }";
+    assert_eq!(format!("{shape:?}"), text);
+    let written = [Activation::Gelu, Activation::GeluTanh, Activation::Relu]
+        .map(|activation| format!("{activation:?}"));
+    assert_eq!(written, ["Gelu", "GeluTanh", "Relu"]);
+}
+
 #[test]
 fn the_models_own_length_wins_over_the_tokenizers() {
     let files = [

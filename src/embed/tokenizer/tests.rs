@@ -188,3 +188,17 @@ fn a_beginning_ends_before_a_space_where_there_is_one() {
     assert_eq!(prefix_of("ééééééé", 5), Some(("ééééé", false)));
     assert_eq!(prefix_of("abcde fghi", 5), None);
 }
+
+/// A text with the last token would look past the end of a table with one row a token.
+#[test]
+fn a_vocabulary_with_holes_ends_behind_its_highest_id() {
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1]},
+        "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "b": 500}, "unk_token": "[UNK]"},
+    });
+    let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), TOKENS_MAX, false).unwrap();
+    assert_eq!(tokenizer.vocabulary(), 501);
+}

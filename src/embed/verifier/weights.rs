@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use likewise_encoder::{Activation, Layers, Linear, Norm};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::embed::encoder::{FloatTable, NamedTensors, floats};
@@ -67,10 +68,10 @@ impl VerifierWeights {
             norm_epsilon,
             activation: Activation::Gelu,
         };
-        if shape.heads == 0 || !hidden.is_multiple_of(shape.heads) {
+        if shape.heads == 0 || hidden == 0 || !hidden.is_multiple_of(shape.heads) || shape.feed_forward == 0 {
             return Err(Error::new(
                 Kind::Model,
-                "cannot use the verifier: its heads do not divide its width",
+                "cannot use the verifier: its heads do not divide its width, or its layers are empty",
             ));
         }
         Ok(VerifierWeights {
@@ -99,8 +100,10 @@ pub(super) fn widened(file: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
     }
     let [rows, columns] = tensor.shape() else { return Err(fault("only a matrix can be int8")) };
     let scale_name = format!("{name}.scale");
-    let scale = file.tensor(&scale_name).ok().filter(|scale| scale.shape() == [*rows]);
-    scale.ok_or_else(|| fault("a scale is missing"))?;
+    let is_scale = |scale: TensorView<'_>| scale.dtype() == Dtype::F32 && scale.shape() == [*rows];
+    if !file.tensor(&scale_name).is_ok_and(is_scale) {
+        return Err(fault("a scale is missing"));
+    }
     let scales = floats(file, &scale_name)?;
     let rows = tensor.data().chunks_exact((*columns).max(1)).zip(scales);
     Ok(rows

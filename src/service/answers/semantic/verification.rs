@@ -89,7 +89,7 @@ impl QuestionVerifier {
 
     /// Has the verifier read two questions.
     ///
-    /// Cost: some 5 to 15 ms of a core for two sentences, on another thread; none if their canonical forms are equal, or were read lately
+    /// Cost: some 5 ms of a core for two sentences, on another thread; none if their canonical forms are equal, or were read lately
     /// or by a pass that runs. Cancel safety: a pass that has begun is finished, and its margin is kept.
     pub(super) async fn verify(&self, guard: &Guard, stored: &str, asked: &str) -> VerifierAnswer {
         let unreadable = match self.mode {
