@@ -220,11 +220,13 @@ impl Nodes {
         let server = shared.registry.server_number();
         self.note_server(server);
         let report = NodeReport { positions, ..self.report(events_behind) };
+        // Read before Redis answers: a collection that this node takes meanwhile is acknowledged later than the time that Redis returns here.
+        let acknowledged = self.acknowledged_ms.load(Ordering::Acquire);
         let announced = shared.registry.announce(report.encode(), self.options.forget_after()).await;
         let announced = announced.map_err(Error::from)?;
         let alive = announced.nodes.iter().filter(|node| self.is_alive(node)).count();
         self.metrics.nodes.set(i64::try_from(alive).unwrap_or(i64::MAX));
-        let acknowledged = self.acknowledged_ms.swap(announced.now_ms, Ordering::AcqRel);
+        self.acknowledged(announced.now_ms);
         let is_lost = announced.seen_before_ms < acknowledged;
         let is_new = is_lost || announced.seen_before_ms == 0;
         self.learn(announced.nodes, is_lost);

@@ -198,3 +198,25 @@ async fn nodes_meet_in_a_cluster_too() {
         .await;
     until("each shard is applied", async || known_to(&nodes[1].server).await[1]["events_behind"] == 0).await;
 }
+
+/// A node that takes a name between the answer of Redis to its heartbeat and the moment in which it reads that answer has not lost anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn collections_are_created_beside_heartbeats() {
+    const CLIENTS: usize = 8;
+    const ROUNDS: usize = 60;
+    let (endpoint, redis) = (Endpoint::start().await, RedisServer::start(Program::Redis));
+    // The shortest that an option allows.
+    let heartbeat = ("LIKEWISE__NODES__HEARTBEAT_MS", "10");
+    let node = start(&endpoint, &redis, &[heartbeat, ("LIKEWISE__REDIS__RESPONSE_MS_MAX", "10000")]);
+    let create = async |client: usize| {
+        for _ in 0..ROUNDS {
+            let path = format!("/v1/collections/c{client}");
+            let body = json!({ "dimensions": 2, "model": null }).to_string();
+            let created = node.server.ask("PUT", &path, &[], body).await;
+            assert_eq!(created.status, 201, "{}", created.body);
+            let dropped = node.server.ask("DELETE", &path, &[], String::new()).await;
+            assert_eq!(dropped.status, 204, "{}", dropped.body);
+        }
+    };
+    futures_util::future::join_all((0..CLIENTS).map(create)).await;
+}
