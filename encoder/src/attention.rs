@@ -5,7 +5,7 @@
 use pulp::Simd;
 
 use crate::lanes::{LANES, Lanes};
-use crate::matrix::{Panels, Rows, multiply};
+use crate::matrix::{Panels, StridedRows, multiply};
 use crate::row_ops::exponentials;
 
 /// Rows of queries that are scored at a time: their scores stay in the cache.
@@ -62,7 +62,8 @@ pub(crate) fn attend<S: Simd, const N: usize>(
         for (block, contexts) in contexts.chunks_mut(QUERY_ROWS * hidden).enumerate() {
             let count = contexts.len() / hidden;
             let first = first + block * QUERY_ROWS;
-            let queries = Rows { values: &projected[first * stride + at..], stride, width: heads.width };
+            let queries =
+                StridedRows { values: &projected[first * stride + at..], stride, width: heads.width };
             score::<S, N>(simd, queries, count, length, buffers);
             mix::<S, N>(simd, count, length, heads, at, contexts, buffers);
         }
@@ -73,7 +74,7 @@ pub(crate) fn attend<S: Simd, const N: usize>(
 #[inline(always)]
 fn score<S: Simd, const N: usize>(
     simd: S,
-    queries: Rows<'_>,
+    queries: StridedRows<'_>,
     count: usize,
     length: usize,
     buffers: &mut AttentionBuffers,
@@ -112,7 +113,8 @@ fn mix<S: Simd, const N: usize>(
     contexts: &mut [f32],
     buffers: &AttentionBuffers,
 ) {
-    let scores = Rows { values: &buffers.scores, stride: length.next_multiple_of(LANES), width: length };
+    let scores =
+        StridedRows { values: &buffers.scores, stride: length.next_multiple_of(LANES), width: length };
     for (n, panel) in buffers.values.iter().enumerate() {
         let first = n * LANES;
         let width = LANES.min(heads.width - first);

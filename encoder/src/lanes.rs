@@ -11,15 +11,15 @@ pub(crate) const LANES: usize = 16;
 /// Sixteen numbers in a line of the cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
-pub(crate) struct Line(pub(crate) [f32; LANES]);
+pub(crate) struct CacheLine(pub(crate) [f32; LANES]);
 
-impl Line {
-    pub(crate) const ZERO: Line = Line([0.0; LANES]);
+impl CacheLine {
+    pub(crate) const ZERO: CacheLine = CacheLine([0.0; LANES]);
 }
 
 /// The lines that `values` fill; the last one is filled up with zeros.
-pub(crate) fn lines(values: &[f32]) -> Vec<Line> {
-    values.chunks(LANES).map(padded).map(Line).collect()
+pub(crate) fn lines(values: &[f32]) -> Vec<CacheLine> {
+    values.chunks(LANES).map(padded).map(CacheLine).collect()
 }
 
 /// At most sixteen numbers, and zeros behind them.

@@ -43,12 +43,12 @@ pub struct Layers {
     heads: Heads,
     activation: Activation,
     /// Buffers that no thread uses now; never more than threads have computed at a time.
-    buffers: Mutex<Vec<Buffers>>,
+    buffers: Mutex<Vec<PassBuffers>>,
 }
 
 /// What one thread computes in.
 #[derive(Default)]
-struct Buffers {
+struct PassBuffers {
     projected: Vec<f32>,
     contexts: Vec<f32>,
     inner: Vec<f32>,
@@ -144,7 +144,7 @@ impl Layers {
         });
     }
 
-    fn with_buffers<T>(&self, work: impl FnOnce(&mut Buffers) -> T) -> T {
+    fn with_buffers<T>(&self, work: impl FnOnce(&mut PassBuffers) -> T) -> T {
         let free = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = free().pop().unwrap_or_default();
         let result = work(&mut buffers);
@@ -207,7 +207,7 @@ fn pieces<'a>(
 struct PieceKernel<'a> {
     layers: &'a Layers,
     piece: Piece<'a>,
-    buffers: &'a mut Buffers,
+    buffers: &'a mut PassBuffers,
 }
 
 impl Kernel for PieceKernel<'_> {
@@ -217,7 +217,7 @@ impl Kernel for PieceKernel<'_> {
     fn run<S: Simd, const N: usize>(self, simd: S) {
         let PieceKernel { layers, piece: Piece { hidden, lengths }, buffers } = self;
         let width = layers.heads.hidden();
-        let Buffers { projected, contexts, inner, attention } = buffers;
+        let PassBuffers { projected, contexts, inner, attention } = buffers;
         projected.resize(3 * hidden.len(), 0.0);
         contexts.resize(hidden.len(), 0.0);
         for layer in &layers.layers {
@@ -257,7 +257,7 @@ struct RowsKernel<'a> {
     projected: &'a [f32],
     first: usize,
     hidden: &'a mut [f32],
-    buffers: &'a mut Buffers,
+    buffers: &'a mut PassBuffers,
 }
 
 impl Kernel for RowsKernel<'_> {

@@ -2,8 +2,8 @@
 
 use pulp::Simd;
 
-use crate::lanes::{Kernel, LANES, Lanes, Line, dispatch, lines};
-use crate::matrix::{Panels, Rows, multiply};
+use crate::lanes::{CacheLine, Kernel, LANES, Lanes, dispatch, lines};
+use crate::matrix::{Panels, StridedRows, multiply};
 use crate::row_ops::Activation;
 
 /// A matrix and a bias as files of weights have them.
@@ -22,7 +22,7 @@ pub struct Linear {
     inputs: usize,
     outputs: usize,
     weight: Panels,
-    bias: Vec<Line>,
+    bias: Vec<CacheLine>,
 }
 
 /// What becomes of the sums.
@@ -89,7 +89,7 @@ impl Linear {
         y: &mut [f32],
         finish: Finish,
     ) {
-        let left = Rows { values: x, stride: self.inputs, width: self.inputs };
+        let left = StridedRows { values: x, stride: self.inputs, width: self.inputs };
         let count = x.len() / self.inputs;
         for ((n, panel), bias) in self.weight.iter().enumerate().zip(&self.bias) {
             let bias = Lanes::<S, N>::load(&bias.0);

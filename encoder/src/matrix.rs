@@ -5,13 +5,13 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::lanes::{LANES, Lanes, Line};
+use crate::lanes::{CacheLine, LANES, Lanes};
 
 /// A matrix in panels of sixteen columns; a panel holds its rows one behind the other. Columns behind the last are zeros.
 #[derive(Default)]
 pub(crate) struct Panels {
     rows: usize,
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
 }
 
 impl Panels {
@@ -44,17 +44,17 @@ impl Panels {
     fn clear(&mut self, rows: usize, columns: usize) {
         self.rows = rows;
         self.lines.clear();
-        self.lines.resize(rows * columns.div_ceil(LANES), Line::ZERO);
+        self.lines.resize(rows * columns.div_ceil(LANES), CacheLine::ZERO);
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[Line]> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[CacheLine]> {
         self.lines.chunks_exact(self.rows.max(1))
     }
 }
 
 /// Rows of a matrix, each `width` numbers, `stride` apart.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub(crate) struct StridedRows<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) stride: usize,
     pub(crate) width: usize,
@@ -64,9 +64,9 @@ pub(crate) struct Rows<'a> {
 #[inline(always)]
 pub(crate) fn multiply<S: Simd, const N: usize>(
     simd: S,
-    left: Rows<'_>,
+    left: StridedRows<'_>,
     count: usize,
-    panel: &[Line],
+    panel: &[CacheLine],
     mut finish: impl FnMut(usize, Lanes<S, N>),
 ) {
     let tiles = count.div_ceil(rows_max(N));
@@ -103,16 +103,16 @@ const fn rows_max(registers_a_line: usize) -> usize {
 
 /// The products of `ROWS` rows, from `first` on, with a panel. A function of its own, so that its loop has all registers.
 struct Tile<'a, const N: usize, const ROWS: usize> {
-    left: Rows<'a>,
+    left: StridedRows<'a>,
     first: usize,
-    panel: &'a [Line],
+    panel: &'a [CacheLine],
 }
 
 impl<const N: usize, const ROWS: usize> WithSimd for Tile<'_, N, ROWS> {
-    type Output = [Line; ROWS];
+    type Output = [CacheLine; ROWS];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> [Line; ROWS] {
+    fn with_simd<S: Simd>(self, simd: S) -> [CacheLine; ROWS] {
         let Tile { left, first, panel } = self;
         let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
         for (n, row) in rows.iter_mut().enumerate() {
@@ -125,7 +125,7 @@ impl<const N: usize, const ROWS: usize> WithSimd for Tile<'_, N, ROWS> {
                 line.add_products(simd, rows[n][k], &mut sums[n]);
             }
         }
-        let mut lines = [Line::ZERO; ROWS];
+        let mut lines = [CacheLine::ZERO; ROWS];
         for n in 0..ROWS {
             sums[n].store(&mut lines[n].0);
         }

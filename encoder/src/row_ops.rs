@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use crate::lanes::{EXPONENT_SHIFT, Kernel, LANES, Lanes, Line, dispatch, lines};
+use crate::lanes::{CacheLine, EXPONENT_SHIFT, Kernel, LANES, Lanes, dispatch, lines};
 
 /// The function between the two products of a layer. Fingerprints of models contain these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +114,8 @@ pub(crate) fn exponentials<S: Simd, const N: usize>(simd: S, scores: &mut [f32])
 /// A layer normalization.
 pub struct Norm {
     width: usize,
-    weight: Vec<Line>,
-    bias: Vec<Line>,
+    weight: Vec<CacheLine>,
+    bias: Vec<CacheLine>,
     epsilon: f32,
 }
 
@@ -186,8 +186,8 @@ fn normalized<S: Simd, const N: usize>(
     x: Lanes<S, N>,
     mean: Lanes<S, N>,
     scale: Lanes<S, N>,
-    weight: &Line,
-    bias: &Line,
+    weight: &CacheLine,
+    bias: &CacheLine,
 ) -> Lanes<S, N> {
     let x = x.sub(simd, mean).mul(simd, scale);
     x.mul_add(simd, Lanes::load(&weight.0), Lanes::load(&bias.0))
